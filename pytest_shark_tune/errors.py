@@ -1,0 +1,49 @@
+"""The exceptions that the package raises on purpose, apart from ``pytest.UsageError``.
+
+Stages and tools know nothing of pytest, so they raise these; the plugin and the command line turn them
+into the message a user sees.
+"""
+
+from __future__ import annotations
+
+__all__ = ["CandidateFailed", "CommandFailed", "DeviceChildDied", "InputError", "SharkTuneError"]
+
+
+class SharkTuneError(Exception):
+    """The base of every error that the package raises on purpose."""
+
+
+class InputError(SharkTuneError):
+    """Something a user gave cannot be used; the message says what, why and what to do."""
+
+
+class CommandFailed(SharkTuneError):
+    """A command exited with an error, ran out of time or could not be started.
+
+    ``timed_out`` tells a time-out from a failure; ``stderr`` is what the command wrote, whole.
+    """
+
+    def __init__(self, message: str, *, stderr: str = "", timed_out: bool = False) -> None:
+        super().__init__(message)
+        self.stderr = stderr
+        self.timed_out = timed_out
+
+
+class DeviceChildDied(SharkTuneError):
+    """The child process that holds a device ended, or was ended by the watchdog, during a request.
+
+    ``timed_out`` is true when the watchdog ended it.
+    """
+
+    def __init__(self, message: str, *, timed_out: bool = False) -> None:
+        super().__init__(message)
+        self.timed_out = timed_out
+
+
+class CandidateFailed(SharkTuneError):
+    """A candidate got no number; ``state`` is one of the record's states and ``reason`` says why in words."""
+
+    def __init__(self, state: str, reason: str) -> None:
+        super().__init__(f"{state}: {reason}")
+        self.state = state
+        self.reason = reason

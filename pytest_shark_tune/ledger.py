@@ -1,0 +1,364 @@
+"""The ledger: what a run found out, kept where the run is controlled; records, summary, spec and snapshots."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from pytest_shark_tune.plan import Plan, Task
+from pytest_shark_tune.stages.dispatch import Untunable
+from pytest_shark_tune.stages.record import (
+    Finalist,
+    FinalRecord,
+    Record,
+    SourceCheck,
+    SpecRecord,
+    State,
+    WinnerRecord,
+)
+from pytest_shark_tune.stages.spec import SpecEntry, build_spec, link_spec
+from pytest_shark_tune.stages.winner import provisional_winner
+from pytest_shark_tune.tools import journal
+
+__all__ = ["DispatchSummary", "Finding", "Ledger", "RunSummary", "Summary", "entry_of"]
+
+_NOT_COMPILED = (State.COMPILE_FAILED, State.COMPILE_TIMEOUT)
+_NOT_RUN = (State.DUPLICATE, State.RUN_FAILED, State.RUN_TIMEOUT)
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """What one test found out, as it travels with the test's report; ``plan`` is the plan's key in the cache.
+
+    ``suite`` is the folder of the suite that the test belongs to, empty for a model file.
+    """
+
+    plan: str
+    suite: str
+    record: Record | None = None
+    final: FinalRecord | None = None
+    spec: SpecRecord | None = None
+
+
+class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What the run was: versions by package, target, device, seconds; ``complete`` unless it ended early."""
+
+    versions: dict[str, str]
+    target: str
+    device: str
+    seconds: float
+    complete: bool
+
+
+class DispatchSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One dispatch in the summary: times in microseconds, the funnel in candidates, the winner's id or ``None``."""
+
+    name: str
+    weight: int
+    baseline_us: float | None
+    best_us: float | None
+    speedup: float | None
+    speedup_low: float | None
+    speedup_high: float | None
+    generated: int
+    compiled: int
+    applied: int
+    ran: int
+    correct: int
+    measured: int
+    finalists: int
+    winner: str | None
+    reason: str
+    space: int
+    losses: dict[str, int]
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole of ``summary.json``."""
+
+    run: RunSummary
+    dispatches: tuple[DispatchSummary, ...]
+    sources: tuple[SourceCheck, ...]
+    untunable: tuple[Untunable, ...]
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    """A dispatch with its candidates' records, as one suite sees it."""
+
+    suite: str
+    task: Task
+
+
+class Ledger:
+    """Takes findings as they come, writes them down at once, and derives the rest from them at the end.
+
+    ``load_plan`` gets a plan by its key.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        load_plan: Callable[[str], Plan],
+        *,
+        target: str,
+        device: str,
+        device_slug: str,
+        versions: dict[str, str],
+        starter: str | None,
+    ) -> None:
+        self._out = out
+        self._load_plan = load_plan
+        self._target = target
+        self._device = device
+        self._slug = device_slug
+        self._versions = versions
+        self._starter = starter
+        self._started = time.monotonic()
+        self._plans: dict[str, Plan] = {}
+        self._tasks: dict[str, _Entry] = {}
+        self._records: dict[str, dict[str, Record]] = {}
+        self._finals: dict[str, FinalRecord] = {}
+        self._checks: list[SpecRecord] = []
+        self._begun = False
+
+    @property
+    def records_path(self) -> Path:
+        """Where each candidate's record goes, as it comes."""
+        return self._out / "records.jsonl"
+
+    @property
+    def finals_path(self) -> Path:
+        """Where each final goes, as it comes."""
+        return self._out / "finals.jsonl"
+
+    @property
+    def summary_path(self) -> Path:
+        """Where the summary goes."""
+        return self._out / "summary.json"
+
+    @property
+    def spec_path(self) -> Path:
+        """Where the merged spec goes."""
+        return self._out / "spec.mlir"
+
+    @property
+    def has_plans(self) -> bool:
+        """Whether the run tunes anything."""
+        return bool(self._plans)
+
+    @property
+    def snapshots(self) -> tuple[Path, ...]:
+        """The snapshots of the suites of this run that exist."""
+        paths = {self._snapshot(entry.suite) for entry in self._tasks.values() if entry.suite}
+        return tuple(sorted(path for path in paths if path.exists()))
+
+    def _snapshot(self, suite: str) -> Path:
+        return Path(suite, "__specs__", f"{self._target.replace(':', '-')}-{self._slug}.mlir")
+
+    def add_plan(self, key: str, suite: str) -> None:
+        """Take note of what a test tunes."""
+        if key in self._plans:
+            return
+        self._plans[key] = self._load_plan(key)
+        for task in self._plans[key].tasks:
+            self._tasks.setdefault(task.dispatch.name, _Entry(suite, task))
+
+    def take(self, finding: Finding) -> None:
+        """Write down what a test found out."""
+        self.add_plan(finding.plan, finding.suite)
+        if not self._begun:
+            self._begun = True
+            # What an earlier run left is not this run's. Its spec stays until this run has one of its own.
+            for stale in (self.records_path, self.finals_path, self.summary_path):
+                stale.unlink(missing_ok=True)
+        if finding.record is not None:
+            journal.append(self.records_path, finding.record)
+            self._records.setdefault(finding.record.dispatch, {})[finding.record.id] = finding.record
+        if finding.final is not None:
+            journal.append(self.finals_path, finding.final)
+            self._finals[finding.final.dispatch] = finding.final
+        if finding.spec is not None:
+            self._checks.append(finding.spec)
+
+    def records(self, dispatch: str) -> tuple[Record, ...]:
+        """The records of a dispatch so far."""
+        return tuple(self._records.get(dispatch, {}).values())
+
+    def task(self, dispatch: str) -> Task:
+        """The task of that name."""
+        return self._tasks[dispatch].task
+
+    def finish(self, *, complete: bool) -> Summary:
+        """Derive and write summary, spec and snapshots; ``complete`` says that no test was left unrun.
+
+        Dispatches whose final was never run get a provisional winner from their records.
+        """
+        dropped = {name: reason for check in self._checks for name, reason in check.dropped.items()}
+        winners: dict[str, WinnerRecord] = {}
+        rows = []
+        for name, entry in self._tasks.items():
+            final = self._finals.get(name) or self._provisional(entry.task)
+            winner = None if name in dropped else self._winner(entry.task, final)
+            if winner is not None:
+                winners[name] = winner
+            rows.append(self._row(entry.task, final, winner, dropped.get(name, "")))
+        self._write_spec(self.spec_path, winners.values(), self._starter)
+        self._write_snapshots(winners)
+        summary = Summary(
+            run=RunSummary(
+                versions=self._versions,
+                target=self._target,
+                device=self._device,
+                seconds=round(time.monotonic() - self._started, 3),
+                complete=complete,
+            ),
+            dispatches=tuple(rows),
+            sources=tuple(source for check in self._checks for source in check.sources),
+            untunable=tuple(each for plan in self._plans.values() for each in plan.untunable),
+        )
+        journal.replace_file(self.summary_path, msgspec.json.format(msgspec.json.encode(summary)) + b"\n")
+        return summary
+
+    def _provisional(self, task: Task) -> FinalRecord | None:
+        best = provisional_winner(self.records(task.dispatch.name))
+        if best is None:
+            return None
+        return FinalRecord(
+            dispatch=best.dispatch,
+            root=task.dispatch.root,
+            weight=task.dispatch.weight,
+            finalists=(
+                Finalist(
+                    id=best.id,
+                    state=best.state,
+                    samples_us=best.samples_us,
+                    ratio=best.ratio,
+                    ratio_low=best.ratio_low,
+                    ratio_high=best.ratio_high,
+                ),
+            ),
+            baseline_samples_us=best.baseline_samples_us,
+            winner=best.id,
+            reason="provisional: the run ended before the finalists were measured again",
+            compilation_info=task.candidate(best.id).compilation_info,
+            provisional=True,
+            device=best.device,
+            target=best.target,
+            iree=best.iree,
+        )
+
+    def _winner(self, task: Task, final: FinalRecord | None) -> WinnerRecord | None:
+        if final is None or final.winner is None:
+            return None
+        candidate = task.candidate(final.winner)
+        finalist = final.finalist(final.winner)
+        record = self._records[final.dispatch][final.winner]
+        return WinnerRecord(
+            id=candidate.id,
+            dispatch=final.dispatch,
+            pipeline=candidate.pipeline,
+            knobs=candidate.knobs,
+            config=candidate.config,
+            state=State.MEASURED,
+            reason=final.reason,
+            compile_s=record.compile_s,
+            samples_us=finalist.samples_us,
+            baseline_samples_us=final.baseline_samples_us,
+            ratio=finalist.ratio,
+            ratio_low=finalist.ratio_low,
+            ratio_high=finalist.ratio_high,
+            device=final.device,
+            target=final.target,
+            iree=final.iree,
+            root=final.root,
+            weight=final.weight,
+            compilation_info=candidate.compilation_info,
+        )
+
+    def _row(
+        self, task: Task, final: FinalRecord | None, winner: WinnerRecord | None, dropped: str
+    ) -> DispatchSummary:
+        name = task.dispatch.name
+        tried = [record for record in self.records(name) if record.id != task.default.id]
+        default = self._records.get(name, {}).get(task.default.id)
+        states = [record.state for record in tried]
+        compiled = len(states) - sum(state in _NOT_COMPILED for state in states)
+        applied = compiled - states.count(State.NOT_APPLIED)
+        ran = applied - sum(state in _NOT_RUN for state in states)
+        correct = ran - states.count(State.WRONG_RESULT)
+        baseline = final.baseline_samples_us if final and final.baseline_samples_us else None
+        if baseline is None and default is not None:
+            baseline = default.baseline_samples_us
+        if winner is None and default is not None and default.state is not State.MEASURED:
+            reason = f"the default config failed: {default.state}: {default.reason}"
+        else:
+            reason = dropped or (final.reason if final else "its candidates were not all tried")
+        return DispatchSummary(
+            name=name,
+            weight=task.dispatch.weight,
+            baseline_us=_median(baseline),
+            best_us=_median(winner.samples_us) if winner else None,
+            speedup=winner.ratio if winner else None,
+            speedup_low=winner.ratio_low if winner else None,
+            speedup_high=winner.ratio_high if winner else None,
+            generated=len(task.candidates),
+            compiled=compiled,
+            applied=applied,
+            ran=ran,
+            correct=correct,
+            measured=states.count(State.MEASURED),
+            finalists=len(final.finalists) if final and not final.provisional else 0,
+            winner=winner.id if winner else None,
+            reason=reason,
+            space=task.space_size,
+            losses={state.value: states.count(state) for state in State if state in states and state != State.MEASURED},
+        )
+
+    def _write_spec(self, path: Path, winners: Iterable[WinnerRecord], starter: str | None) -> None:
+        """Write the merged spec; where nothing won there is no file, and a stale one is removed."""
+        entries = [entry_of(winner) for winner in winners]
+        if not entries:
+            path.unlink(missing_ok=True)
+            return
+        journal.replace_file(path, link_spec(build_spec(entries, starter)).encode())
+
+    def _write_snapshots(self, winners: dict[str, WinnerRecord]) -> None:
+        """Bring the snapshots beside the suites up to date with the finals whose winners were verified.
+
+        Entries of dispatches that are not in this run, or whose final was not run, stay as they are.
+        """
+        if not self._checks:
+            return
+        for suite in sorted({entry.suite for entry in self._tasks.values()} - {""}):
+            path = self._snapshot(suite)
+            records_path = path.with_suffix(".jsonl")
+            tuned = {name for name in self._finals if self._tasks[name].suite == suite}
+            kept = [each for each in journal.read(records_path, WinnerRecord) if each.dispatch not in tuned]
+            ours = kept + [winner for name, winner in winners.items() if name in tuned]
+            self._write_spec(path, ours, None)
+            if ours:
+                journal.replace_file(records_path, b"".join(msgspec.json.encode(each) + b"\n" for each in ours))
+            else:
+                records_path.unlink(missing_ok=True)
+
+
+def entry_of(winner: WinnerRecord) -> SpecEntry:
+    """The spec entry of a winner; it tells where it comes from."""
+    return SpecEntry(
+        name=winner.dispatch,
+        root=winner.root,
+        compilation_info=winner.compilation_info,
+        provenance={
+            "device": winner.device,
+            "iree": winner.iree,
+            "speedup": f"{winner.ratio or 0:.3f}",
+            "candidate": winner.id,
+        },
+    )
+
+
+def _median(samples: tuple[float, ...] | None) -> float | None:
+    return float(np.median(samples)) if samples else None

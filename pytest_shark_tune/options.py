@@ -1,0 +1,161 @@
+"""The plugin's options: each on the command line and in the ini file, read once into a frozen value."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import pytest
+
+from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.tools.compiler import Target
+from pytest_shark_tune.tools.machine import processors
+
+__all__ = ["TuneOptions", "add_options", "parse_count", "parse_duration", "parse_target", "tuning_is_on"]
+
+_SEARCHES = ("random",)
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """What the user asked for. ``time_s`` is ``None`` without a limit; ``devices`` is empty for all of the target's.
+
+    ``jobs`` compilations run at a time; ``out`` and ``cache`` are absolute.
+    """
+
+    target: Target
+    devices: tuple[str, ...]
+    candidates: int
+    time_s: float | None
+    search: str
+    seed: int
+    starter: Path | None
+    out: Path
+    jobs: int
+    cache: Path
+    compile_flags: tuple[str, ...]
+
+    @classmethod
+    def from_pytest_config(cls, config: pytest.Config) -> TuneOptions:
+        """Read the options; the command line wins over the ini file.
+
+        Raises:
+            pytest.UsageError: a value is of no use; the message names the option.
+        """
+
+        def value(name: str) -> Any:
+            given = config.getoption(f"tune_{name}")
+            return given if given is not None else config.getini(f"tune_{name}")
+
+        base = config.invocation_params.dir
+        starter = value("spec")
+        search = value("search")
+        if search not in _SEARCHES:
+            raise pytest.UsageError(f"--tune-search: unknown search {search!r}; there is {', '.join(_SEARCHES)}")
+        cache = value("cache") or platformdirs.user_cache_dir("pytest-shark-tune", appauthor=False)
+        flags = config.getoption("iree_compile_flag") or config.getini("iree_compile_flag")
+        options = cls(
+            target=parse_target(value("target")),
+            devices=tuple(uri for uri in (part.strip() for part in value("device").split(",")) if uri),
+            candidates=parse_count("--tune-candidates", value("candidates")),
+            time_s=parse_duration("--tune-time", value("time")),
+            search=search,
+            seed=_parse_seed(value("seed")),
+            starter=base / starter if starter else None,
+            out=base / value("out"),
+            jobs=parse_count("--tune-jobs", value("jobs")),
+            cache=base / cache,
+            compile_flags=tuple(flag for line in flags for flag in shlex.split(line)),
+        )
+        if options.starter and not options.starter.is_file():
+            raise pytest.UsageError(f"--tune-spec: there is no file {options.starter}")
+        return options
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Add every option, and its ini twin, to pytest."""
+    group = parser.getgroup("shark-tune", "tuning IREE dispatches")
+    group.addoption(
+        "--tune",
+        action="store_true",
+        default=False,
+        help="tune the dispatches of the suite, or of the .mlir and .onnx files that are named",
+    )
+    parser.addini("tune", "tune without --tune being given", type="bool", default=False)
+
+    def add(name: str, metavar: str, default: str, help_text: str) -> None:
+        group.addoption(f"--tune-{name}", dest=f"tune_{name}", metavar=metavar, default=None, help=help_text)
+        parser.addini(f"tune_{name}", help_text, default=default)
+
+    add("target", "TARGET", "llvm-cpu", "llvm-cpu (default), cuda:sm_89, hip:gfx942 or vulkan:rdna3")
+    add("device", "URIS", "", "IREE device URIs, comma-separated (default: all devices of the target's driver)")
+    add("candidates", "N", "60", "most candidates measured per dispatch (default: 60)")
+    add("time", "DURATION", "", "budget for trying candidates: 90s, 30m, 1h (default: no limit)")
+    add("search", "NAME", "random", "how candidates are chosen (default: random)")
+    add("seed", "N", "0", "seed of the search and of the input data (default: 0)")
+    add("spec", "FILE", "", "starter spec, linked behind the new entries")
+    add("out", "DIR", ".tune", "where spec.mlir, records.jsonl and summary.json go (default: .tune)")
+    add("jobs", "N", str(processors()), "compilations at a time (default: one per processor)")
+    add("cache", "DIR", "", "folder of plans and compiled candidates (default: the user's cache folder)")
+    group.addoption(
+        "--iree-compile-flag",
+        dest="iree_compile_flag",
+        metavar="FLAG",
+        action="append",
+        default=[],
+        help="a flag for iree-compile, for the default and the candidates alike (repeatable)",
+    )
+    parser.addini("iree_compile_flag", "flags for iree-compile, one a line", type="linelist", default=[])
+
+
+def tuning_is_on(config: pytest.Config) -> bool:
+    """Whether this run tunes."""
+    return bool(config.getoption("tune") or config.getini("tune"))
+
+
+def parse_target(text: str) -> Target:
+    """Read a target.
+
+    Raises:
+        pytest.UsageError: the target is unknown or not whole.
+    """
+    try:
+        return Target.parse(text)
+    except InputError as error:
+        raise pytest.UsageError(f"--tune-target: {error}") from error
+
+
+def parse_count(option: str, text: str) -> int:
+    """Read a whole number of at least 1.
+
+    Raises:
+        pytest.UsageError: ``text`` is anything else.
+    """
+    if not re.fullmatch(r"[0-9]+", text.strip()) or int(text) < 1:
+        raise pytest.UsageError(f"{option}: {text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def parse_duration(option: str, text: str) -> float | None:
+    """Read ``90``, ``90s``, ``30m`` or ``1.5h`` as seconds; nothing is no limit.
+
+    Raises:
+        pytest.UsageError: ``text`` is anything else, or no time at all.
+    """
+    if not text.strip():
+        return None
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", text.strip())
+    seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    if not seconds:
+        raise pytest.UsageError(f"{option}: {text!r} is not a duration; give for example 90s, 30m or 1h")
+    return seconds
+
+
+def _parse_seed(text: str) -> int:
+    if not re.fullmatch(r"[0-9]+", text.strip()):
+        raise pytest.UsageError(f"--tune-seed: {text!r} is not a whole number of at least 0")
+    return int(text)

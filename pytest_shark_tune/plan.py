@@ -1,0 +1,202 @@
+"""The plan of a suite's test: its sources, their dispatches and the candidates, made once and read by all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from pytest_shark_tune.errors import CommandFailed, InputError
+from pytest_shark_tune.ops import OpSource
+from pytest_shark_tune.stages.artifact import strip
+from pytest_shark_tune.stages.candidate import Candidate, default_candidate, make_candidates
+from pytest_shark_tune.stages.dispatch import (
+    Dispatch,
+    FoundDispatch,
+    Tensor,
+    Untunable,
+    count_calls,
+    function_inputs,
+    group_dispatches,
+    is_benchmark_module,
+    read_benchmark,
+    read_module,
+)
+from pytest_shark_tune.stages.space import NoSpace, spaces_for
+from pytest_shark_tune.tools.cache import content_key
+from pytest_shark_tune.tools.compiler import Compiler, first_error
+from pytest_shark_tune.tools.importer import import_onnx
+
+__all__ = ["MODEL_SUFFIXES", "Extracted", "Plan", "Source", "Task", "extract", "make_plan", "plan_key", "read_source"]
+
+MODEL_SUFFIXES = (".mlir", ".mlirbc", ".onnx")
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """A model, or one executable benchmark module, as MLIR text.
+
+    ``functions`` are the public functions whose inputs can be made up, with their types; a benchmark module
+    has none.
+    """
+
+    name: str
+    text: str
+    is_benchmark: bool
+    functions: dict[str, tuple[Tensor, ...]] = {}
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """A dispatch with the candidates to try; ``space_size`` counts the configs they were drawn from."""
+
+    dispatch: Dispatch
+    default: Candidate
+    candidates: tuple[Candidate, ...]
+    space_size: int
+
+    def candidate(self, identifier: str) -> Candidate:
+        """The candidate of that id, the default included."""
+        return next(each for each in (self.default, *self.candidates) if each.id == identifier)
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What one test function, or one model file, tunes."""
+
+    sources: tuple[Source, ...]
+    tasks: tuple[Task, ...]
+    untunable: tuple[Untunable, ...]
+
+    def source(self, name: str) -> Source:
+        """The source of that name."""
+        return next(source for source in self.sources if source.name == name)
+
+
+class Extracted(NamedTuple):
+    """The dispatches of some sources, and those of them that cannot be tuned."""
+
+    sources: tuple[Source, ...]
+    dispatches: tuple[Dispatch, ...]
+    untunable: tuple[Untunable, ...]
+
+
+def read_source(given: object, folder: Path) -> Source:
+    """Read what a user gave to the marker, or on the command line; a path is relative to ``folder``.
+
+    Raises:
+        InputError: it is no path and no op, the file is absent, or it is not MLIR that this IREE parses.
+    """
+    if isinstance(given, OpSource):
+        return Source(name=given.name, text=given.text, is_benchmark=False)
+    if not isinstance(given, (str, os.PathLike)):
+        raise InputError(
+            f"{given!r} is no source: give a path to {', '.join(MODEL_SUFFIXES)} or an op such as "
+            "ops.matmul(m=512, n=512, k=512)"
+        )
+    path = folder / given
+    if path.suffix not in MODEL_SUFFIXES:
+        raise InputError(f"{path} is not one of {', '.join(MODEL_SUFFIXES)}")
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+    try:
+        text = import_onnx(path) if path.suffix == ".onnx" else read_module(path.read_bytes())
+        return Source(name=path.stem, text=text, is_benchmark=is_benchmark_module(text))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def make_plan(
+    sources: Sequence[Source],
+    compiler: Compiler,
+    *,
+    processors: int,
+    count: int,
+    seed: int,
+    tell: Callable[[str], None] = lambda message: None,
+) -> Plan:
+    """Extract the dispatches of ``sources`` and draw up to ``count`` candidates for each.
+
+    ``tell`` is told what is under way.
+
+    Raises:
+        InputError: the compiler rejects a source.
+    """
+    extracted = extract(sources, compiler, processors, tell)
+    untunable = list(extracted.untunable)
+    tasks = []
+    for dispatch in extracted.dispatches:
+        tell(f"drawing candidates for {dispatch.name}")
+        try:
+            tasks.append(_task(dispatch, count, seed))
+        except NoSpace as reason:
+            untunable.extend(Untunable(member.symbol, member.source, str(reason)) for member in dispatch.members)
+    return Plan(sources=extracted.sources, tasks=tuple(tasks), untunable=tuple(untunable))
+
+
+def extract(
+    sources: Sequence[Source], compiler: Compiler, processors: int, tell: Callable[[str], None] = lambda message: None
+) -> Extracted:
+    """Find the dispatches of ``sources``, each with its calls, grouped where no matcher tells them apart.
+
+    Raises:
+        InputError: the compiler rejects a source, or a benchmark module was made for another target.
+    """
+    found: list[FoundDispatch] = []
+    untunable: list[Untunable] = []
+    calls: dict[tuple[str, str], int] = {}
+    read: list[Source] = []
+    for source in sources:
+        tell(f"extracting the dispatches of {source.name}")
+        try:
+            functions, texts = _compile_source(source, compiler)
+            if not source.is_benchmark:
+                flow = count_calls(compiler.lower(source.text, to="flow", name=source.name))
+                calls.update({(source.name, symbol): number for symbol, number in flow.items()})
+        except CommandFailed as error:
+            raise InputError(f"{source.name}: iree-compile rejects it: {first_error(error)}") from error
+        read.append(msgspec.structs.replace(source, functions=functions))
+        for text in texts:
+            dispatch = read_benchmark(text, source.name, processors=processors)
+            if isinstance(dispatch, Untunable):
+                untunable.append(dispatch)
+            else:
+                found.append(dispatch)
+    return Extracted(tuple(read), group_dispatches(found, calls), tuple(untunable))
+
+
+def plan_key(sources: Sequence[Source], compiler: Compiler, **settings: int | str) -> str:
+    """The content key of the plan that ``make_plan`` makes: all that it depends on."""
+    return content_key(
+        "plan", [(source.name, source.text) for source in sources], compiler.identity, sorted(settings.items())
+    )
+
+
+def _compile_source(source: Source, compiler: Compiler) -> tuple[dict[str, tuple[Tensor, ...]], list[str]]:
+    """The source's functions, and its benchmark modules with their root ops marked."""
+    if source.is_benchmark:
+        marked = compiler.lower(
+            strip(source.text),
+            to="executable-configurations",
+            since="executable-sources",
+            name=source.name,
+            flags=["--iree-codegen-add-tuner-attributes"],
+        )
+        return {}, [marked]
+    texts = compiler.dump_benchmarks(source.text, source.name)
+    return function_inputs(compiler.lower(source.text, to="input", name=source.name)), texts
+
+
+def _task(dispatch: Dispatch, count: int, seed: int) -> Task:
+    """Draw from each space in turn, an even share each, what one space lacks going to the next."""
+    spaces = spaces_for(dispatch.root, dispatch.target)
+    candidates: list[Candidate] = []
+    for position, space in enumerate(spaces):
+        share = -(-(count - len(candidates)) // (len(spaces) - position))
+        candidates += make_candidates(dispatch.name, dispatch.root, space, space.sample(share, seed))
+    return Task(
+        dispatch=dispatch,
+        default=default_candidate(dispatch),
+        candidates=tuple(candidates),
+        space_size=sum(len(space) for space in spaces),
+    )

@@ -1,0 +1,295 @@
+"""Artifacts: a module with one config in force, and what compiling it gave.
+
+There is one way to apply a config, for a dispatch or a whole model and on any backend: drop every config that
+is there, run a tuning spec over it, and read back what the ops carry. It happens in this process, with no threads
+inside the compiler: IREE's pipeline deadlocks on several executables when it has threads.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from iree.compiler import ir, passmanager
+from iree.compiler.dialects import iree_codegen
+
+from pytest_shark_tune.errors import InputError, SharkTuneError
+
+__all__ = [
+    "Applied",
+    "Artifact",
+    "ConfigureFailed",
+    "Configured",
+    "NotApplied",
+    "compiler_context",
+    "configure",
+    "configure_with",
+    "error_text",
+    "is_applied",
+    "read_configs",
+    "strip",
+    "why_not_applied",
+]
+
+_STRIP = "iree-codegen-strip-compilation-info"
+_APPLY = (
+    f"builtin.module({_STRIP},hal.executable(hal.executable.variant(builtin.module("
+    'iree-codegen-materialize-tuning-specs{{tuning-spec-path="{path}"}},'
+    "iree-codegen-materialize-user-configs))))"
+)
+_kept = threading.local()
+
+
+class ConfigureFailed(SharkTuneError):
+    """The compiler refused to run a spec over a module; the message holds its diagnostics."""
+
+
+class Applied(msgspec.Struct, frozen=True, kw_only=True):
+    """One op that carries a lowering config, and where it stands.
+
+    ``symbol`` is the name of its executable (empty outside one), ``function`` that of its function, ``op`` the op's
+    name. ``config`` and ``translation`` are the texts of the lowering config and of the function's translation
+    info; ``compilation_info`` is the text of both together, as a spec spells it. The last two are empty where the
+    function has no translation info.
+    """
+
+    symbol: str
+    function: str
+    op: str
+    config: str
+    translation: str
+    compilation_info: str
+
+
+class Configured(msgspec.Struct, frozen=True, kw_only=True):
+    """A module after a spec ran over it: its ``text``, and the ops that took a config, in order."""
+
+    text: str
+    applied: tuple[Applied, ...]
+
+
+class NotApplied(msgspec.Struct, frozen=True):
+    """Why a config is not in force, in words."""
+
+    reason: str
+
+
+class Artifact(msgspec.Struct, frozen=True, kw_only=True):
+    """What compiling one candidate gave.
+
+    ``candidate`` is its id, ``vmfb`` the path of the binary and ``sha256`` the binary's hash, both ``None`` unless the
+    state is ``compiled``. ``reason`` is empty then, and otherwise says in words what went wrong; ``stderr`` is
+    the compiler's, whole. ``compile_s`` counts wall-clock seconds.
+    """
+
+    candidate: str
+    state: Literal["compiled", "compile_failed", "compile_timeout", "not_applied"]
+    reason: str = ""
+    vmfb: str | None = None
+    sha256: str | None = None
+    compile_s: float = 0.0
+    stderr: str = ""
+
+
+def strip(text: str) -> str:
+    """Return the module without lowering configs, compilation infos and translation infos; ``root_op`` marks stay.
+
+    Raises:
+        InputError: the text is no MLIR that this IREE parses.
+    """
+    with compiler_context():
+        module = _parse(text, "the module")
+        passmanager.PassManager.parse(f"builtin.module({_STRIP})").run(module.operation)
+        return str(module)
+
+
+def configure(module_text: str, spec_path: Path | str) -> Configured:
+    """Drop every config in a module, then apply the tuning spec in the file ``spec_path``.
+
+    The module must hold its executables' sources: a benchmark module, or a model at ``executable-sources``. A
+    module that nothing in the spec matches is no error: ``applied`` is empty then.
+
+    Raises:
+        InputError: the spec cannot be read, or it or the module is no MLIR that this IREE parses.
+        ConfigureFailed: the compiler refuses the spec or one of its configs.
+    """
+    try:
+        spec = Path(spec_path).read_bytes()
+    except OSError as error:
+        raise InputError(f"tuning spec {spec_path} cannot be read: {error.strerror}") from error
+    return _configure(module_text, spec, f"tuning spec {spec_path}")
+
+
+def configure_with(module_text: str, spec: str) -> Configured:
+    """Do the same as ``configure`` with the text of a spec, so that a candidate needs no file.
+
+    Raises:
+        InputError: the spec or the module is no MLIR that this IREE parses.
+        ConfigureFailed: the compiler refuses the spec or one of its configs.
+    """
+    return _configure(module_text, spec.encode(), "the tuning spec")
+
+
+def read_configs(text: str) -> tuple[Applied, ...]:
+    """List every op with a lowering config in any configured module, in the order of the text.
+
+    Besides the root op, the compiler configures ops around it (a ``linalg.fill``), and they are listed too. A
+    model at ``executable-configurations`` is read like a benchmark module: neither needs ``root_op`` marks.
+
+    Raises:
+        InputError: the text is no MLIR that this IREE parses.
+    """
+    with compiler_context():
+        return _read(_parse(text, "the module"))
+
+
+def is_applied(configured: Configured, compilation_info: str) -> bool:
+    """Whether some op of a configured module carries just this config."""
+    return why_not_applied(configured, compilation_info) is None
+
+
+def why_not_applied(configured: Configured, compilation_info: str) -> NotApplied | None:
+    """Return ``None`` where some op carries just this config, else the reason in words.
+
+    Attributes are compared, not spellings: the text may be written in any way that this IREE parses.
+
+    Raises:
+        InputError: ``compilation_info`` is not the text of such an attribute.
+    """
+    present = {applied.compilation_info for applied in configured.applied}
+    if compilation_info in present or _canonical(compilation_info) in present:
+        return None
+    if not configured.applied:
+        return NotApplied("no op took the config: the spec's matcher matches none of the module's ops")
+    there = "; ".join(
+        f"{applied.op} in {applied.function} has {applied.compilation_info or applied.config}"
+        for applied in configured.applied
+    )
+    return NotApplied(f"no op took the config, and another config is there: {there}")
+
+
+def error_text(error: ir.MLIRError) -> str:
+    """The errors that the compiler reported, one a line, without the notes that print whole ops."""
+    lines = [f"{_place(diagnostic.location)}{diagnostic.message}" for diagnostic in error.error_diagnostics]
+    return "\n".join(lines) or str(error)
+
+
+@contextmanager
+def compiler_context(*, keep: bool = False) -> Iterator[None]:
+    """Enter an MLIR context that has no threads; IREE's bindings use it until the end.
+
+    Making one takes 10 ms, most of what a candidate costs here. With ``keep`` the thread's own is used again: right
+    for attributes and specs, which are small. A context never forgets what it parsed, nor a file that a pass loaded,
+    so modules get one of their own.
+    """
+    context = getattr(_kept, "context", None) if keep else None
+    if context is None:
+        context = ir.Context()
+        context.enable_multithreading(False)
+        # What is no error (IREE's remarks and warnings) would go to this process's stderr.
+        context.attach_diagnostic_handler(lambda _: True)
+        if keep:
+            _kept.context = context
+    with context, ir.Location.unknown():
+        yield
+
+
+def _configure(module_text: str, spec: bytes, spec_name: str) -> Configured:
+    with compiler_context():
+        module = _parse(module_text, "the module")
+        library = _parse(spec, spec_name)
+        if "sym_name" not in library.operation.attributes:
+            # IREE reads the name of a spec that it links, and there must be one.
+            library.operation.attributes["sym_name"] = ir.StringAttr.get("tuning_spec")
+        with _scratch_file(str(library)) as path:
+            try:
+                passmanager.PassManager.parse(_APPLY.format(path=path)).run(module.operation)
+            except ir.MLIRError as error:
+                said = error_text(error).replace(str(path), spec_name)
+                raise ConfigureFailed(f"{spec_name} cannot be applied: {said}") from error
+        return Configured(text=str(module), applied=_read(module))
+
+
+@contextmanager
+def _scratch_file(text: str) -> Iterator[Path]:
+    # The path goes into a pass pipeline's text, whose quoting knows no escape, so its characters matter. It must be
+    # new each time: IREE keeps the libraries that it loaded by path.
+    with tempfile.TemporaryDirectory(prefix="shark-tune-") as folder:
+        path = Path(folder, "spec.mlir")
+        if set('"{}') & set(str(path)):
+            raise InputError(f'the temporary folder {folder} has one of the characters " {{ }} in its path: set TMPDIR')
+        path.write_text(text, encoding="utf-8")
+        yield path
+
+
+def _parse(source: str | bytes, name: str) -> ir.Module:
+    try:
+        return ir.Module.parse(source)
+    except ir.MLIRError as error:
+        raise InputError(f"{name} is not MLIR that this IREE parses: {error_text(error)}") from error
+
+
+def _canonical(compilation_info: str) -> str:
+    if not compilation_info:
+        raise InputError("not a compilation_info: the text is empty")  # IREE would crash on it
+    with compiler_context(keep=True):
+        try:
+            return str(iree_codegen.CompilationInfoAttr(ir.Attribute.parse(compilation_info)))
+        except (ir.MLIRError, ValueError) as error:
+            message = error_text(error) if isinstance(error, ir.MLIRError) else str(error)
+            raise InputError(f"not a compilation_info that this IREE parses: {compilation_info}: {message}") from error
+
+
+def _read(module: ir.Module) -> tuple[Applied, ...]:
+    found: list[Applied] = []
+
+    def visit(op: ir.Operation) -> ir.WalkResult:
+        if "lowering_config" in op.attributes:
+            found.append(_applied(op))
+        return ir.WalkResult.ADVANCE
+
+    module.operation.walk(visit, ir.WalkOrder.PRE_ORDER)
+    return tuple(found)
+
+
+def _applied(op: ir.Operation) -> Applied:
+    parents = _parents(op)
+    # A benchmark module's functions are func.func; a function is what stands right inside the innermost module.
+    depth = next(index for index, parent in enumerate(parents) if parent.name == "builtin.module")
+    function = parents[depth - 1] if depth else op
+    executable = next((parent for parent in parents if parent.name == "hal.executable"), None)
+    config = op.attributes["lowering_config"]
+    translation = function.attributes.get("translation_info", None)
+    return Applied(
+        symbol="" if executable is None else _symbol(executable),
+        function=_symbol(function),
+        op=op.name,
+        config=str(config),
+        translation="" if translation is None else str(translation),
+        compilation_info=""
+        if translation is None
+        else str(iree_codegen.CompilationInfoAttr.get(config, iree_codegen.TranslationInfoAttr(translation))),
+    )
+
+
+def _parents(op: ir.Operation) -> Sequence[ir.Operation]:
+    parents = []
+    parent = op.parent
+    while parent is not None:
+        parents.append(parent.operation)
+        parent = parent.operation.parent
+    return parents
+
+
+def _symbol(op: ir.Operation) -> str:
+    return ir.StringAttr(op.attributes["sym_name"]).value if "sym_name" in op.attributes else ""
+
+
+def _place(location: ir.Location) -> str:
+    """Where an error is, as MLIR writes it (``loc("-":12:7)``), to stand before a message; nothing if unknown."""
+    return "" if location == ir.Location.unknown(location.context) else f"{location}: "

@@ -1,0 +1,153 @@
+"""Candidates: members of a search space as the compiler takes them, with ids that stay the same from run to run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from iree.compiler import ir
+from iree.compiler.dialects import iree_codegen
+
+from pytest_shark_tune.errors import SharkTuneError
+from pytest_shark_tune.stages.dispatch import Dispatch, RootOp
+from pytest_shark_tune.stages.space.search_space import SearchSpace
+
+__all__ = ["DEFAULT_ID", "Candidate", "NotInSpace", "default_candidate", "make_candidates"]
+
+DEFAULT_ID = "default"
+
+_CPU_PIPELINES = "#iree_cpu.pipeline<"
+_PEELING = "enable_loop_peeling"
+_SHORTEST_ID = 6
+
+
+class NotInSpace(SharkTuneError):
+    """Knobs that a candidate was asked for are no member of the space; the message says why."""
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """One configuration of one dispatch.
+
+    ``id`` is made of the content: equal ids in one space mean equal candidates. ``dispatch`` is the dispatch's
+    name, ``pipeline`` the pipeline's without its dialect. ``config`` is the canonical text of the lowering
+    config attribute, ``compilation_info`` that of the attribute that applies it; the compiler's own choice,
+    whose id is ``default``, has no knobs and an empty ``compilation_info``, as nothing is applied.
+    """
+
+    id: str
+    dispatch: str
+    pipeline: str
+    knobs: dict[str, int]
+    config: str
+    compilation_info: str
+
+
+def make_candidates(
+    dispatch_name: str, root: RootOp, space: SearchSpace, knob_sets: Iterable[Mapping[str, int]]
+) -> tuple[Candidate, ...]:
+    """The candidates of ``knob_sets``, members of ``space``, in their order.
+
+    An id is the first six hexadecimal digits of a digest of the root op's structure, the pipeline and the
+    knobs, and as many more as are needed to tell it from the others made in the same call.
+
+    Raises:
+        NotInSpace: a knob set violates a constraint, lacks a knob or is given twice.
+    """
+    members = [dict(sorted(knobs.items())) for knobs in knob_sets]
+    for knobs in members:
+        if reasons := space.violated(knobs):
+            raise NotInSpace(f"{knobs} is no candidate of {dispatch_name}: {'; '.join(reasons)}")
+    ids = _unique_prefixes([_digest(root, space.pipeline, knobs) for knobs in members])
+    candidates = []
+    with ir.Context() as context, ir.Location.unknown():
+        context.enable_multithreading(False)
+        for identity, knobs in zip(ids, members, strict=True):
+            info = _compilation_info(space, knobs)
+            candidates.append(
+                Candidate(
+                    id=identity,
+                    dispatch=dispatch_name,
+                    pipeline=space.pipeline,
+                    knobs=knobs,
+                    config=str(info.lowering_config),
+                    compilation_info=str(info),
+                )
+            )
+    return tuple(candidates)
+
+
+def default_candidate(dispatch: Dispatch) -> Candidate:
+    """The compiler's own choice for ``dispatch``, against which the others are measured."""
+    return Candidate(
+        id=DEFAULT_ID,
+        dispatch=dispatch.name,
+        pipeline=dispatch.default_pipeline,
+        knobs={},
+        config=dispatch.default_config,
+        compilation_info="",
+    )
+
+
+def _digest(root: RootOp, pipeline: str, knobs: Mapping[str, int]) -> str:
+    content = msgspec.json.encode((root, pipeline, sorted(knobs.items())))
+    return hashlib.sha256(content).hexdigest()
+
+
+def _unique_prefixes(digests: list[str]) -> list[str]:
+    if len(set(digests)) < len(digests):
+        raise NotInSpace("the same knobs are given twice")
+    lengths = dict.fromkeys(digests, _SHORTEST_ID)
+    while True:
+        groups: dict[str, list[str]] = {}
+        for digest, length in lengths.items():
+            groups.setdefault(digest[:length], []).append(digest)
+        clashing = [digest for group in groups.values() if len(group) > 1 for digest in group]
+        if not clashing:
+            return [digest[: lengths[digest]] for digest in digests]
+        for digest in clashing:
+            lengths[digest] += 1
+
+
+def _compilation_info(space: SearchSpace, knobs: Mapping[str, int]) -> Any:
+    """The ``CompilationInfoAttr`` of a member: the compiler's own, save for CPUs, which it refuses to make."""
+    if space.pipeline_attribute.startswith(_CPU_PIPELINES):
+        return _cpu_compilation_info(space, knobs)
+    module = ir.Module.create()
+    with ir.InsertionPoint(module.body):
+        op = iree_codegen.ConstraintsOp(
+            target=ir.Attribute.parse("#iree_codegen.root_op<set = 0>"),
+            pipeline=ir.Attribute.parse(space.pipeline_attribute),
+            knobs=ir.Attribute.parse(space.knob_dictionary),
+            problem_dims=[],
+        )
+    op.regions[0].blocks.append()
+    return iree_codegen.materialize_compilation_info(op, dict(knobs))
+
+
+def _cpu_compilation_info(space: SearchSpace, knobs: Mapping[str, int]) -> Any:
+    """The one place where an ``iree_cpu`` config is made; its dialect has no bindings, so text is parsed once.
+
+    Of the knob dictionary, arrays are tiling levels; a level of zeros tiles nothing and is left out, save for
+    ``distribution``, which makes an op the root.
+    """
+    levels = []
+    peel = False
+    for entry in ir.DictAttr(ir.Attribute.parse(space.knob_dictionary)):
+        if entry.name == _PEELING:
+            peel = bool(_filled(entry.attr, knobs))
+            continue
+        tiles = [_filled(leaf, knobs) for leaf in entry.attr]
+        if any(tiles) or entry.name == "distribution":
+            levels.append(f"{entry.name} = {tiles}")
+    config = f"#iree_cpu.lowering_config<{', '.join(levels)}>"
+    options = f", {{{_PEELING}}}" if peel else ""
+    return ir.Attribute.parse(
+        f"#iree_codegen.compilation_info<lowering_config = {config}, "
+        f"translation_info = <pipeline = {space.pipeline_attribute}{options}>>"
+    )
+
+
+def _filled(leaf: Any, knobs: Mapping[str, int]) -> int:
+    return knobs[leaf.name] if isinstance(leaf, iree_codegen.IntKnobAttr) else int(leaf.value)

@@ -1,0 +1,583 @@
+"""Measurements: how long a candidate takes beside its baseline, and whether its results are right.
+
+Works over callables that run a batch and return the seconds it took, and over numpy arrays: whoever brings
+a kernel compiler of their own needs nothing else of this package. docs/measurement.md says why each number
+is made as it is.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "EXACT",
+    "FINAL",
+    "FINAL_ROUNDS",
+    "NOISE_FLOOR",
+    "SCREENING",
+    "Check",
+    "Measurement",
+    "Policy",
+    "Run",
+    "Tolerance",
+    "calibrate",
+    "check_output",
+    "combine_rounds",
+    "compare",
+    "compare_finalists",
+    "is_winner",
+    "magnitude",
+    "merge_checks",
+    "tolerance_for",
+    "unit_roundoff",
+]
+
+Run: TypeAlias = Callable[[int], float]
+"""Runs a batch of n dispatches and returns the seconds they took together."""
+
+NOISE_FLOOR = 0.02
+"""By how much a ratio must exceed 1 before it counts: differences of code layout alone reach 1% to 2%."""
+
+FINAL_ROUNDS = 5
+"""Fresh processes per final: with fewer, a machine of two speeds too often shows only one of them."""
+
+_TRIM = 0.2
+_CHUNK = 1 << 16
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """How much time a comparison may take, and how sure its interval is.
+
+    ``sample_s`` is how long a batch of the baseline runs, ``batch_cap`` the most dispatches in one. Between
+    ``min_blocks`` and ``blocks`` ABBA blocks are run, as many as fit into ``budget_s`` seconds. A candidate
+    that is more than ``cutoff`` times slower than the baseline at first sight is cut short. The interval
+    covers with probability 1 - ``alpha``.
+    """
+
+    sample_s: float
+    blocks: int
+    min_blocks: int
+    budget_s: float
+    cutoff: float = math.inf
+    alpha: float = 0.05
+    batch_cap: int = 4096
+
+
+SCREENING = Policy(sample_s=0.005, blocks=4, min_blocks=3, budget_s=0.11, cutoff=2.0)
+"""For every candidate: about 0.1 s for a dispatch of 1 to 3 ms."""
+
+FINAL = Policy(sample_s=0.010, blocks=8, min_blocks=3, budget_s=1.5)
+"""For one round of finalists, in one fresh process."""
+
+
+class Measurement(msgspec.Struct, frozen=True, kw_only=True):
+    """A candidate's times beside its baseline's, and their ratio with its interval.
+
+    ``samples_us`` and ``baseline_samples_us`` are microseconds per dispatch, one figure per sample, in the
+    order taken. ``ratio`` is baseline / candidate: above 1 the candidate is faster. ``ratio_low`` and
+    ``ratio_high`` bound it; for one process they say nothing of other processes, for several ``rounds``
+    they bound what one more fresh process will measure. A sample ran ``batch`` dispatches; ``blocks`` ABBA
+    blocks were run in all.
+
+    ``noise`` is the standard deviation of a block's log-ratio within a process, ``process_noise`` that of a
+    round's log-ratio between processes (0 for a single round); 0.01 reads as 1%. With ``cut_short`` the
+    candidate was far slower at first sight, and the bounds 0 and 1 only say that it is not faster.
+    """
+
+    samples_us: tuple[float, ...]
+    baseline_samples_us: tuple[float, ...]
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    batch: int
+    blocks: int
+    noise: float
+    rounds: int = 1
+    process_noise: float = 0.0
+    cut_short: bool = False
+
+    @property
+    def median_us(self) -> float:
+        """The candidate's median sample, in microseconds per dispatch."""
+        return float(np.median(self.samples_us))
+
+    @property
+    def baseline_median_us(self) -> float:
+        """The baseline's median sample, in microseconds per dispatch."""
+        return float(np.median(self.baseline_samples_us))
+
+
+def calibrate(run: Run, target_s: float, *, cap: int = 4096) -> int:
+    """The batch whose run takes about ``target_s`` seconds, at least 1 and at most ``cap``.
+
+    The first run warms up and is not timed. Takes about twice ``target_s`` at most, unless a single
+    dispatch takes longer than that.
+    """
+    run(1)
+    batch = 1
+    while True:
+        seconds = run(batch)
+        wanted = math.ceil(batch * target_s / seconds) if seconds > 0 else cap
+        if wanted <= 4 * batch or batch >= cap:
+            return max(1, min(wanted, cap))
+        batch = min(wanted, 16 * batch, cap)
+
+
+def compare(candidate: Run, baseline: Run, policy: Policy = SCREENING, *, batch: int | None = None) -> Measurement:
+    """Measure ``candidate`` in ABBA blocks with ``baseline``, in this process.
+
+    ``batch`` is what `calibrate` gave for the baseline; without it the baseline is calibrated first. A
+    block runs baseline, candidate, candidate, baseline (the next one the other way around), so that a
+    linear drift of the clock cancels. It stops early, after ``policy.min_blocks``, where the whole interval
+    lies below 1. Both callables must have run once before, so that what only happens the first time is over.
+    """
+    if batch is None:
+        batch = calibrate(baseline, policy.sample_s, cap=policy.batch_cap)
+    glance = _glance(candidate, baseline, policy.cutoff)
+    if glance is not None:
+        return glance
+    samples: list[float] = []
+    baseline_samples: list[float] = []
+    logs: list[float] = []
+    started = time.perf_counter()
+    while len(logs) < policy.blocks:
+        block_started = time.perf_counter()
+        ours, theirs = _block(candidate, baseline, batch, flip=len(logs) % 2 == 1)
+        samples += ours
+        baseline_samples += theirs
+        logs.append(_log_ratio(ours, theirs))
+        if logs[0] < -math.log(policy.cutoff):
+            return _cut_short(samples, baseline_samples, batch)
+        now = time.perf_counter()
+        if len(logs) >= policy.min_blocks:
+            spent = now - started
+            if spent + (now - block_started) > policy.budget_s or _interval(logs, policy.alpha)[2] < 0:
+                break
+    return _measurement(samples, baseline_samples, logs, batch, policy.alpha)
+
+
+def compare_finalists(
+    runs: Mapping[str, Run],
+    baseline: Run,
+    policy: Policy = FINAL,
+    *,
+    seed: int = 0,
+    batch: int | None = None,
+) -> dict[str, Measurement]:
+    """One round: measure every finalist of ``runs`` beside ``baseline``, all interleaved, in this process.
+
+    A block runs the baseline and all finalists in a fresh random order made from ``seed``, then once more
+    in the reverse order, so that a linear drift cancels for each of them. Give each round its own ``seed``
+    and its own fresh process, then join the rounds with `combine_rounds`. None is cut short.
+    """
+    if batch is None:
+        batch = calibrate(baseline, policy.sample_s, cap=policy.batch_cap)
+    order = random.Random(seed)
+    everyone: dict[str | None, Run] = {None: baseline}
+    everyone.update(runs.items())
+    samples: dict[str | None, list[float]] = {name: [] for name in everyone}
+    logs: dict[str, list[float]] = {name: [] for name in runs}
+    started = time.perf_counter()
+    for done in range(1, policy.blocks + 1):
+        block_started = time.perf_counter()
+        names = list(everyone)
+        order.shuffle(names)
+        for name in (*names, *reversed(names)):
+            samples[name].append(everyone[name](batch) * 1e6 / batch)
+        for name in runs:
+            logs[name].append(_log_ratio(samples[name][-2:], samples[None][-2:]))
+        now = time.perf_counter()
+        if done >= policy.min_blocks and 2 * now - started - block_started > policy.budget_s:
+            break
+    return {name: _measurement(samples[name], samples[None], logs[name], batch, policy.alpha) for name in runs}
+
+
+def combine_rounds(rounds: Sequence[Measurement], *, alpha: float = 0.05) -> Measurement:
+    """Join what fresh processes measured of one candidate into one measurement.
+
+    Processes differ by more than the samples in them (memory layout, placement of threads), so the unit is
+    the round: with x_r the round's log-ratio, m their mean, s their standard deviation and R their number,
+    the interval is ``exp(m +- t(R - 1, 1 - alpha/2) * s * sqrt(1 + 1/R))``, Student's prediction interval:
+    it holds what one more fresh process will measure with probability 1 - ``alpha``. Where rounds agree by
+    luck, s is not taken smaller than the mean standard error within them. A single round is returned as it is.
+    Rounds that were cut short are no basis for an interval and raise ValueError, as does an empty sequence.
+    """
+    if not rounds or any(each.cut_short for each in rounds):
+        raise ValueError("rounds to combine must be at least one, and none cut short")
+    count = len(rounds)
+    if count == 1:
+        return rounds[0]
+    logs = np.log([each.ratio for each in rounds])
+    within = math.sqrt(math.fsum(each.noise**2 / each.blocks for each in rounds) / count)
+    between = float(np.std(logs, ddof=1))
+    centre = float(np.mean(logs))
+    half = _student(count - 1, alpha) * max(between, within) * math.sqrt(1 + 1 / count)
+    return Measurement(
+        samples_us=tuple(sample for each in rounds for sample in each.samples_us),
+        baseline_samples_us=tuple(sample for each in rounds for sample in each.baseline_samples_us),
+        ratio=math.exp(centre),
+        ratio_low=math.exp(centre - half),
+        ratio_high=math.exp(centre + half),
+        batch=rounds[0].batch,
+        blocks=sum(each.blocks for each in rounds),
+        noise=math.sqrt(math.fsum(each.noise**2 for each in rounds) / count),
+        rounds=sum(each.rounds for each in rounds),
+        process_noise=between,
+    )
+
+
+def is_winner(measurement: Measurement, noise_floor: float = NOISE_FLOOR) -> bool:
+    """Whether the whole interval lies above 1 by more than ``noise_floor``."""
+    return not measurement.cut_short and measurement.ratio_low > 1 + noise_floor
+
+
+def _glance(candidate: Run, baseline: Run, cutoff: float) -> Measurement | None:
+    """A measurement of single dispatches where they show the candidate far slower, else None."""
+    if math.isinf(cutoff):
+        return None
+    theirs = [baseline(1)]
+    ours = [candidate(1)]
+    if ours[0] <= cutoff * theirs[0]:
+        return None
+    ours.append(candidate(1))
+    theirs.append(baseline(1))
+    if min(ours) <= cutoff * max(theirs):
+        return None
+    return _cut_short([each * 1e6 for each in ours], [each * 1e6 for each in theirs], 1)
+
+
+def _block(candidate: Run, baseline: Run, batch: int, *, flip: bool) -> tuple[list[float], list[float]]:
+    """One ABBA block (BAAB with ``flip``): the candidate's and the baseline's two samples, microseconds."""
+    outer, inner = (candidate, baseline) if flip else (baseline, candidate)
+    first = outer(batch)
+    middle = [inner(batch), inner(batch)]
+    ends = [first, outer(batch)]
+    ours, theirs = (ends, middle) if flip else (middle, ends)
+    scale = 1e6 / batch
+    return [each * scale for each in ours], [each * scale for each in theirs]
+
+
+def _log_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    return math.fsum(map(math.log, theirs)) / len(theirs) - math.fsum(map(math.log, ours)) / len(ours)
+
+
+def _cut_short(samples: Sequence[float], baseline_samples: Sequence[float], batch: int) -> Measurement:
+    return Measurement(
+        samples_us=tuple(samples),
+        baseline_samples_us=tuple(baseline_samples),
+        ratio=math.exp(_log_ratio(samples, baseline_samples)),
+        ratio_low=0.0,
+        ratio_high=1.0,
+        batch=batch,
+        blocks=0,
+        noise=0.0,
+        cut_short=True,
+    )
+
+
+def _measurement(
+    samples: Sequence[float],
+    baseline_samples: Sequence[float],
+    logs: Sequence[float],
+    batch: int,
+    alpha: float,
+) -> Measurement:
+    centre, low, high = _interval(logs, alpha)
+    return Measurement(
+        samples_us=tuple(samples),
+        baseline_samples_us=tuple(baseline_samples),
+        ratio=math.exp(centre),
+        ratio_low=math.exp(low),
+        ratio_high=math.exp(high),
+        batch=batch,
+        blocks=len(logs),
+        noise=_standard_error(logs) * math.sqrt(len(logs)),
+    )
+
+
+def _interval(logs: Sequence[float], alpha: float) -> tuple[float, float, float]:
+    """Centre and bounds of the mean of block log-ratios: the trimmed mean and its t-interval.
+
+    A fifth is trimmed at each end from five blocks on, because the scheduler's hiccups have a heavy tail;
+    fewer give the plain mean. Tukey and McLaughlin, 'Less vulnerable confidence and significance
+    procedures for location based on a single sample' (Sankhya A 25, 1963): h - 1 degrees of freedom for h
+    figures left.
+    """
+    ordered = np.sort(np.asarray(logs, dtype=np.float64))
+    cut = int(_TRIM * len(ordered))
+    centre = float(np.mean(ordered[cut : len(ordered) - cut]))
+    freedom = len(ordered) - 2 * cut - 1
+    if freedom < 1:
+        return centre, -math.inf, math.inf
+    half = _student(freedom, alpha) * _standard_error(logs)
+    return centre, centre - half, centre + half
+
+
+def _standard_error(logs: Sequence[float]) -> float:
+    """The standard error of the trimmed mean: the winsorized deviation / ((1 - 2 * trim) * sqrt(n))."""
+    ordered = np.sort(np.asarray(logs, dtype=np.float64))
+    count = len(ordered)
+    if count < 2:
+        return 0.0
+    cut = int(_TRIM * count)
+    winsorized = np.clip(ordered, ordered[cut], ordered[count - 1 - cut])
+    return float(np.std(winsorized, ddof=1)) / ((1 - 2 * cut / count) * math.sqrt(count))
+
+
+def _student(freedom: int, alpha: float) -> float:
+    """The two-sided quantile of Student's t."""
+    from scipy.special import stdtrit  # Imported late: the device child needs the checks, not the intervals.
+
+    return float(stdtrit(freedom, 1 - alpha / 2))
+
+
+class Tolerance(msgspec.Struct, frozen=True):
+    """How far a result may lie from the reference: ``rtol * |expected| + atol_scale * magnitude``.
+
+    ``magnitude`` is that of the whole reference (see `magnitude`), so the allowance follows the data. Both
+    0 means exact. Integers are compared exactly whatever the tolerance.
+    """
+
+    rtol: float
+    atol_scale: float
+
+
+EXACT = Tolerance(0.0, 0.0)
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """How one candidate's outputs compare with the reference's on the same inputs, made from ``seed``.
+
+    ``wrong`` of ``compared`` elements are out of tolerance. The first of them is at ``first_bad`` of output
+    number ``output``; ``expected`` and ``actual`` are its values as text, empty where nothing is wrong.
+    ``max_abs_error`` is over elements finite in both, ``worst`` the largest error as a part of what was
+    allowed there. ``nans`` and ``infs`` count where the candidate has one and the reference has not the
+    same, ``poison_left`` the elements never written, ``stray_bytes`` the bytes changed outside the outputs.
+    """
+
+    ok: bool
+    seed: int = 0
+    output: int = 0
+    first_bad: tuple[int, ...] | None = None
+    expected: str = ""
+    actual: str = ""
+    wrong: int = 0
+    compared: int = 0
+    max_abs_error: float = 0.0
+    worst: float = 0.0
+    nans: int = 0
+    infs: int = 0
+    poison_left: int = 0
+    stray_bytes: int = 0
+
+    @property
+    def reason(self) -> str:
+        """What is wrong, in words; empty where nothing is."""
+        if self.ok:
+            return ""
+        parts = []
+        if self.wrong:
+            parts.append(
+                f"{self.wrong} of {self.compared} elements are wrong, first at {list(self.first_bad or ())} of output "
+                f"{self.output}: expected {self.expected}, got {self.actual}"
+            )
+            parts.append(f"largest error {self.max_abs_error:.3g}, {self.worst:.3g} times what is allowed")
+        parts += [
+            f"{count} {what}"
+            for count, what in (
+                (self.nans, "NaN"),
+                (self.infs, "infinite"),
+                (self.poison_left, "never written"),
+                (self.stray_bytes, "bytes changed outside the outputs"),
+            )
+            if count
+        ]
+        return "; ".join(parts) + f" (seed {self.seed})"
+
+
+_FLOAT_DIGITS = {"f64": 53, "f32": 24, "tf32": 11, "f16": 11, "bf16": 8}
+_SMALL_FLOAT = re.compile(r"f(?:8|6|4)E\d+M(\d+)")
+_INTEGER = re.compile(r"(?:[su]?i\d+|index)\Z")
+_COMPLEX = re.compile(r"complex<(\w+)>\Z")
+
+
+def unit_roundoff(element: str) -> float:
+    """The unit roundoff of an MLIR element type: 2**-p for p significant bits, 0 for integers.
+
+    ``tf32`` is accepted for inputs that a tensor core rounds.
+
+    Raises:
+        ValueError: the type is not known.
+    """
+    if inner := _COMPLEX.match(element):
+        element = inner[1]
+    if element in _FLOAT_DIGITS:
+        return float(2.0 ** -_FLOAT_DIGITS[element])
+    if small := _SMALL_FLOAT.match(element):
+        return float(2.0 ** -(int(small[1]) + 1))
+    if _INTEGER.match(element):
+        return 0.0
+    raise ValueError(f"the unit roundoff of element type {element!r} is not known")
+
+
+def tolerance_for(element_in: str, element_out: str, reduction_length: int) -> Tolerance:
+    """The tolerance between two correct ways to compute sums of ``reduction_length`` products.
+
+    ``element_in`` and ``element_out`` are the types of the root op's inputs and of its result, in which it
+    accumulates. With u the unit roundoff and K the reduction length::
+
+        rtol       = 4 * u_out
+        atol_scale = 6 * u_out * sqrt(K) + 2 * u_in
+
+    Rounding errors of a sum behave as a random walk, so its error grows with sqrt(K) * u instead of the
+    worst case's K * u: Higham and Mary, 'A new approach to probabilistic rounding error analysis' (SIAM J.
+    Sci. Comput. 41, 2019), theorem 2.4, there with a factor lambda for the confidence. For inputs of mean
+    zero, as the device child makes them, two orders of one sum differ by a deviation of 0.86 * u * sqrt(K)
+    of the results' magnitude (measured, docs/measurement.md), so 6 stands at seven deviations: room for the
+    largest of 10**9 elements. ``rtol`` holds the rounding on store and a few units of the last place of an
+    elementwise tail, ``2 * u_in`` intermediates that an implementation rounds to the input's type. Integer
+    results are exact.
+
+    Raises:
+        ValueError: an element type is not known, or ``reduction_length`` is less than 1.
+    """
+    if reduction_length < 1:
+        raise ValueError(f"the reduction length must be at least 1, not {reduction_length}")
+    u_in, u_out = unit_roundoff(element_in), unit_roundoff(element_out)
+    if not u_out:
+        return EXACT
+    return Tolerance(4 * u_out, 6 * u_out * math.sqrt(reduction_length) + 2 * u_in)
+
+
+def magnitude(reference: NDArray[Any]) -> float:
+    """The root mean square of the finite elements, 0 where there are none."""
+    total, count = 0.0, 0
+    flat = reference.reshape(-1)
+    for start in range(0, flat.size, _CHUNK):
+        part = flat[start : start + _CHUNK].astype(np.float64)
+        finite = np.isfinite(part)
+        if not finite.all():
+            part = part[finite]
+        total += float(np.dot(part, part))
+        count += part.size
+    return math.sqrt(total / count) if count else 0.0
+
+
+def check_output(
+    expected: NDArray[Any],
+    actual: NDArray[Any],
+    tolerance: Tolerance,
+    *,
+    scale: float | None = None,
+    seed: int = 0,
+    output: int = 0,
+) -> Check:
+    """Compare one output with its reference, element by element.
+
+    Both arrays have the same shape and dtype: float32, float64, or an integer type, which is compared
+    exactly. ``scale`` is the reference's `magnitude`, computed where not given. A NaN is right where the
+    reference has one, an infinity where it has the same.
+
+    Raises:
+        ValueError: shapes or dtypes differ.
+    """
+    if expected.shape != actual.shape or expected.dtype != actual.dtype:
+        raise ValueError(f"{actual.dtype}{actual.shape} cannot be compared with {expected.dtype}{expected.shape}")
+    if np.issubdtype(expected.dtype, np.floating):
+        absolute = tolerance.atol_scale * (magnitude(expected) if scale is None else scale)
+        return _check_floats(expected, actual, tolerance.rtol, absolute, seed, output)
+    return _check_integers(expected, actual, seed, output)
+
+
+def merge_checks(checks: Sequence[Check]) -> Check:
+    """The outputs' checks as one: the place of the first wrong output, the sums of counts."""
+    first = next((each for each in checks if each.wrong), checks[0])
+    return msgspec.structs.replace(
+        first,
+        ok=all(each.ok for each in checks),
+        wrong=sum(each.wrong for each in checks),
+        compared=sum(each.compared for each in checks),
+        max_abs_error=max(each.max_abs_error for each in checks),
+        worst=max(each.worst for each in checks),
+        nans=sum(each.nans for each in checks),
+        infs=sum(each.infs for each in checks),
+        poison_left=sum(each.poison_left for each in checks),
+        stray_bytes=sum(each.stray_bytes for each in checks),
+    )
+
+
+def _check_floats(
+    expected: NDArray[Any], actual: NDArray[Any], rtol: float, absolute: float, seed: int, output: int
+) -> Check:
+    wanted, got = expected.reshape(-1), actual.reshape(-1)
+    first: int | None = None
+    wrong = nans = infs = 0
+    largest = worst = 0.0
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        for start in range(0, wanted.size, _CHUNK):
+            e, a = wanted[start : start + _CHUNK], got[start : start + _CHUNK]
+            error = np.abs(a - e)
+            allowed = np.abs(e) * rtol + absolute
+            good = (error <= allowed) & (error < math.inf)
+            if not good.all():
+                good |= (e == a) | (np.isnan(e) & np.isnan(a))
+                finite = np.isfinite(error)
+                nans += int(np.count_nonzero(np.isnan(a) & ~np.isnan(e)))
+                infs += int(np.count_nonzero(np.isinf(a) & (a != e)))
+                error, allowed = error[finite], allowed[finite]
+                bad = ~good
+                wrong += int(np.count_nonzero(bad))
+                if first is None and bad.any():
+                    first = start + int(np.argmax(bad))
+            if error.size:
+                largest = max(largest, float(error.max()))
+                part = error / allowed
+                worst = max(worst, float(np.nanmax(part, initial=0.0)))
+    return _checked(expected, actual, first, wrong, seed, output, largest, worst, nans, infs)
+
+
+def _check_integers(expected: NDArray[Any], actual: NDArray[Any], seed: int, output: int) -> Check:
+    bad = expected.reshape(-1) != actual.reshape(-1)
+    wrong = int(np.count_nonzero(bad))
+    if not wrong:
+        return _checked(expected, actual, None, 0, seed, output, 0.0, 0.0, 0, 0)
+    error = np.abs(actual.reshape(-1)[bad].astype(np.float64) - expected.reshape(-1)[bad].astype(np.float64))
+    return _checked(expected, actual, int(np.argmax(bad)), wrong, seed, output, float(error.max()), math.inf, 0, 0)
+
+
+def _checked(
+    expected: NDArray[Any],
+    actual: NDArray[Any],
+    first: int | None,
+    wrong: int,
+    seed: int,
+    output: int,
+    largest: float,
+    worst: float,
+    nans: int,
+    infs: int,
+) -> Check:
+    place = None if first is None else tuple(int(i) for i in np.unravel_index(first, expected.shape))
+    return Check(
+        ok=wrong == 0,
+        seed=seed,
+        output=output,
+        first_bad=place,
+        expected="" if place is None else str(expected[place]),
+        actual="" if place is None else str(actual[place]),
+        wrong=wrong,
+        compared=expected.size,
+        max_abs_error=largest,
+        worst=worst,
+        nans=nans,
+        infs=infs,
+    )

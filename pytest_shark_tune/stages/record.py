@@ -1,0 +1,117 @@
+"""Records: what was tried and what came of it, one line of JSON each."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from pytest_shark_tune.stages.dispatch import RootOp
+
+__all__ = ["SCHEMA", "FinalRecord", "Finalist", "Record", "SourceCheck", "SpecRecord", "State", "WinnerRecord"]
+
+SCHEMA = 1
+"""The version of the records' format; a reader refuses what it does not know."""
+
+
+class State(StrEnum):
+    """How far a candidate came. Failure is a state with its reason, never a number."""
+
+    COMPILE_FAILED = "compile_failed"
+    COMPILE_TIMEOUT = "compile_timeout"
+    NOT_APPLIED = "not_applied"
+    DUPLICATE = "duplicate"
+    RUN_FAILED = "run_failed"
+    RUN_TIMEOUT = "run_timeout"
+    WRONG_RESULT = "wrong_result"
+    MEASURED = "measured"
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """One candidate that was tried.
+
+    ``samples_us`` and ``baseline_samples_us`` are microseconds of one dispatch, taken in turn; ``ratio`` is
+    baseline time by candidate time, so that above 1 is faster, with its interval where it was measured.
+    """
+
+    schema: int = SCHEMA
+    id: str
+    dispatch: str
+    pipeline: str
+    knobs: dict[str, int]
+    config: str
+    state: State
+    reason: str = ""
+    compile_s: float | None = None
+    samples_us: tuple[float, ...] = ()
+    baseline_samples_us: tuple[float, ...] = ()
+    ratio: float | None = None
+    ratio_low: float | None = None
+    ratio_high: float | None = None
+    device: str
+    target: str
+    iree: str
+
+
+class Finalist(msgspec.Struct, frozen=True, kw_only=True):
+    """A finalist measured again, against the default and the other finalists."""
+
+    id: str
+    state: State
+    reason: str = ""
+    samples_us: tuple[float, ...] = ()
+    ratio: float | None = None
+    ratio_low: float | None = None
+    ratio_high: float | None = None
+
+
+class FinalRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of the comparison of a dispatch's finalists: a winner's id, or the reason for none.
+
+    ``compilation_info`` is the winner's, as text, and empty without one.
+    """
+
+    schema: int = SCHEMA
+    dispatch: str
+    root: RootOp
+    weight: int
+    finalists: tuple[Finalist, ...]
+    baseline_samples_us: tuple[float, ...]
+    winner: str | None
+    reason: str = ""
+    compilation_info: str = ""
+    provisional: bool = False
+    device: str
+    target: str
+    iree: str
+
+    def finalist(self, identifier: str) -> Finalist:
+        """The finalist of that id."""
+        return next(each for each in self.finalists if each.id == identifier)
+
+
+class SourceCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """How one source fares with the merged spec; ``ratio`` is default time by tuned time of the whole function."""
+
+    source: str
+    applied: int
+    ratio: float | None = None
+    ratio_low: float | None = None
+    ratio_high: float | None = None
+    note: str = ""
+
+
+class SpecRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What verifying the merged spec on its sources gave; ``dropped`` are entries' names with the reason."""
+
+    schema: int = SCHEMA
+    sources: tuple[SourceCheck, ...]
+    dropped: dict[str, str]
+
+
+class WinnerRecord(Record, frozen=True, kw_only=True):
+    """A spec entry's record: the winner's figures from the final, and all that makes the entry anew."""
+
+    root: RootOp
+    weight: int
+    compilation_info: str

@@ -1,0 +1,55 @@
+"""Search spaces: which configurations of a root op are worth a try on a target.
+
+One module per kind of op and backend, listed here and nowhere else: adding one touches no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
+from pytest_shark_tune.stages.space.constraints import UnreadableConstraints, spaces_in
+from pytest_shark_tune.stages.space.cpu_contraction import BACKEND as CPU
+from pytest_shark_tune.stages.space.cpu_contraction import KIND as CONTRACTION
+from pytest_shark_tune.stages.space.cpu_contraction import cpu_contraction_spaces
+from pytest_shark_tune.stages.space.domains import UnboundedKnob
+from pytest_shark_tune.stages.space.search_space import Constraint, Knob, NoSpace, SearchSpace, SpaceTooLarge
+
+__all__ = [
+    "Constraint",
+    "Knob",
+    "NoSpace",
+    "SearchSpace",
+    "SpaceTooLarge",
+    "UnboundedKnob",
+    "UnreadableConstraints",
+    "spaces_for",
+    "spaces_in",
+]
+
+SpaceBuilder = Callable[[RootOp, TargetFacts], tuple[SearchSpace, ...]]
+
+_BUILDERS: Mapping[tuple[str, str], SpaceBuilder] = {
+    (CPU, CONTRACTION): cpu_contraction_spaces,
+}
+
+
+def spaces_for(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...]:
+    """The spaces of ``root`` on ``target``, one for each pipeline, none of them empty.
+
+    Raises:
+        NoSpace: the op's kind, a size or an element type is not covered, or no configuration fits the target.
+    """
+    builder = _BUILDERS.get((target.backend, root.kind))
+    if builder is None:
+        covered = ", ".join(sorted(kind for backend, kind in _BUILDERS if backend == target.backend)) or "no op"
+        raise NoSpace(f"no search space covers {root.op} ({root.kind}) on {target.backend}, which has {covered}")
+    for index, size in enumerate(root.loops):
+        if size < 0:
+            raise NoSpace(f"dimension {index} of {root.op} is dynamic; a config is tuned for one size")
+        if size == 0:
+            raise NoSpace(f"dimension {index} of {root.op} has size zero, so there is nothing to compute")
+    spaces = tuple(space for space in builder(root, target) if space)
+    if not spaces:
+        raise NoSpace(f"no configuration of {root.op} fits the limits of the target")
+    return spaces

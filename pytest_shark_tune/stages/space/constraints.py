@@ -1,0 +1,188 @@
+"""``iree_codegen.smt.constraints`` ops, read into search spaces.
+
+One reader serves the ops the compiler emits and those this package builds, so there is one form. IREE's
+objects stay in this module; what leaves it is plain data.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from iree.compiler import ir
+from iree.compiler.dialects import iree_codegen, smt
+
+from pytest_shark_tune.errors import SharkTuneError
+from pytest_shark_tune.stages.space.domains import domains_of
+from pytest_shark_tune.stages.space.expression import (
+    Apply,
+    Constant,
+    Expression,
+    Lookup,
+    Operator,
+    Truth,
+    Variable,
+    substitute,
+    variables,
+)
+from pytest_shark_tune.stages.space.search_space import Constraint, Knob, SearchSpace
+
+__all__ = ["UnreadableConstraints", "pipeline_name", "read_constraints", "spaces_in"]
+
+
+class UnreadableConstraints(SharkTuneError):
+    """A constraints op holds something that no search space can express; the message names it."""
+
+
+_OPERATORS: dict[type, Operator] = {
+    smt.IntAddOp: "add",
+    smt.IntSubOp: "sub",
+    smt.IntMulOp: "mul",
+    smt.IntDivOp: "div",
+    smt.IntModOp: "mod",
+    smt.IntAbsOp: "abs",
+    smt.EqOp: "eq",
+    smt.DistinctOp: "distinct",
+    smt.AndOp: "and",
+    smt.OrOp: "or",
+    smt.XOrOp: "xor",
+    smt.NotOp: "not",
+    smt.ImpliesOp: "implies",
+    smt.IteOp: "ite",
+}
+
+_COMPARISONS: dict[int, Operator] = {
+    int(smt.IntPredicate.lt): "lt",
+    int(smt.IntPredicate.le): "le",
+    int(smt.IntPredicate.gt): "gt",
+    int(smt.IntPredicate.ge): "ge",
+}
+
+
+def spaces_in(text: str) -> tuple[SearchSpace, ...]:
+    """The space of each constraints op in an MLIR module, in order.
+
+    The compiler writes such a module with
+    ``--iree-codegen-emit-pipeline-constraints --compile-to=executable-configurations``.
+
+    Raises:
+        UnreadableConstraints: an op uses something a search space cannot express.
+        UnboundedKnob: an op leaves a knob without bounds.
+    """
+    with ir.Context() as context:
+        context.enable_multithreading(False)
+        module = ir.Module.parse(text)
+        return tuple(read_constraints(op) for op in ir.get_ops_of_type(module, iree_codegen.ConstraintsOp))
+
+
+def read_constraints(op: Any) -> SearchSpace:
+    """The search space of one ``iree_codegen.ConstraintsOp``.
+
+    Problem dimensions that an assert fixes are replaced by their sizes. Constants that the op declares and
+    no knob uses become helpers: a member is an assignment to the knobs for which helpers exist.
+
+    Raises:
+        UnreadableConstraints: the op uses something a search space cannot express.
+        UnboundedKnob: the op leaves a knob without bounds.
+    """
+    knobs = _knob_names(op.knobs)
+    (block,) = op.regions[0].blocks
+    values: dict[Any, Expression] = {}
+    dims = [f"problem_dim_{index}" for index in range(len(block.arguments))]
+    values.update(zip(block.arguments, map(Variable, dims), strict=True))
+    declared: list[str] = []
+    asserts: list[tuple[Expression, str, tuple[Expression, ...]]] = []
+    for inner in block.operations:
+        if isinstance(inner, iree_codegen.AssertOp):
+            shown = tuple(values[operand] for operand in inner.printArgs)
+            asserts.append((values[inner.condition], inner.msg.value, shown))
+            continue
+        expression = _expression(inner, values)
+        if isinstance(expression, Variable) and expression.name not in declared:
+            declared.append(expression.name)
+        values[inner.results[0]] = expression
+    sizes = _fixed_sizes(dims, [condition for condition, _, _ in asserts])
+    declared.extend(dim for dim in dims if dim not in sizes)
+    constraints = []
+    for condition, message, shown in asserts:
+        condition = substitute(condition, sizes)
+        if condition != Truth(True):
+            shown = tuple(substitute(argument, sizes) for argument in shown)
+            constraints.append(Constraint(condition, message, shown))
+    missing = [name for name in knobs if name not in declared]
+    if missing:
+        raise UnreadableConstraints(f"no constraint mentions the knob {missing[0]}, so it has no bounds")
+    helpers = [name for name in declared if name not in knobs and _is_used(name, constraints)]
+    domains = domains_of([*knobs, *helpers], [constraint.condition for constraint in constraints])
+    return SearchSpace(
+        pipeline=pipeline_name(op.pipeline),
+        knobs=tuple(Knob(name, domains[name]) for name in knobs),
+        helpers=tuple(Knob(name, domains[name]) for name in helpers),
+        constraints=tuple(constraints),
+        pipeline_attribute=str(op.pipeline),
+        knob_dictionary=str(op.knobs),
+    )
+
+
+def pipeline_name(attribute: Any) -> str:
+    """A pipeline's name without its dialect: ``TileAndFuse`` of ``#iree_gpu.pipeline<TileAndFuse>``."""
+    # The bindings have no accessor for a pipeline attribute's value, and it has no other part than its name.
+    return str(attribute).partition("<")[2].removesuffix(">")
+
+
+def _is_used(name: str, constraints: list[Constraint]) -> bool:
+    return any(name in variables(constraint.condition) for constraint in constraints)
+
+
+def _knob_names(attribute: Any) -> tuple[str, ...]:
+    """The names of the knobs that a knob dictionary holds at any depth, in the order of their first mention."""
+    names: dict[str, None] = {}
+
+    def visit(node: Any) -> None:
+        if isinstance(node, iree_codegen.IntKnobAttr | iree_codegen.OneOfKnobAttr):
+            names[node.name] = None
+        elif isinstance(node, ir.DictAttr):
+            for entry in node:
+                visit(entry.attr)
+        elif isinstance(node, ir.ArrayAttr):
+            for entry in node:
+                visit(entry)
+        elif (inner := getattr(node, "attributes", None)) is not None:
+            visit(inner)
+
+    visit(attribute)
+    return tuple(names)
+
+
+def _expression(op: Any, values: dict[Any, Expression]) -> Expression:
+    if isinstance(op, smt.IntConstantOp):
+        return Constant(_signed(op.value.value))
+    if isinstance(op, smt.BoolConstantOp):
+        return Truth(bool(op.value.value))
+    if isinstance(op, iree_codegen.KnobOp):
+        return Variable(op.name.value)
+    if isinstance(op, smt.DeclareFunOp):
+        return Variable(op.namePrefix.value)
+    if isinstance(op, iree_codegen.LookupOp):
+        return Lookup(values[op.index], tuple(op.keys), tuple(op.attributes["values"]))
+    operands = tuple(values[operand] for operand in op.operands)
+    if isinstance(op, smt.IntCmpOp):
+        return Apply(_COMPARISONS[int(ir.IntegerAttr(op.attributes["pred"]).value)], operands)
+    if (operator := _OPERATORS.get(type(op))) is None:
+        raise UnreadableConstraints(f"constraints use {op.operation.name}, which no search space can express")
+    return Apply(operator, operands)
+
+
+def _signed(value: int) -> int:
+    """Integer constants of the smt dialect are unsigned 64-bit attributes; a negative one wraps around."""
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def _fixed_sizes(dims: list[str], conditions: list[Expression]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for condition in conditions:
+        match condition:
+            case Apply(operator="eq", operands=(Variable(name=name), Constant(value=value))) if name in dims:
+                sizes[name] = value
+            case Apply(operator="eq", operands=(Constant(value=value), Variable(name=name))) if name in dims:
+                sizes[name] = value
+    return sizes

@@ -1,0 +1,254 @@
+"""Integer and truth expressions over knobs, as plain data: what an ``iree_codegen.smt.constraints`` op says.
+
+A tree can be sent between processes, evaluated for a million assignments at once and handed to z3; the
+three meanings are the same, which the tests check. Truth values are columns of bool, integers columns of int64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from itertools import pairwise
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "Apply",
+    "Column",
+    "Columns",
+    "Constant",
+    "Expression",
+    "Lookup",
+    "Operator",
+    "Truth",
+    "Variable",
+    "evaluate",
+    "substitute",
+    "to_z3",
+    "variables",
+]
+
+Column = NDArray[Any]
+Columns = Mapping[str, Column]
+
+Operator = Literal[
+    "add", "sub", "mul", "div", "mod", "abs",
+    "lt", "le", "gt", "ge", "eq", "distinct",
+    "and", "or", "xor", "not", "implies", "ite",
+]  # fmt: skip
+
+
+class Constant(msgspec.Struct, frozen=True, tag="int"):
+    """An integer."""
+
+    value: int
+
+
+class Truth(msgspec.Struct, frozen=True, tag="bool"):
+    """True or false."""
+
+    value: bool
+
+
+class Variable(msgspec.Struct, frozen=True, tag="var"):
+    """An integer that an assignment gives: a knob, or a helper that only constraints mention."""
+
+    name: str
+
+
+class Lookup(msgspec.Struct, frozen=True, tag="lookup"):
+    """The value at the position of the key that equals ``index``, and the last value where none does.
+
+    The last value stands for every other index because the compiler's conversion to SMT-LIB says so.
+    """
+
+    index: Expression
+    keys: tuple[int, ...]
+    values: tuple[int, ...]
+
+
+class Apply(msgspec.Struct, frozen=True, tag="apply"):
+    """An operator of SMT-LIB's core and integer theories on its operands.
+
+    ``add`` and ``mul``, ``eq`` and ``distinct``, ``and`` and ``or`` take any number of operands. Division
+    rounds such that the remainder is never negative. SMT-LIB leaves division by zero open; here ``x div 0``
+    is 0 and ``x mod 0`` is x, in all three meanings.
+    """
+
+    operator: Operator
+    operands: tuple[Expression, ...]
+
+
+Expression = Constant | Truth | Variable | Lookup | Apply
+
+
+def variables(expression: Expression) -> frozenset[str]:
+    """The names of the variables in ``expression``."""
+    found: set[str] = set()
+    _collect(expression, found)
+    return frozenset(found)
+
+
+def _collect(expression: Expression, found: set[str]) -> None:
+    if isinstance(expression, Variable):
+        found.add(expression.name)
+    elif isinstance(expression, Lookup):
+        _collect(expression.index, found)
+    elif isinstance(expression, Apply):
+        for operand in expression.operands:
+            _collect(operand, found)
+
+
+def substitute(expression: Expression, values: Mapping[str, int]) -> Expression:
+    """``expression`` with the variables that ``values`` names replaced, and what became constant computed."""
+    if isinstance(expression, Variable):
+        return Constant(values[expression.name]) if expression.name in values else expression
+    if isinstance(expression, Lookup):
+        index = substitute(expression.index, values)
+        return _folded(Lookup(index, expression.keys, expression.values), (index,))
+    if isinstance(expression, Apply):
+        operands = tuple(substitute(operand, values) for operand in expression.operands)
+        return _folded(Apply(expression.operator, operands), operands)
+    return expression
+
+
+def _folded(expression: Expression, operands: Sequence[Expression]) -> Expression:
+    if not all(isinstance(operand, Constant | Truth) for operand in operands):
+        return expression
+    value = evaluate(expression, {})[0]
+    return Truth(bool(value)) if value.dtype == np.bool_ else Constant(int(value))
+
+
+def evaluate(expression: Expression, columns: Columns) -> Column:
+    """The values of ``expression``, one for each row of ``columns``; a constant gives a column of length 1.
+
+    Args:
+        columns: one int64 column of equal length (or length 1) for each variable in ``expression``.
+
+    Raises:
+        KeyError: a variable has no column.
+    """
+    if isinstance(expression, Constant):
+        return np.array([expression.value], dtype=np.int64)
+    if isinstance(expression, Truth):
+        return np.array([expression.value], dtype=np.bool_)
+    if isinstance(expression, Variable):
+        return columns[expression.name]
+    if isinstance(expression, Lookup):
+        index = evaluate(expression.index, columns)
+        result = np.full(index.shape, expression.values[-1], dtype=np.int64)
+        for key, value in zip(expression.keys[:-1], expression.values[:-1], strict=True):
+            result[index == key] = value
+        return result
+    operands = [evaluate(operand, columns) for operand in expression.operands]
+    return _NUMPY[expression.operator](operands)
+
+
+def _divide(a: Column, b: Column) -> Column:
+    divisor = np.where(b == 0, 1, b)
+    quotient: Column = np.sign(divisor) * np.floor_divide(a, np.abs(divisor))
+    return np.where(b == 0, 0, quotient)
+
+
+def _remainder(a: Column, b: Column) -> Column:
+    return np.where(b == 0, a, np.mod(a, np.abs(np.where(b == 0, 1, b))))
+
+
+def _all_pairs(operands: Sequence[Column], test: Callable[[Column, Column], Column]) -> Column:
+    pairs = [test(a, b) for i, a in enumerate(operands) for b in operands[i + 1 :]]
+    return reduce(np.logical_and, pairs)
+
+
+def _chain(operands: Sequence[Column], test: Callable[[Column, Column], Column]) -> Column:
+    return reduce(np.logical_and, [test(a, b) for a, b in pairwise(operands)])
+
+
+_NUMPY: dict[str, Callable[[Sequence[Column]], Column]] = {
+    "add": lambda x: reduce(np.add, x),
+    "sub": lambda x: reduce(np.subtract, x),
+    "mul": lambda x: reduce(np.multiply, x),
+    "div": lambda x: reduce(_divide, x),
+    "mod": lambda x: _remainder(x[0], x[1]),
+    "abs": lambda x: np.abs(x[0]),
+    "lt": lambda x: x[0] < x[1],
+    "le": lambda x: x[0] <= x[1],
+    "gt": lambda x: x[0] > x[1],
+    "ge": lambda x: x[0] >= x[1],
+    "eq": lambda x: _chain(x, np.equal),
+    "distinct": lambda x: _all_pairs(x, np.not_equal),
+    "and": lambda x: reduce(np.logical_and, x),
+    "or": lambda x: reduce(np.logical_or, x),
+    "xor": lambda x: reduce(np.logical_xor, x),
+    "not": lambda x: np.logical_not(x[0]),
+    "implies": lambda x: np.logical_or(np.logical_not(x[0]), x[1]),
+    "ite": lambda x: np.where(x[0], x[1], x[2]),
+}
+
+
+def to_z3(expression: Expression) -> Any:
+    """``expression`` as a z3 term of sort Int or Bool, with variables as Int constants of the same names."""
+    import z3
+
+    if isinstance(expression, Constant):
+        return z3.IntVal(expression.value)
+    if isinstance(expression, Truth):
+        return z3.BoolVal(expression.value)
+    if isinstance(expression, Variable):
+        return z3.Int(expression.name)
+    if isinstance(expression, Lookup):
+        index = to_z3(expression.index)
+        term = z3.IntVal(expression.values[-1])
+        for key, value in zip(expression.keys[-2::-1], expression.values[-2::-1], strict=True):
+            term = z3.If(index == key, z3.IntVal(value), term)
+        return term
+    operands = [to_z3(operand) for operand in expression.operands]
+    return _z3_apply(z3, expression.operator, operands)
+
+
+def _z3_apply(z3: Any, operator: Operator, x: Sequence[Any]) -> Any:
+    match operator:
+        case "add":
+            return z3.Sum(*x)
+        case "mul":
+            return z3.Product(*x)
+        case "sub":
+            return reduce(lambda a, b: a - b, x)
+        case "div":
+            return reduce(lambda a, b: _z3_by(z3, a / b, b, z3.IntVal(0)), x)
+        case "mod":
+            return _z3_by(z3, x[0] % x[1], x[1], x[0])
+        case "abs":
+            return z3.If(x[0] >= 0, x[0], -x[0])
+        case "lt":
+            return x[0] < x[1]
+        case "le":
+            return x[0] <= x[1]
+        case "gt":
+            return x[0] > x[1]
+        case "ge":
+            return x[0] >= x[1]
+        case "eq":
+            return z3.And(*(a == b for a, b in pairwise(x)))
+        case "distinct":
+            return z3.Distinct(*x)
+        case "and":
+            return z3.And(*x)
+        case "or":
+            return z3.Or(*x)
+        case "xor":
+            return reduce(z3.Xor, x)
+        case "not":
+            return z3.Not(x[0])
+        case "implies":
+            return z3.Implies(x[0], x[1])
+        case "ite":
+            return z3.If(x[0], x[1], x[2])
+
+
+def _z3_by(z3: Any, term: Any, divisor: Any, by_zero: Any) -> Any:
+    if z3.is_int_value(divisor) and divisor.as_long() != 0:
+        return term
+    return z3.If(divisor == 0, by_zero, term)

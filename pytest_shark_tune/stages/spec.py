@@ -1,0 +1,492 @@
+"""Tuning specs: transform-dialect modules that match an op and attach a config to it.
+
+A spec is built and linked through IREE's bindings. Every finished spec has the form that IREE calls "with default
+entrypoint": one ``@__kernel_config`` with one ``foreach_match``, in which the first matcher that
+matches an op wins. IREE's other form runs its parts one after the other, so that the last one wins and a starter spec
+would undo what was tuned; specs in that form are turned into this one, or refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
+from iree.compiler import ir, passmanager
+from iree.compiler.dialects import builtin, iree_codegen, preprocessing_transform, transform
+
+from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.stages.artifact import compiler_context, error_text
+from pytest_shark_tune.stages.dispatch import RootOp, Tensor
+
+__all__ = [
+    "Provenance",
+    "SpecEntry",
+    "SpecRow",
+    "build_spec",
+    "check_starter",
+    "has_matcher",
+    "link_spec",
+    "read_spec",
+    "single_entry_spec",
+]
+
+Provenance = dict[str, str | int | float]
+
+_NAME = "shark_tune_spec"
+_ACTION = "apply_op_config"
+_ENTRYPOINT = "__kernel_config"
+_IS_ENTRYPOINT = "iree_codegen.tuning_spec_entrypoint"
+_IS_DEFAULT_FORM = "iree_codegen.tuning_spec_with_default_entrypoint"
+_HAS_SEQUENCES = "transform.with_named_sequence"
+_PROVENANCE = "shark_tune.provenance"
+_LINK = "builtin.module(iree-codegen-link-tuning-specs)"
+
+
+class SpecEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a spec to be: the ops like ``root`` get ``compilation_info``, the text of such an attribute.
+
+    ``name`` is the dispatch's NAME, of which the matcher's name is made. ``provenance`` says where the entry comes
+    from (device, speedup, IREE's version); it is written beside the matcher, where IREE passes over it.
+    """
+
+    name: str
+    root: RootOp
+    compilation_info: str
+    provenance: Provenance = {}
+
+
+class SpecRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One matcher of an existing spec, and the config that it attaches.
+
+    ``matcher`` is the symbol's name. ``compilation_info`` is empty where the matcher yields no such attribute, as one
+    written by hand may; ``provenance`` is empty where there is none.
+    """
+
+    matcher: str
+    compilation_info: str
+    provenance: Provenance = {}
+
+
+def has_matcher(root: RootOp) -> bool:
+    """Whether specs can match this kind of op."""
+    return root.kind in _MATCHERS
+
+
+def build_spec(entries: Iterable[SpecEntry], starter: str | None = None) -> str:
+    """Return the text of a spec with ``entries`` in their order, and ``starter`` nested behind them.
+
+    Without a starter the text is final; with one it holds two modules that ``link_spec`` makes into one. An entry
+    matches ops of its root's sizes, element types and indexing maps, and no others. Entries of the starter whose
+    matcher is that of a new entry could never match, and are left out: a suite that is tuned again and again keeps
+    one entry a dispatch.
+
+    Raises:
+        InputError: there is no matcher for a root's kind, an attribute's text does not parse, or ``starter`` is no
+            tuning spec.
+        ValueError: there is nothing to put into the spec.
+    """
+    entries = list(entries)
+    if not entries and starter is None:
+        raise ValueError("a spec needs an entry or a starter")
+    with compiler_context(keep=True):
+        behind = None if starter is None else _linked(starter, "the starter spec")
+        if not entries:
+            return _text(behind)
+        if behind is None:
+            module = _module(_NAME)
+            _fill(module, entries)
+            module.operation.verify()
+            return _text(module)
+        outer = _module(_NAME)
+        first = _module("tuned", into=outer)
+        _fill(first, entries)
+        if _drop_shadowed(behind, first):
+            _rename_apart(behind, first)
+            inner = behind.operation.clone()
+            outer.body.append(inner)
+            ir.SymbolTable.set_symbol_name(inner, "starter")
+        outer.operation.verify()
+        return _text(outer)
+
+
+def single_entry_spec(root: RootOp, compilation_info: str) -> str:
+    """Return the text of a spec for one candidate. It needs no linking.
+
+    Raises:
+        InputError: there is no matcher for the root's kind, or ``compilation_info`` does not parse.
+    """
+    return build_spec([SpecEntry(name="candidate", root=root, compilation_info=compilation_info)])
+
+
+def link_spec(text: str) -> str:
+    """Make one spec of the specs nested in a module: one ``@__kernel_config`` with one ``foreach_match``.
+
+    Matchers keep the order of the modules that they come from, so the first module's win. A spec that is linked
+    already comes back as IREE prints it.
+
+    Raises:
+        InputError: the text is no tuning spec, or cannot be brought into the default form.
+    """
+    with compiler_context(keep=True):
+        return _text(_linked(text, "the spec"))
+
+
+def check_starter(text: str, name: str = "the starter spec") -> None:
+    """Refuse a text that cannot be linked behind new entries; ``name`` is what the message calls it.
+
+    Raises:
+        InputError: the text is no MLIR that this IREE parses, or no tuning spec; the message says what to do.
+    """
+    with compiler_context(keep=True):
+        _linked(text, name)
+
+
+def read_spec(text: str) -> tuple[SpecRow, ...]:
+    """List a spec's matchers in the order in which they are tried; nested specs are linked first.
+
+    Raises:
+        InputError: the text is no tuning spec.
+    """
+    with compiler_context(keep=True):
+        module = _linked(text, "the spec")
+        sequences = _sequences(module)
+        return tuple(_row(sequences[matcher]) for matcher, _ in _pairs(module))
+
+
+# Matchers: one function a kind of op. It adds the ops that hold for the root's like and fail for all else.
+
+
+def _match_contraction(root: RootOp, op: ir.Value) -> None:
+    lhs, rhs, output = (_type(tensor.element) for tensor in (*root.inputs[:2], root.outputs[0]))
+    maps = [ir.AffineMapAttr(_attribute(text)).value for text in root.maps]
+    dims = preprocessing_transform.MatchContractionOp(op, lhs, rhs, output, indexing_maps=maps)
+    for sizes, positions in zip(dims, (root.batch, root.m, root.n, root.k), strict=True):
+        preprocessing_transform.MatchDimsEqualOp(sizes, [root.loops[position] for position in positions])
+    if len({*root.batch, *root.m, *root.n, *root.k}) < len(root.loops):
+        # A loop over one input alone, which is then summed up, is none of the four: its size shows in that input.
+        for position, tensor in enumerate(root.inputs):
+            _match_operand(op, position, tensor)
+
+
+def _match_operand(op: ir.Value, position: int, tensor: Tensor) -> None:
+    """Hold for ops whose operand at ``position`` is statically known to be like ``tensor``."""
+    operand = transform.GetOperandOp(transform.AnyValueType.get(), op, [position])
+    kind = ir.RankedTensorType.get(tensor.shape, _type(tensor.element))
+    preprocessing_transform.MatchCastCompatibleTypesOp(operand, kind)
+
+
+_MATCHERS: Mapping[str, Callable[[RootOp, ir.Value], None]] = {"contraction": _match_contraction}
+
+
+def _fill(module: ir.Module, entries: Sequence[SpecEntry]) -> None:
+    """Put the action, a matcher for each entry and the entrypoint into an empty module."""
+    unit = ir.UnitAttr.get()
+    any_op, any_param = transform.AnyOpType.get(), transform.AnyParamType.get()
+    read_only = {"transform.readonly": unit}
+    module.operation.attributes[_IS_DEFAULT_FORM] = unit
+    matchers: list[str] = []
+    with ir.InsertionPoint(module.body):
+        action = transform.named_sequence(_ACTION, [any_op, any_param], [], arg_attrs=[read_only, read_only])
+        with ir.InsertionPoint(action.body):
+            transform.AnnotateOp(action.bodyTarget, "compilation_info", param=action.bodyExtraArgs[0])
+            transform.yield_([])
+        for entry in entries:
+            name = _fresh(_symbol(entry.name), {*matchers, _ACTION, _ENTRYPOINT})
+            matchers.append(name)
+            matcher = transform.named_sequence(name, [any_op], [any_op, any_param], arg_attrs=[read_only])
+            if entry.provenance:
+                matcher.operation.attributes[_PROVENANCE] = _dictionary(entry.provenance)
+            with ir.InsertionPoint(matcher.body):
+                _match(entry.root, matcher.bodyTarget)
+                config = transform.ParamConstantOp(any_param, _compilation_info(entry.compilation_info))
+                transform.yield_([matcher.bodyTarget, config])
+        consumed = [{"transform.consumed": unit}]
+        entrypoint = transform.named_sequence(_ENTRYPOINT, [any_op], [any_op], arg_attrs=consumed)
+        entrypoint.operation.attributes[_IS_ENTRYPOINT] = unit
+        with ir.InsertionPoint(entrypoint.body):
+            result = transform.ForeachMatchOp(
+                any_op,
+                [],
+                entrypoint.bodyTarget,
+                [],
+                _references(matchers),
+                _references([_ACTION] * len(matchers)),
+            )
+            transform.yield_([result])
+
+
+def _match(root: RootOp, op: ir.Value) -> None:
+    if root.kind not in _MATCHERS:
+        raise InputError(f"no spec can match a root op of kind {root.kind!r} ({root.op}): there is no matcher for it")
+    _MATCHERS[root.kind](root, op)
+
+
+def _linked(text: str, name: str) -> ir.Module:
+    return _default_form(_parse_spec(text, name), name)
+
+
+def _default_form(module: ir.Module, name: str) -> ir.Module:
+    """Bring a parsed spec into the default form, in place where that is possible."""
+    nested = [op for op in module.body.operations if op.operation.name == "builtin.module"]
+    if not nested:
+        _promote(module.operation, name)
+        return module
+    if len(nested) != len(module.body.operations):
+        raise InputError(
+            f"{name} holds specs that were linked in IREE's older form, where the last match wins: "
+            "give the specs that it was linked from, each with one `foreach_match`"
+        )
+    for inner in nested:
+        _promote(inner.operation, name)
+    if len(nested) == 1:
+        # IREE's linker would wrap it in the older form.
+        alone = ir.Module.parse(str(nested[0]))
+        if "sym_name" in module.operation.attributes:
+            alone.operation.attributes["sym_name"] = module.operation.attributes["sym_name"]
+        return alone
+    try:
+        passmanager.PassManager.parse(_LINK).run(module.operation)
+    except ir.MLIRError as error:
+        raise InputError(f"{name} cannot be linked: {error_text(error)}") from error
+    if _IS_DEFAULT_FORM not in module.operation.attributes:
+        raise InputError(f"{name} cannot be linked into one spec: symbols that are no named sequences clash in it")
+    _merge_actions(module)
+    return module
+
+
+def _merge_actions(module: ir.Module) -> None:
+    """Let the entries of all linked specs share their action where it is the same one."""
+    sequences = _sequences(module)
+    actions = list(dict.fromkeys(action for _, action in _pairs(module)))
+    for position, name in enumerate(actions):
+        for earlier in actions[:position]:
+            if earlier in sequences and _same(_nameless(sequences[name]), _nameless(sequences[earlier])):
+                ir.SymbolTable.replace_all_symbol_uses(name, earlier, module.operation)
+                sequences.pop(name).erase()
+                break
+
+
+def _promote(module: ir.Operation, name: str) -> None:
+    """Give a spec whose one entrypoint has IREE's general form the default form's marks."""
+    if _IS_DEFAULT_FORM in module.attributes:
+        return
+    entrypoints = [
+        op.operation for op in module.regions[0].blocks[0].operations if _IS_ENTRYPOINT in op.operation.attributes
+    ]
+    if len(entrypoints) != 1:
+        found = f"{len(entrypoints)} entrypoints" if entrypoints else "no entrypoint"
+        raise InputError(
+            f"{name} is no tuning spec that can be linked: it has {found}, and one `transform.named_sequence` "
+            f"with the attribute `{_IS_ENTRYPOINT}` is needed"
+        )
+    try:
+        _rename(entrypoints[0], _ENTRYPOINT, module)
+        module.attributes[_IS_DEFAULT_FORM] = ir.UnitAttr.get()
+        module.verify()
+    except ir.MLIRError as error:
+        raise InputError(
+            f"{name} is no tuning spec that can be linked: its entrypoint must be one `transform.foreach_match` and "
+            f"a yield: {error_text(error)}"
+        ) from error
+
+
+def _drop_shadowed(starter: ir.Module, new: ir.Module) -> bool:
+    """Take the pairs whose matcher is in ``new`` too out of ``starter``; tell whether any is left."""
+    taken = [_question(_sequences(new)[matcher]) for matcher, _ in _pairs(new)]
+    sequences = _sequences(starter)
+
+    def is_shadowed(matcher: str) -> bool:
+        question = _question(sequences[matcher])
+        return any(_same(question, other) for other in taken)
+
+    shadowed = {matcher for matcher, _ in _pairs(starter) if is_shadowed(matcher)}
+    kept = [(matcher, action) for matcher, action in _pairs(starter) if matcher not in shadowed]
+    if shadowed and kept:
+        foreach = _foreach(starter)
+        foreach.attributes["matchers"] = _references([matcher for matcher, _ in kept])
+        foreach.attributes["actions"] = _references([action for _, action in kept])
+        for matcher in shadowed - _included(starter):
+            sequences[matcher].erase()
+    return bool(kept)
+
+
+def _question(matcher: ir.Operation) -> ir.Operation:
+    """A copy of a matcher that holds what it asks, without its name, its provenance and the config that it yields."""
+    copy = _nameless(matcher)
+    for config in _configs(copy):
+        config.attributes["value"] = ir.UnitAttr.get()
+    return copy
+
+
+def _nameless(sequence: ir.Operation) -> ir.Operation:
+    copy = sequence.clone().operation
+    copy.attributes["sym_name"] = ir.StringAttr.get("")
+    if _PROVENANCE in copy.attributes:
+        del copy.attributes[_PROVENANCE]
+    return copy
+
+
+def _same(one: ir.Operation, other: ir.Operation) -> bool:
+    return bool(one.is_structurally_equivalent(other, ir.OperationEquivalenceFlags.IGNORE_LOCATIONS))
+
+
+def _included(module: ir.Module) -> set[str]:
+    """The names of the sequences that others include."""
+    names: set[str] = set()
+
+    def visit(op: ir.Operation) -> ir.WalkResult:
+        if op.name == "transform.include":
+            names.update(ir.SymbolRefAttr(op.attributes["target"]).value)
+        return ir.WalkResult.ADVANCE
+
+    module.operation.walk(visit)
+    return names
+
+
+def _rename_apart(starter: ir.Module, new: ir.Module) -> None:
+    """Rename the starter's sequences that are named as new ones, wherever they are used.
+
+    IREE's linker would rename them too, but only where ``foreach_match`` uses them.
+    """
+    used = {*_sequences(starter), *_sequences(new)}
+    for name, sequence in _sequences(starter).items():
+        if name in _sequences(new) and name != _ENTRYPOINT:
+            fresh = _fresh(name, used)
+            used.add(fresh)
+            _rename(sequence, fresh, starter.operation)
+
+
+def _rename(sequence: ir.Operation, name: str, module: ir.Operation) -> None:
+    old = _name(sequence)
+    if old != name:
+        ir.SymbolTable.replace_all_symbol_uses(old, name, module)
+        ir.SymbolTable.set_symbol_name(sequence, name)
+
+
+def _row(matcher: ir.Operation) -> SpecRow:
+    configs = _configs(matcher)
+    attributes = matcher.attributes
+    return SpecRow(
+        matcher=_name(matcher),
+        compilation_info=str(configs[-1].attributes["value"]) if configs else "",
+        provenance=_plain(attributes[_PROVENANCE]) if _PROVENANCE in attributes else {},
+    )
+
+
+def _configs(matcher: ir.Operation) -> list[ir.Operation]:
+    """The constants of a matcher that are compilation infos."""
+    return [
+        op.operation
+        for op in matcher.regions[0].blocks[0].operations
+        if op.operation.name == "transform.param.constant" and _is_compilation_info(op.operation.attributes["value"])
+    ]
+
+
+def _name(op: ir.Operation) -> str:
+    return str(ir.StringAttr(op.attributes["sym_name"]).value)
+
+
+def _sequences(module: ir.Module) -> dict[str, ir.Operation]:
+    return {
+        _name(op.operation): op.operation
+        for op in module.body.operations
+        if op.operation.name == "transform.named_sequence"
+    }
+
+
+def _foreach(module: ir.Module) -> ir.Operation:
+    return _sequences(module)[_ENTRYPOINT].regions[0].blocks[0].operations[0].operation
+
+
+def _pairs(module: ir.Module) -> list[tuple[str, str]]:
+    """The matchers and actions of a spec in the default form, in order."""
+    foreach = _foreach(module)
+    matchers, actions = (ir.ArrayAttr(foreach.attributes[name]) for name in ("matchers", "actions"))
+    return [
+        (ir.FlatSymbolRefAttr(matcher).value, ir.FlatSymbolRefAttr(action).value)
+        for matcher, action in zip(matchers, actions, strict=True)
+    ]
+
+
+def _module(name: str, *, into: ir.Module | None = None) -> ir.Module:
+    """Return an empty module that may hold named sequences, inside ``into`` if that is given."""
+    if into is None:
+        module = ir.Module.create()
+    else:
+        with ir.InsertionPoint(into.body):
+            module = builtin.ModuleOp()
+    module.operation.attributes["sym_name"] = ir.StringAttr.get(name)
+    module.operation.attributes[_HAS_SEQUENCES] = ir.UnitAttr.get()
+    return module
+
+
+def _text(module: ir.Module) -> str:
+    return f"{str(module).rstrip()}\n"
+
+
+def _parse_spec(text: str, name: str) -> ir.Module:
+    try:
+        return ir.Module.parse(text)
+    except ir.MLIRError as error:
+        raise InputError(
+            f"{name} is not MLIR that this IREE parses: {error_text(error)}. A spec that another release of IREE "
+            "wrote must be ported first (`shark-tune port`)"
+        ) from error
+
+
+def _attribute(text: str) -> ir.Attribute:
+    if not text:
+        raise InputError("not an attribute that this IREE parses: the text is empty")  # IREE would crash on it
+    try:
+        return ir.Attribute.parse(text)
+    except ir.MLIRError as error:
+        raise InputError(f"not an attribute that this IREE parses: {text}: {error_text(error)}") from error
+
+
+def _compilation_info(text: str) -> ir.Attribute:
+    attribute = _attribute(text)
+    if not _is_compilation_info(attribute):
+        raise InputError(f"not a compilation_info: {text}")
+    return attribute
+
+
+def _is_compilation_info(attribute: ir.Attribute) -> bool:
+    return bool(iree_codegen.CompilationInfoAttr.isinstance(attribute))
+
+
+def _type(text: str) -> ir.Type:
+    return ir.Type.parse(text)
+
+
+def _references(names: Sequence[str]) -> ir.ArrayAttr:
+    return ir.ArrayAttr.get([ir.FlatSymbolRefAttr.get(name) for name in names])
+
+
+def _dictionary(values: Mapping[str, str | int | float]) -> ir.DictAttr:
+    def attribute(value: str | int | float) -> ir.Attribute:
+        if isinstance(value, str):
+            return ir.StringAttr.get(value)
+        if isinstance(value, int):
+            return ir.IntegerAttr.get(ir.IntegerType.get_signless(64), value)
+        return ir.FloatAttr.get_f64(value)
+
+    return ir.DictAttr.get({name: attribute(value) for name, value in values.items()})
+
+
+def _plain(dictionary: ir.DictAttr) -> Provenance:
+    """Read back what ``_dictionary`` wrote."""
+    return {named.name: named.attr.value for named in ir.DictAttr(dictionary)}
+
+
+def _symbol(name: str) -> str:
+    """The matcher's name for a dispatch's: letters, digits and underscores, so that no tool has to quote it."""
+    return "match_" + "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in name)
+
+
+def _fresh(name: str, used: Iterable[str]) -> str:
+    taken = set(used)
+    candidate, number = name, 1
+    while candidate in taken:
+        number += 1
+        candidate = f"{name}_{number}"
+    return candidate

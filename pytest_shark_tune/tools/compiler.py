@@ -1,0 +1,232 @@
+"""The one door to the IREE compiler's commands, for every target."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import shlex
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import iree.compiler.version
+import msgspec
+
+from pytest_shark_tune.errors import CommandFailed, InputError
+from pytest_shark_tune.tools import journal, process
+
+__all__ = ["Compiler", "Target", "compiler_version", "first_error"]
+
+_BACKENDS = {
+    # backend: (flags before the architecture, flag of the architecture, default driver, example)
+    "llvm-cpu": (
+        ("--iree-hal-target-device=local", "--iree-hal-local-target-device-backends=llvm-cpu"),
+        "--iree-llvmcpu-target-cpu",
+        "local-task",
+        "llvm-cpu or llvm-cpu:znver4",
+    ),
+    "cuda": (("--iree-hal-target-device=cuda",), "--iree-cuda-target", "cuda", "cuda:sm_89"),
+    "hip": (("--iree-hal-target-device=hip",), "--iree-rocm-target", "hip", "hip:gfx942"),
+    "vulkan": (("--iree-hal-target-device=vulkan",), "--iree-vulkan-target", "vulkan", "vulkan:rdna3"),
+}
+_MEMORY_BYTES = 16 << 30
+_SMALLEST = """
+func.func @main(%x: tensor<4xf32>) -> tensor<4xf32> {
+  %y = math.absf %x : tensor<4xf32>
+  return %y : tensor<4xf32>
+}
+"""
+
+
+class Target(msgspec.Struct, frozen=True):
+    """What code is compiled for: an IREE ``backend`` and the ``architecture`` that its target flag takes."""
+
+    backend: str
+    architecture: str
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """Read ``llvm-cpu``, ``cuda:sm_89``, ``hip:gfx942`` or ``vulkan:rdna3``.
+
+        Raises:
+            InputError: the backend is unknown, or a GPU's architecture is missing.
+        """
+        backend, colon, architecture = text.partition(":")
+        if backend not in _BACKENDS:
+            known = ", ".join(example for *_, example in _BACKENDS.values())
+            raise InputError(f"unknown target {text!r}: give one of {known}")
+        if not architecture:
+            if backend != "llvm-cpu" or colon:
+                raise InputError(f"target {text!r} names no architecture: give for example {_BACKENDS[backend][3]}")
+            architecture = "host"
+        return cls(backend, architecture)
+
+    def __str__(self) -> str:
+        """The form that ``parse`` reads, with the default architecture left out."""
+        return self.backend if self.architecture == "host" else f"{self.backend}:{self.architecture}"
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The flags that make iree-compile produce code for this target."""
+        flags, architecture_flag, _, _ = _BACKENDS[self.backend]
+        return (*flags, f"{architecture_flag}={self.architecture}")
+
+    @property
+    def driver(self) -> str:
+        """The runtime driver that runs code for this target."""
+        return _BACKENDS[self.backend][2]
+
+    @property
+    def shares_processor(self) -> bool:
+        """Whether the compiler runs on the very processor that is measured."""
+        return self.backend == "llvm-cpu"
+
+
+def compiler_version() -> str:
+    """The version of the installed compiler package (``3.13.0``)."""
+    return importlib.metadata.version("iree-base-compiler")
+
+
+class Compiler:
+    """iree-compile and iree-opt for one target, with the user's flags, a time-out and a memory limit."""
+
+    def __init__(
+        self,
+        target: Target,
+        flags: Sequence[str] = (),
+        *,
+        timeout_s: float = 120.0,
+        memory_bytes: int = _MEMORY_BYTES,
+        tool: str | None = None,
+    ) -> None:
+        self.target = target
+        self.flags = tuple(flags)
+        self.timeout_s = timeout_s
+        self.memory_bytes = memory_bytes
+        self._iree_compile = tool or _find_tool("iree-compile")
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """All that decides, beside the source, what code comes out: two equal ones make equal code."""
+        host = _host_processor() if self.target.architecture == "host" else ""
+        return (compiler_version(), iree.compiler.version.REVISIONS["IREE"], *self.target.flags, *self.flags, host)
+
+    def check(self) -> None:
+        """Compile an empty module, so that a wrong target or flag is told before anything else is done.
+
+        Raises:
+            InputError: iree-compile refuses the target or one of the user's flags.
+        """
+        try:
+            self.lower(_SMALLEST, to="executable-targets")
+        except CommandFailed as error:
+            flags = f" with {shlex.join(self.flags)}" if self.flags else ""
+            raise InputError(f"iree-compile does not take target {self.target}{flags}: {first_error(error)}") from error
+
+    def dump_benchmarks(self, source: str, name: str) -> list[str]:
+        """Compile ``source`` whole; return its executable benchmark modules, each with ``root_op`` marked.
+
+        Raises:
+            CommandFailed: iree-compile rejects the source, which messages call ``name``.
+        """
+        with _scratch() as folder:
+            dump = folder / "benchmarks"
+            dump.mkdir()
+            self._compile(
+                folder,
+                source,
+                name,
+                ["--iree-codegen-add-tuner-attributes", f"--iree-hal-dump-executable-benchmarks-to={dump}"],
+            )
+            return [path.read_text(encoding="utf-8") for path in sorted(dump.glob("*.mlir"), key=_natural_order)]
+
+    def lower(self, source: str, *, to: str, since: str = "", name: str = "module", flags: Sequence[str] = ()) -> str:
+        """Return the text of ``source`` compiled to phase ``to`` (``flow``, ``executable-sources``, …).
+
+        ``since`` is the phase that ``source`` already went through.
+
+        Raises:
+            CommandFailed: iree-compile rejects the source, which messages call ``name``.
+        """
+        phases = [f"--compile-to={to}", *([f"--compile-from={since}"] if since else [])]
+        with _scratch() as folder:
+            out, _ = self._compile(folder, source, name, [*phases, *flags])
+            return out.read_text(encoding="utf-8")
+
+    def compile_sources(self, text: str, out: Path) -> float:
+        """Compile a module that went through ``executable-sources`` to ``out``; return the seconds it took.
+
+        Benchmark modules enter here too: entering earlier creates their dispatches again, and convolutions
+        with a unit dimension then lose ``root_op`` and their config without a word.
+
+        Raises:
+            CommandFailed: iree-compile fails, runs out of time or of memory.
+        """
+        with _scratch() as folder:
+            made, seconds = self._compile(folder, text, "dispatch", ["--compile-from=executable-sources"])
+            journal.replace_file(out, made.read_bytes())
+            return seconds
+
+    def _compile(self, folder: Path, source: str, name: str, flags: Sequence[str]) -> tuple[Path, float]:
+        # The source goes in by stdin: a path would be kept in the binary, and equal code would differ.
+        out = folder / "out"
+        try:
+            done = process.run(
+                [self._iree_compile, "-", *flags, *self.target.flags, *self.flags, "-o", os.fspath(out)],
+                timeout_s=self.timeout_s,
+                stdin=source,
+                memory_bytes=self.memory_bytes,
+            )
+        except CommandFailed as error:
+            error.stderr = error.stderr.replace("<stdin>:", f"{name}:")
+            raise
+        return out, done.seconds
+
+
+def first_error(error: CommandFailed) -> str:
+    """The line of the compiler's stderr that tells what is wrong, else the exception's message."""
+    lines = [line.strip() for line in error.stderr.splitlines() if line.strip()]
+    for line in lines:
+        if "error:" in line:
+            return line
+    return lines[0] if lines and not error.timed_out else str(error)
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="shark-tune-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _natural_order(path: Path) -> list[tuple[int, str]]:
+    """Sorts ``dispatch_2`` before ``dispatch_10``."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
+
+
+def _host_processor() -> str:
+    """What ``host`` stands for: the processor's model and features."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+
+
+def _find_tool(name: str) -> str:
+    """The command inside the installed ``iree.compiler``: its console scripts need not be on PATH."""
+    spec = importlib.util.find_spec("iree.compiler")
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError("the IREE compiler is not installed: python -m pip install iree-base-compiler")
+    for root in spec.submodule_search_locations:
+        path = Path(root, "_mlir_libs", name)
+        if path.exists():
+            return os.fspath(path)
+    raise InputError(f"the installed iree.compiler has no {name}: install iree-base-compiler again")

@@ -1,0 +1,59 @@
+"""The one door to devices: each is leased by a lock file of its host, so that no two runs share one."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import filelock
+
+__all__ = ["DeviceLeases"]
+
+_POLL_S = 0.02
+_TELL_AFTER_S = 5.0
+
+
+class DeviceLeases:
+    """The devices of a run; ``acquire`` hands out one that nobody on this host holds.
+
+    A lock is the operating system's: it ends with the process that holds it, so none can be stale. The lock
+    files lie in a folder of the host and not of a run, since two runs with different caches share devices.
+    """
+
+    def __init__(self, uris: Sequence[str], *, folder: Path | None = None) -> None:
+        self._folder = folder or Path(tempfile.gettempdir()) / f"pytest-shark-tune-{os.getuid()}"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._locks = {uri: filelock.FileLock(self._folder / f"{_lock_name(uri)}.lock") for uri in uris}
+
+    @contextmanager
+    def acquire(self, tell: Callable[[str], None] = lambda message: None) -> Iterator[str]:
+        """Hold a device, waiting until one is free, and yield its URI; ``tell`` is told of a long wait."""
+        started = time.monotonic()
+        told = False
+        for uri, lock in itertools.cycle(self._locks.items()):
+            try:
+                lock.acquire(blocking=False)
+            except filelock.Timeout:
+                if not told and time.monotonic() - started > _TELL_AFTER_S:
+                    told = True
+                    tell(f"waiting for a device: {', '.join(self._locks)} is in use by another process")
+                time.sleep(_POLL_S)
+                continue
+            try:
+                yield uri
+            finally:
+                lock.release()
+            return
+
+
+def _lock_name(uri: str) -> str:
+    """The lock's name: every URI of the host's processor is one device."""
+    if uri.startswith("local"):
+        return "cpu"
+    return re.sub(r"[^A-Za-z0-9]+", "-", uri).strip("-")

@@ -1,0 +1,112 @@
+"""The one door for commands: time-outs, memory limits, process groups and kept output, solved once."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+from pytest_shark_tune.errors import CommandFailed
+
+__all__ = ["Completed", "run", "stop_all", "stop_group"]
+
+
+_lock = threading.Lock()
+_running: set[subprocess.Popen[bytes]] = set()
+
+
+class Completed(NamedTuple):
+    """What a command that exited with 0 left: its output, whole, and the seconds it took."""
+
+    stdout: str
+    stderr: str
+    seconds: float
+
+
+def run(
+    command: Sequence[str],
+    *,
+    timeout_s: float,
+    stdin: str = "",
+    memory_bytes: int | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Completed:
+    """Run ``command``, fed with ``stdin``, in a process group of its own and return what it printed.
+
+    The whole group is killed on a time-out and on any exception in the caller's thread, Ctrl-C included.
+    ``memory_bytes`` limits the command's address space.
+
+    Raises:
+        CommandFailed: the command could not be started, exited with another status than 0, or ran longer
+            than ``timeout_s`` seconds; its stderr is kept whole.
+    """
+    name = os.path.basename(command[0])
+    started = time.monotonic()
+    try:
+        process = subprocess.Popen(
+            list(command),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=None if env is None else dict(env),
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise CommandFailed(f"{name} could not be started: {error}") from error
+    with _lock:
+        _running.add(process)
+    try:
+        _limit_memory(process.pid, memory_bytes)
+        out, err = process.communicate(stdin.encode(), timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        stop_group(process)
+        _, err = process.communicate()
+        raise CommandFailed(
+            f"{name} ran longer than {timeout_s:g} s and was stopped",
+            stderr=err.decode(errors="replace"),
+            timed_out=True,
+        ) from None
+    except BaseException:
+        stop_group(process)
+        process.communicate()
+        raise
+    finally:
+        with _lock:
+            _running.discard(process)
+    stderr = err.decode(errors="replace")
+    if process.returncode < 0:
+        raise CommandFailed(f"{name} was ended by {signal.Signals(-process.returncode).name}", stderr=stderr)
+    if process.returncode:
+        raise CommandFailed(f"{name} exited with status {process.returncode}", stderr=stderr)
+    return Completed(out.decode(errors="replace"), stderr, time.monotonic() - started)
+
+
+def stop_all() -> None:
+    """Kill every command that is running, in whichever thread; each raises ``CommandFailed`` there."""
+    with _lock:
+        for process in _running:
+            stop_group(process)
+
+
+def stop_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill the process group that ``process`` leads; a group that has already gone is no error."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _limit_memory(pid: int, memory_bytes: int | None) -> None:
+    """Limit the address space of a process that has just started.
+
+    Set from outside, since a ``preexec_fn`` is unsafe in a parent with threads; where the system has no
+    ``prlimit`` (anything but Linux) there is no limit.
+    """
+    if memory_bytes is None or not hasattr(resource, "prlimit"):
+        return
+    with suppress(ProcessLookupError):
+        resource.prlimit(pid, resource.RLIMIT_AS, (memory_bytes, memory_bytes))

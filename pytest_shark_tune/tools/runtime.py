@@ -1,0 +1,418 @@
+"""The door to IREE's runtime: a child process per device, with the requests it answers.
+
+No IREE runtime object lives in this process, so neither a crash nor a hung kernel, nor a driver's own
+threads, reach pytest.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Generic, TypeVar
+
+import msgspec
+
+from pytest_shark_tune.errors import DeviceChildDied, SharkTuneError
+from pytest_shark_tune.stages.dispatch import BenchmarkModule, BufferView, Tensor
+from pytest_shark_tune.stages.measurement import Check, Tolerance
+from pytest_shark_tune.tools.child import Child
+
+__all__ = [
+    "CHILD_COMMAND",
+    "CheckOutputs",
+    "Describe",
+    "DeviceChild",
+    "DeviceEntry",
+    "DeviceInfo",
+    "DeviceRequestFailed",
+    "Fill",
+    "KeepReference",
+    "ListDevices",
+    "LoadBenchmark",
+    "LoadFunction",
+    "Open",
+    "Read",
+    "Reply",
+    "Request",
+    "RunBatch",
+    "TensorData",
+    "Timeouts",
+    "Unload",
+    "available_drivers",
+    "cpu_name",
+    "device_slug",
+    "find_device",
+    "list_devices",
+    "runtime_version",
+    "slug",
+]
+
+CHILD_COMMAND: tuple[str, ...] = (sys.executable, "-P", "-m", "pytest_shark_tune.tools.device_child")
+"""What a device child runs: ``-P``, so that no file of the working directory is imported."""
+
+_T = TypeVar("_T")
+
+
+class DeviceRequestFailed(SharkTuneError):
+    """The device child answered with an error and goes on: a bad artifact, a missing function, a failed run."""
+
+
+class Open(msgspec.Struct, frozen=True, tag=True):
+    """Hold the device at ``uri``. Comes before every request but `ListDevices`."""
+
+    uri: str
+
+
+class ListDevices(msgspec.Struct, frozen=True, tag=True):
+    """Name the devices of ``driver``."""
+
+    driver: str
+
+
+class LoadBenchmark(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Load the compiled benchmark module at ``path`` under ``key``; the fields are `BenchmarkModule`'s."""
+
+    key: str
+    path: str
+    run_function: str
+    buffer_function: str
+    buffer_bytes: int
+    views: tuple[BufferView, ...]
+
+
+class LoadFunction(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Load the compiled module at ``path`` under ``key``, to call ``function`` with ``inputs``."""
+
+    key: str
+    path: str
+    function: str
+    inputs: tuple[Tensor, ...]
+
+
+class Fill(msgspec.Struct, frozen=True, tag=True):
+    """Write the inputs made from ``seed`` and poison what is only written."""
+
+    key: str
+    seed: int
+
+
+class RunBatch(msgspec.Struct, frozen=True, tag=True):
+    """Run ``batch`` dispatches and answer with the seconds."""
+
+    key: str
+    batch: int
+
+
+class KeepReference(msgspec.Struct, frozen=True, tag=True):
+    """Fill, run once and keep the outputs under ``name``."""
+
+    key: str
+    name: str
+    seed: int
+
+
+class CheckOutputs(msgspec.Struct, frozen=True, tag=True):
+    """Fill with the seed of reference ``name``, run once and compare the outputs with it."""
+
+    key: str
+    name: str
+    tolerance: Tolerance
+
+
+class Read(msgspec.Struct, frozen=True, tag=True):
+    """Answer with the tensors of ``key`` as they are now."""
+
+    key: str
+
+
+class Unload(msgspec.Struct, frozen=True, tag=True):
+    """Forget what ``key`` holds; an unknown key is no error."""
+
+    key: str
+
+
+class Describe(msgspec.Struct, frozen=True, tag=True):
+    """Answer with a `DeviceInfo`."""
+
+
+Request = (
+    Open
+    | ListDevices
+    | LoadBenchmark
+    | LoadFunction
+    | Fill
+    | RunBatch
+    | KeepReference
+    | CheckOutputs
+    | Read
+    | Unload
+    | Describe
+)
+
+
+class Reply(msgspec.Struct, Generic[_T], frozen=True):
+    """The answer to a request: its ``value``, or the text of an ``error``.
+
+    ``lost`` says that the device does not work any more in this process, as after an illegal access on a GPU.
+    """
+
+    value: _T | None = None
+    error: str | None = None
+    lost: bool = False
+
+
+class TensorData(msgspec.Struct, frozen=True):
+    """A tensor with its contents: ``data`` is row-major, elements as IREE stores them (i4 in half a byte)."""
+
+    shape: tuple[int, ...]
+    element: str
+    data: bytes
+
+
+class DeviceEntry(msgspec.Struct, frozen=True):
+    """A device as its driver lists it. ``uri`` opens it, ``path`` is what it calls itself (a GPU's UUID)."""
+
+    uri: str
+    name: str
+    path: str
+    index: int
+
+
+class DeviceInfo(msgspec.Struct, frozen=True):
+    """The device a child holds: ``name`` is the model's, ``slug`` the same for file names."""
+
+    uri: str
+    driver: str
+    name: str
+    slug: str
+    runtime_version: str
+
+
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
+    """How many seconds each request may take before the child is killed."""
+
+    open_s: float = 60.0
+    load_s: float = 60.0
+    fill_s: float = 60.0
+    run_s: float = 30.0
+    check_s: float = 90.0
+    other_s: float = 10.0
+
+
+class DeviceChild:
+    """A child process that holds the device at ``uri``, loads artifacts, fills, runs and checks them.
+
+    Artifacts and references are named by the caller's keys and live in the child: after `DeviceChildDied`
+    call `restart` and load again. Every method raises `DeviceChildDied` where the child crashed, hung or
+    lost its device, and `DeviceRequestFailed` where it answered with an error and lives on.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        timeouts: Timeouts | None = None,
+        command: Sequence[str] = CHILD_COMMAND,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.uri = uri
+        self._timeouts = Timeouts() if timeouts is None else timeouts
+        self._command = tuple(command)
+        self._env = env
+        self._child = self._start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the child can be asked; false after a `DeviceChildDied` until `restart`."""
+        return self._child.alive
+
+    @property
+    def pid(self) -> int:
+        """The child's process id, which is also its process group's."""
+        return self._child.pid
+
+    @property
+    def stderr(self) -> str:
+        """The end of what the child wrote to its stderr."""
+        return self._child.stderr
+
+    def restart(self) -> None:
+        """End the child if it lives and start a new one, which has nothing loaded and no references."""
+        self._child.close()
+        self._child = self._start()
+
+    def close(self) -> None:
+        """End the child and free its device."""
+        self._child.close()
+
+    def __enter__(self) -> DeviceChild:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def info(self) -> DeviceInfo:
+        """What the child's device is."""
+        return _ask(self._child, Describe(), DeviceInfo, self._timeouts.other_s)
+
+    def load_benchmark(self, key: str, path: Path, module: BenchmarkModule) -> None:
+        """Load a compiled benchmark module under ``key``, replacing what was there. Its buffer is not filled."""
+        request = LoadBenchmark(
+            key=key,
+            path=str(path),
+            run_function=module.run_function,
+            buffer_function=module.buffer_function,
+            buffer_bytes=module.buffer_bytes,
+            views=module.views,
+        )
+        _ask(self._child, request, None, self._timeouts.load_s)
+
+    def load_function(self, key: str, path: Path, function: str, inputs: Sequence[Tensor]) -> None:
+        """Load a compiled module under ``key``, to call ``function`` on tensors like ``inputs``."""
+        request = LoadFunction(key=key, path=str(path), function=function, inputs=tuple(inputs))
+        _ask(self._child, request, None, self._timeouts.load_s)
+
+    def fill(self, key: str, seed: int) -> None:
+        """Give ``key`` the random inputs of ``seed``, the same for every key of equal views, and poison its outputs."""
+        _ask(self._child, Fill(key, seed), None, self._timeouts.fill_s)
+
+    def run(self, key: str, batch: int, *, timeout_s: float | None = None) -> float:
+        """Run ``batch`` dispatches (or function calls) and return the seconds they took together.
+
+        What nobody has filled is first filled with seed 0, outside the time.
+        """
+        return _ask(self._child, RunBatch(key, batch), float, self._timeouts.run_s if timeout_s is None else timeout_s)
+
+    def keep_reference(self, key: str, name: str, seed: int, *, timeout_s: float | None = None) -> None:
+        """Fill ``key`` from ``seed``, run it once and keep its outputs as the reference ``name``."""
+        limit = self._timeouts.check_s if timeout_s is None else timeout_s
+        _ask(self._child, KeepReference(key, name, seed), None, limit)
+
+    def check(self, key: str, name: str, tolerance: Tolerance, *, timeout_s: float | None = None) -> Check:
+        """Fill ``key`` with the seed of reference ``name``, run it once and compare its outputs with it.
+
+        Leaves ``key`` filled and warmed up. A reference of other shapes is a `DeviceRequestFailed`.
+        """
+        limit = self._timeouts.check_s if timeout_s is None else timeout_s
+        return _ask(self._child, CheckOutputs(key, name, tolerance), Check, limit)
+
+    def read(self, key: str) -> tuple[TensorData, ...]:
+        """The tensors of ``key`` as the last fill or run left them.
+
+        Those of a benchmark module come in the order of its views, those of a function are its inputs, then its
+        results.
+        """
+        return _ask(self._child, Read(key), tuple[TensorData, ...], self._timeouts.check_s)
+
+    def unload(self, key: str) -> None:
+        """Free what ``key`` holds; an unknown key is no error."""
+        _ask(self._child, Unload(key), None, self._timeouts.other_s)
+
+    def _start(self) -> Child:
+        child = Child(self._command, env=self._env)
+        try:
+            _ask(child, Open(self.uri), None, self._timeouts.open_s)
+        except BaseException:
+            child.close()
+            raise
+        return child
+
+
+def available_drivers() -> tuple[str, ...]:
+    """The names of the HAL drivers built into the runtime, sorted, whether or not they find a device here."""
+    import iree.runtime as rt
+
+    return tuple(sorted(rt.query_available_drivers()))
+
+
+def list_devices(driver: str, *, timeout_s: float = 60.0) -> list[DeviceEntry]:
+    """The devices of ``driver``, asked in a child of its own, so that no driver is loaded here.
+
+    Raises:
+        DeviceRequestFailed: the driver is unknown or cannot be loaded; the message is the runtime's.
+        DeviceChildDied: the driver crashed or hung.
+    """
+    with Child(CHILD_COMMAND) as child:
+        return _ask(child, ListDevices(driver), list[DeviceEntry], timeout_s)
+
+
+@lru_cache(maxsize=64)
+def device_slug(uri: str) -> str:
+    """The model name of the CPU or GPU at ``uri`` as part of a file name: ``amd-epyc``, ``nvidia-h100-80gb-hbm3``.
+
+    Raises:
+        DeviceRequestFailed: the driver cannot be loaded or has no such device.
+    """
+    driver = uri.partition("://")[0]
+    if driver.startswith("local"):
+        return slug(cpu_name())
+    entry = find_device(uri, list_devices(driver))
+    if entry is None:
+        raise DeviceRequestFailed(f"driver {driver!r} has no device {uri!r}")
+    return slug(entry.name)
+
+
+def find_device(uri: str, entries: Sequence[DeviceEntry]) -> DeviceEntry | None:
+    """The entry of its driver's list that ``uri`` opens: by path or index, the first where it names none."""
+    path = uri.partition("://")[2].partition("?")[0]
+    if not path:
+        return entries[0] if entries else None
+    for entry in entries:
+        if path in (entry.path, str(entry.index)):
+            return entry
+    return None
+
+
+def cpu_name() -> str:
+    """The CPU's model name, or the machine's architecture where the system tells no model."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        field, _, value = line.partition(":")
+        if field.strip() == "model name" and value.strip():
+            return value.strip()
+    return platform.processor() or platform.machine() or "cpu"
+
+
+def slug(name: str) -> str:
+    """``name`` in lower-case letters, digits and hyphens, without marks such as (R), clock rates and core counts."""
+    plain = re.sub(r"\([^)]*\)", " ", name.partition("@")[0])
+    plain = re.sub(r"\b(\d+-core\b.*|cpu\b|processor\b)", " ", plain, flags=re.IGNORECASE)
+    return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-") or "unknown"
+
+
+def runtime_version() -> str:
+    """The version of the installed IREE runtime.
+
+    Raises:
+        SharkTuneError: it is not installed.
+    """
+    try:
+        return version("iree-base-runtime")
+    except PackageNotFoundError:
+        raise SharkTuneError("the package iree-base-runtime is not installed") from None
+
+
+def _ask(child: Child, request: Request, kind: type[_T] | None, timeout_s: float) -> _T:
+    """Send ``request``; the value of its reply, which is of type ``kind``."""
+    payload = child.request(msgspec.msgpack.encode(request), timeout_s=timeout_s)
+    reply: Reply[_T] = msgspec.msgpack.decode(payload, type=Reply[kind])  # type: ignore[valid-type]
+    if reply.lost:
+        child.close()
+        raise DeviceChildDied(f"the device is lost: {reply.error}")
+    if reply.error is not None:
+        raise DeviceRequestFailed(reply.error)
+    return reply.value  # type: ignore[return-value]

@@ -1,0 +1,104 @@
+"""What a test of a tuning suite tries: the parameter behind the ``candidate`` fixture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pytest_shark_tune.ordering import Phase
+from pytest_shark_tune.plan import Plan, Task
+from pytest_shark_tune.stages.candidate import Candidate
+from pytest_shark_tune.stages.dispatch import Dispatch
+
+__all__ = ["Role", "Trial", "trials_of"]
+
+
+class Role(StrEnum):
+    """What a test is for."""
+
+    DEFAULT = "default"
+    CANDIDATE = "candidate"
+    FINAL = "final"
+    SPEC = "spec"
+    INPUT = "input"
+
+    @property
+    def phase(self) -> Phase:
+        """When a test of this role may run."""
+        return _PHASES[self]
+
+
+_PHASES = {
+    Role.DEFAULT: Phase.CANDIDATE,
+    Role.CANDIDATE: Phase.CANDIDATE,
+    Role.FINAL: Phase.FINAL,
+    Role.SPEC: Phase.SPEC,
+    Role.INPUT: Phase.ORDINARY,
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One test's subject: a candidate of a dispatch, its default, its finalists, or the merged spec of a plan.
+
+    ``plan_key`` is the plan's in the cache, ``suite`` the folder of the suite, empty for a model file. ``task`` and
+    ``config`` are there for candidates and the default, ``task`` alone for finals. ``problem`` says why an input
+    cannot be tuned; the test then fails with it.
+    """
+
+    role: Role
+    plan: Plan
+    plan_key: str = ""
+    suite: str = ""
+    task: Task | None = None
+    config: Candidate | None = None
+    problem: str = ""
+
+    @property
+    def id(self) -> str:
+        """The part of the test's id between its brackets."""
+        match self.role:
+            case Role.SPEC | Role.INPUT:
+                return self.role
+            case Role.CANDIDATE:
+                return f"{self.dispatch.name}-{self.candidate.pipeline}-{self.candidate.id}"
+            case _:
+                return f"{self.dispatch.name}-{self.role}"
+
+    @property
+    def dispatch(self) -> Dispatch:
+        """The dispatch that is tuned."""
+        return self.known_task.dispatch
+
+    @property
+    def known_task(self) -> Task:
+        """The task; a trial of a whole spec has none."""
+        assert self.task is not None, f"a trial of role {self.role} has no dispatch of its own"
+        return self.task
+
+    @property
+    def candidate(self) -> Candidate:
+        """The candidate, or the default."""
+        assert self.config is not None, f"a trial of role {self.role} has no config of its own"
+        return self.config
+
+    @property
+    def knobs(self) -> Mapping[str, int]:
+        """The candidate's knobs; the default has none."""
+        return self.candidate.knobs
+
+
+def trials_of(plan: Plan, plan_key: str, suite: str) -> Iterator[Trial]:
+    """Every test of a plan, in the order in which they are collected."""
+
+    def trial(role: Role, task: Task | None = None, config: Candidate | None = None) -> Trial:
+        return Trial(role, plan, plan_key, suite, task, config)
+
+    for task in plan.tasks:
+        yield trial(Role.DEFAULT, task, task.default)
+        for candidate in task.candidates:
+            yield trial(Role.CANDIDATE, task, candidate)
+    for task in plan.tasks:
+        yield trial(Role.FINAL, task)
+    yield trial(Role.SPEC)

@@ -1,0 +1,134 @@
+"""What only runs with xdist: the scheduler, and what the controller hands to its workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+from xdist.report import report_collection_diff
+from xdist.workermanage import WorkerController, parse_tx_spec_config
+
+from pytest_shark_tune.ordering import Phase, RunOrder
+
+__all__ = ["TuneScheduling"]
+
+
+class TuneScheduling:
+    """Hands each worker one test at a time and one to hold, and keeps the order of the phases.
+
+    A worker starts a test only once it holds the next one or is told to shut down. So a test of a later
+    phase can be held early, and the worker is given nothing more until the phases before have ended.
+    """
+
+    def __init__(
+        self, config: pytest.Config, phases_of: Callable[[list[str]], list[Phase]], is_spent: Callable[[], bool]
+    ) -> None:
+        self._config = config
+        self._phases_of = phases_of
+        self._is_spent = is_spent
+        self._workers = len(parse_tx_spec_config(config))
+        self._collections: dict[WorkerController, list[str]] = {}
+        self._held: dict[WorkerController, list[int]] = {}
+        self._collection: list[str] = []
+        self.order: RunOrder | None = None
+
+    @property
+    def nodes(self) -> list[WorkerController]:
+        """The workers that are known."""
+        return list(self._held)
+
+    @property
+    def collection_is_completed(self) -> bool:
+        """Whether as many workers as were asked for have collected."""
+        return len(self._collections) >= self._workers
+
+    @property
+    def tests_finished(self) -> bool:
+        """Whether nothing is left to run or running."""
+        return self.order is not None and self.order.is_drained and not any(self._held.values())
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether the run has begun and has not ended."""
+        return self.order is not None and not self.tests_finished
+
+    def add_node(self, node: WorkerController) -> None:
+        """Take up a worker that is ready."""
+        self._held[node] = []
+
+    def add_node_collection(self, node: WorkerController, collection: Sequence[str]) -> None:
+        """Take note of what a worker collected; one that replaces a lost worker must agree with the others."""
+        if self.order is not None:
+            self._report_difference(node, collection)
+            if list(collection) != self._collection:
+                return
+        self._collections[node] = list(collection)
+
+    def schedule(self) -> None:
+        """Begin, or go on with workers that came later."""
+        if self.order is None:
+            first, *others = self._collections.values()
+            self._collection = first
+            agreed = [
+                self._report_difference(node, names)
+                for node, names in self._collections.items()
+                if names is not first and others
+            ]
+            phases = self._phases_of(first) if all(agreed) else []
+            self.order = RunOrder(phases, self._is_spent)
+        self._feed()
+
+    def mark_test_complete(self, node: WorkerController, item_index: int, duration: float = 0) -> None:
+        """A worker has finished a test."""
+        assert self.order is not None
+        self._held[node].remove(item_index)
+        self.order.complete(item_index)
+        self._feed()
+
+    def mark_test_pending(self, item: str) -> None:
+        """Run a test again (xdist's hook for tests that crashed a worker)."""
+        assert self.order is not None
+        self.order.give_back(self._collection.index(item))
+        self._feed()
+
+    def remove_pending_tests_from_node(self, node: WorkerController, indices: Sequence[int]) -> None:
+        """Tests are never stolen from a worker here."""
+        raise NotImplementedError
+
+    def remove_node(self, node: WorkerController) -> str | None:
+        """Forget a worker; return the test that it was running when it was lost, if any."""
+        held = self._held.pop(node)
+        self._collections.pop(node, None)
+        if not held or self.order is None:
+            return None
+        # A worker that held one test only had not started it, unless it was told to shut down.
+        running = held.pop(0) if len(held) > 1 or node.shutting_down else None
+        for index in held:
+            self.order.give_back(index)
+        if running is not None:
+            self.order.complete(running)
+        self._feed()
+        return None if running is None else self._collection[running]
+
+    def _feed(self) -> None:
+        order = self.order
+        assert order is not None
+        for node, held in self._held.items():
+            if node not in self._collections:
+                continue
+            while not node.shutting_down and len(held) < 2 and (not held or order.may_start(held[0])):
+                index = order.take()
+                if index is None:
+                    # Told to shut down, a worker runs the test that it holds and ends.
+                    node.shutdown()
+                    break
+                held.append(index)
+                node.send_runtest_some([index])
+
+    def _report_difference(self, node: WorkerController, collection: Sequence[str]) -> bool:
+        """Report a collection that differs from the first as an error; return whether it agrees."""
+        message = report_collection_diff(self._collection, list(collection), "first worker", node.gateway.id)
+        if message:
+            report = pytest.CollectReport(node.gateway.id, "failed", message, [])
+            self._config.hook.pytest_collectreport(report=report)
+        return not message

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from iree.compiler import ir
+
+from pytest_shark_tune.errors import CommandFailed, InputError
+from pytest_shark_tune.tools.importer import import_onnx
+
+onnx: Any = pytest.importorskip("onnx")
+
+
+def write_model(path: Path, *, opset: int = 17, shape: Sequence[int | str] | None = (2, 3), op: str = "Relu") -> Path:
+    """A model that applies ``op`` to a product of its input and a weight; its output names no shape."""
+    f32 = onnx.TensorProto.FLOAT
+    weight = onnx.helper.make_tensor("w", f32, (3, 4), [0.5] * 12)
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMul", ["x", "w"], ["xw"]), onnx.helper.make_node(op, ["xw"], ["y"])],
+        "tiny",
+        [
+            onnx.helper.make_tensor_value_info("x", f32, shape),
+            onnx.helper.make_tensor_value_info("w", f32, (3, 4)),  # as old models list their weights
+        ],
+        [onnx.helper.make_tensor_value_info("y", f32, ("any", "any"))],
+        [weight],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=8)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("opset", [11, 17, 18])
+def test_a_model_becomes_mlir_with_inferred_shapes(tmp_path: Path, opset: int) -> None:
+    text = import_onnx(write_model(tmp_path / "tiny model.onnx", opset=opset))
+    assert "(%arg0: !torch.vtensor<[2,3],f32>) -> !torch.vtensor<[2,4],f32>" in text
+    assert f"torch.onnx_meta.opset_version = {max(opset, 17)}" in text
+    assert 'torch.operator "onnx.MatMul"' in text
+
+
+def test_what_it_returns_is_a_module(tmp_path: Path) -> None:
+    text = import_onnx(write_model(tmp_path / "tiny.onnx"))
+    with ir.Context() as context:
+        context.allow_unregistered_dialects = True
+        assert ir.Module.parse(text).operation.name == "builtin.module"
+
+
+def test_the_folder_of_the_model_stays_as_it_was(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "tiny.onnx")
+    import_onnx(model)
+    assert list(tmp_path.iterdir()) == [model]
+
+
+def test_a_relative_path_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_model(tmp_path / "-tiny.onnx")
+    monkeypatch.chdir(tmp_path)
+    assert import_onnx(Path("-tiny.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        (("batch", 3), r"input 'x' has none in dimension 0 \('batch'\)"),
+        (("batch", 0), r"input 'x' has none in dimension 0 \('batch'\), 1"),
+        ((-1, 3), r"input 'x' has none in dimension 0"),
+        (None, r"input 'x' has no shape"),
+    ],
+)
+def test_dynamic_dimensions_are_named(tmp_path: Path, shape: Sequence[int | str] | None, message: str) -> None:
+    path = write_model(tmp_path / "tiny.onnx", shape=shape)
+    with pytest.raises(InputError, match=rf"tiny\.onnx: every dimension of an input needs a fixed size, but {message}"):
+        import_onnx(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not an ONNX model, or one without a single node"),
+        (b"module {}", "not an ONNX model, or one that was cut short"),
+    ],
+)
+def test_another_file_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "other.onnx"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"other\.onnx: {message}"):
+        import_onnx(path)
+
+
+def test_a_model_cut_short_is_refused(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "tiny.onnx")
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError, match="one that was cut short"):
+        import_onnx(path)
+
+
+def test_an_absent_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"absent\.onnx: cannot be read: No such file or directory"):
+        import_onnx(tmp_path / "absent.onnx")
+
+
+def test_what_the_importer_says_is_kept(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "tiny.onnx", op="NoSuchOp")
+    with pytest.raises(InputError, match=r"tiny\.onnx: IREE cannot import it: .*NoSuchOp") as caught:
+        import_onnx(path)
+    assert isinstance(caught.value.__cause__, CommandFailed)
+    assert "Traceback" in caught.value.__cause__.stderr
+
+
+def test_a_time_out_is_no_broken_file(tmp_path: Path) -> None:
+    with pytest.raises(CommandFailed) as caught:
+        import_onnx(write_model(tmp_path / "tiny.onnx"), timeout_s=0.001)
+    assert caught.value.timed_out
+
+
+def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(InputError, match=r'python -m pip install "pytest-shark-tune\[onnx\]"'):
+        import_onnx(tmp_path / "tiny.onnx")

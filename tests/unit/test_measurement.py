@@ -1,0 +1,308 @@
+"""Calibration, interleaved comparison and intervals, on a synthetic clock with seeded noise."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from pytest_shark_tune.stages.measurement import (
+    FINAL,
+    FINAL_ROUNDS,
+    SCREENING,
+    Measurement,
+    Policy,
+    Run,
+    calibrate,
+    combine_rounds,
+    compare,
+    compare_finalists,
+    is_winner,
+)
+
+# The synthetic kernels below take no time, so budgets never end a comparison.
+POLICY = Policy(sample_s=0.005, blocks=8, min_blocks=3, budget_s=60.0, cutoff=2.0)
+
+
+class Kernel:
+    """A synthetic kernel: seconds per dispatch, a fixed cost per batch, noise and a drifting clock."""
+
+    def __init__(
+        self, seconds: float, *, noise: float = 0.0, seed: int = 0, fixed_s: float = 0.0, clock: list[int] | None = None
+    ) -> None:
+        self.seconds = seconds
+        self.batches: list[int] = []
+        self._noise = noise
+        self._random = random.Random(seed)
+        self._fixed_s = fixed_s
+        self._clock = clock
+
+    def __call__(self, batch: int) -> float:
+        self.batches.append(batch)
+        drift = 1.0
+        if self._clock is not None:
+            self._clock[0] += 1
+            drift += 0.01 * self._clock[0]
+        return (self._fixed_s + self.seconds * batch) * drift * math.exp(self._random.gauss(0, self._noise))
+
+    @property
+    def dispatches(self) -> int:
+        return sum(self.batches)
+
+
+def in_processes(rounds: int, one: Callable[[int], Measurement]) -> Measurement:
+    return combine_rounds([one(number) for number in range(rounds)])
+
+
+def measured(ratio: float, *, noise: float = 0.01, blocks: int = 8) -> Measurement:
+    return Measurement(
+        samples_us=(1.0,),
+        baseline_samples_us=(ratio,),
+        ratio=ratio,
+        ratio_low=ratio * 0.99,
+        ratio_high=ratio * 1.01,
+        batch=4,
+        blocks=blocks,
+        noise=noise,
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "batch"), [(0.1, 1), (0.005, 1), (0.002, 3), (0.0002, 25), (5e-6, 1000), (1e-9, 4096)]
+)
+def test_a_batch_fills_the_sample(seconds: float, batch: int) -> None:
+    assert calibrate(Kernel(seconds), 0.005) == batch
+
+
+def test_calibrating_costs_about_two_samples() -> None:
+    for seconds in (0.002, 0.0002, 5e-6):
+        kernel = Kernel(seconds)
+        calibrate(kernel, 0.005)
+        assert kernel.dispatches * seconds <= 0.010
+
+
+def test_a_fixed_cost_per_batch_is_allowed_for() -> None:
+    kernel = Kernel(5e-6, fixed_s=50e-6)
+    batch = calibrate(kernel, 0.005)
+    assert 0.004 < kernel(batch) < 0.006
+
+
+def test_calibrating_ends_with_a_clock_that_stands_still() -> None:
+    assert calibrate(lambda _batch: 0.0, 0.005, cap=64) == 64
+
+
+def test_a_comparison_reports_the_ratio_and_microseconds() -> None:
+    measurement = compare(Kernel(0.001), Kernel(0.0015), POLICY)
+    assert measurement.ratio == pytest.approx(1.5)
+    assert measurement.ratio_low == pytest.approx(1.5)
+    assert measurement.median_us == pytest.approx(1000)
+    assert measurement.baseline_median_us == pytest.approx(1500)
+    assert len(measurement.samples_us) == len(measurement.baseline_samples_us) == 16
+    assert (measurement.blocks, measurement.batch, measurement.rounds) == (8, 4, 1)
+    assert not measurement.cut_short
+
+
+def test_a_given_batch_is_kept() -> None:
+    candidate = Kernel(0.001)
+    assert compare(candidate, Kernel(0.001), POLICY, batch=7).batch == 7
+    assert set(candidate.batches[1:]) == {7}
+
+
+def test_a_linear_drift_of_the_clock_cancels() -> None:
+    clock = [0]
+    measurement = compare(Kernel(0.001, clock=clock), Kernel(0.001, clock=clock), POLICY, batch=5)
+    assert measurement.ratio == pytest.approx(1, abs=1e-3)
+    clock[0] = 0
+    finalists = {name: Kernel(0.001, clock=clock) for name in "abc"}
+    for measurement in compare_finalists(finalists, Kernel(0.001, clock=clock), POLICY, batch=5).values():
+        assert measurement.ratio == pytest.approx(1, abs=2e-3)
+
+
+def test_a_far_slower_candidate_is_cut_short() -> None:
+    candidate = Kernel(0.1)
+    measurement = compare(candidate, Kernel(0.001), SCREENING)
+    assert measurement.cut_short
+    assert candidate.batches == [1, 1]
+    assert measurement.ratio == pytest.approx(0.01)
+    assert (measurement.ratio_low, measurement.ratio_high) == (0.0, 1.0)
+    assert not is_winner(measurement)
+
+
+def test_a_slower_candidate_that_hides_behind_the_fixed_cost_is_cut_after_one_block() -> None:
+    candidate = Kernel(30e-6, fixed_s=100e-6)
+    measurement = compare(candidate, Kernel(5e-6, fixed_s=100e-6), POLICY)
+    assert measurement.cut_short
+    assert len(measurement.samples_us) == 2
+
+
+def test_one_slow_first_run_does_not_cut_a_candidate_short() -> None:
+    first = [True]
+
+    def candidate(batch: int) -> float:
+        seconds = 0.001 * batch + (0.05 if first[0] else 0.0)
+        first[0] = False
+        return seconds
+
+    measurement = compare(candidate, Kernel(0.001), POLICY)
+    assert not measurement.cut_short
+    assert measurement.ratio == pytest.approx(1)
+
+
+def test_a_clear_loser_gets_no_more_blocks_than_needed() -> None:
+    measurement = compare(Kernel(0.0013, noise=0.002, seed=1), Kernel(0.001, noise=0.002, seed=2), POLICY)
+    assert measurement.blocks == POLICY.min_blocks
+    assert measurement.ratio_high < 1
+
+
+def test_the_budget_ends_a_comparison() -> None:
+    def slow(batch: int) -> float:
+        time.sleep(0.001)
+        return 0.001 * batch
+
+    policy = msgspec.structs.replace(POLICY, budget_s=0.0)
+    assert compare(slow, slow, policy, batch=1).blocks == policy.min_blocks
+    assert compare_finalists({"a": slow}, slow, policy, batch=1)["a"].blocks == policy.min_blocks
+
+
+def test_screening_a_dispatch_of_two_milliseconds_costs_about_a_tenth_of_a_second() -> None:
+    candidate, baseline = Kernel(0.002), Kernel(0.002)
+    compare(candidate, baseline, SCREENING)
+    assert 0.06 <= (candidate.dispatches + baseline.dispatches) * 0.002 <= 0.12
+
+
+def test_finalists_run_in_a_fresh_order_with_the_baseline() -> None:
+    order: list[str] = []
+
+    def runner(name: str) -> Run:
+        def run(batch: int) -> float:
+            order.append(name)
+            return 0.001 * batch
+
+        return run
+
+    names = ["a", "b", "c"]
+    runs = {name: runner(name) for name in names}
+    measurements = compare_finalists(runs, runner("default"), POLICY, seed=3, batch=2)
+    assert set(measurements) == set(names)
+    blocks = [order[start : start + 8] for start in range(0, len(order), 8)]
+    assert len(blocks) == POLICY.blocks
+    for block in blocks:
+        assert block == block[::-1]
+        assert sorted(block[:4]) == ["a", "b", "c", "default"]
+    assert len({tuple(block) for block in blocks}) > 1
+    first = list(order)
+    order.clear()
+    compare_finalists(runs, runner("default"), POLICY, seed=3, batch=2)
+    assert order == first
+
+
+def test_hiccups_hardly_move_the_ratio() -> None:
+    chance = random.Random(4)
+
+    def hiccuping(batch: int) -> float:
+        return 0.001 * batch * (3.0 if chance.random() < 0.04 else 1.0)
+
+    policy = msgspec.structs.replace(POLICY, blocks=15)
+    measurement = compare(hiccuping, Kernel(0.001), policy, batch=5)
+    assert measurement.ratio == pytest.approx(1, abs=0.02)
+
+
+def test_a_single_block_bounds_nothing() -> None:
+    policy = msgspec.structs.replace(POLICY, blocks=1, min_blocks=1)
+    measurement = compare(Kernel(0.001), Kernel(0.002), policy)
+    assert measurement.ratio_low == 0.0
+    assert measurement.ratio_high == math.inf
+    assert not is_winner(measurement)
+
+
+def test_equal_kernels_rarely_win_a_screening() -> None:
+    noise = 0.02
+    wins = sum(
+        is_winner(compare(Kernel(0.001, noise=noise, seed=2 * i), Kernel(0.001, noise=noise, seed=2 * i + 1), POLICY))
+        for i in range(400)
+    )
+    assert wins <= 10
+
+
+def a_round(ratio: float, process_noise: float, seed: int) -> Measurement:
+    """One fresh process: a ratio of its own around ``ratio``, then noisy samples."""
+    process = math.exp(random.Random(seed).gauss(0, process_noise))
+    baseline = Kernel(0.001 * ratio * process, noise=0.01, seed=2 * seed)
+    return compare_finalists({"it": Kernel(0.001, noise=0.01, seed=2 * seed + 1)}, baseline, FINAL, batch=5)["it"]
+
+
+@pytest.mark.parametrize("process_noise", [0.0, 0.01, 0.05])
+def test_equal_kernels_never_win_a_final(process_noise: float) -> None:
+    wins = sum(
+        is_winner(in_processes(FINAL_ROUNDS, lambda number, i=i: a_round(1.0, process_noise, 100 * i + number)))  # type: ignore[misc]
+        for i in range(60)
+    )
+    assert wins == 0
+
+
+def test_a_tenth_is_found() -> None:
+    found = sum(
+        is_winner(in_processes(FINAL_ROUNDS, lambda number, i=i: a_round(1.1, 0.01, 100 * i + number)))  # type: ignore[misc]
+        for i in range(60)
+    )
+    assert found >= 58
+
+
+@pytest.mark.parametrize("process_noise", [0.003, 0.05])
+def test_the_interval_overlaps_the_one_of_a_new_process(process_noise: float) -> None:
+    overlaps = 0
+    for i in range(100):
+        reported = in_processes(
+            FINAL_ROUNDS,
+            lambda number, i=i: a_round(1.5, process_noise, 100 * i + number),  # type: ignore[misc]
+        )
+        afresh = a_round(1.5, process_noise, 100 * i + 99)
+        overlaps += reported.ratio_low <= afresh.ratio_high and afresh.ratio_low <= reported.ratio_high
+    assert overlaps >= 95
+
+
+def test_rounds_are_joined_by_a_prediction_interval() -> None:
+    joined = combine_rounds([measured(1.4), measured(1.5), measured(1.6)])
+    # By hand: Student's t for 2 degrees of freedom at 97.5% is 4.302653.
+    logs = [math.log(1.4), math.log(1.5), math.log(1.6)]
+    centre = sum(logs) / 3
+    deviation = math.sqrt(sum((each - centre) ** 2 for each in logs) / 2)
+    half = 4.302653 * deviation * math.sqrt(1 + 1 / 3)
+    assert joined.ratio == pytest.approx(math.exp(centre))
+    assert joined.ratio_low == pytest.approx(math.exp(centre - half))
+    assert joined.ratio_high == pytest.approx(math.exp(centre + half))
+    assert joined.process_noise == pytest.approx(deviation)
+    assert (joined.rounds, joined.blocks, len(joined.samples_us)) == (3, 24, 3)
+
+
+def test_rounds_that_agree_by_luck_keep_their_own_noise() -> None:
+    joined = combine_rounds([measured(1.5, noise=0.02, blocks=4)] * 3)
+    assert joined.process_noise == pytest.approx(0)
+    assert math.log(joined.ratio_high / joined.ratio) == pytest.approx(4.302653 * 0.01 * math.sqrt(4 / 3))
+
+
+def test_a_single_round_stays_as_it_is() -> None:
+    assert combine_rounds([measured(1.5)]) == measured(1.5)
+
+
+def test_rounds_without_an_interval_are_refused() -> None:
+    cut = compare(Kernel(0.1), Kernel(0.001), SCREENING)
+    for rounds in ([], [measured(1.0), cut]):
+        with pytest.raises(ValueError, match="at least one"):
+            combine_rounds(rounds)
+
+
+def test_a_winner_exceeds_the_noise_floor() -> None:
+    narrow = msgspec.structs.replace(measured(1.05), ratio_low=1.03)
+    assert is_winner(narrow)
+    assert not is_winner(narrow, noise_floor=0.04)
+    assert not is_winner(msgspec.structs.replace(narrow, ratio_low=1.019))
+
+
+def test_a_measurement_survives_a_file() -> None:
+    measurement = compare(Kernel(0.001), Kernel(0.0015), POLICY)
+    assert msgspec.json.decode(msgspec.json.encode(measurement), type=Measurement) == measurement
