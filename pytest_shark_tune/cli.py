@@ -12,8 +12,8 @@ from rich.table import Table
 
 from pytest_shark_tune import __version__
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.plan import extract, read_source
-from pytest_shark_tune.stages.space import NoSpace, spaces_for
+from pytest_shark_tune.plan import extract, read_source, search_spaces
+from pytest_shark_tune.stages.space import NoSpace
 from pytest_shark_tune.tools.compiler import Compiler, Target
 from pytest_shark_tune.tools.machine import processors
 
@@ -33,7 +33,8 @@ def main() -> None:
 def space(source: Path, tune_target: str, as_json: bool) -> None:
     """Print the search spaces of the dispatches of INPUT, a .mlir, .mlirbc or .onnx file."""
     try:
-        extracted = extract([read_source(source, Path())], Compiler(Target.parse(tune_target)), processors())
+        compiler = Compiler(Target.parse(tune_target))
+        extracted = extract([read_source(source, Path())], compiler, processors())
     except InputError as error:
         raise click.UsageError(str(error)) from error
     rows = []
@@ -41,7 +42,7 @@ def space(source: Path, tune_target: str, as_json: bool) -> None:
     for dispatch in extracted.dispatches:
         started = time.perf_counter()
         try:
-            spaces = spaces_for(dispatch.root, dispatch.target)
+            spaces = search_spaces(dispatch, compiler)
         except NoSpace as reason:
             reasons.append((dispatch.name, str(reason)))
             continue

@@ -145,9 +145,9 @@ class Ledger:
         return self._out / "spec.mlir"
 
     @property
-    def has_plans(self) -> bool:
-        """Whether the run tunes anything."""
-        return bool(self._plans)
+    def has_findings(self) -> bool:
+        """Whether the run found out anything; until then nothing is written."""
+        return self._begun
 
     @property
     def snapshots(self) -> tuple[Path, ...]:
@@ -278,9 +278,7 @@ class Ledger:
             compilation_info=candidate.compilation_info,
         )
 
-    def _row(
-        self, task: Task, final: FinalRecord | None, winner: WinnerRecord | None, dropped: str
-    ) -> DispatchSummary:
+    def _row(self, task: Task, final: FinalRecord | None, winner: WinnerRecord | None, dropped: str) -> DispatchSummary:
         name = task.dispatch.name
         tried = [record for record in self.records(name) if record.id != task.default.id]
         default = self._records.get(name, {}).get(task.default.id)

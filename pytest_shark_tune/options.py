@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,19 @@ from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.tools.compiler import Target
 from pytest_shark_tune.tools.machine import processors
 
-__all__ = ["TuneOptions", "add_options", "parse_count", "parse_duration", "parse_target", "tuning_is_on"]
+__all__ = [
+    "TuneOptions",
+    "add_options",
+    "parse_count",
+    "parse_duration",
+    "parse_flags",
+    "parse_seed",
+    "parse_target",
+    "tuning_is_on",
+]
 
 _SEARCHES = ("random",)
+_MOST_DIGITS = 9
 
 
 @dataclass(frozen=True)
@@ -64,12 +75,12 @@ class TuneOptions:
             candidates=parse_count("--tune-candidates", value("candidates")),
             time_s=parse_duration("--tune-time", value("time")),
             search=search,
-            seed=_parse_seed(value("seed")),
+            seed=parse_seed("--tune-seed", value("seed")),
             starter=base / starter if starter else None,
             out=base / value("out"),
             jobs=parse_count("--tune-jobs", value("jobs")),
             cache=base / cache,
-            compile_flags=tuple(flag for line in flags for flag in shlex.split(line)),
+            compile_flags=parse_flags("--iree-compile-flag", flags),
         )
         if options.starter and not options.starter.is_file():
             raise pytest.UsageError(f"--tune-spec: there is no file {options.starter}")
@@ -130,14 +141,27 @@ def parse_target(text: str) -> Target:
 
 
 def parse_count(option: str, text: str) -> int:
-    """Read a whole number of at least 1.
+    """Read a whole number of at least 1 and at most nine digits.
 
     Raises:
         pytest.UsageError: ``text`` is anything else.
     """
-    if not re.fullmatch(r"[0-9]+", text.strip()) or int(text) < 1:
+    number = _parse_number(text)
+    if not number:
         raise pytest.UsageError(f"{option}: {text!r} is not a whole number of at least 1")
-    return int(text)
+    return number
+
+
+def parse_seed(option: str, text: str) -> int:
+    """Read a whole number of at least 0 and at most nine digits, which fits every generator.
+
+    Raises:
+        pytest.UsageError: ``text`` is anything else.
+    """
+    number = _parse_number(text)
+    if number is None:
+        raise pytest.UsageError(f"{option}: {text!r} is not a whole number from 0 to {10**_MOST_DIGITS - 1}")
+    return number
 
 
 def parse_duration(option: str, text: str) -> float | None:
@@ -155,7 +179,17 @@ def parse_duration(option: str, text: str) -> float | None:
     return seconds
 
 
-def _parse_seed(text: str) -> int:
-    if not re.fullmatch(r"[0-9]+", text.strip()):
-        raise pytest.UsageError(f"--tune-seed: {text!r} is not a whole number of at least 0")
-    return int(text)
+def parse_flags(option: str, lines: Sequence[str]) -> tuple[str, ...]:
+    """Split each line as a shell would, so that one may hold several flags.
+
+    Raises:
+        pytest.UsageError: a quotation is not closed.
+    """
+    try:
+        return tuple(flag for line in lines for flag in shlex.split(line))
+    except ValueError as error:
+        raise pytest.UsageError(f"{option}: {shlex.join(lines)} cannot be split into flags: {error}") from error
+
+
+def _parse_number(text: str) -> int | None:
+    return int(text) if re.fullmatch(rf"[0-9]{{1,{_MOST_DIGITS}}}", text.strip()) else None

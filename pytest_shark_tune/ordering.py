@@ -51,7 +51,8 @@ class RunOrder:
         return self._waiting.pop(0) if self._waiting else None
 
     def may_start(self, index: int) -> bool:
-        """Whether all tests of the phases before the test's own have ended."""
+        """Whether all tests of the phases before the test's own have ended, or are left out."""
+        self._drop_spent()
         stage = self._stage(index)
         return not any(count for other, count in self._open_by_stage.items() if other < stage)
 

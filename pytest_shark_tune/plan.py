@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,13 +26,27 @@ from pytest_shark_tune.stages.dispatch import (
     read_benchmark,
     read_module,
 )
-from pytest_shark_tune.stages.space import NoSpace, spaces_for
+from pytest_shark_tune.stages.space import NoSpace, SearchSpace, spaces_for, spaces_in
 from pytest_shark_tune.tools.cache import content_key
 from pytest_shark_tune.tools.compiler import Compiler, first_error
 from pytest_shark_tune.tools.importer import import_onnx
 
-__all__ = ["MODEL_SUFFIXES", "Extracted", "Plan", "Source", "Task", "extract", "make_plan", "plan_key", "read_source"]
+__all__ = [
+    "MODEL_SUFFIXES",
+    "Extracted",
+    "Plan",
+    "Source",
+    "Task",
+    "extract",
+    "make_plan",
+    "plan_key",
+    "read_source",
+    "search_spaces",
+]
 
+_EMITTING = ("cuda", "hip")
+"""Backends for which the compiler emits constraints, at least for some ops."""
+_NO_BENCHMARK = "iree-compile makes no benchmark of it, as of what has dynamic dimensions: fix the input shapes"
 MODEL_SUFFIXES = (".mlir", ".mlirbc", ".onnx")
 
 
@@ -101,9 +116,11 @@ def read_source(given: object, folder: Path) -> Source:
         raise InputError(f"there is no file {path}")
     try:
         text = import_onnx(path) if path.suffix == ".onnx" else read_module(path.read_bytes())
-        return Source(name=path.stem, text=text, is_benchmark=is_benchmark_module(text))
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(str(error) if path.suffix == ".onnx" else f"{path}: {error}") from error
+    except (CommandFailed, OSError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    return Source(name=path.stem, text=text, is_benchmark=is_benchmark_module(text))
 
 
 def make_plan(
@@ -128,8 +145,8 @@ def make_plan(
     for dispatch in extracted.dispatches:
         tell(f"drawing candidates for {dispatch.name}")
         try:
-            tasks.append(_task(dispatch, count, seed))
-        except NoSpace as reason:
+            tasks.append(_task(dispatch, compiler, count, seed))
+        except (CommandFailed, NoSpace) as reason:
             untunable.extend(Untunable(member.symbol, member.source, str(reason)) for member in dispatch.members)
     return Plan(sources=extracted.sources, tasks=tuple(tasks), untunable=tuple(untunable))
 
@@ -146,22 +163,29 @@ def extract(
     untunable: list[Untunable] = []
     calls: dict[tuple[str, str], int] = {}
     read: list[Source] = []
-    for source in sources:
-        tell(f"extracting the dispatches of {source.name}")
-        try:
-            functions, texts = _compile_source(source, compiler)
-            if not source.is_benchmark:
-                flow = count_calls(compiler.lower(source.text, to="flow", name=source.name))
-                calls.update({(source.name, symbol): number for symbol, number in flow.items()})
-        except CommandFailed as error:
-            raise InputError(f"{source.name}: iree-compile rejects it: {first_error(error)}") from error
-        read.append(msgspec.structs.replace(source, functions=functions))
-        for text in texts:
-            dispatch = read_benchmark(text, source.name, processors=processors)
-            if isinstance(dispatch, Untunable):
-                untunable.append(dispatch)
-            else:
-                found.append(dispatch)
+    with ThreadPoolExecutor(processors) as pool:
+        compiled = [(source, _Compiled.submit(pool, compiler, source)) for source in sources]
+        for source, parts in compiled:
+            tell(f"extracting the dispatches of {source.name}")
+            try:
+                flow, functions = parts.calls.result(), parts.functions.result()
+                # The compiler refuses to make an executable of a module that calls for none.
+                texts = parts.benchmarks.result() if flow or source.is_benchmark else []
+            except CommandFailed as error:
+                raise InputError(f"{source.name}: iree-compile rejects it: {first_error(error)}") from error
+            read.append(msgspec.structs.replace(source, functions=functions))
+            calls.update({(source.name, symbol): number for symbol, number in flow.items()})
+            for text in texts:
+                dispatch = read_benchmark(text, source.name, processors=processors)
+                if isinstance(dispatch, Untunable):
+                    untunable.append(dispatch)
+                else:
+                    found.append(dispatch)
+            read_symbols = {each.symbol for each in found if each.source == source.name}
+            read_symbols |= {each.name for each in untunable if each.source == source.name}
+            untunable += [
+                Untunable(symbol, source.name, _NO_BENCHMARK) for symbol in flow if symbol not in read_symbols
+            ]
     return Extracted(tuple(read), group_dispatches(found, calls), tuple(untunable))
 
 
@@ -172,24 +196,35 @@ def plan_key(sources: Sequence[Source], compiler: Compiler, **settings: int | st
     )
 
 
-def _compile_source(source: Source, compiler: Compiler) -> tuple[dict[str, tuple[Tensor, ...]], list[str]]:
-    """The source's functions, and its benchmark modules with their root ops marked."""
-    if source.is_benchmark:
-        marked = compiler.lower(
-            strip(source.text),
-            to="executable-configurations",
-            since="executable-sources",
-            name=source.name,
-            flags=["--iree-codegen-add-tuner-attributes"],
+class _Compiled(NamedTuple):
+    """What the compiler makes of a source, three commands beside each other."""
+
+    benchmarks: Future[list[str]]
+    calls: Future[dict[str, int]]
+    functions: Future[dict[str, tuple[Tensor, ...]]]
+
+    @classmethod
+    def submit(cls, pool: Executor, compiler: Compiler, source: Source) -> _Compiled:
+        text, name = source.text, source.name
+        if source.is_benchmark:
+
+            def mark() -> list[str]:
+                stripped = strip(text)
+                flags = ["--iree-codegen-add-tuner-attributes"]
+                phases = {"since": "executable-sources", "to": "executable-configurations"}
+                return [compiler.lower(stripped, name=name, flags=flags, **phases)]
+
+            return cls(pool.submit(mark), pool.submit(dict), pool.submit(dict))
+        return cls(
+            pool.submit(compiler.dump_benchmarks, text, name),
+            pool.submit(lambda: count_calls(compiler.lower(text, to="flow", name=name))),
+            pool.submit(lambda: function_inputs(compiler.lower(text, to="input", name=name))),
         )
-        return {}, [marked]
-    texts = compiler.dump_benchmarks(source.text, source.name)
-    return function_inputs(compiler.lower(source.text, to="input", name=source.name)), texts
 
 
-def _task(dispatch: Dispatch, count: int, seed: int) -> Task:
+def _task(dispatch: Dispatch, compiler: Compiler, count: int, seed: int) -> Task:
     """Draw from each space in turn, an even share each, what one space lacks going to the next."""
-    spaces = spaces_for(dispatch.root, dispatch.target)
+    spaces = search_spaces(dispatch, compiler)
     candidates: list[Candidate] = []
     for position, space in enumerate(spaces):
         share = -(-(count - len(candidates)) // (len(spaces) - position))
@@ -200,3 +235,22 @@ def _task(dispatch: Dispatch, count: int, seed: int) -> Task:
         candidates=tuple(candidates),
         space_size=sum(len(space) for space in spaces),
     )
+
+
+def search_spaces(dispatch: Dispatch, compiler: Compiler) -> tuple[SearchSpace, ...]:
+    """The compiler's own spaces of a dispatch where it emits any, else those that this package builds.
+
+    Raises:
+        NoSpace: there is neither, and why.
+    """
+    emitted: tuple[SearchSpace, ...] = ()
+    if compiler.target.backend in _EMITTING:
+        constraints = compiler.lower(
+            dispatch.members[0].module.text,
+            since="executable-sources",
+            to="executable-configurations",
+            name=dispatch.name,
+            flags=["--iree-codegen-add-tuner-attributes", "--iree-codegen-emit-pipeline-constraints"],
+        )
+        emitted = tuple(space for space in spaces_in(constraints) if space)
+    return emitted or spaces_for(dispatch.root, dispatch.target)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import types
 from pathlib import Path
 from typing import Any
@@ -37,14 +39,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if tuning_is_on(metafunc.config) or metafunc.definition.get_closest_marker("tune") is None:
         return
     if "candidate" in metafunc.fixturenames:
-        file = metafunc.definition.nodeid.partition("::")[0]
-        skip = pytest.mark.skip(reason=f"not tuned without --tune: run pytest {file} --tune")
+        file = os.path.relpath(metafunc.definition.path, metafunc.config.invocation_params.dir)
+        skip = pytest.mark.skip(reason=f"not tuned without --tune: run pytest {shlex.quote(file)} --tune")
         metafunc.parametrize("candidate", [pytest.param(None, marks=skip)], ids=["tune"])
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """Collect a model that is named on the command line; models found on the way are left alone."""
-    if not tuning_is_on(parent.config) or file_path.suffix not in (".mlir", ".mlirbc", ".onnx") or not parent.session.isinitpath(file_path):
+    if file_path.suffix not in (".mlir", ".mlirbc", ".onnx") or not parent.session.isinitpath(file_path):
         return None
     return ModelFile.from_parent(parent, path=file_path)
 

@@ -47,7 +47,8 @@ __all__ = ["RunSettings", "Session"]
 FailedBuild = Literal["compile_failed", "compile_timeout", "not_applied"]
 
 _DEFAULT, _CANDIDATE, _REFERENCE = "default", "candidate", "reference"
-_ROUNDS = 5
+_ROUNDS, _MOST_ROUNDS = 5, 10
+_NARROW = 0.1
 _RUN_TIMEOUT_S = 30.0
 _SHORTEST_TIMEOUT_S = 5.0
 _SLOWEST = 20.0
@@ -114,9 +115,7 @@ class Session:
         """
         sources = _named_apart([read_source(each, folder) for each in given])
         settings = self.settings
-        key = plan_key(
-            sources, self.compiler, processors=processors(), count=settings.candidates, seed=settings.seed
-        )
+        key = plan_key(sources, self.compiler, processors=processors(), count=settings.candidates, seed=settings.seed)
 
         def make() -> Plan:
             return make_plan(
@@ -235,9 +234,12 @@ class Session:
         records = [each for each in journal.read(self.settings.records, Record) if each.dispatch == dispatch.name]
         rounds: dict[str, list[Measurement]] = {name: [] for name in choose_finalists(records)}
         failed: dict[str, CandidateFailed] = {}
-        for number in range(_ROUNDS):
-            for name, measurement in self._round(task, [name for name in rounds if name not in failed], failed, number):
+        for number in range(_MOST_ROUNDS):
+            going = [name for name in rounds if name not in failed]
+            for name, measurement in self._round(task, going, failed, number):
                 rounds[name].append(measurement)
+            if number + 1 >= _ROUNDS and _is_decided([rounds[name] for name in going if name not in failed]):
+                break
         finalists = [
             Finalist(id=name, state=State(failed[name].state), reason=failed[name].reason)
             if name in failed
@@ -348,9 +350,7 @@ class Session:
             def run(batch: int) -> float:
                 current[0] = name
                 members = task.dispatch.members
-                total = sum(
-                    member.calls * child.run(f"{name}/{index}", batch) for index, member in enumerate(members)
-                )
+                total = sum(member.calls * child.run(f"{name}/{index}", batch) for index, member in enumerate(members))
                 return total / task.dispatch.weight
 
             return run
@@ -393,7 +393,9 @@ class Session:
         try:
             return self.artifact(task, task.default)
         except CandidateFailed as failure:
-            raise CandidateFailed(State.RUN_FAILED, f"the default config to compare with failed: {failure}") from failure
+            raise CandidateFailed(
+                State.RUN_FAILED, f"the default config to compare with failed: {failure}"
+            ) from failure
 
     def _claim(self, task: Task, candidate: Candidate, artifact: Artifact) -> None:
         """Measure each binary once: whoever comes second with the same code is a duplicate."""
@@ -442,7 +444,9 @@ class Session:
 
         Entries that fail are dropped, with the reason, until what is left holds.
         """
-        finals = [each for each in journal.read(self.settings.finals, FinalRecord) if each.winner]
+        # Two suites may tune equal dispatches: the later final stands, here as in the ledger.
+        by_dispatch = {each.dispatch: each for each in journal.read(self.settings.finals, FinalRecord)}
+        finals = [each for each in by_dispatch.values() if each.winner]
         dropped: dict[str, str] = {}
         while True:
             kept = [each for each in finals if each.dispatch not in dropped]
@@ -464,23 +468,21 @@ class Session:
     ) -> tuple[SourceCheck, dict[str, str]]:
         """The check of one source, and the entries that it speaks against, by name with the reason."""
         infos = {each.dispatch: each.compilation_info for each in finals}
-        expected = {
-            (member.symbol, infos[task.dispatch.name])
+        names = [
+            task.dispatch.name
             for task in plan.tasks
-            for member in task.dispatch.members
-            if task.dispatch.name in infos and member.source == source.name
-        }
-        names = [task.dispatch.name for task in plan.tasks if task.dispatch.name in infos]
-        if not expected:
+            if task.dispatch.name in infos and any(each.source == source.name for each in task.dispatch.members)
+        ]
+        if not names:
             return SourceCheck(source=source.name, applied=0, note="nothing in it was tuned"), {}
         text = source.text
         if not source.is_benchmark:
             text = self.compiler.lower(text, to="executable-sources", name=source.name)
         configured = configure_with(text, spec)
         applied = {(each.symbol, each.compilation_info) for each in configured.applied}
-        if applied != expected:
-            return SourceCheck(source=source.name, applied=len(applied)), _misapplied(plan, source, infos, applied)
         check = SourceCheck(source=source.name, applied=len(applied))
+        if bad := _misapplied(plan, source, infos, applied):
+            return check, bad
         if not source.functions:
             note = "" if source.is_benchmark else "no function in it whose inputs can be made up, so it was not run"
             return msgspec.structs.replace(check, note=note), {}
@@ -491,7 +493,7 @@ class Session:
                 try:
                     measured = self._compare_models(self._child(uri), paths, function, inputs, max(reduction, 1))
                 except (CandidateFailed, DeviceChildDied, DeviceRequestFailed) as error:
-                    return check, {name: f"in the whole of {source.name}: {error}" for name in names}
+                    return check, dict.fromkeys(names, f"in the whole of {source.name}: {error}")
                 finally:
                     self._forget(uri)
             check = msgspec.structs.replace(
@@ -550,6 +552,12 @@ def _tolerance(dispatch: Dispatch, member: Member) -> Tolerance:
     return max(tolerances, key=lambda each: (each.rtol, each.atol_scale))
 
 
+def _is_decided(finalists: Iterable[Sequence[Measurement]]) -> bool:
+    """Whether more rounds would tell no more: each finalist is surely slower, or its interval is narrow."""
+    joined = [combine_rounds(measured) for measured in finalists]
+    return all(each.ratio_high < 1 or each.ratio - each.ratio_low < _NARROW * each.ratio for each in joined)
+
+
 def _failure(error: DeviceChildDied | DeviceRequestFailed) -> CandidateFailed:
     timed_out = isinstance(error, DeviceChildDied) and error.timed_out
     return CandidateFailed(State.RUN_TIMEOUT if timed_out else State.RUN_FAILED, str(error))
@@ -581,9 +589,7 @@ def _entry(final: FinalRecord) -> SpecEntry:
     return SpecEntry(name=final.dispatch, root=final.root, compilation_info=final.compilation_info)
 
 
-def _misapplied(
-    plan: Plan, source: Source, infos: Mapping[str, str], applied: Set[tuple[str, str]]
-) -> dict[str, str]:
+def _misapplied(plan: Plan, source: Source, infos: Mapping[str, str], applied: Set[tuple[str, str]]) -> dict[str, str]:
     """The entries that were not applied to exactly their ops in a source, with the reason."""
     bad = {}
     for task in plan.tasks:

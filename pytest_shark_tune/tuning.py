@@ -30,6 +30,7 @@ from pytest_shark_tune.summary import format_us, render
 from pytest_shark_tune.tools.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, compiler_version
 from pytest_shark_tune.tools.runtime import (
+    DeviceChild,
     DeviceRequestFailed,
     available_drivers,
     cpu_name,
@@ -115,8 +116,14 @@ class TuningPlugin:
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Parametrize a marked test with its plan's trials."""
         marker = metafunc.definition.get_closest_marker("tune")
-        if marker is None or "candidate" not in metafunc.fixturenames:
+        if marker is None:
             return
+        if "candidate" not in metafunc.fixturenames:
+            pytest.fail(
+                f"{metafunc.definition.name} is marked tune and takes none of the fixtures candidate, artifact and "
+                "measurement, so nothing would be tuned",
+                pytrace=False,
+            )
         path = metafunc.definition.path
         suite = str(path.parent) if path.suffix == ".py" else ""
         trials = self._trials(marker, path.parent, suite)
@@ -285,14 +292,13 @@ class TuningPlugin:
     def _write(self, line: str) -> None:
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None and reporter.verbosity >= 0:
-            reporter.ensure_newline()
-            reporter.write_line(line)
+            _write_line(reporter, line)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> None:
         """Derive spec, summary and snapshots from what is known, however the run ended."""
         self._session.close()
-        if self._ledger is None or not self._ledger.has_plans:
+        if self._ledger is None or not self._ledger.has_findings:
             return
         order = self._order()
         unfinished = order.unfinished if order is not None else 0
@@ -344,18 +350,6 @@ class _Budget:
 def _check_inputs(options: TuneOptions, compiler: Compiler) -> dict[str, Any]:
     """Refuse what cannot be met, before anything is done; return the devices' URIs and their model's name."""
     try:
-        options.out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=options.out):
-            pass
-    except OSError as error:
-        raise pytest.UsageError(f"--tune-out: cannot write to {options.out}: {error.strerror}") from error
-    try:
-        options.cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=options.cache):
-            pass
-    except OSError as error:
-        raise pytest.UsageError(f"--tune-cache: cannot write to {options.cache}: {error.strerror}") from error
-    try:
         compiler.check()
     except InputError as error:
         option = "--iree-compile-flag" if options.compile_flags else "--tune-target"
@@ -365,7 +359,16 @@ def _check_inputs(options: TuneOptions, compiler: Compiler) -> dict[str, Any]:
             check_starter(options.starter.read_text(encoding="utf-8"), str(options.starter))
         except (InputError, UnicodeDecodeError) as error:
             raise pytest.UsageError(f"--tune-spec: {error}") from error
-    return _find_devices(options)
+    devices = _find_devices(options)
+    # Last, so that a run that is refused leaves no folder behind.
+    for option, folder in (("--tune-cache", options.cache), ("--tune-out", options.out)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise pytest.UsageError(f"{option}: cannot write to {folder}: {error.strerror}") from error
+    return devices
 
 
 def _find_devices(options: TuneOptions) -> dict[str, Any]:
@@ -381,7 +384,12 @@ def _find_devices(options: TuneOptions) -> dict[str, Any]:
                 f"--tune-device: there is no driver {scheme!r} for {uri!r}; this runtime has "
                 f"{', '.join(available_drivers())}"
             )
+        if scheme not in _schemes(driver):
+            raise pytest.UsageError(
+                f"--tune-device: code for {options.target} runs on {' or '.join(_schemes(driver))}, not on {uri!r}"
+            )
         if scheme.startswith("local"):
+            _check_opens(uri)
             uris.append(uri)
             names.add(cpu_name())
             continue
@@ -404,6 +412,19 @@ def _find_devices(options: TuneOptions) -> dict[str, Any]:
     return {"uris": uris, "name": names.pop()}
 
 
+def _schemes(driver: str) -> tuple[str, ...]:
+    """The drivers that run the code of a target whose default one is ``driver``."""
+    return ("local-task", "local-sync") if driver.startswith("local") else (driver,)
+
+
+def _check_opens(uri: str) -> None:
+    """Refuse a URI of this host's processor that its driver does not open; it lists none of them."""
+    try:
+        DeviceChild(uri).close()
+    except (DeviceRequestFailed, DeviceChildDied) as error:
+        raise pytest.UsageError(f"--tune-device: there is no device {uri!r}: {error}") from error
+
+
 def _load_plan(cache: Cache, key: str) -> Plan:
     plan = cache.get("plans", key, Plan)
     if plan is None:
@@ -417,10 +438,17 @@ def _teller(config: pytest.Config) -> Callable[[str], None]:
     def tell(message: str) -> None:
         reporter = config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None and reporter.verbosity >= 0 and not hasattr(config, "workerinput"):
-            reporter.ensure_newline()
-            reporter.write_line(f"shark-tune: {message}")
+            _write_line(reporter, f"shark-tune: {message}")
 
     return tell
+
+
+def _write_line(reporter: Any, line: str) -> None:
+    """Write a line of its own, in the middle of pytest's dots too; with xdist they belong to no file."""
+    reporter.ensure_newline()
+    if reporter._tw.width_of_current_line:
+        reporter.write("\n")
+    reporter.write_line(line)
 
 
 def _trial_of(item: pytest.Item) -> Trial | None:
@@ -433,8 +461,8 @@ def _funcargs(item: pytest.Item) -> dict[str, object]:
     return getattr(item, "funcargs", None) or {}
 
 
-def _finding_of(report: pytest.TestReport) -> Finding | None:
-    for name, value in report.user_properties:
+def _finding_of(report: pytest.TestReport | pytest.CollectReport) -> Finding | None:
+    for name, value in getattr(report, "user_properties", ()):  # A report on collecting a file has none.
         if name == _PROPERTY:
             return msgspec.json.decode(str(value), type=Finding)
     return None

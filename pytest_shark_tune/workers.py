@@ -29,6 +29,7 @@ class TuneScheduling:
         self._workers = len(parse_tx_spec_config(config))
         self._collections: dict[WorkerController, list[str]] = {}
         self._held: dict[WorkerController, list[int]] = {}
+        self._leaving: set[WorkerController] = set()
         self._collection: list[str] = []
         self.order: RunOrder | None = None
 
@@ -39,8 +40,8 @@ class TuneScheduling:
 
     @property
     def collection_is_completed(self) -> bool:
-        """Whether as many workers as were asked for have collected."""
-        return len(self._collections) >= self._workers
+        """Whether as many workers as were asked for have collected; once the run has begun it stays so."""
+        return self.order is not None or len(self._collections) >= self._workers
 
     @property
     def tests_finished(self) -> bool:
@@ -61,6 +62,7 @@ class TuneScheduling:
         if self.order is not None:
             self._report_difference(node, collection)
             if list(collection) != self._collection:
+                node.shutdown()
                 return
         self._collections[node] = list(collection)
 
@@ -101,8 +103,9 @@ class TuneScheduling:
         self._collections.pop(node, None)
         if not held or self.order is None:
             return None
-        # A worker that held one test only had not started it, unless it was told to shut down.
-        running = held.pop(0) if len(held) > 1 or node.shutting_down else None
+        # A worker that held one test only had not started it, unless it was told to shut down. (Whoever is lost
+        # counts as shutting down for xdist.)
+        running = held.pop(0) if len(held) > 1 or node in self._leaving else None
         for index in held:
             self.order.give_back(index)
         if running is not None:
@@ -113,17 +116,23 @@ class TuneScheduling:
     def _feed(self) -> None:
         order = self.order
         assert order is not None
-        for node, held in self._held.items():
-            if node not in self._collections:
-                continue
-            while not node.shutting_down and len(held) < 2 and (not held or order.may_start(held[0])):
-                index = order.take()
-                if index is None:
-                    # Told to shut down, a worker runs the test that it holds and ends.
-                    node.shutdown()
-                    break
-                held.append(index)
+        # One at a time: what is left out when one takes may let another start what it holds.
+        while node := next((node for node in self._held if self._is_hungry(node, order)), None):
+            index = order.take()
+            if index is None:
+                # Told to shut down, a worker runs the test that it holds and ends.
+                self._leaving.add(node)
+                node.shutdown()
+            else:
+                self._held[node].append(index)
                 node.send_runtest_some([index])
+
+    def _is_hungry(self, node: WorkerController, order: RunOrder) -> bool:
+        """Whether a worker may have one test more."""
+        held = self._held[node]
+        if node not in self._collections or node.shutting_down or len(held) >= 2:
+            return False
+        return not held or order.may_start(held[0])
 
     def _report_difference(self, node: WorkerController, collection: Sequence[str]) -> bool:
         """Report a collection that differs from the first as an error; return whether it agrees."""

@@ -51,6 +51,8 @@ FINAL_ROUNDS = 5
 """Fresh processes per final: with fewer, a machine of two speeds too often shows only one of them."""
 
 _TRIM = 0.2
+_LASTS = 0.8
+_GLANCE = 2.0
 _CHUNK = 1 << 16
 
 
@@ -59,8 +61,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
     ``sample_s`` is how long a batch of the baseline runs, ``batch_cap`` the most dispatches in one. Between
     ``min_blocks`` and ``blocks`` ABBA blocks are run, as many as fit into ``budget_s`` seconds. A candidate
-    that is more than ``cutoff`` times slower than the baseline at first sight is cut short. The interval
-    covers with probability 1 - ``alpha``.
+    that takes more than ``cutoff`` times as long as the baseline is cut short after the first block, one that
+    takes more than twice that after three single dispatches. The interval covers with probability 1 - ``alpha``.
     """
 
     sample_s: float
@@ -117,19 +119,20 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def calibrate(run: Run, target_s: float, *, cap: int = 4096) -> int:
-    """The batch whose run takes about ``target_s`` seconds, at least 1 and at most ``cap``.
+    """The smallest batch found whose run takes about ``target_s`` seconds, at least 1 and at most ``cap``.
 
-    The first run warms up and is not timed. Takes about twice ``target_s`` at most, unless a single
-    dispatch takes longer than that.
+    The first run warms up and is not timed. Grows until a batch lasts in the faster of two runs, because a
+    hiccup would otherwise pass for a slow dispatch. Takes three to four times ``target_s``, or three
+    dispatches where those take longer.
     """
     run(1)
     batch = 1
     while True:
-        seconds = run(batch)
+        seconds = min(run(batch), run(batch))
+        if seconds >= _LASTS * target_s or batch >= cap:
+            return batch
         wanted = math.ceil(batch * target_s / seconds) if seconds > 0 else cap
-        if wanted <= 4 * batch or batch >= cap:
-            return max(1, min(wanted, cap))
-        batch = min(wanted, 16 * batch, cap)
+        batch = min(wanted, 64 * batch, cap)
 
 
 def compare(candidate: Run, baseline: Run, policy: Policy = SCREENING, *, batch: int | None = None) -> Measurement:
@@ -155,7 +158,7 @@ def compare(candidate: Run, baseline: Run, policy: Policy = SCREENING, *, batch:
         samples += ours
         baseline_samples += theirs
         logs.append(_log_ratio(ours, theirs))
-        if logs[0] < -math.log(policy.cutoff):
+        if len(logs) == 1 and min(ours) > policy.cutoff * max(theirs):
             return _cut_short(samples, baseline_samples, batch)
         now = time.perf_counter()
         if len(logs) >= policy.min_blocks:
@@ -241,16 +244,21 @@ def is_winner(measurement: Measurement, noise_floor: float = NOISE_FLOOR) -> boo
 
 
 def _glance(candidate: Run, baseline: Run, cutoff: float) -> Measurement | None:
-    """A measurement of single dispatches where they show the candidate far slower, else None."""
+    """A measurement of single dispatches where they show the candidate far slower, else None.
+
+    Single runs are at times twice as slow as they should be, twice in a row too (seen on an H100), so the
+    candidate has to be slower by twice the cutoff in the best of three.
+    """
     if math.isinf(cutoff):
         return None
     theirs = [baseline(1)]
-    ours = [candidate(1)]
-    if ours[0] <= cutoff * theirs[0]:
-        return None
-    ours.append(candidate(1))
+    ours: list[float] = []
+    for _ in range(3):
+        ours.append(candidate(1))
+        if ours[-1] <= _GLANCE * cutoff * theirs[0]:
+            return None
     theirs.append(baseline(1))
-    if min(ours) <= cutoff * max(theirs):
+    if min(ours) <= _GLANCE * cutoff * max(theirs):
         return None
     return _cut_short([each * 1e6 for each in ours], [each * 1e6 for each in theirs], 1)
 
@@ -361,7 +369,8 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     number ``output``; ``expected`` and ``actual`` are its values as text, empty where nothing is wrong.
     ``max_abs_error`` is over elements finite in both, ``worst`` the largest error as a part of what was
     allowed there. ``nans`` and ``infs`` count where the candidate has one and the reference has not the
-    same, ``poison_left`` the elements never written, ``stray_bytes`` the bytes changed outside the outputs.
+    same, ``poison_left`` the elements never written, ``stray_bytes`` the bytes changed outside the outputs where the
+    reference changes none.
     """
 
     ok: bool

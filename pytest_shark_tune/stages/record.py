@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final, Literal
 
 import msgspec
 
@@ -10,7 +11,7 @@ from pytest_shark_tune.stages.dispatch import RootOp
 
 __all__ = ["SCHEMA", "FinalRecord", "Finalist", "Record", "SourceCheck", "SpecRecord", "State", "WinnerRecord"]
 
-SCHEMA = 1
+SCHEMA: Final = 1
 """The version of the records' format; a reader refuses what it does not know."""
 
 
@@ -34,7 +35,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     baseline time by candidate time, so that above 1 is faster, with its interval where it was measured.
     """
 
-    schema: int = SCHEMA
+    schema: Literal[1] = SCHEMA
     id: str
     dispatch: str
     pipeline: str
@@ -71,7 +72,7 @@ class FinalRecord(msgspec.Struct, frozen=True, kw_only=True):
     ``compilation_info`` is the winner's, as text, and empty without one.
     """
 
-    schema: int = SCHEMA
+    schema: Literal[1] = SCHEMA
     dispatch: str
     root: RootOp
     weight: int
@@ -104,7 +105,7 @@ class SourceCheck(msgspec.Struct, frozen=True, kw_only=True):
 class SpecRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What verifying the merged spec on its sources gave; ``dropped`` are entries' names with the reason."""
 
-    schema: int = SCHEMA
+    schema: Literal[1] = SCHEMA
     sources: tuple[SourceCheck, ...]
     dropped: dict[str, str]
 

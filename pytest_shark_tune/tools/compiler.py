@@ -68,7 +68,8 @@ class Target(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         """The form that ``parse`` reads, with the default architecture left out."""
-        return self.backend if self.architecture == "host" else f"{self.backend}:{self.architecture}"
+        is_default = self.backend == "llvm-cpu" and self.architecture == "host"
+        return self.backend if is_default else f"{self.backend}:{self.architecture}"
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -208,7 +209,7 @@ def _scratch() -> Iterator[Path]:
 
 def _natural_order(path: Path) -> list[tuple[int, str]]:
     """Sorts ``dispatch_2`` before ``dispatch_10``."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name)]
 
 
 def _host_processor() -> str:

@@ -21,7 +21,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_shark_tune.stages.dispatch import BufferView
 from pytest_shark_tune.stages.measurement import (
     Check,
     Tolerance,
@@ -156,7 +155,7 @@ def _unwritten(raw: Bytes, reference: Bytes, element: str) -> int:
 class _Image:
     """What a seed puts into a benchmark's buffer, on the host and, once used, as a buffer of the device."""
 
-    def __init__(self, size: int, views: Sequence[BufferView], seed: int) -> None:
+    def __init__(self, size: int, views: Sequence[protocol.View], seed: int) -> None:
         self.host: Bytes = np.zeros(size, np.uint8)
         for view in views:  # Poison first: a view that is read may share its bytes with one that is written.
             if view.writes and not view.reads:
@@ -167,7 +166,7 @@ class _Image:
                 self._slice(view)[:] = _random_bytes(view.element, view.shape, rng)
         self._staged: Any = None
 
-    def _slice(self, view: BufferView) -> Bytes:
+    def _slice(self, view: protocol.View) -> Bytes:
         return self.host[view.offset_bytes : view.offset_bytes + _byte_size(view.element, view.shape)]
 
     def staged(self, device: Any) -> Any:
@@ -192,6 +191,7 @@ class _Output(msgspec.Struct, frozen=True):
 class _Reference(msgspec.Struct, frozen=True):
     seed: int
     outputs: tuple[_Output, ...]
+    stray: int
     values: tuple[Any, ...]
     magnitudes: tuple[float, ...]
 
@@ -257,7 +257,7 @@ class _Benchmark:
         )
 
     @staticmethod
-    def _end(view: BufferView) -> int:
+    def _end(view: protocol.View) -> int:
         return view.offset_bytes + _byte_size(view.element, view.shape)
 
 
@@ -382,7 +382,7 @@ class DeviceServer:
         self._hal_module: Any = None
         self._loaded: dict[str, _Benchmark | _Function] = {}
         self._references: dict[str, _Reference] = {}
-        self._images: dict[tuple[int, tuple[BufferView, ...], int], _Image] = {}
+        self._images: dict[tuple[int, tuple[protocol.View, ...], int], _Image] = {}
 
     def answer(self, request: protocol.Request) -> Any:
         """The value of the reply to ``request``."""
@@ -440,10 +440,10 @@ class DeviceServer:
 
     def keep_reference(self, key: str, name: str, seed: int) -> None:
         """Fill from ``seed``, run once and keep the outputs as ``name``."""
-        outputs, _ = self._run_once(key, seed)
+        outputs, stray = self._run_once(key, seed)
         values = tuple(_comparable(each.raw, each.element, each.shape) for each in outputs)
         magnitudes = tuple(magnitude(each) if each.dtype.kind == "f" else 0.0 for each in values)
-        self._references[name] = _Reference(seed, outputs, values, magnitudes)
+        self._references[name] = _Reference(seed, outputs, stray, values, magnitudes)
 
     def check(self, key: str, name: str, tolerance: Tolerance) -> Check:
         """Fill and run as for reference ``name``, and compare the outputs with it."""
@@ -472,6 +472,8 @@ class DeviceServer:
                 check = msgspec.structs.replace(check, poison_left=left)
             checks.append(check)
         merged = merge_checks(checks)
+        if reference.stray:  # The reference needs those bytes too, as scratch memory, say.
+            stray = 0
         return msgspec.structs.replace(merged, ok=merged.ok and not stray, stray_bytes=stray)
 
     def unload(self, key: str) -> None:
@@ -496,7 +498,7 @@ class DeviceServer:
         module = rt.VmModule.copy_buffer(self._instance, Path(path).read_bytes())
         return rt.VmContext(self._instance, modules=[self._hal_module, module]), module
 
-    def image(self, size: int, views: tuple[BufferView, ...], seed: int) -> _Image:
+    def image(self, size: int, views: tuple[protocol.View, ...], seed: int) -> _Image:
         """What ``seed`` puts into a buffer of such views; the last few are kept."""
         key = (size, views, seed)
         image = self._images.pop(key, None) or _Image(size, views, seed)
@@ -521,7 +523,9 @@ class DeviceServer:
     def read(self, view: Any) -> Bytes:
         """The bytes of a buffer view, copied to the host."""
         raw = rt.HalBufferView(view.get_buffer(), [view.get_buffer().byte_length()], rt.HalElementType.UINT_8)
-        return np.array(rt.DeviceArray(self.device, raw).to_host(), dtype=np.uint8, copy=True).reshape(-1)
+        host = rt.DeviceArray(self.device, raw).to_host()
+        copied = host if host.flags.owndata else host.copy()  # What is mapped changes with the next run.
+        return np.asarray(copied, np.uint8).reshape(-1)
 
     def _get(self, key: str) -> _Benchmark | _Function:
         if key not in self._loaded:

@@ -16,10 +16,16 @@ _T = TypeVar("_T")
 
 
 def append(path: Path, value: object) -> None:
-    """Append ``value`` as one line, in one write, so that a crash tears at most the last line."""
+    """Append ``value`` as one line, in one write, so that a crash tears at most the last line.
+
+    After a torn line it starts a new one, lest both be lost.
+    """
     line = msgspec.json.encode(value) + b"\n"
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            line = b"\n" + line
         os.write(descriptor, line)
     finally:
         os.close(descriptor)
@@ -33,6 +39,8 @@ def read(path: Path, kind: type[_T]) -> list[_T]:
         return []
     values = []
     for number, line in enumerate(lines, 1):
+        if not line:
+            continue
         try:
             values.append(msgspec.json.decode(line, type=kind))
         except msgspec.DecodeError as error:

@@ -109,4 +109,7 @@ def _limit_memory(pid: int, memory_bytes: int | None) -> None:
     if memory_bytes is None or not hasattr(resource, "prlimit"):
         return
     with suppress(ProcessLookupError):
+        _, hardest = resource.prlimit(pid, resource.RLIMIT_AS)
+        if hardest != resource.RLIM_INFINITY:  # Whoever is not root may not raise it.
+            memory_bytes = min(memory_bytes, hardest)
         resource.prlimit(pid, resource.RLIMIT_AS, (memory_bytes, memory_bytes))

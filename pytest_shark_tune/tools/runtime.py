@@ -14,14 +14,17 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 
 from pytest_shark_tune.errors import DeviceChildDied, SharkTuneError
-from pytest_shark_tune.stages.dispatch import BenchmarkModule, BufferView, Tensor
 from pytest_shark_tune.stages.measurement import Check, Tolerance
 from pytest_shark_tune.tools.child import Child
+
+if TYPE_CHECKING:
+    # The child imports this module, and must not load the compiler with that one.
+    from pytest_shark_tune.stages.dispatch import BenchmarkModule, Tensor
 
 __all__ = [
     "CHILD_COMMAND",
@@ -41,9 +44,11 @@ __all__ = [
     "Reply",
     "Request",
     "RunBatch",
+    "Shape",
     "TensorData",
     "Timeouts",
     "Unload",
+    "View",
     "available_drivers",
     "cpu_name",
     "device_slug",
@@ -75,6 +80,23 @@ class ListDevices(msgspec.Struct, frozen=True, tag=True):
     driver: str
 
 
+class Shape(msgspec.Struct, frozen=True):
+    """A tensor type on its way to the child: `Tensor`'s fields."""
+
+    shape: tuple[int, ...]
+    element: str
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """A tensor in a benchmark's buffer on its way to the child: `BufferView`'s fields."""
+
+    offset_bytes: int
+    shape: tuple[int, ...]
+    element: str
+    reads: bool
+    writes: bool
+
+
 class LoadBenchmark(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Load the compiled benchmark module at ``path`` under ``key``; the fields are `BenchmarkModule`'s."""
 
@@ -83,7 +105,7 @@ class LoadBenchmark(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     run_function: str
     buffer_function: str
     buffer_bytes: int
-    views: tuple[BufferView, ...]
+    views: tuple[View, ...]
 
 
 class LoadFunction(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -92,7 +114,7 @@ class LoadFunction(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     key: str
     path: str
     function: str
-    inputs: tuple[Tensor, ...]
+    inputs: tuple[Shape, ...]
 
 
 class Fill(msgspec.Struct, frozen=True, tag=True):
@@ -274,13 +296,15 @@ class DeviceChild:
             run_function=module.run_function,
             buffer_function=module.buffer_function,
             buffer_bytes=module.buffer_bytes,
-            views=module.views,
+            views=tuple(View(**msgspec.structs.asdict(view)) for view in module.views),
         )
         _ask(self._child, request, None, self._timeouts.load_s)
 
     def load_function(self, key: str, path: Path, function: str, inputs: Sequence[Tensor]) -> None:
         """Load a compiled module under ``key``, to call ``function`` on tensors like ``inputs``."""
-        request = LoadFunction(key=key, path=str(path), function=function, inputs=tuple(inputs))
+        request = LoadFunction(
+            key=key, path=str(path), function=function, inputs=tuple(Shape(each.shape, each.element) for each in inputs)
+        )
         _ask(self._child, request, None, self._timeouts.load_s)
 
     def fill(self, key: str, seed: int) -> None:

@@ -32,9 +32,18 @@ ELEMENT_BYTES = {"i8": 1, "i16": 2, "f16": 2, "bf16": 2, "i32": 4, "f32": 4, "i6
 _ROW_TILES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16)
 _DEPTH_TILES = (1, 2, 4, 8, 16)
 _STRIDED_DEPTH_TILES = (4, 8, 16, 32)
+_LONE_DEPTH_TILES = (4, 8, 16, 32, 64)
 
 _MOST_NATIVE_VECTORS = 512
 """The compiler refuses a vector contraction of this many native vectors (iree-llvmcpu's check of large vectors)."""
+
+_FEWEST_ACCUMULATORS = 6
+"""Vectors of sums in flight; with four and five, nothing seen came within a quarter of the best."""
+
+_RAGGED_SHARE = 64
+
+_FEWEST_PROCESSOR_OPS = 1 << 17
+"""Multiply-adds for which it is worth to wake another processor, some microseconds of work."""
 
 _FEWEST_WORKGROUP_OPS = 1 << 15
 """Multiply-adds that make a workgroup worth its dispatch, which takes about a microsecond."""
@@ -73,11 +82,13 @@ def cpu_contraction_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpa
             )
     with ir.Context() as context, ir.Location.unknown():
         context.enable_multithreading(False)
-        module = _build(root, target)
-        return tuple(read_constraints(op) for op in ir.get_ops_of_type(module, iree_codegen.ConstraintsOp))
+        space = _space(root, target, fast=True)
+        # Limits made for speed may contradict each other where there is little to compute or to divide.
+        return (space if space else _space(root, target, fast=False),)
 
 
-def _build(root: RootOp, target: TargetFacts) -> Any:
+def _space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
+    """The space read back from the op; with ``fast`` also without what compiles but cannot be fast."""
     loops, lane, depth = _loops(root, target)
     module = ir.Module.create()
     with ir.InsertionPoint(module.body):
@@ -90,9 +101,21 @@ def _build(root: RootOp, target: TargetFacts) -> Any:
         )
     block = op.regions[0].blocks.append(*[smt.IntType.get()] * len(dims))
     with ir.InsertionPoint(block):
-        _assert_all(_Body(root.loops, block.arguments), root, target, loops, lane, depth)
+        body = _Body(root.loops, block.arguments)
+        vector = {index: _tile(body, f"vec_{index}", loop.vector) for index, loop in loops.items()}
+        distribution = {
+            index: _tile(body, f"dist_{index}", loop.distribution) for index, loop in loops.items() if index != depth
+        }
+        _assert_tiling(body, vector, distribution)
+        _assert_compiles(body, root, target, vector)
+        if fast:
+            parallel = {index: vector[index] for index in distribution}
+            _assert_whole_vectors(body, loops, lane, vector, distribution)
+            _assert_registers(body, root, target, loops, lane, parallel)
+            _assert_workgroups(body, root, target, loops, distribution)
     module.operation.verify()
-    return module
+    (space,) = [read_constraints(op) for op in ir.get_ops_of_type(module, iree_codegen.ConstraintsOp)]
+    return space
 
 
 def _loops(root: RootOp, target: TargetFacts) -> tuple[dict[int, _Loop], int, int]:
@@ -101,21 +124,25 @@ def _loops(root: RootOp, target: TargetFacts) -> tuple[dict[int, _Loop], int, in
     lanes = max(1, target.native_vector_bytes // element)
     output = _positions(root.maps[-1])
     parallel = [index for index, kind in enumerate(root.iterators) if kind == "parallel"]
-    candidates = [index for index in output if index in parallel and index not in root.batch] or parallel
-    lane = candidates[-1] if candidates else -1
+    wide = [index for index in output if index in parallel and index not in root.batch and root.loops[index] > 1]
+    lane = (wide or parallel or [-1])[-1]
     strided = any(lane in (read := _positions(text)) and read[-1] != lane for text in root.maps[:-1])
+    alone = all(root.loops[index] == 1 for index in parallel if index != lane and index not in root.batch)
+    longest = lanes if strided else lanes * 8
+    shortest = max(1, lanes // 4) if strided and alone else lanes
     loops: dict[int, _Loop] = {}
     for index in parallel:
         size = root.loops[index]
         if index in root.batch:
             loops[index] = _Loop(index, size, (1,), _divisors(size))
             continue
-        vector = _lane_tiles(size, lanes, strided) if index == lane else tuple(t for t in _ROW_TILES if t <= size)
+        vector = _lane_tiles(size, shortest, longest) if index == lane else tuple(t for t in _ROW_TILES if t <= size)
         loops[index] = _Loop(index, size, vector, _distribution_tiles(size, vector), _largest_rest(size, vector))
     depth = root.k[-1] if root.k else -1
     if depth >= 0:
         size = root.loops[depth]
-        tiles = tuple(t for t in (_STRIDED_DEPTH_TILES if strided else _DEPTH_TILES) if t <= size) or (size,)
+        choices = (_LONE_DEPTH_TILES if alone else _STRIDED_DEPTH_TILES) if strided else _DEPTH_TILES
+        tiles = tuple(t for t in choices if t <= size) or (size,)
         loops[depth] = _Loop(depth, size, tiles, (), _largest_rest(size, tiles))
     return loops, lane, depth
 
@@ -126,13 +153,17 @@ def _positions(affine_map: str) -> tuple[int, ...]:
     return tuple(result.position for result in results if isinstance(result, ir.AffineDimExpr))
 
 
-def _lane_tiles(size: int, lanes: int, strided: bool) -> tuple[int, ...]:
-    """Powers of two from half a native vector to eight; other lengths were at best 1.7 times slower.
+def _lane_tiles(size: int, shortest: int, longest: int) -> tuple[int, ...]:
+    """Powers of two, as other lengths were at best 1.7 times slower; half of ``shortest`` too if that leaves less.
 
-    Where memory runs along another dimension, longer ones than two native vectors only shuffle more.
+    They go from one native vector to eight. Where memory runs along another dimension, more than one only
+    shuffles more (at best 2.5 times slower); where there is no other dimension to go through, a quarter of one
+    is often better, as the reduction is then what fills the vectors.
     """
-    longest = min(size, lanes * (2 if strided else 8))
-    tiles = tuple(t for t in _powers(longest) if t * 2 >= lanes)
+    half = shortest // 2
+    if half and size % half < size % shortest:
+        shortest = half
+    tiles = tuple(t for t in _powers(min(size, longest)) if t >= shortest)
     return tiles or tuple(sorted({_powers(size)[-1], size}))
 
 
@@ -200,7 +231,9 @@ class _Body:
         return iree_codegen.KnobOp(name, results=[self._int]).result
 
     def product(self, values: Sequence[Any]) -> Any:
-        return smt.IntMulOp(list(values)).result if len(values) > 1 else values[0]
+        if len(values) > 1:
+            return smt.IntMulOp(list(values)).result
+        return values[0] if values else self.number(1)
 
     def plus(self, a: Any, b: Any) -> Any:
         return smt.IntAddOp([a, b]).result
@@ -240,19 +273,6 @@ class _Body:
         iree_codegen.AssertOp(condition, message, list(shown))
 
 
-def _assert_all(
-    body: _Body, root: RootOp, target: TargetFacts, loops: Mapping[int, _Loop], lane: int, depth: int
-) -> None:
-    vector = {index: _tile(body, f"vec_{index}", loop.vector) for index, loop in loops.items()}
-    distribution = {
-        index: _tile(body, f"dist_{index}", loop.distribution) for index, loop in loops.items() if index != depth
-    }
-    _assert_tiling(body, loops, vector, distribution)
-    parallel = [vector[index] for index in distribution]
-    _assert_vectors(body, root, target, loops, parallel, vector.get(depth), depth)
-    _assert_workgroups(body, root, target, loops, distribution)
-
-
 def _tile(body: _Body, name: str, choices: Sequence[int]) -> Any:
     if len(choices) == 1:
         return body.number(choices[0])
@@ -262,20 +282,11 @@ def _tile(body: _Body, name: str, choices: Sequence[int]) -> Any:
     return knob
 
 
-def _assert_tiling(
-    body: _Body, loops: Mapping[int, _Loop], vector: Mapping[int, Any], distribution: Mapping[int, Any]
-) -> None:
+def _assert_tiling(body: _Body, vector: Mapping[int, Any], distribution: Mapping[int, Any]) -> None:
+    """What makes tiles a tiling: vectors fill a workgroup's tile, and loops are peeled where something is left over."""
     whole = []
-    for index, loop in loops.items():
-        dim, tile = body.dims[index], vector[index]
-        rest = body.rest(dim, tile)
-        body.require(
-            body.at_most(rest, body.number(loop.largest_rest)),
-            f"vec_{index} ({{}}) must leave at most {loop.largest_rest} of dim_{index} ({{}}), not {{}}",
-            tile,
-            dim,
-            rest,
-        )
+    for index, tile in vector.items():
+        dim = body.dims[index]
         if index not in distribution:
             whole.append(body.divides(tile, dim))
             continue
@@ -296,40 +307,81 @@ def _assert_tiling(
     )
 
 
-def _assert_vectors(
+def _assert_compiles(body: _Body, root: RootOp, target: TargetFacts, vector: Mapping[int, Any]) -> None:
+    """The compiler checks the unrolled contraction against native vectors, and what it spills against the stack."""
+    room = min(target.max_stack_bytes, _MOST_NATIVE_VECTORS * target.native_vector_bytes)
+    widest = max(ELEMENT_BYTES[tensor.element] for tensor in (*root.inputs, *root.outputs))
+    unrolled = body.product([body.number(widest), *vector.values()])
+    body.require(
+        body.at_most(unrolled, body.number(room - 1)),
+        f"the unrolled vector tile takes {{}} bytes and must take less than {room}, or it does not compile",
+        unrolled,
+    )
+
+
+def _assert_whole_vectors(
+    body: _Body, loops: Mapping[int, _Loop], lane: int, vector: Mapping[int, Any], distribution: Mapping[int, Any]
+) -> None:
+    """Limits on what vector tiles leave over, which is computed in shorter vectors or element by element."""
+    for index, loop in loops.items():
+        dim, tile = body.dims[index], vector[index]
+        rest = body.rest(dim, tile)
+        body.require(
+            body.at_most(rest, body.number(loop.largest_rest)),
+            f"vec_{index} ({{}}) must leave at most {loop.largest_rest} of dim_{index} ({{}}), not {{}}",
+            tile,
+            dim,
+            rest,
+        )
+    others = math.prod(loops[index].size for index in distribution if index != lane)
+    if lane not in distribution or others == 1:
+        return
+    # The length of a last workgroup's ragged vectors is not known when it is compiled: two to ten times slower.
+    dim, allowed = body.dims[lane], loops[lane].size // _RAGGED_SHARE
+    ragged = body.rest(body.rest(dim, distribution[lane]), vector[lane])
+    body.require(
+        body.at_most(ragged, body.number(allowed)),
+        f"the last workgroup along dim_{lane} ({{}}) must have at most {allowed} elements left over by whole "
+        f"vectors, not {{}}",
+        dim,
+        ragged,
+    )
+
+
+def _assert_registers(
     body: _Body,
     root: RootOp,
     target: TargetFacts,
     loops: Mapping[int, _Loop],
-    parallel: Sequence[Any],
-    depth_tile: Any | None,
-    depth: int,
+    lane: int,
+    parallel: Mapping[int, Any],
 ) -> None:
-    """Limits on the unrolled vectors: what registers hold, and what the compiler and the stack take."""
+    """Limits on accumulators: no more than registers hold, and enough to hide latency and to reuse what is loaded."""
     element = ELEMENT_BYTES[root.outputs[0].element]
-    native = target.native_vector_bytes
-    most = _registers(target) * native // element
-    reachable = _largest_product([loop.vector for index, loop in loops.items() if index != depth], most)
-    fewest = min(max(1, 4 * native // element), reachable)
-    accumulators = body.product(parallel)
+    lanes = max(1, target.native_vector_bytes // element)
+    most = _registers(target) * lanes
+    accumulators = body.product(list(parallel.values()))
     body.require(
         body.at_most(accumulators, body.number(most)),
         f"the product of the parallel vector tiles ({{}}) must be at most {most}, which fills the vector registers",
         accumulators,
     )
+    rows = [index for index in parallel if index != lane and len(loops[index].vector) > 1]
+    if not rows:
+        # A vector times a matrix waits for memory, not for the multipliers.
+        return
+    fewest = min(_FEWEST_ACCUMULATORS * lanes, _largest_product([loops[index].vector for index in parallel], most))
     body.require(
         body.at_most(body.number(fewest), accumulators),
         f"the product of the parallel vector tiles ({{}}) must be at least {fewest}, to keep the multipliers busy",
         accumulators,
     )
-    # The compiler checks the unrolled contraction against native vectors, and what it spills against the stack.
-    room = min(target.max_stack_bytes, _MOST_NATIVE_VECTORS * native)
-    widest = max(ELEMENT_BYTES[tensor.element] for tensor in (*root.inputs, *root.outputs))
-    unrolled = body.product([body.number(widest), accumulators, *([] if depth_tile is None else [depth_tile])])
+    used = body.product([parallel[index] for index in rows])
     body.require(
-        body.at_most(unrolled, body.number(room - 1)),
-        f"the unrolled vector tile takes {{}} bytes and must take less than {room}, or it does not compile",
-        unrolled,
+        body.at_most(body.number(2), used),
+        f"the product of the vector tiles of dimensions {', '.join(map(str, rows))} ({{}}) must be at least 2, "
+        f"so that what is loaded along dim_{lane} is used twice",
+        used,
     )
 
 
@@ -340,7 +392,7 @@ def _assert_workgroups(
     loops: Mapping[int, _Loop],
     distribution: Mapping[int, Any],
 ) -> None:
-    """Limits on the number of workgroups: enough to keep every processor busy, and each worth its dispatch."""
+    """Limits on workgroups: enough to keep every processor busy to the end, and each worth its dispatch."""
     if not distribution:
         return
     tile = body.product(list(distribution.values()))
@@ -348,11 +400,18 @@ def _assert_workgroups(
     finest = math.prod(math.ceil(loops[index].size / min(loops[index].distribution)) for index in distribution)
     depth = math.prod(root.loops[index] for index in root.k)
     outputs = math.prod(loops[index].size for index in distribution)
-    enough = min(target.processors, finest, outputs * depth // _FEWEST_WORKGROUP_OPS)
+    enough = min(target.processors, finest, outputs * depth // _FEWEST_PROCESSOR_OPS)
     if enough > 1:
         body.require(
             body.at_most(body.number(enough), workgroups),
             f"there must be at least {enough} workgroups, not {{}}, for the {target.processors} processors",
+            workgroups,
+        )
+        rounds = body.tiles(workgroups, body.number(enough))
+        busy = body.product([rounds, body.number(enough * 2), tile])
+        body.require(
+            body.at_most(busy, body.number(outputs * 3 - 1)),
+            f"{target.processors} processors must not wait for the last of {{}} workgroups a third of the time",
             workgroups,
         )
     worth = min(math.ceil(_FEWEST_WORKGROUP_OPS / depth), outputs // max(1, 4 * enough))

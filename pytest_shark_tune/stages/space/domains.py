@@ -229,12 +229,15 @@ def _narrow_operands(expression: Apply, target: _Interval, intervals: dict[str, 
         case "sub" if len(operands) == 2:
             _narrow(operands[0], (low + ranges[1][0], high + ranges[1][1]), intervals)
             _narrow(operands[1], (ranges[0][0] - high, ranges[0][1] - low), intervals)
-        case "mul" if high >= 0 and all(r[0] >= 0 for r in ranges):
+        case "mul":
             for i, operand in enumerate(operands):
-                least = math.prod(r[0] for j, r in enumerate(ranges) if j != i)
-                most = math.prod((r[1] for j, r in enumerate(ranges) if j != i), start=1)
-                first = math.ceil(low / most) if low > 0 and 0 < most < _INFINITY else 0
-                _narrow(operand, (first, _over(high, least) if least >= 1 else _INFINITY), intervals)
+                others = [r for j, r in enumerate(ranges) if j != i]
+                if any(r[0] < 1 for r in others):
+                    continue
+                least, most = math.prod(int(r[0]) for r in others), math.prod(r[1] for r in others)
+                # A product of a positive number is closest to zero with the least of it, farthest with the most.
+                first = -_over(-low, most if low > 0 else least)
+                _narrow(operand, (first, _over(high, least if high >= 0 else most)), intervals)
         case "div" if len(operands) == 2 and ranges[0][0] >= 0 and ranges[1][0] >= 1:
             _narrow(operands[0], (_times(max(low, 0), ranges[1][0]), _times(high + 1, ranges[1][1]) - 1), intervals)
             if low >= 1:

@@ -166,24 +166,21 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
         return dict(zip(self.names, row.tolist(), strict=True))
 
     def _rows(self) -> Column:
-        if (rows := _ROWS.get(self._key)) is None:
+        key = msgspec.msgpack.encode(self)
+        if isinstance(rows := _ROWS.get(key), SpaceTooLarge):
+            raise rows
+        if rows is None:
             domains = {knob.name: knob.domain for knob in (*self.knobs, *self.helpers)}
             try:
                 rows = join(domains, [c.condition for c in self.constraints], limit=ENUMERATION_LIMIT)
             except TooManyRows as error:
-                raise SpaceTooLarge(
-                    f"the {self.pipeline} space has too many members to list ({error}); sample from it instead"
-                ) from error
+                reason = f"the {self.pipeline} space has too many members to list ({error}); sample from it instead"
+                _keep(key, too_large := SpaceTooLarge(reason))
+                raise too_large from error
             rows = _canonical(rows[:, : len(self.knobs)], unique=bool(self.helpers))
             rows.setflags(write=False)
-            if len(_ROWS) >= _ROWS_KEPT:
-                _ROWS.pop(next(iter(_ROWS)))
-            _ROWS[self._key] = rows
+            _keep(key, rows)
         return rows
-
-    @property
-    def _key(self) -> bytes:
-        return msgspec.msgpack.encode(self)
 
     def _drawn(self, count: int, random: np.random.Generator) -> tuple[dict[str, int], ...]:
         if self.helpers:
@@ -233,8 +230,15 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
         return best
 
 
-_ROWS: dict[bytes, Column] = {}
+# What enumerating recent spaces gave: a frozen struct cannot keep it, and every method asks for it.
+_ROWS: dict[bytes, Column | SpaceTooLarge] = {}
 _ROWS_KEPT = 8
+
+
+def _keep(key: bytes, rows: Column | SpaceTooLarge) -> None:
+    if len(_ROWS) >= _ROWS_KEPT:
+        _ROWS.pop(next(iter(_ROWS)))
+    _ROWS[key] = rows
 
 
 def _canonical(rows: Column, *, unique: bool) -> Column:

@@ -1,0 +1,173 @@
+"""How many candidates a minute the package tries, beside a loop that starts a compiler and a benchmark for each.
+
+Run ``python benchmarks/throughput.py``. Both sides try the same candidates of a 512x512x512 f32 matmul, one after the
+other in rounds, so that what else the machine does falls on both:
+
+- A is the package: configure, compile in the pool, load, check the result, compare with the default. The cache is
+  empty, the child of the device is started anew, and the default config is compiled and measured as well.
+- B is the plain loop: ``iree-compile`` of the module that is already configured, then ``iree-benchmark-module``, as
+  processes. It checks nothing and has no baseline.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import iree.runtime
+from iree.compiler.tools.binaries import find_tool
+
+from pytest_shark_tune import ops
+from pytest_shark_tune.errors import CandidateFailed, CommandFailed, SharkTuneError
+from pytest_shark_tune.plan import Task, make_plan, read_source
+from pytest_shark_tune.session import RunSettings, Session
+from pytest_shark_tune.stages.artifact import configure_with
+from pytest_shark_tune.stages.record import State
+from pytest_shark_tune.stages.spec import single_entry_spec
+from pytest_shark_tune.tools import process
+from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.tools.compiler import Compiler, Target
+from pytest_shark_tune.tools.lease import DeviceLeases
+from pytest_shark_tune.tools.machine import processors
+from pytest_shark_tune.tools.runtime import cpu_name
+
+_DEVICE = "local-task"
+_TIMEOUT_S = 120.0
+_WANTED = 1.6
+
+
+class Side(NamedTuple):
+    """One side of a round: the seconds it took, and how many candidates came to no time."""
+
+    seconds: float
+    failed: int
+
+
+@click.command()
+@click.option("--candidates", "count", default=24, show_default=True, help="Candidates in a round.")
+@click.option("--rounds", default=3, show_default=True, help="Rounds of A, then B.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the candidates.")
+@click.option("--jobs", default=processors(), show_default=True, help="Compilations at a time of A.")
+@click.option("--size", default=512, show_default=True, help="Size of the square matmul.")
+def main(count: int, rounds: int, seed: int, jobs: int, size: int) -> None:
+    """Compare the package's candidates per minute with those of a plain loop over processes."""
+    compiler = Compiler(Target.parse("llvm-cpu"))
+    source = read_source(ops.matmul(m=size, n=size, k=size), Path())
+    (task,) = make_plan([source], compiler, processors=processors(), count=count, seed=seed).tasks
+    tried = len(task.candidates)
+    modules = _configured(task)
+    click.echo(
+        f"{task.dispatch.name}: {tried} candidates a round, {rounds} rounds, seed {seed}\n"
+        f"{cpu_name()}, {processors()} processors, {jobs} compilations at a time in A, load {_load()}\n"
+    )
+    ratios = []
+    for number in range(1, rounds + 1):
+        ours = _package(task, compiler, jobs, seed)
+        between = _load()
+        loop = _plain_loop(modules, compiler)
+        ratios.append(loop.seconds / ours.seconds)
+        click.echo(
+            f"round {number}: A {_rate(tried, ours)}, B {_rate(tried, loop)}, ratio {ratios[-1]:.2f}"
+            f" (load {between}, then {_load()})"
+        )
+    median = statistics.median(ratios)
+    verdict = "reaches" if median >= _WANTED else "misses"
+    click.echo(f"\nmedian ratio {median:.2f} ({min(ratios):.2f} to {max(ratios):.2f}): {verdict} {_WANTED}")
+
+
+def _configured(task: Task) -> list[str]:
+    """The benchmark module once for each candidate, with its config applied."""
+    module = task.dispatch.members[0].module
+    return [
+        configure_with(module.text, single_entry_spec(task.dispatch.root, candidate.compilation_info)).text
+        for candidate in task.candidates
+    ]
+
+
+def _package(task: Task, compiler: Compiler, jobs: int, seed: int) -> Side:
+    """Side A: what the plugin does for each test of the dispatch, from an empty cache on."""
+    failed = 0
+    with _session(compiler, jobs, seed, len(task.candidates)) as session:
+        started = time.perf_counter()
+        for candidate in (task.default, *task.candidates):
+            try:
+                session.measure(task, candidate, session.artifact(task, candidate))
+            except CandidateFailed as failure:
+                if candidate is task.default:
+                    raise
+                # The time of a duplicate is known: not to measure it again is part of the gain.
+                failed += failure.state != State.DUPLICATE
+        return Side(time.perf_counter() - started, failed)
+
+
+@contextmanager
+def _session(compiler: Compiler, jobs: int, seed: int, count: int) -> Iterator[Session]:
+    with tempfile.TemporaryDirectory(prefix="throughput-") as name:
+        folder = Path(name)
+        settings = RunSettings(
+            devices=(_DEVICE,),
+            device_name=cpu_name(),
+            jobs=jobs,
+            candidates=count,
+            seed=seed,
+            records=folder / "records.jsonl",
+            finals=folder / "finals.jsonl",
+            exchange=folder / "exchange",
+        )
+        session = Session(settings, compiler, Cache(folder / "cache"))
+        try:
+            yield session
+        finally:
+            session.close()
+
+
+def _plain_loop(modules: Sequence[str], compiler: Compiler) -> Side:
+    """Side B: a compiler and a benchmark for each candidate, one process after the other, on a leased device."""
+    failed = 0
+    compile_command = [find_tool("iree-compile"), "--compile-from=executable-sources", *compiler.target.flags]
+    tool = _benchmark_tool()
+    with tempfile.TemporaryDirectory(prefix="throughput-") as name, DeviceLeases([_DEVICE]).acquire():
+        source, binary = Path(name, "dispatch.mlir"), Path(name, "dispatch.vmfb")
+        started = time.perf_counter()
+        for text in modules:
+            source.write_text(text, encoding="utf-8")
+            try:
+                process.run([*compile_command, str(source), "-o", str(binary)], timeout_s=_TIMEOUT_S)
+                process.run(
+                    [
+                        *(tool, f"--module={binary}", f"--device={_DEVICE}"),
+                        *("--benchmark_repetitions=3", "--benchmark_min_time=0.05s"),
+                    ],
+                    timeout_s=_TIMEOUT_S,
+                )
+            except CommandFailed:
+                failed += 1
+        return Side(time.perf_counter() - started, failed)
+
+
+def _benchmark_tool() -> str:
+    """The ``iree-benchmark-module`` that lies inside the installed runtime: the script on PATH only starts it."""
+    for root in iree.runtime.__path__:
+        path = Path(root).parent / "_runtime_libs" / "iree-benchmark-module"
+        if path.is_file():
+            return os.fspath(path)
+    raise SharkTuneError("the installed iree.runtime has no iree-benchmark-module: install iree-base-runtime again")
+
+
+def _rate(tried: int, side: Side) -> str:
+    return f"{60 * tried / side.seconds:.1f} candidates/min ({side.seconds:.1f} s, {side.failed} failed)"
+
+
+def _load() -> str:
+    return f"{os.getloadavg()[0]:.2f}"
+
+
+if __name__ == "__main__":
+    main()
