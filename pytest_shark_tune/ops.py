@@ -7,12 +7,13 @@ runs the op once. Sizes are fixed when it is built, since a tuned config belongs
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import msgspec
 
 from pytest_shark_tune.errors import InputError
 
-__all__ = ["OpSource", "batch_matmul", "matmul"]
+__all__ = ["OpSource", "attention", "batch_matmul", "conv_2d", "matmul"]
 
 # What each input element may accumulate in; the first is the default. Narrow inputs accumulate wider, as the
 # matrix instructions of CPUs and GPUs do.
@@ -77,6 +78,68 @@ def batch_matmul(
     return OpSource(_name("batch_matmul", sizes, types, layout), _contraction_text(sizes, types, layout))
 
 
+def conv_2d(
+    *,
+    batch: int,
+    height: int,
+    width: int,
+    channels: int,
+    filters: int,
+    kernel_height: int,
+    kernel_width: int,
+    stride: int = 1,
+    dilation: int = 1,
+    layout: str = "nhwc",
+    lhs: str = "f32",
+    rhs: str | None = None,
+    acc: str | None = None,
+) -> OpSource:
+    """A convolution without padding whose *result* has ``height`` x ``width`` pixels and ``filters`` channels.
+
+    The image it reads has ``channels`` channels and as many pixels as that takes. ``layout`` is nhwc (filters are
+    stored as height, width, channels, filters) or nchw (filters, channels, height, width). Types as in `matmul`.
+
+    Raises:
+        InputError: as `matmul` does, or the layout is unknown.
+    """
+    sizes = _checked_sizes(
+        batch=batch,
+        height=height,
+        width=width,
+        channels=channels,
+        filters=filters,
+        kernel_height=kernel_height,
+        kernel_width=kernel_width,
+        stride=stride,
+        dilation=dilation,
+    )
+    if layout not in ("nhwc", "nchw"):
+        raise InputError(f"layout={layout!r}: it is nhwc or nchw")
+    types = _checked_types(lhs, rhs, acc)
+    shape = f"{batch}x{height}x{width}x{channels}_{filters}x{kernel_height}x{kernel_width}"
+    steps = f"{f'_stride_{stride}' if stride > 1 else ''}{f'_dilation_{dilation}' if dilation > 1 else ''}"
+    return OpSource(f"conv_2d_{layout}_{shape}{steps}_{_type_name(types)}", _convolution_text(sizes, types, layout))
+
+
+def attention(
+    *, batch: int, queries: int, keys: int, head: int, value_head: int | None = None, element: str = "f16"
+) -> OpSource:
+    """Scaled dot-product attention: ``queries`` rows look at ``keys`` rows of ``head`` elements, ``batch`` times.
+
+    Values and the result have ``value_head`` elements a row, ``head`` unless given. ``element`` is f16, bf16 or f32,
+    the type of all tensors; the scale is one by the root of ``head``.
+
+    Raises:
+        InputError: a size is no positive integer, or the element type is unknown.
+    """
+    value_head = head if value_head is None else value_head
+    sizes = _checked_sizes(batch=batch, queries=queries, keys=keys, head=head, value_head=value_head)
+    if element not in ("f16", "bf16", "f32"):
+        raise InputError(f"element={element!r}: it is one of f16, bf16, f32")
+    shape = f"{batch}x{queries}x{keys}x{head}" + (f"x{value_head}" if value_head != head else "")
+    return OpSource(f"attention_{shape}_{element}", _attention_text(sizes, element))
+
+
 def _checked_sizes(**sizes: int) -> tuple[int, ...]:
     for argument, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= _LARGEST_SIZE:
@@ -110,12 +173,94 @@ def _checked_flags(**flags: bool) -> tuple[bool, bool]:
 
 def _name(op: str, sizes: tuple[int, ...], types: tuple[str, str, str], layout: tuple[bool, bool]) -> str:
     """``matmul_512x512x512_f32``; what is not the default follows, as in ``matmul_8x8x8_f16_acc_f16_tb``."""
-    lhs, rhs, acc = types
-    parts = [op, "x".join(map(str, sizes)), lhs if lhs == rhs else f"{lhs}x{rhs}"]
-    if acc != _checked_types(lhs, rhs, None)[2]:
-        parts.append(f"acc_{acc}")
+    parts = [op, "x".join(map(str, sizes)), _type_name(types)]
     parts += [suffix for suffix, transposed in zip(("ta", "tb"), layout, strict=True) if transposed]
     return "_".join(parts)
+
+
+def _type_name(types: tuple[str, str, str]) -> str:
+    lhs, rhs, acc = types
+    inputs = lhs if lhs == rhs else f"{lhs}x{rhs}"
+    return inputs if acc == _checked_types(lhs, rhs, None)[2] else f"{inputs}_acc_{acc}"
+
+
+@cache
+def _convolution_text(sizes: tuple[int, ...], types: tuple[str, str, str], layout: str) -> str:
+    from iree.compiler import ir
+    from iree.compiler.dialects import func, linalg
+
+    batch, height, width, channels, filters, kernel_height, kernel_width, stride, dilation = sizes
+    in_height = (height - 1) * stride + (kernel_height - 1) * dilation + 1
+    in_width = (width - 1) * stride + (kernel_width - 1) * dilation + 1
+    if layout == "nhwc":
+        convolution = linalg.conv_2d_nhwc_hwcf
+        shapes = (
+            (batch, in_height, in_width, channels),
+            (kernel_height, kernel_width, channels, filters),
+            (batch, height, width, filters),
+        )
+    else:
+        convolution = linalg.conv_2d_nchw_fchw
+        shapes = (
+            (batch, channels, in_height, in_width),
+            (filters, channels, kernel_height, kernel_width),
+            (batch, filters, height, width),
+        )
+    with ir.Context(), ir.Location.unknown():
+        image, weights, result = (
+            ir.RankedTensorType.get(shape, ir.Type.parse(element)) for shape, element in zip(shapes, types, strict=True)
+        )
+        module = ir.Module.create()
+        with ir.InsertionPoint(module.body):
+
+            def main(lhs: ir.Value, rhs: ir.Value) -> ir.Value:
+                steps = {"strides": [stride, stride], "dilations": [dilation, dilation]}
+                return convolution(lhs, rhs, outs=[_zeros(result)], **steps)
+
+            func.FuncOp.from_py_func(image, weights)(main)
+        module.operation.verify()
+        return str(module)
+
+
+@cache
+def _attention_text(sizes: tuple[int, ...], element: str) -> str:
+    """The module's text. The dialect of attention has no Python bindings, so this op alone is written as text."""
+    from iree.compiler import ir
+
+    batch, queries, keys, head, value_head = sizes
+    query, key, value, result = (
+        f"tensor<{batch}x{rows}x{columns}x{element}>"
+        for rows, columns in ((queries, head), (keys, head), (keys, value_head), (queries, value_head))
+    )
+    maps = ", ".join(
+        f"affine_map<(b, m, n, k1, k2) -> ({dims})>" for dims in ("b, m, k1", "b, k2, k1", "b, k2, n", "", "b, m, n")
+    )
+    text = f"""
+func.func @main(%query: {query}, %key: {key}, %value: {value}) -> {result} {{
+  %scale = arith.constant {head**-0.5:e} : {element}
+  %empty = tensor.empty() : {result}
+  %result = iree_linalg_ext.attention <indexing_maps = [{maps}]>
+      ins(%query, %key, %value, %scale : {query}, {key}, {value}, {element}) outs(%empty : {result}) {{
+  ^bb0(%score: f32):
+    iree_linalg_ext.yield %score : f32
+  }} -> {result}
+  return %result : {result}
+}}
+"""
+    with ir.Context():
+        return str(ir.Module.parse(text))
+
+
+def _zeros(result_type: Any) -> Any:
+    """A tensor of that type, filled with zeros, at the current insertion point."""
+    from iree.compiler import ir
+    from iree.compiler.dialects import arith, linalg, tensor
+
+    element = result_type.element_type
+    is_float = isinstance(element, ir.FloatType)
+    zero = ir.FloatAttr.get(element, 0.0) if is_float else ir.IntegerAttr.get(element, 0)
+    empty = tensor.EmptyOp(result_type.shape, element).result
+    return linalg.fill(arith.ConstantOp(element, zero).result, outs=[empty])
 
 
 @cache
@@ -123,7 +268,7 @@ def _contraction_text(sizes: tuple[int, ...], types: tuple[str, str, str], layou
     """The module's text; ``sizes`` are ``[batch,] m, n, k``, which is also the order of the loops."""
     # Loading the bindings takes a while, and a suite is imported even where nothing in it is run.
     from iree.compiler import ir
-    from iree.compiler.dialects import arith, func, linalg, tensor
+    from iree.compiler.dialects import func, linalg
 
     batch = list(range(len(sizes) - 3))
     m, n, k = range(len(batch), len(sizes))
@@ -146,13 +291,8 @@ def _contraction_text(sizes: tuple[int, ...], types: tuple[str, str, str], layou
         with ir.InsertionPoint(module.body):
 
             def main(lhs: ir.Value, rhs: ir.Value) -> ir.Value:
-                element = result_type.element_type
-                is_float = isinstance(element, ir.FloatType)
-                zero = ir.FloatAttr.get(element, 0.0) if is_float else ir.IntegerAttr.get(element, 0)
-                empty = tensor.EmptyOp(result_type.shape, element).result
-                filled = linalg.fill(arith.ConstantOp(element, zero).result, outs=[empty])
                 op = linalg.batch_matmul if batch else linalg.matmul
-                return op(lhs, rhs, outs=[filled], indexing_maps=indexing_maps)
+                return op(lhs, rhs, outs=[_zeros(result_type)], indexing_maps=indexing_maps)
 
             func.FuncOp.from_py_func(lhs_type, rhs_type)(main)
         module.operation.verify()

@@ -76,6 +76,44 @@ def function_type(source: ops.OpSource) -> str:
             "(tensor<3x128x64xi8>, tensor<3x96x128xi8>) -> tensor<3x64x96xi32>",
             id="batch-transposed",
         ),
+        pytest.param(
+            ops.conv_2d(
+                batch=2, height=8, width=6, channels=16, filters=32, kernel_height=3, kernel_width=1, lhs="f16"
+            ),
+            "conv_2d_nhwc_2x8x6x16_32x3x1_f16",
+            "(tensor<2x10x6x16xf16>, tensor<3x1x16x32xf16>) -> tensor<2x8x6x32xf32>",
+            id="convolution",
+        ),
+        pytest.param(
+            ops.conv_2d(
+                batch=1,
+                height=4,
+                width=4,
+                channels=3,
+                filters=8,
+                kernel_height=3,
+                kernel_width=3,
+                stride=2,
+                dilation=2,
+                layout="nchw",
+                lhs="i8",
+            ),
+            "conv_2d_nchw_1x4x4x3_8x3x3_stride_2_dilation_2_i8",
+            "(tensor<1x3x11x11xi8>, tensor<8x3x3x3xi8>) -> tensor<1x8x4x4xi32>",
+            id="strided-dilated-convolution",
+        ),
+        pytest.param(
+            ops.attention(batch=4, queries=64, keys=128, head=32),
+            "attention_4x64x128x32_f16",
+            "(tensor<4x64x32xf16>, tensor<4x128x32xf16>, tensor<4x128x32xf16>) -> tensor<4x64x32xf16>",
+            id="attention",
+        ),
+        pytest.param(
+            ops.attention(batch=4, queries=64, keys=128, head=32, value_head=16, element="f32"),
+            "attention_4x64x128x32x16_f32",
+            "(tensor<4x64x32xf32>, tensor<4x128x32xf32>, tensor<4x128x16xf32>) -> tensor<4x64x16xf32>",
+            id="attention-narrow-values",
+        ),
     ],
 )
 def test_name_and_module_say_what_was_asked(source: ops.OpSource, name: str, signature: str) -> None:
@@ -126,6 +164,16 @@ def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> Non
         ops.matmul(**{"m": 8, "n": 8, "k": 8, **arguments})
     with pytest.raises(InputError, match=message):
         ops.batch_matmul(**{"batch": 2, "m": 8, "n": 8, "k": 8, **arguments})
+
+
+def test_a_bad_layout_is_named() -> None:
+    with pytest.raises(InputError, match="layout='hwcn': it is nhwc or nchw"):
+        ops.conv_2d(batch=1, height=4, width=4, channels=4, filters=4, kernel_height=1, kernel_width=1, layout="hwcn")
+
+
+def test_attention_names_a_bad_element() -> None:
+    with pytest.raises(InputError, match="element='i8': it is one of f16, bf16, f32"):
+        ops.attention(batch=1, queries=4, keys=4, head=4, element="i8")
 
 
 def test_a_bad_batch_is_named() -> None:
