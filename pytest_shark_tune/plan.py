@@ -173,6 +173,8 @@ def extract(
                 texts = parts.benchmarks.result() if flow or source.is_benchmark else []
             except CommandFailed as error:
                 raise InputError(f"{source.name}: iree-compile rejects it: {first_error(error)}") from error
+            except InputError as error:
+                raise InputError(f"{source.name}: {error}") from error
             read.append(msgspec.structs.replace(source, functions=functions))
             calls.update({(source.name, symbol): number for symbol, number in flow.items()})
             for text in texts:

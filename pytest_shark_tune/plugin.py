@@ -10,9 +10,15 @@ from typing import Any
 
 import pytest
 
-from pytest_shark_tune.options import add_options, tuning_is_on
+from pytest_shark_tune.options import TuneOptions, add_options, tuning_is_on
 
-__all__ = ["pytest_addoption", "pytest_collect_file", "pytest_configure", "pytest_generate_tests"]
+__all__ = [
+    "pytest_addoption",
+    "pytest_collect_file",
+    "pytest_configure",
+    "pytest_generate_tests",
+    "pytest_xdist_auto_num_workers",
+]
 
 _MARKER = (
     "tune(*sources): tune the dispatches of the sources: an op (pytest_shark_tune.ops), or a path to .mlir, .mlirbc "
@@ -32,6 +38,16 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_shark_tune.tuning import TuningPlugin
 
         config.pluginmanager.register(TuningPlugin.start(config), "shark-tune-session")
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """``-n auto`` means a worker for each device; xdist asks before anything is configured."""
+    if not tuning_is_on(config):
+        return None
+    from pytest_shark_tune.tuning import find_devices
+
+    return len(find_devices(TuneOptions.from_pytest_config(config))["uris"])
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

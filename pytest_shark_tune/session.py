@@ -53,7 +53,7 @@ _RUN_TIMEOUT_S = 30.0
 _SHORTEST_TIMEOUT_S = 5.0
 _SLOWEST = 20.0
 """A candidate that takes this many times the baseline's time is stopped: it cannot win."""
-_AHEAD = 4
+_AHEAD = 8
 """How many candidates are compiled at a stretch, for each compilation at a time."""
 
 
@@ -100,8 +100,9 @@ class Session:
 
     def close(self) -> None:
         """End whatever this session started."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
         process.stop_all()
-        self._pool.shutdown(cancel_futures=True)
+        self._pool.shutdown()
         for child in self._children.values():
             child.close()
 
@@ -197,7 +198,8 @@ class Session:
     def _keep(self, module: BenchmarkModule, candidate: Candidate, artifact: Artifact) -> None:
         key = self._artifact_key(module, candidate)
         self._artifacts[key] = artifact
-        if artifact.state != "compile_timeout":  # A time-out tells of this machine's load, too.
+        # A time-out, a crash or a lack of memory tells of this machine and its load; what the compiler says stays true.
+        if artifact.state in ("compiled", "not_applied") or "error:" in artifact.reason:
             self.cache.put("artifacts", key, artifact)
 
     # Measuring.

@@ -39,9 +39,9 @@ def format_us(microseconds: float | None) -> str:
     """A time with three digits and a fitting unit."""
     if microseconds is None:
         return "-"
-    if microseconds < 1000:
-        return f"{microseconds:.3g} us" if microseconds < 100 else f"{microseconds:.0f} us"
-    return f"{microseconds / 1000:.3g} ms" if microseconds < 1e6 else f"{microseconds / 1e6:.3g} s"
+    rounded = float(f"{microseconds:.3g}")
+    unit, scale = ("us", 1.0) if rounded < 1e3 else ("ms", 1e3) if rounded < 1e6 else ("s", 1e6)
+    return f"{rounded / scale:.4g} {unit}"
 
 
 def _times(summary: Summary) -> Table:

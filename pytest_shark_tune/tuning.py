@@ -41,7 +41,7 @@ from pytest_shark_tune.tools.runtime import (
 )
 from pytest_shark_tune.trial import Role, Trial, trials_of
 
-__all__ = ["TuningPlugin"]
+__all__ = ["TuningPlugin", "find_devices"]
 
 _PROPERTY = "shark_tune"
 _ROLES_FILE = "roles.json"
@@ -62,6 +62,7 @@ class TuningPlugin:
         self._budget = _Budget(options.time_s)
         self._order: Callable[[], RunOrder | None] = lambda: None
         self._best: dict[str, float] = {}
+        self._names: dict[str, str] = {}
         self._summary: Summary | None = None
         config.stash[SESSION_KEY] = session
 
@@ -144,9 +145,19 @@ class TuningPlugin:
                 reasons = "; ".join(f"{each.name}: {each.reason}" for each in plan.untunable)
                 names = ", ".join(source.name for source in plan.sources)
                 raise InputError(f"there is nothing to tune in {names}: {reasons or 'it has no dispatch'}")
+            self._check_names(plan)
             return list(trials_of(plan, key, suite))
         except InputError as error:
             return [Trial(Role.INPUT, nothing, problem=str(error))]
+
+    def _check_names(self, plan: Plan) -> None:
+        """Refuse a dispatch whose name another test's has too: records and the spec tell dispatches by their names."""
+        for task in plan.tasks:
+            if self._names.setdefault(task.dispatch.name, task.dispatch.key) != task.dispatch.key:
+                raise InputError(
+                    f"its dispatch {task.dispatch.name} has the name of another test's that differs in layout: "
+                    "name the sources of both in one marker, or tune them in runs of their own"
+                )
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Tell the controller which test has which part; all workers write the same."""
@@ -196,11 +207,6 @@ class TuningPlugin:
         scheduling = TuneScheduling(config, self._phases, self._budget.is_spent)
         self._order = lambda: scheduling.order
         return scheduling
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_auto_num_workers(self, config: pytest.Config) -> int:
-        """``-n auto`` means a worker for each device."""
-        return len(self._session.settings.devices)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -359,7 +365,7 @@ def _check_inputs(options: TuneOptions, compiler: Compiler) -> dict[str, Any]:
             check_starter(options.starter.read_text(encoding="utf-8"), str(options.starter))
         except (InputError, UnicodeDecodeError) as error:
             raise pytest.UsageError(f"--tune-spec: {error}") from error
-    devices = _find_devices(options)
+    devices = find_devices(options)
     # Last, so that a run that is refused leaves no folder behind.
     for option, folder in (("--tune-cache", options.cache), ("--tune-out", options.out)):
         try:
@@ -371,7 +377,12 @@ def _check_inputs(options: TuneOptions, compiler: Compiler) -> dict[str, Any]:
     return devices
 
 
-def _find_devices(options: TuneOptions) -> dict[str, Any]:
+def find_devices(options: TuneOptions) -> dict[str, Any]:
+    """The URIs of the devices to measure on, and the model's name, which they share.
+
+    Raises:
+        pytest.UsageError: there is no such device, or the devices differ.
+    """
     driver = options.target.driver
     if not options.devices and driver.startswith("local"):
         return {"uris": [driver], "name": cpu_name()}

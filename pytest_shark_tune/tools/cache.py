@@ -43,7 +43,7 @@ class Cache:
             return msgspec.json.decode(path.read_bytes(), type=value_type)
         except FileNotFoundError:
             return None
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             _logger.warning("%s is left out: %s", path, error)
             return None
 

@@ -34,6 +34,8 @@ _BACKENDS = {
     "hip": (("--iree-hal-target-device=hip",), "--iree-rocm-target", "hip", "hip:gfx942"),
     "vulkan": (("--iree-hal-target-device=vulkan",), "--iree-vulkan-target", "vulkan", "vulkan:rdna3"),
 }
+_CRASH = "Please report issues"
+"""What the compiler's stderr begins with, before the stack, where it crashed."""
 _MEMORY_BYTES = 16 << 30
 _SMALLEST = """
 func.func @main(%x: tensor<4xf32>) -> tensor<4xf32> {
@@ -195,7 +197,9 @@ def first_error(error: CommandFailed) -> str:
     for line in lines:
         if "error:" in line:
             return line
-    return lines[0] if lines and not error.timed_out else str(error)
+    if not lines or error.timed_out or lines[0].startswith(_CRASH):
+        return str(error)
+    return lines[0]
 
 
 @contextmanager

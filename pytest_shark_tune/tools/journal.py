@@ -43,7 +43,7 @@ def read(path: Path, kind: type[_T]) -> list[_T]:
             continue
         try:
             values.append(msgspec.json.decode(line, type=kind))
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             _logger.warning("%s:%d is not a whole %s and is left out: %s", path, number, kind.__name__, error)
     return values
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import os
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import filelock
 
 __all__ = ["DeviceLeases"]
 
+# Not TMPDIR: users and jobs may each have one of their own, and all of them share the devices.
+_HOST_FOLDER = Path("/tmp/pytest-shark-tune")  # noqa: S108 - its files hold nothing and are only locked
 _POLL_S = 0.02
 _TELL_AFTER_S = 5.0
 
@@ -27,9 +27,12 @@ class DeviceLeases:
     """
 
     def __init__(self, uris: Sequence[str], *, folder: Path | None = None) -> None:
-        self._folder = folder or Path(tempfile.gettempdir()) / f"pytest-shark-tune-{os.getuid()}"
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._locks = {uri: filelock.FileLock(self._folder / f"{_lock_name(uri)}.lock") for uri in uris}
+        self._folder = folder or _HOST_FOLDER
+        if not self._folder.exists():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with suppress(OSError):
+                self._folder.chmod(0o1777)
+        self._locks = {uri: filelock.FileLock(self._folder / f"{_lock_name(uri)}.lock", mode=0o666) for uri in uris}
 
     @contextmanager
     def acquire(self, tell: Callable[[str], None] = lambda message: None) -> Iterator[str]:

@@ -73,9 +73,7 @@ class FakeConfig:
 class Controller:
     """What xdist's controller does with a scheduler; checks at each start that the phases before have ended."""
 
-    def __init__(
-        self, phases: Sequence[Phase], workers: int, is_spent: Callable[[], bool] = lambda: False
-    ) -> None:
+    def __init__(self, phases: Sequence[Phase], workers: int, is_spent: Callable[[], bool] = lambda: False) -> None:
         self.phases = phases
         self.names = [f"test_{index}" for index in range(len(phases))]
         self.config = FakeConfig(workers)

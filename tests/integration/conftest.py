@@ -1,0 +1,191 @@
+"""Suites that are tuned by a pytest of their own, as a user would: real compiler, real runtime, real devices."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+TIMEOUT_S = 300
+_MARK = "SHARK_TUNE_TEST_RUN"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run of pytest came to; ``out`` is where its results are, ``text`` all that it printed."""
+
+    status: int
+    text: str
+    out: Path
+
+    @property
+    def lines(self) -> pytest.LineMatcher:
+        return pytest.LineMatcher(self.text.splitlines())
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        loaded = json.loads((self.out / "summary.json").read_text(encoding="utf-8"))
+        assert isinstance(loaded, dict)
+        return loaded
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        lines = (self.out / "records.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+
+    def dispatch(self, name: str) -> dict[str, Any]:
+        (row,) = [each for each in self.summary["dispatches"] if each["name"] == name]
+        assert isinstance(row, dict)
+        return row
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """What ``-v`` said of each test, in the order in which they ran."""
+        told = {}
+        for line in self.text.splitlines():
+            place, bracket, rest = line.rpartition("] ") if "[gw" not in line else line.partition("] ")
+            if "::" in line and bracket and not line.startswith(("ERROR", "FAILED")):
+                told[place] = rest
+        return told
+
+
+class Running:
+    """A pytest that is under way."""
+
+    def __init__(self, command: list[str], folder: Path, out: Path) -> None:
+        self.out = out
+        self._mark = uuid.uuid4().hex
+        # Locks of devices lie in the temporary folder: with one of its own this run waits for no other on the machine.
+        self._temporary = folder.with_name(f"{folder.name}-tmp")
+        self._temporary.mkdir(exist_ok=True)
+        self.process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            env={**clean_environment(), _MARK: self._mark, "TMPDIR": os.fspath(self._temporary)},
+        )
+
+    def wait_for_records(self, count: int) -> None:
+        """Wait until ``count`` candidates are on record; the run must not end before."""
+        end = time.monotonic() + TIMEOUT_S
+        path = self.out / "records.jsonl"
+        while not path.exists() or len(path.read_bytes().splitlines()) < count:
+            if self.process.poll() is not None or time.monotonic() > end:
+                self.process.kill()
+                pytest.fail(f"there were never {count} records:\n{self.process.communicate()[0]}")
+            time.sleep(0.02)
+
+    def interrupt(self, *, everyone: bool) -> Outcome:
+        """Press Ctrl-C: a terminal tells ``everyone`` in the foreground, a CI system often the leader alone."""
+        if everyone:
+            os.killpg(self.process.pid, signal.SIGINT)
+        else:
+            self.process.send_signal(signal.SIGINT)
+        return self.finish()
+
+    def survivors(self) -> list[str]:
+        """The commands that this run started and that still live; those that are ending get five seconds."""
+        end = time.monotonic() + 5
+        mark = f"{_MARK}={self._mark}".encode()
+        while True:
+            left = [command for command, environment in _processes() if mark in environment]
+            if not left or time.monotonic() > end:
+                return left
+            time.sleep(0.1)
+
+    def litter(self) -> list[str]:
+        """What the run left in the temporary folder, apart from locks and from pytest's own folders."""
+        return [path.name for path in self._temporary.iterdir() if not path.name.startswith("pytest-")]
+
+    def finish(self) -> Outcome:
+        try:
+            text, _ = self.process.communicate(timeout=TIMEOUT_S)
+        finally:
+            if self.process.poll() is None:
+                os.killpg(self.process.pid, signal.SIGKILL)
+        return Outcome(self.process.returncode, text, self.out)
+
+
+class Suite:
+    """A folder with tests, and a pytest to run them with; runs share what they compile."""
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        self.folder = folder
+        self.cache = cache
+        self.write("pytest.ini", "[pytest]\n")
+
+    def write(self, name: str, content: str | bytes) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    def start(self, *arguments: str, out: str = ".tune") -> Running:
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "error"]
+        # With a space instead of the sign pytest takes the folder for a test path when it looks for its ini file.
+        command += [f"--tune-cache={self.cache}", f"--tune-out={out}", *arguments]
+        return Running(command, self.folder, self.folder / out)
+
+    def run(self, *arguments: str, out: str = ".tune") -> Outcome:
+        """Run pytest with ``arguments`` in the folder; ``out`` is where results go."""
+        return self.start(*arguments, out=out).finish()
+
+    def tune(self, *arguments: str, out: str = ".tune") -> Outcome:
+        return self.run("--tune", *arguments, out=out)
+
+    def collect(self, *arguments: str) -> list[str]:
+        """The ids of the tests that ``--tune`` finds."""
+        found = self.tune("--collect-only", "-q", *arguments)
+        assert found.status == 0, found.text
+        return [line for line in found.text.splitlines() if "::" in line]
+
+
+class MakeSuite(Protocol):
+    def __call__(self, files: dict[str, str] | None = None) -> Suite: ...
+
+
+@pytest.fixture(scope="session")
+def tune_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def make_suite(tmp_path_factory: pytest.TempPathFactory, tune_cache: Path) -> MakeSuite:
+    """Makes a suite in a folder of its own, with ``files`` by name."""
+
+    def make(files: dict[str, str] | None = None) -> Suite:
+        suite = Suite(tmp_path_factory.mktemp("suite"), tune_cache)
+        for name, content in (files or {}).items():
+            suite.write(name, content)
+        return suite
+
+    return make
+
+
+def _processes() -> Iterator[tuple[str, list[bytes]]]:
+    """The command and the environment of every process that may be looked at."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            environment = (folder / "environ").read_bytes().split(b"\0")
+            yield (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"), environment
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without what would reach into a pytest that it starts."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
+    return {**kept, "COLUMNS": "200", "NO_COLOR": "1"}

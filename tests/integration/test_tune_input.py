@@ -1,0 +1,208 @@
+"""What can be tuned: model files in each form, benchmark files that iree-compile dumped, and what is found in them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_shark_tune.tools.compiler import Compiler, Target
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import MakeSuite, Outcome, Suite
+
+DEFAULTS = ("--tune-candidates=1", "-k", "default")
+NO_FINALS = ("--tune-candidates=1", "-k", "not final and not spec")
+
+MATMUL = """
+func.func @"name with $"(%a: tensor<32x32xf32>, %b: tensor<32x32xf32>) -> tensor<32x32xf32> {
+  %zero = arith.constant 0.0 : f32
+  %e = tensor.empty() : tensor<32x32xf32>
+  %f = linalg.fill ins(%zero : f32) outs(%e : tensor<32x32xf32>) -> tensor<32x32xf32>
+  %0 = linalg.matmul ins(%a, %b : tensor<32x32xf32>, tensor<32x32xf32>)
+      outs(%f : tensor<32x32xf32>) -> tensor<32x32xf32>
+  return %0 : tensor<32x32xf32>
+}
+"""
+
+# Three equal products (two calls of one dispatch with a relu, one without), one of another size, and a reduction.
+MODEL = """
+#id = affine_map<(d0, d1) -> (d0, d1)>
+#rows = affine_map<(d0, d1) -> (d0)>
+!square = tensor<32x32xf32>
+
+func.func @main(%a: !square, %b: !square, %c: tensor<32x16xf32>) -> (!square, tensor<32x16xf32>, tensor<32xf32>) {
+  %zero = arith.constant 0.0 : f32
+  %e = tensor.empty() : !square
+  %f = linalg.fill ins(%zero : f32) outs(%e : !square) -> !square
+  %0 = linalg.matmul ins(%a, %b : !square, !square) outs(%f : !square) -> !square
+  %1 = linalg.generic {indexing_maps = [#id, #id], iterator_types = ["parallel", "parallel"]}
+      ins(%0 : !square) outs(%e : !square) {
+  ^bb0(%x: f32, %unused: f32):
+    %m = arith.maximumf %x, %zero : f32
+    linalg.yield %m : f32
+  } -> !square
+  %2 = linalg.matmul ins(%1, %b : !square, !square) outs(%f : !square) -> !square
+  %3 = linalg.generic {indexing_maps = [#id, #id], iterator_types = ["parallel", "parallel"]}
+      ins(%2 : !square) outs(%e : !square) {
+  ^bb0(%x: f32, %unused: f32):
+    %m = arith.maximumf %x, %zero : f32
+    linalg.yield %m : f32
+  } -> !square
+  %4 = linalg.matmul ins(%3, %b : !square, !square) outs(%f : !square) -> !square
+  %e5 = tensor.empty() : tensor<32x16xf32>
+  %f5 = linalg.fill ins(%zero : f32) outs(%e5 : tensor<32x16xf32>) -> tensor<32x16xf32>
+  %5 = linalg.matmul ins(%4, %c : !square, tensor<32x16xf32>) outs(%f5 : tensor<32x16xf32>) -> tensor<32x16xf32>
+  %e6 = tensor.empty() : tensor<32xf32>
+  %f6 = linalg.fill ins(%zero : f32) outs(%e6 : tensor<32xf32>) -> tensor<32xf32>
+  %6 = linalg.generic {indexing_maps = [#id, #rows], iterator_types = ["parallel", "reduction"]}
+      ins(%5 : tensor<32x16xf32>) outs(%f6 : tensor<32xf32>) {
+  ^bb0(%x: f32, %sum: f32):
+    %y = math.absf %x : f32
+    %s = arith.addf %sum, %y : f32
+    linalg.yield %s : f32
+  } -> tensor<32xf32>
+  return %4, %5, %6 : !square, tensor<32x16xf32>, tensor<32xf32>
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def suite(make_suite: MakeSuite) -> Suite:
+    suite = make_suite({"sub folder/a model with $ in it.mlir": MATMUL, "model.mlir": MODEL})
+    suite.write("test_nothing.py", "def test_nothing():\n    pass\n")
+    return suite
+
+
+@pytest.fixture(scope="module")
+def model(suite: Suite) -> Outcome:
+    return suite.tune("-v", "model.mlir", *NO_FINALS, out="model")
+
+
+def dump(suite: Suite, folder: str, *flags: str) -> Path:
+    """The benchmark file of the matrix product's only dispatch, as a user has it dumped."""
+    out = suite.folder / folder
+    command: list[str | Path] = [
+        Path(sys.prefix, "bin", "iree-compile"),
+        "sub folder/a model with $ in it.mlir",
+        "-o",
+        "model.vmfb",
+    ]
+    command += [*Target.parse("llvm-cpu").flags, f"--iree-hal-dump-executable-benchmarks-to={out}", *flags]
+    subprocess.run(command, cwd=suite.folder, check=True)
+    (file,) = list(out.glob("*.mlir"))
+    return file.relative_to(suite.folder)
+
+
+def test_a_model_file_needs_no_suite(suite: Suite) -> None:
+    outcome = suite.tune("-v", "sub folder/a model with $ in it.mlir", *NO_FINALS, out="spaces")
+    assert outcome.status == 0, outcome.text
+    outcome.lines.fnmatch_lines(
+        ["sub folder/a model with $ in it.mlir::test_dispatch[[]matmul_32x32x32_f32-default[]] *"]
+    )
+    assert [each["state"] for each in outcome.records] == ["measured", "measured"]
+    assert not (suite.folder / "sub folder" / "__specs__").exists(), "snapshots are for suites"
+
+
+def test_a_model_file_with_workers(suite: Suite) -> None:
+    outcome = suite.tune("-n2", "sub folder/a model with $ in it.mlir", "model.mlir", *DEFAULTS, out="workers")
+    assert outcome.status == 0, outcome.text
+    outcome.lines.fnmatch_lines(["*3 passed in *"])
+
+
+def test_a_model_file_without_tune_is_skipped_with_the_command(suite: Suite) -> None:
+    outcome = suite.run("-rs", "sub folder/a model with $ in it.mlir")
+    outcome.lines.fnmatch_lines(
+        ["SKIPPED *: run pytest 'sub folder/a model with $ in it.mlir' --tune", "*1 skipped in *"]
+    )
+
+
+def test_a_model_found_on_the_way_is_left_alone(suite: Suite) -> None:
+    assert suite.collect(".") == ["test_nothing.py::test_nothing"]
+
+
+def test_bytecode(suite: Suite) -> None:
+    opt: list[str | Path] = [Path(sys.prefix, "bin", "iree-opt"), "model.mlir", "--emit-bytecode", "-o", "model.mlirbc"]
+    subprocess.run(opt, cwd=suite.folder, check=True)
+    text, bytecode = (suite.collect(name, "--tune-candidates=1") for name in ("model.mlir", "model.mlirbc"))
+    assert [each.partition("::")[2] for each in bytecode] == [each.partition("::")[2] for each in text]
+
+
+@pytest.mark.parametrize("flags", [(), ("--iree-codegen-add-tuner-attributes",)], ids=["plain", "with-root-op"])
+def test_a_benchmark_file_that_was_dumped(suite: Suite, flags: tuple[str, ...]) -> None:
+    file = dump(suite, f"dump{len(flags)}", *flags)
+    assert "$" in file.name
+    outcome = suite.tune(str(file), *NO_FINALS, out=f"dumped{len(flags)}")
+    assert outcome.status == 0, outcome.text
+    assert [each["state"] for each in outcome.records] == ["measured", "measured"]
+    assert outcome.summary["untunable"] == []
+
+
+def test_an_onnx_model(suite: Suite) -> None:
+    onnx: Any = pytest.importorskip("onnx")
+    f32 = onnx.TensorProto.FLOAT
+    shapes = {"x": (32, 32), "w": (32, 32), "y": (32, 32)}
+    x, w, y = (onnx.helper.make_tensor_value_info(name, f32, shape) for name, shape in shapes.items())
+    graph = onnx.helper.make_graph([onnx.helper.make_node("MatMul", ["x", "w"], ["y"])], "tiny", [x, w], [y])
+    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    suite.write("tiny.onnx", made.SerializeToString())
+    outcome = suite.tune("tiny.onnx", *DEFAULTS, out="onnx")
+    assert outcome.status == 0, outcome.text
+    assert outcome.dispatch("matmul_32x32x32_f32")["baseline_us"] > 0
+
+
+def test_dispatches_that_no_matcher_tells_apart_are_one_task_with_a_weight(model: Outcome) -> None:
+    assert model.status == 0, model.text
+    weights = {row["name"]: row["weight"] for row in model.summary["dispatches"]}
+    assert weights == {"matmul_32x32x32_f32": 3, "matmul_32x16x32_f32": 1}
+
+
+def test_what_cannot_be_tuned_is_listed_with_the_reason(model: Outcome) -> None:
+    (untunable,) = model.summary["untunable"]
+    assert untunable["source"] == "model"
+    assert untunable["name"].startswith("main_dispatch_")
+    assert untunable["reason"].startswith("no search space covers linalg.generic")
+    model.lines.fnmatch_lines([f"not tuned (1): {untunable['name']}: no search space covers linalg.generic*"])
+
+
+def test_a_suite_names_models_relative_to_itself(make_suite: MakeSuite) -> None:
+    marker = '@pytest.mark.tune("../models/m $.mlir", ops.matmul(m=16, n=16, k=16))'
+    code = f"import pytest\nfrom pytest_shark_tune import ops\n\n{marker}\ndef test_it(measurement):\n    pass\n"
+    suite = make_suite({"suite/test_it.py": code, "models/m $.mlir": MATMUL})
+    outcome = suite.tune("suite", *DEFAULTS)
+    assert outcome.status == 0, outcome.text
+    assert [row["name"] for row in outcome.summary["dispatches"]] == ["matmul_32x32x32_f32", "matmul_16x16x16_f32"]
+
+
+def test_two_tests_may_tune_one_dispatch(make_suite: MakeSuite) -> None:
+    code = "import pytest\nfrom pytest_shark_tune import ops\n"
+    for name in ("one", "two"):
+        code += f"\n@pytest.mark.tune(ops.matmul(m=16, n=16, k=16))\ndef test_{name}(measurement):\n    pass\n"
+    outcome = make_suite({"test_it.py": code}).tune("-rs", *NO_FINALS)
+    assert outcome.status == 0, outcome.text
+    assert len(outcome.summary["dispatches"]) == 1
+    tried = [(each["dispatch"], each["id"]) for each in outcome.records]
+    assert len(set(tried)) == 2
+
+
+def test_two_tests_with_different_dispatches_of_one_name_are_told_apart_or_refused(make_suite: MakeSuite) -> None:
+    code = "import pytest\nfrom pytest_shark_tune import ops\n"
+    for layout in ("transpose_a", "transpose_b"):
+        code += f"\n@pytest.mark.tune(ops.matmul(m=16, n=16, k=16, {layout}=True))\ndef test_{layout}(measurement):\n"
+        code += "    pass\n"
+    outcome = make_suite({"test_it.py": code}).tune("-n2", "-k", "default or input", "--tune-candidates=1")
+    assert "INTERNALERROR" not in outcome.text
+    if outcome.status:
+        outcome.lines.fnmatch_lines(["its dispatch matmul_16x16x16_f32 has the name of another test's *"])
+    assert len(outcome.records) == len(outcome.summary["dispatches"]) == (1 if outcome.status else 2)
+
+
+@pytest.mark.parametrize("element", ["f16", "bf16", "i8"])
+def test_the_compiler_takes_what_ops_builds(element: str) -> None:
+    from pytest_shark_tune import ops
+
+    source = ops.batch_matmul(batch=2, m=8, n=8, k=8, lhs=element, transpose_b=True)
+    assert len(Compiler(Target.parse("llvm-cpu")).dump_benchmarks(source.text, source.name)) == 1

@@ -1,0 +1,138 @@
+"""The cache: values by content, made once however many ask for them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pytest_shark_tune.tools.cache import Cache, content_key
+
+
+class Value(msgspec.Struct):
+    number: int
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "cache")
+
+
+def test_a_value_comes_back_by_kind_and_key(cache: Cache) -> None:
+    key = content_key("a")
+    cache.put("plans", key, Value(1))
+    assert cache.get("plans", key, Value) == Value(1)
+    assert cache.get("artifacts", key, Value) is None
+    assert cache.get("plans", content_key("b"), Value) is None
+    cache.put("plans", key, Value(2))
+    assert cache.get("plans", key, Value) == Value(2)
+
+
+def test_another_run_finds_what_one_kept(cache: Cache) -> None:
+    cache.put("plans", content_key("a"), Value(1))
+    assert Cache(cache.folder).get("plans", content_key("a"), Value) == Value(1)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"number": ', b'{"number": "one"}', b"\xff", b'{"other": "\xff"}'])
+def test_what_cannot_be_read_counts_as_absent(cache: Cache, caplog: pytest.LogCaptureFixture, content: bytes) -> None:
+    key = content_key("a")
+    cache.file("plans", key, ".json").write_bytes(content)
+    assert cache.get("plans", key, Value) is None
+    assert "is left out" in caplog.text
+    assert cache.get_or_make("plans", key, Value, lambda: Value(3)) == Value(3)
+    assert cache.get("plans", key, Value) == Value(3)
+
+
+def test_a_value_is_made_once(cache: Cache) -> None:
+    made: list[int] = []
+
+    def make() -> Value:
+        made.append(1)
+        return Value(len(made))
+
+    assert [cache.get_or_make("plans", content_key("a"), Value, make) for _ in range(3)] == [Value(1)] * 3
+    assert cache.get_or_make("plans", content_key("b"), Value, make) == Value(2)
+
+
+def test_a_value_that_could_not_be_made_is_tried_again(cache: Cache) -> None:
+    def fail() -> Value:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        cache.get_or_make("plans", content_key("a"), Value, fail)
+    assert cache.get_or_make("plans", content_key("a"), Value, lambda: Value(1)) == Value(1)
+
+
+def test_processes_that_ask_at_the_same_time_make_it_once(cache: Cache, child_env: dict[str, str]) -> None:
+    code = """
+import os, sys, time
+from pathlib import Path
+from pytest_shark_tune.tools.cache import Cache, content_key
+
+def make():
+    time.sleep(0.2)
+    return os.getpid()
+
+sys.stdin.readline()
+print(Cache(Path(sys.argv[1])).get_or_make("plans", content_key("a"), int, make))
+"""
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(cache.folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=child_env,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write("go\n")
+        child.stdin.flush()
+    made = {int(child.communicate(timeout=60)[0]) for child in children}
+    assert len(made) == 1
+    assert made <= {child.pid for child in children}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (("a", "b"), ("ab",)),
+        (("a", "b"), ("b", "a")),
+        (("1",), (1,)),
+        ((None,), ("",)),
+        ((["a"], "b"), ("a", ["b"])),
+        (({"a": 1},), ({"a": 2},)),
+    ],
+)
+def test_different_parts_have_different_keys(first: tuple[object, ...], second: tuple[object, ...]) -> None:
+    assert content_key(*first) != content_key(*second)
+
+
+def test_equal_parts_have_equal_keys_in_every_process(child_env: dict[str, str]) -> None:
+    code = """
+from pytest_shark_tune.tools.cache import content_key
+print(content_key("plan", {"b": 1, "a": [1, 2.5, None]}, {"x", "y", "z"}))
+"""
+    keys = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**child_env, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for seed in ("1", "2")
+    }
+    assert keys == {content_key("plan", {"a": [1, 2.5, None], "b": 1}, {"z", "y", "x"})}
+
+
+def test_the_folder_of_a_file_exists(cache: Cache) -> None:
+    path = cache.file("artifacts", content_key("a"), ".vmfb")
+    assert path.parent.is_dir()
+    assert not path.exists()
+    assert path == cache.file("artifacts", content_key("a"), ".vmfb")

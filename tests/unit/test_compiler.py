@@ -1,0 +1,193 @@
+"""The door to the compiler, with the real one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from pytest_shark_tune.errors import CommandFailed, InputError
+from pytest_shark_tune.stages.dispatch import FoundDispatch, read_benchmark
+from pytest_shark_tune.tools.compiler import Compiler, Target, compiler_version, first_error
+
+BROKEN = "func.func @main(%x: tensor<4xf32>) -> tensor<4xf32> {\n  return %y : tensor<4xf32>\n}\n"
+WORK = BROKEN.replace("return", "%y = math.absf %x : tensor<4xf32>\n  return")
+
+
+@pytest.fixture(scope="module")
+def benchmark_module(dumps: Mapping[str, str]) -> str:
+    dispatch = read_benchmark(dumps["plain"], "model", processors=2)
+    assert isinstance(dispatch, FoundDispatch)
+    return dispatch.module.text
+
+
+@pytest.mark.parametrize(
+    ("text", "backend", "architecture", "flag", "driver"),
+    [
+        ("llvm-cpu", "llvm-cpu", "host", "--iree-llvmcpu-target-cpu=host", "local-task"),
+        ("llvm-cpu:znver4", "llvm-cpu", "znver4", "--iree-llvmcpu-target-cpu=znver4", "local-task"),
+        ("cuda:sm_89", "cuda", "sm_89", "--iree-cuda-target=sm_89", "cuda"),
+        ("hip:gfx942", "hip", "gfx942", "--iree-rocm-target=gfx942", "hip"),
+        ("vulkan:rdna3", "vulkan", "rdna3", "--iree-vulkan-target=rdna3", "vulkan"),
+    ],
+)
+def test_a_target_is_parsed_and_written_back(
+    text: str, backend: str, architecture: str, flag: str, driver: str
+) -> None:
+    target = Target.parse(text)
+    assert target == Target(backend, architecture)
+    assert str(target) == text
+    assert target.flags[-1] == flag
+    assert target.driver == driver
+    assert target.shares_processor == (backend == "llvm-cpu")
+
+
+@pytest.mark.parametrize("text", ["llvm-cpu:host", "cuda:host", "vulkan:host", "hip:gfx942:sramecc+"])
+def test_what_a_target_is_written_as_parses_to_it(text: str) -> None:
+    target = Target.parse(text)
+    assert Target.parse(str(target)) == target
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "unknown target '': give one of llvm-cpu or llvm-cpu:znver4, cuda:sm_89, hip:gfx942, vulkan:rdna3"),
+        ("rocm:gfx942", "unknown target 'rocm:gfx942': give one of "),
+        ("CUDA:sm_89", "unknown target 'CUDA:sm_89': give one of "),
+        ("cuda", "target 'cuda' names no architecture: give for example cuda:sm_89"),
+        ("hip:", "target 'hip:' names no architecture: give for example hip:gfx942"),
+        ("vulkan", "target 'vulkan' names no architecture: give for example vulkan:rdna3"),
+        ("llvm-cpu:", "target 'llvm-cpu:' names no architecture: give for example llvm-cpu"),
+    ],
+)
+def test_a_bad_target_is_refused_with_what_would_be_right(text: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Target.parse(text)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("target", ["llvm-cpu", "cuda:sm_89", "hip:gfx942", "vulkan:rdna3"])
+def test_every_backend_compiles_without_its_device(target: str) -> None:
+    Compiler(Target.parse(target)).check()
+
+
+@pytest.mark.parametrize(
+    ("target", "flags", "message"),
+    [
+        ("llvm-cpu:nothing", [], "iree-compile does not take target llvm-cpu:nothing: .*Unknown CPU"),
+        ("cuda:sm_90", [], "iree-compile does not take target cuda:sm_90: .*missing GPU target"),
+        ("hip:gfx1", [], "iree-compile does not take target hip:gfx1: .*Unknown ROCM target 'gfx1'"),
+        ("llvm-cpu", ["--no-such=1", "--b"], "llvm-cpu with --no-such=1 --b: .*Unknown .*argument '--no-such=1'"),
+    ],
+)
+def test_a_target_or_flag_that_the_compiler_refuses_is_told(target: str, flags: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Compiler(Target.parse(target), flags).check()
+
+
+@pytest.mark.parametrize("to", ["input", "flow", "executable-sources"])
+def test_errors_name_the_source_and_the_place(compiler: Compiler, to: str) -> None:
+    with pytest.raises(CommandFailed) as caught:
+        compiler.lower(BROKEN, to=to, name="models/my model.mlir")
+    assert first_error(caught.value) == "models/my model.mlir:2:10: error: use of undeclared SSA value name"
+    assert "return %y" in caught.value.stderr
+    assert "<stdin>" not in caught.value.stderr
+
+
+def test_errors_of_a_dump_name_the_source_too(compiler: Compiler) -> None:
+    with pytest.raises(CommandFailed) as caught:
+        compiler.dump_benchmarks(BROKEN, "here")
+    assert first_error(caught.value).startswith("here:2:10: error: ")
+
+
+def test_the_first_error_is_found_among_other_lines() -> None:
+    failure = CommandFailed("it failed", stderr="\nwarning: odd\nx.mlir:1:2: error: wrong\nx.mlir:3:4: error: also\n")
+    assert first_error(failure) == "x.mlir:1:2: error: wrong"
+    assert first_error(CommandFailed("it failed", stderr="\n  no such flag\nTry: --help\n")) == "no such flag"
+    assert first_error(CommandFailed("it failed")) == "it failed"
+    crash = "Please report issues to https://github.com/iree-org/iree/issues\n #0 0x00007f llvm::sys::PrintStackTrace\n"
+    assert first_error(CommandFailed("it was ended by SIGSEGV", stderr=crash)) == "it was ended by SIGSEGV"
+    assert first_error(CommandFailed("it ran too long", stderr="warning: odd\n", timed_out=True)) == "it ran too long"
+
+
+def test_equal_input_gives_equal_binaries_in_different_folders(
+    compiler: Compiler, benchmark_module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = set()
+    for name in ("one", "another"):  # No blank: IREE does not link where TMPDIR has one.
+        folder = tmp_path / name
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("TMPDIR", os.fspath(folder))
+        out = folder / f"{name}.vmfb"
+        assert compiler.compile_sources(benchmark_module, out) > 0
+        digests.add(hashlib.sha256(out.read_bytes()).hexdigest())
+        assert [each.name for each in folder.iterdir()] == [out.name]
+    assert len(digests) == 1
+
+
+def test_a_compilation_that_fails_leaves_no_binary(compiler: Compiler, tmp_path: Path) -> None:
+    out = tmp_path / "out.vmfb"
+    with pytest.raises(CommandFailed):
+        compiler.compile_sources(BROKEN, out)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_compilation_is_stopped_when_its_time_is_up(benchmark_module: str, tmp_path: Path) -> None:
+    hasty = Compiler(Target.parse("llvm-cpu"), timeout_s=0.01)
+    with pytest.raises(CommandFailed, match=r"iree-compile ran longer than 0\.01 s and was stopped") as caught:
+        hasty.compile_sources(benchmark_module, tmp_path / "out.vmfb")
+    assert caught.value.timed_out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_compilation_is_stopped_when_it_needs_too_much_memory(benchmark_module: str, tmp_path: Path) -> None:
+    small = Compiler(Target.parse("llvm-cpu"), memory_bytes=64 << 20)
+    with pytest.raises(CommandFailed) as caught:
+        small.compile_sources(benchmark_module, tmp_path / "out.vmfb")
+    assert not caught.value.timed_out
+
+
+def test_dumps_come_in_the_order_of_the_dispatches(tmp_path: Path) -> None:
+    tool = tmp_path / "tool"
+    tool.write_text(
+        "#!/bin/sh\n"
+        'for flag; do case "$flag" in *dump-executable-benchmarks-to=*) folder="${flag#*=}";; esac; done\n'
+        'for n in 10 9 2 0 1; do echo $n > "$folder/a b\\$c_dispatch_${n}_x86_64_benchmark.mlir"; done\n',
+        encoding="utf-8",
+    )
+    tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
+    compiler = Compiler(Target.parse("llvm-cpu"), tool=os.fspath(tool))
+    assert [text.strip() for text in compiler.dump_benchmarks("", "name")] == ["0", "1", "2", "9", "10"]
+
+
+def test_phases_continue_where_they_stopped(compiler: Compiler, benchmark_module: str) -> None:
+    configured = compiler.lower(benchmark_module, to="executable-configurations", since="executable-sources")
+    assert "lowering_config" not in benchmark_module
+    assert "lowering_config" in configured
+    assert "root_op" in configured
+
+
+def test_flags_of_the_user_reach_the_compiler() -> None:
+    limited = Compiler(Target.parse("llvm-cpu"), ["--iree-llvmcpu-stack-allocation-limit=16384"])
+    assert "max_stack_allocation_size = 16384" in limited.lower(WORK, to="executable-sources")
+
+
+def test_identity_tells_targets_and_flags_apart() -> None:
+    def identity(text: str, *flags: str) -> tuple[str, ...]:
+        return Compiler(Target.parse(text), flags).identity
+
+    assert identity("llvm-cpu") == identity("llvm-cpu:host")
+    ones = [
+        identity("llvm-cpu"),
+        identity("llvm-cpu", "--a"),
+        identity("llvm-cpu", "--b"),
+        identity("llvm-cpu:znver4"),
+        identity("cuda:sm_89"),
+    ]
+    assert len(set(ones)) == len(ones)
+    assert all(compiler_version() in one for one in ones)

@@ -1,0 +1,310 @@
+"""Dispatches as they are read from what the real compiler dumps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+import msgspec
+import pytest
+from iree.compiler import ir
+
+from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.stages.dispatch import (
+    BufferView,
+    FoundDispatch,
+    Tensor,
+    Untunable,
+    count_calls,
+    function_inputs,
+    group_dispatches,
+    is_benchmark_module,
+    read_benchmark,
+    read_module,
+)
+from pytest_shark_tune.tools.compiler import Compiler
+
+TUNABLE = ("plain", "transposed", "batch", "narrow", "fused", "reduction", "chain")
+
+
+@pytest.fixture(scope="module")
+def found(dumps: Mapping[str, str]) -> dict[str, FoundDispatch]:
+    dispatches = {}
+    for name, text in dumps.items():
+        dispatch = read_benchmark(text, "model", processors=7)
+        assert isinstance(dispatch, FoundDispatch), dispatch
+        dispatches[name] = dispatch
+    return dispatches
+
+
+def test_every_static_dispatch_is_dumped_and_read(found: Mapping[str, FoundDispatch]) -> None:
+    # A dispatch of dynamic shape has no benchmark: what is missing here is told apart by count_calls.
+    assert set(found) == set(TUNABLE)
+    assert {dispatch.symbol for dispatch in found.values()} == {f"{name}_dispatch_0" for name in TUNABLE}
+
+
+@pytest.mark.parametrize(
+    ("name", "loops", "inputs", "output", "dims"),
+    [
+        ("plain", (64, 96, 128), ("64x128xf32", "128x96xf32"), "64x96xf32", ((), (0,), (1,), (2,))),
+        ("transposed", (64, 96, 128), ("64x128xf32", "96x128xf32"), "64x96xf32", ((), (0,), (1,), (2,))),
+        ("batch", (3, 32, 48, 64), ("3x32x64xf32", "3x64x48xf32"), "3x32x48xf32", ((0,), (1,), (2,), (3,))),
+        ("narrow", (64, 96, 128), ("64x128xi8", "128x96xi8"), "64x96xi32", ((), (0,), (1,), (2,))),
+        ("fused", (24, 4, 20, 16), ("16x4x20xf32", "24x16xf32"), "24x4x20xf32", ((), (1, 2), (0,), (3,))),
+    ],
+)
+def test_a_contraction_is_read_with_its_dimensions(
+    found: Mapping[str, FoundDispatch],
+    name: str,
+    loops: tuple[int, ...],
+    inputs: tuple[str, ...],
+    output: str,
+    dims: tuple[tuple[int, ...], ...],
+) -> None:
+    root = found[name].root
+    assert root.kind == "contraction"
+    assert root.loops == loops
+    assert root.inputs == tuple(map(tensor, inputs))
+    assert root.outputs == (tensor(output),)
+    assert (root.batch, root.m, root.n, root.k) == dims
+    reduction = dims[3]
+    assert [index for index, kind in enumerate(root.iterators) if kind == "reduction"] == list(reduction)
+    assert len(root.maps) == 3
+
+
+def test_a_transposed_operand_shows_in_the_maps_alone(found: Mapping[str, FoundDispatch]) -> None:
+    plain, transposed = found["plain"].root, found["transposed"].root
+    assert plain.maps[1] == "affine_map<(d0, d1, d2) -> (d2, d1)>"
+    assert transposed.maps == (plain.maps[0], "affine_map<(d0, d1, d2) -> (d1, d2)>", plain.maps[2])
+
+
+def test_a_reduction_is_no_contraction(found: Mapping[str, FoundDispatch]) -> None:
+    root = found["reduction"].root
+    assert (root.kind, root.loops, root.iterators) == ("other", (40, 56), ("parallel", "reduction"))
+    assert (root.m, root.n, root.k) == ((), (), ())
+
+
+def test_the_target_is_read_from_the_module(found: Mapping[str, FoundDispatch]) -> None:
+    target = found["plain"].target
+    assert (target.backend, target.architecture) == ("llvm-cpu", "x86_64")
+    assert (target.native_vector_bytes, target.max_stack_bytes) == (32, 32768)  # x86-64-v3 has AVX2
+    assert target.processors == 7
+
+
+def test_the_default_config_is_what_the_compiler_chose(found: Mapping[str, FoundDispatch]) -> None:
+    for dispatch in found.values():
+        assert dispatch.default_pipeline == "DoubleTilingExpert"
+        with ir.Context():
+            assert "iree_cpu.lowering_config" in str(ir.Attribute.parse(dispatch.default_config))
+
+
+def test_the_module_is_stripped_and_gives_its_buffer_away(found: Mapping[str, FoundDispatch]) -> None:
+    for dispatch in found.values():
+        module = dispatch.module
+        assert "lowering_config" not in module.text
+        assert "translation_info" not in module.text
+        assert module.text.count("root_op = ") == 1
+        with ir.Context():
+            parsed = ir.Module.parse(module.text)
+            assert parsed.operation.verify()
+            public = {
+                ir.StringAttr(op.attributes["sym_name"]).value
+                for op in parsed.body.operations
+                if op.name == "util.func"
+            }
+        assert {module.run_function, module.buffer_function} <= public
+
+
+def test_views_follow_one_another_in_the_buffer(found: Mapping[str, FoundDispatch]) -> None:
+    module = found["plain"].module
+    first, second = 64 * 128 * 4, 128 * 96 * 4
+    assert module.views == (
+        BufferView(offset_bytes=0, shape=(64, 128), element="f32", reads=True, writes=False),
+        BufferView(offset_bytes=first, shape=(128, 96), element="f32", reads=True, writes=False),
+        BufferView(offset_bytes=first + second, shape=(64, 96), element="f32", reads=False, writes=True),
+    )
+    assert module.buffer_bytes == first + second + 64 * 96 * 4
+
+
+def test_every_view_lies_inside_the_buffer_apart_from_the_others(found: Mapping[str, FoundDispatch]) -> None:
+    sizes = {"f32": 4, "i8": 1, "i32": 4}
+    for dispatch in found.values():
+        module = dispatch.module
+        spans = []
+        for view in module.views:
+            size = sizes[view.element]
+            for extent in view.shape:
+                size *= extent
+            spans.append((view.offset_bytes, view.offset_bytes + size))
+        assert all(0 <= start < end <= module.buffer_bytes for start, end in spans)
+        ordered = sorted(spans)
+        assert all(end <= start for (_, end), (start, _) in pairwise(ordered))
+
+
+def test_a_result_written_in_part_is_also_read(found: Mapping[str, FoundDispatch]) -> None:
+    # The padding around the fused contraction's result is there before it runs and has to stay.
+    views = found["fused"].module.views
+    assert [(view.shape, view.reads, view.writes) for view in views] == [
+        ((16, 4, 20), True, False),
+        ((24, 16), True, False),
+        ((24,), True, False),
+        ((24, 8, 24), True, True),
+    ]
+
+
+def test_offsets_are_followed_through_the_constants_of_the_call(dumps: Mapping[str, str]) -> None:
+    # The three calls differ in the offsets of input and result, which are passed as constants: 4096 and 0 here.
+    text = dumps["chain"]
+    assert text.count("hal.interface.constant.load") == 2
+    assert offsets(text) == [4096, 8192, 12288]
+    moved = text.replace("%c0_i32 = arith.constant 0 : i32", "%c0_i32 = arith.constant 256 : i32")
+    assert offsets(moved) == [4096, 8192, 12288 + 256]
+
+
+def test_an_offset_in_two_constants_is_put_together(dumps: Mapping[str, str]) -> None:
+    halves = """
+          %low = arith.extui %1 : i32 to i64
+          %high = arith.extui %0 : i32 to i64
+          %width = arith.constant 32 : i64
+          %shifted = arith.shli %high, %width : i64
+          %joined = arith.ori %low, %shifted : i64
+          %3 = arith.index_castui %joined : i64 to index"""
+    text = dumps["chain"].replace("%3 = arith.index_castui %1 : i32 to index", halves)
+    assert offsets(text) == [4096, 8192, 12288 + (4096 << 32)]
+
+
+def test_an_offset_that_is_not_constant_cannot_be_tuned(dumps: Mapping[str, str]) -> None:
+    text = dumps["chain"].replace("arith.index_castui %0 : i32 to index", "arith.index_castui %odd : i32 to index")
+    text = text.replace("%2 = arith.index_castui", "%odd = arith.muli %0, %0 : i32\n %2 = arith.index_castui", 1)
+    dispatch = read_benchmark(text, "model", processors=2)
+    assert isinstance(dispatch, Untunable)
+    assert "arith.muli, which is not followed" in dispatch.reason
+
+
+def test_a_module_without_a_root_op_says_so(dumps: Mapping[str, str]) -> None:
+    text = dumps["plain"].replace("root_op = #iree_codegen.root_op<set = 0>", "unmarked")
+    dispatch = read_benchmark(text, "model", processors=2)
+    assert dispatch == Untunable("plain_dispatch_0", "model", "the compiler marks no root op in it")
+
+
+def test_text_that_does_not_parse_is_an_input_error(dumps: Mapping[str, str]) -> None:
+    with pytest.raises(InputError, match=r"it is not MLIR that this IREE parses: .*expected"):
+        read_benchmark(dumps["plain"][:-40], "model", processors=2)
+
+
+def test_equal_dispatches_form_one_group_weighted_by_their_calls(found: Mapping[str, FoundDispatch]) -> None:
+    plain = found["plain"]
+    again = msgspec.structs.replace(plain, symbol="again", source="other")
+    calls = {("model", "plain_dispatch_0"): 4, ("other", "again"): 2}
+    (dispatch,) = group_dispatches([plain, again], calls)
+    assert dispatch.name == "matmul_64x96x128_f32"
+    assert [(member.symbol, member.source, member.calls) for member in dispatch.members] == [
+        ("plain_dispatch_0", "model", 4),
+        ("again", "other", 2),
+    ]
+    assert dispatch.weight == 6
+
+
+def test_what_is_not_counted_is_called_once(found: Mapping[str, FoundDispatch]) -> None:
+    (dispatch,) = group_dispatches([found["plain"]], {})
+    assert dispatch.weight == 1
+
+
+def test_a_contraction_is_grouped_however_its_op_is_spelled(found: Mapping[str, FoundDispatch]) -> None:
+    named = found["plain"]
+    generic = msgspec.structs.replace(named, root=msgspec.structs.replace(named.root, op="linalg.generic"))
+    (dispatch,) = group_dispatches([named, generic], {})
+    assert len(dispatch.members) == 2
+
+
+def test_names_say_op_sizes_and_types(found: Mapping[str, FoundDispatch]) -> None:
+    dispatches = group_dispatches([found[name] for name in ("batch", "narrow", "fused", "reduction")], {})
+    assert [dispatch.name for dispatch in dispatches] == [
+        "batch_matmul_3x32x48x64_f32",
+        "matmul_64x96x128_i8xi8xi32",
+        "matmul_like_24x4x20x16_f32",
+        "generic_40x56_f32",
+    ]
+
+
+def test_a_shared_name_gets_a_hash_of_the_structure(found: Mapping[str, FoundDispatch]) -> None:
+    both = group_dispatches([found["plain"], found["transposed"]], {})
+    names = [dispatch.name for dispatch in both]
+    assert len(set(names)) == 2
+    for name in names:
+        base, _, digits = name.rpartition("_")
+        assert base == "matmul_64x96x128_f32"
+        assert len(digits) == 4
+        assert int(digits, 16) >= 0
+    backwards = group_dispatches([found["transposed"], found["plain"]], {})
+    assert [dispatch.name for dispatch in backwards] == names[::-1]
+
+
+def test_keys_tell_structures_apart_and_nothing_else(found: Mapping[str, FoundDispatch]) -> None:
+    dispatches = group_dispatches(found.values(), {})
+    assert len({dispatch.key for dispatch in dispatches}) == len(dispatches)
+    renamed = msgspec.structs.replace(found["plain"], symbol="x", source="y", default_config="z")
+    assert group_dispatches([renamed], {})[0].key == group_dispatches([found["plain"]], {})[0].key
+
+
+def test_calls_are_counted_by_executable(compiler: Compiler, model: str) -> None:
+    calls = count_calls(compiler.lower(model, to="flow"))
+    assert calls == {f"{name}_dispatch_0": 1 for name in (*TUNABLE, "dynamic")} | {"chain_dispatch_0": 3}
+
+
+def test_functions_with_static_tensors_are_listed_with_their_inputs(compiler: Compiler) -> None:
+    functions = function_inputs(
+        compiler.lower(
+            """
+            func.func @two(%a: tensor<2x3xf32>, %b: tensor<4xi8>) -> tensor<2x3xf32> { return %a : tensor<2x3xf32> }
+            func.func @none() -> tensor<1xf32> {
+              %c = arith.constant dense<1.0> : tensor<1xf32>
+              return %c : tensor<1xf32>
+            }
+            func.func @dynamic(%a: tensor<?xf32>) -> tensor<?xf32> { return %a : tensor<?xf32> }
+            func.func @scalar(%a: i32) -> i32 { return %a : i32 }
+            func.func private @hidden(%a: tensor<2xf32>) -> tensor<2xf32> { return %a : tensor<2xf32> }
+            """,
+            to="input",
+        )
+    )
+    assert functions == {"two": (tensor("2x3xf32"), tensor("4xi8")), "none": ()}
+
+
+def test_a_benchmark_file_is_told_from_a_model(dumps: Mapping[str, str], model: str) -> None:
+    assert all(is_benchmark_module(text) for text in dumps.values())
+    assert not is_benchmark_module(model)
+    assert not is_benchmark_module("not MLIR at all")
+    assert not is_benchmark_module("module {}")
+
+
+def test_a_module_of_unknown_dialects_is_no_benchmark() -> None:
+    assert not is_benchmark_module('"stablehlo.custom"() : () -> ()')
+
+
+def test_bytecode_and_text_give_the_same_module(model: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("bytecode") / "model.mlirbc"
+    with ir.Context():
+        module = ir.Module.parse(model)
+        text = str(module)
+        with path.open("wb") as file:
+            module.operation.write_bytecode(file)
+    assert read_module(path.read_bytes()) == text
+    assert read_module(model.encode()) == model
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"ML\xefR broken"], ids=["binary", "broken-bytecode"])
+def test_content_that_is_neither_text_nor_bytecode_is_refused(content: bytes) -> None:
+    with pytest.raises(InputError, match="it is n"):
+        read_module(content)
+
+
+def offsets(text: str) -> list[int]:
+    dispatch = read_benchmark(text, "model", processors=2)
+    assert isinstance(dispatch, FoundDispatch), dispatch
+    return [view.offset_bytes for view in dispatch.module.views]
+
+
+def tensor(text: str) -> Tensor:
+    *shape, element = text.split("x")
+    return Tensor(tuple(map(int, shape)), element)

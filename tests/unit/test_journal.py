@@ -1,0 +1,116 @@
+"""Journals: whole lines or none, also after a crash and with several writers at a time."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pytest_shark_tune.tools import journal
+
+WRITERS, LINES = 4, 50
+
+
+class Entry(msgspec.Struct):
+    name: str
+    value: int = 0
+
+
+def test_lines_come_back_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    entries = [Entry("line\nbreaks\u2028and ünïcode", 1), Entry("", -1)]
+    for entry in entries:
+        journal.append(path, entry)
+    assert journal.read(path, Entry) == entries
+    assert path.read_bytes().count(b"\n") == 2
+
+
+def test_no_file_is_no_lines(tmp_path: Path) -> None:
+    assert journal.read(tmp_path / "none.jsonl", Entry) == []
+
+
+def test_an_empty_file_is_no_lines(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.touch()
+    assert journal.read(path, Entry) == []
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("kept", [1, 9, 23], ids=["a-brace", "in-the-name", "all-but-the-end"])
+def test_a_torn_last_line_is_dropped_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kept: int
+) -> None:
+    path = tmp_path / "journal.jsonl"
+    journal.append(path, Entry("whole", 1))
+    journal.append(path, Entry("töorn", 2))
+    content = path.read_bytes()
+    first = content.index(b"\n") + 1
+    path.write_bytes(content[: first + kept])
+    assert journal.read(path, Entry) == [Entry("whole", 1)]
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage().startswith(f"{path}:2 is not a whole Entry and is left out: ")
+
+
+def test_what_follows_a_torn_line_is_not_lost_with_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(b'{"name": "torn')
+    journal.append(path, Entry("next", 1))
+    journal.append(path, Entry("after", 2))
+    assert journal.read(path, Entry) == [Entry("next", 1), Entry("after", 2)]
+    assert [record.getMessage().partition(" is not")[0] for record in caplog.records] == [f"{path}:1"]
+
+
+@pytest.mark.parametrize("line", [b"{}", b'{"name": 3}', b"[]", b"nonsense", b'{"name": "\xff"}'])
+def test_a_line_of_another_kind_is_dropped_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture, line: bytes) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(b'{"name": "a"}\n' + line + b'\n\n{"name": "b"}\n')
+    assert journal.read(path, Entry) == [Entry("a"), Entry("b")]
+    assert len(caplog.records) == 1
+
+
+def test_writers_at_the_same_time_do_not_mix_their_lines(tmp_path: Path, child_env: dict[str, str]) -> None:
+    path = tmp_path / "journal.jsonl"
+    code = f"""
+import sys
+from pathlib import Path
+from pytest_shark_tune.tools import journal
+sys.stdin.readline()
+for number in range({LINES}):
+    journal.append(Path(sys.argv[1]), {{"name": sys.argv[2] * 3000, "value": number}})
+"""
+    writers = [
+        subprocess.Popen([sys.executable, "-c", code, str(path), name], stdin=subprocess.PIPE, env=child_env)
+        for name in "abcdefgh"[:WRITERS]
+    ]
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write(b"go\n")
+        writer.stdin.close()
+    assert [writer.wait(60) for writer in writers] == [0] * WRITERS
+    entries = journal.read(path, Entry)
+    assert len(entries) == WRITERS * LINES
+    for name in "abcdefgh"[:WRITERS]:
+        assert [entry.value for entry in entries if entry.name == name * 3000] == list(range(LINES))
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    journal.replace_file(path, b"one")
+    with path.open("rb") as before:
+        journal.replace_file(path, b"two")
+        assert before.read() == b"one"
+    assert path.read_bytes() == b"two"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    (path / "inside").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"folder"):
+        journal.replace_file(path, b"content")
+    assert [each.name for each in tmp_path.iterdir()] == ["folder"]

@@ -1,0 +1,252 @@
+"""The ledger on findings made here: what it writes, and when."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pytest_shark_tune.ledger import Finding, Ledger
+from pytest_shark_tune.plan import Plan, Task
+from pytest_shark_tune.stages.candidate import Candidate
+from pytest_shark_tune.stages.dispatch import BenchmarkModule, Dispatch, Member, RootOp, TargetFacts, Tensor, Untunable
+from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, SourceCheck, SpecRecord, State
+from pytest_shark_tune.stages.spec import read_spec
+
+MAPS = tuple(f"affine_map<(d0, d1, d2) -> ({dims})>" for dims in ("d0, d2", "d2, d1", "d0, d1"))
+MODULE = BenchmarkModule(text="", run_function="run", buffer_function="buffer", buffer_bytes=0, views=())
+INFO = (
+    "#iree_codegen.compilation_info<lowering_config = #iree_cpu.lowering_config<distribution = [{}, 32, 0], "
+    "vector_common_parallel = [8, 32, 0], vector_reduction = [0, 0, 8]>, "
+    "translation_info = <pipeline = #iree_cpu.pipeline<DoubleTilingExpert>>>"
+)
+
+
+def make_task(name: str, size: int, *, calls: int = 1) -> Task:
+    shape = Tensor((size, size), "f32")
+    root = RootOp(
+        op="linalg.matmul",
+        kind="contraction",
+        loops=(size,) * 3,
+        iterators=("parallel", "parallel", "reduction"),
+        maps=MAPS,
+        inputs=(shape, shape),
+        outputs=(shape,),
+        m=(0,),
+        n=(1,),
+        k=(2,),
+    )
+
+    def candidate(identity: str, tile: int) -> Candidate:
+        info = INFO.format(tile) if tile else ""
+        knobs = {"dist_0": tile} if tile else {}
+        return Candidate(
+            id=identity,
+            dispatch=name,
+            pipeline="DoubleTilingExpert",
+            knobs=knobs,
+            config=f"config {tile}",
+            compilation_info=info,
+        )
+
+    return Task(
+        dispatch=Dispatch(
+            name=name,
+            root=root,
+            target=TargetFacts(backend="llvm-cpu"),
+            default_pipeline="DoubleTilingExpert",
+            default_config="config 0",
+            members=(Member(symbol=f"{name}_0", source="model", calls=calls, module=MODULE),),
+        ),
+        default=candidate("default", 0),
+        candidates=(candidate("aaaaaa", 8), candidate("bbbbbb", 16)),
+        space_size=2,
+    )
+
+
+ONE, TWO = make_task("one", 64, calls=3), make_task("two", 32)
+PLAN = Plan(sources=(), tasks=(ONE, TWO), untunable=(Untunable("odd_0", "model", "it is odd"),))
+
+
+def make_record(task: Task, identity: str, ratio: float | None = None, state: State = State.MEASURED) -> Record:
+    candidate = task.candidate(identity)
+    return Record(
+        id=identity,
+        dispatch=task.dispatch.name,
+        pipeline=candidate.pipeline,
+        knobs=candidate.knobs,
+        config=candidate.config,
+        state=state,
+        reason="" if ratio else "because",
+        compile_s=0.5,
+        samples_us=(10.0 / ratio,) if ratio else (),
+        baseline_samples_us=(10.0,) if ratio else (),
+        ratio=ratio,
+        ratio_low=ratio and ratio * 0.9,
+        ratio_high=ratio and ratio * 1.1,
+        device="Some CPU",
+        target="llvm-cpu",
+        iree="3.13.0",
+    )
+
+
+def make_final(task: Task, winner: str | None) -> FinalRecord:
+    finalist = Finalist(id="aaaaaa", state=State.MEASURED, samples_us=(5.0,), ratio=2.0, ratio_low=1.9, ratio_high=2.1)
+    return FinalRecord(
+        dispatch=task.dispatch.name,
+        root=task.dispatch.root,
+        weight=task.dispatch.weight,
+        finalists=(finalist,),
+        baseline_samples_us=(10.0,),
+        winner=winner,
+        reason="" if winner else "none is faster",
+        compilation_info=task.candidate(winner).compilation_info if winner else "",
+        device="Some CPU",
+        target="llvm-cpu",
+        iree="3.13.0",
+    )
+
+
+class Run:
+    """A ledger of one run, and ways to tell it what was found out."""
+
+    def __init__(self, folder: Path, *, starter: str | None = None) -> None:
+        self.out = folder / ".tune"
+        self.out.mkdir(exist_ok=True)
+        self.suite = folder / "suite"
+        self.ledger = Ledger(
+            self.out,
+            {"plan": PLAN}.__getitem__,
+            target="llvm-cpu",
+            device="Some CPU",
+            device_slug="some-cpu",
+            versions={"pytest-shark-tune": "0"},
+            starter=starter,
+        )
+
+    def take(self, *found: Record | FinalRecord | SpecRecord) -> None:
+        for each in found:
+            record = each if isinstance(each, Record) else None
+            final = each if isinstance(each, FinalRecord) else None
+            spec = each if isinstance(each, SpecRecord) else None
+            self.ledger.take(Finding(plan="plan", suite=str(self.suite), record=record, final=final, spec=spec))
+
+    @property
+    def matchers(self) -> list[str]:
+        return [row.matcher for row in read_spec((self.out / "spec.mlir").read_text())]
+
+    @property
+    def snapshot(self) -> Path:
+        return self.suite / "__specs__" / "llvm-cpu-some-cpu.mlir"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path)
+
+
+VERIFIED = SpecRecord(sources=(SourceCheck(source="model", applied=1),), dropped={})
+ALL_OF_ONE = (make_record(ONE, "default", 1.0), make_record(ONE, "aaaaaa", 2.0), make_record(ONE, "bbbbbb", 1.5))
+
+
+def test_records_are_written_as_they_come(run: Run) -> None:
+    for count, record in enumerate(ALL_OF_ONE, 1):
+        run.take(record)
+        lines = run.ledger.records_path.read_bytes().splitlines()
+        assert len(lines) == count
+        assert msgspec.json.decode(lines[-1], type=Record) == record
+    assert run.ledger.records("one") == ALL_OF_ONE
+    assert run.ledger.records("two") == ()
+
+
+def test_what_an_earlier_run_left_goes_with_the_first_finding(run: Run) -> None:
+    for path in (run.ledger.records_path, run.ledger.finals_path, run.ledger.summary_path, run.ledger.spec_path):
+        path.write_text("old\n", encoding="utf-8")
+    run.ledger.add_plan("plan", str(run.suite))
+    assert not run.ledger.has_findings
+    assert len(list(run.out.iterdir())) == 4
+    run.take(ALL_OF_ONE[0])
+    assert run.ledger.has_findings
+    assert {path.name for path in run.out.iterdir()} == {"records.jsonl", "spec.mlir"}
+    run.ledger.finish(complete=True)
+    assert not run.ledger.spec_path.exists(), "nothing won"
+
+
+def test_the_winner_of_a_final_is_in_spec_snapshot_and_summary(run: Run) -> None:
+    run.take(*ALL_OF_ONE, make_final(ONE, "aaaaaa"), make_final(TWO, None), VERIFIED)
+    summary = run.ledger.finish(complete=True)
+    assert run.matchers == ["match_one"]
+    assert run.snapshot.read_text() == run.ledger.spec_path.read_text()
+    (line,) = run.snapshot.with_suffix(".jsonl").read_text().splitlines()
+    assert json.loads(line)["compilation_info"] == INFO.format(8)
+    one, two = summary.dispatches
+    assert (one.weight, one.baseline_us, one.best_us, one.winner, one.reason) == (3, 10.0, 5.0, "aaaaaa", "")
+    assert (one.speedup, one.speedup_low, one.speedup_high) == (2.0, 1.9, 2.1)
+    assert (two.winner, two.reason) == (None, "none is faster")
+    assert summary.untunable == PLAN.untunable
+    assert json.loads(run.ledger.summary_path.read_text()) == json.loads(msgspec.json.encode(summary))
+
+
+def test_an_entry_that_verification_dropped_is_nowhere(run: Run) -> None:
+    run.take(*ALL_OF_ONE, make_final(ONE, "aaaaaa"), SpecRecord(sources=(), dropped={"one": "it is slower"}))
+    (row, _) = run.ledger.finish(complete=True).dispatches
+    assert (row.winner, row.speedup, row.reason) == (None, None, "it is slower")
+    assert not run.ledger.spec_path.exists()
+    assert not run.snapshot.exists()
+
+
+def test_a_run_that_ended_early_gives_a_provisional_winner_and_no_snapshot(run: Run) -> None:
+    run.take(*ALL_OF_ONE)
+    summary = run.ledger.finish(complete=False)
+    (row, other) = summary.dispatches
+    assert not summary.run.complete
+    assert row.winner == "aaaaaa"
+    assert row.reason.startswith("provisional: ")
+    assert row.finalists == 0
+    assert other.reason == "its candidates were not all tried"
+    assert run.matchers == ["match_one"]
+    assert not run.snapshot.exists()
+
+
+def test_the_funnel_counts_where_each_candidate_was_lost(run: Run) -> None:
+    run.take(
+        ALL_OF_ONE[0],
+        make_record(ONE, "aaaaaa", state=State.COMPILE_FAILED),
+        make_record(ONE, "bbbbbb", state=State.WRONG_RESULT),
+    )
+    (row, _) = run.ledger.finish(complete=True).dispatches
+    funnel = (row.generated, row.compiled, row.applied, row.ran, row.correct, row.measured)
+    assert funnel == (2, 1, 1, 1, 0, 0)
+    assert row.losses == {"compile_failed": 1, "wrong_result": 1}
+
+
+def test_a_default_that_failed_is_the_reason(run: Run) -> None:
+    run.take(make_record(ONE, "default", state=State.RUN_FAILED))
+    (row, _) = run.ledger.finish(complete=True).dispatches
+    assert (row.baseline_us, row.reason) == (None, "the default config failed: run_failed: because")
+
+
+def test_a_snapshot_keeps_the_entries_of_dispatches_that_this_run_did_not_decide(tmp_path: Path) -> None:
+    first, second, third = (Run(tmp_path) for _ in range(3))
+    first.take(*ALL_OF_ONE, make_final(ONE, "aaaaaa"), VERIFIED)
+    first.ledger.finish(complete=True)
+    second.take(make_record(TWO, "default", 1.0), make_record(TWO, "aaaaaa", 2.0), make_final(TWO, "aaaaaa"), VERIFIED)
+    second.ledger.finish(complete=True)
+    assert second.matchers == ["match_two"]
+    assert [row.matcher for row in read_spec(second.snapshot.read_text())] == ["match_one", "match_two"]
+    third.take(*ALL_OF_ONE, make_final(ONE, None), VERIFIED)
+    third.ledger.finish(complete=True)
+    assert [row.matcher for row in read_spec(third.snapshot.read_text())] == ["match_two"]
+
+
+def test_a_starter_goes_behind_into_the_spec_and_not_into_the_snapshot(tmp_path: Path) -> None:
+    first = Run(tmp_path)
+    first.take(make_record(TWO, "aaaaaa", 2.0), make_final(TWO, "aaaaaa"))
+    first.ledger.finish(complete=True)
+    second = Run(tmp_path, starter=first.ledger.spec_path.read_text())
+    second.take(*ALL_OF_ONE, make_final(ONE, "aaaaaa"), VERIFIED)
+    second.ledger.finish(complete=True)
+    assert second.matchers == ["match_one", "match_two"]
+    assert [row.matcher for row in read_spec(second.snapshot.read_text())] == ["match_one"]

@@ -1,0 +1,118 @@
+"""Option values: what each parser reads, and a table of what it refuses by name."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from pytest_shark_tune.options import parse_count, parse_duration, parse_flags, parse_seed, parse_target
+from pytest_shark_tune.tools.compiler import Target
+
+
+@pytest.mark.parametrize(("text", "number"), [("1", 1), ("60", 60), (" 007 ", 7), ("999999999", 999_999_999)])
+def test_a_count_is_read(text: str, number: int) -> None:
+    assert parse_count("--tune-candidates", text) == number
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", " ", "0", "00", "-1", "+1", "1.0", "1e3", "0x10", "1_000", "1 000", "ten", "60 s", "٣", "²"),
+        *("1000000000", "9" * 5000),
+    ],
+)
+def test_a_bad_count_is_refused_by_name(text: str) -> None:
+    with pytest.raises(pytest.UsageError) as caught:
+        parse_count("--tune-candidates", text)
+    assert str(caught.value) == f"--tune-candidates: {text!r} is not a whole number of at least 1"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("", None),
+        ("  ", None),
+        ("90", 90),
+        ("90s", 90),
+        ("0.5s", 0.5),
+        ("30m", 1800),
+        ("1.5h", 5400),
+        (" 2h ", 7200),
+        ("9" * 400, math.inf),
+    ],
+)
+def test_a_duration_is_read_as_seconds(text: str, seconds: float | None) -> None:
+    assert parse_duration("--tune-time", text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0",
+        "0s",
+        "0.0h",
+        "-1s",
+        "+1s",
+        "1 h",
+        "1d",
+        "h",
+        "s",
+        ".5h",
+        "5.",
+        "1.5.2s",
+        "1h30m",
+        "1e3s",
+        "nan",
+        "inf",
+        "१s",
+    ],
+)
+def test_a_bad_duration_is_refused_by_name(text: str) -> None:
+    with pytest.raises(pytest.UsageError) as caught:
+        parse_duration("--tune-time", text)
+    assert str(caught.value) == f"--tune-time: {text!r} is not a duration; give for example 90s, 30m or 1h"
+
+
+@pytest.mark.parametrize(("text", "seed"), [("0", 0), (" 12 ", 12), ("999999999", 999_999_999)])
+def test_a_seed_is_read(text: str, seed: int) -> None:
+    assert parse_seed("--tune-seed", text) == seed
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.0", "0x1", "one", str(2**64), "9" * 5000])
+def test_a_bad_seed_is_refused_by_name(text: str) -> None:
+    with pytest.raises(pytest.UsageError) as caught:
+        parse_seed("--tune-seed", text)
+    assert str(caught.value) == f"--tune-seed: {text!r} is not a whole number from 0 to 999999999"
+
+
+@pytest.mark.parametrize(
+    ("lines", "flags"),
+    [
+        ((), ()),
+        (("--a=1", "--b"), ("--a=1", "--b")),
+        (("--a=1 --b", "--c"), ("--a=1", "--b", "--c")),
+        (("--path='a folder/file'",), ("--path=a folder/file",)),
+        (("",), ()),
+    ],
+)
+def test_flags_are_split_as_in_a_shell(lines: tuple[str, ...], flags: tuple[str, ...]) -> None:
+    assert parse_flags("--iree-compile-flag", lines) == flags
+
+
+@pytest.mark.parametrize("line", ["'", '--a="b', "--a=b\\"])
+def test_flags_that_cannot_be_split_are_refused_by_name(line: str) -> None:
+    with pytest.raises(pytest.UsageError, match=r"^--iree-compile-flag: .*No (closing quotation|escaped character)"):
+        parse_flags("--iree-compile-flag", ["--fine", line])
+
+
+def test_a_target_is_read() -> None:
+    assert parse_target("hip:gfx942") == Target("hip", "gfx942")
+
+
+@pytest.mark.parametrize("text", ["", "cpu", "LLVM-CPU", "cuda", "cuda:", "hip", "vulkan", "llvm-cpu:", ":sm_89"])
+def test_a_bad_target_is_refused_by_name(text: str) -> None:
+    with pytest.raises(pytest.UsageError) as caught:
+        parse_target(text)
+    assert str(caught.value).startswith("--tune-target: ")
+    assert repr(text) in str(caught.value)

@@ -1,0 +1,139 @@
+"""Records as lines of JSON: what goes in comes out, and what another version wrote is not taken for ours."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pytest_shark_tune.stages.dispatch import RootOp, Tensor
+from pytest_shark_tune.stages.record import (
+    SCHEMA,
+    Finalist,
+    FinalRecord,
+    Record,
+    SourceCheck,
+    SpecRecord,
+    State,
+    WinnerRecord,
+)
+from pytest_shark_tune.tools import journal
+
+ROOT = RootOp(
+    op="linalg.matmul",
+    kind="contraction",
+    loops=(64, 96, 128),
+    iterators=("parallel", "parallel", "reduction"),
+    maps=("affine_map<(d0, d1, d2) -> (d0, d2)>",),
+    inputs=(Tensor((64, 128), "f32"), Tensor((128, 96), "f32")),
+    outputs=(Tensor((64, 96), "f32"),),
+    m=(0,),
+    n=(1,),
+    k=(2,),
+)
+RECORD = Record(
+    id="3f9a1c",
+    dispatch="matmul_64x96x128_f32",
+    pipeline="DoubleTilingExpert",
+    knobs={"m": 8, "n": 16},
+    config="#iree_cpu.lowering_config<distribution = [8, 16, 0]>",
+    state=State.MEASURED,
+    compile_s=0.5,
+    samples_us=(1.5, 1.25),
+    baseline_samples_us=(3.0, 2.5),
+    ratio=2.0,
+    ratio_low=1.9,
+    ratio_high=2.1,
+    device="AMD EPYC",
+    target="llvm-cpu",
+    iree="3.13.0",
+)
+FAILED = msgspec.structs.replace(
+    RECORD, state=State.WRONG_RESULT, reason="7 of 9 elements are wrong", samples_us=(), ratio=None
+)
+WINNER = WinnerRecord(
+    **{field: getattr(RECORD, field) for field in RECORD.__struct_fields__},
+    root=ROOT,
+    weight=3,
+    compilation_info="#iree_codegen.compilation_info<>",
+)
+FINAL = FinalRecord(
+    dispatch="matmul_64x96x128_f32",
+    root=ROOT,
+    weight=3,
+    finalists=(
+        Finalist(id="3f9a1c", state=State.MEASURED, samples_us=(1.5,), ratio=2.0, ratio_low=1.9, ratio_high=2.1),
+        Finalist(id="000000", state=State.RUN_FAILED, reason="it crashed"),
+    ),
+    baseline_samples_us=(3.0,),
+    winner="3f9a1c",
+    device="AMD EPYC",
+    target="llvm-cpu",
+    iree="3.13.0",
+)
+SPEC = SpecRecord(
+    sources=(SourceCheck(source="model", applied=2, ratio=1.5, ratio_low=1.4, ratio_high=1.6),),
+    dropped={"matmul": "it is slower"},
+)
+EVERY = [
+    pytest.param(value, id=name)
+    for name, value in (("record", RECORD), ("failed", FAILED), ("winner", WINNER), ("final", FINAL), ("spec", SPEC))
+]
+
+
+@pytest.mark.parametrize("value", EVERY)
+def test_what_is_appended_is_read_back(value: Record | FinalRecord | SpecRecord, tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    journal.append(path, value)
+    assert journal.read(path, type(value)) == [value]
+
+
+@pytest.mark.parametrize("value", EVERY)
+def test_a_line_of_another_schema_is_refused(
+    value: Record | FinalRecord | SpecRecord, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "records.jsonl"
+    fields = json.loads(msgspec.json.encode(value))
+    assert fields["schema"] == SCHEMA == 1
+    path.write_text(json.dumps(fields | {"schema": 2}) + "\n", encoding="utf-8")
+    assert journal.read(path, type(value)) == []
+    assert "$.schema" in caplog.text
+
+
+def test_a_record_has_the_fields_that_are_promised() -> None:
+    promised = (
+        "schema id dispatch pipeline knobs config state reason compile_s samples_us baseline_samples_us ratio device "
+        "target iree"
+    )
+    assert set(promised.split()) <= set(json.loads(msgspec.json.encode(RECORD)))
+
+
+def test_states_are_the_ones_that_are_promised() -> None:
+    promised = "compile_failed compile_timeout not_applied duplicate run_failed run_timeout wrong_result measured"
+    assert {str(state) for state in State} == set(promised.split())
+
+
+def test_a_winner_is_a_record_that_other_tools_read(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    journal.append(path, WINNER)
+    assert journal.read(path, Record) == [RECORD]
+
+
+@pytest.mark.parametrize("field", ["id", "dispatch", "knobs", "state", "device"])
+def test_a_record_that_lacks_a_field_is_refused(field: str) -> None:
+    fields = json.loads(msgspec.json.encode(RECORD))
+    del fields[field]
+    with pytest.raises(msgspec.ValidationError, match=field):
+        msgspec.json.decode(json.dumps(fields), type=Record)
+
+
+def test_an_unknown_state_is_refused() -> None:
+    fields = json.loads(msgspec.json.encode(RECORD)) | {"state": "lucky"}
+    with pytest.raises(msgspec.ValidationError, match=r"\$\.state"):
+        msgspec.json.decode(json.dumps(fields), type=Record)
+
+
+def test_a_finalist_is_found_by_its_id() -> None:
+    assert FINAL.finalist("000000").reason == "it crashed"

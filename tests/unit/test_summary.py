@@ -1,0 +1,150 @@
+"""The end of a run as text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pytest_shark_tune.ledger import DispatchSummary, RunSummary, Summary
+from pytest_shark_tune.stages.dispatch import Untunable
+from pytest_shark_tune.stages.record import SourceCheck
+from pytest_shark_tune.summary import format_us, render
+
+WON = DispatchSummary(
+    name="matmul_512x512x512_f32",
+    weight=3,
+    baseline_us=3210.4,
+    best_us=1337.0,
+    speedup=2.4012,
+    speedup_low=2.355,
+    speedup_high=2.449,
+    generated=60,
+    compiled=59,
+    applied=58,
+    ran=57,
+    correct=56,
+    measured=55,
+    finalists=4,
+    winner="3f9a1c",
+    reason="",
+    space=12345,
+    losses={"compile_failed": 1, "not_applied": 1, "run_failed": 1, "wrong_result": 1},
+)
+LOST = msgspec.structs.replace(
+    WON,
+    name="batch_matmul_12x128x128x64_f32",
+    weight=1,
+    best_us=None,
+    speedup=None,
+    speedup_low=None,
+    speedup_high=None,
+    winner=None,
+    reason="none is faster than the default [by more than 2%] for sure",
+    losses={},
+)
+SUMMARY = Summary(
+    run=RunSummary(versions={}, target="llvm-cpu", device="AMD EPYC", seconds=12.5, complete=True),
+    dispatches=(WON, LOST),
+    sources=(
+        SourceCheck(source="matmul", applied=1, ratio=2.1, ratio_low=2.05, ratio_high=2.15),
+        SourceCheck(source="model", applied=2),
+        SourceCheck(source="dump", applied=0, note="nothing in it was tuned"),
+    ),
+    untunable=tuple(Untunable(f"dispatch_{number}", "model", "it has dynamic dimensions") for number in range(8)),
+)
+NOTHING = msgspec.structs.replace(SUMMARY, dispatches=(), sources=(), untunable=())
+
+
+def rows(text: str, name: str) -> list[list[str]]:
+    """The cells of the table rows that begin with ``name``."""
+    lines = [line for line in text.splitlines() if line.startswith("│")]
+    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
+    return [row for row in cells if row[0] == name]
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "text"),
+    [
+        (None, "-"),
+        (0.05, "0.05 us"),
+        (1.0, "1 us"),
+        (12.345, "12.3 us"),
+        (99.4, "99.4 us"),
+        (123.4, "123 us"),
+        (999.4, "999 us"),
+        (1000.0, "1 ms"),
+        (3210.4, "3.21 ms"),
+        (123_456, "123 ms"),
+        (999_000, "999 ms"),
+        (1e6, "1 s"),
+        (61_234_567, "61.2 s"),
+    ],
+)
+def test_a_time_has_three_digits_and_a_unit(microseconds: float | None, text: str) -> None:
+    assert format_us(microseconds) == text
+
+
+def test_the_table_shows_times_speedup_and_winner(tmp_path: Path) -> None:
+    text = render(SUMMARY, width=120, spec=tmp_path / "spec.mlir", snapshots=())
+    assert "llvm-cpu on AMD EPYC" in text
+    times, funnel = rows(text, WON.name)
+    assert times[1:] == ["3", "3.21 ms", "1.34 ms", "2.40x", "2.35 to 2.45", "3f9a1c"]
+    assert funnel[1:] == ["12,345", "60", "59", "58", "57", "56", "55", "4"]
+
+
+def test_without_a_winner_the_reason_is_given(tmp_path: Path) -> None:
+    text = render(SUMMARY, width=120, spec=tmp_path / "spec.mlir", snapshots=())
+    assert rows(text, LOST.name)[0][1:] == ["1", "3.21 ms", "-", "-", "-", "none"]
+    assert f"{LOST.name}: {LOST.reason}" in " ".join(text.split())
+
+
+def test_losses_are_counted_by_state(tmp_path: Path) -> None:
+    text = render(SUMMARY, width=120, spec=tmp_path / "spec.mlir", snapshots=())
+    expected = f"{WON.name}: lost 1 compile_failed, 1 not_applied, 1 run_failed, 1 wrong_result"
+    assert expected in " ".join(text.split())
+    assert f"{LOST.name}: lost" not in text
+
+
+def test_sources_and_what_cannot_be_tuned_are_told(tmp_path: Path) -> None:
+    text = render(SUMMARY, width=200, spec=tmp_path / "spec.mlir", snapshots=())
+    assert "matmul as a whole, with the spec: 2.10 times as fast (2.05 to 2.15), same results\n" in text
+    assert "model: the spec applies to 2 of its dispatches\n" in text
+    assert "dump: nothing in it was tuned\n" in text
+    first = ", ".join(f"dispatch_{number}" for number in range(6))
+    assert f"not tuned (8): {first}, …: it has dynamic dimensions\n" in text
+
+
+def test_what_was_written_is_named(tmp_path: Path) -> None:
+    spec = tmp_path / ("a long folder " * 12) / "spec.mlir"
+    spec.parent.mkdir()
+    missing = render(SUMMARY, width=80, spec=spec, snapshots=())
+    assert "no spec was written: nothing won" in missing
+    spec.touch()
+    snapshots = (tmp_path / "[a].mlir", tmp_path / "b.mlir")
+    written = render(SUMMARY, width=80, spec=spec, snapshots=snapshots)
+    assert "no spec" not in written
+    assert f"spec: {spec}\n" in written  # In one line, however long, to be copied.
+    for snapshot in snapshots:
+        assert f"snapshot: {snapshot}\n" in written
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_a_narrow_terminal_is_not_overrun(tmp_path: Path, width: int) -> None:
+    text = render(SUMMARY, width=width, spec=tmp_path / "spec.mlir", snapshots=())
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_a_terminal_of_usual_width_shows_every_figure(tmp_path: Path) -> None:
+    text = render(SUMMARY, width=100, spec=tmp_path / "spec.mlir", snapshots=())
+    for figure in ("3.21 ms", "1.34 ms", "2.40x", "2.35 to 2.45", "3f9a1c", "12,345"):
+        assert figure in text
+
+
+def test_a_run_that_tuned_nothing_shows_no_table(tmp_path: Path) -> None:
+    assert render(NOTHING, width=80, spec=tmp_path / "spec.mlir", snapshots=()) == ""
+
+
+def test_the_text_is_plain(tmp_path: Path) -> None:
+    assert "\x1b" not in render(SUMMARY, width=100, spec=tmp_path / "spec.mlir", snapshots=())

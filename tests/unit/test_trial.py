@@ -1,0 +1,72 @@
+"""What each test of a suite tries, and the ids that it has for good."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_shark_tune.ordering import Phase
+from pytest_shark_tune.plan import Plan
+from pytest_shark_tune.trial import Role, Trial, trials_of
+
+EMPTY = Plan(sources=(), tasks=(), untunable=())
+
+
+@pytest.fixture
+def trials(plan: Plan) -> list[Trial]:
+    return list(trials_of(plan, "key", "/suite"))
+
+
+def test_a_plan_becomes_default_candidates_final_and_spec(plan: Plan, trials: list[Trial]) -> None:
+    (task,) = plan.tasks
+    name = "matmul_64x96x128_f32"
+    assert [trial.id for trial in trials] == [
+        f"{name}-default",
+        *(f"{name}-DoubleTilingExpert-{candidate.id}" for candidate in task.candidates),
+        f"{name}-final",
+        "spec",
+    ]
+    assert [trial.role.phase for trial in trials] == [Phase.CANDIDATE] * 4 + [Phase.FINAL, Phase.SPEC]
+
+
+def test_ids_are_unique_and_safe_in_a_test_id(trials: list[Trial]) -> None:
+    identifiers = [trial.id for trial in trials]
+    assert len(set(identifiers)) == len(identifiers)
+    assert not any(set(" []/:$") & set(identifier) for identifier in identifiers)
+
+
+def test_every_trial_knows_its_plan_and_suite(plan: Plan, trials: list[Trial]) -> None:
+    assert {trial.plan_key for trial in trials} == {"key"}
+    assert {trial.suite for trial in trials} == {"/suite"}
+    assert all(trial.plan is plan for trial in trials)
+
+
+def test_finals_of_all_dispatches_come_after_all_candidates(plan: Plan) -> None:
+    twice = Plan(sources=plan.sources, tasks=plan.tasks * 2, untunable=())
+    roles = [trial.role for trial in trials_of(twice, "key", "")]
+    one = [Role.DEFAULT, *[Role.CANDIDATE] * 3]
+    assert roles == [*one, *one, Role.FINAL, Role.FINAL, Role.SPEC]
+
+
+def test_knobs_are_the_candidates(plan: Plan, trials: list[Trial]) -> None:
+    (task,) = plan.tasks
+    assert trials[0].knobs == {}
+    assert [trial.knobs for trial in trials[1:4]] == [candidate.knobs for candidate in task.candidates]
+    assert all(trial.knobs for trial in trials[1:4])
+    assert trials[0].dispatch is task.dispatch
+
+
+def test_what_a_trial_lacks_cannot_be_asked_for(trials: list[Trial]) -> None:
+    *_, final, spec = trials
+    with pytest.raises(AssertionError, match="role final has no config"):
+        _ = final.candidate
+    with pytest.raises(AssertionError, match="role spec has no dispatch"):
+        _ = spec.known_task
+
+
+def test_a_plan_without_tasks_has_its_spec_alone() -> None:
+    assert [trial.id for trial in trials_of(EMPTY, "key", "")] == ["spec"]
+
+
+def test_an_input_that_cannot_be_tuned_is_an_ordinary_test() -> None:
+    trial = Trial(Role.INPUT, EMPTY, problem="there is no file")
+    assert (trial.id, trial.role.phase, trial.plan_key) == ("input", Phase.ORDINARY, "")
