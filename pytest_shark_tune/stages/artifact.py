@@ -19,6 +19,7 @@ from iree.compiler import ir, passmanager
 from iree.compiler.dialects import iree_codegen
 
 from pytest_shark_tune.errors import InputError, SharkTuneError
+from pytest_shark_tune.stages.dispatch import INCIDENTAL_ATTRIBUTES, drop_configs, sink_constants
 
 __all__ = [
     "Applied",
@@ -36,12 +37,12 @@ __all__ = [
     "why_not_applied",
 ]
 
-_STRIP = "iree-codegen-strip-compilation-info"
 _APPLY = (
-    f"builtin.module({_STRIP},hal.executable(hal.executable.variant(builtin.module("
+    "builtin.module(hal.executable(hal.executable.variant(builtin.module("
     'iree-codegen-materialize-tuning-specs{{tuning-spec-path="{path}"}},'
     "iree-codegen-materialize-user-configs))))"
 )
+_COMPARISONS = {"transform.iree.match.regions", "transform.iree.match.cast_compatible_dag_from_root"}
 _kept = threading.local()
 
 
@@ -104,7 +105,7 @@ def strip(text: str) -> str:
     """
     with compiler_context():
         module = _parse(text, "the module")
-        passmanager.PassManager.parse(f"builtin.module({_STRIP})").run(module.operation)
+        drop_configs(module)
         return str(module)
 
 
@@ -206,6 +207,8 @@ def _configure(module_text: str, spec: bytes, spec_name: str) -> Configured:
         if "sym_name" not in library.operation.attributes:
             # IREE reads the name of a spec that it links, and there must be one.
             library.operation.attributes["sym_name"] = ir.StringAttr.get("tuning_spec")
+        drop_configs(module)
+        _make_comparable(module, library)
         with _scratch_file(str(library)) as path:
             try:
                 passmanager.PassManager.parse(_APPLY.format(path=path)).run(module.operation)
@@ -213,6 +216,44 @@ def _configure(module_text: str, spec: bytes, spec_name: str) -> Configured:
                 said = error_text(error).replace(str(path), spec_name)
                 raise ConfigureFailed(f"{spec_name} cannot be applied: {said}") from error
         return Configured(text=str(module), applied=_read(module))
+
+
+def _make_comparable(module: ir.Module, library: ir.Module) -> None:
+    """Bring the ops of a module into the form of the patterns that a spec compares them with, if it has any.
+
+    Matchers compare every attribute, and of a body only what is in it. So attributes that say nothing of what is
+    computed go, and constants move to where they are used; the compiler moves them back.
+    """
+    names = set()
+    sunk = False
+
+    def find(op: ir.Operation) -> ir.WalkResult:
+        nonlocal sunk
+        if op.name not in _COMPARISONS:
+            return ir.WalkResult.ADVANCE
+        for pattern in op.regions[0].blocks[0].operations:
+            if pattern.operation.regions:
+                names.add(pattern.operation.name)
+                sunk = sunk or any(_holds_constant(region) for region in pattern.operation.regions)
+        return ir.WalkResult.SKIP
+
+    def change(op: ir.Operation) -> ir.WalkResult:
+        if op.name not in names:
+            return ir.WalkResult.ADVANCE
+        for name in INCIDENTAL_ATTRIBUTES:
+            if name in op.attributes:
+                del op.attributes[name]
+        if sunk:
+            sink_constants(op)
+        return ir.WalkResult.SKIP
+
+    library.operation.walk(find, ir.WalkOrder.PRE_ORDER)
+    if names:
+        module.operation.walk(change, ir.WalkOrder.PRE_ORDER)
+
+
+def _holds_constant(region: ir.Region) -> bool:
+    return any(op.operation.name == "arith.constant" for block in region.blocks for op in block.operations)
 
 
 @contextmanager

@@ -28,6 +28,7 @@ __all__ = [
     "Tensor",
     "Untunable",
     "count_calls",
+    "drop_configs",
     "function_inputs",
     "group_dispatches",
     "is_benchmark_module",
@@ -270,6 +271,22 @@ def read_benchmark(text: str, source: str, *, processors: int) -> FoundDispatch 
             return Untunable(symbol, source, str(reason))
 
 
+def drop_configs(module: ir.Module) -> None:
+    """Take every lowering config, compilation info and translation info off a module; ``root_op`` marks stay.
+
+    IREE's pass drops them from linalg and attention ops alone, so packing, sorting and scanning ops would keep theirs.
+    """
+    passmanager.PassManager.parse("builtin.module(iree-codegen-strip-compilation-info)").run(module.operation)
+
+    def visit(op: ir.Operation) -> ir.WalkResult:
+        for name in ("lowering_config", "compilation_info"):
+            if name in op.attributes:
+                del op.attributes[name]
+        return ir.WalkResult.ADVANCE
+
+    module.operation.walk(visit)
+
+
 def group_dispatches(found: Iterable[FoundDispatch], calls: Mapping[tuple[str, str], int]) -> tuple[Dispatch, ...]:
     """Make one task of the dispatches that no matcher can tell apart, in the order in which they were found.
 
@@ -361,7 +378,7 @@ def _read(module: ir.Module, symbol: str, source: str, processors: int) -> Found
     default_config = str(root.attributes["lowering_config"]) if "lowering_config" in root.attributes else ""
     default_pipeline = _pipeline(function)
     target = _target_facts(_parent(root, "hal.executable.variant"), processors)
-    passmanager.PassManager.parse("builtin.module(iree-codegen-strip-compilation-info)").run(module.operation)
+    drop_configs(module)
     (root,) = iree_codegen.get_tuner_root_ops(module)
     return FoundDispatch(
         symbol=symbol,

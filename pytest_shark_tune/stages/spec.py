@@ -8,15 +8,16 @@ would undo what was tuned; specs in that form are turned into this one, or refus
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 from iree.compiler import ir, passmanager
-from iree.compiler.dialects import builtin, iree_codegen, preprocessing_transform, transform
+from iree.compiler.dialects import builtin, iree_codegen, transform
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.stages.artifact import compiler_context, error_text
-from pytest_shark_tune.stages.dispatch import RootOp, Tensor
+from pytest_shark_tune.stages.dispatch import RootOp
+from pytest_shark_tune.stages.matcher import add_matcher
 
 __all__ = [
     "Provenance",
@@ -24,7 +25,6 @@ __all__ = [
     "SpecRow",
     "build_spec",
     "check_starter",
-    "has_matcher",
     "link_spec",
     "read_spec",
     "single_entry_spec",
@@ -65,11 +65,6 @@ class SpecRow(msgspec.Struct, frozen=True, kw_only=True):
     matcher: str
     compilation_info: str
     provenance: Provenance = {}
-
-
-def has_matcher(root: RootOp) -> bool:
-    """Whether specs can match this kind of op."""
-    return root.kind in _MATCHERS
 
 
 def build_spec(entries: Iterable[SpecEntry], starter: str | None = None) -> str:
@@ -153,31 +148,6 @@ def read_spec(text: str) -> tuple[SpecRow, ...]:
         return tuple(_row(sequences[matcher]) for matcher, _ in _pairs(module))
 
 
-# Matchers: one function a kind of op. It adds the ops that hold for the root's like and fail for all else.
-
-
-def _match_contraction(root: RootOp, op: ir.Value) -> None:
-    lhs, rhs, output = (_type(tensor.element) for tensor in (*root.inputs[:2], root.outputs[0]))
-    maps = [ir.AffineMapAttr(_attribute(text)).value for text in root.maps]
-    dims = preprocessing_transform.MatchContractionOp(op, lhs, rhs, output, indexing_maps=maps)
-    for sizes, positions in zip(dims, (root.batch, root.m, root.n, root.k), strict=True):
-        preprocessing_transform.MatchDimsEqualOp(sizes, [root.loops[position] for position in positions])
-    if len({*root.batch, *root.m, *root.n, *root.k}) < len(root.loops):
-        # A loop over one input alone, which is then summed up, is none of the four: its size shows in that input.
-        for position, tensor in enumerate(root.inputs):
-            _match_operand(op, position, tensor)
-
-
-def _match_operand(op: ir.Value, position: int, tensor: Tensor) -> None:
-    """Hold for ops whose operand at ``position`` is statically known to be like ``tensor``."""
-    operand = transform.GetOperandOp(transform.AnyValueType.get(), op, [position])
-    kind = ir.RankedTensorType.get(tensor.shape, _type(tensor.element))
-    preprocessing_transform.MatchCastCompatibleTypesOp(operand, kind)
-
-
-_MATCHERS: Mapping[str, Callable[[RootOp, ir.Value], None]] = {"contraction": _match_contraction}
-
-
 def _fill(module: ir.Module, entries: Sequence[SpecEntry]) -> None:
     """Put the action, a matcher for each entry and the entrypoint into an empty module."""
     unit = ir.UnitAttr.get()
@@ -197,7 +167,7 @@ def _fill(module: ir.Module, entries: Sequence[SpecEntry]) -> None:
             if entry.provenance:
                 matcher.operation.attributes[_PROVENANCE] = _dictionary(entry.provenance)
             with ir.InsertionPoint(matcher.body):
-                _match(entry.root, matcher.bodyTarget)
+                add_matcher(entry.root, matcher.bodyTarget)
                 config = transform.ParamConstantOp(any_param, _compilation_info(entry.compilation_info))
                 transform.yield_([matcher.bodyTarget, config])
         consumed = [{"transform.consumed": unit}]
@@ -213,12 +183,6 @@ def _fill(module: ir.Module, entries: Sequence[SpecEntry]) -> None:
                 _references([_ACTION] * len(matchers)),
             )
             transform.yield_([result])
-
-
-def _match(root: RootOp, op: ir.Value) -> None:
-    if root.kind not in _MATCHERS:
-        raise InputError(f"no spec can match a root op of kind {root.kind!r} ({root.op}): there is no matcher for it")
-    _MATCHERS[root.kind](root, op)
 
 
 def _linked(text: str, name: str) -> ir.Module:
@@ -452,10 +416,6 @@ def _compilation_info(text: str) -> ir.Attribute:
 
 def _is_compilation_info(attribute: ir.Attribute) -> bool:
     return bool(iree_codegen.CompilationInfoAttr.isinstance(attribute))
-
-
-def _type(text: str) -> ir.Type:
-    return ir.Type.parse(text)
 
 
 def _references(names: Sequence[str]) -> ir.ArrayAttr:
