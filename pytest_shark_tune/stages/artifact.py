@@ -232,9 +232,8 @@ def _make_comparable(module: ir.Module, library: ir.Module) -> None:
         if op.name not in _COMPARISONS:
             return ir.WalkResult.ADVANCE
         for pattern in op.regions[0].blocks[0].operations:
-            if pattern.operation.regions:
-                names.add(pattern.operation.name)
-                sunk = sunk or any(_holds_constant(region) for region in pattern.operation.regions)
+            names.add(pattern.operation.name)
+            sunk = sunk or any(_holds_constant(region) for region in pattern.operation.regions)
         return ir.WalkResult.SKIP
 
     def change(op: ir.Operation) -> ir.WalkResult:
