@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,7 @@ from pytest_shark_tune.errors import InputError, SharkTuneError
 from pytest_shark_tune.stages.dispatch import INCIDENTAL_ATTRIBUTES, drop_configs, sink_constants
 
 __all__ = [
+    "MARK",
     "Applied",
     "Artifact",
     "ConfigureFailed",
@@ -33,6 +34,7 @@ __all__ = [
     "error_text",
     "is_applied",
     "read_configs",
+    "replace_executables",
     "strip",
     "why_not_applied",
 ]
@@ -42,6 +44,9 @@ _APPLY = (
     'iree-codegen-materialize-tuning-specs{{tuning-spec-path="{path}"}},'
     "iree-codegen-materialize-user-configs))))"
 )
+MARK = "shark_tune.entry"
+"""The attribute that tells which entry of a spec matched an op."""
+
 _COMPARISONS = {"transform.iree.match.regions", "transform.iree.match.cast_compatible_dag_from_root"}
 _kept = threading.local()
 
@@ -56,7 +61,8 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     ``symbol`` is the name of its executable (empty outside one), ``function`` that of its function, ``op`` the op's
     name. ``config`` and ``translation`` are the texts of the lowering config and of the function's translation
     info; ``compilation_info`` is the text of both together, as a spec spells it. The last two are empty where the
-    function has no translation info.
+    function has no translation info. ``entry`` is the matcher that put the config there, where the spec tells
+    (``mark_entries``).
     """
 
     symbol: str
@@ -65,6 +71,7 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     config: str
     translation: str
     compilation_info: str
+    entry: str = ""
 
 
 class Configured(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,6 +156,32 @@ def read_configs(text: str) -> tuple[Applied, ...]:
         return _read(_parse(text, "the module"))
 
 
+def replace_executables(text: str, source: str, symbols: Iterable[str]) -> str:
+    """Return the module ``text`` with the executables named ``symbols`` taken from the module ``source``.
+
+    The two are one model, before and after executables were configured: the compiler changes nothing else between
+    the phases, and an executable that was configured may be compiled from its sources' phase again.
+
+    Raises:
+        InputError: one of the texts is no MLIR that this IREE parses.
+    """
+    with compiler_context():
+        module, other = _parse(text, "the module"), _parse(source, "the other module")
+        replacements = _executables(other)
+        executables = _executables(module)
+        for symbol in symbols:
+            old = executables[symbol]
+            replacements[symbol].clone(ip=ir.InsertionPoint(old))
+            old.erase()
+        return str(module)
+
+
+def _executables(module: ir.Module) -> dict[str, ir.Operation]:
+    return {
+        _symbol(op.operation): op.operation for op in module.body.operations if op.operation.name == "hal.executable"
+    }
+
+
 def is_applied(configured: Configured, compilation_info: str) -> bool:
     """Whether some op of a configured module carries just this config."""
     return why_not_applied(configured, compilation_info) is None
@@ -215,7 +248,18 @@ def _configure(module_text: str, spec: bytes, spec_name: str) -> Configured:
             except ir.MLIRError as error:
                 said = error_text(error).replace(str(path), spec_name)
                 raise ConfigureFailed(f"{spec_name} cannot be applied: {said}") from error
-        return Configured(text=str(module), applied=_read(module))
+        applied = _read(module)
+        _drop_marks(module)
+        return Configured(text=str(module), applied=applied)
+
+
+def _drop_marks(module: ir.Module) -> None:
+    def visit(op: ir.Operation) -> ir.WalkResult:
+        if MARK in op.attributes:
+            del op.attributes[MARK]
+        return ir.WalkResult.ADVANCE
+
+    module.operation.walk(visit)
 
 
 def _make_comparable(module: ir.Module, library: ir.Module) -> None:
@@ -314,6 +358,7 @@ def _applied(op: ir.Operation) -> Applied:
         compilation_info=""
         if translation is None
         else str(iree_codegen.CompilationInfoAttr.get(config, iree_codegen.TranslationInfoAttr(translation))),
+        entry=ir.StringAttr(op.attributes[MARK]).value if MARK in op.attributes else "",
     )
 
 

@@ -15,7 +15,7 @@ from iree.compiler import ir, passmanager
 from iree.compiler.dialects import builtin, iree_codegen, transform
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.stages.artifact import compiler_context, error_text
+from pytest_shark_tune.stages.artifact import MARK, compiler_context, error_text
 from pytest_shark_tune.stages.dispatch import RootOp
 from pytest_shark_tune.stages.matcher import add_matcher
 
@@ -26,6 +26,7 @@ __all__ = [
     "build_spec",
     "check_starter",
     "link_spec",
+    "mark_entries",
     "read_spec",
     "single_entry_spec",
 ]
@@ -146,6 +147,42 @@ def read_spec(text: str) -> tuple[SpecRow, ...]:
         module = _linked(text, "the spec")
         sequences = _sequences(module)
         return tuple(_row(sequences[matcher]) for matcher, _ in _pairs(module))
+
+
+def mark_entries(text: str) -> str:
+    """Make a spec, linked if need be, that also writes its matcher's name on each op that an entry matches.
+
+    ``configure_with`` reads the names, and takes them off again.
+
+    Raises:
+        InputError: the text is no tuning spec.
+    """
+    with compiler_context(keep=True):
+        module = _linked(text, "the spec")
+        pairs = _pairs(module)
+        sequences = _sequences(module)
+        used = set(sequences)
+        actions = []
+        for matcher, action in pairs:
+            name = _fresh(f"{action}_of_{matcher}", used)
+            used.add(name)
+            actions.append(name)
+            marking = sequences[action].clone(ip=ir.InsertionPoint(_foreach(module).parent)).operation
+            marking.attributes["sym_name"] = ir.StringAttr.get(name)
+            _mark(marking, matcher)
+        _foreach(module).attributes["actions"] = _references(actions)
+        module.operation.verify()
+        return _text(module)
+
+
+def _mark(action: ir.Operation, matcher: str) -> None:
+    """Have the action write ``matcher`` on the op that it is given; one that is given none is left as it is."""
+    block = action.regions[0].blocks[0]
+    op = next((given for given in block.arguments if "op" in str(given.type)), None)
+    if op is not None:
+        with ir.InsertionPoint.at_block_begin(block):
+            name = transform.ParamConstantOp(transform.AnyParamType.get(), ir.StringAttr.get(matcher))
+            transform.AnnotateOp(op, MARK, param=name)
 
 
 def _fill(module: ir.Module, entries: Sequence[SpecEntry]) -> None:
