@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
@@ -489,7 +488,7 @@ class Session:
             note = "" if source.is_benchmark else "no function in it whose inputs can be made up, so it was not run"
             return msgspec.structs.replace(check, note=note), {}
         paths = [self._model(strip(text)), self._model(configured.text)]
-        reduction = sum(math.prod(task.dispatch.root.loops[k] for k in task.dispatch.root.k) for task in plan.tasks)
+        reduction = sum(task.dispatch.root.reduction_length for task in plan.tasks)
         for function, inputs in source.functions.items():
             with self._leases.acquire(self._tell) as uri:
                 try:
@@ -548,9 +547,11 @@ def _configured(dispatch: Dispatch, module: BenchmarkModule, candidate: Candidat
 def _tolerance(dispatch: Dispatch, member: Member) -> Tolerance:
     """What a result may differ by: from the widest rounding between the op's inputs and what is stored."""
     root = dispatch.root
-    length = math.prod(root.loops[position] for position in root.k) if root.k else 1
     stored = [view.element for view in member.module.views if view.writes] or [root.outputs[0].element]
-    tolerances = [tolerance_for(given.element, element, length) for given in root.inputs[:2] for element in stored]
+    taken = (root.inputs or root.outputs)[:2]
+    tolerances = [
+        tolerance_for(given.element, element, root.reduction_length) for given in taken for element in stored
+    ]
     return max(tolerances, key=lambda each: (each.rtol, each.atol_scale))
 
 

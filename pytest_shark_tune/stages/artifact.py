@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -19,8 +19,10 @@ from iree.compiler import ir, passmanager
 from iree.compiler.dialects import iree_codegen
 
 from pytest_shark_tune.errors import InputError, SharkTuneError
+from pytest_shark_tune.stages.dispatch import INCIDENTAL_ATTRIBUTES, drop_configs, sink_constants
 
 __all__ = [
+    "MARK",
     "Applied",
     "Artifact",
     "ConfigureFailed",
@@ -32,16 +34,20 @@ __all__ = [
     "error_text",
     "is_applied",
     "read_configs",
+    "replace_executables",
     "strip",
     "why_not_applied",
 ]
 
-_STRIP = "iree-codegen-strip-compilation-info"
 _APPLY = (
-    f"builtin.module({_STRIP},hal.executable(hal.executable.variant(builtin.module("
+    "builtin.module(hal.executable(hal.executable.variant(builtin.module("
     'iree-codegen-materialize-tuning-specs{{tuning-spec-path="{path}"}},'
     "iree-codegen-materialize-user-configs))))"
 )
+MARK = "shark_tune.entry"
+"""The attribute that tells which entry of a spec matched an op."""
+
+_COMPARISONS = {"transform.iree.match.regions", "transform.iree.match.cast_compatible_dag_from_root"}
 _kept = threading.local()
 
 
@@ -55,7 +61,8 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     ``symbol`` is the name of its executable (empty outside one), ``function`` that of its function, ``op`` the op's
     name. ``config`` and ``translation`` are the texts of the lowering config and of the function's translation
     info; ``compilation_info`` is the text of both together, as a spec spells it. The last two are empty where the
-    function has no translation info.
+    function has no translation info. ``entry`` is the matcher that put the config there, where the spec tells
+    (``mark_entries``).
     """
 
     symbol: str
@@ -64,6 +71,7 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     config: str
     translation: str
     compilation_info: str
+    entry: str = ""
 
 
 class Configured(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,7 +112,7 @@ def strip(text: str) -> str:
     """
     with compiler_context():
         module = _parse(text, "the module")
-        passmanager.PassManager.parse(f"builtin.module({_STRIP})").run(module.operation)
+        drop_configs(module)
         return str(module)
 
 
@@ -146,6 +154,32 @@ def read_configs(text: str) -> tuple[Applied, ...]:
     """
     with compiler_context():
         return _read(_parse(text, "the module"))
+
+
+def replace_executables(text: str, source: str, symbols: Iterable[str]) -> str:
+    """Return the module ``text`` with the executables named ``symbols`` taken from the module ``source``.
+
+    The two are one model, before and after executables were configured: the compiler changes nothing else between
+    the phases, and an executable that was configured may be compiled from its sources' phase again.
+
+    Raises:
+        InputError: one of the texts is no MLIR that this IREE parses.
+    """
+    with compiler_context():
+        module, other = _parse(text, "the module"), _parse(source, "the other module")
+        replacements = _executables(other)
+        executables = _executables(module)
+        for symbol in symbols:
+            old = executables[symbol]
+            replacements[symbol].clone(ip=ir.InsertionPoint(old))
+            old.erase()
+        return str(module)
+
+
+def _executables(module: ir.Module) -> dict[str, ir.Operation]:
+    return {
+        _symbol(op.operation): op.operation for op in module.body.operations if op.operation.name == "hal.executable"
+    }
 
 
 def is_applied(configured: Configured, compilation_info: str) -> bool:
@@ -206,13 +240,63 @@ def _configure(module_text: str, spec: bytes, spec_name: str) -> Configured:
         if "sym_name" not in library.operation.attributes:
             # IREE reads the name of a spec that it links, and there must be one.
             library.operation.attributes["sym_name"] = ir.StringAttr.get("tuning_spec")
+        drop_configs(module)
+        _make_comparable(module, library)
         with _scratch_file(str(library)) as path:
             try:
                 passmanager.PassManager.parse(_APPLY.format(path=path)).run(module.operation)
             except ir.MLIRError as error:
                 said = error_text(error).replace(str(path), spec_name)
                 raise ConfigureFailed(f"{spec_name} cannot be applied: {said}") from error
-        return Configured(text=str(module), applied=_read(module))
+        applied = _read(module)
+        _drop_marks(module)
+        return Configured(text=str(module), applied=applied)
+
+
+def _drop_marks(module: ir.Module) -> None:
+    def visit(op: ir.Operation) -> ir.WalkResult:
+        if MARK in op.attributes:
+            del op.attributes[MARK]
+        return ir.WalkResult.ADVANCE
+
+    module.operation.walk(visit)
+
+
+def _make_comparable(module: ir.Module, library: ir.Module) -> None:
+    """Bring the ops of a module into the form of the patterns that a spec compares them with, if it has any.
+
+    Matchers compare every attribute, and of a body only what is in it. So attributes that say nothing of what is
+    computed go, and constants move to where they are used; the compiler moves them back.
+    """
+    names = set()
+    sunk = False
+
+    def find(op: ir.Operation) -> ir.WalkResult:
+        nonlocal sunk
+        if op.name not in _COMPARISONS:
+            return ir.WalkResult.ADVANCE
+        for pattern in op.regions[0].blocks[0].operations:
+            names.add(pattern.operation.name)
+            sunk = sunk or any(_holds_constant(region) for region in pattern.operation.regions)
+        return ir.WalkResult.SKIP
+
+    def change(op: ir.Operation) -> ir.WalkResult:
+        if op.name not in names:
+            return ir.WalkResult.ADVANCE
+        for name in INCIDENTAL_ATTRIBUTES:
+            if name in op.attributes:
+                del op.attributes[name]
+        if sunk:
+            sink_constants(op)
+        return ir.WalkResult.SKIP
+
+    library.operation.walk(find, ir.WalkOrder.PRE_ORDER)
+    if names:
+        module.operation.walk(change, ir.WalkOrder.PRE_ORDER)
+
+
+def _holds_constant(region: ir.Region) -> bool:
+    return any(op.operation.name == "arith.constant" for block in region.blocks for op in block.operations)
 
 
 @contextmanager
@@ -274,6 +358,7 @@ def _applied(op: ir.Operation) -> Applied:
         compilation_info=""
         if translation is None
         else str(iree_codegen.CompilationInfoAttr.get(config, iree_codegen.TranslationInfoAttr(translation))),
+        entry=ir.StringAttr(op.attributes[MARK]).value if MARK in op.attributes else "",
     )
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from iree.compiler import ir, passmanager
-from iree.compiler.dialects import arith, hal, iree_codegen, linalg, util
+from iree.compiler.dialects import arith, func, hal, iree_codegen, linalg, util
 
 from pytest_shark_tune.errors import InputError
 
 __all__ = [
+    "ATTENTION",
+    "INCIDENTAL_ATTRIBUTES",
+    "ONLINE_ATTENTION",
     "BenchmarkModule",
     "BufferView",
     "Dispatch",
@@ -24,19 +28,42 @@ __all__ = [
     "Tensor",
     "Untunable",
     "count_calls",
+    "drop_configs",
     "function_inputs",
     "group_dispatches",
     "is_benchmark_module",
     "read_benchmark",
     "read_module",
+    "sink_constants",
 ]
 
+ATTENTION = "iree_linalg_ext.attention"
+ONLINE_ATTENTION = "iree_linalg_ext.online_attention"
+INCIDENTAL_ATTRIBUTES = ("root_op", "linalg.memoized_indexing_maps")
+"""Attributes that say nothing of what an op computes: the tuner's mark and a cache of IREE's."""
+
+_CONVOLUTION_CLASSES = (
+    "batch",
+    "output_image",
+    "output_channel",
+    "filter_loop",
+    "input_channel",
+    "depth",
+    "strides",
+    "dilations",
+)
+_LOADS = {"iree_codegen.load_from_buffer", "iree_tensor_ext.dispatch.tensor.load"}
+_STORES = {"iree_codegen.store_to_buffer", "iree_tensor_ext.dispatch.tensor.store"}
+_CASTS = {"amdgpu.fat_raw_buffer_cast", "memref.assume_alignment", "memref.cast"}
 _BYTECODE_MAGIC = b"ML\xefR"
 _BUFFER_FUNCTION = "shark_tune_buffer"
 
 
 class Tensor(msgspec.Struct, frozen=True):
-    """A statically shaped tensor type: ``shape`` in elements, ``element`` as MLIR spells it (``f32``)."""
+    """A statically shaped tensor type: ``shape`` in elements, ``element`` as MLIR spells it (``f32``).
+
+    A scalar operand, as attention's scale is one, has the shape ``()``.
+    """
 
     shape: tuple[int, ...]
     element: str
@@ -45,9 +72,20 @@ class Tensor(msgspec.Struct, frozen=True):
 class RootOp(msgspec.Struct, frozen=True, kw_only=True):
     """The op whose lowering config decides how its dispatch is compiled, as plain data.
 
-    ``loops`` holds the static trip count of each iteration dimension, ``iterators`` its kind (``parallel``
-    or ``reduction``). ``batch``, ``m``, ``n`` and ``k`` are positions in ``loops``, filled for contractions.
-    ``maps`` are the texts of the indexing maps, inputs first, then outputs.
+    ``kind`` is ``contraction``, ``convolution``, ``pooling``, ``attention`` or ``other``. ``loops`` holds the static
+    trip count of each iteration dimension, ``iterators`` its kind (``parallel`` or ``reduction``). ``maps`` are the
+    texts of the indexing maps, inputs first, then outputs. All three are empty for ops without indexing maps (packing,
+    sorting).
+
+    The classes of dimensions are positions in ``loops``: ``batch``, ``m``, ``n`` and ``k`` of a contraction; ``batch``,
+    ``output_image``, ``output_channel``, ``filter_loop``, ``input_channel`` and ``depth`` (channels or groups that
+    input, filter and output share) of a convolution or pooling, whose ``strides`` and ``dilations`` are numbers, one
+    for each image dimension; ``batch``, ``m``, ``n``, ``k1`` (which query and key share) and ``k2`` (which key and
+    value share) of attention.
+
+    ``pattern`` is the text of a module whose one function holds a copy of the op, with its operands as arguments and
+    constants that its body takes from outside moved into the body; it is empty for contractions, which are known by
+    what else stands here.
     """
 
     op: str
@@ -61,6 +99,23 @@ class RootOp(msgspec.Struct, frozen=True, kw_only=True):
     m: tuple[int, ...] = ()
     n: tuple[int, ...] = ()
     k: tuple[int, ...] = ()
+    k1: tuple[int, ...] = ()
+    k2: tuple[int, ...] = ()
+    output_image: tuple[int, ...] = ()
+    output_channel: tuple[int, ...] = ()
+    filter_loop: tuple[int, ...] = ()
+    input_channel: tuple[int, ...] = ()
+    depth: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
+    dilations: tuple[int, ...] = ()
+    pattern: str = ""
+
+    @property
+    def reduction_length(self) -> int:
+        """How many terms each element of the result is made of: at least 1."""
+        return math.prod(
+            size for size, iterator in zip(self.loops, self.iterators, strict=True) if iterator == "reduction"
+        )
 
 
 class TargetFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,6 +271,22 @@ def read_benchmark(text: str, source: str, *, processors: int) -> FoundDispatch 
             return Untunable(symbol, source, str(reason))
 
 
+def drop_configs(module: ir.Module) -> None:
+    """Take every lowering config, compilation info and translation info off a module; ``root_op`` marks stay.
+
+    IREE's pass drops them from linalg and attention ops alone, so packing, sorting and scanning ops would keep theirs.
+    """
+    passmanager.PassManager.parse("builtin.module(iree-codegen-strip-compilation-info)").run(module.operation)
+
+    def visit(op: ir.Operation) -> ir.WalkResult:
+        for name in ("lowering_config", "compilation_info"):
+            if name in op.attributes:
+                del op.attributes[name]
+        return ir.WalkResult.ADVANCE
+
+    module.operation.walk(visit)
+
+
 def group_dispatches(found: Iterable[FoundDispatch], calls: Mapping[tuple[str, str], int]) -> tuple[Dispatch, ...]:
     """Make one task of the dispatches that no matcher can tell apart, in the order in which they were found.
 
@@ -226,10 +297,11 @@ def group_dispatches(found: Iterable[FoundDispatch], calls: Mapping[tuple[str, s
     groups: defaultdict[bytes, list[FoundDispatch]] = defaultdict(list)
     for dispatch in found:
         groups[_structure(dispatch.root)].append(dispatch)
-    names = Counter(_name(members[0].root) for members in groups.values())
+    with ir.Context():
+        plain_names = [_name(members[0].root) for members in groups.values()]
+    names = Counter(plain_names)
     dispatches = []
-    for structure, members in groups.items():
-        name = _name(members[0].root)
+    for name, (structure, members) in zip(plain_names, groups.items(), strict=True):
         if names[name] > 1:
             name = f"{name}_{hashlib.sha256(structure).hexdigest()[:4]}"
         first = members[0]
@@ -306,11 +378,12 @@ def _read(module: ir.Module, symbol: str, source: str, processors: int) -> Found
     default_config = str(root.attributes["lowering_config"]) if "lowering_config" in root.attributes else ""
     default_pipeline = _pipeline(function)
     target = _target_facts(_parent(root, "hal.executable.variant"), processors)
-    passmanager.PassManager.parse("builtin.module(iree-codegen-strip-compilation-info)").run(module.operation)
+    drop_configs(module)
+    (root,) = iree_codegen.get_tuner_root_ops(module)
     return FoundDispatch(
         symbol=symbol,
         source=source,
-        root=facts,
+        root=facts if facts.kind == "contraction" else msgspec.structs.replace(facts, pattern=_pattern(root)),
         target=target,
         default_pipeline=default_pipeline,
         default_config=default_config,
@@ -331,21 +404,15 @@ def _has_compute(module: ir.Module) -> bool:
 
 
 def _root_op(op: ir.Operation) -> RootOp:
-    operands = [_tensor(value.type) for value in op.operands]
+    if not op.results:
+        raise _CannotTune(f"its root op {op.name} copies between buffers, and specs are for ops on tensors")
+    operands = [_tensor(value.type, scalars=True) for value in op.operands]
     results = tuple(_tensor(value.type) for value in op.results)
-    if linalg.isa_contraction_op(op):
-        kind = "contraction"
-    elif linalg.isa_convolution_op(op):
-        kind = "convolution"
-    elif op.name.startswith("iree_linalg_ext.") and "attention" in op.name:
-        kind = "attention"
-    else:
-        kind = "other"
-    maps: Sequence[Any] = linalg.get_indexing_maps(op) or () if op.name.startswith("linalg.") else ()
-    affine = [ir.AffineMapAttr(attribute).value for attribute in maps]
+    maps = _indexing_maps(op)
+    affine = [attribute.value for attribute in maps]
     loops, iterators = _loops(op, affine, operands)
-    dims = linalg.infer_contraction_dimensions(op) if kind == "contraction" else None
-    return RootOp(
+    kind, classes = _dimension_classes(op, affine)
+    root = RootOp(
         op=op.name,
         kind=kind,
         loops=loops,
@@ -353,17 +420,46 @@ def _root_op(op: ir.Operation) -> RootOp:
         maps=tuple(str(attribute) for attribute in maps),
         inputs=tuple(operands[: len(operands) - len(results)]),
         outputs=results,
-        batch=tuple(dims.batch) if dims else (),
-        m=tuple(dims.m) if dims else (),
-        n=tuple(dims.n) if dims else (),
-        k=tuple(dims.k) if dims else (),
     )
+    return msgspec.structs.replace(root, **classes)
+
+
+def _indexing_maps(op: ir.Operation) -> list[Any]:
+    is_linalg = op.name.startswith("linalg.")
+    maps = (linalg.get_indexing_maps(op) or ()) if is_linalg else op.attributes.get("indexing_maps", ())
+    return [ir.AffineMapAttr(attribute) for attribute in maps]
+
+
+def _dimension_classes(op: ir.Operation, maps: Sequence[ir.AffineMap]) -> tuple[str, dict[str, tuple[int, ...]]]:
+    """The op's kind and, by ``RootOp``'s field, what the compiler says of its dimensions."""
+    if linalg.isa_contraction_op(op):
+        return "contraction", _plain(linalg.infer_contraction_dimensions(op), ("batch", "m", "n", "k"))
+    if linalg.isa_convolution_op(op):
+        # A pooling counts as a convolution in IREE, though it only looks at the size of its window.
+        window = op.regions[0].blocks[0].arguments[1]
+        kind = "convolution" if any(True for _ in window.uses) else "pooling"
+        return kind, _plain(linalg.infer_convolution_dimensions(op), _CONVOLUTION_CLASSES)
+    if op.name in (ATTENTION, ONLINE_ATTENTION):
+        query, key, value = maps[:3]
+        detail = iree_codegen.get_attention_op_detail(query, key, value, maps[len(maps) - len(op.results)])
+        if detail is None:
+            raise _CannotTune("IREE cannot tell its dimensions from its indexing maps")
+        names = ("batch", "m", "n", "k1", "k2")
+        return "attention", {name: tuple(getattr(detail, f"{name}_dims")) for name in names}
+    return "other", {}
+
+
+def _plain(dimensions: Any, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(getattr(dimensions, name)) for name in names}
 
 
 def _loops(
     op: ir.Operation, maps: Sequence[ir.AffineMap], operands: Sequence[Tensor]
 ) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Trip count and kind of each loop: a dimension's size is read off an operand that it indexes alone."""
+    """Trip count and kind of each loop: a dimension's size is read off an operand that it indexes alone.
+
+    IREE has no op where a dimension is never alone: its verifier asks for maps from shapes to loops.
+    """
     if not maps:
         return (), ()
     sizes: dict[int, int] = {}
@@ -384,7 +480,83 @@ def _loops(
     return loops, tuple("parallel" if position in parallel else "reduction" for position in range(len(loops)))
 
 
-def _tensor(kind: ir.Type) -> Tensor:
+def _pattern(root: ir.Operation) -> str:
+    """The text of a module that holds a copy of the op, and nothing that it does not need.
+
+    Attributes that only say how the op came about are left out.
+    """
+    module = ir.Module.create()
+    with ir.InsertionPoint(module.body):
+        function = func.FuncOp("pattern", ir.FunctionType.get([value.type for value in root.operands], []))
+    with ir.InsertionPoint(function.add_entry_block()):
+        copy = root.clone().operation
+        func.ReturnOp([])
+    for name in INCIDENTAL_ATTRIBUTES:
+        if name in copy.attributes:
+            del copy.attributes[name]
+    for position, argument in enumerate(function.arguments):
+        copy.operands[position] = argument
+    sink_constants(copy)
+    if any(_is_from_outside(value, copy) for inner in _inner(copy) for value in inner.operands):
+        raise _CannotTune("its body uses a value from outside that is no constant, and no matcher can follow it")
+    return str(module)
+
+
+def sink_constants(op: ir.Operation) -> None:
+    """Move copies of the constants that an op's body takes from outside into the body, one for each, in order of use.
+
+    No matcher compares what lies outside a body. The program means the same, and the compiler moves them out again.
+    """
+    for region in op.regions:
+        for block in region.blocks:
+            _sink_into(block, op)
+
+
+def _sink_into(block: ir.Block, op: ir.Operation) -> None:
+    copies: dict[ir.Value, ir.Value] = {}
+    outside = [
+        (inner, position, value)
+        for outer in block.operations
+        for inner in (outer.operation, *_inner(outer.operation))
+        for position, value in enumerate(inner.operands)
+        if _is_from_outside(value, op) and _defined_by(value) == "arith.constant"
+    ]
+    for inner, position, value in outside:
+        if value not in copies:
+            copies[value] = value.owner.clone(ip=ir.InsertionPoint(block.operations[len(copies)])).results[0]
+        inner.operands[position] = copies[value]
+
+
+def _is_from_outside(value: ir.Value, op: ir.Operation) -> bool:
+    """Whether a value that is used inside ``op`` is defined outside it."""
+    parent = value.owner.owner if isinstance(value.owner, ir.Block) else value.owner.parent
+    while parent is not None:
+        if parent.operation == op:
+            return False
+        parent = parent.operation.parent
+    return True
+
+
+def _defined_by(value: ir.Value) -> str:
+    return "" if isinstance(value.owner, ir.Block) else str(value.owner.name)
+
+
+def _inner(op: ir.Operation) -> list[ir.Operation]:
+    """All ops inside ``op``, itself left out, in order."""
+    found: list[ir.Operation] = []
+
+    def visit(inner: ir.Operation) -> ir.WalkResult:
+        if inner != op:
+            found.append(inner)
+        return ir.WalkResult.ADVANCE
+
+    op.walk(visit, ir.WalkOrder.PRE_ORDER)
+    return found
+
+
+def _tensor(kind: ir.Type, *, scalars: bool = False) -> Tensor:
+    if scalars and isinstance(kind, ir.FloatType | ir.IntegerType | ir.IndexType):
+        return Tensor((), str(kind))
     try:
         shaped = ir.ShapedType(kind)
     except ValueError:
@@ -450,28 +622,49 @@ def _benchmark_module(module: ir.Module, function: ir.Operation) -> BenchmarkMod
 
 def _view(subspan: ir.Operation, offset_bytes: int) -> BufferView:
     users = _users(subspan.results[0])
-    memref = _tensor(subspan.results[0].type)
-    known = users <= {"iree_codegen.load_from_buffer", "iree_codegen.store_to_buffer"}
+    memref = _tensor(_buffer_type(subspan.results[0].type))
+    known = users <= _LOADS | _STORES
     return BufferView(
         offset_bytes=offset_bytes,
         shape=memref.shape,
         element=memref.element,
         # What only a part is written of keeps the rest, which must be the same before each run.
-        reads=not known or "iree_codegen.load_from_buffer" in users or _is_written_in_part(subspan.results[0]),
-        writes=not known or "iree_codegen.store_to_buffer" in users,
+        reads=not known or bool(users & _LOADS) or _is_written_in_part(subspan.results[0], memref),
+        writes=not known or bool(users & _STORES),
     )
 
 
+def _buffer_type(kind: ir.Type) -> ir.Type:
+    """What a binding holds: backends that keep ``!iree_tensor_ext.dispatch.tensor<readonly:TYPE>`` name it inside.
+
+    IREE has no bindings for that type, so its text is sliced and parsed.
+    """
+    text = str(kind)
+    if not text.startswith("!iree_tensor_ext.dispatch.tensor<"):
+        return kind
+    return ir.Type.parse(text[text.index(":") + 1 : -1])
+
+
 def _users(value: ir.Value) -> set[str]:
-    """The names of the ops that read or write a buffer, directly or through a view of a part of it."""
+    """The names of the ops that read or write a buffer, directly, cast, or through a view of a part of it."""
     names: set[str] = set()
     for use in value.uses:
-        names |= _users(use.owner.results[0]) if use.owner.name == "memref.subview" else {use.owner.name}
+        names |= _users(use.owner.results[0]) if use.owner.name in {*_CASTS, "memref.subview"} else {use.owner.name}
     return names
 
 
-def _is_written_in_part(value: ir.Value) -> bool:
-    return any(use.owner.name == "memref.subview" for use in value.uses)
+def _is_written_in_part(value: ir.Value, whole: Tensor) -> bool:
+    for use in value.uses:
+        if use.owner.name in _CASTS:
+            if _is_written_in_part(use.owner.results[0], whole):
+                return True
+        elif use.owner.name == "memref.subview":
+            return True
+        elif use.owner.name == "iree_tensor_ext.dispatch.tensor.store":
+            stored = ir.ShapedType(use.owner.operands[0].type)
+            if not stored.has_static_shape or tuple(stored.shape) != whole.shape:
+                return True
+    return False
 
 
 def _add_buffer_function(module: ir.Module, buffer_name: str, total: int) -> None:
@@ -530,13 +723,95 @@ def _structure(root: RootOp) -> bytes:
 
 def _name(root: RootOp) -> str:
     """The dispatch's name: op, sizes, element types, in the manner of IREE's own names."""
-    op = root.op.rpartition(".")[2]
-    if root.kind == "contraction" and op == "generic":
-        op = "batch_matmul_like" if root.batch else "matmul_like"
-    sizes = root.loops or root.outputs[0].shape
     elements = [tensor.element for tensor in (*root.inputs[:2], root.outputs[0])]
+    if root.kind in {"attention", "pooling"}:
+        elements = elements[:1]  # Online attention sums in f32 whatever it is given; a window has no type of interest.
     types = elements[0] if len(set(elements)) == 1 else "x".join(elements)
-    return f"{op}_{'x'.join(map(str, sizes))}_{types}"
+    return f"{_NAMERS.get(root.kind, _other_name)(root)}_{types}"
+
+
+def _contraction_name(root: RootOp) -> str:
+    op = root.op.rpartition(".")[2]
+    if op == "generic":
+        op = "batch_matmul_like" if root.batch else "matmul_like"
+    return f"{op}_{_by(root.loops)}"
+
+
+def _other_name(root: RootOp) -> str:
+    """Say what a generic does, as far as its loops tell."""
+    op = root.op.rpartition(".")[2]
+    if op == "generic":
+        plain = len(root.inputs) == 1 and len(set(root.maps)) > 1
+        op = "reduction" if "reduction" in root.iterators else "transpose" if plain else "elementwise"
+    return f"{op}_{_by(root.loops or root.outputs[0].shape)}"
+
+
+def _convolution_name(root: RootOp) -> str:
+    """``conv_2d_nhwc_hwcf_2x32x32x1280_3x3x1280``: layouts, the result's shape, the filter's and its input channels.
+
+    A class of several dimensions repeats its letter, so that a blocked layout shows.
+    """
+    spatial = "dhw"[-len(root.output_image) :] if 0 < len(root.output_image) <= len("dhw") else ""
+    shared = "g" if root.input_channel or root.output_channel else "c"
+    letters = {
+        **dict.fromkeys(root.batch, "n"),
+        **dict.fromkeys(root.output_channel, "f"),
+        **dict.fromkeys(root.input_channel, "c"),
+        **dict.fromkeys(root.depth, shared),
+    }
+    for dims in (root.output_image, root.filter_loop):
+        letters |= dict(zip(dims, spatial or "x" * len(dims), strict=False))
+    kind = {"c": "depthwise_conv", "g": "grouped_conv"}[shared] if root.depth else "conv"
+    image, kernel = (_layout(text, letters) for text in root.maps[:2])
+    sizes = _by([root.loops[dim] for dim in (*root.filter_loop, *root.input_channel)])
+    name = f"{kind}_{len(root.output_image)}d_{image}_{kernel}_{_by(root.outputs[0].shape)}_{sizes}"
+    return name + _moves(root)
+
+
+def _pooling_name(root: RootOp) -> str:
+    window = _by([root.loops[dim] for dim in root.filter_loop])
+    return f"pooling_{len(root.output_image)}d_{_by(root.outputs[0].shape)}_{window}{_moves(root)}"
+
+
+def _moves(root: RootOp) -> str:
+    """Strides and dilations where they are not all 1."""
+    named = (("s", root.strides), ("d", root.dilations))
+    return "".join(f"_{letter}{_by(steps)}" for letter, steps in named if set(steps) - {1})
+
+
+def _attention_name(root: RootOp) -> str:
+    """``attention_20x1024x64``: batches, queries, a value's width; the keys' number and width where they differ."""
+    sizes = {name: [root.loops[dim] for dim in getattr(root, name)] for name in ("batch", "m", "n", "k1", "k2")}
+    masked = "masked_" if len(root.inputs) > len(("query", "key", "value", "scale")) else ""
+    same = sizes["k1"] == sizes["n"] and sizes["k2"] == sizes["m"]
+    keys = "" if same else f"_k{_by([*sizes['k2'], *sizes['k1']])}"
+    return f"{masked}attention_{_by([*sizes['batch'], *sizes['m'], *sizes['n']])}{keys}"
+
+
+def _layout(text: str, letters: Mapping[int, str]) -> str:
+    """One letter for each dimension of an operand, by the first class that its index belongs to."""
+    results = ir.AffineMapAttr(ir.Attribute.parse(text)).value.results
+    return "".join(next((letters[dim] for dim in _dims(result) if dim in letters), "x") for result in results)
+
+
+def _dims(expression: ir.AffineExpr) -> list[int]:
+    if isinstance(expression, ir.AffineDimExpr):
+        return [expression.position]
+    if isinstance(expression, ir.AffineBinaryExpr):
+        return [*_dims(expression.lhs), *_dims(expression.rhs)]
+    return []
+
+
+def _by(sizes: Iterable[int]) -> str:
+    return "x".join(map(str, sizes))
+
+
+_NAMERS: Mapping[str, Callable[[RootOp], str]] = {
+    "contraction": _contraction_name,
+    "convolution": _convolution_name,
+    "pooling": _pooling_name,
+    "attention": _attention_name,
+}
 
 
 def _parse(text: str | bytes) -> ir.Module:

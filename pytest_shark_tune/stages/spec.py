@@ -8,15 +8,16 @@ would undo what was tuned; specs in that form are turned into this one, or refus
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 from iree.compiler import ir, passmanager
-from iree.compiler.dialects import builtin, iree_codegen, preprocessing_transform, transform
+from iree.compiler.dialects import builtin, iree_codegen, transform
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.stages.artifact import compiler_context, error_text
-from pytest_shark_tune.stages.dispatch import RootOp, Tensor
+from pytest_shark_tune.stages.artifact import MARK, compiler_context, error_text
+from pytest_shark_tune.stages.dispatch import RootOp
+from pytest_shark_tune.stages.matcher import add_matcher
 
 __all__ = [
     "Provenance",
@@ -24,8 +25,8 @@ __all__ = [
     "SpecRow",
     "build_spec",
     "check_starter",
-    "has_matcher",
     "link_spec",
+    "mark_entries",
     "read_spec",
     "single_entry_spec",
 ]
@@ -65,11 +66,6 @@ class SpecRow(msgspec.Struct, frozen=True, kw_only=True):
     matcher: str
     compilation_info: str
     provenance: Provenance = {}
-
-
-def has_matcher(root: RootOp) -> bool:
-    """Whether specs can match this kind of op."""
-    return root.kind in _MATCHERS
 
 
 def build_spec(entries: Iterable[SpecEntry], starter: str | None = None) -> str:
@@ -153,29 +149,40 @@ def read_spec(text: str) -> tuple[SpecRow, ...]:
         return tuple(_row(sequences[matcher]) for matcher, _ in _pairs(module))
 
 
-# Matchers: one function a kind of op. It adds the ops that hold for the root's like and fail for all else.
+def mark_entries(text: str) -> str:
+    """Make a spec, linked if need be, that also writes its matcher's name on each op that an entry matches.
+
+    ``configure_with`` reads the names, and takes them off again.
+
+    Raises:
+        InputError: the text is no tuning spec.
+    """
+    with compiler_context(keep=True):
+        module = _linked(text, "the spec")
+        pairs = _pairs(module)
+        sequences = _sequences(module)
+        used = set(sequences)
+        actions = []
+        for matcher, action in pairs:
+            name = _fresh(f"{action}_of_{matcher}", used)
+            used.add(name)
+            actions.append(name)
+            marking = sequences[action].clone(ip=ir.InsertionPoint(_foreach(module).parent)).operation
+            marking.attributes["sym_name"] = ir.StringAttr.get(name)
+            _mark(marking, matcher)
+        _foreach(module).attributes["actions"] = _references(actions)
+        module.operation.verify()
+        return _text(module)
 
 
-def _match_contraction(root: RootOp, op: ir.Value) -> None:
-    lhs, rhs, output = (_type(tensor.element) for tensor in (*root.inputs[:2], root.outputs[0]))
-    maps = [ir.AffineMapAttr(_attribute(text)).value for text in root.maps]
-    dims = preprocessing_transform.MatchContractionOp(op, lhs, rhs, output, indexing_maps=maps)
-    for sizes, positions in zip(dims, (root.batch, root.m, root.n, root.k), strict=True):
-        preprocessing_transform.MatchDimsEqualOp(sizes, [root.loops[position] for position in positions])
-    if len({*root.batch, *root.m, *root.n, *root.k}) < len(root.loops):
-        # A loop over one input alone, which is then summed up, is none of the four: its size shows in that input.
-        for position, tensor in enumerate(root.inputs):
-            _match_operand(op, position, tensor)
-
-
-def _match_operand(op: ir.Value, position: int, tensor: Tensor) -> None:
-    """Hold for ops whose operand at ``position`` is statically known to be like ``tensor``."""
-    operand = transform.GetOperandOp(transform.AnyValueType.get(), op, [position])
-    kind = ir.RankedTensorType.get(tensor.shape, _type(tensor.element))
-    preprocessing_transform.MatchCastCompatibleTypesOp(operand, kind)
-
-
-_MATCHERS: Mapping[str, Callable[[RootOp, ir.Value], None]] = {"contraction": _match_contraction}
+def _mark(action: ir.Operation, matcher: str) -> None:
+    """Have the action write ``matcher`` on the op that it is given; one that is given none is left as it is."""
+    block = action.regions[0].blocks[0]
+    op = next((given for given in block.arguments if "op" in str(given.type)), None)
+    if op is not None:
+        with ir.InsertionPoint.at_block_begin(block):
+            name = transform.ParamConstantOp(transform.AnyParamType.get(), ir.StringAttr.get(matcher))
+            transform.AnnotateOp(op, MARK, param=name)
 
 
 def _fill(module: ir.Module, entries: Sequence[SpecEntry]) -> None:
@@ -197,7 +204,7 @@ def _fill(module: ir.Module, entries: Sequence[SpecEntry]) -> None:
             if entry.provenance:
                 matcher.operation.attributes[_PROVENANCE] = _dictionary(entry.provenance)
             with ir.InsertionPoint(matcher.body):
-                _match(entry.root, matcher.bodyTarget)
+                add_matcher(entry.root, matcher.bodyTarget)
                 config = transform.ParamConstantOp(any_param, _compilation_info(entry.compilation_info))
                 transform.yield_([matcher.bodyTarget, config])
         consumed = [{"transform.consumed": unit}]
@@ -213,12 +220,6 @@ def _fill(module: ir.Module, entries: Sequence[SpecEntry]) -> None:
                 _references([_ACTION] * len(matchers)),
             )
             transform.yield_([result])
-
-
-def _match(root: RootOp, op: ir.Value) -> None:
-    if root.kind not in _MATCHERS:
-        raise InputError(f"no spec can match a root op of kind {root.kind!r} ({root.op}): there is no matcher for it")
-    _MATCHERS[root.kind](root, op)
 
 
 def _linked(text: str, name: str) -> ir.Module:
@@ -452,10 +453,6 @@ def _compilation_info(text: str) -> ir.Attribute:
 
 def _is_compilation_info(attribute: ir.Attribute) -> bool:
     return bool(iree_codegen.CompilationInfoAttr.isinstance(attribute))
-
-
-def _type(text: str) -> ir.Type:
-    return ir.Type.parse(text)
 
 
 def _references(names: Sequence[str]) -> ir.ArrayAttr:

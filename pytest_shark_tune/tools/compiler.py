@@ -85,6 +85,11 @@ class Target(msgspec.Struct, frozen=True):
         return _BACKENDS[self.backend][2]
 
     @property
+    def loads_specs(self) -> bool:
+        """Whether iree-compile has a use for its flag ``--iree-codegen-tuning-spec-path`` on this target."""
+        return self.backend in {"llvm-cpu", "hip"}
+
+    @property
     def shares_processor(self) -> bool:
         """Whether the compiler runs on the very processor that is measured."""
         return self.backend == "llvm-cpu"
@@ -161,7 +166,23 @@ class Compiler:
             out, _ = self._compile(folder, source, name, [*phases, *flags])
             return out.read_text(encoding="utf-8")
 
-    def compile_sources(self, text: str, out: Path) -> float:
+    def configure_by_flag(self, sources: str, spec: str, *, name: str = "module") -> str:
+        """Return a module at ``executable-sources`` configured, with iree-compile itself loading the spec.
+
+        Only llvm-cpu and ROCm load specs (``target.loads_specs``); elsewhere the configs are the defaults.
+
+        Raises:
+            CommandFailed: iree-compile rejects the module, which messages call ``name``, or the spec.
+        """
+        with _scratch() as folder:
+            path = folder / "spec.mlir"
+            path.write_text(spec, encoding="utf-8")
+            flag = f"--iree-codegen-tuning-spec-path={path}"
+            return self.lower(
+                sources, to="executable-configurations", since="executable-sources", name=name, flags=[flag]
+            )
+
+    def compile_sources(self, text: str, out: Path, name: str = "dispatch") -> float:
         """Compile a module that went through ``executable-sources`` to ``out``; return the seconds it took.
 
         Benchmark modules enter here too: entering earlier creates their dispatches again, and convolutions
@@ -171,7 +192,7 @@ class Compiler:
             CommandFailed: iree-compile fails, runs out of time or of memory.
         """
         with _scratch() as folder:
-            made, seconds = self._compile(folder, text, "dispatch", ["--compile-from=executable-sources"])
+            made, seconds = self._compile(folder, text, name, ["--compile-from=executable-sources"])
             journal.replace_file(out, made.read_bytes())
             return seconds
 

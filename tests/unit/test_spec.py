@@ -18,11 +18,11 @@ from pytest_shark_tune.stages.artifact import (
     why_not_applied,
 )
 from pytest_shark_tune.stages.dispatch import RootOp, Tensor
+from pytest_shark_tune.stages.matcher import has_matcher
 from pytest_shark_tune.stages.spec import (
     SpecEntry,
     build_spec,
     check_starter,
-    has_matcher,
     link_spec,
     read_spec,
     single_entry_spec,

@@ -1,0 +1,173 @@
+"""A tuning spec applied to a whole model, on any backend, with the proof of what it did.
+
+A spec is applied to the sources of executables. Some ops are rewritten between that point and the one where
+configs are chosen and dispatches are dumped (convolutions without a batch, softmax, attention), so an entry that was
+tuned on the dump matches nothing in the sources. Such executables are configured first, the spec is applied to
+them late, and they take the place of their sources: just what was measured when they were tuned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from pytest_shark_tune.errors import CommandFailed, InputError
+from pytest_shark_tune.plan import Source
+from pytest_shark_tune.stages.artifact import (
+    Applied,
+    Configured,
+    ConfigureFailed,
+    configure_with,
+    read_configs,
+    replace_executables,
+    strip,
+)
+from pytest_shark_tune.stages.spec import mark_entries, read_spec
+from pytest_shark_tune.tools.compiler import Compiler, first_error
+
+__all__ = ["Application", "Placement", "apply_spec", "read_spec_file"]
+
+
+class Placement(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of a spec in force on one op: ``symbol`` is the executable's name, ``entry`` the matcher's.
+
+    ``late`` says that the entry matches only after the compiler rewrote the op; ``by_flag`` that
+    ``iree-compile --iree-codegen-tuning-spec-path`` applies it to this op as well.
+    """
+
+    symbol: str
+    op: str
+    entry: str
+    compilation_info: str
+    late: bool
+    by_flag: bool
+
+
+class Application(msgspec.Struct, frozen=True, kw_only=True):
+    """A model with a spec in force: ``text`` is at phase ``executable-sources``.
+
+    ``lost`` holds placements whose config the compiler dropped afterwards; those executables have their default config.
+    ``unmatched`` names the entries that are in force nowhere, in the spec's order.
+    """
+
+    text: str
+    placed: tuple[Placement, ...]
+    lost: tuple[Placement, ...]
+    unmatched: tuple[str, ...]
+
+
+def read_spec_file(path: Path) -> str:
+    """The text of a tuning spec.
+
+    Raises:
+        InputError: the file cannot be read, or holds no tuning spec that this IREE parses.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"tuning spec {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"tuning spec {path} is no text: {error}") from error
+    try:
+        read_spec(text)
+    except InputError as error:
+        raise InputError(f"tuning spec {path}: {error}") from error
+    return text
+
+
+def apply_spec(source: Source, spec: str, compiler: Compiler) -> Application:
+    """Put ``spec`` in force in a whole model, or in one benchmark module.
+
+    Raises:
+        InputError: the compiler rejects the model, the spec or one of its configs.
+    """
+    marked = mark_entries(spec)
+    try:
+        if source.is_benchmark:
+            sources = strip(source.text)
+        else:
+            sources = compiler.lower(source.text, to=_SOURCES, name=source.name)
+        return _apply(source.name, sources, spec, marked, compiler)
+    except CommandFailed as error:
+        raise InputError(f"{source.name}: iree-compile rejects it: {first_error(error)}") from error
+    except ConfigureFailed as error:
+        raise InputError(f"{source.name}: {error}") from error
+
+
+_SOURCES, _CONFIGURATIONS = "executable-sources", "executable-configurations"
+
+
+def _apply(name: str, sources: str, spec: str, marked: str, compiler: Compiler) -> Application:
+    def chosen(text: str) -> str:
+        return compiler.lower(text, to=_CONFIGURATIONS, since=_SOURCES, name=name)
+
+    early = configure_with(sources, marked)
+    text = early.text
+    configurations = chosen(text)
+    kept, lost = _survivors(early, configurations)
+    if lost:
+        text = replace_executables(text, sources, _symbols(lost))
+        configurations = chosen(text)
+    taken = set(_symbols(kept))
+    late = configure_with(configurations, marked)
+    late_applied = [each for each in late.applied if each.entry and each.symbol not in taken]
+    late_kept: list[Applied] = []
+    if late_applied:
+        before = text
+        text = replace_executables(text, late.text, _symbols(late_applied))
+        late_kept, late_lost = _survivors(msgspec.structs.replace(late, applied=tuple(late_applied)), chosen(text))
+        if late_lost:
+            text = replace_executables(text, before, _symbols(late_lost))
+        lost = [each for each in lost if each.symbol not in _symbols(late_kept)] + late_lost
+    by_flag = _applied_by_flag(name, sources, marked, compiler) if kept or late_kept else set()
+
+    def placed(each: Applied, *, is_late: bool) -> Placement:
+        return Placement(
+            symbol=each.symbol,
+            op=each.op,
+            entry=each.entry,
+            compilation_info=each.compilation_info,
+            late=is_late,
+            by_flag=(each.symbol, each.entry, each.compilation_info) in by_flag,
+        )
+
+    everywhere = [*(placed(each, is_late=False) for each in kept), *(placed(each, is_late=True) for each in late_kept)]
+    order = {applied.symbol: position for position, applied in enumerate(read_configs(configurations))}
+    used = {each.entry for each in everywhere}
+    return Application(
+        text=text,
+        placed=tuple(sorted(everywhere, key=lambda each: order.get(each.symbol, -1))),
+        lost=tuple(placed(each, is_late=each in late_applied) for each in lost),
+        unmatched=tuple(row.matcher for row in read_spec(spec) if row.matcher not in used),
+    )
+
+
+def _survivors(configured: Configured, configurations: str) -> tuple[list[Applied], list[Applied]]:
+    """Part the ops that took an entry's config: those that still have it once all configs are chosen, and the rest.
+
+    The mark does not tell: an op that the compiler rewrites may keep its attributes and lose its config, or neither.
+    """
+    there = {(each.symbol, each.compilation_info) for each in read_configs(configurations)}
+    kept: list[Applied] = []
+    lost: list[Applied] = []
+    for each in configured.applied:
+        if each.entry:
+            (kept if (each.symbol, each.compilation_info) in there else lost).append(each)
+    return kept, lost
+
+
+def _applied_by_flag(name: str, sources: str, marked: str, compiler: Compiler) -> set[tuple[str, str, str]]:
+    """What iree-compile's own flag puts in force: executable, entry and config."""
+    if not compiler.target.loads_specs:
+        return set()
+    try:
+        configurations = compiler.configure_by_flag(sources, marked, name=name)
+    except CommandFailed:
+        return set()  # An entry that matches there may well be one that the op, once rewritten, cannot take.
+    return {(each.symbol, each.entry, each.compilation_info) for each in read_configs(configurations)}
+
+
+def _symbols(applied: Sequence[Applied]) -> list[str]:
+    return list(dict.fromkeys(each.symbol for each in applied))
