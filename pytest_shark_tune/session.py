@@ -549,9 +549,7 @@ def _tolerance(dispatch: Dispatch, member: Member) -> Tolerance:
     root = dispatch.root
     stored = [view.element for view in member.module.views if view.writes] or [root.outputs[0].element]
     taken = (root.inputs or root.outputs)[:2]
-    tolerances = [
-        tolerance_for(given.element, element, root.reduction_length) for given in taken for element in stored
-    ]
+    tolerances = [tolerance_for(given.element, element, root.reduction_length) for given in taken for element in stored]
     return max(tolerances, key=lambda each: (each.rtol, each.atol_scale))
 
 
