@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -41,6 +41,7 @@ __all__ = [
     "make_plan",
     "plan_key",
     "read_source",
+    "renamed",
     "search_spaces",
 ]
 
@@ -189,6 +190,21 @@ def extract(
                 Untunable(symbol, source.name, _NO_BENCHMARK) for symbol in flow if symbol not in read_symbols
             ]
     return Extracted(tuple(read), group_dispatches(found, calls), tuple(untunable))
+
+
+def renamed(plan: Plan, names: Mapping[str, str]) -> Plan:
+    """The plan with other names for some of its dispatches."""
+
+    def rename(task: Task) -> Task:
+        name = names.get(task.dispatch.name, task.dispatch.name)
+        return msgspec.structs.replace(
+            task,
+            dispatch=msgspec.structs.replace(task.dispatch, name=name),
+            default=msgspec.structs.replace(task.default, dispatch=name),
+            candidates=tuple(msgspec.structs.replace(each, dispatch=name) for each in task.candidates),
+        )
+
+    return msgspec.structs.replace(plan, tasks=tuple(map(rename, plan.tasks)))
 
 
 def plan_key(sources: Sequence[Source], compiler: Compiler, **settings: int | str) -> str:

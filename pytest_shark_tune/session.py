@@ -129,6 +129,11 @@ class Session:
 
         return key, self.cache.get_or_make("plans", key, Plan, make)
 
+    def keep_plan(self, origin: str, plan: Plan) -> tuple[str, Plan]:
+        """Keep a plan that was made from the one of key ``origin``; return its key too."""
+        key = content_key("plan", origin, [task.dispatch.name for task in plan.tasks])
+        return key, self.cache.get_or_make("plans", key, Plan, lambda: plan)
+
     # Compiling.
 
     def artifact(self, task: Task, candidate: Candidate, member: int = 0) -> Artifact:

@@ -20,7 +20,7 @@ from pytest_shark_tune.fixtures import SESSION_KEY
 from pytest_shark_tune.ledger import Finding, Ledger, Summary
 from pytest_shark_tune.options import TuneOptions
 from pytest_shark_tune.ordering import Phase, RunOrder
-from pytest_shark_tune.plan import Plan
+from pytest_shark_tune.plan import Plan, renamed
 from pytest_shark_tune.session import RunSettings, Session
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.measurement import Measurement
@@ -145,19 +145,23 @@ class TuningPlugin:
                 reasons = "; ".join(f"{each.name}: {each.reason}" for each in plan.untunable)
                 names = ", ".join(source.name for source in plan.sources)
                 raise InputError(f"there is nothing to tune in {names}: {reasons or 'it has no dispatch'}")
-            self._check_names(plan)
+            key, plan = self._named_apart(key, plan)
             return list(trials_of(plan, key, suite))
         except InputError as error:
             return [Trial(Role.INPUT, nothing, problem=str(error))]
 
-    def _check_names(self, plan: Plan) -> None:
-        """Refuse a dispatch whose name another test's has too: records and the spec tell dispatches by their names."""
+    def _named_apart(self, key: str, plan: Plan) -> tuple[str, Plan]:
+        """Give a hash to the name of a dispatch that another test's has too, though it differs in structure.
+
+        Records and the spec tell dispatches by their names; every process collects in the same order.
+        """
+        names: dict[str, str] = {}
         for task in plan.tasks:
-            if self._names.setdefault(task.dispatch.name, task.dispatch.key) != task.dispatch.key:
-                raise InputError(
-                    f"its dispatch {task.dispatch.name} has the name of another test's that differs in layout: "
-                    "name the sources of both in one marker, or tune them in runs of their own"
-                )
+            name, structure = task.dispatch.name, task.dispatch.key
+            if self._names.setdefault(name, structure) != structure:
+                names[name] = f"{name}_{structure[:4]}"
+                self._names[names[name]] = structure
+        return self._session.keep_plan(key, renamed(plan, names)) if names else (key, plan)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Tell the controller which test has which part; all workers write the same."""

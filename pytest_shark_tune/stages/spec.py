@@ -100,7 +100,7 @@ def build_spec(entries: Iterable[SpecEntry], starter: str | None = None) -> str:
             _rename_apart(behind, first)
             inner = behind.operation.clone()
             outer.body.append(inner)
-            ir.SymbolTable.set_symbol_name(inner, "starter")
+            inner.operation.attributes["sym_name"] = ir.StringAttr.get("starter")
         outer.operation.verify()
         return _text(outer)
 

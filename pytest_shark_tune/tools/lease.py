@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import filelock
@@ -32,27 +32,39 @@ class DeviceLeases:
             self._folder.mkdir(parents=True, exist_ok=True)
             with suppress(OSError):
                 self._folder.chmod(0o1777)
+        self._told = False
+        self._gates = {uri: filelock.FileLock(self._folder / f"{_lock_name(uri)}.gate", mode=0o666) for uri in uris}
         self._locks = {uri: filelock.FileLock(self._folder / f"{_lock_name(uri)}.lock", mode=0o666) for uri in uris}
 
     @contextmanager
     def acquire(self, tell: Callable[[str], None] = lambda message: None) -> Iterator[str]:
-        """Hold a device, waiting until one is free, and yield its URI; ``tell`` is told of a long wait."""
+        """Hold a device, waiting until one is free, and yield its URI; ``tell`` is told of a long wait.
+
+        Whoever waits for the only device holds its gate, which a holder that wants it again must pass: so two runs
+        that share a device take turns.
+        """
         started = time.monotonic()
-        told = False
-        for uri, lock in itertools.cycle(self._locks.items()):
-            try:
-                lock.acquire(blocking=False)
-            except filelock.Timeout:
-                if not told and time.monotonic() - started > _TELL_AFTER_S:
-                    told = True
-                    tell(f"waiting for a device: {', '.join(self._locks)} is in use by another process")
-                time.sleep(_POLL_S)
-                continue
-            try:
-                yield uri
-            finally:
-                lock.release()
-            return
+        with ExitStack() as held:
+            if len(self._locks) == 1:
+                self._wait(self._gates, started, tell, held)
+            uri = self._wait(self._locks, started, tell, held)
+            for gate in self._gates.values():
+                gate.release()
+            yield uri
+
+    def _wait(
+        self, locks: Mapping[str, filelock.BaseFileLock], started: float, tell: Callable[[str], None], held: ExitStack
+    ) -> str:
+        """Take the first of ``locks`` that is free, and leave it to ``held``."""
+        for uri, lock in itertools.cycle(locks.items()):
+            with suppress(filelock.Timeout):
+                held.enter_context(lock.acquire(blocking=False))
+                return uri
+            if not self._told and time.monotonic() - started > _TELL_AFTER_S:
+                self._told = True
+                tell(f"waiting for a device: {', '.join(self._locks)} is in use by another process")
+            time.sleep(_POLL_S)
+        raise AssertionError("a run has at least one device")
 
 
 def _lock_name(uri: str) -> str:

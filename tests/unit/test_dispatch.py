@@ -223,7 +223,7 @@ def test_names_say_op_sizes_and_types(found: Mapping[str, FoundDispatch]) -> Non
         "batch_matmul_3x32x48x64_f32",
         "matmul_64x96x128_i8xi8xi32",
         "matmul_like_24x4x20x16_f32",
-        "generic_40x56_f32",
+        "reduction_40x56_f32",
     ]
 
 
