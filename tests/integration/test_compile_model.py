@@ -91,7 +91,8 @@ def test_every_entry_is_in_force_on_every_backend(target: str) -> None:
     dispatches, infos = extracted(compiler)
     # A default config of one op changes nothing that can be seen, but for the other op's missing entry.
     application = apply_spec(SOURCE, spec_of(dispatches, infos), compiler)
-    assert application.lost == application.unmatched == ()
+    assert application.lost == ()
+    assert application.unmatched == ()
     assert sorted(each.compilation_info for each in application.placed) == sorted(infos.values())
     assert len({each.symbol for each in application.placed}) == 2
     matmul, convolution = sorted(application.placed, key=lambda each: each.symbol)
@@ -124,6 +125,24 @@ def test_a_convolution_that_is_rewritten_takes_its_config_late(cpu_application: 
     infos = [each.compilation_info for each in read_configs(configured)]
     assert {matmul.compilation_info, convolution.compilation_info} <= set(infos)
     assert "shark_tune.entry" not in cpu_application.text
+
+
+def test_a_config_that_the_compiler_drops_is_told_and_leaves_the_default() -> None:
+    """The form without a batch, as GPUs have it, matches the sources on a CPU too, but is rewritten afterwards."""
+    dispatches, _ = extracted(Compiler(Target.parse("cuda:sm_89")))
+    (convolution,) = (each for each in dispatches if each.root.kind == "convolution")
+    info = CPU.format(
+        "distribution = [2, 4, 16, 0, 0, 0], vector_common_parallel = [1, 2, 8, 0, 0, 0], "
+        "vector_reduction = [0, 0, 0, 1, 1, 2]",
+        "DoubleTilingExpert",
+    )
+    compiler = Compiler(Target.parse("llvm-cpu"))
+    application = apply_spec(SOURCE, spec_of((convolution,), {convolution.name: info}), compiler)
+    assert application.placed == ()
+    assert [each.symbol for each in application.lost] == ["main_dispatch_1"]
+    assert application.unmatched == (f"match_{convolution.name}",)
+    chosen = compiler.lower(application.text, to="executable-configurations", since="executable-sources")
+    assert chosen == compiler.lower(MODEL, to="executable-configurations")
 
 
 def test_a_model_with_late_configs_computes_the_same(cpu_application: Application, tmp_path: Path) -> None:

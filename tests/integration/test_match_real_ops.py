@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from pytest_shark_tune.stages.artifact import Configured, configure_with
-from pytest_shark_tune.stages.dispatch import Dispatch, FoundDispatch, group_dispatches, read_benchmark
+from pytest_shark_tune.stages.dispatch import Dispatch, FoundDispatch, Untunable, group_dispatches, read_benchmark
 from pytest_shark_tune.stages.spec import SpecEntry, build_spec, single_entry_spec
 from pytest_shark_tune.tools.compiler import Compiler, Target
 
+GOLDEN = Path(__file__).parent.parent / "golden" / "spec_kinds.mlir"
+UPDATE = "SHARK_TUNE_UPDATE_GOLDEN"
 INFO = (
     "#iree_codegen.compilation_info<lowering_config = #iree_cpu.lowering_config<distribution = [{}]>, "
     "translation_info = <pipeline = #iree_cpu.pipeline<DoubleTilingExpert>>>"
@@ -163,7 +168,8 @@ class Model:
     def __init__(self) -> None:
         compiler = Compiler(Target.parse("llvm-cpu"))
         text = "\n".join(f"func.func @{name}{function}" for name, function in OPS.items())
-        found = [read_benchmark(each, "ops", processors=1) for each in compiler.dump_benchmarks(text, "ops")]
+        self.benchmarks = compiler.dump_benchmarks(text, "ops")
+        found = [read_benchmark(each, "ops", processors=1) for each in self.benchmarks]
         tunable = [each for each in found if isinstance(each, FoundDispatch)]
         self.dispatches = group_dispatches(tunable, {})
         self.configurations = compiler.lower(text, to="executable-configurations")
@@ -217,3 +223,60 @@ def test_all_entries_in_one_spec_each_take_their_own_op(model: Model) -> None:
     assert len(tiles) == len(OPS)
     for number, dispatch in enumerate(model.dispatches):
         assert f"distribution = [{number + 1}, " in tiles[dispatch.members[0].symbol]
+
+
+def test_one_entry_of_each_kind_is_the_golden_spec(model: Model) -> None:
+    chosen = [model.dispatch(op) for op in ("conv_stride", "maximum", "attention", "sum_of_thirds", "pack_turned")]
+    text = build_spec(SpecEntry(name=each.root.kind, root=each.root, compilation_info=info(each)) for each in chosen)
+    if os.environ.get(UPDATE):
+        GOLDEN.write_text(text, encoding="utf-8")
+    assert text == GOLDEN.read_text(encoding="utf-8"), f"if that is right: {UPDATE}=1 python -m pytest {__file__}"
+
+
+def test_names_say_layout_sizes_and_steps(model: Model) -> None:
+    names = {op: model.dispatch(op).name for op in OPS}
+    assert names["conv_batch"] == "conv_2d_nhwc_hwcf_2x8x8x16_3x3x8_f32"
+    assert names["conv_dilation"] == "conv_2d_nhwc_hwcf_1x8x8x16_3x3x8_d2x2_f32"
+    assert names["conv_filter_layout"] == "conv_2d_nhwc_fhwc_1x8x8x16_3x3x8_f32"
+    assert names["conv_i8"] == "conv_2d_nhwc_hwcf_1x8x8x16_3x3x8_i8xi8xi32"
+    assert names["depthwise_stride"] == "depthwise_conv_2d_nhwc_hwc_1x8x8x16_3x3_s2x2_f32"
+    assert names["grouped"] == "grouped_conv_2d_ngchw_fgchw_1x2x16x8x8_3x3x8_f32"
+    assert names["attention_heads"] == "attention_8x32x32_k64x16_f32"
+    assert names["sum_of_wider"] == "reduction_64x128_f32"
+
+
+def test_the_dimensions_of_a_convolution_are_told(model: Model) -> None:
+    root = model.dispatch("conv_stride").root
+    assert root.loops == (1, 8, 8, 16, 3, 3, 8)
+    assert (root.batch, root.output_image, root.output_channel) == ((0,), (1, 2), (3,))
+    assert (root.filter_loop, root.input_channel, root.depth) == ((4, 5), (6,), ())
+    assert (root.strides, root.dilations) == ((2, 2), (1, 1))
+    assert root.reduction_length == 72
+    assert model.dispatch("depthwise").root.depth == (3,)
+    grouped = model.dispatch("grouped").root
+    assert (grouped.depth, grouped.output_channel, grouped.input_channel) == ((1,), (2,), (5,))
+
+
+def test_the_dimensions_of_attention_are_told(model: Model) -> None:
+    root = model.dispatch("attention").root
+    assert root.loops == (4, 32, 32, 16, 64)
+    assert (root.batch, root.m, root.n, root.k1, root.k2) == ((0,), (1,), (2,), (3,), (4,))
+    assert root.iterators == ("parallel", "parallel", "parallel", "reduction", "reduction")
+    assert [tensor.shape for tensor in root.inputs] == [(4, 32, 16), (4, 64, 16), (4, 64, 32), ()]
+
+
+def test_a_constant_of_a_body_is_part_of_the_pattern(model: Model) -> None:
+    root = model.dispatch("sum_of_thirds").root
+    body = root.pattern[root.pattern.index("^bb0") :]
+    assert "arith.constant 3.330000e-01" in body
+
+
+def test_a_body_that_uses_what_is_computed_outside_is_told(model: Model) -> None:
+    constant = "arith.constant 3.330000e-01 : f32"
+    (text,) = (each for each in model.benchmarks if constant in each)
+    (line,) = (each for each in text.splitlines() if constant in each)
+    name = line.split()[0]
+    computed = f"%before = {constant}\n{name} = arith.addf %before, %before : f32"
+    told = read_benchmark(text.replace(line, computed), "ops", processors=1)
+    assert isinstance(told, Untunable)
+    assert "a value from outside that is no constant" in told.reason

@@ -11,7 +11,19 @@ import pytest
 import pytest_shark_tune
 
 PACKAGE = "pytest_shark_tune"
-FLOW = ("dispatch", "space", "candidate", "artifact", "measurement", "record", "search", "winner", "matcher", "spec", "guard")
+FLOW = (
+    "dispatch",
+    "space",
+    "candidate",
+    "artifact",
+    "measurement",
+    "record",
+    "search",
+    "winner",
+    "matcher",
+    "spec",
+    "guard",
+)
 # What holds plain types that a door to the outside may take and give.
 PLAIN_STAGES = ("dispatch", "measurement")
 # Imported by pytest and by the console script, never by a module of the package.
