@@ -137,7 +137,9 @@ class Compiler:
             raise InputError(f"iree-compile does not take target {self.target}{flags}: {first_error(error)}") from error
 
     def dump_benchmarks(self, source: str, name: str) -> list[str]:
-        """Compile ``source`` whole; return its executable benchmark modules, each with ``root_op`` marked.
+        """Return the executable benchmark modules of ``source``, each with ``root_op`` marked.
+
+        They are dumped once configs are chosen, and are the same whether or not code is made of them afterwards.
 
         Raises:
             CommandFailed: iree-compile rejects the source, which messages call ``name``.
@@ -149,7 +151,11 @@ class Compiler:
                 folder,
                 source,
                 name,
-                ["--iree-codegen-add-tuner-attributes", f"--iree-hal-dump-executable-benchmarks-to={dump}"],
+                [
+                    "--compile-to=executable-configurations",
+                    "--iree-codegen-add-tuner-attributes",
+                    f"--iree-hal-dump-executable-benchmarks-to={dump}",
+                ],
             )
             return [path.read_text(encoding="utf-8") for path in sorted(dump.glob("*.mlir"), key=_natural_order)]
 

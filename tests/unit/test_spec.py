@@ -10,11 +10,14 @@ import pytest
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.stages.artifact import (
+    MARK,
     Applied,
     ConfigureFailed,
     configure,
     configure_with,
     is_applied,
+    read_configs,
+    replace_executables,
     why_not_applied,
 )
 from pytest_shark_tune.stages.dispatch import RootOp, Tensor
@@ -24,6 +27,7 @@ from pytest_shark_tune.stages.spec import (
     build_spec,
     check_starter,
     link_spec,
+    mark_entries,
     read_spec,
     single_entry_spec,
 )
@@ -292,6 +296,28 @@ def test_tuning_again_does_not_grow_a_spec() -> None:
     assert sizes == [len(text)] * 3
     alone = link_spec(build_spec([entry("mm", tile=8)], build_spec([entry("mm", tile=4)])))
     assert alone == build_spec([entry("mm", tile=8)])
+
+
+def test_marks_tell_which_entry_took_which_op() -> None:
+    text = linked([entry("mm", MATMUL, 64)], [entry("t", TRANSPOSED), entry("unused", BATCH)])
+    configured = configure_with(payload({"a": MATMUL, "b": TRANSPOSED, "c": HALF}), mark_entries(text))
+    assert [(each.function, each.entry) for each in configured.applied] == [("a", "match_mm"), ("b", "match_t")]
+    assert MARK not in configured.text
+    plain = configure_with(payload({"a": MATMUL, "b": TRANSPOSED, "c": HALF}), text)
+    assert configured.text == plain.text
+    assert [each.entry for each in plain.applied] == ["", ""]
+
+
+def test_a_spec_by_hand_can_be_marked() -> None:
+    configured = configure_with(payload({"a": MATMUL}), mark_entries(GENERAL_FORM))
+    assert [each.entry for each in configured.applied] == ["match_any"]
+
+
+def test_executables_can_be_exchanged() -> None:
+    default, tuned = payload({"a": MATMUL}), configure_with(payload({"a": MATMUL}), build_spec([entry("mm")])).text
+    assert [each.function for each in read_configs(replace_executables(default, tuned, ["ops"]))] == ["a"]
+    assert read_configs(replace_executables(tuned, default, ["ops"])) == ()
+    assert [each.function for each in read_configs(replace_executables(tuned, default, []))] == ["a"]
 
 
 def test_a_starter_alone_is_a_spec() -> None:
