@@ -124,6 +124,8 @@ class KernelStages:
         number: int,
     ) -> Iterator[tuple[str, Measurement]]:
         """One round of a final on new inputs; whoever fails is put into ``failed``, and the rest go on."""
+        if not names:
+            return
         failed.update(built.failed)
         seed = self._session.settings.seed + 1 + number
         runs: dict[str, Run] = {}
@@ -144,7 +146,8 @@ class KernelStages:
     def _configs(self) -> tuple[Candidate, ...]:
         task = self._task
         if self._trial.role is Role.FINAL:
-            return (task.default, *map(task.candidate, self._session.finalists(task)))
+            finalists = tuple(map(task.candidate, self._session.finalists(task)))
+            return (task.default, *finalists) if finalists else ()
         config = self._trial.candidate
         return (task.default,) if config.id == task.default.id else (task.default, config)
 
