@@ -74,7 +74,7 @@ def test_a_broken_entry_point_is_told_by_name(
 
 @pytest.mark.parametrize("value", ["no_such_module_anywhere:spaces", "json:no_such_name"])
 def test_an_entry_point_that_cannot_be_loaded_is_told_by_name(value: str) -> None:
-    with pytest.raises(InputError, match="entry point broken = .* cannot be loaded"):
+    with pytest.raises(InputError, match=r"entry point broken = .* cannot be loaded"):
         provided_spaces(ROOT, TARGET, [EntryPoint("broken", value, GROUP)])
 
 
@@ -84,5 +84,5 @@ def test_an_entry_point_may_say_that_there_is_no_space(register: Callable[..., E
 
     with pytest.raises(NoSpace, match="not worth it"):
         provided_spaces(ROOT, TARGET, [register("picky", refuse)])
-    with pytest.raises(NoSpace, match="the entry point empty .* offers no config"):
+    with pytest.raises(NoSpace, match=r"the entry point empty .* offers no config"):
         provided_spaces(ROOT, TARGET, [register("empty", lambda root, target: ())])

@@ -45,8 +45,7 @@ def custom_kernel_space() -> SearchSpace:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    space = module.SPACE
-    assert isinstance(space, SearchSpace)
+    space: SearchSpace = module.SPACE
     return space
 
 
@@ -58,7 +57,8 @@ def test_the_rows_are_all_of_an_ops_spaces(row: str) -> None:
 class TestCompiledSpaces(SpaceContract):
     @pytest.fixture(params=[(row, index) for row in COMPILED for index in range(COMPILED[row][2])], ids=str)
     def space(self, request: pytest.FixtureRequest) -> SearchSpace:
-        row, index = request.param
+        given: tuple[str, int] = request.param
+        row, index = given
         return compiled_spaces(row)[index]
 
 
