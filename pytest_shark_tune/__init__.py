@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from pytest_shark_tune.custom import CustomTask
+    from pytest_shark_tune.errors import CandidateFailed
+    from pytest_shark_tune.kernels import Kernel
+    from pytest_shark_tune.stages.space import SearchSpace
+
+__all__ = ["CandidateFailed", "CustomTask", "Kernel", "SearchSpace", "__version__"]
+
+_MODULES = {
+    "CandidateFailed": "pytest_shark_tune.errors",
+    "CustomTask": "pytest_shark_tune.custom",
+    "Kernel": "pytest_shark_tune.kernels",
+    "SearchSpace": "pytest_shark_tune.stages.space",
+}
 
 try:
     __version__ = version("pytest-shark-tune")
 except PackageNotFoundError:  # A checkout on PYTHONPATH, as on a machine that installs nothing.
     __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> Any:
+    # Late, because pytest imports this package in every run and the compiler's bindings take a second.
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.kernels import KernelStages
+from pytest_shark_tune.plan import KernelTask, Task
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.measurement import Measurement
 from pytest_shark_tune.stages.record import FinalRecord, SpecRecord
 from pytest_shark_tune.trial import Role, Trial
 
-__all__ = ["SESSION_KEY", "artifact", "candidate", "measurement", "tune_session"]
+__all__ = ["SESSION_KEY", "artifact", "candidate", "measurement", "tune_kernel", "tune_session"]
 
 SESSION_KEY = pytest.StashKey[Session]()
 
@@ -32,9 +35,15 @@ def candidate(request: pytest.FixtureRequest) -> Trial:
 
 
 @pytest.fixture
+def tune_kernel(candidate: Trial, tune_session: Session) -> KernelStages:
+    """What compiles and compares a custom task's configs, for a client's own ``artifact`` and ``measurement``."""
+    return KernelStages(tune_session, candidate)
+
+
+@pytest.fixture
 def artifact(candidate: Trial, tune_session: Session) -> Artifact | None:
     """The compiled candidate; ``None`` for finals and for the spec, which compile what they compare."""
-    if candidate.config is None:
+    if candidate.config is None or isinstance(candidate.known_task, KernelTask):
         return None
     return tune_session.artifact(candidate.known_task, candidate.config)
 
@@ -44,11 +53,15 @@ def measurement(
     candidate: Trial, artifact: Artifact | None, tune_session: Session
 ) -> Measurement | FinalRecord | SpecRecord:
     """The candidate timed beside the default, its result checked; for finals and the spec, what they gave."""
-    match candidate.role:
-        case Role.FINAL:
-            return tune_session.final(candidate.known_task)
-        case Role.SPEC:
-            return tune_session.verify(candidate.plan)
-        case _:
-            assert artifact is not None
-            return tune_session.measure(candidate.known_task, candidate.candidate, artifact)
+    if candidate.role is Role.SPEC:
+        return tune_session.verify(candidate.plan)
+    task = candidate.known_task
+    if not isinstance(task, Task):
+        raise InputError(
+            f"{task.name} is a custom task, which only its suite can compile and run: override the fixtures artifact "
+            "and measurement in its conftest.py, with tune_kernel.build and tune_kernel.compare"
+        )
+    if candidate.role is Role.FINAL:
+        return tune_session.final(task)
+    assert artifact is not None
+    return tune_session.measure(task, candidate.candidate, artifact)

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from pytest_shark_tune.plan import Plan, Task
+from pytest_shark_tune.plan import AnyTask, KernelTask, Plan, Task
 from pytest_shark_tune.stages.dispatch import Untunable
 from pytest_shark_tune.stages.record import (
     Finalist,
@@ -54,7 +54,11 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DispatchSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """One dispatch in the summary: times in microseconds, the funnel in candidates, the winner's id or ``None``."""
+    """One dispatch in the summary: times in microseconds, the funnel in candidates, the winner's id or ``None``.
+
+    ``knobs`` are the winner's; with ``is_custom`` it is a kernel of the client's own, which no spec holds. ``space`` is
+    ``None`` where the configs are too many to list.
+    """
 
     name: str
     weight: int
@@ -72,8 +76,10 @@ class DispatchSummary(msgspec.Struct, frozen=True, kw_only=True):
     finalists: int
     winner: str | None
     reason: str
-    space: int
+    space: int | None
     losses: dict[str, int]
+    knobs: dict[str, int] | None = None
+    is_custom: bool = False
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,7 +95,7 @@ class _Entry(msgspec.Struct, frozen=True):
     """A dispatch with its candidates' records, as one suite sees it."""
 
     suite: str
-    task: Task
+    task: AnyTask
 
 
 class Ledger:
@@ -163,8 +169,8 @@ class Ledger:
         if key in self._plans:
             return
         self._plans[key] = self._load_plan(key)
-        for task in self._plans[key].tasks:
-            self._tasks.setdefault(task.dispatch.name, _Entry(suite, task))
+        for task in self._plans[key].everything:
+            self._tasks.setdefault(task.name, _Entry(suite, task))
 
     def take(self, finding: Finding) -> None:
         """Write down what a test found out."""
@@ -187,7 +193,7 @@ class Ledger:
         """The records of a dispatch so far."""
         return tuple(self._records.get(dispatch, {}).values())
 
-    def task(self, dispatch: str) -> Task:
+    def task(self, dispatch: str) -> AnyTask:
         """The task of that name."""
         return self._tasks[dispatch].task
 
@@ -222,14 +228,14 @@ class Ledger:
         journal.replace_file(self.summary_path, msgspec.json.format(msgspec.json.encode(summary)) + b"\n")
         return summary
 
-    def _provisional(self, task: Task) -> FinalRecord | None:
-        best = provisional_winner(self.records(task.dispatch.name))
+    def _provisional(self, task: AnyTask) -> FinalRecord | None:
+        best = provisional_winner(self.records(task.name))
         if best is None:
             return None
         return FinalRecord(
             dispatch=best.dispatch,
-            root=task.dispatch.root,
-            weight=task.dispatch.weight,
+            root=task.dispatch.root if isinstance(task, Task) else None,
+            weight=task.weight,
             finalists=(
                 Finalist(
                     id=best.id,
@@ -250,7 +256,7 @@ class Ledger:
             iree=best.iree,
         )
 
-    def _winner(self, task: Task, final: FinalRecord | None) -> WinnerRecord | None:
+    def _winner(self, task: AnyTask, final: FinalRecord | None) -> WinnerRecord | None:
         if final is None or final.winner is None:
             return None
         candidate = task.candidate(final.winner)
@@ -278,8 +284,10 @@ class Ledger:
             compilation_info=candidate.compilation_info,
         )
 
-    def _row(self, task: Task, final: FinalRecord | None, winner: WinnerRecord | None, dropped: str) -> DispatchSummary:
-        name = task.dispatch.name
+    def _row(
+        self, task: AnyTask, final: FinalRecord | None, winner: WinnerRecord | None, dropped: str
+    ) -> DispatchSummary:
+        name = task.name
         tried = [record for record in self.records(name) if record.id != task.default.id]
         default = self._records.get(name, {}).get(task.default.id)
         states = [record.state for record in tried]
@@ -296,7 +304,7 @@ class Ledger:
             reason = dropped or (final.reason if final else "its candidates were not all tried")
         return DispatchSummary(
             name=name,
-            weight=task.dispatch.weight,
+            weight=task.weight,
             baseline_us=_median(baseline),
             best_us=_median(winner.samples_us) if winner else None,
             speedup=winner.ratio if winner else None,
@@ -312,12 +320,14 @@ class Ledger:
             winner=winner.id if winner else None,
             reason=reason,
             space=task.space_size,
+            knobs=winner.knobs if winner else None,
+            is_custom=isinstance(task, KernelTask),
             losses={state.value: states.count(state) for state in State if state in states and state != State.MEASURED},
         )
 
     def _write_spec(self, path: Path, winners: Iterable[WinnerRecord], starter: str | None) -> None:
         """Write the merged spec; where nothing won there is no file, and a stale one is removed."""
-        entries = [entry_of(winner) for winner in winners]
+        entries = [entry_of(winner) for winner in winners if winner.root is not None]
         if not entries:
             path.unlink(missing_ok=True)
             return
@@ -335,7 +345,7 @@ class Ledger:
             records_path = path.with_suffix(".jsonl")
             tuned = {name for name in self._finals if self._tasks[name].suite == suite}
             kept = [each for each in journal.read(records_path, WinnerRecord) if each.dispatch not in tuned]
-            ours = kept + [winner for name, winner in winners.items() if name in tuned]
+            ours = kept + [each for name, each in winners.items() if name in tuned and each.root is not None]
             self._write_spec(path, ours, None)
             if ours:
                 journal.replace_file(records_path, b"".join(msgspec.json.encode(each) + b"\n" for each in ours))
@@ -345,6 +355,7 @@ class Ledger:
 
 def entry_of(winner: WinnerRecord) -> SpecEntry:
     """The spec entry of a winner; it tells where it comes from."""
+    assert winner.root is not None
     return SpecEntry(
         name=winner.dispatch,
         root=winner.root,

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 import pytest
@@ -16,14 +16,20 @@ from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.tools.compiler import Target
 from pytest_shark_tune.tools.machine import processors
 
+if TYPE_CHECKING:
+    # With them comes the compiler, for which a run that does not tune must not wait.
+    from pytest_shark_tune.stages.space import SpaceRequest
+
 __all__ = [
     "TuneOptions",
     "add_options",
     "parse_count",
     "parse_duration",
     "parse_flags",
+    "parse_knobs",
     "parse_seed",
     "parse_target",
+    "parse_where",
     "tuning_is_on",
 ]
 
@@ -49,6 +55,7 @@ class TuneOptions:
     jobs: int
     cache: Path
     compile_flags: tuple[str, ...]
+    request: SpaceRequest
 
     @classmethod
     def from_pytest_config(cls, config: pytest.Config) -> TuneOptions:
@@ -57,6 +64,7 @@ class TuneOptions:
         Raises:
             pytest.UsageError: a value is of no use; the message names the option.
         """
+        from pytest_shark_tune.stages.space import SpaceRequest
 
         def value(name: str) -> Any:
             given = config.getoption(f"tune_{name}")
@@ -69,8 +77,11 @@ class TuneOptions:
             raise pytest.UsageError(f"--tune-search: unknown search {search!r}; there is {', '.join(_SEARCHES)}")
         cache = value("cache") or platformdirs.user_cache_dir("pytest-shark-tune", appauthor=False)
         flags = config.getoption("iree_compile_flag") or config.getini("iree_compile_flag")
+        target = parse_target(value("target"))
+        where = config.getoption("tune_where") or config.getini("tune_where")
+        knobs = config.getoption("tune_knob") or config.getini("tune_knob")
         options = cls(
-            target=parse_target(value("target")),
+            target=target,
             devices=tuple(uri for uri in (part.strip() for part in value("device").split(",")) if uri),
             candidates=parse_count("--tune-candidates", value("candidates")),
             time_s=parse_duration("--tune-time", value("time")),
@@ -81,6 +92,9 @@ class TuneOptions:
             jobs=parse_count("--tune-jobs", value("jobs")),
             cache=base / cache,
             compile_flags=parse_flags("--iree-compile-flag", flags),
+            request=SpaceRequest(
+                where=parse_where("--tune-where", where), knobs=parse_knobs("--tune-knob", knobs, target)
+            ),
         )
         if options.starter and not options.starter.is_file():
             raise pytest.UsageError(f"--tune-spec: there is no file {options.starter}")
@@ -112,15 +126,15 @@ def add_options(parser: pytest.Parser) -> None:
     add("out", "DIR", ".tune", "where spec.mlir, records.jsonl and summary.json go (default: .tune)")
     add("jobs", "N", str(processors()), "compilations at a time (default: one per processor)")
     add("cache", "DIR", "", "folder of plans and compiled candidates (default: the user's cache folder)")
-    group.addoption(
-        "--iree-compile-flag",
-        dest="iree_compile_flag",
-        metavar="FLAG",
-        action="append",
-        default=[],
-        help="a flag for iree-compile, for the default and the candidates alike (repeatable)",
-    )
-    parser.addini("iree_compile_flag", "flags for iree-compile, one a line", type="linelist", default=[])
+
+    def add_list(flag: str, metavar: str, help_text: str) -> None:
+        dest = flag.removeprefix("--").replace("-", "_")
+        group.addoption(flag, dest=dest, metavar=metavar, action="append", default=[], help=f"{help_text} (repeatable)")
+        parser.addini(dest, f"{help_text}; one a line", type="linelist", default=[])
+
+    add_list("--tune-where", "CONDITION", 'try only configs that fulfil it: "wg_0 >= 64 and red_2 in (4, 8)"')
+    add_list("--tune-knob", "NAME=V1,V2", "search an option that the compiler pins, too: waves_per_eu=1,2,4")
+    add_list("--iree-compile-flag", "FLAG", "a flag for iree-compile, for the default and the candidates alike")
 
 
 def tuning_is_on(config: pytest.Config) -> bool:
@@ -189,6 +203,60 @@ def parse_flags(option: str, lines: Sequence[str]) -> tuple[str, ...]:
         return tuple(flag for line in lines for flag in shlex.split(line))
     except ValueError as error:
         raise pytest.UsageError(f"{option}: {shlex.join(lines)} cannot be split into flags: {error}") from error
+
+
+def parse_where(option: str, lines: Sequence[str]) -> tuple[str, ...]:
+    """Check conditions over knobs; what names they may use is known only once there are spaces.
+
+    Raises:
+        pytest.UsageError: one is no condition.
+    """
+    from pytest_shark_tune.stages.space import parse_condition
+
+    for line in lines:
+        try:
+            parse_condition(line)
+        except InputError as error:
+            raise pytest.UsageError(f"{option}: {error}") from error
+    return tuple(line.strip() for line in lines)
+
+
+def parse_knobs(option: str, lines: Sequence[str], target: Target) -> dict[str, tuple[int, ...]]:
+    """Read lines such as ``waves_per_eu=1,2,4`` into the values of each option.
+
+    Raises:
+        pytest.UsageError: a line has another form, or names what is no option of the target's pipelines, or a value
+            that the option does not take.
+    """
+    from pytest_shark_tune.stages.space import PIPELINE_OPTIONS, options_of
+
+    knobs: dict[str, tuple[int, ...]] = {}
+    for line in lines:
+        name, equals, text = (part.strip() for part in line.partition("="))
+        values = [_parse_number(part) for part in text.split(",")]
+        if name not in PIPELINE_OPTIONS:
+            known = ", ".join(PIPELINE_OPTIONS)
+            raise pytest.UsageError(
+                f"{option}: {name!r} is no option of a pipeline; there is {known}. For any other knob, "
+                f"--tune-where 'NAME in (1, 2)' chooses among its values"
+            )
+        pipeline_option = PIPELINE_OPTIONS[name]
+        low, high = pipeline_option.values
+        if not equals or any(value is None or not low <= value <= high for value in values):
+            raise pytest.UsageError(
+                f"{option}: {line!r} is not {name}=V1,V2 with whole numbers from {low} to {high} ("
+                f"{pipeline_option.meaning})"
+            )
+        if target.backend not in pipeline_option.backends:
+            there = ", ".join(options_of(target.backend)) or "none"
+            raise pytest.UsageError(
+                f"{option}: {name} changes no code for {target}, only for {' and '.join(pipeline_option.backends)}; "
+                f"the options for {target.backend}: {there}"
+            )
+        if name in knobs:
+            raise pytest.UsageError(f"{option}: {name} is given twice: write {name}=V1,V2 once")
+        knobs[name] = tuple(sorted({value for value in values if value is not None}))
+    return knobs
 
 
 def _parse_number(text: str) -> int | None:

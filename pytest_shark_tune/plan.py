@@ -6,14 +6,22 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
+from pytest_shark_tune.custom import CustomTask
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.ops import OpSource
+from pytest_shark_tune.registry import provided_spaces, providers
 from pytest_shark_tune.stages.artifact import strip
-from pytest_shark_tune.stages.candidate import Candidate, default_candidate, make_candidates
+from pytest_shark_tune.stages.candidate import (
+    Candidate,
+    default_candidate,
+    kernel_candidates,
+    kernel_default,
+    make_candidates,
+)
 from pytest_shark_tune.stages.dispatch import (
     Dispatch,
     FoundDispatch,
@@ -26,14 +34,27 @@ from pytest_shark_tune.stages.dispatch import (
     read_benchmark,
     read_module,
 )
-from pytest_shark_tune.stages.space import NoSpace, SearchSpace, spaces_for, spaces_in
+from pytest_shark_tune.stages.space import (
+    NoSpace,
+    SearchSpace,
+    SpaceRequest,
+    SpaceTooLarge,
+    UnboundedKnob,
+    UnreadableConstraints,
+    narrowed,
+    opened,
+    spaces_for,
+    spaces_in,
+)
 from pytest_shark_tune.tools.cache import content_key
 from pytest_shark_tune.tools.compiler import Compiler, first_error
 from pytest_shark_tune.tools.importer import import_onnx
 
 __all__ = [
     "MODEL_SUFFIXES",
+    "AnyTask",
     "Extracted",
+    "KernelTask",
     "Plan",
     "Source",
     "Task",
@@ -47,6 +68,8 @@ __all__ = [
 
 _EMITTING = ("cuda", "hip")
 """Backends for which the compiler emits constraints, at least for some ops."""
+_NO_SPACE = (CommandFailed, NoSpace, SpaceTooLarge, UnboundedKnob, UnreadableConstraints)
+"""What keeps one dispatch from being tuned, and the others not."""
 _NO_BENCHMARK = "iree-compile makes no benchmark of it, as of what has dynamic dimensions: fix the input shapes"
 MODEL_SUFFIXES = (".mlir", ".mlirbc", ".onnx")
 
@@ -64,17 +87,45 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     functions: dict[str, tuple[Tensor, ...]] = {}
 
 
-class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """A dispatch with the candidates to try; ``space_size`` counts the configs they were drawn from."""
+class _Tried(msgspec.Struct, frozen=True, kw_only=True):
+    """A default and the candidates to try instead.
 
-    dispatch: Dispatch
+    ``space_size`` counts the configs they were drawn from; ``None`` where they are too many to list.
+    """
+
     default: Candidate
     candidates: tuple[Candidate, ...]
-    space_size: int
+    space_size: int | None
 
     def candidate(self, identifier: str) -> Candidate:
         """The candidate of that id, the default included."""
         return next(each for each in (self.default, *self.candidates) if each.id == identifier)
+
+
+class Task(_Tried, frozen=True, kw_only=True):
+    """A dispatch with the candidates to try."""
+
+    dispatch: Dispatch
+
+    @property
+    def name(self) -> str:
+        """The dispatch's name."""
+        return self.dispatch.name
+
+    @property
+    def weight(self) -> int:
+        """How many calls a better config makes faster."""
+        return self.dispatch.weight
+
+
+class KernelTask(_Tried, frozen=True, kw_only=True):
+    """A client's own kernel with the candidates to try: no dispatch of IREE, so no spec entry comes of it."""
+
+    name: str
+    weight: int
+
+
+AnyTask: TypeAlias = Task | KernelTask
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +134,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     sources: tuple[Source, ...]
     tasks: tuple[Task, ...]
     untunable: tuple[Untunable, ...]
+    kernels: tuple[KernelTask, ...] = ()
+
+    @property
+    def everything(self) -> tuple[AnyTask, ...]:
+        """The dispatches, then the kernels."""
+        return (*self.tasks, *self.kernels)
 
     def source(self, name: str) -> Source:
         """The source of that name."""
@@ -107,8 +164,8 @@ def read_source(given: object, folder: Path) -> Source:
         return Source(name=given.name, text=given.text, is_benchmark=False)
     if not isinstance(given, (str, os.PathLike)):
         raise InputError(
-            f"{given!r} is no source: give a path to {', '.join(MODEL_SUFFIXES)} or an op such as "
-            "ops.matmul(m=512, n=512, k=512)"
+            f"{given!r} is no source: give a path to {', '.join(MODEL_SUFFIXES)}, an op such as "
+            "ops.matmul(m=512, n=512, k=512) or a CustomTask"
         )
     path = folder / given
     if path.suffix not in MODEL_SUFFIXES:
@@ -131,25 +188,47 @@ def make_plan(
     processors: int,
     count: int,
     seed: int,
+    kernels: Sequence[CustomTask] = (),
+    request: SpaceRequest = SpaceRequest(),  # noqa: B008 - it is frozen
     tell: Callable[[str], None] = lambda message: None,
 ) -> Plan:
-    """Extract the dispatches of ``sources`` and draw up to ``count`` candidates for each.
+    """Extract the dispatches of ``sources`` and draw up to ``count`` candidates for each, and for each kernel.
 
-    ``tell`` is told what is under way.
+    ``request`` is what the user asks of every space. ``tell`` is told what is under way.
 
     Raises:
         InputError: the compiler rejects a source.
     """
     extracted = extract(sources, compiler, processors, tell)
     untunable = list(extracted.untunable)
-    tasks = []
+    found: list[tuple[Dispatch, tuple[SearchSpace, ...]]] = []
     for dispatch in extracted.dispatches:
+        tell(f"finding the configs of {dispatch.name}")
+        try:
+            spaces = opened(search_spaces(dispatch, compiler), request, compiler.target.backend)
+            found.append((dispatch, spaces))
+        except _NO_SPACE as reason:
+            untunable += _all_untunable(dispatch, reason)
+    offered = [*(space for _, spaces in found for space in spaces), *(kernel.space for kernel in kernels)]
+    known = {name for space in offered for name in space.names}
+    tasks, kernel_tasks = [], []
+    for dispatch, spaces in found:
         tell(f"drawing candidates for {dispatch.name}")
         try:
-            tasks.append(_task(dispatch, compiler, count, seed))
-        except (CommandFailed, NoSpace) as reason:
-            untunable.extend(Untunable(member.symbol, member.source, str(reason)) for member in dispatch.members)
-    return Plan(sources=extracted.sources, tasks=tuple(tasks), untunable=tuple(untunable))
+            tasks.append(_task(dispatch, narrowed(spaces, request, known), count, seed))
+        except _NO_SPACE as reason:
+            untunable += _all_untunable(dispatch, reason)
+    for kernel in kernels:
+        try:
+            (space,) = narrowed([kernel.space], request, known)
+            kernel_tasks.append(_kernel_task(kernel, space, count, seed))
+        except _NO_SPACE as reason:
+            untunable.append(Untunable(kernel.name, kernel.name, str(reason)))
+    return Plan(sources=extracted.sources, tasks=tuple(tasks), untunable=tuple(untunable), kernels=tuple(kernel_tasks))
+
+
+def _all_untunable(dispatch: Dispatch, reason: Exception) -> list[Untunable]:
+    return [Untunable(member.symbol, member.source, str(reason)) for member in dispatch.members]
 
 
 def extract(
@@ -207,10 +286,26 @@ def renamed(plan: Plan, names: Mapping[str, str]) -> Plan:
     return msgspec.structs.replace(plan, tasks=tuple(map(rename, plan.tasks)))
 
 
-def plan_key(sources: Sequence[Source], compiler: Compiler, **settings: int | str) -> str:
-    """The content key of the plan that ``make_plan`` makes: all that it depends on."""
+def plan_key(
+    sources: Sequence[Source],
+    compiler: Compiler,
+    *,
+    kernels: Sequence[CustomTask] = (),
+    request: SpaceRequest = SpaceRequest(),  # noqa: B008 - it is frozen
+    **settings: int | str,
+) -> str:
+    """The content key of the plan that ``make_plan`` makes: all that it depends on, registered spaces included."""
+    registered = [
+        (entry.name, entry.value, entry.dist.version if entry.dist else "") for entry in providers() if sources
+    ]
     return content_key(
-        "plan", [(source.name, source.text) for source in sources], compiler.identity, sorted(settings.items())
+        "plan",
+        [(source.name, source.text) for source in sources],
+        kernels,
+        request,
+        registered,
+        compiler.identity,
+        sorted(settings.items()),
     )
 
 
@@ -240,9 +335,8 @@ class _Compiled(NamedTuple):
         )
 
 
-def _task(dispatch: Dispatch, compiler: Compiler, count: int, seed: int) -> Task:
+def _task(dispatch: Dispatch, spaces: Sequence[SearchSpace], count: int, seed: int) -> Task:
     """Draw from each space in turn, an even share each, what one space lacks going to the next."""
-    spaces = search_spaces(dispatch, compiler)
     candidates: list[Candidate] = []
     for position, space in enumerate(spaces):
         share = -(-(count - len(candidates)) // (len(spaces) - position))
@@ -251,16 +345,38 @@ def _task(dispatch: Dispatch, compiler: Compiler, count: int, seed: int) -> Task
         dispatch=dispatch,
         default=default_candidate(dispatch),
         candidates=tuple(candidates),
-        space_size=sum(len(space) for space in spaces),
+        space_size=_size(spaces),
     )
 
 
+def _kernel_task(kernel: CustomTask, space: SearchSpace, count: int, seed: int) -> KernelTask:
+    # One more is drawn, since the default may be among them.
+    others = [knobs for knobs in space.sample(count + 1, seed) if knobs != kernel.default][:count]
+    return KernelTask(
+        name=kernel.name,
+        weight=kernel.weight,
+        default=kernel_default(kernel.name, space, kernel.default),
+        candidates=kernel_candidates(kernel.name, space, others),
+        space_size=_size([space]),
+    )
+
+
+def _size(spaces: Sequence[SearchSpace]) -> int | None:
+    try:
+        return sum(len(space) for space in spaces)
+    except SpaceTooLarge:
+        return None
+
+
 def search_spaces(dispatch: Dispatch, compiler: Compiler) -> tuple[SearchSpace, ...]:
-    """The compiler's own spaces of a dispatch where it emits any, else those that this package builds.
+    """The spaces of a dispatch: those of another package, else the compiler's own, else those that we build.
 
     Raises:
-        NoSpace: there is neither, and why.
+        NoSpace: there is none of them, and why.
+        InputError: another package's entry point is broken.
     """
+    if (provided := provided_spaces(dispatch.root, dispatch.target)) is not None:
+        return provided
     emitted: tuple[SearchSpace, ...] = ()
     if compiler.target.backend in _EMITTING:
         constraints = compiler.lower(

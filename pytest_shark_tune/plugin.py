@@ -22,7 +22,7 @@ __all__ = [
 
 _MARKER = (
     "tune(*sources): tune the dispatches of the sources: an op (pytest_shark_tune.ops), or a path to .mlir, .mlirbc "
-    "or .onnx, relative to the test's file"
+    "or .onnx, relative to the test's file; or a kernel of your own, as a pytest_shark_tune.CustomTask"
 )
 
 

@@ -11,12 +11,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
-from pytest_shark_tune.errors import CandidateFailed, CommandFailed, DeviceChildDied
-from pytest_shark_tune.plan import Plan, Source, Task, make_plan, plan_key, read_source
+from pytest_shark_tune.custom import CustomTask
+from pytest_shark_tune.errors import CandidateFailed, CommandFailed, DeviceChildDied, InputError
+from pytest_shark_tune.plan import AnyTask, Plan, Source, Task, make_plan, plan_key, read_source
 from pytest_shark_tune.stages.artifact import Artifact, ConfigureFailed, configure_with, strip, why_not_applied
 from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.dispatch import BenchmarkModule, Dispatch, Member, Tensor
@@ -32,6 +33,7 @@ from pytest_shark_tune.stages.measurement import (
     tolerance_for,
 )
 from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, SourceCheck, SpecRecord, State
+from pytest_shark_tune.stages.space import SpaceRequest
 from pytest_shark_tune.stages.spec import SpecEntry, build_spec, link_spec, single_entry_spec
 from pytest_shark_tune.stages.winner import choose_finalists, declare_winner
 from pytest_shark_tune.tools import journal, process
@@ -71,12 +73,14 @@ class RunSettings:
     records: Path
     finals: Path
     exchange: Path
+    request: SpaceRequest
 
 
 class Session:
     """Plans, compiles, measures and verifies for one process of a run.
 
-    ``tell`` is told in words what takes long. ``close`` ends the children.
+    ``tell`` is told in words what takes long. ``close`` ends the children. ``kernels`` keeps what clients' own
+    compilers made, by plan, task and candidate.
     """
 
     def __init__(
@@ -95,6 +99,7 @@ class Session:
         self._children: dict[str, DeviceChild] = {}
         self._prepared: dict[str, tuple[str, int, float]] = {}
         self._artifacts: dict[str, Artifact] = {}
+        self.kernels: dict[tuple[str, str, str], tuple[Any, float]] = {}
         self._pool = ThreadPoolExecutor(settings.jobs, thread_name_prefix="iree-compile")
 
     def close(self) -> None:
@@ -113,9 +118,20 @@ class Session:
         Raises:
             InputError: a source cannot be read or compiled.
         """
-        sources = _named_apart([read_source(each, folder) for each in given])
+        kernels = [each for each in given if isinstance(each, CustomTask)]
+        if again := [name for name, number in Counter(kernel.name for kernel in kernels).items() if number > 1]:
+            raise InputError(f"{again[0]} is the name of two custom tasks")
+        sources = _named_apart([read_source(each, folder) for each in given if not isinstance(each, CustomTask)])
         settings = self.settings
-        key = plan_key(sources, self.compiler, processors=processors(), count=settings.candidates, seed=settings.seed)
+        key = plan_key(
+            sources,
+            self.compiler,
+            kernels=kernels,
+            request=settings.request,
+            processors=processors(),
+            count=settings.candidates,
+            seed=settings.seed,
+        )
 
         def make() -> Plan:
             return make_plan(
@@ -124,6 +140,8 @@ class Session:
                 processors=processors(),
                 count=settings.candidates,
                 seed=settings.seed,
+                kernels=kernels,
+                request=settings.request,
                 tell=self._tell,
             )
 
@@ -156,14 +174,18 @@ class Session:
 
     def _compile_all(self, task: Task, module: BenchmarkModule, candidates: Sequence[Candidate]) -> None:
         """Compile ``candidates``, several at a time; on a CPU device nothing is measured meanwhile."""
-        with self._processor():
+        with self.processor():
             pending = [(candidate, self._submit(task.dispatch, module, candidate)) for candidate in candidates]
             for candidate, future in pending:
                 self._keep(module, candidate, future.result())
 
-    def _processor(self) -> AbstractContextManager[object]:
+    def processor(self) -> AbstractContextManager[object]:
         """Holds the device while the compiler runs, where both are the same processor."""
         return self._leases.acquire(self._tell) if self.compiler.target.shares_processor else nullcontext()
+
+    def device(self) -> AbstractContextManager[str]:
+        """Holds a device, whose URI it gives, until it is free."""
+        return self._leases.acquire(self._tell)
 
     def _submit(self, dispatch: Dispatch, module: BenchmarkModule, candidate: Candidate) -> Future[Artifact]:
         """Configure the module here, where the bindings live, and have it compiled in the pool."""
@@ -236,13 +258,28 @@ class Session:
 
         Every finalist is checked, on new inputs each time, in every dispatch that the spec entry will match.
         """
-        dispatch = task.dispatch
-        records = [each for each in journal.read(self.settings.records, Record) if each.dispatch == dispatch.name]
-        rounds: dict[str, list[Measurement]] = {name: [] for name in choose_finalists(records)}
+        return self.hold_final(task, partial(self._round, task))
+
+    def finalists(self, task: AnyTask) -> tuple[str, ...]:
+        """The ids of those that are measured again, fastest first."""
+        records = journal.read(self.settings.records, Record)
+        return choose_finalists(each for each in records if each.dispatch == task.name)
+
+    def hold_final(
+        self,
+        task: AnyTask,
+        play: Callable[[Sequence[str], dict[str, CandidateFailed], int], Iterable[tuple[str, Measurement]]],
+    ) -> FinalRecord:
+        """Play rounds until they tell enough, and declare a winner.
+
+        ``play`` takes the ids of those still in, those that failed, to which it adds, and the round's number; it
+        gives the measurement of each that did not fail.
+        """
+        rounds: dict[str, list[Measurement]] = {name: [] for name in self.finalists(task)}
         failed: dict[str, CandidateFailed] = {}
         for number in range(_MOST_ROUNDS):
             going = [name for name in rounds if name not in failed]
-            for name, measurement in self._round(task, going, failed, number):
+            for name, measurement in play(going, failed, number):
                 rounds[name].append(measurement)
             if number + 1 >= _ROUNDS and _is_decided([rounds[name] for name in going if name not in failed]):
                 break
@@ -255,9 +292,9 @@ class Session:
         winner, reason = declare_winner(finalists, lambda name: _simplicity(task.candidate(name)))
         baselines = next((measured for name, measured in rounds.items() if name not in failed), [])
         return FinalRecord(
-            dispatch=dispatch.name,
-            root=dispatch.root,
-            weight=dispatch.weight,
+            dispatch=task.name,
+            root=task.dispatch.root if isinstance(task, Task) else None,
+            weight=task.weight,
             finalists=tuple(finalists),
             baseline_samples_us=_rounded(sample for each in baselines for sample in each.baseline_samples_us),
             winner=winner,
@@ -270,24 +307,27 @@ class Session:
 
     def record(
         self,
-        task: Task,
+        task: AnyTask,
         candidate: Candidate,
         artifact: Artifact | None,
         outcome: Measurement | CandidateFailed,
+        compile_s: float | None = None,
     ) -> Record:
-        """The record of a candidate that was tried."""
+        """The record of a candidate that was tried; ``compile_s`` is for kernels, which have no artifact of ours."""
         failure = outcome if isinstance(outcome, CandidateFailed) else None
         measured = outcome if isinstance(outcome, Measurement) else None
-        known = artifact or self._known_artifact(task.dispatch.members[0].module, candidate)
+        if isinstance(task, Task):
+            known = artifact or self._known_artifact(task.dispatch.members[0].module, candidate)
+            compile_s = known.compile_s if known and known.vmfb else None
         return Record(
             id=candidate.id,
-            dispatch=task.dispatch.name,
+            dispatch=task.name,
             pipeline=candidate.pipeline,
             knobs=candidate.knobs,
             config=candidate.config,
             state=State(failure.state) if failure else State.MEASURED,
             reason=failure.reason if failure else "",
-            compile_s=known.compile_s if known and known.vmfb else None,
+            compile_s=compile_s,
             samples_us=_rounded(measured.samples_us) if measured else (),
             baseline_samples_us=_rounded(measured.baseline_samples_us) if measured else (),
             ratio=round(measured.ratio, 5) if measured else None,
@@ -452,7 +492,7 @@ class Session:
         """
         # Two suites may tune equal dispatches: the later final stands, here as in the ledger.
         by_dispatch = {each.dispatch: each for each in journal.read(self.settings.finals, FinalRecord)}
-        finals = [each for each in by_dispatch.values() if each.winner]
+        finals = [each for each in by_dispatch.values() if each.winner and each.root is not None]
         dropped: dict[str, str] = {}
         while True:
             kept = [each for each in finals if each.dispatch not in dropped]
@@ -530,7 +570,7 @@ class Session:
         """Compile a whole model that is at executable-sources."""
         out = self.cache.file("models", content_key("model", text, self.compiler.identity), ".vmfb")
         if not out.exists():
-            with self._processor():
+            with self.processor():
                 self.compiler.compile_sources(text, out)
         return out
 
@@ -592,6 +632,7 @@ def _rounded(samples: Iterable[float]) -> tuple[float, ...]:
 
 
 def _entry(final: FinalRecord) -> SpecEntry:
+    assert final.root is not None
     return SpecEntry(name=final.dispatch, root=final.root, compilation_info=final.compilation_info)
 
 

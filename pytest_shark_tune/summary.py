@@ -28,7 +28,7 @@ def render(summary: Summary, *, width: int, spec: Path, snapshots: tuple[Path, .
         console.print(line, markup=False)
     if spec.exists():
         console.print(f"spec: {spec}", markup=False, soft_wrap=True)
-    elif summary.dispatches:
+    elif any(not row.is_custom for row in summary.dispatches):
         console.print("no spec was written: nothing won", markup=False)
     for snapshot in snapshots:
         console.print(f"snapshot: {snapshot}", markup=False, soft_wrap=True)
@@ -69,8 +69,9 @@ def _funnel(summary: Summary) -> Table:
     for heading in ("space", "generated", "compiled", "applied", "ran", "correct", "measured", "finalists"):
         table.add_column(heading, justify="right")
     for row in summary.dispatches:
-        counts = (row.space, row.generated, row.compiled, row.applied, row.ran, row.correct, row.measured)
-        table.add_row(row.name, *(f"{count:,}" for count in counts), str(row.finalists))
+        counts = (row.generated, row.compiled, row.applied, row.ran, row.correct, row.measured, row.finalists)
+        space = f"{row.space:,}" if row.space is not None else "too many to list"
+        table.add_row(row.name, space, *(f"{count:,}" for count in counts))
     return table
 
 
@@ -79,6 +80,8 @@ def _notes(summary: Summary) -> Iterator[str]:
         if row.losses:
             losses = ", ".join(f"{count} {state}" for state, count in row.losses.items())
             yield f"{row.name}: lost {losses}"
+        if row.is_custom and row.knobs:
+            yield f"{row.name}: fastest with {', '.join(f'{name}={value}' for name, value in row.knobs.items())}"
         if row.reason:
             yield f"{row.name}: {row.reason}"
     for source in summary.sources:

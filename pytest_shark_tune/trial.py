@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pytest_shark_tune.ordering import Phase
-from pytest_shark_tune.plan import Plan, Task
+from pytest_shark_tune.plan import AnyTask, Plan
 from pytest_shark_tune.stages.candidate import Candidate
-from pytest_shark_tune.stages.dispatch import Dispatch
 
 __all__ = ["Role", "Trial", "trials_of"]
 
@@ -40,7 +39,7 @@ _PHASES = {
 
 @dataclass(frozen=True)
 class Trial:
-    """One test's subject: a candidate of a dispatch, its default, its finalists, or the merged spec of a plan.
+    """One test's subject: a candidate of a task, its default, its finalists, or the merged spec of a plan.
 
     ``plan_key`` is the plan's in the cache, ``suite`` the folder of the suite, empty for a model file. ``task`` and
     ``config`` are there for candidates and the default, ``task`` alone for finals. ``problem`` says why an input
@@ -51,7 +50,7 @@ class Trial:
     plan: Plan
     plan_key: str = ""
     suite: str = ""
-    task: Task | None = None
+    task: AnyTask | None = None
     config: Candidate | None = None
     problem: str = ""
 
@@ -62,17 +61,12 @@ class Trial:
             case Role.SPEC | Role.INPUT:
                 return self.role
             case Role.CANDIDATE:
-                return f"{self.dispatch.name}-{self.candidate.pipeline}-{self.candidate.id}"
+                return f"{self.known_task.name}-{self.candidate.pipeline}-{self.candidate.id}"
             case _:
-                return f"{self.dispatch.name}-{self.role}"
+                return f"{self.known_task.name}-{self.role}"
 
     @property
-    def dispatch(self) -> Dispatch:
-        """The dispatch that is tuned."""
-        return self.known_task.dispatch
-
-    @property
-    def known_task(self) -> Task:
+    def known_task(self) -> AnyTask:
         """The task; a trial of a whole spec has none."""
         assert self.task is not None, f"a trial of role {self.role} has no dispatch of its own"
         return self.task
@@ -85,20 +79,21 @@ class Trial:
 
     @property
     def knobs(self) -> Mapping[str, int]:
-        """The candidate's knobs; the default has none."""
+        """The candidate's knobs; a dispatch's default has none."""
         return self.candidate.knobs
 
 
 def trials_of(plan: Plan, plan_key: str, suite: str) -> Iterator[Trial]:
     """Every test of a plan, in the order in which they are collected."""
 
-    def trial(role: Role, task: Task | None = None, config: Candidate | None = None) -> Trial:
+    def trial(role: Role, task: AnyTask | None = None, config: Candidate | None = None) -> Trial:
         return Trial(role, plan, plan_key, suite, task, config)
 
-    for task in plan.tasks:
+    for task in plan.everything:
         yield trial(Role.DEFAULT, task, task.default)
         for candidate in task.candidates:
             yield trial(Role.CANDIDATE, task, candidate)
-    for task in plan.tasks:
+    for task in plan.everything:
         yield trial(Role.FINAL, task)
-    yield trial(Role.SPEC)
+    if plan.tasks:
+        yield trial(Role.SPEC)

@@ -15,14 +15,17 @@ import msgspec
 import pytest
 
 from pytest_shark_tune import __version__, fixtures
+from pytest_shark_tune.custom import CustomTask
 from pytest_shark_tune.errors import CandidateFailed, DeviceChildDied, InputError, SharkTuneError
 from pytest_shark_tune.fixtures import SESSION_KEY
+from pytest_shark_tune.kernels import Built
 from pytest_shark_tune.ledger import Finding, Ledger, Summary
 from pytest_shark_tune.options import TuneOptions
 from pytest_shark_tune.ordering import Phase, RunOrder
 from pytest_shark_tune.plan import Plan, renamed
 from pytest_shark_tune.session import RunSettings, Session
 from pytest_shark_tune.stages.artifact import Artifact
+from pytest_shark_tune.stages.candidate import DEFAULT_ID
 from pytest_shark_tune.stages.measurement import Measurement
 from pytest_shark_tune.stages.record import FinalRecord, Record, SpecRecord, State
 from pytest_shark_tune.stages.spec import check_starter
@@ -63,6 +66,7 @@ class TuningPlugin:
         self._order: Callable[[], RunOrder | None] = lambda: None
         self._best: dict[str, float] = {}
         self._names: dict[str, str] = {}
+        self._kernels: dict[str, CustomTask] = {}
         self._summary: Summary | None = None
         config.stash[SESSION_KEY] = session
 
@@ -92,6 +96,7 @@ class TuningPlugin:
             records=options.out / "records.jsonl",
             finals=options.out / "finals.jsonl",
             exchange=exchange,
+            request=options.request,
         )
         ledger = None
         if worker is None:
@@ -140,10 +145,11 @@ class TuningPlugin:
                 )
             if not marker.args:
                 raise InputError("the marker tune needs at least one source: an op or a path to a model")
+            self._refuse_same_names(marker.args)
             key, plan = self._session.plan(marker.args, folder)
-            if not plan.tasks:
+            if not plan.everything:
                 reasons = "; ".join(f"{each.name}: {each.reason}" for each in plan.untunable)
-                names = ", ".join(source.name for source in plan.sources)
+                names = ", ".join(dict.fromkeys([source.name for source in plan.sources] + _kernel_names(marker.args)))
                 raise InputError(f"there is nothing to tune in {names}: {reasons or 'it has no dispatch'}")
             key, plan = self._named_apart(key, plan)
             return list(trials_of(plan, key, suite))
@@ -162,6 +168,12 @@ class TuningPlugin:
                 names[name] = f"{name}_{structure[:4]}"
                 self._names[names[name]] = structure
         return self._session.keep_plan(key, renamed(plan, names)) if names else (key, plan)
+
+    def _refuse_same_names(self, given: tuple[object, ...]) -> None:
+        """Records know a task by its name alone."""
+        for each in given:
+            if isinstance(each, CustomTask) and self._kernels.setdefault(each.name, each) != each:
+                raise InputError(f"{each.name} is the name of two different custom tasks in this run")
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Tell the controller which test has which part; all workers write the same."""
@@ -236,7 +248,7 @@ class TuningPlugin:
         outcome: object = None
         if isinstance(error, SharkTuneError):
             report.longrepr = str(error)
-            if isinstance(error, CandidateFailed):
+            if isinstance(error, CandidateFailed) and error.state in set(State):
                 outcome = error
                 if trial.role is Role.CANDIDATE:
                     report.outcome = "skipped"
@@ -252,7 +264,8 @@ class TuningPlugin:
         match outcome:
             case Measurement() | CandidateFailed() if trial.config is not None:
                 built = artifact if isinstance(artifact, Artifact) else None
-                record = self._session.record(trial.known_task, trial.config, built, outcome)
+                compile_s = artifact.compile_s.get(trial.config.id) if isinstance(artifact, Built) else None
+                record = self._session.record(trial.known_task, trial.config, built, outcome, compile_s)
                 return Finding(plan=trial.plan_key, suite=trial.suite, record=record)
             case FinalRecord():
                 return Finding(plan=trial.plan_key, suite=trial.suite, final=outcome)
@@ -287,7 +300,7 @@ class TuningPlugin:
 
     def _tell_best(self, record: Record) -> None:
         best = self._best.get(record.dispatch, 1.0)
-        if record.state is not State.MEASURED or not record.knobs or (record.ratio or 0) <= best * 1.01:
+        if record.state is not State.MEASURED or record.id == DEFAULT_ID or (record.ratio or 0) <= best * 1.01:
             return
         assert self._ledger is not None
         assert record.ratio is not None
@@ -470,6 +483,10 @@ def _trial_of(item: pytest.Item) -> Trial | None:
     callspec = getattr(item, "callspec", None)
     trial = callspec.params.get("candidate") if callspec is not None else None
     return trial if isinstance(trial, Trial) else None
+
+
+def _kernel_names(given: tuple[object, ...]) -> list[str]:
+    return [each.name for each in given if isinstance(each, CustomTask)]
 
 
 def _funcargs(item: pytest.Item) -> dict[str, object]:

@@ -8,19 +8,38 @@ from typing import Any
 
 import msgspec
 from iree.compiler import ir
-from iree.compiler.dialects import iree_codegen
+from iree.compiler.dialects import iree_codegen, iree_gpu
 
 from pytest_shark_tune.errors import SharkTuneError
 from pytest_shark_tune.stages.dispatch import Dispatch, RootOp
+from pytest_shark_tune.stages.space.pipeline_options import (
+    FLUSH_DENORMALS,
+    NO_REDUCE_BANK_CONFLICTS,
+    PIPELINE_OPTIONS,
+    PREFETCH_STAGES,
+    WAVES_PER_EU,
+)
 from pytest_shark_tune.stages.space.search_space import SearchSpace
 
-__all__ = ["DEFAULT_ID", "Candidate", "NotInSpace", "default_candidate", "make_candidates"]
+__all__ = [
+    "DEFAULT_ID",
+    "Candidate",
+    "NotInSpace",
+    "default_candidate",
+    "kernel_candidates",
+    "kernel_default",
+    "make_candidates",
+]
 
 DEFAULT_ID = "default"
 
 _CPU_PIPELINES = "#iree_cpu.pipeline<"
 _PEELING = "enable_loop_peeling"
 _SHORTEST_ID = 6
+_GPU_OPTIONS = "gpu_pipeline_options"
+_LLVM_ATTRIBUTES = "llvm_func_attrs"
+_WAVES_ATTRIBUTE = "amdgpu-waves-per-eu"
+_DENORMALS = "iree_codegen.denormal_fp_math_f32"
 
 
 class NotInSpace(SharkTuneError):
@@ -33,7 +52,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     ``id`` is made of the content: equal ids in one space mean equal candidates. ``dispatch`` is the dispatch's
     name, ``pipeline`` the pipeline's without its dialect. ``config`` is the canonical text of the lowering
     config attribute, ``compilation_info`` that of the attribute that applies it; the compiler's own choice,
-    whose id is ``default``, has no knobs and an empty ``compilation_info``, as nothing is applied.
+    whose id is ``default``, has no knobs and an empty ``compilation_info``, as nothing is applied. A kernel of the
+    client's own has knobs alone, its default included.
     """
 
     id: str
@@ -55,10 +75,7 @@ def make_candidates(
     Raises:
         NotInSpace: a knob set violates a constraint, lacks a knob or is given twice.
     """
-    members = [dict(sorted(knobs.items())) for knobs in knob_sets]
-    for knobs in members:
-        if reasons := space.violated(knobs):
-            raise NotInSpace(f"{knobs} is no candidate of {dispatch_name}: {'; '.join(reasons)}")
+    members = _members(dispatch_name, space, knob_sets)
     ids = _unique_prefixes([_digest(root, space.pipeline, knobs) for knobs in members])
     candidates = []
     with ir.Context() as context, ir.Location.unknown():
@@ -90,7 +107,35 @@ def default_candidate(dispatch: Dispatch) -> Candidate:
     )
 
 
-def _digest(root: RootOp, pipeline: str, knobs: Mapping[str, int]) -> str:
+def kernel_candidates(name: str, space: SearchSpace, knob_sets: Iterable[Mapping[str, int]]) -> tuple[Candidate, ...]:
+    """The candidates of a kernel that IREE knows nothing of: knobs alone, with ids made as by `make_candidates`.
+
+    Raises:
+        NotInSpace: a knob set violates a constraint, lacks a knob or is given twice.
+    """
+    members = _members(name, space, knob_sets)
+    ids = _unique_prefixes([_digest(name, space.pipeline, knobs) for knobs in members])
+    return tuple(_kernel_candidate(identity, name, space, knobs) for identity, knobs in zip(ids, members, strict=True))
+
+
+def kernel_default(name: str, space: SearchSpace, knobs: Mapping[str, int]) -> Candidate:
+    """The baseline of such a kernel: unlike a dispatch's default, it has knobs."""
+    return _kernel_candidate(DEFAULT_ID, name, space, dict(sorted(knobs.items())))
+
+
+def _kernel_candidate(identity: str, name: str, space: SearchSpace, knobs: dict[str, int]) -> Candidate:
+    return Candidate(id=identity, dispatch=name, pipeline=space.pipeline, knobs=knobs, config="", compilation_info="")
+
+
+def _members(name: str, space: SearchSpace, knob_sets: Iterable[Mapping[str, int]]) -> list[dict[str, int]]:
+    members = [dict(sorted(knobs.items())) for knobs in knob_sets]
+    for knobs in members:
+        if reasons := space.violated(knobs):
+            raise NotInSpace(f"{knobs} is no candidate of {name}: {'; '.join(reasons)}")
+    return members
+
+
+def _digest(root: RootOp | str, pipeline: str, knobs: Mapping[str, int]) -> str:
     content = msgspec.json.encode((root, pipeline, sorted(knobs.items())))
     return hashlib.sha256(content).hexdigest()
 
@@ -123,7 +168,49 @@ def _compilation_info(space: SearchSpace, knobs: Mapping[str, int]) -> Any:
             problem_dims=[],
         )
     op.regions[0].blocks.append()
-    return iree_codegen.materialize_compilation_info(op, dict(knobs))
+    info = iree_codegen.materialize_compilation_info(op, dict(knobs))
+    options = {name: value for name, value in knobs.items() if name in PIPELINE_OPTIONS}
+    return _with_options(info, options) if options else info
+
+
+def _with_options(info: Any, options: Mapping[str, int]) -> Any:
+    """``info`` with pipeline options in its translation info; those that the compiler filled in get the same again."""
+    translation = info.translation_info
+    entries = {entry.name: entry.attr for entry in translation.configuration or ()}
+    if PREFETCH_STAGES in options or NO_REDUCE_BANK_CONFLICTS in options:
+        entries[_GPU_OPTIONS] = _pipeline_options(entries.get(_GPU_OPTIONS), options)
+    if WAVES_PER_EU in options:
+        attributes = {entry.name: entry.attr for entry in entries.pop(_LLVM_ATTRIBUTES, ())}
+        attributes.pop(_WAVES_ATTRIBUTE, None)
+        if waves := options[WAVES_PER_EU]:
+            attributes[_WAVES_ATTRIBUTE] = ir.StringAttr.get(str(waves))
+        if attributes:
+            entries[_LLVM_ATTRIBUTES] = ir.DictAttr.get(attributes)
+    if FLUSH_DENORMALS in options:
+        mode = "preserve-sign" if options[FLUSH_DENORMALS] else "none"
+        # The bindings have no class for it.
+        entries[_DENORMALS] = ir.Attribute.parse(f'#iree_codegen.denormal_fp_math<"{mode}">')
+    changed = iree_codegen.TranslationInfoAttr.get(
+        translation.pass_pipeline,
+        translation.codegen_spec,
+        translation.workgroup_size,
+        translation.subgroup_size,
+        ir.DictAttr.get(entries),
+    )
+    return iree_codegen.CompilationInfoAttr.get(info.lowering_config, changed)
+
+
+def _pipeline_options(present: Any, options: Mapping[str, int]) -> Any:
+    values: dict[str, Any] = {}
+    if present is not None:
+        given = iree_gpu.PipelineOptionsAttr(present)
+        for name in ("use_igemm_convolution", "reorder_workgroups_strategy", PREFETCH_STAGES, NO_REDUCE_BANK_CONFLICTS):
+            values[name] = getattr(given, name)
+    if PREFETCH_STAGES in options:
+        values[PREFETCH_STAGES] = options[PREFETCH_STAGES]
+    if NO_REDUCE_BANK_CONFLICTS in options:
+        values[NO_REDUCE_BANK_CONFLICTS] = bool(options[NO_REDUCE_BANK_CONFLICTS])
+    return iree_gpu.PipelineOptionsAttr.get(**values)
 
 
 def _cpu_compilation_info(space: SearchSpace, knobs: Mapping[str, int]) -> Any:

@@ -69,12 +69,13 @@ class Finalist(msgspec.Struct, frozen=True, kw_only=True):
 class FinalRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What came of the comparison of a dispatch's finalists: a winner's id, or the reason for none.
 
-    ``compilation_info`` is the winner's, as text, and empty without one.
+    ``compilation_info`` is the winner's, as text, and empty without one. A kernel of the client's own has neither it
+    nor a ``root``.
     """
 
     schema: Literal[1] = SCHEMA
     dispatch: str
-    root: RootOp
+    root: RootOp | None
     weight: int
     finalists: tuple[Finalist, ...]
     baseline_samples_us: tuple[float, ...]
@@ -111,8 +112,8 @@ class SpecRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WinnerRecord(Record, frozen=True, kw_only=True):
-    """A spec entry's record: the winner's figures from the final, and all that makes the entry anew."""
+    """A winner's figures from the final, and all that makes its spec entry anew; without a ``root`` it has none."""
 
-    root: RootOp
+    root: RootOp | None
     weight: int
     compilation_info: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from pytest_shark_tune.stages.candidate import DEFAULT_ID
 from pytest_shark_tune.stages.measurement import NOISE_FLOOR
 from pytest_shark_tune.stages.record import Finalist, Record, State
 
@@ -21,7 +22,7 @@ def choose_finalists(records: Iterable[Record], count: int = FINALISTS) -> tuple
     hopeful = [
         record
         for record in records
-        if record.state is State.MEASURED and record.knobs and record.ratio and (record.ratio_high or 0) > 1
+        if record.state is State.MEASURED and record.id != DEFAULT_ID and record.ratio and (record.ratio_high or 0) > 1
     ]
     hopeful.sort(key=lambda record: (-(record.ratio or 0), record.id))
     return tuple(record.id for record in hopeful[:count])
@@ -53,5 +54,5 @@ def provisional_winner(records: Iterable[Record]) -> Record | None:
 
     It is what a run that was interrupted can still give; it was not measured again, and whoever shows it says so.
     """
-    sure = [record for record in records if record.knobs and (record.ratio_low or 0) > 1 + NOISE_FLOOR]
+    sure = [record for record in records if record.id != DEFAULT_ID and (record.ratio_low or 0) > 1 + NOISE_FLOOR]
     return max(sure, key=lambda record: (record.ratio or 0, record.id), default=None)

@@ -74,6 +74,7 @@ def test_a_plan_holds_a_default_and_distinct_candidates(plan: Plan) -> None:
     assert task.default.config == task.dispatch.default_config
     assert len({candidate.id for candidate in task.candidates}) == 3
     assert len({candidate.config for candidate in task.candidates}) == 3
+    assert task.space_size is not None
     assert task.space_size > 100
     assert plan.untunable == ()
 

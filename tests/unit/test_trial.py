@@ -52,7 +52,7 @@ def test_knobs_are_the_candidates(plan: Plan, trials: list[Trial]) -> None:
     assert trials[0].knobs == {}
     assert [trial.knobs for trial in trials[1:4]] == [candidate.knobs for candidate in task.candidates]
     assert all(trial.knobs for trial in trials[1:4])
-    assert trials[0].dispatch is task.dispatch
+    assert trials[0].task is task
 
 
 def test_what_a_trial_lacks_cannot_be_asked_for(trials: list[Trial]) -> None:

@@ -8,21 +8,30 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
+from pytest_shark_tune.stages.space.condition import parse_condition
 from pytest_shark_tune.stages.space.constraints import UnreadableConstraints, spaces_in
 from pytest_shark_tune.stages.space.cpu_contraction import BACKEND as CPU
 from pytest_shark_tune.stages.space.cpu_contraction import KIND as CONTRACTION
 from pytest_shark_tune.stages.space.cpu_contraction import cpu_contraction_spaces
 from pytest_shark_tune.stages.space.domains import UnboundedKnob
+from pytest_shark_tune.stages.space.pipeline_options import PIPELINE_OPTIONS, options_of
+from pytest_shark_tune.stages.space.request import SpaceRequest, narrowed, opened
 from pytest_shark_tune.stages.space.search_space import Constraint, Knob, NoSpace, SearchSpace, SpaceTooLarge
 
 __all__ = [
+    "PIPELINE_OPTIONS",
     "Constraint",
     "Knob",
     "NoSpace",
     "SearchSpace",
+    "SpaceRequest",
     "SpaceTooLarge",
     "UnboundedKnob",
     "UnreadableConstraints",
+    "narrowed",
+    "opened",
+    "options_of",
+    "parse_condition",
     "spaces_for",
     "spaces_in",
 ]

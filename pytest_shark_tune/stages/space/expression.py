@@ -231,7 +231,7 @@ def _z3_apply(z3: Any, operator: Operator, x: Sequence[Any]) -> Any:
         case "ge":
             return x[0] >= x[1]
         case "eq":
-            return z3.And(*(a == b for a, b in pairwise(x)))
+            return x[0] == x[1] if len(x) == 2 else z3.And(*(a == b for a, b in pairwise(x)))
         case "distinct":
             return z3.Distinct(*x)
         case "and":

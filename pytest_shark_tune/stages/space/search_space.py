@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
 
-from pytest_shark_tune.errors import SharkTuneError
-from pytest_shark_tune.stages.space.expression import Column, Expression, evaluate, to_z3, variables
+from pytest_shark_tune.errors import InputError, SharkTuneError
+from pytest_shark_tune.stages.space.condition import conjuncts, parse_condition
+from pytest_shark_tune.stages.space.domains import domains_of
+from pytest_shark_tune.stages.space.expression import (
+    Apply,
+    Column,
+    Constant,
+    Expression,
+    Truth,
+    Variable,
+    evaluate,
+    to_z3,
+    variables,
+)
 from pytest_shark_tune.stages.space.join import TooManyRows, join
+from pytest_shark_tune.stages.space.smtlib import expression_of, parse_smtlib, words_of
 
 __all__ = ["Constraint", "Knob", "NoSpace", "SearchSpace", "SpaceTooLarge"]
 
@@ -65,6 +79,79 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
     pipeline_attribute: str = ""
     knob_dictionary: str = ""
 
+    @classmethod
+    def of(cls, pipeline: str, knobs: Mapping[str, Iterable[int]], *conditions: str) -> SearchSpace:
+        """A space for any compiler: each knob with its values, and conditions as ``where`` takes them.
+
+        Raises:
+            InputError: a knob has no value or one that is no whole number, or a condition cannot be read.
+        """
+        space = cls(pipeline=pipeline, knobs=_knobs(knobs), constraints=())
+        for condition in conditions:
+            space = space.where(condition)
+        return space
+
+    @classmethod
+    def from_smtlib(cls, text: str, domains: Mapping[str, Iterable[int]], *, pipeline: str) -> SearchSpace:
+        """The space of an SMT-LIB script over integers; ``domains`` gives each knob's values, in canonical order.
+
+        Constants of the script that are no knobs become helpers, their values read off the asserts. An assert's
+        message is the assert.
+
+        Raises:
+            InputError: z3 does not read the text, it is about something else than integers, or a knob has no value.
+            UnboundedKnob: the asserts leave a helper without bounds.
+        """
+        return cls.from_z3(parse_smtlib(text), domains, pipeline=pipeline)
+
+    @classmethod
+    def from_z3(
+        cls, asserts: Mapping[str, Any] | Iterable[Any], domains: Mapping[str, Iterable[int]], *, pipeline: str
+    ) -> SearchSpace:
+        """The same from z3 terms; a mapping gives each its message in words, else the term is its own message.
+
+        Raises:
+            InputError: a term is about something else than integers, or a knob has no value.
+            UnboundedKnob: the terms leave a helper without bounds.
+        """
+        worded = asserts.items() if isinstance(asserts, Mapping) else [(words_of(term), term) for term in asserts]
+        # What is shown in place of ``{}`` is not known here, so no message may ask for it.
+        constraints = tuple(Constraint(expression_of(term), message) for message, term in worded)
+        knobs = _knobs(domains)
+        mentioned = sorted({name for each in constraints for name in variables(each.condition)})
+        helpers = [name for name in mentioned if name not in domains]
+        conditions = [*map(_among, knobs), *(each.condition for each in constraints)]
+        found = domains_of([*domains, *helpers], conditions) if helpers else {}
+        return cls(
+            pipeline=pipeline,
+            knobs=knobs,
+            constraints=constraints,
+            helpers=tuple(Knob(name, found[name]) for name in helpers),
+        )
+
+    def where(self, condition: str | Expression) -> SearchSpace:
+        """The members that fulfil a further condition, such as ``"wg_0 >= 64 and red_2 in (4, 8)"``.
+
+        Raises:
+            InputError: the text is no condition, or it names what is no knob of this space.
+        """
+        expression = parse_condition(condition) if isinstance(condition, str) else condition
+        for name in sorted(variables(expression)):
+            if name not in self.names:
+                raise InputError(
+                    f"there is no knob {name} in the {self.pipeline} space; it has {', '.join(self.names)}"
+                )
+        message = condition.strip() if isinstance(condition, str) else words_of(to_z3(expression))
+        # What one knob alone decides leaves its domain at once, so that a large space is drawn from with less loss.
+        knobs = tuple(
+            msgspec.structs.replace(knob, domain=_fulfilling(knob, part))
+            if (part := [each for each in conjuncts(expression) if variables(each) == {knob.name}])
+            else knob
+            for knob in self.knobs
+        )
+        constraint = Constraint(expression, message)
+        return msgspec.structs.replace(self, knobs=knobs, constraints=(*self.constraints, constraint))
+
     def __len__(self) -> int:
         """The number of members.
 
@@ -105,6 +192,11 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
         """Why ``knobs`` is no member, one message in words for each reason; empty where it is one."""
         reasons = [f"the knob {name} has no value" for name in self.names if name not in knobs]
         reasons += [f"there is no knob {name}" for name in knobs if name not in self.names]
+        reasons += [
+            f"{name} = {value!r} is not a whole number of at most 63 bits"
+            for name, value in knobs.items()
+            if not _is_whole(value)
+        ]
         if reasons:
             return tuple(reasons)
         columns = {name: np.array([knobs[name]], dtype=np.int64) for name in self.names}
@@ -151,16 +243,19 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(map(self._as_knobs, rows[picked]))
 
     def smtlib(self) -> str:
-        """The space as SMT-LIB: declarations of knobs and helpers, their domains and the constraints as asserts."""
+        """The space as SMT-LIB: declarations of knobs and helpers, their domains and the constraints as asserts.
+
+        An assert follows its message, which stands in a comment.
+        """
         import z3
 
-        solver = z3.Solver()
-        for knob in (*self.knobs, *self.helpers):
-            symbol = z3.Int(knob.name)
-            solver.add(z3.Or(*(symbol == value for value in knob.domain)))
+        everyone = (*self.knobs, *self.helpers)
+        lines = [z3.Int(knob.name).decl().sexpr() for knob in everyone]
+        for knob in everyone:
+            lines += [f"; the values of {knob.name}", f"(assert {to_z3(_among(knob)).sexpr()})"]
         for constraint in self.constraints:
-            solver.add(to_z3(constraint.condition))
-        return str(solver.to_smt2()).replace("(check-sat)\n", "")
+            lines += [f"; {' '.join(constraint.message.split())}", f"(assert {to_z3(constraint.condition).sexpr()})"]
+        return "\n".join(lines) + "\n"
 
     def _as_knobs(self, row: Column) -> dict[str, int]:
         return dict(zip(self.names, row.tolist(), strict=True))
@@ -228,6 +323,36 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
                 raise SpaceTooLarge(f"the {self.pipeline} space has no member")
             best = tuple(knob.name for knob in part), rows
         return best
+
+
+def _knobs(domains: Mapping[str, Iterable[int]]) -> tuple[Knob, ...]:
+    knobs = []
+    for name, given in domains.items():
+        values = tuple(given)
+        if not values:
+            raise InputError(f"the knob {name} has no value to take")
+        for value in values:
+            if not _is_whole(value):
+                raise InputError(f"the knob {name} cannot be {value!r}: values are whole numbers of at most 63 bits")
+        knobs.append(Knob(name, tuple(sorted({int(value) for value in values}))))
+    return tuple(knobs)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and abs(int(value)) < 1 << 63
+
+
+def _among(knob: Knob) -> Expression:
+    """That a knob takes one of its values."""
+    equal = tuple(Apply("eq", (Variable(knob.name), Constant(value))) for value in knob.domain)
+    return Apply("or", equal) if equal else Truth(False)
+
+
+def _fulfilling(knob: Knob, conditions: Sequence[Expression]) -> tuple[int, ...]:
+    column = np.array(knob.domain, dtype=np.int64)
+    for condition in conditions:
+        column = column[np.broadcast_to(evaluate(condition, {knob.name: column}), column.shape)]
+    return tuple(column.tolist())
 
 
 # What enumerating recent spaces gave: a frozen struct cannot keep it, and every method asks for it.

@@ -1,0 +1,199 @@
+"""Stages for a client's own kernels: the client says how to compile and load one, this compares them.
+
+A test of a custom task compares a few configs, the default always among them: one candidate, or in a final the
+fastest of them. So the client's fixtures hand over what compiles and what loads, and get called for each.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from numpy.typing import NDArray
+
+from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
+from pytest_shark_tune.plan import KernelTask
+from pytest_shark_tune.session import Session
+from pytest_shark_tune.stages.candidate import Candidate
+from pytest_shark_tune.stages.measurement import (
+    EXACT,
+    FINAL,
+    Measurement,
+    Run,
+    Tolerance,
+    check_output,
+    compare,
+    compare_finalists,
+)
+from pytest_shark_tune.stages.record import FinalRecord, State
+from pytest_shark_tune.trial import Role, Trial
+
+__all__ = ["Built", "Kernel", "KernelStages"]
+
+_A = TypeVar("_A")
+
+
+class Kernel(NamedTuple):
+    """A kernel that is loaded: ``run`` runs it n times and returns the seconds, ``result`` is what it computed."""
+
+    run: Run
+    result: Callable[[], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Built(Generic[_A]):
+    """What compiling the configs of one test gave, by candidate id; ``failed`` are finalists that came to nothing."""
+
+    artifacts: Mapping[str, _A]
+    failed: Mapping[str, CandidateFailed]
+    compile_s: Mapping[str, float]
+
+
+class KernelStages:
+    """Compiles and compares the configs of one test of a custom task, for the client's fixtures."""
+
+    def __init__(self, session: Session, trial: Trial) -> None:
+        self._session = session
+        self._trial = trial
+        if trial.role in (Role.DEFAULT, Role.CANDIDATE, Role.FINAL) and isinstance(trial.known_task, KernelTask):
+            self._task = trial.known_task
+        else:
+            raise InputError("tune_kernel is for the tests of a CustomTask; IREE's dispatches have stages already")
+
+    def build(self, compile_kernel: Callable[[Mapping[str, int]], _A]) -> Built[_A]:
+        """Compile every config of this test; ``compile_kernel`` takes knobs and gives whatever ``compare`` loads.
+
+        It is called once in a process for equal knobs. It raises CandidateFailed for what cannot be compiled;
+        the errors of ``subprocess`` count as that.
+
+        Raises:
+            CandidateFailed: the candidate, or the default that it is compared with, cannot be compiled.
+        """
+        artifacts: dict[str, _A] = {}
+        failed: dict[str, CandidateFailed] = {}
+        seconds: dict[str, float] = {}
+        for config in self._configs():
+            try:
+                artifacts[config.id], seconds[config.id] = self._compiled(config, compile_kernel)
+            except CandidateFailed as failure:
+                if self._trial.role is not Role.FINAL or config.id == self._task.default.id:
+                    raise self._told(config, failure) from failure
+                failed[config.id] = failure
+        return Built(artifacts, failed, seconds)
+
+    def compare(
+        self, built: Built[_A], load: Callable[[_A, int], Kernel], tolerance: Tolerance = EXACT
+    ) -> Measurement | FinalRecord:
+        """Time what ``build`` gave, in turns with the default, once each result agrees with the default's.
+
+        ``load`` takes an artifact and the seed of the inputs; a final calls it anew for every round, with another
+        seed. It runs in this process: a client whose kernels crash or hang gives each a process of its own there.
+
+        Raises:
+            CandidateFailed: the candidate, or the default, cannot be loaded or run, or its result is wrong.
+        """
+        if self._trial.role is Role.FINAL:
+            return self._session.hold_final(
+                self._task, lambda names, failed, number: self._round(built, load, tolerance, names, failed, number)
+            )
+        config, default = self._trial.candidate, self._task.default
+        with self._session.device():
+            try:
+                baseline, expected = _loaded(load, built.artifacts[default.id], self._session.settings.seed)
+                if config.id == default.id:
+                    # The default is its own reference: a result that changes from run to run can verify nothing.
+                    baseline.run(1)
+                    _check(baseline.result(), expected, tolerance)
+                    return compare(baseline.run, baseline.run)
+            except CandidateFailed as failure:
+                raise self._told(default, failure) from failure
+            kernel, result = _loaded(load, built.artifacts[config.id], self._session.settings.seed)
+            _check(result, expected, tolerance)
+            return compare(kernel.run, baseline.run)
+
+    def _round(
+        self,
+        built: Built[_A],
+        load: Callable[[_A, int], Kernel],
+        tolerance: Tolerance,
+        names: Sequence[str],
+        failed: dict[str, CandidateFailed],
+        number: int,
+    ) -> Iterator[tuple[str, Measurement]]:
+        """One round of a final on new inputs; whoever fails is put into ``failed``, and the rest go on."""
+        if not names:
+            return
+        failed.update(built.failed)
+        seed = self._session.settings.seed + 1 + number
+        runs: dict[str, Run] = {}
+        with self._session.device():
+            baseline, expected = _loaded(load, built.artifacts[self._task.default.id], seed)
+            for name in names:
+                if name in failed:
+                    continue
+                try:
+                    kernel, result = _loaded(load, built.artifacts[name], seed)
+                    _check(result, expected, tolerance)
+                    runs[name] = kernel.run
+                except CandidateFailed as failure:
+                    failed[name] = failure
+            if runs:
+                yield from compare_finalists(runs, baseline.run, FINAL, seed=seed).items()
+
+    def _configs(self) -> tuple[Candidate, ...]:
+        task = self._task
+        if self._trial.role is Role.FINAL:
+            finalists = tuple(map(task.candidate, self._session.finalists(task)))
+            return (task.default, *finalists) if finalists else ()
+        config = self._trial.candidate
+        return (task.default,) if config.id == task.default.id else (task.default, config)
+
+    def _compiled(self, config: Candidate, compile_kernel: Callable[[Mapping[str, int]], _A]) -> tuple[_A, float]:
+        memory = self._session.kernels
+        key = (self._trial.plan_key, self._task.name, config.id)
+        if key not in memory:
+            started = time.perf_counter()
+            try:
+                with self._session.processor():
+                    made: Any = compile_kernel(config.knobs)
+            except CandidateFailed as failure:
+                made = failure
+            except (CommandFailed, subprocess.SubprocessError, OSError) as error:
+                made = _not_compiled(error)
+            memory[key] = made, round(time.perf_counter() - started, 3)
+        made, seconds = memory[key]
+        if isinstance(made, CandidateFailed):
+            raise CandidateFailed(made.state, made.reason) from made
+        return made, seconds
+
+    def _told(self, config: Candidate, failure: CandidateFailed) -> CandidateFailed:
+        """The failure, as one of the test's own candidate."""
+        if self._trial.role is not Role.CANDIDATE or config.id != self._task.default.id:
+            return failure
+        return CandidateFailed(State.RUN_FAILED, f"the default config to compare with failed: {failure}")
+
+
+def _loaded(load: Callable[[_A, int], Kernel], artifact: _A, seed: int) -> tuple[Kernel, NDArray[Any]]:
+    kernel = load(artifact, seed)
+    kernel.run(1)
+    return kernel, kernel.result().copy()
+
+
+def _check(result: NDArray[Any], expected: NDArray[Any], tolerance: Tolerance) -> None:
+    try:
+        check = check_output(expected, result, tolerance)
+    except ValueError as error:
+        raise CandidateFailed(State.WRONG_RESULT, str(error)) from error
+    if not check.ok:
+        raise CandidateFailed(State.WRONG_RESULT, check.reason)
+
+
+def _not_compiled(error: Exception) -> CandidateFailed:
+    timed_out = isinstance(error, subprocess.TimeoutExpired) or (isinstance(error, CommandFailed) and error.timed_out)
+    stderr = getattr(error, "stderr", None) or ""
+    said = stderr.decode(errors="replace") if isinstance(stderr, bytes) else str(stderr)
+    reason = f"{error}: {said.strip()}" if said.strip() else str(error)
+    return CandidateFailed(State.COMPILE_TIMEOUT if timed_out else State.COMPILE_FAILED, reason)

@@ -1,0 +1,60 @@
+"""Search spaces of other packages, registered as entry points of the group ``pytest_shark_tune.spaces``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import TypeAlias
+
+from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
+from pytest_shark_tune.stages.space import NoSpace, SearchSpace
+
+__all__ = ["GROUP", "SpaceProvider", "provided_spaces", "providers"]
+
+GROUP = "pytest_shark_tune.spaces"
+
+SpaceProvider: TypeAlias = Callable[[RootOp, TargetFacts], Sequence[SearchSpace] | None]
+"""Gives the spaces of a root op on a target, or ``None`` for an op that it does not cover."""
+
+
+def providers() -> tuple[EntryPoint, ...]:
+    """The registered entry points, by name: the order in which they are asked."""
+    return tuple(sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value)))
+
+
+def provided_spaces(
+    root: RootOp, target: TargetFacts, entries: Sequence[EntryPoint] | None = None
+) -> tuple[SearchSpace, ...] | None:
+    """What the first entry point that covers ``root`` gives for it; ``None`` where none does.
+
+    Raises:
+        InputError: an entry point cannot be loaded, raises, or gives something else than spaces; it is named.
+        NoSpace: an entry point says itself that the op has no space, or gives only empty ones.
+    """
+    for entry in providers() if entries is None else entries:
+        spaces = _ask(entry, root, target)
+        if spaces is not None:
+            if not any(spaces):
+                raise NoSpace(f"the entry point {entry.name} of {GROUP} offers no config of {root.op}")
+            return tuple(space for space in spaces if space)
+    return None
+
+
+def _ask(entry: EntryPoint, root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...] | None:
+    name = f"the entry point {entry.name} = {entry.value!r} of {GROUP}"
+    try:
+        provider = entry.load()
+    except Exception as error:  # Whatever another package does while it is imported.
+        raise InputError(f"{name} cannot be loaded: {type(error).__name__}: {error}") from error
+    try:
+        given = provider(root, target)
+        spaces = None if given is None else tuple(given)
+    except NoSpace:
+        raise
+    except Exception as error:
+        raise InputError(f"{name} failed for {root.op}: {type(error).__name__}: {error}") from error
+    for each in spaces or ():
+        if not isinstance(each, SearchSpace):
+            raise InputError(f"{name} gave {each!r} for {root.op}, which is no SearchSpace")
+    return spaces

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+
+from pytest_shark_tune.options import parse_knobs, parse_where
+from pytest_shark_tune.tools.compiler import Target
+
+HIP, CUDA, CPU = Target("hip", "gfx942"), Target("cuda", "sm_89"), Target("llvm-cpu", "host")
+
+
+def test_knobs_are_read() -> None:
+    lines = ["waves_per_eu=4, 1,2,1", " prefetch_num_stages = 0,2"]
+    assert parse_knobs("--tune-knob", lines, HIP) == {"waves_per_eu": (1, 2, 4), "prefetch_num_stages": (0, 2)}
+    assert parse_knobs("--tune-knob", [], CPU) == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "target", "reason"),
+    [
+        ("wave=1", HIP, "'wave' is no option of a pipeline; there is prefetch_num_stages"),
+        ("wg_0=64,128", HIP, r"--tune-where 'NAME in \(1, 2\)'"),
+        ("waves_per_eu", HIP, "is not waves_per_eu=V1,V2 with whole numbers from 0 to 16"),
+        ("waves_per_eu=", HIP, "is not waves_per_eu=V1,V2"),
+        ("waves_per_eu=1,,2", HIP, "is not waves_per_eu=V1,V2"),
+        ("waves_per_eu=-1", HIP, "is not waves_per_eu=V1,V2"),
+        ("waves_per_eu=17", HIP, "is not waves_per_eu=V1,V2"),
+        ("flush_denormals=2", HIP, "whole numbers from 0 to 1"),
+        ("flush_denormals=true", HIP, "whole numbers from 0 to 1"),
+        ("waves_per_eu=1", CUDA, "changes no code for cuda:sm_89, only for hip; .*: no_reduce_shared_memory_bank"),
+        ("prefetch_num_stages=2", CUDA, "changes no code for cuda:sm_89"),
+        ("waves_per_eu=1", CPU, "changes no code for llvm-cpu, only for hip; the options for llvm-cpu: none"),
+    ],
+)
+def test_what_is_no_option_is_told(line: str, target: Target, reason: str) -> None:
+    with pytest.raises(pytest.UsageError, match=f"^--tune-knob: .*{reason}"):
+        parse_knobs("--tune-knob", [line], target)
+
+
+def test_an_option_is_given_once() -> None:
+    with pytest.raises(pytest.UsageError, match="waves_per_eu is given twice"):
+        parse_knobs("--tune-knob", ["waves_per_eu=1", "waves_per_eu=2"], HIP)
+
+
+def test_conditions_are_checked_when_options_are_read() -> None:
+    assert parse_where("--tune-where", [" a > 1 ", "b < 2"]) == ("a > 1", "b < 2")
+    with pytest.raises(pytest.UsageError, match=r"^--tune-where: 'a >' is no condition"):
+        parse_where("--tune-where", ["a >"])
