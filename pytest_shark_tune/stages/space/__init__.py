@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 
 from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
 from pytest_shark_tune.stages.space.constraints import UnreadableConstraints, spaces_in
-from pytest_shark_tune.stages.space.cpu_contraction import BACKEND as CPU
 from pytest_shark_tune.stages.space.cpu_contraction import KIND as CONTRACTION
 from pytest_shark_tune.stages.space.cpu_contraction import cpu_contraction_spaces
+from pytest_shark_tune.stages.space.cpu_tiling import BACKEND as CPU
 from pytest_shark_tune.stages.space.domains import UnboundedKnob
 from pytest_shark_tune.stages.space.search_space import Constraint, Knob, NoSpace, SearchSpace, SpaceTooLarge
 
