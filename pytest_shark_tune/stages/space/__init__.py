@@ -9,8 +9,11 @@ from collections.abc import Callable, Mapping
 
 from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
 from pytest_shark_tune.stages.space.constraints import UnreadableConstraints, spaces_in
+from pytest_shark_tune.stages.space.cpu_attention import ATTENTION, cpu_attention_spaces
 from pytest_shark_tune.stages.space.cpu_contraction import KIND as CONTRACTION
 from pytest_shark_tune.stages.space.cpu_contraction import cpu_contraction_spaces
+from pytest_shark_tune.stages.space.cpu_convolution import CONVOLUTION, POOLING, cpu_convolution_spaces
+from pytest_shark_tune.stages.space.cpu_generic import OTHER, cpu_generic_spaces
 from pytest_shark_tune.stages.space.cpu_tiling import BACKEND as CPU
 from pytest_shark_tune.stages.space.domains import UnboundedKnob
 from pytest_shark_tune.stages.space.search_space import Constraint, Knob, NoSpace, SearchSpace, SpaceTooLarge
@@ -31,6 +34,10 @@ SpaceBuilder = Callable[[RootOp, TargetFacts], tuple[SearchSpace, ...]]
 
 _BUILDERS: Mapping[tuple[str, str], SpaceBuilder] = {
     (CPU, CONTRACTION): cpu_contraction_spaces,
+    (CPU, CONVOLUTION): cpu_convolution_spaces,
+    (CPU, POOLING): cpu_convolution_spaces,
+    (CPU, ATTENTION): cpu_attention_spaces,
+    (CPU, OTHER): cpu_generic_spaces,
 }
 
 
