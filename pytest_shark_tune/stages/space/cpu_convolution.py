@@ -56,7 +56,6 @@ _DECOMPOSED = {
 
 _LONGEST_ROW = 16
 _DEEPEST = 32
-_MOST_LANES = 8
 _SHARE_OF_ROOM = 2
 """A vector tile of more than half of what compiles was at best two thirds as fast as one of less."""
 
