@@ -10,9 +10,12 @@ from collections.abc import Callable, Mapping
 from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
 from pytest_shark_tune.stages.space.condition import parse_condition
 from pytest_shark_tune.stages.space.constraints import UnreadableConstraints, spaces_in
-from pytest_shark_tune.stages.space.cpu_contraction import BACKEND as CPU
+from pytest_shark_tune.stages.space.cpu_attention import ATTENTION, cpu_attention_spaces
 from pytest_shark_tune.stages.space.cpu_contraction import KIND as CONTRACTION
 from pytest_shark_tune.stages.space.cpu_contraction import cpu_contraction_spaces
+from pytest_shark_tune.stages.space.cpu_convolution import CONVOLUTION, POOLING, cpu_convolution_spaces
+from pytest_shark_tune.stages.space.cpu_generic import OTHER, cpu_generic_spaces
+from pytest_shark_tune.stages.space.cpu_tiling import BACKEND as CPU
 from pytest_shark_tune.stages.space.domains import UnboundedKnob
 from pytest_shark_tune.stages.space.pipeline_options import PIPELINE_OPTIONS, options_of
 from pytest_shark_tune.stages.space.request import SpaceRequest, narrowed, opened
@@ -40,6 +43,10 @@ SpaceBuilder = Callable[[RootOp, TargetFacts], tuple[SearchSpace, ...]]
 
 _BUILDERS: Mapping[tuple[str, str], SpaceBuilder] = {
     (CPU, CONTRACTION): cpu_contraction_spaces,
+    (CPU, CONVOLUTION): cpu_convolution_spaces,
+    (CPU, POOLING): cpu_convolution_spaces,
+    (CPU, ATTENTION): cpu_attention_spaces,
+    (CPU, OTHER): cpu_generic_spaces,
 }
 
 

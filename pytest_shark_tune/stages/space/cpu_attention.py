@@ -1,0 +1,133 @@
+"""Search spaces of attention on llvm-cpu, under the pipeline LinalgExtTileAndVectorize.
+
+The compiler turns attention into its online form before it looks at configs. The default config of that form holds
+tiles and nothing else, with no decomposition config as on GPUs. Figures given as seen were taken with IREE 3.13 on
+two AVX-512 cores.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
+from pytest_shark_tune.stages.space.cpu_tiling import (
+    MOST_NATIVE_VECTORS,
+    Axis,
+    Body,
+    Tiles,
+    distribution_tiles,
+    divisors,
+    refuse_elements,
+    require_vector_room,
+    require_workgroups,
+    tiled_space,
+)
+from pytest_shark_tune.stages.space.search_space import NoSpace, SearchSpace
+
+__all__ = ["ATTENTION", "cpu_attention_spaces"]
+
+ATTENTION = "attention"
+
+PIPELINE = "LinalgExtTileAndVectorize"
+
+_FLOATS = ("f16", "bf16", "f32", "f64")
+_ROW_TILES = (1, 2, 4, 6, 8, 12, 16)
+_KEY_TILES = (1, 2, 4, 8, 16, 32, 64)
+_FEWEST_KEYS = 4
+_MOST_LANES = 8
+_WIDEST_KEY = 128
+_SUM_BYTES = 4
+"""Scores and sums are f32, whatever the inputs are, save for f64."""
+
+
+def cpu_attention_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...]:
+    """The space of an attention with static, positive sizes.
+
+    Knobs, where ``i`` is a position in ``root.loops``; a dimension that leaves no choice has none:
+
+    - ``dist_i``: elements of a batch, query or value dimension in a workgroup's tile;
+    - ``vec_i``: elements in the vector tile of the queries and of the values' width (``vector_common_parallel``), and
+      keys that are taken at a time (``vector_reduction``).
+
+    The width of a key (k1) is never tiled: the softmax would be taken of parts of the scores, and the result was wrong.
+
+    Raises:
+        NoSpace: an element type is not covered, or keys are so wide that the compiler's own default tiles them.
+    """
+    refuse_elements(root, _FLOATS)
+    for name in ("m", "n", "k1", "k2"):
+        if len(getattr(root, name)) != 1:
+            raise NoSpace(f"{root.op} has {len(getattr(root, name))} dimensions of class {name}; its space is for one")
+    if root.loops[root.k1[0]] > _WIDEST_KEY:
+        raise NoSpace(
+            f"keys of {root.loops[root.k1[0]]} elements are wider than {_WIDEST_KEY}: the compiler's default tiles "
+            "their width, which gives a wrong result, so there is nothing right to compare with"
+        )
+    space = _space(root, target, fast=True)
+    # Limits made for speed may contradict each other where there is little to compute or to divide.
+    return (space if space else _space(root, target, fast=False),)
+
+
+def _space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
+    """The space read back from the op; with ``fast`` also without what compiles but cannot be fast."""
+    (m,), (n,), (k1,), (k2,) = root.m, root.n, root.k1, root.k2
+    sum_bytes = 8 if root.outputs[0].element == "f64" else _SUM_BYTES
+    lanes = max(1, target.native_vector_bytes // sum_bytes)
+    rows = tuple(tile for tile in _ROW_TILES if tile <= root.loops[m])
+    keys = tuple(tile for tile in _KEY_TILES if tile <= root.loops[k2])
+    if fast:
+        # One row or a few keys at a time load each value for a single use: at best half as fast.
+        rows = rows[1:] or rows
+        keys = tuple(tile for tile in keys if tile >= _FEWEST_KEYS) or keys
+    batches = [Axis(index, root.loops[index], (1,), divisors(root.loops[index])) for index in root.batch]
+    row_axis = Axis(m, root.loops[m], rows, distribution_tiles(root.loops[m], rows))
+    key_axis = Axis(k2, root.loops[k2], keys)
+    # To share the width of a value out computes all scores again for each part.
+    width_axis = Axis(n, root.loops[n], _width_tiles(root.loops[n], lanes, fast=fast), (root.loops[n],))
+    axes = [*batches, row_axis, width_axis, key_axis]
+
+    def constrain(body: Body, tiles: Tiles) -> None:
+        row, key, width = tiles.vector[m], tiles.vector[k2], tiles.vector[n]
+        outer, dim = tiles.distribution[m], body.dims[m]
+        body.require(
+            body.either([body.divides(row, outer), body.equal(outer, dim)]),
+            f"dist_{m} ({{}}) must be a multiple of vec_{m} ({{}}) or the whole of dim_{m} ({{}})",
+            outer,
+            row,
+            dim,
+        )
+        room = MOST_NATIVE_VECTORS * target.native_vector_bytes
+        scores, values = [row, key, body.dims[k1]], [row, key, width]
+        require_vector_room(body, scores, sum_bytes, room, "the unrolled product of queries and keys")
+        require_vector_room(body, values, sum_bytes, room, "the unrolled product of scores and values")
+        if fast:
+            for axis in (row_axis, key_axis):
+                _require_small_rest(body, axis, tiles.vector[axis.index])
+            require_workgroups(body, root, target, axes, tiles.distribution)
+
+    return tiled_space(root, PIPELINE, axes, constrain, peels=False)
+
+
+def _width_tiles(size: int, lanes: int, *, fast: bool) -> tuple[int, ...]:
+    """Parts of a value's width: the whole if it is no longer than eight native vectors, or whole vectors of it.
+
+    With ``fast`` the two longest: scores are weighed again for every part.
+    """
+    tiles = tuple(tile for tile in divisors(size) if tile <= lanes * _MOST_LANES and tile % lanes == 0)
+    if size <= lanes * _MOST_LANES:
+        tiles = tuple(sorted({*tiles, size}))
+    tiles = tiles or tuple(tile for tile in divisors(size) if tile <= lanes * _MOST_LANES)
+    return tiles[-2:] if fast else tiles
+
+
+def _require_small_rest(body: Body, axis: Axis, tile: Any) -> None:
+    """At most a quarter of a loop may be left over by its vectors, and more only where every tile leaves more."""
+    dim = body.dims[axis.index]
+    largest, rest = max(axis.size // 4, min(axis.size % each for each in axis.vector)), body.rest(dim, tile)
+    body.require(
+        body.at_most(rest, body.number(largest)),
+        f"vec_{axis.index} ({{}}) must leave at most {largest} of dim_{axis.index} ({{}}), not {{}}",
+        tile,
+        dim,
+        rest,
+    )

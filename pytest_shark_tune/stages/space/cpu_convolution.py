@@ -1,0 +1,243 @@
+"""Search spaces of convolutions and poolings on llvm-cpu.
+
+What the compiler can do with one depends on its layout. Figures given as seen were taken with IREE 3.13 on two AVX-512
+cores.
+
+- Two image dimensions in one of the layouts in ``_DECOMPOSED``: the pipeline ConvTileAndDecomposeExpert makes a
+  one-dimensional convolution of it, which is vectorized. It can only where a vector tile has size one in an image
+  dimension and in that dimension's filter loop; all else runs element by element, 20 to 100 times slower.
+- One image dimension: DoubleTilingExpert vectorizes it as it is.
+- Everything else (grouped, filters with output channels first, depthwise with channels first): no pipeline
+  vectorizes it. Under DoubleTilingExpert tiles still choose the order of loops, which is what LLVM works with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
+from pytest_shark_tune.stages.space.cpu_tiling import (
+    ELEMENT_BYTES,
+    MOST_NATIVE_VECTORS,
+    Axis,
+    Body,
+    Tiles,
+    divisors,
+    lane_count,
+    operand_dims,
+    powers,
+    refuse_elements,
+    registers,
+    require_even_tiling,
+    require_vector_room,
+    require_workgroups,
+    tiled_space,
+)
+from pytest_shark_tune.stages.space.search_space import NoSpace, SearchSpace
+
+__all__ = ["CONVOLUTION", "POOLING", "cpu_convolution_spaces"]
+
+CONVOLUTION = "convolution"
+POOLING = "pooling"
+
+_DECOMPOSED = {
+    ("nhwc", "HWcf", "nhwf"),
+    ("nchw", "fcHW", "nfhw"),
+    ("nhwd", "HWd", "nhwd"),
+    ("nhwn", "HW", "nhwn"),
+    ("nnhw", "HW", "nnhw"),
+}
+"""Layouts of image, filter and result that IREE decomposes: ``H`` and ``W`` are filter loops, ``f`` output channels.
+
+``n`` is a batch, which a pooling's channel is too; ``d`` is a channel that image, filter and result share.
+"""
+
+_LONGEST_ROW = 16
+_DEEPEST = 32
+_SHARE_OF_ROOM = 2
+"""A vector tile of more than half of what compiles was at best two thirds as fast as one of less."""
+
+
+def cpu_convolution_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...]:
+    """The space of a convolution or pooling with static, positive sizes.
+
+    Knobs, where ``i`` is a position in ``root.loops``; a dimension that leaves no choice has none:
+
+    - ``dist_i``: elements of a parallel dimension in a workgroup's tile;
+    - ``vec_i``: elements in the vector tile, of a parallel dimension (``vector_common_parallel``) or of a
+      reduction (``vector_reduction``).
+
+    Loops are never peeled and cache tiles never used: the pipelines compute what is left over by a tile element by
+    element with and without, and ConvTileAndDecomposeExpert passes over cache tiles.
+
+    Raises:
+        NoSpace: an element type is not covered, or the op has no image dimension.
+    """
+    refuse_elements(root)
+    if not root.output_image or len(root.output_image) != len(root.filter_loop):
+        raise NoSpace(
+            f"{root.op} has {len(root.output_image)} image and {len(root.filter_loop)} filter dimensions, "
+            "and its space is for one of each, or more"
+        )
+    build = _vectorized if _is_decomposed(root) or len(root.output_image) == 1 else _scalar
+    space = build(root, target, fast=True)
+    # Limits made for speed may contradict each other where there is little to compute or to divide.
+    return (space if space else build(root, target, fast=False),)
+
+
+def _is_decomposed(root: RootOp) -> bool:
+    return len(root.output_image) == 2 and _layout(root) in _DECOMPOSED
+
+
+def _layout(root: RootOp) -> tuple[str, ...]:
+    """One letter for each dimension of image, filter and result, as in ``_DECOMPOSED``."""
+    letters = {
+        **dict.fromkeys(root.batch, "n"),
+        **dict.fromkeys(root.depth, "d"),
+        **dict.fromkeys(root.input_channel, "c"),
+        **dict.fromkeys(root.output_channel, "f"),
+        **dict(zip(root.output_image, "hw", strict=True)),
+        **dict(zip(root.filter_loop, "HW", strict=True)),
+    }
+    # Where an image dimension is indexed by two loops, the result's comes first in the sum.
+    return tuple("".join(letters[dims[0]] for dims in operand) for operand in operand_dims(root))
+
+
+def _vectorized(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
+    """The space under a pipeline that vectorizes the op; with ``fast`` also without what cannot be fast."""
+    lanes = lane_count(root, target)
+    lane = operand_dims(root)[-1][-1][0]
+    axes = [_vector_axis(root, index, lane, lanes) for index in range(len(root.loops))]
+    decomposed = len(root.output_image) == 2
+
+    def constrain(body: Body, tiles: Tiles) -> None:
+        require_even_tiling(body, tiles, axes)
+        if decomposed:
+            _require_unit_window(body, root, tiles)
+        room = MOST_NATIVE_VECTORS * target.native_vector_bytes
+        unrolled = list(tiles.vector.values())
+        widest = _widest(root)
+        if not fast:
+            require_vector_room(body, unrolled, widest, room, "the unrolled vector tile")
+            return
+        require_vector_room(body, unrolled, widest, room // _SHARE_OF_ROOM, "the unrolled vector tile")
+        _require_registers(
+            body, target, lanes, [(axis, tiles.vector[axis.index]) for axis in axes if axis.distribution]
+        )
+        require_workgroups(body, root, target, axes, tiles.distribution)
+
+    pipeline = "ConvTileAndDecomposeExpert" if decomposed else "DoubleTilingExpert"
+    return tiled_space(root, pipeline, axes, constrain, peels=False)
+
+
+def _vector_axis(root: RootOp, index: int, lane: int, lanes: int) -> Axis:
+    size = root.loops[index]
+    if root.iterators[index] != "parallel":
+        channels = math.prod(root.loops[position] for position in root.input_channel)
+        if index in root.filter_loop:
+            # With channels to go through, a filter tile of more than one was at best a quarter slower.
+            return Axis(index, size, (1,) if channels >= lanes else tuple(sorted({1, size})))
+        return Axis(index, size, tuple(tile for tile in divisors(size) if tile <= _DEEPEST))
+    if index == lane:
+        return Axis(index, size, _lane_tiles(size, lanes), divisors(size))
+    if index in root.output_image and lane in root.output_image:
+        # Vectors across the rows of an image, along none, were at best a tenth as fast.
+        return Axis(index, size, (1,), divisors(size))
+    if index in root.batch:
+        return Axis(index, size, _row_tiles(size) if root.kind == POOLING and size > 1 else (1,), divisors(size))
+    return Axis(index, size, _row_tiles(size), divisors(size))
+
+
+def _lane_tiles(size: int, lanes: int) -> tuple[int, ...]:
+    """Powers of two that divide ``size``, from half a native vector to four; other divisors where there is none.
+
+    Other lengths (24, 48, 96) ran at best at a third of the speed of a power of two.
+    """
+    tiles = tuple(tile for tile in powers(min(size, lanes * 4)) if size % tile == 0 and 2 * tile >= lanes)
+    return tiles or tuple(tile for tile in divisors(size) if tile <= lanes * 4)
+
+
+def _row_tiles(size: int) -> tuple[int, ...]:
+    return tuple(tile for tile in divisors(size) if tile <= _LONGEST_ROW)
+
+
+def _require_unit_window(body: Body, root: RootOp, tiles: Tiles) -> None:
+    one = body.number(1)
+    either = []
+    for image, window in zip(root.output_image, root.filter_loop, strict=True):
+        either.append(body.every([body.equal(tiles.vector[image], one), body.equal(tiles.vector[window], one)]))
+    (height, width), (window_height, window_width) = root.output_image, root.filter_loop
+    body.require(
+        body.either(either),
+        f"vec_{height} ({{}}) and vec_{window_height} ({{}}), or vec_{width} ({{}}) and vec_{window_width} ({{}}), "
+        "must both be 1, or the convolution is not vectorized",
+        *(tiles.vector[index] for index in (height, window_height, width, window_width)),
+    )
+
+
+def _require_registers(body: Body, target: TargetFacts, lanes: int, parallel: Sequence[tuple[Axis, Any]]) -> None:
+    """Limits on accumulators: no more than registers hold, and at least two vectors where there are as many."""
+    most = registers(target) * lanes
+    accumulators = body.product([tile for _, tile in parallel])
+    body.require(
+        body.at_most(accumulators, body.number(most)),
+        f"the product of the parallel vector tiles ({{}}) must be at most {most}, which fills the vector registers",
+        accumulators,
+    )
+    fewest = min(2 * lanes, math.prod(max(axis.vector) for axis, _ in parallel) // 2)
+    body.require(
+        body.at_most(body.number(fewest), accumulators),
+        f"the product of the parallel vector tiles ({{}}) must be at least {fewest}, to keep the multipliers busy",
+        accumulators,
+    )
+
+
+def _scalar(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
+    """The space of what no pipeline vectorizes: tiles that order the loops and share them out.
+
+    A tile is one, or long: a loop over a few elements only costs, whatever is done in it.
+    """
+    lanes = lane_count(root, target)
+    axes = []
+    for index, size in enumerate(root.loops):
+        if root.iterators[index] != "parallel":
+            tiles = (1, size) if index in root.filter_loop else _long_tiles(size, lanes)
+            axes.append(Axis(index, size, tuple(sorted(set(tiles)))))
+            continue
+        vector = (1,) if index in root.batch else _long_tiles(size, lanes)
+        axes.append(Axis(index, size, vector, _coarse_tiles(size)))
+
+    def constrain(body: Body, tiles: Tiles) -> None:
+        require_even_tiling(body, tiles, axes)
+        parallel = [tiles.vector[axis.index] for axis in axes if axis.distribution]
+        # The zeros that the result begins with are one vector, whatever becomes of the convolution.
+        require_vector_room(
+            body,
+            parallel,
+            ELEMENT_BYTES[root.outputs[0].element],
+            MOST_NATIVE_VECTORS * target.native_vector_bytes // 8,
+            "the vector tile of the result",
+        )
+        if fast:
+            require_workgroups(body, root, target, axes, tiles.distribution)
+
+    return tiled_space(root, "DoubleTilingExpert", axes, constrain, peels=False)
+
+
+def _long_tiles(size: int, lanes: int) -> tuple[int, ...]:
+    return tuple(tile for tile in divisors(size) if tile == 1 or lanes // 2 <= tile <= lanes * 4) if size > 1 else (1,)
+
+
+def _coarse_tiles(size: int) -> tuple[int, ...]:
+    """Divisors of ``size``, of which neighbours differ by a factor of two at least, so that many loops leave few."""
+    tiles: list[int] = []
+    for tile in reversed(divisors(size)):
+        if not tiles or tile * 2 <= tiles[-1]:
+            tiles.append(tile)
+    return tuple(sorted({1, *tiles}))
+
+
+def _widest(root: RootOp) -> int:
+    return max(ELEMENT_BYTES[tensor.element] for tensor in (*root.inputs, *root.outputs))

@@ -1,0 +1,153 @@
+"""Search spaces of root ops that are no contraction, convolution or attention, on llvm-cpu.
+
+Elementwise ops, transposes and reductions (sums, softmax, normalizations) are structured ops of parallel and reduction
+loops, all under the pipeline DoubleTilingExpert. Figures given as seen were taken with IREE 3.13 on two AVX-512 cores.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
+from pytest_shark_tune.stages.space.cpu_tiling import (
+    ELEMENT_BYTES,
+    MOST_NATIVE_VECTORS,
+    Axis,
+    Body,
+    Tiles,
+    distribution_tiles,
+    divisors,
+    lane_count,
+    operand_dims,
+    powers,
+    refuse_elements,
+    registers,
+    require_tiling,
+    require_vector_room,
+    require_workgroups,
+    tiled_space,
+)
+from pytest_shark_tune.stages.space.search_space import NoSpace, SearchSpace
+
+__all__ = ["OTHER", "cpu_generic_spaces"]
+
+OTHER = "other"
+
+PIPELINE = "DoubleTilingExpert"
+
+_ROW_TILES = (1, 2, 4, 8, 16)
+_CROSS_TILES = (1, 2)
+_FEW_LOOPS = 2
+_WHOLE_ROWS = "a vector tile of whole rows, as ops fused with the root have it,"
+"""Three eighths of what the compiler takes: with half, a softmax was unrolled for longer than 40 seconds."""
+
+
+def cpu_generic_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...]:
+    """The space of a structured op with static, positive sizes, and at least one parallel loop.
+
+    Knobs, where ``i`` is a position in ``root.loops``; a dimension that leaves no choice has none:
+
+    - ``dist_i``: elements of a parallel dimension in a workgroup's tile;
+    - ``vec_i``: elements in the vector tile, of a parallel dimension (``vector_common_parallel``) or of the
+      innermost reduction (``vector_reduction``);
+    - ``peel``: 1 where a tile does not divide what it tiles, so loops are peeled; 0 where all divide.
+
+    A config is for the root op alone: what is fused with it gets none, and the loops that only other ops have are not
+    tiled but are vectors as a whole. So with a reduction the rows of a vector tile are kept short enough for that,
+    unless even one row is too long: then configs compile only where nothing after the reduction goes through its
+    rows again, which the root op does not tell.
+
+    Raises:
+        NoSpace: an element type is not covered, or the op has no loops with indexing maps or none that is parallel.
+    """
+    if not root.maps:
+        raise NoSpace(f"{root.op} has no indexing maps, so its tiles cannot be told apart")
+    refuse_elements(root)
+    if "parallel" not in root.iterators:
+        raise NoSpace(f"{root.op} has no parallel loop, so there is nothing to share out and one way to compute it")
+    space = _space(root, target, fast=True)
+    # Limits made for speed may contradict each other where there is little to compute or to divide.
+    return (space if space else _space(root, target, fast=False),)
+
+
+def _space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
+    """The space read back from the op; with ``fast`` also without what compiles but cannot be fast."""
+    axes = _axes(root, target)
+    reductions = [axis for axis in axes if not axis.distribution]
+    widest = max(ELEMENT_BYTES[tensor.element] for tensor in (*root.inputs, *root.outputs))
+    room = MOST_NATIVE_VECTORS * target.native_vector_bytes
+    row_bytes = widest * root.reduction_length
+
+    def constrain(body: Body, tiles: Tiles) -> None:
+        tiled = {axis.index: tiles.vector[axis.index] for axis in axes if axis.vector != (1,) or axis.distribution}
+        require_tiling(body, tiled, tiles.distribution)
+        parallel = [tiles.vector[index] for index in tiles.distribution]
+        require_vector_room(body, list(tiles.vector.values()), widest, room, "the unrolled vector tile")
+        least = math.prod(min(axis.vector) for axis in axes if axis.distribution) * row_bytes
+        if reductions and least < room:
+            require_vector_room(body, parallel, row_bytes, max(least, room * 3 // 8) + 1, _WHOLE_ROWS)
+        if fast:
+            most = registers(target) * lane_count(root, target)
+            product = body.product(list(tiles.vector.values()))
+            body.require(
+                body.at_most(product, body.number(most)),
+                f"the product of the vector tiles ({{}}) must be at most {most}, which fills the vector registers",
+                product,
+            )
+            require_workgroups(body, root, target, axes, tiles.distribution)
+
+    return tiled_space(root, PIPELINE, axes, constrain, peels=True)
+
+
+def _axes(root: RootOp, target: TargetFacts) -> list[Axis]:
+    lanes = lane_count(root, target)
+    inputs, output = operand_dims(root)[: len(root.inputs)], operand_dims(root)[len(root.inputs)]
+    inner = _innermost(root, output)
+    read = {_innermost(root, operand) for operand in inputs} - {-1, inner}
+    reductions = [index for index, kind in enumerate(root.iterators) if kind == "reduction"]
+    along = next((index for index in reversed(reductions) if index in read), -1)
+    axes = []
+    for index, size in enumerate(root.loops):
+        if index in reductions:
+            # Of several reduction loops the innermost is what vectors run along; the others are gone through singly.
+            vector = _lane_tiles(size, lanes) if index == along else (1,)
+            if index == reductions[-1] and along < 0:
+                vector = tuple(tile for tile in _CROSS_TILES if tile <= size)
+            axes.append(Axis(index, size, vector))
+        elif index == inner and along < 0:
+            vector = _lane_tiles(size, lanes)
+            axes.append(Axis(index, size, vector, _distribution(root, size, vector)))
+        elif index == inner or index in read or len(root.loops) <= _FEW_LOOPS:
+            vector = tuple(tile for tile in _ROW_TILES if tile <= size)
+            axes.append(Axis(index, size, vector, _distribution(root, size, vector)))
+        else:
+            axes.append(Axis(index, size, (1,), _thinned(divisors(size))))
+    return axes
+
+
+def _innermost(root: RootOp, operand: Sequence[tuple[int, ...]]) -> int:
+    """The loop that memory runs along: the last one of more than one step, -1 where there is none."""
+    named = [dim for dims in operand for dim in dims if root.loops[dim] > 1]
+    return named[-1] if named else -1
+
+
+def _lane_tiles(size: int, lanes: int) -> tuple[int, ...]:
+    """Powers of two from half a native vector to four, the loop itself where it is shorter."""
+    tiles = tuple(tile for tile in powers(min(size, lanes * 4)) if 2 * tile >= lanes)
+    return tiles or (size,)
+
+
+def _distribution(root: RootOp, size: int, vector: Sequence[int]) -> tuple[int, ...]:
+    """Tiles that hold whole vectors; of more than two loops fewer, as their numbers multiply."""
+    tiles = distribution_tiles(size, vector)
+    return tiles if len(root.loops) <= _FEW_LOOPS else _thinned(tiles)
+
+
+def _thinned(tiles: Sequence[int]) -> tuple[int, ...]:
+    """Those of ``tiles`` from the largest on that are at most half of the one before, and the smallest."""
+    kept: list[int] = []
+    for tile in sorted(tiles, reverse=True):
+        if not kept or tile * 2 <= kept[-1]:
+            kept.append(tile)
+    return tuple(sorted({min(tiles), *kept}))
