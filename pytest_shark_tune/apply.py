@@ -49,13 +49,15 @@ class Application(msgspec.Struct, frozen=True, kw_only=True):
     """A model with a spec in force: ``text`` is at phase ``executable-sources``.
 
     ``lost`` holds placements whose config the compiler dropped afterwards; those executables have their default config.
-    ``unmatched`` names the entries that are in force nowhere, in the spec's order.
+    ``unmatched`` names the entries that are in force nowhere, in the spec's order. ``flag_error`` says why
+    iree-compile fails when it is given the spec by its own flag, and is empty where it does not.
     """
 
     text: str
     placed: tuple[Placement, ...]
     lost: tuple[Placement, ...]
     unmatched: tuple[str, ...]
+    flag_error: str = ""
 
 
 def read_spec_file(path: Path) -> str:
@@ -121,7 +123,14 @@ def _apply(name: str, sources: str, spec: str, marked: str, compiler: Compiler) 
         if late_lost:
             text = replace_executables(text, before, _symbols(late_lost))
         lost = [each for each in lost if each.symbol not in _symbols(late_kept)] + late_lost
-    by_flag = _applied_by_flag(name, sources, marked, compiler) if kept or late_kept else set()
+    by_flag: set[tuple[str, str, str]] = set()
+    flag_error = ""
+    if compiler.target.loads_specs:
+        try:
+            configured_by_flag = compiler.configure_by_flag(sources, marked, name=name)
+            by_flag = {(each.symbol, each.entry, each.compilation_info) for each in read_configs(configured_by_flag)}
+        except CommandFailed as error:
+            flag_error = first_error(error)
 
     def placed(each: Applied, *, is_late: bool) -> Placement:
         return Placement(
@@ -141,6 +150,7 @@ def _apply(name: str, sources: str, spec: str, marked: str, compiler: Compiler) 
         placed=tuple(sorted(everywhere, key=lambda each: order.get(each.symbol, -1))),
         lost=tuple(placed(each, is_late=each in late_applied) for each in lost),
         unmatched=tuple(row.matcher for row in read_spec(spec) if row.matcher not in used),
+        flag_error=flag_error,
     )
 
 
@@ -156,17 +166,6 @@ def _survivors(configured: Configured, configurations: str) -> tuple[list[Applie
         if each.entry:
             (kept if (each.symbol, each.compilation_info) in there else lost).append(each)
     return kept, lost
-
-
-def _applied_by_flag(name: str, sources: str, marked: str, compiler: Compiler) -> set[tuple[str, str, str]]:
-    """What iree-compile's own flag puts in force: executable, entry and config."""
-    if not compiler.target.loads_specs:
-        return set()
-    try:
-        configurations = compiler.configure_by_flag(sources, marked, name=name)
-    except CommandFailed:
-        return set()  # An entry that matches there may well be one that the op, once rewritten, cannot take.
-    return {(each.symbol, each.entry, each.compilation_info) for each in read_configs(configurations)}
 
 
 def _symbols(applied: Sequence[Applied]) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from pytest_shark_tune.apply import Application, apply_spec
 from pytest_shark_tune.custom import CustomTask
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, DeviceChildDied, InputError
 from pytest_shark_tune.plan import AnyTask, Plan, Source, Task, make_plan, plan_key, read_source
@@ -521,18 +522,21 @@ class Session:
         ]
         if not names:
             return SourceCheck(source=source.name, applied=0, note="nothing in it was tuned"), {}
-        text = source.text
-        if not source.is_benchmark:
-            text = self.compiler.lower(text, to="executable-sources", name=source.name)
-        configured = configure_with(text, spec)
-        applied = {(each.symbol, each.compilation_info) for each in configured.applied}
-        check = SourceCheck(source=source.name, applied=len(applied))
-        if bad := _misapplied(plan, source, infos, applied):
+        application = apply_spec(source, spec, self.compiler)
+        check = SourceCheck(source=source.name, applied=len(application.placed), note=_flag_note(application))
+        if bad := _misapplied(
+            plan, source, infos, {(each.symbol, each.compilation_info) for each in application.placed}
+        ):
             return check, bad
+        if application.flag_error:
+            return check, dict.fromkeys(names, f"iree-compile fails on {source.name} with it: {application.flag_error}")
         if not source.functions:
-            note = "" if source.is_benchmark else "no function in it whose inputs can be made up, so it was not run"
-            return msgspec.structs.replace(check, note=note), {}
-        paths = [self._model(strip(text)), self._model(configured.text)]
+            if not source.is_benchmark:
+                note = "no function in it whose inputs can be made up, so it was not run"
+                check = msgspec.structs.replace(check, note="; ".join(filter(None, [note, check.note])))
+            return check, {}
+        default = self.compiler.lower(source.text, to="executable-sources", name=source.name)
+        paths = [self._model(strip(default)), self._model(application.text)]
         reduction = sum(task.dispatch.root.reduction_length for task in plan.tasks)
         for function, inputs in source.functions.items():
             with self._leases.acquire(self._tell) as uri:
@@ -634,6 +638,12 @@ def _rounded(samples: Iterable[float]) -> tuple[float, ...]:
 def _entry(final: FinalRecord) -> SpecEntry:
     assert final.root is not None
     return SpecEntry(name=final.dispatch, root=final.root, compilation_info=final.compilation_info)
+
+
+def _flag_note(application: Application) -> str:
+    """Which entries iree-compile's own flag does not apply."""
+    missed = sorted({each.entry for each in application.placed if not each.by_flag})
+    return f"only shark-tune compile applies {', '.join(missed)}" if missed else ""
 
 
 def _misapplied(plan: Plan, source: Source, infos: Mapping[str, str], applied: Set[tuple[str, str]]) -> dict[str, str]:

@@ -97,7 +97,8 @@ def _notes(summary: Summary) -> Iterator[str]:
 def _source_note(source: SourceCheck) -> str:
     if source.ratio is None:
         return f"{source.source}: {source.note or f'the spec applies to {source.applied} of its dispatches'}"
+    note = f"; {source.note}" if source.note else ""
     return (
         f"{source.source} as a whole, with the spec: {source.ratio:.2f} times as fast "
-        f"({source.ratio_low:.2f} to {source.ratio_high:.2f}), same results"
+        f"({source.ratio_low:.2f} to {source.ratio_high:.2f}), same results{note}"
     )
