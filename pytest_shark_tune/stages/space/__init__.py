@@ -13,7 +13,13 @@ from pytest_shark_tune.stages.space.cpu_contraction import BACKEND as CPU
 from pytest_shark_tune.stages.space.cpu_contraction import KIND as CONTRACTION
 from pytest_shark_tune.stages.space.cpu_contraction import cpu_contraction_spaces
 from pytest_shark_tune.stages.space.domains import UnboundedKnob
+from pytest_shark_tune.stages.space.gpu_attention import gpu_attention_spaces
+from pytest_shark_tune.stages.space.gpu_contraction import gpu_contraction_spaces
+from pytest_shark_tune.stages.space.gpu_convolution import gpu_convolution_spaces
 from pytest_shark_tune.stages.space.search_space import Constraint, Knob, NoSpace, SearchSpace, SpaceTooLarge
+from pytest_shark_tune.stages.space.spirv_contraction import spirv_contraction_spaces
+from pytest_shark_tune.stages.space.spirv_convolution import spirv_convolution_spaces
+from pytest_shark_tune.stages.space.spirv_tiling import BACKEND as SPIRV
 
 __all__ = [
     "Constraint",
@@ -27,10 +33,20 @@ __all__ = [
     "spaces_in",
 ]
 
+ATTENTION = "attention"
+CONVOLUTION = "convolution"
+
 SpaceBuilder = Callable[[RootOp, TargetFacts], tuple[SearchSpace, ...]]
 
 _BUILDERS: Mapping[tuple[str, str], SpaceBuilder] = {
     (CPU, CONTRACTION): cpu_contraction_spaces,
+    ("cuda", CONTRACTION): gpu_contraction_spaces,
+    ("cuda", CONVOLUTION): gpu_convolution_spaces,
+    ("cuda", ATTENTION): gpu_attention_spaces,
+    ("rocm", CONTRACTION): gpu_contraction_spaces,
+    ("rocm", CONVOLUTION): gpu_convolution_spaces,
+    (SPIRV, CONTRACTION): spirv_contraction_spaces,
+    (SPIRV, CONVOLUTION): spirv_convolution_spaces,
 }
 
 
