@@ -13,8 +13,8 @@ from rich.table import Table
 from pytest_shark_tune import __version__
 from pytest_shark_tune.apply import Application, apply_spec, read_spec_file
 from pytest_shark_tune.errors import CommandFailed, InputError
-from pytest_shark_tune.plan import extract, read_source, search_spaces
-from pytest_shark_tune.stages.space import NoSpace
+from pytest_shark_tune.plan import emitted_constraints, extract, read_source, spaces_from
+from pytest_shark_tune.stages.space import NoSpace, SearchSpace, SpaceTooLarge
 from pytest_shark_tune.tools.compiler import Compiler, Target, first_error
 from pytest_shark_tune.tools.machine import processors
 
@@ -44,15 +44,19 @@ def space(source: Path, tune_target: str, as_json: bool) -> None:
     rows = []
     reasons = [(each.name, each.reason) for each in extracted.untunable]
     for dispatch in extracted.dispatches:
-        started = time.perf_counter()
+        compiling = time.perf_counter()
         try:
-            spaces = search_spaces(dispatch, compiler)
-        except NoSpace as reason:
+            constraints = emitted_constraints(dispatch, compiler)
+            started = time.perf_counter()
+            spaces = spaces_from(dispatch, constraints)
+        except (CommandFailed, NoSpace) as reason:
             reasons.append((dispatch.name, str(reason)))
             continue
+        shared = (time.perf_counter() - started) / len(spaces)
         for each in spaces:
-            size = len(each)
-            seconds = time.perf_counter() - started
+            started_listing = time.perf_counter()
+            size = _size(each)
+            seconds = shared + time.perf_counter() - started_listing
             rows.append(
                 {
                     "dispatch": dispatch.name,
@@ -62,9 +66,9 @@ def space(source: Path, tune_target: str, as_json: bool) -> None:
                     "knobs": {knob.name: list(knob.domain) for knob in each.knobs},
                     "kind": dispatch.root.kind,
                     "loops": list(dispatch.root.loops),
+                    "compiler_seconds": round(started - compiling, 4),
                 }
             )
-            started = time.perf_counter()
     for name, why in reasons:
         click.echo(f"{name}: {why}", err=True)
     if as_json:
@@ -138,3 +142,11 @@ def _report(application: Application, *, flag_works: bool) -> None:
         click.echo(f"{each.symbol}: {each.entry} matches, but the compiler drops its config: default config", err=True)
     for entry in application.unmatched:
         click.echo(f"{entry} is in force nowhere", err=True)
+
+
+def _size(space: SearchSpace) -> int | None:
+    """The number of a space's configs, or None where there are too many to list."""
+    try:
+        return len(space)
+    except SpaceTooLarge:
+        return None

@@ -58,12 +58,14 @@ __all__ = [
     "Plan",
     "Source",
     "Task",
+    "emitted_constraints",
     "extract",
     "make_plan",
     "plan_key",
     "read_source",
     "renamed",
     "search_spaces",
+    "spaces_from",
 ]
 
 _EMITTING = ("cuda", "hip")
@@ -340,7 +342,8 @@ def _task(dispatch: Dispatch, spaces: Sequence[SearchSpace], count: int, seed: i
     candidates: list[Candidate] = []
     for position, space in enumerate(spaces):
         share = -(-(count - len(candidates)) // (len(spaces) - position))
-        candidates += make_candidates(dispatch.name, dispatch.root, space, space.sample(share, seed))
+        taken = {each.id for each in candidates}
+        candidates += make_candidates(dispatch.name, dispatch.root, space, space.sample(share, seed), taken=taken)
     return Task(
         dispatch=dispatch,
         default=default_candidate(dispatch),
@@ -377,14 +380,31 @@ def search_spaces(dispatch: Dispatch, compiler: Compiler) -> tuple[SearchSpace, 
     """
     if (provided := provided_spaces(dispatch.root, dispatch.target)) is not None:
         return provided
-    emitted: tuple[SearchSpace, ...] = ()
-    if compiler.target.backend in _EMITTING:
-        constraints = compiler.lower(
-            dispatch.members[0].module.text,
-            since="executable-sources",
-            to="executable-configurations",
-            name=dispatch.name,
-            flags=["--iree-codegen-add-tuner-attributes", "--iree-codegen-emit-pipeline-constraints"],
-        )
-        emitted = tuple(space for space in spaces_in(constraints) if space)
+    return spaces_from(dispatch, emitted_constraints(dispatch, compiler))
+
+
+def emitted_constraints(dispatch: Dispatch, compiler: Compiler) -> str:
+    """The module in which the compiler states the constraints of a dispatch; empty for backends that state none.
+
+    Raises:
+        CommandFailed: the compiler rejects the dispatch.
+    """
+    if compiler.target.backend not in _EMITTING:
+        return ""
+    return compiler.lower(
+        dispatch.members[0].module.text,
+        since="executable-sources",
+        to="executable-configurations",
+        name=dispatch.name,
+        flags=["--iree-codegen-add-tuner-attributes", "--iree-codegen-emit-pipeline-constraints"],
+    )
+
+
+def spaces_from(dispatch: Dispatch, constraints: str) -> tuple[SearchSpace, ...]:
+    """The spaces that ``constraints`` state, a module or nothing, else those that this package builds.
+
+    Raises:
+        NoSpace: there is neither, and why.
+    """
+    emitted = tuple(space for space in spaces_in(constraints) if space) if constraints else ()
     return emitted or spaces_for(dispatch.root, dispatch.target)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -34,7 +34,10 @@ __all__ = [
 DEFAULT_ID = "default"
 
 _CPU_PIPELINES = "#iree_cpu.pipeline<"
+_SPIRV_PIPELINES = "#iree_gpu.spirv_pipeline<"
+_SPIRV_OPTIONS = ("pipeline_depth", "store_stage")
 _PEELING = "enable_loop_peeling"
+_DECOMPOSITION = "decomposition_config"
 _SHORTEST_ID = 6
 _GPU_OPTIONS = "gpu_pipeline_options"
 _LLVM_ATTRIBUTES = "llvm_func_attrs"
@@ -65,18 +68,24 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_candidates(
-    dispatch_name: str, root: RootOp, space: SearchSpace, knob_sets: Iterable[Mapping[str, int]]
+    dispatch_name: str,
+    root: RootOp,
+    space: SearchSpace,
+    knob_sets: Iterable[Mapping[str, int]],
+    *,
+    taken: Collection[str] = (),
 ) -> tuple[Candidate, ...]:
     """The candidates of ``knob_sets``, members of ``space``, in their order.
 
     An id is the first six hexadecimal digits of a digest of the root op's structure, the pipeline and the
-    knobs, and as many more as are needed to tell it from the others made in the same call.
+    knobs, and as many more as are needed to tell it from the others made in the same call and from ``taken``, the
+    ids of the dispatch's candidates from other spaces.
 
     Raises:
         NotInSpace: a knob set violates a constraint, lacks a knob or is given twice.
     """
     members = _members(dispatch_name, space, knob_sets)
-    ids = _unique_prefixes([_digest(root, space.pipeline, knobs) for knobs in members])
+    ids = _unique_prefixes([_digest(root, space.pipeline, knobs) for knobs in members], taken)
     candidates = []
     with ir.Context() as context, ir.Location.unknown():
         context.enable_multithreading(False)
@@ -140,7 +149,7 @@ def _digest(root: RootOp | str, pipeline: str, knobs: Mapping[str, int]) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _unique_prefixes(digests: list[str]) -> list[str]:
+def _unique_prefixes(digests: list[str], taken: Collection[str] = ()) -> list[str]:
     if len(set(digests)) < len(digests):
         raise NotInSpace("the same knobs are given twice")
     lengths = dict.fromkeys(digests, _SHORTEST_ID)
@@ -148,7 +157,7 @@ def _unique_prefixes(digests: list[str]) -> list[str]:
         groups: dict[str, list[str]] = {}
         for digest, length in lengths.items():
             groups.setdefault(digest[:length], []).append(digest)
-        clashing = [digest for group in groups.values() if len(group) > 1 for digest in group]
+        clashing = [digest for prefix, group in groups.items() if len(group) > 1 or prefix in taken for digest in group]
         if not clashing:
             return [digest[: lengths[digest]] for digest in digests]
         for digest in clashing:
@@ -156,9 +165,11 @@ def _unique_prefixes(digests: list[str]) -> list[str]:
 
 
 def _compilation_info(space: SearchSpace, knobs: Mapping[str, int]) -> Any:
-    """The ``CompilationInfoAttr`` of a member: the compiler's own, save for CPUs, which it refuses to make."""
+    """The ``CompilationInfoAttr`` of a member: the compiler's own, save for CPUs and SPIR-V, where it makes none."""
     if space.pipeline_attribute.startswith(_CPU_PIPELINES):
         return _cpu_compilation_info(space, knobs)
+    if space.pipeline_attribute.startswith(_SPIRV_PIPELINES):
+        return _spirv_compilation_info(space, knobs)
     module = ir.Module.create()
     with ir.InsertionPoint(module.body):
         op = iree_codegen.ConstraintsOp(
@@ -169,6 +180,12 @@ def _compilation_info(space: SearchSpace, knobs: Mapping[str, int]) -> Any:
         )
     op.regions[0].blocks.append()
     info = iree_codegen.materialize_compilation_info(op, dict(knobs))
+    if _DECOMPOSITION in ir.DictAttr(op.knobs):
+        # The compiler makes this part of an attention's config apart, as it stands on the op; here one text holds both.
+        part = iree_codegen.materialize_configuration_attr(op, _DECOMPOSITION, dict(knobs))
+        entries = {entry.name: entry.attr for entry in info.lowering_config.attributes} | {_DECOMPOSITION: part}
+        config = iree_gpu.LoweringConfigAttr.get(ir.DictAttr.get(entries))
+        info = iree_codegen.CompilationInfoAttr.get(config, info.translation_info)
     options = {name: value for name, value in knobs.items() if name in PIPELINE_OPTIONS}
     return _with_options(info, options) if options else info
 
@@ -234,6 +251,26 @@ def _cpu_compilation_info(space: SearchSpace, knobs: Mapping[str, int]) -> Any:
         f"#iree_codegen.compilation_info<lowering_config = {config}, "
         f"translation_info = <pipeline = {space.pipeline_attribute}{options}>>"
     )
+
+
+def _spirv_compilation_info(space: SearchSpace, knobs: Mapping[str, int]) -> Any:
+    """The one place where a config for SPIR-V is made: levels of tiles, which have no bindings either."""
+    dictionary = ir.DictAttr(ir.Attribute.parse(space.knob_dictionary))
+    entries = {entry.name: entry.attr for entry in dictionary}
+    levels = [[_filled(leaf, knobs) for leaf in level] for level in entries["tile_sizes"]]
+    i64 = ir.IntegerType.get_signless(64)
+    options = {
+        name: ir.IntegerAttr.get(i64, _filled(entries[name], knobs)) for name in _SPIRV_OPTIONS if name in entries
+    }
+    translation = iree_codegen.TranslationInfoAttr.get(
+        ir.Attribute.parse(space.pipeline_attribute),
+        None,
+        [_filled(leaf, knobs) for leaf in entries["workgroup_size"]],
+        _filled(entries["subgroup_size"], knobs) if "subgroup_size" in entries else 0,
+        ir.DictAttr.get(options) if options else None,
+    )
+    config = ir.Attribute.parse(f"#iree_codegen.lowering_config<tile_sizes = {levels}>")
+    return iree_codegen.CompilationInfoAttr.get(config, translation)
 
 
 def _filled(leaf: Any, knobs: Mapping[str, int]) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 from iree.compiler import ir, passmanager
-from iree.compiler.dialects import arith, func, hal, iree_codegen, linalg, util
+from iree.compiler.dialects import arith, func, hal, iree_codegen, iree_gpu, linalg, util
 
 from pytest_shark_tune.errors import InputError
 
@@ -22,6 +22,7 @@ __all__ = [
     "BufferView",
     "Dispatch",
     "FoundDispatch",
+    "Intrinsic",
     "Member",
     "RootOp",
     "TargetFacts",
@@ -55,6 +56,7 @@ _CONVOLUTION_CLASSES = (
 _LOADS = {"iree_codegen.load_from_buffer", "iree_tensor_ext.dispatch.tensor.load"}
 _STORES = {"iree_codegen.store_to_buffer", "iree_tensor_ext.dispatch.tensor.store"}
 _CASTS = {"amdgpu.fat_raw_buffer_cast", "memref.assume_alignment", "memref.cast"}
+_GPU_FACTS = "iree_codegen.target_info"
 _BYTECODE_MAGIC = b"ML\xefR"
 _BUFFER_FUNCTION = "shark_tune_buffer"
 
@@ -118,11 +120,23 @@ class RootOp(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class Intrinsic(msgspec.Struct, frozen=True, kw_only=True):
+    """A matrix instruction of a GPU: the text of its attribute, the sizes M, N and K, and the types of A, B and C."""
+
+    attribute: str
+    shape: tuple[int, int, int]
+    elements: tuple[str, str, str]
+
+
 class TargetFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What a space needs to know of the target, read from ``#hal.executable.target``.
 
     ``native_vector_bytes`` is the width of a vector register, ``max_stack_bytes`` the compiler's limit on
     stack allocations of one dispatch, ``processors`` the number of workers that share a dispatch.
+
+    A GPU has a number of threads that run in step (``subgroup_sizes``, the compiler's choice first), limits on the
+    threads of a workgroup along x, y and z (``max_workgroup_sizes``) and in all (``max_threads``), so much memory that
+    they share, and perhaps matrix instructions. These are empty or 0 on a CPU.
     """
 
     backend: str
@@ -130,6 +144,11 @@ class TargetFacts(msgspec.Struct, frozen=True, kw_only=True):
     native_vector_bytes: int = 16
     max_stack_bytes: int = 32768
     processors: int = 1
+    subgroup_sizes: tuple[int, ...] = ()
+    max_workgroup_sizes: tuple[int, ...] = ()
+    max_threads: int = 0
+    shared_memory_bytes: int = 0
+    intrinsics: tuple[Intrinsic, ...] = ()
 
 
 class BufferView(msgspec.Struct, frozen=True, kw_only=True):
@@ -594,6 +613,32 @@ def _target_facts(variant: ir.Operation, processors: int) -> TargetFacts:
         native_vector_bytes=integer("native_vector_size", 16),
         max_stack_bytes=integer("max_stack_allocation_size", 32768),
         processors=processors,
+        **(_gpu_facts(variant.attributes["target"]) if _GPU_FACTS in config else {}),
+    )
+
+
+def _gpu_facts(target: ir.Attribute) -> dict[str, Any]:
+    """What ``TargetFacts`` says of GPUs alone."""
+    info = iree_gpu.TargetInfo.get_gpu_target_info(target)
+    return {
+        "subgroup_sizes": tuple(info.subgroup_size_choices),
+        "max_workgroup_sizes": tuple(info.max_workgroup_sizes),
+        "max_threads": info.max_thread_count_per_workgroup,
+        "shared_memory_bytes": info.max_workgroup_memory_bytes,
+        "intrinsics": tuple(
+            _intrinsic(iree_gpu.MMAAttr.get(each))
+            for each in info.mma_intrinsics
+            if isinstance(each, iree_gpu.MMAIntrinsic)
+        ),
+    }
+
+
+def _intrinsic(attribute: Any) -> Intrinsic:
+    lhs, rhs, result = attribute.abc_element_types
+    return Intrinsic(
+        attribute=str(attribute),
+        shape=tuple(attribute.mnk_shape),
+        elements=(str(lhs), str(rhs), str(result)),
     )
 
 

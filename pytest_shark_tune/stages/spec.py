@@ -35,6 +35,8 @@ Provenance = dict[str, str | int | float]
 
 _NAME = "shark_tune_spec"
 _ACTION = "apply_op_config"
+_ATTENTION_ACTION = "apply_attention_op_config"
+_DECOMPOSITION = "decomposition_config"
 _ENTRYPOINT = "__kernel_config"
 _IS_ENTRYPOINT = "iree_codegen.tuning_spec_entrypoint"
 _IS_DEFAULT_FORM = "iree_codegen.tuning_spec_with_default_entrypoint"
@@ -193,20 +195,23 @@ def _fill(module: ir.Module, entries: Sequence[SpecEntry]) -> None:
     module.operation.attributes[_IS_DEFAULT_FORM] = unit
     matchers: list[str] = []
     with ir.InsertionPoint(module.body):
-        action = transform.named_sequence(_ACTION, [any_op, any_param], [], arg_attrs=[read_only, read_only])
-        with ir.InsertionPoint(action.body):
-            transform.AnnotateOp(action.bodyTarget, "compilation_info", param=action.bodyExtraArgs[0])
-            transform.yield_([])
-        for entry in entries:
-            name = _fresh(_symbol(entry.name), {*matchers, _ACTION, _ENTRYPOINT})
+        configs = [_compilation_info(entry.compilation_info) for entry in entries]
+        decompositions = [_decomposition(config) for config in configs]
+        actions = [_ACTION if decomposition is None else _ATTENTION_ACTION for decomposition in decompositions]
+        for name in dict.fromkeys(actions):
+            _fill_action(name, ["compilation_info", *([_DECOMPOSITION] if name == _ATTENTION_ACTION else [])])
+        for entry, config, decomposition in zip(entries, configs, decompositions, strict=True):
+            name = _fresh(_symbol(entry.name), {*matchers, _ACTION, _ATTENTION_ACTION, _ENTRYPOINT})
             matchers.append(name)
-            matcher = transform.named_sequence(name, [any_op], [any_op, any_param], arg_attrs=[read_only])
+            values = [config] if decomposition is None else [config, decomposition]
+            results = [any_op, *[any_param] * len(values)]
+            matcher = transform.named_sequence(name, [any_op], results, arg_attrs=[read_only])
             if entry.provenance:
                 matcher.operation.attributes[_PROVENANCE] = _dictionary(entry.provenance)
             with ir.InsertionPoint(matcher.body):
                 add_matcher(entry.root, matcher.bodyTarget)
-                config = transform.ParamConstantOp(any_param, _compilation_info(entry.compilation_info))
-                transform.yield_([matcher.bodyTarget, config])
+                params = [transform.ParamConstantOp(any_param, value).result for value in values]
+                transform.yield_([matcher.bodyTarget, *params])
         consumed = [{"transform.consumed": unit}]
         entrypoint = transform.named_sequence(_ENTRYPOINT, [any_op], [any_op], arg_attrs=consumed)
         entrypoint.operation.attributes[_IS_ENTRYPOINT] = unit
@@ -217,9 +222,31 @@ def _fill(module: ir.Module, entries: Sequence[SpecEntry]) -> None:
                 entrypoint.bodyTarget,
                 [],
                 _references(matchers),
-                _references([_ACTION] * len(matchers)),
+                _references(actions),
             )
             transform.yield_([result])
+
+
+def _fill_action(name: str, attributes: Sequence[str]) -> None:
+    """Add the action that writes its parameters on an op, as the attributes of these names."""
+    any_op, any_param = transform.AnyOpType.get(), transform.AnyParamType.get()
+    kinds = [any_op, *[any_param] * len(attributes)]
+    read_only = {"transform.readonly": ir.UnitAttr.get()}
+    action = transform.named_sequence(name, kinds, [], arg_attrs=[read_only] * len(kinds))
+    with ir.InsertionPoint(action.body):
+        for attribute, param in zip(attributes, action.bodyExtraArgs, strict=True):
+            transform.AnnotateOp(action.bodyTarget, attribute, param=param)
+        transform.yield_([])
+
+
+def _decomposition(compilation_info: ir.Attribute) -> ir.Attribute | None:
+    """How an attention's two products are made, which IREE takes from an attribute beside the config.
+
+    A compilation info holds it inside its lowering config, so that one text says all of a candidate.
+    """
+    config = iree_codegen.CompilationInfoAttr(compilation_info).lowering_config
+    attributes = getattr(config, "attributes", None)
+    return attributes[_DECOMPOSITION] if attributes is not None and _DECOMPOSITION in attributes else None
 
 
 def _linked(text: str, name: str) -> ir.Module:
@@ -314,9 +341,20 @@ def _drop_shadowed(starter: ir.Module, new: ir.Module) -> bool:
 def _question(matcher: ir.Operation) -> ir.Operation:
     """A copy of a matcher that holds what it asks, without its name, its provenance and the config that it yields."""
     copy = _nameless(matcher)
-    for config in _configs(copy):
+    for config in _yielded(copy):
         config.attributes["value"] = ir.UnitAttr.get()
     return copy
+
+
+def _yielded(matcher: ir.Operation) -> list[ir.Operation]:
+    """The constants that a matcher hands to its action."""
+    return [
+        value.owner.operation
+        for op in matcher.regions[0].blocks[0].operations
+        if op.operation.name == "transform.yield"
+        for value in op.operation.operands
+        if not isinstance(value.owner, ir.Block) and value.owner.operation.name == "transform.param.constant"
+    ]
 
 
 def _nameless(sequence: ir.Operation) -> ir.Operation:

@@ -17,9 +17,15 @@ from pytest_shark_tune.stages.space.cpu_convolution import CONVOLUTION, POOLING,
 from pytest_shark_tune.stages.space.cpu_generic import OTHER, cpu_generic_spaces
 from pytest_shark_tune.stages.space.cpu_tiling import BACKEND as CPU
 from pytest_shark_tune.stages.space.domains import UnboundedKnob
+from pytest_shark_tune.stages.space.gpu_attention import gpu_attention_spaces
+from pytest_shark_tune.stages.space.gpu_contraction import gpu_contraction_spaces
+from pytest_shark_tune.stages.space.gpu_convolution import gpu_convolution_spaces
 from pytest_shark_tune.stages.space.pipeline_options import PIPELINE_OPTIONS, options_of
 from pytest_shark_tune.stages.space.request import SpaceRequest, narrowed, opened
 from pytest_shark_tune.stages.space.search_space import Constraint, Knob, NoSpace, SearchSpace, SpaceTooLarge
+from pytest_shark_tune.stages.space.spirv_contraction import spirv_contraction_spaces
+from pytest_shark_tune.stages.space.spirv_convolution import spirv_convolution_spaces
+from pytest_shark_tune.stages.space.spirv_tiling import BACKEND as SPIRV
 
 __all__ = [
     "PIPELINE_OPTIONS",
@@ -47,6 +53,13 @@ _BUILDERS: Mapping[tuple[str, str], SpaceBuilder] = {
     (CPU, POOLING): cpu_convolution_spaces,
     (CPU, ATTENTION): cpu_attention_spaces,
     (CPU, OTHER): cpu_generic_spaces,
+    ("cuda", CONTRACTION): gpu_contraction_spaces,
+    ("cuda", CONVOLUTION): gpu_convolution_spaces,
+    ("cuda", ATTENTION): gpu_attention_spaces,
+    ("rocm", CONTRACTION): gpu_contraction_spaces,
+    ("rocm", CONVOLUTION): gpu_convolution_spaces,
+    (SPIRV, CONTRACTION): spirv_contraction_spaces,
+    (SPIRV, CONVOLUTION): spirv_convolution_spaces,
 }
 
 

@@ -1,0 +1,148 @@
+"""Constraints ops built here, in the form that the compiler emits, and read back by the one reader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from iree.compiler import ir
+from iree.compiler.dialects import arith, iree_codegen, smt
+
+from pytest_shark_tune.stages.space.constraints import read_constraints
+from pytest_shark_tune.stages.space.search_space import SearchSpace
+
+__all__ = ["Body", "attribute_text", "built_space", "knob", "one_of_knob"]
+
+
+def built_space(
+    pipeline: str, sizes: Sequence[int], knobs: Mapping[str, object], constrain: Callable[[Body], None]
+) -> SearchSpace:
+    """The space of a constraints op with the problem's ``sizes`` and the constraints that ``constrain`` writes.
+
+    ``pipeline`` is the text of its attribute. ``knobs`` is what the lowering config is made from: numbers, truths,
+    texts of attributes (`knob`, `one_of_knob`), and sequences and mappings of these. Every knob in it must be
+    constrained.
+    """
+    with ir.Context() as context, ir.Location.unknown():
+        context.enable_multithreading(False)
+        module = ir.Module.create()
+        with ir.InsertionPoint(module.body):
+            dims = [arith.ConstantOp(ir.IndexType.get(), size).result for size in sizes]
+            op = iree_codegen.ConstraintsOp(
+                target=ir.Attribute.parse("#iree_codegen.root_op<set = 0>"),
+                pipeline=ir.Attribute.parse(pipeline),
+                knobs=ir.Attribute.parse(attribute_text(knobs)),
+                problem_dims=dims,
+            )
+        block = op.regions[0].blocks.append(*[smt.IntType.get()] * len(dims))
+        with ir.InsertionPoint(block):
+            constrain(Body(sizes, block.arguments))
+        module.operation.verify()
+        (space,) = [read_constraints(found) for found in ir.get_ops_of_type(module, iree_codegen.ConstraintsOp)]
+        return space
+
+
+def knob(name: str) -> str:
+    """The attribute that stands for the value of the knob ``name``."""
+    return f'#iree_codegen.smt.int_knob<"{name}">'
+
+
+def one_of_knob(name: str, choices: Sequence[object]) -> str:
+    """The attribute that stands for the one of ``choices`` at the position that the knob ``name`` says."""
+    return f'#iree_codegen.smt.one_of_knob<"{name}", {attribute_text(choices)}>'
+
+
+def attribute_text(value: object) -> str:
+    """The text of numbers, truths, texts of attributes, and sequences and mappings of these, as an attribute."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{name} = {attribute_text(part)}' for name, part in value.items())}}}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"[{', '.join(map(attribute_text, value))}]"
+    return str(value)
+
+
+class Body:
+    """Writes the body of a constraints op: smt ops for integers and truths, and asserts with their messages."""
+
+    def __init__(self, sizes: Sequence[int], dims: Sequence[Any]) -> None:
+        self._int = smt.IntType.get()
+        self._constants: dict[int, Any] = {}
+        self.dims = tuple(dims)
+        for index, (size, dim) in enumerate(zip(sizes, dims, strict=True)):
+            self.require(self.equal(dim, self.number(size)), f"dim_{index} ({{}}) == {size}", dim)
+
+    def number(self, value: int) -> Any:
+        """The constant ``value``."""
+        if value not in self._constants:
+            attribute = ir.IntegerAttr.get(ir.IntegerType.get_unsigned(64), value)
+            self._constants[value] = smt.IntConstantOp(attribute).result
+        return self._constants[value]
+
+    def knob(self, name: str, choices: Sequence[int]) -> Any:
+        """The knob ``name``, one of ``choices``."""
+        value = iree_codegen.KnobOp(name, results=[self._int]).result
+        words = ", ".join(map(str, choices))
+        self.require(self.one_of(value, choices), f"{name} ({{}}) must be one of {words}", value)
+        return value
+
+    def derived_knob(self, name: str, value: Any, words: str) -> Any:
+        """The knob ``name``, which ``words`` say is ``value``."""
+        found = iree_codegen.KnobOp(name, results=[self._int]).result
+        self.require(self.equal(found, value), f"{name} ({{}}) must be {words} ({{}})", found, value)
+        return found
+
+    def product(self, values: Sequence[Any]) -> Any:
+        """The product of ``values``, 1 of none."""
+        if len(values) > 1:
+            return smt.IntMulOp(list(values)).result
+        return values[0] if values else self.number(1)
+
+    def total(self, values: Sequence[Any]) -> Any:
+        """The sum of ``values``, of which there is at least one."""
+        return smt.IntAddOp(list(values)).result if len(values) > 1 else values[0]
+
+    def quotient(self, a: Any, b: Any) -> Any:
+        """``a`` by ``b``, rounded down."""
+        return smt.IntDivOp(a, b).result
+
+    def equal(self, a: Any, b: Any) -> Any:
+        """Whether ``a`` is ``b``."""
+        return smt.EqOp([a, b]).result
+
+    def at_most(self, a: Any, b: Any) -> Any:
+        """Whether ``a`` is at most ``b``."""
+        return smt.IntCmpOp(smt.IntPredicate.le, a, b).result
+
+    def divides(self, part: Any, whole: Any) -> Any:
+        """Whether ``part`` divides ``whole``."""
+        return self.equal(smt.IntModOp(whole, part).result, self.number(0))
+
+    def every(self, truths: Sequence[Any]) -> Any:
+        """Whether all of ``truths`` hold, of which there is at least one."""
+        return smt.AndOp(list(truths)).result if len(truths) > 1 else truths[0]
+
+    def either(self, truths: Sequence[Any]) -> Any:
+        """Whether one of ``truths`` holds, of which there is at least one."""
+        return smt.OrOp(list(truths)).result if len(truths) > 1 else truths[0]
+
+    def one_of(self, value: Any, choices: Sequence[int]) -> Any:
+        """Whether ``value`` is one of ``choices``."""
+        return self.either([self.equal(value, self.number(choice)) for choice in choices])
+
+    def choose(self, condition: Any, then: Any, otherwise: Any) -> Any:
+        """``then`` where ``condition`` holds, else ``otherwise``."""
+        return smt.IteOp(condition, then, otherwise).result
+
+    def require(self, condition: Any, message: str, *shown: Any) -> None:
+        """Assert ``condition``; each ``{}`` in ``message`` stands for one of ``shown``."""
+        iree_codegen.AssertOp(condition, message, list(shown))
+
+    def limit(self, value: Any, most: int, words: str) -> None:
+        """Assert that ``value``, which ``words`` name, is at most ``most``."""
+        self.require(self.at_most(value, self.number(most)), f"{words} ({{}}) must be at most {most}", value)
+
+    def least(self, value: Any, least: int, words: str) -> None:
+        """Assert that ``value``, which ``words`` name, is at least ``least``."""
+        self.require(self.at_most(self.number(least), value), f"{words} ({{}}) must be at least {least}", value)

@@ -1,0 +1,52 @@
+"""Search spaces of contractions on GPUs for whose element types there is no matrix instruction."""
+
+from __future__ import annotations
+
+from iree.compiler import ir
+
+from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
+from pytest_shark_tune.stages.space.gpu_simt import simt_space
+from pytest_shark_tune.stages.space.gpu_tiling import ELEMENT_BYTES, Problem, refuse_elements
+from pytest_shark_tune.stages.space.search_space import NoSpace, SearchSpace
+
+__all__ = ["contraction_problem", "gpu_contraction_spaces"]
+
+
+def gpu_contraction_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...]:
+    """The space of a contraction with static, positive sizes, under TileAndFuse.
+
+    Raises:
+        NoSpace: an element type is not covered, or nothing is parallel or summed up.
+    """
+    refuse_elements(root)
+    return (simt_space(contraction_problem(root), target, igemm=False),)
+
+
+def contraction_problem(root: RootOp) -> Problem:
+    """The loops of a contraction: of its rows and of its columns the innermost are tiled.
+
+    Raises:
+        NoSpace: nothing is parallel or summed up.
+    """
+    tiled = sorted({*root.m[-1:], *root.n[-1:]}) or list(root.batch[-1:])
+    if not tiled or not root.k:
+        raise NoSpace(f"{root.op} has no {'reduction' if tiled else 'parallel dimension'} to tile")
+    with ir.Context():
+        loops = [_loops(text) for text in root.maps]
+    elements = [ELEMENT_BYTES[tensor.element] for tensor in (*root.inputs, *root.outputs)]
+    spans = tuple(zip(loops, elements, strict=True))
+    reductions = tuple(
+        index for index, kind in enumerate(root.iterators) if kind == "reduction" and index != root.k[-1]
+    )
+    return Problem(
+        sizes=root.loops,
+        reductions=(*reductions, root.k[-1]),
+        tiled=tuple(tiled),
+        operands=spans[:2],
+        result=spans[-1],
+    )
+
+
+def _loops(affine_map: str) -> tuple[int, ...]:
+    results = ir.AffineMapAttr(ir.Attribute.parse(affine_map)).value.results
+    return tuple(result.position for result in results if isinstance(result, ir.AffineDimExpr))

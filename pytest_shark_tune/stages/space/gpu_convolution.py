@@ -1,0 +1,125 @@
+"""Search spaces of convolutions on GPUs for whose element types there is no matrix instruction."""
+
+from __future__ import annotations
+
+from iree.compiler import ir
+from iree.compiler.dialects import iree_codegen, linalg
+
+from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
+from pytest_shark_tune.stages.space.body import Body, built_space, knob
+from pytest_shark_tune.stages.space.gpu_simt import PIPELINE, simt_space
+from pytest_shark_tune.stages.space.gpu_tiling import (
+    ELEMENT_BYTES,
+    Problem,
+    leaves,
+    refuse_elements,
+    require_threads,
+    require_work,
+    tile_choices,
+    tile_knobs,
+)
+from pytest_shark_tune.stages.space.search_space import SearchSpace
+
+__all__ = ["convolution_problem", "gpu_convolution_spaces", "step_choices"]
+
+_LONGEST_WINDOW = 7
+_LARGEST_STEP = 16
+
+
+def gpu_convolution_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...]:
+    """The spaces of a convolution under TileAndFuse: as a matrix product after im2col, where that can be, and direct.
+
+    Knobs of the first are those of `simt_space`, where ``i`` is a position among the product's loops; those of the
+    second are ``wg_i``, ``thr_i``, ``red_i`` and ``wg_size_x`` with positions in ``root.loops``. Nothing is promoted
+    or padded there: it is not computed in vectors anyway.
+
+    Raises:
+        NoSpace: an element type is not covered.
+    """
+    refuse_elements(root)
+    product = _product(root)
+    spaces = () if product is None else (simt_space(product, target, igemm=True),)
+    return (*spaces, _direct_space(root, target))
+
+
+def convolution_problem(root: RootOp) -> Problem:
+    """The loops of a convolution: two innermost of the image and the innermost of the channels are tiled."""
+    channels = root.output_channel[-1:] or root.depth[-1:] or root.batch[-1:]
+    tiled = sorted({*root.output_image[-2:], *channels})
+    return Problem(
+        sizes=root.loops,
+        reductions=tuple(index for index, kind in enumerate(root.iterators) if kind == "reduction"),
+        tiled=tuple(tiled),
+        operands=(),
+        result=(tuple(tiled), ELEMENT_BYTES[root.outputs[0].element]),
+    )
+
+
+def step_choices(root: RootOp) -> dict[int, tuple[int, ...]]:
+    """For each reduction loop, how much of it one step takes: 1 or all of a window, a divisor of the channels."""
+    steps: dict[int, tuple[int, ...]] = {}
+    for index, kind in enumerate(root.iterators):
+        size = root.loops[index]
+        if kind != "reduction":
+            continue
+        if index in root.filter_loop:
+            steps[index] = (1, size) if 1 < size <= _LONGEST_WINDOW else (1,)
+        else:
+            steps[index] = tuple(step for step in range(1, min(size, _LARGEST_STEP) + 1) if size % step == 0)
+    return steps
+
+
+def _product(root: RootOp) -> Problem | None:
+    """The matrix product that the compiler makes of a convolution by im2col, or None where it makes none."""
+    with ir.Context() as context, ir.Location.unknown():
+        context.enable_multithreading(False)
+        module = ir.Module.parse(root.pattern)
+        op = module.body.operations[0].regions[0].blocks[0].operations[0]
+        details = iree_codegen.get_igemm_generic_conv_details(op.operation)
+        if details is None:
+            return None
+        maps = [ir.AffineMapAttr(each).value for each in details.igemm_contraction_maps]
+        sizes = tuple(details.igemm_loop_bounds)
+        dims = linalg.infer_contraction_dimensions_from_maps(maps)
+        if dims is None or not dims.k:
+            return None
+        tiled = sorted({*list(dims.m)[-2:], *list(dims.n)[-1:]})
+        spans = [
+            tuple(result.position for result in affine.results if isinstance(result, ir.AffineDimExpr))
+            for affine in maps
+        ]
+        elements = [ELEMENT_BYTES[tensor.element] for tensor in (*root.inputs[:2], root.outputs[0])]
+        operands = tuple(zip(spans, elements, strict=True))
+        reductions = tuple(dims.k)
+    if not tiled:
+        return None
+    return Problem(sizes=sizes, reductions=reductions, tiled=tuple(tiled), operands=operands[:2], result=operands[2])
+
+
+def _direct_space(root: RootOp, target: TargetFacts) -> SearchSpace:
+    space = _direct(root, target, fast=True)
+    return space if space else _direct(root, target, fast=False)
+
+
+def _direct(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
+    problem = convolution_problem(root)
+    choices = tile_choices(problem, step_choices(root))
+    count = len(problem.sizes)
+    parallel = [index for index in range(count) if index not in problem.reductions]
+    knobs = {
+        "workgroup": leaves(count, "wg", choices.workgroup, parallel),
+        "thread": leaves(count, "thr", choices.thread, parallel),
+        "reduction": leaves(count, "red", choices.reduction),
+        "workgroup_size": [knob("wg_size_x"), 1, 1],
+        "subgroup_size": target.subgroup_sizes[0],
+    }
+
+    def constrain(body: Body) -> None:
+        workgroup = tile_knobs(body, "wg", choices.workgroup)
+        thread = tile_knobs(body, "thr", choices.thread)
+        reduction = tile_knobs(body, "red", choices.reduction)
+        threads = require_threads(body, target, workgroup, thread, fast=fast)
+        body.derived_knob("wg_size_x", body.product(list(threads.values())), "the number of threads")
+        require_work(body, problem, thread, reduction, fast=False)
+
+    return built_space(PIPELINE, problem.sizes, knobs, constrain)

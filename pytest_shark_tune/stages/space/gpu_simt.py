@@ -1,0 +1,105 @@
+"""Search spaces under the pipeline TileAndFuse without matrix instructions: each thread computes a tile by itself.
+
+The compiler emits constraints only where a matrix instruction fits. It chooses such configs for all else, as for f32
+on CUDA, and honours the same levels there: ``workgroup``, ``thread``, ``reduction``, ``promote_operands`` (copy these
+operands to shared memory first) and ``padding`` (pad tiles that stick out; where none does, nothing changes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pytest_shark_tune.stages.dispatch import TargetFacts
+from pytest_shark_tune.stages.space.body import Body, built_space, knob, one_of_knob
+from pytest_shark_tune.stages.space.gpu_tiling import (
+    Problem,
+    TileChoices,
+    leaves,
+    require_threads,
+    require_work,
+    tile_choices,
+    tile_knobs,
+    tile_sizes,
+)
+from pytest_shark_tune.stages.space.search_space import SearchSpace
+
+__all__ = ["PIPELINE", "simt_space"]
+
+PIPELINE = "#iree_gpu.pipeline<TileAndFuse>"
+
+_LARGEST_STEP = 64
+_PROMOTIONS = ((), (0, 1))
+
+
+def simt_space(problem: Problem, target: TargetFacts, *, igemm: bool) -> SearchSpace:
+    """The space of a contraction; with ``igemm`` it is what a convolution becomes after im2col.
+
+    Knobs, where ``i`` is a position among the loops; what leaves no choice has none:
+
+    - ``wg_i``, ``thr_i``: elements of a parallel dimension in the tile of a workgroup and of a thread;
+    - ``red_i``: elements of the innermost reduction in one step;
+    - ``promote``: 1 where both operands go through shared memory, else 0; after im2col they always do, since each
+      thread would gather its elements one by one and unroll that;
+    - ``wg_size_x``: the threads of a workgroup, which follow from the tiles.
+    """
+    space = _space(problem, target, igemm=igemm, fast=True)
+    # Limits made for speed may contradict each other where there is little to compute.
+    return space if space else _space(problem, target, igemm=igemm, fast=False)
+
+
+def _space(problem: Problem, target: TargetFacts, *, igemm: bool, fast: bool) -> SearchSpace:
+    depth = problem.reductions[-1]
+    steps = tuple(step for step in tile_sizes(problem.sizes[depth], _LARGEST_STEP) if step & (step - 1) == 0)
+    choices = tile_choices(problem, {depth: steps or tile_sizes(problem.sizes[depth], _LARGEST_STEP)})
+    count = len(problem.sizes)
+    parallel = [index for index in range(count) if index not in problem.reductions]
+    # A reduction that is not tiled at all would be unrolled whole.
+    padding = leaves(count, "wg", choices.workgroup, range(count))
+    padding[depth] = leaves(count, "red", choices.reduction)[depth]
+    knobs = {
+        "workgroup": leaves(count, "wg", choices.workgroup, parallel),
+        "thread": leaves(count, "thr", choices.thread, parallel),
+        "reduction": leaves(count, "red", choices.reduction, problem.reductions),
+        "padding": padding,
+        "promote_operands": [0, 1] if igemm else one_of_knob("promote", _PROMOTIONS),
+        "workgroup_size": [knob("wg_size_x"), 1, 1],
+        "subgroup_size": target.subgroup_sizes[0],
+        "gpu_pipeline_options": {
+            "prefetch_num_stages": 0,
+            "no_reduce_shared_memory_bank_conflicts": True,
+            "use_igemm_convolution": igemm,
+        },
+    }
+
+    def constrain(body: Body) -> None:
+        workgroup = tile_knobs(body, "wg", choices.workgroup)
+        thread = tile_knobs(body, "thr", choices.thread)
+        reduction = tile_knobs(body, "red", choices.reduction)
+        threads = require_threads(body, target, workgroup, thread, fast=fast)
+        body.derived_knob("wg_size_x", body.product(list(threads.values())), "the number of threads")
+        require_work(body, problem, thread, reduction, fast=fast)
+        promote = body.number(1) if igemm else body.knob("promote", range(len(_PROMOTIONS)))
+        _require_shared_memory(body, problem, target, choices, workgroup | reduction, promote)
+
+    return built_space(PIPELINE, problem.sizes, knobs, constrain)
+
+
+def _require_shared_memory(
+    body: Body, problem: Problem, target: TargetFacts, choices: TileChoices, tiles: Mapping[int, Any], promote: Any
+) -> None:
+    """Ask that what goes through shared memory fits: promoted operands, and all tiles that are padded."""
+
+    def tile_bytes(loops: tuple[int, ...], element: int) -> Any:
+        return body.product([body.number(element), *(tiles[index] for index in loops if index in tiles)])
+
+    inputs = body.total([tile_bytes(*operand) for operand in problem.operands])
+    promoted = body.choose(body.equal(promote, body.number(1)), inputs, body.number(0))
+    tried = {**choices.workgroup, **choices.reduction}
+    ragged = [index for index in tiles if any(problem.sizes[index] % tile for tile in tried[index])]
+    used = [promoted]
+    if ragged:
+        whole = body.every([body.divides(tiles[index], body.dims[index]) for index in ragged])
+        everything = body.total([inputs, tile_bytes(*problem.result)])
+        used = [body.choose(whole, promoted, everything)]
+    body.limit(body.total(used), target.shared_memory_bytes, "the bytes of shared memory that tiles take")

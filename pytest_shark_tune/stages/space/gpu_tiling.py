@@ -1,0 +1,182 @@
+"""What the GPU spaces that this package builds share: tiles of workgroups and threads as knobs, and their limits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
+from pytest_shark_tune.stages.space.body import Body, knob
+from pytest_shark_tune.stages.space.search_space import NoSpace
+
+__all__ = [
+    "ELEMENT_BYTES",
+    "MOST_THREAD_OUTPUTS",
+    "MOST_UNROLLED",
+    "Problem",
+    "TileChoices",
+    "leaves",
+    "powers",
+    "refuse_elements",
+    "require_thread_tiles",
+    "require_threads",
+    "require_work",
+    "tile_choices",
+    "tile_knobs",
+    "tile_sizes",
+]
+
+ELEMENT_BYTES = {"i8": 1, "i16": 2, "f16": 2, "bf16": 2, "i32": 4, "f32": 4}
+"""The element types that the spaces cover, with their sizes."""
+
+MOST_THREAD_OUTPUTS = 64
+"""Sums that a thread keeps: with the operands they must fit in 255 registers."""
+
+MOST_UNROLLED = 2048
+"""Multiply-adds of a thread in one step of the reduction; they are unrolled, and 4,096 take seconds to compile."""
+
+_FEWEST_THREAD_OUTPUTS = 4
+"""A thread with fewer sums loads about as much as it computes."""
+
+_LARGEST_TILE = 256
+_LARGEST_THREAD_TILE = 16
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """A nest of loops as a pipeline sees it: sizes, which of them are reductions, and what each operand spans.
+
+    ``tiled`` are the parallel loops that get knobs, outermost first; all other parallel loops are tiled by 1.
+    ``operands`` are, for each input, the loops that index it and its element's size in bytes; ``result`` are the
+    result's.
+    """
+
+    sizes: tuple[int, ...]
+    reductions: tuple[int, ...]
+    tiled: tuple[int, ...]
+    operands: tuple[tuple[tuple[int, ...], int], ...]
+    result: tuple[tuple[int, ...], int]
+
+
+class TileChoices(msgspec.Struct, frozen=True, kw_only=True):
+    """For each loop with knobs, the tiles to try: of a workgroup, of a thread, and of one step of a reduction."""
+
+    workgroup: Mapping[int, tuple[int, ...]]
+    thread: Mapping[int, tuple[int, ...]]
+    reduction: Mapping[int, tuple[int, ...]]
+
+
+def refuse_elements(root: RootOp, covered: Collection[str] = tuple(ELEMENT_BYTES)) -> None:
+    """Raise NoSpace where an operand's element type is not ``covered``."""
+    for tensor in (*root.inputs, *root.outputs):
+        if tensor.element not in covered:
+            raise NoSpace(f"{root.op} has elements of type {tensor.element}; its space covers {', '.join(covered)}")
+
+
+def tile_choices(
+    problem: Problem, reduction: Mapping[int, tuple[int, ...]], *, largest: int = _LARGEST_TILE
+) -> TileChoices:
+    """Tiles for the tiled loops of ``problem``, with the reduction's as given."""
+    return TileChoices(
+        workgroup={index: tile_sizes(problem.sizes[index], largest) for index in problem.tiled},
+        thread={index: powers(min(problem.sizes[index], _LARGEST_THREAD_TILE)) for index in problem.tiled},
+        reduction=reduction,
+    )
+
+
+def tile_sizes(size: int, largest: int) -> tuple[int, ...]:
+    """Powers of two and three times such up to ``largest`` that leave at most a quarter of ``size`` idle at its end.
+
+    Where there is none, those that leave the least.
+    """
+    room = min(largest, 1 << (size - 1).bit_length())
+    tiles = sorted({factor * power for factor in (1, 3) for power in powers(room) if factor * power <= room})
+    idle = {tile: -size % tile for tile in tiles}
+    allowed = max(size // 4, min(idle.values()))
+    return tuple(tile for tile in tiles if idle[tile] <= allowed)
+
+
+def powers(largest: int) -> tuple[int, ...]:
+    """The powers of two up to ``largest``, which is at least 1."""
+    return tuple(1 << bit for bit in range(largest.bit_length()))
+
+
+def leaves(count: int, prefix: str, choices: Mapping[int, Sequence[int]], ones: Iterable[int] = ()) -> list[object]:
+    """A level of a lowering config over ``count`` loops: knobs where there is a choice, 1 for ``ones``, else 0."""
+    level: list[object] = [0] * count
+    for index in ones:
+        level[index] = 1
+    for index, tiles in choices.items():
+        level[index] = knob(f"{prefix}_{index}") if len(tiles) > 1 else tiles[0]
+    return level
+
+
+def tile_knobs(body: Body, prefix: str, choices: Mapping[int, Sequence[int]]) -> dict[int, Any]:
+    """The tiles of `leaves` as values: knobs where there is a choice, else the only tile."""
+    return {
+        index: body.knob(f"{prefix}_{index}", tiles) if len(tiles) > 1 else body.number(tiles[0])
+        for index, tiles in choices.items()
+    }
+
+
+def require_threads(
+    body: Body, target: TargetFacts, workgroup: Mapping[int, Any], thread: Mapping[int, Any], *, fast: bool
+) -> dict[int, Any]:
+    """Ask that threads fill a workgroup's tile within the target's limits; return how many there are by loop.
+
+    With ``fast`` they must also fill whole subgroups.
+    """
+    threads = {}
+    for index, tile in workgroup.items():
+        body.require(
+            body.divides(thread[index], tile),
+            f"wg_{index} ({{}}) must be a multiple of thr_{index} ({{}})",
+            tile,
+            thread[index],
+        )
+        threads[index] = body.quotient(tile, thread[index])
+    _limit_threads(body, target, threads, fast=fast)
+    return threads
+
+
+def require_thread_tiles(
+    body: Body, target: TargetFacts, workgroup: Mapping[int, Any], threads: Mapping[int, Any], *, fast: bool
+) -> dict[int, Any]:
+    """Do the same as ``require_threads`` where the threads are knobs; return each thread's tile by loop."""
+    thread = {}
+    for index, tile in workgroup.items():
+        body.require(
+            body.divides(threads[index], tile),
+            f"wg_{index} ({{}}) must be a multiple of the threads along it ({{}})",
+            tile,
+            threads[index],
+        )
+        thread[index] = body.quotient(tile, threads[index])
+    _limit_threads(body, target, threads, fast=fast)
+    return thread
+
+
+def _limit_threads(body: Body, target: TargetFacts, threads: Mapping[int, Any], *, fast: bool) -> None:
+    count = body.product(list(threads.values()))
+    body.limit(count, target.max_threads, "the threads of a workgroup")
+    if fast:
+        subgroup = target.subgroup_sizes[0]
+        body.require(
+            body.divides(body.number(subgroup), count),
+            f"the threads of a workgroup ({{}}) must fill subgroups of {subgroup}",
+            count,
+        )
+
+
+def require_work(
+    body: Body, problem: Problem, thread: Mapping[int, Any], reduction: Mapping[int, Any], *, fast: bool
+) -> None:
+    """Limits on what one thread computes: what its registers hold, and what can be unrolled."""
+    outputs = body.product(list(thread.values()))
+    body.limit(outputs, MOST_THREAD_OUTPUTS, "the elements that a thread computes")
+    body.limit(body.product([outputs, *reduction.values()]), MOST_UNROLLED, "the multiply-adds that a thread unrolls")
+    possible = math.prod(problem.sizes[index] for index in problem.tiled)
+    if fast and possible >= 64 * _FEWEST_THREAD_OUTPUTS:
+        body.least(outputs, _FEWEST_THREAD_OUTPUTS, "the elements that a thread computes")

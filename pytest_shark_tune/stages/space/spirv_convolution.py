@@ -1,0 +1,28 @@
+"""Search spaces of convolutions on SPIR-V."""
+
+from __future__ import annotations
+
+from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
+from pytest_shark_tune.stages.space.gpu_convolution import convolution_problem, step_choices
+from pytest_shark_tune.stages.space.gpu_tiling import refuse_elements, tile_choices
+from pytest_shark_tune.stages.space.search_space import SearchSpace
+from pytest_shark_tune.stages.space.spirv_tiling import distributed_space
+
+__all__ = ["spirv_convolution_spaces"]
+
+
+def spirv_convolution_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...]:
+    """The spaces of a convolution: ``BaseDistribute``, and ``BaseVectorize``, where the reduction goes in steps.
+
+    The knobs are told by `distributed_space`.
+
+    Raises:
+        NoSpace: an element type is not covered.
+    """
+    refuse_elements(root)
+    problem = convolution_problem(root)
+    choices = tile_choices(problem, step_choices(root))
+    return (
+        distributed_space("BaseDistribute", problem, target, choices, steps=False),
+        distributed_space("BaseVectorize", problem, target, choices, steps=True),
+    )
