@@ -54,7 +54,7 @@ def test_empty(candidate): pass
 @tune("module.mlir")
 def test_module(candidate): pass
 
-@tune("elementwise.mlir")
+@tune("total.mlir")
 def test_untunable(candidate): pass
 
 @tune("dynamic.mlir")
@@ -92,10 +92,13 @@ FILES = {
     "broken.onnx": b"nonsense",
     "empty.mlir": b"",
     "module.mlir": b"module {}",
-    "elementwise.mlir": b"""
-func.func @f(%a: tensor<64xf32>) -> tensor<64xf32> {
-  %0 = math.absf %a : tensor<64xf32>
-  return %0 : tensor<64xf32>
+    "total.mlir": b"""
+func.func @f(%a: tensor<64xf32>) -> tensor<f32> {
+  %zero = arith.constant 0.0 : f32
+  %empty = tensor.empty() : tensor<f32>
+  %init = linalg.fill ins(%zero : f32) outs(%empty : tensor<f32>) -> tensor<f32>
+  %0 = linalg.reduce { arith.addf } ins(%a : tensor<64xf32>) outs(%init : tensor<f32>) dimensions = [0]
+  return %0 : tensor<f32>
 }
 """,
     "dynamic.mlir": b"""
@@ -117,7 +120,7 @@ MESSAGES = {
     "onnx": "/*/broken.onnx: not an ONNX model, or one that was cut short: *",
     "empty": "there is nothing to tune in empty: it has no dispatch",
     "module": "there is nothing to tune in module: it has no dispatch",
-    "untunable": "there is nothing to tune in elementwise: f_dispatch_0: no search space covers *",
+    "untunable": "there is nothing to tune in total: f_dispatch_0: linalg.generic has no parallel loop*",
     "dynamic": "there is nothing to tune in dynamic: f_dispatch_0: * dynamic dimensions: fix the input shapes",
     "folder": "there is no file */folder.mlir",
     "suffix": "*/notes.txt is not one of .mlir, .mlirbc, .onnx",
