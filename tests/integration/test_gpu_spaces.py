@@ -58,7 +58,7 @@ def test_emitted_spaces_are_complete(target: str, op: OpSource, sizes: dict[str,
 
 EMITTED = [
     ("hip:gfx942", ATTENTION),
-    ("cuda:sm_89", CONVOLUTION),
+    ("cuda:sm_89", HALF_IMAGE),
     *(
         pytest.param(target, op, marks=pytest.mark.slow)
         for target in ("hip:gfx942", "hip:gfx950", "hip:gfx90a", "hip:gfx1100", "hip:gfx1201")
@@ -69,6 +69,7 @@ EMITTED = [
         pytest.param(target, op, marks=pytest.mark.slow)
         for target in ("cuda:sm_80", "cuda:sm_86", "cuda:sm_89")
         for op in (HALF, HALF_IMAGE)
+        if (target, op) != ("cuda:sm_89", HALF_IMAGE)
     ),
 ]
 

@@ -61,7 +61,7 @@ def test_equally_fast_ones_go_by_their_id() -> None:
     [
         record("x", 0.8, 0.7, 0.99),
         record("x", 0.9, 0.0, 1.0),
-        record("x", 1.5, 1.4, 1.6, knobs=None),
+        record("default", 1.5, 1.4, 1.6, knobs=None),
         record("x", 1.5, 1.4, 1.6, state=State.DUPLICATE),
         record("x", state=State.WRONG_RESULT),
         record("x", state=State.COMPILE_FAILED),
