@@ -85,7 +85,9 @@ def test_the_default_config_can_be_read(compiler: Compiler) -> None:
     assert dispatch.default_config in {applied.config for applied in read_configs(text)}
 
 
-@OPS
+@pytest.mark.parametrize(
+    "op", [MATMUL, pytest.param(CONVOLUTION, marks=pytest.mark.slow)], ids=[MATMUL.name, CONVOLUTION.name]
+)
 def test_a_small_op_is_tuned_and_verified(pytester: pytest.Pytester, compiler: Compiler, op: OpSource) -> None:
     dispatch = dispatch_of(op, compiler)
     try:
@@ -99,13 +101,13 @@ def test_a_small_op_is_tuned_and_verified(pytester: pytest.Pytester, compiler: C
         "--tune",
         f"--tune-target={TARGET}",
         "--tune-device=vulkan",
-        "--tune-candidates=6",
+        "--tune-candidates=3",
         "--tune-cache=cache",
     )
     assert result.ret == 0
     lines = (pytester.path / ".tune" / "records.jsonl").read_text(encoding="utf-8").splitlines()
     states = [json.loads(line)["state"] for line in lines]
-    assert states.count("measured") >= 3
+    assert states.count("measured") >= 2
     assert "wrong_result" not in states
     assert "not_applied" not in states
     summary = json.loads((pytester.path / ".tune" / "summary.json").read_text(encoding="utf-8"))

@@ -1,0 +1,57 @@
+"""What a user asks of every space, as it reaches the plan of a suite."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from pytest_shark_tune import ops
+from pytest_shark_tune.plan import Plan, Source, make_plan, plan_key
+from pytest_shark_tune.stages.space import SpaceRequest
+from pytest_shark_tune.tools.compiler import Compiler, Target
+
+SOURCES = [
+    Source(name=op.name, text=op.text, is_benchmark=False)
+    for op in (ops.matmul(m=16, n=64, k=32, lhs="f32"), ops.matmul(m=256, n=64, k=32, lhs="f32"))
+]
+
+
+@cache
+def plan(*where: str) -> Plan:
+    compiler = Compiler(Target.parse("llvm-cpu"))
+    return make_plan(SOURCES, compiler, processors=2, count=5, seed=0, request=SpaceRequest(where=where))
+
+
+def test_a_condition_holds_for_every_candidate_and_what_has_none_is_left_alone() -> None:
+    made = plan("dist_0 >= 64 and vec_2 in (1, 2, 4)")
+    (task,) = made.tasks
+    assert task.dispatch.root.loops[0] == 256
+    assert len(task.candidates) == 5
+    assert all(each.knobs["dist_0"] >= 64 and each.knobs["vec_2"] in (1, 2, 4) for each in task.candidates)
+    (left_alone,) = made.untunable
+    assert left_alone.source == SOURCES[0].name
+    assert (
+        "--tune-where: dist_0 >= 64 and vec_2 in (1, 2, 4) leaves no config of DoubleTilingExpert" in left_alone.reason
+    )
+
+
+def test_a_knob_that_is_nowhere_leaves_every_dispatch_alone_with_the_knobs_that_there_are() -> None:
+    made = plan("wg_0 >= 64")
+    assert made.everything == ()
+    assert len(made.untunable) == 2
+    for each in made.untunable:
+        assert "--tune-where: wg_0 is a knob of no space; here there are dist_0, " in each.reason
+
+
+def test_a_plans_key_tells_what_was_asked() -> None:
+    compiler = Compiler(Target.parse("hip:gfx942"))
+    requests = [
+        SpaceRequest(),
+        SpaceRequest(where=("wg_0 > 1",)),
+        SpaceRequest(where=("wg_0 > 2",)),
+        SpaceRequest(knobs={"waves_per_eu": (1, 2)}),
+        SpaceRequest(knobs={"waves_per_eu": (1, 4)}),
+    ]
+    keys = {plan_key(SOURCES, compiler, request=request, processors=2, count=5, seed=0) for request in requests}
+    assert len(keys) == len(requests)
+    again = plan_key(SOURCES, compiler, request=SpaceRequest(), processors=2, count=5, seed=0)
+    assert again in keys
