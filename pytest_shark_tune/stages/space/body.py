@@ -103,6 +103,14 @@ class Body:
         """The sum of ``values``, of which there is at least one."""
         return smt.IntAddOp(list(values)).result if len(values) > 1 else values[0]
 
+    def rest(self, a: Any, b: Any) -> Any:
+        """What ``b`` leaves over of ``a``."""
+        return smt.IntModOp(a, b).result
+
+    def tiles(self, size: Any, tile: Any) -> Any:
+        """How many tiles cover ``size``."""
+        return self.quotient(smt.IntSubOp(self.total([size, tile]), self.number(1)).result, tile)
+
     def quotient(self, a: Any, b: Any) -> Any:
         """``a`` by ``b``, rounded down."""
         return smt.IntDivOp(a, b).result
@@ -117,7 +125,7 @@ class Body:
 
     def divides(self, part: Any, whole: Any) -> Any:
         """Whether ``part`` divides ``whole``."""
-        return self.equal(smt.IntModOp(whole, part).result, self.number(0))
+        return self.equal(self.rest(whole, part), self.number(0))
 
     def every(self, truths: Sequence[Any]) -> Any:
         """Whether all of ``truths`` hold, of which there is at least one."""

@@ -11,11 +11,11 @@ from functools import reduce
 from typing import Any
 
 from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
+from pytest_shark_tune.stages.space.body import Body
 from pytest_shark_tune.stages.space.cpu_tiling import (
     ELEMENT_BYTES,
     MOST_NATIVE_VECTORS,
     Axis,
-    Body,
     Tiles,
     distribution_tiles,
     divisors,

@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
+from pytest_shark_tune.stages.space.body import Body
 from pytest_shark_tune.stages.space.cpu_tiling import (
     ELEMENT_BYTES,
     MOST_NATIVE_VECTORS,
     Axis,
-    Body,
     Tiles,
     divisors,
     lane_count,

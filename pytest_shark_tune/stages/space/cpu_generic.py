@@ -10,11 +10,11 @@ import math
 from collections.abc import Sequence
 
 from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
+from pytest_shark_tune.stages.space.body import Body
 from pytest_shark_tune.stages.space.cpu_tiling import (
     ELEMENT_BYTES,
     MOST_NATIVE_VECTORS,
     Axis,
-    Body,
     Tiles,
     distribution_tiles,
     divisors,

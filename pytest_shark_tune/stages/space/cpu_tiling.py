@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 from iree.compiler import ir
-from iree.compiler.dialects import arith, iree_codegen, smt
 
 from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
-from pytest_shark_tune.stages.space.constraints import read_constraints
+from pytest_shark_tune.stages.space.body import Body, built_space, knob
 from pytest_shark_tune.stages.space.search_space import NoSpace, SearchSpace
 
 __all__ = [
@@ -23,7 +22,6 @@ __all__ = [
     "ELEMENT_BYTES",
     "MOST_NATIVE_VECTORS",
     "Axis",
-    "Body",
     "Tiles",
     "distribution_tiles",
     "divisors",
@@ -82,136 +80,36 @@ def tiled_space(
     Knobs are ``dist_i`` and ``vec_i``, where ``i`` is a position in ``root.loops``, and with ``peels`` also ``peel``,
     which ``constrain`` must use.
     """
-    with ir.Context() as context, ir.Location.unknown():
-        context.enable_multithreading(False)
-        module = ir.Module.create()
-        with ir.InsertionPoint(module.body):
-            dims = [arith.ConstantOp(ir.IndexType.get(), size).result for size in root.loops]
-            op = iree_codegen.ConstraintsOp(
-                target=ir.Attribute.parse("#iree_codegen.root_op<set = 0>"),
-                pipeline=ir.Attribute.parse(f"#iree_cpu.pipeline<{pipeline}>"),
-                knobs=_knob_dictionary(root, axes, peels=peels),
-                problem_dims=dims,
-            )
-        block = op.regions[0].blocks.append(*[smt.IntType.get()] * len(dims))
-        with ir.InsertionPoint(block):
-            body = Body(root.loops, block.arguments)
-            vector = {axis.index: _tile(body, f"vec_{axis.index}", axis.vector) for axis in axes}
-            distribution = {
-                axis.index: _tile(body, f"dist_{axis.index}", axis.distribution) for axis in axes if axis.distribution
-            }
-            constrain(body, Tiles(vector, distribution))
-        module.operation.verify()
-        (space,) = [read_constraints(found) for found in ir.get_ops_of_type(module, iree_codegen.ConstraintsOp)]
-        return space
+
+    def write(body: Body) -> None:
+        vector = {axis.index: _tile(body, f"vec_{axis.index}", axis.vector) for axis in axes}
+        distribution = {
+            axis.index: _tile(body, f"dist_{axis.index}", axis.distribution) for axis in axes if axis.distribution
+        }
+        constrain(body, Tiles(vector, distribution))
+
+    return built_space(f"#iree_cpu.pipeline<{pipeline}>", root.loops, _knobs(root, axes, peels=peels), write)
 
 
-def _knob_dictionary(root: RootOp, axes: Sequence[Axis], *, peels: bool) -> Any:
+def _knobs(root: RootOp, axes: Sequence[Axis], *, peels: bool) -> dict[str, object]:
     """The lowering config with knobs for tiles; a tile that leaves no choice is written down as it is."""
 
-    def level(prefix: str, tiles: Mapping[int, Sequence[int]]) -> str:
-        leaves = ["0"] * len(root.loops)
+    def level(prefix: str, tiles: Mapping[int, Sequence[int]]) -> list[object]:
+        leaves: list[object] = [0] * len(root.loops)
         for index, choices in tiles.items():
-            leaves[index] = _knob(f"{prefix}_{index}") if len(choices) > 1 else str(choices[0])
-        return f"[{', '.join(leaves)}]"
+            leaves[index] = knob(f"{prefix}_{index}") if len(choices) > 1 else choices[0]
+        return leaves
 
-    entries = {
+    knobs: dict[str, object] = {
         "distribution": level("dist", {axis.index: axis.distribution for axis in axes if axis.distribution}),
         "vector_common_parallel": level("vec", {axis.index: axis.vector for axis in axes if axis.distribution}),
         "vector_reduction": level("vec", {axis.index: axis.vector for axis in axes if not axis.distribution}),
     }
-    if peels:
-        entries["enable_loop_peeling"] = _knob("peel")
-    return ir.Attribute.parse(f"{{{', '.join(f'{name} = {value}' for name, value in entries.items())}}}")
-
-
-def _knob(name: str) -> str:
-    return f'#iree_codegen.smt.int_knob<"{name}">'
-
-
-class Body:
-    """Writes the body of a constraints op: smt ops for integers and truths, and asserts with their messages."""
-
-    def __init__(self, sizes: Sequence[int], dims: Sequence[Any]) -> None:
-        self._int = smt.IntType.get()
-        self._constants: dict[int, Any] = {}
-        self.dims = tuple(dims)
-        for index, (size, dim) in enumerate(zip(sizes, dims, strict=True)):
-            self.require(self.equal(dim, self.number(size)), f"dim_{index} ({{}}) == {size}", dim)
-
-    def number(self, value: int) -> Any:
-        """The constant ``value``."""
-        if value not in self._constants:
-            attribute = ir.IntegerAttr.get(ir.IntegerType.get_unsigned(64), value)
-            self._constants[value] = smt.IntConstantOp(attribute).result
-        return self._constants[value]
-
-    def knob(self, name: str) -> Any:
-        """The knob ``name``."""
-        return iree_codegen.KnobOp(name, results=[self._int]).result
-
-    def product(self, values: Sequence[Any]) -> Any:
-        """The product of ``values``, 1 of none."""
-        if len(values) > 1:
-            return smt.IntMulOp(list(values)).result
-        return values[0] if values else self.number(1)
-
-    def plus(self, a: Any, b: Any) -> Any:
-        """``a + b``."""
-        return smt.IntAddOp([a, b]).result
-
-    def minus(self, a: Any, b: Any) -> Any:
-        """``a - b``."""
-        return smt.IntSubOp(a, b).result
-
-    def rest(self, a: Any, b: Any) -> Any:
-        """What ``b`` leaves over of ``a``."""
-        return smt.IntModOp(a, b).result
-
-    def tiles(self, size: Any, tile: Any) -> Any:
-        """How many tiles cover ``size``."""
-        return smt.IntDivOp(self.minus(self.plus(size, tile), self.number(1)), tile).result
-
-    def equal(self, a: Any, b: Any) -> Any:
-        """Whether ``a`` is ``b``."""
-        return smt.EqOp([a, b]).result
-
-    def at_most(self, a: Any, b: Any) -> Any:
-        """Whether ``a`` is at most ``b``."""
-        return smt.IntCmpOp(smt.IntPredicate.le, a, b).result
-
-    def divides(self, tile: Any, size: Any) -> Any:
-        """Whether ``tile`` divides ``size``."""
-        return self.equal(self.rest(size, tile), self.number(0))
-
-    def every(self, truths: Sequence[Any]) -> Any:
-        """Whether all of ``truths`` hold."""
-        return smt.AndOp(list(truths)).result if len(truths) > 1 else truths[0]
-
-    def either(self, truths: Sequence[Any]) -> Any:
-        """Whether one of ``truths`` holds."""
-        return smt.OrOp(list(truths)).result if len(truths) > 1 else truths[0]
-
-    def one_of(self, value: Any, choices: Sequence[int]) -> Any:
-        """Whether ``value`` is one of ``choices``."""
-        return self.either([self.equal(value, self.number(choice)) for choice in choices])
-
-    def choose(self, condition: Any, then: int, otherwise: int) -> Any:
-        """``then`` where ``condition`` holds, else ``otherwise``."""
-        return smt.IteOp(condition, self.number(then), self.number(otherwise)).result
-
-    def require(self, condition: Any, message: str, *shown: Any) -> None:
-        """Assert ``condition``; each ``{}`` in ``message`` stands for one of ``shown``."""
-        iree_codegen.AssertOp(condition, message, list(shown))
+    return knobs | ({"enable_loop_peeling": knob("peel")} if peels else {})
 
 
 def _tile(body: Body, name: str, choices: Sequence[int]) -> Any:
-    if len(choices) == 1:
-        return body.number(choices[0])
-    knob = body.knob(name)
-    words = ", ".join(map(str, choices))
-    body.require(body.one_of(knob, choices), f"{name} ({{}}) must be one of {words}", knob)
-    return knob
+    return body.number(choices[0]) if len(choices) == 1 else body.knob(name, choices)
 
 
 def require_tiling(body: Body, vector: Mapping[int, Any], distribution: Mapping[int, Any]) -> None:
@@ -231,9 +129,9 @@ def require_tiling(body: Body, vector: Mapping[int, Any], distribution: Mapping[
             dim,
         )
         whole += [body.divides(tile, outer), body.divides(outer, dim)]
-    peel = body.knob("peel")
+    peel = body.knob("peel", (0, 1))
     body.require(
-        body.equal(peel, body.choose(body.every(whole), 0, 1)),
+        body.equal(peel, body.choose(body.every(whole), body.number(0), body.number(1))),
         "peel ({}) must be 0 where every tile divides what it tiles, and 1 where one does not",
         peel,
     )
