@@ -108,6 +108,7 @@ def test_an_artifact_of_the_clients_own_is_recorded(make_suite: MakeSuite) -> No
     assert outcome.dispatch(NAME)["compiled"] == 0
 
 
+@pytest.mark.slow  # It waits for the watchdog.
 def test_candidates_that_crash_and_hang_do_not_end_the_run(make_suite: MakeSuite) -> None:
     outcome = tuned(make_suite, TROUBLE, "-k", "not final and not spec")
     assert outcome.status == 0, outcome.text

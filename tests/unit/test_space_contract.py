@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_shark_tune import ops
+from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.plan import Source, extract, search_spaces
 from pytest_shark_tune.stages.space import SearchSpace
 from pytest_shark_tune.stages.space.request import SpaceRequest, opened
@@ -16,6 +17,22 @@ from pytest_shark_tune.tools.compiler import Compiler, Target
 
 SUITES = Path(__file__).parents[2] / "tuning_suites"
 SMALL = ops.matmul(m=128, n=96, k=64, lhs="f16")
+SINGLE = ops.matmul(m=32, n=48, k=64, lhs="f32")
+IMAGE = ops.conv_2d(batch=1, height=8, width=8, channels=8, filters=16, kernel_height=3, kernel_width=3, lhs="f32")
+HEADS = ops.attention(batch=2, queries=32, keys=32, head=16, element="f32")
+ROWS = OpSource(
+    "row_sum",
+    """
+    func.func @main(%x: tensor<64x96xf32>) -> tensor<64xf32> {
+      %zero = arith.constant 0.0 : f32
+      %empty = tensor.empty() : tensor<64xf32>
+      %zeros = linalg.fill ins(%zero : f32) outs(%empty : tensor<64xf32>) -> tensor<64xf32>
+      %sums = linalg.reduce { arith.addf }
+        ins(%x : tensor<64x96xf32>) outs(%zeros : tensor<64xf32>) dimensions = [1]
+      return %sums : tensor<64xf32>
+    }
+    """,
+)
 
 # Target, the op, how many spaces it has, options to open: one row for each way in which a space is made.
 COMPILED = {
@@ -23,6 +40,14 @@ COMPILED = {
     "cpu-batch": ("llvm-cpu", ops.batch_matmul(batch=4, m=32, n=48, k=64, lhs="f32"), 1, {}),
     "rocm-emitted": ("hip:gfx942", SMALL, 2, {"prefetch_num_stages": (0, 2, 3), "waves_per_eu": (0, 1, 2, 4)}),
     "cuda-emitted": ("cuda:sm_89", SMALL, 2, {}),
+    "cpu-convolution": ("llvm-cpu", IMAGE, 1, {}),
+    "cpu-attention": ("llvm-cpu", HEADS, 1, {}),
+    "cpu-reduction": ("llvm-cpu", ROWS, 1, {}),
+    "cuda-simt-contraction": ("cuda:sm_60", SINGLE, 1, {}),
+    "cuda-simt-convolution": ("cuda:sm_60", IMAGE, 2, {}),
+    "cuda-attention": ("cuda:sm_89", ops.attention(batch=2, queries=64, keys=64, head=64), 1, {}),
+    "spirv-contraction": ("vulkan:vp_android_baseline_2022", SINGLE, 2, {}),
+    "spirv-convolution": ("vulkan:vp_android_baseline_2022", IMAGE, 2, {}),
 }
 _MADE: dict[str, tuple[SearchSpace, ...]] = {}
 
