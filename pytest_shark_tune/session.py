@@ -225,8 +225,10 @@ class Session:
     def _keep(self, module: BenchmarkModule, candidate: Candidate, artifact: Artifact) -> None:
         key = self._artifact_key(module, candidate)
         self._artifacts[key] = artifact
-        # A time-out, a crash or a lack of memory tells of this machine and its load; what the compiler says stays true.
-        if artifact.state in ("compiled", "not_applied") or "error:" in artifact.reason:
+        # A time-out, a crash, a lack of memory, a linker that fails: these tell of this machine and its load. What the
+        # compiler itself says of a config stays true.
+        said = "error:" in artifact.reason and "failed to link" not in artifact.reason
+        if artifact.state in ("compiled", "not_applied") or said:
             self.cache.put("artifacts", key, artifact)
 
     # Measuring.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.metadata
 import importlib.util
 import os
@@ -10,8 +11,9 @@ import re
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import iree.compiler.version
@@ -36,7 +38,9 @@ _BACKENDS = {
 }
 _CRASH = "Please report issues"
 """What the compiler's stderr begins with, before the stack, where it crashed."""
+_LINKER_VARIABLE = "IREE_LLVM_EMBEDDED_LINKER_PATH"
 _MEMORY_BYTES = 16 << 30
+_PLAIN_FOLDER = "/tmp"  # noqa: S108 - where a folder of our own is made
 _SMALLEST = """
 func.func @main(%x: tensor<4xf32>) -> tensor<4xf32> {
   %y = math.absf %x : tensor<4xf32>
@@ -211,6 +215,7 @@ class Compiler:
                 timeout_s=self.timeout_s,
                 stdin=source,
                 memory_bytes=self.memory_bytes,
+                env=_environment(self._iree_compile),
             )
         except CommandFailed as error:
             error.stderr = error.stderr.replace("<stdin>:", f"{name}:")
@@ -250,6 +255,30 @@ def _host_processor() -> str:
     except OSError:
         return f"{platform.machine()} {platform.processor()}"
     return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+
+
+@cache
+def _environment(iree_compile: str) -> Mapping[str, str]:
+    """The environment for the compiler, with no path in it that its linker's command line breaks on.
+
+    IREE 3.13 hands the paths of its linker and of temporary files to a shell without quotes, so that nothing links
+    for llvm-cpu in an environment, or with a TMPDIR, whose path has a blank in it.
+    """
+    env = dict(os.environ)
+    linker = Path(iree_compile).with_name("iree-lld")
+    if _needs_quotes(linker) and _LINKER_VARIABLE not in env:
+        folder = tempfile.mkdtemp(prefix="shark-tune-", dir=_PLAIN_FOLDER)
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        link = Path(folder, linker.name)
+        link.symlink_to(linker)
+        env[_LINKER_VARIABLE] = os.fspath(link)
+    if _needs_quotes(Path(tempfile.gettempdir())):
+        env["TMPDIR"] = _PLAIN_FOLDER
+    return env
+
+
+def _needs_quotes(path: Path) -> bool:
+    return shlex.quote(os.fspath(path)) != os.fspath(path)
 
 
 def _find_tool(name: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -191,3 +193,19 @@ def test_identity_tells_targets_and_flags_apart() -> None:
     ]
     assert len(set(ones)) == len(ones)
     assert all(compiler_version() in one for one in ones)
+
+
+def test_it_links_with_a_temporary_folder_whose_name_has_a_blank(tmp_path: Path) -> None:
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    code = (
+        "import sys; from pathlib import Path; from pytest_shark_tune.tools.compiler import Compiler, Target; "
+        "compiler = Compiler(Target.parse('llvm-cpu')); "
+        "compiler.compile_sources(compiler.lower(sys.stdin.read(), to='executable-sources'), Path(sys.argv[1]))"
+    )
+    source = "func.func @main(%x: tensor<4xf32>) -> tensor<4xf32> {\n"
+    source += "  %y = math.absf %x : tensor<4xf32>\n  return %y : tensor<4xf32>\n}\n"
+    out = folder / "out.vmfb"
+    env = {**os.environ, "TMPDIR": str(folder)}
+    subprocess.run([sys.executable, "-c", code, str(out)], input=source, text=True, env=env, check=True)
+    assert out.stat().st_size > 0
