@@ -46,7 +46,7 @@ from pytest_shark_tune.stages.space import (
     spaces_for,
     spaces_in,
 )
-from pytest_shark_tune.tools.cache import content_key
+from pytest_shark_tune.tools.cache import code_key, content_key
 from pytest_shark_tune.tools.compiler import Compiler, first_error
 from pytest_shark_tune.tools.importer import import_onnx
 
@@ -296,12 +296,13 @@ def plan_key(
     request: SpaceRequest = SpaceRequest(),  # noqa: B008 - it is frozen
     **settings: int | str,
 ) -> str:
-    """The content key of the plan that ``make_plan`` makes: all that it depends on, registered spaces included."""
+    """The content key of the plan that ``make_plan`` makes: all that it depends on, our code and registered spaces too."""
     registered = [
         (entry.name, entry.value, entry.dist.version if entry.dist else "") for entry in providers() if sources
     ]
     return content_key(
         "plan",
+        code_key(),
         [(source.name, source.text) for source in sources],
         kernels,
         request,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,7 +14,7 @@ import msgspec
 
 from pytest_shark_tune.tools.journal import replace_file
 
-__all__ = ["Cache", "content_key"]
+__all__ = ["Cache", "code_key", "content_key"]
 
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -22,6 +23,15 @@ _T = TypeVar("_T")
 def content_key(*parts: object) -> str:
     """A hash of ``parts``, each of them plain data; equal parts have equal keys in every process."""
     return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()
+
+
+@cache
+def code_key() -> str:
+    """A hash of this package's own code: what it derives from the same input changes with it."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 class Cache:
