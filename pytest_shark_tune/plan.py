@@ -296,7 +296,7 @@ def plan_key(
     request: SpaceRequest = SpaceRequest(),  # noqa: B008 - it is frozen
     **settings: int | str,
 ) -> str:
-    """The content key of the plan that ``make_plan`` makes: all that it depends on, our code and registered spaces too."""
+    """The content key of the plan that ``make_plan`` makes: all that it depends on, our code included."""
     registered = [
         (entry.name, entry.value, entry.dist.version if entry.dist else "") for entry in providers() if sources
     ]

@@ -22,7 +22,7 @@ import msgspec
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.tools import journal, process
 
-__all__ = ["Compiler", "Target", "compiler_version", "first_error"]
+__all__ = ["Compiler", "Target", "compiler_version", "environment", "first_error"]
 
 _BACKENDS = {
     # backend: (flags before the architecture, flag of the architecture, default driver, example)
@@ -215,7 +215,7 @@ class Compiler:
                 timeout_s=self.timeout_s,
                 stdin=source,
                 memory_bytes=self.memory_bytes,
-                env=_environment(self._iree_compile),
+                env=environment(),
             )
         except CommandFailed as error:
             error.stderr = error.stderr.replace("<stdin>:", f"{name}:")
@@ -258,14 +258,14 @@ def _host_processor() -> str:
 
 
 @cache
-def _environment(iree_compile: str) -> Mapping[str, str]:
-    """The environment for the compiler, with no path in it that its linker's command line breaks on.
+def environment() -> Mapping[str, str]:
+    """The environment for IREE's compiler, with no path in it that its linker's command line breaks on.
 
     IREE 3.13 hands the paths of its linker and of temporary files to a shell without quotes, so that nothing links
     for llvm-cpu in an environment, or with a TMPDIR, whose path has a blank in it.
     """
     env = dict(os.environ)
-    linker = Path(iree_compile).with_name("iree-lld")
+    linker = Path(_find_tool("iree-lld"))
     if _needs_quotes(linker) and _LINKER_VARIABLE not in env:
         folder = tempfile.mkdtemp(prefix="shark-tune-", dir=_PLAIN_FOLDER)
         atexit.register(shutil.rmtree, folder, ignore_errors=True)

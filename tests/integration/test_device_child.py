@@ -26,6 +26,7 @@ from pytest_shark_tune.errors import DeviceChildDied, SharkTuneError
 from pytest_shark_tune.stages.dispatch import BenchmarkModule, BufferView, Tensor
 from pytest_shark_tune.stages.measurement import EXACT, SCREENING, compare, tolerance_for
 from pytest_shark_tune.tools.child import Child
+from pytest_shark_tune.tools.compiler import environment
 from pytest_shark_tune.tools.runtime import (
     DeviceChild,
     DeviceEntry,
@@ -101,7 +102,7 @@ ENDLESS = textwrap.dedent("""
 
 def iree_compile(source: Path, out: Path, *flags: str) -> None:
     tool = shutil.which("iree-compile", path=sysconfig.get_path("scripts")) or "iree-compile"
-    subprocess.run([tool, str(source), *CPU, *flags, "-o", str(out)], check=True, timeout=120)
+    subprocess.run([tool, str(source), *CPU, *flags, "-o", str(out)], check=True, timeout=120, env=environment())
 
 
 def with_buffer_function(text: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_shark_tune.tools.compiler import Compiler, Target
+from pytest_shark_tune.tools.compiler import Compiler, Target, environment
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Outcome, Suite
@@ -92,7 +92,7 @@ def dump(suite: Suite, folder: str, *flags: str) -> Path:
         "model.vmfb",
     ]
     command += [*Target.parse("llvm-cpu").flags, f"--iree-hal-dump-executable-benchmarks-to={out}", *flags]
-    subprocess.run(command, cwd=suite.folder, check=True)
+    subprocess.run(command, cwd=suite.folder, check=True, env=environment())
     (file,) = list(out.glob("*.mlir"))
     return file.relative_to(suite.folder)
 
