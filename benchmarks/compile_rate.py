@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -23,11 +24,9 @@ from pytest_shark_tune.stages.spec import single_entry_spec
 from pytest_shark_tune.tools.compiler import Compiler, Target, first_error
 
 
-def _conv(size: int, channels: int, filters: int, lhs: str, **given: int | str) -> OpSource:
+def _conv(size: int, channels: int, filters: int, lhs: str, **given: Any) -> OpSource:
     window = {"kernel_height": 3, "kernel_width": 3} | given
-    return ops.conv_2d(  # type: ignore[arg-type]
-        batch=1, height=size, width=size, channels=channels, filters=filters, lhs=lhs, **window
-    )
+    return ops.conv_2d(batch=1, height=size, width=size, channels=channels, filters=filters, lhs=lhs, **window)
 
 
 _CPU = (

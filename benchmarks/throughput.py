@@ -30,6 +30,7 @@ from pytest_shark_tune.plan import Task, make_plan, read_source
 from pytest_shark_tune.session import RunSettings, Session
 from pytest_shark_tune.stages.artifact import configure_with
 from pytest_shark_tune.stages.record import State
+from pytest_shark_tune.stages.space.request import SpaceRequest
 from pytest_shark_tune.stages.spec import single_entry_spec
 from pytest_shark_tune.tools import process
 from pytest_shark_tune.tools.cache import Cache
@@ -120,6 +121,7 @@ def _session(compiler: Compiler, jobs: int, seed: int, count: int) -> Iterator[S
             records=folder / "records.jsonl",
             finals=folder / "finals.jsonl",
             exchange=folder / "exchange",
+            request=SpaceRequest(),
         )
         session = Session(settings, compiler, Cache(folder / "cache"))
         try:
