@@ -38,6 +38,11 @@ _CPU = (
     ops.matmul(m=512, n=512, k=512, lhs="i8"),
     ops.matmul(m=127, n=131, k=61, lhs="f32"),
     ops.batch_matmul(batch=12, m=128, n=128, k=64, lhs="f32"),
+    _conv(28, 64, 128, "f32"),
+    _conv(28, 64, 128, "f16"),
+    _conv(29, 15, 33, "f32", layout="nchw"),
+    ops.attention(batch=8, queries=256, keys=256, head=64, element="f32"),
+    ops.attention(batch=3, queries=100, keys=77, head=40, element="f16"),
 )
 _HALF = (
     ops.matmul(m=2048, n=10240, k=1280, lhs="f16"),
