@@ -46,7 +46,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Application(msgspec.Struct, frozen=True, kw_only=True):
-    """A model with a spec in force: ``text`` is at phase ``executable-sources``.
+    """A model with a spec in force: ``text`` is at phase ``executable-sources``, ``sources`` the same without the spec.
 
     ``lost`` holds placements whose config the compiler dropped afterwards; those executables have their default config.
     ``unmatched`` names the entries that are in force nowhere, in the spec's order. ``flag_error`` says why
@@ -54,6 +54,7 @@ class Application(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     text: str
+    sources: str
     placed: tuple[Placement, ...]
     lost: tuple[Placement, ...]
     unmatched: tuple[str, ...]
@@ -147,6 +148,7 @@ def _apply(name: str, sources: str, spec: str, marked: str, compiler: Compiler) 
     used = {each.entry for each in everywhere}
     return Application(
         text=text,
+        sources=sources,
         placed=tuple(sorted(everywhere, key=lambda each: order.get(each.symbol, -1))),
         lost=tuple(placed(each, is_late=each in late_applied) for each in lost),
         unmatched=tuple(row.matcher for row in read_spec(spec) if row.matcher not in used),

@@ -537,8 +537,7 @@ class Session:
                 note = "no function in it whose inputs can be made up, so it was not run"
                 check = msgspec.structs.replace(check, note="; ".join(filter(None, [note, check.note])))
             return check, {}
-        default = self.compiler.lower(source.text, to="executable-sources", name=source.name)
-        paths = [self._model(strip(default)), self._model(application.text)]
+        paths = [self._model(strip(application.sources)), self._model(application.text)]
         reduction = sum(task.dispatch.root.reduction_length for task in plan.tasks)
         for function, inputs in source.functions.items():
             with self._leases.acquire(self._tell) as uri:
@@ -659,7 +658,7 @@ def _misapplied(plan: Plan, source: Source, infos: Mapping[str, str], applied: S
         got = {symbol for symbol, info in applied if info == infos[name]}
         if missed := wanted - got:
             bad[name] = f"in the whole of {source.name} it does not apply to {', '.join(sorted(missed))}"
-        elif extra := {symbol for symbol, info in applied if info == infos[name]} - wanted - _owners(plan, infos, name):
+        elif extra := got - wanted - _owners(plan, infos, name):
             bad[name] = f"in the whole of {source.name} it applies to {', '.join(sorted(extra))} as well"
     return bad
 
