@@ -27,7 +27,8 @@ from iree.compiler.tools.binaries import find_tool
 from pytest_shark_tune import ops
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, SharkTuneError
 from pytest_shark_tune.plan import Task, make_plan, read_source
-from pytest_shark_tune.session import RunSettings, Session
+from pytest_shark_tune.session import Session
+from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.artifact import configure_with
 from pytest_shark_tune.stages.record import State
 from pytest_shark_tune.stages.space.request import SpaceRequest

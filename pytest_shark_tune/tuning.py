@@ -23,7 +23,8 @@ from pytest_shark_tune.ledger import Finding, Ledger, Summary
 from pytest_shark_tune.options import TuneOptions
 from pytest_shark_tune.ordering import Phase, RunOrder
 from pytest_shark_tune.plan import Plan, renamed
-from pytest_shark_tune.session import RunSettings, Session
+from pytest_shark_tune.session import Session
+from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.candidate import DEFAULT_ID
 from pytest_shark_tune.stages.measurement import Measurement

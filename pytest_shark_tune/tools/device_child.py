@@ -21,14 +21,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_shark_tune.stages.measurement import (
-    Check,
-    Tolerance,
-    check_output,
-    magnitude,
-    merge_checks,
-    unit_roundoff,
-)
+from pytest_shark_tune.stages.check import Check, Tolerance, check_output, magnitude, merge_checks, unit_roundoff
 from pytest_shark_tune.tools import runtime as protocol
 from pytest_shark_tune.tools.child import die_with_parent, read_frame, write_frame
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import msgspec
 
 from pytest_shark_tune.errors import DeviceChildDied, SharkTuneError
-from pytest_shark_tune.stages.measurement import Check, Tolerance
+from pytest_shark_tune.stages.check import Check, Tolerance
 from pytest_shark_tune.tools.child import Child
 
 if TYPE_CHECKING:

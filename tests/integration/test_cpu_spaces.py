@@ -9,8 +9,8 @@ import pytest
 from pytest_shark_tune import ops
 from pytest_shark_tune.stages.artifact import configure_with, is_applied
 from pytest_shark_tune.stages.candidate import make_candidates
+from pytest_shark_tune.stages.check import tolerance_for
 from pytest_shark_tune.stages.dispatch import FoundDispatch, read_benchmark
-from pytest_shark_tune.stages.measurement import tolerance_for
 from pytest_shark_tune.stages.space import spaces_for
 from pytest_shark_tune.stages.spec import single_entry_spec
 from pytest_shark_tune.tools.compiler import Compiler, Target

@@ -23,8 +23,9 @@ from iree.compiler import ir
 from numpy.typing import NDArray
 
 from pytest_shark_tune.errors import DeviceChildDied, SharkTuneError
+from pytest_shark_tune.stages.check import EXACT, tolerance_for
 from pytest_shark_tune.stages.dispatch import BenchmarkModule, BufferView, Tensor
-from pytest_shark_tune.stages.measurement import EXACT, SCREENING, compare, tolerance_for
+from pytest_shark_tune.stages.measurement import SCREENING, compare
 from pytest_shark_tune.tools.child import Child
 from pytest_shark_tune.tools.compiler import environment
 from pytest_shark_tune.tools.runtime import (

@@ -16,6 +16,7 @@ FLOW = (
     "space",
     "candidate",
     "artifact",
+    "check",
     "measurement",
     "record",
     "search",
@@ -25,7 +26,7 @@ FLOW = (
     "guard",
 )
 # What holds plain types that a door to the outside may take and give.
-PLAIN_STAGES = ("dispatch", "measurement")
+PLAIN_STAGES = ("check", "dispatch", "measurement")
 # Imported by pytest and by the console script, never by a module of the package.
 ENTRY_POINTS = ("plugin", "cli")
 # Stages are functions of values: they do not know pytest and start nothing.

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pytest_shark_tune.stages.measurement import (
+from pytest_shark_tune.stages.check import (
     EXACT,
     Check,
     Tolerance,

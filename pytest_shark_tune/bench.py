@@ -1,0 +1,261 @@
+"""The bench: where candidates meet their default on a leased device, in a child process that holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
+
+from pytest_shark_tune.builds import Builds
+from pytest_shark_tune.errors import CandidateFailed, DeviceChildDied
+from pytest_shark_tune.plan import Task
+from pytest_shark_tune.settings import RunSettings
+from pytest_shark_tune.stages.artifact import Artifact
+from pytest_shark_tune.stages.candidate import Candidate
+from pytest_shark_tune.stages.check import Tolerance, tolerance_for
+from pytest_shark_tune.stages.dispatch import Dispatch, Member, Tensor
+from pytest_shark_tune.stages.measurement import FINAL, SCREENING, Measurement, calibrate, compare, compare_finalists
+from pytest_shark_tune.stages.record import State
+from pytest_shark_tune.tools.lease import DeviceLeases
+from pytest_shark_tune.tools.runtime import DeviceChild, DeviceRequestFailed
+
+__all__ = ["Bench"]
+
+_DEFAULT, _CANDIDATE, _REFERENCE = "default", "candidate", "reference"
+_RUN_TIMEOUT_S = 30.0
+_SHORTEST_TIMEOUT_S = 5.0
+_SLOWEST = 20.0
+"""A candidate that takes this many times the baseline's time is stopped: it cannot win."""
+
+
+class Bench:
+    """Checks and times for one process of a run; ``tell`` is told of a long wait for a device."""
+
+    def __init__(
+        self, settings: RunSettings, builds: Builds, leases: DeviceLeases, *, tell: Callable[[str], None]
+    ) -> None:
+        self.settings = settings
+        self._builds = builds
+        self._leases = leases
+        self._tell = tell
+        self._children: dict[str, DeviceChild] = {}
+        self._prepared: dict[str, tuple[str, int, float]] = {}
+
+    def close(self) -> None:
+        """End the children."""
+        for child in self._children.values():
+            child.close()
+
+    def device(self) -> AbstractContextManager[str]:
+        """Holds a device, whose URI it gives, until it is free."""
+        return self._leases.acquire(self._tell)
+
+    def measure(self, task: Task, candidate: Candidate, artifact: Artifact) -> Measurement:
+        """Time a candidate beside the default on a leased device, once its result is found right.
+
+        Raises:
+            CandidateFailed: it is a duplicate, cannot be run, runs too long, or its result is wrong.
+        """
+        self._claim(task, candidate, artifact)
+        is_default = candidate.id == task.default.id
+        default = artifact if is_default else self._default_artifact(task)
+        with self._leases.acquire(self._tell) as uri, self._failures(uri):
+            child = self._child(uri)
+            batch, batch_s = self._prepare(child, uri, task, default)
+            timeout_s = max(_SHORTEST_TIMEOUT_S, _SLOWEST * batch_s)
+            baseline = partial(child.run, _DEFAULT)
+            if is_default:
+                return compare(baseline, baseline, batch=batch)
+            self._load_and_check(child, _CANDIDATE, task, task.dispatch.members[0], artifact, timeout_s)
+            try:
+                return compare(partial(child.run, _CANDIDATE, timeout_s=timeout_s), baseline, SCREENING, batch=batch)
+            finally:
+                if child.alive:
+                    child.unload(_CANDIDATE)
+
+    def round(
+        self, task: Task, names: Sequence[str], failed: dict[str, CandidateFailed], number: int
+    ) -> Iterator[tuple[str, Measurement]]:
+        """One round of a final in a fresh child; whoever fails is put into ``failed``, and the rest go on."""
+        while names:
+            built = self._finalists(task, names, failed)
+            names = [name for name in names if name not in failed]
+            with self._leases.acquire(self._tell) as uri:
+                self._forget(uri)
+                current = [task.default.id]
+                try:
+                    yield from self._compare_all(self._child(uri), task, built, number, current).items()
+                    return
+                except CandidateFailed as failure:
+                    failed[current[0]] = failure
+                except (DeviceChildDied, DeviceRequestFailed) as error:
+                    failed[current[0]] = _failure(error)
+                finally:
+                    self._forget(uri)
+            if task.default.id in failed:
+                raise failed.pop(task.default.id)
+            names = [name for name in names if name not in failed]
+
+    def compare_models(
+        self, paths: Sequence[Path], function: str, inputs: Sequence[Tensor], reduction: int
+    ) -> Measurement:
+        """Compare the second of two whole models with the first, in a fresh child.
+
+        Raises:
+            CandidateFailed: it cannot be run, or its results are others.
+        """
+        with self._leases.acquire(self._tell) as uri, self._failures(uri):
+            try:
+                return self._compare_models(self._child(uri), paths, function, inputs, reduction)
+            finally:
+                self._forget(uri)
+
+    def _compare_all(
+        self, child: DeviceChild, task: Task, built: Mapping[str, list[Artifact]], number: int, current: list[str]
+    ) -> dict[str, Measurement]:
+        """Load, check and compare; ``current`` always names whom the child is busy with."""
+        default = task.default.id
+        for index, member in enumerate(task.dispatch.members):
+            for name, artifacts in built.items():
+                current[0] = name
+                key = f"{name}/{index}"
+                assert artifacts[index].vmfb is not None
+                child.load_benchmark(key, Path(artifacts[index].vmfb or ""), member.module)
+                if name == default:
+                    child.keep_reference(key, f"reference/{index}", self.settings.seed + 1 + number)
+                else:
+                    self._check(child, key, f"reference/{index}", task.dispatch, member, _RUN_TIMEOUT_S)
+
+        def runner(name: str) -> Callable[[int], float]:
+            def run(batch: int) -> float:
+                current[0] = name
+                members = task.dispatch.members
+                total = sum(member.calls * child.run(f"{name}/{index}", batch) for index, member in enumerate(members))
+                return total / task.dispatch.weight
+
+            return run
+
+        runs = {name: runner(name) for name in built if name != default}
+        return compare_finalists(runs, runner(default), FINAL, seed=self.settings.seed + number)
+
+    def _finalists(
+        self, task: Task, names: Sequence[str], failed: dict[str, CandidateFailed]
+    ) -> dict[str, list[Artifact]]:
+        """The artifacts of the default and of each finalist, one for each member of the dispatch's group."""
+        built: dict[str, list[Artifact]] = {}
+        for candidate in (task.default, *(task.candidate(name) for name in names)):
+            try:
+                members = range(len(task.dispatch.members))
+                built[candidate.id] = [self._builds.artifact(task, candidate, member) for member in members]
+            except CandidateFailed as failure:
+                if candidate.id == task.default.id:
+                    raise
+                failed[candidate.id] = failure
+        return built
+
+    def _prepare(self, child: DeviceChild, uri: str, task: Task, default: Artifact) -> tuple[int, float]:
+        """Load the default and keep its result, once for each dispatch and child; return its batch and seconds."""
+        known = self._prepared.get(uri)
+        if known and known[0] == task.dispatch.key:
+            return known[1], known[2]
+        member = task.dispatch.members[0]
+        assert default.vmfb is not None
+        child.load_benchmark(_DEFAULT, Path(default.vmfb), member.module)
+        child.keep_reference(_DEFAULT, _REFERENCE, self.settings.seed)
+        # The default is its own reference: a result that changes from run to run can verify nothing.
+        self._check(child, _DEFAULT, _REFERENCE, task.dispatch, member, _RUN_TIMEOUT_S)
+        run = partial(child.run, _DEFAULT)
+        batch = calibrate(run, SCREENING.sample_s, cap=SCREENING.batch_cap)
+        batch_s = run(batch)
+        self._prepared[uri] = (task.dispatch.key, batch, batch_s)
+        return batch, batch_s
+
+    def _load_and_check(
+        self, child: DeviceChild, key: str, task: Task, member: Member, artifact: Artifact, timeout_s: float
+    ) -> None:
+        assert artifact.vmfb is not None
+        child.load_benchmark(key, Path(artifact.vmfb), member.module)
+        self._check(child, key, _REFERENCE, task.dispatch, member, timeout_s)
+
+    def _check(
+        self, child: DeviceChild, key: str, reference: str, dispatch: Dispatch, member: Member, timeout_s: float
+    ) -> None:
+        check = child.check(key, reference, _tolerance(dispatch, member), timeout_s=timeout_s)
+        if not check.ok:
+            raise CandidateFailed(State.WRONG_RESULT, check.reason)
+
+    def _compare_models(
+        self, child: DeviceChild, paths: Sequence[Path], function: str, inputs: Sequence[Tensor], reduction: int
+    ) -> Measurement:
+        default, tuned = paths
+        child.load_function(_DEFAULT, default, function, inputs)
+        child.load_function(_CANDIDATE, tuned, function, inputs)
+        child.keep_reference(_DEFAULT, _REFERENCE, self.settings.seed)
+        element = inputs[0].element if inputs else "f32"
+        check = child.check(_CANDIDATE, _REFERENCE, tolerance_for(element, element, reduction))
+        if not check.ok:
+            raise CandidateFailed(State.WRONG_RESULT, check.reason)
+        return compare(partial(child.run, _CANDIDATE), partial(child.run, _DEFAULT), FINAL)
+
+    def _default_artifact(self, task: Task) -> Artifact:
+        try:
+            return self._builds.artifact(task, task.default)
+        except CandidateFailed as failure:
+            raise CandidateFailed(
+                State.RUN_FAILED, f"the default config to compare with failed: {failure}"
+            ) from failure
+
+    def _claim(self, task: Task, candidate: Candidate, artifact: Artifact) -> None:
+        """Measure each binary once: whoever comes second with the same code is a duplicate."""
+        claims = self.settings.exchange / "claims"
+        claims.mkdir(parents=True, exist_ok=True)
+        default = self._builds.known(task.dispatch.members[0].module, task.default)
+        if default and default.sha256 == artifact.sha256 and candidate.id != task.default.id:
+            raise CandidateFailed(State.DUPLICATE, "its binary equals that of the default config")
+        path = claims / f"{task.dispatch.key}-{artifact.sha256}"
+        try:
+            with path.open("x", encoding="utf-8") as claim:
+                claim.write(candidate.id)
+        except FileExistsError:
+            owner = path.read_text(encoding="utf-8")
+            if owner != candidate.id:
+                raise CandidateFailed(State.DUPLICATE, f"its binary equals that of candidate {owner}") from None
+
+    def _child(self, uri: str) -> DeviceChild:
+        child = self._children.get(uri)
+        if child is None or not child.alive:
+            child = self._children[uri] = DeviceChild(uri)
+        return child
+
+    def _forget(self, uri: str) -> None:
+        """End the child of a device, and what is known of it."""
+        self._prepared.pop(uri, None)
+        child = self._children.pop(uri, None)
+        if child is not None:
+            child.close()
+
+    @contextmanager
+    def _failures(self, uri: str) -> Iterator[None]:
+        """Turn what goes wrong in a device's child into the candidate's state."""
+        try:
+            yield
+        except DeviceChildDied as error:
+            self._forget(uri)
+            raise _failure(error) from error
+        except DeviceRequestFailed as error:
+            raise _failure(error) from error
+
+
+def _tolerance(dispatch: Dispatch, member: Member) -> Tolerance:
+    """What a result may differ by: from the widest rounding between the op's inputs and what is stored."""
+    root = dispatch.root
+    stored = [view.element for view in member.module.views if view.writes] or [root.outputs[0].element]
+    taken = (root.inputs or root.outputs)[:2]
+    tolerances = [tolerance_for(given.element, element, root.reduction_length) for given in taken for element in stored]
+    return max(tolerances, key=lambda each: (each.rtol, each.atol_scale))
+
+
+def _failure(error: DeviceChildDied | DeviceRequestFailed) -> CandidateFailed:
+    timed_out = isinstance(error, DeviceChildDied) and error.timed_out
+    return CandidateFailed(State.RUN_TIMEOUT if timed_out else State.RUN_FAILED, str(error))

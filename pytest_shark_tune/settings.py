@@ -1,0 +1,28 @@
+"""What a run works with, in each of its processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_shark_tune.stages.space import SpaceRequest
+
+__all__ = ["RunSettings"]
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run works with. ``exchange`` is a folder of this run alone that all its processes see.
+
+    ``records`` and ``finals`` are the journals in the output folder, written by whoever controls the run.
+    """
+
+    devices: tuple[str, ...]
+    device_name: str
+    jobs: int
+    candidates: int
+    seed: int
+    records: Path
+    finals: Path
+    exchange: Path
+    request: SpaceRequest
