@@ -138,9 +138,9 @@ def _kernel_candidate(identity: str, name: str, space: SearchSpace, knobs: dict[
 
 def _members(name: str, space: SearchSpace, knob_sets: Iterable[Mapping[str, int]]) -> list[dict[str, int]]:
     members = [dict(sorted(knobs.items())) for knobs in knob_sets]
-    for knobs in members:
-        if reasons := space.violated(knobs):
-            raise NotInSpace(f"{knobs} is no candidate of {name}: {'; '.join(reasons)}")
+    for knobs, is_member in zip(members, space.holds(members), strict=True):
+        if not is_member:
+            raise NotInSpace(f"{knobs} is no candidate of {name}: {'; '.join(space.violated(knobs))}")
     return members
 
 

@@ -206,3 +206,15 @@ def test_domains_follow_from_other_knobs() -> None:
 def test_a_knob_without_bounds_is_told(conditions: list[Expression], message: str) -> None:
     with pytest.raises(UnboundedKnob, match=message):
         domains_of(["a"], conditions)
+
+
+def test_many_are_told_apart_as_one_by_one() -> None:
+    space = SearchSpace.of("Blocked", {"a": (1, 2, 4), "b": (1, 2, 4)}, "a * b <= 8")
+    large = SearchSpace.of(
+        "Large", {name: tuple(range(1, 65)) for name in "abcdef"}, "a * b <= 64", "c <= d", "e in (3, 5)"
+    )
+    for each in (space, large):
+        tried: list[dict[str, int]] = [*each.sample(5, seed=1), dict.fromkeys(each.names, 3), {"a": 1}, {}]
+        tried += [dict.fromkeys(each.names, 64), dict.fromkeys(each.names, 1 << 70)]
+        assert each.holds(tried) == tuple(not each.violated(knobs) for knobs in tried)
+        assert {True, False} == set(each.holds(tried))

@@ -217,6 +217,28 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
             ]
         return tuple(reasons)
 
+    def holds(self, knob_sets: Sequence[Mapping[str, int]]) -> tuple[bool, ...]:
+        """Which of ``knob_sets`` are members, all looked at together: `violated` says of one why it is none."""
+        names = set(self.names)
+        sound = [set(knobs) == names and all(map(_is_whole, knobs.values())) for knobs in knob_sets]
+        rows = [tuple(knobs[name] for name in self.names) for knobs, fits in zip(knob_sets, sound, strict=True) if fits]
+        answers = iter(self._hold(rows))
+        return tuple(fits and next(answers) for fits in sound)
+
+    def _hold(self, rows: Sequence[tuple[int, ...]]) -> Iterable[bool]:
+        try:
+            listed = set(map(tuple, self._rows().tolist()))
+        except SpaceTooLarge:
+            if self.helpers:
+                return [not self.violated(dict(zip(self.names, row, strict=True))) for row in rows]
+            table = np.array(rows, dtype=np.int64).reshape(len(rows), len(self.names))
+            columns = {name: table[:, position] for position, name in enumerate(self.names)}
+            good = np.ones(len(rows), dtype=bool)
+            for condition in (*map(_among, self.knobs), *(each.condition for each in self.constraints)):
+                good &= np.broadcast_to(evaluate(condition, columns), good.shape)
+            return [bool(each) for each in good]
+        return [row in listed for row in rows]
+
     def _without_helpers(self, knobs: Mapping[str, int], constraints: Sequence[Constraint]) -> list[str]:
         given = {name: (int(knobs[name]),) for name in self.names}
         domains = given | {helper.name: helper.domain for helper in self.helpers}
