@@ -1,4 +1,4 @@
-"""The order of a run: candidates, then the finals, then the merged spec; without pytest and without xdist."""
+"""The order of a run: ordinary tests, candidates, finals, the merged spec; without pytest and without xdist."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import bisect
 from collections import Counter
 from collections.abc import Callable, Sequence
 from enum import IntEnum
+from typing import Protocol
 
-__all__ = ["Phase", "RunOrder"]
+__all__ = ["Chooser", "InOrder", "Phase", "RunOrder"]
 
 
 class Phase(IntEnum):
@@ -19,26 +20,63 @@ class Phase(IntEnum):
     SPEC = 3
 
 
+class Chooser(Protocol):
+    """Chooses which of the candidates' tests come next, and when there have been enough."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no test is wanted any more, unless one is given back."""
+
+    def take(self) -> int:
+        """The index of the next test; asked only while it is not done."""
+
+    def give_back(self, index: int) -> None:
+        """Take a test back that was handed out and not run; it is handed out again."""
+
+
+class InOrder:
+    """Every test as collected, until ``is_spent`` says that the budget is used up."""
+
+    def __init__(self, indices: Sequence[int], is_spent: Callable[[], bool] = lambda: False) -> None:
+        self._waiting = sorted(indices)
+        self._is_spent = is_spent
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all were handed out, or the budget is used up."""
+        return not self._waiting or self._is_spent()
+
+    def take(self) -> int:
+        """The next test in the order of collection."""
+        return self._waiting.pop(0)
+
+    def give_back(self, index: int) -> None:
+        """Put a test back in its place."""
+        bisect.insort(self._waiting, index)
+
+
 class RunOrder:
     """Which test comes next, by index into the collection, and which may start already.
 
-    Ordinary tests and candidates share the first stretch. ``is_spent`` tells that the budget for candidates
-    is used up: those that nobody holds yet are then left out, and counted in ``left_out``.
+    Ordinary tests and candidates share the first stretch, ordinary ones first. ``chooser`` hands out the candidates'
+    tests; those that it never handed out are counted in ``left_out`` once it wants no more.
     """
 
-    def __init__(self, phases: Sequence[Phase], is_spent: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, phases: Sequence[Phase], chooser: Chooser) -> None:
         self._phases = phases
-        self._is_spent = is_spent
-        self._waiting = sorted(range(len(phases)), key=lambda index: (self._stage(index), index))
+        self._chooser = chooser
+        self._waiting = sorted(
+            (index for index, phase in enumerate(phases) if phase is not Phase.CANDIDATE), key=self._rank
+        )
         self._open = set(range(len(phases)))
         self._open_by_stage = Counter(map(self._stage, self._open))
+        self._untaken = {index for index, phase in enumerate(phases) if phase is Phase.CANDIDATE}
         self.left_out = 0
 
     @property
     def is_drained(self) -> bool:
         """Whether nothing waits any more; tests that were handed out may still run."""
-        self._drop_spent()
-        return not self._waiting
+        return not self._waiting and self._no_candidate_waits()
 
     @property
     def unfinished(self) -> int:
@@ -47,12 +85,17 @@ class RunOrder:
 
     def take(self) -> int | None:
         """Hand out the next test, in order of phases, or ``None``; it may have to be held for a while."""
-        self._drop_spent()
+        if self._waiting and self._phases[self._waiting[0]] is Phase.ORDINARY:
+            return self._waiting.pop(0)
+        if not self._no_candidate_waits():
+            chosen = self._chooser.take()
+            self._untaken.discard(chosen)
+            return chosen
         return self._waiting.pop(0) if self._waiting else None
 
     def may_start(self, index: int) -> bool:
         """Whether all tests of the phases before the test's own have ended, or are left out."""
-        self._drop_spent()
+        self._no_candidate_waits()
         stage = self._stage(index)
         return not any(count for other, count in self._open_by_stage.items() if other < stage)
 
@@ -64,15 +107,23 @@ class RunOrder:
 
     def give_back(self, index: int) -> None:
         """Put a test that was handed out and not run back in its place."""
-        bisect.insort(self._waiting, index, key=lambda other: (self._stage(other), other))
+        if self._phases[index] is Phase.CANDIDATE:
+            self._chooser.give_back(index)
+        else:
+            bisect.insort(self._waiting, index, key=self._rank)
+
+    def _no_candidate_waits(self) -> bool:
+        """Whether no candidate's test will be handed out any more; those that never were are then left out."""
+        if not self._chooser.is_done:
+            return False
+        self.left_out += len(self._untaken)
+        for index in self._untaken:
+            self.complete(index)
+        self._untaken.clear()
+        return True
+
+    def _rank(self, index: int) -> tuple[int, int]:
+        return self._phases[index], index
 
     def _stage(self, index: int) -> int:
         return max(self._phases[index], Phase.CANDIDATE)
-
-    def _drop_spent(self) -> None:
-        if self._waiting and self._phases[self._waiting[0]] <= Phase.CANDIDATE and self._is_spent():
-            dropped = [index for index in self._waiting if self._phases[index] is Phase.CANDIDATE]
-            self._waiting = [index for index in self._waiting if self._phases[index] is not Phase.CANDIDATE]
-            for index in dropped:
-                self.complete(index)
-            self.left_out += len(dropped)
