@@ -5,30 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
-__all__ = ["Campaign", "Quarry", "Search"]
+from pytest_shark_tune.stages.search import Outcome, Search
+
+__all__ = ["Campaign", "Quarry"]
 
 _FIRST = 8
 """How many candidates of each dispatch are tried before gains are compared."""
-
-
-class Search(Protocol):
-    """Chooses among a dispatch's candidates, which it knows by their position in the plan."""
-
-    @property
-    def reason(self) -> str:
-        """Why nothing more is proposed; empty while something is."""
-
-    @property
-    def expected_gain(self) -> float:
-        """By how much the next proposal is expected to raise the best log-ratio."""
-
-    def ask(self, count: int) -> list[int]:
-        """Up to ``count`` positions, none of them proposed before; fewer only at the end."""
-
-    def tell(self, position: int, log_ratio: float | None) -> None:
-        """What came of a position: log(baseline / candidate), or ``None`` where it came to nothing."""
 
 
 @dataclass
@@ -116,12 +99,12 @@ class Campaign:
             quarry.most = 0
             quarry.coming.clear()
 
-    def tell(self, name: str, position: int, log_ratio: float | None) -> None:
+    def tell(self, name: str, position: int, ratio: float | None) -> None:
         """What came of a candidate, measured in this run or known from before."""
         quarry = self._quarries[name]
         quarry.under_way.discard(position)
         quarry.tried += 1
-        quarry.search.tell(position, log_ratio)
+        quarry.search.tell([Outcome(position, ratio)])
 
     def why_stopped(self, name: str) -> str:
         """Why no more candidates of a dispatch were tried, in words; empty where they all were."""
@@ -130,7 +113,7 @@ class Campaign:
             return "--tune-time was spent"
         if quarry.tried >= len(quarry.tests):
             return ""
-        return quarry.search.reason or "--tune-candidates were tried"
+        return quarry.search.stop_reason or "--tune-candidates were tried"
 
     def _ready(self) -> Quarry | None:
         """The dispatch whose turn it is, with something to try next."""
