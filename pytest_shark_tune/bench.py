@@ -183,7 +183,7 @@ class Bench:
     ) -> None:
         check = child.check(key, reference, _tolerance(dispatch, member), timeout_s=timeout_s)
         if not check.ok:
-            raise CandidateFailed(State.WRONG_RESULT, check.reason)
+            raise CandidateFailed(State.WRONG_RESULT, check.reason, check)
 
     def _compare_models(
         self, child: DeviceChild, paths: Sequence[Path], function: str, inputs: Sequence[Tensor], reduction: int
@@ -195,7 +195,7 @@ class Bench:
         element = inputs[0].element if inputs else "f32"
         check = child.check(_CANDIDATE, _REFERENCE, tolerance_for(element, element, reduction))
         if not check.ok:
-            raise CandidateFailed(State.WRONG_RESULT, check.reason)
+            raise CandidateFailed(State.WRONG_RESULT, check.reason, check)
         return compare(partial(child.run, _CANDIDATE), partial(child.run, _DEFAULT), FINAL)
 
     def _default_artifact(self, task: Task) -> Artifact:

@@ -19,6 +19,7 @@ from pytest_shark_tune.plan import AnyTask, Plan, Source, Task, make_plan, plan_
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.candidate import Candidate
+from pytest_shark_tune.stages.check import Check
 from pytest_shark_tune.stages.measurement import Measurement, combine_rounds
 from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, SpecRecord, State
 from pytest_shark_tune.stages.winner import choose_finalists, declare_winner
@@ -206,6 +207,7 @@ class Session:
             config=candidate.config,
             state=State(failure.state) if failure else State.MEASURED,
             reason=failure.reason if failure else "",
+            check=failure.detail if failure and isinstance(failure.detail, Check) else None,
             compile_s=compile_s,
             samples_us=_rounded(measured.samples_us) if measured else (),
             baseline_samples_us=_rounded(measured.baseline_samples_us) if measured else (),

@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from pytest_shark_tune.stages.check import Check
 from pytest_shark_tune.stages.dispatch import RootOp
 
 __all__ = ["SCHEMA", "FinalRecord", "Finalist", "Record", "SourceCheck", "SpecRecord", "State", "WinnerRecord"]
@@ -32,7 +33,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One candidate that was tried.
 
     ``samples_us`` and ``baseline_samples_us`` are microseconds of one dispatch, taken in turn; ``ratio`` is
-    baseline time by candidate time, so that above 1 is faster, with its interval where it was measured.
+    baseline time by candidate time, so that above 1 is faster, with its interval where it was measured. ``check`` is
+    kept where the result was wrong: with its seed the same inputs can be made again.
     """
 
     schema: Literal[1] = SCHEMA
@@ -43,6 +45,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     config: str
     state: State
     reason: str = ""
+    check: Check | None = None
     compile_s: float | None = None
     samples_us: tuple[float, ...] = ()
     baseline_samples_us: tuple[float, ...] = ()
