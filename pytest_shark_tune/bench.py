@@ -15,10 +15,12 @@ from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.check import Tolerance, tolerance_for
 from pytest_shark_tune.stages.dispatch import Dispatch, Member, Tensor
+from pytest_shark_tune.stages.limits import SUSPICIOUS_RATIO, work_of
 from pytest_shark_tune.stages.measurement import FINAL, SCREENING, Measurement, calibrate, compare, compare_finalists
 from pytest_shark_tune.stages.record import State
 from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.tools.runtime import DeviceChild, DeviceRequestFailed
+from pytest_shark_tune.yardsticks import Yardsticks
 
 __all__ = ["Bench"]
 
@@ -30,15 +32,25 @@ _SLOWEST = 20.0
 
 
 class Bench:
-    """Checks and times for one process of a run; ``tell`` is told of a long wait for a device."""
+    """Checks and times for one process of a run; ``tell`` is told of a long wait for a device.
+
+    With ``yardsticks`` a candidate that is faster than the device can be is refused.
+    """
 
     def __init__(
-        self, settings: RunSettings, builds: Builds, leases: DeviceLeases, *, tell: Callable[[str], None]
+        self,
+        settings: RunSettings,
+        builds: Builds,
+        leases: DeviceLeases,
+        *,
+        tell: Callable[[str], None],
+        yardsticks: Yardsticks | None = None,
     ) -> None:
         self.settings = settings
         self._builds = builds
         self._leases = leases
         self._tell = tell
+        self._yardsticks = yardsticks
         self._children: dict[str, DeviceChild] = {}
         self._prepared: dict[str, tuple[str, int, float]] = {}
 
@@ -69,10 +81,14 @@ class Bench:
                 return compare(baseline, baseline, batch=batch)
             self._load_and_check(child, _CANDIDATE, task, task.dispatch.members[0], artifact, timeout_s)
             try:
-                return compare(partial(child.run, _CANDIDATE, timeout_s=timeout_s), baseline, SCREENING, batch=batch)
+                measured = compare(
+                    partial(child.run, _CANDIDATE, timeout_s=timeout_s), baseline, SCREENING, batch=batch
+                )
             finally:
                 if child.alive:
                     child.unload(_CANDIDATE)
+            self._refuse_impossible(child, uri, task, measured)
+            return measured
 
     def round(
         self, task: Task, names: Sequence[str], failed: dict[str, CandidateFailed], number: int
@@ -181,9 +197,24 @@ class Bench:
     def _check(
         self, child: DeviceChild, key: str, reference: str, dispatch: Dispatch, member: Member, timeout_s: float
     ) -> None:
+        # The check runs each copy of the data, a batch perhaps only few of them.
+        timeout_s = max(timeout_s, min(timeout_s * member.module.copies, _RUN_TIMEOUT_S))
         check = child.check(key, reference, _tolerance(dispatch, member), timeout_s=timeout_s)
         if not check.ok:
             raise CandidateFailed(State.WRONG_RESULT, check.reason, check)
+
+    def _refuse_impossible(self, child: DeviceChild, uri: str, task: Task, measured: Measurement) -> None:
+        """Take a time that the device cannot reach for a run that left out work."""
+        if self._yardsticks is None or measured.cut_short or measured.ratio < SUSPICIOUS_RATIO:
+            return
+        work = work_of(task.dispatch.root, task.dispatch.members[0].module)
+        try:
+            reason = self._yardsticks.why_impossible(measured.median_us, work, child)
+        except DeviceChildDied:  # Not the candidate's doing: its figures stand.
+            self._forget(uri)
+            return
+        if reason:
+            raise CandidateFailed(State.WRONG_RESULT, reason)
 
     def _compare_models(
         self, child: DeviceChild, paths: Sequence[Path], function: str, inputs: Sequence[Tensor], reduction: int

@@ -29,6 +29,7 @@ from pytest_shark_tune.tools.compiler import Compiler, compiler_version
 from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.tools.machine import processors
 from pytest_shark_tune.verify import verify_spec
+from pytest_shark_tune.yardsticks import Yardsticks
 
 __all__ = ["Session"]
 
@@ -57,7 +58,8 @@ class Session:
         self._tell = tell
         leases = DeviceLeases(settings.devices)
         self._builds = Builds(compiler, cache, leases, jobs=settings.jobs, tell=tell)
-        self._bench = Bench(settings, self._builds, leases, tell=tell)
+        yardsticks = Yardsticks(compiler, cache, settings.device_name)
+        self._bench = Bench(settings, self._builds, leases, tell=tell, yardsticks=yardsticks)
         self.kernels: dict[tuple[str, str, str], tuple[Any, float]] = {}
 
     def close(self) -> None:
@@ -86,6 +88,7 @@ class Session:
             processors=processors(),
             count=settings.candidates,
             seed=settings.seed,
+            rotate_bytes=settings.rotate_bytes,
         )
 
         def make() -> Plan:
@@ -97,6 +100,7 @@ class Session:
                 seed=settings.seed,
                 kernels=kernels,
                 request=settings.request,
+                rotate_bytes=settings.rotate_bytes,
                 tell=self._tell,
             )
 

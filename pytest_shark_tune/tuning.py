@@ -98,6 +98,7 @@ class TuningPlugin:
             finals=options.out / "finals.jsonl",
             exchange=exchange,
             request=options.request,
+            rotate_bytes=options.rotate_bytes,
         )
         ledger = None
         if worker is None:

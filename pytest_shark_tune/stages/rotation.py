@@ -72,11 +72,14 @@ def _take_turns(loop: ir.Operation, copies: int, stride: int) -> None:
     with ir.InsertionPoint(call):
         iteration = loop.regions[0].blocks[0].arguments[0]
         base = arith.muli(arith.remui(arith.addi(first, iteration), count), size)
-        for offset in set(call.opview.binding_offsets):
-            moved = arith.addi(base, offset)
-            for position, operand in enumerate(call.operands):
-                if operand == offset:
-                    call.operands[position] = moved
+        for position in _offset_positions(call):
+            call.operands[position] = arith.addi(base, call.operands[position])
+
+
+def _offset_positions(call: ir.Operation) -> range:
+    """Which of a dispatch's operands are offsets: the last but one of its groups, before the lengths."""
+    *before, offsets, _ = ir.DenseI32ArrayAttr(call.attributes["operandSegmentSizes"])
+    return range(sum(before), sum(before) + offsets)
 
 
 def _set_constant(op: ir.Operation, positions: list[int], value: int) -> None:
