@@ -282,6 +282,8 @@ class _Benchmark:
     def results(self) -> tuple[_Result, ...]:
         """What the last run left in the first copy of the data, and in those copies that differ from it."""
         first, *others = self._parts()
+        if others:  # A reference is kept, and need not keep the other copies with it.
+            first = first.copy()
         odd = [copy for copy, part in enumerate(others, 1) if not np.array_equal(part, first)]
         return (self._result(0, first), *(self._result(copy, others[copy - 1]) for copy in odd))
 
@@ -318,6 +320,8 @@ class _Benchmark:
 class _Function:
     """A loaded module of which one function is called on tensors."""
 
+    copies = 1
+
     def __init__(self, server: DeviceServer, request: protocol.LoadFunction) -> None:
         self._server = server
         self._inputs = request.inputs
@@ -327,8 +331,6 @@ class _Function:
         self._results: Any = None
         for tensor in request.inputs:
             _hal_type(tensor.element)
-
-    copies = 1
 
     @property
     def filled(self) -> bool:
