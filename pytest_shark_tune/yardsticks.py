@@ -22,9 +22,11 @@ _logger = logging.getLogger(__name__)
 
 _TINY, _SMALL, _LARGE = 64, 1 << 15, 1 << 22
 """Elements of the copies: next to nothing, what fits near each processor, and what keeps a whole GPU busy."""
-_PRODUCT_ON_CPU, _PRODUCT_ON_GPU = 512, 2048
+_PRODUCTS_ON_CPU, _PRODUCTS_ON_GPU = (128, 512), (128, 2048)
 _ELEMENT_BYTES = 4
 _SAMPLE_S, _SAMPLES = 0.002, 5
+_LONGEST_S = 0.05
+"""A yardstick that would take longer, by the rate of a smaller one, is left out: there are GPUs made of software."""
 
 
 class _Yardstick(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,13 +42,15 @@ class Yardsticks:
     """Limits of the devices of one model, ``device``, measured where first asked for, kept in the cache under ``key``.
 
     What is asked for is rare (a candidate that is several times as fast as the default), so a usual run pays nothing;
-    the first that does pays for compiling four dispatches, others 0.2 s at most.
+    the first that does pays for compiling five dispatches, others 0.2 s at most. Where they cannot be measured, which
+    is tried once, nothing is called impossible.
     """
 
     def __init__(self, compiler: Compiler, cache: Cache, device: str) -> None:
         self._compiler = compiler
         self._cache = cache
         self.key = content_key("limits", compiler.identity, runtime_version(), device, processors(), _sources(compiler))
+        self._works = True
         self._built_key = content_key("yardsticks", compiler.identity, _sources(compiler))
 
     def why_impossible(self, us: float, work: Work, child: DeviceChild) -> str:
@@ -59,13 +63,15 @@ class Yardsticks:
             DeviceChildDied: a yardstick crashed or hung.
         """
         known = self._cache.get("limits", self.key, Limits)
-        if known is not None and not why_impossible(us, work, known):
+        if not self._works or (known is not None and not why_impossible(us, work, known)):
             return ""
+        self._works = False
         try:
             measured = _measure(child, self._yardsticks())
         except (CommandFailed, DeviceRequestFailed) as error:
             _logger.warning("what the device can reach is not known: %s", error)
             return ""
+        self._works = True
         known = measured if known is None else known.better(measured)
         self._cache.put("limits", self.key, known)
         return why_impossible(us, work, known)
@@ -88,10 +94,11 @@ class Yardsticks:
 
 
 def _sources(compiler: Compiler) -> list[tuple[str, int, int]]:
-    """The yardsticks' MLIR, and the bytes and operations of each; the first does next to nothing."""
-    size = _PRODUCT_ON_CPU if compiler.target.shares_processor else _PRODUCT_ON_GPU
+    """The yardsticks' MLIR, with the bytes and operations of each: one that does next to nothing, then by size."""
+    sizes = _PRODUCTS_ON_CPU if compiler.target.shares_processor else _PRODUCTS_ON_GPU
+    products = [(_product(size), 3 * _ELEMENT_BYTES * size**2, 2 * size**3) for size in sizes]
     copies = [(_copying(count), 2 * _ELEMENT_BYTES * count, 0) for count in (_TINY, _SMALL, _LARGE)]
-    return [*copies, (_product(size), 3 * _ELEMENT_BYTES * size**2, 2 * size**3)]
+    return [*copies, *products]
 
 
 def _copying(count: int) -> str:
@@ -119,12 +126,14 @@ def _product(size: int) -> str:
 
 
 def _measure(child: DeviceChild, yardsticks: list[_Yardstick]) -> Limits:
-    seconds = [_best_s(child, each) for each in yardsticks]
-    return Limits(
-        bytes_per_s=max(each.bytes / took for each, took in zip(yardsticks, seconds, strict=True)),
-        operations_per_s=max(each.operations / took for each, took in zip(yardsticks, seconds, strict=True)),
-        launch_us=seconds[0] * 1e6,
-    )
+    nothing = _best_s(child, yardsticks[0])
+    moving = computing = 0.0
+    for each in yardsticks[1:]:
+        if (computing and each.operations / computing > _LONGEST_S) or (moving and each.bytes / moving > _LONGEST_S):
+            continue
+        seconds = _best_s(child, each)
+        moving, computing = max(moving, each.bytes / seconds), max(computing, each.operations / seconds)
+    return Limits(bytes_per_s=moving, operations_per_s=computing, launch_us=nothing * 1e6)
 
 
 def _best_s(child: DeviceChild, yardstick: _Yardstick) -> float:
