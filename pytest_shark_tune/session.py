@@ -54,7 +54,7 @@ class Session:
         self.compiler = compiler
         self.cache = cache
         self._tell = tell
-        leases = DeviceLeases(settings.devices)
+        leases = DeviceLeases(settings.devices, run=str(settings.exchange))
         self._builds = Builds(compiler, cache, leases, jobs=settings.jobs, tell=tell)
         self._bench = Bench(settings, self._builds, leases, tell=tell)
         self.kernels: dict[tuple[str, str, str], tuple[Any, float]] = {}
