@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -32,6 +34,7 @@ _AHEAD = 8
 _QUEUED = 2
 """How many candidates wait for each compilation at a time, those that are being compiled among them."""
 _POLL_S = 0.02
+_NICENESS = 10
 
 
 class Builds:
@@ -55,7 +58,8 @@ class Builds:
         self._artifacts: dict[str, Artifact] = {}
         self._keys: dict[tuple[str, str], str] = {}
         self._running: dict[str, Future[Artifact]] = {}
-        self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="iree-compile")
+        behind = None if compiler.target.shares_processor else _step_back
+        self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="iree-compile", initializer=behind)
 
     def close(self) -> None:
         """End every command that is running, and those that wait."""
@@ -208,6 +212,12 @@ class Builds:
         said = "error:" in artifact.reason and "failed to link" not in artifact.reason
         if artifact.state in ("compiled", "not_applied") or said:
             self._cache.put("artifacts", key, artifact)
+
+
+def _step_back() -> None:
+    """Let this thread, and the compilers that it starts, give way to whoever launches kernels on a GPU meanwhile."""
+    if sys.platform == "linux":  # Elsewhere the whole process would step back.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 def _configured(dispatch: Dispatch, module: BenchmarkModule, candidate: Candidate) -> str:

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Generator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -417,10 +417,14 @@ def _teller(config: pytest.Config) -> Callable[[str], None]:
 
 def _write_line(reporter: Any, line: str) -> None:
     """Write a line of its own, in the middle of pytest's dots too; with xdist they belong to no file."""
-    reporter.ensure_newline()
-    if reporter._tw.width_of_current_line:
-        reporter.write("\n")
-    reporter.write_line(line)
+    capturing = reporter.config.pluginmanager.get_plugin("capturemanager")
+    # While a test runs, what reaches the terminal's own descriptor would become the test's captured output.
+    with capturing.global_and_fixture_disabled() if capturing is not None else nullcontext():
+        reporter.ensure_newline()
+        if reporter._tw.width_of_current_line:
+            reporter.write("\n")
+        reporter.write_line(line)
+        reporter.flush()  # Into a pipe or a file, too, where it would come with the end of the run.
 
 
 def _trial_of(item: pytest.Item) -> Trial | None:

@@ -26,6 +26,7 @@ _POLL_S = 0.02
 _TELL_AFTER_S = 5.0
 _TELL_EVERY_S = 60.0
 _LOOK_EVERY_S = 0.5
+_CHANCES = 2
 _LONGEST_COMMAND = 120
 _UUID = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}")
 
@@ -59,6 +60,7 @@ class DeviceLeases:
         self._locks = {uri: FileLock(folder / f"{device_key(uri)}.lock", mode=0o666) for uri in uris}
         self._order = list(uris)
         self._tell_at = 0.0
+        self._unsigned: dict[str, int] = {}
 
     def check(self) -> None:
         """Make sure that the devices can be locked, now or later.
@@ -92,6 +94,7 @@ class DeviceLeases:
     def _wait(self, tell: Callable[[str], None]) -> str:
         """Take the first device that is free."""
         self._tell_at = time.monotonic() + _TELL_AFTER_S
+        self._unsigned = {}
         passed: list[str] = []
         try:
             while True:
@@ -116,13 +119,14 @@ class DeviceLeases:
         if time.monotonic() < self._tell_at:
             return
         notes = {uri: lock.note() for uri, lock in self._locks.items()}
-        holders = {uri: _read(note) for uri, note in notes.items() if note}
+        # No note is there while a device changes hands, so only one that is missing again tells anything.
+        self._unsigned = {uri: self._unsigned.get(uri, 0) + 1 for uri, note in notes.items() if not note}
+        holders = {uri: _read(note) for uri, note in notes.items() if note or self._unsigned[uri] > _CHANCES}
         waits = [
             f"{uri}: {_in_words(holder)}"
             for uri, holder in holders.items()
             if not (holder and self._run and holder.run == self._run)
         ]
-        # Without a note a device is changing hands at this moment.
         self._tell_at = time.monotonic() + (_TELL_EVERY_S if waits else _LOOK_EVERY_S)
         if waits:
             tell(f"waiting for {', '.join(waits)}")
@@ -170,7 +174,7 @@ def _started_by() -> tuple[int, str]:
         words = Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
     except OSError:
         words = sys.argv
-    command = shlex.join(word for word in words if word)
+    command = " ".join(shlex.join(word for word in words if word).split())
     return pid, command if len(command) <= _LONGEST_COMMAND else f"{command[:_LONGEST_COMMAND]}…"
 
 

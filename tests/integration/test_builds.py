@@ -116,9 +116,7 @@ def until_done(worker: subprocess.Popen[str]) -> list[str]:
 
 def finish(workers: Sequence[subprocess.Popen[str]]) -> list[list[str]]:
     """What each worker printed; none ends before all are done, since it ends what it compiles for the others, too."""
-    outputs = []
-    for worker in workers:
-        outputs.append(until_done(worker))
+    outputs = [until_done(worker) for worker in workers]
     for worker in workers:
         _, errors = worker.communicate("end\n", timeout=120)
         assert worker.returncode == 0, errors

@@ -153,7 +153,7 @@ def test_a_held_device_is_waited_for_and_the_wait_is_told(tmp_path: Path, child_
             assert uri == "local-task"
     (message,) = told
     who = f"held by process {holder.pid} \\({re.escape(sys.executable)} -c .*…\\) for [0-9]+ s"
-    assert re.fullmatch(f"waiting for local-task: {who}", message, re.DOTALL), message
+    assert re.fullmatch(f"waiting for local-task: {who}", message), message
 
 
 def test_a_killed_holder_frees_its_device(tmp_path: Path, child_env: dict[str, str]) -> None:
@@ -191,6 +191,20 @@ def test_a_note_of_a_process_that_is_not_seen_names_nobody(tmp_path: Path, child
     with holding(tmp_path, child_env, "local-task") as holder:
         # As a holder in another container leaves it, whose processes have ids that mean nothing here.
         (tmp_path / "cpu.lock").write_bytes(stale)
+
+        def let_go(message: str) -> None:
+            told.append(message)
+            holder.kill()
+
+        with DeviceLeases(["local-task"], folder=tmp_path).acquire(let_go):
+            pass
+    assert told == ["waiting for local-task: held by another process"]
+
+
+def test_a_holder_that_left_no_note_is_told_of_too(tmp_path: Path, child_env: dict[str, str]) -> None:
+    told: list[str] = []
+    with holding(tmp_path, child_env, "local-task") as holder:
+        (tmp_path / "cpu.lock").write_bytes(b"")
 
         def let_go(message: str) -> None:
             told.append(message)
