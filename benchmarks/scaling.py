@@ -1,8 +1,9 @@
 """What a second worker brings: candidates a minute of ``pytest SUITE --tune`` with -n 1 and with -n 2.
 
-Run ``python benchmarks/scaling.py --target cuda:sm_89`` on a machine with two GPUs. Each run has a cache of its own, so it
-compiles everything; seed and candidates are the same. The runs are interleaved, each round in the other order, so that
-what else the machine does falls on both. On one device a second worker brings nothing: there only that it works is seen.
+Run ``python benchmarks/scaling.py --target cuda:sm_89`` on a machine with two GPUs. Each run has a cache and a copy of the
+suite of its own, so it compiles everything and leaves no snapshot; seed and candidates are the same. The runs are
+interleaved, each round in the other order, so that what else the machine does falls on both. On one device a second
+worker brings nothing: there only that it works is seen.
 
 This file is a pytest plugin, too: in the runs it writes down when candidates begin and end.
 """
@@ -10,6 +11,7 @@ This file is a pytest plugin, too: in the runs it writes down when candidates be
 from __future__ import annotations
 
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -78,7 +80,13 @@ class Scaling(msgspec.Struct, frozen=True):
 
 
 @click.command()
-@click.option("--suite", default="tuning_suites/quickstart", show_default=True, help="The suite that is tuned.")
+@click.option(
+    "--suite",
+    default="tuning_suites/quickstart",
+    show_default=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="The suite, or model, that is tuned.",
+)
 @click.option("--target", default="llvm-cpu", show_default=True, help="As --tune-target.")
 @click.option("--devices", default="", help="As --tune-device.")
 @click.option("--candidates", "count", default=60, show_default=True, help="As --tune-candidates.")
@@ -87,16 +95,16 @@ class Scaling(msgspec.Struct, frozen=True):
 @click.option("--rounds", default=2, show_default=True, help="Runs with -n 1 and with -n 2.")
 @click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures there.")
 def main(
-    suite: str, target: str, devices: str, count: int, seed: int, jobs: int, rounds: int, out: Path | None
+    suite: Path, target: str, devices: str, count: int, seed: int, jobs: int, rounds: int, out: Path | None
 ) -> None:
     """Compare the candidates a minute of one worker with those of two."""
-    arguments = [suite, "--tune", f"--tune-target={target}", f"--tune-candidates={count}", f"--tune-seed={seed}"]
+    arguments = ["--tune", f"--tune-target={target}", f"--tune-candidates={count}", f"--tune-seed={seed}"]
     arguments += [f"--tune-jobs={jobs}", *([f"--tune-device={devices}"] if devices else [])]
     click.echo(f"{suite} for {target}, {count} candidates, {processors()} processors, load {os.getloadavg()[0]:.2f}\n")
     runs: list[Run] = []
     for number in range(rounds):
         for workers in (1, 2) if number % 2 == 0 else (2, 1):
-            runs.append(_run(workers, arguments))
+            runs.append(_run(workers, suite, arguments))
             click.echo(f"round {number + 1}, {_in_words(runs[-1])}")
     scaling = _compared(runs, target, devices, jobs)
     verdict = "reaches" if scaling.screening_ratio >= _WANTED else "misses"
@@ -110,16 +118,21 @@ def main(
         out.write_bytes(msgspec.json.format(msgspec.json.encode(scaling)) + b"\n")
 
 
-def _run(workers: int, arguments: Sequence[str]) -> Run:
+def _run(workers: int, suite: Path, arguments: Sequence[str]) -> Run:
     with tempfile.TemporaryDirectory(prefix="scaling-") as name:
         folder = Path(name)
         clock = folder / "clock.jsonl"
         command = [sys.executable, "-m", "pytest", "-q", "-p", "scaling", f"-n{workers}", "--max-worker-restart=0"]
-        command += [f"--tune-cache={folder / 'cache'}", f"--tune-out={folder / 'out'}", *arguments]
-        paths = [os.fspath(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        command += [
+            f"--tune-cache={folder / 'cache'}",
+            f"--tune-out={folder / 'out'}",
+            *arguments,
+            _copied(suite, folder),
+        ]
+        paths = [os.fspath(Path(__file__).resolve().parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), _CLOCK: os.fspath(clock)}
         started = time.monotonic()
-        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
         whole_s = time.monotonic() - started
         if done.returncode:
             raise click.ClickException(f"pytest exited with {done.returncode}:\n{done.stdout}{done.stderr}")
@@ -134,6 +147,15 @@ def _run(workers: int, arguments: Sequence[str]) -> Run:
             whole_s=round(whole_s, 3),
             winners={row.name: _winner(row) for row in summary.dispatches},
         )
+
+
+def _copied(suite: Path, folder: Path) -> str:
+    copy = folder / suite.resolve().name
+    if suite.is_dir():
+        shutil.copytree(suite, copy, ignore=shutil.ignore_patterns("__specs__", "__pycache__"))
+    else:
+        shutil.copy(suite, copy)
+    return os.fspath(copy)
 
 
 def _winner(row: DispatchSummary) -> Winner:

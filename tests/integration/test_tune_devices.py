@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -29,6 +30,7 @@ from pytest_shark_tune import ops
 def test_dispatch(candidate, artifact, measurement):
     pass
 """
+SCALING = Path(__file__).parents[2] / "benchmarks" / "scaling.py"
 HOLDER = """
 import sys
 from pytest_shark_tune.tools.lease import DeviceLeases
@@ -76,6 +78,8 @@ def test_a_wait_for_another_process_is_told_and_ends_when_it_is_killed(
     assert re.search(rf"shark-tune: waiting for local-task: {who}", said), said
     assert re.search(r"\b1 passed", outcome.text)
     assert [each["id"] for each in outcome.records] == ["default"]
+    share = "shark-tune: 2 workers share 1 device (local-task) and measure in turns"
+    assert (said + outcome.text).count(share) == (workers == "-n2")
 
 
 @pytest.mark.slow
@@ -110,9 +114,21 @@ def leases(log: Path) -> list[tuple[float, float]]:
     return list(zip(times[::2], times[1::2], strict=True))
 
 
-def test_more_workers_than_devices_are_told_once(make_suite: MakeSuite) -> None:
-    suite = make_suite({"test_suite.py": SUITE})
-    outcome = suite.tune("-n3", "--tune-candidates=1", "-k", "default")
-    assert outcome.status == 0, outcome.text
-    assert outcome.text.count("shark-tune: 3 workers share 1 device (local-task) and measure in turns") == 1
-    assert "waiting for" not in outcome.text
+@pytest.mark.slow
+def test_the_benchmark_of_workers_counts_candidates_and_compares_winners(make_suite: MakeSuite) -> None:
+    suite = make_suite({"suite/test_suite.py": SUITE})
+    command = [sys.executable, os.fspath(SCALING), "--suite=suite", "--devices=local-task", "--candidates=2"]
+    done = subprocess.run(
+        [*command, "--rounds=1", "--json=out.json"], cwd=suite.folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = json.loads((suite.folder / "out.json").read_text())
+    one, two = figures["runs"]
+    assert (one["workers"], two["workers"]) == (1, 2)
+    assert one["candidates"] == two["candidates"] == 2
+    assert 0 < one["screening_s"] < one["whole_s"]
+    assert figures["screening_ratio"] == pytest.approx(one["screening_s"] / two["screening_s"], rel=1e-2)
+    assert one["winners"][NAME]["id"] is not None, "nearly every config beats the default"
+    assert figures["agree"].keys() == {NAME}
+    assert f"{NAME}: the winners " in done.stdout
+    assert not list(suite.folder.rglob("__specs__"))
