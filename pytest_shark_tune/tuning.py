@@ -21,7 +21,7 @@ from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError
 from pytest_shark_tune.fixtures import SESSION_KEY
 from pytest_shark_tune.kernels import Built
 from pytest_shark_tune.ledger import Finding, Ledger, Summary
-from pytest_shark_tune.notes import note_of, send_note
+from pytest_shark_tune.notes import NoteSender, note_of
 from pytest_shark_tune.options import TuneOptions
 from pytest_shark_tune.ordering import Phase, RunOrder
 from pytest_shark_tune.plan import Plan, renamed
@@ -404,10 +404,12 @@ def _load_plan(cache: Cache, key: str) -> Plan:
 def _teller(config: pytest.Config) -> Callable[[str], None]:
     """Tells the user what takes long, on the terminal; a worker has it told by the controller."""
 
+    if hasattr(config, "workerinput"):
+        sender = NoteSender(config)
+        config.pluginmanager.register(sender, "shark-tune-notes")
+        return sender.send
+
     def tell(message: str) -> None:
-        if hasattr(config, "workerinput"):
-            send_note(config, message)
-            return
         reporter = config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None and reporter.verbosity >= 0:
             _write_line(reporter, f"shark-tune: {message}")
