@@ -1,7 +1,7 @@
 """What a second worker brings: candidates a minute of ``pytest SUITE --tune`` with -n 1 and with -n 2.
 
-Run ``python benchmarks/scaling.py --target cuda:sm_89`` on a machine with two GPUs. Each run has a cache of its own and a
-copy of the suite, so it compiles everything and leaves no snapshot; seed and candidates are the same. The runs are
+Run ``python benchmarks/scaling.py --target cuda:sm_89`` on a machine with two GPUs. Each run has a cache of its own and
+a copy of the suite, so it compiles everything and leaves no snapshot; seed and candidates are the same. The runs are
 interleaved, each round in the other order, so that what else the machine does falls on both. On one device a second
 worker brings nothing: there only that it works is seen.
 

@@ -403,7 +403,6 @@ def _load_plan(cache: Cache, key: str) -> Plan:
 
 def _teller(config: pytest.Config) -> Callable[[str], None]:
     """Tells the user what takes long, on the terminal; a worker has it told by the controller."""
-
     if hasattr(config, "workerinput"):
         sender = NoteSender(config)
         config.pluginmanager.register(sender, "shark-tune-notes")
