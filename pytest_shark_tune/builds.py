@@ -91,8 +91,9 @@ class Builds:
             # Another process may have compiled them while this one waited for the device.
             for candidate in stretch:
                 self._start(dispatch, module, candidate)
-            artifact = self._wait_for(dispatch, module, stretch[0])
+            # All of them, before an error of the first one can end the lease.
             wait(self._running.values())
+            artifact = self._wait_for(dispatch, module, stretch[0])
         self._sweep()
         return artifact
 

@@ -50,8 +50,9 @@ class FileLock:
                 if not self._is_current(descriptor):
                     os.close(descriptor)
                     continue
-                os.pwrite(descriptor, note, 0)
-                os.ftruncate(descriptor, len(note))
+                with suppress(OSError):  # On a full disk the lock is as good without a note.
+                    os.pwrite(descriptor, note, 0)
+                    os.ftruncate(descriptor, len(note))
             except BlockingIOError:
                 os.close(descriptor)
                 return False
