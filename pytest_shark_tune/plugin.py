@@ -45,7 +45,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """``-n auto`` means a worker for each device; xdist asks before anything is configured."""
     if not tuning_is_on(config):
         return None
-    from pytest_shark_tune.tuning import find_devices
+    from pytest_shark_tune.devices import find_devices
 
     return len(find_devices(TuneOptions.from_pytest_config(config))["uris"])
 

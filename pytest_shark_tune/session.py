@@ -56,7 +56,7 @@ class Session:
         self.compiler = compiler
         self.cache = cache
         self._tell = tell
-        leases = DeviceLeases(settings.devices)
+        leases = DeviceLeases(settings.devices, run=str(settings.exchange))
         self._builds = Builds(compiler, cache, leases, jobs=settings.jobs, tell=tell)
         yardsticks = Yardsticks(compiler, cache, settings.device_name)
         self._bench = Bench(settings, self._builds, leases, tell=tell, yardsticks=yardsticks)

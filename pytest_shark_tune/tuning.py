@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Generator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,12 @@ import pytest
 
 from pytest_shark_tune import __version__, fixtures
 from pytest_shark_tune.custom import CustomTask
-from pytest_shark_tune.errors import CandidateFailed, DeviceChildDied, InputError, SharkTuneError
+from pytest_shark_tune.devices import FoundDevices, crowding, find_devices, jobs_of_worker
+from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError
 from pytest_shark_tune.fixtures import SESSION_KEY
 from pytest_shark_tune.kernels import Built
 from pytest_shark_tune.ledger import Finding, Ledger, Summary
+from pytest_shark_tune.notes import NoteSender, note_of
 from pytest_shark_tune.options import TuneOptions
 from pytest_shark_tune.ordering import Phase, RunOrder
 from pytest_shark_tune.plan import Plan, renamed
@@ -33,19 +35,10 @@ from pytest_shark_tune.stages.spec import check_starter
 from pytest_shark_tune.summary import format_us, render
 from pytest_shark_tune.tools.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, compiler_version
-from pytest_shark_tune.tools.runtime import (
-    DeviceChild,
-    DeviceRequestFailed,
-    available_drivers,
-    cpu_name,
-    device_slug,
-    find_device,
-    list_devices,
-    runtime_version,
-)
+from pytest_shark_tune.tools.runtime import device_slug, runtime_version
 from pytest_shark_tune.trial import Role, Trial, trials_of
 
-__all__ = ["TuningPlugin", "find_devices"]
+__all__ = ["TuningPlugin"]
 
 _PROPERTY = "shark_tune"
 _ROLES_FILE = "roles.json"
@@ -91,7 +84,9 @@ class TuningPlugin:
         settings = RunSettings(
             devices=devices,
             device_name=given["name"],
-            jobs=options.jobs,
+            jobs=options.jobs
+            if worker is None
+            else jobs_of_worker(options.jobs, worker["workercount"], options.target),
             candidates=options.candidates,
             seed=options.seed,
             records=options.out / "records.jsonl",
@@ -224,6 +219,8 @@ class TuningPlugin:
         self._budget.start()
         scheduling = TuneScheduling(config, self._phases, self._budget.is_spent)
         self._order = lambda: scheduling.order
+        if note := crowding(scheduling.workers, self._session.settings.devices):
+            self._write(f"shark-tune: {note}")
         return scheduling
 
     @pytest.hookimpl(optionalhook=True)
@@ -280,7 +277,9 @@ class TuningPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Write down what a test found out, as it comes; tell of a new best."""
+        """Write down what a test found out, as it comes; tell of a new best, and what a worker has to tell."""
+        if self._ledger is not None and (note := note_of(report)):
+            self._write(f"shark-tune: {note}")
         finding = _finding_of(report)
         if self._ledger is None or finding is None:
             return
@@ -372,7 +371,7 @@ class _Budget:
         return self._end is not None and time.monotonic() > self._end
 
 
-def _check_inputs(options: TuneOptions, compiler: Compiler) -> dict[str, Any]:
+def _check_inputs(options: TuneOptions, compiler: Compiler) -> FoundDevices:
     """Refuse what cannot be met, before anything is done; return the devices' URIs and their model's name."""
     try:
         compiler.check()
@@ -396,65 +395,6 @@ def _check_inputs(options: TuneOptions, compiler: Compiler) -> dict[str, Any]:
     return devices
 
 
-def find_devices(options: TuneOptions) -> dict[str, Any]:
-    """The URIs of the devices to measure on, and the model's name, which they share.
-
-    Raises:
-        pytest.UsageError: there is no such device, or the devices differ.
-    """
-    driver = options.target.driver
-    if not options.devices and driver.startswith("local"):
-        return {"uris": [driver], "name": cpu_name()}
-    names = set()
-    uris: list[str] = []
-    for uri in options.devices or (driver,):
-        scheme = uri.partition("://")[0]
-        if scheme not in available_drivers():
-            raise pytest.UsageError(
-                f"--tune-device: there is no driver {scheme!r} for {uri!r}; this runtime has "
-                f"{', '.join(available_drivers())}"
-            )
-        if scheme not in _schemes(driver):
-            raise pytest.UsageError(
-                f"--tune-device: code for {options.target} runs on {' or '.join(_schemes(driver))}, not on {uri!r}"
-            )
-        if scheme.startswith("local"):
-            _check_opens(uri)
-            uris.append(uri)
-            names.add(cpu_name())
-            continue
-        try:
-            found = list_devices(scheme)
-        except (DeviceRequestFailed, DeviceChildDied) as error:
-            raise pytest.UsageError(f"--tune-device: driver {scheme} finds no device here: {error}") from error
-        chosen = [entry] if options.devices and (entry := find_device(uri, found)) else []
-        if not options.devices:
-            chosen = list(found)
-        if not chosen:
-            listed = ", ".join(each.uri for each in found) or "none"
-            raise pytest.UsageError(f"--tune-device: there is no device {uri!r}; driver {scheme} has {listed}")
-        uris += [uri] if options.devices else [each.uri for each in chosen]
-        names |= {each.name for each in chosen}
-    if len(names) > 1:
-        raise pytest.UsageError(
-            f"--tune-device: the devices differ ({', '.join(sorted(names))}): a time on one says nothing of another"
-        )
-    return {"uris": uris, "name": names.pop()}
-
-
-def _schemes(driver: str) -> tuple[str, ...]:
-    """The drivers that run the code of a target whose default one is ``driver``."""
-    return ("local-task", "local-sync") if driver.startswith("local") else (driver,)
-
-
-def _check_opens(uri: str) -> None:
-    """Refuse a URI of this host's processor that its driver does not open; it lists none of them."""
-    try:
-        DeviceChild(uri).close()
-    except (DeviceRequestFailed, DeviceChildDied) as error:
-        raise pytest.UsageError(f"--tune-device: there is no device {uri!r}: {error}") from error
-
-
 def _load_plan(cache: Cache, key: str) -> Plan:
     plan = cache.get("plans", key, Plan)
     if plan is None:
@@ -463,11 +403,15 @@ def _load_plan(cache: Cache, key: str) -> Plan:
 
 
 def _teller(config: pytest.Config) -> Callable[[str], None]:
-    """Tells the user what takes long, where there is a terminal to tell it on."""
+    """Tells the user what takes long, on the terminal; a worker has it told by the controller."""
+    if hasattr(config, "workerinput"):
+        sender = NoteSender(config)
+        config.pluginmanager.register(sender, "shark-tune-notes")
+        return sender.send
 
     def tell(message: str) -> None:
         reporter = config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None and reporter.verbosity >= 0 and not hasattr(config, "workerinput"):
+        if reporter is not None and reporter.verbosity >= 0:
             _write_line(reporter, f"shark-tune: {message}")
 
     return tell
@@ -475,10 +419,14 @@ def _teller(config: pytest.Config) -> Callable[[str], None]:
 
 def _write_line(reporter: Any, line: str) -> None:
     """Write a line of its own, in the middle of pytest's dots too; with xdist they belong to no file."""
-    reporter.ensure_newline()
-    if reporter._tw.width_of_current_line:
-        reporter.write("\n")
-    reporter.write_line(line)
+    capturing = reporter.config.pluginmanager.get_plugin("capturemanager")
+    # While a test runs, what reaches the terminal's own descriptor would become the test's captured output.
+    with capturing.global_and_fixture_disabled() if capturing is not None else nullcontext():
+        reporter.ensure_newline()
+        if reporter._tw.width_of_current_line:
+            reporter.write("\n")
+        reporter.write_line(line)
+        reporter.flush()  # Into a pipe or a file, too, where it would come with the end of the run.
 
 
 def _trial_of(item: pytest.Item) -> Trial | None:

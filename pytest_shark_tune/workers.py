@@ -26,7 +26,7 @@ class TuneScheduling:
         self._config = config
         self._phases_of = phases_of
         self._is_spent = is_spent
-        self._workers = len(parse_tx_spec_config(config))
+        self.workers = len(parse_tx_spec_config(config))
         self._collections: dict[WorkerController, list[str]] = {}
         self._held: dict[WorkerController, list[int]] = {}
         self._leaving: set[WorkerController] = set()
@@ -41,7 +41,7 @@ class TuneScheduling:
     @property
     def collection_is_completed(self) -> bool:
         """Whether as many workers as were asked for have collected; once the run has begun it stays so."""
-        return self.order is not None or len(self._collections) >= self._workers
+        return self.order is not None or len(self._collections) >= self.workers
 
     @property
     def tests_finished(self) -> bool:
