@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from pytest_shark_tune.funnel import Loss, funnel_of
 from pytest_shark_tune.plan import AnyTask, KernelTask, Plan, Task
 from pytest_shark_tune.stages.dispatch import Untunable
 from pytest_shark_tune.stages.record import (
@@ -25,9 +26,6 @@ from pytest_shark_tune.stages.winner import provisional_winner
 from pytest_shark_tune.tools import journal
 
 __all__ = ["DispatchSummary", "Finding", "Ledger", "RunSummary", "Summary", "entry_of"]
-
-_NOT_COMPILED = (State.COMPILE_FAILED, State.COMPILE_TIMEOUT)
-_NOT_RUN = (State.DUPLICATE, State.RUN_FAILED, State.RUN_TIMEOUT)
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,8 +54,9 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
 class DispatchSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One dispatch in the summary: times in microseconds, the funnel in candidates, the winner's id or ``None``.
 
-    ``knobs`` are the winner's; with ``is_custom`` it is a kernel of the client's own, which no spec holds. ``space`` is
-    ``None`` where the configs are too many to list.
+    ``losses`` say why the counts of the funnel fall from one stage to the next. ``knobs`` are the winner's; with
+    ``is_custom`` it is a kernel of the client's own, which no spec holds. ``space`` is ``None`` where the configs are
+    too many to list.
     """
 
     name: str
@@ -68,6 +67,7 @@ class DispatchSummary(msgspec.Struct, frozen=True, kw_only=True):
     speedup_low: float | None
     speedup_high: float | None
     generated: int
+    tried: int
     compiled: int
     applied: int
     ran: int
@@ -77,7 +77,7 @@ class DispatchSummary(msgspec.Struct, frozen=True, kw_only=True):
     winner: str | None
     reason: str
     space: int | None
-    losses: dict[str, int]
+    losses: tuple[Loss, ...]
     knobs: dict[str, int] | None = None
     is_custom: bool = False
 
@@ -197,12 +197,14 @@ class Ledger:
         """The task of that name."""
         return self._tasks[dispatch].task
 
-    def finish(self, *, complete: bool) -> Summary:
+    def finish(self, *, complete: bool, left_out: int = 0) -> Summary:
         """Derive and write summary, spec and snapshots; ``complete`` says that no test was left unrun.
 
-        Dispatches whose final was never run get a provisional winner from their records.
+        ``left_out`` counts the tests that the budget of time left out, which are none of those. Dispatches whose final
+        was never run get a provisional winner from their records.
         """
         dropped = {name: reason for check in self._checks for name, reason in check.dropped.items()}
+        untried = self._why_untried(complete, left_out)
         winners: dict[str, WinnerRecord] = {}
         rows = []
         for name, entry in self._tasks.items():
@@ -210,7 +212,7 @@ class Ledger:
             winner = None if name in dropped else self._winner(entry.task, final)
             if winner is not None:
                 winners[name] = winner
-            rows.append(self._row(entry.task, final, winner, dropped.get(name, "")))
+            rows.append(self._row(entry.task, final, winner, dropped.get(name, ""), untried))
         self._write_spec(self.spec_path, winners.values(), self._starter)
         self._write_snapshots(winners)
         summary = Summary(
@@ -284,24 +286,39 @@ class Ledger:
             compilation_info=candidate.compilation_info,
         )
 
+    def _why_untried(self, complete: bool, left_out: int) -> str:
+        """Why candidates have no record; a run knows how many the budget left out, not which."""
+        untried = sum(
+            candidate.id not in self._records.get(name, {})
+            for name, entry in self._tasks.items()
+            for candidate in entry.task.candidates
+        )
+        reasons = ["--tune-time was spent"] if left_out else []
+        if untried > left_out:
+            reasons.append("its test was deselected or came to no result" if complete else "the run ended early")
+        return ", or ".join(reasons)
+
     def _row(
-        self, task: AnyTask, final: FinalRecord | None, winner: WinnerRecord | None, dropped: str
+        self, task: AnyTask, final: FinalRecord | None, winner: WinnerRecord | None, dropped: str, untried: str
     ) -> DispatchSummary:
         name = task.name
-        tried = [record for record in self.records(name) if record.id != task.default.id]
-        default = self._records.get(name, {}).get(task.default.id)
-        states = [record.state for record in tried]
-        compiled = len(states) - sum(state in _NOT_COMPILED for state in states)
-        applied = compiled - states.count(State.NOT_APPLIED)
-        ran = applied - sum(state in _NOT_RUN for state in states)
-        correct = ran - states.count(State.WRONG_RESULT)
+        records = self._records.get(name, {})
+        default = records.get(task.default.id)
+        funnel = funnel_of(
+            [candidate.id for candidate in task.candidates],
+            records,
+            {each.id for each in final.finalists} if final and not final.provisional else None,
+            untried=untried,
+        )
         baseline = final.baseline_samples_us if final and final.baseline_samples_us else None
         if baseline is None and default is not None:
             baseline = default.baseline_samples_us
         if winner is None and default is not None and default.state is not State.MEASURED:
             reason = f"the default config failed: {default.state}: {default.reason}"
         else:
-            reason = dropped or (final.reason if final else "its candidates were not all tried")
+            all_tried = funnel.tried == funnel.generated
+            without_final = "no final was held" if all_tried else "its candidates were not all tried"
+            reason = dropped or (final.reason if final else without_final)
         return DispatchSummary(
             name=name,
             weight=task.weight,
@@ -310,19 +327,20 @@ class Ledger:
             speedup=winner.ratio if winner else None,
             speedup_low=winner.ratio_low if winner else None,
             speedup_high=winner.ratio_high if winner else None,
-            generated=len(task.candidates),
-            compiled=compiled,
-            applied=applied,
-            ran=ran,
-            correct=correct,
-            measured=states.count(State.MEASURED),
-            finalists=len(final.finalists) if final and not final.provisional else 0,
+            generated=funnel.generated,
+            tried=funnel.tried,
+            compiled=funnel.compiled,
+            applied=funnel.applied,
+            ran=funnel.ran,
+            correct=funnel.correct,
+            measured=funnel.measured,
+            finalists=funnel.finalists,
             winner=winner.id if winner else None,
             reason=reason,
             space=task.space_size,
             knobs=winner.knobs if winner else None,
             is_custom=isinstance(task, KernelTask),
-            losses={state.value: states.count(state) for state in State if state in states and state != State.MEASURED},
+            losses=funnel.losses,
         )
 
     def _write_spec(self, path: Path, winners: Iterable[WinnerRecord], starter: str | None) -> None:

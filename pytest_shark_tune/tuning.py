@@ -327,7 +327,8 @@ class TuningPlugin:
         order = self._order()
         unfinished = order.unfinished if order is not None else 0
         ended_early = exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR) or unfinished > 0
-        self._summary = self._ledger.finish(complete=not ended_early)
+        left_out = order.left_out if order is not None else 0
+        self._summary = self._ledger.finish(complete=not ended_early, left_out=left_out)
         if ended_early and exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

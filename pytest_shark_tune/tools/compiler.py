@@ -99,6 +99,7 @@ class Target(msgspec.Struct, frozen=True):
         return self.backend == "llvm-cpu"
 
 
+@cache  # Looking it up takes milliseconds, and every record and key has it.
 def compiler_version() -> str:
     """The version of the installed compiler package (``3.13.0``)."""
     return importlib.metadata.version("iree-base-compiler")
@@ -248,6 +249,7 @@ def _natural_order(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name)]
 
 
+@cache
 def _host_processor() -> str:
     """What ``host`` stands for: the processor's model and features."""
     try:

@@ -175,7 +175,7 @@ def test_the_terminal_shows_what_came_out(outcome: Outcome) -> None:
             "llvm-cpu on *",
             "*dispatch*calls*default*best*speedup*interval*winner*",
             f"*{SLOW}*x*to*{outcome.dispatch(SLOW)['winner']}*",
-            "*space*generated*compiled*applied*ran*correct*measured*finalists*",
+            "*space*generated*tried*compiled*applied*ran*correct*measured*finalists",
             f"{SLOW} as a whole, with the spec: * times as fast (* to *), same results",
             f"spec: {outcome.out / 'spec.mlir'}",
             f"snapshot: {outcome.out.parent / '__specs__'}*.mlir",
