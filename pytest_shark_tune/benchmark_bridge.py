@@ -223,7 +223,8 @@ class BenchmarkBridge:
             result = yield
         except PerformanceRegression:
             assert self._session is not None
-            self._session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            if self._session.exitstatus == pytest.ExitCode.OK:
+                self._session.exitstatus = pytest.ExitCode.TESTS_FAILED
             terminalreporter.write_line("--benchmark-compare-fail: performance has regressed, so this run fails")
             return None
         if self._has_nothing:
