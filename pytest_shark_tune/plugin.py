@@ -35,9 +35,14 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the marker; start a session where this run tunes. What is switched off imports nothing."""
     config.addinivalue_line("markers", _MARKER)
     if tuning_is_on(config):
+        from pytest_shark_tune.benchmark_bridge import BenchmarkBridge, DeviceStamp
+        from pytest_shark_tune.fixtures import SESSION_KEY
         from pytest_shark_tune.tuning import TuningPlugin
 
         config.pluginmanager.register(TuningPlugin.start(config), "shark-tune-session")
+        config.pluginmanager.register(DeviceStamp(config.stash[SESSION_KEY].settings.device_name))
+        if not hasattr(config, "workerinput"):  # The process that controls the run.
+            config.pluginmanager.register(BenchmarkBridge(config), "shark-tune-benchmark")
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)

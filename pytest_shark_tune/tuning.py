@@ -38,7 +38,7 @@ from pytest_shark_tune.tools.compiler import Compiler, compiler_version
 from pytest_shark_tune.tools.runtime import device_slug, runtime_version
 from pytest_shark_tune.trial import Role, Trial, trials_of
 
-__all__ = ["TuningPlugin"]
+__all__ = ["TuningPlugin", "finding_of"]
 
 _PROPERTY = "shark_tune"
 _ROLES_FILE = "roles.json"
@@ -280,7 +280,7 @@ class TuningPlugin:
         """Write down what a test found out, as it comes; tell of a new best, and what a worker has to tell."""
         if self._ledger is not None and (note := note_of(report)):
             self._write(f"shark-tune: {note}")
-        finding = _finding_of(report)
+        finding = finding_of(report)
         if self._ledger is None or finding is None:
             return
         self._ledger.take(finding)
@@ -289,7 +289,7 @@ class TuningPlugin:
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
         """Show with ``-v`` what a candidate came to."""
-        finding = _finding_of(report)
+        finding = finding_of(report)
         if finding is None or not report.passed:
             return None
         if finding.record is not None and finding.record.ratio is not None:
@@ -318,8 +318,15 @@ class TuningPlugin:
         if reporter is not None and reporter.verbosity >= 0:
             _write_line(reporter, line)
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> None:
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(
+        self, session: pytest.Session, exitstatus: int | pytest.ExitCode
+    ) -> Generator[None, object, object]:
+        """Write the results before any other plugin's turn: one that raises does not cost them."""
+        self._finish(session, exitstatus)
+        return (yield)
+
+    def _finish(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> None:
         """Derive spec, summary and snapshots from what is known, however the run ended."""
         self._session.close()
         if self._ledger is None or not self._ledger.has_findings:
@@ -444,7 +451,8 @@ def _funcargs(item: pytest.Item) -> dict[str, object]:
     return getattr(item, "funcargs", None) or {}
 
 
-def _finding_of(report: pytest.TestReport | pytest.CollectReport) -> Finding | None:
+def finding_of(report: pytest.TestReport | pytest.CollectReport) -> Finding | None:
+    """What a test found out, from its report."""
     for name, value in getattr(report, "user_properties", ()):  # A report on collecting a file has none.
         if name == _PROPERTY:
             return msgspec.json.decode(str(value), type=Finding)
