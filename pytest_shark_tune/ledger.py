@@ -234,8 +234,8 @@ class Ledger:
         return summary
 
     def _unsteady(self) -> int:
-        records = (record for records in self._records.values() for record in records.values())
-        return sum(bool(each.note) for each in (*records, *self._finals.values()))
+        records = sum(bool(each.note) for known in self._records.values() for each in known.values())
+        return records + sum(bool(each.note) for each in self._finals.values())
 
     def _provisional(self, task: AnyTask) -> FinalRecord | None:
         best = provisional_winner(self.records(task.name))
