@@ -208,13 +208,13 @@ def compare(
     while len(logs) < policy.blocks:
         block_started = time.perf_counter()
         ours, theirs = _block(candidate, baseline, batch, flip=len(logs) % 2 == 1)
+        if not logs and min(ours) * wanted > policy.cutoff * max(theirs):
+            return _cut_short(ours, theirs, batch, wanted)
         if not watch.accepts(theirs, [ours]):
             continue
         samples += ours
         baseline_samples += theirs
         logs.append(_log_ratio(ours, theirs))
-        if len(logs) == 1 and min(ours) * wanted > policy.cutoff * max(theirs):
-            return _cut_short(samples, baseline_samples, batch, wanted)
         now = time.perf_counter()
         centre, _, high = _interval(logs, policy.alpha)
         if high < math.log(wanted):
