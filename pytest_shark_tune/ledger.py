@@ -42,13 +42,17 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What the run was: versions by package, target, device, seconds; ``complete`` unless it ended early."""
+    """What the run was: versions by package, target, device, seconds; ``complete`` unless it ended early.
+
+    ``unsteady`` counts the candidates and finals during whose measurement the machine changed its speed.
+    """
 
     versions: dict[str, str]
     target: str
     device: str
     seconds: float
     complete: bool
+    unsteady: int = 0
 
 
 class DispatchSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -222,6 +226,7 @@ class Ledger:
                 device=self._device,
                 seconds=round(time.monotonic() - self._started, 3),
                 complete=complete,
+                unsteady=self._unsteady(),
             ),
             dispatches=tuple(rows),
             sources=tuple(source for check in self._checks for source in check.sources),
@@ -229,6 +234,10 @@ class Ledger:
         )
         journal.replace_file(self.summary_path, msgspec.json.format(msgspec.json.encode(summary)) + b"\n")
         return summary
+
+    def _unsteady(self) -> int:
+        records = sum(bool(each.note) for known in self._records.values() for each in known.values())
+        return records + sum(bool(each.note) for each in self._finals.values())
 
     def _provisional(self, task: AnyTask) -> FinalRecord | None:
         best = provisional_winner(self.records(task.name))

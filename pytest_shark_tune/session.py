@@ -20,7 +20,7 @@ from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.check import Check
-from pytest_shark_tune.stages.measurement import Measurement, combine_rounds
+from pytest_shark_tune.stages.measurement import FINAL_ROUNDS, MOST_ROUNDS, Measurement, combine_rounds, is_decided
 from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, SpecRecord, State
 from pytest_shark_tune.stages.winner import choose_finalists, declare_winner
 from pytest_shark_tune.tools import journal
@@ -32,9 +32,6 @@ from pytest_shark_tune.verify import verify_spec
 from pytest_shark_tune.yardsticks import Yardsticks
 
 __all__ = ["Session"]
-
-_ROUNDS, _MOST_ROUNDS = 5, 10
-_NARROW = 0.1
 
 
 class Session:
@@ -161,29 +158,34 @@ class Session:
         """
         rounds: dict[str, list[Measurement]] = {name: [] for name in self.finalists(task)}
         failed: dict[str, CandidateFailed] = {}
-        for number in range(_MOST_ROUNDS):
+        for number in range(MOST_ROUNDS):
             going = [name for name in rounds if name not in failed]
             for name, measurement in play(going, failed, number):
                 rounds[name].append(measurement)
-            if number + 1 >= _ROUNDS and _is_decided([rounds[name] for name in going if name not in failed]):
+            if number + 1 >= FINAL_ROUNDS and is_decided(rounds[name] for name in going if name not in failed):
                 break
+        joined = {name: combine_rounds(measured) for name, measured in rounds.items() if name not in failed}
         finalists = [
             Finalist(id=name, state=State(failed[name].state), reason=failed[name].reason)
             if name in failed
-            else _finalist(name, combine_rounds(measured))
-            for name, measured in rounds.items()
+            else _finalist(name, joined[name])
+            for name in rounds
         ]
         winner, reason = declare_winner(finalists, lambda name: _simplicity(task.candidate(name)))
-        baselines = next((measured for name, measured in rounds.items() if name not in failed), [])
+        # Whoever was in all rounds has the default's samples of all, and saw every block that was repeated.
+        whole = next(iter(joined.values()), None)
         return FinalRecord(
             dispatch=task.name,
             root=task.dispatch.root if isinstance(task, Task) else None,
             weight=task.weight,
             finalists=tuple(finalists),
-            baseline_samples_us=_rounded(sample for each in baselines for sample in each.baseline_samples_us),
+            baseline_samples_us=_rounded(whole.baseline_samples_us) if whole else (),
             winner=winner,
             reason=reason,
             compilation_info=task.candidate(winner).compilation_info if winner else "",
+            rounds=whole.rounds if whole else 0,
+            repeated=whole.repeated if whole else 0,
+            note=whole.note if whole else "",
             device=self.settings.device_name,
             target=str(self.compiler.target),
             iree=compiler_version(),
@@ -218,6 +220,10 @@ class Session:
             ratio=round(measured.ratio, 5) if measured else None,
             ratio_low=round(measured.ratio_low, 5) if measured else None,
             ratio_high=round(measured.ratio_high, 5) if measured else None,
+            batch=measured.batch if measured else None,
+            blocks=measured.blocks if measured else 0,
+            repeated=measured.repeated if measured else 0,
+            note=measured.note if measured else "",
             device=self.settings.device_name,
             target=str(self.compiler.target),
             iree=compiler_version(),
@@ -227,12 +233,6 @@ class Session:
         """Try the merged spec on the sources of ``plan``: applied where it should be, same results, no slower."""
         finals = journal.read(self.settings.finals, FinalRecord)
         return verify_spec(plan, finals, self._builds, self._bench)
-
-
-def _is_decided(finalists: Iterable[Sequence[Measurement]]) -> bool:
-    """Whether more rounds would tell no more: each finalist is surely slower, or its interval is narrow."""
-    joined = [combine_rounds(measured) for measured in finalists]
-    return all(each.ratio_high < 1 or each.ratio - each.ratio_low < _NARROW * each.ratio for each in joined)
 
 
 def _finalist(name: str, measured: Measurement) -> Finalist:

@@ -142,6 +142,11 @@ def _notes(summary: Summary) -> Iterator[str]:
             yield f"{row.name}: fastest with {', '.join(f'{name}={value}' for name, value in row.knobs.items())}"
         if row.reason:
             yield f"{row.name}: {row.reason}"
+    if summary.run.unsteady:
+        yield (
+            f"unsteady machine: it changed its speed while {summary.run.unsteady} candidates or finals were measured; "
+            "`note` in records.jsonl and finals.jsonl says by how much"
+        )
     for source in summary.sources:
         yield _source_note(source)
     reasons: defaultdict[str, list[Untunable]] = defaultdict(list)

@@ -90,6 +90,9 @@ def test_records_have_the_fields_of_the_design(outcome: Outcome) -> None:
             assert min(record["baseline_samples_us"]) > 0
             assert record["compile_s"] > 0
             assert record["reason"] == ""
+            assert record["batch"] >= 1
+            assert record["repeated"] <= 2
+            assert bool(record["note"]) or not record["repeated"]
         else:
             assert record["samples_us"] == []
             assert record["ratio"] is None

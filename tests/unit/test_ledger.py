@@ -259,6 +259,14 @@ def test_a_final_that_was_not_held_is_the_reason_where_all_was_tried(run: Run) -
     assert (row.reason, other.reason) == ("no final was held", "its candidates were not all tried")
 
 
+def test_measurements_on_an_unsteady_machine_are_counted(run: Run) -> None:
+    noted = msgspec.structs.replace(make_record(ONE, "aaaaaa", 2.0), repeated=1, note="the speed drifted")
+    run.take(noted)
+    run.take(make_record(ONE, "bbbbbb", 1.5))
+    run.take(msgspec.structs.replace(make_final(ONE, "aaaaaa"), note="round 1: the speed drifted"))
+    assert run.ledger.finish(complete=True).run.unsteady == 2
+
+
 def test_a_default_that_failed_is_the_reason(run: Run) -> None:
     run.take(make_record(ONE, "default", state=State.RUN_FAILED))
     (row, _) = run.ledger.finish(complete=True).dispatches

@@ -153,6 +153,14 @@ def test_sources_and_what_cannot_be_tuned_are_told(tmp_path: Path) -> None:
     assert f"not tuned (8): {first}, …: it has dynamic dimensions\n" in text
 
 
+def test_a_machine_that_changed_its_speed_is_told(tmp_path: Path) -> None:
+    unsteady = msgspec.structs.replace(SUMMARY, run=msgspec.structs.replace(SUMMARY.run, unsteady=7))
+    nowhere = tmp_path / "none"
+    assert "unsteady" not in render(SUMMARY, width=120, spec=nowhere, snapshots=())
+    told = " ".join(render(unsteady, width=120, spec=nowhere, snapshots=()).split())
+    assert "it changed its speed while 7 candidates or finals were measured" in told
+
+
 def test_what_was_written_is_named(tmp_path: Path) -> None:
     spec = tmp_path / ("a long folder " * 12) / "spec.mlir"
     spec.parent.mkdir()
