@@ -289,11 +289,12 @@ class TuningPlugin:
         if part is None or not part.plan:
             return
         reason = f"the worker {node.gateway.id} that ran it crashed ({how_it_ended(node) or 'it is not known how'})"
-        report.when = "call"
+        path, _, test = crashitem.partition("::")
+        report.when, report.location = "call", (path, None, test)
         report.longrepr = f"{State.RUN_FAILED}: {reason}; run pytest with -n 0 and -k to see why"
         if part.role is Role.CANDIDATE:
             report.outcome = "skipped"
-            report.longrepr = (crashitem.partition("::")[0], 0, f"Skipped: {State.RUN_FAILED}: {reason}")
+            report.longrepr = (path, None, f"Skipped: {State.RUN_FAILED}: {reason}")
         if part.candidate:
             finding = self._lost_candidate(part, CandidateFailed(State.RUN_FAILED, reason))
             report.user_properties.extend(_property(finding) if finding else ())
@@ -314,7 +315,7 @@ class TuningPlugin:
         controller = self._config.pluginmanager.get_plugin("dsession")
         if report.failed and controller is not None:
             controller.countfailures += 1
-            if 0 < controller.maxfail <= controller.countfailures and not controller.shouldstop:
+            if 0 < (controller.maxfail or 0) <= controller.countfailures and not controller.shouldstop:
                 controller.shouldstop = f"stopping after {controller.countfailures} failures"
 
     @pytest.hookimpl(wrapper=True)
@@ -416,7 +417,7 @@ class TuningPlugin:
             return
         order = self._order()
         unfinished = order.unfinished if order is not None else 0
-        ended_early = exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR) or unfinished > 0
+        ended_early = bool(self._ended or unfinished) or exitstatus == pytest.ExitCode.INTERNAL_ERROR
         if self._ledger.has_findings:
             self._summary = self._ledger.finish(complete=not ended_early)
         if ended_early:
@@ -437,7 +438,8 @@ class TuningPlugin:
         if self._ended or session.shouldfail or session.shouldstop:
             return self._ended or str(session.shouldfail or session.shouldstop)
         if limit is not None and self._lost > int(limit):
-            return f"{self._lost} workers crashed, and --max-worker-restart={limit} lets no more be replaced; raise it"
+            crashed = "1 worker" if self._lost == 1 else f"{self._lost} workers"
+            return f"{crashed} crashed, and --max-worker-restart={limit} lets no more be replaced; raise it"
         return "see above"
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
