@@ -294,7 +294,8 @@ class TuningPlugin:
         report.longrepr = f"{State.RUN_FAILED}: {reason}; run pytest with -n 0 and -k to see why"
         if part.role is Role.CANDIDATE:
             report.outcome = "skipped"
-            report.longrepr = (path, None, f"Skipped: {State.RUN_FAILED}: {reason}")
+            # Without a line, which nobody here knows; pytest then shows none.
+            report.longrepr = (path, None, f"Skipped: {State.RUN_FAILED}: {reason}")  # type: ignore[assignment]
         if part.candidate:
             finding = self._lost_candidate(part, CandidateFailed(State.RUN_FAILED, reason))
             report.user_properties.extend(_property(finding) if finding else ())
