@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -105,7 +106,8 @@ class _Entry(msgspec.Struct, frozen=True):
 class Ledger:
     """Takes findings as they come, writes them down at once, and derives the rest from them at the end.
 
-    ``load_plan`` gets a plan by its key.
+    ``load_plan`` gets a plan by its key. ``failures`` are what could not be written down; what this process knows is
+    not lost with it.
     """
 
     def __init__(
@@ -133,6 +135,7 @@ class Ledger:
         self._finals: dict[str, FinalRecord] = {}
         self._checks: list[SpecRecord] = []
         self._begun = False
+        self.failures: list[OSError] = []
 
     @property
     def records_path(self) -> Path:
@@ -177,19 +180,22 @@ class Ledger:
             self._tasks.setdefault(task.name, _Entry(suite, task))
 
     def take(self, finding: Finding) -> None:
-        """Write down what a test found out."""
+        """Write down what a test found out; see ``failures``."""
         self.add_plan(finding.plan, finding.suite)
         if not self._begun:
             self._begun = True
             # What an earlier run left is not this run's. Its spec stays until this run has one of its own.
             for stale in (self.records_path, self.finals_path, self.summary_path):
-                stale.unlink(missing_ok=True)
+                with self._noting_failure():
+                    stale.unlink(missing_ok=True)
         if finding.record is not None:
-            journal.append(self.records_path, finding.record)
             self._records.setdefault(finding.record.dispatch, {})[finding.record.id] = finding.record
+            with self._noting_failure():
+                journal.append(self.records_path, finding.record)
         if finding.final is not None:
-            journal.append(self.finals_path, finding.final)
             self._finals[finding.final.dispatch] = finding.final
+            with self._noting_failure():
+                journal.append(self.finals_path, finding.final)
         if finding.spec is not None:
             self._checks.append(finding.spec)
 
@@ -206,6 +212,7 @@ class Ledger:
 
         ``left_out`` counts the tests that the budget of time left out, which are none of those. Dispatches whose final
         was never run get a provisional winner from their records.
+        A file that cannot be written stays as it was, and the others are written all the same; see ``failures``.
         """
         dropped = {name: reason for check in self._checks for name, reason in check.dropped.items()}
         untried = self._why_untried(complete, left_out)
@@ -217,8 +224,10 @@ class Ledger:
             if winner is not None:
                 winners[name] = winner
             rows.append(self._row(entry.task, final, winner, dropped.get(name, ""), untried))
-        self._write_spec(self.spec_path, winners.values(), self._starter)
-        self._write_snapshots(winners)
+        with self._noting_failure():
+            self._write_spec(self.spec_path, winners.values(), self._starter)
+        with self._noting_failure():
+            self._write_snapshots(winners)
         summary = Summary(
             run=RunSummary(
                 versions=self._versions,
@@ -232,12 +241,20 @@ class Ledger:
             sources=tuple(source for check in self._checks for source in check.sources),
             untunable=tuple(each for plan in self._plans.values() for each in plan.untunable),
         )
-        journal.replace_file(self.summary_path, msgspec.json.format(msgspec.json.encode(summary)) + b"\n")
+        with self._noting_failure():
+            journal.replace_file(self.summary_path, msgspec.json.format(msgspec.json.encode(summary)) + b"\n")
         return summary
 
     def _unsteady(self) -> int:
         records = sum(bool(each.note) for known in self._records.values() for each in known.values())
         return records + sum(bool(each.note) for each in self._finals.values())
+
+    @contextmanager
+    def _noting_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.failures.append(error)
 
     def _provisional(self, task: AnyTask) -> FinalRecord | None:
         best = provisional_winner(self.records(task.name))

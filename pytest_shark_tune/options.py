@@ -13,7 +13,7 @@ import platformdirs
 import pytest
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.tools.compiler import Target
+from pytest_shark_tune.tools.compiler import COMPILE_TIMEOUT_S, Target
 from pytest_shark_tune.tools.machine import last_level_cache_bytes, processors
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class TuneOptions:
     starter: Path | None
     out: Path
     jobs: int
+    compile_timeout_s: float
     cache: Path
     compile_flags: tuple[str, ...]
     rotate_bytes: int
@@ -96,6 +97,7 @@ class TuneOptions:
             starter=base / starter if starter else None,
             out=base / value("out"),
             jobs=parse_count("--tune-jobs", value("jobs")),
+            compile_timeout_s=parse_duration("--tune-compile-timeout", value("compile_timeout")) or COMPILE_TIMEOUT_S,
             cache=base / cache,
             compile_flags=parse_flags("--iree-compile-flag", flags),
             rotate_bytes=parse_rotation("--tune-rotate", value("rotate"), target),
@@ -120,8 +122,9 @@ def add_options(parser: pytest.Parser) -> None:
     parser.addini("tune", "tune without --tune being given", type="bool", default=False)
 
     def add(name: str, metavar: str, default: str, help_text: str) -> None:
-        group.addoption(f"--tune-{name}", dest=f"tune_{name}", metavar=metavar, default=None, help=help_text)
-        parser.addini(f"tune_{name}", help_text, default=default)
+        dest = f"tune_{name.replace('-', '_')}"
+        group.addoption(f"--tune-{name}", dest=dest, metavar=metavar, default=None, help=help_text)
+        parser.addini(dest, help_text, default=default)
 
     add("target", "TARGET", "llvm-cpu", "llvm-cpu (default), cuda:sm_89, hip:gfx942 or vulkan:rdna3")
     add("device", "URIS", "", "IREE device URIs, comma-separated (default: all devices of the target's driver)")
@@ -133,6 +136,7 @@ def add_options(parser: pytest.Parser) -> None:
     add("spec", "FILE", "", "starter spec, linked behind the new entries")
     add("out", "DIR", ".tune", "where spec.mlir, records.jsonl and summary.json go (default: .tune)")
     add("jobs", "N", str(processors()), "compilations at a time (default: one per processor)")
+    add("compile-timeout", "DURATION", "120s", "most time that one run of the compiler may take (default: 120s)")
     add("cache", "DIR", "", "folder of plans and compiled candidates (default: the user's cache folder)")
 
     def add_list(flag: str, metavar: str, help_text: str) -> None:

@@ -295,3 +295,19 @@ def test_a_starter_goes_behind_into_the_spec_and_not_into_the_snapshot(tmp_path:
     second.ledger.finish(complete=True)
     assert second.matchers == ["match_one", "match_two"]
     assert [row.matcher for row in read_spec(second.snapshot.read_text())] == ["match_one"]
+
+
+def test_what_cannot_be_written_leaves_the_rest(run: Run) -> None:
+    run.ledger.records_path.symlink_to("/dev/full")
+    run.take(ALL_OF_ONE[0])
+    assert run.ledger.failures == [], "the link of an earlier run goes"
+    run.ledger.records_path.unlink()
+    run.ledger.records_path.symlink_to("/dev/full")
+    run.take(*ALL_OF_ONE[1:])
+    assert [failure.strerror for failure in run.ledger.failures] == ["No space left on device"] * 2
+    assert {failure.filename for failure in run.ledger.failures} == {str(run.ledger.records_path)}
+    run.ledger.summary_path.mkdir()
+    summary = run.ledger.finish(complete=False)
+    assert summary.dispatches[0].winner == "aaaaaa"
+    assert run.matchers == ["match_one"]
+    assert [failure.filename for failure in run.ledger.failures[2:]] == [str(run.ledger.summary_path)]
