@@ -1,4 +1,4 @@
-"""Clients that define a stage of their own in a conftest.py."""
+"""Clients that define a stage of their own in a conftest.py; and candidates that crash or hang."""
 
 from __future__ import annotations
 
@@ -43,6 +43,39 @@ def artifact(candidate, artifact):
     return artifact
 """
 
+# Stops the child that holds the device, so that it hangs in what it is asked next, and for one candidate kills it then.
+TROUBLE = """
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+tried = []
+
+def children():
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes()
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if b"device_child" in command and parent == os.getpid():
+            yield int(folder.name)
+
+@pytest.fixture
+def artifact(candidate, artifact):
+    if candidate.config is not None and candidate.knobs:
+        tried.append(candidate.id)
+        if len(tried) in (1, 3):
+            (child,) = children()
+            os.kill(child, signal.SIGSTOP)
+            if len(tried) == 1:
+                threading.Timer(0.5, os.kill, (child, signal.SIGKILL)).start()
+    return artifact
+"""
+
 
 def tuned(make_suite: MakeSuite, conftest: str, *arguments: str) -> Outcome:
     suite = make_suite({"test_suite.py": SUITE, "conftest.py": conftest})
@@ -73,6 +106,21 @@ def test_an_artifact_of_the_clients_own_is_recorded(make_suite: MakeSuite) -> No
         [f"{NAME}: lost 3 compile_failed", "SKIPPED [[]3[]]*compile_failed: our kernel compiler has no such tile"]
     )
     assert outcome.dispatch(NAME)["compiled"] == 0
+
+
+@pytest.mark.slow  # It waits for the watchdog.
+def test_candidates_that_crash_and_hang_do_not_end_the_run(make_suite: MakeSuite) -> None:
+    outcome = tuned(make_suite, TROUBLE, "-k", "not final and not spec")
+    assert outcome.status == 0, outcome.text
+    assert [each["state"] for each in outcome.records] == ["measured", "run_failed", "measured", "run_timeout"]
+    _, crashed, _, hung = outcome.records
+    assert "SIGKILL" in crashed["reason"]
+    assert "no answer within" in hung["reason"]
+    row = outcome.dispatch(NAME)
+    assert (row["applied"], row["ran"], row["measured"]) == (3, 1, 1)
+    outcome.lines.fnmatch_lines(
+        ["*SKIPPED*run_failed: *", "*SKIPPED*run_timeout: *", f"{NAME}: lost 1 run_failed, 1 run_timeout"]
+    )
 
 
 def test_a_default_that_cannot_be_measured_fails_its_test(make_suite: MakeSuite) -> None:
