@@ -98,6 +98,7 @@ def test_a_second_interrupt_breaks_nothing_off(make_suite: MakeSuite, workers: s
     outcome.lines.fnmatch_lines(["shark-tune: the run is ending and writes down what is known; once more ends it *"])
 
 
+@pytest.mark.slow
 def test_a_third_interrupt_ends_the_run_at_once(make_suite: MakeSuite) -> None:
     conftest = AGAIN.format(moments=["handled", "derived"])
     suite = make_suite({"test_suite.py": SUITE, "conftest.py": conftest})
@@ -178,6 +179,7 @@ def test_a_run_that_is_killed_leaves_nothing_running(make_suite: MakeSuite, work
     ]
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_left_is_removed_by_the_next(make_suite: MakeSuite) -> None:
     suite = make_suite({"test_suite.py": "def test_nothing():\n    pass\n"})
     running = suite.start("--tune", "--collect-only")

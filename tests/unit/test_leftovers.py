@@ -17,7 +17,7 @@ folder = leftovers.new_folder("kept")
 with leftovers.scratch_folder() as scratch:
     pass
 assert not scratch.exists()
-ended, left = [subprocess.Popen(["sleep", "600"], start_new_session=True) for _ in range(2)]
+ended, left = [subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL, start_new_session=True) for _ in range(2)]
 for each in (ended, left):
     leftovers.watch_group(each.pid)
 leftovers.release_group(ended.pid)
