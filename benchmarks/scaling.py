@@ -131,6 +131,8 @@ def _run(workers: int, suite: Path, arguments: Sequence[str]) -> Run:
         ]
         paths = [os.fspath(Path(__file__).resolve().parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), _CLOCK: os.fspath(clock)}
+        # The driver keeps what it made of a candidate's PTX: a later run of the same ones would load them faster.
+        env["CUDA_CACHE_PATH"] = os.fspath(folder / "cuda")
         started = time.monotonic()
         done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
         whole_s = time.monotonic() - started
