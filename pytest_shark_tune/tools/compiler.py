@@ -190,9 +190,10 @@ class Compiler:
         with scratch_folder() as folder:
             path = folder / "spec.mlir"
             path.write_text(spec, encoding="utf-8")
-            flag = f"--iree-codegen-tuning-spec-path={path}"
+            # With threads the compiler now and then waits for itself while it loads a spec, and never ends.
+            flags = [f"--iree-codegen-tuning-spec-path={path}", "--mlir-disable-threading"]
             return self.lower(
-                sources, to="executable-configurations", since="executable-sources", name=name, flags=[flag]
+                sources, to="executable-configurations", since="executable-sources", name=name, flags=flags
             )
 
     def compile_sources(self, text: str, out: Path, name: str = "dispatch") -> float:
