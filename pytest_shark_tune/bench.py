@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -15,32 +16,54 @@ from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.check import Tolerance, tolerance_for
 from pytest_shark_tune.stages.dispatch import Dispatch, Member, Tensor
-from pytest_shark_tune.stages.measurement import FINAL, SCREENING, Measurement, calibrate, compare, compare_finalists
+from pytest_shark_tune.stages.limits import SUSPICIOUS_RATIO, work_of
+from pytest_shark_tune.stages.measurement import (
+    FINAL,
+    SCREENING,
+    Measurement,
+    calibrate,
+    compare,
+    compare_finalists,
+    time_limit_s,
+)
 from pytest_shark_tune.stages.record import State
+from pytest_shark_tune.stages.winner import bar_to_final
+from pytest_shark_tune.tools import journal
 from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.tools.runtime import DeviceChild, DeviceRequestFailed
+from pytest_shark_tune.yardsticks import Yardsticks
 
 __all__ = ["Bench"]
 
 _DEFAULT, _CANDIDATE, _REFERENCE = "default", "candidate", "reference"
 _RUN_TIMEOUT_S = 30.0
-_SHORTEST_TIMEOUT_S = 5.0
-_SLOWEST = 20.0
-"""A candidate that takes this many times the baseline's time is stopped: it cannot win."""
+_REMEMBERED = 24
+"""How many of the default's last samples tell what is usual: the last few candidates', so that a lasting change is."""
 
 
 class Bench:
-    """Checks and times for one process of a run; ``tell`` is told of a long wait for a device."""
+    """Checks and times for one process of a run; ``tell`` is told of a long wait for a device.
+
+    With ``yardsticks`` a candidate that is faster than the device can be is refused.
+    """
 
     def __init__(
-        self, settings: RunSettings, builds: Builds, leases: DeviceLeases, *, tell: Callable[[str], None]
+        self,
+        settings: RunSettings,
+        builds: Builds,
+        leases: DeviceLeases,
+        *,
+        tell: Callable[[str], None],
+        yardsticks: Yardsticks | None = None,
     ) -> None:
         self.settings = settings
         self._builds = builds
         self._leases = leases
         self._tell = tell
+        self._yardsticks = yardsticks
         self._children: dict[str, DeviceChild] = {}
-        self._prepared: dict[str, tuple[str, int, float]] = {}
+        self._prepared: dict[str, tuple[str, int, float, float]] = {}
+        self._baselines: dict[str, tuple[str, tuple[float, ...]]] = {}
 
     def close(self) -> None:
         """End the children."""
@@ -62,17 +85,25 @@ class Bench:
         default = artifact if is_default else self._default_artifact(task)
         with self._leases.acquire(self._tell) as uri, self._failures(uri):
             child = self._child(uri)
-            batch, batch_s = self._prepare(child, uri, task, default)
-            timeout_s = max(_SHORTEST_TIMEOUT_S, _SLOWEST * batch_s)
+            batch, batch_s, check_s = self._prepare(child, uri, task, default)
             baseline = partial(child.run, _DEFAULT)
+            earlier = self._earlier(uri, task)
             if is_default:
-                return compare(baseline, baseline, batch=batch)
-            self._load_and_check(child, _CANDIDATE, task, task.dispatch.members[0], artifact, timeout_s)
+                measured = compare(baseline, baseline, batch=batch, earlier=earlier)
+                self._remember(uri, task, measured)
+                return measured
+            member = task.dispatch.members[0]
+            self._load_and_check(child, _CANDIDATE, task, member, artifact, time_limit_s(check_s))
+            run = partial(child.run, _CANDIDATE, timeout_s=time_limit_s(batch_s))
             try:
-                return compare(partial(child.run, _CANDIDATE, timeout_s=timeout_s), baseline, SCREENING, batch=batch)
+                measured = compare(run, baseline, SCREENING, batch=batch, best=self._bar(task), earlier=earlier)
             finally:
                 if child.alive:
                     child.unload(_CANDIDATE)
+            self._refuse_impossible(child, uri, task, measured)
+            self._remember(uri, task, measured)
+            self._raise_bar(task, measured)
+            return measured
 
     def round(
         self, task: Task, names: Sequence[str], failed: dict[str, CandidateFailed], number: int
@@ -154,22 +185,51 @@ class Bench:
                 failed[candidate.id] = failure
         return built
 
-    def _prepare(self, child: DeviceChild, uri: str, task: Task, default: Artifact) -> tuple[int, float]:
-        """Load the default and keep its result, once for each dispatch and child; return its batch and seconds."""
+    def _earlier(self, uri: str, task: Task) -> tuple[float, ...]:
+        """The default's last samples in this child, for this dispatch."""
+        key, samples = self._baselines.get(uri, ("", ()))
+        return samples if key == task.dispatch.key else ()
+
+    def _remember(self, uri: str, task: Task, measured: Measurement) -> None:
+        if not measured.cut_short:
+            samples = self._earlier(uri, task) + measured.baseline_samples_us
+            self._baselines[uri] = task.dispatch.key, samples[-_REMEMBERED:]
+
+    def _bar(self, task: Task) -> float:
+        """The ratio that a candidate needs to get into the final, from what all processes of the run measured."""
+        return bar_to_final(journal.read(self._bar_file(task), float))
+
+    def _raise_bar(self, task: Task, measured: Measurement) -> None:
+        if not measured.cut_short and measured.ratio_low > 1:
+            path = self._bar_file(task)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            journal.append(path, round(measured.ratio_low, 5))
+
+    def _bar_file(self, task: Task) -> Path:
+        # Lines are only ever added, so that workers need no lock.
+        return self.settings.exchange / "bars" / f"{task.dispatch.key}.jsonl"
+
+    def _prepare(self, child: DeviceChild, uri: str, task: Task, default: Artifact) -> tuple[int, float, float]:
+        """Load the default and keep its result, once for each dispatch and child.
+
+        Returns its batch, and the seconds that the batch and the check of a result take it.
+        """
         known = self._prepared.get(uri)
         if known and known[0] == task.dispatch.key:
-            return known[1], known[2]
+            return known[1:]
         member = task.dispatch.members[0]
         assert default.vmfb is not None
         child.load_benchmark(_DEFAULT, Path(default.vmfb), member.module)
         child.keep_reference(_DEFAULT, _REFERENCE, self.settings.seed)
         # The default is its own reference: a result that changes from run to run can verify nothing.
+        started = time.perf_counter()
         self._check(child, _DEFAULT, _REFERENCE, task.dispatch, member, _RUN_TIMEOUT_S)
+        check_s = time.perf_counter() - started
         run = partial(child.run, _DEFAULT)
         batch = calibrate(run, SCREENING.sample_s, cap=SCREENING.batch_cap)
         batch_s = run(batch)
-        self._prepared[uri] = (task.dispatch.key, batch, batch_s)
-        return batch, batch_s
+        self._prepared[uri] = (task.dispatch.key, batch, batch_s, check_s)
+        return batch, batch_s, check_s
 
     def _load_and_check(
         self, child: DeviceChild, key: str, task: Task, member: Member, artifact: Artifact, timeout_s: float
@@ -183,7 +243,20 @@ class Bench:
     ) -> None:
         check = child.check(key, reference, _tolerance(dispatch, member), timeout_s=timeout_s)
         if not check.ok:
-            raise CandidateFailed(State.WRONG_RESULT, check.reason)
+            raise CandidateFailed(State.WRONG_RESULT, check.reason, check)
+
+    def _refuse_impossible(self, child: DeviceChild, uri: str, task: Task, measured: Measurement) -> None:
+        """Take a time that the device cannot reach for a run that left out work."""
+        if self._yardsticks is None or measured.cut_short or measured.ratio < SUSPICIOUS_RATIO:
+            return
+        work = work_of(task.dispatch.root, task.dispatch.members[0].module)
+        try:
+            reason = self._yardsticks.why_impossible(measured.median_us, work, child)
+        except DeviceChildDied:  # Not the candidate's doing: its figures stand.
+            self._forget(uri)
+            return
+        if reason:
+            raise CandidateFailed(State.WRONG_RESULT, reason)
 
     def _compare_models(
         self, child: DeviceChild, paths: Sequence[Path], function: str, inputs: Sequence[Tensor], reduction: int
@@ -195,7 +268,7 @@ class Bench:
         element = inputs[0].element if inputs else "f32"
         check = child.check(_CANDIDATE, _REFERENCE, tolerance_for(element, element, reduction))
         if not check.ok:
-            raise CandidateFailed(State.WRONG_RESULT, check.reason)
+            raise CandidateFailed(State.WRONG_RESULT, check.reason, check)
         return compare(partial(child.run, _CANDIDATE), partial(child.run, _DEFAULT), FINAL)
 
     def _default_artifact(self, task: Task) -> Artifact:
@@ -231,6 +304,7 @@ class Bench:
     def _forget(self, uri: str) -> None:
         """End the child of a device, and what is known of it."""
         self._prepared.pop(uri, None)
+        self._baselines.pop(uri, None)
         child = self._children.pop(uri, None)
         if child is not None:
             child.close()

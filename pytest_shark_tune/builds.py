@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -27,11 +30,22 @@ __all__ = ["Builds"]
 FailedBuild = Literal["compile_failed", "compile_timeout", "not_applied"]
 
 _AHEAD = 8
-"""How many candidates are compiled at a stretch, for each compilation at a time."""
+"""How many candidates beyond the one that is needed may be compiled, for each compilation at a time."""
+_QUEUED = 2
+"""How many candidates wait for each compilation at a time, those that are being compiled among them."""
+_POLL_S = 0.02
+_NICENESS = 10
 
 
 class Builds:
-    """Compiles for one process of a run, ``jobs`` candidates at a time; ``tell`` is told of a long wait."""
+    """Compiles for one process of a run, ``jobs`` candidates at a time; ``tell`` is told of a long wait.
+
+    Processes share the work: what one is compiling carries a lock in the cache, the others compile what comes after
+    it, and who needs it waits for that very one. Where the compiler runs on what is measured, it compiles a stretch of
+    candidates while it holds the device. Elsewhere the pool goes on while the caller measures.
+
+    Nobody waits for a device while holding such a lock, so waiting for a lock while holding a device always ends.
+    """
 
     def __init__(
         self, compiler: Compiler, cache: Cache, leases: DeviceLeases, *, jobs: int, tell: Callable[[str], None]
@@ -42,7 +56,10 @@ class Builds:
         self._jobs = jobs
         self._tell = tell
         self._artifacts: dict[str, Artifact] = {}
-        self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="iree-compile")
+        self._keys: dict[tuple[str, str], str] = {}
+        self._running: dict[str, Future[Artifact]] = {}
+        behind = None if compiler.target.shares_processor else _step_back
+        self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="iree-compile", initializer=behind)
 
     def close(self) -> None:
         """End every command that is running, and those that wait."""
@@ -57,23 +74,99 @@ class Builds:
             CandidateFailed: the candidate cannot be compiled, or its config is not applied.
         """
         module = task.dispatch.members[member].module
-        artifact = self.known(module, candidate)
-        if artifact is None:
-            everyone = (task.default, *task.candidates) if member == 0 else (candidate,)
-            ahead = [each for each in everyone[everyone.index(candidate) :] if not self.known(module, each)]
-            self._compile_all(task, module, ahead[: _AHEAD * self._jobs])
-            artifact = self.known(module, candidate)
-            assert artifact is not None
+        everyone = (task.default, *task.candidates) if member == 0 else (candidate,)
+        first = everyone.index(candidate)
+        stretch = everyone[first : first + _AHEAD * self._jobs]
+        if self.compiler.target.shares_processor:
+            artifact = self.known(module, candidate) or self._compile_stretch(task.dispatch, module, stretch)
+        else:
+            artifact = self._compile_ahead(task.dispatch, module, stretch)
         if artifact.vmfb is None:
             raise CandidateFailed(artifact.state, artifact.reason)
         return artifact
 
-    def _compile_all(self, task: Task, module: BenchmarkModule, candidates: Sequence[Candidate]) -> None:
-        """Compile ``candidates``, several at a time; on a CPU device nothing is measured meanwhile."""
+    def _compile_stretch(self, dispatch: Dispatch, module: BenchmarkModule, stretch: Sequence[Candidate]) -> Artifact:
+        """Compile all of ``stretch``, several at a time, while nothing is measured; return the first one's artifact."""
         with self.processor():
-            pending = [(candidate, self._submit(task.dispatch, module, candidate)) for candidate in candidates]
-            for candidate, future in pending:
-                self._keep(module, candidate, future.result())
+            # Another process may have compiled them while this one waited for the device.
+            for candidate in stretch:
+                self._start(dispatch, module, candidate)
+            # All of them, before an error of the first one can end the lease.
+            wait(self._running.values())
+            artifact = self._wait_for(dispatch, module, stretch[0])
+        self._sweep()
+        return artifact
+
+    def _compile_ahead(self, dispatch: Dispatch, module: BenchmarkModule, stretch: Sequence[Candidate]) -> Artifact:
+        """The first one's artifact; the rest of ``stretch`` is compiled in the background, a few at each call."""
+        first, *rest = stretch
+        self._sweep()
+        self._start(dispatch, module, first)
+        started = 0
+        for candidate in rest:
+            # The device must not wait for what is not needed yet; configuring takes this thread's time.
+            enough = started >= _QUEUED and self.known(module, first) is not None
+            if enough or len(self._running) >= _QUEUED * self._jobs:
+                break
+            started += self._start(dispatch, module, candidate)
+        return self._wait_for(dispatch, module, first)
+
+    def _wait_for(self, dispatch: Dispatch, module: BenchmarkModule, candidate: Candidate) -> Artifact:
+        """The candidate's artifact, whoever compiles it; where its compiler is gone this process takes over."""
+        key = self._artifact_key(module, candidate)
+        while (artifact := self.known(module, candidate)) is None:
+            if future := self._running.pop(key, None):
+                return future.result()
+            if not self._start(dispatch, module, candidate):
+                time.sleep(_POLL_S)
+        return artifact
+
+    def _start(self, dispatch: Dispatch, module: BenchmarkModule, candidate: Candidate) -> bool:
+        """Have the candidate compiled in the pool, unless it is known or some process is at it; tell whether it is."""
+        key = self._artifact_key(module, candidate)
+        if key in self._running or self.known(module, candidate):
+            return False
+        lock = self._cache.lock("artifacts", key)
+        # A file system without locks raises: then every process compiles for itself.
+        with suppress(OSError):
+            if not lock.try_acquire():
+                return False
+        try:
+            # Configured here, in the caller's thread: the bindings are not made for several.
+            job = None if self.known(module, candidate) else self._job(key, dispatch, module, candidate)
+            if job is None:
+                lock.release()
+                return False
+            self._running[key] = future = self._pool.submit(job)
+        except BaseException:
+            lock.release()
+            raise
+        future.add_done_callback(lambda _: lock.release())
+        return True
+
+    def _job(
+        self, key: str, dispatch: Dispatch, module: BenchmarkModule, candidate: Candidate
+    ) -> Callable[[], Artifact] | None:
+        """What compiles the configured module; ``None`` where configuring failed, which is then known."""
+        try:
+            text = _configured(dispatch, module, candidate)
+        except CandidateFailed as failure:
+            state: FailedBuild = "not_applied" if failure.state == State.NOT_APPLIED else "compile_failed"
+            self._keep(key, Artifact(candidate=candidate.id, state=state, reason=failure.reason))
+            return None
+
+        def job() -> Artifact:
+            artifact = self._compile(candidate, text, self._cache.file("artifacts", key, ".vmfb"))
+            self._keep(key, artifact)
+            return artifact
+
+        return job
+
+    def _sweep(self) -> None:
+        """Forget what has ended; an error stays until somebody needs that candidate."""
+        self._running = {
+            key: future for key, future in self._running.items() if not future.done() or future.exception()
+        }
 
     def processor(self) -> AbstractContextManager[object]:
         """Holds the device while the compiler runs, where both are the same processor."""
@@ -96,18 +189,6 @@ class Builds:
                 self.compiler.compile_sources(text, out)
         return out
 
-    def _submit(self, dispatch: Dispatch, module: BenchmarkModule, candidate: Candidate) -> Future[Artifact]:
-        """Configure the module here, where the bindings live, and have it compiled in the pool."""
-        try:
-            text = _configured(dispatch, module, candidate)
-        except CandidateFailed as failure:
-            failed: Future[Artifact] = Future()
-            state: FailedBuild = "not_applied" if failure.state == State.NOT_APPLIED else "compile_failed"
-            failed.set_result(Artifact(candidate=candidate.id, state=state, reason=failure.reason))
-            return failed
-        out = self._cache.file("artifacts", self._artifact_key(module, candidate), ".vmfb")
-        return self._pool.submit(self._compile, candidate, text, out)
-
     def _compile(self, candidate: Candidate, text: str, out: Path) -> Artifact:
         try:
             seconds = self.compiler.compile_sources(text, out)
@@ -120,16 +201,24 @@ class Builds:
         )
 
     def _artifact_key(self, module: BenchmarkModule, candidate: Candidate) -> str:
-        return content_key("artifact", module.text, candidate.compilation_info, self.compiler.identity)
+        parts = (module.text, candidate.compilation_info)
+        if parts not in self._keys:
+            self._keys[parts] = content_key("artifact", *parts, self.compiler.identity)
+        return self._keys[parts]
 
-    def _keep(self, module: BenchmarkModule, candidate: Candidate, artifact: Artifact) -> None:
-        key = self._artifact_key(module, candidate)
+    def _keep(self, key: str, artifact: Artifact) -> None:
         self._artifacts[key] = artifact
         # A time-out, a crash, a lack of memory, a linker that fails: these tell of this machine and its load. What the
         # compiler itself says of a config stays true.
         said = "error:" in artifact.reason and "failed to link" not in artifact.reason
         if artifact.state in ("compiled", "not_applied") or said:
             self._cache.put("artifacts", key, artifact)
+
+
+def _step_back() -> None:
+    """Let this thread, and the compilers that it starts, give way to whoever launches kernels on a GPU meanwhile."""
+    if sys.platform == "linux":  # Elsewhere the whole process would step back.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 def _configured(dispatch: Dispatch, module: BenchmarkModule, candidate: Candidate) -> str:

@@ -41,9 +41,13 @@ class DeviceChildDied(SharkTuneError):
 
 
 class CandidateFailed(SharkTuneError):
-    """A candidate got no number; ``state`` is one of the record's states and ``reason`` says why in words."""
+    """A candidate got no number; ``state`` is one of the record's states and ``reason`` says why in words.
 
-    def __init__(self, state: str, reason: str) -> None:
+    ``detail`` is what there is to keep besides: the `Check` of a result that was wrong.
+    """
+
+    def __init__(self, state: str, reason: str, detail: object = None) -> None:
         super().__init__(f"{state}: {reason}")
         self.state = state
         self.reason = reason
+        self.detail = detail

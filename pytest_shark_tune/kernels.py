@@ -94,16 +94,18 @@ class KernelStages:
         config, default = self._trial.candidate, self._task.default
         with self._session.device():
             try:
-                baseline, expected = _loaded(load, built.artifacts[default.id], self._session.settings.seed)
+                seed = self._session.settings.seed
+                baseline, expected = _loaded(load, built.artifacts[default.id], seed)
                 if config.id == default.id:
                     # The default is its own reference: a result that changes from run to run can verify nothing.
                     baseline.run(1)
-                    _check(baseline.result(), expected, tolerance)
+                    _check(baseline.result(), expected, tolerance, seed)
                     return compare(baseline.run, baseline.run)
             except CandidateFailed as failure:
                 raise self._told(default, failure) from failure
-            kernel, result = _loaded(load, built.artifacts[config.id], self._session.settings.seed)
-            _check(result, expected, tolerance)
+            seed = self._session.settings.seed
+            kernel, result = _loaded(load, built.artifacts[config.id], seed)
+            _check(result, expected, tolerance, seed)
             return compare(kernel.run, baseline.run)
 
     def _round(
@@ -128,7 +130,7 @@ class KernelStages:
                     continue
                 try:
                     kernel, result = _loaded(load, built.artifacts[name], seed)
-                    _check(result, expected, tolerance)
+                    _check(result, expected, tolerance, seed)
                     runs[name] = kernel.run
                 except CandidateFailed as failure:
                     failed[name] = failure
@@ -174,13 +176,13 @@ def _loaded(load: Callable[[_A, int], Kernel], artifact: _A, seed: int) -> tuple
     return kernel, kernel.result().copy()
 
 
-def _check(result: NDArray[Any], expected: NDArray[Any], tolerance: Tolerance) -> None:
+def _check(result: NDArray[Any], expected: NDArray[Any], tolerance: Tolerance, seed: int) -> None:
     try:
-        check = check_output(expected, result, tolerance)
+        check = check_output(expected, result, tolerance, seed=seed)
     except ValueError as error:
         raise CandidateFailed(State.WRONG_RESULT, str(error)) from error
     if not check.ok:
-        raise CandidateFailed(State.WRONG_RESULT, check.reason)
+        raise CandidateFailed(State.WRONG_RESULT, check.reason, check)
 
 
 def _not_compiled(error: Exception) -> CandidateFailed:

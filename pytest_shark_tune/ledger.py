@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
+from pytest_shark_tune.funnel import Loss, funnel_of
 from pytest_shark_tune.plan import AnyTask, KernelTask, Plan, Task
 from pytest_shark_tune.stages.dispatch import Untunable
 from pytest_shark_tune.stages.record import (
@@ -26,9 +28,6 @@ from pytest_shark_tune.tools import journal
 
 __all__ = ["DispatchSummary", "Finding", "Ledger", "RunSummary", "Summary", "entry_of"]
 
-_NOT_COMPILED = (State.COMPILE_FAILED, State.COMPILE_TIMEOUT)
-_NOT_RUN = (State.DUPLICATE, State.RUN_FAILED, State.RUN_TIMEOUT)
-
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """What one test found out, as it travels with the test's report; ``plan`` is the plan's key in the cache.
@@ -44,20 +43,25 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What the run was: versions by package, target, device, seconds; ``complete`` unless it ended early."""
+    """What the run was: versions by package, target, device, seconds; ``complete`` unless it ended early.
+
+    ``unsteady`` counts the candidates and finals during whose measurement the machine changed its speed.
+    """
 
     versions: dict[str, str]
     target: str
     device: str
     seconds: float
     complete: bool
+    unsteady: int = 0
 
 
 class DispatchSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One dispatch in the summary: times in microseconds, the funnel in candidates, the winner's id or ``None``.
 
-    ``knobs`` are the winner's; with ``is_custom`` it is a kernel of the client's own, which no spec holds. ``space`` is
-    ``None`` where the configs are too many to list.
+    ``losses`` say why the counts of the funnel fall from one stage to the next. ``knobs`` are the winner's; with
+    ``is_custom`` it is a kernel of the client's own, which no spec holds. ``space`` is ``None`` where the configs are
+    too many to list.
     """
 
     name: str
@@ -68,6 +72,7 @@ class DispatchSummary(msgspec.Struct, frozen=True, kw_only=True):
     speedup_low: float | None
     speedup_high: float | None
     generated: int
+    tried: int
     compiled: int
     applied: int
     ran: int
@@ -77,7 +82,7 @@ class DispatchSummary(msgspec.Struct, frozen=True, kw_only=True):
     winner: str | None
     reason: str
     space: int | None
-    losses: dict[str, int]
+    losses: tuple[Loss, ...]
     knobs: dict[str, int] | None = None
     is_custom: bool = False
 
@@ -101,7 +106,8 @@ class _Entry(msgspec.Struct, frozen=True):
 class Ledger:
     """Takes findings as they come, writes them down at once, and derives the rest from them at the end.
 
-    ``load_plan`` gets a plan by its key.
+    ``load_plan`` gets a plan by its key. ``failures`` are what could not be written down; what this process knows is
+    not lost with it.
     """
 
     def __init__(
@@ -129,6 +135,7 @@ class Ledger:
         self._finals: dict[str, FinalRecord] = {}
         self._checks: list[SpecRecord] = []
         self._begun = False
+        self.failures: list[OSError] = []
 
     @property
     def records_path(self) -> Path:
@@ -173,19 +180,22 @@ class Ledger:
             self._tasks.setdefault(task.name, _Entry(suite, task))
 
     def take(self, finding: Finding) -> None:
-        """Write down what a test found out."""
+        """Write down what a test found out; see ``failures``."""
         self.add_plan(finding.plan, finding.suite)
         if not self._begun:
             self._begun = True
             # What an earlier run left is not this run's. Its spec stays until this run has one of its own.
             for stale in (self.records_path, self.finals_path, self.summary_path):
-                stale.unlink(missing_ok=True)
+                with self._noting_failure():
+                    stale.unlink(missing_ok=True)
         if finding.record is not None:
-            journal.append(self.records_path, finding.record)
             self._records.setdefault(finding.record.dispatch, {})[finding.record.id] = finding.record
+            with self._noting_failure():
+                journal.append(self.records_path, finding.record)
         if finding.final is not None:
-            journal.append(self.finals_path, finding.final)
             self._finals[finding.final.dispatch] = finding.final
+            with self._noting_failure():
+                journal.append(self.finals_path, finding.final)
         if finding.spec is not None:
             self._checks.append(finding.spec)
 
@@ -197,12 +207,15 @@ class Ledger:
         """The task of that name."""
         return self._tasks[dispatch].task
 
-    def finish(self, *, complete: bool) -> Summary:
+    def finish(self, *, complete: bool, left_out: int = 0) -> Summary:
         """Derive and write summary, spec and snapshots; ``complete`` says that no test was left unrun.
 
-        Dispatches whose final was never run get a provisional winner from their records.
+        ``left_out`` counts the tests that the budget of time left out, which are none of those. Dispatches whose final
+        was never run get a provisional winner from their records.
+        A file that cannot be written stays as it was, and the others are written all the same; see ``failures``.
         """
         dropped = {name: reason for check in self._checks for name, reason in check.dropped.items()}
+        untried = self._why_untried(complete, left_out)
         winners: dict[str, WinnerRecord] = {}
         rows = []
         for name, entry in self._tasks.items():
@@ -210,9 +223,11 @@ class Ledger:
             winner = None if name in dropped else self._winner(entry.task, final)
             if winner is not None:
                 winners[name] = winner
-            rows.append(self._row(entry.task, final, winner, dropped.get(name, "")))
-        self._write_spec(self.spec_path, winners.values(), self._starter)
-        self._write_snapshots(winners)
+            rows.append(self._row(entry.task, final, winner, dropped.get(name, ""), untried))
+        with self._noting_failure():
+            self._write_spec(self.spec_path, winners.values(), self._starter)
+        with self._noting_failure():
+            self._write_snapshots(winners)
         summary = Summary(
             run=RunSummary(
                 versions=self._versions,
@@ -220,13 +235,26 @@ class Ledger:
                 device=self._device,
                 seconds=round(time.monotonic() - self._started, 3),
                 complete=complete,
+                unsteady=self._unsteady(),
             ),
             dispatches=tuple(rows),
             sources=tuple(source for check in self._checks for source in check.sources),
             untunable=tuple(each for plan in self._plans.values() for each in plan.untunable),
         )
-        journal.replace_file(self.summary_path, msgspec.json.format(msgspec.json.encode(summary)) + b"\n")
+        with self._noting_failure():
+            journal.replace_file(self.summary_path, msgspec.json.format(msgspec.json.encode(summary)) + b"\n")
         return summary
+
+    def _unsteady(self) -> int:
+        records = sum(bool(each.note) for known in self._records.values() for each in known.values())
+        return records + sum(bool(each.note) for each in self._finals.values())
+
+    @contextmanager
+    def _noting_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.failures.append(error)
 
     def _provisional(self, task: AnyTask) -> FinalRecord | None:
         best = provisional_winner(self.records(task.name))
@@ -284,24 +312,39 @@ class Ledger:
             compilation_info=candidate.compilation_info,
         )
 
+    def _why_untried(self, complete: bool, left_out: int) -> str:
+        """Why candidates have no record; a run knows how many the budget left out, not which."""
+        untried = sum(
+            candidate.id not in self._records.get(name, {})
+            for name, entry in self._tasks.items()
+            for candidate in entry.task.candidates
+        )
+        reasons = ["--tune-time was spent"] if left_out else []
+        if untried > left_out:
+            reasons.append("its test was deselected or came to no result" if complete else "the run ended early")
+        return ", or ".join(reasons)
+
     def _row(
-        self, task: AnyTask, final: FinalRecord | None, winner: WinnerRecord | None, dropped: str
+        self, task: AnyTask, final: FinalRecord | None, winner: WinnerRecord | None, dropped: str, untried: str
     ) -> DispatchSummary:
         name = task.name
-        tried = [record for record in self.records(name) if record.id != task.default.id]
-        default = self._records.get(name, {}).get(task.default.id)
-        states = [record.state for record in tried]
-        compiled = len(states) - sum(state in _NOT_COMPILED for state in states)
-        applied = compiled - states.count(State.NOT_APPLIED)
-        ran = applied - sum(state in _NOT_RUN for state in states)
-        correct = ran - states.count(State.WRONG_RESULT)
+        records = self._records.get(name, {})
+        default = records.get(task.default.id)
+        funnel = funnel_of(
+            [candidate.id for candidate in task.candidates],
+            records,
+            {each.id for each in final.finalists} if final and not final.provisional else None,
+            untried=untried,
+        )
         baseline = final.baseline_samples_us if final and final.baseline_samples_us else None
         if baseline is None and default is not None:
             baseline = default.baseline_samples_us
         if winner is None and default is not None and default.state is not State.MEASURED:
             reason = f"the default config failed: {default.state}: {default.reason}"
         else:
-            reason = dropped or (final.reason if final else "its candidates were not all tried")
+            all_tried = funnel.tried == funnel.generated
+            without_final = "no final was held" if all_tried else "its candidates were not all tried"
+            reason = dropped or (final.reason if final else without_final)
         return DispatchSummary(
             name=name,
             weight=task.weight,
@@ -310,19 +353,20 @@ class Ledger:
             speedup=winner.ratio if winner else None,
             speedup_low=winner.ratio_low if winner else None,
             speedup_high=winner.ratio_high if winner else None,
-            generated=len(task.candidates),
-            compiled=compiled,
-            applied=applied,
-            ran=ran,
-            correct=correct,
-            measured=states.count(State.MEASURED),
-            finalists=len(final.finalists) if final and not final.provisional else 0,
+            generated=funnel.generated,
+            tried=funnel.tried,
+            compiled=funnel.compiled,
+            applied=funnel.applied,
+            ran=funnel.ran,
+            correct=funnel.correct,
+            measured=funnel.measured,
+            finalists=funnel.finalists,
             winner=winner.id if winner else None,
             reason=reason,
             space=task.space_size,
             knobs=winner.knobs if winner else None,
             is_custom=isinstance(task, KernelTask),
-            losses={state.value: states.count(state) for state in State if state in states and state != State.MEASURED},
+            losses=funnel.losses,
         )
 
     def _write_spec(self, path: Path, winners: Iterable[WinnerRecord], starter: str | None) -> None:

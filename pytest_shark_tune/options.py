@@ -13,8 +13,8 @@ import platformdirs
 import pytest
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.tools.compiler import Target
-from pytest_shark_tune.tools.machine import processors
+from pytest_shark_tune.tools.compiler import COMPILE_TIMEOUT_S, Target
+from pytest_shark_tune.tools.machine import last_level_cache_bytes, processors
 
 if TYPE_CHECKING:
     # With them comes the compiler, for which a run that does not tune must not wait.
@@ -27,6 +27,7 @@ __all__ = [
     "parse_duration",
     "parse_flags",
     "parse_knobs",
+    "parse_rotation",
     "parse_seed",
     "parse_target",
     "parse_where",
@@ -35,13 +36,17 @@ __all__ = [
 
 _SEARCHES = ("random",)
 _MOST_DIGITS = 9
+_SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_PAST_GPU_CACHES = 512 << 20
+"""More than the last-level cache of any GPU: the largest have 256 MiB."""
 
 
 @dataclass(frozen=True)
 class TuneOptions:
     """What the user asked for. ``time_s`` is ``None`` without a limit; ``devices`` is empty for all of the target's.
 
-    ``jobs`` compilations run at a time; ``out`` and ``cache`` are absolute.
+    ``jobs`` compilations run at a time; ``out`` and ``cache`` are absolute. ``rotate_bytes`` is how much memory data
+    is rotated through, 0 for a dispatch's own alone.
     """
 
     target: Target
@@ -53,8 +58,10 @@ class TuneOptions:
     starter: Path | None
     out: Path
     jobs: int
+    compile_timeout_s: float
     cache: Path
     compile_flags: tuple[str, ...]
+    rotate_bytes: int
     request: SpaceRequest
 
     @classmethod
@@ -90,8 +97,10 @@ class TuneOptions:
             starter=base / starter if starter else None,
             out=base / value("out"),
             jobs=parse_count("--tune-jobs", value("jobs")),
+            compile_timeout_s=parse_duration("--tune-compile-timeout", value("compile_timeout")) or COMPILE_TIMEOUT_S,
             cache=base / cache,
             compile_flags=parse_flags("--iree-compile-flag", flags),
+            rotate_bytes=parse_rotation("--tune-rotate", value("rotate"), target),
             request=SpaceRequest(
                 where=parse_where("--tune-where", where), knobs=parse_knobs("--tune-knob", knobs, target)
             ),
@@ -113,8 +122,9 @@ def add_options(parser: pytest.Parser) -> None:
     parser.addini("tune", "tune without --tune being given", type="bool", default=False)
 
     def add(name: str, metavar: str, default: str, help_text: str) -> None:
-        group.addoption(f"--tune-{name}", dest=f"tune_{name}", metavar=metavar, default=None, help=help_text)
-        parser.addini(f"tune_{name}", help_text, default=default)
+        dest = f"tune_{name.replace('-', '_')}"
+        group.addoption(f"--tune-{name}", dest=dest, metavar=metavar, default=None, help=help_text)
+        parser.addini(dest, help_text, default=default)
 
     add("target", "TARGET", "llvm-cpu", "llvm-cpu (default), cuda:sm_89, hip:gfx942 or vulkan:rdna3")
     add("device", "URIS", "", "IREE device URIs, comma-separated (default: all devices of the target's driver)")
@@ -122,9 +132,11 @@ def add_options(parser: pytest.Parser) -> None:
     add("time", "DURATION", "", "budget for trying candidates: 90s, 30m, 1h (default: no limit)")
     add("search", "NAME", "random", "how candidates are chosen (default: random)")
     add("seed", "N", "0", "seed of the search and of the input data (default: 0)")
+    add("rotate", "SIZE", "", "rotate inputs through so much memory, past the caches: 256M, auto (default: off)")
     add("spec", "FILE", "", "starter spec, linked behind the new entries")
     add("out", "DIR", ".tune", "where spec.mlir, records.jsonl and summary.json go (default: .tune)")
     add("jobs", "N", str(processors()), "compilations at a time (default: one per processor)")
+    add("compile-timeout", "DURATION", "120s", "most time that one run of the compiler may take (default: 120s)")
     add("cache", "DIR", "", "folder of plans and compiled candidates (default: the user's cache folder)")
 
     def add_list(flag: str, metavar: str, help_text: str) -> None:
@@ -191,6 +203,29 @@ def parse_duration(option: str, text: str) -> float | None:
     if not seconds:
         raise pytest.UsageError(f"{option}: {text!r} is not a duration; give for example 90s, 30m or 1h")
     return seconds
+
+
+def parse_rotation(option: str, text: str, target: Target) -> int:
+    """Read ``64K``, ``256M``, ``1G`` (powers of 1024) or ``auto`` as bytes; nothing is 0.
+
+    ``auto`` is twice the last-level cache on a CPU, and 512 MiB on a GPU.
+
+    Raises:
+        pytest.UsageError: ``text`` is anything else, or the system does not tell the size of its caches.
+    """
+    text = text.strip()
+    if not text:
+        return 0
+    if text == "auto":
+        size = 2 * last_level_cache_bytes() if target.shares_processor else _PAST_GPU_CACHES
+        if not size:
+            raise pytest.UsageError(f"{option}: this system does not tell the size of its caches: give one, as in 256M")
+        return size
+    match = re.fullmatch(rf"([0-9]{{1,{_MOST_DIGITS}}})([KMG])", text)
+    size = int(match[1]) * _SIZES[match[2]] if match else 0
+    if not size:
+        raise pytest.UsageError(f"{option}: {text!r} is not a size; give for example 256M, 1G or auto")
+    return size
 
 
 def parse_flags(option: str, lines: Sequence[str]) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ from pytest_shark_tune.stages.dispatch import (
     read_benchmark,
     read_module,
 )
+from pytest_shark_tune.stages.rotation import rotated_dispatch
 from pytest_shark_tune.stages.space import (
     NoSpace,
     SearchSpace,
@@ -192,11 +193,13 @@ def make_plan(
     seed: int,
     kernels: Sequence[CustomTask] = (),
     request: SpaceRequest = SpaceRequest(),  # noqa: B008 - it is frozen
+    rotate_bytes: int = 0,
     tell: Callable[[str], None] = lambda message: None,
 ) -> Plan:
     """Extract the dispatches of ``sources`` and draw up to ``count`` candidates for each, and for each kernel.
 
-    ``request`` is what the user asks of every space. ``tell`` is told what is under way.
+    ``request`` is what the user asks of every space. Dispatches are measured on data rotated through ``rotate_bytes``
+    of memory. ``tell`` is told what is under way.
 
     Raises:
         InputError: the compiler rejects a source.
@@ -208,7 +211,7 @@ def make_plan(
         tell(f"finding the configs of {dispatch.name}")
         try:
             spaces = opened(search_spaces(dispatch, compiler), request, compiler.target.backend)
-            found.append((dispatch, spaces))
+            found.append((rotated_dispatch(dispatch, rotate_bytes), spaces))
         except _NO_SPACE as reason:
             untunable += _all_untunable(dispatch, reason)
     offered = [*(space for _, spaces in found for space in spaces), *(kernel.space for kernel in kernels)]

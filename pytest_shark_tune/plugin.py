@@ -35,9 +35,14 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the marker; start a session where this run tunes. What is switched off imports nothing."""
     config.addinivalue_line("markers", _MARKER)
     if tuning_is_on(config):
+        from pytest_shark_tune.benchmark_bridge import BenchmarkBridge, DeviceStamp
+        from pytest_shark_tune.fixtures import SESSION_KEY
         from pytest_shark_tune.tuning import TuningPlugin
 
         config.pluginmanager.register(TuningPlugin.start(config), "shark-tune-session")
+        config.pluginmanager.register(DeviceStamp(config.stash[SESSION_KEY].settings.device_name))
+        if not hasattr(config, "workerinput"):  # The process that controls the run.
+            config.pluginmanager.register(BenchmarkBridge(config), "shark-tune-benchmark")
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
@@ -45,7 +50,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """``-n auto`` means a worker for each device; xdist asks before anything is configured."""
     if not tuning_is_on(config):
         return None
-    from pytest_shark_tune.tuning import find_devices
+    from pytest_shark_tune.devices import find_devices
 
     return len(find_devices(TuneOptions.from_pytest_config(config))["uris"])
 

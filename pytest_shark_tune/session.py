@@ -19,7 +19,8 @@ from pytest_shark_tune.plan import AnyTask, Plan, Source, Task, make_plan, plan_
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.candidate import Candidate
-from pytest_shark_tune.stages.measurement import Measurement, combine_rounds
+from pytest_shark_tune.stages.check import Check
+from pytest_shark_tune.stages.measurement import FINAL_ROUNDS, MOST_ROUNDS, Measurement, combine_rounds, is_decided
 from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, SpecRecord, State
 from pytest_shark_tune.stages.winner import choose_finalists, declare_winner
 from pytest_shark_tune.tools import journal
@@ -28,11 +29,9 @@ from pytest_shark_tune.tools.compiler import Compiler, compiler_version
 from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.tools.machine import processors
 from pytest_shark_tune.verify import verify_spec
+from pytest_shark_tune.yardsticks import Yardsticks
 
 __all__ = ["Session"]
-
-_ROUNDS, _MOST_ROUNDS = 5, 10
-_NARROW = 0.1
 
 
 class Session:
@@ -54,9 +53,10 @@ class Session:
         self.compiler = compiler
         self.cache = cache
         self._tell = tell
-        leases = DeviceLeases(settings.devices)
+        leases = DeviceLeases(settings.devices, run=str(settings.exchange))
         self._builds = Builds(compiler, cache, leases, jobs=settings.jobs, tell=tell)
-        self._bench = Bench(settings, self._builds, leases, tell=tell)
+        yardsticks = Yardsticks(compiler, cache, settings.device_name)
+        self._bench = Bench(settings, self._builds, leases, tell=tell, yardsticks=yardsticks)
         self.kernels: dict[tuple[str, str, str], tuple[Any, float]] = {}
 
     def close(self) -> None:
@@ -85,6 +85,7 @@ class Session:
             processors=processors(),
             count=settings.candidates,
             seed=settings.seed,
+            rotate_bytes=settings.rotate_bytes,
         )
 
         def make() -> Plan:
@@ -96,6 +97,7 @@ class Session:
                 seed=settings.seed,
                 kernels=kernels,
                 request=settings.request,
+                rotate_bytes=settings.rotate_bytes,
                 tell=self._tell,
             )
 
@@ -156,29 +158,34 @@ class Session:
         """
         rounds: dict[str, list[Measurement]] = {name: [] for name in self.finalists(task)}
         failed: dict[str, CandidateFailed] = {}
-        for number in range(_MOST_ROUNDS):
+        for number in range(MOST_ROUNDS):
             going = [name for name in rounds if name not in failed]
             for name, measurement in play(going, failed, number):
                 rounds[name].append(measurement)
-            if number + 1 >= _ROUNDS and _is_decided([rounds[name] for name in going if name not in failed]):
+            if number + 1 >= FINAL_ROUNDS and is_decided(rounds[name] for name in going if name not in failed):
                 break
+        joined = {name: combine_rounds(measured) for name, measured in rounds.items() if name not in failed}
         finalists = [
             Finalist(id=name, state=State(failed[name].state), reason=failed[name].reason)
             if name in failed
-            else _finalist(name, combine_rounds(measured))
-            for name, measured in rounds.items()
+            else _finalist(name, joined[name])
+            for name in rounds
         ]
         winner, reason = declare_winner(finalists, lambda name: _simplicity(task.candidate(name)))
-        baselines = next((measured for name, measured in rounds.items() if name not in failed), [])
+        # Whoever was in all rounds has the default's samples of all, and saw every block that was repeated.
+        whole = next(iter(joined.values()), None)
         return FinalRecord(
             dispatch=task.name,
             root=task.dispatch.root if isinstance(task, Task) else None,
             weight=task.weight,
             finalists=tuple(finalists),
-            baseline_samples_us=_rounded(sample for each in baselines for sample in each.baseline_samples_us),
+            baseline_samples_us=_rounded(whole.baseline_samples_us) if whole else (),
             winner=winner,
             reason=reason,
             compilation_info=task.candidate(winner).compilation_info if winner else "",
+            rounds=whole.rounds if whole else 0,
+            repeated=whole.repeated if whole else 0,
+            note=whole.note if whole else "",
             device=self.settings.device_name,
             target=str(self.compiler.target),
             iree=compiler_version(),
@@ -206,12 +213,17 @@ class Session:
             config=candidate.config,
             state=State(failure.state) if failure else State.MEASURED,
             reason=failure.reason if failure else "",
+            check=failure.detail if failure and isinstance(failure.detail, Check) else None,
             compile_s=compile_s,
             samples_us=_rounded(measured.samples_us) if measured else (),
             baseline_samples_us=_rounded(measured.baseline_samples_us) if measured else (),
             ratio=round(measured.ratio, 5) if measured else None,
             ratio_low=round(measured.ratio_low, 5) if measured else None,
             ratio_high=round(measured.ratio_high, 5) if measured else None,
+            batch=measured.batch if measured else None,
+            blocks=measured.blocks if measured else 0,
+            repeated=measured.repeated if measured else 0,
+            note=measured.note if measured else "",
             device=self.settings.device_name,
             target=str(self.compiler.target),
             iree=compiler_version(),
@@ -221,12 +233,6 @@ class Session:
         """Try the merged spec on the sources of ``plan``: applied where it should be, same results, no slower."""
         finals = journal.read(self.settings.finals, FinalRecord)
         return verify_spec(plan, finals, self._builds, self._bench)
-
-
-def _is_decided(finalists: Iterable[Sequence[Measurement]]) -> bool:
-    """Whether more rounds would tell no more: each finalist is surely slower, or its interval is narrow."""
-    joined = [combine_rounds(measured) for measured in finalists]
-    return all(each.ratio_high < 1 or each.ratio - each.ratio_low < _NARROW * each.ratio for each in joined)
 
 
 def _finalist(name: str, measured: Measurement) -> Finalist:

@@ -14,7 +14,8 @@ __all__ = ["RunSettings"]
 class RunSettings:
     """What a run works with. ``exchange`` is a folder of this run alone that all its processes see.
 
-    ``records`` and ``finals`` are the journals in the output folder, written by whoever controls the run.
+    ``records`` and ``finals`` are the journals in the output folder, written by whoever controls the run. Data is
+    rotated through ``rotate_bytes`` of memory, 0 for a dispatch's own alone.
     """
 
     devices: tuple[str, ...]
@@ -26,3 +27,4 @@ class RunSettings:
     finals: Path
     exchange: Path
     request: SpaceRequest
+    rotate_bytes: int = 0

@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import defaultdict
-from collections.abc import Iterator
-from io import StringIO
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
-from pytest_shark_tune.ledger import Summary
+from pytest_shark_tune.funnel import NOT_TRIED, OTHERS, Cause, Loss
+from pytest_shark_tune.ledger import DispatchSummary, Summary
 from pytest_shark_tune.stages.dispatch import Untunable
-from pytest_shark_tune.stages.record import SourceCheck
+from pytest_shark_tune.stages.record import SourceCheck, State
 
 __all__ = ["format_us", "render"]
 
+_INDENT = 4
+_STATES = {NOT_TRIED: "not tried", State.MEASURED.value: "measured, not in the final"}
+"""States of candidates with which nothing is wrong."""
+
 
 def render(summary: Summary, *, width: int, spec: Path, snapshots: tuple[Path, ...]) -> str:
-    """The end of a run as plain text, ``width`` columns wide: table, funnel, whole functions, what was written."""
-    stream = StringIO()
-    console = Console(file=stream, width=width, force_terminal=False, no_color=True, highlight=False, soft_wrap=False)
+    """The end of a run as plain text, ``width`` columns wide: times, funnel, whole functions, what was written.
+
+    Lines are longer only where that keeps a figure, a name or a path whole; from 80 columns on figures fit.
+    """
+    lines: list[str] = []
     if summary.dispatches:
-        console.print(_times(summary))
-        console.print(_funnel(summary))
-    for line in _notes(summary):
-        console.print(line, markup=False)
+        lines += [f"{summary.run.target} on {summary.run.device}", *_times(summary, width), ""]
+        lines += [*_funnel(summary, width), ""]
+    for note in _notes(summary):
+        lines += _wrapped(note, width, indent=0)
     if spec.exists():
-        console.print(f"spec: {spec}", markup=False, soft_wrap=True)
+        lines.append(f"spec: {spec}")
     elif any(not row.is_custom for row in summary.dispatches):
-        console.print("no spec was written: nothing won", markup=False)
-    for snapshot in snapshots:
-        console.print(f"snapshot: {snapshot}", markup=False, soft_wrap=True)
-    return stream.getvalue()
+        lines.append("no spec was written: nothing won")
+    lines += [f"snapshot: {snapshot}" for snapshot in snapshots]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def format_us(microseconds: float | None) -> str:
@@ -44,15 +47,10 @@ def format_us(microseconds: float | None) -> str:
     return f"{rounded / scale:.4g} {unit}"
 
 
-def _times(summary: Summary) -> Table:
-    table = Table(title=f"{summary.run.target} on {summary.run.device}", title_justify="left")
-    table.add_column("dispatch", overflow="fold")
-    for heading in ("calls", "default", "best", "speedup", "interval"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("winner", no_wrap=True)
-    for row in summary.dispatches:
-        table.add_row(
-            row.name,
+def _times(summary: Summary, width: int) -> Iterator[str]:
+    headings = ("calls", "default", "best", "speedup", "interval", "winner")
+    rows = [
+        (
             str(row.weight),
             format_us(row.baseline_us),
             format_us(row.best_us),
@@ -60,30 +58,95 @@ def _times(summary: Summary) -> Table:
             f"{row.speedup_low:.2f} to {row.speedup_high:.2f}" if row.speedup_low and row.speedup_high else "-",
             row.winner or "none",
         )
-    return table
+        for row in summary.dispatches
+    ]
+    return _table(summary.dispatches, headings, rows, ([] for _ in rows), width)
 
 
-def _funnel(summary: Summary) -> Table:
-    table = Table(title="candidates", title_justify="left")
-    table.add_column("dispatch", overflow="fold")
-    for heading in ("space", "generated", "compiled", "applied", "ran", "correct", "measured", "finalists"):
-        table.add_column(heading, justify="right")
-    for row in summary.dispatches:
-        counts = (row.generated, row.compiled, row.applied, row.ran, row.correct, row.measured, row.finalists)
-        space = f"{row.space:,}" if row.space is not None else "too many to list"
-        table.add_row(row.name, space, *(f"{count:,}" for count in counts))
-    return table
+def _funnel(summary: Summary, width: int) -> Iterator[str]:
+    headings = ("space", "generated", "tried", "compiled", "applied", "ran", "correct", "measured", "finalists")
+    rows = [
+        (
+            f"{row.space:,}" if row.space is not None else "many",
+            *(f"{count:,}" for count in (row.generated, row.tried, row.compiled, row.applied, row.ran)),
+            *(f"{count:,}" for count in (row.correct, row.measured, row.finalists)),
+        )
+        for row in summary.dispatches
+    ]
+    losses = ([line for loss in row.losses for line in _loss(loss, width)] for row in summary.dispatches)
+    return _table(summary.dispatches, headings, rows, losses, width)
+
+
+def _table(
+    dispatches: Sequence[DispatchSummary],
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    notes: Iterable[Sequence[str]],
+    width: int,
+) -> Iterator[str]:
+    """A row for each dispatch, and its notes below; a name too long for its column gets a line of its own."""
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    longest = max(len("dispatch"), *(len(row.name) for row in dispatches))
+    free = width - sum(widths) - len(widths)
+    gap = 2 if longest + len(widths) <= free else 1
+    first = max(len("dispatch"), min(longest, free))
+
+    def cells(values: Sequence[str]) -> str:
+        return "".join(f"{'':{gap}}{value:>{each}}" for value, each in zip(values, widths, strict=True))
+
+    heading = f"{'dispatch':{first}}{cells(headings)}"
+    yield heading
+    yield "─" * len(heading)
+    for dispatch, values, below in zip(dispatches, rows, notes, strict=True):
+        if len(dispatch.name) > first:
+            yield dispatch.name
+            yield f"{'':{first}}{cells(values)}"
+        else:
+            yield f"{dispatch.name:{first}}{cells(values)}"
+        yield from below
+
+
+def _loss(loss: Loss, width: int) -> Iterator[str]:
+    """How many candidates ended in a state, and why: in one line where that fits, else one for each cause."""
+    head = f"{loss.count} {_STATES.get(loss.state, loss.state)}: "
+    single = len(loss.causes) == 1
+    causes = [f"{'' if single else f'{cause.count}x '}{cause.reason}{_example(loss, cause)}" for cause in loss.causes]
+    line = head + "; ".join(causes)
+    if single or len(line) + _INDENT <= width:
+        yield from _wrapped(line, width, indent=_INDENT)
+        return
+    yield from _wrapped(head.rstrip(), width, indent=_INDENT)
+    for cause in causes:
+        yield from _wrapped(cause, width, indent=2 * _INDENT)
+
+
+def _example(loss: Loss, cause: Cause) -> str:
+    """Whom to look up in the records, where something went wrong."""
+    return "" if loss.state in _STATES or cause.reason == OTHERS else f" ({cause.example})"
+
+
+def _wrapped(text: str, width: int, *, indent: int) -> list[str]:
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=" " * indent,
+        subsequent_indent=" " * (indent + _INDENT),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _notes(summary: Summary) -> Iterator[str]:
     for row in summary.dispatches:
-        if row.losses:
-            losses = ", ".join(f"{count} {state}" for state, count in row.losses.items())
-            yield f"{row.name}: lost {losses}"
         if row.is_custom and row.knobs:
             yield f"{row.name}: fastest with {', '.join(f'{name}={value}' for name, value in row.knobs.items())}"
         if row.reason:
             yield f"{row.name}: {row.reason}"
+    if summary.run.unsteady:
+        yield (
+            f"unsteady machine: it changed its speed while {summary.run.unsteady} candidates or finals were measured; "
+            "`note` in records.jsonl and finals.jsonl says by how much"
+        )
     for source in summary.sources:
         yield _source_note(source)
     reasons: defaultdict[str, list[Untunable]] = defaultdict(list)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Generator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +14,17 @@ import pytest
 
 from pytest_shark_tune import __version__, fixtures
 from pytest_shark_tune.custom import CustomTask
-from pytest_shark_tune.errors import CandidateFailed, DeviceChildDied, InputError, SharkTuneError
+from pytest_shark_tune.devices import FoundDevices, crowding, find_devices, jobs_of_worker
+from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError, SharkTuneError
 from pytest_shark_tune.fixtures import SESSION_KEY
+from pytest_shark_tune.interrupts import Interrupts
 from pytest_shark_tune.kernels import Built
 from pytest_shark_tune.ledger import Finding, Ledger, Summary
+from pytest_shark_tune.notes import NoteSender, note_of
 from pytest_shark_tune.options import TuneOptions
 from pytest_shark_tune.ordering import Phase, RunOrder
 from pytest_shark_tune.plan import Plan, renamed
+from pytest_shark_tune.roster import Part, read_roster, write_roster
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.artifact import Artifact
@@ -30,25 +32,19 @@ from pytest_shark_tune.stages.candidate import DEFAULT_ID
 from pytest_shark_tune.stages.measurement import Measurement
 from pytest_shark_tune.stages.record import FinalRecord, Record, SpecRecord, State
 from pytest_shark_tune.stages.spec import check_starter
+from pytest_shark_tune.storage import Storage
 from pytest_shark_tune.summary import format_us, render
+from pytest_shark_tune.tools import leftovers
 from pytest_shark_tune.tools.cache import Cache
-from pytest_shark_tune.tools.compiler import Compiler, compiler_version
-from pytest_shark_tune.tools.runtime import (
-    DeviceChild,
-    DeviceRequestFailed,
-    available_drivers,
-    cpu_name,
-    device_slug,
-    find_device,
-    list_devices,
-    runtime_version,
-)
+from pytest_shark_tune.tools.compiler import Compiler, compiler_version, first_error
+from pytest_shark_tune.tools.runtime import device_slug, runtime_version
 from pytest_shark_tune.trial import Role, Trial, trials_of
 
-__all__ = ["TuningPlugin", "find_devices"]
+__all__ = ["TuningPlugin", "finding_of"]
 
 _PROPERTY = "shark_tune"
-_ROLES_FILE = "roles.json"
+_TERMINATED = 143
+"""What a shell makes of a process that SIGTERM ended."""
 
 
 class TuningPlugin:
@@ -69,6 +65,12 @@ class TuningPlugin:
         self._names: dict[str, str] = {}
         self._kernels: dict[str, CustomTask] = {}
         self._summary: Summary | None = None
+        self._interrupts = Interrupts(terminate=ledger is not None)
+        self._storage = _storage_of(options, session.settings.exchange)
+        self._roster: dict[str, Part] | None = None
+        self._ended = ""
+        self._lost = 0
+        self._lost_in_a_row = 0
         config.stash[SESSION_KEY] = session
 
     @classmethod
@@ -79,11 +81,17 @@ class TuningPlugin:
             pytest.UsageError: an option cannot be met; the message names it.
         """
         options = TuneOptions.from_pytest_config(config)
-        compiler = Compiler(options.target, options.compile_flags)
+        compiler = Compiler(options.target, options.compile_flags, timeout_s=options.compile_timeout_s)
         worker = getattr(config, "workerinput", None)
         if worker is None:
-            given = _check_inputs(options, compiler)
-            exchange = Path(tempfile.mkdtemp(prefix="shark-tune-run-"))
+            leftovers.sweep()
+            try:
+                given = _check_inputs(options, compiler)
+                exchange = leftovers.new_folder("run")
+            except OSError as error:
+                folder = Path(tempfile.gettempdir())
+                raise pytest.UsageError(_storage_of(options, folder).explain(error) or str(error)) from error
+            _raise_worker_limit(config)
         else:
             given, exchange = worker["shark_tune_devices"], Path(worker["shark_tune_exchange"])
         devices = tuple(given["uris"])
@@ -91,13 +99,16 @@ class TuningPlugin:
         settings = RunSettings(
             devices=devices,
             device_name=given["name"],
-            jobs=options.jobs,
+            jobs=options.jobs
+            if worker is None
+            else jobs_of_worker(options.jobs, worker["workercount"], options.target),
             candidates=options.candidates,
             seed=options.seed,
             records=options.out / "records.jsonl",
             finals=options.out / "finals.jsonl",
             exchange=exchange,
             request=options.request,
+            rotate_bytes=options.rotate_bytes,
         )
         ledger = None
         if worker is None:
@@ -117,6 +128,11 @@ class TuningPlugin:
         session = Session(settings, compiler, cache, tell=_teller(config))
         config.pluginmanager.register(fixtures, "shark-tune-fixtures")
         return cls(config, options, session, ledger)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        """From here on an interrupt ends the run with what is known."""
+        self._interrupts.install()
 
     # Collecting.
 
@@ -156,6 +172,10 @@ class TuningPlugin:
             return list(trials_of(plan, key, suite))
         except InputError as error:
             return [Trial(Role.INPUT, nothing, problem=str(error))]
+        except OSError as error:
+            if problem := self._storage.explain(error):
+                return [Trial(Role.INPUT, nothing, problem=problem)]
+            raise
 
     def _named_apart(self, key: str, plan: Plan) -> tuple[str, Plan]:
         """Give a hash to the name of a dispatch that another test's has too, though it differs in structure.
@@ -179,10 +199,9 @@ class TuningPlugin:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Tell the controller which test has which part; all workers write the same."""
         if self._ledger is None:
-            roles = {item.nodeid: trial.role.phase for item in session.items if (trial := _trial_of(item))}
-            exchange = self._session.settings.exchange
-            with suppress(FileExistsError), (exchange / _ROLES_FILE).open("x", encoding="utf-8") as file:
-                json.dump(roles, file)
+            trials = {item.nodeid: trial for item in session.items if (trial := _trial_of(item))}
+            with suppress(OSError):  # The controller misses it, and says so once for all workers.
+                write_roster(self._session.settings.exchange, trials)
         for item in session.items:
             if self._ledger is not None and (trial := _trial_of(item)) and trial.plan_key:
                 self._ledger.add_plan(trial.plan_key, trial.suite)
@@ -223,6 +242,8 @@ class TuningPlugin:
         self._budget.start()
         scheduling = TuneScheduling(config, self._phases, self._budget.is_spent)
         self._order = lambda: scheduling.order
+        if note := crowding(scheduling.workers, self._session.settings.devices):
+            self._write(f"shark-tune: {note}")
         return scheduling
 
     @pytest.hookimpl(optionalhook=True)
@@ -233,8 +254,68 @@ class TuningPlugin:
         node.workerinput["shark_tune_exchange"] = str(settings.exchange)
 
     def _phases(self, names: list[str]) -> list[Phase]:
-        roles = json.loads((self._session.settings.exchange / _ROLES_FILE).read_text(encoding="utf-8"))
-        return [Phase(roles.get(name, Phase.ORDINARY)) for name in names]
+        exchange = self._session.settings.exchange
+        try:
+            self._roster = read_roster(exchange)
+        except OSError as error:
+            pytest.exit(f"TMPDIR: the workers cannot write to {exchange}: {error.strerror}; is it full?", returncode=1)
+        return [part.phase if (part := self._roster.get(name)) else Phase.ORDINARY for name in names]
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        """Count the workers that are lost; those that never get to run a test would be replaced for ever."""
+        if not error or self._interrupts.is_ending:
+            return
+        from pytest_shark_tune.workers import MOST_LOST_IN_A_ROW, how_it_ended
+
+        self._lost += 1
+        self._lost_in_a_row += 1
+        if self._lost_in_a_row > MOST_LOST_IN_A_ROW * node.workerinput["workercount"]:
+            pytest.exit(
+                f"{self._lost_in_a_row} workers in a row were lost before they had run a test, the last one by "
+                f"{how_it_ended(node) or error}: run pytest with -n 0 to see why",
+                returncode=1,
+            )
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
+        """Record the candidate that a lost worker was trying; with any other test's worker something is wrong."""
+        from pytest_shark_tune.workers import how_it_ended
+
+        part = (self._roster or {}).get(crashitem)
+        node: Any = report.node
+        if part is None or not part.plan:
+            return
+        reason = f"the worker {node.gateway.id} that ran it crashed ({how_it_ended(node) or 'it is not known how'})"
+        path, _, test = crashitem.partition("::")
+        report.when, report.location = "call", (path, None, test)
+        report.longrepr = f"{State.RUN_FAILED}: {reason}; run pytest with -n 0 and -k to see why"
+        if part.role is Role.CANDIDATE:
+            report.outcome = "skipped"
+            # Without a line, which nobody here knows; pytest then shows none.
+            report.longrepr = (path, None, f"Skipped: {State.RUN_FAILED}: {reason}")  # type: ignore[assignment]
+        if part.candidate:
+            finding = self._lost_candidate(part, CandidateFailed(State.RUN_FAILED, reason))
+            report.user_properties.extend(_property(finding) if finding else ())
+        self._heed_maxfail(report)
+
+    def _lost_candidate(self, part: Part, failure: CandidateFailed) -> Finding | None:
+        """The finding on a candidate whose worker is gone, unless it was found out before."""
+        assert self._ledger is not None
+        self._ledger.add_plan(part.plan, part.suite)
+        if any(record.id == part.candidate for record in self._ledger.records(part.dispatch)):
+            return None
+        task = self._ledger.task(part.dispatch)
+        record = self._session.record(task, task.candidate(part.candidate), None, failure)
+        return Finding(plan=part.plan, suite=part.suite, record=record)
+
+    def _heed_maxfail(self, report: pytest.TestReport) -> None:
+        """Let ``-x`` and ``--maxfail`` count a lost worker's test, which xdist leaves out."""
+        controller = self._config.pluginmanager.get_plugin("dsession")
+        if report.failed and controller is not None:
+            controller.countfailures += 1
+            if 0 < (controller.maxfail or 0) <= controller.countfailures and not controller.shouldstop:
+                controller.shouldstop = f"stopping after {controller.countfailures} failures"
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -245,8 +326,12 @@ class TuningPlugin:
         trial = _trial_of(item)
         if trial is None or not trial.plan_key:
             return report
-        error = call.excinfo.value if call.excinfo else None
+        error = _as_failure(call.excinfo.value if call.excinfo else None, trial)
         outcome: object = None
+        if problem := self._storage.explain(error):
+            report.outcome, report.longrepr = "failed", problem
+            item.session.shouldstop = problem
+            return report
         if isinstance(error, SharkTuneError):
             report.longrepr = str(error)
             if isinstance(error, CandidateFailed) and error.state in set(State):
@@ -257,8 +342,7 @@ class TuningPlugin:
         elif call.when == "call" and error is None:
             outcome = _funcargs(item).get("measurement")
         finding = self._finding(trial, _funcargs(item).get("artifact"), outcome)
-        if finding is not None:
-            report.user_properties.append((_PROPERTY, msgspec.json.encode(finding).decode()))
+        report.user_properties.extend(_property(finding) if finding else ())
         return report
 
     def _finding(self, trial: Trial, artifact: object, outcome: object) -> Finding | None:
@@ -279,17 +363,24 @@ class TuningPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Write down what a test found out, as it comes; tell of a new best."""
-        finding = _finding_of(report)
+        """Write down what a test found out, as it comes; tell of a new best, and what a worker has to tell."""
+        if self._ledger is not None and (note := note_of(report)):
+            self._write(f"shark-tune: {note}")
+        self._lost_in_a_row = 0
+        finding = finding_of(report)
         if self._ledger is None or finding is None:
             return
+        failures = len(self._ledger.failures)
         self._ledger.take(finding)
+        if len(self._ledger.failures) > failures:
+            # A final reads what is on record: to go on would be to go by half of it.
+            pytest.exit("what is found out cannot be kept", returncode=1)
         if finding.record is not None:
             self._tell_best(finding.record)
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
         """Show with ``-v`` what a candidate came to."""
-        finding = _finding_of(report)
+        finding = finding_of(report)
         if finding is None or not report.passed:
             return None
         if finding.record is not None and finding.record.ratio is not None:
@@ -318,21 +409,58 @@ class TuningPlugin:
         if reporter is not None and reporter.verbosity >= 0:
             _write_line(reporter, line)
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> None:
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(
+        self, session: pytest.Session, exitstatus: int | pytest.ExitCode
+    ) -> Generator[None, object, object]:
+        """Write the results before any other plugin's turn: one that raises does not cost them."""
+        self._finish(session, exitstatus)
+        return (yield)
+
+    def _finish(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> None:
         """Derive spec, summary and snapshots from what is known, however the run ended."""
+        self._interrupts.wind_down()
         self._session.close()
-        if self._ledger is None or not self._ledger.has_findings:
+        if self._ledger is None:
             return
         order = self._order()
         unfinished = order.unfinished if order is not None else 0
-        ended_early = exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR) or unfinished > 0
-        self._summary = self._ledger.finish(complete=not ended_early)
-        if ended_early and exitstatus == pytest.ExitCode.OK:
+        ended_early = bool(self._ended or unfinished) or exitstatus == pytest.ExitCode.INTERNAL_ERROR
+        left_out = order.left_out if order is not None else 0
+        if self._ledger.has_findings:
+            self._summary = self._ledger.finish(complete=not ended_early, left_out=left_out)
+        if ended_early:
+            left = f"; {unfinished} of its tests were not run to their end" if unfinished else ""
+            self._ended = f"the run ended early: {self._why_ended(session)}{left}"
+        if (ended_early or self._ledger.failures) and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if self._interrupts.terminated:
+            session.exitstatus = _TERMINATED
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """From here on the run is ending; ``excinfo`` may say why."""
+        self._interrupts.wind_down()
+        self._ended = str(excinfo.value) or "Ctrl-C"
+
+    def _why_ended(self, session: pytest.Session) -> str:
+        limit = getattr(self._config.option, "maxworkerrestart", None)
+        if self._ended or session.shouldfail or session.shouldstop:
+            return self._ended or str(session.shouldfail or session.shouldstop)
+        if limit is not None and self._lost > int(limit):
+            crashed = "1 worker" if self._lost == 1 else f"{self._lost} workers"
+            return f"{crashed} crashed, and --max-worker-restart={limit} lets no more be replaced; raise it"
+        return "see above"
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Show the table, the funnel and what was written."""
+        """Show the table, the funnel, what was written and what was not."""
+        if self._ledger is None:
+            return
+        self._show_summary(terminalreporter)
+        problems = [self._storage.explain(error) or str(error) for error in self._ledger.failures]
+        for line in dict.fromkeys([*problems, *filter(None, [self._ended])]):
+            terminalreporter.write_line(line, red=True)
+
+    def _show_summary(self, terminalreporter: Any) -> None:
         if self._summary is None or self._ledger is None:
             return
         terminalreporter.section("shark-tune")
@@ -350,10 +478,11 @@ class TuningPlugin:
     def pytest_unconfigure(self) -> None:
         """Remove what only this run needed."""
         self._session.close()
+        leftovers.clear()
         if self._ledger is not None:
-            shutil.rmtree(self._session.settings.exchange, ignore_errors=True)
             with suppress(OSError):
                 self._options.out.rmdir()
+        self._interrupts.restore()
 
 
 class _Budget:
@@ -371,12 +500,14 @@ class _Budget:
         return self._end is not None and time.monotonic() > self._end
 
 
-def _check_inputs(options: TuneOptions, compiler: Compiler) -> dict[str, Any]:
+def _check_inputs(options: TuneOptions, compiler: Compiler) -> FoundDevices:
     """Refuse what cannot be met, before anything is done; return the devices' URIs and their model's name."""
     try:
         compiler.check()
     except InputError as error:
         option = "--iree-compile-flag" if options.compile_flags else "--tune-target"
+        if isinstance(error.__cause__, CommandFailed) and error.__cause__.timed_out:
+            option = "--tune-compile-timeout"
         raise pytest.UsageError(f"{option}: {error}") from error
     if options.starter is not None:
         try:
@@ -395,63 +526,16 @@ def _check_inputs(options: TuneOptions, compiler: Compiler) -> dict[str, Any]:
     return devices
 
 
-def find_devices(options: TuneOptions) -> dict[str, Any]:
-    """The URIs of the devices to measure on, and the model's name, which they share.
-
-    Raises:
-        pytest.UsageError: there is no such device, or the devices differ.
-    """
-    driver = options.target.driver
-    if not options.devices and driver.startswith("local"):
-        return {"uris": [driver], "name": cpu_name()}
-    names = set()
-    uris: list[str] = []
-    for uri in options.devices or (driver,):
-        scheme = uri.partition("://")[0]
-        if scheme not in available_drivers():
-            raise pytest.UsageError(
-                f"--tune-device: there is no driver {scheme!r} for {uri!r}; this runtime has "
-                f"{', '.join(available_drivers())}"
-            )
-        if scheme not in _schemes(driver):
-            raise pytest.UsageError(
-                f"--tune-device: code for {options.target} runs on {' or '.join(_schemes(driver))}, not on {uri!r}"
-            )
-        if scheme.startswith("local"):
-            _check_opens(uri)
-            uris.append(uri)
-            names.add(cpu_name())
-            continue
-        try:
-            found = list_devices(scheme)
-        except (DeviceRequestFailed, DeviceChildDied) as error:
-            raise pytest.UsageError(f"--tune-device: driver {scheme} finds no device here: {error}") from error
-        chosen = [entry] if options.devices and (entry := find_device(uri, found)) else []
-        if not options.devices:
-            chosen = list(found)
-        if not chosen:
-            listed = ", ".join(each.uri for each in found) or "none"
-            raise pytest.UsageError(f"--tune-device: there is no device {uri!r}; driver {scheme} has {listed}")
-        uris += [uri] if options.devices else [each.uri for each in chosen]
-        names |= {each.name for each in chosen}
-    if len(names) > 1:
-        raise pytest.UsageError(
-            f"--tune-device: the devices differ ({', '.join(sorted(names))}): a time on one says nothing of another"
-        )
-    return {"uris": uris, "name": names.pop()}
+def _storage_of(options: TuneOptions, temporary: Path) -> Storage:
+    return Storage({"--tune-out": options.out, "--tune-cache": options.cache, "TMPDIR": temporary})
 
 
-def _schemes(driver: str) -> tuple[str, ...]:
-    """The drivers that run the code of a target whose default one is ``driver``."""
-    return ("local-task", "local-sync") if driver.startswith("local") else (driver,)
+def _raise_worker_limit(config: pytest.Config) -> None:
+    """Let xdist replace more workers than it does by default, unless the user said how many."""
+    if getattr(config.option, "maxworkerrestart", "") is None and config.option.numprocesses:
+        from pytest_shark_tune.workers import MOST_LOST
 
-
-def _check_opens(uri: str) -> None:
-    """Refuse a URI of this host's processor that its driver does not open; it lists none of them."""
-    try:
-        DeviceChild(uri).close()
-    except (DeviceRequestFailed, DeviceChildDied) as error:
-        raise pytest.UsageError(f"--tune-device: there is no device {uri!r}: {error}") from error
+        config.option.maxworkerrestart = str(MOST_LOST)
 
 
 def _load_plan(cache: Cache, key: str) -> Plan:
@@ -462,11 +546,15 @@ def _load_plan(cache: Cache, key: str) -> Plan:
 
 
 def _teller(config: pytest.Config) -> Callable[[str], None]:
-    """Tells the user what takes long, where there is a terminal to tell it on."""
+    """Tells the user what takes long, on the terminal; a worker has it told by the controller."""
+    if hasattr(config, "workerinput"):
+        sender = NoteSender(config)
+        config.pluginmanager.register(sender, "shark-tune-notes")
+        return sender.send
 
     def tell(message: str) -> None:
         reporter = config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None and reporter.verbosity >= 0 and not hasattr(config, "workerinput"):
+        if reporter is not None and reporter.verbosity >= 0:
             _write_line(reporter, f"shark-tune: {message}")
 
     return tell
@@ -474,10 +562,14 @@ def _teller(config: pytest.Config) -> Callable[[str], None]:
 
 def _write_line(reporter: Any, line: str) -> None:
     """Write a line of its own, in the middle of pytest's dots too; with xdist they belong to no file."""
-    reporter.ensure_newline()
-    if reporter._tw.width_of_current_line:
-        reporter.write("\n")
-    reporter.write_line(line)
+    capturing = reporter.config.pluginmanager.get_plugin("capturemanager")
+    # While a test runs, what reaches the terminal's own descriptor would become the test's captured output.
+    with capturing.global_and_fixture_disabled() if capturing is not None else nullcontext():
+        reporter.ensure_newline()
+        if reporter._tw.width_of_current_line:
+            reporter.write("\n")
+        reporter.write_line(line)
+        reporter.flush()  # Into a pipe or a file, too, where it would come with the end of the run.
 
 
 def _trial_of(item: pytest.Item) -> Trial | None:
@@ -494,7 +586,20 @@ def _funcargs(item: pytest.Item) -> dict[str, object]:
     return getattr(item, "funcargs", None) or {}
 
 
-def _finding_of(report: pytest.TestReport | pytest.CollectReport) -> Finding | None:
+def _as_failure(error: BaseException | None, trial: Trial) -> BaseException | None:
+    """A client's command that failed, run by `tools.process`, as a failure of the candidate that it was run for."""
+    if not isinstance(error, CommandFailed) or trial.config is None:
+        return error
+    state = State.COMPILE_TIMEOUT if error.timed_out else State.COMPILE_FAILED
+    return CandidateFailed(state, first_error(error))
+
+
+def _property(finding: Finding) -> list[tuple[str, object]]:
+    return [(_PROPERTY, msgspec.json.encode(finding).decode())]
+
+
+def finding_of(report: pytest.TestReport | pytest.CollectReport) -> Finding | None:
+    """What a test found out, from its report."""
     for name, value in getattr(report, "user_properties", ()):  # A report on collecting a file has none.
         if name == _PROPERTY:
             return msgspec.json.decode(str(value), type=Finding)

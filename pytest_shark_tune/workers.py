@@ -1,8 +1,11 @@
-"""What only runs with xdist: the scheduler, and what the controller hands to its workers."""
+"""What only runs with xdist: the scheduler, what the controller hands to its workers, and workers that are lost."""
 
 from __future__ import annotations
 
+import signal
+import subprocess
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import pytest
 from xdist.report import report_collection_diff
@@ -10,7 +13,15 @@ from xdist.workermanage import WorkerController, parse_tx_spec_config
 
 from pytest_shark_tune.ordering import Phase, RunOrder
 
-__all__ = ["TuneScheduling"]
+__all__ = ["MOST_LOST", "MOST_LOST_IN_A_ROW", "TuneScheduling", "how_it_ended"]
+
+MOST_LOST = 1000
+"""How many workers may be lost in a run unless the user says: each costs one candidate, so xdist's 4 are too few."""
+
+MOST_LOST_IN_A_ROW = 4
+"""How many workers, for each that was asked for, may be lost one after the other before any has run a test."""
+
+_REAP_S = 2.0
 
 
 class TuneScheduling:
@@ -26,7 +37,7 @@ class TuneScheduling:
         self._config = config
         self._phases_of = phases_of
         self._is_spent = is_spent
-        self._workers = len(parse_tx_spec_config(config))
+        self.workers = len(parse_tx_spec_config(config))
         self._collections: dict[WorkerController, list[str]] = {}
         self._held: dict[WorkerController, list[int]] = {}
         self._leaving: set[WorkerController] = set()
@@ -41,7 +52,7 @@ class TuneScheduling:
     @property
     def collection_is_completed(self) -> bool:
         """Whether as many workers as were asked for have collected; once the run has begun it stays so."""
-        return self.order is not None or len(self._collections) >= self._workers
+        return self.order is not None or len(self._collections) >= self.workers
 
     @property
     def tests_finished(self) -> bool:
@@ -141,3 +152,20 @@ class TuneScheduling:
             report = pytest.CollectReport(node.gateway.id, "failed", message, [])
             self._config.hook.pytest_collectreport(report=report)
         return not message
+
+
+def how_it_ended(node: WorkerController) -> str:
+    """How the process of a lost worker ended, in words; empty where it is not known, as on another host."""
+    process = getattr(getattr(node.gateway, "_io", None), "popen", None)
+    status = None
+    if process is not None:
+        with suppress(subprocess.TimeoutExpired, OSError):
+            status = process.wait(_REAP_S)
+    if status is None:
+        return ""
+    if status >= 0:
+        return f"exited with status {status}"
+    with suppress(ValueError):
+        hint = ", as the system does when memory runs out" if -status == signal.SIGKILL else ""
+        return f"{signal.Signals(-status).name}{hint}"
+    return f"signal {-status}"

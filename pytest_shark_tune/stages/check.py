@@ -46,21 +46,24 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     """How one candidate's outputs compare with the reference's on the same inputs, made from ``seed``.
 
     ``wrong`` of ``compared`` elements are out of tolerance. The first of them is at ``first_bad`` of output
-    number ``output``; ``expected`` and ``actual`` are its values as text, empty where nothing is wrong.
-    ``max_abs_error`` is over elements finite in both, ``worst`` the largest error as a part of what was
-    allowed there. ``nans`` and ``infs`` count where the candidate has one and the reference has not the
-    same, ``poison_left`` the elements never written, ``stray_bytes`` the bytes changed outside the outputs where the
-    reference changes none.
+    number ``output``, in copy number ``copy`` of the data where there are several; ``expected`` and ``actual`` are its
+    values as text, empty where nothing is wrong. ``magnitude`` is that output's reference's (see `magnitude`).
+    ``max_abs_error`` is over elements finite in both, ``worst`` the largest error as a part of what was allowed there,
+    over elements where anything was. ``nans`` and ``infs`` count where the candidate has one and the reference has not
+    the same, ``poison_left`` the elements never written, ``stray_bytes`` the bytes changed outside the outputs where
+    the reference changes none. Every number is finite, so that JSON holds it.
     """
 
     ok: bool
     seed: int = 0
     output: int = 0
+    copy: int = 0
     first_bad: tuple[int, ...] | None = None
     expected: str = ""
     actual: str = ""
     wrong: int = 0
     compared: int = 0
+    magnitude: float = 0.0
     max_abs_error: float = 0.0
     worst: float = 0.0
     nans: int = 0
@@ -75,11 +78,13 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
             return ""
         parts = []
         if self.wrong:
+            copy = f" in copy {self.copy}" if self.copy else ""
             parts.append(
                 f"{self.wrong} of {self.compared} elements are wrong, first at {list(self.first_bad or ())} of output "
-                f"{self.output}: expected {self.expected}, got {self.actual}"
+                f"{self.output}{copy}: expected {self.expected}, got {self.actual}"
             )
-            parts.append(f"largest error {self.max_abs_error:.3g}, {self.worst:.3g} times what is allowed")
+            allowed = f", {self.worst:.3g} times what is allowed" if self.worst else ""
+            parts.append(f"largest error {self.max_abs_error:.3g} at a magnitude of {self.magnitude:.3g}{allowed}")
         parts += [
             f"{count} {what}"
             for count, what in (
@@ -151,14 +156,24 @@ def magnitude(reference: NDArray[Any]) -> float:
     """The root mean square of the finite elements, 0 where there are none."""
     total, count = 0.0, 0
     flat = reference.reshape(-1)
+    scale = _square_scale(reference)
     for start in range(0, flat.size, _CHUNK):
         part = flat[start : start + _CHUNK].astype(np.float64)
         finite = np.isfinite(part)
         if not finite.all():
             part = part[finite]
+        part *= scale
         total += float(np.dot(part, part))
         count += part.size
-    return math.sqrt(total / count) if count else 0.0
+    return math.sqrt(total / count) / scale if count else 0.0
+
+
+def _square_scale(array: NDArray[Any]) -> float:
+    """By what to multiply so that squares do not overflow; only f64 has numbers whose squares do."""
+    if array.dtype != np.float64:
+        return 1.0
+    largest = float(np.max(np.abs(array), initial=0.0, where=np.isfinite(array)))
+    return 1 / largest if largest > 2.0**400 else 1.0
 
 
 def check_output(
@@ -182,8 +197,9 @@ def check_output(
     if expected.shape != actual.shape or expected.dtype != actual.dtype:
         raise ValueError(f"{actual.dtype}{actual.shape} cannot be compared with {expected.dtype}{expected.shape}")
     if np.issubdtype(expected.dtype, np.floating):
-        absolute = tolerance.atol_scale * (magnitude(expected) if scale is None else scale)
-        return _check_floats(expected, actual, tolerance.rtol, absolute, seed, output)
+        scale = magnitude(expected) if scale is None else scale
+        check = _check_floats(expected, actual, tolerance.rtol, tolerance.atol_scale * scale, seed, output)
+        return msgspec.structs.replace(check, magnitude=scale)
     return _check_integers(expected, actual, seed, output)
 
 
@@ -229,8 +245,8 @@ def _check_floats(
                     first = start + int(np.argmax(bad))
             if error.size:
                 largest = max(largest, float(error.max()))
-                part = error / allowed
-                worst = max(worst, float(np.nanmax(part, initial=0.0)))
+                part = error[allowed > 0] / allowed[allowed > 0]
+                worst = max(worst, float(np.max(part, initial=0.0, where=np.isfinite(part))))
     return _checked(expected, actual, first, wrong, seed, output, largest, worst, nans, infs)
 
 
@@ -240,7 +256,7 @@ def _check_integers(expected: NDArray[Any], actual: NDArray[Any], seed: int, out
     if not wrong:
         return _checked(expected, actual, None, 0, seed, output, 0.0, 0.0, 0, 0)
     error = np.abs(actual.reshape(-1)[bad].astype(np.float64) - expected.reshape(-1)[bad].astype(np.float64))
-    return _checked(expected, actual, int(np.argmax(bad)), wrong, seed, output, float(error.max()), math.inf, 0, 0)
+    return _checked(expected, actual, int(np.argmax(bad)), wrong, seed, output, float(error.max()), 0.0, 0, 0)
 
 
 def _checked(

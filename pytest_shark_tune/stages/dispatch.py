@@ -170,6 +170,9 @@ class BenchmarkModule(msgspec.Struct, frozen=True, kw_only=True):
 
     ``run_function`` takes an i32 batch size and runs the dispatch that many times; ``buffer_function`` takes
     nothing and returns the buffer of ``buffer_bytes`` bytes as a ``!hal.buffer_view`` of i8.
+
+    The buffer holds ``copies`` of the views at equal distances, of which ``views`` are the first; dispatches take turns
+    through them (see `rotation`).
     """
 
     text: str
@@ -177,6 +180,7 @@ class BenchmarkModule(msgspec.Struct, frozen=True, kw_only=True):
     buffer_function: str
     buffer_bytes: int
     views: tuple[BufferView, ...]
+    copies: int = 1
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):

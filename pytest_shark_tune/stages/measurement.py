@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from typing import TypeAlias
 
 import msgspec
@@ -19,6 +20,7 @@ import numpy as np
 __all__ = [
     "FINAL",
     "FINAL_ROUNDS",
+    "MOST_ROUNDS",
     "NOISE_FLOOR",
     "SCREENING",
     "Measurement",
@@ -28,7 +30,9 @@ __all__ = [
     "combine_rounds",
     "compare",
     "compare_finalists",
+    "is_decided",
     "is_winner",
+    "time_limit_s",
 ]
 
 Run: TypeAlias = Callable[[int], float]
@@ -40,33 +44,50 @@ NOISE_FLOOR = 0.02
 FINAL_ROUNDS = 5
 """Fresh processes per final: with fewer, a machine of two speeds too often shows only one of them."""
 
+MOST_ROUNDS = 10
+"""Where the first rounds of a final tell too little, it goes on for as many as this."""
+
+_NARROW = 0.1
 _TRIM = 0.2
 _LASTS = 0.8
 _GLANCE = 2.0
+_TICKS = 1000
+_OVERHEAD = 0.01
+_STRETCH = 4
+_SHORTEST_LIMIT_S = 2.0
+_SLOWEST = 20.0
+_MOST_REPEATS = 2
+_ENOUGH_KNOWN = 8
+_DEVIATIONS = 5.0
+_MEDIAN_OF_NORMAL = 0.6745
+_LEAST_DRIFT, _UNKNOWN_DRIFT = 0.03, 0.25
+_LEAST_SHIFT = 0.05
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """How much time a comparison may take, and how sure its interval is.
 
-    ``sample_s`` is how long a batch of the baseline runs, ``batch_cap`` the most dispatches in one. Between
-    ``min_blocks`` and ``blocks`` ABBA blocks are run, as many as fit into ``budget_s`` seconds. A candidate
-    that takes more than ``cutoff`` times as long as the baseline is cut short after the first block, one that
-    takes more than twice that after three single dispatches. The interval covers with probability 1 - ``alpha``.
+    ``sample_s`` is how long a batch of the baseline runs, ``batch_cap`` the most dispatches in one. ABBA blocks are
+    run until the interval's half-width is below ``width`` (0.01 reads as 1%), at least ``min_blocks`` and at most
+    ``blocks``, and after ``min_blocks`` only as many as fit into ``budget_s`` seconds. A candidate that takes more
+    than ``cutoff`` times as long as it may is cut short after the first block, one that takes more than twice that
+    after three single dispatches. The interval covers with probability 1 - ``alpha``.
     """
 
     sample_s: float
     blocks: int
     min_blocks: int
     budget_s: float
+    width: float = 0.0
     cutoff: float = math.inf
     alpha: float = 0.05
     batch_cap: int = 4096
 
 
-SCREENING = Policy(sample_s=0.005, blocks=4, min_blocks=3, budget_s=0.11, cutoff=2.0)
-"""For every candidate: about 0.1 s for a dispatch of 1 to 3 ms."""
+SCREENING = Policy(sample_s=0.005, blocks=6, min_blocks=3, budget_s=0.11, width=0.01, cutoff=2.0)
+"""For every candidate: at most about 0.1 s for a dispatch of 1 to 3 ms."""
 
-FINAL = Policy(sample_s=0.010, blocks=8, min_blocks=3, budget_s=1.5)
+FINAL = Policy(sample_s=0.010, blocks=8, min_blocks=3, budget_s=1.5, width=0.005)
 """For one round of finalists, in one fresh process."""
 
 
@@ -81,7 +102,11 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
     ``noise`` is the standard deviation of a block's log-ratio within a process, ``process_noise`` that of a
     round's log-ratio between processes (0 for a single round); 0.01 reads as 1%. With ``cut_short`` the
-    candidate was far slower at first sight, and the bounds 0 and 1 only say that it is not faster.
+    candidate was far slower at first sight, and the bounds only say that its ratio is less than ``ratio_high``:
+    1, or the ``best`` that it was compared with.
+
+    ``repeated`` blocks were thrown away and run again, because the machine changed its speed meanwhile; ``note`` says
+    so in words, and also where that did not help.
     """
 
     samples_us: tuple[float, ...]
@@ -95,6 +120,8 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int = 1
     process_noise: float = 0.0
     cut_short: bool = False
+    repeated: int = 0
+    note: str = ""
 
     @property
     def median_us(self) -> float:
@@ -110,51 +137,92 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 def calibrate(run: Run, target_s: float, *, cap: int = 4096) -> int:
     """The smallest batch found whose run takes about ``target_s`` seconds, at least 1 and at most ``cap``.
 
+    A sample lasts longer than that where the clock's step would be more than a thousandth of it, or where what a
+    batch costs beside its dispatches (recording, submitting, waiting) would be more than a hundredth: up to four
+    times ``target_s``. That cost is read off single dispatches.
+
     The first run warms up and is not timed. Grows until a batch lasts in the faster of two runs, because a
-    hiccup would otherwise pass for a slow dispatch. Takes three to four times ``target_s``, or three
+    hiccup would otherwise pass for a slow dispatch. Takes three to five times ``target_s``, or three
     dispatches where those take longer.
     """
+    target_s = max(target_s, _TICKS * _clock_step_s())
     run(1)
     batch = 1
     while True:
         seconds = min(run(batch), run(batch))
         if seconds >= _LASTS * target_s or batch >= cap:
-            return batch
+            break
         wanted = math.ceil(batch * target_s / seconds) if seconds > 0 else cap
         batch = min(wanted, 64 * batch, cap)
+    if batch == 1 or seconds <= 0:
+        return batch
+    overhead_s = (batch * min(run(1) for _ in range(3)) - seconds) / (batch - 1)
+    if overhead_s <= _OVERHEAD * seconds:
+        return batch
+    dispatch_s = max((seconds - overhead_s) / batch, 0.0)
+    lasting_s = min(overhead_s / _OVERHEAD, _STRETCH * target_s) - overhead_s
+    return min(max(batch, math.ceil(lasting_s / dispatch_s)) if dispatch_s else cap, cap)
 
 
-def compare(candidate: Run, baseline: Run, policy: Policy = SCREENING, *, batch: int | None = None) -> Measurement:
+def time_limit_s(baseline_s: float) -> float:
+    """How long a candidate may take, in seconds, for what took the baseline ``baseline_s``.
+
+    Twenty times as long: who is slower cannot win. And two seconds for what has nothing to do with it: a machine that
+    is busy, pages that are touched for the first time.
+    """
+    return _SHORTEST_LIMIT_S + _SLOWEST * baseline_s
+
+
+def compare(
+    candidate: Run,
+    baseline: Run,
+    policy: Policy = SCREENING,
+    *,
+    batch: int | None = None,
+    best: float = 1.0,
+    earlier: Sequence[float] = (),
+) -> Measurement:
     """Measure ``candidate`` in ABBA blocks with ``baseline``, in this process.
 
     ``batch`` is what `calibrate` gave for the baseline; without it the baseline is calibrated first. A
     block runs baseline, candidate, candidate, baseline (the next one the other way around), so that a
-    linear drift of the clock cancels. It stops early, after ``policy.min_blocks``, where the whole interval
-    lies below 1. Both callables must have run once before, so that what only happens the first time is over.
+    linear drift of the clock cancels. It ends once the interval's half-width is below ``policy.width``, and from the
+    second block on where the whole interval lies below 1 or below ``best``, the ratio that a candidate has to reach
+    to be of interest. Both callables must have run once before, so that what only happens the first time is over.
+
+    ``earlier`` are samples of the same baseline in the same batch, in microseconds per dispatch and in pairs as a
+    `Measurement` has them: they tell how steady the machine is. A block in which it changed its speed is run again,
+    up to two of them, see `_Watch`.
     """
     if batch is None:
         batch = calibrate(baseline, policy.sample_s, cap=policy.batch_cap)
     glance = _glance(candidate, baseline, policy.cutoff)
     if glance is not None:
         return glance
+    wanted = max(1.0, best)
     samples: list[float] = []
     baseline_samples: list[float] = []
     logs: list[float] = []
+    watch = _Watch(earlier)
     started = time.perf_counter()
     while len(logs) < policy.blocks:
         block_started = time.perf_counter()
         ours, theirs = _block(candidate, baseline, batch, flip=len(logs) % 2 == 1)
+        if not logs and min(ours) * wanted > policy.cutoff * max(theirs):
+            return _cut_short(ours, theirs, batch, wanted)
+        if not watch.accepts(theirs, [ours]):
+            continue
         samples += ours
         baseline_samples += theirs
         logs.append(_log_ratio(ours, theirs))
-        if len(logs) == 1 and min(ours) > policy.cutoff * max(theirs):
-            return _cut_short(samples, baseline_samples, batch)
         now = time.perf_counter()
-        if len(logs) >= policy.min_blocks:
-            spent = now - started
-            if spent + (now - block_started) > policy.budget_s or _interval(logs, policy.alpha)[2] < 0:
-                break
-    return _measurement(samples, baseline_samples, logs, batch, policy.alpha)
+        centre, _, high = _interval(logs, policy.alpha)
+        if high < math.log(wanted):
+            break
+        is_late = (now - started) + (now - block_started) > policy.budget_s
+        if len(logs) >= policy.min_blocks and (is_late or high - centre < policy.width):
+            break
+    return _measurement(samples, baseline_samples, logs, batch, policy.alpha, watch)
 
 
 def compare_finalists(
@@ -168,8 +236,9 @@ def compare_finalists(
     """One round: measure every finalist of ``runs`` beside ``baseline``, all interleaved, in this process.
 
     A block runs the baseline and all finalists in a fresh random order made from ``seed``, then once more
-    in the reverse order, so that a linear drift cancels for each of them. Give each round its own ``seed``
-    and its own fresh process, then join the rounds with `combine_rounds`. None is cut short.
+    in the reverse order, so that a linear drift cancels for each of them. Blocks in which the machine changed its
+    speed are run again as by `compare`. It ends once every half-width is below ``policy.width``. Give each round
+    its own ``seed`` and its own fresh process, then join the rounds with `combine_rounds`. None is cut short.
     """
     if batch is None:
         batch = calibrate(baseline, policy.sample_s, cap=policy.batch_cap)
@@ -178,19 +247,28 @@ def compare_finalists(
     everyone.update(runs.items())
     samples: dict[str | None, list[float]] = {name: [] for name in everyone}
     logs: dict[str, list[float]] = {name: [] for name in runs}
+    watch = _Watch()
+    done = 0
     started = time.perf_counter()
-    for done in range(1, policy.blocks + 1):
+    while done < policy.blocks:
         block_started = time.perf_counter()
         names = list(everyone)
         order.shuffle(names)
+        block: dict[str | None, list[float]] = {name: [] for name in everyone}
         for name in (*names, *reversed(names)):
-            samples[name].append(everyone[name](batch) * 1e6 / batch)
+            block[name].append(everyone[name](batch) * 1e6 / batch)
+        if not watch.accepts(block[None], [block[name] for name in runs]):
+            continue
+        done += 1
+        for name, pair in block.items():
+            samples[name] += pair
         for name in runs:
-            logs[name].append(_log_ratio(samples[name][-2:], samples[None][-2:]))
+            logs[name].append(_log_ratio(block[name], block[None]))
         now = time.perf_counter()
-        if done >= policy.min_blocks and 2 * now - started - block_started > policy.budget_s:
+        is_late = 2 * now - started - block_started > policy.budget_s
+        if done >= policy.min_blocks and (is_late or _half_width(logs.values(), policy.alpha) < policy.width):
             break
-    return {name: _measurement(samples[name], samples[None], logs[name], batch, policy.alpha) for name in runs}
+    return {name: _measurement(samples[name], samples[None], logs[name], batch, policy.alpha, watch) for name in runs}
 
 
 def combine_rounds(rounds: Sequence[Measurement], *, alpha: float = 0.05) -> Measurement:
@@ -224,12 +302,113 @@ def combine_rounds(rounds: Sequence[Measurement], *, alpha: float = 0.05) -> Mea
         noise=math.sqrt(math.fsum(each.noise**2 for each in rounds) / count),
         rounds=sum(each.rounds for each in rounds),
         process_noise=between,
+        repeated=sum(each.repeated for each in rounds),
+        note="; ".join(f"round {number}: {each.note}" for number, each in enumerate(rounds, 1) if each.note),
     )
+
+
+def is_decided(finalists: Iterable[Sequence[Measurement]]) -> bool:
+    """Whether more rounds than those of each of ``finalists`` would tell no more.
+
+    So it is where each finalist is surely slower than the default, or its interval's lower half narrower than 10%.
+    """
+    joined = [combine_rounds(rounds) for rounds in finalists]
+    return all(each.ratio_high < 1 or each.ratio - each.ratio_low < _NARROW * each.ratio for each in joined)
 
 
 def is_winner(measurement: Measurement, noise_floor: float = NOISE_FLOOR) -> bool:
     """Whether the whole interval lies above 1 by more than ``noise_floor``."""
     return not measurement.cut_short and measurement.ratio_low > 1 + noise_floor
+
+
+class _Watch:
+    """Tells blocks in which the machine changed its speed, by more than its noise explains.
+
+    The two samples that a block has of each config should agree: where they do not, the speed changed within the
+    block, and up to half of that is in its ratio. And the baseline should take as long as in earlier blocks: where it
+    does not, the machine is throttled, or was. Noise explains five standard deviations, estimated from the gaps and
+    levels before by their median, which a few disturbed blocks do not move, and never less than 3% within a block and
+    5% between blocks. Before eight gaps, or levels, are known only gaps of more than 25% count.
+
+    ``earlier`` are the baseline's samples before, in pairs. At most two blocks are refused: where the machine stays
+    at its new speed, that is what it measures at.
+    """
+
+    def __init__(self, earlier: Sequence[float] = ()) -> None:
+        self.repeated = 0
+        self._gaps: list[float] = []
+        self._levels: list[float] = []
+        self._drifts: list[float] = []
+        self._shifts: list[float] = []
+        for first, second in zip(earlier[::2], earlier[1::2], strict=False):
+            self._learn([first, second], ())
+
+    @property
+    def note(self) -> str:
+        """What was seen, in words; empty for a steady machine."""
+        if not self._drifts and not self._shifts:
+            return ""
+        told = []
+        if self._drifts:
+            told.append(f"the speed drifted by up to {max(self._drifts):.0%} within {_blocks(self._drifts)}")
+        if self._shifts:
+            told.append(
+                f"the baseline lay up to {max(self._shifts):.0%} off its earlier times in {_blocks(self._shifts)}"
+            )
+        return f"unsteady machine: {' and '.join(told)} ({self.repeated} repeated)"
+
+    def accepts(self, baseline: Sequence[float], others: Sequence[Sequence[float]]) -> bool:
+        """Whether a block counts; ``baseline`` and each of ``others`` are a config's two samples in it."""
+        drift = max(map(_gap, (baseline, *others)))
+        usual = float(np.median(self._levels)) if self._levels else _level(baseline)
+        shift = abs(_level(baseline) - usual)
+        is_drift = drift > _allowed(self._gaps, _LEAST_DRIFT, _UNKNOWN_DRIFT)
+        is_shift = shift > _allowed([abs(level - usual) for level in self._levels], _LEAST_SHIFT, math.inf)
+        if is_drift:
+            self._drifts.append(math.expm1(drift))
+        elif is_shift:
+            self._shifts.append(math.expm1(shift))
+        if (is_drift or is_shift) and self.repeated < _MOST_REPEATS:
+            self.repeated += 1
+            return False
+        self._learn(baseline, others)
+        return True
+
+    def _learn(self, baseline: Sequence[float], others: Sequence[Sequence[float]]) -> None:
+        self._gaps += map(_gap, (baseline, *others))
+        self._levels.append(_level(baseline))
+
+
+def _allowed(deviations: Sequence[float], least: float, unknown: float) -> float:
+    """What noise explains: five times the standard deviation of which ``deviations`` are the absolute values."""
+    if len(deviations) < _ENOUGH_KNOWN:
+        return unknown
+    return max(least, _DEVIATIONS * float(np.median(deviations)) / _MEDIAN_OF_NORMAL)
+
+
+def _gap(pair: Sequence[float]) -> float:
+    """How far the two samples of a config lie apart, as the absolute logarithm of their ratio."""
+    return abs(math.log(pair[0] / pair[1]))
+
+
+def _level(pair: Sequence[float]) -> float:
+    return math.fsum(map(math.log, pair)) / len(pair)
+
+
+def _blocks(sizes: Sequence[float]) -> str:
+    return f"{len(sizes)} block{'' if len(sizes) == 1 else 's'}"
+
+
+@cache
+def _clock_step_s() -> float:
+    """The smallest step of this process's clock that was seen."""
+    steps = []
+    for _ in range(100):
+        started = now = time.perf_counter()
+        while now == started:
+            now = time.perf_counter()
+        steps.append(now - started)
+    return min(steps)
 
 
 def _glance(candidate: Run, baseline: Run, cutoff: float) -> Measurement | None:
@@ -249,7 +428,7 @@ def _glance(candidate: Run, baseline: Run, cutoff: float) -> Measurement | None:
     theirs.append(baseline(1))
     if min(ours) <= _GLANCE * cutoff * max(theirs):
         return None
-    return _cut_short([each * 1e6 for each in ours], [each * 1e6 for each in theirs], 1)
+    return _cut_short([each * 1e6 for each in ours], [each * 1e6 for each in theirs], 1, 1.0)
 
 
 def _block(candidate: Run, baseline: Run, batch: int, *, flip: bool) -> tuple[list[float], list[float]]:
@@ -267,13 +446,13 @@ def _log_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return math.fsum(map(math.log, theirs)) / len(theirs) - math.fsum(map(math.log, ours)) / len(ours)
 
 
-def _cut_short(samples: Sequence[float], baseline_samples: Sequence[float], batch: int) -> Measurement:
+def _cut_short(samples: Sequence[float], baseline_samples: Sequence[float], batch: int, high: float) -> Measurement:
     return Measurement(
         samples_us=tuple(samples),
         baseline_samples_us=tuple(baseline_samples),
         ratio=math.exp(_log_ratio(samples, baseline_samples)),
         ratio_low=0.0,
-        ratio_high=1.0,
+        ratio_high=high,
         batch=batch,
         blocks=0,
         noise=0.0,
@@ -287,6 +466,7 @@ def _measurement(
     logs: Sequence[float],
     batch: int,
     alpha: float,
+    watch: _Watch,
 ) -> Measurement:
     centre, low, high = _interval(logs, alpha)
     return Measurement(
@@ -298,7 +478,15 @@ def _measurement(
         batch=batch,
         blocks=len(logs),
         noise=_standard_error(logs) * math.sqrt(len(logs)),
+        repeated=watch.repeated,
+        note=watch.note,
     )
+
+
+def _half_width(all_logs: Iterable[Sequence[float]], alpha: float) -> float:
+    """The largest half-width of the intervals of ``all_logs``."""
+    intervals = (_interval(logs, alpha) for logs in all_logs)
+    return max((high - centre for centre, _, high in intervals), default=0.0)
 
 
 def _interval(logs: Sequence[float], alpha: float) -> tuple[float, float, float]:

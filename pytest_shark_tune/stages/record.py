@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from pytest_shark_tune.stages.check import Check
 from pytest_shark_tune.stages.dispatch import RootOp
 
 __all__ = ["SCHEMA", "FinalRecord", "Finalist", "Record", "SourceCheck", "SpecRecord", "State", "WinnerRecord"]
@@ -32,7 +33,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One candidate that was tried.
 
     ``samples_us`` and ``baseline_samples_us`` are microseconds of one dispatch, taken in turn; ``ratio`` is
-    baseline time by candidate time, so that above 1 is faster, with its interval where it was measured.
+    baseline time by candidate time, so that above 1 is faster, with its interval where it was measured. A sample ran
+    ``batch`` dispatches; ``blocks`` count, ``repeated`` were thrown away because the machine changed its speed, and
+    ``note`` says by how much. ``check`` is kept where the result was wrong: with its seed the same inputs can be made
+    again.
     """
 
     schema: Literal[1] = SCHEMA
@@ -43,12 +47,17 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     config: str
     state: State
     reason: str = ""
+    check: Check | None = None
     compile_s: float | None = None
     samples_us: tuple[float, ...] = ()
     baseline_samples_us: tuple[float, ...] = ()
     ratio: float | None = None
     ratio_low: float | None = None
     ratio_high: float | None = None
+    batch: int | None = None
+    blocks: int = 0
+    repeated: int = 0
+    note: str = ""
     device: str
     target: str
     iree: str
@@ -70,7 +79,7 @@ class FinalRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What came of the comparison of a dispatch's finalists: a winner's id, or the reason for none.
 
     ``compilation_info`` is the winner's, as text, and empty without one. A kernel of the client's own has neither it
-    nor a ``root``.
+    nor a ``root``. ``rounds`` fresh processes were measured in; ``repeated`` and ``note`` are as a record's, over all.
     """
 
     schema: Literal[1] = SCHEMA
@@ -83,6 +92,9 @@ class FinalRecord(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     compilation_info: str = ""
     provisional: bool = False
+    rounds: int = 0
+    repeated: int = 0
+    note: str = ""
     device: str
     target: str
     iree: str

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from pytest_shark_tune.stages.candidate import DEFAULT_ID
 from pytest_shark_tune.stages.measurement import NOISE_FLOOR
 from pytest_shark_tune.stages.record import Finalist, Record, State
 
-__all__ = ["FINALISTS", "Verdict", "choose_finalists", "declare_winner", "provisional_winner"]
+__all__ = ["FINALISTS", "Verdict", "bar_to_final", "choose_finalists", "declare_winner", "provisional_winner"]
 
 FINALISTS = 4
 """How many of the fastest are measured again: the first few swap places between measurements, the rest do not."""
@@ -26,6 +26,16 @@ def choose_finalists(records: Iterable[Record], count: int = FINALISTS) -> tuple
     ]
     hopeful.sort(key=lambda record: (-(record.ratio or 0), record.id))
     return tuple(record.id for record in hopeful[:count])
+
+
+def bar_to_final(lows: Sequence[float], count: int = FINALISTS) -> float:
+    """The ratio that a candidate has to reach to get into the final: what ``count`` others surely have.
+
+    ``lows`` are the lower bounds of those measured so far. Whose upper bound lies below their ``count``-th largest
+    has as many before it whose whole intervals are above its own; more measurements only raise the bar. Never below
+    1, where nobody wins.
+    """
+    return max(1.0, sorted(lows)[-count]) if len(lows) >= count else 1.0
 
 
 def declare_winner(finalists: Iterable[Finalist], simplicity: Callable[[str], tuple[int, ...]]) -> Verdict:

@@ -13,6 +13,7 @@ import filelock
 import msgspec
 
 from pytest_shark_tune.tools.journal import replace_file
+from pytest_shark_tune.tools.lock import FileLock
 
 __all__ = ["Cache", "code_key", "content_key"]
 
@@ -45,6 +46,10 @@ class Cache:
         path = self.folder / kind / key[:2] / f"{key}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+    def lock(self, kind: str, key: str) -> FileLock:
+        """A lock for whoever makes the value or the file of ``key``; its file goes with it."""
+        return FileLock(self.file(kind, key, ".making"), remove=True)
 
     def get(self, kind: str, key: str, value_type: type[_T]) -> _T | None:
         """The value kept for ``key``, or ``None``."""

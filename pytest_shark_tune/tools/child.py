@@ -189,6 +189,8 @@ class Child:
         status = self._process.returncode
         if status is None:
             return "does not end"
+        if status == -signal.SIGKILL:
+            return "was ended by SIGKILL, as the system does when memory runs out"
         if status < 0:
             return f"was ended by {_signal_name(-status)}"
         return f"exited with status {status}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import importlib.metadata
 import importlib.util
 import os
@@ -11,8 +12,7 @@ import re
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -21,8 +21,9 @@ import msgspec
 
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.tools import journal, process
+from pytest_shark_tune.tools.leftovers import scratch_folder
 
-__all__ = ["Compiler", "Target", "compiler_version", "environment", "first_error"]
+__all__ = ["COMPILE_TIMEOUT_S", "Compiler", "Target", "compiler_version", "environment", "first_error"]
 
 _BACKENDS = {
     # backend: (flags before the architecture, flag of the architecture, default driver, example)
@@ -38,6 +39,7 @@ _BACKENDS = {
 }
 _CRASH = "Please report issues"
 """What the compiler's stderr begins with, before the stack, where it crashed."""
+COMPILE_TIMEOUT_S = 120.0
 _LINKER_VARIABLE = "IREE_LLVM_EMBEDDED_LINKER_PATH"
 _MEMORY_BYTES = 16 << 30
 _PLAIN_FOLDER = "/tmp"  # noqa: S108 - where a folder of our own is made
@@ -99,6 +101,7 @@ class Target(msgspec.Struct, frozen=True):
         return self.backend == "llvm-cpu"
 
 
+@cache  # Looking it up takes milliseconds, and every record and key has it.
 def compiler_version() -> str:
     """The version of the installed compiler package (``3.13.0``)."""
     return importlib.metadata.version("iree-base-compiler")
@@ -112,7 +115,7 @@ class Compiler:
         target: Target,
         flags: Sequence[str] = (),
         *,
-        timeout_s: float = 120.0,
+        timeout_s: float = COMPILE_TIMEOUT_S,
         memory_bytes: int = _MEMORY_BYTES,
         tool: str | None = None,
     ) -> None:
@@ -148,7 +151,7 @@ class Compiler:
         Raises:
             CommandFailed: iree-compile rejects the source, which messages call ``name``.
         """
-        with _scratch() as folder:
+        with scratch_folder() as folder:
             dump = folder / "benchmarks"
             dump.mkdir()
             self._compile(
@@ -172,7 +175,7 @@ class Compiler:
             CommandFailed: iree-compile rejects the source, which messages call ``name``.
         """
         phases = [f"--compile-to={to}", *([f"--compile-from={since}"] if since else [])]
-        with _scratch() as folder:
+        with scratch_folder() as folder:
             out, _ = self._compile(folder, source, name, [*phases, *flags])
             return out.read_text(encoding="utf-8")
 
@@ -184,12 +187,13 @@ class Compiler:
         Raises:
             CommandFailed: iree-compile rejects the module, which messages call ``name``, or the spec.
         """
-        with _scratch() as folder:
+        with scratch_folder() as folder:
             path = folder / "spec.mlir"
             path.write_text(spec, encoding="utf-8")
-            flag = f"--iree-codegen-tuning-spec-path={path}"
+            # With threads the compiler now and then waits for itself while it loads a spec, and never ends.
+            flags = [f"--iree-codegen-tuning-spec-path={path}", "--mlir-disable-threading"]
             return self.lower(
-                sources, to="executable-configurations", since="executable-sources", name=name, flags=[flag]
+                sources, to="executable-configurations", since="executable-sources", name=name, flags=flags
             )
 
     def compile_sources(self, text: str, out: Path, name: str = "dispatch") -> float:
@@ -201,7 +205,7 @@ class Compiler:
         Raises:
             CommandFailed: iree-compile fails, runs out of time or of memory.
         """
-        with _scratch() as folder:
+        with scratch_folder() as folder:
             made, seconds = self._compile(folder, text, name, ["--compile-from=executable-sources"])
             journal.replace_file(out, made.read_bytes())
             return seconds
@@ -218,6 +222,8 @@ class Compiler:
                 env=environment(),
             )
         except CommandFailed as error:
+            if (full := os.strerror(errno.ENOSPC)) in error.stderr:  # Which says nothing of the source.
+                raise OSError(errno.ENOSPC, full, os.fspath(folder)) from error
             error.stderr = error.stderr.replace("<stdin>:", f"{name}:")
             raise
         return out, done.seconds
@@ -234,20 +240,12 @@ def first_error(error: CommandFailed) -> str:
     return lines[0]
 
 
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="shark-tune-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def _natural_order(path: Path) -> list[tuple[int, str]]:
     """Sorts ``dispatch_2`` before ``dispatch_10``."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name)]
 
 
+@cache
 def _host_processor() -> str:
     """What ``host`` stands for: the processor's model and features."""
     try:

@@ -36,27 +36,29 @@ _IMAGES_KEPT_BYTES = 1 << 30
 class _Element(msgspec.Struct, frozen=True):
     """How elements of a type lie in memory: ``bits`` each, as ``dtype`` where that is whole bytes.
 
-    ``kind`` is ``float``, ``int`` or ``bool``. ``poison`` is the byte that fills what must be written: a NaN
-    for floats that have one, an unlikely number else. ``hal`` names the runtime's element type.
+    ``kind`` is ``float``, ``int`` or ``bool``. ``poisons`` are the bytes that fill what must be written: for the first
+    run a NaN for floats that have one, an unlikely number else; where a right result looks the same, then for a second
+    run another number. ``hal`` names the runtime's element type.
     """
 
     dtype: Any
     bits: int
     kind: str
-    poison: int = 0xFF
+    poisons: tuple[int, int] = (0xFF, 0x7B)
     hal: str = ""
 
 
-_ODD = 0xA5
+_ODD = (0xA5, 0x5A)
+_FNUZ = (0x80, 0x7B)
 _ELEMENTS = {
     "f64": _Element(np.float64, 64, "float", hal="FLOAT_64"),
     "f32": _Element(np.float32, 32, "float", hal="FLOAT_32"),
     "f16": _Element(np.float16, 16, "float", hal="FLOAT_16"),
     "bf16": _Element(ml_dtypes.bfloat16, 16, "float", hal="BFLOAT_16"),
     "f8E4M3FN": _Element(ml_dtypes.float8_e4m3fn, 8, "float", hal="FLOAT_8_E4M3_FN"),
-    "f8E4M3FNUZ": _Element(ml_dtypes.float8_e4m3fnuz, 8, "float", 0x80, "FLOAT_8_E4M3_FNUZ"),
+    "f8E4M3FNUZ": _Element(ml_dtypes.float8_e4m3fnuz, 8, "float", _FNUZ, "FLOAT_8_E4M3_FNUZ"),
     "f8E5M2": _Element(ml_dtypes.float8_e5m2, 8, "float", hal="FLOAT_8_E5M2"),
-    "f8E5M2FNUZ": _Element(ml_dtypes.float8_e5m2fnuz, 8, "float", 0x80, "FLOAT_8_E5M2_FNUZ"),
+    "f8E5M2FNUZ": _Element(ml_dtypes.float8_e5m2fnuz, 8, "float", _FNUZ, "FLOAT_8_E5M2_FNUZ"),
     "f8E8M0FNU": _Element(ml_dtypes.float8_e8m0fnu, 8, "float", hal="FLOAT_8_E8M0_FNU"),
     "f4E2M1FN": _Element(ml_dtypes.float4_e2m1fn, 4, "float", _ODD),
     "i1": _Element(np.uint8, 8, "bool", _ODD, "BOOL_8"),
@@ -134,33 +136,59 @@ def _comparable(raw: Bytes, element: str, shape: Sequence[int]) -> NDArray[Any]:
     return np.asarray(values).reshape(dims)
 
 
-def _unwritten(raw: Bytes, reference: Bytes, element: str) -> int:
-    """How many elements still hold the poison where the reference has written something else."""
+def _patterns(raw: Bytes, element: str) -> NDArray[Any]:
+    """Stored bytes as the bit patterns of their elements (a complex number's parts)."""
     _, traits, _ = _storage(element, ())
-    width = max(1, traits.bits // 8)
-    left = (raw == traits.poison) & (reference != traits.poison) if width == 1 else None
-    if left is None:
-        pattern = np.full(width, traits.poison, np.uint8).view(f"u{width}")[0]
-        left = (raw.view(f"u{width}") == pattern) & (reference.view(f"u{width}") != pattern)
-    return int(np.count_nonzero(left))
+    if traits.bits < 8:
+        return np.stack([raw & 0xF, raw >> 4], axis=-1).reshape(-1)
+    return raw.view(f"u{traits.bits // 8}")
+
+
+def _unwritten(output: _Output, reference: _Output) -> int:
+    """How many elements are as they were before the run where the reference has written something else."""
+    ours, theirs, before = (_patterns(raw, output.element) for raw in (output.raw, reference.raw, output.before))
+    return int(np.count_nonzero((ours == before) & (theirs != before)))
+
+
+def _hides_poison(output: _Output, values: NDArray[Any]) -> bool:
+    """Whether an element of a reference looks like poison, so that a candidate need not write it to be right."""
+    if not output.poisoned:
+        return False
+    if values.dtype.kind == "f" and np.isnan(values).any():
+        return True
+    return bool((_patterns(output.raw, output.element) == _patterns(output.before, output.element)).any())
 
 
 _READ_THROUGH_STAGING = ("vulkan",)
 """Drivers that take a host's memory only from the start of a page on, which IREE's copy to the host ignores."""
 
 
+class _Layout(msgspec.Struct, frozen=True):
+    """A benchmark's buffer: ``copies`` of its views, each ``stride`` bytes after the one before."""
+
+    views: tuple[protocol.View, ...]
+    copies: int
+    stride: int
+
+    @property
+    def size(self) -> int:
+        return self.copies * self.stride
+
+
 class _Image:
     """What a seed puts into a benchmark's buffer, on the host and, once used, as a buffer of the device."""
 
-    def __init__(self, size: int, views: Sequence[protocol.View], seed: int) -> None:
-        self.host: Bytes = np.zeros(size, np.uint8)
-        for view in views:  # Poison first: a view that is read may share its bytes with one that is written.
+    def __init__(self, layout: _Layout, seed: int, poison: int) -> None:
+        self.host: Bytes = np.zeros(layout.size, np.uint8)
+        for view in layout.views:  # Poison first: a view that is read may share its bytes with one that is written.
             if view.writes and not view.reads:
-                self._slice(view)[:] = _storage(view.element, ())[1].poison
-        for number, view in enumerate(views):
+                self._slice(view)[:] = _storage(view.element, ())[1].poisons[poison]
+        for number, view in enumerate(layout.views):
             if view.reads:
                 rng = _generator(seed, number)
                 self._slice(view)[:] = _random_bytes(view.element, view.shape, rng)
+        copies = self.host.reshape(layout.copies, layout.stride)
+        copies[1:] = copies[0]
         self._staged: Any = None
 
     def _slice(self, view: protocol.View) -> Bytes:
@@ -177,19 +205,35 @@ def _generator(seed: int, number: int) -> np.random.Generator:
 
 
 class _Output(msgspec.Struct, frozen=True):
-    """One output of a run: its bytes, and whether it was poisoned before."""
+    """One output of a run: its bytes, those that were there ``before`` (``None`` for a result), whether poisoned."""
 
     element: str
     shape: tuple[int, ...]
     raw: Any
-    poisoned: bool
+    before: Any = None
+    poisoned: bool = False
+
+
+class _Result(msgspec.Struct, frozen=True):
+    """What a run left in one copy of the data: the outputs, and how many bytes it changed outside of them."""
+
+    outputs: tuple[_Output, ...]
+    stray: int = 0
+    copy: int = 0
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    """A reference's result for one poison, with its outputs as numbers."""
+
+    result: _Result
+    values: tuple[Any, ...]
 
 
 class _Reference(msgspec.Struct, frozen=True):
+    """What a result is compared with: one ``kept`` for each poison that it takes to see what is never written."""
+
     seed: int
-    outputs: tuple[_Output, ...]
-    stray: int
-    values: tuple[Any, ...]
+    kept: tuple[_Kept, ...]
     magnitudes: tuple[float, ...]
 
 
@@ -197,10 +241,10 @@ class _Benchmark:
     """A loaded benchmark module: one buffer that holds all its tensors."""
 
     def __init__(self, server: DeviceServer, request: protocol.LoadBenchmark) -> None:
+        stride = request.buffer_bytes // request.copies
         for view in request.views:
-            end = view.offset_bytes + _byte_size(view.element, view.shape)
-            if view.offset_bytes < 0 or end > request.buffer_bytes:
-                raise ValueError(f"view {view} does not lie in the buffer of {request.buffer_bytes} bytes")
+            if view.offset_bytes < 0 or self._end(view) > stride:
+                raise ValueError(f"view {view} does not lie in the buffer of {stride} bytes")
         self._server = server
         self._views = request.views
         self._context, module = server.load(request.path)
@@ -212,15 +256,19 @@ class _Benchmark:
         size = self._buffer.byte_length()
         if size < request.buffer_bytes:
             raise ValueError(f"the module's buffer has {size} bytes, not {request.buffer_bytes}")
-        self._size = size
+        self._layout = _Layout(request.views, request.copies, stride if request.copies > 1 else size)
         self._image: _Image | None = None
 
     @property
     def filled(self) -> bool:
         return self._image is not None
 
-    def fill(self, seed: int) -> None:
-        self._image = self._server.image(self._size, self._views, seed)
+    @property
+    def copies(self) -> int:
+        return self._layout.copies
+
+    def fill(self, seed: int, poison: int = 0) -> None:
+        self._image = self._server.image(self._layout, seed, poison)
         self._server.copy(self._image.staged(self._server.device), self._buffer)
 
     def run(self, batch: int) -> float:
@@ -231,27 +279,38 @@ class _Benchmark:
         self._context.invoke(self._run, arguments, results)
         return time.perf_counter() - started
 
-    def outputs(self) -> tuple[tuple[_Output, ...], int]:
-        """What the last run left in the written views, and how many bytes it changed outside of them."""
+    def results(self) -> tuple[_Result, ...]:
+        """What the last run left in the first copy of the data, and in those copies that differ from it."""
+        first, *others = self._parts()
+        if others:  # A reference is kept, and need not keep the other copies with it.
+            first = first.copy()
+        odd = [copy for copy, part in enumerate(others, 1) if not np.array_equal(part, first)]
+        return (self._result(0, first), *(self._result(copy, others[copy - 1]) for copy in odd))
+
+    def _result(self, copy: int, raw: Bytes) -> _Result:
         assert self._image is not None
-        raw = self._server.read(self._buffer_view)
+        before = self._image.host[: self._layout.stride]
         written = [view for view in self._views if view.writes]
-        outputs = tuple(
-            _Output(view.element, view.shape, raw[view.offset_bytes : self._end(view)], not view.reads)
-            for view in written
-        )
+        outputs = []
+        for view in written:
+            place = slice(view.offset_bytes, self._end(view))
+            outputs.append(_Output(view.element, view.shape, raw[place], before[place], not view.reads))
         stray, position = 0, 0
         for view in sorted(written, key=lambda view: view.offset_bytes):
-            stray += _differing(raw[position : view.offset_bytes], self._image.host[position : view.offset_bytes])
+            stray += _differing(raw[position : view.offset_bytes], before[position : view.offset_bytes])
             position = max(position, self._end(view))
-        return outputs, stray + _differing(raw[position:], self._image.host[position:])
+        return _Result(tuple(outputs), stray + _differing(raw[position:], before[position:]), copy)
 
     def tensors(self) -> tuple[protocol.TensorData, ...]:
-        raw = self._server.read(self._buffer_view)
         return tuple(
-            protocol.TensorData(view.shape, view.element, raw[view.offset_bytes : self._end(view)].tobytes())
+            protocol.TensorData(view.shape, view.element, part[view.offset_bytes : self._end(view)].tobytes())
+            for part in self._parts()
             for view in self._views
         )
+
+    def _parts(self) -> list[Bytes]:
+        raw = self._server.read(self._buffer_view)[: self._layout.size]
+        return list(raw.reshape(self._layout.copies, self._layout.stride))
 
     @staticmethod
     def _end(view: protocol.View) -> int:
@@ -260,6 +319,8 @@ class _Benchmark:
 
 class _Function:
     """A loaded module of which one function is called on tensors."""
+
+    copies = 1
 
     def __init__(self, server: DeviceServer, request: protocol.LoadFunction) -> None:
         self._server = server
@@ -275,7 +336,8 @@ class _Function:
     def filled(self) -> bool:
         return self._arguments is not None
 
-    def fill(self, seed: int) -> None:
+    def fill(self, seed: int, poison: int = 0) -> None:
+        """Make the arguments; results are buffers of their own, which nobody can poison."""
         device = self._server.device
         self._arguments = [
             rt.HalBufferView(
@@ -308,7 +370,7 @@ class _Function:
         self._results = results
         return seconds
 
-    def outputs(self) -> tuple[tuple[_Output, ...], int]:
+    def results(self) -> tuple[_Result, ...]:
         """The tensors that the last call returned; results of other types are left out."""
         outputs = []
         for number in range(0 if self._results is None else len(self._results)):
@@ -317,8 +379,8 @@ class _Function:
             except (RuntimeError, ValueError, TypeError):
                 continue
             tensor = self._tensor(view)
-            outputs.append(_Output(tensor.element, tensor.shape, np.frombuffer(tensor.data, np.uint8), False))
-        return tuple(outputs), 0
+            outputs.append(_Output(tensor.element, tensor.shape, np.frombuffer(tensor.data, np.uint8)))
+        return (_Result(tuple(outputs)),)
 
     def tensors(self) -> tuple[protocol.TensorData, ...]:
         inputs = tuple(
@@ -326,7 +388,7 @@ class _Function:
             for tensor, view in zip(self._inputs, self._arguments or (), strict=False)
         )
         return inputs + tuple(
-            protocol.TensorData(each.shape, each.element, each.raw.tobytes()) for each in self.outputs()[0]
+            protocol.TensorData(each.shape, each.element, each.raw.tobytes()) for each in self.results()[0].outputs
         )
 
     def _tensor(self, view: Any) -> protocol.TensorData:
@@ -379,7 +441,7 @@ class DeviceServer:
         self._hal_module: Any = None
         self._loaded: dict[str, _Benchmark | _Function] = {}
         self._references: dict[str, _Reference] = {}
-        self._images: dict[tuple[int, tuple[protocol.View, ...], int], _Image] = {}
+        self._images: dict[tuple[_Layout, int, int], _Image] = {}
 
     def answer(self, request: protocol.Request) -> Any:
         """The value of the reply to ``request``."""
@@ -437,41 +499,30 @@ class DeviceServer:
 
     def keep_reference(self, key: str, name: str, seed: int) -> None:
         """Fill from ``seed``, run once and keep the outputs as ``name``."""
-        outputs, stray = self._run_once(key, seed)
-        values = tuple(_comparable(each.raw, each.element, each.shape) for each in outputs)
-        magnitudes = tuple(magnitude(each) if each.dtype.kind == "f" else 0.0 for each in values)
-        self._references[name] = _Reference(seed, outputs, stray, values, magnitudes)
+        first = _kept(self._run_once(key, seed)[0])
+        kept = [first]
+        if any(map(_hides_poison, first.result.outputs, first.values)):
+            kept.append(_kept(self._run_once(key, seed, poison=1)[0]))
+        magnitudes = tuple(magnitude(each) if each.dtype.kind == "f" else 0.0 for each in first.values)
+        self._references[name] = _Reference(seed, tuple(kept), magnitudes)
 
     def check(self, key: str, name: str, tolerance: Tolerance) -> Check:
         """Fill and run as for reference ``name``, and compare the outputs with it."""
         reference = self._references.get(name)
         if reference is None:
             raise KeyError(f"no reference {name!r} is kept")
-        outputs, stray = self._run_once(key, reference.seed)
-        ours = [(each.element, each.shape) for each in outputs]
-        theirs = [(each.element, each.shape) for each in reference.outputs]
-        if ours != theirs:
-            raise ValueError(f"outputs {ours} cannot be compared with reference {name!r}, which has {theirs}")
-        if not outputs:
-            raise ValueError(f"{key!r} has no outputs to compare")
-        checks = []
-        for number, (output, kept) in enumerate(zip(outputs, reference.outputs, strict=True)):
-            check = check_output(
-                reference.values[number],
-                _comparable(output.raw, output.element, output.shape),
-                _at_least_stored(tolerance, output.element),
-                scale=reference.magnitudes[number],
-                seed=reference.seed,
-                output=number,
-            )
-            if output.poisoned and not check.ok:
-                left = _unwritten(output.raw, kept.raw, output.element)
-                check = msgspec.structs.replace(check, poison_left=left)
-            checks.append(check)
-        merged = merge_checks(checks)
-        if reference.stray:  # The reference needs those bytes too, as scratch memory, say.
-            stray = 0
-        return msgspec.structs.replace(merged, ok=merged.ok and not stray, stray_bytes=stray)
+        for poison, kept in enumerate(reference.kept):
+            results = self._run_once(key, reference.seed, poison)
+            ours = [(each.element, each.shape) for each in results[0].outputs]
+            theirs = [(each.element, each.shape) for each in kept.result.outputs]
+            if ours != theirs:
+                raise ValueError(f"outputs {ours} cannot be compared with reference {name!r}, which has {theirs}")
+            if not ours:
+                raise ValueError(f"{key!r} has no outputs to compare")
+            check = merge_checks([_compared(result, kept, reference, tolerance) for result in results])
+            if not check.ok:
+                break
+        return check
 
     def unload(self, key: str) -> None:
         """Free what ``key`` holds."""
@@ -500,12 +551,13 @@ class DeviceServer:
         module = rt.VmModule.copy_buffer(self._instance, Path(path).read_bytes())
         return rt.VmContext(self._instance, modules=[self._hal_module, module]), module
 
-    def image(self, size: int, views: tuple[protocol.View, ...], seed: int) -> _Image:
-        """What ``seed`` puts into a buffer of such views; the last few are kept."""
-        key = (size, views, seed)
-        image = self._images.pop(key, None) or _Image(size, views, seed)
+    def image(self, layout: _Layout, seed: int, poison: int) -> _Image:
+        """What ``seed`` puts into such a buffer; the last few are kept."""
+        key = (layout, seed, poison)
+        image = self._images.pop(key, None) or _Image(*key)
         while self._images and (
-            len(self._images) >= _IMAGES_KEPT or sum(kept for kept, _, _ in self._images) + size > _IMAGES_KEPT_BYTES
+            len(self._images) >= _IMAGES_KEPT
+            or sum(kept.size for kept, _, _ in self._images) + layout.size > _IMAGES_KEPT_BYTES
         ):
             del self._images[next(iter(self._images))]
         self._images[key] = image
@@ -545,11 +597,36 @@ class DeviceServer:
             raise KeyError(f"nothing is loaded under {key!r}")
         return self._loaded[key]
 
-    def _run_once(self, key: str, seed: int) -> tuple[tuple[_Output, ...], int]:
+    def _run_once(self, key: str, seed: int, poison: int = 0) -> tuple[_Result, ...]:
+        """Fill, and run one dispatch on each copy of the data."""
         loaded = self._get(key)
-        loaded.fill(seed)
-        loaded.run(1)
-        return loaded.outputs()
+        loaded.fill(seed, poison)
+        loaded.run(loaded.copies)
+        return loaded.results()
+
+
+def _kept(result: _Result) -> _Kept:
+    return _Kept(result, tuple(_comparable(each.raw, each.element, each.shape) for each in result.outputs))
+
+
+def _compared(result: _Result, kept: _Kept, reference: _Reference, tolerance: Tolerance) -> Check:
+    """Compare what a run left in one copy of the data with the reference."""
+    checks = []
+    for number, (output, expected) in enumerate(zip(result.outputs, kept.result.outputs, strict=True)):
+        check = check_output(
+            kept.values[number],
+            _comparable(output.raw, output.element, output.shape),
+            _at_least_stored(tolerance, output.element),
+            scale=reference.magnitudes[number],
+            seed=reference.seed,
+            output=number,
+        )
+        left = _unwritten(output, expected) if output.before is not None and not check.ok else 0
+        checks.append(msgspec.structs.replace(check, copy=result.copy, poison_left=left))
+    # What the reference changes outside its outputs too may be scratch memory.
+    stray = 0 if kept.result.stray else result.stray
+    merged = merge_checks(checks)
+    return msgspec.structs.replace(merged, ok=merged.ok and not stray, stray_bytes=stray)
 
 
 def _at_least_stored(tolerance: Tolerance, element: str) -> Tolerance:

@@ -19,6 +19,9 @@ def append(path: Path, value: object) -> None:
     """Append ``value`` as one line, in one write, so that a crash tears at most the last line.
 
     After a torn line it starts a new one, lest both be lost.
+
+    Raises:
+        OSError: it cannot be written whole, as on a full disk; ``filename`` is the journal's.
     """
     line = msgspec.json.encode(value) + b"\n"
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
@@ -26,7 +29,10 @@ def append(path: Path, value: object) -> None:
         size = os.fstat(descriptor).st_size
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
             line = b"\n" + line
-        os.write(descriptor, line)
+        while line:  # A disk that runs full takes a part first.
+            line = line[os.write(descriptor, line) :]
+    except OSError as error:
+        raise _of(path, error) from error
     finally:
         os.close(descriptor)
 
@@ -49,11 +55,22 @@ def read(path: Path, kind: type[_T]) -> list[_T]:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write ``content`` so that a reader, or a crash, sees the old file or the new one and nothing between."""
+    """Write ``content`` so that a reader, or a crash, sees the old file or the new one and nothing between.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk; the old file is whole.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         partial.write_bytes(content)
         partial.replace(path)
+    except OSError as error:
+        raise _of(path, error) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _of(path: Path, error: OSError) -> OSError:
+    """The error with the name of the file, which the system does not give for a write."""
+    return OSError(error.errno, error.strerror, os.fspath(path))

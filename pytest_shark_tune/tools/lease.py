@@ -2,73 +2,195 @@
 
 from __future__ import annotations
 
-import itertools
+import logging
+import os
 import re
+import shlex
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
-import filelock
+import msgspec
 
-__all__ = ["DeviceLeases"]
+from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.tools.lock import FileLock
+
+__all__ = ["DeviceLeases", "device_key"]
 
 # Not TMPDIR: users and jobs may each have one of their own, and all of them share the devices.
-_HOST_FOLDER = Path("/tmp/pytest-shark-tune")  # noqa: S108 - its files hold nothing and are only locked
+_HOST_FOLDER = Path("/tmp/pytest-shark-tune")  # noqa: S108 - its files hold only who holds them
 _POLL_S = 0.02
 _TELL_AFTER_S = 5.0
+_TELL_EVERY_S = 60.0
+_LOOK_EVERY_S = 0.5
+_CHANCES = 2
+_LONGEST_COMMAND = 120
+_UUID = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}")
+
+_logger = logging.getLogger(__name__)
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """Who holds a device: the process that a user started, its command, the ``run``, and since when (Unix time)."""
+
+    pid: int
+    command: str
+    run: str
+    since: float
 
 
 class DeviceLeases:
     """The devices of a run; ``acquire`` hands out one that nobody on this host holds.
 
-    A lock is the operating system's: it ends with the process that holds it, so none can be stale. The lock
-    files lie in a folder of the host and not of a run, since two runs with different caches share devices.
+    The lock files lie in a folder of the host and not of a run, since two runs with different caches share devices.
+    ``run`` is common to the processes of one run: waiting for one another is their daily business and never told.
+
+    Raises:
+        InputError: the devices cannot be locked; the message says why.
     """
 
-    def __init__(self, uris: Sequence[str], *, folder: Path | None = None) -> None:
-        self._folder = folder or _HOST_FOLDER
-        if not self._folder.exists():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with suppress(OSError):
-                self._folder.chmod(0o1777)
-        self._told = False
-        self._gates = {uri: filelock.FileLock(self._folder / f"{_lock_name(uri)}.gate", mode=0o666) for uri in uris}
-        self._locks = {uri: filelock.FileLock(self._folder / f"{_lock_name(uri)}.lock", mode=0o666) for uri in uris}
+    def __init__(self, uris: Sequence[str], *, folder: Path | None = None, run: str = "") -> None:
+        folder = folder or _HOST_FOLDER
+        _make_shared(folder)
+        self._run = run
+        self._gates = {uri: FileLock(folder / f"{device_key(uri)}.gate", mode=0o666) for uri in uris}
+        self._locks = {uri: FileLock(folder / f"{device_key(uri)}.lock", mode=0o666) for uri in uris}
+        self._order = list(uris)
+        self._tell_at = 0.0
+        self._unsigned: dict[str, int] = {}
+
+    def check(self) -> None:
+        """Make sure that the devices can be locked, now or later.
+
+        Raises:
+            InputError: they cannot; the message says why.
+        """
+        for lock in (*self._gates.values(), *self._locks.values()):
+            try:
+                lock.check()
+            except OSError as error:
+                raise InputError(_why_not_locked(error, lock.path)) from error
 
     @contextmanager
     def acquire(self, tell: Callable[[str], None] = lambda message: None) -> Iterator[str]:
         """Hold a device, waiting until one is free, and yield its URI; ``tell`` is told of a long wait.
 
-        Whoever waits for the only device holds its gate, which a holder that wants it again must pass: so two runs
-        that share a device take turns.
+        The device held last comes first, since what was loaded there is still loaded. Whoever waits for a device
+        holds its gate, which a holder that wants it again must pass: so processes that share a device take turns.
         """
-        started = time.monotonic()
-        with ExitStack() as held:
-            if len(self._locks) == 1:
-                self._wait(self._gates, started, tell, held)
-            uri = self._wait(self._locks, started, tell, held)
-            for gate in self._gates.values():
-                gate.release()
+        uri = self._wait(tell)
+        _logger.debug("holds %s", uri)
+        try:
+            self._order.remove(uri)
+            self._order.insert(0, uri)
             yield uri
+        finally:
+            _logger.debug("lets go of %s", uri)
+            self._locks[uri].release()
 
-    def _wait(
-        self, locks: Mapping[str, filelock.BaseFileLock], started: float, tell: Callable[[str], None], held: ExitStack
-    ) -> str:
-        """Take the first of ``locks`` that is free, and leave it to ``held``."""
-        for uri, lock in itertools.cycle(locks.items()):
-            with suppress(filelock.Timeout):
-                held.enter_context(lock.acquire(blocking=False))
-                return uri
-            if not self._told and time.monotonic() - started > _TELL_AFTER_S:
-                self._told = True
-                tell(f"waiting for a device: {', '.join(self._locks)} is in use by another process")
-            time.sleep(_POLL_S)
-        raise AssertionError("a run has at least one device")
+    def _wait(self, tell: Callable[[str], None]) -> str:
+        """Take the first device that is free."""
+        self._tell_at = time.monotonic() + _TELL_AFTER_S
+        self._unsigned = {}
+        passed: list[str] = []
+        try:
+            while True:
+                for uri in self._order:
+                    if uri not in passed and self._gates[uri].try_acquire():
+                        passed.append(uri)
+                    if uri in passed and self._locks[uri].try_acquire(self._note()):
+                        return uri
+                self._tell_of_wait(tell)
+                time.sleep(_POLL_S)
+        except OSError as error:
+            raise InputError(_why_not_locked(error, Path(error.filename or _HOST_FOLDER))) from error
+        finally:
+            for uri in passed:
+                self._gates[uri].release()
+
+    def _note(self) -> bytes:
+        pid, command = _started_by()
+        return msgspec.json.encode(Holder(pid, command, self._run, time.time()))
+
+    def _tell_of_wait(self, tell: Callable[[str], None]) -> None:
+        if time.monotonic() < self._tell_at:
+            return
+        notes = {uri: lock.note() for uri, lock in self._locks.items()}
+        # No note is there while a device changes hands, so only one that is missing again tells anything.
+        self._unsigned = {uri: self._unsigned.get(uri, 0) + 1 for uri, note in notes.items() if not note}
+        holders = {uri: _read(note) for uri, note in notes.items() if note or self._unsigned[uri] > _CHANCES}
+        waits = [
+            f"{uri}: {_in_words(holder)}"
+            for uri, holder in holders.items()
+            if not (holder and self._run and holder.run == self._run)
+        ]
+        self._tell_at = time.monotonic() + (_TELL_EVERY_S if waits else _LOOK_EVERY_S)
+        if waits:
+            tell(f"waiting for {', '.join(waits)}")
 
 
-def _lock_name(uri: str) -> str:
-    """The lock's name: every URI of the host's processor is one device."""
-    if uri.startswith("local"):
+def device_key(uri: str) -> str:
+    """What the lock files of a device are called, equal for every URI of one physical device.
+
+    The processor is one device, however it is driven. A GPU goes by its UUID, which all drivers tell alike but for
+    spelling. Options behind a question mark do not matter.
+    """
+    scheme, _, rest = uri.partition("://")
+    if scheme.startswith("local"):
         return "cpu"
-    return re.sub(r"[^A-Za-z0-9]+", "-", uri).strip("-")
+    path = rest.partition("?")[0].lower()
+    if uuid := _UUID.search(path):
+        return f"gpu-{uuid[0].replace('-', '')}"
+    return re.sub(r"[^a-z0-9]+", "-", f"{scheme}-{path}").strip("-")
+
+
+def _make_shared(folder: Path) -> None:
+    """Make the folder of the locks, where every user of the host may add files and remove only their own."""
+    try:
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            with suppress(OSError):
+                folder.chmod(0o1777)
+    except OSError as error:
+        raise InputError(_why_not_locked(error, folder)) from error
+
+
+def _why_not_locked(error: OSError, path: Path) -> str:
+    folder = path if path.suffix not in (".gate", ".lock") else path.parent
+    return (
+        f"devices are locked by files in {folder}, so that no two runs measure on one at a time, and {path} cannot "
+        f"be written: {error.strerror}. Every user of this host needs to write there: chmod 1777 {folder}"
+    )
+
+
+@cache
+def _started_by() -> tuple[int, str]:
+    """The process that a user started, by id and command: this one, or the parent of one of xdist's workers."""
+    pid = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
+    except OSError:
+        words = sys.argv
+    command = " ".join(shlex.join(word for word in words if word).split())
+    return pid, command if len(command) <= _LONGEST_COMMAND else f"{command[:_LONGEST_COMMAND]}…"
+
+
+def _read(note: bytes) -> Holder | None:
+    """Who left a note; ``None`` where nobody lives under that id: who was killed, or lives in another container."""
+    with suppress(PermissionError):
+        try:
+            holder = msgspec.json.decode(note, type=Holder)
+            os.kill(holder.pid, 0)
+        except (msgspec.DecodeError, ProcessLookupError, OverflowError):
+            return None
+    return holder
+
+
+def _in_words(holder: Holder | None) -> str:
+    if holder is None:
+        return "held by another process"
+    seconds = max(0, round(time.time() - holder.since))
+    return f"held by process {holder.pid} ({holder.command}) for {seconds} s"

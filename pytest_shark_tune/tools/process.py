@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from pytest_shark_tune.errors import CommandFailed
+from pytest_shark_tune.tools import leftovers
 
 __all__ = ["Completed", "run", "stop_all", "stop_group"]
 
@@ -39,7 +40,8 @@ def run(
 ) -> Completed:
     """Run ``command``, fed with ``stdin``, in a process group of its own and return what it printed.
 
-    The whole group is killed on a time-out and on any exception in the caller's thread, Ctrl-C included.
+    The whole group is killed on a time-out, on any exception in the caller's thread, Ctrl-C included, and where this
+    process ends before it, be it by SIGKILL.
     ``memory_bytes`` limits the command's address space.
 
     Raises:
@@ -62,6 +64,7 @@ def run(
     with _lock:
         _running.add(process)
     try:
+        leftovers.watch_group(process.pid)
         _limit_memory(process.pid, memory_bytes)
         out, err = process.communicate(stdin.encode(), timeout=timeout_s)
     except subprocess.TimeoutExpired:
@@ -77,6 +80,7 @@ def run(
         process.communicate()
         raise
     finally:
+        leftovers.release_group(process.pid)
         with _lock:
             _running.discard(process)
     stderr = err.decode(errors="replace")

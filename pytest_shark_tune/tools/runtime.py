@@ -106,6 +106,7 @@ class LoadBenchmark(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     buffer_function: str
     buffer_bytes: int
     views: tuple[View, ...]
+    copies: int
 
 
 class LoadFunction(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -132,7 +133,7 @@ class RunBatch(msgspec.Struct, frozen=True, tag=True):
 
 
 class KeepReference(msgspec.Struct, frozen=True, tag=True):
-    """Fill, run once and keep the outputs under ``name``."""
+    """Fill, run once on each copy of the data and keep the outputs under ``name``."""
 
     key: str
     name: str
@@ -297,6 +298,7 @@ class DeviceChild:
             buffer_function=module.buffer_function,
             buffer_bytes=module.buffer_bytes,
             views=tuple(View(**msgspec.structs.asdict(view)) for view in module.views),
+            copies=module.copies,
         )
         _ask(self._child, request, None, self._timeouts.load_s)
 
@@ -326,7 +328,9 @@ class DeviceChild:
     def check(self, key: str, name: str, tolerance: Tolerance, *, timeout_s: float | None = None) -> Check:
         """Fill ``key`` with the seed of reference ``name``, run it once and compare its outputs with it.
 
-        Leaves ``key`` filled and warmed up. A reference of other shapes is a `DeviceRequestFailed`.
+        Where there are several copies of the data it runs on each of them, and where the reference holds what looks
+        like poison, once more with another poison. Leaves ``key`` filled and warmed up. A reference of other shapes is
+        a `DeviceRequestFailed`.
         """
         limit = self._timeouts.check_s if timeout_s is None else timeout_s
         return _ask(self._child, CheckOutputs(key, name, tolerance), Check, limit)
@@ -334,8 +338,8 @@ class DeviceChild:
     def read(self, key: str) -> tuple[TensorData, ...]:
         """The tensors of ``key`` as the last fill or run left them.
 
-        Those of a benchmark module come in the order of its views, those of a function are its inputs, then its
-        results.
+        Those of a benchmark module come in the order of its views, copy after copy; those of a function are its
+        inputs, then its results.
         """
         return _ask(self._child, Read(key), tuple[TensorData, ...], self._timeouts.check_s)
 

@@ -67,8 +67,8 @@ class Running:
         self.out = out
         self._mark = uuid.uuid4().hex
         # Locks of devices lie in the temporary folder: with one of its own this run waits for no other on the machine.
-        self._temporary = folder.with_name(f"{folder.name}-tmp")
-        self._temporary.mkdir(exist_ok=True)
+        self.temporary = folder.with_name(f"{folder.name}-tmp")
+        self.temporary.mkdir(exist_ok=True)
         self.process = subprocess.Popen(
             command,
             cwd=folder,
@@ -77,7 +77,7 @@ class Running:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            env={**clean_environment(), _MARK: self._mark, "TMPDIR": os.fspath(self._temporary)},
+            env={**clean_environment(), _MARK: self._mark, "TMPDIR": os.fspath(self.temporary)},
         )
 
     def wait_for_records(self, count: int) -> None:
@@ -98,9 +98,9 @@ class Running:
             self.process.send_signal(signal.SIGINT)
         return self.finish()
 
-    def survivors(self) -> list[str]:
-        """The commands that this run started and that still live; those that are ending get five seconds."""
-        end = time.monotonic() + 5
+    def survivors(self, *, within_s: float = 5.0) -> list[str]:
+        """The commands that this run started and that still live; those that are ending get ``within_s`` seconds."""
+        end = time.monotonic() + within_s
         mark = f"{_MARK}={self._mark}".encode()
         while True:
             left = [command for command, environment in _processes() if mark in environment]
@@ -110,7 +110,7 @@ class Running:
 
     def litter(self) -> list[str]:
         """What the run left in the temporary folder, apart from locks and from pytest's own folders."""
-        return [path.name for path in self._temporary.iterdir() if not path.name.startswith("pytest-")]
+        return [path.name for path in self.temporary.iterdir() if not path.name.startswith("pytest-")]
 
     def finish(self) -> Outcome:
         try:

@@ -91,6 +91,10 @@ def test_a_kernel_is_tuned_by_its_suites_own_stages(pytester: pytest.Pytester, w
     }
     assert found[16]["reason"] == "no registers left"
     assert "no such flag" in found[32]["reason"]
+    check = found[128]["check"]
+    assert (check["seed"], check["first_bad"], check["wrong"], check["max_abs_error"]) == (0, [0], 8, 1.0)
+    assert check["magnitude"] > 0
+    assert {found[tile]["check"] for tile in found if tile != 128} == {None}
     assert found[2]["ratio"] == pytest.approx(2.5)
     assert found[1]["id"] == "default"
     assert found[2]["pipeline"] == "Fake"

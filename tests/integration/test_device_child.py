@@ -263,6 +263,18 @@ def test_a_view_that_is_read_and_written_gets_data(child: DeviceChild, kernel: K
     assert np.isfinite(array(child.read("it")[2])).all()
 
 
+def test_what_is_added_to_and_was_never_written_is_seen(child: DeviceChild, kernel: Kernel) -> None:
+    lhs, rhs, out = kernel.module.views
+    module = replaced(kernel.module, views=(lhs, rhs, msgspec.structs.replace(out, reads=True)))
+    child.load_benchmark("right", kernel.benchmark, module)
+    child.load_benchmark("idle", kernel.benchmark, replaced(module, run_function="nothing"))
+    child.keep_reference("right", "in place", 3)
+    check = child.check("idle", "in place", tolerance_for("f32", "f32", K))
+    assert not check.ok
+    assert check.poison_left == M * N
+    assert (check.nans, check.magnitude > 0.5) == (0, True)
+
+
 ELEMENTS = ["f64", "f32", "f16", "bf16", "f8E4M3FN", "f8E4M3FNUZ", "f8E5M2", "f8E5M2FNUZ", "f8E8M0FNU", "f4E2M1FN"]
 ELEMENTS += ["i1", "i4", "i8", "i16", "i32", "i64", "ui8", "index", "complex<f32>"]
 
@@ -278,6 +290,22 @@ def test_every_element_type_can_be_filled_and_compared(child: DeviceChild, kerne
     assert len(set(values.data)) > 1
     assert len(set(poison.data)) == 1
     assert child.check("it", "types", EXACT).ok
+
+
+@pytest.mark.parametrize("element", ELEMENTS)
+def test_poison_of_every_element_type_is_seen(child: DeviceChild, kernel: Kernel, element: str) -> None:
+    read = BufferView(offset_bytes=0, shape=(15, 17), element=element, reads=True, writes=False)
+    written = msgspec.structs.replace(read, reads=False, writes=True)
+    module = replaced(kernel.module, run_function="nothing", views=(read, written))
+    child.load_benchmark("data", kernel.benchmark, module)  # Its output lies where its input's data is.
+    apart = msgspec.structs.replace(written, offset_bytes=M * K * 4)
+    child.load_benchmark("poison", kernel.benchmark, replaced(module, views=(read, apart)))
+    child.keep_reference("data", "data", 5)
+    assert child.check("data", "data", EXACT).ok
+    check = child.check("poison", "data", EXACT)
+    assert not check.ok
+    # Of 16 patterns of four bits some look like poison, and as floats others are within their rounding of it.
+    assert 0.6 * check.compared < check.wrong <= check.poison_left
 
 
 def test_a_function_is_called_on_its_inputs(child: DeviceChild, kernels: dict[str, Kernel]) -> None:

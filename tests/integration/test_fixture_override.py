@@ -103,7 +103,10 @@ def test_an_artifact_of_the_clients_own_is_recorded(make_suite: MakeSuite) -> No
     assert states.pop("default") == ("measured", "")
     assert set(states.values()) == {("compile_failed", "our kernel compiler has no such tile")}
     outcome.lines.fnmatch_lines(
-        [f"{NAME}: lost 3 compile_failed", "SKIPPED [[]3[]]*compile_failed: our kernel compiler has no such tile"]
+        [
+            "    3 compile_failed: our kernel compiler has no such tile (*)",
+            "SKIPPED [[]3[]]*compile_failed: our kernel compiler has no such tile",
+        ]
     )
     assert outcome.dispatch(NAME)["compiled"] == 0
 
@@ -119,7 +122,12 @@ def test_candidates_that_crash_and_hang_do_not_end_the_run(make_suite: MakeSuite
     row = outcome.dispatch(NAME)
     assert (row["applied"], row["ran"], row["measured"]) == (3, 1, 1)
     outcome.lines.fnmatch_lines(
-        ["*SKIPPED*run_failed: *", "*SKIPPED*run_timeout: *", f"{NAME}: lost 1 run_failed, 1 run_timeout"]
+        [
+            "*SKIPPED*run_failed: *",
+            "*SKIPPED*run_timeout: *",
+            f"    1 run_failed: the child process was ended by SIGKILL* ({crashed['id']})",
+            f"    1 run_timeout: the child process gave no answer within * ({hung['id']})",
+        ]
     )
 
 

@@ -90,6 +90,9 @@ def test_records_have_the_fields_of_the_design(outcome: Outcome) -> None:
             assert min(record["baseline_samples_us"]) > 0
             assert record["compile_s"] > 0
             assert record["reason"] == ""
+            assert record["batch"] >= 1
+            assert record["repeated"] <= 2
+            assert bool(record["note"]) or not record["repeated"]
         else:
             assert record["samples_us"] == []
             assert record["ratio"] is None
@@ -175,7 +178,7 @@ def test_the_terminal_shows_what_came_out(outcome: Outcome) -> None:
             "llvm-cpu on *",
             "*dispatch*calls*default*best*speedup*interval*winner*",
             f"*{SLOW}*x*to*{outcome.dispatch(SLOW)['winner']}*",
-            "*space*generated*compiled*applied*ran*correct*measured*finalists*",
+            "*space*generated*tried*compiled*applied*ran*correct*measured*finalists",
             f"{SLOW} as a whole, with the spec: * times as fast (* to *), same results",
             f"spec: {outcome.out / 'spec.mlir'}",
             f"snapshot: {outcome.out.parent / '__specs__'}*.mlir",

@@ -73,6 +73,9 @@ def test_the_budget_leaves_candidates_out_and_says_how_many(suite: Suite) -> Non
     assert left_out > 25
     outcome.lines.fnmatch_lines([f"{left_out} candidates were not tried: --tune-time was spent"])
     assert outcome.summary["run"]["complete"] is True
+    row = outcome.dispatch(NAME)
+    assert row["losses"][0]["causes"][0]["reason"] == "--tune-time was spent"
+    assert row["losses"][0]["count"] == row["generated"] - row["tried"] > 25
 
 
 def test_a_starter_spec_is_linked_behind_the_new_entries(suite: Suite) -> None:

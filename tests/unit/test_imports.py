@@ -13,11 +13,13 @@ import pytest_shark_tune
 PACKAGE = "pytest_shark_tune"
 FLOW = (
     "dispatch",
+    "rotation",
     "space",
     "candidate",
     "artifact",
     "check",
     "measurement",
+    "limits",
     "record",
     "search",
     "winner",

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import re
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.tools import lease
-from pytest_shark_tune.tools.lease import DeviceLeases
+from pytest_shark_tune.tools.lease import DeviceLeases, device_key
 
 # Leases a device ROUNDS times. While it holds one, it owns a file that nobody else may have.
 CONTENDER = """
@@ -32,11 +38,11 @@ for _ in range(int(rounds)):
 """
 
 HOLDER = """
-import sys, time
+import sys
 from pathlib import Path
 from pytest_shark_tune.tools.lease import DeviceLeases
 
-with DeviceLeases([sys.argv[2]], folder=Path(sys.argv[1])).acquire() as uri:
+with DeviceLeases([sys.argv[2]], folder=Path(sys.argv[1]), run=sys.argv[3]).acquire() as uri:
     print(uri, flush=True)
     sys.stdin.readline()
 """
@@ -66,10 +72,10 @@ def contend(folder: Path, env: dict[str, str], *uri_lists: Sequence[str], rounds
 
 
 @contextmanager
-def holding(folder: Path, env: dict[str, str], uri: str) -> Iterator[subprocess.Popen[str]]:
+def holding(folder: Path, env: dict[str, str], uri: str, run: str = "another") -> Iterator[subprocess.Popen[str]]:
     """Another process that holds a device until it is told to let go, or killed."""
     child = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(folder), uri],
+        [sys.executable, "-c", HOLDER, str(folder), uri, run],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=env,
@@ -104,6 +110,7 @@ def _give_up(message: str) -> None:
 @pytest.fixture(autouse=True)
 def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "_TELL_AFTER_S", 0.0)
+    monkeypatch.setattr(lease, "_LOOK_EVERY_S", 0.0)
 
 
 def test_two_processes_never_hold_one_device_together(tmp_path: Path, child_env: dict[str, str]) -> None:
@@ -144,7 +151,9 @@ def test_a_held_device_is_waited_for_and_the_wait_is_told(tmp_path: Path, child_
 
         with DeviceLeases(["local-task"], folder=tmp_path).acquire(let_go) as uri:
             assert uri == "local-task"
-    assert told == ["waiting for a device: local-task is in use by another process"]
+    (message,) = told
+    who = f"held by process {holder.pid} \\({re.escape(sys.executable)} -c .*…\\) for [0-9]+ s"
+    assert re.fullmatch(f"waiting for local-task: {who}", message), message
 
 
 def test_a_killed_holder_frees_its_device(tmp_path: Path, child_env: dict[str, str]) -> None:
@@ -153,6 +162,174 @@ def test_a_killed_holder_frees_its_device(tmp_path: Path, child_env: dict[str, s
         holder.kill()
         holder.wait()
         assert is_free(tmp_path, "local-task")
+
+
+def test_what_a_killed_holder_wrote_is_not_told_of_the_next_one(tmp_path: Path, child_env: dict[str, str]) -> None:
+    with holding(tmp_path, child_env, "local-task") as killed:
+        killed.kill()
+        killed.wait()
+    assert f'"pid":{killed.pid}' in (tmp_path / "cpu.lock").read_text()
+    told: list[str] = []
+    with holding(tmp_path, child_env, "local-task") as holder:
+
+        def let_go(message: str) -> None:
+            told.append(message)
+            holder.kill()
+
+        with DeviceLeases(["local-task"], folder=tmp_path).acquire(let_go):
+            pass
+    assert f"process {holder.pid} " in told[0]
+    assert f"process {killed.pid} " not in told[0]
+
+
+def test_a_note_of_a_process_that_is_not_seen_names_nobody(tmp_path: Path, child_env: dict[str, str]) -> None:
+    with holding(tmp_path, child_env, "local-task") as killed:
+        killed.kill()
+        killed.wait()
+    stale = (tmp_path / "cpu.lock").read_bytes()
+    told: list[str] = []
+    with holding(tmp_path, child_env, "local-task") as holder:
+        # As a holder in another container leaves it, whose processes have ids that mean nothing here.
+        (tmp_path / "cpu.lock").write_bytes(stale)
+
+        def let_go(message: str) -> None:
+            told.append(message)
+            holder.kill()
+
+        with DeviceLeases(["local-task"], folder=tmp_path).acquire(let_go):
+            pass
+    assert told == ["waiting for local-task: held by another process"]
+
+
+def test_a_holder_that_left_no_note_is_told_of_too(tmp_path: Path, child_env: dict[str, str]) -> None:
+    told: list[str] = []
+    with holding(tmp_path, child_env, "local-task") as holder:
+        (tmp_path / "cpu.lock").write_bytes(b"")
+
+        def let_go(message: str) -> None:
+            told.append(message)
+            holder.kill()
+
+        with DeviceLeases(["local-task"], folder=tmp_path).acquire(let_go):
+            pass
+    assert told == ["waiting for local-task: held by another process"]
+
+
+def test_a_long_wait_is_told_again(tmp_path: Path, child_env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "_TELL_EVERY_S", 0.2)
+    told: list[float] = []
+    with holding(tmp_path, child_env, "local-task") as holder:
+
+        def let_go_at_the_third(_: str) -> None:
+            told.append(time.monotonic())
+            if len(told) == 3:
+                holder.kill()
+
+        with DeviceLeases(["local-task"], folder=tmp_path).acquire(let_go_at_the_third):
+            pass
+    assert len(told) == 3
+    assert all(later - earlier >= 0.2 for earlier, later in itertools.pairwise(told))
+
+
+def test_waiting_for_another_process_of_the_run_is_not_told(tmp_path: Path, child_env: dict[str, str]) -> None:
+    uris = ["cuda://GPU-a", "cuda://GPU-b"]
+    told: list[str] = []
+    with (
+        holding(tmp_path, child_env, uris[0], run="ours"),
+        holding(tmp_path, child_env, uris[1], run="theirs") as other,
+    ):
+
+        def let_go(message: str) -> None:
+            told.append(message)
+            other.kill()
+
+        with DeviceLeases(uris, folder=tmp_path, run="ours").acquire(let_go) as uri:
+            assert uri == uris[1]
+    assert len(told) == 1
+    assert told[0].startswith(f"waiting for {uris[1]}: held by process {other.pid} ")
+
+
+def test_the_device_held_last_comes_first(tmp_path: Path) -> None:
+    uris = ["cuda://GPU-a", "cuda://GPU-b"]
+    mine, others = DeviceLeases(uris, folder=tmp_path), DeviceLeases(uris, folder=tmp_path)
+    with others.acquire() as first, mine.acquire() as second:
+        assert (first, second) == (uris[0], uris[1])
+    with mine.acquire() as again:
+        assert again == uris[1], "what was loaded there is still loaded"
+
+
+@pytest.mark.parametrize("uris", [["cuda://GPU-a"], ["cuda://GPU-a", "cuda://GPU-b"]], ids=["one", "two"])
+def test_who_waits_comes_before_who_wants_a_device_again(tmp_path: Path, uris: list[str]) -> None:
+    order: list[str] = []
+    greedy = DeviceLeases(uris, folder=tmp_path)
+
+    def be_patient() -> None:
+        with DeviceLeases(uris, folder=tmp_path).acquire():
+            order.append("patient")
+
+    with ExitStack() as others:
+        for _ in uris[1:]:
+            others.enter_context(DeviceLeases(uris, folder=tmp_path).acquire())
+        patient = threading.Thread(target=be_patient)
+        with greedy.acquire():
+            patient.start()
+            time.sleep(0.2)
+        with greedy.acquire():
+            order.append("greedy")
+        patient.join()
+    assert order == ["patient", "greedy"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "other", "same"),
+    [
+        ("local-task", "local-sync", True),
+        ("local-task", "local-task://0?task_topology_group_count=1", True),
+        ("cuda://GPU-6f1a2b3c-0d4e-5f60-7182-93a4b5c6d7e8", "vulkan://6F1A2B3C-0D4E-5F60-7182-93A4B5C6D7E8", True),
+        ("cuda://GPU-6f1a2b3c-0d4e-5f60-7182-93a4b5c6d7e8", "hip://GPU-6f1a2b3c0d4e5f60718293a4b5c6d7e8", True),
+        (
+            "cuda://GPU-6f1a2b3c-0d4e-5f60-7182-93a4b5c6d7e8?x=1",
+            "cuda://GPU-6f1a2b3c-0d4e-5f60-7182-93a4b5c6d7e8",
+            True,
+        ),
+        ("cuda://GPU-6f1a2b3c-0d4e-5f60-7182-93a4b5c6d7e8", "cuda://GPU-6f1a2b3c-0d4e-5f60-7182-93a4b5c6d7e9", False),
+        ("vulkan://0", "vulkan://1", False),
+        ("vulkan", "local-task", False),
+    ],
+)
+def test_one_device_has_one_key(uri: str, other: str, same: bool) -> None:
+    assert (device_key(uri) == device_key(other)) is same
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_other_users_can_lock_what_one_user_made(tmp_path: Path, umask: int) -> None:
+    folder = tmp_path / "locks"
+    before = os.umask(umask)
+    try:
+        with DeviceLeases(["local-task"], folder=folder).acquire():
+            pass
+    finally:
+        os.umask(before)
+    assert folder.stat().st_mode & 0o7777 == 0o1777
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o666}
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_with_the_remedy(tmp_path: Path) -> None:
+    tmp_path.joinpath("file").write_text("")
+    folder = tmp_path / "file" / "locks"
+    remedy = f"{re.escape(str(folder))} cannot be written: Not a directory.*: chmod 1777 {re.escape(str(folder))}"
+    with pytest.raises(InputError, match=remedy):
+        DeviceLeases(["local-task"], folder=folder)
+
+
+def test_a_lock_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
+    tmp_path.joinpath("cpu.lock").symlink_to(tmp_path / "elsewhere")
+    leases = DeviceLeases(["local-task"], folder=tmp_path)
+    with pytest.raises(InputError, match=r"cpu\.lock cannot be written: .*chmod 1777"):
+        leases.check()
+    with pytest.raises(InputError, match=r"cpu\.lock cannot be written: .*chmod 1777"), leases.acquire():
+        pass
+    assert not tmp_path.joinpath("elsewhere").exists()
 
 
 def test_a_lease_ends_with_its_block_also_when_it_fails(tmp_path: Path) -> None:

@@ -217,9 +217,54 @@ def test_the_funnel_counts_where_each_candidate_was_lost(run: Run) -> None:
         make_record(ONE, "bbbbbb", state=State.WRONG_RESULT),
     )
     (row, _) = run.ledger.finish(complete=True).dispatches
-    funnel = (row.generated, row.compiled, row.applied, row.ran, row.correct, row.measured)
-    assert funnel == (2, 1, 1, 1, 0, 0)
-    assert row.losses == {"compile_failed": 1, "wrong_result": 1}
+    funnel = (row.generated, row.tried, row.compiled, row.applied, row.ran, row.correct, row.measured, row.finalists)
+    assert funnel == (2, 2, 1, 1, 1, 0, 0, 0)
+    assert json.loads(run.ledger.summary_path.read_text())["dispatches"][0]["losses"] == [
+        {
+            "stage": "compiled",
+            "state": "compile_failed",
+            "count": 1,
+            "causes": [{"reason": "because", "count": 1, "example": "aaaaaa"}],
+        },
+        {
+            "stage": "correct",
+            "state": "wrong_result",
+            "count": 1,
+            "causes": [{"reason": "because", "count": 1, "example": "bbbbbb"}],
+        },
+    ]
+
+
+@pytest.mark.parametrize(
+    ("complete", "left_out", "reason"),
+    [
+        (True, 0, "its test was deselected or came to no result"),
+        (False, 0, "the run ended early"),
+        (True, 3, "--tune-time was spent"),
+        (True, 2, "--tune-time was spent, or its test was deselected or came to no result"),
+        (False, 2, "--tune-time was spent, or the run ended early"),
+    ],
+)
+def test_candidates_that_were_not_tried_have_a_reason(run: Run, complete: bool, left_out: int, reason: str) -> None:
+    run.take(ALL_OF_ONE[0], ALL_OF_ONE[1])
+    (row, other) = run.ledger.finish(complete=complete, left_out=left_out).dispatches
+    assert (row.tried, other.tried) == (1, 0)
+    assert [(each.state, each.count) for each in row.losses] == [("not_tried", 1), ("measured", 1)]
+    assert {each.losses[0].causes[0].reason for each in (row, other)} == {reason}
+
+
+def test_a_final_that_was_not_held_is_the_reason_where_all_was_tried(run: Run) -> None:
+    run.take(*(make_record(ONE, name, 1.0) for name in ("default", "aaaaaa", "bbbbbb")))
+    (row, other) = run.ledger.finish(complete=True).dispatches
+    assert (row.reason, other.reason) == ("no final was held", "its candidates were not all tried")
+
+
+def test_measurements_on_an_unsteady_machine_are_counted(run: Run) -> None:
+    noted = msgspec.structs.replace(make_record(ONE, "aaaaaa", 2.0), repeated=1, note="the speed drifted")
+    run.take(noted)
+    run.take(make_record(ONE, "bbbbbb", 1.5))
+    run.take(msgspec.structs.replace(make_final(ONE, "aaaaaa"), note="round 1: the speed drifted"))
+    assert run.ledger.finish(complete=True).run.unsteady == 2
 
 
 def test_a_default_that_failed_is_the_reason(run: Run) -> None:
@@ -250,3 +295,19 @@ def test_a_starter_goes_behind_into_the_spec_and_not_into_the_snapshot(tmp_path:
     second.ledger.finish(complete=True)
     assert second.matchers == ["match_one", "match_two"]
     assert [row.matcher for row in read_spec(second.snapshot.read_text())] == ["match_one"]
+
+
+def test_what_cannot_be_written_leaves_the_rest(run: Run) -> None:
+    run.ledger.records_path.symlink_to("/dev/full")
+    run.take(ALL_OF_ONE[0])
+    assert run.ledger.failures == [], "the link of an earlier run goes"
+    run.ledger.records_path.unlink()
+    run.ledger.records_path.symlink_to("/dev/full")
+    run.take(*ALL_OF_ONE[1:])
+    assert [failure.strerror for failure in run.ledger.failures] == ["No space left on device"] * 2
+    assert {failure.filename for failure in run.ledger.failures} == {str(run.ledger.records_path)}
+    run.ledger.summary_path.mkdir()
+    summary = run.ledger.finish(complete=False)
+    assert summary.dispatches[0].winner == "aaaaaa"
+    assert run.matchers == ["match_one"]
+    assert [failure.filename for failure in run.ledger.failures[2:]] == [str(run.ledger.summary_path)]

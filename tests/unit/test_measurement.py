@@ -21,11 +21,16 @@ from pytest_shark_tune.stages.measurement import (
     combine_rounds,
     compare,
     compare_finalists,
+    is_decided,
     is_winner,
+    time_limit_s,
 )
+from pytest_shark_tune.stages.winner import FINALISTS, bar_to_final
 
 # The synthetic kernels below take no time, so budgets never end a comparison.
 POLICY = Policy(sample_s=0.005, blocks=8, min_blocks=3, budget_s=60.0, cutoff=2.0)
+SIMULATED = msgspec.structs.replace(SCREENING, blocks=4, budget_s=60.0)
+"""What a screening comes to with real kernels: its budget ends it after four blocks."""
 
 
 class Kernel:
@@ -78,11 +83,11 @@ def test_a_batch_fills_the_sample(seconds: float, batch: int) -> None:
     assert calibrate(Kernel(seconds), 0.005) == batch
 
 
-def test_calibrating_costs_three_to_four_samples() -> None:
+def test_calibrating_costs_three_to_five_samples() -> None:
     for seconds in (0.002, 0.0002, 5e-6):
         kernel = Kernel(seconds)
         calibrate(kernel, 0.005)
-        assert kernel.dispatches * seconds <= 0.020
+        assert kernel.dispatches * seconds <= 0.025
 
 
 def test_slow_first_runs_do_not_make_a_small_batch() -> None:
@@ -99,6 +104,21 @@ def test_a_fixed_cost_per_batch_is_allowed_for() -> None:
     kernel = Kernel(5e-6, fixed_s=50e-6)
     batch = calibrate(kernel, 0.005)
     assert 0.004 < kernel(batch) < 0.006
+
+
+@pytest.mark.parametrize(("fixed_s", "sample_s"), [(20e-6, 0.005), (100e-6, 0.010), (150e-6, 0.015)])
+def test_a_costly_launch_is_spread_over_more_dispatches(fixed_s: float, sample_s: float) -> None:
+    kernel = Kernel(50e-6, fixed_s=fixed_s)
+    took = kernel(calibrate(kernel, 0.005))
+    assert took == pytest.approx(sample_s, rel=0.02)
+    assert fixed_s <= 0.0101 * took
+
+
+def test_a_sample_grows_fourfold_at_most() -> None:
+    kernel = Kernel(50e-6, fixed_s=0.002)
+    assert kernel(calibrate(kernel, 0.005)) == pytest.approx(0.020, rel=0.02)
+    # A dispatch that takes no time beside its launch does not ask for an endless batch.
+    assert calibrate(Kernel(1e-12, fixed_s=0.001), 0.005, cap=64) == 64
 
 
 def test_calibrating_ends_with_a_clock_that_stands_still() -> None:
@@ -174,8 +194,221 @@ def test_a_hiccup_in_the_first_block_does_not_cut_a_candidate_short() -> None:
 
 def test_a_clear_loser_gets_no_more_blocks_than_needed() -> None:
     measurement = compare(Kernel(0.0013, noise=0.002, seed=1), Kernel(0.001, noise=0.002, seed=2), POLICY)
-    assert measurement.blocks == POLICY.min_blocks
+    assert measurement.blocks == 2
     assert measurement.ratio_high < 1
+
+
+def test_whoever_cannot_reach_the_best_gets_two_blocks_and_an_interval() -> None:
+    candidate, baseline = Kernel(0.001, noise=0.002, seed=1), Kernel(0.0012, noise=0.002, seed=2)
+    measurement = compare(candidate, baseline, POLICY, batch=5, best=1.6)
+    assert measurement.blocks == 2
+    assert not measurement.cut_short
+    assert 1.1 < measurement.ratio_low < 1.2 < measurement.ratio_high < 1.6
+    assert compare(candidate, baseline, POLICY, batch=5, best=1.2).blocks == POLICY.blocks
+
+
+def test_whoever_is_far_from_the_best_is_cut_after_one_block() -> None:
+    candidate = Kernel(0.001)
+    measurement = compare(candidate, Kernel(0.0012), POLICY, batch=5, best=2.5)
+    assert measurement.cut_short
+    assert (measurement.ratio_low, measurement.ratio_high) == (0.0, 2.5)
+    assert measurement.ratio == pytest.approx(1.2)
+    assert candidate.batches == [1, 5, 5]
+
+
+def test_a_bar_below_one_changes_nothing() -> None:
+    measurement = compare(Kernel(0.001), Kernel(0.0009), POLICY, batch=5, best=0.5)
+    assert measurement.blocks == 2
+    assert measurement.ratio_high < 1
+
+
+WIDTH = msgspec.structs.replace(POLICY, width=0.01)
+
+
+def test_a_comparison_ends_once_it_tells_enough() -> None:
+    def measurements(noise: float) -> list[Measurement]:
+        kernels = [
+            (Kernel(0.001, noise=noise, seed=2 * i), Kernel(0.0013, noise=noise, seed=2 * i + 1)) for i in range(40)
+        ]
+        return [compare(ours, theirs, WIDTH, batch=5) for ours, theirs in kernels]
+
+    quiet, noisy = measurements(0.001), measurements(0.05)
+    assert {each.blocks for each in quiet} == {WIDTH.min_blocks}
+    assert all(math.log(each.ratio_high / each.ratio) < 0.01 for each in quiet)
+    assert sum(each.blocks == WIDTH.blocks for each in noisy) >= 35
+
+
+def test_a_final_ends_once_all_of_its_intervals_tell_enough() -> None:
+    def blocks(noises: list[float]) -> int:
+        runs: dict[str, Run] = {str(i): Kernel(0.001, noise=noise, seed=i) for i, noise in enumerate(noises)}
+        return compare_finalists(runs, Kernel(0.001, noise=0.001, seed=9), WIDTH, batch=5)["0"].blocks
+
+    assert blocks([0.001, 0.001, 0.001]) == WIDTH.min_blocks
+    assert blocks([0.001, 0.001, 0.05]) > WIDTH.min_blocks
+
+
+class Machine:
+    """Kernels on one clock, which is slower by ``slowdown`` in the runs that ``slow`` holds."""
+
+    def __init__(self, slow: range, slowdown: float = 1.4, noise: float = 0.003) -> None:
+        self.runs = 0
+        self._slow = slow
+        self._slowdown = slowdown
+        self._noise = noise
+        self._random = random.Random(7)
+
+    def kernel(self, seconds: float) -> Run:
+        def run(batch: int) -> float:
+            self.runs += 1
+            speed = self._slowdown if self.runs in self._slow else 1.0
+            return seconds * batch * speed * math.exp(self._random.gauss(0, self._noise))
+
+        return run
+
+
+EARLIER = tuple(1000 * math.exp(random.Random(i).gauss(0, 0.003)) for i in range(24))
+STEADY = msgspec.structs.replace(POLICY, blocks=4, cutoff=math.inf)
+
+
+@pytest.mark.parametrize(
+    ("slow", "place"), [(range(2, 5), "within"), (range(3, 4), "within"), (range(5, 9), "earlier")]
+)
+def test_a_block_in_which_the_machine_was_throttled_is_repeated(slow: range, place: str) -> None:
+    machine = Machine(slow)
+    measurement = compare(machine.kernel(0.001), machine.kernel(0.001), STEADY, batch=5, earlier=EARLIER)
+    assert measurement.ratio == pytest.approx(1, abs=0.01)
+    assert (measurement.blocks, measurement.repeated) == (4, 1)
+    assert machine.runs == 20
+    assert place in measurement.note
+    assert "1 block" in measurement.note
+    assert max(measurement.samples_us + measurement.baseline_samples_us) < 1100
+
+
+def test_a_machine_that_stays_throttled_is_measured_as_it_is() -> None:
+    machine = Machine(range(1, 10**6))
+    measurement = compare(machine.kernel(0.001), machine.kernel(0.0012), STEADY, batch=5, earlier=EARLIER[:16])
+    assert measurement.ratio == pytest.approx(1.2, abs=0.01)
+    assert (measurement.blocks, measurement.repeated) == (4, 2)
+    assert machine.runs == 4 * 6
+    assert measurement.note == (
+        "unsteady machine: the baseline lay up to 68% off its earlier times in 6 blocks (2 repeated)"
+    )
+
+
+def test_a_machine_that_throttles_all_the_time_ends_and_says_so() -> None:
+    runs = 0
+
+    def alternating(batch: int) -> float:
+        nonlocal runs
+        runs += 1
+        return 0.001 * batch * (1.0, 1.0, 1.3)[runs % 3]
+
+    measurement = compare(alternating, alternating, STEADY, batch=5, earlier=EARLIER)
+    assert (measurement.blocks, measurement.repeated) == (4, 2)
+    assert measurement.note == (
+        "unsteady machine: the speed drifted by up to 30% within 4 blocks and the baseline lay up to 30% off its "
+        "earlier times in 2 blocks (2 repeated)"
+    )
+    finalist = compare_finalists({"a": alternating}, alternating, STEADY, batch=5)["a"]
+    assert finalist.blocks == 4
+    assert finalist.repeated == 2
+
+
+def test_a_final_repeats_a_block_too() -> None:
+    machine = Machine(range(10, 14))
+    runs = {name: machine.kernel(0.001) for name in "abc"}
+    measurements = compare_finalists(runs, machine.kernel(0.001), STEADY, batch=5)
+    assert {each.repeated for each in measurements.values()} == {1}
+    assert all(each.ratio == pytest.approx(1, abs=0.01) for each in measurements.values())
+
+
+def test_a_steady_machine_is_not_accused() -> None:
+    history: tuple[float, ...] = ()
+    notes = repeated = 0
+    for i in range(200):
+        ours, theirs = Kernel(0.001, noise=0.01, seed=2 * i), Kernel(0.001, noise=0.01, seed=2 * i + 1)
+        measurement = compare(ours, theirs, STEADY, batch=5, earlier=history)
+        history = (history + measurement.baseline_samples_us)[-24:]
+        notes += bool(measurement.note)
+        repeated += measurement.repeated
+    assert notes <= 8
+    assert repeated <= 10
+
+
+def test_the_interval_covers_the_ratio_as_often_as_it_says() -> None:
+    for noise in (0.005, 0.02):
+        covered = 0
+        for i in range(400):
+            ours, theirs = Kernel(0.001, noise=noise, seed=2 * i), Kernel(0.0013, noise=noise, seed=2 * i + 1)
+            measurement = compare(ours, theirs, SIMULATED, batch=5)
+            covered += measurement.ratio_low <= 1.3 <= measurement.ratio_high
+        assert 0.92 <= covered / 400 <= 0.98
+
+
+def test_repeating_blocks_flatters_nobody() -> None:
+    chance = random.Random(11)
+
+    def hiccuping(batch: int) -> float:
+        return 0.001 * batch * math.exp(chance.gauss(0, 0.01)) * (1.3 if chance.random() < 0.05 else 1.0)
+
+    history: tuple[float, ...] = ()
+    logs = []
+    for _ in range(300):
+        measurement = compare(hiccuping, hiccuping, SIMULATED, batch=5, earlier=history)
+        history = (history + measurement.baseline_samples_us)[-24:]
+        logs.append(math.log(measurement.ratio))
+    deviation = math.sqrt(sum(each**2 for each in logs) / len(logs))
+    assert abs(sum(logs) / len(logs)) < 3 * deviation / math.sqrt(len(logs))
+
+
+def search(truths: list[float], noise: float, seed: int, *, with_bar: bool) -> tuple[set[int], int]:
+    """Screen candidates of these ratios one after the other: the four fastest of them, and all blocks run."""
+    lows: list[float] = []
+    seen: list[tuple[float, int]] = []
+    blocks = 0
+    for i, truth in enumerate(truths):
+        ours, theirs = (
+            Kernel(0.001 / truth, noise=noise, seed=seed + 2 * i),
+            Kernel(0.001, noise=noise, seed=seed + 2 * i + 1),
+        )
+        measurement = compare(ours, theirs, SIMULATED, batch=5, best=bar_to_final(lows) if with_bar else 1.0)
+        blocks += max(measurement.blocks, 1)
+        if measurement.ratio_high > 1:
+            seen.append((measurement.ratio, i))
+        if not measurement.cut_short:
+            lows.append(measurement.ratio_low)
+    return {i for _, i in sorted(seen)[-FINALISTS:]}, blocks
+
+
+@pytest.mark.parametrize("noise", [0.003, 0.03])
+def test_the_bar_saves_blocks_and_loses_no_finalist_that_matters(noise: float) -> None:
+    lost = spent = saved = 0
+    for number in range(15):
+        chance = random.Random(number)
+        truths = [math.exp(chance.gauss(0.0, 0.4)) for _ in range(50)]
+        best = max(range(50), key=truths.__getitem__)
+        all_of_it, whole = search(truths, noise, 1000 * number, with_bar=False)
+        with_bar, less = search(truths, noise, 1000 * number, with_bar=True)
+        lost += best in all_of_it and best not in with_bar
+        spent += whole
+        saved += whole - less
+    assert lost == 0
+    assert saved > 0.1 * spent
+
+
+def test_limits_follow_the_baseline() -> None:
+    assert time_limit_s(0.0) == 2.0
+    assert time_limit_s(0.005) == pytest.approx(2.1)
+    assert time_limit_s(30.0) > 20 * 30.0
+
+
+def test_a_final_goes_on_until_each_interval_is_narrow_or_below_one() -> None:
+    narrow = [measured(1.5), measured(1.5), measured(1.51)]
+    wide = [measured(1.5), measured(1.3), measured(1.7)]
+    slower = [measured(0.2), measured(0.3), measured(0.25)]
+    assert is_decided([narrow, slower])
+    assert not is_decided([narrow, wide])
+    assert is_decided([])
 
 
 def test_the_budget_ends_a_comparison() -> None:

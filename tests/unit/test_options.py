@@ -6,8 +6,18 @@ import math
 
 import pytest
 
-from pytest_shark_tune.options import parse_count, parse_duration, parse_flags, parse_seed, parse_target
+from pytest_shark_tune.options import (
+    parse_count,
+    parse_duration,
+    parse_flags,
+    parse_rotation,
+    parse_seed,
+    parse_target,
+)
 from pytest_shark_tune.tools.compiler import Target
+from pytest_shark_tune.tools.machine import last_level_cache_bytes
+
+CPU, GPU = Target("llvm-cpu", "host"), Target("hip", "gfx942")
 
 
 @pytest.mark.parametrize(("text", "number"), [("1", 1), ("60", 60), (" 007 ", 7), ("999999999", 999_999_999)])
@@ -84,6 +94,30 @@ def test_a_bad_seed_is_refused_by_name(text: str) -> None:
     with pytest.raises(pytest.UsageError) as caught:
         parse_seed("--tune-seed", text)
     assert str(caught.value) == f"--tune-seed: {text!r} is not a whole number from 0 to 999999999"
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes"), [("", 0), (" ", 0), ("1K", 1024), ("256M", 256 << 20), (" 3G ", 3 << 30)]
+)
+@pytest.mark.parametrize("target", [CPU, GPU])
+def test_a_rotation_is_read_as_bytes(text: str, size_bytes: int, target: Target) -> None:
+    assert parse_rotation("--tune-rotate", text, target) == size_bytes
+
+
+def test_an_automatic_rotation_is_larger_than_the_caches() -> None:
+    assert parse_rotation("--tune-rotate", "auto", GPU) == 512 << 20
+    if cache := last_level_cache_bytes():
+        assert parse_rotation("--tune-rotate", "auto", CPU) == 2 * cache
+    else:
+        with pytest.raises(pytest.UsageError, match=r"^--tune-rotate: this system does not tell the size of its cach"):
+            parse_rotation("--tune-rotate", "auto", CPU)
+
+
+@pytest.mark.parametrize("text", ["0M", "1", "1.5M", "-1M", "M", "1 M", "1T", "1MB", "1m", "Auto", "off", "٣M"])
+def test_a_bad_rotation_is_refused_by_name(text: str) -> None:
+    with pytest.raises(pytest.UsageError) as caught:
+        parse_rotation("--tune-rotate", text, GPU)
+    assert str(caught.value) == f"--tune-rotate: {text!r} is not a size; give for example 256M, 1G or auto"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pytest_shark_tune.stages.check import Check
 from pytest_shark_tune.stages.dispatch import RootOp, Tensor
 from pytest_shark_tune.stages.record import (
     SCHEMA,
@@ -51,7 +52,12 @@ RECORD = Record(
     iree="3.13.0",
 )
 FAILED = msgspec.structs.replace(
-    RECORD, state=State.WRONG_RESULT, reason="7 of 9 elements are wrong", samples_us=(), ratio=None
+    RECORD,
+    state=State.WRONG_RESULT,
+    reason="7 of 9 elements are wrong",
+    check=Check(ok=False, seed=4, first_bad=(2, 1), expected="nan", actual="-inf", wrong=7, compared=9, magnitude=0.5),
+    samples_us=(),
+    ratio=None,
 )
 WINNER = WinnerRecord(
     **{field: getattr(RECORD, field) for field in RECORD.__struct_fields__},

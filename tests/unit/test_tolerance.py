@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import ml_dtypes
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -134,6 +135,47 @@ def test_values_that_are_not_finite_must_agree() -> None:
         check = check_output(expected, actual, tolerance_for("f32", "f32", 8))
         assert not check.ok
         assert (check.wrong, check.first_bad, check.nans, check.infs) == (1, (place,), nans, infs)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "largest"),
+    [(np.float16, 65504.0), (ml_dtypes.bfloat16, 3.38e38), (np.float32, 3.4e38), (np.float64, 1.79e308)],
+)
+def test_a_sum_that_overflows_is_wrong_where_the_reference_does_not(dtype: Any, largest: float) -> None:
+    wide = np.float64 if dtype is np.float64 else np.float32
+    expected = np.array([largest, -largest, 1.0], dtype)
+    with np.errstate(over="ignore"):
+        actual = (expected * np.array([2, 2, 1], dtype)).astype(wide)
+    assert np.isinf(actual[:2]).all()
+    check = check_output(expected.astype(wide), actual, tolerance_for("f16", "f16", 4096))
+    assert (check.ok, check.wrong, check.infs, check.nans, check.first_bad) == (False, 2, 2, 0, (0,))
+    assert check_output(actual, actual.copy(), tolerance_for("f16", "f16", 4096)).ok
+    back = check_output(actual, expected.astype(wide), tolerance_for("f16", "f16", 4096))
+    assert (back.ok, back.wrong, back.infs) == (False, 2, 0)
+
+
+def test_a_reference_of_nothing_but_nans_has_no_magnitude() -> None:
+    expected = np.full((3, 4), math.nan, np.float32)
+    assert check_output(expected, expected.copy(), tolerance_for("f32", "f32", 8)).ok
+    check = check_output(expected, np.zeros_like(expected), tolerance_for("f32", "f32", 8))
+    assert (check.ok, check.wrong, check.nans, check.magnitude) == (False, 12, 0, 0.0)
+
+
+def test_squares_of_large_numbers_do_not_make_everything_right() -> None:
+    expected = np.array([1e300, -1e300, math.inf], np.float64)
+    assert magnitude(expected) == pytest.approx(1e300)
+    assert not check_output(expected, np.array([1e299, -1e300, math.inf]), tolerance_for("f64", "f64", 8)).ok
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int8, np.int64])
+@pytest.mark.parametrize("value", [0, 100])
+def test_a_check_survives_json(dtype: Any, value: int) -> None:
+    """JSON has neither NaN nor infinity, and a record that cannot be read back is lost."""
+    expected = np.array([0, 0, value], dtype)
+    check = check_output(expected, expected + np.asarray(7, dtype), EXACT, seed=5)
+    assert not check.ok
+    assert msgspec.json.decode(msgspec.json.encode(check), type=Check) == check
+    assert (check.seed, check.first_bad, check.max_abs_error) == (5, (0,), 7.0)
 
 
 def test_the_place_is_found_far_into_a_large_output() -> None:

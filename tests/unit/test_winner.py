@@ -7,7 +7,13 @@ import random
 import pytest
 
 from pytest_shark_tune.stages.record import Finalist, Record, State
-from pytest_shark_tune.stages.winner import FINALISTS, choose_finalists, declare_winner, provisional_winner
+from pytest_shark_tune.stages.winner import (
+    FINALISTS,
+    bar_to_final,
+    choose_finalists,
+    declare_winner,
+    provisional_winner,
+)
 
 
 def record(
@@ -72,6 +78,29 @@ def test_equally_fast_ones_go_by_their_id() -> None:
 def test_who_cannot_win_stays_at_home(loser: Record) -> None:
     assert choose_finalists([loser, record("y", 0.99, 0.9, 1.01)]) == ("y",)
     assert choose_finalists([loser]) == ()
+
+
+@pytest.mark.parametrize(
+    ("lows", "bar"),
+    [
+        ([], 1.0),
+        ([1.5, 1.6, 1.7], 1.0),
+        ([1.5, 1.6, 1.7, 1.4], 1.4),
+        ([1.5, 2.0, 1.6, 1.1, 1.7, 1.4], 1.5),
+        ([0.5, 0.6, 1.7, 1.4], 1.0),
+    ],
+    ids=["nobody", "too-few", "four", "six", "slower-than-the-default"],
+)
+def test_the_bar_to_the_final_is_what_four_surely_have(lows: list[float], bar: float) -> None:
+    assert bar_to_final(lows) == bar
+
+
+def test_whoever_stays_below_the_bar_was_no_finalist() -> None:
+    four = [record(f"c{number}", 1.5, 1.4, 1.6) for number in range(4)]
+    below = record("x", 1.3, 0.0, bar_to_final([each.ratio_low or 0 for each in four]))
+    assert "x" not in choose_finalists([below, *four])
+    # Where those four are not on record after all, it may still get its chance.
+    assert "x" in choose_finalists([below, *four[:3]])
 
 
 def test_the_significantly_fastest_wins() -> None:

@@ -1,0 +1,194 @@
+"""Whether a reported speedup is what a fresh process measures: ``python benchmarks/honesty.py``.
+
+Tunes a small matmul many times, each time by ``pytest --tune`` in a process of its own, with another seed and so with
+other candidates, other inputs and another order. The interval that a run reports for its winner (where nothing won, for
+its best finalist) is then compared with one that is measured afresh: the same config beside the default in one new
+process of the device, as in a round of a final, with another seed. Two intervals agree where they overlap.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import msgspec
+
+from pytest_shark_tune import ops
+from pytest_shark_tune.bench import Bench
+from pytest_shark_tune.builds import Builds
+from pytest_shark_tune.errors import CandidateFailed
+from pytest_shark_tune.plan import Task, make_plan, read_source
+from pytest_shark_tune.settings import RunSettings
+from pytest_shark_tune.stages.measurement import Measurement
+from pytest_shark_tune.stages.record import FinalRecord, State
+from pytest_shark_tune.stages.space.request import SpaceRequest
+from pytest_shark_tune.tools import journal
+from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.tools.compiler import Compiler, Target
+from pytest_shark_tune.tools.lease import DeviceLeases
+from pytest_shark_tune.tools.machine import processors
+from pytest_shark_tune.tools.runtime import DeviceChild
+
+_WANTED = 0.9
+_SUITE = """
+import pytest
+from pytest_shark_tune import ops
+
+@pytest.mark.tune(ops.matmul(m={0}, n={1}, k={2}, lhs="f32"))
+def test_dispatch(candidate, artifact, measurement):
+    pass
+"""
+_FRESH = 1000
+"""The number of the round measured afresh: no final has as many, so its inputs and its order are new."""
+
+
+class Ratio(msgspec.Struct, frozen=True):
+    """A ratio to the default with its interval."""
+
+    ratio: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.ratio:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+class Pair(msgspec.Struct, frozen=True, kw_only=True):
+    """What the run with ``seed`` reported of ``candidate``, and what a new process measured."""
+
+    seed: int
+    candidate: str
+    won: bool
+    reported: Ratio
+    fresh: Ratio
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether the intervals have a point in common."""
+        return self.reported.low <= self.fresh.high and self.fresh.low <= self.reported.high
+
+
+@click.command()
+@click.option("--runs", default=20, show_default=True, help="Tuning runs.")
+@click.option("--candidates", "count", default=12, show_default=True, help="Candidates of a run.")
+@click.option("--size", type=(int, int, int), default=(256, 256, 256), show_default=True, help="M, N and K.")
+@click.option("--target", default="llvm-cpu", show_default=True, help="What to compile for.")
+@click.option("--device", default="local-task", show_default=True, help="URI of the device to measure on.")
+@click.option(
+    "--seed", "first_seed", default=0, show_default=True, help="Seed of the first run; the next have the next."
+)
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Write the pairs of intervals to this file, too.")
+def main(
+    runs: int, count: int, size: tuple[int, int, int], target: str, device: str, first_seed: int, out: Path | None
+) -> None:
+    """Compare the interval that each of many runs reports with one measured afresh."""
+    with DeviceChild(device) as child:
+        name = child.info().name
+    click.echo(
+        f"matmul {'x'.join(map(str, size))} f32 for {target} on {name} ({device}), {processors()} processors, "
+        f"load {os.getloadavg()[0]:.2f}: {runs} runs of {count} candidates"
+    )
+    started = time.monotonic()
+    pairs: list[Pair] = []
+    with tempfile.TemporaryDirectory(prefix="honesty-") as folder:
+        for seed in range(first_seed, first_seed + runs):
+            pair = _pair(Path(folder), seed, count, size, target, device)
+            if pair is None:
+                click.echo(f"seed {seed}: no candidate came to the final, so nothing was reported")
+                continue
+            pairs.append(pair)
+            click.echo(
+                f"seed {seed}: {pair.candidate} {'won' if pair.won else 'was best'}, reported {pair.reported}, "
+                f"afresh {pair.fresh}: {'overlap' if pair.overlaps else 'APART'}"
+            )
+    agreed = sum(pair.overlaps for pair in pairs)
+    verdict = "reaches" if pairs and agreed >= _WANTED * runs else "misses"
+    click.echo(
+        f"\n{agreed} of {runs} reported intervals overlap the one measured afresh: {verdict} {_WANTED * runs:g}\n"
+        f"{sum(pair.won for pair in pairs)} runs had a winner; {time.monotonic() - started:.0f} s in all"
+    )
+    if out is not None:
+        out.write_bytes(msgspec.json.format(msgspec.json.encode(pairs)) + b"\n")
+
+
+def _pair(folder: Path, seed: int, count: int, size: tuple[int, int, int], target: str, device: str) -> Pair | None:
+    final = _tuned(folder, seed, count, size, target, device)
+    measured = [each for each in final.finalists if each.state is State.MEASURED and each.ratio]
+    if not measured:
+        return None
+    best = final.finalist(final.winner) if final.winner else max(measured, key=lambda each: each.ratio or 0)
+    with _bench(folder, seed, count, size, target, device) as (bench, task):
+        fresh = _measured_afresh(bench, task, best.id)
+    return Pair(
+        seed=seed,
+        candidate=best.id,
+        won=final.winner is not None,
+        reported=Ratio(best.ratio or 0, best.ratio_low or 0, best.ratio_high or 0),
+        fresh=Ratio(fresh.ratio, fresh.ratio_low, fresh.ratio_high),
+    )
+
+
+def _tuned(folder: Path, seed: int, count: int, size: tuple[int, int, int], target: str, device: str) -> FinalRecord:
+    """Tune in a pytest of its own, whose final is what it reports in its summary; the spec is not verified."""
+    suite, out = folder / "test_matmul.py", folder / f"out-{seed}"
+    suite.write_text(_SUITE.format(*size), encoding="utf-8")
+    command = [
+        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n0", "-k", "not spec", suite.name),
+        *("--tune", f"--tune-candidates={count}", f"--tune-seed={seed}", f"--tune-target={target}"),
+        *(f"--tune-device={device}", "--tune-cache=cache", f"--tune-out={out.name}"),
+    ]
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode:
+        raise click.ClickException(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stdout}")
+    (final,) = journal.read(out / "finals.jsonl", FinalRecord)
+    return final
+
+
+@contextmanager
+def _bench(
+    folder: Path, seed: int, count: int, size: tuple[int, int, int], target: str, device: str
+) -> Iterator[tuple[Bench, Task]]:
+    """What the run with ``seed`` measured with, on what it compiled."""
+    compiler = Compiler(Target.parse(target))
+    m, n, k = size
+    source = read_source(ops.matmul(m=m, n=n, k=k, lhs="f32"), Path())
+    (task,) = make_plan([source], compiler, processors=processors(), count=count, seed=seed).tasks
+    settings = RunSettings(
+        devices=(device,),
+        device_name=device,
+        jobs=1,
+        candidates=count,
+        seed=seed,
+        records=folder / "records.jsonl",
+        finals=folder / "finals.jsonl",
+        exchange=folder / "exchange",
+        request=SpaceRequest(),
+    )
+    leases = DeviceLeases(settings.devices)
+    builds = Builds(compiler, Cache(folder / "cache"), leases, jobs=settings.jobs, tell=click.echo)
+    bench = Bench(settings, builds, leases, tell=click.echo)
+    try:
+        yield bench, task
+    finally:
+        builds.close()
+        bench.close()
+
+
+def _measured_afresh(bench: Bench, task: Task, candidate: str) -> Measurement:
+    """One round beside the default in a new process of the device."""
+    failed: dict[str, CandidateFailed] = {}
+    measured = dict(bench.round(task, [candidate], failed, _FRESH))
+    if candidate in failed:
+        raise click.ClickException(f"{candidate} could not be measured again: {failed[candidate]}")
+    return measured[candidate]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""One op and its default config on one device, set up as a run of the plugin would: for `aa.py` and `power.py`."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from pytest_shark_tune import ops
+from pytest_shark_tune.plan import Task, make_plan, read_source
+from pytest_shark_tune.session import Session
+from pytest_shark_tune.settings import RunSettings
+from pytest_shark_tune.stages.space.request import SpaceRequest
+from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.tools.compiler import Compiler, Target
+from pytest_shark_tune.tools.machine import processors
+from pytest_shark_tune.tools.runtime import DeviceChild
+
+__all__ = ["SingleOp", "quantiles", "single_op"]
+
+
+class SingleOp(NamedTuple):
+    """A matmul with its default config; ``name`` says what it is and where it runs."""
+
+    task: Task
+    compiler: Compiler
+    settings: RunSettings
+    cache: Cache
+    name: str
+
+    @contextmanager
+    def session(self, seed: int) -> Iterator[Session]:
+        """A session of its own with ``seed``; what is compiled is shared by all of them."""
+        session = Session(dataclasses.replace(self.settings, seed=seed), self.compiler, self.cache)
+        try:
+            yield session
+        finally:
+            session.close()
+
+
+@contextmanager
+def single_op(target: str, device: str, size: tuple[int, int, int], lhs: str) -> Iterator[SingleOp]:
+    """A matmul of M, N and K as ``size`` says on ``device``, in a folder that is removed again."""
+    compiler = Compiler(Target.parse(target))
+    m, n, k = size
+    source = read_source(ops.matmul(m=m, n=n, k=k, lhs=lhs), Path())
+    (task,) = make_plan([source], compiler, processors=processors(), count=1, seed=0).tasks
+    with DeviceChild(device) as child:
+        device_name = child.info().name
+    with tempfile.TemporaryDirectory(prefix="single-op-") as name:
+        folder = Path(name)
+        settings = RunSettings(
+            devices=(device,),
+            device_name=device_name,
+            jobs=1,
+            candidates=1,
+            seed=0,
+            records=folder / "records.jsonl",
+            finals=folder / "finals.jsonl",
+            exchange=folder / "exchange",
+            request=SpaceRequest(),
+        )
+        described = f"{task.name} for {target} on {device_name} ({device}), {processors()} processors"
+        yield SingleOp(task, compiler, settings, Cache(folder / "cache"), described)
+
+
+def quantiles(values: list[float]) -> str:
+    """The range of ``values`` in percent, at 0, 5, 25, 50, 75, 95 and 100 of a hundred."""
+    return " ".join(f"{100 * float(each):+.2f}" for each in np.quantile(values, [0, 0.05, 0.25, 0.5, 0.75, 0.95, 1]))

@@ -1,0 +1,232 @@
+"""What was measured, as pytest-benchmark's benchmarks, where the user asks pytest-benchmark for a report.
+
+pytest-benchmark disables itself under xdist, because its own timing cannot be trusted there. Ours is made on leased
+devices, so the process that controls the run hands it over, with xdist and without, just before pytest-benchmark's
+session finishes: it then saves, compares and shows. docs/benchmark.md says what users see.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_shark_tune.ledger import Finding
+from pytest_shark_tune.stages.candidate import DEFAULT_ID
+from pytest_shark_tune.stages.record import FinalRecord, Record, State
+from pytest_shark_tune.tuning import finding_of
+
+__all__ = ["Benchmark", "BenchmarkBridge", "DeviceStamp", "benchmarks_of"]
+
+# Options of pytest-benchmark that ask for a report: these by their value, which is false unless given ...
+_ASKING = ("json", "save", "autosave", "compare", "compare_fail", "histogram", "columns", "time_unit")
+# ... and these by their name, since a user may well give the default.
+_ASKING_BY_NAME = ("--benchmark-sort", "--benchmark-group-by", "--benchmark-name")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One test's samples, in seconds per dispatch; ``fullname`` is its id, ``param`` what stands in the brackets.
+
+    The fields but ``samples_s`` are named as pytest-benchmark names those that it reads of a ``benchmark`` fixture.
+    """
+
+    name: str
+    fullname: str
+    group: str
+    param: str
+    samples_s: tuple[float, ...]
+    extra_info: Mapping[str, object]
+    cprofile_stats: None = None
+    has_error: bool = False
+
+    @property
+    def params(self) -> dict[str, str]:
+        """The parameters by name, for ``--benchmark-group-by=param:candidate``."""
+        return {"candidate": self.param}
+
+
+def benchmarks_of(findings: Mapping[str, Finding]) -> list[Benchmark]:
+    """A benchmark for each test, by its id, that measured something, in the same order.
+
+    The default's is made of both halves of its comparison with itself. A final's is what the dispatch comes to: the
+    winner's samples, or the default's where nothing won. What failed was not measured and is left out.
+    """
+    records = {(each.record.dispatch, each.record.id): each.record for each in findings.values() if each.record}
+    found = (_benchmark_of(test, finding, records) for test, finding in findings.items())
+    return [each for each in found if each is not None and each.samples_s]
+
+
+def _benchmark_of(test: str, finding: Finding, records: Mapping[tuple[str, str], Record]) -> Benchmark | None:
+    record, final = finding.record, finding.final
+    if final is not None:
+        subject = records.get((final.dispatch, final.winner or DEFAULT_ID))
+        return _benchmark(test, final, _final_samples(final, subject), _final_facts(final, subject))
+    if record is None or record.state is not State.MEASURED:
+        return None
+    ratio = {"ratio": record.ratio, "ratio_low": record.ratio_low, "ratio_high": record.ratio_high}
+    return _benchmark(test, record, _own_samples(record), {**_choice(record.id, record), **ratio})
+
+
+def _benchmark(
+    test: str, found: Record | FinalRecord, samples_us: tuple[float, ...], facts: Mapping[str, object]
+) -> Benchmark:
+    place, bracket, inside = test.partition("::")[2].partition("[")
+    where = {"device": found.device, "target": found.target, "iree": found.iree}
+    return Benchmark(
+        name=place.rpartition("::")[2] + bracket + inside,
+        fullname=test,
+        group=found.dispatch,
+        param=inside.removesuffix("]"),
+        samples_s=tuple(sample / 1e6 for sample in samples_us),
+        extra_info={"dispatch": found.dispatch, **facts, **where},
+    )
+
+
+def _own_samples(record: Record) -> tuple[float, ...]:
+    """The samples of what a record is about; the default was compared with itself, so that all are its own."""
+    return record.samples_us + record.baseline_samples_us if record.id == DEFAULT_ID else record.samples_us
+
+
+def _final_samples(final: FinalRecord, default: Record | None) -> tuple[float, ...]:
+    if final.winner is not None:
+        return final.finalist(final.winner).samples_us
+    if final.baseline_samples_us or default is None:
+        return final.baseline_samples_us
+    return _own_samples(default)  # No candidate came as far as the final.
+
+
+def _final_facts(final: FinalRecord, subject: Record | None) -> dict[str, object]:
+    won = final.finalist(final.winner) if final.winner is not None else None
+    return {
+        **_choice(final.winner or DEFAULT_ID, subject),
+        "ratio": won and won.ratio,
+        "ratio_low": won and won.ratio_low,
+        "ratio_high": won and won.ratio_high,
+    }
+
+
+def _choice(identifier: str, record: Record | None) -> dict[str, object]:
+    """What was chosen; the record of a winner is in the same run, unless its test was lost with a worker."""
+    if record is None:
+        return {"candidate": identifier}
+    return {"candidate": identifier, "pipeline": record.pipeline, "knobs": record.knobs}
+
+
+class DeviceStamp:
+    """Names the device in pytest-benchmark's machine info; in workers too, which compare it with a saved one."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_benchmark_update_machine_info(self, machine_info: dict[str, Any]) -> None:
+        """Add the model of the device that candidates are measured on."""
+        machine_info["device"] = self._device
+
+
+class BenchmarkBridge:
+    """Collects what tests found out and hands it to pytest-benchmark's session, where there is one."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._findings: dict[str, Finding] = {}
+        self._session: pytest.Session | None = None
+        self._has_nothing = False
+
+    @property
+    def _benchmarks(self) -> Any:
+        """pytest-benchmark's session, or ``None`` where that plugin is blocked."""
+        return getattr(self._config, "_benchmarksession", None)
+
+    def _is_asked(self) -> bool:
+        """Whether the user asks pytest-benchmark for a report; ours is on the terminal anyway."""
+        option = self._config.getoption
+        if option("benchmark_disable") and not option("benchmark_enable"):
+            return False
+        if any(option(f"benchmark_{name}", None) for name in _ASKING):
+            return True
+        given = [
+            *self._config.invocation_params.args,
+            *self._config.getini("addopts"),
+            *shlex.split(os.environ.get("PYTEST_ADDOPTS", "")),
+        ]
+        return any(str(each).partition("=")[0] in _ASKING_BY_NAME for each in given)
+
+    def pytest_sessionstart(self) -> None:
+        """Refuse what pytest-benchmark would trip over when all is measured.
+
+        Raises:
+            pytest.UsageError: an option cannot be met; the message names it.
+        """
+        if self._benchmarks is None or not self._is_asked():
+            return
+        if self._benchmarks.compare_fail and not self._benchmarks.compare:
+            raise pytest.UsageError("--benchmark-compare-fail needs --benchmark-compare, the run to compare with")
+        if self._benchmarks.json and not (folder := Path(self._benchmarks.json).parent).is_dir():
+            raise pytest.UsageError(f"--benchmark-json: there is no folder {folder}: make it first")
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None, object, object]:
+        """Let ``--benchmark-only`` keep our tests: it knows benchmarks by a fixture's name."""
+        if self._benchmarks is None or not self._benchmarks.only:
+            return (yield)
+        ours = [item for item in items if isinstance(item, pytest.Function) and item.get_closest_marker("tune")]
+        names = [item.fixturenames for item in ours]
+        for item in ours:
+            item.fixturenames = [*item.fixturenames, "benchmark"]
+        try:
+            return (yield)
+        finally:
+            for item, real in zip(ours, names, strict=True):
+                item.fixturenames = real
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep what a test found out; of a test that ran twice, the last."""
+        finding = finding_of(report)
+        if finding is not None:
+            self._findings[report.nodeid] = finding
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Hand over what was measured before pytest-benchmark finishes, in a wrapper of its own."""
+        self._session = session
+        if self._benchmarks is not None and self._is_asked():
+            self._hand_over()
+        return (yield)
+
+    def _hand_over(self) -> None:
+        from pytest_benchmark.stats import Metadata
+
+        for benchmark in benchmarks_of(self._findings):
+            metadata = Metadata(benchmark, iterations=1, options={})
+            for seconds in benchmark.samples_s:
+                metadata.update(seconds)
+            self._benchmarks.benchmarks.append(metadata)
+        if self._findings and not self._benchmarks.benchmarks:
+            self._has_nothing = True
+            self._benchmarks.disabled = True  # Else it warns, which ends a run that takes warnings for errors.
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: Any) -> Generator[None, object, object]:
+        """Make a regression that pytest-benchmark raises, having named it, a failed run that ends as any other."""
+        if self._benchmarks is None:
+            return (yield)
+        from pytest_benchmark.session import PerformanceRegression
+
+        try:
+            result = yield
+        except PerformanceRegression:
+            assert self._session is not None
+            if self._session.exitstatus == pytest.ExitCode.OK:
+                self._session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            terminalreporter.write_line("--benchmark-compare-fail: performance has regressed, so this run fails")
+            return None
+        if self._has_nothing:
+            terminalreporter.write_line("pytest-benchmark has nothing to report: no candidate was measured")
+        return result

@@ -1,0 +1,175 @@
+"""The funnel: how far a dispatch's candidates came, and for what reasons the others did not.
+
+A reason is text for people. To count equal causes, what differs from one candidate to the next (numbers, names,
+types, places in a file) is blanked out of its words; nothing here reads MLIR.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import msgspec
+
+from pytest_shark_tune.stages.record import Record, State
+from pytest_shark_tune.stages.winner import FINALISTS
+
+__all__ = ["NOT_TRIED", "OTHERS", "Cause", "Funnel", "Loss", "causes_of", "funnel_of"]
+
+NOT_TRIED = "not_tried"
+"""The state of a candidate without a record."""
+
+OTHERS = "others"
+"""The reason that stands for all but the most frequent causes."""
+
+_MOST_CAUSES = 3
+_MOST_CHARACTERS = 240
+_MOST_READ = 2000
+_BLANK = "…"
+
+_STAGE_LOST = {
+    NOT_TRIED: "tried",
+    State.COMPILE_FAILED: "compiled",
+    State.COMPILE_TIMEOUT: "compiled",
+    State.NOT_APPLIED: "applied",
+    State.DUPLICATE: "ran",
+    State.RUN_FAILED: "ran",
+    State.RUN_TIMEOUT: "ran",
+    State.WRONG_RESULT: "correct",
+    State.MEASURED: "finalists",
+}
+"""The first stage that a candidate of each state did not reach, in the order of the stages."""
+
+
+class Cause(msgspec.Struct, frozen=True, kw_only=True):
+    """Why ``count`` candidates were lost; ``example`` is the id of one.
+
+    ``reason`` has ``…`` where the candidates' own reasons differ.
+    """
+
+    reason: str
+    count: int
+    example: str
+
+
+class Loss(msgspec.Struct, frozen=True, kw_only=True):
+    """``count`` candidates that ended in ``state`` and so did not reach ``stage``; most frequent causes first.
+
+    ``state`` is a record's, or ``not_tried``. The causes' counts add up to ``count``.
+    """
+
+    stage: str
+    state: str
+    count: int
+    causes: tuple[Cause, ...]
+
+
+class Funnel(msgspec.Struct, frozen=True, kw_only=True):
+    """How many candidates reached each stage, the default left out: ``generated`` less all losses are ``finalists``."""
+
+    generated: int
+    tried: int
+    compiled: int
+    applied: int
+    ran: int
+    correct: int
+    measured: int
+    finalists: int
+    losses: tuple[Loss, ...]
+
+
+def funnel_of(
+    candidates: Sequence[str], records: Mapping[str, Record], finalists: Collection[str] | None, *, untried: str
+) -> Funnel:
+    """The funnel of the candidates with these ids, of which those in ``finalists`` came to the final.
+
+    ``finalists`` is ``None`` where no final was held. ``untried`` says why some have no record.
+    """
+    lost: dict[str, list[tuple[str, str]]] = {state: [] for state in _STAGE_LOST}
+    for name in candidates:
+        record = records.get(name)
+        if record is None:
+            lost[NOT_TRIED].append((name, untried))
+        elif record.state is not State.MEASURED:
+            lost[record.state].append((name, record.reason))
+        elif finalists is None or name not in finalists:
+            lost[State.MEASURED].append((name, _why_no_finalist(record, is_held=finalists is not None)))
+    losses = tuple(
+        Loss(stage=_STAGE_LOST[state], state=str(state), count=len(reasons), causes=causes_of(reasons))
+        for state, reasons in lost.items()
+        if reasons
+    )
+    left = {}
+    count = len(candidates)
+    for stage in dict.fromkeys(_STAGE_LOST.values()):
+        count -= sum(loss.count for loss in losses if loss.stage == stage)
+        left[stage] = count
+    # Whatever is right is timed in the same go: one that fails then ends as run_failed or run_timeout.
+    return Funnel(generated=len(candidates), measured=left["correct"], losses=losses, **left)
+
+
+def causes_of(reasons: Iterable[tuple[str, str]]) -> tuple[Cause, ...]:
+    """The most frequent causes among ``(id, reason)`` pairs, and how many have others; ties go by the alphabet."""
+    alike: dict[tuple[str, ...], list[tuple[str, list[str]]]] = {}
+    for name, reason in reasons:
+        parts = _VARIABLE.split(_plain(reason))
+        alike.setdefault(tuple(parts[::2]), []).append((name, parts))
+    causes = sorted(
+        (
+            Cause(reason=_common([parts for _, parts in members]), count=len(members), example=members[0][0])
+            for members in alike.values()
+        ),
+        key=lambda cause: (-cause.count, cause.reason),
+    )
+    shown, rest = causes[:_MOST_CAUSES], causes[_MOST_CAUSES:]
+    if rest:
+        shown.append(Cause(reason=OTHERS, count=sum(cause.count for cause in rest), example=rest[0].example))
+    return tuple(shown)
+
+
+def _why_no_finalist(record: Record, *, is_held: bool) -> str:
+    if not is_held:
+        return "no final was held"
+    if (record.ratio_high or 0) > 1:
+        return f"not among the {FINALISTS} fastest"
+    return "not faster than the default"
+
+
+# What stands between < and >, which an arrow does not end, and a few more of the same inside.
+_ANGLED = "<(?:->|[^<>])*+>"
+for _ in range(4):
+    _ANGLED = f"<(?:->|[^<>]|{_ANGLED})*+>"
+_VARIABLE = re.compile(
+    "("
+    + "|".join(
+        (
+            r"(?<!\w)'[^'\n]*'(?!\w)",
+            r'"[^"\n]*"',
+            rf"[!#]?[\w.]*+{_ANGLED}",
+            r"\[[^\[\]]*\]",
+            r"[%@^][\w$.-]*\w(?:#\d+)?",  # SSA values, symbols, blocks
+            r"(?<!\w)[0-9a-f]{6,}(?!\w)",  # ids of candidates
+            r"(?<![\w.])[-+]?(?:\d+(?:[.,]\d+)*(?:e[-+]?\d+)?|nan|inf)(?!\w)",
+            r"\w*\d\w*",  # f32, 4x8, 0x7f
+        )
+    )
+    + ")"
+)
+_PLACE = re.compile(
+    r"^/.*?:\d+:\d+:\s+(?=error:)"  # A path with blanks in it.
+    r"|(?<!\S)[\w./<>+-]*[A-Za-z_/>][\w./<>+-]*:\d+(?::\d+)?:\s+"
+)
+_LAST_WORDS = re.compile(r"; its stderr ends with:$")
+
+
+def _plain(reason: str) -> str:
+    """The first line of a reason without places in files and the word error."""
+    line = reason.strip().partition("\n")[0].rstrip()[:_MOST_READ]
+    line = _PLACE.sub("", _LAST_WORDS.sub("", line))
+    return re.sub(r"\berror:\s+", "", line, count=1) or "no reason was given"
+
+
+def _common(alike: Sequence[Sequence[str]]) -> str:
+    """The text of reasons of equal words, blank where they differ."""
+    text = "".join(texts[0] if len(set(texts)) == 1 else _BLANK for texts in zip(*alike, strict=True))
+    return text if len(text) <= _MOST_CHARACTERS else text[: _MOST_CHARACTERS - 1] + _BLANK

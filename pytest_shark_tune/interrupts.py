@@ -1,0 +1,80 @@
+"""Interrupts: what Ctrl-C and SIGTERM do to a run, whenever and however often they come.
+
+The first one ends the run as pytest does, with what is known. While that is written down the next one is told so and
+changes nothing, and the one after it ends the process at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+__all__ = ["Interrupts", "Terminated"]
+
+_AT_ONCE = 2
+_BUSY = "\nshark-tune: the run is ending and writes down what is known; once more ends it at once, without that\n"
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: the run ends as after Ctrl-C."""
+
+
+class Interrupts:
+    """The handlers of SIGINT and, with ``terminate``, SIGTERM, from `install` to `restore`.
+
+    A signal that something else handles, or that is ignored, is left alone. ``terminated`` says that SIGTERM came,
+    ``is_ending`` that the run winds down.
+    """
+
+    def __init__(self, *, terminate: bool) -> None:
+        self._numbers = (signal.SIGINT, signal.SIGTERM) if terminate else (signal.SIGINT,)
+        self._previous: dict[int, Any] = {}
+        self.is_ending = False
+        self._in_vain = 0
+        self.terminated = False
+
+    def install(self) -> None:
+        """Handle the signals from here on; outside of the main thread nobody may, and this does nothing."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in self._numbers:
+            if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
+                self._previous[number] = signal.signal(number, self._handle)
+
+    def restore(self) -> None:
+        """Handle the signals as before."""
+        while self._previous:
+            signal.signal(*self._previous.popitem())
+
+    def wind_down(self) -> None:
+        """Note that the run is ending: an interrupt would only break off what is written down."""
+        self.is_ending = True
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.terminated = self.terminated or number == signal.SIGTERM
+        if not self.is_ending and not _is_unwinding():
+            if number == signal.SIGTERM:
+                raise Terminated("SIGTERM")
+            raise KeyboardInterrupt
+        self._in_vain += 1
+        if self._in_vain < _AT_ONCE:
+            with suppress(OSError):  # The terminal may be gone; and its writer may be what was interrupted.
+                os.write(2, _BUSY.encode())
+            return
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+
+def _is_unwinding() -> bool:
+    """Whether an interrupt is being handled by what this one has interrupted."""
+    error = sys.exception()
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__context__
+    return False

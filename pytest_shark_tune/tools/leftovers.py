@@ -1,0 +1,152 @@
+"""What must not outlive this process: its commands and its temporary folders.
+
+A process that is killed cleans nothing up, so a small guard does: a child in a session of its own that is told of
+every command, sees its stdin close when this process ends, however it ends, and then kills and removes what is left.
+"""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+__all__ = ["clear", "new_folder", "release_group", "scratch_folder", "sweep", "watch_group"]
+
+_PREFIX = "shark-tune-"
+_LOCK = "lock"
+_NEW_S = 60.0
+"""A folder younger than this may belong to a process that has yet to lock it."""
+_OLD_S = 86400.0
+_CLEAR_S = 10.0
+_GUARD = """
+import os, shutil, signal, sys
+groups = set()
+for line in sys.stdin:
+    (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
+for group in groups:
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except OSError:
+        pass
+shutil.rmtree(sys.argv[1], ignore_errors=True)
+"""
+
+
+class _Guard:
+    """This process's temporary folder, locked, and the child that removes it when this process has ended."""
+
+    def __init__(self) -> None:
+        self.owner = os.getpid()
+        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        self._lock: IO[bytes] = (self.folder / _LOCK).open("wb")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _GUARD, os.fspath(self.folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            cwd="/",
+            start_new_session=True,
+        )
+
+    def tell(self, sign: str, group: int) -> None:
+        assert self._process.stdin is not None
+        with suppress(OSError):  # Whoever killed the guard has to clean up alone.
+            self._process.stdin.write(f"{sign}{group}\n".encode())
+
+    def end(self) -> None:
+        assert self._process.stdin is not None
+        with suppress(OSError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(_CLEAR_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._lock.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+_mutex = threading.Lock()
+_guard: _Guard | None = None
+
+
+def watch_group(group: int) -> None:
+    """Have the process group killed should this process end before `release_group`."""
+    _current().tell("+", group)
+
+
+def release_group(group: int) -> None:
+    """The process group has ended by itself."""
+    _current().tell("-", group)
+
+
+def new_folder(name: str) -> Path:
+    """A folder that lasts until `clear`, or until this process has ended."""
+    return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=_current().folder))
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder that is removed at the end."""
+    folder = new_folder("scratch")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear() -> None:
+    """Kill and remove what is left; what comes later begins anew."""
+    global _guard  # noqa: PLW0603 - there is one guard a process
+    with _mutex:
+        if _guard is not None and _guard.owner == os.getpid():
+            _guard.end()
+        _guard = None
+
+
+def sweep() -> None:
+    """Remove the temporary folders of processes that ended without a trace, their guard included.
+
+    A folder whose lock is free belongs to nobody any more. One without a lock has to be a day old.
+    """
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            lock = folder / _LOCK
+            left_s = _NEW_S if lock.exists() else _OLD_S
+            if time.time() - folder.stat().st_mtime > left_s and not _is_held(lock):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether a living process holds ``lock``; one that is not there is held by nobody."""
+    if not lock.exists():
+        return False
+    with lock.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _current() -> _Guard:
+    global _guard  # noqa: PLW0603 - there is one guard a process
+    with _mutex:
+        if _guard is None or _guard.owner != os.getpid():
+            _guard = _Guard()
+        return _guard
+
+
+atexit.register(clear)

@@ -1,0 +1,114 @@
+"""The one door to lock files: locks of the operating system, which end with the process that holds them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+__all__ = ["FileLock"]
+
+_POLL_S = 0.02
+_MOST_NOTE_BYTES = 4096
+
+
+class FileLock:
+    """An exclusive lock on the file at ``path``, between processes and between locks of one process.
+
+    A killed process holds nothing any more, so no lock is ever stale. While it is held the file has a note of the
+    holder's. ``mode`` lets other users lock it too, whatever the umask. With ``remove`` the file goes with the lock.
+    """
+
+    def __init__(self, path: Path, *, mode: int = 0o644, remove: bool = False) -> None:
+        self.path = path
+        self._mode = mode
+        self._remove = remove
+        self._descriptor: int | None = None
+
+    def check(self) -> None:
+        """Open the file as for locking, and leave it.
+
+        Raises:
+            OSError: it cannot be opened for writing.
+        """
+        os.close(self._open())
+
+    def try_acquire(self, note: bytes = b"") -> bool:
+        """Take the lock if nobody holds it, and leave ``note`` in the file.
+
+        Raises:
+            OSError: the file cannot be opened for writing, or its file system knows no locks.
+        """
+        assert self._descriptor is None, f"{self.path} is locked already"
+        while True:
+            descriptor = self._open()
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not self._is_current(descriptor):
+                    os.close(descriptor)
+                    continue
+                with suppress(OSError):  # On a full disk the lock is as good without a note.
+                    os.pwrite(descriptor, note, 0)
+                    os.ftruncate(descriptor, len(note))
+            except BlockingIOError:
+                os.close(descriptor)
+                return False
+            except BaseException:
+                os.close(descriptor)
+                raise
+            self._descriptor = descriptor
+            return True
+
+    def release(self) -> None:
+        """Let go; a lock that is not held is no error."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is None:
+            return
+        with suppress(OSError):
+            os.ftruncate(descriptor, 0)
+        if self._remove:
+            # While it is held: whoever waits for this very file then sees that it is gone, and makes a new one.
+            self.path.unlink(missing_ok=True)
+        # Not by closing alone: a child that is being forked at this moment has the descriptor too.
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the lock, waiting as long as it takes."""
+        while not self.try_acquire():
+            time.sleep(_POLL_S)
+        try:
+            yield
+        finally:
+            self.release()
+
+    def note(self) -> bytes:
+        """What whoever holds the lock left in the file; of a holder that was killed it may be an old one."""
+        try:
+            return self.path.read_bytes()[:_MOST_NOTE_BYTES]
+        except OSError:
+            return b""
+
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+        while True:
+            # Not with O_CREAT at once: in a sticky folder the kernel may refuse that for the file of another user.
+            with suppress(FileNotFoundError):
+                return os.open(self.path, flags)
+            with suppress(FileExistsError):
+                descriptor = os.open(self.path, flags | os.O_CREAT | os.O_EXCL, self._mode)
+                with suppress(OSError):
+                    os.fchmod(descriptor, self._mode)
+                return descriptor
+
+    def _is_current(self, descriptor: int) -> bool:
+        """Whether the file that was opened is still the one at the path."""
+        try:
+            return os.path.samestat(os.fstat(descriptor), self.path.lstat())
+        except OSError:
+            return False

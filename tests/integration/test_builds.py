@@ -1,0 +1,195 @@
+"""Compiling by several processes with one cache: each candidate once, whoever needs it. It takes no GPU to compile."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import msgspec
+import pytest
+from iree.compiler.tools.binaries import find_tool
+
+import pytest_shark_tune
+from pytest_shark_tune import ops
+from pytest_shark_tune.builds import Builds
+from pytest_shark_tune.plan import Plan, Task, make_plan, read_source
+from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.tools.compiler import Compiler, Target
+from pytest_shark_tune.tools.lease import DeviceLeases
+
+GPU, CPU = "cuda:sm_89", "llvm-cpu:x86-64-v3"
+COUNT = 3
+
+# Asks for the artifacts of every STEPth test of a plan, as a worker does, and prints each with its state.
+WORKER = """
+import sys
+from pathlib import Path
+import msgspec
+from pytest_shark_tune.builds import Builds
+from pytest_shark_tune.plan import Plan
+from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.tools.compiler import Compiler, Target
+from pytest_shark_tune.tools.lease import DeviceLeases
+
+folder, plan, target, tool, first, step = sys.argv[1:]
+(task,) = msgspec.json.decode(Path(plan).read_bytes(), type=Plan).tasks
+leases = DeviceLeases(["local-task"], folder=Path(folder, "locks"))
+compiler = Compiler(Target.parse(target), tool=tool)
+builds = Builds(compiler, Cache(Path(folder, "cache")), leases, jobs=2, tell=print)
+print("ready", flush=True)
+sys.stdin.readline()
+for candidate in (task.default, *task.candidates)[int(first)::int(step)]:
+    print(candidate.id, builds.artifact(task, candidate).state, flush=True)
+print("done", flush=True)
+sys.stdin.readline()
+builds.close()
+"""
+
+
+@pytest.fixture(scope="module")
+def plan_for(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Makes the file of a plan for a target, once."""
+
+    @cache
+    def plan(target: str) -> Path:
+        source = read_source(ops.matmul(m=64, n=64, k=64, lhs="f32"), Path())
+        made = make_plan([source], Compiler(Target.parse(target)), processors=2, count=COUNT, seed=0)
+        path = tmp_path_factory.mktemp("plan") / "plan.json"
+        path.write_bytes(msgspec.json.encode(made))
+        return path
+
+    return plan
+
+
+def task_of(plan: Path) -> Task:
+    (task,) = msgspec.json.decode(plan.read_bytes(), type=Plan).tasks
+    return task
+
+
+def tool(folder: Path, name: str, *lines: str) -> Path:
+    """A compiler that does ``lines`` of shell before it compiles."""
+    path = folder / name
+    path.write_text("\n".join(["#!/bin/sh", *lines, f'exec {shlex.quote(find_tool("iree-compile"))} "$@"', ""]))
+    path.chmod(0o755)
+    return path
+
+
+def counting(folder: Path) -> Path:
+    return tool(folder, "counting", f"echo once >> {shlex.quote(str(folder / 'log'))}")
+
+
+def start(folder: Path, plan: Path, target: str, tool: Path, first: int, step: int) -> subprocess.Popen[str]:
+    worker = subprocess.Popen(
+        [sys.executable, "-c", WORKER, *map(str, (folder, plan, target, tool, first, step))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.fspath(Path(pytest_shark_tune.__file__).parent.parent)},
+        text=True,
+    )
+    assert worker.stdout is not None
+    assert worker.stdout.readline() == "ready\n"
+    return worker
+
+
+def tell(worker: subprocess.Popen[str]) -> None:
+    assert worker.stdin is not None
+    worker.stdin.write("go\n")
+    worker.stdin.flush()
+
+
+def until_done(worker: subprocess.Popen[str]) -> list[str]:
+    assert worker.stdout is not None
+    lines = []
+    while (line := worker.stdout.readline().strip()) not in ("", "done"):
+        lines.append(line)
+    return lines
+
+
+def finish(workers: Sequence[subprocess.Popen[str]]) -> list[list[str]]:
+    """What each worker printed; none ends before all are done, since it ends what it compiles for the others, too."""
+    outputs = [until_done(worker) for worker in workers]
+    for worker in workers:
+        _, errors = worker.communicate("end\n", timeout=120)
+        assert worker.returncode == 0, errors
+    return outputs
+
+
+def compilations(folder: Path) -> int:
+    return len((folder / "log").read_text().splitlines())
+
+
+def litter(folder: Path) -> list[str]:
+    return [path.name for path in (folder / "cache").rglob("*.making")]
+
+
+@pytest.mark.parametrize("target", [GPU, CPU])
+def test_workers_compile_each_candidate_once(plan_for: Callable[[str], Path], target: str, tmp_path: Path) -> None:
+    plan = plan_for(target)
+    ids = [each.id for each in (task_of(plan).default, *task_of(plan).candidates)]
+    compiler = counting(tmp_path)
+    # The second asks for all of them: for those that the first is compiling it waits.
+    workers = [start(tmp_path, plan, target, compiler, 0, 2), start(tmp_path, plan, target, compiler, 0, 1)]
+    for worker in workers:
+        tell(worker)
+    assert finish(workers) == [[f"{each} compiled" for each in ids[::2]], [f"{each} compiled" for each in ids]]
+    assert compilations(tmp_path) == 1 + COUNT
+    assert litter(tmp_path) == []
+
+
+def test_a_gpu_can_be_measured_on_while_what_follows_is_compiled(
+    plan_for: Callable[[str], Path], tmp_path: Path
+) -> None:
+    task = task_of(plan_for(GPU))
+    leases = DeviceLeases(["local-task"], folder=tmp_path / "locks")
+    builds = Builds(
+        Compiler(Target.parse(GPU), tool=str(counting(tmp_path))), Cache(tmp_path), leases, jobs=1, tell=print
+    )
+    try:
+        assert builds.artifact(task, task.default).state == "compiled"
+        following = task.candidates[0]
+        end = time.monotonic() + 60
+        # Nobody asks for an artifact meanwhile, as while the default is measured.
+        while not builds.known(task.dispatch.members[0].module, following):
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        before = compilations(tmp_path)
+        assert builds.artifact(task, following).state == "compiled"
+        assert before > 1
+    finally:
+        builds.close()
+    assert list(tmp_path.rglob("*.making")) == [], "what was waiting is given up"
+
+
+@pytest.mark.parametrize("target", [GPU, pytest.param(CPU, marks=pytest.mark.slow)])
+def test_who_waits_for_a_worker_that_is_killed_takes_over(
+    plan_for: Callable[[str], Path], target: str, tmp_path: Path
+) -> None:
+    plan = plan_for(target)
+    compiling = tmp_path / "compiling"
+    hanging = tool(tmp_path, "hanging", f"echo $$ >> {shlex.quote(str(compiling))}", "exec sleep 300")
+    killed = start(tmp_path, plan, target, hanging, 0, 1 + COUNT)
+    try:
+        tell(killed)
+        while not compiling.exists():
+            time.sleep(0.02)
+        waiting = start(tmp_path, plan, target, counting(tmp_path), 0, 1 + COUNT)
+        tell(waiting)
+        time.sleep(0.5)
+        assert not (tmp_path / "log").exists(), "it waits for what is being compiled"
+        killed.kill()
+        killed.communicate()
+        assert finish([waiting]) == [["default compiled"]]
+    finally:
+        killed.kill()
+        for pid in compiling.read_text().split():
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)

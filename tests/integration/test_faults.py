@@ -1,0 +1,298 @@
+"""Candidates, compilers, workers and disks that fail: what is lost, what is told, and how the run goes on or ends."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_shark_tune import ops
+from pytest_shark_tune.plan import make_plan, read_source
+from pytest_shark_tune.stages.spec import read_spec
+from pytest_shark_tune.tools import process
+from pytest_shark_tune.tools.compiler import Compiler, Target, environment
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import MakeSuite
+
+TOOL = shutil.which("iree-compile", path=sysconfig.get_path("scripts")) or "iree-compile"
+NAME = "matmul_32x32x32_f32"
+SUITE = """
+import pytest
+from pytest_shark_tune import ops
+
+@pytest.mark.tune(ops.matmul(m=32, n=32, k=32))
+def test_dispatch(candidate, artifact, measurement):
+    pass
+"""
+TWO = SUITE.replace("k=32)", "k=32), ops.matmul(m=16, n=16, k=16)")
+
+# Modules with the functions of a benchmark module that do something else.
+BUFFER = """
+func.func @"{buffer}"() -> tensor<{size}xi8> {{
+  %one = util.unfoldable_constant 1 : i8
+  %all = flow.tensor.splat %one : tensor<{size}xi8>
+  return %all : tensor<{size}xi8>
+}}
+"""
+IDLE = 'func.func @"{run}"(%batch: i32) {{ return }}' + BUFFER
+ENDLESS = (
+    """
+func.func @"{run}"(%batch: i32) -> tensor<4xi32> {{
+  %start = flow.tensor.splat %batch : tensor<4xi32>
+  %zero = arith.constant 0 : i32
+  %first = arith.constant 0 : index
+  %ones = arith.constant dense<1> : tensor<4xi32>
+  %end = scf.while (%at = %start) : (tensor<4xi32>) -> tensor<4xi32> {{
+    %value = tensor.extract %at[%first] : tensor<4xi32>
+    %more = arith.cmpi sge, %value, %zero : i32
+    scf.condition(%more) %at : tensor<4xi32>
+  }} do {{
+  ^bb0(%at: tensor<4xi32>):
+    %next = arith.xori %at, %ones : tensor<4xi32>
+    scf.yield %next : tensor<4xi32>
+  }}
+  return %end : tensor<4xi32>
+}}
+"""
+    + BUFFER
+)
+WILD = (
+    """
+func.func @"{run}"(%batch: i32) -> tensor<4xi32> {{
+  %far = arith.constant 70368744177664 : index
+  %count = arith.index_cast %batch : i32 to index
+  %at = arith.muli %count, %far : index
+  %ones = util.unfoldable_constant dense<1> : tensor<4xi32>
+  %empty = tensor.empty() : tensor<4xi32>
+  %sum = linalg.generic {{
+    indexing_maps = [affine_map<(i) -> (i)>, affine_map<(i) -> (i)>], iterator_types = ["parallel"]
+  }} ins(%ones : tensor<4xi32>) outs(%empty : tensor<4xi32>) {{
+  ^bb0(%a: i32, %unused: i32):
+    %b = tensor.extract %ones[%at] : tensor<4xi32>
+    %c = arith.addi %a, %b : i32
+    linalg.yield %c : i32
+  }} -> tensor<4xi32>
+  return %sum : tensor<4xi32>
+}}
+"""
+    + BUFFER
+)
+ENOUGH, TOO_MUCH = 1 << 20, 1 << 46
+
+FAULTY = """
+import os
+import msgspec
+import pytest
+from pathlib import Path
+from pytest_shark_tune.builds import Builds
+from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.tools.compiler import Compiler
+from pytest_shark_tune.tools.lease import DeviceLeases
+
+FOLDER = Path({folder!r})
+FAULTS = ["endless", "wild", "greedy", "crashing", "hanging", "aborting"]
+
+def build_with(tool, session, task, candidate):
+    compiler = Compiler(session.compiler.target, tool=str(FOLDER / tool), timeout_s=1.0)
+    leases = DeviceLeases(session.settings.devices)
+    builds = Builds(compiler, Cache(FOLDER / "cache"), leases, jobs=1, tell=print)
+    try:
+        return builds.artifact(msgspec.structs.replace(task, candidates=(candidate,)), candidate)
+    finally:
+        builds.close()
+
+@pytest.fixture
+def artifact(candidate, artifact, tune_session):
+    task = candidate.known_task
+    if candidate.config not in task.candidates[:len(FAULTS)]:
+        return artifact
+    fault = FAULTS[task.candidates.index(candidate.config)]
+    if fault in ("crashing", "hanging"):
+        return build_with(fault, tune_session, task, candidate.config)
+    if fault == "aborting":
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            os.abort()
+        return artifact
+    return msgspec.structs.replace(artifact, vmfb=str(FOLDER / fault) + ".vmfb", sha256=fault)
+"""
+
+
+@pytest.fixture(scope="module")
+def faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with compiled modules and compilers that fail, each in its way."""
+    folder = tmp_path_factory.mktemp("faults")
+    compiler = Compiler(Target.parse("llvm-cpu"))
+    plan = make_plan([read_source(ops.matmul(m=32, n=32, k=32), Path())], compiler, processors=1, count=1, seed=0)
+    module = plan.tasks[0].dispatch.members[0].module
+    for name, text, size in (("endless", ENDLESS, ENOUGH), ("wild", WILD, ENOUGH), ("greedy", IDLE, TOO_MUCH)):
+        source = text.format(run=module.run_function, buffer=module.buffer_function, size=size)
+        command = [TOOL, "-", *compiler.target.flags, "-o", str(folder / f"{name}.vmfb")]
+        process.run(command, timeout_s=120, stdin=source, env=environment())
+    for name, line in (("crashing", "kill -SEGV $$"), ("hanging", "sleep 1000")):
+        (folder / name).write_text(f"#!/bin/sh\n{line}\n")
+        (folder / name).chmod(0o755)
+    return folder
+
+
+@pytest.mark.slow  # It waits for the watchdog of the device.
+@pytest.mark.parametrize("workers", ["-n0", "-n2"])
+def test_each_fault_costs_its_candidate_and_no_other(make_suite: MakeSuite, faults: Path, workers: str) -> None:
+    suite = make_suite({"test_suite.py": SUITE, "conftest.py": FAULTY.format(folder=str(faults))})
+    running = suite.start("--tune", "-v", "-rs", workers, "--tune-candidates=8", "-k", "not final and not spec")
+    outcome = running.finish()
+    assert outcome.status == 0, outcome.text
+    tested = [line.rpartition("-")[2].rstrip("]") for line in suite.collect("--tune-candidates=8")][1:7]
+    by_id = {each["id"]: each for each in outcome.records}
+    assert len(by_id) == 9
+    found = [(by_id[name]["state"], by_id[name]["reason"]) for name in tested]
+    expected = [
+        ("run_timeout", "gave no answer within"),
+        ("run_failed", "SIGSEGV"),
+        ("run_failed", "RESOURCE_EXHAUSTED"),
+        ("compile_failed", "crashing was ended by SIGSEGV"),
+        ("compile_timeout", "hanging ran longer than 1 s"),
+    ]
+    if workers == "-n2":
+        expected.append(("run_failed", "that ran it crashed (SIGABRT)"))
+    for (state, reason), (wanted_state, wanted_reason) in zip(found, expected, strict=False):
+        assert state == wanted_state
+        assert wanted_reason in reason
+    others = [each["state"] for name, each in by_id.items() if name not in tested[: len(expected)]]
+    assert set(others) <= {"measured", "duplicate"}
+    assert "Traceback" not in outcome.text
+    assert outcome.summary["run"]["complete"] is True
+    assert running.survivors() == []
+    assert running.litter() == []
+
+
+CRASHES = """
+import os
+import pytest
+
+@pytest.fixture
+def artifact(candidate, artifact):
+    if candidate.config and (candidate.known_task.name == "matmul_16x16x16_f32") == (candidate.role == "default"):
+        if candidate.config in (candidate.known_task.default, candidate.known_task.candidates[0]):
+            os.abort()
+    return artifact
+"""
+
+
+def test_a_worker_that_crashes_costs_a_candidate_and_fails_a_default(make_suite: MakeSuite) -> None:
+    suite = make_suite({"test_suite.py": TWO, "conftest.py": CRASHES})
+    outcome = suite.tune("-n2", "-rfs", "--tune-candidates=2", "-k", "not final and not spec")
+    assert outcome.status == 1
+    states = {(each["dispatch"], each["id"]): each["state"] for each in outcome.records}
+    assert len(states) == len(outcome.records) == 6
+    assert states["matmul_16x16x16_f32", "default"] == "run_failed"
+    assert [state for (name, _), state in states.items() if name == NAME].count("run_failed") == 1
+    crashed = "run_failed: the worker gw* that ran it crashed (SIGABRT)"
+    outcome.lines.fnmatch_lines_random(
+        [
+            f"SKIPPED [[]1[]] test_suite.py: {crashed}",
+            "FAILED test_suite.py::test_dispatch[[]matmul_16x16x16_f32-default[]]*",
+            "matmul_16x16x16_f32: the default config failed: run_failed: the worker gw* that ran it crashed*",
+            "*1 failed, * 1 skipped*",
+        ]
+    )
+    assert outcome.summary["run"]["complete"] is True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--max-worker-restart=0"], "* crashed, and --max-worker-restart=0 lets no more be replaced*"),
+        (["-x"], "stopping after 1 failures*"),
+    ],
+    ids=["limit", "x"],
+)
+def test_a_run_that_crashes_cut_short_says_why(make_suite: MakeSuite, arguments: list[str], why: str) -> None:
+    conftest = CRASHES.replace('== (candidate.role == "default")', "!= None")
+    suite = make_suite({"test_suite.py": TWO, "conftest.py": conftest})
+    outcome = suite.tune("-n2", "--tune-candidates=6", *arguments)
+    assert outcome.status != 0
+    outcome.lines.fnmatch_lines([f"the run ended early: {why}; * of its tests were not run to their end"])
+    assert outcome.summary["run"]["complete"] is False
+
+
+@pytest.mark.slow
+def test_workers_that_crash_before_any_test_are_not_replaced_for_ever(make_suite: MakeSuite) -> None:
+    conftest = "import os\ndef pytest_collection_modifyitems(items):\n    os.abort()\n"
+    suite = make_suite({"test_suite.py": SUITE, "conftest.py": conftest})
+    outcome = suite.tune("-n1", "--tune-candidates=1")
+    assert outcome.status == 1
+    outcome.lines.fnmatch_lines(
+        ["the run ended early: 5 workers in a row were lost before they had run a test*SIGABRT*"]
+    )
+
+
+# From the third report on the process may make no file longer than what the records have by then.
+FULL = """
+import os
+import resource
+from pathlib import Path
+seen = []
+def pytest_runtest_logreport(report):
+    records = Path(".tune/records.jsonl")
+    if "PYTEST_XDIST_WORKER" in os.environ or not records.exists():
+        return
+    if len(records.read_bytes().splitlines()) >= 2 and not seen:
+        seen.append(report)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (records.stat().st_size + 20, resource.RLIM_INFINITY))
+"""
+
+
+@pytest.mark.parametrize("workers", ["-n0", pytest.param("-n2", marks=pytest.mark.slow)])
+def test_records_that_cannot_be_kept_end_the_run_in_words(make_suite: MakeSuite, workers: str) -> None:
+    suite = make_suite({"test_suite.py": SUITE, "conftest.py": FULL})
+    suite.write(".tune/spec.mlir", "// of a run long ago, which is longer than what may be written\n" * 500)
+    spec = (suite.folder / ".tune" / "spec.mlir").read_bytes()
+    outcome = suite.tune(workers, "--tune-candidates=4", "-k", "not final and not spec")
+    assert outcome.status == 1, outcome.text
+    assert "Traceback" not in outcome.text
+    outcome.lines.fnmatch_lines(
+        [
+            "--tune-out: cannot write to *records.jsonl: File too large; make room in *.tune, or name another folder",
+            "the run ended early: what is found out cannot be kept; * of its tests were not run to their end",
+        ]
+    )
+    lines = (outcome.out / "records.jsonl").read_bytes().split(b"\n")
+    assert all(line.startswith(b"{") and line.endswith(b"}") for line in lines[:2])
+    assert len(lines[2]) == 20
+    path = outcome.out / "spec.mlir"
+    if path.exists() and path.read_bytes() != spec:
+        assert [each.matcher for each in read_spec(path.read_text())] == [f"match_{NAME}"]
+    assert not list(outcome.out.glob(".*.part"))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder that takes 64 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], check=False)
+    if mounted.returncode:
+        pytest.skip("a small disk takes the right to mount one")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["-n0", "-n2"])
+def test_a_full_cache_ends_the_run_in_words(make_suite: MakeSuite, small_disk: Path, workers: str) -> None:
+    suite = make_suite({"test_suite.py": SUITE})
+    suite.cache = small_disk
+    outcome = suite.tune(workers, "--tune-candidates=30")
+    assert outcome.status != 0
+    assert "Traceback" not in outcome.text
+    assert "INTERNALERROR" not in outcome.text
+    outcome.lines.fnmatch_lines(
+        [f"*--tune-cache: cannot write to {small_disk}*: No space left on device; make room in {small_disk}, or name*"]
+    )

@@ -1,0 +1,137 @@
+"""Times that a device cannot reach: one is provoked, and the fastest real ones are not taken for it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from iree.compiler import ir
+from iree.compiler.dialects import arith
+
+from pytest_shark_tune import ops
+from pytest_shark_tune.bench import Bench
+from pytest_shark_tune.builds import Builds
+from pytest_shark_tune.errors import CandidateFailed
+from pytest_shark_tune.plan import Task, make_plan, read_source
+from pytest_shark_tune.settings import RunSettings
+from pytest_shark_tune.stages.artifact import Artifact
+from pytest_shark_tune.stages.limits import Limits, Work, work_of
+from pytest_shark_tune.stages.space import SpaceRequest
+from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.tools.compiler import Compiler, Target
+from pytest_shark_tune.tools.lease import DeviceLeases
+from pytest_shark_tune.tools.runtime import DeviceChild
+from pytest_shark_tune.yardsticks import Yardsticks
+
+URI = "local-task"
+COMPILER = Compiler(Target.parse("llvm-cpu"))
+
+
+def silent(message: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def cache(tune_cache: Path) -> Cache:
+    return Cache(tune_cache)
+
+
+@pytest.fixture(scope="module")
+def yardsticks(cache: Cache) -> Yardsticks:
+    return Yardsticks(COMPILER, cache, "the CPU of these tests")
+
+
+def planned(size: int, count: int) -> Task:
+    source = read_source(ops.matmul(m=size, n=size, k=size, lhs="f32"), Path())
+    (task,) = make_plan([source], COMPILER, processors=2, count=count, seed=0).tasks
+    return task
+
+
+@pytest.fixture
+def builds(cache: Cache, tmp_path: Path) -> Iterator[Builds]:
+    builds = Builds(COMPILER, cache, DeviceLeases([URI], folder=tmp_path / "locks"), jobs=2, tell=silent)
+    yield builds
+    builds.close()
+
+
+@pytest.fixture
+def bench(builds: Builds, yardsticks: Yardsticks, tmp_path: Path) -> Iterator[Bench]:
+    settings = RunSettings(
+        devices=(URI,),
+        device_name="the CPU of these tests",
+        jobs=2,
+        candidates=4,
+        seed=0,
+        records=tmp_path / "records.jsonl",
+        finals=tmp_path / "finals.jsonl",
+        exchange=tmp_path / "exchange",
+        request=SpaceRequest(),
+    )
+    leases = DeviceLeases([URI], folder=tmp_path / "locks")
+    bench = Bench(settings, builds, leases, tell=silent, yardsticks=yardsticks)
+    yield bench
+    bench.close()
+
+
+def running_once(text: str) -> str:
+    """A benchmark that runs one dispatch however many it is asked for: right, and then timed as if it had run all."""
+    with ir.Context(), ir.Location.unknown():
+        module = ir.Module.parse(text)
+        loops: list[ir.Operation] = []
+
+        def visit(op: ir.Operation) -> ir.WalkResult:
+            if op.name == "scf.for":
+                loops.append(op)
+            return ir.WalkResult.ADVANCE
+
+        module.operation.walk(visit)
+        (loop,) = loops
+        with ir.InsertionPoint(loop):
+            loop.operands[1] = arith.constant(ir.IndexType.get(), 1)
+        return str(module)
+
+
+def test_a_batch_that_is_not_run_is_impossibly_fast(bench: Bench, tmp_path: Path) -> None:
+    task = planned(64, 1)
+    vmfb = tmp_path / "once.vmfb"
+    COMPILER.compile_sources(running_once(task.dispatch.members[0].module.text), vmfb)
+    (candidate,) = task.candidates
+    digest = hashlib.sha256(vmfb.read_bytes()).hexdigest()
+    artifact = Artifact(candidate=candidate.id, state="compiled", vmfb=str(vmfb), sha256=digest)
+    with pytest.raises(CandidateFailed, match=r"wrong_result: impossibly fast: .* us a dispatch, where") as raised:
+        # Waking sleeping threads is part of a sample, and on a busy machine at times as long as the work left out.
+        for _ in range(10):
+            bench.measure(task, candidate, artifact)
+    assert raised.value.detail is None, "its result was right"
+
+
+# The default of a prime size is many times slower than the others, which then get a closer look.
+@pytest.mark.parametrize("size", [pytest.param(64, marks=pytest.mark.slow), pytest.param(61, marks=pytest.mark.slow)])
+def test_the_fastest_real_configs_are_possible(bench: Bench, builds: Builds, yardsticks: Yardsticks, size: int) -> None:
+    task = planned(size, 8)
+    work = work_of(task.dispatch.root, task.dispatch.members[0].module)
+    samples_us: list[float] = []
+    failures = []
+    for candidate in task.candidates:
+        try:
+            samples_us += bench.measure(task, candidate, builds.artifact(task, candidate)).samples_us
+        except CandidateFailed as failure:
+            failures.append(failure.state)
+    assert "wrong_result" not in failures
+    with DeviceChild(URI) as child:  # Also where the default is so fast that nobody would have looked.
+        assert yardsticks.why_impossible(min(samples_us), work, child) == ""
+        assert yardsticks.why_impossible(min(samples_us) / 200, work, child) != ""
+
+
+def test_limits_of_a_busy_machine_are_measured_again(cache: Cache) -> None:
+    yardsticks = Yardsticks(COMPILER, cache, "a CPU that was busy")
+    ours = Work(bytes=3 * 64 * 64 * 4, operations=2 * 64**3)
+    cache.put("limits", yardsticks.key, Limits(bytes_per_s=1.0, operations_per_s=1.0, launch_us=1e6))
+    with DeviceChild(URI) as child:
+        assert yardsticks.why_impossible(1000.0, ours, child) == ""
+    kept = cache.get("limits", yardsticks.key, Limits)
+    assert kept is not None
+    assert kept.bytes_per_s > 1e8
+    assert kept.launch_us < 1000

@@ -1,0 +1,72 @@
+"""Lock files that go with their lock: never two holders, also while the file is removed under those who wait."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_shark_tune.tools.lock import FileLock
+
+# While it holds the lock it owns a file that nobody else may have.
+CONTENDER = """
+import os, sys
+from pathlib import Path
+from pytest_shark_tune.tools.lock import FileLock
+
+folder = Path(sys.argv[1])
+lock = FileLock(folder / "x.lock", remove=True)
+sys.stdin.readline()
+for _ in range(300):
+    while not lock.try_acquire():
+        pass
+    os.close(os.open(folder / "held", os.O_CREAT | os.O_EXCL))
+    (folder / "held").unlink()
+    lock.release()
+"""
+
+
+def test_a_lock_that_is_removed_at_each_release_never_has_two_holders(
+    tmp_path: Path, child_env: dict[str, str]
+) -> None:
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", CONTENDER, str(tmp_path)],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=child_env,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    for child in children:
+        _, errors = child.communicate("go\n", timeout=60)
+        assert child.returncode == 0, errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_not_to_be_removed_stays_and_is_empty(tmp_path: Path) -> None:
+    lock = FileLock(tmp_path / "x.lock")
+    assert lock.try_acquire(b"a long note")
+    assert lock.note() == b"a long note"
+    lock.release()
+    assert (tmp_path / "x.lock").read_bytes() == b""
+    assert lock.try_acquire(b"short")
+    assert lock.note() == b"short"
+
+
+def test_locks_of_one_process_exclude_each_other(tmp_path: Path) -> None:
+    first, second = FileLock(tmp_path / "x.lock"), FileLock(tmp_path / "x.lock")
+    assert first.try_acquire(b"first")
+    assert not second.try_acquire(b"second")
+    assert second.note() == b"first"
+    first.release()
+    first.release()
+    assert second.try_acquire()
+
+
+def test_a_lock_in_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        FileLock(tmp_path / "absent" / "x.lock").try_acquire()
