@@ -58,7 +58,9 @@ class ConfigTable:
         return cls(table.pipeline_names, table.pipelines[back], table.names, table.values[back])
 
     @classmethod
-    def _joined(cls, parts: Sequence[tuple[str, Sequence[str], npt.NDArray[np.float64]]], note: str = "") -> ConfigTable:
+    def _joined(
+        cls, parts: Sequence[tuple[str, Sequence[str], npt.NDArray[np.float64]]], note: str = ""
+    ) -> ConfigTable:
         """One table of parts, each a pipeline with its knobs' names and values."""
         pipelines = tuple(dict.fromkeys(pipeline for pipeline, _, _ in parts))
         names = tuple(dict.fromkeys(name for _, part, _ in parts for name in part))
