@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -39,13 +40,21 @@ class Features:
     values: Column
 
 
-def features_of(table: ConfigTable, facts: ProblemFacts | None = None) -> Features:
-    """The features of every config of ``table``, the pipeline included, without those that are the same for all."""
+def features_of(
+    table: ConfigTable, facts: ProblemFacts | None = None, names: tuple[str, ...] | None = None
+) -> Features:
+    """The features of every config of ``table``, the pipeline included, without those that are the same for all.
+
+    With ``names``, those of another table, they are exactly these, and NaN where this table has no such feature.
+    """
     knobs = _Knobs(table, facts or ProblemFacts())
     columns = {name: knobs.logs[name] for name in table.names}
     columns |= knobs.of_tiles() | knobs.of_threads() | knobs.of_memory() | knobs.of_workgroups()
     for code, pipeline in enumerate(table.pipeline_names):
         columns[f"pipeline {pipeline}"] = (table.pipelines == code).astype(np.float64)
+    if names is not None:
+        absent = np.full(len(table), np.nan)
+        return Features(names, np.column_stack([columns.get(name, absent) for name in names]))
     kept = {name: column for name, column in columns.items() if not _is_constant(column)}
     values = np.column_stack(list(kept.values())) if kept else np.zeros((len(table), 0))
     return Features(tuple(kept), values)
@@ -84,7 +93,7 @@ class _Knobs:
         found["tile volume"] = self.volume
         found["step volume"] = self.volume + self.depth
         names = list(self.tiles)
-        for first, second in zip(names, names[1:], strict=False):
+        for first, second in pairwise(names):
             found[f"aspect {first} {second}"] = self.tiles[first] - self.tiles[second]
         parts = []
         for loop in names:
@@ -183,7 +192,7 @@ def _log(values: Column) -> Column:
 
 def _log_sum(logs: list[Column]) -> Column:
     """The logarithm of a sum, of logarithms."""
-    return np.log2(np.sum([np.exp2(np.nan_to_num(log)) for log in logs], axis=0))
+    return np.asarray(np.log2(np.sum([np.exp2(np.nan_to_num(log)) for log in logs], axis=0)))
 
 
 def _is_constant(column: Column) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_shark_tune.stages.search.facts import ProblemFacts
-from pytest_shark_tune.stages.search.features import features_of
+from pytest_shark_tune.stages.search.features import Features, features_of
 from pytest_shark_tune.stages.search.forest import Forest
 from pytest_shark_tune.stages.search.protocol import Outcome, Progress
 from pytest_shark_tune.stages.search.table import ConfigTable
@@ -46,7 +46,10 @@ _LAST_SHARE = 0.1
 """The part of the budget that is spent next to the best found, at the end."""
 
 _LIKELIEST_FAILURE = 0.98
-_PRIOR_WEIGHT = 0.3
+_ABSENT = -8.0
+"""What trees see for a feature that a pipeline does not have: less than any that it could have."""
+
+_SMALLEST = 1e-12
 _LEAST_SPREAD = 0.02
 """Log-ratios closer than this cannot be told apart."""
 
@@ -64,9 +67,9 @@ class ModelSearch:
     """Expected improvement over a forest that is renewed with every answer.
 
     ``near`` are configs to begin next to, such as the compiler's default as far as it is known: pairs of a pipeline
-    and knobs. ``prior`` are results of similar dispatches, which choose half of the first configs and stand in for
-    results of this dispatch until it has its own. ``budget`` is how many configs will be asked for, if known: the
-    last of them go next to the best.
+    and knobs. ``prior`` are results of similar dispatches: they choose half of the first configs, and what they let
+    expect of a config is one more feature. ``budget`` is how many configs will be asked for, if known: the last of
+    them go next to the best.
     """
 
     def __init__(
@@ -83,12 +86,24 @@ class ModelSearch:
         self._random = np.random.default_rng(seed)
         self._budget = budget
         features = features_of(table, facts)
-        self._places = _standardised(features.values)
-        self._learned = np.nan_to_num(features.values, nan=-8.0).astype(np.float32)
+        self._scale = _Scale(features.values)
+        self._places = self._scale.places(features.values)
+        learned = [features.values]
+        self._start: list[int] = []
+        for config in near:
+            place = self._scale.places(features_of(ConfigTable.of([config]), facts, features.names).values)
+            self._start.append(int(np.argmin(_distances(self._places, place[0]))))
+        if prior:
+            expected = _expected_of_prior(features, prior, seed)
+            if expected.size:
+                learned.append(expected)
+                self._start += self._best_expected(expected, _START // 2)
+        self._learned = np.nan_to_num(np.hstack(learned), nan=_ABSENT).astype(np.float32)
         self._values = Forest(_TREES, seed)
         self._failures = Forest(_TREES // 2, seed + 1)
+        self._nearest: dict[int, list[int]] = {}
         self._gain = math.inf
-        self._start = self._first_rows(_START)
+        self._start = self._filled_up(self._start, _START)
 
     def ask(self, count: int) -> list[int]:
         """Rows of the start, then those of which the model expects most."""
@@ -114,31 +129,38 @@ class ModelSearch:
         """The most that the model expected of a config at the last answer."""
         return self._gain if self._progress.left else 0.0
 
-    def _first_rows(self, count: int) -> list[int]:
-        """Rows that fill the space: each drawn with a chance that grows with its distance from those before.
+    def _best_expected(self, expected: Column, count: int) -> list[int]:
+        """The rows of which prior results promise most, each the best of a part of the space."""
+        promise = expected[:, 0] + np.log(np.maximum(expected[:, 1], 1 - _LIKELIEST_FAILURE))
+        order = np.argsort(-promise, kind="stable")[: 8 * count]
+        return [int(part[0]) for part in np.array_split(order, count) if len(part)]
 
-        (The squared distance, as k-means++ draws its centres.)
+    def _filled_up(self, rows: Sequence[int], count: int) -> list[int]:
+        """``rows`` and further ones that fill the space: each drawn with a chance that grows with its distance.
+
+        (The squared distance from the nearest of those before, as k-means++ draws its centres.)
         """
+        chosen = list(dict.fromkeys(rows))
         pool = self._random.permutation(len(self._places))[:_POOL]
-        places = self._places[pool]
-        chosen = [0]
-        distances = _distances(places, places[0])
-        while len(chosen) < min(count, len(pool)):
-            total = distances.sum()
-            if not total:
-                break
-            following = int(self._random.choice(len(pool), p=distances / total))
+        distances = np.full(len(pool), 1.0)
+        for index in chosen:
+            distances = np.minimum(distances, _distances(self._places[pool], self._places[index]))
+        while len(chosen) < count and (total := distances.sum()) > 0:
+            following = int(pool[self._random.choice(len(pool), p=distances / total)])
+            away = _distances(self._places[pool], self._places[following])
+            distances = np.minimum(distances, away) if chosen else away
             chosen.append(following)
-            distances = np.minimum(distances, _distances(places, places[following]))
-        return [int(index) for index in pool[chosen]]
+        return chosen
 
     def _modelled(self, count: int) -> list[int]:
         rows = np.array(self._progress.indices, dtype=np.intp)
         results = np.array(self._progress.log_ratios)
         measured = ~np.isnan(results)
         if measured.sum() < _FEWEST_RESULTS:
-            return self._drawn(count).tolist()
-        pool = self._pool(rows[measured], results[measured], count)
+            return [int(index) for index in self._left(count)]
+        leaders = rows[measured][np.argsort(-results[measured], kind="stable")[:_LEADERS]]
+        neighbours = self._neighbours(leaders)
+        pool = np.union1d(neighbours, self._left(_POOL))
         targets = _compressed(results[measured])
         self._values.learn(self._learned[rows[measured]], targets, share=min(1.0, count / 3))
         votes = self._values.predict(self._learned[pool])
@@ -146,38 +168,90 @@ class ModelSearch:
         best = float(targets.max())
         chosen: list[int] = []
         while len(chosen) < count:
-            # Half of the trees each time, so that the choices of one answer differ.
-            judges = votes[self._random.permutation(len(votes))[: len(votes) // 2 + 1]] if chosen else votes
+            # Half of the trees after the first choice, so that those of one answer differ.
+            judges = votes[self._random.permutation(len(votes))[: len(votes) // 2]] if chosen else votes
             centre, spread = judges.mean(axis=0), judges.std(axis=0) + _LEAST_SPREAD
             gains = _expected_improvement(centre, spread, best) * succeeds
-            explores = self._random.random() < 1 / _EXPLORE_EVERY
-            score = spread * succeeds if explores else gains
-            score[np.isin(pool, chosen)] = -math.inf
             if not chosen:
                 self._gain = float(gains.max())
-            chosen.append(int(pool[np.argmax(score)]))
+            explores = self._random.random() < 1 / _EXPLORE_EVERY
+            score = spread * succeeds if explores else gains
+            if self._is_ending and not np.isin(neighbours, chosen).all():
+                score = np.where(np.isin(pool, neighbours), gains, -1.0)
+            chosen.append(int(pool[np.argmax(np.where(np.isin(pool, chosen), -math.inf, score))]))
         return chosen
 
-    def _drawn(self, count: int) -> Rows:
-        left = np.setdiff1d(np.arange(self._progress.count), np.fromiter(self._progress.proposed, dtype=np.intp))
-        return self._random.permutation(left)[:count]
+    @property
+    def _is_ending(self) -> bool:
+        """Whether the part of the budget has come that is spent next to the best."""
+        return self._budget is not None and len(self._progress.proposed) >= self._budget * (1 - _LAST_SHARE)
 
-    def _pool(self, rows: Rows, results: Column, count: int) -> Rows:
-        """Rows to choose among: a draw of those left, and the nearest to the leaders."""
-        return self._drawn(max(_POOL, count))
+    def _neighbours(self, leaders: Rows) -> Rows:
+        """Rows not proposed yet that are among the nearest to one of ``leaders``."""
+        proposed = self._progress.proposed
+        near: set[int] = set()
+        for leader in leaders.tolist():
+            if leader not in self._nearest:
+                self._nearest[leader] = np.argsort(_distances(self._places, self._places[leader]), kind="stable")[
+                    1 : _NEIGHBOURS + 1
+                ].tolist()
+            near.update(index for index in self._nearest[leader] if index not in proposed)
+        return np.array(sorted(near), dtype=np.intp)
+
+    def _left(self, count: int) -> Rows:
+        """Up to ``count`` rows that were not proposed, drawn at random."""
+        left = np.ones(self._progress.count, dtype=np.bool_)
+        left[list(self._progress.proposed)] = False
+        return self._random.permutation(np.flatnonzero(left))[:count]
 
     def _success(self, rows: Rows, failed: npt.NDArray[np.bool_], pool: Rows) -> Column:
         """For each row of ``pool`` the probability that it can be measured."""
         if not failed.any():
             return np.ones(len(pool))
         self._failures.learn(self._learned[rows], failed.astype(np.float64), share=1 / 3)
-        return 1 - _LIKELIEST_FAILURE * self._failures.predict(self._learned[pool]).mean(axis=0)
+        return np.asarray(1 - _LIKELIEST_FAILURE * self._failures.predict(self._learned[pool]).mean(axis=0))
 
 
-def _standardised(values: Column) -> Column:
+class _Scale:
     """Columns of mean 0 and spread 1, with 0 for what is absent: distances then weigh all features alike."""
-    centred = values - np.nanmean(values, axis=0)
-    return np.nan_to_num(centred / np.nanstd(values, axis=0), nan=0.0)
+
+    def __init__(self, values: Column) -> None:
+        self._centre = np.nanmean(values, axis=0)
+        self._spread = np.maximum(np.nanstd(values, axis=0), _SMALLEST)
+
+    def places(self, values: Column) -> Column:
+        """``values`` on this scale."""
+        return np.asarray(np.nan_to_num((values - self._centre) / self._spread, nan=0.0))
+
+
+def _expected_of_prior(features: Features, prior: Sequence[PriorResult], seed: int) -> Column:
+    """What forests on prior results expect of each row: two columns, log-ratio and chance to be measured."""
+    by_facts: dict[bytes, list[PriorResult]] = {}
+    for each in prior:
+        by_facts.setdefault(msgspec.msgpack.encode(each.facts), []).append(each)
+    rows, targets, failed = [], [], []
+    for group in by_facts.values():
+        unique = {(each.pipeline, *sorted(each.knobs.items())): each for each in group}
+        table = ConfigTable.of((each.pipeline, each.knobs) for each in unique.values())
+        results = np.array([math.nan if each.ratio is None else math.log(each.ratio) for each in unique.values()])
+        if np.isnan(results).all():
+            continue
+        rows.append(features_of(table, group[0].facts, features.names).values)
+        failed.append(np.isnan(results))
+        measured = results[~np.isnan(results)]
+        # Dispatches differ in how much their defaults leave to gain: what carries over is the order.
+        results[~np.isnan(results)] = _compressed(measured) - measured.max()
+        targets.append(results)
+    if not rows:
+        return np.zeros((len(features.values), 0))
+    known = np.nan_to_num(np.vstack(rows), nan=_ABSENT).astype(np.float32)
+    asked = np.nan_to_num(features.values, nan=_ABSENT).astype(np.float32)
+    result, failure = np.concatenate(targets), np.concatenate(failed)
+    values = Forest(_TREES, seed)
+    values.learn(known[~failure], result[~failure])
+    failures = Forest(_TREES // 2, seed)
+    failures.learn(known, failure.astype(np.float64))
+    return np.column_stack([values.predict(asked).mean(axis=0), 1 - failures.predict(asked).mean(axis=0)])
 
 
 def _distances(places: Column, place: Column) -> Column:

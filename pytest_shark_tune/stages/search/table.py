@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,9 @@ __all__ = ["MOST_CONFIGS", "ConfigTable", "table_of_spaces"]
 
 MOST_CONFIGS = 30_000
 """The most configs that a search chooses from; of more, a uniform sample of this many is taken."""
+
+
+_Part = tuple[str, Sequence[str], npt.NDArray[np.float64]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +62,7 @@ class ConfigTable:
         return cls(table.pipeline_names, table.pipelines[back], table.names, table.values[back])
 
     @classmethod
-    def _joined(
-        cls, parts: Sequence[tuple[str, Sequence[str], npt.NDArray[np.float64]]], note: str = ""
-    ) -> ConfigTable:
+    def _joined(cls, parts: Sequence[_Part], note: str = "") -> ConfigTable:
         """One table of parts, each a pipeline with its knobs' names and values."""
         pipelines = tuple(dict.fromkeys(pipeline for pipeline, _, _ in parts))
         names = tuple(dict.fromkeys(name for _, part, _ in parts for name in part))
@@ -84,11 +86,11 @@ class ConfigTable:
     def knobs(self, index: int) -> dict[str, int]:
         """The knobs of a row, as whole numbers."""
         row = self.values[index].tolist()
-        return {name: int(value) for name, value in zip(self.names, row, strict=True) if value == value}
+        return {name: int(value) for name, value in zip(self.names, row, strict=True) if not math.isnan(value)}
 
     def pipeline(self, index: int) -> str:
         """The pipeline of a row."""
-        return self.pipeline_names[self.pipelines[index]]
+        return self.pipeline_names[int(self.pipelines[index])]
 
 
 def table_of_spaces(spaces: Sequence[SearchSpace], *, most: int = MOST_CONFIGS, seed: int = 0) -> ConfigTable:
@@ -102,10 +104,7 @@ def table_of_spaces(spaces: Sequence[SearchSpace], *, most: int = MOST_CONFIGS, 
     room = most - even * sizes.count(None)
     parts = []
     for space, size in zip(spaces, sizes, strict=True):
-        if size is None:
-            share = even
-        else:
-            share = size if known <= room else max(1, round(room * size / known))
+        share = even if size is None else size if known <= room else max(1, round(room * size / known))
         listed = space.members() if share == size else [[*row.values()] for row in space.sample(share, seed)]
         parts.append((space.pipeline, space.names, np.asarray(listed, dtype=np.float64)))
     taken = sum(len(values) for _, _, values in parts)
