@@ -168,14 +168,13 @@ def _print_replay(found: Replay, title: str) -> None:
     def told(count: float | None) -> str:
         return "not reached" if count is None else f"{count:g}"
 
-    table = Table(title=title, title_justify="left")
-    for heading in ("evaluations to within 5%", "90th percentile", "to within 1%"):
-        table.add_column(heading)
-    for count in found.best_ratio_at:
-        table.add_column(f"best at {count}")
-    counts = (found.evals_to_5pct_median, found.evals_to_5pct_p90, found.evals_to_1pct_median)
-    table.add_row(*map(told, counts), *(f"{ratio:.3f}" for ratio in found.best_ratio_at.values()))
-    Console().print(table)
+    click.echo(title)
+    click.echo(
+        f"evaluations to within 5% of the best: {told(found.evals_to_5pct_median)} (median), "
+        f"{told(found.evals_to_5pct_p90)} (90th percentile); to within 1%: {told(found.evals_to_1pct_median)} (median)"
+    )
+    shares = ", ".join(f"{ratio:.3f} after {count}" for count, ratio in found.best_ratio_at.items())
+    click.echo(f"best recorded time by the best so far (median): {shares}")
 
 
 def _check_flags(flags: tuple[str, ...]) -> None:

@@ -11,6 +11,7 @@ import re
 import statistics
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
 
@@ -158,7 +159,8 @@ def replay(
     runs = [(landscape, strategy, seed, budget, batch) for seed in range(seeds)]
     if jobs < 2 or seeds < 2:
         return tuple(map(_one_seed, runs))
-    with ProcessPoolExecutor(min(jobs, seeds)) as pool:
+    # A child started afresh holds no copy of whatever threads this process runs.
+    with ProcessPoolExecutor(min(jobs, seeds), mp_context=get_context("spawn")) as pool:
         return tuple(pool.map(_one_seed, runs))
 
 

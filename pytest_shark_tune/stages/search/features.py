@@ -129,7 +129,10 @@ class _Knobs:
         else:
             loaded = [tile + self.depth for tile in self.tiles.values()]
         taken = _log_sum(loaded)
-        return {"operand bytes": taken, "intensity": self.volume + self.depth - taken}
+        found = {"operand bytes": taken, "intensity": self.volume + self.depth - taken}
+        if self.threads is not None:
+            found["bytes per thread"] = taken - self.threads
+        return found
 
     def of_workgroups(self) -> dict[str, Column]:
         """How workgroups fill the processors, and what the last wave and ragged tiles waste; needs the loops."""
