@@ -35,8 +35,12 @@ _TREES = 48
 _POOL = 4096
 """Rows that a model looks at for one answer, drawn anew each time, besides the neighbours of the best."""
 
-_EXPLORE_EVERY = 8
-"""One in this many proposals goes where the model knows least."""
+_FAIR_TRIAL = 30
+_FAIR_SHARE = 0.4
+"""Until a pipeline has had so many proposals, this share of all goes to the one that has had fewest."""
+
+_EXPLORED_SHARE = 0.06
+"""The share of proposals that go where the model knows least."""
 
 _LEADERS = 3
 _NEIGHBOURS = 24
@@ -84,6 +88,7 @@ class ModelSearch:
     ) -> None:
         self._progress = Progress(len(table))
         self._random = np.random.default_rng(seed)
+        self._pipelines = table.pipelines
         self._budget = budget
         features = features_of(table, facts)
         self._scale = _Scale(features.values)
@@ -131,7 +136,7 @@ class ModelSearch:
 
     def _best_expected(self, expected: Column, count: int) -> list[int]:
         """The rows of which prior results promise most, each the best of a part of the space."""
-        promise = expected[:, 0] + np.log(np.maximum(expected[:, 1], 1 - _LIKELIEST_FAILURE))
+        promise = expected.prod(axis=1)
         order = np.argsort(-promise, kind="stable")[: 8 * count]
         return [int(part[0]) for part in np.array_split(order, count) if len(part)]
 
@@ -161,25 +166,42 @@ class ModelSearch:
         leaders = rows[measured][np.argsort(-results[measured], kind="stable")[:_LEADERS]]
         neighbours = self._neighbours(leaders)
         pool = np.union1d(neighbours, self._left(_POOL))
-        targets = _compressed(results[measured])
+        targets = _nearness(results[measured])
         self._values.learn(self._learned[rows[measured]], targets, share=min(1.0, count / 3))
         votes = self._values.predict(self._learned[pool])
         succeeds = self._success(rows, ~measured, pool)
-        best = float(targets.max())
         chosen: list[int] = []
         while len(chosen) < count:
             # Half of the trees after the first choice, so that those of one answer differ.
             judges = votes[self._random.permutation(len(votes))[: len(votes) // 2]] if chosen else votes
             centre, spread = judges.mean(axis=0), judges.std(axis=0) + _LEAST_SPREAD
-            gains = _expected_improvement(centre, spread, best) * succeeds
+            gains = np.where(np.isin(pool, chosen), -1.0, _expected_improvement(centre, spread, best=1.0) * succeeds)
             if not chosen:
+                # On the scale of ratios to the best, which near 1 is that of their logarithms.
                 self._gain = float(gains.max())
-            explores = self._random.random() < 1 / _EXPLORE_EVERY
-            score = spread * succeeds if explores else gains
-            if self._is_ending and not np.isin(neighbours, chosen).all():
-                score = np.where(np.isin(pool, neighbours), gains, -1.0)
-            chosen.append(int(pool[np.argmax(np.where(np.isin(pool, chosen), -math.inf, score))]))
+            chosen.append(int(pool[self._choice(gains, spread * succeeds, pool, neighbours, chosen)]))
         return chosen
+
+    def _choice(self, gains: Column, doubts: Column, pool: Rows, neighbours: Rows, chosen: list[int]) -> int:
+        """The position in ``pool`` of the next proposal: mostly, but not always, that of the largest gain.
+
+        Part of the proposals go to the pipeline with the fewest, so that none is given up for what its first few
+        configs were; some go where the model doubts most; and the last of a budget next to the best.
+        """
+        taken = np.isin(pool, chosen)
+        if self._is_ending:
+            near = np.isin(pool, neighbours) & ~taken
+            return int(np.argmax(np.where(near, gains, -1.0) if near.any() else gains))
+        proposed = np.bincount(
+            self._pipelines[[*self._progress.proposed, *chosen]], minlength=self._pipelines.max() + 1
+        )
+        possible = np.unique(self._pipelines[pool[~taken]])
+        fewest = possible[np.argmin(proposed[possible])]
+        if len(possible) > 1 and proposed[fewest] < _FAIR_TRIAL and self._random.random() < _FAIR_SHARE:
+            return int(np.argmax(np.where(self._pipelines[pool] == fewest, gains, -1.0)))
+        if self._random.random() < _EXPLORED_SHARE:
+            return int(np.argmax(np.where(taken, -1.0, doubts)))
+        return int(np.argmax(gains))
 
     @property
     def _is_ending(self) -> bool:
@@ -225,7 +247,7 @@ class _Scale:
 
 
 def _expected_of_prior(features: Features, prior: Sequence[PriorResult], seed: int) -> Column:
-    """What forests on prior results expect of each row: two columns, log-ratio and chance to be measured."""
+    """What forests on prior results expect of each row: two columns, the ratio to the best and the chance to be measured."""
     by_facts: dict[bytes, list[PriorResult]] = {}
     for each in prior:
         by_facts.setdefault(msgspec.msgpack.encode(each.facts), []).append(each)
@@ -240,7 +262,7 @@ def _expected_of_prior(features: Features, prior: Sequence[PriorResult], seed: i
         failed.append(np.isnan(results))
         measured = results[~np.isnan(results)]
         # Dispatches differ in how much their defaults leave to gain: what carries over is the order.
-        results[~np.isnan(results)] = _compressed(measured) - measured.max()
+        results[~np.isnan(results)] = _nearness(measured)
         targets.append(results)
     if not rows:
         return np.zeros((len(features.values), 0))
@@ -258,12 +280,9 @@ def _distances(places: Column, place: Column) -> Column:
     return np.asarray(((places - place) ** 2).sum(axis=1))
 
 
-def _compressed(results: Column) -> Column:
-    """Log-ratios with those below the median drawn together: how bad the bad ones are does not matter."""
-    middle = float(np.median(results))
-    scale = max(float(np.quantile(results, 0.9)) - middle, _LEAST_SPREAD)
-    below = np.maximum(middle - results, 0)
-    return np.where(results < middle, middle - scale * np.log1p(below / scale), results)
+def _nearness(results: Column) -> Column:
+    """Ratios to the best: the same order as the log-ratios, with more weight on what is near the best."""
+    return np.exp(results - results.max())
 
 
 def _expected_improvement(centre: Column, spread: Column, best: float) -> Column:
