@@ -1,7 +1,7 @@
 """A search that learns: trees on features of configs tell what to try next, and what will fail.
 
-Configs' times have cliffs and depend on products of knobs; extremely randomised trees on logarithms of products take
-to both, and cost little. (Geurts, Ernst, Wehenkel, *Extremely randomized trees*, 2006; expected improvement from
+Configs' times have cliffs and depend on products of knobs; trees on logarithms of products take to both, and cost
+little. (Breiman, *Random forests*, 2001; Geurts, Ernst, Wehenkel, *Extremely randomized trees*, 2006; expected improvement from
 trees as in Hutter, Hoos, Leyton-Brown, *Sequential model-based optimization*, 2011.)
 """
 
@@ -247,7 +247,7 @@ class _Scale:
 
 
 def _expected_of_prior(features: Features, prior: Sequence[PriorResult], seed: int) -> Column:
-    """What forests on prior results expect of each row: two columns, the ratio to the best and the chance to be measured."""
+    """What forests on prior results expect of each row: two columns, ratio to the best and chance to be measured."""
     by_facts: dict[bytes, list[PriorResult]] = {}
     for each in prior:
         by_facts.setdefault(msgspec.msgpack.encode(each.facts), []).append(each)
@@ -282,7 +282,7 @@ def _distances(places: Column, place: Column) -> Column:
 
 def _nearness(results: Column) -> Column:
     """Ratios to the best: the same order as the log-ratios, with more weight on what is near the best."""
-    return np.exp(results - results.max())
+    return np.asarray(np.exp(results - results.max()))
 
 
 def _expected_improvement(centre: Column, spread: Column, best: float) -> Column:
