@@ -5,6 +5,7 @@ Optuna's TPE is no dependency: ``python -m pip install "optuna>=4"`` adds it to 
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import math
 import time
@@ -211,6 +212,8 @@ def _time_search(count: int) -> None:
     rows = np.unique(knobs, axis=0)[:count]
     table = ConfigTable.of(("Made", dict(zip(names, row, strict=True))) for row in rows.tolist())
     facts = ProblemFacts(loops=(2048, 2048, 2048), reductions=(2,), processors=gpu_processors("H100"))
+    # Loading scikit-learn takes a second, once.
+    importlib.import_module("sklearn.tree")
     for batch in (1, 2, 4):
         started = time.process_time()
         search = ModelSearch(table, facts=facts)

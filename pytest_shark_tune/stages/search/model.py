@@ -1,8 +1,8 @@
 """A search that learns: trees on features of configs tell what to try next, and what will fail.
 
 Configs' times have cliffs and depend on products of knobs; trees on logarithms of products take to both, and cost
-little. (Breiman, *Random forests*, 2001; Geurts, Ernst, Wehenkel, *Extremely randomized trees*, 2006; expected improvement from
-trees as in Hutter, Hoos, Leyton-Brown, *Sequential model-based optimization*, 2011.)
+little. (Breiman, *Random forests*, 2001; Geurts, Ernst, Wehenkel, *Extremely randomized trees*, 2006; expected
+improvement from trees as in Hutter, Hoos, Leyton-Brown, *Sequential model-based optimization*, 2011.)
 """
 
 from __future__ import annotations
