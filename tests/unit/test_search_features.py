@@ -57,7 +57,7 @@ def test_a_vector_tile_of_a_reduction_is_its_step_on_a_cpu() -> None:
     assert found["split 0"] == pytest.approx(math.log2(64 / 8))
     assert found["part volume"] == pytest.approx(math.log2(8 * 16))
     assert found["ragged"] == pytest.approx(math.log2(800 / 768))
-    assert found["peel"] == 0
+    assert found["peel"] == -1
 
 
 def test_knobs_that_name_classes_of_loops_are_put_to_their_loops() -> None:
@@ -75,7 +75,7 @@ def test_without_facts_what_they_tell_is_left_out_and_the_rest_stays() -> None:
 
 def test_knobs_of_unknown_names_are_features_as_they_are() -> None:
     found = first(None, {"bi": 8, "unroll": 0}, {"bi": 16, "unroll": 1})
-    assert found == {"bi": 3, "unroll": 0, "pipeline Distribute": 1, "pipeline Fuse": 0}
+    assert found == {"bi": 3, "unroll": -1, "pipeline Distribute": 1, "pipeline Fuse": 0}
 
 
 def test_what_is_the_same_for_all_is_no_feature_and_what_a_pipeline_lacks_is_nan() -> None:

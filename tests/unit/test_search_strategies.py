@@ -163,6 +163,9 @@ def test_a_search_begins_next_to_the_config_that_it_is_given() -> None:
     assert configs.knobs(row) == BEST
     (row,) = ModelSearch(configs, facts=FACTS, near=[("Tiled", {"wg_0": 32, "wg_1": 32})]).ask(1)
     assert configs.knobs(row)["wg_0"] == configs.knobs(row)["wg_1"] == 32
+    # A pipeline or a knob that the table does not have says nothing.
+    (row,) = ModelSearch(configs, facts=FACTS, near=[("Other", BEST | {"stages": 2})]).ask(1)
+    assert configs.knobs(row) == BEST
 
 
 def test_the_end_of_a_budget_is_spent_next_to_the_best() -> None:
@@ -196,6 +199,15 @@ def test_expected_gain_falls_as_the_model_learns() -> None:
         search.tell(Outcome(row, ratio(configs.knobs(row), BEST)) for row in rows)
     assert gains[0] == math.inf
     assert 0 < gains[-1] < max(gain for gain in gains if gain < math.inf) / 3
+
+
+def test_a_large_answer_has_no_row_twice() -> None:
+    configs = ConfigTable.of(("Tiled", {"wg_0": index + 1}) for index in range(5000))
+    search = ModelSearch(configs)
+    first = search.ask(8)
+    search.tell(Outcome(row, 1 + row / 5000) for row in first)
+    following = search.ask(4990)
+    assert sorted([*first, *following, *search.ask(9)]) == list(range(5000))
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])

@@ -188,9 +188,8 @@ class _Knobs:
 
 
 def _log(values: Column) -> Column:
-    """Logarithms of sizes; of what may be 0, a switch or a choice, the value itself."""
-    given = values[~np.isnan(values)]
-    return np.log2(values) if given.size and given.min() >= 1 else values
+    """Logarithms to base 2, with -1 for 0, which switches and choices may be."""
+    return np.asarray(np.log2(np.maximum(values, 0.5)))
 
 
 def _log_sum(logs: list[Column]) -> Column:
@@ -200,4 +199,4 @@ def _log_sum(logs: list[Column]) -> Column:
 
 def _is_constant(column: Column) -> bool:
     given = column[~np.isnan(column)]
-    return given.size in (0, column.size) and (not given.size or bool(np.ptp(given) < 1e-9))
+    return not given.size or bool(np.ptp(given) < 1e-9)

@@ -35,6 +35,9 @@ _TREES = 48
 _POOL = 4096
 """Rows that a model looks at for one answer, drawn anew each time, besides the neighbours of the best."""
 
+_MOST_MODELLED = 64
+"""Of one answer, so many are chosen by the model, and the rest drawn."""
+
 _FAIR_TRIAL = 30
 _FAIR_SHARE = 0.4
 """Until a pipeline has had so many proposals, this share of all goes to the one that has had fewest."""
@@ -55,7 +58,7 @@ _ABSENT = -8.0
 
 _SMALLEST = 1e-12
 _LEAST_SPREAD = 0.02
-"""Log-ratios closer than this cannot be told apart."""
+"""Shares of the best ratio closer than this cannot be told apart."""
 
 
 class PriorResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,7 +174,7 @@ class ModelSearch:
         votes = self._values.predict(self._learned[pool])
         succeeds = self._success(rows, ~measured, pool)
         chosen: list[int] = []
-        while len(chosen) < count:
+        while len(chosen) < min(count, _MOST_MODELLED, len(pool)):
             # Half of the trees after the first choice, so that those of one answer differ.
             judges = votes[self._random.permutation(len(votes))[: len(votes) // 2]] if chosen else votes
             centre, spread = judges.mean(axis=0), judges.std(axis=0) + _LEAST_SPREAD
@@ -180,7 +183,9 @@ class ModelSearch:
                 # On the scale of ratios to the best, which near 1 is that of their logarithms.
                 self._gain = float(gains.max())
             chosen.append(int(pool[self._choice(gains, spread * succeeds, pool, neighbours, chosen)]))
-        return chosen
+        # What is asked for at once cannot learn from one another, so beyond some it is as well to draw.
+        further = self._left(count + len(chosen)).tolist() if len(chosen) < count else []
+        return list(dict.fromkeys([*chosen, *further]))[:count]
 
     def _choice(self, gains: Column, doubts: Column, pool: Rows, neighbours: Rows, chosen: list[int]) -> int:
         """The position in ``pool`` of the next proposal: mostly, but not always, that of the largest gain.
