@@ -102,7 +102,7 @@ class TpeSearch:
 def main(seeds: int, made_up: int, most: int, time_configs: int) -> None:
     """Print, for each landscape and strategy, evaluations to within 5% and 1%, and the best so far."""
     landscapes = {path.stem: read_landscape(path) for folder in FOLDERS for path in sorted(folder.glob("*.json"))}
-    landscapes |= {path.parent.name: from_records(path) for path in sorted(RECORDS.glob("*/records.jsonl"))}
+    landscapes |= {f"run of {path.parent.name}": from_records(path) for path in sorted(RECORDS.glob("*/records.jsonl"))}
     has_tpe = importlib.util.find_spec("optuna") is not None
     if not has_tpe:
         click.echo('without TPE: python -m pip install "optuna>=4" adds it')

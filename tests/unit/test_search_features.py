@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 
+from pytest_shark_tune.plan import Plan
 from pytest_shark_tune.stages.search import ConfigTable, ProblemFacts
-from pytest_shark_tune.stages.search.facts import gpu_processors
+from pytest_shark_tune.stages.search.facts import facts_of, gpu_processors
 from pytest_shark_tune.stages.search.features import features_of
 
 FACTS = ProblemFacts(
@@ -103,3 +104,15 @@ def test_the_features_of_another_table_can_be_asked_for() -> None:
 )
 def test_multiprocessors_are_known_by_the_devices_name(device: str, count: int) -> None:
     assert gpu_processors(device) == count
+
+
+def test_the_facts_of_a_dispatch_are_its_root_ops_and_its_targets(plan: Plan) -> None:
+    dispatch = plan.tasks[0].dispatch
+    facts = facts_of(dispatch.root, dispatch.target, "any processor")
+    assert facts == ProblemFacts(
+        loops=(64, 96, 128),
+        reductions=(2,),
+        operands=(((0, 2), 4.0), ((1, 2), 4.0)),
+        dims={"m": 0, "n": 1, "k": 2},
+        processors=2,
+    )
