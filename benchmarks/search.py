@@ -33,6 +33,7 @@ from pytest_shark_tune.stages.search.facts import gpu_processors
 HERE = Path(__file__).parent
 FOLDERS = (HERE / "landscapes", HERE / "results" / "landscapes")
 RECORDS = HERE / "results"
+_RUN = "run of "
 
 Maker = Callable[[ConfigTable, int], Search]
 
@@ -102,7 +103,7 @@ class TpeSearch:
 def main(seeds: int, made_up: int, most: int, time_configs: int) -> None:
     """Print, for each landscape and strategy, evaluations to within 5% and 1%, and the best so far."""
     landscapes = {path.stem: read_landscape(path) for folder in FOLDERS for path in sorted(folder.glob("*.json"))}
-    landscapes |= {f"run of {path.parent.name}": from_records(path) for path in sorted(RECORDS.glob("*/records.jsonl"))}
+    landscapes |= {f"{_RUN}{path.parent.name}": from_records(path) for path in sorted(RECORDS.glob("*/records.jsonl"))}
     has_tpe = importlib.util.find_spec("optuna") is not None
     if not has_tpe:
         click.echo('without TPE: python -m pip install "optuna>=4" adds it')
@@ -176,10 +177,12 @@ def _warm_start(landscapes: dict[str, Landscape], seeds: int) -> None:
     """Each landscape with the results of all others on that device that share a pipeline, and without."""
     click.echo("with results of other dispatches on the same device:")
     for name, landscape in landscapes.items():
+        problem = name.removeprefix(_RUN)
         prior = [
             result
-            for other in landscapes.values()
-            if other.device == landscape.device and not _same_problem(other, landscape)
+            for other_name, other in landscapes.items()
+            # A run's records of the very same problem would give the answer away.
+            if other.device == landscape.device and other_name.removeprefix(_RUN) != problem
             for result in _prior(other)
         ]
         shared = {each.pipeline for each in prior} & set(landscape.table().pipeline_names)
@@ -189,10 +192,6 @@ def _warm_start(landscapes: dict[str, Landscape], seeds: int) -> None:
         facts = landscape.known_facts()
         _told("without", *_run(landscape, lambda t, s, f=facts: ModelSearch(t, s, facts=f), seeds))  # type: ignore[misc]
         _told("with", *_run(landscape, lambda t, s, f=facts, p=prior: ModelSearch(t, s, facts=f, prior=p), seeds))  # type: ignore[misc]
-
-
-def _same_problem(first: Landscape, second: Landscape) -> bool:
-    return first is second or first.dispatch.partition("_")[0] == second.dispatch.partition("_")[0]
 
 
 def _prior(landscape: Landscape) -> list[PriorResult]:
