@@ -1,0 +1,42 @@
+"""Search: which configs of a dispatch's spaces to try next, one strategy in each module.
+
+A strategy works over a `ConfigTable` and speaks in its rows' indices; it knows neither tests nor devices.
+"""
+
+from __future__ import annotations
+
+from pytest_shark_tune.stages.search.exhaustive import ExhaustiveSearch
+from pytest_shark_tune.stages.search.facts import ProblemFacts
+from pytest_shark_tune.stages.search.model import ModelSearch, PriorResult
+from pytest_shark_tune.stages.search.protocol import Outcome, Search
+from pytest_shark_tune.stages.search.table import ConfigTable, table_of_spaces
+from pytest_shark_tune.stages.search.uniform import UniformSearch
+
+__all__ = [
+    "STRATEGIES",
+    "ConfigTable",
+    "ExhaustiveSearch",
+    "ModelSearch",
+    "Outcome",
+    "PriorResult",
+    "ProblemFacts",
+    "Search",
+    "UniformSearch",
+    "make_search",
+    "table_of_spaces",
+]
+
+STRATEGIES = ("model", "random", "exhaustive")
+"""The names of the strategies as users give them, the default first."""
+
+
+def make_search(
+    name: str, table: ConfigTable, *, seed: int = 0, facts: ProblemFacts | None = None, budget: int | None = None
+) -> Search:
+    """The strategy of that name, one of `STRATEGIES`, over ``table``; ``facts`` and ``budget`` serve ``model`` only."""
+    if name == "exhaustive":
+        return ExhaustiveSearch(len(table))
+    if name == "random":
+        return UniformSearch(len(table), seed)
+    assert name == "model", name
+    return ModelSearch(table, seed, facts=facts, budget=budget)

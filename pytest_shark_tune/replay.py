@@ -1,0 +1,242 @@
+"""Searches run against recorded measurements, to judge them without a device.
+
+A landscape is the measured results of a large sample of one dispatch's configs, uniform over its spaces. What a
+search is told of it is what a device would have told; the results of configs that it did not propose stay hidden.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.stages.record import State
+from pytest_shark_tune.stages.search import ConfigTable, Outcome, ProblemFacts, Search, make_search
+from pytest_shark_tune.stages.search.facts import gpu_processors
+
+__all__ = [
+    "BATCH",
+    "CHECKPOINTS",
+    "Landscape",
+    "LandscapeCandidate",
+    "Replay",
+    "Replayed",
+    "read_landscape",
+    "replay",
+    "replay_once",
+    "summarised",
+    "write_landscape",
+]
+
+BATCH: Final = 2
+"""Configs asked for at a time: what one worker has in hand, one that is measured and the next."""
+
+CHECKPOINTS: Final = (16, 32, 64, 128)
+"""The numbers of evaluations at which the best ratio so far is told."""
+
+_NEAR = 0.05
+_NEAREST = 0.01
+
+
+class LandscapeCandidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One config of a landscape; ``space`` tells spaces of the same pipeline apart.
+
+    ``samples_us`` are microseconds of one dispatch, and empty unless ``state`` is ``measured``.
+    """
+
+    pipeline: str
+    space: int = 0
+    knobs: dict[str, int]
+    state: State
+    reason: str = ""
+    compile_s: float | None = None
+    samples_us: tuple[float, ...] = ()
+
+
+class Landscape(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was recorded of one dispatch on one device; ``baseline_samples_us`` are samples in the order taken.
+
+    ``facts`` are what the search of a real run would know of the problem, where they were recorded.
+    """
+
+    dispatch: str
+    device: str
+    target: str
+    iree: str
+    note: str = ""
+    facts: ProblemFacts | None = None
+    baseline_samples_us: tuple[tuple[float, ...], ...]
+    candidates: tuple[LandscapeCandidate, ...]
+
+    def table(self) -> ConfigTable:
+        """The configs, in their order."""
+        return ConfigTable.of((f"{each.pipeline} {each.space}", each.knobs) for each in self.candidates)
+
+    def ratios(self) -> tuple[float | None, ...]:
+        """For each config the median baseline time by its median time, or None where it failed."""
+        baseline = statistics.median(statistics.median(samples) for samples in self.baseline_samples_us)
+        return tuple(
+            baseline / statistics.median(each.samples_us) if each.state is State.MEASURED else None
+            for each in self.candidates
+        )
+
+    def known_facts(self) -> ProblemFacts:
+        """The facts recorded, or else what the dispatch's and the device's descriptions tell."""
+        return self.facts or _described(self.dispatch, gpu_processors(self.device))
+
+
+class Replayed(msgspec.Struct, frozen=True):
+    """One seed's search: evaluations to within 5% and 1% of the best recorded, None where it ended before.
+
+    ``best_ratios`` is, for each of `CHECKPOINTS`, the best ratio so far by the best recorded; 0 where nothing was
+    measured yet.
+    """
+
+    evals_to_5pct: int | None
+    evals_to_1pct: int | None
+    best_ratios: tuple[float, ...]
+
+
+class Replay(msgspec.Struct, frozen=True, kw_only=True):
+    """What the seeds of one strategy came to. An evaluation is a config proposed, whatever came of it.
+
+    ``best_ratio_at`` is the median over seeds of the best time recorded by the best time found so far: 1 is the best
+    recorded. Numbers of evaluations are None where so many seeds ended before.
+    """
+
+    evals_to_5pct_median: float | None
+    evals_to_5pct_p90: float | None
+    evals_to_1pct_median: float | None
+    best_ratio_at: dict[str, float]
+
+
+def read_landscape(path: Path) -> Landscape:
+    """Read a landscape.
+
+    Raises:
+        InputError: the file cannot be read, is no landscape, or holds nothing that was measured.
+    """
+    try:
+        landscape = msgspec.json.decode(path.read_bytes(), type=Landscape)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except msgspec.MsgspecError as error:
+        raise InputError(f"{path} is no landscape: {error}") from error
+    if not landscape.baseline_samples_us or not all(landscape.baseline_samples_us):
+        raise InputError(f"{path}: baseline_samples_us is empty, so there is nothing to compare with")
+    for position, each in enumerate(landscape.candidates):
+        if (each.state is State.MEASURED) != bool(each.samples_us):
+            raise InputError(f"{path}: candidate {position} is {each.state} with {len(each.samples_us)} samples")
+    times = [time for each in landscape.candidates for time in each.samples_us]
+    if not times:
+        raise InputError(f"{path}: no candidate was measured, so there is nothing to find")
+    if not all(0 < time < math.inf for time in [*times, *sum(landscape.baseline_samples_us, ())]):
+        raise InputError(f"{path}: times must be positive numbers of microseconds")
+    return landscape
+
+
+def write_landscape(landscape: Landscape, path: Path) -> None:
+    """Write what `read_landscape` reads."""
+    path.write_bytes(msgspec.json.encode(landscape) + b"\n")
+
+
+def replay(
+    landscape: Landscape, strategy: str, seeds: int, *, budget: int | None = None, batch: int = BATCH, jobs: int = 1
+) -> tuple[Replayed, ...]:
+    """Run a strategy with the seeds 0 to ``seeds - 1``, in up to ``jobs`` processes.
+
+    ``budget`` is the most evaluations of a seed; without one a search goes on to the best recorded.
+    """
+    runs = [(landscape, strategy, seed, budget, batch) for seed in range(seeds)]
+    if jobs < 2 or seeds < 2:
+        return tuple(map(_one_seed, runs))
+    # A child started afresh holds no copy of whatever threads this process runs.
+    with ProcessPoolExecutor(min(jobs, seeds), mp_context=get_context("spawn")) as pool:
+        return tuple(pool.map(_one_seed, runs))
+
+
+def _one_seed(run: tuple[Landscape, str, int, int | None, int]) -> Replayed:
+    landscape, strategy, seed, budget, batch = run
+
+    def make(table: ConfigTable) -> Search:
+        return make_search(strategy, table, seed=seed, facts=landscape.known_facts(), budget=budget)
+
+    return replay_once(landscape, make, budget=budget, batch=batch)
+
+
+def replay_once(
+    landscape: Landscape, make: Callable[[ConfigTable], Search], *, budget: int | None = None, batch: int = BATCH
+) -> Replayed:
+    """Run one search until it is within 1% of the best and past the last checkpoint, or the budget is spent."""
+    search = make(landscape.table())
+    ratios = landscape.ratios()
+    best = max(ratio for ratio in ratios if ratio is not None)
+    most = min(len(ratios), len(ratios) if budget is None else budget)
+    course: list[float] = []
+    while len(course) < most and not (len(course) >= CHECKPOINTS[-1] and course[-1] >= best / (1 + _NEAREST)):
+        chosen = search.ask(min(batch, most - len(course)))
+        if not chosen:
+            break
+        for index in chosen:
+            course.append(max(course[-1] if course else 0.0, ratios[index] or 0.0))
+        search.tell(Outcome(index, ratios[index]) for index in chosen)
+    return Replayed(
+        _reached(course, best / (1 + _NEAR)),
+        _reached(course, best / (1 + _NEAREST)),
+        tuple((course[min(count, len(course)) - 1] if course else 0.0) / best for count in CHECKPOINTS),
+    )
+
+
+def summarised(seeds: Sequence[Replayed]) -> Replay:
+    """Medians and 90th percentiles over the seeds of one strategy."""
+    near = [each.evals_to_5pct for each in seeds]
+    return Replay(
+        evals_to_5pct_median=_percentile(near, 50),
+        evals_to_5pct_p90=_percentile(near, 90),
+        evals_to_1pct_median=_percentile([each.evals_to_1pct for each in seeds], 50),
+        best_ratio_at={
+            str(count): round(statistics.median(each.best_ratios[position] for each in seeds), 4)
+            for position, count in enumerate(CHECKPOINTS)
+        },
+    )
+
+
+def _reached(course: Sequence[float], goal: float) -> int | None:
+    return next((position for position, ratio in enumerate(course, 1) if ratio >= goal), None)
+
+
+def _percentile(counts: Sequence[int | None], percent: float) -> float | None:
+    """A percentile of numbers of evaluations; None where it falls among those that never ended."""
+    with np.errstate(invalid="ignore"):
+        value = float(np.percentile([math.inf if count is None else count for count in counts], percent))
+    return round(value, 1) if math.isfinite(value) else None
+
+
+_PRODUCT = re.compile(r"A\[(\d+)x(\d+)\](\w+) x B(\^T)?\[(\d+)x(\d+)\](\w+)")
+
+
+def _described(text: str, processors: int) -> ProblemFacts:
+    """The loops of a product in the notation ``A[MxK]f16 x B^T[NxK]f16``; of other texts only the processors."""
+    if not (found := _PRODUCT.search(text)):
+        return ProblemFacts(processors=processors)
+    m, k = int(found[1]), int(found[2])
+    n, depth = int(found[5 if found[4] else 6]), int(found[6 if found[4] else 5])
+    if depth != k:
+        return ProblemFacts(processors=processors)
+    bytes_a, bytes_b = (int(re.sub(r"\D", "", element) or 64) / 8 for element in (found[3], found[7]))
+    return ProblemFacts(
+        loops=(m, n, k),
+        reductions=(2,),
+        operands=(((0, 2), bytes_a), ((1, 2), bytes_b)),
+        dims={"m": 0, "n": 1, "k": 2},
+        processors=processors,
+    )

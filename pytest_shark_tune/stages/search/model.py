@@ -1,0 +1,299 @@
+"""A search that learns: trees on features of configs tell what to try next, and what will fail.
+
+Configs' times have cliffs and depend on products of knobs; trees on logarithms of products take to both, and cost
+little. (Breiman, *Random forests*, 2001; Geurts, Ernst, Wehenkel, *Extremely randomized trees*, 2006; expected
+improvement from trees as in Hutter, Hoos, Leyton-Brown, *Sequential model-based optimization*, 2011.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from pytest_shark_tune.stages.search.facts import ProblemFacts
+from pytest_shark_tune.stages.search.features import Features, features_of
+from pytest_shark_tune.stages.search.forest import Forest
+from pytest_shark_tune.stages.search.protocol import Outcome, Progress
+from pytest_shark_tune.stages.search.table import ConfigTable
+
+__all__ = ["ModelSearch", "PriorResult"]
+
+Column = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.intp]
+
+_START = 12
+"""Configs that fill the space before there is a model; prior results take the place of half of them."""
+
+_FEWEST_RESULTS = 4
+"""Measured configs without which there is no model."""
+
+_TREES = 48
+_POOL = 4096
+"""Rows that a model looks at for one answer, drawn anew each time, besides the neighbours of the best."""
+
+_MOST_MODELLED = 64
+"""Of one answer, so many are chosen by the model, and the rest drawn."""
+
+_FAIR_TRIAL = 30
+_FAIR_SHARE = 0.4
+"""Until a pipeline has had so many proposals, this share of all goes to the one that has had fewest."""
+
+_EXPLORED_SHARE = 0.06
+"""The share of proposals that go where the model knows least."""
+
+_LEADERS = 3
+_NEIGHBOURS = 24
+"""For each of the leaders, this many of the nearest configs are always looked at."""
+
+_LAST_SHARE = 0.1
+"""The part of the budget that is spent next to the best found, at the end."""
+
+_LIKELIEST_FAILURE = 0.98
+_ABSENT = -8.0
+"""What trees see for a feature that a pipeline does not have: less than any that it could have."""
+
+_SMALLEST = 1e-12
+_LEAST_SPREAD = 0.02
+"""Shares of the best ratio closer than this cannot be told apart."""
+
+
+class PriorResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a config of a similar dispatch gave: one of the same kind of op, on the same device."""
+
+    pipeline: str
+    knobs: Mapping[str, int]
+    ratio: float | None
+    facts: ProblemFacts = ProblemFacts()
+
+
+class ModelSearch:
+    """Expected improvement over a forest that is renewed with every answer.
+
+    ``near`` are configs to begin next to, such as the compiler's default as far as it is known: pairs of a pipeline
+    and knobs. ``prior`` are results of similar dispatches: they choose half of the first configs, and what they let
+    expect of a config is one more feature. ``budget`` is how many configs will be asked for, if known: the last of
+    them go next to the best.
+    """
+
+    def __init__(
+        self,
+        table: ConfigTable,
+        seed: int = 0,
+        *,
+        facts: ProblemFacts | None = None,
+        near: Sequence[tuple[str, Mapping[str, int]]] = (),
+        prior: Sequence[PriorResult] = (),
+        budget: int | None = None,
+    ) -> None:
+        self._progress = Progress(len(table))
+        self._random = np.random.default_rng(seed)
+        self._pipelines = table.pipelines
+        self._budget = budget
+        features = features_of(table, facts)
+        self._scale = _Scale(features.values)
+        self._places = self._scale.places(features.values)
+        learned = [features.values]
+        self._start: list[int] = []
+        for config in near:
+            place = self._scale.places(features_of(ConfigTable.of([config]), facts, features.names).values)
+            self._start.append(int(np.argmin(_distances(self._places, place[0]))))
+        if prior:
+            expected = _expected_of_prior(features, prior, seed)
+            if expected.size:
+                learned.append(expected)
+                self._start += self._best_expected(expected, _START // 2)
+        self._learned = np.nan_to_num(np.hstack(learned), nan=_ABSENT).astype(np.float32)
+        self._values = Forest(_TREES, seed)
+        self._failures = Forest(_TREES // 2, seed + 1)
+        self._nearest: dict[int, list[int]] = {}
+        self._gain = math.inf
+        self._start = self._filled_up(self._start, _START)
+
+    def ask(self, count: int) -> list[int]:
+        """Rows of the start, then those of which the model expects most."""
+        chosen: list[int] = []
+        while self._start and len(chosen) < count:
+            index = self._start.pop(0)
+            if index not in self._progress.proposed:
+                chosen += self._progress.propose([index])
+        missing = min(count - len(chosen), self._progress.left)
+        return chosen + self._progress.propose(self._modelled(missing) if missing > 0 else [])
+
+    def tell(self, outcomes: Iterable[Outcome]) -> None:
+        """Take in results; the next answer learns from them."""
+        self._progress.note(outcomes)
+
+    @property
+    def stop_reason(self) -> str:
+        """That all were tried, once they were."""
+        return self._progress.stop_reason
+
+    @property
+    def expected_gain(self) -> float:
+        """The most that the model expected of a config at the last answer."""
+        return self._gain if self._progress.left else 0.0
+
+    def _best_expected(self, expected: Column, count: int) -> list[int]:
+        """The rows of which prior results promise most, each the best of a part of the space."""
+        promise = expected.prod(axis=1)
+        order = np.argsort(-promise, kind="stable")[: 8 * count]
+        return [int(part[0]) for part in np.array_split(order, count) if len(part)]
+
+    def _filled_up(self, rows: Sequence[int], count: int) -> list[int]:
+        """``rows`` and further ones that fill the space: each drawn with a chance that grows with its distance.
+
+        (The squared distance from the nearest of those before, as k-means++ draws its centres.)
+        """
+        chosen = list(dict.fromkeys(rows))
+        pool = self._random.permutation(len(self._places))[:_POOL]
+        distances = np.full(len(pool), 1.0)
+        for index in chosen:
+            distances = np.minimum(distances, _distances(self._places[pool], self._places[index]))
+        while len(chosen) < count and (total := distances.sum()) > 0:
+            following = int(pool[self._random.choice(len(pool), p=distances / total)])
+            away = _distances(self._places[pool], self._places[following])
+            distances = np.minimum(distances, away) if chosen else away
+            chosen.append(following)
+        return chosen
+
+    def _modelled(self, count: int) -> list[int]:
+        rows = np.array(self._progress.indices, dtype=np.intp)
+        results = np.array(self._progress.log_ratios)
+        measured = ~np.isnan(results)
+        if measured.sum() < _FEWEST_RESULTS:
+            return [int(index) for index in self._left(count)]
+        leaders = rows[measured][np.argsort(-results[measured], kind="stable")[:_LEADERS]]
+        neighbours = self._neighbours(leaders)
+        pool = np.union1d(neighbours, self._left(_POOL))
+        targets = _nearness(results[measured])
+        self._values.learn(self._learned[rows[measured]], targets, share=min(1.0, count / 3))
+        votes = self._values.predict(self._learned[pool])
+        succeeds = self._success(rows, ~measured, pool)
+        chosen: list[int] = []
+        while len(chosen) < min(count, _MOST_MODELLED, len(pool)):
+            # Half of the trees after the first choice, so that those of one answer differ.
+            judges = votes[self._random.permutation(len(votes))[: len(votes) // 2]] if chosen else votes
+            centre, spread = judges.mean(axis=0), judges.std(axis=0) + _LEAST_SPREAD
+            gains = np.where(np.isin(pool, chosen), -1.0, _expected_improvement(centre, spread, best=1.0) * succeeds)
+            if not chosen:
+                # On the scale of ratios to the best, which near 1 is that of their logarithms.
+                self._gain = float(gains.max())
+            chosen.append(int(pool[self._choice(gains, spread * succeeds, pool, neighbours, chosen)]))
+        # What is asked for at once cannot learn from one another, so beyond some it is as well to draw.
+        further = self._left(count + len(chosen)).tolist() if len(chosen) < count else []
+        return list(dict.fromkeys([*chosen, *further]))[:count]
+
+    def _choice(self, gains: Column, doubts: Column, pool: Rows, neighbours: Rows, chosen: list[int]) -> int:
+        """The position in ``pool`` of the next proposal: mostly, but not always, that of the largest gain.
+
+        Part of the proposals go to the pipeline with the fewest, so that none is given up for what its first few
+        configs were; some go where the model doubts most; and the last of a budget next to the best.
+        """
+        taken = np.isin(pool, chosen)
+        if self._is_ending:
+            near = np.isin(pool, neighbours) & ~taken
+            return int(np.argmax(np.where(near, gains, -1.0) if near.any() else gains))
+        proposed = np.bincount(
+            self._pipelines[[*self._progress.proposed, *chosen]], minlength=self._pipelines.max() + 1
+        )
+        possible = np.unique(self._pipelines[pool[~taken]])
+        fewest = possible[np.argmin(proposed[possible])]
+        if len(possible) > 1 and proposed[fewest] < _FAIR_TRIAL and self._random.random() < _FAIR_SHARE:
+            return int(np.argmax(np.where(self._pipelines[pool] == fewest, gains, -1.0)))
+        if self._random.random() < _EXPLORED_SHARE:
+            return int(np.argmax(np.where(taken, -1.0, doubts)))
+        return int(np.argmax(gains))
+
+    @property
+    def _is_ending(self) -> bool:
+        """Whether the part of the budget has come that is spent next to the best."""
+        return self._budget is not None and len(self._progress.proposed) >= self._budget * (1 - _LAST_SHARE)
+
+    def _neighbours(self, leaders: Rows) -> Rows:
+        """Rows not proposed yet that are among the nearest to one of ``leaders``."""
+        proposed = self._progress.proposed
+        near: set[int] = set()
+        for leader in leaders.tolist():
+            if leader not in self._nearest:
+                self._nearest[leader] = np.argsort(_distances(self._places, self._places[leader]), kind="stable")[
+                    1 : _NEIGHBOURS + 1
+                ].tolist()
+            near.update(index for index in self._nearest[leader] if index not in proposed)
+        return np.array(sorted(near), dtype=np.intp)
+
+    def _left(self, count: int) -> Rows:
+        """Up to ``count`` rows that were not proposed, drawn at random."""
+        left = np.ones(self._progress.count, dtype=np.bool_)
+        left[list(self._progress.proposed)] = False
+        return self._random.permutation(np.flatnonzero(left))[:count]
+
+    def _success(self, rows: Rows, failed: npt.NDArray[np.bool_], pool: Rows) -> Column:
+        """For each row of ``pool`` the probability that it can be measured."""
+        if not failed.any():
+            return np.ones(len(pool))
+        self._failures.learn(self._learned[rows], failed.astype(np.float64), share=1 / 3)
+        return np.asarray(1 - _LIKELIEST_FAILURE * self._failures.predict(self._learned[pool]).mean(axis=0))
+
+
+class _Scale:
+    """Columns of mean 0 and spread 1, with 0 for what is absent: distances then weigh all features alike."""
+
+    def __init__(self, values: Column) -> None:
+        self._centre = np.nanmean(values, axis=0)
+        self._spread = np.maximum(np.nanstd(values, axis=0), _SMALLEST)
+
+    def places(self, values: Column) -> Column:
+        """``values`` on this scale."""
+        return np.asarray(np.nan_to_num((values - self._centre) / self._spread, nan=0.0))
+
+
+def _expected_of_prior(features: Features, prior: Sequence[PriorResult], seed: int) -> Column:
+    """What forests on prior results expect of each row: two columns, ratio to the best and chance to be measured."""
+    by_facts: dict[bytes, list[PriorResult]] = {}
+    for each in prior:
+        by_facts.setdefault(msgspec.msgpack.encode(each.facts), []).append(each)
+    rows, targets, failed = [], [], []
+    for group in by_facts.values():
+        unique = {(each.pipeline, *sorted(each.knobs.items())): each for each in group}
+        table = ConfigTable.of((each.pipeline, each.knobs) for each in unique.values())
+        results = np.array([math.nan if each.ratio is None else math.log(each.ratio) for each in unique.values()])
+        if np.isnan(results).all():
+            continue
+        rows.append(features_of(table, group[0].facts, features.names).values)
+        failed.append(np.isnan(results))
+        measured = results[~np.isnan(results)]
+        # Dispatches differ in how much their defaults leave to gain: what carries over is the order.
+        results[~np.isnan(results)] = _nearness(measured)
+        targets.append(results)
+    if not rows:
+        return np.zeros((len(features.values), 0))
+    known = np.nan_to_num(np.vstack(rows), nan=_ABSENT).astype(np.float32)
+    asked = np.nan_to_num(features.values, nan=_ABSENT).astype(np.float32)
+    result, failure = np.concatenate(targets), np.concatenate(failed)
+    values = Forest(_TREES, seed)
+    values.learn(known[~failure], result[~failure])
+    failures = Forest(_TREES // 2, seed)
+    failures.learn(known, failure.astype(np.float64))
+    return np.column_stack([values.predict(asked).mean(axis=0), 1 - failures.predict(asked).mean(axis=0)])
+
+
+def _distances(places: Column, place: Column) -> Column:
+    return np.asarray(((places - place) ** 2).sum(axis=1))
+
+
+def _nearness(results: Column) -> Column:
+    """Ratios to the best: the same order as the log-ratios, with more weight on what is near the best."""
+    return np.asarray(np.exp(results - results.max()))
+
+
+def _expected_improvement(centre: Column, spread: Column, best: float) -> Column:
+    """The mean of what a normal variable exceeds ``best`` by."""
+    from scipy.special import ndtr
+
+    distance = (centre - best) / spread
+    density = np.exp(-(distance**2) / 2) / math.sqrt(2 * math.pi)
+    return np.asarray(spread * (distance * ndtr(distance) + density))
