@@ -93,6 +93,7 @@ def running_once(text: str) -> str:
         return str(module)
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_not_run_is_impossibly_fast(bench: Bench, tmp_path: Path) -> None:
     task = planned(64, 1)
     vmfb = tmp_path / "once.vmfb"
