@@ -96,6 +96,7 @@ def options(suite: Suite, *arguments: str) -> Outcome:
     return suite.tune("-n0", "-k", "not final", *arguments)
 
 
+@pytest.mark.slow
 def test_a_regression_between_runs_is_a_result(suite: Suite) -> None:
     first = suite.tune("-n0", "--benchmark-json=it.json", "--benchmark-autosave", "--benchmark-storage=saved")
     assert first.status == 0, first.text

@@ -131,7 +131,7 @@ def litter(folder: Path) -> list[str]:
     return [path.name for path in (folder / "cache").rglob("*.making")]
 
 
-@pytest.mark.parametrize("target", [GPU, CPU])
+@pytest.mark.parametrize("target", [pytest.param(GPU, marks=pytest.mark.slow), CPU])
 def test_workers_compile_each_candidate_once(plan_for: Callable[[str], Path], target: str, tmp_path: Path) -> None:
     plan = plan_for(target)
     ids = [each.id for each in (task_of(plan).default, *task_of(plan).candidates)]

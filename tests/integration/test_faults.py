@@ -184,6 +184,7 @@ def artifact(candidate, artifact):
 """
 
 
+@pytest.mark.slow
 def test_a_worker_that_crashes_costs_a_candidate_and_fails_a_default(make_suite: MakeSuite) -> None:
     suite = make_suite({"test_suite.py": TWO, "conftest.py": CRASHES})
     outcome = suite.tune("-n2", "-rfs", "--tune-candidates=2", "-k", "not final and not spec")

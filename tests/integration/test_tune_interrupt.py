@@ -27,7 +27,12 @@ def test_dispatch(candidate, artifact, measurement):
 
 
 @pytest.mark.parametrize(
-    ("workers", "everyone"), [("-n0", False), ("-n2", True), ("-n2", False)], ids=["n0", "n2-all", "n2-controller"]
+    ("workers", "everyone"),
+    [
+        pytest.param("-n0", False, id="n0"),
+        pytest.param("-n2", True, id="n2-all"),
+        pytest.param("-n2", False, id="n2-controller", marks=pytest.mark.slow),
+    ],
 )
 def test_what_was_measured_is_kept(make_suite: MakeSuite, workers: str, everyone: bool) -> None:
     suite = make_suite({"test_suite.py": SUITE})
