@@ -111,7 +111,7 @@ def main(seeds: int, made_up: int, most: int, time_configs: int) -> None:
         _compare(name, landscape, seeds, with_tpe=has_tpe)
     _warm_start(landscapes, seeds)
     if made_up:
-        from benchmarks.synthetic import CASES, synthetic_landscape
+        from synthetic import CASES, synthetic_landscape
 
         for target, device, op in CASES:
             for seed in range(made_up):

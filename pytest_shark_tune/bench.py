@@ -285,7 +285,7 @@ class Bench:
         claims.mkdir(parents=True, exist_ok=True)
         default = self._builds.known(task.dispatch.members[0].module, task.default)
         if default and default.sha256 == artifact.sha256 and candidate.id != task.default.id:
-            raise CandidateFailed(State.DUPLICATE, "its binary equals that of the default config")
+            raise CandidateFailed(State.DUPLICATE, "its binary equals that of the default config", task.default.id)
         path = claims / f"{task.dispatch.key}-{artifact.sha256}"
         try:
             with path.open("x", encoding="utf-8") as claim:
@@ -293,7 +293,7 @@ class Bench:
         except FileExistsError:
             owner = path.read_text(encoding="utf-8")
             if owner != candidate.id:
-                raise CandidateFailed(State.DUPLICATE, f"its binary equals that of candidate {owner}") from None
+                raise CandidateFailed(State.DUPLICATE, f"its binary equals that of candidate {owner}", owner) from None
 
     def _child(self, uri: str) -> DeviceChild:
         child = self._children.get(uri)

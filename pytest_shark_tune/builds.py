@@ -40,6 +40,8 @@ _NICENESS = 10
 class Builds:
     """Compiles for one process of a run, ``jobs`` candidates at a time; ``tell`` is told of a long wait.
 
+    ``coming`` gives the candidates of a task that are likely to be needed next.
+
     Processes share the work: what one is compiling carries a lock in the cache, the others compile what comes after
     it, and who needs it waits for that very one. Where the compiler runs on what is measured, it compiles a stretch of
     candidates while it holds the device. Elsewhere the pool goes on while the caller measures.
@@ -48,13 +50,21 @@ class Builds:
     """
 
     def __init__(
-        self, compiler: Compiler, cache: Cache, leases: DeviceLeases, *, jobs: int, tell: Callable[[str], None]
+        self,
+        compiler: Compiler,
+        cache: Cache,
+        leases: DeviceLeases,
+        *,
+        jobs: int,
+        tell: Callable[[str], None],
+        coming: Callable[[Task], Sequence[Candidate]] = lambda task: (),
     ) -> None:
         self.compiler = compiler
         self._cache = cache
         self._leases = leases
         self._jobs = jobs
         self._tell = tell
+        self._coming = coming
         self._artifacts: dict[str, Artifact] = {}
         self._keys: dict[tuple[str, str], str] = {}
         self._running: dict[str, Future[Artifact]] = {}
@@ -68,15 +78,14 @@ class Builds:
         self._pool.shutdown()
 
     def artifact(self, task: Task, candidate: Candidate, member: int = 0) -> Artifact:
-        """The compiled candidate; for the first member those that follow it in the plan are compiled along with it.
+        """The compiled candidate; for the first member those that come next are compiled along with it.
 
         Raises:
             CandidateFailed: the candidate cannot be compiled, or its config is not applied.
         """
         module = task.dispatch.members[member].module
-        everyone = (task.default, *task.candidates) if member == 0 else (candidate,)
-        first = everyone.index(candidate)
-        stretch = everyone[first : first + _AHEAD * self._jobs]
+        ahead = [each for each in self._coming(task) if each.id != candidate.id] if member == 0 else []
+        stretch = [candidate, *ahead[: _AHEAD * self._jobs]]
         if self.compiler.target.shares_processor:
             artifact = self.known(module, candidate) or self._compile_stretch(task.dispatch, module, stretch)
         else:

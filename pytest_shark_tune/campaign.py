@@ -3,36 +3,52 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pytest_shark_tune.stages.search import Outcome, Search
+import numpy as np
 
-__all__ = ["Campaign", "Quarry"]
+from pytest_shark_tune.plan import AnyTask, Task
+from pytest_shark_tune.roster import Part
+from pytest_shark_tune.stages.candidate import DEFAULT_ID, Candidate
+from pytest_shark_tune.stages.record import Record, State
+from pytest_shark_tune.stages.search import ConfigTable, Outcome, Search, make_search
+from pytest_shark_tune.stages.search.facts import facts_of
+from pytest_shark_tune.trial import Role
+
+__all__ = ["Campaign", "Quarry", "make_quarry"]
 
 _FIRST = 8
 """How many candidates of each dispatch are tried before gains are compared."""
+_ENOUGH = 64
+_LEAST_GAIN = 0.005
+"""A dispatch of which at least that many were tried is given up where the rest is expected to gain less than this, as
+a part of its time."""
 
 
 @dataclass
 class Quarry:
     """One dispatch in a campaign.
 
-    ``tests`` are the indices of its candidates' tests by position in the plan, those that are not collected left out;
-    ``default`` is the index of its default's test. ``most`` is how many candidates are tried at most, those that are
-    known already included.
+    ``candidates`` are the ids of those that the search chooses from, in the order of its rows, and ``tests`` the
+    indices of their tests. ``most`` is how many of them are tried at most.
     """
 
     name: str
     weight: int
     search: Search
-    tests: Mapping[int, int]
-    default: int | None
+    candidates: Sequence[str]
+    tests: Sequence[int]
     most: int
     baseline_us: float | None = None
     tried: int = 0
     coming: deque[int] = field(default_factory=deque)
     under_way: set[int] = field(default_factory=set)
+    ratios: dict[str, float | None] = field(default_factory=dict)
+    rows: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rows = {name: row for row, name in enumerate(self.candidates)}
 
     @property
     def worth(self) -> float:
@@ -41,28 +57,44 @@ class Quarry:
             return float("inf")
         return self.weight * self.baseline_us * self.search.expected_gain
 
+    @property
+    def room(self) -> int:
+        """How many candidates may still be asked for."""
+        return max(0, self.most - self.tried - len(self.under_way) - len(self.coming))
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether a candidate is to be tried that nobody has taken yet."""
+        return bool(self.coming) or not (self.room == 0 or self.search.stop_reason or self.is_exhausted)
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether all that may still be tried is expected to gain next to nothing."""
+        return self.tried >= _ENOUGH and self.search.expected_gain * self.room < _LEAST_GAIN
+
 
 class Campaign:
     """Chooses the candidates' tests of a run, by index into the collection.
 
-    Defaults come first. Then whoever is expected to gain most gets the next ``stretch`` candidates, which are compiled
-    together. ``is_spent`` tells that the time is used up. ``announce`` is told, for a dispatch, the positions that
-    come next, in order.
+    ``defaults``, by index, come first. Then whoever is expected to gain most gets the next ``stretch`` candidates,
+    which are compiled together. ``is_spent`` tells that the time is used up. ``announce`` is told, for a dispatch, the
+    ids of the candidates that come next, in order.
     """
 
     def __init__(
         self,
-        quarries: Mapping[str, Quarry],
+        quarries: Iterable[Quarry],
+        defaults: Iterable[int],
         *,
         stretch: int,
         is_spent: Callable[[], bool] = lambda: False,
-        announce: Callable[[str, tuple[int, ...]], None] = lambda name, coming: None,
+        announce: Callable[[str, tuple[str, ...]], None] = lambda name, coming: None,
     ) -> None:
-        self._quarries = quarries
+        self._quarries = {each.name: each for each in quarries}
         self._stretch = stretch
         self._is_spent = is_spent
         self._announce = announce
-        self._first = deque(each.default for each in quarries.values() if each.default is not None)
+        self._first = deque(defaults)
         self._returned: deque[int] = deque()
         self._turn: Quarry | None = None
         self._spent = False
@@ -73,7 +105,7 @@ class Campaign:
         if self._first or self._returned:
             return False
         self._spent = self._spent or self._is_spent()
-        return self._spent or self._ready() is None
+        return self._spent or not any(quarry.wants_more for quarry in self._quarries.values())
 
     def take(self) -> int:
         """The index of the next test."""
@@ -81,55 +113,88 @@ class Campaign:
             return self._returned.popleft()
         if self._first:
             return self._first.popleft()
-        quarry = self._ready()
-        assert quarry is not None
-        position = quarry.coming.popleft()
-        quarry.under_way.add(position)
-        return quarry.tests[position]
+        if self._turn is None or not self._turn.coming:
+            self._turn = self._next_turn()
+        row = self._turn.coming.popleft()
+        self._turn.under_way.add(row)
+        return self._turn.tests[row]
 
     def give_back(self, index: int) -> None:
         """Take back a test that was not run; it is the next one."""
         self._returned.appendleft(index)
 
-    def tell_default(self, name: str, baseline_us: float | None) -> None:
-        """What the default of a dispatch takes; ``None`` where it cannot be measured, so nothing else can."""
-        quarry = self._quarries[name]
-        quarry.baseline_us = baseline_us
-        if baseline_us is None:
-            quarry.most = 0
-            quarry.coming.clear()
-
-    def tell(self, name: str, position: int, ratio: float | None) -> None:
-        """What came of a candidate, measured in this run or known from before."""
-        quarry = self._quarries[name]
-        quarry.under_way.discard(position)
+    def tell(self, record: Record) -> None:
+        """Take in what came of a candidate, or of a dispatch's default."""
+        quarry = self._quarries.get(record.dispatch)
+        if quarry is None:
+            return
+        if record.id == DEFAULT_ID:
+            if record.state is State.MEASURED:
+                quarry.baseline_us = float(np.median(record.baseline_samples_us))
+            else:  # There is nothing to compare the candidates with.
+                quarry.most = 0
+                quarry.coming.clear()
+            return
+        if record.id not in quarry.rows:
+            return
+        row = quarry.rows[record.id]
+        quarry.under_way.discard(row)
         quarry.tried += 1
-        quarry.search.tell([Outcome(position, ratio)])
+        ratio = record.ratio
+        if record.state is State.DUPLICATE:
+            # It would have taken as long as the one whose binary it shares.
+            ratio = quarry.ratios.get(record.duplicate_of, 1.0)
+        quarry.ratios[record.id] = ratio
+        quarry.search.tell([Outcome(row, ratio)])
 
     def why_stopped(self, name: str) -> str:
         """Why no more candidates of a dispatch were tried, in words; empty where they all were."""
-        quarry = self._quarries[name]
-        if self._spent and quarry.tried < min(quarry.most, len(quarry.tests)):
-            return "--tune-time was spent"
-        if quarry.tried >= len(quarry.tests):
+        quarry = self._quarries.get(name)
+        if quarry is None or quarry.tried >= len(quarry.tests):
             return ""
-        return quarry.search.stop_reason or "--tune-candidates were tried"
+        if quarry.tried >= quarry.most:
+            return (
+                "enough candidates were tried (--tune-candidates)" if quarry.most else "its default cannot be measured"
+            )
+        if self._spent:
+            return "the time was spent (--tune-time)"
+        return "no more gain is expected" if quarry.is_exhausted else quarry.search.stop_reason
 
-    def _ready(self) -> Quarry | None:
-        """The dispatch whose turn it is, with something to try next."""
-        if self._turn is None or not self._turn.coming:
-            self._turn = None
-            for quarry in sorted(self._quarries.values(), key=lambda each: (-each.worth, each.tried)):
-                if self._fill(quarry):
-                    self._turn = quarry
-                    break
-        return self._turn
-
-    def _fill(self, quarry: Quarry) -> bool:
+    def _next_turn(self) -> Quarry:
+        """The dispatch that is expected to gain most, with its next candidates chosen."""
+        wanting = [quarry for quarry in self._quarries.values() if quarry.wants_more]
+        quarry = min(wanting, key=lambda each: (not each.coming, -each.worth, each.tried))
         if not quarry.coming:
-            room = quarry.most - quarry.tried - len(quarry.under_way)
-            asked = quarry.search.ask(min(self._stretch, room)) if room > 0 else []
-            quarry.coming.extend(asked)
-            if asked:
-                self._announce(quarry.name, tuple(asked))
-        return bool(quarry.coming)
+            quarry.coming.extend(quarry.search.ask(min(self._stretch, quarry.room)))
+            self._announce(quarry.name, tuple(quarry.candidates[row] for row in quarry.coming))
+        return quarry
+
+
+def make_quarry(
+    task: AnyTask, parts: Mapping[int, Part], *, strategy: str, seed: int, most: int, device: str
+) -> Quarry | None:
+    """The dispatch of ``task`` as a quarry; ``None`` where none of its candidates' tests was collected.
+
+    ``parts`` are the parts of its tests by index. Two tests of one candidate, in two suites, are one: it is tried once.
+    """
+    tests: dict[str, int] = {}
+    for index, part in parts.items():
+        if part.role is Role.CANDIDATE:
+            tests.setdefault(part.candidate, index)
+    chosen = [candidate for candidate in task.candidates if candidate.id in tests]
+    if not chosen:
+        return None
+    facts = facts_of(task.dispatch.root, task.dispatch.target, device) if isinstance(task, Task) else None
+    return Quarry(
+        name=task.name,
+        weight=task.weight,
+        search=make_search(strategy, _table(chosen), seed=seed, facts=facts, budget=most),
+        candidates=[candidate.id for candidate in chosen],
+        tests=[tests[candidate.id] for candidate in chosen],
+        most=most,
+    )
+
+
+def _table(candidates: Sequence[Candidate]) -> ConfigTable:
+    """The candidates' knobs; two spaces of one pipeline are told apart."""
+    return ConfigTable.of((f"{each.pipeline}/{each.space}", each.knobs) for each in candidates)

@@ -207,15 +207,14 @@ class Ledger:
         """The task of that name."""
         return self._tasks[dispatch].task
 
-    def finish(self, *, complete: bool, left_out: int = 0) -> Summary:
+    def finish(self, *, complete: bool, why_stopped: Callable[[str], str] = lambda dispatch: "") -> Summary:
         """Derive and write summary, spec and snapshots; ``complete`` says that no test was left unrun.
 
-        ``left_out`` counts the tests that the budget of time left out, which are none of those. Dispatches whose final
-        was never run get a provisional winner from their records.
+        ``why_stopped`` says why no more of a dispatch's candidates were tried. Dispatches whose final was never run get
+        a provisional winner from their records.
         A file that cannot be written stays as it was, and the others are written all the same; see ``failures``.
         """
         dropped = {name: reason for check in self._checks for name, reason in check.dropped.items()}
-        untried = self._why_untried(complete, left_out)
         winners: dict[str, WinnerRecord] = {}
         rows = []
         for name, entry in self._tasks.items():
@@ -223,6 +222,9 @@ class Ledger:
             winner = None if name in dropped else self._winner(entry.task, final)
             if winner is not None:
                 winners[name] = winner
+            untried = why_stopped(name) or "its test was deselected or came to no result"
+            if not complete:
+                untried = "the run ended early"
             rows.append(self._row(entry.task, final, winner, dropped.get(name, ""), untried))
         with self._noting_failure():
             self._write_spec(self.spec_path, winners.values(), self._starter)
@@ -311,18 +313,6 @@ class Ledger:
             weight=final.weight,
             compilation_info=candidate.compilation_info,
         )
-
-    def _why_untried(self, complete: bool, left_out: int) -> str:
-        """Why candidates have no record; a run knows how many the budget left out, not which."""
-        untried = sum(
-            candidate.id not in self._records.get(name, {})
-            for name, entry in self._tasks.items()
-            for candidate in entry.task.candidates
-        )
-        reasons = ["--tune-time was spent"] if left_out else []
-        if untried > left_out:
-            reasons.append("its test was deselected or came to no result" if complete else "the run ended early")
-        return ", or ".join(reasons)
 
     def _row(
         self, task: AnyTask, final: FinalRecord | None, winner: WinnerRecord | None, dropped: str, untried: str

@@ -34,7 +34,7 @@ __all__ = [
     "tuning_is_on",
 ]
 
-_SEARCHES = ("random",)
+_SEARCHES = ("model", "random", "exhaustive")
 _MOST_DIGITS = 9
 _SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _PAST_GPU_CACHES = 512 << 20
@@ -130,7 +130,7 @@ def add_options(parser: pytest.Parser) -> None:
     add("device", "URIS", "", "IREE device URIs, comma-separated (default: all devices of the target's driver)")
     add("candidates", "N", "60", "most candidates measured per dispatch (default: 60)")
     add("time", "DURATION", "", "budget for trying candidates: 90s, 30m, 1h (default: no limit)")
-    add("search", "NAME", "random", "how candidates are chosen (default: random)")
+    add("search", "NAME", "model", "how candidates are chosen: model, which learns (default), random or exhaustive")
     add("seed", "N", "0", "seed of the search and of the input data (default: 0)")
     add("rotate", "SIZE", "", "rotate inputs through so much memory, past the caches: 256M, auto (default: off)")
     add("spec", "FILE", "", "starter spec, linked behind the new entries")

@@ -108,6 +108,7 @@ class RunOrder:
     def give_back(self, index: int) -> None:
         """Put a test that was handed out and not run back in its place."""
         if self._phases[index] is Phase.CANDIDATE:
+            self._untaken.add(index)
             self._chooser.give_back(index)
         else:
             bisect.insort(self._waiting, index, key=self._rank)

@@ -53,6 +53,7 @@ from pytest_shark_tune.tools.importer import import_onnx
 
 __all__ = [
     "MODEL_SUFFIXES",
+    "POOL",
     "AnyTask",
     "Extracted",
     "KernelTask",
@@ -74,6 +75,8 @@ _EMITTING = ("cuda", "hip")
 _NO_SPACE = (CommandFailed, NoSpace, SpaceTooLarge, UnboundedKnob, UnreadableConstraints)
 """What keeps one dispatch from being tuned, and the others not."""
 _NO_BENCHMARK = "iree-compile makes no benchmark of it, as of what has dynamic dimensions: fix the input shapes"
+POOL = 4096
+"""The most candidates of a dispatch that a search chooses from: each is a test that is collected."""
 MODEL_SUFFIXES = (".mlir", ".mlirbc", ".onnx")
 
 
@@ -197,6 +200,8 @@ def make_plan(
     tell: Callable[[str], None] = lambda message: None,
 ) -> Plan:
     """Extract the dispatches of ``sources`` and draw up to ``count`` candidates for each, and for each kernel.
+
+    What is drawn is what a search chooses from: the whole space where it is no larger.
 
     ``request`` is what the user asks of every space. Dispatches are measured on data rotated through ``rotate_bytes``
     of memory. ``tell`` is told what is under way.
@@ -347,7 +352,8 @@ def _task(dispatch: Dispatch, spaces: Sequence[SearchSpace], count: int, seed: i
     for position, space in enumerate(spaces):
         share = -(-(count - len(candidates)) // (len(spaces) - position))
         taken = {each.id for each in candidates}
-        candidates += make_candidates(dispatch.name, dispatch.root, space, space.sample(share, seed), taken=taken)
+        knob_sets = space.sample(share, seed)
+        candidates += make_candidates(dispatch.name, dispatch.root, space, knob_sets, taken=taken, position=position)
     return Task(
         dispatch=dispatch,
         default=default_candidate(dispatch),

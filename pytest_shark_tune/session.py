@@ -13,9 +13,10 @@ import msgspec
 
 from pytest_shark_tune.bench import Bench
 from pytest_shark_tune.builds import Builds
+from pytest_shark_tune.coming import coming
 from pytest_shark_tune.custom import CustomTask
 from pytest_shark_tune.errors import CandidateFailed, InputError
-from pytest_shark_tune.plan import AnyTask, Plan, Source, Task, make_plan, plan_key, read_source
+from pytest_shark_tune.plan import POOL, AnyTask, Plan, Source, Task, make_plan, plan_key, read_source
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.candidate import Candidate
@@ -54,7 +55,9 @@ class Session:
         self.cache = cache
         self._tell = tell
         leases = DeviceLeases(settings.devices, run=str(settings.exchange))
-        self._builds = Builds(compiler, cache, leases, jobs=settings.jobs, tell=tell)
+        self._builds = Builds(
+            compiler, cache, leases, jobs=settings.jobs, tell=tell, coming=partial(coming, settings.exchange)
+        )
         yardsticks = Yardsticks(compiler, cache, settings.device_name)
         self._bench = Bench(settings, self._builds, leases, tell=tell, yardsticks=yardsticks)
         self.kernels: dict[tuple[str, str, str], tuple[Any, float]] = {}
@@ -83,7 +86,7 @@ class Session:
             kernels=kernels,
             request=settings.request,
             processors=processors(),
-            count=settings.candidates,
+            count=POOL,
             seed=settings.seed,
             rotate_bytes=settings.rotate_bytes,
         )
@@ -93,7 +96,7 @@ class Session:
                 sources,
                 self.compiler,
                 processors=processors(),
-                count=settings.candidates,
+                count=POOL,
                 seed=settings.seed,
                 kernels=kernels,
                 request=settings.request,
@@ -214,6 +217,7 @@ class Session:
             state=State(failure.state) if failure else State.MEASURED,
             reason=failure.reason if failure else "",
             check=failure.detail if failure and isinstance(failure.detail, Check) else None,
+            duplicate_of=failure.detail if failure and isinstance(failure.detail, str) else "",
             compile_s=compile_s,
             samples_us=_rounded(measured.samples_us) if measured else (),
             baseline_samples_us=_rounded(measured.baseline_samples_us) if measured else (),

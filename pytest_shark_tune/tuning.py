@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ import msgspec
 import pytest
 
 from pytest_shark_tune import __version__, fixtures
+from pytest_shark_tune.campaign import Campaign, make_quarry
+from pytest_shark_tune.coming import announce
 from pytest_shark_tune.custom import CustomTask
 from pytest_shark_tune.devices import FoundDevices, crowding, find_devices, jobs_of_worker
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError, SharkTuneError
@@ -43,6 +45,8 @@ from pytest_shark_tune.trial import Role, Trial, trials_of
 __all__ = ["TuningPlugin", "finding_of"]
 
 _PROPERTY = "shark_tune"
+_SHORTEST_STRETCH, _LONGEST_STRETCH = 4, 16
+"""How many candidates are chosen together: so many are compiled at a time, and the last know nothing of the first."""
 _TERMINATED = 143
 """What a shell makes of a process that SIGTERM ended."""
 
@@ -65,6 +69,7 @@ class TuningPlugin:
         self._names: dict[str, str] = {}
         self._kernels: dict[str, CustomTask] = {}
         self._summary: Summary | None = None
+        self._campaign: Campaign | None = None
         self._interrupts = Interrupts(terminate=ledger is not None)
         self._storage = _storage_of(options, session.settings.exchange)
         self._roster: dict[str, Part] | None = None
@@ -216,10 +221,8 @@ class TuningPlugin:
             return None
         if session.config.option.collectonly:
             return None
-        phases = [trial.role.phase if (trial := _trial_of(item)) else Phase.ORDINARY for item in session.items]
-        order = RunOrder(phases, self._budget.is_spent)
+        order = self._begin([Part.of(trial) if (trial := _trial_of(item)) else None for item in session.items])
         self._order = lambda: order
-        self._budget.start()
         index = order.take()
         while index is not None:
             following = order.take()
@@ -239,8 +242,7 @@ class TuningPlugin:
         """Let xdist hand out the tests in the order of the phases."""
         from pytest_shark_tune.workers import TuneScheduling
 
-        self._budget.start()
-        scheduling = TuneScheduling(config, self._phases, self._budget.is_spent)
+        scheduling = TuneScheduling(config, self._begin_with_workers)
         self._order = lambda: scheduling.order
         if note := crowding(scheduling.workers, self._session.settings.devices):
             self._write(f"shark-tune: {note}")
@@ -253,13 +255,48 @@ class TuningPlugin:
         node.workerinput["shark_tune_devices"] = {"uris": list(settings.devices), "name": settings.device_name}
         node.workerinput["shark_tune_exchange"] = str(settings.exchange)
 
-    def _phases(self, names: list[str]) -> list[Phase]:
+    def _begin(self, parts: Sequence[Part | None]) -> RunOrder:
+        """The order of a run whose tests have these parts, which begins now."""
+        assert self._ledger is not None
+        by_dispatch: dict[str, dict[int, Part]] = {}
+        for index, part in enumerate(parts):
+            if part is not None and part.plan and part.dispatch:
+                self._ledger.add_plan(part.plan, part.suite)
+                by_dispatch.setdefault(part.dispatch, {})[index] = part
+        options = self._options
+        quarries = [
+            make_quarry(
+                self._ledger.task(name),
+                tests,
+                strategy=options.search,
+                seed=options.seed,
+                most=options.candidates,
+                device=self._session.settings.device_name,
+            )
+            for name, tests in by_dispatch.items()
+        ]
+        self._campaign = Campaign(
+            [quarry for quarry in quarries if quarry is not None],
+            [index for tests in by_dispatch.values() for index, part in tests.items() if part.role is Role.DEFAULT],
+            stretch=min(max(options.jobs, _SHORTEST_STRETCH), _LONGEST_STRETCH),
+            is_spent=self._budget.is_spent,
+            announce=self._announce,
+        )
+        self._budget.start()
+        return RunOrder([part.phase if part else Phase.ORDINARY for part in parts], self._campaign)
+
+    def _announce(self, dispatch: str, coming: Sequence[str]) -> None:
+        """Let whoever compiles know what comes next."""
+        assert self._ledger is not None
+        announce(self._session.settings.exchange, self._ledger.task(dispatch), coming)
+
+    def _begin_with_workers(self, names: Sequence[str]) -> RunOrder:
         exchange = self._session.settings.exchange
         try:
             self._roster = read_roster(exchange)
         except OSError as error:
             pytest.exit(f"TMPDIR: the workers cannot write to {exchange}: {error.strerror}; is it full?", returncode=1)
-        return [part.phase if (part := self._roster.get(name)) else Phase.ORDINARY for name in names]
+        return self._begin([self._roster.get(name) for name in names])
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
@@ -376,6 +413,8 @@ class TuningPlugin:
             # A final reads what is on record: to go on would be to go by half of it.
             pytest.exit("what is found out cannot be kept", returncode=1)
         if finding.record is not None:
+            if self._campaign is not None:
+                self._campaign.tell(finding.record)
             self._tell_best(finding.record)
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
@@ -398,7 +437,7 @@ class TuningPlugin:
         assert record.ratio is not None
         self._best[record.dispatch] = record.ratio
         tried = len(self._ledger.records(record.dispatch))
-        of = len(self._ledger.task(record.dispatch).candidates) + 1
+        of = min(self._options.candidates, len(self._ledger.task(record.dispatch).candidates)) + 1
         self._write(
             f"  {record.dispatch}: {tried}/{of} tried, best so far {record.id} with {record.ratio:.2f} times the "
             f"default's speed ({format_us(_median(record.samples_us))})"
@@ -426,9 +465,9 @@ class TuningPlugin:
         order = self._order()
         unfinished = order.unfinished if order is not None else 0
         ended_early = bool(self._ended or unfinished) or exitstatus == pytest.ExitCode.INTERNAL_ERROR
-        left_out = order.left_out if order is not None else 0
         if self._ledger.has_findings:
-            self._summary = self._ledger.finish(complete=not ended_early, left_out=left_out)
+            why_stopped = self._campaign.why_stopped if self._campaign is not None else lambda dispatch: ""
+            self._summary = self._ledger.finish(complete=not ended_early, why_stopped=why_stopped)
         if ended_early:
             left = f"; {unfinished} of its tests were not run to their end" if unfinished else ""
             self._ended = f"the run ended early: {self._why_ended(session)}{left}"
@@ -471,9 +510,6 @@ class TuningPlugin:
             snapshots=self._ledger.snapshots,
         )
         terminalreporter.write(text)
-        order = self._order()
-        if order is not None and order.left_out:
-            terminalreporter.write_line(f"{order.left_out} candidates were not tried: --tune-time was spent")
 
     def pytest_unconfigure(self) -> None:
         """Remove what only this run needed."""

@@ -11,7 +11,7 @@ import pytest
 from xdist.report import report_collection_diff
 from xdist.workermanage import WorkerController, parse_tx_spec_config
 
-from pytest_shark_tune.ordering import Phase, RunOrder
+from pytest_shark_tune.ordering import RunOrder
 
 __all__ = ["MOST_LOST", "MOST_LOST_IN_A_ROW", "TuneScheduling", "how_it_ended"]
 
@@ -31,12 +31,9 @@ class TuneScheduling:
     phase can be held early, and the worker is given nothing more until the phases before have ended.
     """
 
-    def __init__(
-        self, config: pytest.Config, phases_of: Callable[[list[str]], list[Phase]], is_spent: Callable[[], bool]
-    ) -> None:
+    def __init__(self, config: pytest.Config, order_of: Callable[[Sequence[str]], RunOrder]) -> None:
         self._config = config
-        self._phases_of = phases_of
-        self._is_spent = is_spent
+        self._order_of = order_of
         self.workers = len(parse_tx_spec_config(config))
         self._collections: dict[WorkerController, list[str]] = {}
         self._held: dict[WorkerController, list[int]] = {}
@@ -87,8 +84,7 @@ class TuneScheduling:
                 for node, names in self._collections.items()
                 if names is not first and others
             ]
-            phases = self._phases_of(first) if all(agreed) else []
-            self.order = RunOrder(phases, self._is_spent)
+            self.order = self._order_of(first if all(agreed) else [])
         self._feed()
 
     def mark_test_complete(self, node: WorkerController, item_index: int, duration: float = 0) -> None:

@@ -56,7 +56,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     name, ``pipeline`` the pipeline's without its dialect. ``config`` is the canonical text of the lowering
     config attribute, ``compilation_info`` that of the attribute that applies it; the compiler's own choice,
     whose id is ``default``, has no knobs and an empty ``compilation_info``, as nothing is applied. A kernel of the
-    client's own has knobs alone, its default included.
+    client's own has knobs alone, its default included. ``space`` is the position of its space among the dispatch's:
+    two of them may be of one pipeline.
     """
 
     id: str
@@ -65,6 +66,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     knobs: dict[str, int]
     config: str
     compilation_info: str
+    space: int = 0
 
 
 def make_candidates(
@@ -74,8 +76,9 @@ def make_candidates(
     knob_sets: Iterable[Mapping[str, int]],
     *,
     taken: Collection[str] = (),
+    position: int = 0,
 ) -> tuple[Candidate, ...]:
-    """The candidates of ``knob_sets``, members of ``space``, in their order.
+    """The candidates of ``knob_sets``, members of ``space``, the dispatch's at ``position``, in their order.
 
     An id is the first six hexadecimal digits of a digest of the root op's structure, the pipeline and the
     knobs, and as many more as are needed to tell it from the others made in the same call and from ``taken``, the
@@ -99,6 +102,7 @@ def make_candidates(
                     knobs=knobs,
                     config=str(info.lowering_config),
                     compilation_info=str(info),
+                    space=position,
                 )
             )
     return tuple(candidates)

@@ -36,7 +36,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     baseline time by candidate time, so that above 1 is faster, with its interval where it was measured. A sample ran
     ``batch`` dispatches; ``blocks`` count, ``repeated`` were thrown away because the machine changed its speed, and
     ``note`` says by how much. ``check`` is kept where the result was wrong: with its seed the same inputs can be made
-    again.
+    again. ``duplicate_of`` is the id of the one that has the same binary.
     """
 
     schema: Literal[1] = SCHEMA
@@ -48,6 +48,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     state: State
     reason: str = ""
     check: Check | None = None
+    duplicate_of: str = ""
     compile_s: float | None = None
     samples_us: tuple[float, ...] = ()
     baseline_samples_us: tuple[float, ...] = ()

@@ -236,18 +236,17 @@ def test_the_funnel_counts_where_each_candidate_was_lost(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("complete", "left_out", "reason"),
+    ("complete", "why", "reason"),
     [
-        (True, 0, "its test was deselected or came to no result"),
-        (False, 0, "the run ended early"),
-        (True, 3, "--tune-time was spent"),
-        (True, 2, "--tune-time was spent, or its test was deselected or came to no result"),
-        (False, 2, "--tune-time was spent, or the run ended early"),
+        (True, "", "its test was deselected or came to no result"),
+        (False, "", "the run ended early"),
+        (True, "the time was spent (--tune-time)", "the time was spent (--tune-time)"),
+        (False, "the time was spent (--tune-time)", "the run ended early"),
     ],
 )
-def test_candidates_that_were_not_tried_have_a_reason(run: Run, complete: bool, left_out: int, reason: str) -> None:
+def test_candidates_that_were_not_tried_have_a_reason(run: Run, complete: bool, why: str, reason: str) -> None:
     run.take(ALL_OF_ONE[0], ALL_OF_ONE[1])
-    (row, other) = run.ledger.finish(complete=complete, left_out=left_out).dispatches
+    (row, other) = run.ledger.finish(complete=complete, why_stopped=lambda dispatch: why).dispatches
     assert (row.tried, other.tried) == (1, 0)
     assert [(each.state, each.count) for each in row.losses] == [("not_tried", 1), ("measured", 1)]
     assert {each.losses[0].causes[0].reason for each in (row, other)} == {reason}

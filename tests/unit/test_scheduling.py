@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("xdist")
 
-from pytest_shark_tune.ordering import Phase
+from pytest_shark_tune.ordering import InOrder, Phase, RunOrder
 from pytest_shark_tune.workers import TuneScheduling
 
 ORDINARY, CANDIDATE, FINAL, SPEC = Phase.ORDINARY, Phase.CANDIDATE, Phase.FINAL, Phase.SPEC
@@ -77,13 +77,16 @@ class Controller:
         self.phases = phases
         self.names = [f"test_{index}" for index in range(len(phases))]
         self.config = FakeConfig(workers)
-        self.scheduler = TuneScheduling(cast("pytest.Config", self.config), self.phases_of, is_spent)
+        self.is_spent = is_spent
+        self.scheduler = TuneScheduling(cast("pytest.Config", self.config), self.order_of)
         self.alive: list[FakeWorker] = []
         self.ended: list[int] = []
         self.crashed: list[int] = []
 
-    def phases_of(self, names: list[str]) -> list[Phase]:
-        return [self.phases[self.names.index(name)] for name in names]
+    def order_of(self, names: Sequence[str]) -> RunOrder:
+        phases = [self.phases[self.names.index(name)] for name in names]
+        candidates = [index for index, phase in enumerate(phases) if phase is CANDIDATE]
+        return RunOrder(phases, InOrder(candidates, self.is_spent))
 
     def start(self) -> Controller:
         for _ in range(self.config.workers):
@@ -169,7 +172,7 @@ def test_everything_runs_once_in_the_order_of_the_phases(workers: int, seed: int
 def test_one_worker_runs_candidates_in_the_order_in_which_they_are_collected() -> None:
     controller = Controller((SPEC, FINAL, CANDIDATE, ORDINARY, CANDIDATE), 1).start()
     controller.run(random.Random(0))
-    assert controller.ended == [2, 3, 4, 1, 0]
+    assert controller.ended == [3, 2, 4, 1, 0]
 
 
 def test_a_worker_holds_one_test_ahead_and_no_more() -> None:
