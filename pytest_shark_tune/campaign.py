@@ -12,7 +12,7 @@ from pytest_shark_tune.plan import AnyTask, Task
 from pytest_shark_tune.roster import Part
 from pytest_shark_tune.stages.candidate import DEFAULT_ID, Candidate
 from pytest_shark_tune.stages.record import Record, State
-from pytest_shark_tune.stages.search import ConfigTable, Outcome, Search, make_search
+from pytest_shark_tune.stages.search import ConfigTable, ExhaustiveSearch, Outcome, Search, make_search
 from pytest_shark_tune.stages.search.facts import facts_of
 from pytest_shark_tune.trial import Role
 
@@ -31,7 +31,7 @@ class Quarry:
     """One dispatch in a campaign.
 
     ``candidates`` are the ids of those that the search chooses from, in the order of its rows, and ``tests`` the
-    indices of their tests. ``most`` is how many of them are tried at most.
+    indices of their tests; ``defaults`` are those of its default's. ``most`` is how many are tried at most.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Quarry:
     search: Search
     candidates: Sequence[str]
     tests: Sequence[int]
+    defaults: Sequence[int]
     most: int
     baseline_us: float | None = None
     tried: int = 0
@@ -76,7 +77,7 @@ class Quarry:
 class Campaign:
     """Chooses the candidates' tests of a run, by index into the collection.
 
-    ``defaults``, by index, come first. Then whoever is expected to gain most gets the next ``stretch`` candidates,
+    Defaults come first. Then whoever is expected to gain most gets the next ``stretch`` candidates,
     which are compiled together. ``is_spent`` tells that the time is used up. ``announce`` is told, for a dispatch, the
     ids of the candidates that come next, in order.
     """
@@ -84,7 +85,6 @@ class Campaign:
     def __init__(
         self,
         quarries: Iterable[Quarry],
-        defaults: Iterable[int],
         *,
         stretch: int,
         is_spent: Callable[[], bool] = lambda: False,
@@ -94,7 +94,7 @@ class Campaign:
         self._stretch = stretch
         self._is_spent = is_spent
         self._announce = announce
-        self._first = deque(defaults)
+        self._first = deque(index for each in self._quarries.values() for index in each.defaults)
         self._returned: deque[int] = deque()
         self._turn: Quarry | None = None
         self._spent = False
@@ -129,6 +129,7 @@ class Campaign:
         if quarry is None:
             return
         if record.id == DEFAULT_ID:
+            self._first = deque(index for index in self._first if index not in quarry.defaults)
             if record.state is State.MEASURED:
                 quarry.baseline_us = float(np.median(record.baseline_samples_us))
             else:  # There is nothing to compare the candidates with.
@@ -172,8 +173,8 @@ class Campaign:
 
 def make_quarry(
     task: AnyTask, parts: Mapping[int, Part], *, strategy: str, seed: int, most: int, device: str
-) -> Quarry | None:
-    """The dispatch of ``task`` as a quarry; ``None`` where none of its candidates' tests was collected.
+) -> Quarry:
+    """The dispatch of ``task`` as a quarry of those candidates whose tests were collected.
 
     ``parts`` are the parts of its tests by index. Two tests of one candidate, in two suites, are one: it is tried once.
     """
@@ -182,15 +183,16 @@ def make_quarry(
         if part.role is Role.CANDIDATE:
             tests.setdefault(part.candidate, index)
     chosen = [candidate for candidate in task.candidates if candidate.id in tests]
-    if not chosen:
-        return None
     facts = facts_of(task.dispatch.root, task.dispatch.target, device) if isinstance(task, Task) else None
     return Quarry(
         name=task.name,
         weight=task.weight,
-        search=make_search(strategy, _table(chosen), seed=seed, facts=facts, budget=most),
+        search=make_search(strategy, _table(chosen), seed=seed, facts=facts, budget=most)
+        if chosen
+        else ExhaustiveSearch(0),
         candidates=[candidate.id for candidate in chosen],
         tests=[tests[candidate.id] for candidate in chosen],
+        defaults=[index for index, part in parts.items() if part.role is Role.DEFAULT],
         most=most,
     )
 

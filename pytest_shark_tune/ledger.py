@@ -32,7 +32,8 @@ __all__ = ["DispatchSummary", "Finding", "Ledger", "RunSummary", "Summary", "ent
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """What one test found out, as it travels with the test's report; ``plan`` is the plan's key in the cache.
 
-    ``suite`` is the folder of the suite that the test belongs to, empty for a model file.
+    ``suite`` is the folder of the suite that the test belongs to, empty for a model file. ``is_ours`` says that our own
+    stages found it out.
     """
 
     plan: str
@@ -40,6 +41,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     record: Record | None = None
     final: FinalRecord | None = None
     spec: SpecRecord | None = None
+    is_ours: bool = True
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):

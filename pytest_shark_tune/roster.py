@@ -19,7 +19,8 @@ _FILE = "roster.json"
 class Part(msgspec.Struct, frozen=True, array_like=True):
     """What a test is for: ``dispatch`` and ``candidate`` are names, empty where there is none.
 
-    ``plan`` is the plan's key in the cache, ``suite`` the folder of the suite, empty for a model file.
+    ``plan`` is the plan's key in the cache, ``suite`` the folder of the suite, empty for a model file. ``is_ours``
+    says that our own stages serve it, so that it is known what its results depend on.
     """
 
     role: Role
@@ -27,9 +28,10 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
     suite: str
     dispatch: str = ""
     candidate: str = ""
+    is_ours: bool = True
 
     @classmethod
-    def of(cls, trial: Trial) -> Part:
+    def of(cls, trial: Trial, *, is_ours: bool = True) -> Part:
         """The part of the test that tries ``trial``."""
         return cls(
             trial.role,
@@ -37,6 +39,7 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
             trial.suite,
             trial.task.name if trial.task else "",
             trial.config.id if trial.config else "",
+            is_ours,
         )
 
     @property
@@ -45,7 +48,7 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
         return self.role.phase
 
 
-def write_roster(folder: Path, trials: Mapping[str, Trial]) -> None:
+def write_roster(folder: Path, parts: Mapping[str, Part]) -> None:
     """Write down what each test tries, by test id; all workers write the same, and the first one is enough.
 
     Raises:
@@ -53,7 +56,7 @@ def write_roster(folder: Path, trials: Mapping[str, Trial]) -> None:
     """
     path = folder / _FILE
     if not path.exists():
-        journal.replace_file(path, msgspec.json.encode({name: Part.of(trial) for name, trial in trials.items()}))
+        journal.replace_file(path, msgspec.json.encode(parts))
 
 
 def read_roster(folder: Path) -> dict[str, Part]:

@@ -17,6 +17,7 @@ from pytest_shark_tune.coming import coming
 from pytest_shark_tune.custom import CustomTask
 from pytest_shark_tune.errors import CandidateFailed, InputError
 from pytest_shark_tune.plan import POOL, AnyTask, Plan, Source, Task, make_plan, plan_key, read_source
+from pytest_shark_tune.recall import Recall
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.candidate import Candidate
@@ -60,6 +61,7 @@ class Session:
         )
         yardsticks = Yardsticks(compiler, cache, settings.device_name)
         self._bench = Bench(settings, self._builds, leases, tell=tell, yardsticks=yardsticks)
+        self._recall = Recall(cache, compiler, settings)
         self.kernels: dict[tuple[str, str, str], tuple[Any, float]] = {}
 
     def close(self) -> None:
@@ -142,7 +144,12 @@ class Session:
 
         Every finalist is checked, on new inputs each time, in every dispatch that the spec entry will match.
         """
-        return self.hold_final(task, partial(self._bench.round, task))
+        finalists = self.finalists(task)
+        known = self._recall.final(task, finalists)
+        if known is None:
+            known = self.hold_final(task, partial(self._bench.round, task))
+            self._recall.keep_final(task, finalists, known)
+        return known
 
     def finalists(self, task: AnyTask) -> tuple[str, ...]:
         """The ids of those that are measured again, fastest first."""
@@ -236,7 +243,19 @@ class Session:
     def verify(self, plan: Plan) -> SpecRecord:
         """Try the merged spec on the sources of ``plan``: applied where it should be, same results, no slower."""
         finals = journal.read(self.settings.finals, FinalRecord)
-        return verify_spec(plan, finals, self._builds, self._bench)
+        known = self._recall.checked(plan, finals)
+        if known is None:
+            known = verify_spec(plan, finals, self._builds, self._bench)
+            self._recall.keep_checked(plan, finals, known)
+        return known
+
+    def known_records(self, task: Task) -> list[Record]:
+        """What earlier runs found out about the candidates of ``task`` on this device."""
+        return self._recall.records(task)
+
+    def keep_record(self, task: Task, record: Record) -> None:
+        """Keep what this run found out for later ones."""
+        self._recall.keep(task, record)
 
 
 def _finalist(name: str, measured: Measurement) -> Finalist:

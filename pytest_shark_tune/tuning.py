@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from pytest_shark_tune.ledger import Finding, Ledger, Summary
 from pytest_shark_tune.notes import NoteSender, note_of
 from pytest_shark_tune.options import TuneOptions
 from pytest_shark_tune.ordering import Phase, RunOrder
-from pytest_shark_tune.plan import Plan, renamed
+from pytest_shark_tune.plan import Plan, Task, renamed
 from pytest_shark_tune.roster import Part, read_roster, write_roster
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
@@ -70,6 +70,7 @@ class TuningPlugin:
         self._kernels: dict[str, CustomTask] = {}
         self._summary: Summary | None = None
         self._campaign: Campaign | None = None
+        self._recalled = 0
         self._interrupts = Interrupts(terminate=ledger is not None)
         self._storage = _storage_of(options, session.settings.exchange)
         self._roster: dict[str, Part] | None = None
@@ -204,9 +205,9 @@ class TuningPlugin:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Tell the controller which test has which part; all workers write the same."""
         if self._ledger is None:
-            trials = {item.nodeid: trial for item in session.items if (trial := _trial_of(item))}
+            parts = {item.nodeid: part for item in session.items if (part := _part_of(item))}
             with suppress(OSError):  # The controller misses it, and says so once for all workers.
-                write_roster(self._session.settings.exchange, trials)
+                write_roster(self._session.settings.exchange, parts)
         for item in session.items:
             if self._ledger is not None and (trial := _trial_of(item)) and trial.plan_key:
                 self._ledger.add_plan(trial.plan_key, trial.suite)
@@ -221,7 +222,7 @@ class TuningPlugin:
             return None
         if session.config.option.collectonly:
             return None
-        order = self._begin([Part.of(trial) if (trial := _trial_of(item)) else None for item in session.items])
+        order = self._begin([_part_of(item) for item in session.items])
         self._order = lambda: order
         index = order.take()
         while index is not None:
@@ -276,14 +277,31 @@ class TuningPlugin:
             for name, tests in by_dispatch.items()
         ]
         self._campaign = Campaign(
-            [quarry for quarry in quarries if quarry is not None],
-            [index for tests in by_dispatch.values() for index, part in tests.items() if part.role is Role.DEFAULT],
+            quarries,
             stretch=min(max(options.jobs, _SHORTEST_STRETCH), _LONGEST_STRETCH),
             is_spent=self._budget.is_spent,
             announce=self._announce,
         )
+        self._recall(by_dispatch)
         self._budget.start()
         return RunOrder([part.phase if part else Phase.ORDINARY for part in parts], self._campaign)
+
+    def _recall(self, by_dispatch: Mapping[str, Mapping[int, Part]]) -> None:
+        """Take in what earlier runs found out, as if it had been found out now."""
+        assert self._ledger is not None
+        assert self._campaign is not None
+        for name, tests in by_dispatch.items():
+            task = self._ledger.task(name)
+            collected = {part.candidate: part for part in tests.values()}
+            if not isinstance(task, Task) or not all(part.is_ours for part in tests.values()):
+                continue
+            for record in self._session.known_records(task):
+                if part := collected.get(record.id):
+                    self._ledger.take(Finding(plan=part.plan, suite=part.suite, record=record))
+                    self._campaign.tell(record)
+                    self._recalled += 1
+        if self._recalled:
+            self._write(f"shark-tune: {self._recalled} results of earlier runs are taken from {self._options.cache}")
 
     def _announce(self, dispatch: str, coming: Sequence[str]) -> None:
         """Let whoever compiles know what comes next."""
@@ -344,7 +362,7 @@ class TuningPlugin:
             return None
         task = self._ledger.task(part.dispatch)
         record = self._session.record(task, task.candidate(part.candidate), None, failure)
-        return Finding(plan=part.plan, suite=part.suite, record=record)
+        return Finding(plan=part.plan, suite=part.suite, record=record, is_ours=part.is_ours)
 
     def _heed_maxfail(self, report: pytest.TestReport) -> None:
         """Let ``-x`` and ``--maxfail`` count a lost worker's test, which xdist leaves out."""
@@ -378,17 +396,17 @@ class TuningPlugin:
                     report.longrepr = (str(item.path), item.location[1] or 0, f"Skipped: {error}")
         elif call.when == "call" and error is None:
             outcome = _funcargs(item).get("measurement")
-        finding = self._finding(trial, _funcargs(item).get("artifact"), outcome)
+        finding = self._finding(trial, _funcargs(item).get("artifact"), outcome, is_ours=_is_ours(item))
         report.user_properties.extend(_property(finding) if finding else ())
         return report
 
-    def _finding(self, trial: Trial, artifact: object, outcome: object) -> Finding | None:
+    def _finding(self, trial: Trial, artifact: object, outcome: object, *, is_ours: bool) -> Finding | None:
         match outcome:
             case Measurement() | CandidateFailed() if trial.config is not None:
                 built = artifact if isinstance(artifact, Artifact) else None
                 compile_s = artifact.compile_s.get(trial.config.id) if isinstance(artifact, Built) else None
                 record = self._session.record(trial.known_task, trial.config, built, outcome, compile_s)
-                return Finding(plan=trial.plan_key, suite=trial.suite, record=record)
+                return Finding(plan=trial.plan_key, suite=trial.suite, record=record, is_ours=is_ours)
             case FinalRecord():
                 return Finding(plan=trial.plan_key, suite=trial.suite, final=outcome)
             case SpecRecord():
@@ -415,6 +433,9 @@ class TuningPlugin:
         if finding.record is not None:
             if self._campaign is not None:
                 self._campaign.tell(finding.record)
+            task = self._ledger.task(finding.record.dispatch)
+            if finding.is_ours and isinstance(task, Task):
+                self._session.keep_record(task, finding.record)
             self._tell_best(finding.record)
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
@@ -612,6 +633,18 @@ def _trial_of(item: pytest.Item) -> Trial | None:
     callspec = getattr(item, "callspec", None)
     trial = callspec.params.get("candidate") if callspec is not None else None
     return trial if isinstance(trial, Trial) else None
+
+
+def _part_of(item: pytest.Item) -> Part | None:
+    trial = _trial_of(item)
+    return None if trial is None else Part.of(trial, is_ours=_is_ours(item))
+
+
+def _is_ours(item: pytest.Item) -> bool:
+    """Whether no fixture of the suite's own stands in for one of our stages."""
+    fixtures_of = getattr(item, "_fixtureinfo", None)
+    definitions = fixtures_of.name2fixturedefs if fixtures_of is not None else {}
+    return all(len(definitions.get(name, ())) <= 1 for name in ("artifact", "measurement"))
 
 
 def _kernel_names(given: tuple[object, ...]) -> list[str]:

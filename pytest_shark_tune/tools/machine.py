@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["last_level_cache_bytes", "processors"]
+__all__ = ["driver_version", "last_level_cache_bytes", "processors"]
 
+_DRIVER_FILES = {
+    "cuda": Path("/proc/driver/nvidia/version"),
+    "hip": Path("/sys/module/amdgpu/version"),
+}
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -39,3 +43,12 @@ def _read_cache(folder: Path) -> tuple[int, str, int] | None:
         return None if kind == "Instruction" else (int(level), shared, int(size[:-1]) * _UNITS[size[-1]])
     except (OSError, ValueError, KeyError):
         return None
+
+
+def driver_version(driver: str) -> str:
+    """What the kernel's module behind IREE's ``driver`` calls itself; empty where it does not say."""
+    path = _DRIVER_FILES.get(driver)
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip() if path else ""
+    except OSError:
+        return ""
