@@ -62,6 +62,7 @@ class TuneOptions:
     cache: Path
     compile_flags: tuple[str, ...]
     rotate_bytes: int
+    fresh: bool
     request: SpaceRequest
 
     @classmethod
@@ -101,6 +102,7 @@ class TuneOptions:
             cache=base / cache,
             compile_flags=parse_flags("--iree-compile-flag", flags),
             rotate_bytes=parse_rotation("--tune-rotate", value("rotate"), target),
+            fresh=bool(config.getoption("tune_fresh") or config.getini("tune_fresh")),
             request=SpaceRequest(
                 where=parse_where("--tune-where", where), knobs=parse_knobs("--tune-knob", knobs, target)
             ),
@@ -120,6 +122,13 @@ def add_options(parser: pytest.Parser) -> None:
         help="tune the dispatches of the suite, or of the .mlir and .onnx files that are named",
     )
     parser.addini("tune", "tune without --tune being given", type="bool", default=False)
+    group.addoption(
+        "--tune-fresh",
+        action="store_true",
+        default=False,
+        help="measure again what earlier runs measured on the same device",
+    )
+    parser.addini("tune_fresh", "measure again what earlier runs measured", type="bool", default=False)
 
     def add(name: str, metavar: str, default: str, help_text: str) -> None:
         dest = f"tune_{name.replace('-', '_')}"

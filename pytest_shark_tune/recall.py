@@ -33,12 +33,14 @@ class _Kept(msgspec.Struct, frozen=True):
 class Recall:
     """Records, finals and checked specs of one compiler build, runtime, device model, driver and way of measuring.
 
+    A fresh run, as ``settings`` say, recalls nothing, and keeps what it finds out in place of what was known.
     Only what our own stages found out is kept: what a client's stages do is not known here. Files are only ever added
     to, or replaced whole, so runs at the same time may share a cache.
     """
 
     def __init__(self, cache: Cache, compiler: Compiler, settings: RunSettings) -> None:
         self._cache = cache
+        self._fresh = settings.fresh
         self._setting = content_key(
             "setting",
             code_key(),
@@ -52,6 +54,9 @@ class Recall:
 
     def records(self, task: Task) -> list[Record]:
         """What is known of the default and the candidates of ``task``, each once."""
+        if self._fresh:
+            return []
+        # A line takes the place of those before it.
         kept = {each.config: each.record for each in journal.read(self._journal(task), _Kept)}
         known = [
             msgspec.structs.replace(kept[key], id=candidate.id, dispatch=task.name)
@@ -72,7 +77,7 @@ class Recall:
 
     def final(self, task: Task, finalists: Iterable[str]) -> FinalRecord | None:
         """The final of just these finalists, if there was one."""
-        return self._cache.get("finals", self._final_key(task, finalists), FinalRecord)
+        return None if self._fresh else self._cache.get("finals", self._final_key(task, finalists), FinalRecord)
 
     def keep_final(self, task: Task, finalists: Iterable[str], final: FinalRecord) -> None:
         """Keep the final of these finalists."""
@@ -80,7 +85,7 @@ class Recall:
 
     def checked(self, plan: Plan, finals: Iterable[FinalRecord]) -> SpecRecord | None:
         """What came of the spec of these finals on the sources of ``plan``, if it was tried."""
-        return self._cache.get("checks", self._check_key(plan, finals), SpecRecord)
+        return None if self._fresh else self._cache.get("checks", self._check_key(plan, finals), SpecRecord)
 
     def keep_checked(self, plan: Plan, finals: Iterable[FinalRecord], record: SpecRecord) -> None:
         """Keep what came of that spec."""

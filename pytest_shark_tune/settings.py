@@ -15,7 +15,8 @@ class RunSettings:
     """What a run works with. ``exchange`` is a folder of this run alone that all its processes see.
 
     ``records`` and ``finals`` are the journals in the output folder, written by whoever controls the run. Data is
-    rotated through ``rotate_bytes`` of memory, 0 for a dispatch's own alone.
+    rotated through ``rotate_bytes`` of memory, 0 for a dispatch's own alone. A ``fresh`` run measures again what
+    earlier ones measured.
     """
 
     devices: tuple[str, ...]
@@ -28,3 +29,4 @@ class RunSettings:
     exchange: Path
     request: SpaceRequest
     rotate_bytes: int = 0
+    fresh: bool = False

@@ -115,6 +115,7 @@ class TuningPlugin:
             exchange=exchange,
             request=options.request,
             rotate_bytes=options.rotate_bytes,
+            fresh=options.fresh,
         )
         ledger = None
         if worker is None:

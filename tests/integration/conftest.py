@@ -122,7 +122,9 @@ class Running:
 
 
 class Suite:
-    """A folder with tests, and a pytest to run them with; runs share what they compile."""
+    """A folder with tests, and a pytest to run them with; runs share what they compile, not what they measure."""
+
+    habits = ("--tune-fresh", "--tune-search=exhaustive")
 
     def __init__(self, folder: Path, cache: Path) -> None:
         self.folder = folder
@@ -138,7 +140,7 @@ class Suite:
     def start(self, *arguments: str, out: str = ".tune") -> Running:
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "error"]
         # With a space instead of the sign pytest takes the folder for a test path when it looks for its ini file.
-        command += [f"--tune-cache={self.cache}", f"--tune-out={out}", *arguments]
+        command += [f"--tune-cache={self.cache}", f"--tune-out={out}", *self.habits, *arguments]
         return Running(command, self.folder, self.folder / out)
 
     def run(self, *arguments: str, out: str = ".tune") -> Outcome:

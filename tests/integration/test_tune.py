@@ -192,7 +192,7 @@ def test_a_new_best_is_told_as_it_comes(outcome: Outcome) -> None:
 
 def test_ids_are_stable_from_run_to_run_and_with_workers(suite: Suite, alone: Outcome, shared: Outcome) -> None:
     collected = suite.collect(*ARGUMENTS)
-    assert len(collected) == len(set(collected)) == 15
+    assert len(collected) == len(set(collected)) > 100, "all that the search may choose from"
     assert f"test_suite.py::test_dispatch[{SLOW}-default]" in collected
     for outcome in (alone, shared):
         tried = {f"{each['dispatch']}-{each['pipeline']}-{each['id']}" for each in outcome.records if each["knobs"]}
