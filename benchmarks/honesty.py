@@ -141,7 +141,7 @@ def _tuned(folder: Path, seed: int, count: int, size: tuple[int, int, int], targ
     suite.write_text(_SUITE.format(*size), encoding="utf-8")
     command = [
         *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n0", "-k", "not spec", suite.name),
-        *("--tune", f"--tune-candidates={count}", f"--tune-seed={seed}", f"--tune-target={target}"),
+        *("--tune", "--tune-fresh", f"--tune-candidates={count}", f"--tune-seed={seed}", f"--tune-target={target}"),
         *(f"--tune-device={device}", "--tune-cache=cache", f"--tune-out={out.name}"),
     ]
     done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)

@@ -90,7 +90,14 @@ def _tune(folder: Path, count: int, workers: int, target: str) -> list[list[Test
     path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")]))
     command = [
         *(sys.executable, "-m", "pytest", "-q", "-p", "overhead_probe", "-p", "no:cacheprovider", f"-n{workers}"),
-        *("--tune", f"--tune-candidates={count}", f"--tune-target={target}", "--tune-cache=cache", "--tune-out=out"),
+        *(
+            "--tune",
+            "--tune-fresh",
+            f"--tune-candidates={count}",
+            f"--tune-target={target}",
+            "--tune-cache=cache",
+            "--tune-out=out",
+        ),
         *("-k", "not final and not spec", "test_matmul.py"),
     ]
     done = subprocess.run(
