@@ -124,10 +124,9 @@ class Running:
 class Suite:
     """A folder with tests, and a pytest to run them with; runs share what they compile, not what they measure."""
 
-    habits = ("--tune-fresh", "--tune-search=exhaustive")
-
     def __init__(self, folder: Path, cache: Path) -> None:
         self.folder = folder
+        self.habits: tuple[str, ...] = ("--tune-fresh", "--tune-search=exhaustive")
         self.cache = cache
         self.write("pytest.ini", "[pytest]\n")
 

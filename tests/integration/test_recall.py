@@ -1,0 +1,96 @@
+"""What an earlier run measured is not measured again: the same command, more candidates, a run that was killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import MakeSuite, Suite
+
+SUITE = """
+import pytest
+from pytest_shark_tune import ops
+
+@pytest.mark.tune(ops.matmul(m=32, n=48, k=40))
+def test_dispatch(candidate, artifact, measurement):
+    pass
+"""
+NAME = "matmul_32x48x40_f32"
+
+
+@pytest.fixture
+def suite(make_suite: MakeSuite, tmp_path: Path) -> Suite:
+    """A suite with a cache of its own, so that nothing is known yet."""
+    suite = make_suite({"test_suite.py": SUITE})
+    suite.cache, suite.habits = tmp_path / "cache", ("--tune-search=exhaustive", "-v")
+    return suite
+
+
+def tried(verdicts: dict[str, str]) -> set[str]:
+    """The ids of the candidates, the default among them, whose tests were run."""
+    ids = {place.rpartition("-")[2] for place in verdicts if f"[{NAME}-" in place}
+    return ids - {"final"}
+
+
+def journals(suite: Suite) -> list[Path]:
+    return list((suite.cache / "records").rglob("*.jsonl"))
+
+
+def test_the_same_command_again_measures_nothing_and_more_candidates_only_those(suite: Suite) -> None:
+    first = suite.tune("--tune-candidates=2")
+    assert first.status == 0, first.text
+    assert len(tried(first.verdicts)) == 3
+    again = suite.tune("--tune-candidates=2", out="again")
+    assert again.status == 0, again.text
+    assert tried(again.verdicts) == set()
+    again.lines.fnmatch_lines(["shark-tune: 3 results of earlier runs are taken from *"])
+    assert again.records == sorted(first.records, key=lambda record: record["id"] != "default")
+    assert (again.out / "finals.jsonl").read_bytes() == (first.out / "finals.jsonl").read_bytes()
+    assert again.dispatch(NAME) == first.dispatch(NAME)
+    more = suite.tune("--tune-candidates=4", "-k", "not final and not spec", out="more")
+    assert len(tried(more.verdicts)) == 2
+    assert not tried(more.verdicts) & tried(first.verdicts)
+    assert more.dispatch(NAME)["tried"] == 4
+    fresh = suite.tune("--tune-candidates=2", "--tune-fresh", "-k", "not final and not spec", out="fresh")
+    assert tried(fresh.verdicts) == tried(first.verdicts)
+
+
+@pytest.mark.parametrize("workers", ["-n0", pytest.param("-n2", marks=pytest.mark.slow)])
+def test_a_killed_run_goes_on_where_it_was(suite: Suite, workers: str) -> None:
+    arguments = (workers, "--tune-candidates=60", "-k", "not final and not spec")
+    running = suite.start("--tune", *arguments, "--tune-jobs=1")
+    running.wait_for_records(4)
+    os.killpg(running.process.pid, signal.SIGKILL)
+    known = {str(record["id"]) for record in running.finish().records}
+    (kept,) = journals(suite)
+    whole = kept.read_bytes()
+    kept.write_bytes(whole + b'{"config":"torn')
+    outcome = suite.tune(workers, f"--tune-candidates={len(known) + 2}", "-k", "not final and not spec", out="on")
+    assert outcome.status == 0, outcome.text
+    assert not tried(outcome.verdicts) & known
+    assert known <= {record["id"] for record in outcome.records}
+    assert len(outcome.records) >= len(known) + 2
+
+
+def test_what_another_compiler_made_is_not_taken_for_this_ones(suite: Suite) -> None:
+    arguments = ("--tune-candidates=1", "-k", "not final and not spec")
+    first = suite.tune(*arguments)
+    other = suite.tune(*arguments, "--iree-compile-flag=--iree-opt-level=O1", out="other")
+    assert tried(other.verdicts) == tried(first.verdicts)
+    assert len(journals(suite)) == 2
+
+
+def test_what_a_suites_own_stages_found_is_not_kept(suite: Suite) -> None:
+    suite.write(
+        "conftest.py",
+        "import pytest\n\n@pytest.fixture\ndef artifact(artifact):\n    return artifact\n",
+    )
+    arguments = ("--tune-candidates=1", "-k", "not final and not spec")
+    for out in ("first", "second"):
+        assert len(tried(suite.tune(*arguments, out=out).verdicts)) == 2
+    assert journals(suite) == []
