@@ -77,9 +77,9 @@ class Quarry:
 class Campaign:
     """Chooses the candidates' tests of a run, by index into the collection.
 
-    Defaults come first. Then whoever is expected to gain most gets the next ``stretch`` candidates,
-    which are compiled together. ``is_spent`` tells that the time is used up. ``announce`` is told, for a dispatch, the
-    ids of the candidates that come next, in order.
+    Defaults come first. Then whoever is expected to gain most gets the next ``stretch`` candidates. At most as many are
+    chosen ahead, so that they can be compiled together. ``is_spent`` tells that the time is used up. ``announce`` is
+    told, for a dispatch, the ids of the candidates that come next, in order.
     """
 
     def __init__(
@@ -97,6 +97,7 @@ class Campaign:
         self._first = deque(index for each in self._quarries.values() for index in each.defaults)
         self._returned: deque[int] = deque()
         self._turn: Quarry | None = None
+        self._served = 0
         self._spent = False
 
     @property
@@ -113,8 +114,11 @@ class Campaign:
             return self._returned.popleft()
         if self._first:
             return self._first.popleft()
-        if self._turn is None or not self._turn.coming:
-            self._turn = self._next_turn()
+        if self._turn is None or not self._turn.wants_more or self._served >= self._stretch:
+            wanting = [quarry for quarry in self._quarries.values() if quarry.wants_more]
+            self._turn, self._served = min(wanting, key=lambda each: (-each.worth, each.tried)), 0
+        self._refill(self._turn)
+        self._served += 1
         row = self._turn.coming.popleft()
         self._turn.under_way.add(row)
         return self._turn.tests[row]
@@ -161,14 +165,12 @@ class Campaign:
             return "the time was spent (--tune-time)"
         return "no more gain is expected" if quarry.is_exhausted else quarry.search.stop_reason
 
-    def _next_turn(self) -> Quarry:
-        """The dispatch that is expected to gain most, with its next candidates chosen."""
-        wanting = [quarry for quarry in self._quarries.values() if quarry.wants_more]
-        quarry = min(wanting, key=lambda each: (not each.coming, -each.worth, each.tried))
-        if not quarry.coming:
-            quarry.coming.extend(quarry.search.ask(min(self._stretch, quarry.room)))
+    def _refill(self, quarry: Quarry) -> None:
+        """Choose what comes next: early enough to be compiled meanwhile, late enough to learn from what was tried."""
+        wanted = min(self._stretch - len(quarry.coming), quarry.room)
+        if len(quarry.coming) <= self._stretch // 2 and wanted > 0 and not quarry.is_exhausted:
+            quarry.coming.extend(quarry.search.ask(wanted))
             self._announce(quarry.name, tuple(quarry.candidates[row] for row in quarry.coming))
-        return quarry
 
 
 def make_quarry(
