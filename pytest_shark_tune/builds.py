@@ -185,7 +185,7 @@ class Builds:
         """The candidate's artifact, where it was compiled before."""
         key = self._artifact_key(module, candidate)
         artifact = self._artifacts.get(key) or self._cache.get("artifacts", key, Artifact)
-        if artifact is None or (artifact.vmfb and not Path(artifact.vmfb).exists()):
+        if artifact is None or (artifact.vmfb and not self._cache.touch(Path(artifact.vmfb))):
             return None
         self._artifacts[key] = artifact
         return artifact

@@ -21,18 +21,24 @@ if TYPE_CHECKING:
     from pytest_shark_tune.stages.space import SpaceRequest
 
 __all__ = [
+    "CACHE_SIZE",
     "TuneOptions",
     "add_options",
+    "default_cache",
     "parse_count",
     "parse_duration",
     "parse_flags",
     "parse_knobs",
     "parse_rotation",
     "parse_seed",
+    "parse_size",
     "parse_target",
     "parse_where",
     "tuning_is_on",
 ]
+
+CACHE_SIZE = "10G"
+"""The default of ``--tune-cache-size``."""
 
 _SEARCHES = ("model", "random", "exhaustive")
 _MOST_DIGITS = 9
@@ -46,7 +52,8 @@ class TuneOptions:
     """What the user asked for. ``time_s`` is ``None`` without a limit; ``devices`` is empty for all of the target's.
 
     ``jobs`` compilations run at a time; ``out`` and ``cache`` are absolute. ``rotate_bytes`` is how much memory data
-    is rotated through, 0 for a dispatch's own alone.
+    is rotated through, 0 for a dispatch's own alone. The cache is emptied before the run with ``clears_cache``, and cut
+    to ``cache_bytes`` after it.
     """
 
     target: Target
@@ -60,6 +67,8 @@ class TuneOptions:
     jobs: int
     compile_timeout_s: float
     cache: Path
+    cache_bytes: int
+    clears_cache: bool
     compile_flags: tuple[str, ...]
     rotate_bytes: int
     fresh: bool
@@ -83,7 +92,6 @@ class TuneOptions:
         search = value("search")
         if search not in _SEARCHES:
             raise pytest.UsageError(f"--tune-search: unknown search {search!r}; there is {', '.join(_SEARCHES)}")
-        cache = value("cache") or platformdirs.user_cache_dir("pytest-shark-tune", appauthor=False)
         flags = config.getoption("iree_compile_flag") or config.getini("iree_compile_flag")
         target = parse_target(value("target"))
         where = config.getoption("tune_where") or config.getini("tune_where")
@@ -99,7 +107,9 @@ class TuneOptions:
             out=base / value("out"),
             jobs=parse_count("--tune-jobs", value("jobs")),
             compile_timeout_s=parse_duration("--tune-compile-timeout", value("compile_timeout")) or COMPILE_TIMEOUT_S,
-            cache=base / cache,
+            cache=base / (value("cache") or default_cache()),
+            cache_bytes=parse_size("--tune-cache-size", value("cache_size")),
+            clears_cache=config.getoption("tune_cache_clear"),
             compile_flags=parse_flags("--iree-compile-flag", flags),
             rotate_bytes=parse_rotation("--tune-rotate", value("rotate"), target),
             fresh=bool(config.getoption("tune_fresh") or config.getini("tune_fresh")),
@@ -147,6 +157,8 @@ def add_options(parser: pytest.Parser) -> None:
     add("jobs", "N", str(processors()), "compilations at a time (default: one per processor)")
     add("compile-timeout", "DURATION", "120s", "most time that one run of the compiler may take (default: 120s)")
     add("cache", "DIR", "", "folder of plans and compiled candidates (default: the user's cache folder)")
+    add("cache-size", "SIZE", CACHE_SIZE, f"most that the cache holds after a run: 500M, 20G (default: {CACHE_SIZE})")
+    group.addoption("--tune-cache-clear", action="store_true", default=False, help="empty the cache before the run")
 
     def add_list(flag: str, metavar: str, help_text: str) -> None:
         dest = flag.removeprefix("--").replace("-", "_")
@@ -161,6 +173,11 @@ def add_options(parser: pytest.Parser) -> None:
 def tuning_is_on(config: pytest.Config) -> bool:
     """Whether this run tunes."""
     return bool(config.getoption("tune") or config.getini("tune"))
+
+
+def default_cache() -> Path:
+    """The user's own folder for what is kept between runs."""
+    return Path(platformdirs.user_cache_dir("pytest-shark-tune", appauthor=False))
 
 
 def parse_target(text: str) -> Target:
@@ -230,10 +247,21 @@ def parse_rotation(option: str, text: str, target: Target) -> int:
         if not size:
             raise pytest.UsageError(f"{option}: this system does not tell the size of its caches: give one, as in 256M")
         return size
-    match = re.fullmatch(rf"([0-9]{{1,{_MOST_DIGITS}}})([KMG])", text)
-    size = int(match[1]) * _SIZES[match[2]] if match else 0
+    size = _parse_bytes(text)
     if not size:
         raise pytest.UsageError(f"{option}: {text!r} is not a size; give for example 256M, 1G or auto")
+    return size
+
+
+def parse_size(option: str, text: str) -> int:
+    """Read ``64K``, ``256M`` or ``1G`` (powers of 1024) as bytes, at least one.
+
+    Raises:
+        pytest.UsageError: ``text`` is anything else.
+    """
+    size = _parse_bytes(text.strip())
+    if not size:
+        raise pytest.UsageError(f"{option}: {text!r} is not a size; give for example 500M or 20G")
     return size
 
 
@@ -305,3 +333,8 @@ def parse_knobs(option: str, lines: Sequence[str], target: Target) -> dict[str, 
 
 def _parse_number(text: str) -> int | None:
     return int(text) if re.fullmatch(rf"[0-9]{{1,{_MOST_DIGITS}}}", text.strip()) else None
+
+
+def _parse_bytes(text: str) -> int:
+    match = re.fullmatch(rf"([0-9]{{1,{_MOST_DIGITS}}})([KMG])", text)
+    return int(match[1]) * _SIZES[match[2]] if match else 0

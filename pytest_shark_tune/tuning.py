@@ -102,6 +102,8 @@ class TuningPlugin:
             given, exchange = worker["shark_tune_devices"], Path(worker["shark_tune_exchange"])
         devices = tuple(given["uris"])
         cache = Cache(options.cache)
+        if worker is None and options.clears_cache:
+            cache.clear()
         settings = RunSettings(
             devices=devices,
             device_name=given["name"],
@@ -538,6 +540,7 @@ class TuningPlugin:
         self._session.close()
         leftovers.clear()
         if self._ledger is not None:
+            self._session.cache.evict(self._options.cache_bytes)
             with suppress(OSError):
                 self._options.out.rmdir()
         self._interrupts.restore()

@@ -78,7 +78,7 @@ class Yardsticks:
 
     def _yardsticks(self) -> list[_Yardstick]:
         known = self._cache.get("yardsticks", self._built_key, list[_Yardstick])
-        if known is None or not all(Path(each.vmfb).exists() for each in known):
+        if known is None or not all(self._cache.touch(Path(each.vmfb)) for each in known):
             known = [self._build(*source) for source in _sources(self._compiler)]
             self._cache.put("yardsticks", self._built_key, known)
         return known

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar, get_args
 
 import filelock
 import msgspec
@@ -15,10 +21,53 @@ import msgspec
 from pytest_shark_tune.tools.journal import replace_file
 from pytest_shark_tune.tools.lock import FileLock
 
-__all__ = ["Cache", "code_key", "content_key"]
+__all__ = ["KINDS", "Cache", "Kind", "Removed", "Usage", "code_key", "content_key"]
+
+Kind = Literal["plans", "artifacts", "models", "records", "finals", "checks", "limits", "yardsticks"]
+"""What is kept, each kind in a folder of that name; nothing else in the cache's folder is ever removed."""
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
+
+_NAME = re.compile(r"\.?([0-9a-f]{64})\.")
+"""How the names of our files begin: with the key, after a dot where the file is only being written."""
+_LOCKS = (".lock", ".making")
+_PARTIAL = ".part"
+_IN_USE_S = 3600.0
+"""What was used in so many seconds may be in the hands of a run that has yet to open it."""
+_WRITING_S = 60.0
+"""A file that is older than this is not being written any more."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How many values and files of one kind are kept, one for each key; times of use in seconds since the epoch."""
+
+    kind: Kind
+    number: int
+    bytes: int
+    oldest_s: float | None
+    newest_s: float | None
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What was removed, by keys, and how many keys were to go and stay because somebody is at work on them."""
+
+    number: int = 0
+    bytes: int = 0
+    busy: int = 0
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """All files of one key, with their size and the time when one of them was last used."""
+
+    kind: Kind
+    files: tuple[Path, ...]
+    bytes: int
+    used_s: float
 
 
 def content_key(*parts: object) -> str:
@@ -36,22 +85,36 @@ def code_key() -> str:
 
 
 class Cache:
-    """Values and files by kind and content key; what cannot be read any more counts as absent."""
+    """Values and files by kind and content key; what cannot be read any more counts as absent.
+
+    A file's time of modification is that of its last use: by it `evict` knows what was not used for longest.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def file(self, kind: str, key: str, suffix: str) -> Path:
-        """The path where the file of ``key`` lies, or would lie; its folder exists."""
+    def file(self, kind: Kind, key: str, suffix: str) -> Path:
+        """The path where the file of ``key`` lies, or would lie; its folder exists, and it counts as used now."""
         path = self.folder / kind / key[:2] / f"{key}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
+        self.touch(path)
         return path
 
-    def lock(self, kind: str, key: str) -> FileLock:
+    def touch(self, path: Path) -> bool:
+        """Whether the file is there; it then counts as used now, and stays for an hour at least."""
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            return False
+        except OSError:  # It is another user's.
+            return path.exists()
+        return True
+
+    def lock(self, kind: Kind, key: str) -> FileLock:
         """A lock for whoever makes the value or the file of ``key``; its file goes with it."""
         return FileLock(self.file(kind, key, ".making"), remove=True)
 
-    def get(self, kind: str, key: str, value_type: type[_T]) -> _T | None:
+    def get(self, kind: Kind, key: str, value_type: type[_T]) -> _T | None:
         """The value kept for ``key``, or ``None``."""
         path = self.file(kind, key, ".json")
         try:
@@ -62,11 +125,11 @@ class Cache:
             _logger.warning("%s is left out: %s", path, error)
             return None
 
-    def put(self, kind: str, key: str, value: object) -> None:
+    def put(self, kind: Kind, key: str, value: object) -> None:
         """Keep ``value`` for ``key``; whoever reads meanwhile sees the old value or the new one."""
         replace_file(self.file(kind, key, ".json"), msgspec.json.encode(value))
 
-    def get_or_make(self, kind: str, key: str, value_type: type[_T], make: Callable[[], _T]) -> _T:
+    def get_or_make(self, kind: Kind, key: str, value_type: type[_T], make: Callable[[], _T]) -> _T:
         """The value of ``key``, made by one process while the others that ask for it wait."""
         value = self.get(kind, key, value_type)
         if value is not None:
@@ -77,3 +140,114 @@ class Cache:
                 value = make()
                 self.put(kind, key, value)
             return value
+
+    def usage(self) -> list[Usage]:
+        """What is kept of each kind."""
+        found = []
+        for kind in KINDS:
+            entries = list(self._entries([kind]))
+            times = [entry.used_s for entry in entries]
+            size = sum(entry.bytes for entry in entries)
+            found.append(Usage(kind, len(entries), size, min(times, default=None), max(times, default=None)))
+        return found
+
+    def evict(self, limit_bytes: int) -> Removed:
+        """Remove what was not used for longest, until at most ``limit_bytes`` are kept.
+
+        What was used in the last hour stays, and so does what is locked: runs share a cache. Folders stay too, since
+        a run may be about to write there.
+        """
+        entries = sorted(self._entries(), key=lambda entry: (entry.used_s, entry.files))
+        total, removed = sum(entry.bytes for entry in entries), Removed()
+        recent_s = time.time() - _IN_USE_S
+        for entry in entries:
+            if total <= limit_bytes or entry.used_s > recent_s:
+                break
+            # Looking through a large cache takes a while, in which it may have been used.
+            used_s = max((found.st_mtime for path in entry.files if (found := _stat(path))), default=0.0)
+            if used_s <= recent_s:
+                gone = _remove(entry)
+                removed = _sum(removed, gone)
+                total -= gone.bytes
+        _logger.info("%d of %s removed, %d bytes", removed.number, self.folder, removed.bytes)
+        return removed
+
+    def clear(self, kinds: Collection[Kind] = KINDS) -> Removed:
+        """Remove everything of these kinds, however lately it was used, but what is being made at this moment."""
+        removed = Removed()
+        for entry in self._entries(kinds):
+            removed = _sum(removed, _remove(entry))
+        return removed
+
+    def _entries(self, kinds: Collection[Kind] = KINDS) -> Iterator[_Entry]:
+        """What is kept of these kinds, by key; files with other names than ours are left out."""
+        for kind in kinds:
+            for folder in _listed(self.folder / kind):
+                # A folder of ours holds the keys that begin with its name.
+                if len(folder.name) != 2 or folder.is_symlink():
+                    continue
+                files: dict[str, dict[Path, os.stat_result]] = {}
+                for path in _listed(folder):
+                    if (match := _NAME.match(path.name)) and match[1].startswith(folder.name):
+                        found = _stat(path)
+                        if found is not None and stat.S_ISREG(found.st_mode):
+                            files.setdefault(match[1], {})[path] = found
+                for of_key in files.values():
+                    size = sum(found.st_size for found in of_key.values())
+                    yield _Entry(kind, tuple(of_key), size, max(found.st_mtime for found in of_key.values()))
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What lies in a folder, in a fixed order; nothing where it is none, or is not to be read."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    with suppress(OSError):  # Another run may have removed it.
+        return path.lstat()
+    return None
+
+
+def _sum(one: Removed, other: Removed) -> Removed:
+    return Removed(one.number + other.number, one.bytes + other.bytes, one.busy + other.busy)
+
+
+def _remove(entry: _Entry) -> Removed:
+    """Remove all files of a key, unless one of them is locked, or is being written or another user's."""
+    if any(path.suffix == _PARTIAL and _is_young(path) for path in entry.files):
+        return Removed(busy=1)
+    with ExitStack() as held:
+        for path in entry.files:
+            if path.suffix in _LOCKS and not _hold(path, held):
+                return Removed(busy=1)
+        # The value first: whoever finds one may take it that its file is there. The locks last, while they
+        # are held: whoever waits for one then makes a new one.
+        for path in sorted(entry.files, key=lambda path: (path.suffix in _LOCKS, path.suffix != ".json")):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                _logger.info("%s cannot be removed: %s", path, error.strerror)
+                return Removed(busy=1)
+    return Removed(number=1, bytes=entry.bytes)
+
+
+def _is_young(path: Path) -> bool:
+    found = _stat(path)
+    return found is not None and time.time() - found.st_mtime < _WRITING_S
+
+
+def _hold(path: Path, held: ExitStack) -> bool:
+    """Lock ``path`` until the end of ``held``; false where somebody else holds it."""
+    lock = FileLock(path)
+    try:
+        if not lock.try_acquire():
+            return False
+    except PermissionError:  # It is another user's.
+        return False
+    except OSError:  # A file system without locks: then nobody holds one.
+        return True
+    held.callback(lock.release)
+    return True

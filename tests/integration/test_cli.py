@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,12 @@ from click.testing import CliRunner
 
 from pytest_shark_tune import __version__, ops
 from pytest_shark_tune.cli import main
+from pytest_shark_tune.tools.cache import KINDS, Cache, content_key
 
 NAME = "matmul_32x32x32_f32"
+
+USED_S = (1_700_100_000, 1_700_000_000, 1_700_200_000)
+"""When the artifacts in the cache were last used, in seconds since the epoch."""
 
 TOTAL = """
 func.func @f(%a: tensor<64xf32>) -> tensor<f32> {
@@ -85,3 +91,65 @@ def test_a_model_with_nothing_to_tune_says_why(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["space", "--json", str(path)], catch_exceptions=False)
     assert json.loads(result.stdout) == []
     assert "linalg.generic has no parallel loop" in result.stderr
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    kept = Cache(tmp_path / "cache")
+    for used_s in USED_S:
+        key = content_key(used_s)
+        kept.put("artifacts", key, "x" * 2046)
+        os.utime(kept.file("artifacts", key, ".json"), (used_s, used_s))
+    kept.put("plans", content_key("a"), 1)
+    return kept
+
+
+def run_cache(cache: Cache, *arguments: str) -> tuple[int, str, str]:
+    command = ["cache", f"--tune-cache={cache.folder}", *arguments]
+    result = CliRunner().invoke(main, command, catch_exceptions=False)
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_cache_shows_what_is_kept(cache: Cache) -> None:
+    status, shown, _ = run_cache(cache, "--tune-cache-size=5G")
+    folder, heading, *rows, total = shown.splitlines()
+    assert (status, folder, heading.split()[:3]) == (0, str(cache.folder), ["kind", "number", "size"])
+    assert [row.split()[0] for row in rows] == list(KINDS)
+    by_kind = {row.split()[0]: row.split()[1:] for row in rows}
+    times = [time.strftime("%Y-%m-%d %H:%M", time.localtime(used_s)).split() for used_s in (min(USED_S), max(USED_S))]
+    assert by_kind["artifacts"] == ["3", "6.0K", *times[0], *times[1]]
+    assert by_kind["models"] == ["0", "0B", "-", "-"]
+    assert total.split() == ["all", "kinds", "4", "6.0K", "of", "5.0G", "at", "most", "after", "a", "run"]
+    assert max(map(len, [heading, *rows, total])) <= 80
+
+
+def test_cache_shows_and_clears_some_kinds(cache: Cache) -> None:
+    _, shown, _ = run_cache(cache, "plans", "models")
+    assert [line.split()[0] for line in shown.splitlines()[2:]] == ["plans", "models", "all"]
+    assert run_cache(cache, "--clear", "artifacts", "models") == (0, f"{cache.folder}: 3 removed, 6.0K\n", "")
+    assert cache.get("plans", content_key("a"), int) == 1
+    assert run_cache(cache, "--clear")[:2] == (0, f"{cache.folder}: 1 removed, 1B\n")
+    assert [each.number for each in cache.usage()] == [0] * len(KINDS)
+
+
+def test_cache_leaves_what_is_being_made(cache: Cache) -> None:
+    with cache.lock("plans", content_key("a")).held():
+        status, shown, problem = run_cache(cache, "--clear", "plans")
+    assert (status, shown) == (1, f"{cache.folder}: 0 removed, 0B\n")
+    assert problem.startswith("1 stay")
+
+
+def test_a_cache_that_is_not_there_is_empty(tmp_path: Path) -> None:
+    status, shown, _ = run_cache(Cache(tmp_path / "absent"))
+    assert (status, shown.splitlines()[-1].split()[2:4]) == (0, ["0", "0B"])
+    assert not (tmp_path / "absent").exists()
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [("spam", "'spam' is not one of 'plans', "), ("--tune-cache-size=9", "--tune-cache-size: '9' is not a size")],
+)
+def test_a_bad_argument_of_cache_is_a_usage_error(cache: Cache, argument: str, message: str) -> None:
+    status, _, problem = run_cache(cache, argument)
+    assert status == 2
+    assert message in problem

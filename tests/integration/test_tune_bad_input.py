@@ -190,6 +190,7 @@ def test_bad_markers_print_no_traceback_and_write_nothing(marked: Outcome) -> No
         ("--iree-compile-flag=--nonsense", "--iree-compile-flag: * does not take * --nonsense: *--nonsense*"),
         ("--iree-compile-flag='open", "--iree-compile-flag: * cannot be split into flags: No closing quotation"),
         ("--tune-out=notes.txt/results", "--tune-out: cannot write to */notes.txt/results: Not a directory"),
+        ("--tune-cache-size=10GB", "--tune-cache-size: '10GB' is not a size; give for example 500M or 20G"),
         ("--tune-cache=notes.txt/cache", "--tune-cache: cannot write to */notes.txt/cache: Not a directory"),
     ],
     ids=lambda value: value.removeprefix("--").partition(":")[0] if value.startswith("--") and "=" in value else "",

@@ -12,6 +12,7 @@ from pytest_shark_tune.options import (
     parse_flags,
     parse_rotation,
     parse_seed,
+    parse_size,
     parse_target,
 )
 from pytest_shark_tune.tools.compiler import Target
@@ -118,6 +119,18 @@ def test_a_bad_rotation_is_refused_by_name(text: str) -> None:
     with pytest.raises(pytest.UsageError) as caught:
         parse_rotation("--tune-rotate", text, GPU)
     assert str(caught.value) == f"--tune-rotate: {text!r} is not a size; give for example 256M, 1G or auto"
+
+
+@pytest.mark.parametrize(("text", "size_bytes"), [("1K", 1024), ("500M", 500 << 20), (" 10G ", 10 << 30)])
+def test_a_size_is_read_as_bytes(text: str, size_bytes: int) -> None:
+    assert parse_size("--tune-cache-size", text) == size_bytes
+
+
+@pytest.mark.parametrize("text", ["", " ", "0", "0G", "1", "1.5G", "-1G", "G", "1 G", "1T", "1GB", "1g", "auto", "٣G"])
+def test_a_bad_size_is_refused_by_name(text: str) -> None:
+    with pytest.raises(pytest.UsageError) as caught:
+        parse_size("--tune-cache-size", text)
+    assert str(caught.value) == f"--tune-cache-size: {text!r} is not a size; give for example 500M or 20G"
 
 
 @pytest.mark.parametrize(
