@@ -132,7 +132,7 @@ class Recall:
 
     def _index(self, task: Task) -> Path:
         """Where the dispatches of one kind are listed, once for each run that found something out about them."""
-        return self._cache.file("dispatches", content_key(self._setting, task.dispatch.root.kind), ".jsonl")
+        return self._cache.file("records", content_key(self._setting, task.dispatch.root.kind), ".dispatches.jsonl")
 
     def _final_key(self, task: Task, finalists: Iterable[str]) -> str:
         configs = sorted((name, _config_key(task.candidate(name))) for name in finalists)
