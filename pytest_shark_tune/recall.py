@@ -54,8 +54,6 @@ class Recall:
 
     def __init__(self, cache: Cache, compiler: Compiler, settings: RunSettings) -> None:
         self._cache = cache
-        self._device = settings.device_name
-        self._indexed: set[str] = set()
         self._setting = content_key(
             "setting",
             code_key(),
@@ -66,10 +64,12 @@ class Recall:
             driver_version(compiler.target.driver),
             settings.rotate_bytes,
         )
+        self._device = settings.device_name
+        self._indexed: set[str] = set()
 
     def records(self, task: Task) -> list[Record]:
         """What is known of the default and the candidates of ``task``, each once."""
-        kept = {each.config: each.record for each in journal.read(self._journal(self._key(task)), _Kept)}
+        kept = {each.config: each.record for each in journal.read(self._journal(task), _Kept)}
         known = [
             msgspec.structs.replace(kept[key], id=candidate.id, dispatch=task.name)
             for candidate in (task.default, *task.candidates)
@@ -86,8 +86,8 @@ class Recall:
             return
         candidate = task.candidate(record.id)
         kept = _Kept(_config_key(candidate), record, pipeline_label(candidate.pipeline, candidate.space))
+        journal.append(self._journal(task), kept)
         key = self._key(task)
-        journal.append(self._journal(key), kept)
         if key not in self._indexed:
             self._indexed.add(key)
             facts = facts_of(task.dispatch.root, task.dispatch.target, self._device)
@@ -104,7 +104,7 @@ class Recall:
         for key, facts in known.items():
             if len(found) >= _MOST_SIMILAR:
                 break
-            results = list(_results(journal.read(self._journal(key), _Kept), facts))
+            results = list(_results(journal.read(self._journal_of(key), _Kept), facts))
             found += _evenly(results, _MOST_SIMILAR - len(found))
         return found
 
@@ -127,7 +127,10 @@ class Recall:
     def _key(self, task: Task) -> str:
         return content_key(self._setting, _texts(task))
 
-    def _journal(self, key: str) -> Path:
+    def _journal(self, task: Task) -> Path:
+        return self._journal_of(self._key(task))
+
+    def _journal_of(self, key: str) -> Path:
         return self._cache.file("records", key, ".jsonl")
 
     def _index(self, task: Task) -> Path:
