@@ -12,7 +12,15 @@ from pytest_shark_tune.plan import AnyTask, Task
 from pytest_shark_tune.roster import Part
 from pytest_shark_tune.stages.candidate import DEFAULT_ID, Candidate
 from pytest_shark_tune.stages.record import Record, State
-from pytest_shark_tune.stages.search import ConfigTable, ExhaustiveSearch, Outcome, Search, make_search
+from pytest_shark_tune.stages.search import (
+    ConfigTable,
+    ExhaustiveSearch,
+    Outcome,
+    PriorResult,
+    Search,
+    make_search,
+    pipeline_label,
+)
 from pytest_shark_tune.stages.search.facts import facts_of
 from pytest_shark_tune.trial import Role
 
@@ -174,11 +182,19 @@ class Campaign:
 
 
 def make_quarry(
-    task: AnyTask, parts: Mapping[int, Part], *, strategy: str, seed: int, most: int, device: str
+    task: AnyTask,
+    parts: Mapping[int, Part],
+    *,
+    strategy: str,
+    seed: int,
+    most: int,
+    device: str,
+    prior: Sequence[PriorResult] = (),
 ) -> Quarry:
     """The dispatch of ``task`` as a quarry of those candidates whose tests were collected.
 
     ``parts`` are the parts of its tests by index. Two tests of one candidate, in two suites, are one: it is tried once.
+    ``prior`` are results of similar dispatches.
     """
     tests: dict[str, int] = {}
     for index, part in parts.items():
@@ -189,7 +205,7 @@ def make_quarry(
     return Quarry(
         name=task.name,
         weight=task.weight,
-        search=make_search(strategy, _table(chosen), seed=seed, facts=facts, budget=most)
+        search=make_search(strategy, _table(chosen), seed=seed, facts=facts, prior=prior, budget=most)
         if chosen
         else ExhaustiveSearch(0),
         candidates=[candidate.id for candidate in chosen],
@@ -201,4 +217,4 @@ def make_quarry(
 
 def _table(candidates: Sequence[Candidate]) -> ConfigTable:
     """The candidates' knobs; two spaces of one pipeline are told apart."""
-    return ConfigTable.of((f"{each.pipeline}/{each.space}", each.knobs) for each in candidates)
+    return ConfigTable.of((pipeline_label(each.pipeline, each.space), each.knobs) for each in candidates)

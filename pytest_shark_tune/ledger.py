@@ -160,6 +160,11 @@ class Ledger:
         return self._out / "spec.mlir"
 
     @property
+    def tasks(self) -> tuple[AnyTask, ...]:
+        """What this run tunes."""
+        return tuple(entry.task for entry in self._tasks.values())
+
+    @property
     def has_findings(self) -> bool:
         """Whether the run found out anything; until then nothing is written."""
         return self._begun

@@ -53,7 +53,7 @@ class TuneOptions:
 
     ``jobs`` compilations run at a time; ``out`` and ``cache`` are absolute. ``rotate_bytes`` is how much memory data
     is rotated through, 0 for a dispatch's own alone. The cache is emptied before the run with ``clears_cache``, and cut
-    to ``cache_bytes`` after it.
+    to ``cache_bytes`` after it. ``landscape`` is where a landscape is to be recorded.
     """
 
     target: Target
@@ -64,6 +64,7 @@ class TuneOptions:
     seed: int
     starter: Path | None
     out: Path
+    landscape: Path | None
     jobs: int
     compile_timeout_s: float
     cache: Path
@@ -89,6 +90,7 @@ class TuneOptions:
 
         base = config.invocation_params.dir
         starter = value("spec")
+        landscape = value("record_landscape")
         search = value("search")
         if search not in _SEARCHES:
             raise pytest.UsageError(f"--tune-search: unknown search {search!r}; there is {', '.join(_SEARCHES)}")
@@ -105,6 +107,7 @@ class TuneOptions:
             seed=parse_seed("--tune-seed", value("seed")),
             starter=base / starter if starter else None,
             out=base / value("out"),
+            landscape=base / landscape if landscape else None,
             jobs=parse_count("--tune-jobs", value("jobs")),
             compile_timeout_s=parse_duration("--tune-compile-timeout", value("compile_timeout")) or COMPILE_TIMEOUT_S,
             cache=base / (value("cache") or default_cache()),
@@ -119,6 +122,8 @@ class TuneOptions:
         )
         if options.starter and not options.starter.is_file():
             raise pytest.UsageError(f"--tune-spec: there is no file {options.starter}")
+        if options.landscape and options.landscape.is_dir():
+            raise pytest.UsageError(f"--tune-record-landscape: {options.landscape} is a folder; name a file in it")
         return options
 
 
@@ -154,6 +159,7 @@ def add_options(parser: pytest.Parser) -> None:
     add("rotate", "SIZE", "", "rotate inputs through so much memory, past the caches: 256M, auto (default: off)")
     add("spec", "FILE", "", "starter spec, linked behind the new entries")
     add("out", "DIR", ".tune", "where spec.mlir, records.jsonl and summary.json go (default: .tune)")
+    add("record-landscape", "FILE", "", "write what was measured for shark-tune replay; FILE-DISPATCH with several")
     add("jobs", "N", str(processors()), "compilations at a time (default: one per processor)")
     add("compile-timeout", "DURATION", "120s", "most time that one run of the compiler may take (default: 120s)")
     add("cache", "DIR", "", "folder of plans and compiled candidates (default: the user's cache folder)")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -11,6 +11,8 @@ from pytest_shark_tune.plan import Plan, Task
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.candidate import DEFAULT_ID, Candidate
 from pytest_shark_tune.stages.record import FinalRecord, Record, SpecRecord, State
+from pytest_shark_tune.stages.search import PriorResult, ProblemFacts, pipeline_label
+from pytest_shark_tune.stages.search.facts import facts_of
 from pytest_shark_tune.tools import journal
 from pytest_shark_tune.tools.cache import Cache, code_key, content_key
 from pytest_shark_tune.tools.compiler import Compiler
@@ -21,13 +23,26 @@ __all__ = ["Recall"]
 
 _PASSING = (State.COMPILE_TIMEOUT, State.RUN_TIMEOUT)
 """What may have come of a busy machine rather than of the candidate."""
+_MOST_SIMILAR = 500
+"""So many results of other dispatches are enough to learn from, and learned from in a fraction of a second."""
 
 
 class _Kept(msgspec.Struct, frozen=True):
-    """A record and the config that it is about: names and ids may differ from run to run."""
+    """A record and the config that it is about: names and ids may differ from run to run.
+
+    ``label`` is what tables call the candidate's pipeline.
+    """
 
     config: str
     record: Record
+    label: str
+
+
+class _Known(msgspec.Struct, frozen=True):
+    """A dispatch of which there are records, the key of its journal, and what a search may know of it."""
+
+    key: str
+    facts: ProblemFacts
 
 
 class Recall:
@@ -51,6 +66,8 @@ class Recall:
             driver_version(compiler.target.driver),
             settings.rotate_bytes,
         )
+        self._device = settings.device_name
+        self._indexed: set[str] = set()
 
     def records(self, task: Task) -> list[Record]:
         """What is known of the default and the candidates of ``task``, each once."""
@@ -72,8 +89,29 @@ class Recall:
             return
         if record.state in _PASSING or (record.state is State.COMPILE_FAILED and "error:" not in record.reason):
             return
-        kept = _Kept(_config_key(task.candidate(record.id)), record)
+        candidate = task.candidate(record.id)
+        kept = _Kept(_config_key(candidate), record, pipeline_label(candidate.pipeline, candidate.space))
         journal.append(self._journal(task), kept)
+        key = self._key(task)
+        if key not in self._indexed:
+            self._indexed.add(key)
+            facts = facts_of(task.dispatch.root, task.dispatch.target, self._device)
+            journal.append(self._index(task), _Known(key, facts))
+
+    def similar(self, task: Task) -> list[PriorResult]:
+        """What is known of other dispatches of the same kind of op, those of the latest runs first; at most 500.
+
+        Of a dispatch with more records than there is room for, they are picked evenly over its course.
+        """
+        own = self._key(task)
+        known = {each.key: each.facts for each in reversed(journal.read(self._index(task), _Known)) if each.key != own}
+        found: list[PriorResult] = []
+        for key, facts in known.items():
+            if len(found) >= _MOST_SIMILAR:
+                break
+            results = list(_results(journal.read(self._journal_of(key), _Kept), facts))
+            found += _evenly(results, _MOST_SIMILAR - len(found))
+        return found
 
     def final(self, task: Task, finalists: Iterable[str]) -> FinalRecord | None:
         """The final of just these finalists, if there was one."""
@@ -91,8 +129,18 @@ class Recall:
         """Keep what came of that spec."""
         self._cache.put("checks", self._check_key(plan, finals), record)
 
+    def _key(self, task: Task) -> str:
+        return content_key(self._setting, _texts(task))
+
     def _journal(self, task: Task) -> Path:
-        return self._cache.file("records", content_key(self._setting, _texts(task)), ".jsonl")
+        return self._journal_of(self._key(task))
+
+    def _journal_of(self, key: str) -> Path:
+        return self._cache.file("records", key, ".jsonl")
+
+    def _index(self, task: Task) -> Path:
+        """Where the dispatches of one kind are listed, once for each run that found something out about them."""
+        return self._cache.file("records", content_key(self._setting, task.dispatch.root.kind), ".dispatches.jsonl")
 
     def _final_key(self, task: Task, finalists: Iterable[str]) -> str:
         configs = sorted((name, _config_key(task.candidate(name))) for name in finalists)
@@ -102,6 +150,26 @@ class Recall:
         sources = [(source.name, source.text) for source in plan.sources]
         entries = sorted((each.dispatch, each.compilation_info) for each in finals)
         return content_key(self._setting, sources, [task.name for task in plan.tasks], entries)
+
+
+def _results(kept: Sequence[_Kept], facts: ProblemFacts) -> Iterator[PriorResult]:
+    """What came of each candidate, the default left out; a duplicate is as fast as the one whose binary it shares."""
+    ratios = {each.record.id: each.record.ratio for each in kept} | {DEFAULT_ID: 1.0}
+    for each in {each.config: each for each in kept}.values():
+        record = each.record
+        ratio = record.ratio
+        if record.state is State.DUPLICATE:
+            ratio = ratios.get(record.duplicate_of)
+        # That a duplicate's time is not known does not mean that it failed, and 0 is what rounding left of a ratio.
+        if record.id != DEFAULT_ID and (ratio or record.state not in (State.MEASURED, State.DUPLICATE)):
+            yield PriorResult(pipeline=each.label, knobs=record.knobs, ratio=ratio, facts=facts)
+
+
+def _evenly(results: Sequence[PriorResult], most: int) -> Sequence[PriorResult]:
+    """``most`` of ``results`` at even distances, or all where they are no more."""
+    if len(results) <= most:
+        return results
+    return [results[position * len(results) // most] for position in range(most)]
 
 
 def _config_key(candidate: Candidate) -> str:

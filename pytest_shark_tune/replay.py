@@ -22,6 +22,7 @@ from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.stages.record import State
 from pytest_shark_tune.stages.search import ConfigTable, Outcome, ProblemFacts, Search, make_search
 from pytest_shark_tune.stages.search.facts import gpu_processors
+from pytest_shark_tune.tools import journal
 
 __all__ = [
     "BATCH",
@@ -50,7 +51,8 @@ _NEAREST = 0.01
 class LandscapeCandidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One config of a landscape; ``space`` tells spaces of the same pipeline apart.
 
-    ``samples_us`` are microseconds of one dispatch, and empty unless ``state`` is ``measured``.
+    ``samples_us`` are microseconds of one dispatch, and empty unless ``state`` is ``measured``, or ``duplicate`` of a
+    config that was: then they are that one's.
     """
 
     pipeline: str
@@ -85,8 +87,7 @@ class Landscape(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """For each config the median baseline time by its median time, or None where it failed."""
         baseline = statistics.median(statistics.median(samples) for samples in self.baseline_samples_us)
         return tuple(
-            baseline / statistics.median(each.samples_us) if each.state is State.MEASURED else None
-            for each in self.candidates
+            baseline / statistics.median(each.samples_us) if each.samples_us else None for each in self.candidates
         )
 
     def known_facts(self) -> ProblemFacts:
@@ -134,7 +135,7 @@ def read_landscape(path: Path) -> Landscape:
     if not landscape.baseline_samples_us or not all(landscape.baseline_samples_us):
         raise InputError(f"{path}: baseline_samples_us is empty, so there is nothing to compare with")
     for position, each in enumerate(landscape.candidates):
-        if (each.state is State.MEASURED) != bool(each.samples_us):
+        if each.state is not State.DUPLICATE and (each.state is State.MEASURED) != bool(each.samples_us):
             raise InputError(f"{path}: candidate {position} is {each.state} with {len(each.samples_us)} samples")
     times = [time for each in landscape.candidates for time in each.samples_us]
     if not times:
@@ -145,8 +146,12 @@ def read_landscape(path: Path) -> Landscape:
 
 
 def write_landscape(landscape: Landscape, path: Path) -> None:
-    """Write what `read_landscape` reads."""
-    path.write_bytes(msgspec.json.encode(landscape) + b"\n")
+    """Write what `read_landscape` reads.
+
+    Raises:
+        OSError: it cannot be written; an older file is then whole.
+    """
+    journal.replace_file(path, msgspec.json.encode(landscape) + b"\n")
 
 
 def replay(

@@ -24,6 +24,7 @@ from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.check import Check
 from pytest_shark_tune.stages.measurement import FINAL_ROUNDS, MOST_ROUNDS, Measurement, combine_rounds, is_decided
 from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, SpecRecord, State
+from pytest_shark_tune.stages.search import PriorResult
 from pytest_shark_tune.stages.winner import choose_finalists, declare_winner
 from pytest_shark_tune.tools import journal
 from pytest_shark_tune.tools.cache import Cache, content_key
@@ -252,6 +253,10 @@ class Session:
     def known_records(self, task: Task) -> list[Record]:
         """What earlier runs found out about the candidates of ``task`` on this device."""
         return self._recall.records(task)
+
+    def similar(self, task: AnyTask) -> list[PriorResult]:
+        """What earlier runs found out about other dispatches like ``task`` on this device; kernels have none."""
+        return self._recall.similar(task) if isinstance(task, Task) else []
 
     def keep_record(self, task: Task, record: Record) -> None:
         """Keep what this run found out for later ones."""

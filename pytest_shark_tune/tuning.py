@@ -21,6 +21,7 @@ from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError,
 from pytest_shark_tune.fixtures import SESSION_KEY
 from pytest_shark_tune.interrupts import Interrupts
 from pytest_shark_tune.kernels import Built
+from pytest_shark_tune.landscape import write_landscapes
 from pytest_shark_tune.ledger import Finding, Ledger, Summary
 from pytest_shark_tune.notes import NoteSender, note_of
 from pytest_shark_tune.options import TuneOptions
@@ -71,6 +72,7 @@ class TuningPlugin:
         self._summary: Summary | None = None
         self._campaign: Campaign | None = None
         self._recalled = 0
+        self._landscapes: list[str] = []
         self._interrupts = Interrupts(terminate=ledger is not None)
         self._storage = _storage_of(options, session.settings.exchange)
         self._roster: dict[str, Part] | None = None
@@ -276,6 +278,7 @@ class TuningPlugin:
                 seed=options.seed,
                 most=options.candidates,
                 device=self._session.settings.device_name,
+                prior=self._session.similar(self._ledger.task(name)),
             )
             for name, tests in by_dispatch.items()
         ]
@@ -438,7 +441,10 @@ class TuningPlugin:
                 self._campaign.tell(finding.record)
             task = self._ledger.task(finding.record.dispatch)
             if finding.is_ours and isinstance(task, Task):
-                self._session.keep_record(task, finding.record)
+                try:
+                    self._session.keep_record(task, finding.record)
+                except OSError as error:  # This run has its record; a later one has to measure again.
+                    self._ledger.failures.append(error)
             self._tell_best(finding.record)
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
@@ -492,6 +498,9 @@ class TuningPlugin:
         if self._ledger.has_findings:
             why_stopped = self._campaign.why_stopped if self._campaign is not None else lambda dispatch: ""
             self._summary = self._ledger.finish(complete=not ended_early, why_stopped=why_stopped)
+            if self._options.landscape is not None:
+                note = f"chosen by the search {self._options.search}"
+                self._landscapes = write_landscapes(self._options.landscape, self._ledger, note=note)
         if ended_early:
             left = f"; {unfinished} of its tests were not run to their end" if unfinished else ""
             self._ended = f"the run ended early: {self._why_ended(session)}{left}"
@@ -534,6 +543,8 @@ class TuningPlugin:
             snapshots=self._ledger.snapshots,
         )
         terminalreporter.write(text)
+        for line in self._landscapes:
+            terminalreporter.write_line(line)
 
     def pytest_unconfigure(self) -> None:
         """Remove what only this run needed."""
@@ -577,7 +588,10 @@ def _check_inputs(options: TuneOptions, compiler: Compiler) -> FoundDevices:
             raise pytest.UsageError(f"--tune-spec: {error}") from error
     devices = find_devices(options)
     # Last, so that a run that is refused leaves no folder behind.
-    for option, folder in (("--tune-cache", options.cache), ("--tune-out", options.out)):
+    folders = [("--tune-cache", options.cache), ("--tune-out", options.out)]
+    if options.landscape is not None:
+        folders.append(("--tune-record-landscape", options.landscape.parent))
+    for option, folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
@@ -588,7 +602,9 @@ def _check_inputs(options: TuneOptions, compiler: Compiler) -> FoundDevices:
 
 
 def _storage_of(options: TuneOptions, temporary: Path) -> Storage:
-    return Storage({"--tune-out": options.out, "--tune-cache": options.cache, "TMPDIR": temporary})
+    folders = {"--tune-out": options.out, "--tune-cache": options.cache, "TMPDIR": temporary}
+    # Last: it may lie in any of the others, or around them.
+    return Storage(folders | ({"--tune-record-landscape": options.landscape.parent} if options.landscape else {}))
 
 
 def _raise_worker_limit(config: pytest.Config) -> None:

@@ -5,11 +5,13 @@ A strategy works over a `ConfigTable` and speaks in its rows' indices; it knows 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pytest_shark_tune.stages.search.exhaustive import ExhaustiveSearch
 from pytest_shark_tune.stages.search.facts import ProblemFacts
 from pytest_shark_tune.stages.search.model import ModelSearch, PriorResult
 from pytest_shark_tune.stages.search.protocol import Outcome, Search
-from pytest_shark_tune.stages.search.table import ConfigTable, table_of_spaces
+from pytest_shark_tune.stages.search.table import ConfigTable, pipeline_label, table_of_spaces
 from pytest_shark_tune.stages.search.uniform import UniformSearch
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "Search",
     "UniformSearch",
     "make_search",
+    "pipeline_label",
     "table_of_spaces",
 ]
 
@@ -31,12 +34,21 @@ STRATEGIES = ("model", "random", "exhaustive")
 
 
 def make_search(
-    name: str, table: ConfigTable, *, seed: int = 0, facts: ProblemFacts | None = None, budget: int | None = None
+    name: str,
+    table: ConfigTable,
+    *,
+    seed: int = 0,
+    facts: ProblemFacts | None = None,
+    prior: Sequence[PriorResult] = (),
+    budget: int | None = None,
 ) -> Search:
-    """The strategy of that name, one of `STRATEGIES`, over ``table``; ``facts`` and ``budget`` serve ``model`` only."""
+    """The strategy of that name, one of `STRATEGIES`, over ``table``.
+
+    ``facts``, ``prior`` and ``budget`` serve ``model`` only. The pipelines of ``prior`` are those of the table's rows.
+    """
     if name == "exhaustive":
         return ExhaustiveSearch(len(table))
     if name == "random":
         return UniformSearch(len(table), seed)
     assert name == "model", name
-    return ModelSearch(table, seed, facts=facts, budget=budget)
+    return ModelSearch(table, seed, facts=facts, prior=prior, budget=budget)

@@ -96,26 +96,25 @@ class ModelSearch:
         features = features_of(table, facts)
         self._scale = _Scale(features.values)
         self._places = self._scale.places(features.values)
-        learned = [features.values]
-        self._start: list[int] = []
+        self._features = features
+        self._seed = seed
+        self._prior = prior
+        self._near: list[int] = []
         for config in near:
             place = self._scale.places(features_of(ConfigTable.of([config]), facts, features.names).values)
-            self._start.append(int(np.argmin(_distances(self._places, place[0]))))
-        if prior:
-            expected = _expected_of_prior(features, prior, seed)
-            if expected.size:
-                learned.append(expected)
-                self._start += self._best_expected(expected, _START // 2)
-        self._learned = np.nan_to_num(np.hstack(learned), nan=_ABSENT).astype(np.float32)
+            self._near.append(int(np.argmin(_distances(self._places, place[0]))))
+        self._learned = _without_gaps(features.values)
+        self._start: list[int] | None = None
         self._values = Forest(_TREES, seed)
         self._failures = Forest(_TREES // 2, seed + 1)
         self._nearest: dict[int, list[int]] = {}
         self._gain = math.inf
-        self._start = self._filled_up(self._start, _START)
 
     def ask(self, count: int) -> list[int]:
         """Rows of the start, then those of which the model expects most."""
         chosen: list[int] = []
+        if self._start is None:
+            self._start = self._first_rows()
         while self._start and len(chosen) < count:
             index = self._start.pop(0)
             if index not in self._progress.proposed:
@@ -136,6 +135,15 @@ class ModelSearch:
     def expected_gain(self) -> float:
         """The most that the model expected of a config at the last answer."""
         return self._gain if self._progress.left else 0.0
+
+    def _first_rows(self) -> list[int]:
+        """The rows to begin with. Prior results are learned from only now: a search may be told all it needs."""
+        first = list(self._near)
+        expected = _expected_of_prior(self._features, self._prior, self._seed) if self._prior else np.zeros((0, 0))
+        if expected.size:
+            self._learned = np.hstack([self._learned, _without_gaps(expected)])
+            first += self._best_expected(expected, _START // 2)
+        return self._filled_up(first, _START)
 
     def _best_expected(self, expected: Column, count: int) -> list[int]:
         """The rows of which prior results promise most, each the best of a part of the space."""
@@ -271,14 +279,18 @@ def _expected_of_prior(features: Features, prior: Sequence[PriorResult], seed: i
         targets.append(results)
     if not rows:
         return np.zeros((len(features.values), 0))
-    known = np.nan_to_num(np.vstack(rows), nan=_ABSENT).astype(np.float32)
-    asked = np.nan_to_num(features.values, nan=_ABSENT).astype(np.float32)
+    known, asked = _without_gaps(np.vstack(rows)), _without_gaps(features.values)
     result, failure = np.concatenate(targets), np.concatenate(failed)
     values = Forest(_TREES, seed)
     values.learn(known[~failure], result[~failure])
     failures = Forest(_TREES // 2, seed)
     failures.learn(known, failure.astype(np.float64))
     return np.column_stack([values.predict(asked).mean(axis=0), 1 - failures.predict(asked).mean(axis=0)])
+
+
+def _without_gaps(values: Column) -> npt.NDArray[np.float32]:
+    """``values`` as trees take them."""
+    return np.nan_to_num(values, nan=_ABSENT).astype(np.float32)
 
 
 def _distances(places: Column, place: Column) -> Column:

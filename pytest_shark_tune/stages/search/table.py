@@ -12,10 +12,15 @@ import numpy.typing as npt
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.stages.space.search_space import SearchSpace, SpaceTooLarge
 
-__all__ = ["MOST_CONFIGS", "ConfigTable", "table_of_spaces"]
+__all__ = ["MOST_CONFIGS", "ConfigTable", "pipeline_label", "table_of_spaces"]
 
 MOST_CONFIGS = 30_000
 """The most configs that a search chooses from; of more, a uniform sample of this many is taken."""
+
+
+def pipeline_label(pipeline: str, space: int) -> str:
+    """What tables call a pipeline: two spaces of one pipeline, by position among a dispatch's, are told apart."""
+    return f"{pipeline}/{space}"
 
 
 _Part = tuple[str, Sequence[str], npt.NDArray[np.float64]]

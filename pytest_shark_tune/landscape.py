@@ -1,0 +1,90 @@
+"""Landscapes of real runs: what a run measured, as `shark-tune replay` reads it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytest_shark_tune.ledger import Ledger
+from pytest_shark_tune.plan import AnyTask, Task
+from pytest_shark_tune.replay import Landscape, LandscapeCandidate, write_landscape
+from pytest_shark_tune.stages.candidate import DEFAULT_ID
+from pytest_shark_tune.stages.record import Record, State
+from pytest_shark_tune.stages.search.facts import facts_of
+
+__all__ = ["landscape_of", "write_landscapes"]
+
+
+def landscape_of(task: AnyTask, records: Sequence[Record], *, note: str = "") -> Landscape | None:
+    """The landscape of ``records`` of ``task``, in the order taken; ``None`` where nothing can be replayed of it.
+
+    Candidates stand in the plan's order, those that were not tried left out; ``note`` follows their number. A
+    duplicate has the samples of the one whose binary it shares. The baseline is every sample of the default, those
+    beside candidates included.
+    """
+    known = {record.id: record for record in records}
+    baseline = tuple(record.baseline_samples_us for record in records if record.baseline_samples_us)
+    candidates = tuple(
+        LandscapeCandidate(
+            pipeline=record.pipeline,
+            space=candidate.space,
+            knobs=record.knobs,
+            state=record.state,
+            reason=record.reason,
+            compile_s=record.compile_s,
+            samples_us=_samples(record, known),
+        )
+        for candidate in task.candidates
+        if (record := known.get(candidate.id))
+    )
+    if not baseline or not any(each.samples_us for each in candidates):
+        return None
+    about = records[0]
+    return Landscape(
+        dispatch=task.name,
+        device=about.device,
+        target=about.target,
+        iree=about.iree,
+        note=f"{len(candidates)} of {len(task.candidates)} candidates" + (f", {note}" if note else ""),
+        facts=facts_of(task.dispatch.root, task.dispatch.target, about.device) if isinstance(task, Task) else None,
+        baseline_samples_us=baseline,
+        candidates=candidates,
+    )
+
+
+def write_landscapes(path: Path, ledger: Ledger, *, note: str = "") -> list[str]:
+    """Write the landscapes of a run to ``path``, and say in words, for each dispatch, which file it is.
+
+    Of a run with several dispatches each gets a file of its own beside it, the dispatch's name behind the stem:
+    ``a-NAME.json`` for ``a.json``. What cannot be written is among the ledger's ``failures``.
+    """
+    told = []
+    for task in ledger.tasks:
+        landscape = landscape_of(task, ledger.records(task.name), note=note)
+        if landscape is None:
+            told.append(f"no landscape of {task.name}: no candidate was measured")
+            continue
+        own = path
+        if len(ledger.tasks) > 1:
+            own = path.with_name(f"{path.stem}-{_in_file_name(task.name)}{path.suffix}")
+        try:
+            write_landscape(landscape, own)
+            told.append(f"landscape: {own}")
+        except OSError as error:
+            ledger.failures.append(error)
+    return told
+
+
+def _samples(record: Record, known: dict[str, Record]) -> tuple[float, ...]:
+    if record.state is not State.DUPLICATE:
+        return record.samples_us
+    owner = known.get(record.duplicate_of)
+    if owner is None:
+        return ()
+    return owner.baseline_samples_us if owner.id == DEFAULT_ID else owner.samples_us
+
+
+def _in_file_name(name: str) -> str:
+    """A dispatch is called what the model's author wrote, which may hold anything."""
+    return re.sub(r"[^\w.-]", "_", name)

@@ -1,0 +1,321 @@
+"""The campaign on kernels made up here: which candidate is tried next, and when enough have been."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from pytest_shark_tune.campaign import Campaign, Quarry, make_quarry
+from pytest_shark_tune.plan import KernelTask
+from pytest_shark_tune.roster import Part
+from pytest_shark_tune.stages.candidate import DEFAULT_ID, kernel_candidates, kernel_default
+from pytest_shark_tune.stages.record import Record, State
+from pytest_shark_tune.stages.search import PriorResult
+from pytest_shark_tune.stages.space import SearchSpace
+from pytest_shark_tune.trial import Role
+
+SPACE = SearchSpace.of("Blocked", {"bi": range(1, 11), "bj": range(1, 11)})
+KNOBS = [{"bi": bi, "bj": bj} for bi in range(1, 11) for bj in range(1, 11)]
+
+
+def kernel(name: str, count: int = 20, *, weight: int = 1) -> KernelTask:
+    return KernelTask(
+        name=name,
+        weight=weight,
+        default=kernel_default(name, SPACE, KNOBS[0]),
+        candidates=kernel_candidates(name, SPACE, KNOBS[:count]),
+        space_size=len(KNOBS),
+    )
+
+
+def parts_of(task: KernelTask, names: Iterable[str] = (), *, suite: str = "") -> list[Part]:
+    """The parts of a task's tests as collected: its default's, and its candidates' of these ids, or of all."""
+    wanted = set(names) or {each.id for each in task.candidates}
+    candidates = [each for each in task.candidates if each.id in wanted]
+    return [
+        Part(Role.DEFAULT, "plan", suite, task.name, DEFAULT_ID),
+        *(Part(Role.CANDIDATE, "plan", suite, task.name, each.id) for each in candidates),
+        Part(Role.FINAL, "plan", suite, task.name),
+    ]
+
+
+class Run:
+    """A campaign over kernels in the order of their collection, and ways to play the rest of a run."""
+
+    def __init__(
+        self,
+        *tasks: KernelTask,
+        parts: list[Part] | None = None,
+        strategy: str = "exhaustive",
+        most: int = 60,
+        stretch: int = 4,
+        is_spent: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.parts = parts if parts is not None else [part for task in tasks for part in parts_of(task)]
+        self.quarries: dict[str, Quarry] = {}
+        for task in tasks:
+            own = {index: part for index, part in enumerate(self.parts) if part.dispatch == task.name}
+            self.quarries[task.name] = make_quarry(task, own, strategy=strategy, seed=0, most=most, device="a device")
+        self.announced: list[tuple[str, tuple[str, ...]]] = []
+        self.campaign = Campaign(
+            self.quarries.values(),
+            stretch=stretch,
+            is_spent=is_spent,
+            announce=lambda name, coming: self.announced.append((name, coming)),
+        )
+
+    def take(self) -> tuple[str, str]:
+        part = self.parts[self.campaign.take()]
+        return part.dispatch, part.candidate
+
+    def tell(
+        self,
+        dispatch: str,
+        candidate: str,
+        ratio: float | None = 1.0,
+        *,
+        state: State = State.MEASURED,
+        duplicate_of: str = "",
+        baseline_us: float = 10.0,
+    ) -> None:
+        measured = ratio is not None and state is State.MEASURED
+        self.campaign.tell(
+            Record(
+                id=candidate,
+                dispatch=dispatch,
+                pipeline="Blocked",
+                knobs={},
+                config="",
+                state=state if ratio is not None or state is not State.MEASURED else State.RUN_FAILED,
+                duplicate_of=duplicate_of,
+                samples_us=(baseline_us / ratio,) if ratio and measured else (),
+                baseline_samples_us=(baseline_us,) * 3 if measured else (),
+                ratio=ratio if measured else None,
+                device="a device",
+                target="llvm-cpu",
+                iree="3.13.0",
+            )
+        )
+
+    def try_next(self, ratio: float | None = 1.0) -> tuple[str, str]:
+        """Take the next test and tell at once what came of it."""
+        taken = self.take()
+        self.tell(*taken, ratio)
+        return taken
+
+    def drain(self, ratio: float | None = 1.0) -> list[tuple[str, str]]:
+        taken = []
+        while not self.campaign.is_done:
+            taken.append(self.try_next(ratio))
+        return taken
+
+
+def test_defaults_come_first() -> None:
+    run = Run(kernel("one"), kernel("two"))
+    assert [run.take(), run.take()] == [("one", "default"), ("two", "default")]
+    assert run.take()[1] != "default"
+
+
+def test_a_default_that_is_known_already_is_not_tried() -> None:
+    run = Run(kernel("one"), kernel("two"))
+    run.tell("one", "default")
+    assert run.take() == ("two", "default")
+    assert "default" not in [run.take()[1] for _ in range(8)]
+
+
+def test_a_dispatch_keeps_its_turn_for_a_stretch_which_is_announced() -> None:
+    run = Run(kernel("one"), kernel("two"), stretch=4)
+    run.take(), run.take()
+    taken = [run.try_next() for _ in range(12)]
+    assert [name for name, _ in taken] == ["one"] * 4 + ["two"] * 4 + ["one"] * 4
+    assert run.announced == [
+        (name, tuple(each for _, each in taken[start : start + 4]))
+        for name, start in (("one", 0), ("two", 4), ("one", 8))
+    ]
+
+
+@pytest.mark.parametrize("strategy", ["exhaustive", "random"])
+@pytest.mark.parametrize("seed", range(5))
+def test_nothing_is_tried_twice_however_late_results_come(strategy: str, seed: int) -> None:
+    choose = random.Random(seed)
+    run = Run(kernel("one", 17), kernel("two", 30), strategy=strategy)
+    done: list[tuple[str, str]] = []
+    held: list[int] = []
+    while held or not run.campaign.is_done:
+        if len(held) < 6 and not run.campaign.is_done and choose.random() < 0.6:
+            held.append(run.campaign.take())
+        elif held:
+            index = held.pop(choose.randrange(len(held)))
+            if choose.random() < 0.2:
+                run.campaign.give_back(index)
+                continue
+            part = run.parts[index]
+            done.append((part.dispatch, part.candidate))
+            run.tell(part.dispatch, part.candidate, choose.choice([None, 0.5, 1.0, 1.2]))
+    assert sorted(done) == sorted((part.dispatch, part.candidate) for part in run.parts if part.candidate)
+
+
+def test_no_more_are_tried_than_asked_for_even_before_results_come() -> None:
+    run = Run(kernel("one"), most=6, stretch=4)
+    taken = []
+    while not run.campaign.is_done:
+        taken.append(run.take())
+    assert len(taken) == 1 + 6
+    for each in taken:
+        run.tell(*each)
+    assert run.campaign.is_done
+    assert run.campaign.why_stopped("one") == "enough candidates were tried (--tune-candidates)"
+
+
+def test_a_default_that_fails_stops_its_dispatch_and_no_other() -> None:
+    run = Run(kernel("one"), kernel("two", 5))
+    run.take(), run.take()
+    assert run.take()[0] == "one"
+    run.tell("one", "default", state=State.WRONG_RESULT, ratio=None)
+    assert {name for name, _ in run.drain()} == {"two"}
+    assert run.campaign.why_stopped("one") == "its default cannot be measured"
+    assert run.campaign.why_stopped("two") == ""
+
+
+def test_what_is_given_back_comes_next_also_when_the_time_is_spent() -> None:
+    spent = False
+    run = Run(kernel("one"), is_spent=lambda: spent)
+    run.take()
+    first, second = run.campaign.take(), run.campaign.take()
+    run.campaign.give_back(second)
+    run.campaign.give_back(first)
+    spent = True
+    assert not run.campaign.is_done
+    assert [run.campaign.take(), run.campaign.take()] == [first, second]
+    assert run.campaign.is_done
+
+
+def test_spent_time_leaves_candidates_out_but_no_default() -> None:
+    spent = False
+    run = Run(kernel("one"), kernel("two"), is_spent=lambda: spent)
+    run.try_next()
+    spent = True
+    assert not run.campaign.is_done
+    assert run.try_next() == ("two", "default")
+    assert run.campaign.is_done
+    spent = False
+    assert run.campaign.is_done, "once spent is spent"
+    assert run.campaign.why_stopped("one") == "the time was spent (--tune-time)"
+
+
+def after_the_first(gains: dict[str, float], baselines: dict[str, float], weights: dict[str, int]) -> str:
+    """Which dispatch gets the next turn after 8 candidates of each, the best of which led by so much."""
+    run = Run(*(kernel(name, weight=weights.get(name, 1)) for name in gains))
+    for name in gains:
+        run.take()
+        run.tell(name, "default", baseline_us=baselines.get(name, 10.0))
+    seen = dict.fromkeys(gains, 0)
+    for _ in range(8 * len(gains)):
+        name, candidate = run.take()
+        seen[name] += 1
+        run.tell(name, candidate, gains[name] if seen[name] == 1 else 1.0)
+    assert set(seen.values()) == {8}, "until then they take turns"
+    return run.take()[0]
+
+
+@pytest.mark.parametrize("order", [("plain", "rich"), ("rich", "plain")])
+@pytest.mark.parametrize(
+    ("gain", "baseline_us", "weight"), [(1.1, 10.0, 3), (1.1, 30.0, 1), (1.4, 10.0, 1), (1.05, 30.0, 2)]
+)
+def test_time_goes_where_gain_times_time_times_weight_is_largest(
+    order: tuple[str, str], gain: float, baseline_us: float, weight: int
+) -> None:
+    gains = {name: 1.1 if name == "plain" else gain for name in order}
+    assert after_the_first(gains, {"rich": baseline_us}, {"rich": weight}) == "rich"
+
+
+def test_a_duplicate_takes_the_ratio_of_whose_binary_it_shares() -> None:
+    run = Run(kernel("one"))
+    run.take()
+    run.tell("one", "default")
+    (_, first), (_, second), (_, third) = (run.take() for _ in range(3))
+    search = run.quarries["one"].search
+    run.tell("one", first, 2.0)
+    assert search.expected_gain == math.inf, "one result says nothing of a gain"
+    run.tell("one", second, None, state=State.DUPLICATE, duplicate_of=DEFAULT_ID)
+    assert search.expected_gain == pytest.approx(math.log(2) / 3)
+    run.tell("one", third, None, state=State.DUPLICATE, duplicate_of=first)
+    assert search.expected_gain == 0
+
+
+def test_what_is_known_already_is_never_taken_and_counts() -> None:
+    task = kernel("one")
+    run = Run(task, most=10)
+    known = [each.id for each in task.candidates[3:9]]
+    for name in ("default", *known):
+        run.tell("one", name)
+    taken = [name for _, name in run.drain()]
+    assert len(taken) == 10 - 6
+    assert not {"default", *known} & set(taken)
+
+
+def test_a_run_of_which_all_is_known_takes_nothing() -> None:
+    run = Run(kernel("one", 5))
+    for part in run.parts[:-1]:
+        run.tell(part.dispatch, part.candidate)
+    assert run.campaign.is_done
+    assert run.campaign.why_stopped("one") == ""
+
+
+def test_a_dispatch_is_given_up_where_next_to_nothing_is_expected() -> None:
+    run = Run(kernel("one", 100), most=100)
+    assert len(run.drain()) == 1 + 64
+    assert run.campaign.why_stopped("one") == "no more gain is expected"
+
+
+def test_one_where_the_best_still_leads_goes_on() -> None:
+    run = Run(kernel("one", 100), most=90)
+    run.try_next()
+    run.try_next(2.0)
+    assert len(run.drain()) == 89
+    assert run.campaign.why_stopped("one") == "enough candidates were tried (--tune-candidates)"
+
+
+def test_candidates_whose_tests_were_deselected_are_left_alone() -> None:
+    task = kernel("one")
+    wanted = [each.id for each in task.candidates[5:8]]
+    run = Run(task, parts=parts_of(task, wanted))
+    assert sorted(name for _, name in run.drain()) == sorted(["default", *wanted])
+
+
+def test_without_a_candidate_only_the_default_is_tried() -> None:
+    task = kernel("one")
+    run = Run(task, parts=parts_of(task)[:1])
+    assert run.drain() == [("one", "default")]
+
+
+def test_a_candidate_of_two_suites_is_tried_once() -> None:
+    task = kernel("one", 5)
+    run = Run(task, parts=[*parts_of(task, suite="a"), *parts_of(task, suite="b")])
+    taken = [name for _, name in run.drain()]
+    assert sorted(taken) == sorted(["default", *(each.id for each in task.candidates)])
+
+
+def test_records_of_others_are_none_of_its_business() -> None:
+    run = Run(kernel("one", 5))
+    run.tell("other", "default", state=State.RUN_FAILED, ratio=None)
+    run.tell("one", "of an earlier plan", 9.0)
+    assert run.campaign.why_stopped("other") == ""
+    assert len(run.drain()) == 6
+
+
+def test_prior_results_reach_the_search() -> None:
+    task = kernel("one", 100)
+    parts = dict(enumerate(parts_of(task)))
+    prior = [PriorResult(pipeline="Blocked/0", knobs=knobs, ratio=float(knobs["bi"])) for knobs in KNOBS[::3]]
+
+    def first(prior: list[PriorResult]) -> float:
+        quarry = make_quarry(task, parts, strategy="model", seed=0, most=60, device="a device", prior=prior)
+        rows = quarry.search.ask(6)
+        return sum(task.candidate(quarry.candidates[row]).knobs["bi"] for row in rows) / len(rows)
+
+    assert first(prior) > 1.3 * first([])
+    assert first([PriorResult(pipeline="Blocked/1", knobs=KNOBS[0], ratio=None)]) == first([])
