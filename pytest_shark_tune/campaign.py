@@ -74,12 +74,12 @@ class Quarry:
     @property
     def wants_more(self) -> bool:
         """Whether a candidate is to be tried that nobody has taken yet."""
-        return bool(self.coming) or not (self.room == 0 or self.search.stop_reason or self.is_exhausted)
+        return not self.is_exhausted and bool(self.coming or (self.room and not self.search.stop_reason))
 
     @property
     def is_exhausted(self) -> bool:
         """Whether all that may still be tried is expected to gain next to nothing."""
-        return self.tried >= _ENOUGH and self.search.expected_gain * self.room < _LEAST_GAIN
+        return self.tried >= _ENOUGH and self.search.expected_gain * (self.most - self.tried) < _LEAST_GAIN
 
 
 class Campaign:
