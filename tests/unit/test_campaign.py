@@ -154,8 +154,8 @@ def test_nothing_is_tried_twice_however_late_results_come(strategy: str, seed: i
                 continue
             part = run.parts[index]
             done.append((part.dispatch, part.candidate))
-            ratio = 1.0 if part.role is Role.DEFAULT else choose.choice([None, 0.5, 1.0, 1.2])
-            run.tell(part.dispatch, part.candidate, ratio)
+            outcomes = [1.0] if part.candidate == "default" else [None, 0.5, 1.0, 1.2]
+            run.tell(part.dispatch, part.candidate, choose.choice(outcomes))
     assert sorted(done) == sorted((part.dispatch, part.candidate) for part in run.parts if part.candidate)
 
 

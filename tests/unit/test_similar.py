@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -112,8 +113,8 @@ class Runs:
             request=SpaceRequest(),
         )
 
-    def recall(self) -> Recall:
-        return Recall(self.cache, self.compiler, self.settings)
+    def recall(self, **changes: Any) -> Recall:
+        return Recall(self.cache, self.compiler, replace(self.settings, **changes))
 
     def keep(self, task: Task, *records: Record) -> None:
         recall = self.recall()
@@ -162,10 +163,10 @@ def test_another_kind_of_op_says_nothing(runs: Runs) -> None:
     assert runs.similar(make_task(64, kind="other")) == []
 
 
-def test_another_device_or_way_of_measuring_says_nothing(runs: Runs) -> None:
+@pytest.mark.parametrize("change", [{"device_name": "Other CPU"}, {"rotate_bytes": 1 << 20}])
+def test_another_device_or_way_of_measuring_says_nothing(runs: Runs, change: dict[str, str | int]) -> None:
     runs.keep(ONE, make_record(ONE, "c1", 1.5))
-    for settings in (replace(runs.settings, device_name="Other"), replace(runs.settings, rotate_bytes=1 << 20)):
-        assert Recall(runs.cache, runs.compiler, settings).similar(TWO) == []
+    assert runs.recall(**change).similar(TWO) == []
 
 
 def test_failures_are_told_and_duplicates_are_as_fast_as_the_other(runs: Runs) -> None:
