@@ -28,6 +28,7 @@ __all__ = ["Campaign", "Quarry", "make_quarry"]
 
 _FIRST = 8
 """How many candidates of each dispatch are tried before gains are compared."""
+_SLOWEST_RATIO = 1e-6
 _ENOUGH = 64
 _LEAST_GAIN = 0.005
 """A dispatch of which at least that many were tried is given up where the rest is expected to gain less than this, as
@@ -116,6 +117,11 @@ class Campaign:
         self._spent = self._spent or self._is_spent()
         return self._spent or not any(quarry.wants_more for quarry in self._quarries.values())
 
+    @property
+    def expected(self) -> int:
+        """How many tests will be handed out at most."""
+        return len(self._first) + sum(min(each.room, len(each.tests) - each.tried) for each in self._quarries.values())
+
     def take(self) -> int:
         """The index of the next test."""
         if self._returned:
@@ -153,7 +159,8 @@ class Campaign:
         row = quarry.rows[record.id]
         quarry.under_way.discard(row)
         quarry.tried += 1
-        ratio = record.ratio
+        # One that is rounded to nothing has a logarithm, too.
+        ratio = None if record.ratio is None else max(record.ratio, _SLOWEST_RATIO)
         if record.state is State.DUPLICATE:
             # It would have taken as long as the one whose binary it shares.
             ratio = quarry.ratios.get(record.duplicate_of, 1.0)

@@ -72,6 +72,7 @@ class TuningPlugin:
         self._summary: Summary | None = None
         self._campaign: Campaign | None = None
         self._recalled = 0
+        self._tests: pytest.Session | None = None
         self._landscapes: list[str] = []
         self._interrupts = Interrupts(terminate=ledger is not None)
         self._storage = _storage_of(options, session.settings.exchange)
@@ -141,8 +142,9 @@ class TuningPlugin:
         return cls(config, options, session, ledger)
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionstart(self) -> None:
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
         """From here on an interrupt ends the run with what is known."""
+        self._tests = session
         self._interrupts.install()
 
     # Collecting.
@@ -290,7 +292,12 @@ class TuningPlugin:
         )
         self._recall(by_dispatch)
         self._budget.start()
-        return RunOrder([part.phase if part else Phase.ORDINARY for part in parts], self._campaign)
+        phases = [part.phase if part else Phase.ORDINARY for part in parts]
+        if self._tests is not None:
+            # What pytest's progress is a part of: most of what was collected is there to be chosen from.
+            chosen_from = phases.count(Phase.CANDIDATE)
+            self._tests.testscollected = len(parts) - chosen_from + self._campaign.expected
+        return RunOrder(phases, self._campaign)
 
     def _recall(self, by_dispatch: Mapping[str, Mapping[int, Part]]) -> None:
         """Take in what earlier runs found out, as if it had been found out now."""

@@ -321,3 +321,18 @@ def test_prior_results_reach_the_search() -> None:
 
     assert first(prior) > 1.3 * first([])
     assert first([PriorResult(pipeline="Blocked/1", knobs=KNOBS[0], ratio=None)]) == first([])
+
+
+def test_the_tests_that_are_still_expected_are_counted() -> None:
+    run = Run(kernel("one", 30), kernel("two", 3), most=10)
+    assert run.campaign.expected == 2 + 10 + 3
+    run.tell("one", "default")
+    run.drain()
+    assert run.campaign.expected == 0
+
+
+def test_a_ratio_that_is_rounded_to_nothing_is_no_failure() -> None:
+    run = Run(kernel("one"))
+    run.take()
+    run.try_next(1e-9)
+    assert run.quarries["one"].tried == 1
