@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import signal
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from pytest_shark_tune.stages.spec import read_spec
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Suite
@@ -95,3 +101,25 @@ def test_what_a_suites_own_stages_found_is_not_kept(suite: Suite) -> None:
     for out in ("first", "second"):
         assert len(tried(suite.tune(*arguments, out=out).verdicts)) == 2
     assert journals(suite) == []
+
+
+@pytest.mark.slow
+def test_killed_at_ten_random_moments_nothing_is_measured_twice(suite: Suite) -> None:
+    choose = random.Random(0)
+    for _ in range(10):
+        running = suite.start("--tune", "--tune-candidates=40", "--tune-jobs=1")
+        time.sleep(choose.uniform(1.0, 6.0))
+        with suppress(ProcessLookupError):
+            os.killpg(running.process.pid, signal.SIGKILL)
+        spec = running.finish().out / "spec.mlir"
+        if spec.exists():
+            assert read_spec(spec.read_text(encoding="utf-8"))
+    outcome = suite.tune("--tune-candidates=40")
+    assert outcome.status == 0, outcome.text
+    (kept,) = journals(suite)
+    lines = [json.loads(line) for line in kept.read_bytes().splitlines() if line.endswith(b"}")]
+    measured = [line["config"] for line in lines]
+    assert len(measured) == len(set(measured)) >= 41, "40 candidates and the default"
+    assert len(outcome.records) == len(measured)
+    if (spec := outcome.out / "spec.mlir").exists():
+        assert read_spec(spec.read_text(encoding="utf-8"))
