@@ -43,7 +43,9 @@ folder, plan, target, tool, first, step = sys.argv[1:]
 (task,) = msgspec.json.decode(Path(plan).read_bytes(), type=Plan).tasks
 leases = DeviceLeases(["local-task"], folder=Path(folder, "locks"))
 compiler = Compiler(Target.parse(target), tool=tool)
-builds = Builds(compiler, Cache(Path(folder, "cache")), leases, jobs=2, tell=print)
+builds = Builds(
+    compiler, Cache(Path(folder, "cache")), leases, jobs=2, tell=print, coming=lambda task: task.candidates
+)
 print("ready", flush=True)
 sys.stdin.readline()
 for candidate in (task.default, *task.candidates)[int(first)::int(step)]:
@@ -151,7 +153,12 @@ def test_a_gpu_can_be_measured_on_while_what_follows_is_compiled(
     task = task_of(plan_for(GPU))
     leases = DeviceLeases(["local-task"], folder=tmp_path / "locks")
     builds = Builds(
-        Compiler(Target.parse(GPU), tool=str(counting(tmp_path))), Cache(tmp_path), leases, jobs=1, tell=print
+        Compiler(Target.parse(GPU), tool=str(counting(tmp_path))),
+        Cache(tmp_path),
+        leases,
+        jobs=1,
+        tell=print,
+        coming=lambda task: task.candidates,
     )
     try:
         assert builds.artifact(task, task.default).state == "compiled"
