@@ -40,6 +40,7 @@ __all__ = [
 CACHE_SIZE = "10G"
 """The default of ``--tune-cache-size``."""
 
+_BENCHMARK_OPTIONS = ("json", "save", "autosave", "compare", "compare_fail", "histogram")
 _SEARCHES = ("model", "random", "exhaustive")
 _MOST_DIGITS = 9
 _SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -115,7 +116,7 @@ class TuneOptions:
             clears_cache=config.getoption("tune_cache_clear"),
             compile_flags=parse_flags("--iree-compile-flag", flags),
             rotate_bytes=parse_rotation("--tune-rotate", value("rotate"), target),
-            fresh=bool(config.getoption("tune_fresh") or config.getini("tune_fresh")),
+            fresh=bool(config.getoption("tune_fresh") or config.getini("tune_fresh") or _keeps_benchmarks(config)),
             request=SpaceRequest(
                 where=parse_where("--tune-where", where), knobs=parse_knobs("--tune-knob", knobs, target)
             ),
@@ -174,6 +175,11 @@ def add_options(parser: pytest.Parser) -> None:
     add_list("--tune-where", "CONDITION", 'try only configs that fulfil it: "wg_0 >= 64 and red_2 in (4, 8)"')
     add_list("--tune-knob", "NAME=V1,V2", "search an option that the compiler pins, too: waves_per_eu=1,2,4")
     add_list("--iree-compile-flag", "FLAG", "a flag for iree-compile, for the default and the candidates alike")
+
+
+def _keeps_benchmarks(config: pytest.Config) -> bool:
+    """Whether pytest-benchmark is to save or compare what is measured: then it has to be measured now."""
+    return any(config.getoption(f"benchmark_{name}", None) for name in _BENCHMARK_OPTIONS)
 
 
 def tuning_is_on(config: pytest.Config) -> bool:

@@ -123,3 +123,12 @@ def test_killed_at_ten_random_moments_nothing_is_measured_twice(suite: Suite) ->
     assert len(outcome.records) == len(measured)
     if (spec := outcome.out / "spec.mlir").exists():
         assert read_spec(spec.read_text(encoding="utf-8"))
+
+
+def test_what_pytest_benchmark_is_to_save_is_measured_anew(suite: Suite) -> None:
+    arguments = ("--tune-candidates=1", "-k", "not final and not spec")
+    first = suite.tune(*arguments)
+    saving = suite.tune(*arguments, "--benchmark-json=bench.json", out="saving")
+    assert tried(saving.verdicts) == tried(first.verdicts) != set()
+    saved = json.loads((suite.folder / "bench.json").read_text(encoding="utf-8"))
+    assert len(saved["benchmarks"]) == 2
