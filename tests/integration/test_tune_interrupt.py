@@ -26,6 +26,16 @@ def test_dispatch(candidate, artifact, measurement):
 """
 
 
+BROKEN = """
+import pytest
+
+@pytest.fixture
+def artifact(candidate, artifact):
+    assert candidate.role != "candidate"
+    return artifact
+"""
+
+
 @pytest.mark.parametrize(
     ("workers", "everyone"),
     [
@@ -208,7 +218,7 @@ def test_the_first_failure_stops_the_run_with_x(make_suite: MakeSuite) -> None:
 
 
 def test_a_run_cut_short_by_maxfail_is_not_complete(make_suite: MakeSuite) -> None:
-    suite = make_suite({"test_suite.py": f"{SUITE}\ndef test_failing():\n    assert False\n"})
-    outcome = suite.tune("-x", "-k", "default or failing or final", "--tune-candidates=2")
+    suite = make_suite({"test_suite.py": SUITE, "conftest.py": BROKEN})
+    outcome = suite.tune("-x", "--tune-candidates=2")
     assert outcome.status == 1
     assert outcome.summary["run"]["complete"] is False
