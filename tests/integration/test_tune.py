@@ -115,7 +115,7 @@ def test_the_summary_tells_each_dispatch(outcome: Outcome) -> None:
         assert row["baseline_us"] > 0
         counts = [row[name] for name in COUNTS]
         assert counts == sorted(counts, reverse=True), dict(zip(COUNTS, counts, strict=True))
-        assert row["generated"] == 3
+        assert row["generated"] > row["tried"] == 3
         if row["winner"] is None:
             assert row["reason"]
             assert row["best_us"] is row["speedup"] is row["speedup_low"] is row["speedup_high"] is None
