@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -152,7 +153,7 @@ def test_a_held_device_is_waited_for_and_the_wait_is_told(tmp_path: Path, child_
         with DeviceLeases(["local-task"], folder=tmp_path).acquire(let_go) as uri:
             assert uri == "local-task"
     (message,) = told
-    who = f"held by process {holder.pid} \\({re.escape(sys.executable)} -c .*…\\) for [0-9]+ s"
+    who = f"held by process {holder.pid} \\({re.escape(shlex.quote(sys.executable))} -c .*…\\) for [0-9]+ s"
     assert re.fullmatch(f"waiting for local-task: {who}", message), message
 
 
