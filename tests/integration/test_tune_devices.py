@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -74,7 +75,7 @@ def test_a_wait_for_another_process_is_told_and_ends_when_it_is_killed(
     give_up.cancel()
     outcome = running.finish()
     assert outcome.status == 0, said + outcome.text
-    who = rf"held by process {holder.pid} \({re.escape(sys.executable)} -c .*\) for [0-9]+ s"
+    who = rf"held by process {holder.pid} \({re.escape(shlex.quote(sys.executable))} -c .*\) for [0-9]+ s"
     assert re.search(rf"shark-tune: waiting for local-task: {who}", said), said
     assert re.search(r"\b1 passed", outcome.text)
     assert [each["id"] for each in outcome.records] == ["default"]
