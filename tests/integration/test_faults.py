@@ -190,7 +190,9 @@ def test_a_worker_that_crashes_costs_a_candidate_and_fails_a_default(make_suite:
     outcome = suite.tune("-n2", "-rfs", "--tune-candidates=2", "-k", "not final and not spec")
     assert outcome.status == 1
     states = {(each["dispatch"], each["id"]): each["state"] for each in outcome.records}
-    assert len(states) == len(outcome.records) == 6
+    # Of the dispatch whose default is lost, those are tried that were handed out before.
+    assert 4 <= len(states) == len(outcome.records) <= 6
+    assert sum(name == NAME for name, _ in states) == 3
     assert states["matmul_16x16x16_f32", "default"] == "run_failed"
     assert [state for (name, _), state in states.items() if name == NAME].count("run_failed") == 1
     crashed = "run_failed: the worker gw* that ran it crashed (SIGABRT)"
