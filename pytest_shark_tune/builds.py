@@ -84,12 +84,12 @@ class Builds:
             CandidateFailed: the candidate cannot be compiled, or its config is not applied.
         """
         module = task.dispatch.members[member].module
-        ahead = [each for each in self._coming(task) if each.id != candidate.id] if member == 0 else []
-        stretch = [candidate, *ahead[: _AHEAD * self._jobs]]
-        if self.compiler.target.shares_processor:
-            artifact = self.known(module, candidate) or self._compile_stretch(task.dispatch, module, stretch)
-        else:
-            artifact = self._compile_ahead(task.dispatch, module, stretch)
+        shares_processor = self.compiler.target.shares_processor
+        artifact = self.known(module, candidate) if shares_processor else None
+        if artifact is None:
+            ahead = [each for each in self._coming(task) if each.id != candidate.id] if member == 0 else []
+            make = self._compile_stretch if shares_processor else self._compile_ahead
+            artifact = make(task.dispatch, module, [candidate, *ahead[: _AHEAD * self._jobs]])
         if artifact.vmfb is None:
             raise CandidateFailed(artifact.state, artifact.reason)
         return artifact

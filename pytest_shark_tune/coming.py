@@ -30,7 +30,8 @@ def coming(exchange: Path, task: AnyTask) -> tuple[Candidate, ...]:
         names = msgspec.json.decode(_path(exchange, task).read_bytes(), type=list[str])
     except FileNotFoundError:
         return ()
-    return tuple(task.candidate(name) for name in names)
+    wanted = {each.id: each for each in task.candidates if each.id in names}
+    return tuple(wanted[name] for name in names)
 
 
 def _path(exchange: Path, task: AnyTask) -> Path:

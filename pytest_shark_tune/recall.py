@@ -74,7 +74,7 @@ class Recall:
         if self._fresh:
             return []
         # A line takes the place of those before it.
-        kept = {each.config: each.record for each in journal.read(self._journal(task), _Kept)}
+        kept = {each.config: each.record for each in journal.read(self._journal_of(self._key(task)), _Kept)}
         known = [
             msgspec.structs.replace(kept[key], id=candidate.id, dispatch=task.name)
             for candidate in (task.default, *task.candidates)
@@ -91,8 +91,8 @@ class Recall:
             return
         candidate = task.candidate(record.id)
         kept = _Kept(_config_key(candidate), record, pipeline_label(candidate.pipeline, candidate.space))
-        journal.append(self._journal(task), kept)
         key = self._key(task)
+        journal.append(self._journal_of(key), kept)
         if key not in self._indexed:
             self._indexed.add(key)
             facts = facts_of(task.dispatch.root, task.dispatch.target, self._device)
@@ -133,9 +133,6 @@ class Recall:
 
     def _key(self, task: Task) -> str:
         return content_key(self._setting, _texts(task))
-
-    def _journal(self, task: Task) -> Path:
-        return self._journal_of(self._key(task))
 
     def _journal_of(self, key: str) -> Path:
         return self._cache.file("records", key, ".jsonl")

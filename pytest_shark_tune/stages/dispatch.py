@@ -33,6 +33,7 @@ __all__ = [
     "function_inputs",
     "group_dispatches",
     "is_benchmark_module",
+    "ops_named",
     "read_benchmark",
     "read_module",
     "sink_constants",
@@ -654,7 +655,7 @@ def _benchmark_module(module: ir.Module, function: ir.Operation) -> BenchmarkMod
     offsets = [_constant(value) for value in call.binding_offsets]
     lengths = [_constant(value) for value in call.binding_lengths]
     views = []
-    for subspan in _all(function, "hal.interface.binding.subspan"):
+    for subspan in ops_named(function, "hal.interface.binding.subspan"):
         binding = ir.IntegerAttr(subspan.attributes["binding"]).value
         offset = subspan.operands[0]
         views.append(_view(subspan, offsets[binding] + _evaluate(offset, constants)))
@@ -878,7 +879,8 @@ def _parent(op: ir.Operation, name: str) -> ir.Operation:
     return op
 
 
-def _all(op: ir.Operation, name: str) -> list[ir.Operation]:
+def ops_named(op: ir.Operation, name: str) -> list[ir.Operation]:
+    """The ops of that name inside ``op``, in the order of a walk."""
     found: list[ir.Operation] = []
 
     def visit(inner: ir.Operation) -> ir.WalkResult:
@@ -891,7 +893,7 @@ def _all(op: ir.Operation, name: str) -> list[ir.Operation]:
 
 
 def _only(op: ir.Operation, name: str) -> ir.Operation:
-    found = _all(op, name)
+    found = ops_named(op, name)
     if len(found) != 1:
         raise _CannotTune(f"its benchmark has {len(found)} {name} ops instead of one")
     return found[0]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import msgspec
 from iree.compiler import ir
 from iree.compiler.dialects import arith, util
 
-from pytest_shark_tune.stages.dispatch import BenchmarkModule, Dispatch
+from pytest_shark_tune.stages.dispatch import BenchmarkModule, Dispatch, ops_named
 
 __all__ = ["rotated", "rotated_dispatch"]
 
@@ -43,17 +41,17 @@ def rotated(module: BenchmarkModule, size_bytes: int) -> BenchmarkModule:
             index = ir.IndexType.get()
             start = ir.IntegerAttr.get(index, 0)
             util.GlobalOp(_TURN, index, sym_visibility="private", is_mutable=True, initial_value=start)
-        (loop,) = _inside(parsed.operation, "scf.for")
+        (loop,) = ops_named(parsed.operation, "scf.for")
         _take_turns(loop, copies, stride)
         return msgspec.structs.replace(module, text=str(parsed), buffer_bytes=copies * stride, copies=copies)
 
 
 def _grow_buffer(module: ir.Operation, size: int) -> None:
     """Give the buffer that the module allocates, and the view of it that it returns, another size in bytes."""
-    (allocation,) = _inside(module, "hal.allocator.allocate")
+    (allocation,) = ops_named(module, "hal.allocator.allocate")
     *_, size_operand = range(len(allocation.operands))
     _set_constant(allocation, [size_operand], size)
-    (view,) = _inside(module, "hal.buffer_view.create")
+    (view,) = ops_named(module, "hal.buffer_view.create")
     _, _, length, _, _, *shape = range(len(view.operands))
     _set_constant(view, [length, *shape], size)
 
@@ -68,7 +66,7 @@ def _take_turns(loop: ir.Operation, copies: int, stride: int) -> None:
         size = arith.constant(index, stride)
         following = arith.remui(arith.addi(first, loop.operands[1]), count)
         util.GlobalStoreOp(following, turn)
-    (call,) = _inside(loop, "hal.command_buffer.dispatch")
+    (call,) = ops_named(loop, "hal.command_buffer.dispatch")
     with ir.InsertionPoint(call):
         iteration = loop.regions[0].blocks[0].arguments[0]
         base = arith.muli(arith.remui(arith.addi(first, iteration), count), size)
@@ -87,16 +85,3 @@ def _set_constant(op: ir.Operation, positions: list[int], value: int) -> None:
         constant = arith.constant(ir.IndexType.get(), value)
     for position in positions:
         op.operands[position] = constant
-
-
-def _inside(op: ir.Operation, name: str) -> Iterator[ir.Operation]:
-    """The ops of that name inside ``op``."""
-    found: list[ir.Operation] = []
-
-    def visit(inner: ir.Operation) -> ir.WalkResult:
-        if inner.name == name:
-            found.append(inner)
-        return ir.WalkResult.ADVANCE
-
-    op.walk(visit)
-    return iter(found)
