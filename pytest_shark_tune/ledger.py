@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,21 +12,22 @@ import numpy as np
 
 from pytest_shark_tune.funnel import Loss, funnel_of
 from pytest_shark_tune.plan import AnyTask, KernelTask, Plan, Task
+from pytest_shark_tune.snapshot import read_records, snapshot_path, write_spec
 from pytest_shark_tune.stages.dispatch import Untunable
 from pytest_shark_tune.stages.record import (
     Finalist,
     FinalRecord,
     Record,
+    RecordedOp,
     SourceCheck,
     SpecRecord,
     State,
     WinnerRecord,
 )
-from pytest_shark_tune.stages.spec import SpecEntry, build_spec, link_spec
 from pytest_shark_tune.stages.winner import provisional_winner
 from pytest_shark_tune.tools import journal
 
-__all__ = ["DispatchSummary", "Finding", "Ledger", "RunSummary", "Summary", "entry_of"]
+__all__ = ["DispatchSummary", "Finding", "Ledger", "RunSummary", "Summary"]
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,7 +177,7 @@ class Ledger:
         return tuple(sorted(path for path in paths if path.exists()))
 
     def _snapshot(self, suite: str) -> Path:
-        return Path(suite, "__specs__", f"{self._target.replace(':', '-')}-{self._slug}.mlir")
+        return snapshot_path(Path(suite), self._target, self._slug)
 
     def add_plan(self, key: str, suite: str) -> None:
         """Take note of what a test tunes."""
@@ -234,7 +235,7 @@ class Ledger:
                 untried = "the run ended early"
             rows.append(self._row(entry.task, final, winner, dropped.get(name, ""), untried))
         with self._noting_failure():
-            self._write_spec(self.spec_path, winners.values(), self._starter)
+            write_spec(self.spec_path, [each for each in winners.values() if each.root is not None], self._starter)
         with self._noting_failure():
             self._write_snapshots(winners)
         summary = Summary(
@@ -319,6 +320,9 @@ class Ledger:
             root=final.root,
             weight=final.weight,
             compilation_info=candidate.compilation_info,
+            ops=tuple(RecordedOp(each.source, each.symbol) for each in task.dispatch.members)
+            if isinstance(task, Task)
+            else (),
         )
 
     def _row(
@@ -366,14 +370,6 @@ class Ledger:
             losses=funnel.losses,
         )
 
-    def _write_spec(self, path: Path, winners: Iterable[WinnerRecord], starter: str | None) -> None:
-        """Write the merged spec; where nothing won there is no file, and a stale one is removed."""
-        entries = [entry_of(winner) for winner in winners if winner.root is not None]
-        if not entries:
-            path.unlink(missing_ok=True)
-            return
-        journal.replace_file(path, link_spec(build_spec(entries, starter)).encode())
-
     def _write_snapshots(self, winners: dict[str, WinnerRecord]) -> None:
         """Bring the snapshots beside the suites up to date with the finals whose winners were verified.
 
@@ -383,31 +379,10 @@ class Ledger:
             return
         for suite in sorted({entry.suite for entry in self._tasks.values()} - {""}):
             path = self._snapshot(suite)
-            records_path = path.with_suffix(".jsonl")
             tuned = {name for name in self._finals if self._tasks[name].suite == suite}
-            kept = [each for each in journal.read(records_path, WinnerRecord) if each.dispatch not in tuned]
+            kept = [each for each in read_records(path) if each.dispatch not in tuned]
             ours = kept + [each for name, each in winners.items() if name in tuned and each.root is not None]
-            self._write_spec(path, ours, None)
-            if ours:
-                journal.replace_file(records_path, b"".join(msgspec.json.encode(each) + b"\n" for each in ours))
-            else:
-                records_path.unlink(missing_ok=True)
-
-
-def entry_of(winner: WinnerRecord) -> SpecEntry:
-    """The spec entry of a winner; it tells where it comes from."""
-    assert winner.root is not None
-    return SpecEntry(
-        name=winner.dispatch,
-        root=winner.root,
-        compilation_info=winner.compilation_info,
-        provenance={
-            "device": winner.device,
-            "iree": winner.iree,
-            "speedup": f"{winner.ratio or 0:.3f}",
-            "candidate": winner.id,
-        },
-    )
+            write_spec(path, ours)
 
 
 def _median(samples: tuple[float, ...] | None) -> float | None:

@@ -10,7 +10,17 @@ import msgspec
 from pytest_shark_tune.stages.check import Check
 from pytest_shark_tune.stages.dispatch import RootOp
 
-__all__ = ["SCHEMA", "FinalRecord", "Finalist", "Record", "SourceCheck", "SpecRecord", "State", "WinnerRecord"]
+__all__ = [
+    "SCHEMA",
+    "FinalRecord",
+    "Finalist",
+    "Record",
+    "RecordedOp",
+    "SourceCheck",
+    "SpecRecord",
+    "State",
+    "WinnerRecord",
+]
 
 SCHEMA: Final = 1
 """The version of the records' format; a reader refuses what it does not know."""
@@ -124,9 +134,23 @@ class SpecRecord(msgspec.Struct, frozen=True, kw_only=True):
     dropped: dict[str, str]
 
 
+class RecordedOp(msgspec.Struct, frozen=True):
+    """One op that an entry was made for: its executable's name in the source of that name."""
+
+    source: str
+    symbol: str
+
+
 class WinnerRecord(Record, frozen=True, kw_only=True):
-    """A winner's figures from the final, and all that makes its spec entry anew; without a ``root`` it has none."""
+    """A winner's figures from the final, and all that makes its spec entry anew; without a ``root`` it has none.
+
+    ``ops`` are those that the entry is in force on. ``setting`` is a hash of what its figures depend on besides the
+    dispatch: compiler, flags, runtime, device and driver. ``candidates`` is how many the run might try.
+    """
 
     root: RootOp | None
     weight: int
     compilation_info: str
+    ops: tuple[RecordedOp, ...] = ()
+    setting: str = ""
+    candidates: int = 0

@@ -27,6 +27,7 @@ __all__ = [
     "check_starter",
     "link_spec",
     "mark_entries",
+    "matcher_name",
     "read_spec",
     "single_entry_spec",
 ]
@@ -201,7 +202,7 @@ def _fill(module: ir.Module, entries: Sequence[SpecEntry]) -> None:
         for name in dict.fromkeys(actions):
             _fill_action(name, ["compilation_info", *([_DECOMPOSITION] if name == _ATTENTION_ACTION else [])])
         for entry, config, decomposition in zip(entries, configs, decompositions, strict=True):
-            name = _fresh(_symbol(entry.name), {*matchers, _ACTION, _ATTENTION_ACTION, _ENTRYPOINT})
+            name = _fresh(matcher_name(entry.name), {*matchers, _ACTION, _ATTENTION_ACTION, _ENTRYPOINT})
             matchers.append(name)
             values = [config] if decomposition is None else [config, decomposition]
             results = [any_op, *[any_param] * len(values)]
@@ -513,7 +514,7 @@ def _plain(dictionary: ir.DictAttr) -> Provenance:
     return {named.name: named.attr.value for named in ir.DictAttr(dictionary)}
 
 
-def _symbol(name: str) -> str:
+def matcher_name(name: str) -> str:
     """The matcher's name for a dispatch's: letters, digits and underscores, so that no tool has to quote it."""
     return "match_" + "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in name)
 

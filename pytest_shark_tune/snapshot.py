@@ -1,0 +1,92 @@
+"""Snapshots: a spec and, in a file beside it, the records that it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from pytest_shark_tune.stages.record import WinnerRecord
+from pytest_shark_tune.stages.spec import SpecEntry, SpecRow, build_spec, link_spec, matcher_name
+from pytest_shark_tune.tools import journal
+
+__all__ = [
+    "entry_of",
+    "find_snapshots",
+    "read_records",
+    "record_of",
+    "records_path",
+    "snapshot_path",
+    "write_spec",
+]
+
+FOLDER = "__specs__"
+"""Where the snapshots of a suite are, beside its tests."""
+
+
+def snapshot_path(suite: Path, target: str, device_slug: str) -> Path:
+    """Where a suite's snapshot for a target and a device's model is."""
+    return suite / FOLDER / f"{_prefix(target)}{device_slug}.mlir"
+
+
+def find_snapshots(suite: Path, target: str) -> tuple[Path, ...]:
+    """A suite's snapshots for a target, of all devices."""
+    return tuple(sorted((suite / FOLDER).glob(f"{_prefix(target)}*.mlir")))
+
+
+def records_path(spec: Path) -> Path:
+    """Where the records of a spec are."""
+    return spec.with_suffix(".jsonl")
+
+
+def read_records(spec: Path) -> tuple[WinnerRecord, ...]:
+    """The records that a spec was made from, none where there is no such file."""
+    return tuple(journal.read(records_path(spec), WinnerRecord))
+
+
+def record_of(row: SpecRow, records: Iterable[WinnerRecord]) -> WinnerRecord | None:
+    """The record of an entry: that of the dispatch that it names, else that whose dispatch gives it its matcher's name.
+
+    An entry that somebody wrote or renamed by hand has none.
+    """
+    dispatch = row.provenance.get("dispatch")
+    return next(
+        (
+            each
+            for each in records
+            if (each.dispatch == dispatch if dispatch else matcher_name(each.dispatch) == row.matcher)
+        ),
+        None,
+    )
+
+
+def write_spec(path: Path, winners: Sequence[WinnerRecord], starter: str | None = None) -> None:
+    """Write the spec of ``winners``, before ``starter``, and their records beside it; without any there is no file."""
+    if not winners:
+        path.unlink(missing_ok=True)
+        records_path(path).unlink(missing_ok=True)
+        return
+    journal.replace_file(path, link_spec(build_spec([entry_of(each) for each in winners], starter)).encode())
+    journal.replace_file(records_path(path), b"".join(msgspec.json.encode(each) + b"\n" for each in winners))
+
+
+def entry_of(winner: WinnerRecord) -> SpecEntry:
+    """The spec entry of a winner; it tells where it comes from."""
+    assert winner.root is not None
+    return SpecEntry(
+        name=winner.dispatch,
+        root=winner.root,
+        compilation_info=winner.compilation_info,
+        provenance={
+            "dispatch": winner.dispatch,
+            "device": winner.device,
+            "iree": winner.iree,
+            "speedup": f"{winner.ratio or 0:.3f}",
+            "candidate": winner.id,
+        },
+    )
+
+
+def _prefix(target: str) -> str:
+    return f"{target.replace(':', '-')}-"
