@@ -13,7 +13,7 @@ import msgspec
 
 from pytest_shark_tune.errors import InputError
 
-__all__ = ["OpSource", "attention", "batch_matmul", "conv_2d", "matmul"]
+__all__ = ["OpSource", "attention", "batch_matmul", "conv_2d", "matmul", "zeros"]
 
 # What each input element may accumulate in; the first is the default. Narrow inputs accumulate wider, as the
 # matrix instructions of CPUs and GPUs do.
@@ -215,7 +215,7 @@ def _convolution_text(sizes: tuple[int, ...], types: tuple[str, str, str], layou
 
             def main(lhs: ir.Value, rhs: ir.Value) -> ir.Value:
                 steps = {"strides": [stride, stride], "dilations": [dilation, dilation]}
-                return convolution(lhs, rhs, outs=[_zeros(result)], **steps)
+                return convolution(lhs, rhs, outs=[zeros(result)], **steps)
 
             func.FuncOp.from_py_func(image, weights)(main)
         module.operation.verify()
@@ -251,7 +251,7 @@ func.func @main(%query: {query}, %key: {key}, %value: {value}) -> {result} {{
         return str(ir.Module.parse(text))
 
 
-def _zeros(result_type: Any) -> Any:
+def zeros(result_type: Any) -> Any:
     """A tensor of that type, filled with zeros, at the current insertion point."""
     from iree.compiler import ir
     from iree.compiler.dialects import arith, linalg, tensor
@@ -292,7 +292,7 @@ def _contraction_text(sizes: tuple[int, ...], types: tuple[str, str, str], layou
 
             def main(lhs: ir.Value, rhs: ir.Value) -> ir.Value:
                 op = linalg.batch_matmul if batch else linalg.matmul
-                return op(lhs, rhs, outs=[_zeros(result_type)], indexing_maps=indexing_maps)
+                return op(lhs, rhs, outs=[zeros(result_type)], indexing_maps=indexing_maps)
 
             func.FuncOp.from_py_func(lhs_type, rhs_type)(main)
         module.operation.verify()

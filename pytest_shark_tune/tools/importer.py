@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,15 +19,16 @@ __all__ = ["import_onnx"]
 _OPSET = 17
 
 
-def import_onnx(path: Path, *, timeout_s: float = 600.0) -> str:
+def import_onnx(path: Path, shapes: Mapping[str, Sequence[int]] | None = None, *, timeout_s: float = 600.0) -> str:
     """The model in ``path`` as MLIR text, raised to opset 17 if it is older, with its shapes inferred.
 
-    Dispatches are tuned for one shape, so every input must have a fixed one. The import runs as a command of
-    its own: it is IREE's tool, and a model may need more time or memory than a test session should give.
+    Dispatches are tuned for one shape, so every input must have a fixed one: ``shapes`` gives it, by the input's name,
+    to those that have none. The import runs as a command of its own: it is IREE's tool, and a model may need more time
+    or memory than a test session should give.
 
     Raises:
-        InputError: the extra ``onnx`` is not installed, the file is no ONNX model that IREE can import, or an
-            input has dimensions without a fixed size.
+        InputError: the extra ``onnx`` is not installed, the file is no ONNX model that IREE can import, an input has
+            dimensions without a fixed size, or ``shapes`` names none of its inputs or contradicts one.
         CommandFailed: the import ran longer than ``timeout_s`` seconds.
     """
     if find_spec("onnx") is None:
@@ -34,15 +37,21 @@ def import_onnx(path: Path, *, timeout_s: float = 600.0) -> str:
             'install it with: python -m pip install "pytest-shark-tune[onnx]"'
         )
     model = _load(path)
+    fixed = _fix(model.graph, shapes or {}, path)
     dynamic = _dynamic_inputs(model.graph)
     if dynamic:
+        names = [value.name for value in model.graph.input if any(repr(value.name) in each for each in dynamic)]
+        examples = " ".join(f"--tune-input-shape {shlex.quote(f'{name}=1x3x224x224')}" for name in names)
         raise InputError(
             f"{path}: every dimension of an input needs a fixed size, but {'; '.join(dynamic)}. "
-            "Fix them, for instance with onnx.tools.update_model_dims.update_inputs_outputs_dims"
+            f"Give them, as in {examples}"
         )
     with tempfile.TemporaryDirectory(prefix="shark-tune-") as folder:
         output = Path(folder, "model.mlir")
-        command = [sys.executable, "-m", "iree.compiler.tools.import_onnx", str(path.absolute()), "-o", str(output)]
+        source = Path(folder, "model.onnx") if fixed else path.absolute()
+        if fixed:
+            _write_fixed(path, shapes or {}, source)
+        command = [sys.executable, "-m", "iree.compiler.tools.import_onnx", str(source), "-o", str(output)]
         if any(entry.domain in ("", "ai.onnx") and entry.version < _OPSET for entry in model.opset_import):
             command += ["--opset-version", str(_OPSET)]
         try:
@@ -52,6 +61,47 @@ def import_onnx(path: Path, *, timeout_s: float = 600.0) -> str:
                 raise
             raise InputError(f"{path}: IREE cannot import it: {_last_line(error)}") from error
         return output.read_text(encoding="utf-8")
+
+
+def _write_fixed(path: Path, shapes: Mapping[str, Sequence[int]], output: Path) -> None:
+    """Write the model with fixed inputs and its weights; other shapes are for the import to infer."""
+    import onnx
+
+    model = onnx.load(path)
+    _fix(model.graph, shapes, path)
+    del model.graph.value_info[:]
+    for value in model.graph.output:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_value < 1:
+                dim.Clear()
+    onnx.save(model, output)
+
+
+def _fix(graph: Any, shapes: Mapping[str, Sequence[int]], path: Path) -> bool:
+    """Give inputs their shapes; tell whether that changed any."""
+    inputs = {value.name: value for value in graph.input}
+    changed = False
+    for name, shape in shapes.items():
+        if name not in inputs:
+            known = ", ".join(inputs)
+            raise InputError(f"{path}: --tune-input-shape: there is no input {name!r}; it has {known}")
+        tensor = inputs[name].type.tensor_type
+        has_shape = tensor.HasField("shape")
+        given = "x".join(map(str, shape))
+        if has_shape and len(tensor.shape.dim) != len(shape):
+            raise InputError(
+                f"{path}: --tune-input-shape: input {name!r} has {len(tensor.shape.dim)} dimensions, "
+                f"{given} has {len(shape)}"
+            )
+        for position, size in enumerate(shape):
+            dim = tensor.shape.dim[position] if has_shape else tensor.shape.dim.add()
+            if dim.dim_value not in (0, size) and dim.dim_value > 0:
+                raise InputError(
+                    f"{path}: --tune-input-shape: dimension {position} of input {name!r} is {dim.dim_value}, not {size}"
+                )
+            changed = changed or dim.dim_value != size
+            dim.dim_value = size
+    return changed
 
 
 def _load(path: Path) -> Any:

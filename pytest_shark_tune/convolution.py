@@ -1,0 +1,376 @@
+"""Convolutions of any layout with padding and groups, and both their gradients, as modules with one root op."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import msgspec
+
+from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.ops import zeros
+
+__all__ = ["Convolution", "Direction", "convolution_text"]
+
+Direction = Literal["forward", "input_gradient", "weight_gradient"]
+
+_SUMS = {"f32": "f32", "f16": "f32", "bf16": "f32", "i8": "i32"}
+_SPACE = "DHW"
+
+
+class Convolution(msgspec.Struct, frozen=True, kw_only=True):
+    """A convolution, or one of its gradients, as drivers of kernel libraries describe it.
+
+    ``image`` is the size of the forward convolution's *input* in each direction of space (two or three), ``kernel``
+    that of the filter; ``stride``, ``padding`` (on both sides) and ``dilation`` have as many numbers. Layouts are
+    permutations of ``NCHW`` or ``NCDHW``; in a filter's, N stands for the output channels and C for the input
+    channels of one group. ``element`` is f32, f16, bf16 or i8: floats are summed up in f32 and stored as ``element``,
+    i8 in i32.
+    """
+
+    direction: Direction = "forward"
+    batch: int
+    in_channels: int
+    out_channels: int
+    image: tuple[int, ...]
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int = 1
+    input_layout: str
+    filter_layout: str
+    output_layout: str
+    element: str = "f32"
+
+    @property
+    def result(self) -> tuple[int, ...]:
+        """The size of the forward convolution's result in each direction of space."""
+        return tuple(
+            (size + 2 * pad - dilation * (taps - 1) - 1) // stride + 1
+            for size, taps, stride, pad, dilation in zip(
+                self.image, self.kernel, self.stride, self.padding, self.dilation, strict=True
+            )
+        )
+
+    def check(self) -> None:
+        """Refuse what is no convolution.
+
+        Raises:
+            InputError: which number does not go with which.
+        """
+        letters = sorted(f"NC{_SPACE[-len(self.image) :]}")
+        for what in ("input", "filter", "output"):
+            layout = getattr(self, f"{what}_layout")
+            if sorted(layout) != letters:
+                raise InputError(f"the {what}'s layout {layout} is no order of {''.join(letters)}")
+        for what in ("in_channels", "out_channels"):
+            if getattr(self, what) % self.groups:
+                raise InputError(
+                    f"{what.replace('_', ' ')}, {getattr(self, what)}, do not divide into {self.groups} groups"
+                )
+        if self.element not in _SUMS:
+            raise InputError(f"the element type {self.element} is none of {', '.join(_SUMS)}")
+        if min(self.result) < 1:
+            raise InputError(f"a filter of {_by(self.kernel)} does not fit into an image of {_by(self.image)}")
+        if self.direction != "forward" and self.element == "i8":
+            raise InputError("there is no gradient of integers")
+        reach = [dilation * (taps - 1) for taps, dilation in zip(self.kernel, self.dilation, strict=True)]
+        if self.direction == "input_gradient" and any(p > r for p, r in zip(self.padding, reach, strict=True)):
+            raise InputError(
+                f"the input's gradient with a padding of {_by(self.padding)} that is wider than the filter"
+            )
+
+    @property
+    def name(self) -> str:
+        """What it is, in one word: ``conv_nhwc_2x32x32x64_64x3x3_f16``; what is not the default follows."""
+        space = f"{self.batch}x{_by(self.image)}x{self.in_channels}_{self.out_channels}x{_by(self.kernel)}"
+        kind = {"forward": "conv", "input_gradient": "conv_dgrad", "weight_gradient": "conv_wgrad"}[self.direction]
+        layouts = list(dict.fromkeys((self.input_layout, self.filter_layout, self.output_layout)))
+        parts = [kind, "_".join(layouts).lower(), space, self.element]
+        for what, usual in (("stride", 1), ("padding", 0), ("dilation", 1)):
+            numbers = getattr(self, what)
+            if any(number != usual for number in numbers):
+                parts.append(f"{what}_{_by(numbers) if len(set(numbers)) > 1 else numbers[0]}")
+        if self.groups > 1:
+            parts.append(f"groups_{self.groups}")
+        return "_".join(parts)
+
+
+def convolution_text(conv: Convolution) -> str:
+    """The text of a module whose function ``@main`` computes ``conv`` of its two arguments.
+
+    Arguments and result are those of kernel libraries: image and filter; the result's gradient and the filter for the
+    input's gradient; the result's gradient and the image for the filter's. The root op is one ``linalg.generic``; a
+    padded image, a gradient spread by the stride and a mirrored filter are made before it.
+
+    Raises:
+        InputError: it is no convolution, or one that cannot be expressed so.
+    """
+    conv.check()
+    # Loading the bindings takes a while, and lists of commands are read even where nothing is run.
+    from iree.compiler import ir
+    from iree.compiler.dialects import func
+
+    with ir.Context(), ir.Location.unknown():
+        module = ir.Module.create()
+        parts = _Parts.of(conv)
+        build = {"forward": _forward, "input_gradient": _input_gradient, "weight_gradient": _weight_gradient}
+        taken = {
+            "forward": (parts.image, parts.filter),
+            "input_gradient": (parts.result, parts.filter),
+            "weight_gradient": (parts.result, parts.image),
+        }
+        tensors = [_tensor_type(_shape(each), conv.element) for each in taken[conv.direction]]
+        with ir.InsertionPoint(module.body):
+
+            def main(first: Any, second: Any) -> Any:
+                return build[conv.direction](conv, parts, first, second)
+
+            func.FuncOp.from_py_func(*tensors, name="main")(main)
+        module.operation.verify()
+        return str(module)
+
+
+class _Dim(NamedTuple):
+    """A dimension that a loop nest sees: the loops that index it, each with its factor, and its size."""
+
+    loops: Mapping[str, int]
+    size: int
+
+
+_Layout: TypeAlias = Sequence[Sequence[_Dim]]
+"""A tensor's dimensions in their order; one that holds groups of channels is two dimensions to a loop nest."""
+
+
+class _Parts(NamedTuple):
+    """The three tensors of a convolution. Loops: n, g, k and c for channels, x and y with a number for space."""
+
+    image: _Layout
+    filter: _Layout
+    result: _Layout
+
+    @classmethod
+    def of(cls, conv: Convolution) -> _Parts:
+        """As they are stored, each dimension of space indexed by a loop of its own: an image by its ``p``."""
+        groups = [_Dim({"g": 1}, conv.groups)] if conv.groups > 1 else []
+        inputs = _Dim({"c": 1}, conv.in_channels // conv.groups)
+        outputs = _Dim({"k": 1}, conv.out_channels // conv.groups)
+        batch = _Dim({"n": 1}, conv.batch)
+
+        def laid_out(layout: str, outer: list[_Dim], inner: list[_Dim], space: list[_Dim]) -> _Layout:
+            by_letter = {"N": outer, "C": inner} | {
+                letter: [dim] for letter, dim in zip(_SPACE[-len(space) :], space, strict=True)
+            }
+            return [by_letter[letter] for letter in layout]
+
+        return cls(
+            laid_out(conv.input_layout, [batch], [*groups, inputs], _space("p", conv.image)),
+            laid_out(conv.filter_layout, [*groups, outputs], [inputs], _space("y", conv.kernel)),
+            laid_out(conv.output_layout, [batch], [*groups, outputs], _space("x", conv.result)),
+        )
+
+
+def _space(loop: str, sizes: Sequence[int]) -> list[_Dim]:
+    return [_Dim({f"{loop}{position}": 1}, size) for position, size in enumerate(sizes)]
+
+
+def _forward(conv: Convolution, parts: _Parts, image: Any, weights: Any) -> Any:
+    return _contract(conv, _padded(conv, parts, image), (weights, parts.filter), parts.result, reduced=parts.filter)
+
+
+def _weight_gradient(conv: Convolution, parts: _Parts, gradient: Any, image: Any) -> Any:
+    return _contract(conv, _padded(conv, parts, image), (gradient, parts.result), parts.filter, reduced=parts.result)
+
+
+def _input_gradient(conv: Convolution, parts: _Parts, gradient: Any, weights: Any) -> Any:
+    """A convolution of the gradient, spread by the stride, with the mirrored filter."""
+    reach = [dilation * (taps - 1) for taps, dilation in zip(conv.kernel, conv.dilation, strict=True)]
+    window = [
+        _Dim({f"p{axis}": 1, f"y{axis}": conv.dilation[axis]}, size + reach[axis])
+        for axis, size in enumerate(conv.image)
+    ]
+    layout = _with_space(parts.result, window)
+    low = [extent - pad for extent, pad in zip(reach, conv.padding, strict=True)]
+    spread = _placed(gradient, parts.result, layout, low, conv.stride)
+    mirrored = weights if max(conv.kernel) == 1 else _mirrored(weights, parts.filter)
+    return _contract(conv, (spread, layout), (mirrored, parts.filter), parts.image, reduced=parts.filter)
+
+
+def _padded(conv: Convolution, parts: _Parts, image: Any) -> tuple[Any, _Layout]:
+    """The image between its padding, indexed as the filter moves over it."""
+    window = [
+        _Dim({f"x{axis}": conv.stride[axis], f"y{axis}": conv.dilation[axis]}, size + 2 * conv.padding[axis])
+        for axis, size in enumerate(conv.image)
+    ]
+    layout = _with_space(parts.image, window)
+    return _placed(image, parts.image, layout, conv.padding, [1] * len(conv.image)), layout
+
+
+def _with_space(layout: _Layout, space: Sequence[_Dim]) -> _Layout:
+    """The layout with other dimensions of space."""
+    following = iter(space)
+    return [[next(following)] if _is_space(dims) else dims for dims in layout]
+
+
+def _is_space(dims: Sequence[_Dim]) -> bool:
+    return next(iter(dims[0].loops))[0] in "pxy"
+
+
+def _placed(tensor: Any, old: _Layout, new: _Layout, low: Sequence[int], steps: Sequence[int]) -> Any:
+    """``tensor`` inside a larger one of zeros: from ``low`` on and in ``steps``, in each direction of space."""
+    from iree.compiler import ir
+    from iree.compiler.dialects import tensor as tensors
+
+    if _shape(old) == _shape(new):
+        return tensor
+    lows, strides = iter(low), iter(steps)
+    space = [_is_space(dims) for dims in old]
+    return tensors.insert_slice(
+        tensor,
+        zeros(ir.RankedTensorType.get(_shape(new), tensor.type.element_type)),
+        [],
+        [],
+        [],
+        [next(lows) if inner else 0 for inner in space],
+        _shape(old),
+        [next(strides) if inner else 1 for inner in space],
+    )
+
+
+def _mirrored(weights: Any, layout: _Layout) -> Any:
+    """The filter with its taps in reverse order in each direction of space."""
+    from iree.compiler import ir
+    from iree.compiler.dialects import arith, linalg, tensor
+
+    kind = weights.type
+    rank = len(kind.shape)
+    empty = tensor.EmptyOp(kind.shape, kind.element_type).result
+    maps = [ir.AffineMap.get_identity(rank)]
+    op = linalg.GenericOp([kind], [], [empty], _map_attributes(maps), _iterators(["parallel"] * rank))
+    block = op.regions[0].blocks.append(kind.element_type)
+    with ir.InsertionPoint(block):
+        index = ir.IndexType.get()
+        places = []
+        for position, dims in enumerate(layout):
+            place = linalg.IndexOp(position).result
+            if _is_space(dims):
+                place = arith.SubIOp(arith.ConstantOp(index, dims[0].size - 1).result, place).result
+            places.append(place)
+        linalg.YieldOp([tensor.ExtractOp(weights, places).result])
+    return op.results[0]
+
+
+def _contract(
+    conv: Convolution, lhs: tuple[Any, _Layout], rhs: tuple[Any, _Layout], result: _Layout, *, reduced: _Layout
+) -> Any:
+    """Sum up the products of two tensors; the loops that ``result`` has not are summed over, in ``reduced``'s order."""
+    from iree.compiler import ir
+    from iree.compiler.dialects import arith, linalg
+
+    own = _loops(result)
+    loops = own + [name for name in _loops(reduced) if name not in own]
+    sums = ir.Type.parse(_SUMS[conv.element])
+    layouts = [lhs[1], rhs[1], result]
+    kind = ir.RankedTensorType.get(_sizes(result), sums)
+    op = linalg.GenericOp(
+        [kind],
+        [_expanded(*lhs), _expanded(*rhs)],
+        [zeros(kind)],
+        _map_attributes([_affine_map(layout, loops) for layout in layouts]),
+        _iterators(["parallel"] * len(own) + ["reduction"] * (len(loops) - len(own))),
+    )
+    element = ir.Type.parse(conv.element)
+    block = op.regions[0].blocks.append(element, element, sums)
+    with ir.InsertionPoint(block):
+        first, second, so_far = block.arguments
+        if conv.element == "i8":
+            product = arith.MulIOp(arith.ExtSIOp(sums, first).result, arith.ExtSIOp(sums, second).result).result
+            linalg.YieldOp([arith.AddIOp(so_far, product).result])
+        else:
+            wide = [each if element == sums else arith.ExtFOp(sums, each).result for each in (first, second)]
+            linalg.YieldOp([arith.AddFOp(so_far, arith.MulFOp(*wide).result).result])
+    total = _collapsed(op.results[0], result)
+    if conv.element in ("f32", "i8"):
+        return total
+    return arith.TruncFOp(ir.RankedTensorType.get(_shape(result), element), total).result
+
+
+def _loops(layout: _Layout) -> list[str]:
+    return [name for dims in layout for dim in dims for name in dim.loops]
+
+
+def _sizes(layout: _Layout) -> list[int]:
+    return [dim.size for dims in layout for dim in dims]
+
+
+def _shape(layout: _Layout) -> list[int]:
+    """The tensor's shape as it is stored, groups of channels in one dimension."""
+    return [math.prod(dim.size for dim in dims) for dims in layout]
+
+
+def _affine_map(layout: _Layout, loops: Sequence[str]) -> Any:
+    from iree.compiler import ir
+
+    expressions = []
+    for dim in (dim for dims in layout for dim in dims):
+        terms = [ir.AffineExpr.get_dim(loops.index(name)) * factor for name, factor in dim.loops.items()]
+        total = terms[0]
+        for term in terms[1:]:
+            total = total + term
+        expressions.append(total)
+    return ir.AffineMap.get(len(loops), 0, expressions)
+
+
+def _map_attributes(maps: Sequence[Any]) -> Any:
+    from iree.compiler import ir
+
+    return ir.ArrayAttr.get([ir.AffineMapAttr.get(each) for each in maps])
+
+
+def _iterators(kinds: Sequence[str]) -> Any:
+    from iree.compiler import ir
+
+    return ir.ArrayAttr.get([ir.Attribute.parse(f"#linalg.iterator_type<{kind}>") for kind in kinds])
+
+
+def _expanded(value: Any, layout: _Layout) -> Any:
+    """The tensor with groups of channels in a dimension of their own."""
+    from iree.compiler import ir
+    from iree.compiler.dialects import tensor
+
+    if all(len(dims) == 1 for dims in layout):
+        return value
+    kind = ir.RankedTensorType.get(_sizes(layout), value.type.element_type)
+    return tensor.ExpandShapeOp(kind, value, _reassociation(layout), [], _sizes(layout)).result
+
+
+def _collapsed(value: Any, layout: _Layout) -> Any:
+    from iree.compiler import ir
+    from iree.compiler.dialects import tensor
+
+    if all(len(dims) == 1 for dims in layout):
+        return value
+    kind = ir.RankedTensorType.get(_shape(layout), value.type.element_type)
+    return tensor.CollapseShapeOp(kind, value, _reassociation(layout)).result
+
+
+def _reassociation(layout: _Layout) -> Any:
+    from iree.compiler import ir
+
+    i64 = ir.IntegerType.get_signless(64)
+    positions = iter(range(len(_sizes(layout))))
+    return ir.ArrayAttr.get(
+        [ir.ArrayAttr.get([ir.IntegerAttr.get(i64, next(positions)) for _ in dims]) for dims in layout]
+    )
+
+
+def _tensor_type(shape: Sequence[int], element: str) -> Any:
+    from iree.compiler import ir
+
+    return ir.RankedTensorType.get(shape, ir.Type.parse(element))
+
+
+def _by(numbers: Sequence[int]) -> str:
+    return "x".join(map(str, numbers))
