@@ -1,0 +1,86 @@
+"""The one door to IREE's own profile of a running model: the time of each dispatch, where the driver keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from iree.runtime.benchmark import benchmark_exe
+
+from pytest_shark_tune.errors import CommandFailed, InputError
+from pytest_shark_tune.tools import process
+
+__all__ = ["NoProfile", "Profiled", "profile"]
+
+_UNITS_US = {"ns": 1e-3, "us": 1.0, "ms": 1e3, "s": 1e6}
+
+
+class NoProfile(InputError):
+    """The driver keeps no statistics of dispatches, or the model could not be run; the message says which."""
+
+
+class Profiled(msgspec.Struct, frozen=True, kw_only=True):
+    """A model's time, and that of each entry point of an executable, in microseconds of one call of the function."""
+
+    model_us: float
+    exports_us: dict[str, float]
+
+
+class _Row(msgspec.Struct):
+    name: str
+    real_time: float = 0.0
+    time_unit: str = "ns"
+    run_type: str = ""
+    calls: float | None = None
+    error_message: str = ""
+
+    @property
+    def time_us(self) -> float:
+        return self.real_time * _UNITS_US[self.time_unit]
+
+
+class _Report(msgspec.Struct):
+    benchmarks: list[_Row]
+
+
+def profile(
+    vmfb: Path, device: str, function: str, inputs: Sequence[str], *, seconds: float = 1.0, timeout_s: float = 300.0
+) -> Profiled:
+    """Run ``function`` of a compiled model for about ``seconds``; ``inputs`` are as ``iree-benchmark-module`` takes them.
+
+    Raises:
+        NoProfile: the driver keeps no statistics, or the command failed.
+    """
+    command = [
+        benchmark_exe(),
+        f"--module={vmfb}",
+        f"--device={device}",
+        f"--function={function}",
+        *(f"--input={each}" for each in inputs),
+        "--dispatch_statistics=true",
+        "--benchmark_format=json",
+        f"--benchmark_min_time={seconds:g}s",
+        "--benchmark_min_warmup_time=0.2",
+    ]
+    try:
+        out = process.run(command, timeout_s=timeout_s).stdout
+        rows = msgspec.json.decode(out, type=_Report).benchmarks
+    except CommandFailed as error:
+        raise NoProfile(_last_line(error)) from error
+    except msgspec.DecodeError as error:
+        raise NoProfile(f"iree-benchmark-module printed no report: {error}") from error
+    if failed := [row.error_message for row in rows if row.error_message]:
+        raise NoProfile(failed[0])
+    whole = [row for row in rows if row.calls is None]
+    prefix = f"BM_{function}/"
+    exports = {row.name.removeprefix(prefix): row.time_us for row in rows if row.calls is not None}
+    if not whole or not exports:
+        raise NoProfile("iree-benchmark-module told the time of no dispatch")
+    return Profiled(model_us=whole[0].time_us, exports_us=exports)
+
+
+def _last_line(error: CommandFailed) -> str:
+    """What the driver said, without the stack of statuses."""
+    lines = [line.strip() for line in error.stderr.splitlines() if line.strip()]
+    return next((line for line in lines if "UNIMPLEMENTED" in line), lines[-1] if lines else str(error))
