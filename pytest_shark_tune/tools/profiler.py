@@ -47,7 +47,7 @@ class _Report(msgspec.Struct):
 def profile(
     vmfb: Path, device: str, function: str, inputs: Sequence[str], *, seconds: float = 1.0, timeout_s: float = 300.0
 ) -> Profiled:
-    """Run ``function`` of a compiled model for about ``seconds``; ``inputs`` are as ``iree-benchmark-module`` takes them.
+    """Run ``function`` of a compiled model for about ``seconds``; ``inputs`` are as iree-benchmark-module takes them.
 
     Raises:
         NoProfile: the driver keeps no statistics, or the command failed.

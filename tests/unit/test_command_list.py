@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+from iree.compiler import ir
+
+from pytest_shark_tune.command_list import read_commands
+from pytest_shark_tune.errors import InputError
+
+LINES = """
+# forward, of half precision
+convbfp16 -n 16 -c 32 -H 12 -W 12 -k 64 -y 1 -x 1 -p 0 -q 0 -u 1 -v 1 -l 1 -j 1 -m conv -g 1 -F 1 -t 1 \
+--in_layout NHWC --out_layout NHWC --fil_layout NHWC
+./bin/MIOpenDriver conv -n 2 -c 12 -H 8 -W 8 -k 12 -y 3 -x 3 -p 1 -q 1 -g 3 -F 7
+[SKIP] conv -n 0
+--iter 10 conv --bf16 -F 1 -n 2 -c 16 --in_d 2 -H 8 -W 8 -k 16 --fil_d 2 -y 1 -x 1 --conv_stride_d 2 --spatial_dim 3
+
+--iter 10 matmul -M 64 -N 96 -K 32 --a_type bf16 --b_type bf16 --out_type bf16 --transA
+matmul --fp16 -M 64 -N 96 -K 32 -B 4
+matmul -M 64 -N 96 -K 32 --a_type bf16 --transA
+"""
+
+
+def test_each_line_is_an_op_and_equal_ones_are_one() -> None:
+    sources = read_commands(LINES, "commands.txt")
+    assert [source.name for source in sources] == [
+        "conv_nhwc_16x12x12x32_64x1x1_bf16",
+        "conv_nchw_2x8x8x12_12x3x3_f32_padding_1_groups_3",
+        "conv_dgrad_nchw_2x8x8x12_12x3x3_f32_padding_1_groups_3",
+        "conv_wgrad_nchw_2x8x8x12_12x3x3_f32_padding_1_groups_3",
+        "conv_ncdhw_2x2x8x8x16_16x2x1x1_bf16_stride_2x1x1",
+        "matmul_64x96x32_bf16_ta",
+        "batch_matmul_4x64x96x32_f16",
+    ]
+    with ir.Context():
+        assert all(ir.Module.parse(source.text).operation.verify() for source in sources)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("pool -n 1", "the op pool is none of conv, convfp16, convbfp16, convint8, matmul"),
+        ("conv -n 1 -m trans", "-m trans: only -m conv can be expressed"),
+        ("conv -n 1 -b 1", "-b 1: it cannot be expressed"),
+        ("conv -n zwei", "-n zwei: it takes a whole number"),
+        ("conv -n 0", "-n 0: it is at least 1"),
+        ("conv -n", "-n: there is no value after it"),
+        ("conv --frobnicate 1", "--frobnicate: it is no flag of a convolution that is known here"),
+        ("conv -F 8", "-F 8: it is a sum of 1"),
+        ("conv --in_layout NHWC --fil_layout NDHWC", "the filter's layout NDHWC is no order of CHNW"),
+        ("conv -c 3 -g 2", "in channels, 3, do not divide into 2 groups"),
+        ("matmul -M 4 -N 4", "-K: the size is missing"),
+        ("matmul -M 4 -N 4 -K 4 --bias", "--bias: it is no flag of a matmul that is known here"),
+        ("matmul -M 4 -N 4 -K 4 --a_type f7", "lhs='f7'"),
+        ("conv -n '1", "No closing quotation"),
+    ],
+)
+def test_a_line_that_cannot_be_expressed_is_named_with_its_flag(line: str, message: str) -> None:
+    with pytest.raises(InputError) as told:
+        read_commands(f"matmul -M 4 -N 4 -K 4\n{line}\n", "my list.txt")
+    assert str(told.value).startswith("my list.txt, line 2: ")
+    assert message in str(told.value)
+
+
+def test_a_list_without_a_command_is_refused() -> None:
+    with pytest.raises(InputError, match="there is no command in it"):
+        read_commands("# nothing\n", "empty.txt")
