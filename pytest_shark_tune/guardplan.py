@@ -183,11 +183,9 @@ def _unparsed(spec_path: Path, problem: str, records: Sequence[WinnerRecord]) ->
         return
     faults = {each.dispatch: fault for each in records if (fault := _fault(each))}
     for record in records:
-        if fault := faults.get(record.dispatch):
-            said = (
-                f"{spec_path}: {fault}. It was written by IREE {record.iree}, this is {compiler_version()}: port it "
-                "(`shark-tune port`)"
-            )
+        if record.dispatch in faults:
+            versions = f"It was written by IREE {record.iree}, this is {compiler_version()}"
+            said = f"{spec_path}: {faults[record.dispatch]}. {versions}: port it (`shark-tune port`)"
         elif faults:
             said = f"{spec_path.name} as a whole does not parse, because of {', '.join(faults)}"
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, repeat
 
 import msgspec
 
@@ -14,13 +15,13 @@ from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, applied_to
 from pytest_shark_tune.plan import Source, Task, search_spaces
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.artifact import Artifact, ConfigureFailed
-from pytest_shark_tune.stages.guard import Outcome, Promise, Verdict
+from pytest_shark_tune.stages.guard import Outcome, Promise, Terms, Verdict, hold_gate
 from pytest_shark_tune.stages.question import Question, differences, read_questions
 from pytest_shark_tune.stages.space import Knob, NoSpace, SearchSpace, UnboundedKnob, UnreadableConstraints
 from pytest_shark_tune.stages.space.reading import knobs_of
 from pytest_shark_tune.stages.spec import mark_entries, select_entries
 from pytest_shark_tune.tools.cache import Cache, content_key
-from pytest_shark_tune.tools.compiler import first_error
+from pytest_shark_tune.tools.compiler import compiler_version, first_error
 
 __all__ = ["Promises"]
 
@@ -77,7 +78,15 @@ class Promises:
                 return _verdict(entry, promise, Outcome.SKIPPED, reason=f"see [{entry.name}-{earlier}]")
         if promise.is_static:
             return self._static(guarded, entry, promise)
-        raise NotImplementedError
+        look = self._correct if promise is Promise.CORRECT else self._fast
+        try:
+            self._check_device(entry)
+            verdict = look(entry, artifact, alpha)
+            return msgspec.structs.replace(verdict, reason=verdict.reason and _named(verdict.reason, guarded, entry))
+        except _Broken as reason:
+            return _verdict(entry, promise, Outcome.BROKEN, reason=_named(reason, guarded, entry))
+        except _Untold as reason:
+            return _verdict(entry, promise, Outcome.SKIPPED, reason=str(reason))
 
     # Promises that are looked at without a device.
 
@@ -90,7 +99,7 @@ class Promises:
         try:
             notes = look(guarded, entry)
         except _Broken as reason:
-            return _verdict(entry, promise, Outcome.BROKEN, reason=f"{entry.name} of {guarded.spec_path}: {reason}")
+            return _verdict(entry, promise, Outcome.BROKEN, reason=_named(reason, guarded, entry))
         except _Untold as reason:
             return _verdict(entry, promise, Outcome.SKIPPED, reason=str(reason))
         return _verdict(entry, promise, Outcome.KEPT, note="; ".join(dict.fromkeys(notes)))
@@ -186,6 +195,56 @@ class Promises:
             )
         return []
 
+    # Promises that take a device.
+
+    def _check_device(self, entry: GuardEntry) -> None:
+        if not self._settings.devices:
+            raise _Untold(f"there is no device here that runs {self._builds.compiler.target} (--tune-device)")
+        if not entry.tasks:
+            raise _Untold("it applies to ops before the compiler rewrites them, and can only be run as part of a model")
+
+    def _correct(self, entry: GuardEntry, artifact: Artifact | None, alpha: float) -> Verdict:
+        for task, given in _with_artifact(entry, artifact):
+            self._check_result(task, given)
+        return _verdict(entry, Promise.CORRECT, Outcome.KEPT)
+
+    def _check_result(self, task: Task, artifact: Artifact | None) -> None:
+        (candidate,) = task.candidates
+        try:
+            self._bench.check_members(task, candidate, artifact)
+        except CandidateFailed as failure:
+            raise _Broken(f"on {task.name}: {failure}") from failure
+
+    def _fast(self, entry: GuardEntry, artifact: Artifact | None, alpha: float) -> Verdict:
+        if entry.record and not entry.is_local:
+            raise _Untold(f"recorded on {entry.record.device}, this is {self._settings.device_name}")
+        terms = Terms(
+            alpha=alpha / len(entry.tasks),
+            device=self._settings.device_name,
+            iree=compiler_version(),
+            record=entry.record,
+            tolerance=self._settings.tolerance,
+        )
+        verdicts = {
+            task.name: self._hold_gate(entry, task, given, terms) for task, given in _with_artifact(entry, artifact)
+        }
+        return _joined(verdicts)
+
+    def _hold_gate(self, entry: GuardEntry, task: Task, artifact: Artifact | None, terms: Terms) -> Verdict:
+        (candidate,) = task.candidates
+        try:
+            return hold_gate(
+                entry.name, lambda number: self._bench.gate_round(task, candidate, number, artifact), terms
+            )
+        except CandidateFailed as failure:
+            try:
+                self._check_result(task, artifact)
+            except _Broken:
+                raise _Untold(f"see [{entry.name}-{Promise.CORRECT}]") from failure
+            raise _Broken(f"while {task.name} was timed: {failure}") from failure
+
+    # What static promises are made of.
+
     def _tuned(self, task: Task) -> Artifact:
         (candidate,) = task.candidates
         return self._builds.artifact(task, candidate)
@@ -263,6 +322,37 @@ def _parses(guarded: GuardPlan, entry: GuardEntry) -> list[str]:
     return []
 
 
+def _named(reason: Exception | str, guarded: GuardPlan, entry: GuardEntry) -> str:
+    return f"{entry.name} of {guarded.spec_path}: {reason}"
+
+
+def _with_artifact(entry: GuardEntry, artifact: Artifact | None) -> Iterator[tuple[Task, Artifact | None]]:
+    """The tasks of an entry, the first with what was compiled for it."""
+    return zip(entry.tasks, chain([artifact], repeat(None)))  # noqa: B905 - the second has no end
+
+
+def _joined(verdicts: Mapping[str, Verdict]) -> Verdict:
+    """The verdict on the speed of an entry in several dispatches: the worst of them, with the figures of its lowest."""
+    worst = next(
+        outcome
+        for outcome in (Outcome.BROKEN, Outcome.UNDECIDED, Outcome.KEPT)
+        if any(each.outcome is outcome for each in verdicts.values())
+    )
+    those = {name: each for name, each in verdicts.items() if each.outcome is worst}
+    lowest = min(those.values(), key=lambda each: each.figures["ratio"])
+    if len(verdicts) == 1:
+        return lowest
+
+    def joined(texts: Mapping[str, str]) -> str:
+        return "\n".join(f"{name}: {text}" for name, text in texts.items() if text)
+
+    return msgspec.structs.replace(
+        lowest,
+        reason=joined({name: each.reason for name, each in those.items()}),
+        note=joined({name: each.note for name, each in those.items()}),
+    )
+
+
 def _verdict(entry: GuardEntry, promise: Promise, outcome: Outcome, *, reason: str = "", note: str = "") -> Verdict:
     return Verdict(entry=entry.name, promise=promise, outcome=outcome, reason=reason, note=note)
 
@@ -273,10 +363,7 @@ def _knobs(space: SearchSpace, task: Task, entry: GuardEntry) -> Mapping[str, in
     if set(recorded) == set(space.names):
         return recorded
     (candidate,) = task.candidates
-    try:
-        return knobs_of(space, candidate.compilation_info)
-    except NotImplementedError:
-        return f"its knobs in {space.pipeline} cannot be told"
+    return knobs_of(space, candidate.compilation_info)
 
 
 def _widened(space: SearchSpace, knobs: Mapping[str, int]) -> SearchSpace:
@@ -316,9 +403,7 @@ def _why_not_in(task: Task, guarded: GuardPlan, entry: GuardEntry, taken: Sequen
     return f"its matcher does not match {task.name}, for which it was recorded: {_differences(task, guarded, entry)}"
 
 
-def _why_missed(
-    symbol: str, source: Source, application: _Application, guarded: GuardPlan, entry: GuardEntry
-) -> str:
+def _why_missed(symbol: str, source: Source, application: _Application, guarded: GuardPlan, entry: GuardEntry) -> str:
     """Why the entry is not in force on an executable of a source, in words."""
     if any(each.entry == entry.matcher and each.symbol == symbol for each in application.lost):
         return "the compiler drops the config afterwards"
@@ -335,7 +420,10 @@ def _why_missed(
 
 def _why_nowhere(guarded: GuardPlan, entry: GuardEntry) -> str:
     sources = ", ".join(source.name for source in guarded.plan.sources)
-    return f"it never matches: it is in force on no op of {sources}; {_nearest(guarded, entry)}. Take it out, or tune again"
+    return (
+        f"it never matches: it is in force on no op of {sources}; {_nearest(guarded, entry)}. Take the entry out, or "
+        "tune again with --tune"
+    )
 
 
 def _nearest(guarded: GuardPlan, entry: GuardEntry) -> str:

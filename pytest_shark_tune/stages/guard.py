@@ -96,14 +96,15 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
     ``alpha`` is the probability of a false alarm that this entry has. ``record`` is the entry's where its figures
     were taken on this model of device, else ``None``: then it is held to the default's speed alone. ``device`` and
-    ``iree`` are those of now, ``command`` is what reproduces a verdict. ``budget_s`` seconds go into an entry that
-    is not on its way to be found broken, or four rounds where those take longer.
+    ``iree`` are those of now, ``command`` is what reproduces a verdict, empty where somebody else tells it.
+    ``budget_s`` seconds go into an entry that is not on its way to be found broken, or four rounds where those take
+    longer.
     """
 
     alpha: float
     device: str
     iree: str
-    command: str
+    command: str = ""
     record: WinnerRecord | None = None
     tolerance: float = TOLERANCE
     budget_s: float = _BUDGET_S
@@ -254,7 +255,8 @@ def _reason(outcome: Outcome, measured: Measurement, terms: Terms) -> str:
         lines.append(f"nothing is recorded for this device; IREE {terms.iree}")
     if outcome is Outcome.BROKEN:
         lines.append("tune it again with --tune, or remove the entry if the default will do")
-    lines.append(f"reproduce with: {terms.command}")
+    if terms.command:
+        lines.append(f"reproduce with: {terms.command}")
     return "\n".join(lines)
 
 
