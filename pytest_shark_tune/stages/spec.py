@@ -20,6 +20,7 @@ from pytest_shark_tune.stages.dispatch import RootOp
 from pytest_shark_tune.stages.matcher import add_matcher
 
 __all__ = [
+    "PROVENANCE",
     "Provenance",
     "SpecEntry",
     "SpecRow",
@@ -43,7 +44,7 @@ _ENTRYPOINT = "__kernel_config"
 _IS_ENTRYPOINT = "iree_codegen.tuning_spec_entrypoint"
 _IS_DEFAULT_FORM = "iree_codegen.tuning_spec_with_default_entrypoint"
 _HAS_SEQUENCES = "transform.with_named_sequence"
-_PROVENANCE = "shark_tune.provenance"
+PROVENANCE = "shark_tune.provenance"
 _LINK = "builtin.module(iree-codegen-link-tuning-specs)"
 
 
@@ -224,7 +225,7 @@ def _fill(module: ir.Module, entries: Sequence[SpecEntry]) -> None:
             results = [any_op, *[any_param] * len(values)]
             matcher = transform.named_sequence(name, [any_op], results, arg_attrs=[read_only])
             if entry.provenance:
-                matcher.operation.attributes[_PROVENANCE] = _dictionary(entry.provenance)
+                matcher.operation.attributes[PROVENANCE] = _dictionary(entry.provenance)
             with ir.InsertionPoint(matcher.body):
                 add_matcher(entry.root, matcher.bodyTarget)
                 params = [transform.ParamConstantOp(any_param, value).result for value in values]
@@ -377,8 +378,8 @@ def _yielded(matcher: ir.Operation) -> list[ir.Operation]:
 def _nameless(sequence: ir.Operation) -> ir.Operation:
     copy = sequence.clone().operation
     copy.attributes["sym_name"] = ir.StringAttr.get("")
-    if _PROVENANCE in copy.attributes:
-        del copy.attributes[_PROVENANCE]
+    if PROVENANCE in copy.attributes:
+        del copy.attributes[PROVENANCE]
     return copy
 
 
@@ -425,7 +426,7 @@ def _row(matcher: ir.Operation) -> SpecRow:
     return SpecRow(
         matcher=_name(matcher),
         compilation_info=str(configs[-1].attributes["value"]) if configs else "",
-        provenance=_plain(attributes[_PROVENANCE]) if _PROVENANCE in attributes else {},
+        provenance=_plain(attributes[PROVENANCE]) if PROVENANCE in attributes else {},
     )
 
 
