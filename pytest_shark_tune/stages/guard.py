@@ -96,8 +96,9 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
     ``alpha`` is the probability of a false alarm that this entry has. ``record`` is the entry's where its figures
     were taken on this model of device, else ``None``: then it is held to the default's speed alone. ``device`` and
-    ``iree`` are those of now, ``command`` is what reproduces a verdict, where it is known. ``budget_s`` seconds go into an entry that
-    is not on its way to be found broken, or four rounds where those take longer.
+    ``iree`` are those of now, ``command`` is what reproduces a verdict, empty where somebody else tells it.
+    ``budget_s`` seconds go into an entry that is not on its way to be found broken, or four rounds where those take
+    longer.
     """
 
     alpha: float
