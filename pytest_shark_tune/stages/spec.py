@@ -8,7 +8,7 @@ would undo what was tuned; specs in that form are turned into this one, or refus
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 from iree.compiler import ir, passmanager
@@ -20,6 +20,7 @@ from pytest_shark_tune.stages.dispatch import RootOp
 from pytest_shark_tune.stages.matcher import add_matcher
 
 __all__ = [
+    "PROVENANCE",
     "Provenance",
     "SpecEntry",
     "SpecRow",
@@ -29,6 +30,7 @@ __all__ = [
     "mark_entries",
     "matcher_name",
     "read_spec",
+    "select_entries",
     "single_entry_spec",
 ]
 
@@ -42,7 +44,7 @@ _ENTRYPOINT = "__kernel_config"
 _IS_ENTRYPOINT = "iree_codegen.tuning_spec_entrypoint"
 _IS_DEFAULT_FORM = "iree_codegen.tuning_spec_with_default_entrypoint"
 _HAS_SEQUENCES = "transform.with_named_sequence"
-_PROVENANCE = "shark_tune.provenance"
+PROVENANCE = "shark_tune.provenance"
 _LINK = "builtin.module(iree-codegen-link-tuning-specs)"
 
 
@@ -152,6 +154,21 @@ def read_spec(text: str) -> tuple[SpecRow, ...]:
         return tuple(_row(sequences[matcher]) for matcher, _ in _pairs(module))
 
 
+def select_entries(text: str, matchers: Collection[str]) -> str:
+    """Make a spec, linked if need be, of just the entries of these matchers, in the spec's order; one at least.
+
+    Raises:
+        InputError: the text is no tuning spec.
+    """
+    with compiler_context(keep=True):
+        module = _linked(text, "the spec")
+        kept = [(matcher, action) for matcher, action in _pairs(module) if matcher in matchers]
+        foreach = _foreach(module)
+        foreach.attributes["matchers"] = _references([matcher for matcher, _ in kept])
+        foreach.attributes["actions"] = _references([action for _, action in kept])
+        return _text(module)
+
+
 def mark_entries(text: str) -> str:
     """Make a spec, linked if need be, that also writes its matcher's name on each op that an entry matches.
 
@@ -208,7 +225,7 @@ def _fill(module: ir.Module, entries: Sequence[SpecEntry]) -> None:
             results = [any_op, *[any_param] * len(values)]
             matcher = transform.named_sequence(name, [any_op], results, arg_attrs=[read_only])
             if entry.provenance:
-                matcher.operation.attributes[_PROVENANCE] = _dictionary(entry.provenance)
+                matcher.operation.attributes[PROVENANCE] = _dictionary(entry.provenance)
             with ir.InsertionPoint(matcher.body):
                 add_matcher(entry.root, matcher.bodyTarget)
                 params = [transform.ParamConstantOp(any_param, value).result for value in values]
@@ -361,8 +378,8 @@ def _yielded(matcher: ir.Operation) -> list[ir.Operation]:
 def _nameless(sequence: ir.Operation) -> ir.Operation:
     copy = sequence.clone().operation
     copy.attributes["sym_name"] = ir.StringAttr.get("")
-    if _PROVENANCE in copy.attributes:
-        del copy.attributes[_PROVENANCE]
+    if PROVENANCE in copy.attributes:
+        del copy.attributes[PROVENANCE]
     return copy
 
 
@@ -409,7 +426,7 @@ def _row(matcher: ir.Operation) -> SpecRow:
     return SpecRow(
         matcher=_name(matcher),
         compilation_info=str(configs[-1].attributes["value"]) if configs else "",
-        provenance=_plain(attributes[_PROVENANCE]) if _PROVENANCE in attributes else {},
+        provenance=_plain(attributes[PROVENANCE]) if PROVENANCE in attributes else {},
     )
 
 
