@@ -24,6 +24,7 @@ from pytest_shark_tune.stages.measurement import (
     Measurement,
     Policy,
     calibrate,
+    combine_rounds,
     compare,
     compare_finalists,
     time_limit_s,
@@ -39,6 +40,8 @@ __all__ = ["Bench"]
 
 _DEFAULT, _CANDIDATE, _REFERENCE = "default", "candidate", "reference"
 _RUN_TIMEOUT_S = 30.0
+_MODEL_ROUNDS = 3
+"""Fresh processes in which whole models are compared: two speeds of one machine show in few, and a model takes long."""
 _REMEMBERED = 24
 """How many of the default's last samples tell what is usual: the last few candidates', so that a lasting change is."""
 
@@ -163,18 +166,24 @@ class Bench:
             return self._compare_all(child, task, built, GATE, number, busy)[_CANDIDATE]
 
     def compare_models(
-        self, paths: Sequence[Path], function: str, inputs: Sequence[Tensor], reduction: int
-    ) -> Measurement:
-        """Compare the second of two whole models with the first, in a fresh child.
+        self, default: Path, tuned: Mapping[str, Path], function: str, inputs: Sequence[Tensor], reduction: int
+    ) -> dict[str, Measurement]:
+        """Compare whole models with the ``default`` one and each other, in fresh children; results are checked first.
 
         Raises:
-            CandidateFailed: it cannot be run, or its results are others.
+            CandidateFailed: one cannot be run, or its results are others.
         """
-        with self._leases.acquire(self._tell) as uri, self._failures(uri):
-            try:
-                return self._compare_models(self._child(uri), paths, function, inputs, reduction)
-            finally:
-                self._forget(uri)
+        rounds: dict[str, list[Measurement]] = {name: [] for name in tuned}
+        for number in range(_MODEL_ROUNDS):
+            with self._leases.acquire(self._tell) as uri, self._failures(uri):
+                try:
+                    child = self._child(uri)
+                    measured = self._compare_models(child, default, tuned, function, inputs, reduction, number)
+                finally:
+                    self._forget(uri)
+            for name, each in measured.items():
+                rounds[name].append(each)
+        return {name: combine_rounds(each) for name, each in rounds.items()}
 
     def _compare_all(
         self,
@@ -302,17 +311,26 @@ class Bench:
             raise CandidateFailed(State.WRONG_RESULT, reason)
 
     def _compare_models(
-        self, child: DeviceChild, paths: Sequence[Path], function: str, inputs: Sequence[Tensor], reduction: int
-    ) -> Measurement:
-        default, tuned = paths
+        self,
+        child: DeviceChild,
+        default: Path,
+        tuned: Mapping[str, Path],
+        function: str,
+        inputs: Sequence[Tensor],
+        reduction: int,
+        number: int,
+    ) -> dict[str, Measurement]:
+        seed = self.settings.seed + number
         child.load_function(_DEFAULT, default, function, inputs)
-        child.load_function(_CANDIDATE, tuned, function, inputs)
-        child.keep_reference(_DEFAULT, _REFERENCE, self.settings.seed)
+        child.keep_reference(_DEFAULT, _REFERENCE, seed)
         element = inputs[0].element if inputs else "f32"
-        check = child.check(_CANDIDATE, _REFERENCE, tolerance_for(element, element, reduction))
-        if not check.ok:
-            raise CandidateFailed(State.WRONG_RESULT, check.reason, check)
-        return compare(partial(child.run, _CANDIDATE), partial(child.run, _DEFAULT), FINAL)
+        for name, path in tuned.items():
+            child.load_function(name, path, function, inputs)
+            check = child.check(name, _REFERENCE, tolerance_for(element, element, reduction))
+            if not check.ok:
+                raise CandidateFailed(State.WRONG_RESULT, check.reason, check)
+        runs = {name: partial(child.run, name) for name in tuned}
+        return compare_finalists(runs, partial(child.run, _DEFAULT), FINAL, seed=seed)
 
     def _default_artifact(self, task: Task, member: int = 0) -> Artifact:
         try:

@@ -14,7 +14,7 @@ from pytest_shark_tune.stages.dispatch import Tensor, Untunable
 from pytest_shark_tune.tools.compiler import first_error
 from pytest_shark_tune.tools.profiler import NoProfile, profile
 
-__all__ = ["Profile", "Share", "function_of", "hot", "profile_source"]
+__all__ = ["Profile", "Share", "by_symbol", "function_of", "hot", "profile_source", "splat"]
 
 _COUNTED = "its dispatches' benchmarks, times how often each is called"
 _RUN = "the running model"
@@ -100,10 +100,10 @@ def profile_source(
         raise InputError(f"{source.name}: iree-compile rejects it: {first_error(error)}") from error
     try:
         with bench.device() as uri:
-            told = profile(vmfb, uri, function, [_splat(each) for each in source.functions[function]])
+            told = profile(vmfb, uri, function, [splat(each) for each in source.functions[function]])
     except NoProfile as reason:
         return _counted(source, function, tasks, builds, bench, str(reason))
-    times = _by_symbol(told.exports_us, [*names, *reasons])
+    times = by_symbol(told.exports_us, [*names, *reasons])
     return Profile(
         source=source.name,
         function=function,
@@ -151,7 +151,7 @@ def _counted(source: Source, function: str, tasks: Sequence[Task], builds: Build
     )
 
 
-def _by_symbol(exports_us: Mapping[str, float], symbols: Sequence[str]) -> dict[str, float]:
+def by_symbol(exports_us: Mapping[str, float], symbols: Sequence[str]) -> dict[str, float]:
     """The time of each executable: an entry point is named after it, and what it computes."""
     times: dict[str, float] = {}
     for export, time_us in exports_us.items():
@@ -184,7 +184,7 @@ def _shares(
     return tuple(sorted(found, key=lambda each: (-each.time_us, each.dispatch)))
 
 
-def _splat(tensor: Tensor) -> str:
+def splat(tensor: Tensor) -> str:
     """An input as ``iree-benchmark-module`` takes it: the same value everywhere, since times hardly depend on it."""
     shape = "".join(f"{size}x" for size in tensor.shape)
     return f"{shape}{tensor.element}={0.5 if 'f' in tensor.element else 1}"

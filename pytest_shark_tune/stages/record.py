@@ -116,7 +116,10 @@ class FinalRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SourceCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """How one source fares with the merged spec; ``ratio`` is default time by tuned time of the whole function."""
+    """How one source fares with the merged spec; ``ratio`` is default time by tuned time of the whole function.
+
+    ``in_model`` has the same for the dispatches of each entry as they run in the model, where the driver tells.
+    """
 
     source: str
     applied: int
@@ -124,6 +127,7 @@ class SourceCheck(msgspec.Struct, frozen=True, kw_only=True):
     ratio_low: float | None = None
     ratio_high: float | None = None
     note: str = ""
+    in_model: dict[str, float] = {}
 
 
 class SpecRecord(msgspec.Struct, frozen=True, kw_only=True):
