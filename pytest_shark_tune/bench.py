@@ -40,7 +40,7 @@ __all__ = ["Bench"]
 
 _DEFAULT, _CANDIDATE, _REFERENCE = "default", "candidate", "reference"
 _RUN_TIMEOUT_S = 30.0
-_MODEL_ROUNDS = 3
+_MODEL_ROUNDS = 5
 """Fresh processes in which whole models are compared: two speeds of one machine show in few, and a model takes long."""
 _REMEMBERED = 24
 """How many of the default's last samples tell what is usual: the last few candidates', so that a lasting change is."""
