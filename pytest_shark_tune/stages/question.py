@@ -727,13 +727,15 @@ def _described_sizes(question: Question) -> str:
     everything = [condition for name in names for condition in question.sizes[name]]
     if all(condition.exact is not None for condition in everything):
         return "x".join(str(condition.exact) for condition in everything)
-    return ", ".join(f"{_plain(name)} {_conditions(question.sizes[name])}" for name in names)
+    return ", ".join(f"{_plain(name)} {_conditions(question.sizes[name])}" for name in names) + ","
 
 
 def _conditions(conditions: tuple[Condition, ...]) -> str:
     if not conditions:
         return "none"
-    return "x".join(map(_condition, conditions)) if len(conditions) > 1 else _condition(conditions[0])
+    if len(conditions) == 1:
+        return _condition(conditions[0])
+    return "x".join("?" if each == Condition() else _condition(each) for each in conditions)
 
 
 def _condition(condition: Condition) -> str:
@@ -753,8 +755,8 @@ def _type_text(kind: OperandType) -> str:
     element = kind.element or "any"
     if kind.sizes is None:
         return " and ".join([element, *(f"dimension {dim} {_condition(each)}" for dim, each in kind.bounds.items())])
-    sizes = "x".join("?" if each == Condition() else _condition(each) for each in kind.sizes)
-    return f"tensor<{sizes}x{element}>"
+    sizes = "".join(f"{'?' if each == Condition() else _condition(each)}x" for each in kind.sizes)
+    return f"tensor<{sizes}{element}>"
 
 
 def _layout(affine_map: str) -> str:

@@ -16,7 +16,7 @@ from iree.compiler.dialects import builtin, iree_codegen, transform
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.stages.artifact import MARK, compiler_context, error_text
-from pytest_shark_tune.stages.dispatch import RootOp
+from pytest_shark_tune.stages.dispatch import RootOp, pipeline_name
 from pytest_shark_tune.stages.matcher import add_matcher
 
 __all__ = [
@@ -64,11 +64,14 @@ class SpecRow(msgspec.Struct, frozen=True, kw_only=True):
     """One matcher of an existing spec, and the config that it attaches.
 
     ``matcher`` is the symbol's name. ``compilation_info`` is empty where the matcher yields no such attribute, as one
-    written by hand may; ``provenance`` is empty where there is none.
+    written by hand may; ``pipeline`` and ``config``, the text of the lowering config, are parts of it. ``provenance``
+    is empty where there is none.
     """
 
     matcher: str
     compilation_info: str
+    pipeline: str = ""
+    config: str = ""
     provenance: Provenance = {}
 
 
@@ -407,9 +410,12 @@ def _rename(sequence: ir.Operation, name: str, module: ir.Operation) -> None:
 def _row(matcher: ir.Operation) -> SpecRow:
     configs = _configs(matcher)
     attributes = matcher.attributes
+    info = iree_codegen.CompilationInfoAttr(configs[-1].attributes["value"]) if configs else None
     return SpecRow(
         matcher=_name(matcher),
-        compilation_info=str(configs[-1].attributes["value"]) if configs else "",
+        compilation_info="" if info is None else str(info),
+        pipeline="" if info is None else pipeline_name(info.translation_info),
+        config="" if info is None else str(info.lowering_config),
         provenance=_plain(attributes[PROVENANCE]) if PROVENANCE in attributes else {},
     )
 
