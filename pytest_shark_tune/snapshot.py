@@ -21,6 +21,7 @@ __all__ = [
     "records_path",
     "snapshot_path",
     "write_spec",
+    "write_text",
 ]
 
 FOLDER = "__specs__"
@@ -83,8 +84,16 @@ def write_spec(path: Path, winners: Sequence[WinnerRecord], starter: str | None 
         path.unlink(missing_ok=True)
         records_path(path).unlink(missing_ok=True)
         return
-    journal.replace_file(path, link_spec(build_spec([entry_of(each) for each in winners], starter)).encode())
-    journal.replace_file(records_path(path), b"".join(msgspec.json.encode(each) + b"\n" for each in winners))
+    write_text(path, link_spec(build_spec([entry_of(each) for each in winners], starter)), winners)
+
+
+def write_text(path: Path, text: str, records: Sequence[WinnerRecord]) -> None:
+    """Write the text of a spec, and the records of its entries beside it; without any there is no such file."""
+    journal.replace_file(path, text.encode())
+    if records:
+        journal.replace_file(records_path(path), b"".join(msgspec.json.encode(each) + b"\n" for each in records))
+    else:
+        records_path(path).unlink(missing_ok=True)
 
 
 def entry_of(winner: WinnerRecord) -> SpecEntry:

@@ -74,7 +74,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     """What one matcher asks of an op.
 
     ``matcher`` is the symbol's name. ``kind`` is as a `RootOp` has it, where ``convolution`` may be a pooling and
-    ``other`` anything; ``op`` is the op's name where one is asked for. ``inputs`` and ``outputs`` are element types in
+    ``other`` anything, unless there are ``attributes``; ``op`` is the op's name where one is asked for. ``inputs`` and ``outputs`` are element types in
     the order of the operands, ``maps`` the texts of the indexing maps. ``sizes`` has a condition for each dimension of
     each class (``batch``, ``m``, ``n``, ``k``, ... as in `RootOp`), in order; a class that is missing may be anything.
     In ``strides`` and ``dilations`` -1 is any. ``operands`` are what is asked of operands' types, by position, beyond
@@ -276,8 +276,7 @@ def _read_kind(kind: str, inputs: Sequence[str], outputs: Sequence[str], name: s
         if name:
             asked.set_once("op", name, op)
         if "indexing_maps" in op.attributes:
-            maps = tuple(ir.AffineMapAttr(each).value for each in ir.ArrayAttr(op.attributes["indexing_maps"]))
-            asked.set_once("maps", maps, op)
+            asked.set_once("maps", _maps(op), op)
         for result, meaning in zip(op.results, (*_CLASSES[kind], *_STEPS), strict=False):
             asked.meanings[result] = ("steps" if meaning in _STEPS else "sizes", meaning)
         return True
@@ -363,6 +362,9 @@ def _read_whole(op: ir.Operation, asked: _Asked) -> bool:
         return True
     asked.set_once("attributes", _attributes(root), op)
     asked.set_once("body", _body(root), op)
+    asked.set_once("kind", _kind(root), op)
+    if "indexing_maps" in root.attributes:
+        asked.set_once("maps", _maps(root), op)
     types = [_ask_type(asked, position, operand.type) for position, operand in enumerate(root.operands)]
     return all(types) and not producers and len(set(root.operands)) == len(root.operands)
 
@@ -410,7 +412,7 @@ _READERS: Mapping[str, Callable[[ir.Operation, _Asked], bool]] = {
 
 def _fold_operands(asked: _Asked) -> None:
     """Turn what is asked of operands' sizes into what is asked of loops, so that two ways to ask it look alike."""
-    if not asked.maps:
+    if not asked.maps or not asked.inputs:
         return
     classes = _classes_of_loops(asked)
     for name in _CLASSES[asked.kind]:
@@ -467,12 +469,13 @@ def _elements_by_position(asked: _Asked) -> dict[int, str]:
 
 
 def _are_apart(first: Question, second: Question) -> bool:
-    """Whether no op can be matched by both."""
-    if "other" not in (first.kind, second.kind) and first.kind != second.kind:
+    """Whether no op can be matched by both. An op that is compared whole is of its kind for sure, also of none."""
+    pair = (first, second)
+    if first.kind != second.kind and all(each.kind != "other" or each.attributes is not None for each in pair):
         return True
     if first.op and second.op and first.op != second.op:
         return True
-    if any(one.kind in _LINALG and other.op in _ATTENTIONS for one, other in ((first, second), (second, first))):
+    if any(one.kind in _LINALG and other.op in _ATTENTIONS for one, other in (pair, pair[::-1])):
         return True
     if first.maps and second.maps and first.maps != second.maps:
         return True
@@ -597,6 +600,19 @@ def _operand_type(kind: ir.Type) -> OperandType:
     )
 
 
+def _maps(op: ir.Operation) -> tuple[ir.AffineMap, ...]:
+    return tuple(ir.AffineMapAttr(each).value for each in ir.ArrayAttr(op.attributes["indexing_maps"]))
+
+
+def _kind(op: ir.Operation) -> str:
+    """The kind of a `RootOp` that is like this op, as IREE's matchers see it."""
+    if linalg.isa_contraction_op(op):
+        return "contraction"
+    if linalg.isa_convolution_op(op):
+        return "convolution"
+    return "attention" if op.name in _ATTENTIONS else "other"
+
+
 def _included(op: ir.Operation, sequences: Mapping[str, ir.Operation]) -> ir.Operation:
     return sequences[ir.FlatSymbolRefAttr(op.attributes["target"]).value]
 
@@ -667,7 +683,7 @@ def _element_differences(question: Question, root: RootOp) -> Iterable[str]:
 
 
 def _map_differences(question: Question, root: RootOp) -> Iterable[str]:
-    if not question.maps or question.maps == root.maps:
+    if not question.maps or question.maps == root.maps or question.attributes is not None:
         return
     if len(question.maps) != len(root.maps):
         yield f"it has {len(root.maps)} indexing maps instead of {len(question.maps)}"
