@@ -74,14 +74,14 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     """What one matcher asks of an op.
 
     ``matcher`` is the symbol's name. ``kind`` is as a `RootOp` has it, where ``convolution`` may be a pooling and
-    ``other`` anything, unless there are ``attributes``; ``op`` is the op's name where one is asked for. ``inputs`` and ``outputs`` are element types in
-    the order of the operands, ``maps`` the texts of the indexing maps. ``sizes`` has a condition for each dimension of
-    each class (``batch``, ``m``, ``n``, ``k``, ... as in `RootOp`), in order; a class that is missing may be anything.
-    In ``strides`` and ``dilations`` -1 is any. ``operands`` are what is asked of operands' types, by position, beyond
-    what ``inputs``, ``outputs`` and ``sizes`` say. ``body`` is a hash that is equal for equal bodies, ``attributes``
-    are the texts of all attributes that the op must have, ``None`` where it may have any. ``unread`` names the
-    transform ops that ask something that is not read here: a matcher that has any never surely covers another, unless
-    they are alike in every op, as those of equal ``fingerprint`` are.
+    ``other`` anything, unless there are ``attributes``; ``op`` is the op's name where one is asked for. ``inputs`` and
+    ``outputs`` are element types in the order of the operands, ``maps`` the texts of the indexing maps. ``sizes`` has a
+    condition for each dimension of each class (``batch``, ``m``, ``n``, ``k``, ... as in `RootOp`), in order; a class
+    that is missing may be anything. In ``strides`` and ``dilations`` -1 is any. ``operands`` are what is asked of
+    operands' types, by position, beyond what ``inputs``, ``outputs`` and ``sizes`` say. ``body`` is a hash that is
+    equal for equal bodies, ``attributes`` are the texts of all attributes that the op must have, ``None`` where it may
+    have any. ``unread`` names the transform ops that ask something that is not read here: a matcher that has any never
+    surely covers another, unless they are alike in every op, as those of equal ``fingerprint`` are.
     """
 
     matcher: str
@@ -726,7 +726,8 @@ def _pattern_differences(question: Question, root: RootOp) -> Iterable[str]:
     if not root.pattern or (question.attributes is None and not question.body):
         return
     with compiler_context(keep=True):
-        function = ir.Module.parse(root.pattern).body.operations[0]
+        module = ir.Module.parse(root.pattern)
+        function = module.body.operations[0]
         operations = [each.operation for each in function.regions[0].blocks[0].operations]
         (op,) = (each for each in operations if each.name != "func.return")
         given, body = _attributes(op), _body(op)
@@ -759,7 +760,7 @@ def _condition(condition: Condition) -> str:
         return str(condition.exact)
     words = []
     if condition.high is not None:
-        words.append(f"in {condition.low}..{condition.high}")
+        words.append(f"in {condition.low}..{condition.high}" if condition.low else f"at most {condition.high}")
     elif condition.low > condition.step or (condition.low and condition.step == 1):
         words.append(f"at least {condition.low}")
     if condition.step > 1:
