@@ -216,7 +216,8 @@ def _why(entry: _Entry, winner: _Entry, how: Relation, *, prefer_faster: bool) -
         return f"since that one is faster ({theirs:.3f}x, this one {'unknown' if ours is None else f'{ours:.3f}x'})"
     if entry.source == winner.source:
         return "since that one stands in front of it"
-    return f"since {winner.spec} comes first"
+    remedy = f"; it stays if {entry.spec} is named first" if how == "covered" else ""
+    return f"since {winner.spec} comes first{remedy}"
 
 
 def _warnings(kept: Iterable[_Entry]) -> Iterable[str]:
