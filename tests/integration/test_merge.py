@@ -295,7 +295,7 @@ def test_a_bad_input_is_a_usage_error(bench: Bench, command: str, content: str |
     good, bad = bench.write("good", general_spec(8)), bench.folder / "bad.mlir"
     if content is not None:
         bench.write("bad", content)
-    files = {"merge": [good, bad, "-o", bench.out], "show": [bad], "diff": [good, bad]}[command]
+    files: list[str | Path] = {"merge": [good, bad, "-o", bench.out], "show": [bad], "diff": [good, bad]}[command]
     result = bench.run(command, *files)
     assert result.exit_code == 2
     assert f"tuning spec {bad}" in result.stderr
