@@ -212,8 +212,10 @@ def _why(entry: _Entry, winner: _Entry, how: Relation, *, prefer_faster: bool) -
     if prefer_faster and how == "covers":
         return "since that one is for fewer ops" + (" and was measured on these" if winner.speedup else "")
     ours, theirs = entry.speedup, winner.speedup
-    if prefer_faster and theirs is not None and ours != theirs:
+    if prefer_faster and (theirs or 0) > (ours or 0):
         return f"since that one is faster ({theirs:.3f}x, this one {'unknown' if ours is None else f'{ours:.3f}x'})"
+    if prefer_faster and (theirs or 0) < (ours or 0):
+        return "since that one must stand in front of one that covers it"
     if entry.source == winner.source:
         return "since that one stands in front of it"
     remedy = f"; it stays if {entry.spec} is named first" if how == "covered" else ""

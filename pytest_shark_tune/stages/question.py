@@ -2,7 +2,8 @@
 
 A matcher is a straight line of transform ops, each of which holds or ends it, so what it asks is the sum of what they
 ask. An op that is not known here makes the question narrower in a way that nobody knows; it is named in ``unread``.
-Whether an op has a config already is not asked about: specs are applied to stripped modules.
+Whether an op has a config already is not asked about: specs are applied to stripped modules. Ops are taken to have
+static sizes, as all that is tuned has.
 """
 
 from __future__ import annotations
@@ -160,7 +161,7 @@ def differences(question: Question, root: RootOp) -> tuple[str, ...]:
 
 def describe(question: Question) -> str:
     """What is matched, in a few words: ``contraction 512x512x512 f32, f32 -> f32``; bounds as ``m in 1..64``."""
-    words = [question.op or question.kind]
+    words = [question.op or "any op"]
     if question.op == ONLINE_ATTENTION:
         words = ["online attention"]
     elif question.kind != "other":
@@ -418,6 +419,7 @@ def _fold_operands(asked: _Asked) -> None:
     for name in _CLASSES[asked.kind]:
         count = sum(each == name for each, _ in classes.values())
         if len(asked.sizes.setdefault(name, (Condition(),) * count)) != count:
+            # Such a matcher matches nothing, and nobody is to think that it asks what it says.
             asked.unread.append("transform.iree.match.dims_equal")
             return
     elements = _elements_by_position(asked)
@@ -449,6 +451,8 @@ def _classes_of_loops(asked: _Asked) -> dict[int, tuple[str, int]]:
         found = linalg.infer_contraction_dimensions_from_maps(maps)
     elif asked.kind == "convolution":
         found = linalg.infer_convolution_dimensions_from_maps(maps)
+    elif len(maps) <= len(asked.inputs):
+        return {}
     else:
         found = iree_codegen.get_attention_op_detail(*maps[:3], maps[len(maps) - len(asked.outputs)])
         suffix = "_dims"
@@ -740,9 +744,12 @@ def _pattern_differences(question: Question, root: RootOp) -> Iterable[str]:
 
 
 def _described_sizes(question: Question) -> str:
-    names = [name for name in _CLASSES.get(question.kind, ()) if question.sizes.get(name)]
+    classes = _CLASSES.get(question.kind, ())
+    names = [name for name in classes if question.sizes.get(name)]
     everything = [condition for name in names for condition in question.sizes[name]]
-    if all(condition.exact is not None for condition in everything):
+    if not everything:
+        return ""
+    if len(question.sizes) == len(classes) and all(condition.exact is not None for condition in everything):
         return "x".join(str(condition.exact) for condition in everything)
     return ", ".join(f"{_plain(name)} {_conditions(question.sizes[name])}" for name in names) + ","
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import permutations
 from pathlib import Path
 
 import msgspec
@@ -64,12 +65,13 @@ def winner(
     )
 
 
-def general_spec(tile: int, ask: str = "") -> str:
+def general_spec(tile: int, ask: str = "", *, speedup: float | None = None) -> str:
     """A spec by hand for f32 matmuls of any size, of those that ``ask`` leaves."""
+    told = f'attributes {{shark_tune.provenance = {{speedup = "{speedup}"}}}}' if speedup else ""
     return f"""
 module attributes {{transform.with_named_sequence, iree_codegen.tuning_spec_with_default_entrypoint}} {{
 transform.named_sequence @match_any(%op: !transform.any_op {{transform.readonly}})
-    -> (!transform.any_op, !transform.any_param) {{
+    -> (!transform.any_op, !transform.any_param) {told} {{
   %b, %m, %n, %k = transform.iree.match.contraction %op, lhs_type = f32, rhs_type = f32, output_type = f32
       : !transform.any_op -> !transform.param<i64>
   {ask}
@@ -215,6 +217,43 @@ def test_overlaps_are_kept_in_order(bench: Bench) -> None:
     assert tiles(bench.out, 64) == ["8"]
 
 
+@pytest.mark.parametrize("order", list(permutations(range(4)))[::3], ids=lambda order: "".join(map(str, order)))
+def test_each_op_gets_what_the_first_spec_that_matches_it_gives(bench: Bench, order: tuple[int, ...]) -> None:
+    by_64 = "%v = transform.get_operand %op[0] : (!transform.any_op) -> !transform.any_value {} : !transform.any_value"
+    specs = [
+        bench.write("special", [winner(64, tile=8), winner(96, tile=16)]),
+        bench.write(
+            "bounded", general_spec(24, by_64.format("transform.iree.match.dim_bounds %v[0], none, umax = 100"))
+        ),
+        bench.write("multiple", general_spec(32, by_64.format("transform.iree.match.dim_is_multiple_of %v[0], 64"))),
+        bench.write("any", general_spec(40, "transform.iree.match.dims_equal %n, [32] : !transform.param<i64>")),
+    ]
+    sizes = (32, 64, 96, 128, 160)
+    given = [tiles(specs[number], *sizes) for number in order]
+    bench.merge(*(specs[number] for number in order))
+    assert tiles(bench.out, *sizes) == [next(each for each in column if each) for column in zip(*given, strict=True)]
+
+
+def test_an_entry_for_fewer_ops_stands_in_front_of_all_where_the_faster_is_wished(bench: Bench) -> None:
+    n, m, k = (
+        f"transform.iree.match.dims_equal %{name} : !transform.param<i64> "
+        for name in ("n, [32]", "m, [64]", "k, [16]")
+    )
+    specs = [
+        bench.write("wide", general_spec(8, n, speedup=3)),
+        bench.write("deep", general_spec(16, k, speedup=2)),
+        bench.write("special", general_spec(24, n + m, speedup=1.5)),
+    ]
+    lines = [line.partition(" (")[0] + line.rpartition(":")[2] for line in bench.merge(*specs, "--prefer", "faster")]
+    assert lines == [
+        "wide.mlir: match_any kept behind it, since that one is for fewer ops and was measured on these",
+        "deep.mlir: match_any kept behind it, since that one must stand in front of one that covers it",
+        "deep.mlir: match_any kept behind it, since that one is faster (3.000x, this one 2.000x)",
+        "out.mlir: 3 entries, 0 dropped 3 entries, 0 dropped",
+    ]
+    assert tiles(bench.out, 64, 96) == ["24", "8"]
+
+
 def test_what_is_not_read_is_kept_and_said(bench: Bench) -> None:
     compared = (
         "%c = transform.param.constant 64 : i64 -> !transform.param<i64> "
@@ -295,8 +334,12 @@ def test_a_bad_input_is_a_usage_error(bench: Bench, command: str, content: str |
     good, bad = bench.write("good", general_spec(8)), bench.folder / "bad.mlir"
     if content is not None:
         bench.write("bad", content)
-    files: list[str | Path] = {"merge": [good, bad, "-o", bench.out], "show": [bad], "diff": [good, bad]}[command]
-    result = bench.run(command, *files)
+    files: dict[str, list[str | Path]] = {
+        "merge": [good, bad, "-o", bench.out],
+        "show": [bad],
+        "diff": [good, bad],
+    }
+    result = bench.run(command, *files[command])
     assert result.exit_code == 2
     assert f"tuning spec {bad}" in result.stderr
     assert message in result.stderr

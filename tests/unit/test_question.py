@@ -265,8 +265,9 @@ def test_differences_in_words(questions: Mapping[str, Question], ask: str, op: s
         ("exact", "contraction 64x32x16 f32, f32 -> f32"),
         ("m to 64", "contraction m at most 64, n any, k any, f32, f32 -> f32"),
         ("any m", "contraction m any, n 32, k 16, f32, f32 -> f32"),
+        ("exact, no maps", "contraction m 64, n 32, k 16, f32, f32 -> f32"),
         ("any", "contraction f32, f32 -> f32"),
-        ("lhs", "other tensor<64x?xf32>"),
+        ("lhs", "any op tensor<64x?xf32>"),
         ("by name", "linalg.matmul"),
     ],
 )
@@ -308,6 +309,22 @@ def test_a_spec_that_iree_ships_is_read() -> None:
         "online attention batch ?x?, m a multiple of 128, n 64, k1 64, k2 64, f16, f16, f16, f16 -> f32, f32, f32"
     )
     assert describe(matmul) == "contraction 2048x1280x5120 f16, f16 -> f32"
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        contraction() + "transform.iree.match.dims_equal %m, [64, 64] : !transform.param<i64> ",
+        "%b, %m, %n, %k1, %k2 = transform.iree.match.attention %op, query_type = f32, key_type = f32, "
+        f"value_type = f32, output_type = f32, indexing_maps = [{LHS}] : !transform.any_op -> !transform.param<i64> "
+        + sizes(m=64),
+    ],
+    ids=["too many sizes", "too few maps"],
+)
+def test_a_matcher_that_contradicts_itself_covers_nothing(ask: str, questions: Mapping[str, Question]) -> None:
+    (question,) = read_questions(spec_of({"ask": ask}))
+    assert question.unread == ("transform.iree.match.dims_equal",)
+    assert {relation(question, each) for each in questions.values()} <= {"apart", "covered", "unknown"}
 
 
 def test_what_is_no_spec_is_refused() -> None:
