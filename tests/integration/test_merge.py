@@ -403,8 +403,15 @@ def test_show_as_json(bench: Bench) -> None:
 def test_a_spec_that_no_longer_parses_is_shown_from_its_records(bench: Bench) -> None:
     path = bench.write("one", [winner(64, iree="3.9.0")])
     path.write_text("syntax of another age", encoding="utf-8")
-    (row,) = json.loads(bench.run("show", path, "--json").stdout)
+    result = bench.run("show", path, "--json")
+    (row,) = json.loads(result.stdout)
     assert (row["dispatch"], row["iree"], row["op"]) == ("matmul_64x32x16_f32", "3.9.0", "")
+    assert result.stderr.startswith(f"{path}: shown from its records, since the spec is not MLIR")
+    compared = bench.run("diff", path, bench.write("new", [winner(64, tile=16)]))
+    assert compared.stdout == (
+        "matmul_64x32x16_f32: tile: 8 -> 16, IREE: 3.9.0 -> 3.13.0, time: 50 us (2.00x) -> 50 us (2.00x)\n"
+    )
+    assert "known from its records alone" in compared.stderr
 
 
 def test_equal_specs_do_not_differ(bench: Bench) -> None:
