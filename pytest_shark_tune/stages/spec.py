@@ -28,8 +28,10 @@ __all__ = [
     "link_spec",
     "mark_entries",
     "matcher_name",
+    "named_configs",
     "read_spec",
     "single_entry_spec",
+    "with_configs",
 ]
 
 Provenance = dict[str, str | int | float]
@@ -150,6 +152,56 @@ def read_spec(text: str) -> tuple[SpecRow, ...]:
         module = _linked(text, "the spec")
         sequences = _sequences(module)
         return tuple(_row(sequences[matcher]) for matcher, _ in _pairs(module))
+
+
+def named_configs(text: str) -> dict[str, str]:
+    """The names that stand for configs in a spec that another release wrote (`tools.old_spec`), by matcher.
+
+    Raises:
+        InputError: the text is no tuning spec.
+    """
+    with compiler_context(keep=True):
+        module = _linked(text, "the spec")
+        sequences = _sequences(module)
+        return {
+            matcher: ir.StringAttr(value).value
+            for matcher, _ in _pairs(module)
+            for value in reversed([op.attributes["value"] for op in _yielded(sequences[matcher])])
+            if isinstance(value, ir.StringAttr)
+        }
+
+
+def with_configs(text: str, configs: Mapping[str, str]) -> str:
+    """Make a spec of some of a spec's entries, with other configs; ``configs`` has a compilation info for each matcher.
+
+    Matchers stay as they are and where they are; entries that ``configs`` lacks are left out.
+
+    Raises:
+        InputError: the text is no tuning spec, or an attribute's text does not parse, or an entry has another form
+            than its new config needs.
+        ValueError: no entry is left.
+    """
+    with compiler_context(keep=True):
+        module = _linked(text, "the spec")
+        kept = [(matcher, action) for matcher, action in _pairs(module) if matcher in configs]
+        if not kept:
+            raise ValueError("a spec needs an entry")
+        sequences = _sequences(module)
+        _keep_pairs(module, kept)
+        for matcher, _ in kept:
+            _set_config(sequences[matcher], _compilation_info(configs[matcher]))
+        module.operation.verify()
+        return _text(module)
+
+
+def _set_config(matcher: ir.Operation, config: ir.Attribute) -> None:
+    """Have a matcher yield ``config`` and, where it yields more than one constant, the decomposition in it."""
+    values = [config, _decomposition(config)]
+    constants = _yielded(matcher)
+    if len(constants) != len([each for each in values if each is not None]):
+        raise InputError(f"{_name(matcher)} yields {len(constants)} constants, and its config has another form")
+    for constant, value in zip(constants, values, strict=False):
+        constant.attributes["value"] = value
 
 
 def mark_entries(text: str) -> str:
@@ -331,12 +383,20 @@ def _drop_shadowed(starter: ir.Module, new: ir.Module) -> bool:
     shadowed = {matcher for matcher, _ in _pairs(starter) if is_shadowed(matcher)}
     kept = [(matcher, action) for matcher, action in _pairs(starter) if matcher not in shadowed]
     if shadowed and kept:
-        foreach = _foreach(starter)
-        foreach.attributes["matchers"] = _references([matcher for matcher, _ in kept])
-        foreach.attributes["actions"] = _references([action for _, action in kept])
-        for matcher in shadowed - _included(starter):
-            sequences[matcher].erase()
+        _keep_pairs(starter, kept)
     return bool(kept)
+
+
+def _keep_pairs(module: ir.Module, kept: Sequence[tuple[str, str]]) -> None:
+    """Leave only some pairs in a spec, and drop the matchers of the others that nothing includes."""
+    matchers, actions = ([pair[position] for pair in kept] for position in (0, 1))
+    sequences = _sequences(module)
+    dropped = {matcher for matcher, _ in _pairs(module)} - {*matchers}
+    foreach = _foreach(module)
+    foreach.attributes["matchers"] = _references(matchers)
+    foreach.attributes["actions"] = _references(actions)
+    for matcher in dropped - _included(module):
+        sequences[matcher].erase()
 
 
 def _question(matcher: ir.Operation) -> ir.Operation:
