@@ -8,13 +8,13 @@ from iree.compiler import ir
 from iree.compiler.dialects import arith, func, linalg, tensor
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.plan import Source
+from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.stages.dispatch import ATTENTION, ONLINE_ATTENTION, RootOp, Tensor
 
 __all__ = ["lone_op"]
 
 
-def lone_op(name: str, root: RootOp) -> Source:
+def lone_op(name: str, root: RootOp) -> OpSource:
     """A module named ``name`` whose public function ``@main`` fills the results of ``root`` with zeros and runs it.
 
     The compiler makes of it one dispatch with such a root op, or something else: the caller must look.
@@ -32,7 +32,7 @@ def lone_op(name: str, root: RootOp) -> Source:
             text = _copied(root) if root.pattern else _contraction(root)
         except ir.MLIRError as error:
             raise InputError(f"{name}: this IREE does not parse the op in its record: {error}") from error
-    return Source(name=name, text=text, is_benchmark=False)
+    return OpSource(name=name, text=text)
 
 
 def _contraction(root: RootOp) -> str:

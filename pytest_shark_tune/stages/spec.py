@@ -8,7 +8,7 @@ would undo what was tuned; specs in that form are turned into this one, or refus
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 from iree.compiler import ir, passmanager
@@ -20,6 +20,7 @@ from pytest_shark_tune.stages.dispatch import RootOp
 from pytest_shark_tune.stages.matcher import add_matcher
 
 __all__ = [
+    "PROVENANCE",
     "Provenance",
     "SpecEntry",
     "SpecRow",
@@ -30,6 +31,7 @@ __all__ = [
     "matcher_name",
     "named_configs",
     "read_spec",
+    "select_entries",
     "single_entry_spec",
     "with_configs",
 ]
@@ -44,7 +46,7 @@ _ENTRYPOINT = "__kernel_config"
 _IS_ENTRYPOINT = "iree_codegen.tuning_spec_entrypoint"
 _IS_DEFAULT_FORM = "iree_codegen.tuning_spec_with_default_entrypoint"
 _HAS_SEQUENCES = "transform.with_named_sequence"
-_PROVENANCE = "shark_tune.provenance"
+PROVENANCE = "shark_tune.provenance"
 _LINK = "builtin.module(iree-codegen-link-tuning-specs)"
 
 
@@ -154,6 +156,18 @@ def read_spec(text: str) -> tuple[SpecRow, ...]:
         return tuple(_row(sequences[matcher]) for matcher, _ in _pairs(module))
 
 
+def select_entries(text: str, matchers: Collection[str]) -> str:
+    """Make a spec, linked if need be, of just the entries of these matchers, in the spec's order; one at least.
+
+    Raises:
+        InputError: the text is no tuning spec.
+    """
+    with compiler_context(keep=True):
+        module = _linked(text, "the spec")
+        _keep_pairs(module, [pair for pair in _pairs(module) if pair[0] in matchers])
+        return _text(module)
+
+
 def named_configs(text: str) -> dict[str, str]:
     """The names that stand for configs in a spec that another release wrote (`tools.old_spec`), by matcher.
 
@@ -163,44 +177,43 @@ def named_configs(text: str) -> dict[str, str]:
     with compiler_context(keep=True):
         module = _linked(text, "the spec")
         sequences = _sequences(module)
-        return {
-            matcher: ir.StringAttr(value).value
-            for matcher, _ in _pairs(module)
-            for value in reversed([op.attributes["value"] for op in _yielded(sequences[matcher])])
-            if isinstance(value, ir.StringAttr)
-        }
+        found: dict[str, str] = {}
+        for matcher, _ in _pairs(module):
+            values = [op.attributes["value"] for op in _yielded(sequences[matcher])]
+            if names := [value.value for value in values if isinstance(value, ir.StringAttr)]:
+                found[matcher] = names[0]
+        return found
 
 
 def with_configs(text: str, configs: Mapping[str, str]) -> str:
-    """Make a spec of some of a spec's entries, with other configs; ``configs`` has a compilation info for each matcher.
+    """Make a spec of some of a spec's entries, one at least, that attach other configs.
 
-    Matchers stay as they are and where they are; entries that ``configs`` lacks are left out.
+    ``configs`` has a compilation info by matcher; entries that it lacks are left out. Matchers stay as they are.
 
     Raises:
-        InputError: the text is no tuning spec, or an attribute's text does not parse, or an entry has another form
-            than its new config needs.
-        ValueError: no entry is left.
+        InputError: the text is no tuning spec, an attribute's text does not parse, or an entry has another form than
+            its new config needs.
     """
     with compiler_context(keep=True):
         module = _linked(text, "the spec")
-        kept = [(matcher, action) for matcher, action in _pairs(module) if matcher in configs]
-        if not kept:
-            raise ValueError("a spec needs an entry")
+        _keep_pairs(module, [pair for pair in _pairs(module) if pair[0] in configs])
         sequences = _sequences(module)
-        _keep_pairs(module, kept)
-        for matcher, _ in kept:
-            _set_config(sequences[matcher], _compilation_info(configs[matcher]))
+        for matcher, info in configs.items():
+            _set_config(sequences[matcher], _compilation_info(info))
         module.operation.verify()
         return _text(module)
 
 
 def _set_config(matcher: ir.Operation, config: ir.Attribute) -> None:
-    """Have a matcher yield ``config`` and, where it yields more than one constant, the decomposition in it."""
-    values = [config, _decomposition(config)]
+    """Have a matcher yield ``config``, and the decomposition in it where it yields one beside it."""
+    decomposition = _decomposition(config)
+    values = [config] if decomposition is None else [config, decomposition]
     constants = _yielded(matcher)
-    if len(constants) != len([each for each in values if each is not None]):
-        raise InputError(f"{_name(matcher)} yields {len(constants)} constants, and its config has another form")
-    for constant, value in zip(constants, values, strict=False):
+    if len(constants) != len(values):
+        raise InputError(
+            f"{_name(matcher)} hands {len(constants)} attributes on, and its new config needs {len(values)}"
+        )
+    for constant, value in zip(constants, values, strict=True):
         constant.attributes["value"] = value
 
 
@@ -260,7 +273,7 @@ def _fill(module: ir.Module, entries: Sequence[SpecEntry]) -> None:
             results = [any_op, *[any_param] * len(values)]
             matcher = transform.named_sequence(name, [any_op], results, arg_attrs=[read_only])
             if entry.provenance:
-                matcher.operation.attributes[_PROVENANCE] = _dictionary(entry.provenance)
+                matcher.operation.attributes[PROVENANCE] = _dictionary(entry.provenance)
             with ir.InsertionPoint(matcher.body):
                 add_matcher(entry.root, matcher.bodyTarget)
                 params = [transform.ParamConstantOp(any_param, value).result for value in values]
@@ -421,8 +434,8 @@ def _yielded(matcher: ir.Operation) -> list[ir.Operation]:
 def _nameless(sequence: ir.Operation) -> ir.Operation:
     copy = sequence.clone().operation
     copy.attributes["sym_name"] = ir.StringAttr.get("")
-    if _PROVENANCE in copy.attributes:
-        del copy.attributes[_PROVENANCE]
+    if PROVENANCE in copy.attributes:
+        del copy.attributes[PROVENANCE]
     return copy
 
 
@@ -469,7 +482,7 @@ def _row(matcher: ir.Operation) -> SpecRow:
     return SpecRow(
         matcher=_name(matcher),
         compilation_info=str(configs[-1].attributes["value"]) if configs else "",
-        provenance=_plain(attributes[_PROVENANCE]) if _PROVENANCE in attributes else {},
+        provenance=_plain(attributes[PROVENANCE]) if PROVENANCE in attributes else {},
     )
 
 
