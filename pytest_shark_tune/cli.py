@@ -7,6 +7,7 @@ import click
 from pytest_shark_tune import __version__
 from pytest_shark_tune.commands.cache import cache
 from pytest_shark_tune.commands.compile import compile_model
+from pytest_shark_tune.commands.port import port_spec
 from pytest_shark_tune.commands.replay import replay
 from pytest_shark_tune.commands.space import space
 
@@ -19,5 +20,5 @@ def main() -> None:
     """Look at what pytest --tune works with."""
 
 
-for _command in (space, compile_model, replay, cache):
+for _command in (space, compile_model, port_spec, replay, cache):
     main.add_command(_command)

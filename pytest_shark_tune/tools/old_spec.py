@@ -1,7 +1,7 @@
 """Reads a tuning spec with the release of IREE that wrote it: a script for the interpreter of another environment.
 
 It stands alone: nothing is imported but ``iree.compiler`` of that environment, of any release from 3.0 on, and the
-syntax is that of Python 3.9. It reads a spec from stdin and prints one JSON object:
+syntax is that of Python 3.9. It reads a spec from stdin and writes one JSON object to stdout:
 
 - ``iree``: the version of that environment's compiler.
 - ``spec``: the spec in MLIR's generic form, whose syntax other releases parse too, with a name in place of each config.
@@ -38,7 +38,7 @@ _DECOMPOSITION = "decomposition_config"
 
 
 def read(text: str) -> dict[str, Any]:
-    """The object to print, of a spec's text."""
+    """The object to write, of a spec's text."""
     configs: dict[str, Any] = {}
     with ir.Context():
         module = ir.Module.parse(text)
@@ -67,7 +67,7 @@ def _take_configs(matcher_yield: Any, configs: dict[str, Any]) -> None:
         value = op.attributes["value"]
         if op not in infos and _is_decomposition(value):
             config["tree"][_DECOMPOSITION] = _tree(value)
-    name = "{}:{}".format(PLACEHOLDER, len(configs))
+    name = f"{PLACEHOLDER}:{len(configs)}"
     configs[name] = config
     for op in constants:
         value = op.attributes["value"]
@@ -111,7 +111,7 @@ def _option(name: str, attribute: Any) -> dict[str, Any]:
     if name == _LLVM_ATTRIBUTES:
         others = {entry.name: _tree(entry.attr) for entry in attribute}
         waves = others.pop("amdgpu-waves-per-eu", "")
-        options = {name: others} if others else {}
+        options: dict[str, Any] = {name: others} if others else {}
         if waves:
             options["waves_per_eu"] = int(waves)
         return options
@@ -148,6 +148,6 @@ def _options(attribute: Any) -> dict[str, Any]:
 
 if __name__ == "__main__":
     try:
-        print(json.dumps(read(sys.stdin.read())))
+        sys.stdout.write(json.dumps(read(sys.stdin.read())))
     except (ir.MLIRError, ValueError) as error:
         sys.exit(str(error))
