@@ -16,14 +16,21 @@ from typing import Any
 
 import msgspec
 
-from pytest_shark_tune.errors import CommandFailed, InputError
+from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, applied_to
 from pytest_shark_tune.lone_op import lone_op
-from pytest_shark_tune.plan import NO_SPACE, extract, read_source, search_spaces
+from pytest_shark_tune.plan import NO_SPACE, Task, extract, read_source, search_spaces
+from pytest_shark_tune.promises import OWN_DOMAINS
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.snapshot import read_records, record_of, records_path, write_spec
 from pytest_shark_tune.stages.artifact import ConfigureFailed
-from pytest_shark_tune.stages.candidate import Candidate, make_candidates
+from pytest_shark_tune.stages.candidate import (
+    Candidate,
+    applied_candidate,
+    cpu_compilation_info,
+    default_candidate,
+    make_candidates,
+)
 from pytest_shark_tune.stages.dispatch import Dispatch
 from pytest_shark_tune.stages.guard import RUN_ALPHA, Outcome, Promise
 from pytest_shark_tune.stages.record import WinnerRecord
@@ -35,6 +42,7 @@ from pytest_shark_tune.stages.space import (
     opened,
     options_of,
 )
+from pytest_shark_tune.stages.space.cpu_tiling import BACKEND as CPU
 from pytest_shark_tune.stages.space.nearest import nearest_member
 from pytest_shark_tune.stages.space.reading import ReadConfig, Reading, option_values, read_config, read_knobs
 from pytest_shark_tune.stages.spec import (
@@ -239,7 +247,7 @@ def port(
         except InputError as reason:
             drafts.append(_lost(entry, str(reason)))
             continue
-        drafts.append(_ported(entry, dispatch, compiler) if dispatch else _without_dispatch(entry, bool(models)))
+        drafts.append(_ported(entry, dispatch, session) if dispatch else _without_dispatch(entry, bool(models)))
     with tempfile.TemporaryDirectory(prefix="shark-tune-") as folder:
         checked = tuple(
             _checked(drafts, old, Path(folder, new.name), models or lone, session, tell, whole=bool(models))
@@ -297,8 +305,9 @@ def _lost(entry: OldEntry, reason: str, dispatch: str = "") -> PortedEntry:
     return PortedEntry(name=entry.name, fate=Fate.LOST, matcher=entry.matcher, dispatch=dispatch, reason=reason)
 
 
-def _ported(entry: OldEntry, dispatch: Dispatch, compiler: Compiler) -> PortedEntry:
+def _ported(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry:
     """The entry with the config of this release's spaces that is nearest to its old one."""
+    compiler = session.compiler
     try:
         spaces = search_spaces(dispatch, compiler)
     except NO_SPACE as error:
@@ -314,7 +323,38 @@ def _ported(entry: OldEntry, dispatch: Dispatch, compiler: Compiler) -> PortedEn
     variants = [variant for space in fitting for variant in _variants(space, entry, compiler.target.backend)]
     fits = [_fit(variant, entry) for variant in variants]
     best = min(fits, key=lambda fit: (not fit.is_same, len(fit.changes)))
+    if not best.is_same and compiler.target.backend in OWN_DOMAINS and (kept := _kept(entry, dispatch, session)):
+        return kept
     return _with_config(entry, dispatch, best, str(compiler.target))
+
+
+def _kept(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry | None:
+    """The entry with its old config, where it compiles: the space is ours, and no word of the compiler's."""
+    target = str(session.compiler.target)
+    info, record = entry.compilation_info, entry.record
+    try:
+        if not info and entry.config and session.compiler.target.backend == CPU:
+            info = cpu_compilation_info(entry.config)
+        candidate = applied_candidate(
+            dispatch.name,
+            info,
+            identifier=record.id if record else "ported",
+            knobs=record.knobs if record else {},
+        )
+        task = Task(dispatch=dispatch, default=default_candidate(dispatch), candidates=(candidate,), space_size=None)
+        session.artifact(task, candidate)
+    except (InputError, CandidateFailed):
+        return None
+    if record is not None:
+        record = _new_record(record, dispatch, candidate, is_same=record.target == target, target=target)
+    return PortedEntry(
+        name=entry.name,
+        fate=Fate.KEPT,
+        matcher=entry.matcher,
+        dispatch=dispatch.name,
+        compilation_info=candidate.compilation_info,
+        record=record,
+    )
 
 
 class _Fit(msgspec.Struct, frozen=True):
