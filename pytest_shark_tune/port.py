@@ -31,7 +31,7 @@ from pytest_shark_tune.stages.candidate import (
     default_candidate,
     make_candidates,
 )
-from pytest_shark_tune.stages.dispatch import Dispatch
+from pytest_shark_tune.stages.dispatch import Dispatch, RootOp
 from pytest_shark_tune.stages.guard import RUN_ALPHA, Outcome, Promise
 from pytest_shark_tune.stages.record import WinnerRecord
 from pytest_shark_tune.stages.space import (
@@ -323,17 +323,18 @@ def _ported(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntr
     variants = [variant for space in fitting for variant in _variants(space, entry, compiler.target.backend)]
     fits = [_fit(variant, entry) for variant in variants]
     best = min(fits, key=lambda fit: (not fit.is_same, len(fit.changes)))
-    if not best.is_same and compiler.target.backend in OWN_DOMAINS and (kept := _kept(entry, dispatch, session)):
+    if not best.is_read and compiler.target.backend in OWN_DOMAINS and (kept := _kept(entry, dispatch, session)):
         return kept
     return _with_config(entry, dispatch, best, str(compiler.target))
 
 
 def _kept(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry | None:
-    """The entry with its old config, where it compiles: the space is ours, and no word of the compiler's."""
-    target = str(session.compiler.target)
-    info, record = entry.compilation_info, entry.record
+    """The entry with its old config, where it compiles: the space, which does not know its like, is ours."""
+    target = session.compiler.target
+    record = entry.record
+    info = entry.compilation_info
     try:
-        if not info and entry.config and session.compiler.target.backend == CPU:
+        if not info and entry.config and target.backend == CPU:
             info = cpu_compilation_info(entry.config)
         candidate = applied_candidate(
             dispatch.name,
@@ -346,7 +347,8 @@ def _kept(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry 
     except (InputError, CandidateFailed):
         return None
     if record is not None:
-        record = _new_record(record, dispatch, candidate, is_same=record.target == target, target=target)
+        is_same = record.target == str(target)
+        record = _new_record(record, dispatch, candidate, is_same=is_same, target=str(target))
     return PortedEntry(
         name=entry.name,
         fate=Fate.KEPT,
@@ -358,11 +360,15 @@ def _kept(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry 
 
 
 class _Fit(msgspec.Struct, frozen=True):
-    """How an old config comes out in a space: as the member ``knobs``, with ``changes`` in words."""
+    """How an old config comes out in a space: as the member ``knobs``, with ``changes`` in words.
+
+    ``is_read`` says that the space has words for all that the old config said.
+    """
 
     space: SearchSpace
     knobs: dict[str, int]
     changes: tuple[str, ...]
+    is_read: bool
 
     @property
     def is_same(self) -> bool:
@@ -404,7 +410,7 @@ def _fit(space: SearchSpace, entry: OldEntry) -> _Fit:
     is_whole = len(wanted) == len(space.names)
     violated = space.violated(wanted) if is_whole else ()
     member = nearest_member(space, wanted) if violated or not is_whole else wanted
-    return _Fit(space, member, (*reading.differences, *_changes(wanted, member, violated)))
+    return _Fit(space, member, (*reading.differences, *_changes(wanted, member, violated)), not reading.differences)
 
 
 def _changes(wanted: Mapping[str, int], member: Mapping[str, int], violated: Sequence[str]) -> Iterator[str]:
@@ -418,7 +424,7 @@ def _changes(wanted: Mapping[str, int], member: Mapping[str, int], violated: Seq
 
 
 def _with_config(entry: OldEntry, dispatch: Dispatch, fit: _Fit, target: str) -> PortedEntry:
-    (candidate,) = make_candidates(dispatch.name, dispatch.root, fit.space, [fit.knobs])
+    (candidate,) = make_candidates(dispatch.name, _root(entry.record, dispatch), fit.space, [fit.knobs])
     record = entry.record
     if record is not None:
         record = _new_record(
@@ -435,6 +441,12 @@ def _with_config(entry: OldEntry, dispatch: Dispatch, fit: _Fit, target: str) ->
     )
 
 
+def _root(record: WinnerRecord | None, dispatch: Dispatch) -> RootOp:
+    """The recorded root op where a matcher does not tell it from the dispatch's: ids are made of it."""
+    recorded = record.root if record else None
+    return recorded if recorded and recorded.key == dispatch.key else dispatch.root
+
+
 def _new_record(
     record: WinnerRecord, dispatch: Dispatch, candidate: Candidate, *, is_same: bool, target: str
 ) -> WinnerRecord:
@@ -442,7 +454,7 @@ def _new_record(
     changed = msgspec.structs.replace(
         record,
         id=candidate.id,
-        root=dispatch.root,
+        root=_root(record, dispatch),
         pipeline=candidate.pipeline,
         knobs=candidate.knobs,
         config=candidate.config,
@@ -531,7 +543,7 @@ def _broken(entry: GuardEntry, guarded: GuardPlan, session: Session, *, whole: b
     for promise in promises:
         verdict = session.look(guarded, entry, promise, alpha=alpha)
         if verdict.outcome is Outcome.BROKEN:
-            return verdict.reason
+            return verdict.reason.removeprefix(f"{entry.name} of {guarded.spec_path}: ")
     return ""
 
 

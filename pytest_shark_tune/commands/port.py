@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from pytest_shark_tune.devices import devices_for
+from pytest_shark_tune.devices import FoundDevices, devices_for
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.options import default_cache
-from pytest_shark_tune.port import Fate, PortedEntry, port, read_old, retuned, target_of
+from pytest_shark_tune.port import Fate, OldSpec, PortedEntry, port, read_old, retuned, target_of
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.space import SpaceRequest
@@ -35,6 +35,7 @@ __all__ = ["port_spec"]
     type=click.Path(path_type=Path),
     help="The Python of an environment with the IREE that wrote OLD, where this one does not parse it.",
 )
+@click.option("--static", is_flag=True, help="Check nothing that takes a device.")
 @click.option("--retune", is_flag=True, help="Tune what cannot be ported; needs a MODEL.")
 @click.option(
     "--iree-compile-flag", "flags", multiple=True, metavar="FLAG", help="A flag for iree-compile; repeatable."
@@ -52,6 +53,7 @@ def port_spec(
     output: Path,
     tune_target: str | None,
     from_python: Path | None,
+    static: bool,
     retune: bool,
     flags: tuple[str, ...],
     folder: Path | None,
@@ -70,9 +72,13 @@ def port_spec(
         if not output.absolute().parent.is_dir():
             raise InputError(f"-o {output}: there is no folder {output.parent}")
         target = Target.parse(tune_target or target_of(old) or "llvm-cpu")
-        ported = _ported(old, models, output, target, from_python, flags, Cache(folder or default_cache()))
+        spec = read_old(old, from_python)
+        compiler = Compiler(target, flags)
+        compiler.check()
+        devices = _devices(target) if models and not static else FoundDevices(uris=[], name="")
+        ported = _ported(spec, models, output, compiler, devices, Cache(folder or default_cache()))
         if retune:
-            ported = retuned(ported, output, read_old(old, from_python), models, str(target), flags)
+            ported = retuned(ported, output, spec, models, str(target), flags)
     except InputError as error:
         raise click.UsageError(str(error)) from error
     _report(ported, output)
@@ -81,46 +87,34 @@ def port_spec(
 
 
 def _ported(
-    old: Path,
-    models: tuple[Path, ...],
-    output: Path,
-    target: Target,
-    python: Path | None,
-    flags: tuple[str, ...],
-    cache: Cache,
+    spec: OldSpec, models: tuple[Path, ...], output: Path, compiler: Compiler, devices: FoundDevices, cache: Cache
 ) -> tuple[PortedEntry, ...]:
-    spec = read_old(old, python)
-    compiler = Compiler(target, flags)
-    compiler.check()
-    with tempfile.TemporaryDirectory(prefix="shark-tune-") as folder:
-        session = Session(_settings(target, Path(folder), has_models=bool(models)), compiler, cache, tell=_tell)
+    with tempfile.TemporaryDirectory(prefix="shark-tune-") as name:
+        folder = Path(name)
+        settings = RunSettings(
+            devices=tuple(devices["uris"]),
+            device_name=devices["name"],
+            jobs=processors(),
+            candidates=0,
+            seed=0,
+            records=folder / "records.jsonl",
+            finals=folder / "finals.jsonl",
+            exchange=folder,
+            request=SpaceRequest(),
+        )
+        session = Session(settings, compiler, cache, tell=_tell)
         try:
             return port(spec, output, models, session, processors=processors(), tell=_tell)
         finally:
             session.close()
 
 
-def _settings(target: Target, folder: Path, *, has_models: bool) -> RunSettings:
-    """Without a model there is nothing to run, and so it is where there is no device."""
-    devices: tuple[str, ...] = ()
-    device_name = ""
-    if has_models:
-        try:
-            found = devices_for(target)
-            devices, device_name = tuple(found["uris"]), found["name"]
-        except pytest.UsageError as error:
-            _tell(f"results and speed are not checked: {error}")
-    return RunSettings(
-        devices=devices,
-        device_name=device_name,
-        jobs=processors(),
-        candidates=0,
-        seed=0,
-        records=folder / "records.jsonl",
-        finals=folder / "finals.jsonl",
-        exchange=folder,
-        request=SpaceRequest(),
-    )
+def _devices(target: Target) -> FoundDevices:
+    try:
+        return devices_for(target)
+    except pytest.UsageError as error:
+        _tell(f"results and speed are not checked: {error}")
+        return FoundDevices(uris=[], name="")
 
 
 def _tell(message: str) -> None:

@@ -1,7 +1,8 @@
 """Writes a tuning spec with the release of IREE that it runs under: ``python write_spec.py TARGET MODEL... > SPEC``.
 
-Each MODEL has one op, a matmul or a 2-D convolution (nhwc), and its entry attaches the very config that this release chooses for that op. Matchers are given
-in MLIR's generic form, which all releases read; they come out as this release writes them.
+Each MODEL has one op, a matmul or a 2-D convolution (nhwc), and its entry attaches the very config that this release
+chooses for that op. Matchers are given in MLIR's generic form, which all releases read; they come out as this release
+writes them.
 """
 
 from __future__ import annotations
@@ -60,7 +61,11 @@ SIZES = """"transform.iree.match.dims_equal"(%dims#{position}) <{{expected_value
     """
 # The bindings of linalg tell these too, but in 3.9 they cannot be loaded beside those of iree_gpu.
 MAPS = {
-    "contraction": "[affine_map<(m, n, k) -> (m, k)>, affine_map<(m, n, k) -> (k, n)>, affine_map<(m, n, k) -> (m, n)>]",
+    "contraction": """[
+      affine_map<(m, n, k) -> (m, k)>,
+      affine_map<(m, n, k) -> (k, n)>,
+      affine_map<(m, n, k) -> (m, n)>
+    ]""",
     "convolution": """[
       affine_map<(b, h, w, f, y, x, c) -> (b, h + y, w + x, c)>,
       affine_map<(b, h, w, f, y, x, c) -> (y, x, c, f)>,
@@ -121,7 +126,7 @@ def main(target: str, paths: list[str]) -> None:
     with ir.Context(), ir.Location.unknown():
         found = [(Path(path).stem, chosen(FLAGS[target], Path(path).read_text())) for path in paths]
         names = ["match_" + stem for stem, _ in found]
-        matchers = [matcher(name, root) for name, (_, (_, root, _)) in zip(names, found)]
+        matchers = [matcher(name, root) for name, (_, (_, root, _)) in zip(names, found, strict=True)]
         references = ["@" + name for name in names]
         text = SPEC.format(
             matchers="".join(matchers),
@@ -138,7 +143,7 @@ def main(target: str, paths: list[str]) -> None:
 
         module.operation.walk(visit, ir.WalkOrder.PRE_ORDER)
         module.operation.verify()
-        print(module)
+        sys.stdout.write(f"{module}\n")
 
 
 if __name__ == "__main__":
