@@ -115,6 +115,11 @@ class RootOp(msgspec.Struct, frozen=True, kw_only=True):
     pattern: str = ""
 
     @property
+    def key(self) -> str:
+        """A hash of all that a matcher sees of the op."""
+        return hashlib.sha256(_structure(self)).hexdigest()[:16]
+
+    @property
     def reduction_length(self) -> int:
         """How many terms each element of the result is made of: at least 1."""
         return math.prod(
@@ -212,7 +217,7 @@ class Dispatch(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def key(self) -> str:
         """A hash of all that a matcher sees: two dispatches of equal key need but one spec entry."""
-        return hashlib.sha256(_structure(self.root)).hexdigest()[:16]
+        return self.root.key
 
     @property
     def weight(self) -> int:

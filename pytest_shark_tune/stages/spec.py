@@ -8,7 +8,7 @@ would undo what was tuned; specs in that form are turned into this one, or refus
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 from iree.compiler import ir, passmanager
@@ -31,8 +31,11 @@ __all__ = [
     "mark_entries",
     "matcher_name",
     "merge_specs",
+    "named_configs",
     "read_spec",
+    "select_entries",
     "single_entry_spec",
+    "with_configs",
 ]
 
 Provenance = dict[str, str | int | float]
@@ -167,7 +170,7 @@ def merge_specs(parts: Sequence[SpecPart], order: Sequence[tuple[int, str]]) -> 
             if not part.entries:
                 continue
             module = _linked(part.text, "the spec")
-            _keep(module, [pair for pair in _pairs(module) if pair[0] in part.entries])
+            _keep_pairs(module, [pair for pair in _pairs(module) if pair[0] in part.entries])
             renamed = _name_entries(module, part.entries, used)
             names |= {(number, old): new for old, new in renamed.items()}
             used |= set(_sequences(module))
@@ -187,17 +190,6 @@ def _nested(modules: Sequence[ir.Module]) -> ir.Module:
         outer.body.append(inner)
         inner.operation.attributes["sym_name"] = ir.StringAttr.get(f"part_{number}")
     return outer
-
-
-def _keep(module: ir.Module, pairs: Sequence[tuple[str, str]]) -> None:
-    """Leave only these matchers and actions in a spec, and the sequences that they need."""
-    _set_pairs(module, pairs)
-    needed = {name for pair in pairs for name in pair} | {_ENTRYPOINT}
-    while wanted := {name for each in needed for name in _included(_sequences(module)[each])} - needed:
-        needed |= wanted
-    for name, sequence in _sequences(module).items():
-        if name not in needed:
-            sequence.erase()
 
 
 def _name_entries(module: ir.Module, entries: Mapping[str, str], used: set[str]) -> dict[str, str]:
@@ -238,6 +230,67 @@ def read_spec(text: str) -> tuple[SpecRow, ...]:
         module = _linked(text, "the spec")
         sequences = _sequences(module)
         return tuple(_row(sequences[matcher]) for matcher, _ in _pairs(module))
+
+
+def select_entries(text: str, matchers: Collection[str]) -> str:
+    """Make a spec, linked if need be, of just the entries of these matchers, in the spec's order; one at least.
+
+    Raises:
+        InputError: the text is no tuning spec.
+    """
+    with compiler_context(keep=True):
+        module = _linked(text, "the spec")
+        _keep_pairs(module, [pair for pair in _pairs(module) if pair[0] in matchers])
+        return _text(module)
+
+
+def named_configs(text: str) -> dict[str, str]:
+    """The names that stand for configs in a spec that another release wrote (`tools.old_spec`), by matcher.
+
+    Raises:
+        InputError: the text is no tuning spec.
+    """
+    with compiler_context(keep=True):
+        module = _linked(text, "the spec")
+        sequences = _sequences(module)
+        found: dict[str, str] = {}
+        for matcher, _ in _pairs(module):
+            values = [op.attributes["value"] for op in _yielded(sequences[matcher])]
+            if names := [value.value for value in values if isinstance(value, ir.StringAttr)]:
+                found[matcher] = names[0]
+        return found
+
+
+def with_configs(text: str, configs: Mapping[str, str]) -> str:
+    """Make a spec of some of a spec's entries, one at least, that attach other configs.
+
+    ``configs`` has a compilation info by matcher; entries that it lacks are left out. Matchers stay as they are.
+
+    Raises:
+        InputError: the text is no tuning spec, an attribute's text does not parse, or an entry has another form than
+            its new config needs.
+    """
+    with compiler_context(keep=True):
+        module = _linked(text, "the spec")
+        _keep_pairs(module, [pair for pair in _pairs(module) if pair[0] in configs])
+        sequences = _sequences(module)
+        for matcher, info in configs.items():
+            _set_config(sequences[matcher], _compilation_info(info))
+        module.operation.verify()
+        return _text(module)
+
+
+def _set_config(matcher: ir.Operation, config: ir.Attribute) -> None:
+    """Have a matcher yield ``config``, and the decomposition in it where it yields one beside it."""
+    decomposition = _decomposition(config)
+    values = [config] if decomposition is None else [config, decomposition]
+    constants = _yielded(matcher)
+    if len(constants) != len(values):
+        raise InputError(
+            f"{_name(matcher)} hands {len(constants)} attributes on, and its new config needs {len(values)}"
+        )
+    for constant, value in zip(constants, values, strict=True):
+        constant.attributes["value"] = value
 
 
 def mark_entries(text: str) -> str:
@@ -419,10 +472,19 @@ def _drop_shadowed(starter: ir.Module, new: ir.Module) -> bool:
     shadowed = {matcher for matcher, _ in _pairs(starter) if is_shadowed(matcher)}
     kept = [(matcher, action) for matcher, action in _pairs(starter) if matcher not in shadowed]
     if shadowed and kept:
-        _set_pairs(starter, kept)
-        for matcher in shadowed - _included(starter.operation):
-            sequences[matcher].erase()
+        _keep_pairs(starter, kept)
     return bool(kept)
+
+
+def _keep_pairs(module: ir.Module, pairs: Sequence[tuple[str, str]]) -> None:
+    """Leave only these matchers and actions in a spec, and the sequences that they need."""
+    _set_pairs(module, pairs)
+    needed = {name for pair in pairs for name in pair} | {_ENTRYPOINT}
+    while wanted := {name for each in needed for name in _included(_sequences(module)[each])} - needed:
+        needed |= wanted
+    for name, sequence in _sequences(module).items():
+        if name not in needed:
+            sequence.erase()
 
 
 def _question(matcher: ir.Operation) -> ir.Operation:
