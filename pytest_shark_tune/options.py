@@ -26,6 +26,8 @@ __all__ = [
     "TuneOptions",
     "add_options",
     "default_cache",
+    "given_options",
+    "guard_is_given",
     "parse_count",
     "parse_duration",
     "parse_flags",
@@ -255,9 +257,31 @@ def tuning_is_on(config: pytest.Config) -> bool:
     return bool(config.getoption("tune") or (config.getini("tune") and not config.getoption("tune_guard")))
 
 
+def guard_is_given(config: pytest.Config) -> bool:
+    """Whether this run is to guard a spec that is named."""
+    return bool(config.getoption("tune_guard") or config.getini("tune_guard"))
+
+
 def target_name(config: pytest.Config) -> str:
     """The target that is asked for, as given."""
     return str(config.getoption("tune_target") or config.getini("tune_target"))
+
+
+def given_options(config: pytest.Config) -> list[str]:
+    """Our options as they were given on the command line, to be given again."""
+    options = vars(config.option)
+    names = [name for name in options if name.startswith("tune_") or name == "iree_compile_flag"]
+    given: list[str] = []
+    for name in names:
+        flag = f"--{name.replace('_', '-')}"
+        value = options[name]
+        if value is True:
+            given.append(flag)
+        elif isinstance(value, list):
+            given += [f"{flag}={each}" for each in value]
+        elif isinstance(value, str):
+            given.append(f"{flag}={value}")
+    return given
 
 
 def default_cache() -> Path:
