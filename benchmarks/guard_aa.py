@@ -20,7 +20,7 @@ from guarded_suite import GuardedSuite, show
 from pytest_shark_tune.stages.guard import Outcome, Promise, Verdict
 from pytest_shark_tune.tools.machine import processors
 
-_SIZES = ((256, 256, 256), (128, 512, 256))
+_SIZES = ((512, 512, 512), (256, 512, 256))
 
 
 class Report(msgspec.Struct, frozen=True):

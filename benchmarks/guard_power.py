@@ -67,7 +67,7 @@ class Report(msgspec.Struct, frozen=True):
 @click.option("--candidates", default=60, show_default=True, help="Candidates tried while tuning.")
 @click.option("--target", default="llvm-cpu", show_default=True, help="As pytest's --tune-target.")
 @click.option("--device", default="local-task", show_default=True, help="An IREE device URI.")
-@click.option("--size", nargs=3, default=(256, 256, 256), show_default=True, help="M, N and K of the matmul.")
+@click.option("--size", nargs=3, default=(512, 512, 512), show_default=True, help="M, N and K of the matmul.")
 @click.option("--lhs", default="f32", show_default=True, help="Element type of the matmul.")
 @click.option("--limit", default=3600.0, show_default=True, help="Seconds after which no more runs are started.")
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Write the figures to this file as well.")

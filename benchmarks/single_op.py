@@ -1,4 +1,4 @@
-"""An op and its configs on a device, set up as a run of the plugin would: for `aa.py`, `power.py` and `guard_power.py`."""
+"""An op and its configs on a device, set up as a run would: for `aa.py`, `power.py` and `guard_power.py`."""
 
 from __future__ import annotations
 
