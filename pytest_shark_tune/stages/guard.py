@@ -161,12 +161,12 @@ def judge(entry: str, measurement: Measurement, terms: Terms) -> Verdict:
     The interval covers with probability 95%; to break a promise it is widened to what covers but for ``alpha``.
     What was cut short is broken where it is surely slower than the default.
     """
-    bar = math.exp(_bar(measurement, terms))
-    if measurement.ratio_high * _widening(measurement, terms.alpha) < bar or (
-        measurement.cut_short and measurement.ratio_high <= 1
-    ):
-        return _verdict(entry, Outcome.BROKEN, measurement, terms)
-    outcome = Outcome.KEPT if measurement.ratio_low > bar else Outcome.UNDECIDED
+    bar = _bar(measurement, terms)
+    is_far_slower = measurement.cut_short and measurement.ratio_high <= 1
+    if is_far_slower or _upper_end(measurement, terms.alpha) < bar:
+        outcome = Outcome.BROKEN
+    else:
+        outcome = Outcome.KEPT if measurement.ratio_low > math.exp(bar) else Outcome.UNDECIDED
     return _verdict(entry, outcome, measurement, terms)
 
 
@@ -212,16 +212,19 @@ def _lower_end(rounds: Sequence[Measurement], margins: Sequence[float]) -> float
     return statistics.fmean(margins) - _student(count - 1, _MISS) * error
 
 
-def _widening(measurement: Measurement, alpha: float) -> float:
-    """By what factor the upper end of a 95% interval grows if it is to be missed with probability ``alpha``.
+def _upper_end(measurement: Measurement, alpha: float) -> float:
+    """The logarithm of an upper end that is missed with probability ``alpha``, from that of a 95% interval.
 
-    Figures of several processes are taken for a t-interval over these, others for one over blocks.
+    Figures of several processes are taken for a t-interval over these, others for one over blocks. Where a measurement
+    was cut short, its upper end is no matter of probability.
     """
+    high = math.log(measurement.ratio_high)
+    if measurement.cut_short:
+        return high
     freedom = max(1, (measurement.rounds if measurement.rounds > 1 else measurement.blocks) - 1)
-    if measurement.cut_short or measurement.ratio_high <= measurement.ratio:
-        return 1.0
     wider = _student(freedom, alpha) / _student(freedom, _SHOWN / 2)
-    return math.exp((wider - 1) * math.log(measurement.ratio_high / measurement.ratio))
+    centre = math.log(measurement.ratio)
+    return centre + wider * (high - centre)
 
 
 @cache

@@ -308,6 +308,11 @@ def test_a_clients_own_measurement_is_judged_by_its_interval(
     assert ("in 1 process," in verdict.reason) is (outcome is not Outcome.KEPT)
 
 
+def test_an_interval_over_two_blocks_breaks_nothing() -> None:
+    given = msgspec.structs.replace(measured(0.5, blocks=2), ratio_high=0.6)
+    assert judge("matmul", given, msgspec.structs.replace(TERMS, alpha=1e-5)).outcome is Outcome.UNDECIDED
+
+
 def test_a_measurement_that_was_cut_short_is_slower_than_the_default() -> None:
     given = msgspec.structs.replace(measured(0.3, blocks=0), ratio_low=0.0, ratio_high=1.0, cut_short=True)
     assert judge("matmul", given, TERMS).outcome is Outcome.BROKEN
