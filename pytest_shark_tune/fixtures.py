@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["GUARD_KEY", "SESSION_KEY", "artifact", "candidate", "measurement", "tune_kernel", "tune_session"]
 
-SESSION_KEY = pytest.StashKey["Session"]()
-GUARD_KEY = pytest.StashKey["GuardingPlugin"]()
+SESSION_KEY: pytest.StashKey[Session] = pytest.StashKey()
+GUARD_KEY: pytest.StashKey[GuardingPlugin] = pytest.StashKey()
 
 
 @pytest.fixture(scope="session")

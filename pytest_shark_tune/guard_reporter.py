@@ -85,13 +85,13 @@ class GuardReporter:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Show the counts, what is worth a line, and on GitHub what its pages show beside the code."""
         if self._findings:
-            from pytest_shark_tune.guard_text import annotations, terminal_lines
+            from pytest_shark_tune.guard_text import github_lines, terminal_lines
 
             terminalreporter.section("shark-tune guard")
             _write(terminalreporter, terminal_lines(self._findings.values()))
             if os.environ.get("GITHUB_ACTIONS") == "true":
                 workspace = Path(os.environ.get("GITHUB_WORKSPACE") or self._config.invocation_params.dir)
-                _write(terminalreporter, annotations(self._findings.values(), workspace))
+                _write(terminalreporter, github_lines(self._findings.values(), workspace))
         for problem in self._problems:
             terminalreporter.write_line(problem, red=True)
 

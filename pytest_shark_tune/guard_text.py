@@ -10,7 +10,8 @@ import msgspec
 
 from pytest_shark_tune.stages.guard import Outcome, Promise, Verdict
 
-__all__ = ["GuardFinding", "annotations", "markdown", "status_words", "terminal_lines"]
+__all__ = ["GuardFinding", "github_lines", "markdown", "status_words", "terminal_lines"]
+
 
 
 class GuardFinding(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +53,7 @@ def terminal_lines(findings: Iterable[GuardFinding]) -> Iterator[str]:
     yield from (f"spec: {spec}" for spec in dict.fromkeys(finding.spec for finding in found))
 
 
-def annotations(findings: Iterable[GuardFinding], folder: Path) -> Iterator[str]:
+def github_lines(findings: Iterable[GuardFinding], folder: Path) -> Iterator[str]:
     """GitHub's workflow commands that show on the suite's file what is wrong; paths are relative to ``folder``."""
     levels = {Outcome.BROKEN: "error", Outcome.UNDECIDED: "warning"}
     for finding in findings:
@@ -81,8 +82,8 @@ def markdown(findings: Iterable[GuardFinding], ended_early: str = "") -> str:
     if ended_early:
         parts.append(f"The run ended early, so this is not all: {_plain(ended_early)}")
     for spec in dict.fromkeys(finding.spec for finding in found):
-        if changes := [*_changes(finding.verdict for finding in found if finding.spec == spec)]:
-            parts.append("\n".join([f"`{spec}`", "", *changes]))
+        changes = [*_changes(finding.verdict for finding in found if finding.spec == spec)]
+        parts += ["\n".join([f"`{spec}`", "", *changes])] if changes else []
     return "\n\n".join(parts) + "\n"
 
 

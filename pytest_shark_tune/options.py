@@ -26,6 +26,8 @@ __all__ = [
     "TuneOptions",
     "add_options",
     "default_cache",
+    "given_options",
+    "guard_is_given",
     "parse_count",
     "parse_duration",
     "parse_flags",
@@ -46,6 +48,7 @@ CACHE_SIZE = "10G"
 _BENCHMARK_OPTIONS = ("json", "save", "autosave", "compare", "compare_fail", "histogram")
 _SEARCHES = ("model", "random", "exhaustive")
 _ROUTES = ("compile", "flag")
+_OF_ONE_RUN = ("tune_report_md", "tune_cache_clear")
 _MOST_DIGITS = 9
 _SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _PAST_GPU_CACHES = 512 << 20
@@ -255,9 +258,30 @@ def tuning_is_on(config: pytest.Config) -> bool:
     return bool(config.getoption("tune") or (config.getini("tune") and not config.getoption("tune_guard")))
 
 
+def guard_is_given(config: pytest.Config) -> bool:
+    """Whether this run is to guard a spec that is named."""
+    return bool(config.getoption("tune_guard") or config.getini("tune_guard"))
+
+
 def target_name(config: pytest.Config) -> str:
     """The target that is asked for, as given."""
     return str(config.getoption("tune_target") or config.getini("tune_target"))
+
+
+def given_options(config: pytest.Config) -> list[str]:
+    """Our options as given on the command line, to be given again, but for those that only that run has a use for."""
+    given: list[str] = []
+    for name, value in vars(config.option).items():
+        if not name.startswith(("tune_", "iree_compile_flag")) or name in _OF_ONE_RUN:
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            given.append(flag)
+        elif isinstance(value, list):
+            given += [f"{flag}={each}" for each in value]
+        elif isinstance(value, str):
+            given.append(f"{flag}={value}")
+    return given
 
 
 def default_cache() -> Path:

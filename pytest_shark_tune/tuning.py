@@ -17,11 +17,12 @@ from pytest_shark_tune.campaign import Campaign, make_quarry
 from pytest_shark_tune.coming import announce
 from pytest_shark_tune.custom import CustomTask
 from pytest_shark_tune.devices import FoundDevices, crowding, find_devices, jobs_of_worker
-from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError, SharkTuneError
+from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError
+from pytest_shark_tune.figures import format_us
 from pytest_shark_tune.fixtures import SESSION_KEY
 from pytest_shark_tune.inputs import check_compiler, check_folder
 from pytest_shark_tune.interrupts import Interrupts
-from pytest_shark_tune.kernels import Built
+from pytest_shark_tune.kernels import Built, as_failure
 from pytest_shark_tune.landscape import write_landscapes
 from pytest_shark_tune.ledger import Finding, Ledger, Summary
 from pytest_shark_tune.notes import note_of, teller, write_line
@@ -37,10 +38,10 @@ from pytest_shark_tune.stages.measurement import Measurement
 from pytest_shark_tune.stages.record import FinalRecord, Record, SpecRecord, State
 from pytest_shark_tune.stages.spec import check_starter
 from pytest_shark_tune.storage import Storage
-from pytest_shark_tune.summary import format_us, render
+from pytest_shark_tune.summary import render
 from pytest_shark_tune.tools import leftovers
 from pytest_shark_tune.tools.cache import Cache
-from pytest_shark_tune.tools.compiler import Compiler, compiler_version, first_error
+from pytest_shark_tune.tools.compiler import Compiler, compiler_version
 from pytest_shark_tune.tools.runtime import device_slug, runtime_version
 from pytest_shark_tune.trial import Role, Trial, trials_of
 
@@ -394,7 +395,9 @@ class TuningPlugin:
         trial = _trial_of(item)
         if trial is None or not trial.plan_key:
             return report
-        error = _as_failure(call.excinfo.value if call.excinfo else None, trial)
+        error = call.excinfo.value if call.excinfo else None
+        if trial.config is not None:
+            error = as_failure(error)
         outcome: object = None
         if problem := self._storage.explain(error):
             report.outcome, report.longrepr = "failed", problem
@@ -642,14 +645,6 @@ def _kernel_names(given: tuple[object, ...]) -> list[str]:
 
 def _funcargs(item: pytest.Item) -> dict[str, object]:
     return getattr(item, "funcargs", None) or {}
-
-
-def _as_failure(error: BaseException | None, trial: Trial) -> BaseException | None:
-    """A client's command that failed, run by `tools.process`, as a failure of the candidate that it was run for."""
-    if not isinstance(error, CommandFailed) or trial.config is None:
-        return error
-    state = State.COMPILE_TIMEOUT if error.timed_out else State.COMPILE_FAILED
-    return CandidateFailed(state, first_error(error))
 
 
 def _property(finding: Finding) -> list[tuple[str, object]]:
