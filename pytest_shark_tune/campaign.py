@@ -41,6 +41,7 @@ class Quarry:
 
     ``candidates`` are the ids of those that the search chooses from, in the order of its rows, and ``tests`` the
     indices of their tests; ``defaults`` are those of its default's. ``most`` is how many are tried at most.
+    ``in_model_us`` is the time of all its calls as its models run, where that was measured.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Quarry:
     tests: Sequence[int]
     defaults: Sequence[int]
     most: int
+    in_model_us: float | None = None
     baseline_us: float | None = None
     tried: int = 0
     coming: deque[int] = field(default_factory=deque)
@@ -65,7 +67,7 @@ class Quarry:
         """Microseconds that the next candidate is expected to save in the whole; without a baseline, no one knows."""
         if self.tried < _FIRST or self.baseline_us is None:
             return float("inf")
-        return self.weight * self.baseline_us * self.search.expected_gain
+        return (self.in_model_us or self.weight * self.baseline_us) * self.search.expected_gain
 
     @property
     def room(self) -> int:
@@ -197,11 +199,12 @@ def make_quarry(
     most: int,
     device: str,
     prior: Sequence[PriorResult] = (),
+    in_model_us: float | None = None,
 ) -> Quarry:
     """The dispatch of ``task`` as a quarry of those candidates whose tests were collected.
 
     ``parts`` are the parts of its tests by index. Two tests of one candidate, in two suites, are one: it is tried once.
-    ``prior`` are results of similar dispatches.
+    ``prior`` are results of similar dispatches, ``in_model_us`` the time of its calls in the models, if it is known.
     """
     tests: dict[str, int] = {}
     for index, part in parts.items():
@@ -219,6 +222,7 @@ def make_quarry(
         tests=[tests[candidate.id] for candidate in chosen],
         defaults=[index for index, part in parts.items() if part.role is Role.DEFAULT],
         most=most,
+        in_model_us=in_model_us,
     )
 
 

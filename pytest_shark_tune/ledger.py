@@ -12,6 +12,7 @@ import numpy as np
 
 from pytest_shark_tune.funnel import Loss, funnel_of
 from pytest_shark_tune.plan import AnyTask, KernelTask, Plan, Task
+from pytest_shark_tune.shares import Profile, Share
 from pytest_shark_tune.snapshot import read_records, snapshot_path, write_spec
 from pytest_shark_tune.stages.dispatch import Untunable
 from pytest_shark_tune.stages.record import (
@@ -64,7 +65,7 @@ class DispatchSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     ``losses`` say why the counts of the funnel fall from one stage to the next. ``knobs`` are the winner's; with
     ``is_custom`` it is a kernel of the client's own, which no spec holds. ``space`` is ``None`` where the configs are
-    too many to list.
+    too many to list. ``share`` is its part of the time of the models that were profiled.
     """
 
     name: str
@@ -88,22 +89,32 @@ class DispatchSummary(msgspec.Struct, frozen=True, kw_only=True):
     losses: tuple[Loss, ...]
     knobs: dict[str, int] | None = None
     is_custom: bool = False
+    share: float | None = None
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole of ``summary.json``."""
+    """The whole of ``summary.json``.
+
+    ``profiles`` tell where the time of models goes, and ``unprofiled`` why that is not known. ``left_out`` take too
+    little of it to be tuned. ``dropped`` are entries that won and are not in the spec, with the reason.
+    """
 
     run: RunSummary
     dispatches: tuple[DispatchSummary, ...]
     sources: tuple[SourceCheck, ...]
     untunable: tuple[Untunable, ...]
+    left_out: tuple[Share, ...] = ()
+    dropped: dict[str, str] = {}
+    profiles: tuple[Profile, ...] = ()
+    unprofiled: dict[str, str] = {}
 
 
 class _Entry(msgspec.Struct, frozen=True):
-    """A dispatch with its candidates' records, as one suite sees it."""
+    """A dispatch with its candidates, as the suite and the plan see it that had it first."""
 
     suite: str
     task: AnyTask
+    plan: str
 
 
 class Ledger:
@@ -185,7 +196,7 @@ class Ledger:
             return
         self._plans[key] = self._load_plan(key)
         for task in self._plans[key].everything:
-            self._tasks.setdefault(task.name, _Entry(suite, task))
+            self._tasks.setdefault(task.name, _Entry(suite, task, key))
 
     def take(self, finding: Finding) -> None:
         """Write down what a test found out; see ``failures``."""
@@ -214,6 +225,11 @@ class Ledger:
     def task(self, dispatch: str) -> AnyTask:
         """The task of that name."""
         return self._tasks[dispatch].task
+
+    def time_us(self, dispatch: str) -> float | None:
+        """Microseconds of all calls of a dispatch as its models run, where that was measured."""
+        entry = self._tasks[dispatch]
+        return self._plans[entry.plan].time_us(entry.task)
 
     def finish(self, *, complete: bool, why_stopped: Callable[[str], str] = lambda dispatch: "") -> Summary:
         """Derive and write summary, spec and snapshots; ``complete`` says that no test was left unrun.
@@ -250,6 +266,10 @@ class Ledger:
             dispatches=tuple(rows),
             sources=tuple(source for check in self._checks for source in check.sources),
             untunable=tuple(each for plan in self._plans.values() for each in plan.untunable),
+            left_out=tuple(each for plan in self._plans.values() for each in plan.left_out),
+            dropped=dropped,
+            profiles=tuple(each for plan in self._plans.values() for each in plan.profiles),
+            unprofiled={name: why for plan in self._plans.values() for name, why in plan.unprofiled.items()},
         )
         with self._noting_failure():
             journal.replace_file(self.summary_path, msgspec.json.format(msgspec.json.encode(summary)) + b"\n")
@@ -367,6 +387,7 @@ class Ledger:
             space=task.space_size,
             knobs=winner.knobs if winner else None,
             is_custom=isinstance(task, KernelTask),
+            share=self._plans[self._tasks[name].plan].share(task),
             losses=funnel.losses,
         )
 

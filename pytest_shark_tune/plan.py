@@ -14,6 +14,7 @@ from pytest_shark_tune.custom import CustomTask
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.registry import provided_spaces, providers
+from pytest_shark_tune.shares import Profile, Share
 from pytest_shark_tune.stages.artifact import strip
 from pytest_shark_tune.stages.candidate import (
     Candidate,
@@ -85,13 +86,14 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """A model, or one executable benchmark module, as MLIR text.
 
     ``functions`` are the public functions whose inputs can be made up, with their types; a benchmark module
-    has none.
+    has none. ``is_op`` says that it holds a single op that was asked for by name, and no model.
     """
 
     name: str
     text: str
     is_benchmark: bool
     functions: dict[str, tuple[Tensor, ...]] = {}
+    is_op: bool = False
 
 
 class _Tried(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,17 +138,46 @@ AnyTask: TypeAlias = Task | KernelTask
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What one test function, or one model file, tunes."""
+    """What one test function, or one model file, tunes.
+
+    ``profiles`` tell where the time of its models goes; ``unprofiled`` are models of which that could not be told, with
+    the reason. ``left_out`` are the dispatches that could be tuned and take too little of the time.
+    """
 
     sources: tuple[Source, ...]
     tasks: tuple[Task, ...]
     untunable: tuple[Untunable, ...]
     kernels: tuple[KernelTask, ...] = ()
+    profiles: tuple[Profile, ...] = ()
+    unprofiled: dict[str, str] = {}
 
     @property
     def everything(self) -> tuple[AnyTask, ...]:
         """The dispatches, then the kernels."""
         return (*self.tasks, *self.kernels)
+
+    @property
+    def left_out(self) -> tuple[Share, ...]:
+        """What takes too little of a model's time to be tuned, by model."""
+        tuned = {task.name for task in self.tasks}
+        return tuple(
+            each
+            for profile in self.profiles
+            for each in profile.shares
+            if not each.reason and each.dispatch not in tuned
+        )
+
+    def time_us(self, task: AnyTask) -> float | None:
+        """Microseconds of all calls of a dispatch in the plan's models; ``None`` unless all of them were profiled."""
+        profiled = {profile.source for profile in self.profiles}
+        if not isinstance(task, Task) or any(each.source not in profiled for each in task.dispatch.members):
+            return None
+        return sum(profile.time_us(task.name) for profile in self.profiles) or None
+
+    def share(self, task: AnyTask) -> float | None:
+        """The part that a dispatch has in the time of the models that were profiled; ``None`` where none was."""
+        total = sum(profile.dispatches_us for profile in self.profiles)
+        return sum(profile.time_us(task.name) for profile in self.profiles) / total if total else None
 
     def source(self, name: str) -> Source:
         """The source of that name."""
@@ -168,7 +199,7 @@ def read_source(given: object, folder: Path) -> Source:
         InputError: it is no path and no op, the file is absent, or it is not MLIR that this IREE parses.
     """
     if isinstance(given, OpSource):
-        return Source(name=given.name, text=given.text, is_benchmark=False)
+        return Source(name=given.name, text=given.text, is_benchmark=False, is_op=True)
     if not isinstance(given, (str, os.PathLike)):
         raise InputError(
             f"{given!r} is no source: give a path to {', '.join(MODEL_SUFFIXES)}, an op such as "
@@ -294,7 +325,17 @@ def renamed(plan: Plan, names: Mapping[str, str]) -> Plan:
             candidates=tuple(msgspec.structs.replace(each, dispatch=name) for each in task.candidates),
         )
 
-    return msgspec.structs.replace(plan, tasks=tuple(map(rename, plan.tasks)))
+    def rename_share(share: Share) -> Share:
+        return msgspec.structs.replace(share, dispatch=names.get(share.dispatch, share.dispatch))
+
+    return msgspec.structs.replace(
+        plan,
+        tasks=tuple(map(rename, plan.tasks)),
+        profiles=tuple(
+            msgspec.structs.replace(profile, shares=tuple(map(rename_share, profile.shares)))
+            for profile in plan.profiles
+        ),
+    )
 
 
 def plan_key(

@@ -9,6 +9,7 @@ import msgspec
 
 from pytest_shark_tune.plan import Plan, Task
 from pytest_shark_tune.settings import RunSettings
+from pytest_shark_tune.shares import Profile
 from pytest_shark_tune.stages.candidate import DEFAULT_ID, Candidate
 from pytest_shark_tune.stages.record import FinalRecord, Record, SpecRecord, State
 from pytest_shark_tune.stages.search import PriorResult, ProblemFacts, pipeline_label
@@ -46,7 +47,7 @@ class _Known(msgspec.Struct, frozen=True):
 
 
 class Recall:
-    """Records, finals and checked specs of one compiler build, runtime, device model, driver and way of measuring.
+    """Records, finals, checked specs and profiles of one compiler build, runtime, device, driver and way of measuring.
 
     A fresh run, as ``settings`` say, recalls nothing, and keeps what it finds out in place of what was known.
     Only what our own stages found out is kept: what a client's stages do is not known here. Files are only ever added
@@ -130,6 +131,19 @@ class Recall:
     def keep_checked(self, plan: Plan, finals: Iterable[FinalRecord], record: SpecRecord) -> None:
         """Keep what came of that spec."""
         self._cache.put("checks", self._check_key(plan, finals), record)
+
+    def profile(self, plan_key: str, source: str, function: str) -> Profile | None:
+        """Where the time of a function of a plan's source goes, if it was measured."""
+        return (
+            None if self._fresh else self._cache.get("profiles", self._profile_key(plan_key, source, function), Profile)
+        )
+
+    def keep_profile(self, plan_key: str, profile: Profile) -> None:
+        """Keep where the time of a plan's source goes."""
+        self._cache.put("profiles", self._profile_key(plan_key, profile.source, profile.function), profile)
+
+    def _profile_key(self, plan_key: str, source: str, function: str) -> str:
+        return content_key(self._setting, plan_key, source, function)
 
     def _key(self, task: Task) -> str:
         return content_key(self._setting, _texts(task))

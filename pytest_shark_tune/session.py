@@ -15,12 +15,14 @@ from pytest_shark_tune.bench import Bench
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.coming import coming
 from pytest_shark_tune.custom import CustomTask
-from pytest_shark_tune.errors import CandidateFailed, InputError
+from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, guard_key, make_guard_plan
 from pytest_shark_tune.plan import POOL, AnyTask, Plan, Source, Task, make_plan, plan_key, read_source
+from pytest_shark_tune.profile import cut, function_of, profile_source, worth_profiling
 from pytest_shark_tune.promises import Promises
 from pytest_shark_tune.recall import Recall
 from pytest_shark_tune.settings import RunSettings
+from pytest_shark_tune.shares import Profile
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.check import Check
@@ -38,6 +40,13 @@ from pytest_shark_tune.verify import verify_spec
 from pytest_shark_tune.yardsticks import Yardsticks
 
 __all__ = ["Session"]
+
+
+class _Told(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the time of a source goes, or why nobody can tell."""
+
+    profile: Profile | None = None
+    problem: str = ""
 
 
 class Session:
@@ -79,6 +88,8 @@ class Session:
     def plan(self, given: Sequence[object], folder: Path) -> tuple[str, Plan]:
         """The plan for the sources that a marker names, and its key in the cache; made by one process only.
 
+        Of a model it holds the dispatches that make up the share of its time that is to be tuned.
+
         Raises:
             InputError: a source cannot be read or compiled.
         """
@@ -111,7 +122,46 @@ class Session:
                 tell=self._tell,
             )
 
-        return key, self.cache.get_or_make("plans", key, Plan, make)
+        return self._without_cold(key, self.cache.get_or_make("plans", key, Plan, make))
+
+    def _without_cold(self, key: str, plan: Plan) -> tuple[str, Plan]:
+        """The plan with only the dispatches in which its models spend their time, as far as that can be told."""
+        sources = worth_profiling(plan) if self.settings.share < 1 else ()
+        if not sources:
+            return key, plan
+        told = {source.name: self._told(key, plan, source) for source in sources}
+        profiles = [each.profile for each in told.values() if each.profile]
+        unprofiled = {name: each.problem for name, each in told.items() if each.problem}
+        share = self.settings.share
+        # Its key says what is in it: a profile that is measured again may choose others.
+        key = content_key("plan", key, share, told)
+        return key, self.cache.get_or_make("plans", key, Plan, lambda: cut(plan, profiles, share, unprofiled))
+
+    def _told(self, key: str, plan: Plan, source: Source) -> _Told:
+        """Where the time of a source goes, or why nobody can tell; all processes of the run are told the same."""
+
+        def make() -> _Told:
+            try:
+                return _Told(profile=self.profile(key, plan, source))
+            except SharkTuneError as error:
+                return _Told(problem=str(error))
+
+        of_run = Cache(self.settings.exchange)
+        return of_run.get_or_make("profiles", content_key(key, source.name), _Told, make)
+
+    def profile(self, key: str, plan: Plan, source: Source) -> Profile:
+        """Where the time of a source of a plan goes; ``key`` is the plan's.
+
+        Raises:
+            SharkTuneError: it cannot be told.
+        """
+        function = function_of(source, self.settings.function)
+        known = self._recall.profile(key, source.name, function)
+        if known is None:
+            self._tell(f"measuring where the time of {source.name} goes")
+            known = profile_source(source, plan.tasks, plan.untunable, self._builds, self._bench, function)
+            self._recall.keep_profile(key, known)
+        return known
 
     def guard_plan(self, given: Sequence[object], folder: Path, spec_path: Path) -> GuardPlan:
         """What guarding the spec in the sources that a marker names looks at; made by one process only.

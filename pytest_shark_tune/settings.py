@@ -20,6 +20,9 @@ class RunSettings:
     (``shark-tune compile``) or ``flag`` (iree-compile's own). A guarded entry may fall behind its recorded speed by
     ``tolerance``: 0.04 reads as 4%. ``devices`` may be empty, and ``device_name`` with it, where only static promises
     are looked at.
+
+    Of a model the dispatches that make up ``share`` of its time are tuned, all of them with 1. ``function`` names the
+    one that is run whole, where a model has several.
     """
 
     devices: tuple[str, ...]
@@ -33,5 +36,7 @@ class RunSettings:
     request: SpaceRequest
     rotate_bytes: int = 0
     fresh: bool = False
+    share: float = 1.0
+    function: str = ""
     route: str = "compile"
     tolerance: float = 0.04

@@ -122,6 +122,7 @@ class TuningPlugin:
             exchange=exchange,
             request=options.request,
             rotate_bytes=options.rotate_bytes,
+            share=options.share,
             fresh=options.fresh,
         )
         ledger = None
@@ -180,6 +181,10 @@ class TuningPlugin:
             key, plan = self._session.plan(marker.args, folder)
             if not plan.everything:
                 reasons = "; ".join(f"{each.name}: {each.reason}" for each in plan.untunable)
+                if plan.left_out:
+                    models = ", ".join(profile.source for profile in plan.profiles)
+                    share = f"what takes {self._options.share:.0%} of the time of {models} cannot be tuned"
+                    raise InputError(f"{share}: {reasons}; a larger --tune-share takes in what can")
                 names = ", ".join(dict.fromkeys([source.name for source in plan.sources] + _kernel_names(marker.args)))
                 raise InputError(f"there is nothing to tune in {names}: {reasons or 'it has no dispatch'}")
             key, plan = self._named_apart(key, plan)
@@ -282,6 +287,7 @@ class TuningPlugin:
                 most=options.candidates,
                 device=self._session.settings.device_name,
                 prior=self._session.similar(self._ledger.task(name)),
+                in_model_us=self._ledger.time_us(name),
             )
             for name, tests in by_dispatch.items()
         ]

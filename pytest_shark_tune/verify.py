@@ -19,7 +19,7 @@ from pytest_shark_tune.stages.artifact import replace_executables, strip
 from pytest_shark_tune.stages.measurement import NOISE_FLOOR, Measurement
 from pytest_shark_tune.stages.record import FinalRecord, SourceCheck, SpecRecord
 from pytest_shark_tune.stages.spec import SpecEntry, build_spec, link_spec
-from pytest_shark_tune.tools.profiler import NoProfile, profile
+from pytest_shark_tune.tools.profiler import Cost, NoProfile, profile
 
 __all__ = ["verify_spec"]
 
@@ -141,16 +141,17 @@ class _Model:
             NoProfile: the driver does not tell.
         """
         inputs = self.source.functions[self.function]
-        taken: dict[Path, list[dict[str, float]]] = {self._default(): [], tuned: []}
+        taken: dict[Path, list[dict[str, Cost]]] = {self._default(): [], tuned: []}
         for _ in range(_PROFILES):
-            for path, times in taken.items():
+            for path, costs_of in taken.items():
                 with self.bench.device() as uri:
                     told = profile(path, uri, self.function, [splat(each) for each in inputs])
-                times.append(by_symbol(told.exports_us, [each for owned in self.owned.values() for each in owned]))
+                costs_of.append(by_symbol(told.exports, [each for owned in self.owned.values() for each in owned]))
         ratios = {}
         for name, symbols in self.owned.items():
             before, after = (
-                median(sum(times.get(symbol, 0.0) for symbol in symbols) for times in each) for each in taken.values()
+                median(sum(costs[symbol].time_us for symbol in symbols if symbol in costs) for costs in each)
+                for each in taken.values()
             )
             if before and after:
                 ratios[name] = before / after

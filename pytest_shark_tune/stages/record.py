@@ -118,7 +118,8 @@ class FinalRecord(msgspec.Struct, frozen=True, kw_only=True):
 class SourceCheck(msgspec.Struct, frozen=True, kw_only=True):
     """How one source fares with the merged spec; ``ratio`` is default time by tuned time of the whole function.
 
-    ``in_model`` has the same for the dispatches of each entry as they run in the model, where the driver tells.
+    ``default_us`` and ``tuned_us`` are the medians of those times. ``in_model`` has the ratio for the dispatches of
+    each entry as they run in the model, where the driver tells.
     """
 
     source: str
@@ -126,6 +127,8 @@ class SourceCheck(msgspec.Struct, frozen=True, kw_only=True):
     ratio: float | None = None
     ratio_low: float | None = None
     ratio_high: float | None = None
+    default_us: float | None = None
+    tuned_us: float | None = None
     note: str = ""
     in_model: dict[str, float] = {}
 
