@@ -147,7 +147,7 @@ class Ledger:
         self._tasks: dict[str, _Entry] = {}
         self._records: dict[str, dict[str, Record]] = {}
         self._finals: dict[str, FinalRecord] = {}
-        self._checks: list[SpecRecord] = []
+        self._checks: list[tuple[str, SpecRecord]] = []
         self._begun = False
         self.failures: list[OSError] = []
 
@@ -216,7 +216,7 @@ class Ledger:
             with self._noting_failure():
                 journal.append(self.finals_path, finding.final)
         if finding.spec is not None:
-            self._checks.append(finding.spec)
+            self._checks.append((finding.plan, finding.spec))
 
     def records(self, dispatch: str) -> tuple[Record, ...]:
         """The records of a dispatch so far."""
@@ -238,7 +238,7 @@ class Ledger:
         a provisional winner from their records.
         A file that cannot be written stays as it was, and the others are written all the same; see ``failures``.
         """
-        dropped = {name: reason for check in self._checks for name, reason in check.dropped.items()}
+        dropped = {name: reason for _, check in self._checks for name, reason in check.dropped.items()}
         winners: dict[str, WinnerRecord] = {}
         rows = []
         for name, entry in self._tasks.items():
@@ -264,7 +264,7 @@ class Ledger:
                 unsteady=self._unsteady(),
             ),
             dispatches=tuple(rows),
-            sources=tuple(source for check in self._checks for source in check.sources),
+            sources=self._sources(),
             untunable=tuple(each for plan in self._plans.values() for each in plan.untunable),
             left_out=tuple(each for plan in self._plans.values() for each in plan.left_out),
             dropped=dropped,
@@ -274,6 +274,11 @@ class Ledger:
         with self._noting_failure():
             journal.replace_file(self.summary_path, msgspec.json.format(msgspec.json.encode(summary)) + b"\n")
         return summary
+
+    def _sources(self) -> tuple[SourceCheck, ...]:
+        """How each source fares: what was measured end to end stands for what was said of it before."""
+        told = {(plan, source.source): source for plan, check in self._checks for source in check.sources}
+        return tuple(told.values())
 
     def _unsteady(self) -> int:
         records = sum(bool(each.note) for known in self._records.values() for each in known.values())

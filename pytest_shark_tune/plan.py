@@ -157,6 +157,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return (*self.tasks, *self.kernels)
 
     @property
+    def models(self) -> tuple[Source, ...]:
+        """The sources that are measured end to end: models with a function to run, and something to tune in them."""
+        tuned = {member.source for task in self.tasks for member in task.dispatch.members}
+        return tuple(each for each in self.sources if each.functions and not each.is_op and each.name in tuned)
+
+    @property
     def left_out(self) -> tuple[Share, ...]:
         """What takes too little of a model's time to be tuned, by model."""
         tuned = {task.name for task in self.tasks}

@@ -51,8 +51,8 @@ def worth_profiling(plan: Plan) -> tuple[Source, ...]:
 def cut(plan: Plan, profiles: Sequence[Profile], share: float, unprofiled: Mapping[str, str]) -> Plan:
     """The plan without the dispatches that are not among those that make up ``share`` of a model's time.
 
-    Whatever else calls a dispatch keeps it, as does a default that could not be run. ``unprofiled`` are sources without a profile, with the reason. What cannot
-    be tuned is told what it costs.
+    Whatever else calls a dispatch keeps it, as does a default that could not be run. ``unprofiled`` are sources without
+    a profile, with the reason. What cannot be tuned is told what it costs.
     """
     hot = {profile.source: {*profile.hot(share), *profile.unknown} for profile in profiles}
     costs = {(profile.source, each.dispatch): each.share for profile in profiles for each in profile.shares}

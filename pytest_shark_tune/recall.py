@@ -68,6 +68,7 @@ class Recall:
             settings.rotate_bytes,
         )
         self._device = settings.device_name
+        self._function = settings.function
         self._indexed: set[str] = set()
 
     def records(self, task: Task) -> list[Record]:
@@ -124,13 +125,13 @@ class Recall:
         """Keep the final of these finalists."""
         self._cache.put("finals", self._final_key(task, finalists), final)
 
-    def checked(self, plan: Plan, finals: Iterable[FinalRecord]) -> SpecRecord | None:
-        """What came of the spec of these finals on the sources of ``plan``, if it was tried."""
-        return None if self._fresh else self._cache.get("checks", self._check_key(plan, finals), SpecRecord)
+    def checked(self, plan: Plan, finals: Iterable[FinalRecord], *, model: str = "") -> SpecRecord | None:
+        """What came of the spec of these finals on the sources of ``plan``, or on one ``model``, if it was tried."""
+        return None if self._fresh else self._cache.get("checks", self.check_key(plan, finals, model), SpecRecord)
 
-    def keep_checked(self, plan: Plan, finals: Iterable[FinalRecord], record: SpecRecord) -> None:
+    def keep_checked(self, plan: Plan, finals: Iterable[FinalRecord], record: SpecRecord, *, model: str = "") -> None:
         """Keep what came of that spec."""
-        self._cache.put("checks", self._check_key(plan, finals), record)
+        self._cache.put("checks", self.check_key(plan, finals, model), record)
 
     def profile(self, plan_key: str, source: str, function: str) -> Profile | None:
         """Where the time of a function of a plan's source goes, if it was measured."""
@@ -159,10 +160,11 @@ class Recall:
         configs = sorted((name, _config_key(task.candidate(name))) for name in finalists)
         return content_key(self._setting, task.name, task.weight, _texts(task), configs)
 
-    def _check_key(self, plan: Plan, finals: Iterable[FinalRecord]) -> str:
+    def check_key(self, plan: Plan, finals: Iterable[FinalRecord], model: str = "") -> str:
+        """A hash of what trying the spec of these finals depends on."""
         sources = [(source.name, source.text) for source in plan.sources]
         entries = sorted((each.dispatch, each.compilation_info) for each in finals)
-        return content_key(self._setting, sources, [task.name for task in plan.tasks], entries)
+        return content_key(self._setting, sources, [task.name for task in plan.tasks], entries, model, self._function)
 
 
 def _results(kept: Sequence[_Kept], facts: ProblemFacts) -> Iterator[PriorResult]:

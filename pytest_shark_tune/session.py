@@ -36,7 +36,7 @@ from pytest_shark_tune.tools.cache import Cache, content_key
 from pytest_shark_tune.tools.compiler import Compiler, compiler_version
 from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.tools.machine import processors
-from pytest_shark_tune.verify import verify_spec
+from pytest_shark_tune.verify import Verifier
 from pytest_shark_tune.yardsticks import Yardsticks
 
 __all__ = ["Session"]
@@ -75,7 +75,9 @@ class Session:
         yardsticks = Yardsticks(compiler, cache, settings.device_name)
         self._bench = Bench(settings, self._builds, leases, tell=tell, yardsticks=yardsticks)
         self._promises = Promises(settings, cache, self._builds, self._bench)
+        self._verifier = Verifier(self._builds, self._bench, tell=tell, function=settings.function)
         self._recall = Recall(cache, compiler, settings)
+        self._of_run = Cache(settings.exchange)
         self.kernels: dict[tuple[str, str, str], tuple[Any, float]] = {}
 
     def close(self) -> None:
@@ -146,8 +148,7 @@ class Session:
             except SharkTuneError as error:
                 return _Told(problem=str(error))
 
-        of_run = Cache(self.settings.exchange)
-        return of_run.get_or_make("profiles", content_key(key, source.name), _Told, make)
+        return self._of_run.get_or_make("profiles", content_key(key, source.name), _Told, make)
 
     def profile(self, key: str, plan: Plan, source: Source) -> Profile:
         """Where the time of a source of a plan goes; ``key`` is the plan's.
@@ -323,13 +324,32 @@ class Session:
         )
 
     def verify(self, plan: Plan) -> SpecRecord:
-        """Try the merged spec on the sources of ``plan``: applied where it should be, same results, no slower."""
+        """Try the merged spec on the sources of ``plan``: applied where it should be, same results, ops no slower."""
         finals = journal.read(self.settings.finals, FinalRecord)
-        known = self._recall.checked(plan, finals)
+
+        def make() -> SpecRecord:
+            known = self._recall.checked(plan, finals)
+            if known is None:
+                known = self._verifier.check(plan, finals)
+                self._recall.keep_checked(plan, finals, known)
+            return known
+
+        # Whoever measures one of the models asks again.
+        return self._of_run.get_or_make("checks", self._recall.check_key(plan, finals), SpecRecord, make)
+
+    def end_to_end(self, plan: Plan, name: str) -> SpecRecord:
+        """Measure the model ``name`` of ``plan`` with what is left of the merged spec; drop what does not pay there.
+
+        Raises:
+            CandidateFailed: the model cannot be run.
+        """
+        bad = self.verify(plan).dropped
+        finals = [each for each in journal.read(self.settings.finals, FinalRecord) if each.dispatch not in bad]
+        known = self._recall.checked(plan, finals, model=name)
         if known is None:
-            known = verify_spec(plan, finals, self._builds, self._bench)
-            self._recall.keep_checked(plan, finals, known)
-        return known
+            known = self._verifier.measure(plan, plan.source(name), finals)
+            self._recall.keep_checked(plan, finals, known, model=name)
+        return msgspec.structs.replace(known, dropped=bad | known.dropped)
 
     def look(
         self,

@@ -35,7 +35,7 @@ from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.candidate import DEFAULT_ID
 from pytest_shark_tune.stages.measurement import Measurement
-from pytest_shark_tune.stages.record import FinalRecord, Record, SpecRecord, State
+from pytest_shark_tune.stages.record import FinalRecord, Record, SourceCheck, SpecRecord, State
 from pytest_shark_tune.stages.spec import check_starter
 from pytest_shark_tune.storage import Storage
 from pytest_shark_tune.summary import render
@@ -471,6 +471,8 @@ class TuningPlugin:
         if finding.record is not None and finding.record.ratio is not None:
             took = format_us(_median(finding.record.samples_us))
             return "passed", ".", f"{finding.record.ratio:.2f}x ({took})"
+        if finding.spec is not None and finding.spec.model:
+            return "passed", ".", "; ".join(_in_whole(each) for each in finding.spec.sources)
         if finding.final is not None:
             return "passed", ".", f"winner {finding.final.winner}" if finding.final.winner else "no winner"
         return None
@@ -663,6 +665,12 @@ def finding_of(report: pytest.TestReport | pytest.CollectReport) -> Finding | No
         if name == _PROPERTY:
             return msgspec.json.decode(str(value), type=Finding)
     return None
+
+
+def _in_whole(source: SourceCheck) -> str:
+    if source.ratio is None:
+        return source.note
+    return f"{source.ratio:.2f}x ({format_us(source.default_us)} -> {format_us(source.tuned_us)})"
 
 
 def _median(samples: tuple[float, ...]) -> float | None:

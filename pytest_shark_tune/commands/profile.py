@@ -28,7 +28,7 @@ from pytest_shark_tune.tools.machine import processors
 __all__ = ["profile_model"]
 
 _COMPILE_TIMEOUT_S = 1800.0
-_HEADINGS = ("dispatch", "op", "calls", "time", "share", "in all", "default pipeline", "tunable")
+_HEADINGS = ("dispatch", "calls", "time", "share", "in all", "default pipeline", "tunable")
 _NUMBERS = ("calls", "time", "share", "in all")
 
 
@@ -119,8 +119,7 @@ def _table(found: Profile) -> Table:
     for each in found.shares:
         so_far += each.share
         cells = (
-            each.dispatch,
-            each.op,
+            f"{each.dispatch} ({each.op})" if each.reason and each.op else each.dispatch,
             str(each.calls),
             format_us(each.time_us),
             f"{each.share:.1%}",

@@ -134,11 +134,15 @@ class SourceCheck(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SpecRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What verifying the merged spec on its sources gave; ``dropped`` are entries' names with the reason."""
+    """What verifying the merged spec on its sources gave; ``dropped`` are entries' names with the reason.
+
+    With ``model`` it is what measuring that source end to end gave.
+    """
 
     schema: Literal[1] = SCHEMA
     sources: tuple[SourceCheck, ...]
     dropped: dict[str, str]
+    model: str = ""
 
 
 class RecordedOp(msgspec.Struct, frozen=True):
