@@ -12,12 +12,12 @@ from pytest_shark_tune.bench import Bench
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, applied_to
-from pytest_shark_tune.plan import Source, Task, search_spaces
+from pytest_shark_tune.plan import Source, Task, emitted_constraints, search_spaces
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.artifact import Artifact, ConfigureFailed
 from pytest_shark_tune.stages.guard import Outcome, Promise, Terms, Verdict, hold_gate
 from pytest_shark_tune.stages.question import Question, differences, read_questions
-from pytest_shark_tune.stages.space import Knob, NoSpace, SearchSpace, UnboundedKnob, UnreadableConstraints
+from pytest_shark_tune.stages.space import NoSpace, SearchSpace, UnboundedKnob, UnreadableConstraints, spaces_in
 from pytest_shark_tune.stages.space.reading import knobs_of
 from pytest_shark_tune.stages.spec import mark_entries, select_entries
 from pytest_shark_tune.tools.cache import Cache, content_key
@@ -25,8 +25,6 @@ from pytest_shark_tune.tools.compiler import compiler_version, first_error
 
 __all__ = ["Promises"]
 
-_OWN_DOMAINS = ("llvm-cpu", "vulkan")
-"""Backends whose spaces we make: that a value is not among those worth a try there says nothing about the compiler."""
 _FLAG = "--iree-codegen-tuning-spec-path"
 _BY_FLAG = "flag"
 _NO_SPACE = (CommandFailed, NoSpace, UnboundedKnob, UnreadableConstraints)
@@ -110,40 +108,52 @@ class Promises:
         return [note for task in entry.tasks for note in self._allowed_in(task, entry)]
 
     def _allowed_in(self, task: Task, entry: GuardEntry) -> Iterator[str]:
-        """Notes on what the constraints of a dispatch do not tell of the entry's config, and compiling it does."""
+        """Notes on what nothing but compiling tells of the entry's config on a dispatch.
+
+        A config is held against what the compiler states. Spaces that this package builds, where it states nothing,
+        leave out what is not worth a try, so there a config that is no member has to fail to compile as well.
+        """
         (candidate,) = task.candidates
-        is_ours = self._builds.compiler.target.backend in _OWN_DOMAINS
         try:
-            spaces = search_spaces(task.dispatch, self._builds.compiler)
+            spaces, are_stated = self._spaces(task)
         except _NO_SPACE as error:
             said = first_error(error) if isinstance(error, CommandFailed) else str(error)
-            yield self._told_by_compiling(task, f"no constraints to hold it against: {said}")
+            yield self._told_by_compiling(task, f"there are no constraints to hold it against: {said}")
             return
         fitting = [space for space in spaces if space.pipeline == candidate.pipeline]
         if not fitting:
             there = ", ".join(dict.fromkeys(space.pipeline for space in spaces))
-            said = f"there is no pipeline {candidate.pipeline} for {task.name}; it has {there}"
-            if not is_ours:
-                raise _Broken(f"{said}. Tune the dispatch again (--tune)")
+            said = f"there is no pipeline {candidate.pipeline} for {task.name}, which has {there}"
+            if are_stated:
+                raise _Broken(f"{said}: tune the dispatch again with --tune")
             yield self._told_by_compiling(task, said)
             return
-        unread, violations = [], []
-        for space in fitting:
-            knobs = _knobs(space, task, entry)
-            if isinstance(knobs, str):
-                unread.append(knobs)
-                continue
-            violated = (_widened(space, knobs) if is_ours else space).violated(knobs)
-            if not violated:
-                return
-            violations.append(violated)
+        readings = [_knobs(space, task, entry) for space in fitting]
+        violations = [
+            space.violated(knobs) for space, knobs in zip(fitting, readings, strict=True) if not isinstance(knobs, str)
+        ]
+        if () in violations:
+            return
+        unread = "; ".join(knobs for knobs in readings if isinstance(knobs, str))
         if violations and not unread:
-            fewest = min(violations, key=len)
-            raise _Broken(
-                f"its config breaks the constraints of {candidate.pipeline} on {task.name}: {'; '.join(fewest)}. "
-                "Port it (`shark-tune port`), or tune the dispatch again (--tune)"
-            )
-        yield self._told_by_compiling(task, "; ".join(unread))
+            violated = "; ".join(min(violations, key=len))
+            said = f"its config breaks the constraints of {candidate.pipeline} on {task.name}: {violated}"
+            if are_stated:
+                raise _Broken(f"{said}. Port it (`shark-tune port`), or tune the dispatch again with --tune")
+            self._told_by_compiling(task, said)
+            return
+        yield self._told_by_compiling(task, unread)
+
+    def _spaces(self, task: Task) -> tuple[tuple[SearchSpace, ...], bool]:
+        """The spaces of a dispatch, and whether it is the compiler itself that states their constraints.
+
+        Raises:
+            CommandFailed, NoSpace, UnboundedKnob, UnreadableConstraints: there is none, and why.
+        """
+        compiler = self._builds.compiler
+        constraints = emitted_constraints(task.dispatch, compiler)
+        stated = tuple(space for space in spaces_in(constraints) if space) if constraints else ()
+        return (stated, True) if stated else (search_spaces(task.dispatch, compiler), False)
 
     def _told_by_compiling(self, task: Task, why: str) -> str:
         try:
@@ -182,18 +192,18 @@ class Promises:
         if taken[entry.matcher] != candidate.compilation_info:
             raise _Broken(f"{task.name} gets {taken[entry.matcher]} of it instead of {candidate.compilation_info}")
         default = task.default
-        if (default.pipeline, default.config) == (candidate.pipeline, candidate.config):
-            return [f"this compiler's default for {task.name} is this very config: the entry is not needed any more"]
         try:
             tuned, plain = self._tuned(task), self._builds.artifact(task, default)
         except CandidateFailed as failure:
             raise _Broken(f"no binary comes of it for {task.name}: {failure}") from failure
-        if tuned.sha256 == plain.sha256:
+        if tuned.sha256 != plain.sha256:
+            return []
+        if (default.pipeline, default.config) != (candidate.pipeline, candidate.config):
             raise _Broken(
                 f"the backend ignores the config: the binary of {task.name} is the default's, byte for byte. Take the "
-                "entry out, or tune the dispatch again (--tune)"
+                "entry out, or tune the dispatch again with --tune"
             )
-        return []
+        return [f"no longer needed: it is what the compiler chooses for {task.name} by itself"]
 
     # Promises that take a device.
 
@@ -366,15 +376,6 @@ def _knobs(space: SearchSpace, task: Task, entry: GuardEntry) -> Mapping[str, in
     return knobs_of(space, candidate.compilation_info)
 
 
-def _widened(space: SearchSpace, knobs: Mapping[str, int]) -> SearchSpace:
-    """The space with these values among those that its knobs may take."""
-    widened = tuple(
-        Knob(knob.name, tuple(sorted({*knob.domain, knobs[knob.name]}))) if knob.name in knobs else knob
-        for knob in space.knobs
-    )
-    return msgspec.structs.replace(space, knobs=widened)
-
-
 def _listed(symbols: Iterable[str]) -> str:
     return ", ".join(sorted(symbols))
 
@@ -429,9 +430,10 @@ def _why_nowhere(guarded: GuardPlan, entry: GuardEntry) -> str:
 def _nearest(guarded: GuardPlan, entry: GuardEntry) -> str:
     """The dispatch that is most like what the entry is for, and how it differs, in words."""
     kind = _question(guarded, entry).kind
-    alike = [task for task in guarded.plan.tasks if task.dispatch.root.kind == kind]
+    taken = {task.name for task in entry.tasks}
+    alike = [task for task in guarded.plan.tasks if task.dispatch.root.kind == kind and task.name not in taken]
     if not alike:
-        return f"there is no {kind} among the dispatches"
+        return f"there is no other {kind} among the dispatches"
     found = min(alike, key=lambda task: len(differences(_question(guarded, entry), task.dispatch.root)))
     return f"the nearest dispatch is {found.name}: {_differences(found, guarded, entry)}"
 
