@@ -145,7 +145,7 @@ def _drafts(spec_path: Path, spec: str, records: Sequence[WinnerRecord]) -> Iter
     try:
         rows = read_spec(spec)
     except InputError as error:
-        yield from _unparsed(spec_path, str(error), records)
+        yield from _unparsed(spec, str(error), records)
         return
     found = []
     for row in rows:
@@ -167,20 +167,18 @@ def _drafts(spec_path: Path, spec: str, records: Sequence[WinnerRecord]) -> Iter
             yield GuardEntry(name=record.dispatch, record=record, problem=problem)
 
 
-def _unparsed(spec_path: Path, problem: str, records: Sequence[WinnerRecord]) -> Iterator[GuardEntry]:
+def _unparsed(spec: str, problem: str, records: Sequence[WinnerRecord]) -> Iterator[GuardEntry]:
     """The entries of a spec that does not parse: each record tells whether it is to blame."""
     if not records:
-        yield GuardEntry(name=_WHOLE, problem=f"{spec_path}: {problem}")
+        yield GuardEntry(name=_WHOLE, problem=problem)
         return
     faults = {each.dispatch: fault for each in records if (fault := _fault(each))}
+    if not faults:
+        # Records are fine, so that somebody edited the spec. Where it happened a recorded config is not there any more.
+        edited = [each.dispatch for each in records if _config(each) not in spec]
+        faults = dict.fromkeys(edited or [each.dispatch for each in records], problem)
     for record in records:
-        if record.dispatch in faults:
-            versions = f"It was written by IREE {record.iree}, this is {compiler_version()}"
-            said = f"{spec_path}: {faults[record.dispatch]}. {versions}: port it (`shark-tune port`)"
-        elif faults:
-            said = f"{spec_path.name} as a whole does not parse, because of {', '.join(faults)}"
-        else:
-            said = f"{spec_path}, though each of its records does: {problem}"
+        said = faults.get(record.dispatch) or f"the spec as a whole does not parse, because of {', '.join(faults)}"
         yield GuardEntry(name=record.dispatch, record=record, problem=said)
 
 
@@ -190,8 +188,15 @@ def _fault(record: WinnerRecord) -> str:
     try:
         single_entry_spec(record.root, record.compilation_info)
     except InputError as error:
-        return str(error)
+        return (
+            f"{error}. It was written by IREE {record.iree}, this is {compiler_version()}: port it (`shark-tune port`)"
+        )
     return ""
+
+
+def _config(record: WinnerRecord) -> str:
+    """A record's lowering config as this IREE spells it."""
+    return applied_candidate("", record.compilation_info, identifier="", knobs={}).config
 
 
 def _disagreement(spec_path: Path, row: SpecRow, record: WinnerRecord) -> str:

@@ -15,10 +15,11 @@ from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, applied_to
 from pytest_shark_tune.plan import Source, Task, emitted_constraints, search_spaces
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.artifact import Artifact, ConfigureFailed
+from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.guard import Outcome, Promise, Terms, Verdict, hold_gate
 from pytest_shark_tune.stages.question import Question, differences, read_questions
 from pytest_shark_tune.stages.space import NoSpace, SearchSpace, UnboundedKnob, UnreadableConstraints, spaces_in
-from pytest_shark_tune.stages.space.reading import knobs_of
+from pytest_shark_tune.stages.space.reading import config_entries, knobs_of, space_entries, without_entry
 from pytest_shark_tune.stages.spec import mark_entries, select_entries
 from pytest_shark_tune.tools.cache import Cache, content_key
 from pytest_shark_tune.tools.compiler import compiler_version, first_error
@@ -120,6 +121,7 @@ class Promises:
             said = first_error(error) if isinstance(error, CommandFailed) else str(error)
             yield self._told_by_compiling(task, f"there are no constraints to hold it against: {said}")
             return
+        self._check_entries(task, spaces)
         fitting = [space for space in spaces if space.pipeline == candidate.pipeline]
         if not fitting:
             there = ", ".join(dict.fromkeys(space.pipeline for space in spaces))
@@ -129,20 +131,37 @@ class Promises:
             yield self._told_by_compiling(task, said)
             return
         readings = [_knobs(space, task, entry) for space in fitting]
-        violations = [
+        violations: list[tuple[str, ...]] = [
             space.violated(knobs) for space, knobs in zip(fitting, readings, strict=True) if not isinstance(knobs, str)
         ]
         if () in violations:
             return
         unread = "; ".join(knobs for knobs in readings if isinstance(knobs, str))
         if violations and not unread:
-            violated = "; ".join(min(violations, key=len))
-            said = f"its config breaks the constraints of {candidate.pipeline} on {task.name}: {violated}"
+            fewest = min(violations, key=len)
+            said = f"its config breaks the constraints of {candidate.pipeline} on {task.name}: {'; '.join(fewest)}"
             if are_stated:
                 raise _Broken(f"{said}. Port it (`shark-tune port`), or tune the dispatch again with --tune")
             self._told_by_compiling(task, said)
             return
         yield self._told_by_compiling(task, unread)
+
+    def _check_entries(self, task: Task, spaces: Iterable[SearchSpace]) -> None:
+        """Find what the compiler passes over in a config, as it does without a word with what it has no use for.
+
+        What no config of this compiler has is taken out, and the compiler asked whether that makes any difference.
+        """
+        (candidate,) = task.candidates
+        known = {*config_entries(task.default.config), *chain.from_iterable(map(space_entries, spaces))}
+        for name in set(config_entries(candidate.config)) - known:
+            shorter = msgspec.structs.replace(
+                candidate, id=f"{candidate.id}-{name}", compilation_info=without_entry(candidate.compilation_info, name)
+            )
+            if self._made(task, shorter) == self._made(task, candidate):
+                raise _Broken(
+                    f"this compiler ignores {name} in its config: without it, the same comes out for {task.name}. "
+                    f"Configs have {_listed(known)} here: port it (`shark-tune port`)"
+                )
 
     def _spaces(self, task: Task) -> tuple[tuple[SearchSpace, ...], bool]:
         """The spaces of a dispatch, and whether it is the compiler itself that states their constraints.
@@ -258,6 +277,13 @@ class Promises:
     def _tuned(self, task: Task) -> Artifact:
         (candidate,) = task.candidates
         return self._builds.artifact(task, candidate)
+
+    def _made(self, task: Task, candidate: Candidate) -> str:
+        """What compiling gives: the binary's hash, or the reason for none."""
+        try:
+            return self._builds.artifact(task, candidate).sha256 or ""
+        except CandidateFailed as failure:
+            return failure.reason
 
     def _hits(self, source: Source, guarded: GuardPlan, entry: GuardEntry) -> tuple[set[str], list[str]]:
         """The executables of a source that the entry is in force on, just those that it should be, and notes."""
