@@ -65,10 +65,12 @@ class Promises:
         artifact: Artifact | None = None,
         *,
         alpha: float,
+        command: str = "",
     ) -> Verdict:
-        """What became of ``promise``; ``artifact`` is that of the entry's first task.
+        """What became of ``promise``; ``artifact`` is that of the entry's first task, where somebody has it already.
 
         ``alpha`` is the probability of a false alarm that this entry's speed promise has, of the whole run's.
+        ``command`` is what a verdict on it is to name as its reproduction.
         """
         for earlier in Promise:
             if earlier is promise:
@@ -77,10 +79,12 @@ class Promises:
                 return _verdict(entry, promise, Outcome.SKIPPED, reason=f"see [{entry.name}-{earlier}]")
         if promise.is_static:
             return self._static(guarded, entry, promise)
-        look = self._correct if promise is Promise.CORRECT else self._fast
         try:
             self._check_device(entry)
-            verdict = look(entry, artifact, alpha)
+            if promise is Promise.CORRECT:
+                verdict = self._correct(entry, artifact)
+            else:
+                verdict = self._fast(entry, artifact, self._terms(entry, alpha, command))
             return msgspec.structs.replace(verdict, reason=verdict.reason and _named(verdict.reason, guarded, entry))
         except _Broken as reason:
             return _verdict(entry, promise, Outcome.BROKEN, reason=_named(reason, guarded, entry))
@@ -232,7 +236,7 @@ class Promises:
         if not entry.tasks:
             raise _Untold("it applies to ops before the compiler rewrites them, and can only be run as part of a model")
 
-    def _correct(self, entry: GuardEntry, artifact: Artifact | None, alpha: float) -> Verdict:
+    def _correct(self, entry: GuardEntry, artifact: Artifact | None) -> Verdict:
         for task, given in _with_artifact(entry, artifact):
             self._check_result(task, given)
         return _verdict(entry, Promise.CORRECT, Outcome.KEPT)
@@ -244,16 +248,24 @@ class Promises:
         except CandidateFailed as failure:
             raise _Broken(f"on {task.name}: {failure}") from failure
 
-    def _fast(self, entry: GuardEntry, artifact: Artifact | None, alpha: float) -> Verdict:
+    def _terms(self, entry: GuardEntry, alpha: float, command: str) -> Terms:
+        """What the entry's speed is held to in each dispatch: they share its probability of a false alarm.
+
+        Raises:
+            _Untold: its figures say nothing of this device.
+        """
         if entry.record and not entry.is_local:
             raise _Untold(f"recorded on {entry.record.device}, this is {self._settings.device_name}")
-        terms = Terms(
+        return Terms(
             alpha=alpha / len(entry.tasks),
             device=self._settings.device_name,
             iree=compiler_version(),
+            command=command,
             record=entry.record,
             tolerance=self._settings.tolerance,
         )
+
+    def _fast(self, entry: GuardEntry, artifact: Artifact | None, terms: Terms) -> Verdict:
         verdicts = {
             task.name: self._hold_gate(entry, task, given, terms) for task, given in _with_artifact(entry, artifact)
         }
@@ -299,7 +311,9 @@ class Promises:
         elif missed:
             symbol = min(missed)
             why = _why_missed(symbol, source, application, guarded, entry)
-            raise _Broken(f"it does not apply to {_listed(missed)} in the whole of {source.name}: {why}")
+            raise _Broken(
+                f"it does not apply to {_listed(missed)} in the whole of {source.name}: {why}. Tune again with --tune"
+            )
         elif extra:
             raise _Broken(
                 f"in the whole of {source.name} it applies to {_listed(extra)} as well, which its record does not "
