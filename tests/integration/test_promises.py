@@ -14,6 +14,7 @@ from pytest_shark_tune.guardplan import GuardPlan
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.snapshot import records_path, write_spec
+from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.dispatch import RootOp, Tensor
 from pytest_shark_tune.stages.guard import Outcome, Promise, Verdict
 from pytest_shark_tune.stages.record import RecordedOp, State, WinnerRecord
@@ -39,6 +40,17 @@ func.func @batch(%a: tensor<3x32x64xf32>, %b: tensor<3x64x48xf32>) -> tensor<3x3
   return %0 : tensor<3x32x48xf32>
 }
 """
+NEGATED = """
+func.func @negated(%a: tensor<64x32xf32>, %b: tensor<32x48xf32>) -> tensor<64x48xf32> {
+  %zero = arith.constant 0.0 : f32
+  %e = tensor.empty() : tensor<64x48xf32>
+  %f = linalg.fill ins(%zero : f32) outs(%e : tensor<64x48xf32>) -> tensor<64x48xf32>
+  %0 = linalg.matmul ins(%a, %b : tensor<64x32xf32>, tensor<32x48xf32>)
+      outs(%f : tensor<64x48xf32>) -> tensor<64x48xf32>
+  %1 = arith.negf %0 : tensor<64x48xf32>
+  return %1 : tensor<64x48xf32>
+}
+"""
 PLAIN, BATCH = "matmul_64x48x32_f32", "batch_matmul_3x32x48x64_f32"
 
 
@@ -56,6 +68,11 @@ INFOS = {
     ),
 }
 
+CONVOLUTION_INFO = (
+    "#iree_codegen.compilation_info<lowering_config = #iree_cpu.lowering_config<distribution = [0, 2, 4, 16, 0, 0, 0], "
+    "vector_common_parallel = [1, 1, 2, 8, 0, 0, 0], vector_reduction = [0, 0, 0, 0, 1, 1, 2]>, "
+    "translation_info = <pipeline = #iree_cpu.pipeline<ConvTileAndDecomposeExpert>>>"
+)
 CUDA_INFO = (
     "#iree_codegen.compilation_info<lowering_config = #iree_gpu.lowering_config<{"
     "mma_kind = #iree_gpu.mma_layout<NV_MMA_SYNC_F32_16x8x16_F16>, promote_operands = [0, 1], reduction = [0, 0, 4], "
@@ -68,13 +85,21 @@ CUDA_INFO = (
 class Workshop:
     """A model whose dispatches are found, and specs for it, each guarded in a file of its own."""
 
-    def __init__(self, folder: Path, compiler: Compiler, given: object = "model.mlir", route: str = "compile") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        compiler: Compiler,
+        given: object = "model.mlir",
+        *,
+        route: str = "compile",
+        devices: tuple[str, ...] = (),
+    ) -> None:
         self.folder = folder
         self.given = given
         (folder / "model.mlir").write_text(MODEL, encoding="utf-8")
         self.session = Session(
             RunSettings(
-                devices=(),
+                devices=devices,
                 device_name="this very CPU",
                 jobs=2,
                 candidates=1,
@@ -121,8 +146,10 @@ class Workshop:
             records_path(path).unlink()
         return self.guarded(path)
 
-    def look(self, guarded: GuardPlan, name: str, promise: Promise) -> Verdict:
-        return self.session.look(guarded, guarded.entry(name), promise)
+    def look(
+        self, guarded: GuardPlan, name: str, promise: Promise, artifact: Artifact | None = None, alpha: float = 0.002
+    ) -> Verdict:
+        return self.session.look(guarded, guarded.entry(name), promise, artifact, alpha=alpha)
 
 
 @pytest.fixture(scope="module")
@@ -285,6 +312,64 @@ def test_ops_are_those_recorded_whatever_they_are_called_by_now(workshop: Worksh
     reason = broken(workshop.look(guarded, PLAIN, Promise.APPLIES))
     assert "it does not apply to main_dispatch_7 in the whole of model: there is no such op any more" in reason
     assert f"the nearest dispatch is {BATCH}" in reason
+
+
+@pytest.mark.slow
+def test_ops_are_held_to_a_record_in_the_sources_that_it_names(tmp_path: Path) -> None:
+    """In another source the dispatches of the record's structure are meant."""
+    (tmp_path / "twice.mlir").write_text(MODEL + NEGATED, encoding="utf-8")
+    shop = Workshop(tmp_path, Compiler(Target.parse("llvm-cpu:x86-64-v3")), "twice.mlir")
+    try:
+        first, second = shop.winner(PLAIN).ops
+        assert (first.symbol, second.symbol) == ("plain_dispatch_0", "negated_dispatch_0")
+        looks = {}
+        for name, ops_ in (("one", (first,)), ("both", (first, second)), ("elsewhere", (RecordedOp("other", "x"),))):
+            guarded = shop.spec(tmp_path / f"{name}.mlir", [shop.winner(PLAIN, ops=ops_)])
+            looks[name] = shop.look(guarded, PLAIN, Promise.APPLIES)
+    finally:
+        shop.session.close()
+    assert "in the whole of twice it applies to negated_dispatch_0 as well" in broken(looks["one"])
+    assert looks["both"].outcome is Outcome.KEPT
+    assert looks["elsewhere"].outcome is Outcome.KEPT
+
+
+def test_results_are_compared_on_a_device_and_speed_only_where_it_was_recorded(tmp_path: Path) -> None:
+    shop = Workshop(tmp_path, Compiler(Target.parse("llvm-cpu")), devices=("local-task",))
+    try:
+        guarded = shop.spec(tmp_path / "spec.mlir", [shop.winner(PLAIN, device="another CPU"), shop.winner(BATCH)])
+        right = shop.look(guarded, PLAIN, Promise.CORRECT)
+        (task,) = guarded.entry(PLAIN).tasks
+        text = task.dispatch.members[0].module.text
+        assert "0.000000e+00" in text
+        shop.session.compiler.compile_sources(text.replace("0.000000e+00", "1.000000e+00"), tmp_path / "wrong.vmfb")
+        other = Artifact(candidate="c0ffee", state="compiled", vmfb=str(tmp_path / "wrong.vmfb"), sha256="0")
+        wrong = shop.look(guarded, PLAIN, Promise.CORRECT, other)
+        fast = shop.look(guarded, PLAIN, Promise.FAST)
+        late = shop.look(guarded, BATCH, Promise.FAST, msgspec.structs.replace(other, vmfb=str(tmp_path / "absent")))
+    finally:
+        shop.session.close()
+    assert right.outcome is Outcome.KEPT, right
+    assert f"on {PLAIN}: wrong_result" in broken(wrong)
+    assert (fast.outcome, fast.reason) == (Outcome.SKIPPED, "recorded on another CPU, this is this very CPU")
+    assert (late.outcome, late.reason) == (Outcome.SKIPPED, f"see [{BATCH}-correct]")
+
+
+@pytest.mark.slow
+def test_an_entry_that_the_flag_does_not_apply_is_told_by_either_route(tmp_path: Path) -> None:
+    """A convolution without a batch is rewritten between the points where the flag and where we apply a spec."""
+    op = ops.conv_2d(batch=1, height=10, width=10, channels=8, filters=16, kernel_height=3, kernel_width=3)
+    outcomes = {}
+    for route in ("compile", "flag"):
+        shop = Workshop(tmp_path, Compiler(Target.parse("llvm-cpu:x86-64-v3")), op, route=route)
+        try:
+            (name,) = shop.tasks
+            guarded = shop.spec(tmp_path / "spec.mlir", [shop.winner(name, CONVOLUTION_INFO)])
+            outcomes[route] = shop.look(guarded, name, Promise.APPLIES)
+        finally:
+            shop.session.close()
+    assert outcomes["compile"].outcome is Outcome.KEPT
+    assert "only shark-tune compile applies it" in outcomes["compile"].note
+    assert "only shark-tune compile applies it" in broken(outcomes["flag"])
 
 
 def test_a_backend_that_ignores_the_flag_breaks_every_entry_by_that_route(tmp_path: Path) -> None:
