@@ -372,15 +372,19 @@ def test_an_entry_that_the_flag_does_not_apply_is_told_by_either_route(tmp_path:
     assert "only shark-tune compile applies it" in broken(outcomes["flag"])
 
 
-def test_a_backend_that_ignores_the_flag_breaks_every_entry_by_that_route(tmp_path: Path) -> None:
-    op = ops.matmul(m=64, n=64, k=64, lhs="f16")
+def test_a_gpu_states_constraints_and_may_ignore_the_flag(tmp_path: Path) -> None:
+    op, allowed = ops.matmul(m=64, n=64, k=64, lhs="f16"), Promise.ALLOWED
     shop = Workshop(tmp_path, Compiler(Target.parse("cuda:sm_89")), op, route="flag")
     try:
         (name,) = shop.tasks
         guarded = shop.spec(tmp_path / "spec.mlir", [shop.winner(name, CUDA_INFO)])
         reason = broken(shop.look(guarded, name, Promise.APPLIES))
+        uneven = CUDA_INFO.replace("workgroup = [64, 64, 0]", "workgroup = [64, 40, 0]")
+        violated = broken(shop.look(shop.spec(tmp_path / "uneven.mlir", [shop.winner(name, uneven)]), name, allowed))
     finally:
         shop.session.close()
+    assert "its config breaks the constraints of TileAndFuse" in violated
+    assert "40" in violated
     assert "cuda ignores iree-compile --iree-codegen-tuning-spec-path" in reason
     assert "shark-tune compile" in reason
 
