@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -196,7 +197,8 @@ class GuardingPlugin:
             case Verdict() as verdict:
                 return verdict
             case Measurement() as measured if guarded.promise is Promise.FAST:
-                return judge(guarded.entry.name, measured, self._terms(guarded.entry))
+                verdict = judge(guarded.entry.name, measured, self._terms(guarded.entry))
+                return msgspec.structs.replace(verdict, reason=verdict.reason and _named(guarded, verdict.reason))
             case Measurement():
                 return Verdict(entry=guarded.entry.name, promise=guarded.promise, outcome=Outcome.KEPT)
             case _:
@@ -297,11 +299,16 @@ class GuardingPlugin:
         """Remove what only this run needed."""
         self._session.close()
         leftovers.clear()
+        shutil.rmtree(self._session.settings.exchange, ignore_errors=True)
         self._interrupts.restore()
 
 
 def _settings(config: pytest.Config, options: TuneOptions, guard: GuardOptions) -> RunSettings:
-    """What a guard run works with; nobody shares what it keeps beside the cache, so ``exchange`` is but a name."""
+    """What a guard run works with.
+
+    Its processes share the name of ``exchange``, by which leases know them. There is such a folder only where a
+    client's own fixtures make a use of it.
+    """
     worker = getattr(config, "workerinput", None)
     devices = _devices(options)
     run = worker["testrunuid"] if worker is not None else str(os.getpid())
@@ -387,5 +394,9 @@ def _verdict_on(guarded: Guarded, failure: CandidateFailed) -> Verdict:
         entry=name,
         promise=guarded.promise,
         outcome=Outcome.BROKEN,
-        reason=f"{name} of {guarded.plan.spec_path}: {failure}",
+        reason=_named(guarded, str(failure)),
     )
+
+
+def _named(guarded: Guarded, reason: str) -> str:
+    return f"{guarded.entry.name} of {guarded.plan.spec_path}: {reason}"

@@ -48,6 +48,7 @@ CACHE_SIZE = "10G"
 _BENCHMARK_OPTIONS = ("json", "save", "autosave", "compare", "compare_fail", "histogram")
 _SEARCHES = ("model", "random", "exhaustive")
 _ROUTES = ("compile", "flag")
+_OF_ONE_RUN = ("tune_report_md", "tune_cache_clear")
 _MOST_DIGITS = 9
 _SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _PAST_GPU_CACHES = 512 << 20
@@ -268,13 +269,12 @@ def target_name(config: pytest.Config) -> str:
 
 
 def given_options(config: pytest.Config) -> list[str]:
-    """Our options as they were given on the command line, to be given again."""
-    options = vars(config.option)
-    names = [name for name in options if name.startswith("tune_") or name == "iree_compile_flag"]
+    """Our options as given on the command line, to be given again, but for those that only that run has a use for."""
     given: list[str] = []
-    for name in names:
+    for name, value in vars(config.option).items():
+        if not name.startswith(("tune_", "iree_compile_flag")) or name in _OF_ONE_RUN:
+            continue
         flag = f"--{name.replace('_', '-')}"
-        value = options[name]
         if value is True:
             given.append(flag)
         elif isinstance(value, list):

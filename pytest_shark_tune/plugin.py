@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 import types
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,6 +23,9 @@ from pytest_shark_tune.options import (
     target_name,
     tuning_is_on,
 )
+
+if TYPE_CHECKING:
+    from pytest_shark_tune.trial import Trial
 
 __all__ = [
     "pytest_addoption",
@@ -80,16 +85,31 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("tune")
     if tuning_is_on(metafunc.config) or marker is None or "candidate" not in metafunc.fixturenames:
         return
-    path = metafunc.definition.path
-    if guard_is_given(metafunc.config) or (path.suffix == ".py" and _has_snapshots(path.parent)):
-        from pytest_shark_tune.guarding import guard_trials_of
+    path, config = metafunc.definition.path, metafunc.config
+    kernels = _kernels(marker.args)
+    params = [
+        _skipped(name, f"{name} is a kernel of the suite's own, so no spec has an entry to guard") for name in kernels
+    ]
+    if len(kernels) < len(marker.args) or not marker.args:
+        trials: Sequence[Trial] = ()
+        if guard_is_given(config) or (path.suffix == ".py" and _has_snapshots(path.parent)):
+            from pytest_shark_tune.guarding import guard_trials_of
 
-        trials = guard_trials_of(metafunc, marker)
-        if trials:
-            metafunc.parametrize("candidate", trials, ids=[trial.id for trial in trials], indirect=True)
-            return
-    skip = pytest.mark.skip(reason=_nothing_to_guard(path, metafunc.config))
-    metafunc.parametrize("candidate", [pytest.param(None, marks=skip)], ids=["tune"])
+            trials = guard_trials_of(metafunc, marker)
+        params += [pytest.param(trial, id=trial.id) for trial in trials]
+        params += [] if trials else [_skipped("tune", _nothing_to_guard(path, config))]
+    metafunc.parametrize("candidate", params, indirect=True)
+
+
+def _kernels(given: Sequence[object]) -> list[str]:
+    """The names of the custom tasks among what a marker names: whoever makes one has loaded that module."""
+    custom = sys.modules.get("pytest_shark_tune.custom")
+    return [each.name for each in given if isinstance(each, custom.CustomTask)] if custom is not None else []
+
+
+def _skipped(name: str, reason: str) -> Any:
+    """The parameter of a test that is skipped."""
+    return pytest.param(None, id=name, marks=pytest.mark.skip(reason=reason))
 
 
 def _has_snapshots(folder: Path) -> bool:
