@@ -15,7 +15,7 @@ import msgspec
 
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.plan import Source
-from pytest_shark_tune.snapshot import read_spec_text
+from pytest_shark_tune.snapshot import read_text
 from pytest_shark_tune.stages.artifact import (
     Applied,
     Configured,
@@ -68,7 +68,7 @@ def read_spec_file(path: Path) -> str:
     Raises:
         InputError: the file cannot be read, or holds no tuning spec that this IREE parses.
     """
-    text = read_spec_text(path)
+    text = read_text(path)
     try:
         read_spec(text)
     except InputError as error:

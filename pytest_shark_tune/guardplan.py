@@ -9,7 +9,7 @@ import msgspec
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan import Plan, Source, Task, extract
-from pytest_shark_tune.snapshot import read_records, read_spec_text, record_of, records_path
+from pytest_shark_tune.snapshot import read_records, read_text, record_of, records_path
 from pytest_shark_tune.stages.artifact import Applied, ConfigureFailed, configure_with
 from pytest_shark_tune.stages.candidate import applied_candidate, default_candidate
 from pytest_shark_tune.stages.dispatch import Dispatch
@@ -99,9 +99,7 @@ def guard_key(plan_key: str, spec_path: Path, device_name: str) -> str:
     Raises:
         InputError: the spec cannot be read.
     """
-    return content_key(
-        "guard", plan_key, str(spec_path), read_spec_text(spec_path), read_records(spec_path), device_name
-    )
+    return content_key("guard", plan_key, str(spec_path), read_text(spec_path), read_records(spec_path), device_name)
 
 
 def make_guard_plan(plan: Plan, plan_key: str, spec_path: Path, *, device_name: str) -> GuardPlan:
@@ -112,7 +110,7 @@ def make_guard_plan(plan: Plan, plan_key: str, spec_path: Path, *, device_name: 
     Raises:
         InputError: the spec cannot be read; one that does not parse is no error.
     """
-    spec = read_spec_text(spec_path)
+    spec = read_text(spec_path)
     drafts = _named_apart(_drafts(spec_path, spec, read_records(spec_path)))
     entries = tuple(_localised(each, device_name) for each in _with_tasks(drafts, spec, plan.tasks))
     key = guard_key(plan_key, spec_path, device_name)
