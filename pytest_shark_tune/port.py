@@ -7,6 +7,7 @@ are still a config, and which is nearest if not.
 
 from __future__ import annotations
 
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -553,14 +554,12 @@ def _broken(entry: GuardEntry, guarded: GuardPlan, session: Session, *, whole: b
 def retuned(
     ported: Sequence[PortedEntry], new: Path, old: OldSpec, models: Sequence[Path], target: str, flags: Sequence[str]
 ) -> tuple[PortedEntry, ...]:
-    """Tune what was lost with ``pytest --tune``, and write the winners into ``new`` too.
-
-    Its output goes where this process's goes.
+    """Tune what was lost, but for what is for no dispatch, with ``pytest --tune``; write the winners into ``new`` too.
 
     Raises:
         InputError: pytest did not come to an end.
     """
-    lost = {each.dispatch: each for each in ported if each.fate is Fate.LOST and each.dispatch}
+    lost = sorted({each.dispatch for each in ported if each.fate is Fate.LOST and each.dispatch})
     if not lost:
         return tuple(ported)
     with tempfile.TemporaryDirectory(prefix="shark-tune-") as folder:
@@ -571,18 +570,19 @@ def retuned(
         try:
             process.run(command, timeout_s=_TUNE_TIMEOUT_S)
         except CommandFailed as error:
-            raise InputError(f"--retune: {error}: {error.stderr.strip()}") from error
+            raise InputError(f"--retune: {error}; to see why: {shlex.join(command)}") from error
         winners = {each.dispatch: each for each in read_records(out / "spec.mlir")}
     result = tuple(
-        msgspec.structs.replace(
-            each,
-            fate=Fate.RETUNED,
-            record=winners[each.dispatch],
-            compilation_info=winners[each.dispatch].compilation_info,
-        )
-        if each.fate is Fate.LOST and each.dispatch in winners
-        else each
-        for each in ported
+        _retuned(each, winners) if each.fate is Fate.LOST and each.dispatch in lost else each for each in ported
     )
     _write(new, result, old)
     return result
+
+
+def _retuned(entry: PortedEntry, winners: Mapping[str, WinnerRecord]) -> PortedEntry:
+    record = winners.get(entry.dispatch)
+    if record is None:
+        return msgspec.structs.replace(entry, reason=f"{entry.reason}; tuned anew, nothing was faster than the default")
+    return msgspec.structs.replace(
+        entry, fate=Fate.RETUNED, record=record, changes=(), reason="", compilation_info=record.compilation_info
+    )
