@@ -107,7 +107,7 @@ def entry_of(winner: WinnerRecord) -> SpecEntry:
             "dispatch": winner.dispatch,
             "device": winner.device,
             "iree": winner.iree,
-            "speedup": f"{winner.ratio or 0:.3f}",
+            **({} if winner.ratio is None else {"speedup": f"{winner.ratio:.3f}"}),
             "candidate": winner.id,
         },
     )

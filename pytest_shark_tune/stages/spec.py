@@ -31,9 +31,11 @@ __all__ = [
     "mark_entries",
     "matcher_name",
     "merge_specs",
+    "named_configs",
     "read_spec",
     "select_entries",
     "single_entry_spec",
+    "with_configs",
 ]
 
 Provenance = dict[str, str | int | float]
@@ -251,11 +253,57 @@ def select_entries(text: str, matchers: Collection[str]) -> str:
     """
     with compiler_context(keep=True):
         module = _linked(text, "the spec")
-        kept = [(matcher, action) for matcher, action in _pairs(module) if matcher in matchers]
-        foreach = _foreach(module)
-        foreach.attributes["matchers"] = _references([matcher for matcher, _ in kept])
-        foreach.attributes["actions"] = _references([action for _, action in kept])
+        _keep_pairs(module, [pair for pair in _pairs(module) if pair[0] in matchers])
         return _text(module)
+
+
+def named_configs(text: str) -> dict[str, str]:
+    """The names that stand for configs in a spec that another release wrote (`tools.old_spec`), by matcher.
+
+    Raises:
+        InputError: the text is no tuning spec.
+    """
+    with compiler_context(keep=True):
+        module = _linked(text, "the spec")
+        sequences = _sequences(module)
+        found: dict[str, str] = {}
+        for matcher, _ in _pairs(module):
+            values = [op.attributes["value"] for op in _yielded(sequences[matcher])]
+            if names := [value.value for value in values if isinstance(value, ir.StringAttr)]:
+                found[matcher] = names[0]
+        return found
+
+
+def with_configs(text: str, configs: Mapping[str, str]) -> str:
+    """Make a spec of some of a spec's entries, one at least, that attach other configs.
+
+    ``configs`` has a compilation info by matcher; entries that it lacks are left out. Matchers stay as they are.
+
+    Raises:
+        InputError: the text is no tuning spec, an attribute's text does not parse, or an entry has another form than
+            its new config needs.
+    """
+    with compiler_context(keep=True):
+        module = _linked(text, "the spec")
+        _keep_pairs(module, [pair for pair in _pairs(module) if pair[0] in configs])
+        sequences = _sequences(module)
+        for matcher, info in configs.items():
+            _set_config(sequences[matcher], _compilation_info(info))
+        module.operation.verify()
+        return _text(module)
+
+
+def _set_config(matcher: ir.Operation, config: ir.Attribute) -> None:
+    """Have a matcher yield ``config``, and the decomposition in it where it yields one beside it."""
+    decomposition = _decomposition(config)
+    values = [config] if decomposition is None else [config, decomposition]
+    constants = _yielded(matcher)
+    if len(constants) != len(values):
+        raise InputError(
+            f"{_name(matcher)} hands {len(constants)} attributes on, and its new config needs {len(values)}"
+        )
+    for constant, value in zip(constants, values, strict=True):
+        constant.attributes["value"] = value
 
 
 def mark_entries(text: str) -> str:
@@ -437,10 +485,17 @@ def _drop_shadowed(starter: ir.Module, new: ir.Module) -> bool:
     shadowed = {matcher for matcher, _ in _pairs(starter) if is_shadowed(matcher)}
     kept = [(matcher, action) for matcher, action in _pairs(starter) if matcher not in shadowed]
     if shadowed and kept:
-        _set_pairs(starter, kept)
-        for matcher in shadowed - _included(starter.operation):
-            sequences[matcher].erase()
+        _keep_pairs(starter, kept)
     return bool(kept)
+
+
+def _keep_pairs(module: ir.Module, kept: Sequence[tuple[str, str]]) -> None:
+    """Leave only some pairs in a spec, and drop the matchers of the others that nothing includes."""
+    sequences = _sequences(module)
+    dropped = {matcher for matcher, _ in _pairs(module)} - {matcher for matcher, _ in kept}
+    _set_pairs(module, kept)
+    for matcher in dropped - _included(module.operation):
+        sequences[matcher].erase()
 
 
 def _question(matcher: ir.Operation) -> ir.Operation:
