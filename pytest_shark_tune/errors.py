@@ -1,4 +1,4 @@
-"""The exceptions that the package raises on purpose, apart from ``pytest.UsageError``.
+"""The exceptions that the package raises on purpose, apart from ``pytest.UsageError``, and its warning.
 
 Stages and tools know nothing of pytest, so they raise these; the plugin and the command line turn them
 into the message a user sees.
@@ -6,7 +6,16 @@ into the message a user sees.
 
 from __future__ import annotations
 
-__all__ = ["CandidateFailed", "CommandFailed", "DeviceChildDied", "InputError", "SharkTuneError"]
+__all__ = [
+    "CandidateFailed",
+    "CommandFailed",
+    "DeviceChildDied",
+    "InputError",
+    "PromiseBroken",
+    "PromiseUntold",
+    "SharkTuneError",
+    "UndecidedWarning",
+]
 
 
 class SharkTuneError(Exception):
@@ -51,3 +60,15 @@ class CandidateFailed(SharkTuneError):
         self.state = state
         self.reason = reason
         self.detail = detail
+
+
+class UndecidedWarning(UserWarning):
+    """A guarded entry whose speed could not be told from what it promises within the time for it."""
+
+
+class PromiseBroken(SharkTuneError):
+    """An entry of a spec does not keep a promise; the message says why and what to do."""
+
+
+class PromiseUntold(SharkTuneError):
+    """A promise cannot be looked at here; the message says why."""

@@ -20,8 +20,7 @@ import msgspec
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, applied_to
 from pytest_shark_tune.lone_op import lone_op
-from pytest_shark_tune.plan import NO_SPACE, Task, extract, read_source, search_spaces
-from pytest_shark_tune.promises import OWN_DOMAINS
+from pytest_shark_tune.plan import NO_SPACE, Task, emitted_constraints, extract, read_source, search_spaces
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.snapshot import read_records, record_of, records_path, write_spec
 from pytest_shark_tune.stages.artifact import ConfigureFailed
@@ -42,6 +41,7 @@ from pytest_shark_tune.stages.space import (
     SpaceRequest,
     opened,
     options_of,
+    spaces_in,
 )
 from pytest_shark_tune.stages.space.cpu_tiling import BACKEND as CPU
 from pytest_shark_tune.stages.space.nearest import nearest_member
@@ -324,13 +324,19 @@ def _ported(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntr
     variants = [variant for space in fitting for variant in _variants(space, entry, compiler.target.backend)]
     fits = [_fit(variant, entry) for variant in variants]
     best = min(fits, key=lambda fit: (not fit.is_same, len(fit.changes)))
-    if not best.is_read and compiler.target.backend in OWN_DOMAINS and (kept := _kept(entry, dispatch, session)):
+    if not best.is_same and not _are_stated(dispatch, compiler) and (kept := _kept(entry, dispatch, session)):
         return kept
     return _with_config(entry, dispatch, best, str(compiler.target))
 
 
+def _are_stated(dispatch: Dispatch, compiler: Compiler) -> bool:
+    """Whether the compiler itself states the constraints: what we build leaves out what is not worth a try, too."""
+    constraints = emitted_constraints(dispatch, compiler)
+    return bool(constraints and spaces_in(constraints))
+
+
 def _kept(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry | None:
-    """The entry with its old config, where it compiles: the space, which does not know its like, is ours."""
+    """The entry with its old config, where that can be written down and compiles."""
     target = session.compiler.target
     record = entry.record
     info = entry.compilation_info
@@ -361,15 +367,11 @@ def _kept(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry 
 
 
 class _Fit(msgspec.Struct, frozen=True):
-    """How an old config comes out in a space: as the member ``knobs``, with ``changes`` in words.
-
-    ``is_read`` says that the space has words for all that the old config said.
-    """
+    """How an old config comes out in a space: as the member ``knobs``, with ``changes`` in words."""
 
     space: SearchSpace
     knobs: dict[str, int]
     changes: tuple[str, ...]
-    is_read: bool
 
     @property
     def is_same(self) -> bool:
@@ -411,7 +413,7 @@ def _fit(space: SearchSpace, entry: OldEntry) -> _Fit:
     is_whole = len(wanted) == len(space.names)
     violated = space.violated(wanted) if is_whole else ()
     member = nearest_member(space, wanted) if violated or not is_whole else wanted
-    return _Fit(space, member, (*reading.differences, *_changes(wanted, member, violated)), not reading.differences)
+    return _Fit(space, member, (*reading.differences, *_changes(wanted, member, violated)))
 
 
 def _changes(wanted: Mapping[str, int], member: Mapping[str, int], violated: Sequence[str]) -> Iterator[str]:
