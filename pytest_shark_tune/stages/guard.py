@@ -48,6 +48,7 @@ _GAIN, _LOSS = math.log(2 * _BET), math.log(2 * (1 - _BET))
 _EXCEPTIONS = 2
 _MISS = 0.005
 _SHOWN = 0.05
+_SLOWED = 1.25
 _DEFAULT_BAR = -math.log(1 + NOISE_FLOOR)
 
 
@@ -133,12 +134,15 @@ def decide(rounds: Sequence[Measurement], terms: Terms, spent_s: float = 0.0) ->
     of zero or more that happens with probability ``alpha`` at most, however many rounds are played, whoever stops them
     when, and whatever the margins are distributed like (Ville 1939; Wald, 'Sequential Tests of Statistical
     Hypotheses', 1945). *Kept* is decided by a t-interval for the mean margin, whose lower end has to be positive.
+    Where the default itself takes far longer than it did when the figures were recorded, these break nothing.
     """
-    margins = [_margin(each, terms) for each in rounds]
-    count, below = len(margins), sum(margin < 0 for margin in margins)
-    stake = below * _GAIN + (count - below) * _LOSS
-    if stake >= -math.log(terms.alpha):
-        return Outcome.BROKEN
+    count = len(rounds)
+    margins = [math.log(each.ratio) - _bar(each, terms) for each in rounds]
+    stake, enough = _stake(margins), -math.log(terms.alpha)
+    if stake >= enough:
+        below_default = _stake([math.log(each.ratio) - _DEFAULT_BAR for each in rounds]) >= enough
+        baseline_us = statistics.median(each.baseline_median_us for each in rounds)
+        return Outcome.BROKEN if below_default or not _is_slowed(baseline_us, terms) else Outcome.UNDECIDED
     if count >= _FEWEST_TO_KEEP and _lower_end(rounds, margins) > 0:
         return Outcome.KEPT
     is_late = count >= _FEWEST and spent_s >= terms.budget_s and stake <= 0
@@ -161,17 +165,21 @@ def judge(entry: str, measurement: Measurement, terms: Terms) -> Verdict:
     The interval covers with probability 95%; to break a promise it is widened to what covers but for ``alpha``.
     What was cut short is broken where it is surely slower than the default.
     """
-    bar = math.exp(_bar(measurement, terms))
-    if measurement.ratio_high * _widening(measurement, terms.alpha) < bar or (
-        measurement.cut_short and measurement.ratio_high <= 1
-    ):
-        return _verdict(entry, Outcome.BROKEN, measurement, terms)
-    outcome = Outcome.KEPT if measurement.ratio_low > bar else Outcome.UNDECIDED
+    bar = _bar(measurement, terms)
+    is_far_slower = measurement.cut_short and measurement.ratio_high <= 1
+    upper_end = _upper_end(measurement, terms.alpha)
+    is_slowed = _is_slowed(measurement.baseline_median_us, terms)
+    if is_far_slower or upper_end < (_DEFAULT_BAR if is_slowed else bar):
+        outcome = Outcome.BROKEN
+    else:
+        outcome = Outcome.KEPT if measurement.ratio_low > math.exp(bar) else Outcome.UNDECIDED
     return _verdict(entry, outcome, measurement, terms)
 
 
-def _margin(measurement: Measurement, terms: Terms) -> float:
-    return math.log(measurement.ratio) - _bar(measurement, terms)
+def _stake(margins: Sequence[float]) -> float:
+    """The logarithm of what is left of 1 that was staked on each margin's being negative."""
+    below = sum(margin < 0 for margin in margins)
+    return below * _GAIN + (len(margins) - below) * _LOSS
 
 
 def _bar(measurement: Measurement, terms: Terms) -> float:
@@ -204,6 +212,18 @@ def _default_gained(measurement: Measurement, terms: Terms) -> float:
     return max(0.0, math.log(statistics.median(record.baseline_samples_us) / measurement.baseline_median_us))
 
 
+def _slowdown(baseline_us: float, terms: Terms) -> float:
+    """The default's time by its time when the figures were recorded; 1 where there are none."""
+    if terms.record is None or not terms.record.baseline_samples_us:
+        return 1.0
+    return baseline_us / statistics.median(terms.record.baseline_samples_us)
+
+
+def _is_slowed(baseline_us: float, terms: Terms) -> bool:
+    """Whether the machine is in so different a state that recorded figures tell nothing: busy, or throttled."""
+    return _slowdown(baseline_us, terms) > _SLOWED
+
+
 def _lower_end(rounds: Sequence[Measurement], margins: Sequence[float]) -> float:
     """The lower end of the t-interval of the mean margin; its deviation is never below the rounds' own errors."""
     count = len(margins)
@@ -212,16 +232,19 @@ def _lower_end(rounds: Sequence[Measurement], margins: Sequence[float]) -> float
     return statistics.fmean(margins) - _student(count - 1, _MISS) * error
 
 
-def _widening(measurement: Measurement, alpha: float) -> float:
-    """By what factor the upper end of a 95% interval grows if it is to be missed with probability ``alpha``.
+def _upper_end(measurement: Measurement, alpha: float) -> float:
+    """The logarithm of an upper end that is missed with probability ``alpha``, from that of a 95% interval.
 
-    Figures of several processes are taken for a t-interval over these, others for one over blocks.
+    Figures of several processes are taken for a t-interval over these, others for one over blocks. Where a measurement
+    was cut short, its upper end is no matter of probability.
     """
+    high = math.log(measurement.ratio_high)
+    if measurement.cut_short:
+        return high
     freedom = max(1, (measurement.rounds if measurement.rounds > 1 else measurement.blocks) - 1)
-    if measurement.cut_short or measurement.ratio_high <= measurement.ratio:
-        return 1.0
     wider = _student(freedom, alpha) / _student(freedom, _SHOWN / 2)
-    return math.exp((wider - 1) * math.log(measurement.ratio_high / measurement.ratio))
+    centre = math.log(measurement.ratio)
+    return centre + wider * (high - centre)
 
 
 @cache
@@ -263,6 +286,11 @@ def _reason(outcome: Outcome, measured: Measurement, terms: Terms) -> str:
 def _claim(outcome: Outcome, measured: Measurement, terms: Terms) -> str:
     bar = math.exp(_bar(measured, terms))
     recorded = _recorded_bar(measured, terms)
+    if outcome is Outcome.UNDECIDED and _is_slowed(measured.baseline_median_us, terms):
+        return (
+            f"the default itself takes {_slowdown(measured.baseline_median_us, terms):.1f} times as long as recorded: "
+            "the machine is busy or throttled, and whether the entry is as fast as recorded cannot be told on it"
+        )
     if outcome is Outcome.UNDECIDED:
         return f"measuring did not decide whether it is as fast as it should be, {bar:.3f} times the default's speed"
     if recorded is None or recorded <= _DEFAULT_BAR or measured.ratio_high < math.exp(_DEFAULT_BAR):
