@@ -10,15 +10,13 @@ import msgspec
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, PromiseBroken
 from pytest_shark_tune.guardplan import GuardEntry
-from pytest_shark_tune.plan import Task, emitted_constraints, search_spaces
+from pytest_shark_tune.plan import NO_SPACE, Task, emitted_constraints, search_spaces
 from pytest_shark_tune.stages.candidate import Candidate
-from pytest_shark_tune.stages.space import NoSpace, SearchSpace, UnboundedKnob, UnreadableConstraints, spaces_in
+from pytest_shark_tune.stages.space import SearchSpace, spaces_in
 from pytest_shark_tune.stages.space.reading import config_entries, knobs_of, space_entries, without_entry
 from pytest_shark_tune.tools.compiler import first_error
 
 __all__ = ["Legality"]
-
-_NO_SPACE = (CommandFailed, NoSpace, UnboundedKnob, UnreadableConstraints)
 
 
 class Legality:
@@ -44,7 +42,7 @@ class Legality:
         (candidate,) = task.candidates
         try:
             spaces, are_stated = self._spaces(task)
-        except _NO_SPACE as error:
+        except NO_SPACE as error:
             said = first_error(error) if isinstance(error, CommandFailed) else str(error)
             yield self._told_by_compiling(task, f"there are no constraints to hold it against: {said}")
             return
@@ -94,7 +92,7 @@ class Legality:
         """The spaces of a dispatch, and whether it is the compiler itself that states their constraints.
 
         Raises:
-            CommandFailed, NoSpace, UnboundedKnob, UnreadableConstraints: there is none, and why.
+            NO_SPACE: there is none, and why.
         """
         compiler = self._builds.compiler
         constraints = emitted_constraints(task.dispatch, compiler)

@@ -77,7 +77,7 @@ def merge(inputs: Sequence[MergeInput], *, prefer_faster: bool = False) -> Merge
 
     An entry that one in front of it covers is dropped. With ``prefer_faster`` an entry for fewer ops is put in front
     of the one that covers it where it has a figure of its own: it was measured on just those ops, the other one on
-    some that need not be among them. Without a figure it keeps its side.
+    some that need not be among them. Without a figure it stays in front only if it stood there before.
 
     Raises:
         InputError: an input is no tuning spec, or they cannot be linked.

@@ -88,12 +88,20 @@ def write_spec(path: Path, winners: Sequence[WinnerRecord], starter: str | None 
 
 
 def write_text(path: Path, text: str, records: Sequence[WinnerRecord]) -> None:
-    """Write the text of a spec, and the records of its entries beside it; without any there is no such file."""
-    journal.replace_file(path, text.encode())
+    """Write the text of a spec, and the records of its entries beside it; without any there is no such file.
+
+    A file that has just this content already is not touched.
+    """
+    _write(path, text.encode())
     if records:
-        journal.replace_file(records_path(path), b"".join(msgspec.json.encode(each) + b"\n" for each in records))
+        _write(records_path(path), b"".join(msgspec.json.encode(each) + b"\n" for each in records))
     else:
         records_path(path).unlink(missing_ok=True)
+
+
+def _write(path: Path, content: bytes) -> None:
+    if not path.is_file() or path.read_bytes() != content:
+        journal.replace_file(path, content)
 
 
 def entry_of(winner: WinnerRecord) -> SpecEntry:

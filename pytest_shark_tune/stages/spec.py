@@ -172,7 +172,7 @@ def merge_specs(parts: Sequence[SpecPart], order: Sequence[tuple[int, str]]) -> 
             if not part.entries:
                 continue
             module = _linked(part.text, "the spec")
-            _keep(module, [pair for pair in _pairs(module) if pair[0] in part.entries])
+            _keep_pairs(module, [pair for pair in _pairs(module) if pair[0] in part.entries])
             renamed = _name_entries(module, part.entries, used)
             names |= {(number, old): new for old, new in renamed.items()}
             used |= set(_sequences(module))
@@ -192,17 +192,6 @@ def _nested(modules: Sequence[ir.Module]) -> ir.Module:
         outer.body.append(inner)
         inner.operation.attributes["sym_name"] = ir.StringAttr.get(f"part_{number}")
     return outer
-
-
-def _keep(module: ir.Module, pairs: Sequence[tuple[str, str]]) -> None:
-    """Leave only these matchers and actions in a spec, and the sequences that they need."""
-    _set_pairs(module, pairs)
-    needed = {name for pair in pairs for name in pair} | {_ENTRYPOINT}
-    while wanted := {name for each in needed for name in _included(_sequences(module)[each])} - needed:
-        needed |= wanted
-    for name, sequence in _sequences(module).items():
-        if name not in needed:
-            sequence.erase()
 
 
 def _name_entries(module: ir.Module, entries: Mapping[str, str], used: set[str]) -> dict[str, str]:
@@ -489,13 +478,15 @@ def _drop_shadowed(starter: ir.Module, new: ir.Module) -> bool:
     return bool(kept)
 
 
-def _keep_pairs(module: ir.Module, kept: Sequence[tuple[str, str]]) -> None:
-    """Leave only some pairs in a spec, and drop the matchers of the others that nothing includes."""
-    sequences = _sequences(module)
-    dropped = {matcher for matcher, _ in _pairs(module)} - {matcher for matcher, _ in kept}
-    _set_pairs(module, kept)
-    for matcher in dropped - _included(module.operation):
-        sequences[matcher].erase()
+def _keep_pairs(module: ir.Module, pairs: Sequence[tuple[str, str]]) -> None:
+    """Leave only these matchers and actions in a spec, and the sequences that they need."""
+    _set_pairs(module, pairs)
+    needed = {name for pair in pairs for name in pair} | {_ENTRYPOINT}
+    while wanted := {name for each in needed for name in _included(_sequences(module)[each])} - needed:
+        needed |= wanted
+    for name, sequence in _sequences(module).items():
+        if name not in needed:
+            sequence.erase()
 
 
 def _question(matcher: ir.Operation) -> ir.Operation:
