@@ -7,7 +7,10 @@ import click
 from pytest_shark_tune import __version__
 from pytest_shark_tune.commands.cache import cache
 from pytest_shark_tune.commands.compile import compile_model
+from pytest_shark_tune.commands.diff import diff_specs
+from pytest_shark_tune.commands.merge import merge_files
 from pytest_shark_tune.commands.replay import replay
+from pytest_shark_tune.commands.show import show
 from pytest_shark_tune.commands.space import space
 
 __all__ = ["main"]
@@ -16,8 +19,8 @@ __all__ = ["main"]
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="shark-tune")
 def main() -> None:
-    """Look at what pytest --tune works with."""
+    """Work with tuning specs, and look at what pytest --tune works with."""
 
 
-for _command in (space, compile_model, replay, cache):
+for _command in (space, compile_model, merge_files, show, diff_specs, replay, cache):
     main.add_command(_command)

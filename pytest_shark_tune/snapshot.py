@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.stages.record import WinnerRecord
 from pytest_shark_tune.stages.spec import SpecEntry, SpecRow, build_spec, link_spec, matcher_name
 from pytest_shark_tune.tools import journal
@@ -15,10 +16,12 @@ __all__ = [
     "entry_of",
     "find_snapshots",
     "read_records",
+    "read_text",
     "record_of",
     "records_path",
     "snapshot_path",
     "write_spec",
+    "write_text",
 ]
 
 FOLDER = "__specs__"
@@ -38,6 +41,20 @@ def find_snapshots(suite: Path, target: str) -> tuple[Path, ...]:
 def records_path(spec: Path) -> Path:
     """Where the records of a spec are."""
     return spec.with_suffix(".jsonl")
+
+
+def read_text(spec: Path) -> str:
+    """The text of a spec file, which need not parse.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        return spec.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"tuning spec {spec} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"tuning spec {spec} is no text: {error}") from error
 
 
 def read_records(spec: Path) -> tuple[WinnerRecord, ...]:
@@ -67,8 +84,16 @@ def write_spec(path: Path, winners: Sequence[WinnerRecord], starter: str | None 
         path.unlink(missing_ok=True)
         records_path(path).unlink(missing_ok=True)
         return
-    journal.replace_file(path, link_spec(build_spec([entry_of(each) for each in winners], starter)).encode())
-    journal.replace_file(records_path(path), b"".join(msgspec.json.encode(each) + b"\n" for each in winners))
+    write_text(path, link_spec(build_spec([entry_of(each) for each in winners], starter)), winners)
+
+
+def write_text(path: Path, text: str, records: Sequence[WinnerRecord]) -> None:
+    """Write the text of a spec, and the records of its entries beside it; without any there is no such file."""
+    journal.replace_file(path, text.encode())
+    if records:
+        journal.replace_file(records_path(path), b"".join(msgspec.json.encode(each) + b"\n" for each in records))
+    else:
+        records_path(path).unlink(missing_ok=True)
 
 
 def entry_of(winner: WinnerRecord) -> SpecEntry:

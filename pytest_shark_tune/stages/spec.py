@@ -16,19 +16,21 @@ from iree.compiler.dialects import builtin, iree_codegen, transform
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.stages.artifact import MARK, compiler_context, error_text
-from pytest_shark_tune.stages.dispatch import RootOp
+from pytest_shark_tune.stages.dispatch import RootOp, pipeline_name
 from pytest_shark_tune.stages.matcher import add_matcher
 
 __all__ = [
     "PROVENANCE",
     "Provenance",
     "SpecEntry",
+    "SpecPart",
     "SpecRow",
     "build_spec",
     "check_starter",
     "link_spec",
     "mark_entries",
     "matcher_name",
+    "merge_specs",
     "read_spec",
     "select_entries",
     "single_entry_spec",
@@ -45,6 +47,8 @@ _IS_ENTRYPOINT = "iree_codegen.tuning_spec_entrypoint"
 _IS_DEFAULT_FORM = "iree_codegen.tuning_spec_with_default_entrypoint"
 _HAS_SEQUENCES = "transform.with_named_sequence"
 PROVENANCE = "shark_tune.provenance"
+_LONGEST_LINE = 300
+"""So much of a line that does not parse is shown: a pattern's constants may take megabytes."""
 _LINK = "builtin.module(iree-codegen-link-tuning-specs)"
 
 
@@ -65,12 +69,26 @@ class SpecRow(msgspec.Struct, frozen=True, kw_only=True):
     """One matcher of an existing spec, and the config that it attaches.
 
     ``matcher`` is the symbol's name. ``compilation_info`` is empty where the matcher yields no such attribute, as one
-    written by hand may; ``provenance`` is empty where there is none.
+    written by hand may; ``pipeline`` and ``config``, the text of the lowering config, are parts of it. ``provenance``
+    is empty where there is none.
     """
 
     matcher: str
     compilation_info: str
+    pipeline: str = ""
+    config: str = ""
     provenance: Provenance = {}
+
+
+class SpecPart(msgspec.Struct, frozen=True, kw_only=True):
+    """What of one spec goes into a merged one: the matchers of ``entries``.
+
+    Each has the dispatch's name that its provenance is to tell from now on, which its matcher is then named after;
+    empty leaves both as they are, unless another part has a sequence of that name.
+    """
+
+    text: str
+    entries: dict[str, str]
 
 
 def build_spec(entries: Iterable[SpecEntry], starter: str | None = None) -> str:
@@ -130,6 +148,77 @@ def link_spec(text: str) -> str:
     """
     with compiler_context(keep=True):
         return _text(_linked(text, "the spec"))
+
+
+def merge_specs(parts: Sequence[SpecPart], order: Sequence[tuple[int, str]]) -> str:
+    """Return the text of one spec with the entries of ``parts``, tried in ``order``: a part's number and a matcher.
+
+    Names that two parts share are kept by the first; entries of one action share it. A single part of which all
+    entries are kept, in their order and under their names, comes back as `link_spec` prints it.
+
+    Raises:
+        InputError: a text is no tuning spec, or they cannot be linked.
+        ValueError: there is no entry to keep.
+    """
+    if not order:
+        raise ValueError("a spec needs an entry")
+    with compiler_context(keep=True):
+        used: set[str] = set()
+        names: dict[tuple[int, str], str] = {}
+        modules: list[ir.Module] = []
+        for number, part in enumerate(parts):
+            if not part.entries:
+                continue
+            module = _linked(part.text, "the spec")
+            _keep(module, [pair for pair in _pairs(module) if pair[0] in part.entries])
+            renamed = _name_entries(module, part.entries, used)
+            names |= {(number, old): new for old, new in renamed.items()}
+            used |= set(_sequences(module))
+            modules.append(module)
+        merged = modules[0] if len(modules) == 1 else _default_form(_nested(modules), "the merged spec")
+        actions = dict(_pairs(merged))
+        _set_pairs(merged, [(names[key], actions[names[key]]) for key in order])
+        merged.operation.verify()
+        return _text(merged)
+
+
+def _nested(modules: Sequence[ir.Module]) -> ir.Module:
+    """Specs whose sequences have names of their own, in one module that can be linked."""
+    outer = _module(_NAME)
+    for number, module in enumerate(modules):
+        inner = module.operation.clone()
+        outer.body.append(inner)
+        inner.operation.attributes["sym_name"] = ir.StringAttr.get(f"part_{number}")
+    return outer
+
+
+def _keep(module: ir.Module, pairs: Sequence[tuple[str, str]]) -> None:
+    """Leave only these matchers and actions in a spec, and the sequences that they need."""
+    _set_pairs(module, pairs)
+    needed = {name for pair in pairs for name in pair} | {_ENTRYPOINT}
+    while wanted := {name for each in needed for name in _included(_sequences(module)[each])} - needed:
+        needed |= wanted
+    for name, sequence in _sequences(module).items():
+        if name not in needed:
+            sequence.erase()
+
+
+def _name_entries(module: ir.Module, entries: Mapping[str, str], used: set[str]) -> dict[str, str]:
+    """Name the sequences of a part apart from those ``used``; return the new name of each matcher."""
+    taken = used | set(_sequences(module))
+    renamed: dict[str, str] = {}
+    for name, sequence in _sequences(module).items():
+        wanted = name
+        dispatch = entries.get(name)
+        if dispatch and dispatch != _provenance(sequence).get("dispatch"):
+            sequence.attributes[PROVENANCE] = _dictionary(_provenance(sequence) | {"dispatch": dispatch})
+            wanted = matcher_name(dispatch)
+        if name != _ENTRYPOINT and (wanted != name or name in used):
+            wanted = _fresh(wanted, taken - ({name} - used))
+            taken.add(wanted)
+            _rename(sequence, wanted, module.operation)
+        renamed[name] = wanted
+    return renamed
 
 
 def check_starter(text: str, name: str = "the starter spec") -> None:
@@ -348,10 +437,8 @@ def _drop_shadowed(starter: ir.Module, new: ir.Module) -> bool:
     shadowed = {matcher for matcher, _ in _pairs(starter) if is_shadowed(matcher)}
     kept = [(matcher, action) for matcher, action in _pairs(starter) if matcher not in shadowed]
     if shadowed and kept:
-        foreach = _foreach(starter)
-        foreach.attributes["matchers"] = _references([matcher for matcher, _ in kept])
-        foreach.attributes["actions"] = _references([action for _, action in kept])
-        for matcher in shadowed - _included(starter):
+        _set_pairs(starter, kept)
+        for matcher in shadowed - _included(starter.operation):
             sequences[matcher].erase()
     return bool(kept)
 
@@ -387,8 +474,8 @@ def _same(one: ir.Operation, other: ir.Operation) -> bool:
     return bool(one.is_structurally_equivalent(other, ir.OperationEquivalenceFlags.IGNORE_LOCATIONS))
 
 
-def _included(module: ir.Module) -> set[str]:
-    """The names of the sequences that others include."""
+def _included(within: ir.Operation) -> set[str]:
+    """The names of the sequences that are included somewhere in an op."""
     names: set[str] = set()
 
     def visit(op: ir.Operation) -> ir.WalkResult:
@@ -396,7 +483,7 @@ def _included(module: ir.Module) -> set[str]:
             names.update(ir.SymbolRefAttr(op.attributes["target"]).value)
         return ir.WalkResult.ADVANCE
 
-    module.operation.walk(visit)
+    within.walk(visit)
     return names
 
 
@@ -422,12 +509,18 @@ def _rename(sequence: ir.Operation, name: str, module: ir.Operation) -> None:
 
 def _row(matcher: ir.Operation) -> SpecRow:
     configs = _configs(matcher)
-    attributes = matcher.attributes
+    info = iree_codegen.CompilationInfoAttr(configs[-1].attributes["value"]) if configs else None
     return SpecRow(
         matcher=_name(matcher),
-        compilation_info=str(configs[-1].attributes["value"]) if configs else "",
-        provenance=_plain(attributes[PROVENANCE]) if PROVENANCE in attributes else {},
+        compilation_info="" if info is None else str(info),
+        pipeline="" if info is None else pipeline_name(info.translation_info),
+        config="" if info is None else str(info.lowering_config),
+        provenance=_provenance(matcher),
     )
+
+
+def _provenance(matcher: ir.Operation) -> Provenance:
+    return _plain(matcher.attributes[PROVENANCE]) if PROVENANCE in matcher.attributes else {}
 
 
 def _configs(matcher: ir.Operation) -> list[ir.Operation]:
@@ -465,6 +558,12 @@ def _pairs(module: ir.Module) -> list[tuple[str, str]]:
     ]
 
 
+def _set_pairs(module: ir.Module, pairs: Sequence[tuple[str, str]]) -> None:
+    foreach = _foreach(module)
+    foreach.attributes["matchers"] = _references([matcher for matcher, _ in pairs])
+    foreach.attributes["actions"] = _references([action for _, action in pairs])
+
+
 def _module(name: str, *, into: ir.Module | None = None) -> ir.Module:
     """Return an empty module that may hold named sequences, inside ``into`` if that is given."""
     if into is None:
@@ -486,9 +585,21 @@ def _parse_spec(text: str, name: str) -> ir.Module:
         return ir.Module.parse(text)
     except ir.MLIRError as error:
         raise InputError(
-            f"{name} is not MLIR that this IREE parses: {error_text(error)}. A spec that another release of IREE "
-            "wrote must be ported first (`shark-tune port`)"
+            f"{name} is not MLIR that this IREE parses: {error_text(error)}{_line(error, text)}. A spec that another "
+            "release of IREE wrote must be ported first (`shark-tune port`)"
         ) from error
+
+
+def _line(error: ir.MLIRError, text: str) -> str:
+    """The line of ``text`` that the parser stopped at, which its message does not quote."""
+    if not error.error_diagnostics:
+        return ""
+    # The bindings tell a place as text alone: loc("-":12:7).
+    number = str(error.error_diagnostics[0].location).removesuffix(")").split(":")[-2:-1]
+    lines = text.splitlines()
+    if not number or not number[0].isdecimal() or not 0 < int(number[0]) <= len(lines):
+        return ""
+    return f", in {lines[int(number[0]) - 1].strip()[:_LONGEST_LINE]}"
 
 
 def _attribute(text: str) -> ir.Attribute:

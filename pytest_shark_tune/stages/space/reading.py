@@ -24,7 +24,18 @@ from pytest_shark_tune.stages.space.pipeline_options import (
 )
 from pytest_shark_tune.stages.space.search_space import SearchSpace
 
-__all__ = ["ConfigTree", "ReadConfig", "Reading", "knobs_of", "option_values", "read_config", "read_knobs"]
+__all__ = [
+    "ConfigTree",
+    "ReadConfig",
+    "Reading",
+    "config_entries",
+    "knobs_of",
+    "option_values",
+    "read_config",
+    "read_knobs",
+    "space_entries",
+    "without_entry",
+]
 
 ConfigTree: TypeAlias = int | str | list["ConfigTree"] | dict[str, "ConfigTree"]
 """An attribute as plain data: truths are 1 and 0, and what is no number, array or dictionary is its text."""
@@ -130,6 +141,38 @@ def option_values(config: ReadConfig) -> dict[str, int]:
     return {name: value for name, value in values.items() if isinstance(value, int) and value}
 
 
+def config_entries(config: str) -> tuple[str, ...]:
+    """The names of a lowering config's entries; ``config`` is its text, as a `Candidate` has it, or nothing.
+
+    Raises:
+        InputError: the text has another form than lowering configs of this IREE have.
+    """
+    if not config:
+        return ()
+    with ir.Context():
+        return tuple(_levels(ir.Attribute.parse(config)))
+
+
+def space_entries(space: SearchSpace) -> tuple[str, ...]:
+    """The names of the entries that lowering configs of a space may have."""
+    with ir.Context():
+        return tuple(entry.name for entry in ir.DictAttr(ir.Attribute.parse(space.knob_dictionary)))
+
+
+def without_entry(compilation_info: str, name: str) -> str:
+    """The same compilation info with the entry of that name taken out of its lowering config."""
+    with ir.Context():
+        info = iree_codegen.CompilationInfoAttr(ir.Attribute.parse(compilation_info))
+        kept = ir.DictAttr.get({key: value for key, value in _entries(info.lowering_config).items() if key != name})
+        if isinstance(info.lowering_config, iree_gpu.LoweringConfigAttr):
+            config = iree_gpu.LoweringConfigAttr.get(kept)
+        else:
+            # The way back from what `_entries` did.
+            head = str(info.lowering_config).partition("<")[0]
+            config = ir.Attribute.parse(f"{head}<{str(kept)[1:-1]}>")
+        return str(iree_codegen.CompilationInfoAttr.get(config, info.translation_info))
+
+
 def _walk(template: _Template, given: ConfigTree | None, path: str, found: dict[str, int]) -> Iterator[tuple[str, str]]:
     """Fill ``found`` with the knobs in ``template`` as ``given`` has them; yield where the two differ, and how."""
     match template:
@@ -210,16 +253,20 @@ def _template(space: SearchSpace) -> dict[str, _Template]:
 
 
 def _levels(config: Any) -> dict[str, ConfigTree]:
+    return {name: _tree(attribute) for name, attribute in _entries(config).items()}
+
+
+def _entries(config: Any) -> dict[str, Any]:
     """The entries of a lowering config.
 
     Those of CPUs and of SPIR-V have no bindings. Inside their brackets stands what stands in a dictionary's braces, so
     their printed form is parsed as one: here, and nowhere else.
     """
     if isinstance(config, iree_gpu.LoweringConfigAttr):
-        return {entry.name: _tree(entry.attr) for entry in config.attributes}
+        return {entry.name: entry.attr for entry in config.attributes}
     inner = str(config).partition("<")[2].removesuffix(">")
     try:
-        return {entry.name: _tree(entry.attr) for entry in ir.DictAttr(ir.Attribute.parse(f"{{{inner}}}"))}
+        return {entry.name: entry.attr for entry in ir.DictAttr(ir.Attribute.parse(f"{{{inner}}}"))}
     except ir.MLIRError as error:
         raise InputError(f"the lowering config {config} has a form that is not read: {error}") from error
 
