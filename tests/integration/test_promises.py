@@ -333,6 +333,7 @@ def test_ops_are_held_to_a_record_in_the_sources_that_it_names(tmp_path: Path) -
     assert looks["elsewhere"].outcome is Outcome.KEPT
 
 
+@pytest.mark.slow
 def test_results_are_compared_on_a_device_and_speed_only_where_it_was_recorded(tmp_path: Path) -> None:
     shop = Workshop(tmp_path, Compiler(Target.parse("llvm-cpu")), devices=("local-task",))
     try:
