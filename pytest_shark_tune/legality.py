@@ -10,9 +10,9 @@ import msgspec
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, PromiseBroken
 from pytest_shark_tune.guardplan import GuardEntry
-from pytest_shark_tune.plan import NO_SPACE, Task, emitted_constraints, search_spaces
+from pytest_shark_tune.plan import NO_SPACE, Task, emitted_constraints, search_spaces, stated_spaces
 from pytest_shark_tune.stages.candidate import Candidate
-from pytest_shark_tune.stages.space import SearchSpace, spaces_in
+from pytest_shark_tune.stages.space import SearchSpace
 from pytest_shark_tune.stages.space.reading import config_entries, knobs_of, space_entries, without_entry
 from pytest_shark_tune.tools.compiler import first_error
 
@@ -95,8 +95,7 @@ class Legality:
             NO_SPACE: there is none, and why.
         """
         compiler = self._builds.compiler
-        constraints = emitted_constraints(task.dispatch, compiler)
-        stated = tuple(space for space in spaces_in(constraints) if space) if constraints else ()
+        stated = stated_spaces(emitted_constraints(task.dispatch, compiler))
         return (stated, True) if stated else (search_spaces(task.dispatch, compiler), False)
 
     def _told_by_compiling(self, task: Task, why: str) -> str:
