@@ -51,7 +51,6 @@ from pytest_shark_tune.stages.spec import (
     mark_entries,
     named_configs,
     read_spec,
-    select_entries,
     with_configs,
 )
 from pytest_shark_tune.tools import journal, old_spec, process
@@ -61,11 +60,12 @@ __all__ = ["Fate", "OldEntry", "OldSpec", "PortedEntry", "port", "read_old", "re
 
 _READER_TIMEOUT_S = 120.0
 _TUNE_TIMEOUT_S = 24 * 3600.0
-_NEUTRAL = (
-    "#iree_codegen.compilation_info<lowering_config = #iree_codegen.lowering_config<tile_sizes = []>, "
+_NEUTRAL = tuple(
+    f"#iree_codegen.compilation_info<lowering_config = {config}, "
     "translation_info = <pipeline = #iree_codegen.no_pipeline>>"
+    for config in ("#iree_gpu.lowering_config<{}>", "#iree_gpu.lowering_config<{decomposition_config = {}}>")
 )
-"""A config that stands for any while it is only asked what matches."""
+"""Configs that stand for any while it is only asked what matches, without and with a decomposition beside it."""
 
 
 class Fate(StrEnum):
@@ -266,8 +266,21 @@ def _in_models(entry: OldEntry, old: OldSpec, dispatches: Sequence[Dispatch]) ->
             return found
     if not old.text:
         return None
-    probe = mark_entries(select_entries(with_configs(old.text, {entry.matcher: _NEUTRAL}), [entry.matcher]))
+    probe = _probe(old.text, entry.matcher)
     return next((each for each in dispatches if _takes(each, probe)), None)
+
+
+def _probe(spec: str, matcher: str) -> str:
+    """A spec of one entry that tells what it matches, whatever config it has.
+
+    Raises:
+        InputError: the entry hands on more than a config and a decomposition.
+    """
+    alone, beside = _NEUTRAL
+    try:
+        return mark_entries(with_configs(spec, {matcher: alone}))
+    except InputError:
+        return mark_entries(with_configs(spec, {matcher: beside}))
 
 
 def _takes(dispatch: Dispatch, probe: str) -> bool:
@@ -309,20 +322,22 @@ def _lost(entry: OldEntry, reason: str, dispatch: str = "") -> PortedEntry:
 def _ported(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry:
     """The entry with the config of this release's spaces that is nearest to its old one."""
     compiler = session.compiler
+    if entry.config is None and entry.record is None:
+        return _lost(entry, "it attaches no config", dispatch.name)
+    pipeline = entry.config.pipeline if entry.config else entry.record.pipeline if entry.record else ""
     try:
         spaces = search_spaces(dispatch, compiler)
+        fitting = [space for space in spaces if space.pipeline == pipeline]
+        variants = [variant for space in fitting for variant in _variants(space, entry, compiler.target.backend)]
+        fits = [_fit(variant, entry) for variant in variants]
     except NO_SPACE as error:
         said = first_error(error) if isinstance(error, CommandFailed) else str(error)
         return _lost(entry, f"no config can be made for {dispatch.name}: {said}", dispatch.name)
-    pipeline = entry.config.pipeline if entry.config else entry.record.pipeline if entry.record else ""
-    fitting = [space for space in spaces if space.pipeline == pipeline]
     if not fitting:
         there = ", ".join(dict.fromkeys(space.pipeline for space in spaces))
         return _lost(
             entry, f"there is no pipeline {pipeline} for {dispatch.name} any more; it has {there}", dispatch.name
         )
-    variants = [variant for space in fitting for variant in _variants(space, entry, compiler.target.backend)]
-    fits = [_fit(variant, entry) for variant in variants]
     best = min(fits, key=lambda fit: (not fit.is_same, len(fit.changes)))
     if not best.is_same and not _are_stated(dispatch, compiler) and (kept := _kept(entry, dispatch, session)):
         return kept

@@ -19,6 +19,7 @@ from pytest_shark_tune.stages.space.forms import DENORMALS, GPU_OPTIONS, LLVM_AT
 from pytest_shark_tune.stages.space.pipeline_options import (
     FLUSH_DENORMALS,
     NO_REDUCE_BANK_CONFLICTS,
+    PIPELINE_OPTIONS,
     PREFETCH_STAGES,
     WAVES_PER_EU,
 )
@@ -123,8 +124,15 @@ def read_knobs(space: SearchSpace, config: ReadConfig) -> Reading:
     """
     found: dict[str, int] = {}
     differences: list[str] = []
-    for path, problem in _walk(_template(space), config.tree, "", found):
+    absent: dict[str, str] = {}
+    for path, problem in _walk(_template(space), config.tree, "", found, absent):
         differences.append(f"{path} {problem}" if path else problem)
+    domains = {knob.name: knob.domain for knob in space.knobs}
+    for name, path in absent.items():
+        if name not in found and (name in PIPELINE_OPTIONS or 0 in domains[name]):
+            found[name] = 0
+        elif found.get(name) != 0:
+            differences.append(f"{path}, which is {name}, is missing")
     missing = [name for name in space.names if name not in found]
     if missing and not differences:
         differences.append(f"it has nothing that tells {', '.join(missing)}")
@@ -173,14 +181,21 @@ def without_entry(compilation_info: str, name: str) -> str:
         return str(iree_codegen.CompilationInfoAttr.get(config, info.translation_info))
 
 
-def _walk(template: _Template, given: ConfigTree | None, path: str, found: dict[str, int]) -> Iterator[tuple[str, str]]:
-    """Fill ``found`` with the knobs in ``template`` as ``given`` has them; yield where the two differ, and how."""
+def _walk(
+    template: _Template, given: ConfigTree | None, path: str, found: dict[str, int], absent: dict[str, str]
+) -> Iterator[tuple[str, str]]:
+    """Fill ``found`` with the knobs in ``template`` as ``given`` has them; yield where the two differ, and how.
+
+    ``absent`` gets the knobs that ``given`` has no place for, with that place.
+    """
     match template:
         case _IntKnob(name):
-            if given is not None and not isinstance(given, int):
-                yield path, f"is {_shown(given)}, which is no whole number"
+            if given is None:
+                absent[name] = path
+            elif isinstance(given, int):
+                yield from _keep(name, given, path, found)
             else:
-                yield from _keep(name, given or 0, path, found)
+                yield path, f"is {_shown(given)}, which is no whole number"
         case _OneOfKnob(name, choices):
             positions = [index for index, choice in enumerate(choices) if _same(choice, given)]
             if positions:
@@ -193,7 +208,7 @@ def _walk(template: _Template, given: ConfigTree | None, path: str, found: dict[
                 yield path, f"is {_shown(given)}, which is no dictionary"
                 return
             for name, part in template.items():
-                yield from _walk(part, entries.get(name), _inside(path, name), found)
+                yield from _walk(part, entries.get(name), _inside(path, name), found, absent)
             for name, part in entries.items():
                 if name not in template and not _is_off(part):
                     yield _inside(path, name), f"is {_shown(part)}, and the space has no such entry"
@@ -205,7 +220,7 @@ def _walk(template: _Template, given: ConfigTree | None, path: str, found: dict[
                     return
                 parts = given
             for index, (part, entry) in enumerate(zip(template, parts, strict=True)):
-                yield from _walk(part, entry, f"{path}[{index}]", found)
+                yield from _walk(part, entry, f"{path}[{index}]", found, absent)
         case _:
             if not _same(template, given):
                 yield path, f"is {_shown(given)}, and in the space always {_shown(template)}"
