@@ -21,7 +21,7 @@ from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError
 from pytest_shark_tune.figures import format_us
 from pytest_shark_tune.fixtures import SESSION_KEY
 from pytest_shark_tune.inputs import check_compiler, check_folder
-from pytest_shark_tune.interrupts import Interrupts
+from pytest_shark_tune.interrupts import TERMINATED, Interrupts
 from pytest_shark_tune.kernels import Built, as_failure
 from pytest_shark_tune.landscape import write_landscapes
 from pytest_shark_tune.ledger import Finding, Ledger, Summary
@@ -50,8 +50,6 @@ __all__ = ["TuningPlugin", "finding_of"]
 _PROPERTY = "shark_tune"
 _SHORTEST_STRETCH, _LONGEST_STRETCH = 4, 16
 """How many candidates are chosen together: so many are compiled at a time, and the last know nothing of the first."""
-_TERMINATED = 143
-"""What a shell makes of a process that SIGTERM ended."""
 
 
 class TuningPlugin:
@@ -517,7 +515,7 @@ class TuningPlugin:
         if (ended_early or self._ledger.failures) and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self._interrupts.terminated:
-            session.exitstatus = _TERMINATED
+            session.exitstatus = TERMINATED
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """From here on the run is ending; ``excinfo`` may say why."""
