@@ -12,7 +12,7 @@ from pytest_shark_tune.ledger import DispatchSummary, Summary
 from pytest_shark_tune.stages.dispatch import Untunable
 from pytest_shark_tune.stages.record import SourceCheck, State
 
-__all__ = ["format_us", "render"]
+__all__ = ["format_s", "format_us", "render"]
 
 _INDENT = 4
 _STATES = {NOT_TRIED: "not tried", State.MEASURED.value: "measured, not in the final"}
@@ -45,6 +45,13 @@ def format_us(microseconds: float | None) -> str:
     rounded = float(f"{microseconds:.3g}")
     unit, scale = ("us", 1.0) if rounded < 1e3 else ("ms", 1e3) if rounded < 1e6 else ("s", 1e6)
     return f"{rounded / scale:.4g} {unit}"
+
+
+def format_s(seconds: float) -> str:
+    """A span of time that a user waits, to the second, the minute or a tenth of an hour."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def _times(summary: Summary, width: int) -> Iterator[str]:
