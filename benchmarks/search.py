@@ -149,7 +149,7 @@ def _compare(name: str, landscape: Landscape, seeds: int, *, with_tpe: bool) -> 
     click.echo(f"{name}: {len(landscape.candidates)} configs, {measured} measured")
     facts = landscape.known_facts()
     makers: dict[str, Maker] = {
-        "model": lambda table, seed: ModelSearch(table, seed, facts=facts),
+        "model": _model(facts),
         "random": lambda table, seed: UniformSearch(len(table), seed),
     }
     if with_tpe:
@@ -190,8 +190,12 @@ def _warm_start(landscapes: dict[str, Landscape], seeds: int) -> None:
             continue
         click.echo(f"{name}: {len(prior)} prior results")
         facts = landscape.known_facts()
-        _told("without", *_run(landscape, lambda t, s, f=facts: ModelSearch(t, s, facts=f), seeds))  # type: ignore[misc]
-        _told("with", *_run(landscape, lambda t, s, f=facts, p=prior: ModelSearch(t, s, facts=f, prior=p), seeds))  # type: ignore[misc]
+        _told("without", *_run(landscape, _model(facts), seeds))
+        _told("with", *_run(landscape, _model(facts, prior), seeds))
+
+
+def _model(facts: ProblemFacts, prior: Sequence[PriorResult] = ()) -> Maker:
+    return lambda table, seed: ModelSearch(table, seed, facts=facts, prior=lambda: prior)
 
 
 def _prior(landscape: Landscape) -> list[PriorResult]:

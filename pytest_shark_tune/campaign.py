@@ -196,12 +196,12 @@ def make_quarry(
     seed: int,
     most: int,
     device: str,
-    prior: Sequence[PriorResult] = (),
+    prior: Callable[[], Sequence[PriorResult]] = tuple,
 ) -> Quarry:
     """The dispatch of ``task`` as a quarry of those candidates whose tests were collected.
 
     ``parts`` are the parts of its tests by index. Two tests of one candidate, in two suites, are one: it is tried once.
-    ``prior`` are results of similar dispatches.
+    ``prior`` gives results of similar dispatches, and is called only by a search that uses them.
     """
     tests: dict[str, int] = {}
     for index, part in parts.items():
@@ -212,7 +212,9 @@ def make_quarry(
     return Quarry(
         name=task.name,
         weight=task.weight,
-        search=make_search(strategy, _table(chosen), seed=seed, facts=facts, prior=prior, budget=most)
+        search=make_search(
+            strategy, _table(chosen), seed=seed, facts=facts, near=_near(task, chosen), prior=prior, budget=most
+        )
         if chosen
         else ExhaustiveSearch(0),
         candidates=[candidate.id for candidate in chosen],
@@ -220,6 +222,13 @@ def make_quarry(
         defaults=[index for index, part in parts.items() if part.role is Role.DEFAULT],
         most=most,
     )
+
+
+def _near(task: AnyTask, candidates: Sequence[Candidate]) -> list[tuple[str, dict[str, int]]]:
+    """The compiler's default as a table of ``candidates`` would have it, for each space that reads it."""
+    near = task.near if isinstance(task, Task) else {}
+    pipelines = {each.space: each.pipeline for each in candidates}
+    return [(pipeline_label(pipelines[space], space), knobs) for space, knobs in near.items() if space in pipelines]
 
 
 def _table(candidates: Sequence[Candidate]) -> ConfigTable:

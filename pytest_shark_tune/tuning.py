@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -278,7 +279,7 @@ class TuningPlugin:
                 seed=options.seed,
                 most=options.candidates,
                 device=self._session.settings.device_name,
-                prior=self._session.similar(self._ledger.task(name)),
+                prior=partial(self._session.similar, self._ledger.task(name)),
             )
             for name, tests in by_dispatch.items()
         ]

@@ -145,7 +145,7 @@ def test_prior_results_of_a_similar_dispatch_raise_the_first_batch() -> None:
     prior = [PriorResult(pipeline="Tiled", knobs=each, ratio=ratio(each, near), facts=FACTS) for each in drawn]
 
     def first_best(prior: list[PriorResult]) -> float:
-        rows = [ModelSearch(configs, seed, facts=FACTS, prior=prior).ask(6) for seed in range(5)]
+        rows = [ModelSearch(configs, seed, facts=FACTS, prior=lambda: prior).ask(6) for seed in range(5)]
         return float(np.mean([max(ratio(configs.knobs(row), BEST) or 0 for row in batch) for batch in rows]))
 
     assert first_best(prior) > 1.2 * first_best([])
@@ -154,13 +154,17 @@ def test_prior_results_of_a_similar_dispatch_raise_the_first_batch() -> None:
 def test_prior_results_without_a_measurement_change_nothing() -> None:
     configs = table()
     prior = [PriorResult(pipeline="Tiled", knobs=BEST, ratio=None)]
-    assert ModelSearch(configs, prior=prior).ask(8) == ModelSearch(configs).ask(8)
+    assert ModelSearch(configs, prior=lambda: prior).ask(8) == ModelSearch(configs).ask(8)
 
 
 def test_a_search_begins_next_to_the_config_that_it_is_given() -> None:
     configs = table()
-    (row,) = ModelSearch(configs, facts=FACTS, near=[("Tiled", BEST)]).ask(1)
-    assert configs.knobs(row) == BEST
+
+    def steps(knobs: Knobs) -> float:
+        return sum(abs(math.log2(knobs[name] / BEST[name])) for name in BEST)
+
+    beside = [configs.knobs(row) for row in ModelSearch(configs, facts=FACTS, near=[("Tiled", BEST)]).ask(2)]
+    assert [steps(knobs) for knobs in beside] == [1, 1], "its own time is known"
     (row,) = ModelSearch(configs, facts=FACTS, near=[("Tiled", {"wg_0": 32, "wg_1": 32})]).ask(1)
     assert configs.knobs(row)["wg_0"] == configs.knobs(row)["wg_1"] == 32
     # A pipeline or a knob that the table does not have says nothing.

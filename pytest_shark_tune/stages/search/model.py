@@ -8,7 +8,7 @@ improvement from trees as in Hutter, Hoos, Leyton-Brown, *Sequential model-based
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -28,8 +28,14 @@ Rows = npt.NDArray[np.intp]
 _START = 12
 """Configs that fill the space before there is a model; prior results take the place of half of them."""
 
+_BESIDE = 2
+"""Of each config that is given to begin near, so many of the nearest others."""
+
 _FEWEST_RESULTS = 4
 """Measured configs without which there is no model."""
+
+_FEWEST_PRIOR = 24
+"""Fewer measured prior results say nothing: a run reads what it has itself found out of similar dispatches, too."""
 
 _TREES = 48
 _POOL = 4096
@@ -73,8 +79,9 @@ class PriorResult(msgspec.Struct, frozen=True, kw_only=True):
 class ModelSearch:
     """Expected improvement over a forest that is renewed with every answer.
 
-    ``near`` are configs to begin next to, such as the compiler's default as far as it is known: pairs of a pipeline
-    and knobs. ``prior`` are results of similar dispatches: they choose half of the first configs, and what they let
+    ``near`` are configs whose time is known, such as the compiler's default as far as its knobs are: pairs of a
+    pipeline and knobs. The first rows are the nearest others. ``prior`` gives results of similar dispatches, and is
+    called when the first config is asked for, if any is: they choose half of the first configs, and what they let
     expect of a config is one more feature. ``budget`` is how many configs will be asked for, if known: the last of
     them go next to the best.
     """
@@ -86,7 +93,7 @@ class ModelSearch:
         *,
         facts: ProblemFacts | None = None,
         near: Sequence[tuple[str, Mapping[str, int]]] = (),
-        prior: Sequence[PriorResult] = (),
+        prior: Callable[[], Sequence[PriorResult]] = tuple,
         budget: int | None = None,
     ) -> None:
         self._progress = Progress(len(table))
@@ -102,7 +109,8 @@ class ModelSearch:
         self._near: list[int] = []
         for config in near:
             place = self._scale.places(features_of(ConfigTable.of([config]), facts, features.names).values)
-            self._near.append(int(np.argmin(_distances(self._places, place[0]))))
+            nearest = np.argsort(_distances(self._places, place[0]), kind="stable")[: _BESIDE + 1].tolist()
+            self._near += [row for row in nearest if table.knobs(row) != config[1]][:_BESIDE]
         self._learned = _without_gaps(features.values)
         self._start: list[int] | None = None
         self._values = Forest(_TREES, seed)
@@ -137,9 +145,11 @@ class ModelSearch:
         return self._gain if self._progress.left else 0.0
 
     def _first_rows(self) -> list[int]:
-        """The rows to begin with. Prior results are learned from only now: a search may be told all it needs."""
+        """The rows to begin with. Prior results are read only now: a search may be told all it needs."""
         first = list(self._near)
-        expected = _expected_of_prior(self._features, self._prior, self._seed) if self._prior else np.zeros((0, 0))
+        prior = self._prior()
+        enough = sum(each.ratio is not None for each in prior) >= _FEWEST_PRIOR
+        expected = _expected_of_prior(self._features, prior, self._seed) if enough else np.zeros((0, 0))
         if expected.size:
             self._learned = np.hstack([self._learned, _without_gaps(expected)])
             first += self._best_expected(expected, _START // 2)
