@@ -279,6 +279,8 @@ class TuningPlugin:
                 seed=options.seed,
                 most=options.candidates,
                 device=self._session.settings.device_name,
+                jobs=options.jobs,
+                by_time=options.time_s is not None,
                 prior=partial(self._session.similar, self._ledger.task(name)),
             )
             for name, tests in by_dispatch.items()

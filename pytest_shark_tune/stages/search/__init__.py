@@ -42,6 +42,7 @@ def make_search(
     near: Sequence[tuple[str, Mapping[str, int]]] = (),
     prior: Callable[[], Sequence[PriorResult]] = tuple,
     budget: int | None = None,
+    by_time: bool = False,
 ) -> Search:
     """The strategy of that name, one of `STRATEGIES`, over ``table``.
 
@@ -52,4 +53,4 @@ def make_search(
     if name == "random":
         return UniformSearch(len(table), seed)
     assert name == "model", name
-    return ModelSearch(table, seed, facts=facts, near=near, prior=prior, budget=budget)
+    return ModelSearch(table, seed, facts=facts, near=near, prior=prior, budget=budget, by_time=by_time)
