@@ -180,6 +180,13 @@ class Campaign:
             return "the time was spent (--tune-time)"
         return "no more gain is expected" if quarry.is_exhausted else quarry.search.stop_reason
 
+    def effort(self, name: str) -> int:
+        """How many candidates of a dispatch had their chance: all that were asked for, unless the run was cut short."""
+        quarry = self._quarries.get(name)
+        if quarry is None:
+            return 0
+        return max(quarry.most, quarry.tried) if quarry.is_exhausted else quarry.tried
+
     def _refill(self, quarry: Quarry) -> None:
         """Choose what comes next: early enough to be compiled meanwhile, late enough to learn from what was tried."""
         wanted = min(self._stretch - len(quarry.coming), quarry.room)
@@ -197,11 +204,12 @@ def make_quarry(
     most: int,
     device: str,
     prior: Sequence[PriorResult] = (),
+    first: Sequence[str] = (),
 ) -> Quarry:
     """The dispatch of ``task`` as a quarry of those candidates whose tests were collected.
 
     ``parts`` are the parts of its tests by index. Two tests of one candidate, in two suites, are one: it is tried once.
-    ``prior`` are results of similar dispatches.
+    ``prior`` are results of similar dispatches, ``first`` the ids of candidates that are tried before all others.
     """
     tests: dict[str, int] = {}
     for index, part in parts.items():
@@ -209,10 +217,12 @@ def make_quarry(
             tests.setdefault(part.candidate, index)
     chosen = [candidate for candidate in task.candidates if candidate.id in tests]
     facts = facts_of(task.dispatch.root, task.dispatch.target, device) if isinstance(task, Task) else None
+    rows = {candidate.id: row for row, candidate in enumerate(chosen)}
+    begin = [rows[name] for name in first if name in rows]
     return Quarry(
         name=task.name,
         weight=task.weight,
-        search=make_search(strategy, _table(chosen), seed=seed, facts=facts, prior=prior, budget=most)
+        search=make_search(strategy, _table(chosen), seed=seed, facts=facts, prior=prior, budget=most, first=begin)
         if chosen
         else ExhaustiveSearch(0),
         candidates=[candidate.id for candidate in chosen],

@@ -62,13 +62,21 @@ def record_of(row: SpecRow, records: Iterable[WinnerRecord]) -> WinnerRecord | N
 
 
 def write_spec(path: Path, winners: Sequence[WinnerRecord], starter: str | None = None) -> None:
-    """Write the spec of ``winners``, before ``starter``, and their records beside it; without any there is no file."""
+    """Write the spec of ``winners``, before ``starter``, and their records beside it; without any there is no file.
+
+    A file that has just this content already is not touched.
+    """
     if not winners:
         path.unlink(missing_ok=True)
         records_path(path).unlink(missing_ok=True)
         return
-    journal.replace_file(path, link_spec(build_spec([entry_of(each) for each in winners], starter)).encode())
-    journal.replace_file(records_path(path), b"".join(msgspec.json.encode(each) + b"\n" for each in winners))
+    _write(path, link_spec(build_spec([entry_of(each) for each in winners], starter)).encode())
+    _write(records_path(path), b"".join(msgspec.json.encode(each) + b"\n" for each in winners))
+
+
+def _write(path: Path, content: bytes) -> None:
+    if not path.is_file() or path.read_bytes() != content:
+        journal.replace_file(path, content)
 
 
 def entry_of(winner: WinnerRecord) -> SpecEntry:

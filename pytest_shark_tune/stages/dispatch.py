@@ -114,6 +114,11 @@ class RootOp(msgspec.Struct, frozen=True, kw_only=True):
     pattern: str = ""
 
     @property
+    def key(self) -> str:
+        """A hash of all that a matcher sees: ops of equal key need but one spec entry."""
+        return hashlib.sha256(_structure(self)).hexdigest()[:16]
+
+    @property
     def reduction_length(self) -> int:
         """How many terms each element of the result is made of: at least 1."""
         return math.prod(
@@ -210,8 +215,8 @@ class Dispatch(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        """A hash of all that a matcher sees: two dispatches of equal key need but one spec entry."""
-        return hashlib.sha256(_structure(self.root)).hexdigest()[:16]
+        """That of its root op: two dispatches of equal key need but one spec entry."""
+        return self.root.key
 
     @property
     def weight(self) -> int:

@@ -41,14 +41,16 @@ def make_search(
     facts: ProblemFacts | None = None,
     prior: Sequence[PriorResult] = (),
     budget: int | None = None,
+    first: Sequence[int] = (),
 ) -> Search:
-    """The strategy of that name, one of `STRATEGIES`, over ``table``.
+    """The strategy of that name, one of `STRATEGIES`, over ``table``; it begins with the rows in ``first``.
 
     ``facts``, ``prior`` and ``budget`` serve ``model`` only. The pipelines of ``prior`` are those of the table's rows.
     """
     if name == "exhaustive":
-        return ExhaustiveSearch(len(table))
+        return ExhaustiveSearch(len(table), first)
     if name == "random":
-        return UniformSearch(len(table), seed)
+        return UniformSearch(len(table), seed, first)
     assert name == "model", name
-    return ModelSearch(table, seed, facts=facts, prior=prior, budget=budget)
+    near = [(table.pipeline(row), table.knobs(row)) for row in first]
+    return ModelSearch(table, seed, facts=facts, near=near, prior=prior, budget=budget)
