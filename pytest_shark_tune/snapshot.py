@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.stages.record import WinnerRecord
 from pytest_shark_tune.stages.spec import SpecEntry, SpecRow, build_spec, link_spec, matcher_name
 from pytest_shark_tune.tools import journal
@@ -15,6 +16,7 @@ __all__ = [
     "entry_of",
     "find_snapshots",
     "read_records",
+    "read_text",
     "record_of",
     "records_path",
     "snapshot_path",
@@ -38,6 +40,20 @@ def find_snapshots(suite: Path, target: str) -> tuple[Path, ...]:
 def records_path(spec: Path) -> Path:
     """Where the records of a spec are."""
     return spec.with_suffix(".jsonl")
+
+
+def read_text(spec: Path) -> str:
+    """The text of a spec file, which need not parse.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        return spec.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"tuning spec {spec} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"tuning spec {spec} is no text: {error}") from error
 
 
 def read_records(spec: Path) -> tuple[WinnerRecord, ...]:

@@ -7,12 +7,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from pytest_shark_tune.figures import format_us
 from pytest_shark_tune.funnel import NOT_TRIED, OTHERS, Cause, Loss
 from pytest_shark_tune.ledger import DispatchSummary, Summary
 from pytest_shark_tune.stages.dispatch import Untunable
 from pytest_shark_tune.stages.record import SourceCheck, State
 
-__all__ = ["format_us", "render"]
+__all__ = ["render"]
 
 _INDENT = 4
 _STATES = {NOT_TRIED: "not tried", State.MEASURED.value: "measured, not in the final"}
@@ -36,15 +37,6 @@ def render(summary: Summary, *, width: int, spec: Path, snapshots: tuple[Path, .
         lines.append("no spec was written: nothing won")
     lines += [f"snapshot: {snapshot}" for snapshot in snapshots]
     return "".join(f"{line}\n" for line in lines)
-
-
-def format_us(microseconds: float | None) -> str:
-    """A time with three digits and a fitting unit."""
-    if microseconds is None:
-        return "-"
-    rounded = float(f"{microseconds:.3g}")
-    unit, scale = ("us", 1.0) if rounded < 1e3 else ("ms", 1e3) if rounded < 1e6 else ("s", 1e6)
-    return f"{rounded / scale:.4g} {unit}"
 
 
 def _times(summary: Summary, width: int) -> Iterator[str]:

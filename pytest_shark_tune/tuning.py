@@ -18,6 +18,7 @@ from pytest_shark_tune.coming import announce
 from pytest_shark_tune.custom import CustomTask
 from pytest_shark_tune.devices import FoundDevices, crowding, find_devices, jobs_of_worker
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError, SharkTuneError
+from pytest_shark_tune.figures import format_us
 from pytest_shark_tune.fixtures import SESSION_KEY
 from pytest_shark_tune.interrupts import Interrupts
 from pytest_shark_tune.kernels import Built
@@ -36,7 +37,7 @@ from pytest_shark_tune.stages.measurement import Measurement
 from pytest_shark_tune.stages.record import FinalRecord, Record, SpecRecord, State
 from pytest_shark_tune.stages.spec import check_starter
 from pytest_shark_tune.storage import Storage
-from pytest_shark_tune.summary import format_us, render
+from pytest_shark_tune.summary import render
 from pytest_shark_tune.tools import leftovers
 from pytest_shark_tune.tools.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, compiler_version, first_error

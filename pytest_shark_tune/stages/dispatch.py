@@ -34,6 +34,7 @@ __all__ = [
     "group_dispatches",
     "is_benchmark_module",
     "ops_named",
+    "pipeline_name",
     "read_benchmark",
     "read_module",
     "sink_constants",
@@ -601,8 +602,12 @@ def _pipeline(function: ir.Operation) -> str:
     """The name of the function's pipeline (``DoubleTilingExpert``), empty where it has none."""
     if "translation_info" not in function.attributes:
         return ""
-    info = iree_codegen.TranslationInfoAttr(function.attributes["translation_info"])
-    attribute = str(info.pass_pipeline)
+    return pipeline_name(iree_codegen.TranslationInfoAttr(function.attributes["translation_info"]))
+
+
+def pipeline_name(translation_info: Any) -> str:
+    """The name of the pipeline in a ``TranslationInfoAttr`` (``DoubleTilingExpert``)."""
+    attribute = str(translation_info.pass_pipeline)
     return attribute[attribute.find("<") + 1 : attribute.rfind(">")] if "<" in attribute else attribute
 
 
