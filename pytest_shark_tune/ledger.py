@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -27,9 +26,9 @@ from pytest_shark_tune.stages.record import (
 )
 from pytest_shark_tune.stages.winner import provisional_winner
 from pytest_shark_tune.tools import journal
-from pytest_shark_tune.update import content_of, is_gone, ops_of, updated
+from pytest_shark_tune.update import SnapshotChange, content_of, is_gone, ops_of, updated
 
-__all__ = ["DispatchSummary", "Finding", "Ledger", "RunSummary", "SnapshotChange", "Summary"]
+__all__ = ["DispatchSummary", "Finding", "Ledger", "RunSummary", "Summary"]
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,14 +100,6 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     untunable: tuple[Untunable, ...]
 
 
-class SnapshotChange(NamedTuple):
-    """A snapshot as it was before a run and as it is now: its entries' records."""
-
-    path: Path
-    old: tuple[WinnerRecord, ...]
-    new: tuple[WinnerRecord, ...]
-
-
 class _Entry(msgspec.Struct, frozen=True):
     """A dispatch with its candidates' records, as one suite sees it."""
 
@@ -152,7 +143,7 @@ class Ledger:
         self._kept: dict[str, WinnerRecord] = {}
         self._suites: dict[str, set[str]] = {}
         self._whole: frozenset[str] = frozenset()
-        self._snapshots: dict[Path, tuple[WinnerRecord, ...]] = {}
+        self._changes: list[SnapshotChange] = []
         self._begun = False
         self.failures: list[OSError] = []
 
@@ -198,8 +189,8 @@ class Ledger:
 
     @property
     def changes(self) -> tuple[SnapshotChange, ...]:
-        """What the run made of the snapshots that it may write, once it is finished."""
-        return tuple(SnapshotChange(path, old, read_records(path)) for path, old in self._snapshots.items())
+        """What the run made of the snapshots beside its suites, once it is finished."""
+        return tuple(self._changes)
 
     def add_plan(self, key: str, suite: str) -> None:
         """Take note of what a test tunes."""
@@ -427,9 +418,12 @@ class Ledger:
         for suite in sorted(set(self._suites) - {""}):
             path = self.snapshot_of(suite)
             plans = [self._plans[key] for key in self._suites[suite]]
-            old = self._snapshots[path] = read_records(path)
-            left = [each for each in old if not (suite in self._whole and is_gone(each, plans))]
+            old = _state(path)
+            gone = [each for each in old[1] if suite in self._whole and is_gone(each, plans)]
+            left = [each for each in old[1] if each not in gone]
             write_spec(path, updated(left, [(task, winners.get(task.name)) for task in self._decided(suite)]))
+            names = frozenset(each.dispatch for each in gone)
+            self._changes.append(SnapshotChange(path, old, _state(path), names))
 
     def _decided(self, suite: str) -> Iterator[Task]:
         """The dispatches of a suite for which this run has a verified winner, or knows that there is none."""
@@ -441,6 +435,12 @@ class Ledger:
             if name in verified and name in self._finals and not has_failed and entry.suite == suite:
                 assert isinstance(entry.task, Task), "kernels are not verified"
                 yield entry.task
+
+
+def _state(snapshot: Path) -> tuple[str, tuple[WinnerRecord, ...]]:
+    """A snapshot's text, empty where there is none, and its records."""
+    text = snapshot.read_text(encoding="utf-8", errors="replace") if snapshot.is_file() else ""
+    return text, read_records(snapshot)
 
 
 def _final_of(record: WinnerRecord) -> FinalRecord:

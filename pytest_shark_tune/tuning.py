@@ -608,6 +608,7 @@ class TuningPlugin:
             width=max(terminalreporter._tw.fullwidth, 100),
             spec=self._ledger.spec_path,
             snapshots=self._ledger.snapshots,
+            changes={change.path: said for change in self._ledger.changes if (said := change.words())},
         )
         terminalreporter.write(text)
         for line in self._landscapes:

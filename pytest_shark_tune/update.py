@@ -9,13 +9,16 @@ from pathlib import Path
 
 import msgspec
 
+from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan import Plan, Task
 from pytest_shark_tune.snapshot import find_snapshots, read_records
+from pytest_shark_tune.spec_diff import diff, side_of, words
 from pytest_shark_tune.stages.record import RecordedOp, WinnerRecord
 from pytest_shark_tune.tools import journal
 from pytest_shark_tune.tools.cache import content_key
 
 __all__ = [
+    "SnapshotChange",
     "Subject",
     "Terms",
     "Update",
@@ -83,6 +86,35 @@ class Update:
         for path, count in self.others.items():
             what = "1 dispatch" if count == 1 else f"{count} dispatches"
             yield f"what {path.name}, of another device, has for {what} is tried first"
+
+
+@dataclass(frozen=True)
+class SnapshotChange:
+    """A snapshot's text and records as they were before a run, empty without one, and as they are now.
+
+    ``gone`` are the names of dispatches that are in the suite no more.
+    """
+
+    path: Path
+    old: tuple[str, tuple[WinnerRecord, ...]]
+    new: tuple[str, tuple[WinnerRecord, ...]]
+    gone: frozenset[str] = frozenset()
+
+    def words(self) -> tuple[str, ...]:
+        """What changed, a line for each entry; nothing where nothing did."""
+        if self.old == self.new:
+            return ()
+        if not self.old[0]:
+            return ("new snapshot",)
+        try:
+            changes = diff(side_of("before", *self.old), side_of("now", *self.new))
+        except InputError as error:
+            return (f"what there was before cannot be read: {error}",)
+        lines = tuple(
+            words(each) + (": its dispatch is in the suite no more" if each.name in self.gone else "")
+            for each in changes
+        )
+        return lines or ("measured again, with the same configs",)
 
 
 def look_back(subjects: Iterable[Subject], terms: Terms, snapshot_of: Callable[[str], Path]) -> Update:
