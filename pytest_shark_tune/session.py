@@ -16,7 +16,7 @@ from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.coming import coming
 from pytest_shark_tune.custom import CustomTask
 from pytest_shark_tune.errors import CandidateFailed, InputError
-from pytest_shark_tune.plan import POOL, AnyTask, Plan, Source, Task, make_plan, plan_key, read_source
+from pytest_shark_tune.plan import POOL, AnyTask, Plan, Source, Task, Wanted, make_plan, plan_key, read_source
 from pytest_shark_tune.recall import Recall
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.artifact import Artifact
@@ -73,8 +73,10 @@ class Session:
 
     # Planning.
 
-    def plan(self, given: Sequence[object], folder: Path) -> tuple[str, Plan]:
+    def plan(self, given: Sequence[object], folder: Path, wanted: Sequence[Wanted] = ()) -> tuple[str, Plan]:
         """The plan for the sources that a marker names, and its key in the cache; made by one process only.
+
+        Configs in ``wanted`` are among the candidates, also where not all of a space are.
 
         Raises:
             InputError: a source cannot be read or compiled.
@@ -83,6 +85,13 @@ class Session:
         if again := [name for name, number in Counter(kernel.name for kernel in kernels).items() if number > 1]:
             raise InputError(f"{again[0]} is the name of two custom tasks")
         sources = _named_apart([read_source(each, folder) for each in given if not isinstance(each, CustomTask)])
+        key, plan = self._plan(sources, kernels, ())
+        missing = tuple(each for each in wanted if each.is_missing(plan))
+        return self._plan(sources, kernels, missing) if missing else (key, plan)
+
+    def _plan(
+        self, sources: Sequence[Source], kernels: Sequence[CustomTask], wanted: Sequence[Wanted]
+    ) -> tuple[str, Plan]:
         settings = self.settings
         key = plan_key(
             sources,
@@ -93,6 +102,7 @@ class Session:
             count=POOL,
             seed=settings.seed,
             rotate_bytes=settings.rotate_bytes,
+            wanted=content_key(wanted),
         )
 
         def make() -> Plan:
@@ -105,6 +115,7 @@ class Session:
                 kernels=kernels,
                 request=settings.request,
                 rotate_bytes=settings.rotate_bytes,
+                wanted=wanted,
                 tell=self._tell,
             )
 

@@ -43,7 +43,7 @@ from pytest_shark_tune.tools.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, compiler_version, first_error
 from pytest_shark_tune.tools.runtime import device_slug, runtime_version
 from pytest_shark_tune.trial import Role, Trial, trials_of
-from pytest_shark_tune.update import Subject, Terms, Update, look_back, write_incumbents
+from pytest_shark_tune.update import Subject, Terms, Update, look_back, wanted_of, write_incumbents
 
 __all__ = ["TuningPlugin", "finding_of"]
 
@@ -180,7 +180,8 @@ class TuningPlugin:
             if not marker.args:
                 raise InputError("the marker tune needs at least one source: an op or a path to a model")
             self._refuse_same_names(marker.args)
-            key, plan = self._session.plan(marker.args, folder)
+            wanted = wanted_of(Path(suite), str(self._options.target)) if suite else ()
+            key, plan = self._session.plan(marker.args, folder, wanted)
             if not plan.everything:
                 reasons = "; ".join(f"{each.name}: {each.reason}" for each in plan.untunable)
                 names = ", ".join(dict.fromkeys([source.name for source in plan.sources] + _kernel_names(marker.args)))

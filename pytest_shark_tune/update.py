@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.plan import Plan, Task
+from pytest_shark_tune.plan import Plan, Task, Wanted
 from pytest_shark_tune.snapshot import find_snapshots, read_records
 from pytest_shark_tune.spec_diff import diff, side_of, words
 from pytest_shark_tune.stages.record import RecordedOp, WinnerRecord
@@ -28,6 +28,7 @@ __all__ = [
     "look_back",
     "ops_of",
     "updated",
+    "wanted_of",
     "why_stale",
     "write_incumbents",
 ]
@@ -115,6 +116,16 @@ class SnapshotChange:
             for each in changes
         )
         return lines or ("measured again, with the same configs",)
+
+
+def wanted_of(suite: Path, target: str) -> tuple[Wanted, ...]:
+    """The configs of a suite's snapshots for a target, of all devices: each is to be tried where it can be."""
+    return tuple(
+        Wanted(record.root.key, record.pipeline, record.knobs)
+        for path in find_snapshots(suite, target)
+        for record in read_records(path)
+        if record.root is not None
+    )
 
 
 def look_back(subjects: Iterable[Subject], terms: Terms, snapshot_of: Callable[[str], Path]) -> Update:
