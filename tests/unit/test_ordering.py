@@ -145,3 +145,15 @@ def test_everything_handed_out_and_given_back_is_run_once(seed: int) -> None:
     assert sorted(done) == list(range(40))
     stages = [max(phases[index], CANDIDATE) for index in done]
     assert stages == sorted(stages)
+
+
+def test_what_is_needless_is_never_run_and_waited_for_by_none() -> None:
+    phases = [CANDIDATE, FINAL, FINAL, SPEC]
+    order = RunOrder(phases, InOrder([0]), needless=[1])
+    assert order.unfinished == 3
+    assert drain(order) == [0, 2, 3]
+    for index in (0, 2):
+        order.complete(index)
+    assert order.may_start(3)
+    order.complete(3)
+    assert (order.unfinished, order.left_out) == (0, 0)

@@ -254,3 +254,11 @@ def test_a_space_too_large_to_list_is_sampled() -> None:
     configs = table_of_spaces([SPACE, SearchSpace.of("Large", many)], most=2 * len(SPACE))
     assert len(configs) == 2 * len(SPACE)
     assert configs.note.startswith(f"a uniform sample of {2 * len(SPACE)} of more than")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_search_takes_the_rows_that_it_is_to_begin_with_first_and_once(strategy: str) -> None:
+    configs = table_of_spaces([SPACE.where("wg_1 == 4 and red_2 >= 8")])
+    search = make_search(strategy, configs, first=[7, 3])
+    assert search.ask(2) == [7, 3]
+    assert sorted([7, 3, *search.ask(len(configs))]) == list(range(len(configs)))
