@@ -38,7 +38,7 @@ _INCUMBENTS = "incumbents.json"
 
 @dataclass(frozen=True)
 class Terms:
-    """What an entry of a snapshot has to agree with to be kept.
+    """What an entry of a snapshot for ``target`` has to agree with to be kept.
 
     ``setting`` is a hash of what its figures depend on besides the dispatch, ``iree`` and ``device`` name the two of
     these that users know; ``candidates`` is how many are asked for. A ``fresh`` run keeps nothing.
@@ -178,7 +178,7 @@ def why_stale(task: Task, record: WinnerRecord, terms: Terms, *, is_ours: bool =
     if record.setting != terms.setting:
         return "flags, driver, the choice of configs or the way of measuring changed"
     if record.candidates < min(terms.candidates, len(task.candidates)):
-        return f"only {record.candidates} candidates were tried"
+        return f"only {record.candidates} candidate{'s were' if record.candidates != 1 else ' was'} tried"
     return ""
 
 

@@ -95,7 +95,7 @@ def test_an_entry_of_which_nothing_changed_is_kept(suite: Suite) -> None:
         ({"root": TWO.dispatch.root}, "its dispatch changed"),
         ({"ops": (RecordedOp("model", "one_1"),)}, "its dispatch changed"),
         ({"content": "other"}, "its dispatch changed around its root op"),
-        ({"candidates": 1}, "only 1 candidates were tried"),
+        ({"candidates": 1}, "only 1 candidate was tried"),
     ],
 )
 def test_an_entry_of_which_something_changed_is_not(suite: Suite, changes: dict[str, object], reason: str) -> None:
