@@ -15,6 +15,7 @@ import msgspec
 
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.plan import Source
+from pytest_shark_tune.snapshot import read_text
 from pytest_shark_tune.stages.artifact import (
     Applied,
     Configured,
@@ -67,12 +68,7 @@ def read_spec_file(path: Path) -> str:
     Raises:
         InputError: the file cannot be read, or holds no tuning spec that this IREE parses.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"tuning spec {path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"tuning spec {path} is no text: {error}") from error
+    text = read_text(path)
     try:
         read_spec(text)
     except InputError as error:

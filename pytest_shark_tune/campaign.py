@@ -188,6 +188,13 @@ class Campaign:
             return "the time was spent (--tune-time)"
         return "no more gain is expected" if quarry.is_exhausted else quarry.search.stop_reason
 
+    def effort(self, name: str) -> int:
+        """How many candidates of a dispatch had their chance: all that were asked for, unless the run was cut short."""
+        quarry = self._quarries.get(name)
+        if quarry is None:
+            return 0
+        return max(quarry.most, quarry.tried) if quarry.is_exhausted else quarry.tried
+
     def _refill(self, quarry: Quarry) -> None:
         """Choose what comes next: early enough to be compiled meanwhile, late enough to learn from what was tried."""
         wanted = min(self._stretch - len(quarry.coming), quarry.room)
@@ -207,12 +214,14 @@ def make_quarry(
     jobs: int = 1,
     by_time: bool = False,
     prior: Callable[[], Sequence[PriorResult]] = tuple,
+    first: Sequence[str] = (),
 ) -> Quarry:
     """The dispatch of ``task`` as a quarry of those candidates whose tests were collected.
 
     ``parts`` are the parts of its tests by index. Two tests of one candidate, in two suites, are one: it is tried once.
     ``jobs`` are compiled at a time. With ``by_time`` the search looks for the largest gain in each second, not
     with each candidate. ``prior`` gives results of similar dispatches, and is called only by a search that uses them.
+    ``first`` are the ids of candidates that are tried before all others.
     """
     tests: dict[str, int] = {}
     for index, part in parts.items():
@@ -220,6 +229,8 @@ def make_quarry(
             tests.setdefault(part.candidate, index)
     chosen = [candidate for candidate in task.candidates if candidate.id in tests]
     facts = facts_of(task.dispatch.root, task.dispatch.target, device) if isinstance(task, Task) else None
+    rows = {candidate.id: row for row, candidate in enumerate(chosen)}
+    begin = [rows[name] for name in first if name in rows]
     return Quarry(
         name=task.name,
         weight=task.weight,
@@ -232,6 +243,7 @@ def make_quarry(
             prior=prior,
             budget=most,
             by_time=by_time,
+            first=begin,
         )
         if chosen
         else ExhaustiveSearch(0),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import IntEnum
 from typing import Protocol
 
@@ -38,16 +38,15 @@ class RunOrder:
     """Which test comes next, by index into the collection, and which may start already.
 
     Ordinary tests and candidates share the first stretch, ordinary ones first. ``chooser`` hands out the candidates'
-    tests; those that it never handed out count as ended once it wants no more.
+    tests; those that it never handed out count as ended once it wants no more. ``needless`` are tests of other phases
+    that are never to run.
     """
 
-    def __init__(self, phases: Sequence[Phase], chooser: Chooser) -> None:
+    def __init__(self, phases: Sequence[Phase], chooser: Chooser, needless: Collection[int] = ()) -> None:
         self._phases = phases
         self._chooser = chooser
-        self._waiting = sorted(
-            (index for index, phase in enumerate(phases) if phase is not Phase.CANDIDATE), key=self._rank
-        )
-        self._open = set(range(len(phases)))
+        self._open = set(range(len(phases))) - set(needless)
+        self._waiting = sorted((index for index in self._open if phases[index] is not Phase.CANDIDATE), key=self._rank)
         self._open_by_stage = Counter(map(self._stage, self._open))
         self._untaken = {index for index, phase in enumerate(phases) if phase is Phase.CANDIDATE}
 

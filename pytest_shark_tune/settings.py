@@ -16,7 +16,7 @@ class RunSettings:
 
     ``records`` and ``finals`` are the journals in the output folder, written by whoever controls the run. Data is
     rotated through ``rotate_bytes`` of memory, 0 for a dispatch's own alone. A ``fresh`` run measures again what
-    earlier ones measured.
+    earlier ones measured, and tunes what a snapshot holds.
     """
 
     devices: tuple[str, ...]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.stages.record import WinnerRecord
 from pytest_shark_tune.stages.spec import SpecEntry, SpecRow, build_spec, link_spec, matcher_name
 from pytest_shark_tune.tools import journal
@@ -15,6 +16,7 @@ __all__ = [
     "entry_of",
     "find_snapshots",
     "read_records",
+    "read_text",
     "record_of",
     "records_path",
     "snapshot_path",
@@ -40,6 +42,20 @@ def records_path(spec: Path) -> Path:
     return spec.with_suffix(".jsonl")
 
 
+def read_text(spec: Path) -> str:
+    """The text of a spec file, which need not parse.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        return spec.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"tuning spec {spec} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"tuning spec {spec} is no text: {error}") from error
+
+
 def read_records(spec: Path) -> tuple[WinnerRecord, ...]:
     """The records that a spec was made from, none where there is no such file."""
     return tuple(journal.read(records_path(spec), WinnerRecord))
@@ -62,13 +78,21 @@ def record_of(row: SpecRow, records: Iterable[WinnerRecord]) -> WinnerRecord | N
 
 
 def write_spec(path: Path, winners: Sequence[WinnerRecord], starter: str | None = None) -> None:
-    """Write the spec of ``winners``, before ``starter``, and their records beside it; without any there is no file."""
+    """Write the spec of ``winners``, before ``starter``, and their records beside it; without any there is no file.
+
+    A file that has just this content already is not touched.
+    """
     if not winners:
         path.unlink(missing_ok=True)
         records_path(path).unlink(missing_ok=True)
         return
-    journal.replace_file(path, link_spec(build_spec([entry_of(each) for each in winners], starter)).encode())
-    journal.replace_file(records_path(path), b"".join(msgspec.json.encode(each) + b"\n" for each in winners))
+    _write(path, link_spec(build_spec([entry_of(each) for each in winners], starter)).encode())
+    _write(records_path(path), b"".join(msgspec.json.encode(each) + b"\n" for each in winners))
+
+
+def _write(path: Path, content: bytes) -> None:
+    if not path.is_file() or path.read_bytes() != content:
+        journal.replace_file(path, content)
 
 
 def entry_of(winner: WinnerRecord) -> SpecEntry:

@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import textwrap
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
+from pytest_shark_tune.figures import format_us
 from pytest_shark_tune.funnel import NOT_TRIED, OTHERS, Cause, Loss
 from pytest_shark_tune.ledger import DispatchSummary, Summary
 from pytest_shark_tune.stages.dispatch import Untunable
 from pytest_shark_tune.stages.record import SourceCheck, State
 
-__all__ = ["format_s", "format_us", "render"]
+__all__ = ["render"]
 
 _INDENT = 4
 _STATES = {NOT_TRIED: "not tried", State.MEASURED.value: "measured, not in the final"}
 """States of candidates with which nothing is wrong."""
 
 
-def render(summary: Summary, *, width: int, spec: Path, snapshots: tuple[Path, ...]) -> str:
+def render(
+    summary: Summary,
+    *,
+    width: int,
+    spec: Path,
+    snapshots: tuple[Path, ...],
+    changes: Mapping[Path, Sequence[str]] = MappingProxyType({}),
+) -> str:
     """The end of a run as plain text, ``width`` columns wide: times, funnel, whole functions, what was written.
+
+    ``changes`` say of snapshots what changed, a line for each entry.
 
     Lines are longer only where that keeps a figure, a name or a path whole; from 80 columns on figures fit.
     """
@@ -34,24 +45,11 @@ def render(summary: Summary, *, width: int, spec: Path, snapshots: tuple[Path, .
         lines.append(f"spec: {spec}")
     elif any(not row.is_custom for row in summary.dispatches):
         lines.append("no spec was written: nothing won")
-    lines += [f"snapshot: {snapshot}" for snapshot in snapshots]
+    for snapshot in sorted({*snapshots, *changes}):
+        is_left = snapshot in snapshots
+        lines.append(f"snapshot: {snapshot}" if is_left else f"snapshot: {snapshot} is removed: it has no entry left")
+        lines += [line for change in changes.get(snapshot, ()) for line in _wrapped(change, width, indent=_INDENT)]
     return "".join(f"{line}\n" for line in lines)
-
-
-def format_us(microseconds: float | None) -> str:
-    """A time with three digits and a fitting unit."""
-    if microseconds is None:
-        return "-"
-    rounded = float(f"{microseconds:.3g}")
-    unit, scale = ("us", 1.0) if rounded < 1e3 else ("ms", 1e3) if rounded < 1e6 else ("s", 1e6)
-    return f"{rounded / scale:.4g} {unit}"
-
-
-def format_s(seconds: float) -> str:
-    """A span of time that a user waits, to the second, the minute or a tenth of an hour."""
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def _times(summary: Summary, width: int) -> Iterator[str]:

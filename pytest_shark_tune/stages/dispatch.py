@@ -34,6 +34,7 @@ __all__ = [
     "group_dispatches",
     "is_benchmark_module",
     "ops_named",
+    "pipeline_name",
     "read_benchmark",
     "read_module",
     "sink_constants",
@@ -112,6 +113,11 @@ class RootOp(msgspec.Struct, frozen=True, kw_only=True):
     strides: tuple[int, ...] = ()
     dilations: tuple[int, ...] = ()
     pattern: str = ""
+
+    @property
+    def key(self) -> str:
+        """A hash of all that a matcher sees: ops of equal key need but one spec entry."""
+        return hashlib.sha256(_structure(self)).hexdigest()[:16]
 
     @property
     def reduction_length(self) -> int:
@@ -212,8 +218,8 @@ class Dispatch(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        """A hash of all that a matcher sees: two dispatches of equal key need but one spec entry."""
-        return hashlib.sha256(_structure(self.root)).hexdigest()[:16]
+        """That of its root op: two dispatches of equal key need but one spec entry."""
+        return self.root.key
 
     @property
     def weight(self) -> int:
@@ -601,8 +607,12 @@ def _pipeline(function: ir.Operation) -> str:
     """The name of the function's pipeline (``DoubleTilingExpert``), empty where it has none."""
     if "translation_info" not in function.attributes:
         return ""
-    info = iree_codegen.TranslationInfoAttr(function.attributes["translation_info"])
-    attribute = str(info.pass_pipeline)
+    return pipeline_name(iree_codegen.TranslationInfoAttr(function.attributes["translation_info"]))
+
+
+def pipeline_name(translation_info: Any) -> str:
+    """The name of the pipeline in a ``TranslationInfoAttr`` (``DoubleTilingExpert``)."""
+    attribute = str(translation_info.pass_pipeline)
     return attribute[attribute.find("<") + 1 : attribute.rfind(">")] if "<" in attribute else attribute
 
 

@@ -158,7 +158,8 @@ class WinnerRecord(Record, frozen=True, kw_only=True):
     """A winner's figures from the final, and all that makes its spec entry anew; without a ``root`` it has none.
 
     ``ops`` are those that the entry is in force on. ``setting`` is a hash of what its figures depend on besides the
-    dispatch: compiler, flags, runtime, device and driver. ``candidates`` is how many the run might try.
+    dispatch: compiler, flags, runtime, device and driver. ``content`` is a hash of the dispatch's modules, empty where
+    it is not known. ``candidates`` is how many had their chance against it.
     """
 
     root: RootOp | None
@@ -166,4 +167,5 @@ class WinnerRecord(Record, frozen=True, kw_only=True):
     compilation_info: str
     ops: tuple[RecordedOp, ...] = ()
     setting: str = ""
+    content: str = ""
     candidates: int = 0

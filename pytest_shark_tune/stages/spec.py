@@ -16,10 +16,11 @@ from iree.compiler.dialects import builtin, iree_codegen, transform
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.stages.artifact import MARK, compiler_context, error_text
-from pytest_shark_tune.stages.dispatch import RootOp
+from pytest_shark_tune.stages.dispatch import RootOp, pipeline_name
 from pytest_shark_tune.stages.matcher import add_matcher
 
 __all__ = [
+    "PROVENANCE",
     "Provenance",
     "SpecEntry",
     "SpecRow",
@@ -42,7 +43,7 @@ _ENTRYPOINT = "__kernel_config"
 _IS_ENTRYPOINT = "iree_codegen.tuning_spec_entrypoint"
 _IS_DEFAULT_FORM = "iree_codegen.tuning_spec_with_default_entrypoint"
 _HAS_SEQUENCES = "transform.with_named_sequence"
-_PROVENANCE = "shark_tune.provenance"
+PROVENANCE = "shark_tune.provenance"
 _LINK = "builtin.module(iree-codegen-link-tuning-specs)"
 
 
@@ -63,11 +64,14 @@ class SpecRow(msgspec.Struct, frozen=True, kw_only=True):
     """One matcher of an existing spec, and the config that it attaches.
 
     ``matcher`` is the symbol's name. ``compilation_info`` is empty where the matcher yields no such attribute, as one
-    written by hand may; ``provenance`` is empty where there is none.
+    written by hand may; ``pipeline`` and ``config``, the text of the lowering config, are parts of it. ``provenance``
+    is empty where there is none.
     """
 
     matcher: str
     compilation_info: str
+    pipeline: str = ""
+    config: str = ""
     provenance: Provenance = {}
 
 
@@ -208,7 +212,7 @@ def _fill(module: ir.Module, entries: Sequence[SpecEntry]) -> None:
             results = [any_op, *[any_param] * len(values)]
             matcher = transform.named_sequence(name, [any_op], results, arg_attrs=[read_only])
             if entry.provenance:
-                matcher.operation.attributes[_PROVENANCE] = _dictionary(entry.provenance)
+                matcher.operation.attributes[PROVENANCE] = _dictionary(entry.provenance)
             with ir.InsertionPoint(matcher.body):
                 add_matcher(entry.root, matcher.bodyTarget)
                 params = [transform.ParamConstantOp(any_param, value).result for value in values]
@@ -361,8 +365,8 @@ def _yielded(matcher: ir.Operation) -> list[ir.Operation]:
 def _nameless(sequence: ir.Operation) -> ir.Operation:
     copy = sequence.clone().operation
     copy.attributes["sym_name"] = ir.StringAttr.get("")
-    if _PROVENANCE in copy.attributes:
-        del copy.attributes[_PROVENANCE]
+    if PROVENANCE in copy.attributes:
+        del copy.attributes[PROVENANCE]
     return copy
 
 
@@ -406,10 +410,13 @@ def _rename(sequence: ir.Operation, name: str, module: ir.Operation) -> None:
 def _row(matcher: ir.Operation) -> SpecRow:
     configs = _configs(matcher)
     attributes = matcher.attributes
+    info = iree_codegen.CompilationInfoAttr(configs[-1].attributes["value"]) if configs else None
     return SpecRow(
         matcher=_name(matcher),
-        compilation_info=str(configs[-1].attributes["value"]) if configs else "",
-        provenance=_plain(attributes[_PROVENANCE]) if _PROVENANCE in attributes else {},
+        compilation_info="" if info is None else str(info),
+        pipeline="" if info is None else pipeline_name(info.translation_info),
+        config="" if info is None else str(info.lowering_config),
+        provenance=_plain(attributes[PROVENANCE]) if PROVENANCE in attributes else {},
     )
 
 

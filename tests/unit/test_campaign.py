@@ -370,3 +370,30 @@ def test_a_ratio_that_is_rounded_to_nothing_is_no_failure() -> None:
     run.take()
     run.try_next(1e-9)
     assert run.quarries["one"].tried == 1
+
+
+def test_a_dispatch_begins_with_the_candidates_that_it_is_told_to() -> None:
+    task = kernel("one", 20)
+    wanted = [task.candidates[15].id, "of another plan", task.candidates[9].id]
+    parts = dict(enumerate(parts_of(task)))
+    quarry = make_quarry(task, parts, strategy="exhaustive", seed=0, most=60, device="a device", first=wanted)
+    assert [quarry.candidates[row] for row in quarry.search.ask(3)] == [
+        wanted[0],
+        wanted[2],
+        task.candidates[0].id,
+    ]
+
+
+def test_the_effort_is_what_had_its_chance() -> None:
+    spent = False
+    run = Run(kernel("cut", 20), kernel("small", 3), most=10, is_spent=lambda: spent)
+    for _ in range(12):
+        run.try_next()
+    spent = True
+    run.drain()
+    assert run.campaign.effort("small") == 3
+    assert 3 < run.campaign.effort("cut") < 10
+    assert run.campaign.effort("unknown") == 0
+    given_up = Run(kernel("one", 100), most=100)
+    given_up.drain()
+    assert given_up.campaign.effort("one") == 100, "the others were not expected to gain"

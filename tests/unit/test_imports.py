@@ -25,6 +25,7 @@ FLOW = (
     "winner",
     "matcher",
     "spec",
+    "question",
     "guard",
 )
 # What holds plain types that a door to the outside may take and give.

@@ -14,7 +14,9 @@ from pytest_shark_tune.stages.search import ExhaustiveSearch
 ORDINARY, CANDIDATE, FINAL, SPEC = Phase.ORDINARY, Phase.CANDIDATE, Phase.FINAL, Phase.SPEC
 
 
-def order_of(phases: Sequence[Phase], is_spent: Callable[[], bool] = lambda: False) -> RunOrder:
+def order_of(
+    phases: Sequence[Phase], is_spent: Callable[[], bool] = lambda: False, needless: Sequence[int] = ()
+) -> RunOrder:
     tests = [index for index, phase in enumerate(phases) if phase is CANDIDATE]
     quarry = Quarry(
         name="mm",
@@ -25,7 +27,7 @@ def order_of(phases: Sequence[Phase], is_spent: Callable[[], bool] = lambda: Fal
         defaults=(),
         most=len(tests),
     )
-    return RunOrder(phases, Campaign([quarry], stretch=4, is_spent=is_spent))
+    return RunOrder(phases, Campaign([quarry], stretch=4, is_spent=is_spent), needless)
 
 
 def drain(order: RunOrder) -> list[int]:
@@ -157,3 +159,15 @@ def test_everything_handed_out_and_given_back_is_run_once(seed: int) -> None:
     assert sorted(done) == list(range(40))
     stages = [max(phases[index], CANDIDATE) for index in done]
     assert stages == sorted(stages)
+
+
+def test_what_is_needless_is_never_run_and_waited_for_by_none() -> None:
+    phases = [CANDIDATE, FINAL, FINAL, SPEC]
+    order = order_of(phases, needless=[1])
+    assert order.unfinished == 3
+    assert drain(order) == [0, 2, 3]
+    for index in (0, 2):
+        order.complete(index)
+    assert order.may_start(3)
+    order.complete(3)
+    assert order.unfinished == 0

@@ -8,11 +8,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pytest_shark_tune.figures import format_us
 from pytest_shark_tune.funnel import OTHERS, Cause, Loss
 from pytest_shark_tune.ledger import DispatchSummary, RunSummary, Summary
 from pytest_shark_tune.stages.dispatch import Untunable
 from pytest_shark_tune.stages.record import SourceCheck
-from pytest_shark_tune.summary import format_us, render
+from pytest_shark_tune.summary import render
 
 WON = DispatchSummary(
     name="matmul_512x512x512_f32",
@@ -173,6 +174,19 @@ def test_what_was_written_is_named(tmp_path: Path) -> None:
     assert f"spec: {spec}\n" in written  # In one line, however long, to be copied.
     for snapshot in snapshots:
         assert f"snapshot: {snapshot}\n" in written
+
+
+def test_what_changed_stands_below_its_snapshot(tmp_path: Path) -> None:
+    here, gone = tmp_path / "here.mlir", tmp_path / "gone.mlir"
+    changes = {here: ["one: added (2 us)", "two: removed (3 us)"], gone: ["three: removed (4 us)"]}
+    text = render(SUMMARY, width=200, spec=tmp_path / "spec.mlir", snapshots=(here,), changes=changes)
+    assert text.splitlines()[-5:] == [
+        f"snapshot: {gone} is removed: it has no entry left",
+        "    three: removed (4 us)",
+        f"snapshot: {here}",
+        "    one: added (2 us)",
+        "    two: removed (3 us)",
+    ]
 
 
 @pytest.mark.parametrize("width", [80, 100, 160])

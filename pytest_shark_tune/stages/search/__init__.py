@@ -43,14 +43,16 @@ def make_search(
     prior: Callable[[], Sequence[PriorResult]] = tuple,
     budget: int | None = None,
     by_time: bool = False,
+    first: Sequence[int] = (),
 ) -> Search:
-    """The strategy of that name, one of `STRATEGIES`, over ``table``.
+    """The strategy of that name, one of `STRATEGIES`, over ``table``; it begins with the rows in ``first``.
 
-    All but ``seed`` serve ``model`` only, as `ModelSearch` says. Pipelines are called what the table calls them.
+    All but ``seed`` and ``first`` serve ``model`` only, as `ModelSearch` says. Pipelines are called what the table
+    calls them.
     """
     if name == "exhaustive":
-        return ExhaustiveSearch(len(table))
+        return ExhaustiveSearch(len(table), first)
     if name == "random":
-        return UniformSearch(len(table), seed)
+        return UniformSearch(len(table), seed, first)
     assert name == "model", name
-    return ModelSearch(table, seed, facts=facts, near=near, prior=prior, budget=budget, by_time=by_time)
+    return ModelSearch(table, seed, facts=facts, near=near, prior=prior, budget=budget, by_time=by_time, first=first)

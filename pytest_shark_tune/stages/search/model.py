@@ -81,6 +81,7 @@ class PriorResult(msgspec.Struct, frozen=True, kw_only=True):
 class ModelSearch:
     """Expected improvement over a forest that is renewed with every answer.
 
+    The rows in ``first`` come before all others.
     ``near`` are configs whose time is known, such as the compiler's default as far as its knobs are: pairs of a
     pipeline and knobs. The first rows are the nearest others. ``prior`` gives results of similar dispatches, and is
     called when the first config is asked for, if any is: they choose half of the first configs, and what they let
@@ -99,6 +100,7 @@ class ModelSearch:
         prior: Callable[[], Sequence[PriorResult]] = tuple,
         budget: int | None = None,
         by_time: bool = False,
+        first: Sequence[int] = (),
     ) -> None:
         self._progress = Progress(len(table))
         self._random = np.random.default_rng(seed)
@@ -110,7 +112,7 @@ class ModelSearch:
         self._features = features
         self._seed = seed
         self._prior = prior
-        self._near: list[int] = []
+        self._near = list(first)
         for config in near:
             place = self._scale.places(features_of(ConfigTable.of([config]), facts, features.names).values)
             nearest = np.argsort(_distances(self._places, place[0]), kind="stable")[: _BESIDE + 1].tolist()
@@ -180,7 +182,8 @@ class ModelSearch:
         for index in chosen:
             distances = np.minimum(distances, _distances(self._places[pool], self._places[index]))
         while len(chosen) < count and distances.any():
-            chances = distances / costs
+            # Squared like the distances, as costs that are but guessed spread less than the true ones.
+            chances = distances / costs**2
             following = int(pool[self._random.choice(len(pool), p=chances / chances.sum())])
             away = _distances(self._places[pool], self._places[following])
             distances = np.minimum(distances, away) if chosen else away

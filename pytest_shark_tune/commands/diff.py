@@ -1,0 +1,36 @@
+"""``shark-tune diff``: what differs between two specs, in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.spec_diff import diff, read_side, words
+
+__all__ = ["diff_specs"]
+
+
+@click.command(name="diff")
+@click.argument("old", metavar="A", type=click.Path(path_type=Path))
+@click.argument("new", metavar="B", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def diff_specs(old: Path, new: Path, as_json: bool) -> None:
+    """Say what differs from spec A to spec B, entry by entry.
+
+    Entries are the same that ask the same of an op, whatever they are called; knobs and times come from the records
+    beside the specs. The exit status is 1 if the specs differ.
+    """
+    try:
+        changes = diff(read_side(old), read_side(new))
+    except InputError as error:
+        raise click.UsageError(str(error)) from error
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(changes)).decode())
+    else:
+        for change in changes:
+            click.echo(words(change))
+    if changes:
+        raise SystemExit(1)

@@ -1,0 +1,67 @@
+"""``shark-tune replay``: a search run against recorded measurements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.replay import BATCH, Replay, read_landscape, summarised
+from pytest_shark_tune.replay import replay as replay_seeds
+from pytest_shark_tune.stages.search import STRATEGIES
+from pytest_shark_tune.tools.machine import processors
+
+__all__ = ["replay"]
+
+
+@click.command()
+@click.argument("landscape", type=click.Path(path_type=Path))
+@click.option(
+    "--search",
+    "strategy",
+    type=click.Choice(STRATEGIES),
+    default=STRATEGIES[0],
+    show_default=True,
+    help="The strategy.",
+)
+@click.option("--seeds", type=click.IntRange(min=1), default=50, show_default=True, help="Searches, seeded from 0 on.")
+@click.option("--budget", type=click.IntRange(min=1), help="Most evaluations of a search (default: until it succeeds).")
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    default=BATCH,
+    show_default=True,
+    help="Configs asked for at a time; 2 is what one worker has in hand.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def replay(landscape: Path, strategy: str, seeds: int, budget: int | None, batch: int, as_json: bool) -> None:
+    """Run a search against the recorded measurements of LANDSCAPE, a .json file, without a device.
+
+    An evaluation is a config that the search proposes, whether or not it could be measured. Printed are the
+    evaluations until the best so far is within 5% and 1% of the best recorded, as median and 90th percentile over
+    the seeds, and the median over them of the best recorded time by the best so far.
+    """
+    try:
+        recorded = read_landscape(landscape)
+        found = summarised(replay_seeds(recorded, strategy, seeds, budget=budget, batch=batch, jobs=processors()))
+    except InputError as error:
+        raise click.UsageError(str(error)) from error
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found)).decode())
+    else:
+        _print_replay(found, f"{recorded.dispatch}: {strategy}, {seeds} seeds")
+
+
+def _print_replay(found: Replay, title: str) -> None:
+    def told(count: float | None) -> str:
+        return "not reached" if count is None else f"{count:g}"
+
+    click.echo(title)
+    click.echo(
+        f"evaluations to within 5% of the best: {told(found.evals_to_5pct_median)} (median), "
+        f"{told(found.evals_to_5pct_p90)} (90th percentile); to within 1%: {told(found.evals_to_1pct_median)} (median)"
+    )
+    shares = ", ".join(f"{ratio:.3f} after {count}" for count, ratio in found.best_ratio_at.items())
+    click.echo(f"best recorded time by the best so far (median): {shares}")

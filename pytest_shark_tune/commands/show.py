@@ -1,0 +1,80 @@
+"""``shark-tune show``: the entries of a spec as a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.spec_diff import SideEntry, read_side
+
+__all__ = ["show"]
+
+_HEADINGS = ("entry", "op", "pipeline", "config", "speedup", "IREE", "device")
+
+
+@click.command()
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(spec: Path, as_json: bool) -> None:
+    """Show the entries of SPEC in the order in which they are tried.
+
+    Speedups come from the records beside the spec, configs as knobs too; without records a config is its attribute.
+    """
+    try:
+        entries = read_side(spec).entries
+    except InputError as error:
+        raise click.UsageError(str(error)) from error
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode([_plain(each) for each in entries])).decode())
+        return
+    table = Table()
+    for heading in _HEADINGS:
+        table.add_column(heading, overflow="fold")
+    for entry in entries:
+        table.add_row(*(escape(cell) or "-" for cell in _row(entry)))
+    Console().print(table)
+
+
+def _row(entry: SideEntry) -> tuple[str, ...]:
+    return (
+        entry.row.matcher,
+        entry.op,
+        entry.row.pipeline,
+        entry.config,
+        _speedup(entry),
+        entry.iree,
+        entry.device,
+    )
+
+
+def _speedup(entry: SideEntry) -> str:
+    """The recorded ratio with its interval, else the ratio that stands in the spec itself."""
+    record = entry.record
+    if record is None or record.ratio is None:
+        return str(entry.row.provenance.get("speedup", ""))
+    interval = f" ({record.ratio_low:.3f} to {record.ratio_high:.3f})" if record.ratio_low and record.ratio_high else ""
+    return f"{record.ratio:.3f}{interval}"
+
+
+def _plain(entry: SideEntry) -> dict[str, object]:
+    record = entry.record
+    return {
+        "matcher": entry.row.matcher,
+        "dispatch": entry.name,
+        "op": entry.op,
+        "pipeline": entry.row.pipeline,
+        "config": entry.row.config,
+        "knobs": record.knobs if record else {},
+        "time_us": entry.time_us,
+        "speedup": record.ratio if record else None,
+        "speedup_low": record.ratio_low if record else None,
+        "speedup_high": record.ratio_high if record else None,
+        "iree": entry.iree,
+        "device": entry.device,
+    }

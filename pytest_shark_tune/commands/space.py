@@ -1,0 +1,82 @@
+"""``shark-tune space``: the search spaces of a model's dispatches."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from pytest_shark_tune.errors import CommandFailed, InputError
+from pytest_shark_tune.plan import emitted_constraints, extract, read_source, spaces_from
+from pytest_shark_tune.stages.space import NoSpace, SearchSpace, SpaceTooLarge
+from pytest_shark_tune.tools.compiler import Compiler, Target
+from pytest_shark_tune.tools.machine import processors
+
+__all__ = ["space"]
+
+
+@click.command()
+@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
+@click.option("--tune-target", default="llvm-cpu", show_default=True, help="As pytest's option of that name.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def space(source: Path, tune_target: str, as_json: bool) -> None:
+    """Print the search spaces of the dispatches of INPUT, a .mlir, .mlirbc or .onnx file."""
+    try:
+        compiler = Compiler(Target.parse(tune_target))
+        extracted = extract([read_source(source, Path())], compiler, processors())
+    except InputError as error:
+        raise click.UsageError(str(error)) from error
+    rows = []
+    reasons = [(each.name, each.reason) for each in extracted.untunable]
+    for dispatch in extracted.dispatches:
+        compiling = time.perf_counter()
+        try:
+            constraints = emitted_constraints(dispatch, compiler)
+            started = time.perf_counter()
+            spaces = spaces_from(dispatch, constraints)
+        except (CommandFailed, NoSpace) as reason:
+            reasons.append((dispatch.name, str(reason)))
+            continue
+        shared = (time.perf_counter() - started) / len(spaces)
+        for each in spaces:
+            started_listing = time.perf_counter()
+            size = _size(each)
+            seconds = shared + time.perf_counter() - started_listing
+            rows.append(
+                {
+                    "dispatch": dispatch.name,
+                    "pipeline": each.pipeline,
+                    "configs": size,
+                    "seconds": round(seconds, 4),
+                    "knobs": {knob.name: list(knob.domain) for knob in each.knobs},
+                    "kind": dispatch.root.kind,
+                    "loops": list(dispatch.root.loops),
+                    "compiler_seconds": round(started - compiling, 4),
+                }
+            )
+    for name, why in reasons:
+        click.echo(f"{name}: {why}", err=True)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(rows)).decode())
+        return
+    table = Table()
+    for heading in ("dispatch", "kind", "pipeline", "configs", "seconds", "knobs"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        knobs = row["knobs"]
+        assert isinstance(knobs, dict)
+        shown = ", ".join(f"{name} ({len(domain)})" for name, domain in knobs.items())
+        table.add_row(*(str(row[name]) for name in ("dispatch", "kind", "pipeline", "configs", "seconds")), shown)
+    Console().print(table)
+
+
+def _size(space: SearchSpace) -> int | None:
+    """The number of a space's configs, or None where there are too many to list."""
+    try:
+        return len(space)
+    except SpaceTooLarge:
+        return None

@@ -1,0 +1,252 @@
+"""What differs between two specs, or two states of one, entry by entry and in words.
+
+Two entries are one and the same where they ask the same of an op, however they are named. A spec that this IREE does
+not parse is known by its records alone, whose dispatches' names stand for the questions.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.figures import format_us
+from pytest_shark_tune.snapshot import read_records, read_text, record_of
+from pytest_shark_tune.stages.question import Question, describe, read_questions, relation
+from pytest_shark_tune.stages.record import WinnerRecord
+from pytest_shark_tune.stages.spec import SpecRow, matcher_name, read_spec
+
+__all__ = ["Change", "Side", "SideEntry", "diff", "read_side", "side_of", "words"]
+
+
+class SideEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of a spec: its row, what it asks where that could be read, and its record if there is one."""
+
+    row: SpecRow
+    question: Question | None = None
+    record: WinnerRecord | None = None
+
+    @property
+    def name(self) -> str:
+        """The dispatch's name, else the matcher's."""
+        return self.record.dispatch if self.record else str(self.row.provenance.get("dispatch", self.row.matcher))
+
+    @property
+    def op(self) -> str:
+        """What is matched, in words; empty where that could not be read."""
+        return describe(self.question) if self.question else ""
+
+    @property
+    def config(self) -> str:
+        """The config in short: its knobs where there is a record, else the lowering config."""
+        knobs = self.record.knobs if self.record else {}
+        return ", ".join(f"{name}={value}" for name, value in knobs.items()) or self.row.config
+
+    @property
+    def device(self) -> str:
+        """What the entry was measured on, empty where nobody wrote it down."""
+        return self.record.device if self.record else str(self.row.provenance.get("device", ""))
+
+    @property
+    def iree(self) -> str:
+        """The release of IREE that the entry was made with, empty where nobody wrote it down."""
+        return self.record.iree if self.record else str(self.row.provenance.get("iree", ""))
+
+    @property
+    def time_us(self) -> float | None:
+        """The median time of the recorded samples."""
+        return statistics.median(self.record.samples_us) if self.record and self.record.samples_us else None
+
+
+class Side(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the two specs; ``name`` is what words call it."""
+
+    name: str
+    entries: tuple[SideEntry, ...] = ()
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one entry; ``old`` is before and ``new`` after, in pairs.
+
+    ``what`` is ``moved`` where the entry now stands in front of another one, ``before``, that may match ops of its.
+    ``knobs`` are those that differ, ``None`` where one side has no such knob, by name; they are empty where a record is
+    missing, and then ``configs`` are the texts of the lowering configs, or of all where those are alike.
+    """
+
+    name: str
+    what: Literal["added", "removed", "changed", "moved"]
+    op: str = ""
+    pipeline: str = ""
+    knobs: dict[str, tuple[int | None, int | None]] = {}
+    before: str = ""
+    configs: tuple[str, str] | None = None
+    pipelines: tuple[str, str] | None = None
+    iree: tuple[str, str] | None = None
+    device: tuple[str, str] | None = None
+    times_us: tuple[float | None, float | None] = (None, None)
+    ratios: tuple[float | None, float | None] = (None, None)
+
+
+def side_of(name: str, spec: str, records: Sequence[WinnerRecord]) -> Side:
+    """A side made of a spec's text and its records; an empty text has no entries.
+
+    Raises:
+        InputError: the text is no tuning spec that this IREE parses, and there are no records.
+    """
+    if not spec:
+        return Side(name=name)
+    try:
+        rows, questions = read_spec(spec), read_questions(spec)
+    except InputError:
+        if not records:
+            raise
+        return Side(name=name, entries=tuple(SideEntry(row=_row_of(record), record=record) for record in records))
+    entries = (
+        SideEntry(row=row, question=question, record=record_of(row, records))
+        for row, question in zip(rows, questions, strict=True)
+    )
+    return Side(name=name, entries=tuple(entries))
+
+
+def read_side(path: Path) -> Side:
+    """A spec file and the records beside it.
+
+    Raises:
+        InputError: the file cannot be read, or is no tuning spec and has no records.
+    """
+    text = read_text(path)
+    try:
+        return side_of(str(path), text, read_records(path))
+    except InputError as error:
+        raise InputError(f"tuning spec {path}: {error}") from error
+
+
+def diff(old: Side, new: Side) -> tuple[Change, ...]:
+    """What differs, in the order of the new side's entries, then of those that are gone; nothing where all is alike.
+
+    An entry that was measured again, with the same config, device and IREE, did not change.
+    """
+    changes: list[Change] = []
+    left = list(old.entries)
+    pairs: list[tuple[SideEntry, SideEntry]] = []
+    for entry in new.entries:
+        before = next((each for each in left if _is_same(each, entry)), None)
+        if before is None:
+            changes.append(_whole(entry, "added"))
+            continue
+        left.remove(before)
+        pairs.append((before, entry))
+        if (change := _changed(before, entry)) is not None:
+            changes.append(change)
+    changes += _moves(old, pairs)
+    changes += [_whole(entry, "removed") for entry in left]
+    return tuple(changes)
+
+
+def words(change: Change) -> str:
+    """One line that says what became of an entry."""
+    if change.what == "moved":
+        return f"{change.name}: now stands in front of {change.before}, which may match the same ops"
+    if change.what != "changed":
+        time_us, ratio = (pair[change.what == "added"] for pair in (change.times_us, change.ratios))
+        about = [change.op, change.pipeline, format_us(time_us), f"{ratio:.2f}x" if ratio else ""]
+        return f"{change.name}: {change.what} ({', '.join(part for part in about if part and part != '-')})"
+    parts = [f"{name}: {_value(old)} -> {_value(new)}" for name, (old, new) in change.knobs.items()]
+    for name, pair in (
+        ("pipeline", change.pipelines),
+        ("config", change.configs),
+        ("IREE", change.iree),
+        ("device", change.device),
+    ):
+        if pair is not None:
+            parts.append(f"{name}: {pair[0] or 'unknown'} -> {pair[1] or 'unknown'}")
+    if any(change.times_us):
+        parts.append(f"time: {_timing(change, 0)} -> {_timing(change, 1)}")
+    return f"{change.name}: {', '.join(parts)}"
+
+
+def _row_of(record: WinnerRecord) -> SpecRow:
+    return SpecRow(
+        matcher=matcher_name(record.dispatch),
+        compilation_info=record.compilation_info,
+        pipeline=record.pipeline,
+        config=record.config,
+    )
+
+
+def _is_same(old: SideEntry, new: SideEntry) -> bool:
+    if old.question is None or new.question is None:
+        return old.name == new.name
+    return relation(old.question, new.question) == "equal"
+
+
+def _whole(entry: SideEntry, what: Literal["added", "removed"]) -> Change:
+    ratio = entry.record.ratio if entry.record else None
+    return Change(
+        name=entry.name,
+        what=what,
+        op=entry.op,
+        pipeline=entry.row.pipeline,
+        times_us=(entry.time_us, None) if what == "removed" else (None, entry.time_us),
+        ratios=(ratio, None) if what == "removed" else (None, ratio),
+    )
+
+
+def _changed(old: SideEntry, new: SideEntry) -> Change | None:
+    """What differs between two states of an entry; ``None`` where nothing does."""
+    same_config = old.row.compilation_info == new.row.compilation_info
+    part = "compilation_info" if old.row.config == new.row.config else "config"
+    knobs = {} if same_config else _knobs(old.record, new.record)
+    change = Change(
+        name=new.name,
+        what="changed",
+        op=new.op,
+        knobs=knobs,
+        pipelines=_pair(old.row.pipeline, new.row.pipeline),
+        configs=None if same_config or knobs else (getattr(old.row, part), getattr(new.row, part)),
+        iree=_pair(old.iree, new.iree),
+        device=_pair(old.device, new.device),
+    )
+    if not (change.knobs or change.pipelines or change.configs or change.iree or change.device):
+        return None
+    ratios = [each.record.ratio if each.record else None for each in (old, new)]
+    return msgspec.structs.replace(change, times_us=(old.time_us, new.time_us), ratios=(ratios[0], ratios[1]))
+
+
+def _knobs(old: WinnerRecord | None, new: WinnerRecord | None) -> dict[str, tuple[int | None, int | None]]:
+    if old is None or new is None:
+        return {}
+    return {
+        name: (old.knobs.get(name), new.knobs.get(name))
+        for name in dict.fromkeys([*old.knobs, *new.knobs])
+        if old.knobs.get(name) != new.knobs.get(name)
+    }
+
+
+def _moves(old: Side, pairs: Sequence[tuple[SideEntry, SideEntry]]) -> Iterable[Change]:
+    """Pairs of entries that changed their order, where that may change which one wins."""
+    for position, (before, entry) in enumerate(pairs):
+        for other_before, other in pairs[position + 1 :]:
+            if old.entries.index(other_before) < old.entries.index(before) and not _are_apart(entry, other):
+                yield Change(name=entry.name, what="moved", op=entry.op, before=other.name)
+
+
+def _are_apart(one: SideEntry, other: SideEntry) -> bool:
+    return one.question is None or other.question is None or relation(one.question, other.question) == "apart"
+
+
+def _pair(old: str, new: str) -> tuple[str, str] | None:
+    return None if old == new else (old, new)
+
+
+def _value(value: int | None) -> str:
+    return "none" if value is None else str(value)
+
+
+def _timing(change: Change, side: int) -> str:
+    ratio = change.ratios[side]
+    return format_us(change.times_us[side]) + (f" ({ratio:.2f}x)" if ratio else "")
