@@ -81,13 +81,12 @@ class PriorResult(msgspec.Struct, frozen=True, kw_only=True):
 class ModelSearch:
     """Expected improvement over a forest that is renewed with every answer.
 
-    The rows in ``first`` come before all others.
-    ``near`` are configs whose time is known, such as the compiler's default as far as its knobs are: pairs of a
-    pipeline and knobs. The first rows are the nearest others. ``prior`` gives results of similar dispatches, and is
-    called when the first config is asked for, if any is: they choose half of the first configs, and what they let
-    expect of a config is one more feature. ``budget`` is how many configs will be asked for, if known: the last of
-    them go next to the best. With ``by_time`` it is time that is short, and not the number of configs: what counts is
-    the gain expected for each second that a config is expected to cost.
+    The rows in ``first`` come before all others. ``near`` are configs whose time is known, such as the compiler's
+    default as far as its knobs are: pairs of a pipeline and knobs. The nearest others come next. ``prior`` gives
+    results of similar dispatches, and is called when the first config is asked for, if any is: they choose half of the
+    first configs, and what they let expect of a config is one more feature. ``budget`` is how many configs will be asked
+    for, if known: the last of them go next to the best. With ``by_time`` it is time that is short, and not the number
+    of configs: what is expected to cost more of it than is common has to promise as much more.
     """
 
     def __init__(
@@ -173,7 +172,7 @@ class ModelSearch:
     def _filled_up(self, rows: Sequence[int], count: int) -> list[int]:
         """``rows`` and further ones that fill the space: each drawn with a chance that grows with its distance.
 
-        (The squared distance from the nearest of those before, as k-means++ draws its centres; for each second.)
+        (The squared distance from the nearest of those before, as k-means++ draws its centres; what is dear seldom, see `Costs`.)
         """
         chosen = list(dict.fromkeys(rows))
         pool = self._random.permutation(len(self._places))[:_POOL]
