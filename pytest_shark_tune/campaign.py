@@ -220,8 +220,8 @@ def make_quarry(
 
     ``parts`` are the parts of its tests by index. Two tests of one candidate, in two suites, are one: it is tried once.
     ``jobs`` are compiled at a time. With ``by_time`` time is what is short, and what costs much of it is tried only
-    where it promises more. ``prior`` gives results of similar dispatches, and is called only by a search that uses them.
-    ``first`` are the ids of candidates that are tried before all others.
+    where it promises more. ``prior`` gives results of similar dispatches, and is called only by a search that uses
+    them. ``first`` are the ids of candidates that are tried before all others.
     """
     tests: dict[str, int] = {}
     for index, part in parts.items():

@@ -84,9 +84,9 @@ class ModelSearch:
     The rows in ``first`` come before all others. ``near`` are configs whose time is known, such as the compiler's
     default as far as its knobs are: pairs of a pipeline and knobs. The nearest others come next. ``prior`` gives
     results of similar dispatches, and is called when the first config is asked for, if any is: they choose half of the
-    first configs, and what they let expect of a config is one more feature. ``budget`` is how many configs will be asked
-    for, if known: the last of them go next to the best. With ``by_time`` it is time that is short, and not the number
-    of configs: what is expected to cost more of it than is common has to promise as much more.
+    first configs, and what they let expect of a config is one more feature. ``budget`` is how many configs will be
+    asked for, if known: the last of them go next to the best. With ``by_time`` it is time that is short, and not the
+    number of configs: what is expected to cost more of it than is common has to promise as much more.
     """
 
     def __init__(
@@ -172,7 +172,8 @@ class ModelSearch:
     def _filled_up(self, rows: Sequence[int], count: int) -> list[int]:
         """``rows`` and further ones that fill the space: each drawn with a chance that grows with its distance.
 
-        (The squared distance from the nearest of those before, as k-means++ draws its centres; what is dear seldom, see `Costs`.)
+        (The squared distance from the nearest of those before, as k-means++ draws its centres. What is dear is drawn
+        less often.)
         """
         chosen = list(dict.fromkeys(rows))
         pool = self._random.permutation(len(self._places))[:_POOL]
