@@ -47,6 +47,7 @@ from pytest_shark_tune.stages.space import (
     spaces_for,
     spaces_in,
 )
+from pytest_shark_tune.stages.space.reading import read_config, read_knobs
 from pytest_shark_tune.tools.cache import code_key, content_key
 from pytest_shark_tune.tools.compiler import Compiler, first_error
 from pytest_shark_tune.tools.importer import import_onnx
@@ -110,9 +111,14 @@ class _Tried(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Task(_Tried, frozen=True, kw_only=True):
-    """A dispatch with the candidates to try."""
+    """A dispatch with the candidates to try.
+
+    ``near`` are the compiler's own choice of knobs, as far as spaces of its pipeline have them: by the position of such
+    a space among the dispatch's.
+    """
 
     dispatch: Dispatch
+    near: dict[int, dict[str, int]] = {}
 
     @property
     def name(self) -> str:
@@ -379,6 +385,7 @@ def _task(dispatch: Dispatch, spaces: Sequence[SearchSpace], count: int, seed: i
         default=default_candidate(dispatch),
         candidates=tuple(candidates),
         space_size=_size(spaces),
+        near=_default_knobs(dispatch, spaces),
     )
 
 
@@ -388,6 +395,26 @@ def _drawn(space: SearchSpace, count: int, seed: int, wanted: Sequence[dict[str,
     held = [knobs for knobs, is_member in zip(wanted, space.holds(wanted), strict=True) if is_member]
     missing = [knobs for place, knobs in enumerate(held) if knobs not in drawn and knobs not in held[:place]]
     return [*missing, *drawn][:count] if missing else drawn
+
+
+def _default_knobs(dispatch: Dispatch, spaces: Sequence[SearchSpace]) -> dict[int, dict[str, int]]:
+    """What each space of the default's pipeline reads in the default; nothing of a config in a form of its own."""
+    try:
+        config = read_config(dispatch.default_info) if dispatch.default_info else None
+        return {
+            position: knobs
+            for position, space in enumerate(spaces)
+            if config is not None and space.pipeline == config.pipeline and space.knob_dictionary
+            if (knobs := _in_use(space, read_knobs(space, config).knobs))
+        }
+    except InputError:
+        return {}
+
+
+def _in_use(space: SearchSpace, knobs: Mapping[str, int]) -> dict[str, int]:
+    """``knobs`` without those that say 'off' where the space knows no off: a tile of 0 is no small tile."""
+    domains = {knob.name: knob.domain for knob in space.knobs}
+    return {name: value for name, value in knobs.items() if value or 0 in domains[name]}
 
 
 def _kernel_task(kernel: CustomTask, space: SearchSpace, count: int, seed: int) -> KernelTask:

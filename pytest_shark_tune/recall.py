@@ -68,6 +68,7 @@ class Recall:
         )
         self._base = content_key(self.setting, code_key())
         self._device = settings.device_name
+        self._jobs = settings.jobs
         self._indexed: set[str] = set()
 
     def records(self, task: Task) -> list[Record]:
@@ -112,7 +113,7 @@ class Recall:
         for key, facts in known.items():
             if len(found) >= _MOST_SIMILAR:
                 break
-            results = list(_results(journal.read(self._journal_of(key), _Kept), facts))
+            results = list(_results(journal.read(self._journal_of(key), _Kept), facts, self._jobs))
             found += _evenly(results, _MOST_SIMILAR - len(found))
         return found
 
@@ -154,7 +155,7 @@ class Recall:
         return content_key(self._base, sources, [task.name for task in plan.tasks], entries)
 
 
-def _results(kept: Sequence[_Kept], facts: ProblemFacts) -> Iterator[PriorResult]:
+def _results(kept: Sequence[_Kept], facts: ProblemFacts, jobs: int) -> Iterator[PriorResult]:
     """What came of each candidate, the default left out; a duplicate is as fast as the one whose binary it shares."""
     ratios = {each.record.id: each.record.ratio for each in kept} | {DEFAULT_ID: 1.0}
     for each in {each.config: each for each in kept}.values():
@@ -164,7 +165,9 @@ def _results(kept: Sequence[_Kept], facts: ProblemFacts) -> Iterator[PriorResult
             ratio = ratios.get(record.duplicate_of)
         # That a duplicate's time is not known does not mean that it failed, and 0 is what rounding left of a ratio.
         if record.id != DEFAULT_ID and (ratio or record.state not in (State.MEASURED, State.DUPLICATE)):
-            yield PriorResult(pipeline=each.label, knobs=record.knobs, ratio=ratio, facts=facts)
+            yield PriorResult(
+                pipeline=each.label, knobs=record.knobs, ratio=ratio, seconds=record.cost_s(jobs), facts=facts
+            )
 
 
 def _evenly(results: Sequence[PriorResult], most: int) -> Sequence[PriorResult]:

@@ -234,7 +234,7 @@ class Session:
         measured = outcome if isinstance(outcome, Measurement) else None
         if isinstance(task, Task):
             known = artifact or self._builds.known(task.dispatch.members[0].module, candidate)
-            compile_s = known.compile_s if known and known.vmfb else None
+            compile_s = known.compile_s or None if known else None
         return Record(
             id=candidate.id,
             dispatch=task.name,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,11 @@ from pytest_shark_tune.notes import NoteSender, note_of
 from pytest_shark_tune.options import TuneOptions
 from pytest_shark_tune.ordering import Phase, RunOrder
 from pytest_shark_tune.plan import Plan, Task, renamed
+from pytest_shark_tune.progress import RunProgress
 from pytest_shark_tune.roster import Part, Roster, read_roster, whole_suites, write_roster
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.artifact import Artifact
-from pytest_shark_tune.stages.candidate import DEFAULT_ID
 from pytest_shark_tune.stages.measurement import Measurement
 from pytest_shark_tune.stages.record import FinalRecord, Record, SpecRecord, State
 from pytest_shark_tune.stages.spec import check_starter
@@ -66,9 +66,8 @@ class TuningPlugin:
         self._options = options
         self._session = session
         self._ledger = ledger
-        self._budget = _Budget(options.time_s)
+        self._progress = RunProgress(options.time_s)
         self._order: Callable[[], RunOrder | None] = lambda: None
-        self._best: dict[str, float] = {}
         self._names: dict[str, str] = {}
         self._kernels: dict[str, CustomTask] = {}
         self._summary: Summary | None = None
@@ -304,7 +303,9 @@ class TuningPlugin:
                 seed=options.seed,
                 most=options.candidates,
                 device=self._session.settings.device_name,
-                prior=self._session.similar(self._ledger.task(name)),
+                jobs=options.jobs,
+                by_time=options.time_s is not None,
+                prior=partial(self._session.similar, self._ledger.task(name)),
                 first=update.first.get(name, ()),
             )
             for name, tests in by_dispatch.items()
@@ -312,11 +313,11 @@ class TuningPlugin:
         self._campaign = Campaign(
             quarries,
             stretch=min(max(options.jobs, _SHORTEST_STRETCH), _LONGEST_STRETCH),
-            is_spent=self._budget.is_spent,
+            is_spent=self._progress.is_spent,
             announce=self._announce,
         )
         self._recall(by_dispatch)
-        self._budget.start()
+        self._progress.start()
         phases = [part.phase if part else Phase.ORDINARY for part in parts]
         needless = [index for index in kept if phases[index] is not Phase.CANDIDATE]
         if self._tests is not None and parts:
@@ -509,7 +510,7 @@ class TuningPlugin:
                     self._session.keep_record(task, finding.record)
                 except OSError as error:  # This run has its record; a later one has to measure again.
                     self._ledger.failures.append(error)
-            self._tell_best(finding.record)
+            self._tell_progress(finding.record)
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
         """Show with ``-v`` what a candidate came to."""
@@ -523,19 +524,16 @@ class TuningPlugin:
             return "passed", ".", f"winner {finding.final.winner}" if finding.final.winner else "no winner"
         return None
 
-    def _tell_best(self, record: Record) -> None:
-        best = self._best.get(record.dispatch, 1.0)
-        if record.state is not State.MEASURED or record.id == DEFAULT_ID or (record.ratio or 0) <= best * 1.01:
-            return
+    def _tell_progress(self, record: Record) -> None:
         assert self._ledger is not None
-        assert record.ratio is not None
-        self._best[record.dispatch] = record.ratio
-        tried = len(self._ledger.records(record.dispatch))
-        of = min(self._options.candidates, len(self._ledger.task(record.dispatch).candidates)) + 1
-        self._write(
-            f"  {record.dispatch}: {tried}/{of} tried, best so far {record.id} with {record.ratio:.2f} times the "
-            f"default's speed ({format_us(_median(record.samples_us))})"
+        line = self._progress.line(
+            record,
+            tried=len(self._ledger.records(record.dispatch)),
+            of=min(self._options.candidates, len(self._ledger.task(record.dispatch).candidates)) + 1,
+            waiting=self._campaign.expected if self._campaign is not None else 0,
         )
+        if line:
+            self._write(f"  {line}")
 
     def _write(self, line: str) -> None:
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
@@ -624,21 +622,6 @@ class TuningPlugin:
             with suppress(OSError):
                 self._options.out.rmdir()
         self._interrupts.restore()
-
-
-class _Budget:
-    """The time for trying candidates, from the start of the run loop."""
-
-    def __init__(self, seconds: float | None) -> None:
-        self._seconds = seconds
-        self._end: float | None = None
-
-    def start(self) -> None:
-        if self._seconds is not None:
-            self._end = time.monotonic() + self._seconds
-
-    def is_spent(self) -> bool:
-        return self._end is not None and time.monotonic() > self._end
 
 
 def _check_inputs(options: TuneOptions, compiler: Compiler) -> FoundDevices:

@@ -12,6 +12,18 @@ from iree.compiler.dialects import iree_codegen, iree_gpu
 
 from pytest_shark_tune.errors import SharkTuneError
 from pytest_shark_tune.stages.dispatch import Dispatch, RootOp
+from pytest_shark_tune.stages.space.forms import (
+    CPU_PIPELINES,
+    DECOMPOSITION,
+    DENORMALS,
+    GPU_OPTIONS,
+    LLVM_ATTRIBUTES,
+    PEELING,
+    SPIRV_OPTIONS,
+    SPIRV_PIPELINES,
+    WAVES_ATTRIBUTE,
+    denormals,
+)
 from pytest_shark_tune.stages.space.pipeline_options import (
     FLUSH_DENORMALS,
     NO_REDUCE_BANK_CONFLICTS,
@@ -33,16 +45,7 @@ __all__ = [
 
 DEFAULT_ID = "default"
 
-_CPU_PIPELINES = "#iree_cpu.pipeline<"
-_SPIRV_PIPELINES = "#iree_gpu.spirv_pipeline<"
-_SPIRV_OPTIONS = ("pipeline_depth", "store_stage")
-_PEELING = "enable_loop_peeling"
-_DECOMPOSITION = "decomposition_config"
 _SHORTEST_ID = 6
-_GPU_OPTIONS = "gpu_pipeline_options"
-_LLVM_ATTRIBUTES = "llvm_func_attrs"
-_WAVES_ATTRIBUTE = "amdgpu-waves-per-eu"
-_DENORMALS = "iree_codegen.denormal_fp_math_f32"
 
 
 class NotInSpace(SharkTuneError):
@@ -170,9 +173,9 @@ def _unique_prefixes(digests: list[str], taken: Collection[str] = ()) -> list[st
 
 def _compilation_info(space: SearchSpace, knobs: Mapping[str, int]) -> Any:
     """The ``CompilationInfoAttr`` of a member: the compiler's own, save for CPUs and SPIR-V, where it makes none."""
-    if space.pipeline_attribute.startswith(_CPU_PIPELINES):
+    if space.pipeline_attribute.startswith(CPU_PIPELINES):
         return _cpu_compilation_info(space, knobs)
-    if space.pipeline_attribute.startswith(_SPIRV_PIPELINES):
+    if space.pipeline_attribute.startswith(SPIRV_PIPELINES):
         return _spirv_compilation_info(space, knobs)
     module = ir.Module.create()
     with ir.InsertionPoint(module.body):
@@ -184,10 +187,10 @@ def _compilation_info(space: SearchSpace, knobs: Mapping[str, int]) -> Any:
         )
     op.regions[0].blocks.append()
     info = iree_codegen.materialize_compilation_info(op, dict(knobs))
-    if _DECOMPOSITION in ir.DictAttr(op.knobs):
+    if DECOMPOSITION in ir.DictAttr(op.knobs):
         # The compiler makes this part of an attention's config apart, as it stands on the op; here one text holds both.
-        part = iree_codegen.materialize_configuration_attr(op, _DECOMPOSITION, dict(knobs))
-        entries = {entry.name: entry.attr for entry in info.lowering_config.attributes} | {_DECOMPOSITION: part}
+        part = iree_codegen.materialize_configuration_attr(op, DECOMPOSITION, dict(knobs))
+        entries = {entry.name: entry.attr for entry in info.lowering_config.attributes} | {DECOMPOSITION: part}
         config = iree_gpu.LoweringConfigAttr.get(ir.DictAttr.get(entries))
         info = iree_codegen.CompilationInfoAttr.get(config, info.translation_info)
     options = {name: value for name, value in knobs.items() if name in PIPELINE_OPTIONS}
@@ -199,18 +202,16 @@ def _with_options(info: Any, options: Mapping[str, int]) -> Any:
     translation = info.translation_info
     entries = {entry.name: entry.attr for entry in translation.configuration or ()}
     if PREFETCH_STAGES in options or NO_REDUCE_BANK_CONFLICTS in options:
-        entries[_GPU_OPTIONS] = _pipeline_options(entries.get(_GPU_OPTIONS), options)
+        entries[GPU_OPTIONS] = _pipeline_options(entries.get(GPU_OPTIONS), options)
     if WAVES_PER_EU in options:
-        attributes = {entry.name: entry.attr for entry in entries.pop(_LLVM_ATTRIBUTES, ())}
-        attributes.pop(_WAVES_ATTRIBUTE, None)
+        attributes = {entry.name: entry.attr for entry in entries.pop(LLVM_ATTRIBUTES, ())}
+        attributes.pop(WAVES_ATTRIBUTE, None)
         if waves := options[WAVES_PER_EU]:
-            attributes[_WAVES_ATTRIBUTE] = ir.StringAttr.get(str(waves))
+            attributes[WAVES_ATTRIBUTE] = ir.StringAttr.get(str(waves))
         if attributes:
-            entries[_LLVM_ATTRIBUTES] = ir.DictAttr.get(attributes)
+            entries[LLVM_ATTRIBUTES] = ir.DictAttr.get(attributes)
     if FLUSH_DENORMALS in options:
-        mode = "preserve-sign" if options[FLUSH_DENORMALS] else "none"
-        # The bindings have no class for it.
-        entries[_DENORMALS] = ir.Attribute.parse(f'#iree_codegen.denormal_fp_math<"{mode}">')
+        entries[DENORMALS] = ir.Attribute.parse(denormals(flushed=bool(options[FLUSH_DENORMALS])))
     changed = iree_codegen.TranslationInfoAttr.get(
         translation.pass_pipeline,
         translation.codegen_spec,
@@ -243,14 +244,14 @@ def _cpu_compilation_info(space: SearchSpace, knobs: Mapping[str, int]) -> Any:
     levels = []
     peel = False
     for entry in ir.DictAttr(ir.Attribute.parse(space.knob_dictionary)):
-        if entry.name == _PEELING:
+        if entry.name == PEELING:
             peel = bool(_filled(entry.attr, knobs))
             continue
         tiles = [_filled(leaf, knobs) for leaf in entry.attr]
         if any(tiles) or entry.name == "distribution":
             levels.append(f"{entry.name} = {tiles}")
     config = f"#iree_cpu.lowering_config<{', '.join(levels)}>"
-    options = f", {{{_PEELING}}}" if peel else ""
+    options = f", {{{PEELING}}}" if peel else ""
     return ir.Attribute.parse(
         f"#iree_codegen.compilation_info<lowering_config = {config}, "
         f"translation_info = <pipeline = {space.pipeline_attribute}{options}>>"
@@ -264,7 +265,7 @@ def _spirv_compilation_info(space: SearchSpace, knobs: Mapping[str, int]) -> Any
     levels = [[_filled(leaf, knobs) for leaf in level] for level in entries["tile_sizes"]]
     i64 = ir.IntegerType.get_signless(64)
     options = {
-        name: ir.IntegerAttr.get(i64, _filled(entries[name], knobs)) for name in _SPIRV_OPTIONS if name in entries
+        name: ir.IntegerAttr.get(i64, _filled(entries[name], knobs)) for name in SPIRV_OPTIONS if name in entries
     }
     translation = iree_codegen.TranslationInfoAttr.get(
         ir.Attribute.parse(space.pipeline_attribute),

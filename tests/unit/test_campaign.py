@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterable
+from functools import partial
 
+import msgspec
 import pytest
 
 from pytest_shark_tune.campaign import Campaign, Quarry, make_quarry
-from pytest_shark_tune.plan import KernelTask
+from pytest_shark_tune.plan import KernelTask, Plan
 from pytest_shark_tune.roster import Part
 from pytest_shark_tune.stages.candidate import DEFAULT_ID, kernel_candidates, kernel_default
 from pytest_shark_tune.stages.record import Record, State
-from pytest_shark_tune.stages.search import PriorResult
+from pytest_shark_tune.stages.search import STRATEGIES, PriorResult
 from pytest_shark_tune.stages.space import SearchSpace
 from pytest_shark_tune.trial import Role
 
@@ -309,13 +311,45 @@ def test_records_of_others_are_none_of_its_business() -> None:
     assert len(run.drain()) == 6
 
 
+def test_a_search_begins_beside_the_default(plan: Plan) -> None:
+    (task,) = plan.tasks
+    parts = {index: Part(Role.CANDIDATE, "plan", "", task.name, each.id) for index, each in enumerate(task.candidates)}
+
+    def first_two(near: dict[int, dict[str, int]]) -> list[int]:
+        placed = msgspec.structs.replace(task, near=near)
+        return make_quarry(placed, parts, strategy="model", seed=0, most=60, device="a device").search.ask(2)
+
+    for position, default in enumerate(task.candidates):
+        assert sorted([position, *first_two({0: default.knobs})]) == [0, 1, 2], "what the default gave is known"
+    assert first_two({7: task.candidates[0].knobs}) == first_two({}), "no candidate is of that space"
+
+
+def test_prior_results_are_read_only_where_they_are_used() -> None:
+    task = kernel("one")
+    parts = dict(enumerate(parts_of(task)))
+    read: list[str] = []
+
+    def prior(strategy: str) -> list[PriorResult]:
+        read.append(strategy)
+        return []
+
+    for strategy in STRATEGIES:
+        quarry = make_quarry(
+            task, parts, strategy=strategy, seed=0, most=60, device="a device", prior=partial(prior, strategy)
+        )
+        assert not read, "nothing was asked for yet"
+        quarry.search.ask(1)
+        assert read == (["model"] if strategy == "model" else [])
+        read.clear()
+
+
 def test_prior_results_reach_the_search() -> None:
     task = kernel("one", 100)
     parts = dict(enumerate(parts_of(task)))
     prior = [PriorResult(pipeline="Blocked/0", knobs=knobs, ratio=float(knobs["bi"])) for knobs in KNOBS[::3]]
 
     def first(prior: list[PriorResult]) -> float:
-        quarry = make_quarry(task, parts, strategy="model", seed=0, most=60, device="a device", prior=prior)
+        quarry = make_quarry(task, parts, strategy="model", seed=0, most=60, device="a device", prior=lambda: prior)
         rows = quarry.search.ask(6)
         return sum(task.candidate(quarry.candidates[row]).knobs["bi"] for row in rows) / len(rows)
 

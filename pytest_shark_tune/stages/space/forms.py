@@ -1,0 +1,31 @@
+"""What configs are made of besides the compiler's own: names that writing and reading them share."""
+
+from __future__ import annotations
+
+__all__ = [
+    "CPU_PIPELINES",
+    "DECOMPOSITION",
+    "DENORMALS",
+    "GPU_OPTIONS",
+    "LLVM_ATTRIBUTES",
+    "PEELING",
+    "SPIRV_OPTIONS",
+    "SPIRV_PIPELINES",
+    "WAVES_ATTRIBUTE",
+    "denormals",
+]
+
+CPU_PIPELINES = "#iree_cpu.pipeline<"
+SPIRV_PIPELINES = "#iree_gpu.spirv_pipeline<"
+SPIRV_OPTIONS = ("pipeline_depth", "store_stage")
+PEELING = "enable_loop_peeling"
+DECOMPOSITION = "decomposition_config"
+GPU_OPTIONS = "gpu_pipeline_options"
+LLVM_ATTRIBUTES = "llvm_func_attrs"
+WAVES_ATTRIBUTE = "amdgpu-waves-per-eu"
+DENORMALS = "iree_codegen.denormal_fp_math_f32"
+
+
+def denormals(*, flushed: bool) -> str:
+    """The text of the attribute that says what becomes of denormals; the bindings have no class for it."""
+    return f'#iree_codegen.denormal_fp_math<"{"preserve-sign" if flushed else "none"}">'
