@@ -10,7 +10,7 @@ import msgspec
 from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, iree_gpu
 
-from pytest_shark_tune.errors import SharkTuneError
+from pytest_shark_tune.errors import InputError, SharkTuneError
 from pytest_shark_tune.stages.dispatch import Dispatch, RootOp
 from pytest_shark_tune.stages.space.forms import (
     CPU_PIPELINES,
@@ -37,6 +37,7 @@ __all__ = [
     "DEFAULT_ID",
     "Candidate",
     "NotInSpace",
+    "applied_candidate",
     "default_candidate",
     "kernel_candidates",
     "kernel_default",
@@ -121,6 +122,33 @@ def default_candidate(dispatch: Dispatch) -> Candidate:
         config=dispatch.default_config,
         compilation_info="",
     )
+
+
+def applied_candidate(
+    dispatch_name: str, compilation_info: str, *, identifier: str, knobs: Mapping[str, int]
+) -> Candidate:
+    """The candidate whose ``compilation_info`` a spec applies; ``identifier`` and ``knobs`` are its record's.
+
+    Raises:
+        InputError: the text is no compilation info that this IREE parses.
+    """
+    if not compilation_info:
+        raise InputError("it attaches no compilation_info")  # IREE would crash on the empty text
+    with ir.Context() as context, ir.Location.unknown():
+        context.enable_multithreading(False)
+        try:
+            info = iree_codegen.CompilationInfoAttr(ir.Attribute.parse(compilation_info))
+        except (ir.MLIRError, ValueError) as error:
+            raise InputError(f"not a compilation_info that this IREE parses: {compilation_info}: {error}") from error
+        pipeline = str(info.translation_info.pass_pipeline)
+        return Candidate(
+            id=identifier,
+            dispatch=dispatch_name,
+            pipeline=pipeline[pipeline.find("<") + 1 : pipeline.rfind(">")],
+            knobs=dict(knobs),
+            config=str(info.lowering_config),
+            compilation_info=str(info),
+        )
 
 
 def kernel_candidates(name: str, space: SearchSpace, knob_sets: Iterable[Mapping[str, int]]) -> tuple[Candidate, ...]:

@@ -8,7 +8,7 @@ would undo what was tuned; specs in that form are turned into this one, or refus
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 from iree.compiler import ir, passmanager
@@ -30,6 +30,7 @@ __all__ = [
     "mark_entries",
     "matcher_name",
     "read_spec",
+    "select_entries",
     "single_entry_spec",
 ]
 
@@ -154,6 +155,21 @@ def read_spec(text: str) -> tuple[SpecRow, ...]:
         module = _linked(text, "the spec")
         sequences = _sequences(module)
         return tuple(_row(sequences[matcher]) for matcher, _ in _pairs(module))
+
+
+def select_entries(text: str, matchers: Collection[str]) -> str:
+    """Make a spec, linked if need be, of just the entries of these matchers, in the spec's order; one at least.
+
+    Raises:
+        InputError: the text is no tuning spec.
+    """
+    with compiler_context(keep=True):
+        module = _linked(text, "the spec")
+        kept = [(matcher, action) for matcher, action in _pairs(module) if matcher in matchers]
+        foreach = _foreach(module)
+        foreach.attributes["matchers"] = _references([matcher for matcher, _ in kept])
+        foreach.attributes["actions"] = _references([action for _, action in kept])
+        return _text(module)
 
 
 def mark_entries(text: str) -> str:
