@@ -23,9 +23,9 @@ from pytest_shark_tune.stages.spec import mark_entries, select_entries
 from pytest_shark_tune.tools.cache import Cache, content_key
 from pytest_shark_tune.tools.compiler import compiler_version, first_error
 
-__all__ = ["Promises"]
+__all__ = ["OWN_DOMAINS", "Promises"]
 
-_OWN_DOMAINS = ("llvm-cpu", "vulkan")
+OWN_DOMAINS = ("llvm-cpu", "vulkan")
 """Backends whose spaces we make: that a value is not among those worth a try there says nothing about the compiler."""
 _FLAG = "--iree-codegen-tuning-spec-path"
 _BY_FLAG = "flag"
@@ -112,7 +112,7 @@ class Promises:
     def _allowed_in(self, task: Task, entry: GuardEntry) -> Iterator[str]:
         """Notes on what the constraints of a dispatch do not tell of the entry's config, and compiling it does."""
         (candidate,) = task.candidates
-        is_ours = self._builds.compiler.target.backend in _OWN_DOMAINS
+        is_ours = self._builds.compiler.target.backend in OWN_DOMAINS
         try:
             spaces = search_spaces(task.dispatch, self._builds.compiler)
         except _NO_SPACE as error:

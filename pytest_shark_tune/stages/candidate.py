@@ -31,6 +31,7 @@ from pytest_shark_tune.stages.space.pipeline_options import (
     PREFETCH_STAGES,
     WAVES_PER_EU,
 )
+from pytest_shark_tune.stages.space.reading import ReadConfig
 from pytest_shark_tune.stages.space.search_space import SearchSpace
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Candidate",
     "NotInSpace",
     "applied_candidate",
+    "cpu_compilation_info",
     "default_candidate",
     "kernel_candidates",
     "kernel_default",
@@ -149,6 +151,22 @@ def applied_candidate(
             config=str(info.lowering_config),
             compilation_info=str(info),
         )
+
+
+def cpu_compilation_info(config: ReadConfig) -> str:
+    """The text of the attribute of a config for CPUs that another release wrote.
+
+    Raises:
+        InputError: this IREE has no such pipeline, level or option.
+    """
+    levels = {name: tiles for name, tiles in config.tree.items() if isinstance(tiles, list)}
+    flags = [name for name, value in config.tree.items() if name not in levels and value]
+    with ir.Context() as context:
+        context.enable_multithreading(False)
+        try:
+            return str(_cpu_attribute(f"{CPU_PIPELINES}{config.pipeline}>", levels, flags))
+        except ir.MLIRError as error:
+            raise InputError(f"this IREE has no config of that form: {error}") from error
 
 
 def kernel_candidates(name: str, space: SearchSpace, knob_sets: Iterable[Mapping[str, int]]) -> tuple[Candidate, ...]:
@@ -269,7 +287,7 @@ def _cpu_compilation_info(space: SearchSpace, knobs: Mapping[str, int]) -> Any:
     Of the knob dictionary, arrays are tiling levels; a level of zeros tiles nothing and is left out, save for
     ``distribution``, which makes an op the root.
     """
-    levels = []
+    levels = {}
     peel = False
     for entry in ir.DictAttr(ir.Attribute.parse(space.knob_dictionary)):
         if entry.name == PEELING:
@@ -277,12 +295,16 @@ def _cpu_compilation_info(space: SearchSpace, knobs: Mapping[str, int]) -> Any:
             continue
         tiles = [_filled(leaf, knobs) for leaf in entry.attr]
         if any(tiles) or entry.name == "distribution":
-            levels.append(f"{entry.name} = {tiles}")
-    config = f"#iree_cpu.lowering_config<{', '.join(levels)}>"
-    options = f", {{{PEELING}}}" if peel else ""
+            levels[entry.name] = tiles
+    return _cpu_attribute(space.pipeline_attribute, levels, [PEELING] * peel)
+
+
+def _cpu_attribute(pipeline: str, levels: Mapping[str, object], flags: Collection[str]) -> Any:
+    config = f"#iree_cpu.lowering_config<{', '.join(f'{name} = {tiles}' for name, tiles in levels.items())}>"
+    options = f", {{{', '.join(flags)}}}" if flags else ""
     return ir.Attribute.parse(
         f"#iree_codegen.compilation_info<lowering_config = {config}, "
-        f"translation_info = <pipeline = {space.pipeline_attribute}{options}>>"
+        f"translation_info = <pipeline = {pipeline}{options}>>"
     )
 
 
