@@ -1,4 +1,4 @@
-"""One op and its default config on one device, set up as a run of the plugin would: for `aa.py` and `power.py`."""
+"""An op and its configs on a device, set up as a run would: for `aa.py`, `power.py` and `guard_power.py`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import click
 import numpy as np
 
 from pytest_shark_tune import ops
+from pytest_shark_tune.bench import Bench
+from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.plan import Task, make_plan, read_source
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.space.request import SpaceRequest
 from pytest_shark_tune.tools.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, Target
+from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.tools.machine import processors
 from pytest_shark_tune.tools.runtime import DeviceChild
 
@@ -25,7 +29,7 @@ __all__ = ["SingleOp", "quantiles", "single_op"]
 
 
 class SingleOp(NamedTuple):
-    """A matmul with its default config; ``name`` says what it is and where it runs."""
+    """A matmul with its configs; ``name`` says what it is and where it runs."""
 
     task: Task
     compiler: Compiler
@@ -42,14 +46,29 @@ class SingleOp(NamedTuple):
         finally:
             session.close()
 
+    @contextmanager
+    def bench(self) -> Iterator[Bench]:
+        """A bench of its own."""
+        leases = DeviceLeases(self.settings.devices)
+        builds = Builds(self.compiler, self.cache, leases, jobs=1, tell=click.echo)
+        bench = Bench(self.settings, builds, leases, tell=click.echo)
+        try:
+            yield bench
+        finally:
+            builds.close()
+            bench.close()
+
 
 @contextmanager
-def single_op(target: str, device: str, size: tuple[int, int, int], lhs: str) -> Iterator[SingleOp]:
-    """A matmul of M, N and K as ``size`` says on ``device``, in a folder that is removed again."""
+def single_op(target: str, device: str, size: tuple[int, int, int], lhs: str, *, count: int = 1) -> Iterator[SingleOp]:
+    """A matmul of M, N and K as ``size`` says on ``device``, in a folder that is removed again.
+
+    Besides its default config it has ``count`` candidates, or as many as there are.
+    """
     compiler = Compiler(Target.parse(target))
     m, n, k = size
     source = read_source(ops.matmul(m=m, n=n, k=k, lhs=lhs), Path())
-    (task,) = make_plan([source], compiler, processors=processors(), count=1, seed=0).tasks
+    (task,) = make_plan([source], compiler, processors=processors(), count=count, seed=0).tasks
     with DeviceChild(device) as child:
         device_name = child.info().name
     with tempfile.TemporaryDirectory(prefix="single-op-") as name:

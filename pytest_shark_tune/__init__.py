@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytest_shark_tune.custom import CustomTask
-    from pytest_shark_tune.errors import CandidateFailed
+    from pytest_shark_tune.errors import CandidateFailed, UndecidedWarning
     from pytest_shark_tune.kernels import Kernel
     from pytest_shark_tune.stages.space import SearchSpace
 
-__all__ = ["CandidateFailed", "CustomTask", "Kernel", "SearchSpace", "__version__"]
+__all__ = ["CandidateFailed", "CustomTask", "Kernel", "SearchSpace", "UndecidedWarning", "__version__"]
 
 _MODULES = {
     "CandidateFailed": "pytest_shark_tune.errors",
     "CustomTask": "pytest_shark_tune.custom",
     "Kernel": "pytest_shark_tune.kernels",
     "SearchSpace": "pytest_shark_tune.stages.space",
+    "UndecidedWarning": "pytest_shark_tune.errors",
 }
 
 try:

@@ -16,11 +16,13 @@ from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.check import Tolerance, tolerance_for
 from pytest_shark_tune.stages.dispatch import Dispatch, Member, Tensor
+from pytest_shark_tune.stages.guard import GATE
 from pytest_shark_tune.stages.limits import SUSPICIOUS_RATIO, work_of
 from pytest_shark_tune.stages.measurement import (
     FINAL,
     SCREENING,
     Measurement,
+    Policy,
     calibrate,
     compare,
     compare_finalists,
@@ -116,7 +118,7 @@ class Bench:
                 self._forget(uri)
                 current = [task.default.id]
                 try:
-                    yield from self._compare_all(self._child(uri), task, built, number, current).items()
+                    yield from self._compare_all(self._child(uri), task, built, FINAL, number, current).items()
                     return
                 except CandidateFailed as failure:
                     failed[current[0]] = failure
@@ -127,6 +129,38 @@ class Bench:
             if task.default.id in failed:
                 raise failed.pop(task.default.id)
             names = [name for name in names if name not in failed]
+
+    def check_members(self, task: Task, candidate: Candidate, artifact: Artifact | None = None) -> None:
+        """Compare a candidate's results with the default's in every dispatch of the task's group.
+
+        ``artifact`` stands for what is compiled for the first of them.
+
+        Raises:
+            CandidateFailed: a result is wrong, or it cannot be compiled or run; of the default the message says so.
+        """
+        pairs = zip(task.dispatch.members, *self._pair(task, candidate, artifact), strict=True)
+        busy = [_DEFAULT]
+        with self._leases.acquire(self._tell) as uri, self._fresh(uri, busy) as child:
+            for member, default, tuned in pairs:
+                busy[0] = _DEFAULT
+                check_s = self._load_reference(child, task, member, default)
+                busy[0] = _CANDIDATE
+                self._load_and_check(child, _CANDIDATE, task, member, tuned, time_limit_s(check_s))
+
+    def gate_round(
+        self, task: Task, candidate: Candidate, number: int, artifact: Artifact | None = None
+    ) -> Measurement:
+        """Time a candidate beside the default in a fresh child, once its results are found right; on new inputs.
+
+        ``artifact`` stands for what is compiled for the first dispatch of the task's group. ``number`` is the round's.
+
+        Raises:
+            CandidateFailed: it cannot be compiled or run, or its result is wrong; of the default the message says so.
+        """
+        built = dict(zip((task.default.id, _CANDIDATE), self._pair(task, candidate, artifact), strict=True))
+        busy = [task.default.id]
+        with self._leases.acquire(self._tell) as uri, self._fresh(uri, busy) as child:
+            return self._compare_all(child, task, built, GATE, number, busy)[_CANDIDATE]
 
     def compare_models(
         self, paths: Sequence[Path], function: str, inputs: Sequence[Tensor], reduction: int
@@ -143,7 +177,13 @@ class Bench:
                 self._forget(uri)
 
     def _compare_all(
-        self, child: DeviceChild, task: Task, built: Mapping[str, list[Artifact]], number: int, current: list[str]
+        self,
+        child: DeviceChild,
+        task: Task,
+        built: Mapping[str, list[Artifact]],
+        policy: Policy,
+        number: int,
+        current: list[str],
     ) -> dict[str, Measurement]:
         """Load, check and compare; ``current`` always names whom the child is busy with."""
         default = task.default.id
@@ -168,7 +208,7 @@ class Bench:
             return run
 
         runs = {name: runner(name) for name in built if name != default}
-        return compare_finalists(runs, runner(default), FINAL, seed=self.settings.seed + number)
+        return compare_finalists(runs, runner(default), policy, seed=self.settings.seed + number)
 
     def _finalists(
         self, task: Task, names: Sequence[str], failed: dict[str, CandidateFailed]
@@ -217,19 +257,22 @@ class Bench:
         known = self._prepared.get(uri)
         if known and known[0] == task.dispatch.key:
             return known[1:]
-        member = task.dispatch.members[0]
+        check_s = self._load_reference(child, task, task.dispatch.members[0], default)
+        run = partial(child.run, _DEFAULT)
+        batch = calibrate(run, SCREENING.sample_s, cap=SCREENING.batch_cap)
+        batch_s = run(batch)
+        self._prepared[uri] = (task.dispatch.key, batch, batch_s, check_s)
+        return batch, batch_s, check_s
+
+    def _load_reference(self, child: DeviceChild, task: Task, member: Member, default: Artifact) -> float:
+        """Load the default and keep its result; return the seconds that checking a result takes it."""
         assert default.vmfb is not None
         child.load_benchmark(_DEFAULT, Path(default.vmfb), member.module)
         child.keep_reference(_DEFAULT, _REFERENCE, self.settings.seed)
         # The default is its own reference: a result that changes from run to run can verify nothing.
         started = time.perf_counter()
         self._check(child, _DEFAULT, _REFERENCE, task.dispatch, member, _RUN_TIMEOUT_S)
-        check_s = time.perf_counter() - started
-        run = partial(child.run, _DEFAULT)
-        batch = calibrate(run, SCREENING.sample_s, cap=SCREENING.batch_cap)
-        batch_s = run(batch)
-        self._prepared[uri] = (task.dispatch.key, batch, batch_s, check_s)
-        return batch, batch_s, check_s
+        return time.perf_counter() - started
 
     def _load_and_check(
         self, child: DeviceChild, key: str, task: Task, member: Member, artifact: Artifact, timeout_s: float
@@ -271,13 +314,20 @@ class Bench:
             raise CandidateFailed(State.WRONG_RESULT, check.reason, check)
         return compare(partial(child.run, _CANDIDATE), partial(child.run, _DEFAULT), FINAL)
 
-    def _default_artifact(self, task: Task) -> Artifact:
+    def _default_artifact(self, task: Task, member: int = 0) -> Artifact:
         try:
-            return self._builds.artifact(task, task.default)
+            return self._builds.artifact(task, task.default, member)
         except CandidateFailed as failure:
-            raise CandidateFailed(
-                State.RUN_FAILED, f"the default config to compare with failed: {failure}"
-            ) from failure
+            raise _default_failed(failure) from failure
+
+    def _pair(
+        self, task: Task, candidate: Candidate, artifact: Artifact | None
+    ) -> tuple[list[Artifact], list[Artifact]]:
+        """The artifacts of the default and of a candidate, one for each member of the dispatch's group."""
+        members = range(len(task.dispatch.members))
+        first = artifact or self._builds.artifact(task, candidate)
+        rest = [self._builds.artifact(task, candidate, member) for member in members[1:]]
+        return [self._default_artifact(task, member) for member in members], [first, *rest]
 
     def _claim(self, task: Task, candidate: Candidate, artifact: Artifact) -> None:
         """Measure each binary once: whoever comes second with the same code is a duplicate."""
@@ -310,6 +360,20 @@ class Bench:
             child.close()
 
     @contextmanager
+    def _fresh(self, uri: str, busy: Sequence[str]) -> Iterator[DeviceChild]:
+        """A new child, ended afterwards; what fails while ``busy`` names no candidate is the default's failure."""
+        self._forget(uri)
+        try:
+            with self._failures(uri):
+                yield self._child(uri)
+        except CandidateFailed as failure:
+            if busy[0] != _CANDIDATE:
+                raise _default_failed(failure) from failure
+            raise
+        finally:
+            self._forget(uri)
+
+    @contextmanager
     def _failures(self, uri: str) -> Iterator[None]:
         """Turn what goes wrong in a device's child into the candidate's state."""
         try:
@@ -328,6 +392,10 @@ def _tolerance(dispatch: Dispatch, member: Member) -> Tolerance:
     taken = (root.inputs or root.outputs)[:2]
     tolerances = [tolerance_for(given.element, element, root.reduction_length) for given in taken for element in stored]
     return max(tolerances, key=lambda each: (each.rtol, each.atol_scale))
+
+
+def _default_failed(failure: CandidateFailed) -> CandidateFailed:
+    return CandidateFailed(State.RUN_FAILED, f"the default config to compare with failed: {failure}")
 
 
 def _failure(error: DeviceChildDied | DeviceRequestFailed) -> CandidateFailed:

@@ -179,7 +179,8 @@ class Builds:
 
     def processor(self) -> AbstractContextManager[object]:
         """Holds the device while the compiler runs, where both are the same processor."""
-        return self._leases.acquire(self._tell) if self.compiler.target.shares_processor else nullcontext()
+        waits = self.compiler.target.shares_processor and self._leases.has_devices
+        return self._leases.acquire(self._tell) if waits else nullcontext()
 
     def known(self, module: BenchmarkModule, candidate: Candidate) -> Artifact | None:
         """The candidate's artifact, where it was compiled before."""

@@ -22,7 +22,7 @@ from pytest_shark_tune.tools.runtime import (
     list_devices,
 )
 
-__all__ = ["FoundDevices", "choose_devices", "crowding", "find_devices", "jobs_of_worker"]
+__all__ = ["FoundDevices", "choose_devices", "crowding", "devices_for", "find_devices", "jobs_of_worker"]
 
 _HIDING_VARIABLES = {
     "cuda": ("CUDA_VISIBLE_DEVICES",),
@@ -44,11 +44,20 @@ def find_devices(options: TuneOptions) -> FoundDevices:
     Raises:
         pytest.UsageError: there is no such device, or the devices differ, or they cannot be locked.
     """
-    driver = options.target.driver
+    return devices_for(options.target, options.devices)
+
+
+def devices_for(target: Target, asked: Sequence[str] = ()) -> FoundDevices:
+    """The devices of a target that are asked for, or all of its driver, which can be locked.
+
+    Raises:
+        pytest.UsageError: as `find_devices` does.
+    """
+    driver = target.driver
     if driver.startswith("local"):
-        found: FoundDevices = {"uris": _processor(options.devices or (driver,), options.target), "name": cpu_name()}
+        found: FoundDevices = {"uris": _processor(asked or (driver,), target), "name": cpu_name()}
     else:
-        found = choose_devices(options.devices, options.target, _listed, os.environ)
+        found = choose_devices(asked, target, _listed, os.environ)
     try:
         DeviceLeases(found["uris"]).check()
     except InputError as error:

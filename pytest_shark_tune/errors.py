@@ -1,4 +1,4 @@
-"""The exceptions that the package raises on purpose, apart from ``pytest.UsageError``.
+"""The exceptions that the package raises on purpose, apart from ``pytest.UsageError``, and its warning.
 
 Stages and tools know nothing of pytest, so they raise these; the plugin and the command line turn them
 into the message a user sees.
@@ -6,7 +6,14 @@ into the message a user sees.
 
 from __future__ import annotations
 
-__all__ = ["CandidateFailed", "CommandFailed", "DeviceChildDied", "InputError", "SharkTuneError"]
+__all__ = [
+    "CandidateFailed",
+    "CommandFailed",
+    "DeviceChildDied",
+    "InputError",
+    "SharkTuneError",
+    "UndecidedWarning",
+]
 
 
 class SharkTuneError(Exception):
@@ -51,3 +58,7 @@ class CandidateFailed(SharkTuneError):
         self.state = state
         self.reason = reason
         self.detail = detail
+
+
+class UndecidedWarning(UserWarning):
+    """A guarded entry whose speed could not be told from what it promises within the time for it."""

@@ -1,21 +1,28 @@
-"""The stages as fixtures; a client that compiles or times in its own way overrides one in its conftest.py."""
+"""The stages as fixtures; a client that compiles or times in its own way overrides one in its conftest.py.
+
+They are there in every run, so what they take is imported where a test asks for one.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
-from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.kernels import KernelStages
-from pytest_shark_tune.plan import KernelTask, Task
-from pytest_shark_tune.session import Session
-from pytest_shark_tune.stages.artifact import Artifact
-from pytest_shark_tune.stages.measurement import Measurement
-from pytest_shark_tune.stages.record import FinalRecord, SpecRecord
-from pytest_shark_tune.trial import Role, Trial
+if TYPE_CHECKING:
+    from pytest_shark_tune.guarding import GuardingPlugin
+    from pytest_shark_tune.kernels import KernelStages
+    from pytest_shark_tune.session import Session
+    from pytest_shark_tune.stages.artifact import Artifact
+    from pytest_shark_tune.stages.guard import Verdict
+    from pytest_shark_tune.stages.measurement import Measurement
+    from pytest_shark_tune.stages.record import FinalRecord, SpecRecord
+    from pytest_shark_tune.trial import Trial
 
-__all__ = ["SESSION_KEY", "artifact", "candidate", "measurement", "tune_kernel", "tune_session"]
+__all__ = ["GUARD_KEY", "SESSION_KEY", "artifact", "candidate", "measurement", "tune_kernel", "tune_session"]
 
-SESSION_KEY = pytest.StashKey[Session]()
+SESSION_KEY: pytest.StashKey[Session] = pytest.StashKey()
+GUARD_KEY: pytest.StashKey[GuardingPlugin] = pytest.StashKey()
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +34,8 @@ def tune_session(pytestconfig: pytest.Config) -> Session:
 @pytest.fixture
 def candidate(request: pytest.FixtureRequest) -> Trial:
     """What this test tries; the plugin parametrizes it from the ``tune`` marker."""
+    from pytest_shark_tune.trial import Trial
+
     trial = request.param
     assert isinstance(trial, Trial)
     if trial.problem:
@@ -37,22 +46,40 @@ def candidate(request: pytest.FixtureRequest) -> Trial:
 @pytest.fixture
 def tune_kernel(candidate: Trial, tune_session: Session) -> KernelStages:
     """What compiles and compares a custom task's configs, for a client's own ``artifact`` and ``measurement``."""
+    from pytest_shark_tune.kernels import KernelStages
+
     return KernelStages(tune_session, candidate)
 
 
 @pytest.fixture
-def artifact(candidate: Trial, tune_session: Session) -> Artifact | None:
-    """The compiled candidate; ``None`` for finals and for the spec, which compile what they compare."""
+def artifact(candidate: Trial, tune_session: Session, pytestconfig: pytest.Config) -> Artifact | None:
+    """The compiled candidate; ``None`` for finals and for the spec, which compile what they compare.
+
+    In guard mode the candidate is a spec entry's config, and there is none for a promise that takes no device.
+    """
+    from pytest_shark_tune.plan import KernelTask
+
     if candidate.config is None or isinstance(candidate.known_task, KernelTask):
         return None
+    if candidate.guarded is not None:
+        return pytestconfig.stash[GUARD_KEY].artifact(candidate)
     return tune_session.artifact(candidate.known_task, candidate.config)
 
 
 @pytest.fixture
 def measurement(
-    candidate: Trial, artifact: Artifact | None, tune_session: Session
-) -> Measurement | FinalRecord | SpecRecord:
-    """The candidate timed beside the default, its result checked; for finals and the spec, what they gave."""
+    candidate: Trial, artifact: Artifact | None, tune_session: Session, pytestconfig: pytest.Config
+) -> Measurement | FinalRecord | SpecRecord | Verdict:
+    """The candidate timed beside the default, its result checked; for finals and the spec, what they gave.
+
+    In guard mode it is what became of the promise.
+    """
+    from pytest_shark_tune.errors import InputError
+    from pytest_shark_tune.plan import Task
+    from pytest_shark_tune.trial import Role
+
+    if candidate.guarded is not None:
+        return pytestconfig.stash[GUARD_KEY].look(candidate.guarded, artifact)
     if candidate.role is Role.SPEC:
         return tune_session.verify(candidate.plan)
     task = candidate.known_task

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
-from pytest_shark_tune.plan import Plan, Source, Task
+from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.plan import Plan, Source, Task, extract
+from pytest_shark_tune.registry import providers
+from pytest_shark_tune.snapshot import read_records, record_of, records_path
+from pytest_shark_tune.stages.artifact import Applied, ConfigureFailed, configure_with
+from pytest_shark_tune.stages.candidate import applied_candidate, default_candidate
+from pytest_shark_tune.stages.dispatch import Dispatch
 from pytest_shark_tune.stages.record import WinnerRecord
-from pytest_shark_tune.tools.compiler import Compiler
+from pytest_shark_tune.stages.rotation import rotated_dispatch
+from pytest_shark_tune.stages.spec import SpecRow, mark_entries, read_spec, select_entries, single_entry_spec
+from pytest_shark_tune.tools.cache import code_key, content_key
+from pytest_shark_tune.tools.compiler import Compiler, compiler_version
 
-__all__ = ["GuardEntry", "GuardPlan", "make_guard_plan"]
+__all__ = ["GuardEntry", "GuardPlan", "applied_to", "guard_key", "make_guard_plan"]
+
+_WHOLE = "spec"
+"""The name of the one entry of a spec that does not parse and has no records."""
+_ENTRY_ID = "entry"
+"""The candidate's id where no record gives it one."""
 
 
 class GuardEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of a spec. ``name`` is NAME of its tests' ids: its record's dispatch, else its matcher's symbol.
 
     ``matcher`` is that symbol, empty where the record is there and the entry is gone from the spec. ``problem`` says in
-    words why the entry, or the whole spec, does not parse. ``tasks`` are the dispatches of the sources that it is for,
-    each with its default and, as the only candidate, this entry's config: those of the record's structure, without a
-    record those that it matches. ``is_local`` says that its figures were taken on this very model of device, or that
+    words why the entry, or the whole spec, does not parse, or how entry and record disagree; such an entry has no
+    tasks. ``tasks`` are the dispatches of the sources that it is for, each with its default and, as the only candidate,
+    this entry's config: those of the record's structure, without any those on which it is in force, or would be if no
+    entry before it matched them. ``is_local`` says that its figures were taken on this very model of device, or that
     nobody knows where.
     """
 
@@ -36,9 +51,11 @@ class GuardEntry(msgspec.Struct, frozen=True, kw_only=True):
 class GuardPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What one test function, or one model file, guards: a spec's text and entries, and what they are looked at in.
 
-    ``plan`` has the sources and all dispatches, each with its default and no candidates.
+    ``plan`` has the sources and all dispatches, each with its default and no candidates. ``key`` is a hash of all that
+    this was made from, the compiler included.
     """
 
+    key: str
     spec_path: str
     spec: str
     entries: tuple[GuardEntry, ...]
@@ -49,6 +66,28 @@ class GuardPlan(msgspec.Struct, frozen=True, kw_only=True):
         return next(each for each in self.entries if each.name == name)
 
 
+def guard_key(
+    sources: Sequence[Source], spec_path: Path, compiler: Compiler, *, device_name: str, **settings: int
+) -> str:
+    """The content key of the plan that ``make_guard_plan`` makes: all that it, and any static promise, depends on.
+
+    Raises:
+        InputError: the spec cannot be read.
+    """
+    return content_key(
+        "guard",
+        code_key(),
+        [(source.name, source.text) for source in sources],
+        str(spec_path),
+        _read(spec_path),
+        read_records(spec_path),
+        [(entry.name, entry.value, entry.dist.version if entry.dist else "") for entry in providers()],
+        compiler.identity,
+        device_name,
+        sorted(settings.items()),
+    )
+
+
 def make_guard_plan(
     sources: Sequence[Source],
     spec_path: Path,
@@ -56,11 +95,216 @@ def make_guard_plan(
     *,
     device_name: str,
     processors: int,
+    rotate_bytes: int = 0,
     tell: Callable[[str], None] = lambda message: None,
 ) -> GuardPlan:
     """Extract the dispatches of ``sources`` and find those that each entry of the spec is for.
 
+    ``rotate_bytes`` is as for a plan.
+
     Raises:
         InputError: the compiler rejects a source, or the spec cannot be read; one that does not parse is no error.
     """
-    raise NotImplementedError
+    key = guard_key(
+        sources, spec_path, compiler, device_name=device_name, processors=processors, rotate_bytes=rotate_bytes
+    )
+    spec = _read(spec_path)
+    extracted = extract(sources, compiler, processors, tell)
+    tasks = tuple(
+        Task(
+            dispatch=rotated_dispatch(each, rotate_bytes),
+            default=default_candidate(each),
+            candidates=(),
+            space_size=None,
+        )
+        for each in extracted.dispatches
+    )
+    drafts = _named_apart(_drafts(spec_path, spec, read_records(spec_path)))
+    tell(f"finding what the entries of {spec_path.name} are for")
+    entries = [_localised(each, device_name) for each in _with_tasks(drafts, spec, tasks)]
+    plan = Plan(sources=extracted.sources, tasks=tasks, untunable=extracted.untunable)
+    return GuardPlan(key=key, spec_path=str(spec_path), spec=spec, entries=tuple(entries), plan=plan)
+
+
+def applied_to(dispatch: Dispatch, marked: str) -> list[Applied]:
+    """The entries of a marked spec (``mark_entries``) that are in force on the dispatch's root op, as it was dumped.
+
+    Raises:
+        ConfigureFailed: the compiler refuses a config.
+    """
+    applied = configure_with(dispatch.members[0].module.text, marked).applied
+    return [each for each in applied if each.entry and each.op == dispatch.root.op]
+
+
+def _read(spec_path: Path) -> str:
+    try:
+        return spec_path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"tuning spec {spec_path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"tuning spec {spec_path} is no text: {error}") from error
+
+
+# Entries without what they are for.
+
+
+def _drafts(spec_path: Path, spec: str, records: Sequence[WinnerRecord]) -> Iterator[GuardEntry]:
+    """The entries that the spec has or, as far as its records tell, should have."""
+    records = [each for each in records if each.root is not None]  # Kernels have no entry.
+    try:
+        rows = read_spec(spec)
+    except InputError as error:
+        yield from _unparsed(spec_path, str(error), records)
+        return
+    found = []
+    for row in rows:
+        record = record_of(row, records)
+        found.append(record)
+        yield GuardEntry(
+            name=record.dispatch if record else str(row.provenance.get("dispatch") or row.matcher),
+            matcher=row.matcher,
+            compilation_info=row.compilation_info,
+            record=record,
+            problem=_disagreement(spec_path, row, record) if record else "",
+        )
+    for record in records:
+        if record not in found:
+            problem = (
+                f"{records_path(spec_path).name} has a record of it, and {spec_path.name} has no such entry any more: "
+                "tune it again with --tune, or delete its record"
+            )
+            yield GuardEntry(name=record.dispatch, record=record, problem=problem)
+
+
+def _unparsed(spec_path: Path, problem: str, records: Sequence[WinnerRecord]) -> Iterator[GuardEntry]:
+    """The entries of a spec that does not parse: each record tells whether it is to blame."""
+    if not records:
+        yield GuardEntry(name=_WHOLE, problem=f"{spec_path}: {problem}")
+        return
+    faults = {each.dispatch: fault for each in records if (fault := _fault(each))}
+    for record in records:
+        if record.dispatch in faults:
+            versions = f"It was written by IREE {record.iree}, this is {compiler_version()}"
+            said = f"{spec_path}: {faults[record.dispatch]}. {versions}: port it (`shark-tune port`)"
+        elif faults:
+            said = f"{spec_path.name} as a whole does not parse, because of {', '.join(faults)}"
+        else:
+            said = f"{spec_path}, though each of its records does: {problem}"
+        yield GuardEntry(name=record.dispatch, record=record, problem=said)
+
+
+def _fault(record: WinnerRecord) -> str:
+    """Why this IREE cannot make the entry of a record; empty where it can."""
+    assert record.root is not None
+    try:
+        single_entry_spec(record.root, record.compilation_info)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def _disagreement(spec_path: Path, row: SpecRow, record: WinnerRecord) -> str:
+    """How an entry and its record disagree, in words; empty where they do not."""
+    names = f"{spec_path.name} has another config than its record in {records_path(spec_path).name}"
+    remedy = (
+        "if somebody edited the spec, tune the dispatch again with --tune, or delete the record to guard the spec as "
+        "it stands"
+    )
+    try:
+        recorded = applied_candidate("", record.compilation_info, identifier="", knobs={}).compilation_info
+    except InputError as error:
+        return f"{names}: {row.compilation_info} instead of what this IREE does not parse: {error}; {remedy}"
+    if row.compilation_info == recorded:
+        return ""
+    return f"{names}: {row.compilation_info} instead of {recorded}; {remedy}"
+
+
+def _named_apart(drafts: Iterable[GuardEntry]) -> list[GuardEntry]:
+    """Give entries of equal names a number: their tests are told apart by it."""
+    used: set[str] = set()
+    named = []
+    for each in drafts:
+        name, number = each.name, 1
+        while name in used:
+            number += 1
+            name = f"{each.name}_{number}"
+        used.add(name)
+        named.append(msgspec.structs.replace(each, name=name))
+    return named
+
+
+def _localised(entry: GuardEntry, device_name: str) -> GuardEntry:
+    is_local = entry.record is None or entry.record.device == device_name
+    return msgspec.structs.replace(entry, is_local=is_local)
+
+
+# What they are for.
+
+
+def _with_tasks(drafts: Sequence[GuardEntry], spec: str, tasks: Sequence[Task]) -> Iterator[GuardEntry]:
+    of_structure = {
+        each.name: [task for task in tasks if each.record.root and task.dispatch.key == each.record.root.key]
+        for each in drafts
+        if each.record
+    }
+    sought = {each.matcher for each in drafts if not each.problem and not of_structure.get(each.name)}
+    matched = _matched(spec, sought, tasks)
+    for each in drafts:
+        if each.problem:
+            yield each
+            continue
+        pairs = [(task, each.compilation_info) for task in of_structure.get(each.name, ())]
+        pairs = pairs or [(task, info or each.compilation_info) for task, info in matched.get(each.matcher, ())]
+        try:
+            yield msgspec.structs.replace(each, tasks=tuple(_task(each, task, info) for task, info in pairs))
+        except InputError as error:
+            yield msgspec.structs.replace(each, problem=f"{each.matcher}: {error}")
+
+
+def _task(entry: GuardEntry, task: Task, compilation_info: str) -> Task:
+    """The task with the entry's config as its only candidate.
+
+    Raises:
+        InputError: the entry attaches none that can be told.
+    """
+    candidate = applied_candidate(
+        task.name,
+        compilation_info,
+        identifier=entry.record.id if entry.record else _ENTRY_ID,
+        knobs=entry.record.knobs if entry.record else {},
+    )
+    return msgspec.structs.replace(task, candidates=(candidate,))
+
+
+_Matched = dict[str, list[tuple[Task, str]]]
+"""By matcher, the tasks whose root op it takes, and the config that comes of it, empty where none does."""
+
+
+def _matched(spec: str, sought: Collection[str], tasks: Sequence[Task]) -> _Matched:
+    """What the matchers in ``sought`` take: those that an earlier one takes it all from, what they would take."""
+    if not sought:
+        return {}
+    matchers = [row.matcher for row in read_spec(spec)]
+    found: _Matched = {}
+    for task in tasks:
+        for matcher, info in _takers(task, spec, matchers):
+            found.setdefault(matcher, []).append((task, info))
+    shadowed: _Matched = {}
+    for task in tasks if set(sought) - set(found) else ():
+        left = [each for each in matchers if each not in dict(_takers(task, spec, matchers))]
+        while left and (takers := _takers(task, spec, left)):
+            for matcher, info in takers:
+                shadowed.setdefault(matcher, []).append((task, info))
+                left.remove(matcher)
+    return shadowed | found
+
+
+def _takers(task: Task, spec: str, matchers: Sequence[str]) -> list[tuple[str, str]]:
+    """Which of ``matchers``, tried in their order, takes the root op of ``task``, with the config that comes of it."""
+    try:
+        applied = applied_to(task.dispatch, mark_entries(select_entries(spec, matchers)))
+    except ConfigureFailed:
+        if len(matchers) == 1:  # It matches, and its config is refused.
+            return [(matchers[0], "")]
+        return next((found for each in matchers if (found := _takers(task, spec, [each]))), [])
+    return [(each.entry, each.compilation_info) for each in applied]

@@ -21,9 +21,10 @@ from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.check import EXACT, Tolerance, check_output
 from pytest_shark_tune.stages.measurement import FINAL, Measurement, Run, compare, compare_finalists
 from pytest_shark_tune.stages.record import FinalRecord, State
+from pytest_shark_tune.tools.compiler import first_error
 from pytest_shark_tune.trial import Role, Trial
 
-__all__ = ["Built", "Kernel", "KernelStages"]
+__all__ = ["Built", "Kernel", "KernelStages", "as_failure"]
 
 _A = TypeVar("_A")
 
@@ -168,6 +169,14 @@ class KernelStages:
         if self._trial.role is not Role.CANDIDATE or config.id != self._task.default.id:
             return failure
         return CandidateFailed(State.RUN_FAILED, f"the default config to compare with failed: {failure}")
+
+
+def as_failure(error: BaseException | None) -> BaseException | None:
+    """A client's command that failed, run by `tools.process`, as a failure of the candidate that it was run for."""
+    if not isinstance(error, CommandFailed):
+        return error
+    state = State.COMPILE_TIMEOUT if error.timed_out else State.COMPILE_FAILED
+    return CandidateFailed(state, first_error(error))
 
 
 def _loaded(load: Callable[[_A, int], Kernel], artifact: _A, seed: int) -> tuple[Kernel, NDArray[Any]]:

@@ -6,9 +6,13 @@ own, one that says that a setup passed, which pytest counts and shows nowhere.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
 import pytest
 
-__all__ = ["NoteSender", "note_of"]
+__all__ = ["NoteSender", "note_of", "teller", "write_line"]
 
 _PROPERTY = "shark_tune_note"
 
@@ -48,3 +52,30 @@ class NoteSender:
 def note_of(report: pytest.TestReport) -> str | None:
     """The message that a report carries, if it is a note."""
     return next((str(value) for name, value in report.user_properties if name == _PROPERTY), None)
+
+
+def teller(config: pytest.Config) -> Callable[[str], None]:
+    """Tells the user what takes long, on the terminal; a worker has it told by the controller."""
+    if hasattr(config, "workerinput"):
+        sender = NoteSender(config)
+        config.pluginmanager.register(sender, "shark-tune-notes")
+        return sender.send
+
+    def tell(message: str) -> None:
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None and reporter.verbosity >= 0:
+            write_line(reporter, f"shark-tune: {message}")
+
+    return tell
+
+
+def write_line(reporter: Any, line: str) -> None:
+    """Write a line of its own, in the middle of pytest's dots too; with xdist they belong to no file."""
+    capturing = reporter.config.pluginmanager.get_plugin("capturemanager")
+    # While a test runs, what reaches the terminal's own descriptor would become the test's captured output.
+    with capturing.global_and_fixture_disabled() if capturing is not None else nullcontext():
+        reporter.ensure_newline()
+        if reporter._tw.width_of_current_line:
+            reporter.write("\n")
+        reporter.write_line(line)
+        reporter.flush()  # Into a pipe or a file, too, where it would come with the end of the run.

@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CACHE_SIZE",
+    "GuardOptions",
     "TuneOptions",
     "add_options",
     "default_cache",
+    "given_options",
+    "guard_is_given",
     "parse_count",
     "parse_duration",
     "parse_flags",
@@ -33,7 +36,9 @@ __all__ = [
     "parse_seed",
     "parse_size",
     "parse_target",
+    "parse_tolerance",
     "parse_where",
+    "target_name",
     "tuning_is_on",
 ]
 
@@ -42,6 +47,8 @@ CACHE_SIZE = "10G"
 
 _BENCHMARK_OPTIONS = ("json", "save", "autosave", "compare", "compare_fail", "histogram")
 _SEARCHES = ("model", "random", "exhaustive")
+_ROUTES = ("compile", "flag")
+_OF_ONE_RUN = ("tune_report_md", "tune_cache_clear")
 _MOST_DIGITS = 9
 _SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _PAST_GPU_CACHES = 512 << 20
@@ -128,6 +135,61 @@ class TuneOptions:
         return options
 
 
+@dataclass(frozen=True)
+class GuardOptions:
+    """What the user asked of guarding. ``spec`` is guarded instead of the snapshots, ``None`` where those are.
+
+    A speed promise may fall behind its record by ``tolerance``: 0.04 reads as 4%. With ``strict`` an undecided promise
+    fails. ``route`` is how the spec comes to its ops in production: ``compile`` or ``flag``. ``report`` is where the
+    Markdown goes. Paths are absolute.
+    """
+
+    spec: Path | None
+    tolerance: float
+    strict: bool
+    route: str
+    report: Path | None
+
+    @classmethod
+    def from_pytest_config(cls, config: pytest.Config) -> GuardOptions:
+        """Read the options; the command line wins over the ini file.
+
+        Raises:
+            pytest.UsageError: a value is of no use; the message names the option.
+        """
+
+        def value(name: str) -> str:
+            given = config.getoption(f"tune_{name}")
+            return str(given if given is not None else config.getini(f"tune_{name}"))
+
+        if config.getoption("tune_guard") and config.getoption("tune"):
+            raise pytest.UsageError("--tune-guard: it checks a spec, and --tune makes one: give one of the two")
+        base = config.invocation_params.dir
+        route = value("guard_route")
+        if route not in _ROUTES:
+            raise pytest.UsageError(f"--tune-guard-route: unknown route {route!r}; there is {' and '.join(_ROUTES)}")
+        report = base / value("report_md") if value("report_md") else None
+        if report is not None and (report.is_dir() or not report.parent.is_dir()):
+            raise pytest.UsageError(f"--tune-report-md: {report} is no file in a folder that is there: make it first")
+        return cls(
+            spec=_read_spec(base / value("guard")) if value("guard") else None,
+            tolerance=parse_tolerance("--tune-tolerance", value("tolerance")),
+            strict=bool(config.getoption("tune_strict") or config.getini("tune_strict")),
+            route=route,
+            report=report,
+        )
+
+
+def _read_spec(path: Path) -> Path:
+    """The path of a spec that can be read; what it holds is looked at where there is something to guard."""
+    try:
+        path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        problem = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise pytest.UsageError(f"--tune-guard: {path} cannot be read: {problem}") from error
+    return path
+
+
 def add_options(parser: pytest.Parser) -> None:
     """Add every option, and its ini twin, to pytest."""
     group = parser.getgroup("shark-tune", "tuning IREE dispatches")
@@ -172,6 +234,15 @@ def add_options(parser: pytest.Parser) -> None:
         group.addoption(flag, dest=dest, metavar=metavar, action="append", default=[], help=f"{help_text} (repeatable)")
         parser.addini(dest, f"{help_text}; one a line", type="linelist", default=[])
 
+    add("guard", "SPEC", "", "check this spec, ours or not, against the models and suites that are named")
+    add("tolerance", "PERCENT", "4%", "how far a guarded entry may fall behind its record (default: 4 percent)")
+    add("guard-route", "ROUTE", "compile", "how specs are applied: compile (shark-tune compile, default) or flag")
+    add("report-md", "FILE", "", "write what guarding found as Markdown, one line where nothing changed")
+    group.addoption(
+        "--tune-strict", action="store_true", default=False, help="fail a guarded entry whose speed is undecided"
+    )
+    parser.addini("tune_strict", "fail a guarded entry whose speed is undecided", type="bool", default=False)
+
     add_list("--tune-where", "CONDITION", 'try only configs that fulfil it: "wg_0 >= 64 and red_2 in (4, 8)"')
     add_list("--tune-knob", "NAME=V1,V2", "search an option that the compiler pins, too: waves_per_eu=1,2,4")
     add_list("--iree-compile-flag", "FLAG", "a flag for iree-compile, for the default and the candidates alike")
@@ -183,8 +254,34 @@ def _keeps_benchmarks(config: pytest.Config) -> bool:
 
 
 def tuning_is_on(config: pytest.Config) -> bool:
-    """Whether this run tunes."""
-    return bool(config.getoption("tune") or config.getini("tune"))
+    """Whether this run tunes: a spec to guard on the command line outweighs an ini file that says so."""
+    return bool(config.getoption("tune") or (config.getini("tune") and not config.getoption("tune_guard")))
+
+
+def guard_is_given(config: pytest.Config) -> bool:
+    """Whether this run is to guard a spec that is named."""
+    return bool(config.getoption("tune_guard") or config.getini("tune_guard"))
+
+
+def target_name(config: pytest.Config) -> str:
+    """The target that is asked for, as given."""
+    return str(config.getoption("tune_target") or config.getini("tune_target"))
+
+
+def given_options(config: pytest.Config) -> list[str]:
+    """Our options as given on the command line, to be given again, but for those that only that run has a use for."""
+    given: list[str] = []
+    for name, value in vars(config.option).items():
+        if not name.startswith(("tune_", "iree_compile_flag")) or name in _OF_ONE_RUN:
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            given.append(flag)
+        elif isinstance(value, list):
+            given += [f"{flag}={each}" for each in value]
+        elif isinstance(value, str):
+            given.append(f"{flag}={value}")
+    return given
 
 
 def default_cache() -> Path:
@@ -275,6 +372,19 @@ def parse_size(option: str, text: str) -> int:
     if not size:
         raise pytest.UsageError(f"{option}: {text!r} is not a size; give for example 500M or 20G")
     return size
+
+
+def parse_tolerance(option: str, text: str) -> float:
+    """Read ``4%`` or ``0.04`` as a share, at least 0 and less than 1.
+
+    Raises:
+        pytest.UsageError: ``text`` is anything else.
+    """
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(%?)", text.strip(), re.ASCII)
+    share = float(match[1]) / (100 if match[2] else 1) if match else 1.0
+    if share >= 1:
+        raise pytest.UsageError(f"{option}: {text!r} is no share of less than 1; give for example 4% or 0.04")
+    return share
 
 
 def parse_flags(option: str, lines: Sequence[str]) -> tuple[str, ...]:

@@ -54,6 +54,7 @@ from pytest_shark_tune.tools.importer import import_onnx
 
 __all__ = [
     "MODEL_SUFFIXES",
+    "NO_SPACE",
     "POOL",
     "AnyTask",
     "Extracted",
@@ -74,7 +75,7 @@ __all__ = [
 
 _EMITTING = ("cuda", "hip")
 """Backends for which the compiler emits constraints, at least for some ops."""
-_NO_SPACE = (CommandFailed, NoSpace, SpaceTooLarge, UnboundedKnob, UnreadableConstraints)
+NO_SPACE = (CommandFailed, NoSpace, SpaceTooLarge, UnboundedKnob, UnreadableConstraints)
 """What keeps one dispatch from being tuned, and the others not."""
 _NO_BENCHMARK = "iree-compile makes no benchmark of it, as of what has dynamic dimensions: fix the input shapes"
 POOL = 4096
@@ -242,7 +243,7 @@ def make_plan(
         try:
             spaces = opened(search_spaces(dispatch, compiler), request, compiler.target.backend)
             found.append((rotated_dispatch(dispatch, rotate_bytes), spaces))
-        except _NO_SPACE as reason:
+        except NO_SPACE as reason:
             untunable += _all_untunable(dispatch, reason)
     offered = [*(space for _, spaces in found for space in spaces), *(kernel.space for kernel in kernels)]
     known = {name for space in offered for name in space.names}
@@ -252,13 +253,13 @@ def make_plan(
         try:
             own = [each for each in wanted if each.key == dispatch.key]
             tasks.append(_task(dispatch, narrowed(spaces, request, known), count, seed, own))
-        except _NO_SPACE as reason:
+        except NO_SPACE as reason:
             untunable += _all_untunable(dispatch, reason)
     for kernel in kernels:
         try:
             (space,) = narrowed([kernel.space], request, known)
             kernel_tasks.append(_kernel_task(kernel, space, count, seed))
-        except _NO_SPACE as reason:
+        except NO_SPACE as reason:
             untunable.append(Untunable(kernel.name, kernel.name, str(reason)))
     return Plan(sources=extracted.sources, tasks=tuple(tasks), untunable=tuple(untunable), kernels=tuple(kernel_tasks))
 

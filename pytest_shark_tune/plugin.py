@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 import types
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_shark_tune.options import TuneOptions, add_options, tuning_is_on
+from pytest_shark_tune import fixtures
+from pytest_shark_tune.guard_reporter import GuardReporter
+from pytest_shark_tune.options import (
+    GuardOptions,
+    TuneOptions,
+    add_options,
+    given_options,
+    guard_is_given,
+    target_name,
+    tuning_is_on,
+)
+
+if TYPE_CHECKING:
+    from pytest_shark_tune.trial import Trial
 
 __all__ = [
     "pytest_addoption",
@@ -20,6 +35,8 @@ __all__ = [
     "pytest_xdist_auto_num_workers",
 ]
 
+_SNAPSHOTS = "__specs__"
+"""What ``snapshot`` calls the folder of a suite's specs; to import that takes the compiler along."""
 _MARKER = (
     "tune(*sources): tune the dispatches of the sources: an op (pytest_shark_tune.ops), or a path to .mlir, .mlirbc "
     "or .onnx, relative to the test's file; or a kernel of your own, as a pytest_shark_tune.CustomTask"
@@ -32,37 +49,88 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker; start a session where this run tunes. What is switched off imports nothing."""
+    """Register the marker and the fixtures; start a session where this run tunes. What is off costs nothing."""
     config.addinivalue_line("markers", _MARKER)
+    config.pluginmanager.register(fixtures, "shark-tune-fixtures")
+    guard = GuardOptions.from_pytest_config(config)
     if tuning_is_on(config):
         from pytest_shark_tune.benchmark_bridge import BenchmarkBridge, DeviceStamp
-        from pytest_shark_tune.fixtures import SESSION_KEY
         from pytest_shark_tune.tuning import TuningPlugin
 
         config.pluginmanager.register(TuningPlugin.start(config), "shark-tune-session")
-        config.pluginmanager.register(DeviceStamp(config.stash[SESSION_KEY].settings.device_name))
+        config.pluginmanager.register(DeviceStamp(config.stash[fixtures.SESSION_KEY].settings.device_name))
         if not hasattr(config, "workerinput"):  # The process that controls the run.
             config.pluginmanager.register(BenchmarkBridge(config), "shark-tune-benchmark")
+    elif not hasattr(config, "workerinput"):
+        config.pluginmanager.register(GuardReporter(config, guard), "shark-tune-guard-reporter")
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """``-n auto`` means a worker for each device; xdist asks before anything is configured."""
-    if not tuning_is_on(config):
+    if not tuning_is_on(config) and not _guards_only(config):
         return None
     from pytest_shark_tune.devices import find_devices
 
-    return len(find_devices(TuneOptions.from_pytest_config(config))["uris"])
+    try:
+        return len(find_devices(TuneOptions.from_pytest_config(config))["uris"])
+    except pytest.UsageError:
+        if tuning_is_on(config):
+            raise
+        return None  # Guarding goes without a device, on all processors.
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Without ``--tune``, a marked test is skipped with the command that tunes it."""
-    if tuning_is_on(metafunc.config) or metafunc.definition.get_closest_marker("tune") is None:
+    """Without ``--tune``, a marked test guards what was tuned; where nothing was, it is skipped."""
+    marker = metafunc.definition.get_closest_marker("tune")
+    if tuning_is_on(metafunc.config) or marker is None or "candidate" not in metafunc.fixturenames:
         return
-    if "candidate" in metafunc.fixturenames:
-        file = os.path.relpath(metafunc.definition.path, metafunc.config.invocation_params.dir)
-        skip = pytest.mark.skip(reason=f"not tuned without --tune: run pytest {shlex.quote(file)} --tune")
-        metafunc.parametrize("candidate", [pytest.param(None, marks=skip)], ids=["tune"])
+    path, config = metafunc.definition.path, metafunc.config
+    kernels = _kernels(marker.args)
+    params = [
+        _skipped(name, f"{name} is a kernel of the suite's own, so no spec has an entry to guard") for name in kernels
+    ]
+    if len(kernels) < len(marker.args) or not marker.args:
+        trials: Sequence[Trial] = ()
+        if guard_is_given(config) or (path.suffix == ".py" and _has_snapshots(path.parent)):
+            from pytest_shark_tune.guarding import guard_trials_of
+
+            trials = guard_trials_of(metafunc, marker)
+        params += [pytest.param(trial, id=trial.id) for trial in trials]
+        params += [] if trials else [_skipped("tune", _nothing_to_guard(path, config))]
+    metafunc.parametrize("candidate", params, indirect=True)
+
+
+def _kernels(given: Sequence[object]) -> list[str]:
+    """The names of the custom tasks among what a marker names: whoever makes one has loaded that module."""
+    custom = sys.modules.get("pytest_shark_tune.custom")
+    return [each.name for each in given if isinstance(each, custom.CustomTask)] if custom is not None else []
+
+
+def _skipped(name: str, reason: str) -> Any:
+    """The parameter of a test that is skipped."""
+    return pytest.param(None, id=name, marks=pytest.mark.skip(reason=reason))
+
+
+def _has_snapshots(folder: Path) -> bool:
+    return any((folder / _SNAPSHOTS).glob("*.mlir"))
+
+
+def _guards_only(config: pytest.Config) -> bool:
+    """Whether whatever is named on the command line is there to be guarded, as far as one can tell by its place."""
+    if guard_is_given(config):
+        return True
+    places = [Path(config.invocation_params.dir, each.partition("::")[0]) for each in config.args]
+    return bool(places) and all(_has_snapshots(place if place.is_dir() else place.parent) for place in places)
+
+
+def _nothing_to_guard(path: Path, config: pytest.Config) -> str:
+    """Why a test is skipped, with the command that changes that."""
+    target = target_name(config)
+    words = ["pytest", os.path.relpath(path, config.invocation_params.dir), "--tune", *given_options(config)]
+    if path.suffix == ".py":
+        return f"there is no snapshot for {target} to guard: {shlex.join(words)} makes one"
+    return f"there is nothing to guard: {shlex.join(words)} tunes it, --tune-guard SPEC checks a spec"
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:

@@ -16,12 +16,15 @@ from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.coming import coming
 from pytest_shark_tune.custom import CustomTask
 from pytest_shark_tune.errors import CandidateFailed, InputError
+from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, guard_key, make_guard_plan
 from pytest_shark_tune.plan import POOL, AnyTask, Plan, Source, Task, Wanted, make_plan, plan_key, read_source
+from pytest_shark_tune.promises import Promises
 from pytest_shark_tune.recall import Recall
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.check import Check
+from pytest_shark_tune.stages.guard import RUN_ALPHA, Promise, Verdict
 from pytest_shark_tune.stages.measurement import FINAL_ROUNDS, MOST_ROUNDS, Measurement, combine_rounds, is_decided
 from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, SpecRecord, State
 from pytest_shark_tune.stages.search import PriorResult
@@ -63,6 +66,7 @@ class Session:
         )
         yardsticks = Yardsticks(compiler, cache, settings.device_name)
         self._bench = Bench(settings, self._builds, leases, tell=tell, yardsticks=yardsticks)
+        self._promises = Promises(settings, cache, self._builds, self._bench)
         self._recall = Recall(cache, compiler, settings)
         self.kernels: dict[tuple[str, str, str], tuple[Any, float]] = {}
 
@@ -120,6 +124,33 @@ class Session:
             )
 
         return key, self.cache.get_or_make("plans", key, Plan, make)
+
+    def guard_plan(self, given: Sequence[object], folder: Path, spec_path: Path) -> GuardPlan:
+        """What guarding the spec in the sources that a marker names looks at; made by one process only.
+
+        Custom tasks have no entry in any spec, and are left out.
+
+        Raises:
+            InputError: a source cannot be read or compiled, or the spec cannot be read.
+        """
+        sources = _named_apart([read_source(each, folder) for each in given if not isinstance(each, CustomTask)])
+        name, rotate = self.settings.device_name, self.settings.rotate_bytes
+        key = guard_key(
+            sources, spec_path, self.compiler, device_name=name, processors=processors(), rotate_bytes=rotate
+        )
+
+        def make() -> GuardPlan:
+            return make_guard_plan(
+                sources,
+                spec_path,
+                self.compiler,
+                device_name=name,
+                processors=processors(),
+                rotate_bytes=rotate,
+                tell=self._tell,
+            )
+
+        return self.cache.get_or_make("plans", key, GuardPlan, make)
 
     def keep_plan(self, origin: str, plan: Plan) -> tuple[str, Plan]:
         """Keep a plan that was made from the one of key ``origin``; return its key too."""
@@ -268,6 +299,21 @@ class Session:
             known = verify_spec(plan, finals, self._builds, self._bench)
             self._recall.keep_checked(plan, finals, known)
         return known
+
+    def look(
+        self,
+        guarded: GuardPlan,
+        entry: GuardEntry,
+        promise: Promise,
+        artifact: Artifact | None = None,
+        *,
+        alpha: float = RUN_ALPHA,
+    ) -> Verdict:
+        """What became of a promise of a spec's entry; ``artifact`` is that of its first task, if a client made it.
+
+        ``alpha`` is the probability of a false alarm that this entry's speed promise has, of the whole run's.
+        """
+        return self._promises.look(guarded, entry, promise, artifact, alpha=alpha)
 
     @property
     def setting(self) -> str:

@@ -21,6 +21,7 @@ __all__ = [
     "records_path",
     "snapshot_path",
     "write_spec",
+    "write_text",
 ]
 
 FOLDER = "__specs__"
@@ -86,8 +87,19 @@ def write_spec(path: Path, winners: Sequence[WinnerRecord], starter: str | None 
         path.unlink(missing_ok=True)
         records_path(path).unlink(missing_ok=True)
         return
-    _write(path, link_spec(build_spec([entry_of(each) for each in winners], starter)).encode())
-    _write(records_path(path), b"".join(msgspec.json.encode(each) + b"\n" for each in winners))
+    write_text(path, link_spec(build_spec([entry_of(each) for each in winners], starter)), winners)
+
+
+def write_text(path: Path, text: str, records: Sequence[WinnerRecord]) -> None:
+    """Write the text of a spec, and the records of its entries beside it; without any there is no such file.
+
+    A file that has just this content already is not touched.
+    """
+    _write(path, text.encode())
+    if records:
+        _write(records_path(path), b"".join(msgspec.json.encode(each) + b"\n" for each in records))
+    else:
+        records_path(path).unlink(missing_ok=True)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -106,7 +118,7 @@ def entry_of(winner: WinnerRecord) -> SpecEntry:
             "dispatch": winner.dispatch,
             "device": winner.device,
             "iree": winner.iree,
-            "speedup": f"{winner.ratio or 0:.3f}",
+            **({} if winner.ratio is None else {"speedup": f"{winner.ratio:.3f}"}),
             "candidate": winner.id,
         },
     )

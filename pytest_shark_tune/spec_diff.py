@@ -63,10 +63,14 @@ class SideEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Side(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the two specs; ``name`` is what words call it."""
+    """One of the two specs; ``name`` is what words call it.
+
+    ``problem`` says why the spec does not parse, where its entries are known from its records alone.
+    """
 
     name: str
     entries: tuple[SideEntry, ...] = ()
+    problem: str = ""
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,10 +105,11 @@ def side_of(name: str, spec: str, records: Sequence[WinnerRecord]) -> Side:
         return Side(name=name)
     try:
         rows, questions = read_spec(spec), read_questions(spec)
-    except InputError:
+    except InputError as error:
         if not records:
             raise
-        return Side(name=name, entries=tuple(SideEntry(row=_row_of(record), record=record) for record in records))
+        known = tuple(SideEntry(row=_row_of(record), record=record) for record in records)
+        return Side(name=name, entries=known, problem=str(error))
     entries = (
         SideEntry(row=row, question=question, record=record_of(row, records))
         for row, question in zip(rows, questions, strict=True)

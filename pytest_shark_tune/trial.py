@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pytest_shark_tune.guardplan import GuardEntry, GuardPlan
 from pytest_shark_tune.ordering import Phase
 from pytest_shark_tune.plan import AnyTask, Plan
 from pytest_shark_tune.stages.candidate import Candidate
+from pytest_shark_tune.stages.guard import Promise
 
-__all__ = ["Role", "Trial", "trials_of"]
+__all__ = ["Guarded", "Role", "Trial", "guard_trials", "trials_of"]
 
 
 class Role(StrEnum):
@@ -21,6 +23,7 @@ class Role(StrEnum):
     FINAL = "final"
     SPEC = "spec"
     INPUT = "input"
+    PROMISE = "promise"
 
     @property
     def phase(self) -> Phase:
@@ -34,7 +37,23 @@ _PHASES = {
     Role.FINAL: Phase.FINAL,
     Role.SPEC: Phase.SPEC,
     Role.INPUT: Phase.ORDINARY,
+    Role.PROMISE: Phase.ORDINARY,
 }
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A promise of one entry of a spec; ``slug`` tells the spec's device where several specs are guarded together."""
+
+    plan: GuardPlan
+    entry: GuardEntry
+    promise: Promise
+    slug: str = ""
+
+    @property
+    def id(self) -> str:
+        """The part of the test's id between its brackets."""
+        return "-".join(filter(None, (self.entry.name, self.slug, self.promise)))
 
 
 @dataclass(frozen=True)
@@ -44,6 +63,9 @@ class Trial:
     ``plan_key`` is the plan's in the cache, ``suite`` the folder of the suite, empty for a model file. ``task`` and
     ``config`` are there for candidates and the default, ``task`` alone for finals. ``problem`` says why an input
     cannot be tuned; the test then fails with it.
+
+    In guard mode ``guarded`` is the promise. Of one that takes a device the entry's config is the candidate, so that a
+    client's own fixtures serve it like any other; of a static one there is neither ``task`` nor ``config``.
     """
 
     role: Role
@@ -53,10 +75,13 @@ class Trial:
     task: AnyTask | None = None
     config: Candidate | None = None
     problem: str = ""
+    guarded: Guarded | None = None
 
     @property
     def id(self) -> str:
         """The part of the test's id between its brackets."""
+        if self.guarded is not None:
+            return self.guarded.id
         match self.role:
             case Role.SPEC | Role.INPUT:
                 return self.role
@@ -97,3 +122,17 @@ def trials_of(plan: Plan, plan_key: str, suite: str) -> Iterator[Trial]:
         yield trial(Role.FINAL, task)
     if plan.tasks:
         yield trial(Role.SPEC)
+
+
+def guard_trials(plan: GuardPlan, suite: str, slug: str = "") -> Iterator[Trial]:
+    """A test for each promise of each entry of a spec, in the order in which they are collected."""
+    for entry in plan.entries:
+        for promise in Promise:
+            guarded = Guarded(plan, entry, promise, slug)
+            if promise.is_static or not entry.tasks:
+                yield Trial(Role.PROMISE, plan.plan, suite=suite, guarded=guarded)
+            else:
+                task = entry.tasks[0]
+                yield Trial(
+                    Role.CANDIDATE, plan.plan, suite=suite, task=task, config=task.candidates[0], guarded=guarded
+                )

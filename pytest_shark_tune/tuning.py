@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,20 @@ from typing import Any
 import msgspec
 import pytest
 
-from pytest_shark_tune import __version__, fixtures
+from pytest_shark_tune import __version__
 from pytest_shark_tune.campaign import Campaign, make_quarry
 from pytest_shark_tune.coming import announce
 from pytest_shark_tune.custom import CustomTask
 from pytest_shark_tune.devices import FoundDevices, crowding, find_devices, jobs_of_worker
-from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError, SharkTuneError
+from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError
 from pytest_shark_tune.figures import format_us
 from pytest_shark_tune.fixtures import SESSION_KEY
+from pytest_shark_tune.inputs import check_compiler, check_folder
 from pytest_shark_tune.interrupts import Interrupts
-from pytest_shark_tune.kernels import Built
+from pytest_shark_tune.kernels import Built, as_failure
 from pytest_shark_tune.landscape import write_landscapes
 from pytest_shark_tune.ledger import Finding, Ledger, Summary
-from pytest_shark_tune.notes import NoteSender, note_of
+from pytest_shark_tune.notes import note_of, teller, write_line
 from pytest_shark_tune.options import TuneOptions
 from pytest_shark_tune.ordering import Phase, RunOrder
 from pytest_shark_tune.plan import Plan, Task, renamed
@@ -40,7 +41,7 @@ from pytest_shark_tune.storage import Storage
 from pytest_shark_tune.summary import render
 from pytest_shark_tune.tools import leftovers
 from pytest_shark_tune.tools.cache import Cache
-from pytest_shark_tune.tools.compiler import Compiler, compiler_version, first_error
+from pytest_shark_tune.tools.compiler import Compiler, compiler_version
 from pytest_shark_tune.tools.runtime import device_slug, runtime_version
 from pytest_shark_tune.trial import Role, Trial, trials_of
 from pytest_shark_tune.update import Subject, Terms, Update, look_back, wanted_of, write_incumbents
@@ -124,7 +125,7 @@ class TuningPlugin:
             rotate_bytes=options.rotate_bytes,
             fresh=options.fresh,
         )
-        session = Session(settings, compiler, cache, tell=_teller(config))
+        session = Session(settings, compiler, cache, tell=teller(config))
         ledger = None
         if worker is None:
             ledger = Ledger(
@@ -141,7 +142,6 @@ class TuningPlugin:
                 starter=options.starter.read_text(encoding="utf-8") if options.starter else None,
                 setting=session.setting,
             )
-        config.pluginmanager.register(fixtures, "shark-tune-fixtures")
         return cls(config, options, session, ledger)
 
     @pytest.hookimpl(tryfirst=True)
@@ -452,7 +452,9 @@ class TuningPlugin:
         trial = _trial_of(item)
         if trial is None or not trial.plan_key:
             return report
-        error = _as_failure(call.excinfo.value if call.excinfo else None, trial)
+        error = call.excinfo.value if call.excinfo else None
+        if trial.config is not None:
+            error = as_failure(error)
         outcome: object = None
         if problem := self._storage.explain(error):
             report.outcome, report.longrepr = "failed", problem
@@ -538,7 +540,7 @@ class TuningPlugin:
     def _write(self, line: str) -> None:
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None and reporter.verbosity >= 0:
-            _write_line(reporter, line)
+            write_line(reporter, line)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(
@@ -626,13 +628,7 @@ class TuningPlugin:
 
 def _check_inputs(options: TuneOptions, compiler: Compiler) -> FoundDevices:
     """Refuse what cannot be met, before anything is done; return the devices' URIs and their model's name."""
-    try:
-        compiler.check()
-    except InputError as error:
-        option = "--iree-compile-flag" if options.compile_flags else "--tune-target"
-        if isinstance(error.__cause__, CommandFailed) and error.__cause__.timed_out:
-            option = "--tune-compile-timeout"
-        raise pytest.UsageError(f"{option}: {error}") from error
+    check_compiler(options, compiler)
     if options.starter is not None:
         try:
             check_starter(options.starter.read_text(encoding="utf-8"), str(options.starter))
@@ -644,12 +640,7 @@ def _check_inputs(options: TuneOptions, compiler: Compiler) -> FoundDevices:
     if options.landscape is not None:
         folders.append(("--tune-record-landscape", options.landscape.parent))
     for option, folder in folders:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise pytest.UsageError(f"{option}: cannot write to {folder}: {error.strerror}") from error
+        check_folder(option, folder)
     return devices
 
 
@@ -672,33 +663,6 @@ def _load_plan(cache: Cache, key: str) -> Plan:
     if plan is None:
         raise SharkTuneError(f"the plan {key} is gone from the cache {cache.folder}: was it cleared during the run?")
     return plan
-
-
-def _teller(config: pytest.Config) -> Callable[[str], None]:
-    """Tells the user what takes long, on the terminal; a worker has it told by the controller."""
-    if hasattr(config, "workerinput"):
-        sender = NoteSender(config)
-        config.pluginmanager.register(sender, "shark-tune-notes")
-        return sender.send
-
-    def tell(message: str) -> None:
-        reporter = config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None and reporter.verbosity >= 0:
-            _write_line(reporter, f"shark-tune: {message}")
-
-    return tell
-
-
-def _write_line(reporter: Any, line: str) -> None:
-    """Write a line of its own, in the middle of pytest's dots too; with xdist they belong to no file."""
-    capturing = reporter.config.pluginmanager.get_plugin("capturemanager")
-    # While a test runs, what reaches the terminal's own descriptor would become the test's captured output.
-    with capturing.global_and_fixture_disabled() if capturing is not None else nullcontext():
-        reporter.ensure_newline()
-        if reporter._tw.width_of_current_line:
-            reporter.write("\n")
-        reporter.write_line(line)
-        reporter.flush()  # Into a pipe or a file, too, where it would come with the end of the run.
 
 
 def _trial_of(item: pytest.Item) -> Trial | None:
@@ -725,14 +689,6 @@ def _kernel_names(given: tuple[object, ...]) -> list[str]:
 
 def _funcargs(item: pytest.Item) -> dict[str, object]:
     return getattr(item, "funcargs", None) or {}
-
-
-def _as_failure(error: BaseException | None, trial: Trial) -> BaseException | None:
-    """A client's command that failed, run by `tools.process`, as a failure of the candidate that it was run for."""
-    if not isinstance(error, CommandFailed) or trial.config is None:
-        return error
-    state = State.COMPILE_TIMEOUT if error.timed_out else State.COMPILE_FAILED
-    return CandidateFailed(state, first_error(error))
 
 
 def _property(finding: Finding) -> list[tuple[str, object]]:

@@ -24,9 +24,13 @@ def diff_specs(old: Path, new: Path, as_json: bool) -> None:
     beside the specs. The exit status is 1 if the specs differ.
     """
     try:
-        changes = diff(read_side(old), read_side(new))
+        sides = read_side(old), read_side(new)
     except InputError as error:
         raise click.UsageError(str(error)) from error
+    for side in sides:
+        if side.problem:
+            click.echo(f"{side.name}: known from its records alone, since {side.problem}", err=True)
+    changes = diff(*sides)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(changes)).decode())
     else:

@@ -27,16 +27,18 @@ def show(spec: Path, as_json: bool) -> None:
     Speedups come from the records beside the spec, configs as knobs too; without records a config is its attribute.
     """
     try:
-        entries = read_side(spec).entries
+        side = read_side(spec)
     except InputError as error:
         raise click.UsageError(str(error)) from error
+    if side.problem:
+        click.echo(f"{spec}: shown from its records, since {side.problem}", err=True)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode([_plain(each) for each in entries])).decode())
+        click.echo(msgspec.json.format(msgspec.json.encode([_plain(each) for each in side.entries])).decode())
         return
     table = Table()
     for heading in _HEADINGS:
         table.add_column(heading, overflow="fold")
-    for entry in entries:
+    for entry in side.entries:
         table.add_row(*(escape(cell) or "-" for cell in _row(entry)))
     Console().print(table)
 

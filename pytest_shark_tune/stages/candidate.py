@@ -10,7 +10,7 @@ import msgspec
 from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, iree_gpu
 
-from pytest_shark_tune.errors import SharkTuneError
+from pytest_shark_tune.errors import InputError, SharkTuneError
 from pytest_shark_tune.stages.dispatch import Dispatch, RootOp
 from pytest_shark_tune.stages.space.forms import (
     CPU_PIPELINES,
@@ -31,12 +31,15 @@ from pytest_shark_tune.stages.space.pipeline_options import (
     PREFETCH_STAGES,
     WAVES_PER_EU,
 )
+from pytest_shark_tune.stages.space.reading import ReadConfig
 from pytest_shark_tune.stages.space.search_space import SearchSpace
 
 __all__ = [
     "DEFAULT_ID",
     "Candidate",
     "NotInSpace",
+    "applied_candidate",
+    "cpu_compilation_info",
     "default_candidate",
     "kernel_candidates",
     "kernel_default",
@@ -121,6 +124,49 @@ def default_candidate(dispatch: Dispatch) -> Candidate:
         config=dispatch.default_config,
         compilation_info="",
     )
+
+
+def applied_candidate(
+    dispatch_name: str, compilation_info: str, *, identifier: str, knobs: Mapping[str, int]
+) -> Candidate:
+    """The candidate whose ``compilation_info`` a spec applies; ``identifier`` and ``knobs`` are its record's.
+
+    Raises:
+        InputError: the text is no compilation info that this IREE parses.
+    """
+    if not compilation_info:
+        raise InputError("it attaches no compilation_info")  # IREE would crash on the empty text
+    with ir.Context() as context, ir.Location.unknown():
+        context.enable_multithreading(False)
+        try:
+            info = iree_codegen.CompilationInfoAttr(ir.Attribute.parse(compilation_info))
+        except (ir.MLIRError, ValueError) as error:
+            raise InputError(f"not a compilation_info that this IREE parses: {compilation_info}: {error}") from error
+        pipeline = str(info.translation_info.pass_pipeline)
+        return Candidate(
+            id=identifier,
+            dispatch=dispatch_name,
+            pipeline=pipeline[pipeline.find("<") + 1 : pipeline.rfind(">")],
+            knobs=dict(knobs),
+            config=str(info.lowering_config),
+            compilation_info=str(info),
+        )
+
+
+def cpu_compilation_info(config: ReadConfig) -> str:
+    """The text of the attribute of a config for CPUs that another release wrote.
+
+    Raises:
+        InputError: this IREE has no such pipeline, level or option.
+    """
+    levels = {name: tiles for name, tiles in config.tree.items() if isinstance(tiles, list)}
+    flags = [name for name, value in config.tree.items() if name not in levels and value]
+    with ir.Context() as context:
+        context.enable_multithreading(False)
+        try:
+            return str(_cpu_attribute(f"{CPU_PIPELINES}{config.pipeline}>", levels, flags))
+        except ir.MLIRError as error:
+            raise InputError(f"this IREE has no config of that form: {error}") from error
 
 
 def kernel_candidates(name: str, space: SearchSpace, knob_sets: Iterable[Mapping[str, int]]) -> tuple[Candidate, ...]:
@@ -241,7 +287,7 @@ def _cpu_compilation_info(space: SearchSpace, knobs: Mapping[str, int]) -> Any:
     Of the knob dictionary, arrays are tiling levels; a level of zeros tiles nothing and is left out, save for
     ``distribution``, which makes an op the root.
     """
-    levels = []
+    levels = {}
     peel = False
     for entry in ir.DictAttr(ir.Attribute.parse(space.knob_dictionary)):
         if entry.name == PEELING:
@@ -249,12 +295,16 @@ def _cpu_compilation_info(space: SearchSpace, knobs: Mapping[str, int]) -> Any:
             continue
         tiles = [_filled(leaf, knobs) for leaf in entry.attr]
         if any(tiles) or entry.name == "distribution":
-            levels.append(f"{entry.name} = {tiles}")
-    config = f"#iree_cpu.lowering_config<{', '.join(levels)}>"
-    options = f", {{{PEELING}}}" if peel else ""
+            levels[entry.name] = tiles
+    return _cpu_attribute(space.pipeline_attribute, levels, [PEELING] * peel)
+
+
+def _cpu_attribute(pipeline: str, levels: Mapping[str, object], flags: Collection[str]) -> Any:
+    config = f"#iree_cpu.lowering_config<{', '.join(f'{name} = {tiles}' for name, tiles in levels.items())}>"
+    options = f", {{{', '.join(flags)}}}" if flags else ""
     return ir.Attribute.parse(
         f"#iree_codegen.compilation_info<lowering_config = {config}, "
-        f"translation_info = <pipeline = {space.pipeline_attribute}{options}>>"
+        f"translation_info = <pipeline = {pipeline}{options}>>"
     )
 
 

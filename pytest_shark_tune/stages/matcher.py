@@ -126,7 +126,10 @@ def _match_body(root: RootOp, op: ir.Value) -> None:
 
 def _add_pattern(root: RootOp, matcher: ir.OpView) -> None:
     """Put a copy of the root's pattern into the matcher's region, whose arguments are its operands."""
-    module = ir.Module.parse(root.pattern)
+    try:
+        module = ir.Module.parse(root.pattern)
+    except ir.MLIRError as error:  # It is a record's, which another release of IREE wrote.
+        raise InputError(f"this IREE does not parse the recorded op {root.op}: {error}") from error
     function = module.body.operations[0]
     (source,) = (each for each in function.regions[0].blocks[0].operations if each.operation.name != "func.return")
     block = matcher.regions[0].blocks.append(*(operand.type for operand in source.operation.operands))

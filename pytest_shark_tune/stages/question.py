@@ -2,7 +2,8 @@
 
 A matcher is a straight line of transform ops, each of which holds or ends it, so what it asks is the sum of what they
 ask. An op that is not known here makes the question narrower in a way that nobody knows; it is named in ``unread``.
-Whether an op has a config already is not asked about: specs are applied to stripped modules.
+Whether an op has a config already is not asked about: specs are applied to stripped modules. Ops are taken to have
+static sizes, as all that is tuned has.
 """
 
 from __future__ import annotations
@@ -74,14 +75,14 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     """What one matcher asks of an op.
 
     ``matcher`` is the symbol's name. ``kind`` is as a `RootOp` has it, where ``convolution`` may be a pooling and
-    ``other`` anything; ``op`` is the op's name where one is asked for. ``inputs`` and ``outputs`` are element types in
-    the order of the operands, ``maps`` the texts of the indexing maps. ``sizes`` has a condition for each dimension of
-    each class (``batch``, ``m``, ``n``, ``k``, ... as in `RootOp`), in order; a class that is missing may be anything.
-    In ``strides`` and ``dilations`` -1 is any. ``operands`` are what is asked of operands' types, by position, beyond
-    what ``inputs``, ``outputs`` and ``sizes`` say. ``body`` is a hash that is equal for equal bodies, ``attributes``
-    are the texts of all attributes that the op must have, ``None`` where it may have any. ``unread`` names the
-    transform ops that ask something that is not read here: a matcher that has any never surely covers another, unless
-    they are alike in every op, as those of equal ``fingerprint`` are.
+    ``other`` anything, unless there are ``attributes``; ``op`` is the op's name where one is asked for. ``inputs`` and
+    ``outputs`` are element types in the order of the operands, ``maps`` the texts of the indexing maps. ``sizes`` has a
+    condition for each dimension of each class (``batch``, ``m``, ``n``, ``k``, ... as in `RootOp`), in order; a class
+    that is missing may be anything. In ``strides`` and ``dilations`` -1 is any. ``operands`` are what is asked of
+    operands' types, by position, beyond what ``inputs``, ``outputs`` and ``sizes`` say. ``body`` is a hash that is
+    equal for equal bodies, ``attributes`` are the texts of all attributes that the op must have, ``None`` where it may
+    have any. ``unread`` names the transform ops that ask something that is not read here: a matcher that has any never
+    surely covers another, unless they are alike in every op, as those of equal ``fingerprint`` are.
     """
 
     matcher: str
@@ -160,7 +161,7 @@ def differences(question: Question, root: RootOp) -> tuple[str, ...]:
 
 def describe(question: Question) -> str:
     """What is matched, in a few words: ``contraction 512x512x512 f32, f32 -> f32``; bounds as ``m in 1..64``."""
-    words = [question.op or question.kind]
+    words = [question.op or "any op"]
     if question.op == ONLINE_ATTENTION:
         words = ["online attention"]
     elif question.kind != "other":
@@ -276,8 +277,7 @@ def _read_kind(kind: str, inputs: Sequence[str], outputs: Sequence[str], name: s
         if name:
             asked.set_once("op", name, op)
         if "indexing_maps" in op.attributes:
-            maps = tuple(ir.AffineMapAttr(each).value for each in ir.ArrayAttr(op.attributes["indexing_maps"]))
-            asked.set_once("maps", maps, op)
+            asked.set_once("maps", _maps(op), op)
         for result, meaning in zip(op.results, (*_CLASSES[kind], *_STEPS), strict=False):
             asked.meanings[result] = ("steps" if meaning in _STEPS else "sizes", meaning)
         return True
@@ -363,6 +363,9 @@ def _read_whole(op: ir.Operation, asked: _Asked) -> bool:
         return True
     asked.set_once("attributes", _attributes(root), op)
     asked.set_once("body", _body(root), op)
+    asked.set_once("kind", _kind(root), op)
+    if "indexing_maps" in root.attributes:
+        asked.set_once("maps", _maps(root), op)
     types = [_ask_type(asked, position, operand.type) for position, operand in enumerate(root.operands)]
     return all(types) and not producers and len(set(root.operands)) == len(root.operands)
 
@@ -410,12 +413,13 @@ _READERS: Mapping[str, Callable[[ir.Operation, _Asked], bool]] = {
 
 def _fold_operands(asked: _Asked) -> None:
     """Turn what is asked of operands' sizes into what is asked of loops, so that two ways to ask it look alike."""
-    if not asked.maps:
+    if not asked.maps or not asked.inputs:
         return
     classes = _classes_of_loops(asked)
     for name in _CLASSES[asked.kind]:
         count = sum(each == name for each, _ in classes.values())
         if len(asked.sizes.setdefault(name, (Condition(),) * count)) != count:
+            # Such a matcher matches nothing, and nobody is to think that it asks what it says.
             asked.unread.append("transform.iree.match.dims_equal")
             return
     elements = _elements_by_position(asked)
@@ -447,6 +451,8 @@ def _classes_of_loops(asked: _Asked) -> dict[int, tuple[str, int]]:
         found = linalg.infer_contraction_dimensions_from_maps(maps)
     elif asked.kind == "convolution":
         found = linalg.infer_convolution_dimensions_from_maps(maps)
+    elif len(maps) <= len(asked.inputs):
+        return {}
     else:
         found = iree_codegen.get_attention_op_detail(*maps[:3], maps[len(maps) - len(asked.outputs)])
         suffix = "_dims"
@@ -467,12 +473,13 @@ def _elements_by_position(asked: _Asked) -> dict[int, str]:
 
 
 def _are_apart(first: Question, second: Question) -> bool:
-    """Whether no op can be matched by both."""
-    if "other" not in (first.kind, second.kind) and first.kind != second.kind:
+    """Whether no op can be matched by both. An op that is compared whole is of its kind for sure, also of none."""
+    pair = (first, second)
+    if first.kind != second.kind and all(each.kind != "other" or each.attributes is not None for each in pair):
         return True
     if first.op and second.op and first.op != second.op:
         return True
-    if any(one.kind in _LINALG and other.op in _ATTENTIONS for one, other in ((first, second), (second, first))):
+    if any(one.kind in _LINALG and other.op in _ATTENTIONS for one, other in (pair, pair[::-1])):
         return True
     if first.maps and second.maps and first.maps != second.maps:
         return True
@@ -597,6 +604,19 @@ def _operand_type(kind: ir.Type) -> OperandType:
     )
 
 
+def _maps(op: ir.Operation) -> tuple[ir.AffineMap, ...]:
+    return tuple(ir.AffineMapAttr(each).value for each in ir.ArrayAttr(op.attributes["indexing_maps"]))
+
+
+def _kind(op: ir.Operation) -> str:
+    """The kind of a `RootOp` that is like this op, as IREE's matchers see it."""
+    if linalg.isa_contraction_op(op):
+        return "contraction"
+    if linalg.isa_convolution_op(op):
+        return "convolution"
+    return "attention" if op.name in _ATTENTIONS else "other"
+
+
 def _included(op: ir.Operation, sequences: Mapping[str, ir.Operation]) -> ir.Operation:
     return sequences[ir.FlatSymbolRefAttr(op.attributes["target"]).value]
 
@@ -667,7 +687,7 @@ def _element_differences(question: Question, root: RootOp) -> Iterable[str]:
 
 
 def _map_differences(question: Question, root: RootOp) -> Iterable[str]:
-    if not question.maps or question.maps == root.maps:
+    if not question.maps or question.maps == root.maps or question.attributes is not None:
         return
     if len(question.maps) != len(root.maps):
         yield f"it has {len(root.maps)} indexing maps instead of {len(question.maps)}"
@@ -710,7 +730,8 @@ def _pattern_differences(question: Question, root: RootOp) -> Iterable[str]:
     if not root.pattern or (question.attributes is None and not question.body):
         return
     with compiler_context(keep=True):
-        function = ir.Module.parse(root.pattern).body.operations[0]
+        module = ir.Module.parse(root.pattern)
+        function = module.body.operations[0]
         operations = [each.operation for each in function.regions[0].blocks[0].operations]
         (op,) = (each for each in operations if each.name != "func.return")
         given, body = _attributes(op), _body(op)
@@ -723,9 +744,12 @@ def _pattern_differences(question: Question, root: RootOp) -> Iterable[str]:
 
 
 def _described_sizes(question: Question) -> str:
-    names = [name for name in _CLASSES.get(question.kind, ()) if question.sizes.get(name)]
+    classes = _CLASSES.get(question.kind, ())
+    names = [name for name in classes if question.sizes.get(name)]
     everything = [condition for name in names for condition in question.sizes[name]]
-    if all(condition.exact is not None for condition in everything):
+    if not everything:
+        return ""
+    if len(question.sizes) == len(classes) and all(condition.exact is not None for condition in everything):
         return "x".join(str(condition.exact) for condition in everything)
     return ", ".join(f"{_plain(name)} {_conditions(question.sizes[name])}" for name in names) + ","
 
@@ -743,7 +767,7 @@ def _condition(condition: Condition) -> str:
         return str(condition.exact)
     words = []
     if condition.high is not None:
-        words.append(f"in {condition.low}..{condition.high}")
+        words.append(f"in {condition.low}..{condition.high}" if condition.low else f"at most {condition.high}")
     elif condition.low > condition.step or (condition.low and condition.step == 1):
         words.append(f"at least {condition.low}")
     if condition.step > 1:

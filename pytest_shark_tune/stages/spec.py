@@ -8,7 +8,7 @@ would undo what was tuned; specs in that form are turned into this one, or refus
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 from iree.compiler import ir, passmanager
@@ -23,14 +23,19 @@ __all__ = [
     "PROVENANCE",
     "Provenance",
     "SpecEntry",
+    "SpecPart",
     "SpecRow",
     "build_spec",
     "check_starter",
     "link_spec",
     "mark_entries",
     "matcher_name",
+    "merge_specs",
+    "named_configs",
     "read_spec",
+    "select_entries",
     "single_entry_spec",
+    "with_configs",
 ]
 
 Provenance = dict[str, str | int | float]
@@ -73,6 +78,17 @@ class SpecRow(msgspec.Struct, frozen=True, kw_only=True):
     pipeline: str = ""
     config: str = ""
     provenance: Provenance = {}
+
+
+class SpecPart(msgspec.Struct, frozen=True, kw_only=True):
+    """What of one spec goes into a merged one: the matchers of ``entries``.
+
+    Each has the dispatch's name that its provenance is to tell from now on, which its matcher is then named after;
+    empty leaves both as they are, unless another part has a sequence of that name.
+    """
+
+    text: str
+    entries: dict[str, str]
 
 
 def build_spec(entries: Iterable[SpecEntry], starter: str | None = None) -> str:
@@ -134,6 +150,66 @@ def link_spec(text: str) -> str:
         return _text(_linked(text, "the spec"))
 
 
+def merge_specs(parts: Sequence[SpecPart], order: Sequence[tuple[int, str]]) -> str:
+    """Return the text of one spec with the entries of ``parts``, tried in ``order``: a part's number and a matcher.
+
+    Names that two parts share are kept by the first; entries of one action share it. A single part of which all
+    entries are kept, in their order and under their names, comes back as `link_spec` prints it.
+
+    Raises:
+        InputError: a text is no tuning spec, or they cannot be linked.
+        ValueError: there is no entry to keep.
+    """
+    if not order:
+        raise ValueError("a spec needs an entry")
+    with compiler_context(keep=True):
+        used: set[str] = set()
+        names: dict[tuple[int, str], str] = {}
+        modules: list[ir.Module] = []
+        for number, part in enumerate(parts):
+            if not part.entries:
+                continue
+            module = _linked(part.text, "the spec")
+            _keep_pairs(module, [pair for pair in _pairs(module) if pair[0] in part.entries])
+            renamed = _name_entries(module, part.entries, used)
+            names |= {(number, old): new for old, new in renamed.items()}
+            used |= set(_sequences(module))
+            modules.append(module)
+        merged = modules[0] if len(modules) == 1 else _default_form(_nested(modules), "the merged spec")
+        actions = dict(_pairs(merged))
+        _set_pairs(merged, [(names[key], actions[names[key]]) for key in order])
+        merged.operation.verify()
+        return _text(merged)
+
+
+def _nested(modules: Sequence[ir.Module]) -> ir.Module:
+    """Specs whose sequences have names of their own, in one module that can be linked."""
+    outer = _module(_NAME)
+    for number, module in enumerate(modules):
+        inner = module.operation.clone()
+        outer.body.append(inner)
+        inner.operation.attributes["sym_name"] = ir.StringAttr.get(f"part_{number}")
+    return outer
+
+
+def _name_entries(module: ir.Module, entries: Mapping[str, str], used: set[str]) -> dict[str, str]:
+    """Name the sequences of a part apart from those ``used``; return the new name of each matcher."""
+    taken = used | set(_sequences(module))
+    renamed: dict[str, str] = {}
+    for name, sequence in _sequences(module).items():
+        wanted = name
+        dispatch = entries.get(name)
+        if dispatch and dispatch != _provenance(sequence).get("dispatch"):
+            sequence.attributes[PROVENANCE] = _dictionary(_provenance(sequence) | {"dispatch": dispatch})
+            wanted = matcher_name(dispatch)
+        if name != _ENTRYPOINT and (wanted != name or name in used):
+            wanted = _fresh(wanted, taken - ({name} - used))
+            taken.add(wanted)
+            _rename(sequence, wanted, module.operation)
+        renamed[name] = wanted
+    return renamed
+
+
 def check_starter(text: str, name: str = "the starter spec") -> None:
     """Refuse a text that cannot be linked behind new entries; ``name`` is what the message calls it.
 
@@ -154,6 +230,67 @@ def read_spec(text: str) -> tuple[SpecRow, ...]:
         module = _linked(text, "the spec")
         sequences = _sequences(module)
         return tuple(_row(sequences[matcher]) for matcher, _ in _pairs(module))
+
+
+def select_entries(text: str, matchers: Collection[str]) -> str:
+    """Make a spec, linked if need be, of just the entries of these matchers, in the spec's order; one at least.
+
+    Raises:
+        InputError: the text is no tuning spec.
+    """
+    with compiler_context(keep=True):
+        module = _linked(text, "the spec")
+        _keep_pairs(module, [pair for pair in _pairs(module) if pair[0] in matchers])
+        return _text(module)
+
+
+def named_configs(text: str) -> dict[str, str]:
+    """The names that stand for configs in a spec that another release wrote (`tools.old_spec`), by matcher.
+
+    Raises:
+        InputError: the text is no tuning spec.
+    """
+    with compiler_context(keep=True):
+        module = _linked(text, "the spec")
+        sequences = _sequences(module)
+        found: dict[str, str] = {}
+        for matcher, _ in _pairs(module):
+            values = [op.attributes["value"] for op in _yielded(sequences[matcher])]
+            if names := [value.value for value in values if isinstance(value, ir.StringAttr)]:
+                found[matcher] = names[0]
+        return found
+
+
+def with_configs(text: str, configs: Mapping[str, str]) -> str:
+    """Make a spec of some of a spec's entries, one at least, that attach other configs.
+
+    ``configs`` has a compilation info by matcher; entries that it lacks are left out. Matchers stay as they are.
+
+    Raises:
+        InputError: the text is no tuning spec, an attribute's text does not parse, or an entry has another form than
+            its new config needs.
+    """
+    with compiler_context(keep=True):
+        module = _linked(text, "the spec")
+        _keep_pairs(module, [pair for pair in _pairs(module) if pair[0] in configs])
+        sequences = _sequences(module)
+        for matcher, info in configs.items():
+            _set_config(sequences[matcher], _compilation_info(info))
+        module.operation.verify()
+        return _text(module)
+
+
+def _set_config(matcher: ir.Operation, config: ir.Attribute) -> None:
+    """Have a matcher yield ``config``, and the decomposition in it where it yields one beside it."""
+    decomposition = _decomposition(config)
+    values = [config] if decomposition is None else [config, decomposition]
+    constants = _yielded(matcher)
+    if len(constants) != len(values):
+        raise InputError(
+            f"{_name(matcher)} hands {len(constants)} attributes on, and its new config needs {len(values)}"
+        )
+    for constant, value in zip(constants, values, strict=True):
+        constant.attributes["value"] = value
 
 
 def mark_entries(text: str) -> str:
@@ -335,12 +472,19 @@ def _drop_shadowed(starter: ir.Module, new: ir.Module) -> bool:
     shadowed = {matcher for matcher, _ in _pairs(starter) if is_shadowed(matcher)}
     kept = [(matcher, action) for matcher, action in _pairs(starter) if matcher not in shadowed]
     if shadowed and kept:
-        foreach = _foreach(starter)
-        foreach.attributes["matchers"] = _references([matcher for matcher, _ in kept])
-        foreach.attributes["actions"] = _references([action for _, action in kept])
-        for matcher in shadowed - _included(starter):
-            sequences[matcher].erase()
+        _keep_pairs(starter, kept)
     return bool(kept)
+
+
+def _keep_pairs(module: ir.Module, pairs: Sequence[tuple[str, str]]) -> None:
+    """Leave only these matchers and actions in a spec, and the sequences that they need."""
+    _set_pairs(module, pairs)
+    needed = {name for pair in pairs for name in pair} | {_ENTRYPOINT}
+    while wanted := {name for each in needed for name in _included(_sequences(module)[each])} - needed:
+        needed |= wanted
+    for name, sequence in _sequences(module).items():
+        if name not in needed:
+            sequence.erase()
 
 
 def _question(matcher: ir.Operation) -> ir.Operation:
@@ -374,8 +518,8 @@ def _same(one: ir.Operation, other: ir.Operation) -> bool:
     return bool(one.is_structurally_equivalent(other, ir.OperationEquivalenceFlags.IGNORE_LOCATIONS))
 
 
-def _included(module: ir.Module) -> set[str]:
-    """The names of the sequences that others include."""
+def _included(within: ir.Operation) -> set[str]:
+    """The names of the sequences that are included somewhere in an op."""
     names: set[str] = set()
 
     def visit(op: ir.Operation) -> ir.WalkResult:
@@ -383,7 +527,7 @@ def _included(module: ir.Module) -> set[str]:
             names.update(ir.SymbolRefAttr(op.attributes["target"]).value)
         return ir.WalkResult.ADVANCE
 
-    module.operation.walk(visit)
+    within.walk(visit)
     return names
 
 
@@ -409,15 +553,18 @@ def _rename(sequence: ir.Operation, name: str, module: ir.Operation) -> None:
 
 def _row(matcher: ir.Operation) -> SpecRow:
     configs = _configs(matcher)
-    attributes = matcher.attributes
     info = iree_codegen.CompilationInfoAttr(configs[-1].attributes["value"]) if configs else None
     return SpecRow(
         matcher=_name(matcher),
         compilation_info="" if info is None else str(info),
         pipeline="" if info is None else pipeline_name(info.translation_info),
         config="" if info is None else str(info.lowering_config),
-        provenance=_plain(attributes[PROVENANCE]) if PROVENANCE in attributes else {},
+        provenance=_provenance(matcher),
     )
+
+
+def _provenance(matcher: ir.Operation) -> Provenance:
+    return _plain(matcher.attributes[PROVENANCE]) if PROVENANCE in matcher.attributes else {}
 
 
 def _configs(matcher: ir.Operation) -> list[ir.Operation]:
@@ -453,6 +600,12 @@ def _pairs(module: ir.Module) -> list[tuple[str, str]]:
         (ir.FlatSymbolRefAttr(matcher).value, ir.FlatSymbolRefAttr(action).value)
         for matcher, action in zip(matchers, actions, strict=True)
     ]
+
+
+def _set_pairs(module: ir.Module, pairs: Sequence[tuple[str, str]]) -> None:
+    foreach = _foreach(module)
+    foreach.attributes["matchers"] = _references([matcher for matcher, _ in pairs])
+    foreach.attributes["actions"] = _references([action for _, action in pairs])
 
 
 def _module(name: str, *, into: ir.Module | None = None) -> ir.Module:

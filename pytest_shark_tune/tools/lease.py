@@ -62,6 +62,11 @@ class DeviceLeases:
         self._tell_at = 0.0
         self._unsigned: dict[str, int] = {}
 
+    @property
+    def has_devices(self) -> bool:
+        """Whether there is any device to hand out: waiting for one that is not there would never end."""
+        return bool(self._order)
+
     def check(self) -> None:
         """Make sure that the devices can be locked, now or later.
 

@@ -1,18 +1,26 @@
-"""The bench with real candidates: how a run's processes tell each other what a finalist has to reach."""
+"""The bench with real candidates: what a finalist has to reach, and the checks and rounds that guarding takes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
+from iree.compiler import ir
 
 from pytest_shark_tune import ops
+from pytest_shark_tune.bench import Bench
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.plan import Task, make_plan, read_source
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
+from pytest_shark_tune.stages.artifact import Artifact
+from pytest_shark_tune.stages.candidate import Candidate
+from pytest_shark_tune.stages.guard import GATE
 from pytest_shark_tune.stages.measurement import Measurement
+from pytest_shark_tune.stages.record import State
 from pytest_shark_tune.stages.space.request import SpaceRequest
 from pytest_shark_tune.stages.winner import FINALISTS
 from pytest_shark_tune.tools import journal
@@ -70,3 +78,69 @@ def test_candidates_raise_the_bar_and_whoever_stays_below_is_dropped(session: Se
     assert all(each.cut_short and each.ratio_high in (1.0, 1000.0) for each in candidates)
     assert any(each.ratio_high == 1000.0 for each in candidates)
     assert journal.read(bars, float) == [*told, *[1000.0] * FINALISTS]
+
+
+def adding_one(text: str) -> str:
+    """A matmul's benchmark whose sums start at 1."""
+    with ir.Context(), ir.Location.unknown():
+        module = ir.Module.parse(text)
+
+        def visit(op: ir.Operation) -> ir.WalkResult:
+            if op.name == "arith.constant" and op.results[0].type == ir.F32Type.get():
+                op.attributes["value"] = ir.FloatAttr.get(ir.F32Type.get(), 1.0)
+            return ir.WalkResult.ADVANCE
+
+        module.operation.walk(visit)
+        return str(module)
+
+
+@pytest.fixture
+def wrong(session: Session, task: Task, tmp_path: Path) -> Artifact:
+    vmfb = tmp_path / "wrong.vmfb"
+    session.compiler.compile_sources(adding_one(task.dispatch.members[0].module.text), vmfb)
+    return Artifact(candidate="wrong", state="compiled", vmfb=str(vmfb), sha256="0")
+
+
+@pytest.fixture
+def bench(session: Session) -> Bench:
+    return session._bench
+
+
+def a_candidate(session: Session, task: Task) -> Candidate:
+    """The first that compiles."""
+    for candidate in task.candidates:
+        with suppress(CandidateFailed):
+            session.artifact(task, candidate)
+            return candidate
+    raise AssertionError
+
+
+def test_guarding_checks_and_times_a_config(session: Session, task: Task, bench: Bench) -> None:
+    candidate = a_candidate(session, task)
+    bench.check_members(task, candidate)
+    first, second = (bench.gate_round(task, candidate, number) for number in range(2))
+    assert first.ratio > 0
+    assert first.blocks >= GATE.min_blocks
+    assert first.samples_us != second.samples_us
+    # What was loaded for guarding is in no later measurement's way.
+    assert session.measure(task, candidate, session.artifact(task, candidate)).samples_us
+
+
+def test_a_wrong_result_is_found_in_what_a_client_compiled(
+    session: Session, task: Task, bench: Bench, wrong: Artifact
+) -> None:
+    candidate = a_candidate(session, task)
+    for look in (bench.check_members, partial(bench.gate_round, number=0)):
+        with pytest.raises(CandidateFailed, match="wrong_result") as raised:
+            look(task, candidate, artifact=wrong)
+        assert raised.value.state == State.WRONG_RESULT
+
+
+def test_a_default_that_fails_is_not_the_entrys_fault(session: Session, task: Task, bench: Bench) -> None:
+    candidate = a_candidate(session, task)
+    default = session.artifact(task, task.default)
+    assert default.vmfb is not None
+    Path(default.vmfb).write_bytes(b"no module")
+    for look in (bench.check_members, partial(bench.gate_round, number=0)):
+        with pytest.raises(CandidateFailed, match="the default config to compare with failed: run_failed"):
+            look(task, candidate)

@@ -136,7 +136,7 @@ def test_an_entry_whose_op_is_gone_is_dropped(tuned: Tuned, workers: str) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "selection", [("-k", "spec"), ("test_suite.py::test_dispatch",), ("-k", "spec", "-n2"), ("--deselect", "[")]
+    "selection", [("test_suite.py::test_dispatch",), ("-k", "spec", "-n2"), ("--deselect", "the first")]
 )
 def test_no_entry_is_dropped_where_a_part_of_the_suite_was_collected(tuned: Tuned, selection: tuple[str, ...]) -> None:
     suite = tuned.copy(with_gone=True)
@@ -149,10 +149,9 @@ def test_no_entry_is_dropped_where_a_part_of_the_suite_was_collected(tuned: Tune
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", ["-n0", "-n2"])
-def test_an_op_that_is_new_is_all_that_is_tuned(tuned: Tuned, workers: str) -> None:
+def test_an_op_that_is_new_is_all_that_is_tuned(tuned: Tuned) -> None:
     suite = tuned.copy(TWO, ONE, with_gone=True)
-    outcome = suite.tune(*ARGUMENTS, workers)
+    outcome = suite.tune(*ARGUMENTS, "-n2")
     assert outcome.status == 0, outcome.text
     assert {record["dispatch"] for record in outcome.records} == {OTHER}
     assert not [part for part in parts_run(outcome) if part.startswith(NAME)]
@@ -220,11 +219,10 @@ def test_what_won_on_another_device_is_tried_first(tuned: Tuned) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", ["-n0", "-n2"])
-def test_a_run_that_is_cut_short_changes_no_entry(tuned: Tuned, workers: str) -> None:
+def test_a_run_that_is_cut_short_changes_no_entry(tuned: Tuned) -> None:
     suite = tuned.copy(ONE, TWO, with_gone=True)
     before = state(suite)
-    running = suite.start("--tune", workers, "--tune-candidates=40", "--tune-jobs=1")
+    running = suite.start("--tune", "--tune-candidates=40", "--tune-jobs=1")
     running.wait_for_records(3)
     outcome = running.interrupt(everyone=True)
     assert outcome.status == pytest.ExitCode.INTERRUPTED, outcome.text

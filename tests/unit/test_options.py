@@ -14,6 +14,7 @@ from pytest_shark_tune.options import (
     parse_seed,
     parse_size,
     parse_target,
+    parse_tolerance,
 )
 from pytest_shark_tune.tools.compiler import Target
 from pytest_shark_tune.tools.machine import last_level_cache_bytes
@@ -163,3 +164,17 @@ def test_a_bad_target_is_refused_by_name(text: str) -> None:
         parse_target(text)
     assert str(caught.value).startswith("--tune-target: ")
     assert repr(text) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "share"), [("4%", 0.04), ("0.04", 0.04), (" 2.5% ", 0.025), ("0", 0.0), ("0%", 0.0), ("99%", 0.99)]
+)
+def test_a_tolerance_is_read_as_a_share(text: str, share: float) -> None:
+    assert parse_tolerance("--tune-tolerance", text) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("text", ["", "4", "1", "100%", "-4%", "4 %", "%", "four", "0,04", "1e-2", "nan", "४%"])
+def test_a_bad_tolerance_is_refused_by_name(text: str) -> None:
+    with pytest.raises(pytest.UsageError) as caught:
+        parse_tolerance("--tune-tolerance", text)
+    assert str(caught.value) == f"--tune-tolerance: {text!r} is no share of less than 1; give for example 4% or 0.04"

@@ -1,0 +1,132 @@
+"""``shark-tune port``: a spec of another release of IREE made anew for this one."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import click
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from pytest_shark_tune.devices import FoundDevices, devices_for
+from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.options import default_cache
+from pytest_shark_tune.port import Fate, OldSpec, PortedEntry, port, read_old, retuned, target_of
+from pytest_shark_tune.session import Session
+from pytest_shark_tune.settings import RunSettings
+from pytest_shark_tune.stages.space import SpaceRequest
+from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.tools.compiler import Compiler, Target
+from pytest_shark_tune.tools.machine import processors
+
+__all__ = ["port_spec"]
+
+
+@click.command(name="port")
+@click.argument("old", type=click.Path(path_type=Path))
+@click.argument("models", metavar="[MODEL]...", nargs=-1, type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The spec to write.")
+@click.option("--tune-target", help="As pytest's option of that name (default: that of the records, else llvm-cpu).")
+@click.option(
+    "--from-python",
+    metavar="PYTHON",
+    type=click.Path(path_type=Path),
+    help="The Python of an environment with the IREE that wrote OLD, where this one does not parse it.",
+)
+@click.option("--static", is_flag=True, help="Check nothing that takes a device.")
+@click.option("--retune", is_flag=True, help="Tune what cannot be ported; needs a MODEL.")
+@click.option(
+    "--iree-compile-flag", "flags", multiple=True, metavar="FLAG", help="A flag for iree-compile; repeatable."
+)
+@click.option(
+    "--tune-cache",
+    "folder",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="As pytest's option of that name (default: your cache folder).",
+)
+def port_spec(
+    old: Path,
+    models: tuple[Path, ...],
+    output: Path,
+    tune_target: str | None,
+    from_python: Path | None,
+    static: bool,
+    retune: bool,
+    flags: tuple[str, ...],
+    folder: Path | None,
+) -> None:
+    """Make the spec OLD anew for this release of IREE.
+
+    Its entries keep the knobs of their configs where the compiler's constraints still allow them, and get the nearest
+    config that they do allow where not. A record beside OLD tells what its entry is for; without one that takes the
+    MODEL, a .mlir, .mlirbc or .onnx file. What comes out is checked like a guarded spec, with results and speed where
+    a MODEL and a device are there. The exit status is 1, and the rest is written all the same, if an entry could not be
+    ported.
+    """
+    try:
+        if retune and not models:
+            raise InputError("--retune needs the MODEL to tune")
+        if not output.absolute().parent.is_dir():
+            raise InputError(f"-o {output}: there is no folder {output.parent}")
+        target = Target.parse(tune_target or target_of(old) or "llvm-cpu")
+        spec = read_old(old, from_python)
+        compiler = Compiler(target, flags)
+        compiler.check()
+        devices = _devices(target) if models and not static else FoundDevices(uris=[], name="")
+        ported = _ported(spec, models, output, compiler, devices, Cache(folder or default_cache()))
+        if retune:
+            ported = retuned(ported, output, spec, models, str(target), flags)
+    except InputError as error:
+        raise click.UsageError(str(error)) from error
+    _report(ported, output)
+    if any(each.fate is Fate.LOST for each in ported):
+        raise SystemExit(1)
+
+
+def _ported(
+    spec: OldSpec, models: tuple[Path, ...], output: Path, compiler: Compiler, devices: FoundDevices, cache: Cache
+) -> tuple[PortedEntry, ...]:
+    with tempfile.TemporaryDirectory(prefix="shark-tune-") as name:
+        folder = Path(name)
+        settings = RunSettings(
+            devices=tuple(devices["uris"]),
+            device_name=devices["name"],
+            jobs=processors(),
+            candidates=0,
+            seed=0,
+            records=folder / "records.jsonl",
+            finals=folder / "finals.jsonl",
+            exchange=folder,
+            request=SpaceRequest(),
+        )
+        session = Session(settings, compiler, cache, tell=_tell)
+        try:
+            return port(spec, output, models, session, processors=processors(), tell=_tell)
+        finally:
+            session.close()
+
+
+def _devices(target: Target) -> FoundDevices:
+    try:
+        return devices_for(target)
+    except pytest.UsageError as error:
+        _tell(f"results and speed are not checked: {error}")
+        return FoundDevices(uris=[], name="")
+
+
+def _tell(message: str) -> None:
+    click.echo(message, err=True)
+
+
+def _report(ported: tuple[PortedEntry, ...], output: Path) -> None:
+    table = Table()
+    for heading in ("entry", "what became of it", "changes"):
+        table.add_column(heading, overflow="fold")
+    for each in ported:
+        table.add_row(each.name, each.fate, each.reason or "\n".join(each.changes))
+    Console().print(table)
+    written = sum(each.fate is not Fate.LOST for each in ported)
+    _tell(f"{written} of {len(ported)} entries are in {output}" if written else "nothing could be ported: no file")

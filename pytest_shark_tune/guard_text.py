@@ -1,0 +1,150 @@
+"""What guarding found, in words: for the terminal, for Markdown, for GitHub."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from pytest_shark_tune.stages.guard import Outcome, Promise, Verdict
+
+__all__ = ["GuardFinding", "github_lines", "markdown", "status_words", "terminal_lines"]
+
+
+class GuardFinding(msgspec.Struct, frozen=True, kw_only=True):
+    """What a test of guard mode found out, on its way to whoever controls the run.
+
+    ``spec`` is the path of the spec; ``file`` and ``line`` are where the test stands (counted from 1), ``line`` is 0
+    for a model. ``where`` tells target, device and versions.
+    """
+
+    verdict: Verdict
+    spec: str
+    file: str
+    line: int
+    where: str
+
+
+def status_words(verdict: Verdict) -> str:
+    """What to show beside a test that passed: how fast an entry is, and whether that is undecided; else nothing."""
+    ratio = verdict.figures.get("ratio")
+    words = [] if ratio is None else [f"{ratio:.2f}x"]
+    return " ".join([*words, *([verdict.outcome] if verdict.outcome is Outcome.UNDECIDED else [])])
+
+
+def terminal_lines(findings: Iterable[GuardFinding]) -> Iterator[str]:
+    """The end of a run as plain text: counts, then whatever is worth a line, then what was looked at, and on what."""
+    found = _sorted(findings)
+    verdicts = [finding.verdict for finding in found]
+    yield _counts(found)
+    for heading, told in (
+        ("worth a look", [each for each in verdicts if each.note]),
+        ("undecided", [each for each in verdicts if each.outcome is Outcome.UNDECIDED]),
+    ):
+        if told:
+            yield f"{heading}:"
+            yield from (f"  {_name(each)}: {_first_line(each.note or each.reason)}" for each in told)
+    reasons = Counter(_first_line(each.reason) for each in verdicts if each.outcome is Outcome.SKIPPED)
+    yield from (f"skipped {number}: {reason}" for reason, number in reasons.most_common())
+    yield from dict.fromkeys(finding.where for finding in found)
+    yield from (f"spec: {spec}" for spec in dict.fromkeys(finding.spec for finding in found))
+
+
+def github_lines(findings: Iterable[GuardFinding], folder: Path) -> Iterator[str]:
+    """GitHub's workflow commands that show on the suite's file what is wrong; paths are relative to ``folder``."""
+    levels = {Outcome.BROKEN: "error", Outcome.UNDECIDED: "warning"}
+    for finding in findings:
+        verdict = finding.verdict
+        level = levels.get(verdict.outcome, "notice" if verdict.note else "")
+        if not level:
+            continue
+        path = Path(finding.file)
+        file = path.relative_to(folder) if path.is_relative_to(folder) else path
+        properties = {"file": str(file), **({"line": str(finding.line)} if finding.line else {})}
+        properties["title"] = f"shark-tune: {_name(verdict)} is {verdict.outcome}"
+        given = ",".join(f"{name}={_escaped(value, ',:')}" for name, value in properties.items())
+        yield f"::{level} {given}::{_escaped(verdict.reason or verdict.note)}"
+
+
+def markdown(findings: Iterable[GuardFinding], ended_early: str = "") -> str:
+    """What changed, as Markdown; where nothing did, one line.
+
+    ``ended_early`` says why the run did not look at everything.
+    """
+    found = _sorted(findings)
+    if not found:
+        return f"**shark-tune guard**: nothing was guarded{f'; {_plain(ended_early)}' if ended_early else ''}.\n"
+    where = "; ".join(dict.fromkeys(_plain(finding.where) for finding in found))
+    parts = [f"**shark-tune guard**: {_counts(found)} ({where})"]
+    if ended_early:
+        parts.append(f"The run ended early, so this is not all: {_plain(ended_early)}")
+    for spec in dict.fromkeys(finding.spec for finding in found):
+        changes = [*_changes(finding.verdict for finding in found if finding.spec == spec)]
+        parts += ["\n".join([f"`{spec}`", "", *changes])] if changes else []
+    return "\n\n".join(parts) + "\n"
+
+
+def _changes(verdicts: Iterable[Verdict]) -> Iterator[str]:
+    """A list item for each verdict that says something new."""
+    for verdict in verdicts:
+        name = f"`{_name(verdict)}`"
+        if verdict.outcome in (Outcome.BROKEN, Outcome.UNDECIDED):
+            yield f"- **{verdict.outcome}** {name}: {_indented(verdict.reason)}"
+        elif verdict.note:
+            yield f"- {name}: {_indented(verdict.note)}"
+        elif moved := _moved(verdict):
+            yield f"- {name}: {moved}"
+
+
+def _moved(verdict: Verdict) -> str:
+    """How the ratio lies outside of the interval that was recorded; empty where it does not."""
+    figures = verdict.figures
+    names = ("ratio", "recorded_ratio", "recorded_ratio_low", "recorded_ratio_high")
+    if not all(name in figures for name in names):
+        return ""
+    ratio, recorded, low, high = (figures[name] for name in names)
+    if low <= ratio <= high:
+        return ""
+    return f"{ratio:.2f} times the default's speed, recorded {recorded:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _sorted(findings: Iterable[GuardFinding]) -> list[GuardFinding]:
+    """Workers look at promises in any order; this is that of the specs' paths, the entries' names and the promises."""
+    order = list(Promise)
+    return sorted(findings, key=lambda each: (each.spec, each.verdict.entry, order.index(each.verdict.promise)))
+
+
+def _counts(findings: Sequence[GuardFinding]) -> str:
+    """How many promises of how many entries came to what."""
+    entries = len({(finding.spec, finding.verdict.entry) for finding in findings})
+    counts = Counter(finding.verdict.outcome for finding in findings)
+    told = ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome if counts[outcome])
+    return f"{entries} {'entry' if entries == 1 else 'entries'}, promises: {told}"
+
+
+def _name(verdict: Verdict) -> str:
+    return f"{verdict.entry}-{verdict.promise}"
+
+
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0]
+
+
+def _indented(text: str) -> str:
+    """A text of several lines inside a list item: the first as prose, the rest as it stands."""
+    first, _, rest = text.partition("\n")
+    if not rest:
+        return _plain(first)
+    return "\n".join([_plain(first), "", "  ```text", *(f"  {line}" for line in rest.splitlines()), "  ```", ""])
+
+
+def _plain(text: str) -> str:
+    """``text`` as Markdown that looks like it."""
+    return "".join(f"\\{character}" if character in "\\`*_<>|[]#" else character for character in text)
+
+
+def _escaped(text: str, more: str = "") -> str:
+    """``text`` as GitHub reads it in a workflow command; in a property ``more`` characters have a meaning, too."""
+    return "".join(f"%{ord(character):02X}" if character in f"%\r\n{more}" else character for character in text)

@@ -1,0 +1,402 @@
+"""Guard mode as a pytest plugin: registered once a marked test is collected that has something to guard."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Generator, Iterator, Mapping
+from fnmatch import fnmatch
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pytest_shark_tune.custom import CustomTask
+from pytest_shark_tune.devices import FoundDevices, find_devices, jobs_of_worker
+from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError, UndecidedWarning
+from pytest_shark_tune.fixtures import GUARD_KEY, SESSION_KEY
+from pytest_shark_tune.guard_reporter import PROPERTY
+from pytest_shark_tune.guard_text import GuardFinding
+from pytest_shark_tune.guardplan import GuardEntry, GuardPlan
+from pytest_shark_tune.inputs import check_compiler, check_folder
+from pytest_shark_tune.interrupts import Interrupts
+from pytest_shark_tune.kernels import as_failure
+from pytest_shark_tune.notes import teller
+from pytest_shark_tune.options import GuardOptions, TuneOptions, given_options
+from pytest_shark_tune.plan import Plan, Task
+from pytest_shark_tune.session import Session
+from pytest_shark_tune.settings import RunSettings
+from pytest_shark_tune.snapshot import find_snapshots, snapshot_path
+from pytest_shark_tune.stages.artifact import Artifact
+from pytest_shark_tune.stages.guard import RUN_ALPHA, Outcome, Promise, Terms, Verdict, judge
+from pytest_shark_tune.stages.measurement import Measurement
+from pytest_shark_tune.tools import leftovers
+from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.tools.compiler import Compiler, compiler_version
+from pytest_shark_tune.tools.runtime import device_slug, runtime_version
+from pytest_shark_tune.trial import Guarded, Role, Trial, guard_trials
+
+__all__ = ["GuardingPlugin", "guard_trials_of"]
+
+_NOTHING = Plan(sources=(), tasks=(), untunable=())
+_VERDICT = pytest.StashKey[Verdict]()
+_TERMINATED = 143
+"""What a shell makes of a process that SIGTERM ended."""
+
+
+def guard_trials_of(metafunc: pytest.Metafunc, marker: pytest.Mark) -> list[Trial]:
+    """What a marked test looks at, as parameters; none where there is no spec for it."""
+    try:
+        plugin = GuardingPlugin.of(metafunc.config)
+    except pytest.UsageError as error:  # In a run without anything to guard nobody minds, so it is told only here.
+        pytest.fail(str(error), pytrace=False)
+    return plugin.trials(marker, metafunc.definition.path)
+
+
+class GuardingPlugin:
+    """One test process's share of a guard run."""
+
+    def __init__(self, config: pytest.Config, options: TuneOptions, guard: GuardOptions, session: Session) -> None:
+        self._config = config
+        self._options = options
+        self._guard = guard
+        self._session = session
+        self._interrupts = Interrupts(terminate=not hasattr(config, "workerinput"))
+        self._alpha = RUN_ALPHA
+        self._plans: dict[str, list[GuardPlan]] = {}
+        config.stash[SESSION_KEY] = session
+        config.stash[GUARD_KEY] = self
+        self._interrupts.install()
+
+    @classmethod
+    def of(cls, config: pytest.Config) -> GuardingPlugin:
+        """The plugin of this process, which starts with the first test that has something to guard.
+
+        Raises:
+            pytest.UsageError: an option cannot be met; the message names it.
+        """
+        if GUARD_KEY in config.stash:
+            return config.stash[GUARD_KEY]
+        options, guard = TuneOptions.from_pytest_config(config), GuardOptions.from_pytest_config(config)
+        compiler = Compiler(options.target, options.compile_flags, timeout_s=options.compile_timeout_s)
+        check_compiler(options, compiler)
+        check_folder("--tune-cache", options.cache)
+        leftovers.sweep()
+        session = Session(_settings(config, options, guard), compiler, Cache(options.cache), tell=teller(config))
+        plugin = cls(config, options, guard, session)
+        config.pluginmanager.register(plugin, "shark-tune-guard")
+        return plugin
+
+    # Collecting.
+
+    def trials(self, marker: pytest.Mark, path: Path) -> list[Trial]:
+        """The trials of a marked test in the file ``path``; none where there is no spec to guard."""
+        suite = str(path.parent) if path.suffix == ".py" else ""
+        sources = [each for each in marker.args if not isinstance(each, CustomTask)]
+        found: list[Trial] = []
+        try:
+            for spec, slug in self._specs(path) if sources else ():
+                guarded = self._session.guard_plan(sources, path.parent, spec)
+                if not guarded.entries:
+                    raise InputError(f"{spec} has no entry to guard; pytest --tune writes it anew, or remove it")
+                self._plans.setdefault(guarded.spec_path, []).append(guarded)
+                found += guard_trials(guarded, suite, slug)
+        except InputError as error:
+            return [Trial(Role.INPUT, _NOTHING, problem=str(error))]
+        return found
+
+    def _specs(self, path: Path) -> Iterator[tuple[Path, str]]:
+        """The specs to guard for the test in the file ``path``, each with what tells it apart in ids.
+
+        This device's snapshot; where there is none those of all other devices, which can be looked at without it.
+        """
+        if self._guard.spec is not None:
+            yield self._guard.spec, ""
+            return
+        target, devices = str(self._options.target), self._session.settings.devices
+        own = snapshot_path(path.parent, target, device_slug(devices[0])) if devices else None
+        if own is not None and own.exists():
+            yield own, ""
+            return
+        others = find_snapshots(path.parent, target)
+        prefix = snapshot_path(path.parent, target, "").stem
+        for other in others:
+            yield other, other.stem.removeprefix(prefix) if len(others) > 1 else ""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
+        """Leave each entry to the tests that it is for, and share out the false alarms, before anybody deselects."""
+        ours = {item: guarded for item in items if (guarded := _guarded_of(item)) is not None}
+        dropped = _strangers(ours, lambda folder: self._guard.spec is not None or _is_whole(folder, session.config))
+        items[:] = [item for item in items if item not in dropped]
+        measured = [each for item, each in ours.items() if item not in dropped and each.promise is Promise.FAST]
+        self._alpha = RUN_ALPHA / max(1, len(measured))
+
+    # Running.
+
+    def artifact(self, trial: Trial) -> Artifact | None:
+        """The entry's config compiled; ``None`` where an earlier promise is broken, which is then told of instead.
+
+        Raises:
+            CandidateFailed: it cannot be compiled, and nothing has told so yet.
+        """
+        assert trial.guarded is not None
+        assert isinstance(trial.task, Task)
+        try:
+            return self._session.artifact(trial.task, trial.candidate)
+        except CandidateFailed:
+            earlier = self._look(trial.guarded.plan, trial.guarded.entry, Promise.APPLIES)
+            if earlier.outcome is Outcome.KEPT:
+                raise
+            return None
+
+    def look(self, guarded: Guarded, artifact: object) -> Verdict:
+        """What became of a promise; ``artifact`` is what the fixture of that name gives.
+
+        Raises:
+            InputError: it is none that our measuring can run.
+        """
+        if artifact is not None and not isinstance(artifact, Artifact):
+            raise InputError(
+                f"the suite's own artifact gives a {type(artifact).__name__}, which only the suite can run: override "
+                "the fixture measurement in its conftest.py, too"
+            )
+        verdict = self._look(guarded.plan, guarded.entry, guarded.promise, artifact)
+        if verdict.outcome is not Outcome.BROKEN or guarded.promise is not Promise.APPLIES or guarded.entry.tasks:
+            return verdict
+        # No dispatch is its own, and in a model that another test has it may still apply, to what is rewritten later.
+        elsewhere = (
+            self._look(plan, plan.entry(guarded.entry.name), Promise.APPLIES) for plan in self._others(guarded)
+        )
+        return next((each for each in elsewhere if each.outcome is Outcome.KEPT), verdict)
+
+    def _look(self, plan: GuardPlan, entry: GuardEntry, promise: Promise, artifact: Artifact | None = None) -> Verdict:
+        return self._session.look(plan, entry, promise, artifact, alpha=self._alpha)
+
+    def _others(self, guarded: Guarded) -> Iterator[GuardPlan]:
+        """The plans of the same spec for other tests."""
+        plans = self._plans[guarded.plan.spec_path]
+        return (plan for plan in plans if plan is not guarded.plan)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+        """Hold the test to what became of its promise, before its own body has a say."""
+        guarded = _guarded_of(pyfuncitem)
+        if guarded is not None:
+            verdict = self._verdict(guarded, pyfuncitem.funcargs)
+            pyfuncitem.stash[_VERDICT] = verdict
+            self._heed(verdict)
+        return (yield)
+
+    def _verdict(self, guarded: Guarded, funcargs: Mapping[str, object]) -> Verdict:
+        """What became of a promise, from the fixtures; where none has looked at it, this does."""
+        match funcargs.get("measurement"):
+            case Verdict() as verdict:
+                return verdict
+            case Measurement() as measured if guarded.promise is Promise.FAST:
+                verdict = judge(guarded.entry.name, measured, self._terms(guarded.entry))
+                return msgspec.structs.replace(verdict, reason=verdict.reason and _named(guarded, verdict.reason))
+            case Measurement():
+                return Verdict(entry=guarded.entry.name, promise=guarded.promise, outcome=Outcome.KEPT)
+            case _:
+                return self.look(guarded, funcargs.get("artifact"))
+
+    def _terms(self, entry: GuardEntry) -> Terms:
+        settings = self._session.settings
+        return Terms(
+            alpha=self._alpha,
+            device=settings.device_name,
+            iree=compiler_version(),
+            record=entry.record if entry.is_local else None,
+            tolerance=settings.tolerance,
+        )
+
+    def _heed(self, verdict: Verdict) -> None:
+        match verdict.outcome:
+            case Outcome.BROKEN:
+                pytest.fail(verdict.reason, pytrace=False)
+            case Outcome.SKIPPED:
+                pytest.skip(verdict.reason)
+            case Outcome.UNDECIDED if self._guard.strict:
+                pytest.fail(f"{verdict.reason}\n(--tune-strict)", pytrace=False)
+            case Outcome.UNDECIDED:
+                warnings.warn(UndecidedWarning(verdict.reason), stacklevel=2)
+
+    # Reporting.
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Make a candidate's failure a verdict, and send what a test found out along with its report."""
+        report = yield
+        guarded = _guarded_of(item)
+        if guarded is None or call.when == "teardown":
+            return report
+        verdict = item.stash.get(_VERDICT, None)
+        error = as_failure(call.excinfo.value if call.excinfo else None)
+        if isinstance(error, CandidateFailed) and verdict is None:
+            verdict = _verdict_on(guarded, error)
+            report.when = "call"  # What is said of the entry while its test is set up is a failure, and no error.
+            report.outcome = "skipped" if verdict.outcome is Outcome.SKIPPED else "failed"
+            report.longrepr = verdict.reason
+        elif isinstance(error, SharkTuneError):
+            report.longrepr = str(error)
+        if verdict is not None:
+            self._report(item, report, verdict)
+        return report
+
+    def _report(self, item: pytest.Item, report: pytest.TestReport, verdict: Verdict) -> None:
+        path, line = str(item.path), item.location[1]
+        if report.skipped and verdict.outcome is Outcome.SKIPPED:
+            report.longrepr = (path, line or 0, f"Skipped: {verdict.reason}")
+        elif report.failed and verdict.outcome in (Outcome.BROKEN, Outcome.UNDECIDED):
+            report.longrepr = f"{report.longrepr}\nreproduce with: {self._command(item)}"
+        guarded = _guarded_of(item)
+        assert guarded is not None
+        finding = GuardFinding(
+            verdict=verdict,
+            spec=os.path.relpath(guarded.plan.spec_path, self._config.invocation_params.dir),
+            file=path,
+            line=line + 1 if line is not None and item.path.suffix == ".py" else 0,
+            where=self._where(),
+        )
+        report.user_properties.append((PROPERTY, msgspec.json.encode(finding).decode()))
+        facts = {"entry": verdict.entry, "promise": str(verdict.promise), "outcome": str(verdict.outcome)}
+        # These go on with the item, to the report of its end: --junitxml reads that one.
+        item.user_properties += [*facts.items(), *verdict.figures.items()]
+
+    def _where(self) -> str:
+        settings = self._session.settings
+        device = settings.device_name or "no device"
+        return f"{self._options.target} on {device}, IREE {compiler_version()} (runtime {runtime_version()})"
+
+    def _command(self, item: pytest.Item) -> str:
+        """What looks at the promise of ``item`` again."""
+        file = os.path.relpath(item.path, self._config.invocation_params.dir)
+        test = item.nodeid.partition("::")[2]
+        return shlex.join(["pytest", f"{file}::{test}", *given_options(self._config)])
+
+    # Ending.
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
+        """End the children."""
+        self._interrupts.wind_down()
+        self._session.close()
+        if self._interrupts.terminated:
+            session.exitstatus = _TERMINATED
+        return (yield)
+
+    def pytest_keyboard_interrupt(self) -> None:
+        """From here on the run is ending."""
+        self._interrupts.wind_down()
+
+    def pytest_unconfigure(self) -> None:
+        """Remove what only this run needed."""
+        self._session.close()
+        leftovers.clear()
+        shutil.rmtree(self._session.settings.exchange, ignore_errors=True)
+        self._interrupts.restore()
+
+
+def _settings(config: pytest.Config, options: TuneOptions, guard: GuardOptions) -> RunSettings:
+    """What a guard run works with.
+
+    Its processes share the name of ``exchange``, by which leases know them. There is such a folder only where a
+    client's own fixtures make a use of it.
+    """
+    worker = getattr(config, "workerinput", None)
+    devices = _devices(options)
+    run = worker["testrunuid"] if worker is not None else str(os.getpid())
+    return RunSettings(
+        devices=tuple(devices["uris"]),
+        device_name=devices["name"],
+        jobs=options.jobs if worker is None else jobs_of_worker(options.jobs, worker["workercount"], options.target),
+        candidates=options.candidates,
+        seed=options.seed,
+        records=options.out / "records.jsonl",
+        finals=options.out / "finals.jsonl",
+        exchange=Path(tempfile.gettempdir()) / f"shark-tune-guard-{run}",
+        request=options.request,
+        rotate_bytes=options.rotate_bytes,
+        route=guard.route,
+        tolerance=guard.tolerance,
+    )
+
+
+def _devices(options: TuneOptions) -> FoundDevices:
+    """The devices to measure on, none where the target has none here: then only what needs none is looked at.
+
+    Raises:
+        pytest.UsageError: a device that is named is not there.
+    """
+    try:
+        return find_devices(options)
+    except pytest.UsageError:
+        if options.devices:
+            raise
+        return {"uris": [], "name": ""}
+
+
+def _strangers(items: Mapping[pytest.Item, Guarded], is_whole: Callable[[Path], bool]) -> set[pytest.Item]:
+    """The tests of entries that are for other tests.
+
+    A suite's tests share its snapshots, so each collects all entries. One that is for no test at all is left to the
+    first, where all of the suite's tests were collected; else nobody knows.
+    """
+    owners: dict[tuple[str, str], list[str]] = {}
+    first: dict[str, str] = {}
+    for item, guarded in items.items():
+        spec, test = guarded.plan.spec_path, item.nodeid.partition("[")[0]
+        first.setdefault(spec, test)
+        if _is_for(guarded):
+            owners.setdefault((spec, guarded.entry.name), []).append(test)
+    dropped = set()
+    for item, guarded in items.items():
+        spec, test = guarded.plan.spec_path, item.nodeid.partition("[")[0]
+        orphaned_to = [first[spec]] if is_whole(item.path.parent) else []
+        if test not in owners.get((spec, guarded.entry.name), orphaned_to):
+            dropped.add(item)
+    return dropped
+
+
+def _is_for(guarded: Guarded) -> bool:
+    """Whether an entry is for what a test tunes: it has dispatches there, or its record names one of the sources."""
+    record, sources = guarded.entry.record, {source.name for source in guarded.plan.plan.sources}
+    return bool(guarded.entry.tasks) or (record is not None and any(op.source in sources for op in record.ops))
+
+
+def _is_whole(folder: Path, config: pytest.Config) -> bool:
+    """Whether all test files of a folder are named, they or folders around them, in this run."""
+    named = [Path(config.invocation_params.dir, each) for each in config.args if "::" not in each]
+    patterns = config.getini("python_files")
+    files = (file for file in folder.glob("*.py") if any(fnmatch(file.name, pattern) for pattern in patterns))
+    return all(any(file.is_relative_to(os.path.abspath(each)) for each in named) for file in files)  # noqa: PTH100
+
+
+def _guarded_of(item: pytest.Item) -> Guarded | None:
+    callspec = getattr(item, "callspec", None)
+    trial = callspec.params.get("candidate") if callspec is not None else None
+    return trial.guarded if isinstance(trial, Trial) else None
+
+
+def _verdict_on(guarded: Guarded, failure: CandidateFailed) -> Verdict:
+    """A candidate that came to nothing breaks the promise of its result, and leaves nothing to say of its speed."""
+    name = guarded.entry.name
+    if guarded.promise is Promise.FAST:
+        reason = f"see [{name}-{Promise.CORRECT}]: {failure}"
+        return Verdict(entry=name, promise=Promise.FAST, outcome=Outcome.SKIPPED, reason=reason)
+    return Verdict(
+        entry=name,
+        promise=guarded.promise,
+        outcome=Outcome.BROKEN,
+        reason=_named(guarded, str(failure)),
+    )
+
+
+def _named(guarded: Guarded, reason: str) -> str:
+    return f"{guarded.entry.name} of {guarded.plan.spec_path}: {reason}"

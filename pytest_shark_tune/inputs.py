@@ -1,0 +1,43 @@
+"""What a user gave, tried before anything is done with it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from pytest_shark_tune.errors import CommandFailed, InputError
+from pytest_shark_tune.options import TuneOptions
+from pytest_shark_tune.tools.compiler import Compiler
+
+__all__ = ["check_compiler", "check_folder"]
+
+
+def check_compiler(options: TuneOptions, compiler: Compiler) -> None:
+    """Make sure that the compiler takes the target and the flags.
+
+    Raises:
+        pytest.UsageError: it does not; the message names the option.
+    """
+    try:
+        compiler.check()
+    except InputError as error:
+        option = "--iree-compile-flag" if options.compile_flags else "--tune-target"
+        if isinstance(error.__cause__, CommandFailed) and error.__cause__.timed_out:
+            option = "--tune-compile-timeout"
+        raise pytest.UsageError(f"{option}: {error}") from error
+
+
+def check_folder(option: str, folder: Path) -> None:
+    """Make the folder that an option names, if need be, and make sure that it can be written to.
+
+    Raises:
+        pytest.UsageError: it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise pytest.UsageError(f"{option}: cannot write to {folder}: {error.strerror}") from error

@@ -1,0 +1,235 @@
+"""Several specs made into one: which entries stay, in which order, and why.
+
+In a spec the first matcher that matches an op wins, so an entry that stands behind one which matches all of its ops is
+dead. Where two may match the same op without that, both stay, and what is said is which of them wins there.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from pytest_shark_tune.spec_diff import SideEntry, side_of
+from pytest_shark_tune.stages.question import Question, Relation, relation
+from pytest_shark_tune.stages.record import WinnerRecord
+from pytest_shark_tune.stages.spec import SpecPart, merge_specs
+
+__all__ = ["Finding", "MergeInput", "Merged", "merge"]
+
+
+class MergeInput(msgspec.Struct, frozen=True, kw_only=True):
+    """A spec to be merged. The entries of a starter always stand behind those of all others."""
+
+    name: str
+    text: str
+    records: tuple[WinnerRecord, ...] = ()
+    is_starter: bool = False
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """How one entry lies to ``other``, which stands in front of it or took its place, and what came of it.
+
+    ``relation`` is as `stages.question.relation` tells it of the entry and the other one. ``why`` is the reason why
+    the other one is preferred.
+    """
+
+    spec: str
+    entry: str
+    op: str
+    relation: Relation
+    other_spec: str
+    other: str
+    outcome: Literal["dropped", "behind"]
+    why: str
+
+    def __str__(self) -> str:
+        """One line for people."""
+        if self.relation == "equal":
+            how = "asks the same as"
+        elif self.relation == "covered":
+            how = "matches only ops that also match"
+        elif self.relation == "covers":
+            how = "matches, besides others, all ops of"
+        elif self.relation == "overlaps":
+            how = "may match the same ops as"
+        else:
+            how = "asks something that cannot be read here, so it may match the same ops as"
+        outcome = "dropped" if self.outcome == "dropped" else "kept behind it"
+        return f"{self.spec}: {self.entry} ({self.op}) {how} {self.other} of {self.other_spec}: {outcome}, {self.why}"
+
+
+class Merged(msgspec.Struct, frozen=True, kw_only=True):
+    """The merged spec, the records of its entries, what was found, and what to beware of, in words."""
+
+    text: str
+    entries: int
+    records: tuple[WinnerRecord, ...]
+    findings: tuple[Finding, ...]
+    warnings: tuple[str, ...]
+
+
+def merge(inputs: Sequence[MergeInput], *, prefer_faster: bool = False) -> Merged:
+    """Make one spec of several: the entries of earlier ones win, or those with the higher recorded speedup.
+
+    An entry that one in front of it covers is dropped. With ``prefer_faster`` an entry for fewer ops is put in front
+    of the one that covers it where it has a figure of its own: it was measured on just those ops, the other one on
+    some that need not be among them. Without a figure it stays in front only if it stood there before.
+
+    Raises:
+        InputError: an input is no tuning spec, or they cannot be linked.
+    """
+    entries = _entries(inputs)
+    order = sorted(entries, key=lambda each: (each.is_starter, -(each.speedup or 0) if prefer_faster else 0))
+    kept: list[_Entry] = []
+    dropped: list[tuple[_Entry, _Entry]] = []
+    for entry in order:
+        in_front = [(other, relation(entry.question, other.question)) for other in kept]
+        winner = next((other for other, how in in_front if how == "equal"), None)
+        covering = [other for other, how in in_front if how == "covered"]
+        if winner is None and covering and not (prefer_faster and _goes_in_front(entry, covering)):
+            winner = covering[0]
+        if winner is not None:
+            dropped.append((entry, winner))
+        elif covering:
+            kept.insert(kept.index(covering[0]), entry)
+        else:
+            kept.append(entry)
+    names = _names(kept)
+    parts = [
+        SpecPart(text=given.text, entries={each.matcher: names[each] for each in kept if each.source == number})
+        for number, given in enumerate(inputs)
+    ]
+    return Merged(
+        text=merge_specs(parts, [(each.source, each.matcher) for each in kept]),
+        entries=len(kept),
+        records=tuple(
+            msgspec.structs.replace(each.record, dispatch=names[each]) for each in kept if each.record is not None
+        ),
+        findings=tuple(_findings(kept, dropped, prefer_faster=prefer_faster)),
+        warnings=tuple(_warnings(kept)),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Entry:
+    """An entry of the input of number ``source``; ``place`` counts over all inputs."""
+
+    source: int
+    place: int
+    spec: str
+    is_starter: bool
+    given: SideEntry
+
+    @property
+    def matcher(self) -> str:
+        return self.given.row.matcher
+
+    @property
+    def question(self) -> Question:
+        assert self.given.question is not None  # The text was parsed.
+        return self.given.question
+
+    @property
+    def record(self) -> WinnerRecord | None:
+        return self.given.record
+
+    @property
+    def speedup(self) -> float | None:
+        """The recorded ratio, else the one that the spec itself tells."""
+        if self.record is not None and self.record.ratio is not None:
+            return self.record.ratio
+        try:
+            return float(self.given.row.provenance["speedup"])
+        except (KeyError, ValueError):
+            return None
+
+
+def _entries(inputs: Sequence[MergeInput]) -> list[_Entry]:
+    entries: list[_Entry] = []
+    for source, given in enumerate(inputs):
+        for entry in side_of(given.name, given.text, given.records).entries:
+            entries.append(_Entry(source, len(entries), given.name, given.is_starter, entry))
+    return entries
+
+
+def _goes_in_front(entry: _Entry, covering: Sequence[_Entry]) -> bool:
+    """Whether an entry for fewer ops belongs in front of those that cover it."""
+    if entry.is_starter and not all(other.is_starter for other in covering):
+        return False
+    return entry.speedup is not None or all(entry.place < other.place for other in covering)
+
+
+def _names(kept: Sequence[_Entry]) -> dict[_Entry, str]:
+    """The dispatch's name of each entry, which tells its record from others; empty for one that never had any."""
+    taken: set[str] = set()
+    names: dict[_Entry, str] = {}
+    for entry in sorted(kept, key=lambda each: each.place):
+        name = entry.given.name if entry.record or "dispatch" in entry.given.row.provenance else ""
+        fresh, number = name, 1
+        while name and fresh in taken:
+            number += 1
+            fresh = f"{name}_{number}"
+        taken.add(fresh)
+        names[entry] = fresh
+    return names
+
+
+def _findings(
+    kept: Sequence[_Entry], dropped: Sequence[tuple[_Entry, _Entry]], *, prefer_faster: bool
+) -> Iterable[Finding]:
+    for entry, winner in dropped:
+        how = relation(entry.question, winner.question)
+        yield _finding(entry, winner, how, "dropped", _why(entry, winner, how, prefer_faster=prefer_faster))
+    for position, entry in enumerate(kept):
+        for other in kept[:position]:
+            how = relation(entry.question, other.question)
+            # What one spec says of itself is as its author wanted it, as long as it stays in order.
+            if how != "apart" and (entry.source != other.source or entry.place < other.place):
+                yield _finding(entry, other, how, "behind", _why(entry, other, how, prefer_faster=prefer_faster))
+
+
+def _finding(entry: _Entry, other: _Entry, how: Relation, outcome: Literal["dropped", "behind"], why: str) -> Finding:
+    return Finding(
+        spec=entry.spec,
+        entry=entry.matcher,
+        op=entry.given.op,
+        relation=how,
+        other_spec=other.spec,
+        other=other.matcher,
+        outcome=outcome,
+        why=why,
+    )
+
+
+def _why(entry: _Entry, winner: _Entry, how: Relation, *, prefer_faster: bool) -> str:
+    """Why ``winner`` is preferred to ``entry``."""
+    if entry.is_starter and not winner.is_starter:
+        return "since a starter's entries stand behind"
+    if prefer_faster and how == "covers":
+        return "since that one is for fewer ops" + (" and was measured on these" if winner.speedup else "")
+    ours, theirs = entry.speedup, winner.speedup
+    if prefer_faster and (theirs or 0) > (ours or 0):
+        return f"since that one is faster ({theirs:.3f}x, this one {'unknown' if ours is None else f'{ours:.3f}x'})"
+    if prefer_faster and (theirs or 0) < (ours or 0):
+        return "since that one must stand in front of one that covers it"
+    if entry.source == winner.source:
+        return "since that one stands in front of it"
+    remedy = f"; it stays if {entry.spec} is named first" if how == "covered" else ""
+    return f"since {winner.spec} comes first{remedy}"
+
+
+def _warnings(kept: Iterable[_Entry]) -> Iterable[str]:
+    """What does not go together by what the entries tell of themselves."""
+    for what in ("device", "target"):
+        specs: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        for entry in kept:
+            found = entry.given.device if what == "device" else entry.record.target if entry.record else ""
+            if found:
+                specs[found][entry.spec] = None
+        if len(specs) > 1:
+            told = "; ".join(f"{found} ({', '.join(names)})" for found, names in specs.items())
+            yield f"entries were made for different {what}s: {told}"

@@ -1,0 +1,111 @@
+"""What guarding found, in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_shark_tune.guard_text import GuardFinding, github_lines, markdown, status_words, terminal_lines
+from pytest_shark_tune.stages.guard import Outcome, Promise, Verdict
+
+WHERE = "llvm-cpu on CPU, IREE 3.13.0 (runtime 3.13.0)"
+RECORDED = {"recorded_ratio": 1.5, "recorded_ratio_low": 1.45, "recorded_ratio_high": 1.55}
+
+
+def finding(
+    outcome: Outcome,
+    reason: str = "",
+    *,
+    entry: str = "matmul",
+    promise: Promise = Promise.FAST,
+    note: str = "",
+    figures: dict[str, float] | None = None,
+    spec: str = "suite/__specs__/llvm-cpu-x.mlir",
+    line: int = 7,
+) -> GuardFinding:
+    verdict = Verdict(entry=entry, promise=promise, outcome=outcome, reason=reason, note=note, figures=figures or {})
+    return GuardFinding(verdict=verdict, spec=spec, file="/home/me/work/suite/test_a.py", line=line, where=WHERE)
+
+
+KEPT = finding(Outcome.KEPT, figures={"ratio": 1.5, **RECORDED})
+BROKEN = finding(Outcome.BROKEN, "a_b is 5% slower\nnow: 1.0\nthen: 1.5", entry="conv")
+UNDECIDED = finding(Outcome.UNDECIDED, "did not decide\nmore", figures={"ratio": 0.999})
+NOT_NEEDED = finding(Outcome.KEPT, note="no longer needed: the default is as fast", entry="pool")
+SKIPPED = finding(Outcome.SKIPPED, "recorded on A, this is B", entry="conv", promise=Promise.CORRECT)
+
+
+def test_the_terminal_counts_and_tells_what_is_worth_a_line() -> None:
+    lines = list(terminal_lines([BROKEN, UNDECIDED, NOT_NEEDED, SKIPPED, finding(Outcome.KEPT, entry="other")]))
+    assert lines == [
+        "4 entries, promises: 2 kept, 1 broken, 1 undecided, 1 skipped",
+        "worth a look:",
+        "  pool-fast: no longer needed: the default is as fast",
+        "undecided:",
+        "  matmul-fast: did not decide",
+        "skipped 1: recorded on A, this is B",
+        WHERE,
+        "spec: suite/__specs__/llvm-cpu-x.mlir",
+    ]
+
+
+def test_entries_of_two_specs_are_two() -> None:
+    lines = list(terminal_lines([KEPT, finding(Outcome.KEPT, spec="other.mlir")]))
+    assert lines == ["2 entries, promises: 2 kept", WHERE, "spec: other.mlir", "spec: suite/__specs__/llvm-cpu-x.mlir"]
+
+
+def test_where_nothing_changed_the_markdown_is_one_line() -> None:
+    text = markdown([KEPT, SKIPPED])
+    assert text == f"**shark-tune guard**: 2 entries, promises: 1 kept, 1 skipped ({WHERE})\n"
+    assert markdown([]) == "**shark-tune guard**: nothing was guarded.\n"
+
+
+def test_the_markdown_says_what_changed() -> None:
+    moved = finding(Outcome.KEPT, entry="dense", figures={"ratio": 1.61, **RECORDED})
+    assert markdown([NOT_NEEDED, KEPT, UNDECIDED, BROKEN, moved], "Ctrl-C").splitlines() == [
+        f"**shark-tune guard**: 4 entries, promises: 3 kept, 1 broken, 1 undecided ({WHERE})",
+        "",
+        "The run ended early, so this is not all: Ctrl-C",
+        "",
+        "`suite/__specs__/llvm-cpu-x.mlir`",
+        "",
+        "- **broken** `conv-fast`: a\\_b is 5% slower",
+        "",
+        "  ```text",
+        "  now: 1.0",
+        "  then: 1.5",
+        "  ```",
+        "",
+        "- `dense-fast`: 1.61 times the default's speed, recorded 1.50 (1.45 to 1.55)",
+        "- **undecided** `matmul-fast`: did not decide",
+        "",
+        "  ```text",
+        "  more",
+        "  ```",
+        "",
+        "- `pool-fast`: no longer needed: the default is as fast",
+    ]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.KEPT, Outcome.SKIPPED])
+def test_github_hears_nothing_of_what_is_well(outcome: Outcome) -> None:
+    assert list(github_lines([finding(outcome, "why")], Path("/home/me/work"))) == []
+
+
+def test_github_is_told_in_its_own_escapes() -> None:
+    odd = finding(Outcome.BROKEN, "5% slower,\r\nnow: 1", entry="a:b,c")
+    (line,) = github_lines([odd], Path("/home/me/work"))
+    assert line == (
+        "::error file=suite/test_a.py,line=7,title=shark-tune%3A a%3Ab%2Cc-fast is broken::5%25 slower,%0D%0Anow: 1"
+    )
+    (line,) = github_lines([finding(Outcome.UNDECIDED, "why", line=0)], Path("/elsewhere"))
+    assert line == "::warning file=/home/me/work/suite/test_a.py,title=shark-tune%3A matmul-fast is undecided::why"
+    (line,) = github_lines([NOT_NEEDED], Path("/home/me/work"))
+    assert line.startswith("::notice file=suite/test_a.py,line=7,title=shark-tune%3A pool-fast is kept::no longer")
+
+
+@pytest.mark.parametrize(
+    ("found", "words"), [(KEPT, "1.50x"), (UNDECIDED, "1.00x undecided"), (SKIPPED, ""), (NOT_NEEDED, "")]
+)
+def test_a_ratio_stands_beside_its_test(found: GuardFinding, words: str) -> None:
+    assert status_words(found.verdict) == words
