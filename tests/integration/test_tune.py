@@ -187,7 +187,7 @@ def test_the_terminal_shows_what_came_out(outcome: Outcome) -> None:
 
 
 def test_a_new_best_is_told_as_it_comes(outcome: Outcome) -> None:
-    outcome.lines.fnmatch_lines([f"*{SLOW}: */4 tried, best so far * with * times the default's speed (* us)"])
+    outcome.lines.fnmatch_lines([f"*{SLOW}: */4 tried, best so far * with * times the default's speed (* us)*"])
 
 
 def test_ids_are_stable_from_run_to_run_and_with_workers(suite: Suite, alone: Outcome, shared: Outcome) -> None:
