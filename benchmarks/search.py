@@ -133,9 +133,9 @@ class GpSearch:
         from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
         random = np.random.default_rng(seed)
-        columns = [table.pipelines == code for code in range(len(table.pipeline_names))]
+        columns = [(table.pipelines == code).astype(np.float64) for code in range(len(table.pipeline_names))]
         columns += list(np.log2(np.maximum(np.nan_to_num(table.values, nan=0.5), 0.5)).T)
-        places = np.column_stack([column for column in columns if np.ptp(column)]).astype(np.float64)
+        places = np.column_stack([column for column in columns if np.ptp(column)])
         self._places = (places - places.min(axis=0)) / np.ptp(places, axis=0)
         kernel = ConstantKernel() * Matern(np.ones(places.shape[1]), (1e-2, 1e2), nu=2.5) + WhiteKernel(0.01)
         self._process = GaussianProcessRegressor(kernel, normalize_y=True, random_state=seed)

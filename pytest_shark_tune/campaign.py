@@ -219,9 +219,9 @@ def make_quarry(
     """The dispatch of ``task`` as a quarry of those candidates whose tests were collected.
 
     ``parts`` are the parts of its tests by index. Two tests of one candidate, in two suites, are one: it is tried once.
-    ``jobs`` are compiled at a time. With ``by_time`` the search looks for the largest gain in each second, not
-    with each candidate. ``prior`` gives results of similar dispatches, and is called only by a search that uses them.
-    ``first`` are the ids of candidates that are tried before all others.
+    ``jobs`` are compiled at a time. With ``by_time`` time is what is short, and what costs much of it is tried only
+    where it promises more. ``prior`` gives results of similar dispatches, and is called only by a search that uses
+    them. ``first`` are the ids of candidates that are tried before all others.
     """
     tests: dict[str, int] = {}
     for index, part in parts.items():

@@ -390,14 +390,6 @@ def _task(dispatch: Dispatch, spaces: Sequence[SearchSpace], count: int, seed: i
     )
 
 
-def _drawn(space: SearchSpace, count: int, seed: int, wanted: Sequence[dict[str, int]]) -> Sequence[Mapping[str, int]]:
-    """Up to ``count`` members of a space, those of ``wanted`` that are members among them."""
-    drawn = space.sample(count, seed)
-    held = [knobs for knobs, is_member in zip(wanted, space.holds(wanted), strict=True) if is_member]
-    missing = [knobs for place, knobs in enumerate(held) if knobs not in drawn and knobs not in held[:place]]
-    return [*missing, *drawn][:count] if missing else drawn
-
-
 def _default_knobs(dispatch: Dispatch, spaces: Sequence[SearchSpace]) -> dict[int, dict[str, int]]:
     """What each space of the default's pipeline reads in the default; nothing of a config in a form of its own."""
     try:
@@ -416,6 +408,14 @@ def _in_use(space: SearchSpace, knobs: Mapping[str, int]) -> dict[str, int]:
     """``knobs`` without those that say 'off' where the space knows no off: a tile of 0 is no small tile."""
     domains = {knob.name: knob.domain for knob in space.knobs}
     return {name: value for name, value in knobs.items() if value or 0 in domains[name]}
+
+
+def _drawn(space: SearchSpace, count: int, seed: int, wanted: Sequence[dict[str, int]]) -> Sequence[Mapping[str, int]]:
+    """Up to ``count`` members of a space, those of ``wanted`` that are members among them."""
+    drawn = space.sample(count, seed)
+    held = [knobs for knobs, is_member in zip(wanted, space.holds(wanted), strict=True) if is_member]
+    missing = [knobs for place, knobs in enumerate(held) if knobs not in drawn and knobs not in held[:place]]
+    return [*missing, *drawn][:count] if missing else drawn
 
 
 def _kernel_task(kernel: CustomTask, space: SearchSpace, count: int, seed: int) -> KernelTask:

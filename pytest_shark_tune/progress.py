@@ -6,10 +6,9 @@ import statistics
 import time
 from collections.abc import Callable
 
-from pytest_shark_tune.figures import format_us
+from pytest_shark_tune.figures import format_s, format_us
 from pytest_shark_tune.stages.candidate import DEFAULT_ID
 from pytest_shark_tune.stages.record import Record, State
-from pytest_shark_tune.summary import format_s
 
 __all__ = ["RunProgress"]
 

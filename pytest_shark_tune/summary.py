@@ -14,7 +14,7 @@ from pytest_shark_tune.ledger import DispatchSummary, Summary
 from pytest_shark_tune.stages.dispatch import Untunable
 from pytest_shark_tune.stages.record import SourceCheck, State
 
-__all__ = ["format_s", "render"]
+__all__ = ["render"]
 
 _INDENT = 4
 _STATES = {NOT_TRIED: "not tried", State.MEASURED.value: "measured, not in the final"}
@@ -50,13 +50,6 @@ def render(
         lines.append(f"snapshot: {snapshot}" if is_left else f"snapshot: {snapshot} is removed: it has no entry left")
         lines += [line for change in changes.get(snapshot, ()) for line in _wrapped(change, width, indent=_INDENT)]
     return "".join(f"{line}\n" for line in lines)
-
-
-def format_s(seconds: float) -> str:
-    """A span of time that a user waits, to the second, the minute or a tenth of an hour."""
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def _times(summary: Summary, width: int) -> Iterator[str]:

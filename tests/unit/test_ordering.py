@@ -162,7 +162,8 @@ def test_everything_handed_out_and_given_back_is_run_once(seed: int) -> None:
 
 
 def test_what_is_needless_is_never_run_and_waited_for_by_none() -> None:
-    order = order_of([CANDIDATE, FINAL, FINAL, SPEC], needless=[1])
+    phases = [CANDIDATE, FINAL, FINAL, SPEC]
+    order = order_of(phases, needless=[1])
     assert order.unfinished == 3
     assert drain(order) == [0, 2, 3]
     for index in (0, 2):

@@ -178,9 +178,9 @@ def test_where_time_is_short_a_search_begins_with_what_is_soon_compiled() -> Non
 
     def unrolled(*, by_time: bool) -> float:
         rows = [ModelSearch(configs, seed, facts=FACTS, by_time=by_time).ask(12) for seed in range(10)]
-        return float(np.mean([math.log2(configs.knobs(row)["thr_0"]) for batch in rows for row in batch]))
+        return float(np.mean([configs.knobs(row)["thr_0"] >= 16 for batch in rows for row in batch]))
 
-    assert unrolled(by_time=True) < unrolled(by_time=False) - 0.15
+    assert unrolled(by_time=True) < 0.75 * unrolled(by_time=False)
 
 
 def test_where_time_is_short_a_search_learns_what_configs_cost() -> None:
@@ -204,7 +204,7 @@ def test_where_time_is_short_a_search_learns_what_configs_cost() -> None:
 def test_where_time_is_short_a_search_learns_costs_from_similar_dispatches() -> None:
     configs = table()
     prior = [
-        PriorResult(pipeline="Tiled", knobs=each, ratio=None, seconds=float(each["wg_1"]), facts=FACTS)
+        PriorResult(pipeline="Tiled", knobs=each, ratio=None, seconds=float(each["wg_1"] ** 2), facts=FACTS)
         for each in SPACE.sample(100, 1)
     ]
     prior.append(PriorResult(pipeline="Tiled", knobs=BEST, ratio=1.0, seconds=8.0, facts=FACTS))

@@ -1,4 +1,7 @@
-"""What it costs to try a config: mostly the time of its compilation, which grows with what is unrolled."""
+"""What it costs to try a config: mostly the time of its compilation, which grows with what is unrolled.
+
+A few configs cost tens of times as much as most: those are what a search whose time is short had better leave alone.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ _TREES = 24
 
 
 class Costs:
-    """Costs of a table's rows relative to one another: guessed from what is unrolled, then learned.
+    """How dear a table's rows are: guessed from what is unrolled, then learned.
 
     ``pipelines`` are the rows' pipelines, ``learned`` their features as trees take them.
     """
@@ -57,10 +60,14 @@ class Costs:
             self._guessed = np.exp2(forest.predict(self._learned).mean(axis=0))
 
     def of(self, rows: npt.NDArray[np.intp]) -> Column:
-        """The expected costs of ``rows``: seconds once they are learned, before that in a unit of their own."""
-        if not self._is_learned:
-            return self._guessed[rows]
-        return np.asarray(np.exp2(self._forest.predict(self._learned[rows]).mean(axis=0)))
+        """The expected cost of each of ``rows`` by what is common among them, and at least 1.
+
+        Of two cheap ones the cheaper is not preferred: fast code is long code, so such a search finds less.
+        """
+        costs = self._guessed[rows]
+        if self._is_learned:
+            costs = np.exp2(self._forest.predict(self._learned[rows]).mean(axis=0))
+        return np.asarray(np.maximum(costs / np.median(costs), 1.0))
 
 
 def _guess(features: Features, pipelines: npt.NDArray[np.intp]) -> Column:

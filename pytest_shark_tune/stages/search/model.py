@@ -81,12 +81,12 @@ class PriorResult(msgspec.Struct, frozen=True, kw_only=True):
 class ModelSearch:
     """Expected improvement over a forest that is renewed with every answer.
 
-    ``first`` are the rows to begin with. ``near`` are configs whose time is known, such as the compiler's default as
-    far as its knobs are: pairs of a pipeline and knobs. The next rows are the nearest others. ``prior`` gives results
-    of similar dispatches, and is called when the first config is asked for, if any is: they choose half of the first
-    configs, and what they let expect of a config is one more feature. ``budget`` is how many configs will be asked
-    for, if known: the last of them go next to the best. With ``by_time`` it is time that is short, and not the number
-    of configs: what counts is the gain expected for each second that a config is expected to cost.
+    The rows in ``first`` come before all others. ``near`` are configs whose time is known, such as the compiler's
+    default as far as its knobs are: pairs of a pipeline and knobs. The nearest others come next. ``prior`` gives
+    results of similar dispatches, and is called when the first config is asked for, if any is: they choose half of the
+    first configs, and what they let expect of a config is one more feature. ``budget`` is how many configs will be
+    asked for, if known: the last of them go next to the best. With ``by_time`` it is time that is short, and not the
+    number of configs: what is expected to cost more of it than is common has to promise as much more.
     """
 
     def __init__(
@@ -102,7 +102,6 @@ class ModelSearch:
         first: Sequence[int] = (),
     ) -> None:
         self._progress = Progress(len(table))
-        self._first = first
         self._random = np.random.default_rng(seed)
         self._pipelines = table.pipelines
         self._budget = budget
@@ -112,7 +111,7 @@ class ModelSearch:
         self._features = features
         self._seed = seed
         self._prior = prior
-        self._near: list[int] = []
+        self._near = list(first)
         for config in near:
             place = self._scale.places(features_of(ConfigTable.of([config]), facts, features.names).values)
             nearest = np.argsort(_distances(self._places, place[0]), kind="stable")[: _BESIDE + 1].tolist()
@@ -153,7 +152,7 @@ class ModelSearch:
 
     def _first_rows(self) -> list[int]:
         """The rows to begin with. Prior results are read only now: a search may be told all it needs."""
-        first = [*self._first, *self._near]
+        first = list(self._near)
         prior = _Learned.of(self._features, self._prior())
         if self._costs is not None:
             known = ~np.isnan(prior.seconds)
@@ -173,7 +172,8 @@ class ModelSearch:
     def _filled_up(self, rows: Sequence[int], count: int) -> list[int]:
         """``rows`` and further ones that fill the space: each drawn with a chance that grows with its distance.
 
-        (The squared distance from the nearest of those before, as k-means++ draws its centres; for each second.)
+        (The squared distance from the nearest of those before, as k-means++ draws its centres. What is dear is drawn
+        less often.)
         """
         chosen = list(dict.fromkeys(rows))
         pool = self._random.permutation(len(self._places))[:_POOL]
@@ -182,7 +182,8 @@ class ModelSearch:
         for index in chosen:
             distances = np.minimum(distances, _distances(self._places[pool], self._places[index]))
         while len(chosen) < count and distances.any():
-            chances = distances / costs
+            # Squared like the distances, as costs that are but guessed spread less than the true ones.
+            chances = distances / costs**2
             following = int(pool[self._random.choice(len(pool), p=chances / chances.sum())])
             away = _distances(self._places[pool], self._places[following])
             distances = np.minimum(distances, away) if chosen else away
