@@ -71,6 +71,7 @@ __all__ = [
     "renamed",
     "search_spaces",
     "spaces_from",
+    "stated_spaces",
 ]
 
 _EMITTING = ("cuda", "hip")
@@ -466,11 +467,15 @@ def emitted_constraints(dispatch: Dispatch, compiler: Compiler) -> str:
     )
 
 
+def stated_spaces(constraints: str) -> tuple[SearchSpace, ...]:
+    """The spaces that ``constraints`` state, a module or nothing; none of them is empty."""
+    return tuple(space for space in spaces_in(constraints) if space) if constraints else ()
+
+
 def spaces_from(dispatch: Dispatch, constraints: str) -> tuple[SearchSpace, ...]:
     """The spaces that ``constraints`` state, a module or nothing, else those that this package builds.
 
     Raises:
         NoSpace: there is neither, and why.
     """
-    emitted = tuple(space for space in spaces_in(constraints) if space) if constraints else ()
-    return emitted or spaces_for(dispatch.root, dispatch.target)
+    return stated_spaces(constraints) or spaces_for(dispatch.root, dispatch.target)

@@ -16,7 +16,7 @@ from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.coming import coming
 from pytest_shark_tune.custom import CustomTask
 from pytest_shark_tune.errors import CandidateFailed, InputError
-from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, guard_key, make_guard_plan
+from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, found_dispatches, guard_key, make_guard_plan
 from pytest_shark_tune.plan import POOL, AnyTask, Plan, Source, Task, Wanted, make_plan, plan_key, read_source
 from pytest_shark_tune.promises import Promises
 from pytest_shark_tune.recall import Recall
@@ -134,23 +134,24 @@ class Session:
             InputError: a source cannot be read or compiled, or the spec cannot be read.
         """
         sources = _named_apart([read_source(each, folder) for each in given if not isinstance(each, CustomTask)])
-        name, rotate = self.settings.device_name, self.settings.rotate_bytes
-        key = guard_key(
-            sources, spec_path, self.compiler, device_name=name, processors=processors(), rotate_bytes=rotate
-        )
+        settings = self.settings
+        key = plan_key(sources, self.compiler, processors=processors(), rotate_bytes=settings.rotate_bytes)
 
-        def make() -> GuardPlan:
-            return make_guard_plan(
+        def find() -> Plan:
+            return found_dispatches(
                 sources,
-                spec_path,
                 self.compiler,
-                device_name=name,
                 processors=processors(),
-                rotate_bytes=rotate,
+                rotate_bytes=settings.rotate_bytes,
                 tell=self._tell,
             )
 
-        return self.cache.get_or_make("plans", key, GuardPlan, make)
+        plan = self.cache.get_or_make("plans", key, Plan, find)
+
+        def make() -> GuardPlan:
+            return make_guard_plan(plan, key, spec_path, device_name=settings.device_name)
+
+        return self.cache.get_or_make("plans", guard_key(key, spec_path, settings.device_name), GuardPlan, make)
 
     def keep_plan(self, origin: str, plan: Plan) -> tuple[str, Plan]:
         """Keep a plan that was made from the one of key ``origin``; return its key too."""
@@ -308,12 +309,14 @@ class Session:
         artifact: Artifact | None = None,
         *,
         alpha: float = RUN_ALPHA,
+        command: str = "",
     ) -> Verdict:
         """What became of a promise of a spec's entry; ``artifact`` is that of its first task, if a client made it.
 
-        ``alpha`` is the probability of a false alarm that this entry's speed promise has, of the whole run's.
+        ``alpha`` is the probability of a false alarm that this entry's speed promise has, of the whole run's;
+        ``command`` is what reproduces a verdict on it.
         """
-        return self._promises.look(guarded, entry, promise, artifact, alpha=alpha)
+        return self._promises.look(guarded, entry, promise, artifact, alpha=alpha, command=command)
 
     @property
     def setting(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_shark_tune.stages.guard import TOLERANCE
 from pytest_shark_tune.stages.space import SpaceRequest
 
 __all__ = ["RunSettings"]
@@ -34,4 +35,4 @@ class RunSettings:
     rotate_bytes: int = 0
     fresh: bool = False
     route: str = "compile"
-    tolerance: float = 0.04
+    tolerance: float = TOLERANCE

@@ -128,8 +128,19 @@ class Cache:
         """Keep ``value`` for ``key``; whoever reads meanwhile sees the old value or the new one."""
         replace_file(self.file(kind, key, ".json"), msgspec.json.encode(value))
 
-    def get_or_make(self, kind: Kind, key: str, value_type: type[_T], make: Callable[[], _T]) -> _T:
-        """The value of ``key``, made by one process while the others that ask for it wait."""
+    def get_or_make(
+        self,
+        kind: Kind,
+        key: str,
+        value_type: type[_T],
+        make: Callable[[], _T],
+        *,
+        lasts: Callable[[_T], bool] = lambda value: True,
+    ) -> _T:
+        """The value of ``key``, made by one process while the others that ask for it wait.
+
+        A value that does not last, as ``lasts`` tells, is made anew by whoever asks next.
+        """
         value = self.get(kind, key, value_type)
         if value is not None:
             return value
@@ -137,7 +148,8 @@ class Cache:
             value = self.get(kind, key, value_type)
             if value is None:
                 value = make()
-                self.put(kind, key, value)
+                if lasts(value):
+                    self.put(kind, key, value)
             return value
 
     def usage(self) -> list[Usage]:
