@@ -102,7 +102,6 @@ class ModelSearch:
         first: Sequence[int] = (),
     ) -> None:
         self._progress = Progress(len(table))
-        self._first = first
         self._random = np.random.default_rng(seed)
         self._pipelines = table.pipelines
         self._budget = budget
@@ -153,7 +152,7 @@ class ModelSearch:
 
     def _first_rows(self) -> list[int]:
         """The rows to begin with. Prior results are read only now: a search may be told all it needs."""
-        first = [*self._first, *self._near]
+        first = list(self._near)
         prior = _Learned.of(self._features, self._prior())
         if self._costs is not None:
             known = ~np.isnan(prior.seconds)
