@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-import iree.compiler.version
 import msgspec
 
 from pytest_shark_tune.errors import CommandFailed, InputError
@@ -128,8 +127,11 @@ class Compiler:
     @property
     def identity(self) -> tuple[str, ...]:
         """All that decides, beside the source, what code comes out: two equal ones make equal code."""
+        # Late, because every run of pytest imports this module with the options, and the bindings come with it.
+        from iree.compiler.version import REVISIONS
+
         host = _host_processor() if self.target.architecture == "host" else ""
-        return (compiler_version(), iree.compiler.version.REVISIONS["IREE"], *self.target.flags, *self.flags, host)
+        return (compiler_version(), REVISIONS["IREE"], *self.target.flags, *self.flags, host)
 
     def check(self) -> None:
         """Compile an empty module, so that a wrong target or flag is told before anything else is done.
