@@ -32,7 +32,6 @@ __all__ = [
     "compare_finalists",
     "is_decided",
     "is_winner",
-    "student_quantile",
     "time_limit_s",
 ]
 
@@ -291,7 +290,7 @@ def combine_rounds(rounds: Sequence[Measurement], *, alpha: float = 0.05) -> Mea
     within = math.sqrt(math.fsum(each.noise**2 / each.blocks for each in rounds) / count)
     between = float(np.std(logs, ddof=1))
     centre = float(np.mean(logs))
-    half = student_quantile(count - 1, alpha) * max(between, within) * math.sqrt(1 + 1 / count)
+    half = _student(count - 1, alpha) * max(between, within) * math.sqrt(1 + 1 / count)
     return Measurement(
         samples_us=tuple(sample for each in rounds for sample in each.samples_us),
         baseline_samples_us=tuple(sample for each in rounds for sample in each.baseline_samples_us),
@@ -320,20 +319,6 @@ def is_decided(finalists: Iterable[Sequence[Measurement]]) -> bool:
 def is_winner(measurement: Measurement, noise_floor: float = NOISE_FLOOR) -> bool:
     """Whether the whole interval lies above 1 by more than ``noise_floor``."""
     return not measurement.cut_short and measurement.ratio_low > 1 + noise_floor
-
-
-@cache
-def student_quantile(freedom: int, alpha: float) -> float:
-    """The two-sided quantile of Student's t, for whole degrees of freedom.
-
-    It bisects the angle whose tangent is t / sqrt(freedom). `scipy.special` knows it too, but takes longer to load than
-    a candidate takes to be measured, in every process that measures.
-    """
-    low, high = 0.0, math.pi / 2
-    for _ in range(60):
-        angle = (low + high) / 2
-        low, high = (angle, high) if _student_within(angle, freedom) < 1 - alpha else (low, angle)
-    return math.sqrt(freedom) * math.tan(low)
 
 
 class _Watch:
@@ -518,7 +503,7 @@ def _interval(logs: Sequence[float], alpha: float) -> tuple[float, float, float]
     freedom = len(ordered) - 2 * cut - 1
     if freedom < 1:
         return centre, -math.inf, math.inf
-    half = student_quantile(freedom, alpha) * _standard_error(logs)
+    half = _student(freedom, alpha) * _standard_error(logs)
     return centre, centre - half, centre + half
 
 
@@ -533,15 +518,8 @@ def _standard_error(logs: Sequence[float]) -> float:
     return float(np.std(winsorized, ddof=1)) / ((1 - 2 * cut / count) * math.sqrt(count))
 
 
-def _student_within(angle: float, freedom: int) -> float:
-    """The probability that Student's t is at most sqrt(freedom) * tan(``angle``) from 0.
+def _student(freedom: int, alpha: float) -> float:
+    """The two-sided quantile of Student's t."""
+    from scipy.special import stdtrit  # Imported late: the device child needs the checks, not the intervals.
 
-    A finite sum: Abramowitz and Stegun, 'Handbook of Mathematical Functions', 26.7.3 and 26.7.4.
-    """
-    sine, cosine = math.sin(angle), math.cos(angle)
-    is_odd = freedom % 2
-    total, term = 0.0, cosine if is_odd else 1.0
-    for number in range(1 + is_odd, freedom, 2):
-        total += term
-        term *= cosine**2 * number / (number + 1)
-    return (angle + sine * total) * 2 / math.pi if is_odd else sine * total
+    return float(stdtrit(freedom, 1 - alpha / 2))

@@ -23,7 +23,6 @@ from pytest_shark_tune.stages.measurement import (
     compare_finalists,
     is_decided,
     is_winner,
-    student_quantile,
     time_limit_s,
 )
 from pytest_shark_tune.stages.winner import FINALISTS, bar_to_final
@@ -560,11 +559,3 @@ def test_a_winner_exceeds_the_noise_floor() -> None:
 def test_a_measurement_survives_a_file() -> None:
     measurement = compare(Kernel(0.001), Kernel(0.0015), POLICY)
     assert msgspec.json.decode(msgspec.json.encode(measurement), type=Measurement) == measurement
-
-
-@pytest.mark.parametrize("alpha", [0.5, 0.05, 0.01, 1e-4])
-def test_students_quantile_is_that_of_scipy(alpha: float) -> None:
-    from scipy.special import stdtrit
-
-    for freedom in (*range(1, 40), 199, 200):
-        assert student_quantile(freedom, alpha) == pytest.approx(stdtrit(freedom, 1 - alpha / 2), rel=1e-9)
