@@ -22,7 +22,7 @@ from pytest_shark_tune.guard_reporter import PROPERTY
 from pytest_shark_tune.guard_text import GuardFinding
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan
 from pytest_shark_tune.inputs import check_compiler, check_folder
-from pytest_shark_tune.interrupts import Interrupts
+from pytest_shark_tune.interrupts import TERMINATED, Interrupts
 from pytest_shark_tune.kernels import as_failure
 from pytest_shark_tune.notes import teller
 from pytest_shark_tune.options import GuardOptions, TuneOptions, given_options
@@ -44,8 +44,6 @@ __all__ = ["GuardingPlugin", "guard_trials_of"]
 
 _NOTHING = Plan(sources=(), tasks=(), untunable=())
 _VERDICT = pytest.StashKey[Verdict]()
-_TERMINATED = 143
-"""What a shell makes of a process that SIGTERM ended."""
 
 
 def guard_trials_of(metafunc: pytest.Metafunc, marker: pytest.Mark) -> list[Trial]:
@@ -296,7 +294,7 @@ class GuardingPlugin:
         self._interrupts.wind_down()
         self._session.close()
         if self._interrupts.terminated:
-            session.exitstatus = _TERMINATED
+            session.exitstatus = TERMINATED
         return (yield)
 
     def pytest_keyboard_interrupt(self) -> None:

@@ -17,10 +17,10 @@ class RunSettings:
 
     ``records`` and ``finals`` are the journals in the output folder, written by whoever controls the run. Data is
     rotated through ``rotate_bytes`` of memory, 0 for a dispatch's own alone. A ``fresh`` run measures again what
-    earlier ones measured. Specs are guarded for how they come to their ops in production: ``route`` is ``compile``
-    (``shark-tune compile``) or ``flag`` (iree-compile's own). A guarded entry may fall behind its recorded speed by
-    ``tolerance``: 0.04 reads as 4%. ``devices`` may be empty, and ``device_name`` with it, where only static promises
-    are looked at.
+    earlier ones measured, and tunes what a snapshot holds. Specs are guarded for how they come to their ops in
+    production: ``route`` is ``compile`` (``shark-tune compile``) or ``flag`` (iree-compile's own). A guarded entry may
+    fall behind its recorded speed by ``tolerance``: 0.04 reads as 4%. ``devices`` may be empty, and ``device_name``
+    with it, where only static promises are looked at.
     """
 
     devices: tuple[str, ...]
