@@ -16,8 +16,8 @@ from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.coming import coming
 from pytest_shark_tune.custom import CustomTask
 from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError
-from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, guard_key, make_guard_plan
-from pytest_shark_tune.plan import POOL, AnyTask, Plan, Source, Task, make_plan, plan_key, read_source
+from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, found_dispatches, guard_key, make_guard_plan
+from pytest_shark_tune.plan import POOL, AnyTask, Plan, Source, Task, Wanted, make_plan, plan_key, read_source
 from pytest_shark_tune.profile import cut, function_of, profile_source, worth_profiling
 from pytest_shark_tune.promises import Promises
 from pytest_shark_tune.recall import Recall
@@ -36,6 +36,7 @@ from pytest_shark_tune.tools.cache import Cache, content_key
 from pytest_shark_tune.tools.compiler import Compiler, compiler_version
 from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.tools.machine import processors
+from pytest_shark_tune.update import incumbent_of
 from pytest_shark_tune.verify import Verifier
 from pytest_shark_tune.yardsticks import Yardsticks
 
@@ -87,10 +88,11 @@ class Session:
 
     # Planning.
 
-    def plan(self, given: Sequence[object], folder: Path) -> tuple[str, Plan]:
+    def plan(self, given: Sequence[object], folder: Path, wanted: Sequence[Wanted] = ()) -> tuple[str, Plan]:
         """The plan for the sources that a marker names, and its key in the cache; made by one process only.
 
-        Of a model it holds the dispatches that make up the share of its time that is to be tuned.
+        Of a model it holds the dispatches that make up the share of its time that is to be tuned. Configs in ``wanted``
+        are among the candidates, also where not all of a space are.
 
         Raises:
             InputError: a source cannot be read or compiled.
@@ -99,6 +101,15 @@ class Session:
         if again := [name for name, number in Counter(kernel.name for kernel in kernels).items() if number > 1]:
             raise InputError(f"{again[0]} is the name of two custom tasks")
         sources = _named_apart([read_source(each, folder) for each in given if not isinstance(each, CustomTask)])
+        key, plan = self._plan(sources, kernels, ())
+        missing = tuple(each for each in wanted if each.is_missing(plan))
+        if missing:
+            key, plan = self._plan(sources, kernels, missing)
+        return self._without_cold(key, plan)
+
+    def _plan(
+        self, sources: Sequence[Source], kernels: Sequence[CustomTask], wanted: Sequence[Wanted]
+    ) -> tuple[str, Plan]:
         settings = self.settings
         key = plan_key(
             sources,
@@ -109,6 +120,7 @@ class Session:
             count=POOL,
             seed=settings.seed,
             rotate_bytes=settings.rotate_bytes,
+            wanted=content_key(wanted),
         )
 
         def make() -> Plan:
@@ -121,17 +133,18 @@ class Session:
                 kernels=kernels,
                 request=settings.request,
                 rotate_bytes=settings.rotate_bytes,
+                wanted=wanted,
                 tell=self._tell,
             )
 
-        return self._without_cold(key, self.cache.get_or_make("plans", key, Plan, make))
+        return key, self.cache.get_or_make("plans", key, Plan, make)
 
     def _without_cold(self, key: str, plan: Plan) -> tuple[str, Plan]:
         """The plan with only the dispatches in which its models spend their time, as far as that can be told."""
         sources = worth_profiling(plan) if self.settings.share < 1 else ()
         if not sources:
             return key, plan
-        told = {source.name: self._told(key, plan, source) for source in sources}
+        told = {source.name: self._told(plan, source) for source in sources}
         profiles = [each.profile for each in told.values() if each.profile]
         unprofiled = {name: each.problem for name, each in told.items() if each.problem}
         share = self.settings.share
@@ -139,29 +152,29 @@ class Session:
         key = content_key("plan", key, share, told)
         return key, self.cache.get_or_make("plans", key, Plan, lambda: cut(plan, profiles, share, unprofiled))
 
-    def _told(self, key: str, plan: Plan, source: Source) -> _Told:
+    def _told(self, plan: Plan, source: Source) -> _Told:
         """Where the time of a source goes, or why nobody can tell; all processes of the run are told the same."""
 
         def make() -> _Told:
             try:
-                return _Told(profile=self.profile(key, plan, source))
+                return _Told(profile=self.profile(plan, source))
             except SharkTuneError as error:
                 return _Told(problem=str(error))
 
-        return self._of_run.get_or_make("profiles", content_key(key, source.name), _Told, make)
+        return self._of_run.get_or_make("profiles", self._recall.profile_key(plan, source), _Told, make)
 
-    def profile(self, key: str, plan: Plan, source: Source) -> Profile:
-        """Where the time of a source of a plan goes; ``key`` is the plan's.
+    def profile(self, plan: Plan, source: Source) -> Profile:
+        """Where the time of a source of a plan goes.
 
         Raises:
             SharkTuneError: it cannot be told.
         """
         function = function_of(source, self.settings.function)
-        known = self._recall.profile(key, source.name, function)
+        known = self._recall.profile(plan, source)
         if known is None:
             self._tell(f"measuring where the time of {source.name} goes")
             known = profile_source(source, plan.tasks, plan.untunable, self._builds, self._bench, function)
-            self._recall.keep_profile(key, known)
+            self._recall.keep_profile(plan, source, known)
         return known
 
     def guard_plan(self, given: Sequence[object], folder: Path, spec_path: Path) -> GuardPlan:
@@ -173,23 +186,24 @@ class Session:
             InputError: a source cannot be read or compiled, or the spec cannot be read.
         """
         sources = _named_apart([read_source(each, folder) for each in given if not isinstance(each, CustomTask)])
-        name, rotate = self.settings.device_name, self.settings.rotate_bytes
-        key = guard_key(
-            sources, spec_path, self.compiler, device_name=name, processors=processors(), rotate_bytes=rotate
-        )
+        settings = self.settings
+        key = plan_key(sources, self.compiler, processors=processors(), rotate_bytes=settings.rotate_bytes)
 
-        def make() -> GuardPlan:
-            return make_guard_plan(
+        def find() -> Plan:
+            return found_dispatches(
                 sources,
-                spec_path,
                 self.compiler,
-                device_name=name,
                 processors=processors(),
-                rotate_bytes=rotate,
+                rotate_bytes=settings.rotate_bytes,
                 tell=self._tell,
             )
 
-        return self.cache.get_or_make("plans", key, GuardPlan, make)
+        plan = self.cache.get_or_make("plans", key, Plan, find)
+
+        def make() -> GuardPlan:
+            return make_guard_plan(plan, key, spec_path, device_name=settings.device_name)
+
+        return self.cache.get_or_make("plans", guard_key(key, spec_path, settings.device_name), GuardPlan, make)
 
     def keep_plan(self, origin: str, plan: Plan) -> tuple[str, Plan]:
         """Keep a plan that was made from the one of key ``origin``; return its key too."""
@@ -227,17 +241,22 @@ class Session:
 
         Every finalist is checked, on new inputs each time, in every dispatch that the spec entry will match.
         """
-        finalists = self.finalists(task)
-        known = self._recall.final(task, finalists)
+        finalists, incumbent = self.finalists(task), self._incumbent(task)
+        known = self._recall.final(task, finalists, incumbent)
         if known is None:
             known = self.hold_final(task, partial(self._bench.round, task))
-            self._recall.keep_final(task, finalists, known)
+            self._recall.keep_final(task, finalists, incumbent, known)
         return known
 
     def finalists(self, task: AnyTask) -> tuple[str, ...]:
         """The ids of those that are measured again, fastest first."""
         records = journal.read(self.settings.records, Record)
-        return choose_finalists(each for each in records if each.dispatch == task.name)
+        own = (each for each in records if each.dispatch == task.name)
+        return choose_finalists(own, incumbent=self._incumbent(task))
+
+    def _incumbent(self, task: AnyTask) -> str:
+        """The id of the config that the snapshot has for ``task``; empty without one."""
+        return incumbent_of(self.settings.exchange, task.name)
 
     def hold_final(
         self,
@@ -264,7 +283,9 @@ class Session:
             else _finalist(name, joined[name])
             for name in rounds
         ]
-        winner, reason = declare_winner(finalists, lambda name: _simplicity(task.candidate(name)))
+        incumbent = self._incumbent(task)
+        # Among equals the snapshot's own comes first: it changes for a reason only.
+        winner, reason = declare_winner(finalists, lambda name: (name != incumbent, *_simplicity(task.candidate(name))))
         # Whoever was in all rounds has the default's samples of all, and saw every block that was repeated.
         whole = next(iter(joined.values()), None)
         return FinalRecord(
@@ -297,7 +318,7 @@ class Session:
         measured = outcome if isinstance(outcome, Measurement) else None
         if isinstance(task, Task):
             known = artifact or self._builds.known(task.dispatch.members[0].module, candidate)
-            compile_s = known.compile_s if known and known.vmfb else None
+            compile_s = known.compile_s or None if known else None
         return Record(
             id=candidate.id,
             dispatch=task.name,
@@ -359,12 +380,19 @@ class Session:
         artifact: Artifact | None = None,
         *,
         alpha: float = RUN_ALPHA,
+        command: str = "",
     ) -> Verdict:
         """What became of a promise of a spec's entry; ``artifact`` is that of its first task, if a client made it.
 
-        ``alpha`` is the probability of a false alarm that this entry's speed promise has, of the whole run's.
+        ``alpha`` is the probability of a false alarm that this entry's speed promise has, of the whole run's;
+        ``command`` is what reproduces a verdict on it.
         """
-        return self._promises.look(guarded, entry, promise, artifact, alpha=alpha)
+        return self._promises.look(guarded, entry, promise, artifact, alpha=alpha, command=command)
+
+    @property
+    def setting(self) -> str:
+        """A hash of what figures depend on besides the dispatch, and of what the user asks of search spaces."""
+        return content_key(self._recall.setting, self.settings.request)
 
     def known_records(self, task: Task) -> list[Record]:
         """What earlier runs found out about the candidates of ``task`` on this device."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_shark_tune.stages.guard import TOLERANCE
 from pytest_shark_tune.stages.space import SpaceRequest
 
 __all__ = ["RunSettings"]
@@ -16,10 +17,10 @@ class RunSettings:
 
     ``records`` and ``finals`` are the journals in the output folder, written by whoever controls the run. Data is
     rotated through ``rotate_bytes`` of memory, 0 for a dispatch's own alone. A ``fresh`` run measures again what
-    earlier ones measured. Specs are guarded for how they come to their ops in production: ``route`` is ``compile``
-    (``shark-tune compile``) or ``flag`` (iree-compile's own). A guarded entry may fall behind its recorded speed by
-    ``tolerance``: 0.04 reads as 4%. ``devices`` may be empty, and ``device_name`` with it, where only static promises
-    are looked at.
+    earlier ones measured, and tunes what a snapshot holds. Specs are guarded for how they come to their ops in
+    production: ``route`` is ``compile`` (``shark-tune compile``) or ``flag`` (iree-compile's own). A guarded entry may
+    fall behind its recorded speed by ``tolerance``: 0.04 reads as 4%. ``devices`` may be empty, and ``device_name``
+    with it, where only static promises are looked at.
 
     Of a model the dispatches that make up ``share`` of its time are tuned, all of them with 1. ``function`` names the
     one that is run whole, where a model has several.
@@ -39,4 +40,4 @@ class RunSettings:
     share: float = 1.0
     function: str = ""
     route: str = "compile"
-    tolerance: float = 0.04
+    tolerance: float = TOLERANCE

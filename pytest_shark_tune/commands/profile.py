@@ -66,8 +66,8 @@ def profile_model(
         settings = _settings(devices, leftovers.new_folder("profile"), tune_function, fresh=tune_fresh)
         session = Session(settings, compiler, Cache(folder or default_cache()), tell=_tell)
         try:
-            key, plan = session.plan([model.absolute()], Path())
-            found = session.profile(key, plan, plan.sources[0])
+            _, plan = session.plan([model.absolute()], Path())
+            found = session.profile(plan, plan.sources[0])
         finally:
             session.close()
             leftovers.clear()
