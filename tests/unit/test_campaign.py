@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
 from functools import partial
+from types import MappingProxyType
 
 import msgspec
 import pytest
