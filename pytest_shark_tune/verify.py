@@ -18,7 +18,7 @@ from pytest_shark_tune.bench import Bench
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed
 from pytest_shark_tune.plan import Plan, Source
-from pytest_shark_tune.profile import by_symbol, function_of, splat
+from pytest_shark_tune.profile import by_symbol, splat
 from pytest_shark_tune.stages.artifact import replace_executables, strip
 from pytest_shark_tune.stages.measurement import NOISE_FLOOR, Measurement
 from pytest_shark_tune.stages.record import FinalRecord, SourceCheck, SpecRecord
@@ -49,7 +49,7 @@ def culprits(names: Sequence[str], fails: Callable[[Sequence[str]], bool]) -> li
 class Verifier:
     """Tries specs in whole sources for one process of a run; ``tell`` is told what is under way.
 
-    Of models the function ``function`` is run, where that is given, else each that can be. With ``asks_driver`` the
+    Of models the function ``function`` is run, where they have it, else each that can be. With ``asks_driver`` the
     driver is asked how long dispatches take in a running model, which tells more of each than the whole does.
     """
 
@@ -126,7 +126,7 @@ class Verifier:
         if not owned:
             return []
         application = self._application(source, kept)
-        functions = [function_of(source, self._function)] if self._function else list(source.functions)
+        functions = [self._function] if self._function in source.functions else list(source.functions)
         infos = {each.dispatch: each.compilation_info for each in kept}
         reduction = max([1, *(task.dispatch.root.reduction_length for task in plan.tasks)])
         return [
@@ -272,7 +272,7 @@ class TunedModel:
         if slow and len(slow) < len(names) and self._is_no_slower_without(slow):
             return {name: self._no_gain((ratios or {}).get(name)) for name in slow}
         # Where dispatches tell of a gain, it may be too small for the whole to show.
-        tells_of_gain = ratios is not None and len(slow) < len(names)
+        tells_of_gain = ratios is not None and any(ratio >= 1 for ratio in ratios.values())
         if whole.ratio_high < 1 or (whole.ratio < 1 and not tells_of_gain):
             return dict.fromkeys(names, self.no_faster(whole))
         return {}
