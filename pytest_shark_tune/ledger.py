@@ -248,8 +248,7 @@ class Ledger:
         """Derive and write summary, spec and snapshots; ``complete`` says that no test was left unrun.
 
         ``why_stopped`` says why no more of a dispatch's candidates were tried, ``effort`` how many of them had their
-        chance. Dispatches whose final was never run get
-        a provisional winner from their records.
+        chance. Dispatches whose final was never run get a provisional winner from their records.
         A file that cannot be written stays as it was, and the others are written all the same; see ``failures``.
         """
         checks = tuple(self._checks.values())
