@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.errors import CandidateFailed, DeviceChildDied
@@ -166,9 +167,17 @@ class Bench:
             return self._compare_all(child, task, built, GATE, number, busy)[_CANDIDATE]
 
     def compare_models(
-        self, default: Path, tuned: Mapping[str, Path], function: str, inputs: Sequence[Tensor], reduction: int
+        self,
+        default: Path,
+        tuned: Mapping[str, Path],
+        function: str,
+        inputs: Sequence[Tensor],
+        reduction: int,
+        files: Mapping[int, str] = MappingProxyType({}),
     ) -> dict[str, Measurement]:
         """Compare whole models with the ``default`` one and each other, in fresh children; results are checked first.
+
+        ``files`` hold some of the inputs, by position; the others are random, and others in each child.
 
         Raises:
             CandidateFailed: one cannot be run, or its results are others.
@@ -178,7 +187,7 @@ class Bench:
             with self._leases.acquire(self._tell) as uri, self._failures(uri):
                 try:
                     child = self._child(uri)
-                    measured = self._compare_models(child, default, tuned, function, inputs, reduction, number)
+                    measured = self._compare_models(child, default, tuned, function, inputs, reduction, number, files)
                 finally:
                     self._forget(uri)
             for name, each in measured.items():
@@ -319,13 +328,14 @@ class Bench:
         inputs: Sequence[Tensor],
         reduction: int,
         number: int,
+        files: Mapping[int, str],
     ) -> dict[str, Measurement]:
         seed = self.settings.seed + number
-        child.load_function(_DEFAULT, default, function, inputs)
+        child.load_function(_DEFAULT, default, function, inputs, files)
         child.keep_reference(_DEFAULT, _REFERENCE, seed)
         element = inputs[0].element if inputs else "f32"
         for name, path in tuned.items():
-            child.load_function(name, path, function, inputs)
+            child.load_function(name, path, function, inputs, files)
             check = child.check(name, _REFERENCE, tolerance_for(element, element, reduction))
             if not check.ok:
                 raise CandidateFailed(State.WRONG_RESULT, check.reason, check)

@@ -77,7 +77,7 @@ def guard_key(
     return content_key(
         "guard",
         code_key(),
-        [(source.name, source.text) for source in sources],
+        [source.content for source in sources],
         str(spec_path),
         _read(spec_path),
         read_records(spec_path),

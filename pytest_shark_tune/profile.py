@@ -14,7 +14,7 @@ from pytest_shark_tune.stages.dispatch import Tensor, Untunable
 from pytest_shark_tune.tools.compiler import first_error
 from pytest_shark_tune.tools.profiler import NoProfile, profile
 
-__all__ = ["Profile", "Share", "by_symbol", "function_of", "hot", "profile_source", "splat"]
+__all__ = ["Profile", "Share", "arguments", "by_symbol", "function_of", "hot", "profile_source"]
 
 _COUNTED = "its dispatches' benchmarks, times how often each is called"
 _RUN = "the running model"
@@ -55,11 +55,12 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def function_of(source: Source, name: str = "") -> str:
-    """The function of a source that is measured: the one of that name, or the only one.
+    """The function of a source that is measured: the one of that name, the one asked for of it, or the only one.
 
     Raises:
         InputError: there is no such function, none at all, or several to choose from.
     """
+    name = name or source.function
     known = ", ".join(map(repr, source.functions))
     if name and name not in source.functions:
         raise InputError(f"{source.name}: there is no function {name!r} whose inputs can be made up; it has {known}")
@@ -100,7 +101,7 @@ def profile_source(
         raise InputError(f"{source.name}: iree-compile rejects it: {first_error(error)}") from error
     try:
         with bench.device() as uri:
-            told = profile(vmfb, uri, function, [splat(each) for each in source.functions[function]])
+            told = profile(vmfb, uri, function, arguments(source, function))
     except NoProfile as reason:
         return _counted(source, function, tasks, builds, bench, str(reason))
     times = by_symbol(told.exports_us, [*names, *reasons])
@@ -184,7 +185,16 @@ def _shares(
     return tuple(sorted(found, key=lambda each: (-each.time_us, each.dispatch)))
 
 
-def splat(tensor: Tensor) -> str:
-    """An input as ``iree-benchmark-module`` takes it: the same value everywhere, since times hardly depend on it."""
+def arguments(source: Source, function: str) -> list[str]:
+    """The inputs of a function as ``iree-benchmark-module`` takes them: those that are given, the others made up.
+
+    It reads no file of a type that numpy does not know, such as bf16; what it is given then is made up, too.
+    """
+    given = {number: f"@{file.path}" for number, file in source.data.items() if file.is_plain}
+    return [given.get(number) or _splat(each) for number, each in enumerate(source.functions[function])]
+
+
+def _splat(tensor: Tensor) -> str:
+    """A tensor with the same value everywhere, since times hardly depend on it."""
     shape = "".join(f"{size}x" for size in tensor.shape)
     return f"{shape}{tensor.element}={0.5 if 'f' in tensor.element else 1}"

@@ -146,7 +146,7 @@ class Recall:
         return content_key(self._setting, task.name, task.weight, _texts(task), configs)
 
     def _check_key(self, plan: Plan, finals: Iterable[FinalRecord]) -> str:
-        sources = [(source.name, source.text) for source in plan.sources]
+        sources = [source.content for source in plan.sources]
         entries = sorted((each.dispatch, each.compilation_info) for each in finals)
         return content_key(self._setting, sources, [task.name for task in plan.tasks], entries)
 

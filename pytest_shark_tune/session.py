@@ -44,7 +44,7 @@ class Session:
     """Plans, compiles, measures and verifies for one process of a run.
 
     ``tell`` is told in words what takes long. ``close`` ends the children. ``kernels`` keeps what clients' own
-    compilers made, by plan, task and candidate.
+    compilers made, by plan, task and candidate. ``models`` are those that plans were made of so far.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class Session:
         self._promises = Promises(settings, cache, self._builds, self._bench)
         self._recall = Recall(cache, compiler, settings)
         self.kernels: dict[tuple[str, str, str], tuple[Any, float]] = {}
+        self.models: list[Source] = []
 
     def close(self) -> None:
         """End whatever this session started."""
@@ -85,7 +86,7 @@ class Session:
         kernels = [each for each in given if isinstance(each, CustomTask)]
         if again := [name for name, number in Counter(kernel.name for kernel in kernels).items() if number > 1]:
             raise InputError(f"{again[0]} is the name of two custom tasks")
-        sources = _named_apart([read_source(each, folder) for each in given if not isinstance(each, CustomTask)])
+        sources = self._read(given, folder)
         settings = self.settings
         key = plan_key(
             sources,
@@ -111,7 +112,13 @@ class Session:
                 tell=self._tell,
             )
 
-        return key, self.cache.get_or_make("plans", key, Plan, make)
+        plan = self.cache.get_or_make("plans", key, Plan, make)
+        self._note_models(plan.sources)
+        return key, plan
+
+    def _read(self, given: Sequence[object], folder: Path) -> tuple[Source, ...]:
+        own = [each for each in given if not isinstance(each, CustomTask)]
+        return _named_apart([read_source(each, folder, self.settings.models) for each in own])
 
     def guard_plan(self, given: Sequence[object], folder: Path, spec_path: Path) -> GuardPlan:
         """What guarding the spec in the sources that a marker names looks at; made by one process only.
@@ -121,7 +128,7 @@ class Session:
         Raises:
             InputError: a source cannot be read or compiled, or the spec cannot be read.
         """
-        sources = _named_apart([read_source(each, folder) for each in given if not isinstance(each, CustomTask)])
+        sources = self._read(given, folder)
         name, rotate = self.settings.device_name, self.settings.rotate_bytes
         key = guard_key(
             sources, spec_path, self.compiler, device_name=name, processors=processors(), rotate_bytes=rotate
@@ -138,7 +145,12 @@ class Session:
                 tell=self._tell,
             )
 
-        return self.cache.get_or_make("plans", key, GuardPlan, make)
+        guarded = self.cache.get_or_make("plans", key, GuardPlan, make)
+        self._note_models(guarded.plan.sources)
+        return guarded
+
+    def _note_models(self, sources: Iterable[Source]) -> None:
+        self.models += [source for source in sources if not source.is_op and not source.is_benchmark]
 
     def keep_plan(self, origin: str, plan: Plan) -> tuple[str, Plan]:
         """Keep a plan that was made from the one of key ``origin``; return its key too."""

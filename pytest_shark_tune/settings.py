@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_shark_tune.model_input import ModelInput
 from pytest_shark_tune.stages.space import SpaceRequest
 
 __all__ = ["RunSettings"]
@@ -19,7 +20,7 @@ class RunSettings:
     earlier ones measured. Specs are guarded for how they come to their ops in production: ``route`` is ``compile``
     (``shark-tune compile``) or ``flag`` (iree-compile's own). A guarded entry may fall behind its recorded speed by
     ``tolerance``: 0.04 reads as 4%. ``devices`` may be empty, and ``device_name`` with it, where only static promises
-    are looked at.
+    are looked at. ``models`` is what the user says of the models that are read.
     """
 
     devices: tuple[str, ...]
@@ -35,3 +36,4 @@ class RunSettings:
     fresh: bool = False
     route: str = "compile"
     tolerance: float = 0.04
+    models: ModelInput = ModelInput()  # noqa: RUF009 - it is frozen

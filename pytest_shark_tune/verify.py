@@ -14,7 +14,7 @@ from pytest_shark_tune.bench import Bench
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.plan import Plan, Source
-from pytest_shark_tune.profile import by_symbol, splat
+from pytest_shark_tune.profile import arguments, by_symbol
 from pytest_shark_tune.stages.artifact import replace_executables, strip
 from pytest_shark_tune.stages.measurement import NOISE_FLOOR, Measurement
 from pytest_shark_tune.stages.record import FinalRecord, SourceCheck, SpecRecord
@@ -76,7 +76,7 @@ def _verify_source(
             check = msgspec.structs.replace(check, note="; ".join(filter(None, [note, check.note])))
         return check, {}
     reduction = max([1, *(task.dispatch.root.reduction_length for task in plan.tasks)])
-    for function in source.functions:
+    for function in source.run_whole:
         model = _Model(source, function, reduction, application, owned, builds, bench)
         try:
             measured, in_model, bad = model.measure()
@@ -129,7 +129,9 @@ class _Model:
 
     def _compare(self, tuned: Mapping[str, Path]) -> dict[str, Measurement]:
         inputs = self.source.functions[self.function]
-        return self.bench.compare_models(self._default(), tuned, self.function, inputs, self.reduction)
+        return self.bench.compare_models(
+            self._default(), tuned, self.function, inputs, self.reduction, self.source.files
+        )
 
     def _default(self) -> Path:
         return self.builds.model(strip(self.application.sources))
@@ -140,12 +142,12 @@ class _Model:
         Raises:
             NoProfile: the driver does not tell.
         """
-        inputs = self.source.functions[self.function]
+        given = arguments(self.source, self.function)
         taken: dict[Path, list[dict[str, float]]] = {self._default(): [], tuned: []}
         for _ in range(_PROFILES):
             for path, times in taken.items():
                 with self.bench.device() as uri:
-                    told = profile(path, uri, self.function, [splat(each) for each in inputs])
+                    told = profile(path, uri, self.function, given)
                 times.append(by_symbol(told.exports_us, [each for owned in self.owned.values() for each in owned]))
         ratios = {}
         for name, symbols in self.owned.items():
