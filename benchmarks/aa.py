@@ -20,7 +20,7 @@ from single_op import SingleOp, quantiles, single_op
 from pytest_shark_tune.plan import Task
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.stages.candidate import Candidate
-from pytest_shark_tune.stages.measurement import NOISE_FLOOR, is_winner
+from pytest_shark_tune.stages.measurement import NOISE_FLOOR
 from pytest_shark_tune.stages.record import Record, State
 from pytest_shark_tune.stages.winner import FINALISTS
 from pytest_shark_tune.tools import journal
@@ -103,7 +103,8 @@ def _screen(op: SingleOp, count: int) -> list[Compared]:
         for _ in range(count):
             measured = session.measure(op.task, op.task.default, artifact)
             low, high = measured.ratio_low, measured.ratio_high
-            screenings.append(Compared(measured.ratio, low, high, is_winner(measured), 1, measured.repeated))
+            wins = low > 1 + NOISE_FLOOR
+            screenings.append(Compared(measured.ratio, low, high, wins, 1, measured.repeated))
     return screenings
 
 

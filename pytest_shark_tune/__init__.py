@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,6 +10,8 @@ if TYPE_CHECKING:
     from pytest_shark_tune.errors import CandidateFailed, UndecidedWarning
     from pytest_shark_tune.kernels import Kernel
     from pytest_shark_tune.stages.space import SearchSpace
+
+    __version__: str
 
 __all__ = ["CandidateFailed", "CustomTask", "Kernel", "SearchSpace", "UndecidedWarning", "__version__"]
 
@@ -22,14 +23,21 @@ _MODULES = {
     "UndecidedWarning": "pytest_shark_tune.errors",
 }
 
-try:
-    __version__ = version("pytest-shark-tune")
-except PackageNotFoundError:  # A checkout on PYTHONPATH, as on a machine that installs nothing.
-    __version__ = "0+unknown"
-
 
 def __getattr__(name: str) -> Any:
     # Late, because pytest imports this package in every run and the compiler's bindings take a second.
     if name in _MODULES:
         return getattr(import_module(_MODULES[name]), name)
+    if name == "__version__":
+        return _version()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _version() -> str:
+    # Late, because every device child imports this package, and what reads versions is a fifth of its start.
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("pytest-shark-tune")
+    except PackageNotFoundError:  # A checkout on PYTHONPATH, as on a machine that installs nothing.
+        return "0+unknown"

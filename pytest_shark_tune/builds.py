@@ -200,11 +200,18 @@ class Builds:
         return out
 
     def _compile(self, candidate: Candidate, text: str, out: Path) -> Artifact:
+        began_s = time.monotonic()
         try:
             seconds = self.compiler.compile_sources(text, out)
         except CommandFailed as error:
             state: FailedBuild = "compile_timeout" if error.timed_out else "compile_failed"
-            return Artifact(candidate=candidate.id, state=state, reason=first_error(error), stderr=error.stderr)
+            return Artifact(
+                candidate=candidate.id,
+                state=state,
+                reason=first_error(error),
+                compile_s=round(time.monotonic() - began_s, 3),
+                stderr=error.stderr,
+            )
         digest = hashlib.sha256(out.read_bytes()).hexdigest()
         return Artifact(
             candidate=candidate.id, state="compiled", vmfb=os.fspath(out), sha256=digest, compile_s=round(seconds, 3)

@@ -40,7 +40,8 @@ class Quarry:
     """One dispatch in a campaign.
 
     ``candidates`` are the ids of those that the search chooses from, in the order of its rows, and ``tests`` the
-    indices of their tests; ``defaults`` are those of its default's. ``most`` is how many are tried at most.
+    indices of their tests; ``defaults`` are those of its default's. ``most`` is how many are tried at most,
+    and ``jobs`` how many are compiled at a time.
     """
 
     name: str
@@ -50,8 +51,10 @@ class Quarry:
     tests: Sequence[int]
     defaults: Sequence[int]
     most: int
+    jobs: int = 1
     baseline_us: float | None = None
     tried: int = 0
+    spent_s: float = 0.0
     coming: deque[int] = field(default_factory=deque)
     under_way: set[int] = field(default_factory=set)
     ratios: dict[str, float | None] = field(default_factory=dict)
@@ -62,10 +65,13 @@ class Quarry:
 
     @property
     def worth(self) -> float:
-        """Microseconds that the next candidate is expected to save in the whole; without a baseline, no one knows."""
+        """What the next candidate is expected to save in the whole for each second that one takes, in microseconds.
+
+        Without a baseline no one knows.
+        """
         if self.tried < _FIRST or self.baseline_us is None:
             return float("inf")
-        return self.weight * self.baseline_us * self.search.expected_gain
+        return self.weight * self.baseline_us * self.search.expected_gain / (self.spent_s / self.tried)
 
     @property
     def room(self) -> int:
@@ -86,9 +92,9 @@ class Quarry:
 class Campaign:
     """Chooses the candidates' tests of a run, by index into the collection.
 
-    Defaults come first. Then whoever is expected to gain most gets the next ``stretch`` candidates. At most as many are
-    chosen ahead, so that they can be compiled together. ``is_spent`` tells that the time is used up. ``announce`` is
-    told, for a dispatch, the ids of the candidates that come next, in order.
+    Defaults come first. Then whoever is expected to gain most for each second gets the next ``stretch`` candidates. At
+    most as many are chosen ahead, so that they can be compiled together. ``is_spent`` tells that the time is used up.
+    ``announce`` is told, for a dispatch, the ids of the candidates that come next, in order.
     """
 
     def __init__(
@@ -159,13 +165,15 @@ class Campaign:
         row = quarry.rows[record.id]
         quarry.under_way.discard(row)
         quarry.tried += 1
+        seconds = record.cost_s(quarry.jobs)
+        quarry.spent_s += seconds
         # One that is rounded to nothing has a logarithm, too.
         ratio = None if record.ratio is None else max(record.ratio, _SLOWEST_RATIO)
         if record.state is State.DUPLICATE:
             # It would have taken as long as the one whose binary it shares.
             ratio = quarry.ratios.get(record.duplicate_of, 1.0)
         quarry.ratios[record.id] = ratio
-        quarry.search.tell([Outcome(row, ratio)])
+        quarry.search.tell([Outcome(row, ratio, seconds)])
 
     def why_stopped(self, name: str) -> str:
         """Why no more candidates of a dispatch were tried, in words; empty where they all were."""
@@ -179,6 +187,13 @@ class Campaign:
         if self._spent:
             return "the time was spent (--tune-time)"
         return "no more gain is expected" if quarry.is_exhausted else quarry.search.stop_reason
+
+    def effort(self, name: str) -> int:
+        """How many candidates of a dispatch had their chance: all that were asked for, unless the run was cut short."""
+        quarry = self._quarries.get(name)
+        if quarry is None:
+            return 0
+        return max(quarry.most, quarry.tried) if quarry.is_exhausted else quarry.tried
 
     def _refill(self, quarry: Quarry) -> None:
         """Choose what comes next: early enough to be compiled meanwhile, late enough to learn from what was tried."""
@@ -196,12 +211,17 @@ def make_quarry(
     seed: int,
     most: int,
     device: str,
-    prior: Sequence[PriorResult] = (),
+    jobs: int = 1,
+    by_time: bool = False,
+    prior: Callable[[], Sequence[PriorResult]] = tuple,
+    first: Sequence[str] = (),
 ) -> Quarry:
     """The dispatch of ``task`` as a quarry of those candidates whose tests were collected.
 
     ``parts`` are the parts of its tests by index. Two tests of one candidate, in two suites, are one: it is tried once.
-    ``prior`` are results of similar dispatches.
+    ``jobs`` are compiled at a time. With ``by_time`` time is what is short, and what costs much of it is tried only
+    where it promises more. ``prior`` gives results of similar dispatches, and is called only by a search that uses
+    them. ``first`` are the ids of candidates that are tried before all others.
     """
     tests: dict[str, int] = {}
     for index, part in parts.items():
@@ -209,17 +229,37 @@ def make_quarry(
             tests.setdefault(part.candidate, index)
     chosen = [candidate for candidate in task.candidates if candidate.id in tests]
     facts = facts_of(task.dispatch.root, task.dispatch.target, device) if isinstance(task, Task) else None
+    rows = {candidate.id: row for row, candidate in enumerate(chosen)}
+    begin = [rows[name] for name in first if name in rows]
     return Quarry(
         name=task.name,
         weight=task.weight,
-        search=make_search(strategy, _table(chosen), seed=seed, facts=facts, prior=prior, budget=most)
+        search=make_search(
+            strategy,
+            _table(chosen),
+            seed=seed,
+            facts=facts,
+            near=_near(task, chosen),
+            prior=prior,
+            budget=most,
+            by_time=by_time,
+            first=begin,
+        )
         if chosen
         else ExhaustiveSearch(0),
         candidates=[candidate.id for candidate in chosen],
         tests=[tests[candidate.id] for candidate in chosen],
         defaults=[index for index, part in parts.items() if part.role is Role.DEFAULT],
         most=most,
+        jobs=jobs,
     )
+
+
+def _near(task: AnyTask, candidates: Sequence[Candidate]) -> list[tuple[str, dict[str, int]]]:
+    """The compiler's default as a table of ``candidates`` would have it, for each space that reads it."""
+    near = task.near if isinstance(task, Task) else {}
+    pipelines = {each.space: each.pipeline for each in candidates}
+    return [(pipeline_label(pipelines[space], space), knobs) for space, knobs in near.items() if space in pipelines]
 
 
 def _table(candidates: Sequence[Candidate]) -> ConfigTable:

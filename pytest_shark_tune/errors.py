@@ -11,6 +11,8 @@ __all__ = [
     "CommandFailed",
     "DeviceChildDied",
     "InputError",
+    "PromiseBroken",
+    "PromiseUntold",
     "SharkTuneError",
     "UndecidedWarning",
 ]
@@ -62,3 +64,11 @@ class CandidateFailed(SharkTuneError):
 
 class UndecidedWarning(UserWarning):
     """A guarded entry whose speed could not be told from what it promises within the time for it."""
+
+
+class PromiseBroken(SharkTuneError):
+    """An entry of a spec does not keep a promise; the message says why and what to do."""
+
+
+class PromiseUntold(SharkTuneError):
+    """A promise cannot be looked at here; the message says why."""

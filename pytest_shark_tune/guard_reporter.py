@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_shark_tune.interrupts import TERMINATED, Interrupts
 from pytest_shark_tune.notes import note_of, write_line
 from pytest_shark_tune.options import GuardOptions, TuneOptions
 
@@ -33,6 +34,7 @@ class GuardReporter:
         self._options = options
         self._findings: dict[str, GuardFinding] = {}
         self._problems: list[str] = []
+        self._interrupts = Interrupts(terminate=True)
 
     def pytest_sessionstart(self) -> None:
         """Empty the cache before any process of the run takes something from it."""
@@ -49,6 +51,8 @@ class GuardReporter:
                 write_line(reporter, f"shark-tune: {note}")
         finding = _finding_of(report)
         if finding is not None:
+            if not self._findings:
+                self._interrupts.install()  # Without xdist they are the guarding plugin's already, and stay so.
             self._findings[report.nodeid] = finding
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
@@ -64,6 +68,7 @@ class GuardReporter:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> Any:
         """Write the Markdown, however the run ended; say so where a spec was named and nothing guarded."""
+        self._interrupts.wind_down()
         if self._options.report is not None:
             from pytest_shark_tune.guard_text import markdown
 
@@ -75,6 +80,8 @@ class GuardReporter:
         collects_only = session.config.option.collectonly
         if self._options.spec is not None and not self._findings and not collects_only and exitstatus in _UNALARMED:
             self._fail(session, "--tune-guard: no test that is marked tune, and no model, ran: nothing was guarded")
+        if self._interrupts.terminated:
+            session.exitstatus = TERMINATED
         return (yield)
 
     def _fail(self, session: pytest.Session, problem: str) -> None:
@@ -97,6 +104,7 @@ class GuardReporter:
 
     def pytest_unconfigure(self) -> None:
         """Cut the cache to its size, once all processes of the run are through with it."""
+        self._interrupts.restore()
         if self._findings:
             from pytest_shark_tune.tools.cache import Cache
 

@@ -22,7 +22,7 @@ from pytest_shark_tune.guard_reporter import PROPERTY
 from pytest_shark_tune.guard_text import GuardFinding
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan
 from pytest_shark_tune.inputs import check_compiler, check_folder, refuse_strays
-from pytest_shark_tune.interrupts import Interrupts
+from pytest_shark_tune.interrupts import TERMINATED, Interrupts
 from pytest_shark_tune.kernels import as_failure
 from pytest_shark_tune.notes import teller
 from pytest_shark_tune.options import GuardOptions, TuneOptions, given_options
@@ -33,6 +33,7 @@ from pytest_shark_tune.snapshot import find_snapshots, snapshot_path
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.guard import RUN_ALPHA, Outcome, Promise, Terms, Verdict, judge
 from pytest_shark_tune.stages.measurement import Measurement
+from pytest_shark_tune.storage import Storage
 from pytest_shark_tune.tools import leftovers
 from pytest_shark_tune.tools.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, compiler_version
@@ -43,16 +44,17 @@ __all__ = ["GuardingPlugin", "guard_trials_of"]
 
 _NOTHING = Plan(sources=(), tasks=(), untunable=())
 _VERDICT = pytest.StashKey[Verdict]()
-_TERMINATED = 143
-"""What a shell makes of a process that SIGTERM ended."""
 
 
 def guard_trials_of(metafunc: pytest.Metafunc, marker: pytest.Mark) -> list[Trial]:
     """What a marked test looks at, as parameters; none where there is no spec for it."""
+    problem = ""
     try:
         plugin = GuardingPlugin.of(metafunc.config)
     except pytest.UsageError as error:  # In a run without anything to guard nobody minds, so it is told only here.
-        pytest.fail(str(error), pytrace=False)
+        problem = str(error)
+    if problem:
+        pytest.fail(problem, pytrace=False)
     return plugin.trials(marker, metafunc.definition.path)
 
 
@@ -67,6 +69,7 @@ class GuardingPlugin:
         self._interrupts = Interrupts(terminate=not hasattr(config, "workerinput"))
         self._alpha = RUN_ALPHA
         self._plans: dict[str, list[GuardPlan]] = {}
+        self._storage = Storage({"--tune-cache": options.cache, "TMPDIR": Path(tempfile.gettempdir())})
         config.stash[SESSION_KEY] = session
         config.stash[GUARD_KEY] = self
         self._interrupts.install()
@@ -239,6 +242,9 @@ class GuardingPlugin:
             return report
         verdict = item.stash.get(_VERDICT, None)
         error = as_failure(call.excinfo.value if call.excinfo else None)
+        if problem := self._storage.explain(error):
+            report.longrepr = item.session.shouldstop = problem
+            return report
         if isinstance(error, CandidateFailed) and verdict is None:
             verdict = _verdict_on(guarded, error)
             report.when = "call"  # What is said of the entry while its test is set up is a failure, and no error.
@@ -246,7 +252,7 @@ class GuardingPlugin:
             report.longrepr = verdict.reason
         elif isinstance(error, SharkTuneError):
             report.longrepr = str(error)
-        if verdict is not None:
+        if verdict is not None and not (report.failed and verdict.outcome is Outcome.KEPT):  # Then its body failed.
             self._report(item, report, verdict)
         return report
 
@@ -289,7 +295,7 @@ class GuardingPlugin:
         self._interrupts.wind_down()
         self._session.close()
         if self._interrupts.terminated:
-            session.exitstatus = _TERMINATED
+            session.exitstatus = TERMINATED
         return (yield)
 
     def pytest_keyboard_interrupt(self) -> None:

@@ -9,18 +9,17 @@ import msgspec
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan import Plan, Source, Task, extract
-from pytest_shark_tune.registry import providers
-from pytest_shark_tune.snapshot import read_records, record_of, records_path
+from pytest_shark_tune.snapshot import read_records, read_text, record_of, records_path
 from pytest_shark_tune.stages.artifact import Applied, ConfigureFailed, configure_with
 from pytest_shark_tune.stages.candidate import applied_candidate, default_candidate
 from pytest_shark_tune.stages.dispatch import Dispatch
 from pytest_shark_tune.stages.record import WinnerRecord
 from pytest_shark_tune.stages.rotation import rotated_dispatch
 from pytest_shark_tune.stages.spec import SpecRow, mark_entries, read_spec, select_entries, single_entry_spec
-from pytest_shark_tune.tools.cache import code_key, content_key
+from pytest_shark_tune.tools.cache import content_key
 from pytest_shark_tune.tools.compiler import Compiler, compiler_version
 
-__all__ = ["GuardEntry", "GuardPlan", "applied_to", "guard_key", "make_guard_plan"]
+__all__ = ["GuardEntry", "GuardPlan", "applied_to", "found_dispatches", "guard_key", "make_guard_plan"]
 
 _WHOLE = "spec"
 """The name of the one entry of a spec that does not parse and has no records."""
@@ -66,51 +65,23 @@ class GuardPlan(msgspec.Struct, frozen=True, kw_only=True):
         return next(each for each in self.entries if each.name == name)
 
 
-def guard_key(
-    sources: Sequence[Source], spec_path: Path, compiler: Compiler, *, device_name: str, **settings: int
-) -> str:
-    """The content key of the plan that ``make_guard_plan`` makes: all that it, and any static promise, depends on.
-
-    Raises:
-        InputError: the spec cannot be read.
-    """
-    return content_key(
-        "guard",
-        code_key(),
-        [source.content for source in sources],
-        str(spec_path),
-        _read(spec_path),
-        read_records(spec_path),
-        [(entry.name, entry.value, entry.dist.version if entry.dist else "") for entry in providers()],
-        compiler.identity,
-        device_name,
-        sorted(settings.items()),
-    )
-
-
-def make_guard_plan(
+def found_dispatches(
     sources: Sequence[Source],
-    spec_path: Path,
     compiler: Compiler,
     *,
-    device_name: str,
     processors: int,
     rotate_bytes: int = 0,
     tell: Callable[[str], None] = lambda message: None,
-) -> GuardPlan:
-    """Extract the dispatches of ``sources`` and find those that each entry of the spec is for.
+) -> Plan:
+    """The dispatches of ``sources``, each with its default and no candidates: no space is looked at.
 
-    ``rotate_bytes`` is as for a plan.
+    ``rotate_bytes`` is as for `make_plan`.
 
     Raises:
-        InputError: the compiler rejects a source, or the spec cannot be read; one that does not parse is no error.
+        InputError: the compiler rejects a source.
     """
-    key = guard_key(
-        sources, spec_path, compiler, device_name=device_name, processors=processors, rotate_bytes=rotate_bytes
-    )
-    spec = _read(spec_path)
     extracted = extract(sources, compiler, processors, tell)
-    tasks = tuple(
+    tasks = (
         Task(
             dispatch=rotated_dispatch(each, rotate_bytes),
             default=default_candidate(each),
@@ -119,11 +90,31 @@ def make_guard_plan(
         )
         for each in extracted.dispatches
     )
+    return Plan(sources=extracted.sources, tasks=tuple(tasks), untunable=extracted.untunable)
+
+
+def guard_key(plan_key: str, spec_path: Path, device_name: str) -> str:
+    """The content key of what ``make_guard_plan`` makes of the plan of that key; static promises depend on no more.
+
+    Raises:
+        InputError: the spec cannot be read.
+    """
+    return content_key("guard", plan_key, str(spec_path), read_text(spec_path), read_records(spec_path), device_name)
+
+
+def make_guard_plan(plan: Plan, plan_key: str, spec_path: Path, *, device_name: str) -> GuardPlan:
+    """Find the dispatches of ``plan`` (``found_dispatches``) that each entry of the spec is for.
+
+    ``device_name`` is the model of the devices here, empty without any.
+
+    Raises:
+        InputError: the spec cannot be read; one that does not parse is no error.
+    """
+    spec = read_text(spec_path)
     drafts = _named_apart(_drafts(spec_path, spec, read_records(spec_path)))
-    tell(f"finding what the entries of {spec_path.name} are for")
-    entries = [_localised(each, device_name) for each in _with_tasks(drafts, spec, tasks)]
-    plan = Plan(sources=extracted.sources, tasks=tasks, untunable=extracted.untunable)
-    return GuardPlan(key=key, spec_path=str(spec_path), spec=spec, entries=tuple(entries), plan=plan)
+    entries = tuple(_localised(each, device_name) for each in _with_tasks(drafts, spec, plan.tasks))
+    key = guard_key(plan_key, spec_path, device_name)
+    return GuardPlan(key=key, spec_path=str(spec_path), spec=spec, entries=entries, plan=plan)
 
 
 def applied_to(dispatch: Dispatch, marked: str) -> list[Applied]:
@@ -136,15 +127,6 @@ def applied_to(dispatch: Dispatch, marked: str) -> list[Applied]:
     return [each for each in applied if each.entry and each.op == dispatch.root.op]
 
 
-def _read(spec_path: Path) -> str:
-    try:
-        return spec_path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"tuning spec {spec_path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"tuning spec {spec_path} is no text: {error}") from error
-
-
 # Entries without what they are for.
 
 
@@ -154,7 +136,7 @@ def _drafts(spec_path: Path, spec: str, records: Sequence[WinnerRecord]) -> Iter
     try:
         rows = read_spec(spec)
     except InputError as error:
-        yield from _unparsed(spec_path, str(error), records)
+        yield from _unparsed(spec, str(error), records)
         return
     found = []
     for row in rows:
@@ -176,20 +158,18 @@ def _drafts(spec_path: Path, spec: str, records: Sequence[WinnerRecord]) -> Iter
             yield GuardEntry(name=record.dispatch, record=record, problem=problem)
 
 
-def _unparsed(spec_path: Path, problem: str, records: Sequence[WinnerRecord]) -> Iterator[GuardEntry]:
+def _unparsed(spec: str, problem: str, records: Sequence[WinnerRecord]) -> Iterator[GuardEntry]:
     """The entries of a spec that does not parse: each record tells whether it is to blame."""
     if not records:
-        yield GuardEntry(name=_WHOLE, problem=f"{spec_path}: {problem}")
+        yield GuardEntry(name=_WHOLE, problem=problem)
         return
     faults = {each.dispatch: fault for each in records if (fault := _fault(each))}
+    if not faults:
+        # Records are fine, so that somebody edited the spec. Where it happened a recorded config is not there any more.
+        edited = [each.dispatch for each in records if _config(each) not in spec]
+        faults = dict.fromkeys(edited or [each.dispatch for each in records], problem)
     for record in records:
-        if record.dispatch in faults:
-            versions = f"It was written by IREE {record.iree}, this is {compiler_version()}"
-            said = f"{spec_path}: {faults[record.dispatch]}. {versions}: port it (`shark-tune port`)"
-        elif faults:
-            said = f"{spec_path.name} as a whole does not parse, because of {', '.join(faults)}"
-        else:
-            said = f"{spec_path}, though each of its records does: {problem}"
+        said = faults.get(record.dispatch) or f"the spec as a whole does not parse, because of {', '.join(faults)}"
         yield GuardEntry(name=record.dispatch, record=record, problem=said)
 
 
@@ -199,8 +179,15 @@ def _fault(record: WinnerRecord) -> str:
     try:
         single_entry_spec(record.root, record.compilation_info)
     except InputError as error:
-        return str(error)
+        return (
+            f"{error}. It was written by IREE {record.iree}, this is {compiler_version()}: port it (`shark-tune port`)"
+        )
     return ""
+
+
+def _config(record: WinnerRecord) -> str:
+    """A record's lowering config as this IREE spells it."""
+    return applied_candidate("", record.compilation_info, identifier="", knobs={}).config
 
 
 def _disagreement(spec_path: Path, row: SpecRow, record: WinnerRecord) -> str:

@@ -14,7 +14,10 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-__all__ = ["Interrupts", "Terminated"]
+__all__ = ["TERMINATED", "Interrupts", "Terminated"]
+
+TERMINATED = 143
+"""What a shell makes of a process that SIGTERM ended."""
 
 _AT_ONCE = 2
 _BUSY = "\nshark-tune: the run is ending and writes down what is known; once more ends it at once, without that\n"

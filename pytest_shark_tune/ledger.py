@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,12 +13,12 @@ import numpy as np
 from pytest_shark_tune.funnel import Loss, funnel_of
 from pytest_shark_tune.plan import AnyTask, KernelTask, Plan, Task
 from pytest_shark_tune.snapshot import read_records, snapshot_path, write_spec
+from pytest_shark_tune.stages.candidate import DEFAULT_ID
 from pytest_shark_tune.stages.dispatch import Untunable
 from pytest_shark_tune.stages.record import (
     Finalist,
     FinalRecord,
     Record,
-    RecordedOp,
     SourceCheck,
     SpecRecord,
     State,
@@ -26,6 +26,7 @@ from pytest_shark_tune.stages.record import (
 )
 from pytest_shark_tune.stages.winner import provisional_winner
 from pytest_shark_tune.tools import journal
+from pytest_shark_tune.update import SnapshotChange, content_of, is_gone, ops_of, updated
 
 __all__ = ["DispatchSummary", "Finding", "Ledger", "RunSummary", "Summary"]
 
@@ -109,8 +110,8 @@ class _Entry(msgspec.Struct, frozen=True):
 class Ledger:
     """Takes findings as they come, writes them down at once, and derives the rest from them at the end.
 
-    ``load_plan`` gets a plan by its key. ``failures`` are what could not be written down; what this process knows is
-    not lost with it.
+    ``load_plan`` gets a plan by its key. ``setting`` is a hash of what the run's figures depend on besides the
+    dispatch. ``failures`` are what could not be written down; what this process knows is not lost with it.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class Ledger:
         device_slug: str,
         versions: dict[str, str],
         starter: str | None,
+        setting: str = "",
     ) -> None:
         self._out = out
         self._load_plan = load_plan
@@ -131,12 +133,17 @@ class Ledger:
         self._slug = device_slug
         self._versions = versions
         self._starter = starter
+        self._setting = setting
         self._started = time.monotonic()
         self._plans: dict[str, Plan] = {}
         self._tasks: dict[str, _Entry] = {}
         self._records: dict[str, dict[str, Record]] = {}
         self._finals: dict[str, FinalRecord] = {}
-        self._checks: list[SpecRecord] = []
+        self._checks: dict[str, SpecRecord] = {}
+        self._kept: dict[str, WinnerRecord] = {}
+        self._suites: dict[str, set[str]] = {}
+        self._whole: frozenset[str] = frozenset()
+        self._changes: list[SnapshotChange] = []
         self._begun = False
         self.failures: list[OSError] = []
 
@@ -173,19 +180,35 @@ class Ledger:
     @property
     def snapshots(self) -> tuple[Path, ...]:
         """The snapshots of the suites of this run that exist."""
-        paths = {self._snapshot(entry.suite) for entry in self._tasks.values() if entry.suite}
+        paths = {self.snapshot_of(entry.suite) for entry in self._tasks.values() if entry.suite}
         return tuple(sorted(path for path in paths if path.exists()))
 
-    def _snapshot(self, suite: str) -> Path:
+    def snapshot_of(self, suite: str) -> Path:
+        """Where a suite's snapshot for the run's target and device is."""
         return snapshot_path(Path(suite), self._target, self._slug)
+
+    @property
+    def changes(self) -> tuple[SnapshotChange, ...]:
+        """What the run made of the snapshots beside its suites, once it is finished."""
+        return tuple(self._changes)
 
     def add_plan(self, key: str, suite: str) -> None:
         """Take note of what a test tunes."""
+        self._suites.setdefault(suite, set()).add(key)
         if key in self._plans:
             return
         self._plans[key] = self._load_plan(key)
         for task in self._plans[key].everything:
             self._tasks.setdefault(task.name, _Entry(suite, task))
+
+    def add_whole(self, suites: Iterable[str]) -> None:
+        """Take note of suites of which every test was collected: what is in none of their plans is gone."""
+        self._whole = frozenset(suites)
+
+    def keep(self, plan: str, record: WinnerRecord) -> None:
+        """Let an entry of a snapshot stand as the winner of its dispatch, which is in ``plan``."""
+        self._kept[record.dispatch] = record
+        self.take(Finding(plan=plan, suite=self._tasks[record.dispatch].suite, final=_final_of(record)))
 
     def take(self, finding: Finding) -> None:
         """Write down what a test found out; see ``failures``."""
@@ -205,7 +228,7 @@ class Ledger:
             with self._noting_failure():
                 journal.append(self.finals_path, finding.final)
         if finding.spec is not None:
-            self._checks.append(finding.spec)
+            self._checks[finding.plan] = finding.spec
 
     def records(self, dispatch: str) -> tuple[Record, ...]:
         """The records of a dispatch so far."""
@@ -215,24 +238,34 @@ class Ledger:
         """The task of that name."""
         return self._tasks[dispatch].task
 
-    def finish(self, *, complete: bool, why_stopped: Callable[[str], str] = lambda dispatch: "") -> Summary:
+    def finish(
+        self,
+        *,
+        complete: bool,
+        why_stopped: Callable[[str], str] = lambda dispatch: "",
+        effort: Callable[[str], int] = lambda dispatch: 0,
+    ) -> Summary:
         """Derive and write summary, spec and snapshots; ``complete`` says that no test was left unrun.
 
-        ``why_stopped`` says why no more of a dispatch's candidates were tried. Dispatches whose final was never run get
+        ``why_stopped`` says why no more of a dispatch's candidates were tried, ``effort`` how many of them had their
+        chance. Dispatches whose final was never run get
         a provisional winner from their records.
         A file that cannot be written stays as it was, and the others are written all the same; see ``failures``.
         """
-        dropped = {name: reason for check in self._checks for name, reason in check.dropped.items()}
+        checks = tuple(self._checks.values())
+        dropped = {name: reason for check in checks for name, reason in check.dropped.items()}
         winners: dict[str, WinnerRecord] = {}
         rows = []
         for name, entry in self._tasks.items():
             final = self._finals.get(name) or self._provisional(entry.task)
-            winner = None if name in dropped else self._winner(entry.task, final)
+            winner = None if name in dropped else self._winner(entry.task, final, effort(name))
             if winner is not None:
                 winners[name] = winner
             untried = why_stopped(name) or "its test was deselected or came to no result"
             if not complete:
                 untried = "the run ended early"
+            if name in self._kept:
+                untried = "the entry of the snapshot is kept"
             rows.append(self._row(entry.task, final, winner, dropped.get(name, ""), untried))
         with self._noting_failure():
             write_spec(self.spec_path, [each for each in winners.values() if each.root is not None], self._starter)
@@ -248,7 +281,7 @@ class Ledger:
                 unsteady=self._unsteady(),
             ),
             dispatches=tuple(rows),
-            sources=tuple(source for check in self._checks for source in check.sources),
+            sources=tuple(source for check in checks for source in check.sources),
             untunable=tuple(each for plan in self._plans.values() for each in plan.untunable),
         )
         with self._noting_failure():
@@ -294,7 +327,9 @@ class Ledger:
             iree=best.iree,
         )
 
-    def _winner(self, task: AnyTask, final: FinalRecord | None) -> WinnerRecord | None:
+    def _winner(self, task: AnyTask, final: FinalRecord | None, effort: int) -> WinnerRecord | None:
+        if task.name in self._kept:
+            return self._kept[task.name]
         if final is None or final.winner is None:
             return None
         candidate = task.candidate(final.winner)
@@ -320,9 +355,10 @@ class Ledger:
             root=final.root,
             weight=final.weight,
             compilation_info=candidate.compilation_info,
-            ops=tuple(RecordedOp(each.source, each.symbol) for each in task.dispatch.members)
-            if isinstance(task, Task)
-            else (),
+            ops=ops_of(task) if isinstance(task, Task) else (),
+            setting=self._setting,
+            content=content_of(task) if isinstance(task, Task) else "",
+            candidates=effort,
         )
 
     def _row(
@@ -331,10 +367,11 @@ class Ledger:
         name = task.name
         records = self._records.get(name, {})
         default = records.get(task.default.id)
+        is_kept = name in self._kept
         funnel = funnel_of(
             [candidate.id for candidate in task.candidates],
             records,
-            {each.id for each in final.finalists} if final and not final.provisional else None,
+            {each.id for each in final.finalists} if final and not final.provisional and not is_kept else None,
             untried=untried,
         )
         baseline = final.baseline_samples_us if final and final.baseline_samples_us else None
@@ -370,19 +407,65 @@ class Ledger:
             losses=funnel.losses,
         )
 
-    def _write_snapshots(self, winners: dict[str, WinnerRecord]) -> None:
+    def _write_snapshots(self, winners: Mapping[str, WinnerRecord]) -> None:
         """Bring the snapshots beside the suites up to date with the finals whose winners were verified.
 
-        Entries of dispatches that are not in this run, or whose final was not run, stay as they are.
+        Entries of dispatches that are not in this run, or that it came to no decision on, stay as they are; those
+        that are in a suite no more go where it was collected as a whole.
         """
         if not self._checks:
             return
-        for suite in sorted({entry.suite for entry in self._tasks.values()} - {""}):
-            path = self._snapshot(suite)
-            tuned = {name for name in self._finals if self._tasks[name].suite == suite}
-            kept = [each for each in read_records(path) if each.dispatch not in tuned]
-            ours = kept + [each for name, each in winners.items() if name in tuned and each.root is not None]
-            write_spec(path, ours)
+        for suite in sorted(set(self._suites) - {""}):
+            path = self.snapshot_of(suite)
+            plans = [self._plans[key] for key in self._suites[suite]]
+            old = _state(path)
+            gone = [each for each in old[1] if suite in self._whole and is_gone(each, plans)]
+            left = [each for each in old[1] if each not in gone]
+            write_spec(path, updated(left, [(task, winners.get(task.name)) for task in self._decided(suite)]))
+            names = frozenset(each.dispatch for each in gone)
+            self._changes.append(SnapshotChange(path, old, _state(path), names))
+
+    def _decided(self, suite: str) -> Iterator[Task]:
+        """The dispatches of a suite for which this run has a verified winner, or knows that there is none."""
+        verified = {task.name for key in self._checks for task in self._plans[key].tasks}
+        for name, entry in self._tasks.items():
+            default = self._records.get(name, {}).get(DEFAULT_ID)
+            # Where the default fails there is nothing that speaks against an entry.
+            has_failed = default is not None and default.state is not State.MEASURED
+            if name in verified and name in self._finals and not has_failed and entry.suite == suite:
+                assert isinstance(entry.task, Task), "kernels are not verified"
+                yield entry.task
+
+
+def _state(snapshot: Path) -> tuple[str, tuple[WinnerRecord, ...]]:
+    """A snapshot's text, empty where there is none, and its records."""
+    text = snapshot.read_text(encoding="utf-8", errors="replace") if snapshot.is_file() else ""
+    return text, read_records(snapshot)
+
+
+def _final_of(record: WinnerRecord) -> FinalRecord:
+    """The final that a kept entry won once, as far as its record tells."""
+    finalist = Finalist(
+        id=record.id,
+        state=record.state,
+        samples_us=record.samples_us,
+        ratio=record.ratio,
+        ratio_low=record.ratio_low,
+        ratio_high=record.ratio_high,
+    )
+    return FinalRecord(
+        dispatch=record.dispatch,
+        root=record.root,
+        weight=record.weight,
+        finalists=(finalist,),
+        baseline_samples_us=record.baseline_samples_us,
+        winner=record.id,
+        reason=f"kept: nothing changed since it was tuned (IREE {record.iree})",
+        compilation_info=record.compilation_info,
+        device=record.device,
+        target=record.target,
+        iree=record.iree,
+    )
 
 
 def _median(samples: tuple[float, ...] | None) -> float | None:

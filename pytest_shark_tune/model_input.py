@@ -136,7 +136,7 @@ class ModelInput(msgspec.Struct, frozen=True, kw_only=True):
         for option, names in by_name.items():
             for name in names:
                 if name not in inputs:
-                    known = "; ".join(map(_inputs_of, models))
+                    known = "; ".join(dict.fromkeys(map(_inputs_of, models)))
                     return f"{option} {name}: there is no model with an input {name!r}: {known}"
         functions = {name for model in models for name in model.functions}
         if self.function and self.function not in functions:

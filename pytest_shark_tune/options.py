@@ -211,9 +211,9 @@ def add_options(parser: pytest.Parser) -> None:
         "--tune-fresh",
         action="store_true",
         default=False,
-        help="measure again what earlier runs measured on the same device",
+        help="tune again what the snapshot holds, and measure again what earlier runs measured on the same device",
     )
-    parser.addini("tune_fresh", "measure again what earlier runs measured", type="bool", default=False)
+    parser.addini("tune_fresh", "tune and measure again what is known", type="bool", default=False)
 
     def add(name: str, metavar: str, default: str, help_text: str) -> None:
         dest = f"tune_{name.replace('-', '_')}"

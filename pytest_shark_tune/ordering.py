@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import bisect
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from enum import IntEnum
 from typing import Protocol
 
-__all__ = ["Chooser", "InOrder", "Phase", "RunOrder"]
+__all__ = ["Chooser", "Phase", "RunOrder"]
 
 
 class Phase(IntEnum):
@@ -34,44 +34,21 @@ class Chooser(Protocol):
         """Take a test back that was handed out and not run; it is handed out again."""
 
 
-class InOrder:
-    """Every test as collected, until ``is_spent`` says that the budget is used up."""
-
-    def __init__(self, indices: Sequence[int], is_spent: Callable[[], bool] = lambda: False) -> None:
-        self._waiting = sorted(indices)
-        self._is_spent = is_spent
-
-    @property
-    def is_done(self) -> bool:
-        """Whether all were handed out, or the budget is used up."""
-        return not self._waiting or self._is_spent()
-
-    def take(self) -> int:
-        """The next test in the order of collection."""
-        return self._waiting.pop(0)
-
-    def give_back(self, index: int) -> None:
-        """Put a test back in its place."""
-        bisect.insort(self._waiting, index)
-
-
 class RunOrder:
     """Which test comes next, by index into the collection, and which may start already.
 
     Ordinary tests and candidates share the first stretch, ordinary ones first. ``chooser`` hands out the candidates'
-    tests; those that it never handed out are counted in ``left_out`` once it wants no more.
+    tests; those that it never handed out count as ended once it wants no more. ``needless`` are tests of other phases
+    that are never to run.
     """
 
-    def __init__(self, phases: Sequence[Phase], chooser: Chooser) -> None:
+    def __init__(self, phases: Sequence[Phase], chooser: Chooser, needless: Collection[int] = ()) -> None:
         self._phases = phases
         self._chooser = chooser
-        self._waiting = sorted(
-            (index for index, phase in enumerate(phases) if phase is not Phase.CANDIDATE), key=self._rank
-        )
-        self._open = set(range(len(phases)))
+        self._open = set(range(len(phases))) - set(needless)
+        self._waiting = sorted((index for index in self._open if phases[index] is not Phase.CANDIDATE), key=self._rank)
         self._open_by_stage = Counter(map(self._stage, self._open))
         self._untaken = {index for index, phase in enumerate(phases) if phase is Phase.CANDIDATE}
-        self.left_out = 0
 
     @property
     def is_drained(self) -> bool:
@@ -117,7 +94,6 @@ class RunOrder:
         """Whether no candidate's test will be handed out any more; those that never were are then left out."""
         if not self._chooser.is_done:
             return False
-        self.left_out += len(self._untaken)
         for index in self._untaken:
             self.complete(index)
         self._untaken.clear()

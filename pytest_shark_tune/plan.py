@@ -48,6 +48,7 @@ from pytest_shark_tune.stages.space import (
     spaces_for,
     spaces_in,
 )
+from pytest_shark_tune.stages.space.reading import read_config, read_knobs
 from pytest_shark_tune.tools.cache import code_key, content_key
 from pytest_shark_tune.tools.compiler import Compiler, first_error
 from pytest_shark_tune.tools.importer import import_onnx, onnx_inputs
@@ -62,6 +63,7 @@ __all__ = [
     "Plan",
     "Source",
     "Task",
+    "Wanted",
     "emitted_constraints",
     "extract",
     "make_plan",
@@ -70,6 +72,7 @@ __all__ = [
     "renamed",
     "search_spaces",
     "spaces_from",
+    "stated_spaces",
 ]
 
 _EMITTING = ("cuda", "hip")
@@ -137,9 +140,14 @@ class _Tried(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Task(_Tried, frozen=True, kw_only=True):
-    """A dispatch with the candidates to try."""
+    """A dispatch with the candidates to try.
+
+    ``near`` are the compiler's own choice of knobs, as far as spaces of its pipeline have them: by the position of such
+    a space among the dispatch's.
+    """
 
     dispatch: Dispatch
+    near: dict[int, dict[str, int]] = {}
 
     @property
     def name(self) -> str:
@@ -178,6 +186,23 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def source(self, name: str) -> Source:
         """The source of that name."""
         return next(source for source in self.sources if source.name == name)
+
+
+class Wanted(NamedTuple):
+    """A config that is to be among the candidates of the dispatch of that key, if its space of that pipeline has it."""
+
+    key: str
+    pipeline: str
+    knobs: dict[str, int]
+
+    def is_missing(self, plan: Plan) -> bool:
+        """Whether a dispatch of ``plan`` might have it, and was drawn without."""
+        return any(
+            task.dispatch.key == self.key
+            and task.space_size != len(task.candidates)
+            and not any(each.pipeline == self.pipeline and each.knobs == self.knobs for each in task.candidates)
+            for task in plan.tasks
+        )
 
 
 class Extracted(NamedTuple):
@@ -241,6 +266,7 @@ def make_plan(
     kernels: Sequence[CustomTask] = (),
     request: SpaceRequest = SpaceRequest(),  # noqa: B008 - it is frozen
     rotate_bytes: int = 0,
+    wanted: Sequence[Wanted] = (),
     tell: Callable[[str], None] = lambda message: None,
 ) -> Plan:
     """Extract the dispatches of ``sources`` and draw up to ``count`` candidates for each, and for each kernel.
@@ -248,7 +274,7 @@ def make_plan(
     What is drawn is what a search chooses from: the whole space where it is no larger.
 
     ``request`` is what the user asks of every space. Dispatches are measured on data rotated through ``rotate_bytes``
-    of memory. ``tell`` is told what is under way.
+    of memory. ``wanted`` configs are among what is drawn. ``tell`` is told what is under way.
 
     Raises:
         InputError: the compiler rejects a source.
@@ -269,7 +295,8 @@ def make_plan(
     for dispatch, spaces in found:
         tell(f"drawing candidates for {dispatch.name}")
         try:
-            tasks.append(_task(dispatch, narrowed(spaces, request, known), count, seed))
+            own = [each for each in wanted if each.key == dispatch.key]
+            tasks.append(_task(dispatch, narrowed(spaces, request, known), count, seed, own))
         except NO_SPACE as reason:
             untunable += _all_untunable(dispatch, reason)
     for kernel in kernels:
@@ -398,20 +425,49 @@ class _Compiled(NamedTuple):
         )
 
 
-def _task(dispatch: Dispatch, spaces: Sequence[SearchSpace], count: int, seed: int) -> Task:
+def _task(dispatch: Dispatch, spaces: Sequence[SearchSpace], count: int, seed: int, wanted: Sequence[Wanted]) -> Task:
     """Draw from each space in turn, an even share each, what one space lacks going to the next."""
     candidates: list[Candidate] = []
     for position, space in enumerate(spaces):
         share = -(-(count - len(candidates)) // (len(spaces) - position))
         taken = {each.id for each in candidates}
-        knob_sets = space.sample(share, seed)
+        knob_sets = _drawn(space, share, seed, [each.knobs for each in wanted if each.pipeline == space.pipeline])
         candidates += make_candidates(dispatch.name, dispatch.root, space, knob_sets, taken=taken, position=position)
     return Task(
         dispatch=dispatch,
         default=default_candidate(dispatch),
         candidates=tuple(candidates),
         space_size=_size(spaces),
+        near=_default_knobs(dispatch, spaces),
     )
+
+
+def _default_knobs(dispatch: Dispatch, spaces: Sequence[SearchSpace]) -> dict[int, dict[str, int]]:
+    """What each space of the default's pipeline reads in the default; nothing of a config in a form of its own."""
+    try:
+        config = read_config(dispatch.default_info) if dispatch.default_info else None
+        return {
+            position: knobs
+            for position, space in enumerate(spaces)
+            if config is not None and space.pipeline == config.pipeline and space.knob_dictionary
+            if (knobs := _in_use(space, read_knobs(space, config).knobs))
+        }
+    except InputError:
+        return {}
+
+
+def _in_use(space: SearchSpace, knobs: Mapping[str, int]) -> dict[str, int]:
+    """``knobs`` without those that say 'off' where the space knows no off: a tile of 0 is no small tile."""
+    domains = {knob.name: knob.domain for knob in space.knobs}
+    return {name: value for name, value in knobs.items() if value or 0 in domains[name]}
+
+
+def _drawn(space: SearchSpace, count: int, seed: int, wanted: Sequence[dict[str, int]]) -> Sequence[Mapping[str, int]]:
+    """Up to ``count`` members of a space, those of ``wanted`` that are members among them."""
+    drawn = space.sample(count, seed)
+    held = [knobs for knobs, is_member in zip(wanted, space.holds(wanted), strict=True) if is_member]
+    missing = [knobs for place, knobs in enumerate(held) if knobs not in drawn and knobs not in held[:place]]
+    return [*missing, *drawn][:count] if missing else drawn
 
 
 def _kernel_task(kernel: CustomTask, space: SearchSpace, count: int, seed: int) -> KernelTask:
@@ -462,11 +518,15 @@ def emitted_constraints(dispatch: Dispatch, compiler: Compiler) -> str:
     )
 
 
+def stated_spaces(constraints: str) -> tuple[SearchSpace, ...]:
+    """The spaces that ``constraints`` state, a module or nothing; none of them is empty."""
+    return tuple(space for space in spaces_in(constraints) if space) if constraints else ()
+
+
 def spaces_from(dispatch: Dispatch, constraints: str) -> tuple[SearchSpace, ...]:
     """The spaces that ``constraints`` state, a module or nothing, else those that this package builds.
 
     Raises:
         NoSpace: there is neither, and why.
     """
-    emitted = tuple(space for space in spaces_in(constraints) if space) if constraints else ()
-    return emitted or spaces_for(dispatch.root, dispatch.target)
+    return stated_spaces(constraints) or spaces_for(dispatch.root, dispatch.target)

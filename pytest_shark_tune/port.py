@@ -7,6 +7,7 @@ are still a config, and which is nearest if not.
 
 from __future__ import annotations
 
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,8 +20,7 @@ import msgspec
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, applied_to
 from pytest_shark_tune.lone_op import lone_op
-from pytest_shark_tune.plan import NO_SPACE, Task, extract, read_source, search_spaces
-from pytest_shark_tune.promises import OWN_DOMAINS
+from pytest_shark_tune.plan import NO_SPACE, Task, emitted_constraints, extract, read_source, search_spaces
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.snapshot import read_records, record_of, records_path, write_spec
 from pytest_shark_tune.stages.artifact import ConfigureFailed
@@ -41,6 +41,7 @@ from pytest_shark_tune.stages.space import (
     SpaceRequest,
     opened,
     options_of,
+    spaces_in,
 )
 from pytest_shark_tune.stages.space.cpu_tiling import BACKEND as CPU
 from pytest_shark_tune.stages.space.nearest import nearest_member
@@ -50,7 +51,6 @@ from pytest_shark_tune.stages.spec import (
     mark_entries,
     named_configs,
     read_spec,
-    select_entries,
     with_configs,
 )
 from pytest_shark_tune.tools import journal, old_spec, process
@@ -60,11 +60,12 @@ __all__ = ["Fate", "OldEntry", "OldSpec", "PortedEntry", "port", "read_old", "re
 
 _READER_TIMEOUT_S = 120.0
 _TUNE_TIMEOUT_S = 24 * 3600.0
-_NEUTRAL = (
-    "#iree_codegen.compilation_info<lowering_config = #iree_codegen.lowering_config<tile_sizes = []>, "
+_NEUTRAL = tuple(
+    f"#iree_codegen.compilation_info<lowering_config = {config}, "
     "translation_info = <pipeline = #iree_codegen.no_pipeline>>"
+    for config in ("#iree_gpu.lowering_config<{}>", "#iree_gpu.lowering_config<{decomposition_config = {}}>")
 )
-"""A config that stands for any while it is only asked what matches."""
+"""Configs that stand for any while it is only asked what matches, without and with a decomposition beside it."""
 
 
 class Fate(StrEnum):
@@ -267,8 +268,21 @@ def _in_models(entry: OldEntry, old: OldSpec, dispatches: Sequence[Dispatch]) ->
             return found
     if not old.text:
         return None
-    probe = mark_entries(select_entries(with_configs(old.text, {entry.matcher: _NEUTRAL}), [entry.matcher]))
+    probe = _probe(old.text, entry.matcher)
     return next((each for each in dispatches if _takes(each, probe)), None)
+
+
+def _probe(spec: str, matcher: str) -> str:
+    """A spec of one entry that tells what it matches, whatever config it has.
+
+    Raises:
+        InputError: the entry hands on more than a config and a decomposition.
+    """
+    alone, beside = _NEUTRAL
+    try:
+        return mark_entries(with_configs(spec, {matcher: alone}))
+    except InputError:
+        return mark_entries(with_configs(spec, {matcher: beside}))
 
 
 def _takes(dispatch: Dispatch, probe: str) -> bool:
@@ -310,28 +324,36 @@ def _lost(entry: OldEntry, reason: str, dispatch: str = "") -> PortedEntry:
 def _ported(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry:
     """The entry with the config of this release's spaces that is nearest to its old one."""
     compiler = session.compiler
+    if entry.config is None and entry.record is None:
+        return _lost(entry, "it attaches no config", dispatch.name)
+    pipeline = entry.config.pipeline if entry.config else entry.record.pipeline if entry.record else ""
     try:
         spaces = search_spaces(dispatch, compiler)
+        fitting = [space for space in spaces if space.pipeline == pipeline]
+        variants = [variant for space in fitting for variant in _variants(space, entry, compiler.target.backend)]
+        fits = [_fit(variant, entry) for variant in variants]
     except NO_SPACE as error:
         said = first_error(error) if isinstance(error, CommandFailed) else str(error)
         return _lost(entry, f"no config can be made for {dispatch.name}: {said}", dispatch.name)
-    pipeline = entry.config.pipeline if entry.config else entry.record.pipeline if entry.record else ""
-    fitting = [space for space in spaces if space.pipeline == pipeline]
     if not fitting:
         there = ", ".join(dict.fromkeys(space.pipeline for space in spaces))
         return _lost(
             entry, f"there is no pipeline {pipeline} for {dispatch.name} any more; it has {there}", dispatch.name
         )
-    variants = [variant for space in fitting for variant in _variants(space, entry, compiler.target.backend)]
-    fits = [_fit(variant, entry) for variant in variants]
     best = min(fits, key=lambda fit: (not fit.is_same, len(fit.changes)))
-    if not best.is_read and compiler.target.backend in OWN_DOMAINS and (kept := _kept(entry, dispatch, session)):
+    if not best.is_same and not _are_stated(dispatch, compiler) and (kept := _kept(entry, dispatch, session)):
         return kept
     return _with_config(entry, dispatch, best, str(compiler.target))
 
 
+def _are_stated(dispatch: Dispatch, compiler: Compiler) -> bool:
+    """Whether the compiler itself states the constraints: what we build leaves out what is not worth a try, too."""
+    constraints = emitted_constraints(dispatch, compiler)
+    return bool(constraints and spaces_in(constraints))
+
+
 def _kept(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry | None:
-    """The entry with its old config, where it compiles: the space, which does not know its like, is ours."""
+    """The entry with its old config, where that can be written down and compiles."""
     target = session.compiler.target
     record = entry.record
     info = entry.compilation_info
@@ -362,15 +384,11 @@ def _kept(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry 
 
 
 class _Fit(msgspec.Struct, frozen=True):
-    """How an old config comes out in a space: as the member ``knobs``, with ``changes`` in words.
-
-    ``is_read`` says that the space has words for all that the old config said.
-    """
+    """How an old config comes out in a space: as the member ``knobs``, with ``changes`` in words."""
 
     space: SearchSpace
     knobs: dict[str, int]
     changes: tuple[str, ...]
-    is_read: bool
 
     @property
     def is_same(self) -> bool:
@@ -412,7 +430,7 @@ def _fit(space: SearchSpace, entry: OldEntry) -> _Fit:
     is_whole = len(wanted) == len(space.names)
     violated = space.violated(wanted) if is_whole else ()
     member = nearest_member(space, wanted) if violated or not is_whole else wanted
-    return _Fit(space, member, (*reading.differences, *_changes(wanted, member, violated)), not reading.differences)
+    return _Fit(space, member, (*reading.differences, *_changes(wanted, member, violated)))
 
 
 def _changes(wanted: Mapping[str, int], member: Mapping[str, int], violated: Sequence[str]) -> Iterator[str]:
@@ -555,14 +573,14 @@ def _broken(entry: GuardEntry, guarded: GuardPlan, session: Session, *, whole: b
 def retuned(
     ported: Sequence[PortedEntry], new: Path, old: OldSpec, models: Sequence[Path], target: str, options: Sequence[str]
 ) -> tuple[PortedEntry, ...]:
-    """Tune what was lost with ``pytest --tune`` and ``options``, and write the winners into ``new`` too.
+    """Tune what was lost, but for what is for no dispatch, with ``pytest --tune``; write the winners into ``new`` too.
 
-    Its output goes where this process's goes.
+    ``options`` are pytest's.
 
     Raises:
         InputError: pytest did not come to an end.
     """
-    lost = {each.dispatch: each for each in ported if each.fate is Fate.LOST and each.dispatch}
+    lost = sorted({each.dispatch for each in ported if each.fate is Fate.LOST and each.dispatch})
     if not lost:
         return tuple(ported)
     with tempfile.TemporaryDirectory(prefix="shark-tune-") as folder:
@@ -573,18 +591,19 @@ def retuned(
         try:
             process.run(command, timeout_s=_TUNE_TIMEOUT_S)
         except CommandFailed as error:
-            raise InputError(f"--retune: {error}: {error.stderr.strip()}") from error
+            raise InputError(f"--retune: {error}; to see why: {shlex.join(command)}") from error
         winners = {each.dispatch: each for each in read_records(out / "spec.mlir")}
     result = tuple(
-        msgspec.structs.replace(
-            each,
-            fate=Fate.RETUNED,
-            record=winners[each.dispatch],
-            compilation_info=winners[each.dispatch].compilation_info,
-        )
-        if each.fate is Fate.LOST and each.dispatch in winners
-        else each
-        for each in ported
+        _retuned(each, winners) if each.fate is Fate.LOST and each.dispatch in lost else each for each in ported
     )
     _write(new, result, old)
     return result
+
+
+def _retuned(entry: PortedEntry, winners: Mapping[str, WinnerRecord]) -> PortedEntry:
+    record = winners.get(entry.dispatch)
+    if record is None:
+        return msgspec.structs.replace(entry, reason=f"{entry.reason}; tuned anew, nothing was faster than the default")
+    return msgspec.structs.replace(
+        entry, fate=Fate.RETUNED, record=record, changes=(), reason="", compilation_info=record.compilation_info
+    )

@@ -49,6 +49,7 @@ class Recall:
     """Records, finals and checked specs of one compiler build, runtime, device model, driver and way of measuring.
 
     A fresh run, as ``settings`` say, recalls nothing, and keeps what it finds out in place of what was known.
+    ``setting`` is a hash of all these, save for this package's own code, of which what is recalled depends as well.
     Only what our own stages found out is kept: what a client's stages do is not known here. Files are only ever added
     to, or replaced whole, so runs at the same time may share a cache.
     """
@@ -56,9 +57,8 @@ class Recall:
     def __init__(self, cache: Cache, compiler: Compiler, settings: RunSettings) -> None:
         self._cache = cache
         self._fresh = settings.fresh
-        self._setting = content_key(
+        self.setting = content_key(
             "setting",
-            code_key(),
             compiler.identity,
             runtime_version(),
             settings.device_name,
@@ -66,7 +66,9 @@ class Recall:
             driver_version(compiler.target.driver),
             settings.rotate_bytes,
         )
+        self._base = content_key(self.setting, code_key())
         self._device = settings.device_name
+        self._jobs = settings.jobs
         self._indexed: set[str] = set()
 
     def records(self, task: Task) -> list[Record]:
@@ -111,17 +113,19 @@ class Recall:
         for key, facts in known.items():
             if len(found) >= _MOST_SIMILAR:
                 break
-            results = list(_results(journal.read(self._journal_of(key), _Kept), facts))
+            results = list(_results(journal.read(self._journal_of(key), _Kept), facts, self._jobs))
             found += _evenly(results, _MOST_SIMILAR - len(found))
         return found
 
-    def final(self, task: Task, finalists: Iterable[str]) -> FinalRecord | None:
-        """The final of just these finalists, if there was one."""
-        return None if self._fresh else self._cache.get("finals", self._final_key(task, finalists), FinalRecord)
+    def final(self, task: Task, finalists: Iterable[str], incumbent: str) -> FinalRecord | None:
+        """The final of just these finalists, if there was one with the same incumbent."""
+        return (
+            None if self._fresh else self._cache.get("finals", self._final_key(task, finalists, incumbent), FinalRecord)
+        )
 
-    def keep_final(self, task: Task, finalists: Iterable[str], final: FinalRecord) -> None:
+    def keep_final(self, task: Task, finalists: Iterable[str], incumbent: str, final: FinalRecord) -> None:
         """Keep the final of these finalists."""
-        self._cache.put("finals", self._final_key(task, finalists), final)
+        self._cache.put("finals", self._final_key(task, finalists, incumbent), final)
 
     def checked(self, plan: Plan, finals: Iterable[FinalRecord]) -> SpecRecord | None:
         """What came of the spec of these finals on the sources of ``plan``, if it was tried."""
@@ -132,26 +136,26 @@ class Recall:
         self._cache.put("checks", self._check_key(plan, finals), record)
 
     def _key(self, task: Task) -> str:
-        return content_key(self._setting, _texts(task))
+        return content_key(self._base, _texts(task))
 
     def _journal_of(self, key: str) -> Path:
         return self._cache.file("records", key, ".jsonl")
 
     def _index(self, task: Task) -> Path:
         """Where the dispatches of one kind are listed, once for each run that found something out about them."""
-        return self._cache.file("records", content_key(self._setting, task.dispatch.root.kind), ".dispatches.jsonl")
+        return self._cache.file("records", content_key(self._base, task.dispatch.root.kind), ".dispatches.jsonl")
 
-    def _final_key(self, task: Task, finalists: Iterable[str]) -> str:
+    def _final_key(self, task: Task, finalists: Iterable[str], incumbent: str) -> str:
         configs = sorted((name, _config_key(task.candidate(name))) for name in finalists)
-        return content_key(self._setting, task.name, task.weight, _texts(task), configs)
+        return content_key(self._base, task.name, task.weight, _texts(task), configs, incumbent)
 
     def _check_key(self, plan: Plan, finals: Iterable[FinalRecord]) -> str:
         sources = [source.content for source in plan.sources]
         entries = sorted((each.dispatch, each.compilation_info) for each in finals)
-        return content_key(self._setting, sources, [task.name for task in plan.tasks], entries)
+        return content_key(self._base, sources, [task.name for task in plan.tasks], entries)
 
 
-def _results(kept: Sequence[_Kept], facts: ProblemFacts) -> Iterator[PriorResult]:
+def _results(kept: Sequence[_Kept], facts: ProblemFacts, jobs: int) -> Iterator[PriorResult]:
     """What came of each candidate, the default left out; a duplicate is as fast as the one whose binary it shares."""
     ratios = {each.record.id: each.record.ratio for each in kept} | {DEFAULT_ID: 1.0}
     for each in {each.config: each for each in kept}.values():
@@ -161,7 +165,9 @@ def _results(kept: Sequence[_Kept], facts: ProblemFacts) -> Iterator[PriorResult
             ratio = ratios.get(record.duplicate_of)
         # That a duplicate's time is not known does not mean that it failed, and 0 is what rounding left of a ratio.
         if record.id != DEFAULT_ID and (ratio or record.state not in (State.MEASURED, State.DUPLICATE)):
-            yield PriorResult(pipeline=each.label, knobs=record.knobs, ratio=ratio, facts=facts)
+            yield PriorResult(
+                pipeline=each.label, knobs=record.knobs, ratio=ratio, seconds=record.cost_s(jobs), facts=facts
+            )
 
 
 def _evenly(results: Sequence[PriorResult], most: int) -> Sequence[PriorResult]:

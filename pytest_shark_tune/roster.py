@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -11,7 +11,7 @@ from pytest_shark_tune.ordering import Phase
 from pytest_shark_tune.tools import journal
 from pytest_shark_tune.trial import Role, Trial
 
-__all__ = ["Part", "read_roster", "write_roster"]
+__all__ = ["Part", "Roster", "read_roster", "whole_suites", "write_roster"]
 
 _FILE = "roster.json"
 
@@ -48,21 +48,47 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
         return self.role.phase
 
 
-def write_roster(folder: Path, parts: Mapping[str, Part]) -> None:
-    """Write down what each test tries, by test id; all workers write the same, and the first one is enough.
+class Roster(msgspec.Struct, frozen=True):
+    """The parts of the tests that have one, by test id, and the suites of which every test was collected."""
+
+    parts: dict[str, Part]
+    whole: tuple[str, ...] = ()
+
+
+def write_roster(folder: Path, roster: Roster) -> None:
+    """Write down what each test tries; all workers write the same, and the first one is enough.
 
     Raises:
         OSError: it cannot be written.
     """
     path = folder / _FILE
     if not path.exists():
-        journal.replace_file(path, msgspec.json.encode(parts))
+        journal.replace_file(path, msgspec.json.encode(roster))
 
 
-def read_roster(folder: Path) -> dict[str, Part]:
-    """The parts of the tests that have one, by test id.
+def read_roster(folder: Path) -> Roster:
+    """What the workers wrote down.
 
     Raises:
         OSError: no worker could write it.
     """
-    return msgspec.json.decode((folder / _FILE).read_bytes(), type=dict[str, Part])
+    return msgspec.json.decode((folder / _FILE).read_bytes(), type=Roster)
+
+
+def whole_suites(
+    parts: Mapping[Path, Sequence[Part]], partial: Collection[Path], patterns: Sequence[str]
+) -> tuple[str, ...]:
+    """The suites of which every test that tunes was collected.
+
+    ``parts`` are those of the tests of each file from which any test was collected; ``partial`` are files of which
+    some were left out. A suite with a file like ``patterns``, the names of test files, that is not among them, or with
+    an input that cannot be read, is not known to be whole.
+    """
+    folders = {path.parent for path, found in parts.items() if any(part.suite for part in found)}
+    unread = {path.parent for path, found in parts.items() if any(part.role is Role.INPUT for part in found)}
+    incomplete = unread | {path.parent for path in partial}
+    return tuple(str(each) for each in sorted(folders - incomplete) if _tests_in(each, patterns) <= parts.keys())
+
+
+def _tests_in(folder: Path, patterns: Sequence[str]) -> set[Path]:
+    return {path for path in folder.glob("*.py") if any(path.match(pattern) for pattern in patterns)}

@@ -16,8 +16,8 @@ from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.coming import coming
 from pytest_shark_tune.custom import CustomTask
 from pytest_shark_tune.errors import CandidateFailed, InputError
-from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, guard_key, make_guard_plan
-from pytest_shark_tune.plan import POOL, AnyTask, Plan, Source, Task, make_plan, plan_key, read_source
+from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, found_dispatches, guard_key, make_guard_plan
+from pytest_shark_tune.plan import POOL, AnyTask, Plan, Source, Task, Wanted, make_plan, plan_key, read_source
 from pytest_shark_tune.promises import Promises
 from pytest_shark_tune.recall import Recall
 from pytest_shark_tune.settings import RunSettings
@@ -34,6 +34,7 @@ from pytest_shark_tune.tools.cache import Cache, content_key
 from pytest_shark_tune.tools.compiler import Compiler, compiler_version
 from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.tools.machine import processors
+from pytest_shark_tune.update import incumbent_of
 from pytest_shark_tune.verify import verify_spec
 from pytest_shark_tune.yardsticks import Yardsticks
 
@@ -77,8 +78,10 @@ class Session:
 
     # Planning.
 
-    def plan(self, given: Sequence[object], folder: Path) -> tuple[str, Plan]:
+    def plan(self, given: Sequence[object], folder: Path, wanted: Sequence[Wanted] = ()) -> tuple[str, Plan]:
         """The plan for the sources that a marker names, and its key in the cache; made by one process only.
+
+        Configs in ``wanted`` are among the candidates, also where not all of a space are.
 
         Raises:
             InputError: a source cannot be read or compiled.
@@ -87,6 +90,14 @@ class Session:
         if again := [name for name, number in Counter(kernel.name for kernel in kernels).items() if number > 1]:
             raise InputError(f"{again[0]} is the name of two custom tasks")
         sources = self._read(given, folder)
+        key, plan = self._plan(sources, kernels, ())
+        missing = tuple(each for each in wanted if each.is_missing(plan))
+        self._note_models(plan.sources)
+        return self._plan(sources, kernels, missing) if missing else (key, plan)
+
+    def _plan(
+        self, sources: Sequence[Source], kernels: Sequence[CustomTask], wanted: Sequence[Wanted]
+    ) -> tuple[str, Plan]:
         settings = self.settings
         key = plan_key(
             sources,
@@ -97,6 +108,7 @@ class Session:
             count=POOL,
             seed=settings.seed,
             rotate_bytes=settings.rotate_bytes,
+            wanted=content_key(wanted),
         )
 
         def make() -> Plan:
@@ -109,12 +121,11 @@ class Session:
                 kernels=kernels,
                 request=settings.request,
                 rotate_bytes=settings.rotate_bytes,
+                wanted=wanted,
                 tell=self._tell,
             )
 
-        plan = self.cache.get_or_make("plans", key, Plan, make)
-        self._note_models(plan.sources)
-        return key, plan
+        return key, self.cache.get_or_make("plans", key, Plan, make)
 
     def _read(self, given: Sequence[object], folder: Path) -> tuple[Source, ...]:
         own = [each for each in given if not isinstance(each, CustomTask)]
@@ -129,25 +140,25 @@ class Session:
             InputError: a source cannot be read or compiled, or the spec cannot be read.
         """
         sources = self._read(given, folder)
-        name, rotate = self.settings.device_name, self.settings.rotate_bytes
-        key = guard_key(
-            sources, spec_path, self.compiler, device_name=name, processors=processors(), rotate_bytes=rotate
-        )
+        settings = self.settings
+        key = plan_key(sources, self.compiler, processors=processors(), rotate_bytes=settings.rotate_bytes)
 
-        def make() -> GuardPlan:
-            return make_guard_plan(
+        def find() -> Plan:
+            return found_dispatches(
                 sources,
-                spec_path,
                 self.compiler,
-                device_name=name,
                 processors=processors(),
-                rotate_bytes=rotate,
+                rotate_bytes=settings.rotate_bytes,
                 tell=self._tell,
             )
 
-        guarded = self.cache.get_or_make("plans", key, GuardPlan, make)
-        self._note_models(guarded.plan.sources)
-        return guarded
+        plan = self.cache.get_or_make("plans", key, Plan, find)
+        self._note_models(plan.sources)
+
+        def make() -> GuardPlan:
+            return make_guard_plan(plan, key, spec_path, device_name=settings.device_name)
+
+        return self.cache.get_or_make("plans", guard_key(key, spec_path, settings.device_name), GuardPlan, make)
 
     def _note_models(self, sources: Iterable[Source]) -> None:
         self.models += [source for source in sources if not source.is_op and not source.is_benchmark]
@@ -188,17 +199,22 @@ class Session:
 
         Every finalist is checked, on new inputs each time, in every dispatch that the spec entry will match.
         """
-        finalists = self.finalists(task)
-        known = self._recall.final(task, finalists)
+        finalists, incumbent = self.finalists(task), self._incumbent(task)
+        known = self._recall.final(task, finalists, incumbent)
         if known is None:
             known = self.hold_final(task, partial(self._bench.round, task))
-            self._recall.keep_final(task, finalists, known)
+            self._recall.keep_final(task, finalists, incumbent, known)
         return known
 
     def finalists(self, task: AnyTask) -> tuple[str, ...]:
         """The ids of those that are measured again, fastest first."""
         records = journal.read(self.settings.records, Record)
-        return choose_finalists(each for each in records if each.dispatch == task.name)
+        own = (each for each in records if each.dispatch == task.name)
+        return choose_finalists(own, incumbent=self._incumbent(task))
+
+    def _incumbent(self, task: AnyTask) -> str:
+        """The id of the config that the snapshot has for ``task``; empty without one."""
+        return incumbent_of(self.settings.exchange, task.name)
 
     def hold_final(
         self,
@@ -225,7 +241,9 @@ class Session:
             else _finalist(name, joined[name])
             for name in rounds
         ]
-        winner, reason = declare_winner(finalists, lambda name: _simplicity(task.candidate(name)))
+        incumbent = self._incumbent(task)
+        # Among equals the snapshot's own comes first: it changes for a reason only.
+        winner, reason = declare_winner(finalists, lambda name: (name != incumbent, *_simplicity(task.candidate(name))))
         # Whoever was in all rounds has the default's samples of all, and saw every block that was repeated.
         whole = next(iter(joined.values()), None)
         return FinalRecord(
@@ -258,7 +276,7 @@ class Session:
         measured = outcome if isinstance(outcome, Measurement) else None
         if isinstance(task, Task):
             known = artifact or self._builds.known(task.dispatch.members[0].module, candidate)
-            compile_s = known.compile_s if known and known.vmfb else None
+            compile_s = known.compile_s or None if known else None
         return Record(
             id=candidate.id,
             dispatch=task.name,
@@ -301,12 +319,19 @@ class Session:
         artifact: Artifact | None = None,
         *,
         alpha: float = RUN_ALPHA,
+        command: str = "",
     ) -> Verdict:
         """What became of a promise of a spec's entry; ``artifact`` is that of its first task, if a client made it.
 
-        ``alpha`` is the probability of a false alarm that this entry's speed promise has, of the whole run's.
+        ``alpha`` is the probability of a false alarm that this entry's speed promise has, of the whole run's;
+        ``command`` is what reproduces a verdict on it.
         """
-        return self._promises.look(guarded, entry, promise, artifact, alpha=alpha)
+        return self._promises.look(guarded, entry, promise, artifact, alpha=alpha, command=command)
+
+    @property
+    def setting(self) -> str:
+        """A hash of what figures depend on besides the dispatch, and of what the user asks of search spaces."""
+        return content_key(self._recall.setting, self.settings.request)
 
     def known_records(self, task: Task) -> list[Record]:
         """What earlier runs found out about the candidates of ``task`` on this device."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_shark_tune.model_input import ModelInput
+from pytest_shark_tune.stages.guard import TOLERANCE
 from pytest_shark_tune.stages.space import SpaceRequest
 
 __all__ = ["RunSettings"]
@@ -17,10 +18,10 @@ class RunSettings:
 
     ``records`` and ``finals`` are the journals in the output folder, written by whoever controls the run. Data is
     rotated through ``rotate_bytes`` of memory, 0 for a dispatch's own alone. A ``fresh`` run measures again what
-    earlier ones measured. Specs are guarded for how they come to their ops in production: ``route`` is ``compile``
-    (``shark-tune compile``) or ``flag`` (iree-compile's own). A guarded entry may fall behind its recorded speed by
-    ``tolerance``: 0.04 reads as 4%. ``devices`` may be empty, and ``device_name`` with it, where only static promises
-    are looked at. ``models`` is what the user says of the models that are read.
+    earlier ones measured, and tunes what a snapshot holds. Specs are guarded for how they come to their ops in
+    production: ``route`` is ``compile`` (``shark-tune compile``) or ``flag`` (iree-compile's own). A guarded entry may
+    fall behind its recorded speed by ``tolerance``: 0.04 reads as 4%. ``devices`` may be empty, and ``device_name``
+    with it, where only static promises are looked at. ``models`` is what the user says of the models that are read.
     """
 
     devices: tuple[str, ...]
@@ -35,5 +36,5 @@ class RunSettings:
     rotate_bytes: int = 0
     fresh: bool = False
     route: str = "compile"
-    tolerance: float = 0.04
+    tolerance: float = TOLERANCE
     models: ModelInput = ModelInput()  # noqa: RUF009 - it is frozen

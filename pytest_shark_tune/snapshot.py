@@ -79,7 +79,10 @@ def record_of(row: SpecRow, records: Iterable[WinnerRecord]) -> WinnerRecord | N
 
 
 def write_spec(path: Path, winners: Sequence[WinnerRecord], starter: str | None = None) -> None:
-    """Write the spec of ``winners``, before ``starter``, and their records beside it; without any there is no file."""
+    """Write the spec of ``winners``, before ``starter``, and their records beside it; without any there is no file.
+
+    A file that has just this content already is not touched.
+    """
     if not winners:
         path.unlink(missing_ok=True)
         records_path(path).unlink(missing_ok=True)

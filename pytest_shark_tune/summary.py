@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import textwrap
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from pytest_shark_tune.figures import format_us
 from pytest_shark_tune.funnel import NOT_TRIED, OTHERS, Cause, Loss
@@ -20,8 +21,17 @@ _STATES = {NOT_TRIED: "not tried", State.MEASURED.value: "measured, not in the f
 """States of candidates with which nothing is wrong."""
 
 
-def render(summary: Summary, *, width: int, spec: Path, snapshots: tuple[Path, ...]) -> str:
+def render(
+    summary: Summary,
+    *,
+    width: int,
+    spec: Path,
+    snapshots: tuple[Path, ...],
+    changes: Mapping[Path, Sequence[str]] = MappingProxyType({}),
+) -> str:
     """The end of a run as plain text, ``width`` columns wide: times, funnel, whole functions, what was written.
+
+    ``changes`` say of snapshots what changed, a line for each entry.
 
     Lines are longer only where that keeps a figure, a name or a path whole; from 80 columns on figures fit.
     """
@@ -35,7 +45,10 @@ def render(summary: Summary, *, width: int, spec: Path, snapshots: tuple[Path, .
         lines.append(f"spec: {spec}")
     elif any(not row.is_custom for row in summary.dispatches):
         lines.append("no spec was written: nothing won")
-    lines += [f"snapshot: {snapshot}" for snapshot in snapshots]
+    for snapshot in sorted({*snapshots, *changes}):
+        is_left = snapshot in snapshots
+        lines.append(f"snapshot: {snapshot}" if is_left else f"snapshot: {snapshot} is removed: it has no entry left")
+        lines += [line for change in changes.get(snapshot, ()) for line in _wrapped(change, width, indent=_INDENT)]
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError
 from pytest_shark_tune.figures import format_us
 from pytest_shark_tune.fixtures import SESSION_KEY
 from pytest_shark_tune.inputs import check_compiler, check_folder, refuse_strays
-from pytest_shark_tune.interrupts import Interrupts
+from pytest_shark_tune.interrupts import TERMINATED, Interrupts
 from pytest_shark_tune.kernels import Built, as_failure
 from pytest_shark_tune.landscape import write_landscapes
 from pytest_shark_tune.ledger import Finding, Ledger, Summary
@@ -29,11 +29,11 @@ from pytest_shark_tune.notes import note_of, teller, write_line
 from pytest_shark_tune.options import TuneOptions
 from pytest_shark_tune.ordering import Phase, RunOrder
 from pytest_shark_tune.plan import Plan, Task, renamed
-from pytest_shark_tune.roster import Part, read_roster, write_roster
+from pytest_shark_tune.progress import RunProgress
+from pytest_shark_tune.roster import Part, Roster, read_roster, whole_suites, write_roster
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.artifact import Artifact
-from pytest_shark_tune.stages.candidate import DEFAULT_ID
 from pytest_shark_tune.stages.measurement import Measurement
 from pytest_shark_tune.stages.record import FinalRecord, Record, SpecRecord, State
 from pytest_shark_tune.stages.spec import check_starter
@@ -44,14 +44,13 @@ from pytest_shark_tune.tools.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, compiler_version
 from pytest_shark_tune.tools.runtime import device_slug, runtime_version
 from pytest_shark_tune.trial import Role, Trial, trials_of
+from pytest_shark_tune.update import Subject, Terms, Update, look_back, wanted_of, write_incumbents
 
 __all__ = ["TuningPlugin", "finding_of"]
 
 _PROPERTY = "shark_tune"
 _SHORTEST_STRETCH, _LONGEST_STRETCH = 4, 16
 """How many candidates are chosen together: so many are compiled at a time, and the last know nothing of the first."""
-_TERMINATED = 143
-"""What a shell makes of a process that SIGTERM ended."""
 
 
 class TuningPlugin:
@@ -66,9 +65,8 @@ class TuningPlugin:
         self._options = options
         self._session = session
         self._ledger = ledger
-        self._budget = _Budget(options.time_s)
+        self._progress = RunProgress(options.time_s)
         self._order: Callable[[], RunOrder | None] = lambda: None
-        self._best: dict[str, float] = {}
         self._names: dict[str, str] = {}
         self._kernels: dict[str, CustomTask] = {}
         self._summary: Summary | None = None
@@ -78,7 +76,8 @@ class TuningPlugin:
         self._landscapes: list[str] = []
         self._interrupts = Interrupts(terminate=ledger is not None)
         self._storage = _storage_of(options, session.settings.exchange)
-        self._roster: dict[str, Part] | None = None
+        self._roster: Roster | None = None
+        self._deselected: list[pytest.Item] = []
         self._ended = ""
         self._lost = 0
         self._lost_in_a_row = 0
@@ -125,6 +124,7 @@ class TuningPlugin:
             fresh=options.fresh,
             models=options.models,
         )
+        session = Session(settings, compiler, cache, tell=teller(config))
         ledger = None
         if worker is None:
             ledger = Ledger(
@@ -139,8 +139,8 @@ class TuningPlugin:
                     "iree-base-runtime": runtime_version(),
                 },
                 starter=options.starter.read_text(encoding="utf-8") if options.starter else None,
+                setting=session.setting,
             )
-        session = Session(settings, compiler, cache, tell=teller(config))
         return cls(config, options, session, ledger)
 
     @pytest.hookimpl(tryfirst=True)
@@ -178,7 +178,8 @@ class TuningPlugin:
             if not marker.args:
                 raise InputError("the marker tune needs at least one source: an op or a path to a model")
             self._refuse_same_names(marker.args)
-            key, plan = self._session.plan(marker.args, folder)
+            wanted = wanted_of(Path(suite), str(self._options.target)) if suite else ()
+            key, plan = self._session.plan(marker.args, folder, wanted)
             if not plan.everything:
                 reasons = "; ".join(f"{each.name}: {each.reason}" for each in plan.untunable)
                 names = ", ".join(dict.fromkeys([source.name for source in plan.sources] + _kernel_names(marker.args)))
@@ -216,15 +217,32 @@ class TuningPlugin:
         """Tune nothing where something is said of no model that was collected."""
         refuse_strays(self._config, self._session, items)
 
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        """Remember what was collected and is not to run."""
+        self._deselected.extend(items)
+
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Tell the controller which test has which part; all workers write the same."""
+        whole = self._whole_suites(session)
         if self._ledger is None:
             parts = {item.nodeid: part for item in session.items if (part := _part_of(item))}
             with suppress(OSError):  # The controller misses it, and says so once for all workers.
-                write_roster(self._session.settings.exchange, parts)
+                write_roster(self._session.settings.exchange, Roster(parts, whole))
+        else:
+            self._ledger.add_whole(whole)
         for item in session.items:
             if self._ledger is not None and (trial := _trial_of(item)) and trial.plan_key:
                 self._ledger.add_plan(trial.plan_key, trial.suite)
+
+    def _whole_suites(self, session: pytest.Session) -> tuple[str, ...]:
+        """The suites of which all was collected, and nothing of what tunes deselected."""
+        if any("::" in argument for argument in session.config.args):
+            return ()
+        parts: dict[Path, list[Part]] = {}
+        for item in session.items:
+            parts.setdefault(item.path, []).extend(filter(None, [_part_of(item)]))
+        partial = {item.path for item in self._deselected if _part_of(item)}
+        return whole_suites(parts, partial, session.config.getini("python_files"))
 
     # Running.
 
@@ -279,6 +297,8 @@ class TuningPlugin:
                 self._ledger.add_plan(part.plan, part.suite)
                 by_dispatch.setdefault(part.dispatch, {})[index] = part
         options = self._options
+        update = self._look_back(by_dispatch)
+        kept = {index for name in update.kept for index in by_dispatch.pop(name)}
         quarries = [
             make_quarry(
                 self._ledger.task(name),
@@ -287,24 +307,57 @@ class TuningPlugin:
                 seed=options.seed,
                 most=options.candidates,
                 device=self._session.settings.device_name,
-                prior=self._session.similar(self._ledger.task(name)),
+                jobs=options.jobs,
+                by_time=options.time_s is not None,
+                prior=partial(self._session.similar, self._ledger.task(name)),
+                first=update.first.get(name, ()),
             )
             for name, tests in by_dispatch.items()
         ]
         self._campaign = Campaign(
             quarries,
             stretch=min(max(options.jobs, _SHORTEST_STRETCH), _LONGEST_STRETCH),
-            is_spent=self._budget.is_spent,
+            is_spent=self._progress.is_spent,
             announce=self._announce,
         )
         self._recall(by_dispatch)
-        self._budget.start()
+        self._progress.start()
         phases = [part.phase if part else Phase.ORDINARY for part in parts]
-        if self._tests is not None:
-            # What pytest's progress is a part of: most of what was collected is there to be chosen from.
+        needless = [index for index in kept if phases[index] is not Phase.CANDIDATE]
+        if self._tests is not None and parts:
+            # What pytest's progress is a part of: most of what was collected is there to be chosen from. Without any
+            # pytest would take the run for an empty one.
             chosen_from = phases.count(Phase.CANDIDATE)
-            self._tests.testscollected = len(parts) - chosen_from + self._campaign.expected
-        return RunOrder(phases, self._campaign)
+            expected = len(parts) - chosen_from - len(needless) + self._campaign.expected
+            self._tests.testscollected = max(expected, 1)
+        return RunOrder(phases, self._campaign, needless)
+
+    def _look_back(self, by_dispatch: Mapping[str, Mapping[int, Part]]) -> Update:
+        """Keep what still holds of the snapshots beside the suites, and say why the rest is tuned again."""
+        assert self._ledger is not None
+        settings, options = self._session.settings, self._options
+        subjects, plans = [], {}
+        for name, tests in by_dispatch.items():
+            task, parts = self._ledger.task(name), list(tests.values())
+            if isinstance(task, Task):
+                subjects.append(Subject(task, parts[0].suite, is_ours=all(part.is_ours for part in parts)))
+                plans[name] = parts[0].plan
+        terms = Terms(
+            target=str(options.target),
+            setting=self._session.setting,
+            iree=compiler_version(),
+            device=settings.device_name,
+            candidates=options.candidates,
+            fresh=options.fresh,
+        )
+        update = look_back(subjects, terms, self._ledger.snapshot_of)
+        for name, record in update.kept.items():
+            self._ledger.keep(plans[name], record)
+        if update.incumbents:
+            write_incumbents(settings.exchange, update)
+        for line in update.words():
+            self._write(f"shark-tune: {line}")
+        return update
 
     def _recall(self, by_dispatch: Mapping[str, Mapping[int, Part]]) -> None:
         """Take in what earlier runs found out, as if it had been found out now."""
@@ -329,12 +382,14 @@ class TuningPlugin:
         announce(self._session.settings.exchange, self._ledger.task(dispatch), coming)
 
     def _begin_with_workers(self, names: Sequence[str]) -> RunOrder:
+        assert self._ledger is not None
         exchange = self._session.settings.exchange
         try:
             self._roster = read_roster(exchange)
         except OSError as error:
             pytest.exit(f"TMPDIR: the workers cannot write to {exchange}: {error.strerror}; is it full?", returncode=1)
-        return self._begin([self._roster.get(name) for name in names])
+        self._ledger.add_whole(self._roster.whole)
+        return self._begin([self._roster.parts.get(name) for name in names])
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
@@ -357,7 +412,7 @@ class TuningPlugin:
         """Record the candidate that a lost worker was trying; with any other test's worker something is wrong."""
         from pytest_shark_tune.workers import how_it_ended
 
-        part = (self._roster or {}).get(crashitem)
+        part = self._roster.parts.get(crashitem) if self._roster is not None else None
         node: Any = report.node
         if part is None or not part.plan:
             return
@@ -461,7 +516,7 @@ class TuningPlugin:
                     self._session.keep_record(task, finding.record)
                 except OSError as error:  # This run has its record; a later one has to measure again.
                     self._ledger.failures.append(error)
-            self._tell_best(finding.record)
+            self._tell_progress(finding.record)
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
         """Show with ``-v`` what a candidate came to."""
@@ -475,19 +530,16 @@ class TuningPlugin:
             return "passed", ".", f"winner {finding.final.winner}" if finding.final.winner else "no winner"
         return None
 
-    def _tell_best(self, record: Record) -> None:
-        best = self._best.get(record.dispatch, 1.0)
-        if record.state is not State.MEASURED or record.id == DEFAULT_ID or (record.ratio or 0) <= best * 1.01:
-            return
+    def _tell_progress(self, record: Record) -> None:
         assert self._ledger is not None
-        assert record.ratio is not None
-        self._best[record.dispatch] = record.ratio
-        tried = len(self._ledger.records(record.dispatch))
-        of = min(self._options.candidates, len(self._ledger.task(record.dispatch).candidates)) + 1
-        self._write(
-            f"  {record.dispatch}: {tried}/{of} tried, best so far {record.id} with {record.ratio:.2f} times the "
-            f"default's speed ({format_us(_median(record.samples_us))})"
+        line = self._progress.line(
+            record,
+            tried=len(self._ledger.records(record.dispatch)),
+            of=min(self._options.candidates, len(self._ledger.task(record.dispatch).candidates)) + 1,
+            waiting=self._campaign.expected if self._campaign is not None else 0,
         )
+        if line:
+            self._write(f"  {line}")
 
     def _write(self, line: str) -> None:
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
@@ -512,8 +564,12 @@ class TuningPlugin:
         unfinished = order.unfinished if order is not None else 0
         ended_early = bool(self._ended or unfinished) or exitstatus == pytest.ExitCode.INTERNAL_ERROR
         if self._ledger.has_findings:
-            why_stopped = self._campaign.why_stopped if self._campaign is not None else lambda dispatch: ""
-            self._summary = self._ledger.finish(complete=not ended_early, why_stopped=why_stopped)
+            complete = not ended_early
+            if self._campaign is None:
+                self._summary = self._ledger.finish(complete=complete)
+            else:
+                why_stopped, effort = self._campaign.why_stopped, self._campaign.effort
+                self._summary = self._ledger.finish(complete=complete, why_stopped=why_stopped, effort=effort)
             if self._options.landscape is not None:
                 note = f"chosen by the search {self._options.search}"
                 self._landscapes = write_landscapes(self._options.landscape, self._ledger, note=note)
@@ -523,7 +579,7 @@ class TuningPlugin:
         if (ended_early or self._ledger.failures) and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self._interrupts.terminated:
-            session.exitstatus = _TERMINATED
+            session.exitstatus = TERMINATED
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """From here on the run is ending; ``excinfo`` may say why."""
@@ -557,6 +613,7 @@ class TuningPlugin:
             width=max(terminalreporter._tw.fullwidth, 100),
             spec=self._ledger.spec_path,
             snapshots=self._ledger.snapshots,
+            changes={change.path: said for change in self._ledger.changes if (said := change.words())},
         )
         terminalreporter.write(text)
         for line in self._landscapes:
@@ -571,21 +628,6 @@ class TuningPlugin:
             with suppress(OSError):
                 self._options.out.rmdir()
         self._interrupts.restore()
-
-
-class _Budget:
-    """The time for trying candidates, from the start of the run loop."""
-
-    def __init__(self, seconds: float | None) -> None:
-        self._seconds = seconds
-        self._end: float | None = None
-
-    def start(self) -> None:
-        if self._seconds is not None:
-            self._end = time.monotonic() + self._seconds
-
-    def is_spent(self) -> bool:
-        return self._end is not None and time.monotonic() > self._end
 
 
 def _check_inputs(options: TuneOptions, compiler: Compiler) -> FoundDevices:

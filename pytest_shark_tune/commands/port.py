@@ -6,8 +6,10 @@ import tempfile
 from pathlib import Path
 
 import click
+import msgspec
 import pytest
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pytest_shark_tune.commands.model_options import shape_option
@@ -43,6 +45,7 @@ __all__ = ["port_spec"]
 @click.option(
     "--iree-compile-flag", "flags", multiple=True, metavar="FLAG", help="A flag for iree-compile; repeatable."
 )
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
     "--tune-cache",
     "folder",
@@ -60,6 +63,7 @@ def port_spec(
     static: bool,
     retune: bool,
     flags: tuple[str, ...],
+    as_json: bool,
     folder: Path | None,
 ) -> None:
     """Make the spec OLD anew for this release of IREE.
@@ -88,7 +92,7 @@ def port_spec(
             ported = retuned(ported, output, spec, models, str(target), options)
     except InputError as error:
         raise click.UsageError(str(error)) from error
-    _report(ported, output)
+    _report(ported, output, as_json=as_json)
     if any(each.fate is Fate.LOST for each in ported):
         raise SystemExit(1)
 
@@ -135,12 +139,26 @@ def _tell(message: str) -> None:
     click.echo(message, err=True)
 
 
-def _report(ported: tuple[PortedEntry, ...], output: Path) -> None:
+def _report(ported: tuple[PortedEntry, ...], output: Path, *, as_json: bool) -> None:
+    written = sum(each.fate is not Fate.LOST for each in ported)
+    _tell(f"{written} of {len(ported)} entries are in {output}" if written else f"no entry is left: no {output}")
+    if as_json:
+        rows = [
+            {
+                "entry": each.name,
+                "fate": each.fate,
+                "dispatch": each.dispatch,
+                "changes": each.changes,
+                "reason": each.reason,
+                "compilation_info": each.compilation_info,
+            }
+            for each in ported
+        ]
+        click.echo(msgspec.json.format(msgspec.json.encode(rows)).decode())
+        return
     table = Table()
     for heading in ("entry", "what became of it", "changes"):
         table.add_column(heading, overflow="fold")
     for each in ported:
-        table.add_row(each.name, each.fate, each.reason or "\n".join(each.changes))
+        table.add_row(*map(escape, (each.name, each.fate, each.reason or "\n".join(each.changes))))
     Console().print(table)
-    written = sum(each.fate is not Fate.LOST for each in ported)
-    _tell(f"{written} of {len(ported)} entries are in {output}" if written else "nothing could be ported: no file")

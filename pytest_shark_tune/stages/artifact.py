@@ -32,7 +32,6 @@ __all__ = [
     "configure",
     "configure_with",
     "error_text",
-    "is_applied",
     "read_configs",
     "replace_executables",
     "strip",
@@ -180,11 +179,6 @@ def _executables(module: ir.Module) -> dict[str, ir.Operation]:
     return {
         _symbol(op.operation): op.operation for op in module.body.operations if op.operation.name == "hal.executable"
     }
-
-
-def is_applied(configured: Configured, compilation_info: str) -> bool:
-    """Whether some op of a configured module carries just this config."""
-    return why_not_applied(configured, compilation_info) is None
 
 
 def why_not_applied(configured: Configured, compilation_info: str) -> NotApplied | None:

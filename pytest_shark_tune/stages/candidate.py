@@ -12,6 +12,7 @@ from iree.compiler.dialects import iree_codegen, iree_gpu
 
 from pytest_shark_tune.errors import InputError, SharkTuneError
 from pytest_shark_tune.stages.dispatch import Dispatch, RootOp
+from pytest_shark_tune.stages.space.constraints import pipeline_name
 from pytest_shark_tune.stages.space.forms import (
     CPU_PIPELINES,
     DECOMPOSITION,
@@ -142,11 +143,10 @@ def applied_candidate(
             info = iree_codegen.CompilationInfoAttr(ir.Attribute.parse(compilation_info))
         except (ir.MLIRError, ValueError) as error:
             raise InputError(f"not a compilation_info that this IREE parses: {compilation_info}: {error}") from error
-        pipeline = str(info.translation_info.pass_pipeline)
         return Candidate(
             id=identifier,
             dispatch=dispatch_name,
-            pipeline=pipeline[pipeline.find("<") + 1 : pipeline.rfind(">")],
+            pipeline=pipeline_name(info.translation_info.pass_pipeline),
             knobs=dict(knobs),
             config=str(info.lowering_config),
             compilation_info=str(info),

@@ -116,7 +116,7 @@ class RootOp(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        """A hash of all that a matcher sees of the op."""
+        """A hash of all that a matcher sees: ops of equal key need but one spec entry."""
         return hashlib.sha256(_structure(self)).hexdigest()[:16]
 
     @property
@@ -203,8 +203,9 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
 class Dispatch(msgspec.Struct, frozen=True, kw_only=True):
     """A tuning task: every dispatch that one matcher matches. The first member is the one measured.
 
-    ``default_pipeline`` (``DoubleTilingExpert``) and ``default_config`` (the text of the lowering config
-    attribute) are what the compiler chooses without a spec.
+    ``default_pipeline`` (``DoubleTilingExpert``), ``default_config`` (the text of the lowering config
+    attribute) and ``default_info`` (that of a ``compilation_info`` for both) are what the compiler chooses without a
+    spec; empty where it chooses none.
     """
 
     name: str
@@ -212,11 +213,12 @@ class Dispatch(msgspec.Struct, frozen=True, kw_only=True):
     target: TargetFacts
     default_pipeline: str
     default_config: str
+    default_info: str = ""
     members: tuple[Member, ...]
 
     @property
     def key(self) -> str:
-        """A hash of all that a matcher sees: two dispatches of equal key need but one spec entry."""
+        """That of its root op: two dispatches of equal key need but one spec entry."""
         return self.root.key
 
     @property
@@ -242,6 +244,7 @@ class FoundDispatch(msgspec.Struct, frozen=True, kw_only=True):
     target: TargetFacts
     default_pipeline: str
     default_config: str
+    default_info: str = ""
     module: BenchmarkModule
 
 
@@ -342,6 +345,7 @@ def group_dispatches(found: Iterable[FoundDispatch], calls: Mapping[tuple[str, s
                 target=first.target,
                 default_pipeline=first.default_pipeline,
                 default_config=first.default_config,
+                default_info=first.default_info,
                 members=tuple(
                     Member(
                         symbol=member.symbol,
@@ -406,7 +410,7 @@ def _read(module: ir.Module, symbol: str, source: str, processors: int) -> Found
     facts = _root_op(root)
     function = _parent(root, "func.func")
     default_config = str(root.attributes["lowering_config"]) if "lowering_config" in root.attributes else ""
-    default_pipeline = _pipeline(function)
+    default_pipeline, default_info = _pipeline(function), _compilation_info(root, function)
     target = _target_facts(_parent(root, "hal.executable.variant"), processors)
     drop_configs(module)
     (root,) = iree_codegen.get_tuner_root_ops(module)
@@ -417,6 +421,7 @@ def _read(module: ir.Module, symbol: str, source: str, processors: int) -> Found
         target=target,
         default_pipeline=default_pipeline,
         default_config=default_config,
+        default_info=default_info,
         module=_benchmark_module(module, function),
     )
 
@@ -609,6 +614,14 @@ def pipeline_name(translation_info: Any) -> str:
     """The name of the pipeline in a ``TranslationInfoAttr`` (``DoubleTilingExpert``)."""
     attribute = str(translation_info.pass_pipeline)
     return attribute[attribute.find("<") + 1 : attribute.rfind(">")] if "<" in attribute else attribute
+
+
+def _compilation_info(root: ir.Operation, function: ir.Operation) -> str:
+    """The text of the attribute that would apply what is in force, empty where there is none."""
+    if "lowering_config" not in root.attributes or "translation_info" not in function.attributes:
+        return ""
+    config, translation = root.attributes["lowering_config"], function.attributes["translation_info"]
+    return str(iree_codegen.CompilationInfoAttr.get(config, iree_codegen.TranslationInfoAttr(translation)))
 
 
 def _target_facts(variant: ir.Operation, processors: int) -> TargetFacts:

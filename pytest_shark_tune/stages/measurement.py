@@ -31,7 +31,6 @@ __all__ = [
     "compare",
     "compare_finalists",
     "is_decided",
-    "is_winner",
     "time_limit_s",
 ]
 
@@ -314,11 +313,6 @@ def is_decided(finalists: Iterable[Sequence[Measurement]]) -> bool:
     """
     joined = [combine_rounds(rounds) for rounds in finalists]
     return all(each.ratio_high < 1 or each.ratio - each.ratio_low < _NARROW * each.ratio for each in joined)
-
-
-def is_winner(measurement: Measurement, noise_floor: float = NOISE_FLOOR) -> bool:
-    """Whether the whole interval lies above 1 by more than ``noise_floor``."""
-    return not measurement.cut_short and measurement.ratio_low > 1 + noise_floor
 
 
 class _Watch:

@@ -26,6 +26,12 @@ SCHEMA: Final = 1
 """The version of the records' format; a reader refuses what it does not know."""
 
 
+_OVERHEAD_S = 0.1
+"""What a candidate takes besides being compiled and timed: to be loaded and checked."""
+_HUNG_S = 10.0
+"""What one takes that is ended because it runs too long, about; a record does not say."""
+
+
 class State(StrEnum):
     """How far a candidate came. Failure is a state with its reason, never a number."""
 
@@ -72,6 +78,13 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     device: str
     target: str
     iree: str
+
+    def cost_s(self, jobs: int) -> float:
+        """About what the candidate cost a run that compiles ``jobs`` at a time, in seconds of the run."""
+        batch = self.batch or 1
+        timed_s = batch * (sum(self.samples_us) + sum(self.baseline_samples_us)) / 1e6
+        hung_s = _HUNG_S if self.state is State.RUN_TIMEOUT else 0.0
+        return (self.compile_s or 0.0) / jobs + timed_s + hung_s + _OVERHEAD_S
 
 
 class Finalist(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,7 +162,8 @@ class WinnerRecord(Record, frozen=True, kw_only=True):
     """A winner's figures from the final, and all that makes its spec entry anew; without a ``root`` it has none.
 
     ``ops`` are those that the entry is in force on. ``setting`` is a hash of what its figures depend on besides the
-    dispatch: compiler, flags, runtime, device and driver. ``candidates`` is how many the run might try.
+    dispatch: compiler, flags, runtime, device and driver. ``content`` is a hash of the dispatch's modules, empty where
+    it is not known. ``candidates`` is how many had their chance against it.
     """
 
     root: RootOp | None
@@ -157,4 +171,5 @@ class WinnerRecord(Record, frozen=True, kw_only=True):
     compilation_info: str
     ops: tuple[RecordedOp, ...] = ()
     setting: str = ""
+    content: str = ""
     candidates: int = 0

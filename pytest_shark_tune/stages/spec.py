@@ -49,6 +49,8 @@ _IS_ENTRYPOINT = "iree_codegen.tuning_spec_entrypoint"
 _IS_DEFAULT_FORM = "iree_codegen.tuning_spec_with_default_entrypoint"
 _HAS_SEQUENCES = "transform.with_named_sequence"
 PROVENANCE = "shark_tune.provenance"
+_LONGEST_LINE = 300
+"""So much of a line that does not parse is shown: a pattern's constants may take megabytes."""
 _LINK = "builtin.module(iree-codegen-link-tuning-specs)"
 
 
@@ -629,9 +631,21 @@ def _parse_spec(text: str, name: str) -> ir.Module:
         return ir.Module.parse(text)
     except ir.MLIRError as error:
         raise InputError(
-            f"{name} is not MLIR that this IREE parses: {error_text(error)}. A spec that another release of IREE "
-            "wrote must be ported first (`shark-tune port`)"
+            f"{name} is not MLIR that this IREE parses: {error_text(error)}{_line(error, text)}. A spec that another "
+            "release of IREE wrote must be ported first (`shark-tune port`)"
         ) from error
+
+
+def _line(error: ir.MLIRError, text: str) -> str:
+    """The line of ``text`` that the parser stopped at, which its message does not quote."""
+    if not error.error_diagnostics:
+        return ""
+    # The bindings tell a place as text alone: loc("-":12:7).
+    number = str(error.error_diagnostics[0].location).removesuffix(")").split(":")[-2:-1]
+    lines = text.splitlines()
+    if not number or not number[0].isdecimal() or not 0 < int(number[0]) <= len(lines):
+        return ""
+    return f", in {lines[int(number[0]) - 1].strip()[:_LONGEST_LINE]}"
 
 
 def _attribute(text: str) -> ir.Attribute:

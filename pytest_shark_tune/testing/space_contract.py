@@ -13,6 +13,7 @@ are listed twice: some knobs held at the values of a member, the others free.
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import islice, pairwise
 
 import msgspec
@@ -120,6 +121,8 @@ class SpaceContract:
             assert list(narrower) == [knobs for knobs in space if knobs[name] == member[name]]
 
 
+# Only what counts the members of a space knows, and several tests ask it.
+@cache
 def _is_too_large(space: SearchSpace) -> bool:
     try:
         len(space)
@@ -128,10 +131,11 @@ def _is_too_large(space: SearchSpace) -> bool:
     return False
 
 
-def _slices(space: SearchSpace) -> list[SearchSpace]:
+@cache
+def _slices(space: SearchSpace) -> tuple[SearchSpace, ...]:
     """The space, where it is small, else parts of it that are."""
     if not _is_too_large(space) and len(space) <= _LARGEST_SLICE:
-        return [space]
+        return (space,)
     random = np.random.default_rng(1)
     parts = []
     for member in space.sample(_SLICES, seed=1):
@@ -142,7 +146,7 @@ def _slices(space: SearchSpace) -> list[SearchSpace]:
             if not _is_too_large(part) and len(part) <= _LARGEST_SLICE:
                 break
         parts.append(part)
-    return parts
+    return tuple(parts)
 
 
 def _solutions(space: SearchSpace, most: int) -> set[tuple[int, ...]]:

@@ -15,7 +15,6 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
-import filelock
 import msgspec
 
 from pytest_shark_tune.tools.journal import replace_file
@@ -32,7 +31,7 @@ _T = TypeVar("_T")
 
 _NAME = re.compile(r"\.?([0-9a-f]{64})\.")
 """How the names of our files begin: with the key, after a dot where the file is only being written."""
-_LOCKS = (".lock", ".making")
+_LOCK = ".making"
 _PARTIAL = ".part"
 _IN_USE_S = 3600.0
 """What was used in so many seconds may be in the hands of a run that has yet to open it."""
@@ -112,7 +111,7 @@ class Cache:
 
     def lock(self, kind: Kind, key: str) -> FileLock:
         """A lock for whoever makes the value or the file of ``key``; its file goes with it."""
-        return FileLock(self.file(kind, key, ".making"), remove=True)
+        return FileLock(self.file(kind, key, _LOCK), remove=True)
 
     def get(self, kind: Kind, key: str, value_type: type[_T]) -> _T | None:
         """The value kept for ``key``, or ``None``."""
@@ -129,16 +128,28 @@ class Cache:
         """Keep ``value`` for ``key``; whoever reads meanwhile sees the old value or the new one."""
         replace_file(self.file(kind, key, ".json"), msgspec.json.encode(value))
 
-    def get_or_make(self, kind: Kind, key: str, value_type: type[_T], make: Callable[[], _T]) -> _T:
-        """The value of ``key``, made by one process while the others that ask for it wait."""
+    def get_or_make(
+        self,
+        kind: Kind,
+        key: str,
+        value_type: type[_T],
+        make: Callable[[], _T],
+        *,
+        lasts: Callable[[_T], bool] = lambda value: True,
+    ) -> _T:
+        """The value of ``key``, made by one process while the others that ask for it wait.
+
+        A value that does not last, as ``lasts`` tells, is made anew by whoever asks next.
+        """
         value = self.get(kind, key, value_type)
         if value is not None:
             return value
-        with filelock.FileLock(self.file(kind, key, ".lock")):
+        with self.lock(kind, key).held():
             value = self.get(kind, key, value_type)
             if value is None:
                 value = make()
-                self.put(kind, key, value)
+                if lasts(value):
+                    self.put(kind, key, value)
             return value
 
     def usage(self) -> list[Usage]:
@@ -221,11 +232,11 @@ def _remove(entry: _Entry) -> Removed:
         return Removed(busy=1)
     with ExitStack() as held:
         for path in entry.files:
-            if path.suffix in _LOCKS and not _hold(path, held):
+            if path.suffix == _LOCK and not _hold(path, held):
                 return Removed(busy=1)
         # The value first: whoever finds one may take it that its file is there. The locks last, while they
         # are held: whoever waits for one then makes a new one.
-        for path in sorted(entry.files, key=lambda path: (path.suffix in _LOCKS, path.suffix != ".json")):
+        for path in sorted(entry.files, key=lambda path: (path.suffix == _LOCK, path.suffix != ".json")):
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:

@@ -127,7 +127,7 @@ class Compiler:
     @property
     def identity(self) -> tuple[str, ...]:
         """All that decides, beside the source, what code comes out: two equal ones make equal code."""
-        # Late: it brings all of the bindings along, and this module is loaded in every run of pytest.
+        # Late, because every run of pytest imports this module with the options, and the bindings come with it.
         from iree.compiler.version import REVISIONS
 
         host = _host_processor() if self.target.architecture == "host" else ""

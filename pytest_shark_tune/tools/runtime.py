@@ -11,7 +11,6 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -438,6 +437,9 @@ def runtime_version() -> str:
     Raises:
         SharkTuneError: it is not installed.
     """
+    # Late, because the child, which imports this module, starts a fifth faster without.
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("iree-base-runtime")
     except PackageNotFoundError:

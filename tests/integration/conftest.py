@@ -17,6 +17,9 @@ from typing import Any, Protocol
 
 import pytest
 
+# Over a hundred processes of these tests import the plugin: only the first has to compile it, whatever the shell says.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 TIMEOUT_S = 300
 _MARK = "SHARK_TUNE_TEST_RUN"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_shark_tune.stages.artifact import Applied, configure, configure_with, is_applied, read_configs, strip
+from pytest_shark_tune.stages.artifact import Applied, configure, configure_with, read_configs, strip, why_not_applied
 from pytest_shark_tune.stages.dispatch import FoundDispatch, read_benchmark
 from pytest_shark_tune.stages.spec import (
     SpecEntry,
@@ -89,8 +89,8 @@ def test_a_candidate_is_applied_to_its_dispatch_and_compiles(
     dispatch = dispatches[1]
     configured = configure_with(dispatch.module.text, single_entry_spec(dispatch.root, SECOND))
     assert [(applied.symbol, applied.op) for applied in configured.applied] == [(dispatch.symbol, "linalg.matmul")]
-    assert is_applied(configured, SECOND)
-    assert not is_applied(configured, FIRST)
+    assert why_not_applied(configured, SECOND) is None
+    assert why_not_applied(configured, FIRST) is not None
     assert configure_with(dispatches[0].module.text, single_entry_spec(dispatch.root, SECOND)).applied == ()
     binary = tmp_path / "candidate.vmfb"
     compiler.compile_sources(configured.text, binary)
@@ -100,7 +100,7 @@ def test_a_candidate_is_applied_to_its_dispatch_and_compiles(
 def test_the_config_in_force_gives_way_to_the_specs(dumps: list[str], dispatches: list[FoundDispatch]) -> None:
     # A dump carries the default config; IREE would leave it and ignore the spec without a word.
     configured = configure_with(dumps[1], single_entry_spec(dispatches[1].root, SECOND))
-    assert is_applied(configured, SECOND)
+    assert why_not_applied(configured, SECOND) is None
 
 
 def test_a_whole_model_takes_an_entry_in_the_expected_dispatch_alone(
@@ -114,7 +114,7 @@ def test_a_whole_model_takes_an_entry_in_the_expected_dispatch_alone(
     sources = compiler.lower(MODEL, to="executable-sources")
     configured = configure(sources, spec)
     assert [applied.symbol for applied in configured.applied] == [dispatches[1].symbol]
-    assert is_applied(configured, SECOND)
+    assert why_not_applied(configured, SECOND) is None
 
     done = compiler.lower(configured.text, to="executable-configurations", since="executable-sources")
     default = roots(default_configs)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pytest_shark_tune import ops
-from pytest_shark_tune.stages.artifact import configure_with, is_applied
+from pytest_shark_tune.stages.artifact import configure_with, why_not_applied
 from pytest_shark_tune.stages.candidate import make_candidates
 from pytest_shark_tune.stages.dispatch import FoundDispatch, read_benchmark
 from pytest_shark_tune.stages.space import spaces_for
@@ -66,7 +66,7 @@ def test_sampled_configs_are_applied_and_compile(source: str, compiler: Compiler
     for candidate in candidates:
         spec = single_entry_spec(dispatch.root, candidate.compilation_info)
         configured = configure_with(dispatch.module.text, spec)
-        assert is_applied(configured, candidate.compilation_info)
+        assert why_not_applied(configured, candidate.compilation_info) is None
         out = tmp_path / f"{candidate.id}.vmfb"
         compiler.compile_sources(configured.text, out)
         assert out.stat().st_size > 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pytest_shark_tune import ops
-from pytest_shark_tune.stages.artifact import configure_with, is_applied
+from pytest_shark_tune.stages.artifact import configure_with, why_not_applied
 from pytest_shark_tune.stages.candidate import make_candidates
 from pytest_shark_tune.stages.check import tolerance_for
 from pytest_shark_tune.stages.dispatch import FoundDispatch, read_benchmark
@@ -99,7 +99,7 @@ def test_sampled_configs_compile_and_compute_what_the_default_does(
         for candidate in make_candidates("dispatch", dispatch.root, space, space.sample(2, 0)):
             spec = single_entry_spec(dispatch.root, candidate.compilation_info)
             configured = configure_with(dispatch.module.text, spec)
-            assert is_applied(configured, candidate.compilation_info)
+            assert why_not_applied(configured, candidate.compilation_info) is None
             out = tmp_path / f"{candidate.id}.vmfb"
             compiler.compile_sources(configured.text, out)
             child.load_benchmark("candidate", out, dispatch.module)

@@ -82,7 +82,7 @@ def tuned(make_suite: MakeSuite, conftest: str, *arguments: str) -> Outcome:
     return suite.tune("-v", "-ra", "--tune-candidates=3", *arguments)
 
 
-@pytest.mark.parametrize("workers", ["-n0", "-n2"])
+@pytest.mark.parametrize("workers", ["-n0", pytest.param("-n2", marks=pytest.mark.slow)])
 def test_a_measurement_of_the_clients_own_is_recorded(make_suite: MakeSuite, workers: str) -> None:
     outcome = tuned(make_suite, OWN_TIMES, workers, "-k", "not final")
     assert outcome.status == 0, outcome.text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from pytest_shark_tune import ops
-from pytest_shark_tune.plan import Plan, Source, make_plan, plan_key
+from pytest_shark_tune.plan import Plan, Source, Wanted, make_plan, plan_key
 from pytest_shark_tune.stages.space import SpaceRequest
 from pytest_shark_tune.tools.compiler import Compiler, Target
 
@@ -55,3 +55,18 @@ def test_a_plans_key_tells_what_was_asked() -> None:
     assert len(keys) == len(requests)
     again = plan_key(SOURCES, compiler, request=SpaceRequest(), processors=2, count=5, seed=0)
     assert again in keys
+
+
+def test_a_wanted_config_is_among_what_is_drawn_where_the_space_has_it() -> None:
+    compiler = Compiler(Target.parse("llvm-cpu"))
+    few, all_of_it = (make_plan(SOURCES[:1], compiler, processors=2, count=count, seed=0) for count in (3, 4096))
+    (task,), (whole,) = few.tasks, all_of_it.tasks
+    absent = next(each for each in whole.candidates if each.id not in {other.id for other in task.candidates})
+    wanted = Wanted(task.dispatch.key, absent.pipeline, absent.knobs)
+    foreign = [wanted._replace(knobs={"dist_0": 1}), wanted._replace(pipeline="Other"), wanted._replace(key="other")]
+    assert wanted.is_missing(few)
+    assert not wanted.is_missing(all_of_it)
+    assert not wanted._replace(key="other").is_missing(few)
+    again = make_plan(SOURCES[:1], compiler, processors=2, count=3, seed=0, wanted=[wanted, *foreign, wanted])
+    assert [each.id for each in again.tasks[0].candidates] == [absent.id, *(each.id for each in task.candidates[:2])]
+    assert not wanted.is_missing(again)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from contextlib import suppress
@@ -16,7 +17,7 @@ import pytest
 from pytest_shark_tune.stages.spec import read_spec
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import MakeSuite, Suite
+    from tests.integration.conftest import MakeSuite, Outcome, Suite
 
 SUITE = """
 import pytest
@@ -29,12 +30,39 @@ def test_dispatch(candidate, artifact, measurement):
 NAME = "matmul_32x48x40_f32"
 
 
-@pytest.fixture
-def suite(make_suite: MakeSuite, tmp_path: Path) -> Suite:
+NO_FINALS = ("-k", "not final and not spec")
+
+
+def fresh_suite(make_suite: MakeSuite, cache: Path) -> Suite:
     """A suite with a cache of its own, so that nothing is known yet."""
     suite = make_suite({"test_suite.py": SUITE})
-    suite.cache, suite.habits = tmp_path / "cache", ("--tune-search=exhaustive", "-v")
+    suite.cache, suite.habits = cache, ("--tune-search=exhaustive", "-v")
     return suite
+
+
+@pytest.fixture
+def suite(make_suite: MakeSuite, tmp_path: Path) -> Suite:
+    return fresh_suite(make_suite, tmp_path / "cache")
+
+
+@pytest.fixture(scope="module")
+def known(make_suite: MakeSuite, tmp_path_factory: pytest.TempPathFactory) -> Suite:
+    """A suite of which one candidate and its final are known."""
+    return fresh_suite(make_suite, tmp_path_factory.mktemp("known"))
+
+
+@pytest.fixture(scope="module")
+def twice(known: Suite) -> tuple[Outcome, Outcome]:
+    """The run that made it known, and the same command again, before any other run adds to what is known."""
+    first = known.tune("--tune-candidates=1", out="first")
+    # What a snapshot holds would not be looked up at all.
+    shutil.rmtree(known.folder / "__specs__", ignore_errors=True)
+    return first, known.tune("--tune-candidates=1", out="again")
+
+
+@pytest.fixture
+def first(twice: tuple[Outcome, Outcome]) -> Outcome:
+    return twice[0]
 
 
 def tried(verdicts: dict[str, str]) -> set[str]:
@@ -48,48 +76,58 @@ def journals(suite: Suite) -> list[Path]:
     return [path for path in (suite.cache / "records").rglob("*.jsonl") if b'"samples_us"' in path.read_bytes()]
 
 
-def test_the_same_command_again_measures_nothing_and_more_candidates_only_those(suite: Suite) -> None:
-    first = suite.tune("--tune-candidates=2")
+def test_the_same_command_again_measures_nothing(twice: tuple[Outcome, Outcome]) -> None:
+    first, again = twice
     assert first.status == 0, first.text
-    assert len(tried(first.verdicts)) == 3
-    again = suite.tune("--tune-candidates=2", out="again")
+    assert len(tried(first.verdicts)) == 2
     assert again.status == 0, again.text
     assert tried(again.verdicts) == set()
-    again.lines.fnmatch_lines(["shark-tune: 3 results of earlier runs are taken from *"])
+    again.lines.fnmatch_lines(["shark-tune: 2 results of earlier runs are taken from *"])
     assert again.records == sorted(first.records, key=lambda record: record["id"] != "default")
     assert (again.out / "finals.jsonl").read_bytes() == (first.out / "finals.jsonl").read_bytes()
     assert again.dispatch(NAME) == first.dispatch(NAME)
-    more = suite.tune("--tune-candidates=4", "-k", "not final and not spec", out="more")
+
+
+def test_of_more_candidates_only_those_are_measured(known: Suite, first: Outcome) -> None:
+    more = known.tune("--tune-candidates=3", *NO_FINALS, out="more")
     assert len(tried(more.verdicts)) == 2
     assert not tried(more.verdicts) & tried(first.verdicts)
-    assert more.dispatch(NAME)["tried"] == 4
-    fresh = suite.tune("--tune-candidates=2", "--tune-fresh", "-k", "not final and not spec", out="fresh")
+    assert more.dispatch(NAME)["tried"] == 3
+
+
+def test_what_another_compiler_made_is_not_taken_for_this_ones(known: Suite, first: Outcome) -> None:
+    flag = "--iree-compile-flag=--iree-opt-level=O1"
+    other = known.tune("--tune-candidates=1", *NO_FINALS, flag, out="other")
+    assert tried(other.verdicts) == tried(first.verdicts)
+    assert len(journals(known)) == 2
+
+
+def test_what_pytest_benchmark_is_to_save_is_measured_anew(known: Suite, first: Outcome) -> None:
+    saving = known.tune("--tune-candidates=1", *NO_FINALS, "--benchmark-json=bench.json", out="saving")
+    assert tried(saving.verdicts) == tried(first.verdicts)
+    saved = json.loads((known.folder / "bench.json").read_text(encoding="utf-8"))
+    assert len(saved["benchmarks"]) == 2
+
+
+def test_a_fresh_run_measures_anew(known: Suite, first: Outcome) -> None:
+    fresh = known.tune("--tune-candidates=1", "--tune-fresh", *NO_FINALS, out="fresh")
     assert tried(fresh.verdicts) == tried(first.verdicts)
 
 
 @pytest.mark.parametrize("workers", ["-n0", pytest.param("-n2", marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_where_it_was(suite: Suite, workers: str) -> None:
-    arguments = (workers, "--tune-candidates=60", "-k", "not final and not spec")
-    running = suite.start("--tune", *arguments, "--tune-jobs=1")
-    running.wait_for_records(4)
+    running = suite.start("--tune", workers, "--tune-candidates=60", *NO_FINALS, "--tune-jobs=1")
+    running.wait_for_records(3)
     os.killpg(running.process.pid, signal.SIGKILL)
     known = {str(record["id"]) for record in running.finish().records}
     (kept,) = journals(suite)
     whole = kept.read_bytes()
     kept.write_bytes(whole + b'{"config":"torn')
-    outcome = suite.tune(workers, f"--tune-candidates={len(known) + 2}", "-k", "not final and not spec", out="on")
+    outcome = suite.tune(workers, f"--tune-candidates={len(known) + 2}", *NO_FINALS, out="on")
     assert outcome.status == 0, outcome.text
     assert not tried(outcome.verdicts) & known
     assert known <= {record["id"] for record in outcome.records}
     assert len(outcome.records) >= len(known) + 2
-
-
-def test_what_another_compiler_made_is_not_taken_for_this_ones(suite: Suite) -> None:
-    arguments = ("--tune-candidates=1", "-k", "not final and not spec")
-    first = suite.tune(*arguments)
-    other = suite.tune(*arguments, "--iree-compile-flag=--iree-opt-level=O1", out="other")
-    assert tried(other.verdicts) == tried(first.verdicts)
-    assert len(journals(suite)) == 2
 
 
 def test_what_a_suites_own_stages_found_is_not_kept(suite: Suite) -> None:
@@ -97,9 +135,7 @@ def test_what_a_suites_own_stages_found_is_not_kept(suite: Suite) -> None:
         "conftest.py",
         "import pytest\n\n@pytest.fixture\ndef artifact(artifact):\n    return artifact\n",
     )
-    arguments = ("--tune-candidates=1", "-k", "not final and not spec")
-    for out in ("first", "second"):
-        assert len(tried(suite.tune(*arguments, out=out).verdicts)) == 2
+    assert len(tried(suite.tune("--tune-candidates=1", *NO_FINALS).verdicts)) == 2
     assert journals(suite) == []
 
 
@@ -123,12 +159,3 @@ def test_killed_at_ten_random_moments_nothing_is_measured_twice(suite: Suite) ->
     assert len(outcome.records) == len(measured)
     if (spec := outcome.out / "spec.mlir").exists():
         assert read_spec(spec.read_text(encoding="utf-8"))
-
-
-def test_what_pytest_benchmark_is_to_save_is_measured_anew(suite: Suite) -> None:
-    arguments = ("--tune-candidates=1", "-k", "not final and not spec")
-    first = suite.tune(*arguments)
-    saving = suite.tune(*arguments, "--benchmark-json=bench.json", out="saving")
-    assert tried(saving.verdicts) == tried(first.verdicts) != set()
-    saved = json.loads((suite.folder / "bench.json").read_text(encoding="utf-8"))
-    assert len(saved["benchmarks"]) == 2

@@ -34,8 +34,9 @@ def test_between(number, tmp_path):
 def test_failing():
     assert 1 == 2, "an ordinary failure"
 """
-ARGUMENTS = ("--tune-candidates", "3")
-"""The default of ``SLOW`` is so slow that one candidate in three is faster whatever the machine does."""
+ARGUMENTS = ("--tune-candidates", "2", "-k", f"not {FAST}-final")
+"""The default of ``SLOW`` is so slow that one candidate in two is faster whatever the machine does. The final of
+``FAST``, where there is little to decide, would take as many rounds as it may."""
 COUNTS = ("generated", "compiled", "applied", "ran", "correct", "measured", "finalists")
 
 
@@ -71,7 +72,7 @@ def test_only_the_ordinary_failure_fails(outcome: Outcome) -> None:
 
 def test_a_line_for_each_candidate_tried_and_the_default(outcome: Outcome) -> None:
     tried = [(each["dispatch"], each["id"]) for each in outcome.records]
-    assert len(tried) == len(set(tried)) == 8
+    assert len(tried) == len(set(tried)) == 6
     assert {(SLOW, "default"), (FAST, "default")} <= set(tried)
 
 
@@ -115,7 +116,7 @@ def test_the_summary_tells_each_dispatch(outcome: Outcome) -> None:
         assert row["baseline_us"] > 0
         counts = [row[name] for name in COUNTS]
         assert counts == sorted(counts, reverse=True), dict(zip(COUNTS, counts, strict=True))
-        assert row["generated"] > row["tried"] == 3
+        assert row["generated"] > row["tried"] == 2
         if row["winner"] is None:
             assert row["reason"]
             assert row["best_us"] is row["speedup"] is row["speedup_low"] is row["speedup_high"] is None
@@ -166,9 +167,8 @@ def test_the_snapshot_beside_the_suite_is_the_spec_with_its_records(outcome: Out
 
 def test_finals_and_the_spec_run_last(outcome: Outcome) -> None:
     order = [name.partition("[")[2].rstrip("]") for name in outcome.verdicts if "test_dispatch" in name]
-    assert len(order) == 11
-    assert {order[-3], order[-2]} == {f"{SLOW}-final", f"{FAST}-final"}
-    assert order[-1] == "spec"
+    assert len(order) == 8
+    assert order[-2:] == [f"{SLOW}-final", "spec"]
 
 
 def test_the_terminal_shows_what_came_out(outcome: Outcome) -> None:
@@ -187,7 +187,7 @@ def test_the_terminal_shows_what_came_out(outcome: Outcome) -> None:
 
 
 def test_a_new_best_is_told_as_it_comes(outcome: Outcome) -> None:
-    outcome.lines.fnmatch_lines([f"*{SLOW}: */4 tried, best so far * with * times the default's speed (* us)"])
+    outcome.lines.fnmatch_lines([f"*{SLOW}: */3 tried, best so far * with * times the default's speed (* us)*"])
 
 
 def test_ids_are_stable_from_run_to_run_and_with_workers(suite: Suite, alone: Outcome, shared: Outcome) -> None:
@@ -208,13 +208,13 @@ def test_collecting_alone_writes_nothing(suite: Suite, alone: Outcome) -> None:
 
 def test_a_run_of_ordinary_tests_alone_leaves_earlier_results(suite: Suite, alone: Outcome) -> None:
     before = {path.name: path.read_bytes() for path in alone.out.iterdir()}
-    assert suite.tune("-k", "between", *ARGUMENTS).status == 0
+    assert suite.tune(*ARGUMENTS, "-k", "between").status == 0
     assert {path.name: path.read_bytes() for path in alone.out.iterdir()} == before
 
 
 def test_where_nothing_won_there_is_no_spec_and_a_stale_one_is_removed(suite: Suite) -> None:
     suite.write("other/spec.mlir", "// of a run long ago\n")
-    outcome = suite.tune("-k", f"{FAST}-default", *ARGUMENTS, out="other")
+    outcome = suite.tune(*ARGUMENTS, "-k", f"{FAST}-default", out="other")
     assert outcome.status == 0, outcome.text
     assert not (outcome.out / "spec.mlir").exists()
     assert outcome.dispatch(FAST)["winner"] is None
@@ -223,10 +223,10 @@ def test_where_nothing_won_there_is_no_spec_and_a_stale_one_is_removed(suite: Su
 
 
 def test_without_tune_marked_tests_are_skipped_with_the_command(suite: Suite) -> None:
-    outcome = suite.run("-rs")
+    outcome = suite.run("-rs", "--tune-target=cuda:sm_89")
     outcome.lines.fnmatch_lines(
         [
-            "SKIPPED *: there is no snapshot for llvm-cpu to guard: pytest test_suite.py --tune * makes one",
+            "SKIPPED *: there is no snapshot for cuda:sm_89 to guard: pytest test_suite.py --tune * makes one",
             "*1 failed, 3 passed, 1 skipped*",
         ]
     )
@@ -234,6 +234,6 @@ def test_without_tune_marked_tests_are_skipped_with_the_command(suite: Suite) ->
 
 @pytest.mark.parametrize("absent", ["xdist", "benchmark"])
 def test_other_plugins_may_be_absent(suite: Suite, absent: str) -> None:
-    outcome = suite.tune("-p", f"no:{absent}", "-k", f"{FAST}-default or before", *ARGUMENTS, out=absent)
+    outcome = suite.tune("-p", f"no:{absent}", *ARGUMENTS, "-k", f"{FAST}-default or before", out=absent)
     assert outcome.status == 0, outcome.text
     assert [record["state"] for record in outcome.records] == ["measured"]

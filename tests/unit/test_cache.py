@@ -66,6 +66,17 @@ def test_a_value_that_could_not_be_made_is_tried_again(cache: Cache) -> None:
     assert cache.get_or_make("plans", content_key("a"), Value, lambda: Value(1)) == Value(1)
 
 
+def test_a_value_that_does_not_last_is_made_again(cache: Cache) -> None:
+    values = iter([Value(1), Value(2), Value(3)])
+
+    def ask() -> Value:
+        return cache.get_or_make(
+            "plans", content_key("a"), Value, lambda: next(values), lasts=lambda value: value != Value(1)
+        )
+
+    assert [ask(), ask(), ask()] == [Value(1), Value(2), Value(2)]
+
+
 def test_processes_that_ask_at_the_same_time_make_it_once(cache: Cache, child_env: dict[str, str]) -> None:
     code = """
 import os, sys, time

@@ -7,7 +7,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import filelock
 import pytest
 
 from pytest_shark_tune.tools import journal
@@ -106,19 +105,18 @@ def test_what_vanishes_meanwhile_is_no_error(cache: Cache) -> None:
 
 
 def test_what_is_being_made_stays_and_a_left_lock_goes(cache: Cache) -> None:
-    compiled, planned, left = (keep(cache, name, hours=9) for name in ("compiled", "planned", "left"))
+    compiled, left = (keep(cache, name, hours=9) for name in ("compiled", "left"))
     making = cache.lock("artifacts", content_key("compiled"))
-    planning = cache.file("artifacts", content_key("planned"), ".lock")
     stale = cache.file("artifacts", content_key("left"), ".making")
     stale.touch()
-    with making.held(), filelock.FileLock(planning):
-        for path in (making.path, planning, stale):
+    with making.held():
+        for path in (making.path, stale):
             age(path, 9)
-        assert cache.evict(0) == Removed(number=1, bytes=SIZE, busy=2)
-        assert cache.clear() == Removed(busy=2)
-        assert there([*compiled, *planned, making.path, planning]) == [True] * 6
+        assert cache.evict(0) == Removed(number=1, bytes=SIZE, busy=1)
+        assert cache.clear() == Removed(busy=1)
+        assert there([*compiled, making.path]) == [True] * 3
         assert there([*left, stale]) == [False] * 3
-    assert cache.clear().number == 2
+    assert cache.clear().number == 1
     assert all_files(cache) == []
 
 

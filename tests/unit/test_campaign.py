@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterable
+from functools import partial
 
+import msgspec
 import pytest
 
 from pytest_shark_tune.campaign import Campaign, Quarry, make_quarry
-from pytest_shark_tune.plan import KernelTask
+from pytest_shark_tune.plan import KernelTask, Plan
 from pytest_shark_tune.roster import Part
 from pytest_shark_tune.stages.candidate import DEFAULT_ID, kernel_candidates, kernel_default
 from pytest_shark_tune.stages.record import Record, State
-from pytest_shark_tune.stages.search import PriorResult
+from pytest_shark_tune.stages.search import STRATEGIES, PriorResult
 from pytest_shark_tune.stages.space import SearchSpace
 from pytest_shark_tune.trial import Role
 
@@ -309,13 +311,45 @@ def test_records_of_others_are_none_of_its_business() -> None:
     assert len(run.drain()) == 6
 
 
+def test_a_search_begins_beside_the_default(plan: Plan) -> None:
+    (task,) = plan.tasks
+    parts = {index: Part(Role.CANDIDATE, "plan", "", task.name, each.id) for index, each in enumerate(task.candidates)}
+
+    def first_two(near: dict[int, dict[str, int]]) -> list[int]:
+        placed = msgspec.structs.replace(task, near=near)
+        return make_quarry(placed, parts, strategy="model", seed=0, most=60, device="a device").search.ask(2)
+
+    for position, default in enumerate(task.candidates):
+        assert sorted([position, *first_two({0: default.knobs})]) == [0, 1, 2], "what the default gave is known"
+    assert first_two({7: task.candidates[0].knobs}) == first_two({}), "no candidate is of that space"
+
+
+def test_prior_results_are_read_only_where_they_are_used() -> None:
+    task = kernel("one")
+    parts = dict(enumerate(parts_of(task)))
+    read: list[str] = []
+
+    def prior(strategy: str) -> list[PriorResult]:
+        read.append(strategy)
+        return []
+
+    for strategy in STRATEGIES:
+        quarry = make_quarry(
+            task, parts, strategy=strategy, seed=0, most=60, device="a device", prior=partial(prior, strategy)
+        )
+        assert not read, "nothing was asked for yet"
+        quarry.search.ask(1)
+        assert read == (["model"] if strategy == "model" else [])
+        read.clear()
+
+
 def test_prior_results_reach_the_search() -> None:
     task = kernel("one", 100)
     parts = dict(enumerate(parts_of(task)))
     prior = [PriorResult(pipeline="Blocked/0", knobs=knobs, ratio=float(knobs["bi"])) for knobs in KNOBS[::3]]
 
     def first(prior: list[PriorResult]) -> float:
-        quarry = make_quarry(task, parts, strategy="model", seed=0, most=60, device="a device", prior=prior)
+        quarry = make_quarry(task, parts, strategy="model", seed=0, most=60, device="a device", prior=lambda: prior)
         rows = quarry.search.ask(6)
         return sum(task.candidate(quarry.candidates[row]).knobs["bi"] for row in rows) / len(rows)
 
@@ -336,3 +370,30 @@ def test_a_ratio_that_is_rounded_to_nothing_is_no_failure() -> None:
     run.take()
     run.try_next(1e-9)
     assert run.quarries["one"].tried == 1
+
+
+def test_a_dispatch_begins_with_the_candidates_that_it_is_told_to() -> None:
+    task = kernel("one", 20)
+    wanted = [task.candidates[15].id, "of another plan", task.candidates[9].id]
+    parts = dict(enumerate(parts_of(task)))
+    quarry = make_quarry(task, parts, strategy="exhaustive", seed=0, most=60, device="a device", first=wanted)
+    assert [quarry.candidates[row] for row in quarry.search.ask(3)] == [
+        wanted[0],
+        wanted[2],
+        task.candidates[0].id,
+    ]
+
+
+def test_the_effort_is_what_had_its_chance() -> None:
+    spent = False
+    run = Run(kernel("cut", 20), kernel("small", 3), most=10, is_spent=lambda: spent)
+    for _ in range(12):
+        run.try_next()
+    spent = True
+    run.drain()
+    assert run.campaign.effort("small") == 3
+    assert 3 < run.campaign.effort("cut") < 10
+    assert run.campaign.effort("unknown") == 0
+    given_up = Run(kernel("one", 100), most=100)
+    given_up.drain()
+    assert given_up.campaign.effort("one") == 100, "the others were not expected to gain"

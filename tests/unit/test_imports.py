@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -167,3 +169,11 @@ def test_a_bad_arrow_of_a_package_is_found() -> None:
 )
 def test_a_good_arrow_passes(module: str, source: str) -> None:
     assert violations(f"{PACKAGE}.{module}", source) == []
+
+
+def test_a_run_that_does_not_tune_loads_nothing_heavy() -> None:
+    code = "import sys, pytest_shark_tune.plugin; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "pytest_shark_tune" in loaded
+    assert not loaded & {"iree", "numpy", "onnx", "pygal", "pytest_benchmark", "rich", "scipy", "sklearn", "z3"}

@@ -10,9 +10,19 @@ import pytest
 
 from pytest_shark_tune.ledger import Finding, Ledger
 from pytest_shark_tune.plan import Plan, Task
+from pytest_shark_tune.snapshot import read_records, write_spec
 from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.dispatch import BenchmarkModule, Dispatch, Member, RootOp, TargetFacts, Tensor, Untunable
-from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, SourceCheck, SpecRecord, State
+from pytest_shark_tune.stages.record import (
+    Finalist,
+    FinalRecord,
+    Record,
+    RecordedOp,
+    SourceCheck,
+    SpecRecord,
+    State,
+    WinnerRecord,
+)
 from pytest_shark_tune.stages.spec import read_spec
 
 MAPS = tuple(f"affine_map<(d0, d1, d2) -> ({dims})>" for dims in ("d0, d2", "d2, d1", "d0, d1"))
@@ -124,6 +134,7 @@ class Run:
             device_slug="some-cpu",
             versions={"pytest-shark-tune": "0"},
             starter=starter,
+            setting="setting",
         )
 
     def take(self, *found: Record | FinalRecord | SpecRecord) -> None:
@@ -310,3 +321,75 @@ def test_what_cannot_be_written_leaves_the_rest(run: Run) -> None:
     assert summary.dispatches[0].winner == "aaaaaa"
     assert run.matchers == ["match_one"]
     assert [failure.filename for failure in run.ledger.failures[2:]] == [str(run.ledger.summary_path)]
+
+
+def test_a_winner_says_how_it_was_tuned(run: Run) -> None:
+    run.take(*ALL_OF_ONE, make_final(ONE, "aaaaaa"), VERIFIED)
+    run.ledger.finish(complete=True, effort={"one": 2, "two": 0}.__getitem__)
+    (record,) = read_records(run.snapshot)
+    assert (record.setting, record.candidates) == ("setting", 2)
+    assert [(op.source, op.symbol) for op in record.ops] == [("model", "one_0")]
+    assert record.content
+
+
+def kept(run: Run) -> WinnerRecord:
+    """The one record of a snapshot of ``ONE`` that a run before ``run`` made."""
+    before = Run(run.out.parent)
+    before.take(*ALL_OF_ONE, make_final(ONE, "aaaaaa"), VERIFIED)
+    before.ledger.finish(complete=True)
+    (record,) = read_records(run.snapshot)
+    return record
+
+
+def test_what_is_kept_is_the_winner_without_a_candidate_tried(run: Run) -> None:
+    record = kept(run)
+    text = run.snapshot.read_text()
+    run.ledger.add_plan("plan", str(run.suite))
+    run.ledger.keep("plan", record)
+    run.take(make_record(TWO, "default", 1.0), make_record(TWO, "aaaaaa", 2.0), make_final(TWO, "aaaaaa"), VERIFIED)
+    one, _ = run.ledger.finish(complete=True).dispatches
+    assert (one.winner, one.speedup, one.tried, one.finalists) == ("aaaaaa", 2.0, 0, 0)
+    assert one.reason == "kept: nothing changed since it was tuned (IREE 3.13.0)"
+    assert one.losses[0].causes[0].reason == "the entry of the snapshot is kept"
+    assert run.matchers == ["match_one", "match_two"]
+    assert read_records(run.snapshot)[0] == record
+    assert text != run.snapshot.read_text()
+    (change,) = run.ledger.changes
+    assert change.words() == ("two: added (contraction 32x32x32 f32, f32 -> f32, DoubleTilingExpert, 5 us, 2.00x)",)
+
+
+def test_what_is_kept_and_fails_in_the_whole_loses_its_entry(run: Run) -> None:
+    record = kept(run)
+    run.ledger.add_plan("plan", str(run.suite))
+    run.ledger.keep("plan", record)
+    run.take(SpecRecord(sources=(), dropped={"one": "it is slower"}))
+    assert run.ledger.finish(complete=True).dispatches[0].reason == "it is slower"
+    assert not run.snapshot.exists()
+    assert run.ledger.changes[0].words()[0].startswith("one: removed (")
+
+
+def test_a_default_that_fails_speaks_against_no_entry(run: Run) -> None:
+    record = kept(run)
+    run.take(make_record(ONE, "default", state=State.COMPILE_FAILED), make_final(ONE, None), VERIFIED)
+    run.ledger.finish(complete=True)
+    assert read_records(run.snapshot) == (record,)
+
+
+def test_an_entry_is_dropped_only_where_the_whole_suite_was_collected(run: Run) -> None:
+    record = kept(run)
+    odd = msgspec.structs.replace(record, dispatch="odd", root=make_task("odd", 8).dispatch.root)
+    untunable = msgspec.structs.replace(odd, dispatch="unread", ops=(RecordedOp("model", "odd_0"),))
+    for whole, left in ((), ["one", "odd"]), ([str(run.suite)], ["one"]):
+        write_spec(run.snapshot, [record, odd])
+        later = Run(run.out.parent)
+        later.ledger.add_whole(whole)
+        later.take(make_record(TWO, "default", 1.0), make_final(TWO, None), VERIFIED)
+        later.ledger.finish(complete=True)
+        assert [each.dispatch for each in read_records(run.snapshot)] == left
+    assert later.ledger.changes[0].words()[0].endswith(": its dispatch is in the suite no more")
+    write_spec(run.snapshot, [record, untunable])
+    again = Run(run.out.parent)
+    again.ledger.add_whole([str(run.suite)])
+    again.take(make_record(TWO, "default", 1.0), make_final(TWO, None), VERIFIED)
+    again.ledger.finish(complete=True)
+    assert again.ledger.changes[0].words() == (), "what cannot be tuned today may be tomorrow"

@@ -22,10 +22,10 @@ from pytest_shark_tune.stages.measurement import (
     compare,
     compare_finalists,
     is_decided,
-    is_winner,
     time_limit_s,
 )
-from pytest_shark_tune.stages.winner import FINALISTS, bar_to_final
+from pytest_shark_tune.stages.record import Finalist, State
+from pytest_shark_tune.stages.winner import FINALISTS, bar_to_final, declare_winner
 
 # The synthetic kernels below take no time, so budgets never end a comparison.
 POLICY = Policy(sample_s=0.005, blocks=8, min_blocks=3, budget_s=60.0, cutoff=2.0)
@@ -159,7 +159,7 @@ def test_a_far_slower_candidate_is_cut_short() -> None:
     assert candidate.batches == [1, 1, 1]
     assert measurement.ratio == pytest.approx(0.01)
     assert (measurement.ratio_low, measurement.ratio_high) == (0.0, 1.0)
-    assert not is_winner(measurement)
+    assert not wins_alone(measurement)
 
 
 def test_a_slower_candidate_that_hides_behind_the_fixed_cost_is_cut_after_one_block() -> None:
@@ -469,13 +469,25 @@ def test_a_single_block_bounds_nothing() -> None:
     measurement = compare(Kernel(0.001), Kernel(0.002), policy)
     assert measurement.ratio_low == 0.0
     assert measurement.ratio_high == math.inf
-    assert not is_winner(measurement)
+    assert not wins_alone(measurement)
+
+
+def wins_alone(measured: Measurement) -> bool:
+    """Whether a final of this one alone would have a winner."""
+    finalist = Finalist(
+        id="it",
+        state=State.MEASURED,
+        ratio=measured.ratio,
+        ratio_low=measured.ratio_low,
+        ratio_high=measured.ratio_high,
+    )
+    return declare_winner([finalist], lambda name: ())[0] == "it"
 
 
 def test_equal_kernels_rarely_win_a_screening() -> None:
     noise = 0.02
     wins = sum(
-        is_winner(compare(Kernel(0.001, noise=noise, seed=2 * i), Kernel(0.001, noise=noise, seed=2 * i + 1), POLICY))
+        wins_alone(compare(Kernel(0.001, noise=noise, seed=2 * i), Kernel(0.001, noise=noise, seed=2 * i + 1), POLICY))
         for i in range(400)
     )
     assert wins <= 10
@@ -491,7 +503,7 @@ def a_round(ratio: float, process_noise: float, seed: int) -> Measurement:
 @pytest.mark.parametrize("process_noise", [0.0, 0.01, 0.05])
 def test_equal_kernels_never_win_a_final(process_noise: float) -> None:
     wins = sum(
-        is_winner(in_processes(FINAL_ROUNDS, lambda number, i=i: a_round(1.0, process_noise, 100 * i + number)))  # type: ignore[misc]
+        wins_alone(in_processes(FINAL_ROUNDS, lambda number, i=i: a_round(1.0, process_noise, 100 * i + number)))  # type: ignore[misc]
         for i in range(60)
     )
     assert wins == 0
@@ -499,7 +511,7 @@ def test_equal_kernels_never_win_a_final(process_noise: float) -> None:
 
 def test_a_tenth_is_found() -> None:
     found = sum(
-        is_winner(in_processes(FINAL_ROUNDS, lambda number, i=i: a_round(1.1, 0.01, 100 * i + number)))  # type: ignore[misc]
+        wins_alone(in_processes(FINAL_ROUNDS, lambda number, i=i: a_round(1.1, 0.01, 100 * i + number)))  # type: ignore[misc]
         for i in range(60)
     )
     assert found >= 58
@@ -547,13 +559,6 @@ def test_rounds_without_an_interval_are_refused() -> None:
     for rounds in ([], [measured(1.0), cut]):
         with pytest.raises(ValueError, match="at least one"):
             combine_rounds(rounds)
-
-
-def test_a_winner_exceeds_the_noise_floor() -> None:
-    narrow = msgspec.structs.replace(measured(1.05), ratio_low=1.03)
-    assert is_winner(narrow)
-    assert not is_winner(narrow, noise_floor=0.04)
-    assert not is_winner(msgspec.structs.replace(narrow, ratio_low=1.019))
 
 
 def test_a_measurement_survives_a_file() -> None:

@@ -7,13 +7,27 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from pytest_shark_tune.ordering import InOrder, Phase, RunOrder
+from pytest_shark_tune.campaign import Campaign, Quarry
+from pytest_shark_tune.ordering import Phase, RunOrder
+from pytest_shark_tune.stages.search import ExhaustiveSearch
 
 ORDINARY, CANDIDATE, FINAL, SPEC = Phase.ORDINARY, Phase.CANDIDATE, Phase.FINAL, Phase.SPEC
 
 
-def order_of(phases: Sequence[Phase], is_spent: Callable[[], bool] = lambda: False) -> RunOrder:
-    return RunOrder(phases, InOrder([index for index, phase in enumerate(phases) if phase is CANDIDATE], is_spent))
+def order_of(
+    phases: Sequence[Phase], is_spent: Callable[[], bool] = lambda: False, needless: Sequence[int] = ()
+) -> RunOrder:
+    tests = [index for index, phase in enumerate(phases) if phase is CANDIDATE]
+    quarry = Quarry(
+        name="mm",
+        weight=1,
+        search=ExhaustiveSearch(len(tests)),
+        candidates=[f"candidate {index}" for index in tests],
+        tests=tests,
+        defaults=(),
+        most=len(tests),
+    )
+    return RunOrder(phases, Campaign([quarry], stretch=4, is_spent=is_spent), needless)
 
 
 def drain(order: RunOrder) -> list[int]:
@@ -93,7 +107,6 @@ def test_a_spent_budget_leaves_waiting_candidates_out() -> None:
     assert [order.take(), order.take()] == [3, 0]
     spent = True
     assert drain(order) == [4, 5]
-    assert order.left_out == 2
     assert order.unfinished == 4
     assert not order.may_start(4)
     order.complete(0)
@@ -101,21 +114,22 @@ def test_a_spent_budget_leaves_waiting_candidates_out() -> None:
     assert order.may_start(4)
 
 
-def test_a_candidate_given_back_after_the_budget_is_spent_is_left_out() -> None:
+def test_a_candidate_given_back_after_the_budget_is_spent_is_run_all_the_same() -> None:
     spent = False
     order = order_of([CANDIDATE, FINAL], lambda: spent)
     assert drain(order) == [0, 1]
     order.give_back(0)
     spent = True
+    assert not order.may_start(1)
+    assert drain(order) == [0]
+    order.complete(0)
     assert order.may_start(1)
     assert order.is_drained
-    assert order.left_out == 1
 
 
 def test_finals_are_never_left_out() -> None:
     order = order_of([FINAL, SPEC], lambda: True)
     assert drain(order) == [0, 1]
-    assert order.left_out == 0
 
 
 def test_a_run_of_ordinary_tests_knows_no_budget() -> None:
@@ -145,3 +159,15 @@ def test_everything_handed_out_and_given_back_is_run_once(seed: int) -> None:
     assert sorted(done) == list(range(40))
     stages = [max(phases[index], CANDIDATE) for index in done]
     assert stages == sorted(stages)
+
+
+def test_what_is_needless_is_never_run_and_waited_for_by_none() -> None:
+    phases = [CANDIDATE, FINAL, FINAL, SPEC]
+    order = order_of(phases, needless=[1])
+    assert order.unfinished == 3
+    assert drain(order) == [0, 2, 3]
+    for index in (0, 2):
+        order.complete(index)
+    assert order.may_start(3)
+    order.complete(3)
+    assert order.unfinished == 0

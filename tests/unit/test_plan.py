@@ -79,6 +79,18 @@ def test_a_plan_holds_a_default_and_distinct_candidates(plan: Plan) -> None:
     assert plan.untunable == ()
 
 
+def test_a_plan_knows_the_knobs_of_the_default(plan: Plan) -> None:
+    """They stand in the default's own config, level by level."""
+    (task,) = plan.tasks
+    near = task.near[0]
+    assert set(near) == set(task.candidates[0].knobs)
+    tiles = [near["dist_0"], near["dist_1"], near["vec_0"], near["vec_1"], near["vec_2"]]
+    distribution, vector, depth = tiles[:2], tiles[2:4], tiles[4]
+    assert f"distribution = {[*distribution, 0]}" in task.default.config
+    assert f"vector_common_parallel = {[*vector, 0]}" in task.default.config
+    assert f"vector_reduction = {[0, 0, depth]}" in task.default.config
+
+
 def test_candidates_and_sources_are_found_by_name(plan: Plan) -> None:
     (task,) = plan.tasks
     assert task.candidate("default") is task.default

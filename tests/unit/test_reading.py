@@ -13,7 +13,7 @@ from pytest_shark_tune.plan import extract, read_source, search_spaces
 from pytest_shark_tune.stages.candidate import make_candidates
 from pytest_shark_tune.stages.dispatch import Dispatch
 from pytest_shark_tune.stages.space import SearchSpace, SpaceRequest, opened
-from pytest_shark_tune.stages.space.reading import knobs_of, option_values, read_config
+from pytest_shark_tune.stages.space.reading import ReadConfig, knobs_of, option_values, read_config, read_knobs
 from pytest_shark_tune.tools.compiler import Compiler, Target
 
 IMAGE = ops.conv_2d(batch=2, height=8, width=8, channels=32, filters=32, kernel_height=3, kernel_width=3, lhs="f16")
@@ -114,6 +114,18 @@ def test_a_knob_that_stands_twice_must_be_one_value() -> None:
     found = knobs_of(space, info.replace(padding, "padding = [1,"))
     assert isinstance(found, str)
     assert "wg_0" in found
+
+
+def test_a_knob_without_its_place_is_told() -> None:
+    _, (_, space) = compiled("rocm")
+    info = info_of("rocm", space, space.sample(1, 0)[0])
+    config = read_config(info)
+    reading = read_knobs(space, ReadConfig(pipeline=config.pipeline, tree=config.tree | {"subgroup_basis": []}))
+    assert "sg_m_cnt" not in reading.knobs
+    assert any(difference.startswith("subgroup_basis is []") for difference in reading.differences)
+    tree = {name: part for name, part in config.tree.items() if name != "subgroup_basis"}
+    reading = read_knobs(space, ReadConfig(pipeline=config.pipeline, tree=tree))
+    assert "subgroup_basis[0][0], which is sg_m_cnt, is missing" in reading.differences
 
 
 def test_an_instruction_that_the_target_lacks_is_told() -> None:

@@ -89,6 +89,18 @@ EVERY = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("changes", "seconds"),
+    [
+        ({"compile_s": 2.0, "samples_us": (), "baseline_samples_us": (), "batch": None}, 0.6),
+        ({"compile_s": None, "samples_us": (1e3, 1e3), "baseline_samples_us": (2e3, 2e3), "batch": 100}, 0.7),
+        ({"compile_s": 4.0, "samples_us": (), "baseline_samples_us": (), "state": State.RUN_TIMEOUT}, 11.1),
+    ],
+)
+def test_a_record_tells_what_the_candidate_cost(changes: dict[str, object], seconds: float) -> None:
+    assert msgspec.structs.replace(RECORD, **changes).cost_s(4) == pytest.approx(seconds)
+
+
 @pytest.mark.parametrize("value", EVERY)
 def test_what_is_appended_is_read_back(value: Record | FinalRecord | SpecRecord, tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"

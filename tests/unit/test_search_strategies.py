@@ -145,7 +145,7 @@ def test_prior_results_of_a_similar_dispatch_raise_the_first_batch() -> None:
     prior = [PriorResult(pipeline="Tiled", knobs=each, ratio=ratio(each, near), facts=FACTS) for each in drawn]
 
     def first_best(prior: list[PriorResult]) -> float:
-        rows = [ModelSearch(configs, seed, facts=FACTS, prior=prior).ask(6) for seed in range(5)]
+        rows = [ModelSearch(configs, seed, facts=FACTS, prior=lambda: prior).ask(6) for seed in range(5)]
         return float(np.mean([max(ratio(configs.knobs(row), BEST) or 0 for row in batch) for batch in rows]))
 
     assert first_best(prior) > 1.2 * first_best([])
@@ -154,18 +154,66 @@ def test_prior_results_of_a_similar_dispatch_raise_the_first_batch() -> None:
 def test_prior_results_without_a_measurement_change_nothing() -> None:
     configs = table()
     prior = [PriorResult(pipeline="Tiled", knobs=BEST, ratio=None)]
-    assert ModelSearch(configs, prior=prior).ask(8) == ModelSearch(configs).ask(8)
+    assert ModelSearch(configs, prior=lambda: prior).ask(8) == ModelSearch(configs).ask(8)
 
 
 def test_a_search_begins_next_to_the_config_that_it_is_given() -> None:
     configs = table()
-    (row,) = ModelSearch(configs, facts=FACTS, near=[("Tiled", BEST)]).ask(1)
-    assert configs.knobs(row) == BEST
+
+    def steps(knobs: Knobs) -> float:
+        return sum(abs(math.log2(knobs[name] / BEST[name])) for name in BEST)
+
+    beside = [configs.knobs(row) for row in ModelSearch(configs, facts=FACTS, near=[("Tiled", BEST)]).ask(2)]
+    assert [steps(knobs) for knobs in beside] == [1, 1], "its own time is known"
     (row,) = ModelSearch(configs, facts=FACTS, near=[("Tiled", {"wg_0": 32, "wg_1": 32})]).ask(1)
     assert configs.knobs(row)["wg_0"] == configs.knobs(row)["wg_1"] == 32
     # A pipeline or a knob that the table does not have says nothing.
     (row,) = ModelSearch(configs, facts=FACTS, near=[("Other", BEST | {"stages": 2})]).ask(1)
     assert configs.knobs(row) == BEST
+
+
+def test_where_time_is_short_a_search_begins_with_what_is_soon_compiled() -> None:
+    """Without any result, what is unrolled tells: here the part of a tile that one thread has."""
+    configs = table()
+
+    def unrolled(*, by_time: bool) -> float:
+        rows = [ModelSearch(configs, seed, facts=FACTS, by_time=by_time).ask(12) for seed in range(10)]
+        return float(np.mean([configs.knobs(row)["thr_0"] >= 16 for batch in rows for row in batch]))
+
+    assert unrolled(by_time=True) < 0.75 * unrolled(by_time=False)
+
+
+def test_where_time_is_short_a_search_learns_what_configs_cost() -> None:
+    configs = table()
+
+    def seconds(knobs: Knobs) -> float:
+        return float(knobs["wg_1"])
+
+    def cost(*, by_time: bool) -> float:
+        """Of the 30 proposals after 20, where nothing is faster than anything else by more than a little."""
+        search = ModelSearch(configs, facts=FACTS, by_time=by_time)
+        rows: list[int] = []
+        for _ in range(25):
+            rows += search.ask(2)
+            search.tell(Outcome(row, 1 + 0.01 * (row % 7), seconds(configs.knobs(row))) for row in rows[-2:])
+        return float(np.mean([seconds(configs.knobs(row)) for row in rows[20:]]))
+
+    assert cost(by_time=True) < 0.5 * cost(by_time=False)
+
+
+def test_where_time_is_short_a_search_learns_costs_from_similar_dispatches() -> None:
+    configs = table()
+    prior = [
+        PriorResult(pipeline="Tiled", knobs=each, ratio=None, seconds=float(each["wg_1"] ** 2), facts=FACTS)
+        for each in SPACE.sample(100, 1)
+    ]
+    prior.append(PriorResult(pipeline="Tiled", knobs=BEST, ratio=1.0, seconds=8.0, facts=FACTS))
+
+    def cost(prior: list[PriorResult]) -> float:
+        rows = [ModelSearch(configs, seed, facts=FACTS, prior=lambda: prior, by_time=True).ask(12) for seed in range(5)]
+        return float(np.mean([configs.knobs(row)["wg_1"] for batch in rows for row in batch]))
+
+    assert cost(prior) < 0.7 * cost([])
 
 
 def test_the_end_of_a_budget_is_spent_next_to_the_best() -> None:
@@ -254,3 +302,11 @@ def test_a_space_too_large_to_list_is_sampled() -> None:
     configs = table_of_spaces([SPACE, SearchSpace.of("Large", many)], most=2 * len(SPACE))
     assert len(configs) == 2 * len(SPACE)
     assert configs.note.startswith(f"a uniform sample of {2 * len(SPACE)} of more than")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_search_takes_the_rows_that_it_is_to_begin_with_first_and_once(strategy: str) -> None:
+    configs = table_of_spaces([SPACE.where("wg_1 == 4 and red_2 >= 8")])
+    search = make_search(strategy, configs, first=[7, 3])
+    assert search.ask(2) == [7, 3]
+    assert sorted([7, 3, *search.ask(len(configs))]) == list(range(len(configs)))

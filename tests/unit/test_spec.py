@@ -15,7 +15,6 @@ from pytest_shark_tune.stages.artifact import (
     ConfigureFailed,
     configure,
     configure_with,
-    is_applied,
     read_configs,
     replace_executables,
     why_not_applied,
@@ -173,7 +172,7 @@ def all_ops() -> str:
 def test_an_entry_matches_its_op_and_no_other(name: str, all_ops: str) -> None:
     configured = configure_with(all_ops, single_entry_spec(CONTRACTIONS[name], info(128)))
     assert [applied.function for applied in configured.applied] == [name]
-    assert is_applied(configured, info(128))
+    assert why_not_applied(configured, info(128)) is None
 
 
 def test_many_entries_each_take_their_own_op(all_ops: str) -> None:
@@ -238,7 +237,7 @@ def test_provenance_is_written_and_read_back_and_does_not_disturb() -> None:
     said: dict[str, str | int | float] = {"device": 'AMD "EPYC"', "speedup": 1.5, "runs": 60, "IREE version": "3.13.0"}
     text = build_spec([SpecEntry(name="mm", root=MATMUL, compilation_info=info(128), provenance=said)])
     assert read_spec(text)[0].provenance == said
-    assert is_applied(configure_with(payload({"mm": MATMUL}), text), info(128))
+    assert why_not_applied(configure_with(payload({"mm": MATMUL}), text), info(128)) is None
 
 
 def linked(*specs: list[SpecEntry]) -> str:
@@ -284,7 +283,7 @@ def test_a_new_entry_takes_the_place_of_the_starters() -> None:
         ("match_mm", True),
         ("match_t", False),
     ]
-    assert is_applied(configure_with(payload({"a": MATMUL}), text), info(64))
+    assert why_not_applied(configure_with(payload({"a": MATMUL}), text), info(64)) is None
 
 
 def test_tuning_again_does_not_grow_a_spec() -> None:
@@ -360,7 +359,7 @@ def test_a_starter_written_by_hand_in_the_general_form_stays_behind() -> None:
 
 def test_a_spec_without_a_name_in_the_general_form_can_be_applied() -> None:
     text = GENERAL_FORM.replace("module @by_hand", "module")
-    assert is_applied(configure_with(payload({"a": MATMUL}), text), info(512))
+    assert why_not_applied(configure_with(payload({"a": MATMUL}), text), info(512)) is None
 
 
 @pytest.mark.parametrize(
@@ -399,7 +398,7 @@ def test_a_spec_is_found_whatever_its_path(folder: str, tmp_path: Path) -> None:
     path = tmp_path / folder / f"spec {folder}.mlir"
     path.parent.mkdir()
     path.write_text(single_entry_spec(MATMUL, info(128)), encoding="utf-8")
-    assert is_applied(configure(payload({"mm": MATMUL}), path), info(128))
+    assert why_not_applied(configure(payload({"mm": MATMUL}), path), info(128)) is None
 
 
 def test_what_the_compiler_says_is_in_the_error() -> None:
@@ -449,10 +448,10 @@ def test_a_config_is_compared_as_an_attribute() -> None:
         compilation_info=applied.compilation_info,
     )
     for spelling in (info(128), info(128).replace(", ", " ,  "), applied.compilation_info):
-        assert is_applied(configured, spelling)
+        assert why_not_applied(configured, spelling) is None
     for wrong in ("#nobody.knows<this>", ""):
         with pytest.raises(InputError, match="not a compilation_info"):
-            is_applied(configured, wrong)
+            why_not_applied(configured, wrong)
 
 
 def test_a_candidates_spec_is_made_quickly() -> None:

@@ -176,6 +176,19 @@ def test_what_was_written_is_named(tmp_path: Path) -> None:
         assert f"snapshot: {snapshot}\n" in written
 
 
+def test_what_changed_stands_below_its_snapshot(tmp_path: Path) -> None:
+    here, gone = tmp_path / "here.mlir", tmp_path / "gone.mlir"
+    changes = {here: ["one: added (2 us)", "two: removed (3 us)"], gone: ["three: removed (4 us)"]}
+    text = render(SUMMARY, width=200, spec=tmp_path / "spec.mlir", snapshots=(here,), changes=changes)
+    assert text.splitlines()[-5:] == [
+        f"snapshot: {gone} is removed: it has no entry left",
+        "    three: removed (4 us)",
+        f"snapshot: {here}",
+        "    one: added (2 us)",
+        "    two: removed (3 us)",
+    ]
+
+
 @pytest.mark.parametrize("width", [80, 100, 160])
 def test_a_narrow_terminal_is_not_overrun(tmp_path: Path, width: int) -> None:
     text = render(SUMMARY, width=width, spec=tmp_path / "spec.mlir", snapshots=())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_shark_tune.guardplan import GuardEntry, GuardPlan
 from pytest_shark_tune.ordering import Phase
 from pytest_shark_tune.plan import Plan
-from pytest_shark_tune.trial import Role, Trial, trials_of
+from pytest_shark_tune.trial import Role, Trial, guard_trials, trials_of
 
 EMPTY = Plan(sources=(), tasks=(), untunable=())
 
@@ -70,3 +71,17 @@ def test_a_plan_without_tasks_has_no_test() -> None:
 def test_an_input_that_cannot_be_tuned_is_an_ordinary_test() -> None:
     trial = Trial(Role.INPUT, EMPTY, problem="there is no file")
     assert (trial.id, trial.role.phase, trial.plan_key) == ("input", Phase.ORDINARY, "")
+
+
+def test_each_promise_of_an_entry_is_a_test(plan: Plan) -> None:
+    (task,) = plan.tasks
+    entries = (GuardEntry(name="mine", tasks=(task,)), GuardEntry(name="stray"))
+    guarded = GuardPlan(key="key", spec_path="spec.mlir", spec="", entries=entries, plan=plan)
+    trials = list(guard_trials(guarded, "/suite"))
+    promises = ["parses", "allowed", "applies", "correct", "fast"]
+    assert [trial.id for trial in trials] == [f"{name}-{each}" for name in ("mine", "stray") for each in promises]
+    # What takes a device is a candidate to a client's own fixtures, and what takes none is nothing to them.
+    assert [trial.role for trial in trials] == [Role.PROMISE] * 3 + [Role.CANDIDATE] * 2 + [Role.PROMISE] * 5
+    assert [trial.config for trial in trials] == [None] * 3 + [task.candidates[0]] * 2 + [None] * 5
+    assert {trial.role.phase for trial in trials[:3]} == {Phase.ORDINARY}
+    assert next(guard_trials(guarded, "/suite", "cortex-x4")).id == "mine-cortex-x4-parses"

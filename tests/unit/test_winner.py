@@ -160,3 +160,11 @@ def test_a_run_that_ended_early_has_a_provisional_winner() -> None:
     assert best.id == "b"
     assert provisional_winner(records[:1]) is None
     assert provisional_winner([]) is None
+
+
+def test_the_winner_so_far_comes_to_the_final_unless_it_is_surely_slower() -> None:
+    records = [record(f"c{number}", 1 + number / 10, 1.0, 2.0) for number in range(8)]
+    assert choose_finalists(records, incumbent="c1") == ("c7", "c6", "c5", "c4", "c1")
+    assert choose_finalists(records, incumbent="c6") == ("c7", "c6", "c5", "c4")
+    assert choose_finalists([*records, record("slow", 0.5, 0.4, 0.6)], incumbent="slow") == ("c7", "c6", "c5", "c4")
+    assert choose_finalists(records, incumbent="of another plan") == ("c7", "c6", "c5", "c4")

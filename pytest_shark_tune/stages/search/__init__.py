@@ -5,7 +5,7 @@ A strategy works over a `ConfigTable` and speaks in its rows' indices; it knows 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pytest_shark_tune.stages.search.exhaustive import ExhaustiveSearch
 from pytest_shark_tune.stages.search.facts import ProblemFacts
@@ -39,16 +39,20 @@ def make_search(
     *,
     seed: int = 0,
     facts: ProblemFacts | None = None,
-    prior: Sequence[PriorResult] = (),
+    near: Sequence[tuple[str, Mapping[str, int]]] = (),
+    prior: Callable[[], Sequence[PriorResult]] = tuple,
     budget: int | None = None,
+    by_time: bool = False,
+    first: Sequence[int] = (),
 ) -> Search:
-    """The strategy of that name, one of `STRATEGIES`, over ``table``.
+    """The strategy of that name, one of `STRATEGIES`, over ``table``; it begins with the rows in ``first``.
 
-    ``facts``, ``prior`` and ``budget`` serve ``model`` only. The pipelines of ``prior`` are those of the table's rows.
+    All but ``seed`` and ``first`` serve ``model`` only, as `ModelSearch` says. Pipelines are called what the table
+    calls them.
     """
     if name == "exhaustive":
-        return ExhaustiveSearch(len(table))
+        return ExhaustiveSearch(len(table), first)
     if name == "random":
-        return UniformSearch(len(table), seed)
+        return UniformSearch(len(table), seed, first)
     assert name == "model", name
-    return ModelSearch(table, seed, facts=facts, prior=prior, budget=budget)
+    return ModelSearch(table, seed, facts=facts, near=near, prior=prior, budget=budget, by_time=by_time, first=first)

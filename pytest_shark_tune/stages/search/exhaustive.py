@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pytest_shark_tune.stages.search.uniform import OrderedSearch
 
 __all__ = ["ExhaustiveSearch"]
 
 
 class ExhaustiveSearch(OrderedSearch):
-    """Every row of a table of ``count``, first to last."""
+    """Every row of a table of ``count``: those in ``first``, then the others from first to last."""
 
-    def __init__(self, count: int) -> None:
-        super().__init__(range(count))
+    def __init__(self, count: int, first: Sequence[int] = ()) -> None:
+        super().__init__([*dict.fromkeys([*first, *range(count)])])

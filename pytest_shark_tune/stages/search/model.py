@@ -8,12 +8,13 @@ improvement from trees as in Hutter, Hoos, Leyton-Brown, *Sequential model-based
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from pytest_shark_tune.stages.search.cost import Costs
 from pytest_shark_tune.stages.search.facts import ProblemFacts
 from pytest_shark_tune.stages.search.features import Features, features_of
 from pytest_shark_tune.stages.search.forest import Forest
@@ -28,8 +29,14 @@ Rows = npt.NDArray[np.intp]
 _START = 12
 """Configs that fill the space before there is a model; prior results take the place of half of them."""
 
+_BESIDE = 2
+"""Of each config that is given to begin near, so many of the nearest others."""
+
 _FEWEST_RESULTS = 4
 """Measured configs without which there is no model."""
+
+_FEWEST_PRIOR = 24
+"""Fewer measured prior results say nothing: a run reads what it has itself found out of similar dispatches, too."""
 
 _TREES = 48
 _POOL = 4096
@@ -67,16 +74,19 @@ class PriorResult(msgspec.Struct, frozen=True, kw_only=True):
     pipeline: str
     knobs: Mapping[str, int]
     ratio: float | None
+    seconds: float | None = None
     facts: ProblemFacts = ProblemFacts()
 
 
 class ModelSearch:
     """Expected improvement over a forest that is renewed with every answer.
 
-    ``near`` are configs to begin next to, such as the compiler's default as far as it is known: pairs of a pipeline
-    and knobs. ``prior`` are results of similar dispatches: they choose half of the first configs, and what they let
-    expect of a config is one more feature. ``budget`` is how many configs will be asked for, if known: the last of
-    them go next to the best.
+    The rows in ``first`` come before all others. ``near`` are configs whose time is known, such as the compiler's
+    default as far as its knobs are: pairs of a pipeline and knobs. The nearest others come next. ``prior`` gives
+    results of similar dispatches, and is called when the first config is asked for, if any is: they choose half of the
+    first configs, and what they let expect of a config is one more feature. ``budget`` is how many configs will be
+    asked for, if known: the last of them go next to the best. With ``by_time`` it is time that is short, and not the
+    number of configs: what is expected to cost more of it than is common has to promise as much more.
     """
 
     def __init__(
@@ -86,8 +96,10 @@ class ModelSearch:
         *,
         facts: ProblemFacts | None = None,
         near: Sequence[tuple[str, Mapping[str, int]]] = (),
-        prior: Sequence[PriorResult] = (),
+        prior: Callable[[], Sequence[PriorResult]] = tuple,
         budget: int | None = None,
+        by_time: bool = False,
+        first: Sequence[int] = (),
     ) -> None:
         self._progress = Progress(len(table))
         self._random = np.random.default_rng(seed)
@@ -99,11 +111,13 @@ class ModelSearch:
         self._features = features
         self._seed = seed
         self._prior = prior
-        self._near: list[int] = []
+        self._near = list(first)
         for config in near:
             place = self._scale.places(features_of(ConfigTable.of([config]), facts, features.names).values)
-            self._near.append(int(np.argmin(_distances(self._places, place[0]))))
+            nearest = np.argsort(_distances(self._places, place[0]), kind="stable")[: _BESIDE + 1].tolist()
+            self._near += [row for row in nearest if table.knobs(row) != config[1]][:_BESIDE]
         self._learned = _without_gaps(features.values)
+        self._costs = Costs(features, table.pipelines, self._learned, seed + 2) if by_time else None
         self._start: list[int] | None = None
         self._values = Forest(_TREES, seed)
         self._failures = Forest(_TREES // 2, seed + 1)
@@ -137,11 +151,15 @@ class ModelSearch:
         return self._gain if self._progress.left else 0.0
 
     def _first_rows(self) -> list[int]:
-        """The rows to begin with. Prior results are learned from only now: a search may be told all it needs."""
+        """The rows to begin with. Prior results are read only now: a search may be told all it needs."""
         first = list(self._near)
-        expected = _expected_of_prior(self._features, self._prior, self._seed) if self._prior else np.zeros((0, 0))
-        if expected.size:
-            self._learned = np.hstack([self._learned, _without_gaps(expected)])
+        prior = _Learned.of(self._features, self._prior())
+        if self._costs is not None:
+            known = ~np.isnan(prior.seconds)
+            self._costs.learn_elsewhere(prior.rows[known], prior.seconds[known])
+        if np.count_nonzero(~np.isnan(prior.nearness)) >= _FEWEST_PRIOR:
+            expected = prior.expected(self._learned, self._seed)
+            self._learned = np.hstack([self._learned, expected.astype(np.float32)])
             first += self._best_expected(expected, _START // 2)
         return self._filled_up(first, _START)
 
@@ -154,15 +172,19 @@ class ModelSearch:
     def _filled_up(self, rows: Sequence[int], count: int) -> list[int]:
         """``rows`` and further ones that fill the space: each drawn with a chance that grows with its distance.
 
-        (The squared distance from the nearest of those before, as k-means++ draws its centres.)
+        (The squared distance from the nearest of those before, as k-means++ draws its centres. What is dear is drawn
+        less often.)
         """
         chosen = list(dict.fromkeys(rows))
         pool = self._random.permutation(len(self._places))[:_POOL]
         distances = np.full(len(pool), 1.0)
+        costs = self._costs_of(pool)
         for index in chosen:
             distances = np.minimum(distances, _distances(self._places[pool], self._places[index]))
-        while len(chosen) < count and (total := distances.sum()) > 0:
-            following = int(pool[self._random.choice(len(pool), p=distances / total)])
+        while len(chosen) < count and distances.any():
+            # Squared like the distances, as costs that are but guessed spread less than the true ones.
+            chances = distances / costs**2
+            following = int(pool[self._random.choice(len(pool), p=chances / chances.sum())])
             away = _distances(self._places[pool], self._places[following])
             distances = np.minimum(distances, away) if chosen else away
             chosen.append(following)
@@ -178,9 +200,11 @@ class ModelSearch:
         neighbours = self._neighbours(leaders)
         pool = np.union1d(neighbours, self._left(_POOL))
         targets = _nearness(results[measured])
+        self._learn_costs(share=min(1.0, count / 3))
         self._values.learn(self._learned[rows[measured]], targets, share=min(1.0, count / 3))
         votes = self._values.predict(self._learned[pool])
         succeeds = self._success(rows, ~measured, pool)
+        costs = self._costs_of(pool)
         chosen: list[int] = []
         while len(chosen) < min(count, _MOST_MODELLED, len(pool)):
             # Half of the trees after the first choice, so that those of one answer differ.
@@ -190,7 +214,8 @@ class ModelSearch:
             if not chosen:
                 # On the scale of ratios to the best, which near 1 is that of their logarithms.
                 self._gain = float(gains.max())
-            chosen.append(int(pool[self._choice(gains, spread * succeeds, pool, neighbours, chosen)]))
+            # What was chosen counts less than nothing; divided by its cost it still does.
+            chosen.append(int(pool[self._choice(gains / costs, spread * succeeds / costs, pool, neighbours, chosen)]))
         # What is asked for at once cannot learn from one another, so beyond some it is as well to draw.
         further = self._left(count + len(chosen)).tolist() if len(chosen) < count else []
         return list(dict.fromkeys([*chosen, *further]))[:count]
@@ -239,6 +264,16 @@ class ModelSearch:
         left[list(self._progress.proposed)] = False
         return self._random.permutation(np.flatnonzero(left))[:count]
 
+    def _learn_costs(self, share: float) -> None:
+        if self._costs is not None:
+            seconds = np.array(self._progress.seconds)
+            known = ~np.isnan(seconds)
+            self._costs.learn(np.array(self._progress.indices)[known].tolist(), seconds[known].tolist(), share=share)
+
+    def _costs_of(self, rows: Rows) -> Column:
+        """What each of ``rows`` is expected to cost; all the same where time is not what is short."""
+        return np.ones(len(rows)) if self._costs is None else self._costs.of(rows)
+
     def _success(self, rows: Rows, failed: npt.NDArray[np.bool_], pool: Rows) -> Column:
         """For each row of ``pool`` the probability that it can be measured."""
         if not failed.any():
@@ -259,33 +294,41 @@ class _Scale:
         return np.asarray(np.nan_to_num((values - self._centre) / self._spread, nan=0.0))
 
 
-def _expected_of_prior(features: Features, prior: Sequence[PriorResult], seed: int) -> Column:
-    """What forests on prior results expect of each row: two columns, ratio to the best and chance to be measured."""
-    by_facts: dict[bytes, list[PriorResult]] = {}
-    for each in prior:
-        by_facts.setdefault(msgspec.msgpack.encode(each.facts), []).append(each)
-    rows, targets, failed = [], [], []
-    for group in by_facts.values():
-        unique = {(each.pipeline, *sorted(each.knobs.items())): each for each in group}
-        table = ConfigTable.of((each.pipeline, each.knobs) for each in unique.values())
-        results = np.array([math.nan if each.ratio is None else math.log(each.ratio) for each in unique.values()])
-        if np.isnan(results).all():
-            continue
-        rows.append(features_of(table, group[0].facts, features.names).values)
-        failed.append(np.isnan(results))
-        measured = results[~np.isnan(results)]
-        # Dispatches differ in how much their defaults leave to gain: what carries over is the order.
-        results[~np.isnan(results)] = _nearness(measured)
-        targets.append(results)
-    if not rows:
-        return np.zeros((len(features.values), 0))
-    known, asked = _without_gaps(np.vstack(rows)), _without_gaps(features.values)
-    result, failure = np.concatenate(targets), np.concatenate(failed)
-    values = Forest(_TREES, seed)
-    values.learn(known[~failure], result[~failure])
-    failures = Forest(_TREES // 2, seed)
-    failures.learn(known, failure.astype(np.float64))
-    return np.column_stack([values.predict(asked).mean(axis=0), 1 - failures.predict(asked).mean(axis=0)])
+class _Learned(msgspec.Struct, frozen=True):
+    """Prior results as trees take them, a row for each: ``nearness`` is NaN where it failed, ``seconds`` if unknown."""
+
+    rows: npt.NDArray[np.float32]
+    nearness: Column
+    seconds: Column
+
+    @classmethod
+    def of(cls, features: Features, prior: Sequence[PriorResult]) -> _Learned:
+        """What ``prior`` tells in the terms of ``features``; nothing of a dispatch of which nothing was measured."""
+        by_facts: dict[bytes, list[PriorResult]] = {}
+        for each in prior:
+            by_facts.setdefault(msgspec.msgpack.encode(each.facts), []).append(each)
+        rows, nearness, seconds = [np.zeros((0, len(features.names)))], [np.zeros(0)], [np.zeros(0)]
+        for group in by_facts.values():
+            unique = {(each.pipeline, *sorted(each.knobs.items())): each for each in group}
+            results = np.array([math.nan if each.ratio is None else math.log(each.ratio) for each in unique.values()])
+            if np.isnan(results).all():
+                continue
+            table = ConfigTable.of((each.pipeline, each.knobs) for each in unique.values())
+            rows.append(features_of(table, group[0].facts, features.names).values)
+            # Dispatches differ in how much their defaults leave to gain: what carries over is the order.
+            results[~np.isnan(results)] = _nearness(results[~np.isnan(results)])
+            nearness.append(results)
+            seconds.append(np.array([each.seconds or math.nan for each in unique.values()]))
+        return cls(_without_gaps(np.vstack(rows)), np.concatenate(nearness), np.concatenate(seconds))
+
+    def expected(self, asked: npt.NDArray[np.float32], seed: int) -> Column:
+        """What forests on these expect of each row: two columns, ratio to the best and chance to be measured."""
+        failed = np.isnan(self.nearness)
+        values = Forest(_TREES, seed)
+        values.learn(self.rows[~failed], self.nearness[~failed])
+        failures = Forest(_TREES // 2, seed)
+        failures.learn(self.rows, failed.astype(np.float64))
+        return np.column_stack([values.predict(asked).mean(axis=0), 1 - failures.predict(asked).mean(axis=0)])
 
 
 def _without_gaps(values: Column) -> npt.NDArray[np.float32]:

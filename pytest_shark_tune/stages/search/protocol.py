@@ -15,10 +15,12 @@ class Outcome(msgspec.Struct, frozen=True):
     """What came of the config in row ``index`` of the table.
 
     ``ratio`` is baseline time by candidate time, above 1 for a faster one; a config that failed, however, has none.
+    ``seconds`` are what it took to find out, where that is known.
     """
 
     index: int
     ratio: float | None = None
+    seconds: float | None = None
 
 
 class Search(Protocol):
@@ -53,7 +55,8 @@ class Search(Protocol):
 class Progress:
     """Which rows have been proposed, and the results so far: what every strategy keeps.
 
-    ``indices`` and ``log_ratios`` grow together, one element for each result; a failure's log-ratio is NaN.
+    ``indices``, ``log_ratios`` and ``seconds`` grow together, one element for each result; a failure's log-ratio is
+    NaN, and so are seconds that are not known.
     """
 
     def __init__(self, count: int) -> None:
@@ -61,6 +64,7 @@ class Progress:
         self.proposed: set[int] = set()
         self.indices: list[int] = []
         self.log_ratios: list[float] = []
+        self.seconds: list[float] = []
 
     @property
     def left(self) -> int:
@@ -86,6 +90,7 @@ class Progress:
             self.proposed.add(outcome.index)
             self.indices.append(outcome.index)
             self.log_ratios.append(math.nan if outcome.ratio is None else math.log(outcome.ratio))
+            self.seconds.append(outcome.seconds or math.nan)
 
     def expected_record(self) -> float:
         """The gain expected of one more row drawn at random.

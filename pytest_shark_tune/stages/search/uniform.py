@@ -42,7 +42,8 @@ class OrderedSearch:
 
 
 class UniformSearch(OrderedSearch):
-    """Each set of rows of a table of ``count`` equally likely, the same for the same seed."""
+    """Behind the rows in ``first``, each set of rows of a table of ``count`` equally likely; the same for a seed."""
 
-    def __init__(self, count: int, seed: int = 0) -> None:
-        super().__init__(np.random.default_rng(seed).permutation(count).tolist())
+    def __init__(self, count: int, seed: int = 0, first: Sequence[int] = ()) -> None:
+        drawn: list[int] = np.random.default_rng(seed).permutation(count).tolist()
+        super().__init__([*dict.fromkeys([*first, *drawn])])

@@ -19,12 +19,24 @@ from pytest_shark_tune.stages.space.forms import DENORMALS, GPU_OPTIONS, LLVM_AT
 from pytest_shark_tune.stages.space.pipeline_options import (
     FLUSH_DENORMALS,
     NO_REDUCE_BANK_CONFLICTS,
+    PIPELINE_OPTIONS,
     PREFETCH_STAGES,
     WAVES_PER_EU,
 )
 from pytest_shark_tune.stages.space.search_space import SearchSpace
 
-__all__ = ["ConfigTree", "ReadConfig", "Reading", "knobs_of", "option_values", "read_config", "read_knobs"]
+__all__ = [
+    "ConfigTree",
+    "ReadConfig",
+    "Reading",
+    "config_entries",
+    "knobs_of",
+    "option_values",
+    "read_config",
+    "read_knobs",
+    "space_entries",
+    "without_entry",
+]
 
 ConfigTree: TypeAlias = int | str | list["ConfigTree"] | dict[str, "ConfigTree"]
 """An attribute as plain data: truths are 1 and 0, and what is no number, array or dictionary is its text."""
@@ -112,8 +124,15 @@ def read_knobs(space: SearchSpace, config: ReadConfig) -> Reading:
     """
     found: dict[str, int] = {}
     differences: list[str] = []
-    for path, problem in _walk(_template(space), config.tree, "", found):
+    absent: dict[str, str] = {}
+    for path, problem in _walk(_template(space), config.tree, "", found, absent):
         differences.append(f"{path} {problem}" if path else problem)
+    domains = {knob.name: knob.domain for knob in space.knobs}
+    for name, path in absent.items():
+        if name not in found and (name in PIPELINE_OPTIONS or 0 in domains[name]):
+            found[name] = 0
+        elif found.get(name) != 0:
+            differences.append(f"{path}, which is {name}, is missing")
     missing = [name for name in space.names if name not in found]
     if missing and not differences:
         differences.append(f"it has nothing that tells {', '.join(missing)}")
@@ -130,14 +149,53 @@ def option_values(config: ReadConfig) -> dict[str, int]:
     return {name: value for name, value in values.items() if isinstance(value, int) and value}
 
 
-def _walk(template: _Template, given: ConfigTree | None, path: str, found: dict[str, int]) -> Iterator[tuple[str, str]]:
-    """Fill ``found`` with the knobs in ``template`` as ``given`` has them; yield where the two differ, and how."""
+def config_entries(config: str) -> tuple[str, ...]:
+    """The names of a lowering config's entries; ``config`` is its text, as a `Candidate` has it, or nothing.
+
+    Raises:
+        InputError: the text has another form than lowering configs of this IREE have.
+    """
+    if not config:
+        return ()
+    with ir.Context():
+        return tuple(_levels(ir.Attribute.parse(config)))
+
+
+def space_entries(space: SearchSpace) -> tuple[str, ...]:
+    """The names of the entries that lowering configs of a space may have."""
+    with ir.Context():
+        return tuple(entry.name for entry in ir.DictAttr(ir.Attribute.parse(space.knob_dictionary)))
+
+
+def without_entry(compilation_info: str, name: str) -> str:
+    """The same compilation info with the entry of that name taken out of its lowering config."""
+    with ir.Context():
+        info = iree_codegen.CompilationInfoAttr(ir.Attribute.parse(compilation_info))
+        kept = ir.DictAttr.get({key: value for key, value in _entries(info.lowering_config).items() if key != name})
+        if isinstance(info.lowering_config, iree_gpu.LoweringConfigAttr):
+            config = iree_gpu.LoweringConfigAttr.get(kept)
+        else:
+            # The way back from what `_entries` did.
+            head = str(info.lowering_config).partition("<")[0]
+            config = ir.Attribute.parse(f"{head}<{str(kept)[1:-1]}>")
+        return str(iree_codegen.CompilationInfoAttr.get(config, info.translation_info))
+
+
+def _walk(
+    template: _Template, given: ConfigTree | None, path: str, found: dict[str, int], absent: dict[str, str]
+) -> Iterator[tuple[str, str]]:
+    """Fill ``found`` with the knobs in ``template`` as ``given`` has them; yield where the two differ, and how.
+
+    ``absent`` gets the knobs that ``given`` has no place for, with that place.
+    """
     match template:
         case _IntKnob(name):
-            if given is not None and not isinstance(given, int):
-                yield path, f"is {_shown(given)}, which is no whole number"
+            if given is None:
+                absent[name] = path
+            elif isinstance(given, int):
+                yield from _keep(name, given, path, found)
             else:
-                yield from _keep(name, given or 0, path, found)
+                yield path, f"is {_shown(given)}, which is no whole number"
         case _OneOfKnob(name, choices):
             positions = [index for index, choice in enumerate(choices) if _same(choice, given)]
             if positions:
@@ -150,7 +208,7 @@ def _walk(template: _Template, given: ConfigTree | None, path: str, found: dict[
                 yield path, f"is {_shown(given)}, which is no dictionary"
                 return
             for name, part in template.items():
-                yield from _walk(part, entries.get(name), _inside(path, name), found)
+                yield from _walk(part, entries.get(name), _inside(path, name), found, absent)
             for name, part in entries.items():
                 if name not in template and not _is_off(part):
                     yield _inside(path, name), f"is {_shown(part)}, and the space has no such entry"
@@ -162,7 +220,7 @@ def _walk(template: _Template, given: ConfigTree | None, path: str, found: dict[
                     return
                 parts = given
             for index, (part, entry) in enumerate(zip(template, parts, strict=True)):
-                yield from _walk(part, entry, f"{path}[{index}]", found)
+                yield from _walk(part, entry, f"{path}[{index}]", found, absent)
         case _:
             if not _same(template, given):
                 yield path, f"is {_shown(given)}, and in the space always {_shown(template)}"
@@ -210,16 +268,20 @@ def _template(space: SearchSpace) -> dict[str, _Template]:
 
 
 def _levels(config: Any) -> dict[str, ConfigTree]:
+    return {name: _tree(attribute) for name, attribute in _entries(config).items()}
+
+
+def _entries(config: Any) -> dict[str, Any]:
     """The entries of a lowering config.
 
     Those of CPUs and of SPIR-V have no bindings. Inside their brackets stands what stands in a dictionary's braces, so
     their printed form is parsed as one: here, and nowhere else.
     """
     if isinstance(config, iree_gpu.LoweringConfigAttr):
-        return {entry.name: _tree(entry.attr) for entry in config.attributes}
+        return {entry.name: entry.attr for entry in config.attributes}
     inner = str(config).partition("<")[2].removesuffix(">")
     try:
-        return {entry.name: _tree(entry.attr) for entry in ir.DictAttr(ir.Attribute.parse(f"{{{inner}}}"))}
+        return {entry.name: entry.attr for entry in ir.DictAttr(ir.Attribute.parse(f"{{{inner}}}"))}
     except ir.MLIRError as error:
         raise InputError(f"the lowering config {config} has a form that is not read: {error}") from error
 

@@ -1,0 +1,122 @@
+"""Legality: whether this compiler allows an entry's config on the dispatches that the entry is for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+
+import msgspec
+
+from pytest_shark_tune.builds import Builds
+from pytest_shark_tune.errors import CandidateFailed, CommandFailed, PromiseBroken
+from pytest_shark_tune.guardplan import GuardEntry
+from pytest_shark_tune.plan import NO_SPACE, Task, emitted_constraints, search_spaces, stated_spaces
+from pytest_shark_tune.stages.candidate import Candidate
+from pytest_shark_tune.stages.space import SearchSpace
+from pytest_shark_tune.stages.space.reading import config_entries, knobs_of, space_entries, without_entry
+from pytest_shark_tune.tools.compiler import first_error
+
+__all__ = ["Legality"]
+
+
+class Legality:
+    """Holds configs against the constraints of this compiler, and compiles where these do not tell.
+
+    What the compiler states is binding. Spaces that this package builds, where it states nothing, leave out what is
+    not worth a try, so there a config that is no member has to fail to compile as well.
+    """
+
+    def __init__(self, builds: Builds) -> None:
+        self._builds = builds
+
+    def check(self, entry: GuardEntry) -> list[str]:
+        """Notes on what compiling alone tells of the entry's config.
+
+        Raises:
+            PromiseBroken: it is not allowed on one of the dispatches.
+            InputError: another package's entry point for spaces is broken.
+        """
+        return [note for task in entry.tasks for note in self._check_in(task, entry)]
+
+    def _check_in(self, task: Task, entry: GuardEntry) -> Iterator[str]:
+        (candidate,) = task.candidates
+        try:
+            spaces, are_stated = self._spaces(task)
+        except NO_SPACE as error:
+            said = first_error(error) if isinstance(error, CommandFailed) else str(error)
+            yield self._told_by_compiling(task, f"there are no constraints to hold it against: {said}")
+            return
+        self._check_entries(task, spaces)
+        fitting = [space for space in spaces if space.pipeline == candidate.pipeline]
+        if not fitting:
+            there = ", ".join(dict.fromkeys(space.pipeline for space in spaces))
+            said = f"there is no pipeline {candidate.pipeline} for {task.name}, which has {there}"
+            if are_stated:
+                raise PromiseBroken(f"{said}: tune the dispatch again with --tune")
+            yield self._told_by_compiling(task, said)
+            return
+        readings = [_knobs(space, task, entry) for space in fitting]
+        violations: list[tuple[str, ...]] = [
+            space.violated(knobs) for space, knobs in zip(fitting, readings, strict=True) if not isinstance(knobs, str)
+        ]
+        if () in violations:
+            return
+        unread = "; ".join(knobs for knobs in readings if isinstance(knobs, str))
+        if violations and not unread:
+            fewest = min(violations, key=len)
+            said = f"its config breaks the constraints of {candidate.pipeline} on {task.name}: {'; '.join(fewest)}"
+            if are_stated:
+                raise PromiseBroken(f"{said}. Port it (`shark-tune port`), or tune the dispatch again with --tune")
+            self._told_by_compiling(task, said)
+            return
+        yield self._told_by_compiling(task, unread)
+
+    def _check_entries(self, task: Task, spaces: Iterable[SearchSpace]) -> None:
+        """Find what the compiler passes over in a config, as it does without a word with what it has no use for.
+
+        What no config of this compiler has is taken out, and the compiler asked whether that makes any difference.
+        """
+        (candidate,) = task.candidates
+        known = {*config_entries(task.default.config), *chain.from_iterable(map(space_entries, spaces))}
+        for name in set(config_entries(candidate.config)) - known:
+            shorter = msgspec.structs.replace(
+                candidate, id=f"{candidate.id}-{name}", compilation_info=without_entry(candidate.compilation_info, name)
+            )
+            if self._made(task, shorter) == self._made(task, candidate):
+                raise PromiseBroken(
+                    f"this compiler ignores {name} in its config: without it, the same comes out for {task.name}. "
+                    f"Configs have {', '.join(sorted(known))} here: port it (`shark-tune port`)"
+                )
+
+    def _spaces(self, task: Task) -> tuple[tuple[SearchSpace, ...], bool]:
+        """The spaces of a dispatch, and whether it is the compiler itself that states their constraints.
+
+        Raises:
+            NO_SPACE: there is none, and why.
+        """
+        compiler = self._builds.compiler
+        stated = stated_spaces(emitted_constraints(task.dispatch, compiler))
+        return (stated, True) if stated else (search_spaces(task.dispatch, compiler), False)
+
+    def _told_by_compiling(self, task: Task, why: str) -> str:
+        try:
+            self._builds.artifact(task, task.candidates[0])
+        except CandidateFailed as failure:
+            raise PromiseBroken(f"{why}; and the compiler refuses it: {failure.reason}") from failure
+        return f"{why}; it compiles"
+
+    def _made(self, task: Task, candidate: Candidate) -> str:
+        """What compiling gives: the binary's hash, or the reason for none."""
+        try:
+            return self._builds.artifact(task, candidate).sha256 or ""
+        except CandidateFailed as failure:
+            return failure.reason
+
+
+def _knobs(space: SearchSpace, task: Task, entry: GuardEntry) -> Mapping[str, int] | str:
+    """The knobs of the entry's config in ``space``, or why there are none."""
+    recorded = entry.record.knobs if entry.record else {}
+    if set(recorded) == set(space.names):
+        return recorded
+    (candidate,) = task.candidates
+    return knobs_of(space, candidate.compilation_info)

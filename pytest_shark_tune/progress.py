@@ -1,0 +1,75 @@
+"""How a run comes along: the time that it has, the best so far, and how much longer it will take."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+from pytest_shark_tune.figures import format_s, format_us
+from pytest_shark_tune.stages.candidate import DEFAULT_ID
+from pytest_shark_tune.stages.record import Record, State
+
+__all__ = ["RunProgress"]
+
+_QUIET_S = 30.0
+"""After so long without a line there is one, though nothing better was found."""
+_BETTER = 1.01
+"""What is faster by less than this factor is no news."""
+
+
+class RunProgress:
+    """The time for trying candidates, ``limit_s`` of it or as much as it takes, from `start` on; and what to tell."""
+
+    def __init__(self, limit_s: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limit_s = limit_s
+        self._clock = clock
+        self._began_s = self._told_s = clock()
+        self._tried = 0
+        self._best: dict[str, Record] = {}
+
+    def start(self) -> None:
+        """Begin to count, the time as well as what is tried."""
+        self._began_s = self._told_s = self._clock()
+        self._tried = 0
+
+    def is_spent(self) -> bool:
+        """Whether the time is used up."""
+        return self._limit_s is not None and self._clock() > self._began_s + self._limit_s
+
+    def left_s(self, waiting: int) -> float | None:
+        """Seconds until ``waiting`` more are tried at the pace so far, or until the time is used up; else ``None``."""
+        passed = self._clock() - self._began_s
+        bounds = [] if self._limit_s is None else [max(0.0, self._limit_s - passed)]
+        if self._tried:
+            bounds.append(passed / self._tried * waiting)
+        return min(bounds, default=None)
+
+    def line(self, record: Record, *, tried: int, of: int, waiting: int) -> str:
+        """What to tell of ``record``, one of ``tried`` of its dispatch's ``of``: of a new best, or now and then.
+
+        ``waiting`` is how many may yet be tried, of all dispatches. Empty where there is nothing to tell.
+        """
+        self._tried += 1
+        if not self._is_best(record) and self._clock() < self._told_s + _QUIET_S:
+            return ""
+        self._told_s = self._clock()
+        left_s = self.left_s(waiting)
+        left = f", about {format_s(left_s)} left" if waiting and left_s is not None else ""
+        return f"{record.dispatch}: {tried}/{of} tried, {self._best_so_far(record.dispatch)}{left}"
+
+    def _is_best(self, record: Record) -> bool:
+        if record.state is not State.MEASURED or record.id == DEFAULT_ID or record.ratio is None:
+            return False
+        best = self._best.get(record.dispatch)
+        if record.ratio <= (best.ratio if best and best.ratio else 1.0) * _BETTER:
+            return False
+        self._best[record.dispatch] = record
+        return True
+
+    def _best_so_far(self, dispatch: str) -> str:
+        best = self._best.get(dispatch)
+        if best is None:
+            return "none faster than the default so far"
+        took = format_us(statistics.median_high(best.samples_us)) if best.samples_us else "-"
+        return f"best so far {best.id} with {best.ratio:.2f} times the default's speed ({took})"

@@ -1,0 +1,240 @@
+"""Reach: which ops an entry of a spec is in force on, and why it is not on others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from pytest_shark_tune.apply import Placement, apply_spec
+from pytest_shark_tune.builds import Builds
+from pytest_shark_tune.errors import CandidateFailed, InputError, PromiseBroken
+from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, applied_to
+from pytest_shark_tune.plan import Source, Task
+from pytest_shark_tune.stages.artifact import ConfigureFailed
+from pytest_shark_tune.stages.question import Question, differences, read_questions
+from pytest_shark_tune.stages.spec import mark_entries, select_entries
+from pytest_shark_tune.tools.cache import Cache, content_key
+
+__all__ = ["Reach"]
+
+_FLAG = "--iree-codegen-tuning-spec-path"
+_BY_FLAG = "flag"
+
+
+class _Application(msgspec.Struct, frozen=True):
+    """What a spec does to a source, without the module that comes of it; ``error`` says why nothing does."""
+
+    placed: tuple[Placement, ...] = ()
+    lost: tuple[Placement, ...] = ()
+    flag_error: str = ""
+    error: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the compiler failed on the way."""
+        return bool(self.error or self.flag_error)
+
+
+class Reach:
+    """Finds out where entries are in force, for whoever applies the spec by ``route`` (see ``RunSettings``).
+
+    What a spec does to a source is kept in the cache, since all its entries ask for it.
+    """
+
+    def __init__(self, builds: Builds, cache: Cache, route: str) -> None:
+        self._builds = builds
+        self._cache = cache
+        self._route = route
+
+    def check(self, guarded: GuardPlan, entry: GuardEntry) -> list[str]:
+        """Notes on an entry that is in force on just the ops that it should be.
+
+        Raises:
+            PromiseBroken: it is not.
+        """
+        target = self._builds.compiler.target
+        if self._route == _BY_FLAG and not target.loads_specs:
+            raise PromiseBroken(
+                f"{target.backend} ignores iree-compile {_FLAG} without a word: build with shark-tune compile, and "
+                "guard with --tune-guard-route compile"
+            )
+        marked = mark_entries(guarded.spec)
+        notes = [note for task in entry.tasks for note in self._check_in(task, guarded, entry, marked)]
+        is_anywhere = False
+        for source in guarded.plan.sources:
+            hit, said = self._hits(source, guarded, entry)
+            is_anywhere = is_anywhere or bool(hit)
+            notes += said
+        if not is_anywhere:
+            raise PromiseBroken(_why_nowhere(guarded, entry))
+        return notes
+
+    def _check_in(self, task: Task, guarded: GuardPlan, entry: GuardEntry, marked: str) -> list[str]:
+        """Notes on the entry in one dispatch that it is for."""
+        (candidate,) = task.candidates
+        try:
+            taken = {each.entry: each.compilation_info for each in applied_to(task.dispatch, marked)}
+        except ConfigureFailed as error:
+            raise PromiseBroken(f"the compiler refuses it on {task.name}: {error}") from error
+        if entry.matcher not in taken:
+            raise PromiseBroken(_why_not_in(task, guarded, entry, list(taken)))
+        if taken[entry.matcher] != candidate.compilation_info:
+            raise PromiseBroken(
+                f"{task.name} gets {taken[entry.matcher]} of it instead of {candidate.compilation_info}"
+            )
+        default = task.default
+        try:
+            tuned, plain = self._builds.artifact(task, candidate), self._builds.artifact(task, default)
+        except CandidateFailed as failure:
+            raise PromiseBroken(f"no binary comes of it for {task.name}: {failure}") from failure
+        if tuned.sha256 != plain.sha256:
+            return []
+        if (default.pipeline, default.config) != (candidate.pipeline, candidate.config):
+            raise PromiseBroken(
+                f"the backend ignores the config: the binary of {task.name} is the default's, byte for byte. Take the "
+                "entry out, or tune the dispatch again with --tune"
+            )
+        return [f"no longer needed: it is what the compiler chooses for {task.name} by itself"]
+
+    def _hits(self, source: Source, guarded: GuardPlan, entry: GuardEntry) -> tuple[set[str], list[str]]:
+        """The executables of a source that the entry is in force on, just those that it should be, and notes."""
+        application = self._application(source, guarded, entry)
+        placed = [each for each in application.placed if each.entry == entry.matcher]
+        hit = {each.symbol for each in placed}
+        wanted = _recorded(source, guarded, entry)
+        alike = _alike(source, entry)
+        missed, extra = (alike if wanted is None else wanted) - hit, set() if wanted is None else hit - wanted
+        notes = []
+        if missed and len(missed) == len(extra) and extra <= alike and not missed & alike:
+            notes.append(f"{_listed(missed)} in {source.name} is called {_listed(extra)} by now")
+        elif missed:
+            symbol = min(missed)
+            why = _why_missed(symbol, source, application, guarded, entry)
+            raise PromiseBroken(
+                f"it does not apply to {_listed(missed)} in the whole of {source.name}: {why}. Tune again with --tune"
+            )
+        elif extra:
+            raise PromiseBroken(
+                f"in the whole of {source.name} it applies to {_listed(extra)} as well, which its record does not "
+                "list: tune again with --tune, so that it is checked there too"
+            )
+        return hit, notes + self._by_route(source, placed, application, guarded, entry)
+
+    def _by_route(
+        self,
+        source: Source,
+        placed: Sequence[Placement],
+        application: _Application,
+        guarded: GuardPlan,
+        entry: GuardEntry,
+    ) -> list[str]:
+        """Notes on what iree-compile's own flag makes of the entry, for whoever applies the spec by it."""
+        if application.flag_error:
+            alone = self._run(guarded, source, select_entries(guarded.spec, [entry.matcher]))
+            if alone.flag_error:
+                raise PromiseBroken(f"iree-compile {_FLAG} fails on {source.name} with it: {alone.flag_error}")
+        left = sorted({each.symbol for each in placed if not each.by_flag})
+        if not left or not self._builds.compiler.target.loads_specs:
+            return []
+        said = f"only shark-tune compile applies it to {', '.join(left)} in {source.name}"
+        if self._route == _BY_FLAG:
+            raise PromiseBroken(f"iree-compile {_FLAG} does not apply it: {said}")
+        return [said]
+
+    def _application(self, source: Source, guarded: GuardPlan, entry: GuardEntry) -> _Application:
+        """What the spec does to a source.
+
+        Raises:
+            PromiseBroken: nothing, for this entry's sake or another's.
+        """
+        application = self._run(guarded, source, guarded.spec)
+        if application.error:
+            alone = self._run(guarded, source, select_entries(guarded.spec, [entry.matcher]))
+            raise PromiseBroken(
+                alone.error or f"no entry of the spec applies, for the sake of another: {application.error}"
+            )
+        return application
+
+    def _run(self, guarded: GuardPlan, source: Source, spec: str) -> _Application:
+        def make() -> _Application:
+            try:
+                application = apply_spec(source, spec, self._builds.compiler)
+            except InputError as error:
+                return _Application(error=str(error))
+            return _Application(application.placed, application.lost, application.flag_error)
+
+        key = content_key("application", guarded.key, source.name, spec)
+        # An error may come of a busy machine.
+        return self._cache.get_or_make("checks", key, _Application, make, lasts=lambda each: not each.failed)
+
+
+def _listed(symbols: Iterable[str]) -> str:
+    return ", ".join(sorted(symbols))
+
+
+def _recorded(source: Source, guarded: GuardPlan, entry: GuardEntry) -> set[str] | None:
+    """The executables of a source that the entry was recorded for; ``None`` where its record does not tell."""
+    ops = entry.record.ops if entry.record else ()
+    return {each.symbol for each in ops if each.source == source.name} or None
+
+
+def _alike(source: Source, entry: GuardEntry) -> set[str]:
+    """The executables of a source whose dispatch the entry is for."""
+    members = (member for task in entry.tasks for member in task.dispatch.members)
+    return {member.symbol for member in members if member.source == source.name}
+
+
+def _why_not_in(task: Task, guarded: GuardPlan, entry: GuardEntry, taken: Sequence[str]) -> str:
+    """Why the entry is not in force on a dispatch that it is for, those of ``taken`` being in force there."""
+    if taken:
+        alone = applied_to(task.dispatch, mark_entries(select_entries(guarded.spec, [entry.matcher])))
+        if alone:
+            return (
+                f"it never gets its turn on {task.name}: {', '.join(taken)} before it in the spec matches the same "
+                "op. Take one of the two out, or put this one in front"
+            )
+    return f"its matcher does not match {task.name}, for which it was recorded: {_differences(task, guarded, entry)}"
+
+
+def _why_missed(symbol: str, source: Source, application: _Application, guarded: GuardPlan, entry: GuardEntry) -> str:
+    """Why the entry is not in force on an executable of a source, in words."""
+    if any(each.entry == entry.matcher and each.symbol == symbol for each in application.lost):
+        return "the compiler drops the config afterwards"
+    if others := [each.entry for each in application.placed if each.symbol == symbol]:
+        return f"{', '.join(others)} before it in the spec matches the same op"
+    for task in guarded.plan.tasks:
+        if any(member.source == source.name and member.symbol == symbol for member in task.dispatch.members):
+            return f"{task.name}, the op there, differs: {_differences(task, guarded, entry)}"
+    for each in guarded.plan.untunable:
+        if each.source == source.name and each.name == symbol:
+            return f"it cannot be looked at: {each.reason}"
+    return f"there is no such op any more; {_nearest(guarded, entry)}"
+
+
+def _why_nowhere(guarded: GuardPlan, entry: GuardEntry) -> str:
+    sources = ", ".join(source.name for source in guarded.plan.sources)
+    return (
+        f"it never matches: it is in force on no op of {sources}; {_nearest(guarded, entry)}. Take the entry out, or "
+        "tune again with --tune"
+    )
+
+
+def _nearest(guarded: GuardPlan, entry: GuardEntry) -> str:
+    """The dispatch that is most like what the entry is for, and how it differs, in words."""
+    kind = _question(guarded, entry).kind
+    taken = {task.name for task in entry.tasks}
+    alike = [task for task in guarded.plan.tasks if task.dispatch.root.kind == kind and task.name not in taken]
+    if not alike:
+        return f"there is no other {kind} among the dispatches"
+    found = min(alike, key=lambda task: len(differences(_question(guarded, entry), task.dispatch.root)))
+    return f"the nearest dispatch is {found.name}: {_differences(found, guarded, entry)}"
+
+
+def _differences(task: Task, guarded: GuardPlan, entry: GuardEntry) -> str:
+    found = differences(_question(guarded, entry), task.dispatch.root)
+    return "; ".join(found) or "in something that cannot be told"
+
+
+def _question(guarded: GuardPlan, entry: GuardEntry) -> Question:
+    return next(each for each in read_questions(guarded.spec) if each.matcher == entry.matcher)

@@ -1,0 +1,413 @@
+"""Every way in which a spec rots, told by the real compiler: each is found by the promise that it breaks, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import iree.compiler._mlir_libs
+import msgspec
+import pytest
+
+from pytest_shark_tune import ops
+from pytest_shark_tune.guardplan import GuardPlan
+from pytest_shark_tune.session import Session
+from pytest_shark_tune.settings import RunSettings
+from pytest_shark_tune.snapshot import records_path, write_spec
+from pytest_shark_tune.stages.artifact import Artifact
+from pytest_shark_tune.stages.dispatch import RootOp, Tensor
+from pytest_shark_tune.stages.guard import Outcome, Promise, Verdict
+from pytest_shark_tune.stages.record import RecordedOp, State, WinnerRecord
+from pytest_shark_tune.stages.space import SpaceRequest
+from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.tools.compiler import Compiler, Target
+
+MODEL = """
+func.func @plain(%a: tensor<64x32xf32>, %b: tensor<32x48xf32>) -> tensor<64x48xf32> {
+  %zero = arith.constant 0.0 : f32
+  %e = tensor.empty() : tensor<64x48xf32>
+  %f = linalg.fill ins(%zero : f32) outs(%e : tensor<64x48xf32>) -> tensor<64x48xf32>
+  %0 = linalg.matmul ins(%a, %b : tensor<64x32xf32>, tensor<32x48xf32>)
+      outs(%f : tensor<64x48xf32>) -> tensor<64x48xf32>
+  return %0 : tensor<64x48xf32>
+}
+func.func @batch(%a: tensor<3x32x64xf32>, %b: tensor<3x64x48xf32>) -> tensor<3x32x48xf32> {
+  %zero = arith.constant 0.0 : f32
+  %e = tensor.empty() : tensor<3x32x48xf32>
+  %f = linalg.fill ins(%zero : f32) outs(%e : tensor<3x32x48xf32>) -> tensor<3x32x48xf32>
+  %0 = linalg.batch_matmul ins(%a, %b : tensor<3x32x64xf32>, tensor<3x64x48xf32>)
+      outs(%f : tensor<3x32x48xf32>) -> tensor<3x32x48xf32>
+  return %0 : tensor<3x32x48xf32>
+}
+"""
+NEGATED = """
+func.func @negated(%a: tensor<64x32xf32>, %b: tensor<32x48xf32>) -> tensor<64x48xf32> {
+  %zero = arith.constant 0.0 : f32
+  %e = tensor.empty() : tensor<64x48xf32>
+  %f = linalg.fill ins(%zero : f32) outs(%e : tensor<64x48xf32>) -> tensor<64x48xf32>
+  %0 = linalg.matmul ins(%a, %b : tensor<64x32xf32>, tensor<32x48xf32>)
+      outs(%f : tensor<64x48xf32>) -> tensor<64x48xf32>
+  %1 = arith.negf %0 : tensor<64x48xf32>
+  return %1 : tensor<64x48xf32>
+}
+"""
+PLAIN, BATCH = "matmul_64x48x32_f32", "batch_matmul_3x32x48x64_f32"
+
+
+def info(levels: str) -> str:
+    return (
+        f"#iree_codegen.compilation_info<lowering_config = #iree_cpu.lowering_config<{levels}>, "
+        "translation_info = <pipeline = #iree_cpu.pipeline<DoubleTilingExpert>>>"
+    )
+
+
+INFOS = {
+    PLAIN: info("distribution = [32, 16, 0], vector_common_parallel = [8, 16, 0], vector_reduction = [0, 0, 4]"),
+    BATCH: info(
+        "distribution = [1, 16, 48, 0], vector_common_parallel = [1, 4, 16, 0], vector_reduction = [0, 0, 0, 8]"
+    ),
+}
+
+CONVOLUTION_INFO = (
+    "#iree_codegen.compilation_info<lowering_config = #iree_cpu.lowering_config<distribution = [0, 2, 4, 16, 0, 0, 0], "
+    "vector_common_parallel = [1, 1, 2, 8, 0, 0, 0], vector_reduction = [0, 0, 0, 0, 1, 1, 2]>, "
+    "translation_info = <pipeline = #iree_cpu.pipeline<ConvTileAndDecomposeExpert>>>"
+)
+CUDA_INFO = (
+    "#iree_codegen.compilation_info<lowering_config = #iree_gpu.lowering_config<{"
+    "mma_kind = #iree_gpu.mma_layout<NV_MMA_SYNC_F32_16x8x16_F16>, promote_operands = [0, 1], reduction = [0, 0, 4], "
+    "subgroup = [4, 4, 0], workgroup = [64, 64, 0]}>, translation_info = <pipeline = #iree_gpu.pipeline<TileAndFuse> "
+    "workgroup_size = [64, 1, 1] subgroup_size = 32, {gpu_pipeline_options = #iree_gpu.pipeline_options<"
+    "prefetch_num_stages = 2, no_reduce_shared_memory_bank_conflicts = false, use_igemm_convolution = false>}>>"
+)
+
+
+class Workshop:
+    """A model whose dispatches are found, and specs for it, each guarded in a file of its own."""
+
+    def __init__(
+        self,
+        folder: Path,
+        compiler: Compiler,
+        given: object = "model.mlir",
+        *,
+        route: str = "compile",
+        devices: tuple[str, ...] = (),
+    ) -> None:
+        self.folder = folder
+        self.given = given
+        (folder / "model.mlir").write_text(MODEL, encoding="utf-8")
+        self.session = Session(
+            RunSettings(
+                devices=devices,
+                device_name="this very CPU",
+                jobs=2,
+                candidates=1,
+                seed=0,
+                records=folder / "records.jsonl",
+                finals=folder / "finals.jsonl",
+                exchange=folder / "exchange",
+                request=SpaceRequest(),
+                route=route,
+            ),
+            compiler,
+            Cache(folder / "cache"),
+        )
+        (self.folder / "none.mlir").write_text("module {}", encoding="utf-8")
+        found = self.guarded(self.folder / "none.mlir").plan.tasks
+        self.tasks = {task.name: task for task in found}
+
+    def winner(self, name: str, compilation_info: str = "", **changes: object) -> WinnerRecord:
+        """The record of an entry for the dispatch of that name, as tuning writes one, but for ``changes``."""
+        task = self.tasks[name]
+        record = WinnerRecord(
+            id="c0ffee",
+            dispatch=name,
+            pipeline="DoubleTilingExpert",
+            knobs={},
+            config="",
+            state=State.MEASURED,
+            device="this very CPU",
+            target="llvm-cpu:x86-64-v3",
+            iree="3.12.0",
+            root=task.dispatch.root,
+            weight=1,
+            compilation_info=compilation_info or INFOS[name],
+            ops=tuple(RecordedOp(member.source, member.symbol) for member in task.dispatch.members),
+        )
+        return msgspec.structs.replace(record, **changes)
+
+    def guarded(self, spec: Path) -> GuardPlan:
+        return self.session.guard_plan([self.given], self.folder, spec)
+
+    def spec(self, path: Path, winners: Sequence[WinnerRecord], *, with_records: bool = True) -> GuardPlan:
+        write_spec(path, winners)
+        if not with_records:
+            records_path(path).unlink()
+        return self.guarded(path)
+
+    def look(
+        self, guarded: GuardPlan, name: str, promise: Promise, artifact: Artifact | None = None, alpha: float = 0.002
+    ) -> Verdict:
+        return self.session.look(guarded, guarded.entry(name), promise, artifact, alpha=alpha)
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+    shop = Workshop(tmp_path_factory.mktemp("workshop"), Compiler(Target.parse("llvm-cpu:x86-64-v3")))
+    yield shop
+    shop.session.close()
+
+
+def root_of(workshop: Workshop, name: str, **changes: object) -> RootOp:
+    return msgspec.structs.replace(workshop.tasks[name].dispatch.root, **changes)
+
+
+def broken(verdict: Verdict) -> str:
+    assert verdict.outcome is Outcome.BROKEN, verdict
+    return verdict.reason
+
+
+def rewritten(path: Path, old: str, new: str, *, first: bool = False) -> None:
+    """Write ``new`` for ``old`` in a file, as another release of IREE may spell it, or somebody edit it."""
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1 if first else -1), encoding="utf-8")
+
+
+def test_an_attribute_that_does_not_parse_any_more_is_found_where_it_is(workshop: Workshop, tmp_path: Path) -> None:
+    path = tmp_path / "spec.mlir"
+    write_spec(path, [workshop.winner(PLAIN), workshop.winner(BATCH)])
+    rewritten(path, "DoubleTilingExpert", "CPUDoubleTilingExpert")
+    rewritten(records_path(path), "#iree_cpu.pipeline<DoubleTilingExpert>", "CPUDoubleTilingExpert", first=True)
+    guarded = workshop.guarded(path)
+    reason = broken(workshop.look(guarded, PLAIN, Promise.PARSES))
+    assert f"{PLAIN} of {path}" in reason
+    assert "CPUDoubleTilingExpert" in reason
+    assert "written by IREE 3.12.0" in reason
+    assert "shark-tune port" in reason
+    assert f"because of {PLAIN}" in broken(workshop.look(guarded, BATCH, Promise.PARSES))
+    later = workshop.look(guarded, BATCH, Promise.APPLIES)
+    assert (later.outcome, later.reason) == (Outcome.SKIPPED, f"see [{BATCH}-parses]")
+
+
+def test_a_spec_that_does_not_parse_is_told_with_and_without_records(workshop: Workshop, tmp_path: Path) -> None:
+    path = tmp_path / "spec.mlir"
+    write_spec(path, [workshop.winner(PLAIN), workshop.winner(BATCH)])
+    rewritten(path, "DoubleTilingExpert", "CPUDoubleTilingExpert")
+    for name in (PLAIN, BATCH):
+        assert "CPUDoubleTilingExpert" in broken(workshop.look(workshop.guarded(path), name, Promise.PARSES))
+    rewritten(path, "CPUDoubleTilingExpert", "DoubleTilingExpert")
+    rewritten(path, "vector_reduction = [0, 0, 4]", "vector_reduction = [0, 0, 4")
+    assert "vector_reduction = [0, 0, 4" in broken(workshop.look(workshop.guarded(path), PLAIN, Promise.PARSES))
+    assert f"because of {PLAIN}" in broken(workshop.look(workshop.guarded(path), BATCH, Promise.PARSES))
+    records_path(path).unlink()
+    guarded = workshop.guarded(path)
+    assert "vector_reduction = [0, 0, 4" in broken(workshop.look(guarded, "spec", Promise.PARSES))
+
+
+def test_an_attribute_that_the_compiler_passes_over_is_named(workshop: Workshop, tmp_path: Path) -> None:
+    renamed = INFOS[PLAIN].replace("vector_reduction", "vector_sum")
+    guarded = workshop.spec(tmp_path / "spec.mlir", [workshop.winner(PLAIN, renamed)])
+    reason = broken(workshop.look(guarded, PLAIN, Promise.ALLOWED))
+    assert "this compiler ignores vector_sum in its config" in reason
+    assert "vector_reduction" in reason
+
+
+def test_a_spec_and_its_records_must_agree(workshop: Workshop, tmp_path: Path) -> None:
+    path = tmp_path / "spec.mlir"
+    write_spec(path, [workshop.winner(PLAIN)])
+    rewritten(path, "vector_reduction = [0, 0, 4]", "vector_reduction = [0, 0, 8]")
+    with records_path(path).open("ab") as records:
+        records.write(msgspec.json.encode(workshop.winner(BATCH)) + b"\n")
+    guarded = workshop.guarded(path)
+    reason = broken(workshop.look(guarded, PLAIN, Promise.PARSES))
+    assert "spec.mlir has another config than its record in spec.jsonl" in reason
+    assert "vector_reduction = [0, 0, 8]" in reason
+    assert "vector_reduction = [0, 0, 4]" in reason
+    assert "has no such entry any more" in broken(workshop.look(guarded, BATCH, Promise.PARSES))
+
+
+def test_a_config_that_breaks_a_constraint_is_told_which(workshop: Workshop, tmp_path: Path) -> None:
+    whole = info("distribution = [64, 48, 0], vector_common_parallel = [64, 48, 0], vector_reduction = [0, 0, 32]")
+    guarded = workshop.spec(tmp_path / "spec.mlir", [workshop.winner(PLAIN, whole)])
+    reason = broken(workshop.look(guarded, PLAIN, Promise.ALLOWED))
+    assert "the unrolled vector tile takes 393216 bytes and must take less than 16384" in reason
+    assert "the compiler refuses it" in reason
+
+
+def test_what_is_not_worth_a_try_is_allowed_where_it_compiles(workshop: Workshop, tmp_path: Path) -> None:
+    """Which tiles are worth a try depends on how many processors there are, and a suite is guarded on any machine."""
+    odd = info("distribution = [8, 48, 0], vector_common_parallel = [1, 48, 0], vector_reduction = [0, 0, 1]")
+    guarded = workshop.spec(tmp_path / "spec.mlir", [workshop.winner(PLAIN, odd)])
+    assert workshop.look(guarded, PLAIN, Promise.ALLOWED).outcome is Outcome.KEPT
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        pytest.param({"loops": (64, 48, 128)}, "its k is 32 instead of 128", id="wrong shape"),
+        pytest.param(
+            {"inputs": (Tensor((64, 32), "f16"), Tensor((32, 48), "f16"))},
+            "its lhs has elements f32 instead of f16",
+            id="wrong element type",
+        ),
+        pytest.param(
+            {
+                "maps": (
+                    "affine_map<(d0, d1, d2) -> (d0, d2)>",
+                    "affine_map<(d0, d1, d2) -> (d1, d2)>",
+                    "affine_map<(d0, d1, d2) -> (d0, d1)>",
+                )
+            },
+            "rhs",
+            id="wrong layout",
+        ),
+    ],
+)
+def test_an_op_that_is_missed_is_named_with_how_it_differs(
+    workshop: Workshop, tmp_path: Path, changes: dict[str, object], said: str
+) -> None:
+    winner = workshop.winner(PLAIN, root=root_of(workshop, PLAIN, **changes))
+    guarded = workshop.spec(tmp_path / "spec.mlir", [winner])
+    reason = broken(workshop.look(guarded, PLAIN, Promise.APPLIES))
+    assert "it does not apply to plain_dispatch_0 in the whole of model" in reason
+    assert said in reason
+    assert workshop.look(guarded, PLAIN, Promise.CORRECT).reason == f"see [{PLAIN}-applies]"
+
+
+def test_an_entry_that_matches_nothing_is_named_with_the_nearest_op(workshop: Workshop, tmp_path: Path) -> None:
+    stranger = workshop.winner(PLAIN, dispatch="stranger", root=root_of(workshop, PLAIN, loops=(64, 48, 128)), ops=())
+    guarded = workshop.spec(tmp_path / "spec.mlir", [workshop.winner(BATCH), stranger], with_records=False)
+    assert not guarded.entry("stranger").tasks
+    assert workshop.look(guarded, "stranger", Promise.ALLOWED).outcome is Outcome.SKIPPED
+    reason = broken(workshop.look(guarded, "stranger", Promise.APPLIES))
+    assert "it never matches: it is in force on no op of model" in reason
+    assert f"the nearest dispatch is {PLAIN}: its k is 32 instead of 128" in reason
+
+
+@pytest.mark.parametrize("with_records", [True, False])
+def test_an_entry_that_never_gets_its_turn_is_named_with_the_one_before_it(
+    workshop: Workshop, tmp_path: Path, *, with_records: bool
+) -> None:
+    path = tmp_path / "spec.mlir"
+    second = INFOS[PLAIN].replace("[0, 0, 4]", "[0, 0, 8]")
+    guarded = workshop.spec(
+        path,
+        [workshop.winner(PLAIN, dispatch="first"), workshop.winner(PLAIN, second, dispatch="second")],
+        with_records=with_records,
+    )
+    reason = broken(workshop.look(guarded, "second", Promise.APPLIES))
+    assert f"it never gets its turn on {PLAIN}: match_first before it in the spec matches the same op" in reason
+    assert workshop.look(guarded, "first", Promise.APPLIES).outcome is Outcome.KEPT
+
+
+def test_ops_are_those_recorded_whatever_they_are_called_by_now(workshop: Workshop, tmp_path: Path) -> None:
+    renamed = workshop.winner(PLAIN, ops=(RecordedOp("model", "main_dispatch_7"),))
+    verdict = workshop.look(workshop.spec(tmp_path / "renamed.mlir", [renamed]), PLAIN, Promise.APPLIES)
+    assert verdict.outcome is Outcome.KEPT
+    assert "main_dispatch_7 in model is called plain_dispatch_0 by now" in verdict.note
+    ops = (RecordedOp("model", "main_dispatch_7"), RecordedOp("model", "plain_dispatch_0"))
+    guarded = workshop.spec(tmp_path / "gone.mlir", [workshop.winner(PLAIN, ops=ops)])
+    reason = broken(workshop.look(guarded, PLAIN, Promise.APPLIES))
+    assert "it does not apply to main_dispatch_7 in the whole of model: there is no such op any more" in reason
+    assert f"the nearest dispatch is {BATCH}" in reason
+
+
+@pytest.mark.slow
+def test_ops_are_held_to_a_record_in_the_sources_that_it_names(tmp_path: Path) -> None:
+    """In another source the dispatches of the record's structure are meant."""
+    (tmp_path / "twice.mlir").write_text(MODEL + NEGATED, encoding="utf-8")
+    shop = Workshop(tmp_path, Compiler(Target.parse("llvm-cpu:x86-64-v3")), "twice.mlir")
+    try:
+        first, second = sorted(shop.winner(PLAIN).ops, key=lambda op: op.symbol, reverse=True)
+        assert (first.symbol, second.symbol) == ("plain_dispatch_0", "negated_dispatch_0")
+        looks = {}
+        for name, ops_ in (("one", (first,)), ("both", (first, second)), ("elsewhere", (RecordedOp("other", "x"),))):
+            guarded = shop.spec(tmp_path / f"{name}.mlir", [shop.winner(PLAIN, ops=ops_)])
+            looks[name] = shop.look(guarded, PLAIN, Promise.APPLIES)
+    finally:
+        shop.session.close()
+    assert "in the whole of twice it applies to negated_dispatch_0 as well" in broken(looks["one"])
+    assert looks["both"].outcome is Outcome.KEPT
+    assert looks["elsewhere"].outcome is Outcome.KEPT
+
+
+@pytest.mark.slow
+def test_results_are_compared_on_a_device_and_speed_only_where_it_was_recorded(tmp_path: Path) -> None:
+    shop = Workshop(tmp_path, Compiler(Target.parse("llvm-cpu")), devices=("local-task",))
+    try:
+        guarded = shop.spec(tmp_path / "spec.mlir", [shop.winner(PLAIN, device="another CPU"), shop.winner(BATCH)])
+        right = shop.look(guarded, PLAIN, Promise.CORRECT)
+        (task,) = guarded.entry(PLAIN).tasks
+        text = task.dispatch.members[0].module.text
+        assert "0.000000e+00" in text
+        shop.session.compiler.compile_sources(text.replace("0.000000e+00", "1.000000e+00"), tmp_path / "wrong.vmfb")
+        other = Artifact(candidate="c0ffee", state="compiled", vmfb=str(tmp_path / "wrong.vmfb"), sha256="0")
+        wrong = shop.look(guarded, PLAIN, Promise.CORRECT, other)
+        fast = shop.look(guarded, PLAIN, Promise.FAST)
+        late = shop.look(guarded, BATCH, Promise.FAST, msgspec.structs.replace(other, vmfb=str(tmp_path / "absent")))
+    finally:
+        shop.session.close()
+    assert right.outcome is Outcome.KEPT, right
+    assert f"on {PLAIN}: wrong_result" in broken(wrong)
+    assert (fast.outcome, fast.reason) == (Outcome.SKIPPED, "recorded on another CPU, this is this very CPU")
+    assert (late.outcome, late.reason) == (Outcome.SKIPPED, f"see [{BATCH}-correct]")
+
+
+@pytest.mark.slow
+def test_an_entry_that_the_flag_does_not_apply_is_told_by_either_route(tmp_path: Path) -> None:
+    """A convolution without a batch is rewritten between the points where the flag and where we apply a spec."""
+    op = ops.conv_2d(batch=1, height=10, width=10, channels=8, filters=16, kernel_height=3, kernel_width=3)
+    outcomes = {}
+    for route in ("compile", "flag"):
+        shop = Workshop(tmp_path, Compiler(Target.parse("llvm-cpu:x86-64-v3")), op, route=route)
+        try:
+            (name,) = shop.tasks
+            guarded = shop.spec(tmp_path / "spec.mlir", [shop.winner(name, CONVOLUTION_INFO)])
+            outcomes[route] = shop.look(guarded, name, Promise.APPLIES)
+        finally:
+            shop.session.close()
+    assert outcomes["compile"].outcome is Outcome.KEPT
+    assert "only shark-tune compile applies it" in outcomes["compile"].note
+    assert "only shark-tune compile applies it" in broken(outcomes["flag"])
+
+
+def test_a_gpu_states_constraints_and_may_ignore_the_flag(tmp_path: Path) -> None:
+    op, allowed = ops.matmul(m=64, n=64, k=64, lhs="f16"), Promise.ALLOWED
+    shop = Workshop(tmp_path, Compiler(Target.parse("cuda:sm_89")), op, route="flag")
+    try:
+        (name,) = shop.tasks
+        guarded = shop.spec(tmp_path / "spec.mlir", [shop.winner(name, CUDA_INFO)])
+        reason = broken(shop.look(guarded, name, Promise.APPLIES))
+        uneven = CUDA_INFO.replace("workgroup = [64, 64, 0]", "workgroup = [64, 40, 0]")
+        violated = broken(shop.look(shop.spec(tmp_path / "uneven.mlir", [shop.winner(name, uneven)]), name, allowed))
+    finally:
+        shop.session.close()
+    assert "its config breaks the constraints of TileAndFuse" in violated
+    assert "40" in violated
+    assert "cuda ignores iree-compile --iree-codegen-tuning-spec-path" in reason
+    assert "shark-tune compile" in reason
+
+
+def test_a_backend_that_ignores_configs_makes_the_same_binary(workshop: Workshop, tmp_path: Path) -> None:
+    tool = tmp_path / "iree-compile"
+    # As the real one, but what it makes of an executable's sources says nothing of the config.
+    tool.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in *--compile-to=*) exec "$REAL" "$@";; esac\n'
+        'cat > /dev/null; for last; do :; done; echo code > "$last"\n'.replace("$REAL", iree_compile()),
+        encoding="utf-8",
+    )
+    tool.chmod(0o755)
+    shop = Workshop(tmp_path, Compiler(Target.parse("llvm-cpu:x86-64-v3"), tool=str(tool)))
+    try:
+        guarded = shop.spec(tmp_path / "spec.mlir", [shop.winner(PLAIN)])
+        reason = broken(shop.look(guarded, PLAIN, Promise.APPLIES))
+    finally:
+        shop.session.close()
+    assert f"the backend ignores the config: the binary of {PLAIN} is the default's, byte for byte" in reason
+
+
+def iree_compile() -> str:
+    return str(Path(iree.compiler._mlir_libs.__file__).parent / "iree-compile")
