@@ -29,12 +29,17 @@ _KINDS = (
 
 
 class InputFile(msgspec.Struct, frozen=True):
-    """An array in an ``.npy`` file. ``dtype`` is as numpy writes it (``<f4``), ``sha256`` is that of the file."""
+    """An array in an ``.npy`` file. ``dtype`` is as numpy writes it (``<f4``), ``sha256`` is that of the file.
+
+    ``is_plain`` says that IREE's own tools read it, too: they know no types that numpy has no name of, nor Fortran's
+    order.
+    """
 
     path: str
     shape: tuple[int, ...]
     dtype: str
     sha256: str
+    is_plain: bool = True
 
     @classmethod
     def read(cls, path: Path) -> InputFile:
@@ -52,12 +57,8 @@ class InputFile(msgspec.Struct, frozen=True):
             raise InputError(f"{path} holds no array that numpy.save wrote") from error
         if not isinstance(array, np.ndarray):
             raise InputError(f"{path} holds several arrays: save each with numpy.save")
-        return cls(str(path.absolute()), array.shape, array.dtype.str, digest)
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether numpy has a name for its type, so that IREE's own tools read it too."""
-        return np.dtype(self.dtype).kind != "V"
+        is_plain = array.dtype.kind != "V" and array.flags.c_contiguous
+        return cls(str(path.absolute()), array.shape, array.dtype.str, digest, is_plain)
 
     def why_not(self, tensor: Tensor) -> str:
         """Why it cannot be ``tensor``, in words; empty where it can."""

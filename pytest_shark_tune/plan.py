@@ -80,11 +80,8 @@ _EMITTING = ("cuda", "hip")
 NO_SPACE = (CommandFailed, NoSpace, SpaceTooLarge, UnboundedKnob, UnreadableConstraints)
 """What keeps one dispatch from being tuned, and the others not."""
 _NO_BENCHMARK = "iree-compile makes no benchmark of it, as of what has dynamic dimensions"
-_DYNAMIC = {
-    True: f"{_NO_BENCHMARK}: fix the input shapes",
-    False: f"{_NO_BENCHMARK}, though the inputs have none: some size depends on the data, and it keeps its default",
-}
-"""Why a dispatch has no benchmark, by whether that may come of the inputs' shapes."""
+_OPEN_SHAPES = f"{_NO_BENCHMARK}: fix the input shapes"
+_DATA_DEPENDENT = f"{_NO_BENCHMARK}, though no input has: its sizes depend on the data, and it keeps its default"
 POOL = 4096
 """The most candidates of a dispatch that a search chooses from: each is a test that is collected."""
 MODEL_SUFFIXES = (".mlir", ".mlirbc", ".onnx")
@@ -121,7 +118,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def content(self) -> tuple[object, ...]:
         """All that what is found out about it depends on, for content keys."""
-        return (self.name, self.text, self.function, self.data)
+        return (self.name, self.text, self.function, sorted(self.data.items()))
 
 
 class _Tried(msgspec.Struct, frozen=True, kw_only=True):
@@ -347,7 +344,8 @@ def extract(
                     found.append(dispatch)
             read_symbols = {each.symbol for each in found if each.source == source.name}
             read_symbols |= {each.name for each in untunable if each.source == source.name}
-            why = _DYNAMIC[not functions]
+            # No ONNX model comes here with an input of open sizes.
+            why = _DATA_DEPENDENT if source.input_names else _OPEN_SHAPES
             untunable += [Untunable(symbol, source.name, why) for symbol in flow if symbol not in read_symbols]
     return Extracted(tuple(read), group_dispatches(found, calls), tuple(untunable))
 

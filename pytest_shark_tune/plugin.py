@@ -180,7 +180,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     So is the list of commands: no other file of such a name is one.
     """
     commands, _ = parent.config.stash.get(_COMMANDS, (None, ()))
-    if file_path == commands and parent.session.isinitpath(file_path):
+    if file_path == commands:
         return CommandsFile.from_parent(parent, path=file_path)
     if file_path.suffix not in (".mlir", ".mlirbc", ".onnx") or not parent.session.isinitpath(file_path):
         return None

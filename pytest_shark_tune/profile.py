@@ -188,7 +188,7 @@ def _shares(
 def arguments(source: Source, function: str) -> list[str]:
     """The inputs of a function as ``iree-benchmark-module`` takes them: those that are given, the others made up.
 
-    It reads no file of a type that numpy does not know, such as bf16; what it is given then is made up, too.
+    What it cannot read of them is made up, too.
     """
     given = {number: f"@{file.path}" for number, file in source.data.items() if file.is_plain}
     return [given.get(number) or _splat(each) for number, each in enumerate(source.functions[function])]
