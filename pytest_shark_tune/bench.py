@@ -194,6 +194,28 @@ class Bench:
                 rounds[name].append(each)
         return {name: combine_rounds(each) for name, each in rounds.items()}
 
+    def check_model(
+        self,
+        default: Path,
+        tuned: Path,
+        function: str,
+        inputs: Sequence[Tensor],
+        reduction: int,
+        files: Mapping[int, str] = MappingProxyType({}),
+    ) -> None:
+        """Compare a whole model's results with those of the ``default`` one, in a fresh child.
+
+        ``files`` are as in ``compare_models``.
+
+        Raises:
+            CandidateFailed: one cannot be run, or its results are others.
+        """
+        with self._leases.acquire(self._tell) as uri, self._failures(uri):
+            try:
+                self._load_models(self._child(uri), default, {_CANDIDATE: tuned}, function, inputs, reduction, 0, files)
+            finally:
+                self._forget(uri)
+
     def _compare_all(
         self,
         child: DeviceChild,
@@ -330,6 +352,22 @@ class Bench:
         number: int,
         files: Mapping[int, str],
     ) -> dict[str, Measurement]:
+        seed = self._load_models(child, default, tuned, function, inputs, reduction, number, files)
+        runs = {name: partial(child.run, name) for name in tuned}
+        return compare_finalists(runs, partial(child.run, _DEFAULT), FINAL, seed=seed)
+
+    def _load_models(
+        self,
+        child: DeviceChild,
+        default: Path,
+        tuned: Mapping[str, Path],
+        function: str,
+        inputs: Sequence[Tensor],
+        reduction: int,
+        number: int,
+        files: Mapping[int, str],
+    ) -> int:
+        """Load models and check their results, on inputs whose seed is returned."""
         seed = self.settings.seed + number
         child.load_function(_DEFAULT, default, function, inputs, files)
         child.keep_reference(_DEFAULT, _REFERENCE, seed)
@@ -339,8 +377,7 @@ class Bench:
             check = child.check(name, _REFERENCE, tolerance_for(element, element, reduction))
             if not check.ok:
                 raise CandidateFailed(State.WRONG_RESULT, check.reason, check)
-        runs = {name: partial(child.run, name) for name in tuned}
-        return compare_finalists(runs, partial(child.run, _DEFAULT), FINAL, seed=seed)
+        return seed
 
     def _default_artifact(self, task: Task, member: int = 0) -> Artifact:
         try:

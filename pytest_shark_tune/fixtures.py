@@ -82,6 +82,8 @@ def measurement(
         return pytestconfig.stash[GUARD_KEY].look(candidate.guarded, artifact)
     if candidate.role is Role.SPEC:
         return tune_session.verify(candidate.plan)
+    if candidate.role is Role.END_TO_END:
+        return tune_session.end_to_end(candidate.plan, candidate.model)
     task = candidate.known_task
     if not isinstance(task, Task):
         raise InputError(

@@ -12,6 +12,7 @@ import numpy as np
 
 from pytest_shark_tune.funnel import Loss, funnel_of
 from pytest_shark_tune.plan import AnyTask, KernelTask, Plan, Task
+from pytest_shark_tune.shares import Profile, Share
 from pytest_shark_tune.snapshot import read_records, snapshot_path, write_spec
 from pytest_shark_tune.stages.candidate import DEFAULT_ID
 from pytest_shark_tune.stages.dispatch import Untunable
@@ -65,7 +66,7 @@ class DispatchSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     ``losses`` say why the counts of the funnel fall from one stage to the next. ``knobs`` are the winner's; with
     ``is_custom`` it is a kernel of the client's own, which no spec holds. ``space`` is ``None`` where the configs are
-    too many to list.
+    too many to list. ``share`` is its part of the time of the models that were profiled.
     """
 
     name: str
@@ -89,22 +90,32 @@ class DispatchSummary(msgspec.Struct, frozen=True, kw_only=True):
     losses: tuple[Loss, ...]
     knobs: dict[str, int] | None = None
     is_custom: bool = False
+    share: float | None = None
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole of ``summary.json``."""
+    """The whole of ``summary.json``.
+
+    ``profiles`` tell where the time of models goes, and ``unprofiled`` why that is not known. ``left_out`` take too
+    little of it to be tuned. ``dropped`` are entries that won and are not in the spec, with the reason.
+    """
 
     run: RunSummary
     dispatches: tuple[DispatchSummary, ...]
     sources: tuple[SourceCheck, ...]
     untunable: tuple[Untunable, ...]
+    left_out: tuple[Share, ...] = ()
+    dropped: dict[str, str] = {}
+    profiles: tuple[Profile, ...] = ()
+    unprofiled: dict[str, str] = {}
 
 
 class _Entry(msgspec.Struct, frozen=True):
-    """A dispatch with its candidates' records, as one suite sees it."""
+    """A dispatch with its candidates, as the suite and the plan see it that had it first."""
 
     suite: str
     task: AnyTask
+    plan: str
 
 
 class Ledger:
@@ -139,7 +150,7 @@ class Ledger:
         self._tasks: dict[str, _Entry] = {}
         self._records: dict[str, dict[str, Record]] = {}
         self._finals: dict[str, FinalRecord] = {}
-        self._checks: dict[str, SpecRecord] = {}
+        self._checks: dict[tuple[str, str], SpecRecord] = {}
         self._kept: dict[str, WinnerRecord] = {}
         self._suites: dict[str, set[str]] = {}
         self._whole: frozenset[str] = frozenset()
@@ -199,7 +210,7 @@ class Ledger:
             return
         self._plans[key] = self._load_plan(key)
         for task in self._plans[key].everything:
-            self._tasks.setdefault(task.name, _Entry(suite, task))
+            self._tasks.setdefault(task.name, _Entry(suite, task, key))
 
     def add_whole(self, suites: Iterable[str]) -> None:
         """Take note of suites of which every test was collected: what is in none of their plans is gone."""
@@ -228,7 +239,7 @@ class Ledger:
             with self._noting_failure():
                 journal.append(self.finals_path, finding.final)
         if finding.spec is not None:
-            self._checks[finding.plan] = finding.spec
+            self._checks[finding.plan, finding.spec.model] = finding.spec
 
     def records(self, dispatch: str) -> tuple[Record, ...]:
         """The records of a dispatch so far."""
@@ -237,6 +248,11 @@ class Ledger:
     def task(self, dispatch: str) -> AnyTask:
         """The task of that name."""
         return self._tasks[dispatch].task
+
+    def time_us(self, dispatch: str) -> float | None:
+        """Microseconds of all calls of a dispatch as its models run, where that was measured."""
+        entry = self._tasks[dispatch]
+        return self._plans[entry.plan].time_us(entry.task)
 
     def finish(
         self,
@@ -252,8 +268,7 @@ class Ledger:
         a provisional winner from their records.
         A file that cannot be written stays as it was, and the others are written all the same; see ``failures``.
         """
-        checks = tuple(self._checks.values())
-        dropped = {name: reason for check in checks for name, reason in check.dropped.items()}
+        dropped = {name: reason for check in self._checks.values() for name, reason in check.dropped.items()}
         winners: dict[str, WinnerRecord] = {}
         rows = []
         for name, entry in self._tasks.items():
@@ -281,12 +296,21 @@ class Ledger:
                 unsteady=self._unsteady(),
             ),
             dispatches=tuple(rows),
-            sources=tuple(source for check in checks for source in check.sources),
+            sources=self._sources(),
             untunable=tuple(each for plan in self._plans.values() for each in plan.untunable),
+            left_out=tuple(each for plan in self._plans.values() for each in plan.left_out),
+            dropped=dropped,
+            profiles=tuple(each for plan in self._plans.values() for each in plan.profiles),
+            unprofiled={name: why for plan in self._plans.values() for name, why in plan.unprofiled.items()},
         )
         with self._noting_failure():
             journal.replace_file(self.summary_path, msgspec.json.format(msgspec.json.encode(summary)) + b"\n")
         return summary
+
+    def _sources(self) -> tuple[SourceCheck, ...]:
+        """How each source fares: what was measured end to end stands for what was said of it before."""
+        told = {(plan, source.source): source for (plan, _), check in self._checks.items() for source in check.sources}
+        return tuple(told.values())
 
     def _unsteady(self) -> int:
         records = sum(bool(each.note) for known in self._records.values() for each in known.values())
@@ -404,6 +428,7 @@ class Ledger:
             space=task.space_size,
             knobs=winner.knobs if winner else None,
             is_custom=isinstance(task, KernelTask),
+            share=self._plans[self._tasks[name].plan].share(task),
             losses=funnel.losses,
         )
 
@@ -427,7 +452,7 @@ class Ledger:
 
     def _decided(self, suite: str) -> Iterator[Task]:
         """The dispatches of a suite for which this run has a verified winner, or knows that there is none."""
-        verified = {task.name for key in self._checks for task in self._plans[key].tasks}
+        verified = {task.name for key, _ in self._checks for task in self._plans[key].tasks}
         for name, entry in self._tasks.items():
             default = self._records.get(name, {}).get(DEFAULT_ID)
             # Where the default fails there is nothing that speaks against an entry.

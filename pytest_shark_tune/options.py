@@ -38,6 +38,7 @@ __all__ = [
     "parse_knobs",
     "parse_rotation",
     "parse_seed",
+    "parse_share",
     "parse_size",
     "parse_target",
     "parse_tolerance",
@@ -65,8 +66,9 @@ class TuneOptions:
 
     ``jobs`` compilations run at a time; ``out`` and ``cache`` are absolute. ``rotate_bytes`` is how much memory data
     is rotated through, 0 for a dispatch's own alone. The cache is emptied before the run with ``clears_cache``, and cut
-    to ``cache_bytes`` after it. ``landscape`` is where a landscape is to be recorded. ``models`` is what is said of the
-    models that the run takes.
+    to ``cache_bytes`` after it. Of a model the dispatches that make up ``share`` of its time are tuned, all of them
+    with 1. ``landscape`` is where a landscape is to be recorded. ``models`` is what is said of the models that the run
+    takes.
     """
 
     target: Target
@@ -85,6 +87,7 @@ class TuneOptions:
     clears_cache: bool
     compile_flags: tuple[str, ...]
     rotate_bytes: int
+    share: float
     fresh: bool
     request: SpaceRequest
     models: ModelInput
@@ -129,6 +132,7 @@ class TuneOptions:
             clears_cache=config.getoption("tune_cache_clear"),
             compile_flags=parse_flags("--iree-compile-flag", flags),
             rotate_bytes=parse_rotation("--tune-rotate", value("rotate"), target),
+            share=parse_share("--tune-share", value("share")),
             fresh=bool(config.getoption("tune_fresh") or config.getini("tune_fresh") or _keeps_benchmarks(config)),
             request=SpaceRequest(
                 where=parse_where("--tune-where", where), knobs=parse_knobs("--tune-knob", knobs, target)
@@ -224,6 +228,12 @@ def add_options(parser: pytest.Parser) -> None:
     add("device", "URIS", "", "IREE device URIs, comma-separated (default: all devices of the target's driver)")
     add("candidates", "N", "60", "most candidates measured per dispatch (default: 60)")
     add("time", "DURATION", "", "budget for trying candidates: 90s, 30m, 1h (default: no limit)")
+    add(
+        "share",
+        "SHARE",
+        "0.9",
+        "tune of a model what makes up this share of its time: 0.9 (default), 80 percent as 80%%",
+    )
     add("search", "NAME", "model", "how candidates are chosen: model, which learns (default), random or exhaustive")
     add("seed", "N", "0", "seed of the search and of the input data (default: 0)")
     add("rotate", "SIZE", "", "rotate inputs through so much memory, past the caches: 256M, auto (default: off)")
@@ -420,10 +430,23 @@ def parse_tolerance(option: str, text: str) -> float:
     Raises:
         pytest.UsageError: ``text`` is anything else.
     """
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(%?)", text.strip(), re.ASCII)
-    share = float(match[1]) / (100 if match[2] else 1) if match else 1.0
-    if share >= 1:
+    share = _parse_part(text)
+    if share is None or share >= 1:
         raise pytest.UsageError(f"{option}: {text!r} is no share of less than 1; give for example 4% or 0.04")
+    return share
+
+
+def parse_share(option: str, text: str) -> float:
+    """Read ``90%`` or ``0.9`` as a share, more than 0 and at most 1.
+
+    Raises:
+        pytest.UsageError: ``text`` is anything else.
+    """
+    share = _parse_part(text)
+    if share is None or not 0 < share <= 1:
+        raise pytest.UsageError(
+            f"{option}: {text!r} is no share of more than 0 and at most 1; give for example 0.9 or 90%"
+        )
     return share
 
 
@@ -491,6 +514,11 @@ def parse_knobs(option: str, lines: Sequence[str], target: Target) -> dict[str, 
             raise pytest.UsageError(f"{option}: {name} is given twice: write {name}=V1,V2 once")
         knobs[name] = tuple(sorted({value for value in values if value is not None}))
     return knobs
+
+
+def _parse_part(text: str) -> float | None:
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(%?)", text.strip(), re.ASCII)
+    return float(match[1]) / (100 if match[2] else 1) if match else None
 
 
 def _parse_number(text: str) -> int | None:

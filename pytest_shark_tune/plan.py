@@ -15,6 +15,7 @@ from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.model_input import InputFile, ModelInput, check_data
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.registry import provided_spaces, providers
+from pytest_shark_tune.shares import Profile, Share
 from pytest_shark_tune.stages.artifact import strip
 from pytest_shark_tune.stages.candidate import (
     Candidate,
@@ -168,17 +169,52 @@ AnyTask: TypeAlias = Task | KernelTask
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What one test function, or one model file, tunes."""
+    """What one test function, or one model file, tunes.
+
+    ``profiles`` tell where the time of its models goes; ``unprofiled`` are models of which that could not be told, with
+    the reason. ``left_out`` are the dispatches that could be tuned and take too little of the time.
+    """
 
     sources: tuple[Source, ...]
     tasks: tuple[Task, ...]
     untunable: tuple[Untunable, ...]
     kernels: tuple[KernelTask, ...] = ()
+    profiles: tuple[Profile, ...] = ()
+    unprofiled: dict[str, str] = {}
 
     @property
     def everything(self) -> tuple[AnyTask, ...]:
         """The dispatches, then the kernels."""
         return (*self.tasks, *self.kernels)
+
+    @property
+    def models(self) -> tuple[Source, ...]:
+        """The sources that are measured end to end: models with a function to run, and something to tune in them."""
+        tuned = {member.source for task in self.tasks for member in task.dispatch.members}
+        return tuple(each for each in self.sources if each.functions and not each.is_op and each.name in tuned)
+
+    @property
+    def left_out(self) -> tuple[Share, ...]:
+        """What takes too little of a model's time to be tuned, by model."""
+        tuned = {task.name for task in self.tasks}
+        return tuple(
+            each
+            for profile in self.profiles
+            for each in profile.shares
+            if not each.reason and each.dispatch not in tuned
+        )
+
+    def time_us(self, task: AnyTask) -> float | None:
+        """Microseconds of all calls of a dispatch in the plan's models; ``None`` unless all of them were profiled."""
+        profiled = {profile.source for profile in self.profiles}
+        if not isinstance(task, Task) or any(each.source not in profiled for each in task.dispatch.members):
+            return None
+        return sum(profile.time_us(task.name) for profile in self.profiles) or None
+
+    def share(self, task: AnyTask) -> float | None:
+        """The part that a dispatch has in the time of the models that were profiled; ``None`` where none was."""
+        total = sum(profile.dispatches_us for profile in self.profiles)
+        return sum(profile.time_us(task.name) for profile in self.profiles) / total if total else None
 
     def source(self, name: str) -> Source:
         """The source of that name."""
@@ -370,7 +406,17 @@ def renamed(plan: Plan, names: Mapping[str, str]) -> Plan:
             candidates=tuple(msgspec.structs.replace(each, dispatch=name) for each in task.candidates),
         )
 
-    return msgspec.structs.replace(plan, tasks=tuple(map(rename, plan.tasks)))
+    def rename_share(share: Share) -> Share:
+        return msgspec.structs.replace(share, dispatch=names.get(share.dispatch, share.dispatch))
+
+    return msgspec.structs.replace(
+        plan,
+        tasks=tuple(map(rename, plan.tasks)),
+        profiles=tuple(
+            msgspec.structs.replace(profile, shares=tuple(map(rename_share, profile.shares)))
+            for profile in plan.profiles
+        ),
+    )
 
 
 def plan_key(

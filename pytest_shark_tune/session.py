@@ -15,12 +15,14 @@ from pytest_shark_tune.bench import Bench
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.coming import coming
 from pytest_shark_tune.custom import CustomTask
-from pytest_shark_tune.errors import CandidateFailed, InputError
+from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, found_dispatches, guard_key, make_guard_plan
 from pytest_shark_tune.plan import POOL, AnyTask, Plan, Source, Task, Wanted, make_plan, plan_key, read_source
+from pytest_shark_tune.profile import cut, function_of, profile_source, worth_profiling
 from pytest_shark_tune.promises import Promises
 from pytest_shark_tune.recall import Recall
 from pytest_shark_tune.settings import RunSettings
+from pytest_shark_tune.shares import Profile
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.check import Check
@@ -35,10 +37,17 @@ from pytest_shark_tune.tools.compiler import Compiler, compiler_version
 from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.tools.machine import processors
 from pytest_shark_tune.update import incumbent_of
-from pytest_shark_tune.verify import verify_spec
+from pytest_shark_tune.verify import Verifier
 from pytest_shark_tune.yardsticks import Yardsticks
 
 __all__ = ["Session"]
+
+
+class _Told(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the time of a source goes, or why nobody can tell."""
+
+    profile: Profile | None = None
+    problem: str = ""
 
 
 class Session:
@@ -67,7 +76,9 @@ class Session:
         yardsticks = Yardsticks(compiler, cache, settings.device_name)
         self._bench = Bench(settings, self._builds, leases, tell=tell, yardsticks=yardsticks)
         self._promises = Promises(settings, cache, self._builds, self._bench)
+        self._verifier = Verifier(self._builds, self._bench, tell=tell)
         self._recall = Recall(cache, compiler, settings)
+        self._of_run = Cache(settings.exchange)
         self.kernels: dict[tuple[str, str, str], tuple[Any, float]] = {}
         self.models: list[Source] = []
 
@@ -81,7 +92,8 @@ class Session:
     def plan(self, given: Sequence[object], folder: Path, wanted: Sequence[Wanted] = ()) -> tuple[str, Plan]:
         """The plan for the sources that a marker names, and its key in the cache; made by one process only.
 
-        Configs in ``wanted`` are among the candidates, also where not all of a space are.
+        Of a model it holds the dispatches that make up the share of its time that is to be tuned. Configs in ``wanted``
+        are among the candidates, also where not all of a space are.
 
         Raises:
             InputError: a source cannot be read or compiled.
@@ -93,7 +105,9 @@ class Session:
         key, plan = self._plan(sources, kernels, ())
         missing = tuple(each for each in wanted if each.is_missing(plan))
         self._note_models(plan.sources)
-        return self._plan(sources, kernels, missing) if missing else (key, plan)
+        if missing:
+            key, plan = self._plan(sources, kernels, missing)
+        return self._without_cold(key, plan)
 
     def _plan(
         self, sources: Sequence[Source], kernels: Sequence[CustomTask], wanted: Sequence[Wanted]
@@ -130,6 +144,44 @@ class Session:
     def _read(self, given: Sequence[object], folder: Path) -> tuple[Source, ...]:
         own = [each for each in given if not isinstance(each, CustomTask)]
         return _named_apart([read_source(each, folder, self.settings.models) for each in own])
+
+    def _without_cold(self, key: str, plan: Plan) -> tuple[str, Plan]:
+        """The plan with only the dispatches in which its models spend their time, as far as that can be told."""
+        sources = worth_profiling(plan) if self.settings.share < 1 else ()
+        if not sources:
+            return key, plan
+        told = {source.name: self._told(plan, source) for source in sources}
+        profiles = [each.profile for each in told.values() if each.profile]
+        unprofiled = {name: each.problem for name, each in told.items() if each.problem}
+        share = self.settings.share
+        # Its key says what is in it: a profile that is measured again may choose others.
+        key = content_key("plan", key, share, told)
+        return key, self.cache.get_or_make("plans", key, Plan, lambda: cut(plan, profiles, share, unprofiled))
+
+    def _told(self, plan: Plan, source: Source) -> _Told:
+        """Where the time of a source goes, or why nobody can tell; all processes of the run are told the same."""
+
+        def make() -> _Told:
+            try:
+                return _Told(profile=self.profile(plan, source))
+            except SharkTuneError as error:
+                return _Told(problem=str(error))
+
+        return self._of_run.get_or_make("profiles", self._recall.profile_key(plan, source), _Told, make)
+
+    def profile(self, plan: Plan, source: Source) -> Profile:
+        """Where the time of a source of a plan goes.
+
+        Raises:
+            SharkTuneError: it cannot be told.
+        """
+        function = function_of(source)
+        known = self._recall.profile(plan, source)
+        if known is None:
+            self._tell(f"measuring where the time of {source.name} goes")
+            known = profile_source(source, plan.tasks, plan.untunable, self._builds, self._bench, function)
+            self._recall.keep_profile(plan, source, known)
+        return known
 
     def guard_plan(self, given: Sequence[object], folder: Path, spec_path: Path) -> GuardPlan:
         """What guarding the spec in the sources that a marker names looks at; made by one process only.
@@ -303,13 +355,32 @@ class Session:
         )
 
     def verify(self, plan: Plan) -> SpecRecord:
-        """Try the merged spec on the sources of ``plan``: applied where it should be, same results, no slower."""
+        """Try the merged spec on the sources of ``plan``: applied where it should be, same results, ops no slower."""
         finals = journal.read(self.settings.finals, FinalRecord)
-        known = self._recall.checked(plan, finals)
+
+        def make() -> SpecRecord:
+            known = self._recall.checked(plan, finals)
+            if known is None:
+                known = self._verifier.check(plan, finals)
+                self._recall.keep_checked(plan, finals, known)
+            return known
+
+        # Whoever measures one of the models asks again.
+        return self._of_run.get_or_make("checks", self._recall.check_key(plan, finals), SpecRecord, make)
+
+    def end_to_end(self, plan: Plan, name: str) -> SpecRecord:
+        """Measure the model ``name`` of ``plan`` with what is left of the merged spec; drop what does not pay there.
+
+        Raises:
+            CandidateFailed: the model cannot be run.
+        """
+        bad = self.verify(plan).dropped
+        finals = [each for each in journal.read(self.settings.finals, FinalRecord) if each.dispatch not in bad]
+        known = self._recall.checked(plan, finals, model=name)
         if known is None:
-            known = verify_spec(plan, finals, self._builds, self._bench)
-            self._recall.keep_checked(plan, finals, known)
-        return known
+            known = self._verifier.measure(plan, plan.source(name), finals)
+            self._recall.keep_checked(plan, finals, known, model=name)
+        return msgspec.structs.replace(known, dropped=bad | known.dropped)
 
     def look(
         self,

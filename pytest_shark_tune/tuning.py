@@ -35,7 +35,7 @@ from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.measurement import Measurement
-from pytest_shark_tune.stages.record import FinalRecord, Record, SpecRecord, State
+from pytest_shark_tune.stages.record import FinalRecord, Record, SourceCheck, SpecRecord, State
 from pytest_shark_tune.stages.spec import check_starter
 from pytest_shark_tune.storage import Storage
 from pytest_shark_tune.summary import render
@@ -121,6 +121,7 @@ class TuningPlugin:
             exchange=exchange,
             request=options.request,
             rotate_bytes=options.rotate_bytes,
+            share=options.share,
             fresh=options.fresh,
             models=options.models,
         )
@@ -182,6 +183,10 @@ class TuningPlugin:
             key, plan = self._session.plan(marker.args, folder, wanted)
             if not plan.everything:
                 reasons = "; ".join(f"{each.name}: {each.reason}" for each in plan.untunable)
+                if plan.left_out:
+                    models = ", ".join(profile.source for profile in plan.profiles)
+                    share = f"what takes {self._options.share:.0%} of the time of {models} cannot be tuned"
+                    raise InputError(f"{share}: {reasons}; a larger --tune-share takes in what can")
                 names = ", ".join(dict.fromkeys([source.name for source in plan.sources] + _kernel_names(marker.args)))
                 raise InputError(f"there is nothing to tune in {names}: {reasons or 'it has no dispatch'}")
             key, plan = self._named_apart(key, plan)
@@ -311,6 +316,7 @@ class TuningPlugin:
                 by_time=options.time_s is not None,
                 prior=partial(self._session.similar, self._ledger.task(name)),
                 first=update.first.get(name, ()),
+                in_model_us=self._ledger.time_us(name),
             )
             for name, tests in by_dispatch.items()
         ]
@@ -526,6 +532,8 @@ class TuningPlugin:
         if finding.record is not None and finding.record.ratio is not None:
             took = format_us(_median(finding.record.samples_us))
             return "passed", ".", f"{finding.record.ratio:.2f}x ({took})"
+        if finding.spec is not None and finding.spec.model:
+            return "passed", ".", "; ".join(_in_whole(each) for each in finding.spec.sources)
         if finding.final is not None:
             return "passed", ".", f"winner {finding.final.winner}" if finding.final.winner else "no winner"
         return None
@@ -705,6 +713,12 @@ def finding_of(report: pytest.TestReport | pytest.CollectReport) -> Finding | No
         if name == _PROPERTY:
             return msgspec.json.decode(str(value), type=Finding)
     return None
+
+
+def _in_whole(source: SourceCheck) -> str:
+    if source.ratio is None:
+        return source.note
+    return f"{source.ratio:.2f}x ({format_us(source.default_us)} -> {format_us(source.tuned_us)})"
 
 
 def _median(samples: tuple[float, ...]) -> float | None:

@@ -212,12 +212,17 @@ def updated(old: Iterable[WinnerRecord], decisions: Sequence[tuple[Task, WinnerR
 
 
 def is_gone(record: WinnerRecord, plans: Iterable[Plan]) -> bool:
-    """Whether the dispatch of an entry is in none of a suite's ``plans``, not even as one that cannot be tuned now."""
+    """Whether the dispatch of an entry is in none of a suite's ``plans``.
+
+    One that cannot be tuned now, or that takes too little of a model's time to be tuned, is not gone.
+    """
     for plan in plans:
         if any(
             record.root is None or task.name == record.dispatch or task.dispatch.key == record.root.key
             for task in plan.tasks
         ):
+            return False
+        if any(each.dispatch == record.dispatch for each in plan.left_out):
             return False
         if {RecordedOp(each.source, each.name) for each in plan.untunable} & set(record.ops):
             return False

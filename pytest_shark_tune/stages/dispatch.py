@@ -229,11 +229,12 @@ class Dispatch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Untunable(msgspec.Struct, frozen=True):
-    """A dispatch that cannot be tuned, with the reason in words."""
+    """A dispatch that cannot be tuned, with the reason in words, and its share of its model's time if that is known."""
 
     name: str
     source: str
     reason: str
+    share: float | None = None
 
 
 class FoundDispatch(msgspec.Struct, frozen=True, kw_only=True):
