@@ -50,7 +50,8 @@ class InputFile(msgspec.Struct, frozen=True):
         """
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
         except (ValueError, EOFError) as error:

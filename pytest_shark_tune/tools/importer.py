@@ -40,8 +40,8 @@ def import_onnx(path: Path, shapes: Mapping[str, Sequence[int]] | None = None, *
     fixed = _fix(model.graph, shapes or {}, path)
     dynamic = _dynamic_inputs(model.graph)
     if dynamic:
-        names = [value.name for value in model.graph.input if any(repr(value.name) in each for each in dynamic)]
-        examples = " ".join(f"--tune-input-shape {shlex.quote(f'{name}=1x3x224x224')}" for name in names)
+        values = [value for value in model.graph.input if any(repr(value.name) in each for each in dynamic)]
+        examples = " ".join(f"--tune-input-shape {shlex.quote(f'{each.name}={_example(each)}')}" for each in values)
         raise InputError(
             f"{path}: every dimension of an input needs a fixed size, but {'; '.join(dynamic)}. "
             f"Give them, as in {examples}"
@@ -148,6 +148,17 @@ def _dynamic_inputs(graph: Any) -> list[str]:
         if loose:
             found.append(f"input {value.name!r} has none in dimension {', '.join(loose)}")
     return found
+
+
+def _example(value: Any) -> str:
+    """Sizes that an input might have, those that it says it has among them."""
+    dims = value.type.tensor_type.shape.dim
+    if not dims:
+        return "1x3x224x224"
+    guesses = (1, *(224 for _ in dims[1:]))
+    return "x".join(
+        str(dim.dim_value if dim.dim_value > 0 else guess) for dim, guess in zip(dims, guesses, strict=True)
+    )
 
 
 def _last_line(error: CommandFailed) -> str:

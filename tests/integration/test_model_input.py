@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from pytest_shark_tune import ops
 from pytest_shark_tune.cli import main
+from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.model_input import ModelInput
 from pytest_shark_tune.plan import extract, read_source
 from pytest_shark_tune.snapshot import write_spec
@@ -119,6 +120,15 @@ def test_weights_beside_an_old_model_are_imported(tmp_path: Path) -> None:
     assert onnx_inputs(path) == ("x", "never used")
 
 
+def test_the_sizes_that_are_missing_are_told_with_an_example(tmp_path: Path) -> None:
+    path = onnx_model(tmp_path / "m.onnx")
+    with pytest.raises(InputError, match=r"'x' has none in dimension 0 .*as in --tune-input-shape x=1x8$"):
+        import_onnx(path, {"another": (1,)})
+    for shape, why in (((8,), "has 2 dimensions, 8 has 1"), ((4, 9), "dimension 1 of input 'x' is 8, not 9")):
+        with pytest.raises(InputError, match=f"--tune-input-shape: .*{why}"):
+            import_onnx(path, {"x": shape})
+
+
 def test_sizes_that_depend_on_the_data_are_told_once_for_all(tmp_path: Path) -> None:
     asked = ModelInput.parse(["x=8x8"])
     source = read_source(onnx_model(tmp_path / "m.onnx", data_dependent=True), Path(), asked)
@@ -135,6 +145,20 @@ def test_commands_take_sizes(suite: Suite, shape: str, status: int) -> None:
     result = CliRunner().invoke(main, arguments, env={"COLUMNS": "200"})
     assert result.exit_code == status, result.output
     assert (NAME if status == 0 else "--tune-input-shape") in result.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "status"), [("x", 1), ("y", 2)])
+@pytest.mark.parametrize("command", ["compile", "port"])
+def test_commands_that_take_a_spec_take_sizes(tmp_path: Path, command: str, name: str, status: int) -> None:
+    """With the sizes they come to look for what the spec is for, which is nothing here."""
+    model, spec = onnx_model(tmp_path / "m.onnx"), tmp_path / "spec.mlir"
+    write_spec(spec, [record_of(ops.matmul(m=64, n=64, k=64))])
+    given = {"compile": [str(model), "--spec", str(spec)], "port": [str(spec), str(model), "--static"]}[command]
+    shapes = [f"--tune-input-shape={each}=8x8" for each in dict.fromkeys(["x", name])]
+    result = CliRunner().invoke(main, [command, *given, *shapes, "-o", str(tmp_path / "out")])
+    assert result.exit_code == status, result.output
+    assert ("there is no model with an input 'y': m has 'x'" in result.output) == (name == "y")
 
 
 # What a model is run whole on.
