@@ -264,8 +264,7 @@ class Ledger:
         """Derive and write summary, spec and snapshots; ``complete`` says that no test was left unrun.
 
         ``why_stopped`` says why no more of a dispatch's candidates were tried, ``effort`` how many of them had their
-        chance. Dispatches whose final was never run get
-        a provisional winner from their records.
+        chance. Dispatches whose final was never run get a provisional winner from their records.
         A file that cannot be written stays as it was, and the others are written all the same; see ``failures``.
         """
         dropped = {name: reason for check in self._checks.values() for name, reason in check.dropped.items()}
@@ -436,19 +435,24 @@ class Ledger:
         """Bring the snapshots beside the suites up to date with the finals whose winners were verified.
 
         Entries of dispatches that are not in this run, or that it came to no decision on, stay as they are; those
-        that are in a suite no more go where it was collected as a whole.
+        that are in a suite no more go where it was collected as a whole. Without any check nothing is written.
         """
-        if not self._checks:
-            return
         for suite in sorted(set(self._suites) - {""}):
             path = self.snapshot_of(suite)
             plans = [self._plans[key] for key in self._suites[suite]]
-            old = _state(path)
-            gone = [each for each in old[1] if suite in self._whole and is_gone(each, plans)]
+            old, decided = _state(path), list(self._decided(suite))
+            gone = [each for each in old[1] if suite in self._whole and is_gone(each, plans)] if self._checks else []
             left = [each for each in old[1] if each not in gone]
-            write_spec(path, updated(left, [(task, winners.get(task.name)) for task in self._decided(suite)]))
+            if self._checks:
+                write_spec(path, updated(left, [(task, winners.get(task.name)) for task in decided]))
             names = frozenset(each.dispatch for each in gone)
-            self._changes.append(SnapshotChange(path, old, _state(path), names))
+            unchecked = self._new_in(suite, winners) - {task.name for task in decided}
+            self._changes.append(SnapshotChange(path, old, _state(path), names, unchecked))
+
+    def _new_in(self, suite: str, winners: Mapping[str, WinnerRecord]) -> frozenset[str]:
+        """The dispatches of a suite whose winners are this run's, and can be in a spec."""
+        found = {name for name, winner in winners.items() if winner.root is not None} - set(self._kept)
+        return frozenset(name for name in found if self._tasks[name].suite == suite)
 
     def _decided(self, suite: str) -> Iterator[Task]:
         """The dispatches of a suite for which this run has a verified winner, or knows that there is none."""

@@ -390,14 +390,12 @@ class Session:
         artifact: Artifact | None = None,
         *,
         alpha: float = RUN_ALPHA,
-        command: str = "",
     ) -> Verdict:
         """What became of a promise of a spec's entry; ``artifact`` is that of its first task, if a client made it.
 
-        ``alpha`` is the probability of a false alarm that this entry's speed promise has, of the whole run's;
-        ``command`` is what reproduces a verdict on it.
+        ``alpha`` is the probability of a false alarm that this entry's speed promise has, of the whole run's.
         """
-        return self._promises.look(guarded, entry, promise, artifact, alpha=alpha, command=command)
+        return self._promises.look(guarded, entry, promise, artifact, alpha=alpha)
 
     @property
     def setting(self) -> str:

@@ -8,6 +8,7 @@ import click
 
 from pytest_shark_tune.apply import Application, apply_spec, read_spec_file
 from pytest_shark_tune.commands.model_options import read_model, shape_option
+from pytest_shark_tune.commands.output import check_output
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.tools.compiler import Compiler, Target, first_error
 
@@ -45,8 +46,7 @@ def compile_model(
     try:
         _check_flags(flags)
         compiler = Compiler(Target.parse(tune_target), flags, timeout_s=_COMPILE_TIMEOUT_S)
-        if not output.absolute().parent.is_dir():
-            raise InputError(f"-o {output}: there is no folder {output.parent}")
+        check_output(output)
         text = read_spec_file(spec)
         source = read_model(model, shapes)
         compiler.check()

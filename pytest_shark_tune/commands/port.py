@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pytest_shark_tune.commands.model_options import shape_option
+from pytest_shark_tune.commands.output import check_spec_output
 from pytest_shark_tune.devices import FoundDevices, devices_for
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.model_input import ModelInput
@@ -77,8 +78,7 @@ def port_spec(
     try:
         if retune and not models:
             raise InputError("--retune needs the MODEL to tune")
-        if not output.absolute().parent.is_dir():
-            raise InputError(f"-o {output}: there is no folder {output.parent}")
+        check_spec_output(output)
         target = Target.parse(tune_target or target_of(old) or "llvm-cpu")
         spec = read_old(old, from_python)
         compiler = Compiler(target, flags)
@@ -141,7 +141,8 @@ def _tell(message: str) -> None:
 
 def _report(ported: tuple[PortedEntry, ...], output: Path, *, as_json: bool) -> None:
     written = sum(each.fate is not Fate.LOST for each in ported)
-    _tell(f"{written} of {len(ported)} entries are in {output}" if written else f"no entry is left: no {output}")
+    left = f"{output} stays as it was" if output.exists() else f"no {output}"
+    _tell(f"{written} of {len(ported)} entries are in {output}" if written else f"no entry is left: {left}")
     if as_json:
         rows = [
             {

@@ -358,6 +358,17 @@ def test_what_is_kept_is_the_winner_without_a_candidate_tried(run: Run) -> None:
     assert change.words() == ("two: added (contraction 32x32x32 f32, f32 -> f32, DoubleTilingExpert, 5 us, 2.00x)",)
 
 
+def test_a_winner_that_was_not_checked_is_told_and_not_written(run: Run) -> None:
+    record = kept(run)
+    run.ledger.add_plan("plan", str(run.suite))
+    run.ledger.keep("plan", record)
+    run.take(make_record(TWO, "default", 1.0), make_record(TWO, "aaaaaa", 2.0), make_final(TWO, "aaaaaa"))
+    run.ledger.finish(complete=True)
+    assert read_records(run.snapshot) == (record,)
+    (change,) = run.ledger.changes
+    assert change.words() == ("not updated with two: that was not checked in the whole source, by [spec]",)
+
+
 def test_what_is_kept_and_fails_in_the_whole_loses_its_entry(run: Run) -> None:
     record = kept(run)
     run.ledger.add_plan("plan", str(run.suite))
