@@ -28,6 +28,7 @@ from pytest_shark_tune.stages.measurement import (
     combine_rounds,
     compare,
     compare_finalists,
+    is_decided,
     time_limit_s,
 )
 from pytest_shark_tune.stages.record import State
@@ -41,7 +42,7 @@ __all__ = ["Bench"]
 
 _DEFAULT, _CANDIDATE, _REFERENCE = "default", "candidate", "reference"
 _RUN_TIMEOUT_S = 30.0
-_MODEL_ROUNDS = 5
+_FEWEST_MODEL_ROUNDS, _MODEL_ROUNDS = 3, 5
 """Fresh processes in which whole models are compared: two speeds of one machine show in few, and a model takes long."""
 _REMEMBERED = 24
 """How many of the default's last samples tell what is usual: the last few candidates', so that a lasting change is."""
@@ -192,6 +193,8 @@ class Bench:
                     self._forget(uri)
             for name, each in measured.items():
                 rounds[name].append(each)
+            if number + 1 >= _FEWEST_MODEL_ROUNDS and is_decided(rounds.values()):
+                break
         return {name: combine_rounds(each) for name, each in rounds.items()}
 
     def check_model(

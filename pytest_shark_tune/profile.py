@@ -16,7 +16,7 @@ from pytest_shark_tune.stages.dispatch import RootOp, Tensor, Untunable
 from pytest_shark_tune.tools.compiler import first_error
 from pytest_shark_tune.tools.profiler import Cost, NoProfile, model_time_us, profile
 
-__all__ = ["arguments", "by_symbol", "cut", "function_of", "profile_source", "worth_profiling"]
+__all__ = ["arguments", "by_symbol", "counted_profile", "cut", "function_of", "profile_source", "worth_profiling"]
 
 _COUNTED = "its dispatches' benchmarks, times how often each is called"
 _RUN = "the running model"
@@ -98,7 +98,7 @@ def profile_source(
     except NoProfile as reason:
         with bench.device() as uri:
             model_us = model_time_us(vmfb, uri, function, inputs)
-        return _counted(source, function, tasks, builds, bench, model_us=model_us, why=str(reason))
+        return counted_profile(source, function, tasks, builds, bench, model_us=model_us, why=str(reason))
     known = dict(_known(source, tasks)) | {
         each.name: Share(dispatch=each.name, calls=0, time_us=0, share=0, reason=each.reason)
         for each in untunable
@@ -115,7 +115,7 @@ def profile_source(
     )
 
 
-def _counted(
+def counted_profile(
     source: Source,
     function: str,
     tasks: Sequence[Task],
@@ -125,7 +125,10 @@ def _counted(
     model_us: float | None,
     why: str,
 ) -> Profile:
-    """The profile that the dispatches' own benchmarks give."""
+    """The profile that the dispatches' own benchmarks give, where nobody tells more: ``why`` not.
+
+    What cannot be tuned is not in it. ``model_us`` is the time of a call of the model, if that is known.
+    """
     costs: dict[str, Cost] = {}
     unknown: dict[str, str] = {}
     for task in _tasks_of(source, tasks):

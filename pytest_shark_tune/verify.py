@@ -25,7 +25,7 @@ from pytest_shark_tune.stages.record import FinalRecord, SourceCheck, SpecRecord
 from pytest_shark_tune.stages.spec import SpecEntry, build_spec, link_spec
 from pytest_shark_tune.tools.profiler import Cost, NoProfile, profile
 
-__all__ = ["Verifier", "culprits"]
+__all__ = ["TunedModel", "Verifier", "culprits"]
 
 _ALL = "all"
 _WITHOUT = "without"
@@ -47,12 +47,24 @@ def culprits(names: Sequence[str], fails: Callable[[Sequence[str]], bool]) -> li
 
 
 class Verifier:
-    """Tries specs in whole sources for one process of a run; ``tell`` is told what is under way."""
+    """Tries specs in whole sources for one process of a run; ``tell`` is told what is under way.
 
-    def __init__(self, builds: Builds, bench: Bench, *, tell: Callable[[str], None]) -> None:
+    With ``asks_driver`` the driver is asked how long dispatches take in a running model, which tells more of each than
+    the whole does.
+    """
+
+    def __init__(
+        self,
+        builds: Builds,
+        bench: Bench,
+        *,
+        tell: Callable[[str], None],
+        asks_driver: bool = True,
+    ) -> None:
         self._builds = builds
         self._bench = bench
         self._tell = tell
+        self._asks_driver = asks_driver
         self._applications: dict[str, tuple[str, Application]] = {}
 
     def check(self, plan: Plan, finals: Iterable[FinalRecord]) -> SpecRecord:
@@ -84,7 +96,7 @@ class Verifier:
         winners = _winners(finals)
         dropped: dict[str, str] = {}
         while kept := [each for each in winners if each.dispatch not in dropped]:
-            models = self._models(plan, source, kept)
+            models = self.models(plan, source, kept)
             if not models:
                 break
             check = _applied_check(models[0])
@@ -100,9 +112,28 @@ class Verifier:
         check = SourceCheck(source=source.name, applied=0, note=note)
         return SpecRecord(sources=(check,), dropped=dropped, model=source.name)
 
+    def models(self, plan: Plan, source: Source, kept: Sequence[FinalRecord]) -> list[TunedModel]:
+        """The source with the merged spec in force, once for each function to run; at least once if it has entries."""
+        names = {each.dispatch for each in kept}
+        owned = {
+            task.name: symbols
+            for task in plan.tasks
+            if task.name in names
+            and (symbols := [each.symbol for each in task.dispatch.members if each.source == source.name])
+        }
+        if not owned:
+            return []
+        application = self._application(source, kept)
+        infos = {each.dispatch: each.compilation_info for each in kept}
+        reduction = max([1, *(task.dispatch.root.reduction_length for task in plan.tasks)])
+        return [
+            TunedModel(source, function, reduction, application, owned, infos, self._builds, self._bench, self._tell)
+            for function in source.run_whole or ("",)
+        ]
+
     def _check(self, plan: Plan, source: Source, kept: Sequence[FinalRecord]) -> tuple[SourceCheck, dict[str, str]]:
         """The check of one source, and the entries that it speaks against, by name with the reason."""
-        models = self._models(plan, source, kept)
+        models = self.models(plan, source, kept)
         if not models:
             return SourceCheck(source=source.name, applied=0, note="nothing in it was tuned"), {}
         first = models[0]
@@ -126,37 +157,18 @@ class Verifier:
             check = _noted(check, "no function in it whose inputs can be made up, so it was not run")
         return check, {}
 
-    def _measure(self, model: _Model, check: SourceCheck) -> tuple[SourceCheck, dict[str, str]]:
+    def _measure(self, model: TunedModel, check: SourceCheck) -> tuple[SourceCheck, dict[str, str]]:
         """One function of a model end to end; the slowest function's figures stay."""
         self._tell(f"measuring the whole of {model.source.name} with {len(model.owned)} entries and without")
         whole = model.compare_whole()
         try:
-            ratios = model.ratios()
+            ratios = model.ratios() if self._asks_driver else None
         except NoProfile:
             ratios = None
         check = _with_figures(check, whole)
         if ratios:
             check = msgspec.structs.replace(check, in_model={name: round(ratio, 4) for name, ratio in ratios.items()})
         return check, model.what_does_not_pay(whole, ratios)
-
-    def _models(self, plan: Plan, source: Source, kept: Sequence[FinalRecord]) -> list[_Model]:
-        """The source with the merged spec in force, once for each function to run; at least once if it has entries."""
-        names = {each.dispatch for each in kept}
-        owned = {
-            task.name: symbols
-            for task in plan.tasks
-            if task.name in names
-            and (symbols := [each.symbol for each in task.dispatch.members if each.source == source.name])
-        }
-        if not owned:
-            return []
-        application = self._application(source, kept)
-        infos = {each.dispatch: each.compilation_info for each in kept}
-        reduction = max([1, *(task.dispatch.root.reduction_length for task in plan.tasks)])
-        return [
-            _Model(source, function, reduction, application, owned, infos, self._builds, self._bench, self._tell)
-            for function in source.run_whole or ("",)
-        ]
 
     def _application(self, source: Source, kept: Sequence[FinalRecord]) -> Application:
         """The spec of these winners applied; what was applied to a source last is remembered."""
@@ -173,7 +185,7 @@ class Verifier:
 
 
 @dataclass(frozen=True)
-class _Model:
+class TunedModel:
     """One function of a source with a spec in force.
 
     ``owned`` are the executables of each entry by its name, ``infos`` the entries' configs.
@@ -195,13 +207,19 @@ class _Model:
         What does not compile or run in the whole is as wrong as a wrong result.
         """
         self.tell(f"checking the results of the whole of {self.source.name}")
-        problem = self._problem(list(self.owned))
-        if not problem:
+        everything = list(self.owned)
+        problems = {tuple(everything): self._problem(everything)}
+        if not problems[tuple(everything)]:
             return "", {}
         if failure := self._problem([]):
             return f"by default it cannot be run as a whole, so its results were not compared: {failure}", {}
-        names = culprits(list(self.owned), lambda part: bool(self._problem(part)))
-        reasons = {name: self._problem([name]) or problem for name in names}
+
+        def fails(names: Sequence[str]) -> bool:
+            problems[tuple(names)] = self._problem(names)
+            return bool(problems[tuple(names)])
+
+        names = culprits(everything, fails)
+        reasons = {name: problems.get((name,)) or problems[tuple(everything)] for name in names}
         return "", {name: f"in the whole of {self.source.name}: {reason}" for name, reason in reasons.items()}
 
     def compare_whole(self) -> Measurement:
@@ -325,7 +343,7 @@ def _entry(final: FinalRecord) -> SpecEntry:
     return SpecEntry(name=final.dispatch, root=final.root, compilation_info=final.compilation_info)
 
 
-def _applied_check(model: _Model) -> SourceCheck:
+def _applied_check(model: TunedModel) -> SourceCheck:
     """To how many ops the spec applies, and which entries iree-compile's own flag does not apply."""
     placed = model.application.placed
     missed = sorted({each.entry for each in placed if not each.by_flag})
@@ -351,7 +369,7 @@ def _with_figures(check: SourceCheck, whole: Measurement) -> SourceCheck:
     )
 
 
-def _misapplied(plan: Plan, model: _Model) -> dict[str, str]:
+def _misapplied(plan: Plan, model: TunedModel) -> dict[str, str]:
     """The entries that were not applied to exactly their ops in a source, with the reason."""
     source, infos = model.source, model.infos
     applied = {(each.symbol, each.compilation_info) for each in model.application.placed}

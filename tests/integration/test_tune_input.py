@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Outcome, Suite
 
 DEFAULTS = ("--tune-candidates=1", "-k", "default")
-NO_FINALS = ("--tune-candidates=1", "-k", "not final and not spec")
+NO_FINALS = ("--tune-candidates=1", "-k", "not final and not spec and not end-to-end")
 
 MATMUL = """
 func.func @"name with $"(%a: tensor<32x32xf32>, %b: tensor<32x32xf32>) -> tensor<32x32xf32> {
