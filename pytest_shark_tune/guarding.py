@@ -21,7 +21,7 @@ from pytest_shark_tune.fixtures import GUARD_KEY, SESSION_KEY
 from pytest_shark_tune.guard_reporter import PROPERTY
 from pytest_shark_tune.guard_text import GuardFinding
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan
-from pytest_shark_tune.inputs import check_compiler, check_folder
+from pytest_shark_tune.inputs import check_compiler, check_folder, refuse_strays
 from pytest_shark_tune.interrupts import TERMINATED, Interrupts
 from pytest_shark_tune.kernels import as_failure
 from pytest_shark_tune.notes import teller
@@ -132,6 +132,7 @@ class GuardingPlugin:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
         """Leave each entry to the tests that it is for, and share out the false alarms, before anybody deselects."""
+        refuse_strays(self._config, self._session, items)
         ours = {item: guarded for item in items if (guarded := _guarded_of(item)) is not None}
         dropped = _strangers(ours, lambda folder: self._guard.spec is not None or _is_whole(folder, session.config))
         items[:] = [item for item in items if item not in dropped]
@@ -331,6 +332,7 @@ def _settings(config: pytest.Config, options: TuneOptions, guard: GuardOptions) 
         rotate_bytes=options.rotate_bytes,
         route=guard.route,
         tolerance=guard.tolerance,
+        models=options.models,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from pytest_shark_tune.tools.machine import last_level_cache_bytes, processors
 
 if TYPE_CHECKING:
     # With them comes the compiler, for which a run that does not tune must not wait.
+    from pytest_shark_tune.model_input import ModelInput
     from pytest_shark_tune.stages.space import SpaceRequest
 
 __all__ = [
@@ -25,9 +27,11 @@ __all__ = [
     "GuardOptions",
     "TuneOptions",
     "add_options",
+    "commands_file",
     "default_cache",
     "given_options",
     "guard_is_given",
+    "named_here",
     "parse_count",
     "parse_duration",
     "parse_flags",
@@ -63,7 +67,8 @@ class TuneOptions:
     ``jobs`` compilations run at a time; ``out`` and ``cache`` are absolute. ``rotate_bytes`` is how much memory data
     is rotated through, 0 for a dispatch's own alone. The cache is emptied before the run with ``clears_cache``, and cut
     to ``cache_bytes`` after it. Of a model the dispatches that make up ``share`` of its time are tuned, all of them
-    with 1. ``landscape`` is where a landscape is to be recorded.
+    with 1. ``landscape`` is where a landscape is to be recorded. ``models`` is what is said of the models that the run
+    takes.
     """
 
     target: Target
@@ -85,6 +90,7 @@ class TuneOptions:
     share: float
     fresh: bool
     request: SpaceRequest
+    models: ModelInput
 
     @classmethod
     def from_pytest_config(cls, config: pytest.Config) -> TuneOptions:
@@ -131,6 +137,7 @@ class TuneOptions:
             request=SpaceRequest(
                 where=parse_where("--tune-where", where), knobs=parse_knobs("--tune-knob", knobs, target)
             ),
+            models=_parse_models(config, value("function")),
         )
         if options.starter and not options.starter.is_file():
             raise pytest.UsageError(f"--tune-spec: there is no file {options.starter}")
@@ -232,6 +239,8 @@ def add_options(parser: pytest.Parser) -> None:
     add("rotate", "SIZE", "", "rotate inputs through so much memory, past the caches: 256M, auto (default: off)")
     add("spec", "FILE", "", "starter spec, linked behind the new entries")
     add("out", "DIR", ".tune", "where spec.mlir, records.jsonl and summary.json go (default: .tune)")
+    add("function", "NAME", "", "the function of a model that is run whole, where it has several")
+    add("commands", "FILE", "", "tune the convolutions and matmuls of a list of MIOpen or Fusilli driver commands")
     add("record-landscape", "FILE", "", "write what was measured for shark-tune replay; FILE-DISPATCH with several")
     add("jobs", "N", str(processors()), "compilations at a time (default: one per processor)")
     add("compile-timeout", "DURATION", "120s", "most time that one run of the compiler may take (default: 120s)")
@@ -253,6 +262,8 @@ def add_options(parser: pytest.Parser) -> None:
     )
     parser.addini("tune_strict", "fail a guarded entry whose speed is undecided", type="bool", default=False)
 
+    add_list("--tune-input-shape", "NAME=SIZES", "sizes of an ONNX model's input: x=1x3x224x224")
+    add_list("--tune-input", "NAME=FILE", "what a model is run whole on: x=FILE.npy, or its input's number: 0=FILE.npy")
     add_list("--tune-where", "CONDITION", 'try only configs that fulfil it: "wg_0 >= 64 and red_2 in (4, 8)"')
     add_list("--tune-knob", "NAME=V1,V2", "search an option that the compiler pins, too: waves_per_eu=1,2,4")
     add_list("--iree-compile-flag", "FLAG", "a flag for iree-compile, for the default and the candidates alike")
@@ -276,6 +287,35 @@ def guard_is_given(config: pytest.Config) -> bool:
 def target_name(config: pytest.Config) -> str:
     """The target that is asked for, as given."""
     return str(config.getoption("tune_target") or config.getini("tune_target"))
+
+
+def commands_file(config: pytest.Config) -> Path | None:
+    """The list of commands that is to be tuned, if there is one."""
+    given = config.getoption("tune_commands") or config.getini("tune_commands")
+    # As pytest has the paths of what it collects: whole, but with symbolic links.
+    return Path(os.path.abspath(config.invocation_params.dir / given)) if given else None  # noqa: PTH100
+
+
+def named_here(config: pytest.Config, models: ModelInput) -> ModelInput:
+    """What of ``models`` was said on the command line: an ini file may speak of models that another run takes."""
+    from pytest_shark_tune.model_input import ModelInput
+
+    return ModelInput(
+        shapes=models.shapes if config.getoption("tune_input_shape") else {},
+        data=models.data if config.getoption("tune_input") else {},
+        function=models.function if config.getoption("tune_function") else "",
+    )
+
+
+def _parse_models(config: pytest.Config, function: str) -> ModelInput:
+    from pytest_shark_tune.model_input import ModelInput
+
+    shapes = config.getoption("tune_input_shape") or config.getini("tune_input_shape")
+    data = config.getoption("tune_input") or config.getini("tune_input")
+    try:
+        return ModelInput.parse(shapes, data, function, base=config.invocation_params.dir)
+    except InputError as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def given_options(config: pytest.Config) -> list[str]:

@@ -12,6 +12,7 @@ import msgspec
 
 from pytest_shark_tune.custom import CustomTask
 from pytest_shark_tune.errors import CommandFailed, InputError
+from pytest_shark_tune.model_input import InputFile, ModelInput, check_data
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.registry import provided_spaces, providers
 from pytest_shark_tune.shares import Profile, Share
@@ -51,7 +52,7 @@ from pytest_shark_tune.stages.space import (
 from pytest_shark_tune.stages.space.reading import read_config, read_knobs
 from pytest_shark_tune.tools.cache import code_key, content_key
 from pytest_shark_tune.tools.compiler import Compiler, first_error
-from pytest_shark_tune.tools.importer import import_onnx
+from pytest_shark_tune.tools.importer import import_onnx, onnx_inputs
 
 __all__ = [
     "MODEL_SUFFIXES",
@@ -79,7 +80,9 @@ _EMITTING = ("cuda", "hip")
 """Backends for which the compiler emits constraints, at least for some ops."""
 NO_SPACE = (CommandFailed, NoSpace, SpaceTooLarge, UnboundedKnob, UnreadableConstraints)
 """What keeps one dispatch from being tuned, and the others not."""
-_NO_BENCHMARK = "iree-compile makes no benchmark of it, as of what has dynamic dimensions: fix the input shapes"
+_NO_BENCHMARK = "iree-compile makes no benchmark of it, as of what has dynamic dimensions"
+_OPEN_SHAPES = f"{_NO_BENCHMARK}: fix the input shapes"
+_DATA_DEPENDENT = f"{_NO_BENCHMARK}, though no input has: its sizes depend on the data, and it keeps its default"
 POOL = 4096
 """The most candidates of a dispatch that a search chooses from: each is a test that is collected."""
 MODEL_SUFFIXES = (".mlir", ".mlirbc", ".onnx")
@@ -89,7 +92,9 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """A model, or one executable benchmark module, as MLIR text.
 
     ``functions`` are the public functions whose inputs can be made up, with their types; a benchmark module
-    has none. ``is_op`` says that it holds a single op that was asked for by name, and no model.
+    has none. ``is_op`` says that it holds a single op that was asked for by name, and no model. ``input_names`` are
+    those of an ONNX model's inputs. ``function`` is the one that is run whole, where one was asked for, and ``data``
+    what it takes, by the input's position; all else is made up.
     """
 
     name: str
@@ -97,6 +102,24 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     is_benchmark: bool
     functions: dict[str, tuple[Tensor, ...]] = {}
     is_op: bool = False
+    input_names: tuple[str, ...] = ()
+    function: str = ""
+    data: dict[int, InputFile] = {}
+
+    @property
+    def run_whole(self) -> tuple[str, ...]:
+        """The functions that are run: the one that was asked for, or all."""
+        return (self.function,) if self.function else tuple(self.functions)
+
+    @property
+    def files(self) -> dict[int, str]:
+        """The paths of its data, by the input's position."""
+        return {number: file.path for number, file in self.data.items()}
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """All that what is found out about it depends on, for content keys."""
+        return (self.name, self.text, self.function, sorted(self.data.items()))
 
 
 class _Tried(msgspec.Struct, frozen=True, kw_only=True):
@@ -223,8 +246,10 @@ class Extracted(NamedTuple):
     untunable: tuple[Untunable, ...]
 
 
-def read_source(given: object, folder: Path) -> Source:
+def read_source(given: object, folder: Path, asked: ModelInput = ModelInput()) -> Source:  # noqa: B008 - it is frozen
     """Read what a user gave to the marker, or on the command line; a path is relative to ``folder``.
+
+    ``asked`` is what the user says of models, and not of ops.
 
     Raises:
         InputError: it is no path and no op, the file is absent, or it is not MLIR that this IREE parses.
@@ -241,13 +266,27 @@ def read_source(given: object, folder: Path) -> Source:
         raise InputError(f"{path} is not one of {', '.join(MODEL_SUFFIXES)}")
     if not path.is_file():
         raise InputError(f"there is no file {path}")
+    names: tuple[str, ...] = ()
     try:
-        text = import_onnx(path) if path.suffix == ".onnx" else read_module(path.read_bytes())
+        if path.suffix == ".onnx":
+            text = import_onnx(path, asked.shapes)
+            names = onnx_inputs(path)
+        else:
+            text = read_module(path.read_bytes())
     except InputError as error:
         raise InputError(str(error) if path.suffix == ".onnx" else f"{path}: {error}") from error
     except (CommandFailed, OSError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
-    return Source(name=path.stem, text=text, is_benchmark=is_benchmark_module(text))
+    if is_benchmark_module(text):
+        return Source(name=path.stem, text=text, is_benchmark=True)
+    return Source(
+        name=path.stem,
+        text=text,
+        is_benchmark=False,
+        input_names=names,
+        function=asked.function,
+        data=asked.data_of(names),
+    )
 
 
 def make_plan(
@@ -312,7 +351,8 @@ def extract(
     """Find the dispatches of ``sources``, each with its calls, grouped where no matcher tells them apart.
 
     Raises:
-        InputError: the compiler rejects a source, or a benchmark module was made for another target.
+        InputError: the compiler rejects a source, a benchmark module was made for another target, or the data that is
+            given for a model is not what it takes.
     """
     found: list[FoundDispatch] = []
     untunable: list[Untunable] = []
@@ -330,7 +370,7 @@ def extract(
                 raise InputError(f"{source.name}: iree-compile rejects it: {first_error(error)}") from error
             except InputError as error:
                 raise InputError(f"{source.name}: {error}") from error
-            read.append(msgspec.structs.replace(source, functions=functions))
+            read.append(_with_functions(source, functions))
             calls.update({(source.name, symbol): number for symbol, number in flow.items()})
             for text in texts:
                 dispatch = read_benchmark(text, source.name, processors=processors)
@@ -340,10 +380,18 @@ def extract(
                     found.append(dispatch)
             read_symbols = {each.symbol for each in found if each.source == source.name}
             read_symbols |= {each.name for each in untunable if each.source == source.name}
-            untunable += [
-                Untunable(symbol, source.name, _NO_BENCHMARK) for symbol in flow if symbol not in read_symbols
-            ]
+            # No ONNX model comes here with an input of open sizes.
+            why = _DATA_DEPENDENT if source.input_names else _OPEN_SHAPES
+            untunable += [Untunable(symbol, source.name, why) for symbol in flow if symbol not in read_symbols]
     return Extracted(tuple(read), group_dispatches(found, calls), tuple(untunable))
+
+
+def _with_functions(source: Source, functions: dict[str, tuple[Tensor, ...]]) -> Source:
+    """The source with the functions that it turns out to have; one that was asked for may be another model's."""
+    chosen = source.function if source.function in functions else ""
+    found = msgspec.structs.replace(source, functions=functions, function=chosen)
+    check_data(source.name, source.data, {name: functions[name] for name in found.run_whole})
+    return found
 
 
 def renamed(plan: Plan, names: Mapping[str, str]) -> Plan:
@@ -386,7 +434,7 @@ def plan_key(
     return content_key(
         "plan",
         code_key(),
-        [(source.name, source.text) for source in sources],
+        [source.content for source in sources],
         kernels,
         request,
         registered,

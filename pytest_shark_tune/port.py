@@ -241,10 +241,12 @@ def port(
     that breaks one is lost.
 
     Raises:
-        InputError: a model cannot be read or compiled.
+        InputError: a model cannot be read or compiled, or what is said of one is said of none.
     """
     compiler = session.compiler
-    given = [read_source(each, Path()) for each in models]
+    given = [read_source(each, Path(), session.settings.models) for each in models]
+    if problem := session.settings.models.stray(given):
+        raise InputError(problem)
     dispatches = extract(given, compiler, processors, tell).dispatches if models else ()
     lone: list[object] = []
     drafts = []
@@ -580,9 +582,11 @@ def _broken(entry: GuardEntry, guarded: GuardPlan, session: Session, *, whole: b
 
 
 def retuned(
-    ported: Sequence[PortedEntry], new: Path, old: OldSpec, models: Sequence[Path], target: str, flags: Sequence[str]
+    ported: Sequence[PortedEntry], new: Path, old: OldSpec, models: Sequence[Path], target: str, options: Sequence[str]
 ) -> tuple[PortedEntry, ...]:
     """Tune what was lost, but for what is for no dispatch, with ``pytest --tune``; write the winners into ``new`` too.
+
+    ``options`` are pytest's.
 
     Raises:
         InputError: pytest did not come to an end.
@@ -594,7 +598,7 @@ def retuned(
         out = Path(folder, "tuned")
         command = [sys.executable, "-m", "pytest", *map(str, models), "--tune", "--tune-target", target]
         command += ["--tune-out", str(out), "-k", " or ".join([*lost, "[spec]"])]
-        command += [f"--iree-compile-flag={flag}" for flag in flags]
+        command += options
         try:
             process.run(command, timeout_s=_TUNE_TIMEOUT_S)
         except CommandFailed as error:

@@ -16,7 +16,7 @@ from pytest_shark_tune.stages.dispatch import RootOp, Tensor, Untunable
 from pytest_shark_tune.tools.compiler import first_error
 from pytest_shark_tune.tools.profiler import Cost, NoProfile, model_time_us, profile
 
-__all__ = ["by_symbol", "counted_profile", "cut", "function_of", "profile_source", "splat", "worth_profiling"]
+__all__ = ["arguments", "by_symbol", "counted_profile", "cut", "function_of", "profile_source", "worth_profiling"]
 
 _COUNTED = "its dispatches' benchmarks, times how often each is called"
 _RUN = "the running model"
@@ -24,11 +24,12 @@ _NO_CONFIG = "it computes nothing that has a config"
 
 
 def function_of(source: Source, name: str = "") -> str:
-    """The function of a source that is measured: the one of that name, or the only one.
+    """The function of a source that is measured: the one of that name, the one asked for of it, or the only one.
 
     Raises:
         InputError: there is no such function, none at all, or several to choose from.
     """
+    name = name or source.function
     known = ", ".join(map(repr, source.functions))
     if name and name not in source.functions:
         raise InputError(f"{source.name}: there is no function {name!r} whose inputs can be made up; it has {known}")
@@ -90,7 +91,7 @@ def profile_source(
         vmfb = builds.model(strip(sources))
     except CommandFailed as error:
         raise InputError(f"{source.name}: iree-compile rejects it: {first_error(error)}") from error
-    inputs = [splat(each) for each in source.functions[function]]
+    inputs = arguments(source, function)
     try:
         with bench.device() as uri:
             told = profile(vmfb, uri, function, inputs)
@@ -209,7 +210,16 @@ def _shares(costs: Mapping[str, Cost], known: Mapping[str, Share], operations: M
     return tuple(sorted(found, key=lambda each: (-each.time_us, each.dispatch)))
 
 
-def splat(tensor: Tensor) -> str:
-    """An input as ``iree-benchmark-module`` takes it: the same value everywhere, since times hardly depend on it."""
+def arguments(source: Source, function: str) -> list[str]:
+    """The inputs of a function as ``iree-benchmark-module`` takes them: those that are given, the others made up.
+
+    What it cannot read of them is made up, too.
+    """
+    given = {number: f"@{file.path}" for number, file in source.data.items() if file.is_plain}
+    return [given.get(number) or _splat(each) for number, each in enumerate(source.functions[function])]
+
+
+def _splat(tensor: Tensor) -> str:
+    """A tensor with the same value everywhere, since times hardly depend on it."""
     shape = "".join(f"{size}x" for size in tensor.shape)
     return f"{shape}{tensor.element}={0.5 if 'f' in tensor.element else 1}"

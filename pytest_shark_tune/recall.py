@@ -69,7 +69,6 @@ class Recall:
         )
         self._base = content_key(self.setting, code_key())
         self._device = settings.device_name
-        self._function = settings.function
         self._jobs = settings.jobs
         self._indexed: set[str] = set()
 
@@ -148,7 +147,7 @@ class Recall:
     def profile_key(self, plan: Plan, source: Source) -> str:
         """A hash of what the profile of a source depends on."""
         names = [task.name for task in plan.tasks]
-        return content_key("profile", self._base, source.name, source.text, self._function, names)
+        return content_key("profile", self._base, source.content, names)
 
     def _key(self, task: Task) -> str:
         return content_key(self._base, _texts(task))
@@ -166,9 +165,9 @@ class Recall:
 
     def check_key(self, plan: Plan, finals: Iterable[FinalRecord], model: str = "") -> str:
         """A hash of what trying the spec of these finals depends on."""
-        sources = [(source.name, source.text) for source in plan.sources]
+        sources = [source.content for source in plan.sources]
         entries = sorted((each.dispatch, each.compilation_info) for each in finals)
-        return content_key(self._base, sources, [task.name for task in plan.tasks], entries, model, self._function)
+        return content_key(self._base, sources, [task.name for task in plan.tasks], entries, model)
 
 
 def _results(kept: Sequence[_Kept], facts: ProblemFacts, jobs: int) -> Iterator[PriorResult]:

@@ -54,7 +54,7 @@ class Session:
     """Plans, compiles, measures and verifies for one process of a run.
 
     ``tell`` is told in words what takes long. ``close`` ends the children. ``kernels`` keeps what clients' own
-    compilers made, by plan, task and candidate.
+    compilers made, by plan, task and candidate. ``models`` are those that plans were made of so far.
     """
 
     def __init__(
@@ -76,10 +76,11 @@ class Session:
         yardsticks = Yardsticks(compiler, cache, settings.device_name)
         self._bench = Bench(settings, self._builds, leases, tell=tell, yardsticks=yardsticks)
         self._promises = Promises(settings, cache, self._builds, self._bench)
-        self._verifier = Verifier(self._builds, self._bench, tell=tell, function=settings.function)
+        self._verifier = Verifier(self._builds, self._bench, tell=tell)
         self._recall = Recall(cache, compiler, settings)
         self._of_run = Cache(settings.exchange)
         self.kernels: dict[tuple[str, str, str], tuple[Any, float]] = {}
+        self.models: list[Source] = []
 
     def close(self) -> None:
         """End whatever this session started."""
@@ -100,9 +101,10 @@ class Session:
         kernels = [each for each in given if isinstance(each, CustomTask)]
         if again := [name for name, number in Counter(kernel.name for kernel in kernels).items() if number > 1]:
             raise InputError(f"{again[0]} is the name of two custom tasks")
-        sources = _named_apart([read_source(each, folder) for each in given if not isinstance(each, CustomTask)])
+        sources = self._read(given, folder)
         key, plan = self._plan(sources, kernels, ())
         missing = tuple(each for each in wanted if each.is_missing(plan))
+        self._note_models(plan.sources)
         if missing:
             key, plan = self._plan(sources, kernels, missing)
         return self._without_cold(key, plan)
@@ -139,6 +141,10 @@ class Session:
 
         return key, self.cache.get_or_make("plans", key, Plan, make)
 
+    def _read(self, given: Sequence[object], folder: Path) -> tuple[Source, ...]:
+        own = [each for each in given if not isinstance(each, CustomTask)]
+        return _named_apart([read_source(each, folder, self.settings.models) for each in own])
+
     def _without_cold(self, key: str, plan: Plan) -> tuple[str, Plan]:
         """The plan with only the dispatches in which its models spend their time, as far as that can be told."""
         sources = worth_profiling(plan) if self.settings.share < 1 else ()
@@ -169,7 +175,7 @@ class Session:
         Raises:
             SharkTuneError: it cannot be told.
         """
-        function = function_of(source, self.settings.function)
+        function = function_of(source)
         known = self._recall.profile(plan, source)
         if known is None:
             self._tell(f"measuring where the time of {source.name} goes")
@@ -185,7 +191,7 @@ class Session:
         Raises:
             InputError: a source cannot be read or compiled, or the spec cannot be read.
         """
-        sources = _named_apart([read_source(each, folder) for each in given if not isinstance(each, CustomTask)])
+        sources = self._read(given, folder)
         settings = self.settings
         key = plan_key(sources, self.compiler, processors=processors(), rotate_bytes=settings.rotate_bytes)
 
@@ -199,11 +205,15 @@ class Session:
             )
 
         plan = self.cache.get_or_make("plans", key, Plan, find)
+        self._note_models(plan.sources)
 
         def make() -> GuardPlan:
             return make_guard_plan(plan, key, spec_path, device_name=settings.device_name)
 
         return self.cache.get_or_make("plans", guard_key(key, spec_path, settings.device_name), GuardPlan, make)
+
+    def _note_models(self, sources: Iterable[Source]) -> None:
+        self.models += [source for source in sources if not source.is_op and not source.is_benchmark]
 
     def keep_plan(self, origin: str, plan: Plan) -> tuple[str, Plan]:
         """Keep a plan that was made from the one of key ``origin``; return its key too."""

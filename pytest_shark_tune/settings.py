@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_shark_tune.model_input import ModelInput
 from pytest_shark_tune.stages.guard import TOLERANCE
 from pytest_shark_tune.stages.space import SpaceRequest
 
@@ -22,8 +23,8 @@ class RunSettings:
     fall behind its recorded speed by ``tolerance``: 0.04 reads as 4%. ``devices`` may be empty, and ``device_name``
     with it, where only static promises are looked at.
 
-    Of a model the dispatches that make up ``share`` of its time are tuned, all of them with 1. ``function`` names the
-    one that is run whole, where a model has several.
+    Of a model the dispatches that make up ``share`` of its time are tuned, all of them with 1. ``models`` is what the
+    user says of the models that are read.
     """
 
     devices: tuple[str, ...]
@@ -38,6 +39,6 @@ class RunSettings:
     rotate_bytes: int = 0
     fresh: bool = False
     share: float = 1.0
-    function: str = ""
     route: str = "compile"
     tolerance: float = TOLERANCE
+    models: ModelInput = ModelInput()  # noqa: RUF009 - it is frozen

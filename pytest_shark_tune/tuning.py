@@ -20,7 +20,7 @@ from pytest_shark_tune.devices import FoundDevices, crowding, find_devices, jobs
 from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError
 from pytest_shark_tune.figures import format_us
 from pytest_shark_tune.fixtures import SESSION_KEY
-from pytest_shark_tune.inputs import check_compiler, check_folder
+from pytest_shark_tune.inputs import check_compiler, check_folder, refuse_strays
 from pytest_shark_tune.interrupts import TERMINATED, Interrupts
 from pytest_shark_tune.kernels import Built, as_failure
 from pytest_shark_tune.landscape import write_landscapes
@@ -123,6 +123,7 @@ class TuningPlugin:
             rotate_bytes=options.rotate_bytes,
             share=options.share,
             fresh=options.fresh,
+            models=options.models,
         )
         session = Session(settings, compiler, cache, tell=teller(config))
         ledger = None
@@ -215,6 +216,11 @@ class TuningPlugin:
         for each in given:
             if isinstance(each, CustomTask) and self._kernels.setdefault(each.name, each) != each:
                 raise InputError(f"{each.name} is the name of two different custom tasks in this run")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Tune nothing where something is said of no model that was collected."""
+        refuse_strays(self._config, self._session, items)
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
         """Remember what was collected and is not to run."""

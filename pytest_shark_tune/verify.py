@@ -18,7 +18,7 @@ from pytest_shark_tune.bench import Bench
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed
 from pytest_shark_tune.plan import Plan, Source
-from pytest_shark_tune.profile import by_symbol, splat
+from pytest_shark_tune.profile import arguments, by_symbol
 from pytest_shark_tune.stages.artifact import replace_executables, strip
 from pytest_shark_tune.stages.measurement import NOISE_FLOOR, Measurement
 from pytest_shark_tune.stages.record import FinalRecord, SourceCheck, SpecRecord
@@ -49,8 +49,8 @@ def culprits(names: Sequence[str], fails: Callable[[Sequence[str]], bool]) -> li
 class Verifier:
     """Tries specs in whole sources for one process of a run; ``tell`` is told what is under way.
 
-    Of models the function ``function`` is run, where they have it, else each that can be. With ``asks_driver`` the
-    driver is asked how long dispatches take in a running model, which tells more of each than the whole does.
+    With ``asks_driver`` the driver is asked how long dispatches take in a running model, which tells more of each than
+    the whole does.
     """
 
     def __init__(
@@ -59,13 +59,11 @@ class Verifier:
         bench: Bench,
         *,
         tell: Callable[[str], None],
-        function: str = "",
         asks_driver: bool = True,
     ) -> None:
         self._builds = builds
         self._bench = bench
         self._tell = tell
-        self._function = function
         self._asks_driver = asks_driver
         self._applications: dict[str, tuple[str, Application]] = {}
 
@@ -126,12 +124,11 @@ class Verifier:
         if not owned:
             return []
         application = self._application(source, kept)
-        functions = [self._function] if self._function in source.functions else list(source.functions)
         infos = {each.dispatch: each.compilation_info for each in kept}
         reduction = max([1, *(task.dispatch.root.reduction_length for task in plan.tasks)])
         return [
             TunedModel(source, function, reduction, application, owned, infos, self._builds, self._bench, self._tell)
-            for function in functions or [""]
+            for function in source.run_whole or ("",)
         ]
 
     def _check(self, plan: Plan, source: Source, kept: Sequence[FinalRecord]) -> tuple[SourceCheck, dict[str, str]]:
@@ -239,7 +236,7 @@ class TunedModel:
         Raises:
             NoProfile: the driver does not tell.
         """
-        inputs = [splat(each) for each in self.source.functions[self.function]]
+        inputs = arguments(self.source, self.function)
         symbols = [symbol for owned in self.owned.values() for symbol in owned]
         taken: dict[Path, list[dict[str, Cost]]] = {self._with([]): [], self._with(list(self.owned)): []}
         for _ in range(_PROFILES):
@@ -308,14 +305,18 @@ class TunedModel:
         """Why the model with these entries alone is not to be had; empty where its results are the default's."""
         inputs = self.source.functions[self.function]
         try:
-            self.bench.check_model(self._with([]), self._with(names), self.function, inputs, self.reduction)
+            self.bench.check_model(
+                self._with([]), self._with(names), self.function, inputs, self.reduction, self.source.files
+            )
         except (CandidateFailed, CommandFailed) as error:
             return str(error)
         return ""
 
     def _compare(self, tuned: Mapping[str, Path]) -> dict[str, Measurement]:
         inputs = self.source.functions[self.function]
-        return self.bench.compare_models(self._with([]), tuned, self.function, inputs, self.reduction)
+        return self.bench.compare_models(
+            self._with([]), tuned, self.function, inputs, self.reduction, self.source.files
+        )
 
     def _without(self, names: Sequence[str]) -> Path:
         self.tell(f"trying the whole of {self.source.name} without {', '.join(names)}")

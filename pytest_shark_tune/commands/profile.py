@@ -12,9 +12,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pytest_shark_tune.commands.model_options import shape_option
 from pytest_shark_tune.devices import FoundDevices, devices_for
 from pytest_shark_tune.errors import InputError, SharkTuneError
 from pytest_shark_tune.figures import format_us
+from pytest_shark_tune.model_input import ModelInput
 from pytest_shark_tune.options import default_cache
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
@@ -35,6 +37,14 @@ _NUMBERS = ("calls", "time", "share", "in all")
 @click.command(name="profile")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--tune-target", default="llvm-cpu", show_default=True, help="As pytest's option of that name.")
+@shape_option
+@click.option(
+    "--tune-input",
+    "data",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="What an input is: x=FILE.npy or, by its number, 0=FILE.npy; random without. Repeatable.",
+)
 @click.option("--tune-device", default="", help="IREE device URIs, comma-separated; the first that is free is taken.")
 @click.option("--tune-function", default="", help="The function to run, where the model has several.")
 @click.option("--tune-cache", "folder", type=click.Path(path_type=Path), help="As pytest's option of that name.")
@@ -46,6 +56,8 @@ _NUMBERS = ("calls", "time", "share", "in all")
 def profile_model(
     model: Path,
     tune_target: str,
+    shapes: tuple[str, ...],
+    data: tuple[str, ...],
     tune_device: str,
     tune_function: str,
     folder: Path | None,
@@ -63,10 +75,13 @@ def profile_model(
         compiler = Compiler(target, flags, timeout_s=_COMPILE_TIMEOUT_S)
         compiler.check()
         devices = _devices(target, [each.strip() for each in tune_device.split(",") if each.strip()])
-        settings = _settings(devices, leftovers.new_folder("profile"), tune_function, fresh=tune_fresh)
+        asked = ModelInput.parse(shapes, data, tune_function)
+        settings = _settings(devices, leftovers.new_folder("profile"), asked, fresh=tune_fresh)
         session = Session(settings, compiler, Cache(folder or default_cache()), tell=_tell)
         try:
             _, plan = session.plan([model.absolute()], Path())
+            if problem := asked.stray(session.models):
+                raise InputError(problem)
             found = session.profile(plan, plan.sources[0])
         finally:
             session.close()
@@ -91,7 +106,7 @@ def _devices(target: Target, asked: Sequence[str]) -> FoundDevices:
         raise InputError(str(error)) from error
 
 
-def _settings(devices: FoundDevices, folder: Path, function: str, *, fresh: bool) -> RunSettings:
+def _settings(devices: FoundDevices, folder: Path, models: ModelInput, *, fresh: bool) -> RunSettings:
     return RunSettings(
         devices=tuple(devices["uris"]),
         device_name=devices["name"],
@@ -103,7 +118,7 @@ def _settings(devices: FoundDevices, folder: Path, function: str, *, fresh: bool
         exchange=folder,
         request=SpaceRequest(),
         fresh=fresh,
-        function=function,
+        models=models,
     )
 
 

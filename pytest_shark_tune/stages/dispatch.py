@@ -403,8 +403,12 @@ def function_inputs(input_text: str) -> dict[str, tuple[Tensor, ...]]:
 
 
 def _fed(argument: ir.Value, defined: Mapping[str, ir.Operation]) -> ir.Type:
-    """The type of an argument, or that of the tensor that a buffer view is imported as."""
-    for use in argument.uses if argument.type == ir.Type.parse(_BUFFER_VIEW) else ():
+    """The type of an argument, or that of the tensor that a buffer view is imported as: any where nothing uses it."""
+    if argument.type != ir.Type.parse(_BUFFER_VIEW):
+        return argument.type
+    if not list(argument.uses):
+        return ir.Type.parse("tensor<1xf32>")
+    for use in argument.uses:
         user = use.owner.operation  # As a view its ``name`` may be an attribute of that name.
         if user.name == "hal.tensor.import":
             return user.results[0].type
