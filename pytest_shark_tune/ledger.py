@@ -35,7 +35,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """What one test found out, as it travels with the test's report; ``plan`` is the plan's key in the cache.
 
     ``suite`` is the folder of the suite that the test belongs to, empty for a model file. ``is_ours`` says that our own
-    stages found it out.
+    stages found it out. ``compiled`` are a dispatch's name and the id of a candidate with which nothing more was done.
     """
 
     plan: str
@@ -43,6 +43,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     record: Record | None = None
     final: FinalRecord | None = None
     spec: SpecRecord | None = None
+    compiled: tuple[str, str] | None = None
     is_ours: bool = True
 
 
@@ -111,7 +112,8 @@ class Ledger:
     """Takes findings as they come, writes them down at once, and derives the rest from them at the end.
 
     ``load_plan`` gets a plan by its key. ``setting`` is a hash of what the run's figures depend on besides the
-    dispatch. ``failures`` are what could not be written down; what this process knows is not lost with it.
+    dispatch. ``failures`` are what could not be written down; what this process knows is not lost with it. Where the
+    run does not make specs (``makes_specs``), since that takes the compiler, it leaves none.
     """
 
     def __init__(
@@ -125,6 +127,7 @@ class Ledger:
         versions: dict[str, str],
         starter: str | None,
         setting: str = "",
+        makes_specs: bool = True,
     ) -> None:
         self._out = out
         self._load_plan = load_plan
@@ -134,6 +137,7 @@ class Ledger:
         self._versions = versions
         self._starter = starter
         self._setting = setting
+        self._makes_specs = makes_specs
         self._started = time.monotonic()
         self._plans: dict[str, Plan] = {}
         self._tasks: dict[str, _Entry] = {}
@@ -230,6 +234,10 @@ class Ledger:
         if finding.spec is not None:
             self._checks[finding.plan] = finding.spec
 
+    def plan(self, key: str) -> Plan:
+        """The plan of that key."""
+        return self._plans.get(key) or self._load_plan(key)
+
     def records(self, dispatch: str) -> tuple[Record, ...]:
         """The records of a dispatch so far."""
         return tuple(self._records.get(dispatch, {}).values())
@@ -268,7 +276,8 @@ class Ledger:
                 untried = "the entry of the snapshot is kept"
             rows.append(self._row(entry.task, final, winner, dropped.get(name, ""), untried))
         with self._noting_failure():
-            write_spec(self.spec_path, [each for each in winners.values() if each.root is not None], self._starter)
+            own = [each for each in winners.values() if each.root is not None and self._makes_specs]
+            write_spec(self.spec_path, own, self._starter)
         with self._noting_failure():
             self._write_snapshots(winners)
         summary = Summary(

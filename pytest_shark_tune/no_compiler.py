@@ -6,14 +6,18 @@ bindings are never called: a stand-in is imported in their place, and refuses an
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
 import types
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn, ParamSpec
 
 from pytest_shark_tune.errors import NoCompiler
 
-__all__ = ["has_compiler", "stand_in"]
+__all__ = ["has_compiler", "stand_in", "text_if_possible"]
+
+_Parameters = ParamSpec("_Parameters")
 
 _BINDINGS = "iree.compiler"
 _MODULES = ("", ".dialects", ".ir", ".passmanager", ".version")
@@ -69,3 +73,19 @@ def stand_in() -> None:
         return
     for name in _MODULES:
         sys.modules[f"{_BINDINGS}{name}"] = _AbsentModule(f"{_BINDINGS}{name}")
+
+
+def text_if_possible(build: Callable[_Parameters, str]) -> Callable[_Parameters, str]:
+    """``build`` with an empty text in place of what it cannot build without the compiler.
+
+    A suite names its ops by building them. With a bundle their text is never asked for.
+    """
+
+    @functools.wraps(build)
+    def built(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> str:
+        try:
+            return build(*args, **kwargs)
+        except NoCompiler:
+            return ""
+
+    return built

@@ -20,7 +20,7 @@ class RunSettings:
     earlier ones measured, and tunes what a snapshot holds. Specs are guarded for how they come to their ops in
     production: ``route`` is ``compile`` (``shark-tune compile``) or ``flag`` (iree-compile's own). A guarded entry may
     fall behind its recorded speed by ``tolerance``: 0.04 reads as 4%. ``devices`` may be empty, and ``device_name``
-    with it, where only static promises are looked at.
+    with it, where only static promises are looked at, and where a run ``stops_after_compile``.
     """
 
     devices: tuple[str, ...]
@@ -36,3 +36,4 @@ class RunSettings:
     fresh: bool = False
     route: str = "compile"
     tolerance: float = TOLERANCE
+    stops_after_compile: bool = False

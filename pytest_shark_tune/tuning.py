@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import msgspec
 import pytest
 
 from pytest_shark_tune import __version__
+from pytest_shark_tune.bundle import BUNDLE, Bundle, Packed, PackedCompiler, check_machine, read_bundle
 from pytest_shark_tune.campaign import Campaign, make_quarry
 from pytest_shark_tune.coming import announce
 from pytest_shark_tune.custom import CustomTask
@@ -41,7 +44,7 @@ from pytest_shark_tune.storage import Storage
 from pytest_shark_tune.summary import render
 from pytest_shark_tune.tools import leftovers
 from pytest_shark_tune.tools.cache import Cache
-from pytest_shark_tune.tools.compiler import Compiler, compiler_version
+from pytest_shark_tune.tools.compiler import Compiler
 from pytest_shark_tune.tools.runtime import device_slug, runtime_version
 from pytest_shark_tune.trial import Role, Trial, trials_of
 from pytest_shark_tune.update import Subject, Terms, Update, look_back, wanted_of, write_incumbents
@@ -60,13 +63,24 @@ class TuningPlugin:
     have a session. Without xdist both are the same process.
     """
 
-    def __init__(self, config: pytest.Config, options: TuneOptions, session: Session, ledger: Ledger | None) -> None:
+    def __init__(
+        self,
+        config: pytest.Config,
+        options: TuneOptions,
+        session: Session,
+        ledger: Ledger | None,
+        bundle: Bundle | None = None,
+    ) -> None:
         self._config = config
         self._options = options
         self._session = session
         self._ledger = ledger
         self._progress = RunProgress(options.time_s)
         self._order: Callable[[], RunOrder | None] = lambda: None
+        self._bundle = bundle
+        self._plan_of_test: dict[str, str] = {}
+        self._compiled: set[tuple[str, str]] = set()
+        self._packed: Packed | None = None
         self._names: dict[str, str] = {}
         self._kernels: dict[str, CustomTask] = {}
         self._summary: Summary | None = None
@@ -91,7 +105,12 @@ class TuningPlugin:
             pytest.UsageError: an option cannot be met; the message names it.
         """
         options = TuneOptions.from_pytest_config(config)
-        compiler = Compiler(options.target, options.compile_flags, timeout_s=options.compile_timeout_s)
+        bundle = _read_bundle(options) if options.bundle is not None else None
+        if bundle is None:
+            compiler = Compiler(options.target, options.compile_flags, timeout_s=options.compile_timeout_s)
+        else:
+            compiler = PackedCompiler(bundle)
+            options = replace(options, target=bundle.target, rotate_bytes=bundle.rotate_bytes)
         worker = getattr(config, "workerinput", None)
         if worker is None:
             leftovers.sweep()
@@ -113,7 +132,7 @@ class TuningPlugin:
             device_name=given["name"],
             jobs=options.jobs
             if worker is None
-            else jobs_of_worker(options.jobs, worker["workercount"], options.target),
+            else jobs_of_worker(options.jobs, worker["workercount"], options.target, measures=not options.stop_after),
             candidates=options.candidates,
             seed=options.seed,
             records=options.out / "records.jsonl",
@@ -122,7 +141,10 @@ class TuningPlugin:
             request=options.request,
             rotate_bytes=options.rotate_bytes,
             fresh=options.fresh,
+            stops_after_compile=options.stop_after == "compile",
         )
+        if worker is None and bundle is not None and options.bundle is not None:
+            bundle.unpack(options.bundle, cache)
         session = Session(settings, compiler, cache, tell=teller(config))
         ledger = None
         if worker is None:
@@ -131,16 +153,17 @@ class TuningPlugin:
                 lambda key: _load_plan(cache, key),
                 target=str(options.target),
                 device=given["name"],
-                device_slug=device_slug(devices[0]),
+                device_slug=device_slug(devices[0]) if devices else "",
                 versions={
                     "pytest-shark-tune": __version__,
-                    "iree-base-compiler": compiler_version(),
+                    "iree-base-compiler": compiler.version,
                     "iree-base-runtime": runtime_version(),
                 },
                 starter=options.starter.read_text(encoding="utf-8") if options.starter else None,
                 setting=session.setting,
+                makes_specs=bundle is None,
             )
-        return cls(config, options, session, ledger)
+        return cls(config, options, session, ledger, bundle)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
@@ -163,12 +186,17 @@ class TuningPlugin:
             )
         path = metafunc.definition.path
         suite = str(path.parent) if path.suffix == ".py" else ""
-        trials = self._trials(marker, path.parent, suite)
+        trials = self._trials(marker, path.parent, suite, metafunc.definition.nodeid)
         metafunc.parametrize("candidate", trials, ids=[trial.id for trial in trials], indirect=True)
 
-    def _trials(self, marker: pytest.Mark, folder: Path, suite: str) -> list[Trial]:
+    def _trials(self, marker: pytest.Mark, folder: Path, suite: str, test: str) -> list[Trial]:
         nothing = Plan(sources=(), tasks=(), untunable=())
         try:
+            if self._bundle is not None:
+                key = self._bundle.plan_of(test)
+                trials = trials_of(_load_plan(self._session.cache, key), key, suite)
+                # To make a spec, and to try it, takes the compiler.
+                return [trial for trial in trials if trial.role is not Role.SPEC]
             if marker.kwargs:
                 raise InputError(
                     f"the marker tune knows no option {', '.join(map(repr, marker.kwargs))}: it takes sources only, "
@@ -184,7 +212,10 @@ class TuningPlugin:
                 names = ", ".join(dict.fromkeys([source.name for source in plan.sources] + _kernel_names(marker.args)))
                 raise InputError(f"there is nothing to tune in {names}: {reasons or 'it has no dispatch'}")
             key, plan = self._named_apart(key, plan)
-            return list(trials_of(plan, key, suite))
+            trials = trials_of(plan, key, suite)
+            if self._session.settings.stops_after_compile:
+                return [each for each in trials if each.config is not None and isinstance(each.task, Task)]
+            return list(trials)
         except InputError as error:
             return [Trial(Role.INPUT, nothing, problem=str(error))]
         except OSError as error:
@@ -329,6 +360,8 @@ class TuningPlugin:
     def _look_back(self, by_dispatch: Mapping[str, Mapping[int, Part]]) -> Update:
         """Keep what still holds of the snapshots beside the suites, and say why the rest is tuned again."""
         assert self._ledger is not None
+        if self._bundle is not None:  # Whoever makes the spec looks back.
+            return Update()
         settings, options = self._session.settings, self._options
         subjects, plans = [], {}
         for name, tests in by_dispatch.items():
@@ -339,7 +372,7 @@ class TuningPlugin:
         terms = Terms(
             target=str(options.target),
             setting=self._session.setting,
-            iree=compiler_version(),
+            iree=self._session.compiler.version,
             device=settings.device_name,
             candidates=options.candidates,
             fresh=options.fresh,
@@ -418,7 +451,7 @@ class TuningPlugin:
             report.outcome = "skipped"
             # Without a line, which nobody here knows; pytest then shows none.
             report.longrepr = (path, None, f"Skipped: {State.RUN_FAILED}: {reason}")  # type: ignore[assignment]
-        if part.candidate:
+        if part.candidate and not self._session.settings.stops_after_compile:
             finding = self._lost_candidate(part, CandidateFailed(State.RUN_FAILED, reason))
             report.user_properties.extend(_property(finding) if finding else ())
         self._heed_maxfail(report)
@@ -440,6 +473,16 @@ class TuningPlugin:
             controller.countfailures += 1
             if 0 < (controller.maxfail or 0) <= controller.countfailures and not controller.shouldstop:
                 controller.shouldstop = f"stopping after {controller.countfailures} failures"
+
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Leave out of a bundle what only its suite can compile or measure."""
+        if self._session.settings.stops_after_compile and _trial_of(item) and not _is_ours(item):
+            pytest.skip("its suite has an artifact or measurement of its own, which no bundle can hold")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> bool | None:
+        """Run no test's own lines where there is no measurement for them to look at."""
+        return True if self._session.settings.stops_after_compile and _trial_of(pyfuncitem) else None
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -467,9 +510,18 @@ class TuningPlugin:
                     report.longrepr = (str(item.path), item.location[1] or 0, f"Skipped: {error}")
         elif call.when == "call" and error is None:
             outcome = _funcargs(item).get("measurement")
-        finding = self._finding(trial, _funcargs(item).get("artifact"), outcome, is_ours=_is_ours(item))
+        if self._session.settings.stops_after_compile:
+            finding = self._compiled_finding(trial) if call.when == "call" or outcome is not None else None
+        else:
+            finding = self._finding(trial, _funcargs(item).get("artifact"), outcome, is_ours=_is_ours(item))
         report.user_properties.extend(_property(finding) if finding else ())
         return report
+
+    def _compiled_finding(self, trial: Trial) -> Finding | None:
+        if trial.config is None:
+            return None
+        compiled = (trial.known_task.name, trial.config.id)
+        return Finding(plan=trial.plan_key, suite=trial.suite, compiled=compiled)
 
     def _finding(self, trial: Trial, artifact: object, outcome: object, *, is_ours: bool) -> Finding | None:
         match outcome:
@@ -495,6 +547,12 @@ class TuningPlugin:
         self._lost_in_a_row = 0
         finding = finding_of(report)
         if self._ledger is None or finding is None:
+            return
+        if finding.compiled is not None:
+            self._compiled.add(finding.compiled)
+            self._plan_of_test[_function_of(report.nodeid)] = finding.plan
+            if self._campaign is not None:
+                self._campaign.pass_over(*finding.compiled)
             return
         failures = len(self._ledger.failures)
         self._ledger.take(finding)
@@ -557,6 +615,8 @@ class TuningPlugin:
         order = self._order()
         unfinished = order.unfinished if order is not None else 0
         ended_early = bool(self._ended or unfinished) or exitstatus == pytest.ExitCode.INTERNAL_ERROR
+        if self._session.settings.stops_after_compile:
+            self._pack()
         if self._ledger.has_findings:
             complete = not ended_early
             if self._campaign is None:
@@ -574,6 +634,16 @@ class TuningPlugin:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self._interrupts.terminated:
             session.exitstatus = TERMINATED
+
+    def _pack(self) -> None:
+        """Leave what was compiled as a bundle, also of a run that ended early."""
+        assert self._ledger is not None
+        tests = self._plan_of_test
+        plans = {key: self._ledger.plan(key) for key in tests.values()}
+        try:
+            self._packed = self._session.pack(self._options.out / BUNDLE, plans, tests=tests, tried=self._compiled)
+        except OSError as error:
+            self._ledger.failures.append(error)
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """From here on the run is ending; ``excinfo`` may say why."""
@@ -599,6 +669,10 @@ class TuningPlugin:
             terminalreporter.write_line(line, red=True)
 
     def _show_summary(self, terminalreporter: Any) -> None:
+        if self._session.settings.stops_after_compile:
+            terminalreporter.section("shark-tune")
+            packed = self._packed.words() if self._packed is not None else "no bundle was written: nothing was compiled"
+            terminalreporter.write_line(packed)
         if self._summary is None or self._ledger is None:
             return
         terminalreporter.section("shark-tune")
@@ -608,10 +682,15 @@ class TuningPlugin:
             spec=self._ledger.spec_path,
             snapshots=self._ledger.snapshots,
             changes={change.path: said for change in self._ledger.changes if (said := change.words())},
+            **({} if self._bundle is None else {"without_spec": self._who_makes_the_spec()}),
         )
         terminalreporter.write(text)
         for line in self._landscapes:
             terminalreporter.write_line(line)
+
+    def _who_makes_the_spec(self) -> str:
+        command = ["shark-tune", "merge-records", self._options.out, "--bundle", self._options.bundle, "-o", "DIR"]
+        return f"no spec yet, since that takes the compiler: {shlex.join(map(str, command))} makes it where that is"
 
     def pytest_unconfigure(self) -> None:
         """Remove what only this run needed."""
@@ -626,13 +705,14 @@ class TuningPlugin:
 
 def _check_inputs(options: TuneOptions, compiler: Compiler) -> FoundDevices:
     """Refuse what cannot be met, before anything is done; return the devices' URIs and their model's name."""
-    check_compiler(options, compiler)
+    if options.bundle is None:
+        check_compiler(options, compiler)
     if options.starter is not None:
         try:
             check_starter(options.starter.read_text(encoding="utf-8"), str(options.starter))
         except (InputError, UnicodeDecodeError) as error:
             raise pytest.UsageError(f"--tune-spec: {error}") from error
-    devices = find_devices(options)
+    devices: FoundDevices = {"uris": [], "name": ""} if options.stop_after else find_devices(options)
     # Last, so that a run that is refused leaves no folder behind.
     folders = [("--tune-cache", options.cache), ("--tune-out", options.out)]
     if options.landscape is not None:
@@ -640,6 +720,18 @@ def _check_inputs(options: TuneOptions, compiler: Compiler) -> FoundDevices:
     for option, folder in folders:
         check_folder(option, folder)
     return devices
+
+
+def _read_bundle(options: TuneOptions) -> Bundle:
+    assert options.bundle is not None
+    try:
+        bundle = read_bundle(options.bundle)
+        check_machine(bundle)
+    except InputError as error:
+        raise pytest.UsageError(f"--tune-bundle: {error}") from error
+    if options.target_is_given and options.target != bundle.target:
+        raise pytest.UsageError(f"--tune-target: the bundle {options.bundle} is for {bundle.target}: leave it out")
+    return bundle
 
 
 def _storage_of(options: TuneOptions, temporary: Path) -> Storage:
@@ -667,6 +759,12 @@ def _trial_of(item: pytest.Item) -> Trial | None:
     callspec = getattr(item, "callspec", None)
     trial = callspec.params.get("candidate") if callspec is not None else None
     return trial if isinstance(trial, Trial) else None
+
+
+def _function_of(test: str) -> str:
+    """The id of the function that a test's id is of."""
+    path, _, rest = test.partition("::")
+    return f"{path}::{rest.partition('[')[0]}"
 
 
 def _part_of(item: pytest.Item) -> Part | None:

@@ -28,11 +28,11 @@ _PROFILES = 3
 """How often a model's dispatches are timed with and without a spec, in turns."""
 
 
-def verify_spec(plan: Plan, finals: Iterable[FinalRecord], builds: Builds, bench: Bench) -> SpecRecord:
+def verify_spec(plan: Plan, finals: Iterable[FinalRecord], builds: Builds, bench: Bench | None) -> SpecRecord:
     """Try the merged spec on the sources of ``plan``: applied where it should be, same results, and worth it.
 
     Entries that fail, or that make the whole model slower though they won alone, are dropped, with the reason, until
-    what is left holds.
+    what is left holds. Without a ``bench`` there is no device, and nothing is run.
     """
     # Two suites may tune equal dispatches: the later final stands, here as in the ledger.
     by_dispatch = {each.dispatch: each for each in finals}
@@ -53,7 +53,7 @@ def verify_spec(plan: Plan, finals: Iterable[FinalRecord], builds: Builds, bench
 
 
 def _verify_source(
-    plan: Plan, source: Source, spec: str, finals: Sequence[FinalRecord], builds: Builds, bench: Bench
+    plan: Plan, source: Source, spec: str, finals: Sequence[FinalRecord], builds: Builds, bench: Bench | None
 ) -> tuple[SourceCheck, dict[str, str]]:
     """The check of one source, and the entries that it speaks against, by name with the reason."""
     infos = {each.dispatch: each.compilation_info for each in finals}
@@ -75,6 +75,9 @@ def _verify_source(
             note = "no function in it whose inputs can be made up, so it was not run"
             check = msgspec.structs.replace(check, note="; ".join(filter(None, [note, check.note])))
         return check, {}
+    if bench is None:
+        note = "; ".join(filter(None, ["not run as a whole, as there is no device here", check.note]))
+        return msgspec.structs.replace(check, note=note), {}
     reduction = max([1, *(task.dispatch.root.reduction_length for task in plan.tasks)])
     for function in source.functions:
         model = _Model(source, function, reduction, application, owned, builds, bench)
