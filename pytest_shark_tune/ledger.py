@@ -113,7 +113,8 @@ class Ledger:
 
     ``load_plan`` gets a plan by its key. ``setting`` is a hash of what the run's figures depend on besides the
     dispatch. ``failures`` are what could not be written down; what this process knows is not lost with it. Where the
-    run does not make specs (``makes_specs``), since that takes the compiler, it leaves none.
+    run does not make specs (``makes_specs``), since that takes the compiler, it leaves none. Folders of suites are
+    relative to ``root``. Records and finals go to the folder ``mirror`` as well, for workers that do not see ``out``.
     """
 
     def __init__(
@@ -128,6 +129,8 @@ class Ledger:
         starter: str | None,
         setting: str = "",
         makes_specs: bool = True,
+        root: Path = Path(),
+        mirror: Path | None = None,
     ) -> None:
         self._out = out
         self._load_plan = load_plan
@@ -138,6 +141,8 @@ class Ledger:
         self._starter = starter
         self._setting = setting
         self._makes_specs = makes_specs
+        self._root = root
+        self._folders = (out, *([mirror] if mirror is not None else []))
         self._started = time.monotonic()
         self._plans: dict[str, Plan] = {}
         self._tasks: dict[str, _Entry] = {}
@@ -189,7 +194,7 @@ class Ledger:
 
     def snapshot_of(self, suite: str) -> Path:
         """Where a suite's snapshot for the run's target and device is."""
-        return snapshot_path(Path(suite), self._target, self._slug)
+        return snapshot_path(self._root / suite, self._target, self._slug)
 
     @property
     def changes(self) -> tuple[SnapshotChange, ...]:
@@ -225,14 +230,17 @@ class Ledger:
                     stale.unlink(missing_ok=True)
         if finding.record is not None:
             self._records.setdefault(finding.record.dispatch, {})[finding.record.id] = finding.record
-            with self._noting_failure():
-                journal.append(self.records_path, finding.record)
+            self._append(self.records_path.name, finding.record)
         if finding.final is not None:
             self._finals[finding.final.dispatch] = finding.final
-            with self._noting_failure():
-                journal.append(self.finals_path, finding.final)
+            self._append(self.finals_path.name, finding.final)
         if finding.spec is not None:
             self._checks[finding.plan] = finding.spec
+
+    def _append(self, name: str, line: Record | FinalRecord) -> None:
+        for folder in self._folders:
+            with self._noting_failure():
+                journal.append(folder / name, line)
 
     def plan(self, key: str) -> Plan:
         """The plan of that key."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import tempfile
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
@@ -33,6 +34,7 @@ from pytest_shark_tune.options import TuneOptions
 from pytest_shark_tune.ordering import Phase, RunOrder
 from pytest_shark_tune.plan import Plan, Task, renamed
 from pytest_shark_tune.progress import RunProgress
+from pytest_shark_tune.remote import devices_of_worker, hand_over, is_remote, paths_of_worker, shared_folder
 from pytest_shark_tune.roster import Part, Roster, read_roster, whole_suites, write_roster
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
@@ -105,28 +107,31 @@ class TuningPlugin:
             pytest.UsageError: an option cannot be met; the message names it.
         """
         options = TuneOptions.from_pytest_config(config)
+        worker = getattr(config, "workerinput", None)
+        if worker is not None:
+            options = replace(options, **paths_of_worker(worker))
         bundle = _read_bundle(options) if options.bundle is not None else None
         if bundle is None:
             compiler = Compiler(options.target, options.compile_flags, timeout_s=options.compile_timeout_s)
         else:
             compiler = PackedCompiler(bundle)
             options = replace(options, target=bundle.target, rotate_bytes=bundle.rotate_bytes)
-        worker = getattr(config, "workerinput", None)
         if worker is None:
             leftovers.sweep()
             try:
                 given = _check_inputs(options, compiler)
-                exchange = leftovers.new_folder("run")
+                exchange = shared_folder(options.cache) if is_remote(config) else leftovers.new_folder("run")
             except OSError as error:
                 folder = Path(tempfile.gettempdir())
                 raise pytest.UsageError(_storage_of(options, folder).explain(error) or str(error)) from error
             _raise_worker_limit(config)
         else:
-            given, exchange = worker["shark_tune_devices"], Path(worker["shark_tune_exchange"])
+            given, exchange = devices_of_worker(worker, options), Path(worker["shark_tune_exchange"])
         devices = tuple(given["uris"])
         cache = Cache(options.cache)
         if worker is None and options.clears_cache:
             cache.clear()
+        journals = exchange if worker is not None and worker["shark_tune_is_remote"] else options.out
         settings = RunSettings(
             devices=devices,
             device_name=given["name"],
@@ -135,8 +140,8 @@ class TuningPlugin:
             else jobs_of_worker(options.jobs, worker["workercount"], options.target, measures=not options.stop_after),
             candidates=options.candidates,
             seed=options.seed,
-            records=options.out / "records.jsonl",
-            finals=options.out / "finals.jsonl",
+            records=journals / "records.jsonl",
+            finals=journals / "finals.jsonl",
             exchange=exchange,
             request=options.request,
             rotate_bytes=options.rotate_bytes,
@@ -162,6 +167,8 @@ class TuningPlugin:
                 starter=options.starter.read_text(encoding="utf-8") if options.starter else None,
                 setting=session.setting,
                 makes_specs=bundle is None,
+                root=config.rootpath,
+                mirror=exchange if is_remote(config) else None,
             )
         return cls(config, options, session, ledger, bundle)
 
@@ -185,7 +192,7 @@ class TuningPlugin:
                 pytrace=False,
             )
         path = metafunc.definition.path
-        suite = str(path.parent) if path.suffix == ".py" else ""
+        suite = self._portable(path.parent) if path.suffix == ".py" else ""
         trials = self._trials(marker, path.parent, suite, metafunc.definition.nodeid)
         metafunc.parametrize("candidate", trials, ids=[trial.id for trial in trials], indirect=True)
 
@@ -205,7 +212,7 @@ class TuningPlugin:
             if not marker.args:
                 raise InputError("the marker tune needs at least one source: an op or a path to a model")
             self._refuse_same_names(marker.args)
-            wanted = wanted_of(Path(suite), str(self._options.target)) if suite else ()
+            wanted = wanted_of(self._config.rootpath / suite, str(self._options.target)) if suite else ()
             key, plan = self._session.plan(marker.args, folder, wanted)
             if not plan.everything:
                 reasons = "; ".join(f"{each.name}: {each.reason}" for each in plan.untunable)
@@ -222,6 +229,11 @@ class TuningPlugin:
             if problem := self._storage.explain(error):
                 return [Trial(Role.INPUT, nothing, problem=problem)]
             raise
+
+    def _portable(self, suite: Path) -> str:
+        """A suite's folder as all processes of the run name it, wherever each of them has the suite."""
+        root = self._config.rootpath
+        return suite.relative_to(root).as_posix() if suite.is_relative_to(root) else str(suite)
 
     def _named_apart(self, key: str, plan: Plan) -> tuple[str, Plan]:
         """Give a hash to the name of a dispatch that another test's has too, though it differs in structure.
@@ -248,7 +260,7 @@ class TuningPlugin:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Tell the controller which test has which part; all workers write the same."""
-        whole = self._whole_suites(session)
+        whole = tuple(self._portable(Path(each)) for each in self._whole_suites(session))
         if self._ledger is None:
             parts = {item.nodeid: part for item in session.items if (part := _part_of(item))}
             with suppress(OSError):  # The controller misses it, and says so once for all workers.
@@ -309,9 +321,7 @@ class TuningPlugin:
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """Hand a worker what the controller found out."""
-        settings = self._session.settings
-        node.workerinput["shark_tune_devices"] = {"uris": list(settings.devices), "name": settings.device_name}
-        node.workerinput["shark_tune_exchange"] = str(settings.exchange)
+        hand_over(node.workerinput, self._options, self._session.settings, is_remote(self._config))
 
     def _begin(self, parts: Sequence[Part | None]) -> RunOrder:
         """The order of a run whose tests have these parts, which begins now."""
@@ -367,7 +377,8 @@ class TuningPlugin:
         for name, tests in by_dispatch.items():
             task, parts = self._ledger.task(name), list(tests.values())
             if isinstance(task, Task):
-                subjects.append(Subject(task, parts[0].suite, is_ours=all(part.is_ours for part in parts)))
+                suite = str(self._config.rootpath / parts[0].suite) if parts[0].suite else ""
+                subjects.append(Subject(task, suite, is_ours=all(part.is_ours for part in parts)))
                 plans[name] = parts[0].plan
         terms = Terms(
             target=str(options.target),
@@ -697,6 +708,8 @@ class TuningPlugin:
         self._session.close()
         leftovers.clear()
         if self._ledger is not None:
+            if is_remote(self._config):
+                shutil.rmtree(self._session.settings.exchange, ignore_errors=True)
             self._session.cache.evict(self._options.cache_bytes)
             with suppress(OSError):
                 self._options.out.rmdir()
