@@ -434,8 +434,10 @@ class TuningPlugin:
         """Count the workers that are lost; those that never get to run a test would be replaced for ever."""
         if not error or self._interrupts.is_ending:
             return
-        from pytest_shark_tune.workers import MOST_LOST_IN_A_ROW, how_it_ended
+        from pytest_shark_tune.workers import MOST_LOST_IN_A_ROW, how_it_ended, refusal
 
+        if why := refusal(error):  # Whoever takes its place would refuse as well.
+            pytest.exit(f"{node.gateway.id}: {why}", returncode=pytest.ExitCode.USAGE_ERROR)
         self._lost += 1
         self._lost_in_a_row += 1
         if self._lost_in_a_row > MOST_LOST_IN_A_ROW * node.workerinput["workercount"]:
