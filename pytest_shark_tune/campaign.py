@@ -21,7 +21,6 @@ from pytest_shark_tune.stages.search import (
     make_search,
     pipeline_label,
 )
-from pytest_shark_tune.stages.search.facts import facts_of
 from pytest_shark_tune.trial import Role
 
 __all__ = ["Campaign", "Quarry", "make_quarry"]
@@ -150,6 +149,13 @@ class Campaign:
         """Take back a test that was not run; it is the next one."""
         self._returned.appendleft(index)
 
+    def pass_over(self, dispatch: str, candidate: str) -> None:
+        """Count a candidate that was compiled, and will not be measured in this run."""
+        quarry = self._quarries.get(dispatch)
+        if quarry is not None and candidate in quarry.rows:
+            quarry.under_way.discard(quarry.rows[candidate])
+            quarry.tried += 1
+
     def tell(self, record: Record) -> None:
         """Take in what came of a candidate, or of a dispatch's default."""
         quarry = self._quarries.get(record.dispatch)
@@ -233,7 +239,7 @@ def make_quarry(
         if part.role is Role.CANDIDATE:
             tests.setdefault(part.candidate, index)
     chosen = [candidate for candidate in task.candidates if candidate.id in tests]
-    facts = facts_of(task.dispatch.root, task.dispatch.target, device) if isinstance(task, Task) else None
+    facts = task.facts_on(device) if isinstance(task, Task) else None
     rows = {candidate.id: row for row, candidate in enumerate(chosen)}
     begin = [rows[name] for name in first if name in rows]
     return Quarry(

@@ -63,16 +63,18 @@ def artifact(candidate: Trial, tune_session: Session, pytestconfig: pytest.Confi
         return None
     if candidate.guarded is not None:
         return pytestconfig.stash[GUARD_KEY].artifact(candidate)
+    if tune_session.settings.stops_after_compile:
+        tune_session.prepare(candidate.known_task, candidate.config)
     return tune_session.artifact(candidate.known_task, candidate.config)
 
 
 @pytest.fixture
 def measurement(
     candidate: Trial, artifact: Artifact | None, tune_session: Session, pytestconfig: pytest.Config
-) -> Measurement | FinalRecord | SpecRecord | Verdict:
+) -> Measurement | FinalRecord | SpecRecord | Verdict | None:
     """The candidate timed beside the default, its result checked; for finals and the spec, what they gave.
 
-    In guard mode it is what became of the promise.
+    In guard mode it is what became of the promise; in a run that stops after compiling it is ``None``.
     """
     from pytest_shark_tune.errors import InputError
     from pytest_shark_tune.plan import Task
@@ -80,6 +82,8 @@ def measurement(
 
     if candidate.guarded is not None:
         return pytestconfig.stash[GUARD_KEY].look(candidate.guarded, artifact)
+    if tune_session.settings.stops_after_compile:
+        return None
     if candidate.role is Role.SPEC:
         return tune_session.verify(candidate.plan)
     if candidate.role is Role.END_TO_END:

@@ -36,7 +36,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """What one test found out, as it travels with the test's report; ``plan`` is the plan's key in the cache.
 
     ``suite`` is the folder of the suite that the test belongs to, empty for a model file. ``is_ours`` says that our own
-    stages found it out.
+    stages found it out. ``compiled`` are a dispatch's name and the id of a candidate with which nothing more was done.
     """
 
     plan: str
@@ -44,6 +44,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     record: Record | None = None
     final: FinalRecord | None = None
     spec: SpecRecord | None = None
+    compiled: tuple[str, str] | None = None
     is_ours: bool = True
 
 
@@ -122,7 +123,9 @@ class Ledger:
     """Takes findings as they come, writes them down at once, and derives the rest from them at the end.
 
     ``load_plan`` gets a plan by its key. ``setting`` is a hash of what the run's figures depend on besides the
-    dispatch. ``failures`` are what could not be written down; what this process knows is not lost with it.
+    dispatch. ``failures`` are what could not be written down; what this process knows is not lost with it. Where the
+    run does not make specs (``makes_specs``), since that takes the compiler, it leaves none. Folders of suites are
+    relative to ``root``. Records and finals go to the folder ``mirror`` as well, for workers that do not see ``out``.
     """
 
     def __init__(
@@ -136,6 +139,9 @@ class Ledger:
         versions: dict[str, str],
         starter: str | None,
         setting: str = "",
+        makes_specs: bool = True,
+        root: Path = Path(),
+        mirror: Path | None = None,
     ) -> None:
         self._out = out
         self._load_plan = load_plan
@@ -145,6 +151,9 @@ class Ledger:
         self._versions = versions
         self._starter = starter
         self._setting = setting
+        self._makes_specs = makes_specs
+        self._root = root
+        self._folders = (out, *([mirror] if mirror is not None else []))
         self._started = time.monotonic()
         self._plans: dict[str, Plan] = {}
         self._tasks: dict[str, _Entry] = {}
@@ -196,7 +205,7 @@ class Ledger:
 
     def snapshot_of(self, suite: str) -> Path:
         """Where a suite's snapshot for the run's target and device is."""
-        return snapshot_path(Path(suite), self._target, self._slug)
+        return snapshot_path(self._root / suite, self._target, self._slug)
 
     @property
     def changes(self) -> tuple[SnapshotChange, ...]:
@@ -232,14 +241,21 @@ class Ledger:
                     stale.unlink(missing_ok=True)
         if finding.record is not None:
             self._records.setdefault(finding.record.dispatch, {})[finding.record.id] = finding.record
-            with self._noting_failure():
-                journal.append(self.records_path, finding.record)
+            self._append(self.records_path.name, finding.record)
         if finding.final is not None:
             self._finals[finding.final.dispatch] = finding.final
-            with self._noting_failure():
-                journal.append(self.finals_path, finding.final)
+            self._append(self.finals_path.name, finding.final)
         if finding.spec is not None:
             self._checks[finding.plan, finding.spec.model] = finding.spec
+
+    def _append(self, name: str, line: Record | FinalRecord) -> None:
+        for folder in self._folders:
+            with self._noting_failure():
+                journal.append(folder / name, line)
+
+    def plan(self, key: str) -> Plan:
+        """The plan of that key."""
+        return self._plans.get(key) or self._load_plan(key)
 
     def records(self, dispatch: str) -> tuple[Record, ...]:
         """The records of a dispatch so far."""
@@ -282,7 +298,8 @@ class Ledger:
                 untried = "the entry of the snapshot is kept"
             rows.append(self._row(entry.task, final, winner, dropped.get(name, ""), untried))
         with self._noting_failure():
-            write_spec(self.spec_path, [each for each in winners.values() if each.root is not None], self._starter)
+            own = [each for each in winners.values() if each.root is not None and self._makes_specs]
+            write_spec(self.spec_path, own, self._starter)
         with self._noting_failure():
             self._write_snapshots(winners)
         summary = Summary(

@@ -27,6 +27,7 @@ __all__ = [
     "GuardOptions",
     "TuneOptions",
     "add_options",
+    "bundle_is_given",
     "commands_file",
     "default_cache",
     "given_options",
@@ -53,7 +54,17 @@ CACHE_SIZE = "10G"
 _BENCHMARK_OPTIONS = ("json", "save", "autosave", "compare", "compare_fail", "histogram")
 _SEARCHES = ("model", "random", "exhaustive")
 _ROUTES = ("compile", "flag")
-_OF_ONE_RUN = ("tune_report_md", "tune_cache_clear")
+_STAGES = ("compile",)
+_OF_ONE_RUN = ("tune_report_md", "tune_cache_clear", "tune_stop_after", "tune_bundle")
+_OF_THE_COMPILER = {
+    "tune_spec": "--tune-spec",
+    "tune_where": "--tune-where",
+    "tune_knob": "--tune-knob",
+    "tune_rotate": "--tune-rotate",
+    "iree_compile_flag": "--iree-compile-flag",
+    "tune_stop_after": "--tune-stop-after",
+}
+"""Options that say what is compiled and how, which is settled where a bundle was made."""
 _MOST_DIGITS = 9
 _SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _PAST_GPU_CACHES = 512 << 20
@@ -68,7 +79,8 @@ class TuneOptions:
     is rotated through, 0 for a dispatch's own alone. The cache is emptied before the run with ``clears_cache``, and cut
     to ``cache_bytes`` after it. Of a model the dispatches that make up ``share`` of its time are tuned, all of them
     with 1. ``landscape`` is where a landscape is to be recorded. ``models`` is what is said of the models that the run
-    takes.
+    takes. ``stop_after`` is a stage, ``compile``, or empty; ``bundle`` is what such a run left, with what is to be
+    measured.
     """
 
     target: Target
@@ -91,6 +103,9 @@ class TuneOptions:
     fresh: bool
     request: SpaceRequest
     models: ModelInput
+    stop_after: str = ""
+    bundle: Path | None = None
+    target_is_given: bool = False
 
     @classmethod
     def from_pytest_config(cls, config: pytest.Config) -> TuneOptions:
@@ -106,6 +121,12 @@ class TuneOptions:
             return given if given is not None else config.getini(f"tune_{name}")
 
         base = config.invocation_params.dir
+        stop_after = value("stop_after")
+        if stop_after and stop_after not in _STAGES:
+            raise pytest.UsageError(f"--tune-stop-after: unknown stage {stop_after!r}; there is {', '.join(_STAGES)}")
+        bundle = base / value("bundle") if bundle_is_given(config) else None
+        if bundle is not None:
+            _refuse_compiler_options(config)
         starter = value("spec")
         landscape = value("record_landscape")
         search = value("search")
@@ -138,6 +159,9 @@ class TuneOptions:
                 where=parse_where("--tune-where", where), knobs=parse_knobs("--tune-knob", knobs, target)
             ),
             models=_parse_models(config, value("function")),
+            stop_after=stop_after,
+            bundle=bundle,
+            target_is_given=config.getoption("tune_target") is not None,
         )
         if options.starter and not options.starter.is_file():
             raise pytest.UsageError(f"--tune-spec: there is no file {options.starter}")
@@ -201,6 +225,21 @@ def _read_spec(path: Path) -> Path:
     return path
 
 
+def bundle_is_given(config: pytest.Config) -> bool:
+    """Whether what is to be measured was compiled elsewhere, and the compiler need not be here."""
+    return bool(config.getoption("tune_bundle") or config.getini("tune_bundle"))
+
+
+def _refuse_compiler_options(config: pytest.Config) -> None:
+    given = [flag for dest, flag in _OF_THE_COMPILER.items() if config.getoption(dest)]
+    if given:
+        raise pytest.UsageError(
+            f"--tune-bundle measures what was compiled before, so {' and '.join(given)} would change nothing: give it "
+            "to the run with --tune-stop-after compile"
+            + (", a starter spec to shark-tune merge-records" if "--tune-spec" in given else "")
+        )
+
+
 def add_options(parser: pytest.Parser) -> None:
     """Add every option, and its ini twin, to pytest."""
     group = parser.getgroup("shark-tune", "tuning IREE dispatches")
@@ -242,6 +281,8 @@ def add_options(parser: pytest.Parser) -> None:
     add("function", "NAME", "", "the function of a model that is run whole, where it has several")
     add("commands", "FILE", "", "tune the convolutions and matmuls of a list of MIOpen or Fusilli driver commands")
     add("record-landscape", "FILE", "", "write what was measured for shark-tune replay; FILE-DISPATCH with several")
+    add("stop-after", "STAGE", "", "compile: measure nothing, and leave what is compiled as OUT/bundle.tar")
+    add("bundle", "FILE", "", "measure what is in a bundle; the compiler is not needed")
     add("jobs", "N", str(processors()), "compilations at a time (default: one per processor)")
     add("compile-timeout", "DURATION", "120s", "most time that one run of the compiler may take (default: 120s)")
     add("cache", "DIR", "", "folder of plans and compiled candidates (default: the user's cache folder)")

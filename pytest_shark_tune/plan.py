@@ -37,6 +37,7 @@ from pytest_shark_tune.stages.dispatch import (
     read_module,
 )
 from pytest_shark_tune.stages.rotation import rotated_dispatch
+from pytest_shark_tune.stages.search.facts import ProblemFacts, facts_of, on_device
 from pytest_shark_tune.stages.space import (
     NoSpace,
     SearchSpace,
@@ -141,11 +142,18 @@ class Task(_Tried, frozen=True, kw_only=True):
     """A dispatch with the candidates to try.
 
     ``near`` are the compiler's own choice of knobs, as far as spaces of its pipeline have them: by the position of such
-    a space among the dispatch's.
+    a space among the dispatch's. ``facts`` are there where the compiler, which reads them, may not be.
     """
 
     dispatch: Dispatch
     near: dict[int, dict[str, int]] = {}
+    facts: ProblemFacts | None = None
+
+    def facts_on(self, device: str) -> ProblemFacts:
+        """What a search may know of the dispatch on the device of that name."""
+        if self.facts is None:
+            return facts_of(self.dispatch.root, self.dispatch.target, device)
+        return on_device(self.facts, self.dispatch.target, device)
 
     @property
     def name(self) -> str:

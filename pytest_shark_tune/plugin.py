@@ -19,6 +19,7 @@ from pytest_shark_tune.options import (
     GuardOptions,
     TuneOptions,
     add_options,
+    bundle_is_given,
     commands_file,
     given_options,
     guard_is_given,
@@ -60,6 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
     guard = GuardOptions.from_pytest_config(config)
     _take_commands(config)
     if tuning_is_on(config):
+        _prepare_bindings(config)
         from pytest_shark_tune.benchmark_bridge import BenchmarkBridge, DeviceStamp
         from pytest_shark_tune.tuning import TuningPlugin
 
@@ -76,14 +78,25 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """``-n auto`` means a worker for each device; xdist asks before anything is configured."""
     if not tuning_is_on(config) and not _guards_only(config):
         return None
+    _prepare_bindings(config)
     from pytest_shark_tune.devices import find_devices
 
     try:
-        return len(find_devices(TuneOptions.from_pytest_config(config))["uris"])
+        options = TuneOptions.from_pytest_config(config)
+        # Compiling takes no device, and one process keeps all processors busy.
+        return 0 if options.stop_after else len(find_devices(options)["uris"])
     except pytest.UsageError:
         if tuning_is_on(config):
             raise
         return None  # Guarding goes without a device, on all processors.
+
+
+def _prepare_bindings(config: pytest.Config) -> None:
+    """A run that measures a bundle goes without the compiler, which need not be installed."""
+    if bundle_is_given(config):
+        from pytest_shark_tune.no_compiler import stand_in
+
+        stand_in()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -13,7 +13,6 @@ from pytest_shark_tune.shares import Profile
 from pytest_shark_tune.stages.candidate import DEFAULT_ID, Candidate
 from pytest_shark_tune.stages.record import FinalRecord, Record, SpecRecord, State
 from pytest_shark_tune.stages.search import PriorResult, ProblemFacts, pipeline_label
-from pytest_shark_tune.stages.search.facts import facts_of
 from pytest_shark_tune.tools import journal
 from pytest_shark_tune.tools.cache import Cache, code_key, content_key
 from pytest_shark_tune.tools.compiler import Compiler
@@ -98,7 +97,7 @@ class Recall:
         journal.append(self._journal_of(key), kept)
         if key not in self._indexed:
             self._indexed.add(key)
-            facts = facts_of(task.dispatch.root, task.dispatch.target, self._device)
+            facts = task.facts_on(self._device)
             journal.append(self._index(task), _Known(key, facts))
 
     def similar(self, task: Task) -> list[PriorResult]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ import msgspec
 
 from pytest_shark_tune.bench import Bench
 from pytest_shark_tune.builds import Builds
+from pytest_shark_tune.bundle import Packed, pack
 from pytest_shark_tune.coming import coming
 from pytest_shark_tune.custom import CustomTask
 from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError
@@ -33,7 +34,7 @@ from pytest_shark_tune.stages.search import PriorResult
 from pytest_shark_tune.stages.winner import choose_finalists, declare_winner
 from pytest_shark_tune.tools import journal
 from pytest_shark_tune.tools.cache import Cache, content_key
-from pytest_shark_tune.tools.compiler import Compiler, compiler_version
+from pytest_shark_tune.tools.compiler import Compiler
 from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.tools.machine import processors
 from pytest_shark_tune.update import incumbent_of
@@ -147,8 +148,8 @@ class Session:
 
     def _without_cold(self, key: str, plan: Plan) -> tuple[str, Plan]:
         """The plan with only the dispatches in which its models spend their time, as far as that can be told."""
-        sources = worth_profiling(plan) if self.settings.share < 1 else ()
-        if not sources:
+        sources = worth_profiling(plan)
+        if not sources or self.settings.share >= 1 or self.settings.stops_after_compile:
             return key, plan
         told = {source.name: self._told(plan, source) for source in sources}
         profiles = [each.profile for each in told.values() if each.profile]
@@ -229,6 +230,22 @@ class Session:
             CandidateFailed: the candidate cannot be compiled, or its config is not applied.
         """
         return self._builds.artifact(task, candidate)
+
+    def prepare(self, task: Task, candidate: Candidate) -> None:
+        """Compile all that measuring the candidate elsewhere takes: it and the default, in each dispatch of the group.
+
+        Raises:
+            CandidateFailed: one cannot be compiled, or its config is not applied.
+        """
+        for each in (task.default, candidate):
+            for member in range(len(task.dispatch.members)):
+                self._builds.artifact(task, each, member)
+
+    def pack(
+        self, path: Path, plans: Mapping[str, Plan], *, tests: Mapping[str, str], tried: Collection[tuple[str, str]]
+    ) -> Packed | None:
+        """Write what was ``tried`` of ``plans`` to a bundle; see `bundle.pack`."""
+        return pack(path, self._builds, plans, tests=tests, tried=tried, rotate_bytes=self.settings.rotate_bytes)
 
     def processor(self) -> AbstractContextManager[object]:
         """Holds the device while a compiler runs, where both are the same processor."""
@@ -312,7 +329,7 @@ class Session:
             note=whole.note if whole else "",
             device=self.settings.device_name,
             target=str(self.compiler.target),
-            iree=compiler_version(),
+            iree=self.compiler.version,
         )
 
     def record(
@@ -351,7 +368,7 @@ class Session:
             note=measured.note if measured else "",
             device=self.settings.device_name,
             target=str(self.compiler.target),
-            iree=compiler_version(),
+            iree=self.compiler.version,
         )
 
     def verify(self, plan: Plan) -> SpecRecord:

@@ -30,10 +30,11 @@ def render(
     spec: Path,
     snapshots: tuple[Path, ...],
     changes: Mapping[Path, Sequence[str]] = MappingProxyType({}),
+    without_spec: str = "no spec was written: nothing won",
 ) -> str:
     """The end of a run as plain text, ``width`` columns wide: times, funnel, whole functions, what was written.
 
-    ``changes`` say of snapshots what changed, a line for each entry.
+    ``changes`` say of snapshots what changed, a line for each entry; ``without_spec`` why there is no spec.
 
     Lines are longer only where that keeps a figure, a name or a path whole; from 80 columns on figures fit.
     """
@@ -46,8 +47,8 @@ def render(
     if spec.exists():
         lines.append(f"spec: {spec}")
     elif any(not row.is_custom for row in summary.dispatches):
-        lost = "what won alone did not hold in the whole, as told above" if summary.dropped else "nothing won"
-        lines.append(f"no spec was written: {lost}")
+        why = "no spec was written: what won alone did not hold in the whole, as told above" if summary.dropped else ""
+        lines += _wrapped(why or without_spec, width, indent=0)
     for snapshot in sorted({*snapshots, *changes}):
         is_left = snapshot in snapshots
         lines.append(f"snapshot: {snapshot}" if is_left else f"snapshot: {snapshot} is removed: it has no entry left")

@@ -50,13 +50,13 @@ class Verifier:
     """Tries specs in whole sources for one process of a run; ``tell`` is told what is under way.
 
     With ``asks_driver`` the driver is asked how long dispatches take in a running model, which tells more of each than
-    the whole does.
+    the whole does. Without a ``bench`` there is no device, and nothing is run.
     """
 
     def __init__(
         self,
         builds: Builds,
-        bench: Bench,
+        bench: Bench | None,
         *,
         tell: Callable[[str], None],
         asks_driver: bool = True,
@@ -143,6 +143,8 @@ class Verifier:
         if error := first.application.flag_error:
             names = culprits(list(first.owned), lambda part: self._breaks_flag(source, kept, part))
             return check, dict.fromkeys(names, f"iree-compile fails on {source.name} with it: {error}")
+        if source.functions and self._bench is None:
+            return _noted(check, "not run as a whole, as there is no device here"), {}
         for model in models if source.functions else ():
             note, bad = model.wrong()
             check = _noted(check, note)
@@ -188,7 +190,7 @@ class Verifier:
 class TunedModel:
     """One function of a source with a spec in force.
 
-    ``owned`` are the executables of each entry by its name, ``infos`` the entries' configs.
+    ``owned`` are the executables of each entry by its name, ``infos`` the entries' configs. It is run on ``bench``.
     """
 
     source: Source
@@ -198,8 +200,13 @@ class TunedModel:
     owned: Mapping[str, Sequence[str]]
     infos: Mapping[str, str]
     builds: Builds
-    bench: Bench
+    bench: Bench | None
     tell: Callable[[str], None]
+
+    @property
+    def _running(self) -> Bench:
+        assert self.bench is not None, "without a device no model is run"
+        return self.bench
 
     def wrong(self) -> tuple[str, dict[str, str]]:
         """Why its results could not be compared, and the entries with which they are not the default's, with reasons.
@@ -241,7 +248,7 @@ class TunedModel:
         taken: dict[Path, list[dict[str, Cost]]] = {self._with([]): [], self._with(list(self.owned)): []}
         for _ in range(_PROFILES):
             for path, costs_of in taken.items():
-                with self.bench.device() as uri:
+                with self._running.device() as uri:
                     told = profile(path, uri, self.function, inputs, seconds=_PROFILE_S)
                 costs_of.append(by_symbol(told.exports, symbols))
         ratios = {}
@@ -305,7 +312,7 @@ class TunedModel:
         """Why the model with these entries alone is not to be had; empty where its results are the default's."""
         inputs = self.source.functions[self.function]
         try:
-            self.bench.check_model(
+            self._running.check_model(
                 self._with([]), self._with(names), self.function, inputs, self.reduction, self.source.files
             )
         except (CandidateFailed, CommandFailed) as error:
@@ -314,7 +321,7 @@ class TunedModel:
 
     def _compare(self, tuned: Mapping[str, Path]) -> dict[str, Measurement]:
         inputs = self.source.functions[self.function]
-        return self.bench.compare_models(
+        return self._running.compare_models(
             self._with([]), tuned, self.function, inputs, self.reduction, self.source.files
         )
 
