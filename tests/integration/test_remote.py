@@ -41,6 +41,7 @@ def gateways(suite: Suite, tmp_path: Path) -> list[str]:
     return options
 
 
+@pytest.mark.slow
 def test_workers_in_other_folders_tune_the_controllers_suite(make_suite: MakeSuite, tmp_path: Path) -> None:
     suite = make_suite({"suite/test_suite.py": SUITE})
     # The controller's own paths are relative: they mean the same folders for all.
