@@ -487,6 +487,7 @@ class TuningPlugin:
             if 0 < (controller.maxfail or 0) <= controller.countfailures and not controller.shouldstop:
                 controller.shouldstop = f"stopping after {controller.countfailures} failures"
 
+    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Leave out of a bundle what only its suite can compile or measure."""
         if self._session.settings.stops_after_compile and _trial_of(item) and not _is_ours(item):
