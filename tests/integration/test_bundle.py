@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 from click.testing import CliRunner
 
-from pytest_shark_tune.bundle import BUNDLE, read_bundle
+from pytest_shark_tune.builds import Builds
+from pytest_shark_tune.bundle import BUNDLE, PackedCompiler, read_bundle
 from pytest_shark_tune.cli import main
+from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.snapshot import read_records
 from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, State
 from pytest_shark_tune.tools import journal
+from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.tools.lease import DeviceLeases
+from pytest_shark_tune.yardsticks import Yardsticks
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.integration.conftest import MakeSuite, Outcome, Suite
 
 TEST = "test_suite.py::test_dispatch"
@@ -55,8 +59,9 @@ def suite(make_suite: MakeSuite) -> Suite:
 
 @pytest.fixture(scope="module")
 def compiled(suite: Suite) -> Outcome:
-    """A run that left a bundle with two candidates and the default."""
-    return suite.tune("--tune-stop-after=compile", "--tune-candidates=2", "-k", "dispatch", out="compiled")
+    """A run that left a bundle with two candidates and the default; to ask for its device would be an error."""
+    options = ("--tune-stop-after=compile", "--tune-candidates=2", "--tune-device=local-task://nowhere")
+    return suite.tune(*options, "-k", "dispatch", out="compiled")
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +86,31 @@ def test_what_is_compiled_is_left_in_a_bundle_and_nothing_is_measured(compiled: 
     assert len(bundle.builds) == 3
 
 
+def test_what_a_bundle_holds_is_not_compiled_again(compiled: Outcome, tmp_path: Path) -> None:
+    bundle, cache = read_bundle(compiled.out / BUNDLE), Cache(tmp_path)
+    bundle.unpack(compiled.out / BUNDLE, cache)
+    compiler = PackedCompiler(bundle)
+    yardsticks = Yardsticks(compiler, cache, "a device").built()
+    assert len({each.vmfb for each in yardsticks}) == 5
+    (task,) = next(iter(bundle.plans.values())).tasks
+    builds = Builds(compiler, cache, DeviceLeases(()), jobs=1, tell=print)
+    try:
+        made = [builds.artifact(task, candidate).vmfb for candidate in (task.default, *task.candidates)]
+        assert {Path(each or "").read_bytes()[4:8] for each in made} == {Path(yardsticks[0].vmfb).read_bytes()[4:8]}
+        with pytest.raises(CommandFailed, match="a run with --tune-bundle compiles nothing"):
+            compiler.lower("", to="flow")
+    finally:
+        builds.close()
+
+
+def test_a_bundle_that_is_cut_is_refused(compiled: Outcome, tmp_path: Path) -> None:
+    cut = tmp_path / BUNDLE
+    cut.write_bytes((compiled.out / BUNDLE).read_bytes()[:-40_000])
+    with pytest.raises(InputError, match=r"not a whole one|cannot be read as a bundle"):
+        read_bundle(cut).unpack(cut, Cache(tmp_path / "cache"))
+
+
+@pytest.mark.slow
 def test_a_bundle_is_made_for_a_device_that_is_not_here(suite: Suite) -> None:
     # Without a GPU to ask, and with no test but the default's.
     outcome = suite.tune("--tune-stop-after=compile", "--tune-target=vulkan:rdna3", "-k", "default", out="gpu")
@@ -180,6 +210,7 @@ def test_a_whole_job_on_two_machines_with_workers(suite: Suite, tmp_path: Path) 
     assert (tmp_path / "out/spec.mlir").exists() == bool(row["winner"])
 
 
+@pytest.mark.slow
 def test_another_suite_than_the_bundle_was_made_of_is_told(make_suite: MakeSuite, compiled: Outcome) -> None:
     suite = make_suite({"test_other.py": SUITE})
     outcome = suite.tune(f"--tune-bundle={compiled.out / BUNDLE}", "-k", "dispatch")
