@@ -6,6 +6,7 @@ import io
 import os
 import tarfile
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -19,15 +20,18 @@ from pytest_shark_tune.plan import Plan, Task
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.search.facts import facts_of
+from pytest_shark_tune.tools import journal
 from pytest_shark_tune.tools.cache import Cache, content_key
 from pytest_shark_tune.tools.compiler import COMPILE_TIMEOUT_S, Compiler, Target, host_processor
 from pytest_shark_tune.tools.runtime import runtime_version
+from pytest_shark_tune.yardsticks import Yardstick, Yardsticks
 
 __all__ = ["BUNDLE", "Bundle", "Packed", "PackedCompiler", "check_machine", "pack", "read_bundle"]
 
 BUNDLE = "bundle.tar"
 """What a bundle is called in the output folder."""
 _MANIFEST = "bundle.json"
+_BINARY = ".vmfb"
 _SCHEMA: Final = 1
 
 
@@ -36,7 +40,7 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
 
     ``identity`` is the compiler's, ``flags`` are the user's. ``tests`` gives the key of each test's plan by the id of
     the test function, and ``plans`` have just the candidates that were compiled, or refused by the compiler.
-    ``builds`` are these, with ``vmfb`` a name in the file.
+    ``builds`` are these, and ``yardsticks`` show what the device can reach; ``vmfb`` of both is a name in the file.
     """
 
     schema: Literal[1] = _SCHEMA
@@ -48,6 +52,8 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
     tests: dict[str, str]
     plans: dict[str, Plan]
     builds: dict[str, Artifact]
+    yardsticks: tuple[Yardstick, ...]
+    yardsticks_key: str
 
     def plan_of(self, test: str) -> str:
         """The key of the plan of a test function; folders above its file may have other names than they had.
@@ -74,10 +80,17 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
         with _opened(path) as tar:
             for key, artifact in self.builds.items():
                 if artifact.vmfb is not None:
-                    binary = cache.file("artifacts", key, ".vmfb")
-                    binary.write_bytes(_member(tar, path, artifact.vmfb))
+                    binary = cache.file("artifacts", key, _BINARY)
+                    journal.replace_file(binary, _member(tar, path, artifact.vmfb))
                     artifact = msgspec.structs.replace(artifact, vmfb=os.fspath(binary))
                 cache.put("artifacts", key, artifact)
+            yardsticks = []
+            for each in self.yardsticks:
+                binary = cache.file("yardsticks", each.vmfb.removesuffix(_BINARY), _BINARY)
+                journal.replace_file(binary, _member(tar, path, each.vmfb))
+                yardsticks.append(msgspec.structs.replace(each, vmfb=os.fspath(binary)))
+        if yardsticks:
+            cache.put("yardsticks", self.yardsticks_key, yardsticks)
         for key, plan in self.plans.items():
             cache.put("plans", key, plan)
 
@@ -130,12 +143,14 @@ def pack(
     *,
     tests: Mapping[str, str],
     tried: Collection[tuple[str, str]],
+    yardsticks: Yardsticks,
     rotate_bytes: int,
 ) -> Packed | None:
     """Write what ``builds`` compiled of ``plans`` to ``path``; ``None``, and no file, where no default is compiled.
 
     ``tests`` gives the key of each test function's plan. Only what was ``tried``, pairs of a dispatch's name and a
-    candidate's id, goes in.
+    candidate's id, goes in. Where the ``yardsticks`` cannot be compiled they are left
+    out, and nothing is called impossible.
     """
     packing = _Packing(builds, frozenset(tried))
     trimmed = {key: packing.trim(plan) for key, plan in plans.items()}
@@ -144,6 +159,9 @@ def pack(
     if not packing.dispatches:
         return None
     compiler = builds.compiler
+    measures: list[Yardstick] = []
+    with suppress(CommandFailed):
+        measures = yardsticks.built()
     bundle = Bundle(
         versions={
             "pytest-shark-tune": __version__,
@@ -157,8 +175,11 @@ def pack(
         tests={test: new_keys[key] for test, key in tests.items() if trimmed[key].tasks},
         plans={new_keys[key]: plan for key, plan in trimmed.items() if plan.tasks},
         builds={key: _as_member(key, artifact) for key, artifact in packing.artifacts.items()},
+        yardsticks=tuple(msgspec.structs.replace(each, vmfb=Path(each.vmfb).name) for each in measures),
+        yardsticks_key=yardsticks.built_key,
     )
-    _write(path, bundle, packing.artifacts)
+    binaries = {f"{key}{_BINARY}": each.vmfb for key, each in packing.artifacts.items() if each.vmfb is not None}
+    _write(path, bundle, binaries | {Path(each.vmfb).name: each.vmfb for each in measures})
     made = [each for each in packing.candidates if each.vmfb is not None]
     return Packed(path, packing.dispatches, len(made), len(packing.candidates) - len(made), bytes=path.stat().st_size)
 
@@ -247,10 +268,11 @@ class _Packing:
 
 
 def _as_member(key: str, artifact: Artifact) -> Artifact:
-    return artifact if artifact.vmfb is None else msgspec.structs.replace(artifact, vmfb=f"{key}.vmfb")
+    return artifact if artifact.vmfb is None else msgspec.structs.replace(artifact, vmfb=f"{key}{_BINARY}")
 
 
-def _write(path: Path, bundle: Bundle, artifacts: Mapping[str, Artifact]) -> None:
+def _write(path: Path, bundle: Bundle, binaries: Mapping[str, str]) -> None:
+    """Write a bundle with files by their names in it."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with tarfile.open(partial, "w") as tar:
@@ -258,9 +280,8 @@ def _write(path: Path, bundle: Bundle, artifacts: Mapping[str, Artifact]) -> Non
             header = tarfile.TarInfo(_MANIFEST)
             header.size = len(content)
             tar.addfile(header, io.BytesIO(content))
-            for key, artifact in artifacts.items():
-                if artifact.vmfb is not None:
-                    tar.add(artifact.vmfb, arcname=f"{key}.vmfb")
+            for name, file in binaries.items():
+                tar.add(file, arcname=name)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

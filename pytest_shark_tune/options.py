@@ -125,8 +125,9 @@ class TuneOptions:
         if stop_after and stop_after not in _STAGES:
             raise pytest.UsageError(f"--tune-stop-after: unknown stage {stop_after!r}; there is {', '.join(_STAGES)}")
         bundle = base / value("bundle") if bundle_is_given(config) else None
-        if bundle is not None:
+        if bundle is not None:  # What an ini file says of compiling is for the other run.
             _refuse_compiler_options(config)
+            stop_after = ""
         starter = value("spec")
         landscape = value("record_landscape")
         search = value("search")
@@ -143,7 +144,7 @@ class TuneOptions:
             time_s=parse_duration("--tune-time", value("time")),
             search=search,
             seed=parse_seed("--tune-seed", value("seed")),
-            starter=base / starter if starter else None,
+            starter=base / starter if starter and bundle is None else None,
             out=base / value("out"),
             landscape=base / landscape if landscape else None,
             jobs=parse_count("--tune-jobs", value("jobs")),

@@ -74,8 +74,8 @@ class Session:
         self._builds = Builds(
             compiler, cache, leases, jobs=settings.jobs, tell=tell, coming=partial(coming, settings.exchange)
         )
-        yardsticks = Yardsticks(compiler, cache, settings.device_name)
-        self._bench = Bench(settings, self._builds, leases, tell=tell, yardsticks=yardsticks)
+        self._yardsticks = Yardsticks(compiler, cache, settings.device_name)
+        self._bench = Bench(settings, self._builds, leases, tell=tell, yardsticks=self._yardsticks)
         self._promises = Promises(settings, cache, self._builds, self._bench)
         self._verifier = Verifier(self._builds, self._bench, tell=tell)
         self._recall = Recall(cache, compiler, settings)
@@ -245,7 +245,15 @@ class Session:
         self, path: Path, plans: Mapping[str, Plan], *, tests: Mapping[str, str], tried: Collection[tuple[str, str]]
     ) -> Packed | None:
         """Write what was ``tried`` of ``plans`` to a bundle; see `bundle.pack`."""
-        return pack(path, self._builds, plans, tests=tests, tried=tried, rotate_bytes=self.settings.rotate_bytes)
+        return pack(
+            path,
+            self._builds,
+            plans,
+            tests=tests,
+            tried=tried,
+            yardsticks=self._yardsticks,
+            rotate_bytes=self.settings.rotate_bytes,
+        )
 
     def processor(self) -> AbstractContextManager[object]:
         """Holds the device while a compiler runs, where both are the same processor."""

@@ -151,7 +151,7 @@ class TuningPlugin:
             stops_after_compile=options.stop_after == "compile",
         )
         if worker is None and bundle is not None and options.bundle is not None:
-            bundle.unpack(options.bundle, cache)
+            _unpack(bundle, options.bundle, cache)
         session = Session(settings, compiler, cache, tell=teller(config))
         ledger = None
         if worker is None:
@@ -382,7 +382,7 @@ class TuningPlugin:
     def _look_back(self, by_dispatch: Mapping[str, Mapping[int, Part]]) -> Update:
         """Keep what still holds of the snapshots beside the suites, and say why the rest is tuned again."""
         assert self._ledger is not None
-        if self._bundle is not None:  # Whoever makes the spec looks back.
+        if self._bundle is not None:  # Snapshots are brought up to date where specs are made.
             return Update()
         settings, options = self._session.settings, self._options
         subjects, plans = [], {}
@@ -499,6 +499,7 @@ class TuningPlugin:
             if 0 < (controller.maxfail or 0) <= controller.countfailures and not controller.shouldstop:
                 controller.shouldstop = f"stopping after {controller.countfailures} failures"
 
+    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Leave out of a bundle what only its suite can compile or measure."""
         if self._session.settings.stops_after_compile and _trial_of(item) and not _is_ours(item):
@@ -761,6 +762,15 @@ def _read_bundle(options: TuneOptions) -> Bundle:
     if options.target_is_given and options.target != bundle.target:
         raise pytest.UsageError(f"--tune-target: the bundle {options.bundle} is for {bundle.target}: leave it out")
     return bundle
+
+
+def _unpack(bundle: Bundle, path: Path, cache: Cache) -> None:
+    try:
+        bundle.unpack(path, cache)
+    except InputError as error:
+        raise pytest.UsageError(f"--tune-bundle: {error}") from error
+    except OSError as error:
+        raise pytest.UsageError(f"--tune-cache: {path} cannot be unpacked into {cache.folder}: {error}") from error
 
 
 def _storage_of(options: TuneOptions, temporary: Path) -> Storage:
