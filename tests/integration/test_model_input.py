@@ -256,7 +256,8 @@ def test_without_tune_the_list_is_skipped_with_the_command(suite: Suite) -> None
     outcome.lines.fnmatch_lines(["SKIPPED *: pytest --tune *--tune-commands=ops.txt* tunes it, *", "*1 skipped*"])
 
 
-@pytest.mark.parametrize("workers", ["-n0", pytest.param("-n2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["-n0", "-n2"])
 def test_a_list_is_guarded_with_a_spec(make_suite: MakeSuite, workers: str) -> None:
     suite = make_suite({"ops.txt": "matmul -M 64 -N 64 -K 64\n"})
     suite.habits = ()
