@@ -200,11 +200,13 @@ class GuardingPlugin:
         match funcargs.get("measurement"):
             case Verdict() as verdict:
                 return verdict
-            case Measurement() as measured if guarded.promise is Promise.FAST:
+            case Measurement() if guarded.promise is not Promise.FAST:
+                return Verdict(entry=guarded.entry.name, promise=guarded.promise, outcome=Outcome.KEPT)
+            case Measurement() as measured if guarded.entry.is_local:
                 verdict = judge(guarded.entry.name, measured, self._terms(guarded.entry))
                 return msgspec.structs.replace(verdict, reason=verdict.reason and _named(guarded, verdict.reason))
-            case Measurement():
-                return Verdict(entry=guarded.entry.name, promise=guarded.promise, outcome=Outcome.KEPT)
+            case Measurement():  # Of another device than was recorded: it says nothing, and that is told as of ours.
+                return self._look(guarded.plan, guarded.entry, guarded.promise)
             case _:
                 return self.look(guarded, funcargs.get("artifact"))
 
@@ -214,7 +216,7 @@ class GuardingPlugin:
             alpha=self._alpha,
             device=settings.device_name,
             iree=compiler_version(),
-            record=entry.record if entry.is_local else None,
+            record=entry.record,
             tolerance=settings.tolerance,
         )
 

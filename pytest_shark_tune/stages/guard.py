@@ -25,7 +25,6 @@ __all__ = [
     "Terms",
     "Verdict",
     "decide",
-    "fewest_to_break",
     "hold_gate",
     "judge",
     "most_rounds",
@@ -144,11 +143,6 @@ def decide(rounds: Sequence[Measurement], terms: Terms, spent_s: float = 0.0) ->
         return Outcome.KEPT
     is_late = count >= _FEWEST and spent_s >= terms.budget_s and stake <= 0
     return Outcome.UNDECIDED if is_late or count >= most_rounds(terms.alpha) else None
-
-
-def fewest_to_break(alpha: float) -> int:
-    """How many rounds below what they are held to, without one above, break a promise."""
-    return math.ceil(-math.log(alpha) / _GAIN)
 
 
 def most_rounds(alpha: float) -> int:
