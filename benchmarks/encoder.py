@@ -134,13 +134,16 @@ def _norm(x: ir.Value, scale: ir.Value, shift: ir.Value) -> ir.Value:
 def _row_mean(
     inputs: Sequence[tuple[ir.Value, Sequence[int]]], shape: Sequence[int], body: Callable[..., ir.Value]
 ) -> ir.Value:
-    """The mean of ``body`` over the columns, for each row."""
+    """The mean of ``body`` over the columns, for each row.
+
+    IREE 3.13 cannot compile a reduction for CUDA whose body has a constant in it, so the sum is divided afterwards.
+    """
     start = zeros(_tensor_type(shape[:1], ir.F32Type.get()))
-
-    def add(*values: ir.Value) -> ir.Value:
-        return arith.addf(values[-1], arith.mulf(body(*values[:-1]), _constant(1 / shape[1])))
-
-    return _generic(inputs, (start, (0,)), ["parallel", "reduction"], add)
+    total = _generic(
+        inputs, (start, (0,)), ["parallel", "reduction"], lambda *values: arith.addf(values[-1], body(*values[:-1]))
+    )
+    share = 1 / shape[1]
+    return _elementwise([(total, (0,))], shape[:1], ir.F32Type.get(), lambda value: arith.mulf(value, _constant(share)))
 
 
 def _attention(sizes: Sizes, qkv: ir.Value) -> ir.Value:

@@ -47,9 +47,12 @@ def test_it_computes_what_numpy_does(path: Path, tmp_path: Path) -> None:
     assert expected.std() > 0.3
 
 
-def test_a_gpu_has_contractions_to_tune_in_it(path: Path) -> None:
-    found = extract([read_source(path, Path())], Compiler(Target.parse("cuda:sm_89")), 2)
+def test_a_gpu_compiles_it_and_has_contractions_to_tune(path: Path, tmp_path: Path) -> None:
+    compiler = Compiler(Target.parse("cuda:sm_89"))
+    source = read_source(path, Path())
+    found = extract([source], compiler, 2)
     assert sum(each.weight for each in found.dispatches if each.root.kind == "contraction") == 4
+    compiler.compile_sources(compiler.lower(source.text, to="executable-sources"), tmp_path / "encoder.vmfb")
 
 
 def encoder(*inputs: Any) -> Any:
