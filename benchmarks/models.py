@@ -30,7 +30,7 @@ import msgspec
 import numpy as np
 
 from pytest_shark_tune.apply import apply_spec, read_spec_file
-from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.figures import format_us
 from pytest_shark_tune.plan import Source, read_source
 from pytest_shark_tune.stages.artifact import strip
@@ -43,12 +43,13 @@ from pytest_shark_tune.stages.measurement import (
     combine_rounds,
     compare_finalists,
 )
-from pytest_shark_tune.tools.compiler import Compiler, Target, compiler_version
+from pytest_shark_tune.tools.compiler import Compiler, Target, compiler_version, first_error
 from pytest_shark_tune.tools.importer import import_onnx
 from pytest_shark_tune.tools.machine import processors
 from pytest_shark_tune.tools.runtime import DeviceChild, TensorData
 
 _COMPILE_TIMEOUT_S = 1800.0
+_IDLE_LOAD = 0.5
 _DEFAULT, _TUNED, _OTHER = "IREE default", "IREE tuned", "ONNX Runtime"
 _DTYPES = {"f16": np.float16, "f32": np.float32, "f64": np.float64, "bf16": ml_dtypes.bfloat16}
 
@@ -99,7 +100,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Round(msgspec.Struct, frozen=True):
-    """One round's measurements by name, and what each computed."""
+    """One round's measurements by name, the default's beside itself, and what each computed."""
 
     measured: dict[str, Measurement]
     outputs: dict[str, list[Any]]
@@ -113,7 +114,9 @@ class _Round(msgspec.Struct, frozen=True):
 @click.option("--function", default="", help="The function to run, where MODEL has several.")
 @click.option("--target", default="llvm-cpu", show_default=True, help="What to compile for.")
 @click.option("--device", default="", help="IREE's URI of the device to run on; the target's driver unless given.")
-@click.option("--rounds", default=FINAL_ROUNDS, show_default=True, help="Fresh processes of each.")
+@click.option(
+    "--rounds", type=click.IntRange(min=1), default=FINAL_ROUNDS, show_default=True, help="Fresh processes of each."
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of the inputs.")
 @click.option(
     "--onnxruntime-python",
@@ -135,32 +138,34 @@ def main(
     out: Path | None,
 ) -> None:
     """Compare MODEL by IREE's default, with a tuning spec, and by ONNX Runtime."""
-    compiler = Compiler(Target.parse(target), timeout_s=_COMPILE_TIMEOUT_S)
-    device = device or compiler.target.driver
     before = os.getloadavg()[0]
-    notes = [] if before < 0.5 else [f"the load was {before:.2f} before the run: nothing else should run"]
-    with tempfile.TemporaryDirectory(prefix="models-") as name:
-        folder = Path(name)
+    notes = [] if before < _IDLE_LOAD else [f"the load was {before:.2f} before the run: nothing else should run"]
+    with tempfile.TemporaryDirectory(prefix="models-") as folder:
         try:
+            compiler = Compiler(Target.parse(target), timeout_s=_COMPILE_TIMEOUT_S)
             source = _read(path, shapes)
             function, inputs = _function(source, function, compiler)
-            built, entries = _compile(source, spec, compiler, folder, notes)
-        except InputError as error:
-            raise click.ClickException(str(error)) from error
-        why_not = _why_no_onnxruntime(path, compiler.target, python)
-        notes += [f"no ONNX Runtime: {why_not}"] if why_not else []
+            built, entries = _compile(source, spec, compiler, Path(folder), notes)
+        except (InputError, CommandFailed) as error:
+            raise click.ClickException(
+                first_error(error) if isinstance(error, CommandFailed) else str(error)
+            ) from error
+        if why_not := _why_no_onnxruntime(path, compiler.target, python):
+            notes.append(f"no ONNX Runtime: {why_not}")
+            python = ""
+        uri = device or compiler.target.driver
+        with DeviceChild(uri) as child:
+            device_name = f"{child.info().name} ({uri})"
         done = []
         for number in range(rounds):
-            done.append(_round(built, function, inputs, device, "" if why_not else python, path, seed + number))
+            done.append(_round(built, function, inputs, uri, python, path, seed + number))
             click.echo(f"round {number + 1}: {_in_words(done[-1].measured)}")
-        with DeviceChild(device) as child:
-            device = f"{child.info().name} ({device})"
     report = Report(
         model=path.name,
         function=function,
         inputs=[f"{'x'.join(map(str, each.shape))}x{each.element}" for each in inputs],
         target=str(compiler.target),
-        device=device,
+        device=device_name,
         processors=processors(),
         iree=compiler_version(),
         onnxruntime=done[0].onnxruntime,
@@ -231,7 +236,7 @@ def _round(
     model: Path,
     seed: int,
 ) -> _Round:
-    """One round in fresh processes; each runs once at first, and its outputs are kept."""
+    """One round in fresh processes; each runs once at first, for its outputs. ONNX Runtime only with ``python``."""
     outputs: dict[str, list[Any]] = {}
     runs: dict[str, Run] = {}
     version = ""
