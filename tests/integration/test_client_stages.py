@@ -45,7 +45,7 @@ def finals(outcome: Outcome) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("workers", ["-n0", pytest.param("-n2", marks=pytest.mark.slow)])
-def test_a_profiler_times_candidates_finalists_and_what_is_guarded(make_suite: MakeSuite, workers: str) -> None:
+def test_a_profiler_times_candidates_and_finalists(make_suite: MakeSuite, workers: str) -> None:
     suite = suite_of(make_suite, "rocprof_timer")
     outcome = suite.tune("--tune-candidates=2", "-k", "not spec", workers)
     assert outcome.status == 0, outcome.text
@@ -59,17 +59,30 @@ def test_a_profiler_times_candidates_finalists_and_what_is_guarded(make_suite: M
     (final,) = finals(outcome)
     assert final["winner"] in {each["id"] for each in candidates}
     assert final["rounds"] == 5
-    if workers == "-n0":
-        return
+
+
+@pytest.mark.slow
+def test_what_is_guarded_takes_the_suites_stages(make_suite: MakeSuite, tmp_path: Path) -> None:
+    suite = suite_of(make_suite, "rocprof_timer")
+    outcome = suite.tune("--tune-candidates=1", "-k", "not spec")
+    assert outcome.status == 0, outcome.text
     guarded = suite.run("--tune-guard=.tune/spec.mlir", "-k", "fast")
     assert guarded.status == 0, guarded.text
-    recorded = suite.folder / "recorded"
-    slow = (recorded / "default_kernel_trace.csv").read_text(encoding="utf-8")
-    suite.write("recorded/default_kernel_trace.csv", (recorded / "candidate_kernel_trace.csv").read_bytes())
-    suite.write("recorded/candidate_kernel_trace.csv", slow)
+    traces = [suite.folder / "recorded" / f"{name}_kernel_trace.csv" for name in ("default", "candidate")]
+    for path, other in zip(traces, [each.read_bytes() for each in reversed(traces)], strict=True):
+        path.write_bytes(other)
     guarded = suite.run("--tune-guard=.tune/spec.mlir", "-k", "fast")
     assert guarded.status == 1, guarded.text
     guarded.lines.fnmatch_lines(["*0.75*"])
+    suite.write("conftest.py", (SUITES / "compile_step" / "conftest.py").read_bytes())
+    suite.cache = tmp_path / "cache"
+    guarded = suite.run("--tune-guard=.tune/spec.mlir", "-k", "correct")
+    assert guarded.status == 0, guarded.text
+    assert len(list((suite.cache / "artifacts").rglob("*.vmfb"))) == 2
+    changed(suite, "conftest.py", "canonicalize,cse", "no-such-pass")
+    guarded = suite.run("--tune-guard=.tune/spec.mlir", "-k", "correct")
+    assert guarded.status == 1, guarded.text
+    guarded.lines.fnmatch_lines(["*no-such-pass*"])
 
 
 @pytest.mark.slow
