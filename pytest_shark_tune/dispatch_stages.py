@@ -23,7 +23,7 @@ from pytest_shark_tune.trial import Role, Trial
 if TYPE_CHECKING:
     from pytest_shark_tune.guarding import GuardingPlugin
 
-__all__ = ["DispatchStages", "Timer"]
+__all__ = ["DispatchStages", "Timer", "time_in_turns"]
 
 Timer: TypeAlias = Callable[[Artifact, str], Sequence[float]]
 """Times an artifact on the device of that URI: the microseconds that each run of its dispatch took, as many as it has.
@@ -46,8 +46,9 @@ class DispatchStages:
         With a ``step`` this test compiles nothing without it. It takes the text of a module whose configs are in
         force, at the compiler's phase ``executable-sources`` (a dispatch's benchmark module, or a whole model for the
         spec), and gives it changed, at the same phase. It is called once at a time, in pytest's own process. What is
-        compiled is kept by ``key``, so that has to change where what the step does changes. It raises CandidateFailed
-        for what it cannot do; the errors of ``subprocess`` count as that.
+        compiled is kept by ``key``, so that has to change where what the step does changes; of steps with equal keys a
+        process runs the first. It raises CandidateFailed for what it cannot do; the errors of ``subprocess`` count as
+        that.
 
         Raises:
             CandidateFailed: the candidate cannot be compiled, or its config is not in force afterwards.
@@ -99,9 +100,13 @@ class DispatchStages:
         if artifact is None or promise not in (None, Promise.FAST):
             return self.measure(artifact)
         self._session.check(self._task, trial.candidate, artifact)
-        rounds = 1 if promise is None else FINAL_ROUNDS
-        default = self._session.artifact(self._task, self._task.default)
-        return combine_rounds([self._in_turns(timer, default, {"": artifact})[""] for _ in range(rounds)])
+        rounds: list[Measurement] = []
+        failed: dict[str, CandidateFailed] = {}
+        for _ in range(1 if promise is None else FINAL_ROUNDS):
+            rounds += self._in_turns(timer, {artifact.candidate: artifact}, failed).values()
+            for failure in failed.values():
+                raise failure
+        return combine_rounds(rounds)
 
     def compare_in_model(self) -> FinalRecord:
         """Compare a dispatch's finalists in the model that it is part of: the winner makes that fastest.
@@ -139,19 +144,41 @@ class DispatchStages:
             except CandidateFailed as failure:
                 artifacts.pop(name, None)
                 failed[name] = failure
-        default = self._session.artifact(self._task, self._task.default)
         if artifacts:
-            yield from self._in_turns(timer, default, artifacts).items()
+            yield from self._in_turns(timer, artifacts, failed).items()
 
-    def _in_turns(self, timer: Timer, default: Artifact, artifacts: Mapping[str, Artifact]) -> dict[str, Measurement]:
-        """Time the default and all others in turns, and once more in the reverse order: a linear drift cancels."""
-        everyone: dict[str | None, Artifact] = {None: default}
-        everyone.update(artifacts)
-        samples: dict[str | None, list[float]] = {name: [] for name in everyone}
+    def _in_turns(
+        self, timer: Timer, artifacts: Mapping[str, Artifact], failed: dict[str, CandidateFailed]
+    ) -> dict[str, Measurement]:
+        default = self._session.artifact(self._task, self._task.default)
         with self._session.device() as uri:
-            for name in (*everyone, *reversed(everyone)):
-                samples[name] += _timed(timer, everyone[name], uri)
-        return {name: Measurement.of_samples(samples[name], samples[None]) for name in artifacts}
+            return time_in_turns(timer, uri, default, artifacts, failed)
+
+
+def time_in_turns(
+    timer: Timer, uri: str, default: Artifact, artifacts: Mapping[str, Artifact], failed: dict[str, CandidateFailed]
+) -> dict[str, Measurement]:
+    """Time the default and all others in turns, and once more in the reverse order, so that a linear drift cancels.
+
+    Whoever fails is put into ``failed``, and the rest go on.
+
+    Raises:
+        CandidateFailed: the default cannot be timed; the message says so.
+    """
+    everyone: dict[str | None, Artifact] = {None: default}
+    everyone.update(artifacts)
+    samples: dict[str | None, list[float]] = {name: [] for name in everyone}
+    for name in (*everyone, *reversed(everyone)):
+        if name in failed:
+            continue
+        try:
+            samples[name] += _timed(timer, everyone[name], uri)
+        except CandidateFailed as failure:
+            if name is None:
+                reason = f"the default config to compare with failed: {failure}"
+                raise CandidateFailed(State.RUN_FAILED, reason) from failure
+            failed[name] = failure
+    return {name: Measurement.of_samples(samples[name], samples[None]) for name in artifacts if name not in failed}
 
 
 def _timed(timer: Timer, artifact: Artifact, uri: str) -> Sequence[float]:
