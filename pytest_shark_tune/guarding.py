@@ -141,8 +141,10 @@ class GuardingPlugin:
 
     # Running.
 
-    def artifact(self, trial: Trial) -> Artifact | None:
+    def artifact(self, trial: Trial, session: Session) -> Artifact | None:
         """The entry's config compiled; ``None`` where an earlier promise is broken, which is then told of instead.
+
+        ``session`` compiles as the suite wants it.
 
         Raises:
             CandidateFailed: it cannot be compiled, and nothing has told so yet.
@@ -150,15 +152,17 @@ class GuardingPlugin:
         assert trial.guarded is not None
         assert isinstance(trial.task, Task)
         try:
-            return self._session.artifact(trial.task, trial.candidate)
+            return session.artifact(trial.task, trial.candidate)
         except CandidateFailed:
             earlier = self._look(trial.guarded.plan, trial.guarded.entry, Promise.APPLIES)
             if earlier.outcome is Outcome.KEPT:
                 raise
             return None
 
-    def look(self, guarded: Guarded, artifact: object) -> Verdict:
+    def look(self, guarded: Guarded, artifact: object, session: Session | None = None) -> Verdict:
         """What became of a promise; ``artifact`` is what the fixture of that name gives.
+
+        ``session`` compiles as the suite wants it.
 
         Raises:
             InputError: it is none that our measuring can run.
@@ -168,7 +172,9 @@ class GuardingPlugin:
                 f"the suite's own artifact gives a {type(artifact).__name__}, which only the suite can run: override "
                 "the fixture measurement in its conftest.py, too"
             )
-        verdict = self._look(guarded.plan, guarded.entry, guarded.promise, artifact)
+        verdict = (session or self._session).look(
+            guarded.plan, guarded.entry, guarded.promise, artifact, alpha=self._alpha
+        )
         if verdict.outcome is not Outcome.BROKEN or guarded.promise is not Promise.APPLIES or guarded.entry.tasks:
             return verdict
         # No dispatch is its own, and in a model that another test has it may still apply, to what is rewritten later.
@@ -177,8 +183,8 @@ class GuardingPlugin:
         )
         return next((each for each in elsewhere if each.outcome is Outcome.KEPT), verdict)
 
-    def _look(self, plan: GuardPlan, entry: GuardEntry, promise: Promise, artifact: Artifact | None = None) -> Verdict:
-        return self._session.look(plan, entry, promise, artifact, alpha=self._alpha)
+    def _look(self, plan: GuardPlan, entry: GuardEntry, promise: Promise) -> Verdict:
+        return self._session.look(plan, entry, promise, alpha=self._alpha)
 
     def _others(self, guarded: Guarded) -> Iterator[GuardPlan]:
         """The plans of the same spec for other tests."""

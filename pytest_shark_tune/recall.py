@@ -50,11 +50,12 @@ class Recall:
 
     A fresh run, as ``settings`` say, recalls nothing, and keeps what it finds out in place of what was known.
     ``setting`` is a hash of all these, save for this package's own code, of which what is recalled depends as well.
-    Only what our own stages found out is kept: what a client's stages do is not known here. Files are only ever added
+    ``step`` is the key of a client's compile step, where there is one: what it changes is known by that. Of clients'
+    other stages nothing is known here, and only what our own found out is kept. Files are only ever added
     to, or replaced whole, so runs at the same time may share a cache.
     """
 
-    def __init__(self, cache: Cache, compiler: Compiler, settings: RunSettings) -> None:
+    def __init__(self, cache: Cache, compiler: Compiler, settings: RunSettings, *, step: str = "") -> None:
         self._cache = cache
         self._fresh = settings.fresh
         self.setting = content_key(
@@ -66,7 +67,7 @@ class Recall:
             driver_version(compiler.target.driver),
             settings.rotate_bytes,
         )
-        self._base = content_key(self.setting, code_key())
+        self._base = content_key(self.setting, code_key(), *([step] if step else []))
         self._device = settings.device_name
         self._jobs = settings.jobs
         self._indexed: set[str] = set()

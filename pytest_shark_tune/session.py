@@ -15,9 +15,11 @@ from pytest_shark_tune.bench import Bench
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.bundle import Packed, pack
 from pytest_shark_tune.coming import coming
+from pytest_shark_tune.compile_step import CompileStep
 from pytest_shark_tune.custom import CustomTask
 from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, found_dispatches, guard_key, make_guard_plan
+from pytest_shark_tune.in_model import ModelFinal, model_of
 from pytest_shark_tune.plan import POOL, AnyTask, Plan, Source, Task, Wanted, make_plan, plan_key, read_source
 from pytest_shark_tune.profile import cut, function_of, profile_source, worth_profiling
 from pytest_shark_tune.promises import Promises
@@ -55,7 +57,8 @@ class Session:
     """Plans, compiles, measures and verifies for one process of a run.
 
     ``tell`` is told in words what takes long. ``close`` ends the children. ``kernels`` keeps what clients' own
-    compilers made, by plan, task and candidate. ``models`` are those that plans were made of so far.
+    compilers made, by plan, task and candidate. ``models`` are those that plans were made of so far. With a ``step`` of
+    a client's own all that is compiled goes through it.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Session:
         cache: Cache,
         *,
         tell: Callable[[str], None] = lambda message: None,
+        step: CompileStep | None = None,
     ) -> None:
         self.settings = settings
         self.compiler = compiler
@@ -72,13 +76,14 @@ class Session:
         self._tell = tell
         leases = DeviceLeases(settings.devices, run=str(settings.exchange))
         self._builds = Builds(
-            compiler, cache, leases, jobs=settings.jobs, tell=tell, coming=partial(coming, settings.exchange)
+            compiler, cache, leases, jobs=settings.jobs, tell=tell, coming=partial(coming, settings.exchange), step=step
         )
         self._yardsticks = Yardsticks(compiler, cache, settings.device_name)
         self._bench = Bench(settings, self._builds, leases, tell=tell, yardsticks=self._yardsticks)
         self._promises = Promises(settings, cache, self._builds, self._bench)
         self._verifier = Verifier(self._builds, self._bench, tell=tell)
-        self._recall = Recall(cache, compiler, settings)
+        self._recall = Recall(cache, compiler, settings, step=step.key if step else "")
+        self._stepped: dict[str, Session] = {}
         self._of_run = Cache(settings.exchange)
         self.kernels: dict[tuple[str, str, str], tuple[Any, float]] = {}
         self.models: list[Source] = []
@@ -87,6 +92,14 @@ class Session:
         """End whatever this session started."""
         self._builds.close()
         self._bench.close()
+        for session in self._stepped.values():
+            session.close()
+
+    def with_step(self, step: CompileStep) -> Session:
+        """One like this whose modules go through ``step`` before they are compiled; the same for equal keys."""
+        if step.key not in self._stepped:
+            self._stepped[step.key] = Session(self.settings, self.compiler, self.cache, tell=self._tell, step=step)
+        return self._stepped[step.key]
 
     # Planning.
 
@@ -271,6 +284,14 @@ class Session:
         """
         return self._bench.measure(task, candidate, artifact)
 
+    def check(self, task: Task, candidate: Candidate, artifact: Artifact | None = None) -> None:
+        """Compare a candidate's results with the default's; ``artifact`` is its own, if a client made it.
+
+        Raises:
+            CandidateFailed: a result is wrong, or it cannot be compiled or run.
+        """
+        self._bench.check_members(task, candidate, artifact)
+
     def final(self, task: Task) -> FinalRecord:
         """Measure the fastest again, beside the default and each other, in fresh processes; declare a winner.
 
@@ -282,6 +303,20 @@ class Session:
             known = self.hold_final(task, partial(self._bench.round, task))
             self._recall.keep_final(task, finalists, incumbent, known)
         return known
+
+    def final_in_model(self, task: Task, plan: Plan) -> FinalRecord:
+        """Compare the fastest in the model of ``plan`` that the dispatch is part of; declare a winner.
+
+        Raises:
+            InputError: it is not part of one function that can be run.
+        """
+        source, function = model_of(plan, task)
+        final = ModelFinal(task, source, function, self._builds, self._bench)
+        failed: dict[str, CandidateFailed] = {}
+        names = self.finalists(task)
+        record = self._declared(task, names, final.play(names, failed), failed)
+        note = f"compared in the whole of {source.name}"
+        return msgspec.structs.replace(record, note="; ".join(filter(None, [note, record.note])))
 
     def finalists(self, task: AnyTask) -> tuple[str, ...]:
         """The ids of those that are measured again, fastest first."""
@@ -312,11 +347,21 @@ class Session:
             if number + 1 >= FINAL_ROUNDS and is_decided(rounds[name] for name in going if name not in failed):
                 break
         joined = {name: combine_rounds(measured) for name, measured in rounds.items() if name not in failed}
+        return self._declared(task, tuple(rounds), joined, failed)
+
+    def _declared(
+        self,
+        task: AnyTask,
+        names: Sequence[str],
+        joined: Mapping[str, Measurement],
+        failed: Mapping[str, CandidateFailed],
+    ) -> FinalRecord:
+        """The record of a final of ``names``, each of which was measured or failed."""
         finalists = [
             Finalist(id=name, state=State(failed[name].state), reason=failed[name].reason)
             if name in failed
             else _finalist(name, joined[name])
-            for name in rounds
+            for name in names
         ]
         incumbent = self._incumbent(task)
         # Among equals the snapshot's own comes first: it changes for a reason only.

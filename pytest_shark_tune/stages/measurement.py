@@ -123,6 +123,37 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     repeated: int = 0
     note: str = ""
 
+    @classmethod
+    def of_samples(
+        cls, samples_us: Sequence[float], baseline_samples_us: Sequence[float], *, alpha: float = 0.05
+    ) -> Measurement:
+        """The measurement of a candidate that another timer timed: microseconds per dispatch, each sample by itself.
+
+        The samples need not be pairs, nor as many. With L the difference of the trimmed means of their logarithms and
+        e_1, e_2 the standard errors of these, the interval is ``exp(L +- t(f, 1 - alpha/2) * sqrt(e_1^2 + e_2^2))``,
+        f by Welch: Yuen, 'The two-sample trimmed t for unequal population variances' (Biometrika 61, 1974). It takes
+        samples for independent, so it says nothing of what differs from process to process: time in several, and join
+        what each gives with `combine_rounds`. With fewer than two samples on a side it is (0, infinity).
+
+        Raises:
+            ValueError: there are no samples, or one is not positive.
+        """
+        if not samples_us or not baseline_samples_us or min(*samples_us, *baseline_samples_us) <= 0:
+            raise ValueError("a measurement is made of positive samples of the candidate and of its baseline")
+        centre, error, freedom = _difference(samples_us, baseline_samples_us)
+        half = student_quantile(freedom, alpha) * error if freedom > 0 else math.inf
+        blocks = min(len(samples_us), len(baseline_samples_us))
+        return cls(
+            samples_us=tuple(samples_us),
+            baseline_samples_us=tuple(baseline_samples_us),
+            ratio=math.exp(centre),
+            ratio_low=math.exp(centre - half),
+            ratio_high=math.exp(centre + half),
+            batch=1,
+            blocks=blocks,
+            noise=error * math.sqrt(blocks),
+        )
+
     @property
     def median_us(self) -> float:
         """The candidate's median sample, in microseconds per dispatch."""
@@ -502,6 +533,25 @@ def _interval(logs: Sequence[float], alpha: float) -> tuple[float, float, float]
     return centre, centre - half, centre + half
 
 
+def _difference(samples: Sequence[float], baseline: Sequence[float]) -> tuple[float, float, float]:
+    """By how much the baseline's logarithms lie above the candidate's, the standard error, and its degrees of freedom.
+
+    The last is 0 where a side has fewer than two samples, so that there is no telling.
+    """
+    means, squares, freedoms = [], [], []
+    for side in (samples, baseline):
+        ordered = np.sort(np.log(np.asarray(side, dtype=np.float64)))
+        cut = int(_TRIM * len(ordered))
+        means.append(float(np.mean(ordered[cut : len(ordered) - cut])))
+        squares.append(_standard_error(ordered.tolist()) ** 2)
+        freedoms.append(len(ordered) - 2 * cut - 1)
+    total = math.fsum(squares)
+    if min(freedoms) < 1:
+        return means[1] - means[0], 0.0, 0.0
+    weighted = math.fsum(square**2 / freedom for square, freedom in zip(squares, freedoms, strict=True))
+    return means[1] - means[0], math.sqrt(total), total**2 / weighted if weighted else float(min(freedoms))
+
+
 def _standard_error(logs: Sequence[float]) -> float:
     """The standard error of the trimmed mean: the winsorized deviation / ((1 - 2 * trim) * sqrt(n))."""
     ordered = np.sort(np.asarray(logs, dtype=np.float64))
@@ -513,7 +563,7 @@ def _standard_error(logs: Sequence[float]) -> float:
     return float(np.std(winsorized, ddof=1)) / ((1 - 2 * cut / count) * math.sqrt(count))
 
 
-def student_quantile(freedom: int, alpha: float) -> float:
+def student_quantile(freedom: float, alpha: float) -> float:
     """The quantile of Student's t that its absolute value exceeds with probability ``alpha``."""
     from scipy.special import stdtrit  # Imported late: the device child needs the checks, not the intervals.
 

@@ -194,6 +194,25 @@ class Compiler:
             out, _ = self._compile(folder, source, name, [*phases, *flags])
             return out.read_text(encoding="utf-8")
 
+    def opt(self, text: str, *flags: str, name: str = "module") -> str:
+        """Return what iree-opt makes of a module with these flags (``--pass-pipeline=builtin.module(...)``, ...).
+
+        Raises:
+            CommandFailed: iree-opt rejects a flag or the module, which messages call ``name``, or runs out of time.
+        """
+        try:
+            # With threads IREE's pipelines now and then wait for themselves on several executables.
+            return process.run(
+                [_find_tool("iree-opt"), "-", "--mlir-disable-threading", *flags],
+                timeout_s=self.timeout_s,
+                stdin=text,
+                memory_bytes=self.memory_bytes,
+                env=environment(),
+            ).stdout
+        except CommandFailed as error:
+            error.stderr = error.stderr.replace("<stdin>:", f"{name}:")
+            raise
+
     def configure_by_flag(self, sources: str, spec: str, *, name: str = "module") -> str:
         """Return a module at ``executable-sources`` configured, with iree-compile itself loading the spec.
 
