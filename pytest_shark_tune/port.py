@@ -597,7 +597,8 @@ def retuned(
     with tempfile.TemporaryDirectory(prefix="shark-tune-") as folder:
         out = Path(folder, "tuned")
         command = [sys.executable, "-m", "pytest", *map(str, models), "--tune", "--tune-target", target]
-        command += ["--tune-out", str(out), "-k", " or ".join([*lost, "[spec]"])]
+        chosen = [*(f"[{name}-" for name in lost), "[spec]"]  # With the bracket: names may end others.
+        command += ["--tune-out", str(out), "-k", " or ".join(chosen)]
         command += options
         try:
             process.run(command, timeout_s=_TUNE_TIMEOUT_S)
