@@ -8,7 +8,8 @@ them late, and they take the place of their sources: just what was measured when
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,7 @@ from pytest_shark_tune.stages.artifact import (
     Configured,
     ConfigureFailed,
     configure_with,
+    executables_alone,
     read_configs,
     replace_executables,
     strip,
@@ -84,10 +86,7 @@ def apply_spec(source: Source, spec: str, compiler: Compiler) -> Application:
     """
     marked = mark_entries(spec)
     try:
-        if source.is_benchmark:
-            sources = strip(source.text)
-        else:
-            sources = compiler.lower(source.text, to=_SOURCES, name=source.name)
+        sources = strip(source.text) if source.is_benchmark else _lowered(source.name, source.text, compiler)
         return _apply(source.name, sources, spec, marked, compiler)
     except CommandFailed as error:
         raise InputError(f"{source.name}: iree-compile rejects it: {first_error(error)}") from error
@@ -98,16 +97,22 @@ def apply_spec(source: Source, spec: str, compiler: Compiler) -> Application:
 _SOURCES, _CONFIGURATIONS = "executable-sources", "executable-configurations"
 
 
+@lru_cache(maxsize=1)  # One spec after another is tried on a model, whose lowering takes longest.
+def _lowered(name: str, text: str, compiler: Compiler) -> str:
+    return compiler.lower(text, to=_SOURCES, name=name)
+
+
 def _apply(name: str, sources: str, spec: str, marked: str, compiler: Compiler) -> Application:
     def chosen(text: str) -> str:
         return compiler.lower(text, to=_CONFIGURATIONS, since=_SOURCES, name=name)
 
-    early = configure_with(sources, marked)
-    text = early.text
+    bare = executables_alone(sources)
+    early = configure_with(bare, marked)
+    text = replace_executables(bare, early.text, _symbols(each for each in early.applied if each.entry))
     configurations = chosen(text)
     kept, lost = _survivors(early, configurations)
     if lost:
-        text = replace_executables(text, sources, _symbols(lost))
+        text = replace_executables(text, bare, _symbols(lost))
         configurations = chosen(text)
     taken = set(_symbols(kept))
     late = configure_with(configurations, marked)
@@ -124,7 +129,7 @@ def _apply(name: str, sources: str, spec: str, marked: str, compiler: Compiler) 
     flag_error = ""
     if compiler.target.loads_specs:
         try:
-            configured_by_flag = compiler.configure_by_flag(sources, marked, name=name)
+            configured_by_flag = compiler.configure_by_flag(bare, marked, name=name)
             by_flag = {(each.symbol, each.entry, each.compilation_info) for each in read_configs(configured_by_flag)}
         except CommandFailed as error:
             flag_error = first_error(error)
@@ -143,7 +148,7 @@ def _apply(name: str, sources: str, spec: str, marked: str, compiler: Compiler) 
     order = {applied.symbol: position for position, applied in enumerate(read_configs(configurations))}
     used = {each.entry for each in everywhere}
     return Application(
-        text=text,
+        text=replace_executables(sources, text, _symbols(kept + late_kept)),
         sources=sources,
         placed=tuple(sorted(everywhere, key=lambda each: order.get(each.symbol, -1))),
         lost=tuple(placed(each, is_late=each in late_applied) for each in lost),
@@ -166,5 +171,5 @@ def _survivors(configured: Configured, configurations: str) -> tuple[list[Applie
     return kept, lost
 
 
-def _symbols(applied: Sequence[Applied]) -> list[str]:
+def _symbols(applied: Iterable[Applied]) -> list[str]:
     return list(dict.fromkeys(each.symbol for each in applied))

@@ -127,7 +127,7 @@ class Builds:
 
     def _wait_for(self, dispatch: Dispatch, module: BenchmarkModule, candidate: Candidate) -> Artifact:
         """The candidate's artifact, whoever compiles it; where its compiler is gone this process takes over."""
-        key = self._artifact_key(module, candidate)
+        key = self.key(module, candidate)
         while (artifact := self.known(module, candidate)) is None:
             if future := self._running.pop(key, None):
                 return future.result()
@@ -137,7 +137,7 @@ class Builds:
 
     def _start(self, dispatch: Dispatch, module: BenchmarkModule, candidate: Candidate) -> bool:
         """Have the candidate compiled in the pool, unless it is known or some process is at it; tell whether it is."""
-        key = self._artifact_key(module, candidate)
+        key = self.key(module, candidate)
         if key in self._running or self.known(module, candidate):
             return False
         lock = self._cache.lock("artifacts", key)
@@ -190,7 +190,7 @@ class Builds:
 
     def known(self, module: BenchmarkModule, candidate: Candidate) -> Artifact | None:
         """The candidate's artifact, where it was compiled before."""
-        key = self._artifact_key(module, candidate)
+        key = self.key(module, candidate)
         artifact = self._artifacts.get(key) or self._cache.get("artifacts", key, Artifact)
         if artifact is None or (artifact.vmfb and not self._cache.touch(Path(artifact.vmfb))):
             return None
@@ -229,7 +229,8 @@ class Builds:
             candidate=candidate.id, state="compiled", vmfb=os.fspath(out), sha256=digest, compile_s=round(seconds, 3)
         )
 
-    def _artifact_key(self, module: BenchmarkModule, candidate: Candidate) -> str:
+    def key(self, module: BenchmarkModule, candidate: Candidate) -> str:
+        """The key of the candidate's artifact in the cache."""
         parts = (module.text, candidate.compilation_info)
         if parts not in self._keys:
             self._keys[parts] = content_key("artifact", *parts, self._identity)

@@ -63,10 +63,12 @@ class DispatchStages:
             return None
         if self._guard is not None:
             return self._guard.artifact(trial, self._session)
+        if self._session.settings.stops_after_compile:
+            self._session.prepare(trial.known_task, trial.config)
         return self._session.artifact(trial.known_task, trial.config)
 
-    def measure(self, artifact: Artifact | None) -> Measurement | FinalRecord | SpecRecord | Verdict:
-        """Do what the fixture ``measurement`` does where nobody overrides it.
+    def measure(self, artifact: Artifact | None) -> Measurement | FinalRecord | SpecRecord | Verdict | None:
+        """Do what the fixture ``measurement`` does where nobody overrides it; in a run that stops before, nothing.
 
         Raises:
             CandidateFailed: the candidate cannot be run, runs too long, or its result is wrong.
@@ -74,15 +76,21 @@ class DispatchStages:
         trial = self._trial
         if trial.guarded is not None and self._guard is not None:
             return self._guard.look(trial.guarded, artifact, self._session)
+        if self._session.settings.stops_after_compile:
+            return None
         if trial.role is Role.SPEC:
             return self._session.verify(trial.plan)
+        if trial.role is Role.END_TO_END:
+            return self._session.end_to_end(trial.plan, trial.model)
         task = self._task
         if trial.role is Role.FINAL:
             return self._session.final(task)
         assert artifact is not None
         return self._session.measure(task, trial.candidate, artifact)
 
-    def compare(self, artifact: Artifact | None, timer: Timer) -> Measurement | FinalRecord | SpecRecord | Verdict:
+    def compare(
+        self, artifact: Artifact | None, timer: Timer
+    ) -> Measurement | FinalRecord | SpecRecord | Verdict | None:
         """Do the same with a ``timer`` of the client's own, once our runtime found the results right.
 
         The timer is called in turns for the default and whoever is compared with it, on a device that no other
@@ -93,6 +101,8 @@ class DispatchStages:
         """
         trial = self._trial
         promise = trial.guarded.promise if trial.guarded is not None else None
+        if self._session.settings.stops_after_compile:
+            return None
         if trial.role is Role.FINAL:
             return self._session.hold_final(
                 self._task, lambda names, failed, number: self._round(timer, names, failed, number)

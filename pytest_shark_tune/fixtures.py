@@ -82,9 +82,9 @@ def artifact(tune_dispatch: DispatchStages) -> Artifact | None:
 @pytest.fixture
 def measurement(
     tune_dispatch: DispatchStages, artifact: Artifact | None
-) -> Measurement | FinalRecord | SpecRecord | Verdict:
+) -> Measurement | FinalRecord | SpecRecord | Verdict | None:
     """The candidate timed beside the default, its result checked; for finals and the spec, what they gave.
 
-    In guard mode it is what became of the promise.
+    In guard mode it is what became of the promise; in a run that stops after compiling it is ``None``.
     """
     return tune_dispatch.measure(artifact)

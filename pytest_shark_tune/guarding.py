@@ -21,7 +21,7 @@ from pytest_shark_tune.fixtures import GUARD_KEY, SESSION_KEY
 from pytest_shark_tune.guard_reporter import PROPERTY
 from pytest_shark_tune.guard_text import GuardFinding
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan
-from pytest_shark_tune.inputs import check_compiler, check_folder
+from pytest_shark_tune.inputs import check_compiler, check_folder, refuse_strays
 from pytest_shark_tune.interrupts import TERMINATED, Interrupts
 from pytest_shark_tune.kernels import as_failure
 from pytest_shark_tune.notes import teller
@@ -132,6 +132,7 @@ class GuardingPlugin:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
         """Leave each entry to the tests that it is for, and share out the false alarms, before anybody deselects."""
+        refuse_strays(self._config, self._session, items)
         ours = {item: guarded for item in items if (guarded := _guarded_of(item)) is not None}
         dropped = _strangers(ours, lambda folder: self._guard.spec is not None or _is_whole(folder, session.config))
         items[:] = [item for item in items if item not in dropped]
@@ -205,11 +206,13 @@ class GuardingPlugin:
         match funcargs.get("measurement"):
             case Verdict() as verdict:
                 return verdict
-            case Measurement() as measured if guarded.promise is Promise.FAST:
+            case Measurement() if guarded.promise is not Promise.FAST:
+                return Verdict(entry=guarded.entry.name, promise=guarded.promise, outcome=Outcome.KEPT)
+            case Measurement() as measured if guarded.entry.is_local:
                 verdict = judge(guarded.entry.name, measured, self._terms(guarded.entry))
                 return msgspec.structs.replace(verdict, reason=verdict.reason and _named(guarded, verdict.reason))
-            case Measurement():
-                return Verdict(entry=guarded.entry.name, promise=guarded.promise, outcome=Outcome.KEPT)
+            case Measurement():  # Of another device than was recorded: it says nothing, and that is told as of ours.
+                return self._look(guarded.plan, guarded.entry, guarded.promise)
             case _:
                 return self.look(guarded, funcargs.get("artifact"))
 
@@ -219,7 +222,7 @@ class GuardingPlugin:
             alpha=self._alpha,
             device=settings.device_name,
             iree=compiler_version(),
-            record=entry.record if entry.is_local else None,
+            record=entry.record,
             tolerance=settings.tolerance,
         )
 
@@ -337,6 +340,7 @@ def _settings(config: pytest.Config, options: TuneOptions, guard: GuardOptions) 
         rotate_bytes=options.rotate_bytes,
         route=guard.route,
         tolerance=guard.tolerance,
+        models=options.models,
     )
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "configure",
     "configure_with",
     "error_text",
+    "executables_alone",
     "read_configs",
     "replace_executables",
     "strip",
@@ -172,6 +173,20 @@ def replace_executables(text: str, source: str, symbols: Iterable[str]) -> str:
             old = executables[symbol]
             replacements[symbol].clone(ip=ir.InsertionPoint(old))
             old.erase()
+        return str(module)
+
+
+def executables_alone(text: str) -> str:
+    """Return the module with nothing but its executables: weights are most of a model's text, and take no part here.
+
+    Raises:
+        InputError: the text is no MLIR that this IREE parses.
+    """
+    with compiler_context():
+        module = _parse(text, "the module")
+        for op in list(module.body.operations):
+            if op.operation.name != "hal.executable":
+                op.operation.erase()
         return str(module)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -289,14 +290,27 @@ def _cpu_compilation_info(space: SearchSpace, knobs: Mapping[str, int]) -> Any:
     """
     levels = {}
     peel = False
-    for entry in ir.DictAttr(ir.Attribute.parse(space.knob_dictionary)):
-        if entry.name == PEELING:
-            peel = bool(_filled(entry.attr, knobs))
-            continue
-        tiles = [_filled(leaf, knobs) for leaf in entry.attr]
-        if any(tiles) or entry.name == "distribution":
-            levels[entry.name] = tiles
+    for name, leaves in _cpu_levels(space.knob_dictionary):
+        values = [knobs[leaf] if isinstance(leaf, str) else leaf for leaf in leaves]
+        if name == PEELING:
+            peel = any(values)
+        elif any(values) or name == "distribution":
+            levels[name] = values
     return _cpu_attribute(space.pipeline_attribute, levels, [PEELING] * peel)
+
+
+@lru_cache(maxsize=16)  # A space has thousands of members.
+def _cpu_levels(knob_dictionary: str) -> tuple[tuple[str, tuple[str | int, ...]], ...]:
+    """The entries of a knob dictionary, whose leaves are knobs, by their names, or fixed."""
+
+    def leaf(attribute: Any) -> str | int:
+        return str(attribute.name) if isinstance(attribute, iree_codegen.IntKnobAttr) else int(attribute.value)
+
+    entries = ir.DictAttr(ir.Attribute.parse(knob_dictionary))
+    return tuple(
+        (entry.name, (leaf(entry.attr),) if entry.name == PEELING else tuple(map(leaf, entry.attr)))
+        for entry in entries
+    )
 
 
 def _cpu_attribute(pipeline: str, levels: Mapping[str, object], flags: Collection[str]) -> Any:

@@ -31,6 +31,7 @@ __all__ = [
     "compare",
     "compare_finalists",
     "is_decided",
+    "student_quantile",
     "time_limit_s",
 ]
 
@@ -140,7 +141,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
         if not samples_us or not baseline_samples_us or min(*samples_us, *baseline_samples_us) <= 0:
             raise ValueError("a measurement is made of positive samples of the candidate and of its baseline")
         centre, error, freedom = _difference(samples_us, baseline_samples_us)
-        half = _student(freedom, alpha) * error if freedom > 0 else math.inf
+        half = student_quantile(freedom, alpha) * error if freedom > 0 else math.inf
         blocks = min(len(samples_us), len(baseline_samples_us))
         return cls(
             samples_us=tuple(samples_us),
@@ -320,7 +321,7 @@ def combine_rounds(rounds: Sequence[Measurement], *, alpha: float = 0.05) -> Mea
     within = math.sqrt(math.fsum(each.noise**2 / each.blocks for each in rounds) / count)
     between = float(np.std(logs, ddof=1))
     centre = float(np.mean(logs))
-    half = _student(count - 1, alpha) * max(between, within) * math.sqrt(1 + 1 / count)
+    half = student_quantile(count - 1, alpha) * max(between, within) * math.sqrt(1 + 1 / count)
     return Measurement(
         samples_us=tuple(sample for each in rounds for sample in each.samples_us),
         baseline_samples_us=tuple(sample for each in rounds for sample in each.baseline_samples_us),
@@ -528,7 +529,7 @@ def _interval(logs: Sequence[float], alpha: float) -> tuple[float, float, float]
     freedom = len(ordered) - 2 * cut - 1
     if freedom < 1:
         return centre, -math.inf, math.inf
-    half = _student(freedom, alpha) * _standard_error(logs)
+    half = student_quantile(freedom, alpha) * _standard_error(logs)
     return centre, centre - half, centre + half
 
 
@@ -562,8 +563,8 @@ def _standard_error(logs: Sequence[float]) -> float:
     return float(np.std(winsorized, ddof=1)) / ((1 - 2 * cut / count) * math.sqrt(count))
 
 
-def _student(freedom: float, alpha: float) -> float:
-    """The two-sided quantile of Student's t."""
+def student_quantile(freedom: float, alpha: float) -> float:
+    """The quantile of Student's t that its absolute value exceeds with probability ``alpha``."""
     from scipy.special import stdtrit  # Imported late: the device child needs the checks, not the intervals.
 
     return float(stdtrit(freedom, 1 - alpha / 2))

@@ -51,9 +51,9 @@ func.func @main(%a: tensor<64x32xf32>, %b: tensor<32x48xf32>, %x: tensor<1x10x10
 SOURCE = Source(name="model", text=MODEL, is_benchmark=False)
 
 
-def extracted(compiler: Compiler) -> tuple[tuple[Dispatch, ...], dict[str, str]]:
+def extracted(compiler: Compiler, model: str = MODEL) -> tuple[tuple[Dispatch, ...], dict[str, str]]:
     """The model's dispatches, and each one's default config by its name."""
-    texts = compiler.dump_benchmarks(MODEL, "model")
+    texts = compiler.dump_benchmarks(model, "model")
     found = [read_benchmark(text, "model", processors=1) for text in texts]
     tunable = [each for each in found if isinstance(each, FoundDispatch)]
     assert len(tunable) == 2
@@ -157,6 +157,22 @@ def test_a_model_with_late_configs_computes_the_same(cpu_application: Applicatio
     np.testing.assert_allclose(default[0], inputs[0] @ inputs[1], atol=1e-4)
     for expected, got in zip(default, tuned, strict=True):
         np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+def test_a_model_keeps_its_weights(tmp_path: Path) -> None:
+    weights = np.random.default_rng(0).standard_normal((32, 48)).astype(np.float32)
+    text = MODEL.replace("%b: tensor<32x48xf32>, ", "").replace(
+        "%z = arith", f"%b = arith.constant dense<{weights.tolist()}> : tensor<32x48xf32>\n  %z = arith"
+    )
+    compiler = Compiler(Target.parse("llvm-cpu"))
+    (dispatch,) = (each for each in extracted(compiler, text)[0] if each.root.kind == "contraction")
+    spec = spec_of((dispatch,), {dispatch.name: CPU_MATMUL})
+    application = apply_spec(Source(name="weights", text=text, is_benchmark=False), spec, compiler)
+    assert [each.compilation_info for each in application.placed] == [CPU_MATMUL]
+    compiler.compile_sources(application.text, tmp_path / "tuned.vmfb")
+    inputs = [np.ones(shape, np.float32) for shape in [(64, 32), (1, 10, 10, 8), (3, 3, 8, 16)]]
+    result, _ = run(tmp_path / "tuned.vmfb", inputs)
+    np.testing.assert_allclose(result, inputs[0] @ weights, atol=1e-4)
 
 
 def run(path: Path, inputs: list[Any]) -> list[Any]:
