@@ -79,7 +79,8 @@ def stages(compiler: Compiler, tmp_path_factory: pytest.TempPathFactory) -> Iter
         exchange=folder / "exchange",
         request=SpaceRequest(),
     )
-    leases = DeviceLeases(settings.devices)
+    # With locks of its own this waits for no other run on the machine.
+    leases = DeviceLeases(settings.devices, folder=folder / "locks")
     builds = Builds(compiler, Cache(folder / "cache"), leases, jobs=2, tell=print)
     bench = Bench(settings, builds, leases, tell=print)
     yield builds, bench
