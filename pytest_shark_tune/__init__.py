@@ -7,18 +7,34 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytest_shark_tune.custom import CustomTask
+    from pytest_shark_tune.dispatch_stages import DispatchStages
     from pytest_shark_tune.errors import CandidateFailed, UndecidedWarning
     from pytest_shark_tune.kernels import Kernel
+    from pytest_shark_tune.stages.artifact import Artifact
+    from pytest_shark_tune.stages.measurement import Measurement
     from pytest_shark_tune.stages.space import SearchSpace
 
     __version__: str
 
-__all__ = ["CandidateFailed", "CustomTask", "Kernel", "SearchSpace", "UndecidedWarning", "__version__"]
+__all__ = [
+    "Artifact",
+    "CandidateFailed",
+    "CustomTask",
+    "DispatchStages",
+    "Kernel",
+    "Measurement",
+    "SearchSpace",
+    "UndecidedWarning",
+    "__version__",
+]
 
 _MODULES = {
+    "Artifact": "pytest_shark_tune.stages.artifact",
     "CandidateFailed": "pytest_shark_tune.errors",
     "CustomTask": "pytest_shark_tune.custom",
+    "DispatchStages": "pytest_shark_tune.dispatch_stages",
     "Kernel": "pytest_shark_tune.kernels",
+    "Measurement": "pytest_shark_tune.stages.measurement",
     "SearchSpace": "pytest_shark_tune.stages.space",
     "UndecidedWarning": "pytest_shark_tune.errors",
 }

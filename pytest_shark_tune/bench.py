@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.errors import CandidateFailed, DeviceChildDied
@@ -27,6 +28,7 @@ from pytest_shark_tune.stages.measurement import (
     combine_rounds,
     compare,
     compare_finalists,
+    is_decided,
     time_limit_s,
 )
 from pytest_shark_tune.stages.record import State
@@ -40,7 +42,7 @@ __all__ = ["Bench"]
 
 _DEFAULT, _CANDIDATE, _REFERENCE = "default", "candidate", "reference"
 _RUN_TIMEOUT_S = 30.0
-_MODEL_ROUNDS = 5
+_FEWEST_MODEL_ROUNDS, _MODEL_ROUNDS = 3, 5
 """Fresh processes in which whole models are compared: two speeds of one machine show in few, and a model takes long."""
 _REMEMBERED = 24
 """How many of the default's last samples tell what is usual: the last few candidates', so that a lasting change is."""
@@ -166,9 +168,17 @@ class Bench:
             return self._compare_all(child, task, built, GATE, number, busy)[_CANDIDATE]
 
     def compare_models(
-        self, default: Path, tuned: Mapping[str, Path], function: str, inputs: Sequence[Tensor], reduction: int
+        self,
+        default: Path,
+        tuned: Mapping[str, Path],
+        function: str,
+        inputs: Sequence[Tensor],
+        reduction: int,
+        files: Mapping[int, str] = MappingProxyType({}),
     ) -> dict[str, Measurement]:
         """Compare whole models with the ``default`` one and each other, in fresh children; results are checked first.
+
+        ``files`` hold some of the inputs, by position; the others are random, and others in each child.
 
         Raises:
             CandidateFailed: one cannot be run, or its results are others.
@@ -178,12 +188,36 @@ class Bench:
             with self._leases.acquire(self._tell) as uri, self._failures(uri):
                 try:
                     child = self._child(uri)
-                    measured = self._compare_models(child, default, tuned, function, inputs, reduction, number)
+                    measured = self._compare_models(child, default, tuned, function, inputs, reduction, number, files)
                 finally:
                     self._forget(uri)
             for name, each in measured.items():
                 rounds[name].append(each)
+            if number + 1 >= _FEWEST_MODEL_ROUNDS and is_decided(rounds.values()):
+                break
         return {name: combine_rounds(each) for name, each in rounds.items()}
+
+    def check_model(
+        self,
+        default: Path,
+        tuned: Path,
+        function: str,
+        inputs: Sequence[Tensor],
+        reduction: int,
+        files: Mapping[int, str] = MappingProxyType({}),
+    ) -> None:
+        """Compare a whole model's results with those of the ``default`` one, in a fresh child.
+
+        ``files`` are as in ``compare_models``.
+
+        Raises:
+            CandidateFailed: one cannot be run, or its results are others.
+        """
+        with self._leases.acquire(self._tell) as uri, self._failures(uri):
+            try:
+                self._load_models(self._child(uri), default, {_CANDIDATE: tuned}, function, inputs, reduction, 0, files)
+            finally:
+                self._forget(uri)
 
     def _compare_all(
         self,
@@ -319,18 +353,34 @@ class Bench:
         inputs: Sequence[Tensor],
         reduction: int,
         number: int,
+        files: Mapping[int, str],
     ) -> dict[str, Measurement]:
+        seed = self._load_models(child, default, tuned, function, inputs, reduction, number, files)
+        runs = {name: partial(child.run, name) for name in tuned}
+        return compare_finalists(runs, partial(child.run, _DEFAULT), FINAL, seed=seed)
+
+    def _load_models(
+        self,
+        child: DeviceChild,
+        default: Path,
+        tuned: Mapping[str, Path],
+        function: str,
+        inputs: Sequence[Tensor],
+        reduction: int,
+        number: int,
+        files: Mapping[int, str],
+    ) -> int:
+        """Load models and check their results, on inputs whose seed is returned."""
         seed = self.settings.seed + number
-        child.load_function(_DEFAULT, default, function, inputs)
+        child.load_function(_DEFAULT, default, function, inputs, files)
         child.keep_reference(_DEFAULT, _REFERENCE, seed)
         element = inputs[0].element if inputs else "f32"
         for name, path in tuned.items():
-            child.load_function(name, path, function, inputs)
+            child.load_function(name, path, function, inputs, files)
             check = child.check(name, _REFERENCE, tolerance_for(element, element, reduction))
             if not check.ok:
                 raise CandidateFailed(State.WRONG_RESULT, check.reason, check)
-        runs = {name: partial(child.run, name) for name in tuned}
-        return compare_finalists(runs, partial(child.run, _DEFAULT), FINAL, seed=seed)
+        return seed
 
     def _default_artifact(self, task: Task, member: int = 0) -> Artifact:
         try:

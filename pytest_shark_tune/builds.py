@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Literal
 
+from pytest_shark_tune.compile_step import CompileStep
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed
 from pytest_shark_tune.plan import Task
 from pytest_shark_tune.stages.artifact import Artifact, ConfigureFailed, configure_with, why_not_applied
@@ -40,7 +41,8 @@ _NICENESS = 10
 class Builds:
     """Compiles for one process of a run, ``jobs`` candidates at a time; ``tell`` is told of a long wait.
 
-    ``coming`` gives the candidates of a task that are likely to be needed next.
+    ``coming`` gives the candidates of a task that are likely to be needed next. With a ``step`` of a client's own all
+    that is compiled goes through it.
 
     Processes share the work: what one is compiling carries a lock in the cache, the others compile what comes after
     it, and who needs it waits for that very one. Where the compiler runs on what is measured, it compiles a stretch of
@@ -58,6 +60,7 @@ class Builds:
         jobs: int,
         tell: Callable[[str], None],
         coming: Callable[[Task], Sequence[Candidate]] = lambda task: (),
+        step: CompileStep | None = None,
     ) -> None:
         self.compiler = compiler
         self._cache = cache
@@ -65,6 +68,8 @@ class Builds:
         self._jobs = jobs
         self._tell = tell
         self._coming = coming
+        self._step = step
+        self._identity = (*compiler.identity, step.key) if step else compiler.identity
         self._artifacts: dict[str, Artifact] = {}
         self._keys: dict[tuple[str, str], str] = {}
         self._running: dict[str, Future[Artifact]] = {}
@@ -122,7 +127,7 @@ class Builds:
 
     def _wait_for(self, dispatch: Dispatch, module: BenchmarkModule, candidate: Candidate) -> Artifact:
         """The candidate's artifact, whoever compiles it; where its compiler is gone this process takes over."""
-        key = self._artifact_key(module, candidate)
+        key = self.key(module, candidate)
         while (artifact := self.known(module, candidate)) is None:
             if future := self._running.pop(key, None):
                 return future.result()
@@ -132,7 +137,7 @@ class Builds:
 
     def _start(self, dispatch: Dispatch, module: BenchmarkModule, candidate: Candidate) -> bool:
         """Have the candidate compiled in the pool, unless it is known or some process is at it; tell whether it is."""
-        key = self._artifact_key(module, candidate)
+        key = self.key(module, candidate)
         if key in self._running or self.known(module, candidate):
             return False
         lock = self._cache.lock("artifacts", key)
@@ -159,9 +164,10 @@ class Builds:
         """What compiles the configured module; ``None`` where configuring failed, which is then known."""
         try:
             text = _configured(dispatch, module, candidate)
+            if self._step is not None:
+                text = self._step.applied_to(text, candidate.compilation_info)
         except CandidateFailed as failure:
-            state: FailedBuild = "not_applied" if failure.state == State.NOT_APPLIED else "compile_failed"
-            self._keep(key, Artifact(candidate=candidate.id, state=state, reason=failure.reason))
+            self._keep(key, Artifact(candidate=candidate.id, state=_state(failure), reason=failure.reason))
             return None
 
         def job() -> Artifact:
@@ -184,7 +190,7 @@ class Builds:
 
     def known(self, module: BenchmarkModule, candidate: Candidate) -> Artifact | None:
         """The candidate's artifact, where it was compiled before."""
-        key = self._artifact_key(module, candidate)
+        key = self.key(module, candidate)
         artifact = self._artifacts.get(key) or self._cache.get("artifacts", key, Artifact)
         if artifact is None or (artifact.vmfb and not self._cache.touch(Path(artifact.vmfb))):
             return None
@@ -192,9 +198,15 @@ class Builds:
         return artifact
 
     def model(self, text: str) -> Path:
-        """Compile a whole model that is at executable-sources."""
-        out = self._cache.file("models", content_key("model", text, self.compiler.identity), ".vmfb")
+        """Compile a whole model that is at executable-sources.
+
+        Raises:
+            CandidateFailed: the client's compile step fails.
+        """
+        out = self._cache.file("models", content_key("model", text, self._identity), ".vmfb")
         if not out.exists():
+            if self._step is not None:
+                text = self._step.applied_to(text)
             with self.processor():
                 self.compiler.compile_sources(text, out)
         return out
@@ -217,10 +229,11 @@ class Builds:
             candidate=candidate.id, state="compiled", vmfb=os.fspath(out), sha256=digest, compile_s=round(seconds, 3)
         )
 
-    def _artifact_key(self, module: BenchmarkModule, candidate: Candidate) -> str:
+    def key(self, module: BenchmarkModule, candidate: Candidate) -> str:
+        """The key of the candidate's artifact in the cache."""
         parts = (module.text, candidate.compilation_info)
         if parts not in self._keys:
-            self._keys[parts] = content_key("artifact", *parts, self.compiler.identity)
+            self._keys[parts] = content_key("artifact", *parts, self._identity)
         return self._keys[parts]
 
     def _keep(self, key: str, artifact: Artifact) -> None:
@@ -236,6 +249,17 @@ def _step_back() -> None:
     """Let this thread, and the compilers that it starts, give way to whoever launches kernels on a GPU meanwhile."""
     if sys.platform == "linux":  # Elsewhere the whole process would step back.
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+
+
+def _state(failure: CandidateFailed) -> FailedBuild:
+    """The state of what came to nothing before it was compiled."""
+    match failure.state:
+        case State.NOT_APPLIED:
+            return "not_applied"
+        case State.COMPILE_TIMEOUT:
+            return "compile_timeout"
+        case _:
+            return "compile_failed"
 
 
 def _configured(dispatch: Dispatch, module: BenchmarkModule, candidate: Candidate) -> str:

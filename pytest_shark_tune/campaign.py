@@ -21,7 +21,6 @@ from pytest_shark_tune.stages.search import (
     make_search,
     pipeline_label,
 )
-from pytest_shark_tune.stages.search.facts import facts_of
 from pytest_shark_tune.trial import Role
 
 __all__ = ["Campaign", "Quarry", "make_quarry"]
@@ -41,7 +40,8 @@ class Quarry:
 
     ``candidates`` are the ids of those that the search chooses from, in the order of its rows, and ``tests`` the
     indices of their tests; ``defaults`` are those of its default's. ``most`` is how many are tried at most,
-    and ``jobs`` how many are compiled at a time.
+    and ``jobs`` how many are compiled at a time. ``in_model_us`` is the time of all its calls as its models run, where
+    that was measured.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Quarry:
     defaults: Sequence[int]
     most: int
     jobs: int = 1
+    in_model_us: float | None = None
     baseline_us: float | None = None
     tried: int = 0
     spent_s: float = 0.0
@@ -71,7 +72,8 @@ class Quarry:
         """
         if self.tried < _FIRST or self.baseline_us is None:
             return float("inf")
-        return self.weight * self.baseline_us * self.search.expected_gain / (self.spent_s / self.tried)
+        cost_us = self.in_model_us or self.weight * self.baseline_us
+        return cost_us * self.search.expected_gain / (self.spent_s / self.tried)
 
     @property
     def room(self) -> int:
@@ -147,6 +149,13 @@ class Campaign:
         """Take back a test that was not run; it is the next one."""
         self._returned.appendleft(index)
 
+    def pass_over(self, dispatch: str, candidate: str) -> None:
+        """Count a candidate that was compiled, and will not be measured in this run."""
+        quarry = self._quarries.get(dispatch)
+        if quarry is not None and candidate in quarry.rows:
+            quarry.under_way.discard(quarry.rows[candidate])
+            quarry.tried += 1
+
     def tell(self, record: Record) -> None:
         """Take in what came of a candidate, or of a dispatch's default."""
         quarry = self._quarries.get(record.dispatch)
@@ -215,20 +224,22 @@ def make_quarry(
     by_time: bool = False,
     prior: Callable[[], Sequence[PriorResult]] = tuple,
     first: Sequence[str] = (),
+    in_model_us: float | None = None,
 ) -> Quarry:
     """The dispatch of ``task`` as a quarry of those candidates whose tests were collected.
 
     ``parts`` are the parts of its tests by index. Two tests of one candidate, in two suites, are one: it is tried once.
     ``jobs`` are compiled at a time. With ``by_time`` time is what is short, and what costs much of it is tried only
     where it promises more. ``prior`` gives results of similar dispatches, and is called only by a search that uses
-    them. ``first`` are the ids of candidates that are tried before all others.
+    them. ``first`` are the ids of candidates that are tried before all others. ``in_model_us`` is the time of all its
+    calls as its models run, if it is known.
     """
     tests: dict[str, int] = {}
     for index, part in parts.items():
         if part.role is Role.CANDIDATE:
             tests.setdefault(part.candidate, index)
     chosen = [candidate for candidate in task.candidates if candidate.id in tests]
-    facts = facts_of(task.dispatch.root, task.dispatch.target, device) if isinstance(task, Task) else None
+    facts = task.facts_on(device) if isinstance(task, Task) else None
     rows = {candidate.id: row for row, candidate in enumerate(chosen)}
     begin = [rows[name] for name in first if name in rows]
     return Quarry(
@@ -252,6 +263,7 @@ def make_quarry(
         defaults=[index for index, part in parts.items() if part.role is Role.DEFAULT],
         most=most,
         jobs=jobs,
+        in_model_us=in_model_us,
     )
 
 

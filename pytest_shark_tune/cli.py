@@ -9,7 +9,9 @@ from pytest_shark_tune.commands.cache import cache
 from pytest_shark_tune.commands.compile import compile_model
 from pytest_shark_tune.commands.diff import diff_specs
 from pytest_shark_tune.commands.merge import merge_files
+from pytest_shark_tune.commands.merge_records import merge_records
 from pytest_shark_tune.commands.port import port_spec
+from pytest_shark_tune.commands.profile import profile_model
 from pytest_shark_tune.commands.replay import replay
 from pytest_shark_tune.commands.show import show
 from pytest_shark_tune.commands.space import space
@@ -23,5 +25,17 @@ def main() -> None:
     """Work with tuning specs, and look at what pytest --tune works with."""
 
 
-for _command in (space, compile_model, merge_files, port_spec, show, diff_specs, replay, cache):
+_COMMANDS = (
+    space,
+    profile_model,
+    compile_model,
+    merge_files,
+    merge_records,
+    port_spec,
+    show,
+    diff_specs,
+    replay,
+    cache,
+)
+for _command in _COMMANDS:
     main.add_command(_command)

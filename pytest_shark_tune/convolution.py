@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import msgspec
 
 from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.no_compiler import text_if_possible
 from pytest_shark_tune.ops import zeros
 
 __all__ = ["Convolution", "Direction", "convolution_text"]
@@ -98,6 +99,7 @@ class Convolution(msgspec.Struct, frozen=True, kw_only=True):
         return "_".join(parts)
 
 
+@text_if_possible
 def convolution_text(conv: Convolution) -> str:
     """The text of a module whose function ``@main`` computes ``conv`` of its two arguments.
 

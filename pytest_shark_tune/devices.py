@@ -98,17 +98,17 @@ def choose_devices(
     return {"uris": list(chosen), "name": names.pop()}
 
 
-def jobs_of_worker(jobs: int, workers: int, target: Target) -> int:
+def jobs_of_worker(jobs: int, workers: int, target: Target, *, measures: bool = True) -> int:
     """How many compilations at a time are each worker's, of the ``jobs`` of the whole run.
 
-    Where the compiler runs on what is measured, one process at a time compiles, with all of them.
+    Where the compiler runs on what is measured, if the run ``measures``, one process at a time compiles, with all.
     """
-    return jobs if target.shares_processor else max(1, jobs // max(1, workers))
+    return jobs if target.shares_processor and measures else max(1, jobs // max(1, workers))
 
 
 def crowding(workers: int, devices: Sequence[str]) -> str:
-    """What to tell the user where workers have to take turns on devices; empty where they do not."""
-    if workers <= len(devices):
+    """What to tell the user where workers have to take turns on devices; empty where they do not, or have none."""
+    if workers <= len(devices) or not devices:
         return ""
     share = "1 device" if len(devices) == 1 else f"{len(devices)} devices"
     return (

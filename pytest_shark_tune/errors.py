@@ -11,6 +11,7 @@ __all__ = [
     "CommandFailed",
     "DeviceChildDied",
     "InputError",
+    "NoCompiler",
     "PromiseBroken",
     "PromiseUntold",
     "SharkTuneError",
@@ -24,6 +25,10 @@ class SharkTuneError(Exception):
 
 class InputError(SharkTuneError):
     """Something a user gave cannot be used; the message says what, why and what to do."""
+
+
+class NoCompiler(SharkTuneError):
+    """Something needs the compiler's bindings on a machine where they are not installed."""
 
 
 class CommandFailed(SharkTuneError):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_shark_tune.dispatch_stages import DispatchStages
     from pytest_shark_tune.guarding import GuardingPlugin
     from pytest_shark_tune.kernels import KernelStages
     from pytest_shark_tune.session import Session
@@ -19,7 +20,16 @@ if TYPE_CHECKING:
     from pytest_shark_tune.stages.record import FinalRecord, SpecRecord
     from pytest_shark_tune.trial import Trial
 
-__all__ = ["GUARD_KEY", "SESSION_KEY", "artifact", "candidate", "measurement", "tune_kernel", "tune_session"]
+__all__ = [
+    "GUARD_KEY",
+    "SESSION_KEY",
+    "artifact",
+    "candidate",
+    "measurement",
+    "tune_dispatch",
+    "tune_kernel",
+    "tune_session",
+]
 
 SESSION_KEY: pytest.StashKey[Session] = pytest.StashKey()
 GUARD_KEY: pytest.StashKey[GuardingPlugin] = pytest.StashKey()
@@ -52,43 +62,29 @@ def tune_kernel(candidate: Trial, tune_session: Session) -> KernelStages:
 
 
 @pytest.fixture
-def artifact(candidate: Trial, tune_session: Session, pytestconfig: pytest.Config) -> Artifact | None:
+def tune_dispatch(candidate: Trial, tune_session: Session, pytestconfig: pytest.Config) -> DispatchStages:
+    """What compiles and measures IREE's dispatches, for a client's own ``artifact`` and ``measurement``."""
+    from pytest_shark_tune.dispatch_stages import DispatchStages
+
+    guard = pytestconfig.stash[GUARD_KEY] if candidate.guarded is not None else None
+    return DispatchStages(tune_session, candidate, guard)
+
+
+@pytest.fixture
+def artifact(tune_dispatch: DispatchStages) -> Artifact | None:
     """The compiled candidate; ``None`` for finals and for the spec, which compile what they compare.
 
     In guard mode the candidate is a spec entry's config, and there is none for a promise that takes no device.
     """
-    from pytest_shark_tune.plan import KernelTask
-
-    if candidate.config is None or isinstance(candidate.known_task, KernelTask):
-        return None
-    if candidate.guarded is not None:
-        return pytestconfig.stash[GUARD_KEY].artifact(candidate)
-    return tune_session.artifact(candidate.known_task, candidate.config)
+    return tune_dispatch.build()
 
 
 @pytest.fixture
 def measurement(
-    candidate: Trial, artifact: Artifact | None, tune_session: Session, pytestconfig: pytest.Config
-) -> Measurement | FinalRecord | SpecRecord | Verdict:
+    tune_dispatch: DispatchStages, artifact: Artifact | None
+) -> Measurement | FinalRecord | SpecRecord | Verdict | None:
     """The candidate timed beside the default, its result checked; for finals and the spec, what they gave.
 
-    In guard mode it is what became of the promise.
+    In guard mode it is what became of the promise; in a run that stops after compiling it is ``None``.
     """
-    from pytest_shark_tune.errors import InputError
-    from pytest_shark_tune.plan import Task
-    from pytest_shark_tune.trial import Role
-
-    if candidate.guarded is not None:
-        return pytestconfig.stash[GUARD_KEY].look(candidate.guarded, artifact)
-    if candidate.role is Role.SPEC:
-        return tune_session.verify(candidate.plan)
-    task = candidate.known_task
-    if not isinstance(task, Task):
-        raise InputError(
-            f"{task.name} is a custom task, which only its suite can compile and run: override the fixtures artifact "
-            "and measurement in its conftest.py, with tune_kernel.build and tune_kernel.compare"
-        )
-    if candidate.role is Role.FINAL:
-        return tune_session.final(task)
-    assert artifact is not None
-    return tune_session.measure(task, candidate.candidate, artifact)
+    return tune_dispatch.measure(artifact)

@@ -13,7 +13,6 @@ from pytest_shark_tune.stages.guard import Outcome, Promise, Verdict
 __all__ = ["GuardFinding", "github_lines", "markdown", "status_words", "terminal_lines"]
 
 
-
 class GuardFinding(msgspec.Struct, frozen=True, kw_only=True):
     """What a test of guard mode found out, on its way to whoever controls the run.
 

@@ -21,7 +21,7 @@ from pytest_shark_tune.fixtures import GUARD_KEY, SESSION_KEY
 from pytest_shark_tune.guard_reporter import PROPERTY
 from pytest_shark_tune.guard_text import GuardFinding
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan
-from pytest_shark_tune.inputs import check_compiler, check_folder
+from pytest_shark_tune.inputs import check_compiler, check_folder, refuse_strays
 from pytest_shark_tune.interrupts import TERMINATED, Interrupts
 from pytest_shark_tune.kernels import as_failure
 from pytest_shark_tune.notes import teller
@@ -132,6 +132,7 @@ class GuardingPlugin:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
         """Leave each entry to the tests that it is for, and share out the false alarms, before anybody deselects."""
+        refuse_strays(self._config, self._session, items)
         ours = {item: guarded for item in items if (guarded := _guarded_of(item)) is not None}
         dropped = _strangers(ours, lambda folder: self._guard.spec is not None or _is_whole(folder, session.config))
         items[:] = [item for item in items if item not in dropped]
@@ -140,8 +141,10 @@ class GuardingPlugin:
 
     # Running.
 
-    def artifact(self, trial: Trial) -> Artifact | None:
+    def artifact(self, trial: Trial, session: Session) -> Artifact | None:
         """The entry's config compiled; ``None`` where an earlier promise is broken, which is then told of instead.
+
+        ``session`` compiles as the suite wants it.
 
         Raises:
             CandidateFailed: it cannot be compiled, and nothing has told so yet.
@@ -149,15 +152,17 @@ class GuardingPlugin:
         assert trial.guarded is not None
         assert isinstance(trial.task, Task)
         try:
-            return self._session.artifact(trial.task, trial.candidate)
+            return session.artifact(trial.task, trial.candidate)
         except CandidateFailed:
             earlier = self._look(trial.guarded.plan, trial.guarded.entry, Promise.APPLIES)
             if earlier.outcome is Outcome.KEPT:
                 raise
             return None
 
-    def look(self, guarded: Guarded, artifact: object) -> Verdict:
+    def look(self, guarded: Guarded, artifact: object, session: Session | None = None) -> Verdict:
         """What became of a promise; ``artifact`` is what the fixture of that name gives.
+
+        ``session`` compiles as the suite wants it.
 
         Raises:
             InputError: it is none that our measuring can run.
@@ -167,7 +172,9 @@ class GuardingPlugin:
                 f"the suite's own artifact gives a {type(artifact).__name__}, which only the suite can run: override "
                 "the fixture measurement in its conftest.py, too"
             )
-        verdict = self._look(guarded.plan, guarded.entry, guarded.promise, artifact)
+        verdict = (session or self._session).look(
+            guarded.plan, guarded.entry, guarded.promise, artifact, alpha=self._alpha
+        )
         if verdict.outcome is not Outcome.BROKEN or guarded.promise is not Promise.APPLIES or guarded.entry.tasks:
             return verdict
         # No dispatch is its own, and in a model that another test has it may still apply, to what is rewritten later.
@@ -176,8 +183,8 @@ class GuardingPlugin:
         )
         return next((each for each in elsewhere if each.outcome is Outcome.KEPT), verdict)
 
-    def _look(self, plan: GuardPlan, entry: GuardEntry, promise: Promise, artifact: Artifact | None = None) -> Verdict:
-        return self._session.look(plan, entry, promise, artifact, alpha=self._alpha)
+    def _look(self, plan: GuardPlan, entry: GuardEntry, promise: Promise) -> Verdict:
+        return self._session.look(plan, entry, promise, alpha=self._alpha)
 
     def _others(self, guarded: Guarded) -> Iterator[GuardPlan]:
         """The plans of the same spec for other tests."""
@@ -199,11 +206,13 @@ class GuardingPlugin:
         match funcargs.get("measurement"):
             case Verdict() as verdict:
                 return verdict
-            case Measurement() as measured if guarded.promise is Promise.FAST:
+            case Measurement() if guarded.promise is not Promise.FAST:
+                return Verdict(entry=guarded.entry.name, promise=guarded.promise, outcome=Outcome.KEPT)
+            case Measurement() as measured if guarded.entry.is_local:
                 verdict = judge(guarded.entry.name, measured, self._terms(guarded.entry))
                 return msgspec.structs.replace(verdict, reason=verdict.reason and _named(guarded, verdict.reason))
-            case Measurement():
-                return Verdict(entry=guarded.entry.name, promise=guarded.promise, outcome=Outcome.KEPT)
+            case Measurement():  # Of another device than was recorded: it says nothing, and that is told as of ours.
+                return self._look(guarded.plan, guarded.entry, guarded.promise)
             case _:
                 return self.look(guarded, funcargs.get("artifact"))
 
@@ -213,7 +222,7 @@ class GuardingPlugin:
             alpha=self._alpha,
             device=settings.device_name,
             iree=compiler_version(),
-            record=entry.record if entry.is_local else None,
+            record=entry.record,
             tolerance=settings.tolerance,
         )
 
@@ -331,6 +340,7 @@ def _settings(config: pytest.Config, options: TuneOptions, guard: GuardOptions) 
         rotate_bytes=options.rotate_bytes,
         route=guard.route,
         tolerance=guard.tolerance,
+        models=options.models,
     )
 
 

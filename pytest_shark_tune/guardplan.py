@@ -9,7 +9,7 @@ import msgspec
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan import Plan, Source, Task, extract
-from pytest_shark_tune.snapshot import read_records, read_text, record_of, records_path
+from pytest_shark_tune.snapshot import damaged_records, read_records, read_text, record_of, records_path
 from pytest_shark_tune.stages.artifact import Applied, ConfigureFailed, configure_with
 from pytest_shark_tune.stages.candidate import applied_candidate, default_candidate
 from pytest_shark_tune.stages.dispatch import Dispatch
@@ -99,7 +99,8 @@ def guard_key(plan_key: str, spec_path: Path, device_name: str) -> str:
     Raises:
         InputError: the spec cannot be read.
     """
-    return content_key("guard", plan_key, str(spec_path), read_text(spec_path), read_records(spec_path), device_name)
+    records = [read_records(spec_path), damaged_records(spec_path)]
+    return content_key("guard", plan_key, str(spec_path), read_text(spec_path), records, device_name)
 
 
 def make_guard_plan(plan: Plan, plan_key: str, spec_path: Path, *, device_name: str) -> GuardPlan:
@@ -147,7 +148,7 @@ def _drafts(spec_path: Path, spec: str, records: Sequence[WinnerRecord]) -> Iter
             matcher=row.matcher,
             compilation_info=row.compilation_info,
             record=record,
-            problem=_disagreement(spec_path, row, record) if record else "",
+            problem=_disagreement(spec_path, row, record) if record else _damage(spec_path, row),
         )
     for record in records:
         if record not in found:
@@ -188,6 +189,18 @@ def _fault(record: WinnerRecord) -> str:
 def _config(record: WinnerRecord) -> str:
     """A record's lowering config as this IREE spells it."""
     return applied_candidate("", record.compilation_info, identifier="", knobs={}).config
+
+
+def _damage(spec_path: Path, row: SpecRow) -> str:
+    """Why the record of an entry that was made from one may not be known; empty where there just is none."""
+    if "dispatch" not in row.provenance or not (lines := damaged_records(spec_path)):
+        return ""
+    path = records_path(spec_path)
+    places = ", ".join(f"{path.name}:{number}" for number in lines)
+    return (
+        f"no record of it can be read, and {places} is none: take {path.name} from version control again, or tune the "
+        "dispatch again with --tune"
+    )
 
 
 def _disagreement(spec_path: Path, row: SpecRow, record: WinnerRecord) -> str:

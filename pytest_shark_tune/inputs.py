@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from pytest_shark_tune.errors import CommandFailed, InputError
-from pytest_shark_tune.options import TuneOptions
+from pytest_shark_tune.options import TuneOptions, named_here
+from pytest_shark_tune.session import Session
 from pytest_shark_tune.tools.compiler import Compiler
 
-__all__ = ["check_compiler", "check_folder"]
+__all__ = ["check_compiler", "check_folder", "refuse_strays"]
 
 
 def check_compiler(options: TuneOptions, compiler: Compiler) -> None:
@@ -41,3 +42,16 @@ def check_folder(option: str, folder: Path) -> None:
             pass
     except OSError as error:
         raise pytest.UsageError(f"{option}: cannot write to {folder}: {error.strerror}") from error
+
+
+def refuse_strays(config: pytest.Config, session: Session, items: list[pytest.Item]) -> None:
+    """Run none of ``items`` where the command line says something of no model that any of them takes.
+
+    What models there are is known only once all are collected, and xdist lets no worker refuse its command line then:
+    so that is told as an error in collecting.
+    """
+    problem = named_here(config, session.settings.models).stray(session.models)
+    if problem:
+        items.clear()
+        report = pytest.CollectReport(nodeid="", outcome="failed", longrepr=problem, result=[])
+        config.hook.pytest_collectreport(report=report)

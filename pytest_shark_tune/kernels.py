@@ -14,6 +14,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from numpy.typing import NDArray
 
+from pytest_shark_tune.compile_step import command_failure
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
 from pytest_shark_tune.plan import KernelTask
 from pytest_shark_tune.session import Session
@@ -157,7 +158,7 @@ class KernelStages:
             except CandidateFailed as failure:
                 made = failure
             except (CommandFailed, subprocess.SubprocessError, OSError) as error:
-                made = _not_compiled(error)
+                made = command_failure(error, State.COMPILE_FAILED, State.COMPILE_TIMEOUT)
             memory[key] = made, round(time.perf_counter() - started, 3)
         made, seconds = memory[key]
         if isinstance(made, CandidateFailed):
@@ -192,11 +193,3 @@ def _check(result: NDArray[Any], expected: NDArray[Any], tolerance: Tolerance, s
         raise CandidateFailed(State.WRONG_RESULT, str(error)) from error
     if not check.ok:
         raise CandidateFailed(State.WRONG_RESULT, check.reason, check)
-
-
-def _not_compiled(error: Exception) -> CandidateFailed:
-    timed_out = isinstance(error, subprocess.TimeoutExpired) or (isinstance(error, CommandFailed) and error.timed_out)
-    stderr = getattr(error, "stderr", None) or ""
-    said = stderr.decode(errors="replace") if isinstance(stderr, bytes) else str(stderr)
-    reason = f"{error}: {said.strip()}" if said.strip() else str(error)
-    return CandidateFailed(State.COMPILE_TIMEOUT if timed_out else State.COMPILE_FAILED, reason)

@@ -11,7 +11,6 @@ from pytest_shark_tune.plan import AnyTask, Task
 from pytest_shark_tune.replay import Landscape, LandscapeCandidate, write_landscape
 from pytest_shark_tune.stages.candidate import DEFAULT_ID
 from pytest_shark_tune.stages.record import Record, State
-from pytest_shark_tune.stages.search.facts import facts_of
 
 __all__ = ["landscape_of", "write_landscapes"]
 
@@ -47,7 +46,7 @@ def landscape_of(task: AnyTask, records: Sequence[Record], *, note: str = "") ->
         target=about.target,
         iree=about.iree,
         note=f"{len(candidates)} of {len(task.candidates)} candidates" + (f", {note}" if note else ""),
-        facts=facts_of(task.dispatch.root, task.dispatch.target, about.device) if isinstance(task, Task) else None,
+        facts=task.facts_on(about.device) if isinstance(task, Task) else None,
         baseline_samples_us=baseline,
         candidates=candidates,
     )

@@ -12,6 +12,7 @@ import numpy as np
 
 from pytest_shark_tune.funnel import Loss, funnel_of
 from pytest_shark_tune.plan import AnyTask, KernelTask, Plan, Task
+from pytest_shark_tune.shares import Profile, Share
 from pytest_shark_tune.snapshot import read_records, snapshot_path, write_spec
 from pytest_shark_tune.stages.candidate import DEFAULT_ID
 from pytest_shark_tune.stages.dispatch import Untunable
@@ -35,7 +36,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """What one test found out, as it travels with the test's report; ``plan`` is the plan's key in the cache.
 
     ``suite`` is the folder of the suite that the test belongs to, empty for a model file. ``is_ours`` says that our own
-    stages found it out.
+    stages found it out. ``compiled`` are a dispatch's name and the id of a candidate with which nothing more was done.
     """
 
     plan: str
@@ -43,6 +44,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     record: Record | None = None
     final: FinalRecord | None = None
     spec: SpecRecord | None = None
+    compiled: tuple[str, str] | None = None
     is_ours: bool = True
 
 
@@ -65,7 +67,7 @@ class DispatchSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     ``losses`` say why the counts of the funnel fall from one stage to the next. ``knobs`` are the winner's; with
     ``is_custom`` it is a kernel of the client's own, which no spec holds. ``space`` is ``None`` where the configs are
-    too many to list.
+    too many to list. ``share`` is its part of the time of the models that were profiled.
     """
 
     name: str
@@ -89,29 +91,41 @@ class DispatchSummary(msgspec.Struct, frozen=True, kw_only=True):
     losses: tuple[Loss, ...]
     knobs: dict[str, int] | None = None
     is_custom: bool = False
+    share: float | None = None
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole of ``summary.json``."""
+    """The whole of ``summary.json``.
+
+    ``profiles`` tell where the time of models goes, and ``unprofiled`` why that is not known. ``left_out`` take too
+    little of it to be tuned. ``dropped`` are entries that won and are not in the spec, with the reason.
+    """
 
     run: RunSummary
     dispatches: tuple[DispatchSummary, ...]
     sources: tuple[SourceCheck, ...]
     untunable: tuple[Untunable, ...]
+    left_out: tuple[Share, ...] = ()
+    dropped: dict[str, str] = {}
+    profiles: tuple[Profile, ...] = ()
+    unprofiled: dict[str, str] = {}
 
 
 class _Entry(msgspec.Struct, frozen=True):
-    """A dispatch with its candidates' records, as one suite sees it."""
+    """A dispatch with its candidates, as the suite and the plan see it that had it first."""
 
     suite: str
     task: AnyTask
+    plan: str
 
 
 class Ledger:
     """Takes findings as they come, writes them down at once, and derives the rest from them at the end.
 
     ``load_plan`` gets a plan by its key. ``setting`` is a hash of what the run's figures depend on besides the
-    dispatch. ``failures`` are what could not be written down; what this process knows is not lost with it.
+    dispatch. ``failures`` are what could not be written down; what this process knows is not lost with it. Where the
+    run does not make specs (``makes_specs``), since that takes the compiler, it leaves none. Folders of suites are
+    relative to ``root``. Records and finals go to the folder ``mirror`` as well, for workers that do not see ``out``.
     """
 
     def __init__(
@@ -125,6 +139,9 @@ class Ledger:
         versions: dict[str, str],
         starter: str | None,
         setting: str = "",
+        makes_specs: bool = True,
+        root: Path = Path(),
+        mirror: Path | None = None,
     ) -> None:
         self._out = out
         self._load_plan = load_plan
@@ -134,12 +151,15 @@ class Ledger:
         self._versions = versions
         self._starter = starter
         self._setting = setting
+        self._makes_specs = makes_specs
+        self._root = root
+        self._folders = (out, *([mirror] if mirror is not None else []))
         self._started = time.monotonic()
         self._plans: dict[str, Plan] = {}
         self._tasks: dict[str, _Entry] = {}
         self._records: dict[str, dict[str, Record]] = {}
         self._finals: dict[str, FinalRecord] = {}
-        self._checks: dict[str, SpecRecord] = {}
+        self._checks: dict[tuple[str, str], SpecRecord] = {}
         self._kept: dict[str, WinnerRecord] = {}
         self._suites: dict[str, set[str]] = {}
         self._whole: frozenset[str] = frozenset()
@@ -185,7 +205,7 @@ class Ledger:
 
     def snapshot_of(self, suite: str) -> Path:
         """Where a suite's snapshot for the run's target and device is."""
-        return snapshot_path(Path(suite), self._target, self._slug)
+        return snapshot_path(self._root / suite, self._target, self._slug)
 
     @property
     def changes(self) -> tuple[SnapshotChange, ...]:
@@ -199,7 +219,7 @@ class Ledger:
             return
         self._plans[key] = self._load_plan(key)
         for task in self._plans[key].everything:
-            self._tasks.setdefault(task.name, _Entry(suite, task))
+            self._tasks.setdefault(task.name, _Entry(suite, task, key))
 
     def add_whole(self, suites: Iterable[str]) -> None:
         """Take note of suites of which every test was collected: what is in none of their plans is gone."""
@@ -221,14 +241,21 @@ class Ledger:
                     stale.unlink(missing_ok=True)
         if finding.record is not None:
             self._records.setdefault(finding.record.dispatch, {})[finding.record.id] = finding.record
-            with self._noting_failure():
-                journal.append(self.records_path, finding.record)
+            self._append(self.records_path.name, finding.record)
         if finding.final is not None:
             self._finals[finding.final.dispatch] = finding.final
-            with self._noting_failure():
-                journal.append(self.finals_path, finding.final)
+            self._append(self.finals_path.name, finding.final)
         if finding.spec is not None:
-            self._checks[finding.plan] = finding.spec
+            self._checks[finding.plan, finding.spec.model] = finding.spec
+
+    def _append(self, name: str, line: Record | FinalRecord) -> None:
+        for folder in self._folders:
+            with self._noting_failure():
+                journal.append(folder / name, line)
+
+    def plan(self, key: str) -> Plan:
+        """The plan of that key."""
+        return self._plans.get(key) or self._load_plan(key)
 
     def records(self, dispatch: str) -> tuple[Record, ...]:
         """The records of a dispatch so far."""
@@ -237,6 +264,11 @@ class Ledger:
     def task(self, dispatch: str) -> AnyTask:
         """The task of that name."""
         return self._tasks[dispatch].task
+
+    def time_us(self, dispatch: str) -> float | None:
+        """Microseconds of all calls of a dispatch as its models run, where that was measured."""
+        entry = self._tasks[dispatch]
+        return self._plans[entry.plan].time_us(entry.task)
 
     def finish(
         self,
@@ -248,12 +280,10 @@ class Ledger:
         """Derive and write summary, spec and snapshots; ``complete`` says that no test was left unrun.
 
         ``why_stopped`` says why no more of a dispatch's candidates were tried, ``effort`` how many of them had their
-        chance. Dispatches whose final was never run get
-        a provisional winner from their records.
+        chance. Dispatches whose final was never run get a provisional winner from their records.
         A file that cannot be written stays as it was, and the others are written all the same; see ``failures``.
         """
-        checks = tuple(self._checks.values())
-        dropped = {name: reason for check in checks for name, reason in check.dropped.items()}
+        dropped = {name: reason for check in self._checks.values() for name, reason in check.dropped.items()}
         winners: dict[str, WinnerRecord] = {}
         rows = []
         for name, entry in self._tasks.items():
@@ -268,7 +298,8 @@ class Ledger:
                 untried = "the entry of the snapshot is kept"
             rows.append(self._row(entry.task, final, winner, dropped.get(name, ""), untried))
         with self._noting_failure():
-            write_spec(self.spec_path, [each for each in winners.values() if each.root is not None], self._starter)
+            own = [each for each in winners.values() if each.root is not None and self._makes_specs]
+            write_spec(self.spec_path, own, self._starter)
         with self._noting_failure():
             self._write_snapshots(winners)
         summary = Summary(
@@ -281,12 +312,21 @@ class Ledger:
                 unsteady=self._unsteady(),
             ),
             dispatches=tuple(rows),
-            sources=tuple(source for check in checks for source in check.sources),
+            sources=self._sources(),
             untunable=tuple(each for plan in self._plans.values() for each in plan.untunable),
+            left_out=tuple(each for plan in self._plans.values() for each in plan.left_out),
+            dropped=dropped,
+            profiles=tuple(each for plan in self._plans.values() for each in plan.profiles),
+            unprofiled={name: why for plan in self._plans.values() for name, why in plan.unprofiled.items()},
         )
         with self._noting_failure():
             journal.replace_file(self.summary_path, msgspec.json.format(msgspec.json.encode(summary)) + b"\n")
         return summary
+
+    def _sources(self) -> tuple[SourceCheck, ...]:
+        """How each source fares: what was measured end to end stands for what was said of it before."""
+        told = {(plan, source.source): source for (plan, _), check in self._checks.items() for source in check.sources}
+        return tuple(told.values())
 
     def _unsteady(self) -> int:
         records = sum(bool(each.note) for known in self._records.values() for each in known.values())
@@ -404,6 +444,7 @@ class Ledger:
             space=task.space_size,
             knobs=winner.knobs if winner else None,
             is_custom=isinstance(task, KernelTask),
+            share=self._plans[self._tasks[name].plan].share(task),
             losses=funnel.losses,
         )
 
@@ -411,23 +452,28 @@ class Ledger:
         """Bring the snapshots beside the suites up to date with the finals whose winners were verified.
 
         Entries of dispatches that are not in this run, or that it came to no decision on, stay as they are; those
-        that are in a suite no more go where it was collected as a whole.
+        that are in a suite no more go where it was collected as a whole. Without any check nothing is written.
         """
-        if not self._checks:
-            return
         for suite in sorted(set(self._suites) - {""}):
             path = self.snapshot_of(suite)
             plans = [self._plans[key] for key in self._suites[suite]]
-            old = _state(path)
-            gone = [each for each in old[1] if suite in self._whole and is_gone(each, plans)]
+            old, decided = _state(path), list(self._decided(suite))
+            gone = [each for each in old[1] if suite in self._whole and is_gone(each, plans)] if self._checks else []
             left = [each for each in old[1] if each not in gone]
-            write_spec(path, updated(left, [(task, winners.get(task.name)) for task in self._decided(suite)]))
+            if self._checks:
+                write_spec(path, updated(left, [(task, winners.get(task.name)) for task in decided]))
             names = frozenset(each.dispatch for each in gone)
-            self._changes.append(SnapshotChange(path, old, _state(path), names))
+            unchecked = self._new_in(suite, winners) - {task.name for task in decided}
+            self._changes.append(SnapshotChange(path, old, _state(path), names, unchecked))
+
+    def _new_in(self, suite: str, winners: Mapping[str, WinnerRecord]) -> frozenset[str]:
+        """The dispatches of a suite whose winners are this run's, and can be in a spec."""
+        found = {name for name, winner in winners.items() if winner.root is not None} - set(self._kept)
+        return frozenset(name for name in found if self._tasks[name].suite == suite)
 
     def _decided(self, suite: str) -> Iterator[Task]:
         """The dispatches of a suite for which this run has a verified winner, or knows that there is none."""
-        verified = {task.name for key in self._checks for task in self._plans[key].tasks}
+        verified = {task.name for key, _ in self._checks for task in self._plans[key].tasks}
         for name, entry in self._tasks.items():
             default = self._records.get(name, {}).get(DEFAULT_ID)
             # Where the default fails there is nothing that speaks against an entry.

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.no_compiler import text_if_possible
 
 __all__ = ["OpSource", "attention", "batch_matmul", "conv_2d", "matmul", "zeros"]
 
@@ -185,6 +186,7 @@ def _type_name(types: tuple[str, str, str]) -> str:
 
 
 @cache
+@text_if_possible
 def _convolution_text(sizes: tuple[int, ...], types: tuple[str, str, str], layout: str) -> str:
     from iree.compiler import ir
     from iree.compiler.dialects import func, linalg
@@ -223,6 +225,7 @@ def _convolution_text(sizes: tuple[int, ...], types: tuple[str, str, str], layou
 
 
 @cache
+@text_if_possible
 def _attention_text(sizes: tuple[int, ...], element: str) -> str:
     """The module's text. The dialect of attention has no Python bindings, so this op alone is written as text."""
     from iree.compiler import ir
@@ -264,6 +267,7 @@ def zeros(result_type: Any) -> Any:
 
 
 @cache
+@text_if_possible
 def _contraction_text(sizes: tuple[int, ...], types: tuple[str, str, str], layout: tuple[bool, bool]) -> str:
     """The module's text; ``sizes`` are ``[batch,] m, n, k``, which is also the order of the loops."""
     # Loading the bindings takes a while, and a suite is imported even where nothing in it is run.

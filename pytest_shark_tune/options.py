@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from pytest_shark_tune.tools.machine import last_level_cache_bytes, processors
 
 if TYPE_CHECKING:
     # With them comes the compiler, for which a run that does not tune must not wait.
+    from pytest_shark_tune.model_input import ModelInput
     from pytest_shark_tune.stages.space import SpaceRequest
 
 __all__ = [
@@ -25,15 +27,19 @@ __all__ = [
     "GuardOptions",
     "TuneOptions",
     "add_options",
+    "bundle_is_given",
+    "commands_file",
     "default_cache",
     "given_options",
     "guard_is_given",
+    "named_here",
     "parse_count",
     "parse_duration",
     "parse_flags",
     "parse_knobs",
     "parse_rotation",
     "parse_seed",
+    "parse_share",
     "parse_size",
     "parse_target",
     "parse_tolerance",
@@ -48,7 +54,17 @@ CACHE_SIZE = "10G"
 _BENCHMARK_OPTIONS = ("json", "save", "autosave", "compare", "compare_fail", "histogram")
 _SEARCHES = ("model", "random", "exhaustive")
 _ROUTES = ("compile", "flag")
-_OF_ONE_RUN = ("tune_report_md", "tune_cache_clear")
+_STAGES = ("compile",)
+_OF_ONE_RUN = ("tune_report_md", "tune_cache_clear", "tune_stop_after", "tune_bundle")
+_OF_THE_COMPILER = {
+    "tune_spec": "--tune-spec",
+    "tune_where": "--tune-where",
+    "tune_knob": "--tune-knob",
+    "tune_rotate": "--tune-rotate",
+    "iree_compile_flag": "--iree-compile-flag",
+    "tune_stop_after": "--tune-stop-after",
+}
+"""Options that say what is compiled and how, which is settled where a bundle was made."""
 _MOST_DIGITS = 9
 _SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _PAST_GPU_CACHES = 512 << 20
@@ -61,7 +77,10 @@ class TuneOptions:
 
     ``jobs`` compilations run at a time; ``out`` and ``cache`` are absolute. ``rotate_bytes`` is how much memory data
     is rotated through, 0 for a dispatch's own alone. The cache is emptied before the run with ``clears_cache``, and cut
-    to ``cache_bytes`` after it. ``landscape`` is where a landscape is to be recorded.
+    to ``cache_bytes`` after it. Of a model the dispatches that make up ``share`` of its time are tuned, all of them
+    with 1. ``landscape`` is where a landscape is to be recorded. ``models`` is what is said of the models that the run
+    takes. ``stop_after`` is a stage, ``compile``, or empty; ``bundle`` is what such a run left, with what is to be
+    measured.
     """
 
     target: Target
@@ -80,8 +99,13 @@ class TuneOptions:
     clears_cache: bool
     compile_flags: tuple[str, ...]
     rotate_bytes: int
+    share: float
     fresh: bool
     request: SpaceRequest
+    models: ModelInput
+    stop_after: str = ""
+    bundle: Path | None = None
+    target_is_given: bool = False
 
     @classmethod
     def from_pytest_config(cls, config: pytest.Config) -> TuneOptions:
@@ -97,6 +121,13 @@ class TuneOptions:
             return given if given is not None else config.getini(f"tune_{name}")
 
         base = config.invocation_params.dir
+        stop_after = value("stop_after")
+        if stop_after and stop_after not in _STAGES:
+            raise pytest.UsageError(f"--tune-stop-after: unknown stage {stop_after!r}; there is {', '.join(_STAGES)}")
+        bundle = base / value("bundle") if bundle_is_given(config) else None
+        if bundle is not None:  # What an ini file says of compiling is for the other run.
+            _refuse_compiler_options(config)
+            stop_after = ""
         starter = value("spec")
         landscape = value("record_landscape")
         search = value("search")
@@ -113,7 +144,7 @@ class TuneOptions:
             time_s=parse_duration("--tune-time", value("time")),
             search=search,
             seed=parse_seed("--tune-seed", value("seed")),
-            starter=base / starter if starter else None,
+            starter=base / starter if starter and bundle is None else None,
             out=base / value("out"),
             landscape=base / landscape if landscape else None,
             jobs=parse_count("--tune-jobs", value("jobs")),
@@ -123,10 +154,15 @@ class TuneOptions:
             clears_cache=config.getoption("tune_cache_clear"),
             compile_flags=parse_flags("--iree-compile-flag", flags),
             rotate_bytes=parse_rotation("--tune-rotate", value("rotate"), target),
+            share=parse_share("--tune-share", value("share")),
             fresh=bool(config.getoption("tune_fresh") or config.getini("tune_fresh") or _keeps_benchmarks(config)),
             request=SpaceRequest(
                 where=parse_where("--tune-where", where), knobs=parse_knobs("--tune-knob", knobs, target)
             ),
+            models=_parse_models(config, value("function")),
+            stop_after=stop_after,
+            bundle=bundle,
+            target_is_given=config.getoption("tune_target") is not None,
         )
         if options.starter and not options.starter.is_file():
             raise pytest.UsageError(f"--tune-spec: there is no file {options.starter}")
@@ -190,6 +226,21 @@ def _read_spec(path: Path) -> Path:
     return path
 
 
+def bundle_is_given(config: pytest.Config) -> bool:
+    """Whether what is to be measured was compiled elsewhere, and the compiler need not be here."""
+    return bool(config.getoption("tune_bundle") or config.getini("tune_bundle"))
+
+
+def _refuse_compiler_options(config: pytest.Config) -> None:
+    given = [flag for dest, flag in _OF_THE_COMPILER.items() if config.getoption(dest)]
+    if given:
+        raise pytest.UsageError(
+            f"--tune-bundle measures what was compiled before, so {' and '.join(given)} would change nothing: give it "
+            "to the run with --tune-stop-after compile"
+            + (", a starter spec to shark-tune merge-records" if "--tune-spec" in given else "")
+        )
+
+
 def add_options(parser: pytest.Parser) -> None:
     """Add every option, and its ini twin, to pytest."""
     group = parser.getgroup("shark-tune", "tuning IREE dispatches")
@@ -217,12 +268,22 @@ def add_options(parser: pytest.Parser) -> None:
     add("device", "URIS", "", "IREE device URIs, comma-separated (default: all devices of the target's driver)")
     add("candidates", "N", "60", "most candidates measured per dispatch (default: 60)")
     add("time", "DURATION", "", "budget for trying candidates: 90s, 30m, 1h (default: no limit)")
+    add(
+        "share",
+        "SHARE",
+        "0.9",
+        "tune of a model what makes up this share of its time: 0.9 (default), 80 percent as 80%%",
+    )
     add("search", "NAME", "model", "how candidates are chosen: model, which learns (default), random or exhaustive")
     add("seed", "N", "0", "seed of the search and of the input data (default: 0)")
     add("rotate", "SIZE", "", "rotate inputs through so much memory, past the caches: 256M, auto (default: off)")
     add("spec", "FILE", "", "starter spec, linked behind the new entries")
     add("out", "DIR", ".tune", "where spec.mlir, records.jsonl and summary.json go (default: .tune)")
+    add("function", "NAME", "", "the function of a model that is run whole, where it has several")
+    add("commands", "FILE", "", "tune the convolutions and matmuls of a list of MIOpen or Fusilli driver commands")
     add("record-landscape", "FILE", "", "write what was measured for shark-tune replay; FILE-DISPATCH with several")
+    add("stop-after", "STAGE", "", "compile: measure nothing, and leave what is compiled as OUT/bundle.tar")
+    add("bundle", "FILE", "", "measure what is in a bundle; the compiler is not needed")
     add("jobs", "N", str(processors()), "compilations at a time (default: one per processor)")
     add("compile-timeout", "DURATION", "120s", "most time that one run of the compiler may take (default: 120s)")
     add("cache", "DIR", "", "folder of plans and compiled candidates (default: the user's cache folder)")
@@ -243,6 +304,8 @@ def add_options(parser: pytest.Parser) -> None:
     )
     parser.addini("tune_strict", "fail a guarded entry whose speed is undecided", type="bool", default=False)
 
+    add_list("--tune-input-shape", "NAME=SIZES", "sizes of an ONNX model's input: x=1x3x224x224")
+    add_list("--tune-input", "NAME=FILE", "what a model is run whole on: x=FILE.npy, or its input's number: 0=FILE.npy")
     add_list("--tune-where", "CONDITION", 'try only configs that fulfil it: "wg_0 >= 64 and red_2 in (4, 8)"')
     add_list("--tune-knob", "NAME=V1,V2", "search an option that the compiler pins, too: waves_per_eu=1,2,4")
     add_list("--iree-compile-flag", "FLAG", "a flag for iree-compile, for the default and the candidates alike")
@@ -266,6 +329,35 @@ def guard_is_given(config: pytest.Config) -> bool:
 def target_name(config: pytest.Config) -> str:
     """The target that is asked for, as given."""
     return str(config.getoption("tune_target") or config.getini("tune_target"))
+
+
+def commands_file(config: pytest.Config) -> Path | None:
+    """The list of commands that is to be tuned, if there is one."""
+    given = config.getoption("tune_commands") or config.getini("tune_commands")
+    # As pytest has the paths of what it collects: whole, but with symbolic links.
+    return Path(os.path.abspath(config.invocation_params.dir / given)) if given else None  # noqa: PTH100
+
+
+def named_here(config: pytest.Config, models: ModelInput) -> ModelInput:
+    """What of ``models`` was said on the command line: an ini file may speak of models that another run takes."""
+    from pytest_shark_tune.model_input import ModelInput
+
+    return ModelInput(
+        shapes=models.shapes if config.getoption("tune_input_shape") else {},
+        data=models.data if config.getoption("tune_input") else {},
+        function=models.function if config.getoption("tune_function") else "",
+    )
+
+
+def _parse_models(config: pytest.Config, function: str) -> ModelInput:
+    from pytest_shark_tune.model_input import ModelInput
+
+    shapes = config.getoption("tune_input_shape") or config.getini("tune_input_shape")
+    data = config.getoption("tune_input") or config.getini("tune_input")
+    try:
+        return ModelInput.parse(shapes, data, function, base=config.invocation_params.dir)
+    except InputError as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def given_options(config: pytest.Config) -> list[str]:
@@ -380,10 +472,23 @@ def parse_tolerance(option: str, text: str) -> float:
     Raises:
         pytest.UsageError: ``text`` is anything else.
     """
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(%?)", text.strip(), re.ASCII)
-    share = float(match[1]) / (100 if match[2] else 1) if match else 1.0
-    if share >= 1:
+    share = _parse_part(text)
+    if share is None or share >= 1:
         raise pytest.UsageError(f"{option}: {text!r} is no share of less than 1; give for example 4% or 0.04")
+    return share
+
+
+def parse_share(option: str, text: str) -> float:
+    """Read ``90%`` or ``0.9`` as a share, more than 0 and at most 1.
+
+    Raises:
+        pytest.UsageError: ``text`` is anything else.
+    """
+    share = _parse_part(text)
+    if share is None or not 0 < share <= 1:
+        raise pytest.UsageError(
+            f"{option}: {text!r} is no share of more than 0 and at most 1; give for example 0.9 or 90%"
+        )
     return share
 
 
@@ -451,6 +556,11 @@ def parse_knobs(option: str, lines: Sequence[str], target: Target) -> dict[str, 
             raise pytest.UsageError(f"{option}: {name} is given twice: write {name}=V1,V2 once")
         knobs[name] = tuple(sorted({value for value in values if value is not None}))
     return knobs
+
+
+def _parse_part(text: str) -> float | None:
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(%?)", text.strip(), re.ASCII)
+    return float(match[1]) / (100 if match[2] else 1) if match else None
 
 
 def _parse_number(text: str) -> int | None:

@@ -1,4 +1,4 @@
-"""The order of a run: ordinary tests, candidates, finals, the merged spec; without pytest and without xdist."""
+"""The order of a run: ordinary tests, candidates, finals, the merged spec, whole models; without pytest or xdist."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class Phase(IntEnum):
     CANDIDATE = 1
     FINAL = 2
     SPEC = 3
+    END_TO_END = 4
 
 
 class Chooser(Protocol):

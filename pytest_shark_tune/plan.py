@@ -12,8 +12,10 @@ import msgspec
 
 from pytest_shark_tune.custom import CustomTask
 from pytest_shark_tune.errors import CommandFailed, InputError
+from pytest_shark_tune.model_input import InputFile, ModelInput, check_data
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.registry import provided_spaces, providers
+from pytest_shark_tune.shares import Profile, Share
 from pytest_shark_tune.stages.artifact import strip
 from pytest_shark_tune.stages.candidate import (
     Candidate,
@@ -35,6 +37,7 @@ from pytest_shark_tune.stages.dispatch import (
     read_module,
 )
 from pytest_shark_tune.stages.rotation import rotated_dispatch
+from pytest_shark_tune.stages.search.facts import ProblemFacts, facts_of, on_device
 from pytest_shark_tune.stages.space import (
     NoSpace,
     SearchSpace,
@@ -50,7 +53,7 @@ from pytest_shark_tune.stages.space import (
 from pytest_shark_tune.stages.space.reading import read_config, read_knobs
 from pytest_shark_tune.tools.cache import code_key, content_key
 from pytest_shark_tune.tools.compiler import Compiler, first_error
-from pytest_shark_tune.tools.importer import import_onnx
+from pytest_shark_tune.tools.importer import import_onnx, onnx_inputs
 
 __all__ = [
     "MODEL_SUFFIXES",
@@ -78,7 +81,9 @@ _EMITTING = ("cuda", "hip")
 """Backends for which the compiler emits constraints, at least for some ops."""
 NO_SPACE = (CommandFailed, NoSpace, SpaceTooLarge, UnboundedKnob, UnreadableConstraints)
 """What keeps one dispatch from being tuned, and the others not."""
-_NO_BENCHMARK = "iree-compile makes no benchmark of it, as of what has dynamic dimensions: fix the input shapes"
+_NO_BENCHMARK = "iree-compile makes no benchmark of it, as of what has dynamic dimensions"
+_OPEN_SHAPES = f"{_NO_BENCHMARK}: fix the input shapes"
+_DATA_DEPENDENT = f"{_NO_BENCHMARK}, though no input has: its sizes depend on the data, and it keeps its default"
 POOL = 4096
 """The most candidates of a dispatch that a search chooses from: each is a test that is collected."""
 MODEL_SUFFIXES = (".mlir", ".mlirbc", ".onnx")
@@ -88,13 +93,34 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """A model, or one executable benchmark module, as MLIR text.
 
     ``functions`` are the public functions whose inputs can be made up, with their types; a benchmark module
-    has none.
+    has none. ``is_op`` says that it holds a single op that was asked for by name, and no model. ``input_names`` are
+    those of an ONNX model's inputs. ``function`` is the one that is run whole, where one was asked for, and ``data``
+    what it takes, by the input's position; all else is made up.
     """
 
     name: str
     text: str
     is_benchmark: bool
     functions: dict[str, tuple[Tensor, ...]] = {}
+    is_op: bool = False
+    input_names: tuple[str, ...] = ()
+    function: str = ""
+    data: dict[int, InputFile] = {}
+
+    @property
+    def run_whole(self) -> tuple[str, ...]:
+        """The functions that are run: the one that was asked for, or all."""
+        return (self.function,) if self.function else tuple(self.functions)
+
+    @property
+    def files(self) -> dict[int, str]:
+        """The paths of its data, by the input's position."""
+        return {number: file.path for number, file in self.data.items()}
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """All that what is found out about it depends on, for content keys."""
+        return (self.name, self.text, self.function, sorted(self.data.items()))
 
 
 class _Tried(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,11 +142,18 @@ class Task(_Tried, frozen=True, kw_only=True):
     """A dispatch with the candidates to try.
 
     ``near`` are the compiler's own choice of knobs, as far as spaces of its pipeline have them: by the position of such
-    a space among the dispatch's.
+    a space among the dispatch's. ``facts`` are there where the compiler, which reads them, may not be.
     """
 
     dispatch: Dispatch
     near: dict[int, dict[str, int]] = {}
+    facts: ProblemFacts | None = None
+
+    def facts_on(self, device: str) -> ProblemFacts:
+        """What a search may know of the dispatch on the device of that name."""
+        if self.facts is None:
+            return facts_of(self.dispatch.root, self.dispatch.target, device)
+        return on_device(self.facts, self.dispatch.target, device)
 
     @property
     def name(self) -> str:
@@ -144,17 +177,52 @@ AnyTask: TypeAlias = Task | KernelTask
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What one test function, or one model file, tunes."""
+    """What one test function, or one model file, tunes.
+
+    ``profiles`` tell where the time of its models goes; ``unprofiled`` are models of which that could not be told, with
+    the reason. ``left_out`` are the dispatches that could be tuned and take too little of the time.
+    """
 
     sources: tuple[Source, ...]
     tasks: tuple[Task, ...]
     untunable: tuple[Untunable, ...]
     kernels: tuple[KernelTask, ...] = ()
+    profiles: tuple[Profile, ...] = ()
+    unprofiled: dict[str, str] = {}
 
     @property
     def everything(self) -> tuple[AnyTask, ...]:
         """The dispatches, then the kernels."""
         return (*self.tasks, *self.kernels)
+
+    @property
+    def models(self) -> tuple[Source, ...]:
+        """The sources that are measured end to end: models with a function to run, and something to tune in them."""
+        tuned = {member.source for task in self.tasks for member in task.dispatch.members}
+        return tuple(each for each in self.sources if each.functions and not each.is_op and each.name in tuned)
+
+    @property
+    def left_out(self) -> tuple[Share, ...]:
+        """What takes too little of a model's time to be tuned, by model."""
+        tuned = {task.name for task in self.tasks}
+        return tuple(
+            each
+            for profile in self.profiles
+            for each in profile.shares
+            if not each.reason and each.dispatch not in tuned
+        )
+
+    def time_us(self, task: AnyTask) -> float | None:
+        """Microseconds of all calls of a dispatch in the plan's models; ``None`` unless all of them were profiled."""
+        profiled = {profile.source for profile in self.profiles}
+        if not isinstance(task, Task) or any(each.source not in profiled for each in task.dispatch.members):
+            return None
+        return sum(profile.time_us(task.name) for profile in self.profiles) or None
+
+    def share(self, task: AnyTask) -> float | None:
+        """The part that a dispatch has in the time of the models that were profiled; ``None`` where none was."""
+        total = sum(profile.dispatches_us for profile in self.profiles)
+        return sum(profile.time_us(task.name) for profile in self.profiles) / total if total else None
 
     def source(self, name: str) -> Source:
         """The source of that name."""
@@ -186,14 +254,16 @@ class Extracted(NamedTuple):
     untunable: tuple[Untunable, ...]
 
 
-def read_source(given: object, folder: Path) -> Source:
+def read_source(given: object, folder: Path, asked: ModelInput = ModelInput()) -> Source:  # noqa: B008 - it is frozen
     """Read what a user gave to the marker, or on the command line; a path is relative to ``folder``.
+
+    ``asked`` is what the user says of models, and not of ops.
 
     Raises:
         InputError: it is no path and no op, the file is absent, or it is not MLIR that this IREE parses.
     """
     if isinstance(given, OpSource):
-        return Source(name=given.name, text=given.text, is_benchmark=False)
+        return Source(name=given.name, text=given.text, is_benchmark=False, is_op=True)
     if not isinstance(given, (str, os.PathLike)):
         raise InputError(
             f"{given!r} is no source: give a path to {', '.join(MODEL_SUFFIXES)}, an op such as "
@@ -204,13 +274,27 @@ def read_source(given: object, folder: Path) -> Source:
         raise InputError(f"{path} is not one of {', '.join(MODEL_SUFFIXES)}")
     if not path.is_file():
         raise InputError(f"there is no file {path}")
+    names: tuple[str, ...] = ()
     try:
-        text = import_onnx(path) if path.suffix == ".onnx" else read_module(path.read_bytes())
+        if path.suffix == ".onnx":
+            text = import_onnx(path, asked.shapes)
+            names = onnx_inputs(path)
+        else:
+            text = read_module(path.read_bytes())
     except InputError as error:
         raise InputError(str(error) if path.suffix == ".onnx" else f"{path}: {error}") from error
     except (CommandFailed, OSError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
-    return Source(name=path.stem, text=text, is_benchmark=is_benchmark_module(text))
+    if is_benchmark_module(text):
+        return Source(name=path.stem, text=text, is_benchmark=True)
+    return Source(
+        name=path.stem,
+        text=text,
+        is_benchmark=False,
+        input_names=names,
+        function=asked.function,
+        data=asked.data_of(names),
+    )
 
 
 def make_plan(
@@ -275,7 +359,8 @@ def extract(
     """Find the dispatches of ``sources``, each with its calls, grouped where no matcher tells them apart.
 
     Raises:
-        InputError: the compiler rejects a source, or a benchmark module was made for another target.
+        InputError: the compiler rejects a source, a benchmark module was made for another target, or the data that is
+            given for a model is not what it takes.
     """
     found: list[FoundDispatch] = []
     untunable: list[Untunable] = []
@@ -293,7 +378,7 @@ def extract(
                 raise InputError(f"{source.name}: iree-compile rejects it: {first_error(error)}") from error
             except InputError as error:
                 raise InputError(f"{source.name}: {error}") from error
-            read.append(msgspec.structs.replace(source, functions=functions))
+            read.append(_with_functions(source, functions))
             calls.update({(source.name, symbol): number for symbol, number in flow.items()})
             for text in texts:
                 dispatch = read_benchmark(text, source.name, processors=processors)
@@ -303,10 +388,18 @@ def extract(
                     found.append(dispatch)
             read_symbols = {each.symbol for each in found if each.source == source.name}
             read_symbols |= {each.name for each in untunable if each.source == source.name}
-            untunable += [
-                Untunable(symbol, source.name, _NO_BENCHMARK) for symbol in flow if symbol not in read_symbols
-            ]
+            # No ONNX model comes here with an input of open sizes.
+            why = _DATA_DEPENDENT if source.input_names else _OPEN_SHAPES
+            untunable += [Untunable(symbol, source.name, why) for symbol in flow if symbol not in read_symbols]
     return Extracted(tuple(read), group_dispatches(found, calls), tuple(untunable))
+
+
+def _with_functions(source: Source, functions: dict[str, tuple[Tensor, ...]]) -> Source:
+    """The source with the functions that it turns out to have; one that was asked for may be another model's."""
+    chosen = source.function if source.function in functions else ""
+    found = msgspec.structs.replace(source, functions=functions, function=chosen)
+    check_data(source.name, source.data, {name: functions[name] for name in found.run_whole})
+    return found
 
 
 def renamed(plan: Plan, names: Mapping[str, str]) -> Plan:
@@ -321,7 +414,17 @@ def renamed(plan: Plan, names: Mapping[str, str]) -> Plan:
             candidates=tuple(msgspec.structs.replace(each, dispatch=name) for each in task.candidates),
         )
 
-    return msgspec.structs.replace(plan, tasks=tuple(map(rename, plan.tasks)))
+    def rename_share(share: Share) -> Share:
+        return msgspec.structs.replace(share, dispatch=names.get(share.dispatch, share.dispatch))
+
+    return msgspec.structs.replace(
+        plan,
+        tasks=tuple(map(rename, plan.tasks)),
+        profiles=tuple(
+            msgspec.structs.replace(profile, shares=tuple(map(rename_share, profile.shares)))
+            for profile in plan.profiles
+        ),
+    )
 
 
 def plan_key(
@@ -339,7 +442,7 @@ def plan_key(
     return content_key(
         "plan",
         code_key(),
-        [(source.name, source.text) for source in sources],
+        [source.content for source in sources],
         kernels,
         request,
         registered,

@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_shark_tune import fixtures
+from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.guard_reporter import GuardReporter
 from pytest_shark_tune.options import (
     GuardOptions,
     TuneOptions,
     add_options,
+    bundle_is_given,
+    commands_file,
     given_options,
     guard_is_given,
     target_name,
@@ -25,6 +28,7 @@ from pytest_shark_tune.options import (
 )
 
 if TYPE_CHECKING:
+    from pytest_shark_tune.ops import OpSource
     from pytest_shark_tune.trial import Trial
 
 __all__ = [
@@ -37,6 +41,8 @@ __all__ = [
 
 _SNAPSHOTS = "__specs__"
 """What ``snapshot`` calls the folder of a suite's specs; to import that takes the compiler along."""
+_COMMANDS = pytest.StashKey[tuple[Path, "tuple[OpSource, ...]"]]()
+"""The list of commands that this run takes, and the ops in it."""
 _MARKER = (
     "tune(*sources): tune the dispatches of the sources: an op (pytest_shark_tune.ops), or a path to .mlir, .mlirbc "
     "or .onnx, relative to the test's file; or a kernel of your own, as a pytest_shark_tune.CustomTask"
@@ -53,7 +59,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARKER)
     config.pluginmanager.register(fixtures, "shark-tune-fixtures")
     guard = GuardOptions.from_pytest_config(config)
+    _take_commands(config)
     if tuning_is_on(config):
+        _prepare_bindings(config)
         from pytest_shark_tune.benchmark_bridge import BenchmarkBridge, DeviceStamp
         from pytest_shark_tune.tuning import TuningPlugin
 
@@ -70,14 +78,25 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """``-n auto`` means a worker for each device; xdist asks before anything is configured."""
     if not tuning_is_on(config) and not _guards_only(config):
         return None
+    _prepare_bindings(config)
     from pytest_shark_tune.devices import find_devices
 
     try:
-        return len(find_devices(TuneOptions.from_pytest_config(config))["uris"])
+        options = TuneOptions.from_pytest_config(config)
+        # Compiling takes no device, and one process keeps all processors busy.
+        return 0 if options.stop_after else len(find_devices(options)["uris"])
     except pytest.UsageError:
         if tuning_is_on(config):
             raise
         return None  # Guarding goes without a device, on all processors.
+
+
+def _prepare_bindings(config: pytest.Config) -> None:
+    """A run that measures a bundle goes without the compiler, which need not be installed."""
+    if bundle_is_given(config):
+        from pytest_shark_tune.no_compiler import stand_in
+
+        stand_in()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -120,21 +139,62 @@ def _guards_only(config: pytest.Config) -> bool:
     """Whether whatever is named on the command line is there to be guarded, as far as one can tell by its place."""
     if guard_is_given(config):
         return True
-    places = [Path(config.invocation_params.dir, each.partition("::")[0]) for each in config.args]
+    places = [_place(config, each) for each in config.args]
     return bool(places) and all(_has_snapshots(place if place.is_dir() else place.parent) for place in places)
 
 
 def _nothing_to_guard(path: Path, config: pytest.Config) -> str:
     """Why a test is skipped, with the command that changes that."""
     target = target_name(config)
-    words = ["pytest", os.path.relpath(path, config.invocation_params.dir), "--tune", *given_options(config)]
+    named = [os.path.relpath(path, config.invocation_params.dir)] if path != commands_file(config) else []
+    words = ["pytest", *named, "--tune", *given_options(config)]
     if path.suffix == ".py":
         return f"there is no snapshot for {target} to guard: {shlex.join(words)} makes one"
     return f"there is nothing to guard: {shlex.join(words)} tunes it, --tune-guard SPEC checks a spec"
 
 
+def _take_commands(config: pytest.Config) -> None:
+    """Read the list of commands and have it collected: alone, or besides what the command line names.
+
+    A list that an ini file names is collected besides what pytest collects by itself, and not where something is named.
+
+    Raises:
+        pytest.UsageError: it cannot be read, or a line cannot be expressed.
+    """
+    path = commands_file(config)
+    if path is None:
+        return
+    names = [Path(os.path.abspath(_place(config, each))) for each in config.args]  # noqa: PTH100
+    if path not in names:
+        is_named = config.args_source is pytest.Config.ArgsSource.ARGS
+        is_asked = bool(config.getoption("tune_commands"))
+        if is_named and not is_asked:
+            return
+        config.args[:] = [*(config.args if is_named or not is_asked else ()), str(path)]
+    from pytest_shark_tune.command_list import read_commands
+
+    try:
+        config.stash[_COMMANDS] = path, read_commands(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        problem = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise pytest.UsageError(f"--tune-commands: {path} cannot be read: {problem}") from error
+    except InputError as error:
+        raise pytest.UsageError(f"--tune-commands: {error}") from error
+
+
+def _place(config: pytest.Config, argument: str) -> Path:
+    """The file or folder that an argument names."""
+    return Path(config.invocation_params.dir, argument.partition("::")[0])
+
+
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """Collect a model that is named on the command line; models found on the way are left alone."""
+    """Collect a model that is named on the command line; models found on the way are left alone.
+
+    So is the list of commands: no other file of such a name is one.
+    """
+    commands, _ = parent.config.stash.get(_COMMANDS, (None, ()))
+    if file_path == commands:
+        return CommandsFile.from_parent(parent, path=file_path)
     if file_path.suffix not in (".mlir", ".mlirbc", ".onnx") or not parent.session.isinitpath(file_path):
         return None
     return ModelFile.from_parent(parent, path=file_path)
@@ -143,12 +203,22 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 class ModelFile(pytest.Module):
     """A model file as a module with one test function that is marked to tune it."""
 
+    def _sources(self) -> Sequence[object]:
+        return [self.path]
+
     def _getobj(self) -> types.ModuleType:
-        @pytest.mark.tune(self.path)
+        @pytest.mark.tune(*self._sources())
         def test_dispatch(candidate: Any, artifact: Any, measurement: Any) -> None:
-            """One test per pair of a dispatch of the model and a candidate."""
+            """One test per pair of a dispatch of the file and a candidate."""
 
         module = types.ModuleType(self.path.stem)
         module.__file__ = str(self.path)
         module.test_dispatch = test_dispatch  # type: ignore[attr-defined]
         return module
+
+
+class CommandsFile(ModelFile):
+    """A list of commands as such a module, whose function is marked to tune the ops in the list."""
+
+    def _sources(self) -> Sequence[object]:
+        return self.config.stash[_COMMANDS][1]

@@ -20,9 +20,17 @@ import msgspec
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, applied_to
 from pytest_shark_tune.lone_op import lone_op
-from pytest_shark_tune.plan import NO_SPACE, Task, emitted_constraints, extract, read_source, search_spaces
+from pytest_shark_tune.plan import (
+    NO_SPACE,
+    Task,
+    emitted_constraints,
+    extract,
+    read_source,
+    search_spaces,
+    stated_spaces,
+)
 from pytest_shark_tune.session import Session
-from pytest_shark_tune.snapshot import read_records, record_of, records_path, write_spec
+from pytest_shark_tune.snapshot import read_records, read_text, record_of, records_path, write_spec
 from pytest_shark_tune.stages.artifact import ConfigureFailed
 from pytest_shark_tune.stages.candidate import (
     Candidate,
@@ -41,7 +49,6 @@ from pytest_shark_tune.stages.space import (
     SpaceRequest,
     opened,
     options_of,
-    spaces_in,
 )
 from pytest_shark_tune.stages.space.cpu_tiling import BACKEND as CPU
 from pytest_shark_tune.stages.space.nearest import nearest_member
@@ -93,11 +100,12 @@ class OldEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OldSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """The old spec as this IREE can read it: its entries and, if its matchers could be read, its text.
+    """The spec at ``path`` as this IREE can read it: its entries and, if its matchers could be read, its text.
 
     Configs may stand in the text as mere names.
     """
 
+    path: Path
     entries: tuple[OldEntry, ...]
     text: str = ""
 
@@ -127,10 +135,7 @@ def read_old(path: Path, python: Path | None, *, timeout_s: float = _READER_TIME
     Raises:
         InputError: the file cannot be read, or nobody parses it and there are no records.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+    text = read_text(path)
     records = [each for each in read_records(path) if each.root is not None]
     try:
         rows = read_spec(text)
@@ -138,12 +143,13 @@ def read_old(path: Path, python: Path | None, *, timeout_s: float = _READER_TIME
         if python is not None:
             return _read_elsewhere(path, text, python, records, timeout_s)
         if records:
-            return OldSpec(entries=tuple(map(_recorded_entry, records)))
+            return OldSpec(path=path, entries=tuple(map(_recorded_entry, records)))
         raise InputError(
             f"{path}: {error}. It has no records in {records_path(path).name} either: give --from-python "
             "/path/to/python of an environment with the IREE that wrote it"
         ) from error
     return OldSpec(
+        path=path,
         text=text,
         entries=tuple(
             OldEntry(
@@ -195,6 +201,7 @@ def _read_elsewhere(path: Path, text: str, python: Path, records: Sequence[Winne
     names = named_configs(read.spec)
     found = {matcher: record_of(row, records) for matcher, row in rows.items()}
     return OldSpec(
+        path=path,
         text=read.spec,
         entries=tuple(
             OldEntry(
@@ -234,10 +241,12 @@ def port(
     that breaks one is lost.
 
     Raises:
-        InputError: a model cannot be read or compiled.
+        InputError: a model cannot be read or compiled, or what is said of one is said of none.
     """
     compiler = session.compiler
-    given = [read_source(each, Path()) for each in models]
+    given = [read_source(each, Path(), session.settings.models) for each in models]
+    if problem := session.settings.models.stray(given):
+        raise InputError(problem)
     dispatches = extract(given, compiler, processors, tell).dispatches if models else ()
     lone: list[object] = []
     drafts = []
@@ -339,15 +348,14 @@ def _ported(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntr
             entry, f"there is no pipeline {pipeline} for {dispatch.name} any more; it has {there}", dispatch.name
         )
     best = min(fits, key=lambda fit: (not fit.is_same, len(fit.changes)))
-    if not best.is_same and not _are_stated(dispatch, compiler) and (kept := _kept(entry, dispatch, session)):
+    # What the compiler states is binding; the spaces that we build leave out what is not worth a try, too.
+    if (
+        not best.is_same
+        and not stated_spaces(emitted_constraints(dispatch, compiler))
+        and (kept := _kept(entry, dispatch, session))
+    ):
         return kept
     return _with_config(entry, dispatch, best, str(compiler.target))
-
-
-def _are_stated(dispatch: Dispatch, compiler: Compiler) -> bool:
-    """Whether the compiler itself states the constraints: what we build leaves out what is not worth a try, too."""
-    constraints = emitted_constraints(dispatch, compiler)
-    return bool(constraints and spaces_in(constraints))
 
 
 def _kept(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry | None:
@@ -501,8 +509,13 @@ def _new_record(
 
 
 def _write(path: Path, ported: Iterable[PortedEntry], old: OldSpec) -> None:
-    """Write the spec of the entries that are not lost, recorded ones first; without any there is no file."""
+    """Write the spec of the entries that are not lost, recorded ones first.
+
+    Without any there is no file, unless it is the old spec itself, which then stays.
+    """
     kept = [each for each in ported if each.fate is not Fate.LOST]
+    if not kept and path.exists() and path.samefile(old.path):
+        return
     winners = [each.record for each in kept if each.record]
     others = {each.matcher: each.compilation_info for each in kept if not each.record}
     starter = with_configs(old.text, others) if others else None
@@ -569,9 +582,11 @@ def _broken(entry: GuardEntry, guarded: GuardPlan, session: Session, *, whole: b
 
 
 def retuned(
-    ported: Sequence[PortedEntry], new: Path, old: OldSpec, models: Sequence[Path], target: str, flags: Sequence[str]
+    ported: Sequence[PortedEntry], new: Path, old: OldSpec, models: Sequence[Path], target: str, options: Sequence[str]
 ) -> tuple[PortedEntry, ...]:
     """Tune what was lost, but for what is for no dispatch, with ``pytest --tune``; write the winners into ``new`` too.
+
+    ``options`` are pytest's.
 
     Raises:
         InputError: pytest did not come to an end.
@@ -582,8 +597,9 @@ def retuned(
     with tempfile.TemporaryDirectory(prefix="shark-tune-") as folder:
         out = Path(folder, "tuned")
         command = [sys.executable, "-m", "pytest", *map(str, models), "--tune", "--tune-target", target]
-        command += ["--tune-out", str(out), "-k", " or ".join([*lost, "[spec]"])]
-        command += [f"--iree-compile-flag={flag}" for flag in flags]
+        chosen = [*(f"[{name}-" for name in lost), "[spec]"]  # With the bracket: names may end others.
+        command += ["--tune-out", str(out), "-k", " or ".join(chosen)]
+        command += options
         try:
             process.run(command, timeout_s=_TUNE_TIMEOUT_S)
         except CommandFailed as error:

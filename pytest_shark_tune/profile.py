@@ -1,65 +1,35 @@
-"""Profiles: what share of a model's time each of its dispatches takes."""
+"""Profiles measured: what share of a model's time each of its dispatches takes, and which of them to tune for it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
 from pytest_shark_tune.bench import Bench
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
-from pytest_shark_tune.plan import Source, Task
-from pytest_shark_tune.stages.dispatch import Tensor, Untunable
+from pytest_shark_tune.plan import Plan, Source, Task
+from pytest_shark_tune.shares import Profile, Share
+from pytest_shark_tune.stages.artifact import strip
+from pytest_shark_tune.stages.dispatch import RootOp, Tensor, Untunable
 from pytest_shark_tune.tools.compiler import first_error
-from pytest_shark_tune.tools.profiler import NoProfile, profile
+from pytest_shark_tune.tools.profiler import Cost, NoProfile, model_time_us, profile
 
-__all__ = ["Profile", "Share", "by_symbol", "function_of", "hot", "profile_source", "splat"]
+__all__ = ["arguments", "by_symbol", "counted_profile", "cut", "function_of", "profile_source", "worth_profiling"]
 
 _COUNTED = "its dispatches' benchmarks, times how often each is called"
 _RUN = "the running model"
-
-
-class Share(msgspec.Struct, frozen=True, kw_only=True):
-    """What one dispatch costs in one call of the model: ``time_us`` of all its ``calls`` together.
-
-    ``dispatch`` is its NAME, or the executable's where it cannot be tuned, for which ``reason`` says why. ``share`` is
-    its part of the sum over all dispatches.
-    """
-
-    dispatch: str
-    calls: int
-    time_us: float
-    share: float
-    reason: str = ""
-
-
-class Profile(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the time of a source's function goes, what takes longest first.
-
-    ``model_us`` is the time of a call as it was measured, ``None`` where only the dispatches were; ``measured`` says
-    what was measured, and ``unknown`` names dispatches whose time nobody could tell, with the reason.
-    """
-
-    source: str
-    function: str
-    model_us: float | None
-    shares: tuple[Share, ...]
-    measured: str
-    unknown: dict[str, str] = {}
-
-    @property
-    def dispatches_us(self) -> float:
-        """The time of all dispatches together, in microseconds."""
-        return sum(each.time_us for each in self.shares)
+_NO_CONFIG = "it computes nothing that has a config"
 
 
 def function_of(source: Source, name: str = "") -> str:
-    """The function of a source that is measured: the one of that name, or the only one.
+    """The function of a source that is measured: the one of that name, the one asked for of it, or the only one.
 
     Raises:
         InputError: there is no such function, none at all, or several to choose from.
     """
+    name = name or source.function
     known = ", ".join(map(repr, source.functions))
     if name and name not in source.functions:
         raise InputError(f"{source.name}: there is no function {name!r} whose inputs can be made up; it has {known}")
@@ -68,6 +38,38 @@ def function_of(source: Source, name: str = "") -> str:
     if not name and len(source.functions) > 1:
         raise InputError(f"{source.name} has several functions, {known}: choose one with --tune-function")
     return name or next(iter(source.functions))
+
+
+def worth_profiling(plan: Plan) -> tuple[Source, ...]:
+    """The sources of a plan of which a part may be left out: models with a function, and with dispatches to choose."""
+    return tuple(
+        source
+        for source in plan.sources
+        if source.functions and not source.is_op and len(list(_tasks_of(source, plan.tasks))) > 1
+    )
+
+
+def cut(plan: Plan, profiles: Sequence[Profile], share: float, unprofiled: Mapping[str, str]) -> Plan:
+    """The plan without the dispatches that are not among those that make up ``share`` of a model's time.
+
+    Whatever else calls a dispatch keeps it, as does a default that could not be run. ``unprofiled`` are sources without
+    a profile, with the reason. What cannot be tuned is told what it costs.
+    """
+    hot = {profile.source: {*profile.hot(share), *profile.unknown} for profile in profiles}
+    costs = {(profile.source, each.dispatch): each.share for profile in profiles for each in profile.shares}
+    return msgspec.structs.replace(
+        plan,
+        tasks=tuple(
+            task
+            for task in plan.tasks
+            if any(task.name in hot.get(member.source, (task.name,)) for member in task.dispatch.members)
+        ),
+        untunable=tuple(
+            msgspec.structs.replace(each, share=costs.get((each.source, each.name))) for each in plan.untunable
+        ),
+        profiles=tuple(profiles),
+        unprofiled=dict(unprofiled),
+    )
 
 
 def profile_source(
@@ -83,108 +85,141 @@ def profile_source(
         CandidateFailed: a default cannot be run.
     """
     function = function_of(source, name)
-    names = {
-        member.symbol: task.name for task in tasks for member in task.dispatch.members if member.source == source.name
-    }
-    reasons = {each.name: each.reason for each in untunable if each.source == source.name}
-    calls = {
-        member.symbol: member.calls
-        for task in tasks
-        for member in task.dispatch.members
-        if member.source == source.name
-    }
     try:
         sources = builds.compiler.lower(source.text, to="executable-sources", name=source.name)
-        vmfb = builds.model(sources)
+        # Stripped, as the default is that a model with a spec is compared with, so that it is compiled but once.
+        vmfb = builds.model(strip(sources))
     except CommandFailed as error:
         raise InputError(f"{source.name}: iree-compile rejects it: {first_error(error)}") from error
+    inputs = arguments(source, function)
     try:
         with bench.device() as uri:
-            told = profile(vmfb, uri, function, [splat(each) for each in source.functions[function]])
+            told = profile(vmfb, uri, function, inputs)
     except NoProfile as reason:
-        return _counted(source, function, tasks, builds, bench, str(reason))
-    times = by_symbol(told.exports_us, [*names, *reasons])
+        with bench.device() as uri:
+            model_us = model_time_us(vmfb, uri, function, inputs)
+        return counted_profile(source, function, tasks, builds, bench, model_us=model_us, why=str(reason))
+    known = dict(_known(source, tasks)) | {
+        each.name: Share(dispatch=each.name, calls=0, time_us=0, share=0, reason=each.reason)
+        for each in untunable
+        if each.source == source.name
+    }
+    costs = by_symbol(told.exports, list(known))
+    operations = {symbol: _operation(symbol, told.exports) for symbol in costs}
     return Profile(
         source=source.name,
         function=function,
-        model_us=told.model_us,
-        shares=_shares(times, names, reasons, calls),
+        model_us=round(told.model_us, 3),
+        shares=_shares(costs, known, operations),
         measured=_RUN,
     )
 
 
-def hot(profile: Profile, share: float) -> tuple[str, ...]:
-    """The names of the fewest dispatches that make up ``share`` of the time, those that take longest first."""
-    names = []
-    so_far = 0.0
-    for each in profile.shares:
-        if so_far >= share:
-            break
-        so_far += each.share
-        names.append(each.dispatch)
-    return tuple(names)
+def counted_profile(
+    source: Source,
+    function: str,
+    tasks: Sequence[Task],
+    builds: Builds,
+    bench: Bench,
+    *,
+    model_us: float | None,
+    why: str,
+) -> Profile:
+    """The profile that the dispatches' own benchmarks give, where nobody tells more: ``why`` not.
 
-
-def _counted(source: Source, function: str, tasks: Sequence[Task], builds: Builds, bench: Bench, why: str) -> Profile:
-    times: dict[str, float] = {}
-    calls: dict[str, int] = {}
+    What cannot be tuned is not in it. ``model_us`` is the time of a call of the model, if that is known.
+    """
+    costs: dict[str, Cost] = {}
     unknown: dict[str, str] = {}
-    for task in tasks:
-        own = [member for member in task.dispatch.members if member.source == source.name]
-        if not own:
-            continue
+    for task in _tasks_of(source, tasks):
         try:
             measured = bench.measure(task, task.default, builds.artifact(task, task.default))
         except CandidateFailed as failure:
             unknown[task.name] = str(failure)
             continue
-        calls[task.name] = sum(member.calls for member in own)
-        times[task.name] = measured.baseline_median_us * calls[task.name]
-    names = {name: name for name in times}
+        for member in task.dispatch.members:
+            if member.source == source.name:
+                costs[member.symbol] = Cost(time_us=measured.baseline_median_us * member.calls, calls=member.calls)
     return Profile(
         source=source.name,
         function=function,
-        model_us=None,
-        shares=_shares(times, names, {}, calls),
+        model_us=model_us and round(model_us, 3),
+        shares=_shares(costs, dict(_known(source, tasks)), {}),
         measured=f"{_COUNTED} ({why})",
         unknown=unknown,
     )
 
 
-def by_symbol(exports_us: Mapping[str, float], symbols: Sequence[str]) -> dict[str, float]:
-    """The time of each executable: an entry point is named after it, and what it computes."""
-    times: dict[str, float] = {}
-    for export, time_us in exports_us.items():
+def by_symbol(exports: Mapping[str, Cost], symbols: Sequence[str]) -> dict[str, Cost]:
+    """The cost of each executable: an entry point is named after it, and what it computes."""
+    costs: dict[str, Cost] = {}
+    for export, cost in exports.items():
         owner = next((each for each in symbols if export == each or export.startswith(f"{each}_")), export)
-        times[owner] = times.get(owner, 0.0) + time_us
-    return times
+        so_far = costs.get(owner, Cost(time_us=0, calls=0))
+        costs[owner] = Cost(time_us=so_far.time_us + cost.time_us, calls=so_far.calls + cost.calls)
+    return costs
 
 
-def _shares(
-    times: Mapping[str, float], names: Mapping[str, str], reasons: Mapping[str, str], calls: Mapping[str, int]
-) -> tuple[Share, ...]:
-    """Join the executables of a dispatch; largest first, then by name."""
-    total = sum(times.values()) or 1.0
-    joined: dict[str, tuple[float, int]] = {}
-    for symbol, time_us in times.items():
-        name = names.get(symbol, symbol)
-        so_far, number = joined.get(name, (0.0, 0))
-        joined[name] = so_far + time_us, number + calls.get(symbol, 1)
-    tunable = set(names.values())
-    found = [
-        Share(
-            dispatch=name,
-            calls=number,
-            time_us=round(time_us, 3),
-            share=round(time_us / total, 6),
-            reason="" if name in tunable else reasons.get(name, "it computes nothing that has a config"),
+def _operation(symbol: str, exports: Iterable[str]) -> str:
+    """What the entry points of an executable compute, by their names."""
+    own = (export.removeprefix(f"{symbol}_") for export in exports if export.startswith(f"{symbol}_"))
+    return ", ".join(sorted(own))
+
+
+def _tasks_of(source: Source, tasks: Iterable[Task]) -> Iterator[Task]:
+    return (task for task in tasks if any(each.source == source.name for each in task.dispatch.members))
+
+
+def _known(source: Source, tasks: Iterable[Task]) -> Iterator[tuple[str, Share]]:
+    """Each executable of a source that can be tuned, with what is known of its dispatch but its cost."""
+    for task in _tasks_of(source, tasks):
+        share = Share(
+            dispatch=task.name,
+            op=_described(task.dispatch.root),
+            pipeline=task.dispatch.default_pipeline,
+            calls=0,
+            time_us=0,
+            share=0,
         )
-        for name, (time_us, number) in joined.items()
+        for member in task.dispatch.members:
+            if member.source == source.name:
+                yield member.symbol, share
+
+
+def _described(root: RootOp) -> str:
+    return " ".join(filter(None, (root.op, "x".join(map(str, root.loops)))))
+
+
+def _shares(costs: Mapping[str, Cost], known: Mapping[str, Share], operations: Mapping[str, str]) -> tuple[Share, ...]:
+    """Join the executables of a dispatch; largest first, then by name."""
+    total = sum(cost.time_us for cost in costs.values()) or 1.0
+    joined: dict[str, Share] = {}
+    for symbol, cost in costs.items():
+        like = known.get(symbol) or Share(dispatch=symbol, calls=0, time_us=0, share=0, reason=_NO_CONFIG)
+        so_far = joined.get(like.dispatch, like)
+        joined[like.dispatch] = msgspec.structs.replace(
+            so_far,
+            op=so_far.op or operations.get(symbol, ""),
+            calls=so_far.calls + cost.calls,
+            time_us=so_far.time_us + cost.time_us,
+        )
+    found = [
+        msgspec.structs.replace(each, time_us=round(each.time_us, 3), share=round(each.time_us / total, 6))
+        for each in joined.values()
     ]
     return tuple(sorted(found, key=lambda each: (-each.time_us, each.dispatch)))
 
 
-def splat(tensor: Tensor) -> str:
-    """An input as ``iree-benchmark-module`` takes it: the same value everywhere, since times hardly depend on it."""
+def arguments(source: Source, function: str) -> list[str]:
+    """The inputs of a function as ``iree-benchmark-module`` takes them: those that are given, the others made up.
+
+    What it cannot read of them is made up, too.
+    """
+    given = {number: f"@{file.path}" for number, file in source.data.items() if file.is_plain}
+    return [given.get(number) or _splat(each) for number, each in enumerate(source.functions[function])]
+
+
+def _splat(tensor: Tensor) -> str:
+    """A tensor with the same value everywhere, since times hardly depend on it."""
     shape = "".join(f"{size}x" for size in tensor.shape)
     return f"{shape}{tensor.element}={0.5 if 'f' in tensor.element else 1}"

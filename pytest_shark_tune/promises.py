@@ -47,12 +47,10 @@ class Promises:
         artifact: Artifact | None = None,
         *,
         alpha: float,
-        command: str = "",
     ) -> Verdict:
         """What became of ``promise``; ``artifact`` is that of the entry's first task, where somebody has it already.
 
         ``alpha`` is the probability of a false alarm that this entry's speed promise has, of the whole run's.
-        ``command`` is what a verdict on it is to name as its reproduction.
         """
         for earlier in Promise:
             if earlier is promise:
@@ -66,7 +64,7 @@ class Promises:
             if promise is Promise.CORRECT:
                 verdict = self._correct(entry, artifact)
             else:
-                verdict = self._fast(entry, artifact, self._terms(entry, alpha, command))
+                verdict = self._fast(entry, artifact, self._terms(entry, alpha))
             return msgspec.structs.replace(verdict, reason=verdict.reason and _named(verdict.reason, guarded, entry))
         except PromiseBroken as reason:
             return _verdict(entry, promise, Outcome.BROKEN, reason=_named(reason, guarded, entry))
@@ -132,7 +130,7 @@ class Promises:
         except CandidateFailed as failure:
             raise PromiseBroken(f"on {task.name}: {failure}") from failure
 
-    def _terms(self, entry: GuardEntry, alpha: float, command: str) -> Terms:
+    def _terms(self, entry: GuardEntry, alpha: float) -> Terms:
         """What the entry's speed is held to in each dispatch: they share its probability of a false alarm.
 
         Raises:
@@ -144,7 +142,6 @@ class Promises:
             alpha=alpha / len(entry.tasks),
             device=self._settings.device_name,
             iree=compiler_version(),
-            command=command,
             record=entry.record,
             tolerance=self._settings.tolerance,
         )

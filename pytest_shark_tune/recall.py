@@ -7,12 +7,12 @@ from pathlib import Path
 
 import msgspec
 
-from pytest_shark_tune.plan import Plan, Task
+from pytest_shark_tune.plan import Plan, Source, Task
 from pytest_shark_tune.settings import RunSettings
+from pytest_shark_tune.shares import Profile
 from pytest_shark_tune.stages.candidate import DEFAULT_ID, Candidate
 from pytest_shark_tune.stages.record import FinalRecord, Record, SpecRecord, State
 from pytest_shark_tune.stages.search import PriorResult, ProblemFacts, pipeline_label
-from pytest_shark_tune.stages.search.facts import facts_of
 from pytest_shark_tune.tools import journal
 from pytest_shark_tune.tools.cache import Cache, code_key, content_key
 from pytest_shark_tune.tools.compiler import Compiler
@@ -46,15 +46,16 @@ class _Known(msgspec.Struct, frozen=True):
 
 
 class Recall:
-    """Records, finals and checked specs of one compiler build, runtime, device model, driver and way of measuring.
+    """Records, finals, checked specs and profiles of one compiler build, runtime, device, driver and way of measuring.
 
     A fresh run, as ``settings`` say, recalls nothing, and keeps what it finds out in place of what was known.
     ``setting`` is a hash of all these, save for this package's own code, of which what is recalled depends as well.
-    Only what our own stages found out is kept: what a client's stages do is not known here. Files are only ever added
+    ``step`` is the key of a client's compile step, where there is one: what it changes is known by that. Of clients'
+    other stages nothing is known here, and only what our own found out is kept. Files are only ever added
     to, or replaced whole, so runs at the same time may share a cache.
     """
 
-    def __init__(self, cache: Cache, compiler: Compiler, settings: RunSettings) -> None:
+    def __init__(self, cache: Cache, compiler: Compiler, settings: RunSettings, *, step: str = "") -> None:
         self._cache = cache
         self._fresh = settings.fresh
         self.setting = content_key(
@@ -66,7 +67,7 @@ class Recall:
             driver_version(compiler.target.driver),
             settings.rotate_bytes,
         )
-        self._base = content_key(self.setting, code_key())
+        self._base = content_key(self.setting, code_key(), *([step] if step else []))
         self._device = settings.device_name
         self._jobs = settings.jobs
         self._indexed: set[str] = set()
@@ -97,7 +98,7 @@ class Recall:
         journal.append(self._journal_of(key), kept)
         if key not in self._indexed:
             self._indexed.add(key)
-            facts = facts_of(task.dispatch.root, task.dispatch.target, self._device)
+            facts = task.facts_on(self._device)
             journal.append(self._index(task), _Known(key, facts))
 
     def similar(self, task: Task) -> list[PriorResult]:
@@ -127,13 +128,26 @@ class Recall:
         """Keep the final of these finalists."""
         self._cache.put("finals", self._final_key(task, finalists, incumbent), final)
 
-    def checked(self, plan: Plan, finals: Iterable[FinalRecord]) -> SpecRecord | None:
-        """What came of the spec of these finals on the sources of ``plan``, if it was tried."""
-        return None if self._fresh else self._cache.get("checks", self._check_key(plan, finals), SpecRecord)
+    def checked(self, plan: Plan, finals: Iterable[FinalRecord], *, model: str = "") -> SpecRecord | None:
+        """What came of the spec of these finals on the sources of ``plan``, or on one ``model``, if it was tried."""
+        return None if self._fresh else self._cache.get("checks", self.check_key(plan, finals, model), SpecRecord)
 
-    def keep_checked(self, plan: Plan, finals: Iterable[FinalRecord], record: SpecRecord) -> None:
+    def keep_checked(self, plan: Plan, finals: Iterable[FinalRecord], record: SpecRecord, *, model: str = "") -> None:
         """Keep what came of that spec."""
-        self._cache.put("checks", self._check_key(plan, finals), record)
+        self._cache.put("checks", self.check_key(plan, finals, model), record)
+
+    def profile(self, plan: Plan, source: Source) -> Profile | None:
+        """Where the time of a source of ``plan`` goes, if it was measured."""
+        return None if self._fresh else self._cache.get("profiles", self.profile_key(plan, source), Profile)
+
+    def keep_profile(self, plan: Plan, source: Source, profile: Profile) -> None:
+        """Keep where the time of a source goes."""
+        self._cache.put("profiles", self.profile_key(plan, source), profile)
+
+    def profile_key(self, plan: Plan, source: Source) -> str:
+        """A hash of what the profile of a source depends on."""
+        names = [task.name for task in plan.tasks]
+        return content_key("profile", self._base, source.content, names)
 
     def _key(self, task: Task) -> str:
         return content_key(self._base, _texts(task))
@@ -149,10 +163,11 @@ class Recall:
         configs = sorted((name, _config_key(task.candidate(name))) for name in finalists)
         return content_key(self._base, task.name, task.weight, _texts(task), configs, incumbent)
 
-    def _check_key(self, plan: Plan, finals: Iterable[FinalRecord]) -> str:
-        sources = [(source.name, source.text) for source in plan.sources]
+    def check_key(self, plan: Plan, finals: Iterable[FinalRecord], model: str = "") -> str:
+        """A hash of what trying the spec of these finals depends on."""
+        sources = [source.content for source in plan.sources]
         entries = sorted((each.dispatch, each.compilation_info) for each in finals)
-        return content_key(self._base, sources, [task.name for task in plan.tasks], entries)
+        return content_key(self._base, sources, [task.name for task in plan.tasks], entries, model)
 
 
 def _results(kept: Sequence[_Kept], facts: ProblemFacts, jobs: int) -> Iterator[PriorResult]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -13,14 +13,19 @@ import msgspec
 
 from pytest_shark_tune.bench import Bench
 from pytest_shark_tune.builds import Builds
+from pytest_shark_tune.bundle import Packed, pack
 from pytest_shark_tune.coming import coming
+from pytest_shark_tune.compile_step import CompileStep
 from pytest_shark_tune.custom import CustomTask
-from pytest_shark_tune.errors import CandidateFailed, InputError
+from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, found_dispatches, guard_key, make_guard_plan
+from pytest_shark_tune.in_model import ModelFinal, model_of
 from pytest_shark_tune.plan import POOL, AnyTask, Plan, Source, Task, Wanted, make_plan, plan_key, read_source
+from pytest_shark_tune.profile import cut, function_of, profile_source, worth_profiling
 from pytest_shark_tune.promises import Promises
 from pytest_shark_tune.recall import Recall
 from pytest_shark_tune.settings import RunSettings
+from pytest_shark_tune.shares import Profile
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.check import Check
@@ -31,21 +36,29 @@ from pytest_shark_tune.stages.search import PriorResult
 from pytest_shark_tune.stages.winner import choose_finalists, declare_winner
 from pytest_shark_tune.tools import journal
 from pytest_shark_tune.tools.cache import Cache, content_key
-from pytest_shark_tune.tools.compiler import Compiler, compiler_version
+from pytest_shark_tune.tools.compiler import Compiler
 from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.tools.machine import processors
 from pytest_shark_tune.update import incumbent_of
-from pytest_shark_tune.verify import verify_spec
+from pytest_shark_tune.verify import Verifier
 from pytest_shark_tune.yardsticks import Yardsticks
 
 __all__ = ["Session"]
+
+
+class _Told(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the time of a source goes, or why nobody can tell."""
+
+    profile: Profile | None = None
+    problem: str = ""
 
 
 class Session:
     """Plans, compiles, measures and verifies for one process of a run.
 
     ``tell`` is told in words what takes long. ``close`` ends the children. ``kernels`` keeps what clients' own
-    compilers made, by plan, task and candidate.
+    compilers made, by plan, task and candidate. ``models`` are those that plans were made of so far. With a ``step`` of
+    a client's own all that is compiled goes through it.
     """
 
     def __init__(
@@ -55,6 +68,7 @@ class Session:
         cache: Cache,
         *,
         tell: Callable[[str], None] = lambda message: None,
+        step: CompileStep | None = None,
     ) -> None:
         self.settings = settings
         self.compiler = compiler
@@ -62,25 +76,38 @@ class Session:
         self._tell = tell
         leases = DeviceLeases(settings.devices, run=str(settings.exchange))
         self._builds = Builds(
-            compiler, cache, leases, jobs=settings.jobs, tell=tell, coming=partial(coming, settings.exchange)
+            compiler, cache, leases, jobs=settings.jobs, tell=tell, coming=partial(coming, settings.exchange), step=step
         )
-        yardsticks = Yardsticks(compiler, cache, settings.device_name)
-        self._bench = Bench(settings, self._builds, leases, tell=tell, yardsticks=yardsticks)
+        self._yardsticks = Yardsticks(compiler, cache, settings.device_name)
+        self._bench = Bench(settings, self._builds, leases, tell=tell, yardsticks=self._yardsticks)
         self._promises = Promises(settings, cache, self._builds, self._bench)
-        self._recall = Recall(cache, compiler, settings)
+        self._verifier = Verifier(self._builds, self._bench, tell=tell)
+        self._recall = Recall(cache, compiler, settings, step=step.key if step else "")
+        self._stepped: dict[str, Session] = {}
+        self._of_run = Cache(settings.exchange)
         self.kernels: dict[tuple[str, str, str], tuple[Any, float]] = {}
+        self.models: list[Source] = []
 
     def close(self) -> None:
         """End whatever this session started."""
         self._builds.close()
         self._bench.close()
+        for session in self._stepped.values():
+            session.close()
+
+    def with_step(self, step: CompileStep) -> Session:
+        """One like this whose modules go through ``step`` before they are compiled; the same for equal keys."""
+        if step.key not in self._stepped:
+            self._stepped[step.key] = Session(self.settings, self.compiler, self.cache, tell=self._tell, step=step)
+        return self._stepped[step.key]
 
     # Planning.
 
     def plan(self, given: Sequence[object], folder: Path, wanted: Sequence[Wanted] = ()) -> tuple[str, Plan]:
         """The plan for the sources that a marker names, and its key in the cache; made by one process only.
 
-        Configs in ``wanted`` are among the candidates, also where not all of a space are.
+        Of a model it holds the dispatches that make up the share of its time that is to be tuned. Configs in ``wanted``
+        are among the candidates, also where not all of a space are.
 
         Raises:
             InputError: a source cannot be read or compiled.
@@ -88,10 +115,13 @@ class Session:
         kernels = [each for each in given if isinstance(each, CustomTask)]
         if again := [name for name, number in Counter(kernel.name for kernel in kernels).items() if number > 1]:
             raise InputError(f"{again[0]} is the name of two custom tasks")
-        sources = _named_apart([read_source(each, folder) for each in given if not isinstance(each, CustomTask)])
+        sources = self._read(given, folder)
         key, plan = self._plan(sources, kernels, ())
         missing = tuple(each for each in wanted if each.is_missing(plan))
-        return self._plan(sources, kernels, missing) if missing else (key, plan)
+        self._note_models(plan.sources)
+        if missing:
+            key, plan = self._plan(sources, kernels, missing)
+        return self._without_cold(key, plan)
 
     def _plan(
         self, sources: Sequence[Source], kernels: Sequence[CustomTask], wanted: Sequence[Wanted]
@@ -125,6 +155,48 @@ class Session:
 
         return key, self.cache.get_or_make("plans", key, Plan, make)
 
+    def _read(self, given: Sequence[object], folder: Path) -> tuple[Source, ...]:
+        own = [each for each in given if not isinstance(each, CustomTask)]
+        return _named_apart([read_source(each, folder, self.settings.models) for each in own])
+
+    def _without_cold(self, key: str, plan: Plan) -> tuple[str, Plan]:
+        """The plan with only the dispatches in which its models spend their time, as far as that can be told."""
+        sources = worth_profiling(plan)
+        if not sources or self.settings.share >= 1 or self.settings.stops_after_compile:
+            return key, plan
+        told = {source.name: self._told(plan, source) for source in sources}
+        profiles = [each.profile for each in told.values() if each.profile]
+        unprofiled = {name: each.problem for name, each in told.items() if each.problem}
+        share = self.settings.share
+        # Its key says what is in it: a profile that is measured again may choose others.
+        key = content_key("plan", key, share, told)
+        return key, self.cache.get_or_make("plans", key, Plan, lambda: cut(plan, profiles, share, unprofiled))
+
+    def _told(self, plan: Plan, source: Source) -> _Told:
+        """Where the time of a source goes, or why nobody can tell; all processes of the run are told the same."""
+
+        def make() -> _Told:
+            try:
+                return _Told(profile=self.profile(plan, source))
+            except SharkTuneError as error:
+                return _Told(problem=str(error))
+
+        return self._of_run.get_or_make("profiles", self._recall.profile_key(plan, source), _Told, make)
+
+    def profile(self, plan: Plan, source: Source) -> Profile:
+        """Where the time of a source of a plan goes.
+
+        Raises:
+            SharkTuneError: it cannot be told.
+        """
+        function = function_of(source)
+        known = self._recall.profile(plan, source)
+        if known is None:
+            self._tell(f"measuring where the time of {source.name} goes")
+            known = profile_source(source, plan.tasks, plan.untunable, self._builds, self._bench, function)
+            self._recall.keep_profile(plan, source, known)
+        return known
+
     def guard_plan(self, given: Sequence[object], folder: Path, spec_path: Path) -> GuardPlan:
         """What guarding the spec in the sources that a marker names looks at; made by one process only.
 
@@ -133,7 +205,7 @@ class Session:
         Raises:
             InputError: a source cannot be read or compiled, or the spec cannot be read.
         """
-        sources = _named_apart([read_source(each, folder) for each in given if not isinstance(each, CustomTask)])
+        sources = self._read(given, folder)
         settings = self.settings
         key = plan_key(sources, self.compiler, processors=processors(), rotate_bytes=settings.rotate_bytes)
 
@@ -147,11 +219,15 @@ class Session:
             )
 
         plan = self.cache.get_or_make("plans", key, Plan, find)
+        self._note_models(plan.sources)
 
         def make() -> GuardPlan:
             return make_guard_plan(plan, key, spec_path, device_name=settings.device_name)
 
         return self.cache.get_or_make("plans", guard_key(key, spec_path, settings.device_name), GuardPlan, make)
+
+    def _note_models(self, sources: Iterable[Source]) -> None:
+        self.models += [source for source in sources if not source.is_op and not source.is_benchmark]
 
     def keep_plan(self, origin: str, plan: Plan) -> tuple[str, Plan]:
         """Keep a plan that was made from the one of key ``origin``; return its key too."""
@@ -167,6 +243,30 @@ class Session:
             CandidateFailed: the candidate cannot be compiled, or its config is not applied.
         """
         return self._builds.artifact(task, candidate)
+
+    def prepare(self, task: Task, candidate: Candidate) -> None:
+        """Compile all that measuring the candidate elsewhere takes: it and the default, in each dispatch of the group.
+
+        Raises:
+            CandidateFailed: one cannot be compiled, or its config is not applied.
+        """
+        for each in (task.default, candidate):
+            for member in range(len(task.dispatch.members)):
+                self._builds.artifact(task, each, member)
+
+    def pack(
+        self, path: Path, plans: Mapping[str, Plan], *, tests: Mapping[str, str], tried: Collection[tuple[str, str]]
+    ) -> Packed | None:
+        """Write what was ``tried`` of ``plans`` to a bundle; see `bundle.pack`."""
+        return pack(
+            path,
+            self._builds,
+            plans,
+            tests=tests,
+            tried=tried,
+            yardsticks=self._yardsticks,
+            rotate_bytes=self.settings.rotate_bytes,
+        )
 
     def processor(self) -> AbstractContextManager[object]:
         """Holds the device while a compiler runs, where both are the same processor."""
@@ -184,6 +284,14 @@ class Session:
         """
         return self._bench.measure(task, candidate, artifact)
 
+    def check(self, task: Task, candidate: Candidate, artifact: Artifact | None = None) -> None:
+        """Compare a candidate's results with the default's; ``artifact`` is its own, if a client made it.
+
+        Raises:
+            CandidateFailed: a result is wrong, or it cannot be compiled or run.
+        """
+        self._bench.check_members(task, candidate, artifact)
+
     def final(self, task: Task) -> FinalRecord:
         """Measure the fastest again, beside the default and each other, in fresh processes; declare a winner.
 
@@ -195,6 +303,20 @@ class Session:
             known = self.hold_final(task, partial(self._bench.round, task))
             self._recall.keep_final(task, finalists, incumbent, known)
         return known
+
+    def final_in_model(self, task: Task, plan: Plan) -> FinalRecord:
+        """Compare the fastest in the model of ``plan`` that the dispatch is part of; declare a winner.
+
+        Raises:
+            InputError: it is not part of one function that can be run.
+        """
+        source, function = model_of(plan, task)
+        final = ModelFinal(task, source, function, self._builds, self._bench)
+        failed: dict[str, CandidateFailed] = {}
+        names = self.finalists(task)
+        record = self._declared(task, names, final.play(names, failed), failed)
+        note = f"compared in the whole of {source.name}"
+        return msgspec.structs.replace(record, note="; ".join(filter(None, [note, record.note])))
 
     def finalists(self, task: AnyTask) -> tuple[str, ...]:
         """The ids of those that are measured again, fastest first."""
@@ -225,11 +347,21 @@ class Session:
             if number + 1 >= FINAL_ROUNDS and is_decided(rounds[name] for name in going if name not in failed):
                 break
         joined = {name: combine_rounds(measured) for name, measured in rounds.items() if name not in failed}
+        return self._declared(task, tuple(rounds), joined, failed)
+
+    def _declared(
+        self,
+        task: AnyTask,
+        names: Sequence[str],
+        joined: Mapping[str, Measurement],
+        failed: Mapping[str, CandidateFailed],
+    ) -> FinalRecord:
+        """The record of a final of ``names``, each of which was measured or failed."""
         finalists = [
             Finalist(id=name, state=State(failed[name].state), reason=failed[name].reason)
             if name in failed
             else _finalist(name, joined[name])
-            for name in rounds
+            for name in names
         ]
         incumbent = self._incumbent(task)
         # Among equals the snapshot's own comes first: it changes for a reason only.
@@ -250,7 +382,7 @@ class Session:
             note=whole.note if whole else "",
             device=self.settings.device_name,
             target=str(self.compiler.target),
-            iree=compiler_version(),
+            iree=self.compiler.version,
         )
 
     def record(
@@ -289,17 +421,36 @@ class Session:
             note=measured.note if measured else "",
             device=self.settings.device_name,
             target=str(self.compiler.target),
-            iree=compiler_version(),
+            iree=self.compiler.version,
         )
 
     def verify(self, plan: Plan) -> SpecRecord:
-        """Try the merged spec on the sources of ``plan``: applied where it should be, same results, no slower."""
+        """Try the merged spec on the sources of ``plan``: applied where it should be, same results, ops no slower."""
         finals = journal.read(self.settings.finals, FinalRecord)
-        known = self._recall.checked(plan, finals)
+
+        def make() -> SpecRecord:
+            known = self._recall.checked(plan, finals)
+            if known is None:
+                known = self._verifier.check(plan, finals)
+                self._recall.keep_checked(plan, finals, known)
+            return known
+
+        # Whoever measures one of the models asks again.
+        return self._of_run.get_or_make("checks", self._recall.check_key(plan, finals), SpecRecord, make)
+
+    def end_to_end(self, plan: Plan, name: str) -> SpecRecord:
+        """Measure the model ``name`` of ``plan`` with what is left of the merged spec; drop what does not pay there.
+
+        Raises:
+            CandidateFailed: the model cannot be run.
+        """
+        bad = self.verify(plan).dropped
+        finals = [each for each in journal.read(self.settings.finals, FinalRecord) if each.dispatch not in bad]
+        known = self._recall.checked(plan, finals, model=name)
         if known is None:
-            known = verify_spec(plan, finals, self._builds, self._bench)
-            self._recall.keep_checked(plan, finals, known)
-        return known
+            known = self._verifier.measure(plan, plan.source(name), finals)
+            self._recall.keep_checked(plan, finals, known, model=name)
+        return msgspec.structs.replace(known, dropped=bad | known.dropped)
 
     def look(
         self,
@@ -309,14 +460,12 @@ class Session:
         artifact: Artifact | None = None,
         *,
         alpha: float = RUN_ALPHA,
-        command: str = "",
     ) -> Verdict:
         """What became of a promise of a spec's entry; ``artifact`` is that of its first task, if a client made it.
 
-        ``alpha`` is the probability of a false alarm that this entry's speed promise has, of the whole run's;
-        ``command`` is what reproduces a verdict on it.
+        ``alpha`` is the probability of a false alarm that this entry's speed promise has, of the whole run's.
         """
-        return self._promises.look(guarded, entry, promise, artifact, alpha=alpha, command=command)
+        return self._promises.look(guarded, entry, promise, artifact, alpha=alpha)
 
     @property
     def setting(self) -> str:

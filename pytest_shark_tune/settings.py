@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_shark_tune.model_input import ModelInput
 from pytest_shark_tune.stages.guard import TOLERANCE
 from pytest_shark_tune.stages.space import SpaceRequest
 
@@ -20,7 +21,10 @@ class RunSettings:
     earlier ones measured, and tunes what a snapshot holds. Specs are guarded for how they come to their ops in
     production: ``route`` is ``compile`` (``shark-tune compile``) or ``flag`` (iree-compile's own). A guarded entry may
     fall behind its recorded speed by ``tolerance``: 0.04 reads as 4%. ``devices`` may be empty, and ``device_name``
-    with it, where only static promises are looked at.
+    with it, where only static promises are looked at, and where a run ``stops_after_compile``.
+
+    Of a model the dispatches that make up ``share`` of its time are tuned, all of them with 1. ``models`` is what the
+    user says of the models that are read.
     """
 
     devices: tuple[str, ...]
@@ -34,5 +38,8 @@ class RunSettings:
     request: SpaceRequest
     rotate_bytes: int = 0
     fresh: bool = False
+    share: float = 1.0
     route: str = "compile"
     tolerance: float = TOLERANCE
+    models: ModelInput = ModelInput()  # noqa: RUF009 - it is frozen
+    stops_after_compile: bool = False

@@ -13,6 +13,7 @@ from pytest_shark_tune.stages.spec import SpecEntry, SpecRow, build_spec, link_s
 from pytest_shark_tune.tools import journal
 
 __all__ = [
+    "damaged_records",
     "entry_of",
     "find_snapshots",
     "read_records",
@@ -60,6 +61,11 @@ def read_text(spec: Path) -> str:
 def read_records(spec: Path) -> tuple[WinnerRecord, ...]:
     """The records that a spec was made from, none where there is no such file."""
     return tuple(journal.read(records_path(spec), WinnerRecord))
+
+
+def damaged_records(spec: Path) -> tuple[int, ...]:
+    """The numbers of the lines beside a spec that should be records and are none, as a merge may leave them."""
+    return journal.damaged_lines(records_path(spec), WinnerRecord)
 
 
 def record_of(row: SpecRow, records: Iterable[WinnerRecord]) -> WinnerRecord | None:

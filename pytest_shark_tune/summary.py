@@ -17,6 +17,8 @@ from pytest_shark_tune.stages.record import SourceCheck, State
 __all__ = ["render"]
 
 _INDENT = 4
+_LISTED = 6
+"""So many names of a kind are told; all of them stand in summary.json."""
 _STATES = {NOT_TRIED: "not tried", State.MEASURED.value: "measured, not in the final"}
 """States of candidates with which nothing is wrong."""
 
@@ -28,10 +30,11 @@ def render(
     spec: Path,
     snapshots: tuple[Path, ...],
     changes: Mapping[Path, Sequence[str]] = MappingProxyType({}),
+    without_spec: str = "no spec was written: nothing won",
 ) -> str:
     """The end of a run as plain text, ``width`` columns wide: times, funnel, whole functions, what was written.
 
-    ``changes`` say of snapshots what changed, a line for each entry.
+    ``changes`` say of snapshots what changed, a line for each entry; ``without_spec`` why there is no spec.
 
     Lines are longer only where that keeps a figure, a name or a path whole; from 80 columns on figures fit.
     """
@@ -44,7 +47,8 @@ def render(
     if spec.exists():
         lines.append(f"spec: {spec}")
     elif any(not row.is_custom for row in summary.dispatches):
-        lines.append("no spec was written: nothing won")
+        why = "no spec was written: what won alone did not hold in the whole, as told above" if summary.dropped else ""
+        lines += _wrapped(why or without_spec, width, indent=0)
     for snapshot in sorted({*snapshots, *changes}):
         is_left = snapshot in snapshots
         lines.append(f"snapshot: {snapshot}" if is_left else f"snapshot: {snapshot} is removed: it has no entry left")
@@ -53,10 +57,12 @@ def render(
 
 
 def _times(summary: Summary, width: int) -> Iterator[str]:
-    headings = ("calls", "default", "best", "speedup", "interval", "winner")
+    profiled = any(row.share is not None for row in summary.dispatches)
+    headings = ("calls", *["share"] * profiled, "default", "best", "speedup", "interval", "winner")
     rows = [
         (
             str(row.weight),
+            *[_percent(row.share)] * profiled,
             format_us(row.baseline_us),
             format_us(row.best_us),
             f"{row.speedup:.2f}x" if row.speedup else "-",
@@ -146,7 +152,7 @@ def _notes(summary: Summary) -> Iterator[str]:
         if row.is_custom and row.knobs:
             yield f"{row.name}: fastest with {', '.join(f'{name}={value}' for name, value in row.knobs.items())}"
         if row.reason:
-            yield f"{row.name}: {row.reason}"
+            yield f"{row.name}: {'not in the spec: ' if row.name in summary.dropped else ''}{row.reason}"
     if summary.run.unsteady:
         yield (
             f"unsteady machine: it changed its speed while {summary.run.unsteady} candidates or finals were measured; "
@@ -154,19 +160,51 @@ def _notes(summary: Summary) -> Iterator[str]:
         )
     for source in summary.sources:
         yield _source_note(source)
+    yield from _profile_notes(summary)
     reasons: defaultdict[str, list[Untunable]] = defaultdict(list)
     for untunable in summary.untunable:
         reasons[untunable.reason].append(untunable)
     for reason, ones in reasons.items():
-        names = ", ".join(sorted({each.name for each in ones})[:6]) + (", …" if len(ones) > 6 else "")
-        yield f"not tuned ({len(ones)}): {names}: {reason}"
+        names = _listed(sorted({_costing(each.name, each.share) for each in ones}))
+        yield f"not tuned ({len(ones)}{_in_all(each.share for each in ones)}): {names}: {reason}"
+
+
+def _profile_notes(summary: Summary) -> Iterator[str]:
+    """What of each model was left out, and which model's time is not known."""
+    for profile in summary.profiles:
+        cold = [each for each in profile.shares if each in summary.left_out]
+        if cold:
+            names = _listed([_costing(each.dispatch, each.share) for each in cold])
+            total = _in_all(each.share for each in cold)
+            yield f"left out of {profile.source} ({len(cold)}{total}): {names}; a larger --tune-share takes them in"
+    for source, reason in summary.unprofiled.items():
+        yield f"{source}: all of it was tuned, since nobody can tell where its time goes: {reason}"
 
 
 def _source_note(source: SourceCheck) -> str:
     if source.ratio is None:
         return f"{source.source}: {source.note or f'the spec applies to {source.applied} of its dispatches'}"
     note = f"; {source.note}" if source.note else ""
+    times = f"{format_us(source.default_us)} by default, {format_us(source.tuned_us)} tuned: "
     return (
-        f"{source.source} as a whole, with the spec: {source.ratio:.2f} times as fast "
-        f"({source.ratio_low:.2f} to {source.ratio_high:.2f}), same results{note}"
+        f"{source.source} as a whole, with the spec: {times if source.default_us else ''}{source.ratio:.2f} times as "
+        f"fast ({source.ratio_low:.2f} to {source.ratio_high:.2f}), same results{note}"
     )
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"
+
+
+def _costing(name: str, share: float | None) -> str:
+    return name if share is None else f"{name} {share:.1%}"
+
+
+def _in_all(shares: Iterable[float | None]) -> str:
+    """What dispatches cost together, where that is known."""
+    known = [each for each in shares if each is not None]
+    return f", {sum(known):.1%} of the time" if known else ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")

@@ -22,6 +22,7 @@ class Role(StrEnum):
     CANDIDATE = "candidate"
     FINAL = "final"
     SPEC = "spec"
+    END_TO_END = "end-to-end"
     INPUT = "input"
     PROMISE = "promise"
 
@@ -36,6 +37,7 @@ _PHASES = {
     Role.CANDIDATE: Phase.CANDIDATE,
     Role.FINAL: Phase.FINAL,
     Role.SPEC: Phase.SPEC,
+    Role.END_TO_END: Phase.END_TO_END,
     Role.INPUT: Phase.ORDINARY,
     Role.PROMISE: Phase.ORDINARY,
 }
@@ -58,11 +60,11 @@ class Guarded:
 
 @dataclass(frozen=True)
 class Trial:
-    """One test's subject: a candidate of a task, its default, its finalists, or the merged spec of a plan.
+    """One test's subject: a candidate of a task, its default, its finalists, the merged spec of a plan, or one model.
 
     ``plan_key`` is the plan's in the cache, ``suite`` the folder of the suite, empty for a model file. ``task`` and
-    ``config`` are there for candidates and the default, ``task`` alone for finals. ``problem`` says why an input
-    cannot be tuned; the test then fails with it.
+    ``config`` are there for candidates and the default, ``task`` alone for finals; ``model`` is the name of the source
+    that is measured end to end. ``problem`` says why an input cannot be tuned; the test then fails with it.
 
     In guard mode ``guarded`` is the promise. Of one that takes a device the entry's config is the candidate, so that a
     client's own fixtures serve it like any other; of a static one there is neither ``task`` nor ``config``.
@@ -76,6 +78,7 @@ class Trial:
     config: Candidate | None = None
     problem: str = ""
     guarded: Guarded | None = None
+    model: str = ""
 
     @property
     def id(self) -> str:
@@ -85,6 +88,8 @@ class Trial:
         match self.role:
             case Role.SPEC | Role.INPUT:
                 return self.role
+            case Role.END_TO_END:
+                return f"{self.model}-{self.role}"
             case Role.CANDIDATE:
                 return f"{self.known_task.name}-{self.candidate.pipeline}-{self.candidate.id}"
             case _:
@@ -122,6 +127,8 @@ def trials_of(plan: Plan, plan_key: str, suite: str) -> Iterator[Trial]:
         yield trial(Role.FINAL, task)
     if plan.tasks:
         yield trial(Role.SPEC)
+    for source in plan.models:
+        yield Trial(Role.END_TO_END, plan, plan_key, suite, model=source.name)
 
 
 def guard_trials(plan: GuardPlan, suite: str, slug: str = "") -> Iterator[Trial]:

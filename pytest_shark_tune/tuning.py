@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 import tempfile
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import msgspec
 import pytest
 
 from pytest_shark_tune import __version__
+from pytest_shark_tune.bundle import BUNDLE, Bundle, Packed, PackedCompiler, check_machine, read_bundle
 from pytest_shark_tune.campaign import Campaign, make_quarry
 from pytest_shark_tune.coming import announce
 from pytest_shark_tune.custom import CustomTask
@@ -20,7 +24,7 @@ from pytest_shark_tune.devices import FoundDevices, crowding, find_devices, jobs
 from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError
 from pytest_shark_tune.figures import format_us
 from pytest_shark_tune.fixtures import SESSION_KEY
-from pytest_shark_tune.inputs import check_compiler, check_folder
+from pytest_shark_tune.inputs import check_compiler, check_folder, refuse_strays
 from pytest_shark_tune.interrupts import TERMINATED, Interrupts
 from pytest_shark_tune.kernels import Built, as_failure
 from pytest_shark_tune.landscape import write_landscapes
@@ -30,18 +34,19 @@ from pytest_shark_tune.options import TuneOptions
 from pytest_shark_tune.ordering import Phase, RunOrder
 from pytest_shark_tune.plan import Plan, Task, renamed
 from pytest_shark_tune.progress import RunProgress
+from pytest_shark_tune.remote import devices_of_worker, hand_over, is_remote, paths_of_worker, shared_folder
 from pytest_shark_tune.roster import Part, Roster, read_roster, whole_suites, write_roster
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.measurement import Measurement
-from pytest_shark_tune.stages.record import FinalRecord, Record, SpecRecord, State
+from pytest_shark_tune.stages.record import FinalRecord, Record, SourceCheck, SpecRecord, State
 from pytest_shark_tune.stages.spec import check_starter
 from pytest_shark_tune.storage import Storage
 from pytest_shark_tune.summary import render
 from pytest_shark_tune.tools import leftovers
 from pytest_shark_tune.tools.cache import Cache
-from pytest_shark_tune.tools.compiler import Compiler, compiler_version
+from pytest_shark_tune.tools.compiler import Compiler
 from pytest_shark_tune.tools.runtime import device_slug, runtime_version
 from pytest_shark_tune.trial import Role, Trial, trials_of
 from pytest_shark_tune.update import Subject, Terms, Update, look_back, wanted_of, write_incumbents
@@ -60,13 +65,24 @@ class TuningPlugin:
     have a session. Without xdist both are the same process.
     """
 
-    def __init__(self, config: pytest.Config, options: TuneOptions, session: Session, ledger: Ledger | None) -> None:
+    def __init__(
+        self,
+        config: pytest.Config,
+        options: TuneOptions,
+        session: Session,
+        ledger: Ledger | None,
+        bundle: Bundle | None = None,
+    ) -> None:
         self._config = config
         self._options = options
         self._session = session
         self._ledger = ledger
         self._progress = RunProgress(options.time_s)
         self._order: Callable[[], RunOrder | None] = lambda: None
+        self._bundle = bundle
+        self._plan_of_test: dict[str, str] = {}
+        self._compiled: set[tuple[str, str]] = set()
+        self._packed: Packed | None = None
         self._names: dict[str, str] = {}
         self._kernels: dict[str, CustomTask] = {}
         self._summary: Summary | None = None
@@ -91,38 +107,51 @@ class TuningPlugin:
             pytest.UsageError: an option cannot be met; the message names it.
         """
         options = TuneOptions.from_pytest_config(config)
-        compiler = Compiler(options.target, options.compile_flags, timeout_s=options.compile_timeout_s)
         worker = getattr(config, "workerinput", None)
+        if worker is not None:
+            options = replace(options, **paths_of_worker(worker))
+        bundle = _read_bundle(options) if options.bundle is not None else None
+        if bundle is None:
+            compiler = Compiler(options.target, options.compile_flags, timeout_s=options.compile_timeout_s)
+        else:
+            compiler = PackedCompiler(bundle)
+            options = replace(options, target=bundle.target, rotate_bytes=bundle.rotate_bytes)
         if worker is None:
             leftovers.sweep()
             try:
                 given = _check_inputs(options, compiler)
-                exchange = leftovers.new_folder("run")
+                exchange = shared_folder(options.cache) if is_remote(config) else leftovers.new_folder("run")
             except OSError as error:
                 folder = Path(tempfile.gettempdir())
                 raise pytest.UsageError(_storage_of(options, folder).explain(error) or str(error)) from error
             _raise_worker_limit(config)
         else:
-            given, exchange = worker["shark_tune_devices"], Path(worker["shark_tune_exchange"])
+            given, exchange = devices_of_worker(worker, options), Path(worker["shark_tune_exchange"])
         devices = tuple(given["uris"])
         cache = Cache(options.cache)
         if worker is None and options.clears_cache:
             cache.clear()
+        journals = exchange if worker is not None and worker["shark_tune_is_remote"] else options.out
         settings = RunSettings(
             devices=devices,
             device_name=given["name"],
             jobs=options.jobs
             if worker is None
-            else jobs_of_worker(options.jobs, worker["workercount"], options.target),
+            else jobs_of_worker(options.jobs, worker["workercount"], options.target, measures=not options.stop_after),
             candidates=options.candidates,
             seed=options.seed,
-            records=options.out / "records.jsonl",
-            finals=options.out / "finals.jsonl",
+            records=journals / "records.jsonl",
+            finals=journals / "finals.jsonl",
             exchange=exchange,
             request=options.request,
             rotate_bytes=options.rotate_bytes,
+            share=options.share,
             fresh=options.fresh,
+            models=options.models,
+            stops_after_compile=options.stop_after == "compile",
         )
+        if worker is None and bundle is not None and options.bundle is not None:
+            _unpack(bundle, options.bundle, cache)
         session = Session(settings, compiler, cache, tell=teller(config))
         ledger = None
         if worker is None:
@@ -131,16 +160,19 @@ class TuningPlugin:
                 lambda key: _load_plan(cache, key),
                 target=str(options.target),
                 device=given["name"],
-                device_slug=device_slug(devices[0]),
+                device_slug=device_slug(devices[0]) if devices else "",
                 versions={
                     "pytest-shark-tune": __version__,
-                    "iree-base-compiler": compiler_version(),
+                    "iree-base-compiler": compiler.version,
                     "iree-base-runtime": runtime_version(),
                 },
                 starter=options.starter.read_text(encoding="utf-8") if options.starter else None,
                 setting=session.setting,
+                makes_specs=bundle is None,
+                root=config.rootpath,
+                mirror=exchange if is_remote(config) else None,
             )
-        return cls(config, options, session, ledger)
+        return cls(config, options, session, ledger, bundle)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
@@ -162,13 +194,18 @@ class TuningPlugin:
                 pytrace=False,
             )
         path = metafunc.definition.path
-        suite = str(path.parent) if path.suffix == ".py" else ""
-        trials = self._trials(marker, path.parent, suite)
+        suite = self._portable(path.parent) if path.suffix == ".py" else ""
+        trials = self._trials(marker, path.parent, suite, metafunc.definition.nodeid)
         metafunc.parametrize("candidate", trials, ids=[trial.id for trial in trials], indirect=True)
 
-    def _trials(self, marker: pytest.Mark, folder: Path, suite: str) -> list[Trial]:
+    def _trials(self, marker: pytest.Mark, folder: Path, suite: str, test: str) -> list[Trial]:
         nothing = Plan(sources=(), tasks=(), untunable=())
         try:
+            if self._bundle is not None:
+                key = self._bundle.plan_of(test)
+                trials = trials_of(_load_plan(self._session.cache, key), key, suite)
+                # To make a spec, and to try it, takes the compiler.
+                return [trial for trial in trials if trial.role not in (Role.SPEC, Role.END_TO_END)]
             if marker.kwargs:
                 raise InputError(
                     f"the marker tune knows no option {', '.join(map(repr, marker.kwargs))}: it takes sources only, "
@@ -177,20 +214,32 @@ class TuningPlugin:
             if not marker.args:
                 raise InputError("the marker tune needs at least one source: an op or a path to a model")
             self._refuse_same_names(marker.args)
-            wanted = wanted_of(Path(suite), str(self._options.target)) if suite else ()
+            wanted = wanted_of(self._config.rootpath / suite, str(self._options.target)) if suite else ()
             key, plan = self._session.plan(marker.args, folder, wanted)
             if not plan.everything:
                 reasons = "; ".join(f"{each.name}: {each.reason}" for each in plan.untunable)
+                if plan.left_out:
+                    models = ", ".join(profile.source for profile in plan.profiles)
+                    share = f"what takes {self._options.share:.0%} of the time of {models} cannot be tuned"
+                    raise InputError(f"{share}: {reasons}; a larger --tune-share takes in what can")
                 names = ", ".join(dict.fromkeys([source.name for source in plan.sources] + _kernel_names(marker.args)))
                 raise InputError(f"there is nothing to tune in {names}: {reasons or 'it has no dispatch'}")
             key, plan = self._named_apart(key, plan)
-            return list(trials_of(plan, key, suite))
+            trials = trials_of(plan, key, suite)
+            if self._session.settings.stops_after_compile:
+                return [each for each in trials if each.config is not None and isinstance(each.task, Task)]
+            return list(trials)
         except InputError as error:
             return [Trial(Role.INPUT, nothing, problem=str(error))]
         except OSError as error:
             if problem := self._storage.explain(error):
                 return [Trial(Role.INPUT, nothing, problem=problem)]
             raise
+
+    def _portable(self, suite: Path) -> str:
+        """A suite's folder as all processes of the run name it, wherever each of them has the suite."""
+        root = self._config.rootpath
+        return suite.relative_to(root).as_posix() if suite.is_relative_to(root) else str(suite)
 
     def _named_apart(self, key: str, plan: Plan) -> tuple[str, Plan]:
         """Give a hash to the name of a dispatch that another test's has too, though it differs in structure.
@@ -211,13 +260,18 @@ class TuningPlugin:
             if isinstance(each, CustomTask) and self._kernels.setdefault(each.name, each) != each:
                 raise InputError(f"{each.name} is the name of two different custom tasks in this run")
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Tune nothing where something is said of no model that was collected."""
+        refuse_strays(self._config, self._session, items)
+
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
         """Remember what was collected and is not to run."""
         self._deselected.extend(items)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Tell the controller which test has which part; all workers write the same."""
-        whole = self._whole_suites(session)
+        whole = tuple(self._portable(Path(each)) for each in self._whole_suites(session))
         if self._ledger is None:
             parts = {item.nodeid: part for item in session.items if (part := _part_of(item))}
             with suppress(OSError):  # The controller misses it, and says so once for all workers.
@@ -278,9 +332,7 @@ class TuningPlugin:
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """Hand a worker what the controller found out."""
-        settings = self._session.settings
-        node.workerinput["shark_tune_devices"] = {"uris": list(settings.devices), "name": settings.device_name}
-        node.workerinput["shark_tune_exchange"] = str(settings.exchange)
+        hand_over(node.workerinput, self._options, self._session.settings, is_remote(self._config))
 
     def _begin(self, parts: Sequence[Part | None]) -> RunOrder:
         """The order of a run whose tests have these parts, which begins now."""
@@ -305,6 +357,7 @@ class TuningPlugin:
                 by_time=options.time_s is not None,
                 prior=partial(self._session.similar, self._ledger.task(name)),
                 first=update.first.get(name, ()),
+                in_model_us=self._ledger.time_us(name),
             )
             for name, tests in by_dispatch.items()
         ]
@@ -329,17 +382,20 @@ class TuningPlugin:
     def _look_back(self, by_dispatch: Mapping[str, Mapping[int, Part]]) -> Update:
         """Keep what still holds of the snapshots beside the suites, and say why the rest is tuned again."""
         assert self._ledger is not None
+        if self._bundle is not None:  # Snapshots are brought up to date where specs are made.
+            return Update()
         settings, options = self._session.settings, self._options
         subjects, plans = [], {}
         for name, tests in by_dispatch.items():
             task, parts = self._ledger.task(name), list(tests.values())
             if isinstance(task, Task):
-                subjects.append(Subject(task, parts[0].suite, is_ours=all(part.is_ours for part in parts)))
+                suite = str(self._config.rootpath / parts[0].suite) if parts[0].suite else ""
+                subjects.append(Subject(task, suite, is_ours=all(part.is_ours for part in parts)))
                 plans[name] = parts[0].plan
         terms = Terms(
             target=str(options.target),
             setting=self._session.setting,
-            iree=compiler_version(),
+            iree=self._session.compiler.version,
             device=settings.device_name,
             candidates=options.candidates,
             fresh=options.fresh,
@@ -390,8 +446,10 @@ class TuningPlugin:
         """Count the workers that are lost; those that never get to run a test would be replaced for ever."""
         if not error or self._interrupts.is_ending:
             return
-        from pytest_shark_tune.workers import MOST_LOST_IN_A_ROW, how_it_ended
+        from pytest_shark_tune.workers import MOST_LOST_IN_A_ROW, how_it_ended, refusal
 
+        if why := refusal(error):  # Whoever takes its place would refuse as well.
+            pytest.exit(f"{node.gateway.id}: {why}", returncode=pytest.ExitCode.USAGE_ERROR)
         self._lost += 1
         self._lost_in_a_row += 1
         if self._lost_in_a_row > MOST_LOST_IN_A_ROW * node.workerinput["workercount"]:
@@ -418,7 +476,7 @@ class TuningPlugin:
             report.outcome = "skipped"
             # Without a line, which nobody here knows; pytest then shows none.
             report.longrepr = (path, None, f"Skipped: {State.RUN_FAILED}: {reason}")  # type: ignore[assignment]
-        if part.candidate:
+        if part.candidate and not self._session.settings.stops_after_compile:
             finding = self._lost_candidate(part, CandidateFailed(State.RUN_FAILED, reason))
             report.user_properties.extend(_property(finding) if finding else ())
         self._heed_maxfail(report)
@@ -440,6 +498,17 @@ class TuningPlugin:
             controller.countfailures += 1
             if 0 < (controller.maxfail or 0) <= controller.countfailures and not controller.shouldstop:
                 controller.shouldstop = f"stopping after {controller.countfailures} failures"
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Leave out of a bundle what only its suite can compile or measure."""
+        if self._session.settings.stops_after_compile and _trial_of(item) and not _is_ours(item):
+            pytest.skip("its suite has an artifact or measurement of its own, which no bundle can hold")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> bool | None:
+        """Run no test's own lines where there is no measurement for them to look at."""
+        return True if self._session.settings.stops_after_compile and _trial_of(pyfuncitem) else None
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -467,9 +536,18 @@ class TuningPlugin:
                     report.longrepr = (str(item.path), item.location[1] or 0, f"Skipped: {error}")
         elif call.when == "call" and error is None:
             outcome = _funcargs(item).get("measurement")
-        finding = self._finding(trial, _funcargs(item).get("artifact"), outcome, is_ours=_is_ours(item))
+        if self._session.settings.stops_after_compile:
+            finding = self._compiled_finding(trial) if call.when == "call" or outcome is not None else None
+        else:
+            finding = self._finding(trial, _funcargs(item).get("artifact"), outcome, is_ours=_is_ours(item))
         report.user_properties.extend(_property(finding) if finding else ())
         return report
+
+    def _compiled_finding(self, trial: Trial) -> Finding | None:
+        if trial.config is None:
+            return None
+        compiled = (trial.known_task.name, trial.config.id)
+        return Finding(plan=trial.plan_key, suite=trial.suite, compiled=compiled)
 
     def _finding(self, trial: Trial, artifact: object, outcome: object, *, is_ours: bool) -> Finding | None:
         match outcome:
@@ -496,6 +574,12 @@ class TuningPlugin:
         finding = finding_of(report)
         if self._ledger is None or finding is None:
             return
+        if finding.compiled is not None:
+            self._compiled.add(finding.compiled)
+            self._plan_of_test[_function_of(report.nodeid)] = finding.plan
+            if self._campaign is not None:
+                self._campaign.pass_over(*finding.compiled)
+            return
         failures = len(self._ledger.failures)
         self._ledger.take(finding)
         if len(self._ledger.failures) > failures:
@@ -520,6 +604,8 @@ class TuningPlugin:
         if finding.record is not None and finding.record.ratio is not None:
             took = format_us(_median(finding.record.samples_us))
             return "passed", ".", f"{finding.record.ratio:.2f}x ({took})"
+        if finding.spec is not None and finding.spec.model:
+            return "passed", ".", "; ".join(_in_whole(each) for each in finding.spec.sources)
         if finding.final is not None:
             return "passed", ".", f"winner {finding.final.winner}" if finding.final.winner else "no winner"
         return None
@@ -557,6 +643,8 @@ class TuningPlugin:
         order = self._order()
         unfinished = order.unfinished if order is not None else 0
         ended_early = bool(self._ended or unfinished) or exitstatus == pytest.ExitCode.INTERNAL_ERROR
+        if self._session.settings.stops_after_compile:
+            self._pack()
         if self._ledger.has_findings:
             complete = not ended_early
             if self._campaign is None:
@@ -574,6 +662,16 @@ class TuningPlugin:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self._interrupts.terminated:
             session.exitstatus = TERMINATED
+
+    def _pack(self) -> None:
+        """Leave what was compiled as a bundle, also of a run that ended early."""
+        assert self._ledger is not None
+        tests = self._plan_of_test
+        plans = {key: self._ledger.plan(key) for key in tests.values()}
+        try:
+            self._packed = self._session.pack(self._options.out / BUNDLE, plans, tests=tests, tried=self._compiled)
+        except OSError as error:
+            self._ledger.failures.append(error)
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """From here on the run is ending; ``excinfo`` may say why."""
@@ -599,6 +697,10 @@ class TuningPlugin:
             terminalreporter.write_line(line, red=True)
 
     def _show_summary(self, terminalreporter: Any) -> None:
+        if self._session.settings.stops_after_compile:
+            terminalreporter.section("shark-tune")
+            packed = self._packed.words() if self._packed is not None else "no bundle was written: nothing was compiled"
+            terminalreporter.write_line(packed)
         if self._summary is None or self._ledger is None:
             return
         terminalreporter.section("shark-tune")
@@ -608,16 +710,23 @@ class TuningPlugin:
             spec=self._ledger.spec_path,
             snapshots=self._ledger.snapshots,
             changes={change.path: said for change in self._ledger.changes if (said := change.words())},
+            **({} if self._bundle is None else {"without_spec": self._who_makes_the_spec()}),
         )
         terminalreporter.write(text)
         for line in self._landscapes:
             terminalreporter.write_line(line)
+
+    def _who_makes_the_spec(self) -> str:
+        command = ["shark-tune", "merge-records", self._options.out, "--bundle", self._options.bundle, "-o", "DIR"]
+        return f"no spec yet, since that takes the compiler: {shlex.join(map(str, command))} makes it where that is"
 
     def pytest_unconfigure(self) -> None:
         """Remove what only this run needed."""
         self._session.close()
         leftovers.clear()
         if self._ledger is not None:
+            if is_remote(self._config):
+                shutil.rmtree(self._session.settings.exchange, ignore_errors=True)
             self._session.cache.evict(self._options.cache_bytes)
             with suppress(OSError):
                 self._options.out.rmdir()
@@ -626,13 +735,14 @@ class TuningPlugin:
 
 def _check_inputs(options: TuneOptions, compiler: Compiler) -> FoundDevices:
     """Refuse what cannot be met, before anything is done; return the devices' URIs and their model's name."""
-    check_compiler(options, compiler)
+    if options.bundle is None:
+        check_compiler(options, compiler)
     if options.starter is not None:
         try:
             check_starter(options.starter.read_text(encoding="utf-8"), str(options.starter))
         except (InputError, UnicodeDecodeError) as error:
             raise pytest.UsageError(f"--tune-spec: {error}") from error
-    devices = find_devices(options)
+    devices: FoundDevices = {"uris": [], "name": ""} if options.stop_after else find_devices(options)
     # Last, so that a run that is refused leaves no folder behind.
     folders = [("--tune-cache", options.cache), ("--tune-out", options.out)]
     if options.landscape is not None:
@@ -640,6 +750,27 @@ def _check_inputs(options: TuneOptions, compiler: Compiler) -> FoundDevices:
     for option, folder in folders:
         check_folder(option, folder)
     return devices
+
+
+def _read_bundle(options: TuneOptions) -> Bundle:
+    assert options.bundle is not None
+    try:
+        bundle = read_bundle(options.bundle)
+        check_machine(bundle)
+    except InputError as error:
+        raise pytest.UsageError(f"--tune-bundle: {error}") from error
+    if options.target_is_given and options.target != bundle.target:
+        raise pytest.UsageError(f"--tune-target: the bundle {options.bundle} is for {bundle.target}: leave it out")
+    return bundle
+
+
+def _unpack(bundle: Bundle, path: Path, cache: Cache) -> None:
+    try:
+        bundle.unpack(path, cache)
+    except InputError as error:
+        raise pytest.UsageError(f"--tune-bundle: {error}") from error
+    except OSError as error:
+        raise pytest.UsageError(f"--tune-cache: {path} cannot be unpacked into {cache.folder}: {error}") from error
 
 
 def _storage_of(options: TuneOptions, temporary: Path) -> Storage:
@@ -667,6 +798,12 @@ def _trial_of(item: pytest.Item) -> Trial | None:
     callspec = getattr(item, "callspec", None)
     trial = callspec.params.get("candidate") if callspec is not None else None
     return trial if isinstance(trial, Trial) else None
+
+
+def _function_of(test: str) -> str:
+    """The id of the function that a test's id is of."""
+    path, _, rest = test.partition("::")
+    return f"{path}::{rest.partition('[')[0]}"
 
 
 def _part_of(item: pytest.Item) -> Part | None:
@@ -699,6 +836,12 @@ def finding_of(report: pytest.TestReport | pytest.CollectReport) -> Finding | No
         if name == _PROPERTY:
             return msgspec.json.decode(str(value), type=Finding)
     return None
+
+
+def _in_whole(source: SourceCheck) -> str:
+    if source.ratio is None:
+        return source.note
+    return f"{source.ratio:.2f}x ({format_us(source.default_us)} -> {format_us(source.tuned_us)})"
 
 
 def _median(samples: tuple[float, ...]) -> float | None:

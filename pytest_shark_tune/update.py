@@ -93,16 +93,24 @@ class Update:
 class SnapshotChange:
     """A snapshot's text and records as they were before a run, empty without one, and as they are now.
 
-    ``gone`` are the names of dispatches that are in the suite no more.
+    ``gone`` are the names of dispatches that are in the suite no more; ``unchecked`` those of which a winner was found
+    and not put there, since the merged spec was not tried on the source.
     """
 
     path: Path
     old: tuple[str, tuple[WinnerRecord, ...]]
     new: tuple[str, tuple[WinnerRecord, ...]]
     gone: frozenset[str] = frozenset()
+    unchecked: frozenset[str] = frozenset()
 
     def words(self) -> tuple[str, ...]:
-        """What changed, a line for each entry; nothing where nothing did."""
+        """What changed, a line for each entry, and what did not for want of a check; nothing where all is as it was."""
+        if self.unchecked and self.old[0]:
+            names = ", ".join(sorted(self.unchecked))
+            return (*self._changed(), f"not updated with {names}: that was not checked in the whole source, by [spec]")
+        return self._changed()
+
+    def _changed(self) -> tuple[str, ...]:
         if self.old == self.new:
             return ()
         if not self.old[0]:
@@ -212,12 +220,17 @@ def updated(old: Iterable[WinnerRecord], decisions: Sequence[tuple[Task, WinnerR
 
 
 def is_gone(record: WinnerRecord, plans: Iterable[Plan]) -> bool:
-    """Whether the dispatch of an entry is in none of a suite's ``plans``, not even as one that cannot be tuned now."""
+    """Whether the dispatch of an entry is in none of a suite's ``plans``.
+
+    One that cannot be tuned now, or that takes too little of a model's time to be tuned, is not gone.
+    """
     for plan in plans:
         if any(
             record.root is None or task.name == record.dispatch or task.dispatch.key == record.root.key
             for task in plan.tasks
         ):
+            return False
+        if any(each.dispatch == record.dispatch for each in plan.left_out):
             return False
         if {RecordedOp(each.source, each.name) for each in plan.untunable} & set(record.ops):
             return False

@@ -1,8 +1,12 @@
-"""Verifying: the merged spec on the sources that it was made from, before it is written."""
+"""Verifying: the merged spec on the sources that it was made from, before it is written.
+
+First what it says is checked: that every entry applies where it should and nowhere else, and that whole models compile
+and compute what they do by default. Then each model is measured end to end: what won alone may lose in the whole.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -12,182 +16,333 @@ import msgspec
 from pytest_shark_tune.apply import Application, apply_spec
 from pytest_shark_tune.bench import Bench
 from pytest_shark_tune.builds import Builds
-from pytest_shark_tune.errors import CandidateFailed
+from pytest_shark_tune.errors import CandidateFailed, CommandFailed
 from pytest_shark_tune.plan import Plan, Source
-from pytest_shark_tune.profile import by_symbol, splat
+from pytest_shark_tune.profile import arguments, by_symbol
 from pytest_shark_tune.stages.artifact import replace_executables, strip
 from pytest_shark_tune.stages.measurement import NOISE_FLOOR, Measurement
 from pytest_shark_tune.stages.record import FinalRecord, SourceCheck, SpecRecord
 from pytest_shark_tune.stages.spec import SpecEntry, build_spec, link_spec
-from pytest_shark_tune.tools.profiler import NoProfile, profile
+from pytest_shark_tune.tools.profiler import Cost, NoProfile, profile
 
-__all__ = ["verify_spec"]
+__all__ = ["TunedModel", "Verifier", "culprits"]
 
 _ALL = "all"
+_WITHOUT = "without"
 _PROFILES = 3
 """How often a model's dispatches are timed with and without a spec, in turns."""
+_PROFILE_S = 0.5
 
 
-def verify_spec(plan: Plan, finals: Iterable[FinalRecord], builds: Builds, bench: Bench) -> SpecRecord:
-    """Try the merged spec on the sources of ``plan``: applied where it should be, same results, and worth it.
+def culprits(names: Sequence[str], fails: Callable[[Sequence[str]], bool]) -> list[str]:
+    """Which of ``names``, that fail together, are to blame, found by trying halves, and halves of those that fail.
 
-    Entries that fail, or that make the whole model slower though they won alone, are dropped, with the reason, until
-    what is left holds.
+    All of them, where neither half fails without the other.
     """
-    # Two suites may tune equal dispatches: the later final stands, here as in the ledger.
-    by_dispatch = {each.dispatch: each for each in finals}
-    winners = [each for each in by_dispatch.values() if each.winner and each.root is not None]
-    dropped: dict[str, str] = {}
-    while kept := [each for each in winners if each.dispatch not in dropped]:
-        spec = link_spec(build_spec([_entry(each) for each in kept]))
-        checks: list[SourceCheck] = []
-        for source in plan.sources:
-            check, bad = _verify_source(plan, source, spec, kept, builds, bench)
-            if bad:
-                dropped |= bad
+    if len(names) == 1:
+        return list(names)
+    middle = len(names) // 2
+    found = [name for half in (names[:middle], names[middle:]) if fails(half) for name in culprits(half, fails)]
+    return found or list(names)
+
+
+class Verifier:
+    """Tries specs in whole sources for one process of a run; ``tell`` is told what is under way.
+
+    With ``asks_driver`` the driver is asked how long dispatches take in a running model, which tells more of each than
+    the whole does. Without a ``bench`` there is no device, and nothing is run.
+    """
+
+    def __init__(
+        self,
+        builds: Builds,
+        bench: Bench | None,
+        *,
+        tell: Callable[[str], None],
+        asks_driver: bool = True,
+    ) -> None:
+        self._builds = builds
+        self._bench = bench
+        self._tell = tell
+        self._asks_driver = asks_driver
+        self._applications: dict[str, tuple[str, Application]] = {}
+
+    def check(self, plan: Plan, finals: Iterable[FinalRecord]) -> SpecRecord:
+        """Try the merged spec on the sources of ``plan``: applied where it should be, and the same results.
+
+        Entries that fail are dropped, with the reason, until what is left holds. Single ops are measured, too, and must
+        not become slower.
+        """
+        winners = _winners(finals)
+        dropped: dict[str, str] = {}
+        while kept := [each for each in winners if each.dispatch not in dropped]:
+            checks: list[SourceCheck] = []
+            for source in plan.sources:
+                check, bad = self._check(plan, source, kept)
+                if bad:
+                    dropped |= bad
+                    break
+                checks.append(check)
+            else:
+                return SpecRecord(sources=tuple(checks), dropped=dropped)
+        return SpecRecord(sources=(), dropped=dropped)
+
+    def measure(self, plan: Plan, source: Source, finals: Iterable[FinalRecord]) -> SpecRecord:
+        """Measure a model with the merged spec and without; drop what does not pay there, until all that is left does.
+
+        Raises:
+            CandidateFailed: it cannot be run.
+        """
+        winners = _winners(finals)
+        dropped: dict[str, str] = {}
+        while kept := [each for each in winners if each.dispatch not in dropped]:
+            models = self.models(plan, source, kept)
+            if not models:
                 break
-            checks.append(check)
-        else:
-            return SpecRecord(sources=tuple(checks), dropped=dropped)
-    return SpecRecord(sources=(), dropped=dropped)
+            check = _applied_check(models[0])
+            bad = _misapplied(plan, models[0])
+            for model in models if not bad else ():
+                check, bad = self._measure(model, check)
+                if bad:
+                    break
+            if not bad:
+                return SpecRecord(sources=(check,), dropped=dropped, model=source.name)
+            dropped |= bad
+        note = "no entry of the spec pays in the whole of it" if dropped else "nothing in it was tuned"
+        check = SourceCheck(source=source.name, applied=0, note=note)
+        return SpecRecord(sources=(check,), dropped=dropped, model=source.name)
 
+    def models(self, plan: Plan, source: Source, kept: Sequence[FinalRecord]) -> list[TunedModel]:
+        """The source with the merged spec in force, once for each function to run; at least once if it has entries."""
+        names = {each.dispatch for each in kept}
+        owned = {
+            task.name: symbols
+            for task in plan.tasks
+            if task.name in names
+            and (symbols := [each.symbol for each in task.dispatch.members if each.source == source.name])
+        }
+        if not owned:
+            return []
+        application = self._application(source, kept)
+        infos = {each.dispatch: each.compilation_info for each in kept}
+        reduction = max([1, *(task.dispatch.root.reduction_length for task in plan.tasks)])
+        return [
+            TunedModel(source, function, reduction, application, owned, infos, self._builds, self._bench, self._tell)
+            for function in source.run_whole or ("",)
+        ]
 
-def _verify_source(
-    plan: Plan, source: Source, spec: str, finals: Sequence[FinalRecord], builds: Builds, bench: Bench
-) -> tuple[SourceCheck, dict[str, str]]:
-    """The check of one source, and the entries that it speaks against, by name with the reason."""
-    infos = {each.dispatch: each.compilation_info for each in finals}
-    owned = {
-        task.dispatch.name: [each.symbol for each in task.dispatch.members if each.source == source.name]
-        for task in plan.tasks
-        if task.dispatch.name in infos and any(each.source == source.name for each in task.dispatch.members)
-    }
-    if not owned:
-        return SourceCheck(source=source.name, applied=0, note="nothing in it was tuned"), {}
-    application = apply_spec(source, spec, builds.compiler)
-    check = SourceCheck(source=source.name, applied=len(application.placed), note=_flag_note(application))
-    if bad := _misapplied(plan, source, infos, {(each.symbol, each.compilation_info) for each in application.placed}):
-        return check, bad
-    if application.flag_error:
-        return check, dict.fromkeys(owned, f"iree-compile fails on {source.name} with it: {application.flag_error}")
-    if not source.functions:
-        if not source.is_benchmark:
-            note = "no function in it whose inputs can be made up, so it was not run"
-            check = msgspec.structs.replace(check, note="; ".join(filter(None, [note, check.note])))
-        return check, {}
-    reduction = max([1, *(task.dispatch.root.reduction_length for task in plan.tasks)])
-    for function in source.functions:
-        model = _Model(source, function, reduction, application, owned, builds, bench)
-        try:
-            measured, in_model, bad = model.measure()
-        except CandidateFailed as error:
-            return check, dict.fromkeys(owned, f"in the whole of {source.name}: {error}")
-        if bad:
+    def _check(self, plan: Plan, source: Source, kept: Sequence[FinalRecord]) -> tuple[SourceCheck, dict[str, str]]:
+        """The check of one source, and the entries that it speaks against, by name with the reason."""
+        models = self.models(plan, source, kept)
+        if not models:
+            return SourceCheck(source=source.name, applied=0, note="nothing in it was tuned"), {}
+        first = models[0]
+        check = _applied_check(first)
+        if bad := _misapplied(plan, first):
             return check, bad
-        check = msgspec.structs.replace(
-            check, ratio=measured.ratio, ratio_low=measured.ratio_low, ratio_high=measured.ratio_high, in_model=in_model
-        )
-        if measured.ratio_high < 1:
-            reason = f"the whole of {source.name} is slower with it: {_speed(measured)}"
-            return check, dict.fromkeys(owned, reason)
-    return check, {}
+        if error := first.application.flag_error:
+            names = culprits(list(first.owned), lambda part: self._breaks_flag(source, kept, part))
+            return check, dict.fromkeys(names, f"iree-compile fails on {source.name} with it: {error}")
+        if source.functions and self._bench is None:
+            return _noted(check, "not run as a whole, as there is no device here"), {}
+        for model in models if source.functions else ():
+            note, bad = model.wrong()
+            check = _noted(check, note)
+            if bad:
+                return check, bad
+            if source.is_op and not note:
+                whole = model.compare_whole()
+                check = _with_figures(check, whole)
+                if whole.ratio_high < 1:
+                    return check, dict.fromkeys(model.owned, model.no_faster(whole))
+        if not source.functions and not source.is_benchmark:
+            check = _noted(check, "no function in it whose inputs can be made up, so it was not run")
+        return check, {}
+
+    def _measure(self, model: TunedModel, check: SourceCheck) -> tuple[SourceCheck, dict[str, str]]:
+        """One function of a model end to end; the slowest function's figures stay."""
+        self._tell(f"measuring the whole of {model.source.name} with {len(model.owned)} entries and without")
+        whole = model.compare_whole()
+        try:
+            ratios = model.ratios() if self._asks_driver else None
+        except NoProfile:
+            ratios = None
+        check = _with_figures(check, whole)
+        if ratios:
+            check = msgspec.structs.replace(check, in_model={name: round(ratio, 4) for name, ratio in ratios.items()})
+        return check, model.what_does_not_pay(whole, ratios)
+
+    def _application(self, source: Source, kept: Sequence[FinalRecord]) -> Application:
+        """The spec of these winners applied; what was applied to a source last is remembered."""
+        spec = link_spec(build_spec([_entry(each) for each in kept]))
+        known = self._applications.get(source.name)
+        if known is None or known[0] != spec:
+            self._tell(f"applying the spec's {len(kept)} entries to {source.name}")
+            known = self._applications[source.name] = spec, apply_spec(source, spec, self._builds.compiler)
+        return known[1]
+
+    def _breaks_flag(self, source: Source, kept: Sequence[FinalRecord], names: Sequence[str]) -> bool:
+        """Whether iree-compile fails when it is given the spec of these entries alone."""
+        return bool(self._application(source, [each for each in kept if each.dispatch in names]).flag_error)
 
 
 @dataclass(frozen=True)
-class _Model:
-    """One function of a source with a spec in force; ``owned`` are the executables of each entry by its name."""
+class TunedModel:
+    """One function of a source with a spec in force.
+
+    ``owned`` are the executables of each entry by its name, ``infos`` the entries' configs. It is run on ``bench``.
+    """
 
     source: Source
     function: str
     reduction: int
     application: Application
     owned: Mapping[str, Sequence[str]]
+    infos: Mapping[str, str]
     builds: Builds
-    bench: Bench
+    bench: Bench | None
+    tell: Callable[[str], None]
 
-    def measure(self) -> tuple[Measurement, dict[str, float], dict[str, str]]:
-        """The whole against its default; each entry's speed in it, where that is told; what it is better off without.
+    @property
+    def _running(self) -> Bench:
+        assert self.bench is not None, "without a device no model is run"
+        return self.bench
+
+    def wrong(self) -> tuple[str, dict[str, str]]:
+        """Why its results could not be compared, and the entries with which they are not the default's, with reasons.
+
+        What does not compile or run in the whole is as wrong as a wrong result.
+        """
+        self.tell(f"checking the results of the whole of {self.source.name}")
+        everything = list(self.owned)
+        problems = {tuple(everything): self._problem(everything)}
+        if not problems[tuple(everything)]:
+            return "", {}
+        if failure := self._problem([]):
+            return f"by default it cannot be run as a whole, so its results were not compared: {failure}", {}
+
+        def fails(names: Sequence[str]) -> bool:
+            problems[tuple(names)] = self._problem(names)
+            return bool(problems[tuple(names)])
+
+        names = culprits(everything, fails)
+        reasons = {name: problems.get((name,)) or problems[tuple(everything)] for name in names}
+        return "", {name: f"in the whole of {self.source.name}: {reason}" for name, reason in reasons.items()}
+
+    def compare_whole(self) -> Measurement:
+        """The whole with all entries against its default.
 
         Raises:
             CandidateFailed: it cannot be run, or its results are others.
         """
-        tuned = self.builds.model(self.application.text)
-        whole = self._compare({_ALL: tuned})[_ALL]
-        if len(self.owned) == 1:
-            return whole, {}, {}
-        try:
-            ratios = self._ratios(tuned)
-            slow = [name for name, ratio in ratios.items() if ratio < 1]
-        except NoProfile:
-            ratios, slow = {}, []
-            if whole.ratio < 1 + NOISE_FLOOR:
-                slow = self._burdens(list(self.owned))
-        bad = {}
-        if slow and len(slow) < len(self.owned) and self._is_better_without(slow, tuned):
-            bad = {name: self._reason(ratios.get(name)) for name in slow}
-        return whole, {name: round(ratio, 4) for name, ratio in ratios.items()}, bad
+        return self._compare({_ALL: self._with(list(self.owned))})[_ALL]
 
-    def _compare(self, tuned: Mapping[str, Path]) -> dict[str, Measurement]:
-        inputs = self.source.functions[self.function]
-        return self.bench.compare_models(self._default(), tuned, self.function, inputs, self.reduction)
-
-    def _default(self) -> Path:
-        return self.builds.model(strip(self.application.sources))
-
-    def _ratios(self, tuned: Path) -> dict[str, float]:
+    def ratios(self) -> dict[str, float]:
         """Each entry's default time by its tuned time, as its dispatches run in the model; the runs take turns.
 
         Raises:
             NoProfile: the driver does not tell.
         """
-        inputs = self.source.functions[self.function]
-        taken: dict[Path, list[dict[str, float]]] = {self._default(): [], tuned: []}
+        inputs = arguments(self.source, self.function)
+        symbols = [symbol for owned in self.owned.values() for symbol in owned]
+        taken: dict[Path, list[dict[str, Cost]]] = {self._with([]): [], self._with(list(self.owned)): []}
         for _ in range(_PROFILES):
-            for path, times in taken.items():
-                with self.bench.device() as uri:
-                    told = profile(path, uri, self.function, [splat(each) for each in inputs])
-                times.append(by_symbol(told.exports_us, [each for owned in self.owned.values() for each in owned]))
+            for path, costs_of in taken.items():
+                with self._running.device() as uri:
+                    told = profile(path, uri, self.function, inputs, seconds=_PROFILE_S)
+                costs_of.append(by_symbol(told.exports, symbols))
         ratios = {}
-        for name, symbols in self.owned.items():
-            before, after = (
-                median(sum(times.get(symbol, 0.0) for symbol in symbols) for times in each) for each in taken.values()
-            )
-            if before and after:
-                ratios[name] = before / after
+        for name, own in self.owned.items():
+            times = [
+                median(sum(costs[symbol].time_us for symbol in own if symbol in costs) for costs in each)
+                for each in taken.values()
+            ]
+            if len(times) > 1 and all(times):
+                ratios[name] = times[0] / times[1]
         return ratios
 
-    def _burdens(self, names: Sequence[str]) -> list[str]:
-        """The entries without which the model is faster, found by leaving out halves, and halves of these."""
-        if len(names) == 1:
-            return list(names)
-        middle = len(names) // 2
-        halves = {"first": names[:middle], "second": names[middle:]}
-        variants = {key: self._without(left_out) for key, left_out in halves.items()}
-        measured = self._compare({_ALL: self.builds.model(self.application.text), **variants})
-        return [
-            name
-            for key, left_out in halves.items()
-            if measured[key].ratio > measured[_ALL].ratio * (1 + NOISE_FLOOR)
-            for name in self._burdens(left_out)
-        ]
+    def what_does_not_pay(self, whole: Measurement, ratios: Mapping[str, float] | None) -> dict[str, str]:
+        """The entries without which the model is no slower, by name with the reason; ``ratios`` as the driver told.
 
-    def _is_better_without(self, names: Sequence[str], tuned: Path) -> bool:
-        measured = self._compare({_ALL: tuned, "without": self._without(names)})
-        return measured["without"].ratio >= measured[_ALL].ratio
+        Where it tells nothing, they are found by leaving out halves, unless the whole is clearly faster.
+        """
+        names = list(self.owned)
+        if ratios is not None:
+            slow = [name for name, ratio in ratios.items() if ratio < 1]
+        elif whole.ratio < 1 + NOISE_FLOOR and len(names) > 1:
+            slow = self._burdens(names)
+        else:
+            slow = []
+        if slow and len(slow) < len(names) and self._is_no_slower_without(slow):
+            return {name: self._no_gain((ratios or {}).get(name)) for name in slow}
+        # Where dispatches tell of a gain, it may be too small for the whole to show.
+        tells_of_gain = ratios is not None and any(ratio >= 1 for ratio in ratios.values())
+        if whole.ratio_high < 1 or (whole.ratio < 1 and not tells_of_gain):
+            return dict.fromkeys(names, self.no_faster(whole))
+        return {}
 
-    def _without(self, names: Sequence[str]) -> Path:
-        """The model in which the executables of these entries have their default."""
-        symbols = [symbol for name in names for symbol in self.owned[name]]
-        return self.builds.model(replace_executables(self.application.text, strip(self.application.sources), symbols))
+    def no_faster(self, whole: Measurement) -> str:
+        """Why all of the spec is of no use."""
+        low, high = whole.ratio_low, whole.ratio_high
+        speed = f"{whole.ratio:.3f} times the default's speed ({low:.3f} to {high:.3f})"
+        return f"the whole of {self.source.name} is no faster with the spec: {speed}"
 
-    def _reason(self, ratio: float | None) -> str:
+    def _no_gain(self, ratio: float | None) -> str:
         told = f": its dispatch runs at {ratio:.3f} times the default's speed there" if ratio else ""
         return f"the whole of {self.source.name} is no faster with it{told}"
 
+    def _burdens(self, names: Sequence[str]) -> list[str]:
+        """The entries without which the model is faster, found by leaving out halves, and halves of these."""
+        middle = len(names) // 2
+        halves = {"first": names[:middle], "second": names[middle:]}
+        variants = {key: self._without(left_out) for key, left_out in halves.items()}
+        measured = self._compare({_ALL: self._with(list(self.owned)), **variants})
+        found: list[str] = []
+        for key, left_out in halves.items():
+            if measured[key].ratio > measured[_ALL].ratio * (1 + NOISE_FLOOR):
+                # A half that burdens the model as a whole may hold no entry that does so alone.
+                found += (self._burdens(left_out) if len(left_out) > 1 else []) or left_out
+        return found
 
-def _speed(measured: Measurement) -> str:
-    low, high = measured.ratio_low, measured.ratio_high
-    return f"{measured.ratio:.3f} times the default's speed ({low:.3f} to {high:.3f})"
+    def _is_no_slower_without(self, names: Sequence[str]) -> bool:
+        measured = self._compare({_ALL: self._with(list(self.owned)), _WITHOUT: self._without(names)})
+        return measured[_WITHOUT].ratio >= measured[_ALL].ratio * (1 - NOISE_FLOOR)
+
+    def _problem(self, names: Sequence[str]) -> str:
+        """Why the model with these entries alone is not to be had; empty where its results are the default's."""
+        inputs = self.source.functions[self.function]
+        try:
+            self._running.check_model(
+                self._with([]), self._with(names), self.function, inputs, self.reduction, self.source.files
+            )
+        except (CandidateFailed, CommandFailed) as error:
+            return str(error)
+        return ""
+
+    def _compare(self, tuned: Mapping[str, Path]) -> dict[str, Measurement]:
+        inputs = self.source.functions[self.function]
+        return self._running.compare_models(
+            self._with([]), tuned, self.function, inputs, self.reduction, self.source.files
+        )
+
+    def _without(self, names: Sequence[str]) -> Path:
+        self.tell(f"trying the whole of {self.source.name} without {', '.join(names)}")
+        return self._with([name for name in self.owned if name not in names])
+
+    def _with(self, names: Sequence[str]) -> Path:
+        """The model compiled with only these entries in force: the other executables have their default."""
+        default = strip(self.application.sources)
+        if not names:
+            return self.builds.model(default)
+        others = [symbol for name, symbols in self.owned.items() if name not in names for symbol in symbols]
+        text = replace_executables(self.application.text, default, others) if others else self.application.text
+        return self.builds.model(text)
+
+
+def _winners(finals: Iterable[FinalRecord]) -> list[FinalRecord]:
+    """The finals with a winner that a spec may hold; of equal dispatches in two suites the later one stands."""
+    by_dispatch = {each.dispatch: each for each in finals}
+    return [each for each in by_dispatch.values() if each.winner and each.root is not None]
 
 
 def _entry(final: FinalRecord) -> SpecEntry:
@@ -195,33 +350,56 @@ def _entry(final: FinalRecord) -> SpecEntry:
     return SpecEntry(name=final.dispatch, root=final.root, compilation_info=final.compilation_info)
 
 
-def _flag_note(application: Application) -> str:
-    """Which entries iree-compile's own flag does not apply."""
-    missed = sorted({each.entry for each in application.placed if not each.by_flag})
-    return f"only shark-tune compile applies {', '.join(missed)}" if missed else ""
+def _applied_check(model: TunedModel) -> SourceCheck:
+    """To how many ops the spec applies, and which entries iree-compile's own flag does not apply."""
+    placed = model.application.placed
+    missed = sorted({each.entry for each in placed if not each.by_flag})
+    note = f"only shark-tune compile applies {', '.join(missed)}" if missed else ""
+    return SourceCheck(source=model.source.name, applied=len(placed), note=note)
 
 
-def _misapplied(plan: Plan, source: Source, infos: Mapping[str, str], applied: Set[tuple[str, str]]) -> dict[str, str]:
+def _noted(check: SourceCheck, note: str) -> SourceCheck:
+    return msgspec.structs.replace(check, note="; ".join(filter(None, [note, check.note])))
+
+
+def _with_figures(check: SourceCheck, whole: Measurement) -> SourceCheck:
+    """The check with the whole's figures, unless it has those of a function that gained less."""
+    if check.ratio is not None and check.ratio <= whole.ratio:
+        return check
+    return msgspec.structs.replace(
+        check,
+        ratio=whole.ratio,
+        ratio_low=whole.ratio_low,
+        ratio_high=whole.ratio_high,
+        default_us=round(whole.baseline_median_us, 3),
+        tuned_us=round(whole.median_us, 3),
+    )
+
+
+def _misapplied(plan: Plan, model: TunedModel) -> dict[str, str]:
     """The entries that were not applied to exactly their ops in a source, with the reason."""
+    source, infos = model.source, model.infos
+    applied = {(each.symbol, each.compilation_info) for each in model.application.placed}
     bad = {}
     for task in plan.tasks:
-        name = task.dispatch.name
+        name = task.name
         if name not in infos:
             continue
         wanted = {member.symbol for member in task.dispatch.members if member.source == source.name}
         got = {symbol for symbol, info in applied if info == infos[name]}
         if missed := wanted - got:
-            bad[name] = f"in the whole of {source.name} it does not apply to {', '.join(sorted(missed))}"
+            bad[name] = f"in the whole of {source.name} it does not apply to {_named(missed)}"
         elif extra := got - wanted - _owners(plan, infos, name):
-            bad[name] = f"in the whole of {source.name} it applies to {', '.join(sorted(extra))} as well"
+            bad[name] = f"in the whole of {source.name} it applies to {_named(extra)} as well"
     return bad
+
+
+def _named(symbols: Set[str]) -> str:
+    return ", ".join(sorted(symbols))
 
 
 def _owners(plan: Plan, infos: Mapping[str, str], name: str) -> set[str]:
     """The executables that take the same config by right: those of dispatches with an equal winner."""
     return {
-        member.symbol
-        for task in plan.tasks
-        if infos.get(task.dispatch.name) == infos[name]
-        for member in task.dispatch.members
+        member.symbol for task in plan.tasks if infos.get(task.name) == infos[name] for member in task.dispatch.members
     }

@@ -13,7 +13,7 @@ from xdist.workermanage import WorkerController, parse_tx_spec_config
 
 from pytest_shark_tune.ordering import RunOrder
 
-__all__ = ["MOST_LOST", "MOST_LOST_IN_A_ROW", "TuneScheduling", "how_it_ended"]
+__all__ = ["MOST_LOST", "MOST_LOST_IN_A_ROW", "TuneScheduling", "how_it_ended", "refusal"]
 
 MOST_LOST = 1000
 """How many workers may be lost in a run unless the user says: each costs one candidate, so xdist's 4 are too few."""
@@ -22,6 +22,7 @@ MOST_LOST_IN_A_ROW = 4
 """How many workers, for each that was asked for, may be lost one after the other before any has run a test."""
 
 _REAP_S = 2.0
+_REFUSED = "pytest.UsageError: "
 
 
 class TuneScheduling:
@@ -148,6 +149,16 @@ class TuneScheduling:
             report = pytest.CollectReport(node.gateway.id, "failed", message, [])
             self._config.hook.pytest_collectreport(report=report)
         return not message
+
+
+def refusal(error: object) -> str:
+    """What a worker said that could not meet an option; empty where it was lost for another reason.
+
+    Of an exception in a worker xdist hands over nothing but the traceback.
+    """
+    lines = str(error).strip().splitlines()
+    marks = [number for number, line in enumerate(lines) if line.startswith(_REFUSED)]
+    return "\n".join(lines[marks[-1] :]).removeprefix(_REFUSED) if marks else ""
 
 
 def how_it_ended(node: WorkerController) -> str:

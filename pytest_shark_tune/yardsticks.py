@@ -16,7 +16,7 @@ from pytest_shark_tune.tools.compiler import Compiler
 from pytest_shark_tune.tools.machine import processors
 from pytest_shark_tune.tools.runtime import DeviceChild, DeviceRequestFailed, runtime_version
 
-__all__ = ["Yardsticks"]
+__all__ = ["Yardstick", "Yardsticks"]
 
 _logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _LONGEST_S = 0.05
 """A yardstick that would take longer, by the rate of a smaller one, is left out: there are GPUs made of software."""
 
 
-class _Yardstick(msgspec.Struct, frozen=True, kw_only=True):
+class Yardstick(msgspec.Struct, frozen=True, kw_only=True):
     """A compiled yardstick and what one dispatch of it does."""
 
     module: BenchmarkModule
@@ -51,7 +51,7 @@ class Yardsticks:
         self._cache = cache
         self.key = content_key("limits", compiler.identity, runtime_version(), device, processors(), _sources(compiler))
         self._works = True
-        self._built_key = content_key("yardsticks", compiler.identity, _sources(compiler))
+        self.built_key = content_key("yardsticks", compiler.identity, _sources(compiler))
 
     def why_impossible(self, us: float, work: Work, child: DeviceChild) -> str:
         """Why no config can do ``work`` in ``us`` microseconds, in words; empty where one can, or nothing is known.
@@ -67,7 +67,7 @@ class Yardsticks:
             return ""
         self._works = False
         try:
-            measured = _measure(child, self._yardsticks())
+            measured = _measure(child, self.built())
         except (CommandFailed, DeviceRequestFailed) as error:
             _logger.warning("what the device can reach is not known: %s", error)
             return ""
@@ -76,21 +76,26 @@ class Yardsticks:
         self._cache.put("limits", self.key, known)
         return why_impossible(us, work, known)
 
-    def _yardsticks(self) -> list[_Yardstick]:
-        known = self._cache.get("yardsticks", self._built_key, list[_Yardstick])
+    def built(self) -> list[Yardstick]:
+        """The compiled yardsticks, kept in the cache under ``built_key``.
+
+        Raises:
+            CommandFailed: they cannot be compiled.
+        """
+        known = self._cache.get("yardsticks", self.built_key, list[Yardstick])
         if known is None or not all(self._cache.touch(Path(each.vmfb)) for each in known):
             known = [self._build(*source) for source in _sources(self._compiler)]
-            self._cache.put("yardsticks", self._built_key, known)
+            self._cache.put("yardsticks", self.built_key, known)
         return known
 
-    def _build(self, source: str, moved: int, operations: int) -> _Yardstick:
+    def _build(self, source: str, moved: int, operations: int) -> Yardstick:
         (text,) = self._compiler.dump_benchmarks(source, "yardstick")
         found = read_benchmark(text, "yardstick", processors=processors())
         if isinstance(found, Untunable):
             raise CommandFailed(f"a yardstick cannot be read: {found.reason}")
-        vmfb = self._cache.file("yardsticks", content_key(self._built_key, source), ".vmfb")
+        vmfb = self._cache.file("yardsticks", content_key(self.built_key, source), ".vmfb")
         self._compiler.compile_sources(found.module.text, vmfb, "yardstick")
-        return _Yardstick(module=found.module, vmfb=str(vmfb), bytes=moved, operations=operations)
+        return Yardstick(module=found.module, vmfb=str(vmfb), bytes=moved, operations=operations)
 
 
 def _sources(compiler: Compiler) -> list[tuple[str, int, int]]:
@@ -125,7 +130,7 @@ def _product(size: int) -> str:
     """
 
 
-def _measure(child: DeviceChild, yardsticks: list[_Yardstick]) -> Limits:
+def _measure(child: DeviceChild, yardsticks: list[Yardstick]) -> Limits:
     nothing = _best_s(child, yardsticks[0])
     moving = computing = 0.0
     for each in yardsticks[1:]:
@@ -136,7 +141,7 @@ def _measure(child: DeviceChild, yardsticks: list[_Yardstick]) -> Limits:
     return Limits(bytes_per_s=moving, operations_per_s=computing, launch_us=nothing * 1e6)
 
 
-def _best_s(child: DeviceChild, yardstick: _Yardstick) -> float:
+def _best_s(child: DeviceChild, yardstick: Yardstick) -> float:
     """The seconds of one dispatch in the best of a few batches."""
     key = "yardstick"
     child.load_benchmark(key, Path(yardstick.vmfb), yardstick.module)

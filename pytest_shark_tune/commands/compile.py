@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from pytest_shark_tune.apply import Application, apply_spec, read_spec_file
+from pytest_shark_tune.commands.model_options import read_model, shape_option
+from pytest_shark_tune.commands.output import check_output
 from pytest_shark_tune.errors import CommandFailed, InputError
-from pytest_shark_tune.plan import read_source
 from pytest_shark_tune.tools.compiler import Compiler, Target, first_error
 
 __all__ = ["compile_model"]
@@ -21,13 +22,20 @@ _COMPILE_TIMEOUT_S = 1800.0
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--spec", required=True, type=click.Path(path_type=Path), help="The tuning spec to apply.")
 @click.option("--tune-target", default="llvm-cpu", show_default=True, help="As pytest's option of that name.")
+@shape_option
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The .vmfb file to write.")
 @click.option(
     "--iree-compile-flag", "flags", multiple=True, metavar="FLAG", help="A flag for iree-compile; repeatable."
 )
 @click.option("--allow-unmatched", is_flag=True, help="Succeed even if an entry of the spec applies nowhere.")
 def compile_model(
-    model: Path, spec: Path, tune_target: str, output: Path, flags: tuple[str, ...], allow_unmatched: bool
+    model: Path,
+    spec: Path,
+    tune_target: str,
+    shapes: tuple[str, ...],
+    output: Path,
+    flags: tuple[str, ...],
+    allow_unmatched: bool,
 ) -> None:
     """Compile MODEL, a .mlir, .mlirbc or .onnx file, with a tuning spec, on any target.
 
@@ -38,10 +46,9 @@ def compile_model(
     try:
         _check_flags(flags)
         compiler = Compiler(Target.parse(tune_target), flags, timeout_s=_COMPILE_TIMEOUT_S)
-        if not output.absolute().parent.is_dir():
-            raise InputError(f"-o {output}: there is no folder {output.parent}")
+        check_output(output)
         text = read_spec_file(spec)
-        source = read_source(model, Path())
+        source = read_model(model, shapes)
         compiler.check()
         application = apply_spec(source, text, compiler)
     except InputError as error:

@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from pytest_shark_tune.apply import read_spec_file
+from pytest_shark_tune.commands.output import check_spec_output
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.merge import MergeInput, merge
 from pytest_shark_tune.snapshot import read_records, write_text
@@ -31,8 +32,7 @@ def merge_files(specs: tuple[Path, ...], output: Path, prefer: str | None, start
     about them: one that another one in front covers is dropped. The records of the entries go beside the new spec.
     """
     try:
-        if not output.absolute().parent.is_dir():
-            raise InputError(f"-o {output}: there is no folder {output.parent}")
+        check_spec_output(output)
         inputs = [_read(path, is_starter=False) for path in specs]
         if starter is not None:
             inputs.append(_read(starter, is_starter=True))

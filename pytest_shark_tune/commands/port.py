@@ -12,8 +12,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pytest_shark_tune.commands.model_options import shape_option
+from pytest_shark_tune.commands.output import check_spec_output
 from pytest_shark_tune.devices import FoundDevices, devices_for
 from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.model_input import ModelInput
 from pytest_shark_tune.options import default_cache
 from pytest_shark_tune.port import Fate, OldSpec, PortedEntry, port, read_old, retuned, target_of
 from pytest_shark_tune.session import Session
@@ -37,6 +40,7 @@ __all__ = ["port_spec"]
     type=click.Path(path_type=Path),
     help="The Python of an environment with the IREE that wrote OLD, where this one does not parse it.",
 )
+@shape_option
 @click.option("--static", is_flag=True, help="Check nothing that takes a device.")
 @click.option("--retune", is_flag=True, help="Tune what cannot be ported; needs a MODEL.")
 @click.option(
@@ -56,6 +60,7 @@ def port_spec(
     output: Path,
     tune_target: str | None,
     from_python: Path | None,
+    shapes: tuple[str, ...],
     static: bool,
     retune: bool,
     flags: tuple[str, ...],
@@ -73,16 +78,18 @@ def port_spec(
     try:
         if retune and not models:
             raise InputError("--retune needs the MODEL to tune")
-        if not output.absolute().parent.is_dir():
-            raise InputError(f"-o {output}: there is no folder {output.parent}")
+        check_spec_output(output)
         target = Target.parse(tune_target or target_of(old) or "llvm-cpu")
         spec = read_old(old, from_python)
         compiler = Compiler(target, flags)
         compiler.check()
         devices = _devices(target) if models and not static else FoundDevices(uris=[], name="")
-        ported = _ported(spec, models, output, compiler, devices, Cache(folder or default_cache()))
+        cache = Cache(folder or default_cache())
+        ported = _ported(spec, models, ModelInput.parse(shapes), output, compiler, devices, cache)
         if retune:
-            ported = retuned(ported, output, spec, models, str(target), flags)
+            options = [f"--iree-compile-flag={flag}" for flag in flags]
+            options += [f"--tune-input-shape={each}" for each in shapes]
+            ported = retuned(ported, output, spec, models, str(target), options)
     except InputError as error:
         raise click.UsageError(str(error)) from error
     _report(ported, output, as_json=as_json)
@@ -91,7 +98,13 @@ def port_spec(
 
 
 def _ported(
-    spec: OldSpec, models: tuple[Path, ...], output: Path, compiler: Compiler, devices: FoundDevices, cache: Cache
+    spec: OldSpec,
+    models: tuple[Path, ...],
+    asked: ModelInput,
+    output: Path,
+    compiler: Compiler,
+    devices: FoundDevices,
+    cache: Cache,
 ) -> tuple[PortedEntry, ...]:
     with tempfile.TemporaryDirectory(prefix="shark-tune-") as name:
         folder = Path(name)
@@ -105,6 +118,7 @@ def _ported(
             finals=folder / "finals.jsonl",
             exchange=folder,
             request=SpaceRequest(),
+            models=asked,
         )
         session = Session(settings, compiler, cache, tell=_tell)
         try:
@@ -127,7 +141,8 @@ def _tell(message: str) -> None:
 
 def _report(ported: tuple[PortedEntry, ...], output: Path, *, as_json: bool) -> None:
     written = sum(each.fate is not Fate.LOST for each in ported)
-    _tell(f"{written} of {len(ported)} entries are in {output}" if written else f"no entry is left: no {output}")
+    left = f"{output} stays as it was" if output.exists() else f"no {output}"
+    _tell(f"{written} of {len(ported)} entries are in {output}" if written else f"no entry is left: {left}")
     if as_json:
         rows = [
             {

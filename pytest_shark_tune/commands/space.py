@@ -10,8 +10,9 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from pytest_shark_tune.commands.model_options import read_model, shape_option
 from pytest_shark_tune.errors import CommandFailed, InputError
-from pytest_shark_tune.plan import emitted_constraints, extract, read_source, spaces_from
+from pytest_shark_tune.plan import emitted_constraints, extract, spaces_from
 from pytest_shark_tune.stages.space import NoSpace, SearchSpace, SpaceTooLarge
 from pytest_shark_tune.tools.compiler import Compiler, Target
 from pytest_shark_tune.tools.machine import processors
@@ -22,12 +23,13 @@ __all__ = ["space"]
 @click.command()
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @click.option("--tune-target", default="llvm-cpu", show_default=True, help="As pytest's option of that name.")
+@shape_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def space(source: Path, tune_target: str, as_json: bool) -> None:
+def space(source: Path, tune_target: str, shapes: tuple[str, ...], as_json: bool) -> None:
     """Print the search spaces of the dispatches of INPUT, a .mlir, .mlirbc or .onnx file."""
     try:
         compiler = Compiler(Target.parse(tune_target))
-        extracted = extract([read_source(source, Path())], compiler, processors())
+        extracted = extract([read_model(source, shapes)], compiler, processors())
     except InputError as error:
         raise click.UsageError(str(error)) from error
     rows = []

@@ -60,6 +60,7 @@ _STORES = {"iree_codegen.store_to_buffer", "iree_tensor_ext.dispatch.tensor.stor
 _CASTS = {"amdgpu.fat_raw_buffer_cast", "memref.assume_alignment", "memref.cast"}
 _GPU_FACTS = "iree_codegen.target_info"
 _BYTECODE_MAGIC = b"ML\xefR"
+_BUFFER_VIEW = "!hal.buffer_view"
 _BUFFER_FUNCTION = "shark_tune_buffer"
 
 
@@ -228,11 +229,12 @@ class Dispatch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Untunable(msgspec.Struct, frozen=True):
-    """A dispatch that cannot be tuned, with the reason in words."""
+    """A dispatch that cannot be tuned, with the reason in words, and its share of its model's time if that is known."""
 
     name: str
     source: str
     reason: str
+    share: float | None = None
 
 
 class FoundDispatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -378,21 +380,43 @@ def count_calls(flow_text: str) -> dict[str, int]:
 def function_inputs(input_text: str) -> dict[str, tuple[Tensor, ...]]:
     """The public functions of a module at phase ``input`` and the tensors that each takes.
 
-    Functions that take anything but statically shaped tensors are left out: nothing can be fed to them.
+    Functions that take anything but statically shaped tensors are left out: nothing can be fed to them. What was
+    imported from ONNX takes buffer views by then, which it imports as tensors, itself or in a function that it calls.
     """
     functions = {}
     with ir.Context():
-        for op in _parse(input_text).body.operations:
-            if op.name not in {"func.func", "util.func"} or not op.regions[0].blocks:
-                continue
+        module = _parse(input_text)
+        defined = {
+            _string(op, "sym_name"): op
+            for op in module.body.operations
+            if op.name in {"func.func", "util.func"} and op.regions[0].blocks
+        }
+        for name, op in defined.items():
             if "sym_visibility" in op.attributes and _string(op, "sym_visibility") != "public":
                 continue
-            kind = ir.FunctionType(ir.TypeAttr(op.attributes["function_type"]).value)
+            arguments = op.regions[0].blocks[0].arguments
             try:
-                functions[_string(op, "sym_name")] = tuple(_tensor(tensor) for tensor in kind.inputs)
+                functions[name] = tuple(_tensor(_fed(argument, defined)) for argument in arguments)
             except _CannotTune:
                 continue
     return functions
+
+
+def _fed(argument: ir.Value, defined: Mapping[str, ir.Operation]) -> ir.Type:
+    """The type of an argument, or that of the tensor that a buffer view is imported as: any where nothing uses it."""
+    if argument.type != ir.Type.parse(_BUFFER_VIEW):
+        return argument.type
+    if not list(argument.uses):
+        return ir.Type.parse("tensor<1xf32>")
+    for use in argument.uses:
+        user = use.owner.operation  # As a view its ``name`` may be an attribute of that name.
+        if user.name == "hal.tensor.import":
+            return user.results[0].type
+        if user.name == "util.call":
+            callee = ir.FlatSymbolRefAttr(user.attributes["callee"]).value
+            if callee in defined:
+                return _fed(defined[callee].regions[0].blocks[0].arguments[use.operand_number], defined)
+    return argument.type
 
 
 def _read(module: ir.Module, symbol: str, source: str, processors: int) -> FoundDispatch:

@@ -10,11 +10,10 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from functools import cache
 
 import msgspec
 
-from pytest_shark_tune.stages.measurement import NOISE_FLOOR, Measurement, Policy, combine_rounds
+from pytest_shark_tune.stages.measurement import NOISE_FLOOR, Measurement, Policy, combine_rounds, student_quantile
 from pytest_shark_tune.stages.record import WinnerRecord
 
 __all__ = [
@@ -26,7 +25,6 @@ __all__ = [
     "Terms",
     "Verdict",
     "decide",
-    "fewest_to_break",
     "hold_gate",
     "judge",
     "most_rounds",
@@ -97,15 +95,13 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
     ``alpha`` is the probability of a false alarm that this entry has. ``record`` is the entry's where its figures
     were taken on this model of device, else ``None``: then it is held to the default's speed alone. ``device`` and
-    ``iree`` are those of now, ``command`` is what reproduces a verdict, empty where somebody else tells it.
-    ``budget_s`` seconds go into an entry that is not on its way to be found broken, or four rounds where those take
-    longer.
+    ``iree`` are those of now. ``budget_s`` seconds go into an entry that is not on its way to be found broken, or four
+    rounds where those take longer.
     """
 
     alpha: float
     device: str
     iree: str
-    command: str = ""
     record: WinnerRecord | None = None
     tolerance: float = TOLERANCE
     budget_s: float = _BUDGET_S
@@ -147,11 +143,6 @@ def decide(rounds: Sequence[Measurement], terms: Terms, spent_s: float = 0.0) ->
         return Outcome.KEPT
     is_late = count >= _FEWEST and spent_s >= terms.budget_s and stake <= 0
     return Outcome.UNDECIDED if is_late or count >= most_rounds(terms.alpha) else None
-
-
-def fewest_to_break(alpha: float) -> int:
-    """How many rounds below what they are held to, without one above, break a promise."""
-    return math.ceil(-math.log(alpha) / _GAIN)
 
 
 def most_rounds(alpha: float) -> int:
@@ -229,7 +220,7 @@ def _lower_end(rounds: Sequence[Measurement], margins: Sequence[float]) -> float
     count = len(margins)
     within = math.sqrt(math.fsum(each.noise**2 / max(each.blocks, 1) for each in rounds) / count)
     error = max(statistics.stdev(margins), within) / math.sqrt(count)
-    return statistics.fmean(margins) - _student(count - 1, _MISS) * error
+    return statistics.fmean(margins) - student_quantile(count - 1, 2 * _MISS) * error
 
 
 def _upper_end(measurement: Measurement, alpha: float) -> float:
@@ -242,17 +233,9 @@ def _upper_end(measurement: Measurement, alpha: float) -> float:
     if measurement.cut_short:
         return high
     freedom = max(1, (measurement.rounds if measurement.rounds > 1 else measurement.blocks) - 1)
-    wider = _student(freedom, alpha) / _student(freedom, _SHOWN / 2)
+    wider = student_quantile(freedom, 2 * alpha) / student_quantile(freedom, _SHOWN)
     centre = math.log(measurement.ratio)
     return centre + wider * (high - centre)
-
-
-@cache
-def _student(freedom: int, alpha: float) -> float:
-    """The quantile of Student's t that is exceeded with probability ``alpha``."""
-    from scipy.special import stdtrit  # Imported late: what is switched off costs nothing.
-
-    return float(stdtrit(freedom, 1 - alpha))
 
 
 def _verdict(entry: str, outcome: Outcome, measured: Measurement, terms: Terms) -> Verdict:
@@ -278,8 +261,6 @@ def _reason(outcome: Outcome, measured: Measurement, terms: Terms) -> str:
         lines.append(f"nothing is recorded for this device; IREE {terms.iree}")
     if outcome is Outcome.BROKEN:
         lines.append("tune it again with --tune, or remove the entry if the default will do")
-    if terms.command:
-        lines.append(f"reproduce with: {terms.command}")
     return "\n".join(lines)
 
 

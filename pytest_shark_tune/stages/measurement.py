@@ -31,6 +31,7 @@ __all__ = [
     "compare",
     "compare_finalists",
     "is_decided",
+    "student_quantile",
     "time_limit_s",
 ]
 
@@ -121,6 +122,37 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     cut_short: bool = False
     repeated: int = 0
     note: str = ""
+
+    @classmethod
+    def of_samples(
+        cls, samples_us: Sequence[float], baseline_samples_us: Sequence[float], *, alpha: float = 0.05
+    ) -> Measurement:
+        """The measurement of a candidate that another timer timed: microseconds per dispatch, each sample by itself.
+
+        The samples need not be pairs, nor as many. With L the difference of the trimmed means of their logarithms and
+        e_1, e_2 the standard errors of these, the interval is ``exp(L +- t(f, 1 - alpha/2) * sqrt(e_1^2 + e_2^2))``,
+        f by Welch: Yuen, 'The two-sample trimmed t for unequal population variances' (Biometrika 61, 1974). It takes
+        samples for independent, so it says nothing of what differs from process to process: time in several, and join
+        what each gives with `combine_rounds`. With fewer than two samples on a side it is (0, infinity).
+
+        Raises:
+            ValueError: there are no samples, or one is not positive.
+        """
+        if not samples_us or not baseline_samples_us or min(*samples_us, *baseline_samples_us) <= 0:
+            raise ValueError("a measurement is made of positive samples of the candidate and of its baseline")
+        centre, error, freedom = _difference(samples_us, baseline_samples_us)
+        half = student_quantile(freedom, alpha) * error if freedom > 0 else math.inf
+        blocks = min(len(samples_us), len(baseline_samples_us))
+        return cls(
+            samples_us=tuple(samples_us),
+            baseline_samples_us=tuple(baseline_samples_us),
+            ratio=math.exp(centre),
+            ratio_low=math.exp(centre - half),
+            ratio_high=math.exp(centre + half),
+            batch=1,
+            blocks=blocks,
+            noise=error * math.sqrt(blocks),
+        )
 
     @property
     def median_us(self) -> float:
@@ -289,7 +321,7 @@ def combine_rounds(rounds: Sequence[Measurement], *, alpha: float = 0.05) -> Mea
     within = math.sqrt(math.fsum(each.noise**2 / each.blocks for each in rounds) / count)
     between = float(np.std(logs, ddof=1))
     centre = float(np.mean(logs))
-    half = _student(count - 1, alpha) * max(between, within) * math.sqrt(1 + 1 / count)
+    half = student_quantile(count - 1, alpha) * max(between, within) * math.sqrt(1 + 1 / count)
     return Measurement(
         samples_us=tuple(sample for each in rounds for sample in each.samples_us),
         baseline_samples_us=tuple(sample for each in rounds for sample in each.baseline_samples_us),
@@ -497,8 +529,27 @@ def _interval(logs: Sequence[float], alpha: float) -> tuple[float, float, float]
     freedom = len(ordered) - 2 * cut - 1
     if freedom < 1:
         return centre, -math.inf, math.inf
-    half = _student(freedom, alpha) * _standard_error(logs)
+    half = student_quantile(freedom, alpha) * _standard_error(logs)
     return centre, centre - half, centre + half
+
+
+def _difference(samples: Sequence[float], baseline: Sequence[float]) -> tuple[float, float, float]:
+    """By how much the baseline's logarithms lie above the candidate's, the standard error, and its degrees of freedom.
+
+    The last is 0 where a side has fewer than two samples, so that there is no telling.
+    """
+    means, squares, freedoms = [], [], []
+    for side in (samples, baseline):
+        ordered = np.sort(np.log(np.asarray(side, dtype=np.float64)))
+        cut = int(_TRIM * len(ordered))
+        means.append(float(np.mean(ordered[cut : len(ordered) - cut])))
+        squares.append(_standard_error(ordered.tolist()) ** 2)
+        freedoms.append(len(ordered) - 2 * cut - 1)
+    total = math.fsum(squares)
+    if min(freedoms) < 1:
+        return means[1] - means[0], 0.0, 0.0
+    weighted = math.fsum(square**2 / freedom for square, freedom in zip(squares, freedoms, strict=True))
+    return means[1] - means[0], math.sqrt(total), total**2 / weighted if weighted else float(min(freedoms))
 
 
 def _standard_error(logs: Sequence[float]) -> float:
@@ -512,8 +563,8 @@ def _standard_error(logs: Sequence[float]) -> float:
     return float(np.std(winsorized, ddof=1)) / ((1 - 2 * cut / count) * math.sqrt(count))
 
 
-def _student(freedom: int, alpha: float) -> float:
-    """The two-sided quantile of Student's t."""
+def student_quantile(freedom: float, alpha: float) -> float:
+    """The quantile of Student's t that its absolute value exceeds with probability ``alpha``."""
     from scipy.special import stdtrit  # Imported late: the device child needs the checks, not the intervals.
 
     return float(stdtrit(freedom, 1 - alpha / 2))

@@ -131,7 +131,8 @@ class FinalRecord(msgspec.Struct, frozen=True, kw_only=True):
 class SourceCheck(msgspec.Struct, frozen=True, kw_only=True):
     """How one source fares with the merged spec; ``ratio`` is default time by tuned time of the whole function.
 
-    ``in_model`` has the same for the dispatches of each entry as they run in the model, where the driver tells.
+    ``default_us`` and ``tuned_us`` are the medians of those times. ``in_model`` has the ratio for the dispatches of
+    each entry as they run in the model, where the driver tells.
     """
 
     source: str
@@ -139,16 +140,22 @@ class SourceCheck(msgspec.Struct, frozen=True, kw_only=True):
     ratio: float | None = None
     ratio_low: float | None = None
     ratio_high: float | None = None
+    default_us: float | None = None
+    tuned_us: float | None = None
     note: str = ""
     in_model: dict[str, float] = {}
 
 
 class SpecRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What verifying the merged spec on its sources gave; ``dropped`` are entries' names with the reason."""
+    """What verifying the merged spec on its sources gave; ``dropped`` are entries' names with the reason.
+
+    With ``model`` it is what measuring that source end to end gave.
+    """
 
     schema: Literal[1] = SCHEMA
     sources: tuple[SourceCheck, ...]
     dropped: dict[str, str]
+    model: str = ""
 
 
 class RecordedOp(msgspec.Struct, frozen=True):

@@ -22,7 +22,7 @@ from pytest_shark_tune.tools.lock import FileLock
 
 __all__ = ["KINDS", "Cache", "Kind", "Removed", "Usage", "code_key", "content_key"]
 
-Kind = Literal["plans", "artifacts", "models", "records", "finals", "checks", "limits", "yardsticks"]
+Kind = Literal["plans", "artifacts", "models", "records", "finals", "checks", "profiles", "limits", "yardsticks"]
 """What is kept, each kind in a folder of that name; nothing else in the cache's folder is ever removed."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 

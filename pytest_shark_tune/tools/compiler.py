@@ -22,7 +22,15 @@ from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.tools import journal, process
 from pytest_shark_tune.tools.leftovers import scratch_folder
 
-__all__ = ["COMPILE_TIMEOUT_S", "Compiler", "Target", "compiler_version", "environment", "first_error"]
+__all__ = [
+    "COMPILE_TIMEOUT_S",
+    "Compiler",
+    "Target",
+    "compiler_version",
+    "environment",
+    "first_error",
+    "host_processor",
+]
 
 _BACKENDS = {
     # backend: (flags before the architecture, flag of the architecture, default driver, example)
@@ -122,7 +130,12 @@ class Compiler:
         self.flags = tuple(flags)
         self.timeout_s = timeout_s
         self.memory_bytes = memory_bytes
-        self._iree_compile = tool or _find_tool("iree-compile")
+        self._iree_compile = tool if tool is not None else _find_tool("iree-compile")
+
+    @property
+    def version(self) -> str:
+        """The version of the compiler's package."""
+        return compiler_version()
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -130,7 +143,7 @@ class Compiler:
         # Late, because every run of pytest imports this module with the options, and the bindings come with it.
         from iree.compiler.version import REVISIONS
 
-        host = _host_processor() if self.target.architecture == "host" else ""
+        host = host_processor() if self.target.architecture == "host" else ""
         return (compiler_version(), REVISIONS["IREE"], *self.target.flags, *self.flags, host)
 
     def check(self) -> None:
@@ -180,6 +193,25 @@ class Compiler:
         with scratch_folder() as folder:
             out, _ = self._compile(folder, source, name, [*phases, *flags])
             return out.read_text(encoding="utf-8")
+
+    def opt(self, text: str, *flags: str, name: str = "module") -> str:
+        """Return what iree-opt makes of a module with these flags (``--pass-pipeline=builtin.module(...)``, ...).
+
+        Raises:
+            CommandFailed: iree-opt rejects a flag or the module, which messages call ``name``, or runs out of time.
+        """
+        try:
+            # With threads IREE's pipelines now and then wait for themselves on several executables.
+            return process.run(
+                [_find_tool("iree-opt"), "-", "--mlir-disable-threading", *flags],
+                timeout_s=self.timeout_s,
+                stdin=text,
+                memory_bytes=self.memory_bytes,
+                env=environment(),
+            ).stdout
+        except CommandFailed as error:
+            error.stderr = error.stderr.replace("<stdin>:", f"{name}:")
+            raise
 
     def configure_by_flag(self, sources: str, spec: str, *, name: str = "module") -> str:
         """Return a module at ``executable-sources`` configured, with iree-compile itself loading the spec.
@@ -248,7 +280,7 @@ def _natural_order(path: Path) -> list[tuple[int, str]]:
 
 
 @cache
-def _host_processor() -> str:
+def host_processor() -> str:
     """What ``host`` stands for: the processor's model and features."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -119,6 +119,14 @@ def _random_bytes(element: str, shape: Sequence[int], rng: np.random.Generator) 
     return _as_bytes(values.astype(traits.dtype, copy=False))
 
 
+def _given_bytes(tensor: protocol.Shape) -> Bytes:
+    """What the file of a tensor holds."""
+    given = _as_bytes(np.load(tensor.file, allow_pickle=False))
+    if given.size != (size := _byte_size(tensor.element, tensor.shape)):
+        raise ValueError(f"{tensor.file} holds {given.size} bytes, not {size}")
+    return given
+
+
 def _as_bytes(array: NDArray[Any]) -> Bytes:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
@@ -345,7 +353,9 @@ class _Function:
                     memory_type=rt.MemoryType.DEVICE_LOCAL,
                     allowed_usage=rt.BufferUsage.DEFAULT,
                     device=device,
-                    buffer=_random_bytes(tensor.element, tensor.shape, _generator(seed, number)),
+                    buffer=_given_bytes(tensor)
+                    if tensor.file
+                    else _random_bytes(tensor.element, tensor.shape, _generator(seed, number)),
                 ),
                 tensor.shape,
                 _hal_type(tensor.element),

@@ -13,7 +13,7 @@ from typing import Any
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.tools import process
 
-__all__ = ["import_onnx"]
+__all__ = ["import_onnx", "onnx_inputs"]
 
 # From this opset on IREE's importer knows every standard operator's form.
 _OPSET = 17
@@ -23,12 +23,12 @@ def import_onnx(path: Path, shapes: Mapping[str, Sequence[int]] | None = None, *
     """The model in ``path`` as MLIR text, raised to opset 17 if it is older, with its shapes inferred.
 
     Dispatches are tuned for one shape, so every input must have a fixed one: ``shapes`` gives it, by the input's name,
-    to those that have none. The import runs as a command of its own: it is IREE's tool, and a model may need more time
-    or memory than a test session should give.
+    to those that have none; names that are no input's are for other models. The import runs as a command of its own:
+    it is IREE's tool, and a model may need more time or memory than a test session should give.
 
     Raises:
         InputError: the extra ``onnx`` is not installed, the file is no ONNX model that IREE can import, an input has
-            dimensions without a fixed size, or ``shapes`` names none of its inputs or contradicts one.
+            dimensions without a fixed size, or ``shapes`` contradicts one.
         CommandFailed: the import ran longer than ``timeout_s`` seconds.
     """
     if find_spec("onnx") is None:
@@ -40,8 +40,8 @@ def import_onnx(path: Path, shapes: Mapping[str, Sequence[int]] | None = None, *
     fixed = _fix(model.graph, shapes or {}, path)
     dynamic = _dynamic_inputs(model.graph)
     if dynamic:
-        names = [value.name for value in model.graph.input if any(repr(value.name) in each for each in dynamic)]
-        examples = " ".join(f"--tune-input-shape {shlex.quote(f'{name}=1x3x224x224')}" for name in names)
+        values = [value for value in model.graph.input if any(repr(value.name) in each for each in dynamic)]
+        examples = " ".join(f"--tune-input-shape {shlex.quote(f'{each.name}={_example(each)}')}" for each in values)
         raise InputError(
             f"{path}: every dimension of an input needs a fixed size, but {'; '.join(dynamic)}. "
             f"Give them, as in {examples}"
@@ -61,6 +61,17 @@ def import_onnx(path: Path, shapes: Mapping[str, Sequence[int]] | None = None, *
                 raise
             raise InputError(f"{path}: IREE cannot import it: {_last_line(error)}") from error
         return output.read_text(encoding="utf-8")
+
+
+def onnx_inputs(path: Path) -> tuple[str, ...]:
+    """The names of a model's inputs, in the order in which it takes them; old models list their weights, too.
+
+    Raises:
+        InputError: the file is no ONNX model.
+    """
+    graph = _load(path).graph
+    weights = {each.name for each in graph.initializer}
+    return tuple(value.name for value in graph.input if value.name not in weights)
 
 
 def _write_fixed(path: Path, shapes: Mapping[str, Sequence[int]], output: Path) -> None:
@@ -83,8 +94,7 @@ def _fix(graph: Any, shapes: Mapping[str, Sequence[int]], path: Path) -> bool:
     changed = False
     for name, shape in shapes.items():
         if name not in inputs:
-            known = ", ".join(inputs)
-            raise InputError(f"{path}: --tune-input-shape: there is no input {name!r}; it has {known}")
+            continue
         tensor = inputs[name].type.tensor_type
         has_shape = tensor.HasField("shape")
         given = "x".join(map(str, shape))
@@ -138,6 +148,17 @@ def _dynamic_inputs(graph: Any) -> list[str]:
         if loose:
             found.append(f"input {value.name!r} has none in dimension {', '.join(loose)}")
     return found
+
+
+def _example(value: Any) -> str:
+    """Sizes that an input might have, those that it says it has among them."""
+    dims = value.type.tensor_type.shape.dim
+    if not dims:
+        return "1x3x224x224"
+    guesses = (1, *(224 for _ in dims[1:]))
+    return "x".join(
+        str(dim.dim_value if dim.dim_value > 0 else guess) for dim, guess in zip(dims, guesses, strict=True)
+    )
 
 
 def _last_line(error: CommandFailed) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-__all__ = ["append", "read", "replace_file"]
+__all__ = ["append", "damaged_lines", "read", "replace_file"]
 
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -39,19 +40,33 @@ def append(path: Path, value: object) -> None:
 
 def read(path: Path, kind: type[_T]) -> list[_T]:
     """Read every whole line of ``path`` as ``kind``; no file is no lines, a torn line is dropped with a warning."""
+    values = []
+    for number, value in _decoded(path, kind):
+        if isinstance(value, Exception):
+            _logger.warning("%s:%d is not a whole %s and is left out: %s", path, number, kind.__name__, value)
+        else:
+            values.append(value)
+    return values
+
+
+def damaged_lines(path: Path, kind: type[_T]) -> tuple[int, ...]:
+    """The numbers of the lines, counted from 1, that `read` drops."""
+    return tuple(number for number, value in _decoded(path, kind) if isinstance(value, Exception))
+
+
+def _decoded(path: Path, kind: type[_T]) -> Iterator[tuple[int, _T | Exception]]:
+    """The lines of ``path`` with their numbers, but for empty ones: what each holds, or why that is not known."""
     try:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:
-        return []
-    values = []
+        return
     for number, line in enumerate(lines, 1):
         if not line:
             continue
         try:
-            values.append(msgspec.json.decode(line, type=kind))
+            yield number, msgspec.json.decode(line, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            _logger.warning("%s:%d is not a whole %s and is left out: %s", path, number, kind.__name__, error)
-    return values
+            yield number, error
 
 
 def replace_file(path: Path, content: bytes) -> None:

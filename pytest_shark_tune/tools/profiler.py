@@ -11,20 +11,33 @@ from iree.runtime.benchmark import benchmark_exe
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.tools import process
 
-__all__ = ["NoProfile", "Profiled", "profile"]
+__all__ = ["Cost", "NoProfile", "Profiled", "model_time_us", "profile"]
 
 _UNITS_US = {"ns": 1e-3, "us": 1.0, "ms": 1e3, "s": 1e6}
+_STATISTICS = "--dispatch_statistics=true"
+_SECONDS = 1.0
+_TIMEOUT_S = 300.0
 
 
 class NoProfile(InputError):
     """The driver keeps no statistics of dispatches, or the model could not be run; the message says which."""
 
 
+class Cost(msgspec.Struct, frozen=True, kw_only=True):
+    """What dispatches take in one call of the function: microseconds, all ``calls`` of them together."""
+
+    time_us: float
+    calls: int
+
+
 class Profiled(msgspec.Struct, frozen=True, kw_only=True):
-    """A model's time, and that of each entry point of an executable, in microseconds of one call of the function."""
+    """A model's time in microseconds, and the cost of each entry point of an executable, in one call of the function.
+
+    ``exports`` are by name.
+    """
 
     model_us: float
-    exports_us: dict[str, float]
+    exports: dict[str, Cost]
 
 
 class _Row(msgspec.Struct):
@@ -45,20 +58,51 @@ class _Report(msgspec.Struct):
 
 
 def profile(
-    vmfb: Path, device: str, function: str, inputs: Sequence[str], *, seconds: float = 1.0, timeout_s: float = 300.0
+    vmfb: Path,
+    device: str,
+    function: str,
+    inputs: Sequence[str],
+    *,
+    seconds: float = _SECONDS,
+    timeout_s: float = _TIMEOUT_S,
 ) -> Profiled:
     """Run ``function`` of a compiled model for about ``seconds``; ``inputs`` are as iree-benchmark-module takes them.
 
     Raises:
         NoProfile: the driver keeps no statistics, or the command failed.
     """
+    rows = _run(vmfb, device, function, inputs, _STATISTICS, seconds=seconds, timeout_s=timeout_s)
+    whole = [row for row in rows if row.calls is None]
+    prefix = f"BM_{function}/"
+    exports = {
+        row.name.removeprefix(prefix): Cost(time_us=row.time_us, calls=round(row.calls))
+        for row in rows
+        if row.calls is not None
+    }
+    if not whole or not exports:
+        raise NoProfile("iree-benchmark-module told the time of no dispatch")
+    return Profiled(model_us=whole[0].time_us, exports=exports)
+
+
+def model_time_us(vmfb: Path, device: str, function: str, inputs: Sequence[str]) -> float | None:
+    """Microseconds of one call of the function, without any statistics; ``None`` where it cannot be run."""
+    try:
+        rows = _run(vmfb, device, function, inputs, seconds=_SECONDS, timeout_s=_TIMEOUT_S)
+    except NoProfile:
+        return None
+    return rows[0].time_us if rows else None
+
+
+def _run(
+    vmfb: Path, device: str, function: str, inputs: Sequence[str], *flags: str, seconds: float, timeout_s: float
+) -> list[_Row]:
     command = [
         benchmark_exe(),
         f"--module={vmfb}",
         f"--device={device}",
         f"--function={function}",
         *(f"--input={each}" for each in inputs),
-        "--dispatch_statistics=true",
+        *flags,
         "--benchmark_format=json",
         f"--benchmark_min_time={seconds:g}s",
         "--benchmark_min_warmup_time=0.2",
@@ -72,12 +116,7 @@ def profile(
         raise NoProfile(f"iree-benchmark-module printed no report: {error}") from error
     if failed := [row.error_message for row in rows if row.error_message]:
         raise NoProfile(failed[0])
-    whole = [row for row in rows if row.calls is None]
-    prefix = f"BM_{function}/"
-    exports = {row.name.removeprefix(prefix): row.time_us for row in rows if row.calls is not None}
-    if not whole or not exports:
-        raise NoProfile("iree-benchmark-module told the time of no dispatch")
-    return Profiled(model_us=whole[0].time_us, exports_us=exports)
+    return rows
 
 
 def _last_line(error: CommandFailed) -> str:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
@@ -80,10 +80,11 @@ class ListDevices(msgspec.Struct, frozen=True, tag=True):
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """A tensor type on its way to the child: `Tensor`'s fields."""
+    """A tensor on its way to the child: `Tensor`'s fields, and the ``.npy`` file that holds it; random without one."""
 
     shape: tuple[int, ...]
     element: str
+    file: str = ""
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,7 +119,7 @@ class LoadFunction(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 
 
 class Fill(msgspec.Struct, frozen=True, tag=True):
-    """Write the inputs made from ``seed`` and poison what is only written."""
+    """Write the inputs made from ``seed``, or from their files, and poison what is only written."""
 
     key: str
     seed: int
@@ -301,11 +302,20 @@ class DeviceChild:
         )
         _ask(self._child, request, None, self._timeouts.load_s)
 
-    def load_function(self, key: str, path: Path, function: str, inputs: Sequence[Tensor]) -> None:
-        """Load a compiled module under ``key``, to call ``function`` on tensors like ``inputs``."""
-        request = LoadFunction(
-            key=key, path=str(path), function=function, inputs=tuple(Shape(each.shape, each.element) for each in inputs)
-        )
+    def load_function(
+        self,
+        key: str,
+        path: Path,
+        function: str,
+        inputs: Sequence[Tensor],
+        files: Mapping[int, str] = MappingProxyType({}),
+    ) -> None:
+        """Load a compiled module under ``key``, to call ``function`` on tensors like ``inputs``.
+
+        ``files`` are the paths of the ``.npy`` files that hold some of them, by position; the others are random.
+        """
+        shapes = (Shape(each.shape, each.element, files.get(number, "")) for number, each in enumerate(inputs))
+        request = LoadFunction(key=key, path=str(path), function=function, inputs=tuple(shapes))
         _ask(self._child, request, None, self._timeouts.load_s)
 
     def fill(self, key: str, seed: int) -> None:

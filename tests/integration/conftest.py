@@ -129,7 +129,7 @@ class Suite:
 
     def __init__(self, folder: Path, cache: Path) -> None:
         self.folder = folder
-        self.habits: tuple[str, ...] = ("--tune-fresh", "--tune-search=exhaustive")
+        self.habits: tuple[str, ...] = ("--tune-fresh", "--tune-search=exhaustive", "--tune-share=1")
         self.cache = cache
         self.write("pytest.ini", "[pytest]\n")
 

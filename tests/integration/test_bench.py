@@ -7,6 +7,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from iree.compiler import ir
 
@@ -18,6 +19,7 @@ from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.candidate import Candidate
+from pytest_shark_tune.stages.dispatch import Tensor
 from pytest_shark_tune.stages.guard import GATE
 from pytest_shark_tune.stages.measurement import Measurement
 from pytest_shark_tune.stages.record import State
@@ -144,3 +146,21 @@ def test_a_default_that_fails_is_not_the_entrys_fault(session: Session, task: Ta
     for look in (bench.check_members, partial(bench.gate_round, number=0)):
         with pytest.raises(CandidateFailed, match="the default config to compare with failed: run_failed"):
             look(task, candidate)
+
+
+def test_whole_models_are_compared_on_what_files_hold(session: Session, bench: Bench, tmp_path: Path) -> None:
+    """Rounding off changes what is random, and not whole numbers."""
+    paths = {}
+    for name, result in (("default", "%a"), ("tuned", "%0")):
+        text = f"""func.func @main(%a: tensor<4xf32>) -> tensor<4xf32> {{
+          %0 = math.floor %a : tensor<4xf32>
+          %1 = arith.addf {result}, %a : tensor<4xf32>
+          return %1 : tensor<4xf32>
+        }}"""
+        paths[name] = tmp_path / f"{name}.vmfb"
+        session.compiler.compile_sources(session.compiler.lower(text, to="executable-sources"), paths[name])
+    np.save(tmp_path / "whole.npy", np.arange(4, dtype=np.float32))
+    pair, inputs = (paths["default"], paths["tuned"]), (Tensor((4,), "f32"),)
+    bench.check_model(*pair, "main", inputs, 1, {0: str(tmp_path / "whole.npy")})
+    with pytest.raises(CandidateFailed, match="wrong_result"):
+        bench.check_model(*pair, "main", inputs, 1)

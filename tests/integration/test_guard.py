@@ -230,9 +230,12 @@ def test_what_an_overridden_stage_cannot_compile_fails_in_words(make_suite: Make
 
 
 @pytest.mark.slow
-def test_snapshots_of_other_devices_are_looked_at_without_times(make_suite: MakeSuite, winner: WinnerRecord) -> None:
+@pytest.mark.parametrize("times", ["", OWN_TIMES.format(ratio=0.5, spread=1.01)], ids=["ours", "their-own"])
+def test_snapshots_of_other_devices_are_looked_at_without_times(
+    make_suite: MakeSuite, winner: WinnerRecord, times: str
+) -> None:
     other = msgspec.structs.replace(winner, device="A64FX")
-    suite = guarded(make_suite, other, {"conftest.py": ""}, slug="a64fx")
+    suite = guarded(make_suite, other, {"conftest.py": times}, slug="a64fx")
     outcome = suite.run("-rs", "-k", "fast or parses")
     assert outcome.status == 0, outcome.text
     outcome.lines.fnmatch_lines(["skipped 1: recorded on A64FX, this is *", "*1 passed, 1 skipped*"])

@@ -346,6 +346,14 @@ def test_a_bad_input_is_a_usage_error(bench: Bench, command: str, content: str |
     assert not bench.out.exists()
 
 
+@pytest.mark.parametrize(("name", "message"), [(".", "this is a folder"), ("out.jsonl", "name the spec ")])
+def test_an_output_that_is_no_spec_is_a_usage_error(bench: Bench, name: str, message: str) -> None:
+    result = bench.run("merge", bench.write("one", general_spec(8)), "-o", bench.folder / name)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not (bench.folder / "out.jsonl").exists()
+
+
 def test_an_output_without_a_folder_is_a_usage_error(bench: Bench) -> None:
     result = bench.run("merge", bench.write("one", general_spec(8)), "-o", bench.folder / "no" / "out.mlir")
     assert result.exit_code == 2

@@ -130,6 +130,16 @@ def test_a_pipeline_that_is_gone_is_listed(tmp_path: Path, record: WinnerRecord)
     assert not (tmp_path / "new.mlir").exists()
 
 
+def test_an_old_spec_of_which_nothing_is_left_is_not_removed(tmp_path: Path, record: WinnerRecord) -> None:
+    gone = msgspec.structs.replace(record, pipeline="TripleTilingExpert")
+    path = keep(tmp_path, gone, is_readable=False)
+    before = path.read_bytes(), records_path(path).read_bytes()
+    result = port(tmp_path, path, "-o", path)
+    assert result.exit_code == 1
+    assert f"no entry is left: {path} stays as it was" in result.stderr
+    assert (path.read_bytes(), records_path(path).read_bytes()) == before
+
+
 def test_what_matches_nothing_is_lost(tmp_path: Path, record: WinnerRecord, models: dict[str, Path]) -> None:
     path = keep(tmp_path, record, is_readable=True)
     records_path(path).unlink()

@@ -228,6 +228,18 @@ def test_a_spec_and_its_records_must_agree(workshop: Workshop, tmp_path: Path) -
     assert "has no such entry any more" in broken(workshop.look(guarded, BATCH, Promise.PARSES))
 
 
+def test_records_that_cannot_be_read_are_not_taken_for_none(workshop: Workshop, tmp_path: Path) -> None:
+    path = tmp_path / "spec.mlir"
+    write_spec(path, [workshop.winner(PLAIN), workshop.winner(BATCH)])
+    whole, _, other = records_path(path).read_bytes().partition(b"\n")
+    records_path(path).write_bytes(other)
+    assert workshop.look(workshop.guarded(path), PLAIN, Promise.PARSES).outcome is Outcome.KEPT
+    records_path(path).write_bytes(b"<<<<<<< ours" + whole + b"\n" + other)
+    guarded = workshop.guarded(path)
+    assert "spec.jsonl:1 is none" in broken(workshop.look(guarded, PLAIN, Promise.PARSES))
+    assert workshop.look(guarded, BATCH, Promise.PARSES).outcome is Outcome.KEPT
+
+
 def test_a_config_that_breaks_a_constraint_is_told_which(workshop: Workshop, tmp_path: Path) -> None:
     whole = info("distribution = [64, 48, 0], vector_common_parallel = [64, 48, 0], vector_reduction = [0, 0, 32]")
     guarded = workshop.spec(tmp_path / "spec.mlir", [workshop.winner(PLAIN, whole)])

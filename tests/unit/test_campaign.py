@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from types import MappingProxyType
 
 import msgspec
 import pytest
@@ -210,12 +211,19 @@ def test_spent_time_leaves_candidates_out_but_no_default() -> None:
     assert run.campaign.why_stopped("one") == "the time was spent (--tune-time)"
 
 
-def after_the_first(gains: dict[str, float], baselines: dict[str, float], weights: dict[str, int]) -> str:
+def after_the_first(
+    gains: dict[str, float],
+    baselines: dict[str, float],
+    weights: dict[str, int],
+    *,
+    in_model_us: Mapping[str, float] = MappingProxyType({}),
+) -> str:
     """Which dispatch gets the next turn after 8 candidates of each, the best of which led by so much."""
     run = Run(*(kernel(name, weight=weights.get(name, 1)) for name in gains))
     for name in gains:
         run.take()
         run.tell(name, "default", baseline_us=baselines.get(name, 10.0))
+        run.quarries[name].in_model_us = in_model_us.get(name)
     seen = dict.fromkeys(gains, 0)
     for _ in range(8 * len(gains)):
         name, candidate = run.take()
@@ -234,6 +242,12 @@ def test_time_goes_where_gain_times_time_times_weight_is_largest(
 ) -> None:
     gains = {name: 1.1 if name == "plain" else gain for name in order}
     assert after_the_first(gains, {"rich": baseline_us}, {"rich": weight}) == "rich"
+
+
+def test_the_time_in_the_model_counts_where_it_is_known() -> None:
+    gains, weights = {"alone": 1.1, "in_model": 1.1}, {"alone": 3}
+    assert after_the_first(gains, {}, weights) == "alone"
+    assert after_the_first(gains, {}, weights, in_model_us={"in_model": 1000.0}) == "in_model"
 
 
 def test_a_duplicate_takes_the_ratio_of_whose_binary_it_shares() -> None:

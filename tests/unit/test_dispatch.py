@@ -271,6 +271,30 @@ def test_functions_with_static_tensors_are_listed_with_their_inputs(compiler: Co
     assert functions == {"two": (tensor("2x3xf32"), tensor("4xi8")), "none": ()}
 
 
+def test_buffer_views_count_as_the_tensors_that_they_are_imported_as(compiler: Compiler) -> None:
+    """An ONNX model's function waits for fences, and another one, which hides them, calls it."""
+    functions = function_inputs(
+        compiler.lower(
+            """
+            util.func public @"of Paddle.$async"(%view: !hal.buffer_view, %wait: !hal.fence) -> tensor<2x3xf32> {
+              %0 = hal.tensor.import wait(%wait) => %view : !hal.buffer_view -> tensor<2x3xf32>
+              util.return %0 : tensor<2x3xf32>
+            }
+            util.func public @"of Paddle."(%view: !hal.buffer_view) -> tensor<2x3xf32> {
+              %fence = util.null : !hal.fence
+              %0 = util.call @"of Paddle.$async"(%view, %fence) : (!hal.buffer_view, !hal.fence) -> tensor<2x3xf32>
+              util.return %0 : tensor<2x3xf32>
+            }
+            util.func public @unknown(%view: !hal.buffer_view) -> !hal.buffer_view {
+              util.return %view : !hal.buffer_view
+            }
+            """,
+            to="input",
+        )
+    )
+    assert functions == {"of Paddle.": (tensor("2x3xf32"),)}
+
+
 def test_a_benchmark_file_is_told_from_a_model(dumps: Mapping[str, str], model: str) -> None:
     assert all(is_benchmark_module(text) for text in dumps.values())
     assert not is_benchmark_module(model)

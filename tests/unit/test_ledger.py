@@ -208,6 +208,18 @@ def test_an_entry_that_verification_dropped_is_nowhere(run: Run) -> None:
     assert not run.snapshot.exists()
 
 
+def test_what_was_measured_end_to_end_stands_for_what_was_said_of_a_model_before(run: Run) -> None:
+    whole = SourceCheck(source="model", applied=1, ratio=1.5, ratio_low=1.4, ratio_high=1.6)
+    measured = SpecRecord(sources=(whole,), dropped={"two": "the model is no faster with it"}, model="model")
+    tried = (make_record(TWO, "default", 1.0), make_record(TWO, "aaaaaa", 2.0))
+    run.take(*ALL_OF_ONE, make_final(ONE, "aaaaaa"), *tried, make_final(TWO, "aaaaaa"), VERIFIED, measured)
+    summary = run.ledger.finish(complete=True)
+    assert summary.sources == (whole,)
+    assert summary.dropped == measured.dropped
+    assert run.matchers == ["match_one"]
+    assert summary.dispatches[1].reason == "the model is no faster with it"
+
+
 def test_a_run_that_ended_early_gives_a_provisional_winner_and_no_snapshot(run: Run) -> None:
     run.take(*ALL_OF_ONE)
     summary = run.ledger.finish(complete=False)
@@ -356,6 +368,17 @@ def test_what_is_kept_is_the_winner_without_a_candidate_tried(run: Run) -> None:
     assert text != run.snapshot.read_text()
     (change,) = run.ledger.changes
     assert change.words() == ("two: added (contraction 32x32x32 f32, f32 -> f32, DoubleTilingExpert, 5 us, 2.00x)",)
+
+
+def test_a_winner_that_was_not_checked_is_told_and_not_written(run: Run) -> None:
+    record = kept(run)
+    run.ledger.add_plan("plan", str(run.suite))
+    run.ledger.keep("plan", record)
+    run.take(make_record(TWO, "default", 1.0), make_record(TWO, "aaaaaa", 2.0), make_final(TWO, "aaaaaa"))
+    run.ledger.finish(complete=True)
+    assert read_records(run.snapshot) == (record,)
+    (change,) = run.ledger.changes
+    assert change.words() == ("not updated with two: that was not checked in the whole source, by [spec]",)
 
 
 def test_what_is_kept_and_fails_in_the_whole_loses_its_entry(run: Run) -> None:

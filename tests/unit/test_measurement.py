@@ -561,6 +561,36 @@ def test_rounds_without_an_interval_are_refused() -> None:
             combine_rounds(rounds)
 
 
+def drawn(mean_us: float, noise: float, count: int, random_: random.Random) -> list[float]:
+    return [mean_us * math.exp(random_.gauss(0, noise)) for _ in range(count)]
+
+
+def test_samples_of_another_timer_make_a_measurement() -> None:
+    measured = Measurement.of_samples([10.0, 10.1, 9.9, 10.0], [20.0, 19.8, 20.2])
+    assert measured.ratio == pytest.approx(2.0, rel=1e-3)
+    assert 1.9 < measured.ratio_low < 2.0 < measured.ratio_high < 2.1
+    assert (measured.samples_us[0], measured.baseline_samples_us[0], measured.rounds) == (10.0, 20.0, 1)
+    assert combine_rounds([measured] * 3).rounds == 3
+
+
+def test_the_interval_of_another_timers_samples_covers_the_ratio_as_often_as_it_says() -> None:
+    draw = random.Random(0)
+    pairs = [(drawn(10, 0.01, 8, draw), drawn(15, 0.05, 20, draw)) for _ in range(400)]
+    covered = sum(each.ratio_low < 1.5 < each.ratio_high for each in (Measurement.of_samples(*pair) for pair in pairs))
+    assert 0.92 < covered / len(pairs) < 0.98
+
+
+def test_a_single_sample_of_another_timer_bounds_nothing() -> None:
+    measured = Measurement.of_samples([10.0], [20.0, 20.1])
+    assert (measured.ratio_low, measured.ratio_high) == (0.0, math.inf)
+
+
+@pytest.mark.parametrize("samples", [([], [1.0]), ([1.0], []), ([1.0, 0.0], [1.0])])
+def test_no_samples_are_no_measurement(samples: tuple[list[float], list[float]]) -> None:
+    with pytest.raises(ValueError, match="positive samples"):
+        Measurement.of_samples(*samples)
+
+
 def test_a_measurement_survives_a_file() -> None:
     measurement = compare(Kernel(0.001), Kernel(0.0015), POLICY)
     assert msgspec.json.decode(msgspec.json.encode(measurement), type=Measurement) == measurement

@@ -12,6 +12,7 @@ from pytest_shark_tune.options import (
     parse_flags,
     parse_rotation,
     parse_seed,
+    parse_share,
     parse_size,
     parse_target,
     parse_tolerance,
@@ -178,3 +179,17 @@ def test_a_bad_tolerance_is_refused_by_name(text: str) -> None:
     with pytest.raises(pytest.UsageError) as caught:
         parse_tolerance("--tune-tolerance", text)
     assert str(caught.value) == f"--tune-tolerance: {text!r} is no share of less than 1; give for example 4% or 0.04"
+
+
+@pytest.mark.parametrize(("text", "share"), [("90%", 0.9), ("0.9", 0.9), (" 0.5% ", 0.005), ("1", 1.0), ("100%", 1.0)])
+def test_a_share_is_read(text: str, share: float) -> None:
+    assert parse_share("--tune-share", text) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("text", ["", "0", "0%", "1.01", "101%", "90", "-1", "9 %", "most", "nan"])
+def test_a_bad_share_is_refused_by_name(text: str) -> None:
+    with pytest.raises(pytest.UsageError) as caught:
+        parse_share("--tune-share", text)
+    assert str(caught.value) == (
+        f"--tune-share: {text!r} is no share of more than 0 and at most 1; give for example 0.9 or 90%"
+    )

@@ -172,6 +172,19 @@ def test_a_search_begins_next_to_the_config_that_it_is_given() -> None:
     assert configs.knobs(row) == BEST
 
 
+def test_a_search_begins_with_what_fits_the_registers_of_a_thread() -> None:
+    sizes = (16, 32, 64, 128, 256, 512)
+    configs = table_of_spaces([SearchSpace.of("Threads", {"wg_0": sizes, "wg_1": sizes, "wg_size_x": (32, 64, 128)})])
+
+    def spills(row: int) -> bool:
+        knobs = configs.knobs(row)
+        return knobs["wg_0"] * knobs["wg_1"] > 256 * knobs["wg_size_x"]
+
+    shares = [sum(map(spills, ModelSearch(configs, seed).ask(12))) / 12 for seed in range(10)]
+    assert sum(map(spills, range(len(configs)))) > 0.25 * len(configs)
+    assert np.mean(shares) < 0.1
+
+
 def test_where_time_is_short_a_search_begins_with_what_is_soon_compiled() -> None:
     """Without any result, what is unrolled tells: here the part of a tile that one thread has."""
     configs = table()

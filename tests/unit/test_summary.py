@@ -11,6 +11,7 @@ import pytest
 from pytest_shark_tune.figures import format_us
 from pytest_shark_tune.funnel import OTHERS, Cause, Loss
 from pytest_shark_tune.ledger import DispatchSummary, RunSummary, Summary
+from pytest_shark_tune.shares import Profile, Share
 from pytest_shark_tune.stages.dispatch import Untunable
 from pytest_shark_tune.stages.record import SourceCheck
 from pytest_shark_tune.summary import render
@@ -160,6 +161,42 @@ def test_a_machine_that_changed_its_speed_is_told(tmp_path: Path) -> None:
     assert "unsteady" not in render(SUMMARY, width=120, spec=nowhere, snapshots=())
     told = " ".join(render(unsteady, width=120, spec=nowhere, snapshots=()).split())
     assert "it changed its speed while 7 candidates or finals were measured" in told
+
+
+def test_shares_are_shown_where_a_model_was_profiled(tmp_path: Path) -> None:
+    cold = [Share(dispatch=f"cold_{number}", calls=1, time_us=1.0, share=0.01) for number in range(2)]
+    hot = Share(dispatch=WON.name, calls=3, time_us=98.0, share=0.97)
+    profile = Profile(source="model", function="main", model_us=100.0, shares=(hot, *cold), measured="")
+    summary = msgspec.structs.replace(
+        SUMMARY,
+        dispatches=(msgspec.structs.replace(WON, share=0.97), LOST),
+        profiles=(profile,),
+        left_out=tuple(cold),
+        untunable=(Untunable("odd", "model", "it is odd", 0.01),),
+        unprofiled={"other": "it has two functions"},
+    )
+    text = render(summary, width=160, spec=tmp_path / "spec.mlir", snapshots=())
+    assert rows(text, WON.name)[0][:2] == ["3", "97.0%"]
+    assert rows(text, LOST.name)[0][:2] == ["1", "-"]
+    assert "left out of model (2, 2.0% of the time): cold_0 1.0%, cold_1 1.0%; a larger --tune-share takes " in text
+    assert "not tuned (1, 1.0% of the time): odd 1.0%: it is odd\n" in text
+    assert "other: all of it was tuned, since nobody can tell where its time goes: it has two functions\n" in text
+
+
+def test_what_did_not_pay_in_the_whole_is_named(tmp_path: Path) -> None:
+    whole = SourceCheck(
+        source="model", applied=1, ratio=1.5, ratio_low=1.4, ratio_high=1.6, default_us=3000.0, tuned_us=2000.0
+    )
+    summary = msgspec.structs.replace(
+        SUMMARY,
+        dispatches=(msgspec.structs.replace(LOST, reason="it does not pay"),),
+        sources=(whole,),
+        dropped={LOST.name: "it does not pay"},
+    )
+    text = render(summary, width=160, spec=tmp_path / "spec.mlir", snapshots=())
+    assert "model as a whole, with the spec: 3 ms by default, 2 ms tuned: 1.50 times as fast (1.40 to 1.60)" in text
+    assert f"{LOST.name}: not in the spec: it does not pay\n" in text
+    assert "no spec was written: what won alone did not hold in the whole, as told above\n" in text
 
 
 def test_what_was_written_is_named(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from pytest_shark_tune.plan import Plan, Task
 from pytest_shark_tune.roster import Part, whole_suites
+from pytest_shark_tune.shares import Profile, Share
 from pytest_shark_tune.snapshot import read_records, write_spec
 from pytest_shark_tune.stages.dispatch import Untunable
 from pytest_shark_tune.stages.record import RecordedOp, State, WinnerRecord
@@ -180,6 +181,9 @@ def test_what_is_in_no_plan_is_gone_unless_it_cannot_be_tuned_now() -> None:
     assert is_gone(record_of(TWO), [plan])
     untunable = Plan(sources=(), tasks=(), untunable=(Untunable("two_0", "model", "why"),))
     assert not is_gone(record_of(TWO), [plan, untunable])
+    cold = Share(dispatch="two", calls=1, time_us=1.0, share=0.1)
+    profile = Profile(source="model", function="main", model_us=None, shares=(cold,), measured="")
+    assert not is_gone(record_of(TWO), [msgspec.structs.replace(plan, profiles=(profile,))])
 
 
 def test_a_snapshot_that_would_not_change_is_not_touched(suite: Suite) -> None:

@@ -10,7 +10,7 @@ from iree.compiler import ir
 
 from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
 
-__all__ = ["ProblemFacts", "facts_of", "gpu_processors"]
+__all__ = ["ProblemFacts", "facts_of", "gpu_processors", "on_device"]
 
 _GPU_PROCESSORS = {
     "A100": 108,
@@ -57,11 +57,10 @@ class ProblemFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 def facts_of(root: RootOp, target: TargetFacts, device: str) -> ProblemFacts:
     """The facts of a dispatch's root op on a target, measured on the device of that name."""
-    gpu = bool(target.subgroup_sizes)
     classes = {"m": root.m, "n": root.n, "k": root.k, "k1": root.k1, "k2": root.k2}
     with ir.Context():
         spans = [tuple(sorted(set(_dims_of_map(text)))) for text in root.maps[: len(root.inputs)]]
-    return ProblemFacts(
+    facts = ProblemFacts(
         loops=root.loops,
         reductions=tuple(index for index, kind in enumerate(root.iterators) if kind == "reduction"),
         operands=tuple(
@@ -70,8 +69,14 @@ def facts_of(root: RootOp, target: TargetFacts, device: str) -> ProblemFacts:
             if span
         ),
         dims={name: positions[-1] for name, positions in classes.items() if positions},
-        processors=gpu_processors(device) if gpu else target.processors,
     )
+    return on_device(facts, target, device)
+
+
+def on_device(facts: ProblemFacts, target: TargetFacts, device: str) -> ProblemFacts:
+    """The facts of a dispatch, as they are on the device of that name."""
+    processors = gpu_processors(device) if target.subgroup_sizes else target.processors
+    return msgspec.structs.replace(facts, processors=processors)
 
 
 def gpu_processors(device: str) -> int:

@@ -63,6 +63,13 @@ _LIKELIEST_FAILURE = 0.98
 _ABSENT = -8.0
 """What trees see for a feature that a pipeline does not have: less than any that it could have."""
 
+_MOST_REGISTERS = 8.0
+"""Of results per thread, as a logarithm to base 2: a thread has 255 registers on NVIDIA's GPUs, and 256 besides those
+of a wave's operands on AMD's. (CUDA C++ Programming Guide, compute capabilities; CDNA 3 ISA, accumulation VGPRs.)"""
+
+_SPILLED = 0.1
+"""The chance that a config is of use that keeps more than that: its results go to memory and back in each step."""
+
 _SMALLEST = 1e-12
 _LEAST_SPREAD = 0.02
 """Shares of the best ratio closer than this cannot be told apart."""
@@ -117,6 +124,7 @@ class ModelSearch:
             nearest = np.argsort(_distances(self._places, place[0]), kind="stable")[: _BESIDE + 1].tolist()
             self._near += [row for row in nearest if table.knobs(row) != config[1]][:_BESIDE]
         self._learned = _without_gaps(features.values)
+        self._prospects = _prospects(features)
         self._costs = Costs(features, table.pipelines, self._learned, seed + 2) if by_time else None
         self._start: list[int] | None = None
         self._values = Forest(_TREES, seed)
@@ -179,11 +187,12 @@ class ModelSearch:
         pool = self._random.permutation(len(self._places))[:_POOL]
         distances = np.full(len(pool), 1.0)
         costs = self._costs_of(pool)
+        prospects = self._prospects[pool] ** 2
         for index in chosen:
             distances = np.minimum(distances, _distances(self._places[pool], self._places[index]))
         while len(chosen) < count and distances.any():
             # Squared like the distances, as costs that are but guessed spread less than the true ones.
-            chances = distances / costs**2
+            chances = distances / costs**2 * prospects
             following = int(pool[self._random.choice(len(pool), p=chances / chances.sum())])
             away = _distances(self._places[pool], self._places[following])
             distances = np.minimum(distances, away) if chosen else away
@@ -203,7 +212,7 @@ class ModelSearch:
         self._learn_costs(share=min(1.0, count / 3))
         self._values.learn(self._learned[rows[measured]], targets, share=min(1.0, count / 3))
         votes = self._values.predict(self._learned[pool])
-        succeeds = self._success(rows, ~measured, pool)
+        succeeds = self._success(rows, ~measured, pool) * self._prospects[pool]
         costs = self._costs_of(pool)
         chosen: list[int] = []
         while len(chosen) < min(count, _MOST_MODELLED, len(pool)):
@@ -329,6 +338,14 @@ class _Learned(msgspec.Struct, frozen=True):
         failures = Forest(_TREES // 2, seed)
         failures.learn(self.rows, failed.astype(np.float64))
         return np.column_stack([values.predict(asked).mean(axis=0), 1 - failures.predict(asked).mean(axis=0)])
+
+
+def _prospects(features: Features) -> Column:
+    """What is known of each config before any was tried: whether what a thread computes fits its registers."""
+    if "results per thread" not in features.names:
+        return np.ones(len(features.values))
+    results = np.nan_to_num(features.values[:, features.names.index("results per thread")])
+    return np.where(results > _MOST_REGISTERS, _SPILLED, 1.0)
 
 
 def _without_gaps(values: Column) -> npt.NDArray[np.float32]:

@@ -1,0 +1,320 @@
+"""Bundles: compiled candidates in one file, so that they can be measured on a machine without the compiler."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from pytest_shark_tune import __version__
+from pytest_shark_tune.builds import Builds
+from pytest_shark_tune.errors import CommandFailed, InputError
+from pytest_shark_tune.plan import Plan, Task
+from pytest_shark_tune.stages.artifact import Artifact
+from pytest_shark_tune.stages.candidate import Candidate
+from pytest_shark_tune.stages.search.facts import facts_of
+from pytest_shark_tune.tools import journal
+from pytest_shark_tune.tools.cache import Cache, content_key
+from pytest_shark_tune.tools.compiler import COMPILE_TIMEOUT_S, Compiler, Target, host_processor
+from pytest_shark_tune.tools.runtime import runtime_version
+from pytest_shark_tune.yardsticks import Yardstick, Yardsticks
+
+__all__ = ["BUNDLE", "Bundle", "Packed", "PackedCompiler", "check_machine", "pack", "read_bundle"]
+
+BUNDLE = "bundle.tar"
+"""What a bundle is called in the output folder."""
+_MANIFEST = "bundle.json"
+_BINARY = ".vmfb"
+_SCHEMA: Final = 1
+
+
+class Bundle(msgspec.Struct, frozen=True, kw_only=True):
+    """What a bundle says of itself; its file holds the binaries beside it, each under its key in the cache.
+
+    ``identity`` is the compiler's, ``flags`` are the user's. ``tests`` gives the key of each test's plan by the id of
+    the test function, and ``plans`` have just the candidates that were compiled, or refused by the compiler.
+    ``builds`` are these, and ``yardsticks`` show what the device can reach; ``vmfb`` of both is a name in the file.
+    """
+
+    schema: Literal[1] = _SCHEMA
+    versions: dict[str, str]
+    target: Target
+    flags: tuple[str, ...]
+    identity: tuple[str, ...]
+    rotate_bytes: int
+    tests: dict[str, str]
+    plans: dict[str, Plan]
+    builds: dict[str, Artifact]
+    yardsticks: tuple[Yardstick, ...]
+    yardsticks_key: str
+
+    def plan_of(self, test: str) -> str:
+        """The key of the plan of a test function; folders above its file may have other names than they had.
+
+        Raises:
+            InputError: the bundle was made without the test.
+        """
+        if test in self.tests:
+            return self.tests[test]
+        alike = {key for name, key in self.tests.items() if _ends_alike(name, test)}
+        if len(alike) != 1:
+            raise InputError(
+                f"--tune-bundle: the bundle has nothing for {test}, only for {', '.join(sorted(self.tests))}: make one "
+                "of this suite with --tune-stop-after compile"
+            )
+        return alike.pop()
+
+    def unpack(self, path: Path, cache: Cache) -> None:
+        """Put plans and binaries into the cache, the latter from the bundle's file at ``path``.
+
+        Raises:
+            InputError: the file is not whole.
+        """
+        with _opened(path) as tar:
+            for key, artifact in self.builds.items():
+                if artifact.vmfb is not None:
+                    binary = cache.file("artifacts", key, _BINARY)
+                    journal.replace_file(binary, _member(tar, path, artifact.vmfb))
+                    artifact = msgspec.structs.replace(artifact, vmfb=os.fspath(binary))
+                cache.put("artifacts", key, artifact)
+            yardsticks = []
+            for each in self.yardsticks:
+                binary = cache.file("yardsticks", each.vmfb.removesuffix(_BINARY), _BINARY)
+                journal.replace_file(binary, _member(tar, path, each.vmfb))
+                yardsticks.append(msgspec.structs.replace(each, vmfb=os.fspath(binary)))
+        if yardsticks:
+            cache.put("yardsticks", self.yardsticks_key, yardsticks)
+        for key, plan in self.plans.items():
+            cache.put("plans", key, plan)
+
+
+class PackedCompiler(Compiler):
+    """The compiler that a bundle was made with, as far as names and keys go; it compiles nothing."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__(bundle.target, bundle.flags, timeout_s=COMPILE_TIMEOUT_S, tool="")
+        self._bundle = bundle
+
+    @property
+    def version(self) -> str:
+        """The version of the package that the bundle was made with."""
+        return self._bundle.versions["iree-base-compiler"]
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """That of the compiler that the bundle was made with: what it made has the same keys here."""
+        return self._bundle.identity
+
+    def _compile(self, folder: Path, source: str, name: str, flags: Sequence[str]) -> tuple[Path, float]:
+        raise CommandFailed(f"{name} is not in the bundle, and a run with --tune-bundle compiles nothing")
+
+
+@dataclass(frozen=True)
+class Packed:
+    """How much went into a bundle: dispatches, candidates with a binary, those that failed, bytes of the file."""
+
+    path: Path
+    dispatches: int
+    compiled: int
+    failed: int
+    bytes: int
+
+    def words(self) -> str:
+        """One line for the end of a run."""
+        dispatches = "1 dispatch" if self.dispatches == 1 else f"{self.dispatches} dispatches"
+        failed = f", {self.failed} that failed," if self.failed else ""
+        return (
+            f"bundle: {self.path}: {self.compiled} compiled candidates{failed} of {dispatches}, defaults included, "
+            f"{_megabytes(self.bytes)}"
+        )
+
+
+def pack(
+    path: Path,
+    builds: Builds,
+    plans: Mapping[str, Plan],
+    *,
+    tests: Mapping[str, str],
+    tried: Collection[tuple[str, str]],
+    yardsticks: Yardsticks,
+    rotate_bytes: int,
+) -> Packed | None:
+    """Write what ``builds`` compiled of ``plans`` to ``path``; ``None``, and no file, where no default is compiled.
+
+    ``tests`` gives the key of each test function's plan. Only what was ``tried``, pairs of a dispatch's name and a
+    candidate's id, goes in. Where the ``yardsticks`` cannot be compiled they are left
+    out, and nothing is called impossible.
+    """
+    packing = _Packing(builds, frozenset(tried))
+    trimmed = {key: packing.trim(plan) for key, plan in plans.items()}
+    new_keys = {key: content_key("packed", key, sorted(packing.artifacts)) for key in plans}
+    path.unlink(missing_ok=True)
+    if not packing.dispatches:
+        return None
+    compiler = builds.compiler
+    measures: list[Yardstick] = []
+    with suppress(CommandFailed):
+        measures = yardsticks.built()
+    bundle = Bundle(
+        versions={
+            "pytest-shark-tune": __version__,
+            "iree-base-compiler": compiler.version,
+            "iree-base-runtime": runtime_version(),
+        },
+        target=compiler.target,
+        flags=compiler.flags,
+        identity=compiler.identity,
+        rotate_bytes=rotate_bytes,
+        tests={test: new_keys[key] for test, key in tests.items() if trimmed[key].tasks},
+        plans={new_keys[key]: plan for key, plan in trimmed.items() if plan.tasks},
+        builds={key: _as_member(key, artifact) for key, artifact in packing.artifacts.items()},
+        yardsticks=tuple(msgspec.structs.replace(each, vmfb=Path(each.vmfb).name) for each in measures),
+        yardsticks_key=yardsticks.built_key,
+    )
+    binaries = {f"{key}{_BINARY}": each.vmfb for key, each in packing.artifacts.items() if each.vmfb is not None}
+    _write(path, bundle, binaries | {Path(each.vmfb).name: each.vmfb for each in measures})
+    made = [each for each in packing.candidates if each.vmfb is not None]
+    return Packed(path, packing.dispatches, len(made), len(packing.candidates) - len(made), bytes=path.stat().st_size)
+
+
+def read_bundle(path: Path) -> Bundle:
+    """What the bundle at ``path`` says of itself.
+
+    Raises:
+        InputError: it is no bundle, or one that this package, this runtime or this processor cannot use.
+    """
+    with _opened(path) as tar:
+        try:
+            bundle = msgspec.json.decode(_member(tar, path, _MANIFEST), type=Bundle)
+        except msgspec.DecodeError as error:
+            raise InputError(f"{path} is no bundle of this version of pytest-shark-tune: {error}") from error
+    made_by = bundle.versions.get("pytest-shark-tune")
+    if made_by != __version__:
+        raise InputError(f"{path} was made by pytest-shark-tune {made_by}, this is {__version__}: make it anew")
+    return bundle
+
+
+def check_machine(bundle: Bundle) -> None:
+    """Refuse to run the bundle's binaries where they cannot run.
+
+    Raises:
+        InputError: the runtime is of another release than the compiler, or this is not the processor they are for.
+    """
+    compiler = bundle.versions["iree-base-compiler"]
+    if _release(compiler) != _release(runtime_version()):
+        raise InputError(
+            f"it was compiled by IREE {compiler} and the runtime here is {runtime_version()}: install "
+            f"iree-base-runtime=={compiler}"
+        )
+    if bundle.target.architecture == "host" and bundle.identity[-1] != host_processor():
+        raise InputError(
+            f"it was compiled for the processor of the machine that made it ({bundle.target}), which is another than "
+            "this one: name the processor of the machine that measures, as in --tune-target llvm-cpu:znver4"
+        )
+
+
+class _Packing:
+    """Collects what goes into a bundle."""
+
+    def __init__(self, builds: Builds, tried: Collection[tuple[str, str]]) -> None:
+        self._builds = builds
+        self._tried = tried
+        self.artifacts: dict[str, Artifact] = {}
+        self.candidates: list[Artifact] = []
+        self.dispatches = 0
+
+    def trim(self, plan: Plan) -> Plan:
+        """The plan with what was compiled of it, and what a search needs to know of each dispatch."""
+        tasks = tuple(found for task in plan.tasks if (found := self._trim_task(task)) is not None)
+        self.dispatches += len(tasks)
+        return msgspec.structs.replace(plan, tasks=tasks, kernels=())
+
+    def _trim_task(self, task: Task) -> Task | None:
+        default = self._artifacts(task, task.default)
+        if not default or any(artifact.vmfb is None for artifact in default.values()):
+            return None
+        kept = []
+        self._take(default)
+        for candidate in task.candidates:
+            tried = (task.name, candidate.id) in self._tried
+            if tried and (found := self._artifacts(task, candidate)):
+                self._take(found)
+                kept.append(candidate)
+        facts = facts_of(task.dispatch.root, task.dispatch.target, "")
+        return msgspec.structs.replace(task, candidates=tuple(kept), facts=facts)
+
+    def _artifacts(self, task: Task, candidate: Candidate) -> dict[str, Artifact]:
+        """The candidate's artifacts by key, for each member of the dispatch's group; none where one is not known."""
+        found = {}
+        for member in task.dispatch.members:
+            artifact = self._builds.known(member.module, candidate)
+            if artifact is None:
+                return {}
+            found[self._builds.key(member.module, candidate)] = artifact
+            if artifact.vmfb is None:  # What fails for one of the group is tried for none of the others.
+                break
+        return found
+
+    def _take(self, artifacts: Mapping[str, Artifact]) -> None:
+        self.artifacts |= artifacts
+        self.candidates.append(list(artifacts.values())[-1])
+
+
+def _as_member(key: str, artifact: Artifact) -> Artifact:
+    return artifact if artifact.vmfb is None else msgspec.structs.replace(artifact, vmfb=f"{key}{_BINARY}")
+
+
+def _write(path: Path, bundle: Bundle, binaries: Mapping[str, str]) -> None:
+    """Write a bundle with files by their names in it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with tarfile.open(partial, "w") as tar:
+            content = msgspec.json.encode(bundle)
+            header = tarfile.TarInfo(_MANIFEST)
+            header.size = len(content)
+            tar.addfile(header, io.BytesIO(content))
+            for name, file in binaries.items():
+                tar.add(file, arcname=name)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _opened(path: Path) -> tarfile.TarFile:
+    try:
+        return tarfile.open(path)
+    except (OSError, tarfile.TarError) as error:
+        raise InputError(f"{path} cannot be read as a bundle: {error}") from error
+
+
+def _member(tar: tarfile.TarFile, path: Path, name: str) -> bytes:
+    """The content of a file in a bundle; nothing is ever written where the bundle says."""
+    try:
+        file = tar.extractfile(name)
+        content = file.read() if file is not None else None
+    except (KeyError, OSError, tarfile.TarError):
+        content = None
+    if content is None:
+        raise InputError(f"{path} is no bundle, or not a whole one: it has no {name}")
+    return content
+
+
+def _ends_alike(one: str, other: str) -> bool:
+    """Whether two ids of tests differ only in folders above what one of them has."""
+    shorter, longer = sorted((one, other), key=len)
+    return longer.endswith(f"/{shorter}")
+
+
+def _release(version: str) -> list[str]:
+    return version.split(".")[:2]
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"

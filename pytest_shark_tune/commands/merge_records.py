@@ -1,0 +1,88 @@
+"""``shark-tune merge-records``: what several machines measured, made into one result with a spec."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from pytest_shark_tune.apply import read_spec_file
+from pytest_shark_tune.builds import Builds
+from pytest_shark_tune.bundle import Bundle, read_bundle
+from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.merge_records import Merged, merge_runs, read_run, write_merged
+from pytest_shark_tune.options import default_cache
+from pytest_shark_tune.plan import Task
+from pytest_shark_tune.stages.record import SpecRecord
+from pytest_shark_tune.summary import render
+from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.tools.compiler import Compiler
+from pytest_shark_tune.tools.lease import DeviceLeases
+from pytest_shark_tune.verify import Verifier
+
+__all__ = ["merge_records"]
+
+
+@click.command(name="merge-records")
+@click.argument("outs", metavar="OUT...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder to write to.")
+@click.option("--bundle", type=click.Path(path_type=Path), help="What the runs measured: its sources try the spec.")
+@click.option("--starter", type=click.Path(path_type=Path), help="A spec whose entries stand behind all others.")
+def merge_records(outs: tuple[Path, ...], output: Path, bundle: Path | None, starter: Path | None) -> None:
+    """Join what runs of pytest --tune left in their output folders, declare the winners and write the spec.
+
+    The runs are of one target and of devices of one model. Where a candidate was tried twice the record with more
+    samples stays. With --bundle the spec must apply to just the dispatches that it was made for, else an entry is left
+    out.
+
+    The exit status is 1 where an entry is left out, or the default of a dispatch could not be measured.
+    """
+    try:
+        merged = merge_runs([read_run(folder) for folder in outs])
+        text = read_spec_file(starter) if starter is not None else None
+        packed = read_bundle(bundle) if bundle is not None else None
+        checks = _checks(packed, merged) if packed is not None else []
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            tasks = _tasks(packed) if packed is not None else {}
+            summary = write_merged(output, merged, tasks=tasks, checks=checks, starter=text)
+        except OSError as error:
+            raise InputError(f"-o {output}: cannot be written: {error.strerror}") from error
+    except InputError as error:
+        raise click.UsageError(str(error)) from error
+    for note in merged.notes:
+        click.echo(note)
+    click.echo(render(summary, width=100, spec=output / "spec.mlir", snapshots=()), nl=False)
+    if packed is None:
+        click.echo("the spec was not tried on what it was made from: give the --bundle for that")
+    if merged.failed_defaults or any(check.dropped for check in checks):
+        sys.exit(1)
+
+
+def _tasks(bundle: Bundle) -> dict[str, Task]:
+    return {task.name: task for plan in bundle.plans.values() for task in plan.tasks}
+
+
+def _checks(bundle: Bundle, merged: Merged) -> list[SpecRecord]:
+    """What comes of the winners' entries in the sources of a bundle, as far as no device is needed.
+
+    Raises:
+        InputError: the runs did not measure this bundle, or this is not the compiler that it was made with.
+    """
+    compiler = Compiler(bundle.target, bundle.flags)
+    made_by = bundle.versions["iree-base-compiler"]
+    if made_by != compiler.version:
+        raise InputError(f"--bundle: it was made with IREE {made_by}, this is {compiler.version}")
+    if unknown := sorted(set(merged.finals) - _tasks(bundle).keys()):
+        raise InputError(f"--bundle: it has no dispatch {unknown[0]}: the runs measured something else")
+    builds = Builds(compiler, Cache(default_cache()), DeviceLeases(()), jobs=1, tell=click.echo)
+    try:
+        checks = []
+        for plan in bundle.plans.values():
+            names = {task.name for task in plan.tasks}
+            finals = [final for name, final in merged.finals.items() if name in names]
+            checks.append(Verifier(builds, None, tell=click.echo).check(plan, finals))
+        return checks
+    finally:
+        builds.close()

@@ -1,0 +1,261 @@
+"""Merging what several runs found out about the same dispatches, on machines of one kind, into one result."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+import msgspec
+
+from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.funnel import funnel_of
+from pytest_shark_tune.ledger import DispatchSummary, RunSummary, Summary
+from pytest_shark_tune.plan import Task
+from pytest_shark_tune.snapshot import write_spec
+from pytest_shark_tune.stages.candidate import DEFAULT_ID
+from pytest_shark_tune.stages.record import FinalRecord, Record, SpecRecord, State, WinnerRecord
+from pytest_shark_tune.stages.winner import declare_winner
+from pytest_shark_tune.tools import journal
+from pytest_shark_tune.update import content_of, ops_of
+
+__all__ = ["Merged", "RunFindings", "merge_runs", "read_run", "write_merged"]
+
+
+@dataclass(frozen=True)
+class RunFindings:
+    """What one run left in its output folder, ``name``."""
+
+    name: str
+    summary: Summary
+    records: tuple[Record, ...]
+    finals: tuple[FinalRecord, ...]
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The records and the finals of several runs, one for each candidate and dispatch; ``notes`` say what gave way."""
+
+    runs: tuple[RunFindings, ...]
+    records: dict[str, dict[str, Record]] = field(default_factory=dict)
+    finals: dict[str, FinalRecord] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The dispatches that any run has in its summary, in its order."""
+        return tuple(dict.fromkeys(row.name for run in self.runs for row in run.summary.dispatches))
+
+    @property
+    def failed_defaults(self) -> dict[str, str]:
+        """Why the default of a dispatch cannot be compared with, by the dispatch's name."""
+        defaults = {name: records[DEFAULT_ID] for name, records in self.records.items() if DEFAULT_ID in records}
+        return {
+            name: f"{record.state}: {record.reason}"
+            for name, record in defaults.items()
+            if record.state is not State.MEASURED
+        }
+
+
+def read_run(folder: Path) -> RunFindings:
+    """What a run of ``pytest --tune`` left in ``folder``.
+
+    Raises:
+        InputError: it is no such folder.
+    """
+    path = folder / "summary.json"
+    try:
+        summary = msgspec.json.decode(path.read_bytes(), type=Summary)
+    except OSError as error:
+        raise InputError(f"{folder} is no output folder of pytest --tune: {path}: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise InputError(f"{path} is no summary of this version of pytest-shark-tune: {error}") from error
+    records = journal.read(folder / "records.jsonl", Record)
+    finals = journal.read(folder / "finals.jsonl", FinalRecord)
+    return RunFindings(str(folder), summary, tuple(records), tuple(finals))
+
+
+def merge_runs(runs: Sequence[RunFindings]) -> Merged:
+    """Join what several runs found out, those that are named first winning where all else is equal.
+
+    Of a candidate that was tried twice the record with more samples stays. The winners of several finals of a dispatch
+    compete by their ratio to the default, beside which each was measured, as the finalists of one run do.
+
+    Raises:
+        InputError: they were not made for the same target, by the same compiler, on devices of one model.
+    """
+    for what, values in (
+        ("targets", [run.summary.run.target for run in runs]),
+        ("device models", [run.summary.run.device for run in runs]),
+        ("releases of IREE", [run.summary.run.versions.get("iree-base-compiler", "") for run in runs]),
+    ):
+        if len(set(values)) > 1:
+            told = ", ".join(f"{run.name} ({value})" for run, value in zip(runs, values, strict=True))
+            raise InputError(f"the runs are of different {what}, so their times do not compare: {told}")
+    merged = Merged(tuple(runs))
+    finals: defaultdict[str, list[FinalRecord]] = defaultdict(list)
+    replaced: Counter[str] = Counter()
+    for run in runs:
+        # A journal's later lines take the place of earlier ones.
+        own = {(record.dispatch, record.id): record for record in run.records}
+        for (dispatch, name), record in own.items():
+            known = merged.records.setdefault(dispatch, {})
+            if name in known:
+                replaced[dispatch] += 1
+            if name not in known or len(record.samples_us) > len(known[name].samples_us):
+                known[name] = record
+        for final in {each.dispatch: each for each in run.finals}.values():
+            finals[final.dispatch].append(final)
+    for dispatch, count in replaced.items():
+        what = "1 candidate was" if count == 1 else f"{count} candidates were"
+        merged.notes.append(f"{dispatch}: {what} tried more than once; the record with more samples stays")
+    for dispatch, found in finals.items():
+        merged.finals[dispatch] = _joined(found, merged.records.get(dispatch, {}))
+        if len(found) > 1:
+            merged.notes.append(f"{dispatch}: {len(found)} finals were held; the best of their winners wins")
+    return merged
+
+
+def write_merged(
+    out: Path,
+    merged: Merged,
+    *,
+    tasks: Mapping[str, Task],
+    checks: Sequence[SpecRecord],
+    starter: str | None,
+) -> Summary:
+    """Write records, finals, spec and summary to ``out``, a folder that exists; return the summary.
+
+    ``tasks`` are the dispatches by name as far as they are known, ``checks`` what came of the spec on their sources:
+    an entry that they speak against is left out.
+    """
+    dropped = {name: reason for check in checks for name, reason in check.dropped.items()}
+    winners: list[WinnerRecord] = []
+    rows = []
+    for name in merged.names:
+        final, records = merged.finals.get(name), merged.records.get(name, {})
+        winner = None
+        if final is not None and final.winner is not None and name not in dropped:
+            if final.winner in records:
+                winner = _winner(final, records[final.winner], tasks.get(name))
+            else:  # It was kept from a snapshot, or the file was cut.
+                dropped[name] = f"records.jsonl has no line for {final.winner}, which won"
+        winners += [winner] if winner is not None and winner.root is not None else []
+        rows.append(_row(merged, name, final, winner, dropped.get(name, "")))
+    summary = Summary(
+        run=_run_of(merged),
+        dispatches=tuple(rows),
+        sources=tuple(source for check in checks for source in check.sources),
+        untunable=tuple(dict.fromkeys(each for run in merged.runs for each in run.summary.untunable)),
+    )
+    lines = [record for known in merged.records.values() for record in known.values()]
+    journal.replace_file(out / "records.jsonl", _lines(lines))
+    journal.replace_file(out / "finals.jsonl", _lines(merged.finals.values()))
+    write_spec(out / "spec.mlir", winners, starter)
+    journal.replace_file(out / "summary.json", msgspec.json.format(msgspec.json.encode(summary)) + b"\n")
+    return summary
+
+
+def _joined(finals: Sequence[FinalRecord], records: Mapping[str, Record]) -> FinalRecord:
+    """The final whose winner is the best of all finals' winners, with the other finals' finalists."""
+    won = [each for each in finals if each.winner is not None]
+    if not won:
+        return max(finals, key=_samples)
+
+    def simplicity(name: str) -> tuple[int, ...]:
+        knobs = records[name].knobs.values() if name in records else ()
+        return sum(value != 0 for value in knobs), sum(knobs)
+
+    # Of one that won twice the final with more samples counts.
+    of_winner = {each.winner: each for each in sorted(won, key=_samples) if each.winner is not None}
+    best, _ = declare_winner([each.finalist(name) for name, each in of_winner.items()], simplicity)
+    final = of_winner[best] if best is not None else won[0]
+    own = {each.id for each in final.finalists}
+    others = {each.id: each for other in finals for each in other.finalists if each.id not in own}
+    return msgspec.structs.replace(final, finalists=(*final.finalists, *others.values()))
+
+
+def _samples(final: FinalRecord) -> int:
+    return sum(len(each.samples_us) for each in final.finalists)
+
+
+def _winner(final: FinalRecord, record: Record, task: Task | None) -> WinnerRecord:
+    finalist = final.finalist(record.id)
+    return WinnerRecord(
+        id=record.id,
+        dispatch=final.dispatch,
+        pipeline=record.pipeline,
+        knobs=record.knobs,
+        config=record.config,
+        state=State.MEASURED,
+        reason=final.reason,
+        compile_s=record.compile_s,
+        samples_us=finalist.samples_us,
+        baseline_samples_us=final.baseline_samples_us,
+        ratio=finalist.ratio,
+        ratio_low=finalist.ratio_low,
+        ratio_high=finalist.ratio_high,
+        device=final.device,
+        target=final.target,
+        iree=final.iree,
+        root=final.root,
+        weight=final.weight,
+        compilation_info=final.compilation_info,
+        ops=ops_of(task) if task is not None else (),
+        content=content_of(task) if task is not None else "",
+    )
+
+
+def _row(
+    merged: Merged, name: str, final: FinalRecord | None, winner: WinnerRecord | None, dropped: str
+) -> DispatchSummary:
+    told = [row for run in merged.runs for row in run.summary.dispatches if row.name == name]
+    records = merged.records.get(name, {})
+    tried = [each for each in records if each != DEFAULT_ID]
+    finalists = {each.id for each in final.finalists} if final is not None else None
+    funnel = funnel_of(tried, records, finalists, untried="no run tried it")
+    default = records.get(DEFAULT_ID)
+    baseline = (final.baseline_samples_us if final else ()) or (default.baseline_samples_us if default else ())
+    failed = merged.failed_defaults.get(name)
+    reason = f"the default config failed: {failed}" if failed and winner is None else ""
+    return DispatchSummary(
+        name=name,
+        weight=final.weight if final is not None else max((row.weight for row in told), default=1),
+        baseline_us=median(baseline) if baseline else None,
+        best_us=median(winner.samples_us) if winner is not None and winner.samples_us else None,
+        speedup=winner.ratio if winner else None,
+        speedup_low=winner.ratio_low if winner else None,
+        speedup_high=winner.ratio_high if winner else None,
+        generated=max([funnel.generated, *(row.generated for row in told)]),
+        tried=funnel.tried,
+        compiled=funnel.compiled,
+        applied=funnel.applied,
+        ran=funnel.ran,
+        correct=funnel.correct,
+        measured=funnel.measured,
+        finalists=funnel.finalists,
+        winner=winner.id if winner else None,
+        reason=reason or dropped or (final.reason if final else "no run held a final"),
+        space=next((row.space for row in told), None),
+        losses=funnel.losses,
+        knobs=winner.knobs if winner else None,
+        is_custom=any(row.is_custom for row in told),
+    )
+
+
+def _run_of(merged: Merged) -> RunSummary:
+    runs = [each.summary.run for each in merged.runs]
+    return RunSummary(
+        versions=runs[0].versions,
+        target=runs[0].target,
+        device=runs[0].device,
+        seconds=round(sum(run.seconds for run in runs), 3),
+        complete=all(run.complete for run in runs),
+        unsteady=sum(run.unsteady for run in runs),
+    )
+
+
+def _lines(values: Iterable[Record | FinalRecord]) -> bytes:
+    return b"".join(msgspec.json.encode(each) + b"\n" for each in values)

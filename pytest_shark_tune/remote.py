@@ -1,0 +1,96 @@
+"""Workers that xdist starts elsewhere: in other folders, or on other hosts that share a file system with this one."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_shark_tune.devices import FoundDevices, find_devices
+from pytest_shark_tune.options import TuneOptions
+from pytest_shark_tune.settings import RunSettings
+
+__all__ = ["devices_of_worker", "hand_over", "is_remote", "paths_of_worker", "shared_folder"]
+
+_RUNS = "runs"
+_OLD_S = 86400.0
+"""What is left of a run that was killed lies in a shared folder for a day: hosts see each other's processes not."""
+
+
+def is_remote(config: pytest.Config) -> bool:
+    """Whether xdist starts workers in other folders or on other hosts."""
+    if not getattr(config.option, "tx", None):
+        return False
+    from execnet import XSpec
+    from xdist.workermanage import parse_tx_spec_config
+
+    specs = [XSpec(each) for each in parse_tx_spec_config(config)]
+    return any(not spec.popen or spec.chdir for spec in specs)
+
+
+def shared_folder(cache: Path) -> Path:
+    """A folder for what the processes of one run tell each other, in the one that they share: the cache."""
+    runs = cache / _RUNS
+    runs.mkdir(parents=True, exist_ok=True)
+    for old in runs.iterdir():
+        with suppress(OSError):  # Another run may have removed it.
+            if time.time() - old.stat().st_mtime > _OLD_S:
+                shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix="run-", dir=runs))
+
+
+def hand_over(workerinput: dict[str, Any], options: TuneOptions, settings: RunSettings, remote: bool) -> None:
+    """Tell a worker what its controller found out, and where: paths are the controller's, in full."""
+    workerinput["shark_tune_devices"] = {"uris": list(settings.devices), "name": settings.device_name}
+    workerinput["shark_tune_exchange"] = os.fspath(settings.exchange)
+    workerinput["shark_tune_is_remote"] = remote
+    workerinput["shark_tune_host"] = platform.node()
+    workerinput["shark_tune_cache"] = os.fspath(options.cache)
+    workerinput["shark_tune_out"] = os.fspath(options.out)
+    workerinput["shark_tune_bundle"] = os.fspath(options.bundle) if options.bundle is not None else ""
+
+
+def paths_of_worker(workerinput: dict[str, Any]) -> dict[str, Any]:
+    """The options of a worker that its controller settles, since the worker's own folder may be another.
+
+    Raises:
+        pytest.UsageError: the worker does not see the folder that the run shares.
+    """
+    exchange = Path(workerinput["shark_tune_exchange"])
+    if not exchange.is_dir():
+        option = "--tune-cache" if workerinput["shark_tune_is_remote"] else "TMPDIR"
+        raise pytest.UsageError(
+            f"{option}: there is no {exchange} on {platform.node()}: {option} has to name a folder that all workers "
+            f"share with {workerinput['shark_tune_host']}, under the same path"
+        )
+    bundle = workerinput["shark_tune_bundle"]
+    return {
+        "cache": Path(workerinput["shark_tune_cache"]),
+        "out": Path(workerinput["shark_tune_out"]),
+        "bundle": Path(bundle) if bundle else None,
+    }
+
+
+def devices_of_worker(workerinput: dict[str, Any], options: TuneOptions) -> FoundDevices:
+    """The devices that a worker measures on: the controller's on its host, on another host those that are there.
+
+    Raises:
+        pytest.UsageError: there are none, or they are of another model.
+    """
+    given: FoundDevices = workerinput["shark_tune_devices"]
+    if workerinput["shark_tune_host"] == platform.node() or options.stop_after:
+        return given
+    found = find_devices(options)
+    if found["name"] != given["name"]:
+        raise pytest.UsageError(
+            f"--tx: {platform.node()} has {found['name']}, {workerinput['shark_tune_host']} has {given['name']}: "
+            "a time on one says nothing of another"
+        )
+    return found

@@ -1,0 +1,9 @@
+"""Questions: what a matcher of any spec asks of an op, as plain data that can be shown and compared."""
+
+from __future__ import annotations
+
+from pytest_shark_tune.stages.question.question import Condition, OperandType, Question, Relation, relation
+from pytest_shark_tune.stages.question.reading import read_questions
+from pytest_shark_tune.stages.question.words import describe, differences
+
+__all__ = ["Condition", "OperandType", "Question", "Relation", "describe", "differences", "read_questions", "relation"]

@@ -1,0 +1,456 @@
+"""Reading questions: what a matcher asks, from the ops in it.
+
+A matcher is a straight line of transform ops, each of which holds or ends it, so what it asks is the sum of what they
+ask. An op that is not known here makes the question narrower in a way that nobody knows; it is named in ``unread``.
+Whether an op has a config already is not asked about: specs are applied to stripped modules. Ops are taken to have
+static sizes, as all that is tuned has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from iree.compiler import ir
+from iree.compiler.dialects import iree_codegen, linalg, transform
+
+from pytest_shark_tune.stages.artifact import compiler_context
+from pytest_shark_tune.stages.dispatch import ATTENTION, INCIDENTAL_ATTRIBUTES, ONLINE_ATTENTION, RootOp
+from pytest_shark_tune.stages.question.question import (
+    ANY,
+    ATTENTIONS,
+    CLASSES,
+    STEPS,
+    Condition,
+    OperandType,
+    Question,
+    both,
+    exactly,
+)
+from pytest_shark_tune.stages.spec import PROVENANCE, link_spec
+
+__all__ = ["pattern_of", "read_questions"]
+
+_SUPPRESS = 2
+"""The mode of ``transform.include`` in which a sequence that fails does no harm, so that it asks nothing."""
+
+
+def read_questions(spec: str) -> tuple[Question, ...]:
+    """What each matcher of a spec asks, in the order in which they are tried, as ``spec.read_spec`` lists them.
+
+    Raises:
+        InputError: the text is no tuning spec.
+    """
+    linked = link_spec(spec)
+    with compiler_context(keep=True):
+        sequences: dict[str, ir.Operation] = {}
+        matchers: list[str] = []
+
+        def visit(op: ir.Operation) -> ir.WalkResult:
+            if op.name == "transform.named_sequence":
+                sequences[ir.StringAttr(op.attributes["sym_name"]).value] = op
+            elif op.name == "transform.foreach_match":
+                matchers.extend(ir.FlatSymbolRefAttr(name).value for name in ir.ArrayAttr(op.attributes["matchers"]))
+            return ir.WalkResult.ADVANCE
+
+        module = ir.Module.parse(linked)
+        module.operation.walk(visit)
+        return tuple(_read(name, sequences) for name in matchers)
+
+
+@dataclass
+class _Asked:
+    """What a matcher was found to ask so far; ``meanings`` says what the values in it are."""
+
+    sequences: Mapping[str, ir.Operation]
+    meanings: dict[ir.Value, tuple[str, str | int]] = field(default_factory=dict)
+    kind: str = "other"
+    op: str = ""
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    maps: tuple[ir.AffineMap, ...] = ()
+    sizes: dict[str, tuple[Condition, ...]] = field(default_factory=dict)
+    steps: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    operands: dict[int, OperandType] = field(default_factory=dict)
+    body: str = ""
+    attributes: dict[str, str] | None = None
+    unread: list[str] = field(default_factory=list)
+
+    def set_once(self, name: str, value: object, op: ir.Operation) -> None:
+        """Note a fact; one that contradicts another matches nothing, which is not for this module to say."""
+        before = getattr(self, name)
+        if before in ("", "other", (), None, value):
+            setattr(self, name, value)
+        else:
+            self.unread.append(op.name)
+
+
+_ROOT = ("root", 0)
+
+
+def _read(name: str, sequences: Mapping[str, ir.Operation]) -> Question:
+    asked = _Asked(sequences)
+    matcher = sequences[name]
+    block = matcher.regions[0].blocks[0]
+    for argument in block.arguments:
+        asked.meanings[argument] = _ROOT
+        if isinstance(argument.type, transform.OperationType):
+            asked.op = transform.OperationType(argument.type).operation_name
+    _follow(block, asked)
+    _fold_operands(asked)
+    return Question(
+        matcher=name,
+        kind=asked.kind,
+        op=asked.op,
+        inputs=asked.inputs,
+        outputs=asked.outputs,
+        maps=tuple(str(ir.AffineMapAttr.get(affine)) for affine in asked.maps),
+        sizes=asked.sizes,
+        strides=asked.steps.get("strides", ()),
+        dilations=asked.steps.get("dilations", ()),
+        operands=asked.operands,
+        body=asked.body,
+        attributes=asked.attributes,
+        unread=tuple(dict.fromkeys(asked.unread)),
+        fingerprint=_hash(_text(matcher, _Numbers(), sequences, _handed_on(block))),
+    )
+
+
+def _follow(block: ir.Block, asked: _Asked) -> list[tuple[str, str | int] | None]:
+    """Read the ops of a sequence; return what the values that it yields are."""
+    for op in block.operations:
+        operation = op.operation
+        if operation.name == "transform.yield":
+            return [asked.meanings.get(value) for value in operation.operands]
+        reader = _READERS.get(operation.name)
+        if reader is None or not reader(operation, asked):
+            asked.unread.append(operation.name)
+    return []
+
+
+def pattern_of(root: RootOp) -> tuple[dict[str, str], str]:
+    """The attributes, as texts, and the body's hash of the op that ``root`` carries a copy of: its pattern."""
+    with compiler_context(keep=True):
+        module = ir.Module.parse(root.pattern)
+        function = module.body.operations[0]
+        operations = [each.operation for each in function.regions[0].blocks[0].operations]
+        (op,) = (each for each in operations if each.name != "func.return")
+        return _attributes(op), _body(op)
+
+
+def _is_about(op: ir.Operation, asked: _Asked, what: str) -> bool:
+    return asked.meanings.get(op.operands[0], ("", 0))[0] == what
+
+
+def _read_nothing(op: ir.Operation, asked: _Asked) -> bool:
+    return True
+
+
+def _read_name(op: ir.Operation, asked: _Asked) -> bool:
+    names = [ir.StringAttr(name).value for name in ir.ArrayAttr(op.attributes["op_names"])]
+    if not _is_about(op, asked, "root") or len(names) != 1:
+        return False
+    asked.set_once("op", names[0], op)
+    return True
+
+
+def _read_kind(kind: str, inputs: Sequence[str], outputs: Sequence[str], name: str = "") -> Callable[..., bool]:
+    """The reader of one of IREE's matchers for a kind of ops; the element types are in attributes of these names."""
+
+    def read(op: ir.Operation, asked: _Asked) -> bool:
+        if not _is_about(op, asked, "root"):
+            return False
+        asked.set_once("kind", kind, op)
+        asked.set_once("inputs", tuple(_type_of(op, each) for each in inputs), op)
+        asked.set_once("outputs", tuple(_type_of(op, each) for each in outputs), op)
+        if name:
+            asked.set_once("op", name, op)
+        if "indexing_maps" in op.attributes:
+            asked.set_once("maps", _maps(op), op)
+        for result, meaning in zip(op.results, (*CLASSES[kind], *STEPS), strict=False):
+            asked.meanings[result] = ("steps" if meaning in STEPS else "sizes", meaning)
+        return True
+
+    return read
+
+
+def _read_sizes(op: ir.Operation, asked: _Asked) -> bool:
+    what, name = asked.meanings.get(op.operands[0], ("", ""))
+    expected = tuple(ir.DenseI64ArrayAttr(op.attributes["expected_values"]))
+    if what == "steps":
+        before = asked.steps.setdefault(str(name), expected)
+        return before == expected
+    if what != "sizes":
+        return False
+    given = tuple(Condition() if size == ANY else exactly(size) for size in expected)
+    old = asked.sizes.get(str(name), given)
+    if len(old) != len(given):
+        return False
+    asked.sizes[str(name)] = tuple(both(*pair) for pair in zip(old, given, strict=True))
+    return True
+
+
+def _read_operand(op: ir.Operation, asked: _Asked) -> bool:
+    positions = list(ir.DenseI64ArrayAttr(op.attributes["raw_position_list"]))
+    if not _is_about(op, asked, "root") or "is_inverted" in op.attributes or len(positions) != 1 or positions[0] < 0:
+        return False
+    asked.meanings[op.results[0]] = ("operand", positions[0])
+    return True
+
+
+def _read_type(op: ir.Operation, asked: _Asked) -> bool:
+    if not _is_about(op, asked, "operand"):
+        return False
+    return _ask_type(asked, _position(op, asked), ir.TypeAttr(op.attributes["target_type"]).value)
+
+
+def _ask_type(asked: _Asked, position: int, kind: ir.Type) -> bool:
+    given = _operand_type(kind)
+    old = asked.operands.get(position, OperandType())
+    if old.element not in ("", given.element) or (old.sizes is not None and old.sizes != given.sizes):
+        return False
+    asked.operands[position] = given
+    return all(_ask_bound(asked, position, dim, condition) for dim, condition in old.bounds.items())
+
+
+def _read_bounds(op: ir.Operation, asked: _Asked) -> bool:
+    def number(name: str, default: Any) -> Any:
+        return int(ir.IntegerAttr(op.attributes[name]).value) if name in op.attributes else default
+
+    if not _is_about(op, asked, "operand"):
+        return False
+    condition = Condition(low=number("lower_bound", 0), high=number("upper_bound", None), step=number("size", 1))
+    return condition.step > 0 and _ask_bound(asked, _position(op, asked), number("dim", 0), condition)
+
+
+def _ask_bound(asked: _Asked, position: int, dim: int, condition: Condition) -> bool:
+    old = asked.operands.get(position, OperandType())
+    if old.sizes is None:
+        bounds = old.bounds | {dim: both(old.bounds.get(dim, Condition()), condition)}
+        asked.operands[position] = msgspec.structs.replace(old, bounds=bounds)
+        return True
+    if dim >= len(old.sizes):
+        return False
+    sizes = (*old.sizes[:dim], both(old.sizes[dim], condition), *old.sizes[dim + 1 :])
+    asked.operands[position] = msgspec.structs.replace(old, sizes=sizes)
+    return True
+
+
+def _read_body(op: ir.Operation, asked: _Asked) -> bool:
+    if not _is_about(op, asked, "root"):
+        return False
+    asked.set_once("body", _body(op.regions[0].blocks[0].operations[0].operation), op)
+    return True
+
+
+def _read_whole(op: ir.Operation, asked: _Asked) -> bool:
+    if not _is_about(op, asked, "root"):
+        return False
+    *producers, root, _ = (each.operation for each in op.regions[0].blocks[0].operations)
+    asked.set_once("op", root.name, op)
+    if "match.operation_name_only" in root.attributes:
+        return True
+    asked.set_once("attributes", _attributes(root), op)
+    asked.set_once("body", _body(root), op)
+    asked.set_once("kind", _kind(root), op)
+    if "indexing_maps" in root.attributes:
+        asked.set_once("maps", _maps(root), op)
+    types = [_ask_type(asked, position, operand.type) for position, operand in enumerate(root.operands)]
+    return all(types) and not producers and len(set(root.operands)) == len(root.operands)
+
+
+def _read_included(op: ir.Operation, asked: _Asked) -> bool:
+    if ir.IntegerAttr(op.attributes["failure_propagation_mode"]).value == _SUPPRESS:
+        return True
+    block = _included(op, asked.sequences).regions[0].blocks[0]
+    for argument, operand in zip(block.arguments, op.operands, strict=True):
+        asked.meanings.pop(argument, None)
+        if operand in asked.meanings:
+            asked.meanings[argument] = asked.meanings[operand]
+    for result, meaning in zip(op.results, _follow(block, asked), strict=True):
+        if meaning is not None:
+            asked.meanings[result] = meaning
+    return True
+
+
+_READERS: Mapping[str, Callable[[ir.Operation, _Asked], bool]] = {
+    "transform.get_operand": _read_operand,
+    "transform.include": _read_included,
+    "transform.iree.match.attention": _read_kind(
+        "attention", ("query_type", "key_type", "value_type"), ("output_type",), ATTENTION
+    ),
+    "transform.iree.match.cast_compatible_dag_from_root": _read_whole,
+    "transform.iree.match.cast_compatible_type": _read_type,
+    "transform.iree.match.contraction": _read_kind("contraction", ("lhs_type", "rhs_type"), ("output_type",)),
+    "transform.iree.match.convolution": _read_kind("convolution", ("lhs_type", "rhs_type"), ("output_type",)),
+    "transform.iree.match.dim_bounds": _read_bounds,
+    "transform.iree.match.dim_is_multiple_of": _read_bounds,
+    "transform.iree.match.dims_equal": _read_sizes,
+    "transform.iree.match.has_no_lowering_config": _read_nothing,
+    "transform.iree.match.online_attention": _read_kind(
+        "attention",
+        ("query_type", "key_type", "value_type", "scale_type"),
+        ("output_type", "max_type", "sum_type"),
+        ONLINE_ATTENTION,
+    ),
+    "transform.iree.match.regions": _read_body,
+    "transform.match.operation_name": _read_name,
+    "transform.param.constant": _read_nothing,
+    "transform.print": _read_nothing,
+}
+
+
+def _fold_operands(asked: _Asked) -> None:
+    """Turn what is asked of operands' sizes into what is asked of loops, so that two ways to ask it look alike."""
+    if not asked.maps or not asked.inputs:
+        return
+    classes = _classes_of_loops(asked)
+    for name in CLASSES[asked.kind]:
+        count = sum(each == name for each, _ in classes.values())
+        if len(asked.sizes.setdefault(name, (Condition(),) * count)) != count:
+            # Such a matcher matches nothing, and nobody is to think that it asks what it says.
+            asked.unread.append("transform.iree.match.dims_equal")
+            return
+    elements = _elements_by_position(asked)
+    for position, operand in list(asked.operands.items()):
+        if position >= len(asked.maps):
+            continue
+        loops = [
+            classes.get(expression.position) if isinstance(expression, ir.AffineDimExpr) else None
+            for expression in asked.maps[position].results
+        ]
+        asks = dict(enumerate(operand.sizes)) if operand.sizes is not None else operand.bounds
+        if len(loops) != len(operand.sizes or loops) or any(dim >= len(loops) for dim in asks):
+            continue
+        for dim, condition in asks.items():
+            if (loop := loops[dim]) is not None:
+                name, index = loop
+                old = asked.sizes[name]
+                asked.sizes[name] = (*old[:index], both(old[index], condition), *old[index + 1 :])
+        if all(loops[dim] is not None for dim in asks) and operand.element in ("", elements.get(position)):
+            del asked.operands[position]
+
+
+def _classes_of_loops(asked: _Asked) -> dict[int, tuple[str, int]]:
+    """The class of each loop and its position in there, as IREE's matcher of the kind will tell them."""
+    maps = list(asked.maps)
+    found: Any
+    suffix = ""
+    if asked.kind == "contraction":
+        found = linalg.infer_contraction_dimensions_from_maps(maps)
+    elif asked.kind == "convolution":
+        found = linalg.infer_convolution_dimensions_from_maps(maps)
+    elif len(maps) <= len(asked.inputs):
+        return {}
+    else:
+        found = iree_codegen.get_attention_op_detail(*maps[:3], maps[len(maps) - len(asked.outputs)])
+        suffix = "_dims"
+    if found is None:
+        return {}
+    return {
+        loop: (name, index)
+        for name in CLASSES[asked.kind]
+        for index, loop in enumerate(getattr(found, f"{name}{suffix}"))
+    }
+
+
+def _elements_by_position(asked: _Asked) -> dict[int, str]:
+    """The element types that are asked for, by operand; IREE's matcher of attention passes over the scale."""
+    first_output = len(asked.maps) - len(asked.outputs)
+    outputs = {first_output + number: element for number, element in enumerate(asked.outputs)}
+    return dict(enumerate(asked.inputs)) | outputs
+
+
+def _position(op: ir.Operation, asked: _Asked) -> int:
+    return int(asked.meanings[op.operands[0]][1])
+
+
+def _type_of(op: ir.Operation, name: str) -> str:
+    return str(ir.TypeAttr(op.attributes[name]).value)
+
+
+def _operand_type(kind: ir.Type) -> OperandType:
+    if not isinstance(kind, ir.RankedTensorType) or not ir.RankedTensorType(kind).shape:
+        return OperandType(element=str(kind))
+    tensor = ir.RankedTensorType(kind)
+    encoding = f", {tensor.encoding}" if tensor.encoding is not None else ""
+    dynamic = ir.ShapedType.get_dynamic_size()
+    return OperandType(
+        element=f"{tensor.element_type}{encoding}",
+        sizes=tuple(Condition() if size == dynamic else exactly(size) for size in tensor.shape),
+    )
+
+
+def _maps(op: ir.Operation) -> tuple[ir.AffineMap, ...]:
+    return tuple(ir.AffineMapAttr(each).value for each in ir.ArrayAttr(op.attributes["indexing_maps"]))
+
+
+def _kind(op: ir.Operation) -> str:
+    """The kind of a `RootOp` that is like this op, as IREE's matchers see it."""
+    if linalg.isa_contraction_op(op):
+        return "contraction"
+    if linalg.isa_convolution_op(op):
+        return "convolution"
+    return "attention" if op.name in ATTENTIONS else "other"
+
+
+def _included(op: ir.Operation, sequences: Mapping[str, ir.Operation]) -> ir.Operation:
+    return sequences[ir.FlatSymbolRefAttr(op.attributes["target"]).value]
+
+
+class _Numbers(dict[Any, int]):
+    """Numbers values in the order in which they are met: a name that does not depend on what stands around."""
+
+    def __missing__(self, value: Any) -> int:
+        return self.setdefault(value, len(self))
+
+
+def _handed_on(matcher: ir.Block) -> set[ir.Value]:
+    """What a matcher hands to its action: its last op's operands."""
+    return set(list(matcher.operations)[-1].operation.operands)
+
+
+def _text(
+    op: ir.Operation, numbers: _Numbers, sequences: Mapping[str, ir.Operation], handed_on: Collection[ir.Value] = ()
+) -> str:
+    """A text that is equal for ops that are alike; sequences' names, provenance and what is handed on are left out."""
+    attributes = _attributes(op)
+    inner = ""
+    if op.name == "transform.param.constant" and op.results[0] in handed_on:
+        attributes = {}
+    elif op.name == "transform.named_sequence":
+        attributes = {name: text for name, text in attributes.items() if name not in ("sym_name", PROVENANCE)}
+    elif op.name == "transform.include":
+        attributes.pop("target")
+        inner = _text(_included(op, sequences), _Numbers(), sequences)  # whose constants may be asked for
+    operands = [numbers[value] for value in op.operands]
+    results = [(numbers[value], str(value.type)) for value in op.results]
+    regions = _regions(op, numbers, sequences, handed_on)
+    return f"{op.name}{operands}{results}{sorted(attributes.items())}{inner}{regions}"
+
+
+def _regions(
+    op: ir.Operation, numbers: _Numbers, sequences: Mapping[str, ir.Operation], handed_on: Collection[ir.Value] = ()
+) -> str:
+    text = ""
+    for region in op.regions:
+        for block in region.blocks:
+            arguments = [(numbers[argument], str(argument.type)) for argument in block.arguments]
+            inner = ";".join(_text(each.operation, numbers, sequences, handed_on) for each in block.operations)
+            text += f"{{{arguments}{inner}}}"
+    return text
+
+
+def _body(op: ir.Operation) -> str:
+    return _hash(_regions(op, _Numbers(), {}))
+
+
+def _attributes(op: ir.Operation) -> dict[str, str]:
+    return {name: str(op.attributes[name]) for name in op.attributes if name not in INCIDENTAL_ATTRIBUTES}
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

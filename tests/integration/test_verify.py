@@ -1,0 +1,201 @@
+"""The merged spec in whole models: what is wrong there or does not pay is dropped by name, and the rest stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import msgspec
+import pytest
+from iree.compiler import ir
+
+from pytest_shark_tune.bench import Bench
+from pytest_shark_tune.builds import Builds
+from pytest_shark_tune.plan import Plan, Source, make_plan
+from pytest_shark_tune.settings import RunSettings
+from pytest_shark_tune.stages.artifact import replace_executables
+from pytest_shark_tune.stages.record import FinalRecord
+from pytest_shark_tune.stages.space.request import SpaceRequest
+from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.tools.compiler import Compiler, Target
+from pytest_shark_tune.tools.lease import DeviceLeases
+from pytest_shark_tune.verify import Verifier, culprits
+
+INFO = (
+    "#iree_codegen.compilation_info<lowering_config = #iree_cpu.lowering_config<distribution = [{0}, {0}, 0], "
+    "vector_common_parallel = [{1}, {1}, 0], vector_reduction = [0, 0, {1}]>, "
+    "translation_info = <pipeline = #iree_cpu.pipeline<DoubleTilingExpert>>>"
+)
+GOOD, BAD = INFO.format(64, 8), INFO.format(1, 1)
+# With it the defaults have 1,024 workgroups: some five times slower than GOOD, and five times faster than BAD.
+POOR_DEFAULTS = "--iree-llvmcpu-distribution-size=4"
+FIRST, SECOND = "matmul_128x128x128_f32", "matmul_128x64x128_f32"
+MODEL = """
+func.func @main(%a: tensor<128x128xf32>, %b: tensor<128x128xf32>, %c: tensor<128x64xf32>) -> tensor<128x64xf32> {
+  %zero = arith.constant 0.0 : f32
+  %e0 = tensor.empty() : tensor<128x128xf32>
+  %f0 = linalg.fill ins(%zero : f32) outs(%e0 : tensor<128x128xf32>) -> tensor<128x128xf32>
+  %0 = linalg.matmul ins(%a, %b : tensor<128x128xf32>, tensor<128x128xf32>)
+      outs(%f0 : tensor<128x128xf32>) -> tensor<128x128xf32>
+  %e1 = tensor.empty() : tensor<128x64xf32>
+  %f1 = linalg.fill ins(%zero : f32) outs(%e1 : tensor<128x64xf32>) -> tensor<128x64xf32>
+  %1 = linalg.matmul ins(%0, %c : tensor<128x128xf32>, tensor<128x64xf32>)
+      outs(%f1 : tensor<128x64xf32>) -> tensor<128x64xf32>
+  return %1 : tensor<128x64xf32>
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def compiler() -> Compiler:
+    return Compiler(Target.parse("llvm-cpu"), (POOR_DEFAULTS,))
+
+
+@pytest.fixture(scope="module")
+def plan(compiler: Compiler) -> Plan:
+    plan = make_plan(
+        [Source(name="the model", text=MODEL, is_benchmark=False)], compiler, processors=2, count=1, seed=0
+    )
+    assert [task.name for task in plan.tasks] == [FIRST, SECOND]
+    return plan
+
+
+@pytest.fixture
+def told() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def stages(compiler: Compiler, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Builds, Bench]]:
+    folder = tmp_path_factory.mktemp("verify")
+    settings = RunSettings(
+        devices=("local-task",),
+        device_name="cpu",
+        jobs=2,
+        candidates=4,
+        seed=0,
+        records=folder / "records.jsonl",
+        finals=folder / "finals.jsonl",
+        exchange=folder / "exchange",
+        request=SpaceRequest(),
+    )
+    leases = DeviceLeases(settings.devices)
+    builds = Builds(compiler, Cache(folder / "cache"), leases, jobs=2, tell=print)
+    bench = Bench(settings, builds, leases, tell=print)
+    yield builds, bench
+    builds.close()
+    bench.close()
+
+
+def verifier(stages: tuple[Builds, Bench], told: list[str], *, asks_driver: bool = True) -> Verifier:
+    return Verifier(*stages, tell=told.append, asks_driver=asks_driver)
+
+
+def finals(plan: Plan, **infos: str) -> list[FinalRecord]:
+    """A final for each dispatch of the plan, won by its config in ``infos``."""
+    return [
+        FinalRecord(
+            dispatch=task.name,
+            root=task.dispatch.root,
+            weight=task.weight,
+            finalists=(),
+            baseline_samples_us=(),
+            winner="winner",
+            compilation_info=infos[task.name],
+            device="cpu",
+            target="llvm-cpu",
+            iree="any",
+        )
+        for task in plan.tasks
+    ]
+
+
+@pytest.mark.parametrize(
+    ("blamed", "expected"),
+    [({"a"}, ["a"]), ({"e"}, ["e"]), ({"b", "d"}, ["b", "d"]), (set("abcde"), list("abcde"))],
+)
+def test_whoever_is_to_blame_is_found_by_halves(blamed: set[str], expected: list[str]) -> None:
+    tried: list[Sequence[str]] = []
+
+    def fails(names: Sequence[str]) -> bool:
+        tried.append(names)
+        return bool(blamed & set(names))
+
+    assert culprits(list("abcde"), fails) == expected
+    assert [] not in tried
+
+
+def test_those_that_fail_only_together_are_all_to_blame() -> None:
+    assert culprits(list("abcd"), lambda names: {"a", "d"} <= set(names)) == list("abcd")
+
+
+def one_off(text: str) -> str:
+    """The model whose sums start at 1."""
+    with ir.Context(), ir.Location.unknown():
+        module = ir.Module.parse(text)
+
+        def visit(op: ir.Operation) -> ir.WalkResult:
+            if op.name == "arith.constant" and op.results[0].type == ir.F32Type.get():
+                op.attributes["value"] = ir.FloatAttr.get(ir.F32Type.get(), 1.0)
+            return ir.WalkResult.ADVANCE
+
+        module.operation.walk(visit)
+        return str(module)
+
+
+def test_only_the_entry_that_is_wrong_in_the_whole_is_blamed(
+    plan: Plan, stages: tuple[Builds, Bench], told: list[str]
+) -> None:
+    won = finals(plan, **{FIRST: GOOD, SECOND: GOOD})
+    (model,) = verifier(stages, told).models(plan, plan.sources[0], won)
+    assert model.wrong() == ("", {})
+    application = model.application
+    broken = replace_executables(application.text, one_off(application.text), model.owned[SECOND])
+    note, bad = replace(model, application=msgspec.structs.replace(application, text=broken)).wrong()
+    assert not note
+    assert list(bad) == [SECOND]
+    assert bad[SECOND].startswith("in the whole of the model: wrong_result: ")
+
+
+def test_a_model_that_cannot_be_run_by_default_costs_no_entry(
+    plan: Plan, stages: tuple[Builds, Bench], told: list[str]
+) -> None:
+    (model,) = verifier(stages, told).models(plan, plan.sources[0], finals(plan, **{FIRST: GOOD, SECOND: GOOD}))
+    source = msgspec.structs.replace(model.source, functions={"absent": model.source.functions["main"]})
+    note, bad = replace(model, source=source, function="absent").wrong()
+    assert bad == {}
+    assert note.startswith("by default it cannot be run as a whole, so its results were not compared: run_failed: ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asks_driver", [True, False], ids=["by-statistics", "by-halves"])
+def test_what_is_slower_in_the_whole_is_dropped_by_name(
+    plan: Plan, stages: tuple[Builds, Bench], told: list[str], asks_driver: bool
+) -> None:
+    judge = verifier(stages, told, asks_driver=asks_driver)
+    won = finals(plan, **{FIRST: GOOD, SECOND: BAD})
+    checked = judge.check(plan, won)
+    assert checked.dropped == {}, "it is slow, not wrong"
+    assert [(each.applied, each.ratio) for each in checked.sources] == [(2, None)]
+    measured = judge.measure(plan, plan.sources[0], won)
+    assert list(measured.dropped) == [SECOND]
+    assert measured.dropped[SECOND].startswith("the whole of the model is no faster with it")
+    assert measured.model == "the model"
+    (source,) = measured.sources
+    assert source.applied == 1
+    assert source.ratio is not None
+    assert source.ratio > 1
+    assert source.default_us is not None
+    assert source.tuned_us is not None
+    assert source.default_us > source.tuned_us
+    assert list(source.in_model) == ([FIRST] if asks_driver else [])
+    assert any(line == f"trying the whole of the model without {SECOND}" for line in told)
+
+
+@pytest.mark.slow
+def test_where_nothing_pays_nothing_is_left(plan: Plan, stages: tuple[Builds, Bench], told: list[str]) -> None:
+    measured = verifier(stages, told).measure(plan, plan.sources[0], finals(plan, **{FIRST: BAD, SECOND: BAD}))
+    assert list(measured.dropped) == [FIRST, SECOND]
+    assert measured.dropped[FIRST].startswith("the whole of the model is no faster with the spec: 0.")
+    (source,) = measured.sources
+    assert (source.ratio, source.note) == (None, "no entry of the spec pays in the whole of it")

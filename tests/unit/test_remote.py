@@ -1,0 +1,53 @@
+"""Workers elsewhere: what their controller hands over, and what they say when it does not hold for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_shark_tune.remote import paths_of_worker, shared_folder
+from pytest_shark_tune.workers import refusal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def given(exchange: Path, *, remote: bool) -> dict[str, Any]:
+    return {
+        "shark_tune_exchange": str(exchange),
+        "shark_tune_is_remote": remote,
+        "shark_tune_host": "here",
+        "shark_tune_cache": "/shared/cache",
+        "shark_tune_out": "/shared/out",
+        "shark_tune_bundle": "",
+    }
+
+
+def test_a_worker_takes_its_controllers_paths(tmp_path: Path) -> None:
+    paths = paths_of_worker(given(tmp_path, remote=True))
+    assert {name: str(path) for name, path in paths.items()} == {
+        "cache": "/shared/cache",
+        "out": "/shared/out",
+        "bundle": "None",
+    }
+
+
+@pytest.mark.parametrize(("remote", "option"), [(True, "--tune-cache"), (False, "TMPDIR")])
+def test_a_worker_that_does_not_see_the_runs_folder_names_the_option(tmp_path: Path, remote: bool, option: str) -> None:
+    with pytest.raises(pytest.UsageError, match=rf"^{option}: there is no .*/gone on .*{option} has to name .* here,"):
+        paths_of_worker(given(tmp_path / "gone", remote=remote))
+
+
+def test_every_run_has_a_shared_folder_of_its_own(tmp_path: Path) -> None:
+    first, second = shared_folder(tmp_path), shared_folder(tmp_path)
+    assert first != second
+    assert first.is_dir()
+    assert first.is_relative_to(tmp_path)
+
+
+def test_what_a_worker_refused_is_told_from_a_crash() -> None:
+    trace = "Traceback (most recent call last):\n  File x\npytest.UsageError: --tune-cache: it is\nnot there\n"
+    assert refusal(trace) == "--tune-cache: it is\nnot there"
+    assert refusal("Traceback\nValueError: pytest.UsageError: no") == ""
+    assert refusal("Not properly terminated") == ""
