@@ -45,6 +45,7 @@ from pytest_shark_tune.stages.measurement import (
 )
 from pytest_shark_tune.tools.compiler import Compiler, Target, compiler_version, first_error
 from pytest_shark_tune.tools.importer import import_onnx
+from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.tools.machine import processors
 from pytest_shark_tune.tools.runtime import DeviceChild, TensorData
 
@@ -157,8 +158,10 @@ def main(
         with DeviceChild(uri) as child:
             device_name = f"{child.info().name} ({uri})"
         done = []
+        leases = DeviceLeases([uri])
         for number in range(rounds):
-            done.append(_round(built, function, inputs, uri, python, path, seed + number))
+            with leases.acquire(click.echo):
+                done.append(_round(built, function, inputs, uri, python, path, seed + number))
             click.echo(f"round {number + 1}: {_in_words(done[-1].measured)}")
     report = Report(
         model=path.name,
