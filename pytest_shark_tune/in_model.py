@@ -28,12 +28,12 @@ def model_of(plan: Plan, task: Task) -> tuple[Source, str]:
         InputError: there is none whose inputs can be made up, or more than one.
     """
     names = {member.source for member in task.dispatch.members}
-    functions = [(source, name) for source in plan.sources if source.name in names for name in source.functions]
+    functions = [(source, name) for source in plan.sources if source.name in names for name in source.run_whole]
     if len(functions) != 1:
         told = ", ".join(f"{name} of {source.name}" for source, name in functions) or "none whose inputs can be made up"
         raise InputError(
             f"the finalists of {task.name} can be compared in a model that has one function, and this dispatch is "
-            f"part of {told}: tune that in a test of its own"
+            f"part of {told}: name one with --tune-function, or tune that in a test of its own"
         )
     return functions[0]
 
@@ -59,13 +59,15 @@ class ModelFinal:
                 failed[name] = failure
         if default is None:
             return {}
-        inputs = self.source.functions[self.function]
-        reduction = max(1, self.task.dispatch.root.reduction_length)
-        return compare_apart(
-            partial(self.bench.compare_models, default, function=self.function, inputs=inputs, reduction=reduction),
-            models,
-            failed,
+        compare = partial(
+            self.bench.compare_models,
+            default,
+            function=self.function,
+            inputs=self.source.functions[self.function],
+            reduction=max(1, self.task.dispatch.root.reduction_length),
+            files=self.source.files,
         )
+        return compare_apart(compare, models, failed)
 
     def _built(self, name: str) -> tuple[Path, Path]:
         """The model with a finalist in it, and its default.
