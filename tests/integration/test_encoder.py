@@ -47,6 +47,7 @@ def test_it_computes_what_numpy_does(path: Path, tmp_path: Path) -> None:
     assert expected.std() > 0.3
 
 
+@pytest.mark.slow
 def test_a_gpu_compiles_it_and_has_contractions_to_tune(path: Path, tmp_path: Path) -> None:
     compiler = Compiler(Target.parse("cuda:sm_89"))
     source = read_source(path, Path())

@@ -120,7 +120,7 @@ def ids(suite: Suite, *arguments: str) -> list[str]:
     return [line.partition("::")[2] for line in outcome.text.splitlines() if "::" in line]
 
 
-@pytest.mark.parametrize("workers", ["-pno:xdist", "-n2"])
+@pytest.mark.parametrize("workers", ["-pno:xdist", pytest.param("-n2", marks=pytest.mark.slow)])
 def test_each_promise_is_a_test_of_its_own(make_suite: MakeSuite, winner: WinnerRecord, workers: str) -> None:
     suite = guarded(make_suite, winner, {"conftest.py": FAST})
     outcome = suite.run("-v", "--tune-report-md=report.md", workers)

@@ -129,6 +129,7 @@ def test_the_sizes_that_are_missing_are_told_with_an_example(tmp_path: Path) -> 
             import_onnx(path, {"x": shape})
 
 
+@pytest.mark.slow
 def test_sizes_that_depend_on_the_data_are_told_once_for_all(tmp_path: Path) -> None:
     asked = ModelInput.parse(["x=8x8"])
     source = read_source(onnx_model(tmp_path / "m.onnx", data_dependent=True), Path(), asked)
@@ -215,6 +216,7 @@ def test_a_list_of_commands_is_tuned_alone(suite: Suite, workers: str) -> None:
     assert "test_nothing" not in outcome.text
 
 
+@pytest.mark.slow
 def test_a_list_is_collected_besides_what_is_named(suite: Suite) -> None:
     files = [line.partition("::")[0] for line in suite.collect("test_nothing.py", "--tune-commands=ops.txt")]
     assert set(files) == {"test_nothing.py", "ops.txt"}

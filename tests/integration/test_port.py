@@ -195,7 +195,8 @@ def check_applies(new: Path, target: str, sources: list[Path], folder: Path) -> 
         assert f": match_{source.stem} (" in result.stdout
 
 
-@pytest.mark.parametrize("name", [pytest.param("gfx942", marks=pytest.mark.slow), "llvm-cpu"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gfx942", "llvm-cpu"])
 def test_a_spec_of_39_is_ported_with_what_39_reads_in_it(tmp_path: Path, models: dict[str, Path], name: str) -> None:
     target, names = OLD_TARGETS[name]
     sources = [models[each] for each in names]

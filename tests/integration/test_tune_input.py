@@ -107,6 +107,7 @@ def test_a_model_file_needs_no_suite(suite: Suite) -> None:
     assert not (suite.folder / "sub folder" / "__specs__").exists(), "snapshots are for suites"
 
 
+@pytest.mark.slow
 def test_a_model_file_with_workers(suite: Suite) -> None:
     outcome = suite.tune("-n2", "sub folder/a model with $ in it.mlir", "model.mlir", *DEFAULTS, out="workers")
     assert outcome.status == 0, outcome.text
@@ -134,7 +135,13 @@ def test_bytecode(suite: Suite) -> None:
     assert [each.partition("::")[2] for each in bytecode] == [each.partition("::")[2] for each in text]
 
 
-@pytest.mark.parametrize("flags", [(), ("--iree-codegen-add-tuner-attributes",)], ids=["plain", "with-root-op"])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        pytest.param((), id="plain"),
+        pytest.param(("--iree-codegen-add-tuner-attributes",), id="with-root-op", marks=pytest.mark.slow),
+    ],
+)
 def test_a_benchmark_file_that_was_dumped(suite: Suite, flags: tuple[str, ...]) -> None:
     file = dump(suite, f"dump{len(flags)}", *flags)
     assert "$" in file.name
@@ -180,6 +187,7 @@ def test_a_suite_names_models_relative_to_itself(make_suite: MakeSuite) -> None:
     assert defaults == [f"suite/test_it.py::test_it[{name}-default]" for name in names]
 
 
+@pytest.mark.slow
 def test_two_tests_may_tune_one_dispatch(make_suite: MakeSuite) -> None:
     code = "import pytest\nfrom pytest_shark_tune import ops\n"
     for name in ("one", "two"):

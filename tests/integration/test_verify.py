@@ -144,6 +144,7 @@ def one_off(text: str) -> str:
         return str(module)
 
 
+@pytest.mark.slow
 def test_only_the_entry_that_is_wrong_in_the_whole_is_blamed(
     plan: Plan, stages: tuple[Builds, Bench], told: list[str]
 ) -> None:

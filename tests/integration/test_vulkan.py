@@ -86,9 +86,8 @@ def test_the_default_config_can_be_read(compiler: Compiler) -> None:
     assert dispatch.default_config in {applied.config for applied in read_configs(text)}
 
 
-@pytest.mark.parametrize(
-    "op", [MATMUL, pytest.param(CONVOLUTION, marks=pytest.mark.slow)], ids=[MATMUL.name, CONVOLUTION.name]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("op", [MATMUL, CONVOLUTION], ids=[MATMUL.name, CONVOLUTION.name])
 def test_a_small_op_is_tuned_and_verified(pytester: pytest.Pytester, compiler: Compiler, op: OpSource) -> None:
     dispatch = dispatch_of(op, compiler)
     try:
