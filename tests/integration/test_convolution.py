@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
-import iree.compiler
 import iree.runtime
 import msgspec
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pytest_shark_tune.convolution import Convolution, Direction, convolution_text
 from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.tools.compiler import Compiler, Target
 
 Array = NDArray[Any]
 
@@ -73,32 +74,32 @@ def reference(conv: Convolution, image: Array, weights: Array) -> Array:
     return out.transpose([letters.index(letter) for letter in conv.output_layout])
 
 
-def run(conv: Convolution, first: Array, second: Array) -> Array:
-    binary = iree.compiler.compile_str(
-        convolution_text(conv), target_backends=["llvm-cpu"], extra_args=["--iree-llvmcpu-target-cpu=host"]
-    )
-    module = iree.runtime.load_vm_flatbuffer(binary, driver="local-task")
+def run(conv: Convolution, first: Array, second: Array, folder: Path) -> Array:
+    compiler = Compiler(Target.parse("llvm-cpu"))
+    binary = folder / "convolution.vmfb"
+    compiler.compile_sources(compiler.lower(convolution_text(conv), to="executable-sources"), binary)
+    module = iree.runtime.load_vm_flatbuffer(binary.read_bytes(), driver="local-task")
     return np.asarray(module.main(first.astype(np.float32), second.astype(np.float32)))
 
 
 @pytest.mark.parametrize("conv", [GROUPED, DEEP], ids=["grouped", "deep"])
-def test_a_convolution_and_its_gradients_compute_what_they_should(conv: Convolution) -> None:
+def test_a_convolution_and_its_gradients_compute_what_they_should(conv: Convolution, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     image, other_image = rng.standard_normal((2, *stored(conv.input_layout, conv.batch, conv.in_channels, conv.image)))
     shape = stored(conv.filter_layout, conv.out_channels, conv.in_channels // conv.groups, conv.kernel)
     weights, other_weights = rng.standard_normal((2, *shape))
     gradient = rng.standard_normal(stored(conv.output_layout, conv.batch, conv.out_channels, conv.result))
-    np.testing.assert_allclose(run(conv, image, weights), reference(conv, image, weights), atol=1e-4)
+    np.testing.assert_allclose(run(conv, image, weights, tmp_path), reference(conv, image, weights), atol=1e-4)
 
     def turned(direction: Direction) -> Convolution:
         return msgspec.structs.replace(conv, direction=direction)
 
     # A gradient is the adjoint: its product with a direction is that of the result's change in that direction.
-    to_image = run(turned("input_gradient"), gradient, weights)
+    to_image = run(turned("input_gradient"), gradient, weights, tmp_path)
     assert np.sum(to_image * other_image) == pytest.approx(
         np.sum(reference(conv, other_image, weights) * gradient), abs=1e-3
     )
-    to_weights = run(turned("weight_gradient"), gradient, image)
+    to_weights = run(turned("weight_gradient"), gradient, image, tmp_path)
     assert np.sum(to_weights * other_weights) == pytest.approx(
         np.sum(reference(conv, image, other_weights) * gradient), abs=1e-3
     )
