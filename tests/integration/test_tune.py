@@ -36,7 +36,8 @@ def test_failing():
 """
 ARGUMENTS = ("--tune-candidates", "2", "-k", f"not {FAST}-final")
 """The default of ``SLOW`` is so slow that one candidate in two is faster whatever the machine does. The final of
-``FAST``, where there is little to decide, would take as many rounds as it may."""
+``FAST``, where there is little to decide, would take as many rounds as it may: without it, what its screening finds
+faster stays provisional."""
 COUNTS = ("generated", "compiled", "applied", "ran", "correct", "measured", "finalists")
 
 
@@ -121,7 +122,7 @@ def test_the_summary_tells_each_dispatch(outcome: Outcome) -> None:
             assert row["reason"]
             assert row["best_us"] is row["speedup"] is row["speedup_low"] is row["speedup_high"] is None
         else:
-            assert row["reason"] == ""
+            assert row["reason"].partition(":")[0] == ("provisional" if row["name"] == FAST else "")
             assert 1 < row["speedup_low"] < row["speedup"] < row["speedup_high"]
 
 
@@ -155,13 +156,12 @@ def test_a_plain_compile_with_the_spec_takes_the_winner(outcome: Outcome) -> Non
     assert record["config"] not in {each.config for each in read_configs(plain)}
 
 
-def test_the_snapshot_beside_the_suite_is_the_spec_with_its_records(outcome: Outcome) -> None:
+def test_the_snapshot_beside_the_suite_is_what_is_settled_of_the_spec_with_its_records(outcome: Outcome) -> None:
     (spec,) = (outcome.out.parent / "__specs__").glob("llvm-cpu-*.mlir")
-    assert read_spec(spec.read_text()) == read_spec((outcome.out / "spec.mlir").read_text())
+    whole = read_spec((outcome.out / "spec.mlir").read_text())
+    assert read_spec(spec.read_text()) == tuple(each for each in whole if each.matcher == f"match_{SLOW}")
     winners = [json.loads(line) for line in spec.with_suffix(".jsonl").read_text().splitlines()]
-    assert {each["dispatch"]: each["id"] for each in winners} == {
-        row["name"]: row["winner"] for row in outcome.summary["dispatches"] if row["winner"]
-    }
+    assert {each["dispatch"]: each["id"] for each in winners} == {SLOW: outcome.dispatch(SLOW)["winner"]}
     assert all(each["root"]["kind"] == "contraction" and each["compilation_info"] for each in winners)
 
 
