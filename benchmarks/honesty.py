@@ -28,7 +28,6 @@ from pytest_shark_tune.plan import Task, make_plan, read_source
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.measurement import Measurement
 from pytest_shark_tune.stages.record import FinalRecord, State
-from pytest_shark_tune.stages.space.request import SpaceRequest
 from pytest_shark_tune.tools import journal
 from pytest_shark_tune.tools.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, Target
@@ -160,17 +159,7 @@ def _bench(
     m, n, k = size
     source = read_source(ops.matmul(m=m, n=n, k=k, lhs="f32"), Path())
     (task,) = make_plan([source], compiler, processors=processors(), count=count, seed=seed).tasks
-    settings = RunSettings(
-        devices=(device,),
-        device_name=device,
-        jobs=1,
-        candidates=count,
-        seed=seed,
-        records=folder / "records.jsonl",
-        finals=folder / "finals.jsonl",
-        exchange=folder / "exchange",
-        request=SpaceRequest(),
-    )
+    settings = RunSettings.in_folder(folder, [device], device, jobs=1, seed=seed)
     leases = DeviceLeases(settings.devices)
     builds = Builds(compiler, Cache(folder / "cache"), leases, jobs=settings.jobs, tell=click.echo)
     bench = Bench(settings, builds, leases, tell=click.echo)

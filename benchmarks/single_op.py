@@ -18,7 +18,6 @@ from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.plan import Task, make_plan, read_source
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
-from pytest_shark_tune.stages.space.request import SpaceRequest
 from pytest_shark_tune.tools.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, Target
 from pytest_shark_tune.tools.lease import DeviceLeases
@@ -73,17 +72,7 @@ def single_op(target: str, device: str, size: tuple[int, int, int], lhs: str, *,
         device_name = child.info().name
     with tempfile.TemporaryDirectory(prefix="single-op-") as name:
         folder = Path(name)
-        settings = RunSettings(
-            devices=(device,),
-            device_name=device_name,
-            jobs=1,
-            candidates=1,
-            seed=0,
-            records=folder / "records.jsonl",
-            finals=folder / "finals.jsonl",
-            exchange=folder / "exchange",
-            request=SpaceRequest(),
-        )
+        settings = RunSettings.in_folder(folder, [device], device_name, jobs=1)
         described = f"{task.name} for {target} on {device_name} ({device}), {processors()} processors"
         yield SingleOp(task, compiler, settings, Cache(folder / "cache"), described)
 

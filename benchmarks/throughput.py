@@ -31,7 +31,6 @@ from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.artifact import configure_with
 from pytest_shark_tune.stages.record import State
-from pytest_shark_tune.stages.space.request import SpaceRequest
 from pytest_shark_tune.stages.spec import single_entry_spec
 from pytest_shark_tune.tools import process
 from pytest_shark_tune.tools.cache import Cache
@@ -96,7 +95,7 @@ def _configured(task: Task) -> list[str]:
 def _package(task: Task, compiler: Compiler, jobs: int, seed: int) -> Side:
     """Side A: what the plugin does for each test of the dispatch, from an empty cache on."""
     failed = 0
-    with _session(compiler, jobs, seed, len(task.candidates)) as session:
+    with _session(compiler, jobs, seed) as session:
         started = time.perf_counter()
         for candidate in (task.default, *task.candidates):
             try:
@@ -110,20 +109,10 @@ def _package(task: Task, compiler: Compiler, jobs: int, seed: int) -> Side:
 
 
 @contextmanager
-def _session(compiler: Compiler, jobs: int, seed: int, count: int) -> Iterator[Session]:
+def _session(compiler: Compiler, jobs: int, seed: int) -> Iterator[Session]:
     with tempfile.TemporaryDirectory(prefix="throughput-") as name:
         folder = Path(name)
-        settings = RunSettings(
-            devices=(_DEVICE,),
-            device_name=cpu_name(),
-            jobs=jobs,
-            candidates=count,
-            seed=seed,
-            records=folder / "records.jsonl",
-            finals=folder / "finals.jsonl",
-            exchange=folder / "exchange",
-            request=SpaceRequest(),
-        )
+        settings = RunSettings.in_folder(folder, [_DEVICE], cpu_name(), jobs=jobs, seed=seed)
         session = Session(settings, compiler, Cache(folder / "cache"))
         try:
             yield session

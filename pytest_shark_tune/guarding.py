@@ -331,7 +331,6 @@ def _settings(config: pytest.Config, options: TuneOptions, guard: GuardOptions) 
         devices=tuple(devices["uris"]),
         device_name=devices["name"],
         jobs=options.jobs if worker is None else jobs_of_worker(options.jobs, worker["workercount"], options.target),
-        candidates=options.candidates,
         seed=options.seed,
         records=options.out / "records.jsonl",
         finals=options.out / "finals.jsonl",

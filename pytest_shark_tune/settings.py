@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,6 @@ class RunSettings:
     devices: tuple[str, ...]
     device_name: str
     jobs: int
-    candidates: int
     seed: int
     records: Path
     finals: Path
@@ -43,3 +43,19 @@ class RunSettings:
     tolerance: float = TOLERANCE
     models: ModelInput = ModelInput()  # noqa: RUF009 - it is frozen
     stops_after_compile: bool = False
+
+    @classmethod
+    def in_folder(
+        cls, folder: Path, devices: Sequence[str], device_name: str, *, jobs: int, seed: int = 0
+    ) -> RunSettings:
+        """For work outside of a run of pytest, which leaves all that it writes down in ``folder``."""
+        return cls(
+            devices=tuple(devices),
+            device_name=device_name,
+            jobs=jobs,
+            seed=seed,
+            records=folder / "records.jsonl",
+            finals=folder / "finals.jsonl",
+            exchange=folder / "exchange",
+            request=SpaceRequest(),
+        )

@@ -138,7 +138,6 @@ class TuningPlugin:
             jobs=options.jobs
             if worker is None
             else jobs_of_worker(options.jobs, worker["workercount"], options.target, measures=not options.stop_after),
-            candidates=options.candidates,
             seed=options.seed,
             records=journals / "records.jsonl",
             finals=journals / "finals.jsonl",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -21,7 +22,6 @@ from pytest_shark_tune.options import default_cache
 from pytest_shark_tune.port import Fate, OldSpec, PortedEntry, port, read_old, retuned, target_of
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
-from pytest_shark_tune.stages.space import SpaceRequest
 from pytest_shark_tune.tools.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, Target
 from pytest_shark_tune.tools.machine import processors
@@ -107,20 +107,8 @@ def _ported(
     cache: Cache,
 ) -> tuple[PortedEntry, ...]:
     with tempfile.TemporaryDirectory(prefix="shark-tune-") as name:
-        folder = Path(name)
-        settings = RunSettings(
-            devices=tuple(devices["uris"]),
-            device_name=devices["name"],
-            jobs=processors(),
-            candidates=0,
-            seed=0,
-            records=folder / "records.jsonl",
-            finals=folder / "finals.jsonl",
-            exchange=folder,
-            request=SpaceRequest(),
-            models=asked,
-        )
-        session = Session(settings, compiler, cache, tell=_tell)
+        settings = RunSettings.in_folder(Path(name), devices["uris"], devices["name"], jobs=processors())
+        session = Session(replace(settings, models=asked), compiler, cache, tell=_tell)
         try:
             return port(spec, output, models, session, processors=processors(), tell=_tell)
         finally:

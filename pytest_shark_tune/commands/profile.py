@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -21,7 +22,6 @@ from pytest_shark_tune.options import default_cache
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.shares import Profile
-from pytest_shark_tune.stages.space import SpaceRequest
 from pytest_shark_tune.tools import leftovers
 from pytest_shark_tune.tools.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, Target
@@ -107,19 +107,8 @@ def _devices(target: Target, asked: Sequence[str]) -> FoundDevices:
 
 
 def _settings(devices: FoundDevices, folder: Path, models: ModelInput, *, fresh: bool) -> RunSettings:
-    return RunSettings(
-        devices=tuple(devices["uris"]),
-        device_name=devices["name"],
-        jobs=processors(),
-        candidates=0,
-        seed=0,
-        records=folder / "records.jsonl",
-        finals=folder / "finals.jsonl",
-        exchange=folder,
-        request=SpaceRequest(),
-        fresh=fresh,
-        models=models,
-    )
+    settings = RunSettings.in_folder(folder, devices["uris"], devices["name"], jobs=processors())
+    return replace(settings, fresh=fresh, models=models)
 
 
 def _tell(message: str) -> None:

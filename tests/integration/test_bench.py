@@ -23,7 +23,6 @@ from pytest_shark_tune.stages.dispatch import Tensor
 from pytest_shark_tune.stages.guard import GATE
 from pytest_shark_tune.stages.measurement import Measurement
 from pytest_shark_tune.stages.record import State
-from pytest_shark_tune.stages.space.request import SpaceRequest
 from pytest_shark_tune.stages.winner import FINALISTS
 from pytest_shark_tune.tools import journal
 from pytest_shark_tune.tools.cache import Cache
@@ -39,17 +38,7 @@ def task() -> Task:
 
 @pytest.fixture
 def session(tmp_path: Path) -> Iterator[Session]:
-    settings = RunSettings(
-        devices=("local-task",),
-        device_name="cpu",
-        jobs=2,
-        candidates=4,
-        seed=0,
-        records=tmp_path / "records.jsonl",
-        finals=tmp_path / "finals.jsonl",
-        exchange=tmp_path / "exchange",
-        request=SpaceRequest(),
-    )
+    settings = RunSettings.in_folder(tmp_path, ["local-task"], "cpu", jobs=2)
     session = Session(settings, Compiler(Target.parse("llvm-cpu")), Cache(tmp_path / "cache"))
     yield session
     session.close()

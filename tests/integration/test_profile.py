@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,6 @@ from pytest_shark_tune.plan import Plan
 from pytest_shark_tune.profile import counted_profile
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
-from pytest_shark_tune.stages.space.request import SpaceRequest
 from pytest_shark_tune.tools.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, Target
 
@@ -70,18 +70,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def session(tmp_path: Path, cache: Path) -> Iterator[Session]:
-    settings = RunSettings(
-        devices=("local-task",),
-        device_name="cpu",
-        jobs=2,
-        candidates=4,
-        seed=0,
-        records=tmp_path / "records.jsonl",
-        finals=tmp_path / "finals.jsonl",
-        exchange=tmp_path / "exchange",
-        request=SpaceRequest(),
-        share=0.5,
-    )
+    settings = replace(RunSettings.in_folder(tmp_path, ["local-task"], "cpu", jobs=2), share=0.5)
     session = Session(settings, Compiler(Target.parse("llvm-cpu")), Cache(cache))
     yield session
     session.close()

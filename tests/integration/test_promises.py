@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import iree.compiler._mlir_libs
@@ -18,7 +19,6 @@ from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.dispatch import RootOp, Tensor
 from pytest_shark_tune.stages.guard import Outcome, Promise, Verdict
 from pytest_shark_tune.stages.record import RecordedOp, State, WinnerRecord
-from pytest_shark_tune.stages.space import SpaceRequest
 from pytest_shark_tune.tools.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, Target
 
@@ -98,18 +98,7 @@ class Workshop:
         self.given = given
         (folder / "model.mlir").write_text(MODEL, encoding="utf-8")
         self.session = Session(
-            RunSettings(
-                devices=devices,
-                device_name="this very CPU",
-                jobs=2,
-                candidates=1,
-                seed=0,
-                records=folder / "records.jsonl",
-                finals=folder / "finals.jsonl",
-                exchange=folder / "exchange",
-                request=SpaceRequest(),
-                route=route,
-            ),
+            replace(RunSettings.in_folder(folder, devices, "this very CPU", jobs=2), route=route),
             compiler,
             Cache(folder / "cache"),
         )

@@ -15,7 +15,6 @@ from pytest_shark_tune.plan import Plan, Source, make_plan
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.artifact import replace_executables
 from pytest_shark_tune.stages.record import FinalRecord
-from pytest_shark_tune.stages.space.request import SpaceRequest
 from pytest_shark_tune.tools.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, Target
 from pytest_shark_tune.tools.lease import DeviceLeases
@@ -68,17 +67,7 @@ def told() -> list[str]:
 @pytest.fixture(scope="module")
 def stages(compiler: Compiler, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Builds, Bench]]:
     folder = tmp_path_factory.mktemp("verify")
-    settings = RunSettings(
-        devices=("local-task",),
-        device_name="cpu",
-        jobs=2,
-        candidates=4,
-        seed=0,
-        records=folder / "records.jsonl",
-        finals=folder / "finals.jsonl",
-        exchange=folder / "exchange",
-        request=SpaceRequest(),
-    )
+    settings = RunSettings.in_folder(folder, ["local-task"], "cpu", jobs=2)
     # With locks of its own this waits for no other run on the machine.
     leases = DeviceLeases(settings.devices, folder=folder / "locks")
     builds = Builds(compiler, Cache(folder / "cache"), leases, jobs=2, tell=print)

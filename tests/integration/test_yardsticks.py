@@ -18,7 +18,6 @@ from pytest_shark_tune.plan import Task, make_plan, read_source
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.limits import Limits, Work, work_of
-from pytest_shark_tune.stages.space import SpaceRequest
 from pytest_shark_tune.tools.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, Target
 from pytest_shark_tune.tools.lease import DeviceLeases
@@ -58,17 +57,7 @@ def builds(cache: Cache, tmp_path: Path) -> Iterator[Builds]:
 
 @pytest.fixture
 def bench(builds: Builds, yardsticks: Yardsticks, tmp_path: Path) -> Iterator[Bench]:
-    settings = RunSettings(
-        devices=(URI,),
-        device_name="the CPU of these tests",
-        jobs=2,
-        candidates=4,
-        seed=0,
-        records=tmp_path / "records.jsonl",
-        finals=tmp_path / "finals.jsonl",
-        exchange=tmp_path / "exchange",
-        request=SpaceRequest(),
-    )
+    settings = RunSettings.in_folder(tmp_path, [URI], "the CPU of these tests", jobs=2)
     leases = DeviceLeases([URI], folder=tmp_path / "locks")
     bench = Bench(settings, builds, leases, tell=silent, yardsticks=yardsticks)
     yield bench

@@ -16,7 +16,6 @@ from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.dispatch import BenchmarkModule, Dispatch, Member, RootOp, TargetFacts, Tensor
 from pytest_shark_tune.stages.record import Record, State
 from pytest_shark_tune.stages.search import PriorResult
-from pytest_shark_tune.stages.space import SpaceRequest
 from pytest_shark_tune.tools.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, Target
 
@@ -101,17 +100,7 @@ class Runs:
     def __init__(self, folder: Path) -> None:
         self.cache = Cache(folder)
         self.compiler = Compiler(Target.parse("llvm-cpu:x86-64-v3"), ())
-        self.settings = RunSettings(
-            devices=("local-task",),
-            device_name="Some CPU",
-            jobs=1,
-            candidates=60,
-            seed=0,
-            records=folder / "records.jsonl",
-            finals=folder / "finals.jsonl",
-            exchange=folder,
-            request=SpaceRequest(),
-        )
+        self.settings = RunSettings.in_folder(folder, ["local-task"], "Some CPU", jobs=1)
 
     def recall(self, **changes: Any) -> Recall:
         return Recall(self.cache, self.compiler, replace(self.settings, **changes))
