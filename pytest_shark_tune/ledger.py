@@ -27,7 +27,7 @@ from pytest_shark_tune.stages.record import (
 )
 from pytest_shark_tune.stages.winner import provisional_winner
 from pytest_shark_tune.tools import journal
-from pytest_shark_tune.update import SnapshotChange, content_of, is_gone, ops_of, updated
+from pytest_shark_tune.update import SnapshotChange, is_gone, updated, with_ops
 
 __all__ = ["DispatchSummary", "Finding", "Ledger", "RunSummary", "Summary"]
 
@@ -372,34 +372,9 @@ class Ledger:
             return self._kept[task.name]
         if final is None or final.winner is None:
             return None
-        candidate = task.candidate(final.winner)
-        finalist = final.finalist(final.winner)
-        record = self._records[final.dispatch][final.winner]
-        return WinnerRecord(
-            id=candidate.id,
-            dispatch=final.dispatch,
-            pipeline=candidate.pipeline,
-            knobs=candidate.knobs,
-            config=candidate.config,
-            state=State.MEASURED,
-            reason=final.reason,
-            compile_s=record.compile_s,
-            samples_us=finalist.samples_us,
-            baseline_samples_us=final.baseline_samples_us,
-            ratio=finalist.ratio,
-            ratio_low=finalist.ratio_low,
-            ratio_high=finalist.ratio_high,
-            device=final.device,
-            target=final.target,
-            iree=final.iree,
-            root=final.root,
-            weight=final.weight,
-            compilation_info=candidate.compilation_info,
-            ops=ops_of(task) if isinstance(task, Task) else (),
-            setting=self._setting,
-            content=content_of(task) if isinstance(task, Task) else "",
-            candidates=effort,
-        )
+        winner = WinnerRecord.of(final, self._records[final.dispatch][final.winner])
+        winner = msgspec.structs.replace(winner, setting=self._setting, candidates=effort)
+        return with_ops(winner, task) if isinstance(task, Task) else winner
 
     def _row(
         self, task: AnyTask, final: FinalRecord | None, winner: WinnerRecord | None, dropped: str, untried: str

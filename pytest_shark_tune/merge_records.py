@@ -17,9 +17,9 @@ from pytest_shark_tune.plan import Task
 from pytest_shark_tune.snapshot import write_spec
 from pytest_shark_tune.stages.candidate import DEFAULT_ID
 from pytest_shark_tune.stages.record import FinalRecord, Record, SpecRecord, State, WinnerRecord
-from pytest_shark_tune.stages.winner import declare_winner
+from pytest_shark_tune.stages.winner import declare_winner, simplicity
 from pytest_shark_tune.tools import journal
-from pytest_shark_tune.update import content_of, ops_of
+from pytest_shark_tune.update import with_ops
 
 __all__ = ["Merged", "RunFindings", "merge_runs", "read_run", "write_merged"]
 
@@ -139,7 +139,8 @@ def write_merged(
         winner = None
         if final is not None and final.winner is not None and name not in dropped:
             if final.winner in records:
-                winner = _winner(final, records[final.winner], tasks.get(name))
+                winner = WinnerRecord.of(final, records[final.winner])
+                winner = with_ops(winner, tasks[name]) if name in tasks else winner
             else:  # It was kept from a snapshot, or the file was cut.
                 dropped[name] = f"records.jsonl has no line for {final.winner}, which won"
         winners += [winner] if winner is not None and winner.root is not None else []
@@ -164,13 +165,12 @@ def _joined(finals: Sequence[FinalRecord], records: Mapping[str, Record]) -> Fin
     if not won:
         return max(finals, key=_samples)
 
-    def simplicity(name: str) -> tuple[int, ...]:
-        knobs = records[name].knobs.values() if name in records else ()
-        return sum(value != 0 for value in knobs), sum(knobs)
+    def knobs(name: str) -> tuple[int, ...]:
+        return simplicity(records[name].knobs if name in records else {})
 
     # Of one that won twice the final with more samples counts.
     of_winner = {each.winner: each for each in sorted(won, key=_samples) if each.winner is not None}
-    best, _ = declare_winner([each.finalist(name) for name, each in of_winner.items()], simplicity)
+    best, _ = declare_winner([each.finalist(name) for name, each in of_winner.items()], knobs)
     final = of_winner[best] if best is not None else won[0]
     own = {each.id for each in final.finalists}
     others = {each.id: each for other in finals for each in other.finalists if each.id not in own}
@@ -179,33 +179,6 @@ def _joined(finals: Sequence[FinalRecord], records: Mapping[str, Record]) -> Fin
 
 def _samples(final: FinalRecord) -> int:
     return sum(len(each.samples_us) for each in final.finalists)
-
-
-def _winner(final: FinalRecord, record: Record, task: Task | None) -> WinnerRecord:
-    finalist = final.finalist(record.id)
-    return WinnerRecord(
-        id=record.id,
-        dispatch=final.dispatch,
-        pipeline=record.pipeline,
-        knobs=record.knobs,
-        config=record.config,
-        state=State.MEASURED,
-        reason=final.reason,
-        compile_s=record.compile_s,
-        samples_us=finalist.samples_us,
-        baseline_samples_us=final.baseline_samples_us,
-        ratio=finalist.ratio,
-        ratio_low=finalist.ratio_low,
-        ratio_high=finalist.ratio_high,
-        device=final.device,
-        target=final.target,
-        iree=final.iree,
-        root=final.root,
-        weight=final.weight,
-        compilation_info=final.compilation_info,
-        ops=ops_of(task) if task is not None else (),
-        content=content_of(task) if task is not None else "",
-    )
 
 
 def _row(

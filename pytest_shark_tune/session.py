@@ -33,7 +33,7 @@ from pytest_shark_tune.stages.guard import RUN_ALPHA, Promise, Verdict
 from pytest_shark_tune.stages.measurement import FINAL_ROUNDS, MOST_ROUNDS, Measurement, combine_rounds, is_decided
 from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, SpecRecord, State
 from pytest_shark_tune.stages.search import PriorResult
-from pytest_shark_tune.stages.winner import choose_finalists, declare_winner
+from pytest_shark_tune.stages.winner import choose_finalists, declare_winner, simplicity
 from pytest_shark_tune.tools import journal
 from pytest_shark_tune.tools.cache import Cache, content_key
 from pytest_shark_tune.tools.compiler import Compiler
@@ -365,7 +365,9 @@ class Session:
         ]
         incumbent = self._incumbent(task)
         # Among equals the snapshot's own comes first: it changes for a reason only.
-        winner, reason = declare_winner(finalists, lambda name: (name != incumbent, *_simplicity(task.candidate(name))))
+        winner, reason = declare_winner(
+            finalists, lambda name: (name != incumbent, *simplicity(task.candidate(name).knobs))
+        )
         # Whoever was in all rounds has the default's samples of all, and saw every block that was repeated.
         whole = next(iter(joined.values()), None)
         return FinalRecord(
@@ -494,12 +496,6 @@ def _finalist(name: str, measured: Measurement) -> Finalist:
         ratio_low=round(measured.ratio_low, 5),
         ratio_high=round(measured.ratio_high, 5),
     )
-
-
-def _simplicity(candidate: Candidate) -> tuple[int, ...]:
-    """Fewer knobs in use first, then smaller tiles."""
-    values = candidate.knobs.values()
-    return sum(value != 0 for value in values), sum(values)
 
 
 def _rounded(samples: Iterable[float]) -> tuple[float, ...]:

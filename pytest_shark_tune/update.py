@@ -30,6 +30,7 @@ __all__ = [
     "updated",
     "wanted_of",
     "why_stale",
+    "with_ops",
     "write_incumbents",
 ]
 
@@ -198,6 +199,11 @@ def ops_of(task: Task) -> tuple[RecordedOp, ...]:
 def content_of(task: Task) -> str:
     """A hash of all that is compiled of ``task``: also of what surrounds its root ops, which no matcher sees."""
     return content_key([member.module.text for member in task.dispatch.members])[:16]
+
+
+def with_ops(winner: WinnerRecord, task: Task) -> WinnerRecord:
+    """The record of the winner of ``task``, which says what its entry is in force on and what that was made of."""
+    return msgspec.structs.replace(winner, ops=ops_of(task), content=content_of(task))
 
 
 def updated(old: Iterable[WinnerRecord], decisions: Sequence[tuple[Task, WinnerRecord | None]]) -> list[WinnerRecord]:

@@ -180,3 +180,29 @@ class WinnerRecord(Record, frozen=True, kw_only=True):
     setting: str = ""
     content: str = ""
     candidates: int = 0
+
+    @classmethod
+    def of(cls, final: FinalRecord, record: Record) -> WinnerRecord:
+        """What ``final`` says of its winner, of which ``record`` says what was tried."""
+        finalist = final.finalist(record.id)
+        return cls(
+            id=record.id,
+            dispatch=final.dispatch,
+            pipeline=record.pipeline,
+            knobs=record.knobs,
+            config=record.config,
+            state=State.MEASURED,
+            reason=final.reason,
+            compile_s=record.compile_s,
+            samples_us=finalist.samples_us,
+            baseline_samples_us=final.baseline_samples_us,
+            ratio=finalist.ratio,
+            ratio_low=finalist.ratio_low,
+            ratio_high=finalist.ratio_high,
+            device=final.device,
+            target=final.target,
+            iree=final.iree,
+            root=final.root,
+            weight=final.weight,
+            compilation_info=final.compilation_info,
+        )

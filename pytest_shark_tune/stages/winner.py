@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pytest_shark_tune.stages.candidate import DEFAULT_ID
 from pytest_shark_tune.stages.measurement import NOISE_FLOOR
 from pytest_shark_tune.stages.record import Finalist, Record, State
 
-__all__ = ["FINALISTS", "Verdict", "bar_to_final", "choose_finalists", "declare_winner", "provisional_winner"]
+__all__ = [
+    "FINALISTS",
+    "Verdict",
+    "bar_to_final",
+    "choose_finalists",
+    "declare_winner",
+    "provisional_winner",
+    "simplicity",
+]
 
 FINALISTS = 4
 """How many of the fastest are measured again: the first few swap places between measurements, the rest do not."""
@@ -60,6 +68,11 @@ def declare_winner(finalists: Iterable[Finalist], simplicity: Callable[[str], tu
     best = max(each.ratio or 0 for each in sure)
     equals = [each for each in sure if (each.ratio or 0) >= best * (1 - NOISE_FLOOR)]
     return min(equals, key=lambda each: (simplicity(each.id), each.id)).id, ""
+
+
+def simplicity(knobs: Mapping[str, int]) -> tuple[int, ...]:
+    """What orders configs by how simple they are: fewer knobs in use first, then smaller tiles."""
+    return sum(value != 0 for value in knobs.values()), sum(knobs.values())
 
 
 def provisional_winner(records: Iterable[Record]) -> Record | None:
