@@ -188,7 +188,9 @@ class Bench:
             with self._leases.acquire(self._tell) as uri, self._failures(uri):
                 try:
                     child = self._child(uri)
-                    measured = self._compare_models(child, default, tuned, function, inputs, reduction, number, files)
+                    seed = self._load_models(child, default, tuned, function, inputs, reduction, number, files)
+                    runs = {name: partial(child.run, name) for name in tuned}
+                    measured = compare_finalists(runs, partial(child.run, _DEFAULT), FINAL, seed=seed)
                 finally:
                     self._forget(uri)
             for name, each in measured.items():
@@ -343,21 +345,6 @@ class Bench:
             return
         if reason:
             raise CandidateFailed(State.WRONG_RESULT, reason)
-
-    def _compare_models(
-        self,
-        child: DeviceChild,
-        default: Path,
-        tuned: Mapping[str, Path],
-        function: str,
-        inputs: Sequence[Tensor],
-        reduction: int,
-        number: int,
-        files: Mapping[int, str],
-    ) -> dict[str, Measurement]:
-        seed = self._load_models(child, default, tuned, function, inputs, reduction, number, files)
-        runs = {name: partial(child.run, name) for name in tuned}
-        return compare_finalists(runs, partial(child.run, _DEFAULT), FINAL, seed=seed)
 
     def _load_models(
         self,

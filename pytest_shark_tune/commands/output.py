@@ -1,13 +1,15 @@
-"""The file that a command writes: what ``-o`` names, looked at before anything is done."""
+"""Where a command writes: the file that ``-o`` names, looked at before anything is done, and the terminal."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import click
+
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.snapshot import records_path
 
-__all__ = ["check_output", "check_spec_output"]
+__all__ = ["check_output", "check_spec_output", "tell"]
 
 
 def check_output(output: Path) -> None:
@@ -31,3 +33,8 @@ def check_spec_output(output: Path) -> None:
     check_output(output)
     if records_path(output) == output:
         raise InputError(f"-o {output}: the records of a spec go there, name the spec {output.with_suffix('.mlir')}")
+
+
+def tell(message: str) -> None:
+    """Say what a command is doing, where its output is not mixed with it."""
+    click.echo(message, err=True)

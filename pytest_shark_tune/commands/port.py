@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pytest_shark_tune.commands.model_options import shape_option
-from pytest_shark_tune.commands.output import check_spec_output
+from pytest_shark_tune.commands.output import check_spec_output, tell
 from pytest_shark_tune.devices import FoundDevices, devices_for
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.model_input import ModelInput
@@ -108,9 +108,9 @@ def _ported(
 ) -> tuple[PortedEntry, ...]:
     with tempfile.TemporaryDirectory(prefix="shark-tune-") as name:
         settings = RunSettings.in_folder(Path(name), devices["uris"], devices["name"], jobs=processors())
-        session = Session(replace(settings, models=asked), compiler, cache, tell=_tell)
+        session = Session(replace(settings, models=asked), compiler, cache, tell=tell)
         try:
-            return port(spec, output, models, session, processors=processors(), tell=_tell)
+            return port(spec, output, models, session, processors=processors(), tell=tell)
         finally:
             session.close()
 
@@ -119,18 +119,14 @@ def _devices(target: Target) -> FoundDevices:
     try:
         return devices_for(target)
     except pytest.UsageError as error:
-        _tell(f"results and speed are not checked: {error}")
+        tell(f"results and speed are not checked: {error}")
         return FoundDevices(uris=[], name="")
-
-
-def _tell(message: str) -> None:
-    click.echo(message, err=True)
 
 
 def _report(ported: tuple[PortedEntry, ...], output: Path, *, as_json: bool) -> None:
     written = sum(each.fate is not Fate.LOST for each in ported)
     left = f"{output} stays as it was" if output.exists() else f"no {output}"
-    _tell(f"{written} of {len(ported)} entries are in {output}" if written else f"no entry is left: {left}")
+    tell(f"{written} of {len(ported)} entries are in {output}" if written else f"no entry is left: {left}")
     if as_json:
         rows = [
             {

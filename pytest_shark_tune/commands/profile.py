@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pytest_shark_tune.commands.model_options import shape_option
+from pytest_shark_tune.commands.output import tell
 from pytest_shark_tune.devices import FoundDevices, devices_for
 from pytest_shark_tune.errors import InputError, SharkTuneError
 from pytest_shark_tune.figures import format_us
@@ -77,7 +78,7 @@ def profile_model(
         devices = _devices(target, [each.strip() for each in tune_device.split(",") if each.strip()])
         asked = ModelInput.parse(shapes, data, tune_function)
         settings = _settings(devices, leftovers.new_folder("profile"), asked, fresh=tune_fresh)
-        session = Session(settings, compiler, Cache(folder or default_cache()), tell=_tell)
+        session = Session(settings, compiler, Cache(folder or default_cache()), tell=tell)
         try:
             _, plan = session.plan([model.absolute()], Path())
             if problem := asked.stray(session.models):
@@ -109,10 +110,6 @@ def _devices(target: Target, asked: Sequence[str]) -> FoundDevices:
 def _settings(devices: FoundDevices, folder: Path, models: ModelInput, *, fresh: bool) -> RunSettings:
     settings = RunSettings.in_folder(folder, devices["uris"], devices["name"], jobs=processors())
     return replace(settings, fresh=fresh, models=models)
-
-
-def _tell(message: str) -> None:
-    click.echo(message, err=True)
 
 
 def _table(found: Profile) -> Table:
