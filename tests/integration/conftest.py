@@ -9,13 +9,14 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from iree.compiler import ir
 
 # Over a hundred processes of these tests import the plugin: only the first has to compile it, whatever the shell says.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -193,3 +194,22 @@ def clean_environment() -> dict[str, str]:
     """This process's environment without what would reach into a pytest that it starts."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
     return {**kept, "COLUMNS": "200", "NO_COLOR": "1"}
+
+
+@pytest.fixture(scope="session")
+def starting_at_one() -> Callable[[str], str]:
+    """Makes a module whose f32 constants are all 1: a matmul's sums start there, so its results are wrong by 1."""
+
+    def changed(text: str) -> str:
+        with ir.Context(), ir.Location.unknown():
+            module = ir.Module.parse(text)
+
+            def visit(op: ir.Operation) -> ir.WalkResult:
+                if op.name == "arith.constant" and op.results[0].type == ir.F32Type.get():
+                    op.attributes["value"] = ir.FloatAttr.get(ir.F32Type.get(), 1.0)
+                return ir.WalkResult.ADVANCE
+
+            module.operation.walk(visit)
+            return str(module)
+
+    return changed

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from iree.compiler import ir
 
 from pytest_shark_tune import ops
 from pytest_shark_tune.bench import Bench
@@ -71,24 +70,10 @@ def test_candidates_raise_the_bar_and_whoever_stays_below_is_dropped(session: Se
     assert journal.read(bars, float) == [*told, *[1000.0] * FINALISTS]
 
 
-def adding_one(text: str) -> str:
-    """A matmul's benchmark whose sums start at 1."""
-    with ir.Context(), ir.Location.unknown():
-        module = ir.Module.parse(text)
-
-        def visit(op: ir.Operation) -> ir.WalkResult:
-            if op.name == "arith.constant" and op.results[0].type == ir.F32Type.get():
-                op.attributes["value"] = ir.FloatAttr.get(ir.F32Type.get(), 1.0)
-            return ir.WalkResult.ADVANCE
-
-        module.operation.walk(visit)
-        return str(module)
-
-
 @pytest.fixture
-def wrong(session: Session, task: Task, tmp_path: Path) -> Artifact:
+def wrong(session: Session, task: Task, tmp_path: Path, starting_at_one: Callable[[str], str]) -> Artifact:
     vmfb = tmp_path / "wrong.vmfb"
-    session.compiler.compile_sources(adding_one(task.dispatch.members[0].module.text), vmfb)
+    session.compiler.compile_sources(starting_at_one(task.dispatch.members[0].module.text), vmfb)
     return Artifact(candidate="wrong", state="compiled", vmfb=str(vmfb), sha256="0")
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import msgspec
 import pytest
-from iree.compiler import ir
 
 from pytest_shark_tune.bench import Bench
 from pytest_shark_tune.builds import Builds
@@ -119,29 +118,15 @@ def test_those_that_fail_only_together_are_all_to_blame() -> None:
     assert culprits(list("abcd"), lambda names: {"a", "d"} <= set(names)) == list("abcd")
 
 
-def one_off(text: str) -> str:
-    """The model whose sums start at 1."""
-    with ir.Context(), ir.Location.unknown():
-        module = ir.Module.parse(text)
-
-        def visit(op: ir.Operation) -> ir.WalkResult:
-            if op.name == "arith.constant" and op.results[0].type == ir.F32Type.get():
-                op.attributes["value"] = ir.FloatAttr.get(ir.F32Type.get(), 1.0)
-            return ir.WalkResult.ADVANCE
-
-        module.operation.walk(visit)
-        return str(module)
-
-
 @pytest.mark.slow
 def test_only_the_entry_that_is_wrong_in_the_whole_is_blamed(
-    plan: Plan, stages: tuple[Builds, Bench], told: list[str]
+    plan: Plan, stages: tuple[Builds, Bench], told: list[str], starting_at_one: Callable[[str], str]
 ) -> None:
     won = finals(plan, **{FIRST: GOOD, SECOND: GOOD})
     (model,) = verifier(stages, told).models(plan, plan.sources[0], won)
     assert model.wrong() == ("", {})
     application = model.application
-    broken = replace_executables(application.text, one_off(application.text), model.owned[SECOND])
+    broken = replace_executables(application.text, starting_at_one(application.text), model.owned[SECOND])
     note, bad = replace(model, application=msgspec.structs.replace(application, text=broken)).wrong()
     assert not note
     assert list(bad) == [SECOND]
