@@ -286,13 +286,17 @@ class Bench:
 
     def _raise_bar(self, task: Task, measured: Measurement) -> None:
         if not measured.cut_short and measured.ratio_low > 1:
-            path = self._bar_file(task)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            journal.append(path, round(measured.ratio_low, 5))
+            journal.append(self._bar_file(task), round(measured.ratio_low, 5))
 
     def _bar_file(self, task: Task) -> Path:
         # Lines are only ever added, so that workers need no lock.
-        return self.settings.exchange / "bars" / f"{task.dispatch.key}.jsonl"
+        return self._exchange("bars") / f"{task.dispatch.key}.jsonl"
+
+    def _exchange(self, name: str) -> Path:
+        """A folder that all processes of the run see; where what holds it is gone, the run is over: it stays gone."""
+        folder = self.settings.exchange / name
+        folder.mkdir(exist_ok=True)
+        return folder
 
     def _prepare(self, child: DeviceChild, uri: str, task: Task, default: Artifact) -> tuple[int, float, float]:
         """Load the default and keep its result, once for each dispatch and child.
@@ -386,8 +390,7 @@ class Bench:
 
     def _claim(self, task: Task, candidate: Candidate, artifact: Artifact) -> None:
         """Measure each binary once: whoever comes second with the same code is a duplicate."""
-        claims = self.settings.exchange / "claims"
-        claims.mkdir(parents=True, exist_ok=True)
+        claims = self._exchange("claims")
         default = self._builds.known(task.dispatch.members[0].module, task.default)
         if default and default.sha256 == artifact.sha256 and candidate.id != task.default.id:
             raise CandidateFailed(State.DUPLICATE, "its binary equals that of the default config", task.default.id)

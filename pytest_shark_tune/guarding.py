@@ -321,12 +321,13 @@ class GuardingPlugin:
 def _settings(config: pytest.Config, options: TuneOptions, guard: GuardOptions) -> RunSettings:
     """What a guard run works with.
 
-    Its processes share the name of ``exchange``, by which leases know them. There is such a folder only where a
-    client's own fixtures make a use of it.
+    Its processes share ``exchange``, by whose name leases know them.
     """
     worker = getattr(config, "workerinput", None)
     devices = _devices(options)
     run = worker["testrunuid"] if worker is not None else str(os.getpid())
+    exchange = Path(tempfile.gettempdir()) / f"shark-tune-guard-{run}"
+    exchange.mkdir(exist_ok=True)
     return RunSettings(
         devices=tuple(devices["uris"]),
         device_name=devices["name"],
@@ -334,7 +335,7 @@ def _settings(config: pytest.Config, options: TuneOptions, guard: GuardOptions) 
         seed=options.seed,
         records=options.out / "records.jsonl",
         finals=options.out / "finals.jsonl",
-        exchange=Path(tempfile.gettempdir()) / f"shark-tune-guard-{run}",
+        exchange=exchange,
         request=options.request,
         rotate_bytes=options.rotate_bytes,
         route=guard.route,

@@ -48,7 +48,9 @@ class RunSettings:
     def in_folder(
         cls, folder: Path, devices: Sequence[str], device_name: str, *, jobs: int, seed: int = 0
     ) -> RunSettings:
-        """For work outside of a run of pytest, which leaves all that it writes down in ``folder``."""
+        """For work outside of a run of pytest, which leaves all that it writes down in ``folder``, which exists."""
+        exchange = folder / "exchange"
+        exchange.mkdir(exist_ok=True)
         return cls(
             devices=tuple(devices),
             device_name=device_name,
@@ -56,6 +58,6 @@ class RunSettings:
             seed=seed,
             records=folder / "records.jsonl",
             finals=folder / "finals.jsonl",
-            exchange=folder / "exchange",
+            exchange=exchange,
             request=SpaceRequest(),
         )

@@ -29,7 +29,7 @@ _NEW_S = 60.0
 _OLD_S = 86400.0
 _CLEAR_S = 10.0
 _GUARD = """
-import os, shutil, signal, sys
+import os, shutil, signal, sys, time
 groups = set()
 for line in sys.stdin:
     (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
@@ -38,8 +38,13 @@ for group in groups:
         os.killpg(group, signal.SIGKILL)
     except OSError:
         pass
-shutil.rmtree(sys.argv[1], ignore_errors=True)
+for _ in range(100):
+    shutil.rmtree(sys.argv[1], ignore_errors=True)
+    if not os.path.exists(sys.argv[1]):
+        break
+    time.sleep(0.1)
 """
+"""Whom it kills may live for a moment yet, and write into a folder that is being emptied: it comes again for 10 s."""
 
 
 class _Guard:

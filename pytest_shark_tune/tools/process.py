@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import threading
@@ -17,6 +18,9 @@ from pytest_shark_tune.tools import leftovers
 
 __all__ = ["Completed", "run", "stop_all", "stop_group"]
 
+
+_HELD = ("/bin/sh", "-c", 'read -r _ && exec "$@"', "sh")
+"""Starts a command once it is given a line. Without one, as this process ended before it was ready, it ends too."""
 
 _lock = threading.Lock()
 _running: set[subprocess.Popen[bytes]] = set()
@@ -50,9 +54,11 @@ def run(
     """
     name = os.path.basename(command[0])
     started = time.monotonic()
+    if shutil.which(command[0], path=(os.environ if env is None else env).get("PATH")) is None:
+        raise CommandFailed(f"{name} could not be started: {command[0]} is no program that can be run")
     try:
         process = subprocess.Popen(
-            list(command),
+            [*_HELD, *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -66,7 +72,7 @@ def run(
     try:
         leftovers.watch_group(process.pid)
         _limit_memory(process.pid, memory_bytes)
-        out, err = process.communicate(stdin.encode(), timeout=timeout_s)
+        out, err = process.communicate(b"\n" + stdin.encode(), timeout=timeout_s)
     except subprocess.TimeoutExpired:
         stop_group(process)
         _, err = process.communicate()

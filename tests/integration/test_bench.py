@@ -70,6 +70,14 @@ def test_candidates_raise_the_bar_and_whoever_stays_below_is_dropped(session: Se
     assert journal.read(bars, float) == [*told, *[1000.0] * FINALISTS]
 
 
+def test_nothing_is_left_in_the_exchange_of_a_run_that_is_over(session: Session, task: Task) -> None:
+    """As for a worker whose controller was killed, and whose folders are gone."""
+    session.settings.exchange.rmdir()
+    with pytest.raises(FileNotFoundError):
+        measure_all(session, task)
+    assert not session.settings.exchange.exists()
+
+
 @pytest.fixture
 def wrong(session: Session, task: Task, tmp_path: Path, starting_at_one: Callable[[str], str]) -> Artifact:
     vmfb = tmp_path / "wrong.vmfb"

@@ -95,7 +95,7 @@ def test_a_signal_is_named() -> None:
 
 
 def test_a_command_that_is_not_there_is_told() -> None:
-    with pytest.raises(CommandFailed, match=r"^no-such-command could not be started: .*No such file"):
+    with pytest.raises(CommandFailed, match=r"^no-such-command could not be started: .* is no program"):
         process.run(["/nowhere/no-such-command"], timeout_s=LONG_S)
 
 
@@ -190,3 +190,22 @@ def test_a_command_leads_a_group_of_its_own() -> None:
     done = process.run(python("import os; print(os.getpgid(0), os.getpid())"), timeout_s=LONG_S)
     group, pid = map(int, done.stdout.split())
     assert group == pid != os.getpgid(0)
+
+
+# Is killed as soon as its command has been started, before anybody else can know of it.
+GONE_AT_ONCE = """
+    import os
+    from pytest_shark_tune.tools import leftovers, process
+
+    def end(pid):
+        print(pid, flush=True)
+        os._exit(0)
+
+    leftovers.watch_group = end
+    process.run(["sleep", "120"], timeout_s=120)
+"""
+
+
+def test_a_command_does_not_start_once_whoever_wants_it_has_ended() -> None:
+    done = subprocess.run(python(GONE_AT_ONCE), capture_output=True, text=True, check=True, timeout=LONG_S)
+    wait_until_gone(int(done.stdout))
