@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 
 __all__ = [
     "EXACT",
+    "PLAIN",
     "Check",
+    "Conditioning",
     "Tolerance",
     "check_output",
+    "conditioning",
     "magnitude",
     "merge_checks",
     "tolerance_for",
@@ -40,6 +43,29 @@ class Tolerance(msgspec.Struct, frozen=True):
 
 
 EXACT = Tolerance(0.0, 0.0)
+
+_GAIN_OF_NONE = 2.0
+"""A larger one is more than a sum's answer to disturbed inputs."""
+
+
+class Conditioning(msgspec.Struct, frozen=True):
+    """How results answer to inputs that are off, in units of what a sum of products does.
+
+    ``magnitude`` is that of the sum that would be off as much as the results are, ``gain`` by how many times as large a
+    part of itself each is off, 0 where that is no more than a sum's. What follows on a sum may amplify its
+    rounding errors as it does its inputs': the exponential of x is off by x times as large a part as x is.
+    """
+
+    magnitude: float
+    gain: float
+
+    def applied(self, tolerance: Tolerance) -> Tolerance:
+        """The tolerance of a sum with these results' amplification."""
+        return msgspec.structs.replace(tolerance, rtol=tolerance.rtol + self.gain * tolerance.atol_scale)
+
+
+PLAIN = Conditioning(0.0, 0.0)
+"""Of what answers no more than a sum does."""
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,6 +194,22 @@ def magnitude(reference: NDArray[Any]) -> float:
     return math.sqrt(total / count) / scale if count else 0.0
 
 
+def conditioning(reference: NDArray[Any], disturbed: NDArray[Any], relative: float) -> Conditioning:
+    """How much more than a sum of products these results answer to a disturbance of the inputs.
+
+    ``disturbed`` are the results once each input is off by ``relative`` of itself, up or down by chance, which takes a
+    sum of products of two such inputs ``sqrt(2) * relative`` of its magnitude off.
+    """
+    with np.errstate(all="ignore"):
+        error = np.abs(disturbed.astype(np.float64) - reference)
+        part = error / np.abs(reference)
+    part = part[np.isfinite(part) & (np.abs(reference) >= np.finfo(reference.dtype).tiny)]
+    of_a_sum = math.sqrt(2) * relative
+    # The median of a normal deviate's size; beside a sum's, which may lie near 0, this comes to 1.5.
+    gain = float(np.median(part)) / 0.6745 / of_a_sum if part.size else 0.0
+    return Conditioning(magnitude(error) / of_a_sum, gain if gain > _GAIN_OF_NONE else 0.0)
+
+
 def _square_scale(array: NDArray[Any]) -> float:
     """By what to multiply so that squares do not overflow; only f64 has numbers whose squares do."""
     if array.dtype != np.float64:
@@ -182,14 +224,15 @@ def check_output(
     tolerance: Tolerance,
     *,
     scale: float | None = None,
+    conditioned: Conditioning = PLAIN,
     seed: int = 0,
     output: int = 0,
 ) -> Check:
     """Compare one output with its reference, element by element.
 
     Both arrays have the same shape and dtype: float32, float64, or an integer type, which is compared
-    exactly. ``scale`` is the reference's `magnitude`, computed where not given. A NaN is right where the
-    reference has one, an infinity where it has the same.
+    exactly. ``scale`` is the reference's `magnitude`, computed where not given. With ``conditioned`` the tolerance is
+    that of results which answer so. A NaN is right where the reference has one, an infinity where it has the same.
 
     Raises:
         ValueError: shapes or dtypes differ.
@@ -198,7 +241,9 @@ def check_output(
         raise ValueError(f"{actual.dtype}{actual.shape} cannot be compared with {expected.dtype}{expected.shape}")
     if np.issubdtype(expected.dtype, np.floating):
         scale = magnitude(expected) if scale is None else scale
-        check = _check_floats(expected, actual, tolerance.rtol, tolerance.atol_scale * scale, seed, output)
+        allowed = conditioned.applied(tolerance)
+        absolute = allowed.atol_scale * max(scale, conditioned.magnitude)
+        check = _check_floats(expected, actual, allowed.rtol, absolute, seed, output)
         return msgspec.structs.replace(check, magnitude=scale)
     return _check_integers(expected, actual, seed, output)
 

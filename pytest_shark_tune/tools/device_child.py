@@ -21,7 +21,17 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_shark_tune.stages.check import Check, Tolerance, check_output, magnitude, merge_checks, unit_roundoff
+from pytest_shark_tune.stages.check import (
+    PLAIN,
+    Check,
+    Conditioning,
+    Tolerance,
+    check_output,
+    conditioning,
+    magnitude,
+    merge_checks,
+    unit_roundoff,
+)
 from pytest_shark_tune.tools import runtime as protocol
 from pytest_shark_tune.tools.child import die_with_parent, read_frame, write_frame
 
@@ -119,6 +129,25 @@ def _random_bytes(element: str, shape: Sequence[int], rng: np.random.Generator) 
     return _as_bytes(values.astype(traits.dtype, copy=False))
 
 
+def _disturbed(raw: Bytes, element: str, relative: float, rng: np.random.Generator) -> Bytes:
+    """Stored floats, each off by ``relative`` of itself at most, up or down by chance; anything else as it is."""
+    if not _can_be_disturbed(element):
+        return raw
+    stored = raw.view(_storage(element, ())[1].dtype)
+    signs = rng.integers(0, 2, stored.size).astype(np.float64) * 2 - 1
+    return _as_bytes((stored.astype(np.float64) * (1 + relative * signs)).astype(stored.dtype))
+
+
+def _can_be_disturbed(element: str) -> bool:
+    _, traits, _ = _storage(element, ())
+    return traits.kind == "float" and traits.bits >= 16
+
+
+def _step(elements: Sequence[str]) -> float:
+    """By what part of themselves inputs of all these types can be off at least; 0 where none can."""
+    return max((2 * unit_roundoff(element) for element in elements if _can_be_disturbed(element)), default=0.0)
+
+
 def _given_bytes(tensor: protocol.Shape) -> Bytes:
     """What the file of a tensor holds."""
     given = _as_bytes(np.load(tensor.file, allow_pickle=False))
@@ -184,9 +213,12 @@ class _Layout(msgspec.Struct, frozen=True):
 
 
 class _Image:
-    """What a seed puts into a benchmark's buffer, on the host and, once used, as a buffer of the device."""
+    """What a seed puts into a benchmark's buffer, on the host and, once used, as a buffer of the device.
 
-    def __init__(self, layout: _Layout, seed: int, poison: int) -> None:
+    Inputs are off by ``disturbed`` of themselves.
+    """
+
+    def __init__(self, layout: _Layout, seed: int, poison: int, disturbed: float) -> None:
         self.host: Bytes = np.zeros(layout.size, np.uint8)
         for view in layout.views:  # Poison first: a view that is read may share its bytes with one that is written.
             if view.writes and not view.reads:
@@ -194,7 +226,8 @@ class _Image:
         for number, view in enumerate(layout.views):
             if view.reads:
                 rng = _generator(seed, number)
-                self._slice(view)[:] = _random_bytes(view.element, view.shape, rng)
+                data = _random_bytes(view.element, view.shape, rng)
+                self._slice(view)[:] = _disturbed(data, view.element, disturbed, rng) if disturbed else data
         copies = self.host.reshape(layout.copies, layout.stride)
         copies[1:] = copies[0]
         self._staged: Any = None
@@ -238,8 +271,12 @@ class _Kept(msgspec.Struct, frozen=True):
 
 
 class _Reference(msgspec.Struct, frozen=True):
-    """What a result is compared with: one ``kept`` for each poison that it takes to see what is never written."""
+    """What a result is compared with: one ``kept`` for each poison that it takes to see what is never written.
 
+    It is of what is loaded as ``key``. ``magnitudes`` are of its outputs, 0 for integers.
+    """
+
+    key: str
     seed: int
     kept: tuple[_Kept, ...]
     magnitudes: tuple[float, ...]
@@ -275,8 +312,12 @@ class _Benchmark:
     def copies(self) -> int:
         return self._layout.copies
 
-    def fill(self, seed: int, poison: int = 0) -> None:
-        self._image = self._server.image(self._layout, seed, poison)
+    @property
+    def step(self) -> float:
+        return _step([view.element for view in self._views if view.reads])
+
+    def fill(self, seed: int, poison: int = 0, disturbed: float = 0.0) -> None:
+        self._image = self._server.image(self._layout, seed, poison, disturbed)
         self._server.copy(self._image.staged(self._server.device), self._buffer)
 
     def run(self, batch: int) -> float:
@@ -344,7 +385,11 @@ class _Function:
     def filled(self) -> bool:
         return self._arguments is not None
 
-    def fill(self, seed: int, poison: int = 0) -> None:
+    @property
+    def step(self) -> float:
+        return _step([tensor.element for tensor in self._inputs])
+
+    def fill(self, seed: int, poison: int = 0, disturbed: float = 0.0) -> None:
         """Make the arguments; results are buffers of their own, which nobody can poison."""
         device = self._server.device
         self._arguments = [
@@ -353,15 +398,18 @@ class _Function:
                     memory_type=rt.MemoryType.DEVICE_LOCAL,
                     allowed_usage=rt.BufferUsage.DEFAULT,
                     device=device,
-                    buffer=_given_bytes(tensor)
-                    if tensor.file
-                    else _random_bytes(tensor.element, tensor.shape, _generator(seed, number)),
+                    buffer=self._data(tensor, _generator(seed, number), disturbed),
                 ),
                 tensor.shape,
                 _hal_type(tensor.element),
             )
             for number, tensor in enumerate(self._inputs)
         ]
+
+    @staticmethod
+    def _data(tensor: protocol.Shape, rng: np.random.Generator, disturbed: float) -> Bytes:
+        data = _given_bytes(tensor) if tensor.file else _random_bytes(tensor.element, tensor.shape, rng)
+        return _disturbed(data, tensor.element, disturbed, rng) if disturbed else data
 
     def run(self, batch: int) -> float:
         assert self._arguments is not None
@@ -451,7 +499,8 @@ class DeviceServer:
         self._hal_module: Any = None
         self._loaded: dict[str, _Benchmark | _Function] = {}
         self._references: dict[str, _Reference] = {}
-        self._images: dict[tuple[_Layout, int, int], _Image] = {}
+        self._conditioned: dict[str, tuple[Conditioning, ...]] = {}
+        self._images: dict[tuple[_Layout, int, int, float], _Image] = {}
 
     def answer(self, request: protocol.Request) -> Any:
         """The value of the reply to ``request``."""
@@ -514,10 +563,14 @@ class DeviceServer:
         if any(map(_hides_poison, first.result.outputs, first.values)):
             kept.append(_kept(self._run_once(key, seed, poison=1)[0]))
         magnitudes = tuple(magnitude(each) if each.dtype.kind == "f" else 0.0 for each in first.values)
-        self._references[name] = _Reference(seed, tuple(kept), magnitudes)
+        self._references[name] = _Reference(key, seed, tuple(kept), magnitudes)
+        self._conditioned.pop(name, None)
 
     def check(self, key: str, name: str, tolerance: Tolerance) -> Check:
-        """Fill and run as for reference ``name``, and compare the outputs with it."""
+        """Fill and run as for reference ``name``, and compare the outputs with it.
+
+        Where they are out of tolerance, it counts how far the reference itself is off if its inputs are.
+        """
         reference = self._references.get(name)
         if reference is None:
             raise KeyError(f"no reference {name!r} is kept")
@@ -529,10 +582,27 @@ class DeviceServer:
                 raise ValueError(f"outputs {ours} cannot be compared with reference {name!r}, which has {theirs}")
             if not ours:
                 raise ValueError(f"{key!r} has no outputs to compare")
-            check = merge_checks([_compared(result, kept, reference, tolerance) for result in results])
+            check = merge_checks([_compared(each, kept, reference, (), tolerance) for each in results])
+            if not check.ok and (conditioned := self._conditioning(name)):
+                check = merge_checks([_compared(each, kept, reference, conditioned, tolerance) for each in results])
             if not check.ok:
                 break
         return check
+
+    def _conditioning(self, name: str) -> tuple[Conditioning, ...]:
+        """How each output of a reference answers to inputs that are off; empty where none can be."""
+        if name not in self._conditioned:
+            reference = self._references[name]
+            loaded, was = self._loaded.get(reference.key), reference.kept[0]
+            answers: tuple[Conditioning, ...] = ()
+            if loaded is not None and loaded.step:
+                now = _kept(self._run_once(reference.key, reference.seed, disturbed=loaded.step)[0])
+                answers = tuple(
+                    conditioning(one, other, loaded.step) if one.dtype.kind == "f" else PLAIN
+                    for one, other in zip(was.values, now.values, strict=True)
+                )
+            self._conditioned[name] = answers
+        return self._conditioned[name]
 
     def unload(self, key: str) -> None:
         """Free what ``key`` holds."""
@@ -561,13 +631,13 @@ class DeviceServer:
         module = rt.VmModule.copy_buffer(self._instance, Path(path).read_bytes())
         return rt.VmContext(self._instance, modules=[self._hal_module, module]), module
 
-    def image(self, layout: _Layout, seed: int, poison: int) -> _Image:
+    def image(self, layout: _Layout, seed: int, poison: int, disturbed: float) -> _Image:
         """What ``seed`` puts into such a buffer; the last few are kept."""
-        key = (layout, seed, poison)
+        key = (layout, seed, poison, disturbed)
         image = self._images.pop(key, None) or _Image(*key)
         while self._images and (
             len(self._images) >= _IMAGES_KEPT
-            or sum(kept.size for kept, _, _ in self._images) + layout.size > _IMAGES_KEPT_BYTES
+            or sum(kept.size for kept, *_ in self._images) + layout.size > _IMAGES_KEPT_BYTES
         ):
             del self._images[next(iter(self._images))]
         self._images[key] = image
@@ -607,10 +677,10 @@ class DeviceServer:
             raise KeyError(f"nothing is loaded under {key!r}")
         return self._loaded[key]
 
-    def _run_once(self, key: str, seed: int, poison: int = 0) -> tuple[_Result, ...]:
+    def _run_once(self, key: str, seed: int, poison: int = 0, disturbed: float = 0.0) -> tuple[_Result, ...]:
         """Fill, and run one dispatch on each copy of the data."""
         loaded = self._get(key)
-        loaded.fill(seed, poison)
+        loaded.fill(seed, poison, disturbed)
         loaded.run(loaded.copies)
         return loaded.results()
 
@@ -619,8 +689,14 @@ def _kept(result: _Result) -> _Kept:
     return _Kept(result, tuple(_comparable(each.raw, each.element, each.shape) for each in result.outputs))
 
 
-def _compared(result: _Result, kept: _Kept, reference: _Reference, tolerance: Tolerance) -> Check:
-    """Compare what a run left in one copy of the data with the reference."""
+def _compared(
+    result: _Result,
+    kept: _Kept,
+    reference: _Reference,
+    conditioned: Sequence[Conditioning],
+    tolerance: Tolerance,
+) -> Check:
+    """Compare what a run left in one copy of the data with the reference; ``conditioned`` is its outputs', or empty."""
     checks = []
     for number, (output, expected) in enumerate(zip(result.outputs, kept.result.outputs, strict=True)):
         check = check_output(
@@ -628,6 +704,7 @@ def _compared(result: _Result, kept: _Kept, reference: _Reference, tolerance: To
             _comparable(output.raw, output.element, output.shape),
             _at_least_stored(tolerance, output.element),
             scale=reference.magnitudes[number],
+            conditioned=conditioned[number] if conditioned else PLAIN,
             seed=reference.seed,
             output=number,
         )

@@ -320,6 +320,80 @@ def test_a_function_is_called_on_its_inputs(child: DeviceChild, kernels: dict[st
         assert child.check("model", "model", EXACT).ok
 
 
+# Sums of 1024 products, as one and as two halves, and a sigmoid of what lies far below 0: it amplifies their errors.
+TAIL = textwrap.dedent("""
+    #same = affine_map<(m, n) -> (m, n)>
+    func.func private @tail(%sums: tensor<16x16xf32>, %by: f32) -> tensor<16x16xf32> {
+      %one = arith.constant 1.0 : f32
+      %empty = tensor.empty() : tensor<16x16xf32>
+      %out = linalg.generic {indexing_maps = [#same, #same], iterator_types = ["parallel", "parallel"]}
+          ins(%sums : tensor<16x16xf32>) outs(%empty : tensor<16x16xf32>) {
+      ^bb0(%sum: f32, %old: f32):
+        %four = arith.constant 4.0 : f32
+        %wide = arith.mulf %sum, %four : f32
+        %far = arith.addf %wide, %by : f32
+        %turned = arith.negf %far : f32
+        %power = math.exp %turned : f32
+        %more = arith.addf %power, %one : f32
+        %share = arith.divf %one, %more : f32
+        linalg.yield %share : f32
+      } -> tensor<16x16xf32>
+      return %out : tensor<16x16xf32>
+    }
+    func.func @whole(%lhs: tensor<16x1024xf32>, %rhs: tensor<1024x16xf32>) -> tensor<16x16xf32> {
+      %away = arith.constant -120.0 : f32
+      %zero = arith.constant dense<0.0> : tensor<16x16xf32>
+      %sums = linalg.matmul ins(%lhs, %rhs : tensor<16x1024xf32>, tensor<1024x16xf32>)
+          outs(%zero : tensor<16x16xf32>) -> tensor<16x16xf32>
+      %out = func.call @tail(%sums, %away) : (tensor<16x16xf32>, f32) -> tensor<16x16xf32>
+      return %out : tensor<16x16xf32>
+    }
+    func.func @halves(%lhs: tensor<16x1024xf32>, %rhs: tensor<1024x16xf32>) -> tensor<16x16xf32> {
+      %away = arith.constant -120.0 : f32
+      %out = func.call @in_halves(%lhs, %rhs, %away) : (tensor<16x1024xf32>, tensor<1024x16xf32>, f32)
+          -> tensor<16x16xf32>
+      return %out : tensor<16x16xf32>
+    }
+    func.func @halves_too_near(%lhs: tensor<16x1024xf32>, %rhs: tensor<1024x16xf32>) -> tensor<16x16xf32> {
+      %away = arith.constant -119.99 : f32
+      %out = func.call @in_halves(%lhs, %rhs, %away) : (tensor<16x1024xf32>, tensor<1024x16xf32>, f32)
+          -> tensor<16x16xf32>
+      return %out : tensor<16x16xf32>
+    }
+    func.func private @in_halves(%lhs: tensor<16x1024xf32>, %rhs: tensor<1024x16xf32>, %by: f32)
+        -> tensor<16x16xf32> {
+      %zero = arith.constant dense<0.0> : tensor<16x16xf32>
+      %l0 = tensor.extract_slice %lhs[0, 0] [16, 500] [1, 1] : tensor<16x1024xf32> to tensor<16x500xf32>
+      %l1 = tensor.extract_slice %lhs[0, 500] [16, 524] [1, 1] : tensor<16x1024xf32> to tensor<16x524xf32>
+      %r0 = tensor.extract_slice %rhs[0, 0] [500, 16] [1, 1] : tensor<1024x16xf32> to tensor<500x16xf32>
+      %r1 = tensor.extract_slice %rhs[500, 0] [524, 16] [1, 1] : tensor<1024x16xf32> to tensor<524x16xf32>
+      %s1 = linalg.matmul ins(%l1, %r1 : tensor<16x524xf32>, tensor<524x16xf32>)
+          outs(%zero : tensor<16x16xf32>) -> tensor<16x16xf32>
+      %s0 = linalg.matmul ins(%l0, %r0 : tensor<16x500xf32>, tensor<500x16xf32>)
+          outs(%s1 : tensor<16x16xf32>) -> tensor<16x16xf32>
+      %out = func.call @tail(%s0, %by) : (tensor<16x16xf32>, f32) -> tensor<16x16xf32>
+      return %out : tensor<16x16xf32>
+    }
+""")
+
+
+def test_a_tail_that_amplifies_is_allowed_what_it_makes_of_rounding(child: DeviceChild, tmp_path: Path) -> None:
+    source, model = tmp_path / "tail.mlir", tmp_path / "tail.vmfb"
+    source.write_text(TAIL)
+    iree_compile(source, model)
+    inputs = (Tensor((16, 1024), "f32"), Tensor((1024, 16), "f32"))
+    for function in ("whole", "halves", "halves_too_near"):
+        child.load_function(function, model, function, inputs)
+    tolerance = tolerance_for("f32", "f32", 1024)
+    child.keep_reference("whole", "kept", 3)
+    assert child.check("halves", "kept", tolerance).ok
+    assert not child.check("halves_too_near", "kept", tolerance).ok
+    # Nobody knows how the reference answers once it is gone.
+    child.keep_reference("whole", "kept", 3)
+    child.unload("whole")
+    assert not child.check("halves", "kept", tolerance).ok
+
+
 def test_references_of_other_shapes_are_refused(child: DeviceChild, kernels: dict[str, Kernel]) -> None:
     child.load_benchmark("f32", kernels["f32"].benchmark, kernels["f32"].module)
     child.load_benchmark("i8", kernels["i8"].benchmark, kernels["i8"].module)

@@ -16,6 +16,7 @@ from pytest_shark_tune.stages.check import (
     Check,
     Tolerance,
     check_output,
+    conditioning,
     magnitude,
     merge_checks,
     tolerance_for,
@@ -105,6 +106,65 @@ def test_two_swapped_rows_fail() -> None:
     assert not check.ok
     assert check.first_bad is not None
     assert check.first_bad[0] == 3
+
+
+def disturbed(array: Array, relative: float, seed: int) -> Array:
+    signs = np.random.default_rng(seed).integers(0, 2, array.shape) * 2 - 1
+    return np.asarray((array.astype(np.float64) * (1 + relative * signs)).astype(array.dtype))
+
+
+@pytest.mark.parametrize("k", [16, 512])
+@pytest.mark.parametrize(("name", "dtype"), [("f32", np.float32), ("f16", np.float16)])
+def test_a_sum_answers_to_its_inputs_as_a_sum_does(name: str, dtype: Any, k: int) -> None:
+    lhs, rhs = inputs(k, dtype)
+    step = 2 * unit_roundoff(name)
+    expected, other = (
+        one.astype(np.float64) @ two.astype(np.float64)
+        for one, two in ((lhs, rhs), (disturbed(lhs, step, 1), disturbed(rhs, step, 2)))
+    )
+    found = conditioning(expected, other, step)
+    assert found.gain == 0
+    assert found.magnitude == pytest.approx(magnitude(expected), rel=0.1)
+    assert found.applied(tolerance_for(name, "f32", k)) == tolerance_for(name, "f32", k)
+
+
+def sigmoid(logits: Array) -> Array:
+    return np.asarray(1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
+
+
+def test_a_tail_that_amplifies_is_allowed_what_it_makes_of_rounding() -> None:
+    k, away = 512, -25.0
+    lhs, rhs = inputs(k, np.float32)
+    order = list(range(k))
+    logits = accumulate(lhs, rhs, order, np.float32)
+    expected = sigmoid(logits + away)
+    step = 2 * unit_roundoff("f32")
+    moved = accumulate(disturbed(lhs, step, 1), disturbed(rhs, step, 2), order, np.float32)
+    found = conditioning(expected, sigmoid(moved + away), step)
+    assert 5 < found.gain < 30, "that of the exponential of sums whose magnitude is 7.5"
+    tolerance = tolerance_for("f32", "f32", k)
+    backwards = sigmoid(accumulate(lhs, rhs, order[::-1], np.float32) + away)
+    assert not check_output(expected, backwards, tolerance).ok
+    assert check_output(expected, backwards, tolerance, conditioned=found).ok
+    for wrong in (
+        sigmoid(accumulate(lhs, rhs, order[:-1], np.float32) + away),
+        sigmoid(np.roll(logits, 1, axis=0) + away),
+        np.zeros_like(expected),
+    ):
+        check = check_output(expected, wrong, tolerance, conditioned=found)
+        assert check.worst > 10, check.reason
+
+
+def test_what_is_exact_stays_so_whatever_it_answers() -> None:
+    found = conditioning(np.ones(4, np.float32), np.full(4, 2, np.float32), 1e-7)
+    assert found.gain > 1e6
+    assert found.applied(EXACT) == EXACT
+
+
+def test_results_that_are_not_finite_condition_nothing() -> None:
+    nothing = np.full(4, np.nan, np.float32)
+    assert conditioning(nothing, nothing, 1e-7).applied(EXACT) == EXACT
+    assert conditioning(nothing, nothing, 1e-7).magnitude == 0
 
 
 def test_integers_are_exact() -> None:
