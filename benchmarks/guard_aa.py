@@ -20,7 +20,8 @@ from guarded_suite import GuardedSuite, show
 from pytest_shark_tune.stages.guard import Outcome, Promise, Verdict
 from pytest_shark_tune.tools.machine import processors
 
-_SIZES = ((512, 512, 512), (256, 512, 256))
+_SIZES = ((251, 257, 127), (256, 512, 256))
+"""The default of the first, whose sizes are primes, is slow: it has a winner on any machine."""
 
 
 class Report(msgspec.Struct, frozen=True):
