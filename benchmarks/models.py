@@ -34,7 +34,8 @@ from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.figures import format_us
 from pytest_shark_tune.plan import Source, read_source
 from pytest_shark_tune.stages.artifact import strip
-from pytest_shark_tune.stages.dispatch import Tensor, function_inputs
+from pytest_shark_tune.stages.dispatch import Tensor
+from pytest_shark_tune.stages.extraction import function_inputs
 from pytest_shark_tune.stages.measurement import (
     FINAL,
     FINAL_ROUNDS,

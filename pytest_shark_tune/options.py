@@ -65,6 +65,14 @@ _OF_THE_COMPILER = {
     "tune_stop_after": "--tune-stop-after",
 }
 """Options that say what is compiled and how, which is settled where a bundle was made."""
+_OF_GUARDING = {
+    "tune_guard": "--tune-guard",
+    "tune_guard_route": "--tune-guard-route",
+    "tune_tolerance": "--tune-tolerance",
+    "tune_strict": "--tune-strict",
+    "tune_report_md": "--tune-report-md",
+}
+"""Options of runs that guard, which would change nothing where a run tunes."""
 _MOST_DIGITS = 9
 _SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _PAST_GPU_CACHES = 512 << 20
@@ -195,11 +203,12 @@ class GuardOptions:
         """
 
         def value(name: str) -> str:
-            given = config.getoption(f"tune_{name}")
-            return str(given if given is not None else config.getini(f"tune_{name}"))
+            option = config.getoption(f"tune_{name}")
+            return str(option if option is not None else config.getini(f"tune_{name}"))
 
-        if config.getoption("tune_guard") and config.getoption("tune"):
-            raise pytest.UsageError("--tune-guard: it checks a spec, and --tune makes one: give one of the two")
+        given = [flag for dest, flag in _OF_GUARDING.items() if config.getoption(dest)]
+        if given and config.getoption("tune"):
+            raise pytest.UsageError(f"{given[0]}: it is for checking specs, and --tune makes one: give one of the two")
         base = config.invocation_params.dir
         route = value("guard_route")
         if route not in _ROUTES:

@@ -24,18 +24,15 @@ from pytest_shark_tune.stages.candidate import (
     kernel_default,
     make_candidates,
 )
-from pytest_shark_tune.stages.dispatch import (
-    Dispatch,
-    FoundDispatch,
-    Tensor,
-    Untunable,
+from pytest_shark_tune.stages.dispatch import Dispatch, FoundDispatch, Tensor, Untunable
+from pytest_shark_tune.stages.extraction import (
     count_calls,
     function_inputs,
-    group_dispatches,
     is_benchmark_module,
     read_benchmark,
     read_module,
 )
+from pytest_shark_tune.stages.grouping import group_dispatches
 from pytest_shark_tune.stages.rotation import rotated_dispatch
 from pytest_shark_tune.stages.search.facts import ProblemFacts, facts_of, on_device
 from pytest_shark_tune.stages.space import (
@@ -86,6 +83,9 @@ _OPEN_SHAPES = f"{_NO_BENCHMARK}: fix the input shapes"
 _DATA_DEPENDENT = f"{_NO_BENCHMARK}, though no input has: its sizes depend on the data, and it keeps its default"
 POOL = 4096
 """The most candidates of a dispatch that a search chooses from: each is a test that is collected."""
+_POOLS = 8 * POOL
+"""About as many in all: every process of a run holds them. Where dispatches are many, each has its share of them."""
+_LEAST_POOL = POOL // 4
 MODEL_SUFFIXES = (".mlir", ".mlirbc", ".onnx")
 
 
@@ -312,7 +312,8 @@ def make_plan(
 ) -> Plan:
     """Extract the dispatches of ``sources`` and draw up to ``count`` candidates for each, and for each kernel.
 
-    What is drawn is what a search chooses from: the whole space where it is no larger.
+    What is drawn is what a search chooses from: the whole space where it is no larger. Of more than eight dispatches
+    fewer are drawn for each, though a quarter of `POOL` at least.
 
     ``request`` is what the user asks of every space. Dispatches are measured on data rotated through ``rotate_bytes``
     of memory. ``wanted`` configs are among what is drawn. ``tell`` is told what is under way.
@@ -330,6 +331,7 @@ def make_plan(
             found.append((rotated_dispatch(dispatch, rotate_bytes), spaces))
         except NO_SPACE as reason:
             untunable += _all_untunable(dispatch, reason)
+    count = min(count, max(_LEAST_POOL, _POOLS // max(1, len(found) + len(kernels))))
     offered = [*(space for _, spaces in found for space in spaces), *(kernel.space for kernel in kernels)]
     known = {name for space in offered for name in space.names}
     tasks, kernel_tasks = [], []

@@ -582,11 +582,17 @@ def _broken(entry: GuardEntry, guarded: GuardPlan, session: Session, *, whole: b
 
 
 def retuned(
-    ported: Sequence[PortedEntry], new: Path, old: OldSpec, models: Sequence[Path], target: str, options: Sequence[str]
+    ported: Sequence[PortedEntry],
+    new: Path,
+    old: OldSpec,
+    models: Sequence[Path],
+    target: str,
+    options: Sequence[str],
+    tell: Callable[[str], None],
 ) -> tuple[PortedEntry, ...]:
     """Tune what was lost, but for what is for no dispatch, with ``pytest --tune``; write the winners into ``new`` too.
 
-    ``options`` are pytest's.
+    ``options`` are pytest's. ``tell`` is told what is tuned.
 
     Raises:
         InputError: pytest did not come to an end.
@@ -600,6 +606,7 @@ def retuned(
         chosen = [*(f"[{name}-" for name in lost), "[spec]"]  # With the bracket: names may end others.
         command += ["--tune-out", str(out), "-k", " or ".join(chosen)]
         command += options
+        tell(f"tuning {', '.join(lost)} anew; this takes a while")
         try:
             process.run(command, timeout_s=_TUNE_TIMEOUT_S)
         except CommandFailed as error:

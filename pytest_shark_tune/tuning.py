@@ -49,7 +49,7 @@ from pytest_shark_tune.tools.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler
 from pytest_shark_tune.tools.runtime import device_slug, runtime_version
 from pytest_shark_tune.trial import Role, Trial, trials_of
-from pytest_shark_tune.update import Subject, Terms, Update, look_back, wanted_of, write_incumbents
+from pytest_shark_tune.update import Requirements, Subject, Update, look_back, wanted_of, write_incumbents
 
 __all__ = ["TuningPlugin", "finding_of"]
 
@@ -391,7 +391,7 @@ class TuningPlugin:
                 suite = str(self._config.rootpath / parts[0].suite) if parts[0].suite else ""
                 subjects.append(Subject(task, suite, is_ours=all(part.is_ours for part in parts)))
                 plans[name] = parts[0].plan
-        terms = Terms(
+        required = Requirements(
             target=str(options.target),
             setting=self._session.setting,
             iree=self._session.compiler.version,
@@ -399,7 +399,7 @@ class TuningPlugin:
             candidates=options.candidates,
             fresh=options.fresh,
         )
-        update = look_back(subjects, terms, self._ledger.snapshot_of)
+        update = look_back(subjects, required, self._ledger.snapshot_of)
         for name, record in update.kept.items():
             self._ledger.keep(plans[name], record)
         if update.incumbents:

@@ -18,9 +18,9 @@ from pytest_shark_tune.tools import journal
 from pytest_shark_tune.tools.cache import content_key
 
 __all__ = [
+    "Requirements",
     "SnapshotChange",
     "Subject",
-    "Terms",
     "Update",
     "content_of",
     "incumbent_of",
@@ -38,7 +38,7 @@ _INCUMBENTS = "incumbents.json"
 
 
 @dataclass(frozen=True)
-class Terms:
+class Requirements:
     """What an entry of a snapshot for ``target`` has to agree with to be kept.
 
     ``setting`` is a hash of what its figures depend on besides the dispatch, ``iree`` and ``device`` name the two of
@@ -137,7 +137,7 @@ def wanted_of(suite: Path, target: str) -> tuple[Wanted, ...]:
     )
 
 
-def look_back(subjects: Iterable[Subject], terms: Terms, snapshot_of: Callable[[str], Path]) -> Update:
+def look_back(subjects: Iterable[Subject], required: Requirements, snapshot_of: Callable[[str], Path]) -> Update:
     """Judge the entries of the snapshots beside the suites of ``subjects``; ``snapshot_of`` gives this device's."""
     update = Update()
     own: dict[str, tuple[WinnerRecord, ...]] = {}
@@ -149,11 +149,11 @@ def look_back(subjects: Iterable[Subject], terms: Terms, snapshot_of: Callable[[
         if suite not in own:
             path = snapshot_of(suite)
             own[suite] = read_records(path)
-            found = find_snapshots(Path(suite), terms.target)
+            found = find_snapshots(Path(suite), required.target)
             others[suite] = {other: read_records(other) for other in found if other != path}
         entry = entry_of_task(task, own[suite])
-        if entry is not None and not terms.fresh:
-            stale = why_stale(task, entry, terms, is_ours=subject.is_ours)
+        if entry is not None and not required.fresh:
+            stale = why_stale(task, entry, required, is_ours=subject.is_ours)
             if not stale:
                 update.kept[task.name] = _as_it_is_now(entry, task)
                 continue
@@ -169,14 +169,14 @@ def entry_of_task(task: Task, records: Sequence[WinnerRecord]) -> WinnerRecord |
     return next(alike, None) or next((each for each in with_root if each.dispatch == task.name), None)
 
 
-def why_stale(task: Task, record: WinnerRecord, terms: Terms, *, is_ours: bool = True) -> str:
+def why_stale(task: Task, record: WinnerRecord, required: Requirements, *, is_ours: bool = True) -> str:
     """Why an entry has to be tuned again, in words; empty where it still holds."""
     if not is_ours:
         return "its suite has stages of its own, and what they depend on is not known"
     # First what may change all else.
-    if record.iree != terms.iree:
+    if record.iree != required.iree:
         return f"tuned with IREE {record.iree}"
-    if record.device != terms.device:
+    if record.device != required.device:
         return f"tuned for another device, {record.device}"
     if not record.setting:
         return "its record does not say how it was tuned"
@@ -184,9 +184,9 @@ def why_stale(task: Task, record: WinnerRecord, terms: Terms, *, is_ours: bool =
         return "its dispatch changed"
     if record.content and record.content != content_of(task):
         return "its dispatch changed around its root op"
-    if record.setting != terms.setting:
+    if record.setting != required.setting:
         return "flags, driver, the choice of configs or the way of measuring changed"
-    if record.candidates < min(terms.candidates, len(task.candidates)):
+    if record.candidates < min(required.candidates, len(task.candidates)):
         return f"only {record.candidates} candidate{'s were' if record.candidates != 1 else ' was'} tried"
     return ""
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 
 from pytest_shark_tune.errors import CommandFailed
-from pytest_shark_tune.stages.dispatch import BenchmarkModule, Untunable, read_benchmark
+from pytest_shark_tune.stages.dispatch import BenchmarkModule, Untunable
+from pytest_shark_tune.stages.extraction import read_benchmark
 from pytest_shark_tune.stages.limits import Limits, Work, why_impossible
 from pytest_shark_tune.stages.measurement import calibrate
 from pytest_shark_tune.tools.cache import Cache, content_key

@@ -87,9 +87,11 @@ def port_spec(
         cache = Cache(folder or default_cache())
         ported = _ported(spec, models, ModelInput.parse(shapes), output, compiler, devices, cache)
         if retune:
-            options = [f"--iree-compile-flag={flag}" for flag in flags]
+            # Of a model all that was lost is tuned, however small its share.
+            options = ["--tune-share=1", *(f"--iree-compile-flag={flag}" for flag in flags)]
+            options += [f"--tune-cache={folder}"] if folder else []
             options += [f"--tune-input-shape={each}" for each in shapes]
-            ported = retuned(ported, output, spec, models, str(target), options)
+            ported = retuned(ported, output, spec, models, str(target), options, tell)
     except InputError as error:
         raise click.UsageError(str(error)) from error
     _report(ported, output, as_json=as_json)

@@ -19,7 +19,8 @@ from iree.compiler import ir, passmanager
 from iree.compiler.dialects import iree_codegen
 
 from pytest_shark_tune.errors import InputError, SharkTuneError
-from pytest_shark_tune.stages.dispatch import INCIDENTAL_ATTRIBUTES, drop_configs, sink_constants
+from pytest_shark_tune.stages.dispatch import INCIDENTAL_ATTRIBUTES
+from pytest_shark_tune.stages.extraction import drop_configs, sink_constants
 
 __all__ = [
     "MARK",

@@ -16,7 +16,8 @@ from iree.compiler.dialects import builtin, iree_codegen, transform
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.stages.artifact import MARK, compiler_context, error_text
-from pytest_shark_tune.stages.dispatch import RootOp, pipeline_name
+from pytest_shark_tune.stages.dispatch import RootOp
+from pytest_shark_tune.stages.extraction import pipeline_name
 from pytest_shark_tune.stages.matcher import add_matcher
 
 __all__ = [

@@ -282,7 +282,9 @@ def test_a_named_spec_is_held_against_a_model(make_suite: MakeSuite, winner: Win
     ("arguments", "message"),
     [
         (["--tune-guard=none.mlir"], "*--tune-guard: *none.mlir cannot be read: No such file*"),
-        (["--tune-guard=test_suite.py", "--tune"], "*--tune-guard: it checks a spec, and --tune makes one*"),
+        (["--tune-guard=test_suite.py", "--tune"], "*--tune-guard: it is for checking specs, and --tune makes one*"),
+        (["--tune-strict", "--tune"], "*--tune-strict: it is for checking specs, and --tune makes one*"),
+        (["--tune", "--tune-tolerance=4%"], "*--tune-tolerance: it is for checking specs, and --tune makes one*"),
         (["--tune-tolerance=4"], "*--tune-tolerance: '4' is no share*"),
         (["--tune-guard-route=both"], "*--tune-guard-route: unknown route 'both'; there is compile and flag"),
         (["--tune-report-md=none/r.md"], "*--tune-report-md: *none/r.md is no file in a folder that is there*"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import cache
 
+import pytest
+
 from pytest_shark_tune import ops
 from pytest_shark_tune.plan import Plan, Source, Wanted, make_plan, plan_key
 from pytest_shark_tune.stages.space import SpaceRequest
@@ -55,6 +57,16 @@ def test_a_plans_key_tells_what_was_asked() -> None:
     assert len(keys) == len(requests)
     again = plan_key(SOURCES, compiler, request=SpaceRequest(), processors=2, count=5, seed=0)
     assert again in keys
+
+
+@pytest.mark.parametrize(("in_all", "least", "each"), [(100, 2, 5), (8, 2, 4), (2, 3, 3)])
+def test_many_dispatches_share_what_is_drawn(
+    monkeypatch: pytest.MonkeyPatch, in_all: int, least: int, each: int
+) -> None:
+    monkeypatch.setattr("pytest_shark_tune.plan._POOLS", in_all)
+    monkeypatch.setattr("pytest_shark_tune.plan._LEAST_POOL", least)
+    made = make_plan(SOURCES, Compiler(Target.parse("llvm-cpu")), processors=2, count=5, seed=0)
+    assert [len(task.candidates) for task in made.tasks] == [each, each]
 
 
 def test_a_wanted_config_is_among_what_is_drawn_where_the_space_has_it() -> None:

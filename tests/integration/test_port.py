@@ -130,6 +130,36 @@ def test_a_pipeline_that_is_gone_is_listed(tmp_path: Path, record: WinnerRecord)
     assert not (tmp_path / "new.mlir").exists()
 
 
+@pytest.mark.slow
+def test_what_is_lost_is_tuned_anew_and_nothing_else(
+    tmp_path: Path, record: WinnerRecord, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The compiler's default for prime sizes is so slow that some candidate wins, whatever the machine does.
+    prime = tmp_path / "prime.mlir"
+    prime.write_text(ops.matmul(m=53, n=59, k=61, lhs="f32").text, encoding="utf-8")
+    (dispatch,) = extract([read_source(prime, Path())], Compiler(Target.parse(TARGET)), processors()).dispatches
+    lost = msgspec.structs.replace(record, dispatch=dispatch.name, root=dispatch.root, pipeline="TripleTilingExpert")
+    old = tmp_path / "old.mlir"
+    write_spec(old, [record, lost])
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / "pytest.ini").write_text("[pytest]\ntune_candidates = 4\n")
+    monkeypatch.chdir(folder)
+    result = port(tmp_path, old, models["small"], prime, "--static", "--retune")
+    assert result.exit_code == 0, result.output
+    assert f"tuning {dispatch.name} anew" in result.stderr
+    assert "same config" in result.stdout
+    kept, tuned = read_records(tmp_path / "new.mlir")
+    assert kept == record
+    assert (tuned.dispatch, tuned.iree) == (dispatch.name, compiler_version())
+    assert tuned.ratio_low is not None
+    assert tuned.ratio_low > 1
+    assert [row.matcher for row in read_spec((tmp_path / "new.mlir").read_text())] == [
+        f"match_{record.dispatch}",
+        f"match_{dispatch.name}",
+    ]
+
+
 def test_an_old_spec_of_which_nothing_is_left_is_not_removed(tmp_path: Path, record: WinnerRecord) -> None:
     gone = msgspec.structs.replace(record, pipeline="TripleTilingExpert")
     path = keep(tmp_path, gone, is_readable=False)

@@ -15,6 +15,10 @@ import pytest_shark_tune
 PACKAGE = "pytest_shark_tune"
 FLOW = (
     "dispatch",
+    "mlir",
+    "buffers",
+    "extraction",
+    "grouping",
     "rotation",
     "space",
     "candidate",

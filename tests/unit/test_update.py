@@ -16,8 +16,8 @@ from pytest_shark_tune.stages.dispatch import Untunable
 from pytest_shark_tune.stages.record import RecordedOp, State, WinnerRecord
 from pytest_shark_tune.trial import Role
 from pytest_shark_tune.update import (
+    Requirements,
     Subject,
-    Terms,
     Update,
     content_of,
     incumbent_of,
@@ -29,7 +29,7 @@ from pytest_shark_tune.update import (
 )
 from tests.unit.test_ledger import ONE, TWO, make_task
 
-TERMS = Terms(target="llvm-cpu", setting="setting", iree="3.13.0", device="Some CPU", candidates=2)
+REQUIREMENTS = Requirements(target="llvm-cpu", setting="setting", iree="3.13.0", device="Some CPU", candidates=2)
 
 
 def record_of(task: Task, identity: str = "aaaaaa", **changes: object) -> WinnerRecord:
@@ -66,9 +66,9 @@ class Suite:
     def path_of(self, device: str) -> Path:
         return self.folder / "__specs__" / f"llvm-cpu-{device}.mlir"
 
-    def look_back(self, *tasks: Task, terms: Terms = TERMS, is_ours: bool = True) -> Update:
+    def look_back(self, *tasks: Task, required: Requirements = REQUIREMENTS, is_ours: bool = True) -> Update:
         subjects = [Subject(task, str(self.folder), is_ours) for task in tasks]
-        return look_back(subjects, terms, lambda suite: Path(suite) / "__specs__" / "llvm-cpu-some-cpu.mlir")
+        return look_back(subjects, required, lambda suite: Path(suite) / "__specs__" / "llvm-cpu-some-cpu.mlir")
 
 
 @pytest.fixture
@@ -111,13 +111,13 @@ def test_an_entry_of_which_something_changed_is_not(suite: Suite, changes: dict[
 
 def test_no_more_candidates_are_asked_for_than_there_are(suite: Suite) -> None:
     write_spec(suite.path, [record_of(ONE)])
-    assert suite.look_back(ONE, terms=asking(candidates=60)).kept
+    assert suite.look_back(ONE, required=asking(candidates=60)).kept
     more = msgspec.structs.replace(ONE, candidates=(*ONE.candidates, TWO.candidates[0]))
-    assert suite.look_back(more, terms=asking(candidates=60)).stale == {"one": "only 2 candidates were tried"}
+    assert suite.look_back(more, required=asking(candidates=60)).stale == {"one": "only 2 candidates were tried"}
 
 
-def asking(*, candidates: int = 2, fresh: bool = False) -> Terms:
-    return replace(TERMS, candidates=candidates, fresh=fresh)
+def asking(*, candidates: int = 2, fresh: bool = False) -> Requirements:
+    return replace(REQUIREMENTS, candidates=candidates, fresh=fresh)
 
 
 def test_what_matters_not_may_change(suite: Suite) -> None:
@@ -128,7 +128,7 @@ def test_what_matters_not_may_change(suite: Suite) -> None:
 
 def test_a_fresh_run_keeps_nothing_and_begins_with_what_it_has(suite: Suite) -> None:
     write_spec(suite.path, [record_of(ONE)])
-    update = suite.look_back(ONE, terms=asking(fresh=True))
+    update = suite.look_back(ONE, required=asking(fresh=True))
     assert (update.kept, update.stale) == ({}, {})
     assert update.incumbents == {"one": "aaaaaa"}
 

@@ -10,18 +10,15 @@ import pytest
 from iree.compiler import ir
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.stages.dispatch import (
-    BufferView,
-    FoundDispatch,
-    Tensor,
-    Untunable,
+from pytest_shark_tune.stages.dispatch import BufferView, FoundDispatch, Tensor, Untunable
+from pytest_shark_tune.stages.extraction import (
     count_calls,
     function_inputs,
-    group_dispatches,
     is_benchmark_module,
     read_benchmark,
     read_module,
 )
+from pytest_shark_tune.stages.grouping import group_dispatches
 from pytest_shark_tune.tools.compiler import Compiler
 
 TUNABLE = ("plain", "transposed", "batch", "narrow", "fused", "reduction", "chain")

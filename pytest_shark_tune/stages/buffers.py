@@ -1,0 +1,141 @@
+"""The buffer of a benchmark module: what lies where in it, and a function that hands it out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from iree.compiler import ir
+from iree.compiler.dialects import arith, hal, util
+
+from pytest_shark_tune.stages.dispatch import BenchmarkModule, BufferView, Tensor
+from pytest_shark_tune.stages.mlir import CannotTune, only_op, ops_named, string_of, tensor_of
+
+__all__ = [
+    "benchmark_module",
+]
+
+_LOADS = {"iree_codegen.load_from_buffer", "iree_tensor_ext.dispatch.tensor.load"}
+_STORES = {"iree_codegen.store_to_buffer", "iree_tensor_ext.dispatch.tensor.store"}
+_CASTS = {"amdgpu.fat_raw_buffer_cast", "memref.assume_alignment", "memref.cast"}
+_BUFFER_FUNCTION = "shark_tune_buffer"
+
+
+def benchmark_module(module: ir.Module, function: ir.Operation) -> BenchmarkModule:
+    """Read what a dumped module benchmarks, and give it a function that returns its buffer.
+
+    Raises:
+        CannotTune: where what lies in the buffer cannot be told.
+    """
+    runner = next(op for op in module.body.operations if op.name == "util.func" and "iree.reflection" in op.attributes)
+    call = only_op(runner, "hal.command_buffer.dispatch").opview
+    buffer_name = ir.FlatSymbolRefAttr(only_op(runner, "util.global.load").attributes["global"]).value
+    constants = [_constant(value) for value in call.constants]
+    offsets = [_constant(value) for value in call.binding_offsets]
+    lengths = [_constant(value) for value in call.binding_lengths]
+    views = []
+    for subspan in ops_named(function, "hal.interface.binding.subspan"):
+        binding = ir.IntegerAttr(subspan.attributes["binding"]).value
+        offset = subspan.operands[0]
+        views.append(_view(subspan, offsets[binding] + _evaluate(offset, constants)))
+    total = max(offset + length for offset, length in zip(offsets, lengths, strict=True))
+    _add_buffer_function(module, buffer_name, total)
+    return BenchmarkModule(
+        text=str(module),
+        run_function=string_of(runner, "sym_name"),
+        buffer_function=_BUFFER_FUNCTION,
+        buffer_bytes=total,
+        views=tuple(views),
+    )
+
+
+def _view(subspan: ir.Operation, offset_bytes: int) -> BufferView:
+    users = _users(subspan.results[0])
+    memref = tensor_of(_buffer_type(subspan.results[0].type))
+    known = users <= _LOADS | _STORES
+    return BufferView(
+        offset_bytes=offset_bytes,
+        shape=memref.shape,
+        element=memref.element,
+        # What only a part is written of keeps the rest, which must be the same before each run.
+        reads=not known or bool(users & _LOADS) or _is_written_in_part(subspan.results[0], memref),
+        writes=not known or bool(users & _STORES),
+    )
+
+
+def _buffer_type(kind: ir.Type) -> ir.Type:
+    """What a binding holds: backends that keep ``!iree_tensor_ext.dispatch.tensor<readonly:TYPE>`` name it inside.
+
+    IREE has no bindings for that type, so its text is sliced and parsed.
+    """
+    text = str(kind)
+    if not text.startswith("!iree_tensor_ext.dispatch.tensor<"):
+        return kind
+    return ir.Type.parse(text[text.index(":") + 1 : -1])
+
+
+def _users(value: ir.Value) -> set[str]:
+    """The names of the ops that read or write a buffer, directly, cast, or through a view of a part of it."""
+    names: set[str] = set()
+    for use in value.uses:
+        names |= _users(use.owner.results[0]) if use.owner.name in {*_CASTS, "memref.subview"} else {use.owner.name}
+    return names
+
+
+def _is_written_in_part(value: ir.Value, whole: Tensor) -> bool:
+    for use in value.uses:
+        if use.owner.name in _CASTS:
+            if _is_written_in_part(use.owner.results[0], whole):
+                return True
+        elif use.owner.name == "memref.subview":
+            return True
+        elif use.owner.name == "iree_tensor_ext.dispatch.tensor.store":
+            stored = ir.ShapedType(use.owner.operands[0].type)
+            if not stored.has_static_shape or tuple(stored.shape) != whole.shape:
+                return True
+    return False
+
+
+def _add_buffer_function(module: ir.Module, buffer_name: str, total: int) -> None:
+    view_type = ir.Type.parse("!hal.buffer_view")
+    signature = ir.TypeAttr.get(ir.FunctionType.get([], [view_type]))
+    with ir.InsertionPoint(module.body):
+        function = util.FuncOp(_BUFFER_FUNCTION, signature, sym_visibility="public")
+    function.attributes["iree.abi.stub"] = ir.UnitAttr.get()
+    with ir.InsertionPoint(function.regions[0].blocks.append()):
+        buffer = util.GlobalLoadOp(ir.Type.parse("!hal.buffer"), ir.FlatSymbolRefAttr.get(buffer_name)).result
+        start, length = (arith.constant(ir.IndexType.get(), value) for value in (0, total))
+        element = hal.ElementTypeOp(ir.TypeAttr.get(ir.IntegerType.get_signless(8))).result
+        encoding = hal.EncodingTypeOp().result
+        view = hal.BufferViewCreateOp(buffer, start, length, element, encoding, [length]).result
+        util.ReturnOp([view])
+
+
+def _evaluate(value: ir.Value, constants: Sequence[int]) -> int:
+    """The value of an index that a dispatch computes from the constants that it is called with.
+
+    Offsets are passed as one or two i32 constants; the ops below are those that put them together again.
+    """
+    op = value.owner
+    if isinstance(op, ir.Block):
+        raise CannotTune("an offset into its buffer is not a constant")
+    if isinstance(op, ir.OpView):
+        op = op.operation
+    match op.name:
+        case "arith.constant":
+            return int(ir.IntegerAttr(op.attributes["value"]).value)
+        case "hal.interface.constant.load":
+            return constants[int(ir.IntegerAttr(op.attributes["ordinal"]).value)]
+        case "arith.index_cast" | "arith.index_castui" | "arith.extui" | "arith.extsi":
+            return _evaluate(op.operands[0], constants)
+        case "arith.shli":
+            return _evaluate(op.operands[0], constants) << _evaluate(op.operands[1], constants)
+        case "arith.ori":
+            return _evaluate(op.operands[0], constants) | _evaluate(op.operands[1], constants)
+        case "util.assume.int":
+            return _evaluate(op.operands[ir.OpResult(value).result_number], constants)
+        case _:
+            raise CannotTune(f"an offset into its buffer comes from {op.name}, which is not followed")
+
+
+def _constant(value: ir.Value) -> int:
+    return _evaluate(value, ())

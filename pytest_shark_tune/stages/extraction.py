@@ -1,0 +1,424 @@
+"""Extraction: what is to be known of a dispatch, read from the benchmark modules that iree-compile dumps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from iree.compiler import ir, passmanager
+from iree.compiler.dialects import func, iree_codegen, iree_gpu, linalg
+
+from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.stages.buffers import benchmark_module
+from pytest_shark_tune.stages.dispatch import (
+    ATTENTION,
+    INCIDENTAL_ATTRIBUTES,
+    ONLINE_ATTENTION,
+    FoundDispatch,
+    Intrinsic,
+    RootOp,
+    TargetFacts,
+    Tensor,
+    Untunable,
+)
+from pytest_shark_tune.stages.mlir import CannotTune, ops_inside, parent_named, parse_module, string_of, tensor_of
+
+__all__ = [
+    "count_calls",
+    "drop_configs",
+    "function_inputs",
+    "is_benchmark_module",
+    "pipeline_name",
+    "read_benchmark",
+    "read_module",
+    "sink_constants",
+]
+
+_CONVOLUTION_CLASSES = (
+    "batch",
+    "output_image",
+    "output_channel",
+    "filter_loop",
+    "input_channel",
+    "depth",
+    "strides",
+    "dilations",
+)
+_GPU_FACTS = "iree_codegen.target_info"
+_BYTECODE_MAGIC = b"ML\xefR"
+_BUFFER_VIEW = "!hal.buffer_view"
+
+
+def read_module(content: bytes) -> str:
+    """The text of a module that is stored as text or as bytecode.
+
+    Raises:
+        InputError: the content is neither.
+    """
+    if not content.startswith(_BYTECODE_MAGIC):
+        try:
+            return content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"it is neither MLIR text nor MLIR bytecode: {error}") from error
+    with ir.Context() as context:
+        context.allow_unregistered_dialects = True
+        return str(parse_module(content))
+
+
+def is_benchmark_module(text: str) -> bool:
+    """Whether ``text`` is an executable benchmark module that iree-compile dumped.
+
+    A text that does not parse here is none: it may hold a dialect that only iree-compile knows.
+    """
+    with ir.Context() as context:
+        context.allow_unregistered_dialects = True
+        try:
+            module = parse_module(text)
+        except InputError:
+            return False
+        return any(
+            "iree.benchmark" in ir.DictAttr(op.attributes["iree.reflection"])
+            for op in module.body.operations
+            if op.name == "util.func" and "iree.reflection" in op.attributes
+        )
+
+
+def read_benchmark(text: str, source: str, *, processors: int) -> FoundDispatch | Untunable:
+    """Read a dumped executable benchmark module; ``processors`` share one dispatch on the target.
+
+    The module that comes back is stripped of every config and has a function that returns its buffer.
+
+    Raises:
+        InputError: the text is no MLIR that this IREE parses.
+    """
+    with ir.Context() as context, ir.Location.unknown():
+        context.enable_multithreading(False)
+        module = parse_module(text)
+        symbol = next(string_of(op, "sym_name") for op in module.body.operations if op.name == "hal.executable")
+        try:
+            return _read(module, symbol, source, processors)
+        except CannotTune as reason:
+            return Untunable(symbol, source, str(reason))
+
+
+def drop_configs(module: ir.Module) -> None:
+    """Take every lowering config, compilation info and translation info off a module; ``root_op`` marks stay.
+
+    IREE's pass drops them from linalg and attention ops alone, so packing, sorting and scanning ops would keep theirs.
+    """
+    passmanager.PassManager.parse("builtin.module(iree-codegen-strip-compilation-info)").run(module.operation)
+
+    def visit(op: ir.Operation) -> ir.WalkResult:
+        for name in ("lowering_config", "compilation_info"):
+            if name in op.attributes:
+                del op.attributes[name]
+        return ir.WalkResult.ADVANCE
+
+    module.operation.walk(visit)
+
+
+def count_calls(flow_text: str) -> dict[str, int]:
+    """How often each executable is called in a module at phase ``flow``; a call in a loop counts once."""
+    calls: Counter[str] = Counter()
+
+    def visit(op: ir.Operation) -> ir.WalkResult:
+        if op.name == "flow.dispatch":
+            for entry_point in ir.ArrayAttr(op.attributes["entry_points"]):
+                calls[ir.SymbolRefAttr(entry_point).value[0]] += 1
+        return ir.WalkResult.ADVANCE
+
+    with ir.Context():
+        parse_module(flow_text).operation.walk(visit)
+    return dict(calls)
+
+
+def function_inputs(input_text: str) -> dict[str, tuple[Tensor, ...]]:
+    """The public functions of a module at phase ``input`` and the tensors that each takes.
+
+    Functions that take anything but statically shaped tensors are left out: nothing can be fed to them. What was
+    imported from ONNX takes buffer views by then, which it imports as tensors, itself or in a function that it calls.
+    """
+    functions = {}
+    with ir.Context():
+        module = parse_module(input_text)
+        defined = {
+            string_of(op, "sym_name"): op
+            for op in module.body.operations
+            if op.name in {"func.func", "util.func"} and op.regions[0].blocks
+        }
+        for name, op in defined.items():
+            if "sym_visibility" in op.attributes and string_of(op, "sym_visibility") != "public":
+                continue
+            arguments = op.regions[0].blocks[0].arguments
+            try:
+                functions[name] = tuple(tensor_of(_fed(argument, defined)) for argument in arguments)
+            except CannotTune:
+                continue
+    return functions
+
+
+def _fed(argument: ir.Value, defined: Mapping[str, ir.Operation]) -> ir.Type:
+    """The type of an argument, or that of the tensor that a buffer view is imported as: any where nothing uses it."""
+    if argument.type != ir.Type.parse(_BUFFER_VIEW):
+        return argument.type
+    if not list(argument.uses):
+        return ir.Type.parse("tensor<1xf32>")
+    for use in argument.uses:
+        user = use.owner.operation  # As a view its ``name`` may be an attribute of that name.
+        if user.name == "hal.tensor.import":
+            return user.results[0].type
+        if user.name == "util.call":
+            callee = ir.FlatSymbolRefAttr(user.attributes["callee"]).value
+            if callee in defined:
+                return _fed(defined[callee].regions[0].blocks[0].arguments[use.operand_number], defined)
+    return argument.type
+
+
+def _read(module: ir.Module, symbol: str, source: str, processors: int) -> FoundDispatch:
+    roots = iree_codegen.get_tuner_root_ops(module)
+    if not roots:
+        raise CannotTune(
+            "the compiler marks no root op in it (a benchmark file needs "
+            "--iree-codegen-add-tuner-attributes when it is dumped)"
+            if not _has_compute(module)
+            else "the compiler marks no root op in it"
+        )
+    if len(roots) > 1:
+        raise CannotTune(f"it has {len(roots)} root ops, and a config is for one")
+    root = roots[0]
+    facts = _root_op(root)
+    function = parent_named(root, "func.func")
+    default_config = str(root.attributes["lowering_config"]) if "lowering_config" in root.attributes else ""
+    default_pipeline, default_info = _pipeline(function), _compilation_info(root, function)
+    target = _target_facts(parent_named(root, "hal.executable.variant"), processors)
+    drop_configs(module)
+    (root,) = iree_codegen.get_tuner_root_ops(module)
+    return FoundDispatch(
+        symbol=symbol,
+        source=source,
+        root=facts if facts.kind == "contraction" else msgspec.structs.replace(facts, pattern=_pattern(root)),
+        target=target,
+        default_pipeline=default_pipeline,
+        default_config=default_config,
+        default_info=default_info,
+        module=benchmark_module(module, function),
+    )
+
+
+def _has_compute(module: ir.Module) -> bool:
+    found = False
+
+    def visit(op: ir.Operation) -> ir.WalkResult:
+        nonlocal found
+        found = found or op.name.startswith(("linalg.", "iree_linalg_ext."))
+        return ir.WalkResult.ADVANCE
+
+    module.operation.walk(visit)
+    return found
+
+
+def _root_op(op: ir.Operation) -> RootOp:
+    if not op.results:
+        raise CannotTune(f"its root op {op.name} copies between buffers, and specs are for ops on tensors")
+    operands = [tensor_of(value.type, scalars=True) for value in op.operands]
+    results = tuple(tensor_of(value.type) for value in op.results)
+    maps = _indexing_maps(op)
+    affine = [attribute.value for attribute in maps]
+    loops, iterators = _loops(op, affine, operands)
+    kind, classes = _dimension_classes(op, affine)
+    root = RootOp(
+        op=op.name,
+        kind=kind,
+        loops=loops,
+        iterators=iterators,
+        maps=tuple(str(attribute) for attribute in maps),
+        inputs=tuple(operands[: len(operands) - len(results)]),
+        outputs=results,
+    )
+    return msgspec.structs.replace(root, **classes)
+
+
+def _indexing_maps(op: ir.Operation) -> list[Any]:
+    is_linalg = op.name.startswith("linalg.")
+    maps = (linalg.get_indexing_maps(op) or ()) if is_linalg else op.attributes.get("indexing_maps", ())
+    return [ir.AffineMapAttr(attribute) for attribute in maps]
+
+
+def _dimension_classes(op: ir.Operation, maps: Sequence[ir.AffineMap]) -> tuple[str, dict[str, tuple[int, ...]]]:
+    """The op's kind and, by ``RootOp``'s field, what the compiler says of its dimensions."""
+    if linalg.isa_contraction_op(op):
+        return "contraction", _plain(linalg.infer_contraction_dimensions(op), ("batch", "m", "n", "k"))
+    if linalg.isa_convolution_op(op):
+        # A pooling counts as a convolution in IREE, though it only looks at the size of its window.
+        window = op.regions[0].blocks[0].arguments[1]
+        kind = "convolution" if any(True for _ in window.uses) else "pooling"
+        return kind, _plain(linalg.infer_convolution_dimensions(op), _CONVOLUTION_CLASSES)
+    if op.name in (ATTENTION, ONLINE_ATTENTION):
+        query, key, value = maps[:3]
+        detail = iree_codegen.get_attention_op_detail(query, key, value, maps[len(maps) - len(op.results)])
+        if detail is None:
+            raise CannotTune("IREE cannot tell its dimensions from its indexing maps")
+        names = ("batch", "m", "n", "k1", "k2")
+        return "attention", {name: tuple(getattr(detail, f"{name}_dims")) for name in names}
+    return "other", {}
+
+
+def _plain(dimensions: Any, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(getattr(dimensions, name)) for name in names}
+
+
+def _loops(
+    op: ir.Operation, maps: Sequence[ir.AffineMap], operands: Sequence[Tensor]
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Trip count and kind of each loop: a dimension's size is read off an operand that it indexes alone.
+
+    IREE has no op where a dimension is never alone: its verifier asks for maps from shapes to loops.
+    """
+    if not maps:
+        return (), ()
+    sizes: dict[int, int] = {}
+    for affine, operand in zip(maps, operands, strict=True):
+        for expression, size in zip(affine.results, operand.shape, strict=True):
+            if isinstance(expression, ir.AffineDimExpr):
+                sizes.setdefault(expression.position, size)
+    if len(sizes) != maps[0].n_dims:
+        raise CannotTune("the size of one of its loops cannot be read off its operands")
+    outputs = len(op.results)
+    parallel = {
+        expression.position
+        for affine in maps[len(maps) - outputs :]
+        for expression in affine.results
+        if isinstance(expression, ir.AffineDimExpr)
+    }
+    loops = tuple(sizes[position] for position in range(len(sizes)))
+    return loops, tuple("parallel" if position in parallel else "reduction" for position in range(len(loops)))
+
+
+def _pattern(root: ir.Operation) -> str:
+    """The text of a module that holds a copy of the op, and nothing that it does not need.
+
+    Attributes that only say how the op came about are left out.
+    """
+    module = ir.Module.create()
+    with ir.InsertionPoint(module.body):
+        function = func.FuncOp("pattern", ir.FunctionType.get([value.type for value in root.operands], []))
+    with ir.InsertionPoint(function.add_entry_block()):
+        copy = root.clone().operation
+        func.ReturnOp([])
+    for name in INCIDENTAL_ATTRIBUTES:
+        if name in copy.attributes:
+            del copy.attributes[name]
+    for position, argument in enumerate(function.arguments):
+        copy.operands[position] = argument
+    sink_constants(copy)
+    if any(_is_from_outside(value, copy) for inner in ops_inside(copy) for value in inner.operands):
+        raise CannotTune("its body uses a value from outside that is no constant, and no matcher can follow it")
+    return str(module)
+
+
+def sink_constants(op: ir.Operation) -> None:
+    """Move copies of the constants that an op's body takes from outside into the body, one for each, in order of use.
+
+    No matcher compares what lies outside a body. The program means the same, and the compiler moves them out again.
+    """
+    for region in op.regions:
+        for block in region.blocks:
+            _sink_into(block, op)
+
+
+def _sink_into(block: ir.Block, op: ir.Operation) -> None:
+    copies: dict[ir.Value, ir.Value] = {}
+    outside = [
+        (inner, position, value)
+        for outer in block.operations
+        for inner in (outer.operation, *ops_inside(outer.operation))
+        for position, value in enumerate(inner.operands)
+        if _is_from_outside(value, op) and _defined_by(value) == "arith.constant"
+    ]
+    for inner, position, value in outside:
+        if value not in copies:
+            copies[value] = value.owner.clone(ip=ir.InsertionPoint(block.operations[len(copies)])).results[0]
+        inner.operands[position] = copies[value]
+
+
+def _is_from_outside(value: ir.Value, op: ir.Operation) -> bool:
+    """Whether a value that is used inside ``op`` is defined outside it."""
+    parent = value.owner.owner if isinstance(value.owner, ir.Block) else value.owner.parent
+    while parent is not None:
+        if parent.operation == op:
+            return False
+        parent = parent.operation.parent
+    return True
+
+
+def _defined_by(value: ir.Value) -> str:
+    return "" if isinstance(value.owner, ir.Block) else str(value.owner.name)
+
+
+def _pipeline(function: ir.Operation) -> str:
+    """The name of the function's pipeline (``DoubleTilingExpert``), empty where it has none."""
+    if "translation_info" not in function.attributes:
+        return ""
+    return pipeline_name(iree_codegen.TranslationInfoAttr(function.attributes["translation_info"]))
+
+
+def pipeline_name(translation_info: Any) -> str:
+    """The name of the pipeline in a ``TranslationInfoAttr`` (``DoubleTilingExpert``)."""
+    attribute = str(translation_info.pass_pipeline)
+    return attribute[attribute.find("<") + 1 : attribute.rfind(">")] if "<" in attribute else attribute
+
+
+def _compilation_info(root: ir.Operation, function: ir.Operation) -> str:
+    """The text of the attribute that would apply what is in force, empty where there is none."""
+    if "lowering_config" not in root.attributes or "translation_info" not in function.attributes:
+        return ""
+    config, translation = root.attributes["lowering_config"], function.attributes["translation_info"]
+    return str(iree_codegen.CompilationInfoAttr.get(config, iree_codegen.TranslationInfoAttr(translation)))
+
+
+def _target_facts(variant: ir.Operation, processors: int) -> TargetFacts:
+    """Read ``#hal.executable.target``, for which IREE has no bindings: its dictionary is sliced out and parsed."""
+    text = str(variant.attributes["target"])
+    head, tail = text.find("{"), text.rfind("}")
+    config = ir.DictAttr(ir.Attribute.parse(text[head : tail + 1])) if head >= 0 else ir.DictAttr.get({})
+    backend = ir.StringAttr(ir.Attribute.parse(text[text.index("<") + 1 : text.index(",")])).value
+
+    def integer(name: str, default: int) -> int:
+        return ir.IntegerAttr(config[name]).value if name in config else default
+
+    triple = ir.StringAttr(config["target_triple"]).value if "target_triple" in config else ""
+    return TargetFacts(
+        backend=backend,
+        architecture=triple.partition("-")[0],
+        native_vector_bytes=integer("native_vector_size", 16),
+        max_stack_bytes=integer("max_stack_allocation_size", 32768),
+        processors=processors,
+        **(_gpu_facts(variant.attributes["target"]) if _GPU_FACTS in config else {}),
+    )
+
+
+def _gpu_facts(target: ir.Attribute) -> dict[str, Any]:
+    """What ``TargetFacts`` says of GPUs alone."""
+    info = iree_gpu.TargetInfo.get_gpu_target_info(target)
+    return {
+        "subgroup_sizes": tuple(info.subgroup_size_choices),
+        "max_workgroup_sizes": tuple(info.max_workgroup_sizes),
+        "max_threads": info.max_thread_count_per_workgroup,
+        "shared_memory_bytes": info.max_workgroup_memory_bytes,
+        "intrinsics": tuple(
+            _intrinsic(iree_gpu.MMAAttr.get(each))
+            for each in info.mma_intrinsics
+            if isinstance(each, iree_gpu.MMAIntrinsic)
+        ),
+    }
+
+
+def _intrinsic(attribute: Any) -> Intrinsic:
+    lhs, rhs, result = attribute.abc_element_types
+    return Intrinsic(
+        attribute=str(attribute),
+        shape=tuple(attribute.mnk_shape),
+        elements=(str(lhs), str(rhs), str(result)),
+    )
