@@ -388,20 +388,28 @@ class Bench:
         rest = [self._builds.artifact(task, candidate, member) for member in members[1:]]
         return [self._default_artifact(task, member) for member in members], [first, *rest]
 
+    def reserve(self, task: Task, candidate: Candidate) -> None:
+        """Let no other candidate measure the binary of one that was measured by an earlier run, if it is still known.
+
+        Raises:
+            OSError: it cannot be written down.
+        """
+        if (artifact := self._builds.known(task.dispatch.members[0].module, candidate)) and artifact.vmfb is not None:
+            self._owner(task, candidate, artifact)
+
     def _claim(self, task: Task, candidate: Candidate, artifact: Artifact) -> None:
         """Measure each binary once: whoever comes second with the same code is a duplicate."""
-        claims = self._exchange("claims")
         default = self._builds.known(task.dispatch.members[0].module, task.default)
         if default and default.sha256 == artifact.sha256 and candidate.id != task.default.id:
             raise CandidateFailed(State.DUPLICATE, "its binary equals that of the default config", task.default.id)
-        path = claims / f"{task.dispatch.key}-{artifact.sha256}"
-        try:
-            with path.open("x", encoding="utf-8") as claim:
-                claim.write(candidate.id)
-        except FileExistsError:
-            owner = path.read_text(encoding="utf-8")
-            if owner != candidate.id:
-                raise CandidateFailed(State.DUPLICATE, f"its binary equals that of candidate {owner}", owner) from None
+        owner = self._owner(task, candidate, artifact)
+        if owner != candidate.id:
+            raise CandidateFailed(State.DUPLICATE, f"its binary equals that of candidate {owner}", owner)
+
+    def _owner(self, task: Task, candidate: Candidate, artifact: Artifact) -> str:
+        """Who was the first in this run to come with a binary: ``candidate``, or who came before."""
+        path = self._exchange("claims") / f"{task.dispatch.key}-{artifact.sha256}"
+        return journal.put_first(path, candidate.id.encode()).decode()
 
     def _child(self, uri: str) -> DeviceChild:
         child = self._children.get(uri)

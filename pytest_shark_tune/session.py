@@ -89,7 +89,7 @@ class Session:
         self._builds = Builds(
             compiler, cache, leases, jobs=settings.jobs, tell=tell, coming=partial(coming, settings.exchange), step=step
         )
-        self._yardsticks = Yardsticks(compiler, cache, settings.device_name)
+        self._yardsticks = Yardsticks(compiler, cache, settings.device_name, tell)
         self._bench = Bench(settings, self._builds, leases, tell=tell, yardsticks=self._yardsticks)
         self._promises = Promises(settings, cache, self._builds, self._bench)
         self._verifier = Verifier(self._builds, self._bench, tell=tell)
@@ -490,6 +490,21 @@ class Session:
     def known_records(self, task: Task) -> list[Record]:
         """What earlier runs found out about the candidates of ``task`` on this device."""
         return self._recall.records(task)
+
+    def damaged_records(self, task: Task) -> list[str]:
+        """The lines of what earlier runs found out about ``task`` that cannot be read, as FILE:NUMBER."""
+        return self._recall.damaged(task)
+
+    def reserve(self, task: Task, records: Iterable[Record]) -> None:
+        """Let no other candidate measure the binary of one that was measured earlier, as ``records`` say.
+
+        Raises:
+            OSError: it cannot be written down.
+        """
+        measured = {record.id for record in records if record.state is State.MEASURED}
+        for candidate in (task.default, *task.candidates):
+            if candidate.id in measured:
+                self._bench.reserve(task, candidate)
 
     def similar(self, task: AnyTask) -> list[PriorResult]:
         """What earlier runs found out about other dispatches like ``task`` on this device; kernels have none."""

@@ -403,7 +403,10 @@ class TuningPlugin:
         for name, record in update.kept.items():
             self._ledger.keep(plans[name], record)
         if update.incumbents:
-            write_incumbents(settings.exchange, update)
+            try:
+                write_incumbents(settings.exchange, update)
+            except OSError as error:
+                pytest.exit(self._storage.explain(error) or str(error), returncode=1)
         for line in update.words():
             self._write(f"shark-tune: {line}")
         return update
@@ -412,23 +415,40 @@ class TuningPlugin:
         """Take in what earlier runs found out, as if it had been found out now."""
         assert self._ledger is not None
         assert self._campaign is not None
+        damaged: list[str] = []
         for name, tests in by_dispatch.items():
             task = self._ledger.task(name)
             collected = {part.candidate: part for part in tests.values()}
             if not isinstance(task, Task) or not all(part.is_ours for part in tests.values()):
                 continue
-            for record in self._session.known_records(task):
-                if part := collected.get(record.id):
-                    self._ledger.take(Finding(plan=part.plan, suite=part.suite, record=record))
-                    self._campaign.tell(record)
-                    self._recalled += 1
+            damaged += self._session.damaged_records(task)
+            records = [record for record in self._session.known_records(task) if record.id in collected]
+            for record in records:
+                part = collected[record.id]
+                self._ledger.take(Finding(plan=part.plan, suite=part.suite, record=record))
+                self._campaign.tell(record)
+                self._progress.note(record)
+            self._recalled += len(records)
+            with suppress(OSError):  # Then a binary may be measured twice.
+                self._session.reserve(task, records)
+        self._tell_damaged(damaged)
         if self._recalled:
             self._write(f"shark-tune: {self._recalled} results of earlier runs are taken from {self._options.cache}")
 
+    def _tell_damaged(self, places: Sequence[str]) -> None:
+        """Say which lines were left out: a log is shown by nobody at this point of a run."""
+        if places:
+            lines = "1 line is" if len(places) == 1 else f"{len(places)} lines are"
+            self._write(
+                f"shark-tune: of the results of earlier runs {lines} damaged, as where a run was killed, and left out: "
+                f"{places[0]}{', ...' if places[1:] else ''}"
+            )
+
     def _announce(self, dispatch: str, coming: Sequence[str]) -> None:
-        """Let whoever compiles know what comes next."""
+        """Let whoever compiles know what comes next; it is only a hint, so a full disk ends nothing here."""
         assert self._ledger is not None
-        announce(self._session.settings.exchange, self._ledger.task(dispatch), coming)
+        with suppress(OSError):
+            announce(self._session.settings.exchange, self._ledger.task(dispatch), coming)
 
     def _begin_with_workers(self, names: Sequence[str]) -> RunOrder:
         assert self._ledger is not None
@@ -579,6 +599,8 @@ class TuningPlugin:
             if self._campaign is not None:
                 self._campaign.pass_over(*finding.compiled)
             return
+        if finding.record is not None and finding.is_ours:
+            self._keep(finding, finding.record)
         failures = len(self._ledger.failures)
         self._ledger.take(finding)
         if len(self._ledger.failures) > failures:
@@ -587,13 +609,18 @@ class TuningPlugin:
         if finding.record is not None:
             if self._campaign is not None:
                 self._campaign.tell(finding.record)
-            task = self._ledger.task(finding.record.dispatch)
-            if finding.is_ours and isinstance(task, Task):
-                try:
-                    self._session.keep_record(task, finding.record)
-                except OSError as error:  # This run has its record; a later one has to measure again.
-                    self._ledger.failures.append(error)
             self._tell_progress(finding.record)
+
+    def _keep(self, finding: Finding, record: Record) -> None:
+        """Keep a record for later runs, before it is this run's: one that is killed in between loses no measurement."""
+        assert self._ledger is not None
+        self._ledger.add_plan(finding.plan, finding.suite)
+        task = self._ledger.task(record.dispatch)
+        if isinstance(task, Task):
+            try:
+                self._session.keep_record(task, record)
+            except OSError as error:  # This run has its record all the same; a later one measures again.
+                self._ledger.failures.append(error)
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
         """Show with ``-v`` what a candidate came to."""

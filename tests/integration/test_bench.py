@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -97,6 +98,20 @@ def a_candidate(session: Session, task: Task) -> Candidate:
             session.artifact(task, candidate)
             return candidate
     raise AssertionError
+
+
+def test_what_an_earlier_run_measured_stands_for_its_binary(session: Session, task: Task, tmp_path: Path) -> None:
+    one = a_candidate(session, task)
+    other = next(each for each in task.candidates if each is not one)
+    artifact = session.artifact(task, one)
+    known = session.record(task, one, artifact, session.measure(task, one, artifact))
+    (tmp_path / "later").mkdir()
+    settings = RunSettings.in_folder(tmp_path / "later", ["local-task"], "cpu", jobs=1)
+    with closing(Session(settings, session.compiler, session.cache)) as later:
+        later.reserve(task, [known])
+        with pytest.raises(CandidateFailed, match=f"its binary equals that of candidate {one.id}") as raised:
+            later.measure(task, other, msgspec.structs.replace(artifact, candidate=other.id))
+    assert (raised.value.state, raised.value.detail) == (State.DUPLICATE, one.id)
 
 
 def test_guarding_checks_and_times_a_config(session: Session, task: Task, bench: Bench) -> None:

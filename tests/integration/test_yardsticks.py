@@ -129,3 +129,14 @@ def test_limits_of_a_busy_machine_are_measured_again(cache: Cache) -> None:
     assert kept is not None
     assert kept.bytes_per_s > 1e8
     assert kept.launch_us < 1000
+
+
+def test_that_limits_cannot_be_measured_is_told_once(tmp_path: Path) -> None:
+    told: list[str] = []
+    broken = Compiler(Target.parse("llvm-cpu"), tool="false")
+    yardsticks = Yardsticks(broken, Cache(tmp_path), "a CPU", told.append)
+    with DeviceChild(URI) as child:
+        for _ in range(2):
+            assert yardsticks.why_impossible(1e-6, Work(bytes=1, operations=1), child) == ""
+    (line,) = told
+    assert line.startswith("what the device can reach is not known, so nothing is called impossible: ")
