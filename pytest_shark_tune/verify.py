@@ -208,7 +208,7 @@ class Verifier:
 class TunedModel:
     """One function of a source with a spec in force.
 
-    ``everything`` are the executables of each entry by its name, ``owned`` those of the entries that it calls, ``infos``
+    ``everything`` are the executables of each entry by its name, ``owned`` those of what it calls, and ``infos``
     the entries' configs. It is run on ``bench``, and its results may be off by ``tolerance``.
     """
 

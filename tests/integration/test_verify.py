@@ -81,7 +81,7 @@ def verifier(stages: tuple[Builds, Bench], told: list[str], *, asks_driver: bool
 
 
 def finals(plan: Plan, **infos: str) -> list[FinalRecord]:
-    """A final for each dispatch of the plan, won by its config in ``infos``."""
+    """A final for each dispatch of the plan that ``infos`` has a config of, which won it."""
     return [
         FinalRecord(
             dispatch=task.name,
@@ -96,6 +96,7 @@ def finals(plan: Plan, **infos: str) -> list[FinalRecord]:
             iree="any",
         )
         for task in plan.tasks
+        if task.name in infos
     ]
 
 
