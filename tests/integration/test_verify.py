@@ -241,3 +241,20 @@ def test_where_no_function_calls_what_is_tuned_nothing_is_dropped(
     assert measured.dropped == {}
     (check,) = measured.sources
     assert (check.ratio, check.note) == (None, "no entry is for what 'untouched' calls, so that was not run")
+
+
+@pytest.mark.slow
+def test_a_model_whose_weights_are_in_another_file_costs_no_entry(
+    compiler: Compiler, stages: tuple[Builds, Bench], told: list[str]
+) -> None:
+    weight = 'util.global private @w = #flow.parameter.named<"model"::"w"> : tensor<128x128xf32>\nfunc.func'
+    loaded = "%b = util.global.load @w : tensor<128x128xf32>\n  %zero = "
+    text = MODEL.replace("%b: tensor<128x128xf32>, ", "").replace("func.func", weight).replace("%zero = ", loaded)
+    plan = make_plan(
+        [Source(name="weightless", text=text, is_benchmark=False)], compiler, processors=2, count=1, seed=0
+    )
+    record = verifier(stages, told).check(plan, finals(plan, **{FIRST: GOOD, SECOND: GOOD}))
+    assert record.dropped == {}
+    (check,) = record.sources
+    assert (check.applied, check.note) == (2, plan.sources[0].why_not_run)
+    assert "not run whole" in check.note
