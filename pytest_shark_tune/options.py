@@ -182,6 +182,12 @@ class TuneOptions:
             raise pytest.UsageError(f"--tune-spec: there is no file {options.starter}")
         if options.landscape and options.landscape.is_dir():
             raise pytest.UsageError(f"--tune-record-landscape: {options.landscape} is a folder; name a file in it")
+        unprofiled = "--tune-bundle" if bundle else "--tune-stop-after" if stop_after else ""
+        if unprofiled and options.share < 1 and config.getoption("tune_share") is not None:
+            raise pytest.UsageError(
+                f"--tune-share: with {unprofiled} no model is profiled, and all of its dispatches are tuned: choose "
+                "among them with -k"
+            )
         return options
 
 

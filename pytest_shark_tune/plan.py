@@ -73,6 +73,7 @@ __all__ = [
     "search_spaces",
     "spaces_from",
     "stated_spaces",
+    "with_data_of",
 ]
 
 _EMITTING = ("cuda", "hip")
@@ -132,7 +133,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def content(self) -> tuple[object, ...]:
         """All that what is found out about it depends on, for content keys."""
-        return (self.name, self.text, self.function, sorted(self.data.items()))
+        data = sorted((number, file.content) for number, file in self.data.items())
+        return (self.name, self.text, self.function, data)
 
 
 class _Tried(msgspec.Struct, frozen=True, kw_only=True):
@@ -415,6 +417,13 @@ def _with_functions(source: Source, functions: dict[str, tuple[Tensor, ...]], fl
     found = msgspec.structs.replace(source, functions=functions, function=chosen, called=called)
     check_data(source.name, source.data, {name: functions[name] for name in found.run_whole})
     return msgspec.structs.replace(found, why_not_run=_NO_PARAMETERS) if flow.takes_parameters else found
+
+
+def with_data_of(plan: Plan, sources: Sequence[Source]) -> Plan:
+    """``plan`` with the files of ``sources``, its own: who put it into the cache may have had them elsewhere."""
+    data = {source.name: source.data for source in sources}
+    here = tuple(msgspec.structs.replace(source, data=data[source.name]) for source in plan.sources)
+    return msgspec.structs.replace(plan, sources=here)
 
 
 def renamed(plan: Plan, names: Mapping[str, str]) -> Plan:

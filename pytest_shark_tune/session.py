@@ -20,7 +20,18 @@ from pytest_shark_tune.custom import CustomTask
 from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, found_dispatches, guard_key, make_guard_plan
 from pytest_shark_tune.in_model import ModelFinal, model_of
-from pytest_shark_tune.plan import POOL, AnyTask, Plan, Source, Task, Wanted, make_plan, plan_key, read_source
+from pytest_shark_tune.plan import (
+    POOL,
+    AnyTask,
+    Plan,
+    Source,
+    Task,
+    Wanted,
+    make_plan,
+    plan_key,
+    read_source,
+    with_data_of,
+)
 from pytest_shark_tune.profile import cut, function_of, profile_source, worth_profiling
 from pytest_shark_tune.promises import Promises
 from pytest_shark_tune.recall import Recall
@@ -156,7 +167,7 @@ class Session:
                 tell=self._tell,
             )
 
-        return key, self.cache.get_or_make("plans", key, Plan, make)
+        return key, with_data_of(self.cache.get_or_make("plans", key, Plan, make), sources)
 
     def _read(self, given: Sequence[object], folder: Path) -> tuple[Source, ...]:
         own = [each for each in given if not isinstance(each, CustomTask)]
@@ -173,7 +184,8 @@ class Session:
         share = self.settings.share
         # Its key says what is in it: a profile that is measured again may choose others.
         key = content_key("plan", key, share, told)
-        return key, self.cache.get_or_make("plans", key, Plan, lambda: cut(plan, profiles, share, unprofiled))
+        found = self.cache.get_or_make("plans", key, Plan, lambda: cut(plan, profiles, share, unprofiled))
+        return key, with_data_of(found, plan.sources)
 
     def _told(self, plan: Plan, source: Source) -> _Told:
         """Where the time of a source goes, or why nobody can tell; all processes of the run are told the same."""
@@ -221,13 +233,14 @@ class Session:
                 tell=self._tell,
             )
 
-        plan = self.cache.get_or_make("plans", key, Plan, find)
+        plan = with_data_of(self.cache.get_or_make("plans", key, Plan, find), sources)
         self._note_models(plan.sources)
 
         def make() -> GuardPlan:
             return make_guard_plan(plan, key, spec_path, device_name=settings.device_name)
 
-        return self.cache.get_or_make("plans", guard_key(key, spec_path, settings.device_name), GuardPlan, make)
+        found = self.cache.get_or_make("plans", guard_key(key, spec_path, settings.device_name), GuardPlan, make)
+        return msgspec.structs.replace(found, plan=plan)
 
     def _note_models(self, sources: Iterable[Source]) -> None:
         self.models += [source for source in sources if not source.is_op and not source.is_benchmark]
@@ -235,7 +248,7 @@ class Session:
     def keep_plan(self, origin: str, plan: Plan) -> tuple[str, Plan]:
         """Keep a plan that was made from the one of key ``origin``; return its key too."""
         key = content_key("plan", origin, [task.dispatch.name for task in plan.tasks])
-        return key, self.cache.get_or_make("plans", key, Plan, lambda: plan)
+        return key, with_data_of(self.cache.get_or_make("plans", key, Plan, lambda: plan), plan.sources)
 
     # Compiling and measuring.
 

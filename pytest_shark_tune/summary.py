@@ -47,7 +47,7 @@ def render(
     if spec.exists():
         lines.append(f"spec: {spec}")
     elif any(not row.is_custom for row in summary.dispatches):
-        why = "no spec was written: what won alone did not hold in the whole, as told above" if summary.dropped else ""
+        why = "no spec was written: what won was left out, as told above" if summary.dropped else ""
         lines += _wrapped(why or without_spec, width, indent=0)
     for snapshot in sorted({*snapshots, *changes}):
         is_left = snapshot in snapshots

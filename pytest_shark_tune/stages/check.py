@@ -53,8 +53,9 @@ class Conditioning(msgspec.Struct, frozen=True):
     """How results answer to inputs that are off, in units of what a sum of products does.
 
     ``magnitude`` is that of the sum that would be off as much as the results are, ``gain`` by how many times as large a
-    part of itself each is off, 0 where that is no more than a sum's. What follows on a sum may amplify its
-    rounding errors as it does its inputs': the exponential of x is off by x times as large a part as x is.
+    part of itself each is off, 1 where that is no more than a sum's, 0 where nobody asked. What follows on a sum may
+    amplify its rounding errors as it does its inputs': the exponential of x is off by x times as large a part as x is.
+    And where it is scaled by a factor that not all have, large results are off in proportion.
     """
 
     magnitude: float
@@ -66,7 +67,7 @@ class Conditioning(msgspec.Struct, frozen=True):
 
 
 PLAIN = Conditioning(0.0, 0.0)
-"""Of what answers no more than a sum does."""
+"""Of what was not asked."""
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -234,7 +235,7 @@ def conditioning(reference: NDArray[Any], disturbed: NDArray[Any], relative: flo
     of_a_sum = math.sqrt(2) * relative
     # The median of a normal deviate's size; beside a sum's, which may lie near 0, this comes to 1.5.
     gain = float(np.median(part)) / 0.6745 / of_a_sum if part.size else 0.0
-    return Conditioning(magnitude(error) / of_a_sum, gain if gain > _GAIN_OF_NONE else 0.0)
+    return Conditioning(magnitude(error) / of_a_sum, gain if gain > _GAIN_OF_NONE else 1.0)
 
 
 def _square_scale(array: NDArray[Any]) -> float:

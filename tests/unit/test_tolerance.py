@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pytest_shark_tune.stages.check import (
     EXACT,
+    PLAIN,
     Check,
     Tolerance,
     check_output,
@@ -125,9 +126,28 @@ def test_a_sum_answers_to_its_inputs_as_a_sum_does(name: str, dtype: Any, k: int
         for one, two in ((lhs, rhs), (disturbed(lhs, step, 1), disturbed(rhs, step, 2)))
     )
     found = conditioning(expected, other, step)
-    assert found.gain == 0
+    assert found.gain == 1
     assert found.magnitude == pytest.approx(magnitude(expected), rel=0.1)
-    assert found.applied(tolerance_for(name, "f32", k)) == tolerance_for(name, "f32", k)
+    # A missing step shows as well as before: in what is small, no more is allowed.
+    fewer = lhs[:, 1:].astype(np.float64) @ rhs[1:].astype(np.float64)
+    tolerance = tolerance_for(name, "f32", k)
+    before, after = (check_output(expected, fewer, tolerance, conditioned=each) for each in (PLAIN, found))
+    assert 0.8 < after.worst / before.worst < 1.05
+
+
+def test_large_results_of_channels_with_a_factor_of_their_own_are_off_in_proportion() -> None:
+    k = 96
+    lhs, rhs = inputs(k, np.float32)
+    factor = np.where(np.arange(128) == 17, 20, 1).astype(np.float32)
+    order = list(range(k))
+    step = 2 * unit_roundoff("f32")
+    moved = accumulate(disturbed(lhs, step, 1), disturbed(rhs, step, 2), order, np.float32) * factor
+    expected = accumulate(lhs, rhs, order, np.float32) * factor
+    backwards = accumulate(lhs, rhs, order[::-1], np.float32) * factor
+    tolerance = tolerance_for("f32", "f32", k)
+    plain = check_output(expected, backwards, tolerance)
+    after = check_output(expected, backwards, tolerance, conditioned=conditioning(expected, moved, step))
+    assert after.worst < 0.6 * plain.worst
 
 
 def sigmoid(logits: Array) -> Array:
