@@ -36,7 +36,7 @@ from pytest_shark_tune.stages.measurement import Measurement
 from pytest_shark_tune.storage import Storage
 from pytest_shark_tune.tools import leftovers
 from pytest_shark_tune.tools.cache import Cache
-from pytest_shark_tune.tools.compiler import Compiler, compiler_version
+from pytest_shark_tune.tools.compiler import compiler_version
 from pytest_shark_tune.tools.runtime import device_slug, runtime_version
 from pytest_shark_tune.trial import Guarded, Role, Trial, guard_trials
 
@@ -84,7 +84,7 @@ class GuardingPlugin:
         if GUARD_KEY in config.stash:
             return config.stash[GUARD_KEY]
         options, guard = TuneOptions.from_pytest_config(config), GuardOptions.from_pytest_config(config)
-        compiler = Compiler(options.target, options.compile_flags, timeout_s=options.compile_timeout_s)
+        compiler = options.compiler
         check_compiler(options, compiler)
         check_folder("--tune-cache", options.cache)
         leftovers.sweep()

@@ -14,7 +14,7 @@ import platformdirs
 import pytest
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.tools.compiler import COMPILE_TIMEOUT_S, Target
+from pytest_shark_tune.tools.compiler import COMPILE_TIMEOUT_S, Compiler, Target
 from pytest_shark_tune.tools.machine import last_level_cache_bytes, processors
 
 if TYPE_CHECKING:
@@ -114,6 +114,12 @@ class TuneOptions:
     stop_after: str = ""
     bundle: Path | None = None
     target_is_given: bool = False
+
+    @property
+    def compiler(self) -> Compiler:
+        """The compiler that the run takes, unless a bundle brings what it made."""
+        option = "--tune-compile-timeout"
+        return Compiler(self.target, self.compile_flags, timeout_s=self.compile_timeout_s, timeout_option=option)
 
     @classmethod
     def from_pytest_config(cls, config: pytest.Config) -> TuneOptions:
@@ -300,7 +306,12 @@ def add_options(parser: pytest.Parser) -> None:
     add("stop-after", "STAGE", "", "compile: measure nothing, and leave what is compiled as OUT/bundle.tar")
     add("bundle", "FILE", "", "measure what is in a bundle; the compiler is not needed")
     add("jobs", "N", str(processors()), "compilations at a time (default: one per processor)")
-    add("compile-timeout", "DURATION", "120s", "most time that one run of the compiler may take (default: 120s)")
+    add(
+        "compile-timeout",
+        "DURATION",
+        "120s",
+        "most time to compile a candidate (default: 120s); a model has 30m at least",
+    )
     add("cache", "DIR", "", "folder of plans and compiled candidates (default: the user's cache folder)")
     add("cache-size", "SIZE", CACHE_SIZE, f"most that the cache holds after a run: 500M, 20G (default: {CACHE_SIZE})")
     group.addoption("--tune-cache-clear", action="store_true", default=False, help="empty the cache before the run")

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from pytest_shark_tune.bench import Bench
+from pytest_shark_tune.bench import Bench, model_tolerance
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.bundle import Packed, pack
 from pytest_shark_tune.coming import coming
@@ -130,6 +130,9 @@ class Session:
         key, plan = self._plan(sources, kernels, ())
         missing = tuple(each for each in wanted if each.is_missing(plan))
         self._note_models(plan.sources)
+        for source in plan.sources:
+            if source.why_not_run:
+                self._tell(f"{source.name}: {source.why_not_run}")
         if missing:
             key, plan = self._plan(sources, kernels, missing)
         return self._without_cold(key, plan)
@@ -324,7 +327,8 @@ class Session:
             InputError: it is not part of one function that can be run.
         """
         source, function = model_of(plan, task)
-        final = ModelFinal(task, source, function, self._builds, self._bench)
+        tolerance = model_tolerance(source, function, plan.tasks)
+        final = ModelFinal(task, source, function, tolerance, self._builds, self._bench)
         failed: dict[str, CandidateFailed] = {}
         names = self.finalists(task)
         record = self._declared(task, names, final.play(names, failed), failed)

@@ -112,7 +112,7 @@ class TuningPlugin:
             options = replace(options, **paths_of_worker(worker))
         bundle = _read_bundle(options) if options.bundle is not None else None
         if bundle is None:
-            compiler = Compiler(options.target, options.compile_flags, timeout_s=options.compile_timeout_s)
+            compiler = options.compiler
         else:
             compiler = PackedCompiler(bundle)
             options = replace(options, target=bundle.target, rotate_bytes=bundle.rotate_bytes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import ml_dtypes
@@ -21,6 +22,7 @@ from pytest_shark_tune.stages.check import (
     magnitude,
     merge_checks,
     tolerance_for,
+    tolerance_in_model,
     unit_roundoff,
 )
 
@@ -185,6 +187,28 @@ def test_results_that_are_not_finite_condition_nothing() -> None:
     nothing = np.full(4, np.nan, np.float32)
     assert conditioning(nothing, nothing, 1e-7).applied(EXACT) == EXACT
     assert conditioning(nothing, nothing, 1e-7).magnitude == 0
+
+
+@pytest.mark.parametrize(
+    ("elements", "sums", "expected"),
+    [
+        (("i64", "f32", "f32"), [("f32", 512, 1)], tolerance_for("f32", "f32", 512)),
+        (("i64", "i1"), [("i32", 512, 1)], tolerance_for("f32", "f32", 512)),
+        (("f64",), [("f64", 512, 1)], tolerance_for("f64", "f64", 512)),
+        (("f32", "f16", "f32"), [("f32", 512, 1)], tolerance_for("f16", "f16", 512)),
+        (("f32", "f8E4M3FN"), [("f32", 512, 1)], tolerance_for("f8E4M3FN", "f32", 512)),
+        (("f32", "f8E8M0FNU"), [("f32", 512, 1)], tolerance_for("f32", "f32", 512)),
+        (("f32",), [], tolerance_for("f32", "f32", 1)),
+        (("i64", "f32"), [("f32", 512, 6), ("f32", 3072, 2)], tolerance_for("f32", "f32", 6 * 512 + 2 * 3072)),
+        (("f16", "f32"), [("f32", 512, 100)], tolerance_for("f16", "f16", 512)),
+    ],
+    ids=["integers-first", "integers", "f64", "f16-inside", "f8", "scales", "nothing", "deep", "deep-f16"],
+)
+def test_a_model_is_allowed_what_its_coarsest_float_is(
+    elements: Sequence[str], sums: Sequence[tuple[str, int, int]], expected: Tolerance
+) -> None:
+    found = tolerance_in_model(elements, sums)
+    assert (found.rtol, found.atol_scale) == pytest.approx((expected.rtol, expected.atol_scale))
 
 
 def test_integers_are_exact() -> None:
