@@ -32,7 +32,7 @@ from pytest_shark_tune.ledger import Finding, Ledger, Summary
 from pytest_shark_tune.notes import note_of, teller, write_line
 from pytest_shark_tune.options import TuneOptions
 from pytest_shark_tune.ordering import Phase, RunOrder
-from pytest_shark_tune.plan import Plan, Task, renamed
+from pytest_shark_tune.plan import Plan, Source, Task, renamed
 from pytest_shark_tune.progress import RunProgress
 from pytest_shark_tune.remote import devices_of_worker, hand_over, is_remote, paths_of_worker, shared_folder
 from pytest_shark_tune.roster import Part, Roster, read_roster, whole_suites, write_roster
@@ -85,6 +85,7 @@ class TuningPlugin:
         self._packed: Packed | None = None
         self._names: dict[str, str] = {}
         self._kernels: dict[str, CustomTask] = {}
+        self._models: dict[tuple[str, str], str] = {}
         self._summary: Summary | None = None
         self._campaign: Campaign | None = None
         self._recalled = 0
@@ -223,6 +224,7 @@ class TuningPlugin:
                     raise InputError(f"{share}: {reasons}; a larger --tune-share takes in what can")
                 names = ", ".join(dict.fromkeys([source.name for source in plan.sources] + _kernel_names(marker.args)))
                 raise InputError(f"there is nothing to tune in {names}: {reasons or 'it has no dispatch'}")
+            self._refuse_same_models(suite, plan.sources)
             key, plan = self._named_apart(key, plan)
             trials = trials_of(plan, key, suite)
             if self._session.settings.stops_after_compile:
@@ -258,6 +260,15 @@ class TuningPlugin:
         for each in given:
             if isinstance(each, CustomTask) and self._kernels.setdefault(each.name, each) != each:
                 raise InputError(f"{each.name} is the name of two different custom tasks in this run")
+
+    def _refuse_same_models(self, suite: str, sources: Sequence[Source]) -> None:
+        """The records of a suite's snapshot know a model by its name alone."""
+        for each in sources if suite else ():
+            if not each.is_op and self._models.setdefault((suite, each.name), each.text) != each.text:
+                raise InputError(
+                    f"{each.name} is the name of two different models of this suite, whose snapshot tells models by "
+                    "their names: rename one of the files, or put its test into another folder"
+                )
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
