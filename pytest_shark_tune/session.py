@@ -337,8 +337,9 @@ class Session:
 
     def finalists(self, task: AnyTask) -> tuple[str, ...]:
         """The ids of those that are measured again, fastest first."""
+        known = {each.id for each in task.candidates}  # Another suite, with the same dispatch, may have drawn others.
         records = journal.read(self.settings.records, Record)
-        own = (each for each in records if each.dispatch == task.name)
+        own = (each for each in records if each.dispatch == task.name and each.id in known)
         return choose_finalists(own, incumbent=self._incumbent(task))
 
     def _incumbent(self, task: AnyTask) -> str:

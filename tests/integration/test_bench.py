@@ -72,6 +72,14 @@ def test_candidates_raise_the_bar_and_whoever_stays_below_is_dropped(session: Se
     assert journal.read(bars, float) == [*told, *[1000.0] * FINALISTS]
 
 
+def test_a_final_is_among_the_candidates_that_its_own_test_has(session: Session, task: Task) -> None:
+    ours = session.record(task, task.candidates[0], None, CandidateFailed(State.RUN_FAILED, ""))
+    for name, ratio in ((ours.id, 1.5), ("elsewhere", 2.0)):
+        told = {"id": name, "state": State.MEASURED, "ratio": ratio, "ratio_high": ratio}
+        journal.append(session.settings.records, msgspec.structs.replace(ours, **told))
+    assert session.finalists(task) == (ours.id,)
+
+
 def test_nothing_is_left_in_the_exchange_of_a_run_that_is_over(session: Session, task: Task) -> None:
     """As for a worker whose controller was killed, and whose folders are gone."""
     session.settings.exchange.rmdir()

@@ -214,15 +214,18 @@ def test_what_was_written_is_named(tmp_path: Path) -> None:
 
 
 def test_what_changed_stands_below_its_snapshot(tmp_path: Path) -> None:
-    here, gone = tmp_path / "here.mlir", tmp_path / "gone.mlir"
-    changes = {here: ["one: added (2 us)", "two: removed (3 us)"], gone: ["three: removed (4 us)"]}
-    text = render(SUMMARY, width=200, spec=tmp_path / "spec.mlir", snapshots=(here,), changes=changes)
-    assert text.splitlines()[-5:] == [
+    here, gone, new = (tmp_path / f"{name}.mlir" for name in ("here", "gone", "new"))
+    changes = {here: ["one: added (2 us)", "two: removed (3 us)"], gone: ["three: removed (4 us)"], new: ["not yet"]}
+    spec = tmp_path / "spec.mlir"
+    text = render(SUMMARY, width=200, spec=spec, snapshots=(here,), changes=changes, unwritten=[new])
+    assert text.splitlines()[-7:] == [
         f"snapshot: {gone} is removed: it has no entry left",
         "    three: removed (4 us)",
         f"snapshot: {here}",
         "    one: added (2 us)",
         "    two: removed (3 us)",
+        f"snapshot: {new} is not written",
+        "    not yet",
     ]
 
 
