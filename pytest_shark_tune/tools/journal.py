@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -83,7 +84,8 @@ def replace_file(path: Path, content: bytes) -> None:
     except OSError as error:
         raise _of(path, error) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # What kept it from being written may keep it from being looked for.
+            partial.unlink()
 
 
 def _of(path: Path, error: OSError) -> OSError:
