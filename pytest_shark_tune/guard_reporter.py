@@ -214,7 +214,7 @@ def _failure(test: str, path: Path, report: pytest.TestReport | pytest.CollectRe
     """What a report says that no test of ours has made."""
     from pytest_shark_tune.guard_text import GuardFailure, said_first
 
-    return GuardFailure(test=test, file=str(path), line=0, reason=said_first(report.longreprtext))
+    return GuardFailure(test=test, file=str(path), line=0, reason=said_first(str(report.longrepr)))
 
 
 def _is_unguarded(report: pytest.TestReport) -> bool:

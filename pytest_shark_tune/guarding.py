@@ -277,7 +277,7 @@ class GuardingPlugin:
             self._conclude(item, trial.guarded, call, report)
         if report.failed and all(name != PROPERTY for name, _ in report.user_properties):
             failure = GuardFailure(
-                test=item.nodeid, file=str(item.path), line=_line_of(item), reason=said_first(report.longreprtext)
+                test=item.nodeid, file=str(item.path), line=_line_of(item), reason=said_first(str(report.longrepr))
             )
             report.user_properties.append((FAILURE, msgspec.json.encode(failure).decode()))
         return report

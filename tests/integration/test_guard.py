@@ -358,6 +358,28 @@ def test_an_input_that_cannot_be_read_is_told_and_its_entry_is_nobody_elses(
     )
 
 
+@pytest.mark.slow
+def test_a_test_that_ends_its_worker_or_fails_by_itself_is_told(make_suite: MakeSuite, winner: WinnerRecord) -> None:
+    body = """
+    import os
+
+    if candidate.guarded.promise == "parses":
+        os._exit(3)
+    assert candidate.guarded.promise != "allowed", "our own check"
+"""
+    suite = guarded(make_suite, winner, {"test_suite.py": SUITE.replace("    pass\n", body)})
+    outcome = suite.run("-k", "parses or allowed or applies", "-n2")
+    assert outcome.status == 1, outcome.text
+    outcome.lines.fnmatch_lines(
+        [
+            "1 entry, promises: 1 kept; 2 failed without a verdict",
+            "failed without a verdict:",
+            f"  test_suite.py::test_dispatch[[]{NAME}-allowed[]]: AssertionError: our own check",
+            f"  test_suite.py::test_dispatch[[]{NAME}-parses[]]: worker 'gw*' crashed while running *",
+        ]
+    )
+
+
 def test_a_file_that_cannot_be_collected_is_told(make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch) -> None:
     files = {"suite/test_suite.py": "import no_such_module\n", "suite/__specs__/llvm-cpu-x.mlir": "module {}"}
     suite = make_suite({**files, "test_plain.py": "import another_such_module\n"})
