@@ -40,6 +40,11 @@ class DispatchStages:
         self._trial = trial
         self._guard = guard
 
+    @property
+    def session(self) -> Session:
+        """The session that this test compiles with: through the step that it asked for, if any."""
+        return self._session
+
     def build(self, step: Callable[[str], str] | None = None, *, key: str = "") -> Artifact | None:
         """Compile the candidate; ``None`` for finals and for the spec, which compile what they compare.
 

@@ -15,6 +15,7 @@ __all__ = [
     "PromiseBroken",
     "PromiseUntold",
     "SharkTuneError",
+    "SpecNotParsed",
     "UndecidedWarning",
 ]
 
@@ -25,6 +26,16 @@ class SharkTuneError(Exception):
 
 class InputError(SharkTuneError):
     """Something a user gave cannot be used; the message says what, why and what to do."""
+
+
+class SpecNotParsed(InputError):
+    """A text is no MLIR that this IREE parses; ``problem`` says why, without the advice to port it."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(
+            f"{problem}. A spec that another release of IREE wrote must be ported first (`shark-tune port`)"
+        )
+        self.problem = problem
 
 
 class NoCompiler(SharkTuneError):

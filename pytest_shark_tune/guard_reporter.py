@@ -15,15 +15,21 @@ import pytest
 
 from pytest_shark_tune.interrupts import TERMINATED, Interrupts
 from pytest_shark_tune.notes import note_of, write_line
-from pytest_shark_tune.options import GuardOptions, TuneOptions
+from pytest_shark_tune.options import GuardOptions, TuneOptions, target_name
 
 if TYPE_CHECKING:
-    from pytest_shark_tune.guard_text import GuardFinding
+    from pytest_shark_tune.guard_text import GuardFailure, GuardFinding
 
-__all__ = ["PROPERTY", "GuardReporter"]
+__all__ = ["FAILURE", "PROPERTY", "SNAPSHOTS", "UNGUARDED", "GuardReporter"]
 
 PROPERTY = "shark_tune_guard"
 """The name under which a report carries a finding."""
+FAILURE = "shark_tune_failure"
+"""The name under which the report of a test of ours that failed without one carries what it says."""
+SNAPSHOTS = "__specs__"
+"""What ``snapshot`` calls the folder of a suite's specs; to import that takes the compiler along."""
+UNGUARDED = "tune"
+"""The id of what a marked test is skipped with where there is nothing to guard."""
 
 
 class GuardReporter:
@@ -33,6 +39,9 @@ class GuardReporter:
         self._config = config
         self._options = options
         self._findings: dict[str, GuardFinding] = {}
+        self._failures: dict[str, GuardFailure] = {}
+        self._lost: dict[str, GuardFailure] = {}
+        self._unguarded = 0
         self._problems: list[str] = []
         self._interrupts = Interrupts(terminate=True)
 
@@ -42,6 +51,17 @@ class GuardReporter:
             from pytest_shark_tune.tools.cache import Cache
 
             Cache(TuneOptions.from_pytest_config(self._config).cache).clear()
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Keep what is said of a file that cannot be collected, where that may be one to guard."""
+        path = self._config.rootpath / report.nodeid.partition("::")[0]
+        if report.failed and self._guards(path):
+            self._failures[report.nodeid] = _failure(report.nodeid or "collecting", path, report)
+
+    def _guards(self, path: Path) -> bool:
+        """Whether a test file is one to guard, as far as that can be told of one that cannot be collected."""
+        is_asked = self._options.report is not None or bool(self._config.getoption("tune_guard"))
+        return is_asked or any((path.parent / SNAPSHOTS).glob("*.mlir"))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep what a test found out; tell what a worker has to tell."""
@@ -54,6 +74,25 @@ class GuardReporter:
             if not self._findings:
                 self._interrupts.install()  # Without xdist they are the guarding plugin's already, and stay so.
             self._findings[report.nodeid] = finding
+        elif report.failed:
+            self._keep_failure(report)
+        self._unguarded += _is_unguarded(report)
+
+    def _keep_failure(self, report: pytest.TestReport) -> None:
+        """Keep what a test of ours failed with; of one that took its worker along nobody knows whose it was."""
+        failure = _failure_of(report)
+        if failure is not None:
+            self._failures[report.nodeid] = failure
+        elif report.when not in ("setup", "call", "teardown"):
+            path = self._config.rootpath / report.nodeid.partition("::")[0]
+            self._lost[report.nodeid] = _failure(report.nodeid, path, report)
+
+    @property
+    def _told(self) -> list[GuardFailure]:
+        """The failures that are no verdict, in the order of their tests."""
+        guards = self._findings or self._failures
+        found = self._failures | (self._lost if guards else {})
+        return [found[test] for test in sorted(found)]
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
         """Show with ``-v`` how fast an entry is."""
@@ -67,22 +106,33 @@ class GuardReporter:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> Any:
-        """Write the Markdown, however the run ended; say so where a spec was named and nothing guarded."""
+        """Write the Markdown, however the run ended; say so where something was to be guarded and nothing was."""
         self._interrupts.wind_down()
         if self._options.report is not None:
             from pytest_shark_tune.guard_text import markdown
 
-            text = markdown(self._findings.values(), _why_ended(session, exitstatus))
+            text = markdown(self._findings.values(), _why_ended(session, exitstatus), self._told)
             try:
                 self._options.report.write_text(text, encoding="utf-8")
             except OSError as error:
                 self._fail(session, f"--tune-report-md: cannot write {self._options.report}: {error.strerror}")
-        collects_only = session.config.option.collectonly
-        if self._options.spec is not None and not self._findings and not collects_only and exitstatus in _UNALARMED:
-            self._fail(session, "--tune-guard: no test that is marked tune, and no model, ran: nothing was guarded")
+        if not self._findings and not session.config.option.collectonly and exitstatus in _UNALARMED:
+            self._miss(session)
         if self._interrupts.terminated:
             session.exitstatus = TERMINATED
         return (yield)
+
+    def _miss(self, session: pytest.Session) -> None:
+        """Fail a run that guarded nothing, if it was told to guard something."""
+        # An ini file may name a spec for runs that this one is none of.
+        if self._config.getoption("tune_guard"):
+            self._fail(session, "--tune-guard: no test that is marked tune, and no model, ran: nothing was guarded")
+        elif self._options.strict and self._unguarded:
+            self._fail(
+                session,
+                f"--tune-strict: no test that is marked tune has a snapshot for {target_name(self._config)}: nothing "
+                "was guarded. Is it another --tune-target, or are the snapshots not committed?",
+            )
 
     def _fail(self, session: pytest.Session, problem: str) -> None:
         self._problems.append(problem)
@@ -91,14 +141,14 @@ class GuardReporter:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Show the counts, what is worth a line, and on GitHub what its pages show beside the code."""
-        if self._findings:
+        if self._findings or self._failures:
             from pytest_shark_tune.guard_text import github_lines, terminal_lines
 
             terminalreporter.section("shark-tune guard")
-            _write(terminalreporter, terminal_lines(self._findings.values()))
+            _write(terminalreporter, terminal_lines(self._findings.values(), self._told))
             if os.environ.get("GITHUB_ACTIONS") == "true":
                 workspace = Path(os.environ.get("GITHUB_WORKSPACE") or self._config.invocation_params.dir)
-                _write(terminalreporter, github_lines(self._findings.values(), workspace))
+                _write(terminalreporter, github_lines(self._findings.values(), workspace, self._told))
         for problem in self._problems:
             terminalreporter.write_line(problem, red=True)
 
@@ -133,11 +183,41 @@ def _why_ended(session: pytest.Session, exitstatus: int | pytest.ExitCode) -> st
 
 def _finding_of(report: pytest.TestReport | pytest.CollectReport) -> GuardFinding | None:
     """What a test found out, from its report."""
-    for name, value in getattr(report, "user_properties", ()):  # A report on collecting a file has none.
-        if name == PROPERTY:
-            import msgspec
+    carried = _carried(report, PROPERTY)
+    if carried is None:
+        return None
+    import msgspec
 
-            from pytest_shark_tune.guard_text import GuardFinding
+    from pytest_shark_tune.guard_text import GuardFinding
 
-            return msgspec.json.decode(str(value), type=GuardFinding)
-    return None
+    return msgspec.json.decode(carried, type=GuardFinding)
+
+
+def _failure_of(report: pytest.TestReport) -> GuardFailure | None:
+    """What a test of ours failed with, where that is no verdict, from its report."""
+    carried = _carried(report, FAILURE)
+    if carried is None:
+        return None
+    import msgspec
+
+    from pytest_shark_tune.guard_text import GuardFailure
+
+    return msgspec.json.decode(carried, type=GuardFailure)
+
+
+def _carried(report: pytest.TestReport | pytest.CollectReport, name: str) -> str | None:
+    # A report on collecting a file has no properties.
+    return next((str(value) for each, value in getattr(report, "user_properties", ()) if each == name), None)
+
+
+def _failure(test: str, path: Path, report: pytest.TestReport | pytest.CollectReport) -> GuardFailure:
+    """What a report says that no test of ours has made."""
+    from pytest_shark_tune.guard_text import GuardFailure, said_first
+
+    return GuardFailure(test=test, file=str(path), line=0, reason=said_first(str(report.longrepr)))
+
+
+def _is_unguarded(report: pytest.TestReport) -> bool:
+    """Whether a marked test was skipped because there is nothing to guard."""
+    parts = report.nodeid.partition("[")[2].removesuffix("]").split("-")
+    return report.skipped and report.when == "setup" and "tune" in report.keywords and UNGUARDED in parts

@@ -10,7 +10,18 @@ import msgspec
 
 from pytest_shark_tune.stages.guard import Outcome, Promise, Verdict
 
-__all__ = ["GuardFinding", "github_lines", "markdown", "status_words", "terminal_lines"]
+__all__ = [
+    "GuardFailure",
+    "GuardFinding",
+    "github_lines",
+    "markdown",
+    "said_first",
+    "status_words",
+    "terminal_lines",
+]
+
+_NOTHING = "nothing was guarded"
+_UNTOLD = "failed without a verdict"
 
 
 class GuardFinding(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +38,24 @@ class GuardFinding(msgspec.Struct, frozen=True, kw_only=True):
     where: str
 
 
+class GuardFailure(msgspec.Struct, frozen=True, kw_only=True):
+    """A failure that is no verdict, as of an input that cannot be read or a file that cannot be collected.
+
+    ``test`` is the node id, ``reason`` the first line of what is said; ``file`` and ``line`` are as a finding's.
+    """
+
+    test: str
+    file: str
+    line: int
+    reason: str
+
+
+def said_first(text: str) -> str:
+    """The first line of what a report says went wrong, without the way there."""
+    lines = text.splitlines() or ["it failed"]
+    return next((line[1:].strip() for line in lines if line.startswith("E   ")), lines[0])
+
+
 def status_words(verdict: Verdict) -> str:
     """What to show beside a test that passed: how fast an entry is, and whether that is undecided; else nothing."""
     ratio = verdict.figures.get("ratio")
@@ -34,52 +63,62 @@ def status_words(verdict: Verdict) -> str:
     return " ".join([*words, *([verdict.outcome] if verdict.outcome is Outcome.UNDECIDED else [])])
 
 
-def terminal_lines(findings: Iterable[GuardFinding]) -> Iterator[str]:
+def terminal_lines(findings: Iterable[GuardFinding], failures: Sequence[GuardFailure] = ()) -> Iterator[str]:
     """The end of a run as plain text: counts, then whatever is worth a line, then what was looked at, and on what."""
     found = _sorted(findings)
     verdicts = [finding.verdict for finding in found]
-    yield _counts(found)
+    yield _counts(found, failures)
     for heading, told in (
-        ("worth a look", [each for each in verdicts if each.note]),
-        ("undecided", [each for each in verdicts if each.outcome is Outcome.UNDECIDED]),
+        (_UNTOLD, [f"{each.test}: {each.reason}" for each in failures]),
+        ("worth a look", [_shown(each) for each in verdicts if each.note]),
+        ("undecided", [_shown(each) for each in verdicts if each.outcome is Outcome.UNDECIDED]),
     ):
         if told:
             yield f"{heading}:"
-            yield from (f"  {_name(each)}: {_first_line(each.note or each.reason)}" for each in told)
+            yield from (f"  {each}" for each in told)
     reasons = Counter(_first_line(each.reason) for each in verdicts if each.outcome is Outcome.SKIPPED)
     yield from (f"skipped {number}: {reason}" for reason, number in reasons.most_common())
     yield from dict.fromkeys(finding.where for finding in found)
     yield from (f"spec: {spec}" for spec in dict.fromkeys(finding.spec for finding in found))
 
 
-def github_lines(findings: Iterable[GuardFinding], folder: Path) -> Iterator[str]:
+def github_lines(
+    findings: Iterable[GuardFinding], folder: Path, failures: Iterable[GuardFailure] = ()
+) -> Iterator[str]:
     """GitHub's workflow commands that show on the suite's file what is wrong; paths are relative to ``folder``."""
     levels = {Outcome.BROKEN: "error", Outcome.UNDECIDED: "warning"}
+    for failure in failures:
+        yield _annotation("error", failure, folder, f"{failure.test} failed", failure.reason)
     for finding in findings:
         verdict = finding.verdict
         level = levels.get(verdict.outcome, "notice" if verdict.note else "")
-        if not level:
-            continue
-        path = Path(finding.file)
-        file = path.relative_to(folder) if path.is_relative_to(folder) else path
-        properties = {"file": str(file), **({"line": str(finding.line)} if finding.line else {})}
-        properties["title"] = f"shark-tune: {_name(verdict)} is {verdict.outcome}"
-        given = ",".join(f"{name}={_escaped(value, ',:')}" for name, value in properties.items())
-        yield f"::{level} {given}::{_escaped(verdict.reason or verdict.note)}"
+        if level:
+            title = f"{_name(verdict)} is {verdict.outcome}"
+            yield _annotation(level, finding, folder, title, verdict.reason or verdict.note)
 
 
-def markdown(findings: Iterable[GuardFinding], ended_early: str = "") -> str:
+def _annotation(level: str, at: GuardFinding | GuardFailure, folder: Path, title: str, message: str) -> str:
+    path = Path(at.file)
+    file = path.relative_to(folder) if path.is_relative_to(folder) else path
+    properties = {"file": str(file), **({"line": str(at.line)} if at.line else {}), "title": f"shark-tune: {title}"}
+    given = ",".join(f"{name}={_escaped(value, ',:')}" for name, value in properties.items())
+    return f"::{level} {given}::{_escaped(message)}"
+
+
+def markdown(findings: Iterable[GuardFinding], ended_early: str = "", failures: Sequence[GuardFailure] = ()) -> str:
     """What changed, as Markdown; where nothing did, one line.
 
     ``ended_early`` says why the run did not look at everything.
     """
     found = _sorted(findings)
-    if not found:
-        return f"**shark-tune guard**: nothing was guarded{f'; {_plain(ended_early)}' if ended_early else ''}.\n"
+    if not found and not failures:
+        return f"**shark-tune guard**: {_NOTHING}{f'; {_plain(ended_early)}' if ended_early else ''}.\n"
     where = "; ".join(dict.fromkeys(_plain(finding.where) for finding in found))
-    parts = [f"**shark-tune guard**: {_counts(found)} ({where})"]
+    parts = [f"**shark-tune guard**: {_counts(found, failures)}{f' ({where})' if where else ''}"]
     if ended_early:
         parts.append(f"The run ended early, so this is not all: {_plain(ended_early)}")
+    if failures:
+        parts.append("\n".join(f"- **failed** `{each.test}`: {_plain(each.reason)}" for each in failures))
     for spec in dict.fromkeys(finding.spec for finding in found):
         changes = [*_changes(finding.verdict for finding in found if finding.spec == spec)]
         parts += ["\n".join([f"`{spec}`", "", *changes])] if changes else []
@@ -116,12 +155,17 @@ def _sorted(findings: Iterable[GuardFinding]) -> list[GuardFinding]:
     return sorted(findings, key=lambda each: (each.spec, each.verdict.entry, order.index(each.verdict.promise)))
 
 
-def _counts(findings: Sequence[GuardFinding]) -> str:
-    """How many promises of how many entries came to what."""
+def _counts(findings: Sequence[GuardFinding], failures: Sequence[GuardFailure]) -> str:
+    """How many promises of how many entries came to what, and how many failures are no verdict."""
     entries = len({(finding.spec, finding.verdict.entry) for finding in findings})
     counts = Counter(finding.verdict.outcome for finding in findings)
-    told = ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome if counts[outcome])
-    return f"{entries} {'entry' if entries == 1 else 'entries'}, promises: {told}"
+    outcomes = ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome if counts[outcome])
+    told = [f"{entries} {'entry' if entries == 1 else 'entries'}, promises: {outcomes}" if findings else _NOTHING]
+    return "; ".join([*told, *([f"{len(failures)} {_UNTOLD}"] if failures else [])])
+
+
+def _shown(verdict: Verdict) -> str:
+    return f"{_name(verdict)}: {_first_line(verdict.note or verdict.reason)}"
 
 
 def _name(verdict: Verdict) -> str:

@@ -7,7 +7,7 @@ import shlex
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -16,10 +16,11 @@ import pytest
 
 from pytest_shark_tune.custom import CustomTask
 from pytest_shark_tune.devices import FoundDevices, find_devices, jobs_of_worker
+from pytest_shark_tune.dispatch_stages import DispatchStages
 from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError, UndecidedWarning
 from pytest_shark_tune.fixtures import GUARD_KEY, SESSION_KEY
-from pytest_shark_tune.guard_reporter import PROPERTY
-from pytest_shark_tune.guard_text import GuardFinding
+from pytest_shark_tune.guard_reporter import FAILURE, PROPERTY
+from pytest_shark_tune.guard_text import GuardFailure, GuardFinding, said_first
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan
 from pytest_shark_tune.inputs import check_compiler, check_folder, refuse_strays
 from pytest_shark_tune.interrupts import TERMINATED, Interrupts
@@ -29,7 +30,7 @@ from pytest_shark_tune.options import GuardOptions, TuneOptions, given_options
 from pytest_shark_tune.plan import Plan, Task
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
-from pytest_shark_tune.snapshot import find_snapshots, snapshot_path
+from pytest_shark_tune.snapshot import find_snapshots, recorded_targets, snapshot_path
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.guard import RUN_ALPHA, Outcome, Promise, Terms, Verdict, judge
 from pytest_shark_tune.stages.measurement import Measurement
@@ -128,8 +129,12 @@ class GuardingPlugin:
         """The specs to guard for the test in the file ``path``, each with what tells it apart in ids.
 
         This device's snapshot; where there is none those of all other devices, which can be looked at without it.
+
+        Raises:
+            InputError: the spec that is named is for another target.
         """
         if self._guard.spec is not None:
+            self._check_target(self._guard.spec)
             yield self._guard.spec, ""
             return
         target, devices = str(self._options.target), self._session.settings.devices
@@ -142,15 +147,35 @@ class GuardingPlugin:
         for other in others:
             yield other, other.stem.removeprefix(prefix) if len(others) > 1 else ""
 
+    def _check_target(self, spec: Path) -> None:
+        """Make sure that a spec is held against the target that it was tuned for, unless another one is asked for.
+
+        Raises:
+            InputError: it is not; the message names the option.
+        """
+        options, targets = self._options, recorded_targets(spec)
+        if targets and str(options.target) not in targets and not options.target_is_given:
+            known = " or ".join(f"--tune-target={each}" for each in sorted(targets))
+            raise InputError(f"--tune-guard: by its records {spec} is not for {options.target}: give {known}")
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
         """Leave each entry to the tests that it is for, and share out the false alarms, before anybody deselects."""
         refuse_strays(self._config, self._session, items)
         ours = {item: guarded for item in items if (guarded := _guarded_of(item)) is not None}
-        dropped = _strangers(ours, lambda folder: self._guard.spec is not None or _is_whole(folder, session.config))
+        unread = {item.path.parent for item in items if (trial := _trial_of(item)) and trial.role is Role.INPUT}
+        dropped = _strangers(ours, lambda folder: self._sees_all(folder, unread, session))
         items[:] = [item for item in items if item not in dropped]
         measured = [each for item, each in ours.items() if item not in dropped and each.promise is Promise.FAST]
         self._alpha = RUN_ALPHA / max(1, len(measured))
+
+    def _sees_all(self, folder: Path, unread: Collection[Path], session: pytest.Session) -> bool:
+        """Whether all that the spec of a folder's tests is for is known; ``unread`` are folders with a bad input."""
+        if session.testsfailed:  # A file could not be collected.
+            return False
+        if self._guard.spec is not None:
+            return not unread
+        return folder not in unread and _is_whole(folder, session.config)
 
     # Running.
 
@@ -167,12 +192,13 @@ class GuardingPlugin:
         try:
             return session.artifact(trial.task, trial.candidate)
         except CandidateFailed:
-            earlier = self._look(trial.guarded.plan, trial.guarded.entry, Promise.APPLIES)
+            plan, entry = trial.guarded.plan, trial.guarded.entry
+            earlier = session.look(plan, entry, Promise.APPLIES, alpha=self._alpha)
             if earlier.outcome is Outcome.KEPT:
                 raise
             return None
 
-    def look(self, guarded: Guarded, artifact: object, session: Session | None = None) -> Verdict:
+    def look(self, guarded: Guarded, artifact: object, session: Session) -> Verdict:
         """What became of a promise; ``artifact`` is what the fixture of that name gives.
 
         ``session`` compiles as the suite wants it.
@@ -185,19 +211,15 @@ class GuardingPlugin:
                 f"the suite's own artifact gives a {type(artifact).__name__}, which only the suite can run: override "
                 "the fixture measurement in its conftest.py, too"
             )
-        verdict = (session or self._session).look(
-            guarded.plan, guarded.entry, guarded.promise, artifact, alpha=self._alpha
-        )
+        verdict = session.look(guarded.plan, guarded.entry, guarded.promise, artifact, alpha=self._alpha)
         if verdict.outcome is not Outcome.BROKEN or guarded.promise is not Promise.APPLIES or guarded.entry.tasks:
             return verdict
         # No dispatch is its own, and in a model that another test has it may still apply, to what is rewritten later.
         elsewhere = (
-            self._look(plan, plan.entry(guarded.entry.name), Promise.APPLIES) for plan in self._others(guarded)
+            session.look(plan, plan.entry(guarded.entry.name), Promise.APPLIES, alpha=self._alpha)
+            for plan in self._others(guarded)
         )
         return next((each for each in elsewhere if each.outcome is Outcome.KEPT), verdict)
-
-    def _look(self, plan: GuardPlan, entry: GuardEntry, promise: Promise) -> Verdict:
-        return self._session.look(plan, entry, promise, alpha=self._alpha)
 
     def _others(self, guarded: Guarded) -> Iterator[GuardPlan]:
         """The plans of the same spec for other tests."""
@@ -216,6 +238,8 @@ class GuardingPlugin:
 
     def _verdict(self, guarded: Guarded, funcargs: Mapping[str, object]) -> Verdict:
         """What became of a promise, from the fixtures; where none has looked at it, this does."""
+        stages = funcargs.get("tune_dispatch")
+        session = stages.session if isinstance(stages, DispatchStages) else self._session
         match funcargs.get("measurement"):
             case Verdict() as verdict:
                 return verdict
@@ -225,9 +249,9 @@ class GuardingPlugin:
                 verdict = judge(guarded.entry.name, measured, self._terms(guarded.entry))
                 return msgspec.structs.replace(verdict, reason=verdict.reason and _named(guarded, verdict.reason))
             case Measurement():  # Of another device than was recorded: it says nothing, and that is told as of ours.
-                return self._look(guarded.plan, guarded.entry, guarded.promise)
+                return self.look(guarded, None, session)
             case _:
-                return self.look(guarded, funcargs.get("artifact"))
+                return self.look(guarded, funcargs.get("artifact"), session)
 
     def _terms(self, entry: GuardEntry) -> Terms:
         settings = self._session.settings
@@ -237,6 +261,7 @@ class GuardingPlugin:
             iree=compiler_version(),
             record=entry.record,
             tolerance=settings.tolerance,
+            setting=self._session.setting,
         )
 
     def _heed(self, verdict: Verdict) -> None:
@@ -258,14 +283,27 @@ class GuardingPlugin:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Make a candidate's failure a verdict, and send what a test found out along with its report."""
         report = yield
-        guarded = _guarded_of(item)
-        if guarded is None or call.when == "teardown":
+        trial = _trial_of(item)
+        if trial is None:
             return report
+        if trial.guarded is not None and call.when != "teardown":
+            self._conclude(item, trial.guarded, call, report)
+        if report.failed and all(name != PROPERTY for name, _ in report.user_properties):
+            failure = GuardFailure(
+                test=item.nodeid, file=str(item.path), line=_line_of(item), reason=said_first(str(report.longrepr))
+            )
+            report.user_properties.append((FAILURE, msgspec.json.encode(failure).decode()))
+        return report
+
+    def _conclude(
+        self, item: pytest.Item, guarded: Guarded, call: pytest.CallInfo[None], report: pytest.TestReport
+    ) -> None:
+        """Put what became of a promise into its test's report; a failure of another kind is left as one."""
         verdict = item.stash.get(_VERDICT, None)
         error = as_failure(call.excinfo.value if call.excinfo else None)
         if problem := self._storage.explain(error):
             report.longrepr = item.session.shouldstop = problem
-            return report
+            return
         if isinstance(error, CandidateFailed) and verdict is None:
             verdict = _verdict_on(guarded, error)
             report.when = "call"  # What is said of the entry while its test is set up is a failure, and no error.
@@ -274,22 +312,19 @@ class GuardingPlugin:
         elif isinstance(error, SharkTuneError):
             report.longrepr = str(error)
         if verdict is not None and not (report.failed and verdict.outcome is Outcome.KEPT):  # Then its body failed.
-            self._report(item, report, verdict)
-        return report
+            self._report(item, guarded, report, verdict)
 
-    def _report(self, item: pytest.Item, report: pytest.TestReport, verdict: Verdict) -> None:
-        path, line = str(item.path), item.location[1]
+    def _report(self, item: pytest.Item, guarded: Guarded, report: pytest.TestReport, verdict: Verdict) -> None:
+        path, line = str(item.path), _line_of(item)
         if report.skipped and verdict.outcome is Outcome.SKIPPED:
-            report.longrepr = (path, line or 0, f"Skipped: {verdict.reason}")
+            report.longrepr = (path, item.location[1] or 0, f"Skipped: {verdict.reason}")
         elif report.failed and verdict.outcome in (Outcome.BROKEN, Outcome.UNDECIDED):
             report.longrepr = f"{report.longrepr}\nreproduce with: {self._command(item)}"
-        guarded = _guarded_of(item)
-        assert guarded is not None
         finding = GuardFinding(
             verdict=verdict,
             spec=os.path.relpath(guarded.plan.spec_path, self._config.invocation_params.dir),
             file=path,
-            line=line + 1 if line is not None and item.path.suffix == ".py" else 0,
+            line=line,
             where=self._where(),
         )
         report.user_properties.append((PROPERTY, msgspec.json.encode(finding).decode()))
@@ -408,9 +443,21 @@ def _is_whole(folder: Path, config: pytest.Config) -> bool:
 
 
 def _guarded_of(item: pytest.Item) -> Guarded | None:
+    trial = _trial_of(item)
+    return trial.guarded if trial is not None else None
+
+
+def _trial_of(item: pytest.Item) -> Trial | None:
+    """What an item of ours is about: a promise, or an input that cannot be read."""
     callspec = getattr(item, "callspec", None)
     trial = callspec.params.get("candidate") if callspec is not None else None
-    return trial.guarded if isinstance(trial, Trial) else None
+    return trial if isinstance(trial, Trial) else None
+
+
+def _line_of(item: pytest.Item) -> int:
+    """The line of a test, counted from 1; 0 for that of a model."""
+    line = item.location[1]
+    return line + 1 if line is not None and item.path.suffix == ".py" else 0
 
 
 def _verdict_on(guarded: Guarded, failure: CandidateFailed) -> Verdict:

@@ -34,8 +34,9 @@ class GuardEntry(msgspec.Struct, frozen=True, kw_only=True):
     words why the entry, or the whole spec, does not parse, or how entry and record disagree; such an entry has no
     tasks. ``tasks`` are the dispatches of the sources that it is for, each with its default and, as the only candidate,
     this entry's config: those of the record's structure, without any those on which it is in force, or would be if no
-    entry before it matched them. ``is_local`` says that its figures were taken on this very model of device, or that
-    nobody knows where.
+    entry before it matched them. ``device`` is the model of device that its figures were taken on, as its record or
+    the spec itself tells, empty where neither does; ``is_local`` says that it is this very one, or that nobody
+    knows.
     """
 
     name: str
@@ -44,6 +45,7 @@ class GuardEntry(msgspec.Struct, frozen=True, kw_only=True):
     record: WinnerRecord | None = None
     problem: str = ""
     tasks: tuple[Task, ...] = ()
+    device: str = ""
     is_local: bool = True
 
 
@@ -147,6 +149,7 @@ def _drafts(spec_path: Path, spec: str, records: Sequence[WinnerRecord]) -> Iter
             compilation_info=row.compilation_info,
             record=record,
             problem=_disagreement(spec_path, row, record) if record else _damage(spec_path, row),
+            device=str(row.provenance.get("device", "")),
         )
     for record in records:
         if record not in found:
@@ -232,8 +235,9 @@ def _named_apart(drafts: Iterable[GuardEntry]) -> list[GuardEntry]:
 
 
 def _localised(entry: GuardEntry, device_name: str) -> GuardEntry:
-    is_local = entry.record is None or entry.record.device == device_name
-    return msgspec.structs.replace(entry, is_local=is_local)
+    device = entry.record.device if entry.record else entry.device
+    is_local = not device or device == device_name
+    return msgspec.structs.replace(entry, device=device, is_local=is_local)
 
 
 # What they are for.
@@ -283,15 +287,17 @@ def _matched(spec: str, sought: Collection[str], tasks: Sequence[Task]) -> _Matc
     if not sought:
         return {}
     matchers = [row.matcher for row in read_spec(spec)]
+    takers = [(task, _takers(task, spec, matchers)) for task in tasks]
     found: _Matched = {}
-    for task in tasks:
-        for matcher, info in _takers(task, spec, matchers):
+    for task, taken in takers:
+        for matcher, info in taken:
             found.setdefault(matcher, []).append((task, info))
     shadowed: _Matched = {}
-    for task in tasks if set(sought) - set(found) else ():
-        left = [each for each in matchers if each not in dict(_takers(task, spec, matchers))]
-        while left and (takers := _takers(task, spec, left)):
-            for matcher, info in takers:
+    for task, taken in takers if set(sought) - set(found) else ():
+        names = {matcher for matcher, _ in taken}
+        left = [each for each in matchers if each not in names]
+        while left and (others := _takers(task, spec, left)):
+            for matcher, info in others:
                 shadowed.setdefault(matcher, []).append((task, info))
                 left.remove(matcher)
     return shadowed | found

@@ -196,8 +196,8 @@ class GuardOptions:
     """What the user asked of guarding. ``spec`` is guarded instead of the snapshots, ``None`` where those are.
 
     A speed promise may fall behind its record by ``tolerance``: 0.04 reads as 4%. With ``strict`` an undecided promise
-    fails. ``route`` is how the spec comes to its ops in production: ``compile`` or ``flag``. ``report`` is where the
-    Markdown goes. Paths are absolute.
+    fails, and a run that finds nothing to guard. ``route`` is how the spec comes to its ops in production: ``compile``
+    or ``flag``. ``report`` is where the Markdown goes. Paths are absolute.
     """
 
     spec: Path | None
@@ -218,23 +218,33 @@ class GuardOptions:
             option = config.getoption(f"tune_{name}")
             return str(option if option is not None else config.getini(f"tune_{name}"))
 
+        def file(name: str) -> Path | None:
+            """The path of an option; one in the ini file is meant from there, wherever pytest is started."""
+            option = config.getoption(f"tune_{name}")
+            base = config.invocation_params.dir if option is not None else _ini_folder(config)
+            return base / value(name) if value(name) else None
+
         given = [flag for dest, flag in _OF_GUARDING.items() if config.getoption(dest)]
         if given and config.getoption("tune"):
             raise pytest.UsageError(f"{given[0]}: it is for checking specs, and --tune makes one: give one of the two")
-        base = config.invocation_params.dir
         route = value("guard_route")
         if route not in _ROUTES:
             raise pytest.UsageError(f"--tune-guard-route: unknown route {route!r}; there is {' and '.join(_ROUTES)}")
-        report = base / value("report_md") if value("report_md") else None
+        spec, report = file("guard"), file("report_md")
         if report is not None and (report.is_dir() or not report.parent.is_dir()):
             raise pytest.UsageError(f"--tune-report-md: {report} is no file in a folder that is there: make it first")
         return cls(
-            spec=_read_spec(base / value("guard")) if value("guard") else None,
+            spec=_read_spec(spec) if spec is not None else None,
             tolerance=parse_tolerance("--tune-tolerance", value("tolerance")),
             strict=bool(config.getoption("tune_strict") or config.getini("tune_strict")),
             route=route,
             report=report,
         )
+
+
+def _ini_folder(config: pytest.Config) -> Path:
+    """The folder of the ini file, else the root folder."""
+    return config.inipath.parent if config.inipath is not None else config.rootpath
 
 
 def _read_spec(path: Path) -> Path:
@@ -326,9 +336,12 @@ def add_options(parser: pytest.Parser) -> None:
     add("guard-route", "ROUTE", "compile", "how specs are applied: compile (shark-tune compile, default) or flag")
     add("report-md", "FILE", "", "write what guarding found as Markdown, one line where nothing changed")
     group.addoption(
-        "--tune-strict", action="store_true", default=False, help="fail a guarded entry whose speed is undecided"
+        "--tune-strict",
+        action="store_true",
+        default=False,
+        help="fail a guarded entry whose speed is undecided, and a run that finds nothing to guard",
     )
-    parser.addini("tune_strict", "fail a guarded entry whose speed is undecided", type="bool", default=False)
+    parser.addini("tune_strict", "fail what is undecided, and where nothing is guarded", type="bool", default=False)
 
     add_list("--tune-input-shape", "NAME=SIZES", "sizes of an ONNX model's input: x=1x3x224x224")
     add_list("--tune-input", "NAME=FILE", "what a model is run whole on: x=FILE.npy, or its input's number: 0=FILE.npy")

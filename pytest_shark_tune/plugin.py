@@ -14,7 +14,7 @@ import pytest
 
 from pytest_shark_tune import fixtures
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.guard_reporter import GuardReporter
+from pytest_shark_tune.guard_reporter import SNAPSHOTS, UNGUARDED, GuardReporter
 from pytest_shark_tune.options import (
     GuardOptions,
     TuneOptions,
@@ -39,8 +39,6 @@ __all__ = [
     "pytest_xdist_auto_num_workers",
 ]
 
-_SNAPSHOTS = "__specs__"
-"""What ``snapshot`` calls the folder of a suite's specs; to import that takes the compiler along."""
 _COMMANDS = pytest.StashKey[tuple[Path, "tuple[OpSource, ...]"]]()
 """The list of commands that this run takes, and the ops in it."""
 _MARKER = (
@@ -116,7 +114,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
             trials = guard_trials_of(metafunc, marker)
         params += [pytest.param(trial, id=trial.id) for trial in trials]
-        params += [] if trials else [_skipped("tune", _nothing_to_guard(path, config))]
+        params += [] if trials else [_skipped(UNGUARDED, _nothing_to_guard(path, config))]
     metafunc.parametrize("candidate", params, indirect=True)
 
 
@@ -132,12 +130,12 @@ def _skipped(name: str, reason: str) -> Any:
 
 
 def _has_snapshots(folder: Path) -> bool:
-    return any((folder / _SNAPSHOTS).glob("*.mlir"))
+    return any((folder / SNAPSHOTS).glob("*.mlir"))
 
 
 def _guards_only(config: pytest.Config) -> bool:
     """Whether whatever is named on the command line is there to be guarded, as far as one can tell by its place."""
-    if guard_is_given(config):
+    if config.getoption("tune_guard"):  # An ini file may name one for other runs.
         return True
     places = [_place(config, each) for each in config.args]
     return bool(places) and all(_has_snapshots(place if place.is_dir() else place.parent) for place in places)

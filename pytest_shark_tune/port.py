@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
+from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError, SpecNotParsed
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, applied_to
 from pytest_shark_tune.lone_op import lone_op
 from pytest_shark_tune.plan import (
@@ -30,7 +30,14 @@ from pytest_shark_tune.plan import (
     stated_spaces,
 )
 from pytest_shark_tune.session import Session
-from pytest_shark_tune.snapshot import read_records, read_text, records_of, records_path, write_spec
+from pytest_shark_tune.snapshot import (
+    read_records,
+    read_text,
+    recorded_targets,
+    records_of,
+    records_path,
+    write_spec,
+)
 from pytest_shark_tune.stages.artifact import ConfigureFailed
 from pytest_shark_tune.stages.candidate import (
     Candidate,
@@ -144,8 +151,9 @@ def read_old(path: Path, python: Path | None, *, timeout_s: float = _READER_TIME
             return _read_elsewhere(path, text, python, records, timeout_s)
         if records:
             return OldSpec(path=path, entries=tuple(map(_recorded_entry, records)))
+        said = error.problem if isinstance(error, SpecNotParsed) else error
         raise InputError(
-            f"{path}: {error}. It has no records in {records_path(path).name} either: give --from-python "
+            f"{path}: {said}. It has no records in {records_path(path).name} either: give --from-python "
             "/path/to/python of an environment with the IREE that wrote it"
         ) from error
     return OldSpec(
@@ -216,7 +224,7 @@ def _read_elsewhere(path: Path, text: str, python: Path, records: Sequence[Winne
 
 def target_of(path: Path) -> str | None:
     """The target that a spec's records are of, where there are any and they agree."""
-    targets = {each.target for each in read_records(path)}
+    targets = recorded_targets(path)
     return targets.pop() if len(targets) == 1 else None
 
 

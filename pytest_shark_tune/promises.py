@@ -27,14 +27,19 @@ class Promises:
     """Looks at promises for one process of a run.
 
     Static ones that are kept are looked at once, for all processes and later runs. One that is broken may be so for a
-    busy machine's sake, so it is remembered in this process alone.
+    busy machine's sake, so it is remembered in this process alone. ``step`` is the key of the compile step that all
+    goes through, empty without one; ``setting`` is what figures depend on, as in a record.
     """
 
-    def __init__(self, settings: RunSettings, cache: Cache, builds: Builds, bench: Bench) -> None:
+    def __init__(
+        self, settings: RunSettings, cache: Cache, builds: Builds, bench: Bench, *, setting: str, step: str = ""
+    ) -> None:
         self._settings = settings
         self._cache = cache
         self._builds = builds
         self._bench = bench
+        self._setting = setting
+        self._step = [step] if step else []
         self._legality = Legality(builds)
         self._reach = Reach(builds, cache, settings.route)
         self._static_verdicts: dict[str, Verdict] = {}
@@ -74,7 +79,7 @@ class Promises:
     # Promises that are looked at without a device.
 
     def _static(self, guarded: GuardPlan, entry: GuardEntry, promise: Promise) -> Verdict:
-        key = content_key("promise", guarded.key, entry.name, promise, self._settings.route)
+        key = content_key("promise", guarded.key, entry.name, promise, self._settings.route, *self._step)
         if key not in self._static_verdicts:
             self._static_verdicts[key] = self._cache.get_or_make(
                 "checks",
@@ -136,14 +141,15 @@ class Promises:
         Raises:
             PromiseUntold: its figures say nothing of this device.
         """
-        if entry.record and not entry.is_local:
-            raise PromiseUntold(f"recorded on {entry.record.device}, this is {self._settings.device_name}")
+        if not entry.is_local:
+            raise PromiseUntold(f"recorded on {entry.device}, this is {self._settings.device_name}")
         return Terms(
             alpha=alpha / len(entry.tasks),
             device=self._settings.device_name,
             iree=compiler_version(),
             record=entry.record,
             tolerance=self._settings.tolerance,
+            setting=self._setting,
         )
 
     def _fast(self, entry: GuardEntry, artifact: Artifact | None, terms: Terms) -> Verdict:

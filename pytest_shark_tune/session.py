@@ -91,9 +91,10 @@ class Session:
         )
         self._yardsticks = Yardsticks(compiler, cache, settings.device_name, tell)
         self._bench = Bench(settings, self._builds, leases, tell=tell, yardsticks=self._yardsticks)
-        self._promises = Promises(settings, cache, self._builds, self._bench)
         self._verifier = Verifier(self._builds, self._bench, tell=tell)
-        self._recall = Recall(cache, compiler, settings, step=step.key if step else "")
+        key = step.key if step else ""
+        self._recall = Recall(cache, compiler, settings, step=key)
+        self._promises = Promises(settings, cache, self._builds, self._bench, setting=self.setting, step=key)
         self._stepped: dict[str, Session] = {}
         self._of_run = Cache(settings.exchange)
         self.kernels: dict[tuple[str, str, str], tuple[Any, float]] = {}

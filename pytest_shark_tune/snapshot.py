@@ -26,6 +26,7 @@ __all__ = [
     "find_snapshots",
     "read_records",
     "read_text",
+    "recorded_targets",
     "records_of",
     "records_path",
     "replace_spec",
@@ -45,8 +46,17 @@ def snapshot_path(suite: Path, target: str, device_slug: str) -> Path:
 
 
 def find_snapshots(suite: Path, target: str) -> tuple[Path, ...]:
-    """A suite's snapshots for a target, of all devices."""
-    return tuple(sorted((suite / FOLDER).glob(f"{_prefix(target)}*.mlir")))
+    """A suite's snapshots for a target, of all devices.
+
+    Names of targets may begin alike (``llvm-cpu``, ``llvm-cpu:x86-64-v3``): what records say is of others is left out.
+    """
+    found = sorted((suite / FOLDER).glob(f"{_prefix(target)}*.mlir"))
+    return tuple(path for path in found if target in (recorded_targets(path) or {target}))
+
+
+def recorded_targets(spec: Path) -> set[str]:
+    """The targets that the records of a spec are of; none without any."""
+    return {each.target for each in read_records(spec)}
 
 
 def records_path(spec: Path) -> Path:

@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from pytest_shark_tune.apply import read_spec_file
-from pytest_shark_tune.commands.output import check_spec_output
+from pytest_shark_tune.commands.output import check_spec_output, writing
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.merge import MergeInput, merge
 from pytest_shark_tune.snapshot import read_records, write_text
@@ -37,9 +37,10 @@ def merge_files(specs: tuple[Path, ...], output: Path, prefer: str | None, start
         if starter is not None:
             inputs.append(_read(starter, is_starter=True))
         merged = merge(inputs, prefer_faster=prefer == "faster")
+        with writing(output):
+            write_text(output, merged.text, merged.records)
     except InputError as error:
         raise click.UsageError(str(error)) from error
-    write_text(output, merged.text, merged.records)
     for warning in merged.warnings:
         click.echo(warning, err=True)
     if as_json:

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pytest_shark_tune.commands.model_options import shape_option
-from pytest_shark_tune.commands.output import check_spec_output, tell
+from pytest_shark_tune.commands.output import check_spec_output, tell, writing
 from pytest_shark_tune.devices import FoundDevices, devices_for
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.model_input import ModelInput
@@ -85,13 +85,15 @@ def port_spec(
         compiler.check()
         devices = _devices(target) if models and not static else FoundDevices(uris=[], name="")
         cache = Cache(folder or default_cache())
-        ported = _ported(spec, models, ModelInput.parse(shapes), output, compiler, devices, cache)
-        if retune:
-            # Of a model all that was lost is tuned, however small its share.
-            options = ["--tune-share=1", *(f"--iree-compile-flag={flag}" for flag in flags)]
-            options += [f"--tune-cache={folder}"] if folder else []
-            options += [f"--tune-input-shape={each}" for each in shapes]
-            ported = retuned(ported, output, spec, models, str(target), options, tell)
+        asked = ModelInput.parse(shapes)
+        with writing(output):
+            ported = _ported(spec, models, asked, output, compiler, devices, cache)
+            if retune:
+                # Of a model all that was lost is tuned, however small its share.
+                options = ["--tune-share=1", *(f"--iree-compile-flag={flag}" for flag in flags)]
+                options += [f"--tune-cache={folder}"] if folder else []
+                options += [f"--tune-input-shape={each}" for each in shapes]
+                ported = retuned(ported, output, spec, models, str(target), options, tell)
     except InputError as error:
         raise click.UsageError(str(error)) from error
     _report(ported, output, as_json=as_json)

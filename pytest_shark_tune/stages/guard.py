@@ -48,6 +48,10 @@ _MISS = 0.005
 _SHOWN = 0.05
 _SLOWED = 1.25
 _DEFAULT_BAR = -math.log(1 + NOISE_FLOOR)
+_OTHER_SETTING = (
+    "it was tuned in another setting: give guarding the --iree-compile-flag, --tune-rotate, --tune-where and "
+    "--tune-knob of tuning, if these changed, or tune it again if the driver or the number of processors did"
+)
 
 
 class Promise(StrEnum):
@@ -95,14 +99,16 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
     ``alpha`` is the probability of a false alarm that this entry has. ``record`` is the entry's where its figures
     were taken on this model of device, else ``None``: then it is held to the default's speed alone. ``device`` and
-    ``iree`` are those of now. ``budget_s`` seconds go into an entry that is not on its way to be found broken, or four
-    rounds where those take longer.
+    ``iree`` are those of now, and so is ``setting``, which is as in a record, and empty where it is not known.
+    ``budget_s`` seconds go into an entry that is not on its way to be found broken, or four rounds where those take
+    longer.
     """
 
     alpha: float
     device: str
     iree: str
     record: WinnerRecord | None = None
+    setting: str = ""
     tolerance: float = TOLERANCE
     budget_s: float = _BUDGET_S
 
@@ -257,11 +263,18 @@ def _reason(outcome: Outcome, measured: Measurement, terms: Terms) -> str:
         interval = f"{record.ratio:.3f} ({record.ratio_low or 0:.3f} to {record.ratio_high or 0:.3f})"
         lines.append(f"recorded: {interval}, {_recorded_times(record)}, on {record.device}")
         lines.append(f"recorded with IREE {record.iree}, now IREE {terms.iree}")
+        lines += [_OTHER_SETTING] if _is_other_setting(record, terms) else []
     else:
         lines.append(f"nothing is recorded for this device; IREE {terms.iree}")
     if outcome is Outcome.BROKEN:
         lines.append("tune it again with --tune, or remove the entry if the default will do")
     return "\n".join(lines)
+
+
+def _is_other_setting(record: WinnerRecord, terms: Terms) -> bool:
+    """Whether this is another setting for no other reason than what the user, or the machine's keeper, changed."""
+    is_comparable = bool(terms.setting and record.setting) and record.iree == terms.iree
+    return is_comparable and record.device == terms.device and record.setting != terms.setting
 
 
 def _claim(outcome: Outcome, measured: Measurement, terms: Terms) -> str:

@@ -14,7 +14,7 @@ import msgspec
 from iree.compiler import ir, passmanager
 from iree.compiler.dialects import builtin, iree_codegen, transform
 
-from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.errors import InputError, SpecNotParsed
 from pytest_shark_tune.stages.artifact import MARK, compiler_context, error_text
 from pytest_shark_tune.stages.dispatch import RootOp
 from pytest_shark_tune.stages.extraction import pipeline_name
@@ -639,9 +639,8 @@ def _parse_spec(text: str, name: str) -> ir.Module:
     try:
         return ir.Module.parse(text)
     except ir.MLIRError as error:
-        raise InputError(
-            f"{name} is not MLIR that this IREE parses: {error_text(error)}{_line(error, text)}. A spec that another "
-            "release of IREE wrote must be ported first (`shark-tune port`)"
+        raise SpecNotParsed(
+            f"{name} is not MLIR that this IREE parses: {error_text(error)}{_line(error, text)}"
         ) from error
 
 

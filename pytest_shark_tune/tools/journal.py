@@ -6,6 +6,7 @@ import logging
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -84,7 +85,8 @@ def replace_file(path: Path, content: bytes) -> None:
     except OSError as error:
         raise _of(path, error) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # What kept it from being written may keep it from being looked for.
+            partial.unlink()
 
 
 def put_first(path: Path, content: bytes) -> bytes:

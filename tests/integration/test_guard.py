@@ -324,6 +324,125 @@ def test_dispatch(candidate, artifact, measurement):
     )
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["-pno:xdist", "-n2"])
+def test_an_input_that_cannot_be_read_is_told_and_its_entry_is_nobody_elses(
+    make_suite: MakeSuite, winner: WinnerRecord, monkeypatch: pytest.MonkeyPatch, workers: str
+) -> None:
+    """An entry that is for no test is told to be taken out, which would be wrong of one whose model was moved."""
+    other = SUITE.replace("ops.matmul(m=64, n=64, k=64)", "'moved.mlir'")
+    suite = guarded(make_suite, winner, {"test_other.py": other})
+    (spec,) = (suite.folder / "__specs__").glob("*.mlir")
+    moved = record_of(ops.matmul(m=48, n=64, k=64))
+    write_spec(spec, [*read_records(spec), moved])
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(suite.folder))
+    outcome = suite.run("-v", "-k", "input or applies", "--tune-report-md=report.md", workers)
+    assert outcome.status == 1, outcome.text
+    assert moved.dispatch not in outcome.text
+    test, told = "test_other.py::test_dispatch[[]input[]]", "there is no file */moved.mlir"
+    outcome.lines.fnmatch_lines(
+        [
+            "1 entry, promises: 1 kept; 1 failed without a verdict",
+            "failed without a verdict:",
+            f"  {test}: {told}",
+            f"::error file=test_other.py,line=*,title=shark-tune%3A {test.replace(':', '%3A')} failed::{told}",
+        ]
+    )
+    report = pytest.LineMatcher((suite.folder / "report.md").read_text(encoding="utf-8").splitlines())
+    report.fnmatch_lines(
+        [
+            "[*][*]shark-tune guard[*][*]: 1 entry, promises: 1 kept; 1 failed without a verdict (*",
+            f"- * `{test}`: {told}",
+        ]
+    )
+
+
+@pytest.mark.slow
+def test_a_test_that_ends_its_worker_or_fails_by_itself_is_told(make_suite: MakeSuite, winner: WinnerRecord) -> None:
+    body = """
+    import os
+
+    if candidate.guarded.promise == "parses":
+        os._exit(3)
+    assert candidate.guarded.promise != "allowed", "our own check"
+"""
+    suite = guarded(make_suite, winner, {"test_suite.py": SUITE.replace("    pass\n", body)})
+    outcome = suite.run("-k", "parses or allowed or applies", "-n2")
+    assert outcome.status == 1, outcome.text
+    outcome.lines.fnmatch_lines(
+        [
+            "1 entry, promises: 1 kept; 2 failed without a verdict",
+            "failed without a verdict:",
+            f"  test_suite.py::test_dispatch[[]{NAME}-allowed[]]: AssertionError: our own check",
+            f"  test_suite.py::test_dispatch[[]{NAME}-parses[]]: worker 'gw*' crashed while running *",
+        ]
+    )
+
+
+def test_a_file_that_cannot_be_collected_is_told(make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"suite/test_suite.py": "import no_such_module\n", "suite/__specs__/llvm-cpu-x.mlir": "module {}"}
+    suite = make_suite({**files, "test_plain.py": "import another_such_module\n"})
+    suite.habits = ()
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(suite.folder))
+    outcome = suite.run("-pno:xdist")
+    assert outcome.status == pytest.ExitCode.INTERRUPTED, outcome.text
+    told = "ModuleNotFoundError: No module named 'no_such_module'"
+    outcome.lines.fnmatch_lines(
+        [
+            "nothing was guarded; 1 failed without a verdict",
+            f"  suite/test_suite.py: {told}",
+            f"::error file=suite/test_suite.py,title=shark-tune%3A suite/test_suite.py failed::{told}",
+        ]
+    )
+    assert not [line for line in outcome.text.splitlines() if line.startswith("::error file=test_plain.py")]
+
+
+@pytest.mark.slow
+def test_a_spec_that_is_named_is_held_against_its_own_target(make_suite: MakeSuite, winner: WinnerRecord) -> None:
+    suite = make_suite({"model.mlir": SOURCE.text})
+    suite.habits = ()
+    write_spec(suite.folder / "spec.mlir", [msgspec.structs.replace(winner, target="hip:gfx942")])
+    arguments = ("model.mlir", "--tune-guard=spec.mlir", "-k", "input or applies")
+    outcome = suite.run(*arguments)
+    assert outcome.status == 1
+    outcome.lines.fnmatch_lines(
+        ["--tune-guard: by its records *spec.mlir is not for llvm-cpu: give --tune-target=hip:gfx942"]
+    )
+    outcome = suite.run(*arguments, "--tune-target=llvm-cpu")
+    assert outcome.status == 0, outcome.text
+    outcome.lines.fnmatch_lines(["1 entry, promises: 1 kept"])
+
+
+def test_a_spec_in_the_ini_file_is_for_runs_that_guard(make_suite: MakeSuite) -> None:
+    ini = "[pytest]\ntune_guard = specs/x.mlir\ntune_report_md = specs/report.md\n"
+    files = {"pytest.ini": ini, "specs/x.mlir": "module {}", "sub/test_plain.py": "def test_nothing(): pass\n"}
+    suite = make_suite(files)
+    report = suite.folder / "specs" / "report.md"
+    suite.habits, suite.folder = (), suite.folder / "sub"
+    outcome = suite.run("--tune-strict")
+    assert outcome.status == 0, outcome.text
+    assert report.read_text(encoding="utf-8") == "**shark-tune guard**: nothing was guarded.\n"
+    outcome = suite.run("--tune-guard=../specs/x.mlir")
+    assert outcome.status == 1, outcome.text
+    outcome.lines.fnmatch_lines(["--tune-guard: no test that is marked tune, and no model, ran: nothing was guarded"])
+
+
+def test_a_strict_run_that_finds_no_snapshot_fails(make_suite: MakeSuite) -> None:
+    test = SUITE.replace("ops.matmul(m=64, n=64, k=64)", "'model.mlir'")
+    suite = make_suite({"test_suite.py": test})
+    suite.habits = ()
+    outcome = suite.run("--tune-strict", "--tune-target=cuda:sm_89")
+    assert outcome.status == 1, outcome.text
+    outcome.lines.fnmatch_lines(
+        [
+            "--tune-strict: no test that is marked tune has a snapshot for cuda:sm_89: nothing was guarded.*",
+            "*1 skipped*",
+        ]
+    )
+
+
 def test_a_kernel_has_nothing_to_guard(make_suite: MakeSuite) -> None:
     test = """
 import pytest

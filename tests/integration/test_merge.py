@@ -360,6 +360,16 @@ def test_an_output_without_a_folder_is_a_usage_error(bench: Bench) -> None:
     assert "there is no folder" in result.stderr
 
 
+@pytest.mark.parametrize("length", [300, 250])
+def test_an_output_that_cannot_be_written_is_a_usage_error(bench: Bench, length: int) -> None:
+    """The longer name is refused at once; beside the shorter one there is no room for a file that is not whole yet."""
+    out = bench.folder / "out.mlir".rjust(length, "x")
+    result = bench.run("merge", bench.write("one", general_spec(8)), "-o", out)
+    assert result.exit_code == 2
+    assert f"-o {out}: " in result.stderr
+    assert "cannot be written: File name too long" in result.stderr
+
+
 def test_show_has_a_row_for_each_entry(bench: Bench) -> None:
     path = bench.write("one", [winner(64, tile=8), winner(96, tile=16, ratio=1.25)])
     bench.merge(path, bench.write("two", general_spec(32)))

@@ -204,6 +204,15 @@ def test_bad_input_is_a_usage_error(tmp_path: Path, arguments: list[str | Path],
     assert result.exit_code == 2
     assert message in result.stderr
     assert "Traceback" not in result.output
+    assert "must be ported first" not in result.stderr, "that is what is being done"
+
+
+def test_a_port_that_cannot_be_written_is_a_usage_error(tmp_path: Path, record: WinnerRecord) -> None:
+    records = tmp_path / "new.jsonl"
+    records.mkdir()
+    result = port(tmp_path, keep(tmp_path, record, is_readable=False))
+    assert result.exit_code == 2
+    assert f"-o {tmp_path / 'new.mlir'}: {records} cannot be written: Is a directory" in result.stderr
 
 
 def fake_python(folder: Path, answer: Path) -> Path:

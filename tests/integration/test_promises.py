@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from pytest_shark_tune import ops
+from pytest_shark_tune.compile_step import CompileStep
 from pytest_shark_tune.guardplan import GuardPlan
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
@@ -334,6 +335,26 @@ def test_ops_are_held_to_a_record_in_the_sources_that_it_names(tmp_path: Path) -
     assert looks["elsewhere"].outcome is Outcome.KEPT
 
 
+def test_where_an_entry_without_a_record_was_tuned_its_spec_tells(workshop: Workshop, tmp_path: Path) -> None:
+    winners = [workshop.winner(PLAIN, device="another CPU"), workshop.winner(BATCH)]
+    guarded = workshop.spec(tmp_path / "spec.mlir", winners, with_records=False)
+    found = {each.name: (each.record, each.device, each.is_local) for each in guarded.entries}
+    assert found == {PLAIN: (None, "another CPU", False), BATCH: (None, "this very CPU", True)}
+
+
+def test_a_static_promise_is_looked_at_anew_with_a_compile_step(workshop: Workshop, tmp_path: Path) -> None:
+    guarded = workshop.spec(tmp_path / "spec.mlir", [workshop.winner(PLAIN)])
+    assert workshop.look(guarded, PLAIN, Promise.APPLIES).outcome is Outcome.KEPT
+
+    def refuse(text: str) -> str:
+        raise OSError("no such pass")
+
+    stepped = workshop.session.with_step(CompileStep("refuse", refuse))
+    looks = [stepped.look(guarded, guarded.entry(PLAIN), each) for each in (Promise.ALLOWED, Promise.APPLIES)]
+    (first, *_) = (each for each in looks if each.outcome is not Outcome.KEPT)
+    assert "no such pass" in broken(first)
+
+
 @pytest.mark.slow
 def test_results_are_compared_on_a_device_and_speed_only_where_it_was_recorded(tmp_path: Path) -> None:
     shop = Workshop(tmp_path, Compiler(Target.parse("llvm-cpu")), devices=("local-task",))
@@ -347,12 +368,15 @@ def test_results_are_compared_on_a_device_and_speed_only_where_it_was_recorded(t
         other = Artifact(candidate="c0ffee", state="compiled", vmfb=str(tmp_path / "wrong.vmfb"), sha256="0")
         wrong = shop.look(guarded, PLAIN, Promise.CORRECT, other)
         fast = shop.look(guarded, PLAIN, Promise.FAST)
+        elsewhere = shop.winner(PLAIN, device="another CPU")
+        bare = shop.look(shop.spec(tmp_path / "bare.mlir", [elsewhere], with_records=False), PLAIN, Promise.FAST)
         late = shop.look(guarded, BATCH, Promise.FAST, msgspec.structs.replace(other, vmfb=str(tmp_path / "absent")))
     finally:
         shop.session.close()
     assert right.outcome is Outcome.KEPT, right
     assert f"on {PLAIN}: wrong_result" in broken(wrong)
     assert (fast.outcome, fast.reason) == (Outcome.SKIPPED, "recorded on another CPU, this is this very CPU")
+    assert (bare.outcome, bare.reason) == (fast.outcome, fast.reason)
     assert (late.outcome, late.reason) == (Outcome.SKIPPED, f"see [{BATCH}-correct]")
 
 

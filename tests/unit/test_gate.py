@@ -222,6 +222,26 @@ def test_a_broken_promise_tells_both_intervals_device_and_versions() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("changes", "is_told"),
+    [
+        ({"setting": "other"}, True),
+        ({"setting": "this"}, False),
+        ({"setting": ""}, False),
+        ({"setting": "other", "iree": "3.12.0"}, False),
+        ({"setting": "other", "device": "another CPU"}, False),
+    ],
+)
+def test_that_an_entry_was_tuned_in_another_setting_is_told(changes: dict[str, str], *, is_told: bool) -> None:
+    terms = held_to(1.5, 1.45, 1.55)
+    assert terms.record is not None
+    record = msgspec.structs.replace(terms.record, **changes)
+    terms = msgspec.structs.replace(terms, record=record, setting="this")
+    verdict = hold_gate("matmul", lambda _number: measured(1.2), terms)
+    assert verdict.outcome is Outcome.BROKEN
+    assert ("--tune-rotate" in verdict.reason) is is_told
+
+
 def test_an_entry_is_held_to_the_default_too() -> None:
     verdict = hold_gate("matmul", lambda _number: measured(0.9), TERMS)
     assert verdict.outcome is Outcome.BROKEN

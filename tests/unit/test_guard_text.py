@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from pytest_shark_tune.guard_text import GuardFinding, github_lines, markdown, status_words, terminal_lines
+from pytest_shark_tune.guard_text import (
+    GuardFailure,
+    GuardFinding,
+    github_lines,
+    markdown,
+    said_first,
+    status_words,
+    terminal_lines,
+)
 from pytest_shark_tune.stages.guard import Outcome, Promise, Verdict
 
 WHERE = "llvm-cpu on CPU, IREE 3.13.0 (runtime 3.13.0)"
@@ -33,6 +41,9 @@ BROKEN = finding(Outcome.BROKEN, "a_b is 5% slower\nnow: 1.0\nthen: 1.5", entry=
 UNDECIDED = finding(Outcome.UNDECIDED, "did not decide\nmore", figures={"ratio": 0.999})
 NOT_NEEDED = finding(Outcome.KEPT, note="no longer needed: the default is as fast", entry="pool")
 SKIPPED = finding(Outcome.SKIPPED, "recorded on A, this is B", entry="conv", promise=Promise.CORRECT)
+FAILED = GuardFailure(
+    test="suite/test_a.py::test_a[input]", file="/home/me/work/suite/test_a.py", line=7, reason="there is no file a_b"
+)
 
 
 def test_the_terminal_counts_and_tells_what_is_worth_a_line() -> None:
@@ -85,6 +96,47 @@ def test_the_markdown_says_what_changed() -> None:
         "",
         "- `pool-fast`: no longer needed: the default is as fast",
     ]
+
+
+def test_a_failure_that_is_no_verdict_is_told_with_and_without_findings() -> None:
+    told = "failed without a verdict"
+    assert list(terminal_lines([KEPT], [FAILED])) == [
+        f"1 entry, promises: 1 kept; 1 {told}",
+        f"{told}:",
+        "  suite/test_a.py::test_a[input]: there is no file a_b",
+        WHERE,
+        "spec: suite/__specs__/llvm-cpu-x.mlir",
+    ]
+    assert next(terminal_lines([], [FAILED])) == f"nothing was guarded; 1 {told}"
+    item = "- **failed** `suite/test_a.py::test_a[input]`: there is no file a\\_b"
+    assert markdown([KEPT], failures=[FAILED]).splitlines() == [
+        f"**shark-tune guard**: 1 entry, promises: 1 kept; 1 {told} ({WHERE})",
+        "",
+        item,
+    ]
+    assert markdown([], failures=[FAILED]).splitlines() == [
+        f"**shark-tune guard**: nothing was guarded; 1 {told}",
+        "",
+        item,
+    ]
+    (line,) = github_lines([KEPT], Path("/home/me/work"), [FAILED])
+    assert line == (
+        "::error file=suite/test_a.py,line=7,title=shark-tune%3A suite/test_a.py%3A%3Atest_a[input] failed::"
+        "there is no file a_b"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("there is no file x\ngive another", "there is no file x"),
+        ("test_a.py:3: in <module>\n    import none\nE   ImportError: no module\nE   more", "ImportError: no module"),
+        ("    def test():\n>       assert x\nE       assert 1 == 2", "assert 1 == 2"),
+        ("", "it failed"),
+    ],
+)
+def test_what_a_report_says_first_is_what_went_wrong(text: str, first: str) -> None:
+    assert said_first(text) == first
 
 
 @pytest.mark.parametrize("outcome", [Outcome.KEPT, Outcome.SKIPPED])

@@ -11,7 +11,7 @@ import pytest
 from pytest_shark_tune.plan import Plan, Task
 from pytest_shark_tune.roster import Part, whole_suites
 from pytest_shark_tune.shares import Profile, Share
-from pytest_shark_tune.snapshot import read_records, write_spec
+from pytest_shark_tune.snapshot import find_snapshots, read_records, write_spec
 from pytest_shark_tune.stages.dispatch import Untunable
 from pytest_shark_tune.stages.record import RecordedOp, State, WinnerRecord
 from pytest_shark_tune.trial import Role
@@ -176,6 +176,16 @@ def test_what_won_on_another_device_is_tried_first_and_is_no_incumbent(suite: Su
     assert list(update.words())[-1] == (
         "what llvm-cpu-other.mlir, of another device, has for 2 dispatches is tried first"
     )
+
+
+def test_what_is_of_a_target_whose_name_begins_alike_is_another_targets(suite: Suite) -> None:
+    write_spec(suite.path_of("x86-64-v3-some-cpu"), [record_of(ONE, "bbbbbb", target="llvm-cpu:x86-64-v3")])
+    write_spec(suite.path_of("some-cpu-2"), [record_of(ONE)])
+    bare = suite.path_of("x")
+    bare.write_text("module {}", encoding="utf-8")
+    assert find_snapshots(suite.folder, "llvm-cpu") == (suite.path_of("some-cpu-2"), bare)
+    assert find_snapshots(suite.folder, "llvm-cpu:x86-64-v3") == (suite.path_of("x86-64-v3-some-cpu"),)
+    assert suite.look_back(ONE).first == {"one": ("aaaaaa",)}
 
 
 def test_a_config_that_is_no_candidate_any_more_is_not_tried(suite: Suite) -> None:
