@@ -75,16 +75,23 @@ class Session:
         self.cache = cache
         self._tell = tell
         leases = DeviceLeases(settings.devices, run=str(settings.exchange))
+        self._of_run = Cache(settings.exchange)
         self._builds = Builds(
-            compiler, cache, leases, jobs=settings.jobs, tell=tell, coming=partial(coming, settings.exchange), step=step
+            compiler,
+            cache,
+            leases,
+            jobs=settings.jobs,
+            tell=tell,
+            coming=partial(coming, settings.exchange),
+            step=step,
+            of_run=self._of_run,
         )
-        self._yardsticks = Yardsticks(compiler, cache, settings.device_name)
+        self._yardsticks = Yardsticks(compiler, cache, settings.device_name, settings.devices)
         self._bench = Bench(settings, self._builds, leases, tell=tell, yardsticks=self._yardsticks)
         self._promises = Promises(settings, cache, self._builds, self._bench)
         self._verifier = Verifier(self._builds, self._bench, tell=tell)
         self._recall = Recall(cache, compiler, settings, step=step.key if step else "")
         self._stepped: dict[str, Session] = {}
-        self._of_run = Cache(settings.exchange)
         self.kernels: dict[tuple[str, str, str], tuple[Any, float]] = {}
         self.models: list[Source] = []
 

@@ -151,7 +151,7 @@ class TuningPlugin:
             stops_after_compile=options.stop_after == "compile",
         )
         if worker is None and bundle is not None and options.bundle is not None:
-            _unpack(bundle, options.bundle, cache)
+            _unpack(bundle, options.bundle, cache, Cache(settings.exchange))
         session = Session(settings, compiler, cache, tell=teller(config))
         ledger = None
         if worker is None:
@@ -775,9 +775,9 @@ def _read_bundle(options: TuneOptions) -> Bundle:
     return bundle
 
 
-def _unpack(bundle: Bundle, path: Path, cache: Cache) -> None:
+def _unpack(bundle: Bundle, path: Path, cache: Cache, of_run: Cache) -> None:
     try:
-        bundle.unpack(path, cache)
+        bundle.unpack(path, cache, of_run)
     except InputError as error:
         raise pytest.UsageError(f"--tune-bundle: {error}") from error
     except OSError as error:

@@ -129,3 +129,9 @@ def test_limits_of_a_busy_machine_are_measured_again(cache: Cache) -> None:
     assert kept is not None
     assert kept.bytes_per_s > 1e8
     assert kept.launch_us < 1000
+
+
+def test_limits_are_known_by_how_the_device_is_driven(cache: Cache) -> None:
+    given = ((), ("local-task",), ("local-sync",))
+    plain, same, other = (Yardsticks(COMPILER, cache, "a CPU", uris).key for uris in given)
+    assert plain == same != other
