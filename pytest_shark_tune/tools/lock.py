@@ -78,7 +78,8 @@ class FileLock:
             os.ftruncate(descriptor, 0)
         if self._remove and self._is_current(descriptor):
             # While it is held: whoever waits for this very file then sees that it is gone, and makes a new one.
-            self.path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self.path.unlink(missing_ok=True)
         # Not by closing alone: a child that is being forked at this moment has the descriptor too.
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_UN)
