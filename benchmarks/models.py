@@ -50,7 +50,6 @@ from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.tools.machine import processors
 from pytest_shark_tune.tools.runtime import DeviceChild, TensorData
 
-_COMPILE_TIMEOUT_S = 1800.0
 _IDLE_LOAD = 0.5
 _DEFAULT, _TUNED, _OTHER = "IREE default", "IREE tuned", "ONNX Runtime"
 _DTYPES = {"f16": np.float16, "f32": np.float32, "f64": np.float64, "bf16": ml_dtypes.bfloat16}
@@ -144,7 +143,7 @@ def main(
     notes = [] if before < _IDLE_LOAD else [f"the load was {before:.2f} before the run: nothing else should run"]
     with tempfile.TemporaryDirectory(prefix="models-") as folder:
         try:
-            compiler = Compiler(Target.parse(target), timeout_s=_COMPILE_TIMEOUT_S)
+            compiler = Compiler(Target.parse(target)).for_models
             source = _read(path, shapes)
             function, inputs = _function(source, function, compiler)
             built, entries = _compile(source, spec, compiler, Path(folder), notes)

@@ -28,7 +28,7 @@ from pytest_shark_tune.stages.artifact import (
     strip,
 )
 from pytest_shark_tune.stages.spec import mark_entries, read_spec
-from pytest_shark_tune.tools.compiler import Compiler, first_error
+from pytest_shark_tune.tools.compiler import Compiler, first_error, why_rejected
 
 __all__ = ["Application", "Placement", "apply_spec", "read_spec_file"]
 
@@ -84,12 +84,13 @@ def apply_spec(source: Source, spec: str, compiler: Compiler) -> Application:
     Raises:
         InputError: the compiler rejects the model, the spec or one of its configs.
     """
+    compiler = compiler.for_models
     marked = mark_entries(spec)
     try:
         sources = strip(source.text) if source.is_benchmark else _lowered(source.name, source.text, compiler)
         return _apply(source.name, sources, spec, marked, compiler)
     except CommandFailed as error:
-        raise InputError(f"{source.name}: iree-compile rejects it: {first_error(error)}") from error
+        raise InputError(f"{source.name}: {why_rejected(error)}") from error
     except ConfigureFailed as error:
         raise InputError(f"{source.name}: {error}") from error
 

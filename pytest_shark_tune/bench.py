@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -11,11 +11,11 @@ from types import MappingProxyType
 
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.errors import CandidateFailed, DeviceChildDied
-from pytest_shark_tune.plan import Task
+from pytest_shark_tune.plan import Source, Task
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.candidate import Candidate
-from pytest_shark_tune.stages.check import Tolerance, tolerance_for
+from pytest_shark_tune.stages.check import Tolerance, tolerance_for, tolerance_in_model
 from pytest_shark_tune.stages.dispatch import Dispatch, Member, Tensor
 from pytest_shark_tune.stages.guard import GATE
 from pytest_shark_tune.stages.limits import SUSPICIOUS_RATIO, work_of
@@ -38,7 +38,7 @@ from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.tools.runtime import DeviceChild, DeviceRequestFailed
 from pytest_shark_tune.yardsticks import Yardsticks
 
-__all__ = ["Bench"]
+__all__ = ["Bench", "model_tolerance"]
 
 _DEFAULT, _CANDIDATE, _REFERENCE = "default", "candidate", "reference"
 _RUN_TIMEOUT_S = 30.0
@@ -173,7 +173,7 @@ class Bench:
         tuned: Mapping[str, Path],
         function: str,
         inputs: Sequence[Tensor],
-        reduction: int,
+        tolerance: Tolerance,
         files: Mapping[int, str] = MappingProxyType({}),
     ) -> dict[str, Measurement]:
         """Compare whole models with the ``default`` one and each other, in fresh children; results are checked first.
@@ -188,7 +188,7 @@ class Bench:
             with self._leases.acquire(self._tell) as uri, self._failures(uri):
                 try:
                     child = self._child(uri)
-                    seed = self._load_models(child, default, tuned, function, inputs, reduction, number, files)
+                    seed = self._load_models(child, default, tuned, function, inputs, tolerance, number, files)
                     runs = {name: partial(child.run, name) for name in tuned}
                     measured = compare_finalists(runs, partial(child.run, _DEFAULT), FINAL, seed=seed)
                 finally:
@@ -205,7 +205,7 @@ class Bench:
         tuned: Path,
         function: str,
         inputs: Sequence[Tensor],
-        reduction: int,
+        tolerance: Tolerance,
         files: Mapping[int, str] = MappingProxyType({}),
     ) -> None:
         """Compare a whole model's results with those of the ``default`` one, in a fresh child.
@@ -217,7 +217,7 @@ class Bench:
         """
         with self._leases.acquire(self._tell) as uri, self._failures(uri):
             try:
-                self._load_models(self._child(uri), default, {_CANDIDATE: tuned}, function, inputs, reduction, 0, files)
+                self._load_models(self._child(uri), default, {_CANDIDATE: tuned}, function, inputs, tolerance, 0, files)
             finally:
                 self._forget(uri)
 
@@ -357,7 +357,7 @@ class Bench:
         tuned: Mapping[str, Path],
         function: str,
         inputs: Sequence[Tensor],
-        reduction: int,
+        tolerance: Tolerance,
         number: int,
         files: Mapping[int, str],
     ) -> int:
@@ -365,10 +365,9 @@ class Bench:
         seed = self.settings.seed + number
         child.load_function(_DEFAULT, default, function, inputs, files)
         child.keep_reference(_DEFAULT, _REFERENCE, seed)
-        element = inputs[0].element if inputs else "f32"
         for name, path in tuned.items():
             child.load_function(name, path, function, inputs, files)
-            check = child.check(name, _REFERENCE, tolerance_for(element, element, reduction))
+            check = child.check(name, _REFERENCE, tolerance)
             if not check.ok:
                 raise CandidateFailed(State.WRONG_RESULT, check.reason, check)
         return seed
@@ -388,20 +387,28 @@ class Bench:
         rest = [self._builds.artifact(task, candidate, member) for member in members[1:]]
         return [self._default_artifact(task, member) for member in members], [first, *rest]
 
+    def reserve(self, task: Task, candidate: Candidate) -> None:
+        """Let no other candidate measure the binary of one that was measured by an earlier run, if it is still known.
+
+        Raises:
+            OSError: it cannot be written down.
+        """
+        if (artifact := self._builds.known(task.dispatch.members[0].module, candidate)) and artifact.vmfb is not None:
+            self._owner(task, candidate, artifact)
+
     def _claim(self, task: Task, candidate: Candidate, artifact: Artifact) -> None:
         """Measure each binary once: whoever comes second with the same code is a duplicate."""
-        claims = self._exchange("claims")
         default = self._builds.known(task.dispatch.members[0].module, task.default)
         if default and default.sha256 == artifact.sha256 and candidate.id != task.default.id:
             raise CandidateFailed(State.DUPLICATE, "its binary equals that of the default config", task.default.id)
-        path = claims / f"{task.dispatch.key}-{artifact.sha256}"
-        try:
-            with path.open("x", encoding="utf-8") as claim:
-                claim.write(candidate.id)
-        except FileExistsError:
-            owner = path.read_text(encoding="utf-8")
-            if owner != candidate.id:
-                raise CandidateFailed(State.DUPLICATE, f"its binary equals that of candidate {owner}", owner) from None
+        owner = self._owner(task, candidate, artifact)
+        if owner != candidate.id:
+            raise CandidateFailed(State.DUPLICATE, f"its binary equals that of candidate {owner}", owner)
+
+    def _owner(self, task: Task, candidate: Candidate, artifact: Artifact) -> str:
+        """Who was the first in this run to come with a binary: ``candidate``, or who came before."""
+        path = self._exchange("claims") / f"{task.dispatch.key}-{artifact.sha256}"
+        return journal.put_first(path, candidate.id.encode()).decode()
 
     def _child(self, uri: str) -> DeviceChild:
         child = self._children.get(uri)
@@ -441,6 +448,21 @@ class Bench:
             raise _failure(error) from error
         except DeviceRequestFailed as error:
             raise _failure(error) from error
+
+
+def model_tolerance(source: Source, function: str, tasks: Iterable[Task]) -> Tolerance:
+    """What the results of a source's function may differ by where dispatches of ``tasks`` have other configs."""
+    elements = [tensor.element for tensor in source.functions.get(function, ())]
+    sums = []
+    for task in tasks:
+        root = task.dispatch.root
+        members = [member for member in task.dispatch.members if member.source == source.name]
+        if members:
+            elements += [tensor.element for tensor in (*root.inputs[:2], *root.outputs)]
+            elements += [view.element for member in members for view in member.module.views]
+            calls = sum(member.calls for member in members)
+            sums.append((root.outputs[0].element, root.reduction_length, calls))
+    return tolerance_in_model(elements, sums)
 
 
 def _tolerance(dispatch: Dispatch, member: Member) -> Tolerance:

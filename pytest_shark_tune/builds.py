@@ -213,7 +213,7 @@ class Builds:
             if self._step is not None:
                 text = self._step.applied_to(text)
             with self.processor():
-                self.compiler.compile_sources(text, out)
+                self.compiler.for_models.compile_sources(text, out)
         return out
 
     def _compile(self, candidate: Candidate, text: str, out: Path) -> tuple[Artifact, bool]:

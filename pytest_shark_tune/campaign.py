@@ -86,9 +86,20 @@ class Quarry:
         return not self.is_exhausted and bool(self.coming or (self.room and not self.search.stop_reason))
 
     @property
+    def left(self) -> int:
+        """How many candidates nobody has taken yet may be tried at most; 0 where no more is wanted."""
+        if not self.wants_more:
+            return 0
+        if self.search.stop_reason:
+            return len(self.coming)
+        return max(0, min(self.most, len(self.tests)) - self.tried - len(self.under_way))
+
+    @property
     def is_exhausted(self) -> bool:
-        """Whether all that may still be tried is expected to gain next to nothing."""
-        return self.tried >= _ENOUGH and self.search.expected_gain * (self.most - self.tried) < _LEAST_GAIN
+        """Whether all that may still be chosen is expected to gain next to nothing."""
+        if self.tried < _ENOUGH or self.search.stop_reason:  # What was chosen when more was expected is tried.
+            return False
+        return self.search.expected_gain * (self.most - self.tried) < _LEAST_GAIN
 
 
 class Campaign:
@@ -122,13 +133,16 @@ class Campaign:
         """Whether nothing more is wanted: time, candidates or expected gain are spent."""
         if self._first or self._returned:
             return False
+        if not any(quarry.wants_more for quarry in self._quarries.values()):
+            return True  # The finals may take what time is left, and longer: that cuts nothing short.
         self._spent = self._spent or self._is_spent()
-        return self._spent or not any(quarry.wants_more for quarry in self._quarries.values())
+        return self._spent
 
     @property
     def expected(self) -> int:
-        """How many tests will be handed out at most."""
-        return len(self._first) + sum(min(each.room, len(each.tests) - each.tried) for each in self._quarries.values())
+        """How many tests will be handed out at most, those that were given back included."""
+        candidates = 0 if self._spent else sum(quarry.left for quarry in self._quarries.values())
+        return len(self._first) + len(self._returned) + candidates
 
     def take(self) -> int:
         """The index of the next test."""
@@ -193,9 +207,9 @@ class Campaign:
             return (
                 "enough candidates were tried (--tune-candidates)" if quarry.most else "its default cannot be measured"
             )
-        if self._spent:
-            return "the time was spent (--tune-time)"
-        return "no more gain is expected" if quarry.is_exhausted else quarry.search.stop_reason
+        if quarry.is_exhausted:
+            return "no more gain is expected"
+        return "the time was spent (--tune-time)" if self._spent else quarry.search.stop_reason
 
     def effort(self, name: str) -> int:
         """How many candidates of a dispatch had their chance: all that were asked for, unless the run was cut short."""

@@ -76,7 +76,7 @@ _DEFAULTS: Mapping[str, int] = {
 
 _LAYOUTS = {2: "NCHW", 3: "NCDHW"}
 _MATMUL = {"-M": "m", "--m": "m", "-N": "n", "--n": "n", "-K": "k", "--k": "k", "-B": "batch", "--b": "batch"}
-_MATMUL_TYPES = ("--a_type", "--b_type", "--out_type")
+_MATMUL_TYPES = {"--a_type": "lhs", "--b_type": "rhs", "--out_type": "out"}
 _TRANSPOSED = {"--transA": "transpose_a", "--transB": "transpose_b"}
 _HALVES = {"--fp16": "f16", "--bf16": "bf16"}
 
@@ -98,7 +98,8 @@ def read_commands(text: str, name: str) -> tuple[ops.OpSource, ...]:
             continue
         try:
             for source in _sources(shlex.split(line)):
-                found.setdefault(source.name, source)
+                known = found.setdefault(source.name, source)
+                assert known == source, f"{source.name} is the name of two ops"
         except (InputError, ValueError) as error:
             raise InputError(f"{name}, line {number}: {error}") from error
     if not found:
@@ -208,12 +209,10 @@ def _refuse(values: Mapping[str, Any]) -> None:
 
 def _matmul(flags: list[str]) -> ops.OpSource:
     arguments: dict[str, Any] = {}
-    types: dict[str, str] = {}
-    element = "f32"
     rest = iter(flags)
     for flag in rest:
         if flag in _HALVES:
-            element = _HALVES[flag]
+            arguments = {"lhs": _HALVES[flag], "out": _HALVES[flag]} | arguments
         elif flag in _TRANSPOSED:
             arguments[_TRANSPOSED[flag]] = True
         elif flag in (*_MATMUL, *_MATMUL_TYPES):
@@ -223,15 +222,17 @@ def _matmul(flags: list[str]) -> ops.OpSource:
             if flag in _MATMUL:
                 arguments[_MATMUL[flag]] = _whole(flag, value)
             else:
-                types[flag] = value
+                arguments[_MATMUL_TYPES[flag]] = value
         else:
             raise InputError(f"{flag}: it is no flag of a matmul that is known here")
     for name in "mnk":
         if name not in arguments:
             raise InputError(f"-{name.upper()}: the size is missing")
-    lhs = types.get("--a_type", element)
     build = ops.batch_matmul if "batch" in arguments else ops.matmul
-    return build(lhs=lhs, rhs=types.get("--b_type", lhs), **arguments)
+    try:
+        return build(**arguments)
+    except InputError as error:  # It knows its own arguments, and not the flags.
+        raise InputError(f"{shlex.join(flags)}: {error}") from error
 
 
 def _whole(flag: str, value: str) -> int:

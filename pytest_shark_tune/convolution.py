@@ -88,8 +88,8 @@ class Convolution(msgspec.Struct, frozen=True, kw_only=True):
         """What it is, in one word: ``conv_nhwc_2x32x32x64_64x3x3_f16``; what is not the default follows."""
         space = f"{self.batch}x{_by(self.image)}x{self.in_channels}_{self.out_channels}x{_by(self.kernel)}"
         kind = {"forward": "conv", "input_gradient": "conv_dgrad", "weight_gradient": "conv_wgrad"}[self.direction]
-        layouts = list(dict.fromkeys((self.input_layout, self.filter_layout, self.output_layout)))
-        parts = [kind, "_".join(layouts).lower(), space, self.element]
+        layouts = (self.input_layout, self.filter_layout, self.output_layout)
+        parts = [kind, "_".join(layouts if len(set(layouts)) > 1 else layouts[:1]).lower(), space, self.element]
         for what, usual in (("stride", 1), ("padding", 0), ("dilation", 1)):
             numbers = getattr(self, what)
             if any(number != usual for number in numbers):

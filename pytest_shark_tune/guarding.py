@@ -36,7 +36,7 @@ from pytest_shark_tune.stages.measurement import Measurement
 from pytest_shark_tune.storage import Storage
 from pytest_shark_tune.tools import leftovers
 from pytest_shark_tune.tools.cache import Cache
-from pytest_shark_tune.tools.compiler import Compiler, compiler_version
+from pytest_shark_tune.tools.compiler import compiler_version
 from pytest_shark_tune.tools.runtime import device_slug, runtime_version
 from pytest_shark_tune.trial import Guarded, Role, Trial, guard_trials
 
@@ -84,7 +84,7 @@ class GuardingPlugin:
         if GUARD_KEY in config.stash:
             return config.stash[GUARD_KEY]
         options, guard = TuneOptions.from_pytest_config(config), GuardOptions.from_pytest_config(config)
-        compiler = Compiler(options.target, options.compile_flags, timeout_s=options.compile_timeout_s)
+        compiler = options.compiler
         check_compiler(options, compiler)
         check_folder("--tune-cache", options.cache)
         leftovers.sweep()
@@ -105,11 +105,24 @@ class GuardingPlugin:
                 guarded = self._session.guard_plan(sources, path.parent, spec)
                 if not guarded.entries:
                     raise InputError(f"{spec} has no entry to guard; pytest --tune writes it anew, or remove it")
+                self._refuse_same_models(guarded)
                 self._plans.setdefault(guarded.spec_path, []).append(guarded)
                 found += guard_trials(guarded, suite, slug)
         except InputError as error:
             return [Trial(Role.INPUT, _NOTHING, problem=str(error))]
         return found
+
+    def _refuse_same_models(self, guarded: GuardPlan) -> None:
+        """Records know a model by its name alone, so that one's ops would be missed in another of its name."""
+        recorded = {op.source for entry in guarded.entries if entry.record for op in entry.record.ops}
+        plans = self._plans.get(guarded.spec_path, [])
+        known = {source.name: source.text for each in plans for source in each.plan.sources if not source.is_op}
+        for source in guarded.plan.sources:
+            if source.name in recorded and known.get(source.name, source.text) != source.text:
+                raise InputError(
+                    f"{source.name} is the name of two different models here, and records beside {guarded.spec_path} "
+                    "tell models by their names: rename one of the files and tune again with --tune"
+                )
 
     def _specs(self, path: Path) -> Iterator[tuple[Path, str]]:
         """The specs to guard for the test in the file ``path``, each with what tells it apart in ids.

@@ -9,7 +9,7 @@ import msgspec
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan import Plan, Source, Task, extract
-from pytest_shark_tune.snapshot import damaged_records, read_records, read_text, record_of, records_path
+from pytest_shark_tune.snapshot import damaged_records, read_records, read_text, records_of, records_path
 from pytest_shark_tune.stages.artifact import Applied, ConfigureFailed, configure_with
 from pytest_shark_tune.stages.candidate import applied_candidate, default_candidate
 from pytest_shark_tune.stages.dispatch import Dispatch
@@ -139,10 +139,8 @@ def _drafts(spec_path: Path, spec: str, records: Sequence[WinnerRecord]) -> Iter
     except InputError as error:
         yield from _unparsed(spec, str(error), records)
         return
-    found = []
-    for row in rows:
-        record = record_of(row, records)
-        found.append(record)
+    found = records_of(rows, records)
+    for row, record in zip(rows, found, strict=True):
         yield GuardEntry(
             name=record.dispatch if record else str(row.provenance.get("dispatch") or row.matcher),
             matcher=row.matcher,
@@ -198,8 +196,8 @@ def _damage(spec_path: Path, row: SpecRow) -> str:
     path = records_path(spec_path)
     places = ", ".join(f"{path.name}:{number}" for number in lines)
     return (
-        f"no record of it can be read, and {places} is none: take {path.name} from version control again, or tune the "
-        "dispatch again with --tune"
+        f"no record of it can be read, and {places} is none: take {path.name} from version control again, or delete "
+        "that line and tune the dispatch again with --tune"
     )
 
 

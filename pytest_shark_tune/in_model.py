@@ -14,6 +14,7 @@ from pytest_shark_tune.compile_step import command_failure
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
 from pytest_shark_tune.plan import Plan, Source, Task
 from pytest_shark_tune.stages.artifact import strip
+from pytest_shark_tune.stages.check import Tolerance
 from pytest_shark_tune.stages.measurement import Measurement
 from pytest_shark_tune.stages.record import State
 from pytest_shark_tune.stages.spec import SpecEntry, build_spec, link_spec
@@ -40,11 +41,15 @@ def model_of(plan: Plan, task: Task) -> tuple[Source, str]:
 
 @dataclass(frozen=True)
 class ModelFinal:
-    """Compares the finalists of a dispatch in one function of a model, which has its default elsewhere."""
+    """Compares the finalists of a dispatch in one function of a model, which has its default elsewhere.
+
+    ``tolerance`` is what its results may differ by.
+    """
 
     task: Task
     source: Source
     function: str
+    tolerance: Tolerance
     builds: Builds
     bench: Bench
 
@@ -64,7 +69,7 @@ class ModelFinal:
             default,
             function=self.function,
             inputs=self.source.functions[self.function],
-            reduction=max(1, self.task.dispatch.root.reduction_length),
+            tolerance=self.tolerance,
             files=self.source.files,
         )
         return compare_apart(compare, models, failed)

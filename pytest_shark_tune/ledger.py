@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
+from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.funnel import Loss, funnel_of
 from pytest_shark_tune.plan import AnyTask, KernelTask, Plan, Task
 from pytest_shark_tune.shares import Profile, Share
-from pytest_shark_tune.snapshot import read_records, snapshot_path, write_spec
+from pytest_shark_tune.snapshot import read_records, replace_spec, snapshot_path, write_spec
 from pytest_shark_tune.stages.candidate import DEFAULT_ID
 from pytest_shark_tune.stages.dispatch import Untunable
 from pytest_shark_tune.stages.record import (
@@ -27,7 +28,8 @@ from pytest_shark_tune.stages.record import (
 )
 from pytest_shark_tune.stages.winner import provisional_winner
 from pytest_shark_tune.tools import journal
-from pytest_shark_tune.update import SnapshotChange, is_gone, updated, with_ops
+from pytest_shark_tune.trial import Role
+from pytest_shark_tune.update import SnapshotChange, as_it_is_now, entry_of_task, is_gone, updated, with_ops
 
 __all__ = ["DispatchSummary", "Finding", "Ledger", "RunSummary", "Summary"]
 
@@ -112,9 +114,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Entry(msgspec.Struct, frozen=True):
-    """A dispatch with its candidates, as the suite and the plan see it that had it first."""
+    """A dispatch with its candidates, as the plan sees it that had it first."""
 
-    suite: str
     task: AnyTask
     plan: str
 
@@ -161,7 +162,7 @@ class Ledger:
         self._finals: dict[str, FinalRecord] = {}
         self._checks: dict[tuple[str, str], SpecRecord] = {}
         self._kept: dict[str, WinnerRecord] = {}
-        self._suites: dict[str, set[str]] = {}
+        self._suites: dict[str, dict[str, None]] = {}
         self._whole: frozenset[str] = frozenset()
         self._changes: list[SnapshotChange] = []
         self._begun = False
@@ -200,7 +201,7 @@ class Ledger:
     @property
     def snapshots(self) -> tuple[Path, ...]:
         """The snapshots of the suites of this run that exist."""
-        paths = {self.snapshot_of(entry.suite) for entry in self._tasks.values() if entry.suite}
+        paths = {self.snapshot_of(suite) for suite in self._suites if suite}
         return tuple(sorted(path for path in paths if path.exists()))
 
     def snapshot_of(self, suite: str) -> Path:
@@ -214,12 +215,12 @@ class Ledger:
 
     def add_plan(self, key: str, suite: str) -> None:
         """Take note of what a test tunes."""
-        self._suites.setdefault(suite, set()).add(key)
+        self._suites.setdefault(suite, {})[key] = None
         if key in self._plans:
             return
         self._plans[key] = self._load_plan(key)
         for task in self._plans[key].everything:
-            self._tasks.setdefault(task.name, _Entry(suite, task, key))
+            self._tasks.setdefault(task.name, _Entry(task, key))
 
     def add_whole(self, suites: Iterable[str]) -> None:
         """Take note of suites of which every test was collected: what is in none of their plans is gone."""
@@ -228,7 +229,8 @@ class Ledger:
     def keep(self, plan: str, record: WinnerRecord) -> None:
         """Let an entry of a snapshot stand as the winner of its dispatch, which is in ``plan``."""
         self._kept[record.dispatch] = record
-        self.take(Finding(plan=plan, suite=self._tasks[record.dispatch].suite, final=_final_of(record)))
+        suite = next(suite for suite, keys in self._suites.items() if plan in keys)
+        self.take(Finding(plan=plan, suite=suite, final=_final_of(record)))
 
     def take(self, finding: Finding) -> None:
         """Write down what a test found out; see ``failures``."""
@@ -300,8 +302,7 @@ class Ledger:
         with self._noting_failure():
             own = [each for each in winners.values() if each.root is not None and self._makes_specs]
             write_spec(self.spec_path, own, self._starter)
-        with self._noting_failure():
-            self._write_snapshots(winners)
+        self._write_snapshots(winners)
         summary = Summary(
             run=RunSummary(
                 versions=self._versions,
@@ -427,35 +428,81 @@ class Ledger:
         """Bring the snapshots beside the suites up to date with the finals whose winners were verified.
 
         Entries of dispatches that are not in this run, or that it came to no decision on, stay as they are; those
-        that are in a suite no more go where it was collected as a whole. Without any check nothing is written.
+        that are in a suite no more go where it was collected and checked as a whole.
         """
         for suite in sorted(set(self._suites) - {""}):
-            path = self.snapshot_of(suite)
-            plans = [self._plans[key] for key in self._suites[suite]]
-            old, decided = _state(path), list(self._decided(suite))
-            gone = [each for each in old[1] if suite in self._whole and is_gone(each, plans)] if self._checks else []
+            with self._noting_failure():
+                self._changes.append(self._write_snapshot(suite, winners))
+
+    def _write_snapshot(self, suite: str, winners: Mapping[str, WinnerRecord]) -> SnapshotChange:
+        path, own, untried = self.snapshot_of(suite), self.tasks_of(suite), self._untried(suite)
+        old, problem = _state(path), ""
+        gone = self._gone(suite, old[1]) if not any(untried.values()) else []
+        decided = [task for task in own.values() if self._is_decided(task) and not untried[task.name]]
+        if decided or gone:
             left = [each for each in old[1] if each not in gone]
-            if self._checks:
-                write_spec(path, updated(left, [(task, winners.get(task.name)) for task in decided]))
-            names = frozenset(each.dispatch for each in gone)
-            unchecked = self._new_in(suite, winners) - {task.name for task in decided}
-            self._changes.append(SnapshotChange(path, old, _state(path), names, unchecked))
+            decisions = [(task, self._entry_in_suite(task, winners.get(task.name), left)) for task in decided]
+            try:
+                replace_spec(path, updated(left, decisions))
+            except InputError as error:
+                problem = str(error)
+        unchecked = self._new_in(own, winners) - {task.name for task in decided}
+        if not old[0] and not self._makes_specs:
+            unchecked = set()  # It is for another run to begin a snapshot.
+        return SnapshotChange(
+            path,
+            old,
+            _state(path),
+            gone=frozenset(each.dispatch for each in gone),
+            unchecked=frozenset(unchecked),
+            untried=frozenset(what for name in unchecked for what in untried[name] or {"the final"}),
+            problem=problem,
+        )
 
-    def _new_in(self, suite: str, winners: Mapping[str, WinnerRecord]) -> frozenset[str]:
+    def _gone(self, suite: str, old: Iterable[WinnerRecord]) -> list[WinnerRecord]:
+        """The entries of a suite's snapshot whose dispatch is in the suite no more, where all of it was collected."""
+        plans = [self._plans[key] for key in self._suites[suite]]
+        is_known = suite in self._whole and any(plan.tasks for plan in plans)
+        return [each for each in old if is_known and is_gone(each, plans)]
+
+    def tasks_of(self, suite: str) -> dict[str, Task]:
+        """The dispatches of a suite by name, each as the first test of the suite has it."""
+        own: dict[str, Task] = {}
+        for key in self._suites[suite]:
+            for task in self._plans[key].tasks:
+                own.setdefault(task.name, task)
+        return own
+
+    def _untried(self, suite: str) -> dict[str, set[str]]:
+        """The tests that try the entry of a suite's dispatch in a whole source and told nothing, by dispatch."""
+        found: dict[str, set[str]] = {}
+        for key in self._suites[suite]:
+            plan = self._plans[key]
+            models = {each.name for each in plan.models}
+            for task in plan.tasks:
+                used = models & {member.source for member in task.dispatch.members}
+                tests = {"": f"[{Role.SPEC}]", **{model: f"[{model}-{Role.END_TO_END}]" for model in used}}
+                untried = {test for model, test in tests.items() if (key, model) not in self._checks}
+                found.setdefault(task.name, set()).update(untried)
+        return found
+
+    def _is_decided(self, task: Task) -> bool:
+        """Whether there is a final; where the default fails there is nothing that speaks against an entry."""
+        default = self._records.get(task.name, {}).get(DEFAULT_ID)
+        return task.name in self._finals and (default is None or default.state is State.MEASURED)
+
+    def _entry_in_suite(
+        self, task: Task, winner: WinnerRecord | None, old: Sequence[WinnerRecord]
+    ) -> WinnerRecord | None:
+        """The record for the snapshot of a suite whose dispatch won: what was kept there, or what the run found out."""
+        if winner is None:
+            return None
+        kept = entry_of_task(task, old) if task.name in self._kept else None
+        return as_it_is_now(kept, task) if kept else with_ops(winner, task)
+
+    def _new_in(self, own: Mapping[str, Task], winners: Mapping[str, WinnerRecord]) -> set[str]:
         """The dispatches of a suite whose winners are this run's, and can be in a spec."""
-        found = {name for name, winner in winners.items() if winner.root is not None} - set(self._kept)
-        return frozenset(name for name in found if self._tasks[name].suite == suite)
-
-    def _decided(self, suite: str) -> Iterator[Task]:
-        """The dispatches of a suite for which this run has a verified winner, or knows that there is none."""
-        verified = {task.name for key, _ in self._checks for task in self._plans[key].tasks}
-        for name, entry in self._tasks.items():
-            default = self._records.get(name, {}).get(DEFAULT_ID)
-            # Where the default fails there is nothing that speaks against an entry.
-            has_failed = default is not None and default.state is not State.MEASURED
-            if name in verified and name in self._finals and not has_failed and entry.suite == suite:
-                assert isinstance(entry.task, Task), "kernels are not verified"
-                yield entry.task
+        return {name for name in own if name in winners and winners[name].root is not None} - set(self._kept)
 
 
 def _state(snapshot: Path) -> tuple[str, tuple[WinnerRecord, ...]]:

@@ -36,12 +36,29 @@ class RunFindings:
 
 @dataclass(frozen=True)
 class Merged:
-    """The records and the finals of several runs, one for each candidate and dispatch; ``notes`` say what gave way."""
+    """The records and the finals of several runs, one for each candidate and dispatch; ``notes`` say what gave way.
+
+    ``refuted`` are winners that a run left out of its own spec, since they did not hold in the whole: dispatch and
+    candidate, with the reason.
+    """
 
     runs: tuple[RunFindings, ...]
     records: dict[str, dict[str, Record]] = field(default_factory=dict)
     finals: dict[str, FinalRecord] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    refuted: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    @property
+    def dropped(self) -> dict[str, str]:
+        """Why a dispatch whose final has a winner gets no entry all the same, by the dispatch's name."""
+        winners = {name: final.winner for name, final in self.finals.items() if final.winner is not None}
+        return {name: self.refuted[name, winner] for name, winner in winners.items() if (name, winner) in self.refuted}
+
+    @property
+    def standing(self) -> tuple[FinalRecord, ...]:
+        """The finals without those whose winner was dropped."""
+        dropped = self.dropped
+        return tuple(final for name, final in self.finals.items() if name not in dropped)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -81,7 +98,8 @@ def merge_runs(runs: Sequence[RunFindings]) -> Merged:
     """Join what several runs found out, those that are named first winning where all else is equal.
 
     Of a candidate that was tried twice the record with more samples stays. The winners of several finals of a dispatch
-    compete by their ratio to the default, beside which each was measured, as the finalists of one run do.
+    compete by their ratio to the default, beside which each was measured, as the finalists of one run do. One that a
+    run left out of its own spec competes only with others that were left out.
 
     Raises:
         InputError: they were not made for the same target, by the same compiler, on devices of one model.
@@ -108,13 +126,18 @@ def merge_runs(runs: Sequence[RunFindings]) -> Merged:
                 known[name] = record
         for final in {each.dispatch: each for each in run.finals}.values():
             finals[final.dispatch].append(final)
+            if final.winner is not None and (reason := run.summary.dropped.get(final.dispatch)):
+                merged.refuted.setdefault((final.dispatch, final.winner), f"{run.name} left it out: {reason}")
     for dispatch, count in replaced.items():
         what = "1 candidate was" if count == 1 else f"{count} candidates were"
         merged.notes.append(f"{dispatch}: {what} tried more than once; the record with more samples stays")
     for dispatch, found in finals.items():
-        merged.finals[dispatch] = _joined(found, merged.records.get(dispatch, {}))
+        merged.finals[dispatch] = _joined(found, merged.records.get(dispatch, {}), merged.refuted)
         if len(found) > 1:
             merged.notes.append(f"{dispatch}: {len(found)} finals were held; the best of their winners wins")
+    for (dispatch, winner), reason in merged.refuted.items():
+        if merged.finals[dispatch].winner != winner:
+            merged.notes.append(f"{dispatch}: {winner} does not compete: {reason}")
     return merged
 
 
@@ -131,7 +154,7 @@ def write_merged(
     ``tasks`` are the dispatches by name as far as they are known, ``checks`` what came of the spec on their sources:
     an entry that they speak against is left out.
     """
-    dropped = {name: reason for check in checks for name, reason in check.dropped.items()}
+    dropped = merged.dropped | {name: reason for check in checks for name, reason in check.dropped.items()}
     winners: list[WinnerRecord] = []
     rows = []
     for name in merged.names:
@@ -142,7 +165,10 @@ def write_merged(
                 winner = WinnerRecord.of(final, records[final.winner])
                 winner = with_ops(winner, tasks[name]) if name in tasks else winner
             else:  # It was kept from a snapshot, or the file was cut.
-                dropped[name] = f"records.jsonl has no line for {final.winner}, which won"
+                dropped[name] = (
+                    f"records.jsonl has no line for {final.winner}, which won: what a snapshot holds is tried again "
+                    "with --tune-fresh"
+                )
         winners += [winner] if winner is not None and winner.root is not None else []
         rows.append(_row(merged, name, final, winner, dropped.get(name, "")))
     summary = Summary(
@@ -150,6 +176,7 @@ def write_merged(
         dispatches=tuple(rows),
         sources=tuple(source for check in checks for source in check.sources),
         untunable=tuple(dict.fromkeys(each for run in merged.runs for each in run.summary.untunable)),
+        dropped=dropped,
     )
     lines = [record for known in merged.records.values() for record in known.values()]
     journal.replace_file(out / "records.jsonl", _lines(lines))
@@ -159,9 +186,15 @@ def write_merged(
     return summary
 
 
-def _joined(finals: Sequence[FinalRecord], records: Mapping[str, Record]) -> FinalRecord:
-    """The final whose winner is the best of all finals' winners, with the other finals' finalists."""
+def _joined(
+    finals: Sequence[FinalRecord], records: Mapping[str, Record], refuted: Mapping[tuple[str, str], str]
+) -> FinalRecord:
+    """The final whose winner is the best of all finals' winners, with the other finals' finalists.
+
+    Winners that are ``refuted`` give way to any other.
+    """
     won = [each for each in finals if each.winner is not None]
+    won = [each for each in won if (each.dispatch, each.winner) not in refuted] or won
     if not won:
         return max(finals, key=_samples)
 

@@ -61,6 +61,11 @@ class InputFile(msgspec.Struct, frozen=True):
         is_plain = array.dtype.kind != "V" and array.flags.c_contiguous
         return cls(str(path.absolute()), array.shape, array.dtype.str, digest, is_plain)
 
+    @property
+    def content(self) -> tuple[object, ...]:
+        """What is in it, for content keys: wherever it lies."""
+        return (self.shape, self.dtype, self.sha256, self.is_plain)
+
     def why_not(self, tensor: Tensor) -> str:
         """Why it cannot be ``tensor``, in words; empty where it can."""
         dtype = np.dtype(self.dtype)

@@ -20,6 +20,9 @@ __all__ = ["OpSource", "attention", "batch_matmul", "conv_2d", "matmul", "zeros"
 # matrix instructions of CPUs and GPUs do.
 _ACCUMULATORS = {"f32": ("f32",), "f16": ("f32", "f16"), "bf16": ("f32", "bf16"), "i8": ("i32",)}
 
+# What sums may be stored as besides their own type.
+_NARROWED = {"f32": ("f16", "bf16")}
+
 _LARGEST_SIZE = 2**31 - 1
 
 
@@ -38,13 +41,15 @@ def matmul(
     lhs: str = "f32",
     rhs: str | None = None,
     acc: str | None = None,
+    out: str | None = None,
     transpose_a: bool = False,
     transpose_b: bool = False,
 ) -> OpSource:
     """The product of an ``m`` x ``k`` and a ``k`` x ``n`` matrix.
 
     ``lhs`` and ``rhs`` are the inputs' element types: f32, f16, bf16 or i8; ``rhs`` is ``lhs`` unless given.
-    ``acc`` is the type of the sums and of the result: f32 for floats and i32 for i8, unless given.
+    ``acc`` is the type of the sums: f32 for floats and i32 for i8, unless given. The result is stored in it too, or as
+    ``out``: sums in f32 may be stored as f16 or bf16.
     ``transpose_a`` says that the first input is stored as ``k`` x ``m``, ``transpose_b`` the second as ``n`` x ``k``.
 
     Raises:
@@ -53,7 +58,8 @@ def matmul(
     sizes = _checked_sizes(m=m, n=n, k=k)
     types = _checked_types(lhs, rhs, acc)
     layout = _checked_flags(transpose_a=transpose_a, transpose_b=transpose_b)
-    return OpSource(_name("matmul", sizes, types, layout), _contraction_text(sizes, types, layout))
+    out = _checked_out(types, out)
+    return OpSource(_name("matmul", sizes, types, out, layout), _contraction_text(sizes, types, out, layout))
 
 
 def batch_matmul(
@@ -65,6 +71,7 @@ def batch_matmul(
     lhs: str = "f32",
     rhs: str | None = None,
     acc: str | None = None,
+    out: str | None = None,
     transpose_a: bool = False,
     transpose_b: bool = False,
 ) -> OpSource:
@@ -76,7 +83,8 @@ def batch_matmul(
     sizes = _checked_sizes(batch=batch, m=m, n=n, k=k)
     types = _checked_types(lhs, rhs, acc)
     layout = _checked_flags(transpose_a=transpose_a, transpose_b=transpose_b)
-    return OpSource(_name("batch_matmul", sizes, types, layout), _contraction_text(sizes, types, layout))
+    out = _checked_out(types, out)
+    return OpSource(_name("batch_matmul", sizes, types, out, layout), _contraction_text(sizes, types, out, layout))
 
 
 def conv_2d(
@@ -165,6 +173,17 @@ def _checked_types(lhs: str, rhs: str | None, acc: str | None) -> tuple[str, str
     return lhs, rhs, acc
 
 
+def _checked_out(types: tuple[str, str, str], out: str | None) -> str:
+    """The element type that the result is stored as."""
+    acc = types[2]
+    allowed = (acc, *_NARROWED.get(acc, ()))
+    if out is None:
+        return acc
+    if out not in allowed:
+        raise InputError(f"out={out!r}: sums in {acc} are stored as {' or '.join(allowed)}")
+    return out
+
+
 def _checked_flags(**flags: bool) -> tuple[bool, bool]:
     for argument, flag in flags.items():
         if not isinstance(flag, bool):
@@ -172,9 +191,10 @@ def _checked_flags(**flags: bool) -> tuple[bool, bool]:
     return flags["transpose_a"], flags["transpose_b"]
 
 
-def _name(op: str, sizes: tuple[int, ...], types: tuple[str, str, str], layout: tuple[bool, bool]) -> str:
+def _name(op: str, sizes: tuple[int, ...], types: tuple[str, str, str], out: str, layout: tuple[bool, bool]) -> str:
     """``matmul_512x512x512_f32``; what is not the default follows, as in ``matmul_8x8x8_f16_acc_f16_tb``."""
     parts = [op, "x".join(map(str, sizes)), _type_name(types)]
+    parts += [f"out_{out}"] if out != types[2] else []
     parts += [suffix for suffix, transposed in zip(("ta", "tb"), layout, strict=True) if transposed]
     return "_".join(parts)
 
@@ -268,11 +288,11 @@ def zeros(result_type: Any) -> Any:
 
 @cache
 @text_if_possible
-def _contraction_text(sizes: tuple[int, ...], types: tuple[str, str, str], layout: tuple[bool, bool]) -> str:
+def _contraction_text(sizes: tuple[int, ...], types: tuple[str, str, str], out: str, layout: tuple[bool, bool]) -> str:
     """The module's text; ``sizes`` are ``[batch,] m, n, k``, which is also the order of the loops."""
     # Loading the bindings takes a while, and a suite is imported even where nothing in it is run.
     from iree.compiler import ir
-    from iree.compiler.dialects import func, linalg
+    from iree.compiler.dialects import arith, func, linalg
 
     batch = list(range(len(sizes) - 3))
     m, n, k = range(len(batch), len(sizes))
@@ -296,7 +316,10 @@ def _contraction_text(sizes: tuple[int, ...], types: tuple[str, str, str], layou
 
             def main(lhs: ir.Value, rhs: ir.Value) -> ir.Value:
                 op = linalg.batch_matmul if batch else linalg.matmul
-                return op(lhs, rhs, outs=[zeros(result_type)], indexing_maps=indexing_maps)
+                sums = op(lhs, rhs, outs=[zeros(result_type)], indexing_maps=indexing_maps)
+                if out == types[2]:
+                    return sums
+                return arith.TruncFOp(ir.RankedTensorType.get(result_type.shape, ir.Type.parse(out)), sums).result
 
             func.FuncOp.from_py_func(lhs_type, rhs_type)(main)
         module.operation.verify()

@@ -14,7 +14,7 @@ import platformdirs
 import pytest
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.tools.compiler import COMPILE_TIMEOUT_S, Target
+from pytest_shark_tune.tools.compiler import COMPILE_TIMEOUT_S, Compiler, Target
 from pytest_shark_tune.tools.machine import last_level_cache_bytes, processors
 
 if TYPE_CHECKING:
@@ -115,6 +115,12 @@ class TuneOptions:
     bundle: Path | None = None
     target_is_given: bool = False
 
+    @property
+    def compiler(self) -> Compiler:
+        """The compiler that the run takes, unless a bundle brings what it made."""
+        option = "--tune-compile-timeout"
+        return Compiler(self.target, self.compile_flags, timeout_s=self.compile_timeout_s, timeout_option=option)
+
     @classmethod
     def from_pytest_config(cls, config: pytest.Config) -> TuneOptions:
         """Read the options; the command line wins over the ini file.
@@ -176,6 +182,12 @@ class TuneOptions:
             raise pytest.UsageError(f"--tune-spec: there is no file {options.starter}")
         if options.landscape and options.landscape.is_dir():
             raise pytest.UsageError(f"--tune-record-landscape: {options.landscape} is a folder; name a file in it")
+        unprofiled = "--tune-bundle" if bundle else "--tune-stop-after" if stop_after else ""
+        if unprofiled and options.share < 1 and config.getoption("tune_share") is not None:
+            raise pytest.UsageError(
+                f"--tune-share: with {unprofiled} no model is profiled, and all of its dispatches are tuned: choose "
+                "among them with -k"
+            )
         return options
 
 
@@ -294,7 +306,12 @@ def add_options(parser: pytest.Parser) -> None:
     add("stop-after", "STAGE", "", "compile: measure nothing, and leave what is compiled as OUT/bundle.tar")
     add("bundle", "FILE", "", "measure what is in a bundle; the compiler is not needed")
     add("jobs", "N", str(processors()), "compilations at a time (default: one per processor)")
-    add("compile-timeout", "DURATION", "120s", "most time that one run of the compiler may take (default: 120s)")
+    add(
+        "compile-timeout",
+        "DURATION",
+        "120s",
+        "most time to compile a candidate (default: 120s); a model has 30m at least",
+    )
     add("cache", "DIR", "", "folder of plans and compiled candidates (default: the user's cache folder)")
     add("cache-size", "SIZE", CACHE_SIZE, f"most that the cache holds after a run: 500M, 20G (default: {CACHE_SIZE})")
     group.addoption("--tune-cache-clear", action="store_true", default=False, help="empty the cache before the run")

@@ -28,6 +28,10 @@ class Chooser(Protocol):
     def is_done(self) -> bool:
         """Whether no test is wanted any more, unless one is given back."""
 
+    @property
+    def expected(self) -> int:
+        """How many tests will be handed out at most."""
+
     def take(self) -> int:
         """The index of the next test; asked only while it is not done."""
 
@@ -58,8 +62,8 @@ class RunOrder:
 
     @property
     def unfinished(self) -> int:
-        """How many tests have not ended, those that wait included."""
-        return len(self._open)
+        """How many tests have not ended; of the candidates those that were handed out, or would be at most."""
+        return len(self._open - self._untaken) + self._chooser.expected
 
     def take(self) -> int | None:
         """Hand out the next test, in order of phases, or ``None``; it may have to be held for a while."""

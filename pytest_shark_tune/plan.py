@@ -26,10 +26,11 @@ from pytest_shark_tune.stages.candidate import (
 )
 from pytest_shark_tune.stages.dispatch import Dispatch, FoundDispatch, Tensor, Untunable
 from pytest_shark_tune.stages.extraction import (
-    count_calls,
+    Flow,
     function_inputs,
     is_benchmark_module,
     read_benchmark,
+    read_flow,
     read_module,
 )
 from pytest_shark_tune.stages.grouping import group_dispatches
@@ -49,7 +50,7 @@ from pytest_shark_tune.stages.space import (
 )
 from pytest_shark_tune.stages.space.reading import read_config, read_knobs
 from pytest_shark_tune.tools.cache import code_key, content_key
-from pytest_shark_tune.tools.compiler import Compiler, first_error
+from pytest_shark_tune.tools.compiler import Compiler, why_rejected
 from pytest_shark_tune.tools.importer import import_onnx, onnx_inputs
 
 __all__ = [
@@ -72,6 +73,7 @@ __all__ = [
     "search_spaces",
     "spaces_from",
     "stated_spaces",
+    "with_data_of",
 ]
 
 _EMITTING = ("cuda", "hip")
@@ -80,6 +82,10 @@ NO_SPACE = (CommandFailed, NoSpace, SpaceTooLarge, UnboundedKnob, UnreadableCons
 """What keeps one dispatch from being tuned, and the others not."""
 _NO_BENCHMARK = "iree-compile makes no benchmark of it, as of what has dynamic dimensions"
 _OPEN_SHAPES = f"{_NO_BENCHMARK}: fix the input shapes"
+_NO_PARAMETERS = (
+    "it takes parameters from another file (as #flow.parameter.named says), which are not loaded here, so it is not "
+    "run whole"
+)
 _DATA_DEPENDENT = f"{_NO_BENCHMARK}, though no input has: its sizes depend on the data, and it keeps its default"
 POOL = 4096
 """The most candidates of a dispatch that a search chooses from: each is a test that is collected."""
@@ -96,6 +102,9 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     has none. ``is_op`` says that it holds a single op that was asked for by name, and no model. ``input_names`` are
     those of an ONNX model's inputs. ``function`` is the one that is run whole, where one was asked for, and ``data``
     what it takes, by the input's position; all else is made up.
+
+    ``called`` are the executables that each function calls, as far as that is known. ``why_not_run`` says why none of
+    its functions is run, though their inputs can be made up.
     """
 
     name: str
@@ -106,10 +115,14 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     input_names: tuple[str, ...] = ()
     function: str = ""
     data: dict[int, InputFile] = {}
+    called: dict[str, tuple[str, ...]] = {}
+    why_not_run: str = ""
 
     @property
     def run_whole(self) -> tuple[str, ...]:
-        """The functions that are run: the one that was asked for, or all."""
+        """The functions that are run: the one that was asked for, or all; none where it cannot be run."""
+        if self.why_not_run:
+            return ()
         return (self.function,) if self.function else tuple(self.functions)
 
     @property
@@ -120,7 +133,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def content(self) -> tuple[object, ...]:
         """All that what is found out about it depends on, for content keys."""
-        return (self.name, self.text, self.function, sorted(self.data.items()))
+        data = sorted((number, file.content) for number, file in self.data.items())
+        return (self.name, self.text, self.function, data)
 
 
 class _Tried(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,7 +213,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def models(self) -> tuple[Source, ...]:
         """The sources that are measured end to end: models with a function to run, and something to tune in them."""
         tuned = {member.source for task in self.tasks for member in task.dispatch.members}
-        return tuple(each for each in self.sources if each.functions and not each.is_op and each.name in tuned)
+        return tuple(each for each in self.sources if each.run_whole and not each.is_op and each.name in tuned)
 
     @property
     def left_out(self) -> tuple[Share, ...]:
@@ -373,15 +387,15 @@ def extract(
         for source, parts in compiled:
             tell(f"extracting the dispatches of {source.name}")
             try:
-                flow, functions = parts.calls.result(), parts.functions.result()
+                flow, functions = parts.flow.result(), parts.functions.result()
                 # The compiler refuses to make an executable of a module that calls for none.
-                texts = parts.benchmarks.result() if flow or source.is_benchmark else []
+                texts = parts.benchmarks.result() if flow.calls or source.is_benchmark else []
             except CommandFailed as error:
-                raise InputError(f"{source.name}: iree-compile rejects it: {first_error(error)}") from error
+                raise InputError(f"{source.name}: {why_rejected(error)}") from error
             except InputError as error:
                 raise InputError(f"{source.name}: {error}") from error
-            read.append(_with_functions(source, functions))
-            calls.update({(source.name, symbol): number for symbol, number in flow.items()})
+            read.append(_with_functions(source, functions, flow))
+            calls.update({(source.name, symbol): number for symbol, number in flow.calls.items()})
             for text in texts:
                 dispatch = read_benchmark(text, source.name, processors=processors)
                 if isinstance(dispatch, Untunable):
@@ -392,16 +406,24 @@ def extract(
             read_symbols |= {each.name for each in untunable if each.source == source.name}
             # No ONNX model comes here with an input of open sizes.
             why = _DATA_DEPENDENT if source.input_names else _OPEN_SHAPES
-            untunable += [Untunable(symbol, source.name, why) for symbol in flow if symbol not in read_symbols]
+            untunable += [Untunable(symbol, source.name, why) for symbol in flow.calls if symbol not in read_symbols]
     return Extracted(tuple(read), group_dispatches(found, calls), tuple(untunable))
 
 
-def _with_functions(source: Source, functions: dict[str, tuple[Tensor, ...]]) -> Source:
+def _with_functions(source: Source, functions: dict[str, tuple[Tensor, ...]], flow: Flow) -> Source:
     """The source with the functions that it turns out to have; one that was asked for may be another model's."""
     chosen = source.function if source.function in functions else ""
-    found = msgspec.structs.replace(source, functions=functions, function=chosen)
+    called = {name: flow.called[name] for name in functions if name in flow.called}
+    found = msgspec.structs.replace(source, functions=functions, function=chosen, called=called)
     check_data(source.name, source.data, {name: functions[name] for name in found.run_whole})
-    return found
+    return msgspec.structs.replace(found, why_not_run=_NO_PARAMETERS) if flow.takes_parameters else found
+
+
+def with_data_of(plan: Plan, sources: Sequence[Source]) -> Plan:
+    """``plan`` with the files of ``sources``, its own: who put it into the cache may have had them elsewhere."""
+    data = {source.name: source.data for source in sources}
+    here = tuple(msgspec.structs.replace(source, data=data[source.name]) for source in plan.sources)
+    return msgspec.structs.replace(plan, sources=here)
 
 
 def renamed(plan: Plan, names: Mapping[str, str]) -> Plan:
@@ -457,12 +479,12 @@ class _Compiled(NamedTuple):
     """What the compiler makes of a source, three commands beside each other."""
 
     benchmarks: Future[list[str]]
-    calls: Future[dict[str, int]]
+    flow: Future[Flow]
     functions: Future[dict[str, tuple[Tensor, ...]]]
 
     @classmethod
     def submit(cls, pool: Executor, compiler: Compiler, source: Source) -> _Compiled:
-        text, name = source.text, source.name
+        text, name, compiler = source.text, source.name, compiler.for_models
         if source.is_benchmark:
 
             def mark() -> list[str]:
@@ -471,10 +493,10 @@ class _Compiled(NamedTuple):
                 phases = {"since": "executable-sources", "to": "executable-configurations"}
                 return [compiler.lower(stripped, name=name, flags=flags, **phases)]
 
-            return cls(pool.submit(mark), pool.submit(dict), pool.submit(dict))
+            return cls(pool.submit(mark), pool.submit(Flow), pool.submit(dict))
         return cls(
             pool.submit(compiler.dump_benchmarks, text, name),
-            pool.submit(lambda: count_calls(compiler.lower(text, to="flow", name=name))),
+            pool.submit(lambda: read_flow(compiler.lower(text, to="flow", name=name))),
             pool.submit(lambda: function_inputs(compiler.lower(text, to="input", name=name))),
         )
 

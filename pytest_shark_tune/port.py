@@ -30,7 +30,7 @@ from pytest_shark_tune.plan import (
     stated_spaces,
 )
 from pytest_shark_tune.session import Session
-from pytest_shark_tune.snapshot import read_records, read_text, record_of, records_path, write_spec
+from pytest_shark_tune.snapshot import read_records, read_text, records_of, records_path, write_spec
 from pytest_shark_tune.stages.artifact import ConfigureFailed
 from pytest_shark_tune.stages.candidate import (
     Candidate,
@@ -159,8 +159,7 @@ def read_old(path: Path, python: Path | None, *, timeout_s: float = _READER_TIME
                 config=read_config(row.compilation_info) if row.compilation_info else None,
                 record=record,
             )
-            for row in rows
-            for record in [record_of(row, records)]
+            for row, record in zip(rows, records_of(rows, records), strict=True)
         ),
     )
 
@@ -196,10 +195,10 @@ def _read_elsewhere(path: Path, text: str, python: Path, records: Sequence[Winne
         raise InputError(f"--from-python {python}: it cannot read {path}: {error.stderr.strip() or error}") from error
     except msgspec.DecodeError as error:
         raise InputError(f"--from-python {python}: what it says of {path} is not understood: {error}") from error
-    rows = {row.matcher: row for row in read_spec(read.spec)}
+    rows = read_spec(read.spec)
     configs = {name: ReadConfig(pipeline=each.pipeline, tree=each.tree) for name, each in read.configs.items()}
     names = named_configs(read.spec)
-    found = {matcher: record_of(row, records) for matcher, row in rows.items()}
+    found = dict(zip((row.matcher for row in rows), records_of(rows, records), strict=True))
     return OldSpec(
         path=path,
         text=read.spec,

@@ -13,7 +13,7 @@ from pytest_shark_tune.plan import Plan, Source, Task
 from pytest_shark_tune.shares import Profile, Share
 from pytest_shark_tune.stages.artifact import strip
 from pytest_shark_tune.stages.dispatch import RootOp, Tensor, Untunable
-from pytest_shark_tune.tools.compiler import first_error
+from pytest_shark_tune.tools.compiler import why_rejected
 from pytest_shark_tune.tools.profiler import Cost, NoProfile, model_time_us, profile
 
 __all__ = ["arguments", "by_symbol", "counted_profile", "cut", "function_of", "profile_source", "worth_profiling"]
@@ -85,12 +85,14 @@ def profile_source(
         CandidateFailed: a default cannot be run.
     """
     function = function_of(source, name)
+    if source.why_not_run:
+        return counted_profile(source, function, tasks, builds, bench, model_us=None, why=source.why_not_run)
     try:
-        sources = builds.compiler.lower(source.text, to="executable-sources", name=source.name)
+        sources = builds.compiler.for_models.lower(source.text, to="executable-sources", name=source.name)
         # Stripped, as the default is that a model with a spec is compared with, so that it is compiled but once.
         vmfb = builds.model(strip(sources))
     except CommandFailed as error:
-        raise InputError(f"{source.name}: iree-compile rejects it: {first_error(error)}") from error
+        raise InputError(f"{source.name}: {why_rejected(error)}") from error
     inputs = arguments(source, function)
     try:
         with bench.device() as uri:

@@ -87,6 +87,11 @@ class Recall:
         told = [record for record in known if record.state is not State.DUPLICATE or record.duplicate_of in ids]
         return sorted(told, key=lambda record: record.state is State.DUPLICATE)
 
+    def damaged(self, task: Task) -> list[str]:
+        """The lines that `records` leaves out since they cannot be read, as FILE:NUMBER."""
+        path = self._journal_of(self._key(task))
+        return [] if self._fresh else [f"{path}:{number}" for number in journal.damaged_lines(path, _Kept)]
+
     def keep(self, task: Task, record: Record) -> None:
         """Keep what was found out about a candidate, unless it tells of the machine, or of a default that fails."""
         if record.id == DEFAULT_ID and record.state is not State.MEASURED:

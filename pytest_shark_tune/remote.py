@@ -21,7 +21,7 @@ __all__ = ["devices_of_worker", "hand_over", "is_remote", "paths_of_worker", "sh
 
 _RUNS = "runs"
 _OLD_S = 86400.0
-"""What is left of a run that was killed lies in a shared folder for a day: hosts see each other's processes not."""
+"""What is left of a run that was killed lies in a shared folder for a day: hosts do not see each other's processes."""
 
 
 def is_remote(config: pytest.Config) -> bool:
@@ -41,9 +41,18 @@ def shared_folder(cache: Path) -> Path:
     runs.mkdir(parents=True, exist_ok=True)
     for old in runs.iterdir():
         with suppress(OSError):  # Another run may have removed it.
-            if time.time() - old.stat().st_mtime > _OLD_S:
+            if time.time() - _last_used(old) > _OLD_S:
                 shutil.rmtree(old, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix="run-", dir=runs))
+
+
+def _last_used(folder: Path) -> float:
+    """When anything in a run's folder was written last; each record that comes to its controller is written there.
+
+    Raises:
+        OSError: something of it was removed in the meantime.
+    """
+    return max(each.stat().st_mtime for each in (folder, *folder.rglob("*")))
 
 
 def hand_over(workerinput: dict[str, Any], options: TuneOptions, settings: RunSettings, remote: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from pytest_shark_tune.bench import Bench
+from pytest_shark_tune.bench import Bench, model_tolerance
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.bundle import Packed, pack
 from pytest_shark_tune.coming import coming
@@ -20,7 +20,18 @@ from pytest_shark_tune.custom import CustomTask
 from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, found_dispatches, guard_key, make_guard_plan
 from pytest_shark_tune.in_model import ModelFinal, model_of
-from pytest_shark_tune.plan import POOL, AnyTask, Plan, Source, Task, Wanted, make_plan, plan_key, read_source
+from pytest_shark_tune.plan import (
+    POOL,
+    AnyTask,
+    Plan,
+    Source,
+    Task,
+    Wanted,
+    make_plan,
+    plan_key,
+    read_source,
+    with_data_of,
+)
 from pytest_shark_tune.profile import cut, function_of, profile_source, worth_profiling
 from pytest_shark_tune.promises import Promises
 from pytest_shark_tune.recall import Recall
@@ -86,7 +97,7 @@ class Session:
             step=step,
             of_run=self._of_run,
         )
-        self._yardsticks = Yardsticks(compiler, cache, settings.device_name, settings.devices)
+        self._yardsticks = Yardsticks(compiler, cache, settings.device_name, tell, uris=settings.devices)
         self._bench = Bench(settings, self._builds, leases, tell=tell, yardsticks=self._yardsticks)
         self._promises = Promises(settings, cache, self._builds, self._bench)
         self._verifier = Verifier(self._builds, self._bench, tell=tell)
@@ -126,6 +137,9 @@ class Session:
         key, plan = self._plan(sources, kernels, ())
         missing = tuple(each for each in wanted if each.is_missing(plan))
         self._note_models(plan.sources)
+        for source in plan.sources:
+            if source.why_not_run:
+                self._tell(f"{source.name}: {source.why_not_run}")
         if missing:
             key, plan = self._plan(sources, kernels, missing)
         return self._without_cold(key, plan)
@@ -160,7 +174,7 @@ class Session:
                 tell=self._tell,
             )
 
-        return key, self.cache.get_or_make("plans", key, Plan, make)
+        return key, with_data_of(self.cache.get_or_make("plans", key, Plan, make), sources)
 
     def _read(self, given: Sequence[object], folder: Path) -> tuple[Source, ...]:
         own = [each for each in given if not isinstance(each, CustomTask)]
@@ -177,7 +191,8 @@ class Session:
         share = self.settings.share
         # Its key says what is in it: a profile that is measured again may choose others.
         key = content_key("plan", key, share, told)
-        return key, self.cache.get_or_make("plans", key, Plan, lambda: cut(plan, profiles, share, unprofiled))
+        found = self.cache.get_or_make("plans", key, Plan, lambda: cut(plan, profiles, share, unprofiled))
+        return key, with_data_of(found, plan.sources)
 
     def _told(self, plan: Plan, source: Source) -> _Told:
         """Where the time of a source goes, or why nobody can tell; all processes of the run are told the same."""
@@ -225,13 +240,14 @@ class Session:
                 tell=self._tell,
             )
 
-        plan = self.cache.get_or_make("plans", key, Plan, find)
+        plan = with_data_of(self.cache.get_or_make("plans", key, Plan, find), sources)
         self._note_models(plan.sources)
 
         def make() -> GuardPlan:
             return make_guard_plan(plan, key, spec_path, device_name=settings.device_name)
 
-        return self.cache.get_or_make("plans", guard_key(key, spec_path, settings.device_name), GuardPlan, make)
+        found = self.cache.get_or_make("plans", guard_key(key, spec_path, settings.device_name), GuardPlan, make)
+        return msgspec.structs.replace(found, plan=plan)
 
     def _note_models(self, sources: Iterable[Source]) -> None:
         self.models += [source for source in sources if not source.is_op and not source.is_benchmark]
@@ -239,7 +255,7 @@ class Session:
     def keep_plan(self, origin: str, plan: Plan) -> tuple[str, Plan]:
         """Keep a plan that was made from the one of key ``origin``; return its key too."""
         key = content_key("plan", origin, [task.dispatch.name for task in plan.tasks])
-        return key, self.cache.get_or_make("plans", key, Plan, lambda: plan)
+        return key, with_data_of(self.cache.get_or_make("plans", key, Plan, lambda: plan), plan.sources)
 
     # Compiling and measuring.
 
@@ -318,7 +334,8 @@ class Session:
             InputError: it is not part of one function that can be run.
         """
         source, function = model_of(plan, task)
-        final = ModelFinal(task, source, function, self._builds, self._bench)
+        tolerance = model_tolerance(source, function, plan.tasks)
+        final = ModelFinal(task, source, function, tolerance, self._builds, self._bench)
         failed: dict[str, CandidateFailed] = {}
         names = self.finalists(task)
         record = self._declared(task, names, final.play(names, failed), failed)
@@ -327,8 +344,9 @@ class Session:
 
     def finalists(self, task: AnyTask) -> tuple[str, ...]:
         """The ids of those that are measured again, fastest first."""
+        known = {each.id for each in task.candidates}  # Another suite, with the same dispatch, may have drawn others.
         records = journal.read(self.settings.records, Record)
-        own = (each for each in records if each.dispatch == task.name)
+        own = (each for each in records if each.dispatch == task.name and each.id in known)
         return choose_finalists(own, incumbent=self._incumbent(task))
 
     def _incumbent(self, task: AnyTask) -> str:
@@ -484,6 +502,21 @@ class Session:
     def known_records(self, task: Task) -> list[Record]:
         """What earlier runs found out about the candidates of ``task`` on this device."""
         return self._recall.records(task)
+
+    def damaged_records(self, task: Task) -> list[str]:
+        """The lines of what earlier runs found out about ``task`` that cannot be read, as FILE:NUMBER."""
+        return self._recall.damaged(task)
+
+    def reserve(self, task: Task, records: Iterable[Record]) -> None:
+        """Let no other candidate measure the binary of one that was measured earlier, as ``records`` say.
+
+        Raises:
+            OSError: it cannot be written down.
+        """
+        measured = {record.id for record in records if record.state is State.MEASURED}
+        for candidate in (task.default, *task.candidates):
+            if candidate.id in measured:
+                self._bench.reserve(task, candidate)
 
     def similar(self, task: AnyTask) -> list[PriorResult]:
         """What earlier runs found out about other dispatches like ``task`` on this device; kernels have none."""

@@ -9,7 +9,15 @@ import msgspec
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.stages.record import WinnerRecord
-from pytest_shark_tune.stages.spec import SpecEntry, SpecRow, build_spec, link_spec, matcher_name
+from pytest_shark_tune.stages.spec import (
+    SpecEntry,
+    SpecRow,
+    build_spec,
+    link_spec,
+    matcher_name,
+    read_spec,
+    select_entries,
+)
 from pytest_shark_tune.tools import journal
 
 __all__ = [
@@ -18,9 +26,11 @@ __all__ = [
     "find_snapshots",
     "read_records",
     "read_text",
-    "record_of",
+    "records_of",
     "records_path",
+    "replace_spec",
     "snapshot_path",
+    "why_not_replaced",
     "write_spec",
     "write_text",
 ]
@@ -68,20 +78,30 @@ def damaged_records(spec: Path) -> tuple[int, ...]:
     return journal.damaged_lines(records_path(spec), WinnerRecord)
 
 
-def record_of(row: SpecRow, records: Iterable[WinnerRecord]) -> WinnerRecord | None:
-    """The record of an entry: that of the dispatch that it names, else that whose dispatch gives it its matcher's name.
+def records_of(rows: Sequence[SpecRow], records: Iterable[WinnerRecord]) -> tuple[WinnerRecord | None, ...]:
+    """The record of each entry of a spec, never one for two: that of the dispatch that the entry names.
 
-    An entry that somebody wrote or renamed by hand has none.
+    An entry that names none has that whose dispatch gives it its matcher's name, if no other entry has it. One that
+    somebody wrote or renamed by hand has none.
     """
-    dispatch = row.provenance.get("dispatch")
-    return next(
-        (
-            each
-            for each in records
-            if (each.dispatch == dispatch if dispatch else matcher_name(each.dispatch) == row.matcher)
-        ),
-        None,
-    )
+    free = list(records)
+    found: dict[int, WinnerRecord] = {}
+    # Those that name a dispatch come first: another one's matcher may have the name that it would get.
+    for place in sorted(range(len(rows)), key=lambda place: not _dispatch_of(rows[place])):
+        record = next((each for each in free if _is_of(each, rows[place])), None)
+        if record is not None:
+            found[place] = record
+            free.remove(record)
+    return tuple(found.get(place) for place in range(len(rows)))
+
+
+def _is_of(record: WinnerRecord, row: SpecRow) -> bool:
+    dispatch = _dispatch_of(row)
+    return record.dispatch == dispatch if dispatch else matcher_name(record.dispatch) == row.matcher
+
+
+def _dispatch_of(row: SpecRow) -> str:
+    return str(row.provenance.get("dispatch", ""))
 
 
 def write_spec(path: Path, winners: Sequence[WinnerRecord], starter: str | None = None) -> None:
@@ -94,6 +114,47 @@ def write_spec(path: Path, winners: Sequence[WinnerRecord], starter: str | None 
         records_path(path).unlink(missing_ok=True)
         return
     write_text(path, link_spec(build_spec([entry_of(each) for each in winners], starter)), winners)
+
+
+def why_not_replaced(spec: Path) -> str:
+    """Why `replace_spec` would write nothing, in words; empty where it would."""
+    if lines := damaged_records(spec):
+        places = ", ".join(f"{records_path(spec).name}:{number}" for number in lines)
+        return (
+            f"{places} is no record, so nobody knows which entries have one: take {records_path(spec).name} from "
+            "version control again, or delete that line"
+        )
+    try:
+        _rows(spec)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def replace_spec(path: Path, winners: Sequence[WinnerRecord]) -> None:
+    """Write the spec of ``winners``, and their records, in place of the spec at ``path`` and its records.
+
+    Its entries that have no record are not made anew, and somebody may have put them there: they stay behind the
+    winners, but for those whose matcher is a winner's.
+
+    Raises:
+        InputError: it cannot be told which these are (see `why_not_replaced`); both files stay as they were.
+    """
+    if why := why_not_replaced(path):
+        raise InputError(why)
+    rows, records = _rows(path), read_records(path)
+    left = [row.matcher for row, record in zip(rows, records_of(rows, records), strict=True) if record is None]
+    starter = select_entries(read_text(path), left) if left else None
+    if winners or starter is None:
+        write_spec(path, winners, starter)
+    elif records:  # Else all of it is somebody's own.
+        write_text(path, starter, ())
+
+
+def _rows(spec: Path) -> tuple[SpecRow, ...]:
+    """The entries of a spec, none where there is no such file."""
+    text = read_text(spec) if spec.exists() else ""
+    return read_spec(text) if text else ()
 
 
 def write_text(path: Path, text: str, records: Sequence[WinnerRecord]) -> None:

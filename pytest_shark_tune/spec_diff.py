@@ -15,7 +15,7 @@ import msgspec
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.figures import format_us
-from pytest_shark_tune.snapshot import read_records, read_text, record_of
+from pytest_shark_tune.snapshot import read_records, read_text, records_of
 from pytest_shark_tune.stages.question import Question, describe, read_questions, relation
 from pytest_shark_tune.stages.record import WinnerRecord
 from pytest_shark_tune.stages.spec import SpecRow, matcher_name, read_spec
@@ -111,8 +111,8 @@ def side_of(name: str, spec: str, records: Sequence[WinnerRecord]) -> Side:
         known = tuple(SideEntry(row=_row_of(record), record=record) for record in records)
         return Side(name=name, entries=known, problem=str(error))
     entries = (
-        SideEntry(row=row, question=question, record=record_of(row, records))
-        for row, question in zip(rows, questions, strict=True)
+        SideEntry(row=row, question=question, record=record)
+        for row, question, record in zip(rows, questions, records_of(rows, records), strict=True)
     )
     return Side(name=name, entries=tuple(entries))
 

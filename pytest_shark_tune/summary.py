@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -30,11 +30,13 @@ def render(
     spec: Path,
     snapshots: tuple[Path, ...],
     changes: Mapping[Path, Sequence[str]] = MappingProxyType({}),
+    unwritten: Collection[Path] = (),
     without_spec: str = "no spec was written: nothing won",
 ) -> str:
     """The end of a run as plain text, ``width`` columns wide: times, funnel, whole functions, what was written.
 
-    ``changes`` say of snapshots what changed, a line for each entry; ``without_spec`` why there is no spec.
+    ``changes`` say of snapshots what changed, a line for each entry; ``unwritten`` are those that there never were.
+    ``without_spec`` says why there is no spec.
 
     Lines are longer only where that keeps a figure, a name or a path whole; from 80 columns on figures fit.
     """
@@ -47,11 +49,11 @@ def render(
     if spec.exists():
         lines.append(f"spec: {spec}")
     elif any(not row.is_custom for row in summary.dispatches):
-        why = "no spec was written: what won alone did not hold in the whole, as told above" if summary.dropped else ""
+        why = "no spec was written: what won was left out, as told above" if summary.dropped else ""
         lines += _wrapped(why or without_spec, width, indent=0)
     for snapshot in sorted({*snapshots, *changes}):
-        is_left = snapshot in snapshots
-        lines.append(f"snapshot: {snapshot}" if is_left else f"snapshot: {snapshot} is removed: it has no entry left")
+        state = " is not written" if snapshot in unwritten else " is removed: it has no entry left"
+        lines.append(f"snapshot: {snapshot}{'' if snapshot in snapshots else state}")
         lines += [line for change in changes.get(snapshot, ()) for line in _wrapped(change, width, indent=_INDENT)]
     return "".join(f"{line}\n" for line in lines)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -32,7 +32,7 @@ from pytest_shark_tune.ledger import Finding, Ledger, Summary
 from pytest_shark_tune.notes import note_of, teller, write_line
 from pytest_shark_tune.options import TuneOptions
 from pytest_shark_tune.ordering import Phase, RunOrder
-from pytest_shark_tune.plan import Plan, Task, renamed
+from pytest_shark_tune.plan import Plan, Source, Task, renamed
 from pytest_shark_tune.progress import RunProgress
 from pytest_shark_tune.remote import devices_of_worker, hand_over, is_remote, paths_of_worker, shared_folder
 from pytest_shark_tune.roster import Part, Roster, read_roster, whole_suites, write_roster
@@ -85,6 +85,7 @@ class TuningPlugin:
         self._packed: Packed | None = None
         self._names: dict[str, str] = {}
         self._kernels: dict[str, CustomTask] = {}
+        self._models: dict[tuple[str, str], str] = {}
         self._summary: Summary | None = None
         self._campaign: Campaign | None = None
         self._recalled = 0
@@ -112,7 +113,7 @@ class TuningPlugin:
             options = replace(options, **paths_of_worker(worker))
         bundle = _read_bundle(options) if options.bundle is not None else None
         if bundle is None:
-            compiler = Compiler(options.target, options.compile_flags, timeout_s=options.compile_timeout_s)
+            compiler = options.compiler
         else:
             compiler = PackedCompiler(bundle)
             options = replace(options, target=bundle.target, rotate_bytes=bundle.rotate_bytes)
@@ -224,6 +225,7 @@ class TuningPlugin:
                     raise InputError(f"{share}: {reasons}; a larger --tune-share takes in what can")
                 names = ", ".join(dict.fromkeys([source.name for source in plan.sources] + _kernel_names(marker.args)))
                 raise InputError(f"there is nothing to tune in {names}: {reasons or 'it has no dispatch'}")
+            self._refuse_same_models(suite, plan.sources)
             key, plan = self._named_apart(key, plan)
             trials = trials_of(plan, key, suite)
             if self._session.settings.stops_after_compile:
@@ -259,6 +261,15 @@ class TuningPlugin:
         for each in given:
             if isinstance(each, CustomTask) and self._kernels.setdefault(each.name, each) != each:
                 raise InputError(f"{each.name} is the name of two different custom tasks in this run")
+
+    def _refuse_same_models(self, suite: str, sources: Sequence[Source]) -> None:
+        """The records of a suite's snapshot know a model by its name alone."""
+        for each in sources if suite else ():
+            if not each.is_op and self._models.setdefault((suite, each.name), each.text) != each.text:
+                raise InputError(
+                    f"{each.name} is the name of two different models of this suite, whose snapshot tells models by "
+                    "their names: rename one of the files, or put its test into another folder"
+                )
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -385,13 +396,6 @@ class TuningPlugin:
         if self._bundle is not None:  # Snapshots are brought up to date where specs are made.
             return Update()
         settings, options = self._session.settings, self._options
-        subjects, plans = [], {}
-        for name, tests in by_dispatch.items():
-            task, parts = self._ledger.task(name), list(tests.values())
-            if isinstance(task, Task):
-                suite = str(self._config.rootpath / parts[0].suite) if parts[0].suite else ""
-                subjects.append(Subject(task, suite, is_ours=all(part.is_ours for part in parts)))
-                plans[name] = parts[0].plan
         required = Requirements(
             target=str(options.target),
             setting=self._session.setting,
@@ -400,36 +404,67 @@ class TuningPlugin:
             candidates=options.candidates,
             fresh=options.fresh,
         )
-        update = look_back(subjects, required, self._ledger.snapshot_of)
+        update = look_back(self._subjects(by_dispatch), required, self._ledger.snapshot_of)
         for name, record in update.kept.items():
-            self._ledger.keep(plans[name], record)
+            self._ledger.keep(next(iter(by_dispatch[name].values())).plan, record)
         if update.incumbents:
-            write_incumbents(settings.exchange, update)
+            try:
+                write_incumbents(settings.exchange, update)
+            except OSError as error:
+                pytest.exit(self._storage.explain(error) or str(error), returncode=1)
         for line in update.words():
             self._write(f"shark-tune: {line}")
         return update
+
+    def _subjects(self, by_dispatch: Mapping[str, Mapping[int, Part]]) -> Iterator[Subject]:
+        """The dispatches of the suites, each as every suite that has it sees it."""
+        assert self._ledger is not None
+        suites = {part.suite for parts in by_dispatch.values() for part in parts.values()} - {""}
+        tasks = {suite: self._ledger.tasks_of(suite) for suite in suites}
+        for name, parts in by_dispatch.items():
+            for suite in dict.fromkeys(part.suite for part in parts.values()):
+                if task := tasks.get(suite, {}).get(name):
+                    is_ours = all(part.is_ours for part in parts.values() if part.suite == suite)
+                    yield Subject(task, str(self._config.rootpath / suite), is_ours=is_ours)
 
     def _recall(self, by_dispatch: Mapping[str, Mapping[int, Part]]) -> None:
         """Take in what earlier runs found out, as if it had been found out now."""
         assert self._ledger is not None
         assert self._campaign is not None
+        damaged: list[str] = []
         for name, tests in by_dispatch.items():
             task = self._ledger.task(name)
             collected = {part.candidate: part for part in tests.values()}
             if not isinstance(task, Task) or not all(part.is_ours for part in tests.values()):
                 continue
-            for record in self._session.known_records(task):
-                if part := collected.get(record.id):
-                    self._ledger.take(Finding(plan=part.plan, suite=part.suite, record=record))
-                    self._campaign.tell(record)
-                    self._recalled += 1
+            damaged += self._session.damaged_records(task)
+            records = [record for record in self._session.known_records(task) if record.id in collected]
+            for record in records:
+                part = collected[record.id]
+                self._ledger.take(Finding(plan=part.plan, suite=part.suite, record=record))
+                self._campaign.tell(record)
+                self._progress.note(record)
+            self._recalled += len(records)
+            with suppress(OSError):  # Then a binary may be measured twice.
+                self._session.reserve(task, records)
+        self._tell_damaged(damaged)
         if self._recalled:
             self._write(f"shark-tune: {self._recalled} results of earlier runs are taken from {self._options.cache}")
 
+    def _tell_damaged(self, places: Sequence[str]) -> None:
+        """Say which lines were left out: a log is shown by nobody at this point of a run."""
+        if places:
+            lines = "1 line is" if len(places) == 1 else f"{len(places)} lines are"
+            self._write(
+                f"shark-tune: of the results of earlier runs {lines} damaged, as where a run was killed, and left out: "
+                f"{places[0]}{', ...' if places[1:] else ''}"
+            )
+
     def _announce(self, dispatch: str, coming: Sequence[str]) -> None:
-        """Let whoever compiles know what comes next."""
+        """Let whoever compiles know what comes next; it is only a hint, so a full disk ends nothing here."""
         assert self._ledger is not None
-        announce(self._session.settings.exchange, self._ledger.task(dispatch), coming)
+        with suppress(OSError):
+            announce(self._session.settings.exchange, self._ledger.task(dispatch), coming)
 
     def _begin_with_workers(self, names: Sequence[str]) -> RunOrder:
         assert self._ledger is not None
@@ -580,6 +615,8 @@ class TuningPlugin:
             if self._campaign is not None:
                 self._campaign.pass_over(*finding.compiled)
             return
+        if finding.record is not None and finding.is_ours:
+            self._keep(finding, finding.record)
         failures = len(self._ledger.failures)
         self._ledger.take(finding)
         if len(self._ledger.failures) > failures:
@@ -588,13 +625,18 @@ class TuningPlugin:
         if finding.record is not None:
             if self._campaign is not None:
                 self._campaign.tell(finding.record)
-            task = self._ledger.task(finding.record.dispatch)
-            if finding.is_ours and isinstance(task, Task):
-                try:
-                    self._session.keep_record(task, finding.record)
-                except OSError as error:  # This run has its record; a later one has to measure again.
-                    self._ledger.failures.append(error)
             self._tell_progress(finding.record)
+
+    def _keep(self, finding: Finding, record: Record) -> None:
+        """Keep a record for later runs, before it is this run's: one that is killed in between loses no measurement."""
+        assert self._ledger is not None
+        self._ledger.add_plan(finding.plan, finding.suite)
+        task = self._ledger.task(record.dispatch)
+        if isinstance(task, Task):
+            try:
+                self._session.keep_record(task, record)
+            except OSError as error:  # This run has its record all the same; a later one measures again.
+                self._ledger.failures.append(error)
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
         """Show with ``-v`` what a candidate came to."""
@@ -658,7 +700,8 @@ class TuningPlugin:
         if ended_early:
             left = f"; {unfinished} of its tests were not run to their end" if unfinished else ""
             self._ended = f"the run ended early: {self._why_ended(session)}{left}"
-        if (ended_early or self._ledger.failures) and session.exitstatus == pytest.ExitCode.OK:
+        stuck = any(change.problem for change in self._ledger.changes)
+        if (ended_early or self._ledger.failures or stuck) and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self._interrupts.terminated:
             session.exitstatus = TERMINATED
@@ -710,6 +753,7 @@ class TuningPlugin:
             spec=self._ledger.spec_path,
             snapshots=self._ledger.snapshots,
             changes={change.path: said for change in self._ledger.changes if (said := change.words())},
+            unwritten=[change.path for change in self._ledger.changes if change.is_unwritten],
             **({} if self._bundle is None else {"without_spec": self._who_makes_the_spec()}),
         )
         terminalreporter.write(text)

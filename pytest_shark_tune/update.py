@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ import msgspec
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan import Plan, Task, Wanted
-from pytest_shark_tune.snapshot import find_snapshots, read_records
+from pytest_shark_tune.snapshot import find_snapshots, read_records, why_not_replaced
 from pytest_shark_tune.spec_diff import diff, side_of, words
 from pytest_shark_tune.stages.record import RecordedOp, WinnerRecord
 from pytest_shark_tune.tools import journal
@@ -22,7 +22,9 @@ __all__ = [
     "SnapshotChange",
     "Subject",
     "Update",
+    "as_it_is_now",
     "content_of",
+    "entry_of_task",
     "incumbent_of",
     "is_gone",
     "look_back",
@@ -69,7 +71,7 @@ class Update:
     ``kept`` are records of entries that still hold, as this run names the dispatches; ``stale`` says of the other
     entries why not. ``first`` are the ids of candidates to try before all others: an entry's own config, then what won
     on other devices, whose snapshots are counted in ``others`` with the number of dispatches. ``incumbents`` are the
-    ids of the entries' own alone.
+    ids of the entries' own alone. ``stuck`` says which snapshots cannot be written, and why.
     """
 
     kept: dict[str, WinnerRecord] = field(default_factory=dict)
@@ -77,6 +79,7 @@ class Update:
     first: dict[str, tuple[str, ...]] = field(default_factory=dict)
     incumbents: dict[str, str] = field(default_factory=dict)
     others: Counter[Path] = field(default_factory=Counter)
+    stuck: dict[Path, str] = field(default_factory=dict)
 
     def words(self) -> Iterator[str]:
         """What to tell the user when the run begins, a line each."""
@@ -88,6 +91,8 @@ class Update:
         for path, count in self.others.items():
             what = "1 dispatch" if count == 1 else f"{count} dispatches"
             yield f"what {path.name}, of another device, has for {what} is tried first"
+        for path, why in self.stuck.items():
+            yield f"{path} will not be updated: {why}"
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,8 @@ class SnapshotChange:
     """A snapshot's text and records as they were before a run, empty without one, and as they are now.
 
     ``gone`` are the names of dispatches that are in the suite no more; ``unchecked`` those of which a winner was found
-    and not put there, since the merged spec was not tried on the source.
+    and not put there, since not all that tries an entry in whole sources, ``untried``, came to a result. ``problem``
+    says why nothing could be written.
     """
 
     path: Path
@@ -103,13 +109,24 @@ class SnapshotChange:
     new: tuple[str, tuple[WinnerRecord, ...]]
     gone: frozenset[str] = frozenset()
     unchecked: frozenset[str] = frozenset()
+    untried: frozenset[str] = frozenset()
+    problem: str = ""
+
+    @property
+    def is_unwritten(self) -> bool:
+        """Whether there was no snapshot, and still is none."""
+        return not self.old[0] and not self.new[0]
 
     def words(self) -> tuple[str, ...]:
-        """What changed, a line for each entry, and what did not for want of a check; nothing where all is as it was."""
-        if self.unchecked and self.old[0]:
-            names = ", ".join(sorted(self.unchecked))
-            return (*self._changed(), f"not updated with {names}: that was not checked in the whole source, by [spec]")
-        return self._changed()
+        """What changed, a line for each entry, and what did not and why; nothing where all is as it was."""
+        lines = self._changed()
+        if self.problem:
+            lines += (f"not updated: {self.problem}",)
+        if self.unchecked:
+            names, untried = ", ".join(sorted(self.unchecked)), ", ".join(sorted(self.untried))
+            why = f"{untried} gave no result, and only what holds in the whole is written; run that as well"
+            lines += (f"not updated with {names}: {why}",)
+        return lines
 
     def _changed(self) -> tuple[str, ...]:
         if self.old == self.new:
@@ -138,28 +155,48 @@ def wanted_of(suite: Path, target: str) -> tuple[Wanted, ...]:
 
 
 def look_back(subjects: Iterable[Subject], required: Requirements, snapshot_of: Callable[[str], Path]) -> Update:
-    """Judge the entries of the snapshots beside the suites of ``subjects``; ``snapshot_of`` gives this device's."""
+    """Judge the entries of the snapshots beside the suites of ``subjects``; ``snapshot_of`` gives this device's.
+
+    Several suites may have the same dispatch. It is tuned once for all of them, so it is kept only where each suite
+    has an entry that holds, with the same config.
+    """
     update = Update()
+    alike: defaultdict[str, list[Subject]] = defaultdict(list)
+    for subject in subjects:
+        alike[subject.task.name].append(subject)
     own: dict[str, tuple[WinnerRecord, ...]] = {}
     others: dict[str, dict[Path, tuple[WinnerRecord, ...]]] = {}
-    for subject in subjects:
-        task, suite = subject.task, subject.suite
-        if not suite:
-            continue
-        if suite not in own:
-            path = snapshot_of(suite)
-            own[suite] = read_records(path)
-            found = find_snapshots(Path(suite), required.target)
-            others[suite] = {other: read_records(other) for other in found if other != path}
-        entry = entry_of_task(task, own[suite])
-        if entry is not None and not required.fresh:
-            stale = why_stale(task, entry, required, is_ours=subject.is_ours)
+    for suite in dict.fromkeys(each.suite for group in alike.values() for each in group):
+        path = snapshot_of(suite)
+        if why := why_not_replaced(path):
+            update.stuck[path] = why
+        own[suite] = read_records(path)
+        found = find_snapshots(Path(suite), required.target)
+        others[suite] = {other: read_records(other) for other in found if other != path}
+    for name, group in alike.items():
+        entries = [entry_of_task(each.task, own[each.suite]) for each in group]
+        known = next(filter(None, entries), None)
+        if known is not None and not required.fresh:
+            stale = _why_not_kept(group, entries, required)
             if not stale:
-                update.kept[task.name] = _as_it_is_now(entry, task)
+                update.kept[name] = as_it_is_now(known, group[0].task)
                 continue
-            update.stale[task.name] = stale
-        _try_first(update, task, entry, others[suite])
+            update.stale[name] = stale
+        for subject, entry in zip(group, entries, strict=True):
+            _try_first(update, subject.task, entry, others[subject.suite])
     return update
+
+
+def _why_not_kept(group: Sequence[Subject], entries: Sequence[WinnerRecord | None], required: Requirements) -> str:
+    """Why the entries of one dispatch in several suites, or one, do not hold; empty where all do, and are alike."""
+    for subject, entry in zip(group, entries, strict=True):
+        if entry is None:
+            return f"{subject.suite} has it too, and no entry for it"
+        if stale := why_stale(subject.task, entry, required, is_ours=subject.is_ours):
+            return stale
+    if len({each.compilation_info for each in entries if each}) > 1:
+        return f"{', '.join(each.suite for each in group)} have different configs for it"
+    return ""
 
 
 def entry_of_task(task: Task, records: Sequence[WinnerRecord]) -> WinnerRecord | None:
@@ -202,8 +239,8 @@ def content_of(task: Task) -> str:
 
 
 def with_ops(winner: WinnerRecord, task: Task) -> WinnerRecord:
-    """The record of the winner of ``task``, which says what its entry is in force on and what that was made of."""
-    return msgspec.structs.replace(winner, ops=ops_of(task), content=content_of(task))
+    """The record of a winner as that of ``task``: what its entry is in force on, was made of, and how many calls."""
+    return msgspec.structs.replace(winner, weight=task.weight, ops=ops_of(task), content=content_of(task))
 
 
 def updated(old: Iterable[WinnerRecord], decisions: Sequence[tuple[Task, WinnerRecord | None]]) -> list[WinnerRecord]:
@@ -261,7 +298,7 @@ def incumbent_of(exchange: Path, dispatch: str) -> str:
     return msgspec.json.decode(content, type=dict[str, str]).get(dispatch, "")
 
 
-def _as_it_is_now(record: WinnerRecord, task: Task) -> WinnerRecord:
+def as_it_is_now(record: WinnerRecord, task: Task) -> WinnerRecord:
     """A record that is kept, with what may have changed and leaves its figures valid."""
     return msgspec.structs.replace(record, dispatch=task.name, weight=task.weight, ops=ops_of(task))
 
@@ -269,10 +306,10 @@ def _as_it_is_now(record: WinnerRecord, task: Task) -> WinnerRecord:
 def _try_first(
     update: Update, task: Task, entry: WinnerRecord | None, others: Mapping[Path, Sequence[WinnerRecord]]
 ) -> None:
-    first: list[str] = []
+    first = list(update.first.get(task.name, ()))
     if entry is not None and (own := _candidate_of(task, entry)):
         first.append(own)
-        update.incumbents[task.name] = own
+        update.incumbents.setdefault(task.name, own)
     for path, records in others.items():
         found = [each for each in records if each.root is not None and each.root.key == task.dispatch.key]
         if found and (other := _candidate_of(task, found[0])):

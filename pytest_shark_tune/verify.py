@@ -14,12 +14,13 @@ from statistics import median
 import msgspec
 
 from pytest_shark_tune.apply import Application, apply_spec
-from pytest_shark_tune.bench import Bench
+from pytest_shark_tune.bench import Bench, model_tolerance
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed
 from pytest_shark_tune.plan import Plan, Source
 from pytest_shark_tune.profile import arguments, by_symbol
 from pytest_shark_tune.stages.artifact import replace_executables, strip
+from pytest_shark_tune.stages.check import Tolerance
 from pytest_shark_tune.stages.measurement import NOISE_FLOOR, Measurement
 from pytest_shark_tune.stages.record import FinalRecord, SourceCheck, SpecRecord
 from pytest_shark_tune.stages.spec import SpecEntry, build_spec, link_spec
@@ -32,6 +33,7 @@ _WITHOUT = "without"
 _PROFILES = 3
 """How often a model's dispatches are timed with and without a spec, in turns."""
 _PROFILE_S = 0.5
+_NO_INPUTS = "no function in it whose inputs can be made up, so it was not run"
 
 
 def culprits(names: Sequence[str], fails: Callable[[Sequence[str]], bool]) -> list[str]:
@@ -101,7 +103,8 @@ class Verifier:
                 break
             check = _applied_check(models[0])
             bad = _misapplied(plan, models[0])
-            for model in models if not bad else ():
+            check = _noted(check, _untouched(models))
+            for model in _touched(models) if not bad else ():
                 check, bad = self._measure(model, check)
                 if bad:
                     break
@@ -113,23 +116,36 @@ class Verifier:
         return SpecRecord(sources=(check,), dropped=dropped, model=source.name)
 
     def models(self, plan: Plan, source: Source, kept: Sequence[FinalRecord]) -> list[TunedModel]:
-        """The source with the merged spec in force, once for each function to run; at least once if it has entries."""
-        names = {each.dispatch for each in kept}
-        owned = {
-            task.name: symbols
-            for task in plan.tasks
-            if task.name in names
-            and (symbols := [each.symbol for each in task.dispatch.members if each.source == source.name])
-        }
-        if not owned:
+        """The source with the merged spec in force, once for each function to run; at least once if it has entries.
+
+        Each has the entries whose dispatches it calls: of the others it can tell nothing.
+        """
+        everything = _owned(plan, source, kept)
+        if not everything:
             return []
         application = self._application(source, kept)
         infos = {each.dispatch: each.compilation_info for each in kept}
-        reduction = max([1, *(task.dispatch.root.reduction_length for task in plan.tasks)])
-        return [
-            TunedModel(source, function, reduction, application, owned, infos, self._builds, self._bench, self._tell)
-            for function in source.run_whole or ("",)
-        ]
+
+        def model(function: str) -> TunedModel:
+            called = source.called.get(function)
+            return TunedModel(
+                source=source,
+                function=function,
+                tolerance=model_tolerance(source, function, plan.tasks),
+                application=application,
+                everything=everything,
+                owned={
+                    name: symbols
+                    for name, symbols in everything.items()
+                    if called is None or not set(symbols).isdisjoint(called)
+                },
+                infos=infos,
+                builds=self._builds,
+                bench=self._bench,
+                tell=self._tell,
+            )
+
+        return [model(function) for function in source.run_whole or ("",)]
 
     def _check(self, plan: Plan, source: Source, kept: Sequence[FinalRecord]) -> tuple[SourceCheck, dict[str, str]]:
         """The check of one source, and the entries that it speaks against, by name with the reason."""
@@ -141,11 +157,12 @@ class Verifier:
         if bad := _misapplied(plan, first):
             return check, bad
         if error := first.application.flag_error:
-            names = culprits(list(first.owned), lambda part: self._breaks_flag(source, kept, part))
+            names = culprits(list(first.everything), lambda part: self._breaks_flag(source, kept, part))
             return check, dict.fromkeys(names, f"iree-compile fails on {source.name} with it: {error}")
-        if source.functions and self._bench is None:
+        if source.run_whole and self._bench is None:
             return _noted(check, "not run as a whole, as there is no device here"), {}
-        for model in models if source.functions else ():
+        check = _noted(check, _untouched(models))
+        for model in _touched(models):
             note, bad = model.wrong()
             check = _noted(check, note)
             if bad:
@@ -155,8 +172,8 @@ class Verifier:
                 check = _with_figures(check, whole)
                 if whole.ratio_high < 1:
                     return check, dict.fromkeys(model.owned, model.no_faster(whole))
-        if not source.functions and not source.is_benchmark:
-            check = _noted(check, "no function in it whose inputs can be made up, so it was not run")
+        if not source.run_whole and not source.is_benchmark:
+            check = _noted(check, source.why_not_run or _NO_INPUTS)
         return check, {}
 
     def _measure(self, model: TunedModel, check: SourceCheck) -> tuple[SourceCheck, dict[str, str]]:
@@ -169,7 +186,8 @@ class Verifier:
             ratios = None
         check = _with_figures(check, whole)
         if ratios:
-            check = msgspec.structs.replace(check, in_model={name: round(ratio, 4) for name, ratio in ratios.items()})
+            told = {name: round(ratio, 4) for name, ratio in ratios.items()}
+            check = msgspec.structs.replace(check, in_model=check.in_model | told)
         return check, model.what_does_not_pay(whole, ratios)
 
     def _application(self, source: Source, kept: Sequence[FinalRecord]) -> Application:
@@ -190,13 +208,15 @@ class Verifier:
 class TunedModel:
     """One function of a source with a spec in force.
 
-    ``owned`` are the executables of each entry by its name, ``infos`` the entries' configs. It is run on ``bench``.
+    ``everything`` are the executables of each entry by its name, ``owned`` those of what it calls, and ``infos``
+    the entries' configs. It is run on ``bench``, and its results may be off by ``tolerance``.
     """
 
     source: Source
     function: str
-    reduction: int
+    tolerance: Tolerance
     application: Application
+    everything: Mapping[str, Sequence[str]]
     owned: Mapping[str, Sequence[str]]
     infos: Mapping[str, str]
     builds: Builds
@@ -313,7 +333,7 @@ class TunedModel:
         inputs = self.source.functions[self.function]
         try:
             self._running.check_model(
-                self._with([]), self._with(names), self.function, inputs, self.reduction, self.source.files
+                self._with([]), self._with(names), self.function, inputs, self.tolerance, self.source.files
             )
         except (CandidateFailed, CommandFailed) as error:
             return str(error)
@@ -322,7 +342,7 @@ class TunedModel:
     def _compare(self, tuned: Mapping[str, Path]) -> dict[str, Measurement]:
         inputs = self.source.functions[self.function]
         return self._running.compare_models(
-            self._with([]), tuned, self.function, inputs, self.reduction, self.source.files
+            self._with([]), tuned, self.function, inputs, self.tolerance, self.source.files
         )
 
     def _without(self, names: Sequence[str]) -> Path:
@@ -334,7 +354,7 @@ class TunedModel:
         default = strip(self.application.sources)
         if not names:
             return self.builds.model(default)
-        others = [symbol for name, symbols in self.owned.items() if name not in names for symbol in symbols]
+        others = [symbol for name, symbols in self.everything.items() if name not in names for symbol in symbols]
         text = replace_executables(self.application.text, default, others) if others else self.application.text
         return self.builds.model(text)
 
@@ -348,6 +368,28 @@ def _winners(finals: Iterable[FinalRecord]) -> list[FinalRecord]:
 def _entry(final: FinalRecord) -> SpecEntry:
     assert final.root is not None
     return SpecEntry(name=final.dispatch, root=final.root, compilation_info=final.compilation_info)
+
+
+def _owned(plan: Plan, source: Source, kept: Sequence[FinalRecord]) -> dict[str, list[str]]:
+    """The executables of a source that each entry is for, by the entry's name; entries without any are left out."""
+    names = {each.dispatch for each in kept}
+    owned = {
+        task.name: [each.symbol for each in task.dispatch.members if each.source == source.name]
+        for task in plan.tasks
+        if task.name in names
+    }
+    return {name: symbols for name, symbols in owned.items() if symbols}
+
+
+def _touched(models: Sequence[TunedModel]) -> list[TunedModel]:
+    """Those that an entry can make faster, or wrong."""
+    return [model for model in models if model.function and model.owned]
+
+
+def _untouched(models: Sequence[TunedModel]) -> str:
+    """Which functions no entry changes, in words; empty without any."""
+    names = ", ".join(repr(model.function) for model in models if model.function and not model.owned)
+    return f"no entry is for what {names} calls, so that was not run" if names else ""
 
 
 def _applied_check(model: TunedModel) -> SourceCheck:

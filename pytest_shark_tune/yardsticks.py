@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -19,8 +18,6 @@ from pytest_shark_tune.tools.machine import processors
 from pytest_shark_tune.tools.runtime import DeviceChild, DeviceRequestFailed, runtime_version, ways_of_driving
 
 __all__ = ["Yardstick", "Yardsticks"]
-
-_logger = logging.getLogger(__name__)
 
 _TINY, _SMALL, _LARGE = 64, 1 << 15, 1 << 22
 """Elements of the copies: next to nothing, what fits near each processor, and what keeps a whole GPU busy."""
@@ -47,12 +44,21 @@ class Yardsticks:
 
     What is asked for is rare (a candidate that is several times as fast as the default), so a usual run pays nothing;
     the first that does pays for compiling five dispatches, others 0.2 s at most. Where they cannot be measured, which
-    is tried once, nothing is called impossible.
+    is tried once, nothing is called impossible, and ``tell`` is told so.
     """
 
-    def __init__(self, compiler: Compiler, cache: Cache, device: str, uris: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        compiler: Compiler,
+        cache: Cache,
+        device: str,
+        tell: Callable[[str], None] = lambda message: None,
+        *,
+        uris: Sequence[str] = (),
+    ) -> None:
         self._compiler = compiler
         self._cache = cache
+        self._tell = tell
         self.key = content_key(
             "limits",
             compiler.identity,
@@ -81,7 +87,7 @@ class Yardsticks:
         try:
             measured = _measure(child, self.built())
         except (CommandFailed, DeviceRequestFailed) as error:
-            _logger.warning("what the device can reach is not known: %s", error)
+            self._tell(f"what the device can reach is not known, so nothing is called impossible: {error}")
             return ""
         self._works = True
         known = measured if known is None else known.better(measured)

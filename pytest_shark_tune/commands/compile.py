@@ -15,7 +15,6 @@ from pytest_shark_tune.tools.compiler import Compiler, Target, first_error
 __all__ = ["compile_model"]
 
 _SPEC_FLAG = "--iree-codegen-tuning-spec-path"
-_COMPILE_TIMEOUT_S = 1800.0
 
 
 @click.command(name="compile")
@@ -45,7 +44,7 @@ def compile_model(
     """
     try:
         _check_flags(flags)
-        compiler = Compiler(Target.parse(tune_target), flags, timeout_s=_COMPILE_TIMEOUT_S)
+        compiler = Compiler(Target.parse(tune_target), flags).for_models
         check_output(output)
         text = read_spec_file(spec)
         source = read_model(model, shapes)

@@ -33,8 +33,8 @@ def merge_records(outs: tuple[Path, ...], output: Path, bundle: Path | None, sta
     """Join what runs of pytest --tune left in their output folders, declare the winners and write the spec.
 
     The runs are of one target and of devices of one model. Where a candidate was tried twice the record with more
-    samples stays. With --bundle the spec must apply to just the dispatches that it was made for, else an entry is left
-    out.
+    samples stays. What a run left out of its own spec is left out here, too. With --bundle the spec must apply to just
+    the dispatches that it was made for, else an entry is left out.
 
     The exit status is 1 where an entry is left out, or the default of a dispatch could not be measured.
     """
@@ -56,7 +56,7 @@ def merge_records(outs: tuple[Path, ...], output: Path, bundle: Path | None, sta
     click.echo(render(summary, width=100, spec=output / "spec.mlir", snapshots=()), nl=False)
     if packed is None:
         click.echo("the spec was not tried on what it was made from: give the --bundle for that")
-    if merged.failed_defaults or any(check.dropped for check in checks):
+    if merged.failed_defaults or summary.dropped:
         sys.exit(1)
 
 
@@ -81,7 +81,7 @@ def _checks(bundle: Bundle, merged: Merged) -> list[SpecRecord]:
         checks = []
         for plan in bundle.plans.values():
             names = {task.name for task in plan.tasks}
-            finals = [final for name, final in merged.finals.items() if name in names]
+            finals = [final for final in merged.standing if final.dispatch in names]
             checks.append(Verifier(builds, None, tell=click.echo).check(plan, finals))
         return checks
     finally:

@@ -25,12 +25,11 @@ from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.shares import Profile
 from pytest_shark_tune.tools import leftovers
 from pytest_shark_tune.tools.cache import Cache
-from pytest_shark_tune.tools.compiler import Compiler, Target
+from pytest_shark_tune.tools.compiler import MODEL_TIMEOUT_S, Compiler, Target
 from pytest_shark_tune.tools.machine import processors
 
 __all__ = ["profile_model"]
 
-_COMPILE_TIMEOUT_S = 1800.0
 _HEADINGS = ("dispatch", "calls", "time", "share", "in all", "default pipeline", "tunable")
 _NUMBERS = ("calls", "time", "share", "in all")
 
@@ -73,7 +72,7 @@ def profile_model(
     """
     try:
         target = Target.parse(tune_target)
-        compiler = Compiler(target, flags, timeout_s=_COMPILE_TIMEOUT_S)
+        compiler = Compiler(target, flags, timeout_s=MODEL_TIMEOUT_S)
         compiler.check()
         devices = _devices(target, [each.strip() for each in tune_device.split(",") if each.strip()])
         asked = ModelInput.parse(shapes, data, tune_function)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -25,6 +25,7 @@ __all__ = [
     "magnitude",
     "merge_checks",
     "tolerance_for",
+    "tolerance_in_model",
     "unit_roundoff",
 ]
 
@@ -52,8 +53,9 @@ class Conditioning(msgspec.Struct, frozen=True):
     """How results answer to inputs that are off, in units of what a sum of products does.
 
     ``magnitude`` is that of the sum that would be off as much as the results are, ``gain`` by how many times as large a
-    part of itself each is off, 0 where that is no more than a sum's. What follows on a sum may amplify its
-    rounding errors as it does its inputs': the exponential of x is off by x times as large a part as x is.
+    part of itself each is off, 1 where that is no more than a sum's, 0 where nobody asked. What follows on a sum may
+    amplify its rounding errors as it does its inputs': the exponential of x is off by x times as large a part as x is.
+    And where it is scaled by a factor that not all have, large results are off in proportion.
     """
 
     magnitude: float
@@ -65,7 +67,7 @@ class Conditioning(msgspec.Struct, frozen=True):
 
 
 PLAIN = Conditioning(0.0, 0.0)
-"""Of what answers no more than a sum does."""
+"""Of what was not asked."""
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,6 +130,8 @@ _FLOAT_DIGITS = {"f64": 53, "f32": 24, "tf32": 11, "f16": 11, "bf16": 8}
 _SMALL_FLOAT = re.compile(r"f(?:8|6|4)E\d+M(\d+)")
 _INTEGER = re.compile(r"(?:[su]?i\d+|index)\Z")
 _COMPLEX = re.compile(r"complex<(\w+)>\Z")
+_WITHOUT_DIGITS = 0.5
+"""The roundoff of a type that holds powers of two alone."""
 
 
 def unit_roundoff(element: str) -> float:
@@ -178,6 +182,30 @@ def tolerance_for(element_in: str, element_out: str, reduction_length: int) -> T
     return Tolerance(4 * u_out, 6 * u_out * math.sqrt(reduction_length) + 2 * u_in)
 
 
+def tolerance_in_model(elements: Iterable[str], sums: Iterable[tuple[str, int, int]]) -> Tolerance:
+    """The tolerance between two correct ways to compute some of a model's dispatches.
+
+    ``elements`` are the types that are known to be in the model: its first input, often of integers, tells little of
+    what it computes in. ``sums`` are, for each of these dispatches, the type of its sums, their length and the number
+    of its calls. It is `tolerance_for` of the coarsest float and the longest sum, since results are rounded to that
+    type on their way; f32 where no float is known. Sums are made in no type below 16 bits. Calls come one after
+    another, so that their errors add up as those of one long sum, where that is more. Integer results are exact all
+    the same.
+
+    Raises:
+        ValueError: an element type is not known.
+    """
+    made = list(sums)
+    plain = unit_roundoff("f32")
+    # A type of scales has no digits, and nothing is rounded to it.
+    floats = [each for each in map(unit_roundoff, elements) if 0 < each < _WITHOUT_DIGITS] or [plain]
+    u_in = max(floats)
+    u_out = max((each for each in floats if each <= unit_roundoff("bf16")), default=plain)
+    longest = max([1, *(length for _, length, _ in made)])
+    walk = math.sqrt(sum(calls * length * unit_roundoff(element) ** 2 for element, length, calls in made))
+    return Tolerance(4 * u_out, 6 * max(u_out * math.sqrt(longest), walk) + 2 * u_in)
+
+
 def magnitude(reference: NDArray[Any]) -> float:
     """The root mean square of the finite elements, 0 where there are none."""
     total, count = 0.0, 0
@@ -207,7 +235,7 @@ def conditioning(reference: NDArray[Any], disturbed: NDArray[Any], relative: flo
     of_a_sum = math.sqrt(2) * relative
     # The median of a normal deviate's size; beside a sum's, which may lie near 0, this comes to 1.5.
     gain = float(np.median(part)) / 0.6745 / of_a_sum if part.size else 0.0
-    return Conditioning(magnitude(error) / of_a_sum, gain if gain > _GAIN_OF_NONE else 0.0)
+    return Conditioning(magnitude(error) / of_a_sum, gain if gain > _GAIN_OF_NONE else 1.0)
 
 
 def _square_scale(array: NDArray[Any]) -> float:

@@ -23,15 +23,24 @@ from pytest_shark_tune.stages.dispatch import (
     Tensor,
     Untunable,
 )
-from pytest_shark_tune.stages.mlir import CannotTune, ops_inside, parent_named, parse_module, string_of, tensor_of
+from pytest_shark_tune.stages.mlir import (
+    CannotTune,
+    ops_inside,
+    ops_named,
+    parent_named,
+    parse_module,
+    string_of,
+    tensor_of,
+)
 
 __all__ = [
-    "count_calls",
+    "Flow",
     "drop_configs",
     "function_inputs",
     "is_benchmark_module",
     "pipeline_name",
     "read_benchmark",
+    "read_flow",
     "read_module",
     "sink_constants",
 ]
@@ -49,6 +58,10 @@ _CONVOLUTION_CLASSES = (
 _GPU_FACTS = "iree_codegen.target_info"
 _BYTECODE_MAGIC = b"ML\xefR"
 _BUFFER_VIEW = "!hal.buffer_view"
+_CONSTANTS = {"util.global": "initial_value", "flow.tensor.constant": "value"}
+"""Ops that hold data, and the attribute that it is."""
+_PARAMETERS = tuple(f'#{dialect}.parameter.named<"scope"::"key"> : tensor<1xf32>' for dialect in ("flow", "stream"))
+"""Data that is a name of what another file holds."""
 
 
 def read_module(content: bytes) -> str:
@@ -119,19 +132,76 @@ def drop_configs(module: ir.Module) -> None:
     module.operation.walk(visit)
 
 
-def count_calls(flow_text: str) -> dict[str, int]:
-    """How often each executable is called in a module at phase ``flow``; a call in a loop counts once."""
-    calls: Counter[str] = Counter()
+class Flow(msgspec.Struct, frozen=True, kw_only=True):
+    """What a module at phase ``flow`` tells of its executables.
 
-    def visit(op: ir.Operation) -> ir.WalkResult:
-        if op.name == "flow.dispatch":
-            for entry_point in ir.ArrayAttr(op.attributes["entry_points"]):
-                calls[ir.SymbolRefAttr(entry_point).value[0]] += 1
-        return ir.WalkResult.ADVANCE
+    ``calls`` says how often each is called, by its name; a call in a loop counts once. ``called`` are those that each
+    function calls, itself or through another one. With ``takes_parameters`` some of its data is in another file.
+    """
 
+    calls: dict[str, int] = {}
+    called: dict[str, tuple[str, ...]] = {}
+    takes_parameters: bool = False
+
+
+def read_flow(flow_text: str) -> Flow:
+    """What is to be known of a module at phase ``flow``.
+
+    Raises:
+        InputError: the text is no MLIR that this IREE parses.
+    """
     with ir.Context():
-        parse_module(flow_text).operation.walk(visit)
-    return dict(calls)
+        module = parse_module(flow_text)
+        functions = _functions(module)
+        own = {name: _dispatched(op) for name, op in functions.items()}
+        callees = {name: [_callee(call) for call in ops_named(op, "util.call")] for name, op in functions.items()}
+        called = {name: {symbol for each in _reached(name, callees) for symbol in own[each]} for name in own}
+        return Flow(
+            calls=dict(Counter(_dispatched(module.operation))),
+            called={name: tuple(sorted(symbols)) for name, symbols in called.items()},
+            takes_parameters=_takes_parameters(module),
+        )
+
+
+def _functions(module: ir.Module) -> dict[str, ir.Operation]:
+    """The functions of a module that have a body, by name."""
+    operations = (op.operation for op in module.body.operations)
+    return {
+        string_of(op, "sym_name"): op
+        for op in operations
+        if op.name in {"func.func", "util.func"} and op.regions[0].blocks
+    }
+
+
+def _dispatched(op: ir.Operation) -> list[str]:
+    """The executables that are called inside ``op``, once for each call."""
+    calls = ops_named(op, "flow.dispatch")
+    entry_points = [each for call in calls for each in ir.ArrayAttr(call.attributes["entry_points"])]
+    return [ir.SymbolRefAttr(each).value[0] for each in entry_points]
+
+
+def _callee(call: ir.Operation) -> str:
+    return str(ir.FlatSymbolRefAttr(call.attributes["callee"]).value)
+
+
+def _reached(name: str, callees: Mapping[str, Sequence[str]]) -> list[str]:
+    """A function and those that it calls, and that these call; what has no body is left out."""
+    reached = [name]
+    for each in reached:  # It grows as it is gone through.
+        reached += [callee for callee in dict.fromkeys(callees[each]) if callee in callees and callee not in reached]
+    return reached
+
+
+def _takes_parameters(module: ir.Module) -> bool:
+    """Whether a constant of the module is the name of data in another file."""
+    kinds = {ir.Attribute.parse(text).typeid for text in _PARAMETERS}
+    constants = (
+        op.attributes[name]
+        for kind, name in _CONSTANTS.items()
+        for op in ops_named(module.operation, kind)
+        if name in op.attributes
+    )
+    return any(constant.typeid in kinds for constant in constants)
 
 
 def function_inputs(input_text: str) -> dict[str, tuple[Tensor, ...]]:
@@ -143,11 +213,7 @@ def function_inputs(input_text: str) -> dict[str, tuple[Tensor, ...]]:
     functions = {}
     with ir.Context():
         module = parse_module(input_text)
-        defined = {
-            string_of(op, "sym_name"): op
-            for op in module.body.operations
-            if op.name in {"func.func", "util.func"} and op.regions[0].blocks
-        }
+        defined = _functions(module)
         for name, op in defined.items():
             if "sym_visibility" in op.attributes and string_of(op, "sym_visibility") != "public":
                 continue

@@ -535,16 +535,24 @@ def _included(within: ir.Operation) -> set[str]:
 
 
 def _rename_apart(starter: ir.Module, new: ir.Module) -> None:
-    """Rename the starter's sequences that are named as new ones, wherever they are used.
+    """Rename the starter's sequences that are named as new ones, wherever they are used, and the dispatches they tell.
 
-    IREE's linker would rename them too, but only where ``foreach_match`` uses them.
+    IREE's linker would rename them too, but only where ``foreach_match`` uses them. A dispatch's name is what a record
+    is found by.
     """
-    used = {*_sequences(starter), *_sequences(new)}
+    own = {_told_dispatch(each) for each in _sequences(new).values()} - {""}
+    used = own | {_told_dispatch(each) for each in _sequences(starter).values()}
+    names: dict[str, str] = {}
     for name, sequence in _sequences(starter).items():
-        if name in _sequences(new) and name != _ENTRYPOINT:
-            fresh = _fresh(name, used)
-            used.add(fresh)
-            _rename(sequence, fresh, starter.operation)
+        dispatch = _told_dispatch(sequence)
+        names[name] = _fresh(dispatch, used) if dispatch in own else dispatch
+        used.add(names[name])
+    _name_entries(starter, names, set(_sequences(new)))
+
+
+def _told_dispatch(sequence: ir.Operation) -> str:
+    """The dispatch's name in the provenance of an entry; empty where it tells none."""
+    return str(_provenance(sequence).get("dispatch", ""))
 
 
 def _rename(sequence: ir.Operation, name: str, module: ir.Operation) -> None:

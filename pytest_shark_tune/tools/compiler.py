@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import copy
 import errno
 import importlib.metadata
 import importlib.util
@@ -13,7 +14,7 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import msgspec
@@ -24,12 +25,14 @@ from pytest_shark_tune.tools.leftovers import scratch_folder
 
 __all__ = [
     "COMPILE_TIMEOUT_S",
+    "MODEL_TIMEOUT_S",
     "Compiler",
     "Target",
     "compiler_version",
     "environment",
     "first_error",
     "host_processor",
+    "why_rejected",
 ]
 
 _BACKENDS = {
@@ -47,6 +50,9 @@ _BACKENDS = {
 _CRASH = "Please report issues"
 """What the compiler's stderr begins with, before the stack, where it crashed."""
 COMPILE_TIMEOUT_S = 120.0
+"""The most time that the compiler may take for a candidate, unless the user says more or less."""
+MODEL_TIMEOUT_S = 1800.0
+"""The least that it may take for a whole model, of which there is one, where candidates are many."""
 _LINKER_VARIABLE = "IREE_LLVM_EMBEDDED_LINKER_PATH"
 _MEMORY_BYTES = 16 << 30
 _PLAIN_FOLDER = "/tmp"  # noqa: S108 - where a folder of our own is made
@@ -115,7 +121,10 @@ def compiler_version() -> str:
 
 
 class Compiler:
-    """iree-compile and iree-opt for one target, with the user's flags, a time-out and a memory limit."""
+    """iree-compile and iree-opt for one target, with the user's flags, a time-out and a memory limit.
+
+    ``timeout_option`` is what a user gives a model more time with, if there is such an option.
+    """
 
     def __init__(
         self,
@@ -123,13 +132,16 @@ class Compiler:
         flags: Sequence[str] = (),
         *,
         timeout_s: float = COMPILE_TIMEOUT_S,
-        memory_bytes: int = _MEMORY_BYTES,
+        memory_bytes: int | None = _MEMORY_BYTES,
+        timeout_option: str = "",
         tool: str | None = None,
     ) -> None:
         self.target = target
         self.flags = tuple(flags)
         self.timeout_s = timeout_s
         self.memory_bytes = memory_bytes
+        self._timeout_option = timeout_option
+        self._remedy = ""
         self._iree_compile = tool if tool is not None else _find_tool("iree-compile")
 
     @property
@@ -145,6 +157,16 @@ class Compiler:
 
         host = host_processor() if self.target.architecture == "host" else ""
         return (compiler_version(), REVISIONS["IREE"], *self.target.flags, *self.flags, host)
+
+    @cached_property
+    def for_models(self) -> Compiler:
+        """The same for whole models: they take longer than a dispatch of theirs, and as much memory as they need."""
+        whole = copy.copy(self)
+        whole.timeout_s = max(self.timeout_s, MODEL_TIMEOUT_S)
+        whole.memory_bytes = None
+        if self._timeout_option:
+            whole._remedy = f"{self._timeout_option} gives it more than that"
+        return whole
 
     def check(self) -> None:
         """Compile an empty module, so that a wrong target or flag is told before anything else is done.
@@ -259,6 +281,8 @@ class Compiler:
             if (full := os.strerror(errno.ENOSPC)) in error.stderr:  # Which says nothing of the source.
                 raise OSError(errno.ENOSPC, full, os.fspath(folder)) from error
             error.stderr = error.stderr.replace("<stdin>:", f"{name}:")
+            if error.timed_out and self._remedy:
+                raise CommandFailed(f"{error}: {self._remedy}", stderr=error.stderr, timed_out=True) from error
             raise
         return out, done.seconds
 
@@ -272,6 +296,11 @@ def first_error(error: CommandFailed) -> str:
     if not lines or error.timed_out or lines[0].startswith(_CRASH):
         return str(error)
     return lines[0]
+
+
+def why_rejected(error: CommandFailed) -> str:
+    """Why iree-compile does not compile a source, in words."""
+    return str(error) if error.timed_out else f"iree-compile rejects it: {first_error(error)}"
 
 
 def _natural_order(path: Path) -> list[tuple[int, str]]:

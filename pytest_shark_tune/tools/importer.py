@@ -13,7 +13,7 @@ from typing import Any
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.tools import process
 
-__all__ = ["import_onnx", "onnx_inputs"]
+__all__ = ["import_onnx", "onnx_inputs", "write_fixed"]
 
 # From this opset on IREE's importer knows every standard operator's form.
 _OPSET = 17
@@ -50,7 +50,7 @@ def import_onnx(path: Path, shapes: Mapping[str, Sequence[int]] | None = None, *
         output = Path(folder, "model.mlir")
         source = Path(folder, "model.onnx") if fixed else path.absolute()
         if fixed:
-            _write_fixed(path, shapes or {}, source)
+            write_fixed(model, path, source)
         command = [sys.executable, "-m", "iree.compiler.tools.import_onnx", str(source), "-o", str(output)]
         if any(entry.domain in ("", "ai.onnx") and entry.version < _OPSET for entry in model.opset_import):
             command += ["--opset-version", str(_OPSET)]
@@ -74,18 +74,30 @@ def onnx_inputs(path: Path) -> tuple[str, ...]:
     return tuple(value.name for value in graph.input if value.name not in weights)
 
 
-def _write_fixed(path: Path, shapes: Mapping[str, Sequence[int]], output: Path) -> None:
-    """Write the model with fixed inputs and its weights; other shapes are for the import to infer."""
-    import onnx
+def write_fixed(model: Any, path: Path, output: Path) -> None:
+    """Write ``model``, read from ``path`` without external weights and with its inputs fixed since, with its weights.
 
-    model = onnx.load(path)
-    _fix(model.graph, shapes, path)
+    Other shapes are for the import to infer. Weights that lie beside the model lie beside ``output``, too: protobuf
+    writes no more than 2 GB into one file.
+
+    Raises:
+        InputError: the weights cannot be read, or the file cannot be written.
+    """
+    import onnx
+    from google.protobuf.message import EncodeError
+    from onnx.external_data_helper import uses_external_data
+
+    is_external = any(map(uses_external_data, model.graph.initializer))
     del model.graph.value_info[:]
     for value in model.graph.output:
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_value < 1:
                 dim.Clear()
-    onnx.save(model, output)
+    try:
+        onnx.load_external_data_for_model(model, str(path.parent))
+        onnx.save(model, output, save_as_external_data=is_external)
+    except (OSError, ValueError, EncodeError, onnx.checker.ValidationError) as error:
+        raise InputError(f"{path}: it cannot be written with the sizes of --tune-input-shape: {error}") from error
 
 
 def _fix(graph: Any, shapes: Mapping[str, Sequence[int]], path: Path) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-__all__ = ["append", "damaged_lines", "read", "replace_file"]
+__all__ = ["append", "damaged_lines", "put_first", "read", "replace_file"]
 
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -84,6 +85,36 @@ def replace_file(path: Path, content: bytes) -> None:
         raise _of(path, error) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def put_first(path: Path, content: bytes) -> bytes:
+    """Make a file of ``content`` unless there is one, and return what the file holds; its folder exists.
+
+    Of several processes that come at the same moment all get the content of one, and get it whole. Where the file
+    system knows no links, each of them may get its own.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk; ``filename`` is ``path``.
+    """
+    own = path.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        own.write_bytes(content)
+        _link(own, path)
+        return path.read_bytes()
+    except OSError as error:
+        raise _of(path, error) from error
+    finally:
+        own.unlink(missing_ok=True)
+
+
+def _link(own: Path, path: Path) -> None:
+    try:
+        os.link(own, path)
+    except FileExistsError:
+        pass
+    except OSError:  # A file system without links.
+        if not path.exists():
+            own.replace(path)
 
 
 def _of(path: Path, error: OSError) -> OSError:

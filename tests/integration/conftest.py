@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -47,6 +48,14 @@ class Outcome:
     def records(self) -> list[dict[str, Any]]:
         lines = (self.out / "records.jsonl").read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines]
+
+    @property
+    def unfinished(self) -> int:
+        """How many of its tests the run says that it did not run to their end."""
+        (said,) = re.findall(
+            r"^the run ended early: .*; (\d+) of its tests were not run to their end$", self.text, re.M
+        )
+        return int(said)
 
     def dispatch(self, name: str) -> dict[str, Any]:
         (row,) = [each for each in self.summary["dispatches"] if each["name"] == name]

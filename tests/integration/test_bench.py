@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from pytest_shark_tune import ops
-from pytest_shark_tune.bench import Bench
+from pytest_shark_tune.bench import Bench, model_tolerance
 from pytest_shark_tune.errors import CandidateFailed
-from pytest_shark_tune.plan import Task, make_plan, read_source
+from pytest_shark_tune.plan import Source, Task, make_plan, read_source
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.candidate import Candidate
+from pytest_shark_tune.stages.check import EXACT, tolerance_for
 from pytest_shark_tune.stages.dispatch import Tensor
 from pytest_shark_tune.stages.guard import GATE
 from pytest_shark_tune.stages.measurement import Measurement
@@ -70,6 +72,14 @@ def test_candidates_raise_the_bar_and_whoever_stays_below_is_dropped(session: Se
     assert journal.read(bars, float) == [*told, *[1000.0] * FINALISTS]
 
 
+def test_a_final_is_among_the_candidates_that_its_own_test_has(session: Session, task: Task) -> None:
+    ours = session.record(task, task.candidates[0], None, CandidateFailed(State.RUN_FAILED, ""))
+    for name, ratio in ((ours.id, 1.5), ("elsewhere", 2.0)):
+        told = {"id": name, "state": State.MEASURED, "ratio": ratio, "ratio_high": ratio}
+        journal.append(session.settings.records, msgspec.structs.replace(ours, **told))
+    assert session.finalists(task) == (ours.id,)
+
+
 def test_nothing_is_left_in_the_exchange_of_a_run_that_is_over(session: Session, task: Task) -> None:
     """As for a worker whose controller was killed, and whose folders are gone."""
     session.settings.exchange.rmdir()
@@ -97,6 +107,20 @@ def a_candidate(session: Session, task: Task) -> Candidate:
             session.artifact(task, candidate)
             return candidate
     raise AssertionError
+
+
+def test_what_an_earlier_run_measured_stands_for_its_binary(session: Session, task: Task, tmp_path: Path) -> None:
+    one = a_candidate(session, task)
+    other = next(each for each in task.candidates if each is not one)
+    artifact = session.artifact(task, one)
+    known = session.record(task, one, artifact, session.measure(task, one, artifact))
+    (tmp_path / "later").mkdir()
+    settings = RunSettings.in_folder(tmp_path / "later", ["local-task"], "cpu", jobs=1)
+    with closing(Session(settings, session.compiler, session.cache)) as later:
+        later.reserve(task, [known])
+        with pytest.raises(CandidateFailed, match=f"its binary equals that of candidate {one.id}") as raised:
+            later.measure(task, other, msgspec.structs.replace(artifact, candidate=other.id))
+    assert (raised.value.state, raised.value.detail) == (State.DUPLICATE, one.id)
 
 
 def test_guarding_checks_and_times_a_config(session: Session, task: Task, bench: Bench) -> None:
@@ -130,6 +154,10 @@ def test_a_default_that_fails_is_not_the_entrys_fault(session: Session, task: Ta
             look(task, candidate)
 
 
+def compile_model(compiler: Compiler, text: str, out: Path) -> None:
+    compiler.compile_sources(compiler.lower(text, to="executable-sources"), out)
+
+
 def test_whole_models_are_compared_on_what_files_hold(session: Session, bench: Bench, tmp_path: Path) -> None:
     """Rounding off changes what is random, and not whole numbers."""
     paths = {}
@@ -140,9 +168,61 @@ def test_whole_models_are_compared_on_what_files_hold(session: Session, bench: B
           return %1 : tensor<4xf32>
         }}"""
         paths[name] = tmp_path / f"{name}.vmfb"
-        session.compiler.compile_sources(session.compiler.lower(text, to="executable-sources"), paths[name])
+        compile_model(session.compiler, text, paths[name])
     np.save(tmp_path / "whole.npy", np.arange(4, dtype=np.float32))
     pair, inputs = (paths["default"], paths["tuned"]), (Tensor((4,), "f32"),)
-    bench.check_model(*pair, "main", inputs, 1, {0: str(tmp_path / "whole.npy")})
+    tolerance = tolerance_for("f32", "f32", 1)
+    bench.check_model(*pair, "main", inputs, tolerance, {0: str(tmp_path / "whole.npy")})
     with pytest.raises(CandidateFailed, match="wrong_result"):
-        bench.check_model(*pair, "main", inputs, 1)
+        bench.check_model(*pair, "main", inputs, tolerance)
+
+
+# As language models do, it takes whole numbers first: places in a table.
+EMBEDDED = """
+#id = affine_map<(i, j) -> (i, j)>
+func.func @main(%ids: tensor<32x256xi64>, %table: tensor<8xf32>, %w: tensor<256x64xf32>) -> tensor<32x64xf32> {
+  %zero = arith.constant 0.0 : f32
+  %e = tensor.empty() : tensor<32x256xf32>
+  %x = linalg.generic {indexing_maps = [#id, #id], iterator_types = ["parallel", "parallel"]}
+      ins(%ids : tensor<32x256xi64>) outs(%e : tensor<32x256xf32>) {
+  ^bb0(%id: i64, %unused: f32):
+    %place = arith.index_cast %id : i64 to index
+    %value = tensor.extract %table[%place] : tensor<8xf32>
+    linalg.yield %value : f32
+  } -> tensor<32x256xf32>
+  %e0 = tensor.empty() : tensor<32x64xf32>
+  %f0 = linalg.fill ins(%zero : f32) outs(%e0 : tensor<32x64xf32>) -> tensor<32x64xf32>
+  PRODUCT
+  return %0 : tensor<32x64xf32>
+}
+"""
+AT_ONCE = """
+  %0 = linalg.matmul ins(%x, %w : tensor<32x256xf32>, tensor<256x64xf32>)
+      outs(%f0 : tensor<32x64xf32>) -> tensor<32x64xf32>
+"""
+IN_HALVES = """
+  %x0 = tensor.extract_slice %x[0, 0] [32, 128] [1, 1] : tensor<32x256xf32> to tensor<32x128xf32>
+  %x1 = tensor.extract_slice %x[0, 128] [32, 128] [1, 1] : tensor<32x256xf32> to tensor<32x128xf32>
+  %w0 = tensor.extract_slice %w[0, 0] [128, 64] [1, 1] : tensor<256x64xf32> to tensor<128x64xf32>
+  %w1 = tensor.extract_slice %w[128, 0] [128, 64] [1, 1] : tensor<256x64xf32> to tensor<128x64xf32>
+  %half = linalg.matmul ins(%x0, %w0 : tensor<32x128xf32>, tensor<128x64xf32>)
+      outs(%f0 : tensor<32x64xf32>) -> tensor<32x64xf32>
+  %0 = linalg.matmul ins(%x1, %w1 : tensor<32x128xf32>, tensor<128x64xf32>)
+      outs(%half : tensor<32x64xf32>) -> tensor<32x64xf32>
+"""
+
+
+def test_a_model_whose_first_input_is_of_integers_may_sum_in_another_order(
+    session: Session, bench: Bench, tmp_path: Path
+) -> None:
+    texts = [EMBEDDED.replace("PRODUCT", product) for product in (AT_ONCE, IN_HALVES)]
+    pair = tmp_path / "default", tmp_path / "tuned"
+    for text, path in zip(texts, pair, strict=True):
+        compile_model(session.compiler, text, path)
+    source = Source(name="embedded", text=texts[0], is_benchmark=False)
+    plan = make_plan([source], session.compiler, processors=2, count=1, seed=0)
+    inputs = plan.sources[0].functions["main"]
+    assert inputs[0].element == "i64"
+    bench.check_model(*pair, "main", inputs, model_tolerance(plan.sources[0], "main", plan.tasks))
+    with pytest.raises(CandidateFailed, match="wrong_result"):
+        bench.check_model(*pair, "main", inputs, EXACT)

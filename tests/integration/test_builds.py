@@ -22,9 +22,11 @@ from iree.compiler.tools.binaries import find_tool
 
 import pytest_shark_tune
 from pytest_shark_tune import ops
+from pytest_shark_tune.apply import apply_spec
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.plan import Plan, Task, make_plan, read_source
+from pytest_shark_tune.stages.spec import SpecEntry, build_spec, link_spec
 from pytest_shark_tune.tools.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, Target
 from pytest_shark_tune.tools.lease import DeviceLeases
@@ -284,3 +286,24 @@ def test_a_cache_whose_file_system_knows_no_locks_takes_what_is_compiled(
     assert make_builds(counting(tmp_path)).artifact(task, task.default).state == "compiled"
     assert compilations(tmp_path) == 1
     assert litter(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_a_whole_model_has_more_time_and_memory_than_a_candidate(
+    plan_for: Callable[[str], Path], tmp_path: Path
+) -> None:
+    plan = msgspec.json.decode(plan_for(CPU).read_bytes(), type=Plan)
+    (task,), (source,) = plan.tasks, plan.sources
+    hasty = Compiler(Target.parse(CPU), timeout_s=0.01, memory_bytes=64 << 20)
+    leases = DeviceLeases(["local-task"], folder=tmp_path / "locks")
+    builds = Builds(hasty, Cache(tmp_path / "cache"), leases, jobs=1, tell=print)
+    try:
+        with pytest.raises(CandidateFailed, match="compile_"):  # Whichever limit it meets first.
+            builds.artifact(task, task.default)
+        info = task.candidates[0].compilation_info
+        entry = SpecEntry(name=task.name, root=task.dispatch.root, compilation_info=info)
+        application = apply_spec(source, link_spec(build_spec([entry])), hasty)
+        assert len(application.placed) == 1
+        assert builds.model(application.text).exists()
+    finally:
+        builds.close()

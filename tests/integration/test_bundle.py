@@ -14,8 +14,11 @@ from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.bundle import BUNDLE, PackedCompiler, read_bundle
 from pytest_shark_tune.cli import main
 from pytest_shark_tune.errors import CommandFailed, InputError
+from pytest_shark_tune.ledger import Summary
+from pytest_shark_tune.plan import Task
 from pytest_shark_tune.snapshot import read_records
 from pytest_shark_tune.stages.artifact import Artifact
+from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, State
 from pytest_shark_tune.tools import journal
 from pytest_shark_tune.tools.cache import Cache, content_key
@@ -140,48 +143,54 @@ def test_a_bundle_is_measured_without_the_compiler(compiled: Outcome, measured: 
     measured.lines.fnmatch_lines(["no spec yet, * shark-tune merge-records *measured --bundle *"])
 
 
+def write_findings(folder: Path, summary: Summary, task: Task, candidate: Candidate, ratio: float) -> None:
+    """What a run leaves in whose final ``candidate`` won."""
+    folder.mkdir(exist_ok=True)
+    finalist = Finalist(
+        id=candidate.id,
+        state=State.MEASURED,
+        samples_us=(10 / ratio,),
+        ratio=ratio,
+        ratio_low=ratio - 0.1,
+        ratio_high=ratio + 0.1,
+    )
+    record = Record(
+        id=candidate.id,
+        dispatch=task.name,
+        pipeline=candidate.pipeline,
+        knobs=candidate.knobs,
+        config=candidate.config,
+        state=State.MEASURED,
+        samples_us=(10 / ratio,),
+        device=summary.run.device,
+        target="llvm-cpu",
+        iree="3.13.0",
+    )
+    final = FinalRecord(
+        dispatch=task.name,
+        root=task.dispatch.root,
+        weight=1,
+        finalists=(finalist,),
+        baseline_samples_us=(10.0,),
+        winner=candidate.id,
+        compilation_info=candidate.compilation_info,
+        device=record.device,
+        target=record.target,
+        iree=record.iree,
+    )
+    (folder / "summary.json").write_bytes(msgspec.json.encode(summary))
+    journal.append(folder / "records.jsonl", record)
+    journal.append(folder / "finals.jsonl", final)
+
+
 def test_the_records_of_two_runs_become_a_spec(compiled: Outcome, measured: Outcome, tmp_path: Path) -> None:
     bundle = compiled.out / BUNDLE
     (plan,) = read_bundle(bundle).plans.values()
     (task,) = plan.tasks
     folders = [tmp_path / name for name in ("one", "two")]
+    summary = msgspec.convert(measured.summary, Summary)
     for folder, candidate, ratio in zip(folders, task.candidates, (1.5, 2.0), strict=True):
-        folder.mkdir()
-        (folder / "summary.json").write_bytes((measured.out / "summary.json").read_bytes())
-        finalist = Finalist(
-            id=candidate.id,
-            state=State.MEASURED,
-            samples_us=(10 / ratio,),
-            ratio=ratio,
-            ratio_low=ratio - 0.1,
-            ratio_high=ratio + 0.1,
-        )
-        record = Record(
-            id=candidate.id,
-            dispatch=task.name,
-            pipeline=candidate.pipeline,
-            knobs=candidate.knobs,
-            config=candidate.config,
-            state=State.MEASURED,
-            samples_us=(10 / ratio,),
-            device=measured.summary["run"]["device"],
-            target="llvm-cpu",
-            iree="3.13.0",
-        )
-        final = FinalRecord(
-            dispatch=task.name,
-            root=task.dispatch.root,
-            weight=1,
-            finalists=(finalist,),
-            baseline_samples_us=(10.0,),
-            winner=candidate.id,
-            compilation_info=candidate.compilation_info,
-            device=record.device,
-            target=record.target,
-            iree=record.iree,
-        )
-        journal.append(folder / "records.jsonl", record)
-        journal.append(folder / "finals.jsonl", final)
+        write_findings(folder, summary, task, candidate, ratio)
     out = tmp_path / "merged"
     arguments = ["merge-records", *map(str, folders), "-o", str(out), "--bundle", str(bundle)]
     done = CliRunner().invoke(main, arguments)
@@ -202,6 +211,34 @@ def test_the_records_of_two_runs_become_a_spec(compiled: Outcome, measured: Outc
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 1, done.output
     assert not (out / "spec.mlir").exists()
+
+
+def test_what_a_run_dropped_is_left_out(compiled: Outcome, measured: Outcome, tmp_path: Path) -> None:
+    (plan,) = read_bundle(compiled.out / BUNDLE).plans.values()
+    (task,) = plan.tasks
+    good, best = task.candidates
+    summary = msgspec.convert(measured.summary, Summary)
+    one, two, out = (tmp_path / name for name in ("one", "two", "merged"))
+    spoiled = msgspec.structs.replace(summary, dropped={task.name: "the whole is no faster with it"})
+    write_findings(one, spoiled, task, best, 2.0)
+    write_findings(two, summary, task, good, 1.5)
+
+    def merge(*folders: Path) -> tuple[int, Summary]:
+        done = CliRunner().invoke(main, ["merge-records", *map(str, folders), "-o", str(out)])
+        return done.exit_code, msgspec.json.decode((out / "summary.json").read_bytes(), type=Summary)
+
+    status, merged = merge(one, two)
+    assert (status, merged.dispatches[0].winner, merged.dropped) == (0, good.id, {}), "another run's winner counts"
+    assert [each.id for each in read_records(out / "spec.mlir")] == [good.id]
+    status, merged = merge(one)
+    assert (status, merged.dispatches[0].winner) == (1, None)
+    assert merged.dropped == {task.name: f"{one} left it out: the whole is no faster with it"}
+    assert not (out / "spec.mlir").exists()
+    # As of one that was kept from a snapshot.
+    (two / "records.jsonl").unlink()
+    status, merged = merge(two)
+    assert (status, merged.dispatches[0].winner) == (1, None)
+    assert merged.dropped[task.name].startswith(f"records.jsonl has no line for {good.id}")
 
 
 @pytest.mark.slow

@@ -224,6 +224,9 @@ def test_a_run_that_crashes_cut_short_says_why(make_suite: MakeSuite, arguments:
     outcome = suite.tune("-n2", "--tune-candidates=6", *arguments)
     assert outcome.status != 0
     outcome.lines.fnmatch_lines([f"the run ended early: {why}; * of its tests were not run to their end"])
+    assert 0 < outcome.unfinished <= 2 * (6 + 2) + 1, (
+        "two dispatches of 6 candidates, a default and a final each, and a spec"
+    )
     assert outcome.summary["run"]["complete"] is False
 
 
@@ -288,6 +291,8 @@ def test_records_that_cannot_be_kept_end_the_run_in_words(make_suite: MakeSuite,
             "the run ended early: what is found out cannot be kept; * of its tests were not run to their end",
         ]
     )
+    # Of the default and four candidates two have ended, or are about to: a worker tells so after its record.
+    assert outcome.unfinished == 3 if workers == "-n0" else 3 <= outcome.unfinished <= 5
     lines = (outcome.out / "records.jsonl").read_bytes().split(b"\n")
     assert all(line.startswith(b"{") and line.endswith(b"}") for line in lines[:2])
     assert len(lines[2]) == 20
@@ -295,6 +300,28 @@ def test_records_that_cannot_be_kept_end_the_run_in_words(make_suite: MakeSuite,
     if path.exists() and path.read_bytes() != spec:
         assert [each.matcher for each in read_spec(path.read_text())] == [f"match_{NAME}"]
     assert not list(outcome.out.glob(".*.part"))
+
+
+# The disk of TMPDIR takes no file in which the controller says what comes next.
+FULL_TMPDIR = """
+import errno
+import os
+import sys
+
+def hear(event, arguments):
+    writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_WRONLY
+    if writes and "/coming/" in str(arguments[0]):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(arguments[0]))
+
+sys.addaudithook(hear)
+"""
+
+
+def test_what_comes_next_need_not_be_told(make_suite: MakeSuite) -> None:
+    suite = make_suite({"test_suite.py": SUITE, "conftest.py": FULL_TMPDIR})
+    outcome = suite.tune("--tune-candidates=2", "-k", "not final and not spec")
+    assert outcome.status == 0, outcome.text
+    assert len(outcome.records) == 3
 
 
 @pytest.fixture

@@ -372,3 +372,18 @@ def measurement(candidate, artifact, tune_session):
     Path("begun").touch()
     time.sleep(600)
 """
+
+
+@pytest.mark.slow
+def test_two_models_that_records_cannot_tell_apart_are_refused(make_suite: MakeSuite, winner: WinnerRecord) -> None:
+    test = '@pytest.mark.tune("{0}/model.mlir")\ndef test_{0}(candidate, artifact, measurement): pass\n'
+    files = {f"{folder}/model.mlir": ops.matmul(m=64, n=64, k=k).text for folder, k in (("a", 64), ("b", 32))}
+    files["test_suite.py"] = f"import pytest\n{test.format('a')}{test.format('b')}"
+    other = guarded(make_suite, winner, files)
+    assert "[input]" not in other.run("--collect-only", "-q").text, "its records tell of neither"
+    ours = msgspec.structs.replace(winner, ops=tuple(RecordedOp("model", each.symbol) for each in winner.ops))
+    suite = guarded(make_suite, ours, files)
+    outcome = suite.run("-k", "input")
+    assert outcome.status == 1
+    message = "model is the name of two different models here, and records beside *.mlir tell models by their names: *"
+    outcome.lines.fnmatch_lines(["*ERROR at setup of test_b[[]input[]]*", message, "*deselected, 1 error in *"])

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pytest_shark_tune.cli import main
-from pytest_shark_tune.snapshot import read_records, record_of, write_spec
+from pytest_shark_tune.snapshot import read_records, records_of, write_spec
 from pytest_shark_tune.stages.artifact import configure_with
 from pytest_shark_tune.stages.dispatch import RootOp, Tensor
 from pytest_shark_tune.stages.record import State, WinnerRecord
@@ -290,7 +290,7 @@ def test_records_of_one_name_stay_apart(bench: Bench) -> None:
     bench.merge(one, two)
     rows, records = read_spec(bench.out.read_text("utf-8")), read_records(bench.out)
     assert [each.dispatch for each in records] == ["matmul_64x32x16_f32", "matmul_64x32x16_f32_2"]
-    assert [record_of(row, records) for row in rows] == list(records)
+    assert records_of(rows, records) == records
     assert [row.config for row in rows] == [each.config for each in records]
 
 

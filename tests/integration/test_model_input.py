@@ -16,7 +16,7 @@ from pytest_shark_tune.model_input import ModelInput
 from pytest_shark_tune.plan import extract, read_source
 from pytest_shark_tune.snapshot import write_spec
 from pytest_shark_tune.tools.compiler import Compiler, Target
-from pytest_shark_tune.tools.importer import import_onnx, onnx_inputs
+from pytest_shark_tune.tools.importer import import_onnx, onnx_inputs, write_fixed
 from pytest_shark_tune.tools.profiler import profile
 from pytest_shark_tune.tools.runtime import DeviceChild
 from tests.integration.test_guard import CONFIG, record_of
@@ -39,11 +39,11 @@ func.func @other(%a: tensor<4xf32>) -> tensor<4xf32> {
 """
 
 
-def onnx_model(path: Path, *, external: bool = False, data_dependent: bool = False) -> Path:
+def onnx_model(path: Path, *, columns: int = 16, external: bool = False, data_dependent: bool = False) -> Path:
     """A product as PaddlePaddle writes one: of an old opset, with an open size and names of their kind."""
     onnx: Any = pytest.importorskip("onnx")
     helper, f32 = onnx.helper, onnx.TensorProto.FLOAT
-    weight = onnx.numpy_helper.from_array(np.full((8, 16), 0.5, np.float32), "w.$ 0")
+    weight = onnx.numpy_helper.from_array(np.full((8, columns), 0.5, np.float32), "w.$ 0")
     nodes = [
         helper.make_node("MatMul", ["x", "w.$ 0"], ["xw"]),
         helper.make_node("Relu", ["xw"], ["relu_0.tmp 0"]),
@@ -112,12 +112,32 @@ def test_guarding_and_suites_take_sizes_too(make_suite: MakeSuite) -> None:
 
 
 def test_weights_beside_an_old_model_are_imported(tmp_path: Path) -> None:
-    path = onnx_model(tmp_path / "a model.onnx", external=True)
-    assert (tmp_path / "weights.bin").stat().st_size == 8 * 16 * 4
+    path = onnx_model(tmp_path / "a model.onnx", columns=64, external=True)
+    assert (tmp_path / "weights.bin").stat().st_size == 8 * 64 * 4
     text = import_onnx(path, {"x": (4, 8), "another model's": (1,)})
     assert 'func.func @"Model from PaddlePaddle."(%arg0: !torch.vtensor<[4,8],f32>' in text
     assert "torch.onnx_meta.opset_version = 17" in text
     assert onnx_inputs(path) == ("x", "never used")
+
+
+def test_weights_beside_a_model_stay_beside_it(tmp_path: Path) -> None:
+    # In one file with them a model may be larger than any protobuf.
+    path = onnx_model(tmp_path / "given" / "m.onnx", columns=64, external=True)
+    onnx: Any = pytest.importorskip("onnx")
+    model = onnx.load(path, load_external_data=False)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    write_fixed(model, path, tmp_path / "fixed.onnx")
+    (written,) = onnx.load(tmp_path / "fixed.onnx", load_external_data=False).graph.initializer
+    assert written.data_location == onnx.TensorProto.EXTERNAL
+    (weights,) = onnx.load(tmp_path / "fixed.onnx").graph.initializer
+    assert onnx.numpy_helper.to_array(weights).tolist() == [[0.5] * 64] * 8
+
+
+def test_weights_that_are_gone_are_told(tmp_path: Path) -> None:
+    path = onnx_model(tmp_path / "m.onnx", external=True)
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(InputError, match=r"m\.onnx: it cannot be written with the sizes of --tune-input-shape: "):
+        import_onnx(path, {"x": (4, 8)})
 
 
 def test_the_sizes_that_are_missing_are_told_with_an_example(tmp_path: Path) -> None:

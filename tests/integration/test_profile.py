@@ -205,3 +205,21 @@ def test_a_run_tunes_a_model_and_measures_it_end_to_end(make_suite: MakeSuite, w
     is_tuned = summary["dispatches"][0]["winner"] is not None or summary["dropped"]
     assert (source["ratio"] is not None) or source["note"]
     assert is_tuned or source["note"] == "nothing in it was tuned"
+
+
+@pytest.mark.slow
+def test_a_model_whose_weights_are_in_another_file_is_tuned_by_benchmarks_and_not_run(make_suite: MakeSuite) -> None:
+    weight = 'util.global private @w = #flow.parameter.named<"model"::"w"> : tensor<128x128xf32>'
+    loaded = "%zero = arith.constant 0.0 : f32\n  %b = util.global.load @w : tensor<128x128xf32>"
+    text = MODEL.replace("%b: !large, ", "").replace("%zero = arith.constant 0.0 : f32", loaded, 1)
+    suite = make_suite({"model.mlir": text.replace("func.func", f"{weight}\nfunc.func", 1)})
+    outcome = suite.tune("-v", "--tune-candidates=2", "--tune-share=50%", "model.mlir")
+    assert outcome.status == 0, outcome.text
+    why = "it takes parameters from another file (as #flow.parameter.named says), *not run whole"
+    outcome.lines.fnmatch_lines([f"shark-tune: model: {why}", "collected *"])
+    summary = outcome.summary
+    assert [row["name"] for row in summary["dispatches"]] == [LARGE]
+    (profile,) = summary["profiles"]
+    assert profile["model_us"] is None
+    assert profile["measured"].startswith("its dispatches' benchmarks, times how often each is called (it takes ")
+    assert [name.partition("[")[2] for name in outcome.verdicts][-1] == "spec"

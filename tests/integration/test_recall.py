@@ -114,20 +114,62 @@ def test_a_fresh_run_measures_anew(known: Suite, first: Outcome) -> None:
     assert tried(fresh.verdicts) == tried(first.verdicts)
 
 
+# Kills the run where the third record is in one of the two journals that it goes to, and not yet in the other.
+KILLED = """
+import os
+import signal
+import sys
+opened = []
+
+def hear(event, arguments):
+    if event != "open" or not isinstance(arguments[2], int) or not arguments[2] & os.O_APPEND:
+        return
+    path = str(arguments[0])
+    if path.endswith(".jsonl") and ("/records/" in path or path.endswith("/records.jsonl")):
+        opened.extend([path] if ".dispatches." not in path else [])
+        if len(opened) == 6:
+            os.killpg(os.getpgrp(), signal.SIGKILL)
+
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    sys.addaudithook(hear)
+"""
+
+
 @pytest.mark.parametrize("workers", ["-n0", pytest.param("-n2", marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_where_it_was(suite: Suite, workers: str) -> None:
+    suite.write("conftest.py", KILLED)
     running = suite.start("--tune", workers, "--tune-candidates=60", *NO_FINALS, "--tune-jobs=1")
-    running.wait_for_records(3)
-    os.killpg(running.process.pid, signal.SIGKILL)
     known = {str(record["id"]) for record in running.finish().records}
+    (suite.folder / "conftest.py").unlink()
     (kept,) = journals(suite)
     whole = kept.read_bytes()
     kept.write_bytes(whole + b'{"config":"torn')
     outcome = suite.tune(workers, f"--tune-candidates={len(known) + 2}", *NO_FINALS, out="on")
     assert outcome.status == 0, outcome.text
     assert not tried(outcome.verdicts) & known
+    torn = f"1 line is damaged, as where a run was killed, and left out: {kept}:{len(whole.splitlines()) + 1}"
+    outcome.lines.fnmatch_lines([f"shark-tune: of the results of earlier runs {torn}"])
     assert known <= {record["id"] for record in outcome.records}
     assert len(outcome.records) >= len(known) + 2
+
+
+@pytest.mark.slow
+def test_a_binary_that_an_earlier_run_measured_is_measured_for_no_other(suite: Suite) -> None:
+    first = suite.tune("--tune-candidates=4", *NO_FINALS, out="first")
+    one, other, *_ = [each["id"] for each in first.records if each["state"] == "measured" and each["id"] != "default"]
+    # As if both had the same binary, and the run had been killed before the other one's turn came.
+    paths = (suite.cache / "artifacts").rglob("*.json")
+    artifacts = {path: json.loads(path.read_bytes()) for path in paths}
+    (digest,) = [each["sha256"] for each in artifacts.values() if each["candidate"] == one]
+    (path,) = [path for path, each in artifacts.items() if each["candidate"] == other]
+    path.write_text(json.dumps(artifacts[path] | {"sha256": digest}))
+    (kept,) = journals(suite)
+    lines = kept.read_bytes().splitlines(keepends=True)
+    kept.write_bytes(b"".join(line for line in lines if json.loads(line)["record"]["id"] != other))
+    again = suite.tune("--tune-candidates=4", *NO_FINALS, out="again")
+    assert tried(again.verdicts) == {other}
+    (record,) = [each for each in again.records if each["id"] == other]
+    assert (record["state"], record["duplicate_of"]) == ("duplicate", one)
 
 
 def test_what_a_suites_own_stages_found_is_not_kept(suite: Suite) -> None:
@@ -139,23 +181,30 @@ def test_what_a_suites_own_stages_found_is_not_kept(suite: Suite) -> None:
     assert journals(suite) == []
 
 
+def whole_lines(path: Path) -> list[bytes]:
+    return [line for line in path.read_bytes().splitlines() if line.endswith(b"}")] if path.exists() else []
+
+
 @pytest.mark.slow
 def test_killed_at_ten_random_moments_nothing_is_measured_twice(suite: Suite) -> None:
     choose = random.Random(0)
+    lines: set[bytes] = set()
     for _ in range(10):
         running = suite.start("--tune", "--tune-candidates=40", "--tune-jobs=1")
         time.sleep(choose.uniform(1.0, 6.0))
         with suppress(ProcessLookupError):
             os.killpg(running.process.pid, signal.SIGKILL)
-        spec = running.finish().out / "spec.mlir"
+        out = running.finish().out
+        lines.update(whole_lines(out / "records.jsonl"))
+        spec = out / "spec.mlir"
         if spec.exists():
             assert read_spec(spec.read_text(encoding="utf-8"))
     outcome = suite.tune("--tune-candidates=40")
     assert outcome.status == 0, outcome.text
     (kept,) = journals(suite)
-    lines = [json.loads(line) for line in kept.read_bytes().splitlines() if line.endswith(b"}")]
-    measured = [line["config"] for line in lines]
+    measured = [json.loads(line)["config"] for line in whole_lines(kept)]
     assert len(measured) == len(set(measured)) >= 41, "40 candidates and the default"
-    assert len(outcome.records) == len(measured)
+    lines.update(whole_lines(outcome.out / "records.jsonl"))
+    assert len(lines) == len(outcome.records) == len(measured), "of no candidate are there two records"
     if (spec := outcome.out / "spec.mlir").exists():
         assert read_spec(spec.read_text(encoding="utf-8"))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_shark_tune import ops
+
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Outcome, Suite
 
@@ -246,3 +248,16 @@ def test_an_error_in_the_suite_itself_is_told_as_ever(make_suite: MakeSuite) -> 
     assert outcome.status == 2
     outcome.lines.fnmatch_lines(["*InputError: m=0: a size is an integer from 1 to *", "*1 error in *"])
     assert "INTERNALERROR" not in outcome.text
+
+
+def test_two_models_of_one_name_in_a_suite_are_refused(make_suite: MakeSuite) -> None:
+    test = "@pytest.mark.tune({})\ndef test_{}(candidate, artifact, measurement): pass\n"
+    given = {"one": '"a/model.mlir"', "again": '"a/model.mlir"', "other": '"b/model.mlir"'}
+    tests = "".join(test.format(source, name) for name, source in given.items())
+    suite = make_suite({"test_suite.py": f"import pytest\n{tests}"})
+    for folder, size in (("a", 32), ("b", 48)):
+        suite.write(f"{folder}/model.mlir", ops.matmul(m=size, n=32, k=32).text)
+    outcome = suite.tune("-k", "input")
+    assert outcome.status == 1
+    message = "model is the name of two different models of this suite, whose snapshot tells models by their names: *"
+    outcome.lines.fnmatch_lines(["*ERROR at setup of test_other[[]input[]]*", message, "*deselected, 1 error in *"])

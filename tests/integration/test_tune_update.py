@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from pytest_shark_tune.ops import matmul
 from pytest_shark_tune.snapshot import read_records, write_spec
 from pytest_shark_tune.stages.dispatch import Tensor
 from pytest_shark_tune.stages.record import RecordedOp, WinnerRecord
@@ -229,3 +230,51 @@ def test_a_run_that_is_cut_short_changes_no_entry(tuned: Tuned) -> None:
     assert outcome.status == pytest.ExitCode.INTERRUPTED, outcome.text
     assert state(suite) == before
     assert outcome.dispatch(NAME)["reason"]
+
+
+@pytest.mark.slow
+def test_an_entry_without_a_record_outlives_a_run(tuned: Tuned) -> None:
+    suite = tuned.copy()
+    (record,) = read_records(snapshot(suite))
+    write_spec(snapshot(suite), [record, gone(record)])
+    records = snapshot(suite).with_suffix(".jsonl")
+    records.write_bytes(records.read_bytes().splitlines(keepends=True)[0])
+    before = state(suite)
+    outcome = suite.tune(*ARGUMENTS)
+    assert (outcome.status, parts_run(outcome)) == (0, ["spec"]), outcome.text
+    assert state(suite) == before
+    records.write_bytes(records.read_bytes() + b"<<<<<<< ours\n")
+    before = state(suite)
+    outcome = suite.tune(*ARGUMENTS)
+    assert outcome.status == 1, outcome.text
+    assert state(suite) == before
+    why = f"updated: {records.name}:2 is no record, *"
+    outcome.lines.fnmatch_lines([f"shark-tune: {snapshot(suite)} will not be {why}", "snapshot: *", f"    not {why}"])
+
+
+@pytest.mark.slow
+def test_a_winner_in_a_model_that_was_not_measured_whole_is_not_in_the_snapshot(make_suite: MakeSuite) -> None:
+    suite = make_suite({"test_suite.py": source('"model.mlir"'), "model.mlir": matmul(m=53, n=59, k=61).text})
+    outcome = suite.tune(*ARGUMENTS, "-k", "not end-to-end")
+    assert outcome.status == 0, outcome.text
+    assert outcome.dispatch(NAME)["winner"]
+    why = "[[]model-end-to-end[]] gave no result, *"
+    outcome.lines.fnmatch_lines(["snapshot: *.mlir is not written", f"    not updated with {NAME}: {why}"])
+    assert not (suite.folder / "__specs__").exists()
+
+
+@pytest.mark.slow
+def test_suites_that_share_a_dispatch_each_get_its_entry(make_suite: MakeSuite, tuned: Tuned) -> None:
+    suite = make_suite({"a/test_a.py": source(ONE), "b/test_b.py": source(ONE)})
+    suite.habits = tuned.suite.habits
+    assert suite.tune(*ARGUMENTS, "--tune-fresh").status == 0
+    specs = sorted(suite.folder.glob("*/__specs__/*.mlir"))
+    assert [path.parent.parent.name for path in specs] == ["a", "b"]
+    assert specs[0].read_bytes() == specs[1].read_bytes()
+    again = suite.tune(*ARGUMENTS)
+    assert parts_run(again) == ["spec", "spec"]
+    specs[1].unlink()
+    specs[1].with_suffix(".jsonl").unlink()
+    anew = suite.tune(*ARGUMENTS)
+    anew.lines.fnmatch_lines([f"shark-tune: retuning {NAME}: */b has it too, and no entry for it"])
+    assert sorted(suite.folder.glob("*/__specs__/*.mlir")) == specs

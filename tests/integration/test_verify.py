@@ -81,7 +81,7 @@ def verifier(stages: tuple[Builds, Bench], told: list[str], *, asks_driver: bool
 
 
 def finals(plan: Plan, **infos: str) -> list[FinalRecord]:
-    """A final for each dispatch of the plan, won by its config in ``infos``."""
+    """A final for each dispatch of the plan that ``infos`` has a config of, which won it."""
     return [
         FinalRecord(
             dispatch=task.name,
@@ -96,6 +96,7 @@ def finals(plan: Plan, **infos: str) -> list[FinalRecord]:
             iree="any",
         )
         for task in plan.tasks
+        if task.name in infos
     ]
 
 
@@ -175,3 +176,85 @@ def test_where_nothing_pays_nothing_is_left(plan: Plan, stages: tuple[Builds, Be
     assert measured.dropped[FIRST].startswith("the whole of the model is no faster with the spec: 0.")
     (source,) = measured.sources
     assert (source.ratio, source.note) == (None, "no entry of the spec pays in the whole of it")
+
+
+# Beside the model a function that calls nothing which is tuned, and one that calls the second of its products alone.
+THREE_FUNCTIONS = f"""{MODEL}
+func.func @untouched(%a: tensor<64xf32>) -> tensor<64xf32> {{
+  %0 = math.absf %a : tensor<64xf32>
+  return %0 : tensor<64xf32>
+}}
+func.func @second(%a: tensor<128x128xf32>, %c: tensor<128x64xf32>) -> tensor<128x64xf32> {{
+  %zero = arith.constant 0.0 : f32
+  %e = tensor.empty() : tensor<128x64xf32>
+  %f = linalg.fill ins(%zero : f32) outs(%e : tensor<128x64xf32>) -> tensor<128x64xf32>
+  %0 = linalg.matmul ins(%a, %c : tensor<128x128xf32>, tensor<128x64xf32>)
+      outs(%f : tensor<128x64xf32>) -> tensor<128x64xf32>
+  return %0 : tensor<128x64xf32>
+}}
+"""
+
+
+@pytest.mark.slow
+def test_a_function_judges_only_what_it_calls(
+    compiler: Compiler, stages: tuple[Builds, Bench], told: list[str], starting_at_one: Callable[[str], str]
+) -> None:
+    source = Source(name="three", text=THREE_FUNCTIONS, is_benchmark=False)
+    plan = make_plan([source], compiler, processors=2, count=1, seed=0)
+    (source,) = plan.sources
+    judge = verifier(stages, told)
+    won = finals(plan, **{FIRST: GOOD, SECOND: GOOD})
+    models = {model.function: model for model in judge.models(plan, source, won)}
+    assert {name: list(model.owned) for name, model in models.items()} == {
+        "main": [FIRST, SECOND],
+        "untouched": [],
+        "second": [SECOND],
+    }
+    # What is wrong elsewhere is no fault of what a function calls.
+    application = models["main"].application
+    text = replace_executables(application.text, starting_at_one(application.text), models["main"].owned[FIRST])
+    broken = {
+        name: replace(model, application=msgspec.structs.replace(application, text=text))
+        for name, model in models.items()
+    }
+    assert list(broken["main"].wrong()[1]) == [FIRST]
+    assert broken["second"].wrong() == ("", {})
+    note = "no entry is for what 'untouched' calls, so that was not run"
+    (checked,) = judge.check(plan, won).sources
+    assert checked.note == note
+    measured = judge.measure(plan, source, won)
+    assert measured.dropped == {}
+    (check,) = measured.sources
+    assert check.note == note
+    assert check.ratio is not None
+    assert check.ratio > 1.5, "the figures of a function that gains"
+    assert set(check.in_model) == {FIRST, SECOND}
+
+
+@pytest.mark.slow
+def test_where_no_function_calls_what_is_tuned_nothing_is_dropped(
+    compiler: Compiler, stages: tuple[Builds, Bench], told: list[str]
+) -> None:
+    source = Source(name="three", text=THREE_FUNCTIONS, is_benchmark=False, function="untouched")
+    plan = make_plan([source], compiler, processors=2, count=1, seed=0)
+    measured = verifier(stages, told).measure(plan, plan.sources[0], finals(plan, **{FIRST: BAD, SECOND: BAD}))
+    assert measured.dropped == {}
+    (check,) = measured.sources
+    assert (check.ratio, check.note) == (None, "no entry is for what 'untouched' calls, so that was not run")
+
+
+@pytest.mark.slow
+def test_a_model_whose_weights_are_in_another_file_costs_no_entry(
+    compiler: Compiler, stages: tuple[Builds, Bench], told: list[str]
+) -> None:
+    weight = 'util.global private @w = #flow.parameter.named<"model"::"w"> : tensor<128x128xf32>\nfunc.func'
+    loaded = "%b = util.global.load @w : tensor<128x128xf32>\n  %zero = "
+    text = MODEL.replace("%b: tensor<128x128xf32>, ", "").replace("func.func", weight).replace("%zero = ", loaded)
+    plan = make_plan(
+        [Source(name="weightless", text=text, is_benchmark=False)], compiler, processors=2, count=1, seed=0
+    )
+    record = verifier(stages, told).check(plan, finals(plan, **{FIRST: GOOD, SECOND: GOOD}))
+    assert record.dropped == {}
+    (check,) = record.sources
+    assert (check.applied, check.note) == (2, plan.sources[0].why_not_run)
+    assert "not run whole" in check.note

@@ -133,5 +133,16 @@ def test_limits_of_a_busy_machine_are_measured_again(cache: Cache) -> None:
 
 def test_limits_are_known_by_how_the_device_is_driven(cache: Cache) -> None:
     given = ((), ("local-task",), ("local-sync",))
-    plain, same, other = (Yardsticks(COMPILER, cache, "a CPU", uris).key for uris in given)
+    plain, same, other = (Yardsticks(COMPILER, cache, "a CPU", uris=uris).key for uris in given)
     assert plain == same != other
+
+
+def test_that_limits_cannot_be_measured_is_told_once(tmp_path: Path) -> None:
+    told: list[str] = []
+    broken = Compiler(Target.parse("llvm-cpu"), tool="false")
+    yardsticks = Yardsticks(broken, Cache(tmp_path), "a CPU", told.append)
+    with DeviceChild(URI) as child:
+        for _ in range(2):
+            assert yardsticks.why_impossible(1e-6, Work(bytes=1, operations=1), child) == ""
+    (line,) = told
+    assert line.startswith("what the device can reach is not known, so nothing is called impossible: ")

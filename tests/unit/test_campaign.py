@@ -379,6 +379,69 @@ def test_the_tests_that_are_still_expected_are_counted() -> None:
     assert run.campaign.expected == 0
 
 
+def test_those_that_are_chosen_and_not_yet_taken_are_expected_as_well() -> None:
+    run = Run(kernel("one", 30), kernel("two", 6), most=10)
+    run.try_next(), run.try_next()
+    for taken in range(1, 17):
+        index = run.campaign.take()
+        assert run.campaign.expected == 16 - taken
+        run.campaign.give_back(index)
+        assert run.campaign.expected == 17 - taken
+        run.try_next()
+        assert run.campaign.expected == 16 - taken
+    assert run.campaign.is_done
+
+
+def given_up_beside_another(is_spent: Callable[[], bool]) -> Run:
+    """A run of one dispatch that is given up by what was known of it, and another of 20 candidates."""
+    one, two = kernel("one", 100), kernel("two", 20)
+    run = Run(one, two, most=100, is_spent=is_spent)
+    for name in ("default", *(each.id for each in one.candidates[:64])):
+        run.tell("one", name)
+    return run
+
+
+def test_none_is_expected_of_a_dispatch_that_is_given_up_or_once_the_time_is_spent() -> None:
+    spent = False
+    run = given_up_beside_another(lambda: spent)
+    assert run.campaign.expected == 1 + 20
+    assert run.try_next() == ("two", "default")
+    spent = True
+    assert run.campaign.is_done
+    assert run.campaign.expected == 0
+
+
+def test_what_was_given_up_before_the_time_was_spent_on_others_was_given_up() -> None:
+    spent = False
+    run = given_up_beside_another(lambda: spent)
+    run.try_next(), run.try_next()
+    spent = True
+    assert run.campaign.is_done
+    assert run.campaign.why_stopped("one") == "no more gain is expected"
+    assert run.campaign.why_stopped("two") == "the time was spent (--tune-time)"
+
+
+def test_time_that_is_spent_once_nothing_more_is_wanted_stopped_nothing() -> None:
+    """As where the finals take longer than the time that was given."""
+    spent = False
+    run = Run(kernel("one", 5), is_spent=lambda: spent)
+    for _ in range(5):
+        run.try_next()
+    run.take()  # Its test fails, and nothing is told of it.
+    assert run.campaign.is_done
+    spent = True
+    assert run.campaign.is_done
+    assert run.campaign.why_stopped("one") == "all 5 configs were tried"
+
+
+def test_of_a_dispatch_that_is_not_given_up_the_last_are_tried_as_well() -> None:
+    run = Run(kernel("one", 100), most=100)
+    run.try_next()
+    run.try_next(2.0)
+    assert len(run.drain()) == 99
+    assert run.campaign.why_stopped("one") == ""
+
+
 def test_a_ratio_that_is_rounded_to_nothing_is_no_failure() -> None:
     run = Run(kernel("one"))
     run.take()

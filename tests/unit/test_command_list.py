@@ -17,6 +17,7 @@ convbfp16 -n 16 -c 32 -H 12 -W 12 -k 64 -y 1 -x 1 -p 0 -q 0 -u 1 -v 1 -l 1 -j 1 
 --iter 10 matmul -M 64 -N 96 -K 32 --a_type bf16 --b_type bf16 --out_type bf16 --transA
 matmul --fp16 -M 64 -N 96 -K 32 -B 4
 matmul -M 64 -N 96 -K 32 --a_type bf16 --transA
+matmul -M 64 -N 96 -K 32 --a_type bf16 --out_type f32 --transA
 """
 
 
@@ -28,8 +29,9 @@ def test_each_line_is_an_op_and_equal_ones_are_one() -> None:
         "conv_dgrad_nchw_2x8x8x12_12x3x3_f32_padding_1_groups_3",
         "conv_wgrad_nchw_2x8x8x12_12x3x3_f32_padding_1_groups_3",
         "conv_ncdhw_2x2x8x8x16_16x2x1x1_bf16_stride_2x1x1",
+        "matmul_64x96x32_bf16_out_bf16_ta",
+        "batch_matmul_4x64x96x32_f16_out_f16",
         "matmul_64x96x32_bf16_ta",
-        "batch_matmul_4x64x96x32_f16",
     ]
     with ir.Context():
         assert all(ir.Module.parse(source.text).operation.verify() for source in sources)
@@ -50,7 +52,12 @@ def test_each_line_is_an_op_and_equal_ones_are_one() -> None:
         ("conv -c 3 -g 2", "in channels, 3, do not divide into 2 groups"),
         ("matmul -M 4 -N 4", "-K: the size is missing"),
         ("matmul -M 4 -N 4 -K 4 --bias", "--bias: it is no flag of a matmul that is known here"),
-        ("matmul -M 4 -N 4 -K 4 --a_type f7", "lhs='f7'"),
+        ("matmul -M 4 -N 4 -K 4 --a_type f7", "-M 4 -N 4 -K 4 --a_type f7: lhs='f7'"),
+        (
+            "matmul -M 4 -N 4 -K 4 --out_type f7",
+            "--out_type f7: out='f7': sums in f32 are stored as f32 or f16 or bf16",
+        ),
+        ("matmul -M 4 -N 4 -K 4 --a_type i8 --out_type i8", "--out_type i8: out='i8': sums in i32 are stored as i32"),
         ("conv -n '1", "No closing quotation"),
     ],
 )
@@ -64,3 +71,24 @@ def test_a_line_that_cannot_be_expressed_is_named_with_its_flag(line: str, messa
 def test_a_list_without_a_command_is_refused() -> None:
     with pytest.raises(InputError, match="there is no command in it"):
         read_commands("# nothing\n", "empty.txt")
+
+
+def test_the_result_of_a_product_is_stored_as_the_line_says() -> None:
+    types = ("f32", "bf16", "f16")
+    stated = [f"--a_type bf16 --b_type bf16 --out_type {each}" for each in types]
+    as_f32, as_bf16, *others = read_commands("\n".join(f"matmul -M 4 -N 4 -K 4 {each}" for each in stated), "list")
+    with ir.Context():
+        modules = [ir.Module.parse(each.text) for each in (as_f32, as_bf16, *others)]
+        kinds = [each.body.operations[0].attributes["function_type"].value for each in modules]
+        results = [str(kind.results[0]) for kind in kinds]
+    assert results == [f"tensor<4x4x{each}>" for each in types]
+    assert read_commands("matmul -M 4 -N 4 -K 4 --a_type bf16", "list") == (as_f32,)
+    assert read_commands("matmul -M 4 -N 4 -K 4 --bf16", "list") == (as_bf16,)
+
+
+def test_lines_that_differ_in_one_layout_are_ops_of_their_own() -> None:
+    layouts = [("NHWC", "NCHW", "NCHW"), ("NCHW", "NHWC", "NHWC"), ("NHWC", "NCHW", "NHWC"), ("NHWC", "NHWC", "NCHW")]
+    lines = [f"conv -n 1 -c 8 -k 8 --in_layout {i} --fil_layout {f} --out_layout {o}" for i, f, o in layouts]
+    sources = read_commands("\n".join(lines), "list")
+    assert len({source.text for source in sources}) == len(lines)
+    assert sources[0].name == "conv_nhwc_nchw_nchw_1x32x32x8_8x3x3_f32"

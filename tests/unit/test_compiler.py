@@ -15,7 +15,7 @@ import pytest
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.stages.dispatch import FoundDispatch
 from pytest_shark_tune.stages.extraction import read_benchmark
-from pytest_shark_tune.tools.compiler import Compiler, Target, compiler_version, first_error
+from pytest_shark_tune.tools.compiler import Compiler, Target, compiler_version, first_error, why_rejected
 
 BROKEN = "func.func @main(%x: tensor<4xf32>) -> tensor<4xf32> {\n  return %y : tensor<4xf32>\n}\n"
 WORK = BROKEN.replace("return", "%y = math.absf %x : tensor<4xf32>\n  return")
@@ -146,6 +146,24 @@ def test_a_compilation_is_stopped_when_its_time_is_up(benchmark_module: str, tmp
         hasty.compile_sources(benchmark_module, tmp_path / "out.vmfb")
     assert caught.value.timed_out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_takes_too_long_all_the_same_is_told_the_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = tmp_path / "iree-compile"
+    tool.write_text("#!/bin/sh\nexec sleep 100\n", encoding="utf-8")
+    tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr("pytest_shark_tune.tools.compiler.MODEL_TIMEOUT_S", 0.02)
+    compiler = Compiler(Target.parse("llvm-cpu"), timeout_s=0.01, timeout_option="--more", tool=os.fspath(tool))
+    with pytest.raises(CommandFailed) as caught:
+        compiler.for_models.lower(WORK, to="flow")
+    message = "iree-compile ran longer than 0.02 s and was stopped: --more gives it more than that"
+    assert why_rejected(caught.value) == message
+    with pytest.raises(CommandFailed, match=r"ran longer than 0\.01 s and was stopped$"):
+        compiler.lower(WORK, to="flow")
+    patient = Compiler(Target.parse("llvm-cpu"), timeout_s=3600)
+    assert (patient.for_models.timeout_s, patient.for_models.identity) == (3600, patient.identity)
 
 
 def test_a_compilation_is_stopped_when_it_needs_too_much_memory(benchmark_module: str, tmp_path: Path) -> None:

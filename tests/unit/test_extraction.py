@@ -12,10 +12,11 @@ from iree.compiler import ir
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.stages.dispatch import BufferView, FoundDispatch, Tensor, Untunable
 from pytest_shark_tune.stages.extraction import (
-    count_calls,
+    Flow,
     function_inputs,
     is_benchmark_module,
     read_benchmark,
+    read_flow,
     read_module,
 )
 from pytest_shark_tune.stages.grouping import group_dispatches
@@ -35,7 +36,7 @@ def found(dumps: Mapping[str, str]) -> dict[str, FoundDispatch]:
 
 
 def test_every_static_dispatch_is_dumped_and_read(found: Mapping[str, FoundDispatch]) -> None:
-    # A dispatch of dynamic shape has no benchmark: what is missing here is told apart by count_calls.
+    # A dispatch of dynamic shape has no benchmark: what is missing here is told apart by read_flow.
     assert set(found) == set(TUNABLE)
     assert {dispatch.symbol for dispatch in found.values()} == {f"{name}_dispatch_0" for name in TUNABLE}
 
@@ -244,9 +245,54 @@ def test_keys_tell_structures_apart_and_nothing_else(found: Mapping[str, FoundDi
     assert group_dispatches([renamed], {})[0].key == group_dispatches([found["plain"]], {})[0].key
 
 
-def test_calls_are_counted_by_executable(compiler: Compiler, model: str) -> None:
-    calls = count_calls(compiler.lower(model, to="flow"))
-    assert calls == {f"{name}_dispatch_0": 1 for name in (*TUNABLE, "dynamic")} | {"chain_dispatch_0": 3}
+def test_calls_are_counted_by_executable_and_known_by_function(compiler: Compiler, model: str) -> None:
+    flow = read_flow(compiler.lower(model, to="flow"))
+    assert flow == Flow(
+        calls={f"{name}_dispatch_0": 1 for name in (*TUNABLE, "dynamic")} | {"chain_dispatch_0": 3},
+        called={name: (f"{name}_dispatch_0",) for name in (*TUNABLE, "dynamic")},
+    )
+
+
+def test_what_a_function_calls_it_may_call_through_others() -> None:
+    flow = read_flow(
+        """
+        flow.executable private @one { flow.executable.export public @run }
+        flow.executable private @two { flow.executable.export public @run }
+        util.func public @direct(%x: tensor<4xf32>) -> tensor<4xf32> {
+          %0 = flow.dispatch @one::@run(%x) : (tensor<4xf32>) -> tensor<4xf32>
+          %1 = flow.dispatch @one::@run(%0) : (tensor<4xf32>) -> tensor<4xf32>
+          util.return %1 : tensor<4xf32>
+        }
+        util.func private @between(%x: tensor<4xf32>) -> tensor<4xf32> {
+          %0 = util.call @direct(%x) : (tensor<4xf32>) -> tensor<4xf32>
+          %1 = util.call @elsewhere(%0) : (tensor<4xf32>) -> tensor<4xf32>
+          util.return %1 : tensor<4xf32>
+        }
+        util.func private @elsewhere(%x: tensor<4xf32>) -> tensor<4xf32>
+        util.func public @through(%x: tensor<4xf32>) -> tensor<4xf32> {
+          %0 = flow.dispatch @two::@run(%x) : (tensor<4xf32>) -> tensor<4xf32>
+          %1 = util.call @between(%0) : (tensor<4xf32>) -> tensor<4xf32>
+          util.return %1 : tensor<4xf32>
+        }
+        util.func public @nothing(%x: tensor<4xf32>) -> tensor<4xf32> { util.return %x : tensor<4xf32> }
+        """
+    )
+    assert flow.calls == {"one": 2, "two": 1}
+    assert flow.called == {"direct": ("one",), "between": ("one",), "through": ("one", "two"), "nothing": ()}
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ('#flow.parameter.named<"model"::"w">', True),
+        ('#stream.parameter.named<"model"::"w">', True),
+        ("dense<1.5>", False),
+    ],
+)
+def test_data_in_another_file_is_noticed(data: str, expected: bool) -> None:
+    assert read_flow(f"util.global private @w = {data} : tensor<4xf32>").takes_parameters is expected
+    constant = f"%0 = flow.tensor.constant {data} : tensor<4xf32>\nutil.return %0 : tensor<4xf32>"
+    assert read_flow(f"util.func public @f() -> tensor<4xf32> {{\n{constant}\n}}").takes_parameters is expected
 
 
 def test_functions_with_static_tensors_are_listed_with_their_inputs(compiler: Compiler) -> None:

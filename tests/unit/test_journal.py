@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -77,6 +81,8 @@ def test_writers_at_the_same_time_do_not_mix_their_lines(tmp_path: Path, child_e
     path = tmp_path / "journal.jsonl"
     code = f"""
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from pytest_shark_tune.tools import journal
 sys.stdin.readline()
@@ -114,3 +120,36 @@ def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(tmp_path: Path) ->
     with pytest.raises(OSError, match=r"folder"):
         journal.replace_file(path, b"content")
     assert [each.name for each in tmp_path.iterdir()] == ["folder"]
+
+
+def test_of_many_that_come_at_once_all_read_the_one_that_was_first(tmp_path: Path) -> None:
+    paths = [tmp_path / f"claim{number}" for number in range(40)]
+    start = threading.Barrier(WRITERS)
+
+    def claim(name: bytes) -> list[bytes]:
+        found = []
+        for path in paths:
+            start.wait()
+            found.append(journal.put_first(path, name))
+        return found
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        found = list(pool.map(claim, [b"a", b"bb", b"ccc", b"dddd"]))
+    for path, owners in zip(paths, zip(*found, strict=True), strict=True):
+        assert set(owners) == {path.read_bytes()} < {b"a", b"bb", b"ccc", b"dddd"}
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
+
+
+def test_without_links_who_comes_later_reads_who_was_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(source: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(source), None, str(target))
+
+    monkeypatch.setattr(os, "link", link)
+    path = tmp_path / "claim"
+    assert [journal.put_first(path, name) for name in (b"first", b"second")] == [b"first", b"first"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_cannot_be_put_is_an_error_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="gone"):
+        journal.put_first(tmp_path / "gone" / "claim", b"one")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 import pytest
 
 from pytest_shark_tune.ledger import Finding, Ledger
-from pytest_shark_tune.plan import Plan, Task
-from pytest_shark_tune.snapshot import read_records, write_spec
+from pytest_shark_tune.plan import Plan, Source, Task
+from pytest_shark_tune.snapshot import read_records, records_path, write_spec
 from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.dispatch import BenchmarkModule, Dispatch, Member, RootOp, TargetFacts, Tensor, Untunable
 from pytest_shark_tune.stages.record import (
@@ -23,7 +25,7 @@ from pytest_shark_tune.stages.record import (
     State,
     WinnerRecord,
 )
-from pytest_shark_tune.stages.spec import read_spec
+from pytest_shark_tune.stages.spec import SpecEntry, build_spec, read_spec
 
 MAPS = tuple(f"affine_map<(d0, d1, d2) -> ({dims})>" for dims in ("d0, d2", "d2, d1", "d0, d1"))
 MODULE = BenchmarkModule(text="", run_function="run", buffer_function="buffer", buffer_bytes=0, views=())
@@ -122,13 +124,15 @@ def make_final(task: Task, winner: str | None) -> FinalRecord:
 class Run:
     """A ledger of one run, and ways to tell it what was found out."""
 
-    def __init__(self, folder: Path, *, starter: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, starter: str | None = None, plans: Mapping[str, Plan] = MappingProxyType({"plan": PLAN})
+    ) -> None:
         self.out = folder / ".tune"
         self.out.mkdir(exist_ok=True)
         self.suite = folder / "suite"
         self.ledger = Ledger(
             self.out,
-            {"plan": PLAN}.__getitem__,
+            plans.__getitem__,
             target="llvm-cpu",
             device="Some CPU",
             device_slug="some-cpu",
@@ -137,12 +141,13 @@ class Run:
             setting="setting",
         )
 
-    def take(self, *found: Record | FinalRecord | SpecRecord) -> None:
+    def take(self, *found: Record | FinalRecord | SpecRecord, plan: str = "plan", suite: Path | None = None) -> None:
         for each in found:
             record = each if isinstance(each, Record) else None
             final = each if isinstance(each, FinalRecord) else None
             spec = each if isinstance(each, SpecRecord) else None
-            self.ledger.take(Finding(plan="plan", suite=str(self.suite), record=record, final=final, spec=spec))
+            folder = str(suite or self.suite)
+            self.ledger.take(Finding(plan=plan, suite=folder, record=record, final=final, spec=spec))
 
     @property
     def matchers(self) -> list[str]:
@@ -378,7 +383,9 @@ def test_a_winner_that_was_not_checked_is_told_and_not_written(run: Run) -> None
     run.ledger.finish(complete=True)
     assert read_records(run.snapshot) == (record,)
     (change,) = run.ledger.changes
-    assert change.words() == ("not updated with two: that was not checked in the whole source, by [spec]",)
+    assert change.words() == (
+        "not updated with two: [spec] gave no result, and only what holds in the whole is written; run that as well",
+    )
 
 
 def test_what_is_kept_and_fails_in_the_whole_loses_its_entry(run: Run) -> None:
@@ -416,3 +423,120 @@ def test_an_entry_is_dropped_only_where_the_whole_suite_was_collected(run: Run) 
     again.take(make_record(TWO, "default", 1.0), make_final(TWO, None), VERIFIED)
     again.ledger.finish(complete=True)
     assert again.ledger.changes[0].words() == (), "what cannot be tuned today may be tomorrow"
+
+
+MEASURED_WHOLE = SpecRecord(sources=(SourceCheck(source="model", applied=1, ratio=1.5),), dropped={}, model="model")
+RUNNABLE = Source(name="model", text="", is_benchmark=False, functions={"main": ()})
+APART = msgspec.structs.replace(
+    make_task("apart", 24),
+    dispatch=msgspec.structs.replace(
+        make_task("apart", 24).dispatch, members=(Member(symbol="apart_0", source="op", calls=1, module=MODULE),)
+    ),
+)
+
+
+@pytest.mark.parametrize("had_snapshot", [True, False])
+def test_an_entry_of_a_model_that_was_not_measured_end_to_end_is_told_and_not_written(
+    tmp_path: Path, had_snapshot: bool
+) -> None:
+    run = Run(tmp_path, plans={"plan": msgspec.structs.replace(PLAN, sources=(RUNNABLE,), tasks=(ONE, APART))})
+    if had_snapshot:
+        write_spec(run.snapshot, [msgspec.structs.replace(kept(Run(tmp_path)), id="bbbbbb")])
+    before = run.snapshot.read_bytes() if had_snapshot else b""
+    run.ledger.add_whole([str(run.suite)])
+    run.take(*ALL_OF_ONE, make_final(ONE, "aaaaaa"), VERIFIED)
+    run.ledger.finish(complete=False)
+    (change,) = run.ledger.changes
+    why = "[model-end-to-end] gave no result, and only what holds in the whole is written; run that as well"
+    assert change.words() == (f"not updated with one: {why}",)
+    assert change.is_unwritten != had_snapshot
+    assert (run.snapshot.read_bytes() if had_snapshot else b"") == before
+
+
+def test_only_what_a_model_has_waits_for_it(tmp_path: Path) -> None:
+    run = Run(tmp_path, plans={"plan": msgspec.structs.replace(PLAN, sources=(RUNNABLE,), tasks=(ONE, APART))})
+    run.take(*ALL_OF_ONE, make_final(ONE, "aaaaaa"), VERIFIED)
+    run.take(make_record(APART, "default", 1.0), make_record(APART, "aaaaaa", 2.0), make_final(APART, "aaaaaa"))
+    run.ledger.finish(complete=True)
+    assert [each.dispatch for each in read_records(run.snapshot)] == ["apart"]
+    again = Run(tmp_path, plans={"plan": msgspec.structs.replace(PLAN, sources=(RUNNABLE,))})
+    again.take(*ALL_OF_ONE, make_final(ONE, "aaaaaa"), VERIFIED, MEASURED_WHOLE)
+    again.ledger.finish(complete=True)
+    assert [each.dispatch for each in read_records(run.snapshot)] == ["apart", "one"]
+
+
+def test_nothing_is_gone_from_a_suite_before_all_of_it_was_tried(tmp_path: Path) -> None:
+    record = kept(Run(tmp_path))
+    odd = msgspec.structs.replace(record, dispatch="odd", root=make_task("odd", 8).dispatch.root)
+    run = Run(tmp_path, plans={"plan": msgspec.structs.replace(PLAN, sources=(RUNNABLE,))})
+    write_spec(run.snapshot, [record, odd])
+    run.ledger.add_whole([str(run.suite)])
+    run.take(make_record(TWO, "default", 1.0), make_final(TWO, None), VERIFIED)
+    run.ledger.finish(complete=False)
+    assert read_records(run.snapshot) == (record, odd)
+
+
+def test_entries_without_a_record_stay_in_the_snapshot(run: Run) -> None:
+    record, foreign = kept(run), make_task("foreign", 16)
+    entry = SpecEntry(name="foreign", root=foreign.dispatch.root, compilation_info=INFO.format(24))
+    write_spec(run.snapshot, [record], build_spec([entry]))
+    run.take(make_record(TWO, "default", 1.0), make_record(TWO, "aaaaaa", 2.0), make_final(TWO, "aaaaaa"), VERIFIED)
+    run.ledger.finish(complete=True)
+    matchers = [row.matcher for row in read_spec(run.snapshot.read_text())]
+    assert matchers == ["match_one", "match_two", "match_foreign"]
+    assert run.ledger.changes[0].words()[0].startswith("two: added (")
+
+
+@pytest.mark.parametrize("suffix", [".mlir", ".jsonl"])
+def test_a_snapshot_that_cannot_be_read_stays_as_it_is(run: Run, suffix: str) -> None:
+    kept(run)
+    spoilt = run.snapshot.with_suffix(suffix)
+    spoilt.write_text(f"<<<<<<<\n{spoilt.read_text()}")
+    before = run.snapshot.read_bytes(), records_path(run.snapshot).read_bytes()
+    run.take(make_record(TWO, "default", 1.0), make_record(TWO, "aaaaaa", 2.0), make_final(TWO, "aaaaaa"), VERIFIED)
+    run.ledger.finish(complete=True)
+    assert (run.snapshot.read_bytes(), records_path(run.snapshot).read_bytes()) == before
+    (change,) = run.ledger.changes
+    assert change.problem
+    assert change.words() == (f"not updated: {change.problem}",)
+
+
+def test_each_suite_that_has_a_dispatch_gets_its_entry(tmp_path: Path) -> None:
+    """Two suites in one run, and later one of them again with what it has."""
+    other = Path(tmp_path, "other")
+    members = (Member(symbol="there_3", source="another", calls=7, module=MODULE),)
+    there = msgspec.structs.replace(ONE, dispatch=msgspec.structs.replace(ONE.dispatch, members=members))
+    plans = {"plan": PLAN, "other": msgspec.structs.replace(PLAN, tasks=(there,))}
+    run = Run(tmp_path, plans=plans)
+    run.take(*ALL_OF_ONE, make_final(ONE, "aaaaaa"), VERIFIED)
+    run.take(VERIFIED, plan="other", suite=other)
+    run.ledger.finish(complete=True)
+    paths = [run.snapshot, run.ledger.snapshot_of(str(other))]
+    assert run.ledger.snapshots == tuple(sorted(paths))
+    ((first,), (second,)) = map(read_records, paths)
+    assert (first.ops, first.weight) == ((RecordedOp("model", "one_0"),), 3)
+    assert (second.ops, second.weight) == ((RecordedOp("another", "there_3"),), 7)
+    assert (first.id, first.ratio, first.samples_us) == (second.id, second.ratio, second.samples_us)
+    # What was tuned apart has figures of its own.
+    second = msgspec.structs.replace(second, ratio=1.75, samples_us=(5.5,))
+    write_spec(paths[1], [second])
+    again = Run(tmp_path, plans=plans)
+    again.ledger.add_plan("plan", str(run.suite))
+    again.ledger.add_plan("other", str(other))
+    again.ledger.keep("plan", first)
+    again.take(VERIFIED)
+    again.take(VERIFIED, plan="other", suite=other)
+    again.ledger.finish(complete=True)
+    assert [read_records(path) for path in paths] == [(first,), (second,)]
+    assert [change.words() for change in again.ledger.changes] == [(), ()]
+
+
+def test_a_suite_whose_own_spec_was_not_tried_gets_no_entry(tmp_path: Path) -> None:
+    other = Path(tmp_path, "other")
+    run = Run(tmp_path, plans={"plan": PLAN, "other": PLAN})
+    run.ledger.add_plan("other", str(other))
+    run.take(*ALL_OF_ONE, make_final(ONE, "aaaaaa"), VERIFIED)
+    run.ledger.finish(complete=True)
+    assert run.ledger.snapshots == (run.snapshot,)
+    (told,) = [change.words() for change in run.ledger.changes if change.is_unwritten]
+    assert told[0].startswith("not updated with one: [spec] gave no result")

@@ -48,12 +48,18 @@ def final(name: str, ratio: float, *, samples: int = 3, wins: bool = True) -> Fi
 
 
 def run(
-    name: str, records: list[Record], finals: list[FinalRecord] | None = None, *, device: str = "CPU", iree: str = "3"
+    name: str,
+    records: list[Record],
+    finals: list[FinalRecord] | None = None,
+    *,
+    device: str = "CPU",
+    iree: str = "3",
+    dropped: dict[str, str] | None = None,
 ) -> RunFindings:
     about = RunSummary(
         versions={"iree-base-compiler": iree}, target="llvm-cpu", device=device, seconds=1.0, complete=True
     )
-    summary = Summary(run=about, dispatches=(), sources=(), untunable=())
+    summary = Summary(run=about, dispatches=(), sources=(), untunable=(), dropped=dropped or {})
     return RunFindings(name, summary, tuple(records), tuple(finals or ()))
 
 
@@ -104,3 +110,26 @@ def test_runs_that_do_not_compare_are_refused(other: RunFindings, what: str) -> 
 def test_a_default_that_failed_is_told() -> None:
     merged = merge_runs([run("x", [record("default", 0, State.RUN_FAILED)])])
     assert merged.failed_defaults == {"matmul": "run_failed: "}
+
+
+def test_a_winner_that_its_run_dropped_gives_way_to_any_other() -> None:
+    best = run("x", [], [final("aa", 1.6)], dropped={"matmul": "it does not pay"})
+    other = run("y", [], [final("bb", 1.3)])
+    for runs in ([best, other], [other, best]):
+        merged = merge_runs(runs)
+        assert merged.finals["matmul"].winner == "bb"
+        assert merged.dropped == {}
+        assert merged.standing == (merged.finals["matmul"],)
+        assert "matmul: aa does not compete: x left it out: it does not pay" in merged.notes
+
+
+def test_a_winner_that_any_run_dropped_is_left_out_without_another() -> None:
+    dropped = run("x", [], [final("aa", 1.6)], dropped={"matmul": "it does not pay"})
+    kept = run("y", [], [final("aa", 1.7, samples=9)])
+    lost = run("z", [], [final("bb", 1.0, wins=False)], dropped={"other": "another dispatch"})
+    for runs in ([dropped], [kept, dropped], [dropped, lost]):
+        merged = merge_runs(runs)
+        assert merged.finals["matmul"].winner == "aa"
+        assert merged.dropped == {"matmul": "x left it out: it does not pay"}
+        assert merged.standing == ()
+    assert merge_runs([kept, lost]).dropped == {}

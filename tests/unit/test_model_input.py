@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.model_input import InputFile, ModelInput, check_data
 from pytest_shark_tune.plan import Source, extract, plan_key, read_source
 from pytest_shark_tune.profile import arguments, function_of
+from pytest_shark_tune.session import Session
+from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.dispatch import Tensor
+from pytest_shark_tune.tools.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler
 
 TWO = """
@@ -189,3 +193,23 @@ def test_what_is_said_of_a_model_is_part_of_the_key(compiler: Compiler, tmp_path
     keys = {key(), key(function="other"), key("0=in.npy")}
     save(tmp_path / "in.npy", np.ones((2, 3), np.int64))
     assert len(keys | {key("0=in.npy")}) == 4
+
+
+def test_a_plan_is_the_same_wherever_its_data_lies(compiler: Compiler, tmp_path: Path) -> None:
+    (tmp_path / "two.mlir").write_text(TWO, encoding="utf-8")
+    folders = [tmp_path / name for name in ("here", "elsewhere")]
+    found = []
+    for folder in folders:
+        folder.mkdir()
+        data = save(folder / "in.npy", np.ones((2, 3), np.int64))
+        asked = ModelInput.parse((), ["0=in.npy"], "one $.x", base=folder)
+        settings = replace(RunSettings.in_folder(folder, (), "", jobs=1), models=asked)
+        session = Session(settings, compiler, Cache(tmp_path / "cache"))
+        try:
+            found.append(session.plan(["two.mlir"], tmp_path))
+        finally:
+            session.close()
+        data.unlink()
+    (key, first), (again, second) = found
+    assert key == again
+    assert [plan.sources[0].files for plan in (first, second)] == [{0: str(each / "in.npy")} for each in folders]

@@ -47,6 +47,12 @@ def function_type(source: ops.OpSource) -> str:
             id="f16-in-f16",
         ),
         pytest.param(
+            ops.matmul(m=64, n=96, k=128, lhs="bf16", out="bf16", transpose_a=True),
+            "matmul_64x96x128_bf16_out_bf16_ta",
+            "(tensor<128x64xbf16>, tensor<128x96xbf16>) -> tensor<64x96xbf16>",
+            id="stored-as-bf16",
+        ),
+        pytest.param(
             ops.matmul(m=64, n=96, k=128, lhs="bf16", transpose_b=True),
             "matmul_64x96x128_bf16_tb",
             "(tensor<64x128xbf16>, tensor<96x128xbf16>) -> tensor<64x96xf32>",
@@ -156,6 +162,8 @@ def test_a_source_cannot_be_changed() -> None:
         pytest.param({"acc": "f16"}, r"acc='f16': f32 times f32 accumulates in f32", id="narrow-sums"),
         pytest.param({"lhs": "f16", "acc": "i32"}, r"acc='i32': f16 times f16 accumulates in f32 or f16", id="sums"),
         pytest.param({"lhs": "f16", "rhs": "bf16", "acc": "f16"}, r"acc='f16': f16 times bf16 .* in f32", id="mixed"),
+        pytest.param({"out": "f7"}, r"out='f7': sums in f32 are stored as f32 or f16 or bf16", id="result"),
+        pytest.param({"lhs": "i8", "out": "f32"}, r"out='f32': sums in i32 are stored as i32", id="result-of-i8"),
         pytest.param({"transpose_a": 1}, r"transpose_a=1: it is True or False", id="flag"),
     ],
 )
@@ -187,6 +195,7 @@ def test_a_bad_batch_is_named() -> None:
         pytest.param(ops.matmul(m=32, n=48, k=64).text, [1, 1, 1], id="matmul"),
         pytest.param(ops.matmul(m=32, n=48, k=64, lhs="f16", acc="f16", transpose_a=True).text, [1, 1, 1], id="f16-ta"),
         pytest.param(ops.matmul(m=32, n=48, k=64, lhs="bf16", transpose_b=True).text, [1, 1, 1], id="bf16-tb"),
+        pytest.param(ops.matmul(m=32, n=48, k=64, lhs="bf16", out="bf16").text, [1, 1, 1], id="bf16-out"),
         pytest.param(ops.batch_matmul(batch=3, m=32, n=48, k=64, lhs="i8").text, [1, 1, 1], id="batch"),
         pytest.param((QUICKSTART / "ppocr_rec_33.mlir").read_text(encoding="utf-8"), [2, 1, 1], id="quickstart"),
     ],

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from pytest_shark_tune.options import (
+    TuneOptions,
     parse_count,
     parse_duration,
     parse_flags,
@@ -193,3 +194,14 @@ def test_a_bad_share_is_refused_by_name(text: str) -> None:
     assert str(caught.value) == (
         f"--tune-share: {text!r} is no share of more than 0 and at most 1; give for example 0.9 or 90%"
     )
+
+
+@pytest.mark.parametrize("elsewhere", ["--tune-stop-after=compile", "--tune-bundle=bundle.tar"])
+def test_a_share_is_refused_where_no_model_is_profiled(pytester: pytest.Pytester, elsewhere: str) -> None:
+    def read(*options: str) -> float:
+        return TuneOptions.from_pytest_config(pytester.parseconfig("--tune", elsewhere, *options)).share
+
+    with pytest.raises(pytest.UsageError, match=f"^--tune-share: with {elsewhere.partition('=')[0]} no model is"):
+        read("--tune-share=50%")
+    pytester.makeini("[pytest]\ntune_share = 50%\n")
+    assert (read(), read("--tune-share=1")) == (0.5, 1)

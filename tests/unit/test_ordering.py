@@ -15,7 +15,10 @@ ORDINARY, CANDIDATE, FINAL, SPEC = Phase.ORDINARY, Phase.CANDIDATE, Phase.FINAL,
 
 
 def order_of(
-    phases: Sequence[Phase], is_spent: Callable[[], bool] = lambda: False, needless: Sequence[int] = ()
+    phases: Sequence[Phase],
+    is_spent: Callable[[], bool] = lambda: False,
+    needless: Sequence[int] = (),
+    most: int | None = None,
 ) -> RunOrder:
     tests = [index for index, phase in enumerate(phases) if phase is CANDIDATE]
     quarry = Quarry(
@@ -25,7 +28,7 @@ def order_of(
         candidates=[f"candidate {index}" for index in tests],
         tests=tests,
         defaults=(),
-        most=len(tests),
+        most=len(tests) if most is None else most,
     )
     return RunOrder(phases, Campaign([quarry], stretch=4, is_spent=is_spent), needless)
 
@@ -78,6 +81,7 @@ def test_a_missing_phase_holds_nobody_up() -> None:
 
 def test_a_test_that_ends_twice_counts_once() -> None:
     order = order_of([CANDIDATE, CANDIDATE, FINAL])
+    assert [order.take(), order.take()] == [0, 1]
     order.complete(0)
     order.complete(0)
     assert order.unfinished == 2
@@ -159,6 +163,19 @@ def test_everything_handed_out_and_given_back_is_run_once(seed: int) -> None:
     assert sorted(done) == list(range(40))
     stages = [max(phases[index], CANDIDATE) for index in done]
     assert stages == sorted(stages)
+
+
+def test_what_nobody_wanted_is_not_unfinished() -> None:
+    order = order_of([CANDIDATE] * 9 + [FINAL, ORDINARY], most=3)
+    assert order.unfinished == 5
+    assert [order.take(), order.take(), order.take()] == [10, 0, 1]
+    assert order.unfinished == 5, "two that were handed out, one more, the final and the ordinary test"
+    order.complete(10)
+    order.complete(0)
+    order.give_back(1)
+    assert order.unfinished == 3
+    assert drain(order) == [1, 2, 9]
+    assert order.unfinished == 3
 
 
 def test_what_is_needless_is_never_run_and_waited_for_by_none() -> None:

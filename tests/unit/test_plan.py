@@ -187,3 +187,30 @@ def test_the_key_covers_all_that_a_plan_depends_on(compiler: Compiler) -> None:
     ]
     assert len(set(keys)) == len(keys)
     assert plan_key([source], Compiler(compiler.target), seed=0, count=3) == keys[0]
+
+
+def test_a_model_whose_data_is_in_another_file_is_tuned_and_not_run(compiler: Compiler) -> None:
+    text = """
+    util.global private @w = #flow.parameter.named<"model"::"w"> : tensor<16x16xf32>
+    func.func @main(%x: tensor<16x16xf32>) -> tensor<16x16xf32> {
+      %w = util.global.load @w : tensor<16x16xf32>
+      %zero = arith.constant 0.0 : f32
+      %e = tensor.empty() : tensor<16x16xf32>
+      %f = linalg.fill ins(%zero : f32) outs(%e : tensor<16x16xf32>) -> tensor<16x16xf32>
+      %0 = linalg.matmul ins(%x, %w : tensor<16x16xf32>, tensor<16x16xf32>)
+          outs(%f : tensor<16x16xf32>) -> tensor<16x16xf32>
+      return %0 : tensor<16x16xf32>
+    }
+    """
+    plan = make_plan([Source(name="model", text=text, is_benchmark=False)], compiler, processors=2, count=1, seed=0)
+    assert [task.name for task in plan.tasks] == ["matmul_16x16x16_f32"]
+    (source,) = plan.sources
+    assert source.why_not_run.startswith("it takes parameters from another file")
+    assert (source.run_whole, plan.models) == ((), ())
+    assert list(source.functions) == ["main"]
+
+
+def test_whole_sources_have_more_time_and_memory_than_candidates(compiler: Compiler) -> None:
+    hasty = Compiler(compiler.target, timeout_s=0.01, memory_bytes=64 << 20)
+    (dispatch,) = extract([read_source(MATMUL, Path())], hasty, processors=2).dispatches
+    assert dispatch.name == "matmul_64x96x128_f32"

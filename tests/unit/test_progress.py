@@ -82,6 +82,19 @@ def test_the_time_given_is_the_most_that_is_left(watch: Watch) -> None:
     assert progress.left_s(100) == 0
 
 
+def test_the_best_of_an_earlier_run_is_the_best_so_far_and_no_news(watch: Watch) -> None:
+    progress = RunProgress(None, watch)
+    progress.note(record("known", 1.8))
+    progress.note(record("slow", 0.5))
+    watch.now_s += 500
+    progress.start()
+    watch.now_s += 10
+    assert progress.line(record("a", 1.5), tried=41, of=61, waiting=20) == ""
+    watch.now_s += 30
+    told = progress.line(record("b"), tried=42, of=61, waiting=6)
+    assert told == "mm: 42/61 tried, best so far known with 1.80 times the default's speed (5.56 us), about 2 min left"
+
+
 def test_without_a_limit_and_before_the_first_nobody_knows(watch: Watch) -> None:
     progress = RunProgress(None, watch)
     watch.now_s += 1e6

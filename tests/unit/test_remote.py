@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -44,6 +45,20 @@ def test_every_run_has_a_shared_folder_of_its_own(tmp_path: Path) -> None:
     assert first != second
     assert first.is_dir()
     assert first.is_relative_to(tmp_path)
+
+
+def test_a_run_of_days_keeps_its_shared_folder(tmp_path: Path) -> None:
+    killed, live = shared_folder(tmp_path), shared_folder(tmp_path)
+    for folder in (killed, live):
+        (folder / "records.jsonl").write_text("{}\n")
+        for each in (folder / "records.jsonl", folder):
+            os.utime(each, (0, 0))
+    with (live / "records.jsonl").open("a") as file:  # as a record comes
+        file.write("{}\n")
+    assert live.stat().st_mtime == 0
+    shared_folder(tmp_path)
+    assert live.is_dir()
+    assert not killed.exists()
 
 
 def test_what_a_worker_refused_is_told_from_a_crash() -> None:

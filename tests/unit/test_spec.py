@@ -275,6 +275,18 @@ def test_names_that_a_starter_uses_too_stay_apart() -> None:
     assert ["[64, " in applied.config for applied in configured.applied] == [True, False]
 
 
+def test_dispatches_that_a_starter_tells_too_stay_apart() -> None:
+    """A record is found by the name of its dispatch, which another op may have had in the starter."""
+    ours, same, otherwise = (
+        entry(name, root, 64, dispatch="mm") for name, root in (("mm", MATMUL), ("mm", TRANSPOSED), ("by hand", HALF))
+    )
+    text = linked([ours], [same, otherwise, entry("b", BATCH, dispatch="mm_2")])
+    told = [(row.matcher, row.provenance["dispatch"]) for row in read_spec(text)]
+    names = [("match_mm", "mm"), ("match_mm_3", "mm_3"), ("match_mm_4", "mm_4"), ("match_b", "mm_2")]
+    assert told == names
+    assert link_spec(build_spec([ours], text)) == text
+
+
 def test_a_new_entry_takes_the_place_of_the_starters() -> None:
     text = linked(
         [entry("mm", MATMUL, 64)], [entry("t", TRANSPOSED, speedup=2.0), entry("mm", MATMUL, 128, speedup=1.2)]

@@ -196,7 +196,7 @@ def test_what_did_not_pay_in_the_whole_is_named(tmp_path: Path) -> None:
     text = render(summary, width=160, spec=tmp_path / "spec.mlir", snapshots=())
     assert "model as a whole, with the spec: 3 ms by default, 2 ms tuned: 1.50 times as fast (1.40 to 1.60)" in text
     assert f"{LOST.name}: not in the spec: it does not pay\n" in text
-    assert "no spec was written: what won alone did not hold in the whole, as told above\n" in text
+    assert "no spec was written: what won was left out, as told above\n" in text
 
 
 def test_what_was_written_is_named(tmp_path: Path) -> None:
@@ -214,15 +214,18 @@ def test_what_was_written_is_named(tmp_path: Path) -> None:
 
 
 def test_what_changed_stands_below_its_snapshot(tmp_path: Path) -> None:
-    here, gone = tmp_path / "here.mlir", tmp_path / "gone.mlir"
-    changes = {here: ["one: added (2 us)", "two: removed (3 us)"], gone: ["three: removed (4 us)"]}
-    text = render(SUMMARY, width=200, spec=tmp_path / "spec.mlir", snapshots=(here,), changes=changes)
-    assert text.splitlines()[-5:] == [
+    here, gone, new = (tmp_path / f"{name}.mlir" for name in ("here", "gone", "new"))
+    changes = {here: ["one: added (2 us)", "two: removed (3 us)"], gone: ["three: removed (4 us)"], new: ["not yet"]}
+    spec = tmp_path / "spec.mlir"
+    text = render(SUMMARY, width=200, spec=spec, snapshots=(here,), changes=changes, unwritten=[new])
+    assert text.splitlines()[-7:] == [
         f"snapshot: {gone} is removed: it has no entry left",
         "    three: removed (4 us)",
         f"snapshot: {here}",
         "    one: added (2 us)",
         "    two: removed (3 us)",
+        f"snapshot: {new} is not written",
+        "    not yet",
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import ml_dtypes
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from pytest_shark_tune.stages.check import (
     EXACT,
+    PLAIN,
     Check,
     Tolerance,
     check_output,
@@ -20,6 +22,7 @@ from pytest_shark_tune.stages.check import (
     magnitude,
     merge_checks,
     tolerance_for,
+    tolerance_in_model,
     unit_roundoff,
 )
 
@@ -123,9 +126,28 @@ def test_a_sum_answers_to_its_inputs_as_a_sum_does(name: str, dtype: Any, k: int
         for one, two in ((lhs, rhs), (disturbed(lhs, step, 1), disturbed(rhs, step, 2)))
     )
     found = conditioning(expected, other, step)
-    assert found.gain == 0
+    assert found.gain == 1
     assert found.magnitude == pytest.approx(magnitude(expected), rel=0.1)
-    assert found.applied(tolerance_for(name, "f32", k)) == tolerance_for(name, "f32", k)
+    # A missing step shows as well as before: in what is small, no more is allowed.
+    fewer = lhs[:, 1:].astype(np.float64) @ rhs[1:].astype(np.float64)
+    tolerance = tolerance_for(name, "f32", k)
+    before, after = (check_output(expected, fewer, tolerance, conditioned=each) for each in (PLAIN, found))
+    assert 0.8 < after.worst / before.worst < 1.05
+
+
+def test_large_results_of_channels_with_a_factor_of_their_own_are_off_in_proportion() -> None:
+    k = 96
+    lhs, rhs = inputs(k, np.float32)
+    factor = np.where(np.arange(128) == 17, 20, 1).astype(np.float32)
+    order = list(range(k))
+    step = 2 * unit_roundoff("f32")
+    moved = accumulate(disturbed(lhs, step, 1), disturbed(rhs, step, 2), order, np.float32) * factor
+    expected = accumulate(lhs, rhs, order, np.float32) * factor
+    backwards = accumulate(lhs, rhs, order[::-1], np.float32) * factor
+    tolerance = tolerance_for("f32", "f32", k)
+    plain = check_output(expected, backwards, tolerance)
+    after = check_output(expected, backwards, tolerance, conditioned=conditioning(expected, moved, step))
+    assert after.worst < 0.6 * plain.worst
 
 
 def sigmoid(logits: Array) -> Array:
@@ -165,6 +187,28 @@ def test_results_that_are_not_finite_condition_nothing() -> None:
     nothing = np.full(4, np.nan, np.float32)
     assert conditioning(nothing, nothing, 1e-7).applied(EXACT) == EXACT
     assert conditioning(nothing, nothing, 1e-7).magnitude == 0
+
+
+@pytest.mark.parametrize(
+    ("elements", "sums", "expected"),
+    [
+        (("i64", "f32", "f32"), [("f32", 512, 1)], tolerance_for("f32", "f32", 512)),
+        (("i64", "i1"), [("i32", 512, 1)], tolerance_for("f32", "f32", 512)),
+        (("f64",), [("f64", 512, 1)], tolerance_for("f64", "f64", 512)),
+        (("f32", "f16", "f32"), [("f32", 512, 1)], tolerance_for("f16", "f16", 512)),
+        (("f32", "f8E4M3FN"), [("f32", 512, 1)], tolerance_for("f8E4M3FN", "f32", 512)),
+        (("f32", "f8E8M0FNU"), [("f32", 512, 1)], tolerance_for("f32", "f32", 512)),
+        (("f32",), [], tolerance_for("f32", "f32", 1)),
+        (("i64", "f32"), [("f32", 512, 6), ("f32", 3072, 2)], tolerance_for("f32", "f32", 6 * 512 + 2 * 3072)),
+        (("f16", "f32"), [("f32", 512, 100)], tolerance_for("f16", "f16", 512)),
+    ],
+    ids=["integers-first", "integers", "f64", "f16-inside", "f8", "scales", "nothing", "deep", "deep-f16"],
+)
+def test_a_model_is_allowed_what_its_coarsest_float_is(
+    elements: Sequence[str], sums: Sequence[tuple[str, int, int]], expected: Tolerance
+) -> None:
+    found = tolerance_in_model(elements, sums)
+    assert (found.rtol, found.atol_scale) == pytest.approx((expected.rtol, expected.atol_scale))
 
 
 def test_integers_are_exact() -> None:

@@ -138,6 +138,35 @@ def test_what_a_suites_own_stages_found_is_not_kept(suite: Suite) -> None:
     assert suite.look_back(ONE, is_ours=False).stale["one"].startswith("its suite has stages of its own")
 
 
+def test_a_dispatch_of_two_suites_is_kept_only_where_it_holds_in_both(tmp_path: Path) -> None:
+    one, two = Suite(tmp_path / "a"), Suite(tmp_path / "b")
+
+    def look() -> Update:
+        subjects = [Subject(ONE, str(each.folder)) for each in (one, two)]
+        return look_back(subjects, REQUIREMENTS, lambda suite: Path(suite) / "__specs__" / "llvm-cpu-some-cpu.mlir")
+
+    write_spec(one.path, [record_of(ONE)])
+    assert look().stale == {"one": f"{two.folder} has it too, and no entry for it"}
+    write_spec(two.path, [record_of(ONE, "bbbbbb")])
+    update = look()
+    assert update.kept == {}
+    assert update.stale == {"one": f"{one.folder}, {two.folder} have different configs for it"}
+    assert update.first == {"one": ("aaaaaa", "bbbbbb")}
+    assert update.incumbents == {"one": "aaaaaa"}
+    write_spec(two.path, [record_of(ONE, content="other")])
+    assert look().stale == {"one": "its dispatch changed around its root op"}
+    write_spec(two.path, [record_of(ONE)])
+    assert look().kept == {"one": record_of(ONE)}
+
+
+def test_a_snapshot_that_cannot_be_written_is_told_before_the_run(suite: Suite) -> None:
+    write_spec(suite.path, [record_of(ONE)])
+    with suite.path.with_suffix(".jsonl").open("a", encoding="utf-8") as records:
+        records.write("<<<<<<< ours\n")
+    (_, told) = suite.look_back(ONE).words()
+    assert told.startswith(f"{suite.path} will not be updated: llvm-cpu-some-cpu.jsonl:2 is no record, ")
+
+
 def test_what_won_on_another_device_is_tried_first_and_is_no_incumbent(suite: Suite) -> None:
     write_spec(suite.path, [record_of(ONE, iree="3.12.0")])
     write_spec(suite.path_of("other"), [record_of(ONE, "bbbbbb"), record_of(TWO, "bbbbbb")])
