@@ -19,7 +19,7 @@ from pytest_shark_tune.plan import Task
 from pytest_shark_tune.stages.artifact import Artifact, ConfigureFailed, configure_with, why_not_applied
 from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.dispatch import BenchmarkModule, Dispatch
-from pytest_shark_tune.stages.record import State
+from pytest_shark_tune.stages.record import State, lasts
 from pytest_shark_tune.stages.spec import single_entry_spec
 from pytest_shark_tune.tools import process
 from pytest_shark_tune.tools.cache import Cache, content_key
@@ -48,6 +48,8 @@ class Builds:
     it, and who needs it waits for that very one. Where the compiler runs on what is measured, it compiles a stretch of
     candidates while it holds the device. Elsewhere the pool goes on while the caller measures.
 
+    What fails in one of them has failed for all that share ``of_run``, the cache that passes away with the run.
+
     Nobody waits for a device while holding such a lock, so waiting for a lock while holding a device always ends.
     """
 
@@ -61,6 +63,7 @@ class Builds:
         tell: Callable[[str], None],
         coming: Callable[[Task], Sequence[Candidate]] = lambda task: (),
         step: CompileStep | None = None,
+        of_run: Cache | None = None,
     ) -> None:
         self.compiler = compiler
         self._cache = cache
@@ -69,6 +72,7 @@ class Builds:
         self._tell = tell
         self._coming = coming
         self._step = step
+        self._of_run = of_run
         self._identity = (*compiler.identity, step.key) if step else compiler.identity
         self._artifacts: dict[str, Artifact] = {}
         self._keys: dict[tuple[str, str], str] = {}
@@ -171,8 +175,9 @@ class Builds:
             return None
 
         def job() -> Artifact:
-            artifact = self._compile(candidate, text, self._cache.file("artifacts", key, ".vmfb"))
-            self._keep(key, artifact)
+            artifact, stopped = self._compile(candidate, text, self._cache.file("artifacts", key, ".vmfb"))
+            if not stopped:  # Else it says nothing of the candidate: another process may go on with it.
+                self._keep(key, artifact)
             return artifact
 
         return job
@@ -189,9 +194,9 @@ class Builds:
         return self._leases.acquire(self._tell) if waits else nullcontext()
 
     def known(self, module: BenchmarkModule, candidate: Candidate) -> Artifact | None:
-        """The candidate's artifact, where it was compiled before."""
+        """The candidate's artifact, where it was compiled before, or failed in this run."""
         key = self.key(module, candidate)
-        artifact = self._artifacts.get(key) or self._cache.get("artifacts", key, Artifact)
+        artifact = self._artifacts.get(key) or self._cache.get("artifacts", key, Artifact) or self._failed(key)
         if artifact is None or (artifact.vmfb and not self._cache.touch(Path(artifact.vmfb))):
             return None
         self._artifacts[key] = artifact
@@ -211,23 +216,26 @@ class Builds:
                 self.compiler.for_models.compile_sources(text, out)
         return out
 
-    def _compile(self, candidate: Candidate, text: str, out: Path) -> Artifact:
+    def _compile(self, candidate: Candidate, text: str, out: Path) -> tuple[Artifact, bool]:
+        """The artifact, and whether compiling it was stopped, as where this process closes."""
         began_s = time.monotonic()
         try:
             seconds = self.compiler.compile_sources(text, out)
         except CommandFailed as error:
             state: FailedBuild = "compile_timeout" if error.timed_out else "compile_failed"
-            return Artifact(
+            failed = Artifact(
                 candidate=candidate.id,
                 state=state,
                 reason=first_error(error),
                 compile_s=round(time.monotonic() - began_s, 3),
                 stderr=error.stderr,
             )
+            return failed, error.stopped
         digest = hashlib.sha256(out.read_bytes()).hexdigest()
-        return Artifact(
+        made = Artifact(
             candidate=candidate.id, state="compiled", vmfb=os.fspath(out), sha256=digest, compile_s=round(seconds, 3)
         )
+        return made, False
 
     def key(self, module: BenchmarkModule, candidate: Candidate) -> str:
         """The key of the candidate's artifact in the cache."""
@@ -238,11 +246,18 @@ class Builds:
 
     def _keep(self, key: str, artifact: Artifact) -> None:
         self._artifacts[key] = artifact
-        # A time-out, a crash, a lack of memory, a linker that fails: these tell of this machine and its load. What the
-        # compiler itself says of a config stays true.
-        said = "error:" in artifact.reason and "failed to link" not in artifact.reason
-        if artifact.state in ("compiled", "not_applied") or said:
+        if artifact.state == "compiled" or lasts(State(artifact.state), artifact.reason):
             self._cache.put("artifacts", key, artifact)
+        elif self._of_run is not None and self._of_run.folder.is_dir():
+            # Where that folder is gone, the run is over. Where it cannot be told, others find it out for themselves.
+            with suppress(OSError):
+                self._of_run.put("artifacts", key, artifact)
+
+    def _failed(self, key: str) -> Artifact | None:
+        """What failed in some process of this run, which a later run is to try again."""
+        if self._of_run is None or not (self._of_run.folder / "artifacts").is_dir():
+            return None
+        return self._of_run.get("artifacts", key, Artifact)
 
 
 def _step_back() -> None:

@@ -19,6 +19,7 @@ from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.plan import Plan, Task
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.candidate import Candidate
+from pytest_shark_tune.stages.record import State, lasts
 from pytest_shark_tune.stages.search.facts import facts_of
 from pytest_shark_tune.tools import journal
 from pytest_shark_tune.tools.cache import Cache, content_key
@@ -71,8 +72,10 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
             )
         return alike.pop()
 
-    def unpack(self, path: Path, cache: Cache) -> None:
+    def unpack(self, path: Path, cache: Cache, of_run: Cache | None = None) -> None:
         """Put plans and binaries into the cache, the latter from the bundle's file at ``path``.
+
+        What failed where the bundle was made, and might not fail again, goes into the cache of this run, if at all.
 
         Raises:
             InputError: the file is not whole.
@@ -82,8 +85,11 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
                 if artifact.vmfb is not None:
                     binary = cache.file("artifacts", key, _BINARY)
                     journal.replace_file(binary, _member(tar, path, artifact.vmfb))
-                    artifact = msgspec.structs.replace(artifact, vmfb=os.fspath(binary))
-                cache.put("artifacts", key, artifact)
+                    cache.put("artifacts", key, msgspec.structs.replace(artifact, vmfb=os.fspath(binary)))
+                elif lasts(State(artifact.state), artifact.reason):
+                    cache.put("artifacts", key, artifact)
+                elif of_run is not None:
+                    of_run.put("artifacts", key, artifact)
             yardsticks = []
             for each in self.yardsticks:
                 binary = cache.file("yardsticks", each.vmfb.removesuffix(_BINARY), _BINARY)

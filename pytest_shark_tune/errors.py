@@ -45,12 +45,14 @@ class NoCompiler(SharkTuneError):
 class CommandFailed(SharkTuneError):
     """A command exited with an error, ran out of time or could not be started.
 
-    ``timed_out`` tells a time-out from a failure; ``stderr`` is what the command wrote, whole.
+    ``timed_out`` tells a time-out from a failure, ``stopped`` that this process itself ended every command that ran;
+    ``stderr`` is what the command wrote, whole.
     """
 
-    def __init__(self, message: str, *, stderr: str = "", timed_out: bool = False) -> None:
+    def __init__(self, message: str, *, stderr: str = "", timed_out: bool = False, stopped: bool = False) -> None:
         super().__init__(message)
         self.stderr = stderr
+        self.stopped = stopped
         self.timed_out = timed_out
 
 

@@ -11,8 +11,12 @@ from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.options import TuneOptions, named_here
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.tools.compiler import Compiler
+from pytest_shark_tune.tools.lease import signature, who_holds
+from pytest_shark_tune.tools.lock import FileLock, NoLocks
 
-__all__ = ["check_compiler", "check_folder", "refuse_strays"]
+__all__ = ["check_compiler", "check_folder", "hold_folder", "refuse_strays"]
+
+_LOCK = ".shark-tune.lock"
 
 
 def check_compiler(options: TuneOptions, compiler: Compiler) -> None:
@@ -42,6 +46,29 @@ def check_folder(option: str, folder: Path) -> None:
             pass
     except OSError as error:
         raise pytest.UsageError(f"{option}: cannot write to {folder}: {error.strerror}") from error
+
+
+def hold_folder(option: str, folder: Path) -> FileLock:
+    """Keep other runs out of the folder that an option names, until the lock is released or this process has ended.
+
+    A folder on a file system without locks is as good as held.
+
+    Raises:
+        pytest.UsageError: another run holds it, or it cannot be written to.
+    """
+    lock = FileLock(folder / _LOCK, mode=0o666, remove=True)
+    try:
+        held = lock.try_acquire(signature())
+    except NoLocks:
+        held = True
+    except OSError as error:
+        raise pytest.UsageError(f"{option}: cannot write to {lock.path}: {error.strerror}") from error
+    if not held:
+        raise pytest.UsageError(
+            f"{option}: another run writes to {folder}, {who_holds(lock.note())}, and each would undo what the other "
+            f"writes: name another folder with {option}, or wait until that run has ended"
+        )
+    return lock
 
 
 def refuse_strays(config: pytest.Config, session: Session, items: list[pytest.Item]) -> None:

@@ -11,18 +11,16 @@ from pytest_shark_tune.plan import Plan, Source, Task
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.shares import Profile
 from pytest_shark_tune.stages.candidate import DEFAULT_ID, Candidate
-from pytest_shark_tune.stages.record import FinalRecord, Record, SpecRecord, State
+from pytest_shark_tune.stages.record import FinalRecord, Record, SpecRecord, State, lasts
 from pytest_shark_tune.stages.search import PriorResult, ProblemFacts, pipeline_label
 from pytest_shark_tune.tools import journal
 from pytest_shark_tune.tools.cache import Cache, code_key, content_key
 from pytest_shark_tune.tools.compiler import Compiler
 from pytest_shark_tune.tools.machine import driver_version, processors
-from pytest_shark_tune.tools.runtime import runtime_version
+from pytest_shark_tune.tools.runtime import runtime_version, ways_of_driving
 
 __all__ = ["Recall"]
 
-_PASSING = (State.COMPILE_TIMEOUT, State.RUN_TIMEOUT)
-"""What may have come of a busy machine rather than of the candidate."""
 _MOST_SIMILAR = 500
 """So many results of other dispatches are enough to learn from, and learned from in a fraction of a second."""
 
@@ -66,6 +64,7 @@ class Recall:
             processors(),
             driver_version(compiler.target.driver),
             settings.rotate_bytes,
+            *ways_of_driving(settings.devices, compiler.target.driver),
         )
         self._base = content_key(self.setting, code_key(), *([step] if step else []))
         self._device = settings.device_name
@@ -83,8 +82,10 @@ class Recall:
             for candidate in (task.default, *task.candidates)
             if (key := _config_key(candidate)) in kept
         ]
-        # Whose binary a duplicate shares comes before it.
-        return sorted(known, key=lambda record: record.state is State.DUPLICATE)
+        # Whose binary a duplicate shares comes before it; where that one is to be tried again, either may be it.
+        ids = {DEFAULT_ID, *(record.id for record in known)}
+        told = [record for record in known if record.state is not State.DUPLICATE or record.duplicate_of in ids]
+        return sorted(told, key=lambda record: record.state is State.DUPLICATE)
 
     def damaged(self, task: Task) -> list[str]:
         """The lines that `records` leaves out since they cannot be read, as FILE:NUMBER."""
@@ -92,10 +93,10 @@ class Recall:
         return [] if self._fresh else [f"{path}:{number}" for number in journal.damaged_lines(path, _Kept)]
 
     def keep(self, task: Task, record: Record) -> None:
-        """Keep what was found out about a candidate, unless it tells of a busy machine, or of a default that fails."""
+        """Keep what was found out about a candidate, unless it tells of the machine, or of a default that fails."""
         if record.id == DEFAULT_ID and record.state is not State.MEASURED:
             return
-        if record.state in _PASSING or (record.state is State.COMPILE_FAILED and "error:" not in record.reason):
+        if not lasts(record.state, record.reason):
             return
         candidate = task.candidate(record.id)
         kept = _Kept(_config_key(candidate), record, pipeline_label(candidate.pipeline, candidate.space))
@@ -130,8 +131,9 @@ class Recall:
         )
 
     def keep_final(self, task: Task, finalists: Iterable[str], incumbent: str, final: FinalRecord) -> None:
-        """Keep the final of these finalists."""
-        self._cache.put("finals", self._final_key(task, finalists, incumbent), final)
+        """Keep the final of these finalists, unless what came of one of them tells of the machine."""
+        if all(lasts(each.state, each.reason) for each in final.finalists):
+            self._cache.put("finals", self._final_key(task, finalists, incumbent), final)
 
     def checked(self, plan: Plan, finals: Iterable[FinalRecord], *, model: str = "") -> SpecRecord | None:
         """What came of the spec of these finals on the sources of ``plan``, or on one ``model``, if it was tried."""

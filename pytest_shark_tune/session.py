@@ -86,17 +86,24 @@ class Session:
         self.cache = cache
         self._tell = tell
         leases = DeviceLeases(settings.devices, run=str(settings.exchange))
+        self._of_run = Cache(settings.exchange)
         self._builds = Builds(
-            compiler, cache, leases, jobs=settings.jobs, tell=tell, coming=partial(coming, settings.exchange), step=step
+            compiler,
+            cache,
+            leases,
+            jobs=settings.jobs,
+            tell=tell,
+            coming=partial(coming, settings.exchange),
+            step=step,
+            of_run=self._of_run,
         )
-        self._yardsticks = Yardsticks(compiler, cache, settings.device_name, tell)
+        self._yardsticks = Yardsticks(compiler, cache, settings.device_name, tell, uris=settings.devices)
         self._bench = Bench(settings, self._builds, leases, tell=tell, yardsticks=self._yardsticks)
         self._verifier = Verifier(self._builds, self._bench, tell=tell)
         key = step.key if step else ""
         self._recall = Recall(cache, compiler, settings, step=key)
         self._promises = Promises(settings, cache, self._builds, self._bench, setting=self.setting, step=key)
         self._stepped: dict[str, Session] = {}
-        self._of_run = Cache(settings.exchange)
         self.kernels: dict[tuple[str, str, str], tuple[Any, float]] = {}
         self.models: list[Source] = []
 

@@ -24,7 +24,7 @@ from pytest_shark_tune.devices import FoundDevices, crowding, find_devices, jobs
 from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError
 from pytest_shark_tune.figures import format_us
 from pytest_shark_tune.fixtures import SESSION_KEY
-from pytest_shark_tune.inputs import check_compiler, check_folder, refuse_strays
+from pytest_shark_tune.inputs import check_compiler, check_folder, hold_folder, refuse_strays
 from pytest_shark_tune.interrupts import TERMINATED, Interrupts
 from pytest_shark_tune.kernels import Built, as_failure
 from pytest_shark_tune.landscape import write_landscapes
@@ -121,6 +121,7 @@ class TuningPlugin:
             leftovers.sweep()
             try:
                 given = _check_inputs(options, compiler)
+                _hold_out(config, options.out)
                 exchange = shared_folder(options.cache) if is_remote(config) else leftovers.new_folder("run")
             except OSError as error:
                 folder = Path(tempfile.gettempdir())
@@ -151,7 +152,7 @@ class TuningPlugin:
             stops_after_compile=options.stop_after == "compile",
         )
         if worker is None and bundle is not None and options.bundle is not None:
-            _unpack(bundle, options.bundle, cache)
+            _unpack(bundle, options.bundle, cache, Cache(settings.exchange))
         session = Session(settings, compiler, cache, tell=teller(config))
         ledger = None
         if worker is None:
@@ -771,8 +772,6 @@ class TuningPlugin:
             if is_remote(self._config):
                 shutil.rmtree(self._session.settings.exchange, ignore_errors=True)
             self._session.cache.evict(self._options.cache_bytes)
-            with suppress(OSError):
-                self._options.out.rmdir()
         self._interrupts.restore()
 
 
@@ -795,6 +794,19 @@ def _check_inputs(options: TuneOptions, compiler: Compiler) -> FoundDevices:
     return devices
 
 
+def _hold_out(config: pytest.Config, out: Path) -> None:
+    """Keep other runs out of the output folder until this one is over; one that only collects writes nothing there."""
+    lock = None if config.option.collectonly else hold_folder("--tune-out", out)
+
+    def let_go() -> None:
+        if lock is not None:
+            lock.release()
+        with suppress(OSError):  # It stays unless it is empty.
+            out.rmdir()
+
+    config.add_cleanup(let_go)
+
+
 def _read_bundle(options: TuneOptions) -> Bundle:
     assert options.bundle is not None
     try:
@@ -807,9 +819,9 @@ def _read_bundle(options: TuneOptions) -> Bundle:
     return bundle
 
 
-def _unpack(bundle: Bundle, path: Path, cache: Cache) -> None:
+def _unpack(bundle: Bundle, path: Path, cache: Cache, of_run: Cache) -> None:
     try:
-        bundle.unpack(path, cache)
+        bundle.unpack(path, cache, of_run)
     except InputError as error:
         raise pytest.UsageError(f"--tune-bundle: {error}") from error
     except OSError as error:

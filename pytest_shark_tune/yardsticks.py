@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,7 +15,7 @@ from pytest_shark_tune.stages.measurement import calibrate
 from pytest_shark_tune.tools.cache import Cache, content_key
 from pytest_shark_tune.tools.compiler import Compiler
 from pytest_shark_tune.tools.machine import processors
-from pytest_shark_tune.tools.runtime import DeviceChild, DeviceRequestFailed, runtime_version
+from pytest_shark_tune.tools.runtime import DeviceChild, DeviceRequestFailed, runtime_version, ways_of_driving
 
 __all__ = ["Yardstick", "Yardsticks"]
 
@@ -40,18 +40,34 @@ class Yardstick(msgspec.Struct, frozen=True, kw_only=True):
 class Yardsticks:
     """Limits of the devices of one model, ``device``, measured where first asked for, kept in the cache under ``key``.
 
+    ``uris`` say how they are driven.
+
     What is asked for is rare (a candidate that is several times as fast as the default), so a usual run pays nothing;
     the first that does pays for compiling five dispatches, others 0.2 s at most. Where they cannot be measured, which
     is tried once, nothing is called impossible, and ``tell`` is told so.
     """
 
     def __init__(
-        self, compiler: Compiler, cache: Cache, device: str, tell: Callable[[str], None] = lambda message: None
+        self,
+        compiler: Compiler,
+        cache: Cache,
+        device: str,
+        tell: Callable[[str], None] = lambda message: None,
+        *,
+        uris: Sequence[str] = (),
     ) -> None:
         self._compiler = compiler
         self._cache = cache
         self._tell = tell
-        self.key = content_key("limits", compiler.identity, runtime_version(), device, processors(), _sources(compiler))
+        self.key = content_key(
+            "limits",
+            compiler.identity,
+            runtime_version(),
+            device,
+            processors(),
+            _sources(compiler),
+            *ways_of_driving(uris, compiler.target.driver),
+        )
         self._works = True
         self.built_key = content_key("yardsticks", compiler.identity, _sources(compiler))
 

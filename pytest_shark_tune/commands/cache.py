@@ -31,8 +31,8 @@ def cache(kinds: tuple[Kind, ...], clear: bool, folder: Path | None, tune_cache_
     """Show what is kept between runs, or remove it.
 
     A KIND is plans, artifacts (compiled candidates), models (whole ones, compiled), records, finals, checks (of specs),
-    limits (of devices) or yardsticks. The limit holds after each run: what was not used for longest is removed, but
-    nothing that was used within an hour.
+    profiles (where the time of models goes), limits (of devices) or yardsticks. The limit holds after each run: what
+    was not used for longest is removed, but nothing that was used within an hour.
     """
     try:
         limit = parse_size("--tune-cache-size", tune_cache_size)

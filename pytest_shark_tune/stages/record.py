@@ -20,6 +20,7 @@ __all__ = [
     "SpecRecord",
     "State",
     "WinnerRecord",
+    "lasts",
 ]
 
 SCHEMA: Final = 1
@@ -43,6 +44,20 @@ class State(StrEnum):
     RUN_TIMEOUT = "run_timeout"
     WRONG_RESULT = "wrong_result"
     MEASURED = "measured"
+
+
+_PASSING = frozenset({State.COMPILE_TIMEOUT, State.RUN_TIMEOUT, State.RUN_FAILED})
+
+
+def lasts(state: State, reason: str) -> bool:
+    """Whether what came of a candidate is true of it, so that a later run need not try it again.
+
+    A time-out, a crash, a device that is lost, a lack of memory, a linker that fails: these tell of one machine at one
+    time. What the compiler itself says of a config stays true.
+    """
+    if state is State.COMPILE_FAILED:
+        return "error:" in reason and "failed to link" not in reason
+    return state not in _PASSING
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):

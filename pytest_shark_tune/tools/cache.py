@@ -137,7 +137,7 @@ class Cache:
         *,
         lasts: Callable[[_T], bool] = lambda value: True,
     ) -> _T:
-        """The value of ``key``, made by one process while the others that ask for it wait.
+        """The value of ``key``, made by one process while the others that ask for it wait, where files can be locked.
 
         A value that does not last, as ``lasts`` tells, is made anew by whoever asks next.
         """

@@ -18,7 +18,7 @@ import msgspec
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.tools.lock import FileLock
 
-__all__ = ["DeviceLeases", "device_key"]
+__all__ = ["DeviceLeases", "device_key", "signature", "who_holds"]
 
 # Not TMPDIR: users and jobs may each have one of their own, and all of them share the devices.
 _HOST_FOLDER = Path("/tmp/pytest-shark-tune")  # noqa: S108 - its files hold only who holds them
@@ -106,7 +106,7 @@ class DeviceLeases:
                 for uri in self._order:
                     if uri not in passed and self._gates[uri].try_acquire():
                         passed.append(uri)
-                    if uri in passed and self._locks[uri].try_acquire(self._note()):
+                    if uri in passed and self._locks[uri].try_acquire(signature(self._run)):
                         return uri
                 self._tell_of_wait(tell)
                 time.sleep(_POLL_S)
@@ -115,10 +115,6 @@ class DeviceLeases:
         finally:
             for uri in passed:
                 self._gates[uri].release()
-
-    def _note(self) -> bytes:
-        pid, command = _started_by()
-        return msgspec.json.encode(Holder(pid, command, self._run, time.time()))
 
     def _tell_of_wait(self, tell: Callable[[str], None]) -> None:
         if time.monotonic() < self._tell_at:
@@ -150,6 +146,17 @@ def device_key(uri: str) -> str:
     if uuid := _UUID.search(path):
         return f"gpu-{uuid[0].replace('-', '')}"
     return re.sub(r"[^a-z0-9]+", "-", f"{scheme}-{path}").strip("-")
+
+
+def signature(run: str = "") -> bytes:
+    """The note that this process leaves in a lock that it holds from now on, for `who_holds`."""
+    pid, command = _started_by()
+    return msgspec.json.encode(Holder(pid, command, run, time.time()))
+
+
+def who_holds(note: bytes) -> str:
+    """Who holds the lock that has this note, in words."""
+    return _in_words(_read(note))
 
 
 def _make_shared(folder: Path) -> None:

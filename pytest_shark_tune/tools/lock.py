@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -9,10 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["FileLock"]
+__all__ = ["FileLock", "NoLocks"]
 
 _POLL_S = 0.02
 _MOST_NOTE_BYTES = 4096
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
+
+
+class NoLocks(OSError):
+    """The file system that a lock file lies on knows no locks."""
 
 
 class FileLock:
@@ -40,13 +46,14 @@ class FileLock:
         """Take the lock if nobody holds it, and leave ``note`` in the file.
 
         Raises:
-            OSError: the file cannot be opened for writing, or its file system knows no locks.
+            NoLocks: its file system knows no locks.
+            OSError: the file cannot be opened for writing.
         """
         assert self._descriptor is None, f"{self.path} is locked already"
         while True:
             descriptor = self._open()
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._lock(descriptor)
                 if not self._is_current(descriptor):
                     os.close(descriptor)
                     continue
@@ -69,9 +76,10 @@ class FileLock:
             return
         with suppress(OSError):
             os.ftruncate(descriptor, 0)
-        if self._remove:
+        if self._remove and self._is_current(descriptor):
             # While it is held: whoever waits for this very file then sees that it is gone, and makes a new one.
-            self.path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self.path.unlink(missing_ok=True)
         # Not by closing alone: a child that is being forked at this moment has the descriptor too.
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_UN)
@@ -79,9 +87,10 @@ class FileLock:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the lock, waiting as long as it takes."""
-        while not self.try_acquire():
-            time.sleep(_POLL_S)
+        """Hold the lock, waiting as long as it takes; where the file system knows no locks, go on without."""
+        with suppress(NoLocks):
+            while not self.try_acquire():
+                time.sleep(_POLL_S)
         try:
             yield
         finally:
@@ -105,6 +114,18 @@ class FileLock:
                 with suppress(OSError):
                     os.fchmod(descriptor, self._mode)
                 return descriptor
+
+    def _lock(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            if self._remove:
+                with suppress(OSError):
+                    self.path.unlink(missing_ok=True)
+            # The system names no file.
+            raise NoLocks(error.errno, error.strerror, os.fspath(self.path)) from error
 
     def _is_current(self, descriptor: int) -> bool:
         """Whether the file that was opened is still the one at the path."""

@@ -24,6 +24,7 @@ _HELD = ("/bin/sh", "-c", 'read -r _ && exec "$@"', "sh")
 
 _lock = threading.Lock()
 _running: set[subprocess.Popen[bytes]] = set()
+_stopped: set[subprocess.Popen[bytes]] = set()
 
 
 class Completed(NamedTuple):
@@ -89,17 +90,21 @@ def run(
         leftovers.release_group(process.pid)
         with _lock:
             _running.discard(process)
+            stopped = process in _stopped
+            _stopped.discard(process)
     stderr = err.decode(errors="replace")
     if process.returncode < 0:
-        raise CommandFailed(f"{name} was ended by {signal.Signals(-process.returncode).name}", stderr=stderr)
+        ended_by = signal.Signals(-process.returncode).name
+        raise CommandFailed(f"{name} was ended by {ended_by}", stderr=stderr, stopped=stopped)
     if process.returncode:
         raise CommandFailed(f"{name} exited with status {process.returncode}", stderr=stderr)
     return Completed(out.decode(errors="replace"), stderr, time.monotonic() - started)
 
 
 def stop_all() -> None:
-    """Kill every command that is running, in whichever thread; each raises ``CommandFailed`` there."""
+    """Kill every command that is running, in whichever thread; each raises ``CommandFailed``, ``stopped``, there."""
     with _lock:
+        _stopped.update(_running)
         for process in _running:
             stop_group(process)
 

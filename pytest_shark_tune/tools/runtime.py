@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -55,6 +55,7 @@ __all__ = [
     "list_devices",
     "runtime_version",
     "slug",
+    "ways_of_driving",
 ]
 
 CHILD_COMMAND: tuple[str, ...] = (sys.executable, "-P", "-m", "pytest_shark_tune.tools.device_child")
@@ -409,6 +410,13 @@ def find_device(uri: str, entries: Sequence[DeviceEntry]) -> DeviceEntry | None:
         if path in (entry.path, str(entry.index)):
             return entry
     return None
+
+
+def ways_of_driving(uris: Iterable[str], driver: str) -> list[str]:
+    """How devices are driven, whichever they are: schemes and options of their URIs; nothing for ``driver`` alone."""
+    parts = (uri.partition("?") for uri in uris)
+    ways = {f"{address.partition('://')[0]}{mark}{options}" for address, mark, options in parts}
+    return sorted(ways) if ways != {driver} else []
 
 
 def cpu_name() -> str:

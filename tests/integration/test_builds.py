@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -37,6 +40,7 @@ import sys
 from pathlib import Path
 import msgspec
 from pytest_shark_tune.builds import Builds
+from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.plan import Plan
 from pytest_shark_tune.tools.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, Target
@@ -203,6 +207,85 @@ def test_who_waits_for_a_worker_that_is_killed_takes_over(
         for pid in compiling.read_text().split():
             with suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
+
+
+Make = Callable[..., Builds]
+
+
+@pytest.fixture
+def make_builds(tmp_path: Path) -> Iterator[Make]:
+    """Makes the builds of another process of a run, all with one cache; ``run`` is the folder of the run alone."""
+    made: list[Builds] = []
+
+    def make(tool: Path, *, run: str = "run", timeout_s: float = 120.0) -> Builds:
+        compiler = Compiler(Target.parse(CPU), tool=str(tool), timeout_s=timeout_s)
+        leases = DeviceLeases(["local-task"], folder=tmp_path / "locks")
+        of_run = Cache(tmp_path / run)
+        made.append(Builds(compiler, Cache(tmp_path / "cache"), leases, jobs=1, tell=print, of_run=of_run))
+        return made[-1]
+
+    yield make
+    for builds in made:
+        builds.close()
+
+
+@pytest.mark.parametrize(
+    ("line", "state"),
+    [("kill -SEGV $$", "compile_failed"), pytest.param("sleep 60", "compile_timeout", marks=pytest.mark.slow)],
+)
+def test_what_fails_in_one_process_of_a_run_is_not_tried_by_another(
+    plan_for: Callable[[str], Path], make_builds: Make, tmp_path: Path, line: str, state: str
+) -> None:
+    task = task_of(plan_for(CPU))
+    failing = tool(tmp_path, "failing", f"echo once >> {shlex.quote(str(tmp_path / 'log'))}", line)
+    for run, compiled in [("run", 1), ("run", 1), ("next run", 2), ("next run", 2)]:
+        (tmp_path / run).mkdir(exist_ok=True)
+        with pytest.raises(CandidateFailed, match=state):
+            make_builds(failing, run=run, timeout_s=2.0).artifact(task, task.default)
+        assert compilations(tmp_path) == compiled
+
+
+def test_what_fails_when_a_run_is_over_brings_nothing_of_it_back(
+    plan_for: Callable[[str], Path], make_builds: Make, tmp_path: Path
+) -> None:
+    task = task_of(plan_for(CPU))
+    with pytest.raises(CandidateFailed, match="SIGSEGV"):
+        make_builds(tool(tmp_path, "failing", "kill -SEGV $$")).artifact(task, task.default)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_process_stops_as_it_closes_is_left_to_another(
+    plan_for: Callable[[str], Path], make_builds: Make, tmp_path: Path
+) -> None:
+    task = task_of(plan_for(CPU))
+    (tmp_path / "run").mkdir()
+    compiling = tmp_path / "compiling"
+    closing = make_builds(tool(tmp_path, "hanging", f"echo >> {shlex.quote(str(compiling))}", "exec sleep 300"))
+    with ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(closing.artifact, task, task.default)
+        while not compiling.exists():
+            time.sleep(0.02)
+        closing.close()
+        with pytest.raises(CandidateFailed, match="SIGKILL"):
+            pending.result()
+    assert make_builds(counting(tmp_path)).artifact(task, task.default).state == "compiled"
+
+
+def test_a_cache_whose_file_system_knows_no_locks_takes_what_is_compiled(
+    plan_for: Callable[[str], Path], make_builds: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, locked = task_of(plan_for(CPU)), fcntl.flock
+
+    def flock(descriptor: int, operation: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink().is_relative_to(tmp_path / "cache"):
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        locked(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert make_builds(counting(tmp_path)).artifact(task, task.default).state == "compiled"
+    assert make_builds(counting(tmp_path)).artifact(task, task.default).state == "compiled"
+    assert compilations(tmp_path) == 1
+    assert litter(tmp_path) == []
 
 
 @pytest.mark.slow

@@ -17,10 +17,11 @@ from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.ledger import Summary
 from pytest_shark_tune.plan import Task
 from pytest_shark_tune.snapshot import read_records
+from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, State
 from pytest_shark_tune.tools import journal
-from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.tools.cache import Cache, content_key
 from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.yardsticks import Yardsticks
 
@@ -104,6 +105,16 @@ def test_what_a_bundle_holds_is_not_compiled_again(compiled: Outcome, tmp_path: 
             compiler.lower("", to="flow")
     finally:
         builds.close()
+
+
+def test_what_might_not_fail_again_fails_in_the_run_of_the_bundle_alone(compiled: Outcome, tmp_path: Path) -> None:
+    bundle, cache, of_run = read_bundle(compiled.out / BUNDLE), Cache(tmp_path / "cache"), Cache(tmp_path / "run")
+    late = Artifact(candidate="late", state="compile_timeout", reason="iree-compile ran longer than 120 s")
+    bad = Artifact(candidate="bad", state="compile_failed", reason="dispatch:1:1: error: too large")
+    failed = {content_key(each.candidate): each for each in (late, bad)}
+    msgspec.structs.replace(bundle, builds=bundle.builds | failed).unpack(compiled.out / BUNDLE, cache, of_run)
+    assert [cache.get("artifacts", key, Artifact) for key in failed] == [None, bad]
+    assert [of_run.get("artifacts", key, Artifact) for key in failed] == [late, None]
 
 
 def test_a_bundle_that_is_cut_is_refused(compiled: Outcome, tmp_path: Path) -> None:

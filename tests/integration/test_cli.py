@@ -123,6 +123,11 @@ def test_cache_shows_what_is_kept(cache: Cache) -> None:
     assert max(map(len, [heading, *rows, total])) <= 80
 
 
+def test_the_help_of_cache_names_every_kind() -> None:
+    shown = CliRunner().invoke(main, ["cache", "--help"], catch_exceptions=False).stdout
+    assert [kind for kind in KINDS if kind not in shown] == []
+
+
 def test_cache_shows_and_clears_some_kinds(cache: Cache) -> None:
     _, shown, _ = run_cache(cache, "plans", "models")
     assert [line.split()[0] for line in shown.splitlines()[2:]] == ["plans", "models", "all"]

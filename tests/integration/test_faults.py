@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import sysconfig
 from collections.abc import Iterator
@@ -237,6 +239,26 @@ def test_workers_that_crash_before_any_test_are_not_replaced_for_ever(make_suite
     outcome.lines.fnmatch_lines(
         ["the run ended early: 5 workers in a row were lost before they had run a test*SIGABRT*"]
     )
+
+
+@pytest.mark.slow
+def test_a_second_run_in_one_folder_is_refused_until_the_first_is_gone(make_suite: MakeSuite) -> None:
+    suite = make_suite({"test_suite.py": SUITE})
+    running = suite.start("--tune", "--tune-candidates=60")
+    running.wait_for_records(2)
+    refused = suite.tune("--tune-candidates=1")
+    assert refused.status == 4, refused.text
+    who = f"held by process {running.process.pid} (*pytest*) for * s"
+    refused.lines.fnmatch_lines([f"ERROR: --tune-out: another run writes to {refused.out}, {who}, *"])
+    assert "Traceback" not in refused.text
+    assert suite.collect(), "what writes nothing is not refused"
+    assert len(refused.records) >= 2, "they are as the first one left them"
+    os.killpg(running.process.pid, signal.SIGKILL)
+    running.finish()
+    outcome = suite.tune("--tune-candidates=1", "-k", "default")
+    assert outcome.status == 0, outcome.text
+    assert [record["id"] for record in outcome.records] == ["default"]
+    assert not (outcome.out / ".shark-tune.lock").exists()
 
 
 # From the third report on the process may make no file longer than what the records have by then.

@@ -131,6 +131,12 @@ def test_limits_of_a_busy_machine_are_measured_again(cache: Cache) -> None:
     assert kept.launch_us < 1000
 
 
+def test_limits_are_known_by_how_the_device_is_driven(cache: Cache) -> None:
+    given = ((), ("local-task",), ("local-sync",))
+    plain, same, other = (Yardsticks(COMPILER, cache, "a CPU", uris=uris).key for uris in given)
+    assert plain == same != other
+
+
 def test_that_limits_cannot_be_measured_is_told_once(tmp_path: Path) -> None:
     told: list[str] = []
     broken = Compiler(Target.parse("llvm-cpu"), tool="false")

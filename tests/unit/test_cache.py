@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +78,17 @@ def test_a_value_that_does_not_last_is_made_again(cache: Cache) -> None:
         )
 
     assert [ask(), ask(), ask()] == [Value(1), Value(2), Value(2)]
+
+
+def test_a_value_is_made_where_the_file_system_knows_no_locks(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    key = content_key("a")
+    made = iter((1, 2))
+    assert [cache.get_or_make("plans", key, int, lambda: next(made)) for _ in range(2)] == [1, 1]
+    assert [path.name for path in cache.folder.rglob("*") if path.is_file()] == [f"{key}.json"]
 
 
 def test_processes_that_ask_at_the_same_time_make_it_once(cache: Cache, child_env: dict[str, str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from pytest_shark_tune.devices import choose_devices, crowding, find_devices, jobs_of_worker
 from pytest_shark_tune.options import TuneOptions
 from pytest_shark_tune.tools.compiler import Target
-from pytest_shark_tune.tools.runtime import DeviceEntry
+from pytest_shark_tune.tools.runtime import DeviceEntry, ways_of_driving
 
 CUDA, HIP, VULKAN = (Target.parse(text) for text in ("cuda:sm_89", "hip:gfx942", "vulkan:rdna3"))
 A, B = "cuda://GPU-6f1a2b3c-0d4e-5f60-7182-93a4b5c6d7e8", "cuda://GPU-9b8a7c6d-5e4f-3021-8493-a2b1c0d9e8f7"
@@ -117,3 +117,19 @@ def test_more_workers_than_devices_are_told() -> None:
     assert crowding(2, [A, B]) == ""
     assert crowding(4, [A, B]).startswith(f"4 workers share 2 devices ({A}, {B}) and measure in turns")
     assert crowding(2, ["local-task"]).startswith("2 workers share 1 device (local-task) ")
+
+
+@pytest.mark.parametrize(
+    ("uris", "ways"),
+    [
+        ([], []),
+        (["cuda"], []),
+        ([A, B], []),
+        ([f"{A}?x=1", f"{B}?x=1"], ["cuda?x=1"]),
+        (["cuda?x=1"], ["cuda?x=1"]),
+        ([A, f"{B}?x=1"], ["cuda", "cuda?x=1"]),
+        (["other://0"], ["other"]),
+    ],
+)
+def test_how_devices_are_driven_says_nothing_of_which_they_are(uris: list[str], ways: list[str]) -> None:
+    assert ways_of_driving(uris, "cuda") == ways

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from pytest_shark_tune.tools.lock import FileLock
+from pytest_shark_tune.tools.lock import FileLock, NoLocks
 
 # While it holds the lock it owns a file that nobody else may have.
 CONTENDER = """
@@ -70,3 +73,40 @@ def test_locks_of_one_process_exclude_each_other(tmp_path: Path) -> None:
 def test_a_lock_in_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         FileLock(tmp_path / "absent" / "x.lock").try_acquire()
+
+
+def test_a_lock_whose_folder_was_made_anew_leaves_the_lock_of_another(tmp_path: Path) -> None:
+    path = tmp_path / "x.lock"
+    first, second = FileLock(path, remove=True), FileLock(path, remove=True)
+    assert first.try_acquire()
+    path.unlink()
+    assert second.try_acquire()
+    first.release()
+    assert not FileLock(path).try_acquire()
+    second.release()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_told_apart_and_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    lock = FileLock(tmp_path / "x.lock", remove=True)
+    with pytest.raises(NoLocks) as raised:
+        lock.try_acquire()
+    assert raised.value.filename == str(lock.path)
+    with lock.held():
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_error_of_locking_is_no_lack_of_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(OSError, match="Input/output error"), FileLock(tmp_path / "x.lock").held():
+        pass

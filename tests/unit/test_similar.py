@@ -1,4 +1,4 @@
-"""What a search is told of other dispatches, from records kept in a cache."""
+"""What is kept of records for later runs, and what a search is told of other dispatches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pytest_shark_tune.recall import Recall
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.dispatch import BenchmarkModule, Dispatch, Member, RootOp, TargetFacts, Tensor
-from pytest_shark_tune.stages.record import Record, State
+from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, State
 from pytest_shark_tune.stages.search import PriorResult
 from pytest_shark_tune.tools.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, Target
@@ -120,6 +120,7 @@ def runs(tmp_path: Path) -> Runs:
 
 
 ONE, TWO, THREE = make_task(32), make_task(64), make_task(128)
+PASSING = {State.COMPILE_TIMEOUT, State.RUN_TIMEOUT, State.RUN_FAILED}
 
 
 def test_nothing_is_known_at_first(runs: Runs) -> None:
@@ -152,8 +153,16 @@ def test_another_kind_of_op_says_nothing(runs: Runs) -> None:
     assert runs.similar(make_task(64, kind="other")) == []
 
 
-@pytest.mark.parametrize("change", [{"device_name": "Other CPU"}, {"rotate_bytes": 1 << 20}])
-def test_another_device_or_way_of_measuring_says_nothing(runs: Runs, change: dict[str, str | int]) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"device_name": "Other CPU"},
+        {"rotate_bytes": 1 << 20},
+        {"devices": ("local-sync",)},
+        {"devices": ("local-task?task_topology_group_count=1",)},
+    ],
+)
+def test_another_device_or_way_of_measuring_says_nothing(runs: Runs, change: dict[str, object]) -> None:
     runs.keep(ONE, make_record(ONE, "c1", 1.5))
     assert runs.recall(**change).similar(TWO) == []
 
@@ -207,3 +216,50 @@ def test_a_torn_line_costs_that_line(runs: Runs, caplog: pytest.LogCaptureFixtur
     assert [each.ratio for each in runs.similar(THREE)] == [1.5]
     assert "is left out" in caplog.text
     assert msgspec.json.decode(first)["key"]
+
+
+@pytest.mark.parametrize("state", State)
+def test_what_tells_of_the_machine_is_found_out_anew(runs: Runs, state: State) -> None:
+    ratio = 1.5 if state is State.MEASURED else None
+    record = make_record(ONE, "c1", ratio, state, reason="error: no", duplicate_of="default")
+    runs.keep(ONE, record)
+    assert runs.recall().records(ONE) == ([] if state in PASSING else [record])
+    assert len(runs.similar(TWO)) == (state not in PASSING)
+
+
+@pytest.mark.parametrize(
+    ("reason", "kept"),
+    [("error: too large", 1), ("error: failed to link", 0), ("iree-compile was ended by SIGKILL", 0)],
+)
+def test_of_a_failed_compilation_what_the_compiler_says_is_kept(runs: Runs, reason: str, kept: int) -> None:
+    runs.keep(ONE, make_record(ONE, "c1", state=State.COMPILE_FAILED, reason=reason))
+    assert len(runs.recall().records(ONE)) == kept
+
+
+def test_a_duplicate_of_what_is_tried_again_is_tried_again(runs: Runs) -> None:
+    runs.keep(
+        ONE,
+        make_record(ONE, "c1", state=State.RUN_FAILED),
+        make_record(ONE, "c2", state=State.DUPLICATE, duplicate_of="c1"),
+        make_record(ONE, "c3", state=State.DUPLICATE, duplicate_of="default"),
+    )
+    assert [record.id for record in runs.recall().records(ONE)] == ["c3"]
+    runs.keep(ONE, make_record(ONE, "c1", 1.5))
+    assert [record.id for record in runs.recall().records(ONE)] == ["c1", "c2", "c3"]
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_final_is_held_again_where_the_machine_failed_a_finalist(runs: Runs, state: State) -> None:
+    final = FinalRecord(
+        dispatch=ONE.name,
+        root=ONE.dispatch.root,
+        weight=1,
+        finalists=(Finalist(id="c1", state=State.MEASURED), Finalist(id="c2", state=state, reason="error: no")),
+        baseline_samples_us=(10.0,),
+        winner=None,
+        device="Some CPU",
+        target="llvm-cpu",
+        iree="3.13.0",
+    )
+    runs.recall().keep_final(ONE, ["c1", "c2"], "", final)
+    assert runs.recall().final(ONE, ["c1", "c2"], "") == (None if state in PASSING else final)
