@@ -72,6 +72,7 @@ def test_candidates_raise_the_bar_and_whoever_stays_below_is_dropped(session: Se
     assert journal.read(bars, float) == [*told, *[1000.0] * FINALISTS]
 
 
+@pytest.mark.slow
 def test_a_final_is_among_the_candidates_that_its_own_test_has(session: Session, task: Task) -> None:
     ours = session.record(task, task.candidates[0], None, CandidateFailed(State.RUN_FAILED, ""))
     for name, ratio in ((ours.id, 1.5), ("elsewhere", 2.0)):
@@ -109,6 +110,7 @@ def a_candidate(session: Session, task: Task) -> Candidate:
     raise AssertionError
 
 
+@pytest.mark.slow
 def test_what_an_earlier_run_measured_stands_for_its_binary(session: Session, task: Task, tmp_path: Path) -> None:
     one = a_candidate(session, task)
     other = next(each for each in task.candidates if each is not one)

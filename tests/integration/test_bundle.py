@@ -107,6 +107,7 @@ def test_what_a_bundle_holds_is_not_compiled_again(compiled: Outcome, tmp_path: 
         builds.close()
 
 
+@pytest.mark.slow
 def test_what_might_not_fail_again_fails_in_the_run_of_the_bundle_alone(compiled: Outcome, tmp_path: Path) -> None:
     bundle, cache, of_run = read_bundle(compiled.out / BUNDLE), Cache(tmp_path / "cache"), Cache(tmp_path / "run")
     late = Artifact(candidate="late", state="compile_timeout", reason="iree-compile ran longer than 120 s")

@@ -317,6 +317,7 @@ sys.addaudithook(hear)
 """
 
 
+@pytest.mark.slow
 def test_what_comes_next_need_not_be_told(make_suite: MakeSuite) -> None:
     suite = make_suite({"test_suite.py": SUITE, "conftest.py": FULL_TMPDIR})
     outcome = suite.tune("--tune-candidates=2", "-k", "not final and not spec")

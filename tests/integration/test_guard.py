@@ -380,6 +380,7 @@ def test_a_test_that_ends_its_worker_or_fails_by_itself_is_told(make_suite: Make
     )
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_collected_is_told(make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch) -> None:
     files = {"suite/test_suite.py": "import no_such_module\n", "suite/__specs__/llvm-cpu-x.mlir": "module {}"}
     suite = make_suite({**files, "test_plain.py": "import another_such_module\n"})
@@ -415,6 +416,7 @@ def test_a_spec_that_is_named_is_held_against_its_own_target(make_suite: MakeSui
     outcome.lines.fnmatch_lines(["1 entry, promises: 1 kept"])
 
 
+@pytest.mark.slow
 def test_a_spec_in_the_ini_file_is_for_runs_that_guard(make_suite: MakeSuite) -> None:
     ini = "[pytest]\ntune_guard = specs/x.mlir\ntune_report_md = specs/report.md\n"
     files = {"pytest.ini": ini, "specs/x.mlir": "module {}", "sub/test_plain.py": "def test_nothing(): pass\n"}

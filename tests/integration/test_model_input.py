@@ -120,6 +120,7 @@ def test_weights_beside_an_old_model_are_imported(tmp_path: Path) -> None:
     assert onnx_inputs(path) == ("x", "never used")
 
 
+@pytest.mark.slow
 def test_weights_beside_a_model_stay_beside_it(tmp_path: Path) -> None:
     # In one file with them a model may be larger than any protobuf.
     path = onnx_model(tmp_path / "given" / "m.onnx", columns=64, external=True)

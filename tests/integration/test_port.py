@@ -87,10 +87,17 @@ def keep(folder: Path, record: WinnerRecord, *, is_readable: bool) -> Path:
     path = folder / "old.mlir"
     write_spec(path, [record])
     if not is_readable:
-        path.write_text(path.read_text().replace("#iree_cpu.pipeline<", "CPU<"), encoding="utf-8")
-        record = msgspec.structs.replace(record, compilation_info="what no release parses any more")
-        records_path(path).write_bytes(msgspec.json.encode(record) + b"\n")
+        spoil(path)
     return path
+
+
+def spoil(path: Path) -> None:
+    """Make a spec and its records those of a release whose configs this one does not parse."""
+    path.write_text(path.read_text().replace("#iree_cpu.pipeline<", "CPU<"), encoding="utf-8")
+    records = [
+        msgspec.structs.replace(each, compilation_info="what no release parses any more") for each in read_records(path)
+    ]
+    records_path(path).write_bytes(b"".join(msgspec.json.encode(each) + b"\n" for each in records))
 
 
 def port(tmp_path: Path, *arguments: str | Path) -> Result:
@@ -134,23 +141,26 @@ def test_a_pipeline_that_is_gone_is_listed(tmp_path: Path, record: WinnerRecord)
 def test_what_is_lost_is_tuned_anew_and_nothing_else(
     tmp_path: Path, record: WinnerRecord, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The compiler's default for prime sizes is so slow that some candidate wins, whatever the machine does.
+    # This CPU's default for prime sizes is so slow that some candidate wins, whatever the machine does.
+    target = "llvm-cpu"
+    record = msgspec.structs.replace(record, target=target)
     prime = tmp_path / "prime.mlir"
     prime.write_text(ops.matmul(m=53, n=59, k=61, lhs="f32").text, encoding="utf-8")
-    (dispatch,) = extract([read_source(prime, Path())], Compiler(Target.parse(TARGET)), processors()).dispatches
+    (dispatch,) = extract([read_source(prime, Path())], Compiler(Target.parse(target)), processors()).dispatches
     lost = msgspec.structs.replace(record, dispatch=dispatch.name, root=dispatch.root, pipeline="TripleTilingExpert")
     old = tmp_path / "old.mlir"
     write_spec(old, [record, lost])
+    spoil(old)
     folder = tmp_path / "elsewhere"
     folder.mkdir()
-    (folder / "pytest.ini").write_text("[pytest]\ntune_candidates = 4\n")
     monkeypatch.chdir(folder)
-    result = port(tmp_path, old, models["small"], prime, "--static", "--retune")
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--tune-candidates=4")
+    result = port(tmp_path, old, models["small"], prime, "--static", "--retune", f"--tune-target={target}")
     assert result.exit_code == 0, result.output
     assert f"tuning {dispatch.name} anew" in result.stderr
-    assert "same config" in result.stdout
+    assert "tuned anew" in result.stdout
     kept, tuned = read_records(tmp_path / "new.mlir")
-    assert kept == record
+    assert (kept.dispatch, kept.id == tuned.id) == (record.dispatch, False)
     assert (tuned.dispatch, tuned.iree) == (dispatch.name, compiler_version())
     assert tuned.ratio_low is not None
     assert tuned.ratio_low > 1

@@ -342,6 +342,7 @@ def test_where_an_entry_without_a_record_was_tuned_its_spec_tells(workshop: Work
     assert found == {PLAIN: (None, "another CPU", False), BATCH: (None, "this very CPU", True)}
 
 
+@pytest.mark.slow
 def test_a_static_promise_is_looked_at_anew_with_a_compile_step(workshop: Workshop, tmp_path: Path) -> None:
     guarded = workshop.spec(tmp_path / "spec.mlir", [workshop.winner(PLAIN)])
     assert workshop.look(guarded, PLAIN, Promise.APPLIES).outcome is Outcome.KEPT
