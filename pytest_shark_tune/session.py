@@ -175,7 +175,7 @@ class Session:
                 tell=self._tell,
             )
 
-        return key, with_data_of(self.cache.get_or_make("plans", key, Plan, make), sources)
+        return key, self._kept_plan(key, make, sources)
 
     def _read(self, given: Sequence[object], folder: Path) -> tuple[Source, ...]:
         own = [each for each in given if not isinstance(each, CustomTask)]
@@ -192,8 +192,7 @@ class Session:
         share = self.settings.share
         # Its key says what is in it: a profile that is measured again may choose others.
         key = content_key("plan", key, share, told)
-        found = self.cache.get_or_make("plans", key, Plan, lambda: cut(plan, profiles, share, unprofiled))
-        return key, with_data_of(found, plan.sources)
+        return key, self._kept_plan(key, lambda: cut(plan, profiles, share, unprofiled), plan.sources)
 
     def _told(self, plan: Plan, source: Source) -> _Told:
         """Where the time of a source goes, or why nobody can tell; all processes of the run are told the same."""
@@ -241,7 +240,7 @@ class Session:
                 tell=self._tell,
             )
 
-        plan = with_data_of(self.cache.get_or_make("plans", key, Plan, find), sources)
+        plan = self._kept_plan(key, find, sources)
         self._note_models(plan.sources)
 
         def make() -> GuardPlan:
@@ -256,7 +255,11 @@ class Session:
     def keep_plan(self, origin: str, plan: Plan) -> tuple[str, Plan]:
         """Keep a plan that was made from the one of key ``origin``; return its key too."""
         key = content_key("plan", origin, [task.dispatch.name for task in plan.tasks])
-        return key, with_data_of(self.cache.get_or_make("plans", key, Plan, lambda: plan), plan.sources)
+        return key, self._kept_plan(key, lambda: plan, plan.sources)
+
+    def _kept_plan(self, key: str, make: Callable[[], Plan], sources: Sequence[Source]) -> Plan:
+        """The plan of that key, from the cache or made now, with the files of ``sources`` as this process has them."""
+        return with_data_of(self.cache.get_or_make("plans", key, Plan, make), sources)
 
     # Compiling and measuring.
 
