@@ -131,7 +131,7 @@ def _random_bytes(element: str, shape: Sequence[int], rng: np.random.Generator) 
 
 def _disturbed(raw: Bytes, element: str, relative: float, rng: np.random.Generator) -> Bytes:
     """Stored floats, each off by ``relative`` of itself at most, up or down by chance; anything else as it is."""
-    if not _can_be_disturbed(element):
+    if not relative or not _can_be_disturbed(element):
         return raw
     stored = raw.view(_storage(element, ())[1].dtype)
     signs = rng.integers(0, 2, stored.size).astype(np.float64) * 2 - 1
@@ -227,7 +227,7 @@ class _Image:
             if view.reads:
                 rng = _generator(seed, number)
                 data = _random_bytes(view.element, view.shape, rng)
-                self._slice(view)[:] = _disturbed(data, view.element, disturbed, rng) if disturbed else data
+                self._slice(view)[:] = _disturbed(data, view.element, disturbed, rng)
         copies = self.host.reshape(layout.copies, layout.stride)
         copies[1:] = copies[0]
         self._staged: Any = None
@@ -409,7 +409,7 @@ class _Function:
     @staticmethod
     def _data(tensor: protocol.Shape, rng: np.random.Generator, disturbed: float) -> Bytes:
         data = _given_bytes(tensor) if tensor.file else _random_bytes(tensor.element, tensor.shape, rng)
-        return _disturbed(data, tensor.element, disturbed, rng) if disturbed else data
+        return _disturbed(data, tensor.element, disturbed, rng)
 
     def run(self, batch: int) -> float:
         assert self._arguments is not None
