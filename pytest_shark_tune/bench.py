@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -15,8 +16,8 @@ from pytest_shark_tune.plan import Source, Task
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.candidate import Candidate
-from pytest_shark_tune.stages.check import Tolerance, tolerance_for, tolerance_in_model
-from pytest_shark_tune.stages.dispatch import Dispatch, Member, Tensor
+from pytest_shark_tune.stages.check import Acceptance, Check, Tolerance, acceptance_for, tolerance_in_model
+from pytest_shark_tune.stages.dispatch import Dispatch, Member, Numerics, Sum, Tensor
 from pytest_shark_tune.stages.guard import GATE
 from pytest_shark_tune.stages.limits import SUSPICIOUS_RATIO, work_of
 from pytest_shark_tune.stages.measurement import (
@@ -38,7 +39,7 @@ from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.tools.runtime import DeviceChild, DeviceRequestFailed
 from pytest_shark_tune.yardsticks import Yardsticks
 
-__all__ = ["Bench", "model_tolerance"]
+__all__ = ["Bench", "acceptance_of", "model_tolerance"]
 
 _DEFAULT, _CANDIDATE, _REFERENCE = "default", "candidate", "reference"
 _RUN_TIMEOUT_S = 30.0
@@ -104,6 +105,8 @@ class Bench:
             run = partial(child.run, _CANDIDATE, timeout_s=time_limit_s(batch_s))
             try:
                 measured = compare(run, baseline, SCREENING, batch=batch, best=self._bar(task), earlier=earlier)
+                if not measured.cut_short:  # The others cannot win.
+                    self._check_edges(child, _CANDIDATE, _REFERENCE, task.dispatch, member, time_limit_s(check_s))
             finally:
                 if child.alive:
                     child.unload(_CANDIDATE)
@@ -151,6 +154,7 @@ class Bench:
                 check_s = self._load_reference(child, task, member, default)
                 busy[0] = _CANDIDATE
                 self._load_and_check(child, _CANDIDATE, task, member, tuned, time_limit_s(check_s))
+                self._check_edges(child, _CANDIDATE, _REFERENCE, task.dispatch, member, time_limit_s(check_s))
 
     def gate_round(
         self, task: Task, candidate: Candidate, number: int, artifact: Artifact | None = None
@@ -242,6 +246,8 @@ class Bench:
                     child.keep_reference(key, f"reference/{index}", self.settings.seed + 1 + number)
                 else:
                     self._check(child, key, f"reference/{index}", task.dispatch, member, _RUN_TIMEOUT_S)
+                    if not number:
+                        self._check_edges(child, key, f"reference/{index}", task.dispatch, member, _RUN_TIMEOUT_S)
 
         def runner(name: str) -> Callable[[int], float]:
             def run(batch: int) -> float:
@@ -333,9 +339,14 @@ class Bench:
     def _check(
         self, child: DeviceChild, key: str, reference: str, dispatch: Dispatch, member: Member, timeout_s: float
     ) -> None:
-        check = child.check(key, reference, _tolerance(dispatch, member), timeout_s=timeout_s)
-        if not check.ok:
-            raise CandidateFailed(State.WRONG_RESULT, check.reason, check)
+        _raise_if_wrong(child.check(key, reference, acceptance_of(dispatch, member), timeout_s=timeout_s))
+
+    def _check_edges(
+        self, child: DeviceChild, key: str, reference: str, dispatch: Dispatch, member: Member, timeout_s: float
+    ) -> None:
+        """Check the results on special values. That runs the reference too, so it may take as long again."""
+        acceptance = acceptance_of(dispatch, member)
+        _raise_if_wrong(child.check(key, reference, acceptance, edges=True, timeout_s=2 * timeout_s), special=True)
 
     def _refuse_impossible(self, child: DeviceChild, uri: str, task: Task, measured: Measurement) -> None:
         """Take a time that the device cannot reach for a run that left out work."""
@@ -367,9 +378,7 @@ class Bench:
         child.keep_reference(_DEFAULT, _REFERENCE, seed)
         for name, path in tuned.items():
             child.load_function(name, path, function, inputs, files)
-            check = child.check(name, _REFERENCE, tolerance)
-            if not check.ok:
-                raise CandidateFailed(State.WRONG_RESULT, check.reason, check)
+            _raise_if_wrong(child.check(name, _REFERENCE, tolerance))
         return seed
 
     def _default_artifact(self, task: Task, member: int = 0) -> Artifact:
@@ -465,13 +474,19 @@ def model_tolerance(source: Source, function: str, tasks: Iterable[Task]) -> Tol
     return tolerance_in_model(elements, sums)
 
 
-def _tolerance(dispatch: Dispatch, member: Member) -> Tolerance:
-    """What a result may differ by: from the widest rounding between the op's inputs and what is stored."""
-    root = dispatch.root
-    stored = [view.element for view in member.module.views if view.writes] or [root.outputs[0].element]
-    taken = (root.inputs or root.outputs)[:2]
-    tolerances = [tolerance_for(given.element, element, root.reduction_length) for given in taken for element in stored]
-    return max(tolerances, key=lambda each: (each.rtol, each.atol_scale))
+def acceptance_of(dispatch: Dispatch, member: Member) -> Acceptance:
+    """What a right result of a dispatch is."""
+    root, module = dispatch.root, member.module
+    kept = root.outputs[0].element
+    numerics = module.numerics or Numerics(sums=(Sum(kept, root.reduction_length),), widest=kept)
+    written = [math.prod(view.shape) for view in module.views if view.writes]
+    return acceptance_for(numerics, elements=max(1, min(written, default=1)))
+
+
+def _raise_if_wrong(check: Check, *, special: bool = False) -> None:
+    if not check.ok:
+        where = "with NaN, infinities, large and tiny numbers among the inputs: " if special else ""
+        raise CandidateFailed(State.WRONG_RESULT, where + check.reason, check)
 
 
 def _default_failed(failure: CandidateFailed) -> CandidateFailed:

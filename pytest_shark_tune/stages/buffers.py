@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import msgspec
 from iree.compiler import ir
-from iree.compiler.dialects import arith, hal, util
+from iree.compiler.dialects import arith, hal, linalg, util
 
 from pytest_shark_tune.stages.dispatch import BenchmarkModule, BufferView, Tensor
 from pytest_shark_tune.stages.mlir import CannotTune, only_op, ops_named, string_of, tensor_of
+from pytest_shark_tune.stages.numerics import read_numerics, read_product, summed_length, view_behind
 
 __all__ = [
     "benchmark_module",
@@ -20,8 +23,10 @@ _CASTS = {"amdgpu.fat_raw_buffer_cast", "memref.assume_alignment", "memref.cast"
 _BUFFER_FUNCTION = "shark_tune_buffer"
 
 
-def benchmark_module(module: ir.Module, function: ir.Operation) -> BenchmarkModule:
+def benchmark_module(module: ir.Module, function: ir.Operation, root: ir.Operation) -> BenchmarkModule:
     """Read what a dumped module benchmarks, and give it a function that returns its buffer.
+
+    ``root`` is the root op in ``function``.
 
     Raises:
         CannotTune: where what lies in the buffer cannot be told.
@@ -33,10 +38,12 @@ def benchmark_module(module: ir.Module, function: ir.Operation) -> BenchmarkModu
     offsets = [_constant(value) for value in call.binding_offsets]
     lengths = [_constant(value) for value in call.binding_lengths]
     views = []
-    for subspan in ops_named(function, "hal.interface.binding.subspan"):
+    subspans = ops_named(function, "hal.interface.binding.subspan")
+    scales = _scales(root, subspans)
+    for position, subspan in enumerate(subspans):
         binding = ir.IntegerAttr(subspan.attributes["binding"]).value
-        offset = subspan.operands[0]
-        views.append(_view(subspan, offsets[binding] + _evaluate(offset, constants)))
+        view = _view(subspan, offsets[binding] + _evaluate(subspan.operands[0], constants))
+        views.append(msgspec.structs.replace(view, scale=scales.get(position, 1.0)))
     total = max(offset + length for offset, length in zip(offsets, lengths, strict=True))
     _add_buffer_function(module, buffer_name, total)
     return BenchmarkModule(
@@ -45,7 +52,23 @@ def benchmark_module(module: ir.Module, function: ir.Operation) -> BenchmarkModu
         buffer_function=_BUFFER_FUNCTION,
         buffer_bytes=total,
         views=tuple(views),
+        numerics=read_numerics(function),
+        product=read_product(root, subspans),
     )
+
+
+def _scales(root: ir.Operation, subspans: Sequence[ir.Operation]) -> dict[int, float]:
+    """Below what random inputs of a product stay for sums of about 1, by the position of their view.
+
+    A number that is uniform in [-a, a) has the variance a**2 / 3, so a sum of K products of two has K * a**4 / 9.
+    """
+    operands = list(root.operands)[:2]
+    if not linalg.isa_contraction_op(root) and not linalg.isa_convolution_op(root):
+        return {}
+    length = summed_length(root)
+    scale = math.sqrt(3 / math.sqrt(length))
+    found = (view_behind(operand, subspans) for operand in operands)
+    return {position: scale for position in found if position is not None}
 
 
 def _view(subspan: ir.Operation, offset_bytes: int) -> BufferView:

@@ -14,16 +14,20 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from pytest_shark_tune.stages.dispatch import Numerics
+
 __all__ = [
     "EXACT",
-    "PLAIN",
+    "Acceptance",
     "Check",
-    "Conditioning",
+    "ExactData",
+    "Response",
     "Tolerance",
+    "acceptance_for",
     "check_output",
-    "conditioning",
     "magnitude",
     "merge_checks",
+    "response",
     "tolerance_for",
     "tolerance_in_model",
     "unit_roundoff",
@@ -33,41 +37,85 @@ _CHUNK = 1 << 16
 
 
 class Tolerance(msgspec.Struct, frozen=True):
-    """How far a result may lie from the reference: ``rtol * |expected| + atol_scale * magnitude``.
+    """How far a floating-point result may lie from the reference.
 
-    ``magnitude`` is that of the whole reference (see `magnitude`), so the allowance follows the data. Both
-    0 means exact. Integers are compared exactly whatever the tolerance.
+    ``magnitude`` is that of the whole reference (see `magnitude`), so the allowance follows the data. Every field 0
+    means exact. Integers are compared exactly in any case.
     """
 
     rtol: float
+    """The part of ``|expected|`` by which every element may be off."""
     atol_scale: float
+    """The part of ``magnitude`` by which every element may be off as well."""
+    jump: float = 0.0
+    """The part of ``|expected| + magnitude`` by which a few elements may be off beyond that.
+
+    Values are rounded to a coarser type on their way. Two right results that differ by a rounding error of the sum are
+    rounded to neighbours where the border lies between them, which is rare.
+    """
+    stored: float = 0.0
+    """As ``jump``, for the rounding to the type of the output: the part of ``|expected|`` alone."""
+    roundings: int = 0
+    """How many roundings ``jump`` and ``stored`` are made of."""
+
+    @property
+    def unit(self) -> float:
+        """The unit roundoff of the type that sums are kept in."""
+        return self.rtol / _ULPS
+
+    @property
+    def jumping_share(self) -> float:
+        """The share of elements that may be off by a jump.
+
+        A rounding falls the other way with a probability of the error over the distance of neighbours. This allows
+        about thirty times as many.
+        """
+        total = self.jump + self.stored
+        if not total:
+            return 0.0
+        return min(1.0, self.roundings * (_JUMPING + 4 * self.atol_scale * self.roundings / total))
+
+    def stored_as(self, element: str) -> Tolerance:
+        """The tolerance of sums that are rounded to ``element`` at the end."""
+        roundoff = unit_roundoff(element)
+        if roundoff <= self.unit or not self.rtol:
+            return self
+        return msgspec.structs.replace(self, stored=2 * roundoff, roundings=self.roundings + 1)
 
 
+_ULPS = 4
+_JUMPING = 0.02
 EXACT = Tolerance(0.0, 0.0)
 
-_GAIN_OF_NONE = 2.0
-"""A larger one is more than a sum's answer to disturbed inputs."""
 
+class ExactData(msgspec.Struct, frozen=True):
+    """Inputs of small integers, whose sums are exact in any order: ``density`` of them are not 0.
 
-class Conditioning(msgspec.Struct, frozen=True):
-    """How results answer to inputs that are off, in units of what a sum of products does.
-
-    ``magnitude`` is that of the sum that would be off as much as the results are, ``gain`` by how many times as large a
-    part of itself each is off, 1 where that is no more than a sum's, 0 where nobody asked. What follows on a sum may
-    amplify its rounding errors as it does its inputs': the exponential of x is off by x times as large a part as x is.
-    And where it is scaled by a factor that not all have, large results are off in proportion.
+    Those are integers up to ``amplitude`` of either sign. ``rounds`` is how many such inputs it takes to see
+    one product that is left out.
     """
 
-    magnitude: float
-    gain: float
-
-    def applied(self, tolerance: Tolerance) -> Tolerance:
-        """The tolerance of a sum with these results' amplification."""
-        return msgspec.structs.replace(tolerance, rtol=tolerance.rtol + self.gain * tolerance.atol_scale)
+    amplitude: int
+    density: float
+    rounds: int
 
 
-PLAIN = Conditioning(0.0, 0.0)
-"""Of what was not asked."""
+class Acceptance(msgspec.Struct, frozen=True):
+    """What a right result is: ``tolerance`` for random inputs, and ``exact`` for those of ``data`` if there are any."""
+
+    tolerance: Tolerance
+    exact: Tolerance = EXACT
+    data: ExactData | None = None
+
+
+class Response(msgspec.Struct, frozen=True):
+    """How a reference's elements answer to disturbed inputs: by how much, as a multiple of a sum's own answer.
+
+    A plain sum of products answers with its magnitude, in each element. Operations that follow on the sum may amplify
+    its rounding errors as they amplify its inputs': the exponential of x is off by x times as large a part as x is.
+    """
+
+    elements: NDArray[np.float32]
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +125,8 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     number ``output``, in copy number ``copy`` of the data where there are several; ``expected`` and ``actual`` are its
     values as text, empty where nothing is wrong. ``magnitude`` is that output's reference's (see `magnitude`).
     ``max_abs_error`` is over elements finite in both, ``worst`` the largest error as a part of what was allowed there,
-    over elements where anything was. ``nans`` and ``infs`` count where the candidate has one and the reference has not
+    over elements where anything was. ``jumped`` of the wrong elements are off by no more than a rounding that fell the
+    other way, which few may be. ``nans`` and ``infs`` count where the candidate has one and the reference has not
     the same, ``poison_left`` the elements never written, ``stray_bytes`` the bytes changed outside the outputs where
     the reference changes none. Every number is finite, so that JSON holds it.
     """
@@ -98,6 +147,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     infs: int = 0
     poison_left: int = 0
     stray_bytes: int = 0
+    jumped: int = 0
 
     @property
     def reason(self) -> str:
@@ -112,6 +162,8 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
                 f"{self.output}{copy}: expected {self.expected}, got {self.actual}"
             )
             allowed = f", {self.worst:.3g} times what is allowed" if self.worst else ""
+            if self.worst <= 1 and self.jumped:
+                allowed = f", and {self.jumped} elements are off by a rounding, more than chance explains"
             parts.append(f"largest error {self.max_abs_error:.3g} at a magnitude of {self.magnitude:.3g}{allowed}")
         parts += [
             f"{count} {what}"
@@ -156,20 +208,21 @@ def unit_roundoff(element: str) -> float:
 def tolerance_for(element_in: str, element_out: str, reduction_length: int) -> Tolerance:
     """The tolerance between two correct ways to compute sums of ``reduction_length`` products.
 
-    ``element_in`` and ``element_out`` are the types of the root op's inputs and of its result, in which it
-    accumulates. With u the unit roundoff and K the reduction length::
+    ``element_in`` is the type that products are made of, ``element_out`` the type in which sums are kept, whatever
+    they are stored in (see `Tolerance.stored_as`). With u the unit roundoff of ``element_out`` and K the reduction
+    length::
 
-        rtol       = 4 * u_out
-        atol_scale = 6 * u_out * sqrt(K) + 2 * u_in
+        rtol       = 4 * u
+        atol_scale = 6 * u * sqrt(K)
 
     Rounding errors of a sum behave as a random walk, so its error grows with sqrt(K) * u instead of the
     worst case's K * u: Higham and Mary, 'A new approach to probabilistic rounding error analysis' (SIAM J.
     Sci. Comput. 41, 2019), theorem 2.4, there with a factor lambda for the confidence. For inputs of mean
     zero, as the device child makes them, two orders of one sum differ by a deviation of 0.86 * u * sqrt(K)
     of the results' magnitude (measured, docs/measurement.md), so 6 stands at seven deviations: room for the
-    largest of 10**9 elements. ``rtol`` holds the rounding on store and a few units of the last place of an
-    elementwise tail, ``2 * u_in`` intermediates that an implementation rounds to the input's type. Integer
-    results are exact.
+    largest of 10**9 elements. ``rtol`` holds a few units of the last place of an elementwise tail. Products of inputs
+    that are stored in ``element_in`` are exact, or rounded to the type of the sum. Only ``tf32`` is a type to which
+    inputs are rounded on their way: it adds twice its unit roundoff to ``atol_scale``. Integer results are exact.
 
     Raises:
         ValueError: an element type is not known, or ``reduction_length`` is less than 1.
@@ -179,31 +232,103 @@ def tolerance_for(element_in: str, element_out: str, reduction_length: int) -> T
     u_in, u_out = unit_roundoff(element_in), unit_roundoff(element_out)
     if not u_out:
         return EXACT
-    return Tolerance(4 * u_out, 6 * u_out * math.sqrt(reduction_length) + 2 * u_in)
+    return Tolerance(_ULPS * u_out, 6 * u_out * math.sqrt(reduction_length) + (2 * u_in if element_in == "tf32" else 0))
+
+
+def acceptance_for(numerics: Numerics, *, elements: int) -> Acceptance:
+    """What a right result of a dispatch is, of which an output has ``elements`` elements.
+
+    The errors of several sums add up as those of one walk. A value that is rounded to a coarser type between two sums
+    is off by up to a rounding of that type, and the second sum spreads this over its results.
+
+    Sums that are kept in a type of 16 bits hide a missing product in their rounding errors. They are computed on small
+    integers as well where these make them exact, so that every order gives the same result.
+
+    Raises:
+        ValueError: an element type is not known.
+    """
+    walk, unit = _walk((kept.element, kept.length, 1) for kept in numerics.sums)
+    roundings = 1 if unit else _ALL_MAY_JUMP
+    if not unit:
+        if not numerics.widest:
+            return Acceptance(EXACT)
+        walk = unit = min(unit_roundoff(numerics.widest), unit_roundoff("f32"))
+    jumps = [2 * unit_roundoff(element) for element in numerics.rounded]
+    spread = max((2 * unit_roundoff(element) for element in numerics.spread), default=0.0)
+    tolerance = Tolerance(_ULPS * unit, 6 * walk + spread, sum(jumps), 0.0, roundings * len(jumps))
+    if not numerics.exact or unit <= _FINE:
+        return Acceptance(tolerance)
+    plain = unit_roundoff("f32")
+    exact = Tolerance(_ULPS * plain, 6 * plain, sum(jumps), 0.0, len(jumps))
+    return Acceptance(tolerance, exact, _exact_data(unit, numerics, elements))
+
+
+_ALL_MAY_JUMP = 64
+"""Stands for a number of roundings so large that every element may be off by a jump.
+
+Without a sum there is no error that is much smaller than a rounding: fused multiplications alone move half of them.
+"""
+_FINE = 2.0**-20
+"""Sums in a type of a finer unit roundoff show a missing product in random data."""
+_EXACT_ROUNDS = 8
+_HITS = 16
+
+
+def _exact_data(unit: float, numerics: Numerics, elements: int) -> ExactData:
+    """Integers whose sums the type of unit roundoff ``unit`` holds: none beyond ``1 / unit``, in any order.
+
+    Sums of products of either sign stay within 7.5 standard deviations; other sums may have terms of one sign.
+    """
+    largest = 1 / unit
+    length = max(kept.length for kept in numerics.sums)
+    amplitude = 3 if largest >= 1024 else 1
+    square = sum(value * value for value in range(1, amplitude + 1)) / amplitude
+    if numerics.products:
+        terms = min(length, (largest / 7.5 / square) ** 2)
+        density = math.sqrt(terms / length)
+    else:
+        terms = min(length, largest / 2 / amplitude**2)
+        density = terms / length
+    hits = terms / length * elements
+    return ExactData(amplitude, density, min(_EXACT_ROUNDS, math.ceil(_HITS / hits)))
+
+
+def _walk(sums: Iterable[tuple[str, int, int]]) -> tuple[float, float]:
+    """The length of the random walk of rounding errors, and the coarsest unit roundoff among the sums' types."""
+    made = [(unit_roundoff(element), length, calls) for element, length, calls in sums]
+    return math.sqrt(sum(calls * length * unit**2 for unit, length, calls in made)), max(
+        (unit for unit, _, _ in made), default=0.0
+    )
 
 
 def tolerance_in_model(elements: Iterable[str], sums: Iterable[tuple[str, int, int]]) -> Tolerance:
     """The tolerance between two correct ways to compute some of a model's dispatches.
 
-    ``elements`` are the types that are known to be in the model: its first input, often of integers, tells little of
-    what it computes in. ``sums`` are, for each of these dispatches, the type of its sums, their length and the number
-    of its calls. It is `tolerance_for` of the coarsest float and the longest sum, since results are rounded to that
-    type on their way; f32 where no float is known. Sums are made in no type below 16 bits. Calls come one after
-    another, so that their errors add up as those of one long sum, where that is more. Integer results are exact all
-    the same.
+    ``elements`` are the types that are known to be in the model, ``sums`` are, for each of these dispatches, the type
+    that its sums are kept in, their length and the number of calls. Calls come one after another, so that their
+    errors add up as those of one long sum: with s their standard deviation, ``s**2`` grows by ``K * u**2``. Where
+    results are stored in a coarser type of unit roundoff c between dispatches, an error of s sends a share of them,
+    s / c, to a neighbour of the right one, 2 c away: ``s**2`` grows by ``2 * c * s``, and by ``c**2`` at most, the
+    variance of roundings that have nothing in common. Integer results are exact.
 
     Raises:
         ValueError: an element type is not known.
     """
     made = list(sums)
     plain = unit_roundoff("f32")
-    # A type of scales has no digits, and nothing is rounded to it.
-    floats = [each for each in map(unit_roundoff, elements) if 0 < each < _WITHOUT_DIGITS] or [plain]
-    u_in = max(floats)
-    u_out = max((each for each in floats if each <= unit_roundoff("bf16")), default=plain)
-    longest = max([1, *(length for _, length, _ in made)])
-    walk = math.sqrt(sum(calls * length * unit_roundoff(element) ** 2 for element, length, calls in made))
-    return Tolerance(4 * u_out, 6 * max(u_out * math.sqrt(longest), walk) + 2 * u_in)
+    known = [unit_roundoff(element) for element in elements]
+    kept = [unit for unit in (unit_roundoff(element) for element, _, _ in made) if unit]
+    finest = min((unit for unit in known if unit), default=plain)
+    unit = max(kept, default=min(finest, plain))
+    # A type of scales has no digits, and nothing is rounded to it; one of less than 16 bits is a type of weights.
+    coarsest = max((other for other in known if unit < other <= unit_roundoff("bf16")), default=0.0)
+    variance = 0.0
+    for element, length, calls in made or [("f32", 1, 1)]:
+        for _ in range(max(calls, 1)):
+            variance += length * (unit_roundoff(element) or unit) ** 2
+            if coarsest:
+                variance += min(2 * coarsest * math.sqrt(variance), coarsest**2)
+    return Tolerance(_ULPS * unit, 6 * math.sqrt(variance))
 
 
 def magnitude(reference: NDArray[Any]) -> float:
@@ -222,20 +347,31 @@ def magnitude(reference: NDArray[Any]) -> float:
     return math.sqrt(total / count) / scale if count else 0.0
 
 
-def conditioning(reference: NDArray[Any], disturbed: NDArray[Any], relative: float) -> Conditioning:
-    """How much more than a sum of products these results answer to a disturbance of the inputs.
+def response(reference: NDArray[Any], disturbed: Sequence[NDArray[Any]], relative: float) -> Response:
+    """How each element of ``reference`` answers to inputs that are off.
 
-    ``disturbed`` are the results once each input is off by ``relative`` of itself, up or down by chance, which takes a
-    sum of products of two such inputs ``sqrt(2) * relative`` of its magnitude off.
+    ``disturbed`` are results of runs in which each input is off by ``relative`` of itself, up or down by chance. A
+    sum of products of two such inputs is off by ``sqrt(2) * relative`` of its magnitude. A single run may leave an
+    element nearly where it was by chance: the 99th percentile of the others' answers, as a part of themselves,
+    stands in for it.
     """
     with np.errstate(all="ignore"):
-        error = np.abs(disturbed.astype(np.float64) - reference)
-        part = error / np.abs(reference)
-    part = part[np.isfinite(part) & (np.abs(reference) >= np.finfo(reference.dtype).tiny)]
-    of_a_sum = math.sqrt(2) * relative
-    # The median of a normal deviate's size; beside a sum's, which may lie near 0, this comes to 1.5.
-    gain = float(np.median(part)) / 0.6745 / of_a_sum if part.size else 0.0
-    return Conditioning(magnitude(error) / of_a_sum, gain if gain > _GAIN_OF_NONE else 1.0)
+        squares = np.zeros(reference.shape, np.float64)
+        for results in disturbed:
+            squares += np.square(results.astype(np.float64) - reference)
+        moved = np.sqrt(squares / len(disturbed))
+        moved[~np.isfinite(moved)] = 0.0
+        if len(disturbed) < _RUNS_THAT_TELL:
+            size = np.abs(reference.astype(np.float64))
+            part = moved / size
+            part = part[np.isfinite(part) & (size >= np.finfo(reference.dtype).tiny)]
+            if part.size:
+                moved = np.maximum(moved, np.where(np.isfinite(size), size, 0.0) * np.quantile(part, 0.99))
+            moved = np.maximum(moved, math.sqrt(float(np.mean(np.square(moved)))) if moved.size else 0.0)
+    return Response((moved / (math.sqrt(2) * relative)).astype(np.float32))
+
+
+_RUNS_THAT_TELL = 4
 
 
 def _square_scale(array: NDArray[Any]) -> float:
@@ -252,15 +388,26 @@ def check_output(
     tolerance: Tolerance,
     *,
     scale: float | None = None,
-    conditioned: Conditioning = PLAIN,
+    answers: Response | None = None,
+    floor: float = 0.0,
+    finite_only: NDArray[np.bool_] | bool = False,
     seed: int = 0,
     output: int = 0,
 ) -> Check:
     """Compare one output with its reference, element by element.
 
-    Both arrays have the same shape and dtype: float32, float64, or an integer type, which is compared
-    exactly. ``scale`` is the reference's `magnitude`, computed where not given. With ``conditioned`` the tolerance is
-    that of results which answer so. A NaN is right where the reference has one, an infinity where it has the same.
+    Args:
+        expected: The reference's output: float32, float64, or an integer type, which is compared exactly.
+        actual: The candidate's, of the same shape and dtype. A NaN is right where the reference has one, an infinity
+            where it has the same.
+        tolerance: How far elements may lie apart.
+        scale: The reference's `magnitude`, computed where not given.
+        answers: How the reference's elements answer to disturbed inputs, if that is known. The tolerance is then that
+            of sums with such an answer.
+        floor: The absolute error that every element may have, as where a number is too small for its type.
+        finite_only: Where to compare only elements that are finite in the reference and in the candidate.
+        seed: The seed of the inputs, kept in the result.
+        output: The number of this output, kept in the result.
 
     Raises:
         ValueError: shapes or dtypes differ.
@@ -269,9 +416,7 @@ def check_output(
         raise ValueError(f"{actual.dtype}{actual.shape} cannot be compared with {expected.dtype}{expected.shape}")
     if np.issubdtype(expected.dtype, np.floating):
         scale = magnitude(expected) if scale is None else scale
-        allowed = conditioned.applied(tolerance)
-        absolute = allowed.atol_scale * max(scale, conditioned.magnitude)
-        check = _check_floats(expected, actual, allowed.rtol, absolute, seed, output)
+        check = _check_floats(expected, actual, tolerance, scale, answers, floor, finite_only, seed, output)
         return msgspec.structs.replace(check, magnitude=scale)
     return _check_integers(expected, actual, seed, output)
 
@@ -290,29 +435,51 @@ def merge_checks(checks: Sequence[Check]) -> Check:
         infs=sum(each.infs for each in checks),
         poison_left=sum(each.poison_left for each in checks),
         stray_bytes=sum(each.stray_bytes for each in checks),
+        jumped=sum(each.jumped for each in checks),
     )
 
 
 def _check_floats(
-    expected: NDArray[Any], actual: NDArray[Any], rtol: float, absolute: float, seed: int, output: int
+    expected: NDArray[Any],
+    actual: NDArray[Any],
+    tolerance: Tolerance,
+    scale: float,
+    answers: Response | None,
+    floor: float,
+    finite_only: NDArray[np.bool_] | bool,
+    seed: int,
+    output: int,
 ) -> Check:
     wanted, got = expected.reshape(-1), actual.reshape(-1)
+    answered = None if answers is None else answers.elements.reshape(-1)
     first: int | None = None
-    wrong = nans = infs = 0
+    first_jump: int | None = None
+    wrong = jumped = nans = infs = 0
     largest = worst = 0.0
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         for start in range(0, wanted.size, _CHUNK):
             e, a = wanted[start : start + _CHUNK], got[start : start + _CHUNK]
+            local = scale if answered is None else np.maximum(answered[start : start + _CHUNK], scale)
+            size = np.abs(e)
             error = np.abs(a - e)
-            allowed = np.abs(e) * rtol + absolute
-            good = (error <= allowed) & (error < math.inf)
+            near = size * tolerance.rtol + local * tolerance.atol_scale + floor
+            allowed = near + size * (tolerance.stored + tolerance.jump) + local * tolerance.jump
+            good = (error <= near) & (error < math.inf)
             if not good.all():
                 good |= (e == a) | (np.isnan(e) & np.isnan(a))
                 finite = np.isfinite(error)
-                nans += int(np.count_nonzero(np.isnan(a) & ~np.isnan(e)))
-                infs += int(np.count_nonzero(np.isinf(a) & (a != e)))
-                error, allowed = error[finite], allowed[finite]
-                bad = ~good
+                loose = (
+                    finite_only if isinstance(finite_only, bool) else finite_only.reshape(-1)[start : start + _CHUNK]
+                )
+                good |= ~(np.isfinite(e) & np.isfinite(a)) & loose
+                nans += int(np.count_nonzero(np.isnan(a) & ~np.isnan(e) & ~good))
+                infs += int(np.count_nonzero(np.isinf(a) & (a != e) & ~good))
+                jumps = ~good & (error <= allowed) & finite
+                if jumps.any():
+                    jumped += int(np.count_nonzero(jumps))
+                    first_jump = start + int(np.argmax(jumps)) if first_jump is None else first_jump
+                error, allowed = error[finite], np.broadcast_to(allowed, finite.shape)[finite]
+                bad = ~good & ~jumps
                 wrong += int(np.count_nonzero(bad))
                 if first is None and bad.any():
                     first = start + int(np.argmax(bad))
@@ -320,7 +487,16 @@ def _check_floats(
                 largest = max(largest, float(error.max()))
                 part = error[allowed > 0] / allowed[allowed > 0]
                 worst = max(worst, float(np.max(part, initial=0.0, where=np.isfinite(part))))
-    return _checked(expected, actual, first, wrong, seed, output, largest, worst, nans, infs)
+    if jumped <= max(_FEW, tolerance.jumping_share * wanted.size):
+        jumped = 0
+    elif first is None or (first_jump is not None and first_jump < first):
+        first = first_jump
+    check = _checked(expected, actual, first, wrong + jumped, seed, output, largest, worst, nans, infs)
+    return msgspec.structs.replace(check, jumped=jumped)
+
+
+_FEW = 8
+"""So many elements may be off by a jump in any output, be it ever so small."""
 
 
 def _check_integers(expected: NDArray[Any], actual: NDArray[Any], seed: int, output: int) -> Check:

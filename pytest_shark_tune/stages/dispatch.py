@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from typing import TypeAlias
 
 import msgspec
 
@@ -17,7 +18,10 @@ __all__ = [
     "FoundDispatch",
     "Intrinsic",
     "Member",
+    "Numerics",
+    "Product",
     "RootOp",
+    "Sum",
     "TargetFacts",
     "Tensor",
     "Untunable",
@@ -132,6 +136,47 @@ class TargetFacts(msgspec.Struct, frozen=True, kw_only=True):
     intrinsics: tuple[Intrinsic, ...] = ()
 
 
+class Sum(msgspec.Struct, frozen=True):
+    """A sum that a dispatch computes: ``length`` terms, kept in the type ``element``."""
+
+    element: str
+    length: int
+
+
+class Numerics(msgspec.Struct, frozen=True, kw_only=True):
+    """What a dispatch's rounding errors depend on, apart from the types of its outputs."""
+
+    sums: tuple[Sum, ...] = ()
+    """Every reduction in the dispatch."""
+    widest: str = ""
+    """The finest float type that it computes in; empty where it computes no floats."""
+    rounded: tuple[str, ...] = ()
+    """The types of less than 32 bits that a value is rounded to after a sum and before more is computed from it."""
+    spread: tuple[str, ...] = ()
+    """Those that a value is rounded to between two sums."""
+    exact: bool = False
+    """Whether small integers as inputs make all of its sums exact: only moves, casts, sums and products come before."""
+    products: bool = False
+    """Whether its sums are of products of two inputs, which have either sign if the inputs have."""
+
+
+Index: TypeAlias = tuple[tuple[int, int], ...]
+"""The index of one dimension of a tensor: a sum of loops, each with its factor."""
+
+
+class Product(msgspec.Struct, frozen=True, kw_only=True):
+    """A sum of products that reads its operands as they are stored, and stores its result rounded and no more.
+
+    ``views`` are the positions of the views of its two operands and of its result. ``shapes`` are their shapes in the
+    op, ``indices`` how the ``loops`` index each of them.
+    """
+
+    views: tuple[int, int, int]
+    shapes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    loops: tuple[int, ...]
+    indices: tuple[tuple[Index, ...], tuple[Index, ...], tuple[Index, ...]]
+
+
 class BufferView(msgspec.Struct, frozen=True, kw_only=True):
     """One tensor inside the benchmark's buffer, as the dispatch sees it.
 
@@ -144,6 +189,8 @@ class BufferView(msgspec.Struct, frozen=True, kw_only=True):
     element: str
     reads: bool
     writes: bool
+    scale: float = 1.0
+    """What makes sums of products of such inputs come to about 1: random values below it in magnitude."""
 
 
 class BenchmarkModule(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,7 +200,8 @@ class BenchmarkModule(msgspec.Struct, frozen=True, kw_only=True):
     nothing and returns the buffer of ``buffer_bytes`` bytes as a ``!hal.buffer_view`` of i8.
 
     The buffer holds ``copies`` of the views at equal distances, of which ``views`` are the first; dispatches take turns
-    through them (see `rotation`).
+    through them (see `rotation`). ``numerics`` is ``None`` where nobody read the dispatch,
+    and ``product`` where it computes more than one product of stored tensors.
     """
 
     text: str
@@ -162,6 +210,8 @@ class BenchmarkModule(msgspec.Struct, frozen=True, kw_only=True):
     buffer_bytes: int
     views: tuple[BufferView, ...]
     copies: int = 1
+    numerics: Numerics | None = None
+    product: Product | None = None
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):

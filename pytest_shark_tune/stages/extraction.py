@@ -269,7 +269,7 @@ def _read(module: ir.Module, symbol: str, source: str, processors: int) -> Found
         default_pipeline=default_pipeline,
         default_config=default_config,
         default_info=default_info,
-        module=benchmark_module(module, function),
+        module=benchmark_module(module, function, root),
     )
 
 

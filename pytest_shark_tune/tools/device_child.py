@@ -22,16 +22,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_shark_tune.stages.check import (
-    PLAIN,
+    Acceptance,
     Check,
-    Conditioning,
+    ExactData,
+    Response,
     Tolerance,
     check_output,
-    conditioning,
     magnitude,
     merge_checks,
+    response,
     unit_roundoff,
 )
+from pytest_shark_tune.stages.product import product_of
 from pytest_shark_tune.tools import runtime as protocol
 from pytest_shark_tune.tools.child import die_with_parent, read_frame, write_frame
 
@@ -39,7 +41,7 @@ __all__ = ["DeviceServer", "main"]
 
 Bytes: TypeAlias = NDArray[np.uint8]
 
-_IMAGES_KEPT = 4
+_IMAGES_KEPT = 6
 _IMAGES_KEPT_BYTES = 1 << 30
 
 
@@ -104,11 +106,27 @@ def _count(shape: Sequence[int]) -> int:
     return int(np.prod(shape, dtype=np.int64))
 
 
-def _random_bytes(element: str, shape: Sequence[int], rng: np.random.Generator) -> Bytes:
-    """Random elements of modest size: sums of thousands neither overflow nor lose their sign.
+class _Data(msgspec.Struct, frozen=True):
+    """What a buffer is filled with.
 
-    Floats are uniform in [-1, 1) (scales in [1/4, 2]), i8 and i16 in [-8, 8), and i32, i64 and index in
-    [0, 8), since they may index something. All bit patterns of types below a byte are used.
+    ``poison`` is the number of the poison for what is only written. With ``disturbed`` inputs are off by this part of
+    themselves, in another way for each ``trial``. ``exact`` stands for small integers, of another kind for each
+    ``trial``, and ``edges`` for special values among random ones.
+    """
+
+    seed: int
+    poison: int = 0
+    disturbed: float = 0.0
+    trial: int = 0
+    exact: ExactData | None = None
+    edges: bool = False
+
+
+def _random_bytes(element: str, shape: Sequence[int], rng: np.random.Generator, scale: float = 1.0) -> Bytes:
+    """Random elements: sums of thousands neither overflow nor lose their sign.
+
+    Floats are uniform in [-scale, scale) (scales in [1/4, 2]). i32, i64 and index are in [0, 8), since they may index
+    something; of narrower integers all bit patterns are used.
     """
     plain, traits, dims = _storage(element, shape)
     count = _count(dims)
@@ -119,14 +137,59 @@ def _random_bytes(element: str, shape: Sequence[int], rng: np.random.Generator) 
     if plain == "f8E8M0FNU":
         return rng.integers(125, 129, count, dtype=np.uint8)
     if traits.kind == "int":
-        low = -8 if traits.bits <= 16 else 0
-        return _as_bytes(rng.integers(low, 8, count, dtype=traits.dtype))
+        limits = np.iinfo(traits.dtype)
+        low, high = (limits.min, limits.max + 1) if traits.bits <= 16 else (0, 8)
+        return _as_bytes(rng.integers(low, high, count, dtype=traits.dtype))
     if traits.bits == 64:
-        return _as_bytes(rng.random(count) * 2 - 1)
+        return _as_bytes((rng.random(count) * 2 - 1) * scale)
     values = rng.random(count, dtype=np.float32)
     values *= 2
     values -= 1
+    values *= np.float32(scale)
     return _as_bytes(values.astype(traits.dtype, copy=False))
+
+
+def _integer_bytes(element: str, shape: Sequence[int], rng: np.random.Generator, data: ExactData) -> Bytes:
+    """Floats that are small integers of either sign, most of them 0 where ``data`` says so; other types as ever."""
+    _, traits, dims = _storage(element, shape)
+    if not _is_float(element):
+        return _random_bytes(element, shape, rng)
+    count = _count(dims)
+    values = rng.integers(1, data.amplitude + 1, count) * (rng.integers(0, 2, count) * 2 - 1)
+    values *= rng.random(count) < data.density
+    return _as_bytes(values.astype(np.float32).astype(traits.dtype))
+
+
+_LARGE = {"f16": 2.0**8}
+_LARGER = 2.0**20
+
+
+def _with_edges(raw: Bytes, element: str, rng: np.random.Generator, *, special: bool) -> Bytes:
+    """Stored floats with negative zeros and denormals among them; with ``special`` a NaN, infinities, large numbers.
+
+    Denormals may be flushed, so only such are used as no result shows: those of f16 are not small enough.
+    """
+    _, traits, _ = _storage(element, ())
+    if not _is_float(element) or traits.bits < 16:
+        return raw
+    values = raw.view(traits.dtype).copy()
+    places = rng.permutation(values.size)
+    share = values.size // 16
+    values[places[:share]] = -0.0
+    if element != "f16":
+        values[places[share : 2 * share]] = float(ml_dtypes.finfo(traits.dtype).tiny) / 4
+    if special and values.size >= _ENOUGH_FOR_SPECIALS:
+        large = _LARGE.get(element, _LARGER)
+        values[places[-4:]] = np.array([np.nan, np.inf, -np.inf, large]).astype(traits.dtype)
+    return _as_bytes(values)
+
+
+_ENOUGH_FOR_SPECIALS = 64
+
+
+def _is_float(element: str) -> bool:
+    plain, traits, _ = _storage(element, ())
+    return traits.kind == "float" and plain != "f8E8M0FNU"
 
 
 def _disturbed(raw: Bytes, element: str, relative: float, rng: np.random.Generator) -> Bytes:
@@ -154,6 +217,15 @@ def _given_bytes(tensor: protocol.Shape) -> Bytes:
     if given.size != (size := _byte_size(tensor.element, tensor.shape)):
         raise ValueError(f"{tensor.file} holds {given.size} bytes, not {size}")
     return given
+
+
+def _smallest_step(element: str) -> float:
+    """The distance of the smallest numbers of a float type, or its smallest normal number where they may be flushed."""
+    _, traits, _ = _storage(element, ())
+    if traits.kind != "float":
+        return 0.0
+    smallest = float(ml_dtypes.finfo(traits.dtype).tiny)
+    return smallest if smallest < 2.0**-100 else smallest * 2 * unit_roundoff(element)
 
 
 def _as_bytes(array: NDArray[Any]) -> Bytes:
@@ -213,26 +285,36 @@ class _Layout(msgspec.Struct, frozen=True):
 
 
 class _Image:
-    """What a seed puts into a benchmark's buffer, on the host and, once used, as a buffer of the device.
+    """What data of some kind puts into a benchmark's buffer, on the host and, once used, as a buffer of the device."""
 
-    Inputs are off by ``disturbed`` of themselves.
-    """
-
-    def __init__(self, layout: _Layout, seed: int, poison: int, disturbed: float) -> None:
+    def __init__(self, layout: _Layout, data: _Data) -> None:
         self.host: Bytes = np.zeros(layout.size, np.uint8)
         for view in layout.views:  # Poison first: a view that is read may share its bytes with one that is written.
             if view.writes and not view.reads:
-                self._slice(view)[:] = _storage(view.element, ())[1].poisons[poison]
+                self.slice(view)[:] = _storage(view.element, ())[1].poisons[data.poison]
+        floats = [view for view in layout.views if view.reads and _is_float(view.element)]
+        special = max(floats, key=lambda view: _count(view.shape), default=None)
         for number, view in enumerate(layout.views):
             if view.reads:
-                rng = _generator(seed, number)
-                data = _random_bytes(view.element, view.shape, rng)
-                self._slice(view)[:] = _disturbed(data, view.element, disturbed, rng)
+                self.slice(view)[:] = self._contents(view, number, data, is_special=view is special)
         copies = self.host.reshape(layout.copies, layout.stride)
         copies[1:] = copies[0]
         self._staged: Any = None
 
-    def _slice(self, view: protocol.View) -> Bytes:
+    @staticmethod
+    def _contents(view: protocol.View, number: int, data: _Data, *, is_special: bool) -> Bytes:
+        if data.exact is not None:
+            rng = _generator(data.seed, number, _EXACT, data.trial)
+            return _integer_bytes(view.element, view.shape, rng, data.exact)
+        if data.edges:
+            rng = _generator(data.seed, number, _EDGES)
+            raw = _random_bytes(view.element, view.shape, rng, view.scale)
+            return _with_edges(raw, view.element, rng, special=is_special)
+        raw = _random_bytes(view.element, view.shape, _generator(data.seed, number))
+        return _disturbed(raw, view.element, data.disturbed, _generator(data.seed, number, _DISTURBED, data.trial))
+
+    def slice(self, view: protocol.View) -> Bytes:
+        """The bytes of a view in the first copy."""
         return self.host[view.offset_bytes : view.offset_bytes + _byte_size(view.element, view.shape)]
 
     def staged(self, device: Any) -> Any:
@@ -241,8 +323,11 @@ class _Image:
         return self._staged
 
 
-def _generator(seed: int, number: int) -> np.random.Generator:
-    return np.random.Generator(np.random.SFC64(np.random.SeedSequence([seed, number])))
+_EXACT, _EDGES, _DISTURBED = 1, 2, 3
+
+
+def _generator(seed: int, number: int, *purpose: int) -> np.random.Generator:
+    return np.random.Generator(np.random.SFC64(np.random.SeedSequence([seed, number, *purpose])))
 
 
 class _Output(msgspec.Struct, frozen=True):
@@ -264,22 +349,22 @@ class _Result(msgspec.Struct, frozen=True):
 
 
 class _Kept(msgspec.Struct, frozen=True):
-    """A reference's result for one poison, with its outputs as numbers."""
+    """A reference's result for some data, with its outputs as numbers and their magnitudes, 0 for integers."""
 
     result: _Result
     values: tuple[Any, ...]
+    magnitudes: tuple[float, ...]
 
 
 class _Reference(msgspec.Struct, frozen=True):
     """What a result is compared with: one ``kept`` for each poison that it takes to see what is never written.
 
-    It is of what is loaded as ``key``. ``magnitudes`` are of its outputs, 0 for integers.
+    It is of what is loaded as ``key``.
     """
 
     key: str
     seed: int
     kept: tuple[_Kept, ...]
-    magnitudes: tuple[float, ...]
 
 
 class _Benchmark:
@@ -292,6 +377,7 @@ class _Benchmark:
                 raise ValueError(f"view {view} does not lie in the buffer of {stride} bytes")
         self._server = server
         self._views = request.views
+        self._product = request.product
         self._context, module = server.load(request.path)
         self._run = _lookup(module, request.run_function)
         results = rt.VmVariantList(1)
@@ -316,8 +402,8 @@ class _Benchmark:
     def step(self) -> float:
         return _step([view.element for view in self._views if view.reads])
 
-    def fill(self, seed: int, poison: int = 0, disturbed: float = 0.0) -> None:
-        self._image = self._server.image(self._layout, seed, poison, disturbed)
+    def fill(self, data: _Data) -> None:
+        self._image = self._server.image(self._layout, data)
         self._server.copy(self._image.staged(self._server.device), self._buffer)
 
     def run(self, batch: int) -> float:
@@ -327,6 +413,34 @@ class _Benchmark:
         started = time.perf_counter()
         self._context.invoke(self._run, arguments, results)
         return time.perf_counter() - started
+
+    def unsure(self, kept: _Kept) -> list[NDArray[np.bool_] | None]:
+        """For each output, where no f64 reference confirms what the kept results hold beside finite numbers.
+
+        ``None`` stands for everywhere.
+        """
+        written = [position for position, view in enumerate(self._views) if view.writes]
+        unsure: list[NDArray[np.bool_] | None] = [None] * len(written)
+        if self._product is None or self._image is None:
+            return unsure
+        left, right, out = self._product.views
+        if out not in written or not all(_is_float(self._views[position].element) for position in (left, right, out)):
+            return unsure
+        operands = (
+            _comparable(self._image.slice(self._views[position]), self._views[position].element, shape)
+            for position, shape in zip((left, right), self._product.shapes, strict=False)
+        )
+        product = product_of(self._product, *operands)
+        if product is None:
+            return unsure
+        number = written.index(out)
+        stored = _storage(self._views[out].element, ())[1].dtype
+        with np.errstate(over="ignore"):
+            exact = product.astype(stored).astype(np.float64).reshape(kept.values[number].shape)
+        default = kept.values[number].astype(np.float64)
+        agree = (np.isnan(exact) & np.isnan(default)) | (np.isfinite(exact) & np.isfinite(default)) | (exact == default)
+        unsure[number] = ~agree
+        return unsure
 
     def results(self) -> tuple[_Result, ...]:
         """What the last run left in the first copy of the data, and in those copies that differ from it."""
@@ -389,7 +503,7 @@ class _Function:
     def step(self) -> float:
         return _step([tensor.element for tensor in self._inputs])
 
-    def fill(self, seed: int, poison: int = 0, disturbed: float = 0.0) -> None:
+    def fill(self, data: _Data) -> None:
         """Make the arguments; results are buffers of their own, which nobody can poison."""
         device = self._server.device
         self._arguments = [
@@ -398,7 +512,7 @@ class _Function:
                     memory_type=rt.MemoryType.DEVICE_LOCAL,
                     allowed_usage=rt.BufferUsage.DEFAULT,
                     device=device,
-                    buffer=self._data(tensor, _generator(seed, number), disturbed),
+                    buffer=self._contents(tensor, number, data),
                 ),
                 tensor.shape,
                 _hal_type(tensor.element),
@@ -407,9 +521,10 @@ class _Function:
         ]
 
     @staticmethod
-    def _data(tensor: protocol.Shape, rng: np.random.Generator, disturbed: float) -> Bytes:
-        data = _given_bytes(tensor) if tensor.file else _random_bytes(tensor.element, tensor.shape, rng)
-        return _disturbed(data, tensor.element, disturbed, rng)
+    def _contents(tensor: protocol.Shape, number: int, data: _Data) -> Bytes:
+        rng = _generator(data.seed, number)
+        raw = _given_bytes(tensor) if tensor.file else _random_bytes(tensor.element, tensor.shape, rng)
+        return _disturbed(raw, tensor.element, data.disturbed, _generator(data.seed, number, _DISTURBED, data.trial))
 
     def run(self, batch: int) -> float:
         assert self._arguments is not None
@@ -499,8 +614,10 @@ class DeviceServer:
         self._hal_module: Any = None
         self._loaded: dict[str, _Benchmark | _Function] = {}
         self._references: dict[str, _Reference] = {}
-        self._conditioned: dict[str, tuple[Conditioning, ...]] = {}
-        self._images: dict[tuple[_Layout, int, int, float], _Image] = {}
+        self._on_other_data: dict[str, dict[_Data, _Kept]] = {}
+        self._unsure: dict[str, list[NDArray[np.bool_] | None]] = {}
+        self._responses: dict[str, tuple[Response | None, ...]] = {}
+        self._images: dict[tuple[_Layout, _Data], _Image] = {}
 
     def answer(self, request: protocol.Request) -> Any:
         """The value of the reply to ``request``."""
@@ -518,13 +635,15 @@ class DeviceServer:
                 self.unload(key)
                 self._loaded[key] = _Function(self, request)
             case protocol.Fill(key, seed):
-                self._get(key).fill(seed)
+                self._get(key).fill(_Data(seed))
             case protocol.RunBatch(key, batch):
                 return self.run(key, batch)
             case protocol.KeepReference(key, name, seed):
                 self.keep_reference(key, name, seed)
-            case protocol.CheckOutputs(key, name, tolerance):
-                return self.check(key, name, tolerance)
+            case protocol.CheckOutputs(key, name, acceptance, edges):
+                return self.check_edges(key, name, acceptance) if edges else self.check(key, name, acceptance)
+            case protocol.LearnResponse(key, name, relative):
+                self.learn_response(key, name, relative)
             case protocol.Read(key):
                 return self._get(key).tensors()
             case protocol.Unload(key):
@@ -553,56 +672,107 @@ class DeviceServer:
         if batch < 1:
             raise ValueError(f"a batch has at least one dispatch, not {batch}")
         if not loaded.filled:
-            loaded.fill(0)
+            loaded.fill(_Data(0))
         return loaded.run(batch)
 
     def keep_reference(self, key: str, name: str, seed: int) -> None:
         """Fill from ``seed``, run once and keep the outputs as ``name``."""
-        first = _kept(self._run_once(key, seed)[0])
+        first = _kept(self._run_once(key, _Data(seed))[0])
         kept = [first]
         if any(map(_hides_poison, first.result.outputs, first.values)):
-            kept.append(_kept(self._run_once(key, seed, poison=1)[0]))
-        magnitudes = tuple(magnitude(each) if each.dtype.kind == "f" else 0.0 for each in first.values)
-        self._references[name] = _Reference(key, seed, tuple(kept), magnitudes)
-        self._conditioned.pop(name, None)
+            kept.append(_kept(self._run_once(key, _Data(seed, poison=1))[0]))
+        self._references[name] = _Reference(key, seed, tuple(kept))
+        for known in (self._on_other_data, self._unsure, self._responses):
+            known.pop(name, None)
 
-    def check(self, key: str, name: str, tolerance: Tolerance) -> Check:
-        """Fill and run as for reference ``name``, and compare the outputs with it.
+    def check(self, key: str, name: str, acceptance: Acceptance) -> Check:
+        """Fill and run as for reference ``name``, and compare the outputs with it, then on exact data.
 
         Where they are out of tolerance, it counts how far the reference itself is off if its inputs are.
         """
-        reference = self._references.get(name)
-        if reference is None:
-            raise KeyError(f"no reference {name!r} is kept")
+        reference = self._reference(name)
         for poison, kept in enumerate(reference.kept):
-            results = self._run_once(key, reference.seed, poison)
-            ours = [(each.element, each.shape) for each in results[0].outputs]
-            theirs = [(each.element, each.shape) for each in kept.result.outputs]
-            if ours != theirs:
-                raise ValueError(f"outputs {ours} cannot be compared with reference {name!r}, which has {theirs}")
-            if not ours:
-                raise ValueError(f"{key!r} has no outputs to compare")
-            check = merge_checks([_compared(each, kept, reference, (), tolerance) for each in results])
-            if not check.ok and (conditioned := self._conditioning(name)):
-                check = merge_checks([_compared(each, kept, reference, conditioned, tolerance) for each in results])
+            results = self._run_once(key, _Data(reference.seed, poison))
+            check = _check_results(results, kept, reference.seed, acceptance.tolerance, key, name)
+            if not check.ok and (responses := self._responses_of(name)):
+                check = _check_results(results, kept, reference.seed, acceptance.tolerance, key, name, responses)
             if not check.ok:
-                break
+                return check
+        if acceptance.data is not None and self._loaded.get(reference.key) is not None:
+            for trial in range(acceptance.data.rounds):
+                data = _Data(reference.seed, trial=trial, exact=acceptance.data)
+                kept = self._kept_on(name, data)
+                exact = _check_results(self._run_once(key, data), kept, reference.seed, acceptance.exact, key, name)
+                if not exact.ok:
+                    check = exact
+                    break
+            self._restore(key, reference)
         return check
 
-    def _conditioning(self, name: str) -> tuple[Conditioning, ...]:
+    def check_edges(self, key: str, name: str, acceptance: Acceptance) -> Check:
+        """Compare the outputs with the reference's on special values among the inputs.
+
+        The magnitude is that of most elements, as some are very large; those are off in proportion to themselves.
+        """
+        reference = self._reference(name)
+        data = _Data(reference.seed, edges=True)
+        kept = self._kept_on(name, data)
+        if name not in self._unsure:
+            loaded = self._get(reference.key)
+            self._unsure[name] = loaded.unsure(kept) if isinstance(loaded, _Benchmark) else [None] * len(kept.values)
+        tolerance = acceptance.tolerance
+        results = self._run_once(key, data)
+        check = _check_results(
+            results, kept, reference.seed, tolerance, key, name, unsure=self._unsure[name], elementwise=True
+        )
+        self._restore(key, reference)
+        return check
+
+    def learn_response(self, key: str, name: str, relative: float) -> None:
+        """Add how the results of ``key`` differ from reference ``name`` to what is known of its answers."""
+        reference = self._reference(name)
+        was, now = reference.kept[0], _kept(self._run_once(key, _Data(reference.seed))[0])
+        if [values.shape for values in was.values] != [values.shape for values in now.values]:
+            raise ValueError(f"outputs of {key!r} cannot be compared with reference {name!r}")
+        found = _responses(was, [now], relative / 2**0.5)
+        known = self._responses_of(name) or (None,) * len(found)
+        self._responses[name] = tuple(map(_larger, known, found))
+
+    def _reference(self, name: str) -> _Reference:
+        if name not in self._references:
+            raise KeyError(f"no reference {name!r} is kept")
+        return self._references[name]
+
+    def _kept_on(self, name: str, data: _Data) -> _Kept:
+        """The reference's results on other data than its own."""
+        known = self._on_other_data.setdefault(name, {})
+        if data not in known:
+            known[data] = _kept(self._run_once(self._references[name].key, data)[0])
+        return known[data]
+
+    def _restore(self, key: str, reference: _Reference) -> None:
+        """Fill with the reference's own data what ran on other data, as timing may depend on it."""
+        for filled in {key, reference.key}:
+            self._get(filled).fill(_Data(reference.seed))
+
+    def _responses_of(self, name: str) -> tuple[Response | None, ...]:
         """How each output of a reference answers to inputs that are off; empty where none can be."""
-        if name not in self._conditioned:
+        if name not in self._responses:
             reference = self._references[name]
             loaded, was = self._loaded.get(reference.key), reference.kept[0]
-            answers: tuple[Conditioning, ...] = ()
+            found: tuple[Response | None, ...] = ()
             if loaded is not None and loaded.step:
-                now = _kept(self._run_once(reference.key, reference.seed, disturbed=loaded.step)[0])
-                answers = tuple(
-                    conditioning(one, other, loaded.step) if one.dtype.kind == "f" else PLAIN
-                    for one, other in zip(was.values, now.values, strict=True)
-                )
-            self._conditioned[name] = answers
-        return self._conditioned[name]
+                runs = []
+                started = time.perf_counter()
+                for trial in range(_RESPONSE_RUNS):
+                    data = _Data(reference.seed, disturbed=loaded.step, trial=trial)
+                    runs.append(_kept(self._run_once(reference.key, data)[0]))
+                    if trial + 1 >= _FEWEST_RESPONSE_RUNS and time.perf_counter() - started > _RESPONSE_S:
+                        break
+                loaded.fill(_Data(reference.seed))
+                found = _responses(was, runs, loaded.step)
+            self._responses[name] = found
+        return self._responses[name]
 
     def unload(self, key: str) -> None:
         """Free what ``key`` holds."""
@@ -631,9 +801,9 @@ class DeviceServer:
         module = rt.VmModule.copy_buffer(self._instance, Path(path).read_bytes())
         return rt.VmContext(self._instance, modules=[self._hal_module, module]), module
 
-    def image(self, layout: _Layout, seed: int, poison: int, disturbed: float) -> _Image:
-        """What ``seed`` puts into such a buffer; the last few are kept."""
-        key = (layout, seed, poison, disturbed)
+    def image(self, layout: _Layout, data: _Data) -> _Image:
+        """What such data puts into such a buffer; the last few are kept."""
+        key = (layout, data)
         image = self._images.pop(key, None) or _Image(*key)
         while self._images and (
             len(self._images) >= _IMAGES_KEPT
@@ -677,49 +847,97 @@ class DeviceServer:
             raise KeyError(f"nothing is loaded under {key!r}")
         return self._loaded[key]
 
-    def _run_once(self, key: str, seed: int, poison: int = 0, disturbed: float = 0.0) -> tuple[_Result, ...]:
+    def _run_once(self, key: str, data: _Data) -> tuple[_Result, ...]:
         """Fill, and run one dispatch on each copy of the data."""
         loaded = self._get(key)
-        loaded.fill(seed, poison, disturbed)
+        loaded.fill(data)
         loaded.run(loaded.copies)
         return loaded.results()
 
 
+_RESPONSE_RUNS = 8
+_FEWEST_RESPONSE_RUNS = 4
+_RESPONSE_S = 10.0
+"""No more runs than the fewest are made once they have taken so long."""
+
+
 def _kept(result: _Result) -> _Kept:
-    return _Kept(result, tuple(_comparable(each.raw, each.element, each.shape) for each in result.outputs))
+    values = tuple(_comparable(output.raw, output.element, output.shape) for output in result.outputs)
+    return _Kept(result, values, tuple(magnitude(part) if part.dtype.kind == "f" else 0.0 for part in values))
 
 
-def _compared(
-    result: _Result,
+def _responses(was: _Kept, runs: Sequence[_Kept], relative: float) -> tuple[Response | None, ...]:
+    """How each output answers, ``None`` for integers."""
+    return tuple(
+        response(part, [run.values[number] for run in runs], relative) if part.dtype.kind == "f" else None
+        for number, part in enumerate(was.values)
+    )
+
+
+def _larger(one: Response | None, other: Response | None) -> Response | None:
+    if one is None or other is None:
+        return one or other
+    return Response(np.maximum(one.elements, other.elements))
+
+
+def _check_results(
+    results: Sequence[_Result],
     kept: _Kept,
-    reference: _Reference,
-    conditioned: Sequence[Conditioning],
+    seed: int,
     tolerance: Tolerance,
+    key: str,
+    name: str,
+    responses: Sequence[Response | None] = (),
+    *,
+    unsure: Sequence[NDArray[np.bool_] | None] = (),
+    elementwise: bool = False,
 ) -> Check:
-    """Compare what a run left in one copy of the data with the reference; ``conditioned`` is its outputs', or empty."""
-    checks = []
-    for number, (output, expected) in enumerate(zip(result.outputs, kept.result.outputs, strict=True)):
-        check = check_output(
-            kept.values[number],
-            _comparable(output.raw, output.element, output.shape),
-            _at_least_stored(tolerance, output.element),
-            scale=reference.magnitudes[number],
-            conditioned=conditioned[number] if conditioned else PLAIN,
-            seed=reference.seed,
-            output=number,
-        )
-        left = _unwritten(output, expected) if output.before is not None and not check.ok else 0
-        checks.append(msgspec.structs.replace(check, copy=result.copy, poison_left=left))
-    # What the reference changes outside its outputs too may be scratch memory.
-    stray = 0 if kept.result.stray else result.stray
-    merged = merge_checks(checks)
-    return msgspec.structs.replace(merged, ok=merged.ok and not stray, stray_bytes=stray)
+    """Compare what a run left in the copies of the data that differ with reference ``name``.
+
+    ``responses`` are its outputs', or empty. ``unsure`` says where only finite numbers are compared, ``None`` for
+    everywhere; where it is empty all are.
+    """
+    ours = [(output.element, output.shape) for output in results[0].outputs]
+    theirs = [(output.element, output.shape) for output in kept.result.outputs]
+    if ours != theirs:
+        raise ValueError(f"outputs {ours} cannot be compared with reference {name!r}, which has {theirs}")
+    if not ours:
+        raise ValueError(f"{key!r} has no outputs to compare")
+    merged = []
+    for result in results:
+        checks = []
+        for number, (output, expected) in enumerate(zip(result.outputs, kept.result.outputs, strict=True)):
+            allowed = tolerance
+            if _storage(output.element, ())[1].kind == "float":
+                allowed = tolerance.stored_as(output.element)
+            scale = kept.magnitudes[number]
+            if elementwise:
+                scale = _usual(kept.values[number])
+                allowed = msgspec.structs.replace(allowed, rtol=allowed.rtol + allowed.atol_scale)
+            check = check_output(
+                kept.values[number],
+                _comparable(output.raw, output.element, output.shape),
+                allowed,
+                scale=scale,
+                answers=responses[number] if responses else None,
+                floor=_smallest_step(output.element),
+                finite_only=(True if unsure[number] is None else unsure[number]) if unsure else False,
+                seed=seed,
+                output=number,
+            )
+            left = _unwritten(output, expected) if output.before is not None and not check.ok else 0
+            checks.append(msgspec.structs.replace(check, copy=result.copy, poison_left=left))
+        # What the reference changes outside its outputs too may be scratch memory.
+        stray = 0 if kept.result.stray else result.stray
+        one = merge_checks(checks)
+        merged.append(msgspec.structs.replace(one, ok=one.ok and not stray, stray_bytes=stray))
+    return merge_checks(merged)
 
 
-def _at_least_stored(tolerance: Tolerance, element: str) -> Tolerance:
-    """``tolerance``, but never finer than the rounding of an output that is stored in a coarser type."""
-    roundoff = 0.0 if _storage(element, ())[1].kind != "float" else unit_roundoff(element)
-    return msgspec.structs.replace(tolerance, rtol=max(tolerance.rtol, 4 * roundoff))
+def _usual(values: NDArray[Any]) -> float:
+    """The magnitude of most elements."""
+    finite = np.abs(values[np.isfinite(values)]) if values.dtype.kind == "f" else values[:0]
+    return 1.5 * float(np.median(finite)) if finite.size else 0.0
 
 
 def _list_devices(driver: str) -> list[protocol.DeviceEntry]:

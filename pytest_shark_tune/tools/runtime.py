@@ -13,17 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 
 from pytest_shark_tune.errors import DeviceChildDied, SharkTuneError
-from pytest_shark_tune.stages.check import Check, Tolerance
+from pytest_shark_tune.stages.check import Acceptance, Check, Tolerance
+from pytest_shark_tune.stages.dispatch import BenchmarkModule, Product, Tensor
 from pytest_shark_tune.tools.child import Child
-
-if TYPE_CHECKING:
-    # The child imports this module, and must not load the compiler with that one.
-    from pytest_shark_tune.stages.dispatch import BenchmarkModule, Tensor
 
 __all__ = [
     "CHILD_COMMAND",
@@ -35,6 +32,7 @@ __all__ = [
     "DeviceRequestFailed",
     "Fill",
     "KeepReference",
+    "LearnResponse",
     "ListDevices",
     "LoadBenchmark",
     "LoadFunction",
@@ -96,6 +94,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     element: str
     reads: bool
     writes: bool
+    scale: float = 1.0
 
 
 class LoadBenchmark(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -108,6 +107,7 @@ class LoadBenchmark(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     buffer_bytes: int
     views: tuple[View, ...]
     copies: int
+    product: Product | None = None
 
 
 class LoadFunction(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -142,11 +142,20 @@ class KeepReference(msgspec.Struct, frozen=True, tag=True):
 
 
 class CheckOutputs(msgspec.Struct, frozen=True, tag=True):
-    """Fill with the seed of reference ``name``, run once and compare the outputs with it."""
+    """Fill as for reference ``name``, run once and compare the outputs with it; with ``edges`` on special values."""
 
     key: str
     name: str
-    tolerance: Tolerance
+    acceptance: Acceptance
+    edges: bool = False
+
+
+class LearnResponse(msgspec.Struct, frozen=True, tag=True):
+    """Take the results of ``key`` for those of reference ``name`` with each sum off by ``relative``."""
+
+    key: str
+    name: str
+    relative: float
 
 
 class Read(msgspec.Struct, frozen=True, tag=True):
@@ -174,6 +183,7 @@ Request = (
     | RunBatch
     | KeepReference
     | CheckOutputs
+    | LearnResponse
     | Read
     | Unload
     | Describe
@@ -300,6 +310,7 @@ class DeviceChild:
             buffer_bytes=module.buffer_bytes,
             views=tuple(View(**msgspec.structs.asdict(view)) for view in module.views),
             copies=module.copies,
+            product=module.product,
         )
         _ask(self._child, request, None, self._timeouts.load_s)
 
@@ -335,15 +346,40 @@ class DeviceChild:
         limit = self._timeouts.check_s if timeout_s is None else timeout_s
         _ask(self._child, KeepReference(key, name, seed), None, limit)
 
-    def check(self, key: str, name: str, tolerance: Tolerance, *, timeout_s: float | None = None) -> Check:
+    def check(
+        self,
+        key: str,
+        name: str,
+        acceptance: Acceptance | Tolerance,
+        *,
+        edges: bool = False,
+        timeout_s: float | None = None,
+    ) -> Check:
         """Fill ``key`` with the seed of reference ``name``, run it once and compare its outputs with it.
 
         Where there are several copies of the data it runs on each of them, and where the reference holds what looks
         like poison, once more with another poison. Leaves ``key`` filled and warmed up. A reference of other shapes is
         a `DeviceRequestFailed`.
+
+        Args:
+            key: What is checked.
+            name: The reference.
+            acceptance: What a right result is. Exact data asks the reference's key as well, which has to be loaded.
+            edges: Compare on special values instead: NaN, infinities, large numbers, denormals and negative zeros
+                among the inputs. The reference's key has to be loaded.
+            timeout_s: The most seconds that it may take.
         """
         limit = self._timeouts.check_s if timeout_s is None else timeout_s
-        return _ask(self._child, CheckOutputs(key, name, tolerance), Check, limit)
+        asked = Acceptance(acceptance) if isinstance(acceptance, Tolerance) else acceptance
+        return _ask(self._child, CheckOutputs(key, name, asked, edges), Check, limit)
+
+    def learn_response(self, key: str, name: str, relative: float) -> None:
+        """Run ``key`` on the inputs of reference ``name``, and take the difference for an answer to disturbed sums.
+
+        ``key`` computes the same with each sum off by ``relative`` of its magnitude. Later checks allow the errors of
+        sums such an amplification.
+        """
+        _ask(self._child, LearnResponse(key, name, relative), None, self._timeouts.check_s)
 
     def read(self, key: str) -> tuple[TensorData, ...]:
         """The tensors of ``key`` as the last fill or run left them.

@@ -1,0 +1,60 @@
+"""A sum of products in f64: the reference for which positions of a result are NaN or infinite."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pytest_shark_tune.stages.dispatch import Index, Product
+
+__all__ = ["product_of"]
+
+_MOST_PRODUCTS = 1 << 31
+"""A larger product takes a host longer than a check may."""
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def product_of(product: Product, lhs: NDArray[Any], rhs: NDArray[Any]) -> NDArray[np.float64] | None:
+    """The product in f64; ``None`` where it has too many terms.
+
+    Loops that share an index with another one, as those of a filter do, are gone through one by one; the rest is a
+    product of matrices.
+    """
+    if math.prod(product.loops) > _MOST_PRODUCTS or len(product.loops) > len(_LETTERS):
+        return None
+    *operands, result = product.indices
+    kept = {loop for index in result for loop, _ in index}
+    shared = sorted(
+        {loop for indices in operands for index in indices if len(index) > 1 for loop, _ in index if loop not in kept}
+    )
+    names = [_subscripts(indices, shared) for indices in (*operands, result)]
+    total = np.zeros(product.shapes[2], np.float64)
+    values = [lhs.astype(np.float64), rhs.astype(np.float64)]
+    with np.errstate(all="ignore"):
+        for places in itertools.product(*(range(product.loops[loop]) for loop in shared)):
+            at = dict(zip(shared, places, strict=True))
+            parts = [
+                part[tuple(_place(index, at, product.loops) for index in indices)]
+                for part, indices in zip(values, operands, strict=True)
+            ]
+            total += np.einsum(f"{names[0]},{names[1]}->{names[2]}", *parts, optimize=True)
+    return total
+
+
+def _subscripts(indices: tuple[Index, ...], shared: list[int]) -> str:
+    """The letters of the loops that index each dimension, without those that are gone through one by one."""
+    return "".join(_LETTERS[loop] for index in indices for loop, _ in index if loop not in shared)
+
+
+def _place(index: Index, at: dict[int, int], loops: tuple[int, ...]) -> int | slice:
+    """The place in one dimension: where the loops of ``at`` are, and all that the loop left over goes to."""
+    start = sum(factor * at[loop] for loop, factor in index if loop in at)
+    free = [(loop, factor) for loop, factor in index if loop not in at]
+    if not free:
+        return start
+    ((loop, factor),) = free
+    return slice(start, start + factor * (loops[loop] - 1) + 1, factor)
