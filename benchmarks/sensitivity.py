@@ -82,10 +82,11 @@ def product(name: str, types: tuple[str, str, str], maps: Sequence[str], loops: 
     indices = [text.split(",") for text in maps]
     shapes = [[sum(sizes[letter] - 1 for letter in index.split("+")) + 1 for index in one] for one in indices]
     tensors = [
-        f"tensor<{'x'.join(map(str, shape))}x{kind}>"
-        for shape, kind in zip(shapes, (taken, taken, kept), strict=True)
+        f"tensor<{'x'.join(map(str, shape))}x{kind}>" for shape, kind in zip(shapes, (taken, taken, kept), strict=True)
     ]
-    spelled = ", ".join(f"affine_map<({', '.join(letters)}) -> ({', '.join(one).replace('+', ' + ')})>" for one in indices)
+    spelled = ", ".join(
+        f"affine_map<({', '.join(letters)}) -> ({', '.join(one).replace('+', ' + ')})>" for one in indices
+    )
     iterators = ", ".join('"parallel"' if letter in indices[2] else '"reduction"' for letter in letters)
     is_float = kept not in ("i32",)
     casts = _cast("l", taken, kept) + _cast("r", taken, kept)
@@ -215,10 +216,10 @@ def attention(taken: str) -> Case:
 func.func @main(%q: {tensors["q"]}, %k: {tensors["k"]}, %v: {tensors["v"]}) -> {tensors["o"]} {{
   %scale = arith.constant 0.5 : {taken}
   %e = tensor.empty() : {tensors["o"]}
-  %0 = iree_linalg_ext.attention {{indexing_maps = [
+  %0 = iree_linalg_ext.attention <{{indexing_maps = [
       affine_map<(b, m, n, k, s) -> (b, m, k)>, affine_map<(b, m, n, k, s) -> (b, s, k)>,
       affine_map<(b, m, n, k, s) -> (b, s, n)>, affine_map<(b, m, n, k, s) -> ()>,
-      affine_map<(b, m, n, k, s) -> (b, m, n)>]}}
+      affine_map<(b, m, n, k, s) -> (b, m, n)>]}}>
       ins(%q, %k, %v, %scale : {tensors["q"]}, {tensors["k"]}, {tensors["v"]}, {taken}) outs(%e : {tensors["o"]}) {{
   ^bb0(%score: f32):
     iree_linalg_ext.yield %score : f32
@@ -345,7 +346,9 @@ def run_case(case: Case, compiler: Compiler, seeds: int, tally: Tally, jobs: int
             return out
 
         names = ["default", *RIGHT, *WRONG]
-        built = dict(zip(names, pool.map(build, range(len(names)), [None, *RIGHT.values(), *WRONG.values()]), strict=True))
+        built = dict(
+            zip(names, pool.map(build, range(len(names)), [None, *RIGHT.values(), *WRONG.values()]), strict=True)
+        )
         default = built.pop("default")
         if isinstance(default, str):
             tally.left_out.append(f"{case.name}: {default}")

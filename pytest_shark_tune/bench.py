@@ -18,6 +18,7 @@ from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.check import Acceptance, Check, Tolerance, acceptance_for, tolerance_in_model
 from pytest_shark_tune.stages.dispatch import Dispatch, Member, Numerics, Sum, Tensor
+from pytest_shark_tune.stages.disturbance import DISTURBED_BY
 from pytest_shark_tune.stages.guard import GATE
 from pytest_shark_tune.stages.limits import SUSPICIOUS_RATIO, work_of
 from pytest_shark_tune.stages.measurement import (
@@ -41,12 +42,16 @@ from pytest_shark_tune.yardsticks import Yardsticks
 
 __all__ = ["Bench", "acceptance_of", "model_tolerance"]
 
-_DEFAULT, _CANDIDATE, _REFERENCE = "default", "candidate", "reference"
+_DEFAULT, _CANDIDATE, _REFERENCE, _DISTURBED = "default", "candidate", "reference", "disturbed"
 _RUN_TIMEOUT_S = 30.0
 _FEWEST_MODEL_ROUNDS, _MODEL_ROUNDS = 3, 5
 """Fresh processes in which whole models are compared: two speeds of one machine show in few, and a model takes long."""
 _REMEMBERED = 24
 """How many of the default's last samples tell what is usual: the last few candidates', so that a lasting change is."""
+
+
+def _nothing() -> None:
+    """No disturbed model is at hand."""
 
 
 class Bench:
@@ -179,24 +184,32 @@ class Bench:
         inputs: Sequence[Tensor],
         tolerance: Tolerance,
         files: Mapping[int, str] = MappingProxyType({}),
+        disturbed: Callable[[], Path | None] = _nothing,
     ) -> dict[str, Measurement]:
         """Compare whole models with the ``default`` one and each other, in fresh children; results are checked first.
 
-        ``files`` hold some of the inputs, by position; the others are random, and others in each child.
+        ``files`` hold some of the inputs, by position; the others are random, and others in each child. ``disturbed``
+        makes the default model with its sums disturbed (see `disturbance`), asked before a result is called wrong.
 
         Raises:
             CandidateFailed: one cannot be run, or its results are others.
         """
         rounds: dict[str, list[Measurement]] = {name: [] for name in tuned}
+        answer: Path | None = None
+
+        def play(number: int) -> dict[str, Measurement]:
+            models = (default, tuned, function, inputs, tolerance, number, files, answer)
+            with self._with_models(*models) as (child, seed):
+                runs = {name: partial(child.run, name) for name in tuned}
+                return compare_finalists(runs, partial(child.run, _DEFAULT), FINAL, seed=seed)
+
         for number in range(_MODEL_ROUNDS):
-            with self._leases.acquire(self._tell) as uri, self._failures(uri):
-                try:
-                    child = self._child(uri)
-                    seed = self._load_models(child, default, tuned, function, inputs, tolerance, number, files)
-                    runs = {name: partial(child.run, name) for name in tuned}
-                    measured = compare_finalists(runs, partial(child.run, _DEFAULT), FINAL, seed=seed)
-                finally:
-                    self._forget(uri)
+            try:
+                measured = play(number)
+            except CandidateFailed as failure:
+                if failure.state is not State.WRONG_RESULT or answer or not (answer := disturbed()):
+                    raise
+                measured = play(number)
             for name, each in measured.items():
                 rounds[name].append(each)
             if number + 1 >= _FEWEST_MODEL_ROUNDS and is_decided(rounds.values()):
@@ -211,19 +224,24 @@ class Bench:
         inputs: Sequence[Tensor],
         tolerance: Tolerance,
         files: Mapping[int, str] = MappingProxyType({}),
+        disturbed: Callable[[], Path | None] = _nothing,
     ) -> None:
         """Compare a whole model's results with those of the ``default`` one, in a fresh child.
 
-        ``files`` are as in ``compare_models``.
+        ``files`` and ``disturbed`` are as in ``compare_models``.
 
         Raises:
             CandidateFailed: one cannot be run, or its results are others.
         """
-        with self._leases.acquire(self._tell) as uri, self._failures(uri):
-            try:
-                self._load_models(self._child(uri), default, {_CANDIDATE: tuned}, function, inputs, tolerance, 0, files)
-            finally:
-                self._forget(uri)
+        models = (default, {_CANDIDATE: tuned}, function, inputs, tolerance, 0, files)
+        try:
+            with self._with_models(*models, None):
+                return
+        except CandidateFailed as failure:
+            if failure.state is not State.WRONG_RESULT or not (answer := disturbed()):
+                raise
+        with self._with_models(*models, answer):
+            return
 
     def _compare_all(
         self,
@@ -361,9 +379,9 @@ class Bench:
         if reason:
             raise CandidateFailed(State.WRONG_RESULT, reason)
 
-    def _load_models(
+    @contextmanager
+    def _with_models(
         self,
-        child: DeviceChild,
         default: Path,
         tuned: Mapping[str, Path],
         function: str,
@@ -371,15 +389,28 @@ class Bench:
         tolerance: Tolerance,
         number: int,
         files: Mapping[int, str],
-    ) -> int:
-        """Load models and check their results, on inputs whose seed is returned."""
+        answer: Path | None,
+    ) -> Iterator[tuple[DeviceChild, int]]:
+        """A fresh child with models loaded and their results checked, on inputs whose seed comes with it.
+
+        ``answer`` is the default with its sums disturbed, if that is known.
+        """
         seed = self.settings.seed + number
-        child.load_function(_DEFAULT, default, function, inputs, files)
-        child.keep_reference(_DEFAULT, _REFERENCE, seed)
-        for name, path in tuned.items():
-            child.load_function(name, path, function, inputs, files)
-            _raise_if_wrong(child.check(name, _REFERENCE, tolerance))
-        return seed
+        with self._leases.acquire(self._tell) as uri, self._failures(uri):
+            try:
+                child = self._child(uri)
+                child.load_function(_DEFAULT, default, function, inputs, files)
+                child.keep_reference(_DEFAULT, _REFERENCE, seed)
+                if answer is not None:
+                    child.load_function(_DISTURBED, answer, function, inputs, files)
+                    child.learn_response(_DISTURBED, _REFERENCE, DISTURBED_BY)
+                    child.unload(_DISTURBED)
+                for name, path in tuned.items():
+                    child.load_function(name, path, function, inputs, files)
+                    _raise_if_wrong(child.check(name, _REFERENCE, tolerance))
+                yield child, seed
+            finally:
+                self._forget(uri)
 
     def _default_artifact(self, task: Task, member: int = 0) -> Artifact:
         try:

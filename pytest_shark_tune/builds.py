@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import sys
 import threading
@@ -19,6 +20,7 @@ from pytest_shark_tune.plan import Task
 from pytest_shark_tune.stages.artifact import Artifact, ConfigureFailed, configure_with, why_not_applied
 from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.dispatch import BenchmarkModule, Dispatch
+from pytest_shark_tune.stages.disturbance import with_disturbed_sums
 from pytest_shark_tune.stages.record import State, lasts
 from pytest_shark_tune.stages.spec import single_entry_spec
 from pytest_shark_tune.tools import process
@@ -36,6 +38,9 @@ _QUEUED = 2
 """How many candidates wait for each compilation at a time, those that are being compiled among them."""
 _POLL_S = 0.02
 _NICENESS = 10
+
+
+_logger = logging.getLogger(__name__)
 
 
 class Builds:
@@ -215,6 +220,14 @@ class Builds:
             with self.processor():
                 self.compiler.for_models.compile_sources(text, out)
         return out
+
+    def disturbed_model(self, text: str) -> Path | None:
+        """Compile a whole model at executable-sources with its sums disturbed; ``None`` where that does not compile."""
+        try:
+            return self.model(with_disturbed_sums(text))
+        except (CandidateFailed, CommandFailed) as error:
+            _logger.info("the model with disturbed sums does not compile: %s", error)
+            return None
 
     def _compile(self, candidate: Candidate, text: str, out: Path) -> tuple[Artifact, bool]:
         """The artifact, and whether compiling it was stopped, as where this process closes."""

@@ -56,26 +56,27 @@ class ModelFinal:
     def play(self, names: Sequence[str], failed: dict[str, CandidateFailed]) -> dict[str, Measurement]:
         """The measurement of the model with each finalist in it; whoever fails is put into ``failed``."""
         models: dict[str, Path] = {}
-        default: Path | None = None
+        default = ""
         for name in names:
             try:
                 models[name], default = self._built(name)
             except CandidateFailed as failure:
                 failed[name] = failure
-        if default is None:
+        if not default:
             return {}
         compare = partial(
             self.bench.compare_models,
-            default,
+            self.builds.model(default),
             function=self.function,
             inputs=self.source.functions[self.function],
             tolerance=self.tolerance,
             files=self.source.files,
+            disturbed=partial(self.builds.disturbed_model, default),
         )
         return compare_apart(compare, models, failed)
 
-    def _built(self, name: str) -> tuple[Path, Path]:
-        """The model with a finalist in it, and its default.
+    def _built(self, name: str) -> tuple[Path, str]:
+        """The model with a finalist in it, and the sources of its default.
 
         Raises:
             CandidateFailed: the config is not in force in each of the dispatch's ops, or does not compile there.
@@ -91,9 +92,8 @@ class ModelFinal:
             raise CandidateFailed(
                 State.NOT_APPLIED, f"in the whole of {self.source.name} it does not apply to {', '.join(missed)}"
             )
-        default = self.builds.model(strip(application.sources))
         try:
-            return self.builds.model(application.text), default
+            return self.builds.model(application.text), strip(application.sources)
         except CommandFailed as error:
             raise command_failure(error, State.COMPILE_FAILED, State.COMPILE_TIMEOUT) from error
 

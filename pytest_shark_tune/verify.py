@@ -333,7 +333,13 @@ class TunedModel:
         inputs = self.source.functions[self.function]
         try:
             self._running.check_model(
-                self._with([]), self._with(names), self.function, inputs, self.tolerance, self.source.files
+                self._with([]),
+                self._with(names),
+                self.function,
+                inputs,
+                self.tolerance,
+                self.source.files,
+                self._disturbed,
             )
         except (CandidateFailed, CommandFailed) as error:
             return str(error)
@@ -342,8 +348,13 @@ class TunedModel:
     def _compare(self, tuned: Mapping[str, Path]) -> dict[str, Measurement]:
         inputs = self.source.functions[self.function]
         return self._running.compare_models(
-            self._with([]), tuned, self.function, inputs, self.tolerance, self.source.files
+            self._with([]), tuned, self.function, inputs, self.tolerance, self.source.files, self._disturbed
         )
+
+    def _disturbed(self) -> Path | None:
+        """The default with its sums disturbed."""
+        self.tell(f"asking how {self.source.name} answers to rounding errors")
+        return self.builds.disturbed_model(strip(self.application.sources))
 
     def _without(self, names: Sequence[str]) -> Path:
         self.tell(f"trying the whole of {self.source.name} without {', '.join(names)}")

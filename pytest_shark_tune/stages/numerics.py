@@ -13,7 +13,7 @@ from pytest_shark_tune.stages.check import unit_roundoff
 from pytest_shark_tune.stages.dispatch import ATTENTION, ONLINE_ATTENTION, Index, Numerics, Product, Sum
 from pytest_shark_tune.stages.mlir import ops_inside
 
-__all__ = ["read_numerics", "read_product", "summed_length", "view_behind"]
+__all__ = ["read_numerics", "read_product", "sums_floats", "summed_length", "view_behind"]
 
 _LOADS = ("iree_codegen.load_from_buffer", "iree_tensor_ext.dispatch.tensor.load")
 _STORES = ("iree_codegen.store_to_buffer", "iree_tensor_ext.dispatch.tensor.store")
@@ -44,6 +44,11 @@ def read_numerics(function: ir.Operation) -> Numerics:
         exact=bool(sums) and all(_is_exact(op, is_sum=op in sums) for op in (*before, *reductions)),
         products=bool(sums) and all(_is_sum_of_products(op) for op in reductions),
     )
+
+
+def sums_floats(op: ir.Operation) -> bool:
+    """Whether an op computes sums of floats."""
+    return _computes(op) and any(unit_roundoff(kept.element) for kept in _sums(op))
 
 
 def summed_length(op: ir.Operation) -> int:

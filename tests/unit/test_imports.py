@@ -15,7 +15,10 @@ import pytest_shark_tune
 PACKAGE = "pytest_shark_tune"
 FLOW = (
     "dispatch",
+    "check",
+    "product",
     "mlir",
+    "numerics",
     "buffers",
     "extraction",
     "grouping",
@@ -23,7 +26,7 @@ FLOW = (
     "space",
     "candidate",
     "artifact",
-    "check",
+    "disturbance",
     "measurement",
     "limits",
     "record",
@@ -35,7 +38,7 @@ FLOW = (
     "guard",
 )
 # What holds plain types that a door to the outside may take and give.
-PLAIN_STAGES = ("check", "dispatch", "measurement")
+PLAIN_STAGES = ("check", "dispatch", "measurement", "product")
 # Imported by pytest and by the console script, never by a module of the package.
 ENTRY_POINTS = ("plugin", "cli")
 # Stages are functions of values: they do not know pytest and start nothing.

@@ -1,0 +1,84 @@
+"""A model whose sums are all off by a known part of themselves: it shows what the model makes of rounding errors.
+
+Inputs that are disturbed show it only where they are floats, and only for what happens to the first sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from iree.compiler import ir
+from iree.compiler.dialects import arith, linalg, tensor
+
+from pytest_shark_tune.stages.artifact import compiler_context
+from pytest_shark_tune.stages.mlir import ops_inside, parse_module
+from pytest_shark_tune.stages.numerics import sums_floats
+
+__all__ = ["DISTURBED_BY", "with_disturbed_sums"]
+
+DISTURBED_BY = 2.0**-12
+"""By what part of itself each sum is off: far more than by another order, and little enough for a linear answer."""
+_PRIMES = (73856093, 19349663, 83492791, 49979687, 86028121, 67867967, 15485863, 32452843)
+"""Large ones of the usual spatial hash (Teschner et al., 'Optimized Spatial Hashing', VMV 2003), and more like them."""
+
+
+def with_disturbed_sums(sources: str) -> str:
+    """A module at phase ``executable-sources`` with each sum of floats off by `DISTURBED_BY`, up or down by its place.
+
+    Raises:
+        InputError: the text is no MLIR that this IREE parses.
+    """
+    with compiler_context():
+        module = parse_module(sources)
+        for op in list(_sums(module.operation)):
+            for result in op.results:
+                if isinstance(ir.ShapedType(result.type).element_type, ir.FloatType):
+                    _disturb(op, result)
+        return str(module)
+
+
+def _sums(module: ir.Operation) -> Iterator[ir.Operation]:
+    return (op for op in ops_inside(module) if sums_floats(op))
+
+
+def _disturb(op: ir.Operation, result: ir.Value) -> None:
+    """Multiply each element of a result by a number slightly above or below 1 wherever the result is used."""
+    uses = [(use.owner.operation, use.operand_number) for use in result.uses]
+    kind = ir.ShapedType(result.type)
+    with ir.InsertionPoint.after(op), op.location:
+        identity = ir.AffineMapAttr.get(ir.AffineMap.get_identity(kind.rank))
+        parallel = ir.Attribute.parse("#linalg.iterator_type<parallel>")
+        generic = linalg.GenericOp(
+            [result.type],
+            [result],
+            [tensor.empty(kind.shape, kind.element_type)],
+            ir.ArrayAttr.get([identity, identity]),
+            ir.ArrayAttr.get([parallel] * kind.rank),
+        )
+        block = generic.regions[0].blocks.append(kind.element_type, kind.element_type)
+        with ir.InsertionPoint(block):
+            linalg.YieldOp([_off(block.arguments[0], kind)])
+    for user, number in uses:
+        user.operands[number] = generic.results[0]
+
+
+def _off(value: ir.Value, kind: ir.ShapedType) -> ir.Value:
+    """The element times 1 + d or 1 - d, in f32: a hash of the place says which."""
+    integer, wide = ir.IntegerType.get_signless(32), ir.F32Type.get()
+
+    def constant(number: int) -> ir.Value:
+        return arith.constant(integer, number - (number >> 31 << 32))
+
+    place = constant(0)
+    for dimension in range(kind.rank):
+        index = arith.index_cast(integer, linalg.IndexOp(dimension).result)
+        place = arith.xori(arith.muli(place, constant(_PRIMES[-1])), arith.muli(index, constant(_PRIMES[dimension % 7])))
+    mixed = arith.muli(arith.xori(place, arith.shrui(place, constant(15))), constant(0x85EBCA6B))
+    bit = arith.andi(arith.shrui(mixed, constant(17)), constant(1))
+    is_up = arith.cmpi(arith.CmpIPredicate.eq, bit, constant(0))
+    factor = arith.select(is_up, arith.constant(wide, 1 + DISTURBED_BY), arith.constant(wide, 1 - DISTURBED_BY))
+    if kind.element_type == wide:
+        return arith.mulf(value, factor)
+    if kind.element_type.width > wide.width:
+        return arith.mulf(value, arith.extf(kind.element_type, factor))
+    return arith.truncf(kind.element_type, arith.mulf(arith.extf(wide, value), factor))
