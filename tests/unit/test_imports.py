@@ -16,6 +16,8 @@ PACKAGE = "pytest_shark_tune"
 FLOW = (
     "dispatch",
     "mlir",
+    "passes",
+    "trust",
     "buffers",
     "extraction",
     "grouping",
