@@ -7,6 +7,7 @@ import shlex
 import sys
 import types
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,9 +80,9 @@ def _trust_specs(config: pytest.Config) -> None:
     _prepare_bindings(config)
     from pytest_shark_tune.stages.trust import trusting_specs
 
-    trust = trusting_specs()
-    trust.__enter__()
-    config.add_cleanup(lambda: trust.__exit__(None, None, None))
+    trust = ExitStack()
+    trust.enter_context(trusting_specs())
+    config.add_cleanup(trust.close)
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)

@@ -73,6 +73,7 @@ _PATTERN_DIALECTS = frozenset(
         "arith",
         "complex",
         "index",
+        "iree_encoding",
         "iree_linalg_ext",
         "iree_tensor_ext",
         "linalg",
@@ -124,7 +125,7 @@ _LEAVES = frozenset(
     }
 )
 """Kinds of attributes that hold numbers and words of fixed sets, and no other attributes."""
-_LEAF_DIALECTS = ("#linalg.", "#iree_linalg_ext.", "#vector.")
+_LEAF_DIALECTS = ("#iree_encoding.", "#iree_linalg_ext.", "#linalg.", "#vector.")
 _ATTRIBUTE_INSIDE = frozenset({"#iree_gpu.promote_with_cache_swizzle"})
 _DICTIONARY_INSIDE = frozenset({"#iree_cpu.lowering_config", "#iree_gpu.swizzle_operand"})
 """Kinds without bindings: between their brackets stands one attribute, or the inside of a dictionary."""
@@ -304,7 +305,7 @@ def _inside(attribute: ir.Attribute) -> list[ir.Attribute | str] | None:
     if isinstance(attribute, iree_codegen.TranslationInfoAttr):
         return [part for part in (attribute.pass_pipeline, attribute.configuration) if part is not None]
     if isinstance(attribute, iree_codegen.PassPipelineAttr):
-        refused = why_not_plain(str(ir.StringAttr(attribute.pipeline).value))
+        refused = why_not_plain(attribute.pipeline)
         return [f"{refused} in a pass_pipeline"] if refused else []
     if isinstance(attribute, iree_gpu.LoweringConfigAttr):
         return [attribute.attributes]
