@@ -150,10 +150,11 @@ def hostile_specs(marker: Path) -> dict[str, tuple[str, str]]:
         ),
         "op in a pattern": (
             spec(
-                matcher="%ins, %outs = transform.iree.match.cast_compatible_dag_from_root %op {\n^bb0(%x: tensor<4xf32>):\n"
-                "transform.apply_cse to %op : !transform.any_op\n"
+                matcher="%ins, %outs = transform.iree.match.cast_compatible_dag_from_root %op {\n"
+                "^bb0(%x: tensor<4xf32>):\n"
+                "%y = memref.alloc() : memref<4xf32>\n"
                 "} : (!transform.any_op) -> (!transform.any_value, !transform.any_value)"
             ),
-            "the op transform.apply_cse in @match_mm",
+            "the op memref.alloc in @match_mm",
         ),
     }

@@ -314,7 +314,10 @@ def _inside(attribute: ir.Attribute) -> list[ir.Attribute | str] | None:
         return []
     if kind in _ATTRIBUTE_INSIDE | _DICTIONARY_INSIDE:
         inner = inner.removesuffix(">")
-        return [ir.Attribute.parse(inner if kind in _ATTRIBUTE_INSIDE else f"{{{inner}}}")]
+        try:
+            return [ir.Attribute.parse(inner if kind in _ATTRIBUTE_INSIDE else f"{{{inner}}}")]
+        except ir.MLIRError:
+            return None
     return None
 
 

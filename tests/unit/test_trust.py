@@ -174,6 +174,36 @@ def test_all_that_matchers_and_annotations_are_made_of_passes(sources: str) -> N
     assert "a = " in applied.compilation_info
 
 
+SWIZZLE = "#iree_gpu.swizzle_operand<copy_config = {}, swizzle = #iree_codegen.xor_shuffle<128, 16>>"
+
+
+@pytest.mark.parametrize(
+    ("inner", "named"),
+    [
+        ("#iree_gpu.derived_thread_config", ""),
+        ("#iree_gpu.promote_with_cache_swizzle<#iree_gpu.derived_thread_config>", ""),
+        (SWIZZLE.format("#iree_gpu.derived_thread_config"), ""),
+        ("#iree_gpu.mma_layout<MFMA_F32_16x16x16_F16, col_major = true>", ""),
+        ('#iree_gpu.promote_with_cache_swizzle<#iree_codegen.pass_pipeline<"snapshot-op-locations">>', "snapshot"),
+        (SWIZZLE.format('#hal.executable.object<{path = "x"}>'), "#hal.executable.object"),
+        ('#iree_gpu.lowering_config<{a = {b = [#hal.executable.object<{path = "x"}>]}}>', "#hal.executable.object"),
+        ("dense<0> : tensor<2xi8>", "DenseIntElementsAttr"),
+    ],
+)
+def test_what_a_gpu_config_holds(inner: str, named: str) -> None:
+    info = (
+        f"#iree_codegen.compilation_info<lowering_config = #iree_gpu.lowering_config<{{a = [{inner}]}}>, "
+        "translation_info = <pipeline = #iree_gpu.pipeline<TileAndFuse> workgroup_size = [64, 1, 1], "
+        "{gpu_pipeline_options = #iree_gpu.pipeline_options<prefetch_num_stages = 2>, "
+        'llvm_func_attrs = {"amdgpu-waves-per-eu" = "2"}}>>'
+    )
+    if not named:
+        assert single_entry_spec(ROOT, info)
+        return
+    with pytest.raises(SpecRefused, match=named):
+        single_entry_spec(ROOT, info)
+
+
 def test_a_pipeline_as_text_passes_with_its_options(sources: str) -> None:
     assert why_not_plain(WHOLE_PIPELINE) == ""
     text = spec(config=hostile_config(f'#iree_codegen.pass_pipeline<"{WHOLE_PIPELINE}">'))
