@@ -16,6 +16,7 @@ __all__ = [
     "PromiseUntold",
     "SharkTuneError",
     "SpecNotParsed",
+    "SpecRefused",
     "UndecidedWarning",
 ]
 
@@ -36,6 +37,16 @@ class SpecNotParsed(InputError):
             f"{problem}. A spec that another release of IREE wrote must be ported first (`shark-tune port`)"
         )
         self.problem = problem
+
+
+class SpecRefused(InputError):
+    """A spec, or a config in a record, holds something that could do harm; nothing interpreted it."""
+
+    def __init__(self, name: str, what: str) -> None:
+        super().__init__(
+            f"{name} is refused: it holds {what}, which no matcher or annotation needs. The compiler would interpret "
+            "it, and it could run commands and write files. If you trust it, give --tune-trust-spec"
+        )
 
 
 class NoCompiler(SharkTuneError):

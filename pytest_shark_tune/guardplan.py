@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.errors import InputError, SpecRefused
 from pytest_shark_tune.plan import Plan, Source, Task, extract
 from pytest_shark_tune.snapshot import damaged_records, read_records, read_text, records_of, records_path
 from pytest_shark_tune.stages.artifact import Applied, ConfigureFailed, configure_with
@@ -15,7 +15,16 @@ from pytest_shark_tune.stages.candidate import applied_candidate, default_candid
 from pytest_shark_tune.stages.dispatch import Dispatch
 from pytest_shark_tune.stages.record import WinnerRecord
 from pytest_shark_tune.stages.rotation import rotated_dispatch
-from pytest_shark_tune.stages.spec import SpecRow, mark_entries, read_spec, select_entries, single_entry_spec
+from pytest_shark_tune.stages.spec import (
+    SpecRow,
+    dropped_prints,
+    mark_entries,
+    read_spec,
+    refused_entries,
+    select_entries,
+    single_entry_spec,
+)
+from pytest_shark_tune.stages.trust import trusts_specs
 from pytest_shark_tune.tools.cache import content_key
 from pytest_shark_tune.tools.compiler import Compiler, compiler_version
 
@@ -36,7 +45,7 @@ class GuardEntry(msgspec.Struct, frozen=True, kw_only=True):
     this entry's config: those of the record's structure, without any those on which it is in force, or would be if no
     entry before it matched them. ``device`` is the model of device that its figures were taken on, as its record or
     the spec itself tells, empty where neither does; ``is_local`` says that it is this very one, or that nobody
-    knows.
+    knows. ``note`` is worth telling of an entry that parses: which ops of the spec are left out, said of its first one.
     """
 
     name: str
@@ -47,6 +56,7 @@ class GuardEntry(msgspec.Struct, frozen=True, kw_only=True):
     tasks: tuple[Task, ...] = ()
     device: str = ""
     is_local: bool = True
+    note: str = ""
 
 
 class GuardPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +112,8 @@ def guard_key(plan_key: str, spec_path: Path, device_name: str) -> str:
         InputError: the spec cannot be read.
     """
     records = [read_records(spec_path), damaged_records(spec_path)]
-    return content_key("guard", plan_key, str(spec_path), read_text(spec_path), records, device_name)
+    trust = ["trusted"] if trusts_specs() else []
+    return content_key("guard", plan_key, str(spec_path), read_text(spec_path), records, device_name, *trust)
 
 
 def make_guard_plan(plan: Plan, plan_key: str, spec_path: Path, *, device_name: str) -> GuardPlan:
@@ -115,9 +126,18 @@ def make_guard_plan(plan: Plan, plan_key: str, spec_path: Path, *, device_name: 
     """
     spec = read_text(spec_path)
     drafts = _named_apart(_drafts(spec_path, spec, read_records(spec_path)))
-    entries = tuple(_localised(each, device_name) for each in _with_tasks(drafts, spec, plan.tasks))
+    entries = _noted(spec, [_localised(each, device_name) for each in _with_tasks(drafts, spec, plan.tasks)])
     key = guard_key(plan_key, spec_path, device_name)
     return GuardPlan(key=key, spec_path=str(spec_path), spec=spec, entries=entries, plan=plan)
+
+
+def _noted(spec: str, entries: Sequence[GuardEntry]) -> tuple[GuardEntry, ...]:
+    """The entries of a spec, the first that parses with a note on what is left out of the spec."""
+    parsed = next((each for each in entries if not each.problem), None)
+    if parsed is None or not (left_out := dropped_prints(spec)):
+        return tuple(entries)
+    noted = msgspec.structs.replace(parsed, note="; ".join(left_out))
+    return tuple(noted if each is parsed else each for each in entries)
 
 
 def applied_to(dispatch: Dispatch, marked: str) -> list[Applied]:
@@ -138,13 +158,16 @@ def _drafts(spec_path: Path, spec: str, records: Sequence[WinnerRecord]) -> Iter
     records = [each for each in records if each.root is not None]  # Kernels have no entry.
     try:
         rows = read_spec(spec)
+    except SpecRefused as error:
+        yield from _refused(spec, str(error), records)
+        return
     except InputError as error:
         yield from _unparsed(spec, str(error), records)
         return
     found = records_of(rows, records)
     for row, record in zip(rows, found, strict=True):
         yield GuardEntry(
-            name=record.dispatch if record else str(row.provenance.get("dispatch") or row.matcher),
+            name=_name(row, record),
             matcher=row.matcher,
             compilation_info=row.compilation_info,
             record=record,
@@ -158,6 +181,25 @@ def _drafts(spec_path: Path, spec: str, records: Sequence[WinnerRecord]) -> Iter
                 "tune it again with --tune, or delete its record"
             )
             yield GuardEntry(name=record.dispatch, record=record, problem=problem)
+
+
+def _refused(spec: str, problem: str, records: Sequence[WinnerRecord]) -> Iterator[GuardEntry]:
+    """The entries of a spec that holds more than a spec may: none is looked at any further."""
+    try:
+        entries = refused_entries(spec)
+    except InputError:
+        entries = ()
+    if not entries:
+        yield GuardEntry(name=_WHOLE, problem=problem)
+        return
+    blamed = [row.matcher for row, said in entries if said]
+    whole = f"the spec is refused as a whole, because of {', '.join(blamed)}" if blamed else problem
+    for (row, said), record in zip(entries, records_of([row for row, _ in entries], records), strict=True):
+        yield GuardEntry(name=_name(row, record), matcher=row.matcher, record=record, problem=said or whole)
+
+
+def _name(row: SpecRow, record: WinnerRecord | None) -> str:
+    return record.dispatch if record else str(row.provenance.get("dispatch") or row.matcher)
 
 
 def _unparsed(spec: str, problem: str, records: Sequence[WinnerRecord]) -> Iterator[GuardEntry]:
@@ -180,6 +222,8 @@ def _fault(record: WinnerRecord) -> str:
     assert record.root is not None
     try:
         single_entry_spec(record.root, record.compilation_info)
+    except SpecRefused as error:
+        return str(error)
     except InputError as error:
         return (
             f"{error}. It was written by IREE {record.iree}, this is {compiler_version()}: port it (`shark-tune port`)"

@@ -10,6 +10,7 @@ from iree.compiler.dialects import arith, func, linalg, tensor
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.stages.dispatch import ATTENTION, ONLINE_ATTENTION, RootOp, Tensor
+from pytest_shark_tune.stages.trust import check_pattern
 
 __all__ = ["lone_op"]
 
@@ -76,6 +77,7 @@ def _as(value: ir.Value, element: ir.Type) -> ir.Value:
 def _copied(root: RootOp) -> str:
     """The op that the pattern holds, its results filled with zeros before."""
     held = ir.Module.parse(root.pattern)
+    check_pattern(held, f"the recorded op {root.op}")
     pattern = held.body.operations[0].regions[0].blocks[0]
     (source,) = (op.operation for op in pattern.operations if op.operation.name != "func.return")
     kinds = [operand.type for operand in source.operands]

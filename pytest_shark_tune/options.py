@@ -44,6 +44,7 @@ __all__ = [
     "parse_target",
     "parse_tolerance",
     "parse_where",
+    "spec_is_trusted",
     "target_name",
     "tuning_is_on",
 ]
@@ -343,6 +344,14 @@ def add_options(parser: pytest.Parser) -> None:
     )
     parser.addini("tune_strict", "fail what is undecided, and where nothing is guarded", type="bool", default=False)
 
+    group.addoption(
+        "--tune-trust-spec",
+        action="store_true",
+        default=False,
+        help="let the compiler interpret whatever a spec holds: it can run commands and write files",
+    )
+    parser.addini("tune_trust_spec", "interpret whatever a spec holds", type="bool", default=False)
+
     add_list("--tune-input-shape", "NAME=SIZES", "sizes of an ONNX model's input: x=1x3x224x224")
     add_list("--tune-input", "NAME=FILE", "what a model is run whole on: x=FILE.npy, or its input's number: 0=FILE.npy")
     add_list("--tune-where", "CONDITION", 'try only configs that fulfil it: "wg_0 >= 64 and red_2 in (4, 8)"')
@@ -363,6 +372,11 @@ def tuning_is_on(config: pytest.Config) -> bool:
 def guard_is_given(config: pytest.Config) -> bool:
     """Whether this run is to guard a spec that is named."""
     return bool(config.getoption("tune_guard") or config.getini("tune_guard"))
+
+
+def spec_is_trusted(config: pytest.Config) -> bool:
+    """Whether the user vouches for specs, so that the compiler may interpret whatever they hold."""
+    return bool(config.getoption("tune_trust_spec") or config.getini("tune_trust_spec"))
 
 
 def target_name(config: pytest.Config) -> str:

@@ -7,6 +7,7 @@ import shlex
 import sys
 import types
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from pytest_shark_tune.options import (
     commands_file,
     given_options,
     guard_is_given,
+    spec_is_trusted,
     target_name,
     tuning_is_on,
 )
@@ -58,6 +60,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(fixtures, "shark-tune-fixtures")
     guard = GuardOptions.from_pytest_config(config)
     _take_commands(config)
+    if spec_is_trusted(config):
+        _trust_specs(config)
     if tuning_is_on(config):
         _prepare_bindings(config)
         from pytest_shark_tune.benchmark_bridge import BenchmarkBridge, DeviceStamp
@@ -69,6 +73,16 @@ def pytest_configure(config: pytest.Config) -> None:
             config.pluginmanager.register(BenchmarkBridge(config), "shark-tune-benchmark")
     elif not hasattr(config, "workerinput"):
         config.pluginmanager.register(GuardReporter(config, guard), "shark-tune-guard-reporter")
+
+
+def _trust_specs(config: pytest.Config) -> None:
+    """Let specs hold anything until the end of this run."""
+    _prepare_bindings(config)
+    from pytest_shark_tune.stages.trust import trusting_specs
+
+    trust = ExitStack()
+    trust.enter_context(trusting_specs())
+    config.add_cleanup(trust.close)
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)

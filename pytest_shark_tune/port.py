@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError, SpecNotParsed
+from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError, SpecNotParsed, SpecRefused
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, applied_to
 from pytest_shark_tune.lone_op import lone_op
 from pytest_shark_tune.plan import (
@@ -146,6 +146,8 @@ def read_old(path: Path, python: Path | None, *, timeout_s: float = _READER_TIME
     records = [each for each in read_records(path) if each.root is not None]
     try:
         rows = read_spec(text)
+    except SpecRefused as error:
+        raise InputError(f"{path}: {error}") from error
     except InputError as error:
         if python is not None:
             return _read_elsewhere(path, text, python, records, timeout_s)

@@ -113,7 +113,7 @@ class Promises:
             return self._legality.check(entry)
         if entry.problem:
             raise PromiseBroken(entry.problem)
-        return []
+        return [entry.note] if entry.note else []
 
     # Promises that take a device.
 

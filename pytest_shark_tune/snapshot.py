@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.errors import InputError, SpecRefused
 from pytest_shark_tune.stages.record import WinnerRecord
 from pytest_shark_tune.stages.spec import (
     SpecEntry,
@@ -21,6 +22,7 @@ from pytest_shark_tune.stages.spec import (
 from pytest_shark_tune.tools import journal
 
 __all__ = [
+    "check_snapshots",
     "damaged_records",
     "entry_of",
     "find_snapshots",
@@ -52,6 +54,30 @@ def find_snapshots(suite: Path, target: str) -> tuple[Path, ...]:
     """
     found = sorted((suite / FOLDER).glob(f"{_prefix(target)}*.mlir"))
     return tuple(path for path in found if target in (recorded_targets(path) or {target}))
+
+
+def check_snapshots(suite: Path, target: str) -> None:
+    """Refuse a suite's snapshots for a target if the compiler might do more with one than match and annotate.
+
+    One that this IREE does not parse is left to the code that reads it.
+
+    Raises:
+        InputError: a spec, or a record beside it, holds something that no spec needs (`stages.trust`).
+    """
+    for path in find_snapshots(suite, target):
+        _pass_on_refusal(partial(read_spec, read_text(path)), path)
+        for record in read_records(path):
+            if record.root is not None:
+                _pass_on_refusal(partial(build_spec, [entry_of(record)]), records_path(path))
+
+
+def _pass_on_refusal(read: Callable[[], object], path: Path) -> None:
+    try:
+        read()
+    except SpecRefused as error:
+        raise InputError(f"{path}: {error}") from error
+    except InputError:
+        return
 
 
 def recorded_targets(spec: Path) -> set[str]:

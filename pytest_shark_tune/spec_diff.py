@@ -13,7 +13,7 @@ from typing import Literal
 
 import msgspec
 
-from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.errors import InputError, SpecRefused
 from pytest_shark_tune.figures import format_us
 from pytest_shark_tune.snapshot import read_records, read_text, records_of
 from pytest_shark_tune.stages.question import Question, describe, read_questions, relation
@@ -99,12 +99,14 @@ def side_of(name: str, spec: str, records: Sequence[WinnerRecord]) -> Side:
     """A side made of a spec's text and its records; an empty text has no entries.
 
     Raises:
-        InputError: the text is no tuning spec that this IREE parses, and there are no records.
+        InputError: the text is no tuning spec that this IREE parses, and there are no records; or it is refused.
     """
     if not spec:
         return Side(name=name)
     try:
         rows, questions = read_spec(spec), read_questions(spec)
+    except SpecRefused:
+        raise
     except InputError as error:
         if not records:
             raise

@@ -38,10 +38,11 @@ from pytest_shark_tune.remote import devices_of_worker, hand_over, is_remote, pa
 from pytest_shark_tune.roster import Part, Roster, read_roster, whole_suites, write_roster
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
+from pytest_shark_tune.snapshot import check_snapshots
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.measurement import Measurement
 from pytest_shark_tune.stages.record import FinalRecord, Record, SourceCheck, SpecRecord, State
-from pytest_shark_tune.stages.spec import check_starter
+from pytest_shark_tune.stages.spec import check_starter, dropped_prints
 from pytest_shark_tune.storage import Storage
 from pytest_shark_tune.summary import render
 from pytest_shark_tune.tools import leftovers
@@ -215,6 +216,8 @@ class TuningPlugin:
             if not marker.args:
                 raise InputError("the marker tune needs at least one source: an op or a path to a model")
             self._refuse_same_names(marker.args)
+            if suite:
+                check_snapshots(self._config.rootpath / suite, str(self._options.target))
             wanted = wanted_of(self._config.rootpath / suite, str(self._options.target)) if suite else ()
             key, plan = self._session.plan(marker.args, folder, wanted)
             if not plan.everything:
@@ -412,7 +415,8 @@ class TuningPlugin:
                 write_incumbents(settings.exchange, update)
             except OSError as error:
                 pytest.exit(self._storage.explain(error) or str(error), returncode=1)
-        for line in update.words():
+        starter = options.starter.read_text(encoding="utf-8") if options.starter is not None else ""
+        for line in (*(f"{options.starter}: {sentence}" for sentence in dropped_prints(starter)), *update.words()):
             self._write(f"shark-tune: {line}")
         return update
 

@@ -9,6 +9,7 @@ import click
 from pytest_shark_tune.apply import Application, apply_spec, read_spec_file
 from pytest_shark_tune.commands.model_options import read_model, shape_option
 from pytest_shark_tune.commands.output import check_output
+from pytest_shark_tune.commands.trust_option import tell_dropped, trust_option
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.tools.compiler import Compiler, Target, first_error
 
@@ -26,6 +27,7 @@ _SPEC_FLAG = "--iree-codegen-tuning-spec-path"
 @click.option(
     "--iree-compile-flag", "flags", multiple=True, metavar="FLAG", help="A flag for iree-compile; repeatable."
 )
+@trust_option
 @click.option("--allow-unmatched", is_flag=True, help="Succeed even if an entry of the spec applies nowhere.")
 def compile_model(
     model: Path,
@@ -47,6 +49,7 @@ def compile_model(
         compiler = Compiler(Target.parse(tune_target), flags).for_models
         check_output(output)
         text = read_spec_file(spec)
+        tell_dropped(spec, text)
         source = read_model(model, shapes)
         compiler.check()
         application = apply_spec(source, text, compiler)

@@ -7,7 +7,9 @@ from pathlib import Path
 import click
 import msgspec
 
+from pytest_shark_tune.commands.trust_option import tell_dropped, trust_option
 from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.snapshot import read_text
 from pytest_shark_tune.spec_diff import diff, read_side, words
 
 __all__ = ["diff_specs"]
@@ -16,6 +18,7 @@ __all__ = ["diff_specs"]
 @click.command(name="diff")
 @click.argument("old", metavar="A", type=click.Path(path_type=Path))
 @click.argument("new", metavar="B", type=click.Path(path_type=Path))
+@trust_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def diff_specs(old: Path, new: Path, as_json: bool) -> None:
     """Say what differs from spec A to spec B, entry by entry.
@@ -30,6 +33,8 @@ def diff_specs(old: Path, new: Path, as_json: bool) -> None:
     for side in sides:
         if side.problem:
             click.echo(f"{side.name}: known from its records alone, since {side.problem}", err=True)
+        else:
+            tell_dropped(side.name, read_text(Path(side.name)))
     changes = diff(*sides)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(changes)).decode())

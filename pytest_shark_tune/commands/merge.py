@@ -9,6 +9,7 @@ import msgspec
 
 from pytest_shark_tune.apply import read_spec_file
 from pytest_shark_tune.commands.output import check_spec_output, writing
+from pytest_shark_tune.commands.trust_option import tell_dropped, trust_option
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.merge import MergeInput, merge
 from pytest_shark_tune.snapshot import read_records, write_text
@@ -23,6 +24,7 @@ __all__ = ["merge_files"]
     "--prefer", type=click.Choice(["faster"]), help="What wins instead of the spec that is named first: recorded speed."
 )
 @click.option("--starter", type=click.Path(path_type=Path), help="A spec whose entries stand behind all others.")
+@trust_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def merge_files(specs: tuple[Path, ...], output: Path, prefer: str | None, starter: Path | None, as_json: bool) -> None:
     """Make one spec of several.
@@ -54,4 +56,6 @@ def merge_files(specs: tuple[Path, ...], output: Path, prefer: str | None, start
 
 
 def _read(path: Path, *, is_starter: bool) -> MergeInput:
-    return MergeInput(name=str(path), text=read_spec_file(path), records=read_records(path), is_starter=is_starter)
+    text = read_spec_file(path)
+    tell_dropped(path, text)
+    return MergeInput(name=str(path), text=text, records=read_records(path), is_starter=is_starter)

@@ -10,14 +10,18 @@ import click
 from pytest_shark_tune.apply import read_spec_file
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.bundle import Bundle, read_bundle
+from pytest_shark_tune.commands.trust_option import tell_dropped, trust_option
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.merge_records import Merged, merge_runs, read_run, write_merged
 from pytest_shark_tune.options import default_cache
 from pytest_shark_tune.plan import Task
+from pytest_shark_tune.stages.passes import why_not_plain
 from pytest_shark_tune.stages.record import SpecRecord
+from pytest_shark_tune.stages.trust import trusts_specs
 from pytest_shark_tune.summary import render
 from pytest_shark_tune.tools.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler
+from pytest_shark_tune.tools.compiler_flags import check_flags
 from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.verify import Verifier
 
@@ -28,6 +32,7 @@ __all__ = ["merge_records"]
 @click.argument("outs", metavar="OUT...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder to write to.")
 @click.option("--bundle", type=click.Path(path_type=Path), help="What the runs measured: its sources try the spec.")
+@trust_option
 @click.option("--starter", type=click.Path(path_type=Path), help="A spec whose entries stand behind all others.")
 def merge_records(outs: tuple[Path, ...], output: Path, bundle: Path | None, starter: Path | None) -> None:
     """Join what runs of pytest --tune left in their output folders, declare the winners and write the spec.
@@ -41,6 +46,8 @@ def merge_records(outs: tuple[Path, ...], output: Path, bundle: Path | None, sta
     try:
         merged = merge_runs([read_run(folder) for folder in outs])
         text = read_spec_file(starter) if starter is not None else None
+        if starter is not None and text is not None:
+            tell_dropped(starter, text)
         packed = read_bundle(bundle) if bundle is not None else None
         checks = _checks(packed, merged) if packed is not None else []
         try:
@@ -68,8 +75,11 @@ def _checks(bundle: Bundle, merged: Merged) -> list[SpecRecord]:
     """What comes of the winners' entries in the sources of a bundle, as far as no device is needed.
 
     Raises:
-        InputError: the runs did not measure this bundle, or this is not the compiler that it was made with.
+        InputError: the runs did not measure this bundle, this is not the compiler that it was made with, or it brings
+            a flag that no file may bring.
     """
+    if not trusts_specs():
+        check_flags(bundle.flags, "--bundle", why_not_plain)
     compiler = Compiler(bundle.target, bundle.flags)
     made_by = bundle.versions["iree-base-compiler"]
     if made_by != compiler.version:

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from pytest_shark_tune.commands.model_options import shape_option
 from pytest_shark_tune.commands.output import check_spec_output, tell, writing
+from pytest_shark_tune.commands.trust_option import tell_dropped, trust_option
 from pytest_shark_tune.devices import FoundDevices, devices_for
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.model_input import ModelInput
@@ -46,6 +47,7 @@ __all__ = ["port_spec"]
 @click.option(
     "--iree-compile-flag", "flags", multiple=True, metavar="FLAG", help="A flag for iree-compile; repeatable."
 )
+@trust_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
     "--tune-cache",
@@ -81,6 +83,8 @@ def port_spec(
         check_spec_output(output)
         target = Target.parse(tune_target or target_of(old) or "llvm-cpu")
         spec = read_old(old, from_python)
+        if spec.text:
+            tell_dropped(old, spec.text)
         compiler = Compiler(target, flags)
         compiler.check()
         devices = _devices(target) if models and not static else FoundDevices(uris=[], name="")

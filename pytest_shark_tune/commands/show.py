@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pytest_shark_tune.commands.trust_option import tell_dropped, trust_option
 from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.snapshot import read_text
 from pytest_shark_tune.spec_diff import SideEntry, read_side
 
 __all__ = ["show"]
@@ -20,6 +22,7 @@ _HEADINGS = ("entry", "op", "pipeline", "config", "speedup", "IREE", "device")
 
 @click.command()
 @click.argument("spec", type=click.Path(path_type=Path))
+@trust_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(spec: Path, as_json: bool) -> None:
     """Show the entries of SPEC in the order in which they are tried.
@@ -30,7 +33,9 @@ def show(spec: Path, as_json: bool) -> None:
         side = read_side(spec)
     except InputError as error:
         raise click.UsageError(str(error)) from error
-    if side.problem:
+    if not side.problem:
+        tell_dropped(spec, read_text(spec))
+    else:
         click.echo(f"{spec}: shown from its records, since {side.problem}", err=True)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode([_plain(each) for each in side.entries])).decode())

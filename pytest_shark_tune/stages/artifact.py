@@ -21,6 +21,7 @@ from iree.compiler.dialects import iree_codegen
 from pytest_shark_tune.errors import InputError, SharkTuneError
 from pytest_shark_tune.stages.dispatch import INCIDENTAL_ATTRIBUTES
 from pytest_shark_tune.stages.extraction import drop_configs, sink_constants
+from pytest_shark_tune.stages.trust import check_spec
 
 __all__ = [
     "MARK",
@@ -124,7 +125,8 @@ def configure(module_text: str, spec_path: Path | str) -> Configured:
     module that nothing in the spec matches is no error: ``applied`` is empty then.
 
     Raises:
-        InputError: the spec cannot be read, or it or the module is no MLIR that this IREE parses.
+        InputError: the spec cannot be read or is refused (`trust`), or it or the module is no MLIR that this IREE
+            parses.
         ConfigureFailed: the compiler refuses the spec or one of its configs.
     """
     try:
@@ -138,7 +140,7 @@ def configure_with(module_text: str, spec: str) -> Configured:
     """Do the same as ``configure`` with the text of a spec, so that a candidate needs no file.
 
     Raises:
-        InputError: the spec or the module is no MLIR that this IREE parses.
+        InputError: the spec or the module is no MLIR that this IREE parses, or the spec is refused (`trust`).
         ConfigureFailed: the compiler refuses the spec or one of its configs.
     """
     return _configure(module_text, spec.encode(), "the tuning spec")
@@ -247,6 +249,7 @@ def _configure(module_text: str, spec: bytes, spec_name: str) -> Configured:
     with compiler_context():
         module = _parse(module_text, "the module")
         library = _parse(spec, spec_name)
+        check_spec(library, spec_name)
         if "sym_name" not in library.operation.attributes:
             # IREE reads the name of a spec that it links, and there must be one.
             library.operation.attributes["sym_name"] = ir.StringAttr.get("tuning_spec")

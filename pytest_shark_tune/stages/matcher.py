@@ -14,6 +14,7 @@ from iree.compiler.dialects import preprocessing_transform, transform
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.stages.dispatch import ONLINE_ATTENTION, RootOp, Tensor
+from pytest_shark_tune.stages.trust import check_pattern
 
 __all__ = ["add_matcher", "has_matcher"]
 
@@ -130,6 +131,7 @@ def _add_pattern(root: RootOp, matcher: ir.OpView) -> None:
         module = ir.Module.parse(root.pattern)
     except ir.MLIRError as error:  # It is a record's, which another release of IREE wrote.
         raise InputError(f"this IREE does not parse the recorded op {root.op}: {error}") from error
+    check_pattern(module, f"the recorded op {root.op}")
     function = module.body.operations[0]
     (source,) = (each for each in function.regions[0].blocks[0].operations if each.operation.name != "func.return")
     block = matcher.regions[0].blocks.append(*(operand.type for operand in source.operation.operands))

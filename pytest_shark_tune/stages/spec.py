@@ -14,11 +14,12 @@ import msgspec
 from iree.compiler import ir, passmanager
 from iree.compiler.dialects import builtin, iree_codegen, transform
 
-from pytest_shark_tune.errors import InputError, SpecNotParsed
+from pytest_shark_tune.errors import InputError, SpecNotParsed, SpecRefused
 from pytest_shark_tune.stages.artifact import MARK, compiler_context, error_text
 from pytest_shark_tune.stages.dispatch import RootOp
 from pytest_shark_tune.stages.extraction import pipeline_name
 from pytest_shark_tune.stages.matcher import add_matcher
+from pytest_shark_tune.stages.trust import check_attribute, check_spec, drop_prints, refusals_in
 
 __all__ = [
     "PROVENANCE",
@@ -28,12 +29,14 @@ __all__ = [
     "SpecRow",
     "build_spec",
     "check_starter",
+    "dropped_prints",
     "link_spec",
     "mark_entries",
     "matcher_name",
     "merge_specs",
     "named_configs",
     "read_spec",
+    "refused_entries",
     "select_entries",
     "single_entry_spec",
     "with_configs",
@@ -223,6 +226,37 @@ def check_starter(text: str, name: str = "the starter spec") -> None:
         _linked(text, name)
 
 
+def dropped_prints(text: str) -> tuple[str, ...]:
+    """Sentences about ops of a spec that only print, which are left out wherever the spec is used.
+
+    Raises:
+        InputError: the text is no MLIR that this IREE parses.
+    """
+    with compiler_context(keep=True):
+        return drop_prints(_parsed(text, "the spec"))
+
+
+def refused_entries(text: str) -> tuple[tuple[SpecRow, str], ...]:
+    """The entries of a spec that is refused, with what each holds that no entry needs; empty where it holds nothing.
+
+    Nothing is interpreted: this only tells which entries to take out.
+
+    Raises:
+        InputError: the text is no tuning spec.
+    """
+    with compiler_context(keep=True):
+        parsed = _parsed(text, "the spec")
+        drop_prints(parsed)
+        module = _default_form(parsed, "the spec")
+        sequences = _sequences(module)
+
+        def told(matcher: str, action: str) -> str:
+            found = [str(each) for name in _needed(module, {matcher, action}) for each in refusals_in(sequences[name])]
+            return str(SpecRefused(matcher, ", ".join(dict.fromkeys(found)))) if found else ""
+
+        return tuple((_row(sequences[matcher]), told(matcher, action)) for matcher, action in _pairs(module))
+
+
 def read_spec(text: str) -> tuple[SpecRow, ...]:
     """List a spec's matchers in the order in which they are tried; nested specs are linked first.
 
@@ -278,7 +312,7 @@ def with_configs(text: str, configs: Mapping[str, str]) -> str:
         _keep_pairs(module, [pair for pair in _pairs(module) if pair[0] in configs])
         sequences = _sequences(module)
         for matcher, info in configs.items():
-            _set_config(sequences[matcher], _compilation_info(info))
+            _set_config(sequences[matcher], _compilation_info(info, f"the config of {matcher}"))
         module.operation.verify()
         return _text(module)
 
@@ -340,7 +374,7 @@ def _fill(module: ir.Module, entries: Sequence[SpecEntry]) -> None:
     module.operation.attributes[_IS_DEFAULT_FORM] = unit
     matchers: list[str] = []
     with ir.InsertionPoint(module.body):
-        configs = [_compilation_info(entry.compilation_info) for entry in entries]
+        configs = [_compilation_info(each.compilation_info, f"the config of {each.name}") for each in entries]
         decompositions = [_decomposition(config) for config in configs]
         actions = [_ACTION if decomposition is None else _ATTENTION_ACTION for decomposition in decompositions]
         for name in dict.fromkeys(actions):
@@ -482,12 +516,19 @@ def _drop_shadowed(starter: ir.Module, new: ir.Module) -> bool:
 def _keep_pairs(module: ir.Module, pairs: Sequence[tuple[str, str]]) -> None:
     """Leave only these matchers and actions in a spec, and the sequences that they need."""
     _set_pairs(module, pairs)
-    needed = {name for pair in pairs for name in pair} | {_ENTRYPOINT}
-    while wanted := {name for each in needed for name in _included(_sequences(module)[each])} - needed:
-        needed |= wanted
+    needed = _needed(module, {name for pair in pairs for name in pair} | {_ENTRYPOINT})
     for name, sequence in _sequences(module).items():
         if name not in needed:
             sequence.erase()
+
+
+def _needed(module: ir.Module, names: Collection[str]) -> set[str]:
+    """The sequences of ``names``, and those that they include."""
+    sequences = _sequences(module)
+    needed = set(names)
+    while wanted := {name for each in needed for name in _included(sequences[each])} - needed:
+        needed |= wanted
+    return needed
 
 
 def _question(matcher: ir.Operation) -> ir.Operation:
@@ -636,6 +677,13 @@ def _text(module: ir.Module) -> str:
 
 
 def _parse_spec(text: str, name: str) -> ir.Module:
+    """Parse a spec and refuse what must not be interpreted in it: every function here gets its specs from this one."""
+    module = _parsed(text, name)
+    check_spec(module, name)
+    return module
+
+
+def _parsed(text: str, name: str) -> ir.Module:
     try:
         return ir.Module.parse(text)
     except ir.MLIRError as error:
@@ -665,10 +713,11 @@ def _attribute(text: str) -> ir.Attribute:
         raise InputError(f"not an attribute that this IREE parses: {text}: {error_text(error)}") from error
 
 
-def _compilation_info(text: str) -> ir.Attribute:
+def _compilation_info(text: str, name: str = "the config") -> ir.Attribute:
     attribute = _attribute(text)
     if not _is_compilation_info(attribute):
         raise InputError(f"not a compilation_info: {text}")
+    check_attribute(attribute, name)
     return attribute
 
 

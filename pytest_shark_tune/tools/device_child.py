@@ -935,9 +935,13 @@ def _check_results(
 
 
 def _usual(values: NDArray[Any]) -> float:
-    """The magnitude of most elements."""
-    finite = np.abs(values[np.isfinite(values)]) if values.dtype.kind == "f" else values[:0]
-    return 1.5 * float(np.median(finite)) if finite.size else 0.0
+    """The magnitude of most elements: of all but the twentieth that is largest."""
+    if values.dtype.kind != "f":
+        return 0.0
+    finite = np.abs(values[np.isfinite(values)])
+    if not finite.size:
+        return 0.0
+    return magnitude(finite[finite <= np.quantile(finite, 0.95)]) or magnitude(finite)
 
 
 def _list_devices(driver: str) -> list[protocol.DeviceEntry]:

@@ -19,6 +19,8 @@ FLOW = (
     "product",
     "mlir",
     "numerics",
+    "passes",
+    "trust",
     "buffers",
     "extraction",
     "grouping",

@@ -1,0 +1,356 @@
+"""Which parts of a tuning spec the compiler may interpret, wherever the spec comes from.
+
+A spec is a program in the transform dialect, and the compiler runs it with the user's rights: an op may apply any pass
+of the compiler's library, and a config may name a pipeline of passes. Some passes start commands and write files. A
+spec from elsewhere is data, so it may hold only what matchers and annotations need: the ops, the kinds of attributes
+and the passes listed here and in `passes`. Everything else is refused before anything interprets it.
+
+The check stands where specs are parsed (`stages.spec`) and where they are applied (`stages.artifact`), so that no
+command can leave it out. `trusting_specs` switches it off for this process; it is what ``--tune-trust-spec`` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import msgspec
+from iree.compiler import ir
+from iree.compiler.dialects import iree_codegen, iree_gpu
+
+from pytest_shark_tune.errors import SpecRefused
+from pytest_shark_tune.stages.passes import why_not_plain
+
+__all__ = [
+    "Refusal",
+    "check_attribute",
+    "check_pattern",
+    "check_spec",
+    "drop_prints",
+    "refusals_in",
+    "trusting_specs",
+    "trusts_specs",
+]
+
+_OPS = frozenset(
+    {
+        "builtin.module",
+        "transform.annotate",
+        "transform.cast",
+        "transform.collect_matching",
+        "transform.foreach",
+        "transform.foreach_match",
+        "transform.get_consumers_of_result",
+        "transform.get_defining_op",
+        "transform.get_operand",
+        "transform.get_parent_op",
+        "transform.get_producer_of_operand",
+        "transform.get_result",
+        "transform.get_type",
+        "transform.include",
+        "transform.merge_handles",
+        "transform.named_sequence",
+        "transform.num_associations",
+        "transform.param.constant",
+        "transform.replicate",
+        "transform.select",
+        "transform.sequence",
+        "transform.split_handle",
+        "transform.structured.match",
+        "transform.verify",
+        "transform.yield",
+    }
+)
+_MATCHERS = ("transform.match.", "transform.iree.match.")
+"""What the names of ops that only look at an op begin with."""
+_PRINTS = frozenset({"transform.print"})
+_PATTERN_HOLDERS = frozenset({"transform.iree.match.cast_compatible_dag_from_root", "transform.iree.match.regions"})
+"""Matchers whose region is a pattern: ops to compare with, which nothing interprets."""
+_PATTERN_DIALECTS = frozenset(
+    {
+        "affine",
+        "arith",
+        "complex",
+        "index",
+        "iree_encoding",
+        "iree_linalg_ext",
+        "iree_tensor_ext",
+        "linalg",
+        "math",
+        "scf",
+        "tensor",
+        "ub",
+        "vector",
+    }
+)
+_PATTERN_FRAME = frozenset({"builtin.module", "func.func", "func.return", "transform.yield"})
+_ANNOTATIONS = frozenset({"compilation_info", "decomposition_config", "lowering_config", "translation_info"})
+"""The attributes that a spec may write on an op with a value; without a value it may have any name.
+
+By other names the compiler finds object files to link, and specs to interpret after this one.
+"""
+_OWN = "shark_tune."
+"""What the names of our own attributes begin with."""
+_LEAVES = frozenset(
+    {
+        "#arith.fastmath",
+        "#arith.overflow",
+        "#complex.number",
+        "#iree_codegen.denormal_fp_math",
+        "#iree_codegen.local_mapping",
+        "#iree_codegen.lowering_config",
+        "#iree_codegen.no_pipeline",
+        "#iree_codegen.root_op",
+        "#iree_codegen.rotate_rows",
+        "#iree_codegen.ukernel_descriptor",
+        "#iree_codegen.vmvx_pipeline",
+        "#iree_codegen.workgroup_mapping",
+        "#iree_codegen.xor_shuffle",
+        "#iree_cpu.data_tiled_mma_layout",
+        "#iree_cpu.mma_semantics",
+        "#iree_cpu.pipeline",
+        "#iree_gpu.data_tiled_mma_layout",
+        "#iree_gpu.data_tiled_scaled_mma_layout",
+        "#iree_gpu.derived_thread_config",
+        "#iree_gpu.lane_id",
+        "#iree_gpu.mma_layout",
+        "#iree_gpu.mma_semantics",
+        "#iree_gpu.pipeline",
+        "#iree_gpu.pipeline_options",
+        "#iree_gpu.scaled_mma_layout",
+        "#iree_gpu.spirv_pipeline",
+        "#iree_gpu.use_global_load_dma",
+        "#iree_gpu.virtual_mma_layout",
+    }
+)
+"""Kinds of attributes that hold numbers and words of fixed sets, and no other attributes."""
+_LEAF_DIALECTS = ("#iree_encoding.", "#iree_linalg_ext.", "#linalg.", "#vector.")
+_ATTRIBUTE_INSIDE = frozenset({"#iree_gpu.promote_with_cache_swizzle"})
+_DICTIONARY_INSIDE = frozenset({"#iree_cpu.lowering_config", "#iree_gpu.swizzle_operand"})
+"""Kinds without bindings: between their brackets stands one attribute, or the inside of a dictionary."""
+_MOST_TOLD = 3
+
+_trusting = 0
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """One thing that a spec may not hold: ``what`` it is, and the named ``sequence`` that it is in, or nothing."""
+
+    what: str
+    sequence: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what} in @{self.sequence}" if self.sequence else self.what
+
+
+@contextmanager
+def trusting_specs() -> Iterator[None]:
+    """Refuse nothing in this process until the end: the user vouches for the specs."""
+    global _trusting  # noqa: PLW0603 - a setting of the process, like the user's rights that it is about
+    _trusting += 1
+    try:
+        yield
+    finally:
+        _trusting -= 1
+
+
+def trusts_specs() -> bool:
+    """Whether the user vouches for specs."""
+    return _trusting > 0
+
+
+def check_spec(module: ir.Module, name: str) -> None:
+    """Make a parsed spec fit to be interpreted: take ops out that only print, and refuse what no spec needs.
+
+    Raises:
+        SpecRefused: it holds something that is not on the list; the message names it and calls the spec ``name``.
+    """
+    drop_prints(module)
+    if not trusts_specs() and _is_interpreted(module.operation):
+        _refuse(list(refusals_in(module.operation)), name)
+
+
+def check_attribute(attribute: ir.Attribute, name: str) -> None:
+    """Refuse an attribute, as a config in a record, that holds more than a config needs.
+
+    Raises:
+        SpecRefused: it holds something that is not on the list.
+    """
+    if not trusts_specs():
+        _refuse([Refusal(what) for what in _objections(attribute)], name)
+
+
+def check_pattern(module: ir.Module, name: str) -> None:
+    """Refuse a recorded op, inside a function and a module, that holds more than a pattern needs.
+
+    Raises:
+        SpecRefused: it holds something that is not on the list.
+    """
+    if not trusts_specs():
+        _refuse(list(_refusals(module.operation, "", in_pattern=True)), name)
+
+
+def drop_prints(module: ir.Module) -> tuple[str, ...]:
+    """Take ops out that only print, and return a sentence for every sequence that held one."""
+    found: list[tuple[str, ir.Operation]] = []
+
+    def visit(op: ir.Operation) -> ir.WalkResult:
+        if op.name in _PRINTS:
+            found.append((_sequence_around(op), op))
+        return ir.WalkResult.ADVANCE
+
+    module.operation.walk(visit)
+    for _, op in found:
+        op.erase()
+    sequences = dict.fromkeys(sequence for sequence, _ in found)
+    return tuple(f"transform.print in @{sequence} is left out: it only prints" for sequence in sequences)
+
+
+def refusals_in(op: ir.Operation) -> Iterator[Refusal]:
+    """Everything inside a spec, or inside one of its sequences, that no spec needs."""
+    return _refusals(op, "", in_pattern=False)
+
+
+def _is_interpreted(module: ir.Operation) -> bool:
+    """Whether there is something to interpret; a module without it, as a model, is no spec, which others say better."""
+    found = False
+
+    def visit(op: ir.Operation) -> ir.WalkResult:
+        nonlocal found
+        found = found or op.name.startswith("transform.")
+        return ir.WalkResult.INTERRUPT if found else ir.WalkResult.ADVANCE
+
+    module.walk(visit)
+    return found
+
+
+def _refuse(found: list[Refusal], name: str) -> None:
+    if not found:
+        return
+    told = list(dict.fromkeys(str(refusal) for refusal in found))
+    rest = f" and {len(told) - _MOST_TOLD} more" if len(told) > _MOST_TOLD else ""
+    raise SpecRefused(name, f"{', '.join(told[:_MOST_TOLD])}{rest}")
+
+
+def _refusals(op: ir.Operation, sequence: str, *, in_pattern: bool) -> Iterator[Refusal]:
+    name = op.name
+    if name == "transform.named_sequence":
+        sequence = str(ir.StringAttr(op.attributes["sym_name"]).value)
+    if not (_is_of_pattern(name) if in_pattern else _is_of_spec(name)):
+        yield Refusal(f"the op {name}", sequence)
+        return
+    if name == "transform.annotate" and (what := _annotation_objection(op)):
+        yield Refusal(what, sequence)
+    for attribute in _attributes(op):
+        for what in _objections(attribute, in_pattern=in_pattern):
+            yield Refusal(what, sequence)
+    for region in op.regions:
+        for block in region.blocks:
+            for inner in block.operations:
+                yield from _refusals(inner.operation, sequence, in_pattern=in_pattern or name in _PATTERN_HOLDERS)
+
+
+def _is_of_spec(name: str) -> bool:
+    return name in _OPS or name.startswith(_MATCHERS)
+
+
+def _is_of_pattern(name: str) -> bool:
+    return name in _PATTERN_FRAME or name.partition(".")[0] in _PATTERN_DIALECTS
+
+
+def _annotation_objection(op: ir.Operation) -> str:
+    written = str(ir.StringAttr(op.attributes["name"]).value)
+    has_value = len(op.operands) > 1
+    if not has_value or written in _ANNOTATIONS or written.startswith(_OWN):
+        return ""
+    return f"an annotation named {written!r}"
+
+
+def _attributes(op: ir.Operation) -> list[ir.Attribute]:
+    return [op.attributes[position].attr for position in range(len(op.attributes))]
+
+
+def _sequence_around(op: ir.Operation) -> str:
+    while op is not None and op.name != "transform.named_sequence":
+        op = op.parent.operation if op.parent is not None else None
+    return "" if op is None else str(ir.StringAttr(op.attributes["sym_name"]).value)
+
+
+def _objections(attribute: ir.Attribute, *, in_pattern: bool = False) -> Iterator[str]:
+    """Everything in an attribute that is not on the list, in words."""
+    if in_pattern and isinstance(attribute, _constants()):
+        return
+    if isinstance(attribute, _plain()):
+        return
+    inside = _inside(attribute)
+    if inside is None:
+        yield _described(attribute)
+        return
+    for inner in inside:
+        if isinstance(inner, str):
+            yield inner
+        else:
+            yield from _objections(inner, in_pattern=in_pattern)
+
+
+def _inside(attribute: ir.Attribute) -> list[ir.Attribute | str] | None:
+    """The attributes in one of a kind on the list, and objections in words; ``None`` for other kinds."""
+    if isinstance(attribute, ir.DictAttr):
+        return [named.attr for named in attribute]
+    if isinstance(attribute, ir.ArrayAttr):
+        return list(attribute)
+    if isinstance(attribute, iree_codegen.CompilationInfoAttr):
+        return [attribute.lowering_config, attribute.translation_info]
+    if isinstance(attribute, iree_codegen.TranslationInfoAttr):
+        return [part for part in (attribute.pass_pipeline, attribute.configuration) if part is not None]
+    if isinstance(attribute, iree_codegen.PassPipelineAttr):
+        refused = why_not_plain(attribute.pipeline)
+        return [f"{refused} in a pass_pipeline"] if refused else []
+    if isinstance(attribute, iree_gpu.LoweringConfigAttr):
+        return [attribute.attributes]
+    kind, _, inner = str(attribute).partition("<")
+    if kind in _LEAVES or kind.startswith(_LEAF_DIALECTS):
+        return []
+    if kind in _ATTRIBUTE_INSIDE | _DICTIONARY_INSIDE:
+        inner = inner.removesuffix(">")
+        try:
+            return [ir.Attribute.parse(inner if kind in _ATTRIBUTE_INSIDE else f"{{{inner}}}")]
+        except ir.MLIRError:
+            return None
+    return None
+
+
+def _described(attribute: ir.Attribute) -> str:
+    kind = str(attribute).partition("<")[0] if not isinstance(attribute, _constants()) else ""
+    return f"an attribute {kind}" if kind.startswith("#") else f"an attribute of the kind {type(attribute).__name__}"
+
+
+@cache
+def _plain() -> tuple[type, ...]:
+    """Attributes of MLIR's own that hold no others."""
+    # In a function: where the compiler is not installed, this module is imported all the same.
+    return (
+        ir.AffineMapAttr,
+        ir.BoolAttr,
+        ir.DenseBoolArrayAttr,
+        ir.DenseF32ArrayAttr,
+        ir.DenseF64ArrayAttr,
+        ir.DenseI16ArrayAttr,
+        ir.DenseI32ArrayAttr,
+        ir.DenseI64ArrayAttr,
+        ir.DenseI8ArrayAttr,
+        ir.FlatSymbolRefAttr,
+        ir.FloatAttr,
+        ir.IntegerAttr,
+        ir.StringAttr,
+        ir.SymbolRefAttr,
+        ir.TypeAttr,
+        ir.UnitAttr,
+    )
+
+
+@cache
+def _constants() -> tuple[type, ...]:
+    """Attributes that hold a constant's data."""
+    return (ir.DenseElementsAttr, ir.DenseIntElementsAttr, ir.DenseFPElementsAttr, ir.DenseResourceElementsAttr)
