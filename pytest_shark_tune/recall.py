@@ -28,12 +28,23 @@ _MOST_SIMILAR = 500
 class _Kept(msgspec.Struct, frozen=True):
     """A record and the config that it is about: names and ids may differ from run to run.
 
-    ``label`` is what tables call the candidate's pipeline.
+    ``label`` is what tables call the candidate's pipeline. ``digest`` is a hash of all three.
     """
 
     config: str
     record: Record
     label: str
+    digest: str
+
+    @classmethod
+    def of(cls, config: str, record: Record, label: str) -> _Kept:
+        """What is kept of a record."""
+        return cls(config, record, label, content_key(config, record, label))
+
+    def __post_init__(self) -> None:
+        """Refuse what changed since it was written, so that its line counts as one that cannot be read."""
+        if self.digest != content_key(self.config, self.record, self.label):
+            raise ValueError("its content has another digest than was written with it")
 
 
 class _Known(msgspec.Struct, frozen=True):
@@ -99,7 +110,7 @@ class Recall:
         if not lasts(record.state, record.reason):
             return
         candidate = task.candidate(record.id)
-        kept = _Kept(_config_key(candidate), record, pipeline_label(candidate.pipeline, candidate.space))
+        kept = _Kept.of(_config_key(candidate), record, pipeline_label(candidate.pipeline, candidate.space))
         key = self._key(task)
         journal.append(self._journal_of(key), kept)
         if key not in self._indexed:

@@ -86,7 +86,7 @@ class Session:
         self.cache = cache
         self._tell = tell
         leases = DeviceLeases(settings.devices, run=str(settings.exchange))
-        self._of_run = Cache(settings.exchange)
+        self._of_run = Cache(settings.exchange, tell)
         self._builds = Builds(
             compiler,
             cache,

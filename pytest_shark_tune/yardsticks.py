@@ -12,7 +12,7 @@ from pytest_shark_tune.stages.dispatch import BenchmarkModule, Untunable
 from pytest_shark_tune.stages.extraction import read_benchmark
 from pytest_shark_tune.stages.limits import Limits, Work, why_impossible
 from pytest_shark_tune.stages.measurement import calibrate
-from pytest_shark_tune.tools.cache import Cache, content_key
+from pytest_shark_tune.tools.cache import BINARY, Cache, content_key, file_digest
 from pytest_shark_tune.tools.compiler import Compiler
 from pytest_shark_tune.tools.machine import processors
 from pytest_shark_tune.tools.runtime import DeviceChild, DeviceRequestFailed, runtime_version, ways_of_driving
@@ -29,10 +29,14 @@ _LONGEST_S = 0.05
 
 
 class Yardstick(msgspec.Struct, frozen=True, kw_only=True):
-    """A compiled yardstick and what one dispatch of it does."""
+    """A compiled yardstick and what one dispatch of it does.
+
+    ``vmfb`` is the path of its binary, in the cache its name there; ``sha256`` is the binary's hash.
+    """
 
     module: BenchmarkModule
     vmfb: str
+    sha256: str
     bytes: int
     operations: int
 
@@ -101,19 +105,27 @@ class Yardsticks:
             CommandFailed: they cannot be compiled.
         """
         known = self._cache.get("yardsticks", self.built_key, list[Yardstick])
-        if known is None or not all(self._cache.touch(Path(each.vmfb)) for each in known):
-            known = [self._build(*source) for source in _sources(self._compiler)]
-            self._cache.put("yardsticks", self.built_key, known)
-        return known
+        found = [placed for each in known or () if (placed := self._placed(each)) is not None]
+        if not found or len(found) != len(known or ()):
+            found = [self._build(*source) for source in _sources(self._compiler)]
+            named = [msgspec.structs.replace(each, vmfb=Path(each.vmfb).name) for each in found]
+            self._cache.put("yardsticks", self.built_key, named)
+        return found
+
+    def _placed(self, kept: Yardstick) -> Yardstick | None:
+        """One from the cache with the path that its binary has here; ``None`` where that is not there, or damaged."""
+        path = self._cache.binary("yardsticks", Path(kept.vmfb).stem, kept.sha256)
+        return None if path is None else msgspec.structs.replace(kept, vmfb=str(path))
 
     def _build(self, source: str, moved: int, operations: int) -> Yardstick:
         (text,) = self._compiler.dump_benchmarks(source, "yardstick")
         found = read_benchmark(text, "yardstick", processors=processors())
         if isinstance(found, Untunable):
             raise CommandFailed(f"a yardstick cannot be read: {found.reason}")
-        vmfb = self._cache.file("yardsticks", content_key(self.built_key, source), ".vmfb")
+        vmfb = self._cache.file("yardsticks", content_key(self.built_key, source), BINARY)
         self._compiler.compile_sources(found.module.text, vmfb, "yardstick")
-        return Yardstick(module=found.module, vmfb=str(vmfb), bytes=moved, operations=operations)
+        digest = file_digest(vmfb)
+        return Yardstick(module=found.module, vmfb=str(vmfb), sha256=digest, bytes=moved, operations=operations)
 
 
 def _sources(compiler: Compiler) -> list[tuple[str, int, int]]:

@@ -64,8 +64,8 @@ def cpu_identity(cpuinfo: str, fallback: str = "") -> str:
     """The name of the CPU that ``cpuinfo`` describes; it begins with ``fallback`` where it names no model at all.
 
     A name that tells the model stands for itself. Where there is no name (on ARM), or a hypervisor masks it ("AMD
-    EPYC"), vendor, family, model and stepping (on ARM implementer, part, variant and revision) follow, and a hash of the
-    instruction sets. All cores together make one name, which depends neither on their order and number nor on clocks.
+    EPYC"), vendor, family, model and stepping (on ARM implementer, part, variant and revision) follow, and a hash of
+    the instruction sets. All cores together make one name, which depends neither on their order and number nor on clocks.
     """
     cores = list(_cores(cpuinfo))
     names = sorted({name for core in cores if (name := core.get(_NAME, ""))})

@@ -1,4 +1,4 @@
-"""Flag files: the files that flags for iree-compile name, by content, since the compiler reads them along with a source.
+"""Flag files: the files that flags for iree-compile name, by content, since the compiler reads them with a source.
 
 No list of flags tells which of them name files, so every part of a value that is the path of a file counts. A file too
 many in a key costs a compilation; a missing one serves what was made of other content.
@@ -97,7 +97,7 @@ def _paths(text: str) -> Iterator[str]:
 
 def _exists(name: str) -> bool:
     try:
-        os.stat(name)
+        Path(name).stat()
     except OSError:  # Among others: the name is too long.
         return False
     return True
@@ -154,5 +154,5 @@ def _digest(path: Path) -> str:
 @lru_cache(maxsize=4096)  # Parameters may be gigabytes.
 def _digest_of(path: str, *state: int) -> str:
     """A hash of the content of a file; ``state`` is that of its inode, which tells when it was written."""
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
