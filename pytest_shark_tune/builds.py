@@ -17,11 +17,17 @@ import msgspec
 from pytest_shark_tune.compile_step import CompileStep
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed
 from pytest_shark_tune.plan import Task
-from pytest_shark_tune.stages.artifact import Artifact, ConfigureFailed, configure_with, why_not_applied
+from pytest_shark_tune.stages.artifact import (
+    ARTIFACT_VERSION,
+    Artifact,
+    ConfigureFailed,
+    configure_with,
+    why_not_applied,
+)
 from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.dispatch import BenchmarkModule, Dispatch
 from pytest_shark_tune.stages.record import State, lasts
-from pytest_shark_tune.stages.spec import single_entry_spec
+from pytest_shark_tune.stages.spec import SPEC_VERSION, single_entry_spec
 from pytest_shark_tune.tools import process
 from pytest_shark_tune.tools.cache import BINARY, Cache, content_key, file_digest
 from pytest_shark_tune.tools.compiler import Compiler, first_error
@@ -215,7 +221,7 @@ class Builds:
         Raises:
             CandidateFailed: the client's compile step fails.
         """
-        key = content_key("model", text, self._identity)
+        key = content_key("model", ARTIFACT_VERSION, text, self._identity)
         digest = self._cache.get("models", key, str)
         if digest is not None and (known := self._cache.binary("models", key, digest)) is not None:
             return known
@@ -255,7 +261,7 @@ class Builds:
         """The key of the candidate's artifact in the cache."""
         parts = (module.text, candidate.compilation_info)
         if parts not in self._keys:
-            self._keys[parts] = content_key("artifact", *parts, self._identity)
+            self._keys[parts] = content_key("artifact", ARTIFACT_VERSION, SPEC_VERSION, *parts, self._identity)
         return self._keys[parts]
 
     def _keep(self, key: str, artifact: Artifact) -> None:

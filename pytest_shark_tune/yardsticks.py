@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -11,13 +12,19 @@ from pytest_shark_tune.errors import CommandFailed
 from pytest_shark_tune.stages.dispatch import BenchmarkModule, Untunable
 from pytest_shark_tune.stages.extraction import read_benchmark
 from pytest_shark_tune.stages.limits import Limits, Work, why_impossible
-from pytest_shark_tune.stages.measurement import calibrate
+from pytest_shark_tune.stages.measurement import MEASUREMENT_VERSION, calibrate
 from pytest_shark_tune.tools.cache import BINARY, Cache, content_key, file_digest
 from pytest_shark_tune.tools.compiler import Compiler
 from pytest_shark_tune.tools.machine import processors
 from pytest_shark_tune.tools.runtime import DeviceChild, DeviceRequestFailed, runtime_version, ways_of_driving
 
-__all__ = ["Yardstick", "Yardsticks"]
+__all__ = ["YARDSTICK_VERSION", "Yardstick", "Yardsticks"]
+
+YARDSTICK_VERSION: Final = 1
+"""How limits of a device are measured, and the form of a `Yardstick` and of `Limits` in the cache.
+
+Raise it where others would be found.
+"""
 
 _TINY, _SMALL, _LARGE = 64, 1 << 15, 1 << 22
 """Elements of the copies: next to nothing, what fits near each processor, and what keeps a whole GPU busy."""
@@ -65,6 +72,7 @@ class Yardsticks:
         self._tell = tell
         self.key = content_key(
             "limits",
+            [YARDSTICK_VERSION, MEASUREMENT_VERSION],
             compiler.identity,
             runtime_version(),
             device,
@@ -73,7 +81,7 @@ class Yardsticks:
             *ways_of_driving(uris, compiler.target.driver),
         )
         self._works = True
-        self.built_key = content_key("yardsticks", compiler.identity, _sources(compiler))
+        self.built_key = content_key("yardsticks", YARDSTICK_VERSION, compiler.identity, _sources(compiler))
 
     def why_impossible(self, us: float, work: Work, child: DeviceChild) -> str:
         """Why no config can do ``work`` in ``us`` microseconds, in words; empty where one can, or nothing is known.

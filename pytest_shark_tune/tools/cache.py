@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
@@ -20,7 +19,7 @@ import msgspec
 from pytest_shark_tune.tools.journal import replace_file
 from pytest_shark_tune.tools.lock import FileLock
 
-__all__ = ["BINARY", "KINDS", "Cache", "Kind", "Removed", "Usage", "code_key", "content_key", "file_digest"]
+__all__ = ["BINARY", "KINDS", "Cache", "Kind", "Removed", "Usage", "content_key", "file_digest"]
 
 Kind = Literal["plans", "artifacts", "models", "records", "finals", "checks", "profiles", "limits", "yardsticks"]
 """What is kept, each kind in a folder of that name; nothing else in the cache's folder is ever removed."""
@@ -80,15 +79,6 @@ def file_digest(path: Path) -> str:
     """The SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@cache
-def code_key() -> str:
-    """A hash of this package's own code: what it derives from the same input changes with it."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 class _Sealed(msgspec.Struct, frozen=True):

@@ -65,7 +65,8 @@ def cpu_identity(cpuinfo: str, fallback: str = "") -> str:
 
     A name that tells the model stands for itself. Where there is no name (on ARM), or a hypervisor masks it ("AMD
     EPYC"), vendor, family, model and stepping (on ARM implementer, part, variant and revision) follow, and a hash of
-    the instruction sets. All cores together make one name, which depends neither on their order and number nor on clocks.
+    the instruction sets. All cores together make one name, which depends neither on their order nor on their number nor
+    on clocks.
     """
     cores = list(_cores(cpuinfo))
     names = sorted({name for core in cores if (name := core.get(_NAME, ""))})

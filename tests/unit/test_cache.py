@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pytest_shark_tune.tools.cache import BINARY, Cache, code_key, content_key
+from pytest_shark_tune.tools.cache import BINARY, Cache, content_key
 from pytest_shark_tune.tools.journal import replace_file
 
 
@@ -239,13 +239,3 @@ def test_the_folder_of_a_file_exists(cache: Cache) -> None:
     assert path.parent.is_dir()
     assert not path.exists()
     assert path == cache.file("artifacts", content_key("a"), ".vmfb")
-
-
-def test_the_code_has_one_key_in_every_process() -> None:
-    there = subprocess.run(
-        [sys.executable, "-c", "from pytest_shark_tune.tools.cache import code_key; print(code_key())"],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    assert there.stdout.strip() == code_key()

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import pytest
-
 from iree.compiler.tools.binaries import find_tool
 
 from pytest_shark_tune import ops
