@@ -58,7 +58,7 @@ PINNED: dict[str, tuple[int, str]] = {
     "profile.py PROFILE_VERSION": (1, "25a55421f8972cb2"),
     "recall.py KEPT_VERSION": (1, "60355d1c4a100164"),
     "stages/artifact.py ARTIFACT_VERSION": (1, "23cf668e643781bb"),
-    "stages/candidate.py CANDIDATE_VERSION": (1, "70fccfefba14c928"),
+    "stages/candidate.py CANDIDATE_VERSION": (1, "0f1224cf658170e5"),
     "stages/check.py CHECK_VERSION": (1, "0ec38cd37b61fcf2"),
     "stages/extraction.py EXTRACTION_VERSION": (1, "038ae9294c8a1e11"),
     "stages/measurement.py MEASUREMENT_VERSION": (1, "c946e4e682ed97a1"),
@@ -128,20 +128,16 @@ def extraction() -> object:
 
 
 def candidates() -> object:
-    return [
-        make_candidates("name", root, space, space.sample(3, seed=0))
-        for root, target in roots().values()
-        for space in spaces_for(root, target)
-    ]
+    spaces = msgspec.json.decode((GOLDEN / "spaces.json").read_bytes(), type=dict[str, SearchSpace])
+    return [make_candidates("name", roots()[name][0], space, space.sample(3, seed=0)) for name, space in spaces.items()]
 
 
 def specs() -> list[str]:
-    texts = []
-    for name in ("cpu_contraction", "cpu_convolution", "cpu_attention", "cpu_generic"):
-        root, target = roots()[name]
-        space = spaces_for(root, target)[0]
-        (candidate,) = make_candidates(name, root, space, space.sample(1, seed=0))
-        texts.append(build_spec([SpecEntry(name=name, root=root, compilation_info=candidate.compilation_info)]))
+    configs = msgspec.json.decode((GOLDEN / "configs.json").read_bytes(), type=dict[str, str])
+    texts = [
+        build_spec([SpecEntry(name=name, root=roots()[name][0], compilation_info=config)])
+        for name, config in configs.items()
+    ]
     return [*texts, link_spec(texts[0])]
 
 
