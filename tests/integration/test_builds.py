@@ -221,7 +221,7 @@ def make_builds(tmp_path: Path) -> Iterator[Make]:
         tool: Path, *, run: str = "run", timeout_s: float = 120.0, cache: str = "cache", told: list[str] | None = None
     ) -> Builds:
         compiler = Compiler(Target.parse(CPU), tool=str(tool), timeout_s=timeout_s)
-        kept = Cache(tmp_path / cache, [].append if told is None else told.append)
+        kept = Cache(tmp_path / cache, print if told is None else told.append)
         leases = DeviceLeases(["local-task"], folder=tmp_path / "locks")
         of_run = Cache(tmp_path / run)
         made.append(Builds(compiler, kept, leases, jobs=1, tell=print, of_run=of_run))

@@ -105,6 +105,30 @@ def test_what_another_compiler_made_is_not_taken_for_this_ones(known: Suite, fir
     assert len(journals(known)) == 2
 
 
+def test_an_edited_file_of_flags_is_another_compiler_and_a_damaged_binary_is_made_anew(
+    make_suite: MakeSuite, tmp_path: Path
+) -> None:
+    suite = fresh_suite(make_suite, tmp_path / "cache")
+    command = ("--tune-candidates=1", *NO_FINALS, "--iree-compile-flag=@flags.txt")
+    suite.write("flags.txt", "--iree-llvmcpu-debug-symbols=true")
+    first = suite.tune(*command)
+    assert first.status == 0, first.text
+    suite.write("flags.txt", "--iree-llvmcpu-debug-symbols=false")
+    edited = suite.tune(*command)
+    assert edited.status == 0, edited.text
+    assert tried(edited.verdicts) == tried(first.verdicts) != set()
+    # As on a disk that runs full: the next run is to measure what it finds in the cache.
+    for path in (suite.cache / "artifacts").rglob("*.vmfb"):
+        path.write_bytes(path.read_bytes()[:1000])
+    for path in journals(suite):
+        path.unlink()
+    again = suite.tune(*command)
+    assert again.status == 0, again.text
+    assert again.records
+    assert {record["state"] for record in again.records} == {record["state"] for record in edited.records}
+    again.lines.fnmatch_lines(["shark-tune: *.vmfb is damaged, and is left out and made anew: *"])
+
+
 def test_what_pytest_benchmark_is_to_save_is_measured_anew(known: Suite, first: Outcome) -> None:
     saving = known.tune("--tune-candidates=1", *NO_FINALS, "--benchmark-json=bench.json", out="saving")
     assert tried(saving.verdicts) == tried(first.verdicts)

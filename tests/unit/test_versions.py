@@ -222,7 +222,7 @@ def guarded() -> object:
     (dispatch,) = group_dispatches([benchmark()], {("single", benchmark().symbol): 1})
     task = Task(dispatch=dispatch, default=default_candidate(dispatch), candidates=(), space_size=None)
     found = Plan(sources=(), tasks=(task,), untunable=())
-    entries = []
+    entries: list[guardplan.GuardEntry] = []
     with tempfile.TemporaryDirectory() as folder:
         for text in (specs()[0], specs()[1], "no spec"):
             path = Path(folder, "spec.mlir")
