@@ -121,7 +121,7 @@ def test_cache_shows_what_is_kept(cache: Cache) -> None:
     times = [time.strftime("%Y-%m-%d %H:%M", time.localtime(used_s)).split() for used_s in (min(USED_S), max(USED_S))]
     assert by_kind["artifacts"] == ["3", "6.0K", *times[0], *times[1]]
     assert by_kind["models"] == ["0", "0B", "-", "-"]
-    assert total.split() == ["all", "kinds", "4", "6.0K", "of", "5.0G", "at", "most", "after", "a", "run"]
+    assert total.split() == ["all", "kinds", "4", "6.1K", "of", "5.0G", "at", "most", "after", "a", "run"]
     assert max(map(len, [heading, *rows, total])) <= 80
 
 
