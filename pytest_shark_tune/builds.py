@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import sys
@@ -14,17 +13,25 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from pytest_shark_tune.compile_step import CompileStep
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed
 from pytest_shark_tune.plan import Task
-from pytest_shark_tune.stages.artifact import Artifact, ConfigureFailed, configure_with, why_not_applied
+from pytest_shark_tune.stages.artifact import (
+    ARTIFACT_VERSION,
+    Artifact,
+    ConfigureFailed,
+    configure_with,
+    why_not_applied,
+)
 from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.dispatch import BenchmarkModule, Dispatch
 from pytest_shark_tune.stages.disturbance import with_disturbed_sums
 from pytest_shark_tune.stages.record import State, lasts
-from pytest_shark_tune.stages.spec import single_entry_spec
+from pytest_shark_tune.stages.spec import SPEC_VERSION, single_entry_spec
 from pytest_shark_tune.tools import process
-from pytest_shark_tune.tools.cache import Cache, content_key
+from pytest_shark_tune.tools.cache import BINARY, Cache, content_key, file_digest
 from pytest_shark_tune.tools.compiler import Compiler, first_error
 from pytest_shark_tune.tools.lease import DeviceLeases
 
@@ -180,7 +187,7 @@ class Builds:
             return None
 
         def job() -> Artifact:
-            artifact, stopped = self._compile(candidate, text, self._cache.file("artifacts", key, ".vmfb"))
+            artifact, stopped = self._compile(candidate, text, self._cache.file("artifacts", key, BINARY))
             if not stopped:  # Else it says nothing of the candidate: another process may go on with it.
                 self._keep(key, artifact)
             return artifact
@@ -202,8 +209,14 @@ class Builds:
         """The candidate's artifact, where it was compiled before, or failed in this run."""
         key = self.key(module, candidate)
         artifact = self._artifacts.get(key) or self._cache.get("artifacts", key, Artifact) or self._failed(key)
-        if artifact is None or (artifact.vmfb and not self._cache.touch(Path(artifact.vmfb))):
+        if artifact is None:
             return None
+        if artifact.vmfb is not None:
+            path = self._cache.binary("artifacts", key, artifact.sha256 or "")
+            if path is None:
+                self._artifacts.pop(key, None)
+                return None
+            artifact = msgspec.structs.replace(artifact, vmfb=os.fspath(path))
         self._artifacts[key] = artifact
         return artifact
 
@@ -213,12 +226,16 @@ class Builds:
         Raises:
             CandidateFailed: the client's compile step fails.
         """
-        out = self._cache.file("models", content_key("model", text, self._identity), ".vmfb")
-        if not out.exists():
-            if self._step is not None:
-                text = self._step.applied_to(text)
-            with self.processor():
-                self.compiler.for_models.compile_sources(text, out)
+        key = content_key("model", ARTIFACT_VERSION, text, self._identity)
+        digest = self._cache.get("models", key, str)
+        if digest is not None and (known := self._cache.binary("models", key, digest)) is not None:
+            return known
+        out = self._cache.file("models", key, BINARY)
+        if self._step is not None:
+            text = self._step.applied_to(text)
+        with self.processor():
+            self.compiler.for_models.compile_sources(text, out)
+        self._cache.put("models", key, file_digest(out))
         return out
 
     def disturbed_model(self, text: str) -> Path | None:
@@ -244,9 +261,12 @@ class Builds:
                 stderr=error.stderr,
             )
             return failed, error.stopped
-        digest = hashlib.sha256(out.read_bytes()).hexdigest()
         made = Artifact(
-            candidate=candidate.id, state="compiled", vmfb=os.fspath(out), sha256=digest, compile_s=round(seconds, 3)
+            candidate=candidate.id,
+            state="compiled",
+            vmfb=os.fspath(out),
+            sha256=file_digest(out),
+            compile_s=round(seconds, 3),
         )
         return made, False
 
@@ -254,12 +274,14 @@ class Builds:
         """The key of the candidate's artifact in the cache."""
         parts = (module.text, candidate.compilation_info)
         if parts not in self._keys:
-            self._keys[parts] = content_key("artifact", *parts, self._identity)
+            self._keys[parts] = content_key("artifact", ARTIFACT_VERSION, SPEC_VERSION, *parts, self._identity)
         return self._keys[parts]
 
     def _keep(self, key: str, artifact: Artifact) -> None:
         self._artifacts[key] = artifact
-        if artifact.state == "compiled" or lasts(State(artifact.state), artifact.reason):
+        if artifact.vmfb is not None:  # Where the cache lies is no part of what is kept.
+            self._cache.put("artifacts", key, msgspec.structs.replace(artifact, vmfb=f"{key}{BINARY}"))
+        elif lasts(State(artifact.state), artifact.reason):
             self._cache.put("artifacts", key, artifact)
         elif self._of_run is not None and self._of_run.folder.is_dir():
             # Where that folder is gone, the run is over. Where it cannot be told, others find it out for themselves.

@@ -89,7 +89,8 @@ class GuardingPlugin:
         check_compiler(options, compiler)
         check_folder("--tune-cache", options.cache)
         leftovers.sweep()
-        session = Session(_settings(config, options, guard), compiler, Cache(options.cache), tell=teller(config))
+        tell = teller(config)
+        session = Session(_settings(config, options, guard), compiler, Cache(options.cache, tell), tell=tell)
         plugin = cls(config, options, guard, session)
         config.pluginmanager.register(plugin, "shark-tune-guard")
         return plugin

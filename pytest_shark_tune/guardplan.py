@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from pytest_shark_tune.errors import InputError, SpecRefused
 from pytest_shark_tune.plan import Plan, Source, Task, extract
 from pytest_shark_tune.snapshot import damaged_records, read_records, read_text, records_of, records_path
-from pytest_shark_tune.stages.artifact import Applied, ConfigureFailed, configure_with
+from pytest_shark_tune.stages.artifact import ARTIFACT_VERSION, Applied, ConfigureFailed, configure_with
 from pytest_shark_tune.stages.candidate import applied_candidate, default_candidate
 from pytest_shark_tune.stages.dispatch import Dispatch
 from pytest_shark_tune.stages.record import WinnerRecord
 from pytest_shark_tune.stages.rotation import rotated_dispatch
 from pytest_shark_tune.stages.spec import (
+    SPEC_VERSION,
     SpecRow,
     dropped_prints,
     mark_entries,
@@ -28,7 +30,13 @@ from pytest_shark_tune.stages.trust import trusts_specs
 from pytest_shark_tune.tools.cache import content_key
 from pytest_shark_tune.tools.compiler import Compiler, compiler_version
 
-__all__ = ["GuardEntry", "GuardPlan", "applied_to", "found_dispatches", "guard_key", "make_guard_plan"]
+__all__ = ["GUARD_VERSION", "GuardEntry", "GuardPlan", "applied_to", "found_dispatches", "guard_key", "make_guard_plan"]
+
+GUARD_VERSION: Final = 1
+"""Which dispatches an entry is for, what static promises are held to, and the form of a `GuardPlan` in the cache.
+
+Raise it where the same spec may get another plan, or a static promise of it another verdict.
+"""
 
 _WHOLE = "spec"
 """The name of the one entry of a spec that does not parse and has no records."""
@@ -112,8 +120,16 @@ def guard_key(plan_key: str, spec_path: Path, device_name: str) -> str:
         InputError: the spec cannot be read.
     """
     records = [read_records(spec_path), damaged_records(spec_path)]
-    trust = ["trusted"] if trusts_specs() else []
-    return content_key("guard", plan_key, str(spec_path), read_text(spec_path), records, device_name, *trust)
+    return content_key(
+        "guard",
+        [GUARD_VERSION, ARTIFACT_VERSION, SPEC_VERSION],
+        plan_key,
+        str(spec_path),
+        read_text(spec_path),
+        records,
+        device_name,
+        trusts_specs(),
+    )
 
 
 def make_guard_plan(plan: Plan, plan_key: str, spec_path: Path, *, device_name: str) -> GuardPlan:

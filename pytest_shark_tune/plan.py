@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -18,6 +18,7 @@ from pytest_shark_tune.registry import provided_spaces, providers
 from pytest_shark_tune.shares import Profile, Share
 from pytest_shark_tune.stages.artifact import strip
 from pytest_shark_tune.stages.candidate import (
+    CANDIDATE_VERSION,
     Candidate,
     default_candidate,
     kernel_candidates,
@@ -26,6 +27,7 @@ from pytest_shark_tune.stages.candidate import (
 )
 from pytest_shark_tune.stages.dispatch import Dispatch, FoundDispatch, Tensor, Untunable
 from pytest_shark_tune.stages.extraction import (
+    EXTRACTION_VERSION,
     Flow,
     function_inputs,
     is_benchmark_module,
@@ -37,6 +39,7 @@ from pytest_shark_tune.stages.grouping import group_dispatches
 from pytest_shark_tune.stages.rotation import rotated_dispatch
 from pytest_shark_tune.stages.search.facts import ProblemFacts, facts_of, on_device
 from pytest_shark_tune.stages.space import (
+    SPACE_VERSIONS,
     NoSpace,
     SearchSpace,
     SpaceRequest,
@@ -49,13 +52,14 @@ from pytest_shark_tune.stages.space import (
     spaces_in,
 )
 from pytest_shark_tune.stages.space.reading import read_config, read_knobs
-from pytest_shark_tune.tools.cache import code_key, content_key
+from pytest_shark_tune.tools.cache import content_key
 from pytest_shark_tune.tools.compiler import Compiler, why_rejected
 from pytest_shark_tune.tools.importer import import_onnx, onnx_inputs
 
 __all__ = [
     "MODEL_SUFFIXES",
     "NO_SPACE",
+    "PLAN_VERSION",
     "POOL",
     "AnyTask",
     "Extracted",
@@ -75,6 +79,12 @@ __all__ = [
     "stated_spaces",
     "with_data_of",
 ]
+
+PLAN_VERSION: Final = 1
+"""The form of a plan in the cache.
+
+Raise it where a field of `Plan`, or of what is in it, is added, removed or means something else.
+"""
 
 _EMITTING = ("cuda", "hip")
 """Backends for which the compiler emits constraints, at least for some ops."""
@@ -459,13 +469,14 @@ def plan_key(
     request: SpaceRequest = SpaceRequest(),  # noqa: B008 - it is frozen
     **settings: int | str,
 ) -> str:
-    """The content key of the plan that ``make_plan`` makes: all that it depends on, our code included."""
+    """The content key of the plan that ``make_plan`` makes: all that it depends on, our versions included."""
     registered = [
         (entry.name, entry.value, entry.dist.version if entry.dist else "") for entry in providers() if sources
     ]
     return content_key(
         "plan",
-        code_key(),
+        [PLAN_VERSION, EXTRACTION_VERSION, CANDIDATE_VERSION],
+        SPACE_VERSIONS,
         [source.content for source in sources],
         kernels,
         request,

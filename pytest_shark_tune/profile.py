@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
@@ -16,7 +17,22 @@ from pytest_shark_tune.stages.dispatch import RootOp, Tensor, Untunable
 from pytest_shark_tune.tools.compiler import why_rejected
 from pytest_shark_tune.tools.profiler import Cost, NoProfile, model_time_us, profile
 
-__all__ = ["arguments", "by_symbol", "counted_profile", "cut", "function_of", "profile_source", "worth_profiling"]
+__all__ = [
+    "PROFILE_VERSION",
+    "arguments",
+    "by_symbol",
+    "counted_profile",
+    "cut",
+    "function_of",
+    "profile_source",
+    "worth_profiling",
+]
+
+PROFILE_VERSION: Final = 1
+"""How a model's time is shared out among its dispatches.
+
+Raise it where the same run of a model may give other shares, or the same shares other dispatches to tune.
+"""
 
 _COUNTED = "its dispatches' benchmarks, times how often each is called"
 _RUN = "the running model"

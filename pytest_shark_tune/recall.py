@@ -4,22 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from pytest_shark_tune.plan import Plan, Source, Task
+from pytest_shark_tune.profile import PROFILE_VERSION
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.shares import Profile
+from pytest_shark_tune.stages.artifact import ARTIFACT_VERSION
 from pytest_shark_tune.stages.candidate import DEFAULT_ID, Candidate
+from pytest_shark_tune.stages.check import CHECK_VERSION
+from pytest_shark_tune.stages.measurement import MEASUREMENT_VERSION
 from pytest_shark_tune.stages.record import FinalRecord, Record, SpecRecord, State, lasts
 from pytest_shark_tune.stages.search import PriorResult, ProblemFacts, pipeline_label
+from pytest_shark_tune.stages.search.facts import FACTS_VERSION
+from pytest_shark_tune.stages.spec import SPEC_VERSION
+from pytest_shark_tune.stages.winner import WINNER_VERSION
 from pytest_shark_tune.tools import journal
-from pytest_shark_tune.tools.cache import Cache, code_key, content_key
+from pytest_shark_tune.tools.cache import Cache, content_key
 from pytest_shark_tune.tools.compiler import Compiler
 from pytest_shark_tune.tools.machine import driver_version, processors
 from pytest_shark_tune.tools.runtime import runtime_version, ways_of_driving
+from pytest_shark_tune.verify import VERIFY_VERSION
 
-__all__ = ["Recall"]
+__all__ = ["KEPT_VERSION", "Recall"]
+
+KEPT_VERSION: Final = 1
+"""The form of records, finals, checks and profiles in the cache.
+
+Raise it where a field of one is added, removed or means something else: all is then measured anew.
+"""
 
 _MOST_SIMILAR = 500
 """So many results of other dispatches are enough to learn from, and learned from in a fraction of a second."""
@@ -28,12 +43,23 @@ _MOST_SIMILAR = 500
 class _Kept(msgspec.Struct, frozen=True):
     """A record and the config that it is about: names and ids may differ from run to run.
 
-    ``label`` is what tables call the candidate's pipeline.
+    ``label`` is what tables call the candidate's pipeline. ``digest`` is a hash of all three.
     """
 
     config: str
     record: Record
     label: str
+    digest: str
+
+    @classmethod
+    def of(cls, config: str, record: Record, label: str) -> _Kept:
+        """What is kept of a record."""
+        return cls(config, record, label, content_key(config, record, label))
+
+    def __post_init__(self) -> None:
+        """Refuse what changed since it was written, so that its line counts as one that cannot be read."""
+        if self.digest != content_key(self.config, self.record, self.label):
+            raise ValueError("its content has another digest than was written with it")
 
 
 class _Known(msgspec.Struct, frozen=True):
@@ -47,7 +73,8 @@ class Recall:
     """Records, finals, checked specs and profiles of one compiler build, runtime, device, driver and way of measuring.
 
     A fresh run, as ``settings`` say, recalls nothing, and keeps what it finds out in place of what was known.
-    ``setting`` is a hash of all these, save for this package's own code, of which what is recalled depends as well.
+    ``setting`` is a hash of all these. What is recalled depends, besides, on the versions of our own ways of finding
+    it out, so that it is found out anew where one of them changed.
     ``step`` is the key of a client's compile step, where there is one: what it changes is known by that. Of clients'
     other stages nothing is known here, and only what our own found out is kept. Files are only ever added
     to, or replaced whole, so runs at the same time may share a cache.
@@ -66,7 +93,8 @@ class Recall:
             settings.rotate_bytes,
             *ways_of_driving(settings.devices, compiler.target.driver),
         )
-        self._base = content_key(self.setting, code_key(), *([step] if step else []))
+        versions = [KEPT_VERSION, MEASUREMENT_VERSION, CHECK_VERSION, ARTIFACT_VERSION, SPEC_VERSION]
+        self._base = content_key(self.setting, versions, *([step] if step else []))
         self._device = settings.device_name
         self._jobs = settings.jobs
         self._indexed: set[str] = set()
@@ -99,7 +127,7 @@ class Recall:
         if not lasts(record.state, record.reason):
             return
         candidate = task.candidate(record.id)
-        kept = _Kept(_config_key(candidate), record, pipeline_label(candidate.pipeline, candidate.space))
+        kept = _Kept.of(_config_key(candidate), record, pipeline_label(candidate.pipeline, candidate.space))
         key = self._key(task)
         journal.append(self._journal_of(key), kept)
         if key not in self._indexed:
@@ -154,7 +182,7 @@ class Recall:
     def profile_key(self, plan: Plan, source: Source) -> str:
         """A hash of what the profile of a source depends on."""
         names = [task.name for task in plan.tasks]
-        return content_key("profile", self._base, source.content, names)
+        return content_key("profile", PROFILE_VERSION, self._base, source.content, names)
 
     def _key(self, task: Task) -> str:
         return content_key(self._base, _texts(task))
@@ -164,17 +192,18 @@ class Recall:
 
     def _index(self, task: Task) -> Path:
         """Where the dispatches of one kind are listed, once for each run that found something out about them."""
-        return self._cache.file("records", content_key(self._base, task.dispatch.root.kind), ".dispatches.jsonl")
+        key = content_key(self._base, FACTS_VERSION, task.dispatch.root.kind)
+        return self._cache.file("records", key, ".dispatches.jsonl")
 
     def _final_key(self, task: Task, finalists: Iterable[str], incumbent: str) -> str:
         configs = sorted((name, _config_key(task.candidate(name))) for name in finalists)
-        return content_key(self._base, task.name, task.weight, _texts(task), configs, incumbent)
+        return content_key(self._base, WINNER_VERSION, task.name, task.weight, _texts(task), configs, incumbent)
 
     def check_key(self, plan: Plan, finals: Iterable[FinalRecord], model: str = "") -> str:
         """A hash of what trying the spec of these finals depends on."""
         sources = [source.content for source in plan.sources]
         entries = sorted((each.dispatch, each.compilation_info) for each in finals)
-        return content_key(self._base, sources, [task.name for task in plan.tasks], entries, model)
+        return content_key(self._base, VERIFY_VERSION, sources, [task.name for task in plan.tasks], entries, model)
 
 
 def _results(kept: Sequence[_Kept], facts: ProblemFacts, jobs: int) -> Iterator[PriorResult]:

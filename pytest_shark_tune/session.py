@@ -32,7 +32,7 @@ from pytest_shark_tune.plan import (
     read_source,
     with_data_of,
 )
-from pytest_shark_tune.profile import cut, function_of, profile_source, worth_profiling
+from pytest_shark_tune.profile import PROFILE_VERSION, cut, function_of, profile_source, worth_profiling
 from pytest_shark_tune.promises import Promises
 from pytest_shark_tune.recall import Recall
 from pytest_shark_tune.settings import RunSettings
@@ -86,7 +86,7 @@ class Session:
         self.cache = cache
         self._tell = tell
         leases = DeviceLeases(settings.devices, run=str(settings.exchange))
-        self._of_run = Cache(settings.exchange)
+        self._of_run = Cache(settings.exchange, tell)
         self._builds = Builds(
             compiler,
             cache,
@@ -191,7 +191,7 @@ class Session:
         unprofiled = {name: each.problem for name, each in told.items() if each.problem}
         share = self.settings.share
         # Its key says what is in it: a profile that is measured again may choose others.
-        key = content_key("plan", key, share, told)
+        key = content_key("plan", PROFILE_VERSION, key, share, told)
         return key, self._kept_plan(key, lambda: cut(plan, profiles, share, unprofiled), plan.sources)
 
     def _told(self, plan: Plan, source: Source) -> _Told:

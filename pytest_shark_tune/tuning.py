@@ -131,7 +131,8 @@ class TuningPlugin:
         else:
             given, exchange = devices_of_worker(worker, options), Path(worker["shark_tune_exchange"])
         devices = tuple(given["uris"])
-        cache = Cache(options.cache)
+        tell = teller(config)
+        cache = Cache(options.cache, tell)
         if worker is None and options.clears_cache:
             cache.clear()
         journals = exchange if worker is not None and worker["shark_tune_is_remote"] else options.out
@@ -154,7 +155,7 @@ class TuningPlugin:
         )
         if worker is None and bundle is not None and options.bundle is not None:
             _unpack(bundle, options.bundle, cache, Cache(settings.exchange))
-        session = Session(settings, compiler, cache, tell=teller(config))
+        session = Session(settings, compiler, cache, tell=tell)
         ledger = None
         if worker is None:
             ledger = Ledger(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Final
 
 import msgspec
 
@@ -26,7 +27,13 @@ from pytest_shark_tune.stages.record import FinalRecord, SourceCheck, SpecRecord
 from pytest_shark_tune.stages.spec import SpecEntry, build_spec, link_spec
 from pytest_shark_tune.tools.profiler import Cost, NoProfile, profile
 
-__all__ = ["TunedModel", "Verifier", "culprits"]
+__all__ = ["VERIFY_VERSION", "TunedModel", "Verifier", "culprits"]
+
+VERIFY_VERSION: Final = 1
+"""What a spec is held to in whole sources.
+
+Raise it where the same spec may lose other entries: it is then tried anew.
+"""
 
 _ALL = "all"
 _WITHOUT = "without"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -11,13 +12,19 @@ from pytest_shark_tune.errors import CommandFailed
 from pytest_shark_tune.stages.dispatch import BenchmarkModule, Untunable
 from pytest_shark_tune.stages.extraction import read_benchmark
 from pytest_shark_tune.stages.limits import Limits, Work, why_impossible
-from pytest_shark_tune.stages.measurement import calibrate
-from pytest_shark_tune.tools.cache import Cache, content_key
+from pytest_shark_tune.stages.measurement import MEASUREMENT_VERSION, calibrate
+from pytest_shark_tune.tools.cache import BINARY, Cache, content_key, file_digest
 from pytest_shark_tune.tools.compiler import Compiler
 from pytest_shark_tune.tools.machine import processors
 from pytest_shark_tune.tools.runtime import DeviceChild, DeviceRequestFailed, runtime_version, ways_of_driving
 
-__all__ = ["Yardstick", "Yardsticks"]
+__all__ = ["YARDSTICK_VERSION", "Yardstick", "Yardsticks"]
+
+YARDSTICK_VERSION: Final = 1
+"""How limits of a device are measured, and the form of a `Yardstick` and of `Limits` in the cache.
+
+Raise it where others would be found.
+"""
 
 _TINY, _SMALL, _LARGE = 64, 1 << 15, 1 << 22
 """Elements of the copies: next to nothing, what fits near each processor, and what keeps a whole GPU busy."""
@@ -29,10 +36,14 @@ _LONGEST_S = 0.05
 
 
 class Yardstick(msgspec.Struct, frozen=True, kw_only=True):
-    """A compiled yardstick and what one dispatch of it does."""
+    """A compiled yardstick and what one dispatch of it does.
+
+    ``vmfb`` is the path of its binary, in the cache its name there; ``sha256`` is the binary's hash.
+    """
 
     module: BenchmarkModule
     vmfb: str
+    sha256: str
     bytes: int
     operations: int
 
@@ -61,6 +72,7 @@ class Yardsticks:
         self._tell = tell
         self.key = content_key(
             "limits",
+            [YARDSTICK_VERSION, MEASUREMENT_VERSION],
             compiler.identity,
             runtime_version(),
             device,
@@ -69,7 +81,7 @@ class Yardsticks:
             *ways_of_driving(uris, compiler.target.driver),
         )
         self._works = True
-        self.built_key = content_key("yardsticks", compiler.identity, _sources(compiler))
+        self.built_key = content_key("yardsticks", YARDSTICK_VERSION, compiler.identity, _sources(compiler))
 
     def why_impossible(self, us: float, work: Work, child: DeviceChild) -> str:
         """Why no config can do ``work`` in ``us`` microseconds, in words; empty where one can, or nothing is known.
@@ -101,19 +113,27 @@ class Yardsticks:
             CommandFailed: they cannot be compiled.
         """
         known = self._cache.get("yardsticks", self.built_key, list[Yardstick])
-        if known is None or not all(self._cache.touch(Path(each.vmfb)) for each in known):
-            known = [self._build(*source) for source in _sources(self._compiler)]
-            self._cache.put("yardsticks", self.built_key, known)
-        return known
+        found = [placed for each in known or () if (placed := self._placed(each)) is not None]
+        if not found or len(found) != len(known or ()):
+            found = [self._build(*source) for source in _sources(self._compiler)]
+            named = [msgspec.structs.replace(each, vmfb=Path(each.vmfb).name) for each in found]
+            self._cache.put("yardsticks", self.built_key, named)
+        return found
+
+    def _placed(self, kept: Yardstick) -> Yardstick | None:
+        """One from the cache with the path that its binary has here; ``None`` where that is not there, or damaged."""
+        path = self._cache.binary("yardsticks", Path(kept.vmfb).stem, kept.sha256)
+        return None if path is None else msgspec.structs.replace(kept, vmfb=str(path))
 
     def _build(self, source: str, moved: int, operations: int) -> Yardstick:
         (text,) = self._compiler.dump_benchmarks(source, "yardstick")
         found = read_benchmark(text, "yardstick", processors=processors())
         if isinstance(found, Untunable):
             raise CommandFailed(f"a yardstick cannot be read: {found.reason}")
-        vmfb = self._cache.file("yardsticks", content_key(self.built_key, source), ".vmfb")
+        vmfb = self._cache.file("yardsticks", content_key(self.built_key, source), BINARY)
         self._compiler.compile_sources(found.module.text, vmfb, "yardstick")
-        return Yardstick(module=found.module, vmfb=str(vmfb), bytes=moved, operations=operations)
+        digest = file_digest(vmfb)
+        return Yardstick(module=found.module, vmfb=str(vmfb), sha256=digest, bytes=moved, operations=operations)
 
 
 def _sources(compiler: Compiler) -> list[tuple[str, int, int]]:

@@ -86,7 +86,7 @@ def _checks(bundle: Bundle, merged: Merged) -> list[SpecRecord]:
         raise InputError(f"--bundle: it was made with IREE {made_by}, this is {compiler.version}")
     if unknown := sorted(set(merged.finals) - _tasks(bundle).keys()):
         raise InputError(f"--bundle: it has no dispatch {unknown[0]}: the runs measured something else")
-    builds = Builds(compiler, Cache(default_cache()), DeviceLeases(()), jobs=1, tell=click.echo)
+    builds = Builds(compiler, Cache(default_cache(), click.echo), DeviceLeases(()), jobs=1, tell=click.echo)
     try:
         checks = []
         for plan in bundle.plans.values():

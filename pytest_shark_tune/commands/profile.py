@@ -77,7 +77,7 @@ def profile_model(
         devices = _devices(target, [each.strip() for each in tune_device.split(",") if each.strip()])
         asked = ModelInput.parse(shapes, data, tune_function)
         settings = _settings(devices, leftovers.new_folder("profile"), asked, fresh=tune_fresh)
-        session = Session(settings, compiler, Cache(folder or default_cache()), tell=tell)
+        session = Session(settings, compiler, Cache(folder or default_cache(), tell), tell=tell)
         try:
             _, plan = session.plan([model.absolute()], Path())
             if problem := asked.stray(session.models):

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 from iree.compiler import ir, passmanager
@@ -24,6 +24,7 @@ from pytest_shark_tune.stages.extraction import drop_configs, sink_constants
 from pytest_shark_tune.stages.trust import check_spec
 
 __all__ = [
+    "ARTIFACT_VERSION",
     "MARK",
     "Applied",
     "Artifact",
@@ -40,6 +41,12 @@ __all__ = [
     "strip",
     "why_not_applied",
 ]
+
+ARTIFACT_VERSION: Final = 1
+"""How a config comes into a module that is compiled, and the form of an `Artifact` in the cache.
+
+Raise it where another module comes of the same module and config: all is then compiled, and measured, anew.
+"""
 
 _APPLY = (
     "builtin.module(hal.executable(hal.executable.variant(builtin.module("

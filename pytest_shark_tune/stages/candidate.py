@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from iree.compiler import ir
@@ -37,6 +37,7 @@ from pytest_shark_tune.stages.space.reading import ReadConfig
 from pytest_shark_tune.stages.space.search_space import SearchSpace
 
 __all__ = [
+    "CANDIDATE_VERSION",
     "DEFAULT_ID",
     "Candidate",
     "NotInSpace",
@@ -47,6 +48,13 @@ __all__ = [
     "kernel_default",
     "make_candidates",
 ]
+
+CANDIDATE_VERSION: Final = 1
+"""Which members are drawn of a space, with which ids and configs.
+
+Raise it where other candidates come of the same space and seed, or another config of the same knobs: plans are then
+made anew.
+"""
 
 DEFAULT_ID = "default"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pytest_shark_tune.stages.dispatch import Numerics
 
 __all__ = [
+    "CHECK_VERSION",
     "EXACT",
     "Acceptance",
     "Check",
@@ -32,6 +33,12 @@ __all__ = [
     "tolerance_in_model",
     "unit_roundoff",
 ]
+
+CHECK_VERSION: Final = 1
+"""How results are compared: inputs, tolerances, and what counts as wrong.
+
+Raise it where a result may get another verdict: what was measured under the old one is then measured anew.
+"""
 
 _CHUNK = 1 << 16
 

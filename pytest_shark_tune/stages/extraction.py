@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from iree.compiler import ir, passmanager
@@ -34,6 +34,7 @@ from pytest_shark_tune.stages.mlir import (
 )
 
 __all__ = [
+    "EXTRACTION_VERSION",
     "Flow",
     "drop_configs",
     "function_inputs",
@@ -44,6 +45,12 @@ __all__ = [
     "read_module",
     "sink_constants",
 ]
+
+EXTRACTION_VERSION: Final = 1
+"""What dispatches are read out of a source, how they are named, grouped and rotated (with `grouping` and `rotation`).
+
+Raise it where another dispatch, name, root or benchmark comes of the same source: plans are then made anew.
+"""
 
 _CONVOLUTION_CLASSES = (
     "batch",

@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 import numpy as np
@@ -20,6 +20,7 @@ import numpy as np
 __all__ = [
     "FINAL",
     "FINAL_ROUNDS",
+    "MEASUREMENT_VERSION",
     "MOST_ROUNDS",
     "NOISE_FLOOR",
     "SCREENING",
@@ -34,6 +35,12 @@ __all__ = [
     "student_quantile",
     "time_limit_s",
 ]
+
+MEASUREMENT_VERSION: Final = 1
+"""How candidates and models are timed, and how samples become a ratio with its interval.
+
+Raise it where the same times would give other figures, or other times are taken: all is then measured anew.
+"""
 
 Run: TypeAlias = Callable[[int], float]
 """Runs a batch of n dispatches and returns the seconds they took together."""

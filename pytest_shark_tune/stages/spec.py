@@ -9,6 +9,7 @@ would undo what was tuned; specs in that form are turned into this one, or refus
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final
 
 import msgspec
 from iree.compiler import ir, passmanager
@@ -23,6 +24,7 @@ from pytest_shark_tune.stages.trust import check_attribute, check_spec, drop_pri
 
 __all__ = [
     "PROVENANCE",
+    "SPEC_VERSION",
     "Provenance",
     "SpecEntry",
     "SpecPart",
@@ -41,6 +43,12 @@ __all__ = [
     "single_entry_spec",
     "with_configs",
 ]
+
+SPEC_VERSION: Final = 1
+"""What text a spec has, and how specs are linked.
+
+Raise it where another text comes of the same entries: what rests on specs is then compiled, and checked, anew.
+"""
 
 Provenance = dict[str, str | int | float]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
 
 from pytest_shark_tune.stages.candidate import DEFAULT_ID
 from pytest_shark_tune.stages.measurement import NOISE_FLOOR
@@ -10,6 +11,7 @@ from pytest_shark_tune.stages.record import Finalist, Record, State
 
 __all__ = [
     "FINALISTS",
+    "WINNER_VERSION",
     "Verdict",
     "bar_to_final",
     "choose_finalists",
@@ -17,6 +19,9 @@ __all__ = [
     "provisional_winner",
     "simplicity",
 ]
+
+WINNER_VERSION: Final = 1
+"""Which finalist wins. Raise it where the same figures may give another winner: finals are then held anew."""
 
 FINALISTS = 4
 """How many of the fastest are measured again: the first few swap places between measurements, the rest do not."""

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
@@ -20,7 +19,7 @@ import msgspec
 from pytest_shark_tune.tools.journal import replace_file
 from pytest_shark_tune.tools.lock import FileLock
 
-__all__ = ["KINDS", "Cache", "Kind", "Removed", "Usage", "code_key", "content_key"]
+__all__ = ["BINARY", "KINDS", "Cache", "Kind", "Removed", "Usage", "content_key", "file_digest"]
 
 Kind = Literal["plans", "artifacts", "models", "records", "finals", "checks", "profiles", "limits", "yardsticks"]
 """What is kept, each kind in a folder of that name; nothing else in the cache's folder is ever removed."""
@@ -29,6 +28,8 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
+BINARY = ".vmfb"
+"""How the names of compiled modules end."""
 _NAME = re.compile(r"\.?([0-9a-f]{64})\.")
 """How the names of our files begin: with the key, after a dot where the file is only being written."""
 _LOCK = ".making"
@@ -74,23 +75,30 @@ def content_key(*parts: object) -> str:
     return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()
 
 
-@cache
-def code_key() -> str:
-    """A hash of this package's own code: what it derives from the same input changes with it."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class _Sealed(msgspec.Struct, frozen=True):
+    """A value as it is kept, with the hash of its text."""
+
+    sha256: str
+    value: msgspec.Raw
 
 
 class Cache:
-    """Values and files by kind and content key; what cannot be read any more counts as absent.
+    """Values and files by kind and content key; what is damaged is thrown away, counts as absent and is told of.
 
-    A file's time of modification is that of its last use: by it `evict` knows what was not used for longest.
+    A file's time of modification is that of its last use: by it `evict` knows what was not used for longest. ``tell``
+    is told of damage in words. Nothing that is kept holds the cache's own path, so the folder may be moved.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tell: Callable[[str], None] = lambda message: None) -> None:
         self.folder = folder
+        self._tell = tell
+        self._whole: set[tuple[Path, str]] = set()
 
     def file(self, kind: Kind, key: str, suffix: str) -> Path:
         """The path where the file of ``key`` lies, or would lie; its folder exists, and it counts as used now."""
@@ -117,16 +125,53 @@ class Cache:
         """The value kept for ``key``, or ``None``."""
         path = self.file(kind, key, ".json")
         try:
-            return msgspec.json.decode(path.read_bytes(), type=value_type)
+            with path.open("rb") as file:
+                found, content = os.fstat(file.fileno()), file.read()
         except FileNotFoundError:
             return None
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            _logger.warning("%s is left out: %s", path, error)
+        try:
+            sealed = msgspec.json.decode(content, type=_Sealed)
+            if hashlib.sha256(sealed.value).hexdigest() != sealed.sha256:
+                raise ValueError("its content has another digest than was written with it")
+            return msgspec.json.decode(sealed.value, type=value_type)
+        except (msgspec.DecodeError, ValueError) as error:
+            self._throw_away(path, found, str(error))
             return None
+
+    def binary(self, kind: Kind, key: str, sha256: str) -> Path | None:
+        """The compiled module of ``key``, which counts as used now, or ``None`` where there is none of that digest.
+
+        It is read where it is first asked for: a process that has seen it whole does not look again.
+        """
+        path = self.file(kind, key, BINARY)
+        try:
+            with path.open("rb") as file:
+                if (path, sha256) in self._whole:
+                    return path
+                found, actual = os.fstat(file.fileno()), hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            return None
+        if actual != sha256:
+            self._throw_away(path, found, "its content has another digest than was recorded")
+            return None
+        self._whole.add((path, sha256))
+        return path
+
+    def _throw_away(self, path: Path, found: os.stat_result, why: str) -> None:
+        """Remove a damaged file, unless another process has put a whole one there meanwhile."""
+        message = f"{path} is damaged, and is left out and made anew: {why}"
+        _logger.warning("%s", message)
+        self._tell(message)
+        now = _stat(path)
+        if now is not None and (now.st_dev, now.st_ino) == (found.st_dev, found.st_ino):
+            with suppress(OSError):  # Another user's is replaced where that can be done.
+                path.unlink()
 
     def put(self, kind: Kind, key: str, value: object) -> None:
         """Keep ``value`` for ``key``; whoever reads meanwhile sees the old value or the new one."""
-        replace_file(self.file(kind, key, ".json"), msgspec.json.encode(value))
+        content = msgspec.json.encode(value)
+        sealed = _Sealed(hashlib.sha256(content).hexdigest(), msgspec.Raw(content))
+        replace_file(self.file(kind, key, ".json"), msgspec.json.encode(sealed))
 
     def get_or_make(
         self,

@@ -21,6 +21,8 @@ import msgspec
 
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.tools import journal, process
+from pytest_shark_tune.tools.cpu import cpu_identity, is_model_name
+from pytest_shark_tune.tools.flag_files import FlagFile, changed_files, flag_files
 from pytest_shark_tune.tools.leftovers import scratch_folder
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "Compiler",
     "Target",
     "compiler_version",
+    "describe_host",
     "environment",
     "first_error",
     "host_processor",
@@ -55,6 +58,7 @@ MODEL_TIMEOUT_S = 1800.0
 """The least that it may take for a whole model, of which there is one, where candidates are many."""
 _LINKER_VARIABLE = "IREE_LLVM_EMBEDDED_LINKER_PATH"
 _MEMORY_BYTES = 16 << 30
+_MODEL_NAME = "model name"
 _PLAIN_FOLDER = "/tmp"  # noqa: S108 - where a folder of our own is made
 _SMALLEST = """
 func.func @main(%x: tensor<4xf32>) -> tensor<4xf32> {
@@ -156,7 +160,13 @@ class Compiler:
         from iree.compiler.version import REVISIONS
 
         host = host_processor() if self.target.architecture == "host" else ""
-        return (compiler_version(), REVISIONS["IREE"], *self.target.flags, *self.flags, host)
+        read = [f"{file.name}={file.sha256}" for file in self.flag_files]
+        return (compiler_version(), REVISIONS["IREE"], *self.target.flags, *self.flags, *read, host)
+
+    @cached_property
+    def flag_files(self) -> tuple[FlagFile, ...]:
+        """The files that the user's flags name, as they were when this was first asked for."""
+        return flag_files(self.flags)
 
     @cached_property
     def for_models(self) -> Compiler:
@@ -260,6 +270,7 @@ class Compiler:
 
         Raises:
             CommandFailed: iree-compile fails, runs out of time or of memory.
+            InputError: a file that the user's flags name changed meanwhile.
         """
         with scratch_folder() as folder:
             made, seconds = self._compile(folder, text, name, ["--compile-from=executable-sources"])
@@ -269,6 +280,7 @@ class Compiler:
     def _compile(self, folder: Path, source: str, name: str, flags: Sequence[str]) -> tuple[Path, float]:
         # The source goes in by stdin: a path would be kept in the binary, and equal code would differ.
         out = folder / "out"
+        read = self.flag_files
         try:
             done = process.run(
                 [self._iree_compile, "-", *flags, *self.target.flags, *self.flags, "-o", os.fspath(out)],
@@ -278,13 +290,27 @@ class Compiler:
                 env=environment(),
             )
         except CommandFailed as error:
+            _refuse_changed(read)
             if (full := os.strerror(errno.ENOSPC)) in error.stderr:  # Which says nothing of the source.
                 raise OSError(errno.ENOSPC, full, os.fspath(folder)) from error
             error.stderr = error.stderr.replace("<stdin>:", f"{name}:")
             if error.timed_out and self._remedy:
                 raise CommandFailed(f"{error}: {self._remedy}", stderr=error.stderr, timed_out=True) from error
             raise
+        _refuse_changed(read)
         return out, done.seconds
+
+
+def _refuse_changed(files: Sequence[FlagFile]) -> None:
+    """Refuse what was made of another content than its key says.
+
+    Raises:
+        InputError: one of ``files`` was changed.
+    """
+    if changed := changed_files(files):
+        raise InputError(
+            f"{', '.join(changed)}, which --iree-compile-flag names, changed while this run was at work: start it again"
+        )
 
 
 def first_error(error: CommandFailed) -> str:
@@ -312,10 +338,22 @@ def _natural_order(path: Path) -> list[tuple[int, str]]:
 def host_processor() -> str:
     """What ``host`` stands for: the processor's model and features."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return f"{platform.machine()} {platform.processor()}"
-    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+    return describe_host(text)
+
+
+def describe_host(cpuinfo: str) -> str:
+    """The lines of ``/proc/cpuinfo`` that tell what code for ``host`` may use.
+
+    Where none of them names a model, what else identifies it is added.
+    """
+    lines = {line for line in cpuinfo.splitlines() if line.startswith((_MODEL_NAME, "flags", "Features"))}
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith(_MODEL_NAME)]
+    if not names or not all(map(is_model_name, names)):
+        lines.add(cpu_identity(cpuinfo))
+    return "\n".join(sorted(lines))
 
 
 @cache

@@ -21,6 +21,7 @@ from pytest_shark_tune.errors import DeviceChildDied, SharkTuneError
 from pytest_shark_tune.stages.check import Acceptance, Check, Tolerance
 from pytest_shark_tune.stages.dispatch import BenchmarkModule, Product, Tensor
 from pytest_shark_tune.tools.child import Child
+from pytest_shark_tune.tools.cpu import cpu_identity
 
 __all__ = [
     "CHILD_COMMAND",
@@ -456,16 +457,12 @@ def ways_of_driving(uris: Iterable[str], driver: str) -> list[str]:
 
 
 def cpu_name() -> str:
-    """The CPU's model name, or the machine's architecture where the system tells no model."""
+    """What tells this CPU's model from others, or the machine's architecture where the system tells no model."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        lines = []
-    for line in lines:
-        field, _, value = line.partition(":")
-        if field.strip() == "model name" and value.strip():
-            return value.strip()
-    return platform.processor() or platform.machine() or "cpu"
+        text = ""
+    return cpu_identity(text, platform.processor() or platform.machine() or "cpu")
 
 
 def slug(name: str) -> str:

@@ -217,11 +217,14 @@ def make_builds(tmp_path: Path) -> Iterator[Make]:
     """Makes the builds of another process of a run, all with one cache; ``run`` is the folder of the run alone."""
     made: list[Builds] = []
 
-    def make(tool: Path, *, run: str = "run", timeout_s: float = 120.0) -> Builds:
+    def make(
+        tool: Path, *, run: str = "run", timeout_s: float = 120.0, cache: str = "cache", told: list[str] | None = None
+    ) -> Builds:
         compiler = Compiler(Target.parse(CPU), tool=str(tool), timeout_s=timeout_s)
+        kept = Cache(tmp_path / cache, print if told is None else told.append)
         leases = DeviceLeases(["local-task"], folder=tmp_path / "locks")
         of_run = Cache(tmp_path / run)
-        made.append(Builds(compiler, Cache(tmp_path / "cache"), leases, jobs=1, tell=print, of_run=of_run))
+        made.append(Builds(compiler, kept, leases, jobs=1, tell=print, of_run=of_run))
         return made[-1]
 
     yield make
@@ -286,6 +289,74 @@ def test_a_cache_whose_file_system_knows_no_locks_takes_what_is_compiled(
     assert make_builds(counting(tmp_path)).artifact(task, task.default).state == "compiled"
     assert compilations(tmp_path) == 1
     assert litter(tmp_path) == []
+
+
+def files(folder: Path, kind: str, ending: str) -> list[Path]:
+    return sorted((folder / kind).rglob(f"*{ending}"))
+
+
+@pytest.mark.parametrize("damage", [b"", b"half", None])
+def test_a_damaged_binary_is_compiled_anew_with_a_line(
+    plan_for: Callable[[str], Path], make_builds: Make, tmp_path: Path, damage: bytes | None
+) -> None:
+    task = task_of(plan_for(CPU))
+    made = make_builds(counting(tmp_path)).artifact(task, task.default)
+    (path,) = files(tmp_path / "cache", "artifacts", ".vmfb")
+    whole = path.read_bytes()
+    flipped = whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:]
+    path.write_bytes(flipped if damage is None else damage)
+    told: list[str] = []
+    for _ in range(2):
+        assert make_builds(counting(tmp_path), told=told).artifact(task, task.default).sha256 == made.sha256
+    assert path.read_bytes() == whole
+    assert compilations(tmp_path) == 2
+    (line,) = told
+    assert line.startswith(f"{path} is damaged")
+
+
+def test_a_damaged_record_of_a_compilation_is_no_news_of_the_candidate(
+    plan_for: Callable[[str], Path], make_builds: Make, tmp_path: Path
+) -> None:
+    task = task_of(plan_for(CPU))
+    made = make_builds(counting(tmp_path)).artifact(task, task.default)
+    (record,) = files(tmp_path / "cache", "artifacts", ".json")
+    record.write_bytes(record.read_bytes().replace(b'"state":"compiled"', b'"state":"not_applied"'))
+    told: list[str] = []
+    again = make_builds(counting(tmp_path), told=told).artifact(task, task.default)
+    assert (again.state, again.sha256, len(told)) == ("compiled", made.sha256, 1)
+
+
+def test_a_cache_that_was_moved_holds_what_it_held(
+    plan_for: Callable[[str], Path], make_builds: Make, tmp_path: Path
+) -> None:
+    task = task_of(plan_for(CPU))
+    made = make_builds(counting(tmp_path)).artifact(task, task.default)
+    records = [path.read_text() for path in files(tmp_path / "cache", "", ".json")]
+    assert records
+    assert not [record for record in records if str(tmp_path) in record]
+    (tmp_path / "cache").rename(tmp_path / "elsewhere")
+    moved = make_builds(counting(tmp_path), cache="elsewhere").artifact(task, task.default)
+    assert compilations(tmp_path) == 1
+    assert moved.sha256 == made.sha256
+    assert Path(moved.vmfb or "").is_relative_to(tmp_path / "elsewhere")
+
+
+def test_a_damaged_model_is_compiled_anew(make_builds: Make, tmp_path: Path) -> None:
+    builds = make_builds(counting(tmp_path))
+    text = builds.compiler.lower(
+        "func.func @f(%x: tensor<4xf32>) -> tensor<4xf32> {"
+        " %y = math.absf %x : tensor<4xf32> return %y : tensor<4xf32> }",
+        to="executable-sources",
+    )
+    before = compilations(tmp_path)
+    path = builds.model(text)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    told: list[str] = []
+    for _ in range(2):
+        assert make_builds(counting(tmp_path), told=told).model(text).read_bytes() == whole
+    assert compilations(tmp_path) - before == 2
+    assert len(told) == 1
 
 
 @pytest.mark.slow

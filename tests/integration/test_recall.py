@@ -12,9 +12,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
+from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.spec import read_spec
+from pytest_shark_tune.tools.cache import BINARY, Cache
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Outcome, Suite
@@ -102,6 +105,30 @@ def test_what_another_compiler_made_is_not_taken_for_this_ones(known: Suite, fir
     assert len(journals(known)) == 2
 
 
+def test_an_edited_file_of_flags_is_another_compiler_and_a_damaged_binary_is_made_anew(
+    make_suite: MakeSuite, tmp_path: Path
+) -> None:
+    suite = fresh_suite(make_suite, tmp_path / "cache")
+    command = ("--tune-candidates=1", *NO_FINALS, "--iree-compile-flag=@flags.txt")
+    suite.write("flags.txt", "--iree-llvmcpu-debug-symbols=true")
+    first = suite.tune(*command)
+    assert first.status == 0, first.text
+    suite.write("flags.txt", "--iree-llvmcpu-debug-symbols=false")
+    edited = suite.tune(*command)
+    assert edited.status == 0, edited.text
+    assert tried(edited.verdicts) == tried(first.verdicts) != set()
+    # As on a disk that runs full: the next run is to measure what it finds in the cache.
+    for path in (suite.cache / "artifacts").rglob("*.vmfb"):
+        path.write_bytes(path.read_bytes()[:1000])
+    for path in journals(suite):
+        path.unlink()
+    again = suite.tune(*command)
+    assert again.status == 0, again.text
+    assert again.records
+    assert {record["state"] for record in again.records} == {record["state"] for record in edited.records}
+    again.lines.fnmatch_lines(["shark-tune: *.vmfb is damaged, and is left out and made anew: *"])
+
+
 def test_what_pytest_benchmark_is_to_save_is_measured_anew(known: Suite, first: Outcome) -> None:
     saving = known.tune("--tune-candidates=1", *NO_FINALS, "--benchmark-json=bench.json", out="saving")
     assert tried(saving.verdicts) == tried(first.verdicts)
@@ -158,11 +185,13 @@ def test_a_binary_that_an_earlier_run_measured_is_measured_for_no_other(suite: S
     first = suite.tune("--tune-candidates=4", *NO_FINALS, out="first")
     one, other, *_ = [each["id"] for each in first.records if each["state"] == "measured" and each["id"] != "default"]
     # As if both had the same binary, and the run had been killed before the other one's turn came.
-    paths = (suite.cache / "artifacts").rglob("*.json")
-    artifacts = {path: json.loads(path.read_bytes()) for path in paths}
-    (digest,) = [each["sha256"] for each in artifacts.values() if each["candidate"] == one]
-    (path,) = [path for path, each in artifacts.items() if each["candidate"] == other]
-    path.write_text(json.dumps(artifacts[path] | {"sha256": digest}))
+    cache = Cache(suite.cache)
+    keys = {path.stem for path in (suite.cache / "artifacts").rglob("*.json")}
+    artifacts = {key: artifact for key in keys if (artifact := cache.get("artifacts", key, Artifact))}
+    ((measured, digest),) = [(key, each.sha256) for key, each in artifacts.items() if each.candidate == one]
+    (key,) = [key for key, each in artifacts.items() if each.candidate == other]
+    cache.file("artifacts", key, BINARY).write_bytes(cache.file("artifacts", measured, BINARY).read_bytes())
+    cache.put("artifacts", key, msgspec.structs.replace(artifacts[key], sha256=digest))
     (kept,) = journals(suite)
     lines = kept.read_bytes().splitlines(keepends=True)
     kept.write_bytes(b"".join(line for line in lines if json.loads(line)["record"]["id"] != other))

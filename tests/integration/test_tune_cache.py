@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Suite
 
 DAY_S = 86400.0
+SEAL = len('{"sha256":"","value":""}') + 64
+"""What is written around a text."""
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def cache(tmp_path: Path) -> Cache:
     """A cache with an old value and a new one, of a kilobyte each."""
     kept = Cache(tmp_path / "cache")
     for name in ("old", "new"):
-        kept.put("plans", content_key(name), "x" * 1022)
+        kept.put("plans", content_key(name), "x" * (1024 - SEAL))
     yesterday_s = time.time() - DAY_S
     os.utime(kept.file("plans", content_key("old"), ".json"), (yesterday_s, yesterday_s))
     return kept

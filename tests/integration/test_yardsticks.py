@@ -146,3 +146,18 @@ def test_that_limits_cannot_be_measured_is_told_once(tmp_path: Path) -> None:
             assert yardsticks.why_impossible(1e-6, Work(bytes=1, operations=1), child) == ""
     (line,) = told
     assert line.startswith("what the device can reach is not known, so nothing is called impossible: ")
+
+
+def test_damaged_yardsticks_are_compiled_anew_and_a_moved_cache_has_whole_ones(tmp_path: Path) -> None:
+    told: list[str] = []
+    built = Yardsticks(COMPILER, Cache(tmp_path / "cache"), "a CPU").built()
+    whole = {each.sha256 for each in built}
+    Path(built[0].vmfb).write_bytes(b"half")
+    again = Yardsticks(COMPILER, Cache(tmp_path / "cache", told.append), "a CPU").built()
+    assert {each.sha256 for each in again} == whole
+    assert len(told) == 1
+    (tmp_path / "cache").rename(tmp_path / "moved")
+    nothing = Compiler(Target.parse("llvm-cpu"), tool="false")
+    moved = Yardsticks(nothing, Cache(tmp_path / "moved", told.append), "a CPU").built()
+    assert all(Path(each.vmfb).is_relative_to(tmp_path / "moved") for each in moved)
+    assert len(told) == 1

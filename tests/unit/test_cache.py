@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pytest_shark_tune.tools.cache import Cache, code_key, content_key
+from pytest_shark_tune.tools.cache import BINARY, Cache, content_key
+from pytest_shark_tune.tools.journal import replace_file
 
 
 class Value(msgspec.Struct):
@@ -39,14 +41,90 @@ def test_another_run_finds_what_one_kept(cache: Cache) -> None:
     assert Cache(cache.folder).get("plans", content_key("a"), Value) == Value(1)
 
 
-@pytest.mark.parametrize("content", [b"", b'{"number": ', b'{"number": "one"}', b"\xff", b'{"other": "\xff"}'])
-def test_what_cannot_be_read_counts_as_absent(cache: Cache, caplog: pytest.LogCaptureFixture, content: bytes) -> None:
-    key = content_key("a")
-    cache.file("plans", key, ".json").write_bytes(content)
-    assert cache.get("plans", key, Value) is None
-    assert "is left out" in caplog.text
+def sealed(content: bytes, digest: str = "") -> bytes:
+    digest = digest or hashlib.sha256(content).hexdigest()
+    return b'{"sha256":"%s","value":%s}' % (digest.encode(), content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b'{"number": ',
+        b'{"number": 1}',
+        b"\xff",
+        b'{"other": "\xff"}',
+        sealed(b'{"number":1}')[:-4],
+        sealed(b'{"number":"one"}'),
+        sealed(b'{"number":1}', digest="0" * 64),
+        sealed(b'{"number":1}').replace(b":1}", b":3}"),
+        sealed(b'{"number":1}').replace(b"number", b"numbed"),
+    ],
+)
+def test_what_is_damaged_is_told_of_once_and_made_anew(tmp_path: Path, content: bytes) -> None:
+    told: list[str] = []
+    cache, key = Cache(tmp_path / "cache", told.append), content_key("a")
+    path = cache.file("plans", key, ".json")
+    path.write_bytes(content)
     assert cache.get_or_make("plans", key, Value, lambda: Value(3)) == Value(3)
     assert cache.get("plans", key, Value) == Value(3)
+    (line,) = told
+    assert line.startswith(f"{path} is damaged, and is left out and made anew: ")
+
+
+def test_a_binary_is_read_once_and_only_the_one_of_its_digest_is_given(tmp_path: Path) -> None:
+    told: list[str] = []
+    cache, key, digest = Cache(tmp_path / "cache", told.append), content_key("a"), hashlib.sha256(b"code").hexdigest()
+    assert cache.binary("artifacts", key, digest) is None, "there is none"
+    path = cache.file("artifacts", key, BINARY)
+    path.write_bytes(b"codE")
+    assert cache.binary("artifacts", key, digest) is None
+    assert not path.exists(), "it is thrown away"
+    assert len(told) == 1
+    assert "is damaged" in told[0]
+    path.write_bytes(b"code")
+    assert cache.binary("artifacts", key, digest) == path
+    path.write_bytes(b"codE")
+    assert cache.binary("artifacts", key, digest) == path, "this process has seen it whole"
+    assert Cache(cache.folder, told.append).binary("artifacts", key, digest) is None
+    assert len(told) == 2
+
+
+def test_a_damaged_file_that_is_replaced_meanwhile_stays(tmp_path: Path) -> None:
+    key, digest = content_key("a"), hashlib.sha256(b"code").hexdigest()
+    path = Cache(tmp_path).file("artifacts", key, BINARY)
+
+    def made_by_another(message: str) -> None:
+        replace_file(path, b"code")
+
+    path.write_bytes(b"codE")
+    assert Cache(tmp_path, made_by_another).binary("artifacts", key, digest) is None
+    assert Cache(tmp_path).binary("artifacts", key, digest) == path
+
+
+def test_a_cache_may_be_moved(cache: Cache, tmp_path: Path) -> None:
+    key, digest = content_key("a"), hashlib.sha256(b"code").hexdigest()
+    cache.put("plans", key, Value(1))
+    cache.file("artifacts", key, BINARY).write_bytes(b"code")
+    moved = Cache(cache.folder.rename(tmp_path / "elsewhere"))
+    assert moved.get("plans", key, Value) == Value(1)
+    assert moved.binary("artifacts", key, digest) == moved.file("artifacts", key, BINARY)
+
+
+def test_content_is_on_disk_before_it_takes_the_place_of_another(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bytes] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: seen.append(Path(f"/proc/self/fd/{descriptor}").read_bytes()))
+    path = cache.file("artifacts", content_key("a"), BINARY)
+    path.write_bytes(b"old")
+    replace = Path.replace
+
+    def replaced(partial: Path, target: Path) -> Path:
+        assert seen == [b"new"]
+        return replace(partial, target)
+
+    monkeypatch.setattr(Path, "replace", replaced)
+    replace_file(path, b"new")
+    assert path.read_bytes() == b"new"
 
 
 def test_a_value_is_made_once(cache: Cache) -> None:
@@ -161,13 +239,3 @@ def test_the_folder_of_a_file_exists(cache: Cache) -> None:
     assert path.parent.is_dir()
     assert not path.exists()
     assert path == cache.file("artifacts", content_key("a"), ".vmfb")
-
-
-def test_the_code_has_one_key_in_every_process() -> None:
-    there = subprocess.run(
-        [sys.executable, "-c", "from pytest_shark_tune.tools.cache import code_key; print(code_key())"],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    assert there.stdout.strip() == code_key()

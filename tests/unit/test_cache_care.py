@@ -14,6 +14,8 @@ from pytest_shark_tune.tools.cache import KINDS, Cache, Kind, Removed, content_k
 
 HOUR_S = 3600.0
 SIZE = 1000
+SEAL = len('{"sha256":"","value":""}') + 64
+"""What is written around a text."""
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def cache(tmp_path: Path) -> Cache:
 def keep(cache: Cache, name: str, *, hours: float, kind: Kind = "artifacts", file: bool = True) -> list[Path]:
     """A value of 500 bytes, and with ``file`` a file of as many, last used ``hours`` ago."""
     key = content_key(name)
-    cache.put(kind, key, "x" * (SIZE // 2 - 2))
+    cache.put(kind, key, "x" * (SIZE // 2 - SEAL))
     paths = [cache.file(kind, key, ".json")]
     if file:
         paths.append(cache.file(kind, key, ".vmfb"))

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import takewhile
+from typing import Final
 
 import msgspec
 from iree.compiler import ir
 
 from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
 
-__all__ = ["ProblemFacts", "facts_of", "gpu_processors", "on_device"]
+__all__ = ["FACTS_VERSION", "ProblemFacts", "facts_of", "gpu_processors", "on_device"]
+
+FACTS_VERSION: Final = 1
+"""What a search knows of a dispatch.
+
+Raise it where the same op has other facts: what is similar is then learned anew.
+"""
 
 _GPU_PROCESSORS = {
     "A100": 108,

@@ -8,6 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
+from pytest_shark_tune.stages.space import (
+    constraints,
+    cpu_attention,
+    cpu_contraction,
+    cpu_convolution,
+    cpu_generic,
+    gpu_attention,
+    gpu_contraction,
+    gpu_convolution,
+    spirv_contraction,
+    spirv_convolution,
+)
 from pytest_shark_tune.stages.space.condition import parse_condition
 from pytest_shark_tune.stages.space.constraints import UnreadableConstraints, spaces_in
 from pytest_shark_tune.stages.space.cpu_attention import ATTENTION, cpu_attention_spaces
@@ -29,6 +41,7 @@ from pytest_shark_tune.stages.space.spirv_tiling import BACKEND as SPIRV
 
 __all__ = [
     "PIPELINE_OPTIONS",
+    "SPACE_VERSIONS",
     "Constraint",
     "Knob",
     "NoSpace",
@@ -46,6 +59,20 @@ __all__ = [
 ]
 
 SpaceBuilder = Callable[[RootOp, TargetFacts], tuple[SearchSpace, ...]]
+
+SPACE_VERSIONS: Mapping[str, int] = {
+    "cpu_attention": cpu_attention.VERSION,
+    "cpu_contraction": cpu_contraction.VERSION,
+    "cpu_convolution": cpu_convolution.VERSION,
+    "cpu_generic": cpu_generic.VERSION,
+    "emitted": constraints.VERSION,
+    "gpu_attention": gpu_attention.VERSION,
+    "gpu_contraction": gpu_contraction.VERSION,
+    "gpu_convolution": gpu_convolution.VERSION,
+    "spirv_contraction": spirv_contraction.VERSION,
+    "spirv_convolution": spirv_convolution.VERSION,
+}
+"""The number of each space, as its module has it: part of the keys of plans."""
 
 _BUILDERS: Mapping[tuple[str, str], SpaceBuilder] = {
     (CPU, CONTRACTION): cpu_contraction_spaces,

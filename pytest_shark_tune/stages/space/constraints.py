@@ -6,7 +6,7 @@ objects stay in this module; what leaves it is plain data.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, smt
@@ -26,7 +26,10 @@ from pytest_shark_tune.stages.space.expression import (
 )
 from pytest_shark_tune.stages.space.search_space import Constraint, Knob, SearchSpace
 
-__all__ = ["UnreadableConstraints", "pipeline_name", "read_constraints", "spaces_in"]
+__all__ = ["VERSION", "UnreadableConstraints", "pipeline_name", "read_constraints", "spaces_in"]
+
+VERSION: Final = 1
+"""The number of how emitted constraints are read. Raise it where other members, or knobs, come of the same ones."""
 
 
 class UnreadableConstraints(SharkTuneError):

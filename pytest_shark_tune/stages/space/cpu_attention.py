@@ -7,7 +7,7 @@ two AVX-512 cores.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
 from pytest_shark_tune.stages.space.body import Body
@@ -24,7 +24,10 @@ from pytest_shark_tune.stages.space.cpu_tiling import (
 )
 from pytest_shark_tune.stages.space.search_space import NoSpace, SearchSpace
 
-__all__ = ["ATTENTION", "cpu_attention_spaces"]
+__all__ = ["ATTENTION", "VERSION", "cpu_attention_spaces"]
+
+VERSION: Final = 1
+"""The number of this space. Raise it where it has other members, or other knobs: plans are then made anew."""
 
 ATTENTION = "attention"
 

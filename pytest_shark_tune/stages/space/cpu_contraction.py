@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, Final
 
 from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
 from pytest_shark_tune.stages.space.body import Body
@@ -30,7 +30,10 @@ from pytest_shark_tune.stages.space.cpu_tiling import (
 )
 from pytest_shark_tune.stages.space.search_space import SearchSpace
 
-__all__ = ["KIND", "cpu_contraction_spaces"]
+__all__ = ["KIND", "VERSION", "cpu_contraction_spaces"]
+
+VERSION: Final = 1
+"""The number of this space. Raise it where it has other members, or other knobs: plans are then made anew."""
 
 KIND = "contraction"
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
 from pytest_shark_tune.stages.space.body import Body
@@ -37,7 +37,10 @@ from pytest_shark_tune.stages.space.cpu_tiling import (
 )
 from pytest_shark_tune.stages.space.search_space import NoSpace, SearchSpace
 
-__all__ = ["CONVOLUTION", "POOLING", "cpu_convolution_spaces"]
+__all__ = ["CONVOLUTION", "POOLING", "VERSION", "cpu_convolution_spaces"]
+
+VERSION: Final = 1
+"""The number of this space. Raise it where it has other members, or other knobs: plans are then made anew."""
 
 CONVOLUTION = "convolution"
 POOLING = "pooling"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Final
 
 from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
 from pytest_shark_tune.stages.space.body import Body
@@ -30,7 +31,10 @@ from pytest_shark_tune.stages.space.cpu_tiling import (
 )
 from pytest_shark_tune.stages.space.search_space import NoSpace, SearchSpace
 
-__all__ = ["OTHER", "cpu_generic_spaces"]
+__all__ = ["OTHER", "VERSION", "cpu_generic_spaces"]
+
+VERSION: Final = 1
+"""The number of this space. Raise it where it has other members, or other knobs: plans are then made anew."""
 
 OTHER = "other"
 

@@ -7,13 +7,17 @@ threads of a workgroup share the keys of one query.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from pytest_shark_tune.stages.dispatch import Intrinsic, RootOp, TargetFacts
 from pytest_shark_tune.stages.space.body import Body, attribute_text, built_space, knob
 from pytest_shark_tune.stages.space.gpu_tiling import ELEMENT_BYTES, powers
 from pytest_shark_tune.stages.space.search_space import NoSpace, SearchSpace
 
-__all__ = ["gpu_attention_spaces"]
+__all__ = ["VERSION", "gpu_attention_spaces"]
+
+VERSION: Final = 1
+"""The number of this space. Raise it where it has other members, or other knobs: plans are then made anew."""
 
 _PIPELINE = "#iree_gpu.pipeline<VectorDistribute>"
 _PROMOTION = "#iree_gpu.derived_thread_config"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from iree.compiler import ir
 
 from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
@@ -9,7 +11,10 @@ from pytest_shark_tune.stages.space.gpu_simt import simt_space
 from pytest_shark_tune.stages.space.gpu_tiling import ELEMENT_BYTES, Problem, refuse_elements
 from pytest_shark_tune.stages.space.search_space import NoSpace, SearchSpace
 
-__all__ = ["contraction_problem", "gpu_contraction_spaces"]
+__all__ = ["VERSION", "contraction_problem", "gpu_contraction_spaces"]
+
+VERSION: Final = 1
+"""The number of this space. Raise it where it has other members, or other knobs: plans are then made anew."""
 
 
 def gpu_contraction_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...]:

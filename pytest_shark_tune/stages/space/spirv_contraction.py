@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pytest_shark_tune.stages.dispatch import Intrinsic, RootOp, TargetFacts
 from pytest_shark_tune.stages.space.body import Body, built_space, knob
 from pytest_shark_tune.stages.space.gpu_contraction import contraction_problem
@@ -24,7 +26,10 @@ from pytest_shark_tune.stages.space.spirv_tiling import (
     workgroup_knobs,
 )
 
-__all__ = ["spirv_contraction_spaces"]
+__all__ = ["VERSION", "spirv_contraction_spaces"]
+
+VERSION: Final = 1
+"""The number of this space. Raise it where it has other members, or other knobs: plans are then made anew."""
 
 _LARGEST_STEP = 32
 _DEPTHS = (1, 2)

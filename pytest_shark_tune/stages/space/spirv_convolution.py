@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
 from pytest_shark_tune.stages.space.gpu_convolution import convolution_problem, step_choices
 from pytest_shark_tune.stages.space.gpu_tiling import refuse_elements, tile_choices
 from pytest_shark_tune.stages.space.search_space import SearchSpace
 from pytest_shark_tune.stages.space.spirv_tiling import distributed_space
 
-__all__ = ["spirv_convolution_spaces"]
+__all__ = ["VERSION", "spirv_convolution_spaces"]
+
+VERSION: Final = 1
+"""The number of this space. Raise it where it has other members, or other knobs: plans are then made anew."""
 
 
 def spirv_convolution_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...]:

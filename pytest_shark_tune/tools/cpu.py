@@ -1,0 +1,131 @@
+"""CPU identity: the name by which one CPU model is told from another, read from the text of ``/proc/cpuinfo``."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+__all__ = ["cpu_identity", "is_model_name"]
+
+_NAME = "model name"
+_VENDORS = {
+    "0x41": "ARM",
+    "0x42": "Broadcom",
+    "0x43": "Cavium",
+    "0x46": "Fujitsu",
+    "0x48": "HiSilicon",
+    "0x4e": "NVIDIA",
+    "0x51": "Qualcomm",
+    "0x61": "Apple",
+    "0x6d": "Microsoft",
+    "0xc0": "Ampere",
+}
+_PARTS = {
+    ("0x41", "0xd03"): "Cortex-A53",
+    ("0x41", "0xd05"): "Cortex-A55",
+    ("0x41", "0xd07"): "Cortex-A57",
+    ("0x41", "0xd08"): "Cortex-A72",
+    ("0x41", "0xd0b"): "Cortex-A76",
+    ("0x41", "0xd0c"): "Neoverse-N1",
+    ("0x41", "0xd40"): "Neoverse-V1",
+    ("0x41", "0xd41"): "Cortex-A78",
+    ("0x41", "0xd44"): "Cortex-X1",
+    ("0x41", "0xd49"): "Neoverse-N2",
+    ("0x41", "0xd4f"): "Neoverse-V2",
+    ("0x41", "0xd84"): "Neoverse-V3",
+    ("0x61", "0x022"): "M1-Icestorm",
+    ("0x61", "0x023"): "M1-Firestorm",
+    ("0x61", "0x032"): "M2-Blizzard",
+    ("0x61", "0x033"): "M2-Avalanche",
+    ("0xc0", "0xac3"): "Ampere-1",
+    ("0xc0", "0xac4"): "Ampere-1a",
+}
+"""Names of the common parts, from Linux's ``cputype.h``; a part that is not listed is known by its number."""
+_X86 = ("vendor_id", "cpu family", "model", "stepping")
+_ARM = ("cpu implementer", "cpu part", "cpu variant", "cpu revision")
+_OTHERS = ("cpu", "machine", "uarch", "mvendorid", "marchid", "mimpid")
+"""What the kernel tells of a processor on POWER, s390 and RISC-V."""
+_FEATURES = ("flags", "features", "isa")
+_X86_ISA = re.compile(
+    r"(mmx|3dnow|sse|ssse|pni|avx|fma|f16c|bmi|abm|popcnt|aes|vaes|sha|pclmul|vpclmul|gfni|amx|adx|movbe|movdir|xop|tbm"
+    r"|cmov|cx16|cx8|lm$|sm3|sm4|rdrand|rdseed|prefetch|clmul|clflushopt|clwb|cldemote|serialize|erms|fsrm|lahf|rtm|hle)"
+)
+"""Instruction sets among the flags of x86. The others tell of the kernel and its mitigations, which updates change."""
+_CLOCK = re.compile(r"\b\d+(\.\d+)?\s*[GM]Hz\b", re.IGNORECASE)
+_CORES = re.compile(r"\b\d+-cores?\b.*", re.IGNORECASE)
+_MASK = re.compile(r"(?i:\b(qemu|kvm|virtual\w*|unknown|class|rev)\b)|\dx")
+"""Hypervisors and old ARM kernels use these words; ``E5-26xx`` stands for a whole series."""
+_NUMBER = re.compile(r"[A-Za-z]-?\d\d|(\d\D*){3}")
+_ARCHITECTURE = re.compile(r"(x86|[a-z]+64\b|i\d86)", re.IGNORECASE)
+
+
+def cpu_identity(cpuinfo: str, fallback: str = "") -> str:
+    """The name of the CPU that ``cpuinfo`` describes; it begins with ``fallback`` where it names no model at all.
+
+    A name that tells the model stands for itself. Where there is no name (on ARM), or a hypervisor masks it ("AMD
+    EPYC"), vendor, family, model and stepping (on ARM implementer, part, variant and revision) follow, and a hash of
+    the instruction sets. All cores together make one name, which depends neither on their order nor on their number nor
+    on clocks.
+    """
+    cores = list(_cores(cpuinfo))
+    names = sorted({name for core in cores if (name := core.get(_NAME, ""))})
+    if names and all(map(is_model_name, names)):
+        return " + ".join(names)
+    kinds = sorted({kind for core in cores if (kind := _kind(core))})
+    features = sorted({feature for core in cores for feature in _features(core)})
+    parts = [" + ".join(dict.fromkeys(map(_plain, names))), " + ".join(kinds)]
+    if not any(parts):
+        parts.append(fallback)
+    if features:
+        parts.append(f"ISA {hashlib.sha256(' '.join(features).encode()).hexdigest()[:8]}")
+    return ", ".join(filter(None, parts))
+
+
+def is_model_name(name: str) -> bool:
+    """Whether a name that the kernel gives tells one CPU model from another: models have numbers, masks have none."""
+    if _MASK.search(name):
+        return False
+    plain = _CLOCK.sub(" ", re.sub(r"\([^)]*\)", " ", _plain(name)))
+    numbered = (word for word in plain.split() if _NUMBER.search(word) and not _ARCHITECTURE.match(word))
+    return any(set(re.findall(r"\d", word)) != {"0"} for word in numbered)  # Engineering samples are "0000".
+
+
+def _plain(name: str) -> str:
+    """``name`` without its clock rate and its number of cores."""
+    return _CORES.sub("", name.partition("@")[0]).strip()
+
+
+def _cores(cpuinfo: str) -> Iterator[Mapping[str, str]]:
+    """The fields of each processor, their names in lower case, since architectures spell them differently."""
+    for block in re.split(r"\n\s*\n", cpuinfo):
+        fields: dict[str, str] = {}
+        for line in block.splitlines():
+            field, colon, value = line.partition(":")
+            if colon and value.strip():
+                fields.setdefault(field.strip().lower(), value.strip())
+        yield fields
+
+
+def _kind(core: Mapping[str, str]) -> str:
+    """What tells the core's model from others, in words; empty where nothing does."""
+    if "cpu implementer" in core:
+        implementer, part, variant, revision = (core.get(name, "").lower() for name in _ARM)
+        vendor = _VENDORS.get(implementer, f"implementer {implementer}")
+        model = _PARTS.get((implementer, part), f"part {part}")
+        return f"{vendor} {model} r{_number(variant)}p{_number(revision)}"
+    vendor, family, model, stepping = (core.get(name, "") for name in _X86)
+    if family:
+        return f"{vendor} family {family} model {model} stepping {stepping}".strip()
+    return " ".join(f"{name} {core[name]}" for name in _OTHERS if name in core)
+
+
+def _number(text: str) -> str:
+    """``0x3`` and ``3`` as ``3``."""
+    return str(int(text, 0)) if re.fullmatch(r"0x[0-9a-f]+|\d+", text) else text
+
+
+def _features(core: Mapping[str, str]) -> Iterable[str]:
+    for name in _FEATURES:
+        words = core.get(name, "").split()
+        yield from (word for word in words if name != "flags" or _X86_ISA.match(word))

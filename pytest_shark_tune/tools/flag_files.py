@@ -1,0 +1,158 @@
+"""Flag files: the files that flags for iree-compile name, by content, since the compiler reads them with a source.
+
+No list of flags tells which of them name files, so every part of a value that is the path of a file counts. A file too
+many in a key costs a compilation; a missing one serves what was made of other content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import msgspec
+
+__all__ = ["FlagFile", "changed_files", "flag_files"]
+
+_SEPARATORS = re.compile(r"""[=,;:@|{}()<>\[\]"'\\\s]""")
+_LONGEST = 12
+"""A path may hold so many separators itself, as one with blanks does."""
+_STRING = re.compile(r'"((?:[^"\\\n]|\\.)+)"')
+_TEXT_BYTES = 1 << 20
+"""A larger file is no spec and no list: it is not searched for names of further files."""
+_WRITTEN = re.compile(
+    r"^(o|mlir-pass-pipeline-crash-reproducer|(.*-)?(write|dump|print|dot|dotcfg|dotgraph|export|splat|output|listing"
+    r"|statistics|crash-diagnostics|stack-usage|actions-to)(-.*)?)$"
+)
+"""Flags that name what the compiler writes: that changes with each compilation and decides nothing."""
+
+
+class FlagFile(msgspec.Struct, frozen=True, order=True):
+    """A file, or a folder as a whole, under the name that a flag or another such file gives it."""
+
+    name: str
+    sha256: str
+    is_folder: bool = False
+
+
+def flag_files(flags: Sequence[str]) -> tuple[FlagFile, ...]:
+    """The files and folders that ``flags`` name, and those that these files name in turn, sorted by name.
+
+    Relative names count from this process's folder, as iree-compile takes them. A response file (``@FILE``) holds
+    flags. Of other texts quoted strings and whole lines are looked at. A folder counts with all that is in it, hidden
+    files left out.
+    """
+    found: dict[str, FlagFile] = {}
+    _add_flags(flags, found)
+    return tuple(sorted(found.values()))
+
+
+def changed_files(known: Iterable[FlagFile]) -> list[str]:
+    """The names of the files, folders left out, that hold something else by now."""
+    return [file.name for file in known if not file.is_folder and _digest(Path(file.name)) != file.sha256]
+
+
+def _add_flags(flags: Iterable[str], found: dict[str, FlagFile]) -> None:
+    names_output = False
+    for flag in flags:
+        is_option = flag.startswith("-")
+        option, equals, value = flag.partition("=") if is_option else ("", "", flag)
+        holds_flags = flag.startswith("@")
+        is_output = bool(_WRITTEN.match(option.lstrip("-"))) if is_option else names_output and not holds_flags
+        # The value of a flag may be the next word.
+        names_output = is_output and is_option and not equals
+        if not is_output:
+            _add_names(value, found, in_flag=True, holds_flags=holds_flags)
+
+
+def _add_names(text: str, found: dict[str, FlagFile], *, in_flag: bool, holds_flags: bool = False) -> None:
+    for name in _paths(text):
+        if name in found:
+            continue
+        path = Path(name)
+        if path.is_file():
+            found[name] = FlagFile(name, _digest(path))
+            if holds_flags:
+                _add_flags(_words(_text(path)), found)
+            else:
+                for part in _parts(_text(path)):
+                    _add_names(part, found, in_flag=False)
+        elif in_flag and path.is_dir() and path.resolve() != Path(path.resolve().anchor):
+            found[name] = FlagFile(name, _digest_of_folder(path), is_folder=True)
+
+
+def _paths(text: str) -> Iterator[str]:
+    """The parts of ``text``, from one separator to another, that name something that is there."""
+    bounds = [-1, *(match.start() for match in _SEPARATORS.finditer(text)), len(text)]
+    for place, start in enumerate(bounds):
+        for end in bounds[place + 1 : place + 1 + _LONGEST]:
+            name = text[start + 1 : end]
+            if name and name == name.strip() and "\0" not in name and _exists(name):
+                yield name
+
+
+def _exists(name: str) -> bool:
+    try:
+        Path(name).stat()
+    except OSError:  # Among others: the name is too long.
+        return False
+    return True
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:  # A quotation is not closed.
+        return text.split()
+
+
+def _parts(text: str) -> Iterator[str]:
+    """What of a text may be the name of a file, or hold one."""
+    for line in text.splitlines():
+        if not (strings := _STRING.findall(line)):
+            strings = [line.strip()] if _exists(line.strip()) else []
+        yield from strings
+
+
+def _text(path: Path) -> str:
+    """What a file says; empty where it is no text, or too long a one."""
+    try:
+        return path.read_text(encoding="utf-8") if path.stat().st_size <= _TEXT_BYTES else ""
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _digest_of_folder(folder: Path) -> str:
+    digest = hashlib.sha256()
+    seen = set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(root)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__pycache__")))
+        for name in sorted(files):
+            path = Path(root, name)
+            if not name.startswith(".") and path.is_file():
+                digest.update(f"{path.relative_to(folder)}\0{_digest(path)}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _digest(path: Path) -> str:
+    """A hash of a file's content; empty where it cannot be read."""
+    try:
+        found = path.stat()
+        return _digest_of(os.path.realpath(path), found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    except OSError:
+        return ""
+
+
+@lru_cache(maxsize=4096)  # Parameters may be gigabytes.
+def _digest_of(path: str, *state: int) -> str:
+    """A hash of the content of a file; ``state`` is that of its inode, which tells when it was written."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,422 @@
+"""The versions in keys: each is raised with the behaviour that it stands for, and nothing else empties a cache.
+
+A digest of what can be observed is pinned beside each number, never one of source text: comments and names are free.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+import pytest_shark_tune
+from pytest_shark_tune import builds, guardplan, ops, plan, recall, yardsticks
+from pytest_shark_tune.plan import Plan, Task, read_source
+from pytest_shark_tune.profile import by_symbol
+from pytest_shark_tune.settings import RunSettings
+from pytest_shark_tune.shares import Profile, Share
+from pytest_shark_tune.stages.artifact import Artifact, configure_with
+from pytest_shark_tune.stages.candidate import default_candidate, make_candidates
+from pytest_shark_tune.stages.check import check_output, tolerance_for
+from pytest_shark_tune.stages.dispatch import FoundDispatch, RootOp, TargetFacts
+from pytest_shark_tune.stages.extraction import read_benchmark
+from pytest_shark_tune.stages.grouping import group_dispatches
+from pytest_shark_tune.stages.limits import Limits
+from pytest_shark_tune.stages.measurement import FINAL, Policy, calibrate, combine_rounds, compare
+from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, SpecRecord, State
+from pytest_shark_tune.stages.rotation import rotated_dispatch
+from pytest_shark_tune.stages.search.facts import facts_of
+from pytest_shark_tune.stages.space import SPACE_VERSIONS, SearchSpace, spaces_for, spaces_in
+from pytest_shark_tune.stages.spec import SpecEntry, build_spec, link_spec
+from pytest_shark_tune.stages.winner import declare_winner, simplicity
+from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.tools.compiler import Compiler, Target, compiler_version
+from pytest_shark_tune.tools.lease import DeviceLeases
+from pytest_shark_tune.tools.profiler import Cost
+from pytest_shark_tune.verify import culprits
+
+PACKAGE = Path(pytest_shark_tune.__file__).parent
+GOLDEN = Path(__file__).parent.parent / "golden" / "behaviour"
+SPACES = "stages/space"
+
+PINNED: dict[str, tuple[int, str]] = {
+    "guardplan.py GUARD_VERSION": (1, "6271620c763a2b6f"),
+    "plan.py PLAN_VERSION": (1, "0359897c945a32cc"),
+    "profile.py PROFILE_VERSION": (1, "25a55421f8972cb2"),
+    "recall.py KEPT_VERSION": (1, "60355d1c4a100164"),
+    "stages/artifact.py ARTIFACT_VERSION": (1, "23cf668e643781bb"),
+    "stages/candidate.py CANDIDATE_VERSION": (1, "0f1224cf658170e5"),
+    "stages/check.py CHECK_VERSION": (1, "0ec38cd37b61fcf2"),
+    "stages/extraction.py EXTRACTION_VERSION": (1, "038ae9294c8a1e11"),
+    "stages/measurement.py MEASUREMENT_VERSION": (1, "c946e4e682ed97a1"),
+    "stages/search/facts.py FACTS_VERSION": (1, "315f6ab21ba07b29"),
+    "stages/space/constraints.py VERSION": (1, "8733043662f4cdf4"),
+    "stages/space/cpu_attention.py VERSION": (1, "aecaf2010705c8cb"),
+    "stages/space/cpu_contraction.py VERSION": (1, "40957d88f0afbb4f"),
+    "stages/space/cpu_convolution.py VERSION": (1, "f6640aa4af584b2d"),
+    "stages/space/cpu_generic.py VERSION": (1, "8b2965bf41bd573f"),
+    "stages/space/gpu_attention.py VERSION": (1, "c985a5b4639d6a1a"),
+    "stages/space/gpu_contraction.py VERSION": (1, "edf5d5ba90a609d0"),
+    "stages/space/gpu_convolution.py VERSION": (1, "beaf1f4df5e25cff"),
+    "stages/space/spirv_contraction.py VERSION": (1, "4b323b23fe833bd7"),
+    "stages/space/spirv_convolution.py VERSION": (1, "a7ffbcc0c85b9866"),
+    "stages/spec.py SPEC_VERSION": (1, "2e7cbf7e0604988a"),
+    "stages/winner.py WINNER_VERSION": (1, "6be8e0aa2033669d"),
+    "verify.py VERIFY_VERSION": (1, "fdcc9589d7a823f7"),
+    "yardsticks.py YARDSTICK_VERSION": (1, "10ece21daa02bc74"),
+}
+"""By file and constant: its number, and the digest of the behaviour that has it."""
+
+
+@cache
+def roots() -> dict[str, tuple[RootOp, TargetFacts]]:
+    """A small op for each space, and what it is compiled for, as IREE 3.13 dumped them."""
+    return msgspec.json.decode((GOLDEN / "roots.json").read_bytes(), type=dict[str, tuple[RootOp, TargetFacts]])
+
+
+def benchmark() -> FoundDispatch:
+    found = read_benchmark((GOLDEN / "benchmark.mlir").read_text(), "single", processors=2)
+    assert isinstance(found, FoundDispatch)
+    return found
+
+
+def form(kind: object) -> object:
+    """The JSON schema of a type, without what is written for people and without the names of classes."""
+    schema = msgspec.json.schema(kind)
+    definitions = schema.get("$defs", {})
+
+    def plain(node: Any) -> Any:
+        if isinstance(node, list):
+            return [plain(each) for each in node]
+        if not isinstance(node, dict):
+            return node
+        if "$ref" in node:
+            return plain(definitions[node["$ref"].rpartition("/")[2]])
+        return {name: plain(each) for name, each in node.items() if name not in ("title", "description", "$defs")}
+
+    return plain(schema)
+
+
+def members(spaces: tuple[SearchSpace, ...]) -> object:
+    return [[space.pipeline, space.names, space.members().tolist()] for space in spaces]
+
+
+def members_of(name: str) -> Callable[[], object]:
+    return lambda: members(spaces_for(*roots()[name]))
+
+
+def emitted() -> object:
+    return members(spaces_in((GOLDEN / "emitted.mlir").read_text()))
+
+
+def extraction() -> object:
+    (dispatch,) = group_dispatches([benchmark()], {("single", benchmark().symbol): 2})
+    return [dispatch, rotated_dispatch(dispatch, 1 << 20)]
+
+
+def candidates() -> object:
+    spaces = msgspec.json.decode((GOLDEN / "spaces.json").read_bytes(), type=dict[str, SearchSpace])
+    return [make_candidates("name", roots()[name][0], space, space.sample(3, seed=0)) for name, space in spaces.items()]
+
+
+def specs() -> list[str]:
+    configs = msgspec.json.decode((GOLDEN / "configs.json").read_bytes(), type=dict[str, str])
+    texts = [
+        build_spec([SpecEntry(name=name, root=roots()[name][0], compilation_info=config)])
+        for name, config in configs.items()
+    ]
+    return [*texts, link_spec(texts[0])]
+
+
+def configured() -> object:
+    return [configure_with((GOLDEN / "benchmark.mlir").read_text(), specs()[0]), form(Artifact)]
+
+
+def checked() -> object:
+    """Verdicts on errors of all sizes, for the types that are tuned."""
+    verdicts = []
+    for element, result in (("f32", "f32"), ("f16", "f32"), ("bf16", "bf16"), ("f16", "f16"), ("i8", "i32")):
+        for length in (1, 768, 4096):
+            tolerance = tolerance_for(element, result, length)
+            kind = np.int32 if result == "i32" else np.float32
+            right = np.arange(1, 65, dtype=kind)
+            for error in (0.0, 1e-7, 1e-5, 1e-3, 1e-2, 1e-1, 1.0, np.nan, np.inf):
+                wrong = right.copy()
+                wrong[3] = wrong[3] + error if kind is np.float32 else wrong[3] + int(np.nan_to_num(error) > 0.5)
+                verdicts.append(check_output(right, wrong, tolerance).ok)
+    return verdicts
+
+
+def measured() -> object:
+    """What comes of synthetic times, some of them disturbed."""
+    policy = Policy(sample_s=0.005, blocks=8, min_blocks=3, budget_s=60.0, cutoff=2.0)
+
+    def kernel(seconds: float, seed: int) -> Callable[[int], float]:
+        noise = random.Random(seed)
+        return lambda batch: seconds * batch * (1 + noise.random() / 50 + (noise.random() < 0.05))
+
+    compared = [
+        compare(kernel(seconds, seed), kernel(1e-3, seed + 100), policy, batch=5)
+        for seed, seconds in enumerate((0.5e-3, 0.9e-3, 1e-3, 1.1e-3, 3e-3))
+    ]
+    batches = [calibrate(kernel(seconds, 0), 0.005) for seconds in (1e-2, 1e-3, 1e-5)]
+    return [compared, batches, combine_rounds(compared[:4]), FINAL]
+
+
+def winners() -> object:
+    def finalist(name: str, low: float, ratio: float, high: float) -> Finalist:
+        return Finalist(id=name, state=State.MEASURED, ratio=ratio, ratio_low=low, ratio_high=high)
+
+    fields = {
+        "clear": [finalist("a", 1.2, 1.3, 1.4), finalist("b", 1.0, 1.1, 1.2)],
+        "close": [finalist("a", 1.2, 1.3, 1.4), finalist("b", 1.25, 1.31, 1.4)],
+        "within the noise": [finalist("a", 1.005, 1.015, 1.02)],
+        "slower": [finalist("a", 0.8, 0.9, 0.95)],
+        "failed": [Finalist(id="a", state=State.RUN_FAILED), finalist("b", 1.05, 1.1, 1.2)],
+        "none": [],
+    }
+    knobs = {"a": {"x": 4}, "b": {"x": 2}}
+    return {name: declare_winner(each, lambda one: simplicity(knobs[one]))[0] for name, each in fields.items()}
+
+
+def shares() -> object:
+    times = {"one": 70.0, "two": 20.0, "three": 10.0}
+    profile = Profile(
+        source="s",
+        function="f",
+        model_us=110.0,
+        shares=tuple(Share(dispatch=name, calls=1, time_us=us, share=us / 100) for name, us in times.items()),
+        measured="",
+    )
+    exports = {"one_dispatch_0_matmul": Cost(time_us=1.0, calls=1), "one_dispatch_1_x": Cost(time_us=2.0, calls=3)}
+    return [by_symbol(exports, ["one_dispatch_0", "one_dispatch_1"]), [profile.hot(each / 10) for each in range(11)]]
+
+
+def kept() -> object:
+    return [form(each) for each in (Record, FinalRecord, SpecRecord, Profile)]
+
+
+def blamed() -> object:
+    return [
+        culprits("abcdef", lambda names: "c" in names),
+        culprits("abcdef", lambda names: "a" in names and "f" in names),
+        culprits("abcdef", lambda names: len(names) > 2),
+    ]
+
+
+def guarded() -> object:
+    """What entries of specs are for, in a plan with one dispatch."""
+    (dispatch,) = group_dispatches([benchmark()], {("single", benchmark().symbol): 1})
+    task = Task(dispatch=dispatch, default=default_candidate(dispatch), candidates=(), space_size=None)
+    found = Plan(sources=(), tasks=(task,), untunable=())
+    entries: list[guardplan.GuardEntry] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for text in (specs()[0], specs()[1], "no spec"):
+            path = Path(folder, "spec.mlir")
+            path.write_text(text)
+            entries += guardplan.make_guard_plan(found, "key", path, device_name="a cpu").entries
+    told = [msgspec.structs.replace(each, problem=str(bool(each.problem))) for each in entries]
+    return [told, form(guardplan.GuardPlan)]
+
+
+OBSERVED: dict[str, Callable[[], object]] = {
+    "guardplan.py GUARD_VERSION": guarded,
+    "plan.py PLAN_VERSION": lambda: form(Plan),
+    "profile.py PROFILE_VERSION": shares,
+    "recall.py KEPT_VERSION": kept,
+    "stages/artifact.py ARTIFACT_VERSION": configured,
+    "stages/candidate.py CANDIDATE_VERSION": candidates,
+    "stages/check.py CHECK_VERSION": checked,
+    "stages/extraction.py EXTRACTION_VERSION": extraction,
+    "stages/measurement.py MEASUREMENT_VERSION": measured,
+    "stages/search/facts.py FACTS_VERSION": lambda: [facts_of(*each, "NVIDIA H100 PCIe") for each in roots().values()],
+    "stages/space/constraints.py VERSION": emitted,
+    **{f"{SPACES}/{name}.py VERSION": members_of(name) for name in SPACE_VERSIONS if name != "emitted"},
+    "stages/spec.py SPEC_VERSION": specs,
+    "stages/winner.py WINNER_VERSION": winners,
+    "verify.py VERIFY_VERSION": blamed,
+    "yardsticks.py YARDSTICK_VERSION": lambda: [form(yardsticks.Yardstick), form(Limits)],
+}
+COMPILED = ("guardplan", "stages/artifact", "stages/candidate", "stages/extraction", "stages/space", "stages/spec")
+"""What holds texts that IREE prints, in its own way in each release."""
+
+
+def digest_of(behaviour: object) -> str:
+    """Figures count to six digits: the rest is left to each machine's mathematics."""
+
+    def plain(node: Any) -> Any:
+        if isinstance(node, float):
+            return f"{node:.6g}"
+        if isinstance(node, list | tuple):
+            return [plain(each) for each in node]
+        return {str(name): plain(each) for name, each in node.items()} if isinstance(node, dict) else node
+
+    built = plain(msgspec.to_builtins(behaviour, str_keys=True))
+    return hashlib.sha256(msgspec.json.encode(built, order="deterministic")).hexdigest()[:16]
+
+
+def constant(name: str) -> int:
+    file, _, attribute = name.partition(" ")
+    module = f"pytest_shark_tune.{file.removesuffix('.py').replace('/', '.')}"
+    number: int = getattr(importlib.import_module(module), attribute)
+    return number
+
+
+@pytest.mark.parametrize("name", OBSERVED)
+def test_who_changes_a_behaviour_raises_its_number(name: str) -> None:
+    if name.startswith(COMPILED) and not compiler_version().startswith("3.13."):
+        pytest.skip("pinned with the texts of IREE 3.13")
+    number, pinned = PINNED[name]
+    now, found = constant(name), digest_of(OBSERVED[name]())
+    if found != pinned and now == number:
+        pytest.fail(
+            f"what {name} stands for changed: raise it to {number + 1}, since caches hold what was found out in the "
+            f'old way, and pin ({number + 1}, "{found}") here'
+        )
+    assert (now, found) == (number, pinned), f'{name} was raised: pin ({now}, "{found}") here'
+
+
+def test_every_number_is_pinned() -> None:
+    there = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if (
+                isinstance(node, ast.AnnAssign)
+                and isinstance(node.target, ast.Name)
+                and node.target.id.endswith("VERSION")
+            ):
+                there.add(f"{path.relative_to(PACKAGE)} {node.target.id}")
+    assert there == set(PINNED) == set(OBSERVED)
+    assert {f"{name}.py VERSION" for name in SPACE_VERSIONS} - {"emitted.py VERSION"} == {
+        name.removeprefix(f"{SPACES}/") for name in there if name.startswith(SPACES) and "constraints" not in name
+    }
+
+
+def test_a_form_is_of_what_is_kept_and_not_of_what_it_is_called() -> None:
+    class One(msgspec.Struct):
+        """What it is."""
+
+        number: int = 1
+
+    class Other(msgspec.Struct):
+        """Something else."""
+
+        number: int = 1
+
+    class Longer(Other):
+        more: str = ""
+
+    assert form(One) == form(Other) != form(Longer)
+
+
+def keys(folder: Path, task: Task) -> dict[str, str]:
+    """A key of each kind that a run has."""
+    compiler = Compiler(Target.parse("llvm-cpu"))
+    kept = Cache(folder / "cache")
+    settings = RunSettings.in_folder(folder, [], "a cpu", jobs=1)
+    known = recall.Recall(kept, compiler, settings)
+    maker = builds.Builds(compiler, kept, DeviceLeases(()), jobs=1, tell=print)
+    source = read_source(ops.matmul(m=4, n=4, k=4, lhs="f32"), folder)
+    whole = Plan(sources=(source,), tasks=(task,), untunable=())
+    spec = folder / "spec.mlir"
+    spec.write_text("module {}")
+    benches = yardsticks.Yardsticks(compiler, kept, "a cpu")
+    maker.close()
+    return {
+        "plan": plan.plan_key([source], compiler),
+        "guard": guardplan.guard_key("plan", spec, "a cpu"),
+        "artifact": maker.key(task.dispatch.members[0].module, task.default),
+        "records": known._key(task),
+        "index": known._index(task).name,
+        "final": known._final_key(task, [], ""),
+        "check": known.check_key(whole, []),
+        "profile": known.profile_key(whole, source),
+        "limits": benches.key,
+        "yardsticks": benches.built_key,
+        "setting": known.setting,
+    }
+
+
+MEASURED = {"records", "index", "final", "check", "profile"}
+
+
+@pytest.mark.parametrize(
+    ("name", "emptied"),
+    [
+        ("PLAN_VERSION", {"plan"}),
+        ("EXTRACTION_VERSION", {"plan"}),
+        ("CANDIDATE_VERSION", {"plan"}),
+        ("SPACE_VERSIONS", {"plan"}),
+        ("GUARD_VERSION", {"guard"}),
+        ("ARTIFACT_VERSION", {"artifact", "guard", *MEASURED}),
+        ("SPEC_VERSION", {"artifact", "guard", *MEASURED}),
+        ("KEPT_VERSION", MEASURED),
+        ("CHECK_VERSION", MEASURED),
+        ("MEASUREMENT_VERSION", {"limits", *MEASURED}),
+        ("FACTS_VERSION", {"index"}),
+        ("WINNER_VERSION", {"final"}),
+        ("VERIFY_VERSION", {"check"}),
+        ("PROFILE_VERSION", {"profile"}),
+        ("YARDSTICK_VERSION", {"limits", "yardsticks"}),
+    ],
+)
+def test_a_number_that_is_raised_empties_what_rests_on_it(
+    name: str, emptied: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (dispatch,) = group_dispatches([benchmark()], {("single", benchmark().symbol): 1})
+    task = Task(dispatch=dispatch, default=default_candidate(dispatch), candidates=(), space_size=None)
+    before = keys(tmp_path, task)
+    for module in (plan, recall, builds, yardsticks, guardplan):
+        if hasattr(module, name):
+            old = getattr(module, name)
+            monkeypatch.setattr(module, name, old | {"cpu_generic": 2} if isinstance(old, dict) else old + 1)
+    after = keys(tmp_path, task)
+    assert {kind for kind in before if before[kind] != after[kind]} == emptied
+
+
+KEYS = """
+import importlib.util, msgspec, sys
+from pathlib import Path
+spec = importlib.util.spec_from_file_location("versions", sys.argv[1])
+versions = importlib.util.module_from_spec(spec)
+sys.modules["versions"] = versions
+spec.loader.exec_module(versions)
+(dispatch,) = versions.group_dispatches([versions.benchmark()], {("single", versions.benchmark().symbol): 1})
+task = versions.Task(dispatch=dispatch, default=versions.default_candidate(dispatch), candidates=(), space_size=None)
+print(versions.PACKAGE)
+print(msgspec.json.encode(versions.keys(Path(sys.argv[2]), task)).decode())
+"""
+
+
+def test_a_comment_in_our_code_empties_nothing(tmp_path: Path, child_env: dict[str, str]) -> None:
+    shutil.copytree(PACKAGE, tmp_path / "site" / PACKAGE.name)
+    for path in (tmp_path / "site").rglob("*.py"):
+        path.write_text(f"{path.read_text()}\n# A comment more.\n")
+    found = []
+    for site in (PACKAGE.parent, tmp_path / "site"):
+        (tmp_path / "run").mkdir(exist_ok=True)
+        done = subprocess.run(
+            [sys.executable, "-c", KEYS, __file__, tmp_path / "run"],
+            cwd=tmp_path / "run",
+            env={**child_env, "PYTHONPATH": str(site)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        package, told = done.stdout.splitlines()
+        assert package == str(site / PACKAGE.name)
+        found.append(told)
+    assert found[0] == found[1]
