@@ -6,7 +6,8 @@ a whole model at phase ``executable-sources``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 from iree.compiler import ir, passmanager
@@ -219,12 +220,18 @@ def _saturated(found: Sum) -> None:
     found.replace_result(lambda value: _elementwise(value, clipped))
 
 
+def _longest(shape: Sequence[int]) -> int:
+    """The dimension of the largest size."""
+    dimension = max(range(len(shape)), key=lambda number: shape[number], default=None)
+    if dimension is None or shape[dimension] < 2:
+        raise NotApplicable("there is one result alone")
+    return dimension
+
+
 def _border(found: Sum) -> None:
     """The last place of the last dimension gets the result of the place before."""
-    dimension = max(range(len(found.shape)), key=lambda number: (found.shape[number] > 1, number))
+    dimension = _longest(found.shape)
     last = found.shape[dimension] - 1
-    if not last:
-        raise NotApplicable("there is one result alone")
 
     def place(at: list[ir.Value]) -> list[ir.Value]:
         inner = arith.minsi(at[dimension], _index(last - 1))
@@ -246,9 +253,8 @@ def _one_off(found: Sum) -> None:
 
 def _swapped(found: Sum) -> None:
     """The first two places of the first dimension change their results."""
-    dimension = next((number for number, size in enumerate(found.shape) if size > 1), None)
-    if dimension is None:
-        raise NotApplicable("there is one result alone")
+    _longest(found.shape)
+    dimension = next(number for number, size in enumerate(found.shape) if size > 1)
 
     def place(at: list[ir.Value]) -> list[ir.Value]:
         is_first = _compare(arith.CmpIPredicate.slt, at[dimension], _index(2))
@@ -258,20 +264,24 @@ def _swapped(found: Sum) -> None:
     found.replace_result(lambda value: _gathered(value, place))
 
 
+def _turned(one: int, other: int, value: ir.Value) -> ir.Value:
+    """A tensor like ``value`` with two dimensions exchanged."""
+
+    def place(at: list[ir.Value]) -> list[ir.Value]:
+        turned = list(at)
+        turned[one], turned[other] = at[other], at[one]
+        return turned
+
+    return _gathered(value, place)
+
+
 def _transposed(found: Sum) -> None:
     """An input with two dimensions of equal size is read the other way around."""
     for number in found.inputs:
         shape = ir.ShapedType(found.op.operands[number].type).shape
         pairs = [(one, other) for one in range(len(shape)) for other in range(one) if shape[one] == shape[other] > 1]
         if pairs:
-            one, other = pairs[0]
-
-            def place(at: list[ir.Value]) -> list[ir.Value]:
-                turned = list(at)
-                turned[one], turned[other] = at[other], at[one]
-                return turned
-
-            found.replace_input(number, lambda value: _gathered(value, place))
+            found.replace_input(number, partial(_turned, *pairs[0]))
             return
     raise NotApplicable("no input is square")
 
@@ -284,7 +294,7 @@ def _never(found: Sum) -> None:
 
 def _zero_quarter(found: Sum) -> None:
     """A quarter of the results is 0, as where a tile's loop ends too early."""
-    dimension = max(range(len(found.shape)), key=lambda number: found.shape[number])
+    dimension = _longest(found.shape)
     edge = found.shape[dimension] - max(1, found.shape[dimension] // 4)
     found.replace_result(
         lambda value: _masked(value, dimension, lambda at: _compare(arith.CmpIPredicate.slt, at, _index(edge)))
@@ -311,9 +321,7 @@ def _partly_written(found: Sum) -> None:
         raise NotApplicable("it does not store one result in a buffer")
     (store,) = stores
     shape = list(ir.ShapedType(store.operands[0].type).shape)
-    dimension = max(range(len(shape)), key=lambda number: shape[number])
-    if shape[dimension] < 2:
-        raise NotApplicable("there is one result alone")
+    dimension = _longest(shape)
     with ir.InsertionPoint(store):
         load = ir.Operation.create(
             "iree_codegen.load_from_buffer", results=[store.operands[0].type], operands=[store.operands[1]]

@@ -220,7 +220,7 @@ def tolerance_for(element_in: str, element_out: str, reduction_length: int) -> T
     length::
 
         rtol       = 4 * u
-        atol_scale = 6 * u * sqrt(K)
+        atol_scale = 6 * u * sqrt(K) + 2 * u
 
     Rounding errors of a sum behave as a random walk, so its error grows with sqrt(K) * u instead of the
     worst case's K * u: Higham and Mary, 'A new approach to probabilistic rounding error analysis' (SIAM J.
@@ -239,7 +239,13 @@ def tolerance_for(element_in: str, element_out: str, reduction_length: int) -> T
     u_in, u_out = unit_roundoff(element_in), unit_roundoff(element_out)
     if not u_out:
         return EXACT
-    return Tolerance(_ULPS * u_out, 6 * u_out * math.sqrt(reduction_length) + (2 * u_in if element_in == "tf32" else 0))
+    rounded = 2 * u_in if element_in == "tf32" else 0.0
+    return Tolerance(_ULPS * u_out, _allowed(u_out * math.sqrt(reduction_length), u_out) + rounded)
+
+
+def _allowed(walk: float, unit: float) -> float:
+    """The part of the magnitude that two walks of rounding errors may lie apart."""
+    return 6 * walk + 2 * unit
 
 
 def acceptance_for(numerics: Numerics, *, elements: int) -> Acceptance:
@@ -262,11 +268,11 @@ def acceptance_for(numerics: Numerics, *, elements: int) -> Acceptance:
         walk = unit = min(unit_roundoff(numerics.widest), unit_roundoff("f32"))
     jumps = [2 * unit_roundoff(element) for element in numerics.rounded]
     spread = max((2 * unit_roundoff(element) for element in numerics.spread), default=0.0)
-    tolerance = Tolerance(_ULPS * unit, 6 * walk + spread, sum(jumps), 0.0, roundings * len(jumps))
+    tolerance = Tolerance(_ULPS * unit, _allowed(walk, unit) + spread, sum(jumps), 0.0, roundings * len(jumps))
     if not numerics.exact or unit <= _FINE:
         return Acceptance(tolerance)
     plain = unit_roundoff("f32")
-    exact = Tolerance(_ULPS * plain, 6 * plain, sum(jumps), 0.0, len(jumps))
+    exact = Tolerance(_ULPS * plain, _allowed(plain, plain), sum(jumps), 0.0, len(jumps))
     return Acceptance(tolerance, exact, _exact_data(unit, numerics, elements))
 
 
@@ -335,7 +341,7 @@ def tolerance_in_model(elements: Iterable[str], sums: Iterable[tuple[str, int, i
             variance += length * (unit_roundoff(element) or unit) ** 2
             if coarsest:
                 variance += min(2 * coarsest * math.sqrt(variance), coarsest**2)
-    return Tolerance(_ULPS * unit, 6 * math.sqrt(variance))
+    return Tolerance(_ULPS * unit, _allowed(math.sqrt(variance), unit))
 
 
 def magnitude(reference: NDArray[Any]) -> float:
@@ -374,7 +380,6 @@ def response(reference: NDArray[Any], disturbed: Sequence[NDArray[Any]], relativ
             part = part[np.isfinite(part) & (size >= np.finfo(reference.dtype).tiny)]
             if part.size:
                 moved = np.maximum(moved, np.where(np.isfinite(size), size, 0.0) * np.quantile(part, 0.99))
-            moved = np.maximum(moved, math.sqrt(float(np.mean(np.square(moved)))) if moved.size else 0.0)
     return Response((moved / (math.sqrt(2) * relative)).astype(np.float32))
 
 
