@@ -7,12 +7,12 @@ test has found something out. So it imports what it works with only then.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_shark_tune import reporting
 from pytest_shark_tune.interrupts import TERMINATED, Interrupts
 from pytest_shark_tune.notes import note_of, write_line
 from pytest_shark_tune.options import GuardOptions, TuneOptions, target_name
@@ -50,7 +50,9 @@ class GuardReporter:
         if self._config.getoption("tune_cache_clear"):
             from pytest_shark_tune.tools.cache import Cache
 
-            Cache(TuneOptions.from_pytest_config(self._config).cache).clear()
+            with reporting.escaping_errors():
+                options = TuneOptions.from_pytest_config(self._config)
+            Cache(options.cache).clear()
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Keep what is said of a file that cannot be collected, where that may be one to guard."""
@@ -144,13 +146,15 @@ class GuardReporter:
         if self._findings or self._failures:
             from pytest_shark_tune.guard_text import github_lines, terminal_lines
 
-            terminalreporter.section("shark-tune guard")
-            _write(terminalreporter, terminal_lines(self._findings.values(), self._told))
+            reporting.section(terminalreporter, "shark-tune guard")
+            for line in terminal_lines(self._findings.values(), self._told):
+                reporting.write_line(terminalreporter, line)
             if os.environ.get("GITHUB_ACTIONS") == "true":
                 workspace = Path(os.environ.get("GITHUB_WORKSPACE") or self._config.invocation_params.dir)
-                _write(terminalreporter, github_lines(self._findings.values(), workspace, self._told))
+                annotations = github_lines(self._findings.values(), workspace, self._told)
+                reporting.write_annotations(terminalreporter, annotations)
         for problem in self._problems:
-            terminalreporter.write_line(problem, red=True)
+            reporting.write_line(terminalreporter, problem, red=True)
 
     def pytest_unconfigure(self) -> None:
         """Cut the cache to its size, once all processes of the run are through with it."""
@@ -163,11 +167,6 @@ class GuardReporter:
 
 
 _UNALARMED = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
-
-
-def _write(terminalreporter: Any, lines: Iterable[str]) -> None:
-    for line in lines:
-        terminalreporter.write_line(line)
 
 
 def _why_ended(session: pytest.Session, exitstatus: int | pytest.ExitCode) -> str:

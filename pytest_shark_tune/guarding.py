@@ -39,6 +39,7 @@ from pytest_shark_tune.tools import leftovers
 from pytest_shark_tune.tools.cache import Cache
 from pytest_shark_tune.tools.compiler import compiler_version
 from pytest_shark_tune.tools.runtime import device_slug, runtime_version
+from pytest_shark_tune.tools.terminal import escaped
 from pytest_shark_tune.trial import Guarded, Role, Trial, guard_trials
 
 __all__ = ["GuardingPlugin", "guard_trials_of"]
@@ -273,7 +274,7 @@ class GuardingPlugin:
             case Outcome.UNDECIDED if self._guard.strict:
                 pytest.fail(f"{verdict.reason}\n(--tune-strict)", pytrace=False)
             case Outcome.UNDECIDED:
-                warnings.warn(UndecidedWarning(verdict.reason), stacklevel=2)
+                warnings.warn(UndecidedWarning(escaped(verdict.reason)), stacklevel=2)
 
     # Reporting.
 

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pytest_shark_tune import __version__
+from pytest_shark_tune import __version__, reporting
 from pytest_shark_tune.bundle import BUNDLE, Bundle, Packed, PackedCompiler, check_machine, read_bundle
 from pytest_shark_tune.campaign import Campaign, make_quarry
 from pytest_shark_tune.coming import announce
@@ -48,6 +48,7 @@ from pytest_shark_tune.tools import leftovers
 from pytest_shark_tune.tools.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler
 from pytest_shark_tune.tools.runtime import device_slug, runtime_version
+from pytest_shark_tune.tools.terminal import escaped_line
 from pytest_shark_tune.trial import Role, Trial, trials_of
 from pytest_shark_tune.update import Requirements, Subject, Update, look_back, wanted_of, write_incumbents
 
@@ -197,7 +198,7 @@ class TuningPlugin:
         path = metafunc.definition.path
         suite = self._portable(path.parent) if path.suffix == ".py" else ""
         trials = self._trials(marker, path.parent, suite, metafunc.definition.nodeid)
-        metafunc.parametrize("candidate", trials, ids=[trial.id for trial in trials], indirect=True)
+        metafunc.parametrize("candidate", trials, ids=[escaped_line(trial.id) for trial in trials], indirect=True)
 
     def _trials(self, marker: pytest.Mark, folder: Path, suite: str, test: str) -> list[Trial]:
         nothing = Plan(sources=(), tasks=(), untunable=())
@@ -411,7 +412,7 @@ class TuningPlugin:
             try:
                 write_incumbents(settings.exchange, update)
             except OSError as error:
-                pytest.exit(self._storage.explain(error) or str(error), returncode=1)
+                reporting.end_run(self._storage.explain(error) or str(error), returncode=1)
         for line in update.words():
             self._write(f"shark-tune: {line}")
         return update
@@ -472,7 +473,9 @@ class TuningPlugin:
         try:
             self._roster = read_roster(exchange)
         except OSError as error:
-            pytest.exit(f"TMPDIR: the workers cannot write to {exchange}: {error.strerror}; is it full?", returncode=1)
+            reporting.end_run(
+                f"TMPDIR: the workers cannot write to {exchange}: {error.strerror}; is it full?", returncode=1
+            )
         self._ledger.add_whole(self._roster.whole)
         return self._begin([self._roster.parts.get(name) for name in names])
 
@@ -484,11 +487,11 @@ class TuningPlugin:
         from pytest_shark_tune.workers import MOST_LOST_IN_A_ROW, how_it_ended, refusal
 
         if why := refusal(error):  # Whoever takes its place would refuse as well.
-            pytest.exit(f"{node.gateway.id}: {why}", returncode=pytest.ExitCode.USAGE_ERROR)
+            reporting.end_run(f"{node.gateway.id}: {why}", returncode=pytest.ExitCode.USAGE_ERROR)
         self._lost += 1
         self._lost_in_a_row += 1
         if self._lost_in_a_row > MOST_LOST_IN_A_ROW * node.workerinput["workercount"]:
-            pytest.exit(
+            reporting.end_run(
                 f"{self._lost_in_a_row} workers in a row were lost before they had run a test, the last one by "
                 f"{how_it_ended(node) or error}: run pytest with -n 0 to see why",
                 returncode=1,
@@ -621,7 +624,7 @@ class TuningPlugin:
         self._ledger.take(finding)
         if len(self._ledger.failures) > failures:
             # A final reads what is on record: to go on would be to go by half of it.
-            pytest.exit("what is found out cannot be kept", returncode=1)
+            reporting.end_run("what is found out cannot be kept", returncode=1)
         if finding.record is not None:
             if self._campaign is not None:
                 self._campaign.tell(finding.record)
@@ -647,9 +650,13 @@ class TuningPlugin:
             took = format_us(_median(finding.record.samples_us))
             return "passed", ".", f"{finding.record.ratio:.2f}x ({took})"
         if finding.spec is not None and finding.spec.model:
-            return "passed", ".", "; ".join(_in_whole(each) for each in finding.spec.sources)
+            return "passed", ".", escaped_line("; ".join(_in_whole(each) for each in finding.spec.sources))
         if finding.final is not None:
-            return "passed", ".", f"winner {finding.final.winner}" if finding.final.winner else "no winner"
+            return (
+                "passed",
+                ".",
+                escaped_line(f"winner {finding.final.winner}") if finding.final.winner else "no winner",
+            )
         return None
 
     def _tell_progress(self, record: Record) -> None:
@@ -737,16 +744,16 @@ class TuningPlugin:
         self._show_summary(terminalreporter)
         problems = [self._storage.explain(error) or str(error) for error in self._ledger.failures]
         for line in dict.fromkeys([*problems, *filter(None, [self._ended])]):
-            terminalreporter.write_line(line, red=True)
+            reporting.write_line(terminalreporter, line, red=True)
 
     def _show_summary(self, terminalreporter: Any) -> None:
         if self._session.settings.stops_after_compile:
-            terminalreporter.section("shark-tune")
+            reporting.section(terminalreporter, "shark-tune")
             packed = self._packed.words() if self._packed is not None else "no bundle was written: nothing was compiled"
-            terminalreporter.write_line(packed)
+            reporting.write_line(terminalreporter, packed)
         if self._summary is None or self._ledger is None:
             return
-        terminalreporter.section("shark-tune")
+        reporting.section(terminalreporter, "shark-tune")
         text = render(
             self._summary,
             width=max(terminalreporter._tw.fullwidth, 100),
@@ -756,9 +763,9 @@ class TuningPlugin:
             unwritten=[change.path for change in self._ledger.changes if change.is_unwritten],
             **({} if self._bundle is None else {"without_spec": self._who_makes_the_spec()}),
         )
-        terminalreporter.write(text)
+        reporting.write(terminalreporter, text)
         for line in self._landscapes:
-            terminalreporter.write_line(line)
+            reporting.write_line(terminalreporter, line)
 
     def _who_makes_the_spec(self) -> str:
         command = ["shark-tune", "merge-records", self._options.out, "--bundle", self._options.bundle, "-o", "DIR"]

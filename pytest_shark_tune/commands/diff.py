@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import msgspec
 
+from pytest_shark_tune.commands.output import print_json
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.spec_diff import diff, read_side, words
 
@@ -32,7 +32,7 @@ def diff_specs(old: Path, new: Path, as_json: bool) -> None:
             click.echo(f"{side.name}: known from its records alone, since {side.problem}", err=True)
     changes = diff(*sides)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(changes)).decode())
+        print_json(changes)
     else:
         for change in changes:
             click.echo(words(change))

@@ -7,14 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
-import msgspec
 import pytest
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from pytest_shark_tune.commands.model_options import shape_option
-from pytest_shark_tune.commands.output import check_spec_output, tell, writing
+from pytest_shark_tune.commands.output import check_spec_output, print_json, print_table, tell, writing
 from pytest_shark_tune.devices import FoundDevices, devices_for
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.model_input import ModelInput
@@ -143,11 +139,9 @@ def _report(ported: tuple[PortedEntry, ...], output: Path, *, as_json: bool) -> 
             }
             for each in ported
         ]
-        click.echo(msgspec.json.format(msgspec.json.encode(rows)).decode())
+        print_json(rows)
         return
-    table = Table()
-    for heading in ("entry", "what became of it", "changes"):
-        table.add_column(heading, overflow="fold")
-    for each in ported:
-        table.add_row(*map(escape, (each.name, each.fate, each.reason or "\n".join(each.changes))))
-    Console().print(table)
+    print_table(
+        ("entry", "what became of it", "changes"),
+        ((each.name, each.fate, each.reason or "\n".join(each.changes)) for each in ported),
+    )

@@ -19,6 +19,7 @@ import msgspec
 
 from pytest_shark_tune.tools.journal import replace_file
 from pytest_shark_tune.tools.lock import FileLock
+from pytest_shark_tune.tools.terminal import escaped_line
 
 __all__ = ["KINDS", "Cache", "Kind", "Removed", "Usage", "code_key", "content_key"]
 
@@ -121,7 +122,7 @@ class Cache:
         except FileNotFoundError:
             return None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            _logger.warning("%s is left out: %s", path, error)
+            _logger.warning("%s is left out: %s", escaped_line(str(path)), escaped_line(str(error)))
             return None
 
     def put(self, kind: Kind, key: str, value: object) -> None:
