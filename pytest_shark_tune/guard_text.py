@@ -203,5 +203,5 @@ def _code(text: str) -> str:
 
 def _escaped(text: str, more: str = "") -> str:
     """``text`` as GitHub reads it in a workflow command; in a property ``more`` characters have a meaning, too."""
-    shown = escaped(text)
-    return "".join(f"%{ord(character):02X}" if character in f"%\n{more}" else character for character in shown)
+    encoded = "".join(f"%{ord(each):02X}" if each in f"%\r\n{more}" else each for each in text)
+    return escaped(encoded)
