@@ -48,7 +48,8 @@ class Recall:
 
     A fresh run, as ``settings`` say, recalls nothing, and keeps what it finds out in place of what was known.
     ``setting`` is a hash of all these, save for this package's own code, of which what is recalled depends as well.
-    ``step`` is the key of a client's compile step, where there is one: what it changes is known by that. Of clients'
+    ``step`` is the key of a client's compile step, where there is one: what it changes is known by that. So is a bundle
+    known by its digest: whatever it holds may be named as something else. Of clients'
     other stages nothing is known here, and only what our own found out is kept. Files are only ever added
     to, or replaced whole, so runs at the same time may share a cache.
     """
@@ -66,7 +67,7 @@ class Recall:
             settings.rotate_bytes,
             *ways_of_driving(settings.devices, compiler.target.driver),
         )
-        self._base = content_key(self.setting, code_key(), *([step] if step else []))
+        self._base = content_key(self.setting, code_key(), *filter(None, (step, settings.bundle)))
         self._device = settings.device_name
         self._jobs = settings.jobs
         self._indexed: set[str] = set()

@@ -55,6 +55,8 @@ from pytest_shark_tune.update import Requirements, Subject, Update, look_back, w
 __all__ = ["TuningPlugin", "finding_of"]
 
 _PROPERTY = "shark_tune"
+_RESULTS = "results"
+"""Where in the output folder a run keeps what it found out about a bundle, so that it measures nothing twice."""
 _SHORTEST_STRETCH, _LONGEST_STRETCH = 4, 16
 """How many candidates are chosen together: so many are compiled at a time, and the last know nothing of the first."""
 
@@ -131,9 +133,15 @@ class TuningPlugin:
         else:
             given, exchange = devices_of_worker(worker, options), Path(worker["shark_tune_exchange"])
         devices = tuple(given["uris"])
-        cache = Cache(options.cache)
+        if bundle is None:
+            cache = results = Cache(options.cache)
+        else:  # What it holds, and what is found out about it, is kept where no other run looks.
+            cache = Cache(exchange)
+            leaves_out = worker["shark_tune_is_remote"] if worker is not None else is_remote(config)
+            results = cache if leaves_out else Cache(options.out / _RESULTS)
         if worker is None and options.clears_cache:
-            cache.clear()
+            Cache(options.cache).clear()
+            results.clear()
         journals = exchange if worker is not None and worker["shark_tune_is_remote"] else options.out
         settings = RunSettings(
             devices=devices,
@@ -151,10 +159,11 @@ class TuningPlugin:
             fresh=options.fresh,
             models=options.models,
             stops_after_compile=options.stop_after == "compile",
+            bundle=bundle.digest if bundle is not None else "",
         )
         if worker is None and bundle is not None and options.bundle is not None:
-            _unpack(bundle, options.bundle, cache, Cache(settings.exchange))
-        session = Session(settings, compiler, cache, tell=teller(config))
+            _unpack(bundle, options.bundle, cache)
+        session = Session(settings, compiler, cache, tell=teller(config), results=results)
         ledger = None
         if worker is None:
             ledger = Ledger(
@@ -450,7 +459,9 @@ class TuningPlugin:
                 self._session.reserve(task, records)
         self._tell_damaged(damaged)
         if self._recalled:
-            self._write(f"shark-tune: {self._recalled} results of earlier runs are taken from {self._options.cache}")
+            self._write(
+                f"shark-tune: {self._recalled} results of earlier runs are taken from {self._session.results.folder}"
+            )
 
     def _tell_damaged(self, places: Sequence[str]) -> None:
         """Say which lines were left out: a log is shown by nobody at this point of a run."""
@@ -778,7 +789,7 @@ class TuningPlugin:
         if self._ledger is not None:
             if is_remote(self._config):
                 shutil.rmtree(self._session.settings.exchange, ignore_errors=True)
-            self._session.cache.evict(self._options.cache_bytes)
+            Cache(self._options.cache).evict(self._options.cache_bytes)
         self._interrupts.restore()
 
 
@@ -826,13 +837,13 @@ def _read_bundle(options: TuneOptions) -> Bundle:
     return bundle
 
 
-def _unpack(bundle: Bundle, path: Path, cache: Cache, of_run: Cache) -> None:
+def _unpack(bundle: Bundle, path: Path, cache: Cache) -> None:
     try:
-        bundle.unpack(path, cache, of_run)
+        bundle.unpack(path, cache)
     except InputError as error:
         raise pytest.UsageError(f"--tune-bundle: {error}") from error
     except OSError as error:
-        raise pytest.UsageError(f"--tune-cache: {path} cannot be unpacked into {cache.folder}: {error}") from error
+        raise pytest.UsageError(f"--tune-bundle: {path} cannot be unpacked into {cache.folder}: {error}") from error
 
 
 def _storage_of(options: TuneOptions, temporary: Path) -> Storage:

@@ -17,11 +17,12 @@ from typing import Literal, TypeVar, get_args
 
 import msgspec
 
+from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.tools.journal import replace_file
 from pytest_shark_tune.tools.lock import FileLock
 from pytest_shark_tune.tools.terminal import escaped_line
 
-__all__ = ["KINDS", "Cache", "Kind", "Removed", "Usage", "code_key", "content_key"]
+__all__ = ["KINDS", "Cache", "Kind", "Removed", "Usage", "code_key", "content_key", "is_key"]
 
 Kind = Literal["plans", "artifacts", "models", "records", "finals", "checks", "profiles", "limits", "yardsticks"]
 """What is kept, each kind in a folder of that name; nothing else in the cache's folder is ever removed."""
@@ -30,6 +31,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
+_KEY = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"\.?([0-9a-f]{64})\.")
 """How the names of our files begin: with the key, after a dot where the file is only being written."""
 _LOCK = ".making"
@@ -75,6 +77,11 @@ def content_key(*parts: object) -> str:
     return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()
 
 
+def is_key(text: str) -> bool:
+    """Whether a text is a key as `content_key` makes them, and so can be part of a path."""
+    return _KEY.fullmatch(text) is not None
+
+
 @cache
 def code_key() -> str:
     """A hash of this package's own code: what it derives from the same input changes with it."""
@@ -94,7 +101,13 @@ class Cache:
         self.folder = folder
 
     def file(self, kind: Kind, key: str, suffix: str) -> Path:
-        """The path where the file of ``key`` lies, or would lie; its folder exists, and it counts as used now."""
+        """The path where the file of ``key`` lies, or would lie; its folder exists, and it counts as used now.
+
+        Raises:
+            InputError: ``key`` is none, and might lead out of the cache's folder.
+        """
+        if not is_key(key) or kind not in KINDS:
+            raise InputError(f"{key!r} is no key of {kind!r} in the cache {self.folder}")
         path = self.folder / kind / key[:2] / f"{key}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
         self.touch(path)
