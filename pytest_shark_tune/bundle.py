@@ -125,7 +125,7 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
             return "its file has other binaries than its manifest"
         if {"pytest-shark-tune", "iree-base-compiler"} - self.versions.keys() or not self.identity:
             return "it does not say which versions made it"
-        if self.rotate_bytes < 0 or self.tests.values() - self.plans.keys():
+        if self.rotate_bytes < 0 or set(self.tests.values()) - self.plans.keys():
             return "its manifest contradicts itself"
         return ""
 

@@ -7,21 +7,26 @@ test has found something out. So it imports what it works with only then.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_shark_tune import reporting
+from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.interrupts import TERMINATED, Interrupts
 from pytest_shark_tune.notes import note_of, write_line
 from pytest_shark_tune.options import GuardOptions, TuneOptions, target_name
 
 if TYPE_CHECKING:
     from pytest_shark_tune.guard_text import GuardFailure, GuardFinding
+    from pytest_shark_tune.tools.folders import HeldFolder
 
-__all__ = ["FAILURE", "PROPERTY", "SNAPSHOTS", "UNGUARDED", "GuardReporter"]
+__all__ = ["EXCHANGE", "FAILURE", "PROPERTY", "SNAPSHOTS", "UNGUARDED", "GuardReporter"]
 
+EXCHANGE = "shark_tune_guard_exchange"
+"""The name under which a worker is told of the folder that all workers of a run share."""
 PROPERTY = "shark_tune_guard"
 """The name under which a report carries a finding."""
 FAILURE = "shark_tune_failure"
@@ -44,15 +49,32 @@ class GuardReporter:
         self._unguarded = 0
         self._problems: list[str] = []
         self._interrupts = Interrupts(terminate=True)
+        self._exchange: HeldFolder | None = None
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell a worker of the folder that it shares with the others, should one of them have something to guard."""
+        from pytest_shark_tune.tools.folders import HeldFolder
+
+        with suppress(OSError):  # Each of them then makes one for itself, or says why it cannot.
+            self._exchange = self._exchange or HeldFolder()
+            node.workerinput[EXCHANGE] = os.fspath(self._exchange.path)
 
     def pytest_sessionstart(self) -> None:
-        """Empty the cache before any process of the run takes something from it."""
+        """Empty the cache before any process of the run takes something from it.
+
+        Raises:
+            pytest.UsageError: an option cannot be met; the message names it.
+        """
         if self._config.getoption("tune_cache_clear"):
             from pytest_shark_tune.tools.cache import Cache
 
             with reporting.escaping_errors():
                 options = TuneOptions.from_pytest_config(self._config)
-            Cache(options.cache).clear()
+                try:
+                    Cache(options.cache).clear()
+                except InputError as error:
+                    raise pytest.UsageError(f"--tune-cache: {error}") from error
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Keep what is said of a file that cannot be collected, where that may be one to guard."""
@@ -159,6 +181,8 @@ class GuardReporter:
     def pytest_unconfigure(self) -> None:
         """Cut the cache to its size, once all processes of the run are through with it."""
         self._interrupts.restore()
+        if self._exchange is not None:
+            self._exchange.remove()
         if self._findings:
             from pytest_shark_tune.tools.cache import Cache
 

@@ -24,7 +24,7 @@ from pytest_shark_tune.devices import FoundDevices, crowding, find_devices, jobs
 from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError
 from pytest_shark_tune.figures import format_us
 from pytest_shark_tune.fixtures import SESSION_KEY
-from pytest_shark_tune.inputs import check_compiler, check_folder, hold_folder, refuse_strays
+from pytest_shark_tune.inputs import check_cache, check_compiler, check_folder, hold_folder, refuse_strays
 from pytest_shark_tune.interrupts import TERMINATED, Interrupts
 from pytest_shark_tune.kernels import Built, as_failure
 from pytest_shark_tune.landscape import write_landscapes
@@ -804,7 +804,8 @@ def _check_inputs(options: TuneOptions, compiler: Compiler) -> FoundDevices:
             raise pytest.UsageError(f"--tune-spec: {error}") from error
     devices: FoundDevices = {"uris": [], "name": ""} if options.stop_after else find_devices(options)
     # Last, so that a run that is refused leaves no folder behind.
-    folders = [("--tune-cache", options.cache), ("--tune-out", options.out)]
+    check_cache(options.cache)
+    folders = [("--tune-out", options.out)]
     if options.landscape is not None:
         folders.append(("--tune-record-landscape", options.landscape.parent))
     for option, folder in folders:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.tools.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, Target
+from pytest_shark_tune.tools.leftovers import scratch_folder
 from pytest_shark_tune.tools.machine import processors
 
 __all__ = ["port_spec"]
@@ -106,8 +106,8 @@ def _ported(
     devices: FoundDevices,
     cache: Cache,
 ) -> tuple[PortedEntry, ...]:
-    with tempfile.TemporaryDirectory(prefix="shark-tune-") as name:
-        settings = RunSettings.in_folder(Path(name), devices["uris"], devices["name"], jobs=processors())
+    with scratch_folder() as scratch:
+        settings = RunSettings.in_folder(scratch, devices["uris"], devices["name"], jobs=processors())
         session = Session(replace(settings, models=asked), compiler, cache, tell=tell)
         try:
             return port(spec, output, models, session, processors=processors(), tell=tell)

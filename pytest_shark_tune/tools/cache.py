@@ -18,6 +18,7 @@ from typing import Literal, TypeVar, get_args
 import msgspec
 
 from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.tools.folders import check_owner
 from pytest_shark_tune.tools.journal import replace_file
 from pytest_shark_tune.tools.lock import FileLock
 from pytest_shark_tune.tools.terminal import escaped_line
@@ -95,9 +96,13 @@ class Cache:
     """Values and files by kind and content key; what cannot be read any more counts as absent.
 
     A file's time of modification is that of its last use: by it `evict` knows what was not used for longest.
+
+    Raises:
+        InputError: another user could have put something into the folder, of which binaries are loaded.
     """
 
     def __init__(self, folder: Path) -> None:
+        check_owner(folder)
         self.folder = folder
 
     def file(self, kind: Kind, key: str, suffix: str) -> Path:
@@ -109,7 +114,9 @@ class Cache:
         if not is_key(key) or kind not in KINDS:
             raise InputError(f"{key!r} is no key of {kind!r} in the cache {self.folder}")
         path = self.folder / kind / key[:2] / f"{key}{suffix}"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.is_dir():
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
         self.touch(path)
         return path
 

@@ -11,7 +11,6 @@ import os
 import platform
 import re
 import shlex
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
@@ -21,6 +20,7 @@ import msgspec
 
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.tools import journal, process
+from pytest_shark_tune.tools.folders import HeldFolder
 from pytest_shark_tune.tools.leftovers import scratch_folder
 
 __all__ = [
@@ -328,9 +328,9 @@ def environment() -> Mapping[str, str]:
     env = dict(os.environ)
     linker = Path(_find_tool("iree-lld"))
     if _needs_quotes(linker) and _LINKER_VARIABLE not in env:
-        folder = tempfile.mkdtemp(prefix="shark-tune-", dir=_PLAIN_FOLDER)
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        link = Path(folder, linker.name)
+        folder = HeldFolder(_PLAIN_FOLDER)
+        atexit.register(folder.remove)
+        link = folder.path / linker.name
         link.symlink_to(linker)
         env[_LINKER_VARIABLE] = os.fspath(link)
     if _needs_quotes(Path(tempfile.gettempdir())):
