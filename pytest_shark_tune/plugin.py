@@ -165,13 +165,16 @@ def _nothing_to_guard(path: Path, config: pytest.Config) -> str:
 
 
 def _refuse_hidden_characters(config: pytest.Config) -> None:
-    """Refuse a model whose path pytest would show, in its ids and its progress, as something else than it is.
+    """Refuse a path that pytest would show, in ids and its progress, as something else than it is.
+
+    Where nothing is tuned only models are ours to refuse.
 
     Raises:
         pytest.UsageError: a path has characters that are not printed, or a form that a CI system obeys.
     """
     for each in config.args:
-        if _place(config, each).suffix in _MODELS and escaped_line(each) != each:
+        is_ours = tuning_is_on(config) or any(suffix in each for suffix in _MODELS)
+        if is_ours and escaped_line(each) != each:
             raise pytest.UsageError(
                 f"{escaped_line(each)}: this name has characters that are not shown: rename the file"
             )
