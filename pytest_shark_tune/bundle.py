@@ -120,7 +120,8 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
                 return f"the binary of {key} is called {artifact.vmfb!r}"
             if artifact.vmfb is not None and artifact.sha256 != self.digests.get(artifact.vmfb):
                 return f"{key} has two digests"
-        named = {each.vmfb for each in (*self.builds.values(), *self.yardsticks) if each.vmfb is not None}
+        named = {made.vmfb for made in self.builds.values() if made.vmfb is not None}
+        named |= {each.vmfb for each in self.yardsticks}
         if not named == set(binaries) == set(self.digests):
             return "its file has other binaries than its manifest"
         if {"pytest-shark-tune", "iree-base-compiler"} - self.versions.keys() or not self.identity:

@@ -12,7 +12,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from pytest_shark_tune.errors import InputError
@@ -95,23 +95,24 @@ def check_owner(folder: Path) -> None:
 @contextmanager
 def _marked(folder: Path) -> Iterator[int | None]:
     """A descriptor of a folder's mark; ``None`` where it has none that we left for this user."""
-    descriptors: list[int] = []
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    try:
+    with ExitStack() as opened:
+        mark: int | None = None
         with suppress(OSError):
-            descriptors.append(os.open(folder, flags | os.O_DIRECTORY))
-            descriptors.append(os.open(_MARK, flags, dir_fd=descriptors[0]))
-        yield descriptors[1] if len(descriptors) > 1 and _is_ours(*descriptors, _text(folder).encode()) else None
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
+            itself = os.open(folder, flags | os.O_DIRECTORY)
+            opened.callback(os.close, itself)
+            mark = os.open(_MARK, flags, dir_fd=itself)
+            opened.callback(os.close, mark)
+            text = _text(folder).encode()
+            if not (_is_ours(os.fstat(itself)) and _is_ours(os.fstat(mark)) and os.read(mark, len(text) + 1) == text):
+                mark = None
+        yield mark
 
 
-def _is_ours(folder: int, mark: int, text: bytes) -> bool:
-    both = os.fstat(folder), os.fstat(mark)
-    if any(each.st_uid != os.geteuid() or each.st_mode & (stat.S_IWGRP | stat.S_IWOTH) for each in both):
-        return False
-    return stat.S_ISREG(both[1].st_mode) and os.read(mark, len(text) + 1) == text
+def _is_ours(found: os.stat_result) -> bool:
+    """Whether a file or folder is this user's, and nobody else may write to it."""
+    is_plain = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
+    return is_plain and found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _text(folder: Path) -> str:

@@ -118,7 +118,7 @@ DOORS = {
 
 def calls_of(source: str) -> set[str]:
     """What is called in ``source``: plain names, and attributes by their last name."""
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call):
             match node.func:
