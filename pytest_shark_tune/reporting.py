@@ -48,7 +48,8 @@ def escaping_errors() -> Iterator[None]:
     try:
         yield
     except pytest.UsageError as error:
-        raise pytest.UsageError(*(escaped(str(each)) for each in error.args)) from error
+        # Without its causes: of a worker pytest-xdist shows the traceback.
+        raise pytest.UsageError(*(escaped(str(each)) for each in error.args)) from None
 
 
 class EscapedReports:
@@ -68,6 +69,13 @@ class EscapedReports:
         """Escape why a file could not be collected."""
         if report.failed:
             _escape(report)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_internalerror(self, excrepr: Any) -> None:
+        """Escape an error that nobody expects, if there is something to escape."""
+        text = str(excrepr)
+        if escaped(text) != text:
+            excrepr.toterminal = lambda writer: writer.line(escaped(text))
 
 
 def _escape(report: pytest.TestReport | pytest.CollectReport) -> None:

@@ -188,6 +188,16 @@ def test_tune(make_suite: MakeSuite) -> None:
     assert_harmless(outcome.text)
 
 
+def test_an_internal_error(make_suite: MakeSuite) -> None:
+    suite = make_suite(
+        {"test_suite.py": SUITE, "conftest.py": f"def pytest_collection(): raise RuntimeError({EVIL!r})\n"}
+    )
+    outcome = suite.run()
+    assert outcome.status == pytest.ExitCode.INTERNAL_ERROR
+    assert_harmless(outcome.text)
+    assert SHOWN in outcome.text
+
+
 def test_a_model_whose_name_is_hidden_is_refused(make_suite: MakeSuite) -> None:
     suite = make_suite()
     model = evil_model(suite.folder)
