@@ -328,7 +328,7 @@ def run_case(case: Case, compiler: Compiler, seeds: int, tally: Tally, jobs: int
     """Compile every edit of an op and check it."""
     found = extract([read_source(OpSource("main", case.text), Path())], compiler, 2)
     if len(found.dispatches) != 1:
-        tally.left_out.append(f"{case.name}: {[skipped.reason for skipped in found.skipped]}")
+        tally.left_out.append(f"{case.name}: {[left.reason for left in found.untunable]}")
         return
     (dispatch,) = found.dispatches
     module = dispatch.members[0].module

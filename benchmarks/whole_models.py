@@ -124,7 +124,8 @@ def _normalization(kind: str) -> list[str]:
         "  } -> tensor<32xf32>",
         f"  %pe = tensor.empty() : tensor<32x64x{kind}>",
         (
-            f'  %p = linalg.generic {{indexing_maps = [{same}, {row}, {same}], iterator_types = ["parallel", "parallel"]}}'
+            f"  %p = linalg.generic {{indexing_maps = [{same}, {row}, {same}],"
+            ' iterator_types = ["parallel", "parallel"]}'
             f" ins(%y2, %sq : tensor<32x64x{kind}>, tensor<32xf32>) outs(%pe : tensor<32x64x{kind}>) {{"
         ),
         f"  ^bb0(%v: {kind}, %squares: f32, %old: {kind}):",
@@ -195,11 +196,11 @@ class _Model:
                     if failure := self._failure(builds, leases, default, path, seed):
                         tally.refused.append(f"{self.source.name}, right {number}, seed {seed}: {failure}")
             for place, what, edit in self._edits():
-                path = self._built(builds, what, partial(_edited, edit, place), tally)
-                if path is None or not self._is_wrong(default, path, noise):
+                wrong = self._built(builds, what, partial(_edited, edit, place), tally)
+                if wrong is None or not self._is_wrong(default, wrong, noise):
                     continue
                 tally.wrong_modules += 1
-                if not self._failure(builds, leases, default, path, 0):
+                if not self._failure(builds, leases, default, wrong, 0):
                     tally.passed.append(f"{self.source.name}, sum {place}: {what}")
         finally:
             builds.close()

@@ -16,9 +16,11 @@ from typing import Any
 
 import pytest
 
+from pytest_shark_tune import reporting
 from pytest_shark_tune.ledger import Finding
 from pytest_shark_tune.stages.candidate import DEFAULT_ID
 from pytest_shark_tune.stages.record import FinalRecord, Record, State
+from pytest_shark_tune.tools.terminal import escaped_line
 from pytest_shark_tune.tuning import finding_of
 
 __all__ = ["Benchmark", "BenchmarkBridge", "DeviceStamp", "benchmarks_of"]
@@ -81,7 +83,7 @@ def _benchmark(
     return Benchmark(
         name=place.rpartition("::")[2] + bracket + inside,
         fullname=test,
-        group=found.dispatch,
+        group=escaped_line(found.dispatch),
         param=inside.removesuffix("]"),
         samples_s=tuple(sample / 1e6 for sample in samples_us),
         extra_info={"dispatch": found.dispatch, **facts, **where},
@@ -127,7 +129,7 @@ class DeviceStamp:
     @pytest.hookimpl(optionalhook=True)
     def pytest_benchmark_update_machine_info(self, machine_info: dict[str, Any]) -> None:
         """Add the model of the device that candidates are measured on."""
-        machine_info["device"] = self._device
+        machine_info["device"] = escaped_line(self._device)
 
 
 class BenchmarkBridge:
@@ -225,8 +227,10 @@ class BenchmarkBridge:
             assert self._session is not None
             if self._session.exitstatus == pytest.ExitCode.OK:
                 self._session.exitstatus = pytest.ExitCode.TESTS_FAILED
-            terminalreporter.write_line("--benchmark-compare-fail: performance has regressed, so this run fails")
+            reporting.write_line(
+                terminalreporter, "--benchmark-compare-fail: performance has regressed, so this run fails"
+            )
             return None
         if self._has_nothing:
-            terminalreporter.write_line("pytest-benchmark has nothing to report: no candidate was measured")
+            reporting.write_line(terminalreporter, "pytest-benchmark has nothing to report: no candidate was measured")
         return result

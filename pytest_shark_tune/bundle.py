@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
+import hashlib
 import os
-import tarfile
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,14 +14,14 @@ import msgspec
 
 from pytest_shark_tune import __version__
 from pytest_shark_tune.builds import Builds
+from pytest_shark_tune.bundle_file import BINARY, BundleFile, opened, write_bundle
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.plan import Plan, Task
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.candidate import Candidate
-from pytest_shark_tune.stages.record import State, lasts
 from pytest_shark_tune.stages.search.facts import facts_of
 from pytest_shark_tune.tools import journal
-from pytest_shark_tune.tools.cache import Cache, content_key
+from pytest_shark_tune.tools.cache import Cache, Kind, content_key, is_key
 from pytest_shark_tune.tools.compiler import COMPILE_TIMEOUT_S, Compiler, Target, host_processor
 from pytest_shark_tune.tools.runtime import runtime_version
 from pytest_shark_tune.yardsticks import Yardstick, Yardsticks
@@ -31,9 +30,7 @@ __all__ = ["BUNDLE", "Bundle", "Packed", "PackedCompiler", "check_machine", "pac
 
 BUNDLE = "bundle.tar"
 """What a bundle is called in the output folder."""
-_MANIFEST = "bundle.json"
-_BINARY = ".vmfb"
-_SCHEMA: Final = 1
+_SCHEMA: Final = 2
 
 
 class Bundle(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,10 +38,11 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
 
     ``identity`` is the compiler's, ``flags`` are the user's. ``tests`` gives the key of each test's plan by the id of
     the test function, and ``plans`` have just the candidates that were compiled, or refused by the compiler.
-    ``builds`` are these, and ``yardsticks`` show what the device can reach; ``vmfb`` of both is a name in the file.
+    ``builds`` are these, and ``yardsticks`` show what the device can reach; ``vmfb`` of both is a name in the file, and
+    ``digests`` are the SHA-256 of the binaries by these names.
     """
 
-    schema: Literal[1] = _SCHEMA
+    schema: Literal[2] = _SCHEMA
     versions: dict[str, str]
     target: Target
     flags: tuple[str, ...]
@@ -55,6 +53,7 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
     builds: dict[str, Artifact]
     yardsticks: tuple[Yardstick, ...]
     yardsticks_key: str
+    digests: dict[str, str]
 
     def plan_of(self, test: str) -> str:
         """The key of the plan of a test function; folders above its file may have other names than they had.
@@ -72,33 +71,64 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
             )
         return alike.pop()
 
-    def unpack(self, path: Path, cache: Cache, of_run: Cache | None = None) -> None:
-        """Put plans and binaries into the cache, the latter from the bundle's file at ``path``.
+    @property
+    def digest(self) -> str:
+        """A hash of all that is in the bundle: of its binaries it has the digests."""
+        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()
 
-        What failed where the bundle was made, and might not fail again, goes into the cache of this run, if at all.
+    def unpack(self, path: Path, cache: Cache) -> None:
+        """Put plans and binaries, the latter from the bundle's file at ``path``, into a cache that is the run's own.
+
+        What is under a key here was put there by whoever made the bundle, so no other run may take it from a cache.
 
         Raises:
-            InputError: the file is not whole.
+            InputError: the file is not whole, or a binary is not the one that was put into it.
         """
-        with _opened(path) as tar:
+        with opened(path) as file:
             for key, artifact in self.builds.items():
+                unpacked = artifact
                 if artifact.vmfb is not None:
-                    binary = cache.file("artifacts", key, _BINARY)
-                    journal.replace_file(binary, _member(tar, path, artifact.vmfb))
-                    cache.put("artifacts", key, msgspec.structs.replace(artifact, vmfb=os.fspath(binary)))
-                elif lasts(State(artifact.state), artifact.reason):
-                    cache.put("artifacts", key, artifact)
-                elif of_run is not None:
-                    of_run.put("artifacts", key, artifact)
-            yardsticks = []
-            for each in self.yardsticks:
-                binary = cache.file("yardsticks", each.vmfb.removesuffix(_BINARY), _BINARY)
-                journal.replace_file(binary, _member(tar, path, each.vmfb))
-                yardsticks.append(msgspec.structs.replace(each, vmfb=os.fspath(binary)))
+                    binary = self._unpack(file, cache, "artifacts", artifact.vmfb)
+                    unpacked = msgspec.structs.replace(artifact, vmfb=binary)
+                cache.put("artifacts", key, unpacked)
+            yardsticks = [
+                msgspec.structs.replace(each, vmfb=self._unpack(file, cache, "yardsticks", each.vmfb))
+                for each in self.yardsticks
+            ]
         if yardsticks:
             cache.put("yardsticks", self.yardsticks_key, yardsticks)
         for key, plan in self.plans.items():
             cache.put("plans", key, plan)
+
+    def _unpack(self, file: BundleFile, cache: Cache, kind: Kind, name: str) -> str:
+        binary = cache.file(kind, name.removesuffix(BINARY), BINARY)
+        journal.replace_file(binary, file.binary(name, self.digests[name]))
+        return os.fspath(binary)
+
+    def why_refused(self, binaries: Collection[str]) -> str:
+        """What in it no bundle of ours has, in words; empty where there is nothing.
+
+        ``binaries`` are the names of those in its file.
+        """
+        keys = {*self.builds, *self.plans, *self.tests.values(), self.yardsticks_key}
+        if bad := sorted(key for key in keys if not is_key(key)):
+            return f"{bad[0]!r} is no key"
+        for key, artifact in self.builds.items():
+            if (artifact.vmfb is not None) != (artifact.state == "compiled"):
+                return f"{key} is {artifact.state} and has {'a' if artifact.vmfb else 'no'} binary"
+            if artifact.vmfb is not None and artifact.vmfb != f"{key}{BINARY}":
+                return f"the binary of {key} is called {artifact.vmfb!r}"
+            if artifact.vmfb is not None and artifact.sha256 != self.digests.get(artifact.vmfb):
+                return f"{key} has two digests"
+        named = {made.vmfb for made in self.builds.values() if made.vmfb is not None}
+        named |= {each.vmfb for each in self.yardsticks}
+        if not named == set(binaries) == set(self.digests):
+            return "its file has other binaries than its manifest"
+        if {"pytest-shark-tune", "iree-base-compiler"} - self.versions.keys() or not self.identity:
+            return "it does not say which versions made it"
+        if self.rotate_bytes < 0 or set(self.tests.values()) - self.plans.keys():
+            return "its manifest contradicts itself"
+        return ""
 
 
 class PackedCompiler(Compiler):
@@ -168,6 +198,8 @@ def pack(
     measures: list[Yardstick] = []
     with suppress(CommandFailed):
         measures = yardsticks.built()
+    files = {f"{key}{BINARY}": Path(made.vmfb) for key, made in packing.artifacts.items() if made.vmfb is not None}
+    files |= {Path(each.vmfb).name: Path(each.vmfb) for each in measures}
     bundle = Bundle(
         versions={
             "pytest-shark-tune": __version__,
@@ -183,9 +215,9 @@ def pack(
         builds={key: _as_member(key, artifact) for key, artifact in packing.artifacts.items()},
         yardsticks=tuple(msgspec.structs.replace(each, vmfb=Path(each.vmfb).name) for each in measures),
         yardsticks_key=yardsticks.built_key,
+        digests={name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()},
     )
-    binaries = {f"{key}{_BINARY}": each.vmfb for key, each in packing.artifacts.items() if each.vmfb is not None}
-    _write(path, bundle, binaries | {Path(each.vmfb).name: each.vmfb for each in measures})
+    write_bundle(path, msgspec.json.encode(bundle), files)
     made = [each for each in packing.candidates if each.vmfb is not None]
     return Packed(path, packing.dispatches, len(made), len(packing.candidates) - len(made), bytes=path.stat().st_size)
 
@@ -196,14 +228,21 @@ def read_bundle(path: Path) -> Bundle:
     Raises:
         InputError: it is no bundle, or one that this package, this runtime or this processor cannot use.
     """
-    with _opened(path) as tar:
+    with opened(path) as file:
+        binaries = file.binaries
         try:
-            bundle = msgspec.json.decode(_member(tar, path, _MANIFEST), type=Bundle)
-        except msgspec.DecodeError as error:
+            bundle = msgspec.json.decode(file.manifest(), type=Bundle)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InputError(f"{path} is no bundle of this version of pytest-shark-tune: {error}") from error
     made_by = bundle.versions.get("pytest-shark-tune")
     if made_by != __version__:
         raise InputError(f"{path} was made by pytest-shark-tune {made_by}, this is {__version__}: make it anew")
+    if why := bundle.why_refused(binaries):
+        raise InputError(f"{path} is no bundle, or was changed: {why}")
+    try:
+        Target.parse(str(bundle.target))
+    except InputError as error:
+        raise InputError(f"{path} is no bundle: {error}") from error
     return bundle
 
 
@@ -274,42 +313,7 @@ class _Packing:
 
 
 def _as_member(key: str, artifact: Artifact) -> Artifact:
-    return artifact if artifact.vmfb is None else msgspec.structs.replace(artifact, vmfb=f"{key}{_BINARY}")
-
-
-def _write(path: Path, bundle: Bundle, binaries: Mapping[str, str]) -> None:
-    """Write a bundle with files by their names in it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with tarfile.open(partial, "w") as tar:
-            content = msgspec.json.encode(bundle)
-            header = tarfile.TarInfo(_MANIFEST)
-            header.size = len(content)
-            tar.addfile(header, io.BytesIO(content))
-            for name, file in binaries.items():
-                tar.add(file, arcname=name)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _opened(path: Path) -> tarfile.TarFile:
-    try:
-        return tarfile.open(path)
-    except (OSError, tarfile.TarError) as error:
-        raise InputError(f"{path} cannot be read as a bundle: {error}") from error
-
-
-def _member(tar: tarfile.TarFile, path: Path, name: str) -> bytes:
-    """The content of a file in a bundle; nothing is ever written where the bundle says."""
-    try:
-        file = tar.extractfile(name)
-        content = file.read() if file is not None else None
-    except (KeyError, OSError, tarfile.TarError):
-        content = None
-    if content is None:
-        raise InputError(f"{path} is no bundle, or not a whole one: it has no {name}")
-    return content
+    return artifact if artifact.vmfb is None else msgspec.structs.replace(artifact, vmfb=f"{key}{BINARY}")
 
 
 def _ends_alike(one: str, other: str) -> bool:

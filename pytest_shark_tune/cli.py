@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from pytest_shark_tune import __version__
@@ -15,11 +17,22 @@ from pytest_shark_tune.commands.profile import profile_model
 from pytest_shark_tune.commands.replay import replay
 from pytest_shark_tune.commands.show import show
 from pytest_shark_tune.commands.space import space
+from pytest_shark_tune.tools.terminal import escaping_streams
 
 __all__ = ["main"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Commands that write nothing to a terminal but what `tools.terminal` lets through, be it an error of click's."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command as click does."""
+        with escaping_streams():
+            return super().main(*args, **kwargs)
+
+
+# With color click takes no escape sequences out of what it writes, so that they are shown.
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "color": True})
 @click.version_option(__version__, prog_name="shark-tune")
 def main() -> None:
     """Work with tuning specs, and look at what pytest --tune works with."""

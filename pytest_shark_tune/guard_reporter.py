@@ -7,21 +7,26 @@ test has found something out. So it imports what it works with only then.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_shark_tune import reporting
+from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.interrupts import TERMINATED, Interrupts
 from pytest_shark_tune.notes import note_of, write_line
 from pytest_shark_tune.options import GuardOptions, TuneOptions, target_name
 
 if TYPE_CHECKING:
     from pytest_shark_tune.guard_text import GuardFailure, GuardFinding
+    from pytest_shark_tune.tools.folders import HeldFolder
 
-__all__ = ["FAILURE", "PROPERTY", "SNAPSHOTS", "UNGUARDED", "GuardReporter"]
+__all__ = ["EXCHANGE", "FAILURE", "PROPERTY", "SNAPSHOTS", "UNGUARDED", "GuardReporter"]
 
+EXCHANGE = "shark_tune_guard_exchange"
+"""The name under which a worker is told of the folder that all workers of a run share."""
 PROPERTY = "shark_tune_guard"
 """The name under which a report carries a finding."""
 FAILURE = "shark_tune_failure"
@@ -44,13 +49,32 @@ class GuardReporter:
         self._unguarded = 0
         self._problems: list[str] = []
         self._interrupts = Interrupts(terminate=True)
+        self._exchange: HeldFolder | None = None
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell a worker of the folder that it shares with the others, should one of them have something to guard."""
+        from pytest_shark_tune.tools.folders import HeldFolder
+
+        with suppress(OSError):  # Each of them then makes one for itself, or says why it cannot.
+            self._exchange = self._exchange or HeldFolder()
+            node.workerinput[EXCHANGE] = os.fspath(self._exchange.path)
 
     def pytest_sessionstart(self) -> None:
-        """Empty the cache before any process of the run takes something from it."""
+        """Empty the cache before any process of the run takes something from it.
+
+        Raises:
+            pytest.UsageError: an option cannot be met; the message names it.
+        """
         if self._config.getoption("tune_cache_clear"):
             from pytest_shark_tune.tools.cache import Cache
 
-            Cache(TuneOptions.from_pytest_config(self._config).cache).clear()
+            with reporting.escaping_errors():
+                options = TuneOptions.from_pytest_config(self._config)
+                try:
+                    Cache(options.cache).clear()
+                except InputError as error:
+                    raise pytest.UsageError(f"--tune-cache: {error}") from error
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Keep what is said of a file that cannot be collected, where that may be one to guard."""
@@ -144,17 +168,21 @@ class GuardReporter:
         if self._findings or self._failures:
             from pytest_shark_tune.guard_text import github_lines, terminal_lines
 
-            terminalreporter.section("shark-tune guard")
-            _write(terminalreporter, terminal_lines(self._findings.values(), self._told))
+            reporting.section(terminalreporter, "shark-tune guard")
+            for line in terminal_lines(self._findings.values(), self._told):
+                reporting.write_line(terminalreporter, line)
             if os.environ.get("GITHUB_ACTIONS") == "true":
                 workspace = Path(os.environ.get("GITHUB_WORKSPACE") or self._config.invocation_params.dir)
-                _write(terminalreporter, github_lines(self._findings.values(), workspace, self._told))
+                annotations = github_lines(self._findings.values(), workspace, self._told)
+                reporting.write_annotations(terminalreporter, annotations)
         for problem in self._problems:
-            terminalreporter.write_line(problem, red=True)
+            reporting.write_line(terminalreporter, problem, red=True)
 
     def pytest_unconfigure(self) -> None:
         """Cut the cache to its size, once all processes of the run are through with it."""
         self._interrupts.restore()
+        if self._exchange is not None:
+            self._exchange.remove()
         if self._findings:
             from pytest_shark_tune.tools.cache import Cache
 
@@ -163,11 +191,6 @@ class GuardReporter:
 
 
 _UNALARMED = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
-
-
-def _write(terminalreporter: Any, lines: Iterable[str]) -> None:
-    for line in lines:
-        terminalreporter.write_line(line)
 
 
 def _why_ended(session: pytest.Session, exitstatus: int | pytest.ExitCode) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from pytest_shark_tune.stages.guard import Outcome, Promise, Verdict
+from pytest_shark_tune.tools.terminal import escaped, escaped_line
 
 __all__ = [
     "GuardFailure",
@@ -118,17 +119,17 @@ def markdown(findings: Iterable[GuardFinding], ended_early: str = "", failures: 
     if ended_early:
         parts.append(f"The run ended early, so this is not all: {_plain(ended_early)}")
     if failures:
-        parts.append("\n".join(f"- **failed** `{each.test}`: {_plain(each.reason)}" for each in failures))
+        parts.append("\n".join(f"- **failed** {_code(each.test)}: {_plain(each.reason)}" for each in failures))
     for spec in dict.fromkeys(finding.spec for finding in found):
         changes = [*_changes(finding.verdict for finding in found if finding.spec == spec)]
-        parts += ["\n".join([f"`{spec}`", "", *changes])] if changes else []
+        parts += ["\n".join([_code(spec), "", *changes])] if changes else []
     return "\n\n".join(parts) + "\n"
 
 
 def _changes(verdicts: Iterable[Verdict]) -> Iterator[str]:
     """A list item for each verdict that says something new."""
     for verdict in verdicts:
-        name = f"`{_name(verdict)}`"
+        name = _code(_name(verdict))
         if verdict.outcome in (Outcome.BROKEN, Outcome.UNDECIDED):
             yield f"- **{verdict.outcome}** {name}: {_indented(verdict.reason)}"
         elif verdict.note:
@@ -181,14 +182,26 @@ def _indented(text: str) -> str:
     first, _, rest = text.partition("\n")
     if not rest:
         return _plain(first)
-    return "\n".join([_plain(first), "", "  ```text", *(f"  {line}" for line in rest.splitlines()), "  ```", ""])
+    return "\n".join([_plain(first), "", "  ```text", *(f"  {line}" for line in _fenced(rest)), "  ```", ""])
+
+
+def _fenced(text: str) -> list[str]:
+    """The lines of ``text``, none of which ends the block of code that they stand in."""
+    return [line.replace("```", "'''") for line in escaped(text).splitlines()]
 
 
 def _plain(text: str) -> str:
     """``text`` as Markdown that looks like it."""
-    return "".join(f"\\{character}" if character in "\\`*_<>|[]#" else character for character in text)
+    return "".join(f"\\{each}" if each in "\\`*_<>|[]#" else each for each in escaped(text))
+
+
+def _code(text: str) -> str:
+    """``text`` as code inside a line of Markdown, which knows no escape for its own sign."""
+    shown = escaped_line(text).replace("`", "'")
+    return f"`{shown}`"
 
 
 def _escaped(text: str, more: str = "") -> str:
     """``text`` as GitHub reads it in a workflow command; in a property ``more`` characters have a meaning, too."""
-    return "".join(f"%{ord(character):02X}" if character in f"%\r\n{more}" else character for character in text)
+    encoded = "".join(f"%{ord(each):02X}" if each in f"%\r\n{more}" else each for each in text)
+    return escaped(encoded)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
@@ -19,10 +18,10 @@ from pytest_shark_tune.devices import FoundDevices, find_devices, jobs_of_worker
 from pytest_shark_tune.dispatch_stages import DispatchStages
 from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError, UndecidedWarning
 from pytest_shark_tune.fixtures import GUARD_KEY, SESSION_KEY
-from pytest_shark_tune.guard_reporter import FAILURE, PROPERTY
+from pytest_shark_tune.guard_reporter import EXCHANGE, FAILURE, PROPERTY
 from pytest_shark_tune.guard_text import GuardFailure, GuardFinding, said_first
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan
-from pytest_shark_tune.inputs import check_compiler, check_folder, refuse_strays
+from pytest_shark_tune.inputs import check_cache, check_compiler, refuse_strays
 from pytest_shark_tune.interrupts import TERMINATED, Interrupts
 from pytest_shark_tune.kernels import as_failure
 from pytest_shark_tune.notes import teller
@@ -38,7 +37,9 @@ from pytest_shark_tune.storage import Storage
 from pytest_shark_tune.tools import leftovers
 from pytest_shark_tune.tools.cache import Cache
 from pytest_shark_tune.tools.compiler import compiler_version
+from pytest_shark_tune.tools.folders import is_marked
 from pytest_shark_tune.tools.runtime import device_slug, runtime_version
+from pytest_shark_tune.tools.terminal import escaped
 from pytest_shark_tune.trial import Guarded, Role, Trial, guard_trials
 
 __all__ = ["GuardingPlugin", "guard_trials_of"]
@@ -87,7 +88,7 @@ class GuardingPlugin:
         options, guard = TuneOptions.from_pytest_config(config), GuardOptions.from_pytest_config(config)
         compiler = options.compiler
         check_compiler(options, compiler)
-        check_folder("--tune-cache", options.cache)
+        check_cache(options.cache)
         leftovers.sweep()
         tell = teller(config)
         session = Session(_settings(config, options, guard), compiler, Cache(options.cache, tell), tell=tell)
@@ -274,7 +275,7 @@ class GuardingPlugin:
             case Outcome.UNDECIDED if self._guard.strict:
                 pytest.fail(f"{verdict.reason}\n(--tune-strict)", pytrace=False)
             case Outcome.UNDECIDED:
-                warnings.warn(UndecidedWarning(verdict.reason), stacklevel=2)
+                warnings.warn(UndecidedWarning(escaped(verdict.reason)), stacklevel=2)
 
     # Reporting.
 
@@ -363,7 +364,6 @@ class GuardingPlugin:
         """Remove what only this run needed."""
         self._session.close()
         leftovers.clear()
-        shutil.rmtree(self._session.settings.exchange, ignore_errors=True)
         self._interrupts.restore()
 
 
@@ -374,9 +374,9 @@ def _settings(config: pytest.Config, options: TuneOptions, guard: GuardOptions) 
     """
     worker = getattr(config, "workerinput", None)
     devices = _devices(options)
-    run = worker["testrunuid"] if worker is not None else str(os.getpid())
-    exchange = Path(tempfile.gettempdir()) / f"shark-tune-guard-{run}"
-    exchange.mkdir(exist_ok=True)
+    shared = Path(worker.get(EXCHANGE, "")) if worker is not None else Path()
+    # Workers on other hosts do not see their controller's.
+    exchange = shared if is_marked(shared) else leftovers.new_folder("guard")
     return RunSettings(
         devices=tuple(devices["uris"]),
         device_name=devices["name"],

@@ -11,10 +11,11 @@ from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.options import TuneOptions, named_here
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.tools.compiler import Compiler
+from pytest_shark_tune.tools.folders import check_owner
 from pytest_shark_tune.tools.lease import signature, who_holds
 from pytest_shark_tune.tools.lock import FileLock, NoLocks
 
-__all__ = ["check_compiler", "check_folder", "hold_folder", "refuse_strays"]
+__all__ = ["check_cache", "check_compiler", "check_folder", "hold_folder", "refuse_strays"]
 
 _LOCK = ".shark-tune.lock"
 
@@ -32,6 +33,22 @@ def check_compiler(options: TuneOptions, compiler: Compiler) -> None:
         if isinstance(error.__cause__, CommandFailed) and error.__cause__.timed_out:
             option = "--tune-compile-timeout"
         raise pytest.UsageError(f"{option}: {error}") from error
+
+
+def check_cache(folder: Path) -> None:
+    """Make the cache, if need be, for this user alone, and make sure that it can be written to and is nobody else's.
+
+    Raises:
+        pytest.UsageError: it cannot, or is.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_owner(folder)
+    except InputError as error:
+        raise pytest.UsageError(f"--tune-cache: {error}") from error
+    except OSError:  # Told below.
+        pass
+    check_folder("--tune-cache", folder)
 
 
 def check_folder(option: str, folder: Path) -> None:

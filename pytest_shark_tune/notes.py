@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from pytest_shark_tune import reporting
+
 __all__ = ["NoteSender", "note_of", "teller", "write_line"]
 
 _PROPERTY = "shark_tune_note"
@@ -77,5 +79,5 @@ def write_line(reporter: Any, line: str) -> None:
         reporter.ensure_newline()
         if reporter._tw.width_of_current_line:
             reporter.write("\n")
-        reporter.write_line(line)
+        reporting.write_line(reporter, line)
         reporter.flush()  # Into a pipe or a file, too, where it would come with the end of the run.

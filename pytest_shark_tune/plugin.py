@@ -28,6 +28,8 @@ from pytest_shark_tune.options import (
     target_name,
     tuning_is_on,
 )
+from pytest_shark_tune.reporting import EscapedReports, escaping_errors
+from pytest_shark_tune.tools.terminal import escaped_line
 
 if TYPE_CHECKING:
     from pytest_shark_tune.ops import OpSource
@@ -43,6 +45,7 @@ __all__ = [
 
 _COMMANDS = pytest.StashKey[tuple[Path, "tuple[OpSource, ...]"]]()
 """The list of commands that this run takes, and the ops in it."""
+_MODELS = (".mlir", ".mlirbc", ".onnx")
 _MARKER = (
     "tune(*sources): tune the dispatches of the sources: an op (pytest_shark_tune.ops), or a path to .mlir, .mlirbc "
     "or .onnx, relative to the test's file; or a kernel of your own, as a pytest_shark_tune.CustomTask"
@@ -58,6 +61,14 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the marker and the fixtures; start a session where this run tunes. What is off costs nothing."""
     config.addinivalue_line("markers", _MARKER)
     config.pluginmanager.register(fixtures, "shark-tune-fixtures")
+    if not hasattr(config, "workerinput"):  # The process that controls the run shows what all of them say.
+        config.pluginmanager.register(EscapedReports(), "shark-tune-reports")
+    with escaping_errors():
+        _configure(config)
+
+
+def _configure(config: pytest.Config) -> None:
+    _refuse_hidden_characters(config)
     guard = GuardOptions.from_pytest_config(config)
     _take_commands(config)
     if spec_is_trusted(config):
@@ -94,9 +105,11 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     from pytest_shark_tune.devices import find_devices
 
     try:
-        options = TuneOptions.from_pytest_config(config)
+        with escaping_errors():
+            options = TuneOptions.from_pytest_config(config)
+            devices = None if options.stop_after else find_devices(options)
         # Compiling takes no device, and one process keeps all processors busy.
-        return 0 if options.stop_after else len(find_devices(options)["uris"])
+        return 0 if devices is None else len(devices["uris"])
     except pytest.UsageError:
         if tuning_is_on(config):
             raise
@@ -127,7 +140,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             from pytest_shark_tune.guarding import guard_trials_of
 
             trials = guard_trials_of(metafunc, marker)
-        params += [pytest.param(trial, id=trial.id) for trial in trials]
+        params += [pytest.param(trial, id=escaped_line(trial.id)) for trial in trials]
         params += [] if trials else [_skipped(UNGUARDED, _nothing_to_guard(path, config))]
     metafunc.parametrize("candidate", params, indirect=True)
 
@@ -140,7 +153,7 @@ def _kernels(given: Sequence[object]) -> list[str]:
 
 def _skipped(name: str, reason: str) -> Any:
     """The parameter of a test that is skipped."""
-    return pytest.param(None, id=name, marks=pytest.mark.skip(reason=reason))
+    return pytest.param(None, id=escaped_line(name), marks=pytest.mark.skip(reason=reason))
 
 
 def _has_snapshots(folder: Path) -> bool:
@@ -163,6 +176,22 @@ def _nothing_to_guard(path: Path, config: pytest.Config) -> str:
     if path.suffix == ".py":
         return f"there is no snapshot for {target} to guard: {shlex.join(words)} makes one"
     return f"there is nothing to guard: {shlex.join(words)} tunes it, --tune-guard SPEC checks a spec"
+
+
+def _refuse_hidden_characters(config: pytest.Config) -> None:
+    """Refuse a path that pytest would show, in ids and its progress, as something else than it is.
+
+    Where nothing is tuned only models are ours to refuse.
+
+    Raises:
+        pytest.UsageError: a path has characters that are not printed, or a form that a CI system obeys.
+    """
+    for each in config.args:
+        is_ours = tuning_is_on(config) or any(suffix in each for suffix in _MODELS)
+        if is_ours and escaped_line(each) != each:
+            raise pytest.UsageError(
+                f"{escaped_line(each)}: this name has characters that are not shown: rename the file"
+            )
 
 
 def _take_commands(config: pytest.Config) -> None:
@@ -207,7 +236,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     commands, _ = parent.config.stash.get(_COMMANDS, (None, ()))
     if file_path == commands:
         return CommandsFile.from_parent(parent, path=file_path)
-    if file_path.suffix not in (".mlir", ".mlirbc", ".onnx") or not parent.session.isinitpath(file_path):
+    if file_path.suffix not in _MODELS or not parent.session.isinitpath(file_path):
         return None
     return ModelFile.from_parent(parent, path=file_path)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -69,6 +68,7 @@ from pytest_shark_tune.stages.spec import (
 )
 from pytest_shark_tune.tools import journal, old_spec, process
 from pytest_shark_tune.tools.compiler import Compiler, compiler_version, first_error
+from pytest_shark_tune.tools.leftovers import scratch_folder
 
 __all__ = ["Fate", "OldEntry", "OldSpec", "PortedEntry", "port", "read_old", "retuned", "target_of"]
 
@@ -267,10 +267,8 @@ def port(
             drafts.append(_lost(entry, str(reason)))
             continue
         drafts.append(_ported(entry, dispatch, session) if dispatch else _without_dispatch(entry, bool(models)))
-    with tempfile.TemporaryDirectory(prefix="shark-tune-") as folder:
-        checked = tuple(
-            _checked(drafts, old, Path(folder, new.name), models or lone, session, tell, whole=bool(models))
-        )
+    with scratch_folder() as folder:
+        checked = tuple(_checked(drafts, old, folder / new.name, models or lone, session, tell, whole=bool(models)))
     _write(new, checked, old)
     return checked
 
@@ -609,8 +607,8 @@ def retuned(
     lost = sorted({each.dispatch for each in ported if each.fate is Fate.LOST and each.dispatch})
     if not lost:
         return tuple(ported)
-    with tempfile.TemporaryDirectory(prefix="shark-tune-") as folder:
-        out = Path(folder, "tuned")
+    with scratch_folder() as folder:
+        out = folder / "tuned"
         command = [sys.executable, "-m", "pytest", *map(str, models), "--tune", "--tune-target", target]
         chosen = [*(f"[{name}-" for name in lost), "[spec]"]  # With the bracket: names may end others.
         command += ["--tune-out", str(out), "-k", " or ".join(chosen)]

@@ -75,7 +75,8 @@ class Recall:
     A fresh run, as ``settings`` say, recalls nothing, and keeps what it finds out in place of what was known.
     ``setting`` is a hash of all these. What is recalled depends, besides, on the versions of our own ways of finding
     it out, so that it is found out anew where one of them changed.
-    ``step`` is the key of a client's compile step, where there is one: what it changes is known by that. Of clients'
+    ``step`` is the key of a client's compile step, where there is one: what it changes is known by that. So is a bundle
+    known by its digest: whatever it holds may be named as something else. Of clients'
     other stages nothing is known here, and only what our own found out is kept. Files are only ever added
     to, or replaced whole, so runs at the same time may share a cache.
     """
@@ -94,7 +95,7 @@ class Recall:
             *ways_of_driving(settings.devices, compiler.target.driver),
         )
         versions = [KEPT_VERSION, MEASUREMENT_VERSION, CHECK_VERSION, ARTIFACT_VERSION, SPEC_VERSION]
-        self._base = content_key(self.setting, versions, *([step] if step else []))
+        self._base = content_key(self.setting, versions, *filter(None, (step, settings.bundle)))
         self._device = settings.device_name
         self._jobs = settings.jobs
         self._indexed: set[str] = set()

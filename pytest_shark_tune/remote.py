@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from pytest_shark_tune.devices import FoundDevices, find_devices
 from pytest_shark_tune.options import TuneOptions
 from pytest_shark_tune.settings import RunSettings
+from pytest_shark_tune.tools.folders import is_marked, make_marked
 
 __all__ = ["devices_of_worker", "hand_over", "is_remote", "paths_of_worker", "shared_folder"]
 
@@ -41,9 +41,9 @@ def shared_folder(cache: Path) -> Path:
     runs.mkdir(parents=True, exist_ok=True)
     for old in runs.iterdir():
         with suppress(OSError):  # Another run may have removed it.
-            if time.time() - _last_used(old) > _OLD_S:
+            if is_marked(old) and time.time() - _last_used(old) > _OLD_S:
                 shutil.rmtree(old, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix="run-", dir=runs))
+    return make_marked("run-", runs)
 
 
 def _last_used(folder: Path) -> float:

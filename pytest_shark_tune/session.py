@@ -69,7 +69,8 @@ class Session:
 
     ``tell`` is told in words what takes long. ``close`` ends the children. ``kernels`` keeps what clients' own
     compilers made, by plan, task and candidate. ``models`` are those that plans were made of so far. With a ``step`` of
-    a client's own all that is compiled goes through it.
+    a client's own all that is compiled goes through it. ``results`` keeps what is measured, where that is another
+    cache than the one for all else.
     """
 
     def __init__(
@@ -80,7 +81,9 @@ class Session:
         *,
         tell: Callable[[str], None] = lambda message: None,
         step: CompileStep | None = None,
+        results: Cache | None = None,
     ) -> None:
+        self.results = results or cache
         self.settings = settings
         self.compiler = compiler
         self.cache = cache
@@ -101,7 +104,7 @@ class Session:
         self._bench = Bench(settings, self._builds, leases, tell=tell, yardsticks=self._yardsticks)
         self._verifier = Verifier(self._builds, self._bench, tell=tell)
         key = step.key if step else ""
-        self._recall = Recall(cache, compiler, settings, step=key)
+        self._recall = Recall(self.results, compiler, settings, step=key)
         self._promises = Promises(settings, cache, self._builds, self._bench, setting=self.setting, step=key)
         self._stepped: dict[str, Session] = {}
         self.kernels: dict[tuple[str, str, str], tuple[Any, float]] = {}
@@ -117,7 +120,9 @@ class Session:
     def with_step(self, step: CompileStep) -> Session:
         """One like this whose modules go through ``step`` before they are compiled; the same for equal keys."""
         if step.key not in self._stepped:
-            self._stepped[step.key] = Session(self.settings, self.compiler, self.cache, tell=self._tell, step=step)
+            self._stepped[step.key] = Session(
+                self.settings, self.compiler, self.cache, tell=self._tell, step=step, results=self.results
+            )
         return self._stepped[step.key]
 
     # Planning.

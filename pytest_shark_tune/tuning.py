@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pytest_shark_tune import __version__
+from pytest_shark_tune import __version__, reporting
 from pytest_shark_tune.bundle import BUNDLE, Bundle, Packed, PackedCompiler, check_machine, read_bundle
 from pytest_shark_tune.campaign import Campaign, make_quarry
 from pytest_shark_tune.coming import announce
@@ -24,7 +24,7 @@ from pytest_shark_tune.devices import FoundDevices, crowding, find_devices, jobs
 from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError
 from pytest_shark_tune.figures import format_us
 from pytest_shark_tune.fixtures import SESSION_KEY
-from pytest_shark_tune.inputs import check_compiler, check_folder, hold_folder, refuse_strays
+from pytest_shark_tune.inputs import check_cache, check_compiler, check_folder, hold_folder, refuse_strays
 from pytest_shark_tune.interrupts import TERMINATED, Interrupts
 from pytest_shark_tune.kernels import Built, as_failure
 from pytest_shark_tune.landscape import write_landscapes
@@ -49,12 +49,15 @@ from pytest_shark_tune.tools import leftovers
 from pytest_shark_tune.tools.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler
 from pytest_shark_tune.tools.runtime import device_slug, runtime_version
+from pytest_shark_tune.tools.terminal import escaped_line
 from pytest_shark_tune.trial import Role, Trial, trials_of
 from pytest_shark_tune.update import Requirements, Subject, Update, look_back, wanted_of, write_incumbents
 
 __all__ = ["TuningPlugin", "finding_of"]
 
 _PROPERTY = "shark_tune"
+_RESULTS = "results"
+"""Where in the output folder a run keeps what it found out about a bundle, so that it measures nothing twice."""
 _SHORTEST_STRETCH, _LONGEST_STRETCH = 4, 16
 """How many candidates are chosen together: so many are compiled at a time, and the last know nothing of the first."""
 
@@ -132,9 +135,15 @@ class TuningPlugin:
             given, exchange = devices_of_worker(worker, options), Path(worker["shark_tune_exchange"])
         devices = tuple(given["uris"])
         tell = teller(config)
-        cache = Cache(options.cache, tell)
+        if bundle is None:
+            cache = results = Cache(options.cache, tell)
+        else:  # What it holds, and what is found out about it, is kept where no other run looks.
+            cache = Cache(exchange, tell)
+            leaves_out = worker["shark_tune_is_remote"] if worker is not None else is_remote(config)
+            results = cache if leaves_out else Cache(options.out / _RESULTS, tell)
         if worker is None and options.clears_cache:
-            cache.clear()
+            Cache(options.cache).clear()
+            results.clear()
         journals = exchange if worker is not None and worker["shark_tune_is_remote"] else options.out
         settings = RunSettings(
             devices=devices,
@@ -152,10 +161,11 @@ class TuningPlugin:
             fresh=options.fresh,
             models=options.models,
             stops_after_compile=options.stop_after == "compile",
+            bundle=bundle.digest if bundle is not None else "",
         )
         if worker is None and bundle is not None and options.bundle is not None:
-            _unpack(bundle, options.bundle, cache, Cache(settings.exchange))
-        session = Session(settings, compiler, cache, tell=tell)
+            _unpack(bundle, options.bundle, cache)
+        session = Session(settings, compiler, cache, tell=tell, results=results)
         ledger = None
         if worker is None:
             ledger = Ledger(
@@ -199,7 +209,7 @@ class TuningPlugin:
         path = metafunc.definition.path
         suite = self._portable(path.parent) if path.suffix == ".py" else ""
         trials = self._trials(marker, path.parent, suite, metafunc.definition.nodeid)
-        metafunc.parametrize("candidate", trials, ids=[trial.id for trial in trials], indirect=True)
+        metafunc.parametrize("candidate", trials, ids=[escaped_line(trial.id) for trial in trials], indirect=True)
 
     def _trials(self, marker: pytest.Mark, folder: Path, suite: str, test: str) -> list[Trial]:
         nothing = Plan(sources=(), tasks=(), untunable=())
@@ -415,7 +425,7 @@ class TuningPlugin:
             try:
                 write_incumbents(settings.exchange, update)
             except OSError as error:
-                pytest.exit(self._storage.explain(error) or str(error), returncode=1)
+                reporting.end_run(self._storage.explain(error) or str(error), returncode=1)
         starter = options.starter.read_text(encoding="utf-8") if options.starter is not None else ""
         for line in (*(f"{options.starter}: {sentence}" for sentence in dropped_prints(starter)), *update.words()):
             self._write(f"shark-tune: {line}")
@@ -454,7 +464,9 @@ class TuningPlugin:
                 self._session.reserve(task, records)
         self._tell_damaged(damaged)
         if self._recalled:
-            self._write(f"shark-tune: {self._recalled} results of earlier runs are taken from {self._options.cache}")
+            self._write(
+                f"shark-tune: {self._recalled} results of earlier runs are taken from {self._session.results.folder}"
+            )
 
     def _tell_damaged(self, places: Sequence[str]) -> None:
         """Say which lines were left out: a log is shown by nobody at this point of a run."""
@@ -477,7 +489,9 @@ class TuningPlugin:
         try:
             self._roster = read_roster(exchange)
         except OSError as error:
-            pytest.exit(f"TMPDIR: the workers cannot write to {exchange}: {error.strerror}; is it full?", returncode=1)
+            reporting.end_run(
+                f"TMPDIR: the workers cannot write to {exchange}: {error.strerror}; is it full?", returncode=1
+            )
         self._ledger.add_whole(self._roster.whole)
         return self._begin([self._roster.parts.get(name) for name in names])
 
@@ -489,11 +503,11 @@ class TuningPlugin:
         from pytest_shark_tune.workers import MOST_LOST_IN_A_ROW, how_it_ended, refusal
 
         if why := refusal(error):  # Whoever takes its place would refuse as well.
-            pytest.exit(f"{node.gateway.id}: {why}", returncode=pytest.ExitCode.USAGE_ERROR)
+            reporting.end_run(f"{node.gateway.id}: {why}", returncode=pytest.ExitCode.USAGE_ERROR)
         self._lost += 1
         self._lost_in_a_row += 1
         if self._lost_in_a_row > MOST_LOST_IN_A_ROW * node.workerinput["workercount"]:
-            pytest.exit(
+            reporting.end_run(
                 f"{self._lost_in_a_row} workers in a row were lost before they had run a test, the last one by "
                 f"{how_it_ended(node) or error}: run pytest with -n 0 to see why",
                 returncode=1,
@@ -626,7 +640,7 @@ class TuningPlugin:
         self._ledger.take(finding)
         if len(self._ledger.failures) > failures:
             # A final reads what is on record: to go on would be to go by half of it.
-            pytest.exit("what is found out cannot be kept", returncode=1)
+            reporting.end_run("what is found out cannot be kept", returncode=1)
         if finding.record is not None:
             if self._campaign is not None:
                 self._campaign.tell(finding.record)
@@ -652,9 +666,13 @@ class TuningPlugin:
             took = format_us(_median(finding.record.samples_us))
             return "passed", ".", f"{finding.record.ratio:.2f}x ({took})"
         if finding.spec is not None and finding.spec.model:
-            return "passed", ".", "; ".join(_in_whole(each) for each in finding.spec.sources)
+            return "passed", ".", escaped_line("; ".join(_in_whole(each) for each in finding.spec.sources))
         if finding.final is not None:
-            return "passed", ".", f"winner {finding.final.winner}" if finding.final.winner else "no winner"
+            return (
+                "passed",
+                ".",
+                escaped_line(f"winner {finding.final.winner}") if finding.final.winner else "no winner",
+            )
         return None
 
     def _tell_progress(self, record: Record) -> None:
@@ -742,16 +760,16 @@ class TuningPlugin:
         self._show_summary(terminalreporter)
         problems = [self._storage.explain(error) or str(error) for error in self._ledger.failures]
         for line in dict.fromkeys([*problems, *filter(None, [self._ended])]):
-            terminalreporter.write_line(line, red=True)
+            reporting.write_line(terminalreporter, line, red=True)
 
     def _show_summary(self, terminalreporter: Any) -> None:
         if self._session.settings.stops_after_compile:
-            terminalreporter.section("shark-tune")
+            reporting.section(terminalreporter, "shark-tune")
             packed = self._packed.words() if self._packed is not None else "no bundle was written: nothing was compiled"
-            terminalreporter.write_line(packed)
+            reporting.write_line(terminalreporter, packed)
         if self._summary is None or self._ledger is None:
             return
-        terminalreporter.section("shark-tune")
+        reporting.section(terminalreporter, "shark-tune")
         text = render(
             self._summary,
             width=max(terminalreporter._tw.fullwidth, 100),
@@ -761,9 +779,9 @@ class TuningPlugin:
             unwritten=[change.path for change in self._ledger.changes if change.is_unwritten],
             **({} if self._bundle is None else {"without_spec": self._who_makes_the_spec()}),
         )
-        terminalreporter.write(text)
+        reporting.write(terminalreporter, text)
         for line in self._landscapes:
-            terminalreporter.write_line(line)
+            reporting.write_line(terminalreporter, line)
 
     def _who_makes_the_spec(self) -> str:
         command = ["shark-tune", "merge-records", self._options.out, "--bundle", self._options.bundle, "-o", "DIR"]
@@ -776,7 +794,7 @@ class TuningPlugin:
         if self._ledger is not None:
             if is_remote(self._config):
                 shutil.rmtree(self._session.settings.exchange, ignore_errors=True)
-            self._session.cache.evict(self._options.cache_bytes)
+            Cache(self._options.cache).evict(self._options.cache_bytes)
         self._interrupts.restore()
 
 
@@ -791,7 +809,8 @@ def _check_inputs(options: TuneOptions, compiler: Compiler) -> FoundDevices:
             raise pytest.UsageError(f"--tune-spec: {error}") from error
     devices: FoundDevices = {"uris": [], "name": ""} if options.stop_after else find_devices(options)
     # Last, so that a run that is refused leaves no folder behind.
-    folders = [("--tune-cache", options.cache), ("--tune-out", options.out)]
+    check_cache(options.cache)
+    folders = [("--tune-out", options.out)]
     if options.landscape is not None:
         folders.append(("--tune-record-landscape", options.landscape.parent))
     for option, folder in folders:
@@ -824,13 +843,13 @@ def _read_bundle(options: TuneOptions) -> Bundle:
     return bundle
 
 
-def _unpack(bundle: Bundle, path: Path, cache: Cache, of_run: Cache) -> None:
+def _unpack(bundle: Bundle, path: Path, cache: Cache) -> None:
     try:
-        bundle.unpack(path, cache, of_run)
+        bundle.unpack(path, cache)
     except InputError as error:
         raise pytest.UsageError(f"--tune-bundle: {error}") from error
     except OSError as error:
-        raise pytest.UsageError(f"--tune-cache: {path} cannot be unpacked into {cache.folder}: {error}") from error
+        raise pytest.UsageError(f"--tune-bundle: {path} cannot be unpacked into {cache.folder}: {error}") from error
 
 
 def _storage_of(options: TuneOptions, temporary: Path) -> Storage:

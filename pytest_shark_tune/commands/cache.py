@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
+from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.options import CACHE_SIZE, default_cache, parse_size
 from pytest_shark_tune.tools.cache import KINDS, Cache, Kind
 
@@ -36,9 +37,9 @@ def cache(kinds: tuple[Kind, ...], clear: bool, folder: Path | None, tune_cache_
     """
     try:
         limit = parse_size("--tune-cache-size", tune_cache_size)
-    except pytest.UsageError as error:
+        kept = Cache(folder or default_cache())
+    except (pytest.UsageError, InputError) as error:
         raise click.UsageError(str(error)) from error
-    kept = Cache(folder or default_cache())
     if clear:
         removed = kept.clear(kinds or KINDS)
         click.echo(f"{kept.folder}: {removed.number} removed, {_bytes_text(removed.bytes)}")

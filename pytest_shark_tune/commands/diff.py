@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import msgspec
 
+from pytest_shark_tune.commands.output import print_json
 from pytest_shark_tune.commands.trust_option import tell_dropped, trust_option
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.snapshot import read_text
@@ -37,7 +37,7 @@ def diff_specs(old: Path, new: Path, as_json: bool) -> None:
             tell_dropped(side.name, read_text(Path(side.name)))
     changes = diff(*sides)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(changes)).decode())
+        print_json(changes)
     else:
         for change in changes:
             click.echo(words(change))

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import msgspec
 
 from pytest_shark_tune.apply import read_spec_file
-from pytest_shark_tune.commands.output import check_spec_output, writing
+from pytest_shark_tune.commands.output import check_spec_output, print_json, writing
 from pytest_shark_tune.commands.trust_option import tell_dropped, trust_option
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.merge import MergeInput, merge
@@ -47,7 +46,7 @@ def merge_files(specs: tuple[Path, ...], output: Path, prefer: str | None, start
         click.echo(warning, err=True)
     if as_json:
         shown = {"entries": merged.entries, "findings": merged.findings, "warnings": merged.warnings}
-        click.echo(msgspec.json.format(msgspec.json.encode(shown)).decode())
+        print_json(shown)
         return
     for finding in merged.findings:
         click.echo(str(finding))

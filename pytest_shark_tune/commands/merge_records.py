@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from pytest_shark_tune.bundle import Bundle, read_bundle
 from pytest_shark_tune.commands.trust_option import tell_dropped, trust_option
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.merge_records import Merged, merge_runs, read_run, write_merged
-from pytest_shark_tune.options import default_cache
 from pytest_shark_tune.plan import Task
 from pytest_shark_tune.stages.passes import why_not_plain
 from pytest_shark_tune.stages.record import SpecRecord
@@ -23,6 +23,7 @@ from pytest_shark_tune.tools.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler
 from pytest_shark_tune.tools.compiler_flags import check_flags
 from pytest_shark_tune.tools.lease import DeviceLeases
+from pytest_shark_tune.tools.leftovers import scratch_folder
 from pytest_shark_tune.verify import Verifier
 
 __all__ = ["merge_records"]
@@ -34,7 +35,12 @@ __all__ = ["merge_records"]
 @click.option("--bundle", type=click.Path(path_type=Path), help="What the runs measured: its sources try the spec.")
 @trust_option
 @click.option("--starter", type=click.Path(path_type=Path), help="A spec whose entries stand behind all others.")
-def merge_records(outs: tuple[Path, ...], output: Path, bundle: Path | None, starter: Path | None) -> None:
+@click.option(
+    "--iree-compile-flag", "flags", multiple=True, metavar="FLAG", help="One that the bundle was made with; repeatable."
+)
+def merge_records(
+    outs: tuple[Path, ...], output: Path, bundle: Path | None, starter: Path | None, flags: tuple[str, ...]
+) -> None:
     """Join what runs of pytest --tune left in their output folders, declare the winners and write the spec.
 
     The runs are of one target and of devices of one model. Where a candidate was tried twice the record with more
@@ -49,7 +55,7 @@ def merge_records(outs: tuple[Path, ...], output: Path, bundle: Path | None, sta
         if starter is not None and text is not None:
             tell_dropped(starter, text)
         packed = read_bundle(bundle) if bundle is not None else None
-        checks = _checks(packed, merged) if packed is not None else []
+        checks = _checks(packed, merged, flags) if packed is not None else []
         try:
             output.mkdir(parents=True, exist_ok=True)
             tasks = _tasks(packed) if packed is not None else {}
@@ -71,28 +77,32 @@ def _tasks(bundle: Bundle) -> dict[str, Task]:
     return {task.name: task for plan in bundle.plans.values() for task in plan.tasks}
 
 
-def _checks(bundle: Bundle, merged: Merged) -> list[SpecRecord]:
+def _checks(bundle: Bundle, merged: Merged, flags: tuple[str, ...]) -> list[SpecRecord]:
     """What comes of the winners' entries in the sources of a bundle, as far as no device is needed.
 
     Raises:
-        InputError: the runs did not measure this bundle, this is not the compiler that it was made with, or it brings
-            a flag that no file may bring.
+        InputError: the runs did not measure this bundle, this is not the compiler that it was made with, or the user
+            has not given the same ``flags``: one of a stranger's could have the compiler run a command.
     """
     if not trusts_specs():
         check_flags(bundle.flags, "--bundle", why_not_plain)
-    compiler = Compiler(bundle.target, bundle.flags)
+    if bundle.flags != flags:
+        told = shlex.join(f"--iree-compile-flag={flag}" for flag in bundle.flags) or "no --iree-compile-flag"
+        raise InputError(f"--bundle: it was made with {told}: give just that, if you trust whoever made it")
+    compiler = Compiler(bundle.target, flags)
     made_by = bundle.versions["iree-base-compiler"]
     if made_by != compiler.version:
         raise InputError(f"--bundle: it was made with IREE {made_by}, this is {compiler.version}")
     if unknown := sorted(set(merged.finals) - _tasks(bundle).keys()):
         raise InputError(f"--bundle: it has no dispatch {unknown[0]}: the runs measured something else")
-    builds = Builds(compiler, Cache(default_cache(), click.echo), DeviceLeases(()), jobs=1, tell=click.echo)
-    try:
-        checks = []
-        for plan in bundle.plans.values():
-            names = {task.name for task in plan.tasks}
-            finals = [final for final in merged.standing if final.dispatch in names]
-            checks.append(Verifier(builds, None, tell=click.echo).check(plan, finals))
-        return checks
-    finally:
-        builds.close()
+    with scratch_folder() as folder:
+        builds = Builds(compiler, Cache(folder, click.echo), DeviceLeases(()), jobs=1, tell=click.echo)
+        try:
+            checks = []
+            for plan in bundle.plans.values():
+                names = {task.name for task in plan.tasks}
+                finals = [final for final in merged.standing if final.dispatch in names]
+                checks.append(Verifier(builds, None, tell=click.echo).check(plan, finals))
+            return checks
+        finally:
+            builds.close()

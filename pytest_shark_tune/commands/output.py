@@ -1,18 +1,26 @@
-"""Where a command writes: the file that ``-o`` names, looked at before anything is done, and the terminal."""
+"""Where a command writes: the file that ``-o`` names, looked at before anything is done, and the terminal.
+
+On its way to the terminal all text is escaped (see `cli`).
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.snapshot import records_path
+from pytest_shark_tune.tools.terminal import escaped, escaped_json
 
-__all__ = ["check_output", "check_spec_output", "tell", "writing"]
+__all__ = ["check_output", "check_spec_output", "print_json", "print_table", "tell", "writing"]
 
 
 def check_output(output: Path) -> None:
@@ -62,3 +70,19 @@ def writing(output: Path) -> Iterator[None]:
 def tell(message: str) -> None:
     """Say what a command is doing, where its output is not mixed with it."""
     click.echo(message, err=True)
+
+
+def print_json(value: object) -> None:
+    """Print a value as JSON."""
+    click.echo(escaped_json(msgspec.json.format(msgspec.json.encode(value)).decode()))
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[str] = ()) -> None:
+    """Print a table as wide as the terminal; columns whose heading is among ``numbers`` are aligned to the right."""
+    table = Table()
+    for heading in headings:
+        table.add_column(heading, overflow="fold", justify="right" if heading in numbers else "left")
+    for row in rows:
+        # As `Text` it is no markup, and escaped here its width is the one that the table gives room to.
+        table.add_row(*(Text(escaped(cell)) for cell in row))
+    Console(color_system=None, force_terminal=False, highlight=False).print(table)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import click
-import msgspec
 import pytest
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from pytest_shark_tune.commands.model_options import shape_option
-from pytest_shark_tune.commands.output import check_spec_output, tell, writing
+from pytest_shark_tune.commands.output import check_spec_output, print_json, print_table, tell, writing
 from pytest_shark_tune.commands.trust_option import tell_dropped, trust_option
 from pytest_shark_tune.devices import FoundDevices, devices_for
 from pytest_shark_tune.errors import InputError
@@ -25,6 +20,7 @@ from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.tools.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, Target
+from pytest_shark_tune.tools.leftovers import scratch_folder
 from pytest_shark_tune.tools.machine import processors
 
 __all__ = ["port_spec"]
@@ -114,8 +110,8 @@ def _ported(
     devices: FoundDevices,
     cache: Cache,
 ) -> tuple[PortedEntry, ...]:
-    with tempfile.TemporaryDirectory(prefix="shark-tune-") as name:
-        settings = RunSettings.in_folder(Path(name), devices["uris"], devices["name"], jobs=processors())
+    with scratch_folder() as scratch:
+        settings = RunSettings.in_folder(scratch, devices["uris"], devices["name"], jobs=processors())
         session = Session(replace(settings, models=asked), compiler, cache, tell=tell)
         try:
             return port(spec, output, models, session, processors=processors(), tell=tell)
@@ -147,11 +143,9 @@ def _report(ported: tuple[PortedEntry, ...], output: Path, *, as_json: bool) -> 
             }
             for each in ported
         ]
-        click.echo(msgspec.json.format(msgspec.json.encode(rows)).decode())
+        print_json(rows)
         return
-    table = Table()
-    for heading in ("entry", "what became of it", "changes"):
-        table.add_column(heading, overflow="fold")
-    for each in ported:
-        table.add_row(*map(escape, (each.name, each.fate, each.reason or "\n".join(each.changes))))
-    Console().print(table)
+    print_table(
+        ("entry", "what became of it", "changes"),
+        ((each.name, each.fate, each.reason or "\n".join(each.changes)) for each in ported),
+    )

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import click
 import msgspec
 import pytest
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from pytest_shark_tune.commands.model_options import shape_option
-from pytest_shark_tune.commands.output import tell
+from pytest_shark_tune.commands.output import print_json, print_table, tell
 from pytest_shark_tune.devices import FoundDevices, devices_for
 from pytest_shark_tune.errors import InputError, SharkTuneError
 from pytest_shark_tune.figures import format_us
@@ -92,9 +89,9 @@ def profile_model(
         raise click.ClickException(str(error)) from error
     if as_json:
         content = {**msgspec.to_builtins(found), "dispatches_us": found.dispatches_us}
-        click.echo(msgspec.json.format(msgspec.json.encode(content)).decode())
+        print_json(content)
         return
-    Console().print(_table(found))
+    print_table(_HEADINGS, _rows(found), numbers=_NUMBERS)
     for line in _conclusion(found):
         click.echo(line)
 
@@ -111,14 +108,11 @@ def _settings(devices: FoundDevices, folder: Path, models: ModelInput, *, fresh:
     return replace(settings, fresh=fresh, models=models)
 
 
-def _table(found: Profile) -> Table:
-    table = Table()
-    for heading in _HEADINGS:
-        table.add_column(heading, overflow="fold", justify="right" if heading in _NUMBERS else "left")
+def _rows(found: Profile) -> Iterator[tuple[str, ...]]:
     so_far = 0.0
     for each in found.shares:
         so_far += each.share
-        cells = (
+        yield (
             f"{each.dispatch} ({each.op})" if each.reason and each.op else each.dispatch,
             str(each.calls),
             format_us(each.time_us),
@@ -127,8 +121,6 @@ def _table(found: Profile) -> Table:
             each.pipeline,
             f"no: {each.reason}" if each.reason else "yes",
         )
-        table.add_row(*map(escape, cells))
-    return table
 
 
 def _conclusion(found: Profile) -> list[str]:

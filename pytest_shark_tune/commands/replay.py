@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import msgspec
 
+from pytest_shark_tune.commands.output import print_json
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.replay import BATCH, Replay, read_landscape, summarised
 from pytest_shark_tune.replay import replay as replay_seeds
@@ -49,7 +49,7 @@ def replay(landscape: Path, strategy: str, seeds: int, budget: int | None, batch
     except InputError as error:
         raise click.UsageError(str(error)) from error
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found)).decode())
+        print_json(found)
     else:
         _print_replay(found, f"{recorded.dispatch}: {strategy}, {seeds} seeds")
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import msgspec
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from pytest_shark_tune.commands.output import print_json, print_table
 from pytest_shark_tune.commands.trust_option import tell_dropped, trust_option
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.snapshot import read_text
@@ -38,14 +35,9 @@ def show(spec: Path, as_json: bool) -> None:
     else:
         click.echo(f"{spec}: shown from its records, since {side.problem}", err=True)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode([_plain(each) for each in side.entries])).decode())
+        print_json([_plain(each) for each in side.entries])
         return
-    table = Table()
-    for heading in _HEADINGS:
-        table.add_column(heading, overflow="fold")
-    for entry in side.entries:
-        table.add_row(*(escape(cell) or "-" for cell in _row(entry)))
-    Console().print(table)
+    print_table(_HEADINGS, ([cell or "-" for cell in _row(entry)] for entry in side.entries))
 
 
 def _row(entry: SideEntry) -> tuple[str, ...]:

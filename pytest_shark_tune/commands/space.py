@@ -6,11 +6,9 @@ import time
 from pathlib import Path
 
 import click
-import msgspec
-from rich.console import Console
-from rich.table import Table
 
 from pytest_shark_tune.commands.model_options import read_model, shape_option
+from pytest_shark_tune.commands.output import print_json, print_table
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.plan import emitted_constraints, extract, spaces_from
 from pytest_shark_tune.stages.space import NoSpace, SearchSpace, SpaceTooLarge
@@ -18,6 +16,8 @@ from pytest_shark_tune.tools.compiler import Compiler, Target
 from pytest_shark_tune.tools.machine import processors
 
 __all__ = ["space"]
+
+_FIGURES = ("dispatch", "kind", "pipeline", "configs", "seconds")
 
 
 @click.command()
@@ -63,17 +63,14 @@ def space(source: Path, tune_target: str, shapes: tuple[str, ...], as_json: bool
     for name, why in reasons:
         click.echo(f"{name}: {why}", err=True)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(rows)).decode())
+        print_json(rows)
         return
-    table = Table()
-    for heading in ("dispatch", "kind", "pipeline", "configs", "seconds", "knobs"):
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        knobs = row["knobs"]
-        assert isinstance(knobs, dict)
-        shown = ", ".join(f"{name} ({len(domain)})" for name, domain in knobs.items())
-        table.add_row(*(str(row[name]) for name in ("dispatch", "kind", "pipeline", "configs", "seconds")), shown)
-    Console().print(table)
+    print_table((*_FIGURES, "knobs"), ([*(str(row[name]) for name in _FIGURES), _knobs(row["knobs"])] for row in rows))
+
+
+def _knobs(domains: object) -> str:
+    assert isinstance(domains, dict)
+    return ", ".join(f"{name} ({len(domain)})" for name, domain in domains.items())
 
 
 def _size(space: SearchSpace) -> int | None:

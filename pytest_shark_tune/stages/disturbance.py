@@ -72,7 +72,9 @@ def _off(value: ir.Value, kind: ir.ShapedType) -> ir.Value:
     place = constant(0)
     for dimension in range(kind.rank):
         index = arith.index_cast(integer, linalg.IndexOp(dimension).result)
-        place = arith.xori(arith.muli(place, constant(_PRIMES[-1])), arith.muli(index, constant(_PRIMES[dimension % 7])))
+        place = arith.xori(
+            arith.muli(place, constant(_PRIMES[-1])), arith.muli(index, constant(_PRIMES[dimension % 7]))
+        )
     mixed = arith.muli(arith.xori(place, arith.shrui(place, constant(15))), constant(0x85EBCA6B))
     bit = arith.andi(arith.shrui(mixed, constant(17)), constant(1))
     is_up = arith.cmpi(arith.CmpIPredicate.eq, bit, constant(0))

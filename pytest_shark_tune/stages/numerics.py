@@ -13,7 +13,7 @@ from pytest_shark_tune.stages.check import unit_roundoff
 from pytest_shark_tune.stages.dispatch import ATTENTION, ONLINE_ATTENTION, Index, Numerics, Product, Sum
 from pytest_shark_tune.stages.mlir import ops_inside
 
-__all__ = ["read_numerics", "read_product", "sums_floats", "summed_length", "view_behind"]
+__all__ = ["read_numerics", "read_product", "summed_length", "sums_floats", "view_behind"]
 
 _LOADS = ("iree_codegen.load_from_buffer", "iree_tensor_ext.dispatch.tensor.load")
 _STORES = ("iree_codegen.store_to_buffer", "iree_tensor_ext.dispatch.tensor.store")

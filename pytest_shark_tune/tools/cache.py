@@ -16,10 +16,13 @@ from typing import Literal, TypeVar, get_args
 
 import msgspec
 
+from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.tools.folders import check_owner
 from pytest_shark_tune.tools.journal import replace_file
 from pytest_shark_tune.tools.lock import FileLock
+from pytest_shark_tune.tools.terminal import escaped_line
 
-__all__ = ["BINARY", "KINDS", "Cache", "Kind", "Removed", "Usage", "content_key", "file_digest"]
+__all__ = ["BINARY", "KINDS", "Cache", "Kind", "Removed", "Usage", "content_key", "file_digest", "is_key"]
 
 Kind = Literal["plans", "artifacts", "models", "records", "finals", "checks", "profiles", "limits", "yardsticks"]
 """What is kept, each kind in a folder of that name; nothing else in the cache's folder is ever removed."""
@@ -30,6 +33,7 @@ _T = TypeVar("_T")
 
 BINARY = ".vmfb"
 """How the names of compiled modules end."""
+_KEY = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"\.?([0-9a-f]{64})\.")
 """How the names of our files begin: with the key, after a dot where the file is only being written."""
 _LOCK = ".making"
@@ -81,6 +85,11 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_key(text: str) -> bool:
+    """Whether a text is a key as `content_key` makes them, and so can be part of a path."""
+    return _KEY.fullmatch(text) is not None
+
+
 class _Sealed(msgspec.Struct, frozen=True):
     """A value as it is kept, with the hash of its text."""
 
@@ -93,17 +102,29 @@ class Cache:
 
     A file's time of modification is that of its last use: by it `evict` knows what was not used for longest. ``tell``
     is told of damage in words. Nothing that is kept holds the cache's own path, so the folder may be moved.
+
+    Raises:
+        InputError: another user could have put something into the folder, of which binaries are loaded.
     """
 
     def __init__(self, folder: Path, tell: Callable[[str], None] = lambda message: None) -> None:
+        check_owner(folder)
         self.folder = folder
         self._tell = tell
         self._whole: set[tuple[Path, str]] = set()
 
     def file(self, kind: Kind, key: str, suffix: str) -> Path:
-        """The path where the file of ``key`` lies, or would lie; its folder exists, and it counts as used now."""
+        """The path where the file of ``key`` lies, or would lie; its folder exists, and it counts as used now.
+
+        Raises:
+            InputError: ``key`` is none, and might lead out of the cache's folder.
+        """
+        if not is_key(key) or kind not in KINDS:
+            raise InputError(f"{key!r} is no key of {kind!r} in the cache {self.folder}")
         path = self.folder / kind / key[:2] / f"{key}{suffix}"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.is_dir():
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
         self.touch(path)
         return path
 
@@ -160,7 +181,7 @@ class Cache:
     def _throw_away(self, path: Path, found: os.stat_result, why: str) -> None:
         """Remove a damaged file, unless another process has put a whole one there meanwhile."""
         message = f"{path} is damaged, and is left out and made anew: {why}"
-        _logger.warning("%s", message)
+        _logger.warning("%s", escaped_line(message))
         self._tell(message)
         now = _stat(path)
         if now is not None and (now.st_dev, now.st_ino) == (found.st_dev, found.st_ino):

@@ -11,7 +11,6 @@ import os
 import platform
 import re
 import shlex
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
@@ -23,6 +22,7 @@ from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.tools import journal, process
 from pytest_shark_tune.tools.cpu import cpu_identity, is_model_name
 from pytest_shark_tune.tools.flag_files import FlagFile, changed_files, flag_files
+from pytest_shark_tune.tools.folders import HeldFolder
 from pytest_shark_tune.tools.leftovers import scratch_folder
 
 __all__ = [
@@ -366,9 +366,9 @@ def environment() -> Mapping[str, str]:
     env = dict(os.environ)
     linker = Path(_find_tool("iree-lld"))
     if _needs_quotes(linker) and _LINKER_VARIABLE not in env:
-        folder = tempfile.mkdtemp(prefix="shark-tune-", dir=_PLAIN_FOLDER)
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        link = Path(folder, linker.name)
+        folder = HeldFolder(_PLAIN_FOLDER)
+        atexit.register(folder.remove)
+        link = folder.path / linker.name
         link.symlink_to(linker)
         env[_LINKER_VARIABLE] = os.fspath(link)
     if _needs_quotes(Path(tempfile.gettempdir())):

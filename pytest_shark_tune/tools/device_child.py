@@ -177,7 +177,7 @@ def _with_edges(raw: Bytes, element: str, rng: np.random.Generator, *, special: 
     share = values.size // 16
     values[places[:share]] = -0.0
     if element != "f16":
-        values[places[share : 2 * share]] = float(ml_dtypes.finfo(traits.dtype).tiny) / 4
+        values[places[share : 2 * share]] = _tiny(traits.dtype) / 4
     if special and values.size >= _ENOUGH_FOR_SPECIALS:
         large = _LARGE.get(element, _LARGER)
         values[places[-4:]] = np.array([np.nan, np.inf, -np.inf, large]).astype(traits.dtype)
@@ -219,12 +219,17 @@ def _given_bytes(tensor: protocol.Shape) -> Bytes:
     return given
 
 
+def _tiny(dtype: Any) -> float:
+    """The smallest normal number of a float type."""
+    return float(ml_dtypes.finfo(dtype).tiny)  # type: ignore[no-untyped-call]
+
+
 def _smallest_step(element: str) -> float:
     """The distance of the smallest numbers of a float type, or its smallest normal number where they may be flushed."""
     _, traits, _ = _storage(element, ())
     if traits.kind != "float":
         return 0.0
-    smallest = float(ml_dtypes.finfo(traits.dtype).tiny)
+    smallest = _tiny(traits.dtype)
     return smallest if smallest < 2.0**-100 else smallest * 2 * unit_roundoff(element)
 
 
@@ -921,7 +926,7 @@ def _check_results(
                 scale=scale,
                 answers=responses[number] if responses else None,
                 floor=_smallest_step(output.element),
-                finite_only=(True if unsure[number] is None else unsure[number]) if unsure else False,
+                finite_only=_finite_only(unsure, number),
                 seed=seed,
                 output=number,
             )
@@ -932,6 +937,14 @@ def _check_results(
         one = merge_checks(checks)
         merged.append(msgspec.structs.replace(one, ok=one.ok and not stray, stray_bytes=stray))
     return merge_checks(merged)
+
+
+def _finite_only(unsure: Sequence[NDArray[np.bool_] | None], number: int) -> NDArray[np.bool_] | bool:
+    """Where only finite numbers of an output are compared."""
+    if not unsure:
+        return False
+    places = unsure[number]
+    return True if places is None else places
 
 
 def _usual(values: NDArray[Any]) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.tools import process
+from pytest_shark_tune.tools.leftovers import scratch_folder
 
 __all__ = ["import_onnx", "onnx_inputs", "write_fixed"]
 
@@ -46,9 +46,9 @@ def import_onnx(path: Path, shapes: Mapping[str, Sequence[int]] | None = None, *
             f"{path}: every dimension of an input needs a fixed size, but {'; '.join(dynamic)}. "
             f"Give them, as in {examples}"
         )
-    with tempfile.TemporaryDirectory(prefix="shark-tune-") as folder:
-        output = Path(folder, "model.mlir")
-        source = Path(folder, "model.onnx") if fixed else path.absolute()
+    with scratch_folder() as folder:
+        output = folder / "model.mlir"
+        source = folder / "model.onnx" if fixed else path.absolute()
         if fixed:
             write_fixed(model, path, source)
         command = [sys.executable, "-m", "iree.compiler.tools.import_onnx", str(source), "-o", str(output)]

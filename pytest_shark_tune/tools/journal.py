@@ -12,6 +12,8 @@ from typing import TypeVar
 
 import msgspec
 
+from pytest_shark_tune.tools.terminal import escaped_line
+
 __all__ = ["append", "damaged_lines", "put_first", "read", "replace_file"]
 
 _logger = logging.getLogger(__name__)
@@ -45,7 +47,8 @@ def read(path: Path, kind: type[_T]) -> list[_T]:
     values = []
     for number, value in _decoded(path, kind):
         if isinstance(value, Exception):
-            _logger.warning("%s:%d is not a whole %s and is left out: %s", path, number, kind.__name__, value)
+            told = escaped_line(str(path)), number, kind.__name__, escaped_line(str(value))
+            _logger.warning("%s:%d is not a whole %s and is left out: %s", *told)
         else:
             values.append(value)
     return values

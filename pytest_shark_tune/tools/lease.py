@@ -160,7 +160,15 @@ def who_holds(note: bytes) -> str:
 
 
 def _make_shared(folder: Path) -> None:
-    """Make the folder of the locks, where every user of the host may add files and remove only their own."""
+    """Make the folder of the locks, where every user of the host may add files and remove only their own.
+
+    It may well be another user's, who was the first to measure: nothing is loaded from there.
+    """
+    if folder.is_symlink():
+        raise InputError(
+            f"devices are locked by files in {folder}, so that no two runs measure on one at a time, and it is a link "
+            "that somebody put there, to have these files written elsewhere: remove it"
+        )
     try:
         if not folder.is_dir():
             folder.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,6 @@ every command, sees its stdin close when this process ends, however it ends, and
 from __future__ import annotations
 
 import atexit
-import fcntl
 import os
 import shutil
 import subprocess
@@ -18,15 +17,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+
+from pytest_shark_tune.tools import folders
 
 __all__ = ["clear", "new_folder", "release_group", "scratch_folder", "sweep", "watch_group"]
 
-_PREFIX = "shark-tune-"
-_LOCK = "lock"
 _NEW_S = 60.0
 """A folder younger than this may belong to a process that has yet to lock it."""
-_OLD_S = 86400.0
 _CLEAR_S = 10.0
 _GUARD = """
 import os, shutil, signal, sys, time
@@ -52,9 +49,8 @@ class _Guard:
 
     def __init__(self) -> None:
         self.owner = os.getpid()
-        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        self._lock: IO[bytes] = (self.folder / _LOCK).open("wb")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._held = folders.HeldFolder()
+        self.folder = self._held.path
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _GUARD, os.fspath(self.folder)],
             stdin=subprocess.PIPE,
@@ -79,8 +75,7 @@ class _Guard:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._lock.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._held.remove()
 
 
 _mutex = threading.Lock()
@@ -124,26 +119,12 @@ def clear() -> None:
 def sweep() -> None:
     """Remove the temporary folders of processes that ended without a trace, their guard included.
 
-    A folder whose lock is free belongs to nobody any more. One without a lock has to be a day old.
+    A folder of ours whose lock is free belongs to nobody any more.
     """
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+    for folder in Path(tempfile.gettempdir()).glob(f"{folders.PREFIX}*"):
         with suppress(OSError):
-            lock = folder / _LOCK
-            left_s = _NEW_S if lock.exists() else _OLD_S
-            if time.time() - folder.stat().st_mtime > left_s and not _is_held(lock):
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_held(lock: Path) -> bool:
-    """Whether a living process holds ``lock``; one that is not there is held by nobody."""
-    if not lock.exists():
-        return False
-    with lock.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+            if time.time() - folder.lstat().st_mtime > _NEW_S:
+                folders.remove_if_free(folder)
 
 
 def _current() -> _Guard:

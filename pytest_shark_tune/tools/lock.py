@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -99,12 +100,25 @@ class FileLock:
     def note(self) -> bytes:
         """What whoever holds the lock left in the file; of a holder that was killed it may be an old one."""
         try:
-            return self.path.read_bytes()[:_MOST_NOTE_BYTES]
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
             return b""
+        try:
+            return os.read(descriptor, _MOST_NOTE_BYTES) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
+        finally:
+            os.close(descriptor)
 
     def _open(self) -> int:
-        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+        """Open the file, which other users may have put there: no link, and nothing that is another file as well."""
+        descriptor = self._open_any()
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+            os.close(descriptor)
+            raise OSError(errno.EPERM, "it is no file of its own, but a link or a device", os.fspath(self.path))
+        return descriptor
+
+    def _open_any(self) -> int:
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         while True:
             # Not with O_CREAT at once: in a sticky folder the kernel may refuse that for the file of another user.
             with suppress(FileNotFoundError):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_shark_tune.stages.spec import read_spec
+from pytest_shark_tune.tools.folders import make_marked
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Outcome, Running
@@ -203,12 +204,8 @@ def test_a_run_that_is_killed_leaves_nothing_running(make_suite: MakeSuite, work
 def test_what_a_killed_run_left_is_removed_by_the_next(make_suite: MakeSuite) -> None:
     suite = make_suite({"test_suite.py": "def test_nothing():\n    pass\n"})
     running = suite.start("--tune", "--collect-only")
-    temporary = running.temporary
-    stale, fresh = temporary / "shark-tune-stale", temporary / "shark-tune-fresh"
     running.finish()
-    for folder in (stale, fresh):
-        (folder / "scratch-x").mkdir(parents=True)
-        (folder / "lock").touch()
+    stale, fresh = (make_marked("shark-tune-", running.temporary) for _ in range(2))
     os.utime(stale, (0, 0))
     assert suite.start("--tune", "--collect-only").finish().status == 0
     assert not stale.exists()

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.tools.cache import BINARY, Cache, content_key
 from pytest_shark_tune.tools.journal import replace_file
 
@@ -239,3 +240,31 @@ def test_the_folder_of_a_file_exists(cache: Cache) -> None:
     assert path.parent.is_dir()
     assert not path.exists()
     assert path == cache.file("artifacts", content_key("a"), ".vmfb")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "../" * 3 + "outside",
+        "/tmp/outside",
+        "..",
+        "",
+        "a" * 63,
+        "A" * 64,
+        "a" * 65,
+        "a" * 64 + "\n",
+        "a" * 62 + "/b",
+        "\0" * 64,
+    ],
+)
+def test_only_a_key_becomes_a_path(tmp_path: Path, key: str) -> None:
+    cache = Cache(tmp_path / "cache")
+    for use in (
+        lambda: cache.file("artifacts", key, ".vmfb"),
+        lambda: cache.put("plans", key, 1),
+        lambda: cache.get("plans", key, int),
+        lambda: cache.lock("plans", key),
+    ):
+        with pytest.raises(InputError, match="is no key of"):
+            use()
+    assert list(tmp_path.iterdir()) == []

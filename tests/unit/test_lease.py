@@ -352,3 +352,21 @@ def test_locks_lie_outside_of_any_run() -> None:
     first, second = DeviceLeases(["vulkan://test"]), DeviceLeases(["vulkan://test"])
     with first.acquire(), pytest.raises(_GaveUp), second.acquire(_give_up):
         pass
+
+
+def test_a_link_in_place_of_the_folder_of_locks_is_not_followed(tmp_path: Path) -> None:
+    victim, folder = tmp_path / "victim", tmp_path / "locks"
+    victim.mkdir()
+    folder.symlink_to(victim)
+    with pytest.raises(InputError, match="it is a link that somebody put there"):
+        DeviceLeases(["local-task"], folder=folder).check()
+    assert list(victim.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
+def test_users_share_the_folder_of_locks(tmp_path: Path) -> None:
+    folder = tmp_path / "locks"
+    DeviceLeases(["local-task"], folder=folder).check()
+    assert folder.stat().st_mode & 0o7777 == 0o1777
+    os.chown(folder, 12345, 12345)
+    assert is_free(folder, "local-task")

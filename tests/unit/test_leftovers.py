@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -43,13 +44,52 @@ def test_nothing_outlives_the_process(child_env: dict[str, str], tmp_path: Path,
     assert list(tmp_path.iterdir()) == []
 
 
+# What a process leaves whose guard is killed together with it.
+KILLED = """
+import os, signal
+from pytest_shark_tune.tools import leftovers
+folder = leftovers.new_folder("kept").parent
+print(folder, flush=True)
+os.kill(leftovers._current()._process.pid, signal.SIGKILL)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
 def test_only_what_belongs_to_nobody_is_swept(child_env: dict[str, str], tmp_path: Path) -> None:
-    for name, age_s, locked in (("old", 90_000, False), ("new", 3600, False), ("free", 90, True), ("young", 0, True)):
-        folder = tmp_path / f"shark-tune-{name}"
-        folder.mkdir()
-        if locked:
-            (folder / "lock").touch()
-        os.utime(folder, (time.time() - age_s,) * 2)
+    env = {**child_env, "TMPDIR": os.fspath(tmp_path)}
+    old, young = left_by_a_killed_process(env), left_by_a_killed_process(env)
+    os.utime(old, (0, 0))
+    sweep(env)
+    assert not old.exists()
+    assert young.exists(), "its process may have yet to lock it"
+
+
+def test_what_is_only_called_like_ours_is_not_swept(child_env: dict[str, str], tmp_path: Path) -> None:
+    env = {**child_env, "TMPDIR": os.fspath(tmp_path)}
+    ours = left_by_a_killed_process(env)
+    notes, renamed, link = (tmp_path / f"shark-tune-{name}" for name in ("notes", "renamed", "link"))
+    (notes / "chapters").mkdir(parents=True)
+    (notes / "lock").touch()  # By which older releases knew their own.
+    shutil.copytree(ours, renamed)
+    link.symlink_to(ours.rename(tmp_path / "elsewhere"))
+    for each in (notes, renamed, tmp_path / "elsewhere"):
+        os.utime(each, (0, 0))
+    os.utime(link, (0, 0), follow_symlinks=False)
+    sweep(env)
+    assert {path.name for path in tmp_path.iterdir()} == {notes.name, renamed.name, link.name, "elsewhere"}
+    assert (tmp_path / "elsewhere").is_dir()
+    assert (notes / "chapters").is_dir()
+
+
+def left_by_a_killed_process(env: dict[str, str]) -> Path:
+    """The temporary folder of a process that could remove nothing."""
+    command = [sys.executable, "-c", KILLED]
+    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=False)
+    return Path(done.stdout.strip())
+
+
+def sweep(env: dict[str, str]) -> None:
+    """Sweep in a process that has a folder of its own, which it keeps until it ends."""
     code = """
 import os
 from pytest_shark_tune.tools import leftovers
@@ -60,8 +100,7 @@ assert own.exists()
 leftovers.clear()
 assert not own.parent.exists()
 """
-    subprocess.run([sys.executable, "-c", code], env={**child_env, "TMPDIR": os.fspath(tmp_path)}, check=True)
-    assert {path.name for path in tmp_path.iterdir()} == {"shark-tune-new", "shark-tune-young"}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True)
 
 
 def _is_alive(pid: int) -> bool:

@@ -7,6 +7,7 @@ import fcntl
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,38 @@ def test_another_error_of_locking_is_no_lack_of_locks(tmp_path: Path, monkeypatc
     monkeypatch.setattr(fcntl, "flock", flock)
     with pytest.raises(OSError, match="Input/output error"), FileLock(tmp_path / "x.lock").held():
         pass
+
+
+def link(path: Path, victim: Path) -> None:
+    path.symlink_to(victim)
+
+
+def hard_link(path: Path, victim: Path) -> None:
+    os.link(victim, path)
+
+
+def fifo(path: Path, victim: Path) -> None:
+    os.mkfifo(path)
+
+
+def folder(path: Path, victim: Path) -> None:
+    path.mkdir()
+
+
+@pytest.mark.parametrize("plant", [link, hard_link, fifo, folder])
+def test_what_another_user_planted_in_place_of_a_lock_is_not_touched(
+    tmp_path: Path, plant: Callable[[Path, Path], None]
+) -> None:
+    victim, path = tmp_path / "victim", tmp_path / "x.lock"
+    victim.write_bytes(b"precious")
+    plant(path, victim)
+    lock = FileLock(path, mode=0o666)
+    with pytest.raises(OSError, match=r"x\.lock"):
+        lock.try_acquire(b"a note")
+    assert victim.read_bytes() == b"precious"
+    assert lock.note() == (b"precious" if plant is hard_link else b"")
+
+
+def test_of_a_note_no_more_is_read_than_one_can_be(tmp_path: Path) -> None:
+    (tmp_path / "x.lock").write_bytes(b"x" * 1_000_000)
+    assert len(FileLock(tmp_path / "x.lock").note()) == 4096

@@ -51,7 +51,7 @@ def test_a_run_of_days_keeps_its_shared_folder(tmp_path: Path) -> None:
     killed, live = shared_folder(tmp_path), shared_folder(tmp_path)
     for folder in (killed, live):
         (folder / "records.jsonl").write_text("{}\n")
-        for each in (folder / "records.jsonl", folder):
+        for each in (*folder.iterdir(), folder):
             os.utime(each, (0, 0))
     with (live / "records.jsonl").open("a") as file:  # as a record comes
         file.write("{}\n")
@@ -59,6 +59,16 @@ def test_a_run_of_days_keeps_its_shared_folder(tmp_path: Path) -> None:
     shared_folder(tmp_path)
     assert live.is_dir()
     assert not killed.exists()
+
+
+def test_what_somebody_else_keeps_beside_the_shared_folders_stays(tmp_path: Path) -> None:
+    own = tmp_path / "runs/run-of-mine"
+    own.mkdir(parents=True)
+    (own / "results.txt").write_text("a week's work")
+    for each in (own / "results.txt", own):
+        os.utime(each, (0, 0))
+    shared_folder(tmp_path)
+    assert (own / "results.txt").is_file()
 
 
 def test_what_a_worker_refused_is_told_from_a_crash() -> None:

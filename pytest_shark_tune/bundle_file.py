@@ -1,0 +1,126 @@
+"""A bundle's file: an archive with a manifest and binaries, of which nothing is taken on trust."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import tarfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from pytest_shark_tune.errors import InputError
+
+__all__ = ["BINARY", "BundleFile", "opened", "write_bundle"]
+
+BINARY = ".vmfb"
+"""How the names of binaries end, behind a key of the cache."""
+_MANIFEST = "bundle.json"
+_NAME = re.compile(r"[0-9a-f]{64}\.vmfb")
+_DAMAGED = (OSError, tarfile.TarError, ValueError, OverflowError)
+"""What reading an archive raises that is damaged, or made up."""
+
+
+class BundleFile:
+    """An archive that holds regular files of known names and nothing else.
+
+    Nothing is ever unpacked under a name that stands in it.
+    """
+
+    def __init__(self, path: Path, tar: tarfile.TarFile) -> None:
+        self._path = path
+        self._tar = tar
+        self._members: dict[str, tarfile.TarInfo] = {}
+        for member in self._listed():
+            if why := _why_refused(member):
+                raise InputError(f"{path} is no bundle: its member {member.name!r} {why}")
+            if member.name in self._members:
+                raise InputError(f"{path} is no bundle: it has two members {member.name!r}")
+            self._members[member.name] = member
+
+    @property
+    def binaries(self) -> frozenset[str]:
+        """The names of the binaries in it."""
+        return frozenset(self._members) - {_MANIFEST}
+
+    def manifest(self) -> bytes:
+        """What the bundle says of itself.
+
+        Raises:
+            InputError: it is not there, or not whole.
+        """
+        return self._content(_MANIFEST)
+
+    def binary(self, name: str, sha256: str) -> bytes:
+        """A binary, which has the digest ``sha256``.
+
+        Raises:
+            InputError: it is not there, not whole, or has another digest.
+        """
+        content = self._content(name)
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise InputError(f"{self._path} is damaged: {name} is not what was put into it")
+        return content
+
+    def _listed(self) -> list[tarfile.TarInfo]:
+        try:
+            return self._tar.getmembers()
+        except _DAMAGED as error:
+            raise InputError(f"{self._path} cannot be read as a bundle: {error}") from error
+
+    def _content(self, name: str) -> bytes:
+        content = None
+        if member := self._members.get(name):
+            try:
+                file = self._tar.extractfile(member)
+                content = file.read() if file is not None else None
+            except _DAMAGED:
+                content = None
+        if member is None or content is None or len(content) != member.size:
+            raise InputError(f"{self._path} is no bundle, or not a whole one: it has no {name}")
+        return content
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BundleFile]:
+    """Open the archive at ``path``, which is not compressed.
+
+    Raises:
+        InputError: it is none, or holds anything but regular files of known names.
+    """
+    try:
+        tar = tarfile.open(path, "r:")  # noqa: SIM115 - what goes wrong later is told otherwise
+    except _DAMAGED as error:
+        raise InputError(f"{path} cannot be read as a bundle: {error}") from error
+    with tar:
+        yield BundleFile(path, tar)
+
+
+def write_bundle(path: Path, manifest: bytes, binaries: Mapping[str, Path]) -> None:
+    """Write an archive with files by their names in it; whoever looks meanwhile sees the old file, or none.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with tarfile.open(partial, "w") as tar:
+            header = tarfile.TarInfo(_MANIFEST)
+            header.size = len(manifest)
+            tar.addfile(header, io.BytesIO(manifest))
+            for name, file in binaries.items():
+                tar.add(file, arcname=name)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _why_refused(member: tarfile.TarInfo) -> str:
+    """Why a member cannot be a bundle's, in words; empty where it can."""
+    if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
+        return "is no regular file"
+    if member.name != _MANIFEST and not _NAME.fullmatch(member.name):
+        return f"has another name than {_MANIFEST} and KEY{BINARY}"
+    return ""
