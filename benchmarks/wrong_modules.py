@@ -7,16 +7,17 @@ a whole model at phase ``executable-sources``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeAlias
 
 from iree.compiler import ir, passmanager
-from iree.compiler.dialects import arith, linalg, tensor
+from iree.compiler.dialects import arith, iree_codegen, linalg, tensor
 
 from pytest_shark_tune.stages.extraction import drop_configs
 from pytest_shark_tune.stages.mlir import ops_inside, ops_named
 
-__all__ = ["RIGHT", "WRONG", "NotApplicable", "edited", "sums_in"]
+__all__ = ["RIGHT", "WRONG", "NotApplicable", "edited", "edited_with_its_config", "sums_in"]
 
 Edit: TypeAlias = Callable[["Sum"], None]
 
@@ -50,9 +51,9 @@ class Sum:
         shape = list(ir.ShapedType(self.op.operands[number].type).shape)
         if self.is_attention:
             return len(shape) - 2, shape[-2]
-        maps = [ir.AffineMapAttr(attribute).value for attribute in self.op.attributes["indexing_maps"]]
-        kinds = [str(kind) for kind in self.op.attributes["iterator_types"]]
-        reduced = [position for position, kind in enumerate(kinds) if "reduction" in kind]
+        maps = [ir.AffineMapAttr(attribute).value for attribute in linalg.get_indexing_maps(self.op)]
+        kept = {expression.position for expression in maps[-1].results if isinstance(expression, ir.AffineDimExpr)}
+        reduced = [position for position in range(maps[0].n_dims) if position not in kept]
         for loop in reversed(reduced):
             for dimension, expression in enumerate(maps[number].results):
                 alone = isinstance(expression, ir.AffineDimExpr) and expression.position == loop
@@ -79,6 +80,16 @@ class Sum:
             made = make(self.result)
         for user, number in uses:
             user.operands[number] = made
+
+
+def edited_with_its_config(text: str, edit: Edit) -> str:
+    """A configured benchmark module with ``edit`` in its root op, and its config still in force."""
+    with ir.Context() as context, ir.Location.unknown():
+        context.enable_multithreading(False)
+        module = ir.Module.parse(text)
+        (root,) = iree_codegen.get_tuner_root_ops(module)
+        edit(Sum(root))
+        return str(module)
 
 
 def edited(text: str, edit: Edit, executable: int = 0) -> str:
@@ -382,15 +393,18 @@ def _in_order(factor: int, offset: int) -> Edit:
     """Add up the same products in another order: that of ``(factor * k + offset) mod K``."""
 
     def edit(found: Sum) -> None:
-        inputs = found.inputs
-        dimensions = [found.summed_dimension(number) for number in inputs]
-        size = dimensions[0][1]
-        if any(other != size for _, other in dimensions):
+        places = {}
+        for number in found.inputs:
+            with suppress(NotApplicable):
+                places[number] = found.summed_dimension(number)
+        sizes = {size for _, size in places.values()}
+        if len(sizes) != 1:
             raise NotApplicable("its inputs are summed over in different dimensions")
+        (size,) = sizes
         step = factor
         while _gcd(step, size) > 1:
             step += 1
-        for number, (dimension, _) in zip(inputs, dimensions, strict=True):
+        for number, (dimension, _) in places.items():
 
             def place(at: list[ir.Value], dimension: int = dimension) -> list[ir.Value]:
                 moved = arith.addi(arith.muli(at[dimension], _index(step)), _index(offset))

@@ -99,12 +99,14 @@ class ExactData(msgspec.Struct, frozen=True):
     """Inputs of small integers, whose sums are exact in any order: ``density`` of them are not 0.
 
     Those are integers up to ``amplitude`` of either sign. ``rounds`` is how many such inputs it takes to see
-    one product that is left out.
+    one product that is left out. With ``switched`` they are 1, ``density`` of them, and far below it, so that the
+    exponentials of their differences to the largest are 1 and 0.
     """
 
     amplitude: int
     density: float
     rounds: int
+    switched: bool = False
 
 
 class Acceptance(msgspec.Struct, frozen=True):
@@ -269,7 +271,7 @@ def acceptance_for(numerics: Numerics, *, elements: int) -> Acceptance:
     jumps = [2 * unit_roundoff(element) for element in numerics.rounded]
     spread = max((2 * unit_roundoff(element) for element in numerics.spread), default=0.0)
     tolerance = Tolerance(_ULPS * unit, _allowed(walk, unit) + spread, sum(jumps), 0.0, roundings * len(jumps))
-    if not numerics.exact or unit <= _FINE:
+    if not (numerics.exact or numerics.switched) or unit <= _FINE:
         return Acceptance(tolerance)
     plain = unit_roundoff("f32")
     exact = Tolerance(_ULPS * plain, _allowed(plain, plain), sum(jumps), 0.0, len(jumps))
@@ -285,6 +287,8 @@ _FINE = 2.0**-20
 """Sums in a type of a finer unit roundoff show a missing product in random data."""
 _EXACT_ROUNDS = 8
 _HITS = 16
+_SWITCHED = 8
+"""How many terms of a sum of exponentials are 1: so few that one more or less shows in the coarsest type."""
 
 
 def _exact_data(unit: float, numerics: Numerics, elements: int) -> ExactData:
@@ -294,6 +298,8 @@ def _exact_data(unit: float, numerics: Numerics, elements: int) -> ExactData:
     """
     largest = 1 / unit
     length = max(kept.length for kept in numerics.sums)
+    if not numerics.exact:
+        return ExactData(0, min(1.0, _SWITCHED / length), _EXACT_ROUNDS, switched=True)
     amplitude = 3 if largest >= 1024 else 1
     square = sum(value * value for value in range(1, amplitude + 1)) / amplitude
     if numerics.products:

@@ -156,6 +156,8 @@ class Numerics(msgspec.Struct, frozen=True, kw_only=True):
     """Those that a value is rounded to between two sums."""
     exact: bool = False
     """Whether small integers as inputs make all of its sums exact: only moves, casts, sums and products come before."""
+    switched: bool = False
+    """Whether zeros and large negative numbers do: sums of exponentials of differences to the largest input."""
     products: bool = False
     """Whether its sums are of products of two inputs, which have either sign if the inputs have."""
 

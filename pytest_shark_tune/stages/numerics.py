@@ -22,6 +22,7 @@ _CASTS = ("arith.extf", "arith.truncf", "arith.extsi", "arith.extui", "arith.tru
 _CHOICES = ("arith.select", "arith.maximumf", "arith.minimumf", "arith.maxnumf", "arith.minnumf", "linalg.index")
 _EXACT_BEFORE_A_SUM = frozenset((*_CASTS, *_CHOICES, "linalg.yield"))
 _EXACT_IN_A_SUM = frozenset((*_EXACT_BEFORE_A_SUM, "arith.addf", "arith.mulf", "arith.addi", "arith.muli"))
+_EXPONENTIALS = ("arith.subf", "math.exp", "math.exp2")
 _ACCUMULATOR = "f32"
 """IREE keeps the sums of an attention in f32, whatever its inputs and results are."""
 
@@ -33,7 +34,8 @@ def read_numerics(function: ir.Operation) -> Numerics:
     after = _after(ops, sums)
     before = _before(sums)
     types = [kind for op in ops for kind in _float_types(op)]
-    rounded = [(op, kind) for op in ops if op in after or op in sums for kind in _roundings(op, within=op not in sums)]
+    # A sum rounds to the type that it is kept in, which is no matter of this.
+    rounded = [(op, kind) for op in ops if op in after and op not in sums for kind in _roundings(op)]
     inside = [kind for op in sums if op.name in (ATTENTION, ONLINE_ATTENTION) for kind in _narrow_inputs(op)]
     reductions = list(sums)
     return Numerics(
@@ -42,6 +44,8 @@ def read_numerics(function: ir.Operation) -> Numerics:
         rounded=tuple(kind for op, kind in rounded if op not in before),
         spread=(*inside, *(kind for op, kind in rounded if op in before)),
         exact=bool(sums) and all(_is_exact(op, is_sum=op in sums) for op in (*before, *reductions)),
+        switched=any(map(_picks_largest, before))
+        and all(_is_exact(op, is_sum=op in sums, also=_EXPONENTIALS) for op in (*before, *reductions)),
         products=bool(sums) and all(_is_sum_of_products(op) for op in reductions),
     )
 
@@ -256,11 +260,8 @@ def _float_types(op: ir.Operation) -> list[str]:
     return [str(kind) for kind in kinds if isinstance(kind, ir.FloatType)]
 
 
-def _roundings(op: ir.Operation, *, within: bool) -> list[str]:
-    """The types of less than 32 bits that an op rounds a value to which more is computed from, ``within`` it as well.
-
-    In the body of a sum, sums are rounded to the type that they are kept in, which is no matter of this.
-    """
+def _roundings(op: ir.Operation) -> list[str]:
+    """The types of less than 32 bits that an op rounds a value to which it or another op computes with."""
     is_used = any(_computes(use.owner.operation) for result in op.results for use in result.uses)
     found = []
     for inner in _body(op):
@@ -268,8 +269,7 @@ def _roundings(op: ir.Operation, *, within: bool) -> list[str]:
             continue
         for result in inner.results:
             users = [use.owner.operation.name for use in result.uses]
-            goes_on = within and any(name != "linalg.yield" for name in users)
-            if _is_coarse(result.type) and (goes_on or (is_used and "linalg.yield" in users)):
+            if _is_coarse(result.type) and (is_used or any(name != "linalg.yield" for name in users)):
                 found.append(str(result.type))
     return found
 
@@ -280,13 +280,18 @@ def _narrow_inputs(attention: ir.Operation) -> list[str]:
     return [str(values)] if _is_coarse(values) else []
 
 
-def _is_exact(op: ir.Operation, *, is_sum: bool) -> bool:
+def _picks_largest(op: ir.Operation) -> bool:
+    picks = any(inner.name in ("arith.maximumf", "arith.maxnumf") for inner in _body(op))
+    return picks and any("reduction" in str(kind) for kind in op.attributes["iterator_types"])
+
+
+def _is_exact(op: ir.Operation, *, is_sum: bool, also: Sequence[str] = ()) -> bool:
     names = [inner.name for inner in _body(op)]
     if op.name.startswith("iree_linalg_ext.") or op.name == "linalg.softmax":
         return False
     allowed = _EXACT_IN_A_SUM if is_sum else _EXACT_BEFORE_A_SUM
     takes_constants = any(_is_float_constant(value) for inner in _body(op) for value in inner.operands)
-    return set(names) <= allowed and names.count("arith.mulf") <= 1 and not takes_constants
+    return set(names) <= {*allowed, *also} and names.count("arith.mulf") <= 1 and not takes_constants
 
 
 def _is_float_constant(value: ir.Value) -> bool:

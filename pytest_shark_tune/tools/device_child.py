@@ -155,11 +155,16 @@ def _integer_bytes(element: str, shape: Sequence[int], rng: np.random.Generator,
     if not _is_float(element):
         return _random_bytes(element, shape, rng)
     count = _count(dims)
+    if data.switched:
+        values = np.where(rng.random(count) < data.density, _SWITCHED_ON, _SWITCHED_OFF)
+        return _as_bytes(values.astype(np.float32).astype(traits.dtype))
     values = rng.integers(1, data.amplitude + 1, count) * (rng.integers(0, 2, count) * 2 - 1)
     values *= rng.random(count) < data.density
     return _as_bytes(values.astype(np.float32).astype(traits.dtype))
 
 
+_SWITCHED_ON, _SWITCHED_OFF = 1.0, -127.0
+"""The exponential of their difference is 0 in every type, and both are numbers of all of them."""
 _LARGE = {"f16": 2.0**8}
 _LARGER = 2.0**20
 

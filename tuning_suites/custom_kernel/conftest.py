@@ -31,7 +31,8 @@ def load_matmul(library, seed):
     """A library in, something to run and its result out, on inputs made from the seed."""
     random = np.random.default_rng(seed)
     a, b = (random.standard_normal((N, N), dtype=np.float32) for _ in range(2))
-    c = np.empty((N, N), dtype=np.float32)
+    # Memory that is used again may hold the right result of an earlier candidate: a NaN shows what was not written.
+    c = np.full((N, N), np.nan, dtype=np.float32)
     function = ctypes.CDLL(str(library)).matmul
     pointers = [ctypes.c_void_p(array.ctypes.data) for array in (a, b, c)]
 
