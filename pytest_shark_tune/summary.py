@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from pytest_shark_tune.figures import format_us
-from pytest_shark_tune.funnel import NOT_TRIED, OTHERS, Cause, Loss
+from pytest_shark_tune.funnel import NOT_TRIED, OTHERS, Cause, Loss, common_run_failures
 from pytest_shark_tune.ledger import DispatchSummary, Summary
 from pytest_shark_tune.stages.dispatch import Untunable
 from pytest_shark_tune.stages.record import SourceCheck, State
@@ -155,6 +155,12 @@ def _notes(summary: Summary) -> Iterator[str]:
             yield f"{row.name}: fastest with {', '.join(f'{name}={value}' for name, value in row.knobs.items())}"
         if row.reason:
             yield f"{row.name}: {'not in the spec: ' if row.name in summary.dropped else ''}{row.reason}"
+    for row in summary.dispatches:
+        for cause in common_run_failures(row.losses, row.tried):
+            yield (
+                f"{row.name}: {cause.count} of the {row.tried} candidates that were tried failed at run time for the same "
+                f"reason, which may be none of theirs: {cause.reason} ({cause.example})"
+            )
     if summary.run.unsteady:
         yield (
             f"unsteady machine: it changed its speed while {summary.run.unsteady} candidates or finals were measured; "
