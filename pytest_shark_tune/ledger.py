@@ -13,8 +13,9 @@ import numpy as np
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.funnel import Loss, funnel_of
 from pytest_shark_tune.plan import AnyTask, KernelTask, Plan, Task
+from pytest_shark_tune.roster import Collected, Coverage
 from pytest_shark_tune.shares import Profile, Share
-from pytest_shark_tune.snapshot import read_records, replace_spec, snapshot_path, write_spec
+from pytest_shark_tune.snapshot import locked, read_records, replace_spec, snapshot_path, write_spec
 from pytest_shark_tune.stages.candidate import DEFAULT_ID
 from pytest_shark_tune.stages.dispatch import Untunable
 from pytest_shark_tune.stages.record import (
@@ -53,7 +54,9 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What the run was: versions by package, target, device, seconds; ``complete`` unless it ended early.
 
-    ``unsteady`` counts the candidates and finals during whose measurement the machine changed its speed.
+    ``unsteady`` counts the candidates and finals during whose measurement the machine changed its speed. ``coverage``
+    says how much of what was named was tuned, and ``spec_coverage`` the same of the run that ``spec.mlir`` is of, which
+    is an earlier one where ``keeps_spec``; it is ``None`` without such a file.
     """
 
     versions: dict[str, str]
@@ -62,6 +65,9 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     complete: bool
     unsteady: int = 0
+    coverage: Coverage = Coverage.WHOLE
+    spec_coverage: Coverage | None = None
+    keeps_spec: bool = False
 
 
 class DispatchSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,6 +117,16 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     dropped: dict[str, str] = {}
     profiles: tuple[Profile, ...] = ()
     unprofiled: dict[str, str] = {}
+
+
+class _EarlierRun(msgspec.Struct, frozen=True):
+    spec_coverage: Coverage | None = None
+
+
+class _EarlierSummary(msgspec.Struct, frozen=True):
+    """What is read of the summary that an earlier run left."""
+
+    run: _EarlierRun
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -163,7 +179,9 @@ class Ledger:
         self._checks: dict[tuple[str, str], SpecRecord] = {}
         self._kept: dict[str, WinnerRecord] = {}
         self._suites: dict[str, dict[str, None]] = {}
-        self._whole: frozenset[str] = frozenset()
+        self._collected = Collected()
+        self._at_first: dict[str, tuple[WinnerRecord, ...]] = {}
+        self._earlier_spec: Coverage | None = None
         self._changes: list[SnapshotChange] = []
         self._begun = False
         self.failures: list[OSError] = []
@@ -222,9 +240,13 @@ class Ledger:
         for task in self._plans[key].everything:
             self._tasks.setdefault(task.name, _Entry(task, key))
 
-    def add_whole(self, suites: Iterable[str]) -> None:
-        """Take note of suites of which every test was collected: what is in none of their plans is gone."""
-        self._whole = frozenset(suites)
+    def add_collected(self, collected: Collected) -> None:
+        """Take note of what was collected: an entry that is in none of the plans of a whole suite is gone.
+
+        Only entries that are in a snapshot by now: one that another run adds later may be of a test that is new.
+        """
+        self._collected = collected
+        self._at_first = {suite: read_records(self.snapshot_of(suite)) for suite in collected.whole}
 
     def keep(self, plan: str, record: WinnerRecord) -> None:
         """Let an entry of a snapshot stand as the winner of its dispatch, which is in ``plan``."""
@@ -237,6 +259,7 @@ class Ledger:
         self.add_plan(finding.plan, finding.suite)
         if not self._begun:
             self._begun = True
+            self._earlier_spec = self._coverage_of_spec()
             # What an earlier run left is not this run's. Its spec stays until this run has one of its own.
             for stale in (self.records_path, self.finals_path, self.summary_path):
                 with self._noting_failure():
@@ -249,6 +272,16 @@ class Ledger:
             self._append(self.finals_path.name, finding.final)
         if finding.spec is not None:
             self._checks[finding.plan, finding.spec.model] = finding.spec
+
+    def _coverage_of_spec(self) -> Coverage | None:
+        """What the run covered that left the spec in the output folder: all, where that is not known."""
+        if not self.spec_path.exists():
+            return None
+        try:
+            earlier = msgspec.json.decode(self.summary_path.read_bytes(), type=_EarlierSummary)
+        except (OSError, msgspec.DecodeError):
+            return Coverage.WHOLE
+        return earlier.run.spec_coverage or Coverage.WHOLE
 
     def _append(self, name: str, line: Record | FinalRecord) -> None:
         for folder in self._folders:
@@ -283,7 +316,8 @@ class Ledger:
 
         ``why_stopped`` says why no more of a dispatch's candidates were tried, ``effort`` how many of them had their
         chance. Dispatches whose final was never run get a provisional winner from their records.
-        A file that cannot be written stays as it was, and the others are written all the same; see ``failures``.
+        A run that leaves out tests keeps the spec of one that left out fewer. A file that cannot be written stays as it
+        was, and the others are written all the same; see ``failures``.
         """
         dropped = {name: reason for check in self._checks.values() for name, reason in check.dropped.items()}
         winners: dict[str, WinnerRecord] = {}
@@ -299,9 +333,12 @@ class Ledger:
             if name in self._kept:
                 untried = "the entry of the snapshot is kept"
             rows.append(self._row(entry.task, final, winner, dropped.get(name, ""), untried))
-        with self._noting_failure():
-            own = [each for each in winners.values() if each.root is not None and self._makes_specs]
-            write_spec(self.spec_path, own, self._starter)
+        own = [each for each in winners.values() if each.root is not None]
+        coverage = self._collected.coverage if complete else Coverage.TESTS
+        keeps_spec = self._keeps_spec(coverage, own)
+        if not keeps_spec:
+            with self._noting_failure():
+                write_spec(self.spec_path, own if self._makes_specs else [], self._starter)
         self._write_snapshots(winners)
         summary = Summary(
             run=RunSummary(
@@ -311,6 +348,9 @@ class Ledger:
                 seconds=round(time.monotonic() - self._started, 3),
                 complete=complete,
                 unsteady=self._unsteady(),
+                coverage=coverage,
+                spec_coverage=(self._earlier_spec if keeps_spec else coverage) if self.spec_path.exists() else None,
+                keeps_spec=keeps_spec,
             ),
             dispatches=tuple(rows),
             sources=self._sources(),
@@ -323,6 +363,13 @@ class Ledger:
         with self._noting_failure():
             journal.replace_file(self.summary_path, msgspec.json.format(msgspec.json.encode(summary)) + b"\n")
         return summary
+
+    def _keeps_spec(self, coverage: Coverage, winners: Sequence[WinnerRecord]) -> bool:
+        """Whether the spec that an earlier run left stays: this one makes none, or knows less than that one did."""
+        if self._earlier_spec is None:
+            return False
+        says_nothing = coverage is Coverage.TESTS and not winners
+        return not self._makes_specs or says_nothing or coverage.is_less_than(self._earlier_spec)
 
     def _sources(self) -> tuple[SourceCheck, ...]:
         """How each source fares: what was measured end to end stands for what was said of it before."""
@@ -435,6 +482,10 @@ class Ledger:
                 self._changes.append(self._write_snapshot(suite, winners))
 
     def _write_snapshot(self, suite: str, winners: Mapping[str, WinnerRecord]) -> SnapshotChange:
+        with locked(self.snapshot_of(suite)):
+            return self._replace_snapshot(suite, winners)
+
+    def _replace_snapshot(self, suite: str, winners: Mapping[str, WinnerRecord]) -> SnapshotChange:
         path, own, untried = self.snapshot_of(suite), self.tasks_of(suite), self._untried(suite)
         old, problem = _state(path), ""
         gone = self._gone(suite, old[1]) if not any(untried.values()) else []
@@ -462,8 +513,8 @@ class Ledger:
     def _gone(self, suite: str, old: Iterable[WinnerRecord]) -> list[WinnerRecord]:
         """The entries of a suite's snapshot whose dispatch is in the suite no more, where all of it was collected."""
         plans = [self._plans[key] for key in self._suites[suite]]
-        is_known = suite in self._whole and any(plan.tasks for plan in plans)
-        return [each for each in old if is_known and is_gone(each, plans)]
+        known = self._at_first.get(suite, ()) if any(plan.tasks for plan in plans) else ()
+        return [each for each in old if each in known and is_gone(each, plans)]
 
     def tasks_of(self, suite: str) -> dict[str, Task]:
         """The dispatches of a suite by name, each as the first test of the suite has it."""

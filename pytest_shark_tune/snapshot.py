@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -19,11 +21,13 @@ from pytest_shark_tune.stages.spec import (
     select_entries,
 )
 from pytest_shark_tune.tools import journal
+from pytest_shark_tune.tools.lock import FileLock
 
 __all__ = [
     "damaged_records",
     "entry_of",
     "find_snapshots",
+    "locked",
     "read_records",
     "read_text",
     "recorded_targets",
@@ -38,6 +42,7 @@ __all__ = [
 
 FOLDER = "__specs__"
 """Where the snapshots of a suite are, beside its tests."""
+_POLL_S = 0.02
 
 
 def snapshot_path(suite: Path, target: str, device_slug: str) -> Path:
@@ -52,6 +57,36 @@ def find_snapshots(suite: Path, target: str) -> tuple[Path, ...]:
     """
     found = sorted((suite / FOLDER).glob(f"{_prefix(target)}*.mlir"))
     return tuple(path for path in found if target in (recorded_targets(path) or {target}))
+
+
+@contextmanager
+def locked(spec: Path) -> Iterator[None]:
+    """Keep others from writing a spec and its records from the moment when they are read until they are written.
+
+    Where no lock file can be made, since nothing can be written there or the file system knows no locks, it goes on
+    without.
+    """
+    folder = spec.parent
+    is_new = not folder.exists()
+    lock = FileLock(folder / f".{spec.name}.lock", mode=0o666, remove=True)
+    with suppress(OSError):
+        while not _try_lock(lock):
+            time.sleep(_POLL_S)
+    try:
+        yield
+    finally:
+        lock.release()
+        if is_new:
+            with suppress(OSError):  # It stays unless it is empty.
+                folder.rmdir()
+
+
+def _try_lock(lock: FileLock) -> bool:
+    lock.path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return lock.try_acquire()
+    except FileNotFoundError:  # Another run made the folder, wrote nothing and has just removed it.
+        return False
 
 
 def recorded_targets(spec: Path) -> set[str]:

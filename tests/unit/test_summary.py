@@ -255,8 +255,8 @@ def test_a_reason_for_which_many_candidates_failed_at_run_time_has_a_line_of_its
     row = msgspec.structs.replace(WON, losses=(*WON.losses, loss))
     summary = msgspec.structs.replace(NOTHING, dispatches=(row,))
     said = (
-        "matmul_512x512x512_f32: 20 of the 58 candidates that were tried failed at run time for the same reason, which may "
-        "be none of theirs: run_failed: no reference is kept (abc123)"
+        "matmul_512x512x512_f32: 20 of the 58 candidates that were tried failed at run time for the same reason, which "
+        "may be none of theirs: run_failed: no reference is kept (abc123)"
     )
     assert said in render(summary, width=200, spec=Path("absent"), snapshots=()).splitlines()
     few = msgspec.structs.replace(summary, dispatches=(msgspec.structs.replace(row, tried=60),))
