@@ -25,7 +25,7 @@ class RunSettings:
     with it, where only static promises are looked at, and where a run ``stops_after_compile``.
 
     Of a model the dispatches that make up ``share`` of its time are tuned, all of them with 1. ``models`` is what the
-    user says of the models that are read.
+    user says of the models that are read. ``starter`` is the text of the starter spec, empty without one.
     """
 
     devices: tuple[str, ...]
@@ -43,6 +43,7 @@ class RunSettings:
     tolerance: float = TOLERANCE
     models: ModelInput = ModelInput()  # noqa: RUF009 - it is frozen
     stops_after_compile: bool = False
+    starter: str = ""
 
     @classmethod
     def in_folder(

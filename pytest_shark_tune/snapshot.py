@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.stages.record import WinnerRecord
+from pytest_shark_tune.stages.record import FinalRecord, WinnerRecord
 from pytest_shark_tune.stages.spec import (
     SpecEntry,
     SpecRow,
@@ -35,6 +35,7 @@ __all__ = [
     "records_path",
     "replace_spec",
     "snapshot_path",
+    "unrecorded",
     "why_not_replaced",
     "write_spec",
     "write_text",
@@ -162,7 +163,7 @@ def write_spec(path: Path, winners: Sequence[WinnerRecord], starter: str | None 
 
 
 def why_not_replaced(spec: Path) -> str:
-    """Why `replace_spec` would write nothing, in words; empty where it would."""
+    """Why a spec cannot be brought up to date, in words; empty where it can."""
     if lines := damaged_records(spec):
         places = ", ".join(f"{records_path(spec).name}:{number}" for number in lines)
         return (
@@ -176,24 +177,37 @@ def why_not_replaced(spec: Path) -> str:
     return ""
 
 
-def replace_spec(path: Path, winners: Sequence[WinnerRecord]) -> None:
+def unrecorded(path: Path) -> str:
+    """The spec of the entries at ``path`` that have no record; empty without any.
+
+    They are not made anew, and somebody may have put them there: where the others are, they stay behind them, but for
+    those whose matcher is another's.
+
+    Raises:
+        InputError: it cannot be told which these are (see `why_not_replaced`).
+    """
+    if why := why_not_replaced(path):
+        raise InputError(why)
+    rows = _rows(path)
+    left = [
+        row.matcher for row, record in zip(rows, records_of(rows, read_records(path)), strict=True) if record is None
+    ]
+    return select_entries(read_text(path), left) if left else ""
+
+
+def replace_spec(path: Path, winners: Sequence[WinnerRecord], rest: str | None = None) -> None:
     """Write the spec of ``winners``, and their records, in place of the spec at ``path`` and its records.
 
-    Its entries that have no record are not made anew, and somebody may have put them there: they stay behind the
-    winners, but for those whose matcher is a winner's.
+    Its `unrecorded` entries stay behind the winners, or those in ``rest``, where only some of them are to stay.
 
     Raises:
         InputError: it cannot be told which these are (see `why_not_replaced`); both files stay as they were.
     """
-    if why := why_not_replaced(path):
-        raise InputError(why)
-    rows, records = _rows(path), read_records(path)
-    left = [row.matcher for row, record in zip(rows, records_of(rows, records), strict=True) if record is None]
-    starter = select_entries(read_text(path), left) if left else None
-    if winners or starter is None:
-        write_spec(path, winners, starter)
-    elif records:  # Else all of it is somebody's own.
-        write_text(path, starter, ())
+    rest = unrecorded(path) if rest is None else rest
+    if winners or not rest:
+        write_spec(path, winners, rest or None)
+    elif read_records(path):  # Else all of it is somebody's own.
+        write_text(path, rest, ())
 
 
 def _rows(spec: Path) -> tuple[SpecRow, ...]:
@@ -219,19 +233,24 @@ def _write(path: Path, content: bytes) -> None:
         journal.replace_file(path, content)
 
 
-def entry_of(winner: WinnerRecord) -> SpecEntry:
-    """The spec entry of a winner; it tells where it comes from."""
-    assert winner.root is not None
+def entry_of(won: WinnerRecord | FinalRecord) -> SpecEntry:
+    """The spec entry of a winner, by its record or by the final that it won; it tells where it comes from."""
+    assert won.root is not None
+    if isinstance(won, FinalRecord):
+        winner = won.winner or ""
+        ratio = next((each.ratio for each in won.finalists if each.id == winner), None)
+    else:
+        winner, ratio = won.id, won.ratio
     return SpecEntry(
-        name=winner.dispatch,
-        root=winner.root,
-        compilation_info=winner.compilation_info,
+        name=won.dispatch,
+        root=won.root,
+        compilation_info=won.compilation_info,
         provenance={
-            "dispatch": winner.dispatch,
-            "device": winner.device,
-            "iree": winner.iree,
-            **({} if winner.ratio is None else {"speedup": f"{winner.ratio:.3f}"}),
-            "candidate": winner.id,
+            "dispatch": won.dispatch,
+            "device": won.device,
+            "iree": won.iree,
+            **({} if ratio is None else {"speedup": f"{ratio:.3f}"}),
+            "candidate": winner,
         },
     )
 

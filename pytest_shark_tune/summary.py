@@ -8,10 +8,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+from pytest_shark_tune.draft import is_of_starter
 from pytest_shark_tune.figures import format_us
 from pytest_shark_tune.funnel import NOT_TRIED, OTHERS, Cause, Loss, common_run_failures
-from pytest_shark_tune.ledger import DispatchSummary, Summary
 from pytest_shark_tune.roster import Coverage
+from pytest_shark_tune.run_summary import DispatchSummary, Summary
 from pytest_shark_tune.stages.dispatch import Untunable
 from pytest_shark_tune.stages.record import SourceCheck, State
 
@@ -164,6 +165,9 @@ def _notes(summary: Summary) -> Iterator[str]:
                 f"{row.name}: {cause.count} of the {row.tried} candidates that were tried failed at run time for the "
                 f"same reason, which may be none of theirs: {cause.reason} ({cause.example})"
             )
+    for name, reason in summary.dropped.items():
+        if is_of_starter(name):
+            yield f"{name} of the starter spec: not in the spec: {reason}"
     if summary.run.unsteady:
         yield (
             f"unsteady machine: it changed its speed while {summary.run.unsteady} candidates or finals were measured; "

@@ -140,6 +140,7 @@ class TuningPlugin:
         if worker is None and options.clears_cache and not is_dry(config):
             cache.clear()
         journals = exchange if worker is not None and worker["shark_tune_is_remote"] else options.out
+        starter = options.starter.read_text(encoding="utf-8") if options.starter else ""
         settings = RunSettings(
             devices=devices,
             device_name=given["name"],
@@ -156,6 +157,7 @@ class TuningPlugin:
             fresh=options.fresh,
             models=options.models,
             stops_after_compile=options.stop_after == "compile",
+            starter=starter,
         )
         if worker is None and bundle is not None and options.bundle is not None:
             _unpack(bundle, options.bundle, cache, Cache(settings.exchange))
@@ -173,7 +175,7 @@ class TuningPlugin:
                     "iree-base-compiler": compiler.version,
                     "iree-base-runtime": runtime_version(),
                 },
-                starter=options.starter.read_text(encoding="utf-8") if options.starter else None,
+                starter=starter,
                 setting=session.setting,
                 makes_specs=bundle is None,
                 root=config.rootpath,
@@ -405,7 +407,11 @@ class TuningPlugin:
         update = look_back(self._subjects(by_dispatch), required, self._ledger.snapshot_of)
         for name, record in update.kept.items() if not self._is_dry else ():
             self._ledger.keep(next(iter(by_dispatch[name].values())).plan, record)
-        if update.incumbents:
+        for name in by_dispatch:
+            task = self._ledger.task(name)
+            if isinstance(task, Task) and name not in update.kept and (own := self._session.starter_candidate(task)):
+                update.add_starter(name, own)
+        if update.incumbents or update.starters:
             try:
                 write_incumbents(settings.exchange, update)
             except OSError as error:
@@ -677,12 +683,14 @@ class TuningPlugin:
     def _finish(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> None:
         """Derive spec, summary and snapshots from what is known, however the run ended."""
         self._interrupts.wind_down()
-        self._session.close()
         if self._ledger is None:
+            self._session.close()
             return
         order = self._order()
         unfinished = order.unfinished if order is not None else 0
         ended_early = bool(self._ended or unfinished) or exitstatus == pytest.ExitCode.INTERNAL_ERROR
+        if ended_early:
+            self._session.close()
         if self._session.settings.stops_after_compile and not self._is_dry:
             self._pack()
         if self._ledger.has_findings:
@@ -690,11 +698,16 @@ class TuningPlugin:
             if self._campaign is None:
                 self._summary = self._ledger.finish(complete=complete)
             else:
-                why_stopped, effort = self._campaign.why_stopped, self._campaign.effort
-                self._summary = self._ledger.finish(complete=complete, why_stopped=why_stopped, effort=effort)
+                self._summary = self._ledger.finish(
+                    complete=complete,
+                    why_stopped=self._campaign.why_stopped,
+                    effort=self._campaign.effort,
+                    verify=self._session.verify_draft if complete and self._bundle is None else None,
+                )
             if self._options.landscape is not None:
                 note = f"chosen by the search {self._options.search}"
                 self._landscapes = write_landscapes(self._options.landscape, self._ledger, note=note)
+        self._session.close()
         if ended_early:
             left = f"; {unfinished} of its tests were not run to their end" if unfinished else ""
             self._ended = f"the run ended early: {self._why_ended(session)}{left}"
