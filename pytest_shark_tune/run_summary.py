@@ -94,11 +94,14 @@ class _EarlierSummary(msgspec.Struct, frozen=True):
 
 
 def coverage_of_spec(spec: Path, summary: Path) -> Coverage | None:
-    """What the run covered that left a spec beside a summary: all, where that is not known; ``None`` without a spec."""
+    """What the run covered that left a spec beside its summary; ``None`` without a spec, or where no run tells of it.
+
+    Of a summary that does not say so the run is taken to have covered all.
+    """
     if not spec.exists():
         return None
     try:
         earlier = msgspec.json.decode(summary.read_bytes(), type=_EarlierSummary)
     except (OSError, msgspec.DecodeError):
-        return Coverage.WHOLE
+        return None
     return earlier.run.spec_coverage or Coverage.WHOLE
