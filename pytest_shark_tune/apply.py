@@ -30,7 +30,7 @@ from pytest_shark_tune.stages.artifact import (
 from pytest_shark_tune.stages.spec import mark_entries, read_spec
 from pytest_shark_tune.tools.compiler import Compiler, first_error, why_rejected
 
-__all__ = ["Application", "Placement", "apply_spec", "read_spec_file"]
+__all__ = ["Application", "Placement", "SpecNotApplicable", "apply_spec", "read_spec_file"]
 
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +46,10 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     compilation_info: str
     late: bool
     by_flag: bool
+
+
+class SpecNotApplicable(InputError):
+    """The compiler takes the model, and refuses the spec or one of its configs."""
 
 
 class Application(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,17 +86,21 @@ def apply_spec(source: Source, spec: str, compiler: Compiler) -> Application:
     """Put ``spec`` in force in a whole model, or in one benchmark module.
 
     Raises:
-        InputError: the compiler rejects the model, the spec or one of its configs.
+        SpecNotApplicable: the compiler rejects the spec or one of its configs.
+        InputError: the compiler rejects the model.
     """
     compiler = compiler.for_models
     marked = mark_entries(spec)
     try:
         sources = strip(source.text) if source.is_benchmark else _lowered(source.name, source.text, compiler)
-        return _apply(source.name, sources, spec, marked, compiler)
     except CommandFailed as error:
         raise InputError(f"{source.name}: {why_rejected(error)}") from error
+    try:
+        return _apply(source.name, sources, spec, marked, compiler)
+    except CommandFailed as error:
+        raise SpecNotApplicable(f"{source.name}: {why_rejected(error)}") from error
     except ConfigureFailed as error:
-        raise InputError(f"{source.name}: {error}") from error
+        raise SpecNotApplicable(f"{source.name}: {error}") from error
 
 
 _SOURCES, _CONFIGURATIONS = "executable-sources", "executable-configurations"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
 from pytest_shark_tune.builds import Builds
+from pytest_shark_tune.claims import Claims
 from pytest_shark_tune.errors import CandidateFailed, DeviceChildDied
 from pytest_shark_tune.plan import Source, Task
 from pytest_shark_tune.settings import RunSettings
@@ -54,6 +56,29 @@ def _nothing() -> None:
     """No disturbed model is at hand."""
 
 
+@dataclass(frozen=True)
+class _Prepared:
+    """A default that is loaded in the child of that generation beside its reference result.
+
+    ``batch`` dispatches take it ``batch_s`` seconds, and the check of a result ``check_s``.
+    """
+
+    generation: int
+    dispatch: str
+    batch: int
+    batch_s: float
+    check_s: float
+
+
+@dataclass(frozen=True)
+class _Baseline:
+    """The last samples of a dispatch's default in the child of that generation."""
+
+    generation: int
+    dispatch: str
+    samples_us: tuple[float, ...]
+
+
 class Bench:
     """Checks and times for one process of a run; ``tell`` is told of a long wait for a device.
 
@@ -74,9 +99,10 @@ class Bench:
         self._leases = leases
         self._tell = tell
         self._yardsticks = yardsticks
+        self._claims = Claims(settings.exchange)
         self._children: dict[str, DeviceChild] = {}
-        self._prepared: dict[str, tuple[str, int, float, float]] = {}
-        self._baselines: dict[str, tuple[str, tuple[float, ...]]] = {}
+        self._prepared: dict[str, _Prepared] = {}
+        self._baselines: dict[str, _Baseline] = {}
 
     def close(self) -> None:
         """End the children."""
@@ -93,32 +119,34 @@ class Bench:
         Raises:
             CandidateFailed: it is a duplicate, cannot be run, runs too long, or its result is wrong.
         """
-        self._claim(task, candidate, artifact)
         is_default = candidate.id == task.default.id
-        default = artifact if is_default else self._default_artifact(task)
-        with self._leases.acquire(self._tell) as uri, self._failures(uri):
-            child = self._child(uri)
-            batch, batch_s, check_s = self._prepare(child, uri, task, default)
-            baseline = partial(child.run, _DEFAULT)
-            earlier = self._earlier(uri, task)
-            if is_default:
-                measured = compare(baseline, baseline, batch=batch, earlier=earlier)
-                self._remember(uri, task, measured)
+        self._refuse_default_binary(task, candidate, artifact)
+        with self._claims.held(task, candidate, artifact):
+            default = artifact if is_default else self._default_artifact(task)
+            with self._leases.acquire(self._tell) as uri, self._failures(uri):
+                child = self._child(uri)
+                prepared = self._prepare(child, uri, task, default)
+                batch, baseline = prepared.batch, partial(child.run, _DEFAULT)
+                earlier = self._earlier(child, uri, task)
+                if is_default:
+                    measured = compare(baseline, baseline, batch=batch, earlier=earlier)
+                    self._remember(child, uri, task, measured)
+                    return measured
+                member = task.dispatch.members[0]
+                self._load_and_check(child, _CANDIDATE, task, member, artifact, time_limit_s(prepared.check_s))
+                run = partial(child.run, _CANDIDATE, timeout_s=time_limit_s(prepared.batch_s))
+                try:
+                    measured = compare(run, baseline, SCREENING, batch=batch, best=self._bar(task), earlier=earlier)
+                    if not measured.cut_short:  # The others cannot win.
+                        limit_s = time_limit_s(prepared.check_s)
+                        self._check_edges(child, _CANDIDATE, _REFERENCE, task.dispatch, member, limit_s)
+                finally:
+                    if child.alive:
+                        child.unload(_CANDIDATE)
+                self._refuse_impossible(child, uri, task, measured)
+                self._remember(child, uri, task, measured)
+                self._raise_bar(task, measured)
                 return measured
-            member = task.dispatch.members[0]
-            self._load_and_check(child, _CANDIDATE, task, member, artifact, time_limit_s(check_s))
-            run = partial(child.run, _CANDIDATE, timeout_s=time_limit_s(batch_s))
-            try:
-                measured = compare(run, baseline, SCREENING, batch=batch, best=self._bar(task), earlier=earlier)
-                if not measured.cut_short:  # The others cannot win.
-                    self._check_edges(child, _CANDIDATE, _REFERENCE, task.dispatch, member, time_limit_s(check_s))
-            finally:
-                if child.alive:
-                    child.unload(_CANDIDATE)
-            self._refuse_impossible(child, uri, task, measured)
-            self._remember(uri, task, measured)
-            self._raise_bar(task, measured)
-            return measured
 
     def round(
         self, task: Task, names: Sequence[str], failed: dict[str, CandidateFailed], number: int
@@ -294,15 +322,16 @@ class Bench:
                 failed[candidate.id] = failure
         return built
 
-    def _earlier(self, uri: str, task: Task) -> tuple[float, ...]:
+    def _earlier(self, child: DeviceChild, uri: str, task: Task) -> tuple[float, ...]:
         """The default's last samples in this child, for this dispatch."""
-        key, samples = self._baselines.get(uri, ("", ()))
-        return samples if key == task.dispatch.key else ()
+        known = self._baselines.get(uri)
+        is_valid = known and (known.generation, known.dispatch) == (child.generation, task.dispatch.key)
+        return known.samples_us if known and is_valid else ()
 
-    def _remember(self, uri: str, task: Task, measured: Measurement) -> None:
+    def _remember(self, child: DeviceChild, uri: str, task: Task, measured: Measurement) -> None:
         if not measured.cut_short:
-            samples = self._earlier(uri, task) + measured.baseline_samples_us
-            self._baselines[uri] = task.dispatch.key, samples[-_REMEMBERED:]
+            samples = self._earlier(child, uri, task) + measured.baseline_samples_us
+            self._baselines[uri] = _Baseline(child.generation, task.dispatch.key, samples[-_REMEMBERED:])
 
     def _bar(self, task: Task) -> float:
         """The ratio that a candidate needs to get into the final, from what all processes of the run measured."""
@@ -313,29 +342,22 @@ class Bench:
             journal.append(self._bar_file(task), round(measured.ratio_low, 5))
 
     def _bar_file(self, task: Task) -> Path:
-        # Lines are only ever added, so that workers need no lock.
-        return self._exchange("bars") / f"{task.dispatch.key}.jsonl"
-
-    def _exchange(self, name: str) -> Path:
-        """A folder that all processes of the run see; where what holds it is gone, the run is over: it stays gone."""
-        folder = self.settings.exchange / name
+        # Lines are only ever added, so that workers need no lock. Where the exchange is gone, the run is over.
+        folder = self.settings.exchange / "bars"
         folder.mkdir(exist_ok=True)
-        return folder
+        return folder / f"{task.dispatch.key}.jsonl"
 
-    def _prepare(self, child: DeviceChild, uri: str, task: Task, default: Artifact) -> tuple[int, float, float]:
-        """Load the default and keep its result, once for each dispatch and child.
-
-        Returns its batch, and the seconds that the batch and the check of a result take it.
-        """
-        known = self._prepared.get(uri)
-        if known and known[0] == task.dispatch.key:
-            return known[1:]
-        check_s = self._load_reference(child, task, task.dispatch.members[0], default)
-        run = partial(child.run, _DEFAULT)
-        batch = calibrate(run, SCREENING.sample_s, cap=SCREENING.batch_cap)
-        batch_s = run(batch)
-        self._prepared[uri] = (task.dispatch.key, batch, batch_s, check_s)
-        return batch, batch_s, check_s
+    def _prepare(self, child: DeviceChild, uri: str, task: Task, default: Artifact) -> _Prepared:
+        """Load the default and keep its result, once for each dispatch and child process."""
+        # Taken out first: whatever interrupts the loading below leaves the child with a part of it.
+        known = self._prepared.pop(uri, None)
+        if known is None or (known.generation, known.dispatch) != (child.generation, task.dispatch.key):
+            check_s = self._load_reference(child, task, task.dispatch.members[0], default)
+            run = partial(child.run, _DEFAULT)
+            batch = calibrate(run, SCREENING.sample_s, cap=SCREENING.batch_cap)
+            known = _Prepared(child.generation, task.dispatch.key, batch, run(batch), check_s)
+        self._prepared[uri] = known
+        return known
 
     def _load_reference(self, child: DeviceChild, task: Task, member: Member, default: Artifact) -> float:
         """Load the default and keep its result; return the seconds that checking a result takes it."""
@@ -434,26 +456,21 @@ class Bench:
             OSError: it cannot be written down.
         """
         if (artifact := self._builds.known(task.dispatch.members[0].module, candidate)) and artifact.vmfb is not None:
-            self._owner(task, candidate, artifact)
+            self._claims.owner(task, candidate, artifact)
 
-    def _claim(self, task: Task, candidate: Candidate, artifact: Artifact) -> None:
-        """Measure each binary once: whoever comes second with the same code is a duplicate."""
+    def _refuse_default_binary(self, task: Task, candidate: Candidate, artifact: Artifact) -> None:
         default = self._builds.known(task.dispatch.members[0].module, task.default)
         if default and default.sha256 == artifact.sha256 and candidate.id != task.default.id:
             raise CandidateFailed(State.DUPLICATE, "its binary equals that of the default config", task.default.id)
-        owner = self._owner(task, candidate, artifact)
-        if owner != candidate.id:
-            raise CandidateFailed(State.DUPLICATE, f"its binary equals that of candidate {owner}", owner)
-
-    def _owner(self, task: Task, candidate: Candidate, artifact: Artifact) -> str:
-        """Who was the first in this run to come with a binary: ``candidate``, or who came before."""
-        path = self._exchange("claims") / f"{task.dispatch.key}-{artifact.sha256}"
-        return journal.put_first(path, candidate.id.encode()).decode()
 
     def _child(self, uri: str) -> DeviceChild:
         child = self._children.get(uri)
-        if child is None or not child.alive:
-            child = self._children[uri] = DeviceChild(uri)
+        if child is not None and child.alive:
+            # A request that costs nothing: a child that died while it was idle is replaced, and costs no candidate.
+            with suppress(DeviceChildDied):
+                child.unload(_CANDIDATE)
+                return child
+        child = self._children[uri] = DeviceChild(uri)
         return child
 
     def _forget(self, uri: str) -> None:

@@ -14,7 +14,7 @@ import msgspec
 from pytest_shark_tune.stages.record import Record, State
 from pytest_shark_tune.stages.winner import FINALISTS
 
-__all__ = ["NOT_TRIED", "OTHERS", "Cause", "Funnel", "Loss", "causes_of", "funnel_of"]
+__all__ = ["NOT_TRIED", "OTHERS", "Cause", "Funnel", "Loss", "causes_of", "common_run_failures", "funnel_of"]
 
 NOT_TRIED = "not_tried"
 """The state of a candidate without a record."""
@@ -125,6 +125,21 @@ def causes_of(reasons: Iterable[tuple[str, str]]) -> tuple[Cause, ...]:
     if rest:
         shown.append(Cause(reason=OTHERS, count=sum(cause.count for cause in rest), example=rest[0].example))
     return tuple(shown)
+
+
+def common_run_failures(losses: Iterable[Loss], tried: int) -> tuple[Cause, ...]:
+    """The causes for which more than a third of the candidates ``tried`` failed at run time, most frequent first.
+
+    So many alike point at the device, the driver or the default rather than at the configs.
+    """
+    causes = [
+        msgspec.structs.replace(cause, reason=f"{loss.state}: {cause.reason}")
+        for loss in losses
+        if loss.state in (State.RUN_FAILED, State.RUN_TIMEOUT)
+        for cause in loss.causes
+        if cause.reason != OTHERS and cause.count * 3 > tried
+    ]
+    return tuple(sorted(causes, key=lambda cause: -cause.count))
 
 
 def _why_no_finalist(record: Record, *, is_held: bool) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_shark_tune import reporting
+from pytest_shark_tune.dry_run import is_dry
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.interrupts import TERMINATED, Interrupts
 from pytest_shark_tune.notes import note_of, write_line
@@ -132,7 +133,7 @@ class GuardReporter:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> Any:
         """Write the Markdown, however the run ended; say so where something was to be guarded and nothing was."""
         self._interrupts.wind_down()
-        if self._options.report is not None:
+        if self._options.report is not None and not is_dry(session.config):
             from pytest_shark_tune.guard_text import markdown
 
             text = markdown(self._findings.values(), _why_ended(session, exitstatus), self._told)
@@ -140,7 +141,7 @@ class GuardReporter:
                 self._options.report.write_text(text, encoding="utf-8")
             except OSError as error:
                 self._fail(session, f"--tune-report-md: cannot write {self._options.report}: {error.strerror}")
-        if not self._findings and not session.config.option.collectonly and exitstatus in _UNALARMED:
+        if not self._findings and not is_dry(session.config) and exitstatus in _UNALARMED:
             self._miss(session)
         if self._interrupts.terminated:
             session.exitstatus = TERMINATED

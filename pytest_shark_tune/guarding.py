@@ -6,7 +6,7 @@ import os
 import shlex
 import tempfile
 import warnings
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -48,7 +48,7 @@ _NOTHING = Plan(sources=(), tasks=(), untunable=())
 _VERDICT = pytest.StashKey[Verdict]()
 
 
-def guard_trials_of(metafunc: pytest.Metafunc, marker: pytest.Mark) -> list[Trial]:
+def guard_trials_of(metafunc: pytest.Metafunc, sources: Sequence[object]) -> list[Trial]:
     """What a marked test looks at, as parameters; none where there is no spec for it."""
     problem = ""
     try:
@@ -57,7 +57,7 @@ def guard_trials_of(metafunc: pytest.Metafunc, marker: pytest.Mark) -> list[Tria
         problem = str(error)
     if problem:
         pytest.fail(problem, pytrace=False)
-    return plugin.trials(marker, metafunc.definition.path)
+    return plugin.trials(sources, metafunc.definition.path)
 
 
 class GuardingPlugin:
@@ -98,10 +98,10 @@ class GuardingPlugin:
 
     # Collecting.
 
-    def trials(self, marker: pytest.Mark, path: Path) -> list[Trial]:
-        """The trials of a marked test in the file ``path``; none where there is no spec to guard."""
+    def trials(self, given: Sequence[object], path: Path) -> list[Trial]:
+        """The trials of a test in the file ``path`` that is marked with ``given``; none without a spec to guard."""
         suite = str(path.parent) if path.suffix == ".py" else ""
-        sources = [each for each in marker.args if not isinstance(each, CustomTask)]
+        sources = [each for each in given if not isinstance(each, CustomTask)]
         found: list[Trial] = []
         try:
             for spec, slug in self._specs(path) if sources else ():

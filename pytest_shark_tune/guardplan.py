@@ -30,7 +30,16 @@ from pytest_shark_tune.stages.trust import trusts_specs
 from pytest_shark_tune.tools.cache import content_key
 from pytest_shark_tune.tools.compiler import Compiler, compiler_version
 
-__all__ = ["GUARD_VERSION", "GuardEntry", "GuardPlan", "applied_to", "found_dispatches", "guard_key", "make_guard_plan"]
+__all__ = [
+    "GUARD_VERSION",
+    "GuardEntry",
+    "GuardPlan",
+    "applied_to",
+    "found_dispatches",
+    "guard_key",
+    "make_guard_plan",
+    "takers",
+]
 
 GUARD_VERSION: Final = 1
 """Which dispatches an entry is for, what static promises are held to, and the form of a `GuardPlan` in the cache.
@@ -347,28 +356,28 @@ def _matched(spec: str, sought: Collection[str], tasks: Sequence[Task]) -> _Matc
     if not sought:
         return {}
     matchers = [row.matcher for row in read_spec(spec)]
-    takers = [(task, _takers(task, spec, matchers)) for task in tasks]
+    found_of = [(task, takers(task, spec, matchers)) for task in tasks]
     found: _Matched = {}
-    for task, taken in takers:
+    for task, taken in found_of:
         for matcher, info in taken:
             found.setdefault(matcher, []).append((task, info))
     shadowed: _Matched = {}
-    for task, taken in takers if set(sought) - set(found) else ():
+    for task, taken in found_of if set(sought) - set(found) else ():
         names = {matcher for matcher, _ in taken}
         left = [each for each in matchers if each not in names]
-        while left and (others := _takers(task, spec, left)):
+        while left and (others := takers(task, spec, left)):
             for matcher, info in others:
                 shadowed.setdefault(matcher, []).append((task, info))
                 left.remove(matcher)
     return shadowed | found
 
 
-def _takers(task: Task, spec: str, matchers: Sequence[str]) -> list[tuple[str, str]]:
+def takers(task: Task, spec: str, matchers: Sequence[str]) -> list[tuple[str, str]]:
     """Which of ``matchers``, tried in their order, takes the root op of ``task``, with the config that comes of it."""
     try:
         applied = applied_to(task.dispatch, mark_entries(select_entries(spec, matchers)))
     except ConfigureFailed:
         if len(matchers) == 1:  # It matches, and its config is refused.
             return [(matchers[0], "")]
-        return next((found for each in matchers if (found := _takers(task, spec, [each]))), [])
+        return next((found for each in matchers if (found := takers(task, spec, [each]))), [])
     return [(each.entry, each.compilation_info) for each in applied]

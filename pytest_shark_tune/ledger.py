@@ -10,13 +10,22 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from pytest_shark_tune.draft import Draft, draft_of_winners
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.funnel import Loss, funnel_of
+from pytest_shark_tune.funnel import funnel_of
 from pytest_shark_tune.plan import AnyTask, KernelTask, Plan, Task
-from pytest_shark_tune.shares import Profile, Share
-from pytest_shark_tune.snapshot import read_records, replace_spec, snapshot_path, write_spec
+from pytest_shark_tune.roster import Collected, Coverage
+from pytest_shark_tune.run_summary import DispatchSummary, RunSummary, Summary, coverage_of_spec
+from pytest_shark_tune.snapshot import (
+    entry_of,
+    locked,
+    read_records,
+    replace_spec,
+    snapshot_path,
+    unrecorded,
+    write_spec,
+)
 from pytest_shark_tune.stages.candidate import DEFAULT_ID
-from pytest_shark_tune.stages.dispatch import Untunable
 from pytest_shark_tune.stages.record import (
     Finalist,
     FinalRecord,
@@ -30,6 +39,7 @@ from pytest_shark_tune.stages.winner import provisional_winner
 from pytest_shark_tune.tools import journal
 from pytest_shark_tune.trial import Role
 from pytest_shark_tune.update import SnapshotChange, as_it_is_now, entry_of_task, is_gone, updated, with_ops
+from pytest_shark_tune.verification import Verification, Verify
 
 __all__ = ["DispatchSummary", "Finding", "Ledger", "RunSummary", "Summary"]
 
@@ -48,69 +58,6 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     spec: SpecRecord | None = None
     compiled: tuple[str, str] | None = None
     is_ours: bool = True
-
-
-class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What the run was: versions by package, target, device, seconds; ``complete`` unless it ended early.
-
-    ``unsteady`` counts the candidates and finals during whose measurement the machine changed its speed.
-    """
-
-    versions: dict[str, str]
-    target: str
-    device: str
-    seconds: float
-    complete: bool
-    unsteady: int = 0
-
-
-class DispatchSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """One dispatch in the summary: times in microseconds, the funnel in candidates, the winner's id or ``None``.
-
-    ``losses`` say why the counts of the funnel fall from one stage to the next. ``knobs`` are the winner's; with
-    ``is_custom`` it is a kernel of the client's own, which no spec holds. ``space`` is ``None`` where the configs are
-    too many to list. ``share`` is its part of the time of the models that were profiled.
-    """
-
-    name: str
-    weight: int
-    baseline_us: float | None
-    best_us: float | None
-    speedup: float | None
-    speedup_low: float | None
-    speedup_high: float | None
-    generated: int
-    tried: int
-    compiled: int
-    applied: int
-    ran: int
-    correct: int
-    measured: int
-    finalists: int
-    winner: str | None
-    reason: str
-    space: int | None
-    losses: tuple[Loss, ...]
-    knobs: dict[str, int] | None = None
-    is_custom: bool = False
-    share: float | None = None
-
-
-class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole of ``summary.json``.
-
-    ``profiles`` tell where the time of models goes, and ``unprofiled`` why that is not known. ``left_out`` take too
-    little of it to be tuned. ``dropped`` are entries that won and are not in the spec, with the reason.
-    """
-
-    run: RunSummary
-    dispatches: tuple[DispatchSummary, ...]
-    sources: tuple[SourceCheck, ...]
-    untunable: tuple[Untunable, ...]
-    left_out: tuple[Share, ...] = ()
-    dropped: dict[str, str] = {}
-    profiles: tuple[Profile, ...] = ()
-    unprofiled: dict[str, str] = {}
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -163,7 +110,9 @@ class Ledger:
         self._checks: dict[tuple[str, str], SpecRecord] = {}
         self._kept: dict[str, WinnerRecord] = {}
         self._suites: dict[str, dict[str, None]] = {}
-        self._whole: frozenset[str] = frozenset()
+        self._collected = Collected()
+        self._at_first: dict[str, tuple[WinnerRecord, ...]] = {}
+        self._earlier_spec: Coverage | None = None
         self._changes: list[SnapshotChange] = []
         self._begun = False
         self.failures: list[OSError] = []
@@ -222,9 +171,13 @@ class Ledger:
         for task in self._plans[key].everything:
             self._tasks.setdefault(task.name, _Entry(task, key))
 
-    def add_whole(self, suites: Iterable[str]) -> None:
-        """Take note of suites of which every test was collected: what is in none of their plans is gone."""
-        self._whole = frozenset(suites)
+    def add_collected(self, collected: Collected) -> None:
+        """Take note of what was collected: an entry that is in none of the plans of a whole suite is gone.
+
+        Only entries that are in a snapshot by now: one that another run adds later may be of a test that is new.
+        """
+        self._collected = collected
+        self._at_first = {suite: read_records(self.snapshot_of(suite)) for suite in collected.whole}
 
     def keep(self, plan: str, record: WinnerRecord) -> None:
         """Let an entry of a snapshot stand as the winner of its dispatch, which is in ``plan``."""
@@ -237,6 +190,7 @@ class Ledger:
         self.add_plan(finding.plan, finding.suite)
         if not self._begun:
             self._begun = True
+            self._earlier_spec = coverage_of_spec(self.spec_path, self.summary_path)
             # What an earlier run left is not this run's. Its spec stays until this run has one of its own.
             for stale in (self.records_path, self.finals_path, self.summary_path):
                 with self._noting_failure():
@@ -278,31 +232,41 @@ class Ledger:
         complete: bool,
         why_stopped: Callable[[str], str] = lambda dispatch: "",
         effort: Callable[[str], int] = lambda dispatch: 0,
+        verify: Verify | None = None,
     ) -> Summary:
         """Derive and write summary, spec and snapshots; ``complete`` says that no test was left unrun.
 
         ``why_stopped`` says why no more of a dispatch's candidates were tried, ``effort`` how many of them had their
-        chance. Dispatches whose final was never run get a provisional winner from their records.
-        A file that cannot be written stays as it was, and the others are written all the same; see ``failures``.
+        chance. Dispatches whose final was never run get a provisional winner from their records. ``verify``, if it is
+        given, verifies what is about to be written and was not verified by the run's tests: one of them may have
+        dropped an entry, and a snapshot may have others.
+
+        A run that leaves out tests keeps the spec of one that left out fewer. A file that cannot be written stays as it
+        was, and the others are written all the same; see ``failures``.
         """
         dropped = {name: reason for check in self._checks.values() for name, reason in check.dropped.items()}
-        winners: dict[str, WinnerRecord] = {}
+        finals = {name: self._finals.get(name) or self._provisional(entry.task) for name, entry in self._tasks.items()}
+        found = {name: self._winner(entry.task, finals[name], effort(name)) for name, entry in self._tasks.items()}
+        won = {name: winner for name, winner in found.items() if winner is not None}
+        verification = Verification(self._plans, self._tasks.keys(), self._checks, verify)
+        coverage = self._collected.coverage if complete else Coverage.TESTS
+        self._settle(verification, won, dropped)
+        self._write_snapshots(verification, won, dropped)
+        draft = self._settle(verification, won, dropped)
+        winners = {name: winner for name, winner in won.items() if name not in dropped}
+        keeps_spec = self._keeps_spec(coverage, draft)
+        if not keeps_spec:
+            with self._noting_failure():
+                records = sorted(winners.values(), key=lambda winner: winner.dispatch)
+                write_spec(self.spec_path, _of_draft(draft, records), draft.starter or None)
         rows = []
         for name, entry in self._tasks.items():
-            final = self._finals.get(name) or self._provisional(entry.task)
-            winner = None if name in dropped else self._winner(entry.task, final, effort(name))
-            if winner is not None:
-                winners[name] = winner
             untried = why_stopped(name) or "its test was deselected or came to no result"
             if not complete:
                 untried = "the run ended early"
             if name in self._kept:
                 untried = "the entry of the snapshot is kept"
-            rows.append(self._row(entry.task, final, winner, dropped.get(name, ""), untried))
-        with self._noting_failure():
-            own = [each for each in winners.values() if each.root is not None and self._makes_specs]
-            write_spec(self.spec_path, own, self._starter)
-        self._write_snapshots(winners)
+            rows.append(self._row(entry.task, finals[name], winners.get(name), dropped.get(name, ""), untried))
         summary = Summary(
             run=RunSummary(
                 versions=self._versions,
@@ -311,6 +275,9 @@ class Ledger:
                 seconds=round(time.monotonic() - self._started, 3),
                 complete=complete,
                 unsteady=self._unsteady(),
+                coverage=coverage,
+                spec_coverage=(self._earlier_spec if keeps_spec else coverage) if self.spec_path.exists() else None,
+                keeps_spec=keeps_spec,
             ),
             dispatches=tuple(rows),
             sources=self._sources(),
@@ -323,6 +290,23 @@ class Ledger:
         with self._noting_failure():
             journal.replace_file(self.summary_path, msgspec.json.format(msgspec.json.encode(summary)) + b"\n")
         return summary
+
+    def _settle(self, verification: Verification, won: Mapping[str, WinnerRecord], dropped: dict[str, str]) -> Draft:
+        """The draft of ``spec.mlir``, verified in each plan whose ``[spec]`` ran; adds to what is ``dropped``."""
+        own = [each for each in won.values() if each.root is not None and self._makes_specs]
+        draft = draft_of_winners(own, self._starter or "").without(dropped)
+        if not draft.entries:
+            return Draft(())
+        settled = verification.settle(draft, [key for key, model in self._checks if not model])
+        dropped |= settled.dropped
+        return settled.draft if settled.draft.entries else Draft(())
+
+    def _keeps_spec(self, coverage: Coverage, draft: Draft) -> bool:
+        """Whether the spec that an earlier run left stays: this one makes none, or knows less than that one did."""
+        if self._earlier_spec is None:
+            return False
+        says_nothing = coverage is Coverage.TESTS and not draft.entries
+        return not self._makes_specs or says_nothing or coverage.is_less_than(self._earlier_spec)
 
     def _sources(self) -> tuple[SourceCheck, ...]:
         """How each source fares: what was measured end to end stands for what was said of it before."""
@@ -424,26 +408,39 @@ class Ledger:
             losses=funnel.losses,
         )
 
-    def _write_snapshots(self, winners: Mapping[str, WinnerRecord]) -> None:
+    def _write_snapshots(
+        self, verification: Verification, won: Mapping[str, WinnerRecord], dropped: dict[str, str]
+    ) -> None:
         """Bring the snapshots beside the suites up to date with the finals whose winners were verified.
 
         Entries of dispatches that are not in this run, or that it came to no decision on, stay as they are; those
-        that are in a suite no more go where it was collected and checked as a whole.
+        that are in a suite no more go where it was collected and checked as a whole. Adds to what is ``dropped``.
         """
         for suite in sorted(set(self._suites) - {""}):
-            with self._noting_failure():
-                self._changes.append(self._write_snapshot(suite, winners))
+            with self._noting_failure(), locked(self.snapshot_of(suite)):
+                winners = {name: winner for name, winner in won.items() if name not in dropped}
+                change = self._write_snapshot(suite, verification, winners)
+                dropped |= {name: why for name, why in change.left_out.items() if name in winners}
+                self._changes.append(change)
 
-    def _write_snapshot(self, suite: str, winners: Mapping[str, WinnerRecord]) -> SnapshotChange:
+    def _write_snapshot(
+        self, suite: str, verification: Verification, winners: Mapping[str, WinnerRecord]
+    ) -> SnapshotChange:
         path, own, untried = self.snapshot_of(suite), self.tasks_of(suite), self._untried(suite)
-        old, problem = _state(path), ""
+        old, problem, left_out = _state(path), "", {}
         gone = self._gone(suite, old[1]) if not any(untried.values()) else []
         decided = [task for task in own.values() if self._is_decided(task) and not untried[task.name]]
         if decided or gone:
             left = [each for each in old[1] if each not in gone]
             decisions = [(task, self._entry_in_suite(task, winners.get(task.name), left)) for task in decided]
+            records = [each for each in updated(left, decisions) if each.root is not None]
             try:
-                replace_spec(path, updated(left, decisions))
+                draft = Draft(tuple(map(entry_of, records)), unrecorded(path))
+                if draft.text != old[0]:
+                    settled = verification.settle(draft, self._suites[suite])
+                    draft, left_out, problem = settled.draft, dict(settled.dropped), settled.problem
+                if not problem:
+                    replace_spec(path, _of_draft(draft, records), draft.starter)
             except InputError as error:
                 problem = str(error)
         unchecked = self._new_in(own, winners) - {task.name for task in decided}
@@ -456,14 +453,15 @@ class Ledger:
             gone=frozenset(each.dispatch for each in gone),
             unchecked=frozenset(unchecked),
             untried=frozenset(what for name in unchecked for what in untried[name] or {"the final"}),
+            left_out=left_out,
             problem=problem,
         )
 
     def _gone(self, suite: str, old: Iterable[WinnerRecord]) -> list[WinnerRecord]:
         """The entries of a suite's snapshot whose dispatch is in the suite no more, where all of it was collected."""
         plans = [self._plans[key] for key in self._suites[suite]]
-        is_known = suite in self._whole and any(plan.tasks for plan in plans)
-        return [each for each in old if is_known and is_gone(each, plans)]
+        known = self._at_first.get(suite, ()) if any(plan.tasks for plan in plans) else ()
+        return [each for each in old if each in known and is_gone(each, plans)]
 
     def tasks_of(self, suite: str) -> dict[str, Task]:
         """The dispatches of a suite by name, each as the first test of the suite has it."""
@@ -534,6 +532,11 @@ def _final_of(record: WinnerRecord) -> FinalRecord:
         target=record.target,
         iree=record.iree,
     )
+
+
+def _of_draft(draft: Draft, records: Iterable[WinnerRecord]) -> list[WinnerRecord]:
+    """Those of ``records``, which are in the draft's order, that are of its entries."""
+    return [record for record in records if record.dispatch in draft.configs]
 
 
 def _median(samples: tuple[float, ...] | None) -> float | None:

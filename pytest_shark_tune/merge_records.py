@@ -10,10 +10,11 @@ from statistics import median
 
 import msgspec
 
+from pytest_shark_tune.draft import draft_of_winners
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.funnel import funnel_of
-from pytest_shark_tune.ledger import DispatchSummary, RunSummary, Summary
 from pytest_shark_tune.plan import Task
+from pytest_shark_tune.run_summary import DispatchSummary, RunSummary, Summary
 from pytest_shark_tune.snapshot import write_spec
 from pytest_shark_tune.stages.candidate import DEFAULT_ID
 from pytest_shark_tune.stages.record import FinalRecord, Record, SpecRecord, State, WinnerRecord
@@ -59,6 +60,11 @@ class Merged:
         """The finals without those whose winner was dropped."""
         dropped = self.dropped
         return tuple(final for name, final in self.finals.items() if name not in dropped)
+
+    @property
+    def recorded(self) -> tuple[FinalRecord, ...]:
+        """The finals that stand and whose winner is on record: those that may have an entry in the spec."""
+        return tuple(final for final in self.standing if final.winner in self.records.get(final.dispatch, {}))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -181,7 +187,8 @@ def write_merged(
     lines = [record for known in merged.records.values() for record in known.values()]
     journal.replace_file(out / "records.jsonl", _lines(lines))
     journal.replace_file(out / "finals.jsonl", _lines(merged.finals.values()))
-    write_spec(out / "spec.mlir", winners, starter)
+    draft = draft_of_winners(winners, starter or "").without(dropped)
+    write_spec(out / "spec.mlir", sorted(winners, key=lambda winner: winner.dispatch), draft.starter or None)
     journal.replace_file(out / "summary.json", msgspec.json.format(msgspec.json.encode(summary)) + b"\n")
     return summary
 

@@ -55,6 +55,7 @@ from pytest_shark_tune.stages.space.reading import read_config, read_knobs
 from pytest_shark_tune.tools.cache import content_key
 from pytest_shark_tune.tools.compiler import Compiler, why_rejected
 from pytest_shark_tune.tools.importer import import_onnx, onnx_inputs
+from pytest_shark_tune.wanted import Wanted, outside_candidates, wanted_knobs
 
 __all__ = [
     "MODEL_SUFFIXES",
@@ -251,23 +252,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def source(self, name: str) -> Source:
         """The source of that name."""
         return next(source for source in self.sources if source.name == name)
-
-
-class Wanted(NamedTuple):
-    """A config that is to be among the candidates of the dispatch of that key, if its space of that pipeline has it."""
-
-    key: str
-    pipeline: str
-    knobs: dict[str, int]
-
-    def is_missing(self, plan: Plan) -> bool:
-        """Whether a dispatch of ``plan`` might have it, and was drawn without."""
-        return any(
-            task.dispatch.key == self.key
-            and task.space_size != len(task.candidates)
-            and not any(each.pipeline == self.pipeline and each.knobs == self.knobs for each in task.candidates)
-            for task in plan.tasks
-        )
 
 
 class Extracted(NamedTuple):
@@ -518,12 +502,13 @@ def _task(dispatch: Dispatch, spaces: Sequence[SearchSpace], count: int, seed: i
     for position, space in enumerate(spaces):
         share = -(-(count - len(candidates)) // (len(spaces) - position))
         taken = {each.id for each in candidates}
-        knob_sets = _drawn(space, share, seed, [each.knobs for each in wanted if each.pipeline == space.pipeline])
+        knob_sets = _drawn(space, share, seed, wanted_knobs(space, wanted))
         candidates += make_candidates(dispatch.name, dispatch.root, space, knob_sets, taken=taken, position=position)
+    outside = outside_candidates(dispatch, candidates, wanted, position=len(spaces))
     return Task(
         dispatch=dispatch,
         default=default_candidate(dispatch),
-        candidates=tuple(candidates),
+        candidates=(*candidates, *outside),
         space_size=_size(spaces),
         near=_default_knobs(dispatch, spaces),
     )

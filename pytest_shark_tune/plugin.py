@@ -16,6 +16,7 @@ import pytest
 from pytest_shark_tune import fixtures
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.guard_reporter import SNAPSHOTS, UNGUARDED, GuardReporter
+from pytest_shark_tune.marker import marks_of
 from pytest_shark_tune.options import (
     GuardOptions,
     TuneOptions,
@@ -126,20 +127,20 @@ def _prepare_bindings(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Without ``--tune``, a marked test guards what was tuned; where nothing was, it is skipped."""
-    marker = metafunc.definition.get_closest_marker("tune")
-    if tuning_is_on(metafunc.config) or marker is None or "candidate" not in metafunc.fixturenames:
+    marks = marks_of(metafunc.definition)
+    if tuning_is_on(metafunc.config) or marks is None or "candidate" not in metafunc.fixturenames:
         return
     path, config = metafunc.definition.path, metafunc.config
-    kernels = _kernels(marker.args)
+    kernels = _kernels(marks.sources)
     params = [
         _skipped(name, f"{name} is a kernel of the suite's own, so no spec has an entry to guard") for name in kernels
     ]
-    if len(kernels) < len(marker.args) or not marker.args:
+    if len(kernels) < len(marks.sources) or not marks.sources:
         trials: Sequence[Trial] = ()
         if guard_is_given(config) or (path.suffix == ".py" and _has_snapshots(path.parent)):
             from pytest_shark_tune.guarding import guard_trials_of
 
-            trials = guard_trials_of(metafunc, marker)
+            trials = guard_trials_of(metafunc, marks.sources)
         params += [pytest.param(trial, id=escaped_line(trial.id)) for trial in trials]
         params += [] if trials else [_skipped(UNGUARDED, _nothing_to_guard(path, config))]
     metafunc.parametrize("candidate", params, indirect=True)

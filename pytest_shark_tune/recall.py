@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from pytest_shark_tune.draft import Draft
 from pytest_shark_tune.plan import Plan, Source, Task
 from pytest_shark_tune.profile import PROFILE_VERSION
 from pytest_shark_tune.settings import RunSettings
@@ -164,13 +165,13 @@ class Recall:
         if all(lasts(each.state, each.reason) for each in final.finalists):
             self._cache.put("finals", self._final_key(task, finalists, incumbent), final)
 
-    def checked(self, plan: Plan, finals: Iterable[FinalRecord], *, model: str = "") -> SpecRecord | None:
-        """What came of the spec of these finals on the sources of ``plan``, or on one ``model``, if it was tried."""
-        return None if self._fresh else self._cache.get("checks", self.check_key(plan, finals, model), SpecRecord)
+    def checked(self, plan: Plan, draft: Draft, *, model: str = "") -> SpecRecord | None:
+        """What came of the spec of a draft on the sources of ``plan``, or on one ``model``, if it was tried."""
+        return None if self._fresh else self._cache.get("checks", self.check_key(plan, draft, model), SpecRecord)
 
-    def keep_checked(self, plan: Plan, finals: Iterable[FinalRecord], record: SpecRecord, *, model: str = "") -> None:
+    def keep_checked(self, plan: Plan, draft: Draft, record: SpecRecord, *, model: str = "") -> None:
         """Keep what came of that spec."""
-        self._cache.put("checks", self.check_key(plan, finals, model), record)
+        self._cache.put("checks", self.check_key(plan, draft, model), record)
 
     def profile(self, plan: Plan, source: Source) -> Profile | None:
         """Where the time of a source of ``plan`` goes, if it was measured."""
@@ -200,11 +201,12 @@ class Recall:
         configs = sorted((name, _config_key(task.candidate(name))) for name in finalists)
         return content_key(self._base, WINNER_VERSION, task.name, task.weight, _texts(task), configs, incumbent)
 
-    def check_key(self, plan: Plan, finals: Iterable[FinalRecord], model: str = "") -> str:
-        """A hash of what trying the spec of these finals depends on."""
+    def check_key(self, plan: Plan, draft: Draft, model: str = "") -> str:
+        """A hash of what trying the spec of a draft depends on: entries are tried alike wherever they come from."""
         sources = [source.content for source in plan.sources]
-        entries = sorted((each.dispatch, each.compilation_info) for each in finals)
-        return content_key(self._base, VERIFY_VERSION, sources, [task.name for task in plan.tasks], entries, model)
+        entries = sorted(draft.configs.items())
+        names = [task.name for task in plan.tasks]
+        return content_key(self._base, VERIFY_VERSION, sources, names, entries, draft.starter, model)
 
 
 def _results(kept: Sequence[_Kept], facts: ProblemFacts, jobs: int) -> Iterator[PriorResult]:

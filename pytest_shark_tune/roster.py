@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 
 import msgspec
@@ -11,7 +12,7 @@ from pytest_shark_tune.ordering import Phase
 from pytest_shark_tune.tools import journal
 from pytest_shark_tune.trial import Role, Trial
 
-__all__ = ["Part", "Roster", "read_roster", "whole_suites", "write_roster"]
+__all__ = ["Collected", "Coverage", "Part", "Roster", "read_roster", "whole_suites", "write_roster"]
 
 _FILE = "roster.json"
 
@@ -48,11 +49,31 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
         return self.role.phase
 
 
+class Coverage(StrEnum):
+    """How much a run tunes of what it was given: all of it, not all files of a suite, or not all tests of a file."""
+
+    WHOLE = "whole"
+    FILES = "some files"
+    TESTS = "some tests"
+
+    def is_less_than(self, other: Coverage) -> bool:
+        """Whether a run of this coverage leaves out what one of the ``other`` may have tuned."""
+        order = list(Coverage)
+        return order.index(self) > order.index(other)
+
+
+class Collected(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of what was named runs; ``whole`` are the suites of which every test was generated, and may run."""
+
+    whole: tuple[str, ...] = ()
+    coverage: Coverage = Coverage.WHOLE
+
+
 class Roster(msgspec.Struct, frozen=True):
-    """The parts of the tests that have one, by test id, and the suites of which every test was collected."""
+    """The parts of the tests that have one, by test id, and what was collected."""
 
     parts: dict[str, Part]
-    whole: tuple[str, ...] = ()
+    collected: Collected
 
 
 def write_roster(folder: Path, roster: Roster) -> None:
@@ -75,19 +96,15 @@ def read_roster(folder: Path) -> Roster:
     return msgspec.json.decode((folder / _FILE).read_bytes(), type=Roster)
 
 
-def whole_suites(
-    parts: Mapping[Path, Sequence[Part]], partial: Collection[Path], patterns: Sequence[str]
-) -> tuple[str, ...]:
-    """The suites of which every test that tunes was collected.
+def whole_suites(trials: Mapping[Path, Sequence[Trial]], patterns: Sequence[str]) -> tuple[Path, ...]:
+    """The folders of the suites of which every test that tunes was generated.
 
-    ``parts`` are those of the tests of each file from which any test was collected; ``partial`` are files of which
-    some were left out. A suite with a file like ``patterns``, the names of test files, that is not among them, or with
-    an input that cannot be read, is not known to be whole.
+    ``trials`` are those of each file that was read. A suite with a file like ``patterns``, the names of test files,
+    that is not among them, or with an input that cannot be read, is not known to be whole.
     """
-    folders = {path.parent for path, found in parts.items() if any(part.suite for part in found)}
-    unread = {path.parent for path, found in parts.items() if any(part.role is Role.INPUT for part in found)}
-    incomplete = unread | {path.parent for path in partial}
-    return tuple(str(each) for each in sorted(folders - incomplete) if _tests_in(each, patterns) <= parts.keys())
+    folders = {path.parent for path, found in trials.items() if any(trial.suite for trial in found)}
+    unread = {path.parent for path, found in trials.items() if any(trial.role is Role.INPUT for trial in found)}
+    return tuple(each for each in sorted(folders - unread) if _tests_in(each, patterns) <= trials.keys())
 
 
 def _tests_in(folder: Path, patterns: Sequence[str]) -> set[Path]:

@@ -17,6 +17,7 @@ from pytest_shark_tune.bundle import Packed, pack
 from pytest_shark_tune.coming import coming
 from pytest_shark_tune.compile_step import CompileStep
 from pytest_shark_tune.custom import CustomTask
+from pytest_shark_tune.draft import Draft, draft_of_finals
 from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, found_dispatches, guard_key, make_guard_plan
 from pytest_shark_tune.in_model import ModelFinal, model_of
@@ -45,12 +46,13 @@ from pytest_shark_tune.stages.measurement import FINAL_ROUNDS, MOST_ROUNDS, Meas
 from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, SpecRecord, State
 from pytest_shark_tune.stages.search import PriorResult
 from pytest_shark_tune.stages.winner import choose_finalists, declare_winner, simplicity
+from pytest_shark_tune.starter import Starter
 from pytest_shark_tune.tools import journal
 from pytest_shark_tune.tools.cache import Cache, content_key
 from pytest_shark_tune.tools.compiler import Compiler
 from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.tools.machine import processors
-from pytest_shark_tune.update import incumbent_of
+from pytest_shark_tune.update import incumbent_of, starter_of
 from pytest_shark_tune.verify import Verifier
 from pytest_shark_tune.yardsticks import Yardsticks
 
@@ -106,6 +108,7 @@ class Session:
         key = step.key if step else ""
         self._recall = Recall(self.results, compiler, settings, step=key)
         self._promises = Promises(settings, cache, self._builds, self._bench, setting=self.setting, step=key)
+        self._starter = Starter(settings.starter)
         self._stepped: dict[str, Session] = {}
         self.kernels: dict[tuple[str, str, str], tuple[Any, float]] = {}
         self.models: list[Source] = []
@@ -141,6 +144,7 @@ class Session:
             raise InputError(f"{again[0]} is the name of two custom tasks")
         sources = self._read(given, folder)
         key, plan = self._plan(sources, kernels, ())
+        wanted = (*wanted, *self._starter.wanted(plan.tasks))
         missing = tuple(each for each in wanted if each.is_missing(plan))
         self._note_models(plan.sources)
         for source in plan.sources:
@@ -356,7 +360,8 @@ class Session:
         known = {each.id for each in task.candidates}  # Another suite, with the same dispatch, may have drawn others.
         records = journal.read(self.settings.records, Record)
         own = (each for each in records if each.dispatch == task.name and each.id in known)
-        return choose_finalists(own, incumbent=self._incumbent(task))
+        starter = starter_of(self.settings.exchange, task.name)
+        return choose_finalists(own, incumbent=self._incumbent(task), starter=starter)
 
     def _incumbent(self, task: AnyTask) -> str:
         """The id of the config that the snapshot has for ``task``; empty without one."""
@@ -461,18 +466,25 @@ class Session:
         )
 
     def verify(self, plan: Plan) -> SpecRecord:
-        """Try the merged spec on the sources of ``plan``: applied where it should be, same results, ops no slower."""
-        finals = journal.read(self.settings.finals, FinalRecord)
+        """Try the spec of what won, and the starter, on the sources of ``plan``: applied where it should be, same
+        results, ops no slower.
+        """
+        draft = self._draft()
+        # Where nothing won, nothing is written.
+        return self.verify_draft(plan, draft) if draft.entries else SpecRecord(sources=(), dropped={})
+
+    def verify_draft(self, plan: Plan, draft: Draft) -> SpecRecord:
+        """Try the spec of a draft on the sources of ``plan``."""
 
         def make() -> SpecRecord:
-            known = self._recall.checked(plan, finals)
+            known = self._recall.checked(plan, draft)
             if known is None:
-                known = self._verifier.check(plan, finals)
-                self._recall.keep_checked(plan, finals, known)
+                known = self._verifier.check(plan, draft)
+                self._recall.keep_checked(plan, draft, known)
             return known
 
         # Whoever measures one of the models asks again.
-        return self._of_run.get_or_make("checks", self._recall.check_key(plan, finals), SpecRecord, make)
+        return self._of_run.get_or_make("checks", self._recall.check_key(plan, draft), SpecRecord, make)
 
     def end_to_end(self, plan: Plan, name: str) -> SpecRecord:
         """Measure the model ``name`` of ``plan`` with what is left of the merged spec; drop what does not pay there.
@@ -481,12 +493,20 @@ class Session:
             CandidateFailed: the model cannot be run.
         """
         bad = self.verify(plan).dropped
-        finals = [each for each in journal.read(self.settings.finals, FinalRecord) if each.dispatch not in bad]
-        known = self._recall.checked(plan, finals, model=name)
+        draft = self._draft().without(bad)
+        known = self._recall.checked(plan, draft, model=name)
         if known is None:
-            known = self._verifier.measure(plan, plan.source(name), finals)
-            self._recall.keep_checked(plan, finals, known, model=name)
+            known = self._verifier.measure(plan, plan.source(name), draft)
+            self._recall.keep_checked(plan, draft, known, model=name)
         return msgspec.structs.replace(known, dropped=bad | known.dropped)
+
+    def _draft(self) -> Draft:
+        """The spec to be, as far as this run knows."""
+        return draft_of_finals(journal.read(self.settings.finals, FinalRecord), self._starter.text)
+
+    def starter_candidate(self, task: Task) -> str:
+        """The id of the candidate with the config that the starter spec has for a dispatch; empty without one."""
+        return self._starter.candidate_for(task)
 
     def look(
         self,

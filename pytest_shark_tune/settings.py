@@ -26,6 +26,7 @@ class RunSettings:
 
     Of a model the dispatches that make up ``share`` of its time are tuned, all of them with 1. ``models`` is what the
     user says of the models that are read. ``bundle`` is the digest of the bundle that is measured, empty without one.
+    user says of the models that are read. ``starter`` is the text of the starter spec, empty without one.
     """
 
     devices: tuple[str, ...]
@@ -44,6 +45,7 @@ class RunSettings:
     models: ModelInput = ModelInput()  # noqa: RUF009 - it is frozen
     stops_after_compile: bool = False
     bundle: str = ""
+    starter: str = ""
 
     @classmethod
     def in_folder(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from pytest_shark_tune.errors import InputError, SpecRefused
-from pytest_shark_tune.stages.record import WinnerRecord
+from pytest_shark_tune.stages.record import FinalRecord, WinnerRecord
 from pytest_shark_tune.stages.spec import (
     SpecEntry,
     SpecRow,
@@ -20,12 +22,14 @@ from pytest_shark_tune.stages.spec import (
     select_entries,
 )
 from pytest_shark_tune.tools import journal
+from pytest_shark_tune.tools.lock import FileLock
 
 __all__ = [
     "check_snapshots",
     "damaged_records",
     "entry_of",
     "find_snapshots",
+    "locked",
     "read_records",
     "read_text",
     "recorded_targets",
@@ -33,6 +37,7 @@ __all__ = [
     "records_path",
     "replace_spec",
     "snapshot_path",
+    "unrecorded",
     "why_not_replaced",
     "write_spec",
     "write_text",
@@ -40,6 +45,7 @@ __all__ = [
 
 FOLDER = "__specs__"
 """Where the snapshots of a suite are, beside its tests."""
+_POLL_S = 0.02
 
 
 def snapshot_path(suite: Path, target: str, device_slug: str) -> Path:
@@ -78,6 +84,36 @@ def _pass_on_refusal(read: Callable[[], object], path: Path) -> None:
         raise InputError(f"{path}: {error}") from error
     except InputError:
         return
+
+
+@contextmanager
+def locked(spec: Path) -> Iterator[None]:
+    """Keep others from writing a spec and its records from the moment when they are read until they are written.
+
+    Where no lock file can be made, since nothing can be written there or the file system knows no locks, it goes on
+    without.
+    """
+    folder = spec.parent
+    is_new = not folder.exists()
+    lock = FileLock(folder / f".{spec.name}.lock", mode=0o666, remove=True)
+    with suppress(OSError):
+        while not _try_lock(lock):
+            time.sleep(_POLL_S)
+    try:
+        yield
+    finally:
+        lock.release()
+        if is_new:
+            with suppress(OSError):  # It stays unless it is empty.
+                folder.rmdir()
+
+
+def _try_lock(lock: FileLock) -> bool:
+    lock.path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return lock.try_acquire()
+    except FileNotFoundError:  # Another run made the folder, wrote nothing and has just removed it.
+        return False
 
 
 def recorded_targets(spec: Path) -> set[str]:
@@ -153,7 +189,7 @@ def write_spec(path: Path, winners: Sequence[WinnerRecord], starter: str | None 
 
 
 def why_not_replaced(spec: Path) -> str:
-    """Why `replace_spec` would write nothing, in words; empty where it would."""
+    """Why a spec cannot be brought up to date, in words; empty where it can."""
     if lines := damaged_records(spec):
         places = ", ".join(f"{records_path(spec).name}:{number}" for number in lines)
         return (
@@ -167,24 +203,37 @@ def why_not_replaced(spec: Path) -> str:
     return ""
 
 
-def replace_spec(path: Path, winners: Sequence[WinnerRecord]) -> None:
+def unrecorded(path: Path) -> str:
+    """The spec of the entries at ``path`` that have no record; empty without any.
+
+    They are not made anew, and somebody may have put them there: where the others are, they stay behind them, but for
+    those whose matcher is another's.
+
+    Raises:
+        InputError: it cannot be told which these are (see `why_not_replaced`).
+    """
+    if why := why_not_replaced(path):
+        raise InputError(why)
+    rows = _rows(path)
+    left = [
+        row.matcher for row, record in zip(rows, records_of(rows, read_records(path)), strict=True) if record is None
+    ]
+    return select_entries(read_text(path), left) if left else ""
+
+
+def replace_spec(path: Path, winners: Sequence[WinnerRecord], rest: str | None = None) -> None:
     """Write the spec of ``winners``, and their records, in place of the spec at ``path`` and its records.
 
-    Its entries that have no record are not made anew, and somebody may have put them there: they stay behind the
-    winners, but for those whose matcher is a winner's.
+    Its `unrecorded` entries stay behind the winners, or those in ``rest``, where only some of them are to stay.
 
     Raises:
         InputError: it cannot be told which these are (see `why_not_replaced`); both files stay as they were.
     """
-    if why := why_not_replaced(path):
-        raise InputError(why)
-    rows, records = _rows(path), read_records(path)
-    left = [row.matcher for row, record in zip(rows, records_of(rows, records), strict=True) if record is None]
-    starter = select_entries(read_text(path), left) if left else None
-    if winners or starter is None:
-        write_spec(path, winners, starter)
-    elif records:  # Else all of it is somebody's own.
-        write_text(path, starter, ())
+    rest = unrecorded(path) if rest is None else rest
+    if winners or not rest:
+        write_spec(path, winners, rest or None)
+    elif read_records(path):  # Else all of it is somebody's own.
+        write_text(path, rest, ())
 
 
 def _rows(spec: Path) -> tuple[SpecRow, ...]:
@@ -210,19 +259,24 @@ def _write(path: Path, content: bytes) -> None:
         journal.replace_file(path, content)
 
 
-def entry_of(winner: WinnerRecord) -> SpecEntry:
-    """The spec entry of a winner; it tells where it comes from."""
-    assert winner.root is not None
+def entry_of(won: WinnerRecord | FinalRecord) -> SpecEntry:
+    """The spec entry of a winner, by its record or by the final that it won; it tells where it comes from."""
+    assert won.root is not None
+    if isinstance(won, FinalRecord):
+        winner = won.winner or ""
+        ratio = next((each.ratio for each in won.finalists if each.id == winner), None)
+    else:
+        winner, ratio = won.id, won.ratio
     return SpecEntry(
-        name=winner.dispatch,
-        root=winner.root,
-        compilation_info=winner.compilation_info,
+        name=won.dispatch,
+        root=won.root,
+        compilation_info=won.compilation_info,
         provenance={
-            "dispatch": winner.dispatch,
-            "device": winner.device,
-            "iree": winner.iree,
-            **({} if winner.ratio is None else {"speedup": f"{winner.ratio:.3f}"}),
-            "candidate": winner.id,
+            "dispatch": won.dispatch,
+            "device": won.device,
+            "iree": won.iree,
+            **({} if ratio is None else {"speedup": f"{ratio:.3f}"}),
+            "candidate": winner,
         },
     )
 

@@ -8,9 +8,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+from pytest_shark_tune.draft import is_of_starter
 from pytest_shark_tune.figures import format_us
-from pytest_shark_tune.funnel import NOT_TRIED, OTHERS, Cause, Loss
-from pytest_shark_tune.ledger import DispatchSummary, Summary
+from pytest_shark_tune.funnel import NOT_TRIED, OTHERS, Cause, Loss, common_run_failures
+from pytest_shark_tune.roster import Coverage
+from pytest_shark_tune.run_summary import DispatchSummary, Summary
 from pytest_shark_tune.stages.dispatch import Untunable
 from pytest_shark_tune.stages.record import SourceCheck, State
 
@@ -47,7 +49,9 @@ def render(
     for note in _notes(summary):
         lines += _wrapped(note, width, indent=0)
     if spec.exists():
-        lines.append(f"spec: {spec}")
+        lines.append(f"spec: {spec}{' stays as an earlier run left it' if summary.run.keeps_spec else ''}")
+        if summary.run.keeps_spec:
+            lines += _wrapped(_why_kept(summary), width, indent=_INDENT)
     elif any(not row.is_custom for row in summary.dispatches):
         why = "no spec was written: what won was left out, as told above" if summary.dropped else ""
         lines += _wrapped(why or without_spec, width, indent=0)
@@ -155,6 +159,15 @@ def _notes(summary: Summary) -> Iterator[str]:
             yield f"{row.name}: fastest with {', '.join(f'{name}={value}' for name, value in row.knobs.items())}"
         if row.reason:
             yield f"{row.name}: {'not in the spec: ' if row.name in summary.dropped else ''}{row.reason}"
+    for row in summary.dispatches:
+        for cause in common_run_failures(row.losses, row.tried):
+            yield (
+                f"{row.name}: {cause.count} of the {row.tried} candidates that were tried failed at run time for the "
+                f"same reason, which may be none of theirs: {cause.reason} ({cause.example})"
+            )
+    for name, reason in summary.dropped.items():
+        if is_of_starter(name):
+            yield f"{name} of the starter spec: not in the spec: {reason}"
     if summary.run.unsteady:
         yield (
             f"unsteady machine: it changed its speed while {summary.run.unsteady} candidates or finals were measured; "
@@ -169,6 +182,16 @@ def _notes(summary: Summary) -> Iterator[str]:
     for reason, ones in reasons.items():
         names = _listed(sorted({_costing(each.name, each.share) for each in ones}))
         yield f"not tuned ({len(ones)}{_in_all(each.share for each in ones)}): {names}: {reason}"
+
+
+def _why_kept(summary: Summary) -> str:
+    match summary.run.coverage:
+        case Coverage.TESTS:
+            return "this run left out tests, or ended early; a run of all tests writes it anew"
+        case Coverage.FILES:
+            return "this run left out files of a suite; a run of the whole suite writes it anew"
+        case Coverage.WHOLE:
+            return "this run makes no spec"
 
 
 def _profile_notes(summary: Summary) -> Iterator[str]:

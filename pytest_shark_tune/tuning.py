@@ -18,9 +18,11 @@ import pytest
 from pytest_shark_tune import __version__, reporting
 from pytest_shark_tune.bundle import BUNDLE, Bundle, Packed, PackedCompiler, check_machine, read_bundle
 from pytest_shark_tune.campaign import Campaign, make_quarry
+from pytest_shark_tune.collected import CollectionWatch
 from pytest_shark_tune.coming import announce
 from pytest_shark_tune.custom import CustomTask
 from pytest_shark_tune.devices import FoundDevices, crowding, find_devices, jobs_of_worker
+from pytest_shark_tune.dry_run import is_dry
 from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError
 from pytest_shark_tune.figures import format_us
 from pytest_shark_tune.fixtures import SESSION_KEY
@@ -29,13 +31,14 @@ from pytest_shark_tune.interrupts import TERMINATED, Interrupts
 from pytest_shark_tune.kernels import Built, as_failure
 from pytest_shark_tune.landscape import write_landscapes
 from pytest_shark_tune.ledger import Finding, Ledger, Summary
+from pytest_shark_tune.marker import TuneMarks, marks_of
 from pytest_shark_tune.notes import note_of, teller, write_line
 from pytest_shark_tune.options import TuneOptions
 from pytest_shark_tune.ordering import Phase, RunOrder
 from pytest_shark_tune.plan import Plan, Source, Task, renamed
 from pytest_shark_tune.progress import RunProgress
 from pytest_shark_tune.remote import devices_of_worker, hand_over, is_remote, paths_of_worker, shared_folder
-from pytest_shark_tune.roster import Part, Roster, read_roster, whole_suites, write_roster
+from pytest_shark_tune.roster import Part, Roster, read_roster, write_roster
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.snapshot import check_snapshots
@@ -98,11 +101,13 @@ class TuningPlugin:
         self._interrupts = Interrupts(terminate=ledger is not None)
         self._storage = _storage_of(options, session.settings.exchange)
         self._roster: Roster | None = None
-        self._deselected: list[pytest.Item] = []
+        self._watch = CollectionWatch()
+        self._is_dry = is_dry(config)
         self._ended = ""
         self._lost = 0
         self._lost_in_a_row = 0
         config.stash[SESSION_KEY] = session
+        config.pluginmanager.register(self._watch, "shark-tune-watch")
 
     @classmethod
     def start(cls, config: pytest.Config) -> TuningPlugin:
@@ -124,8 +129,9 @@ class TuningPlugin:
         if worker is None:
             leftovers.sweep()
             try:
-                given = _check_inputs(options, compiler)
-                _hold_out(config, options.out)
+                given = _check_inputs(options, compiler, writes=not is_dry(config))
+                if not is_dry(config):
+                    _hold_out(config, options.out)
                 exchange = shared_folder(options.cache) if is_remote(config) else leftovers.new_folder("run")
             except OSError as error:
                 folder = Path(tempfile.gettempdir())
@@ -141,10 +147,11 @@ class TuningPlugin:
             cache = Cache(exchange, tell)
             leaves_out = worker["shark_tune_is_remote"] if worker is not None else is_remote(config)
             results = cache if leaves_out else Cache(options.out / _RESULTS, tell)
-        if worker is None and options.clears_cache:
+        if worker is None and options.clears_cache and not is_dry(config):
             Cache(options.cache).clear()
             results.clear()
         journals = exchange if worker is not None and worker["shark_tune_is_remote"] else options.out
+        starter = options.starter.read_text(encoding="utf-8") if options.starter else ""
         settings = RunSettings(
             devices=devices,
             device_name=given["name"],
@@ -162,6 +169,7 @@ class TuningPlugin:
             models=options.models,
             stops_after_compile=options.stop_after == "compile",
             bundle=bundle.digest if bundle is not None else "",
+            starter=starter,
         )
         if worker is None and bundle is not None and options.bundle is not None:
             _unpack(bundle, options.bundle, cache)
@@ -179,7 +187,7 @@ class TuningPlugin:
                     "iree-base-compiler": compiler.version,
                     "iree-base-runtime": runtime_version(),
                 },
-                starter=options.starter.read_text(encoding="utf-8") if options.starter else None,
+                starter=starter,
                 setting=session.setting,
                 makes_specs=bundle is None,
                 root=config.rootpath,
@@ -197,8 +205,8 @@ class TuningPlugin:
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Parametrize a marked test with its plan's trials."""
-        marker = metafunc.definition.get_closest_marker("tune")
-        if marker is None:
+        marks = marks_of(metafunc.definition)
+        if marks is None:
             return
         if "candidate" not in metafunc.fixturenames:
             pytest.fail(
@@ -208,10 +216,11 @@ class TuningPlugin:
             )
         path = metafunc.definition.path
         suite = self._portable(path.parent) if path.suffix == ".py" else ""
-        trials = self._trials(marker, path.parent, suite, metafunc.definition.nodeid)
+        trials = self._trials(marks, path.parent, suite, metafunc.definition.nodeid)
+        self._watch.add(path, trials)
         metafunc.parametrize("candidate", trials, ids=[escaped_line(trial.id) for trial in trials], indirect=True)
 
-    def _trials(self, marker: pytest.Mark, folder: Path, suite: str, test: str) -> list[Trial]:
+    def _trials(self, marks: TuneMarks, folder: Path, suite: str, test: str) -> list[Trial]:
         nothing = Plan(sources=(), tasks=(), untunable=())
         try:
             if self._bundle is not None:
@@ -219,25 +228,27 @@ class TuningPlugin:
                 trials = trials_of(_load_plan(self._session.cache, key), key, suite)
                 # To make a spec, and to try it, takes the compiler.
                 return [trial for trial in trials if trial.role not in (Role.SPEC, Role.END_TO_END)]
-            if marker.kwargs:
+            if marks.options:
                 raise InputError(
-                    f"the marker tune knows no option {', '.join(map(repr, marker.kwargs))}: it takes sources only, "
+                    f"the marker tune knows no option {', '.join(map(repr, marks.options))}: it takes sources only, "
                     "as in @pytest.mark.tune(ops.matmul(m=512, n=512, k=512), 'model.mlir')"
                 )
-            if not marker.args:
+            if marks.is_bare:
                 raise InputError("the marker tune needs at least one source: an op or a path to a model")
-            self._refuse_same_names(marker.args)
+            self._refuse_same_names(marks.sources)
             if suite:
                 check_snapshots(self._config.rootpath / suite, str(self._options.target))
             wanted = wanted_of(self._config.rootpath / suite, str(self._options.target)) if suite else ()
-            key, plan = self._session.plan(marker.args, folder, wanted)
+            key, plan = self._session.plan(marks.sources, folder, wanted)
             if not plan.everything:
                 reasons = "; ".join(f"{each.name}: {each.reason}" for each in plan.untunable)
                 if plan.left_out:
                     models = ", ".join(profile.source for profile in plan.profiles)
                     share = f"what takes {self._options.share:.0%} of the time of {models} cannot be tuned"
                     raise InputError(f"{share}: {reasons}; a larger --tune-share takes in what can")
-                names = ", ".join(dict.fromkeys([source.name for source in plan.sources] + _kernel_names(marker.args)))
+                names = ", ".join(
+                    dict.fromkeys([source.name for source in plan.sources] + _kernel_names(marks.sources))
+                )
                 raise InputError(f"there is nothing to tune in {names}: {reasons or 'it has no dispatch'}")
             self._refuse_same_models(suite, plan.sources)
             key, plan = self._named_apart(key, plan)
@@ -290,32 +301,20 @@ class TuningPlugin:
         """Tune nothing where something is said of no model that was collected."""
         refuse_strays(self._config, self._session, items)
 
-    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
-        """Remember what was collected and is not to run."""
-        self._deselected.extend(items)
-
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Tell the controller which test has which part; all workers write the same."""
-        whole = tuple(self._portable(Path(each)) for each in self._whole_suites(session))
+        """Tell the controller which test has which part, and what was collected; all workers write the same."""
+        trials = [trial for item in session.items if (trial := _trial_of(item))]
+        patterns = session.config.getini("python_files")
+        collected = self._watch.seen(trials, session.config.args, patterns)
         if self._ledger is None:
             parts = {item.nodeid: part for item in session.items if (part := _part_of(item))}
             with suppress(OSError):  # The controller misses it, and says so once for all workers.
-                write_roster(self._session.settings.exchange, Roster(parts, whole))
+                write_roster(self._session.settings.exchange, Roster(parts, collected))
         else:
-            self._ledger.add_whole(whole)
+            self._ledger.add_collected(collected)
         for item in session.items:
             if self._ledger is not None and (trial := _trial_of(item)) and trial.plan_key:
                 self._ledger.add_plan(trial.plan_key, trial.suite)
-
-    def _whole_suites(self, session: pytest.Session) -> tuple[str, ...]:
-        """The suites of which all was collected, and nothing of what tunes deselected."""
-        if any("::" in argument for argument in session.config.args):
-            return ()
-        parts: dict[Path, list[Part]] = {}
-        for item in session.items:
-            parts.setdefault(item.path, []).extend(filter(None, [_part_of(item)]))
-        partial = {item.path for item in self._deselected if _part_of(item)}
-        return whole_suites(parts, partial, session.config.getini("python_files"))
 
     # Running.
 
@@ -392,7 +391,8 @@ class TuningPlugin:
             is_spent=self._progress.is_spent,
             announce=self._announce,
         )
-        self._recall(by_dispatch)
+        if not self._is_dry:
+            self._recall(by_dispatch)
         self._progress.start()
         phases = [part.phase if part else Phase.ORDINARY for part in parts]
         needless = [index for index in kept if phases[index] is not Phase.CANDIDATE]
@@ -419,9 +419,13 @@ class TuningPlugin:
             fresh=options.fresh,
         )
         update = look_back(self._subjects(by_dispatch), required, self._ledger.snapshot_of)
-        for name, record in update.kept.items():
+        for name, record in update.kept.items() if not self._is_dry else ():
             self._ledger.keep(next(iter(by_dispatch[name].values())).plan, record)
-        if update.incumbents:
+        for name in by_dispatch:
+            task = self._ledger.task(name)
+            if isinstance(task, Task) and name not in update.kept and (own := self._session.starter_candidate(task)):
+                update.add_starter(name, own)
+        if update.incumbents or update.starters:
             try:
                 write_incumbents(settings.exchange, update)
             except OSError as error:
@@ -492,7 +496,7 @@ class TuningPlugin:
             reporting.end_run(
                 f"TMPDIR: the workers cannot write to {exchange}: {error.strerror}; is it full?", returncode=1
             )
-        self._ledger.add_whole(self._roster.whole)
+        self._ledger.add_collected(self._roster.collected)
         return self._begin([self._roster.parts.get(name) for name in names])
 
     @pytest.hookimpl(optionalhook=True)
@@ -626,7 +630,7 @@ class TuningPlugin:
             self._write(f"shark-tune: {note}")
         self._lost_in_a_row = 0
         finding = finding_of(report)
-        if self._ledger is None or finding is None:
+        if self._ledger is None or finding is None or self._is_dry:
             return
         if finding.compiled is not None:
             self._compiled.add(finding.compiled)
@@ -702,24 +706,31 @@ class TuningPlugin:
     def _finish(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> None:
         """Derive spec, summary and snapshots from what is known, however the run ended."""
         self._interrupts.wind_down()
-        self._session.close()
         if self._ledger is None:
+            self._session.close()
             return
         order = self._order()
         unfinished = order.unfinished if order is not None else 0
         ended_early = bool(self._ended or unfinished) or exitstatus == pytest.ExitCode.INTERNAL_ERROR
-        if self._session.settings.stops_after_compile:
+        if ended_early:
+            self._session.close()
+        if self._session.settings.stops_after_compile and not self._is_dry:
             self._pack()
         if self._ledger.has_findings:
             complete = not ended_early
             if self._campaign is None:
                 self._summary = self._ledger.finish(complete=complete)
             else:
-                why_stopped, effort = self._campaign.why_stopped, self._campaign.effort
-                self._summary = self._ledger.finish(complete=complete, why_stopped=why_stopped, effort=effort)
+                self._summary = self._ledger.finish(
+                    complete=complete,
+                    why_stopped=self._campaign.why_stopped,
+                    effort=self._campaign.effort,
+                    verify=self._session.verify_draft if complete and self._bundle is None else None,
+                )
             if self._options.landscape is not None:
                 note = f"chosen by the search {self._options.search}"
                 self._landscapes = write_landscapes(self._options.landscape, self._ledger, note=note)
+        self._session.close()
         if ended_early:
             left = f"; {unfinished} of its tests were not run to their end" if unfinished else ""
             self._ended = f"the run ended early: {self._why_ended(session)}{left}"
@@ -763,7 +774,7 @@ class TuningPlugin:
             reporting.write_line(terminalreporter, line, red=True)
 
     def _show_summary(self, terminalreporter: Any) -> None:
-        if self._session.settings.stops_after_compile:
+        if self._session.settings.stops_after_compile and not self._is_dry:
             reporting.section(terminalreporter, "shark-tune")
             packed = self._packed.words() if self._packed is not None else "no bundle was written: nothing was compiled"
             reporting.write_line(terminalreporter, packed)
@@ -798,8 +809,11 @@ class TuningPlugin:
         self._interrupts.restore()
 
 
-def _check_inputs(options: TuneOptions, compiler: Compiler) -> FoundDevices:
-    """Refuse what cannot be met, before anything is done; return the devices' URIs and their model's name."""
+def _check_inputs(options: TuneOptions, compiler: Compiler, *, writes: bool) -> FoundDevices:
+    """Refuse what cannot be met, before anything is done; return the devices' URIs and their model's name.
+
+    A run that ``writes`` nothing needs no folder but the cache.
+    """
     if options.bundle is None:
         check_compiler(options, compiler)
     if options.starter is not None:
@@ -810,8 +824,8 @@ def _check_inputs(options: TuneOptions, compiler: Compiler) -> FoundDevices:
     devices: FoundDevices = {"uris": [], "name": ""} if options.stop_after else find_devices(options)
     # Last, so that a run that is refused leaves no folder behind.
     check_cache(options.cache)
-    folders = [("--tune-out", options.out)]
-    if options.landscape is not None:
+    folders = [("--tune-out", options.out)] * writes
+    if options.landscape is not None and writes:
         folders.append(("--tune-record-landscape", options.landscape.parent))
     for option, folder in folders:
         check_folder(option, folder)
@@ -819,12 +833,11 @@ def _check_inputs(options: TuneOptions, compiler: Compiler) -> FoundDevices:
 
 
 def _hold_out(config: pytest.Config, out: Path) -> None:
-    """Keep other runs out of the output folder until this one is over; one that only collects writes nothing there."""
-    lock = None if config.option.collectonly else hold_folder("--tune-out", out)
+    """Keep other runs out of the output folder until this one is over."""
+    lock = hold_folder("--tune-out", out)
 
     def let_go() -> None:
-        if lock is not None:
-            lock.release()
+        lock.release()
         with suppress(OSError):  # It stays unless it is empty.
             out.rmdir()
 

@@ -29,6 +29,7 @@ __all__ = [
     "is_gone",
     "look_back",
     "ops_of",
+    "starter_of",
     "updated",
     "wanted_of",
     "why_stale",
@@ -36,7 +37,7 @@ __all__ = [
     "write_incumbents",
 ]
 
-_INCUMBENTS = "incumbents.json"
+_INCUMBENTS, _STARTERS = "incumbents.json", "starters.json"
 
 
 @dataclass(frozen=True)
@@ -71,15 +72,23 @@ class Update:
     ``kept`` are records of entries that still hold, as this run names the dispatches; ``stale`` says of the other
     entries why not. ``first`` are the ids of candidates to try before all others: an entry's own config, then what won
     on other devices, whose snapshots are counted in ``others`` with the number of dispatches. ``incumbents`` are the
-    ids of the entries' own alone. ``stuck`` says which snapshots cannot be written, and why.
+    ids of the entries' own alone, ``starters`` those of the starter spec's configs. ``stuck`` says which snapshots
+    cannot be written, and why.
     """
 
     kept: dict[str, WinnerRecord] = field(default_factory=dict)
     stale: dict[str, str] = field(default_factory=dict)
     first: dict[str, tuple[str, ...]] = field(default_factory=dict)
     incumbents: dict[str, str] = field(default_factory=dict)
+    starters: dict[str, str] = field(default_factory=dict)
     others: Counter[Path] = field(default_factory=Counter)
     stuck: dict[Path, str] = field(default_factory=dict)
+
+    def add_starter(self, name: str, candidate: str) -> None:
+        """Have the starter's config for a dispatch tried first, after that of the snapshot's own entry."""
+        self.starters[name] = candidate
+        own = [self.incumbents[name]] if name in self.incumbents else []
+        self.first[name] = tuple(dict.fromkeys([*own, candidate, *self.first.get(name, ())]))
 
     def words(self) -> Iterator[str]:
         """What to tell the user when the run begins, a line each."""
@@ -91,6 +100,9 @@ class Update:
         for path, count in self.others.items():
             what = "1 dispatch" if count == 1 else f"{count} dispatches"
             yield f"what {path.name}, of another device, has for {what} is tried first"
+        if self.starters:
+            what = "1 dispatch" if len(self.starters) == 1 else f"{len(self.starters)} dispatches"
+            yield f"the config that the starter spec has for {what} is tried first"
         for path, why in self.stuck.items():
             yield f"{path} will not be updated: {why}"
 
@@ -101,7 +113,8 @@ class SnapshotChange:
 
     ``gone`` are the names of dispatches that are in the suite no more; ``unchecked`` those of which a winner was found
     and not put there, since not all that tries an entry in whole sources, ``untried``, came to a result. ``problem``
-    says why nothing could be written.
+    says why nothing could be written. ``left_out`` are the entries that did not hold beside the others when the
+    snapshot was about to be written, with the reasons; one without a record goes by its matcher after an ``@``.
     """
 
     path: Path
@@ -110,6 +123,7 @@ class SnapshotChange:
     gone: frozenset[str] = frozenset()
     unchecked: frozenset[str] = frozenset()
     untried: frozenset[str] = frozenset()
+    left_out: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""
 
     @property
@@ -122,6 +136,7 @@ class SnapshotChange:
         lines = self._changed()
         if self.problem:
             lines += (f"not updated: {self.problem}",)
+        lines += tuple(f"left out: {name}: {why}" for name, why in self.left_out.items())
         if self.unchecked:
             names, untried = ", ".join(sorted(self.unchecked)), ", ".join(sorted(self.untried))
             why = f"{untried} gave no result, and only what holds in the whole is written; run that as well"
@@ -147,7 +162,8 @@ class SnapshotChange:
 def wanted_of(suite: Path, target: str) -> tuple[Wanted, ...]:
     """The configs of a suite's snapshots for a target, of all devices: each is to be tried where it can be."""
     return tuple(
-        Wanted(record.root.key, record.pipeline, record.knobs)
+        # One from outside of all spaces has no knobs.
+        Wanted(record.root.key, record.pipeline, record.knobs, "" if record.knobs else record.compilation_info)
         for path in find_snapshots(suite, target)
         for record in read_records(path)
         if record.root is not None
@@ -281,18 +297,28 @@ def is_gone(record: WinnerRecord, plans: Iterable[Plan]) -> bool:
 
 
 def write_incumbents(exchange: Path, update: Update) -> None:
-    """Tell whoever holds a final which candidate is its dispatch's winner so far.
+    """Tell whoever holds a final which candidate is its dispatch's winner so far, and which is the starter spec's.
 
     Raises:
         OSError: it cannot be written.
     """
-    journal.replace_file(exchange / _INCUMBENTS, msgspec.json.encode(update.incumbents))
+    for name, candidates in ((_INCUMBENTS, update.incumbents), (_STARTERS, update.starters)):
+        journal.replace_file(exchange / name, msgspec.json.encode(candidates))
 
 
 def incumbent_of(exchange: Path, dispatch: str) -> str:
     """The id of a dispatch's winner so far; empty without one."""
+    return _told(exchange / _INCUMBENTS, dispatch)
+
+
+def starter_of(exchange: Path, dispatch: str) -> str:
+    """The id of the candidate with the config that the starter spec has for a dispatch; empty without one."""
+    return _told(exchange / _STARTERS, dispatch)
+
+
+def _told(path: Path, dispatch: str) -> str:
     try:
-        content = (exchange / _INCUMBENTS).read_bytes()
+        content = path.read_bytes()
     except FileNotFoundError:
         return ""
     return msgspec.json.decode(content, type=dict[str, str]).get(dispatch, "")
@@ -324,4 +350,6 @@ def _candidate_of(task: Task, record: WinnerRecord) -> str:
     alike = [each for each in task.candidates if each.pipeline == record.pipeline and each.knobs == record.knobs]
     # Two spaces of one pipeline may have knobs of the same names.
     alike.sort(key=lambda each: each.compilation_info != record.compilation_info)
+    if not record.knobs:  # It lies outside of all spaces.
+        alike = [each for each in alike if each.compilation_info == record.compilation_info]
     return alike[0].id if alike else ""

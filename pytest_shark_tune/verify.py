@@ -6,7 +6,7 @@ and compute what they do by default. Then each model is measured end to end: wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -14,17 +14,17 @@ from typing import Final
 
 import msgspec
 
-from pytest_shark_tune.apply import Application, apply_spec
+from pytest_shark_tune.apply import Application, SpecNotApplicable, apply_spec
 from pytest_shark_tune.bench import Bench, model_tolerance
 from pytest_shark_tune.builds import Builds
+from pytest_shark_tune.draft import Draft, is_of_starter
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed
 from pytest_shark_tune.plan import Plan, Source
 from pytest_shark_tune.profile import arguments, by_symbol
 from pytest_shark_tune.stages.artifact import replace_executables, strip
 from pytest_shark_tune.stages.check import Tolerance
 from pytest_shark_tune.stages.measurement import NOISE_FLOOR, Measurement
-from pytest_shark_tune.stages.record import FinalRecord, SourceCheck, SpecRecord
-from pytest_shark_tune.stages.spec import SpecEntry, build_spec, link_spec
+from pytest_shark_tune.stages.record import SourceCheck, SpecRecord
 from pytest_shark_tune.tools.profiler import Cost, NoProfile, profile
 
 __all__ = ["VERIFY_VERSION", "TunedModel", "Verifier", "culprits"]
@@ -76,62 +76,64 @@ class Verifier:
         self._asks_driver = asks_driver
         self._applications: dict[str, tuple[str, Application]] = {}
 
-    def check(self, plan: Plan, finals: Iterable[FinalRecord]) -> SpecRecord:
-        """Try the merged spec on the sources of ``plan``: applied where it should be, and the same results.
+    def check(self, plan: Plan, draft: Draft) -> SpecRecord:
+        """Try the spec of a draft on the sources of ``plan``: applied where it should be, and the same results.
 
-        Entries that fail are dropped, with the reason, until what is left holds. Single ops are measured, too, and must
-        not become slower.
+        Entries that fail, of the starter too, are dropped with the reason, and the draft is tried without them, until
+        what is left holds. Single ops are measured, too, and must not become slower.
         """
-        winners = _winners(finals)
         dropped: dict[str, str] = {}
-        while kept := [each for each in winners if each.dispatch not in dropped]:
+        has_winners = bool(draft.entries)
+        while draft.entries or (draft.starter and not has_winners):
             checks: list[SourceCheck] = []
             for source in plan.sources:
-                check, bad = self._check(plan, source, kept)
+                check, bad = self._check(plan, source, draft)
                 if bad:
                     dropped |= bad
+                    draft = draft.without(bad)
                     break
                 checks.append(check)
             else:
-                return SpecRecord(sources=tuple(checks), dropped=dropped)
+                return _record(draft, tuple(checks), dropped)
         return SpecRecord(sources=(), dropped=dropped)
 
-    def measure(self, plan: Plan, source: Source, finals: Iterable[FinalRecord]) -> SpecRecord:
-        """Measure a model with the merged spec and without; drop what does not pay there, until all that is left does.
+    def measure(self, plan: Plan, source: Source, draft: Draft) -> SpecRecord:
+        """Measure a model with the spec of a draft and without; drop what does not pay, until all that is left does.
 
         Raises:
             CandidateFailed: it cannot be run.
         """
-        winners = _winners(finals)
         dropped: dict[str, str] = {}
-        while kept := [each for each in winners if each.dispatch not in dropped]:
-            models = self.models(plan, source, kept)
-            if not models:
+        while draft.entries:
+            check, bad = SourceCheck(source=source.name, applied=0), self._refused(plan, source, draft)
+            models = self.models(plan, source, draft) if not bad else []
+            if not models and not bad:
                 break
-            check = _applied_check(models[0])
-            bad = _misapplied(plan, models[0])
-            check = _noted(check, _untouched(models))
+            if models:
+                check = _noted(_applied_check(models[0]), _untouched(models))
+                bad = _misapplied(plan, models[0])
             for model in _touched(models) if not bad else ():
                 check, bad = self._measure(model, check)
                 if bad:
                     break
             if not bad:
-                return SpecRecord(sources=(check,), dropped=dropped, model=source.name)
+                return _record(draft, (check,), dropped, model=source.name)
             dropped |= bad
+            draft = draft.without(bad)
         note = "no entry of the spec pays in the whole of it" if dropped else "nothing in it was tuned"
-        check = SourceCheck(source=source.name, applied=0, note=note)
-        return SpecRecord(sources=(check,), dropped=dropped, model=source.name)
+        return _record(draft, (SourceCheck(source=source.name, applied=0, note=note),), dropped, model=source.name)
 
-    def models(self, plan: Plan, source: Source, kept: Sequence[FinalRecord]) -> list[TunedModel]:
-        """The source with the merged spec in force, once for each function to run; at least once if it has entries.
+    def models(self, plan: Plan, source: Source, draft: Draft) -> list[TunedModel]:
+        """The source with the spec of a draft in force, once for each function to run; at least once if it has entries.
 
         Each has the entries whose dispatches it calls: of the others it can tell nothing.
         """
-        everything = _owned(plan, source, kept)
+        if not _may_apply(plan, source, draft):
+            return []
+        application = self._application(source, draft)
+        everything = _owned(plan, source, draft.configs) | _of_starter(application, draft)
         if not everything:
             return []
-        application = self._application(source, kept)
-        infos = {each.dispatch: each.compilation_info for each in kept}
 
         def model(function: str) -> TunedModel:
             called = source.called.get(function)
@@ -146,7 +148,7 @@ class Verifier:
                     for name, symbols in everything.items()
                     if called is None or not set(symbols).isdisjoint(called)
                 },
-                infos=infos,
+                draft=draft,
                 builds=self._builds,
                 bench=self._bench,
                 tell=self._tell,
@@ -154,18 +156,18 @@ class Verifier:
 
         return [model(function) for function in source.run_whole or ("",)]
 
-    def _check(self, plan: Plan, source: Source, kept: Sequence[FinalRecord]) -> tuple[SourceCheck, dict[str, str]]:
+    def _check(self, plan: Plan, source: Source, draft: Draft) -> tuple[SourceCheck, dict[str, str]]:
         """The check of one source, and the entries that it speaks against, by name with the reason."""
-        models = self.models(plan, source, kept)
+        nothing = SourceCheck(source=source.name, applied=0, note="nothing in it was tuned")
+        if bad := self._refused(plan, source, draft):
+            return nothing, bad
+        models = self.models(plan, source, draft)
         if not models:
-            return SourceCheck(source=source.name, applied=0, note="nothing in it was tuned"), {}
+            return nothing, {}
         first = models[0]
         check = _applied_check(first)
         if bad := _misapplied(plan, first):
             return check, bad
-        if error := first.application.flag_error:
-            names = culprits(list(first.everything), lambda part: self._breaks_flag(source, kept, part))
-            return check, dict.fromkeys(names, f"iree-compile fails on {source.name} with it: {error}")
         if source.run_whole and self._bench is None:
             return _noted(check, "not run as a whole, as there is no device here"), {}
         check = _noted(check, _untouched(models))
@@ -183,6 +185,20 @@ class Verifier:
             check = _noted(check, source.why_not_run or _NO_INPUTS)
         return check, {}
 
+    def _refused(self, plan: Plan, source: Source, draft: Draft) -> dict[str, str]:
+        """The entries with which the compiler fails on a source, by name with the reason."""
+        if not _may_apply(plan, source, draft) or not (problem := self._problem(source, draft)):
+            return {}
+        names = culprits(draft.names, lambda part: bool(self._problem(source, draft.only(part))))
+        return dict.fromkeys(names, f"iree-compile fails on {source.name} with it: {problem}")
+
+    def _problem(self, source: Source, draft: Draft) -> str:
+        """Why the compiler fails on a source with a draft's spec, by its own flag or ours; empty where it works."""
+        try:
+            return self._application(source, draft).flag_error
+        except SpecNotApplicable as error:
+            return str(error)
+
     def _measure(self, model: TunedModel, check: SourceCheck) -> tuple[SourceCheck, dict[str, str]]:
         """One function of a model end to end; the slowest function's figures stay."""
         self._tell(f"measuring the whole of {model.source.name} with {len(model.owned)} entries and without")
@@ -197,26 +213,26 @@ class Verifier:
             check = msgspec.structs.replace(check, in_model=check.in_model | told)
         return check, model.what_does_not_pay(whole, ratios)
 
-    def _application(self, source: Source, kept: Sequence[FinalRecord]) -> Application:
-        """The spec of these winners applied; what was applied to a source last is remembered."""
-        spec = link_spec(build_spec([_entry(each) for each in kept]))
-        known = self._applications.get(source.name)
-        if known is None or known[0] != spec:
-            self._tell(f"applying the spec's {len(kept)} entries to {source.name}")
-            known = self._applications[source.name] = spec, apply_spec(source, spec, self._builds.compiler)
-        return known[1]
+    def _application(self, source: Source, draft: Draft) -> Application:
+        """The spec of a draft applied; what was applied to a source last is remembered.
 
-    def _breaks_flag(self, source: Source, kept: Sequence[FinalRecord], names: Sequence[str]) -> bool:
-        """Whether iree-compile fails when it is given the spec of these entries alone."""
-        return bool(self._application(source, [each for each in kept if each.dispatch in names]).flag_error)
+        Raises:
+            SpecNotApplicable: the compiler refuses the spec or one of its configs.
+        """
+        known = self._applications.get(source.name)
+        if known is None or known[0] != draft.text:
+            self._tell(f"applying the spec's {len(draft.by_matcher)} entries to {source.name}")
+            application = apply_spec(source, draft.text, self._builds.compiler)
+            known = self._applications[source.name] = draft.text, application
+        return known[1]
 
 
 @dataclass(frozen=True)
 class TunedModel:
-    """One function of a source with a spec in force.
+    """One function of a source with the spec of a ``draft`` in force.
 
-    ``everything`` are the executables of each entry by its name, ``owned`` those of what it calls, and ``infos``
-    the entries' configs. It is run on ``bench``, and its results may be off by ``tolerance``.
+    ``everything`` are the executables of each entry by its name, and ``owned`` those of what it calls. It is run on
+    ``bench``, and its results may be off by ``tolerance``.
     """
 
     source: Source
@@ -225,7 +241,7 @@ class TunedModel:
     application: Application
     everything: Mapping[str, Sequence[str]]
     owned: Mapping[str, Sequence[str]]
-    infos: Mapping[str, str]
+    draft: Draft
     builds: Builds
     bench: Bench | None
     tell: Callable[[str], None]
@@ -377,26 +393,34 @@ class TunedModel:
         return self.builds.model(text)
 
 
-def _winners(finals: Iterable[FinalRecord]) -> list[FinalRecord]:
-    """The finals with a winner that a spec may hold; of equal dispatches in two suites the later one stands."""
-    by_dispatch = {each.dispatch: each for each in finals}
-    return [each for each in by_dispatch.values() if each.winner and each.root is not None]
+def _record(draft: Draft, checks: tuple[SourceCheck, ...], dropped: dict[str, str], *, model: str = "") -> SpecRecord:
+    """What came of a draft, which is what was left in the end."""
+    return SpecRecord(sources=checks, dropped=dropped, model=model, entries=draft.configs, starter=draft.starter_key)
 
 
-def _entry(final: FinalRecord) -> SpecEntry:
-    assert final.root is not None
-    return SpecEntry(name=final.dispatch, root=final.root, compilation_info=final.compilation_info)
+def _may_apply(plan: Plan, source: Source, draft: Draft) -> bool:
+    """Whether an entry may be for something in a source: nobody knows of a starter's."""
+    return bool(draft.starter or _owned(plan, source, draft.configs))
 
 
-def _owned(plan: Plan, source: Source, kept: Sequence[FinalRecord]) -> dict[str, list[str]]:
-    """The executables of a source that each entry is for, by the entry's name; entries without any are left out."""
-    names = {each.dispatch for each in kept}
+def _owned(plan: Plan, source: Source, names: Collection[str]) -> dict[str, list[str]]:
+    """The executables of a source that the entries of these names are for; entries without any are left out."""
     owned = {
         task.name: [each.symbol for each in task.dispatch.members if each.source == source.name]
         for task in plan.tasks
         if task.name in names
     }
     return {name: symbols for name, symbols in owned.items() if symbols}
+
+
+def _of_starter(application: Application, draft: Draft) -> dict[str, list[str]]:
+    """The executables that entries of the starter are in force on, by the entry's name."""
+    found: dict[str, list[str]] = {}
+    for placement in application.placed:
+        name = draft.by_matcher[placement.entry]
+        if is_of_starter(name) and placement.symbol not in found.setdefault(name, []):
+            found[name].append(placement.symbol)
+    return found
 
 
 def _touched(models: Sequence[TunedModel]) -> list[TunedModel]:
@@ -438,8 +462,12 @@ def _with_figures(check: SourceCheck, whole: Measurement) -> SourceCheck:
 
 def _misapplied(plan: Plan, model: TunedModel) -> dict[str, str]:
     """The entries that were not applied to exactly their ops in a source, with the reason."""
-    source, infos = model.source, model.infos
-    applied = {(each.symbol, each.compilation_info) for each in model.application.placed}
+    source, draft, infos = model.source, model.draft, model.draft.configs
+    applied = {
+        (each.symbol, each.compilation_info)
+        for each in model.application.placed
+        if not is_of_starter(draft.by_matcher[each.entry])
+    }
     bad = {}
     for task in plan.tasks:
         name = task.name

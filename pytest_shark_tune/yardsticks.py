@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from pytest_shark_tune.errors import CommandFailed
+from pytest_shark_tune.errors import CommandFailed, DeviceChildDied
 from pytest_shark_tune.stages.dispatch import BenchmarkModule, Untunable
 from pytest_shark_tune.stages.extraction import read_benchmark
 from pytest_shark_tune.stages.limits import Limits, Work, why_impossible
@@ -95,13 +95,15 @@ class Yardsticks:
         known = self._cache.get("limits", self.key, Limits)
         if not self._works or (known is not None and not why_impossible(us, work, known)):
             return ""
-        self._works = False
         try:
             measured = _measure(child, self.built())
+        except DeviceChildDied:
+            self._works = False
+            raise
         except (CommandFailed, DeviceRequestFailed) as error:
+            self._works = False
             self._tell(f"what the device can reach is not known, so nothing is called impossible: {error}")
             return ""
-        self._works = True
         known = measured if known is None else known.better(measured)
         self._cache.put("limits", self.key, known)
         return why_impossible(us, work, known)

@@ -11,7 +11,7 @@ from pytest_shark_tune.commands.output import check_spec_output, print_json, wri
 from pytest_shark_tune.commands.trust_option import tell_dropped, trust_option
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.merge import MergeInput, merge
-from pytest_shark_tune.snapshot import read_records, write_text
+from pytest_shark_tune.snapshot import locked, read_records, write_text
 
 __all__ = ["merge_files"]
 
@@ -34,11 +34,12 @@ def merge_files(specs: tuple[Path, ...], output: Path, prefer: str | None, start
     """
     try:
         check_spec_output(output)
-        inputs = [_read(path, is_starter=False) for path in specs]
-        if starter is not None:
-            inputs.append(_read(starter, is_starter=True))
-        merged = merge(inputs, prefer_faster=prefer == "faster")
-        with writing(output):
+        # The output may be one of the specs, which a run that tunes may be about to write.
+        with writing(output), locked(output):
+            inputs = [_read(path, is_starter=False) for path in specs]
+            if starter is not None:
+                inputs.append(_read(starter, is_starter=True))
+            merged = merge(inputs, prefer_faster=prefer == "faster")
             write_text(output, merged.text, merged.records)
     except InputError as error:
         raise click.UsageError(str(error)) from error

@@ -12,6 +12,7 @@ from pytest_shark_tune.apply import read_spec_file
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.bundle import Bundle, read_bundle
 from pytest_shark_tune.commands.trust_option import tell_dropped, trust_option
+from pytest_shark_tune.draft import draft_of_finals
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.merge_records import Merged, merge_runs, read_run, write_merged
 from pytest_shark_tune.plan import Task
@@ -55,7 +56,7 @@ def merge_records(
         if starter is not None and text is not None:
             tell_dropped(starter, text)
         packed = read_bundle(bundle) if bundle is not None else None
-        checks = _checks(packed, merged, flags) if packed is not None else []
+        checks = _checks(packed, merged, text or "", flags) if packed is not None else []
         try:
             output.mkdir(parents=True, exist_ok=True)
             tasks = _tasks(packed) if packed is not None else {}
@@ -77,8 +78,8 @@ def _tasks(bundle: Bundle) -> dict[str, Task]:
     return {task.name: task for plan in bundle.plans.values() for task in plan.tasks}
 
 
-def _checks(bundle: Bundle, merged: Merged, flags: tuple[str, ...]) -> list[SpecRecord]:
-    """What comes of the winners' entries in the sources of a bundle, as far as no device is needed.
+def _checks(bundle: Bundle, merged: Merged, starter: str, flags: tuple[str, ...]) -> list[SpecRecord]:
+    """What comes of the spec that is to be written in the sources of a bundle, as far as no device is needed.
 
     Raises:
         InputError: the runs did not measure this bundle, this is not the compiler that it was made with, or the user
@@ -95,14 +96,19 @@ def _checks(bundle: Bundle, merged: Merged, flags: tuple[str, ...]) -> list[Spec
         raise InputError(f"--bundle: it was made with IREE {made_by}, this is {compiler.version}")
     if unknown := sorted(set(merged.finals) - _tasks(bundle).keys()):
         raise InputError(f"--bundle: it has no dispatch {unknown[0]}: the runs measured something else")
+    draft = draft_of_finals(merged.recorded, starter)
+    dropped: dict[str, str] = {}
     with scratch_folder() as folder:
         builds = Builds(compiler, Cache(folder, click.echo), DeviceLeases(()), jobs=1, tell=click.echo)
+        verifier = Verifier(builds, None, tell=click.echo)
         try:
-            checks = []
-            for plan in bundle.plans.values():
-                names = {task.name for task in plan.tasks}
-                finals = [final for final in merged.standing if final.dispatch in names]
-                checks.append(Verifier(builds, None, tell=click.echo).check(plan, finals))
-            return checks
+            # The draft that is written is one that holds in all plans, so after a change all are asked again.
+            while True:
+                checks = [verifier.check(plan, draft) for plan in bundle.plans.values()]
+                bad = {name: reason for check in checks for name, reason in check.dropped.items()}
+                if not bad:
+                    return [*checks, SpecRecord(sources=(), dropped=dropped)]
+                dropped |= bad
+                draft = draft.without(bad)
         finally:
             builds.close()

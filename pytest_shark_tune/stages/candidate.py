@@ -47,6 +47,7 @@ __all__ = [
     "kernel_candidates",
     "kernel_default",
     "make_candidates",
+    "outside_candidate",
 ]
 
 CANDIDATE_VERSION: Final = 1
@@ -160,6 +161,23 @@ def applied_candidate(
             config=str(info.lowering_config),
             compilation_info=str(info),
         )
+
+
+def outside_candidate(
+    dispatch_name: str, root: RootOp, compilation_info: str, *, taken: Collection[str], position: int
+) -> Candidate:
+    """The candidate of a config that lies outside of all spaces, or is in none of them as it stands; it has no knobs.
+
+    Its id is made like those of the others, and differs from those ``taken``. ``position`` comes after those of the
+    dispatch's spaces.
+
+    Raises:
+        InputError: the text is no compilation info that this IREE parses.
+    """
+    made = applied_candidate(dispatch_name, compilation_info, identifier="", knobs={})
+    content = msgspec.json.encode((root, made.compilation_info))
+    (identity,) = _unique_prefixes([hashlib.sha256(content).hexdigest()], taken)
+    return msgspec.structs.replace(made, id=identity, space=position)
 
 
 def cpu_compilation_info(config: ReadConfig) -> str:

@@ -164,13 +164,16 @@ class SourceCheck(msgspec.Struct, frozen=True, kw_only=True):
 class SpecRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What verifying the merged spec on its sources gave; ``dropped`` are entries' names with the reason.
 
-    With ``model`` it is what measuring that source end to end gave.
+    With ``model`` it is what measuring that source end to end gave. What held is the spec of ``entries``, configs by
+    name, before the starter with the hash ``starter``, empty without one.
     """
 
     schema: Literal[1] = SCHEMA
     sources: tuple[SourceCheck, ...]
     dropped: dict[str, str]
     model: str = ""
+    entries: dict[str, str] = {}
+    starter: str = ""
 
 
 class RecordedOp(msgspec.Struct, frozen=True):

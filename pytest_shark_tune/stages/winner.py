@@ -30,10 +30,13 @@ Verdict = tuple[str | None, str]
 """A winner's id, or ``None``, and the reason for there being none."""
 
 
-def choose_finalists(records: Iterable[Record], count: int = FINALISTS, incumbent: str = "") -> tuple[str, ...]:
+def choose_finalists(
+    records: Iterable[Record], count: int = FINALISTS, incumbent: str = "", starter: str = ""
+) -> tuple[str, ...]:
     """The ids of the ``count`` fastest measured candidates, fastest first, among those not surely slower.
 
-    ``incumbent``, the winner so far, comes last where it is none of these and not surely slower either.
+    ``incumbent``, the winner so far, and ``starter``, which has the starter spec's config, come last where they are
+    none of these and not surely slower either.
     """
     hopeful = [
         record
@@ -41,7 +44,9 @@ def choose_finalists(records: Iterable[Record], count: int = FINALISTS, incumben
         if record.state is State.MEASURED and record.id != DEFAULT_ID and record.ratio and (record.ratio_high or 0) > 1
     ]
     hopeful.sort(key=lambda record: (-(record.ratio or 0), record.id))
-    return tuple(record.id for place, record in enumerate(hopeful) if place < count or record.id == incumbent)
+    return tuple(
+        record.id for place, record in enumerate(hopeful) if place < count or record.id in (incumbent, starter)
+    )
 
 
 def bar_to_final(lows: Sequence[float], count: int = FINALISTS) -> float:

@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Generic, TypeVar
@@ -61,6 +62,7 @@ CHILD_COMMAND: tuple[str, ...] = (sys.executable, "-P", "-m", "pytest_shark_tune
 """What a device child runs: ``-P``, so that no file of the working directory is imported."""
 
 _T = TypeVar("_T")
+_generations = count(1)
 
 
 class DeviceRequestFailed(SharkTuneError):
@@ -268,6 +270,11 @@ class DeviceChild:
         return self._child.alive
 
     @property
+    def generation(self) -> int:
+        """A number that changes with the child's process: loaded artifacts and references end with that process."""
+        return self._generation
+
+    @property
     def pid(self) -> int:
         """The child's process id, which is also its process group's."""
         return self._child.pid
@@ -395,6 +402,7 @@ class DeviceChild:
         _ask(self._child, Unload(key), None, self._timeouts.other_s)
 
     def _start(self) -> Child:
+        self._generation = next(_generations)
         child = Child(self._command, env=self._env)
         try:
             _ask(child, Open(self.uri), None, self._timeouts.open_s)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import select
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -28,6 +32,7 @@ from pytest_shark_tune.stages.winner import FINALISTS
 from pytest_shark_tune.tools import journal
 from pytest_shark_tune.tools.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, Target
+from pytest_shark_tune.tools.runtime import DeviceChild
 
 
 @pytest.fixture
@@ -90,15 +95,123 @@ def test_nothing_is_left_in_the_exchange_of_a_run_that_is_over(session: Session,
 
 
 @pytest.fixture
+def bench(session: Session) -> Bench:
+    return session._bench
+
+
+def measure(session: Session, task: Task, candidate: Candidate) -> Measurement:
+    return session.measure(task, candidate, session.artifact(task, candidate))
+
+
+def runnable(session: Session, task: Task) -> list[Candidate]:
+    """The candidates that compile, each to a binary of its own."""
+    found: dict[str | None, Candidate] = {}
+    for candidate in task.candidates:
+        with suppress(CandidateFailed):
+            found.setdefault(session.artifact(task, candidate).sha256, candidate)
+    return list(found.values())
+
+
+LIMIT = pytest.fail.Exception("a time limit, as pytest-timeout raises it")
+
+
+def interrupt_within(child: DeviceChild, request: str, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Raise ``error`` in the middle of the next ``request``, as a signal's handler does."""
+    real, poll = getattr(child, request), select.poll
+
+    def interrupted(*args: Any, **options: Any) -> Any:
+        class Poller:
+            def __init__(self) -> None:
+                raise error
+
+        monkeypatch.setattr(child, request, real)
+        monkeypatch.setattr(select, "poll", Poller)
+        try:
+            return real(*args, **options)
+        finally:
+            monkeypatch.setattr(select, "poll", poll)
+
+    monkeypatch.setattr(child, request, interrupted)
+
+
+def test_an_idle_child_that_is_killed_costs_no_candidate(session: Session, task: Task, bench: Bench) -> None:
+    for candidate in (task.default, *runnable(session, task)):
+        assert measure(session, task, candidate).samples_us
+        (child,) = bench._children.values()
+        os.kill(child.pid, signal.SIGKILL)
+
+
+def test_a_child_that_was_started_anew_is_prepared_anew(session: Session, task: Task, bench: Bench) -> None:
+    for candidate in (task.default, *runnable(session, task)):
+        assert measure(session, task, candidate).samples_us
+        (child,) = bench._children.values()
+        child.restart()
+
+
+@pytest.mark.parametrize(
+    ("request_", "error"),
+    [
+        ("load_benchmark", KeyboardInterrupt()),
+        ("keep_reference", LIMIT),
+        ("check", LIMIT),
+        ("run", KeyboardInterrupt()),
+        ("unload", LIMIT),
+    ],
+)
+def test_a_request_that_is_interrupted_costs_no_other_candidate(
+    session: Session, task: Task, bench: Bench, monkeypatch: pytest.MonkeyPatch, request_: str, error: BaseException
+) -> None:
+    first, *others = runnable(session, task)
+    measure(session, task, task.default)
+    (child,) = bench._children.values()
+    if request_ == "keep_reference":  # As where another dispatch was measured in between.
+        bench._prepared.clear()
+    interrupt_within(child, request_, monkeypatch, error)
+    with pytest.raises(type(error)):
+        measure(session, task, first)
+    assert not child.alive, "its answer may still come"
+    # The interrupted candidate, too: its binary is nobody's duplicate.
+    for candidate in (*others, first):
+        assert measure(session, task, candidate).samples_us
+
+
+def test_a_binary_whose_measurement_was_interrupted_is_measured_for_another(
+    session: Session, task: Task, monkeypatch: pytest.MonkeyPatch, bench: Bench
+) -> None:
+    measure(session, task, task.default)
+    first, second, *_ = runnable(session, task)
+    (child,) = bench._children.values()
+    interrupt_within(child, "check", monkeypatch, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        measure(session, task, first)
+    artifact = session.artifact(task, first)
+    assert session.measure(task, second, msgspec.structs.replace(artifact, candidate=second.id)).samples_us
+    with pytest.raises(CandidateFailed, match=f"its binary equals that of candidate {second.id}"):
+        session.measure(task, first, artifact)
+
+
+def test_a_default_that_could_not_be_prepared_leaves_nothing_of_itself(
+    session: Session, task: Task, bench: Bench, tmp_path: Path
+) -> None:
+    """The child lives on, and holds a part of the other dispatch's default."""
+    source = read_source(ops.matmul(m=32, n=32, k=32), Path())
+    (other,) = make_plan([source], session.compiler, processors=2, count=1, seed=0).tasks
+    measure(session, task, task.default)
+    broken = tmp_path / "broken.vmfb"
+    broken.write_bytes(b"no module")
+    with pytest.raises(CandidateFailed, match="run_failed"):
+        session.measure(
+            other, other.default, msgspec.structs.replace(session.artifact(other, other.default), vmfb=str(broken))
+        )
+    for candidate in runnable(session, task):
+        assert measure(session, task, candidate).samples_us
+
+
+@pytest.fixture
 def wrong(session: Session, task: Task, tmp_path: Path, starting_at_one: Callable[[str], str]) -> Artifact:
     vmfb = tmp_path / "wrong.vmfb"
     session.compiler.compile_sources(starting_at_one(task.dispatch.members[0].module.text), vmfb)
     return Artifact(candidate="wrong", state="compiled", vmfb=str(vmfb), sha256="0")
-
-
-@pytest.fixture
-def bench(session: Session) -> Bench:
-    return session._bench
 
 
 def a_candidate(session: Session, task: Task) -> Candidate:

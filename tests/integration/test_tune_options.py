@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_shark_tune.stages.spec import read_spec
+from pytest_shark_tune.stages.spec import build_spec, link_spec, read_spec
+from pytest_shark_tune.tools.compiler import Compiler, Target
+from pytest_shark_tune.tools.runtime import device_slug
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Suite
@@ -86,6 +89,101 @@ def test_a_starter_spec_is_linked_behind_the_new_entries(suite: Suite) -> None:
     matchers = [each.matcher for each in read_spec((outcome.out / "spec.mlir").read_text())]
     assert matchers == [f"match_{NAME}", "match_mine"]
     (snapshot,) = (suite.folder / "__specs__").glob("*.mlir")
+    assert [each.matcher for each in read_spec(snapshot.read_text())] == [f"match_{NAME}"]
+
+
+CONFIG = (
+    "#iree_cpu.lowering_config<distribution = [{0}, {0}, 0], vector_common_parallel = [{1}, {1}, 0], "
+    "vector_reduction = {2}>"
+)
+INFO = (
+    "#iree_codegen.compilation_info<lowering_config = {}, "
+    "translation_info = <pipeline = #iree_cpu.pipeline<DoubleTilingExpert>>>"
+)
+GOOD = CONFIG.format(48, 8, [0, 0, 7])  # No space tiles by 7.
+REFUSED = CONFIG.format(64, 8, [0, 8, 0])
+BROAD = """
+module attributes {{transform.with_named_sequence, iree_codegen.tuning_spec_with_default_entrypoint}} {{
+  transform.named_sequence @apply(%op: !transform.any_op {{transform.readonly}},
+      %config: !transform.any_param {{transform.readonly}}) {{
+    transform.annotate %op "compilation_info" = %config : !transform.any_op, !transform.any_param
+    transform.yield
+  }}
+  transform.named_sequence @match_any(%op: !transform.any_op {{transform.readonly}})
+      -> (!transform.any_op, !transform.any_param) {{
+    transform.match.operation_name %op ["linalg.matmul"{more}] : !transform.any_op
+    %config = transform.param.constant {info} -> !transform.any_param
+    transform.yield %op, %config : !transform.any_op, !transform.any_param
+  }}
+  transform.named_sequence @__kernel_config(%op: !transform.any_op {{transform.consumed}}) -> !transform.any_op
+      attributes {{iree_codegen.tuning_spec_entrypoint}} {{
+    %0 = transform.foreach_match in %op @match_any -> @apply : (!transform.any_op) -> !transform.any_op
+    transform.yield %0 : !transform.any_op
+  }}
+}}
+"""
+
+
+@pytest.mark.parametrize("search", ["model", pytest.param("exhaustive", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", ["-n0", pytest.param("-n2", marks=pytest.mark.slow)])
+def test_the_starters_config_is_tried_first_and_comes_to_the_final(suite: Suite, search: str, workers: str) -> None:
+    suite.write("starter.mlir", BROAD.format(info=INFO.format(GOOD), more=""))
+    options = ("--tune-spec=starter.mlir", "--tune-candidates=8", f"--tune-search={search}")
+    outcome = suite.tune(*options, workers)
+    assert outcome.status == 0, outcome.text
+    outcome.lines.fnmatch_lines(["shark-tune: the config that the starter spec has for 1 dispatch is tried first"])
+    (own,) = [record for record in outcome.records if record["config"] == GOOD]
+    if workers == "-n0":
+        assert [record["id"] for record in outcome.records][:2] == ["default", own["id"]]
+    assert (own["state"], own["knobs"]) == ("measured", {})
+    finalists = json.loads((outcome.out / "finals.jsonl").read_text())["finalists"]
+    assert own["ratio_high"] > 1, "the default of prime sizes is many times slower"
+    assert own["id"] in {each["id"] for each in finalists}
+    assert own["id"] in {part.rpartition("-")[2].rstrip("]") for part in suite.collect(*options)}
+
+
+MODEL = """
+func.func @main(%a: tensor<53x61xf32>, %b: tensor<61x59xf32>, %c: tensor<31x29xf32>)
+    -> (tensor<53x59xf32>, tensor<31x29xf32>) {
+  %zero = arith.constant 0.0 : f32
+  %e0 = tensor.empty() : tensor<53x59xf32>
+  %f0 = linalg.fill ins(%zero : f32) outs(%e0 : tensor<53x59xf32>) -> tensor<53x59xf32>
+  %0 = linalg.matmul ins(%a, %b : tensor<53x61xf32>, tensor<61x59xf32>) outs(%f0 : tensor<53x59xf32>)
+      -> tensor<53x59xf32>
+  %1 = math.absf %c : tensor<31x29xf32>
+  return %0, %1 : tensor<53x59xf32>, tensor<31x29xf32>
+}
+"""
+
+
+def test_what_is_verified_with_a_starter_is_what_is_written(suite: Suite) -> None:
+    """The starter's one entry matches what no winner is for, and iree-compile fails with it."""
+    model = suite.write("model.mlir", MODEL)
+    suite.write("test_suite.py", SUITE.replace("ops.matmul(m=53, n=59, k=61)", '"model.mlir"'))
+    suite.write("starter.mlir", BROAD.format(info=INFO.format(REFUSED), more=', "linalg.generic"'))
+    outcome = suite.tune("--tune-spec=starter.mlir", "--tune-candidates=2")  # Its own config is the first.
+    assert outcome.status == 0, outcome.text
+    dropped = outcome.summary["dropped"]
+    assert list(dropped) == ["@match_any"]
+    outcome.lines.fnmatch_lines(
+        ["@match_any of the starter spec: not in the spec: iree-compile fails on model with it: *"]
+    )
+    spec = outcome.out / "spec.mlir"
+    assert [each.matcher for each in read_spec(spec.read_text())] == [f"match_{NAME}"]
+    (snapshot,) = (suite.folder / "__specs__").glob("*.mlir")
+    assert snapshot.read_text() == spec.read_text()
+    compiler = Compiler(Target.parse("llvm-cpu"))
+    compiler.configure_by_flag(compiler.lower(model.read_text(), to="executable-sources"), spec.read_text())
+
+
+def test_what_is_verified_with_entries_without_a_record_is_what_is_written(suite: Suite) -> None:
+    suite.write("model.mlir", MODEL)
+    suite.write("test_suite.py", SUITE.replace("ops.matmul(m=53, n=59, k=61)", '"model.mlir"'))
+    foreign = BROAD.format(info=INFO.format(REFUSED), more=', "linalg.generic"')
+    snapshot = suite.write(f"__specs__/llvm-cpu-{device_slug('local-task')}.mlir", link_spec(build_spec([], foreign)))
+    outcome = suite.tune("--tune-candidates=1")
+    assert outcome.status == 0, outcome.text
+    outcome.lines.fnmatch_lines(["*left out: @match_any: iree-compile fails on model with it: *"])
     assert [each.matcher for each in read_spec(snapshot.read_text())] == [f"match_{NAME}"]
 
 

@@ -150,6 +150,80 @@ def test_no_entry_is_dropped_where_a_part_of_the_suite_was_collected(tuned: Tune
     assert state(suite) == before
 
 
+SHORTENING = """
+import pytest
+
+@pytest.hookimpl({order}=True)
+def pytest_collection_modifyitems(items):
+    items[:] = [item for item in items if "test_of_gone" not in item.name]
+"""
+
+
+def two_tests(body: str = "pass") -> str:
+    """A file with a test of the suite's op, which does ``body``, and one of the op that only the snapshot knows."""
+    second = source("ops.matmul(m=47, n=53, k=43)").partition("@")[2].replace("test_dispatch", "test_of_gone")
+    return f"{source(ONE).replace('pass', body)}\n@{second}"
+
+
+@pytest.mark.parametrize("workers", ["-n0", pytest.param("-n2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("order", ["tryfirst", "trylast"])
+def test_a_hook_that_shortens_the_list_of_tests_costs_no_entry(tuned: Tuned, order: str, workers: str) -> None:
+    """It leaves out tests without saying so to any plugin, and those that are left are whole."""
+    suite = tuned.copy(with_gone=True)
+    suite.write("test_suite.py", two_tests())
+    suite.write("conftest.py", SHORTENING.format(order=order))
+    before = state(suite)
+    outcome = suite.tune(*ARGUMENTS, workers)
+    assert parts_run(outcome) == ["spec"], outcome.text
+    assert state(suite) == before
+
+
+def test_a_run_of_what_failed_last_costs_no_entry(tuned: Tuned) -> None:
+    suite = tuned.copy(with_gone=True)
+    suite.write("test_suite.py", two_tests("assert candidate.role != 'spec'"))
+    before = state(suite)
+    caching = (*ARGUMENTS, "-p", "cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning")
+    first = suite.tune(*caching, "-k", "not test_of_gone")
+    assert (first.status, parts_run(first)) == (1, ["spec"]), first.text
+    assert state(suite) == before
+    suite.write("test_suite.py", two_tests())
+    outcome = suite.tune(*caching, "--lf")
+    assert (outcome.status, parts_run(outcome)) == (0, ["spec"]), outcome.text
+    assert "run-last-failure" in outcome.text
+    assert state(suite) == before
+
+
+@pytest.mark.parametrize("option", ["--setup-plan", "--setup-only", "--collect-only", "--fixtures", "--markers"])
+def test_a_run_that_only_shows_what_there_is_writes_nothing(tuned: Tuned, option: str) -> None:
+    suite = tuned.copy(with_gone=True)
+    before = state(suite)
+    outcome = suite.tune(*ARGUMENTS, option)
+    assert outcome.status == 0, outcome.text
+    assert state(suite) == before
+    assert not outcome.out.exists()
+
+
+@pytest.mark.parametrize("workers", ["-n0", pytest.param("-n2", marks=pytest.mark.slow)])
+def test_a_run_of_some_tests_keeps_the_spec_of_all(tuned: Tuned, workers: str) -> None:
+    suite = tuned.copy()
+    spec = suite.tune(*ARGUMENTS).out / "spec.mlir"
+    before = spec.read_bytes()
+    outcome = suite.tune(*ARGUMENTS, "--tune-fresh", "-k", "default", workers)
+    assert (outcome.status, parts_run(outcome)) == (0, [f"{NAME}-default"]), outcome.text
+    assert spec.read_bytes() == before
+    outcome.lines.fnmatch_lines([f"spec: {spec} stays as an earlier run left it", "    this run left out tests, *"])
+
+
+def test_marks_one_above_the_other_are_tuned_together(tuned: Tuned) -> None:
+    suite = tuned.copy()
+    marks = f"@pytest.mark.tune({TWO}, {ONE})\n@pytest.mark.tune({ONE})\n"
+    suite.write("test_suite.py", source(ONE).replace(f"@pytest.mark.tune({ONE})\n", marks))
+    named = {each.partition("[")[2].partition("-")[0].rstrip("]") for each in suite.collect()}
+    assert named == {NAME, OTHER, "spec"}
+    spec = suite.run("-v", "--tune-guard", str(snapshot(suite)), "--collect-only", "-q")
+    assert spec.status == 0, spec.text
+
+
 @pytest.mark.slow
 def test_an_op_that_is_new_is_all_that_is_tuned(tuned: Tuned) -> None:
     suite = tuned.copy(TWO, ONE, with_gone=True)

@@ -10,6 +10,7 @@ import pytest
 
 from pytest_shark_tune.bench import Bench
 from pytest_shark_tune.builds import Builds
+from pytest_shark_tune.draft import Draft, draft_of_finals
 from pytest_shark_tune.plan import Plan, Source, make_plan
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.artifact import replace_executables
@@ -80,9 +81,9 @@ def verifier(stages: tuple[Builds, Bench], told: list[str], *, asks_driver: bool
     return Verifier(*stages, tell=told.append, asks_driver=asks_driver)
 
 
-def finals(plan: Plan, **infos: str) -> list[FinalRecord]:
-    """A final for each dispatch of the plan that ``infos`` has a config of, which won it."""
-    return [
+def finals(plan: Plan, *, starter: str = "", **infos: str) -> Draft:
+    """The draft of a spec in which each dispatch of the plan that ``infos`` has a config of got that."""
+    won = [
         FinalRecord(
             dispatch=task.name,
             root=task.dispatch.root,
@@ -98,6 +99,7 @@ def finals(plan: Plan, **infos: str) -> list[FinalRecord]:
         for task in plan.tasks
         if task.name in infos
     ]
+    return draft_of_finals(won, starter)
 
 
 @pytest.mark.parametrize(
@@ -257,3 +259,80 @@ def test_a_model_whose_weights_are_in_another_file_costs_no_entry(
     (check,) = record.sources
     assert (check.applied, check.note) == (2, plan.sources[0].why_not_run)
     assert "not run whole" in check.note
+
+
+def broad(info: str, name: str = "match_any") -> str:
+    """A spec, as somebody may write one by hand, that gives a config to every matmul and every generic op."""
+    return f"""
+module attributes {{transform.with_named_sequence, iree_codegen.tuning_spec_with_default_entrypoint}} {{
+  transform.named_sequence @apply(%op: !transform.any_op {{transform.readonly}},
+      %config: !transform.any_param {{transform.readonly}}) {{
+    transform.annotate %op "compilation_info" = %config : !transform.any_op, !transform.any_param
+    transform.yield
+  }}
+  transform.named_sequence @{name}(%op: !transform.any_op {{transform.readonly}})
+      -> (!transform.any_op, !transform.any_param) {{
+    transform.match.operation_name %op ["linalg.matmul", "linalg.generic"] : !transform.any_op
+    %config = transform.param.constant {info} -> !transform.any_param
+    transform.yield %op, %config : !transform.any_op, !transform.any_param
+  }}
+  transform.named_sequence @__kernel_config(%op: !transform.any_op {{transform.consumed}}) -> !transform.any_op
+      attributes {{iree_codegen.tuning_spec_entrypoint}} {{
+    %0 = transform.foreach_match in %op @{name} -> @apply : (!transform.any_op) -> !transform.any_op
+    transform.yield %0 : !transform.any_op
+  }}
+}}
+"""
+
+
+# The first is refused when configs are verified, the second only when code is made of it.
+REFUSED = GOOD.replace("vector_reduction = [0, 0, 8]", "vector_reduction = [0, 8, 0]")
+TOO_LARGE = INFO.format(128, 128)
+
+
+@pytest.mark.parametrize("info", [REFUSED, TOO_LARGE], ids=["refused", "too-large"])
+def test_an_entry_of_the_starter_that_the_compiler_fails_with_is_dropped_by_name(
+    plan: Plan, stages: tuple[Builds, Bench], told: list[str], info: str
+) -> None:
+    """It matches what no winner is for, so that winners alone tell nothing of it."""
+    judge = verifier(stages, told)
+    draft = finals(plan, starter=broad(info), **{FIRST: GOOD})
+    record = judge.check(plan, draft)
+    assert list(record.dropped) == ["@match_any"]
+    assert "the model" in record.dropped["@match_any"]
+    assert [check.applied for check in record.sources] == [1]
+    left = draft.without(record.dropped)
+    assert (record.entries, record.starter) == (left.configs, left.starter_key) == ({FIRST: GOOD}, "")
+
+
+def test_an_entry_of_the_starter_that_holds_is_in_what_is_verified(
+    plan: Plan, stages: tuple[Builds, Bench], told: list[str]
+) -> None:
+    draft = finals(plan, starter=broad(GOOD), **{FIRST: GOOD})
+    assert draft.names == (FIRST, "@match_any")
+    record = verifier(stages, told).check(plan, draft)
+    assert (record.dropped, record.entries, record.starter) == ({}, draft.configs, draft.starter_key)
+    assert [check.applied for check in record.sources] == [2]
+
+
+def test_an_entry_that_shows_once_a_winner_is_dropped_is_verified_as_well(
+    plan: Plan, stages: tuple[Builds, Bench], told: list[str]
+) -> None:
+    """The winners take all ops from it until one of them has to go."""
+    draft = finals(plan, starter=broad(REFUSED), **{FIRST: GOOD, SECOND: TOO_LARGE})
+    record = verifier(stages, told).check(plan, draft)
+    assert set(record.dropped) == {SECOND, "@match_any"}
+    assert record.entries == {FIRST: GOOD}
+
+
+def test_entries_of_a_starter_are_known_by_their_own_names(plan: Plan) -> None:
+    """Matchers of one name are renamed where specs are joined, and those that ask the same are left out."""
+    same = finals(plan, **{FIRST: BAD, SECOND: BAD}).text
+    draft = finals(plan, starter=same, **{SECOND: GOOD})
+    assert draft.names == (SECOND, f"@match_{FIRST}")
+    left = draft.without([SECOND])
+    assert left.names == (f"@match_{FIRST}", f"@match_{SECOND}")
+    assert draft.only([f"@match_{SECOND}"]).names == (f"@match_{SECOND}",)
+    clashing = finals(plan, starter=broad(GOOD, name=f"match_{SECOND}"), **{SECOND: GOOD})
+    assert clashing.by_matcher == {f"match_{SECOND}": SECOND, f"match_{SECOND}_2": f"@match_{SECOND}"}
+    assert clashing.without([f"@match_{SECOND}"]).starter == ""

@@ -116,9 +116,10 @@ def test_the_module_is_stripped_and_gives_its_buffer_away(found: Mapping[str, Fo
 def test_views_follow_one_another_in_the_buffer(found: Mapping[str, FoundDispatch]) -> None:
     module = found["plain"].module
     first, second = 64 * 128 * 4, 128 * 96 * 4
+    scale = (3 / 128**0.5) ** 0.5
     assert module.views == (
-        BufferView(offset_bytes=0, shape=(64, 128), element="f32", reads=True, writes=False),
-        BufferView(offset_bytes=first, shape=(128, 96), element="f32", reads=True, writes=False),
+        BufferView(offset_bytes=0, shape=(64, 128), element="f32", reads=True, writes=False, scale=scale),
+        BufferView(offset_bytes=first, shape=(128, 96), element="f32", reads=True, writes=False, scale=scale),
         BufferView(offset_bytes=first + second, shape=(64, 96), element="f32", reads=False, writes=True),
     )
     assert module.buffer_bytes == first + second + 64 * 96 * 4

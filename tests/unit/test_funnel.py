@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 import pytest
 
-from pytest_shark_tune.funnel import OTHERS, Cause, Funnel, causes_of, funnel_of
+from pytest_shark_tune.funnel import OTHERS, Cause, Funnel, Loss, causes_of, common_run_failures, funnel_of
 from pytest_shark_tune.stages.record import Record, State
 
 STAGES = ("generated", "tried", "compiled", "applied", "ran", "correct", "measured", "finalists")
@@ -143,3 +143,20 @@ def test_a_reason_of_any_size_is_read_at_once_and_told_shortly(noise: str) -> No
     assert time.process_time() - started < 1
     assert len(reason) <= 240
     assert reason.startswith("see ")
+
+
+def test_what_more_than_a_third_failed_of_at_run_time_is_common() -> None:
+    def loss(state: str, *causes: tuple[str, int]) -> Loss:
+        told = tuple(Cause(reason=reason, count=count, example="abc123") for reason, count in causes)
+        return Loss(stage="ran", state=state, count=sum(each.count for each in told), causes=told)
+
+    losses = [
+        loss("compile_failed", ("no layout", 40)),
+        loss("run_failed", ("no reference is kept", 21), ("out of memory", 20), (OTHERS, 25)),
+        loss("run_timeout", ("no answer within … s", 22)),
+    ]
+    assert [(cause.reason, cause.count) for cause in common_run_failures(losses, tried=60)] == [
+        ("run_timeout: no answer within … s", 22),
+        ("run_failed: no reference is kept", 21),
+    ]
+    assert common_run_failures(losses, tried=66) == ()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
+from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from types import MappingProxyType
 
@@ -12,6 +15,7 @@ import pytest
 
 from pytest_shark_tune.ledger import Finding, Ledger
 from pytest_shark_tune.plan import Plan, Source, Task
+from pytest_shark_tune.roster import Collected, Coverage
 from pytest_shark_tune.snapshot import read_records, records_path, write_spec
 from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.dispatch import BenchmarkModule, Dispatch, Member, RootOp, TargetFacts, Tensor, Untunable
@@ -412,14 +416,14 @@ def test_an_entry_is_dropped_only_where_the_whole_suite_was_collected(run: Run) 
     for whole, left in ((), ["one", "odd"]), ([str(run.suite)], ["one"]):
         write_spec(run.snapshot, [record, odd])
         later = Run(run.out.parent)
-        later.ledger.add_whole(whole)
+        later.ledger.add_collected(Collected(whole=tuple(whole)))
         later.take(make_record(TWO, "default", 1.0), make_final(TWO, None), VERIFIED)
         later.ledger.finish(complete=True)
         assert [each.dispatch for each in read_records(run.snapshot)] == left
     assert later.ledger.changes[0].words()[0].endswith(": its dispatch is in the suite no more")
     write_spec(run.snapshot, [record, untunable])
     again = Run(run.out.parent)
-    again.ledger.add_whole([str(run.suite)])
+    again.ledger.add_collected(Collected(whole=(str(run.suite),)))
     again.take(make_record(TWO, "default", 1.0), make_final(TWO, None), VERIFIED)
     again.ledger.finish(complete=True)
     assert again.ledger.changes[0].words() == (), "what cannot be tuned today may be tomorrow"
@@ -443,7 +447,7 @@ def test_an_entry_of_a_model_that_was_not_measured_end_to_end_is_told_and_not_wr
     if had_snapshot:
         write_spec(run.snapshot, [msgspec.structs.replace(kept(Run(tmp_path)), id="bbbbbb")])
     before = run.snapshot.read_bytes() if had_snapshot else b""
-    run.ledger.add_whole([str(run.suite)])
+    run.ledger.add_collected(Collected(whole=(str(run.suite),)))
     run.take(*ALL_OF_ONE, make_final(ONE, "aaaaaa"), VERIFIED)
     run.ledger.finish(complete=False)
     (change,) = run.ledger.changes
@@ -470,7 +474,7 @@ def test_nothing_is_gone_from_a_suite_before_all_of_it_was_tried(tmp_path: Path)
     odd = msgspec.structs.replace(record, dispatch="odd", root=make_task("odd", 8).dispatch.root)
     run = Run(tmp_path, plans={"plan": msgspec.structs.replace(PLAN, sources=(RUNNABLE,))})
     write_spec(run.snapshot, [record, odd])
-    run.ledger.add_whole([str(run.suite)])
+    run.ledger.add_collected(Collected(whole=(str(run.suite),)))
     run.take(make_record(TWO, "default", 1.0), make_final(TWO, None), VERIFIED)
     run.ledger.finish(complete=False)
     assert read_records(run.snapshot) == (record, odd)
@@ -540,3 +544,87 @@ def test_a_suite_whose_own_spec_was_not_tried_gets_no_entry(tmp_path: Path) -> N
     assert run.ledger.snapshots == (run.snapshot,)
     (told,) = [change.words() for change in run.ledger.changes if change.is_unwritten]
     assert told[0].startswith("not updated with one: [spec] gave no result")
+
+
+def test_an_entry_that_another_run_adds_meanwhile_is_not_gone(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.ledger.add_collected(Collected(whole=(str(run.suite),)))
+    record = kept(Run(tmp_path))
+    new = msgspec.structs.replace(record, dispatch="new", root=make_task("new", 8).dispatch.root)
+    write_spec(run.snapshot, [record, new])
+    run.take(make_record(TWO, "default", 1.0), make_record(TWO, "aaaaaa", 2.0), make_final(TWO, "aaaaaa"), VERIFIED)
+    run.ledger.finish(complete=True)
+    assert [each.dispatch for each in read_records(run.snapshot)] == ["one", "new", "two"]
+
+
+def write_entry(folder: Path, name: str, ready: Barrier) -> None:
+    """What one of several runs does to the snapshot that they share."""
+    task = make_task(name, 8 * (int(name.removeprefix("entry_")) + 1))
+    run = Run(folder / name, plans={"plan": msgspec.structs.replace(PLAN, tasks=(task,))})
+    suite = folder / "suite"
+    found = (make_record(task, "default", 1.0), make_record(task, "aaaaaa", 2.0), make_final(task, "aaaaaa"), VERIFIED)
+    run.take(*found, suite=suite)
+    ready.wait(60)
+    run.ledger.finish(complete=True)
+
+
+def test_runs_that_write_a_snapshot_at_the_same_moment_lose_no_entry(tmp_path: Path) -> None:
+    context = get_context("fork")
+    for _ in range(3):
+        names = [f"entry_{number}" for number in range(4)]
+        ready = context.Barrier(len(names))
+        for name in names:
+            (tmp_path / name).mkdir(exist_ok=True)
+        processes = [context.Process(target=write_entry, args=(tmp_path, name, ready)) for name in names]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(60)
+        assert [process.exitcode for process in processes] == [0] * len(names)
+        snapshot = tmp_path / "suite" / "__specs__" / "llvm-cpu-some-cpu.mlir"
+        assert sorted(each.dispatch for each in read_records(snapshot)) == names
+        assert sorted(row.matcher for row in read_spec(snapshot.read_text())) == [f"match_{name}" for name in names]
+        assert sorted(path.suffix for path in snapshot.parent.iterdir()) == [".jsonl", ".mlir"], "no lock is left"
+        shutil.rmtree(snapshot.parent)
+
+
+NOTHING_WON = (*ALL_OF_ONE, make_final(ONE, None), VERIFIED)
+WON = (*ALL_OF_ONE, make_final(ONE, "aaaaaa"), VERIFIED)
+BOTH = (*WON, make_record(TWO, "default", 1.0), make_record(TWO, "aaaaaa", 2.0), make_final(TWO, "aaaaaa"))
+
+
+@pytest.mark.parametrize(
+    ("coverage", "complete"), [(Coverage.TESTS, True), (Coverage.FILES, True), (Coverage.WHOLE, False)]
+)
+@pytest.mark.parametrize("found", [NOTHING_WON, WON], ids=["nothing-won", "won"])
+def test_a_run_of_a_part_keeps_the_spec_of_the_whole(
+    tmp_path: Path, coverage: Coverage, complete: bool, found: tuple[Record | FinalRecord | SpecRecord, ...]
+) -> None:
+    full = Run(tmp_path)
+    full.take(*BOTH)
+    assert full.ledger.finish(complete=True).run.spec_coverage is Coverage.WHOLE
+    before = full.ledger.spec_path.read_bytes()
+    for _ in range(2):  # The summary is the part's then, and still tells of the spec.
+        part = Run(tmp_path)
+        part.ledger.add_collected(Collected(coverage=coverage))
+        part.take(*found)
+        summary = part.ledger.finish(complete=complete)
+        assert (summary.run.keeps_spec, summary.run.spec_coverage) == (True, Coverage.WHOLE)
+        assert part.ledger.spec_path.read_bytes() == before
+    again = Run(tmp_path)
+    again.take(*WON)
+    assert not again.ledger.finish(complete=True).run.keeps_spec
+    assert again.matchers == ["match_one"]
+
+
+def test_a_part_replaces_the_spec_of_another_part_and_removes_none(tmp_path: Path) -> None:
+    def run(*found: Record | FinalRecord | SpecRecord) -> list[str]:
+        part = Run(tmp_path)
+        part.ledger.add_collected(Collected(coverage=Coverage.TESTS))
+        part.take(*found)
+        part.ledger.finish(complete=True)
+        return part.matchers
+
+    assert run(*BOTH) == ["match_one", "match_two"]
+    assert run(*WON) == ["match_one"]
+    assert run(*NOTHING_WON) == ["match_one"]

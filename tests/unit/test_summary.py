@@ -247,3 +247,17 @@ def test_a_run_that_tuned_nothing_shows_no_table(tmp_path: Path) -> None:
 
 def test_the_text_is_plain(tmp_path: Path) -> None:
     assert "\x1b" not in render(SUMMARY, width=100, spec=tmp_path / "spec.mlir", snapshots=())
+
+
+def test_a_reason_for_which_many_candidates_failed_at_run_time_has_a_line_of_its_own() -> None:
+    cause = Cause(reason="no reference is kept", count=20, example="abc123")
+    loss = Loss(stage="ran", state="run_failed", count=20, causes=(cause,))
+    row = msgspec.structs.replace(WON, losses=(*WON.losses, loss))
+    summary = msgspec.structs.replace(NOTHING, dispatches=(row,))
+    said = (
+        "matmul_512x512x512_f32: 20 of the 58 candidates that were tried failed at run time for the same reason, which "
+        "may be none of theirs: run_failed: no reference is kept (abc123)"
+    )
+    assert said in render(summary, width=200, spec=Path("absent"), snapshots=()).splitlines()
+    few = msgspec.structs.replace(summary, dispatches=(msgspec.structs.replace(row, tried=60),))
+    assert "failed at run time" not in render(few, width=200, spec=Path("absent"), snapshots=())

@@ -9,12 +9,12 @@ import msgspec
 import pytest
 
 from pytest_shark_tune.plan import Plan, Task
-from pytest_shark_tune.roster import Part, whole_suites
+from pytest_shark_tune.roster import whole_suites
 from pytest_shark_tune.shares import Profile, Share
 from pytest_shark_tune.snapshot import find_snapshots, read_records, write_spec
 from pytest_shark_tune.stages.dispatch import Untunable
 from pytest_shark_tune.stages.record import RecordedOp, State, WinnerRecord
-from pytest_shark_tune.trial import Role
+from pytest_shark_tune.trial import Role, Trial
 from pytest_shark_tune.update import (
     Requirements,
     Subject,
@@ -27,7 +27,7 @@ from pytest_shark_tune.update import (
     updated,
     write_incumbents,
 )
-from tests.unit.test_ledger import ONE, TWO, make_task
+from tests.unit.test_ledger import ONE, PLAN, TWO, make_task
 
 REQUIREMENTS = Requirements(target="llvm-cpu", setting="setting", iree="3.13.0", device="Some CPU", candidates=2)
 
@@ -234,17 +234,15 @@ def test_a_snapshot_that_would_not_change_is_not_touched(suite: Suite) -> None:
     assert [path.stat().st_ino for path in sorted(suite.path.parent.iterdir())] != before
 
 
-def test_a_suite_is_whole_where_nothing_that_tunes_was_left_out(tmp_path: Path) -> None:
+def test_a_suite_is_whole_where_every_test_that_tunes_was_generated(tmp_path: Path) -> None:
     first, second = tmp_path / "test_first.py", tmp_path / "test_second.py"
     for path in (first, second, tmp_path / "conftest.py"):
         path.touch()
-    part = Part(Role.DEFAULT, "plan", str(tmp_path), "one", "default")
-    unread = Part(Role.INPUT, "", "")
+    trial = Trial(Role.SPEC, PLAN, "plan", "suite")
+    unread = Trial(Role.INPUT, PLAN, problem="there is no file")
     patterns = ["test_*.py", "*_test.py"]
-    whole = (str(tmp_path),)
-    assert whole_suites({first: [part], second: []}, (), patterns) == whole
-    assert whole_suites({first: [part]}, (), patterns) == ()
-    assert whole_suites({first: [part], second: []}, [first], patterns) == ()
-    assert whole_suites({first: [part], second: [unread]}, (), patterns) == ()
-    model = Part(Role.DEFAULT, "plan", "", "one", "default")
-    assert whole_suites({tmp_path / "model.mlir": [model]}, (), patterns) == ()
+    assert whole_suites({first: [trial], second: []}, patterns) == (tmp_path,)
+    assert whole_suites({first: [trial]}, patterns) == ()
+    assert whole_suites({first: [trial], second: [unread]}, patterns) == ()
+    model = Trial(Role.SPEC, PLAN, "plan", "")
+    assert whole_suites({tmp_path / "model.mlir": [model]}, patterns) == ()

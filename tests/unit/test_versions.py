@@ -24,14 +24,15 @@ import pytest
 
 import pytest_shark_tune
 from pytest_shark_tune import builds, guardplan, ops, plan, recall, yardsticks
+from pytest_shark_tune.draft import Draft
 from pytest_shark_tune.plan import Plan, Task, read_source
 from pytest_shark_tune.profile import by_symbol
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.shares import Profile, Share
 from pytest_shark_tune.stages.artifact import Artifact, configure_with
 from pytest_shark_tune.stages.candidate import default_candidate, make_candidates
-from pytest_shark_tune.stages.check import check_output, tolerance_for
-from pytest_shark_tune.stages.dispatch import FoundDispatch, RootOp, TargetFacts
+from pytest_shark_tune.stages.check import acceptance_for, check_output, tolerance_for, tolerance_in_model
+from pytest_shark_tune.stages.dispatch import FoundDispatch, Numerics, RootOp, Sum, TargetFacts
 from pytest_shark_tune.stages.extraction import read_benchmark
 from pytest_shark_tune.stages.grouping import group_dispatches
 from pytest_shark_tune.stages.limits import Limits
@@ -53,14 +54,14 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "behaviour"
 SPACES = "stages/space"
 
 PINNED: dict[str, tuple[int, str]] = {
-    "guardplan.py GUARD_VERSION": (1, "6271620c763a2b6f"),
-    "plan.py PLAN_VERSION": (1, "0359897c945a32cc"),
+    "guardplan.py GUARD_VERSION": (1, "593a10fb4b5a916d"),
+    "plan.py PLAN_VERSION": (1, "97bf707fe0d50567"),
     "profile.py PROFILE_VERSION": (1, "25a55421f8972cb2"),
-    "recall.py KEPT_VERSION": (1, "60355d1c4a100164"),
+    "recall.py KEPT_VERSION": (1, "9523a65632efc0ce"),
     "stages/artifact.py ARTIFACT_VERSION": (1, "23cf668e643781bb"),
     "stages/candidate.py CANDIDATE_VERSION": (1, "0f1224cf658170e5"),
-    "stages/check.py CHECK_VERSION": (1, "0ec38cd37b61fcf2"),
-    "stages/extraction.py EXTRACTION_VERSION": (1, "038ae9294c8a1e11"),
+    "stages/check.py CHECK_VERSION": (1, "eeb21facbddf8443"),
+    "stages/extraction.py EXTRACTION_VERSION": (1, "731deb156c1b3942"),
     "stages/measurement.py MEASUREMENT_VERSION": (1, "c946e4e682ed97a1"),
     "stages/search/facts.py FACTS_VERSION": (1, "315f6ab21ba07b29"),
     "stages/space/constraints.py VERSION": (1, "8733043662f4cdf4"),
@@ -76,7 +77,7 @@ PINNED: dict[str, tuple[int, str]] = {
     "stages/spec.py SPEC_VERSION": (1, "2e7cbf7e0604988a"),
     "stages/winner.py WINNER_VERSION": (1, "6be8e0aa2033669d"),
     "verify.py VERIFY_VERSION": (1, "fdcc9589d7a823f7"),
-    "yardsticks.py YARDSTICK_VERSION": (1, "10ece21daa02bc74"),
+    "yardsticks.py YARDSTICK_VERSION": (1, "3eab0164bc00f5cb"),
 }
 """By file and constant: its number, and the digest of the behaviour that has it."""
 
@@ -157,7 +158,16 @@ def checked() -> object:
                 wrong = right.copy()
                 wrong[3] = wrong[3] + error if kind is np.float32 else wrong[3] + int(np.nan_to_num(error) > 0.5)
                 verdicts.append(check_output(right, wrong, tolerance).ok)
-    return verdicts
+    numerics = [
+        Numerics(sums=(Sum(kept, 768),), widest="f32", rounded=rounded, spread=spread, exact=exact, products=True)
+        for kept in ("f32", "f16", "bf16", "i32")
+        for rounded in ((), ("bf16",))
+        for spread in ((), ("f16",))
+        for exact in (False, True)
+    ]
+    allowed = [acceptance_for(each, elements=100) for each in numerics]
+    models = [tolerance_in_model(["f32", kind], [("f32", 768, 3)]) for kind in ("f32", "f16", "bf16")]
+    return [verdicts, allowed, models]
 
 
 def measured() -> object:
@@ -342,7 +352,7 @@ def keys(folder: Path, task: Task) -> dict[str, str]:
         "records": known._key(task),
         "index": known._index(task).name,
         "final": known._final_key(task, [], ""),
-        "check": known.check_key(whole, []),
+        "check": known.check_key(whole, Draft(())),
         "profile": known.profile_key(whole, source),
         "limits": benches.key,
         "yardsticks": benches.built_key,

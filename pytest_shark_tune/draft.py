@@ -1,0 +1,110 @@
+"""The draft of a spec: what it is going to hold. What is verified, and what is written, is made of one draft."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from pytest_shark_tune.snapshot import entry_of
+from pytest_shark_tune.stages.record import FinalRecord, WinnerRecord
+from pytest_shark_tune.stages.spec import SpecEntry, build_spec, link_spec, read_spec, select_entries
+from pytest_shark_tune.tools.cache import content_key
+
+__all__ = ["Draft", "draft_of_finals", "draft_of_winners", "is_of_starter"]
+
+_OF_STARTER = "@"
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A spec to be: ``entries``, and behind them those of ``starter``, the text of a spec, empty without one.
+
+    Entries go by their dispatch's name. Those of the starter go by their matcher's name in the starter, with an ``@``
+    before it.
+    """
+
+    entries: tuple[SpecEntry, ...]
+    starter: str = ""
+
+    @cached_property
+    def text(self) -> str:
+        """The text of the spec, linked; empty where the draft is."""
+        if not self.entries and not self.starter:
+            return ""
+        return link_spec(build_spec(self.entries, self.starter or None))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all entries, in the order in which they are tried."""
+        return tuple(self.by_matcher.values())
+
+    @cached_property
+    def by_matcher(self) -> dict[str, str]:
+        """The names of the entries by the matchers that they have in the text."""
+        names = [entry.name for entry in self.entries]
+        names += [f"{_OF_STARTER}{matcher}" for matcher in self._in_force]
+        matchers = [row.matcher for row in read_spec(self.text)] if self.text else []
+        return dict(zip(matchers, names, strict=True))
+
+    @property
+    def _in_force(self) -> list[str]:
+        """The matchers of the starter, but for those that are an entry's too and so are left out."""
+        matchers = [row.matcher for row in read_spec(self.starter)] if self.starter else []
+
+        def is_left_out(matcher: str) -> bool:
+            alone = build_spec(self.entries, select_entries(self.starter, [matcher]))
+            return len(read_spec(alone)) == len(self.entries)
+
+        return [each for each in matchers if not (self.entries and is_left_out(each))]
+
+    @property
+    def configs(self) -> dict[str, str]:
+        """The compilation infos of the entries by name, but for those of the starter."""
+        return {entry.name: entry.compilation_info for entry in self.entries}
+
+    @property
+    def starter_key(self) -> str:
+        """A hash of the starter's text; empty without one."""
+        return content_key(self.starter) if self.starter else ""
+
+    def only(self, names: Collection[str]) -> Draft:
+        """The draft with just the entries of these names."""
+        return self._left([name for name in self._all if name in names])
+
+    def without(self, names: Collection[str]) -> Draft:
+        """The draft without the entries of these names; one that the starter had for the same ops then counts."""
+        return self._left([name for name in self._all if name not in names])
+
+    @property
+    def _all(self) -> list[str]:
+        """The names of all entries, those of the starter that are left out among them."""
+        rows = read_spec(self.starter) if self.starter else ()
+        return [*(entry.name for entry in self.entries), *(f"{_OF_STARTER}{row.matcher}" for row in rows)]
+
+    def _left(self, names: Collection[str]) -> Draft:
+        entries = tuple(entry for entry in self.entries if entry.name in names)
+        if not self.starter:
+            return replace(self, entries=entries)
+        matchers = [row.matcher for row in read_spec(self.starter)]
+        left = [matcher for matcher in matchers if f"{_OF_STARTER}{matcher}" in names]
+        if left == matchers:
+            return replace(self, entries=entries)
+        return Draft(entries, select_entries(self.starter, left) if left else "")
+
+
+def is_of_starter(name: str) -> bool:
+    """Whether a name of a draft's entry is that of one of the starter's."""
+    return name.startswith(_OF_STARTER)
+
+
+def draft_of_finals(finals: Iterable[FinalRecord], starter: str = "") -> Draft:
+    """The draft of the spec of what won; of equal dispatches in two suites the later final stands."""
+    by_dispatch = {final.dispatch: final for final in finals}
+    won = [final for final in by_dispatch.values() if final.winner and final.root is not None]
+    return Draft(tuple(entry_of(final) for final in sorted(won, key=lambda final: final.dispatch)), starter)
+
+
+def draft_of_winners(winners: Iterable[WinnerRecord], starter: str = "") -> Draft:
+    """The same draft, of the winners' records."""
+    return Draft(tuple(entry_of(winner) for winner in sorted(winners, key=lambda winner: winner.dispatch)), starter)
