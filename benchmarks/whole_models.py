@@ -180,6 +180,7 @@ class _Model:
         self.function = next(iter(self.source.functions))
         lowered = compiler.for_models.lower(self.source.text, to="executable-sources", name=self.source.name)
         self.sources = strip(lowered)
+        self.sums = sums_in(self.sources)
 
     def check(self, tally: Counts, seeds: int) -> None:
         """Check each edit in a few of the sums."""
@@ -193,21 +194,21 @@ class _Model:
                 tally.right_modules += 1
                 for seed in range(seeds):
                     tally.right_comparisons += 1
-                    if failure := self._failure(builds, leases, default, path, seed):
+                    if failure := self._failure(builds, leases, default, path, self.sums, seed):
                         tally.refused.append(f"{self.source.name}, right {number}, seed {seed}: {failure}")
             for place, what, edit in self._edits():
                 wrong = self._built(builds, what, partial(_edited, edit, place), tally)
                 if wrong is None or not self._is_wrong(default, wrong, noise):
                     continue
                 tally.wrong_modules += 1
-                if not self._failure(builds, leases, default, wrong, 0):
+                if not self._failure(builds, leases, default, wrong, [self.sums[place]], 0):
                     tally.passed.append(f"{self.source.name}, sum {place}: {what}")
         finally:
             builds.close()
 
     def _edits(self) -> Iterator[tuple[int, str, Any]]:
         """Every wrong edit with the number of the sum to make it in: in all of a few sums, else in one of many."""
-        count = sums_in(self.sources)
+        count = len(self.sums)
         for number, (what, edit) in enumerate(WRONG.items()):
             places = range(count) if count <= _FEW_SUMS else [number * (count - 1) // (len(WRONG) - 1)]
             for place in places:
@@ -220,7 +221,7 @@ class _Model:
 
             def reordered(text: str, edit: Any = edit) -> str:
                 changed = 0
-                for place in range(sums_in(text)):
+                for place in range(len(self.sums)):
                     try:
                         text, changed = edited(text, edit, place), changed + 1
                     except NotApplicable:
@@ -274,10 +275,12 @@ class _Model:
             child.run("it", 1)
             return [part.element for part in child.read("it")[len(self.source.functions[self.function]) :]]
 
-    def _failure(self, builds: Builds, leases: DeviceLeases, default: Path, path: Path, seed: int) -> str:
+    def _failure(
+        self, builds: Builds, leases: DeviceLeases, default: Path, path: Path, changed: Sequence[str], seed: int
+    ) -> str:
         settings = RunSettings.in_folder(self.folder, [self.uri], "any", jobs=1, seed=seed)
         bench = Bench(settings, builds, leases, tell=lambda _: None)
-        tolerance = model_tolerance(self.source, self.function, self.plan.tasks)
+        tolerance = model_tolerance(self.source, self.function, self.plan.tasks, changed)
         inputs = self.source.functions[self.function]
         try:
             bench.check_model(
@@ -287,7 +290,7 @@ class _Model:
                 inputs,
                 tolerance,
                 self.source.files,
-                lambda: builds.disturbed_model(self.sources),
+                lambda: builds.disturbed_model(self.sources, changed),
             )
         except CandidateFailed as failure:
             return str(failure)

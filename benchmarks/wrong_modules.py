@@ -15,7 +15,7 @@ from iree.compiler import ir, passmanager
 from iree.compiler.dialects import arith, iree_codegen, linalg, tensor
 
 from pytest_shark_tune.stages.extraction import drop_configs
-from pytest_shark_tune.stages.mlir import ops_inside, ops_named
+from pytest_shark_tune.stages.mlir import ops_inside, ops_named, string_of
 
 __all__ = ["RIGHT", "WRONG", "NotApplicable", "edited", "edited_with_its_config", "sums_in"]
 
@@ -451,10 +451,16 @@ RIGHT: dict[str, Edit] = {
 """Edits that make a right module in another summation order."""
 
 
-def sums_in(text: str) -> int:
-    """How many sums a module holds that can be edited."""
+def sums_in(text: str) -> list[str]:
+    """The executables of the sums that can be edited in a module, one for each, in order."""
     with ir.Context() as context:
         context.enable_multithreading(False)
         module = ir.Module.parse(text)
         passmanager.PassManager.parse(_GENERALIZE).run(module.operation)
-        return len(_sums(module))
+        return [_executable(op) for op in _sums(module)]
+
+
+def _executable(op: ir.Operation) -> str:
+    while op.name != "hal.executable":
+        op = op.parent.operation
+    return string_of(op, "sym_name")

@@ -20,7 +20,6 @@ from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.check import Acceptance, Check, Tolerance, acceptance_for, tolerance_in_model
 from pytest_shark_tune.stages.dispatch import Dispatch, Member, Numerics, Sum, Tensor
-from pytest_shark_tune.stages.disturbance import DISTURBED_BY
 from pytest_shark_tune.stages.guard import GATE
 from pytest_shark_tune.stages.limits import SUSPICIOUS_RATIO, work_of
 from pytest_shark_tune.stages.measurement import (
@@ -425,7 +424,7 @@ class Bench:
                 child.keep_reference(_DEFAULT, _REFERENCE, seed)
                 if answer is not None:
                     child.load_function(_DISTURBED, answer, function, inputs, files)
-                    child.learn_response(_DISTURBED, _REFERENCE, DISTURBED_BY)
+                    child.learn_response(_DISTURBED, _REFERENCE, tolerance.deviation)
                     child.unload(_DISTURBED)
                 for name, path in tuned.items():
                     child.load_function(name, path, function, inputs, files)
@@ -507,28 +506,36 @@ class Bench:
             raise _failure(error) from error
 
 
-def model_tolerance(source: Source, function: str, tasks: Iterable[Task]) -> Tolerance:
-    """What the results of a source's function may differ by where dispatches of ``tasks`` have other configs."""
+def model_tolerance(source: Source, function: str, tasks: Iterable[Task], symbols: Iterable[str]) -> Tolerance:
+    """What the results of a source's function may differ by where the executables ``symbols`` have other configs.
+
+    ``tasks`` are those of the plan. Where an executable is none of theirs, nothing is known of its sums, and those of
+    all tasks stand for them.
+    """
     elements = [tensor.element for tensor in source.functions.get(function, ())]
-    sums = []
-    for task in tasks:
-        root = task.dispatch.root
-        members = [member for member in task.dispatch.members if member.source == source.name]
-        if members:
-            elements += [tensor.element for tensor in (*root.inputs[:2], *root.outputs)]
-            elements += [view.element for member in members for view in member.module.views]
-            calls = sum(member.calls for member in members)
-            sums.append((root.outputs[0].element, root.reduction_length, calls))
+    changed = set(symbols)
+    of_source = [(task, member) for task in tasks for member in task.dispatch.members if member.source == source.name]
+    if changed <= {member.symbol for _, member in of_source}:
+        of_source = [(task, member) for task, member in of_source if member.symbol in changed]
+    sums = [
+        (kept.element, kept.length, member.calls)
+        for task, member in of_source
+        for kept in _numerics(task.dispatch, member).sums
+    ]
     return tolerance_in_model(elements, sums)
+
+
+def _numerics(dispatch: Dispatch, member: Member) -> Numerics:
+    """A dispatch's own, or what its root op tells where nobody read the dispatch."""
+    kept = dispatch.root.outputs[0].element
+    sums = (Sum(kept, dispatch.root.reduction_length),)
+    return member.module.numerics or Numerics(sums=sums, widest=kept)
 
 
 def acceptance_of(dispatch: Dispatch, member: Member) -> Acceptance:
     """What a right result of a dispatch is."""
-    root, module = dispatch.root, member.module
-    kept = root.outputs[0].element
-    numerics = module.numerics or Numerics(sums=(Sum(kept, root.reduction_length),), widest=kept)
-    written = [math.prod(view.shape) for view in module.views if view.writes]
-    return acceptance_for(numerics, elements=max(1, min(written, default=1)))
+    written = [math.prod(view.shape) for view in member.module.views if view.writes]
+    return acceptance_for(_numerics(dispatch, member), elements=max(1, min(written, default=1)))
 
 
 def _raise_if_wrong(check: Check, *, special: bool = False) -> None:

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
@@ -238,10 +238,13 @@ class Builds:
         self._cache.put("models", key, file_digest(out))
         return out
 
-    def disturbed_model(self, text: str) -> Path | None:
-        """Compile a whole model at executable-sources with its sums disturbed; ``None`` where that does not compile."""
+    def disturbed_model(self, text: str, symbols: Collection[str]) -> Path | None:
+        """Compile a whole model at executable-sources with the sums of some executables disturbed.
+
+        ``None`` where that does not compile.
+        """
         try:
-            return self.model(with_disturbed_sums(text))
+            return self.model(with_disturbed_sums(text, symbols))
         except (CandidateFailed, CommandFailed) as error:
             _logger.info("the model with disturbed sums does not compile: %s", error)
             return None

@@ -71,9 +71,14 @@ class ModelFinal:
             inputs=self.source.functions[self.function],
             tolerance=self.tolerance,
             files=self.source.files,
-            disturbed=partial(self.builds.disturbed_model, default),
+            disturbed=partial(self.builds.disturbed_model, default, self._symbols),
         )
         return compare_apart(compare, models, failed)
+
+    @property
+    def _symbols(self) -> list[str]:
+        """The executables of the dispatch in the model."""
+        return [member.symbol for member in self.task.dispatch.members if member.source == self.source.name]
 
     def _built(self, name: str) -> tuple[Path, str]:
         """The model with a finalist in it, and the sources of its default.
@@ -87,7 +92,7 @@ class ModelFinal:
             application = apply_spec(self.source, link_spec(build_spec([entry])), self.builds.compiler)
         except InputError as error:
             raise CandidateFailed(State.COMPILE_FAILED, str(error)) from error
-        wanted = {member.symbol for member in self.task.dispatch.members if member.source == self.source.name}
+        wanted = set(self._symbols)
         if missed := sorted(wanted - {each.symbol for each in application.placed}):
             raise CandidateFailed(
                 State.NOT_APPLIED, f"in the whole of {self.source.name} it does not apply to {', '.join(missed)}"

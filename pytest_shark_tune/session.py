@@ -347,7 +347,8 @@ class Session:
             InputError: it is not part of one function that can be run.
         """
         source, function = model_of(plan, task)
-        tolerance = model_tolerance(source, function, plan.tasks)
+        symbols = [member.symbol for member in task.dispatch.members if member.source == source.name]
+        tolerance = model_tolerance(source, function, plan.tasks, symbols)
         final = ModelFinal(task, source, function, tolerance, self._builds, self._bench)
         failed: dict[str, CandidateFailed] = {}
         names = self.finalists(task)

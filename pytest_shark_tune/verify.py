@@ -134,13 +134,14 @@ class Verifier:
         everything = _owned(plan, source, draft.configs) | _of_starter(application, draft)
         if not everything:
             return []
+        changed = [symbol for symbols in everything.values() for symbol in symbols]
 
         def model(function: str) -> TunedModel:
             called = source.called.get(function)
             return TunedModel(
                 source=source,
                 function=function,
-                tolerance=model_tolerance(source, function, plan.tasks),
+                tolerance=model_tolerance(source, function, plan.tasks, changed),
                 application=application,
                 everything=everything,
                 owned={
@@ -377,7 +378,8 @@ class TunedModel:
     def _disturbed(self) -> Path | None:
         """The default with its sums disturbed."""
         self.tell(f"asking how {self.source.name} answers to rounding errors")
-        return self.builds.disturbed_model(strip(self.application.sources))
+        changed = [symbol for symbols in self.everything.values() for symbol in symbols]
+        return self.builds.disturbed_model(strip(self.application.sources), changed)
 
     def _without(self, names: Sequence[str]) -> Path:
         self.tell(f"trying the whole of {self.source.name} without {', '.join(names)}")

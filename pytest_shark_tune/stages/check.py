@@ -66,6 +66,11 @@ class Tolerance(msgspec.Struct, frozen=True):
     """How many roundings ``jump`` and ``stored`` are made of."""
 
     @property
+    def deviation(self) -> float:
+        """The standard deviation of the error of a sum, as a part of ``magnitude``."""
+        return self.atol_scale / _DEVIATIONS
+
+    @property
     def unit(self) -> float:
         """The unit roundoff of the type that sums are kept in."""
         return self.rtol / _ULPS
@@ -91,6 +96,7 @@ class Tolerance(msgspec.Struct, frozen=True):
 
 
 _ULPS = 4
+_DEVIATIONS = 6
 _JUMPING = 0.02
 EXACT = Tolerance(0.0, 0.0)
 
@@ -247,7 +253,7 @@ def tolerance_for(element_in: str, element_out: str, reduction_length: int) -> T
 
 def _allowed(walk: float, unit: float) -> float:
     """The part of the magnitude that two walks of rounding errors may lie apart."""
-    return 6 * walk + 2 * unit
+    return _DEVIATIONS * walk + 2 * unit
 
 
 def acceptance_for(numerics: Numerics, *, elements: int) -> Acceptance:
@@ -325,29 +331,18 @@ def tolerance_in_model(elements: Iterable[str], sums: Iterable[tuple[str, int, i
 
     ``elements`` are the types that are known to be in the model, ``sums`` are, for each of these dispatches, the type
     that its sums are kept in, their length and the number of calls. Calls come one after another, so that their
-    errors add up as those of one long sum: with s their standard deviation, ``s**2`` grows by ``K * u**2``. Where
-    results are stored in a coarser type of unit roundoff c between dispatches, an error of s sends a share of them,
-    s / c, to a neighbour of the right one, 2 c away: ``s**2`` grows by ``2 * c * s``, and by ``c**2`` at most, the
-    variance of roundings that have nothing in common. Integer results are exact.
+    errors add up as those of one long sum. What the model makes of such errors is another matter: see `disturbance`.
+    Integer results are exact.
 
     Raises:
         ValueError: an element type is not known.
     """
     made = list(sums)
-    plain = unit_roundoff("f32")
-    known = [unit_roundoff(element) for element in elements]
-    kept = [unit for unit in (unit_roundoff(element) for element, _, _ in made) if unit]
-    finest = min((unit for unit in known if unit), default=plain)
-    unit = max(kept, default=min(finest, plain))
-    # A type of scales has no digits, and nothing is rounded to it; one of less than 16 bits is a type of weights.
-    coarsest = max((other for other in known if unit < other <= unit_roundoff("bf16")), default=0.0)
-    variance = 0.0
-    for element, length, calls in made or [("f32", 1, 1)]:
-        for _ in range(max(calls, 1)):
-            variance += length * (unit_roundoff(element) or unit) ** 2
-            if coarsest:
-                variance += min(2 * coarsest * math.sqrt(variance), coarsest**2)
-    return Tolerance(_ULPS * unit, _allowed(math.sqrt(variance), unit))
+    walk, unit = _walk(made)
+    if not unit:
+        finest = min((known for known in map(unit_roundoff, elements) if known), default=math.inf)
+        walk = unit = min(finest, unit_roundoff("f32"))
+    return Tolerance(_ULPS * unit, _allowed(walk, unit))
 
 
 def magnitude(reference: NDArray[Any]) -> float:

@@ -1,47 +1,54 @@
-"""A model whose sums are all off by a known part of themselves: it shows what the model makes of rounding errors.
+"""A model whose sums are all off by as much as another order of their terms would have them.
 
-Inputs that are disturbed show it only where they are floats, and only for what happens to the first sums.
+It shows what the model makes of rounding errors, also of those behind a rounding to a coarser type. Inputs that are
+disturbed show it only where they are floats, and only for what happens to the first sums.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from iree.compiler import ir
 from iree.compiler.dialects import arith, linalg, tensor
 
 from pytest_shark_tune.stages.artifact import compiler_context
-from pytest_shark_tune.stages.mlir import ops_inside, parse_module
-from pytest_shark_tune.stages.numerics import sums_floats
+from pytest_shark_tune.stages.mlir import ops_inside, parse_module, string_of
+from pytest_shark_tune.stages.numerics import deviation_of, sums_floats
 
-__all__ = ["DISTURBED_BY", "with_disturbed_sums"]
+__all__ = ["with_disturbed_sums"]
 
-DISTURBED_BY = 2.0**-12
-"""By what part of itself each sum is off: far more than by another order, and little enough for a linear answer."""
 _PRIMES = (73856093, 19349663, 83492791, 49979687, 86028121, 67867967, 15485863, 32452843)
 """Large ones of the usual spatial hash (Teschner et al., 'Optimized Spatial Hashing', VMV 2003), and more like them."""
 
 
-def with_disturbed_sums(sources: str) -> str:
-    """A module at phase ``executable-sources`` with each sum of floats off by `DISTURBED_BY`, up or down by its place.
+def with_disturbed_sums(sources: str, symbols: Collection[str]) -> str:
+    """A module at phase ``executable-sources`` with the sums of floats in some executables disturbed.
+
+    Each element is off, up or down by its place, by ``u * sqrt(K)`` of itself: the standard deviation of what two orders
+    of its K terms differ by.
 
     Raises:
         InputError: the text is no MLIR that this IREE parses.
     """
     with compiler_context():
         module = parse_module(sources)
-        for op in list(_sums(module.operation)):
+        executables = [
+            op.operation
+            for op in module.body.operations
+            if op.operation.name == "hal.executable" and string_of(op.operation, "sym_name") in symbols
+        ]
+        for op in [op for executable in executables for op in _sums(executable)]:
             for result in op.results:
                 if isinstance(ir.ShapedType(result.type).element_type, ir.FloatType):
-                    _disturb(op, result)
+                    _disturb(op, result, deviation_of(op))
         return str(module)
 
 
-def _sums(module: ir.Operation) -> Iterator[ir.Operation]:
-    return (op for op in ops_inside(module) if sums_floats(op))
+def _sums(executable: ir.Operation) -> Iterator[ir.Operation]:
+    return (op for op in ops_inside(executable) if sums_floats(op))
 
 
-def _disturb(op: ir.Operation, result: ir.Value) -> None:
+def _disturb(op: ir.Operation, result: ir.Value, relative: float) -> None:
     """Multiply each element of a result by a number slightly above or below 1 wherever the result is used."""
     uses = [(use.owner.operation, use.operand_number) for use in result.uses]
     kind = ir.ShapedType(result.type)
@@ -57,13 +64,13 @@ def _disturb(op: ir.Operation, result: ir.Value) -> None:
         )
         block = generic.regions[0].blocks.append(kind.element_type, kind.element_type)
         with ir.InsertionPoint(block):
-            linalg.YieldOp([_off(block.arguments[0], kind)])
+            linalg.YieldOp([_off(block.arguments[0], kind, relative)])
     for user, number in uses:
         user.operands[number] = generic.results[0]
 
 
-def _off(value: ir.Value, kind: ir.ShapedType) -> ir.Value:
-    """The element times 1 + d or 1 - d, in f32: a hash of the place says which."""
+def _off(value: ir.Value, kind: ir.ShapedType, relative: float) -> ir.Value:
+    """The element times 1 + relative or 1 - relative, in f32: a hash of the place says which."""
     integer, wide = ir.IntegerType.get_signless(32), ir.F32Type.get()
 
     def constant(number: int) -> ir.Value:
@@ -78,7 +85,7 @@ def _off(value: ir.Value, kind: ir.ShapedType) -> ir.Value:
     mixed = arith.muli(arith.xori(place, arith.shrui(place, constant(15))), constant(0x85EBCA6B))
     bit = arith.andi(arith.shrui(mixed, constant(17)), constant(1))
     is_up = arith.cmpi(arith.CmpIPredicate.eq, bit, constant(0))
-    factor = arith.select(is_up, arith.constant(wide, 1 + DISTURBED_BY), arith.constant(wide, 1 - DISTURBED_BY))
+    factor = arith.select(is_up, arith.constant(wide, 1 + relative), arith.constant(wide, 1 - relative))
     if kind.element_type == wide:
         return arith.mulf(value, factor)
     if kind.element_type.width > wide.width:

@@ -13,7 +13,7 @@ from pytest_shark_tune.stages.check import unit_roundoff
 from pytest_shark_tune.stages.dispatch import ATTENTION, ONLINE_ATTENTION, Index, Numerics, Product, Sum
 from pytest_shark_tune.stages.mlir import ops_inside
 
-__all__ = ["read_numerics", "read_product", "summed_length", "sums_floats", "view_behind"]
+__all__ = ["deviation_of", "read_numerics", "read_product", "summed_length", "sums_floats", "view_behind"]
 
 _LOADS = ("iree_codegen.load_from_buffer", "iree_tensor_ext.dispatch.tensor.load")
 _STORES = ("iree_codegen.store_to_buffer", "iree_tensor_ext.dispatch.tensor.store")
@@ -48,6 +48,11 @@ def read_numerics(function: ir.Operation) -> Numerics:
         and all(_is_exact(op, is_sum=op in sums, also=_EXPONENTIALS) for op in (*before, *reductions)),
         products=bool(sums) and all(_is_sum_of_products(op) for op in reductions),
     )
+
+
+def deviation_of(op: ir.Operation) -> float:
+    """The standard deviation of the rounding error of an op's sums, as a part of them."""
+    return math.sqrt(sum(kept.length * unit_roundoff(kept.element) ** 2 for kept in _sums(op)))
 
 
 def sums_floats(op: ir.Operation) -> bool:

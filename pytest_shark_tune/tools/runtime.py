@@ -384,8 +384,8 @@ class DeviceChild:
     def learn_response(self, key: str, name: str, relative: float) -> None:
         """Run ``key`` on the inputs of reference ``name``, and take the difference for an answer to disturbed sums.
 
-        ``key`` computes the same with each sum off by ``relative`` of its magnitude. Later checks allow the errors of
-        sums such an amplification.
+        ``key`` computes the same with its sums off, by ``relative`` of their magnitude in all. Later checks allow the
+        errors of sums such an amplification.
         """
         _ask(self._child, LearnResponse(key, name, relative), None, self._timeouts.check_s)
 
