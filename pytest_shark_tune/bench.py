@@ -469,6 +469,8 @@ class Bench:
             with suppress(DeviceChildDied):
                 child.unload(_CANDIDATE)
                 return child
+        if child is not None:
+            child.close()
         child = self._children[uri] = DeviceChild(uri)
         return child
 

@@ -24,8 +24,8 @@ _PRIMES = (73856093, 19349663, 83492791, 49979687, 86028121, 67867967, 15485863,
 def with_disturbed_sums(sources: str, symbols: Collection[str]) -> str:
     """A module at phase ``executable-sources`` with the sums of floats in some executables disturbed.
 
-    Each element is off, up or down by its place, by ``u * sqrt(K)`` of itself: the standard deviation of what two orders
-    of its K terms differ by.
+    Each element is off, up or down by its place, by ``u * sqrt(K)`` of itself: the standard deviation of what two
+    orders of its K terms differ by.
 
     Raises:
         InputError: the text is no MLIR that this IREE parses.

@@ -256,9 +256,9 @@ def test_a_model_of_integers_shows_what_it_makes_of_rounding_errors(
         bench.close()
 
 
-def test_every_sum_of_floats_is_disturbed_and_nothing_else(host: Compiler, wrong_modules: ModuleType) -> None:
+def test_every_sum_of_floats_is_disturbed_and_nothing_else(host: Compiler) -> None:
     sources = strip(host.for_models.lower(with_weights(LOGITS), to="executable-sources", name="main"))
-    disturbed = with_disturbed_sums(sources, wrong_modules.sums_in(sources))
+    disturbed = with_disturbed_sums(sources, [f"main_dispatch_{number}" for number in range(4)])
     assert with_disturbed_sums(sources, []).count("linalg.generic") == sources.count("linalg.generic")
     # One in the product, and one in the softmax.
     assert disturbed.count("linalg.generic") == sources.count("linalg.generic") + 2
