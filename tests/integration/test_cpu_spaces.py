@@ -9,7 +9,7 @@ import pytest
 from pytest_shark_tune import ops
 from pytest_shark_tune.stages.artifact import configure_with, why_not_applied
 from pytest_shark_tune.stages.candidate import make_candidates
-from pytest_shark_tune.stages.check import tolerance_for
+from pytest_shark_tune.stages.check import acceptance_for
 from pytest_shark_tune.stages.dispatch import FoundDispatch
 from pytest_shark_tune.stages.extraction import read_benchmark
 from pytest_shark_tune.stages.space import spaces_for
@@ -93,7 +93,8 @@ def test_sampled_configs_compile_and_compute_what_the_default_does(
     assert space.pipeline == dispatch.default_pipeline == pipeline
     default = tmp_path / "default.vmfb"
     compiler.compile_sources(dispatch.module.text, default)
-    tolerance = tolerance_for(dispatch.root.inputs[0].element, "f32", dispatch.root.reduction_length)
+    assert dispatch.module.numerics is not None
+    acceptance = acceptance_for(dispatch.module.numerics, elements=1)
     with DeviceChild("local-sync") as child:
         child.load_benchmark("default", default, dispatch.module)
         child.keep_reference("default", "reference", 0)
@@ -104,4 +105,4 @@ def test_sampled_configs_compile_and_compute_what_the_default_does(
             out = tmp_path / f"{candidate.id}.vmfb"
             compiler.compile_sources(configured.text, out)
             child.load_benchmark("candidate", out, dispatch.module)
-            assert child.check("candidate", "reference", tolerance).ok, candidate.config
+            assert child.check("candidate", "reference", acceptance).ok, candidate.config
