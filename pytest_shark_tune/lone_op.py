@@ -27,11 +27,13 @@ def lone_op(name: str, root: RootOp) -> OpSource:
         raise InputError(f"{name}: {root.op} cannot be made from its record alone: give the model")
     if not root.pattern and root.kind != "contraction":
         raise InputError(f"{name}: its record does not hold the op: give the model")
+    if not all((*root.maps, *(tensor.element for tensor in (*root.inputs, *root.outputs)))):
+        raise InputError(f"{name}: its record lacks a map or a type")  # IREE would crash on the empty text
     with ir.Context() as context, ir.Location.unknown():
         context.enable_multithreading(False)
         try:
             text = _copied(root) if root.pattern else _contraction(root)
-        except ir.MLIRError as error:
+        except (ir.MLIRError, LookupError, TypeError, ValueError) as error:
             raise InputError(f"{name}: this IREE does not parse the op in its record: {error}") from error
     return OpSource(name=name, text=text)
 

@@ -15,6 +15,7 @@ import pytest
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.tools.compiler import COMPILE_TIMEOUT_S, Compiler, Target
+from pytest_shark_tune.tools.journal import read_plain
 from pytest_shark_tune.tools.machine import last_level_cache_bytes, processors
 
 if TYPE_CHECKING:
@@ -251,7 +252,7 @@ def _ini_folder(config: pytest.Config) -> Path:
 def _read_spec(path: Path) -> Path:
     """The path of a spec that can be read; what it holds is looked at where there is something to guard."""
     try:
-        path.read_text(encoding="utf-8")
+        read_plain(path).decode()
     except (OSError, UnicodeDecodeError) as error:
         problem = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise pytest.UsageError(f"--tune-guard: {path} cannot be read: {problem}") from error

@@ -133,7 +133,7 @@ def read_text(spec: Path) -> str:
         InputError: the file cannot be read.
     """
     try:
-        return spec.read_text(encoding="utf-8")
+        return journal.read_plain(spec).decode()
     except OSError as error:
         raise InputError(f"tuning spec {spec} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -141,13 +141,23 @@ def read_text(spec: Path) -> str:
 
 
 def read_records(spec: Path) -> tuple[WinnerRecord, ...]:
-    """The records that a spec was made from, none where there is no such file."""
-    return tuple(journal.read(records_path(spec), WinnerRecord))
+    """The records that a spec was made from, none where there is no such file.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        return tuple(journal.read(records_path(spec), WinnerRecord))
+    except OSError as error:
+        raise InputError(f"{records_path(spec)} cannot be read: {error.strerror}") from error
 
 
 def damaged_records(spec: Path) -> tuple[int, ...]:
     """The numbers of the lines beside a spec that should be records and are none, as a merge may leave them."""
-    return journal.damaged_lines(records_path(spec), WinnerRecord)
+    try:
+        return journal.damaged_lines(records_path(spec), WinnerRecord)
+    except OSError as error:
+        raise InputError(f"{records_path(spec)} cannot be read: {error.strerror}") from error
 
 
 def records_of(rows: Sequence[SpecRow], records: Iterable[WinnerRecord]) -> tuple[WinnerRecord | None, ...]:

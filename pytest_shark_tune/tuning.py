@@ -48,7 +48,7 @@ from pytest_shark_tune.stages.record import FinalRecord, Record, SourceCheck, Sp
 from pytest_shark_tune.stages.spec import check_starter, dropped_prints
 from pytest_shark_tune.storage import Storage
 from pytest_shark_tune.summary import render
-from pytest_shark_tune.tools import leftovers
+from pytest_shark_tune.tools import journal, leftovers
 from pytest_shark_tune.tools.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler
 from pytest_shark_tune.tools.runtime import device_slug, runtime_version
@@ -151,7 +151,7 @@ class TuningPlugin:
             Cache(options.cache).clear()
             results.clear()
         journals = exchange if worker is not None and worker["shark_tune_is_remote"] else options.out
-        starter = options.starter.read_text(encoding="utf-8") if options.starter else ""
+        starter = journal.read_plain(options.starter).decode() if options.starter else ""
         settings = RunSettings(
             devices=devices,
             device_name=given["name"],
@@ -430,7 +430,7 @@ class TuningPlugin:
                 write_incumbents(settings.exchange, update)
             except OSError as error:
                 reporting.end_run(self._storage.explain(error) or str(error), returncode=1)
-        starter = options.starter.read_text(encoding="utf-8") if options.starter is not None else ""
+        starter = journal.read_plain(options.starter).decode() if options.starter is not None else ""
         for line in (*(f"{options.starter}: {sentence}" for sentence in dropped_prints(starter)), *update.words()):
             self._write(f"shark-tune: {line}")
         return update
@@ -818,7 +818,7 @@ def _check_inputs(options: TuneOptions, compiler: Compiler, *, writes: bool) -> 
         check_compiler(options, compiler)
     if options.starter is not None:
         try:
-            check_starter(options.starter.read_text(encoding="utf-8"), str(options.starter))
+            check_starter(journal.read_plain(options.starter).decode(), str(options.starter))
         except (InputError, UnicodeDecodeError) as error:
             raise pytest.UsageError(f"--tune-spec: {error}") from error
     devices: FoundDevices = {"uris": [], "name": ""} if options.stop_after else find_devices(options)

@@ -18,7 +18,7 @@ from pytest_shark_tune.merge_records import Merged, merge_runs, read_run, write_
 from pytest_shark_tune.plan import Task
 from pytest_shark_tune.stages.passes import why_not_plain
 from pytest_shark_tune.stages.record import SpecRecord
-from pytest_shark_tune.stages.trust import trusts_specs
+from pytest_shark_tune.stages.trust import check_source, trusts_specs
 from pytest_shark_tune.summary import render
 from pytest_shark_tune.tools.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler
@@ -83,10 +83,14 @@ def _checks(bundle: Bundle, merged: Merged, starter: str, flags: tuple[str, ...]
 
     Raises:
         InputError: the runs did not measure this bundle, this is not the compiler that it was made with, or the user
-            has not given the same ``flags``: one of a stranger's could have the compiler run a command.
+            has not given the same ``flags``: one of a stranger's could have the compiler run a command, and so could a
+            source.
     """
     if not trusts_specs():
         check_flags(bundle.flags, "--bundle", why_not_plain)
+    for plan in bundle.plans.values():
+        for source in plan.sources:
+            check_source(source.text, f"--bundle: {source.name}")
     if bundle.flags != flags:
         told = shlex.join(f"--iree-compile-flag={flag}" for flag in bundle.flags) or "no --iree-compile-flag"
         raise InputError(f"--bundle: it was made with {told}: give just that, if you trust whoever made it")

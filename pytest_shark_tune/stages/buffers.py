@@ -9,9 +9,10 @@ import msgspec
 from iree.compiler import ir
 from iree.compiler.dialects import arith, hal, linalg, util
 
+from pytest_shark_tune.stages.check import unit_roundoff
 from pytest_shark_tune.stages.dispatch import BenchmarkModule, BufferView, Tensor
 from pytest_shark_tune.stages.mlir import CannotTune, only_op, ops_named, string_of, tensor_of
-from pytest_shark_tune.stages.numerics import read_numerics, read_product, summed_length, view_behind
+from pytest_shark_tune.stages.numerics import may_index, read_numerics, read_product, summed_length, view_behind
 
 __all__ = [
     "benchmark_module",
@@ -40,10 +41,12 @@ def benchmark_module(module: ir.Module, function: ir.Operation, root: ir.Operati
     views = []
     subspans = ops_named(function, "hal.interface.binding.subspan")
     scales = _scales(root, subspans)
+    numerics = read_numerics(function)
+    wide = not may_index(function) and not any(unit_roundoff(kept.element) for kept in numerics.sums)
     for position, subspan in enumerate(subspans):
         binding = ir.IntegerAttr(subspan.attributes["binding"]).value
         view = _view(subspan, offsets[binding] + _evaluate(subspan.operands[0], constants))
-        views.append(msgspec.structs.replace(view, scale=scales.get(position, 1.0)))
+        views.append(msgspec.structs.replace(view, scale=scales.get(position, 1.0), wide=wide))
     total = max(offset + length for offset, length in zip(offsets, lengths, strict=True))
     _add_buffer_function(module, buffer_name, total)
     return BenchmarkModule(
@@ -52,7 +55,7 @@ def benchmark_module(module: ir.Module, function: ir.Operation, root: ir.Operati
         buffer_function=_BUFFER_FUNCTION,
         buffer_bytes=total,
         views=tuple(views),
-        numerics=read_numerics(function),
+        numerics=numerics,
         product=read_product(root, subspans),
     )
 

@@ -85,7 +85,10 @@ class Tolerance(msgspec.Struct, frozen=True):
         total = self.jump + self.stored
         if not total:
             return 0.0
-        return min(1.0, self.roundings * (_JUMPING + 4 * self.atol_scale * self.roundings / total))
+        if self.roundings >= _ALL_MAY_JUMP:
+            return 1.0
+        # Once, however many there are: what is computed of equal numbers is equal, so the first sends the others.
+        return min(1.0, _JUMPING + 4 * self.atol_scale * self.roundings / total)
 
     def stored_as(self, element: str) -> Tolerance:
         """The tolerance of sums that are rounded to ``element`` at the end."""

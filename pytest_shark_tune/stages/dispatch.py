@@ -193,6 +193,8 @@ class BufferView(msgspec.Struct, frozen=True, kw_only=True):
     writes: bool
     scale: float = 1.0
     """What makes sums of products of such inputs come to about 1: random values below it in magnitude."""
+    wide: bool = False
+    """Integers of 32 bits and more may have any value: they index nothing, and no sum of floats takes them."""
 
 
 class BenchmarkModule(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,11 +28,16 @@ def add_matcher(root: RootOp, op: ir.Value) -> None:
     """Add, where ops are inserted, what holds for ``op`` if it is like ``root`` and fails if not.
 
     Raises:
-        InputError: there is no matcher for the root.
+        InputError: there is no matcher for the root, or what is recorded of it is no op.
     """
     if not has_matcher(root):
         raise InputError(f"no spec can match a root op of kind {root.kind!r} ({root.op}): there is no matcher for it")
-    _MATCHERS[root.kind](root, op)
+    if not all((*root.maps, *(tensor.element for tensor in (*root.inputs, *root.outputs)))):
+        raise InputError(f"the recorded op {root.op} lacks a map or a type")  # IREE would crash on the empty text
+    try:
+        _MATCHERS[root.kind](root, op)
+    except (ir.MLIRError, LookupError, TypeError, ValueError) as error:  # A record may say anything.
+        raise InputError(f"the recorded op {root.op} is none: {error}") from error
 
 
 def _match_contraction(root: RootOp, op: ir.Value) -> None:

@@ -13,16 +13,21 @@ from pytest_shark_tune.stages.check import unit_roundoff
 from pytest_shark_tune.stages.dispatch import ATTENTION, ONLINE_ATTENTION, Index, Numerics, Product, Sum
 from pytest_shark_tune.stages.mlir import ops_inside
 
-__all__ = ["deviation_of", "read_numerics", "read_product", "summed_length", "sums_floats", "view_behind"]
+__all__ = ["deviation_of", "may_index", "read_numerics", "read_product", "summed_length", "sums_floats", "view_behind"]
 
 _LOADS = ("iree_codegen.load_from_buffer", "iree_tensor_ext.dispatch.tensor.load")
 _STORES = ("iree_codegen.store_to_buffer", "iree_tensor_ext.dispatch.tensor.store")
 _RESHAPES = ("tensor.collapse_shape", "tensor.expand_shape")
 _CASTS = ("arith.extf", "arith.truncf", "arith.extsi", "arith.extui", "arith.trunci", "arith.sitofp", "arith.uitofp")
 _CHOICES = ("arith.select", "arith.maximumf", "arith.minimumf", "arith.maxnumf", "arith.minnumf", "linalg.index")
-_EXACT_BEFORE_A_SUM = frozenset((*_CASTS, *_CHOICES, "linalg.yield"))
+_UNSIGNED = ("arith.extui", "arith.uitofp")
+"""Small integers of either sign are large ones to these."""
+_EXACT_BEFORE_A_SUM = frozenset((*_CASTS, *_CHOICES, "linalg.yield")) - frozenset(_UNSIGNED)
 _EXACT_IN_A_SUM = frozenset((*_EXACT_BEFORE_A_SUM, "arith.addf", "arith.mulf", "arith.addi", "arith.muli"))
 _EXPONENTIALS = ("arith.subf", "math.exp", "math.exp2")
+_ROUNDS = ("arith.addf", "arith.mulf", "math.fma", "complex.add", "complex.mul")
+_TRANSFORMS = ("iree_linalg_ext.fft", "iree_linalg_ext.winograd.")
+"""Ops that sum without a body that says so."""
 _ACCUMULATOR = "f32"
 """IREE keeps the sums of an attention in f32, whatever its inputs and results are."""
 
@@ -58,6 +63,25 @@ def deviation_of(op: ir.Operation) -> float:
 def sums_floats(op: ir.Operation) -> bool:
     """Whether an op computes sums of floats."""
     return _computes(op) and any(unit_roundoff(kept.element) for kept in _sums(op))
+
+
+def may_index(function: ir.Operation) -> bool:
+    """Whether a number that is loaded may be an index, a divisor or a distance to shift by."""
+    ops = [op for op in ops_inside(function) if _computes(op)]
+    if any(op.name.startswith("iree_linalg_ext.") for op in ops):
+        return True
+    for inner in (inner for op in ops for inner in _body(op)):
+        if inner.name in _NEEDS_SMALL:
+            return True
+        if inner.name.startswith("arith.index_cast") and not isinstance(inner.operands[0].type, ir.IndexType):
+            return True
+    return False
+
+
+_NEEDS_SMALL = (
+    *("tensor.extract", "math.ipowi", "arith.shli", "arith.shrsi", "arith.shrui"),
+    *(f"arith.{name}{sign}i" for name in ("div", "rem", "ceildiv", "floordiv") for sign in "su"),
+)
 
 
 def summed_length(op: ir.Operation) -> int:
@@ -169,11 +193,13 @@ def _computes(op: ir.Operation) -> bool:
 def _sums(op: ir.Operation) -> list[Sum]:
     """The sums that an op computes: the type that each is kept in, and its terms."""
     if op.name in (ATTENTION, ONLINE_ATTENTION):
-        query, key = (ir.ShapedType(operand.type).shape for operand in list(op.operands)[:2])
+        width, keys = _attention_lengths(op)
         # One sum over what query and key share, and two over the keys: the weights, and the weighted values.
-        return [Sum(_ACCUMULATOR, query[-1]), Sum(_ACCUMULATOR, math.prod(key[-2:-1])), Sum(_ACCUMULATOR, key[-2])]
+        return [Sum(_ACCUMULATOR, width), Sum(_ACCUMULATOR, keys), Sum(_ACCUMULATOR, keys)]
     if not op.name.startswith("linalg."):
-        return [Sum(str(result.element_type), math.prod(result.shape)) for result in _float_results(op)]
+        if not op.name.startswith(_TRANSFORMS) and not any(inner.name in _ROUNDS for inner in _body(op)):
+            return []  # It moves, picks or sorts.
+        return [Sum(str(result.element_type), _transformed_length(op, result)) for result in _float_results(op)]
     if op.name == "linalg.softmax":
         shape = ir.ShapedType(op.results[0].type)
         length = shape.shape[ir.IntegerAttr(op.attributes["dimension"]).value]
@@ -185,9 +211,30 @@ def _sums(op: ir.Operation) -> list[Sum]:
     return [Sum(str(ir.ShapedType(result.type).element_type), reduced) for result in op.results] if reduced > 1 else []
 
 
+def _attention_lengths(op: ir.Operation) -> tuple[int, int]:
+    """How long the sums over what query and key share are, and how many keys there are."""
+    maps = [ir.AffineMapAttr(attribute).value for attribute in op.attributes["indexing_maps"]]
+    sizes: dict[int, int] = {}
+    query, key, value = set[int](), set[int](), set[int]()
+    for loops, affine, operand in zip((query, key, value), maps, op.operands, strict=False):
+        for expression, size in zip(affine.results, ir.ShapedType(operand.type).shape, strict=True):
+            if isinstance(expression, ir.AffineDimExpr):
+                loops.add(expression.position)
+                sizes[expression.position] = size
+    width, keys = (query & key) - value, (key & value) - query
+    return math.prod(sizes[loop] for loop in width), math.prod(sizes[loop] for loop in keys)
+
+
+def _transformed_length(op: ir.Operation, result: ir.ShapedType) -> int:
+    """At most so many terms are in an element of an op that is no ``linalg`` one."""
+    if op.name == "iree_linalg_ext.scan":
+        return int(result.shape[ir.IntegerAttr(op.attributes["dimension"]).value])
+    return math.prod(result.shape)
+
+
 def _adds(op: ir.Operation) -> bool:
     """Whether an op rounds as it reduces, which one that picks the largest element does not."""
-    return any(inner.name in ("arith.addf", "arith.mulf", "arith.addi", "arith.muli") for inner in _body(op))
+    return any(inner.name in (*_ROUNDS, "arith.addi", "arith.muli") for inner in _body(op))
 
 
 def _reduced(op: ir.Operation, maps: Sequence[ir.AffineMap]) -> int:
@@ -207,7 +254,7 @@ def _reduced(op: ir.Operation, maps: Sequence[ir.AffineMap]) -> int:
     return math.prod(size for position, size in sizes.items() if position not in kept)
 
 
-def _float_results(op: ir.Operation) -> Iterable[ir.ShapedType]:
+def _float_results(op: ir.Operation) -> list[ir.ShapedType]:
     shaped = (ir.ShapedType(result.type) for result in op.results if isinstance(result.type, ir.ShapedType))
     return [kind for kind in shaped if isinstance(kind.element_type, ir.FloatType)]
 
@@ -261,7 +308,8 @@ def _is_coarse(kind: ir.Type) -> bool:
 
 def _float_types(op: ir.Operation) -> list[str]:
     kinds = [result.type for inner in _body(op) for result in inner.results]
-    kinds += [kind.element_type for kind in _float_results(op)]
+    kinds += [ir.ShapedType(result.type).element_type for result in op.results if isinstance(result.type, ir.ShapedType)]
+    kinds = [kind.element_type if isinstance(kind, ir.ComplexType) else kind for kind in kinds]
     return [str(kind) for kind in kinds if isinstance(kind, ir.FloatType)]
 
 
@@ -287,7 +335,8 @@ def _narrow_inputs(attention: ir.Operation) -> list[str]:
 
 def _picks_largest(op: ir.Operation) -> bool:
     picks = any(inner.name in ("arith.maximumf", "arith.maxnumf") for inner in _body(op))
-    return picks and any("reduction" in str(kind) for kind in op.attributes["iterator_types"])
+    kinds = op.attributes["iterator_types"] if "iterator_types" in op.attributes else ()  # A named op has none.
+    return picks and any("reduction" in str(kind) for kind in kinds)
 
 
 def _is_exact(op: ir.Operation, *, is_sum: bool, also: Sequence[str] = ()) -> bool:

@@ -154,6 +154,7 @@ _ALLOWED: Mapping[str, frozenset[str]] = {
 }
 _ANCHORS = frozenset({"any", "builtin.module", "func.func", "util.func"})
 """Ops that a part of a pipeline may be nested on."""
+_DEEPEST = 16
 _NAME = frozenset(string.ascii_letters + string.digits + "-_.")
 _VALUE = _NAME | {",", "+"}
 
@@ -177,6 +178,7 @@ class _Reader:
     def __init__(self, text: str) -> None:
         self._text = text
         self._place = 0
+        self._depth = 0
 
     def refusal(self) -> str:
         try:
@@ -204,7 +206,11 @@ class _Reader:
             raise self._unreadable()
         self._blanks()
         if self._take("("):
+            self._depth += 1
+            if self._depth > _DEEPEST:
+                raise _Refused(f"passes nested more than {_DEEPEST} deep")
             self._elements()
+            self._depth -= 1
             if not self._take(")"):
                 raise self._unreadable()
             if name not in _ANCHORS:

@@ -15,6 +15,8 @@ __all__ = ["product_of"]
 
 _MOST_PRODUCTS = 1 << 31
 """A larger product takes a host longer than a check may."""
+_MOST_ELEMENTS = 1 << 26
+"""A larger tensor takes more memory in f64 than a host may have: half a gigabyte."""
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -24,7 +26,8 @@ def product_of(product: Product, lhs: NDArray[Any], rhs: NDArray[Any]) -> NDArra
     Loops that share an index with another one, as those of a filter do, are gone through one by one; the rest is a
     product of matrices.
     """
-    if math.prod(product.loops) > _MOST_PRODUCTS or len(product.loops) > len(_LETTERS):
+    largest = max(math.prod(shape) for shape in product.shapes)
+    if math.prod(product.loops) > _MOST_PRODUCTS or largest > _MOST_ELEMENTS or len(product.loops) > len(_LETTERS):
         return None
     *operands, result = product.indices
     kept = {loop for index in result for loop, _ in index}

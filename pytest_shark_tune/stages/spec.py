@@ -20,7 +20,7 @@ from pytest_shark_tune.stages.artifact import MARK, compiler_context, error_text
 from pytest_shark_tune.stages.dispatch import RootOp
 from pytest_shark_tune.stages.extraction import pipeline_name
 from pytest_shark_tune.stages.matcher import add_matcher
-from pytest_shark_tune.stages.trust import check_attribute, check_spec, drop_prints, refusals_in
+from pytest_shark_tune.stages.trust import check_attribute, check_depth, check_spec, drop_prints, refusals_in
 
 __all__ = [
     "PROVENANCE",
@@ -692,6 +692,7 @@ def _parse_spec(text: str, name: str) -> ir.Module:
 
 
 def _parsed(text: str, name: str) -> ir.Module:
+    check_depth(text, name)
     try:
         return ir.Module.parse(text)
     except ir.MLIRError as error:
@@ -715,6 +716,7 @@ def _line(error: ir.MLIRError, text: str) -> str:
 def _attribute(text: str) -> ir.Attribute:
     if not text:
         raise InputError("not an attribute that this IREE parses: the text is empty")  # IREE would crash on it
+    check_depth(text, "the config")
     try:
         return ir.Attribute.parse(text)
     except ir.MLIRError as error:

@@ -11,6 +11,7 @@ command can leave it out. `trusting_specs` switches it off for this process; it 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -20,12 +21,15 @@ from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, iree_gpu
 
 from pytest_shark_tune.errors import SpecRefused
+from pytest_shark_tune.stages.mlir import parse_module
 from pytest_shark_tune.stages.passes import why_not_plain
 
 __all__ = [
     "Refusal",
     "check_attribute",
+    "check_depth",
     "check_pattern",
+    "check_source",
     "check_spec",
     "drop_prints",
     "refusals_in",
@@ -129,7 +133,18 @@ _LEAF_DIALECTS = ("#iree_encoding.", "#iree_linalg_ext.", "#linalg.", "#vector."
 _ATTRIBUTE_INSIDE = frozenset({"#iree_gpu.promote_with_cache_swizzle"})
 _DICTIONARY_INSIDE = frozenset({"#iree_cpu.lowering_config", "#iree_gpu.swizzle_operand"})
 """Kinds without bindings: between their brackets stands one attribute, or the inside of a dictionary."""
+_RUN_BY_COMPILER = (
+    "#hal.executable.object",
+    "#iree_codegen.transform_dialect_codegen",
+    "#util.preprocessing_pipeline",
+)
+"""What the kinds of attributes begin with that have the compiler interpret, or link, more than it was given."""
+_BAKED_IN = "iree_codegen.tuning_spec"
+"""What the names of attributes begin with that hold a spec for the compiler to interpret."""
 _MOST_TOLD = 3
+_DEEPEST = 200
+_BRACKETS = re.compile(r'"(?:[^"\\\n]|\\.)*"|->|>=|[][(){}<>]')
+"""Brackets, and what is none though it looks like one: strings, arrows and comparisons are taken whole."""
 
 _trusting = 0
 
@@ -171,6 +186,21 @@ def check_spec(module: ir.Module, name: str) -> None:
         _refuse(list(refusals_in(module.operation)), name)
 
 
+def check_depth(text: str | bytes, name: str) -> None:
+    """Refuse a text that is nested so deeply that the parser, or whoever walks it, would run out of stack.
+
+    Raises:
+        SpecRefused: it is; the message calls it ``name``.
+    """
+    if isinstance(text, bytes):
+        text = text.decode(errors="replace")
+    depth = 0
+    for bracket in _BRACKETS.findall(text):
+        depth += 1 if bracket in "([{<" else -1 if bracket in ")]}>" else 0
+        if depth > _DEEPEST:
+            raise SpecRefused(name, f"brackets nested more than {_DEEPEST} deep")
+
+
 def check_attribute(attribute: ir.Attribute, name: str) -> None:
     """Refuse an attribute, as a config in a record, that holds more than a config needs.
 
@@ -189,6 +219,54 @@ def check_pattern(module: ir.Module, name: str) -> None:
     """
     if not trusts_specs():
         _refuse(list(_refusals(module.operation, "", in_pattern=True)), name)
+
+
+def check_source(text: str, name: str) -> None:
+    """Refuse a source out of a file from elsewhere that has the compiler do more than compile it.
+
+    A source need hold none of these: a spec that is baked into it or a strategy, passes by name, files to link.
+
+    Raises:
+        InputError: it does not parse here.
+        SpecRefused: it holds something of the kind.
+    """
+    if trusts_specs():
+        return
+    found: list[Refusal] = []
+
+    def visit(op: ir.Operation) -> ir.WalkResult:
+        if op.name.startswith(("transform.", "pdl.", "pdl_interp.")):
+            found.append(Refusal(f"the op {op.name}"))
+        for position in range(len(op.attributes)):
+            named = op.attributes[position]
+            if named.name.startswith(_BAKED_IN):
+                found.append(Refusal(f"the attribute {named.name}"))
+            elif not isinstance(named.attr, _constants()):
+                found.extend(Refusal(what) for what in _run_by_compiler(named.attr))
+        return ir.WalkResult.ADVANCE
+
+    with ir.Context() as context:
+        context.enable_multithreading(False)
+        context.allow_unregistered_dialects = True
+        parse_module(text).operation.walk(visit)
+    _refuse(found, name)
+
+
+def _run_by_compiler(attribute: ir.Attribute) -> Iterator[str]:
+    """What in an attribute of a source the compiler would run or link, in words."""
+    kind = str(attribute).partition("<")[0]
+    if kind.startswith(_RUN_BY_COMPILER):
+        yield f"an attribute {kind}"
+    elif kind.startswith(("#iree_codegen.", "#iree_cpu.", "#iree_gpu.")) or isinstance(attribute, ir.ArrayAttr):
+        for inner in _inside(attribute) or ():
+            if isinstance(inner, str):
+                yield inner
+            else:
+                yield from _run_by_compiler(inner)
+    elif isinstance(attribute, ir.DictAttr):
+        for named in attribute:
+            yield from [f"the attribute {named.name}"] if named.name.startswith(_BAKED_IN) else []
+            yield from _run_by_compiler(named.attr)
 
 
 def drop_prints(module: ir.Module) -> tuple[str, ...]:

@@ -122,11 +122,13 @@ class _Data(msgspec.Struct, frozen=True):
     edges: bool = False
 
 
-def _random_bytes(element: str, shape: Sequence[int], rng: np.random.Generator, scale: float = 1.0) -> Bytes:
+def _random_bytes(
+    element: str, shape: Sequence[int], rng: np.random.Generator, scale: float = 1.0, *, wide: bool = False
+) -> Bytes:
     """Random elements: sums of thousands neither overflow nor lose their sign.
 
     Floats are uniform in [-scale, scale) (scales in [1/4, 2]). i32, i64 and index are in [0, 8), since they may index
-    something; of narrower integers all bit patterns are used.
+    something; with ``wide`` they are of any size, each as likely. Of narrower integers all bit patterns are used.
     """
     plain, traits, dims = _storage(element, shape)
     count = _count(dims)
@@ -138,6 +140,9 @@ def _random_bytes(element: str, shape: Sequence[int], rng: np.random.Generator, 
         return rng.integers(125, 129, count, dtype=np.uint8)
     if traits.kind == "int":
         limits = np.iinfo(traits.dtype)
+        if wide and traits.bits > 16 and plain != "index":
+            values = rng.integers(limits.min, limits.max, count, dtype=traits.dtype, endpoint=True)
+            return _as_bytes(values >> rng.integers(0, traits.bits - 1, count, dtype=traits.dtype))
         low, high = (limits.min, limits.max + 1) if traits.bits <= 16 else (0, 8)
         return _as_bytes(rng.integers(low, high, count, dtype=traits.dtype))
     if traits.bits == 64:
@@ -150,17 +155,34 @@ def _random_bytes(element: str, shape: Sequence[int], rng: np.random.Generator, 
 
 
 def _integer_bytes(element: str, shape: Sequence[int], rng: np.random.Generator, data: ExactData) -> Bytes:
-    """Floats that are small integers of either sign, most of them 0 where ``data`` says so; other types as ever."""
-    _, traits, dims = _storage(element, shape)
-    if not _is_float(element):
-        return _random_bytes(element, shape, rng)
+    """Small integers of either sign, most of them 0 where ``data`` says so.
+
+    Integers are as small, since they may be cast to floats; those that may index something are 0 or 1.
+    """
+    plain, traits, dims = _storage(element, shape)
     count = _count(dims)
-    if data.switched:
-        values = np.where(rng.random(count) < data.density, _SWITCHED_ON, _SWITCHED_OFF)
+    if plain == "f8E8M0FNU" or traits.kind == "bool":
+        return _random_bytes(element, shape, rng)
+    if traits.kind == "int" and traits.bits > 16:
+        return _as_bytes(rng.integers(0, 2, count).astype(traits.dtype))
+    if data.switched and traits.kind == "float":
+        # One in each stretch: where none of a row is on all are equal, and their number is more than the type counts to.
+        stretch = max(1, int(1 / data.density))
+        starts = np.arange(0, count, stretch)
+        values = np.full(count, _SWITCHED_OFF)
+        values[np.minimum(starts + rng.integers(0, stretch, starts.size), count - 1)] = _SWITCHED_ON
         return _as_bytes(values.astype(np.float32).astype(traits.dtype))
-    values = rng.integers(1, data.amplitude + 1, count) * (rng.integers(0, 2, count) * 2 - 1)
+    values = rng.integers(1, max(1, data.amplitude) + 1, count) * (rng.integers(0, 2, count) * 2 - 1)
     values *= rng.random(count) < data.density
-    return _as_bytes(values.astype(np.float32).astype(traits.dtype))
+    if traits.kind == "int":
+        stored = values.astype(np.int8 if traits.bits < 8 else traits.dtype)
+    else:
+        stored = values.astype(np.float32).astype(traits.dtype)
+    raw = _as_bytes(stored)
+    if traits.bits < 8:
+        raw = np.append(raw & 0xF, np.zeros(count % 2, np.uint8)).astype(np.uint8)
+        return raw[::2] | raw[1::2] << 4
+    return raw
 
 
 _SWITCHED_ON, _SWITCHED_OFF = 1.0, -127.0
@@ -178,14 +200,14 @@ def _with_edges(raw: Bytes, element: str, rng: np.random.Generator, *, special: 
     if not _is_float(element) or traits.bits < 16:
         return raw
     values = raw.view(traits.dtype).copy()
-    places = rng.permutation(values.size)
-    share = values.size // 16
-    values[places[:share]] = -0.0
+    share = values.size // 16  # Drawn with repetition: a permutation of a large tensor takes seconds.
+    values[rng.integers(0, max(1, values.size), share)] = -0.0
     if element != "f16":
-        values[places[share : 2 * share]] = _tiny(traits.dtype) / 4
+        values[rng.integers(0, max(1, values.size), share)] = _tiny(traits.dtype) / 4
     if special and values.size >= _ENOUGH_FOR_SPECIALS:
         large = _LARGE.get(element, _LARGER)
-        values[places[-4:]] = np.array([np.nan, np.inf, -np.inf, large]).astype(traits.dtype)
+        places = rng.choice(values.size, 4, replace=False, shuffle=True)
+        values[places] = np.array([np.nan, np.inf, -np.inf, large]).astype(traits.dtype)
     return _as_bytes(values)
 
 
@@ -318,9 +340,9 @@ class _Image:
             return _integer_bytes(view.element, view.shape, rng, data.exact)
         if data.edges:
             rng = _generator(data.seed, number, _EDGES)
-            raw = _random_bytes(view.element, view.shape, rng, view.scale)
+            raw = _random_bytes(view.element, view.shape, rng, view.scale, wide=view.wide)
             return _with_edges(raw, view.element, rng, special=is_special)
-        raw = _random_bytes(view.element, view.shape, _generator(data.seed, number))
+        raw = _random_bytes(view.element, view.shape, _generator(data.seed, number), wide=view.wide)
         return _disturbed(raw, view.element, data.disturbed, _generator(data.seed, number, _DISTURBED, data.trial))
 
     def slice(self, view: protocol.View) -> Bytes:
@@ -436,6 +458,9 @@ class _Benchmark:
         left, right, out = self._product.views
         if out not in written or not all(_is_float(self._views[position].element) for position in (left, right, out)):
             return unsure
+        sizes = [(_count(self._views[one].shape), _count(shape)) for one, shape in self._product_shapes()]
+        if any(stored != taken for stored, taken in sizes):  # It reads or writes a part of what is stored.
+            return unsure
         operands = (
             _comparable(self._image.slice(self._views[position]), self._views[position].element, shape)
             for position, shape in zip((left, right), self._product.shapes, strict=False)
@@ -451,6 +476,10 @@ class _Benchmark:
         agree = (np.isnan(exact) & np.isnan(default)) | (np.isfinite(exact) & np.isfinite(default)) | (exact == default)
         unsure[number] = ~agree
         return unsure
+
+    def _product_shapes(self) -> list[tuple[int, tuple[int, ...]]]:
+        """The positions of the views of the product's tensors, each with its shape in the op."""
+        return [] if self._product is None else list(zip(self._product.views, self._product.shapes, strict=True))
 
     def results(self) -> tuple[_Result, ...]:
         """What the last run left in the first copy of the data, and in those copies that differ from it."""
@@ -709,14 +738,16 @@ class DeviceServer:
             if not check.ok:
                 return check
         if acceptance.data is not None and self._loaded.get(reference.key) is not None:
-            for trial in range(acceptance.data.rounds):
-                data = _Data(reference.seed, trial=trial, exact=acceptance.data)
-                kept = self._kept_on(name, data)
-                exact = _check_results(self._run_once(key, data), kept, reference.seed, acceptance.exact, key, name)
-                if not exact.ok:
-                    check = exact
-                    break
-            self._restore(key, reference)
+            try:
+                for trial in range(acceptance.data.rounds):
+                    data = _Data(reference.seed, trial=trial, exact=acceptance.data)
+                    kept = self._kept_on(name, data)
+                    exact = _check_results(self._run_once(key, data), kept, reference.seed, acceptance.exact, key, name)
+                    if not exact.ok:
+                        check = exact
+                        break
+            finally:
+                self._restore(key, reference)
         return check
 
     def check_edges(self, key: str, name: str, acceptance: Acceptance) -> Check:
@@ -726,17 +757,20 @@ class DeviceServer:
         """
         reference = self._reference(name)
         data = _Data(reference.seed, edges=True)
-        kept = self._kept_on(name, data)
-        if name not in self._unsure:
-            loaded = self._get(reference.key)
-            self._unsure[name] = loaded.unsure(kept) if isinstance(loaded, _Benchmark) else [None] * len(kept.values)
-        tolerance = acceptance.tolerance
-        results = self._run_once(key, data)
-        check = _check_results(
-            results, kept, reference.seed, tolerance, key, name, unsure=self._unsure[name], elementwise=True
-        )
-        self._restore(key, reference)
-        return check
+        try:
+            kept = self._kept_on(name, data)
+            if name not in self._unsure:
+                loaded = self._get(reference.key)
+                self._unsure[name] = (
+                    loaded.unsure(kept) if isinstance(loaded, _Benchmark) else [None] * len(kept.values)
+                )
+            tolerance = acceptance.tolerance
+            results = self._run_once(key, data)
+            return _check_results(
+                results, kept, reference.seed, tolerance, key, name, unsure=self._unsure[name], elementwise=True
+            )
+        finally:
+            self._restore(key, reference)
 
     def learn_response(self, key: str, name: str, relative: float) -> None:
         """Add how the results of ``key`` differ from reference ``name`` to what is known of its answers."""
@@ -956,10 +990,15 @@ def _usual(values: NDArray[Any]) -> float:
     """The magnitude of most elements: of all but the twentieth that is largest."""
     if values.dtype.kind != "f":
         return 0.0
-    finite = np.abs(values[np.isfinite(values)])
+    flat = values.reshape(-1)
+    some = flat[:: max(1, flat.size // _ENOUGH_FOR_A_QUANTILE)]
+    finite = np.abs(some[np.isfinite(some)])
     if not finite.size:
         return 0.0
     return magnitude(finite[finite <= np.quantile(finite, 0.95)]) or magnitude(finite)
+
+
+_ENOUGH_FOR_A_QUANTILE = 1 << 20
 
 
 def _list_devices(driver: str) -> list[protocol.DeviceEntry]:

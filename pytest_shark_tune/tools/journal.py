@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,10 +16,12 @@ import msgspec
 
 from pytest_shark_tune.tools.terminal import escaped_line
 
-__all__ = ["append", "damaged_lines", "put_first", "read", "replace_file"]
+__all__ = ["append", "damaged_lines", "put_first", "read", "read_plain", "replace_file"]
 
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
+_MOST_BYTES = 1 << 28
+"""A larger file is no spec and no list of records: patterns with their constants take some megabytes."""
 
 
 def append(path: Path, value: object) -> None:
@@ -62,7 +66,7 @@ def damaged_lines(path: Path, kind: type[_T]) -> tuple[int, ...]:
 def _decoded(path: Path, kind: type[_T]) -> Iterator[tuple[int, _T | Exception]]:
     """The lines of ``path`` with their numbers, but for empty ones: what each holds, or why that is not known."""
     try:
-        lines = path.read_bytes().splitlines()
+        lines = read_plain(path).splitlines()
     except FileNotFoundError:
         return
     for number, line in enumerate(lines, 1):
@@ -72,6 +76,25 @@ def _decoded(path: Path, kind: type[_T]) -> Iterator[tuple[int, _T | Exception]]
             yield number, msgspec.json.decode(line, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             yield number, error
+
+
+def read_plain(path: Path) -> bytes:
+    """What a file from elsewhere holds: a regular one of bounded size, since others never end, or never begin.
+
+    Raises:
+        OSError: it cannot be read, or is a pipe, a device or too large; ``strerror`` says so.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
+        content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), os.fspath(path))
+    return content
 
 
 def replace_file(path: Path, content: bytes) -> None:

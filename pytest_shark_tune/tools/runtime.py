@@ -98,6 +98,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     reads: bool
     writes: bool
     scale: float = 1.0
+    wide: bool = False
 
 
 class LoadBenchmark(msgspec.Struct, frozen=True, tag=True, kw_only=True):

@@ -141,6 +141,28 @@ def test_a_narrow_accumulator_of_integers_is_found(
     assert found.max_abs_error >= 1 << 16
 
 
+def test_a_narrow_accumulator_of_wide_integers_is_found(
+    host: Compiler, child: DeviceChild, tmp_path: Path, wrong_modules: ModuleType
+) -> None:
+    source = OpSource(
+        "main",
+        """
+func.func @main(%a: tensor<16x64xi32>, %b: tensor<64x16xi32>) -> tensor<16x16xi32> {
+  %z = arith.constant 0 : i32
+  %e = tensor.empty() : tensor<16x16xi32>
+  %f = linalg.fill ins(%z : i32) outs(%e : tensor<16x16xi32>) -> tensor<16x16xi32>
+  %0 = linalg.matmul ins(%a, %b : tensor<16x64xi32>, tensor<64x16xi32>) outs(%f : tensor<16x16xi32>)
+      -> tensor<16x16xi32>
+  return %0 : tensor<16x16xi32>
+}
+""",
+    )
+    checked = Checked(source, host, child, tmp_path)
+    edited = wrong_modules.edited
+    assert not checked.check(edited(checked.module.text, wrong_modules.WRONG["the sum is kept in i16"])).ok
+    assert checked.check(edited(checked.module.text, next(iter(wrong_modules.RIGHT.values())))).ok
+
+
 def test_a_sum_of_exponentials_in_a_coarse_type_is_checked_where_it_is_exact(
     host: Compiler, child: DeviceChild, tmp_path: Path, wrong_modules: ModuleType
 ) -> None:
@@ -301,3 +323,54 @@ def test_candidates_that_drop_an_eighth_of_a_sum_win_nothing(make_suite: MakeSui
     assert set(states.values()) <= {"wrong_result", "duplicate"}, outcome.text
     assert "wrong_result" in states.values()
     assert not (outcome.out / "spec.mlir").exists()
+
+
+SLICED = """
+func.func @main(%a: tensor<32x96xf32>, %b: tensor<64x16xf32>) -> tensor<32x16xf32> {
+  %z = arith.constant 0.0 : f32
+  %s = tensor.extract_slice %a[0, 16] [32, 64] [1, 1] : tensor<32x96xf32> to tensor<32x64xf32>
+  %e = tensor.empty() : tensor<32x16xf32>
+  %f = linalg.fill ins(%z : f32) outs(%e : tensor<32x16xf32>) -> tensor<32x16xf32>
+  %0 = linalg.matmul ins(%s, %b : tensor<32x64xf32>, tensor<64x16xf32>) outs(%f : tensor<32x16xf32>)
+      -> tensor<32x16xf32>
+  return %0 : tensor<32x16xf32>
+}
+"""
+MIXED = """
+#a = affine_map<(m, n, k) -> (m, k)>
+#b = affine_map<(m, n, k) -> (k, n)>
+#c = affine_map<(m, n, k) -> (m, n)>
+func.func @main(%a: tensor<32x512x{float}>, %b: tensor<512x32x{integer}>) -> tensor<32x32x{float}> {{
+  %z = arith.constant 0.0 : {float}
+  %e = tensor.empty() : tensor<32x32x{float}>
+  %f = linalg.fill ins(%z : {float}) outs(%e : tensor<32x32x{float}>) -> tensor<32x32x{float}>
+  %0 = linalg.generic {{indexing_maps = [#a, #b, #c], iterator_types = ["parallel", "parallel", "reduction"]}}
+      ins(%a, %b : tensor<32x512x{float}>, tensor<512x32x{integer}>) outs(%f : tensor<32x32x{float}>) {{
+  ^bb0(%x: {float}, %w: {integer}, %o: {float}):
+    %y = arith.sitofp %w : {integer} to {float}
+    %p = arith.mulf %x, %y : {float}
+    %s = arith.addf %o, %p : {float}
+    linalg.yield %s : {float}
+  }} -> tensor<32x32x{float}>
+  return %0 : tensor<32x32x{float}>
+}}
+"""
+
+
+def test_a_product_of_a_part_of_what_is_stored_is_checked_on_special_values(
+    host: Compiler, child: DeviceChild, tmp_path: Path
+) -> None:
+    checked = Checked(OpSource("main", SLICED), host, child, tmp_path)
+    assert checked.check(checked.module.text, edges=True).ok
+
+
+@pytest.mark.parametrize(("floating", "integer"), [("f16", "i8"), ("bf16", "i4")])
+def test_integers_that_are_cast_to_a_coarse_float_are_summed_exactly(
+    floating: str, integer: str, host: Compiler, child: DeviceChild, tmp_path: Path, wrong_modules: ModuleType
+) -> None:
+    checked = Checked(OpSource("main", MIXED.format(float=floating, integer=integer)), host, child, tmp_path)
+    for edit in wrong_modules.RIGHT.values():
+        found = checked.check(wrong_modules.edited(checked.module.text, edit))
+        assert found.ok, found.reason
+    missing = wrong_modules.WRONG["one product is missing"]
+    assert not checked.check(wrong_modules.edited(checked.module.text, missing)).ok

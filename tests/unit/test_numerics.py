@@ -169,3 +169,45 @@ def test_a_product_of_too_many_terms_has_no_reference() -> None:
     indices = (((0, 1),), ((2, 1),)), (((2, 1),), ((1, 1),)), (((0, 1),), ((1, 1),))
     many = Product(views=(0, 1, 2), shapes=((1, 1), (1, 1), (1, 1)), loops=(1 << 16, 1 << 10, 1 << 10), indices=indices)
     assert product_of(many, np.zeros((1, 1)), np.zeros((1, 1))) is None
+
+
+COMPLEX = """
+func.func @main(%a: tensor<16x64xcomplex<f32>>, %b: tensor<64x16xcomplex<f32>>) -> tensor<16x16xcomplex<f32>> {
+  %z = complex.constant [0.0 : f32, 0.0 : f32] : complex<f32>
+  %e = tensor.empty() : tensor<16x16xcomplex<f32>>
+  %f = linalg.fill ins(%z : complex<f32>) outs(%e : tensor<16x16xcomplex<f32>>) -> tensor<16x16xcomplex<f32>>
+  %0 = linalg.matmul ins(%a, %b : tensor<16x64xcomplex<f32>>, tensor<64x16xcomplex<f32>>)
+      outs(%f : tensor<16x16xcomplex<f32>>) -> tensor<16x16xcomplex<f32>>
+  return %0 : tensor<16x16xcomplex<f32>>
+}
+"""
+GATHERED_ATTENTION = """
+func.func @main(%q: tensor<2x64x32xbf16>, %c: tensor<16x32x128xbf16>, %i: tensor<2xi32>, %v: tensor<2x16x128xbf16>)
+    -> tensor<2x64x16xbf16> {
+  %scale = arith.constant 0.5 : bf16
+  %ke = tensor.empty() : tensor<2x32x128xbf16>
+  %k = iree_linalg_ext.gather dimension_map = [0] ins(%c, %i : tensor<16x32x128xbf16>, tensor<2xi32>)
+      outs(%ke : tensor<2x32x128xbf16>) -> tensor<2x32x128xbf16>
+  %e = tensor.empty() : tensor<2x64x16xbf16>
+  %0 = iree_linalg_ext.attention <{indexing_maps = [
+      affine_map<(b, m, n, k, s) -> (b, m, k)>, affine_map<(b, m, n, k, s) -> (b, k, s)>,
+      affine_map<(b, m, n, k, s) -> (b, n, s)>, affine_map<(b, m, n, k, s) -> ()>,
+      affine_map<(b, m, n, k, s) -> (b, m, n)>]}>
+      ins(%q, %k, %v, %scale : tensor<2x64x32xbf16>, tensor<2x32x128xbf16>, tensor<2x16x128xbf16>, bf16)
+      outs(%e : tensor<2x64x16xbf16>) {
+  ^bb0(%score: f32):
+    iree_linalg_ext.yield %score : f32
+  } -> tensor<2x64x16xbf16>
+  return %0 : tensor<2x64x16xbf16>
+}
+"""
+
+
+def test_a_gather_sums_nothing_and_an_attention_is_read_by_its_maps(compiler: Compiler) -> None:
+    found = numerics_of(compiler, GATHERED_ATTENTION)
+    assert found.sums == (Sum("f32", 32), Sum("f32", 128), Sum("f32", 128))
+
+
+def test_sums_of_complex_numbers_round(compiler: Compiler) -> None:
+    found = numerics_of(compiler, COMPLEX)
+    assert (found.sums, found.widest) == ((Sum("complex<f32>", 64),), "f32")

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan import Task
-from pytest_shark_tune.snapshot import read_records, records_of, records_path, replace_spec, write_spec
+from pytest_shark_tune.snapshot import (
+    read_records,
+    read_text,
+    records_of,
+    records_path,
+    replace_spec,
+    write_spec,
+)
 from pytest_shark_tune.stages.spec import SpecEntry, SpecRow, build_spec, read_spec
 from tests.unit.test_ledger import INFO, ONE, TWO, make_task
 from tests.unit.test_update import record_of
@@ -117,3 +125,18 @@ def test_without_entries_there_is_no_file(path: Path) -> None:
     assert rows(path) == [("match_one", "one")]
     replace_spec(path, [])
     assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+@pytest.mark.parametrize("suffix", [".mlir", ".jsonl"])
+def test_what_is_no_regular_file_is_refused_and_not_read(path: Path, kind: str, suffix: str) -> None:
+    other = path.with_suffix(suffix)
+    match kind:
+        case "pipe":
+            os.mkfifo(other)
+        case "device":
+            other.symlink_to("/dev/zero")
+        case _:
+            other.mkdir()
+    with pytest.raises(InputError, match=f"{other.name} cannot be read: (it is no regular file|Is a directory)"):
+        read_text(path) if suffix == ".mlir" else read_records(path)

@@ -13,7 +13,7 @@ from pytest_shark_tune.errors import CommandFailed, InputError, SpecRefused
 from pytest_shark_tune.lone_op import lone_op
 from pytest_shark_tune.snapshot import check_snapshots, snapshot_path, write_text
 from pytest_shark_tune.stages.artifact import ConfigureFailed, compiler_context, configure, configure_with
-from pytest_shark_tune.stages.dispatch import RootOp
+from pytest_shark_tune.stages.dispatch import RootOp, Tensor
 from pytest_shark_tune.stages.passes import why_not_plain
 from pytest_shark_tune.stages.record import State, WinnerRecord
 from pytest_shark_tune.stages.spec import (
@@ -31,7 +31,7 @@ from pytest_shark_tune.stages.spec import (
     single_entry_spec,
     with_configs,
 )
-from pytest_shark_tune.stages.trust import trusting_specs
+from pytest_shark_tune.stages.trust import check_source, trusting_specs
 from pytest_shark_tune.tools.compiler import Compiler, Target
 from pytest_shark_tune.tools.compiler_flags import check_flags
 from tests.hostile import CONFIG, MODEL, hostile_config, hostile_specs, spec
@@ -371,3 +371,59 @@ def test_flags_that_no_file_may_bring(flag: str) -> None:
     check_flags(good, "--bundle", why_not_plain)
     with pytest.raises(InputError, match="--bundle is refused: it brings the flag"):
         check_flags([*good, flag], "--bundle", why_not_plain)
+
+
+BAKED_IN = """
+hal.executable private @e {
+  hal.executable.variant public @v target(<"llvm-cpu", "embedded-elf-x86_64">) {
+    builtin.module attributes {iree_codegen.tuning_spec_mlirbc = dense<0> : vector<4xi8>} {}
+  }
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (MODEL, ""),
+        (BAKED_IN, "the attribute iree_codegen.tuning_spec_mlirbc"),
+        (spec(), "the op transform.annotate"),
+        (MODEL.replace("matmul ins", f"matmul {{compilation_info = {CONFIG}}} ins"), ""),
+        (
+            MODEL.replace(
+                "matmul ins",
+                'matmul {compilation_info = {a = [#iree_codegen.pass_pipeline<"snapshot-op-locations">]}} ins',
+            ),
+            "the pass snapshot-op-locations",
+        ),
+        (MODEL.replace("matmul ins", 'matmul {x = [#hal.executable.object<{path = "x"}>]} ins'), "#hal.executable."),
+    ],
+)
+def test_a_source_from_elsewhere_has_the_compiler_run_nothing(text: str, named: str) -> None:
+    if not named:
+        check_source(text, "--bundle: m")
+        return
+    with pytest.raises(SpecRefused, match=f"--bundle: m is refused.*{named}"):
+        check_source(text, "--bundle: m")
+
+
+@pytest.mark.parametrize("deep", [201, 100_000])
+def test_what_is_nested_too_deeply_is_refused_before_it_is_parsed(deep: int) -> None:
+    text = spec(config=hostile_config(options=f"a = {'[' * deep}1{']' * deep}"))
+    with pytest.raises(SpecRefused, match="nested more than"):
+        read_spec(text)
+    with pytest.raises(SpecRefused, match="nested more than"):
+        single_entry_spec(ROOT, hostile_config(options=f"a = {'[' * deep}1{']' * deep}"))
+    assert "nested more than" in why_not_plain(f"{'any(' * deep}cse{')' * deep}")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"maps": ("", *ROOT.maps[1:])}, {"maps": ("1", *ROOT.maps[1:])}, {"m": (77,)}, {"inputs": ()}],
+)
+def test_a_recorded_op_that_is_none_is_told_in_words(damage: dict[str, object]) -> None:
+    root = msgspec.structs.replace(ROOT, **damage)
+    with pytest.raises(InputError, match="the recorded op"):
+        single_entry_spec(root, CONFIG)
+    with pytest.raises(InputError, match="record"):
+        lone_op("mm", msgspec.structs.replace(root, inputs=(Tensor(element="", shape=(1,)),)))
