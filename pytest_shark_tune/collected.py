@@ -22,13 +22,20 @@ class CollectionWatch:
 
     def __init__(self) -> None:
         self._read: set[Path] = set()
+        self._left_out: set[Path] = set()
         self._trials: dict[Path, list[Trial]] = {}
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_pycollect_makeitem(self, collector: pytest.Collector) -> Generator[None, object, object]:
-        """Note that a file's tests are made from it: a plugin may skip files whose report says that they passed."""
+    def pytest_pycollect_makeitem(self, collector: pytest.Collector, obj: object) -> Generator[None, object, object]:
+        """Note that a file's tests are made from it: a plugin may skip files whose report says that they passed.
+
+        An option or a plugin may leave out some of its functions, too.
+        """
         self._read.add(collector.path)
-        return (yield)
+        made = yield
+        if not made and any(mark.name == "tune" for mark in getattr(obj, "pytestmark", ())):
+            self._left_out.add(collector.path)
+        return made
 
     def add(self, path: Path, trials: Iterable[Trial]) -> None:
         """Take note of what a test function in the file ``path`` was parametrized with."""
@@ -42,7 +49,7 @@ class CollectionWatch:
         selects = any("::" in argument for argument in arguments)
         trials = {path: self._trials.get(path, []) for path in self._read | self._trials.keys()}
         known = {id(trial) for trial in kept}
-        shortened = {
+        shortened = {path.parent for path in self._left_out} | {
             path.parent
             for path, found in trials.items()
             if any(id(trial) not in known for trial in found if trial.role is not Role.INPUT)

@@ -158,6 +158,8 @@ class Numerics(msgspec.Struct, frozen=True, kw_only=True):
     """Whether small integers as inputs make all of its sums exact: only moves, casts, sums and products come before."""
     switched: bool = False
     """Whether zeros and large negative numbers do: sums of exponentials of differences to the largest input."""
+    to_integers: bool = False
+    """Whether floats that come of a sum are turned into integers, which may then fall either way."""
     products: bool = False
     """Whether its sums are of products of two inputs, which have either sign if the inputs have."""
 

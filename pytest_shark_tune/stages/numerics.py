@@ -51,6 +51,12 @@ def read_numerics(function: ir.Operation) -> Numerics:
         exact=bool(sums) and all(_is_exact(op, is_sum=op in sums) for op in (*before, *reductions)),
         switched=any(map(_picks_largest, before))
         and all(_is_exact(op, is_sum=op in sums, also=_EXPONENTIALS) for op in (*before, *reductions)),
+        to_integers=any(
+            inner.name in ("arith.fptosi", "arith.fptoui")
+            for op in ops
+            if op in after or op in sums
+            for inner in _body(op)
+        ),
         products=bool(sums) and all(_is_sum_of_products(op) for op in reductions),
     )
 
@@ -308,7 +314,9 @@ def _is_coarse(kind: ir.Type) -> bool:
 
 def _float_types(op: ir.Operation) -> list[str]:
     kinds = [result.type for inner in _body(op) for result in inner.results]
-    kinds += [ir.ShapedType(result.type).element_type for result in op.results if isinstance(result.type, ir.ShapedType)]
+    kinds += [
+        ir.ShapedType(result.type).element_type for result in op.results if isinstance(result.type, ir.ShapedType)
+    ]
     kinds = [kind.element_type if isinstance(kind, ir.ComplexType) else kind for kind in kinds]
     return [str(kind) for kind in kinds if isinstance(kind, ir.FloatType)]
 
@@ -335,7 +343,7 @@ def _narrow_inputs(attention: ir.Operation) -> list[str]:
 
 def _picks_largest(op: ir.Operation) -> bool:
     picks = any(inner.name in ("arith.maximumf", "arith.maxnumf") for inner in _body(op))
-    kinds = op.attributes["iterator_types"] if "iterator_types" in op.attributes else ()  # A named op has none.
+    kinds = op.attributes.get("iterator_types", ())  # A named op has none.
     return picks and any("reduction" in str(kind) for kind in kinds)
 
 

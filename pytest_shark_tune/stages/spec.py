@@ -20,6 +20,7 @@ from pytest_shark_tune.stages.artifact import MARK, compiler_context, error_text
 from pytest_shark_tune.stages.dispatch import RootOp
 from pytest_shark_tune.stages.extraction import pipeline_name
 from pytest_shark_tune.stages.matcher import add_matcher
+from pytest_shark_tune.stages.mlir import ops_named
 from pytest_shark_tune.stages.trust import check_attribute, check_depth, check_spec, drop_prints, refusals_in
 
 __all__ = [
@@ -358,10 +359,18 @@ def mark_entries(text: str) -> str:
             actions.append(name)
             marking = sequences[action].clone(ip=ir.InsertionPoint(_foreach(module).parent)).operation
             marking.attributes["sym_name"] = ir.StringAttr.get(name)
+            _drop_marks(marking)
             _mark(marking, matcher)
         _foreach(module).attributes["actions"] = _references(actions)
         module.operation.verify()
         return _text(module)
+
+
+def _drop_marks(action: ir.Operation) -> None:
+    """Take off annotations of our own name: those of a spec from elsewhere could speak for another entry."""
+    for op in ops_named(action, "transform.annotate"):
+        if ir.StringAttr(op.attributes["name"]).value == MARK:
+            op.erase()
 
 
 def _mark(action: ir.Operation, matcher: str) -> None:

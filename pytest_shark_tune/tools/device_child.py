@@ -166,7 +166,7 @@ def _integer_bytes(element: str, shape: Sequence[int], rng: np.random.Generator,
     if traits.kind == "int" and traits.bits > 16:
         return _as_bytes(rng.integers(0, 2, count).astype(traits.dtype))
     if data.switched and traits.kind == "float":
-        # One in each stretch: where none of a row is on all are equal, and their number is more than the type counts to.
+        # One in each stretch: where none of a row is on all are equal, and are more than the type counts to.
         stretch = max(1, int(1 / data.density))
         starts = np.arange(0, count, stretch)
         values = np.full(count, _SWITCHED_OFF)
@@ -181,7 +181,7 @@ def _integer_bytes(element: str, shape: Sequence[int], rng: np.random.Generator,
     raw = _as_bytes(stored)
     if traits.bits < 8:
         raw = np.append(raw & 0xF, np.zeros(count % 2, np.uint8)).astype(np.uint8)
-        return raw[::2] | raw[1::2] << 4
+        return np.asarray(raw[::2] | raw[1::2] << 4, np.uint8)
     return raw
 
 
@@ -775,8 +775,8 @@ class DeviceServer:
     def learn_response(self, key: str, name: str, relative: float) -> None:
         """Add how the results of ``key`` differ from reference ``name`` to what is known of its answers."""
         reference = self._reference(name)
-        was, now = reference.kept[0], _kept(self._run_once(key, _Data(reference.seed))[0])
-        if [values.shape for values in was.values] != [values.shape for values in now.values]:
+        was, now = reference.kept[0], _kept(self._run_once(key, _Data(reference.seed))[0]).values
+        if [values.shape for values in was.values] != [values.shape for values in now]:
             raise ValueError(f"outputs of {key!r} cannot be compared with reference {name!r}")
         found = _responses(was, [now], relative / 2**0.5)
         known = self._responses_of(name) or (None,) * len(found)
@@ -810,7 +810,7 @@ class DeviceServer:
                 started = time.perf_counter()
                 for trial in range(_RESPONSE_RUNS):
                     data = _Data(reference.seed, disturbed=loaded.step, trial=trial)
-                    runs.append(_kept(self._run_once(reference.key, data)[0]))
+                    runs.append(_kept(self._run_once(reference.key, data)[0]).values)
                     if trial + 1 >= _FEWEST_RESPONSE_RUNS and time.perf_counter() - started > _RESPONSE_S:
                         break
                 loaded.fill(_Data(reference.seed))
@@ -910,10 +910,10 @@ def _kept(result: _Result) -> _Kept:
     return _Kept(result, values, tuple(magnitude(part) if part.dtype.kind == "f" else 0.0 for part in values))
 
 
-def _responses(was: _Kept, runs: Sequence[_Kept], relative: float) -> tuple[Response | None, ...]:
+def _responses(was: _Kept, runs: Sequence[tuple[Any, ...]], relative: float) -> tuple[Response | None, ...]:
     """How each output answers, ``None`` for integers."""
     return tuple(
-        response(part, [run.values[number] for run in runs], relative) if part.dtype.kind == "f" else None
+        response(part, [run[number] for run in runs], relative) if part.dtype.kind == "f" else None
         for number, part in enumerate(was.values)
     )
 

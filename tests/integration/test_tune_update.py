@@ -178,6 +178,15 @@ def test_a_hook_that_shortens_the_list_of_tests_costs_no_entry(tuned: Tuned, ord
     assert state(suite) == before
 
 
+def test_a_function_that_an_option_leaves_out_costs_no_entry(tuned: Tuned) -> None:
+    suite = tuned.copy(with_gone=True)
+    suite.write("test_suite.py", two_tests())
+    before = state(suite)
+    outcome = suite.tune(*ARGUMENTS, "-o", "python_functions=test_dispatch")
+    assert parts_run(outcome) == ["spec"], outcome.text
+    assert state(suite) == before
+
+
 def test_a_run_of_what_failed_last_costs_no_entry(tuned: Tuned) -> None:
     suite = tuned.copy(with_gone=True)
     suite.write("test_suite.py", two_tests("assert candidate.role != 'spec'"))

@@ -324,6 +324,17 @@ def test_a_spec_by_hand_can_be_marked() -> None:
     assert [each.entry for each in configured.applied] == ["match_any"]
 
 
+def test_a_spec_cannot_speak_for_another_entry() -> None:
+    """Its action annotates the op with our own mark."""
+    forged = """transform.annotate %op "by_hand" : !transform.any_op
+    %other = transform.param.constant "match_other" -> !transform.any_param
+    transform.annotate %op "shark_tune.entry" = %other : !transform.any_op, !transform.any_param"""
+    spec = GENERAL_FORM.replace('transform.annotate %op "by_hand" : !transform.any_op', forged)
+    assert spec != GENERAL_FORM
+    configured = configure_with(payload({"a": MATMUL}), mark_entries(spec))
+    assert [each.entry for each in configured.applied] == ["match_any"]
+
+
 def test_executables_can_be_exchanged() -> None:
     default, tuned = payload({"a": MATMUL}), configure_with(payload({"a": MATMUL}), build_spec([entry("mm")])).text
     assert [each.function for each in read_configs(replace_executables(default, tuned, ["ops"]))] == ["a"]

@@ -293,6 +293,17 @@ def test_what_is_not_exact_is_not_checked_as_if_it_were() -> None:
     assert acceptance_for(sums(("i32", 512)), elements=16).tolerance == tolerance_for("f32", "f32", 1)
 
 
+def test_few_integers_that_floats_were_rounded_to_may_be_off_by_one() -> None:
+    allowed = acceptance_for(sums(("f32", 512), to_integers=True), elements=100_000).tolerance
+    expected = np.zeros(100_000, np.int8)
+    few, many, far = expected.copy(), expected.copy(), expected.copy()
+    few[:50], many[:500], far[3] = 1, 1, 2
+    assert check_output(expected, few, allowed).ok
+    assert not check_output(expected, many, allowed).ok
+    assert not check_output(expected, far, allowed).ok
+    assert not check_output(expected, few, acceptance_for(sums(("f32", 512)), elements=100_000).tolerance).ok
+
+
 def test_several_sums_and_roundings_between_them_add_up() -> None:
     one, two = (acceptance_for(sums(*[("f32", 512)] * count), elements=16).tolerance for count in (1, 2))
     last = 2 * unit_roundoff("f32")
