@@ -23,7 +23,7 @@ from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.measurement import NOISE_FLOOR
 from pytest_shark_tune.stages.record import Record, State
 from pytest_shark_tune.stages.winner import FINALISTS
-from pytest_shark_tune.tools import journal
+from pytest_shark_tune.system import journal
 
 
 class Compared(msgspec.Struct, frozen=True):

@@ -18,7 +18,7 @@ import msgspec
 from guarded_suite import GuardedSuite, show
 
 from pytest_shark_tune.stages.guard import Outcome, Promise, Verdict
-from pytest_shark_tune.tools.machine import processors
+from pytest_shark_tune.system.machine import processors
 
 _SIZES = ((251, 257, 127), (256, 512, 256))
 """The default of the first, whose sizes are primes, is slow: it has a winner on any machine."""

@@ -30,7 +30,7 @@ from pytest_shark_tune.stages.candidate import DEFAULT_ID
 from pytest_shark_tune.stages.guard import Outcome, Promise
 from pytest_shark_tune.stages.measurement import MOST_ROUNDS, Measurement, combine_rounds
 from pytest_shark_tune.stages.record import Record, State, WinnerRecord
-from pytest_shark_tune.tools import journal
+from pytest_shark_tune.system import journal
 
 WANTED = {1.15: 0.95, 1.30: 1.0}
 """In what part of the runs a slowdown should fail, where two equal configs are told apart to ``QUIET``."""

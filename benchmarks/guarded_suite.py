@@ -13,7 +13,7 @@ import click
 from pytest_shark_tune.guard_reporter import PROPERTY
 from pytest_shark_tune.guard_text import GuardFinding
 from pytest_shark_tune.stages.guard import Promise, Verdict
-from pytest_shark_tune.tools import journal
+from pytest_shark_tune.system import journal
 
 __all__ = ["GuardedSuite", "show"]
 

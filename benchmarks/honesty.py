@@ -28,11 +28,11 @@ from pytest_shark_tune.plan import Task, make_plan, read_source
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.measurement import Measurement
 from pytest_shark_tune.stages.record import FinalRecord, State
-from pytest_shark_tune.tools import journal
-from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.system import journal
+from pytest_shark_tune.system.cache import Cache
+from pytest_shark_tune.system.machine import processors
 from pytest_shark_tune.tools.compiler import Compiler, Target
 from pytest_shark_tune.tools.lease import DeviceLeases
-from pytest_shark_tune.tools.machine import processors
 from pytest_shark_tune.tools.runtime import DeviceChild
 
 _WANTED = 0.9

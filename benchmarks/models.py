@@ -31,7 +31,6 @@ import numpy as np
 
 from pytest_shark_tune.apply import apply_spec, read_spec_file
 from pytest_shark_tune.errors import CommandFailed, InputError
-from pytest_shark_tune.figures import format_us
 from pytest_shark_tune.plan import Source, read_source
 from pytest_shark_tune.stages.artifact import strip
 from pytest_shark_tune.stages.dispatch import Tensor
@@ -44,10 +43,11 @@ from pytest_shark_tune.stages.measurement import (
     combine_rounds,
     compare_finalists,
 )
+from pytest_shark_tune.system.machine import processors
+from pytest_shark_tune.system.units import format_us
 from pytest_shark_tune.tools.compiler import Compiler, Target, compiler_version, first_error
 from pytest_shark_tune.tools.importer import import_onnx
 from pytest_shark_tune.tools.lease import DeviceLeases
-from pytest_shark_tune.tools.machine import processors
 from pytest_shark_tune.tools.runtime import DeviceChild, TensorData
 
 _IDLE_LOAD = 0.5

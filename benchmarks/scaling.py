@@ -28,8 +28,8 @@ import pytest
 from pytest_shark_tune.ledger import DispatchSummary, Summary
 from pytest_shark_tune.stages.candidate import DEFAULT_ID
 from pytest_shark_tune.stages.record import Record
-from pytest_shark_tune.tools import journal
-from pytest_shark_tune.tools.machine import processors
+from pytest_shark_tune.system import journal
+from pytest_shark_tune.system.machine import processors
 
 _CLOCK = "SHARK_TUNE_SCALING_CLOCK"
 _WANTED = 1.8

@@ -32,11 +32,11 @@ from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.artifact import configure_with
 from pytest_shark_tune.stages.record import State
 from pytest_shark_tune.stages.spec import single_entry_spec
-from pytest_shark_tune.tools import process
-from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.system import process
+from pytest_shark_tune.system.cache import Cache
+from pytest_shark_tune.system.machine import processors
 from pytest_shark_tune.tools.compiler import Compiler, Target
 from pytest_shark_tune.tools.lease import DeviceLeases
-from pytest_shark_tune.tools.machine import processors
 from pytest_shark_tune.tools.runtime import cpu_name
 
 _DEVICE = "local-task"

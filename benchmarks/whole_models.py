@@ -22,7 +22,7 @@ from pytest_shark_tune.plan import Plan, Source, make_plan, read_source
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.artifact import strip
 from pytest_shark_tune.stages.check import unit_roundoff
-from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler
 from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.tools.runtime import DeviceChild, TensorData

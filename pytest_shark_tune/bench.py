@@ -36,7 +36,7 @@ from pytest_shark_tune.stages.measurement import (
 )
 from pytest_shark_tune.stages.record import State
 from pytest_shark_tune.stages.winner import bar_to_final
-from pytest_shark_tune.tools import journal
+from pytest_shark_tune.system import journal
 from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.tools.runtime import DeviceChild, DeviceRequestFailed
 from pytest_shark_tune.yardsticks import Yardsticks

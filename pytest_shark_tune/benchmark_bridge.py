@@ -20,7 +20,7 @@ from pytest_shark_tune import reporting
 from pytest_shark_tune.ledger import Finding
 from pytest_shark_tune.stages.candidate import DEFAULT_ID
 from pytest_shark_tune.stages.record import FinalRecord, Record, State
-from pytest_shark_tune.tools.terminal import escaped_line
+from pytest_shark_tune.system.terminal import escaped_line
 from pytest_shark_tune.tuning import finding_of
 
 __all__ = ["Benchmark", "BenchmarkBridge", "DeviceStamp", "benchmarks_of"]

@@ -30,8 +30,8 @@ from pytest_shark_tune.stages.dispatch import BenchmarkModule, Dispatch
 from pytest_shark_tune.stages.disturbance import with_disturbed_sums
 from pytest_shark_tune.stages.record import State, lasts
 from pytest_shark_tune.stages.spec import SPEC_VERSION, single_entry_spec
-from pytest_shark_tune.tools import process
-from pytest_shark_tune.tools.cache import BINARY, Cache, content_key, file_digest
+from pytest_shark_tune.system import process
+from pytest_shark_tune.system.cache import BINARY, Cache, content_key, file_digest
 from pytest_shark_tune.tools.compiler import Compiler, first_error
 from pytest_shark_tune.tools.lease import DeviceLeases
 

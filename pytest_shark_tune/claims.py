@@ -11,7 +11,7 @@ from pytest_shark_tune.plan import Task
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.record import State
-from pytest_shark_tune.tools import journal
+from pytest_shark_tune.system import journal
 
 __all__ = ["Claims"]
 

@@ -17,7 +17,7 @@ from pytest_shark_tune.commands.profile import profile_model
 from pytest_shark_tune.commands.replay import replay
 from pytest_shark_tune.commands.show import show
 from pytest_shark_tune.commands.space import space
-from pytest_shark_tune.tools.terminal import escaping_streams
+from pytest_shark_tune.system.terminal import escaping_streams
 
 __all__ = ["main"]
 

@@ -9,8 +9,8 @@ import msgspec
 
 from pytest_shark_tune.plan import AnyTask
 from pytest_shark_tune.stages.candidate import Candidate
-from pytest_shark_tune.tools import journal
-from pytest_shark_tune.tools.cache import content_key
+from pytest_shark_tune.system import journal
+from pytest_shark_tune.system.cache import content_key
 
 __all__ = ["announce", "coming"]
 

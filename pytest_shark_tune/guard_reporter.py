@@ -22,7 +22,7 @@ from pytest_shark_tune.options import GuardOptions, TuneOptions, target_name
 
 if TYPE_CHECKING:
     from pytest_shark_tune.guard_text import GuardFailure, GuardFinding
-    from pytest_shark_tune.tools.folders import HeldFolder
+    from pytest_shark_tune.system.folders import HeldFolder
 
 __all__ = ["EXCHANGE", "FAILURE", "PROPERTY", "SNAPSHOTS", "UNGUARDED", "GuardReporter"]
 
@@ -55,7 +55,7 @@ class GuardReporter:
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """Tell a worker of the folder that it shares with the others, should one of them have something to guard."""
-        from pytest_shark_tune.tools.folders import HeldFolder
+        from pytest_shark_tune.system.folders import HeldFolder
 
         with suppress(OSError):  # Each of them then makes one for itself, or says why it cannot.
             self._exchange = self._exchange or HeldFolder()
@@ -68,7 +68,7 @@ class GuardReporter:
             pytest.UsageError: an option cannot be met; the message names it.
         """
         if self._config.getoption("tune_cache_clear"):
-            from pytest_shark_tune.tools.cache import Cache
+            from pytest_shark_tune.system.cache import Cache
 
             with reporting.escaping_errors():
                 options = TuneOptions.from_pytest_config(self._config)
@@ -185,7 +185,7 @@ class GuardReporter:
         if self._exchange is not None:
             self._exchange.remove()
         if self._findings:
-            from pytest_shark_tune.tools.cache import Cache
+            from pytest_shark_tune.system.cache import Cache
 
             options = TuneOptions.from_pytest_config(self._config)
             Cache(options.cache).evict(options.cache_bytes)

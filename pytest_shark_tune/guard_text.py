@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from pytest_shark_tune.stages.guard import Outcome, Promise, Verdict
-from pytest_shark_tune.tools.terminal import escaped, escaped_line
+from pytest_shark_tune.system.terminal import escaped, escaped_line
 
 __all__ = [
     "GuardFailure",

@@ -33,13 +33,13 @@ from pytest_shark_tune.snapshot import find_snapshots, recorded_targets, snapsho
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.guard import RUN_ALPHA, Outcome, Promise, Terms, Verdict, judge
 from pytest_shark_tune.stages.measurement import Measurement
-from pytest_shark_tune.storage import Storage
-from pytest_shark_tune.tools import leftovers
-from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.system import cleanup
+from pytest_shark_tune.system.cache import Cache
+from pytest_shark_tune.system.disk_errors import Storage
+from pytest_shark_tune.system.folders import is_marked
+from pytest_shark_tune.system.terminal import escaped
 from pytest_shark_tune.tools.compiler import compiler_version
-from pytest_shark_tune.tools.folders import is_marked
 from pytest_shark_tune.tools.runtime import device_slug, runtime_version
-from pytest_shark_tune.tools.terminal import escaped
 from pytest_shark_tune.trial import Guarded, Role, Trial, guard_trials
 
 __all__ = ["GuardingPlugin", "guard_trials_of"]
@@ -89,7 +89,7 @@ class GuardingPlugin:
         compiler = options.compiler
         check_compiler(options, compiler)
         check_cache(options.cache)
-        leftovers.sweep()
+        cleanup.sweep()
         tell = teller(config)
         session = Session(_settings(config, options, guard), compiler, Cache(options.cache, tell), tell=tell)
         plugin = cls(config, options, guard, session)
@@ -363,7 +363,7 @@ class GuardingPlugin:
     def pytest_unconfigure(self) -> None:
         """Remove what only this run needed."""
         self._session.close()
-        leftovers.clear()
+        cleanup.clear()
         self._interrupts.restore()
 
 
@@ -376,7 +376,7 @@ def _settings(config: pytest.Config, options: TuneOptions, guard: GuardOptions) 
     devices = _devices(options)
     shared = Path(worker.get(EXCHANGE, "")) if worker is not None else Path()
     # Workers on other hosts do not see their controller's.
-    exchange = shared if is_marked(shared) else leftovers.new_folder("guard")
+    exchange = shared if is_marked(shared) else cleanup.new_folder("guard")
     return RunSettings(
         devices=tuple(devices["uris"]),
         device_name=devices["name"],

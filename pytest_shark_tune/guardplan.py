@@ -27,7 +27,7 @@ from pytest_shark_tune.stages.spec import (
     single_entry_spec,
 )
 from pytest_shark_tune.stages.trust import trusts_specs
-from pytest_shark_tune.tools.cache import content_key
+from pytest_shark_tune.system.cache import content_key
 from pytest_shark_tune.tools.compiler import Compiler, compiler_version
 
 __all__ = [

@@ -36,7 +36,7 @@ from pytest_shark_tune.stages.record import (
     WinnerRecord,
 )
 from pytest_shark_tune.stages.winner import provisional_winner
-from pytest_shark_tune.tools import journal
+from pytest_shark_tune.system import journal
 from pytest_shark_tune.trial import Role
 from pytest_shark_tune.update import SnapshotChange, as_it_is_now, entry_of_task, is_gone, updated, with_ops
 from pytest_shark_tune.verification import Verification, Verify

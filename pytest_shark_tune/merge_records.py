@@ -19,7 +19,7 @@ from pytest_shark_tune.snapshot import write_spec
 from pytest_shark_tune.stages.candidate import DEFAULT_ID
 from pytest_shark_tune.stages.record import FinalRecord, Record, SpecRecord, State, WinnerRecord
 from pytest_shark_tune.stages.winner import declare_winner, simplicity
-from pytest_shark_tune.tools import journal
+from pytest_shark_tune.system import journal
 from pytest_shark_tune.update import with_ops
 
 __all__ = ["Merged", "RunFindings", "merge_runs", "read_run", "write_merged"]

@@ -52,7 +52,7 @@ from pytest_shark_tune.stages.space import (
     spaces_in,
 )
 from pytest_shark_tune.stages.space.reading import read_config, read_knobs
-from pytest_shark_tune.tools.cache import content_key
+from pytest_shark_tune.system.cache import content_key
 from pytest_shark_tune.tools.compiler import Compiler, why_rejected
 from pytest_shark_tune.tools.importer import import_onnx, onnx_inputs
 from pytest_shark_tune.wanted import Wanted, outside_candidates, wanted_knobs

@@ -30,7 +30,7 @@ from pytest_shark_tune.options import (
     tuning_is_on,
 )
 from pytest_shark_tune.reporting import EscapedReports, escaping_errors
-from pytest_shark_tune.tools.terminal import escaped_line
+from pytest_shark_tune.system.terminal import escaped_line
 
 if TYPE_CHECKING:
     from pytest_shark_tune.ops import OpSource

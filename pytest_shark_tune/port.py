@@ -66,9 +66,10 @@ from pytest_shark_tune.stages.spec import (
     read_spec,
     with_configs,
 )
-from pytest_shark_tune.tools import journal, old_spec, process
+from pytest_shark_tune.system import journal, process
+from pytest_shark_tune.system.cleanup import scratch_folder
+from pytest_shark_tune.tools import old_spec
 from pytest_shark_tune.tools.compiler import Compiler, compiler_version, first_error
-from pytest_shark_tune.tools.leftovers import scratch_folder
 
 __all__ = ["Fate", "OldEntry", "OldSpec", "PortedEntry", "port", "read_old", "retuned", "target_of"]
 

@@ -6,9 +6,9 @@ import statistics
 import time
 from collections.abc import Callable
 
-from pytest_shark_tune.figures import format_s, format_us
 from pytest_shark_tune.stages.candidate import DEFAULT_ID
 from pytest_shark_tune.stages.record import Record, State
+from pytest_shark_tune.system.units import format_s, format_us
 
 __all__ = ["RunProgress"]
 

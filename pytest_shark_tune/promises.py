@@ -17,7 +17,7 @@ from pytest_shark_tune.reach import Reach
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.guard import Outcome, Promise, Terms, Verdict, hold_gate
-from pytest_shark_tune.tools.cache import Cache, content_key
+from pytest_shark_tune.system.cache import Cache, content_key
 from pytest_shark_tune.tools.compiler import compiler_version
 
 __all__ = ["Promises"]

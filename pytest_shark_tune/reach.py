@@ -14,7 +14,7 @@ from pytest_shark_tune.plan import Source, Task
 from pytest_shark_tune.stages.artifact import ConfigureFailed
 from pytest_shark_tune.stages.question import Question, differences, read_questions
 from pytest_shark_tune.stages.spec import mark_entries, select_entries
-from pytest_shark_tune.tools.cache import Cache, content_key
+from pytest_shark_tune.system.cache import Cache, content_key
 
 __all__ = ["Reach"]
 

@@ -22,10 +22,10 @@ from pytest_shark_tune.stages.search import PriorResult, ProblemFacts, pipeline_
 from pytest_shark_tune.stages.search.facts import FACTS_VERSION
 from pytest_shark_tune.stages.spec import SPEC_VERSION
 from pytest_shark_tune.stages.winner import WINNER_VERSION
-from pytest_shark_tune.tools import journal
-from pytest_shark_tune.tools.cache import Cache, content_key
+from pytest_shark_tune.system import journal
+from pytest_shark_tune.system.cache import Cache, content_key
+from pytest_shark_tune.system.machine import driver_version, processors
 from pytest_shark_tune.tools.compiler import Compiler
-from pytest_shark_tune.tools.machine import driver_version, processors
 from pytest_shark_tune.tools.runtime import runtime_version, ways_of_driving
 from pytest_shark_tune.verify import VERIFY_VERSION
 

@@ -15,7 +15,7 @@ import pytest
 from pytest_shark_tune.devices import FoundDevices, find_devices
 from pytest_shark_tune.options import TuneOptions
 from pytest_shark_tune.settings import RunSettings
-from pytest_shark_tune.tools.folders import is_marked, make_marked
+from pytest_shark_tune.system.folders import is_marked, make_marked
 
 __all__ = ["devices_of_worker", "hand_over", "is_remote", "paths_of_worker", "shared_folder"]
 

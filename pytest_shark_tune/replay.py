@@ -22,7 +22,7 @@ from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.stages.record import State
 from pytest_shark_tune.stages.search import ConfigTable, Outcome, ProblemFacts, Search, make_search
 from pytest_shark_tune.stages.search.facts import gpu_processors
-from pytest_shark_tune.tools import journal
+from pytest_shark_tune.system import journal
 
 __all__ = [
     "BATCH",

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from pytest_shark_tune.tools.terminal import escaped, escaped_line
+from pytest_shark_tune.system.terminal import escaped, escaped_line
 
 __all__ = ["EscapedReports", "end_run", "escaping_errors", "section", "write", "write_annotations", "write_line"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from pytest_shark_tune.ordering import Phase
-from pytest_shark_tune.tools import journal
+from pytest_shark_tune.system import journal
 from pytest_shark_tune.trial import Role, Trial
 
 __all__ = ["Collected", "Coverage", "Part", "Roster", "read_roster", "whole_suites", "write_roster"]

@@ -47,11 +47,11 @@ from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, SpecR
 from pytest_shark_tune.stages.search import PriorResult
 from pytest_shark_tune.stages.winner import choose_finalists, declare_winner, simplicity
 from pytest_shark_tune.starter import Starter
-from pytest_shark_tune.tools import journal
-from pytest_shark_tune.tools.cache import Cache, content_key
+from pytest_shark_tune.system import journal
+from pytest_shark_tune.system.cache import Cache, content_key
+from pytest_shark_tune.system.machine import processors
 from pytest_shark_tune.tools.compiler import Compiler
 from pytest_shark_tune.tools.lease import DeviceLeases
-from pytest_shark_tune.tools.machine import processors
 from pytest_shark_tune.update import incumbent_of, starter_of
 from pytest_shark_tune.verify import Verifier
 from pytest_shark_tune.yardsticks import Yardsticks

@@ -21,8 +21,8 @@ from pytest_shark_tune.stages.spec import (
     read_spec,
     select_entries,
 )
-from pytest_shark_tune.tools import journal
-from pytest_shark_tune.tools.lock import FileLock
+from pytest_shark_tune.system import journal
+from pytest_shark_tune.system.lock import FileLock
 
 __all__ = [
     "check_snapshots",

@@ -24,7 +24,6 @@ from pytest_shark_tune.custom import CustomTask
 from pytest_shark_tune.devices import FoundDevices, crowding, find_devices, jobs_of_worker
 from pytest_shark_tune.dry_run import is_dry
 from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError
-from pytest_shark_tune.figures import format_us
 from pytest_shark_tune.fixtures import SESSION_KEY
 from pytest_shark_tune.inputs import check_cache, check_compiler, check_folder, hold_folder, refuse_strays
 from pytest_shark_tune.interrupts import TERMINATED, Interrupts
@@ -46,13 +45,14 @@ from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.measurement import Measurement
 from pytest_shark_tune.stages.record import FinalRecord, Record, SourceCheck, SpecRecord, State
 from pytest_shark_tune.stages.spec import check_starter, dropped_prints
-from pytest_shark_tune.storage import Storage
 from pytest_shark_tune.summary import render
-from pytest_shark_tune.tools import journal, leftovers
-from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.system import cleanup, journal
+from pytest_shark_tune.system.cache import Cache
+from pytest_shark_tune.system.disk_errors import Storage
+from pytest_shark_tune.system.terminal import escaped_line
+from pytest_shark_tune.system.units import format_us
 from pytest_shark_tune.tools.compiler import Compiler
 from pytest_shark_tune.tools.runtime import device_slug, runtime_version
-from pytest_shark_tune.tools.terminal import escaped_line
 from pytest_shark_tune.trial import Role, Trial, trials_of
 from pytest_shark_tune.update import Requirements, Subject, Update, look_back, wanted_of, write_incumbents
 
@@ -127,12 +127,12 @@ class TuningPlugin:
             compiler = PackedCompiler(bundle)
             options = replace(options, target=bundle.target, rotate_bytes=bundle.rotate_bytes)
         if worker is None:
-            leftovers.sweep()
+            cleanup.sweep()
             try:
                 given = _check_inputs(options, compiler, writes=not is_dry(config))
                 if not is_dry(config):
                     _hold_out(config, options.out)
-                exchange = shared_folder(options.cache) if is_remote(config) else leftovers.new_folder("run")
+                exchange = shared_folder(options.cache) if is_remote(config) else cleanup.new_folder("run")
             except OSError as error:
                 folder = Path(tempfile.gettempdir())
                 raise pytest.UsageError(_storage_of(options, folder).explain(error) or str(error)) from error
@@ -801,7 +801,7 @@ class TuningPlugin:
     def pytest_unconfigure(self) -> None:
         """Remove what only this run needed."""
         self._session.close()
-        leftovers.clear()
+        cleanup.clear()
         if self._ledger is not None:
             if is_remote(self._config):
                 shutil.rmtree(self._session.settings.exchange, ignore_errors=True)

@@ -14,8 +14,8 @@ from pytest_shark_tune.plan import Plan, Task, Wanted
 from pytest_shark_tune.snapshot import find_snapshots, read_records, why_not_replaced
 from pytest_shark_tune.spec_diff import diff, side_of, words
 from pytest_shark_tune.stages.record import RecordedOp, WinnerRecord
-from pytest_shark_tune.tools import journal
-from pytest_shark_tune.tools.cache import content_key
+from pytest_shark_tune.system import journal
+from pytest_shark_tune.system.cache import content_key
 
 __all__ = [
     "Requirements",

@@ -13,9 +13,9 @@ from pytest_shark_tune.stages.dispatch import BenchmarkModule, Untunable
 from pytest_shark_tune.stages.extraction import read_benchmark
 from pytest_shark_tune.stages.limits import Limits, Work, why_impossible
 from pytest_shark_tune.stages.measurement import MEASUREMENT_VERSION, calibrate
-from pytest_shark_tune.tools.cache import BINARY, Cache, content_key, file_digest
+from pytest_shark_tune.system.cache import BINARY, Cache, content_key, file_digest
+from pytest_shark_tune.system.machine import processors
 from pytest_shark_tune.tools.compiler import Compiler
-from pytest_shark_tune.tools.machine import processors
 from pytest_shark_tune.tools.runtime import DeviceChild, DeviceRequestFailed, runtime_version, ways_of_driving
 
 __all__ = ["YARDSTICK_VERSION", "Yardstick", "Yardsticks"]

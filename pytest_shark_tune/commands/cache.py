@@ -10,7 +10,7 @@ import pytest
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.options import CACHE_SIZE, default_cache, parse_size
-from pytest_shark_tune.tools.cache import KINDS, Cache, Kind
+from pytest_shark_tune.system.cache import KINDS, Cache, Kind
 
 __all__ = ["cache"]
 

@@ -20,11 +20,11 @@ from pytest_shark_tune.stages.passes import why_not_plain
 from pytest_shark_tune.stages.record import SpecRecord
 from pytest_shark_tune.stages.trust import check_source, trusts_specs
 from pytest_shark_tune.summary import render
-from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.system.cache import Cache
+from pytest_shark_tune.system.cleanup import scratch_folder
 from pytest_shark_tune.tools.compiler import Compiler
 from pytest_shark_tune.tools.compiler_flags import check_flags
 from pytest_shark_tune.tools.lease import DeviceLeases
-from pytest_shark_tune.tools.leftovers import scratch_folder
 from pytest_shark_tune.verify import Verifier
 
 __all__ = ["merge_records"]

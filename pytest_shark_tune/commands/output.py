@@ -18,7 +18,7 @@ from rich.text import Text
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.snapshot import records_path
-from pytest_shark_tune.tools.terminal import escaped, escaped_json
+from pytest_shark_tune.system.terminal import escaped, escaped_json
 
 __all__ = ["check_output", "check_spec_output", "print_json", "print_table", "tell", "writing"]
 

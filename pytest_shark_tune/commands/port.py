@@ -18,10 +18,10 @@ from pytest_shark_tune.options import default_cache
 from pytest_shark_tune.port import Fate, OldSpec, PortedEntry, port, read_old, retuned, target_of
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
-from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.system.cache import Cache
+from pytest_shark_tune.system.cleanup import scratch_folder
+from pytest_shark_tune.system.machine import processors
 from pytest_shark_tune.tools.compiler import Compiler, Target
-from pytest_shark_tune.tools.leftovers import scratch_folder
-from pytest_shark_tune.tools.machine import processors
 
 __all__ = ["port_spec"]
 

@@ -14,16 +14,16 @@ from pytest_shark_tune.commands.model_options import shape_option
 from pytest_shark_tune.commands.output import print_json, print_table, tell
 from pytest_shark_tune.devices import FoundDevices, devices_for
 from pytest_shark_tune.errors import InputError, SharkTuneError
-from pytest_shark_tune.figures import format_us
 from pytest_shark_tune.model_input import ModelInput
 from pytest_shark_tune.options import default_cache
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.shares import Profile
-from pytest_shark_tune.tools import leftovers
-from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.system import cleanup
+from pytest_shark_tune.system.cache import Cache
+from pytest_shark_tune.system.machine import processors
+from pytest_shark_tune.system.units import format_us
 from pytest_shark_tune.tools.compiler import MODEL_TIMEOUT_S, Compiler, Target
-from pytest_shark_tune.tools.machine import processors
 
 __all__ = ["profile_model"]
 
@@ -73,7 +73,7 @@ def profile_model(
         compiler.check()
         devices = _devices(target, [each.strip() for each in tune_device.split(",") if each.strip()])
         asked = ModelInput.parse(shapes, data, tune_function)
-        settings = _settings(devices, leftovers.new_folder("profile"), asked, fresh=tune_fresh)
+        settings = _settings(devices, cleanup.new_folder("profile"), asked, fresh=tune_fresh)
         session = Session(settings, compiler, Cache(folder or default_cache(), tell), tell=tell)
         try:
             _, plan = session.plan([model.absolute()], Path())
@@ -82,7 +82,7 @@ def profile_model(
             found = session.profile(plan, plan.sources[0])
         finally:
             session.close()
-            leftovers.clear()
+            cleanup.clear()
     except InputError as error:
         raise click.UsageError(str(error)) from error
     except SharkTuneError as error:

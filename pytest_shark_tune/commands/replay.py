@@ -11,7 +11,7 @@ from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.replay import BATCH, Replay, read_landscape, summarised
 from pytest_shark_tune.replay import replay as replay_seeds
 from pytest_shark_tune.stages.search import STRATEGIES
-from pytest_shark_tune.tools.machine import processors
+from pytest_shark_tune.system.machine import processors
 
 __all__ = ["replay"]
 

@@ -12,8 +12,8 @@ from pytest_shark_tune.commands.output import print_json, print_table
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.plan import emitted_constraints, extract, spaces_from
 from pytest_shark_tune.stages.space import NoSpace, SearchSpace, SpaceTooLarge
+from pytest_shark_tune.system.machine import processors
 from pytest_shark_tune.tools.compiler import Compiler, Target
-from pytest_shark_tune.tools.machine import processors
 
 __all__ = ["space"]
 

@@ -19,11 +19,11 @@ from pathlib import Path
 import msgspec
 
 from pytest_shark_tune.errors import CommandFailed, InputError
-from pytest_shark_tune.tools import journal, process
-from pytest_shark_tune.tools.cpu import cpu_identity, is_model_name
+from pytest_shark_tune.system import journal, process
+from pytest_shark_tune.system.cleanup import scratch_folder
+from pytest_shark_tune.system.cpu import cpu_identity, is_model_name
+from pytest_shark_tune.system.folders import HeldFolder
 from pytest_shark_tune.tools.flag_files import FlagFile, changed_files, flag_files
-from pytest_shark_tune.tools.folders import HeldFolder
-from pytest_shark_tune.tools.leftovers import scratch_folder
 
 __all__ = [
     "COMPILE_TIMEOUT_S",

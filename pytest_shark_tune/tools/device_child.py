@@ -34,8 +34,8 @@ from pytest_shark_tune.stages.check import (
     unit_roundoff,
 )
 from pytest_shark_tune.stages.product import product_of
+from pytest_shark_tune.system.child import die_with_parent, read_frame, write_frame
 from pytest_shark_tune.tools import runtime as protocol
-from pytest_shark_tune.tools.child import die_with_parent, read_frame, write_frame
 
 __all__ = ["DeviceServer", "main"]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pytest_shark_tune.errors import CommandFailed, InputError
-from pytest_shark_tune.tools import process
-from pytest_shark_tune.tools.leftovers import scratch_folder
+from pytest_shark_tune.system import process
+from pytest_shark_tune.system.cleanup import scratch_folder
 
 __all__ = ["import_onnx", "onnx_inputs", "write_fixed"]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.tools.lock import FileLock
+from pytest_shark_tune.system.lock import FileLock
 
 __all__ = ["DeviceLeases", "device_key", "signature", "who_holds"]
 

@@ -9,7 +9,7 @@ import msgspec
 from iree.runtime.benchmark import benchmark_exe
 
 from pytest_shark_tune.errors import CommandFailed, InputError
-from pytest_shark_tune.tools import process
+from pytest_shark_tune.system import process
 
 __all__ = ["Cost", "NoProfile", "Profiled", "model_time_us", "profile"]
 

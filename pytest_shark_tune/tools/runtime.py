@@ -21,8 +21,8 @@ import msgspec
 from pytest_shark_tune.errors import DeviceChildDied, SharkTuneError
 from pytest_shark_tune.stages.check import Acceptance, Check, Tolerance
 from pytest_shark_tune.stages.dispatch import BenchmarkModule, Product, Tensor
-from pytest_shark_tune.tools.child import Child
-from pytest_shark_tune.tools.cpu import cpu_identity
+from pytest_shark_tune.system.child import Child
+from pytest_shark_tune.system.cpu import cpu_identity
 
 __all__ = [
     "CHILD_COMMAND",

@@ -29,8 +29,8 @@ from pytest_shark_tune.stages.guard import GATE
 from pytest_shark_tune.stages.measurement import Measurement
 from pytest_shark_tune.stages.record import State
 from pytest_shark_tune.stages.winner import FINALISTS
-from pytest_shark_tune.tools import journal
-from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.system import journal
+from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, Target
 from pytest_shark_tune.tools.runtime import DeviceChild
 

@@ -27,7 +27,7 @@ from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.plan import Plan, Task, make_plan, read_source
 from pytest_shark_tune.stages.spec import SpecEntry, build_spec, link_spec
-from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, Target
 from pytest_shark_tune.tools.lease import DeviceLeases
 
@@ -42,7 +42,7 @@ import msgspec
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.plan import Plan
-from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, Target
 from pytest_shark_tune.tools.lease import DeviceLeases
 

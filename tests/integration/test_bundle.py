@@ -20,8 +20,8 @@ from pytest_shark_tune.snapshot import read_records
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, State
-from pytest_shark_tune.tools import journal
-from pytest_shark_tune.tools.cache import Cache, content_key
+from pytest_shark_tune.system import journal
+from pytest_shark_tune.system.cache import Cache, content_key
 from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.yardsticks import Yardsticks
 

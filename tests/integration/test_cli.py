@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from pytest_shark_tune import __version__, ops
 from pytest_shark_tune.cli import main
-from pytest_shark_tune.tools.cache import KINDS, Cache, content_key
+from pytest_shark_tune.system.cache import KINDS, Cache, content_key
 
 NAME = "matmul_32x32x32_f32"
 

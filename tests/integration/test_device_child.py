@@ -26,7 +26,7 @@ from pytest_shark_tune.errors import DeviceChildDied, SharkTuneError
 from pytest_shark_tune.stages.check import EXACT, tolerance_for
 from pytest_shark_tune.stages.dispatch import BenchmarkModule, BufferView, Tensor
 from pytest_shark_tune.stages.measurement import SCREENING, compare
-from pytest_shark_tune.tools.child import Child
+from pytest_shark_tune.system.child import Child
 from pytest_shark_tune.tools.compiler import environment
 from pytest_shark_tune.tools.runtime import (
     DeviceChild,
@@ -628,7 +628,7 @@ def test_a_child_ends_with_its_parent(tmp_path: Path, busy: bool) -> None:
     assert not process_runs(pid)
 
 
-ECHO = "from pytest_shark_tune.tools.child import read_frame, write_frame\nimport sys\n"
+ECHO = "from pytest_shark_tune.system.child import read_frame, write_frame\nimport sys\n"
 
 
 def script(tmp_path: Path, text: str) -> Sequence[str]:

@@ -16,7 +16,7 @@ import pytest
 from pytest_shark_tune import ops
 from pytest_shark_tune.plan import make_plan, read_source
 from pytest_shark_tune.stages.spec import read_spec
-from pytest_shark_tune.tools import process
+from pytest_shark_tune.system import process
 from pytest_shark_tune.tools.compiler import Compiler, Target, environment
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ import msgspec
 import pytest
 from pathlib import Path
 from pytest_shark_tune.builds import Builds
-from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler
 from pytest_shark_tune.tools.lease import DeviceLeases
 

@@ -20,9 +20,9 @@ from pytest_shark_tune.stages.dispatch import Dispatch
 from pytest_shark_tune.stages.record import State, WinnerRecord
 from pytest_shark_tune.stages.space import SearchSpace
 from pytest_shark_tune.stages.spec import read_spec
+from pytest_shark_tune.system.machine import processors
 from pytest_shark_tune.tools import old_spec
 from pytest_shark_tune.tools.compiler import Compiler, Target, compiler_version
-from pytest_shark_tune.tools.machine import processors
 
 TARGET = "llvm-cpu:x86-64-v3"
 OLD = Path(__file__).parents[1] / "golden" / "old_specs"

@@ -17,7 +17,7 @@ from pytest_shark_tune.plan import Plan
 from pytest_shark_tune.profile import counted_profile
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
-from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, Target
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.dispatch import RootOp, Tensor
 from pytest_shark_tune.stages.guard import Outcome, Promise, Verdict
 from pytest_shark_tune.stages.record import RecordedOp, State, WinnerRecord
-from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, Target
 
 MODEL = """

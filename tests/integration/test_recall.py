@@ -17,7 +17,7 @@ import pytest
 
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.spec import read_spec
-from pytest_shark_tune.tools.cache import BINARY, Cache
+from pytest_shark_tune.system.cache import BINARY, Cache
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Outcome, Suite

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_shark_tune.tools.cache import Cache, content_key
+from pytest_shark_tune.system.cache import Cache, content_key
 
 if TYPE_CHECKING:
     from pathlib import Path

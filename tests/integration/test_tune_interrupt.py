@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_shark_tune.stages.spec import read_spec
-from pytest_shark_tune.tools.folders import make_marked
+from pytest_shark_tune.system.folders import make_marked
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Outcome, Running

@@ -15,7 +15,7 @@ from pytest_shark_tune.plan import Plan, Source, make_plan
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.artifact import replace_executables
 from pytest_shark_tune.stages.record import FinalRecord
-from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, Target
 from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.verify import Verifier, culprits

@@ -22,7 +22,7 @@ from pytest_shark_tune.stages.artifact import strip
 from pytest_shark_tune.stages.check import Check
 from pytest_shark_tune.stages.disturbance import with_disturbed_sums
 from pytest_shark_tune.stages.record import State
-from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, Target
 from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.tools.runtime import DeviceChild

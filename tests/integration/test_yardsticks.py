@@ -18,7 +18,7 @@ from pytest_shark_tune.plan import Task, make_plan, read_source
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.limits import Limits, Work, work_of
-from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, Target
 from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.tools.runtime import DeviceChild

@@ -14,8 +14,8 @@ import msgspec
 import pytest
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.tools.cache import BINARY, Cache, content_key
-from pytest_shark_tune.tools.journal import replace_file
+from pytest_shark_tune.system.cache import BINARY, Cache, content_key
+from pytest_shark_tune.system.journal import replace_file
 
 
 class Value(msgspec.Struct):
@@ -174,7 +174,7 @@ def test_processes_that_ask_at_the_same_time_make_it_once(cache: Cache, child_en
     code = """
 import os, sys, time
 from pathlib import Path
-from pytest_shark_tune.tools.cache import Cache, content_key
+from pytest_shark_tune.system.cache import Cache, content_key
 
 def make():
     time.sleep(0.2)
@@ -219,7 +219,7 @@ def test_different_parts_have_different_keys(first: tuple[object, ...], second: 
 
 def test_equal_parts_have_equal_keys_in_every_process(child_env: dict[str, str]) -> None:
     code = """
-from pytest_shark_tune.tools.cache import content_key
+from pytest_shark_tune.system.cache import content_key
 print(content_key("plan", {"b": 1, "a": [1, 2.5, None]}, {"x", "y", "z"}))
 """
     keys = {

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_shark_tune.tools import journal
-from pytest_shark_tune.tools.cache import KINDS, Cache, Kind, Removed, content_key
+from pytest_shark_tune.system import journal
+from pytest_shark_tune.system.cache import KINDS, Cache, Kind, Removed, content_key
 
 HOUR_S = 3600.0
 SIZE = 1000

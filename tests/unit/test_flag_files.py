@@ -16,7 +16,7 @@ from pytest_shark_tune.recall import Recall
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.dispatch import BenchmarkModule
-from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, Target
 from pytest_shark_tune.tools.flag_files import changed_files, flag_files
 from pytest_shark_tune.tools.lease import DeviceLeases

@@ -10,8 +10,8 @@ import pytest
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.inputs import check_cache
-from pytest_shark_tune.tools.cache import Cache, content_key
-from pytest_shark_tune.tools.folders import HeldFolder, check_owner, is_marked, make_marked, remove_if_free
+from pytest_shark_tune.system.cache import Cache, content_key
+from pytest_shark_tune.system.folders import HeldFolder, check_owner, is_marked, make_marked, remove_if_free
 
 STRANGER = 12345
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")

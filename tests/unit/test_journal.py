@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pytest_shark_tune.tools import journal
+from pytest_shark_tune.system import journal
 
 WRITERS, LINES = 4, 50
 

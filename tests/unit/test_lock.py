@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from pytest_shark_tune.tools.lock import FileLock, NoLocks
+from pytest_shark_tune.system.lock import FileLock, NoLocks
 
 # While it holds the lock it owns a file that nobody else may have.
 CONTENDER = """
 import os, sys
 from pathlib import Path
-from pytest_shark_tune.tools.lock import FileLock
+from pytest_shark_tune.system.lock import FileLock
 
 folder = Path(sys.argv[1])
 lock = FileLock(folder / "x.lock", remove=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_shark_tune.tools.machine import driver_version, last_level_cache_bytes
+from pytest_shark_tune.system.machine import driver_version, last_level_cache_bytes
 
 
 def cache(cpus: Path, cpu: int, index: int, level: int, kind: str, size: str, shared: str) -> None:

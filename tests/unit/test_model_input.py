@@ -18,7 +18,7 @@ from pytest_shark_tune.profile import arguments, function_of
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.dispatch import Tensor
-from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler
 
 TWO = """

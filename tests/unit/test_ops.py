@@ -10,7 +10,7 @@ from iree.compiler.tools.binaries import find_tool
 
 from pytest_shark_tune import ops
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.tools import process
+from pytest_shark_tune.system import process
 
 QUICKSTART = Path(__file__).parents[2] / "tuning_suites" / "quickstart"
 

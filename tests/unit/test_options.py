@@ -18,8 +18,8 @@ from pytest_shark_tune.options import (
     parse_target,
     parse_tolerance,
 )
+from pytest_shark_tune.system.machine import last_level_cache_bytes
 from pytest_shark_tune.tools.compiler import Target
-from pytest_shark_tune.tools.machine import last_level_cache_bytes
 
 CPU, GPU = Target("llvm-cpu", "host"), Target("hip", "gfx942")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pytest_shark_tune.errors import CommandFailed
-from pytest_shark_tune.tools import process
+from pytest_shark_tune.system import process
 
 LONG_S = 30.0
 

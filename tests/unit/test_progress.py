@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_shark_tune.figures import format_s
 from pytest_shark_tune.progress import RunProgress
 from pytest_shark_tune.stages.candidate import DEFAULT_ID
 from pytest_shark_tune.stages.record import Record, State
+from pytest_shark_tune.system.units import format_s
 
 
 class Watch:

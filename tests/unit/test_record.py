@@ -20,7 +20,7 @@ from pytest_shark_tune.stages.record import (
     State,
     WinnerRecord,
 )
-from pytest_shark_tune.tools import journal
+from pytest_shark_tune.system import journal
 
 ROOT = RootOp(
     op="linalg.matmul",

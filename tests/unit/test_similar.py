@@ -16,7 +16,7 @@ from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.dispatch import BenchmarkModule, Dispatch, Member, RootOp, TargetFacts, Tensor
 from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, State
 from pytest_shark_tune.stages.search import PriorResult
-from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, Target
 
 MAPS = tuple(f"affine_map<(d0, d1, d2) -> ({dims})>" for dims in ("d0, d2", "d2, d1", "d0, d1"))

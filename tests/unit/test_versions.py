@@ -43,7 +43,7 @@ from pytest_shark_tune.stages.search.facts import facts_of
 from pytest_shark_tune.stages.space import SPACE_VERSIONS, SearchSpace, spaces_for, spaces_in
 from pytest_shark_tune.stages.spec import SpecEntry, build_spec, link_spec
 from pytest_shark_tune.stages.winner import declare_winner, simplicity
-from pytest_shark_tune.tools.cache import Cache
+from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, Target, compiler_version
 from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.tools.profiler import Cost

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
-from pytest_shark_tune.tools.terminal import escaped_line
+from pytest_shark_tune.system.terminal import escaped_line
 
 __all__ = ["append", "damaged_lines", "put_first", "read", "read_plain", "replace_file"]
 

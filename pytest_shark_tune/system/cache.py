@@ -17,10 +17,10 @@ from typing import Literal, TypeVar, get_args
 import msgspec
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.tools.folders import check_owner
-from pytest_shark_tune.tools.journal import replace_file
-from pytest_shark_tune.tools.lock import FileLock
-from pytest_shark_tune.tools.terminal import escaped_line
+from pytest_shark_tune.system.folders import check_owner
+from pytest_shark_tune.system.journal import replace_file
+from pytest_shark_tune.system.lock import FileLock
+from pytest_shark_tune.system.terminal import escaped_line
 
 __all__ = ["BINARY", "KINDS", "Cache", "Kind", "Removed", "Usage", "content_key", "file_digest", "is_key"]
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pytest_shark_tune.tools import folders
+from pytest_shark_tune.system import folders
 
 __all__ = ["clear", "new_folder", "release_group", "scratch_folder", "sweep", "watch_group"]
 

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import IO, BinaryIO
 
 from pytest_shark_tune.errors import DeviceChildDied
-from pytest_shark_tune.tools.process import stop_group
+from pytest_shark_tune.system.process import stop_group
 
 __all__ = ["Child", "die_with_parent", "read_frame", "write_frame"]
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from pytest_shark_tune.errors import CommandFailed
-from pytest_shark_tune.tools import leftovers
+from pytest_shark_tune.system import cleanup
 
 __all__ = ["Completed", "run", "stop_all", "stop_group"]
 
@@ -71,7 +71,7 @@ def run(
     with _lock:
         _running.add(process)
     try:
-        leftovers.watch_group(process.pid)
+        cleanup.watch_group(process.pid)
         _limit_memory(process.pid, memory_bytes)
         out, err = process.communicate(b"\n" + stdin.encode(), timeout=timeout_s)
     except subprocess.TimeoutExpired:
@@ -87,7 +87,7 @@ def run(
         process.communicate()
         raise
     finally:
-        leftovers.release_group(process.pid)
+        cleanup.release_group(process.pid)
         with _lock:
             _running.discard(process)
             stopped = process in _stopped
