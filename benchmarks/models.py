@@ -30,11 +30,11 @@ import msgspec
 import numpy as np
 
 from pytest_shark_tune.apply import apply_spec, read_spec_file
+from pytest_shark_tune.dispatch.extraction import function_inputs
+from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.plan import Source, read_source
 from pytest_shark_tune.stages.artifact import strip
-from pytest_shark_tune.stages.dispatch import Tensor
-from pytest_shark_tune.stages.extraction import function_inputs
 from pytest_shark_tune.stages.measurement import (
     FINAL,
     FINAL_ROUNDS,

@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 from iree.compiler import ir, passmanager
 from iree.compiler.dialects import arith, iree_codegen, linalg, tensor
 
-from pytest_shark_tune.stages.extraction import drop_configs
-from pytest_shark_tune.stages.mlir import ops_inside, ops_named, string_of
+from pytest_shark_tune.dispatch.extraction import drop_configs
+from pytest_shark_tune.dispatch.mlir import ops_inside, ops_named, string_of
 
 __all__ = ["RIGHT", "WRONG", "NotApplicable", "edited", "edited_with_its_config", "sums_in"]
 

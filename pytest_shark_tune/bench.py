@@ -13,13 +13,13 @@ from types import MappingProxyType
 
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.claims import Claims
+from pytest_shark_tune.dispatch.types import Dispatch, Member, Numerics, Sum, Tensor
 from pytest_shark_tune.errors import CandidateFailed, DeviceChildDied
 from pytest_shark_tune.plan import Source, Task
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.check import Acceptance, Check, Tolerance, acceptance_for, tolerance_in_model
-from pytest_shark_tune.stages.dispatch import Dispatch, Member, Numerics, Sum, Tensor
 from pytest_shark_tune.stages.guard import GATE
 from pytest_shark_tune.stages.limits import SUSPICIOUS_RATIO, work_of
 from pytest_shark_tune.stages.measurement import (

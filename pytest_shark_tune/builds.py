@@ -16,6 +16,7 @@ from typing import Literal
 import msgspec
 
 from pytest_shark_tune.compile_step import CompileStep
+from pytest_shark_tune.dispatch.types import BenchmarkModule, Dispatch
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed
 from pytest_shark_tune.plan import Task
 from pytest_shark_tune.stages.artifact import (
@@ -26,7 +27,6 @@ from pytest_shark_tune.stages.artifact import (
     why_not_applied,
 )
 from pytest_shark_tune.stages.candidate import Candidate
-from pytest_shark_tune.stages.dispatch import BenchmarkModule, Dispatch
 from pytest_shark_tune.stages.disturbance import with_disturbed_sums
 from pytest_shark_tune.stages.record import State, lasts
 from pytest_shark_tune.stages.spec import SPEC_VERSION, single_entry_spec

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from iree.compiler import ir
 from iree.compiler.dialects import arith, func, linalg, tensor
 
+from pytest_shark_tune.dispatch.trust import check_pattern
+from pytest_shark_tune.dispatch.types import ATTENTION, ONLINE_ATTENTION, RootOp, Tensor
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.ops import OpSource
-from pytest_shark_tune.stages.dispatch import ATTENTION, ONLINE_ATTENTION, RootOp, Tensor
-from pytest_shark_tune.stages.trust import check_pattern
 
 __all__ = ["lone_op"]
 

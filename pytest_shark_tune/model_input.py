@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.stages.dispatch import Tensor
 
 if TYPE_CHECKING:
     from pytest_shark_tune.plan import Source

@@ -11,6 +11,18 @@ from typing import Final, NamedTuple, TypeAlias
 import msgspec
 
 from pytest_shark_tune.custom import CustomTask
+from pytest_shark_tune.dispatch.extraction import (
+    EXTRACTION_VERSION,
+    Flow,
+    function_inputs,
+    is_benchmark_module,
+    read_benchmark,
+    read_flow,
+    read_module,
+)
+from pytest_shark_tune.dispatch.grouping import group_dispatches
+from pytest_shark_tune.dispatch.rotation import rotated_dispatch
+from pytest_shark_tune.dispatch.types import Dispatch, FoundDispatch, Tensor, Untunable
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.model_input import InputFile, ModelInput, check_data
 from pytest_shark_tune.ops import OpSource
@@ -25,18 +37,6 @@ from pytest_shark_tune.stages.candidate import (
     kernel_default,
     make_candidates,
 )
-from pytest_shark_tune.stages.dispatch import Dispatch, FoundDispatch, Tensor, Untunable
-from pytest_shark_tune.stages.extraction import (
-    EXTRACTION_VERSION,
-    Flow,
-    function_inputs,
-    is_benchmark_module,
-    read_benchmark,
-    read_flow,
-    read_module,
-)
-from pytest_shark_tune.stages.grouping import group_dispatches
-from pytest_shark_tune.stages.rotation import rotated_dispatch
 from pytest_shark_tune.stages.search.facts import ProblemFacts, facts_of, on_device
 from pytest_shark_tune.stages.space import (
     SPACE_VERSIONS,

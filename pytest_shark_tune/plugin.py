@@ -90,7 +90,7 @@ def _configure(config: pytest.Config) -> None:
 def _trust_specs(config: pytest.Config) -> None:
     """Let specs hold anything until the end of this run."""
     _prepare_bindings(config)
-    from pytest_shark_tune.stages.trust import trusting_specs
+    from pytest_shark_tune.dispatch.trust import trusting_specs
 
     trust = ExitStack()
     trust.enter_context(trusting_specs())

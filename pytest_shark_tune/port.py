@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from pytest_shark_tune.dispatch.types import Dispatch, RootOp
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError, SpecNotParsed, SpecRefused
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, applied_to
 from pytest_shark_tune.lone_op import lone_op
@@ -45,7 +46,6 @@ from pytest_shark_tune.stages.candidate import (
     default_candidate,
     make_candidates,
 )
-from pytest_shark_tune.stages.dispatch import Dispatch, RootOp
 from pytest_shark_tune.stages.guard import RUN_ALPHA, Outcome, Promise
 from pytest_shark_tune.stages.record import WinnerRecord
 from pytest_shark_tune.stages.space import (

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import TypeAlias
 
+from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
 from pytest_shark_tune.stages.space import NoSpace, SearchSpace
 
 __all__ = ["GROUP", "SpaceProvider", "provided_spaces", "providers"]

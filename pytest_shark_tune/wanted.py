@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.stages.candidate import Candidate, outside_candidate
-from pytest_shark_tune.stages.dispatch import Dispatch
 from pytest_shark_tune.stages.space import SearchSpace
 from pytest_shark_tune.stages.space.reading import knobs_of
 

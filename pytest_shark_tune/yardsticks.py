@@ -8,9 +8,9 @@ from typing import Final
 
 import msgspec
 
+from pytest_shark_tune.dispatch.extraction import read_benchmark
+from pytest_shark_tune.dispatch.types import BenchmarkModule, Untunable
 from pytest_shark_tune.errors import CommandFailed, DeviceChildDied
-from pytest_shark_tune.stages.dispatch import BenchmarkModule, Untunable
-from pytest_shark_tune.stages.extraction import read_benchmark
 from pytest_shark_tune.stages.limits import Limits, Work, why_impossible
 from pytest_shark_tune.stages.measurement import MEASUREMENT_VERSION, calibrate
 from pytest_shark_tune.system.cache import BINARY, Cache, content_key, file_digest

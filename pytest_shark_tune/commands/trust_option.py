@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from pytest_shark_tune.commands.output import tell
+from pytest_shark_tune.dispatch.trust import trusting_specs
 from pytest_shark_tune.stages.spec import dropped_prints
-from pytest_shark_tune.stages.trust import trusting_specs
 
 __all__ = ["tell_dropped", "trust_option"]
 

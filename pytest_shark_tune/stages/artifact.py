@@ -18,10 +18,10 @@ import msgspec
 from iree.compiler import ir, passmanager
 from iree.compiler.dialects import iree_codegen
 
+from pytest_shark_tune.dispatch.extraction import drop_configs, sink_constants
+from pytest_shark_tune.dispatch.trust import check_spec
+from pytest_shark_tune.dispatch.types import INCIDENTAL_ATTRIBUTES
 from pytest_shark_tune.errors import InputError, SharkTuneError
-from pytest_shark_tune.stages.dispatch import INCIDENTAL_ATTRIBUTES
-from pytest_shark_tune.stages.extraction import drop_configs, sink_constants
-from pytest_shark_tune.stages.trust import check_spec
 
 __all__ = [
     "ARTIFACT_VERSION",

@@ -11,8 +11,8 @@ import msgspec
 from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, iree_gpu
 
+from pytest_shark_tune.dispatch.types import Dispatch, RootOp
 from pytest_shark_tune.errors import InputError, SharkTuneError
-from pytest_shark_tune.stages.dispatch import Dispatch, RootOp
 from pytest_shark_tune.stages.space.constraints import pipeline_name
 from pytest_shark_tune.stages.space.forms import (
     CPU_PIPELINES,

@@ -6,7 +6,6 @@ Works over numpy arrays alone. docs/measurement.md says where the tolerance come
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -14,7 +13,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_shark_tune.stages.dispatch import Numerics
+from pytest_shark_tune.dispatch.elements import unit_roundoff
+from pytest_shark_tune.dispatch.types import Numerics
 
 __all__ = [
     "CHECK_VERSION",
@@ -31,7 +31,6 @@ __all__ = [
     "response",
     "tolerance_for",
     "tolerance_in_model",
-    "unit_roundoff",
 ]
 
 CHECK_VERSION: Final = 1
@@ -198,31 +197,8 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
         return "; ".join(parts) + f" (seed {self.seed})"
 
 
-_FLOAT_DIGITS = {"f64": 53, "f32": 24, "tf32": 11, "f16": 11, "bf16": 8}
-_SMALL_FLOAT = re.compile(r"f(?:8|6|4)E\d+M(\d+)")
-_INTEGER = re.compile(r"(?:[su]?i\d+|index)\Z")
-_COMPLEX = re.compile(r"complex<(\w+)>\Z")
 _WITHOUT_DIGITS = 0.5
 """The roundoff of a type that holds powers of two alone."""
-
-
-def unit_roundoff(element: str) -> float:
-    """The unit roundoff of an MLIR element type: 2**-p for p significant bits, 0 for integers.
-
-    ``tf32`` is accepted for inputs that a tensor core rounds.
-
-    Raises:
-        ValueError: the type is not known.
-    """
-    if inner := _COMPLEX.match(element):
-        element = inner[1]
-    if element in _FLOAT_DIGITS:
-        return float(2.0 ** -_FLOAT_DIGITS[element])
-    if small := _SMALL_FLOAT.match(element):
-        return float(2.0 ** -(int(small[1]) + 1))
-    if _INTEGER.match(element):
-        return 0.0
-    raise ValueError(f"the unit roundoff of element type {element!r} is not known")
 
 
 def tolerance_for(element_in: str, element_out: str, reduction_length: int) -> Tolerance:

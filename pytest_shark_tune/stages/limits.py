@@ -7,7 +7,7 @@ import re
 
 import msgspec
 
-from pytest_shark_tune.stages.dispatch import BenchmarkModule, RootOp
+from pytest_shark_tune.dispatch.types import BenchmarkModule, RootOp
 
 __all__ = ["SUSPICIOUS_RATIO", "Limits", "Work", "why_impossible", "work_of"]
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Mapping
 from iree.compiler import ir
 from iree.compiler.dialects import preprocessing_transform, transform
 
+from pytest_shark_tune.dispatch.trust import check_pattern
+from pytest_shark_tune.dispatch.types import ONLINE_ATTENTION, RootOp, Tensor
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.stages.dispatch import ONLINE_ATTENTION, RootOp, Tensor
-from pytest_shark_tune.stages.trust import check_pattern
 
 __all__ = ["add_matcher", "has_matcher"]
 

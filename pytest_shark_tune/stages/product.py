@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_shark_tune.stages.dispatch import Index, Product
+from pytest_shark_tune.dispatch.types import Index, Product
 
 __all__ = ["product_of"]
 

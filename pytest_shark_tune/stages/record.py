@@ -7,8 +7,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from pytest_shark_tune.dispatch.types import RootOp
 from pytest_shark_tune.stages.check import Check
-from pytest_shark_tune.stages.dispatch import RootOp
 
 __all__ = [
     "SCHEMA",

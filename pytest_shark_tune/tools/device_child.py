@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from pytest_shark_tune.dispatch.elements import unit_roundoff
 from pytest_shark_tune.stages.check import (
     Acceptance,
     Check,
@@ -31,7 +32,6 @@ from pytest_shark_tune.stages.check import (
     magnitude,
     merge_checks,
     response,
-    unit_roundoff,
 )
 from pytest_shark_tune.stages.product import product_of
 from pytest_shark_tune.system.child import die_with_parent, read_frame, write_frame

@@ -18,9 +18,9 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from pytest_shark_tune.dispatch.types import BenchmarkModule, Product, Tensor
 from pytest_shark_tune.errors import DeviceChildDied, SharkTuneError
 from pytest_shark_tune.stages.check import Acceptance, Check, Tolerance
-from pytest_shark_tune.stages.dispatch import BenchmarkModule, Product, Tensor
 from pytest_shark_tune.system.child import Child
 from pytest_shark_tune.system.cpu import cpu_identity
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_shark_tune.dispatch.extraction import read_benchmark
+from pytest_shark_tune.dispatch.types import FoundDispatch
 from pytest_shark_tune.stages.artifact import Applied, configure, configure_with, read_configs, strip, why_not_applied
-from pytest_shark_tune.stages.dispatch import FoundDispatch
-from pytest_shark_tune.stages.extraction import read_benchmark
 from pytest_shark_tune.stages.spec import (
     SpecEntry,
     build_spec,

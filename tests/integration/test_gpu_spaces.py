@@ -11,12 +11,12 @@ from click.testing import CliRunner
 
 from pytest_shark_tune import ops
 from pytest_shark_tune.cli import main
+from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import CommandFailed
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.plan import extract, read_source, search_spaces
 from pytest_shark_tune.stages.artifact import configure_with, why_not_applied
 from pytest_shark_tune.stages.candidate import Candidate, make_candidates
-from pytest_shark_tune.stages.dispatch import Dispatch
 from pytest_shark_tune.stages.space import SearchSpace
 from pytest_shark_tune.stages.spec import SpecEntry, build_spec, read_spec, single_entry_spec
 from pytest_shark_tune.tools.compiler import Compiler, Target

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from pytest_shark_tune.dispatch.extraction import read_benchmark
+from pytest_shark_tune.dispatch.grouping import group_dispatches
+from pytest_shark_tune.dispatch.types import Dispatch, FoundDispatch, Untunable
 from pytest_shark_tune.stages.artifact import Configured, configure_with
-from pytest_shark_tune.stages.dispatch import Dispatch, FoundDispatch, Untunable
-from pytest_shark_tune.stages.extraction import read_benchmark
-from pytest_shark_tune.stages.grouping import group_dispatches
 from pytest_shark_tune.stages.spec import SpecEntry, build_spec, single_entry_spec
 from pytest_shark_tune.tools.compiler import Compiler, Target
 

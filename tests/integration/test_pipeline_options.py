@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from pytest_shark_tune import ops
+from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.plan import Source, extract, search_spaces
 from pytest_shark_tune.stages.artifact import configure_with, why_not_applied
 from pytest_shark_tune.stages.candidate import Candidate, make_candidates
-from pytest_shark_tune.stages.dispatch import Dispatch
 from pytest_shark_tune.stages.space import NoSpace, SearchSpace, SpaceRequest, narrowed, opened, spaces_for
 from pytest_shark_tune.stages.spec import single_entry_spec
 from pytest_shark_tune.tools.compiler import Compiler, Target

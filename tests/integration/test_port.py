@@ -13,10 +13,10 @@ from click.testing import CliRunner, Result
 
 from pytest_shark_tune import ops
 from pytest_shark_tune.cli import main
+from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.plan import extract, read_source, search_spaces
 from pytest_shark_tune.snapshot import read_records, records_path, write_spec
 from pytest_shark_tune.stages.candidate import make_candidates
-from pytest_shark_tune.stages.dispatch import Dispatch
 from pytest_shark_tune.stages.record import State, WinnerRecord
 from pytest_shark_tune.stages.space import SearchSpace
 from pytest_shark_tune.stages.spec import read_spec

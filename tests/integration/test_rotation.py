@@ -13,10 +13,10 @@ from iree.compiler import ir
 from iree.compiler.dialects import arith
 from numpy.typing import NDArray
 
+from pytest_shark_tune.dispatch.extraction import read_benchmark
+from pytest_shark_tune.dispatch.rotation import rotated
+from pytest_shark_tune.dispatch.types import BenchmarkModule, FoundDispatch
 from pytest_shark_tune.stages.check import EXACT
-from pytest_shark_tune.stages.dispatch import BenchmarkModule, FoundDispatch
-from pytest_shark_tune.stages.extraction import read_benchmark
-from pytest_shark_tune.stages.rotation import rotated
 from pytest_shark_tune.tools.compiler import Compiler, Target
 from pytest_shark_tune.tools.runtime import DeviceChild, TensorData
 

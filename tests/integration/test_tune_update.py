@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.ops import matmul
 from pytest_shark_tune.snapshot import read_records, write_spec
-from pytest_shark_tune.stages.dispatch import Tensor
 from pytest_shark_tune.stages.record import RecordedOp, WinnerRecord
 from pytest_shark_tune.stages.spec import read_spec
 

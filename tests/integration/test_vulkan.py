@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from pytest_shark_tune import ops
+from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import DeviceChildDied
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.plan import Source, extract
 from pytest_shark_tune.stages.artifact import read_configs
 from pytest_shark_tune.stages.check import tolerance_for
-from pytest_shark_tune.stages.dispatch import Dispatch
 from pytest_shark_tune.stages.measurement import SCREENING, compare
 from pytest_shark_tune.stages.space import NoSpace, spaces_for
 from pytest_shark_tune.tools.compiler import Compiler, Target

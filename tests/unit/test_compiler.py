@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_shark_tune.dispatch.extraction import read_benchmark
+from pytest_shark_tune.dispatch.types import FoundDispatch
 from pytest_shark_tune.errors import CommandFailed, InputError
-from pytest_shark_tune.stages.dispatch import FoundDispatch
-from pytest_shark_tune.stages.extraction import read_benchmark
 from pytest_shark_tune.tools.compiler import Compiler, Target, compiler_version, first_error, why_rejected
 
 BROKEN = "func.func @main(%x: tensor<4xf32>) -> tensor<4xf32> {\n  return %y : tensor<4xf32>\n}\n"

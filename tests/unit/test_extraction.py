@@ -9,9 +9,7 @@ import msgspec
 import pytest
 from iree.compiler import ir
 
-from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.stages.dispatch import BufferView, FoundDispatch, Tensor, Untunable
-from pytest_shark_tune.stages.extraction import (
+from pytest_shark_tune.dispatch.extraction import (
     Flow,
     function_inputs,
     is_benchmark_module,
@@ -19,7 +17,9 @@ from pytest_shark_tune.stages.extraction import (
     read_flow,
     read_module,
 )
-from pytest_shark_tune.stages.grouping import group_dispatches
+from pytest_shark_tune.dispatch.grouping import group_dispatches
+from pytest_shark_tune.dispatch.types import BufferView, FoundDispatch, Tensor, Untunable
+from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.tools.compiler import Compiler
 
 TUNABLE = ("plain", "transposed", "batch", "narrow", "fused", "reduction", "chain")

@@ -10,12 +10,12 @@ from iree.compiler.tools.binaries import find_tool
 
 from pytest_shark_tune import ops
 from pytest_shark_tune.builds import Builds
+from pytest_shark_tune.dispatch.types import BenchmarkModule
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan import plan_key, read_source
 from pytest_shark_tune.recall import Recall
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.candidate import Candidate
-from pytest_shark_tune.stages.dispatch import BenchmarkModule
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler, Target
 from pytest_shark_tune.tools.flag_files import changed_files, flag_files

@@ -141,7 +141,7 @@ def test_the_whole_package_is_read() -> None:
         ("stages.guard", "import pytest"),
         ("stages.guard", "from _pytest.config import Config"),
         ("stages.guard", "import subprocess as sp"),
-        ("stages.helpers", "from pytest_shark_tune.stages.dispatch import Dispatch"),
+        ("stages.helpers", "from pytest_shark_tune.dispatch.types import Dispatch"),
         ("tools.compiler", "from pytest_shark_tune.stages.spec import SpecEntry"),
         ("tools.compiler", "from ..stages.candidate import Candidate"),
         ("tools.compiler", "from pytest_shark_tune.session import Session"),
@@ -164,7 +164,7 @@ def test_a_bad_arrow_of_a_package_is_found() -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("stages.spec", "from pytest_shark_tune.stages.dispatch import Dispatch, RootOp"),
+        ("stages.spec", "from pytest_shark_tune.dispatch.types import Dispatch, RootOp"),
         ("stages.spec", "from pytest_shark_tune.stages import candidate, winner"),
         ("stages.space.contraction", "from pytest_shark_tune.stages.space.knobs import Knob"),
         (

@@ -13,12 +13,12 @@ from types import MappingProxyType
 import msgspec
 import pytest
 
+from pytest_shark_tune.dispatch.types import BenchmarkModule, Dispatch, Member, RootOp, TargetFacts, Tensor, Untunable
 from pytest_shark_tune.ledger import Finding, Ledger
 from pytest_shark_tune.plan import Plan, Source, Task
 from pytest_shark_tune.roster import Collected, Coverage
 from pytest_shark_tune.snapshot import read_records, records_path, write_spec
 from pytest_shark_tune.stages.candidate import Candidate
-from pytest_shark_tune.stages.dispatch import BenchmarkModule, Dispatch, Member, RootOp, TargetFacts, Tensor, Untunable
 from pytest_shark_tune.stages.record import (
     Finalist,
     FinalRecord,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_shark_tune.stages.dispatch import BenchmarkModule, BufferView, RootOp, Tensor
+from pytest_shark_tune.dispatch.types import BenchmarkModule, BufferView, RootOp, Tensor
 from pytest_shark_tune.stages.limits import Limits, Work, why_impossible, work_of
 
 M, N, K = 64, 32, 128

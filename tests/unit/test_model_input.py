@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from pytest_shark_tune import ops
+from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.model_input import InputFile, ModelInput, check_data
 from pytest_shark_tune.plan import Source, extract, plan_key, read_source
 from pytest_shark_tune.profile import arguments, function_of
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
-from pytest_shark_tune.stages.dispatch import Tensor
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tools.compiler import Compiler
 

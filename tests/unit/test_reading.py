@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from pytest_shark_tune import ops
+from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.plan import extract, read_source, search_spaces
 from pytest_shark_tune.stages.candidate import make_candidates
-from pytest_shark_tune.stages.dispatch import Dispatch
 from pytest_shark_tune.stages.space import SearchSpace, SpaceRequest, opened
 from pytest_shark_tune.stages.space.reading import ReadConfig, knobs_of, option_values, read_config, read_knobs
 from pytest_shark_tune.tools.compiler import Compiler, Target

@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pytest_shark_tune.dispatch.types import RootOp, Tensor
 from pytest_shark_tune.stages.check import Check
-from pytest_shark_tune.stages.dispatch import RootOp, Tensor
 from pytest_shark_tune.stages.record import (
     SCHEMA,
     Finalist,

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from pytest_shark_tune.dispatch.types import RootOp, TargetFacts, Tensor
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.registry import GROUP, provided_spaces
-from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts, Tensor
 from pytest_shark_tune.stages.space import NoSpace, SearchSpace
 
 TARGET = TargetFacts(backend="llvm-cpu")

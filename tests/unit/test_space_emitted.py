@@ -5,8 +5,8 @@ import time
 import pytest
 
 from pytest_shark_tune import ops
+from pytest_shark_tune.dispatch.types import RootOp
 from pytest_shark_tune.stages.candidate import make_candidates
-from pytest_shark_tune.stages.dispatch import RootOp
 from pytest_shark_tune.stages.space import SearchSpace, spaces_in
 from pytest_shark_tune.tools.compiler import Compiler, Target
 

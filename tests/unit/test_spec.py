@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_shark_tune.dispatch.types import RootOp, Tensor
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.stages.artifact import (
     MARK,
@@ -19,7 +20,6 @@ from pytest_shark_tune.stages.artifact import (
     replace_executables,
     why_not_applied,
 )
-from pytest_shark_tune.stages.dispatch import RootOp, Tensor
 from pytest_shark_tune.stages.matcher import has_matcher
 from pytest_shark_tune.stages.spec import (
     SpecEntry,

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from pytest_shark_tune.dispatch.elements import unit_roundoff
+from pytest_shark_tune.dispatch.types import Numerics, Sum
 from pytest_shark_tune.stages.check import (
     EXACT,
     Check,
@@ -24,9 +26,7 @@ from pytest_shark_tune.stages.check import (
     response,
     tolerance_for,
     tolerance_in_model,
-    unit_roundoff,
 )
-from pytest_shark_tune.stages.dispatch import Numerics, Sum
 
 Array = NDArray[Any]
 

@@ -9,12 +9,13 @@ import msgspec
 import pytest
 from iree.compiler import ir
 
+from pytest_shark_tune.dispatch.passes import why_not_plain
+from pytest_shark_tune.dispatch.trust import check_source, trusting_specs
+from pytest_shark_tune.dispatch.types import RootOp, Tensor
 from pytest_shark_tune.errors import CommandFailed, InputError, SpecRefused
 from pytest_shark_tune.lone_op import lone_op
 from pytest_shark_tune.snapshot import check_snapshots, snapshot_path, write_text
 from pytest_shark_tune.stages.artifact import ConfigureFailed, compiler_context, configure, configure_with
-from pytest_shark_tune.stages.dispatch import RootOp, Tensor
-from pytest_shark_tune.stages.passes import why_not_plain
 from pytest_shark_tune.stages.record import State, WinnerRecord
 from pytest_shark_tune.stages.spec import (
     SpecEntry,
@@ -31,7 +32,6 @@ from pytest_shark_tune.stages.spec import (
     single_entry_spec,
     with_configs,
 )
-from pytest_shark_tune.stages.trust import check_source, trusting_specs
 from pytest_shark_tune.tools.compiler import Compiler, Target
 from pytest_shark_tune.tools.compiler_flags import check_flags
 from tests.hostile import CONFIG, MODEL, hostile_config, hostile_specs, spec

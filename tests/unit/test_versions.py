@@ -24,6 +24,10 @@ import pytest
 
 import pytest_shark_tune
 from pytest_shark_tune import builds, guardplan, ops, plan, recall, yardsticks
+from pytest_shark_tune.dispatch.extraction import read_benchmark
+from pytest_shark_tune.dispatch.grouping import group_dispatches
+from pytest_shark_tune.dispatch.rotation import rotated_dispatch
+from pytest_shark_tune.dispatch.types import FoundDispatch, Numerics, RootOp, Sum, TargetFacts
 from pytest_shark_tune.draft import Draft
 from pytest_shark_tune.plan import Plan, Task, read_source
 from pytest_shark_tune.profile import by_symbol
@@ -32,13 +36,9 @@ from pytest_shark_tune.shares import Profile, Share
 from pytest_shark_tune.stages.artifact import Artifact, configure_with
 from pytest_shark_tune.stages.candidate import default_candidate, make_candidates
 from pytest_shark_tune.stages.check import acceptance_for, check_output, tolerance_for, tolerance_in_model
-from pytest_shark_tune.stages.dispatch import FoundDispatch, Numerics, RootOp, Sum, TargetFacts
-from pytest_shark_tune.stages.extraction import read_benchmark
-from pytest_shark_tune.stages.grouping import group_dispatches
 from pytest_shark_tune.stages.limits import Limits
 from pytest_shark_tune.stages.measurement import FINAL, Policy, calibrate, combine_rounds, compare
 from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, SpecRecord, State
-from pytest_shark_tune.stages.rotation import rotated_dispatch
 from pytest_shark_tune.stages.search.facts import facts_of
 from pytest_shark_tune.stages.space import SPACE_VERSIONS, SearchSpace, spaces_for, spaces_in
 from pytest_shark_tune.stages.spec import SpecEntry, build_spec, link_spec
@@ -61,7 +61,7 @@ PINNED: dict[str, tuple[int, str]] = {
     "stages/artifact.py ARTIFACT_VERSION": (1, "23cf668e643781bb"),
     "stages/candidate.py CANDIDATE_VERSION": (1, "0f1224cf658170e5"),
     "stages/check.py CHECK_VERSION": (1, "6bedf6667a0df819"),
-    "stages/extraction.py EXTRACTION_VERSION": (1, "c2a25f0d9c57ba45"),
+    "dispatch/extraction.py EXTRACTION_VERSION": (1, "c2a25f0d9c57ba45"),
     "stages/measurement.py MEASUREMENT_VERSION": (1, "c946e4e682ed97a1"),
     "stages/search/facts.py FACTS_VERSION": (1, "315f6ab21ba07b29"),
     "stages/space/constraints.py VERSION": (1, "8733043662f4cdf4"),
@@ -250,7 +250,7 @@ OBSERVED: dict[str, Callable[[], object]] = {
     "stages/artifact.py ARTIFACT_VERSION": configured,
     "stages/candidate.py CANDIDATE_VERSION": candidates,
     "stages/check.py CHECK_VERSION": checked,
-    "stages/extraction.py EXTRACTION_VERSION": extraction,
+    "dispatch/extraction.py EXTRACTION_VERSION": extraction,
     "stages/measurement.py MEASUREMENT_VERSION": measured,
     "stages/search/facts.py FACTS_VERSION": lambda: [facts_of(*each, "NVIDIA H100 PCIe") for each in roots().values()],
     "stages/space/constraints.py VERSION": emitted,

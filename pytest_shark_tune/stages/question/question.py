@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from pytest_shark_tune.stages.dispatch import ATTENTION, ONLINE_ATTENTION
+from pytest_shark_tune.dispatch.types import ATTENTION, ONLINE_ATTENTION
 
 __all__ = [
     "ANY",

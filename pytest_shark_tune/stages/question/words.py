@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pytest_shark_tune.stages.dispatch import ONLINE_ATTENTION, RootOp
+from pytest_shark_tune.dispatch.types import ONLINE_ATTENTION, RootOp
 from pytest_shark_tune.stages.question.question import (
     ANY,
     CLASSES,

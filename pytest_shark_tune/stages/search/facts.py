@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 from iree.compiler import ir
 
-from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
+from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 
 __all__ = ["FACTS_VERSION", "ProblemFacts", "facts_of", "gpu_processors", "on_device"]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
+from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.stages.space import (
     constraints,
     cpu_attention,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
+from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.stages.space.body import Body
 from pytest_shark_tune.stages.space.cpu_tiling import (
     MOST_NATIVE_VECTORS,

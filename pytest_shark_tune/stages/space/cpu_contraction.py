@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from typing import Any, Final
 
-from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
+from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.stages.space.body import Body
 from pytest_shark_tune.stages.space.cpu_tiling import (
     ELEMENT_BYTES,

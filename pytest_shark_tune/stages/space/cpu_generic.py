@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
+from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.stages.space.body import Body
 from pytest_shark_tune.stages.space.cpu_tiling import (
     ELEMENT_BYTES,

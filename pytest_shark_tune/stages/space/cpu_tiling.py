@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 from iree.compiler import ir
 
-from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
+from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.stages.space.body import Body, built_space, knob
 from pytest_shark_tune.stages.space.search_space import NoSpace, SearchSpace
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from pytest_shark_tune.stages.dispatch import Intrinsic, RootOp, TargetFacts
+from pytest_shark_tune.dispatch.types import Intrinsic, RootOp, TargetFacts
 from pytest_shark_tune.stages.space.body import Body, attribute_text, built_space, knob
 from pytest_shark_tune.stages.space.gpu_tiling import ELEMENT_BYTES, powers
 from pytest_shark_tune.stages.space.search_space import NoSpace, SearchSpace

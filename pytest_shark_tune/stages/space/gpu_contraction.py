@@ -6,7 +6,7 @@ from typing import Final
 
 from iree.compiler import ir
 
-from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
+from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.stages.space.gpu_simt import simt_space
 from pytest_shark_tune.stages.space.gpu_tiling import ELEMENT_BYTES, Problem, refuse_elements
 from pytest_shark_tune.stages.space.search_space import NoSpace, SearchSpace

@@ -7,7 +7,7 @@ from typing import Final
 from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, linalg
 
-from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
+from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.stages.space.body import Body, built_space, knob
 from pytest_shark_tune.stages.space.gpu_simt import PIPELINE, simt_space
 from pytest_shark_tune.stages.space.gpu_tiling import (

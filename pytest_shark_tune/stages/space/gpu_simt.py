@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pytest_shark_tune.stages.dispatch import TargetFacts
+from pytest_shark_tune.dispatch.types import TargetFacts
 from pytest_shark_tune.stages.space.body import Body, built_space, knob, one_of_knob
 from pytest_shark_tune.stages.space.gpu_tiling import (
     Problem,

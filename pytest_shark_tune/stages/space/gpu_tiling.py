@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from pytest_shark_tune.stages.dispatch import RootOp, TargetFacts
+from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.stages.space.body import Body, knob
 from pytest_shark_tune.stages.space.search_space import NoSpace
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from pytest_shark_tune.stages.dispatch import Intrinsic, RootOp, TargetFacts
+from pytest_shark_tune.dispatch.types import Intrinsic, RootOp, TargetFacts
 from pytest_shark_tune.stages.space.body import Body, built_space, knob
 from pytest_shark_tune.stages.space.gpu_contraction import contraction_problem
 from pytest_shark_tune.stages.space.gpu_tiling import (

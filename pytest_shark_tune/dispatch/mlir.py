@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from iree.compiler import ir
 
+from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.stages.dispatch import Tensor
 
 __all__ = [
     "CannotTune",

@@ -6,8 +6,8 @@ import msgspec
 from iree.compiler import ir
 from iree.compiler.dialects import arith, util
 
-from pytest_shark_tune.stages.dispatch import BenchmarkModule, Dispatch
-from pytest_shark_tune.stages.mlir import ops_named
+from pytest_shark_tune.dispatch.mlir import ops_named
+from pytest_shark_tune.dispatch.types import BenchmarkModule, Dispatch
 
 __all__ = ["rotated", "rotated_dispatch"]
 

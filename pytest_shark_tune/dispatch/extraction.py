@@ -10,9 +10,17 @@ import msgspec
 from iree.compiler import ir, passmanager
 from iree.compiler.dialects import func, iree_codegen, iree_gpu, linalg
 
-from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.stages.buffers import benchmark_module
-from pytest_shark_tune.stages.dispatch import (
+from pytest_shark_tune.dispatch.buffers import benchmark_module
+from pytest_shark_tune.dispatch.mlir import (
+    CannotTune,
+    ops_inside,
+    ops_named,
+    parent_named,
+    parse_module,
+    string_of,
+    tensor_of,
+)
+from pytest_shark_tune.dispatch.types import (
     ATTENTION,
     INCIDENTAL_ATTRIBUTES,
     ONLINE_ATTENTION,
@@ -23,15 +31,7 @@ from pytest_shark_tune.stages.dispatch import (
     Tensor,
     Untunable,
 )
-from pytest_shark_tune.stages.mlir import (
-    CannotTune,
-    ops_inside,
-    ops_named,
-    parent_named,
-    parse_module,
-    string_of,
-    tensor_of,
-)
+from pytest_shark_tune.errors import InputError
 
 __all__ = [
     "EXTRACTION_VERSION",

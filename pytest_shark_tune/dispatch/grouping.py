@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from iree.compiler import ir
 
-from pytest_shark_tune.stages.dispatch import Dispatch, FoundDispatch, Member, RootOp
+from pytest_shark_tune.dispatch.types import Dispatch, FoundDispatch, Member, RootOp
 
 __all__ = ["group_dispatches"]
 

@@ -9,10 +9,10 @@ import msgspec
 from iree.compiler import ir
 from iree.compiler.dialects import arith, hal, linalg, util
 
-from pytest_shark_tune.stages.check import unit_roundoff
-from pytest_shark_tune.stages.dispatch import BenchmarkModule, BufferView, Tensor
-from pytest_shark_tune.stages.mlir import CannotTune, only_op, ops_named, string_of, tensor_of
-from pytest_shark_tune.stages.numerics import may_index, read_numerics, read_product, summed_length, view_behind
+from pytest_shark_tune.dispatch.elements import unit_roundoff
+from pytest_shark_tune.dispatch.mlir import CannotTune, only_op, ops_named, string_of, tensor_of
+from pytest_shark_tune.dispatch.numerics import may_index, read_numerics, read_product, summed_length, view_behind
+from pytest_shark_tune.dispatch.types import BenchmarkModule, BufferView, Tensor
 
 __all__ = [
     "benchmark_module",

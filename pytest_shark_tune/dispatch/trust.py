@@ -20,9 +20,9 @@ import msgspec
 from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, iree_gpu
 
+from pytest_shark_tune.dispatch.mlir import parse_module
+from pytest_shark_tune.dispatch.passes import why_not_plain
 from pytest_shark_tune.errors import SpecRefused
-from pytest_shark_tune.stages.mlir import parse_module
-from pytest_shark_tune.stages.passes import why_not_plain
 
 __all__ = [
     "Refusal",

@@ -9,9 +9,9 @@ import msgspec
 from iree.compiler import ir
 from iree.compiler.dialects import linalg
 
-from pytest_shark_tune.stages.check import unit_roundoff
-from pytest_shark_tune.stages.dispatch import ATTENTION, ONLINE_ATTENTION, Index, Numerics, Product, Sum
-from pytest_shark_tune.stages.mlir import ops_inside
+from pytest_shark_tune.dispatch.elements import unit_roundoff
+from pytest_shark_tune.dispatch.mlir import ops_inside
+from pytest_shark_tune.dispatch.types import ATTENTION, ONLINE_ATTENTION, Index, Numerics, Product, Sum
 
 __all__ = ["deviation_of", "may_index", "read_numerics", "read_product", "summed_length", "sums_floats", "view_behind"]
 

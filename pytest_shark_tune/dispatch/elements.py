@@ -1,0 +1,38 @@
+"""Element types as MLIR spells them, and their rounding."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["_COMPLEX", "_FLOAT_DIGITS", "_INTEGER", "_SMALL_FLOAT", "unit_roundoff"]
+
+
+_FLOAT_DIGITS = {"f64": 53, "f32": 24, "tf32": 11, "f16": 11, "bf16": 8}
+
+
+_SMALL_FLOAT = re.compile(r"f(?:8|6|4)E\d+M(\d+)")
+
+
+_INTEGER = re.compile(r"(?:[su]?i\d+|index)\Z")
+
+
+_COMPLEX = re.compile(r"complex<(\w+)>\Z")
+
+
+def unit_roundoff(element: str) -> float:
+    """The unit roundoff of an MLIR element type: 2**-p for p significant bits, 0 for integers.
+
+    ``tf32`` is accepted for inputs that a tensor core rounds.
+
+    Raises:
+        ValueError: the type is not known.
+    """
+    if inner := _COMPLEX.match(element):
+        element = inner[1]
+    if element in _FLOAT_DIGITS:
+        return float(2.0 ** -_FLOAT_DIGITS[element])
+    if small := _SMALL_FLOAT.match(element):
+        return float(2.0 ** -(int(small[1]) + 1))
+    if _INTEGER.match(element):
+        return 0.0
+    raise ValueError(f"the unit roundoff of element type {element!r} is not known")
