@@ -21,7 +21,7 @@ import msgspec
 from iree.compiler import ir
 from iree.compiler.dialects import arith, func, linalg, math, tensor
 
-from pytest_shark_tune.ops import zeros
+from pytest_shark_tune.ops.builders import zeros
 
 INPUTS: Sequence[str] = (
     *("x", "norm_scale", "norm_shift", "wqkv", "bqkv", "wo", "bo"),

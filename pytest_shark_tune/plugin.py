@@ -120,7 +120,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 def _prepare_bindings(config: pytest.Config) -> None:
     """A run that measures a bundle goes without the compiler, which need not be installed."""
     if bundle_is_given(config):
-        from pytest_shark_tune.no_compiler import stand_in
+        from pytest_shark_tune.ops.no_compiler import stand_in
 
         stand_in()
 
@@ -213,7 +213,7 @@ def _take_commands(config: pytest.Config) -> None:
         if is_named and not is_asked:
             return
         config.args[:] = [*(config.args if is_named or not is_asked else ()), str(path)]
-    from pytest_shark_tune.command_list import read_commands
+    from pytest_shark_tune.ops.driver_commands import read_commands
 
     try:
         config.stash[_COMMANDS] = path, read_commands(path.read_text(encoding="utf-8"), str(path))

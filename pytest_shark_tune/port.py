@@ -19,7 +19,7 @@ import msgspec
 from pytest_shark_tune.dispatch.types import Dispatch, RootOp
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError, SpecNotParsed, SpecRefused
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, applied_to
-from pytest_shark_tune.lone_op import lone_op
+from pytest_shark_tune.ops.standalone import lone_op
 from pytest_shark_tune.plan import (
     NO_SPACE,
     Task,

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pytest_shark_tune.convolution import Convolution, Direction, convolution_text
 from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.ops.convolution import Convolution, Direction, convolution_text
 from pytest_shark_tune.tools.compiler import Compiler, Target
 
 Array = NDArray[Any]

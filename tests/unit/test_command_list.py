@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from iree.compiler import ir
 
-from pytest_shark_tune.command_list import read_commands
 from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.ops.driver_commands import read_commands
 
 LINES = """
 # forward, of half precision

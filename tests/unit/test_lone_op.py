@@ -10,8 +10,8 @@ import pytest
 from pytest_shark_tune import ops
 from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.lone_op import lone_op
 from pytest_shark_tune.ops import OpSource
+from pytest_shark_tune.ops.standalone import lone_op
 from pytest_shark_tune.plan import extract, read_source
 from pytest_shark_tune.tools.compiler import Compiler
 

@@ -13,7 +13,7 @@ from pytest_shark_tune.dispatch.passes import why_not_plain
 from pytest_shark_tune.dispatch.trust import check_source, trusting_specs
 from pytest_shark_tune.dispatch.types import RootOp, Tensor
 from pytest_shark_tune.errors import CommandFailed, InputError, SpecRefused
-from pytest_shark_tune.lone_op import lone_op
+from pytest_shark_tune.ops.standalone import lone_op
 from pytest_shark_tune.snapshot import check_snapshots, snapshot_path, write_text
 from pytest_shark_tune.stages.artifact import ConfigureFailed, compiler_context, configure, configure_with
 from pytest_shark_tune.stages.record import State, WinnerRecord

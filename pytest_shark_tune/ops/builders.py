@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.no_compiler import text_if_possible
+from pytest_shark_tune.ops.no_compiler import text_if_possible
 
 __all__ = ["OpSource", "attention", "batch_matmul", "conv_2d", "matmul", "zeros"]
 

@@ -9,8 +9,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import msgspec
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.no_compiler import text_if_possible
-from pytest_shark_tune.ops import zeros
+from pytest_shark_tune.ops.builders import zeros
+from pytest_shark_tune.ops.no_compiler import text_if_possible
 
 __all__ = ["Convolution", "Direction", "convolution_text"]
 

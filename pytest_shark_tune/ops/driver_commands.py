@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pytest_shark_tune import ops
-from pytest_shark_tune.convolution import Convolution, Direction, convolution_text
 from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.ops.convolution import Convolution, Direction, convolution_text
 
 __all__ = ["read_commands"]
 
