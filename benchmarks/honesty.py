@@ -24,9 +24,9 @@ from pytest_shark_tune import ops
 from pytest_shark_tune.bench import Bench
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.errors import CandidateFailed
+from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.plan import Task, make_plan, read_source
 from pytest_shark_tune.settings import RunSettings
-from pytest_shark_tune.stages.measurement import Measurement
 from pytest_shark_tune.stages.record import FinalRecord, State
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache

@@ -33,9 +33,7 @@ from pytest_shark_tune.apply import apply_spec, read_spec_file
 from pytest_shark_tune.dispatch.extraction import function_inputs
 from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import CommandFailed, InputError
-from pytest_shark_tune.plan import Source, read_source
-from pytest_shark_tune.stages.artifact import strip
-from pytest_shark_tune.stages.measurement import (
+from pytest_shark_tune.measurement.timing import (
     FINAL,
     FINAL_ROUNDS,
     Measurement,
@@ -43,6 +41,8 @@ from pytest_shark_tune.stages.measurement import (
     combine_rounds,
     compare_finalists,
 )
+from pytest_shark_tune.plan import Source, read_source
+from pytest_shark_tune.stages.artifact import strip
 from pytest_shark_tune.system.machine import processors
 from pytest_shark_tune.system.units import format_us
 from pytest_shark_tune.tools.compiler import Compiler, Target, compiler_version, first_error

@@ -24,7 +24,7 @@ import numpy as np
 from single_op import SingleOp, quantiles, single_op
 
 from pytest_shark_tune.errors import SharkTuneError
-from pytest_shark_tune.stages.measurement import (
+from pytest_shark_tune.measurement.timing import (
     FINAL,
     FINAL_ROUNDS,
     MOST_ROUNDS,

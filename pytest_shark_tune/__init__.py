@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from pytest_shark_tune.dispatch_stages import DispatchStages
     from pytest_shark_tune.errors import CandidateFailed, UndecidedWarning
     from pytest_shark_tune.kernels import Kernel
+    from pytest_shark_tune.measurement.timing import Measurement
     from pytest_shark_tune.stages.artifact import Artifact
-    from pytest_shark_tune.stages.measurement import Measurement
     from pytest_shark_tune.stages.space import SearchSpace
 
     __version__: str
@@ -34,7 +34,7 @@ _MODULES = {
     "CustomTask": "pytest_shark_tune.custom",
     "DispatchStages": "pytest_shark_tune.dispatch_stages",
     "Kernel": "pytest_shark_tune.kernels",
-    "Measurement": "pytest_shark_tune.stages.measurement",
+    "Measurement": "pytest_shark_tune.measurement.timing",
     "SearchSpace": "pytest_shark_tune.stages.space",
     "UndecidedWarning": "pytest_shark_tune.errors",
 }

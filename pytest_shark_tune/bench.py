@@ -15,14 +15,9 @@ from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.claims import Claims
 from pytest_shark_tune.dispatch.types import Dispatch, Member, Numerics, Sum, Tensor
 from pytest_shark_tune.errors import CandidateFailed, DeviceChildDied
-from pytest_shark_tune.plan import Source, Task
-from pytest_shark_tune.settings import RunSettings
-from pytest_shark_tune.stages.artifact import Artifact
-from pytest_shark_tune.stages.candidate import Candidate
-from pytest_shark_tune.stages.check import Acceptance, Check, Tolerance, acceptance_for, tolerance_in_model
-from pytest_shark_tune.stages.guard import GATE
-from pytest_shark_tune.stages.limits import SUSPICIOUS_RATIO, work_of
-from pytest_shark_tune.stages.measurement import (
+from pytest_shark_tune.measurement.correctness import Acceptance, Check, Tolerance, acceptance_for, tolerance_in_model
+from pytest_shark_tune.measurement.roofline import SUSPICIOUS_RATIO, work_of
+from pytest_shark_tune.measurement.timing import (
     FINAL,
     SCREENING,
     Measurement,
@@ -34,6 +29,11 @@ from pytest_shark_tune.stages.measurement import (
     is_decided,
     time_limit_s,
 )
+from pytest_shark_tune.plan import Source, Task
+from pytest_shark_tune.settings import RunSettings
+from pytest_shark_tune.stages.artifact import Artifact
+from pytest_shark_tune.stages.candidate import Candidate
+from pytest_shark_tune.stages.guard import GATE
 from pytest_shark_tune.stages.record import State
 from pytest_shark_tune.stages.winner import bar_to_final
 from pytest_shark_tune.system import journal

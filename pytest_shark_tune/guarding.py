@@ -24,6 +24,7 @@ from pytest_shark_tune.guardplan import GuardEntry, GuardPlan
 from pytest_shark_tune.inputs import check_cache, check_compiler, refuse_strays
 from pytest_shark_tune.interrupts import TERMINATED, Interrupts
 from pytest_shark_tune.kernels import as_failure
+from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.notes import teller
 from pytest_shark_tune.options import GuardOptions, TuneOptions, given_options
 from pytest_shark_tune.plan import Plan, Task
@@ -32,7 +33,6 @@ from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.snapshot import find_snapshots, recorded_targets, snapshot_path
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.guard import RUN_ALPHA, Outcome, Promise, Terms, Verdict, judge
-from pytest_shark_tune.stages.measurement import Measurement
 from pytest_shark_tune.system import cleanup
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.disk_errors import Storage

@@ -31,6 +31,7 @@ from pytest_shark_tune.kernels import Built, as_failure
 from pytest_shark_tune.landscape import write_landscapes
 from pytest_shark_tune.ledger import Finding, Ledger, Summary
 from pytest_shark_tune.marker import TuneMarks, marks_of
+from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.notes import note_of, teller, write_line
 from pytest_shark_tune.options import TuneOptions
 from pytest_shark_tune.ordering import Phase, RunOrder
@@ -42,7 +43,6 @@ from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.snapshot import check_snapshots
 from pytest_shark_tune.stages.artifact import Artifact
-from pytest_shark_tune.stages.measurement import Measurement
 from pytest_shark_tune.stages.record import FinalRecord, Record, SourceCheck, SpecRecord, State
 from pytest_shark_tune.stages.spec import check_starter, dropped_prints
 from pytest_shark_tune.summary import render

@@ -11,8 +11,8 @@ import msgspec
 from pytest_shark_tune.dispatch.extraction import read_benchmark
 from pytest_shark_tune.dispatch.types import BenchmarkModule, Untunable
 from pytest_shark_tune.errors import CommandFailed, DeviceChildDied
-from pytest_shark_tune.stages.limits import Limits, Work, why_impossible
-from pytest_shark_tune.stages.measurement import MEASUREMENT_VERSION, calibrate
+from pytest_shark_tune.measurement.roofline import Limits, Work, why_impossible
+from pytest_shark_tune.measurement.timing import MEASUREMENT_VERSION, calibrate
 from pytest_shark_tune.system.cache import BINARY, Cache, content_key, file_digest
 from pytest_shark_tune.system.machine import processors
 from pytest_shark_tune.tools.compiler import Compiler

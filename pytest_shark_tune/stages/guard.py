@@ -13,7 +13,8 @@ from enum import StrEnum
 
 import msgspec
 
-from pytest_shark_tune.stages.measurement import NOISE_FLOOR, Measurement, Policy, combine_rounds, student_quantile
+from pytest_shark_tune.measurement.intervals import student_quantile
+from pytest_shark_tune.measurement.timing import NOISE_FLOOR, Measurement, Policy, combine_rounds
 from pytest_shark_tune.stages.record import WinnerRecord
 
 __all__ = [

@@ -8,7 +8,7 @@ from typing import Final, Literal
 import msgspec
 
 from pytest_shark_tune.dispatch.types import RootOp
-from pytest_shark_tune.stages.check import Check
+from pytest_shark_tune.measurement.correctness import Check
 
 __all__ = [
     "SCHEMA",

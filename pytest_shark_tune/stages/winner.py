@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
+from pytest_shark_tune.measurement.timing import NOISE_FLOOR
 from pytest_shark_tune.stages.candidate import DEFAULT_ID
-from pytest_shark_tune.stages.measurement import NOISE_FLOOR
 from pytest_shark_tune.stages.record import Finalist, Record, State
 
 __all__ = [

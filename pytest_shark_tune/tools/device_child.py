@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_shark_tune.dispatch.elements import unit_roundoff
-from pytest_shark_tune.stages.check import (
+from pytest_shark_tune.measurement.correctness import (
     Acceptance,
     Check,
     ExactData,
@@ -33,7 +33,7 @@ from pytest_shark_tune.stages.check import (
     merge_checks,
     response,
 )
-from pytest_shark_tune.stages.product import product_of
+from pytest_shark_tune.measurement.product import product_of
 from pytest_shark_tune.system.child import die_with_parent, read_frame, write_frame
 from pytest_shark_tune.tools import runtime as protocol
 

@@ -20,7 +20,7 @@ import msgspec
 
 from pytest_shark_tune.dispatch.types import BenchmarkModule, Product, Tensor
 from pytest_shark_tune.errors import DeviceChildDied, SharkTuneError
-from pytest_shark_tune.stages.check import Acceptance, Check, Tolerance
+from pytest_shark_tune.measurement.correctness import Acceptance, Check, Tolerance
 from pytest_shark_tune.system.child import Child
 from pytest_shark_tune.system.cpu import cpu_identity
 

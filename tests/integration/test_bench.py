@@ -19,14 +19,14 @@ from pytest_shark_tune import ops
 from pytest_shark_tune.bench import Bench, model_tolerance
 from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import CandidateFailed
+from pytest_shark_tune.measurement.correctness import EXACT, tolerance_for
+from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.plan import Source, Task, make_plan, read_source
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.candidate import Candidate
-from pytest_shark_tune.stages.check import EXACT, tolerance_for
 from pytest_shark_tune.stages.guard import GATE
-from pytest_shark_tune.stages.measurement import Measurement
 from pytest_shark_tune.stages.record import State
 from pytest_shark_tune.stages.winner import FINALISTS
 from pytest_shark_tune.system import journal

@@ -21,7 +21,7 @@ def test_dispatch(candidate, artifact, measurement):
 
 OWN_TIMES = """
 import pytest
-from pytest_shark_tune.stages.measurement import compare
+from pytest_shark_tune.measurement.timing import compare
 from pytest_shark_tune.trial import Role
 
 @pytest.fixture

@@ -40,7 +40,7 @@ CONFIG = (
 OWN_TIMES = """
 import msgspec
 import pytest
-from pytest_shark_tune.stages.measurement import compare
+from pytest_shark_tune.measurement.timing import compare
 
 @pytest.fixture
 def measurement(candidate, artifact):

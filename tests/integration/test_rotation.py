@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pytest_shark_tune.dispatch.extraction import read_benchmark
 from pytest_shark_tune.dispatch.rotation import rotated
 from pytest_shark_tune.dispatch.types import BenchmarkModule, FoundDispatch
-from pytest_shark_tune.stages.check import EXACT
+from pytest_shark_tune.measurement.correctness import EXACT
 from pytest_shark_tune.tools.compiler import Compiler, Target
 from pytest_shark_tune.tools.runtime import DeviceChild, TensorData
 

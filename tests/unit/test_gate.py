@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pytest_shark_tune.measurement.timing import FINAL_ROUNDS, Measurement, combine_rounds
 from pytest_shark_tune.stages.guard import (
     RUN_ALPHA,
     Outcome,
@@ -22,7 +23,6 @@ from pytest_shark_tune.stages.guard import (
     judge,
     most_rounds,
 )
-from pytest_shark_tune.stages.measurement import FINAL_ROUNDS, Measurement, combine_rounds
 from pytest_shark_tune.stages.record import State, WinnerRecord
 
 ALPHA = 1e-3

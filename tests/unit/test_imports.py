@@ -171,7 +171,7 @@ def test_a_bad_arrow_of_a_package_is_found() -> None:
             "stages.guard",
             "import msgspec\nfrom iree.compiler import ir\nfrom pytest_shark_tune.errors import InputError",
         ),
-        ("tools.runtime", "from pytest_shark_tune.stages.measurement import Measurement"),
+        ("tools.runtime", "from pytest_shark_tune.measurement.timing import Measurement"),
         ("tools.compiler", "import subprocess\nfrom pytest_shark_tune.tools import process"),
         ("session", "import pytest\nfrom pytest_shark_tune.stages.guard import Promise"),
     ],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.in_model import compare_apart
-from pytest_shark_tune.stages.measurement import Measurement
+from pytest_shark_tune.measurement.timing import Measurement
 
 MODELS = {name: Path(name) for name in ("a", "b", "c")}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_shark_tune.dispatch.types import BenchmarkModule, BufferView, RootOp, Tensor
-from pytest_shark_tune.stages.limits import Limits, Work, why_impossible, work_of
+from pytest_shark_tune.measurement.roofline import Limits, Work, why_impossible, work_of
 
 M, N, K = 64, 32, 128
 LIMITS = Limits(bytes_per_s=1e12, operations_per_s=1e13, launch_us=2.0)

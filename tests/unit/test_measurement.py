@@ -10,7 +10,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from pytest_shark_tune.stages.measurement import (
+from pytest_shark_tune.measurement.timing import (
     FINAL,
     FINAL_ROUNDS,
     SCREENING,

@@ -10,9 +10,9 @@ import pytest
 
 from pytest_shark_tune import ops
 from pytest_shark_tune.dispatch.types import BenchmarkModule, Numerics, Product, Sum
+from pytest_shark_tune.measurement.product import product_of
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.plan import extract, read_source
-from pytest_shark_tune.stages.product import product_of
 from pytest_shark_tune.tools.compiler import Compiler
 
 MATMUL = """

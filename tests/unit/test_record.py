@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from pytest_shark_tune.dispatch.types import RootOp, Tensor
-from pytest_shark_tune.stages.check import Check
+from pytest_shark_tune.measurement.correctness import Check
 from pytest_shark_tune.stages.record import (
     SCHEMA,
     Finalist,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pytest_shark_tune.dispatch.elements import unit_roundoff
 from pytest_shark_tune.dispatch.types import Numerics, Sum
-from pytest_shark_tune.stages.check import (
+from pytest_shark_tune.measurement.correctness import (
     EXACT,
     Check,
     ExactData,

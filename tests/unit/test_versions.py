@@ -29,15 +29,15 @@ from pytest_shark_tune.dispatch.grouping import group_dispatches
 from pytest_shark_tune.dispatch.rotation import rotated_dispatch
 from pytest_shark_tune.dispatch.types import FoundDispatch, Numerics, RootOp, Sum, TargetFacts
 from pytest_shark_tune.draft import Draft
+from pytest_shark_tune.measurement.correctness import acceptance_for, check_output, tolerance_for, tolerance_in_model
+from pytest_shark_tune.measurement.roofline import Limits
+from pytest_shark_tune.measurement.timing import FINAL, Policy, calibrate, combine_rounds, compare
 from pytest_shark_tune.plan import Plan, Task, read_source
 from pytest_shark_tune.profile import by_symbol
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.shares import Profile, Share
 from pytest_shark_tune.stages.artifact import Artifact, configure_with
 from pytest_shark_tune.stages.candidate import default_candidate, make_candidates
-from pytest_shark_tune.stages.check import acceptance_for, check_output, tolerance_for, tolerance_in_model
-from pytest_shark_tune.stages.limits import Limits
-from pytest_shark_tune.stages.measurement import FINAL, Policy, calibrate, combine_rounds, compare
 from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, SpecRecord, State
 from pytest_shark_tune.stages.search.facts import facts_of
 from pytest_shark_tune.stages.space import SPACE_VERSIONS, SearchSpace, spaces_for, spaces_in
@@ -60,9 +60,9 @@ PINNED: dict[str, tuple[int, str]] = {
     "recall.py KEPT_VERSION": (1, "9523a65632efc0ce"),
     "stages/artifact.py ARTIFACT_VERSION": (1, "23cf668e643781bb"),
     "stages/candidate.py CANDIDATE_VERSION": (1, "0f1224cf658170e5"),
-    "stages/check.py CHECK_VERSION": (1, "6bedf6667a0df819"),
+    "measurement/correctness.py CHECK_VERSION": (1, "6bedf6667a0df819"),
     "dispatch/extraction.py EXTRACTION_VERSION": (1, "c2a25f0d9c57ba45"),
-    "stages/measurement.py MEASUREMENT_VERSION": (1, "c946e4e682ed97a1"),
+    "measurement/timing.py MEASUREMENT_VERSION": (1, "c946e4e682ed97a1"),
     "stages/search/facts.py FACTS_VERSION": (1, "315f6ab21ba07b29"),
     "stages/space/constraints.py VERSION": (1, "8733043662f4cdf4"),
     "stages/space/cpu_attention.py VERSION": (1, "aecaf2010705c8cb"),
@@ -249,9 +249,9 @@ OBSERVED: dict[str, Callable[[], object]] = {
     "recall.py KEPT_VERSION": kept,
     "stages/artifact.py ARTIFACT_VERSION": configured,
     "stages/candidate.py CANDIDATE_VERSION": candidates,
-    "stages/check.py CHECK_VERSION": checked,
+    "measurement/correctness.py CHECK_VERSION": checked,
     "dispatch/extraction.py EXTRACTION_VERSION": extraction,
-    "stages/measurement.py MEASUREMENT_VERSION": measured,
+    "measurement/timing.py MEASUREMENT_VERSION": measured,
     "stages/search/facts.py FACTS_VERSION": lambda: [facts_of(*each, "NVIDIA H100 PCIe") for each in roots().values()],
     "stages/space/constraints.py VERSION": emitted,
     **{f"{SPACES}/{name}.py VERSION": members_of(name) for name in SPACE_VERSIONS if name != "emitted"},

@@ -17,6 +17,16 @@ from typing import Final, TypeAlias
 import msgspec
 import numpy as np
 
+from pytest_shark_tune.measurement.drift import _Watch
+from pytest_shark_tune.measurement.intervals import (
+    _difference,
+    _half_width,
+    _interval,
+    _log_ratio,
+    _standard_error,
+    student_quantile,
+)
+
 __all__ = [
     "FINAL",
     "FINAL_ROUNDS",
@@ -32,7 +42,6 @@ __all__ = [
     "compare",
     "compare_finalists",
     "is_decided",
-    "student_quantile",
     "time_limit_s",
 ]
 
@@ -55,7 +64,6 @@ MOST_ROUNDS = 10
 """Where the first rounds of a final tell too little, it goes on for as many as this."""
 
 _NARROW = 0.1
-_TRIM = 0.2
 _LASTS = 0.8
 _GLANCE = 2.0
 _TICKS = 1000
@@ -63,12 +71,6 @@ _OVERHEAD = 0.01
 _STRETCH = 4
 _SHORTEST_LIMIT_S = 2.0
 _SLOWEST = 20.0
-_MOST_REPEATS = 2
-_ENOUGH_KNOWN = 8
-_DEVIATIONS = 5.0
-_MEDIAN_OF_NORMAL = 0.6745
-_LEAST_DRIFT, _UNKNOWN_DRIFT = 0.03, 0.25
-_LEAST_SHIFT = 0.05
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -354,84 +356,6 @@ def is_decided(finalists: Iterable[Sequence[Measurement]]) -> bool:
     return all(each.ratio_high < 1 or each.ratio - each.ratio_low < _NARROW * each.ratio for each in joined)
 
 
-class _Watch:
-    """Tells blocks in which the machine changed its speed, by more than its noise explains.
-
-    The two samples that a block has of each config should agree: where they do not, the speed changed within the
-    block, and up to half of that is in its ratio. And the baseline should take as long as in earlier blocks: where it
-    does not, the machine is throttled, or was. Noise explains five standard deviations, estimated from the gaps and
-    levels before by their median, which a few disturbed blocks do not move, and never less than 3% within a block and
-    5% between blocks. Before eight gaps, or levels, are known only gaps of more than 25% count.
-
-    ``earlier`` are the baseline's samples before, in pairs. At most two blocks are refused: where the machine stays
-    at its new speed, that is what it measures at.
-    """
-
-    def __init__(self, earlier: Sequence[float] = ()) -> None:
-        self.repeated = 0
-        self._gaps: list[float] = []
-        self._levels: list[float] = []
-        self._drifts: list[float] = []
-        self._shifts: list[float] = []
-        for first, second in zip(earlier[::2], earlier[1::2], strict=False):
-            self._learn([first, second], ())
-
-    @property
-    def note(self) -> str:
-        """What was seen, in words; empty for a steady machine."""
-        if not self._drifts and not self._shifts:
-            return ""
-        told = []
-        if self._drifts:
-            told.append(f"the speed drifted by up to {max(self._drifts):.0%} within {_blocks(self._drifts)}")
-        if self._shifts:
-            told.append(
-                f"the baseline lay up to {max(self._shifts):.0%} off its earlier times in {_blocks(self._shifts)}"
-            )
-        return f"unsteady machine: {' and '.join(told)} ({self.repeated} repeated)"
-
-    def accepts(self, baseline: Sequence[float], others: Sequence[Sequence[float]]) -> bool:
-        """Whether a block counts; ``baseline`` and each of ``others`` are a config's two samples in it."""
-        drift = max(map(_gap, (baseline, *others)))
-        usual = float(np.median(self._levels)) if self._levels else _level(baseline)
-        shift = abs(_level(baseline) - usual)
-        is_drift = drift > _allowed(self._gaps, _LEAST_DRIFT, _UNKNOWN_DRIFT)
-        is_shift = shift > _allowed([abs(level - usual) for level in self._levels], _LEAST_SHIFT, math.inf)
-        if is_drift:
-            self._drifts.append(math.expm1(drift))
-        elif is_shift:
-            self._shifts.append(math.expm1(shift))
-        if (is_drift or is_shift) and self.repeated < _MOST_REPEATS:
-            self.repeated += 1
-            return False
-        self._learn(baseline, others)
-        return True
-
-    def _learn(self, baseline: Sequence[float], others: Sequence[Sequence[float]]) -> None:
-        self._gaps += map(_gap, (baseline, *others))
-        self._levels.append(_level(baseline))
-
-
-def _allowed(deviations: Sequence[float], least: float, unknown: float) -> float:
-    """What noise explains: five times the standard deviation of which ``deviations`` are the absolute values."""
-    if len(deviations) < _ENOUGH_KNOWN:
-        return unknown
-    return max(least, _DEVIATIONS * float(np.median(deviations)) / _MEDIAN_OF_NORMAL)
-
-
-def _gap(pair: Sequence[float]) -> float:
-    """How far the two samples of a config lie apart, as the absolute logarithm of their ratio."""
-    return abs(math.log(pair[0] / pair[1]))
-
-
-def _level(pair: Sequence[float]) -> float:
-    return math.fsum(map(math.log, pair)) / len(pair)
-
-
-def _blocks(sizes: Sequence[float]) -> str:
-    return f"{len(sizes)} block{'' if len(sizes) == 1 else 's'}"
-
-
 @cache
 def _clock_step_s() -> float:
     """The smallest step of this process's clock that was seen."""
@@ -475,10 +399,6 @@ def _block(candidate: Run, baseline: Run, batch: int, *, flip: bool) -> tuple[li
     return [each * scale for each in ours], [each * scale for each in theirs]
 
 
-def _log_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    return math.fsum(map(math.log, theirs)) / len(theirs) - math.fsum(map(math.log, ours)) / len(ours)
-
-
 def _cut_short(samples: Sequence[float], baseline_samples: Sequence[float], batch: int, high: float) -> Measurement:
     return Measurement(
         samples_us=tuple(samples),
@@ -514,64 +434,3 @@ def _measurement(
         repeated=watch.repeated,
         note=watch.note,
     )
-
-
-def _half_width(all_logs: Iterable[Sequence[float]], alpha: float) -> float:
-    """The largest half-width of the intervals of ``all_logs``."""
-    intervals = (_interval(logs, alpha) for logs in all_logs)
-    return max((high - centre for centre, _, high in intervals), default=0.0)
-
-
-def _interval(logs: Sequence[float], alpha: float) -> tuple[float, float, float]:
-    """Centre and bounds of the mean of block log-ratios: the trimmed mean and its t-interval.
-
-    A fifth is trimmed at each end from five blocks on, because the scheduler's hiccups have a heavy tail;
-    fewer give the plain mean. Tukey and McLaughlin, 'Less vulnerable confidence and significance
-    procedures for location based on a single sample' (Sankhya A 25, 1963): h - 1 degrees of freedom for h
-    figures left.
-    """
-    ordered = np.sort(np.asarray(logs, dtype=np.float64))
-    cut = int(_TRIM * len(ordered))
-    centre = float(np.mean(ordered[cut : len(ordered) - cut]))
-    freedom = len(ordered) - 2 * cut - 1
-    if freedom < 1:
-        return centre, -math.inf, math.inf
-    half = student_quantile(freedom, alpha) * _standard_error(logs)
-    return centre, centre - half, centre + half
-
-
-def _difference(samples: Sequence[float], baseline: Sequence[float]) -> tuple[float, float, float]:
-    """By how much the baseline's logarithms lie above the candidate's, the standard error, and its degrees of freedom.
-
-    The last is 0 where a side has fewer than two samples, so that there is no telling.
-    """
-    means, squares, freedoms = [], [], []
-    for side in (samples, baseline):
-        ordered = np.sort(np.log(np.asarray(side, dtype=np.float64)))
-        cut = int(_TRIM * len(ordered))
-        means.append(float(np.mean(ordered[cut : len(ordered) - cut])))
-        squares.append(_standard_error(ordered.tolist()) ** 2)
-        freedoms.append(len(ordered) - 2 * cut - 1)
-    total = math.fsum(squares)
-    if min(freedoms) < 1:
-        return means[1] - means[0], 0.0, 0.0
-    weighted = math.fsum(square**2 / freedom for square, freedom in zip(squares, freedoms, strict=True))
-    return means[1] - means[0], math.sqrt(total), total**2 / weighted if weighted else float(min(freedoms))
-
-
-def _standard_error(logs: Sequence[float]) -> float:
-    """The standard error of the trimmed mean: the winsorized deviation / ((1 - 2 * trim) * sqrt(n))."""
-    ordered = np.sort(np.asarray(logs, dtype=np.float64))
-    count = len(ordered)
-    if count < 2:
-        return 0.0
-    cut = int(_TRIM * count)
-    winsorized = np.clip(ordered, ordered[cut], ordered[count - 1 - cut])
-    return float(np.std(winsorized, ddof=1)) / ((1 - 2 * cut / count) * math.sqrt(count))
-
-
-def student_quantile(freedom: float, alpha: float) -> float:
-    """The quantile of Student's t that its absolute value exceeds with probability ``alpha``."""
-    from scipy.special import stdtrit  # Imported late: the device child needs the checks, not the intervals.
-
-    return float(stdtrit(freedom, 1 - alpha / 2))
