@@ -13,15 +13,16 @@ from typing import Any
 import click
 
 from pytest_shark_tune import ops
+from pytest_shark_tune.compiler.compiler import Compiler, first_error
+from pytest_shark_tune.compiler.configure import ConfigureFailed, configure_with, why_not_applied
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import CommandFailed
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.plan import Source, extract, read_source, search_spaces
-from pytest_shark_tune.stages.artifact import ConfigureFailed, configure_with, why_not_applied
 from pytest_shark_tune.stages.candidate import Candidate, make_candidates
 from pytest_shark_tune.stages.space import NoSpace, SearchSpace
 from pytest_shark_tune.stages.spec import single_entry_spec
-from pytest_shark_tune.tools.compiler import Compiler, Target, first_error
 
 
 def _conv(size: int, channels: int, filters: int, lhs: str, **given: Any) -> OpSource:

@@ -13,10 +13,11 @@ from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen
 
 from pytest_shark_tune import ops
+from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.plan import emitted_constraints, extract, read_source
 from pytest_shark_tune.stages.space import SearchSpace
 from pytest_shark_tune.stages.space.constraints import read_constraints
-from pytest_shark_tune.tools.compiler import Compiler, Target
 
 CASES = (
     ("hip:gfx942", ops.matmul(m=2048, n=10240, k=1280, lhs="f16")),

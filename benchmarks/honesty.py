@@ -23,6 +23,8 @@ import msgspec
 from pytest_shark_tune import ops
 from pytest_shark_tune.bench import Bench
 from pytest_shark_tune.builds import Builds
+from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.plan import Task, make_plan, read_source
@@ -31,7 +33,6 @@ from pytest_shark_tune.stages.record import FinalRecord, State
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.machine import processors
-from pytest_shark_tune.tools.compiler import Compiler, Target
 from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.tools.runtime import DeviceChild
 

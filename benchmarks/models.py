@@ -30,6 +30,10 @@ import msgspec
 import numpy as np
 
 from pytest_shark_tune.apply import apply_spec, read_spec_file
+from pytest_shark_tune.compiler.compiler import Compiler, compiler_version, first_error
+from pytest_shark_tune.compiler.configure import strip
+from pytest_shark_tune.compiler.onnx import import_onnx
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.extraction import function_inputs
 from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import CommandFailed, InputError
@@ -42,11 +46,8 @@ from pytest_shark_tune.measurement.timing import (
     compare_finalists,
 )
 from pytest_shark_tune.plan import Source, read_source
-from pytest_shark_tune.stages.artifact import strip
 from pytest_shark_tune.system.machine import processors
 from pytest_shark_tune.system.units import format_us
-from pytest_shark_tune.tools.compiler import Compiler, Target, compiler_version, first_error
-from pytest_shark_tune.tools.importer import import_onnx
 from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.tools.runtime import DeviceChild, TensorData
 

@@ -18,8 +18,8 @@ import msgspec
 
 from pytest_shark_tune.bench import Bench
 from pytest_shark_tune.builds import Builds
+from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.ledger import Ledger
-from pytest_shark_tune.tools.compiler import Compiler
 from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.tools.runtime import DeviceChild
 

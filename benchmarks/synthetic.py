@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_shark_tune import ops
+from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.plan import extract, read_source, search_spaces
 from pytest_shark_tune.replay import Landscape, LandscapeCandidate
@@ -22,7 +24,6 @@ from pytest_shark_tune.stages.record import State
 from pytest_shark_tune.stages.search import ConfigTable, ProblemFacts, table_of_spaces
 from pytest_shark_tune.stages.search.facts import facts_of
 from pytest_shark_tune.stages.search.features import Features, features_of
-from pytest_shark_tune.tools.compiler import Compiler, Target
 
 __all__ = ["CASES", "synthetic_landscape"]
 

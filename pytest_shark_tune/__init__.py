@@ -6,12 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pytest_shark_tune.compiler.artifact import Artifact
     from pytest_shark_tune.custom import CustomTask
     from pytest_shark_tune.dispatch_stages import DispatchStages
     from pytest_shark_tune.errors import CandidateFailed, UndecidedWarning
     from pytest_shark_tune.kernels import Kernel
     from pytest_shark_tune.measurement.timing import Measurement
-    from pytest_shark_tune.stages.artifact import Artifact
     from pytest_shark_tune.stages.space import SearchSpace
 
     __version__: str
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Artifact": "pytest_shark_tune.stages.artifact",
+    "Artifact": "pytest_shark_tune.compiler.configure",
     "CandidateFailed": "pytest_shark_tune.errors",
     "CustomTask": "pytest_shark_tune.custom",
     "DispatchStages": "pytest_shark_tune.dispatch_stages",

@@ -14,10 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from pytest_shark_tune.errors import CommandFailed, InputError
-from pytest_shark_tune.plan import Source
-from pytest_shark_tune.snapshot import read_text
-from pytest_shark_tune.stages.artifact import (
+from pytest_shark_tune.compiler.compiler import Compiler, first_error, why_rejected
+from pytest_shark_tune.compiler.configure import (
     Applied,
     Configured,
     ConfigureFailed,
@@ -27,8 +25,10 @@ from pytest_shark_tune.stages.artifact import (
     replace_executables,
     strip,
 )
+from pytest_shark_tune.errors import CommandFailed, InputError
+from pytest_shark_tune.plan import Source
+from pytest_shark_tune.snapshot import read_text
 from pytest_shark_tune.stages.spec import mark_entries, read_spec
-from pytest_shark_tune.tools.compiler import Compiler, first_error, why_rejected
 
 __all__ = ["Application", "Placement", "SpecNotApplicable", "apply_spec", "read_spec_file"]
 

@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.claims import Claims
+from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.dispatch.types import Dispatch, Member, Numerics, Sum, Tensor
 from pytest_shark_tune.errors import CandidateFailed, DeviceChildDied
 from pytest_shark_tune.measurement.correctness import Acceptance, Check, Tolerance, acceptance_for, tolerance_in_model
@@ -31,7 +32,6 @@ from pytest_shark_tune.measurement.timing import (
 )
 from pytest_shark_tune.plan import Source, Task
 from pytest_shark_tune.settings import RunSettings
-from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.guard import GATE
 from pytest_shark_tune.stages.record import State

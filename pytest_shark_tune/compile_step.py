@@ -6,8 +6,8 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pytest_shark_tune.compiler.configure import Configured, read_configs, why_not_applied
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
-from pytest_shark_tune.stages.artifact import Configured, read_configs, why_not_applied
 from pytest_shark_tune.stages.record import State
 
 __all__ = ["CompileStep", "command_failure"]

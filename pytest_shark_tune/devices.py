@@ -8,9 +8,9 @@ from typing import TypedDict
 
 import pytest
 
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import DeviceChildDied, InputError
 from pytest_shark_tune.options import TuneOptions
-from pytest_shark_tune.tools.compiler import Target
 from pytest_shark_tune.tools.lease import DeviceLeases, device_key
 from pytest_shark_tune.tools.runtime import (
     DeviceChild,

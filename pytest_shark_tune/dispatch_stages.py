@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from pytest_shark_tune.compile_step import CompileStep, command_failure
+from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
 from pytest_shark_tune.measurement.timing import FINAL_ROUNDS, Measurement, combine_rounds
 from pytest_shark_tune.plan import KernelTask, Task
 from pytest_shark_tune.session import Session
-from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.guard import Promise, Verdict
 from pytest_shark_tune.stages.record import FinalRecord, SpecRecord, State
 from pytest_shark_tune.trial import Role, Trial

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_shark_tune.compiler.artifact import Artifact
     from pytest_shark_tune.dispatch_stages import DispatchStages
     from pytest_shark_tune.guarding import GuardingPlugin
     from pytest_shark_tune.kernels import KernelStages
     from pytest_shark_tune.measurement.timing import Measurement
     from pytest_shark_tune.session import Session
-    from pytest_shark_tune.stages.artifact import Artifact
     from pytest_shark_tune.stages.guard import Verdict
     from pytest_shark_tune.stages.record import FinalRecord, SpecRecord
     from pytest_shark_tune.trial import Trial

@@ -13,6 +13,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pytest_shark_tune.compiler.artifact import Artifact
+from pytest_shark_tune.compiler.compiler import compiler_version
 from pytest_shark_tune.custom import CustomTask
 from pytest_shark_tune.devices import FoundDevices, find_devices, jobs_of_worker
 from pytest_shark_tune.dispatch_stages import DispatchStages
@@ -31,14 +33,12 @@ from pytest_shark_tune.plan import Plan, Task
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.snapshot import find_snapshots, recorded_targets, snapshot_path
-from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.guard import RUN_ALPHA, Outcome, Promise, Terms, Verdict, judge
 from pytest_shark_tune.system import cleanup
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.disk_errors import Storage
 from pytest_shark_tune.system.folders import is_marked
 from pytest_shark_tune.system.terminal import escaped
-from pytest_shark_tune.tools.compiler import compiler_version
 from pytest_shark_tune.tools.runtime import device_slug, runtime_version
 from pytest_shark_tune.trial import Guarded, Role, Trial, guard_trials
 

@@ -8,13 +8,14 @@ from typing import Final
 
 import msgspec
 
+from pytest_shark_tune.compiler.compiler import Compiler, compiler_version
+from pytest_shark_tune.compiler.configure import ARTIFACT_VERSION, Applied, ConfigureFailed, configure_with
 from pytest_shark_tune.dispatch.rotation import rotated_dispatch
 from pytest_shark_tune.dispatch.trust import trusts_specs
 from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import InputError, SpecRefused
 from pytest_shark_tune.plan import Plan, Source, Task, extract
 from pytest_shark_tune.snapshot import damaged_records, read_records, read_text, records_of, records_path
-from pytest_shark_tune.stages.artifact import ARTIFACT_VERSION, Applied, ConfigureFailed, configure_with
 from pytest_shark_tune.stages.candidate import applied_candidate, default_candidate
 from pytest_shark_tune.stages.record import WinnerRecord
 from pytest_shark_tune.stages.spec import (
@@ -28,7 +29,6 @@ from pytest_shark_tune.stages.spec import (
     single_entry_spec,
 )
 from pytest_shark_tune.system.cache import content_key
-from pytest_shark_tune.tools.compiler import Compiler, compiler_version
 
 __all__ = [
     "GUARD_VERSION",

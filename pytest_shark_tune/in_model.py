@@ -11,11 +11,11 @@ from pytest_shark_tune.apply import apply_spec
 from pytest_shark_tune.bench import Bench
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.compile_step import command_failure
+from pytest_shark_tune.compiler.configure import strip
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
 from pytest_shark_tune.measurement.correctness import Tolerance
 from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.plan import Plan, Source, Task
-from pytest_shark_tune.stages.artifact import strip
 from pytest_shark_tune.stages.record import State
 from pytest_shark_tune.stages.spec import SpecEntry, build_spec, link_spec
 

@@ -15,6 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from numpy.typing import NDArray
 
 from pytest_shark_tune.compile_step import command_failure
+from pytest_shark_tune.compiler.compiler import first_error
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
 from pytest_shark_tune.measurement.correctness import EXACT, Tolerance, check_output
 from pytest_shark_tune.measurement.timing import FINAL, Measurement, Run, compare, compare_finalists
@@ -22,7 +23,6 @@ from pytest_shark_tune.plan import KernelTask
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.record import FinalRecord, State
-from pytest_shark_tune.tools.compiler import first_error
 from pytest_shark_tune.trial import Role, Trial
 
 __all__ = ["Built", "Kernel", "KernelStages", "as_failure"]

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import platformdirs
 import pytest
 
+from pytest_shark_tune.compiler.compiler import COMPILE_TIMEOUT_S, Compiler
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.system.journal import read_plain
 from pytest_shark_tune.system.machine import last_level_cache_bytes, processors
-from pytest_shark_tune.tools.compiler import COMPILE_TIMEOUT_S, Compiler, Target
 
 if TYPE_CHECKING:
     # With them comes the compiler, for which a run that does not tune must not wait.

@@ -10,6 +10,9 @@ from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
+from pytest_shark_tune.compiler.compiler import Compiler, why_rejected
+from pytest_shark_tune.compiler.configure import strip
+from pytest_shark_tune.compiler.onnx import import_onnx, onnx_inputs
 from pytest_shark_tune.custom import CustomTask
 from pytest_shark_tune.dispatch.extraction import (
     EXTRACTION_VERSION,
@@ -28,7 +31,6 @@ from pytest_shark_tune.model_input import InputFile, ModelInput, check_data
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.registry import provided_spaces, providers
 from pytest_shark_tune.shares import Profile, Share
-from pytest_shark_tune.stages.artifact import strip
 from pytest_shark_tune.stages.candidate import (
     CANDIDATE_VERSION,
     Candidate,
@@ -53,8 +55,6 @@ from pytest_shark_tune.stages.space import (
 )
 from pytest_shark_tune.stages.space.reading import read_config, read_knobs
 from pytest_shark_tune.system.cache import content_key
-from pytest_shark_tune.tools.compiler import Compiler, why_rejected
-from pytest_shark_tune.tools.importer import import_onnx, onnx_inputs
 from pytest_shark_tune.wanted import Wanted, outside_candidates, wanted_knobs
 
 __all__ = [

@@ -16,6 +16,8 @@ from typing import Any
 
 import msgspec
 
+from pytest_shark_tune.compiler.compiler import Compiler, compiler_version, first_error
+from pytest_shark_tune.compiler.configure import ConfigureFailed
 from pytest_shark_tune.dispatch.types import Dispatch, RootOp
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError, SpecNotParsed, SpecRefused
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, applied_to
@@ -38,7 +40,6 @@ from pytest_shark_tune.snapshot import (
     records_path,
     write_spec,
 )
-from pytest_shark_tune.stages.artifact import ConfigureFailed
 from pytest_shark_tune.stages.candidate import (
     Candidate,
     applied_candidate,
@@ -69,7 +70,6 @@ from pytest_shark_tune.stages.spec import (
 from pytest_shark_tune.system import journal, process
 from pytest_shark_tune.system.cleanup import scratch_folder
 from pytest_shark_tune.tools import old_spec
-from pytest_shark_tune.tools.compiler import Compiler, compiler_version, first_error
 
 __all__ = ["Fate", "OldEntry", "OldSpec", "PortedEntry", "port", "read_old", "retuned", "target_of"]
 

@@ -8,6 +8,8 @@ from typing import Final
 
 import msgspec
 
+from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.configure import ARTIFACT_VERSION
 from pytest_shark_tune.draft import Draft
 from pytest_shark_tune.measurement.correctness import CHECK_VERSION
 from pytest_shark_tune.measurement.timing import MEASUREMENT_VERSION
@@ -15,7 +17,6 @@ from pytest_shark_tune.plan import Plan, Source, Task
 from pytest_shark_tune.profile import PROFILE_VERSION
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.shares import Profile
-from pytest_shark_tune.stages.artifact import ARTIFACT_VERSION
 from pytest_shark_tune.stages.candidate import DEFAULT_ID, Candidate
 from pytest_shark_tune.stages.record import FinalRecord, Record, SpecRecord, State, lasts
 from pytest_shark_tune.stages.search import PriorResult, ProblemFacts, pipeline_label
@@ -25,7 +26,6 @@ from pytest_shark_tune.stages.winner import WINNER_VERSION
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache, content_key
 from pytest_shark_tune.system.machine import driver_version, processors
-from pytest_shark_tune.tools.compiler import Compiler
 from pytest_shark_tune.tools.runtime import runtime_version, ways_of_driving
 from pytest_shark_tune.verify import VERIFY_VERSION
 

@@ -16,6 +16,8 @@ from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.bundle import Packed, pack
 from pytest_shark_tune.coming import coming
 from pytest_shark_tune.compile_step import CompileStep
+from pytest_shark_tune.compiler.artifact import Artifact
+from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.custom import CustomTask
 from pytest_shark_tune.draft import Draft, draft_of_finals
 from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError
@@ -40,7 +42,6 @@ from pytest_shark_tune.promises import Promises
 from pytest_shark_tune.recall import Recall
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.shares import Profile
-from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.guard import RUN_ALPHA, Promise, Verdict
 from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, SpecRecord, State
@@ -50,7 +51,6 @@ from pytest_shark_tune.starter import Starter
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache, content_key
 from pytest_shark_tune.system.machine import processors
-from pytest_shark_tune.tools.compiler import Compiler
 from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.update import incumbent_of, starter_of
 from pytest_shark_tune.verify import Verifier

@@ -20,6 +20,8 @@ from pytest_shark_tune.bundle import BUNDLE, Bundle, Packed, PackedCompiler, che
 from pytest_shark_tune.campaign import Campaign, make_quarry
 from pytest_shark_tune.collected import CollectionWatch
 from pytest_shark_tune.coming import announce
+from pytest_shark_tune.compiler.artifact import Artifact
+from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.custom import CustomTask
 from pytest_shark_tune.devices import FoundDevices, crowding, find_devices, jobs_of_worker
 from pytest_shark_tune.dry_run import is_dry
@@ -42,7 +44,6 @@ from pytest_shark_tune.roster import Part, Roster, read_roster, write_roster
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.snapshot import check_snapshots
-from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.record import FinalRecord, Record, SourceCheck, SpecRecord, State
 from pytest_shark_tune.stages.spec import check_starter, dropped_prints
 from pytest_shark_tune.summary import render
@@ -51,7 +52,6 @@ from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.disk_errors import Storage
 from pytest_shark_tune.system.terminal import escaped_line
 from pytest_shark_tune.system.units import format_us
-from pytest_shark_tune.tools.compiler import Compiler
 from pytest_shark_tune.tools.runtime import device_slug, runtime_version
 from pytest_shark_tune.trial import Role, Trial, trials_of
 from pytest_shark_tune.update import Requirements, Subject, Update, look_back, wanted_of, write_incumbents

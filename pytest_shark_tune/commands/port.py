@@ -11,6 +11,8 @@ import pytest
 from pytest_shark_tune.commands.model_options import shape_option
 from pytest_shark_tune.commands.output import check_spec_output, print_json, print_table, tell, writing
 from pytest_shark_tune.commands.trust_option import tell_dropped, trust_option
+from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.devices import FoundDevices, devices_for
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.model_input import ModelInput
@@ -21,7 +23,6 @@ from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.cleanup import scratch_folder
 from pytest_shark_tune.system.machine import processors
-from pytest_shark_tune.tools.compiler import Compiler, Target
 
 __all__ = ["port_spec"]
 

@@ -12,6 +12,8 @@ import pytest
 
 from pytest_shark_tune.commands.model_options import shape_option
 from pytest_shark_tune.commands.output import print_json, print_table, tell
+from pytest_shark_tune.compiler.compiler import MODEL_TIMEOUT_S, Compiler
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.devices import FoundDevices, devices_for
 from pytest_shark_tune.errors import InputError, SharkTuneError
 from pytest_shark_tune.model_input import ModelInput
@@ -23,7 +25,6 @@ from pytest_shark_tune.system import cleanup
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.machine import processors
 from pytest_shark_tune.system.units import format_us
-from pytest_shark_tune.tools.compiler import MODEL_TIMEOUT_S, Compiler, Target
 
 __all__ = ["profile_model"]
 

@@ -9,11 +9,12 @@ import click
 
 from pytest_shark_tune.commands.model_options import read_model, shape_option
 from pytest_shark_tune.commands.output import print_json, print_table
+from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.plan import emitted_constraints, extract, spaces_from
 from pytest_shark_tune.stages.space import NoSpace, SearchSpace, SpaceTooLarge
 from pytest_shark_tune.system.machine import processors
-from pytest_shark_tune.tools.compiler import Compiler, Target
 
 __all__ = ["space"]
 

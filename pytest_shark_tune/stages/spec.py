@@ -15,12 +15,12 @@ import msgspec
 from iree.compiler import ir, passmanager
 from iree.compiler.dialects import builtin, iree_codegen, transform
 
+from pytest_shark_tune.compiler.configure import MARK, compiler_context, error_text
 from pytest_shark_tune.dispatch.extraction import pipeline_name
 from pytest_shark_tune.dispatch.mlir import ops_named
 from pytest_shark_tune.dispatch.trust import check_attribute, check_depth, check_spec, drop_prints, refusals_in
 from pytest_shark_tune.dispatch.types import RootOp
 from pytest_shark_tune.errors import InputError, SpecNotParsed, SpecRefused
-from pytest_shark_tune.stages.artifact import MARK, compiler_context, error_text
 from pytest_shark_tune.stages.matcher import add_matcher
 
 __all__ = [

@@ -6,9 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.configure import (
+    Applied,
+    configure,
+    configure_with,
+    read_configs,
+    strip,
+    why_not_applied,
+)
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.extraction import read_benchmark
 from pytest_shark_tune.dispatch.types import FoundDispatch
-from pytest_shark_tune.stages.artifact import Applied, configure, configure_with, read_configs, strip, why_not_applied
 from pytest_shark_tune.stages.spec import (
     SpecEntry,
     build_spec,
@@ -17,7 +26,6 @@ from pytest_shark_tune.stages.spec import (
     read_spec,
     single_entry_spec,
 )
-from pytest_shark_tune.tools.compiler import Compiler, Target
 
 FIRST, SECOND = (
     "#iree_codegen.compilation_info<lowering_config = #iree_cpu.lowering_config<"

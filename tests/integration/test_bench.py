@@ -17,6 +17,9 @@ import pytest
 
 from pytest_shark_tune import ops
 from pytest_shark_tune.bench import Bench, model_tolerance
+from pytest_shark_tune.compiler.artifact import Artifact
+from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.measurement.correctness import EXACT, tolerance_for
@@ -24,14 +27,12 @@ from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.plan import Source, Task, make_plan, read_source
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
-from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.guard import GATE
 from pytest_shark_tune.stages.record import State
 from pytest_shark_tune.stages.winner import FINALISTS
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.tools.compiler import Compiler, Target
 from pytest_shark_tune.tools.runtime import DeviceChild
 
 

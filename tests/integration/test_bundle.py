@@ -13,11 +13,11 @@ from click.testing import CliRunner
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.bundle import BUNDLE, PackedCompiler, read_bundle
 from pytest_shark_tune.cli import main
+from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.ledger import Summary
 from pytest_shark_tune.plan import Task
 from pytest_shark_tune.snapshot import read_records
-from pytest_shark_tune.stages.artifact import Artifact
 from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, State
 from pytest_shark_tune.system import journal

@@ -12,14 +12,15 @@ from iree import runtime
 
 from pytest_shark_tune.apply import Application, apply_spec
 from pytest_shark_tune.cli import main
+from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.configure import read_configs
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.extraction import read_benchmark
 from pytest_shark_tune.dispatch.grouping import group_dispatches
 from pytest_shark_tune.dispatch.types import Dispatch, FoundDispatch
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan import Source
-from pytest_shark_tune.stages.artifact import read_configs
 from pytest_shark_tune.stages.spec import SpecEntry, build_spec
-from pytest_shark_tune.tools.compiler import Compiler, Target
 
 TARGETS = ("llvm-cpu", "hip:gfx942", "cuda:sm_89", "vulkan:rdna3")
 CPU = (

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.ops.convolution import Convolution, Direction, convolution_text
-from pytest_shark_tune.tools.compiler import Compiler, Target
 
 Array = NDArray[Any]
 

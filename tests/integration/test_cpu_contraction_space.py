@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 
 from pytest_shark_tune import ops
+from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.configure import configure_with, why_not_applied
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.extraction import read_benchmark
 from pytest_shark_tune.dispatch.types import FoundDispatch
-from pytest_shark_tune.stages.artifact import configure_with, why_not_applied
 from pytest_shark_tune.stages.candidate import make_candidates
 from pytest_shark_tune.stages.space import spaces_for
 from pytest_shark_tune.stages.spec import single_entry_spec
-from pytest_shark_tune.tools.compiler import Compiler, Target
 
 FUSED = """
 #row = affine_map<(m, a, b) -> (m)>

@@ -22,12 +22,12 @@ import pytest
 from iree.compiler import ir
 from numpy.typing import NDArray
 
+from pytest_shark_tune.compiler.compiler import environment
 from pytest_shark_tune.dispatch.types import BenchmarkModule, BufferView, Tensor
 from pytest_shark_tune.errors import DeviceChildDied, SharkTuneError
 from pytest_shark_tune.measurement.correctness import EXACT, tolerance_for
 from pytest_shark_tune.measurement.timing import SCREENING, compare
 from pytest_shark_tune.system.child import Child
-from pytest_shark_tune.tools.compiler import environment
 from pytest_shark_tune.tools.runtime import (
     DeviceChild,
     DeviceEntry,

@@ -12,8 +12,9 @@ import pytest
 from iree import runtime
 from scipy.special import erf, softmax
 
+from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.plan import extract, read_source
-from pytest_shark_tune.tools.compiler import Compiler, Target
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "encoder.py"
 BATCH, TOKENS, WIDTH, HEADS, HIDDEN = 2, 24, 32, 2, 64

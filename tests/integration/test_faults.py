@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_shark_tune import ops
+from pytest_shark_tune.compiler.compiler import Compiler, environment
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.plan import make_plan, read_source
 from pytest_shark_tune.stages.spec import read_spec
 from pytest_shark_tune.system import process
-from pytest_shark_tune.tools.compiler import Compiler, Target, environment
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite
@@ -94,7 +95,7 @@ import pytest
 from pathlib import Path
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.tools.compiler import Compiler
+from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.tools.lease import DeviceLeases
 
 FOLDER = Path({folder!r})

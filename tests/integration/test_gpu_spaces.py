@@ -11,15 +11,16 @@ from click.testing import CliRunner
 
 from pytest_shark_tune import ops
 from pytest_shark_tune.cli import main
+from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.configure import configure_with, why_not_applied
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import CommandFailed
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.plan import extract, read_source, search_spaces
-from pytest_shark_tune.stages.artifact import configure_with, why_not_applied
 from pytest_shark_tune.stages.candidate import Candidate, make_candidates
 from pytest_shark_tune.stages.space import SearchSpace
 from pytest_shark_tune.stages.spec import SpecEntry, build_spec, read_spec, single_entry_spec
-from pytest_shark_tune.tools.compiler import Compiler, Target
 
 MATMUL = ops.matmul(m=2048, n=10240, k=1280, lhs="f16")
 CONVOLUTION = ops.conv_2d(

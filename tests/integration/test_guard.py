@@ -11,11 +11,12 @@ import msgspec
 import pytest
 
 from pytest_shark_tune import ops
+from pytest_shark_tune.compiler.compiler import Compiler, compiler_version
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.plan import extract, read_source
 from pytest_shark_tune.snapshot import read_records, snapshot_path, write_spec
 from pytest_shark_tune.stages.candidate import applied_candidate
 from pytest_shark_tune.stages.record import RecordedOp, State, WinnerRecord
-from pytest_shark_tune.tools.compiler import Compiler, Target, compiler_version
 from pytest_shark_tune.tools.runtime import cpu_name, device_slug
 
 if TYPE_CHECKING:

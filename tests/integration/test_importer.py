@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from iree.compiler import ir
 
+from pytest_shark_tune.compiler.onnx import import_onnx
 from pytest_shark_tune.errors import CommandFailed, InputError
-from pytest_shark_tune.tools.importer import import_onnx
 
 onnx: Any = pytest.importorskip("onnx")
 

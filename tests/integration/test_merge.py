@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pytest_shark_tune.cli import main
+from pytest_shark_tune.compiler.configure import configure_with
 from pytest_shark_tune.dispatch.types import RootOp, Tensor
 from pytest_shark_tune.snapshot import read_records, records_of, write_spec
-from pytest_shark_tune.stages.artifact import configure_with
 from pytest_shark_tune.stages.record import State, WinnerRecord
 from pytest_shark_tune.stages.spec import link_spec, read_spec
 

@@ -7,9 +7,10 @@ from functools import cache
 import pytest
 
 from pytest_shark_tune import ops
+from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.plan import Plan, Source, Wanted, make_plan, plan_key
 from pytest_shark_tune.stages.space import SpaceRequest
-from pytest_shark_tune.tools.compiler import Compiler, Target
 
 SOURCES = [
     Source(name=op.name, text=op.text, is_benchmark=False)

@@ -13,6 +13,8 @@ from click.testing import CliRunner, Result
 
 from pytest_shark_tune import ops
 from pytest_shark_tune.cli import main
+from pytest_shark_tune.compiler.compiler import Compiler, compiler_version
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.plan import extract, read_source, search_spaces
 from pytest_shark_tune.snapshot import read_records, records_path, write_spec
@@ -22,7 +24,6 @@ from pytest_shark_tune.stages.space import SearchSpace
 from pytest_shark_tune.stages.spec import read_spec
 from pytest_shark_tune.system.machine import processors
 from pytest_shark_tune.tools import old_spec
-from pytest_shark_tune.tools.compiler import Compiler, Target, compiler_version
 
 TARGET = "llvm-cpu:x86-64-v3"
 OLD = Path(__file__).parents[1] / "golden" / "old_specs"

@@ -13,12 +13,13 @@ from click.testing import CliRunner, Result
 
 from pytest_shark_tune import ops
 from pytest_shark_tune.cli import main
+from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.plan import Plan
 from pytest_shark_tune.profile import counted_profile
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.tools.compiler import Compiler, Target
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from pytest_shark_tune.stages.artifact import Artifact
+from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.stages.spec import read_spec
 from pytest_shark_tune.system.cache import BINARY, Cache
 

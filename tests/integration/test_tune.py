@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_shark_tune.stages.artifact import read_configs
+from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.configure import read_configs
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.stages.spec import read_spec
-from pytest_shark_tune.tools.compiler import Compiler, Target
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Outcome, Suite

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_shark_tune.tools.compiler import Compiler, Target, environment
+from pytest_shark_tune.compiler.compiler import Compiler, environment
+from pytest_shark_tune.compiler.target import Target
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Outcome, Suite

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.stages.spec import build_spec, link_spec, read_spec
-from pytest_shark_tune.tools.compiler import Compiler, Target
 from pytest_shark_tune.tools.runtime import device_slug
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ import msgspec
 import pytest
 from iree.compiler import ir
 from iree.compiler.dialects import arith
-from pytest_shark_tune.tools.compiler import Compiler, Target
+from pytest_shark_tune.compiler.compiler import Compiler, Target
 
 tried = []
 

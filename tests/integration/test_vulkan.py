@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 
 from pytest_shark_tune import ops
+from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.configure import read_configs
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import DeviceChildDied
 from pytest_shark_tune.measurement.correctness import tolerance_for
 from pytest_shark_tune.measurement.timing import SCREENING, compare
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.plan import Source, extract
-from pytest_shark_tune.stages.artifact import read_configs
 from pytest_shark_tune.stages.space import NoSpace, spaces_for
-from pytest_shark_tune.tools.compiler import Compiler, Target
 from pytest_shark_tune.tools.runtime import DeviceChild, DeviceEntry, DeviceRequestFailed, find_device, list_devices
 
 TARGET = "vulkan:vp_android_baseline_2022"

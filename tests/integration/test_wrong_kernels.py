@@ -14,16 +14,17 @@ import pytest
 from pytest_shark_tune import ops
 from pytest_shark_tune.bench import Bench, acceptance_of, model_tolerance
 from pytest_shark_tune.builds import Builds
+from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.configure import strip
+from pytest_shark_tune.compiler.disturbance import with_disturbed_sums
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.measurement.correctness import Check
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.plan import extract, make_plan, read_source
 from pytest_shark_tune.settings import RunSettings
-from pytest_shark_tune.stages.artifact import strip
-from pytest_shark_tune.stages.disturbance import with_disturbed_sums
 from pytest_shark_tune.stages.record import State
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.tools.compiler import Compiler, Target
 from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.tools.runtime import DeviceChild
 from tests.integration.conftest import MakeSuite

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from pytest_shark_tune.compiler.compiler import Compiler, compiler_version, first_error, why_rejected
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.extraction import read_benchmark
 from pytest_shark_tune.dispatch.types import FoundDispatch
 from pytest_shark_tune.errors import CommandFailed, InputError
-from pytest_shark_tune.tools.compiler import Compiler, Target, compiler_version, first_error, why_rejected
 
 BROKEN = "func.func @main(%x: tensor<4xf32>) -> tensor<4xf32> {\n  return %y : tensor<4xf32>\n}\n"
 WORK = BROKEN.replace("return", "%y = math.absf %x : tensor<4xf32>\n  return")
@@ -154,7 +155,7 @@ def test_a_model_that_takes_too_long_all_the_same_is_told_the_option(
     tool = tmp_path / "iree-compile"
     tool.write_text("#!/bin/sh\nexec sleep 100\n", encoding="utf-8")
     tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr("pytest_shark_tune.tools.compiler.MODEL_TIMEOUT_S", 0.02)
+    monkeypatch.setattr("pytest_shark_tune.compiler.compiler.MODEL_TIMEOUT_S", 0.02)
     compiler = Compiler(Target.parse("llvm-cpu"), timeout_s=0.01, timeout_option="--more", tool=os.fspath(tool))
     with pytest.raises(CommandFailed) as caught:
         compiler.for_models.lower(WORK, to="flow")
@@ -218,7 +219,7 @@ def test_it_links_with_a_temporary_folder_whose_name_has_a_blank(tmp_path: Path)
     folder = tmp_path / "a folder"
     folder.mkdir()
     code = (
-        "import sys; from pathlib import Path; from pytest_shark_tune.tools.compiler import Compiler, Target; "
+        "import sys; from pathlib import Path; from pytest_shark_tune.compiler.compiler import Compiler, Target; "
         "compiler = Compiler(Target.parse('llvm-cpu')); "
         "compiler.compile_sources(compiler.lower(sys.stdin.read(), to='executable-sources'), Path(sys.argv[1]))"
     )

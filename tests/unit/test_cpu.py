@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from pytest_shark_tune.compiler.compiler import describe_host
 from pytest_shark_tune.system.cpu import cpu_identity, is_model_name
-from pytest_shark_tune.tools.compiler import describe_host
 from pytest_shark_tune.tools.runtime import cpu_name, slug
 
 N1 = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp ssbs"

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.devices import choose_devices, crowding, find_devices, jobs_of_worker
 from pytest_shark_tune.options import TuneOptions
-from pytest_shark_tune.tools.compiler import Target
 from pytest_shark_tune.tools.runtime import DeviceEntry, ways_of_driving
 
 CUDA, HIP, VULKAN = (Target.parse(text) for text in ("cuda:sm_89", "hip:gfx942", "vulkan:rdna3"))

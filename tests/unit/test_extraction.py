@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from iree.compiler import ir
 
+from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.dispatch.extraction import (
     Flow,
     function_inputs,
@@ -20,7 +21,6 @@ from pytest_shark_tune.dispatch.extraction import (
 from pytest_shark_tune.dispatch.grouping import group_dispatches
 from pytest_shark_tune.dispatch.types import BufferView, FoundDispatch, Tensor, Untunable
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.tools.compiler import Compiler
 
 TUNABLE = ("plain", "transposed", "batch", "narrow", "fused", "reduction", "chain")
 

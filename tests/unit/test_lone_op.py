@@ -8,12 +8,12 @@ import msgspec
 import pytest
 
 from pytest_shark_tune import ops
+from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.ops.standalone import lone_op
 from pytest_shark_tune.plan import extract, read_source
-from pytest_shark_tune.tools.compiler import Compiler
 
 OPS = {
     "transposed": ops.matmul(m=32, n=48, k=64, lhs="f16", transpose_b=True),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pytest_shark_tune import ops
+from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.model_input import InputFile, ModelInput, check_data
@@ -19,7 +20,6 @@ from pytest_shark_tune.profile import arguments, function_of
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.tools.compiler import Compiler
 
 TWO = """
 func.func @"one $.x"(%a: tensor<2x3xi64>, %b: tensor<4xf32>) -> tensor<2x3xi64> {

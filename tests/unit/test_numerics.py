@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from pytest_shark_tune import ops
+from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.dispatch.types import BenchmarkModule, Numerics, Product, Sum
 from pytest_shark_tune.measurement.product import product_of
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.plan import extract, read_source
-from pytest_shark_tune.tools.compiler import Compiler
 
 MATMUL = """
 func.func @main(%a: tensor<32x128x{taken}>, %b: tensor<128x48x{taken}>) -> tensor<32x48x{stored}> {{

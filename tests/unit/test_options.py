@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.options import (
     TuneOptions,
     parse_count,
@@ -19,7 +20,6 @@ from pytest_shark_tune.options import (
     parse_tolerance,
 )
 from pytest_shark_tune.system.machine import last_level_cache_bytes
-from pytest_shark_tune.tools.compiler import Target
 
 CPU, GPU = Target("llvm-cpu", "host"), Target("hip", "gfx942")
 

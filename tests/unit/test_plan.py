@@ -11,11 +11,12 @@ import pytest
 from iree.compiler import ir
 
 from pytest_shark_tune import ops
+from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan import Plan, Source, extract, make_plan, plan_key, read_source
 from pytest_shark_tune.system.cache import Cache, content_key
-from pytest_shark_tune.tools.compiler import Compiler, Target
 
 MATMUL = ops.matmul(m=64, n=96, k=128)
 

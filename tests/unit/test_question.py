@@ -10,14 +10,14 @@ import msgspec
 import pytest
 
 from pytest_shark_tune import ops
+from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.configure import configure_with
 from pytest_shark_tune.dispatch.extraction import read_benchmark
 from pytest_shark_tune.dispatch.types import FoundDispatch, RootOp, Tensor
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.stages.artifact import configure_with
 from pytest_shark_tune.stages.matcher import has_matcher
 from pytest_shark_tune.stages.question import Question, Relation, describe, differences, read_questions, relation
 from pytest_shark_tune.stages.spec import SpecEntry, build_spec, read_spec
-from pytest_shark_tune.tools.compiler import Compiler
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from pytest_shark_tune import ops
+from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.ops import OpSource
@@ -14,7 +16,6 @@ from pytest_shark_tune.plan import extract, read_source, search_spaces
 from pytest_shark_tune.stages.candidate import make_candidates
 from pytest_shark_tune.stages.space import SearchSpace, SpaceRequest, opened
 from pytest_shark_tune.stages.space.reading import ReadConfig, knobs_of, option_values, read_config, read_knobs
-from pytest_shark_tune.tools.compiler import Compiler, Target
 
 IMAGE = ops.conv_2d(batch=2, height=8, width=8, channels=32, filters=32, kernel_height=3, kernel_width=3, lhs="f16")
 OPTIONS = {

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from pytest_shark_tune import ops
+from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.plan import Source, extract, search_spaces
 from pytest_shark_tune.stages.space import SearchSpace
 from pytest_shark_tune.stages.space.request import SpaceRequest, opened
 from pytest_shark_tune.testing.space_contract import SpaceContract
-from pytest_shark_tune.tools.compiler import Compiler, Target
 
 SUITES = Path(__file__).parents[2] / "tuning_suites"
 SMALL = ops.matmul(m=128, n=96, k=64, lhs="f16")

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.options import parse_knobs, parse_where
-from pytest_shark_tune.tools.compiler import Target
 
 HIP, CUDA, CPU = Target("hip", "gfx942"), Target("cuda", "sm_89"), Target("llvm-cpu", "host")
 

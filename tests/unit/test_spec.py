@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_shark_tune.dispatch.types import RootOp, Tensor
-from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.stages.artifact import (
+from pytest_shark_tune.compiler.configure import (
     MARK,
     Applied,
     ConfigureFailed,
@@ -20,6 +18,8 @@ from pytest_shark_tune.stages.artifact import (
     replace_executables,
     why_not_applied,
 )
+from pytest_shark_tune.dispatch.types import RootOp, Tensor
+from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.stages.matcher import has_matcher
 from pytest_shark_tune.stages.spec import (
     SpecEntry,

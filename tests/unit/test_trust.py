@@ -9,13 +9,16 @@ import msgspec
 import pytest
 from iree.compiler import ir
 
+from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.configure import ConfigureFailed, compiler_context, configure, configure_with
+from pytest_shark_tune.compiler.flags import check_flags
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.passes import why_not_plain
 from pytest_shark_tune.dispatch.trust import check_source, trusting_specs
 from pytest_shark_tune.dispatch.types import RootOp, Tensor
 from pytest_shark_tune.errors import CommandFailed, InputError, SpecRefused
 from pytest_shark_tune.ops.standalone import lone_op
 from pytest_shark_tune.snapshot import check_snapshots, snapshot_path, write_text
-from pytest_shark_tune.stages.artifact import ConfigureFailed, compiler_context, configure, configure_with
 from pytest_shark_tune.stages.record import State, WinnerRecord
 from pytest_shark_tune.stages.spec import (
     SpecEntry,
@@ -32,8 +35,6 @@ from pytest_shark_tune.stages.spec import (
     single_entry_spec,
     with_configs,
 )
-from pytest_shark_tune.tools.compiler import Compiler, Target
-from pytest_shark_tune.tools.compiler_flags import check_flags
 from tests.hostile import CONFIG, MODEL, hostile_config, hostile_specs, spec
 from tests.unit.test_spec import contraction
 

@@ -24,6 +24,10 @@ import pytest
 
 import pytest_shark_tune
 from pytest_shark_tune import builds, guardplan, ops, plan, recall, yardsticks
+from pytest_shark_tune.compiler.artifact import Artifact
+from pytest_shark_tune.compiler.compiler import Compiler, compiler_version
+from pytest_shark_tune.compiler.configure import configure_with
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.extraction import read_benchmark
 from pytest_shark_tune.dispatch.grouping import group_dispatches
 from pytest_shark_tune.dispatch.rotation import rotated_dispatch
@@ -36,7 +40,6 @@ from pytest_shark_tune.plan import Plan, Task, read_source
 from pytest_shark_tune.profile import by_symbol
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.shares import Profile, Share
-from pytest_shark_tune.stages.artifact import Artifact, configure_with
 from pytest_shark_tune.stages.candidate import default_candidate, make_candidates
 from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, SpecRecord, State
 from pytest_shark_tune.stages.search.facts import facts_of
@@ -44,7 +47,6 @@ from pytest_shark_tune.stages.space import SPACE_VERSIONS, SearchSpace, spaces_f
 from pytest_shark_tune.stages.spec import SpecEntry, build_spec, link_spec
 from pytest_shark_tune.stages.winner import declare_winner, simplicity
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.tools.compiler import Compiler, Target, compiler_version
 from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.tools.profiler import Cost
 from pytest_shark_tune.verify import culprits
@@ -58,7 +60,7 @@ PINNED: dict[str, tuple[int, str]] = {
     "plan.py PLAN_VERSION": (1, "ab9835406bda1072"),
     "profile.py PROFILE_VERSION": (1, "25a55421f8972cb2"),
     "recall.py KEPT_VERSION": (1, "9523a65632efc0ce"),
-    "stages/artifact.py ARTIFACT_VERSION": (1, "23cf668e643781bb"),
+    "compiler/configure.py ARTIFACT_VERSION": (1, "23cf668e643781bb"),
     "stages/candidate.py CANDIDATE_VERSION": (1, "0f1224cf658170e5"),
     "measurement/correctness.py CHECK_VERSION": (1, "6bedf6667a0df819"),
     "dispatch/extraction.py EXTRACTION_VERSION": (1, "c2a25f0d9c57ba45"),
@@ -247,7 +249,7 @@ OBSERVED: dict[str, Callable[[], object]] = {
     "plan.py PLAN_VERSION": lambda: form(Plan),
     "profile.py PROFILE_VERSION": shares,
     "recall.py KEPT_VERSION": kept,
-    "stages/artifact.py ARTIFACT_VERSION": configured,
+    "compiler/configure.py ARTIFACT_VERSION": configured,
     "stages/candidate.py CANDIDATE_VERSION": candidates,
     "measurement/correctness.py CHECK_VERSION": checked,
     "dispatch/extraction.py EXTRACTION_VERSION": extraction,

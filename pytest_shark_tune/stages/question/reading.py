@@ -17,8 +17,8 @@ import msgspec
 from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, linalg, transform
 
+from pytest_shark_tune.compiler.configure import compiler_context
 from pytest_shark_tune.dispatch.types import ATTENTION, INCIDENTAL_ATTRIBUTES, ONLINE_ATTENTION, RootOp
-from pytest_shark_tune.stages.artifact import compiler_context
 from pytest_shark_tune.stages.question.question import (
     ANY,
     ATTENTIONS,

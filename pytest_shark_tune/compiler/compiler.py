@@ -16,20 +16,18 @@ from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 
-import msgspec
-
+from pytest_shark_tune.compiler.flag_files import FlagFile, changed_files, flag_files
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.system import journal, process
 from pytest_shark_tune.system.cleanup import scratch_folder
 from pytest_shark_tune.system.cpu import cpu_identity, is_model_name
 from pytest_shark_tune.system.folders import HeldFolder
-from pytest_shark_tune.tools.flag_files import FlagFile, changed_files, flag_files
 
 __all__ = [
     "COMPILE_TIMEOUT_S",
     "MODEL_TIMEOUT_S",
     "Compiler",
-    "Target",
     "compiler_version",
     "describe_host",
     "environment",
@@ -38,18 +36,6 @@ __all__ = [
     "why_rejected",
 ]
 
-_BACKENDS = {
-    # backend: (flags before the architecture, flag of the architecture, default driver, example)
-    "llvm-cpu": (
-        ("--iree-hal-target-device=local", "--iree-hal-local-target-device-backends=llvm-cpu"),
-        "--iree-llvmcpu-target-cpu",
-        "local-task",
-        "llvm-cpu or llvm-cpu:znver4",
-    ),
-    "cuda": (("--iree-hal-target-device=cuda",), "--iree-cuda-target", "cuda", "cuda:sm_89"),
-    "hip": (("--iree-hal-target-device=hip",), "--iree-rocm-target", "hip", "hip:gfx942"),
-    "vulkan": (("--iree-hal-target-device=vulkan",), "--iree-vulkan-target", "vulkan", "vulkan:rdna3"),
-}
 _CRASH = "Please report issues"
 """What the compiler's stderr begins with, before the stack, where it crashed."""
 COMPILE_TIMEOUT_S = 120.0
@@ -66,56 +52,6 @@ func.func @main(%x: tensor<4xf32>) -> tensor<4xf32> {
   return %y : tensor<4xf32>
 }
 """
-
-
-class Target(msgspec.Struct, frozen=True):
-    """What code is compiled for: an IREE ``backend`` and the ``architecture`` that its target flag takes."""
-
-    backend: str
-    architecture: str
-
-    @classmethod
-    def parse(cls, text: str) -> Target:
-        """Read ``llvm-cpu``, ``cuda:sm_89``, ``hip:gfx942`` or ``vulkan:rdna3``.
-
-        Raises:
-            InputError: the backend is unknown, or a GPU's architecture is missing.
-        """
-        backend, colon, architecture = text.partition(":")
-        if backend not in _BACKENDS:
-            known = ", ".join(example for *_, example in _BACKENDS.values())
-            raise InputError(f"unknown target {text!r}: give one of {known}")
-        if not architecture:
-            if backend != "llvm-cpu" or colon:
-                raise InputError(f"target {text!r} names no architecture: give for example {_BACKENDS[backend][3]}")
-            architecture = "host"
-        return cls(backend, architecture)
-
-    def __str__(self) -> str:
-        """The form that ``parse`` reads, with the default architecture left out."""
-        is_default = self.backend == "llvm-cpu" and self.architecture == "host"
-        return self.backend if is_default else f"{self.backend}:{self.architecture}"
-
-    @property
-    def flags(self) -> tuple[str, ...]:
-        """The flags that make iree-compile produce code for this target."""
-        flags, architecture_flag, _, _ = _BACKENDS[self.backend]
-        return (*flags, f"{architecture_flag}={self.architecture}")
-
-    @property
-    def driver(self) -> str:
-        """The runtime driver that runs code for this target."""
-        return _BACKENDS[self.backend][2]
-
-    @property
-    def loads_specs(self) -> bool:
-        """Whether iree-compile has a use for its flag ``--iree-codegen-tuning-spec-path`` on this target."""
-        return self.backend in {"llvm-cpu", "hip"}
-
-    @property
-    def shares_processor(self) -> bool:
-        """Whether the compiler runs on the very processor that is measured."""
-        return self.backend == "llvm-cpu"
 
 
 @cache  # Looking it up takes milliseconds, and every record and key has it.

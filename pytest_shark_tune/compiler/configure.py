@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 from iree.compiler import ir, passmanager
@@ -27,7 +27,6 @@ __all__ = [
     "ARTIFACT_VERSION",
     "MARK",
     "Applied",
-    "Artifact",
     "ConfigureFailed",
     "Configured",
     "NotApplied",
@@ -94,23 +93,6 @@ class NotApplied(msgspec.Struct, frozen=True):
     """Why a config is not in force, in words."""
 
     reason: str
-
-
-class Artifact(msgspec.Struct, frozen=True, kw_only=True):
-    """What compiling one candidate gave.
-
-    ``candidate`` is its id, ``vmfb`` the path of the binary and ``sha256`` the binary's hash, both ``None`` unless the
-    state is ``compiled``. ``reason`` is empty then, and otherwise says in words what went wrong; ``stderr`` is
-    the compiler's, whole. ``compile_s`` counts wall-clock seconds.
-    """
-
-    candidate: str
-    state: Literal["compiled", "compile_failed", "compile_timeout", "not_applied"]
-    reason: str = ""
-    vmfb: str | None = None
-    sha256: str | None = None
-    compile_s: float = 0.0
-    stderr: str = ""
 
 
 def strip(text: str) -> str:

@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterator
 from iree.compiler import ir
 from iree.compiler.dialects import arith, linalg, tensor
 
+from pytest_shark_tune.compiler.configure import compiler_context
 from pytest_shark_tune.dispatch.mlir import ops_inside, parse_module, string_of
 from pytest_shark_tune.dispatch.numerics import deviation_of, sums_floats
-from pytest_shark_tune.stages.artifact import compiler_context
 
 __all__ = ["with_disturbed_sums"]
 
