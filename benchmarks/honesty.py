@@ -25,6 +25,8 @@ from pytest_shark_tune.bench import Bench
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
+from pytest_shark_tune.device.client import DeviceChild
+from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.plan import Task, make_plan, read_source
@@ -33,8 +35,6 @@ from pytest_shark_tune.stages.record import FinalRecord, State
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.machine import processors
-from pytest_shark_tune.tools.lease import DeviceLeases
-from pytest_shark_tune.tools.runtime import DeviceChild
 
 _WANTED = 0.9
 _SUITE = """

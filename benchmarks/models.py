@@ -34,6 +34,9 @@ from pytest_shark_tune.compiler.compiler import Compiler, compiler_version, firs
 from pytest_shark_tune.compiler.configure import strip
 from pytest_shark_tune.compiler.onnx import import_onnx
 from pytest_shark_tune.compiler.target import Target
+from pytest_shark_tune.device.client import DeviceChild
+from pytest_shark_tune.device.lease import DeviceLeases
+from pytest_shark_tune.device.protocol import TensorData
 from pytest_shark_tune.dispatch.extraction import function_inputs
 from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import CommandFailed, InputError
@@ -48,8 +51,6 @@ from pytest_shark_tune.measurement.timing import (
 from pytest_shark_tune.plan import Source, read_source
 from pytest_shark_tune.system.machine import processors
 from pytest_shark_tune.system.units import format_us
-from pytest_shark_tune.tools.lease import DeviceLeases
-from pytest_shark_tune.tools.runtime import DeviceChild, TensorData
 
 _IDLE_LOAD = 0.5
 _DEFAULT, _TUNED, _OTHER = "IREE default", "IREE tuned", "ONNX Runtime"

@@ -27,11 +27,11 @@ import click
 import msgspec
 from overhead_probe import COMPILE, FOLDER, SAMPLES, WAIT, TestTimes
 
+from pytest_shark_tune.device.identity import cpu_name
 from pytest_shark_tune.stages.candidate import DEFAULT_ID
 from pytest_shark_tune.stages.record import Record, State
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.machine import processors
-from pytest_shark_tune.tools.runtime import cpu_name
 
 _WANTED_MS = 25.0
 _SUITE = """

@@ -19,9 +19,9 @@ import msgspec
 from pytest_shark_tune.bench import Bench
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.device.client import DeviceChild
+from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.ledger import Ledger
-from pytest_shark_tune.tools.lease import DeviceLeases
-from pytest_shark_tune.tools.runtime import DeviceChild
 
 __all__ = ["COMPILE", "FOLDER", "SAMPLES", "WAIT", "TestTimes"]
 

@@ -23,6 +23,8 @@ import msgspec
 import numpy as np
 from single_op import SingleOp, quantiles, single_op
 
+from pytest_shark_tune.device.client import DeviceChild
+from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.errors import SharkTuneError
 from pytest_shark_tune.measurement.timing import (
     FINAL,
@@ -35,8 +37,6 @@ from pytest_shark_tune.measurement.timing import (
     compare_finalists,
     is_decided,
 )
-from pytest_shark_tune.tools.lease import DeviceLeases
-from pytest_shark_tune.tools.runtime import DeviceChild
 
 PERCENTS = {"same": 100, "5% slower": 105, "10% slower": 110}
 """What each finalist runs where the default runs 100."""

@@ -30,12 +30,13 @@ from wrong_modules import RIGHT, WRONG, NotApplicable, edited
 from pytest_shark_tune.bench import acceptance_of
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
+from pytest_shark_tune.device.client import DeviceChild
+from pytest_shark_tune.device.protocol import TensorData
 from pytest_shark_tune.dispatch.elements import unit_roundoff
 from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import CommandFailed
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.plan import extract, read_source
-from pytest_shark_tune.tools.runtime import DeviceChild, TensorData
 
 Array = NDArray[Any]
 Reference = Callable[[Sequence[Array]], Array]

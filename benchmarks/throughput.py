@@ -28,6 +28,8 @@ from pytest_shark_tune import ops
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.configure import configure_with
 from pytest_shark_tune.compiler.target import Target
+from pytest_shark_tune.device.identity import cpu_name
+from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, SharkTuneError
 from pytest_shark_tune.plan import Task, make_plan, read_source
 from pytest_shark_tune.session import Session
@@ -37,8 +39,6 @@ from pytest_shark_tune.stages.spec import single_entry_spec
 from pytest_shark_tune.system import process
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.machine import processors
-from pytest_shark_tune.tools.lease import DeviceLeases
-from pytest_shark_tune.tools.runtime import cpu_name
 
 _DEVICE = "local-task"
 _TIMEOUT_S = 120.0

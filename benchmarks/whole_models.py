@@ -17,6 +17,9 @@ from pytest_shark_tune.bench import Bench, model_tolerance
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.configure import strip
+from pytest_shark_tune.device.client import DeviceChild
+from pytest_shark_tune.device.lease import DeviceLeases
+from pytest_shark_tune.device.protocol import TensorData
 from pytest_shark_tune.dispatch.elements import unit_roundoff
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed
 from pytest_shark_tune.model_input import ModelInput
@@ -24,8 +27,6 @@ from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.plan import Plan, Source, make_plan, read_source
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.tools.lease import DeviceLeases
-from pytest_shark_tune.tools.runtime import DeviceChild, TensorData
 
 __all__ = ["Counts", "check_whole_models"]
 

@@ -14,6 +14,9 @@ from types import MappingProxyType
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.claims import Claims
 from pytest_shark_tune.compiler.artifact import Artifact
+from pytest_shark_tune.device.client import DeviceChild
+from pytest_shark_tune.device.lease import DeviceLeases
+from pytest_shark_tune.device.protocol import DeviceRequestFailed
 from pytest_shark_tune.dispatch.types import Dispatch, Member, Numerics, Sum, Tensor
 from pytest_shark_tune.errors import CandidateFailed, DeviceChildDied
 from pytest_shark_tune.measurement.correctness import Acceptance, Check, Tolerance, acceptance_for, tolerance_in_model
@@ -37,8 +40,6 @@ from pytest_shark_tune.stages.guard import GATE
 from pytest_shark_tune.stages.record import State
 from pytest_shark_tune.stages.winner import bar_to_final
 from pytest_shark_tune.system import journal
-from pytest_shark_tune.tools.lease import DeviceLeases
-from pytest_shark_tune.tools.runtime import DeviceChild, DeviceRequestFailed
 from pytest_shark_tune.yardsticks import Yardsticks
 
 __all__ = ["Bench", "acceptance_of", "model_tolerance"]

@@ -20,6 +20,7 @@ from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.compiler.compiler import Compiler, first_error
 from pytest_shark_tune.compiler.configure import ARTIFACT_VERSION, ConfigureFailed, configure_with, why_not_applied
 from pytest_shark_tune.compiler.disturbance import with_disturbed_sums
+from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.dispatch.types import BenchmarkModule, Dispatch
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed
 from pytest_shark_tune.plan import Task
@@ -28,7 +29,6 @@ from pytest_shark_tune.stages.record import State, lasts
 from pytest_shark_tune.stages.spec import SPEC_VERSION, single_entry_spec
 from pytest_shark_tune.system import process
 from pytest_shark_tune.system.cache import BINARY, Cache, content_key, file_digest
-from pytest_shark_tune.tools.lease import DeviceLeases
 
 __all__ = ["Builds"]
 

@@ -18,13 +18,13 @@ from pytest_shark_tune.bundle_file import BINARY, BundleFile, opened, write_bund
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.compiler.compiler import COMPILE_TIMEOUT_S, Compiler, host_processor
 from pytest_shark_tune.compiler.target import Target
+from pytest_shark_tune.device.identity import runtime_version
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.plan import Plan, Task
 from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.search.facts import facts_of
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache, Kind, content_key, is_key
-from pytest_shark_tune.tools.runtime import runtime_version
 from pytest_shark_tune.yardsticks import Yardstick, Yardsticks
 
 __all__ = ["BUNDLE", "Bundle", "Packed", "PackedCompiler", "check_machine", "pack", "read_bundle"]

@@ -16,7 +16,8 @@ import pytest
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.compiler.compiler import compiler_version
 from pytest_shark_tune.custom import CustomTask
-from pytest_shark_tune.devices import FoundDevices, find_devices, jobs_of_worker
+from pytest_shark_tune.device.discovery import FoundDevices, find_devices, jobs_of_worker
+from pytest_shark_tune.device.identity import device_slug, runtime_version
 from pytest_shark_tune.dispatch_stages import DispatchStages
 from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError, UndecidedWarning
 from pytest_shark_tune.fixtures import GUARD_KEY, SESSION_KEY
@@ -39,7 +40,6 @@ from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.disk_errors import Storage
 from pytest_shark_tune.system.folders import is_marked
 from pytest_shark_tune.system.terminal import escaped
-from pytest_shark_tune.tools.runtime import device_slug, runtime_version
 from pytest_shark_tune.trial import Guarded, Role, Trial, guard_trials
 
 __all__ = ["GuardingPlugin", "guard_trials_of"]

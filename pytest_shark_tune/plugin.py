@@ -103,7 +103,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     if not tuning_is_on(config) and not _guards_only(config):
         return None
     _prepare_bindings(config)
-    from pytest_shark_tune.devices import find_devices
+    from pytest_shark_tune.device.discovery import find_devices
 
     try:
         with escaping_errors():

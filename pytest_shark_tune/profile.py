@@ -11,11 +11,11 @@ from pytest_shark_tune.bench import Bench
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.compiler.compiler import why_rejected
 from pytest_shark_tune.compiler.configure import strip
+from pytest_shark_tune.device.profiler import Cost, NoProfile, model_time_us, profile
 from pytest_shark_tune.dispatch.types import RootOp, Tensor, Untunable
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
 from pytest_shark_tune.plan import Plan, Source, Task
 from pytest_shark_tune.shares import Profile, Share
-from pytest_shark_tune.tools.profiler import Cost, NoProfile, model_time_us, profile
 
 __all__ = [
     "PROFILE_VERSION",

@@ -10,6 +10,7 @@ import msgspec
 
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.configure import ARTIFACT_VERSION
+from pytest_shark_tune.device.identity import runtime_version, ways_of_driving
 from pytest_shark_tune.draft import Draft
 from pytest_shark_tune.measurement.correctness import CHECK_VERSION
 from pytest_shark_tune.measurement.timing import MEASUREMENT_VERSION
@@ -26,7 +27,6 @@ from pytest_shark_tune.stages.winner import WINNER_VERSION
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache, content_key
 from pytest_shark_tune.system.machine import driver_version, processors
-from pytest_shark_tune.tools.runtime import runtime_version, ways_of_driving
 from pytest_shark_tune.verify import VERIFY_VERSION
 
 __all__ = ["KEPT_VERSION", "Recall"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pytest_shark_tune.devices import FoundDevices, find_devices
+from pytest_shark_tune.device.discovery import FoundDevices, find_devices
 from pytest_shark_tune.options import TuneOptions
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.system.folders import is_marked, make_marked

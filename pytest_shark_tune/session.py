@@ -19,6 +19,7 @@ from pytest_shark_tune.compile_step import CompileStep
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.custom import CustomTask
+from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.draft import Draft, draft_of_finals
 from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, found_dispatches, guard_key, make_guard_plan
@@ -51,7 +52,6 @@ from pytest_shark_tune.starter import Starter
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache, content_key
 from pytest_shark_tune.system.machine import processors
-from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.update import incumbent_of, starter_of
 from pytest_shark_tune.verify import Verifier
 from pytest_shark_tune.yardsticks import Yardsticks

@@ -23,7 +23,8 @@ from pytest_shark_tune.coming import announce
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.custom import CustomTask
-from pytest_shark_tune.devices import FoundDevices, crowding, find_devices, jobs_of_worker
+from pytest_shark_tune.device.discovery import FoundDevices, crowding, find_devices, jobs_of_worker
+from pytest_shark_tune.device.identity import device_slug, runtime_version
 from pytest_shark_tune.dry_run import is_dry
 from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError
 from pytest_shark_tune.fixtures import SESSION_KEY
@@ -52,7 +53,6 @@ from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.disk_errors import Storage
 from pytest_shark_tune.system.terminal import escaped_line
 from pytest_shark_tune.system.units import format_us
-from pytest_shark_tune.tools.runtime import device_slug, runtime_version
 from pytest_shark_tune.trial import Role, Trial, trials_of
 from pytest_shark_tune.update import Requirements, Subject, Update, look_back, wanted_of, write_incumbents
 

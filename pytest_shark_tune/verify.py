@@ -18,6 +18,7 @@ from pytest_shark_tune.apply import Application, SpecNotApplicable, apply_spec
 from pytest_shark_tune.bench import Bench, model_tolerance
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.compiler.configure import replace_executables, strip
+from pytest_shark_tune.device.profiler import Cost, NoProfile, profile
 from pytest_shark_tune.draft import Draft, is_of_starter
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed
 from pytest_shark_tune.measurement.correctness import Tolerance
@@ -25,7 +26,6 @@ from pytest_shark_tune.measurement.timing import NOISE_FLOOR, Measurement
 from pytest_shark_tune.plan import Plan, Source
 from pytest_shark_tune.profile import arguments, by_symbol
 from pytest_shark_tune.stages.record import SourceCheck, SpecRecord
-from pytest_shark_tune.tools.profiler import Cost, NoProfile, profile
 
 __all__ = ["VERIFY_VERSION", "TunedModel", "Verifier", "culprits"]
 

@@ -9,6 +9,9 @@ from typing import Final
 import msgspec
 
 from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.device.client import DeviceChild
+from pytest_shark_tune.device.identity import runtime_version, ways_of_driving
+from pytest_shark_tune.device.protocol import DeviceRequestFailed
 from pytest_shark_tune.dispatch.extraction import read_benchmark
 from pytest_shark_tune.dispatch.types import BenchmarkModule, Untunable
 from pytest_shark_tune.errors import CommandFailed, DeviceChildDied
@@ -16,7 +19,6 @@ from pytest_shark_tune.measurement.roofline import Limits, Work, why_impossible
 from pytest_shark_tune.measurement.timing import MEASUREMENT_VERSION, calibrate
 from pytest_shark_tune.system.cache import BINARY, Cache, content_key, file_digest
 from pytest_shark_tune.system.machine import processors
-from pytest_shark_tune.tools.runtime import DeviceChild, DeviceRequestFailed, runtime_version, ways_of_driving
 
 __all__ = ["YARDSTICK_VERSION", "Yardstick", "Yardsticks"]
 

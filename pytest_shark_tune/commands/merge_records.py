@@ -14,6 +14,7 @@ from pytest_shark_tune.bundle import Bundle, read_bundle
 from pytest_shark_tune.commands.trust_option import tell_dropped, trust_option
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.flags import check_flags
+from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.dispatch.passes import why_not_plain
 from pytest_shark_tune.dispatch.trust import check_source, trusts_specs
 from pytest_shark_tune.draft import draft_of_finals
@@ -24,7 +25,6 @@ from pytest_shark_tune.stages.record import SpecRecord
 from pytest_shark_tune.summary import render
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.cleanup import scratch_folder
-from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.verify import Verifier
 
 __all__ = ["merge_records"]

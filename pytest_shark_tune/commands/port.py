@@ -13,7 +13,7 @@ from pytest_shark_tune.commands.output import check_spec_output, print_json, pri
 from pytest_shark_tune.commands.trust_option import tell_dropped, trust_option
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.devices import FoundDevices, devices_for
+from pytest_shark_tune.device.discovery import FoundDevices, devices_for
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.model_input import ModelInput
 from pytest_shark_tune.options import default_cache

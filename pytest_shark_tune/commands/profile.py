@@ -14,7 +14,7 @@ from pytest_shark_tune.commands.model_options import shape_option
 from pytest_shark_tune.commands.output import print_json, print_table, tell
 from pytest_shark_tune.compiler.compiler import MODEL_TIMEOUT_S, Compiler
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.devices import FoundDevices, devices_for
+from pytest_shark_tune.device.discovery import FoundDevices, devices_for
 from pytest_shark_tune.errors import InputError, SharkTuneError
 from pytest_shark_tune.model_input import ModelInput
 from pytest_shark_tune.options import default_cache

@@ -20,6 +20,7 @@ from pytest_shark_tune.bench import Bench, model_tolerance
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
+from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.measurement.correctness import EXACT, tolerance_for
@@ -33,7 +34,6 @@ from pytest_shark_tune.stages.record import State
 from pytest_shark_tune.stages.winner import FINALISTS
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.tools.runtime import DeviceChild
 
 
 @pytest.fixture

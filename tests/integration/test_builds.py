@@ -26,11 +26,11 @@ from pytest_shark_tune.apply import apply_spec
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
+from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.plan import Plan, Task, make_plan, read_source
 from pytest_shark_tune.stages.spec import SpecEntry, build_spec, link_spec
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.tools.lease import DeviceLeases
 
 GPU, CPU = "cuda:sm_89", "llvm-cpu:x86-64-v3"
 COUNT = 3
@@ -45,7 +45,7 @@ from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.plan import Plan
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.compiler.compiler import Compiler, Target
-from pytest_shark_tune.tools.lease import DeviceLeases
+from pytest_shark_tune.device.lease import DeviceLeases
 
 folder, plan, target, tool, first, step = sys.argv[1:]
 (task,) = msgspec.json.decode(Path(plan).read_bytes(), type=Plan).tasks

@@ -14,6 +14,7 @@ from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.bundle import BUNDLE, PackedCompiler, read_bundle
 from pytest_shark_tune.cli import main
 from pytest_shark_tune.compiler.artifact import Artifact
+from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.ledger import Summary
 from pytest_shark_tune.plan import Task
@@ -22,7 +23,6 @@ from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, State
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache, content_key
-from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.yardsticks import Yardsticks
 
 if TYPE_CHECKING:

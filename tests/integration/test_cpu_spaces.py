@@ -10,13 +10,13 @@ from pytest_shark_tune import ops
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.configure import configure_with, why_not_applied
 from pytest_shark_tune.compiler.target import Target
+from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.dispatch.extraction import read_benchmark
 from pytest_shark_tune.dispatch.types import FoundDispatch
 from pytest_shark_tune.measurement.correctness import acceptance_for
 from pytest_shark_tune.stages.candidate import make_candidates
 from pytest_shark_tune.stages.space import spaces_for
 from pytest_shark_tune.stages.spec import single_entry_spec
-from pytest_shark_tune.tools.runtime import DeviceChild
 
 DEPTHWISE = """
 func.func @main(%a: tensor<1x18x18x32xf32>, %b: tensor<3x3x32xf32>) -> tensor<1x16x16x32xf32> {

@@ -23,17 +23,8 @@ from iree.compiler import ir
 from numpy.typing import NDArray
 
 from pytest_shark_tune.compiler.compiler import environment
-from pytest_shark_tune.dispatch.types import BenchmarkModule, BufferView, Tensor
-from pytest_shark_tune.errors import DeviceChildDied, SharkTuneError
-from pytest_shark_tune.measurement.correctness import EXACT, tolerance_for
-from pytest_shark_tune.measurement.timing import SCREENING, compare
-from pytest_shark_tune.system.child import Child
-from pytest_shark_tune.tools.runtime import (
-    DeviceChild,
-    DeviceEntry,
-    DeviceRequestFailed,
-    TensorData,
-    Timeouts,
+from pytest_shark_tune.device.client import DeviceChild, Timeouts
+from pytest_shark_tune.device.identity import (
     available_drivers,
     device_slug,
     find_device,
@@ -41,6 +32,12 @@ from pytest_shark_tune.tools.runtime import (
     runtime_version,
     slug,
 )
+from pytest_shark_tune.device.protocol import DeviceEntry, DeviceRequestFailed, TensorData
+from pytest_shark_tune.dispatch.types import BenchmarkModule, BufferView, Tensor
+from pytest_shark_tune.errors import DeviceChildDied, SharkTuneError
+from pytest_shark_tune.measurement.correctness import EXACT, tolerance_for
+from pytest_shark_tune.measurement.timing import SCREENING, compare
+from pytest_shark_tune.system.child import Child
 
 CPU = (
     "--iree-hal-target-device=local",
@@ -453,7 +450,7 @@ def test_drivers_and_devices_are_listed() -> None:
 
 
 def test_a_child_loads_neither_the_compiler_nor_pytest() -> None:
-    code = "import sys, pytest_shark_tune.tools.device_child; print(*sys.modules)"
+    code = "import sys, pytest_shark_tune.device.server; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code],
         stdout=subprocess.PIPE,
@@ -521,7 +518,7 @@ def server(tmp_path: Path, body: str) -> Sequence[str]:
     script = tmp_path / "server.py"
     script.write_text(
         "import ctypes, os, signal, sys, time\n"
-        "from pytest_shark_tune.tools.device_child import DeviceServer, main\n"
+        "from pytest_shark_tune.device.server import DeviceServer, main\n"
         "class Broken(DeviceServer):\n"
         "    def run(self, key, batch):\n" + textwrap.indent(textwrap.dedent(body), " " * 8) + "\n"
         "main(Broken)\n"
@@ -604,7 +601,7 @@ def test_a_child_ends_with_its_parent(tmp_path: Path, busy: bool) -> None:
     parent = tmp_path / "parent.py"
     parent.write_text(
         "import os, threading, time\n"
-        "from pytest_shark_tune.tools.runtime import DeviceChild\n"
+        "from pytest_shark_tune.device.client import DeviceChild\n"
         f"child = DeviceChild('local-sync', command={list(command)!r})\n"
         f"if {busy}:\n"
         "    threading.Thread(target=child.run, args=('it', 1), daemon=True).start()\n"

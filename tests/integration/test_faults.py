@@ -96,7 +96,7 @@ from pathlib import Path
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.compiler.compiler import Compiler
-from pytest_shark_tune.tools.lease import DeviceLeases
+from pytest_shark_tune.device.lease import DeviceLeases
 
 FOLDER = Path({folder!r})
 FAULTS = ["endless", "wild", "greedy", "crashing", "hanging", "aborting"]

@@ -16,12 +16,12 @@ from click.testing import CliRunner, Result
 from pytest_shark_tune import ops
 from pytest_shark_tune.bundle import BUNDLE
 from pytest_shark_tune.cli import main
+from pytest_shark_tune.device.identity import device_slug
+from pytest_shark_tune.device.lease import Holder
 from pytest_shark_tune.replay import Landscape, LandscapeCandidate
 from pytest_shark_tune.snapshot import snapshot_path, write_spec
 from pytest_shark_tune.stages.record import State
 from pytest_shark_tune.system.lock import FileLock
-from pytest_shark_tune.tools.lease import Holder
-from pytest_shark_tune.tools.runtime import device_slug
 from tests.integration.test_merge import winner
 
 if TYPE_CHECKING:

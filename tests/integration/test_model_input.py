@@ -14,12 +14,12 @@ from pytest_shark_tune.cli import main
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.onnx import import_onnx, onnx_inputs, write_fixed
 from pytest_shark_tune.compiler.target import Target
+from pytest_shark_tune.device.client import DeviceChild
+from pytest_shark_tune.device.profiler import profile
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.model_input import ModelInput
 from pytest_shark_tune.plan import extract, read_source
 from pytest_shark_tune.snapshot import write_spec
-from pytest_shark_tune.tools.profiler import profile
-from pytest_shark_tune.tools.runtime import DeviceChild
 from tests.integration.test_guard import CONFIG, record_of
 
 if TYPE_CHECKING:

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
+from pytest_shark_tune.device.client import DeviceChild
+from pytest_shark_tune.device.protocol import TensorData
 from pytest_shark_tune.dispatch.extraction import read_benchmark
 from pytest_shark_tune.dispatch.rotation import rotated
 from pytest_shark_tune.dispatch.types import BenchmarkModule, FoundDispatch
 from pytest_shark_tune.measurement.correctness import EXACT
-from pytest_shark_tune.tools.runtime import DeviceChild, TensorData
 
 COMPILER = Compiler(Target.parse("llvm-cpu"))
 COPIES = 5

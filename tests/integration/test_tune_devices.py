@@ -34,7 +34,7 @@ def test_dispatch(candidate, artifact, measurement):
 SCALING = Path(__file__).parents[2] / "benchmarks" / "scaling.py"
 HOLDER = """
 import sys
-from pytest_shark_tune.tools.lease import DeviceLeases
+from pytest_shark_tune.device.lease import DeviceLeases
 
 with DeviceLeases(["local-sync"]).acquire():
     print("held", flush=True)

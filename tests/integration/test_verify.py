@@ -13,12 +13,12 @@ from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.configure import replace_executables
 from pytest_shark_tune.compiler.target import Target
+from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.draft import Draft, draft_of_finals
 from pytest_shark_tune.plan import Plan, Source, make_plan
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.record import FinalRecord
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.verify import Verifier, culprits
 
 INFO = (

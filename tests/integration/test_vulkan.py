@@ -11,6 +11,9 @@ from pytest_shark_tune import ops
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.configure import read_configs
 from pytest_shark_tune.compiler.target import Target
+from pytest_shark_tune.device.client import DeviceChild
+from pytest_shark_tune.device.identity import find_device, list_devices
+from pytest_shark_tune.device.protocol import DeviceEntry, DeviceRequestFailed
 from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import DeviceChildDied
 from pytest_shark_tune.measurement.correctness import tolerance_for
@@ -18,7 +21,6 @@ from pytest_shark_tune.measurement.timing import SCREENING, compare
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.plan import Source, extract
 from pytest_shark_tune.stages.space import NoSpace, spaces_for
-from pytest_shark_tune.tools.runtime import DeviceChild, DeviceEntry, DeviceRequestFailed, find_device, list_devices
 
 TARGET = "vulkan:vp_android_baseline_2022"
 MATMUL = ops.matmul(m=64, n=64, k=64, lhs="f32")

@@ -18,6 +18,8 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.configure import strip
 from pytest_shark_tune.compiler.disturbance import with_disturbed_sums
 from pytest_shark_tune.compiler.target import Target
+from pytest_shark_tune.device.client import DeviceChild
+from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.measurement.correctness import Check
 from pytest_shark_tune.ops import OpSource
@@ -25,8 +27,6 @@ from pytest_shark_tune.plan import extract, make_plan, read_source
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.record import State
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.tools.lease import DeviceLeases
-from pytest_shark_tune.tools.runtime import DeviceChild
 from tests.integration.conftest import MakeSuite
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

@@ -16,13 +16,13 @@ from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
+from pytest_shark_tune.device.client import DeviceChild
+from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.measurement.roofline import Limits, Work, work_of
 from pytest_shark_tune.plan import Task, make_plan, read_source
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.tools.lease import DeviceLeases
-from pytest_shark_tune.tools.runtime import DeviceChild
 from pytest_shark_tune.yardsticks import Yardsticks
 
 URI = "local-task"

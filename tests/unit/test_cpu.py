@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pytest_shark_tune.compiler.compiler import describe_host
+from pytest_shark_tune.device.identity import cpu_name, slug
 from pytest_shark_tune.system.cpu import cpu_identity, is_model_name
-from pytest_shark_tune.tools.runtime import cpu_name, slug
 
 N1 = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp ssbs"
 V1 = f"{N1} sm3 sm4 asimdfhm dit uscat ilrcpc flagm jscvt fcma sve rng i8mm bf16 svei8mm svebf16"

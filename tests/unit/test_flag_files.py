@@ -13,6 +13,7 @@ from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.flag_files import changed_files, flag_files
 from pytest_shark_tune.compiler.target import Target
+from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.dispatch.types import BenchmarkModule
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan import plan_key, read_source
@@ -20,7 +21,6 @@ from pytest_shark_tune.recall import Recall
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.tools.lease import DeviceLeases
 from pytest_shark_tune.yardsticks import Yardsticks
 
 CPU = Target.parse("llvm-cpu")

@@ -16,15 +16,15 @@ from pathlib import Path
 
 import pytest
 
+from pytest_shark_tune.device import lease
+from pytest_shark_tune.device.lease import DeviceLeases, device_key
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.tools import lease
-from pytest_shark_tune.tools.lease import DeviceLeases, device_key
 
 # Leases a device ROUNDS times. While it holds one, it owns a file that nobody else may have.
 CONTENDER = """
 import os, sys, time
 from pathlib import Path
-from pytest_shark_tune.tools.lease import DeviceLeases
+from pytest_shark_tune.device.lease import DeviceLeases
 
 folder, rounds, *uris = sys.argv[1:]
 leases = DeviceLeases(uris, folder=Path(folder))
@@ -41,7 +41,7 @@ for _ in range(int(rounds)):
 HOLDER = """
 import sys
 from pathlib import Path
-from pytest_shark_tune.tools.lease import DeviceLeases
+from pytest_shark_tune.device.lease import DeviceLeases
 
 with DeviceLeases([sys.argv[2]], folder=Path(sys.argv[1]), run=sys.argv[3]).acquire() as uri:
     print(uri, flush=True)

@@ -28,6 +28,8 @@ from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.compiler.compiler import Compiler, compiler_version
 from pytest_shark_tune.compiler.configure import configure_with
 from pytest_shark_tune.compiler.target import Target
+from pytest_shark_tune.device.lease import DeviceLeases
+from pytest_shark_tune.device.profiler import Cost
 from pytest_shark_tune.dispatch.extraction import read_benchmark
 from pytest_shark_tune.dispatch.grouping import group_dispatches
 from pytest_shark_tune.dispatch.rotation import rotated_dispatch
@@ -47,8 +49,6 @@ from pytest_shark_tune.stages.space import SPACE_VERSIONS, SearchSpace, spaces_f
 from pytest_shark_tune.stages.spec import SpecEntry, build_spec, link_spec
 from pytest_shark_tune.stages.winner import declare_winner, simplicity
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.tools.lease import DeviceLeases
-from pytest_shark_tune.tools.profiler import Cost
 from pytest_shark_tune.verify import culprits
 
 PACKAGE = Path(pytest_shark_tune.__file__).parent

@@ -1,0 +1,225 @@
+"""The requests that a device child answers, and the replies."""
+
+from __future__ import annotations
+
+import sys
+from typing import Generic, TypeVar
+
+import msgspec
+
+from pytest_shark_tune.dispatch.types import Product
+from pytest_shark_tune.errors import DeviceChildDied, SharkTuneError
+from pytest_shark_tune.measurement.correctness import Acceptance
+from pytest_shark_tune.system.child import Child
+
+__all__ = [
+    "CHILD_COMMAND",
+    "_T",
+    "CheckOutputs",
+    "Describe",
+    "DeviceEntry",
+    "DeviceInfo",
+    "DeviceRequestFailed",
+    "Fill",
+    "KeepReference",
+    "LearnResponse",
+    "ListDevices",
+    "LoadBenchmark",
+    "LoadFunction",
+    "Open",
+    "Read",
+    "Reply",
+    "Request",
+    "RunBatch",
+    "Shape",
+    "TensorData",
+    "Unload",
+    "View",
+    "_ask",
+]
+
+
+CHILD_COMMAND: tuple[str, ...] = (sys.executable, "-P", "-m", "pytest_shark_tune.device.server")
+"""What a device child runs: ``-P``, so that no file of the working directory is imported."""
+
+
+_T = TypeVar("_T")
+
+
+class DeviceRequestFailed(SharkTuneError):
+    """The device child answered with an error and goes on: a bad artifact, a missing function, a failed run."""
+
+
+class Open(msgspec.Struct, frozen=True, tag=True):
+    """Hold the device at ``uri``. Comes before every request but `ListDevices`."""
+
+    uri: str
+
+
+class ListDevices(msgspec.Struct, frozen=True, tag=True):
+    """Name the devices of ``driver``."""
+
+    driver: str
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """A tensor on its way to the child: `Tensor`'s fields, and the ``.npy`` file that holds it; random without one."""
+
+    shape: tuple[int, ...]
+    element: str
+    file: str = ""
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """A tensor in a benchmark's buffer on its way to the child: `BufferView`'s fields."""
+
+    offset_bytes: int
+    shape: tuple[int, ...]
+    element: str
+    reads: bool
+    writes: bool
+    scale: float = 1.0
+    wide: bool = False
+
+
+class LoadBenchmark(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Load the compiled benchmark module at ``path`` under ``key``; the fields are `BenchmarkModule`'s."""
+
+    key: str
+    path: str
+    run_function: str
+    buffer_function: str
+    buffer_bytes: int
+    views: tuple[View, ...]
+    copies: int
+    product: Product | None = None
+
+
+class LoadFunction(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Load the compiled module at ``path`` under ``key``, to call ``function`` with ``inputs``."""
+
+    key: str
+    path: str
+    function: str
+    inputs: tuple[Shape, ...]
+
+
+class Fill(msgspec.Struct, frozen=True, tag=True):
+    """Write the inputs made from ``seed``, or from their files, and poison what is only written."""
+
+    key: str
+    seed: int
+
+
+class RunBatch(msgspec.Struct, frozen=True, tag=True):
+    """Run ``batch`` dispatches and answer with the seconds."""
+
+    key: str
+    batch: int
+
+
+class KeepReference(msgspec.Struct, frozen=True, tag=True):
+    """Fill, run once on each copy of the data and keep the outputs under ``name``."""
+
+    key: str
+    name: str
+    seed: int
+
+
+class CheckOutputs(msgspec.Struct, frozen=True, tag=True):
+    """Fill as for reference ``name``, run once and compare the outputs with it; with ``edges`` on special values."""
+
+    key: str
+    name: str
+    acceptance: Acceptance
+    edges: bool = False
+
+
+class LearnResponse(msgspec.Struct, frozen=True, tag=True):
+    """Take the results of ``key`` for those of reference ``name`` with each sum off by ``relative``."""
+
+    key: str
+    name: str
+    relative: float
+
+
+class Read(msgspec.Struct, frozen=True, tag=True):
+    """Answer with the tensors of ``key`` as they are now."""
+
+    key: str
+
+
+class Unload(msgspec.Struct, frozen=True, tag=True):
+    """Forget what ``key`` holds; an unknown key is no error."""
+
+    key: str
+
+
+class Describe(msgspec.Struct, frozen=True, tag=True):
+    """Answer with a `DeviceInfo`."""
+
+
+Request = (
+    Open
+    | ListDevices
+    | LoadBenchmark
+    | LoadFunction
+    | Fill
+    | RunBatch
+    | KeepReference
+    | CheckOutputs
+    | LearnResponse
+    | Read
+    | Unload
+    | Describe
+)
+
+
+class Reply(msgspec.Struct, Generic[_T], frozen=True):
+    """The answer to a request: its ``value``, or the text of an ``error``.
+
+    ``lost`` says that the device does not work any more in this process, as after an illegal access on a GPU.
+    """
+
+    value: _T | None = None
+    error: str | None = None
+    lost: bool = False
+
+
+class TensorData(msgspec.Struct, frozen=True):
+    """A tensor with its contents: ``data`` is row-major, elements as IREE stores them (i4 in half a byte)."""
+
+    shape: tuple[int, ...]
+    element: str
+    data: bytes
+
+
+class DeviceEntry(msgspec.Struct, frozen=True):
+    """A device as its driver lists it. ``uri`` opens it, ``path`` is what it calls itself (a GPU's UUID)."""
+
+    uri: str
+    name: str
+    path: str
+    index: int
+
+
+class DeviceInfo(msgspec.Struct, frozen=True):
+    """The device a child holds: ``name`` is the model's, ``slug`` the same for file names."""
+
+    uri: str
+    driver: str
+    name: str
+    slug: str
+    runtime_version: str
+
+
+def _ask(child: Child, request: Request, kind: type[_T] | None, timeout_s: float) -> _T:
+    """Send ``request``; the value of its reply, which is of type ``kind``."""
+    payload = child.request(msgspec.msgpack.encode(request), timeout_s=timeout_s)
+    reply: Reply[_T] = msgspec.msgpack.decode(payload, type=Reply[kind])  # type: ignore[valid-type]
+    if reply.lost:
+        child.close()
+        raise DeviceChildDied(f"the device is lost: {reply.error}")
+    if reply.error is not None:
+        raise DeviceRequestFailed(reply.error)
+    return reply.value  # type: ignore[return-value]
