@@ -20,8 +20,8 @@ from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import CommandFailed
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.plan import Source, extract, read_source, search_spaces
-from pytest_shark_tune.stages.candidate import Candidate, make_candidates
-from pytest_shark_tune.stages.space import NoSpace, SearchSpace
+from pytest_shark_tune.search_space import NoSpace, SearchSpace
+from pytest_shark_tune.search_space.candidate import Candidate, make_candidates
 from pytest_shark_tune.stages.spec import single_entry_spec
 
 

@@ -16,8 +16,8 @@ from pytest_shark_tune import ops
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.plan import emitted_constraints, extract, read_source
-from pytest_shark_tune.stages.space import SearchSpace
-from pytest_shark_tune.stages.space.constraints import read_constraints
+from pytest_shark_tune.search_space import SearchSpace
+from pytest_shark_tune.search_space.constraints import read_constraints
 
 CASES = (
     ("hip:gfx942", ops.matmul(m=2048, n=10240, k=1280, lhs="f16")),

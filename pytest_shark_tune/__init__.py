@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pytest_shark_tune.errors import CandidateFailed, UndecidedWarning
     from pytest_shark_tune.kernels import Kernel
     from pytest_shark_tune.measurement.timing import Measurement
-    from pytest_shark_tune.stages.space import SearchSpace
+    from pytest_shark_tune.search_space import SearchSpace
 
     __version__: str
 
@@ -35,7 +35,7 @@ _MODULES = {
     "DispatchStages": "pytest_shark_tune.dispatch_stages",
     "Kernel": "pytest_shark_tune.kernels",
     "Measurement": "pytest_shark_tune.measurement.timing",
-    "SearchSpace": "pytest_shark_tune.stages.space",
+    "SearchSpace": "pytest_shark_tune.search_space",
     "UndecidedWarning": "pytest_shark_tune.errors",
 }
 

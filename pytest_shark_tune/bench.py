@@ -34,8 +34,8 @@ from pytest_shark_tune.measurement.timing import (
     time_limit_s,
 )
 from pytest_shark_tune.plan import Source, Task
+from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.settings import RunSettings
-from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.guard import GATE
 from pytest_shark_tune.stages.record import State
 from pytest_shark_tune.stages.winner import bar_to_final

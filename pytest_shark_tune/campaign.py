@@ -10,7 +10,7 @@ import numpy as np
 
 from pytest_shark_tune.plan import AnyTask, Task
 from pytest_shark_tune.roster import Part
-from pytest_shark_tune.stages.candidate import DEFAULT_ID, Candidate
+from pytest_shark_tune.search_space.candidate import DEFAULT_ID, Candidate
 from pytest_shark_tune.stages.record import Record, State
 from pytest_shark_tune.stages.search import (
     ConfigTable,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import msgspec
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.stages.space import SearchSpace
+from pytest_shark_tune.search_space import SearchSpace
 
 __all__ = ["CustomTask"]
 

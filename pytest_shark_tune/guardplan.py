@@ -15,8 +15,8 @@ from pytest_shark_tune.dispatch.trust import trusts_specs
 from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import InputError, SpecRefused
 from pytest_shark_tune.plan import Plan, Source, Task, extract
+from pytest_shark_tune.search_space.candidate import applied_candidate, default_candidate
 from pytest_shark_tune.snapshot import damaged_records, read_records, read_text, records_of, records_path
-from pytest_shark_tune.stages.candidate import applied_candidate, default_candidate
 from pytest_shark_tune.stages.record import WinnerRecord
 from pytest_shark_tune.stages.spec import (
     SPEC_VERSION,

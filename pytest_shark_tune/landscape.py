@@ -9,7 +9,7 @@ from pathlib import Path
 from pytest_shark_tune.ledger import Ledger
 from pytest_shark_tune.plan import AnyTask, Task
 from pytest_shark_tune.replay import Landscape, LandscapeCandidate, write_landscape
-from pytest_shark_tune.stages.candidate import DEFAULT_ID
+from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 from pytest_shark_tune.stages.record import Record, State
 
 __all__ = ["landscape_of", "write_landscapes"]

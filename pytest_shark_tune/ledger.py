@@ -16,6 +16,7 @@ from pytest_shark_tune.funnel import funnel_of
 from pytest_shark_tune.plan import AnyTask, KernelTask, Plan, Task
 from pytest_shark_tune.roster import Collected, Coverage
 from pytest_shark_tune.run_summary import DispatchSummary, RunSummary, Summary, coverage_of_spec
+from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 from pytest_shark_tune.snapshot import (
     entry_of,
     locked,
@@ -25,7 +26,6 @@ from pytest_shark_tune.snapshot import (
     unrecorded,
     write_spec,
 )
-from pytest_shark_tune.stages.candidate import DEFAULT_ID
 from pytest_shark_tune.stages.record import (
     Finalist,
     FinalRecord,

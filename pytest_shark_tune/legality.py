@@ -12,9 +12,9 @@ from pytest_shark_tune.compiler.compiler import first_error
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, PromiseBroken
 from pytest_shark_tune.guardplan import GuardEntry
 from pytest_shark_tune.plan import NO_SPACE, Task, emitted_constraints, search_spaces, stated_spaces
-from pytest_shark_tune.stages.candidate import Candidate
-from pytest_shark_tune.stages.space import SearchSpace
-from pytest_shark_tune.stages.space.reading import config_entries, knobs_of, space_entries, without_entry
+from pytest_shark_tune.search_space import SearchSpace
+from pytest_shark_tune.search_space.candidate import Candidate
+from pytest_shark_tune.search_space.config_reader import config_entries, knobs_of, space_entries, without_entry
 
 __all__ = ["Legality"]
 

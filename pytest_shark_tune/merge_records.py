@@ -15,8 +15,8 @@ from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.funnel import funnel_of
 from pytest_shark_tune.plan import Task
 from pytest_shark_tune.run_summary import DispatchSummary, RunSummary, Summary
+from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 from pytest_shark_tune.snapshot import write_spec
-from pytest_shark_tune.stages.candidate import DEFAULT_ID
 from pytest_shark_tune.stages.record import FinalRecord, Record, SpecRecord, State, WinnerRecord
 from pytest_shark_tune.stages.winner import declare_winner, simplicity
 from pytest_shark_tune.system import journal

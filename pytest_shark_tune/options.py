@@ -22,7 +22,7 @@ from pytest_shark_tune.system.machine import last_level_cache_bytes, processors
 if TYPE_CHECKING:
     # With them comes the compiler, for which a run that does not tune must not wait.
     from pytest_shark_tune.model_input import ModelInput
-    from pytest_shark_tune.stages.space import SpaceRequest
+    from pytest_shark_tune.search_space import SpaceRequest
 
 __all__ = [
     "CACHE_SIZE",
@@ -131,7 +131,7 @@ class TuneOptions:
         Raises:
             pytest.UsageError: a value is of no use; the message names the option.
         """
-        from pytest_shark_tune.stages.space import SpaceRequest
+        from pytest_shark_tune.search_space import SpaceRequest
 
         def value(name: str) -> Any:
             given = config.getoption(f"tune_{name}")
@@ -565,7 +565,7 @@ def parse_where(option: str, lines: Sequence[str]) -> tuple[str, ...]:
     Raises:
         pytest.UsageError: one is no condition.
     """
-    from pytest_shark_tune.stages.space import parse_condition
+    from pytest_shark_tune.search_space import parse_condition
 
     for line in lines:
         try:
@@ -582,7 +582,7 @@ def parse_knobs(option: str, lines: Sequence[str], target: Target) -> dict[str, 
         pytest.UsageError: a line has another form, or names what is no option of the target's pipelines, or a value
             that the option does not take.
     """
-    from pytest_shark_tune.stages.space import PIPELINE_OPTIONS, options_of
+    from pytest_shark_tune.search_space import PIPELINE_OPTIONS, options_of
 
     knobs: dict[str, tuple[int, ...]] = {}
     for line in lines:

@@ -31,6 +31,11 @@ from pytest_shark_tune.plan import (
     search_spaces,
     stated_spaces,
 )
+from pytest_shark_tune.search_space import PIPELINE_OPTIONS, NoSpace, SearchSpace, SpaceRequest, opened, options_of
+from pytest_shark_tune.search_space.candidate import Candidate, applied_candidate, default_candidate, make_candidates
+from pytest_shark_tune.search_space.config_reader import ReadConfig, Reading, option_values, read_config, read_knobs
+from pytest_shark_tune.search_space.config_writer import cpu_compilation_info
+from pytest_shark_tune.search_space.nearest import nearest_member
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.snapshot import (
     read_records,
@@ -40,26 +45,9 @@ from pytest_shark_tune.snapshot import (
     records_path,
     write_spec,
 )
-from pytest_shark_tune.stages.candidate import (
-    Candidate,
-    applied_candidate,
-    cpu_compilation_info,
-    default_candidate,
-    make_candidates,
-)
 from pytest_shark_tune.stages.guard import RUN_ALPHA, Outcome, Promise
 from pytest_shark_tune.stages.record import WinnerRecord
-from pytest_shark_tune.stages.space import (
-    PIPELINE_OPTIONS,
-    NoSpace,
-    SearchSpace,
-    SpaceRequest,
-    opened,
-    options_of,
-)
 from pytest_shark_tune.stages.space.cpu_tiling import BACKEND as CPU
-from pytest_shark_tune.stages.space.nearest import nearest_member
-from pytest_shark_tune.stages.space.reading import ReadConfig, Reading, option_values, read_config, read_knobs
 from pytest_shark_tune.stages.spec import (
     link_spec,
     mark_entries,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_shark_tune.model_input import ModelInput
+from pytest_shark_tune.search_space import SpaceRequest
 from pytest_shark_tune.stages.guard import TOLERANCE
-from pytest_shark_tune.stages.space import SpaceRequest
 
 __all__ = ["RunSettings"]
 

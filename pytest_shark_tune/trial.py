@@ -9,7 +9,7 @@ from enum import StrEnum
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan
 from pytest_shark_tune.ordering import Phase
 from pytest_shark_tune.plan import AnyTask, Plan
-from pytest_shark_tune.stages.candidate import Candidate
+from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.stages.guard import Promise
 
 __all__ = ["Guarded", "Role", "Trial", "guard_trials", "trials_of"]

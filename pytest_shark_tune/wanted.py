@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.stages.candidate import Candidate, outside_candidate
-from pytest_shark_tune.stages.space import SearchSpace
-from pytest_shark_tune.stages.space.reading import knobs_of
+from pytest_shark_tune.search_space import SearchSpace
+from pytest_shark_tune.search_space.candidate import Candidate, outside_candidate
+from pytest_shark_tune.search_space.config_reader import knobs_of
 
 if TYPE_CHECKING:
     from pytest_shark_tune.plan import Plan

@@ -20,8 +20,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from pytest_shark_tune.stages.space.search_space import SearchSpace, SpaceTooLarge
-from pytest_shark_tune.stages.space.smtlib import parse_smtlib
+from pytest_shark_tune.search_space.smtlib import parse_smtlib
+from pytest_shark_tune.search_space.space import SearchSpace, SpaceTooLarge
 
 __all__ = ["SpaceContract"]
 

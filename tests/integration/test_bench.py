@@ -26,9 +26,9 @@ from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.measurement.correctness import EXACT, tolerance_for
 from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.plan import Source, Task, make_plan, read_source
+from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
-from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.guard import GATE
 from pytest_shark_tune.stages.record import State
 from pytest_shark_tune.stages.winner import FINALISTS

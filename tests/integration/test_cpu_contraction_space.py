@@ -10,8 +10,8 @@ from pytest_shark_tune.compiler.configure import configure_with, why_not_applied
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.extraction import read_benchmark
 from pytest_shark_tune.dispatch.types import FoundDispatch
-from pytest_shark_tune.stages.candidate import make_candidates
-from pytest_shark_tune.stages.space import spaces_for
+from pytest_shark_tune.search_space import spaces_for
+from pytest_shark_tune.search_space.candidate import make_candidates
 from pytest_shark_tune.stages.spec import single_entry_spec
 
 FUSED = """

@@ -14,8 +14,8 @@ from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.dispatch.extraction import read_benchmark
 from pytest_shark_tune.dispatch.types import FoundDispatch
 from pytest_shark_tune.measurement.correctness import acceptance_for
-from pytest_shark_tune.stages.candidate import make_candidates
-from pytest_shark_tune.stages.space import spaces_for
+from pytest_shark_tune.search_space import spaces_for
+from pytest_shark_tune.search_space.candidate import make_candidates
 from pytest_shark_tune.stages.spec import single_entry_spec
 
 DEPTHWISE = """

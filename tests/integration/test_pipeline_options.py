@@ -14,8 +14,8 @@ from pytest_shark_tune.compiler.configure import configure_with, why_not_applied
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.plan import Source, extract, search_spaces
-from pytest_shark_tune.stages.candidate import Candidate, make_candidates
-from pytest_shark_tune.stages.space import NoSpace, SearchSpace, SpaceRequest, narrowed, opened, spaces_for
+from pytest_shark_tune.search_space import NoSpace, SearchSpace, SpaceRequest, narrowed, opened, spaces_for
+from pytest_shark_tune.search_space.candidate import Candidate, make_candidates
 from pytest_shark_tune.stages.spec import single_entry_spec
 
 OP = ops.matmul(m=256, n=256, k=128, lhs="f16")

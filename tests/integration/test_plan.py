@@ -10,7 +10,7 @@ from pytest_shark_tune import ops
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.plan import Plan, Source, Wanted, make_plan, plan_key
-from pytest_shark_tune.stages.space import SpaceRequest
+from pytest_shark_tune.search_space import SpaceRequest
 
 SOURCES = [
     Source(name=op.name, text=op.text, is_benchmark=False)

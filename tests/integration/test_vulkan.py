@@ -20,7 +20,7 @@ from pytest_shark_tune.measurement.correctness import tolerance_for
 from pytest_shark_tune.measurement.timing import SCREENING, compare
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.plan import Source, extract
-from pytest_shark_tune.stages.space import NoSpace, spaces_for
+from pytest_shark_tune.search_space import NoSpace, spaces_for
 
 TARGET = "vulkan:vp_android_baseline_2022"
 MATMUL = ops.matmul(m=64, n=64, k=64, lhs="f32")

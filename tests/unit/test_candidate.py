@@ -4,9 +4,9 @@ import msgspec
 import pytest
 
 from pytest_shark_tune.dispatch.types import Dispatch, RootOp, TargetFacts, Tensor
-from pytest_shark_tune.stages import candidate as module
-from pytest_shark_tune.stages.candidate import Candidate, NotInSpace, default_candidate, make_candidates
-from pytest_shark_tune.stages.space import SearchSpace, spaces_for
+from pytest_shark_tune.search_space import SearchSpace, spaces_for
+from pytest_shark_tune.search_space import candidate as module
+from pytest_shark_tune.search_space.candidate import Candidate, NotInSpace, default_candidate, make_candidates
 
 TARGET = TargetFacts(backend="llvm-cpu", architecture="x86_64", native_vector_bytes=64, processors=2)
 

@@ -7,8 +7,8 @@ import pytest
 import z3
 
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts, Tensor
-from pytest_shark_tune.stages.candidate import make_candidates
-from pytest_shark_tune.stages.space import NoSpace, SearchSpace, spaces_for
+from pytest_shark_tune.search_space import NoSpace, SearchSpace, spaces_for
+from pytest_shark_tune.search_space.candidate import make_candidates
 
 TARGET = TargetFacts(backend="llvm-cpu", architecture="x86_64", native_vector_bytes=64, processors=2)
 PARALLEL, REDUCTION = "parallel", "reduction"

@@ -18,8 +18,8 @@ from pytest_shark_tune.dispatch.types import BenchmarkModule
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan import plan_key, read_source
 from pytest_shark_tune.recall import Recall
+from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.settings import RunSettings
-from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.yardsticks import Yardsticks
 

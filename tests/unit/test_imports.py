@@ -165,7 +165,7 @@ def test_a_bad_arrow_of_a_package_is_found() -> None:
     ("module", "source"),
     [
         ("stages.spec", "from pytest_shark_tune.dispatch.types import Dispatch, RootOp"),
-        ("stages.spec", "from pytest_shark_tune.stages import candidate, winner"),
+        ("stages.spec", "from pytest_shark_tune.search_space import candidate, winner"),
         ("stages.space.contraction", "from pytest_shark_tune.stages.space.knobs import Knob"),
         (
             "stages.guard",

@@ -17,8 +17,8 @@ from pytest_shark_tune.dispatch.types import BenchmarkModule, Dispatch, Member, 
 from pytest_shark_tune.ledger import Finding, Ledger
 from pytest_shark_tune.plan import Plan, Source, Task
 from pytest_shark_tune.roster import Collected, Coverage
+from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.snapshot import read_records, records_path, write_spec
-from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.record import (
     Finalist,
     FinalRecord,

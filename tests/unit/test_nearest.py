@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_shark_tune.stages.space import SearchSpace
-from pytest_shark_tune.stages.space.nearest import nearest_member
+from pytest_shark_tune.search_space import SearchSpace
+from pytest_shark_tune.search_space.nearest import nearest_member
 
 SPACE = SearchSpace.of("Toy", {"a": (1, 2, 4, 8, 16), "b": (1, 2, 4, 8, 16), "c": (0, 1)}, "a * b <= 32")
 

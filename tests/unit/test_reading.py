@@ -13,9 +13,9 @@ from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.plan import extract, read_source, search_spaces
-from pytest_shark_tune.stages.candidate import make_candidates
-from pytest_shark_tune.stages.space import SearchSpace, SpaceRequest, opened
-from pytest_shark_tune.stages.space.reading import ReadConfig, knobs_of, option_values, read_config, read_knobs
+from pytest_shark_tune.search_space import SearchSpace, SpaceRequest, opened
+from pytest_shark_tune.search_space.candidate import make_candidates
+from pytest_shark_tune.search_space.config_reader import ReadConfig, knobs_of, option_values, read_config, read_knobs
 
 IMAGE = ops.conv_2d(batch=2, height=8, width=8, channels=32, filters=32, kernel_height=3, kernel_width=3, lhs="f16")
 OPTIONS = {

@@ -10,8 +10,8 @@ import pytest
 
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts, Tensor
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.registry import GROUP, provided_spaces
-from pytest_shark_tune.stages.space import NoSpace, SearchSpace
+from pytest_shark_tune.search_space import NoSpace, SearchSpace
+from pytest_shark_tune.search_space.registry import GROUP, provided_spaces
 
 TARGET = TargetFacts(backend="llvm-cpu")
 ROOT = RootOp(

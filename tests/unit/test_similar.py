@@ -14,8 +14,8 @@ from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.types import BenchmarkModule, Dispatch, Member, RootOp, TargetFacts, Tensor
 from pytest_shark_tune.plan import Task
 from pytest_shark_tune.recall import Recall
+from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.settings import RunSettings
-from pytest_shark_tune.stages.candidate import Candidate
 from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, State
 from pytest_shark_tune.stages.search import PriorResult
 from pytest_shark_tune.system.cache import Cache

@@ -5,8 +5,8 @@ import itertools
 import pytest
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.stages.space import NoSpace, SearchSpace, SpaceRequest, SpaceTooLarge, narrowed
-from pytest_shark_tune.stages.space.condition import conjuncts, parse_condition
+from pytest_shark_tune.search_space import NoSpace, SearchSpace, SpaceRequest, SpaceTooLarge, narrowed
+from pytest_shark_tune.search_space.where import conjuncts, parse_condition
 
 SMALL = range(-3, 7)
 

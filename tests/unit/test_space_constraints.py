@@ -5,8 +5,8 @@ import z3
 from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen
 
-from pytest_shark_tune.stages.space.constraints import UnreadableConstraints, spaces_in
-from pytest_shark_tune.stages.space.domains import UnboundedKnob
+from pytest_shark_tune.search_space.constraints import UnreadableConstraints, spaces_in
+from pytest_shark_tune.search_space.domains import UnboundedKnob
 
 TOY = """
 func.func @toy() {

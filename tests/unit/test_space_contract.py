@@ -12,8 +12,8 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.plan import Source, extract, search_spaces
-from pytest_shark_tune.stages.space import SearchSpace
-from pytest_shark_tune.stages.space.request import SpaceRequest, opened
+from pytest_shark_tune.search_space import SearchSpace
+from pytest_shark_tune.search_space.request import SpaceRequest, opened
 from pytest_shark_tune.testing.space_contract import SpaceContract
 
 SUITES = Path(__file__).parents[2] / "tuning_suites"
@@ -115,7 +115,7 @@ class TestOtherSpaces(SpaceContract):
 BROKEN = '''
 import msgspec
 import pytest
-from pytest_shark_tune.stages.space import Constraint, Knob, SearchSpace
+from pytest_shark_tune.search_space import Constraint, Knob, SearchSpace
 from pytest_shark_tune.testing.space_contract import SpaceContract
 
 GOOD = SearchSpace.of("Toy", {"a": range(1, 9), "b": range(1, 9)}, "a % b == 0")

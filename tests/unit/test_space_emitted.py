@@ -8,8 +8,8 @@ from pytest_shark_tune import ops
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.types import RootOp
-from pytest_shark_tune.stages.candidate import make_candidates
-from pytest_shark_tune.stages.space import SearchSpace, spaces_in
+from pytest_shark_tune.search_space import SearchSpace, spaces_in
+from pytest_shark_tune.search_space.candidate import make_candidates
 
 
 @pytest.fixture(scope="module")

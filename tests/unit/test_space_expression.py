@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import z3
 
-from pytest_shark_tune.stages.space.expression import (
+from pytest_shark_tune.search_space.expression import (
     Apply,
     Constant,
     Expression,

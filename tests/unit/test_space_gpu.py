@@ -8,8 +8,8 @@ import pytest
 import z3
 
 from pytest_shark_tune.dispatch.types import Intrinsic, RootOp, TargetFacts, Tensor
-from pytest_shark_tune.stages.candidate import NotInSpace, make_candidates
-from pytest_shark_tune.stages.space import NoSpace, SearchSpace, spaces_for
+from pytest_shark_tune.search_space import NoSpace, SearchSpace, spaces_for
+from pytest_shark_tune.search_space.candidate import NotInSpace, make_candidates
 from pytest_shark_tune.stages.space.gpu_tiling import tile_sizes
 
 NV_MMA = Intrinsic(

@@ -7,9 +7,9 @@ import msgspec
 import pytest
 import z3
 
-from pytest_shark_tune.stages.space.domains import UnboundedKnob, domains_of
-from pytest_shark_tune.stages.space.expression import Apply, Constant, Expression, Lookup, Variable
-from pytest_shark_tune.stages.space.search_space import Constraint, Knob, SearchSpace, SpaceTooLarge
+from pytest_shark_tune.search_space.domains import UnboundedKnob, domains_of
+from pytest_shark_tune.search_space.expression import Apply, Constant, Expression, Lookup, Variable
+from pytest_shark_tune.search_space.space import Constraint, Knob, SearchSpace, SpaceTooLarge
 
 A, B, H = Variable("a"), Variable("b"), Variable("h")
 
@@ -145,7 +145,7 @@ def test_a_sample_of_a_space_too_large_is_uniform() -> None:
 
 
 def test_a_large_space_with_hardly_a_member_is_told_not_searched_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_shark_tune.stages.space.search_space._MOST_DRAWS", 1 << 17)
+    monkeypatch.setattr("pytest_shark_tune.search_space.space._MOST_DRAWS", 1 << 17)
     needle = Apply("eq", (Apply("add", tuple(Variable(f"k{i}") for i in range(14))), Constant(14 * 11)))
     space = large_space(14)
     rare = msgspec.structs.replace(space, constraints=(Constraint(needle, "all must be 11"),))

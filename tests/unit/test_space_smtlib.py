@@ -4,7 +4,7 @@ import pytest
 import z3
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.stages.space import SearchSpace, UnboundedKnob
+from pytest_shark_tune.search_space import SearchSpace, UnboundedKnob
 
 TILES = "(declare-const tile Int) (declare-const unroll Int)"
 DOMAINS = {"tile": range(1, 33), "unroll": (1, 2, 4)}

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.stages.space.search_space import SearchSpace, SpaceTooLarge
+from pytest_shark_tune.search_space.space import SearchSpace, SpaceTooLarge
 
 __all__ = ["MOST_CONFIGS", "ConfigTable", "pipeline_label", "table_of_spaces"]
 

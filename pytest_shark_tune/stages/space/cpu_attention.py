@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
-from pytest_shark_tune.stages.space.body import Body
+from pytest_shark_tune.search_space.emit import Body
+from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
 from pytest_shark_tune.stages.space.cpu_tiling import (
     MOST_NATIVE_VECTORS,
     Axis,
@@ -22,7 +23,6 @@ from pytest_shark_tune.stages.space.cpu_tiling import (
     require_workgroups,
     tiled_space,
 )
-from pytest_shark_tune.stages.space.search_space import NoSpace, SearchSpace
 
 __all__ = ["ATTENTION", "VERSION", "cpu_attention_spaces"]
 

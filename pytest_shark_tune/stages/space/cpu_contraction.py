@@ -11,7 +11,8 @@ from functools import reduce
 from typing import Any, Final
 
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
-from pytest_shark_tune.stages.space.body import Body
+from pytest_shark_tune.search_space.emit import Body
+from pytest_shark_tune.search_space.space import SearchSpace
 from pytest_shark_tune.stages.space.cpu_tiling import (
     ELEMENT_BYTES,
     MOST_NATIVE_VECTORS,
@@ -28,7 +29,6 @@ from pytest_shark_tune.stages.space.cpu_tiling import (
     require_workgroups,
     tiled_space,
 )
-from pytest_shark_tune.stages.space.search_space import SearchSpace
 
 __all__ = ["KIND", "VERSION", "cpu_contraction_spaces"]
 

@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
-from pytest_shark_tune.stages.space.body import Body
+from pytest_shark_tune.search_space.emit import Body
+from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
 from pytest_shark_tune.stages.space.cpu_tiling import (
     ELEMENT_BYTES,
     MOST_NATIVE_VECTORS,
@@ -35,7 +36,6 @@ from pytest_shark_tune.stages.space.cpu_tiling import (
     require_workgroups,
     tiled_space,
 )
-from pytest_shark_tune.stages.space.search_space import NoSpace, SearchSpace
 
 __all__ = ["CONVOLUTION", "POOLING", "VERSION", "cpu_convolution_spaces"]
 

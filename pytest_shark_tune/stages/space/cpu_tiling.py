@@ -14,8 +14,8 @@ import msgspec
 from iree.compiler import ir
 
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
-from pytest_shark_tune.stages.space.body import Body, built_space, knob
-from pytest_shark_tune.stages.space.search_space import NoSpace, SearchSpace
+from pytest_shark_tune.search_space.emit import Body, built_space, knob
+from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
 
 __all__ = [
     "BACKEND",

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pytest_shark_tune.dispatch.types import Intrinsic, RootOp, TargetFacts
-from pytest_shark_tune.stages.space.body import Body, attribute_text, built_space, knob
+from pytest_shark_tune.search_space.emit import Body, attribute_text, built_space, knob
+from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
 from pytest_shark_tune.stages.space.gpu_tiling import ELEMENT_BYTES, powers
-from pytest_shark_tune.stages.space.search_space import NoSpace, SearchSpace
 
 __all__ = ["VERSION", "gpu_attention_spaces"]
 

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pytest_shark_tune.dispatch.types import TargetFacts
-from pytest_shark_tune.stages.space.body import Body, built_space, knob, one_of_knob
+from pytest_shark_tune.search_space.emit import Body, built_space, knob, one_of_knob
+from pytest_shark_tune.search_space.space import SearchSpace
 from pytest_shark_tune.stages.space.gpu_tiling import (
     Problem,
     TileChoices,
@@ -22,7 +23,6 @@ from pytest_shark_tune.stages.space.gpu_tiling import (
     tile_knobs,
     tile_sizes,
 )
-from pytest_shark_tune.stages.space.search_space import SearchSpace
 
 __all__ = ["PIPELINE", "simt_space"]
 

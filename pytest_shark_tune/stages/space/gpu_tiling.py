@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
-from pytest_shark_tune.stages.space.body import Body, knob
-from pytest_shark_tune.stages.space.search_space import NoSpace
+from pytest_shark_tune.search_space.emit import Body, knob
+from pytest_shark_tune.search_space.space import NoSpace
 
 __all__ = [
     "ELEMENT_BYTES",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from pytest_shark_tune.dispatch.types import Intrinsic, RootOp, TargetFacts
-from pytest_shark_tune.stages.space.body import Body, built_space, knob
+from pytest_shark_tune.search_space.emit import Body, built_space, knob
+from pytest_shark_tune.search_space.space import SearchSpace
 from pytest_shark_tune.stages.space.gpu_contraction import contraction_problem
 from pytest_shark_tune.stages.space.gpu_tiling import (
     Problem,
@@ -17,7 +18,6 @@ from pytest_shark_tune.stages.space.gpu_tiling import (
     tile_choices,
     tile_knobs,
 )
-from pytest_shark_tune.stages.space.search_space import SearchSpace
 from pytest_shark_tune.stages.space.spirv_tiling import (
     distributed_space,
     require_workgroup,

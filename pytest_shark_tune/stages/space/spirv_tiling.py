@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pytest_shark_tune.dispatch.types import TargetFacts
-from pytest_shark_tune.stages.space.body import Body, built_space, knob
+from pytest_shark_tune.search_space.emit import Body, built_space, knob
+from pytest_shark_tune.search_space.space import SearchSpace
 from pytest_shark_tune.stages.space.gpu_tiling import (
     Problem,
     TileChoices,
@@ -19,7 +20,6 @@ from pytest_shark_tune.stages.space.gpu_tiling import (
     require_work,
     tile_knobs,
 )
-from pytest_shark_tune.stages.space.search_space import SearchSpace
 
 __all__ = ["BACKEND", "distributed_space", "require_workgroup", "sized", "spirv_pipeline", "workgroup_knobs"]
 

@@ -14,16 +14,22 @@ from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, iree_gpu
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.stages.space.constraints import pipeline_name
-from pytest_shark_tune.stages.space.forms import DENORMALS, GPU_OPTIONS, LLVM_ATTRIBUTES, WAVES_ATTRIBUTE, denormals
-from pytest_shark_tune.stages.space.pipeline_options import (
+from pytest_shark_tune.search_space.attribute_names import (
+    DENORMALS,
+    GPU_OPTIONS,
+    LLVM_ATTRIBUTES,
+    WAVES_ATTRIBUTE,
+    denormals,
+)
+from pytest_shark_tune.search_space.constraints import pipeline_name
+from pytest_shark_tune.search_space.pipeline_options import (
     FLUSH_DENORMALS,
     NO_REDUCE_BANK_CONFLICTS,
     PIPELINE_OPTIONS,
     PREFETCH_STAGES,
     WAVES_PER_EU,
 )
-from pytest_shark_tune.stages.space.search_space import SearchSpace
+from pytest_shark_tune.search_space.space import SearchSpace
 
 __all__ = [
     "ConfigTree",

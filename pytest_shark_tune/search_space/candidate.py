@@ -4,37 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
-from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from iree.compiler import ir
-from iree.compiler.dialects import iree_codegen, iree_gpu
+from iree.compiler.dialects import iree_codegen
 
 from pytest_shark_tune.dispatch.types import Dispatch, RootOp
 from pytest_shark_tune.errors import InputError, SharkTuneError
-from pytest_shark_tune.stages.space.constraints import pipeline_name
-from pytest_shark_tune.stages.space.forms import (
-    CPU_PIPELINES,
-    DECOMPOSITION,
-    DENORMALS,
-    GPU_OPTIONS,
-    LLVM_ATTRIBUTES,
-    PEELING,
-    SPIRV_OPTIONS,
-    SPIRV_PIPELINES,
-    WAVES_ATTRIBUTE,
-    denormals,
-)
-from pytest_shark_tune.stages.space.pipeline_options import (
-    FLUSH_DENORMALS,
-    NO_REDUCE_BANK_CONFLICTS,
-    PIPELINE_OPTIONS,
-    PREFETCH_STAGES,
-    WAVES_PER_EU,
-)
-from pytest_shark_tune.stages.space.reading import ReadConfig
-from pytest_shark_tune.stages.space.search_space import SearchSpace
+from pytest_shark_tune.search_space.config_writer import _compilation_info
+from pytest_shark_tune.search_space.constraints import pipeline_name
+from pytest_shark_tune.search_space.space import SearchSpace
 
 __all__ = [
     "CANDIDATE_VERSION",
@@ -42,7 +22,6 @@ __all__ = [
     "Candidate",
     "NotInSpace",
     "applied_candidate",
-    "cpu_compilation_info",
     "default_candidate",
     "kernel_candidates",
     "kernel_default",
@@ -180,22 +159,6 @@ def outside_candidate(
     return msgspec.structs.replace(made, id=identity, space=position)
 
 
-def cpu_compilation_info(config: ReadConfig) -> str:
-    """The text of the attribute of a config for CPUs that another release wrote.
-
-    Raises:
-        InputError: this IREE has no such pipeline, level or option.
-    """
-    levels = {name: tiles for name, tiles in config.tree.items() if isinstance(tiles, list)}
-    flags = [name for name, value in config.tree.items() if name not in levels and value]
-    with ir.Context() as context:
-        context.enable_multithreading(False)
-        try:
-            return str(_cpu_attribute(f"{CPU_PIPELINES}{config.pipeline}>", levels, flags))
-        except ir.MLIRError as error:
-            raise InputError(f"this IREE has no config of that form: {error}") from error
-
-
 def kernel_candidates(name: str, space: SearchSpace, knob_sets: Iterable[Mapping[str, int]]) -> tuple[Candidate, ...]:
     """The candidates of a kernel that IREE knows nothing of: knobs alone, with ids made as by `make_candidates`.
 
@@ -242,131 +205,3 @@ def _unique_prefixes(digests: list[str], taken: Collection[str] = ()) -> list[st
             return [digest[: lengths[digest]] for digest in digests]
         for digest in clashing:
             lengths[digest] += 1
-
-
-def _compilation_info(space: SearchSpace, knobs: Mapping[str, int]) -> Any:
-    """The ``CompilationInfoAttr`` of a member: the compiler's own, save for CPUs and SPIR-V, where it makes none."""
-    if space.pipeline_attribute.startswith(CPU_PIPELINES):
-        return _cpu_compilation_info(space, knobs)
-    if space.pipeline_attribute.startswith(SPIRV_PIPELINES):
-        return _spirv_compilation_info(space, knobs)
-    module = ir.Module.create()
-    with ir.InsertionPoint(module.body):
-        op = iree_codegen.ConstraintsOp(
-            target=ir.Attribute.parse("#iree_codegen.root_op<set = 0>"),
-            pipeline=ir.Attribute.parse(space.pipeline_attribute),
-            knobs=ir.Attribute.parse(space.knob_dictionary),
-            problem_dims=[],
-        )
-    op.regions[0].blocks.append()
-    info = iree_codegen.materialize_compilation_info(op, dict(knobs))
-    if DECOMPOSITION in ir.DictAttr(op.knobs):
-        # The compiler makes this part of an attention's config apart, as it stands on the op; here one text holds both.
-        part = iree_codegen.materialize_configuration_attr(op, DECOMPOSITION, dict(knobs))
-        entries = {entry.name: entry.attr for entry in info.lowering_config.attributes} | {DECOMPOSITION: part}
-        config = iree_gpu.LoweringConfigAttr.get(ir.DictAttr.get(entries))
-        info = iree_codegen.CompilationInfoAttr.get(config, info.translation_info)
-    options = {name: value for name, value in knobs.items() if name in PIPELINE_OPTIONS}
-    return _with_options(info, options) if options else info
-
-
-def _with_options(info: Any, options: Mapping[str, int]) -> Any:
-    """``info`` with pipeline options in its translation info; those that the compiler filled in get the same again."""
-    translation = info.translation_info
-    entries = {entry.name: entry.attr for entry in translation.configuration or ()}
-    if PREFETCH_STAGES in options or NO_REDUCE_BANK_CONFLICTS in options:
-        entries[GPU_OPTIONS] = _pipeline_options(entries.get(GPU_OPTIONS), options)
-    if WAVES_PER_EU in options:
-        attributes = {entry.name: entry.attr for entry in entries.pop(LLVM_ATTRIBUTES, ())}
-        attributes.pop(WAVES_ATTRIBUTE, None)
-        if waves := options[WAVES_PER_EU]:
-            attributes[WAVES_ATTRIBUTE] = ir.StringAttr.get(str(waves))
-        if attributes:
-            entries[LLVM_ATTRIBUTES] = ir.DictAttr.get(attributes)
-    if FLUSH_DENORMALS in options:
-        entries[DENORMALS] = ir.Attribute.parse(denormals(flushed=bool(options[FLUSH_DENORMALS])))
-    changed = iree_codegen.TranslationInfoAttr.get(
-        translation.pass_pipeline,
-        translation.codegen_spec,
-        translation.workgroup_size,
-        translation.subgroup_size,
-        ir.DictAttr.get(entries),
-    )
-    return iree_codegen.CompilationInfoAttr.get(info.lowering_config, changed)
-
-
-def _pipeline_options(present: Any, options: Mapping[str, int]) -> Any:
-    values: dict[str, Any] = {}
-    if present is not None:
-        given = iree_gpu.PipelineOptionsAttr(present)
-        for name in ("use_igemm_convolution", "reorder_workgroups_strategy", PREFETCH_STAGES, NO_REDUCE_BANK_CONFLICTS):
-            values[name] = getattr(given, name)
-    if PREFETCH_STAGES in options:
-        values[PREFETCH_STAGES] = options[PREFETCH_STAGES]
-    if NO_REDUCE_BANK_CONFLICTS in options:
-        values[NO_REDUCE_BANK_CONFLICTS] = bool(options[NO_REDUCE_BANK_CONFLICTS])
-    return iree_gpu.PipelineOptionsAttr.get(**values)
-
-
-def _cpu_compilation_info(space: SearchSpace, knobs: Mapping[str, int]) -> Any:
-    """The one place where an ``iree_cpu`` config is made; its dialect has no bindings, so text is parsed once.
-
-    Of the knob dictionary, arrays are tiling levels; a level of zeros tiles nothing and is left out, save for
-    ``distribution``, which makes an op the root.
-    """
-    levels = {}
-    peel = False
-    for name, leaves in _cpu_levels(space.knob_dictionary):
-        values = [knobs[leaf] if isinstance(leaf, str) else leaf for leaf in leaves]
-        if name == PEELING:
-            peel = any(values)
-        elif any(values) or name == "distribution":
-            levels[name] = values
-    return _cpu_attribute(space.pipeline_attribute, levels, [PEELING] * peel)
-
-
-@lru_cache(maxsize=16)  # A space has thousands of members.
-def _cpu_levels(knob_dictionary: str) -> tuple[tuple[str, tuple[str | int, ...]], ...]:
-    """The entries of a knob dictionary, whose leaves are knobs, by their names, or fixed."""
-
-    def leaf(attribute: Any) -> str | int:
-        return str(attribute.name) if isinstance(attribute, iree_codegen.IntKnobAttr) else int(attribute.value)
-
-    entries = ir.DictAttr(ir.Attribute.parse(knob_dictionary))
-    return tuple(
-        (entry.name, (leaf(entry.attr),) if entry.name == PEELING else tuple(map(leaf, entry.attr)))
-        for entry in entries
-    )
-
-
-def _cpu_attribute(pipeline: str, levels: Mapping[str, object], flags: Collection[str]) -> Any:
-    config = f"#iree_cpu.lowering_config<{', '.join(f'{name} = {tiles}' for name, tiles in levels.items())}>"
-    options = f", {{{', '.join(flags)}}}" if flags else ""
-    return ir.Attribute.parse(
-        f"#iree_codegen.compilation_info<lowering_config = {config}, "
-        f"translation_info = <pipeline = {pipeline}{options}>>"
-    )
-
-
-def _spirv_compilation_info(space: SearchSpace, knobs: Mapping[str, int]) -> Any:
-    """The one place where a config for SPIR-V is made: levels of tiles, which have no bindings either."""
-    dictionary = ir.DictAttr(ir.Attribute.parse(space.knob_dictionary))
-    entries = {entry.name: entry.attr for entry in dictionary}
-    levels = [[_filled(leaf, knobs) for leaf in level] for level in entries["tile_sizes"]]
-    i64 = ir.IntegerType.get_signless(64)
-    options = {
-        name: ir.IntegerAttr.get(i64, _filled(entries[name], knobs)) for name in SPIRV_OPTIONS if name in entries
-    }
-    translation = iree_codegen.TranslationInfoAttr.get(
-        ir.Attribute.parse(space.pipeline_attribute),
-        None,
-        [_filled(leaf, knobs) for leaf in entries["workgroup_size"]],
-        _filled(entries["subgroup_size"], knobs) if "subgroup_size" in entries else 0,
-        ir.DictAttr.get(options) if options else None,
-    )
-    config = ir.Attribute.parse(f"#iree_codegen.lowering_config<tile_sizes = {levels}>")
-    return iree_codegen.CompilationInfoAttr.get(config, translation)
-
-
-def _filled(leaf: Any, knobs: Mapping[str, int]) -> int:
-    return knobs[leaf.name] if isinstance(leaf, iree_codegen.IntKnobAttr) else int(leaf.value)

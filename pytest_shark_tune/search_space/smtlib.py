@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.stages.space.expression import Apply, Constant, Expression, Operator, Truth, Variable
+from pytest_shark_tune.search_space.expression import Apply, Constant, Expression, Operator, Truth, Variable
 
 __all__ = ["expression_of", "parse_smtlib", "words_of"]
 

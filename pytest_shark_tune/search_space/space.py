@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 
 from pytest_shark_tune.errors import InputError, SharkTuneError
-from pytest_shark_tune.stages.space.condition import conjuncts, parse_condition
-from pytest_shark_tune.stages.space.domains import domains_of
-from pytest_shark_tune.stages.space.expression import (
+from pytest_shark_tune.search_space.domains import domains_of
+from pytest_shark_tune.search_space.enumeration import TooManyRows, join
+from pytest_shark_tune.search_space.expression import (
     Apply,
     Column,
     Constant,
@@ -23,8 +23,8 @@ from pytest_shark_tune.stages.space.expression import (
     to_z3,
     variables,
 )
-from pytest_shark_tune.stages.space.join import TooManyRows, join
-from pytest_shark_tune.stages.space.smtlib import expression_of, parse_smtlib, words_of
+from pytest_shark_tune.search_space.smtlib import expression_of, parse_smtlib, words_of
+from pytest_shark_tune.search_space.where import conjuncts, parse_condition
 
 __all__ = ["Constraint", "Knob", "NoSpace", "SearchSpace", "SpaceTooLarge"]
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence, Set
 
 import msgspec
 
-from pytest_shark_tune.stages.space.condition import parse_condition
-from pytest_shark_tune.stages.space.expression import variables
-from pytest_shark_tune.stages.space.pipeline_options import open_option
-from pytest_shark_tune.stages.space.search_space import NoSpace, SearchSpace
+from pytest_shark_tune.search_space.expression import variables
+from pytest_shark_tune.search_space.pipeline_options import open_option
+from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
+from pytest_shark_tune.search_space.where import parse_condition
 
 __all__ = ["SpaceRequest", "narrowed", "opened"]
 

@@ -12,8 +12,8 @@ from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, smt
 
 from pytest_shark_tune.errors import SharkTuneError
-from pytest_shark_tune.stages.space.domains import domains_of
-from pytest_shark_tune.stages.space.expression import (
+from pytest_shark_tune.search_space.domains import domains_of
+from pytest_shark_tune.search_space.expression import (
     Apply,
     Constant,
     Expression,
@@ -24,7 +24,7 @@ from pytest_shark_tune.stages.space.expression import (
     substitute,
     variables,
 )
-from pytest_shark_tune.stages.space.search_space import Constraint, Knob, SearchSpace
+from pytest_shark_tune.search_space.space import Constraint, Knob, SearchSpace
 
 __all__ = ["VERSION", "UnreadableConstraints", "pipeline_name", "read_constraints", "spaces_in"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from pytest_shark_tune.stages.space.expression import Apply, Column, Expression, Variable, evaluate, variables
+from pytest_shark_tune.search_space.expression import Apply, Column, Expression, Variable, evaluate, variables
 
 __all__ = ["TooManyRows", "join"]
 

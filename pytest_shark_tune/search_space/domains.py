@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 
 from pytest_shark_tune.errors import SharkTuneError
-from pytest_shark_tune.stages.space.expression import (
+from pytest_shark_tune.search_space.expression import (
     Apply,
     Column,
     Constant,

@@ -8,8 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
+from pytest_shark_tune.search_space import constraints
+from pytest_shark_tune.search_space.constraints import UnreadableConstraints, spaces_in
+from pytest_shark_tune.search_space.domains import UnboundedKnob
+from pytest_shark_tune.search_space.pipeline_options import PIPELINE_OPTIONS, options_of
+from pytest_shark_tune.search_space.request import SpaceRequest, narrowed, opened
+from pytest_shark_tune.search_space.space import Constraint, Knob, NoSpace, SearchSpace, SpaceTooLarge
+from pytest_shark_tune.search_space.where import parse_condition
 from pytest_shark_tune.stages.space import (
-    constraints,
     cpu_attention,
     cpu_contraction,
     cpu_convolution,
@@ -20,21 +26,15 @@ from pytest_shark_tune.stages.space import (
     spirv_contraction,
     spirv_convolution,
 )
-from pytest_shark_tune.stages.space.condition import parse_condition
-from pytest_shark_tune.stages.space.constraints import UnreadableConstraints, spaces_in
 from pytest_shark_tune.stages.space.cpu_attention import ATTENTION, cpu_attention_spaces
 from pytest_shark_tune.stages.space.cpu_contraction import KIND as CONTRACTION
 from pytest_shark_tune.stages.space.cpu_contraction import cpu_contraction_spaces
 from pytest_shark_tune.stages.space.cpu_convolution import CONVOLUTION, POOLING, cpu_convolution_spaces
 from pytest_shark_tune.stages.space.cpu_generic import OTHER, cpu_generic_spaces
 from pytest_shark_tune.stages.space.cpu_tiling import BACKEND as CPU
-from pytest_shark_tune.stages.space.domains import UnboundedKnob
 from pytest_shark_tune.stages.space.gpu_attention import gpu_attention_spaces
 from pytest_shark_tune.stages.space.gpu_contraction import gpu_contraction_spaces
 from pytest_shark_tune.stages.space.gpu_convolution import gpu_convolution_spaces
-from pytest_shark_tune.stages.space.pipeline_options import PIPELINE_OPTIONS, options_of
-from pytest_shark_tune.stages.space.request import SpaceRequest, narrowed, opened
-from pytest_shark_tune.stages.space.search_space import Constraint, Knob, NoSpace, SearchSpace, SpaceTooLarge
 from pytest_shark_tune.stages.space.spirv_contraction import spirv_contraction_spaces
 from pytest_shark_tune.stages.space.spirv_convolution import spirv_convolution_spaces
 from pytest_shark_tune.stages.space.spirv_tiling import BACKEND as SPIRV

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from pytest_shark_tune.stages.space.expression import variables
-from pytest_shark_tune.stages.space.search_space import Knob, NoSpace, SearchSpace
+from pytest_shark_tune.search_space.expression import variables
+from pytest_shark_tune.search_space.space import Knob, NoSpace, SearchSpace
 
 __all__ = [
     "FLUSH_DENORMALS",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pytest_shark_tune.stages.space.search_space import SearchSpace, SpaceTooLarge
+from pytest_shark_tune.search_space.space import SearchSpace, SpaceTooLarge
 
 __all__ = ["nearest_member"]
 

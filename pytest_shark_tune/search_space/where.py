@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.stages.space.expression import Apply, Constant, Expression, Operator, Variable
+from pytest_shark_tune.search_space.expression import Apply, Constant, Expression, Operator, Variable
 
 __all__ = ["conjuncts", "parse_condition"]
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.stages.space import NoSpace, SearchSpace
+from pytest_shark_tune.search_space import NoSpace, SearchSpace
 
 __all__ = ["GROUP", "SpaceProvider", "provided_spaces", "providers"]
 

@@ -8,8 +8,8 @@ from typing import Any
 from iree.compiler import ir
 from iree.compiler.dialects import arith, iree_codegen, smt
 
-from pytest_shark_tune.stages.space.constraints import read_constraints
-from pytest_shark_tune.stages.space.search_space import SearchSpace
+from pytest_shark_tune.search_space.constraints import read_constraints
+from pytest_shark_tune.search_space.space import SearchSpace
 
 __all__ = ["Body", "attribute_text", "built_space", "knob", "one_of_knob"]
 
