@@ -35,6 +35,7 @@ from pytest_shark_tune.search_space import PIPELINE_OPTIONS, NoSpace, SearchSpac
 from pytest_shark_tune.search_space.candidate import Candidate, applied_candidate, default_candidate, make_candidates
 from pytest_shark_tune.search_space.config_reader import ReadConfig, Reading, option_values, read_config, read_knobs
 from pytest_shark_tune.search_space.config_writer import cpu_compilation_info
+from pytest_shark_tune.search_space.cpu.tiling import BACKEND as CPU
 from pytest_shark_tune.search_space.nearest import nearest_member
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.snapshot import (
@@ -47,7 +48,6 @@ from pytest_shark_tune.snapshot import (
 )
 from pytest_shark_tune.stages.guard import RUN_ALPHA, Outcome, Promise
 from pytest_shark_tune.stages.record import WinnerRecord
-from pytest_shark_tune.stages.space.cpu_tiling import BACKEND as CPU
 from pytest_shark_tune.stages.spec import (
     link_spec,
     mark_entries,

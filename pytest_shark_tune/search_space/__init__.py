@@ -10,28 +10,28 @@ from collections.abc import Callable, Mapping
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.search_space import constraints
 from pytest_shark_tune.search_space.constraints import UnreadableConstraints, spaces_in
+from pytest_shark_tune.search_space.cpu import attention as cpu_attention
+from pytest_shark_tune.search_space.cpu import contraction as cpu_contraction
+from pytest_shark_tune.search_space.cpu import convolution as cpu_convolution
+from pytest_shark_tune.search_space.cpu import generic as cpu_generic
+from pytest_shark_tune.search_space.cpu.attention import ATTENTION, cpu_attention_spaces
+from pytest_shark_tune.search_space.cpu.contraction import KIND as CONTRACTION
+from pytest_shark_tune.search_space.cpu.contraction import cpu_contraction_spaces
+from pytest_shark_tune.search_space.cpu.convolution import CONVOLUTION, POOLING, cpu_convolution_spaces
+from pytest_shark_tune.search_space.cpu.generic import OTHER, cpu_generic_spaces
+from pytest_shark_tune.search_space.cpu.tiling import BACKEND as CPU
 from pytest_shark_tune.search_space.domains import UnboundedKnob
 from pytest_shark_tune.search_space.pipeline_options import PIPELINE_OPTIONS, options_of
 from pytest_shark_tune.search_space.request import SpaceRequest, narrowed, opened
 from pytest_shark_tune.search_space.space import Constraint, Knob, NoSpace, SearchSpace, SpaceTooLarge
 from pytest_shark_tune.search_space.where import parse_condition
 from pytest_shark_tune.stages.space import (
-    cpu_attention,
-    cpu_contraction,
-    cpu_convolution,
-    cpu_generic,
     gpu_attention,
     gpu_contraction,
     gpu_convolution,
     spirv_contraction,
     spirv_convolution,
 )
-from pytest_shark_tune.stages.space.cpu_attention import ATTENTION, cpu_attention_spaces
-from pytest_shark_tune.stages.space.cpu_contraction import KIND as CONTRACTION
-from pytest_shark_tune.stages.space.cpu_contraction import cpu_contraction_spaces
-from pytest_shark_tune.stages.space.cpu_convolution import CONVOLUTION, POOLING, cpu_convolution_spaces
-from pytest_shark_tune.stages.space.cpu_generic import OTHER, cpu_generic_spaces
-from pytest_shark_tune.stages.space.cpu_tiling import BACKEND as CPU
 from pytest_shark_tune.stages.space.gpu_attention import gpu_attention_spaces
 from pytest_shark_tune.stages.space.gpu_contraction import gpu_contraction_spaces
 from pytest_shark_tune.stages.space.gpu_convolution import gpu_convolution_spaces

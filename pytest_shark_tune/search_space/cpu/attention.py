@@ -10,9 +10,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
-from pytest_shark_tune.search_space.emit import Body
-from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
-from pytest_shark_tune.stages.space.cpu_tiling import (
+from pytest_shark_tune.search_space.cpu.tiling import (
     MOST_NATIVE_VECTORS,
     Axis,
     Tiles,
@@ -23,6 +21,8 @@ from pytest_shark_tune.stages.space.cpu_tiling import (
     require_workgroups,
     tiled_space,
 )
+from pytest_shark_tune.search_space.emit import Body
+from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
 
 __all__ = ["ATTENTION", "VERSION", "cpu_attention_spaces"]
 

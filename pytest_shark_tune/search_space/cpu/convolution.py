@@ -18,9 +18,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
-from pytest_shark_tune.search_space.emit import Body
-from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
-from pytest_shark_tune.stages.space.cpu_tiling import (
+from pytest_shark_tune.search_space.cpu.tiling import (
     ELEMENT_BYTES,
     MOST_NATIVE_VECTORS,
     Axis,
@@ -36,6 +34,8 @@ from pytest_shark_tune.stages.space.cpu_tiling import (
     require_workgroups,
     tiled_space,
 )
+from pytest_shark_tune.search_space.emit import Body
+from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
 
 __all__ = ["CONVOLUTION", "POOLING", "VERSION", "cpu_convolution_spaces"]
 

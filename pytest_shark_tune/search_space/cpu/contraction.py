@@ -11,9 +11,7 @@ from functools import reduce
 from typing import Any, Final
 
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
-from pytest_shark_tune.search_space.emit import Body
-from pytest_shark_tune.search_space.space import SearchSpace
-from pytest_shark_tune.stages.space.cpu_tiling import (
+from pytest_shark_tune.search_space.cpu.tiling import (
     ELEMENT_BYTES,
     MOST_NATIVE_VECTORS,
     Axis,
@@ -29,6 +27,8 @@ from pytest_shark_tune.stages.space.cpu_tiling import (
     require_workgroups,
     tiled_space,
 )
+from pytest_shark_tune.search_space.emit import Body
+from pytest_shark_tune.search_space.space import SearchSpace
 
 __all__ = ["KIND", "VERSION", "cpu_contraction_spaces"]
 
