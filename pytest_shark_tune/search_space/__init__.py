@@ -21,20 +21,17 @@ from pytest_shark_tune.search_space.cpu.convolution import CONVOLUTION, POOLING,
 from pytest_shark_tune.search_space.cpu.generic import OTHER, cpu_generic_spaces
 from pytest_shark_tune.search_space.cpu.tiling import BACKEND as CPU
 from pytest_shark_tune.search_space.domains import UnboundedKnob
+from pytest_shark_tune.search_space.gpu import attention as gpu_attention
+from pytest_shark_tune.search_space.gpu import contraction as gpu_contraction
+from pytest_shark_tune.search_space.gpu import convolution as gpu_convolution
+from pytest_shark_tune.search_space.gpu.attention import gpu_attention_spaces
+from pytest_shark_tune.search_space.gpu.contraction import gpu_contraction_spaces
+from pytest_shark_tune.search_space.gpu.convolution import gpu_convolution_spaces
 from pytest_shark_tune.search_space.pipeline_options import PIPELINE_OPTIONS, options_of
 from pytest_shark_tune.search_space.request import SpaceRequest, narrowed, opened
 from pytest_shark_tune.search_space.space import Constraint, Knob, NoSpace, SearchSpace, SpaceTooLarge
 from pytest_shark_tune.search_space.where import parse_condition
-from pytest_shark_tune.stages.space import (
-    gpu_attention,
-    gpu_contraction,
-    gpu_convolution,
-    spirv_contraction,
-    spirv_convolution,
-)
-from pytest_shark_tune.stages.space.gpu_attention import gpu_attention_spaces
-from pytest_shark_tune.stages.space.gpu_contraction import gpu_contraction_spaces
-from pytest_shark_tune.stages.space.gpu_convolution import gpu_convolution_spaces
+from pytest_shark_tune.stages.space import spirv_contraction, spirv_convolution
 from pytest_shark_tune.stages.space.spirv_contraction import spirv_contraction_spaces
 from pytest_shark_tune.stages.space.spirv_convolution import spirv_convolution_spaces
 from pytest_shark_tune.stages.space.spirv_tiling import BACKEND as SPIRV

@@ -10,7 +10,7 @@ import z3
 from pytest_shark_tune.dispatch.types import Intrinsic, RootOp, TargetFacts, Tensor
 from pytest_shark_tune.search_space import NoSpace, SearchSpace, spaces_for
 from pytest_shark_tune.search_space.candidate import NotInSpace, make_candidates
-from pytest_shark_tune.stages.space.gpu_tiling import tile_sizes
+from pytest_shark_tune.search_space.gpu.tiling import tile_sizes
 
 NV_MMA = Intrinsic(
     attribute="#iree_gpu.mma_layout<NV_MMA_SYNC_F32_16x8x16_F16>", shape=(16, 8, 16), elements=("f16", "f16", "f32")

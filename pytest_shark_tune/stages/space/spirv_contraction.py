@@ -6,9 +6,8 @@ from typing import Final
 
 from pytest_shark_tune.dispatch.types import Intrinsic, RootOp, TargetFacts
 from pytest_shark_tune.search_space.emit import Body, built_space, knob
-from pytest_shark_tune.search_space.space import SearchSpace
-from pytest_shark_tune.stages.space.gpu_contraction import contraction_problem
-from pytest_shark_tune.stages.space.gpu_tiling import (
+from pytest_shark_tune.search_space.gpu.contraction import contraction_problem
+from pytest_shark_tune.search_space.gpu.tiling import (
     Problem,
     leaves,
     powers,
@@ -18,6 +17,7 @@ from pytest_shark_tune.stages.space.gpu_tiling import (
     tile_choices,
     tile_knobs,
 )
+from pytest_shark_tune.search_space.space import SearchSpace
 from pytest_shark_tune.stages.space.spirv_tiling import (
     distributed_space,
     require_workgroup,

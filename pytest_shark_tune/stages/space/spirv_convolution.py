@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
+from pytest_shark_tune.search_space.gpu.convolution import convolution_problem, step_choices
+from pytest_shark_tune.search_space.gpu.tiling import refuse_elements, tile_choices
 from pytest_shark_tune.search_space.space import SearchSpace
-from pytest_shark_tune.stages.space.gpu_convolution import convolution_problem, step_choices
-from pytest_shark_tune.stages.space.gpu_tiling import refuse_elements, tile_choices
 from pytest_shark_tune.stages.space.spirv_tiling import distributed_space
 
 __all__ = ["VERSION", "spirv_convolution_spaces"]

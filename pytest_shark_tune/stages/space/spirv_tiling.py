@@ -11,8 +11,7 @@ from typing import Any
 
 from pytest_shark_tune.dispatch.types import TargetFacts
 from pytest_shark_tune.search_space.emit import Body, built_space, knob
-from pytest_shark_tune.search_space.space import SearchSpace
-from pytest_shark_tune.stages.space.gpu_tiling import (
+from pytest_shark_tune.search_space.gpu.tiling import (
     Problem,
     TileChoices,
     leaves,
@@ -20,6 +19,7 @@ from pytest_shark_tune.stages.space.gpu_tiling import (
     require_work,
     tile_knobs,
 )
+from pytest_shark_tune.search_space.space import SearchSpace
 
 __all__ = ["BACKEND", "distributed_space", "require_workgroup", "sized", "spirv_pipeline", "workgroup_knobs"]
 

@@ -9,9 +9,8 @@ from iree.compiler.dialects import iree_codegen, linalg
 
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.search_space.emit import Body, built_space, knob
-from pytest_shark_tune.search_space.space import SearchSpace
-from pytest_shark_tune.stages.space.gpu_simt import PIPELINE, simt_space
-from pytest_shark_tune.stages.space.gpu_tiling import (
+from pytest_shark_tune.search_space.gpu.simt import PIPELINE, simt_space
+from pytest_shark_tune.search_space.gpu.tiling import (
     ELEMENT_BYTES,
     Problem,
     leaves,
@@ -21,6 +20,7 @@ from pytest_shark_tune.stages.space.gpu_tiling import (
     tile_choices,
     tile_knobs,
 )
+from pytest_shark_tune.search_space.space import SearchSpace
 
 __all__ = ["VERSION", "convolution_problem", "gpu_convolution_spaces", "step_choices"]
 

@@ -7,9 +7,9 @@ from typing import Final
 from iree.compiler import ir
 
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
+from pytest_shark_tune.search_space.gpu.simt import simt_space
+from pytest_shark_tune.search_space.gpu.tiling import ELEMENT_BYTES, Problem, refuse_elements
 from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
-from pytest_shark_tune.stages.space.gpu_simt import simt_space
-from pytest_shark_tune.stages.space.gpu_tiling import ELEMENT_BYTES, Problem, refuse_elements
 
 __all__ = ["VERSION", "contraction_problem", "gpu_contraction_spaces"]
 

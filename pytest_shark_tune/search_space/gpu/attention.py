@@ -11,8 +11,8 @@ from typing import Final
 
 from pytest_shark_tune.dispatch.types import Intrinsic, RootOp, TargetFacts
 from pytest_shark_tune.search_space.emit import Body, attribute_text, built_space, knob
+from pytest_shark_tune.search_space.gpu.tiling import ELEMENT_BYTES, powers
 from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
-from pytest_shark_tune.stages.space.gpu_tiling import ELEMENT_BYTES, powers
 
 __all__ = ["VERSION", "gpu_attention_spaces"]
 

@@ -12,8 +12,7 @@ from typing import Any
 
 from pytest_shark_tune.dispatch.types import TargetFacts
 from pytest_shark_tune.search_space.emit import Body, built_space, knob, one_of_knob
-from pytest_shark_tune.search_space.space import SearchSpace
-from pytest_shark_tune.stages.space.gpu_tiling import (
+from pytest_shark_tune.search_space.gpu.tiling import (
     Problem,
     TileChoices,
     leaves,
@@ -23,6 +22,7 @@ from pytest_shark_tune.stages.space.gpu_tiling import (
     tile_knobs,
     tile_sizes,
 )
+from pytest_shark_tune.search_space.space import SearchSpace
 
 __all__ = ["PIPELINE", "simt_space"]
 
