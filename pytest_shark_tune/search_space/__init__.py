@@ -30,11 +30,12 @@ from pytest_shark_tune.search_space.gpu.convolution import gpu_convolution_space
 from pytest_shark_tune.search_space.pipeline_options import PIPELINE_OPTIONS, options_of
 from pytest_shark_tune.search_space.request import SpaceRequest, narrowed, opened
 from pytest_shark_tune.search_space.space import Constraint, Knob, NoSpace, SearchSpace, SpaceTooLarge
+from pytest_shark_tune.search_space.spirv import contraction as spirv_contraction
+from pytest_shark_tune.search_space.spirv import convolution as spirv_convolution
+from pytest_shark_tune.search_space.spirv.contraction import spirv_contraction_spaces
+from pytest_shark_tune.search_space.spirv.convolution import spirv_convolution_spaces
+from pytest_shark_tune.search_space.spirv.tiling import BACKEND as SPIRV
 from pytest_shark_tune.search_space.where import parse_condition
-from pytest_shark_tune.stages.space import spirv_contraction, spirv_convolution
-from pytest_shark_tune.stages.space.spirv_contraction import spirv_contraction_spaces
-from pytest_shark_tune.stages.space.spirv_convolution import spirv_convolution_spaces
-from pytest_shark_tune.stages.space.spirv_tiling import BACKEND as SPIRV
 
 __all__ = [
     "PIPELINE_OPTIONS",

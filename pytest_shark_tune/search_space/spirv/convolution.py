@@ -8,7 +8,7 @@ from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.search_space.gpu.convolution import convolution_problem, step_choices
 from pytest_shark_tune.search_space.gpu.tiling import refuse_elements, tile_choices
 from pytest_shark_tune.search_space.space import SearchSpace
-from pytest_shark_tune.stages.space.spirv_tiling import distributed_space
+from pytest_shark_tune.search_space.spirv.tiling import distributed_space
 
 __all__ = ["VERSION", "spirv_convolution_spaces"]
 

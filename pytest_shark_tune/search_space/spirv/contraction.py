@@ -18,7 +18,7 @@ from pytest_shark_tune.search_space.gpu.tiling import (
     tile_knobs,
 )
 from pytest_shark_tune.search_space.space import SearchSpace
-from pytest_shark_tune.stages.space.spirv_tiling import (
+from pytest_shark_tune.search_space.spirv.tiling import (
     distributed_space,
     require_workgroup,
     sized,
