@@ -30,17 +30,9 @@ from pytest_shark_tune.replay import (
     replay_once,
     summarised,
 )
+from pytest_shark_tune.search import ConfigTable, ModelSearch, Outcome, PriorResult, ProblemFacts, Search, UniformSearch
+from pytest_shark_tune.search.facts import gpu_processors
 from pytest_shark_tune.stages.record import Record, State
-from pytest_shark_tune.stages.search import (
-    ConfigTable,
-    ModelSearch,
-    Outcome,
-    PriorResult,
-    ProblemFacts,
-    Search,
-    UniformSearch,
-)
-from pytest_shark_tune.stages.search.facts import gpu_processors
 
 HERE = Path(__file__).parent
 FOLDERS = (HERE / "landscapes", HERE / "results" / "landscapes")

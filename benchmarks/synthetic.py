@@ -20,10 +20,10 @@ from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.plan import extract, read_source, search_spaces
 from pytest_shark_tune.replay import Landscape, LandscapeCandidate
+from pytest_shark_tune.search import ConfigTable, ProblemFacts, table_of_spaces
+from pytest_shark_tune.search.facts import facts_of
+from pytest_shark_tune.search.features import Features, features_of
 from pytest_shark_tune.stages.record import State
-from pytest_shark_tune.stages.search import ConfigTable, ProblemFacts, table_of_spaces
-from pytest_shark_tune.stages.search.facts import facts_of
-from pytest_shark_tune.stages.search.features import Features, features_of
 
 __all__ = ["CASES", "synthetic_landscape"]
 

@@ -21,8 +21,8 @@ from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.identity import runtime_version
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.plan import Plan, Task
+from pytest_shark_tune.search.facts import facts_of
 from pytest_shark_tune.search_space.candidate import Candidate
-from pytest_shark_tune.stages.search.facts import facts_of
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache, Kind, content_key, is_key
 from pytest_shark_tune.yardsticks import Yardstick, Yardsticks

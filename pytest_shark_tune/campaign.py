@@ -10,9 +10,7 @@ import numpy as np
 
 from pytest_shark_tune.plan import AnyTask, Task
 from pytest_shark_tune.roster import Part
-from pytest_shark_tune.search_space.candidate import DEFAULT_ID, Candidate
-from pytest_shark_tune.stages.record import Record, State
-from pytest_shark_tune.stages.search import (
+from pytest_shark_tune.search import (
     ConfigTable,
     ExhaustiveSearch,
     Outcome,
@@ -21,6 +19,8 @@ from pytest_shark_tune.stages.search import (
     make_search,
     pipeline_label,
 )
+from pytest_shark_tune.search_space.candidate import DEFAULT_ID, Candidate
+from pytest_shark_tune.stages.record import Record, State
 from pytest_shark_tune.trial import Role
 
 __all__ = ["Campaign", "Quarry", "make_quarry"]

@@ -29,6 +29,7 @@ from pytest_shark_tune.dispatch.types import Dispatch, FoundDispatch, Tensor, Un
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.model_input import InputFile, ModelInput, check_data
 from pytest_shark_tune.ops import OpSource
+from pytest_shark_tune.search.facts import ProblemFacts, facts_of, on_device
 from pytest_shark_tune.search_space import (
     SPACE_VERSIONS,
     NoSpace,
@@ -53,7 +54,6 @@ from pytest_shark_tune.search_space.candidate import (
 from pytest_shark_tune.search_space.config_reader import read_config, read_knobs
 from pytest_shark_tune.search_space.registry import provided_spaces, providers
 from pytest_shark_tune.shares import Profile, Share
-from pytest_shark_tune.stages.search.facts import ProblemFacts, facts_of, on_device
 from pytest_shark_tune.system.cache import content_key
 from pytest_shark_tune.wanted import Wanted, outside_candidates, wanted_knobs
 

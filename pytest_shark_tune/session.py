@@ -41,12 +41,12 @@ from pytest_shark_tune.plan import (
 from pytest_shark_tune.profile import PROFILE_VERSION, cut, function_of, profile_source, worth_profiling
 from pytest_shark_tune.promises import Promises
 from pytest_shark_tune.recall import Recall
+from pytest_shark_tune.search import PriorResult
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.shares import Profile
 from pytest_shark_tune.stages.guard import RUN_ALPHA, Promise, Verdict
 from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, SpecRecord, State
-from pytest_shark_tune.stages.search import PriorResult
 from pytest_shark_tune.stages.winner import choose_finalists, declare_winner, simplicity
 from pytest_shark_tune.starter import Starter
 from pytest_shark_tune.system import journal

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_shark_tune.campaign import Campaign, Quarry
 from pytest_shark_tune.ordering import Phase, RunOrder
-from pytest_shark_tune.stages.search import ExhaustiveSearch
+from pytest_shark_tune.search import ExhaustiveSearch
 
 ORDINARY, CANDIDATE, FINAL, SPEC = Phase.ORDINARY, Phase.CANDIDATE, Phase.FINAL, Phase.SPEC
 

@@ -21,8 +21,8 @@ from pytest_shark_tune.replay import (
     summarised,
     write_landscape,
 )
+from pytest_shark_tune.search import ExhaustiveSearch
 from pytest_shark_tune.stages.record import State
-from pytest_shark_tune.stages.search import ExhaustiveSearch
 
 RECORDED = Path(__file__).parents[2] / "benchmarks" / "landscapes" / "h100_matmul_2048x10240x1280_f16.json"
 

@@ -12,7 +12,7 @@ pytest.importorskip("xdist")
 
 from pytest_shark_tune.campaign import Campaign, Quarry
 from pytest_shark_tune.ordering import Phase, RunOrder
-from pytest_shark_tune.stages.search import ExhaustiveSearch
+from pytest_shark_tune.search import ExhaustiveSearch
 from pytest_shark_tune.workers import TuneScheduling
 
 ORDINARY, CANDIDATE, FINAL, SPEC = Phase.ORDINARY, Phase.CANDIDATE, Phase.FINAL, Phase.SPEC

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from pytest_shark_tune.plan import Plan
-from pytest_shark_tune.stages.search import ConfigTable, ProblemFacts
-from pytest_shark_tune.stages.search.facts import facts_of, gpu_processors
-from pytest_shark_tune.stages.search.features import features_of
+from pytest_shark_tune.search import ConfigTable, ProblemFacts
+from pytest_shark_tune.search.facts import facts_of, gpu_processors
+from pytest_shark_tune.search.features import features_of
 
 FACTS = ProblemFacts(
     loops=(256, 768, 512),

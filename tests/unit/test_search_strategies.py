@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.search_space import SearchSpace
-from pytest_shark_tune.stages.search import (
+from pytest_shark_tune.search import (
     STRATEGIES,
     ConfigTable,
     ModelSearch,
@@ -21,6 +20,7 @@ from pytest_shark_tune.stages.search import (
     make_search,
     table_of_spaces,
 )
+from pytest_shark_tune.search_space import SearchSpace
 
 Knobs = dict[str, int]
 SIZES = (1, 2, 4, 8, 16, 32)

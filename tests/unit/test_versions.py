@@ -40,12 +40,12 @@ from pytest_shark_tune.measurement.roofline import Limits
 from pytest_shark_tune.measurement.timing import FINAL, Policy, calibrate, combine_rounds, compare
 from pytest_shark_tune.plan import Plan, Task, read_source
 from pytest_shark_tune.profile import by_symbol
+from pytest_shark_tune.search.facts import facts_of
 from pytest_shark_tune.search_space import SPACE_VERSIONS, SearchSpace, spaces_for, spaces_in
 from pytest_shark_tune.search_space.candidate import default_candidate, make_candidates
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.shares import Profile, Share
 from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, SpecRecord, State
-from pytest_shark_tune.stages.search.facts import facts_of
 from pytest_shark_tune.stages.spec import SpecEntry, build_spec, link_spec
 from pytest_shark_tune.stages.winner import declare_winner, simplicity
 from pytest_shark_tune.system.cache import Cache
@@ -65,7 +65,7 @@ PINNED: dict[str, tuple[int, str]] = {
     "measurement/correctness.py CHECK_VERSION": (1, "6bedf6667a0df819"),
     "dispatch/extraction.py EXTRACTION_VERSION": (1, "c2a25f0d9c57ba45"),
     "measurement/timing.py MEASUREMENT_VERSION": (1, "c946e4e682ed97a1"),
-    "stages/search/facts.py FACTS_VERSION": (1, "315f6ab21ba07b29"),
+    "search/facts.py FACTS_VERSION": (1, "315f6ab21ba07b29"),
     "search_space/constraints.py VERSION": (1, "8733043662f4cdf4"),
     "search_space/cpu/attention.py VERSION": (1, "aecaf2010705c8cb"),
     "search_space/cpu/contraction.py VERSION": (1, "40957d88f0afbb4f"),
@@ -254,7 +254,7 @@ OBSERVED: dict[str, Callable[[], object]] = {
     "measurement/correctness.py CHECK_VERSION": checked,
     "dispatch/extraction.py EXTRACTION_VERSION": extraction,
     "measurement/timing.py MEASUREMENT_VERSION": measured,
-    "stages/search/facts.py FACTS_VERSION": lambda: [facts_of(*each, "NVIDIA H100 PCIe") for each in roots().values()],
+    "search/facts.py FACTS_VERSION": lambda: [facts_of(*each, "NVIDIA H100 PCIe") for each in roots().values()],
     "search_space/constraints.py VERSION": emitted,
     **{f"{SPACES}/{name}.py VERSION": members_of(name) for name in SPACE_VERSIONS if name != "emitted"},
     "stages/spec.py SPEC_VERSION": specs,

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from pytest_shark_tune.stages.search.exhaustive import ExhaustiveSearch
-from pytest_shark_tune.stages.search.facts import ProblemFacts
-from pytest_shark_tune.stages.search.model import ModelSearch, PriorResult
-from pytest_shark_tune.stages.search.protocol import Outcome, Search
-from pytest_shark_tune.stages.search.table import ConfigTable, pipeline_label, table_of_spaces
-from pytest_shark_tune.stages.search.uniform import UniformSearch
+from pytest_shark_tune.search.exhaustive import ExhaustiveSearch
+from pytest_shark_tune.search.facts import ProblemFacts
+from pytest_shark_tune.search.model import ModelSearch, PriorResult
+from pytest_shark_tune.search.protocol import Outcome, Search
+from pytest_shark_tune.search.table import ConfigTable, pipeline_label, table_of_spaces
+from pytest_shark_tune.search.uniform import UniformSearch
 
 __all__ = [
     "STRATEGIES",

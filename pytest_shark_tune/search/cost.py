@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from pytest_shark_tune.stages.search.features import Features
-from pytest_shark_tune.stages.search.forest import Forest
+from pytest_shark_tune.search.features import Features
+from pytest_shark_tune.search.forest import Forest
 
 __all__ = ["Costs"]
 

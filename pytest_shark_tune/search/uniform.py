@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from pytest_shark_tune.stages.search.protocol import Outcome, Progress
+from pytest_shark_tune.search.protocol import Outcome, Progress
 
 __all__ = ["OrderedSearch", "UniformSearch"]
 

@@ -14,12 +14,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from pytest_shark_tune.stages.search.cost import Costs
-from pytest_shark_tune.stages.search.facts import ProblemFacts
-from pytest_shark_tune.stages.search.features import Features, features_of
-from pytest_shark_tune.stages.search.forest import Forest
-from pytest_shark_tune.stages.search.protocol import Outcome, Progress
-from pytest_shark_tune.stages.search.table import ConfigTable
+from pytest_shark_tune.search.cost import Costs
+from pytest_shark_tune.search.facts import ProblemFacts
+from pytest_shark_tune.search.features import Features, features_of
+from pytest_shark_tune.search.forest import Forest
+from pytest_shark_tune.search.protocol import Outcome, Progress
+from pytest_shark_tune.search.table import ConfigTable
 
 __all__ = ["ModelSearch", "PriorResult"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pytest_shark_tune.stages.search.uniform import OrderedSearch
+from pytest_shark_tune.search.uniform import OrderedSearch
 
 __all__ = ["ExhaustiveSearch"]
 

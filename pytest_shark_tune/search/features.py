@@ -16,8 +16,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from pytest_shark_tune.stages.search.facts import ProblemFacts
-from pytest_shark_tune.stages.search.table import ConfigTable
+from pytest_shark_tune.search.facts import ProblemFacts
+from pytest_shark_tune.search.table import ConfigTable
 
 __all__ = ["Features", "features_of"]
 
