@@ -22,7 +22,7 @@ from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.plan import Source, extract, read_source, search_spaces
 from pytest_shark_tune.search_space import NoSpace, SearchSpace
 from pytest_shark_tune.search_space.candidate import Candidate, make_candidates
-from pytest_shark_tune.stages.spec import single_entry_spec
+from pytest_shark_tune.spec.build import single_entry_spec
 
 
 def _conv(size: int, channels: int, filters: int, lhs: str, **given: Any) -> OpSource:

@@ -29,7 +29,6 @@ import ml_dtypes
 import msgspec
 import numpy as np
 
-from pytest_shark_tune.apply import apply_spec, read_spec_file
 from pytest_shark_tune.compiler.compiler import Compiler, compiler_version, first_error
 from pytest_shark_tune.compiler.configure import strip
 from pytest_shark_tune.compiler.onnx import import_onnx
@@ -49,6 +48,7 @@ from pytest_shark_tune.measurement.timing import (
     compare_finalists,
 )
 from pytest_shark_tune.plan import Source, read_source
+from pytest_shark_tune.spec.apply import apply_spec, read_spec_file
 from pytest_shark_tune.system.machine import processors
 from pytest_shark_tune.system.units import format_us
 

@@ -34,8 +34,8 @@ from pytest_shark_tune.errors import CandidateFailed, CommandFailed, SharkTuneEr
 from pytest_shark_tune.plan import Task, make_plan, read_source
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
+from pytest_shark_tune.spec.build import single_entry_spec
 from pytest_shark_tune.stages.record import State
-from pytest_shark_tune.stages.spec import single_entry_spec
 from pytest_shark_tune.system import process
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.machine import processors

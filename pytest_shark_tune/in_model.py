@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pytest_shark_tune.apply import apply_spec
 from pytest_shark_tune.bench import Bench
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.compile_step import command_failure
@@ -16,8 +15,10 @@ from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
 from pytest_shark_tune.measurement.correctness import Tolerance
 from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.plan import Plan, Source, Task
+from pytest_shark_tune.spec.apply import apply_spec
+from pytest_shark_tune.spec.build import SpecEntry, build_spec
+from pytest_shark_tune.spec.link import link_spec
 from pytest_shark_tune.stages.record import State
-from pytest_shark_tune.stages.spec import SpecEntry, build_spec, link_spec
 
 __all__ = ["ModelFinal", "compare_apart", "model_of"]
 

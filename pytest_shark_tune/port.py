@@ -46,15 +46,10 @@ from pytest_shark_tune.snapshot import (
     records_path,
     write_spec,
 )
+from pytest_shark_tune.spec.link import link_spec
+from pytest_shark_tune.spec.read import mark_entries, named_configs, read_spec, with_configs
 from pytest_shark_tune.stages.guard import RUN_ALPHA, Outcome, Promise
 from pytest_shark_tune.stages.record import WinnerRecord
-from pytest_shark_tune.stages.spec import (
-    link_spec,
-    mark_entries,
-    named_configs,
-    read_spec,
-    with_configs,
-)
 from pytest_shark_tune.system import journal, process
 from pytest_shark_tune.system.cleanup import scratch_folder
 from pytest_shark_tune.tools import old_spec

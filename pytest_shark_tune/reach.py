@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from pytest_shark_tune.apply import Placement, apply_spec
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.compiler.configure import ConfigureFailed
 from pytest_shark_tune.errors import CandidateFailed, InputError, PromiseBroken
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, applied_to
 from pytest_shark_tune.plan import Source, Task
+from pytest_shark_tune.spec.apply import Placement, apply_spec
+from pytest_shark_tune.spec.read import mark_entries, select_entries
 from pytest_shark_tune.stages.question import Question, differences, read_questions
-from pytest_shark_tune.stages.spec import mark_entries, select_entries
 from pytest_shark_tune.system.cache import Cache, content_key
 
 __all__ = ["Reach"]

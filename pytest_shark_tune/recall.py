@@ -21,8 +21,8 @@ from pytest_shark_tune.search.facts import FACTS_VERSION
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID, Candidate
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.shares import Profile
+from pytest_shark_tune.spec.build import SPEC_VERSION
 from pytest_shark_tune.stages.record import FinalRecord, Record, SpecRecord, State, lasts
-from pytest_shark_tune.stages.spec import SPEC_VERSION
 from pytest_shark_tune.stages.winner import WINNER_VERSION
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache, content_key

@@ -11,16 +11,11 @@ from pathlib import Path
 import msgspec
 
 from pytest_shark_tune.errors import InputError, SpecRefused
+from pytest_shark_tune.spec.build import SpecEntry, build_spec
+from pytest_shark_tune.spec.link import link_spec
+from pytest_shark_tune.spec.module import matcher_name
+from pytest_shark_tune.spec.read import SpecRow, read_spec, select_entries
 from pytest_shark_tune.stages.record import FinalRecord, WinnerRecord
-from pytest_shark_tune.stages.spec import (
-    SpecEntry,
-    SpecRow,
-    build_spec,
-    link_spec,
-    matcher_name,
-    read_spec,
-    select_entries,
-)
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.lock import FileLock
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from pytest_shark_tune.guardplan import takers
 from pytest_shark_tune.plan import Task
-from pytest_shark_tune.stages.spec import read_spec
+from pytest_shark_tune.spec.read import read_spec
 from pytest_shark_tune.wanted import Wanted
 
 __all__ = ["Starter"]

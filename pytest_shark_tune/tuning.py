@@ -45,8 +45,9 @@ from pytest_shark_tune.roster import Part, Roster, read_roster, write_roster
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.snapshot import check_snapshots
+from pytest_shark_tune.spec.build import dropped_prints
+from pytest_shark_tune.spec.link import check_starter
 from pytest_shark_tune.stages.record import FinalRecord, Record, SourceCheck, SpecRecord, State
-from pytest_shark_tune.stages.spec import check_starter, dropped_prints
 from pytest_shark_tune.summary import render
 from pytest_shark_tune.system import cleanup, journal
 from pytest_shark_tune.system.cache import Cache

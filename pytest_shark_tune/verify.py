@@ -14,7 +14,6 @@ from typing import Final
 
 import msgspec
 
-from pytest_shark_tune.apply import Application, SpecNotApplicable, apply_spec
 from pytest_shark_tune.bench import Bench, model_tolerance
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.compiler.configure import replace_executables, strip
@@ -25,6 +24,7 @@ from pytest_shark_tune.measurement.correctness import Tolerance
 from pytest_shark_tune.measurement.timing import NOISE_FLOOR, Measurement
 from pytest_shark_tune.plan import Plan, Source
 from pytest_shark_tune.profile import arguments, by_symbol
+from pytest_shark_tune.spec.apply import Application, SpecNotApplicable, apply_spec
 from pytest_shark_tune.stages.record import SourceCheck, SpecRecord
 
 __all__ = ["VERIFY_VERSION", "TunedModel", "Verifier", "culprits"]

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from pytest_shark_tune.apply import Application, apply_spec, read_spec_file
 from pytest_shark_tune.commands.model_options import read_model, shape_option
 from pytest_shark_tune.commands.output import check_output
 from pytest_shark_tune.commands.trust_option import tell_dropped, trust_option
 from pytest_shark_tune.compiler.compiler import Compiler, first_error
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import CommandFailed, InputError
+from pytest_shark_tune.spec.apply import Application, apply_spec, read_spec_file
 
 __all__ = ["compile_model"]
 

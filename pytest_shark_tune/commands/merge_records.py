@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 
-from pytest_shark_tune.apply import read_spec_file
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.bundle import Bundle, read_bundle
 from pytest_shark_tune.commands.trust_option import tell_dropped, trust_option
@@ -21,6 +20,7 @@ from pytest_shark_tune.draft import draft_of_finals
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.merge_records import Merged, merge_runs, read_run, write_merged
 from pytest_shark_tune.plan import Task
+from pytest_shark_tune.spec.apply import read_spec_file
 from pytest_shark_tune.stages.record import SpecRecord
 from pytest_shark_tune.summary import render
 from pytest_shark_tune.system.cache import Cache

@@ -18,14 +18,9 @@ from pytest_shark_tune.compiler.configure import (
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.extraction import read_benchmark
 from pytest_shark_tune.dispatch.types import FoundDispatch
-from pytest_shark_tune.stages.spec import (
-    SpecEntry,
-    build_spec,
-    check_starter,
-    link_spec,
-    read_spec,
-    single_entry_spec,
-)
+from pytest_shark_tune.spec.build import SpecEntry, build_spec, single_entry_spec
+from pytest_shark_tune.spec.link import check_starter, link_spec
+from pytest_shark_tune.spec.read import read_spec
 
 FIRST, SECOND = (
     "#iree_codegen.compilation_info<lowering_config = #iree_cpu.lowering_config<"

@@ -22,14 +22,15 @@ from iree.compiler.tools.binaries import find_tool
 
 import pytest_shark_tune
 from pytest_shark_tune import ops
-from pytest_shark_tune.apply import apply_spec
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.plan import Plan, Task, make_plan, read_source
-from pytest_shark_tune.stages.spec import SpecEntry, build_spec, link_spec
+from pytest_shark_tune.spec.apply import apply_spec
+from pytest_shark_tune.spec.build import SpecEntry, build_spec
+from pytest_shark_tune.spec.link import link_spec
 from pytest_shark_tune.system.cache import Cache
 
 GPU, CPU = "cuda:sm_89", "llvm-cpu:x86-64-v3"

@@ -10,7 +10,6 @@ import pytest
 from click.testing import CliRunner, Result
 from iree import runtime
 
-from pytest_shark_tune.apply import Application, apply_spec
 from pytest_shark_tune.cli import main
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.configure import read_configs
@@ -20,7 +19,8 @@ from pytest_shark_tune.dispatch.grouping import group_dispatches
 from pytest_shark_tune.dispatch.types import Dispatch, FoundDispatch
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan import Source
-from pytest_shark_tune.stages.spec import SpecEntry, build_spec
+from pytest_shark_tune.spec.apply import Application, apply_spec
+from pytest_shark_tune.spec.build import SpecEntry, build_spec
 
 TARGETS = ("llvm-cpu", "hip:gfx942", "cuda:sm_89", "vulkan:rdna3")
 CPU = (

@@ -12,7 +12,7 @@ from pytest_shark_tune.dispatch.extraction import read_benchmark
 from pytest_shark_tune.dispatch.types import FoundDispatch
 from pytest_shark_tune.search_space import spaces_for
 from pytest_shark_tune.search_space.candidate import make_candidates
-from pytest_shark_tune.stages.spec import single_entry_spec
+from pytest_shark_tune.spec.build import single_entry_spec
 
 FUSED = """
 #row = affine_map<(m, a, b) -> (m)>

@@ -16,7 +16,7 @@ from pytest_shark_tune.dispatch.types import FoundDispatch
 from pytest_shark_tune.measurement.correctness import acceptance_for
 from pytest_shark_tune.search_space import spaces_for
 from pytest_shark_tune.search_space.candidate import make_candidates
-from pytest_shark_tune.stages.spec import single_entry_spec
+from pytest_shark_tune.spec.build import single_entry_spec
 
 DEPTHWISE = """
 func.func @main(%a: tensor<1x18x18x32xf32>, %b: tensor<3x3x32xf32>) -> tensor<1x16x16x32xf32> {

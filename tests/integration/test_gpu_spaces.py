@@ -20,7 +20,8 @@ from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.plan import extract, read_source, search_spaces
 from pytest_shark_tune.search_space import SearchSpace
 from pytest_shark_tune.search_space.candidate import Candidate, make_candidates
-from pytest_shark_tune.stages.spec import SpecEntry, build_spec, read_spec, single_entry_spec
+from pytest_shark_tune.spec.build import SpecEntry, build_spec, single_entry_spec
+from pytest_shark_tune.spec.read import read_spec
 
 MATMUL = ops.matmul(m=2048, n=10240, k=1280, lhs="f16")
 CONVOLUTION = ops.conv_2d(

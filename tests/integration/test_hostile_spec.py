@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from pytest_shark_tune.cli import main
 from pytest_shark_tune.device.identity import device_slug
 from pytest_shark_tune.snapshot import snapshot_path
-from pytest_shark_tune.stages.spec import link_spec
+from pytest_shark_tune.spec.link import link_spec
 from tests.hostile import MODEL, hostile_specs, spec
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.extraction import read_benchmark
 from pytest_shark_tune.dispatch.grouping import group_dispatches
 from pytest_shark_tune.dispatch.types import Dispatch, FoundDispatch, Untunable
-from pytest_shark_tune.stages.spec import SpecEntry, build_spec, single_entry_spec
+from pytest_shark_tune.spec.build import SpecEntry, build_spec, single_entry_spec
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "spec_kinds.mlir"
 UPDATE = "SHARK_TUNE_UPDATE_GOLDEN"

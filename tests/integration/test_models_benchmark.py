@@ -13,7 +13,7 @@ from pytest_shark_tune import ops
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.plan import extract, read_source
-from pytest_shark_tune.stages.spec import SpecEntry, build_spec
+from pytest_shark_tune.spec.build import SpecEntry, build_spec
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "models.py"
 INFO = (

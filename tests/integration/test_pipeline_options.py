@@ -16,7 +16,7 @@ from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.plan import Source, extract, search_spaces
 from pytest_shark_tune.search_space import NoSpace, SearchSpace, SpaceRequest, narrowed, opened, spaces_for
 from pytest_shark_tune.search_space.candidate import Candidate, make_candidates
-from pytest_shark_tune.stages.spec import single_entry_spec
+from pytest_shark_tune.spec.build import single_entry_spec
 
 OP = ops.matmul(m=256, n=256, k=128, lhs="f16")
 PIPELINES = ("TileAndFuse", "VectorDistribute")

@@ -20,8 +20,8 @@ from pytest_shark_tune.plan import extract, read_source, search_spaces
 from pytest_shark_tune.search_space import SearchSpace
 from pytest_shark_tune.search_space.candidate import make_candidates
 from pytest_shark_tune.snapshot import read_records, records_path, write_spec
+from pytest_shark_tune.spec.read import read_spec
 from pytest_shark_tune.stages.record import State, WinnerRecord
-from pytest_shark_tune.stages.spec import read_spec
 from pytest_shark_tune.system.machine import processors
 from pytest_shark_tune.tools import old_spec
 

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from pytest_shark_tune.compiler.artifact import Artifact
-from pytest_shark_tune.stages.spec import read_spec
+from pytest_shark_tune.spec.read import read_spec
 from pytest_shark_tune.system.cache import BINARY, Cache
 
 if TYPE_CHECKING:

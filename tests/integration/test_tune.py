@@ -10,7 +10,7 @@ import pytest
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.configure import read_configs
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.stages.spec import read_spec
+from pytest_shark_tune.spec.read import read_spec
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Outcome, Suite

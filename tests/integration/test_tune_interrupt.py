@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_shark_tune.stages.spec import read_spec
+from pytest_shark_tune.spec.read import read_spec
 from pytest_shark_tune.system.folders import make_marked
 
 if TYPE_CHECKING:

@@ -10,7 +10,9 @@ import pytest
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.identity import device_slug
-from pytest_shark_tune.stages.spec import build_spec, link_spec, read_spec
+from pytest_shark_tune.spec.build import build_spec
+from pytest_shark_tune.spec.link import link_spec
+from pytest_shark_tune.spec.read import read_spec
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Suite

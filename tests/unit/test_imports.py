@@ -125,9 +125,9 @@ def test_the_whole_package_is_read() -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("stages.artifact", "from pytest_shark_tune.stages.spec import SpecEntry"),
-        ("stages.artifact", "from pytest_shark_tune.stages import spec"),
-        ("stages.artifact", "import pytest_shark_tune.stages.spec as spec"),
+        ("stages.artifact", "from pytest_shark_tune.spec.build import SpecEntry"),
+        ("stages.artifact", "from pytest_shark_tune.spec import build as spec"),
+        ("stages.artifact", "import pytest_shark_tune.spec.build as spec"),
         ("stages.artifact", "from . import spec"),
         ("stages.artifact", "from .spec import SpecEntry"),
         ("stages.space.contraction", "from ..candidate import Candidate"),
@@ -142,7 +142,7 @@ def test_the_whole_package_is_read() -> None:
         ("stages.guard", "from _pytest.config import Config"),
         ("stages.guard", "import subprocess as sp"),
         ("stages.helpers", "from pytest_shark_tune.dispatch.types import Dispatch"),
-        ("tools.compiler", "from pytest_shark_tune.stages.spec import SpecEntry"),
+        ("tools.compiler", "from pytest_shark_tune.spec.build import SpecEntry"),
         ("tools.compiler", "from ..stages.candidate import Candidate"),
         ("tools.compiler", "from pytest_shark_tune.session import Session"),
         ("session", "from pytest_shark_tune.plugin import pytest_configure"),

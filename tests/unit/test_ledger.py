@@ -19,6 +19,8 @@ from pytest_shark_tune.plan import Plan, Source, Task
 from pytest_shark_tune.roster import Collected, Coverage
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.snapshot import read_records, records_path, write_spec
+from pytest_shark_tune.spec.build import SpecEntry, build_spec
+from pytest_shark_tune.spec.read import read_spec
 from pytest_shark_tune.stages.record import (
     Finalist,
     FinalRecord,
@@ -29,7 +31,6 @@ from pytest_shark_tune.stages.record import (
     State,
     WinnerRecord,
 )
-from pytest_shark_tune.stages.spec import SpecEntry, build_spec, read_spec
 
 MAPS = tuple(f"affine_map<(d0, d1, d2) -> ({dims})>" for dims in ("d0, d2", "d2, d1", "d0, d1"))
 MODULE = BenchmarkModule(text="", run_function="run", buffer_function="buffer", buffer_bytes=0, views=())

@@ -15,9 +15,10 @@ from pytest_shark_tune.compiler.configure import configure_with
 from pytest_shark_tune.dispatch.extraction import read_benchmark
 from pytest_shark_tune.dispatch.types import FoundDispatch, RootOp, Tensor
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.stages.matcher import has_matcher
+from pytest_shark_tune.spec.build import SpecEntry, build_spec
+from pytest_shark_tune.spec.matcher import has_matcher
+from pytest_shark_tune.spec.read import read_spec
 from pytest_shark_tune.stages.question import Question, Relation, describe, differences, read_questions, relation
-from pytest_shark_tune.stages.spec import SpecEntry, build_spec, read_spec
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 

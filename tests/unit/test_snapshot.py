@@ -17,7 +17,8 @@ from pytest_shark_tune.snapshot import (
     replace_spec,
     write_spec,
 )
-from pytest_shark_tune.stages.spec import SpecEntry, SpecRow, build_spec, read_spec
+from pytest_shark_tune.spec.build import SpecEntry, build_spec
+from pytest_shark_tune.spec.read import SpecRow, read_spec
 from tests.unit.test_ledger import INFO, ONE, TWO, make_task
 from tests.unit.test_update import record_of
 

@@ -20,16 +20,10 @@ from pytest_shark_tune.compiler.configure import (
 )
 from pytest_shark_tune.dispatch.types import RootOp, Tensor
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.stages.matcher import has_matcher
-from pytest_shark_tune.stages.spec import (
-    SpecEntry,
-    build_spec,
-    check_starter,
-    link_spec,
-    mark_entries,
-    read_spec,
-    single_entry_spec,
-)
+from pytest_shark_tune.spec.build import SpecEntry, build_spec, single_entry_spec
+from pytest_shark_tune.spec.link import check_starter, link_spec
+from pytest_shark_tune.spec.matcher import has_matcher
+from pytest_shark_tune.spec.read import mark_entries, read_spec
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 UPDATE = "SHARK_TUNE_UPDATE_GOLDEN"

@@ -45,8 +45,9 @@ from pytest_shark_tune.search_space import SPACE_VERSIONS, SearchSpace, spaces_f
 from pytest_shark_tune.search_space.candidate import default_candidate, make_candidates
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.shares import Profile, Share
+from pytest_shark_tune.spec.build import SpecEntry, build_spec
+from pytest_shark_tune.spec.link import link_spec
 from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, SpecRecord, State
-from pytest_shark_tune.stages.spec import SpecEntry, build_spec, link_spec
 from pytest_shark_tune.stages.winner import declare_winner, simplicity
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.verify import culprits
@@ -76,7 +77,7 @@ PINNED: dict[str, tuple[int, str]] = {
     "search_space/gpu/convolution.py VERSION": (1, "beaf1f4df5e25cff"),
     "search_space/spirv/contraction.py VERSION": (1, "4b323b23fe833bd7"),
     "search_space/spirv/convolution.py VERSION": (1, "a7ffbcc0c85b9866"),
-    "stages/spec.py SPEC_VERSION": (1, "2e7cbf7e0604988a"),
+    "spec/build.py SPEC_VERSION": (1, "2e7cbf7e0604988a"),
     "stages/winner.py WINNER_VERSION": (1, "6be8e0aa2033669d"),
     "verify.py VERIFY_VERSION": (1, "fdcc9589d7a823f7"),
     "yardsticks.py YARDSTICK_VERSION": (1, "42e9cdd2e22ae159"),
@@ -257,7 +258,7 @@ OBSERVED: dict[str, Callable[[], object]] = {
     "search/facts.py FACTS_VERSION": lambda: [facts_of(*each, "NVIDIA H100 PCIe") for each in roots().values()],
     "search_space/constraints.py VERSION": emitted,
     **{f"{SPACES}/{name}.py VERSION": members_of(name) for name in SPACE_VERSIONS if name != "emitted"},
-    "stages/spec.py SPEC_VERSION": specs,
+    "spec/build.py SPEC_VERSION": specs,
     "stages/winner.py WINNER_VERSION": winners,
     "verify.py VERIFY_VERSION": blamed,
     "yardsticks.py YARDSTICK_VERSION": lambda: [form(yardsticks.Yardstick), form(Limits)],

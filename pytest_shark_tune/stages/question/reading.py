@@ -19,6 +19,8 @@ from iree.compiler.dialects import iree_codegen, linalg, transform
 
 from pytest_shark_tune.compiler.configure import compiler_context
 from pytest_shark_tune.dispatch.types import ATTENTION, INCIDENTAL_ATTRIBUTES, ONLINE_ATTENTION, RootOp
+from pytest_shark_tune.spec.link import link_spec
+from pytest_shark_tune.spec.module import PROVENANCE
 from pytest_shark_tune.stages.question.question import (
     ANY,
     ATTENTIONS,
@@ -30,7 +32,6 @@ from pytest_shark_tune.stages.question.question import (
     both,
     exactly,
 )
-from pytest_shark_tune.stages.spec import PROVENANCE, link_spec
 
 __all__ = ["pattern_of", "read_questions"]
 

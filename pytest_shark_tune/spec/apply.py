@@ -28,7 +28,7 @@ from pytest_shark_tune.compiler.configure import (
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.plan import Source
 from pytest_shark_tune.snapshot import read_text
-from pytest_shark_tune.stages.spec import mark_entries, read_spec
+from pytest_shark_tune.spec.read import mark_entries, read_spec
 
 __all__ = ["Application", "Placement", "SpecNotApplicable", "apply_spec", "read_spec_file"]
 
