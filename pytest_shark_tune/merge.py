@@ -14,8 +14,8 @@ from typing import Literal
 import msgspec
 
 from pytest_shark_tune.spec.link import SpecPart, merge_specs
+from pytest_shark_tune.spec.predicate import Question, Relation, relation
 from pytest_shark_tune.spec_diff import SideEntry, side_of
-from pytest_shark_tune.stages.question import Question, Relation, relation
 from pytest_shark_tune.stages.record import WinnerRecord
 
 __all__ = ["Finding", "MergeInput", "Merged", "merge"]

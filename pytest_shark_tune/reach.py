@@ -12,8 +12,8 @@ from pytest_shark_tune.errors import CandidateFailed, InputError, PromiseBroken
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, applied_to
 from pytest_shark_tune.plan import Source, Task
 from pytest_shark_tune.spec.apply import Placement, apply_spec
+from pytest_shark_tune.spec.predicate import Question, differences, read_questions
 from pytest_shark_tune.spec.read import mark_entries, select_entries
-from pytest_shark_tune.stages.question import Question, differences, read_questions
 from pytest_shark_tune.system.cache import Cache, content_key
 
 __all__ = ["Reach"]

@@ -17,8 +17,8 @@ from pytest_shark_tune.dispatch.types import FoundDispatch, RootOp, Tensor
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.spec.build import SpecEntry, build_spec
 from pytest_shark_tune.spec.matcher import has_matcher
+from pytest_shark_tune.spec.predicate import Question, Relation, describe, differences, read_questions, relation
 from pytest_shark_tune.spec.read import read_spec
-from pytest_shark_tune.stages.question import Question, Relation, describe, differences, read_questions, relation
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 

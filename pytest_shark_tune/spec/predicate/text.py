@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pytest_shark_tune.dispatch.types import ONLINE_ATTENTION, RootOp
-from pytest_shark_tune.stages.question.question import (
+from pytest_shark_tune.spec.predicate.predicate import (
     ANY,
     CLASSES,
     STEPS,
@@ -17,7 +17,7 @@ from pytest_shark_tune.stages.question.question import (
     steps_cover,
     type_covers,
 )
-from pytest_shark_tune.stages.question.reading import pattern_of
+from pytest_shark_tune.spec.predicate.reader import pattern_of
 
 __all__ = ["describe", "differences"]
 

@@ -21,7 +21,7 @@ from pytest_shark_tune.compiler.configure import compiler_context
 from pytest_shark_tune.dispatch.types import ATTENTION, INCIDENTAL_ATTRIBUTES, ONLINE_ATTENTION, RootOp
 from pytest_shark_tune.spec.link import link_spec
 from pytest_shark_tune.spec.module import PROVENANCE
-from pytest_shark_tune.stages.question.question import (
+from pytest_shark_tune.spec.predicate.predicate import (
     ANY,
     ATTENTIONS,
     CLASSES,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pytest_shark_tune.stages.question.question import Condition, OperandType, Question, Relation, relation
-from pytest_shark_tune.stages.question.reading import read_questions
-from pytest_shark_tune.stages.question.words import describe, differences
+from pytest_shark_tune.spec.predicate.predicate import Condition, OperandType, Question, Relation, relation
+from pytest_shark_tune.spec.predicate.reader import read_questions
+from pytest_shark_tune.spec.predicate.text import describe, differences
 
 __all__ = ["Condition", "OperandType", "Question", "Relation", "describe", "differences", "read_questions", "relation"]
