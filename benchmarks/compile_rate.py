@@ -19,7 +19,9 @@ from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import CommandFailed
 from pytest_shark_tune.ops import OpSource
-from pytest_shark_tune.plan import Source, extract, read_source, search_spaces
+from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.source import Source, read_source
+from pytest_shark_tune.plan.spaces import search_spaces
 from pytest_shark_tune.search_space import NoSpace, SearchSpace
 from pytest_shark_tune.search_space.candidate import Candidate, make_candidates
 from pytest_shark_tune.spec.build import single_entry_spec

@@ -15,7 +15,9 @@ from iree.compiler.dialects import iree_codegen
 from pytest_shark_tune import ops
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.plan import emitted_constraints, extract, read_source
+from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.source import read_source
+from pytest_shark_tune.plan.spaces import emitted_constraints
 from pytest_shark_tune.search_space import SearchSpace
 from pytest_shark_tune.search_space.constraints import read_constraints
 

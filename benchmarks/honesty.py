@@ -29,7 +29,9 @@ from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.measurement.timing import Measurement
-from pytest_shark_tune.plan import Task, make_plan, read_source
+from pytest_shark_tune.plan.make import make_plan
+from pytest_shark_tune.plan.source import read_source
+from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.record import FinalRecord, State
 from pytest_shark_tune.system import journal

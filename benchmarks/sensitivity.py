@@ -36,7 +36,8 @@ from pytest_shark_tune.dispatch.elements import unit_roundoff
 from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import CommandFailed
 from pytest_shark_tune.ops import OpSource
-from pytest_shark_tune.plan import extract, read_source
+from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.source import read_source
 
 Array = NDArray[Any]
 Reference = Callable[[Sequence[Array]], Array]

@@ -19,7 +19,9 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.device.lease import DeviceLeases
-from pytest_shark_tune.plan import Task, make_plan, read_source
+from pytest_shark_tune.plan.make import make_plan
+from pytest_shark_tune.plan.source import read_source
+from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.system.cache import Cache

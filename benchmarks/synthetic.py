@@ -18,7 +18,9 @@ from pytest_shark_tune import ops
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.ops import OpSource
-from pytest_shark_tune.plan import extract, read_source, search_spaces
+from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.source import read_source
+from pytest_shark_tune.plan.spaces import search_spaces
 from pytest_shark_tune.replay import Landscape, LandscapeCandidate
 from pytest_shark_tune.search import ConfigTable, ProblemFacts, table_of_spaces
 from pytest_shark_tune.search.facts import facts_of

@@ -31,7 +31,9 @@ from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.identity import cpu_name
 from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, SharkTuneError
-from pytest_shark_tune.plan import Task, make_plan, read_source
+from pytest_shark_tune.plan.make import make_plan
+from pytest_shark_tune.plan.source import read_source
+from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.spec.build import single_entry_spec

@@ -22,9 +22,11 @@ from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.device.protocol import TensorData
 from pytest_shark_tune.dispatch.elements import unit_roundoff
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed
-from pytest_shark_tune.model_input import ModelInput
 from pytest_shark_tune.ops import OpSource
-from pytest_shark_tune.plan import Plan, Source, make_plan, read_source
+from pytest_shark_tune.plan.make import make_plan
+from pytest_shark_tune.plan.model_input import ModelInput
+from pytest_shark_tune.plan.source import Source, read_source
+from pytest_shark_tune.plan.types import Plan
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.system.cache import Cache
 

@@ -33,7 +33,8 @@ from pytest_shark_tune.measurement.timing import (
     is_decided,
     time_limit_s,
 )
-from pytest_shark_tune.plan import Source, Task
+from pytest_shark_tune.plan.source import Source
+from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.guard import GATE

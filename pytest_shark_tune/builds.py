@@ -23,7 +23,7 @@ from pytest_shark_tune.compiler.disturbance import with_disturbed_sums
 from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.dispatch.types import BenchmarkModule, Dispatch
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed
-from pytest_shark_tune.plan import Task
+from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.spec.build import SPEC_VERSION, single_entry_spec
 from pytest_shark_tune.stages.record import State, lasts

@@ -20,7 +20,7 @@ from pytest_shark_tune.compiler.compiler import COMPILE_TIMEOUT_S, Compiler, hos
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.identity import runtime_version
 from pytest_shark_tune.errors import CommandFailed, InputError
-from pytest_shark_tune.plan import Plan, Task
+from pytest_shark_tune.plan.types import Plan, Task
 from pytest_shark_tune.search.facts import facts_of
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.system import journal

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.roster import Collected, Coverage, whole_suites
-from pytest_shark_tune.trial import Role, Trial
+from pytest_shark_tune.trial import Trial
 
 __all__ = ["CollectionWatch"]
 

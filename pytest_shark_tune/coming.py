@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from pytest_shark_tune.plan import AnyTask
+from pytest_shark_tune.plan.types import AnyTask
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import content_key

@@ -15,7 +15,6 @@ import pytest
 
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.compiler.compiler import compiler_version
-from pytest_shark_tune.custom import CustomTask
 from pytest_shark_tune.device.discovery import FoundDevices, find_devices, jobs_of_worker
 from pytest_shark_tune.device.identity import device_slug, runtime_version
 from pytest_shark_tune.dispatch_stages import DispatchStages
@@ -30,7 +29,9 @@ from pytest_shark_tune.kernels import as_failure
 from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.notes import teller
 from pytest_shark_tune.options import GuardOptions, TuneOptions, given_options
-from pytest_shark_tune.plan import Plan, Task
+from pytest_shark_tune.plan.custom import CustomTask
+from pytest_shark_tune.plan.roles import Role
+from pytest_shark_tune.plan.types import Plan, Task
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.snapshot import find_snapshots, recorded_targets, snapshot_path
@@ -40,7 +41,7 @@ from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.disk_errors import Storage
 from pytest_shark_tune.system.folders import is_marked
 from pytest_shark_tune.system.terminal import escaped
-from pytest_shark_tune.trial import Guarded, Role, Trial, guard_trials
+from pytest_shark_tune.trial import Guarded, Trial, guard_trials
 
 __all__ = ["GuardingPlugin", "guard_trials_of"]
 

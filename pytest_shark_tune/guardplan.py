@@ -14,7 +14,9 @@ from pytest_shark_tune.dispatch.rotation import rotated_dispatch
 from pytest_shark_tune.dispatch.trust import trusts_specs
 from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import InputError, SpecRefused
-from pytest_shark_tune.plan import Plan, Source, Task, extract
+from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.source import Source
+from pytest_shark_tune.plan.types import Plan, Task
 from pytest_shark_tune.search_space.candidate import applied_candidate, default_candidate
 from pytest_shark_tune.snapshot import damaged_records, read_records, read_text, records_of, records_path
 from pytest_shark_tune.spec.build import SPEC_VERSION, dropped_prints, refused_entries, single_entry_spec

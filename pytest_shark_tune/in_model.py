@@ -14,7 +14,8 @@ from pytest_shark_tune.compiler.configure import strip
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
 from pytest_shark_tune.measurement.correctness import Tolerance
 from pytest_shark_tune.measurement.timing import Measurement
-from pytest_shark_tune.plan import Plan, Source, Task
+from pytest_shark_tune.plan.source import Source
+from pytest_shark_tune.plan.types import Plan, Task
 from pytest_shark_tune.spec.apply import apply_spec
 from pytest_shark_tune.spec.build import SpecEntry, build_spec
 from pytest_shark_tune.spec.link import link_spec

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_shark_tune.ledger import Ledger
-from pytest_shark_tune.plan import AnyTask, Task
+from pytest_shark_tune.plan.types import AnyTask, Task
 from pytest_shark_tune.replay import Landscape, LandscapeCandidate, write_landscape
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 from pytest_shark_tune.stages.record import Record, State

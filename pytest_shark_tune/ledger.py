@@ -13,7 +13,8 @@ import numpy as np
 from pytest_shark_tune.draft import Draft, draft_of_winners
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.funnel import funnel_of
-from pytest_shark_tune.plan import AnyTask, KernelTask, Plan, Task
+from pytest_shark_tune.plan.roles import Role
+from pytest_shark_tune.plan.types import AnyTask, KernelTask, Plan, Task
 from pytest_shark_tune.roster import Collected, Coverage
 from pytest_shark_tune.run_summary import DispatchSummary, RunSummary, Summary, coverage_of_spec
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
@@ -37,7 +38,6 @@ from pytest_shark_tune.stages.record import (
 )
 from pytest_shark_tune.stages.winner import provisional_winner
 from pytest_shark_tune.system import journal
-from pytest_shark_tune.trial import Role
 from pytest_shark_tune.update import SnapshotChange, as_it_is_now, entry_of_task, is_gone, updated, with_ops
 from pytest_shark_tune.verification import Verification, Verify
 

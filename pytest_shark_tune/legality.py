@@ -11,7 +11,8 @@ from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.compiler.compiler import first_error
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, PromiseBroken
 from pytest_shark_tune.guardplan import GuardEntry
-from pytest_shark_tune.plan import NO_SPACE, Task, emitted_constraints, search_spaces, stated_spaces
+from pytest_shark_tune.plan.spaces import NO_SPACE, emitted_constraints, search_spaces, stated_spaces
+from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.search_space import SearchSpace
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.search_space.config_reader import config_entries, knobs_of, space_entries, without_entry

@@ -13,7 +13,7 @@ import msgspec
 from pytest_shark_tune.draft import draft_of_winners
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.funnel import funnel_of
-from pytest_shark_tune.plan import Task
+from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.run_summary import DispatchSummary, RunSummary, Summary
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 from pytest_shark_tune.snapshot import write_spec

@@ -21,7 +21,7 @@ from pytest_shark_tune.system.machine import last_level_cache_bytes, processors
 
 if TYPE_CHECKING:
     # With them comes the compiler, for which a run that does not tune must not wait.
-    from pytest_shark_tune.model_input import ModelInput
+    from pytest_shark_tune.plan.model_input import ModelInput
     from pytest_shark_tune.search_space import SpaceRequest
 
 __all__ = [
@@ -395,7 +395,7 @@ def commands_file(config: pytest.Config) -> Path | None:
 
 def named_here(config: pytest.Config, models: ModelInput) -> ModelInput:
     """What of ``models`` was said on the command line: an ini file may speak of models that another run takes."""
-    from pytest_shark_tune.model_input import ModelInput
+    from pytest_shark_tune.plan.model_input import ModelInput
 
     return ModelInput(
         shapes=models.shapes if config.getoption("tune_input_shape") else {},
@@ -405,7 +405,7 @@ def named_here(config: pytest.Config, models: ModelInput) -> ModelInput:
 
 
 def _parse_models(config: pytest.Config, function: str) -> ModelInput:
-    from pytest_shark_tune.model_input import ModelInput
+    from pytest_shark_tune.plan.model_input import ModelInput
 
     shapes = config.getoption("tune_input_shape") or config.getini("tune_input_shape")
     data = config.getoption("tune_input") or config.getini("tune_input")

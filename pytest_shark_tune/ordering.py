@@ -5,20 +5,11 @@ from __future__ import annotations
 import bisect
 from collections import Counter
 from collections.abc import Collection, Sequence
-from enum import IntEnum
 from typing import Protocol
 
-__all__ = ["Chooser", "Phase", "RunOrder"]
+from pytest_shark_tune.plan.roles import Phase
 
-
-class Phase(IntEnum):
-    """When a test may start: once every test of the phases before has ended."""
-
-    ORDINARY = 0
-    CANDIDATE = 1
-    FINAL = 2
-    SPEC = 3
-    END_TO_END = 4
+__all__ = ["Chooser", "RunOrder"]
 
 
 class Chooser(Protocol):

@@ -148,7 +148,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _kernels(given: Sequence[object]) -> list[str]:
     """The names of the custom tasks among what a marker names: whoever makes one has loaded that module."""
-    custom = sys.modules.get("pytest_shark_tune.custom")
+    custom = sys.modules.get("pytest_shark_tune.plan.custom")
     return [each.name for each in given if isinstance(each, custom.CustomTask)] if custom is not None else []
 
 

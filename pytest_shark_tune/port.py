@@ -22,15 +22,10 @@ from pytest_shark_tune.dispatch.types import Dispatch, RootOp
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError, SpecNotParsed, SpecRefused
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, applied_to
 from pytest_shark_tune.ops.standalone import lone_op
-from pytest_shark_tune.plan import (
-    NO_SPACE,
-    Task,
-    emitted_constraints,
-    extract,
-    read_source,
-    search_spaces,
-    stated_spaces,
-)
+from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.source import read_source
+from pytest_shark_tune.plan.spaces import NO_SPACE, emitted_constraints, search_spaces, stated_spaces
+from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.search_space import PIPELINE_OPTIONS, NoSpace, SearchSpace, SpaceRequest, opened, options_of
 from pytest_shark_tune.search_space.candidate import Candidate, applied_candidate, default_candidate, make_candidates
 from pytest_shark_tune.search_space.config_reader import ReadConfig, Reading, option_values, read_config, read_knobs

@@ -14,8 +14,9 @@ from pytest_shark_tune.compiler.configure import strip
 from pytest_shark_tune.device.profiler import Cost, NoProfile, model_time_us, profile
 from pytest_shark_tune.dispatch.types import RootOp, Tensor, Untunable
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
-from pytest_shark_tune.plan import Plan, Source, Task
-from pytest_shark_tune.shares import Profile, Share
+from pytest_shark_tune.plan.profile import Profile, Share
+from pytest_shark_tune.plan.source import Source
+from pytest_shark_tune.plan.types import Plan, Task
 
 __all__ = [
     "PROFILE_VERSION",

@@ -14,7 +14,7 @@ from pytest_shark_tune.compiler.compiler import compiler_version
 from pytest_shark_tune.errors import CandidateFailed, PromiseBroken, PromiseUntold
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan
 from pytest_shark_tune.legality import Legality
-from pytest_shark_tune.plan import Task
+from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.reach import Reach
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.guard import Outcome, Promise, Terms, Verdict, hold_gate

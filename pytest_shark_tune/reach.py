@@ -10,7 +10,8 @@ from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.compiler.configure import ConfigureFailed
 from pytest_shark_tune.errors import CandidateFailed, InputError, PromiseBroken
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, applied_to
-from pytest_shark_tune.plan import Source, Task
+from pytest_shark_tune.plan.source import Source
+from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.spec.apply import Placement, apply_spec
 from pytest_shark_tune.spec.predicate import Question, differences, read_questions
 from pytest_shark_tune.spec.read import mark_entries, select_entries

@@ -14,13 +14,14 @@ from pytest_shark_tune.device.identity import runtime_version, ways_of_driving
 from pytest_shark_tune.draft import Draft
 from pytest_shark_tune.measurement.correctness import CHECK_VERSION
 from pytest_shark_tune.measurement.timing import MEASUREMENT_VERSION
-from pytest_shark_tune.plan import Plan, Source, Task
+from pytest_shark_tune.plan.profile import Profile
+from pytest_shark_tune.plan.source import Source
+from pytest_shark_tune.plan.types import Plan, Task
 from pytest_shark_tune.profile import PROFILE_VERSION
 from pytest_shark_tune.search import PriorResult, ProblemFacts, pipeline_label
 from pytest_shark_tune.search.facts import FACTS_VERSION
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID, Candidate
 from pytest_shark_tune.settings import RunSettings
-from pytest_shark_tune.shares import Profile
 from pytest_shark_tune.spec.build import SPEC_VERSION
 from pytest_shark_tune.stages.record import FinalRecord, Record, SpecRecord, State, lasts
 from pytest_shark_tune.stages.winner import WINNER_VERSION

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import msgspec
 
-from pytest_shark_tune.ordering import Phase
+from pytest_shark_tune.plan.roles import Phase, Role
 from pytest_shark_tune.system import journal
-from pytest_shark_tune.trial import Role, Trial
+from pytest_shark_tune.trial import Trial
 
 __all__ = ["Collected", "Coverage", "Part", "Roster", "read_roster", "whole_suites", "write_roster"]
 

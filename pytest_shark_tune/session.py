@@ -18,7 +18,6 @@ from pytest_shark_tune.coming import coming
 from pytest_shark_tune.compile_step import CompileStep
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.compiler.compiler import Compiler
-from pytest_shark_tune.custom import CustomTask
 from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.draft import Draft, draft_of_finals
 from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError
@@ -26,25 +25,17 @@ from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, found_dispatches,
 from pytest_shark_tune.in_model import ModelFinal, model_of
 from pytest_shark_tune.measurement.correctness import Check
 from pytest_shark_tune.measurement.timing import FINAL_ROUNDS, MOST_ROUNDS, Measurement, combine_rounds, is_decided
-from pytest_shark_tune.plan import (
-    POOL,
-    AnyTask,
-    Plan,
-    Source,
-    Task,
-    Wanted,
-    make_plan,
-    plan_key,
-    read_source,
-    with_data_of,
-)
+from pytest_shark_tune.plan.custom import CustomTask
+from pytest_shark_tune.plan.make import POOL, Wanted, make_plan, plan_key
+from pytest_shark_tune.plan.profile import Profile
+from pytest_shark_tune.plan.source import Source, read_source
+from pytest_shark_tune.plan.types import AnyTask, Plan, Task, with_data_of
 from pytest_shark_tune.profile import PROFILE_VERSION, cut, function_of, profile_source, worth_profiling
 from pytest_shark_tune.promises import Promises
 from pytest_shark_tune.recall import Recall
 from pytest_shark_tune.search import PriorResult
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.settings import RunSettings
-from pytest_shark_tune.shares import Profile
 from pytest_shark_tune.stages.guard import RUN_ALPHA, Promise, Verdict
 from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, SpecRecord, State
 from pytest_shark_tune.stages.winner import choose_finalists, declare_winner, simplicity

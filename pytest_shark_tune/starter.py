@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pytest_shark_tune.guardplan import takers
-from pytest_shark_tune.plan import Task
+from pytest_shark_tune.plan.types import Task
+from pytest_shark_tune.plan.wanted import Wanted
 from pytest_shark_tune.spec.read import read_spec
-from pytest_shark_tune.wanted import Wanted
 
 __all__ = ["Starter"]
 

@@ -4,43 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan
-from pytest_shark_tune.ordering import Phase
-from pytest_shark_tune.plan import AnyTask, Plan
+from pytest_shark_tune.plan.roles import Role
+from pytest_shark_tune.plan.types import AnyTask, Plan
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.stages.guard import Promise
 
-__all__ = ["Guarded", "Role", "Trial", "guard_trials", "trials_of"]
-
-
-class Role(StrEnum):
-    """What a test is for."""
-
-    DEFAULT = "default"
-    CANDIDATE = "candidate"
-    FINAL = "final"
-    SPEC = "spec"
-    END_TO_END = "end-to-end"
-    INPUT = "input"
-    PROMISE = "promise"
-
-    @property
-    def phase(self) -> Phase:
-        """When a test of this role may run."""
-        return _PHASES[self]
-
-
-_PHASES = {
-    Role.DEFAULT: Phase.CANDIDATE,
-    Role.CANDIDATE: Phase.CANDIDATE,
-    Role.FINAL: Phase.FINAL,
-    Role.SPEC: Phase.SPEC,
-    Role.END_TO_END: Phase.END_TO_END,
-    Role.INPUT: Phase.ORDINARY,
-    Role.PROMISE: Phase.ORDINARY,
-}
+__all__ = ["Guarded", "Trial", "guard_trials", "trials_of"]
 
 
 @dataclass(frozen=True)

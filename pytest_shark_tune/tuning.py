@@ -22,7 +22,6 @@ from pytest_shark_tune.collected import CollectionWatch
 from pytest_shark_tune.coming import announce
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.compiler.compiler import Compiler
-from pytest_shark_tune.custom import CustomTask
 from pytest_shark_tune.device.discovery import FoundDevices, crowding, find_devices, jobs_of_worker
 from pytest_shark_tune.device.identity import device_slug, runtime_version
 from pytest_shark_tune.dry_run import is_dry
@@ -37,8 +36,11 @@ from pytest_shark_tune.marker import TuneMarks, marks_of
 from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.notes import note_of, teller, write_line
 from pytest_shark_tune.options import TuneOptions
-from pytest_shark_tune.ordering import Phase, RunOrder
-from pytest_shark_tune.plan import Plan, Source, Task, renamed
+from pytest_shark_tune.ordering import RunOrder
+from pytest_shark_tune.plan.custom import CustomTask
+from pytest_shark_tune.plan.roles import Phase, Role
+from pytest_shark_tune.plan.source import Source
+from pytest_shark_tune.plan.types import Plan, Task, renamed
 from pytest_shark_tune.progress import RunProgress
 from pytest_shark_tune.remote import devices_of_worker, hand_over, is_remote, paths_of_worker, shared_folder
 from pytest_shark_tune.roster import Part, Roster, read_roster, write_roster
@@ -54,7 +56,7 @@ from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.disk_errors import Storage
 from pytest_shark_tune.system.terminal import escaped_line
 from pytest_shark_tune.system.units import format_us
-from pytest_shark_tune.trial import Role, Trial, trials_of
+from pytest_shark_tune.trial import Trial, trials_of
 from pytest_shark_tune.update import Requirements, Subject, Update, look_back, wanted_of, write_incumbents
 
 __all__ = ["TuningPlugin", "finding_of"]

@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.plan import Plan, Task, Wanted
+from pytest_shark_tune.plan.make import Wanted
+from pytest_shark_tune.plan.types import Plan, Task
 from pytest_shark_tune.snapshot import find_snapshots, read_records, why_not_replaced
 from pytest_shark_tune.spec_diff import diff, side_of, words
 from pytest_shark_tune.stages.record import RecordedOp, WinnerRecord

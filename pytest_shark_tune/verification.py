@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pytest_shark_tune.draft import Draft
 from pytest_shark_tune.errors import SharkTuneError
-from pytest_shark_tune.plan import Plan
+from pytest_shark_tune.plan.types import Plan
 from pytest_shark_tune.stages.record import SpecRecord
 
 __all__ = ["Settled", "Verification", "Verify"]

@@ -22,7 +22,8 @@ from pytest_shark_tune.draft import Draft, is_of_starter
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed
 from pytest_shark_tune.measurement.correctness import Tolerance
 from pytest_shark_tune.measurement.timing import NOISE_FLOOR, Measurement
-from pytest_shark_tune.plan import Plan, Source
+from pytest_shark_tune.plan.source import Source
+from pytest_shark_tune.plan.types import Plan
 from pytest_shark_tune.profile import arguments, by_symbol
 from pytest_shark_tune.spec.apply import Application, SpecNotApplicable, apply_spec
 from pytest_shark_tune.stages.record import SourceCheck, SpecRecord

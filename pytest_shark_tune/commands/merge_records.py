@@ -19,7 +19,7 @@ from pytest_shark_tune.dispatch.trust import check_source, trusts_specs
 from pytest_shark_tune.draft import draft_of_finals
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.merge_records import Merged, merge_runs, read_run, write_merged
-from pytest_shark_tune.plan import Task
+from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.spec.apply import read_spec_file
 from pytest_shark_tune.stages.record import SpecRecord
 from pytest_shark_tune.summary import render

@@ -15,8 +15,8 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.discovery import FoundDevices, devices_for
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.model_input import ModelInput
 from pytest_shark_tune.options import default_cache
+from pytest_shark_tune.plan.model_input import ModelInput
 from pytest_shark_tune.port import Fate, OldSpec, PortedEntry, port, read_old, retuned, target_of
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings

@@ -12,7 +12,8 @@ from pytest_shark_tune.commands.output import print_json, print_table
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import CommandFailed, InputError
-from pytest_shark_tune.plan import emitted_constraints, extract, spaces_from
+from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.spaces import emitted_constraints, spaces_from
 from pytest_shark_tune.search_space import NoSpace, SearchSpace, SpaceTooLarge
 from pytest_shark_tune.system.machine import processors
 

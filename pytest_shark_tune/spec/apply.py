@@ -26,7 +26,7 @@ from pytest_shark_tune.compiler.configure import (
     strip,
 )
 from pytest_shark_tune.errors import CommandFailed, InputError
-from pytest_shark_tune.plan import Source
+from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.snapshot import read_text
 from pytest_shark_tune.spec.read import mark_entries, read_spec
 

@@ -25,7 +25,9 @@ from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.measurement.correctness import EXACT, tolerance_for
 from pytest_shark_tune.measurement.timing import Measurement
-from pytest_shark_tune.plan import Source, Task, make_plan, read_source
+from pytest_shark_tune.plan.make import make_plan
+from pytest_shark_tune.plan.source import Source, read_source
+from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings

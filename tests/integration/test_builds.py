@@ -27,7 +27,9 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.errors import CandidateFailed
-from pytest_shark_tune.plan import Plan, Task, make_plan, read_source
+from pytest_shark_tune.plan.make import make_plan
+from pytest_shark_tune.plan.source import read_source
+from pytest_shark_tune.plan.types import Plan, Task
 from pytest_shark_tune.spec.apply import apply_spec
 from pytest_shark_tune.spec.build import SpecEntry, build_spec
 from pytest_shark_tune.spec.link import link_spec
@@ -43,7 +45,7 @@ from pathlib import Path
 import msgspec
 from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.errors import CandidateFailed
-from pytest_shark_tune.plan import Plan
+from pytest_shark_tune.plan.make import Plan
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.compiler.compiler import Compiler, Target
 from pytest_shark_tune.device.lease import DeviceLeases

@@ -17,7 +17,7 @@ from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.ledger import Summary
-from pytest_shark_tune.plan import Task
+from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.snapshot import read_records
 from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, State

@@ -18,7 +18,7 @@ from pytest_shark_tune.dispatch.extraction import read_benchmark
 from pytest_shark_tune.dispatch.grouping import group_dispatches
 from pytest_shark_tune.dispatch.types import Dispatch, FoundDispatch
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.plan import Source
+from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.spec.apply import Application, apply_spec
 from pytest_shark_tune.spec.build import SpecEntry, build_spec
 

@@ -14,7 +14,8 @@ from scipy.special import erf, softmax
 
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.plan import extract, read_source
+from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.source import read_source
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "encoder.py"
 BATCH, TOKENS, WIDTH, HEADS, HIDDEN = 2, 24, 32, 2, 64

@@ -16,7 +16,8 @@ import pytest
 from pytest_shark_tune import ops
 from pytest_shark_tune.compiler.compiler import Compiler, environment
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.plan import make_plan, read_source
+from pytest_shark_tune.plan.make import make_plan
+from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.spec.read import read_spec
 from pytest_shark_tune.system import process
 

@@ -14,7 +14,8 @@ from pytest_shark_tune import ops
 from pytest_shark_tune.compiler.compiler import Compiler, compiler_version
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.identity import cpu_name, device_slug
-from pytest_shark_tune.plan import extract, read_source
+from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.search_space.candidate import applied_candidate
 from pytest_shark_tune.snapshot import read_records, snapshot_path, write_spec
 from pytest_shark_tune.stages.record import RecordedOp, State, WinnerRecord

@@ -17,8 +17,9 @@ from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.device.profiler import profile
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.model_input import ModelInput
-from pytest_shark_tune.plan import extract, read_source
+from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.model_input import ModelInput
+from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.snapshot import write_spec
 from tests.integration.test_guard import CONFIG, record_of
 

@@ -12,7 +12,8 @@ import pytest
 from pytest_shark_tune import ops
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.plan import extract, read_source
+from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.spec.build import SpecEntry, build_spec
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "models.py"

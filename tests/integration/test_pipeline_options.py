@@ -13,7 +13,9 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.configure import configure_with, why_not_applied
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.types import Dispatch
-from pytest_shark_tune.plan import Source, extract, search_spaces
+from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.source import Source
+from pytest_shark_tune.plan.spaces import search_spaces
 from pytest_shark_tune.search_space import NoSpace, SearchSpace, SpaceRequest, narrowed, opened, spaces_for
 from pytest_shark_tune.search_space.candidate import Candidate, make_candidates
 from pytest_shark_tune.spec.build import single_entry_spec

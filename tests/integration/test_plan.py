@@ -9,7 +9,9 @@ import pytest
 from pytest_shark_tune import ops
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.plan import Plan, Source, Wanted, make_plan, plan_key
+from pytest_shark_tune.plan.make import Wanted, make_plan, plan_key
+from pytest_shark_tune.plan.source import Source
+from pytest_shark_tune.plan.types import Plan
 from pytest_shark_tune.search_space import SpaceRequest
 
 SOURCES = [

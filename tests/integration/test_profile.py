@@ -15,7 +15,7 @@ from pytest_shark_tune import ops
 from pytest_shark_tune.cli import main
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.plan import Plan
+from pytest_shark_tune.plan.types import Plan
 from pytest_shark_tune.profile import counted_profile
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings

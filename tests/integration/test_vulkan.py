@@ -19,7 +19,8 @@ from pytest_shark_tune.errors import DeviceChildDied
 from pytest_shark_tune.measurement.correctness import tolerance_for
 from pytest_shark_tune.measurement.timing import SCREENING, compare
 from pytest_shark_tune.ops import OpSource
-from pytest_shark_tune.plan import Source, extract
+from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.search_space import NoSpace, spaces_for
 
 TARGET = "vulkan:vp_android_baseline_2022"

@@ -23,7 +23,9 @@ from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.measurement.correctness import Check
 from pytest_shark_tune.ops import OpSource
-from pytest_shark_tune.plan import extract, make_plan, read_source
+from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.make import make_plan
+from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.record import State
 from pytest_shark_tune.system.cache import Cache

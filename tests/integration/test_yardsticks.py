@@ -20,7 +20,9 @@ from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.measurement.roofline import Limits, Work, work_of
-from pytest_shark_tune.plan import Task, make_plan, read_source
+from pytest_shark_tune.plan.make import make_plan
+from pytest_shark_tune.plan.source import read_source
+from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.yardsticks import Yardsticks

@@ -12,7 +12,9 @@ import pytest_shark_tune
 from pytest_shark_tune import ops
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.plan import Plan, make_plan, read_source
+from pytest_shark_tune.plan.make import make_plan
+from pytest_shark_tune.plan.source import read_source
+from pytest_shark_tune.plan.types import Plan
 
 # Each function becomes one dispatch, named after it: FUNCTION_dispatch_0.
 MODEL = """

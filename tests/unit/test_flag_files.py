@@ -16,7 +16,8 @@ from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.dispatch.types import BenchmarkModule
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.plan import plan_key, read_source
+from pytest_shark_tune.plan.make import plan_key
+from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.recall import Recall
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.settings import RunSettings

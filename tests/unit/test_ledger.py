@@ -15,7 +15,8 @@ import pytest
 
 from pytest_shark_tune.dispatch.types import BenchmarkModule, Dispatch, Member, RootOp, TargetFacts, Tensor, Untunable
 from pytest_shark_tune.ledger import Finding, Ledger
-from pytest_shark_tune.plan import Plan, Source, Task
+from pytest_shark_tune.plan.source import Source
+from pytest_shark_tune.plan.types import Plan, Task
 from pytest_shark_tune.roster import Collected, Coverage
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.snapshot import read_records, records_path, write_spec

@@ -13,7 +13,8 @@ from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.ops.standalone import lone_op
-from pytest_shark_tune.plan import extract, read_source
+from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.source import read_source
 
 OPS = {
     "transposed": ops.matmul(m=32, n=48, k=64, lhs="f16", transpose_b=True),

@@ -14,8 +14,10 @@ from pytest_shark_tune import ops
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.model_input import InputFile, ModelInput, check_data
-from pytest_shark_tune.plan import Source, extract, plan_key, read_source
+from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.make import plan_key
+from pytest_shark_tune.plan.model_input import InputFile, ModelInput, check_data
+from pytest_shark_tune.plan.source import Source, read_source
 from pytest_shark_tune.profile import arguments, function_of
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings

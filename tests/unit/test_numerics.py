@@ -13,7 +13,8 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.dispatch.types import BenchmarkModule, Numerics, Product, Sum
 from pytest_shark_tune.measurement.product import product_of
 from pytest_shark_tune.ops import OpSource
-from pytest_shark_tune.plan import extract, read_source
+from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.source import read_source
 
 MATMUL = """
 func.func @main(%a: tensor<32x128x{taken}>, %b: tensor<128x48x{taken}>) -> tensor<32x48x{stored}> {{

@@ -15,7 +15,10 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.plan import Plan, Source, extract, make_plan, plan_key, read_source
+from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.make import make_plan, plan_key
+from pytest_shark_tune.plan.source import Source, read_source
+from pytest_shark_tune.plan.types import Plan
 from pytest_shark_tune.system.cache import Cache, content_key
 
 MATMUL = ops.matmul(m=64, n=96, k=128)

@@ -12,7 +12,9 @@ from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.ops import OpSource
-from pytest_shark_tune.plan import extract, read_source, search_spaces
+from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.source import read_source
+from pytest_shark_tune.plan.spaces import search_spaces
 from pytest_shark_tune.search_space import SearchSpace, SpaceRequest, opened
 from pytest_shark_tune.search_space.candidate import make_candidates
 from pytest_shark_tune.search_space.config_reader import ReadConfig, knobs_of, option_values, read_config, read_knobs

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from pytest_shark_tune.plan import Plan
+from pytest_shark_tune.plan.types import Plan
 from pytest_shark_tune.search import ConfigTable, ProblemFacts
 from pytest_shark_tune.search.facts import facts_of, gpu_processors
 from pytest_shark_tune.search.features import features_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pytest_shark_tune.device.profiler import Cost
+from pytest_shark_tune.plan.profile import Profile, Share
 from pytest_shark_tune.profile import by_symbol
-from pytest_shark_tune.shares import Profile, Share
 
 SHARES = tuple(
     Share(dispatch=name, calls=1, time_us=100 * share, share=share, reason=reason)

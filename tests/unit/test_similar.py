@@ -12,7 +12,7 @@ import pytest
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.types import BenchmarkModule, Dispatch, Member, RootOp, TargetFacts, Tensor
-from pytest_shark_tune.plan import Task
+from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.recall import Recall
 from pytest_shark_tune.search import PriorResult
 from pytest_shark_tune.search_space.candidate import Candidate

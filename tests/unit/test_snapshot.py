@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.plan import Task
+from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.snapshot import (
     read_records,
     read_text,

@@ -11,7 +11,9 @@ from pytest_shark_tune import ops
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.ops import OpSource
-from pytest_shark_tune.plan import Source, extract, search_spaces
+from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.source import Source
+from pytest_shark_tune.plan.spaces import search_spaces
 from pytest_shark_tune.search_space import SearchSpace
 from pytest_shark_tune.search_space.request import SpaceRequest, opened
 from pytest_shark_tune.testing.space_contract import SpaceContract

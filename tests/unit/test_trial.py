@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan
-from pytest_shark_tune.ordering import Phase
-from pytest_shark_tune.plan import Plan
-from pytest_shark_tune.trial import Role, Trial, guard_trials, trials_of
+from pytest_shark_tune.plan.roles import Phase, Role
+from pytest_shark_tune.plan.types import Plan
+from pytest_shark_tune.trial import Trial, guard_trials, trials_of
 
 EMPTY = Plan(sources=(), tasks=(), untunable=())
 

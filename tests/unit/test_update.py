@@ -9,12 +9,13 @@ import msgspec
 import pytest
 
 from pytest_shark_tune.dispatch.types import Untunable
-from pytest_shark_tune.plan import Plan, Task
+from pytest_shark_tune.plan.profile import Profile, Share
+from pytest_shark_tune.plan.roles import Role
+from pytest_shark_tune.plan.types import Plan, Task
 from pytest_shark_tune.roster import whole_suites
-from pytest_shark_tune.shares import Profile, Share
 from pytest_shark_tune.snapshot import find_snapshots, read_records, write_spec
 from pytest_shark_tune.stages.record import RecordedOp, State, WinnerRecord
-from pytest_shark_tune.trial import Role, Trial
+from pytest_shark_tune.trial import Trial
 from pytest_shark_tune.update import (
     Requirements,
     Subject,

@@ -8,7 +8,8 @@ import msgspec
 
 from pytest_shark_tune.draft import Draft
 from pytest_shark_tune.errors import CommandFailed
-from pytest_shark_tune.plan import Plan, Source
+from pytest_shark_tune.plan.source import Source
+from pytest_shark_tune.plan.types import Plan
 from pytest_shark_tune.spec.build import SpecEntry, build_spec
 from pytest_shark_tune.stages.record import SpecRecord
 from pytest_shark_tune.verification import Settled, Verification

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 import pytest_shark_tune
-from pytest_shark_tune import builds, guardplan, ops, plan, recall, yardsticks
+from pytest_shark_tune import builds, guardplan, ops, recall, yardsticks
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.compiler.compiler import Compiler, compiler_version
 from pytest_shark_tune.compiler.configure import configure_with
@@ -38,13 +38,15 @@ from pytest_shark_tune.draft import Draft
 from pytest_shark_tune.measurement.correctness import acceptance_for, check_output, tolerance_for, tolerance_in_model
 from pytest_shark_tune.measurement.roofline import Limits
 from pytest_shark_tune.measurement.timing import FINAL, Policy, calibrate, combine_rounds, compare
-from pytest_shark_tune.plan import Plan, Task, read_source
+from pytest_shark_tune.plan import make
+from pytest_shark_tune.plan.profile import Profile, Share
+from pytest_shark_tune.plan.source import read_source
+from pytest_shark_tune.plan.types import Plan, Task
 from pytest_shark_tune.profile import by_symbol
 from pytest_shark_tune.search.facts import facts_of
 from pytest_shark_tune.search_space import SPACE_VERSIONS, SearchSpace, spaces_for, spaces_in
 from pytest_shark_tune.search_space.candidate import default_candidate, make_candidates
 from pytest_shark_tune.settings import RunSettings
-from pytest_shark_tune.shares import Profile, Share
 from pytest_shark_tune.spec.build import SpecEntry, build_spec
 from pytest_shark_tune.spec.link import link_spec
 from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, SpecRecord, State
@@ -349,7 +351,7 @@ def keys(folder: Path, task: Task) -> dict[str, str]:
     benches = yardsticks.Yardsticks(compiler, kept, "a cpu")
     maker.close()
     return {
-        "plan": plan.plan_key([source], compiler),
+        "plan": make.plan_key([source], compiler),
         "guard": guardplan.guard_key("plan", spec, "a cpu"),
         "artifact": maker.key(task.dispatch.members[0].module, task.default),
         "records": known._key(task),
@@ -392,7 +394,7 @@ def test_a_number_that_is_raised_empties_what_rests_on_it(
     (dispatch,) = group_dispatches([benchmark()], {("single", benchmark().symbol): 1})
     task = Task(dispatch=dispatch, default=default_candidate(dispatch), candidates=(), space_size=None)
     before = keys(tmp_path, task)
-    for module in (plan, recall, builds, yardsticks, guardplan):
+    for module in (make, recall, builds, yardsticks, guardplan):
         if hasattr(module, name):
             old = getattr(module, name)
             monkeypatch.setattr(module, name, old | {"cpu_generic": 2} if isinstance(old, dict) else old + 1)

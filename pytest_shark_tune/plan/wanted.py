@@ -12,7 +12,7 @@ from pytest_shark_tune.search_space.candidate import Candidate, outside_candidat
 from pytest_shark_tune.search_space.config_reader import knobs_of
 
 if TYPE_CHECKING:
-    from pytest_shark_tune.plan import Plan
+    from pytest_shark_tune.plan.types import Plan
 
 __all__ = ["Wanted", "outside_candidates", "wanted_knobs"]
 

@@ -15,7 +15,7 @@ from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import InputError
 
 if TYPE_CHECKING:
-    from pytest_shark_tune.plan import Source
+    from pytest_shark_tune.plan.source import Source
 
 __all__ = ["InputFile", "ModelInput", "check_data"]
 

@@ -1,0 +1,133 @@
+"""The dispatches of sources, as iree-compile makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import msgspec
+
+from pytest_shark_tune.compiler.compiler import Compiler, why_rejected
+from pytest_shark_tune.compiler.configure import strip
+from pytest_shark_tune.dispatch.extraction import (
+    Flow,
+    function_inputs,
+    read_benchmark,
+    read_flow,
+)
+from pytest_shark_tune.dispatch.grouping import group_dispatches
+from pytest_shark_tune.dispatch.types import Dispatch, FoundDispatch, Tensor, Untunable
+from pytest_shark_tune.errors import CommandFailed, InputError
+from pytest_shark_tune.plan.model_input import check_data
+from pytest_shark_tune.plan.source import Source
+
+__all__ = [
+    "_DATA_DEPENDENT",
+    "_NO_BENCHMARK",
+    "_NO_PARAMETERS",
+    "_OPEN_SHAPES",
+    "Extracted",
+    "_Compiled",
+    "_with_functions",
+    "extract",
+]
+
+
+_NO_BENCHMARK = "iree-compile makes no benchmark of it, as of what has dynamic dimensions"
+
+
+_OPEN_SHAPES = f"{_NO_BENCHMARK}: fix the input shapes"
+
+
+_NO_PARAMETERS = (
+    "it takes parameters from another file (as #flow.parameter.named says), which are not loaded here, so it is not "
+    "run whole"
+)
+
+
+_DATA_DEPENDENT = f"{_NO_BENCHMARK}, though no input has: its sizes depend on the data, and it keeps its default"
+
+
+class Extracted(NamedTuple):
+    """The dispatches of some sources, and those of them that cannot be tuned."""
+
+    sources: tuple[Source, ...]
+    dispatches: tuple[Dispatch, ...]
+    untunable: tuple[Untunable, ...]
+
+
+def extract(
+    sources: Sequence[Source], compiler: Compiler, processors: int, tell: Callable[[str], None] = lambda message: None
+) -> Extracted:
+    """Find the dispatches of ``sources``, each with its calls, grouped where no matcher tells them apart.
+
+    Raises:
+        InputError: the compiler rejects a source, a benchmark module was made for another target, or the data that is
+            given for a model is not what it takes.
+    """
+    found: list[FoundDispatch] = []
+    untunable: list[Untunable] = []
+    calls: dict[tuple[str, str], int] = {}
+    read: list[Source] = []
+    with ThreadPoolExecutor(processors) as pool:
+        compiled = [(source, _Compiled.submit(pool, compiler, source)) for source in sources]
+        for source, parts in compiled:
+            tell(f"extracting the dispatches of {source.name}")
+            try:
+                flow, functions = parts.flow.result(), parts.functions.result()
+                # The compiler refuses to make an executable of a module that calls for none.
+                texts = parts.benchmarks.result() if flow.calls or source.is_benchmark else []
+            except CommandFailed as error:
+                raise InputError(f"{source.name}: {why_rejected(error)}") from error
+            except InputError as error:
+                raise InputError(f"{source.name}: {error}") from error
+            read.append(_with_functions(source, functions, flow))
+            calls.update({(source.name, symbol): number for symbol, number in flow.calls.items()})
+            for text in texts:
+                dispatch = read_benchmark(text, source.name, processors=processors)
+                if isinstance(dispatch, Untunable):
+                    untunable.append(dispatch)
+                else:
+                    found.append(dispatch)
+            read_symbols = {each.symbol for each in found if each.source == source.name}
+            read_symbols |= {each.name for each in untunable if each.source == source.name}
+            # No ONNX model comes here with an input of open sizes.
+            why = _DATA_DEPENDENT if source.input_names else _OPEN_SHAPES
+            untunable += [Untunable(symbol, source.name, why) for symbol in flow.calls if symbol not in read_symbols]
+    return Extracted(tuple(read), group_dispatches(found, calls), tuple(untunable))
+
+
+def _with_functions(source: Source, functions: dict[str, tuple[Tensor, ...]], flow: Flow) -> Source:
+    """The source with the functions that it turns out to have; one that was asked for may be another model's."""
+    chosen = source.function if source.function in functions else ""
+    called = {name: flow.called[name] for name in functions if name in flow.called}
+    found = msgspec.structs.replace(source, functions=functions, function=chosen, called=called)
+    check_data(source.name, source.data, {name: functions[name] for name in found.run_whole})
+    return msgspec.structs.replace(found, why_not_run=_NO_PARAMETERS) if flow.takes_parameters else found
+
+
+class _Compiled(NamedTuple):
+    """What the compiler makes of a source, three commands beside each other."""
+
+    benchmarks: Future[list[str]]
+    flow: Future[Flow]
+    functions: Future[dict[str, tuple[Tensor, ...]]]
+
+    @classmethod
+    def submit(cls, pool: Executor, compiler: Compiler, source: Source) -> _Compiled:
+        text, name, compiler = source.text, source.name, compiler.for_models
+        if source.is_benchmark:
+
+            def mark() -> list[str]:
+                stripped = strip(text)
+                flags = ["--iree-codegen-add-tuner-attributes"]
+                phases = {"since": "executable-sources", "to": "executable-configurations"}
+                return [compiler.lower(stripped, name=name, flags=flags, **phases)]
+
+            return cls(pool.submit(mark), pool.submit(Flow), pool.submit(dict))
+        return cls(
+            pool.submit(compiler.dump_benchmarks, text, name),
+            pool.submit(lambda: read_flow(compiler.lower(text, to="flow", name=name))),
+            pool.submit(lambda: function_inputs(compiler.lower(text, to="input", name=name))),
+        )
