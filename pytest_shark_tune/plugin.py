@@ -77,7 +77,7 @@ def _configure(config: pytest.Config) -> None:
     if tuning_is_on(config):
         _prepare_bindings(config)
         from pytest_shark_tune.benchmark_bridge import BenchmarkBridge, DeviceStamp
-        from pytest_shark_tune.tuning import TuningPlugin
+        from pytest_shark_tune.plugin.tune.plugin import TuningPlugin
 
         config.pluginmanager.register(TuningPlugin.start(config), "shark-tune-session")
         config.pluginmanager.register(DeviceStamp(config.stash[fixtures.SESSION_KEY].settings.device_name))
