@@ -19,10 +19,10 @@ from single_op import SingleOp, quantiles, single_op
 
 from pytest_shark_tune.measurement.timing import NOISE_FLOOR
 from pytest_shark_tune.plan.types import Task
+from pytest_shark_tune.records.types import Record, State
+from pytest_shark_tune.records.winner import FINALISTS
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.session import Session
-from pytest_shark_tune.stages.record import Record, State
-from pytest_shark_tune.stages.winner import FINALISTS
 from pytest_shark_tune.system import journal
 
 

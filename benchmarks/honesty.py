@@ -32,8 +32,8 @@ from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.plan.make import make_plan
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.plan.types import Task
+from pytest_shark_tune.records.types import FinalRecord, State
 from pytest_shark_tune.settings import RunSettings
-from pytest_shark_tune.stages.record import FinalRecord, State
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.machine import processors

@@ -48,7 +48,8 @@ from pytest_shark_tune.measurement.timing import (
     compare_finalists,
 )
 from pytest_shark_tune.plan.source import Source, read_source
-from pytest_shark_tune.spec.apply import apply_spec, read_spec_file
+from pytest_shark_tune.records.snapshot import read_spec_file
+from pytest_shark_tune.spec.apply import apply_spec
 from pytest_shark_tune.system.machine import processors
 from pytest_shark_tune.system.units import format_us
 

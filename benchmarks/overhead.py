@@ -28,8 +28,8 @@ import msgspec
 from overhead_probe import COMPILE, FOLDER, SAMPLES, WAIT, TestTimes
 
 from pytest_shark_tune.device.identity import cpu_name
+from pytest_shark_tune.records.types import Record, State
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
-from pytest_shark_tune.stages.record import Record, State
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.machine import processors
 

@@ -21,6 +21,7 @@ import click
 import msgspec
 import numpy as np
 
+from pytest_shark_tune.records.types import Record, State
 from pytest_shark_tune.replay import (
     BATCH,
     Landscape,
@@ -32,7 +33,6 @@ from pytest_shark_tune.replay import (
 )
 from pytest_shark_tune.search import ConfigTable, ModelSearch, Outcome, PriorResult, ProblemFacts, Search, UniformSearch
 from pytest_shark_tune.search.facts import gpu_processors
-from pytest_shark_tune.stages.record import Record, State
 
 HERE = Path(__file__).parent
 FOLDERS = (HERE / "landscapes", HERE / "results" / "landscapes")

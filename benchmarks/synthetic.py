@@ -21,11 +21,11 @@ from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.plan.extract import extract
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.plan.spaces import search_spaces
+from pytest_shark_tune.records.types import State
 from pytest_shark_tune.replay import Landscape, LandscapeCandidate
 from pytest_shark_tune.search import ConfigTable, ProblemFacts, table_of_spaces
 from pytest_shark_tune.search.facts import facts_of
 from pytest_shark_tune.search.features import Features, features_of
-from pytest_shark_tune.stages.record import State
 
 __all__ = ["CASES", "synthetic_landscape"]
 

@@ -35,11 +35,11 @@ from pytest_shark_tune.measurement.timing import (
 )
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Task
+from pytest_shark_tune.records.types import State
+from pytest_shark_tune.records.winner import bar_to_final
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.guard import GATE
-from pytest_shark_tune.stages.record import State
-from pytest_shark_tune.stages.winner import bar_to_final
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.yardsticks import Yardsticks
 

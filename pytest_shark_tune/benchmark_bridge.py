@@ -19,8 +19,8 @@ import pytest
 from pytest_shark_tune import reporting
 from pytest_shark_tune.ledger import Finding
 from pytest_shark_tune.plugin.tune.plugin import finding_of
+from pytest_shark_tune.records.types import FinalRecord, Record, State
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
-from pytest_shark_tune.stages.record import FinalRecord, Record, State
 from pytest_shark_tune.system.terminal import escaped_line
 
 __all__ = ["Benchmark", "BenchmarkBridge", "DeviceStamp", "benchmarks_of"]

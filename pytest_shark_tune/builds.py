@@ -24,9 +24,9 @@ from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.dispatch.types import BenchmarkModule, Dispatch
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed
 from pytest_shark_tune.plan.types import Task
+from pytest_shark_tune.records.types import State, lasts
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.spec.build import SPEC_VERSION, single_entry_spec
-from pytest_shark_tune.stages.record import State, lasts
 from pytest_shark_tune.system import process
 from pytest_shark_tune.system.cache import BINARY, Cache, content_key, file_digest
 

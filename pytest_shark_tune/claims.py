@@ -9,8 +9,8 @@ from pathlib import Path
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.plan.types import Task
+from pytest_shark_tune.records.types import State
 from pytest_shark_tune.search_space.candidate import Candidate
-from pytest_shark_tune.stages.record import State
 from pytest_shark_tune.system import journal
 
 __all__ = ["Claims"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pytest_shark_tune.compiler.configure import Configured, read_configs, why_not_applied
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
-from pytest_shark_tune.stages.record import State
+from pytest_shark_tune.records.types import State
 
 __all__ = ["CompileStep", "command_failure"]
 

@@ -16,9 +16,9 @@ from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
 from pytest_shark_tune.measurement.timing import FINAL_ROUNDS, Measurement, combine_rounds
 from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import KernelTask, Task
+from pytest_shark_tune.records.types import FinalRecord, SpecRecord, State
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.stages.guard import Promise, Verdict
-from pytest_shark_tune.stages.record import FinalRecord, SpecRecord, State
 from pytest_shark_tune.trial import Trial
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
-from pytest_shark_tune.stages.record import Record, State
-from pytest_shark_tune.stages.winner import FINALISTS
+from pytest_shark_tune.records.types import Record, State
+from pytest_shark_tune.records.winner import FINALISTS
 
 __all__ = ["NOT_TRIED", "OTHERS", "Cause", "Funnel", "Loss", "causes_of", "common_run_failures", "funnel_of"]
 

@@ -32,9 +32,9 @@ from pytest_shark_tune.options import GuardOptions, TuneOptions, given_options
 from pytest_shark_tune.plan.custom import CustomTask
 from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import Plan, Task
+from pytest_shark_tune.records.snapshot import find_snapshots, recorded_targets, snapshot_path
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
-from pytest_shark_tune.snapshot import find_snapshots, recorded_targets, snapshot_path
 from pytest_shark_tune.stages.guard import RUN_ALPHA, Outcome, Promise, Terms, Verdict, judge
 from pytest_shark_tune.system import cleanup
 from pytest_shark_tune.system.cache import Cache

@@ -16,10 +16,10 @@ from pytest_shark_tune.measurement.correctness import Tolerance
 from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Plan, Task
+from pytest_shark_tune.records.types import State
 from pytest_shark_tune.spec.apply import apply_spec
 from pytest_shark_tune.spec.build import SpecEntry, build_spec
 from pytest_shark_tune.spec.link import link_spec
-from pytest_shark_tune.stages.record import State
 
 __all__ = ["ModelFinal", "compare_apart", "model_of"]
 

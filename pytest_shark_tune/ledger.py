@@ -10,15 +10,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from pytest_shark_tune.draft import Draft, draft_of_winners
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.funnel import funnel_of
 from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import AnyTask, KernelTask, Plan, Task
-from pytest_shark_tune.roster import Collected, Coverage
-from pytest_shark_tune.run_summary import DispatchSummary, RunSummary, Summary, coverage_of_spec
-from pytest_shark_tune.search_space.candidate import DEFAULT_ID
-from pytest_shark_tune.snapshot import (
+from pytest_shark_tune.records.draft import Draft, draft_of_winners
+from pytest_shark_tune.records.reconcile import SnapshotChange, as_it_is_now, entry_of_task, is_gone, updated, with_ops
+from pytest_shark_tune.records.snapshot import (
     entry_of,
     locked,
     read_records,
@@ -27,18 +25,12 @@ from pytest_shark_tune.snapshot import (
     unrecorded,
     write_spec,
 )
-from pytest_shark_tune.stages.record import (
-    Finalist,
-    FinalRecord,
-    Record,
-    SourceCheck,
-    SpecRecord,
-    State,
-    WinnerRecord,
-)
-from pytest_shark_tune.stages.winner import provisional_winner
+from pytest_shark_tune.records.types import Finalist, FinalRecord, Record, SourceCheck, SpecRecord, State, WinnerRecord
+from pytest_shark_tune.records.winner import provisional_winner
+from pytest_shark_tune.roster import Collected, Coverage
+from pytest_shark_tune.run_summary import DispatchSummary, RunSummary, Summary, coverage_of_spec
+from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 from pytest_shark_tune.system import journal
-from pytest_shark_tune.update import SnapshotChange, as_it_is_now, entry_of_task, is_gone, updated, with_ops
 from pytest_shark_tune.verification import Verification, Verify
 
 __all__ = ["DispatchSummary", "Finding", "Ledger", "RunSummary", "Summary"]

@@ -26,14 +26,7 @@ from pytest_shark_tune.plan.extract import extract
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.plan.spaces import NO_SPACE, emitted_constraints, search_spaces, stated_spaces
 from pytest_shark_tune.plan.types import Task
-from pytest_shark_tune.search_space import PIPELINE_OPTIONS, NoSpace, SearchSpace, SpaceRequest, opened, options_of
-from pytest_shark_tune.search_space.candidate import Candidate, applied_candidate, default_candidate, make_candidates
-from pytest_shark_tune.search_space.config_reader import ReadConfig, Reading, option_values, read_config, read_knobs
-from pytest_shark_tune.search_space.config_writer import cpu_compilation_info
-from pytest_shark_tune.search_space.cpu.tiling import BACKEND as CPU
-from pytest_shark_tune.search_space.nearest import nearest_member
-from pytest_shark_tune.session import Session
-from pytest_shark_tune.snapshot import (
+from pytest_shark_tune.records.snapshot import (
     read_records,
     read_text,
     recorded_targets,
@@ -41,10 +34,17 @@ from pytest_shark_tune.snapshot import (
     records_path,
     write_spec,
 )
+from pytest_shark_tune.records.types import WinnerRecord
+from pytest_shark_tune.search_space import PIPELINE_OPTIONS, NoSpace, SearchSpace, SpaceRequest, opened, options_of
+from pytest_shark_tune.search_space.candidate import Candidate, applied_candidate, default_candidate, make_candidates
+from pytest_shark_tune.search_space.config_reader import ReadConfig, Reading, option_values, read_config, read_knobs
+from pytest_shark_tune.search_space.config_writer import cpu_compilation_info
+from pytest_shark_tune.search_space.cpu.tiling import BACKEND as CPU
+from pytest_shark_tune.search_space.nearest import nearest_member
+from pytest_shark_tune.session import Session
 from pytest_shark_tune.spec.link import link_spec
 from pytest_shark_tune.spec.read import mark_entries, named_configs, read_spec, with_configs
 from pytest_shark_tune.stages.guard import RUN_ALPHA, Outcome, Promise
-from pytest_shark_tune.stages.record import WinnerRecord
 from pytest_shark_tune.system import journal, process
 from pytest_shark_tune.system.cleanup import scratch_folder
 from pytest_shark_tune.tools import old_spec

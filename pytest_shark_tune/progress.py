@@ -6,8 +6,8 @@ import statistics
 import time
 from collections.abc import Callable
 
+from pytest_shark_tune.records.types import Record, State
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
-from pytest_shark_tune.stages.record import Record, State
 from pytest_shark_tune.system.units import format_s, format_us
 
 __all__ = ["RunProgress"]

@@ -19,9 +19,9 @@ import msgspec
 import numpy as np
 
 from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.records.types import State
 from pytest_shark_tune.search import ConfigTable, Outcome, ProblemFacts, Search, make_search
 from pytest_shark_tune.search.facts import gpu_processors
-from pytest_shark_tune.stages.record import State
 from pytest_shark_tune.system import journal
 
 __all__ = [

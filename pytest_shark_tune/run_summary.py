@@ -9,8 +9,8 @@ import msgspec
 from pytest_shark_tune.dispatch.types import Untunable
 from pytest_shark_tune.funnel import Loss
 from pytest_shark_tune.plan.profile import Profile, Share
+from pytest_shark_tune.records.types import SourceCheck
 from pytest_shark_tune.roster import Coverage
-from pytest_shark_tune.stages.record import SourceCheck
 
 __all__ = ["DispatchSummary", "RunSummary", "Summary", "coverage_of_spec"]
 

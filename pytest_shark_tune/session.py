@@ -19,7 +19,6 @@ from pytest_shark_tune.compile_step import CompileStep
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.device.lease import DeviceLeases
-from pytest_shark_tune.draft import Draft, draft_of_finals
 from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, found_dispatches, guard_key, make_guard_plan
 from pytest_shark_tune.in_model import ModelFinal, model_of
@@ -33,17 +32,18 @@ from pytest_shark_tune.plan.types import AnyTask, Plan, Task, with_data_of
 from pytest_shark_tune.profile import PROFILE_VERSION, cut, function_of, profile_source, worth_profiling
 from pytest_shark_tune.promises import Promises
 from pytest_shark_tune.recall import Recall
+from pytest_shark_tune.records.draft import Draft, draft_of_finals
+from pytest_shark_tune.records.reconcile import incumbent_of, starter_of
+from pytest_shark_tune.records.types import Finalist, FinalRecord, Record, SpecRecord, State
+from pytest_shark_tune.records.winner import choose_finalists, declare_winner, simplicity
 from pytest_shark_tune.search import PriorResult
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.guard import RUN_ALPHA, Promise, Verdict
-from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, SpecRecord, State
-from pytest_shark_tune.stages.winner import choose_finalists, declare_winner, simplicity
 from pytest_shark_tune.starter import Starter
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache, content_key
 from pytest_shark_tune.system.machine import processors
-from pytest_shark_tune.update import incumbent_of, starter_of
 from pytest_shark_tune.verify import Verifier
 from pytest_shark_tune.yardsticks import Yardsticks
 

@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from pytest_shark_tune.draft import Draft
 from pytest_shark_tune.errors import SharkTuneError
 from pytest_shark_tune.plan.types import Plan
-from pytest_shark_tune.stages.record import SpecRecord
+from pytest_shark_tune.records.draft import Draft
+from pytest_shark_tune.records.types import SpecRecord
 
 __all__ = ["Settled", "Verification", "Verify"]
 

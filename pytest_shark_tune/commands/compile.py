@@ -12,7 +12,8 @@ from pytest_shark_tune.commands.trust_option import tell_dropped, trust_option
 from pytest_shark_tune.compiler.compiler import Compiler, first_error
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import CommandFailed, InputError
-from pytest_shark_tune.spec.apply import Application, apply_spec, read_spec_file
+from pytest_shark_tune.records.snapshot import read_spec_file
+from pytest_shark_tune.spec.apply import Application, apply_spec
 
 __all__ = ["compile_model"]
 

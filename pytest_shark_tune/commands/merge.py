@@ -9,9 +9,8 @@ import click
 from pytest_shark_tune.commands.output import check_spec_output, print_json, writing
 from pytest_shark_tune.commands.trust_option import tell_dropped, trust_option
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.merge import MergeInput, merge
-from pytest_shark_tune.snapshot import locked, read_records, write_text
-from pytest_shark_tune.spec.apply import read_spec_file
+from pytest_shark_tune.records.merge import MergeInput, merge
+from pytest_shark_tune.records.snapshot import locked, read_records, read_spec_file, write_text
 
 __all__ = ["merge_files"]
 

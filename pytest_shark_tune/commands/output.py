@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.snapshot import records_path
+from pytest_shark_tune.records.snapshot import records_path
 from pytest_shark_tune.system.terminal import escaped, escaped_json
 
 __all__ = ["check_output", "check_spec_output", "print_json", "print_table", "tell", "writing"]

@@ -9,8 +9,8 @@ import click
 from pytest_shark_tune.commands.output import print_json, print_table
 from pytest_shark_tune.commands.trust_option import tell_dropped, trust_option
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.snapshot import read_text
-from pytest_shark_tune.spec_diff import SideEntry, read_side
+from pytest_shark_tune.records.diff import SideEntry, read_side
+from pytest_shark_tune.records.snapshot import read_text
 
 __all__ = ["show"]
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
-from pathlib import Path
 
 import msgspec
 
@@ -27,10 +26,9 @@ from pytest_shark_tune.compiler.configure import (
 )
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.plan.source import Source
-from pytest_shark_tune.snapshot import read_text
 from pytest_shark_tune.spec.read import mark_entries, read_spec
 
-__all__ = ["Application", "Placement", "SpecNotApplicable", "apply_spec", "read_spec_file"]
+__all__ = ["Application", "Placement", "SpecNotApplicable", "apply_spec"]
 
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,20 +64,6 @@ class Application(msgspec.Struct, frozen=True, kw_only=True):
     lost: tuple[Placement, ...]
     unmatched: tuple[str, ...]
     flag_error: str = ""
-
-
-def read_spec_file(path: Path) -> str:
-    """The text of a tuning spec.
-
-    Raises:
-        InputError: the file cannot be read, or holds no tuning spec that this IREE parses.
-    """
-    text = read_text(path)
-    try:
-        read_spec(text)
-    except InputError as error:
-        raise InputError(f"tuning spec {path}: {error}") from error
-    return text
 
 
 def apply_spec(source: Source, spec: str, compiler: Compiler) -> Application:

@@ -15,7 +15,7 @@ import msgspec
 
 from pytest_shark_tune.measurement.intervals import student_quantile
 from pytest_shark_tune.measurement.timing import NOISE_FLOOR, Measurement, Policy, combine_rounds
-from pytest_shark_tune.stages.record import WinnerRecord
+from pytest_shark_tune.records.types import WinnerRecord
 
 __all__ = [
     "GATE",

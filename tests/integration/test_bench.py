@@ -28,12 +28,12 @@ from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.plan.make import make_plan
 from pytest_shark_tune.plan.source import Source, read_source
 from pytest_shark_tune.plan.types import Task
+from pytest_shark_tune.records.types import State
+from pytest_shark_tune.records.winner import FINALISTS
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.guard import GATE
-from pytest_shark_tune.stages.record import State
-from pytest_shark_tune.stages.winner import FINALISTS
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache
 

@@ -16,9 +16,9 @@ from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.identity import cpu_name, device_slug
 from pytest_shark_tune.plan.extract import extract
 from pytest_shark_tune.plan.source import read_source
+from pytest_shark_tune.records.snapshot import read_records, snapshot_path, write_spec
+from pytest_shark_tune.records.types import RecordedOp, State, WinnerRecord
 from pytest_shark_tune.search_space.candidate import applied_candidate
-from pytest_shark_tune.snapshot import read_records, snapshot_path, write_spec
-from pytest_shark_tune.stages.record import RecordedOp, State, WinnerRecord
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Suite

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_shark_tune.device.identity import device_slug
-from pytest_shark_tune.snapshot import snapshot_path, write_spec
+from pytest_shark_tune.records.snapshot import snapshot_path, write_spec
 from tests.integration.test_merge import winner
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from pytest_shark_tune.bundle import BUNDLE
 from pytest_shark_tune.cli import main
 from pytest_shark_tune.device.identity import device_slug
 from pytest_shark_tune.device.lease import Holder
+from pytest_shark_tune.records.snapshot import snapshot_path, write_spec
+from pytest_shark_tune.records.types import State
 from pytest_shark_tune.replay import Landscape, LandscapeCandidate
-from pytest_shark_tune.snapshot import snapshot_path, write_spec
-from pytest_shark_tune.stages.record import State
 from pytest_shark_tune.system.lock import FileLock
 from tests.integration.test_merge import winner
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from pytest_shark_tune.cli import main
 from pytest_shark_tune.device.identity import device_slug
-from pytest_shark_tune.snapshot import snapshot_path
+from pytest_shark_tune.records.snapshot import snapshot_path
 from pytest_shark_tune.spec.link import link_spec
 from tests.hostile import MODEL, hostile_specs, spec
 

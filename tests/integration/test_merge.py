@@ -14,10 +14,10 @@ from click.testing import CliRunner, Result
 from pytest_shark_tune.cli import main
 from pytest_shark_tune.compiler.configure import configure_with
 from pytest_shark_tune.dispatch.types import RootOp, Tensor
-from pytest_shark_tune.snapshot import read_records, records_of, write_spec
+from pytest_shark_tune.records.snapshot import read_records, records_of, write_spec
+from pytest_shark_tune.records.types import State, WinnerRecord
 from pytest_shark_tune.spec.link import link_spec
 from pytest_shark_tune.spec.read import read_spec
-from pytest_shark_tune.stages.record import State, WinnerRecord
 
 GFX942 = Path(__file__).parent.parent / "golden" / "iree_default_tuning_spec_gfx942.mlir"
 MAPS = tuple(f"affine_map<(d0, d1, d2) -> ({each})>" for each in ("d0, d2", "d2, d1", "d0, d1"))

@@ -20,7 +20,7 @@ from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.extract import extract
 from pytest_shark_tune.plan.model_input import ModelInput
 from pytest_shark_tune.plan.source import read_source
-from pytest_shark_tune.snapshot import write_spec
+from pytest_shark_tune.records.snapshot import write_spec
 from tests.integration.test_guard import CONFIG, record_of
 
 if TYPE_CHECKING:

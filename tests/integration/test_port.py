@@ -19,11 +19,11 @@ from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.plan.extract import extract
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.plan.spaces import search_spaces
+from pytest_shark_tune.records.snapshot import read_records, records_path, write_spec
+from pytest_shark_tune.records.types import State, WinnerRecord
 from pytest_shark_tune.search_space import SearchSpace
 from pytest_shark_tune.search_space.candidate import make_candidates
-from pytest_shark_tune.snapshot import read_records, records_path, write_spec
 from pytest_shark_tune.spec.read import read_spec
-from pytest_shark_tune.stages.record import State, WinnerRecord
 from pytest_shark_tune.system.machine import processors
 from pytest_shark_tune.tools import old_spec
 

@@ -17,11 +17,11 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.types import RootOp, Tensor
 from pytest_shark_tune.guardplan import GuardPlan
+from pytest_shark_tune.records.snapshot import records_path, write_spec
+from pytest_shark_tune.records.types import RecordedOp, State, WinnerRecord
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
-from pytest_shark_tune.snapshot import records_path, write_spec
 from pytest_shark_tune.stages.guard import Outcome, Promise, Verdict
-from pytest_shark_tune.stages.record import RecordedOp, State, WinnerRecord
 from pytest_shark_tune.system.cache import Cache
 
 MODEL = """

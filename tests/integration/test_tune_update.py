@@ -13,9 +13,9 @@ import pytest
 
 from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.ops import matmul
-from pytest_shark_tune.snapshot import read_records, write_spec
+from pytest_shark_tune.records.snapshot import read_records, write_spec
+from pytest_shark_tune.records.types import RecordedOp, WinnerRecord
 from pytest_shark_tune.spec.read import read_spec
-from pytest_shark_tune.stages.record import RecordedOp, WinnerRecord
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Outcome, Suite

@@ -14,12 +14,12 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.configure import replace_executables
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.lease import DeviceLeases
-from pytest_shark_tune.draft import Draft, draft_of_finals
 from pytest_shark_tune.plan.make import make_plan
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Plan
+from pytest_shark_tune.records.draft import Draft, draft_of_finals
+from pytest_shark_tune.records.types import FinalRecord
 from pytest_shark_tune.settings import RunSettings
-from pytest_shark_tune.stages.record import FinalRecord
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.verify import Verifier, culprits
 

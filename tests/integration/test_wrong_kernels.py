@@ -26,8 +26,8 @@ from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.plan.extract import extract
 from pytest_shark_tune.plan.make import make_plan
 from pytest_shark_tune.plan.source import read_source
+from pytest_shark_tune.records.types import State
 from pytest_shark_tune.settings import RunSettings
-from pytest_shark_tune.stages.record import State
 from pytest_shark_tune.system.cache import Cache
 from tests.integration.conftest import MakeSuite
 

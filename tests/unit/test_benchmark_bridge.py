@@ -9,7 +9,7 @@ from pytest_benchmark.stats import Metadata
 
 from pytest_shark_tune.benchmark_bridge import Benchmark, benchmarks_of
 from pytest_shark_tune.ledger import Finding
-from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, SpecRecord, State
+from pytest_shark_tune.records.types import Finalist, FinalRecord, Record, SpecRecord, State
 
 PLACE = "odd[1]/test_ops.py::TestOps::test_dispatch"
 DEFAULT, CANDIDATE, FINAL = f"{PLACE}[mm-default]", f"{PLACE}[mm-Expert-abc123]", f"{PLACE}[mm-final]"

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 import pytest
 
 from pytest_shark_tune.funnel import OTHERS, Cause, Funnel, Loss, causes_of, common_run_failures, funnel_of
-from pytest_shark_tune.stages.record import Record, State
+from pytest_shark_tune.records.types import Record, State
 
 STAGES = ("generated", "tried", "compiled", "applied", "ran", "correct", "measured", "finalists")
 

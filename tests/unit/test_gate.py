@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from pytest_shark_tune.measurement.timing import FINAL_ROUNDS, Measurement, combine_rounds
+from pytest_shark_tune.records.types import State, WinnerRecord
 from pytest_shark_tune.stages.guard import (
     RUN_ALPHA,
     Outcome,
@@ -23,7 +24,6 @@ from pytest_shark_tune.stages.guard import (
     judge,
     most_rounds,
 )
-from pytest_shark_tune.stages.record import State, WinnerRecord
 
 ALPHA = 1e-3
 FEWEST = 11

@@ -131,7 +131,7 @@ def test_the_whole_package_is_read() -> None:
         ("stages.artifact", "from . import spec"),
         ("stages.artifact", "from .spec import SpecEntry"),
         ("stages.space.contraction", "from ..candidate import Candidate"),
-        ("stages.space.contraction", "def late():\n    from pytest_shark_tune.stages.record import Record"),
+        ("stages.space.contraction", "def late():\n    from pytest_shark_tune.records.types import Record"),
         ("stages.dispatch", "if TYPE_CHECKING:\n    from pytest_shark_tune.stages.guard import Promise"),
         ("stages.winner", "from pytest_shark_tune.tools import process"),
         ("stages.winner", "from pytest_shark_tune import session"),

@@ -12,10 +12,10 @@ from pytest_shark_tune.landscape import landscape_of, write_landscapes
 from pytest_shark_tune.ledger import Finding, Ledger
 from pytest_shark_tune.options import TuneOptions
 from pytest_shark_tune.plan.types import KernelTask, Plan
+from pytest_shark_tune.records.types import Record, State
 from pytest_shark_tune.replay import read_landscape
 from pytest_shark_tune.search_space import SearchSpace
 from pytest_shark_tune.search_space.candidate import kernel_candidates, kernel_default
-from pytest_shark_tune.stages.record import Record, State
 
 SPACE = SearchSpace.of("Blocked", {"bi": (1, 2, 4, 8), "bj": (1, 2, 4)})
 KNOBS = [{"bi": bi, "bj": bj} for bi in (1, 2, 4, 8) for bj in (1, 2, 4)]

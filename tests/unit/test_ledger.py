@@ -17,12 +17,8 @@ from pytest_shark_tune.dispatch.types import BenchmarkModule, Dispatch, Member, 
 from pytest_shark_tune.ledger import Finding, Ledger
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Plan, Task
-from pytest_shark_tune.roster import Collected, Coverage
-from pytest_shark_tune.search_space.candidate import Candidate
-from pytest_shark_tune.snapshot import read_records, records_path, write_spec
-from pytest_shark_tune.spec.build import SpecEntry, build_spec
-from pytest_shark_tune.spec.read import read_spec
-from pytest_shark_tune.stages.record import (
+from pytest_shark_tune.records.snapshot import read_records, records_path, write_spec
+from pytest_shark_tune.records.types import (
     Finalist,
     FinalRecord,
     Record,
@@ -32,6 +28,10 @@ from pytest_shark_tune.stages.record import (
     State,
     WinnerRecord,
 )
+from pytest_shark_tune.roster import Collected, Coverage
+from pytest_shark_tune.search_space.candidate import Candidate
+from pytest_shark_tune.spec.build import SpecEntry, build_spec
+from pytest_shark_tune.spec.read import read_spec
 
 MAPS = tuple(f"affine_map<(d0, d1, d2) -> ({dims})>" for dims in ("d0, d2", "d2, d1", "d0, d1"))
 MODULE = BenchmarkModule(text="", run_function="run", buffer_function="buffer", buffer_bytes=0, views=())

@@ -24,8 +24,8 @@ from pytest_shark_tune.measurement.timing import (
     is_decided,
     time_limit_s,
 )
-from pytest_shark_tune.stages.record import Finalist, State
-from pytest_shark_tune.stages.winner import FINALISTS, bar_to_final, declare_winner
+from pytest_shark_tune.records.types import Finalist, State
+from pytest_shark_tune.records.winner import FINALISTS, bar_to_final, declare_winner
 
 # The synthetic kernels below take no time, so budgets never end a comparison.
 POLICY = Policy(sample_s=0.005, blocks=8, min_blocks=3, budget_s=60.0, cutoff=2.0)

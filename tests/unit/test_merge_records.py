@@ -7,7 +7,7 @@ import pytest
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.ledger import RunSummary, Summary
 from pytest_shark_tune.merge_records import RunFindings, merge_runs
-from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, State
+from pytest_shark_tune.records.types import Finalist, FinalRecord, Record, State
 
 
 def record(name: str, samples: int, state: State = State.MEASURED) -> Record:

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_shark_tune.dispatch.types import RootOp, Tensor
 from pytest_shark_tune.measurement.correctness import Check
-from pytest_shark_tune.stages.record import (
+from pytest_shark_tune.records.types import (
     SCHEMA,
     Finalist,
     FinalRecord,

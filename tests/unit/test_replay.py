@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from pytest_shark_tune.cli import main
 from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.records.types import State
 from pytest_shark_tune.replay import (
     Landscape,
     LandscapeCandidate,
@@ -22,7 +23,6 @@ from pytest_shark_tune.replay import (
     write_landscape,
 )
 from pytest_shark_tune.search import ExhaustiveSearch
-from pytest_shark_tune.stages.record import State
 
 RECORDED = Path(__file__).parents[2] / "benchmarks" / "landscapes" / "h100_matmul_2048x10240x1280_f16.json"
 

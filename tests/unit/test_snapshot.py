@@ -9,7 +9,7 @@ import pytest
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.types import Task
-from pytest_shark_tune.snapshot import (
+from pytest_shark_tune.records.snapshot import (
     read_records,
     read_text,
     records_of,

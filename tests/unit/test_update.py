@@ -12,11 +12,7 @@ from pytest_shark_tune.dispatch.types import Untunable
 from pytest_shark_tune.plan.profile import Profile, Share
 from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import Plan, Task
-from pytest_shark_tune.roster import whole_suites
-from pytest_shark_tune.snapshot import find_snapshots, read_records, write_spec
-from pytest_shark_tune.stages.record import RecordedOp, State, WinnerRecord
-from pytest_shark_tune.trial import Trial
-from pytest_shark_tune.update import (
+from pytest_shark_tune.records.reconcile import (
     Requirements,
     Subject,
     Update,
@@ -28,6 +24,10 @@ from pytest_shark_tune.update import (
     updated,
     write_incumbents,
 )
+from pytest_shark_tune.records.snapshot import find_snapshots, read_records, write_spec
+from pytest_shark_tune.records.types import RecordedOp, State, WinnerRecord
+from pytest_shark_tune.roster import whole_suites
+from pytest_shark_tune.trial import Trial
 from tests.unit.test_ledger import ONE, PLAN, TWO, make_task
 
 REQUIREMENTS = Requirements(target="llvm-cpu", setting="setting", iree="3.13.0", device="Some CPU", candidates=2)

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 import msgspec
 
-from pytest_shark_tune.draft import Draft
 from pytest_shark_tune.errors import CommandFailed
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Plan
+from pytest_shark_tune.records.draft import Draft
+from pytest_shark_tune.records.types import SpecRecord
 from pytest_shark_tune.spec.build import SpecEntry, build_spec
-from pytest_shark_tune.stages.record import SpecRecord
 from pytest_shark_tune.verification import Settled, Verification
 from tests.unit.test_ledger import INFO, ONE, PLAN, TWO, make_task
 

@@ -34,7 +34,6 @@ from pytest_shark_tune.dispatch.extraction import read_benchmark
 from pytest_shark_tune.dispatch.grouping import group_dispatches
 from pytest_shark_tune.dispatch.rotation import rotated_dispatch
 from pytest_shark_tune.dispatch.types import FoundDispatch, Numerics, RootOp, Sum, TargetFacts
-from pytest_shark_tune.draft import Draft
 from pytest_shark_tune.measurement.correctness import acceptance_for, check_output, tolerance_for, tolerance_in_model
 from pytest_shark_tune.measurement.roofline import Limits
 from pytest_shark_tune.measurement.timing import FINAL, Policy, calibrate, combine_rounds, compare
@@ -43,14 +42,15 @@ from pytest_shark_tune.plan.profile import Profile, Share
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.plan.types import Plan, Task
 from pytest_shark_tune.profile import by_symbol
+from pytest_shark_tune.records.draft import Draft
+from pytest_shark_tune.records.types import Finalist, FinalRecord, Record, SpecRecord, State
+from pytest_shark_tune.records.winner import declare_winner, simplicity
 from pytest_shark_tune.search.facts import facts_of
 from pytest_shark_tune.search_space import SPACE_VERSIONS, SearchSpace, spaces_for, spaces_in
 from pytest_shark_tune.search_space.candidate import default_candidate, make_candidates
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.spec.build import SpecEntry, build_spec
 from pytest_shark_tune.spec.link import link_spec
-from pytest_shark_tune.stages.record import Finalist, FinalRecord, Record, SpecRecord, State
-from pytest_shark_tune.stages.winner import declare_winner, simplicity
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.verify import culprits
 
@@ -80,7 +80,7 @@ PINNED: dict[str, tuple[int, str]] = {
     "search_space/spirv/contraction.py VERSION": (1, "4b323b23fe833bd7"),
     "search_space/spirv/convolution.py VERSION": (1, "a7ffbcc0c85b9866"),
     "spec/build.py SPEC_VERSION": (1, "2e7cbf7e0604988a"),
-    "stages/winner.py WINNER_VERSION": (1, "6be8e0aa2033669d"),
+    "records/winner.py WINNER_VERSION": (1, "6be8e0aa2033669d"),
     "verify.py VERIFY_VERSION": (1, "fdcc9589d7a823f7"),
     "yardsticks.py YARDSTICK_VERSION": (1, "42e9cdd2e22ae159"),
 }
@@ -261,7 +261,7 @@ OBSERVED: dict[str, Callable[[], object]] = {
     "search_space/constraints.py VERSION": emitted,
     **{f"{SPACES}/{name}.py VERSION": members_of(name) for name in SPACE_VERSIONS if name != "emitted"},
     "spec/build.py SPEC_VERSION": specs,
-    "stages/winner.py WINNER_VERSION": winners,
+    "records/winner.py WINNER_VERSION": winners,
     "verify.py VERIFY_VERSION": blamed,
     "yardsticks.py YARDSTICK_VERSION": lambda: [form(yardsticks.Yardstick), form(Limits)],
 }

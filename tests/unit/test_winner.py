@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from pytest_shark_tune.stages.record import Finalist, Record, State
-from pytest_shark_tune.stages.winner import (
+from pytest_shark_tune.records.types import Finalist, Record, State
+from pytest_shark_tune.records.winner import (
     FINALISTS,
     bar_to_final,
     choose_finalists,

@@ -42,14 +42,15 @@ from pytest_shark_tune.plan.roles import Phase, Role
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Plan, Task, renamed
 from pytest_shark_tune.progress import RunProgress
+from pytest_shark_tune.records.reconcile import Requirements, Subject, Update, look_back, wanted_of, write_incumbents
+from pytest_shark_tune.records.snapshot import check_snapshots
+from pytest_shark_tune.records.types import FinalRecord, Record, SourceCheck, SpecRecord, State
 from pytest_shark_tune.remote import devices_of_worker, hand_over, is_remote, paths_of_worker, shared_folder
 from pytest_shark_tune.roster import Part, Roster, read_roster, write_roster
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
-from pytest_shark_tune.snapshot import check_snapshots
 from pytest_shark_tune.spec.build import dropped_prints
 from pytest_shark_tune.spec.link import check_starter
-from pytest_shark_tune.stages.record import FinalRecord, Record, SourceCheck, SpecRecord, State
 from pytest_shark_tune.summary import render
 from pytest_shark_tune.system import cleanup, journal
 from pytest_shark_tune.system.cache import Cache
@@ -57,7 +58,6 @@ from pytest_shark_tune.system.disk_errors import Storage
 from pytest_shark_tune.system.terminal import escaped_line
 from pytest_shark_tune.system.units import format_us
 from pytest_shark_tune.trial import Trial, trials_of
-from pytest_shark_tune.update import Requirements, Subject, Update, look_back, wanted_of, write_incumbents
 
 __all__ = ["TuningPlugin", "finding_of"]
 

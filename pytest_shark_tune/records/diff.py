@@ -14,11 +14,11 @@ from typing import Literal
 import msgspec
 
 from pytest_shark_tune.errors import InputError, SpecRefused
-from pytest_shark_tune.snapshot import read_records, read_text, records_of
+from pytest_shark_tune.records.snapshot import read_records, read_text, records_of
+from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.spec.module import matcher_name
 from pytest_shark_tune.spec.predicate import Question, describe, read_questions, relation
 from pytest_shark_tune.spec.read import SpecRow, read_spec
-from pytest_shark_tune.stages.record import WinnerRecord
 from pytest_shark_tune.system.units import format_us
 
 __all__ = ["Change", "Side", "SideEntry", "diff", "read_side", "side_of", "words"]

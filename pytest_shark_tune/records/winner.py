@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from pytest_shark_tune.measurement.timing import NOISE_FLOOR
+from pytest_shark_tune.records.types import Finalist, Record, State
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
-from pytest_shark_tune.stages.record import Finalist, Record, State
 
 __all__ = [
     "FINALISTS",

@@ -11,11 +11,11 @@ from pathlib import Path
 import msgspec
 
 from pytest_shark_tune.errors import InputError, SpecRefused
+from pytest_shark_tune.records.types import FinalRecord, WinnerRecord
 from pytest_shark_tune.spec.build import SpecEntry, build_spec
 from pytest_shark_tune.spec.link import link_spec
 from pytest_shark_tune.spec.module import matcher_name
 from pytest_shark_tune.spec.read import SpecRow, read_spec, select_entries
-from pytest_shark_tune.stages.record import FinalRecord, WinnerRecord
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.lock import FileLock
 
@@ -288,3 +288,17 @@ def entry_of(won: WinnerRecord | FinalRecord) -> SpecEntry:
 
 def _prefix(target: str) -> str:
     return f"{target.replace(':', '-')}-"
+
+
+def read_spec_file(path: Path) -> str:
+    """The text of a tuning spec.
+
+    Raises:
+        InputError: the file cannot be read, or holds no tuning spec that this IREE parses.
+    """
+    text = read_text(path)
+    try:
+        read_spec(text)
+    except InputError as error:
+        raise InputError(f"tuning spec {path}: {error}") from error
+    return text

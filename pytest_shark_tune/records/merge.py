@@ -13,10 +13,10 @@ from typing import Literal
 
 import msgspec
 
+from pytest_shark_tune.records.diff import SideEntry, side_of
+from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.spec.link import SpecPart, merge_specs
 from pytest_shark_tune.spec.predicate import Question, Relation, relation
-from pytest_shark_tune.spec_diff import SideEntry, side_of
-from pytest_shark_tune.stages.record import WinnerRecord
 
 __all__ = ["Finding", "MergeInput", "Merged", "merge"]
 

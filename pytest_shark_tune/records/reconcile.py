@@ -12,9 +12,9 @@ import msgspec
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.make import Wanted
 from pytest_shark_tune.plan.types import Plan, Task
-from pytest_shark_tune.snapshot import find_snapshots, read_records, why_not_replaced
-from pytest_shark_tune.spec_diff import diff, side_of, words
-from pytest_shark_tune.stages.record import RecordedOp, WinnerRecord
+from pytest_shark_tune.records.diff import diff, side_of, words
+from pytest_shark_tune.records.snapshot import find_snapshots, read_records, why_not_replaced
+from pytest_shark_tune.records.types import RecordedOp, WinnerRecord
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import content_key
 

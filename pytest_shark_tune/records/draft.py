@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from pytest_shark_tune.snapshot import entry_of
+from pytest_shark_tune.records.snapshot import entry_of
+from pytest_shark_tune.records.types import FinalRecord, WinnerRecord
 from pytest_shark_tune.spec.build import SpecEntry, build_spec
 from pytest_shark_tune.spec.link import link_spec
 from pytest_shark_tune.spec.read import read_spec, select_entries
-from pytest_shark_tune.stages.record import FinalRecord, WinnerRecord
 from pytest_shark_tune.system.cache import content_key
 
 __all__ = ["Draft", "draft_of_finals", "draft_of_winners", "is_of_starter"]
