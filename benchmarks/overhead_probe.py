@@ -21,7 +21,7 @@ from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.device.lease import DeviceLeases
-from pytest_shark_tune.ledger import Ledger
+from pytest_shark_tune.results.store import Ledger
 
 __all__ = ["COMPILE", "FOLDER", "SAMPLES", "WAIT", "TestTimes"]
 

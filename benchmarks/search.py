@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 
 from pytest_shark_tune.records.types import Record, State
-from pytest_shark_tune.replay import (
+from pytest_shark_tune.results.replay import (
     BATCH,
     Landscape,
     LandscapeCandidate,

@@ -22,7 +22,7 @@ from pytest_shark_tune.plan.extract import extract
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.plan.spaces import search_spaces
 from pytest_shark_tune.records.types import State
-from pytest_shark_tune.replay import Landscape, LandscapeCandidate
+from pytest_shark_tune.results.replay import Landscape, LandscapeCandidate
 from pytest_shark_tune.search import ConfigTable, ProblemFacts, table_of_spaces
 from pytest_shark_tune.search.facts import facts_of
 from pytest_shark_tune.search.features import Features, features_of

@@ -17,12 +17,12 @@ from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.dispatch.passes import why_not_plain
 from pytest_shark_tune.dispatch.trust import check_source, trusts_specs
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.merge_records import Merged, merge_runs, read_run, write_merged
 from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.records.draft import draft_of_finals
 from pytest_shark_tune.records.snapshot import read_spec_file
 from pytest_shark_tune.records.types import SpecRecord
-from pytest_shark_tune.summary import render
+from pytest_shark_tune.report.summary_text import render
+from pytest_shark_tune.results.merge_runs import Merged, merge_runs, read_run, write_merged
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.cleanup import scratch_folder
 from pytest_shark_tune.verify import Verifier

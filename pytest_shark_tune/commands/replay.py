@@ -8,8 +8,8 @@ import click
 
 from pytest_shark_tune.commands.output import print_json
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.replay import BATCH, Replay, read_landscape, summarised
-from pytest_shark_tune.replay import replay as replay_seeds
+from pytest_shark_tune.results.replay import BATCH, Replay, read_landscape, summarised
+from pytest_shark_tune.results.replay import replay as replay_seeds
 from pytest_shark_tune.search import STRATEGIES
 from pytest_shark_tune.system.machine import processors
 

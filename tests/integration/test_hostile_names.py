@@ -20,7 +20,7 @@ from pytest_shark_tune.device.identity import device_slug
 from pytest_shark_tune.device.lease import Holder
 from pytest_shark_tune.records.snapshot import snapshot_path, write_spec
 from pytest_shark_tune.records.types import State
-from pytest_shark_tune.replay import Landscape, LandscapeCandidate
+from pytest_shark_tune.results.replay import Landscape, LandscapeCandidate
 from pytest_shark_tune.system.lock import FileLock
 from tests.integration.test_merge import winner
 

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from pytest_shark_tune.cli import main
-from pytest_shark_tune.replay import read_landscape
+from pytest_shark_tune.results.replay import read_landscape
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite

@@ -8,8 +8,8 @@ import pytest
 from pytest_benchmark.stats import Metadata
 
 from pytest_shark_tune.benchmark_bridge import Benchmark, benchmarks_of
-from pytest_shark_tune.ledger import Finding
 from pytest_shark_tune.records.types import Finalist, FinalRecord, Record, SpecRecord, State
+from pytest_shark_tune.results.finding import Finding
 
 PLACE = "odd[1]/test_ops.py::TestOps::test_dispatch"
 DEFAULT, CANDIDATE, FINAL = f"{PLACE}[mm-default]", f"{PLACE}[mm-Expert-abc123]", f"{PLACE}[mm-final]"

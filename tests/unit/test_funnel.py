@@ -7,8 +7,8 @@ from collections.abc import Collection, Sequence
 
 import pytest
 
-from pytest_shark_tune.funnel import OTHERS, Cause, Funnel, Loss, causes_of, common_run_failures, funnel_of
 from pytest_shark_tune.records.types import Record, State
+from pytest_shark_tune.results.funnel import OTHERS, Cause, Funnel, Loss, causes_of, common_run_failures, funnel_of
 
 STAGES = ("generated", "tried", "compiled", "applied", "ran", "correct", "measured", "finalists")
 

@@ -8,12 +8,13 @@ import pytest
 from click.testing import CliRunner
 
 from pytest_shark_tune.cli import main
-from pytest_shark_tune.landscape import landscape_of, write_landscapes
-from pytest_shark_tune.ledger import Finding, Ledger
 from pytest_shark_tune.options import TuneOptions
 from pytest_shark_tune.plan.types import KernelTask, Plan
 from pytest_shark_tune.records.types import Record, State
-from pytest_shark_tune.replay import read_landscape
+from pytest_shark_tune.results.finding import Finding
+from pytest_shark_tune.results.landscape import landscape_of, write_landscapes
+from pytest_shark_tune.results.replay import read_landscape
+from pytest_shark_tune.results.store import Ledger
 from pytest_shark_tune.search_space import SearchSpace
 from pytest_shark_tune.search_space.candidate import kernel_candidates, kernel_default
 

@@ -14,7 +14,6 @@ import msgspec
 import pytest
 
 from pytest_shark_tune.dispatch.types import BenchmarkModule, Dispatch, Member, RootOp, TargetFacts, Tensor, Untunable
-from pytest_shark_tune.ledger import Finding, Ledger
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Plan, Task
 from pytest_shark_tune.records.snapshot import read_records, records_path, write_spec
@@ -28,6 +27,8 @@ from pytest_shark_tune.records.types import (
     State,
     WinnerRecord,
 )
+from pytest_shark_tune.results.finding import Finding
+from pytest_shark_tune.results.store import Ledger
 from pytest_shark_tune.roster import Collected, Coverage
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.spec.build import SpecEntry, build_spec

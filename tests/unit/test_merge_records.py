@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.ledger import RunSummary, Summary
-from pytest_shark_tune.merge_records import RunFindings, merge_runs
 from pytest_shark_tune.records.types import Finalist, FinalRecord, Record, State
+from pytest_shark_tune.results.merge_runs import RunFindings, merge_runs
+from pytest_shark_tune.results.store import RunSummary, Summary
 
 
 def record(name: str, samples: int, state: State = State.MEASURED) -> Record:

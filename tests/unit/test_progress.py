@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_shark_tune.progress import RunProgress
 from pytest_shark_tune.records.types import Record, State
+from pytest_shark_tune.report.progress_text import RunProgress
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 from pytest_shark_tune.system.units import format_s
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from pytest_shark_tune.cli import main
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.records.types import State
-from pytest_shark_tune.replay import (
+from pytest_shark_tune.results.replay import (
     Landscape,
     LandscapeCandidate,
     Replayed,

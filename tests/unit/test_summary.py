@@ -9,11 +9,11 @@ import msgspec
 import pytest
 
 from pytest_shark_tune.dispatch.types import Untunable
-from pytest_shark_tune.funnel import OTHERS, Cause, Loss
-from pytest_shark_tune.ledger import DispatchSummary, RunSummary, Summary
 from pytest_shark_tune.plan.profile import Profile, Share
 from pytest_shark_tune.records.types import SourceCheck
-from pytest_shark_tune.summary import render
+from pytest_shark_tune.report.summary_text import render
+from pytest_shark_tune.results.funnel import OTHERS, Cause, Loss
+from pytest_shark_tune.results.store import DispatchSummary, RunSummary, Summary
 from pytest_shark_tune.system.units import format_us
 
 WON = DispatchSummary(

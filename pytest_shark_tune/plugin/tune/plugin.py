@@ -30,8 +30,6 @@ from pytest_shark_tune.fixtures import SESSION_KEY
 from pytest_shark_tune.inputs import check_cache, check_compiler, check_folder, hold_folder, refuse_strays
 from pytest_shark_tune.interrupts import TERMINATED, Interrupts
 from pytest_shark_tune.kernels import Built, as_failure
-from pytest_shark_tune.landscape import write_landscapes
-from pytest_shark_tune.ledger import Finding, Ledger, Summary
 from pytest_shark_tune.marker import TuneMarks, marks_of
 from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.notes import note_of, teller, write_line
@@ -41,17 +39,20 @@ from pytest_shark_tune.plan.custom import CustomTask
 from pytest_shark_tune.plan.roles import Phase, Role
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Plan, Task, renamed
-from pytest_shark_tune.progress import RunProgress
 from pytest_shark_tune.records.reconcile import Requirements, Subject, Update, look_back, wanted_of, write_incumbents
 from pytest_shark_tune.records.snapshot import check_snapshots
 from pytest_shark_tune.records.types import FinalRecord, Record, SourceCheck, SpecRecord, State
 from pytest_shark_tune.remote import devices_of_worker, hand_over, is_remote, paths_of_worker, shared_folder
+from pytest_shark_tune.report.progress_text import RunProgress
+from pytest_shark_tune.report.summary_text import render
+from pytest_shark_tune.results.finding import Finding
+from pytest_shark_tune.results.landscape import write_landscapes
+from pytest_shark_tune.results.store import Ledger, Summary
 from pytest_shark_tune.roster import Part, Roster, read_roster, write_roster
 from pytest_shark_tune.session import Session
 from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.spec.build import dropped_prints
 from pytest_shark_tune.spec.link import check_starter
-from pytest_shark_tune.summary import render
 from pytest_shark_tune.system import cleanup, journal
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.disk_errors import Storage

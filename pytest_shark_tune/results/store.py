@@ -11,7 +11,6 @@ import msgspec
 import numpy as np
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.funnel import funnel_of
 from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import AnyTask, KernelTask, Plan, Task
 from pytest_shark_tune.records.draft import Draft, draft_of_winners
@@ -27,29 +26,15 @@ from pytest_shark_tune.records.snapshot import (
 )
 from pytest_shark_tune.records.types import Finalist, FinalRecord, Record, SourceCheck, SpecRecord, State, WinnerRecord
 from pytest_shark_tune.records.winner import provisional_winner
+from pytest_shark_tune.results.finding import Finding
+from pytest_shark_tune.results.funnel import funnel_of
+from pytest_shark_tune.results.summary import DispatchSummary, RunSummary, Summary, coverage_of_spec
 from pytest_shark_tune.roster import Collected, Coverage
-from pytest_shark_tune.run_summary import DispatchSummary, RunSummary, Summary, coverage_of_spec
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.verification import Verification, Verify
 
-__all__ = ["DispatchSummary", "Finding", "Ledger", "RunSummary", "Summary"]
-
-
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """What one test found out, as it travels with the test's report; ``plan`` is the plan's key in the cache.
-
-    ``suite`` is the folder of the suite that the test belongs to, empty for a model file. ``is_ours`` says that our own
-    stages found it out. ``compiled`` are a dispatch's name and the id of a candidate with which nothing more was done.
-    """
-
-    plan: str
-    suite: str
-    record: Record | None = None
-    final: FinalRecord | None = None
-    spec: SpecRecord | None = None
-    compiled: tuple[str, str] | None = None
-    is_ours: bool = True
+__all__ = ["DispatchSummary", "Ledger", "RunSummary", "Summary"]
 
 
 class _Entry(msgspec.Struct, frozen=True):

@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 
 from pytest_shark_tune.dispatch.types import Untunable
-from pytest_shark_tune.funnel import Loss
 from pytest_shark_tune.plan.profile import Profile, Share
 from pytest_shark_tune.records.types import SourceCheck
+from pytest_shark_tune.results.funnel import Loss
 from pytest_shark_tune.roster import Coverage
 
 __all__ = ["DispatchSummary", "RunSummary", "Summary", "coverage_of_spec"]

@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_shark_tune.ledger import Ledger
 from pytest_shark_tune.plan.types import AnyTask, Task
 from pytest_shark_tune.records.types import Record, State
-from pytest_shark_tune.replay import Landscape, LandscapeCandidate, write_landscape
+from pytest_shark_tune.results.replay import Landscape, LandscapeCandidate, write_landscape
+from pytest_shark_tune.results.store import Ledger
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 
 __all__ = ["landscape_of", "write_landscapes"]

@@ -11,14 +11,14 @@ from statistics import median
 import msgspec
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.funnel import funnel_of
 from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.records.draft import draft_of_winners
 from pytest_shark_tune.records.reconcile import with_ops
 from pytest_shark_tune.records.snapshot import write_spec
 from pytest_shark_tune.records.types import FinalRecord, Record, SpecRecord, State, WinnerRecord
 from pytest_shark_tune.records.winner import declare_winner, simplicity
-from pytest_shark_tune.run_summary import DispatchSummary, RunSummary, Summary
+from pytest_shark_tune.results.funnel import funnel_of
+from pytest_shark_tune.results.summary import DispatchSummary, RunSummary, Summary
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 from pytest_shark_tune.system import journal
 
