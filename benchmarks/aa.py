@@ -22,8 +22,8 @@ from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.records.types import Record, State
 from pytest_shark_tune.records.winner import FINALISTS
 from pytest_shark_tune.search_space.candidate import Candidate
-from pytest_shark_tune.session import Session
 from pytest_shark_tune.system import journal
+from pytest_shark_tune.tuning.session import Session
 
 
 class Compared(msgspec.Struct, frozen=True):

@@ -23,7 +23,6 @@ import msgspec
 from guarded_suite import GuardedSuite, show
 from single_op import SingleOp, single_op
 
-from pytest_shark_tune.bench import Bench
 from pytest_shark_tune.measurement.timing import MOST_ROUNDS, Measurement, combine_rounds
 from pytest_shark_tune.plan.make import POOL
 from pytest_shark_tune.records.snapshot import read_records, write_spec
@@ -31,6 +30,7 @@ from pytest_shark_tune.records.types import Record, State, WinnerRecord
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 from pytest_shark_tune.stages.guard import Outcome, Promise
 from pytest_shark_tune.system import journal
+from pytest_shark_tune.tuning.runner import Bench
 
 WANTED = {1.15: 0.95, 1.30: 1.0}
 """In what part of the runs a slowdown should fail, where two equal configs are told apart to ``QUIET``."""

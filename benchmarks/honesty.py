@@ -21,8 +21,6 @@ import click
 import msgspec
 
 from pytest_shark_tune import ops
-from pytest_shark_tune.bench import Bench
-from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.client import DeviceChild
@@ -33,10 +31,12 @@ from pytest_shark_tune.plan.make import make_plan
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.records.types import FinalRecord, State
-from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.machine import processors
+from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.runner import Bench
+from pytest_shark_tune.tuning.settings import RunSettings
 
 _WANTED = 0.9
 _SUITE = """

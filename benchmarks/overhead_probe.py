@@ -16,12 +16,12 @@ from typing import Any
 
 import msgspec
 
-from pytest_shark_tune.bench import Bench
-from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.results.store import Ledger
+from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.runner import Bench
 
 __all__ = ["COMPILE", "FOLDER", "SAMPLES", "WAIT", "TestTimes"]
 

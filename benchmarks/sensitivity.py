@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from whole_models import check_whole_models
 from wrong_modules import RIGHT, WRONG, NotApplicable, edited
 
-from pytest_shark_tune.bench import acceptance_of
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.client import DeviceChild
@@ -38,6 +37,7 @@ from pytest_shark_tune.errors import CommandFailed
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.plan.extract import extract
 from pytest_shark_tune.plan.source import read_source
+from pytest_shark_tune.tuning.runner import acceptance_of
 
 Array = NDArray[Any]
 Reference = Callable[[Sequence[Array]], Array]

@@ -13,8 +13,6 @@ import click
 import numpy as np
 
 from pytest_shark_tune import ops
-from pytest_shark_tune.bench import Bench
-from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.client import DeviceChild
@@ -22,10 +20,12 @@ from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.plan.make import make_plan
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.plan.types import Task
-from pytest_shark_tune.session import Session
-from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.machine import processors
+from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.runner import Bench
+from pytest_shark_tune.tuning.session import Session
+from pytest_shark_tune.tuning.settings import RunSettings
 
 __all__ = ["SingleOp", "quantiles", "single_op"]
 

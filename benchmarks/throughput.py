@@ -35,12 +35,12 @@ from pytest_shark_tune.plan.make import make_plan
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.records.types import State
-from pytest_shark_tune.session import Session
-from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.spec.build import single_entry_spec
 from pytest_shark_tune.system import process
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.machine import processors
+from pytest_shark_tune.tuning.session import Session
+from pytest_shark_tune.tuning.settings import RunSettings
 
 _DEVICE = "local-task"
 _TIMEOUT_S = 120.0

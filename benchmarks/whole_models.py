@@ -13,8 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from wrong_modules import RIGHT, WRONG, NotApplicable, edited, sums_in
 
-from pytest_shark_tune.bench import Bench, model_tolerance
-from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.configure import strip
 from pytest_shark_tune.device.client import DeviceChild
@@ -27,8 +25,10 @@ from pytest_shark_tune.plan.make import make_plan
 from pytest_shark_tune.plan.model_input import ModelInput
 from pytest_shark_tune.plan.source import Source, read_source
 from pytest_shark_tune.plan.types import Plan
-from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.system.cache import Cache
+from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.runner import Bench, model_tolerance
+from pytest_shark_tune.tuning.settings import RunSettings
 
 __all__ = ["Counts", "check_whole_models"]
 

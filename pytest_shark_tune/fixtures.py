@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from pytest_shark_tune.kernels import KernelStages
     from pytest_shark_tune.measurement.timing import Measurement
     from pytest_shark_tune.records.types import FinalRecord, SpecRecord
-    from pytest_shark_tune.session import Session
     from pytest_shark_tune.stages.guard import Verdict
     from pytest_shark_tune.trial import Trial
+    from pytest_shark_tune.tuning.session import Session
 
 __all__ = [
     "GUARD_KEY",

@@ -33,8 +33,6 @@ from pytest_shark_tune.plan.custom import CustomTask
 from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import Plan, Task
 from pytest_shark_tune.records.snapshot import find_snapshots, recorded_targets, snapshot_path
-from pytest_shark_tune.session import Session
-from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.guard import RUN_ALPHA, Outcome, Promise, Terms, Verdict, judge
 from pytest_shark_tune.system import cleanup
 from pytest_shark_tune.system.cache import Cache
@@ -42,6 +40,8 @@ from pytest_shark_tune.system.disk_errors import Storage
 from pytest_shark_tune.system.folders import is_marked
 from pytest_shark_tune.system.terminal import escaped
 from pytest_shark_tune.trial import Guarded, Trial, guard_trials
+from pytest_shark_tune.tuning.session import Session
+from pytest_shark_tune.tuning.settings import RunSettings
 
 __all__ = ["GuardingPlugin", "guard_trials_of"]
 

@@ -14,7 +14,6 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from numpy.typing import NDArray
 
-from pytest_shark_tune.compile_step import command_failure
 from pytest_shark_tune.compiler.compiler import first_error
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
 from pytest_shark_tune.measurement.correctness import EXACT, Tolerance, check_output
@@ -23,8 +22,9 @@ from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import KernelTask
 from pytest_shark_tune.records.types import FinalRecord, State
 from pytest_shark_tune.search_space.candidate import Candidate
-from pytest_shark_tune.session import Session
 from pytest_shark_tune.trial import Trial
+from pytest_shark_tune.tuning.compile_step import command_failure
+from pytest_shark_tune.tuning.session import Session
 
 __all__ = ["Built", "Kernel", "KernelStages", "as_failure"]
 

@@ -7,7 +7,6 @@ from itertools import chain
 
 import msgspec
 
-from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.compiler.compiler import first_error
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, PromiseBroken
 from pytest_shark_tune.guardplan import GuardEntry
@@ -16,6 +15,7 @@ from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.search_space import SearchSpace
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.search_space.config_reader import config_entries, knobs_of, space_entries, without_entry
+from pytest_shark_tune.tuning.builder import Builds
 
 __all__ = ["Legality"]
 

@@ -41,13 +41,13 @@ from pytest_shark_tune.search_space.config_reader import ReadConfig, Reading, op
 from pytest_shark_tune.search_space.config_writer import cpu_compilation_info
 from pytest_shark_tune.search_space.cpu.tiling import BACKEND as CPU
 from pytest_shark_tune.search_space.nearest import nearest_member
-from pytest_shark_tune.session import Session
 from pytest_shark_tune.spec.link import link_spec
 from pytest_shark_tune.spec.read import mark_entries, named_configs, read_spec, with_configs
 from pytest_shark_tune.stages.guard import RUN_ALPHA, Outcome, Promise
 from pytest_shark_tune.system import journal, process
 from pytest_shark_tune.system.cleanup import scratch_folder
 from pytest_shark_tune.tools import old_spec
+from pytest_shark_tune.tuning.session import Session
 
 __all__ = ["Fate", "OldEntry", "OldSpec", "PortedEntry", "port", "read_old", "retuned", "target_of"]
 

@@ -7,8 +7,6 @@ from itertools import chain, repeat
 
 import msgspec
 
-from pytest_shark_tune.bench import Bench
-from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.compiler.compiler import compiler_version
 from pytest_shark_tune.errors import CandidateFailed, PromiseBroken, PromiseUntold
@@ -16,9 +14,11 @@ from pytest_shark_tune.guardplan import GuardEntry, GuardPlan
 from pytest_shark_tune.legality import Legality
 from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.reach import Reach
-from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.guard import Outcome, Promise, Terms, Verdict, hold_gate
 from pytest_shark_tune.system.cache import Cache, content_key
+from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.runner import Bench
+from pytest_shark_tune.tuning.settings import RunSettings
 
 __all__ = ["Promises"]
 

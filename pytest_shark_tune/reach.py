@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.compiler.configure import ConfigureFailed
 from pytest_shark_tune.errors import CandidateFailed, InputError, PromiseBroken
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, applied_to
@@ -16,6 +15,7 @@ from pytest_shark_tune.spec.apply import Placement, apply_spec
 from pytest_shark_tune.spec.predicate import Question, differences, read_questions
 from pytest_shark_tune.spec.read import mark_entries, select_entries
 from pytest_shark_tune.system.cache import Cache, content_key
+from pytest_shark_tune.tuning.builder import Builds
 
 __all__ = ["Reach"]
 

@@ -14,8 +14,8 @@ import pytest
 
 from pytest_shark_tune.device.discovery import FoundDevices, find_devices
 from pytest_shark_tune.options import TuneOptions
-from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.system.folders import is_marked, make_marked
+from pytest_shark_tune.tuning.settings import RunSettings
 
 __all__ = ["devices_of_worker", "hand_over", "is_remote", "paths_of_worker", "shared_folder"]
 

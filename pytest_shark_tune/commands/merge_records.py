@@ -8,8 +8,6 @@ from pathlib import Path
 
 import click
 
-from pytest_shark_tune.builds import Builds
-from pytest_shark_tune.bundle import Bundle, read_bundle
 from pytest_shark_tune.commands.trust_option import tell_dropped, trust_option
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.flags import check_flags
@@ -25,7 +23,9 @@ from pytest_shark_tune.report.summary_text import render
 from pytest_shark_tune.results.merge_runs import Merged, merge_runs, read_run, write_merged
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.cleanup import scratch_folder
-from pytest_shark_tune.verify import Verifier
+from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.bundle import Bundle, read_bundle
+from pytest_shark_tune.tuning.verifier import Verifier
 
 __all__ = ["merge_records"]
 

@@ -18,11 +18,11 @@ from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.options import default_cache
 from pytest_shark_tune.plan.model_input import ModelInput
 from pytest_shark_tune.port import Fate, OldSpec, PortedEntry, port, read_old, retuned, target_of
-from pytest_shark_tune.session import Session
-from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.cleanup import scratch_folder
 from pytest_shark_tune.system.machine import processors
+from pytest_shark_tune.tuning.session import Session
+from pytest_shark_tune.tuning.settings import RunSettings
 
 __all__ = ["port_spec"]
 

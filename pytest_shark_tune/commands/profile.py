@@ -19,12 +19,12 @@ from pytest_shark_tune.errors import InputError, SharkTuneError
 from pytest_shark_tune.options import default_cache
 from pytest_shark_tune.plan.model_input import ModelInput
 from pytest_shark_tune.plan.profile import Profile
-from pytest_shark_tune.session import Session
-from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.system import cleanup
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.machine import processors
 from pytest_shark_tune.system.units import format_us
+from pytest_shark_tune.tuning.session import Session
+from pytest_shark_tune.tuning.settings import RunSettings
 
 __all__ = ["profile_model"]
 

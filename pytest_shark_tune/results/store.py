@@ -29,10 +29,10 @@ from pytest_shark_tune.records.winner import provisional_winner
 from pytest_shark_tune.results.finding import Finding
 from pytest_shark_tune.results.funnel import funnel_of
 from pytest_shark_tune.results.summary import DispatchSummary, RunSummary, Summary, coverage_of_spec
-from pytest_shark_tune.roster import Collected, Coverage
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 from pytest_shark_tune.system import journal
-from pytest_shark_tune.verification import Verification, Verify
+from pytest_shark_tune.tuning.manifest import Collected, Coverage
+from pytest_shark_tune.tuning.verification import Verification, Verify
 
 __all__ = ["DispatchSummary", "Ledger", "RunSummary", "Summary"]
 

@@ -10,7 +10,7 @@ from pytest_shark_tune.dispatch.types import Untunable
 from pytest_shark_tune.plan.profile import Profile, Share
 from pytest_shark_tune.records.types import SourceCheck
 from pytest_shark_tune.results.funnel import Loss
-from pytest_shark_tune.roster import Coverage
+from pytest_shark_tune.tuning.manifest import Coverage
 
 __all__ = ["DispatchSummary", "RunSummary", "Summary", "coverage_of_spec"]
 

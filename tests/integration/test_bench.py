@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from pytest_shark_tune import ops
-from pytest_shark_tune.bench import Bench, model_tolerance
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
@@ -31,11 +30,12 @@ from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.records.types import State
 from pytest_shark_tune.records.winner import FINALISTS
 from pytest_shark_tune.search_space.candidate import Candidate
-from pytest_shark_tune.session import Session
-from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.guard import GATE
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache
+from pytest_shark_tune.tuning.runner import Bench, model_tolerance
+from pytest_shark_tune.tuning.session import Session
+from pytest_shark_tune.tuning.settings import RunSettings
 
 
 @pytest.fixture

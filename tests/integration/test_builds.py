@@ -22,7 +22,6 @@ from iree.compiler.tools.binaries import find_tool
 
 import pytest_shark_tune
 from pytest_shark_tune import ops
-from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.lease import DeviceLeases
@@ -34,6 +33,7 @@ from pytest_shark_tune.spec.apply import apply_spec
 from pytest_shark_tune.spec.build import SpecEntry, build_spec
 from pytest_shark_tune.spec.link import link_spec
 from pytest_shark_tune.system.cache import Cache
+from pytest_shark_tune.tuning.builder import Builds
 
 GPU, CPU = "cuda:sm_89", "llvm-cpu:x86-64-v3"
 COUNT = 3
@@ -43,7 +43,7 @@ WORKER = """
 import sys
 from pathlib import Path
 import msgspec
-from pytest_shark_tune.builds import Builds
+from pytest_shark_tune.tuning.builder import Builds
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.plan.make import Plan
 from pytest_shark_tune.system.cache import Cache

@@ -10,8 +10,6 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from pytest_shark_tune.builds import Builds
-from pytest_shark_tune.bundle import BUNDLE, PackedCompiler, read_bundle
 from pytest_shark_tune.cli import main
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.device.lease import DeviceLeases
@@ -23,7 +21,9 @@ from pytest_shark_tune.results.store import Summary
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache, content_key
-from pytest_shark_tune.yardsticks import Yardsticks
+from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.bundle import BUNDLE, PackedCompiler, read_bundle
+from pytest_shark_tune.tuning.microbenchmarks import Yardsticks
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Outcome, Suite

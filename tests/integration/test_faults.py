@@ -94,7 +94,7 @@ import os
 import msgspec
 import pytest
 from pathlib import Path
-from pytest_shark_tune.builds import Builds
+from pytest_shark_tune.tuning.builder import Builds
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.device.lease import DeviceLeases

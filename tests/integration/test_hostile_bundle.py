@@ -15,10 +15,10 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from pytest_shark_tune.bundle import BUNDLE, read_bundle
 from pytest_shark_tune.cli import main
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.system.cache import Cache, content_key
+from pytest_shark_tune.tuning.bundle import BUNDLE, read_bundle
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Suite

@@ -14,7 +14,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pytest_shark_tune import ops
-from pytest_shark_tune.bundle import BUNDLE
 from pytest_shark_tune.cli import main
 from pytest_shark_tune.device.identity import device_slug
 from pytest_shark_tune.device.lease import Holder
@@ -22,6 +21,7 @@ from pytest_shark_tune.records.snapshot import snapshot_path, write_spec
 from pytest_shark_tune.records.types import State
 from pytest_shark_tune.results.replay import Landscape, LandscapeCandidate
 from pytest_shark_tune.system.lock import FileLock
+from pytest_shark_tune.tuning.bundle import BUNDLE
 from tests.integration.test_merge import winner
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from pytest_shark_tune.cli import main
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.plan.types import Plan
-from pytest_shark_tune.profile import counted_profile
-from pytest_shark_tune.session import Session
-from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.system.cache import Cache
+from pytest_shark_tune.tuning.model_profile import counted_profile
+from pytest_shark_tune.tuning.session import Session
+from pytest_shark_tune.tuning.settings import RunSettings
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite

@@ -11,7 +11,6 @@ import msgspec
 import pytest
 
 from pytest_shark_tune import ops
-from pytest_shark_tune.compile_step import CompileStep
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
@@ -19,10 +18,11 @@ from pytest_shark_tune.dispatch.types import RootOp, Tensor
 from pytest_shark_tune.guardplan import GuardPlan
 from pytest_shark_tune.records.snapshot import records_path, write_spec
 from pytest_shark_tune.records.types import RecordedOp, State, WinnerRecord
-from pytest_shark_tune.session import Session
-from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.guard import Outcome, Promise, Verdict
 from pytest_shark_tune.system.cache import Cache
+from pytest_shark_tune.tuning.compile_step import CompileStep
+from pytest_shark_tune.tuning.session import Session
+from pytest_shark_tune.tuning.settings import RunSettings
 
 MODEL = """
 func.func @plain(%a: tensor<64x32xf32>, %b: tensor<32x48xf32>) -> tensor<64x48xf32> {

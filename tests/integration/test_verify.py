@@ -8,8 +8,6 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from pytest_shark_tune.bench import Bench
-from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.configure import replace_executables
 from pytest_shark_tune.compiler.target import Target
@@ -19,9 +17,11 @@ from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Plan
 from pytest_shark_tune.records.draft import Draft, draft_of_finals
 from pytest_shark_tune.records.types import FinalRecord
-from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.verify import Verifier, culprits
+from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.runner import Bench
+from pytest_shark_tune.tuning.settings import RunSettings
+from pytest_shark_tune.tuning.verifier import Verifier, culprits
 
 INFO = (
     "#iree_codegen.compilation_info<lowering_config = #iree_cpu.lowering_config<distribution = [{0}, {0}, 0], "

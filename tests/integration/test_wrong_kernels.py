@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 
 from pytest_shark_tune import ops
-from pytest_shark_tune.bench import Bench, acceptance_of, model_tolerance
-from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.configure import strip
 from pytest_shark_tune.compiler.disturbance import with_disturbed_sums
@@ -27,8 +25,10 @@ from pytest_shark_tune.plan.extract import extract
 from pytest_shark_tune.plan.make import make_plan
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.records.types import State
-from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.system.cache import Cache
+from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.runner import Bench, acceptance_of, model_tolerance
+from pytest_shark_tune.tuning.settings import RunSettings
 from tests.integration.conftest import MakeSuite
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

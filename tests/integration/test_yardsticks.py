@@ -11,8 +11,6 @@ from iree.compiler import ir
 from iree.compiler.dialects import arith
 
 from pytest_shark_tune import ops
-from pytest_shark_tune.bench import Bench
-from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
@@ -23,9 +21,11 @@ from pytest_shark_tune.measurement.roofline import Limits, Work, work_of
 from pytest_shark_tune.plan.make import make_plan
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.plan.types import Task
-from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.yardsticks import Yardsticks
+from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.microbenchmarks import Yardsticks
+from pytest_shark_tune.tuning.runner import Bench
+from pytest_shark_tune.tuning.settings import RunSettings
 
 URI = "local-task"
 COMPILER = Compiler(Target.parse("llvm-cpu"))

@@ -11,14 +11,14 @@ from types import MappingProxyType
 import msgspec
 import pytest
 
-from pytest_shark_tune.campaign import Campaign, Quarry, make_quarry
 from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import KernelTask, Plan
 from pytest_shark_tune.records.types import Record, State
-from pytest_shark_tune.roster import Part
 from pytest_shark_tune.search import STRATEGIES, PriorResult
 from pytest_shark_tune.search_space import SearchSpace
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID, kernel_candidates, kernel_default
+from pytest_shark_tune.tuning.manifest import Part
+from pytest_shark_tune.tuning.scheduler import Campaign, Quarry, make_quarry
 
 SPACE = SearchSpace.of("Blocked", {"bi": range(1, 11), "bj": range(1, 11)})
 KNOBS = [{"bi": bi, "bj": bj} for bi in range(1, 11) for bj in range(1, 11)]

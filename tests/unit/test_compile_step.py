@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from pytest_shark_tune.compile_step import CompileStep
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed
 from pytest_shark_tune.records.types import State
+from pytest_shark_tune.tuning.compile_step import CompileStep
 
 INFO = (
     "#iree_codegen.compilation_info<lowering_config = #iree_cpu.lowering_config<distribution = [{tile}, 8]>, "

@@ -9,7 +9,6 @@ import pytest
 from iree.compiler.tools.binaries import find_tool
 
 from pytest_shark_tune import ops
-from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.flag_files import changed_files, flag_files
 from pytest_shark_tune.compiler.target import Target
@@ -18,11 +17,12 @@ from pytest_shark_tune.dispatch.types import BenchmarkModule
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.make import plan_key
 from pytest_shark_tune.plan.source import read_source
-from pytest_shark_tune.recall import Recall
 from pytest_shark_tune.search_space.candidate import Candidate
-from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.yardsticks import Yardsticks
+from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.database import Recall
+from pytest_shark_tune.tuning.microbenchmarks import Yardsticks
+from pytest_shark_tune.tuning.settings import RunSettings
 
 CPU = Target.parse("llvm-cpu")
 SPEC = "--iree-preprocessing-transform-spec-filename"

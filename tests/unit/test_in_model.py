@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pytest_shark_tune.errors import CandidateFailed
-from pytest_shark_tune.in_model import compare_apart
 from pytest_shark_tune.measurement.timing import Measurement
+from pytest_shark_tune.tuning.model_final import compare_apart
 
 MODELS = {name: Path(name) for name in ("a", "b", "c")}
 

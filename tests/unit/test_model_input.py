@@ -18,10 +18,10 @@ from pytest_shark_tune.plan.extract import extract
 from pytest_shark_tune.plan.make import plan_key
 from pytest_shark_tune.plan.model_input import InputFile, ModelInput, check_data
 from pytest_shark_tune.plan.source import Source, read_source
-from pytest_shark_tune.profile import arguments, function_of
-from pytest_shark_tune.session import Session
-from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.system.cache import Cache
+from pytest_shark_tune.tuning.model_profile import arguments, function_of
+from pytest_shark_tune.tuning.session import Session
+from pytest_shark_tune.tuning.settings import RunSettings
 
 TWO = """
 func.func @"one $.x"(%a: tensor<2x3xi64>, %b: tensor<4xf32>) -> tensor<2x3xi64> {

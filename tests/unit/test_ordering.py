@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from pytest_shark_tune.campaign import Campaign, Quarry
 from pytest_shark_tune.ordering import RunOrder
 from pytest_shark_tune.plan.roles import Phase
 from pytest_shark_tune.search import ExhaustiveSearch
+from pytest_shark_tune.tuning.scheduler import Campaign, Quarry
 
 ORDINARY, CANDIDATE, FINAL, SPEC = Phase.ORDINARY, Phase.CANDIDATE, Phase.FINAL, Phase.SPEC
 

@@ -10,10 +10,10 @@ import pytest
 
 pytest.importorskip("xdist")
 
-from pytest_shark_tune.campaign import Campaign, Quarry
 from pytest_shark_tune.ordering import RunOrder
 from pytest_shark_tune.plan.roles import Phase
 from pytest_shark_tune.search import ExhaustiveSearch
+from pytest_shark_tune.tuning.scheduler import Campaign, Quarry
 from pytest_shark_tune.workers import TuneScheduling
 
 ORDINARY, CANDIDATE, FINAL, SPEC = Phase.ORDINARY, Phase.CANDIDATE, Phase.FINAL, Phase.SPEC

@@ -13,12 +13,12 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.types import BenchmarkModule, Dispatch, Member, RootOp, TargetFacts, Tensor
 from pytest_shark_tune.plan.types import Task
-from pytest_shark_tune.recall import Recall
 from pytest_shark_tune.records.types import Finalist, FinalRecord, Record, State
 from pytest_shark_tune.search import PriorResult
 from pytest_shark_tune.search_space.candidate import Candidate
-from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.system.cache import Cache
+from pytest_shark_tune.tuning.database import Recall
+from pytest_shark_tune.tuning.settings import RunSettings
 
 MAPS = tuple(f"affine_map<(d0, d1, d2) -> ({dims})>" for dims in ("d0, d2", "d2, d1", "d0, d1"))
 

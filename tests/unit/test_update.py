@@ -26,8 +26,8 @@ from pytest_shark_tune.records.reconcile import (
 )
 from pytest_shark_tune.records.snapshot import find_snapshots, read_records, write_spec
 from pytest_shark_tune.records.types import RecordedOp, State, WinnerRecord
-from pytest_shark_tune.roster import whole_suites
 from pytest_shark_tune.trial import Trial
+from pytest_shark_tune.tuning.manifest import whole_suites
 from tests.unit.test_ledger import ONE, PLAN, TWO, make_task
 
 REQUIREMENTS = Requirements(target="llvm-cpu", setting="setting", iree="3.13.0", device="Some CPU", candidates=2)

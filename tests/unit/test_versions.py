@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 import pytest_shark_tune
-from pytest_shark_tune import builds, guardplan, ops, recall, yardsticks
+from pytest_shark_tune import guardplan, ops
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.compiler.compiler import Compiler, compiler_version
 from pytest_shark_tune.compiler.configure import configure_with
@@ -41,18 +41,19 @@ from pytest_shark_tune.plan import make
 from pytest_shark_tune.plan.profile import Profile, Share
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.plan.types import Plan, Task
-from pytest_shark_tune.profile import by_symbol
 from pytest_shark_tune.records.draft import Draft
 from pytest_shark_tune.records.types import Finalist, FinalRecord, Record, SpecRecord, State
 from pytest_shark_tune.records.winner import declare_winner, simplicity
 from pytest_shark_tune.search.facts import facts_of
 from pytest_shark_tune.search_space import SPACE_VERSIONS, SearchSpace, spaces_for, spaces_in
 from pytest_shark_tune.search_space.candidate import default_candidate, make_candidates
-from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.spec.build import SpecEntry, build_spec
 from pytest_shark_tune.spec.link import link_spec
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.verify import culprits
+from pytest_shark_tune.tuning import builder, database, microbenchmarks
+from pytest_shark_tune.tuning.model_profile import by_symbol
+from pytest_shark_tune.tuning.settings import RunSettings
+from pytest_shark_tune.tuning.verifier import culprits
 
 PACKAGE = Path(pytest_shark_tune.__file__).parent
 GOLDEN = Path(__file__).parent.parent / "golden" / "behaviour"
@@ -263,7 +264,7 @@ OBSERVED: dict[str, Callable[[], object]] = {
     "spec/build.py SPEC_VERSION": specs,
     "records/winner.py WINNER_VERSION": winners,
     "verify.py VERIFY_VERSION": blamed,
-    "yardsticks.py YARDSTICK_VERSION": lambda: [form(yardsticks.Yardstick), form(Limits)],
+    "yardsticks.py YARDSTICK_VERSION": lambda: [form(microbenchmarks.Yardstick), form(Limits)],
 }
 COMPILED = ("guardplan", "stages/artifact", "stages/candidate", "stages/extraction", "stages/space", "stages/spec")
 """What holds texts that IREE prints, in its own way in each release."""
@@ -342,13 +343,13 @@ def keys(folder: Path, task: Task) -> dict[str, str]:
     compiler = Compiler(Target.parse("llvm-cpu"))
     kept = Cache(folder / "cache")
     settings = RunSettings.in_folder(folder, [], "a cpu", jobs=1)
-    known = recall.Recall(kept, compiler, settings)
-    maker = builds.Builds(compiler, kept, DeviceLeases(()), jobs=1, tell=print)
+    known = database.Recall(kept, compiler, settings)
+    maker = builder.Builds(compiler, kept, DeviceLeases(()), jobs=1, tell=print)
     source = read_source(ops.matmul(m=4, n=4, k=4, lhs="f32"), folder)
     whole = Plan(sources=(source,), tasks=(task,), untunable=())
     spec = folder / "spec.mlir"
     spec.write_text("module {}")
-    benches = yardsticks.Yardsticks(compiler, kept, "a cpu")
+    benches = microbenchmarks.Yardsticks(compiler, kept, "a cpu")
     maker.close()
     return {
         "plan": make.plan_key([source], compiler),
@@ -394,7 +395,7 @@ def test_a_number_that_is_raised_empties_what_rests_on_it(
     (dispatch,) = group_dispatches([benchmark()], {("single", benchmark().symbol): 1})
     task = Task(dispatch=dispatch, default=default_candidate(dispatch), candidates=(), space_size=None)
     before = keys(tmp_path, task)
-    for module in (make, recall, builds, yardsticks, guardplan):
+    for module in (make, database, builder, microbenchmarks, guardplan):
         if hasattr(module, name):
             old = getattr(module, name)
             monkeypatch.setattr(module, name, old | {"cpu_generic": 2} if isinstance(old, dict) else old + 1)

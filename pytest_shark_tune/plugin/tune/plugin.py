@@ -16,10 +16,7 @@ import msgspec
 import pytest
 
 from pytest_shark_tune import __version__, reporting
-from pytest_shark_tune.bundle import BUNDLE, Bundle, Packed, PackedCompiler, check_machine, read_bundle
-from pytest_shark_tune.campaign import Campaign, make_quarry
 from pytest_shark_tune.collected import CollectionWatch
-from pytest_shark_tune.coming import announce
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.device.discovery import FoundDevices, crowding, find_devices, jobs_of_worker
@@ -48,9 +45,6 @@ from pytest_shark_tune.report.summary_text import render
 from pytest_shark_tune.results.finding import Finding
 from pytest_shark_tune.results.landscape import write_landscapes
 from pytest_shark_tune.results.store import Ledger, Summary
-from pytest_shark_tune.roster import Part, Roster, read_roster, write_roster
-from pytest_shark_tune.session import Session
-from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.spec.build import dropped_prints
 from pytest_shark_tune.spec.link import check_starter
 from pytest_shark_tune.system import cleanup, journal
@@ -59,6 +53,12 @@ from pytest_shark_tune.system.disk_errors import Storage
 from pytest_shark_tune.system.terminal import escaped_line
 from pytest_shark_tune.system.units import format_us
 from pytest_shark_tune.trial import Trial, trials_of
+from pytest_shark_tune.tuning.bundle import BUNDLE, Bundle, Packed, PackedCompiler, check_machine, read_bundle
+from pytest_shark_tune.tuning.manifest import Part, Roster, read_roster, write_roster
+from pytest_shark_tune.tuning.prefetch import announce
+from pytest_shark_tune.tuning.scheduler import Campaign, make_quarry
+from pytest_shark_tune.tuning.session import Session
+from pytest_shark_tune.tuning.settings import RunSettings
 
 __all__ = ["TuningPlugin", "finding_of"]
 

@@ -13,8 +13,6 @@ from typing import Final, Literal
 import msgspec
 
 from pytest_shark_tune import __version__
-from pytest_shark_tune.builds import Builds
-from pytest_shark_tune.bundle_file import BINARY, BundleFile, opened, write_bundle
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.compiler.compiler import COMPILE_TIMEOUT_S, Compiler, host_processor
 from pytest_shark_tune.compiler.target import Target
@@ -25,7 +23,9 @@ from pytest_shark_tune.search.facts import facts_of
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache, Kind, content_key, is_key
-from pytest_shark_tune.yardsticks import Yardstick, Yardsticks
+from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.bundle_file import BINARY, BundleFile, opened, write_bundle
+from pytest_shark_tune.tuning.microbenchmarks import Yardstick, Yardsticks
 
 __all__ = ["BUNDLE", "Bundle", "Packed", "PackedCompiler", "check_machine", "pack", "read_bundle"]
 

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pytest_shark_tune.bench import Bench
-from pytest_shark_tune.builds import Builds
-from pytest_shark_tune.compile_step import command_failure
 from pytest_shark_tune.compiler.configure import strip
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
 from pytest_shark_tune.measurement.correctness import Tolerance
@@ -20,6 +17,9 @@ from pytest_shark_tune.records.types import State
 from pytest_shark_tune.spec.apply import apply_spec
 from pytest_shark_tune.spec.build import SpecEntry, build_spec
 from pytest_shark_tune.spec.link import link_spec
+from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.compile_step import command_failure
+from pytest_shark_tune.tuning.runner import Bench
 
 __all__ = ["ModelFinal", "compare_apart", "model_of"]
 

@@ -15,7 +15,6 @@ from typing import Literal
 
 import msgspec
 
-from pytest_shark_tune.compile_step import CompileStep
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.compiler.compiler import Compiler, first_error
 from pytest_shark_tune.compiler.configure import ARTIFACT_VERSION, ConfigureFailed, configure_with, why_not_applied
@@ -29,6 +28,7 @@ from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.spec.build import SPEC_VERSION, single_entry_spec
 from pytest_shark_tune.system import process
 from pytest_shark_tune.system.cache import BINARY, Cache, content_key, file_digest
+from pytest_shark_tune.tuning.compile_step import CompileStep
 
 __all__ = ["Builds"]
 

@@ -11,17 +11,11 @@ from typing import Any
 
 import msgspec
 
-from pytest_shark_tune.bench import Bench, model_tolerance
-from pytest_shark_tune.builds import Builds
-from pytest_shark_tune.bundle import Packed, pack
-from pytest_shark_tune.coming import coming
-from pytest_shark_tune.compile_step import CompileStep
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError
 from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, found_dispatches, guard_key, make_guard_plan
-from pytest_shark_tune.in_model import ModelFinal, model_of
 from pytest_shark_tune.measurement.correctness import Check
 from pytest_shark_tune.measurement.timing import FINAL_ROUNDS, MOST_ROUNDS, Measurement, combine_rounds, is_decided
 from pytest_shark_tune.plan.custom import CustomTask
@@ -29,23 +23,29 @@ from pytest_shark_tune.plan.make import POOL, Wanted, make_plan, plan_key
 from pytest_shark_tune.plan.profile import Profile
 from pytest_shark_tune.plan.source import Source, read_source
 from pytest_shark_tune.plan.types import AnyTask, Plan, Task, with_data_of
-from pytest_shark_tune.profile import PROFILE_VERSION, cut, function_of, profile_source, worth_profiling
 from pytest_shark_tune.promises import Promises
-from pytest_shark_tune.recall import Recall
 from pytest_shark_tune.records.draft import Draft, draft_of_finals
 from pytest_shark_tune.records.reconcile import incumbent_of, starter_of
 from pytest_shark_tune.records.types import Finalist, FinalRecord, Record, SpecRecord, State
 from pytest_shark_tune.records.winner import choose_finalists, declare_winner, simplicity
 from pytest_shark_tune.search import PriorResult
 from pytest_shark_tune.search_space.candidate import Candidate
-from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.guard import RUN_ALPHA, Promise, Verdict
-from pytest_shark_tune.starter import Starter
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache, content_key
 from pytest_shark_tune.system.machine import processors
-from pytest_shark_tune.verify import Verifier
-from pytest_shark_tune.yardsticks import Yardsticks
+from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.bundle import Packed, pack
+from pytest_shark_tune.tuning.compile_step import CompileStep
+from pytest_shark_tune.tuning.database import Recall
+from pytest_shark_tune.tuning.microbenchmarks import Yardsticks
+from pytest_shark_tune.tuning.model_final import ModelFinal, model_of
+from pytest_shark_tune.tuning.model_profile import PROFILE_VERSION, cut, function_of, profile_source, worth_profiling
+from pytest_shark_tune.tuning.prefetch import coming
+from pytest_shark_tune.tuning.runner import Bench, model_tolerance
+from pytest_shark_tune.tuning.settings import RunSettings
+from pytest_shark_tune.tuning.starter import Starter
+from pytest_shark_tune.tuning.verifier import Verifier
 
 __all__ = ["Session"]
 

@@ -11,7 +11,6 @@ import numpy as np
 from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import AnyTask, Task
 from pytest_shark_tune.records.types import Record, State
-from pytest_shark_tune.roster import Part
 from pytest_shark_tune.search import (
     ConfigTable,
     ExhaustiveSearch,
@@ -22,6 +21,7 @@ from pytest_shark_tune.search import (
     pipeline_label,
 )
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID, Candidate
+from pytest_shark_tune.tuning.manifest import Part
 
 __all__ = ["Campaign", "Quarry", "make_quarry"]
 

@@ -11,8 +11,6 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from pytest_shark_tune.builds import Builds
-from pytest_shark_tune.claims import Claims
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.device.lease import DeviceLeases
@@ -38,10 +36,12 @@ from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.records.types import State
 from pytest_shark_tune.records.winner import bar_to_final
 from pytest_shark_tune.search_space.candidate import Candidate
-from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.stages.guard import GATE
 from pytest_shark_tune.system import journal
-from pytest_shark_tune.yardsticks import Yardsticks
+from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.claims import Claims
+from pytest_shark_tune.tuning.microbenchmarks import Yardsticks
+from pytest_shark_tune.tuning.settings import RunSettings
 
 __all__ = ["Bench", "acceptance_of", "model_tolerance"]
 

@@ -16,19 +16,19 @@ from pytest_shark_tune.measurement.timing import MEASUREMENT_VERSION
 from pytest_shark_tune.plan.profile import Profile
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Plan, Task
-from pytest_shark_tune.profile import PROFILE_VERSION
 from pytest_shark_tune.records.draft import Draft
 from pytest_shark_tune.records.types import FinalRecord, Record, SpecRecord, State, lasts
 from pytest_shark_tune.records.winner import WINNER_VERSION
 from pytest_shark_tune.search import PriorResult, ProblemFacts, pipeline_label
 from pytest_shark_tune.search.facts import FACTS_VERSION
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID, Candidate
-from pytest_shark_tune.settings import RunSettings
 from pytest_shark_tune.spec.build import SPEC_VERSION
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache, content_key
 from pytest_shark_tune.system.machine import driver_version, processors
-from pytest_shark_tune.verify import VERIFY_VERSION
+from pytest_shark_tune.tuning.model_profile import PROFILE_VERSION
+from pytest_shark_tune.tuning.settings import RunSettings
+from pytest_shark_tune.tuning.verifier import VERIFY_VERSION
 
 __all__ = ["KEPT_VERSION", "Recall"]
 

@@ -7,8 +7,6 @@ from typing import Final
 
 import msgspec
 
-from pytest_shark_tune.bench import Bench
-from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.compiler.compiler import why_rejected
 from pytest_shark_tune.compiler.configure import strip
 from pytest_shark_tune.device.profiler import Cost, NoProfile, model_time_us, profile
@@ -17,6 +15,8 @@ from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
 from pytest_shark_tune.plan.profile import Profile, Share
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Plan, Task
+from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.runner import Bench
 
 __all__ = [
     "PROFILE_VERSION",

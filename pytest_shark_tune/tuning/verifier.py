@@ -14,8 +14,6 @@ from typing import Final
 
 import msgspec
 
-from pytest_shark_tune.bench import Bench, model_tolerance
-from pytest_shark_tune.builds import Builds
 from pytest_shark_tune.compiler.configure import replace_executables, strip
 from pytest_shark_tune.device.profiler import Cost, NoProfile, profile
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed
@@ -23,10 +21,12 @@ from pytest_shark_tune.measurement.correctness import Tolerance
 from pytest_shark_tune.measurement.timing import NOISE_FLOOR, Measurement
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Plan
-from pytest_shark_tune.profile import arguments, by_symbol
 from pytest_shark_tune.records.draft import Draft, is_of_starter
 from pytest_shark_tune.records.types import SourceCheck, SpecRecord
 from pytest_shark_tune.spec.apply import Application, SpecNotApplicable, apply_spec
+from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.model_profile import arguments, by_symbol
+from pytest_shark_tune.tuning.runner import Bench, model_tolerance
 
 __all__ = ["VERIFY_VERSION", "TunedModel", "Verifier", "culprits"]
 
