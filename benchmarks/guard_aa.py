@@ -17,7 +17,7 @@ import click
 import msgspec
 from guarded_suite import GuardedSuite, show
 
-from pytest_shark_tune.stages.guard import Outcome, Promise, Verdict
+from pytest_shark_tune.guard.verdict import Outcome, Promise, Verdict
 from pytest_shark_tune.system.machine import processors
 
 _SIZES = ((251, 257, 127), (256, 512, 256))

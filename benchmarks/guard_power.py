@@ -23,12 +23,12 @@ import msgspec
 from guarded_suite import GuardedSuite, show
 from single_op import SingleOp, single_op
 
+from pytest_shark_tune.guard.verdict import Outcome, Promise
 from pytest_shark_tune.measurement.timing import MOST_ROUNDS, Measurement, combine_rounds
 from pytest_shark_tune.plan.make import POOL
 from pytest_shark_tune.records.snapshot import read_records, write_spec
 from pytest_shark_tune.records.types import Record, State, WinnerRecord
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
-from pytest_shark_tune.stages.guard import Outcome, Promise
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.tuning.runner import Bench
 

@@ -12,11 +12,11 @@ import pytest
 if TYPE_CHECKING:
     from pytest_shark_tune.compiler.artifact import Artifact
     from pytest_shark_tune.dispatch_stages import DispatchStages
+    from pytest_shark_tune.guard.verdict import Verdict
     from pytest_shark_tune.guarding import GuardingPlugin
     from pytest_shark_tune.kernels import KernelStages
     from pytest_shark_tune.measurement.timing import Measurement
     from pytest_shark_tune.records.types import FinalRecord, SpecRecord
-    from pytest_shark_tune.stages.guard import Verdict
     from pytest_shark_tune.trial import Trial
     from pytest_shark_tune.tuning.session import Session
 

@@ -21,7 +21,7 @@ from pytest_shark_tune.notes import note_of, write_line
 from pytest_shark_tune.options import GuardOptions, TuneOptions, target_name
 
 if TYPE_CHECKING:
-    from pytest_shark_tune.guard_text import GuardFailure, GuardFinding
+    from pytest_shark_tune.report.guard_text import GuardFailure, GuardFinding
     from pytest_shark_tune.system.folders import HeldFolder
 
 __all__ = ["EXCHANGE", "FAILURE", "PROPERTY", "SNAPSHOTS", "UNGUARDED", "GuardReporter"]
@@ -124,7 +124,7 @@ class GuardReporter:
         finding = _finding_of(report)
         if finding is None or not report.passed:
             return None
-        from pytest_shark_tune.guard_text import status_words
+        from pytest_shark_tune.report.guard_text import status_words
 
         words = status_words(finding.verdict)
         return ("passed", ".", words) if words else None
@@ -134,7 +134,7 @@ class GuardReporter:
         """Write the Markdown, however the run ended; say so where something was to be guarded and nothing was."""
         self._interrupts.wind_down()
         if self._options.report is not None and not is_dry(session.config):
-            from pytest_shark_tune.guard_text import markdown
+            from pytest_shark_tune.report.guard_text import markdown
 
             text = markdown(self._findings.values(), _why_ended(session, exitstatus), self._told)
             try:
@@ -167,7 +167,7 @@ class GuardReporter:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Show the counts, what is worth a line, and on GitHub what its pages show beside the code."""
         if self._findings or self._failures:
-            from pytest_shark_tune.guard_text import github_lines, terminal_lines
+            from pytest_shark_tune.report.guard_text import github_lines, terminal_lines
 
             reporting.section(terminalreporter, "shark-tune guard")
             for line in terminal_lines(self._findings.values(), self._told):
@@ -212,7 +212,7 @@ def _finding_of(report: pytest.TestReport | pytest.CollectReport) -> GuardFindin
         return None
     import msgspec
 
-    from pytest_shark_tune.guard_text import GuardFinding
+    from pytest_shark_tune.report.guard_text import GuardFinding
 
     return msgspec.json.decode(carried, type=GuardFinding)
 
@@ -224,7 +224,7 @@ def _failure_of(report: pytest.TestReport) -> GuardFailure | None:
         return None
     import msgspec
 
-    from pytest_shark_tune.guard_text import GuardFailure
+    from pytest_shark_tune.report.guard_text import GuardFailure
 
     return msgspec.json.decode(carried, type=GuardFailure)
 
@@ -236,7 +236,7 @@ def _carried(report: pytest.TestReport | pytest.CollectReport, name: str) -> str
 
 def _failure(test: str, path: Path, report: pytest.TestReport | pytest.CollectReport) -> GuardFailure:
     """What a report says that no test of ours has made."""
-    from pytest_shark_tune.guard_text import GuardFailure, said_first
+    from pytest_shark_tune.report.guard_text import GuardFailure, said_first
 
     return GuardFailure(test=test, file=str(path), line=0, reason=said_first(str(report.longrepr)))
 

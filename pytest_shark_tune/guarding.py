@@ -20,9 +20,10 @@ from pytest_shark_tune.device.identity import device_slug, runtime_version
 from pytest_shark_tune.dispatch_stages import DispatchStages
 from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError, UndecidedWarning
 from pytest_shark_tune.fixtures import GUARD_KEY, SESSION_KEY
+from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
+from pytest_shark_tune.guard.speed import RUN_ALPHA, Terms, judge
+from pytest_shark_tune.guard.verdict import Outcome, Promise, Verdict
 from pytest_shark_tune.guard_reporter import EXCHANGE, FAILURE, PROPERTY
-from pytest_shark_tune.guard_text import GuardFailure, GuardFinding, said_first
-from pytest_shark_tune.guardplan import GuardEntry, GuardPlan
 from pytest_shark_tune.inputs import check_cache, check_compiler, refuse_strays
 from pytest_shark_tune.interrupts import TERMINATED, Interrupts
 from pytest_shark_tune.kernels import as_failure
@@ -33,7 +34,7 @@ from pytest_shark_tune.plan.custom import CustomTask
 from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import Plan, Task
 from pytest_shark_tune.records.snapshot import find_snapshots, recorded_targets, snapshot_path
-from pytest_shark_tune.stages.guard import RUN_ALPHA, Outcome, Promise, Terms, Verdict, judge
+from pytest_shark_tune.report.guard_text import GuardFailure, GuardFinding, said_first
 from pytest_shark_tune.system import cleanup
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.disk_errors import Storage

@@ -20,7 +20,9 @@ from pytest_shark_tune.compiler.compiler import Compiler, compiler_version, firs
 from pytest_shark_tune.compiler.configure import ConfigureFailed
 from pytest_shark_tune.dispatch.types import Dispatch, RootOp
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError, SpecNotParsed, SpecRefused
-from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, applied_to
+from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan, applied_to
+from pytest_shark_tune.guard.speed import RUN_ALPHA
+from pytest_shark_tune.guard.verdict import Outcome, Promise
 from pytest_shark_tune.ops.standalone import lone_op
 from pytest_shark_tune.plan.extract import extract
 from pytest_shark_tune.plan.source import read_source
@@ -43,7 +45,6 @@ from pytest_shark_tune.search_space.cpu.tiling import BACKEND as CPU
 from pytest_shark_tune.search_space.nearest import nearest_member
 from pytest_shark_tune.spec.link import link_spec
 from pytest_shark_tune.spec.read import mark_entries, named_configs, read_spec, with_configs
-from pytest_shark_tune.stages.guard import RUN_ALPHA, Outcome, Promise
 from pytest_shark_tune.system import journal, process
 from pytest_shark_tune.system.cleanup import scratch_folder
 from pytest_shark_tune.tools import old_spec

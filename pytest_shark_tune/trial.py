@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from pytest_shark_tune.guardplan import GuardEntry, GuardPlan
+from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
+from pytest_shark_tune.guard.verdict import Promise
 from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import AnyTask, Plan
 from pytest_shark_tune.search_space.candidate import Candidate
-from pytest_shark_tune.stages.guard import Promise
 
 __all__ = ["Guarded", "Trial", "guard_trials", "trials_of"]
 

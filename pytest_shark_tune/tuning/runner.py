@@ -17,6 +17,7 @@ from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.device.protocol import DeviceRequestFailed
 from pytest_shark_tune.dispatch.types import Dispatch, Member, Numerics, Sum, Tensor
 from pytest_shark_tune.errors import CandidateFailed, DeviceChildDied
+from pytest_shark_tune.guard.speed import GATE
 from pytest_shark_tune.measurement.correctness import Acceptance, Check, Tolerance, acceptance_for, tolerance_in_model
 from pytest_shark_tune.measurement.roofline import SUSPICIOUS_RATIO, work_of
 from pytest_shark_tune.measurement.timing import (
@@ -36,7 +37,6 @@ from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.records.types import State
 from pytest_shark_tune.records.winner import bar_to_final
 from pytest_shark_tune.search_space.candidate import Candidate
-from pytest_shark_tune.stages.guard import GATE
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.tuning.builder import Builds
 from pytest_shark_tune.tuning.claims import Claims

@@ -15,7 +15,10 @@ from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError
-from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, found_dispatches, guard_key, make_guard_plan
+from pytest_shark_tune.guard.checks import Promises
+from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan, found_dispatches, guard_key, make_guard_plan
+from pytest_shark_tune.guard.speed import RUN_ALPHA
+from pytest_shark_tune.guard.verdict import Promise, Verdict
 from pytest_shark_tune.measurement.correctness import Check
 from pytest_shark_tune.measurement.timing import FINAL_ROUNDS, MOST_ROUNDS, Measurement, combine_rounds, is_decided
 from pytest_shark_tune.plan.custom import CustomTask
@@ -23,14 +26,12 @@ from pytest_shark_tune.plan.make import POOL, Wanted, make_plan, plan_key
 from pytest_shark_tune.plan.profile import Profile
 from pytest_shark_tune.plan.source import Source, read_source
 from pytest_shark_tune.plan.types import AnyTask, Plan, Task, with_data_of
-from pytest_shark_tune.promises import Promises
 from pytest_shark_tune.records.draft import Draft, draft_of_finals
 from pytest_shark_tune.records.reconcile import incumbent_of, starter_of
 from pytest_shark_tune.records.types import Finalist, FinalRecord, Record, SpecRecord, State
 from pytest_shark_tune.records.winner import choose_finalists, declare_winner, simplicity
 from pytest_shark_tune.search import PriorResult
 from pytest_shark_tune.search_space.candidate import Candidate
-from pytest_shark_tune.stages.guard import RUN_ALPHA, Promise, Verdict
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache, content_key
 from pytest_shark_tune.system.machine import processors

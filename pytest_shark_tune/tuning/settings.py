@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_shark_tune.guard.speed import TOLERANCE
 from pytest_shark_tune.plan.model_input import ModelInput
 from pytest_shark_tune.search_space import SpaceRequest
-from pytest_shark_tune.stages.guard import TOLERANCE
 
 __all__ = ["RunSettings"]
 

@@ -22,6 +22,7 @@ from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import CandidateFailed
+from pytest_shark_tune.guard.speed import GATE
 from pytest_shark_tune.measurement.correctness import EXACT, tolerance_for
 from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.plan.make import make_plan
@@ -30,7 +31,6 @@ from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.records.types import State
 from pytest_shark_tune.records.winner import FINALISTS
 from pytest_shark_tune.search_space.candidate import Candidate
-from pytest_shark_tune.stages.guard import GATE
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tuning.runner import Bench, model_tolerance

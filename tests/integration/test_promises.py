@@ -15,10 +15,10 @@ from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.types import RootOp, Tensor
-from pytest_shark_tune.guardplan import GuardPlan
+from pytest_shark_tune.guard.plan import GuardPlan
+from pytest_shark_tune.guard.verdict import Outcome, Promise, Verdict
 from pytest_shark_tune.records.snapshot import records_path, write_spec
 from pytest_shark_tune.records.types import RecordedOp, State, WinnerRecord
-from pytest_shark_tune.stages.guard import Outcome, Promise, Verdict
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tuning.compile_step import CompileStep
 from pytest_shark_tune.tuning.session import Session

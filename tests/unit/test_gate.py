@@ -12,18 +12,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pytest_shark_tune.guard.speed import RUN_ALPHA, Terms, decide, hold_gate, judge, most_rounds
+from pytest_shark_tune.guard.verdict import Outcome, Promise
 from pytest_shark_tune.measurement.timing import FINAL_ROUNDS, Measurement, combine_rounds
 from pytest_shark_tune.records.types import State, WinnerRecord
-from pytest_shark_tune.stages.guard import (
-    RUN_ALPHA,
-    Outcome,
-    Promise,
-    Terms,
-    decide,
-    hold_gate,
-    judge,
-    most_rounds,
-)
 
 ALPHA = 1e-3
 FEWEST = 11

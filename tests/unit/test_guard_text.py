@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_shark_tune.guard_text import (
+from pytest_shark_tune.guard.verdict import Outcome, Promise, Verdict
+from pytest_shark_tune.report.guard_text import (
     GuardFailure,
     GuardFinding,
     github_lines,
@@ -15,7 +16,6 @@ from pytest_shark_tune.guard_text import (
     status_words,
     terminal_lines,
 )
-from pytest_shark_tune.stages.guard import Outcome, Promise, Verdict
 
 WHERE = "llvm-cpu on CPU, IREE 3.13.0 (runtime 3.13.0)"
 RECORDED = {"recorded_ratio": 1.5, "recorded_ratio_low": 1.45, "recorded_ratio_high": 1.55}

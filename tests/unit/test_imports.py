@@ -132,7 +132,7 @@ def test_the_whole_package_is_read() -> None:
         ("stages.artifact", "from .spec import SpecEntry"),
         ("stages.space.contraction", "from ..candidate import Candidate"),
         ("stages.space.contraction", "def late():\n    from pytest_shark_tune.records.types import Record"),
-        ("stages.dispatch", "if TYPE_CHECKING:\n    from pytest_shark_tune.stages.guard import Promise"),
+        ("stages.dispatch", "if TYPE_CHECKING:\n    from pytest_shark_tune.guard.speed import Promise"),
         ("stages.winner", "from pytest_shark_tune.tools import process"),
         ("stages.winner", "from pytest_shark_tune.tuning import session"),
         ("stages.winner", "from pytest_shark_tune.options import Options"),
@@ -173,7 +173,7 @@ def test_a_bad_arrow_of_a_package_is_found() -> None:
         ),
         ("tools.runtime", "from pytest_shark_tune.measurement.timing import Measurement"),
         ("tools.compiler", "import subprocess\nfrom pytest_shark_tune.tools import process"),
-        ("session", "import pytest\nfrom pytest_shark_tune.stages.guard import Promise"),
+        ("session", "import pytest\nfrom pytest_shark_tune.guard.speed import Promise"),
     ],
 )
 def test_a_good_arrow_passes(module: str, source: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_shark_tune.guardplan import GuardEntry, GuardPlan
+from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
 from pytest_shark_tune.plan.roles import Phase, Role
 from pytest_shark_tune.plan.types import Plan
 from pytest_shark_tune.trial import Trial, guard_trials, trials_of

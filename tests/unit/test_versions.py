@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 import pytest_shark_tune
-from pytest_shark_tune import guardplan, ops
+from pytest_shark_tune import ops
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.compiler.compiler import Compiler, compiler_version
 from pytest_shark_tune.compiler.configure import configure_with
@@ -34,6 +34,7 @@ from pytest_shark_tune.dispatch.extraction import read_benchmark
 from pytest_shark_tune.dispatch.grouping import group_dispatches
 from pytest_shark_tune.dispatch.rotation import rotated_dispatch
 from pytest_shark_tune.dispatch.types import FoundDispatch, Numerics, RootOp, Sum, TargetFacts
+from pytest_shark_tune.guard import plan
 from pytest_shark_tune.measurement.correctness import acceptance_for, check_output, tolerance_for, tolerance_in_model
 from pytest_shark_tune.measurement.roofline import Limits
 from pytest_shark_tune.measurement.timing import FINAL, Policy, calibrate, combine_rounds, compare
@@ -238,14 +239,14 @@ def guarded() -> object:
     (dispatch,) = group_dispatches([benchmark()], {("single", benchmark().symbol): 1})
     task = Task(dispatch=dispatch, default=default_candidate(dispatch), candidates=(), space_size=None)
     found = Plan(sources=(), tasks=(task,), untunable=())
-    entries: list[guardplan.GuardEntry] = []
+    entries: list[plan.GuardEntry] = []
     with tempfile.TemporaryDirectory() as folder:
         for text in (specs()[0], specs()[1], "no spec"):
             path = Path(folder, "spec.mlir")
             path.write_text(text)
-            entries += guardplan.make_guard_plan(found, "key", path, device_name="a cpu").entries
+            entries += plan.make_guard_plan(found, "key", path, device_name="a cpu").entries
     told = [msgspec.structs.replace(each, problem=str(bool(each.problem))) for each in entries]
-    return [told, form(guardplan.GuardPlan)]
+    return [told, form(plan.GuardPlan)]
 
 
 OBSERVED: dict[str, Callable[[], object]] = {
@@ -353,7 +354,7 @@ def keys(folder: Path, task: Task) -> dict[str, str]:
     maker.close()
     return {
         "plan": make.plan_key([source], compiler),
-        "guard": guardplan.guard_key("plan", spec, "a cpu"),
+        "guard": plan.guard_key("plan", spec, "a cpu"),
         "artifact": maker.key(task.dispatch.members[0].module, task.default),
         "records": known._key(task),
         "index": known._index(task).name,
@@ -395,7 +396,7 @@ def test_a_number_that_is_raised_empties_what_rests_on_it(
     (dispatch,) = group_dispatches([benchmark()], {("single", benchmark().symbol): 1})
     task = Task(dispatch=dispatch, default=default_candidate(dispatch), candidates=(), space_size=None)
     before = keys(tmp_path, task)
-    for module in (make, database, builder, microbenchmarks, guardplan):
+    for module in (make, database, builder, microbenchmarks, plan):
         if hasattr(module, name):
             old = getattr(module, name)
             monkeypatch.setattr(module, name, old | {"cpu_generic": 2} if isinstance(old, dict) else old + 1)

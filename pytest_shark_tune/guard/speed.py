@@ -9,27 +9,15 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 
 import msgspec
 
+from pytest_shark_tune.guard.verdict import Outcome, Promise, Verdict
 from pytest_shark_tune.measurement.intervals import student_quantile
 from pytest_shark_tune.measurement.timing import NOISE_FLOOR, Measurement, Policy, combine_rounds
 from pytest_shark_tune.records.types import WinnerRecord
 
-__all__ = [
-    "GATE",
-    "RUN_ALPHA",
-    "TOLERANCE",
-    "Outcome",
-    "Promise",
-    "Terms",
-    "Verdict",
-    "decide",
-    "hold_gate",
-    "judge",
-    "most_rounds",
-]
+__all__ = ["GATE", "RUN_ALPHA", "TOLERANCE", "Terms", "decide", "hold_gate", "judge", "most_rounds"]
 
 RUN_ALPHA = 0.002
 """The probability of a false alarm that all speed promises of a run have together."""
@@ -53,46 +41,6 @@ _OTHER_SETTING = (
     "it was tuned in another setting: give guarding the --iree-compile-flag, --tune-rotate, --tune-where and "
     "--tune-knob of tuning, if these changed, or tune it again if the driver or the number of processors did"
 )
-
-
-class Promise(StrEnum):
-    """What an entry promises, in the order in which it is looked at: none can hold where one before it fails."""
-
-    PARSES = "parses"
-    ALLOWED = "allowed"
-    APPLIES = "applies"
-    CORRECT = "correct"
-    FAST = "fast"
-
-    @property
-    def is_static(self) -> bool:
-        """Whether it is kept or broken without a device."""
-        return self not in (Promise.CORRECT, Promise.FAST)
-
-
-class Outcome(StrEnum):
-    """What became of a promise: skipped where it cannot be looked at here, undecided where time did not decide."""
-
-    KEPT = "kept"
-    BROKEN = "broken"
-    UNDECIDED = "undecided"
-    SKIPPED = "skipped"
-
-
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one promise of one entry.
-
-    ``reason`` says in words why it is broken, undecided or skipped. ``note`` is what is worth telling of one that is
-    kept: that the default is as fast by now. ``figures`` are the numbers behind it, by a name with its unit
-    (``ratio``, ``ratio_low``, ``ratio_high``, ``baseline_us``, ``tuned_us``, ``rounds``).
-    """
-
-    entry: str
-    promise: Promise
-    outcome: Outcome
-    reason: str = ""
-    note: str = ""
-    figures: dict[str, float] = {}
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):

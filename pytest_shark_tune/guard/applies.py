@@ -8,7 +8,7 @@ import msgspec
 
 from pytest_shark_tune.compiler.configure import ConfigureFailed
 from pytest_shark_tune.errors import CandidateFailed, InputError, PromiseBroken
-from pytest_shark_tune.guardplan import GuardEntry, GuardPlan, applied_to
+from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan, applied_to
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.spec.apply import Placement, apply_spec

@@ -9,7 +9,7 @@ import msgspec
 
 from pytest_shark_tune.compiler.compiler import first_error
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, PromiseBroken
-from pytest_shark_tune.guardplan import GuardEntry
+from pytest_shark_tune.guard.plan import GuardEntry
 from pytest_shark_tune.plan.spaces import NO_SPACE, emitted_constraints, search_spaces, stated_spaces
 from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.search_space import SearchSpace

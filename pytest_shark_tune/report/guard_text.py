@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from pytest_shark_tune.stages.guard import Outcome, Promise, Verdict
+from pytest_shark_tune.guard.verdict import Outcome, Promise, Verdict
 from pytest_shark_tune.system.terminal import escaped, escaped_line
 
 __all__ = [

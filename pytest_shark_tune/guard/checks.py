@@ -10,11 +10,12 @@ import msgspec
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.compiler.compiler import compiler_version
 from pytest_shark_tune.errors import CandidateFailed, PromiseBroken, PromiseUntold
-from pytest_shark_tune.guardplan import GuardEntry, GuardPlan
-from pytest_shark_tune.legality import Legality
+from pytest_shark_tune.guard.allowed import Legality
+from pytest_shark_tune.guard.applies import Reach
+from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
+from pytest_shark_tune.guard.speed import Terms, hold_gate
+from pytest_shark_tune.guard.verdict import Outcome, Promise, Verdict
 from pytest_shark_tune.plan.types import Task
-from pytest_shark_tune.reach import Reach
-from pytest_shark_tune.stages.guard import Outcome, Promise, Terms, Verdict, hold_gate
 from pytest_shark_tune.system.cache import Cache, content_key
 from pytest_shark_tune.tuning.builder import Builds
 from pytest_shark_tune.tuning.runner import Bench
