@@ -17,7 +17,9 @@ from pytest_shark_tune.device.discovery import FoundDevices, devices_for
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.options import default_cache
 from pytest_shark_tune.plan.model_input import ModelInput
-from pytest_shark_tune.port import Fate, OldSpec, PortedEntry, port, read_old, retuned, target_of
+from pytest_shark_tune.port.fit import Fate, PortedEntry
+from pytest_shark_tune.port.port import port, retuned
+from pytest_shark_tune.port.read_old import OldSpec, read_old, target_of
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.cleanup import scratch_folder
 from pytest_shark_tune.system.machine import processors

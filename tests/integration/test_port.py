@@ -19,13 +19,13 @@ from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.plan.extract import extract
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.plan.spaces import search_spaces
+from pytest_shark_tune.port import old_iree_script
 from pytest_shark_tune.records.snapshot import read_records, records_path, write_spec
 from pytest_shark_tune.records.types import State, WinnerRecord
 from pytest_shark_tune.search_space import SearchSpace
 from pytest_shark_tune.search_space.candidate import make_candidates
 from pytest_shark_tune.spec.read import read_spec
 from pytest_shark_tune.system.machine import processors
-from pytest_shark_tune.tools import old_spec
 
 TARGET = "llvm-cpu:x86-64-v3"
 OLD = Path(__file__).parents[1] / "golden" / "old_specs"
@@ -296,7 +296,7 @@ def test_a_spec_arrives_from_the_release_that_wrote_it(
     # What the plain tests port is what the release writes, and what is read in it there.
     assert written == (OLD / f"{name}_{version}.mlir").read_text()
     if version == "3.9":
-        reader: list[str | Path] = [python, Path(old_spec.__file__)]
+        reader: list[str | Path] = [python, Path(old_iree_script.__file__)]
         read = subprocess.run(reader, env=env, input=written, capture_output=True, text=True, check=True).stdout
         assert msgspec.json.decode(read) == msgspec.json.decode((OLD / f"{name}_3.9.json").read_bytes())
     result = port(tmp_path, old, *sources, f"--tune-target={target}", "--static", f"--from-python={python}")

@@ -1,0 +1,254 @@
+"""Configs of another IREE release, fitted to this release's constraints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
+
+import msgspec
+
+from pytest_shark_tune.compiler.compiler import compiler_version, first_error
+from pytest_shark_tune.dispatch.types import Dispatch, RootOp
+from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
+from pytest_shark_tune.plan.spaces import NO_SPACE, emitted_constraints, search_spaces, stated_spaces
+from pytest_shark_tune.plan.types import Task
+from pytest_shark_tune.port.read_old import OldEntry
+from pytest_shark_tune.records.types import WinnerRecord
+from pytest_shark_tune.search_space import PIPELINE_OPTIONS, NoSpace, SearchSpace, SpaceRequest, opened, options_of
+from pytest_shark_tune.search_space.candidate import Candidate, applied_candidate, default_candidate, make_candidates
+from pytest_shark_tune.search_space.config_reader import Reading, option_values, read_knobs
+from pytest_shark_tune.search_space.config_writer import cpu_compilation_info
+from pytest_shark_tune.search_space.cpu.tiling import BACKEND as CPU
+from pytest_shark_tune.search_space.nearest import nearest_member
+from pytest_shark_tune.tuning.session import Session
+
+__all__ = [
+    "Fate",
+    "PortedEntry",
+    "_Fit",
+    "_changes",
+    "_fit",
+    "_kept",
+    "_lost",
+    "_new_record",
+    "_ported",
+    "_root",
+    "_variants",
+    "_with_config",
+    "_without_dispatch",
+]
+
+
+class Fate(StrEnum):
+    """What became of an entry."""
+
+    SAME = "same config"
+    NEAREST = "nearest config"
+    KEPT = "kept as it is"
+    LOST = "not ported"
+    RETUNED = "tuned anew"
+
+
+class PortedEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of an entry, with its new config; ``changes`` are in words, and so is ``reason`` where it is lost.
+
+    ``dispatch`` is the name of what it is for, empty where that was not found.
+    """
+
+    name: str
+    fate: Fate
+    matcher: str = ""
+    dispatch: str = ""
+    changes: tuple[str, ...] = ()
+    reason: str = ""
+    compilation_info: str = ""
+    record: WinnerRecord | None = None
+
+
+def _without_dispatch(entry: OldEntry, has_models: bool) -> PortedEntry:
+    if has_models:
+        return _lost(entry, "it matches no dispatch of the models")
+    if not entry.compilation_info:
+        return _lost(entry, "its config does not parse here, and without a record only a MODEL tells what it is for")
+    return PortedEntry(name=entry.name, fate=Fate.KEPT, matcher=entry.matcher, compilation_info=entry.compilation_info)
+
+
+def _lost(entry: OldEntry, reason: str, dispatch: str = "") -> PortedEntry:
+    return PortedEntry(name=entry.name, fate=Fate.LOST, matcher=entry.matcher, dispatch=dispatch, reason=reason)
+
+
+def _ported(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry:
+    """The entry with the config of this release's spaces that is nearest to its old one."""
+    compiler = session.compiler
+    if entry.config is None and entry.record is None:
+        return _lost(entry, "it attaches no config", dispatch.name)
+    pipeline = entry.config.pipeline if entry.config else entry.record.pipeline if entry.record else ""
+    try:
+        spaces = search_spaces(dispatch, compiler)
+        fitting = [space for space in spaces if space.pipeline == pipeline]
+        variants = [variant for space in fitting for variant in _variants(space, entry, compiler.target.backend)]
+        fits = [_fit(variant, entry) for variant in variants]
+    except NO_SPACE as error:
+        said = first_error(error) if isinstance(error, CommandFailed) else str(error)
+        return _lost(entry, f"no config can be made for {dispatch.name}: {said}", dispatch.name)
+    if not fitting:
+        there = ", ".join(dict.fromkeys(space.pipeline for space in spaces))
+        return _lost(
+            entry, f"there is no pipeline {pipeline} for {dispatch.name} any more; it has {there}", dispatch.name
+        )
+    best = min(fits, key=lambda fit: (not fit.is_same, len(fit.changes)))
+    # What the compiler states is binding; the spaces that we build leave out what is not worth a try, too.
+    if (
+        not best.is_same
+        and not stated_spaces(emitted_constraints(dispatch, compiler))
+        and (kept := _kept(entry, dispatch, session))
+    ):
+        return kept
+    return _with_config(entry, dispatch, best, str(compiler.target))
+
+
+def _kept(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry | None:
+    """The entry with its old config, where that can be written down and compiles."""
+    target = session.compiler.target
+    record = entry.record
+    info = entry.compilation_info
+    try:
+        if not info and entry.config and target.backend == CPU:
+            info = cpu_compilation_info(entry.config)
+        candidate = applied_candidate(
+            dispatch.name,
+            info,
+            identifier=record.id if record else "ported",
+            knobs=record.knobs if record else {},
+        )
+        task = Task(dispatch=dispatch, default=default_candidate(dispatch), candidates=(candidate,), space_size=None)
+        session.artifact(task, candidate)
+    except (InputError, CandidateFailed):
+        return None
+    if record is not None:
+        is_same = record.target == str(target)
+        record = _new_record(record, dispatch, candidate, is_same=is_same, target=str(target))
+    return PortedEntry(
+        name=entry.name,
+        fate=Fate.KEPT,
+        matcher=entry.matcher,
+        dispatch=dispatch.name,
+        compilation_info=candidate.compilation_info,
+        record=record,
+    )
+
+
+class _Fit(msgspec.Struct, frozen=True):
+    """How an old config comes out in a space: as the member ``knobs``, with ``changes`` in words."""
+
+    space: SearchSpace
+    knobs: dict[str, int]
+    changes: tuple[str, ...]
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the config says what the old one said."""
+        return not self.changes
+
+
+def _variants(space: SearchSpace, entry: OldEntry, backend: str) -> Iterator[SearchSpace]:
+    """The space as it is and, where the old config has options that it pins, with these open."""
+    yield space
+    recorded = entry.record.knobs if entry.record else {}
+    options = {name: value for name, value in recorded.items() if name in PIPELINE_OPTIONS}
+    options |= option_values(entry.config) if entry.config else {}
+    domains = {knob.name: knob.domain for knob in space.knobs}
+    asked: dict[str, tuple[int, ...]] = {
+        name: (value,)
+        for name, value in options.items()
+        if name in options_of(backend) and value not in domains.get(name, ())
+    }
+    if asked:
+        try:
+            yield from opened([space], SpaceRequest(knobs=asked), backend)
+        except NoSpace:
+            return
+
+
+def _fit(space: SearchSpace, entry: OldEntry) -> _Fit:
+    if entry.config:
+        reading = read_knobs(space, entry.config)
+    else:
+        assert entry.record is not None
+        recorded = entry.record.knobs
+        others = [name for name in recorded if name not in space.names]
+        reading = Reading(
+            knobs={name: recorded[name] for name in space.names if name in recorded},
+            differences=tuple(f"there is no knob {name} any more, which was {recorded[name]}" for name in others),
+        )
+    wanted = reading.knobs
+    is_whole = len(wanted) == len(space.names)
+    violated = space.violated(wanted) if is_whole else ()
+    member = nearest_member(space, wanted) if violated or not is_whole else wanted
+    return _Fit(space, member, (*reading.differences, *_changes(wanted, member, violated)))
+
+
+def _changes(wanted: Mapping[str, int], member: Mapping[str, int], violated: Sequence[str]) -> Iterator[str]:
+    for name, value in member.items():
+        if name not in wanted:
+            yield f"{name}: {value}, because the old config does not tell"
+        elif wanted[name] != value:
+            about = [reason for reason in violated if name in reason] or violated
+            because = f", because {'; '.join(about)}" if about else ""
+            yield f"{name}: {wanted[name]} -> {value}{because}"
+
+
+def _with_config(entry: OldEntry, dispatch: Dispatch, fit: _Fit, target: str) -> PortedEntry:
+    (candidate,) = make_candidates(dispatch.name, _root(entry.record, dispatch), fit.space, [fit.knobs])
+    record = entry.record
+    if record is not None:
+        record = _new_record(
+            record, dispatch, candidate, is_same=fit.is_same and record.target == target, target=target
+        )
+    return PortedEntry(
+        name=entry.name,
+        fate=Fate.SAME if fit.is_same else Fate.NEAREST,
+        matcher=entry.matcher,
+        dispatch=dispatch.name,
+        changes=fit.changes,
+        compilation_info=candidate.compilation_info,
+        record=record,
+    )
+
+
+def _root(record: WinnerRecord | None, dispatch: Dispatch) -> RootOp:
+    """The recorded root op where a matcher does not tell it from the dispatch's: ids are made of it."""
+    recorded = record.root if record else None
+    return recorded if recorded and recorded.key == dispatch.key else dispatch.root
+
+
+def _new_record(
+    record: WinnerRecord, dispatch: Dispatch, candidate: Candidate, *, is_same: bool, target: str
+) -> WinnerRecord:
+    """The record of the new entry. Figures stay, and with them the release they were taken with, if the config does."""
+    changed = msgspec.structs.replace(
+        record,
+        id=candidate.id,
+        root=_root(record, dispatch),
+        pipeline=candidate.pipeline,
+        knobs=candidate.knobs,
+        config=candidate.config,
+        compilation_info=candidate.compilation_info,
+    )
+    if is_same:
+        return changed
+    return msgspec.structs.replace(
+        changed,
+        compile_s=None,
+        samples_us=(),
+        baseline_samples_us=(),
+        ratio=None,
+        ratio_low=None,
+        ratio_high=None,
+        blocks=0,
+        repeated=0,
+        note=f"ported from IREE {record.iree}, not measured since",
+        setting="",
+        target=target,
+        iree=compiler_version(),
+    )
