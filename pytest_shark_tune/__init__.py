@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytest_shark_tune.compiler.artifact import Artifact
-    from pytest_shark_tune.dispatch_stages import DispatchStages
     from pytest_shark_tune.errors import CandidateFailed, UndecidedWarning
-    from pytest_shark_tune.kernels import Kernel
     from pytest_shark_tune.measurement.timing import Measurement
     from pytest_shark_tune.plan.custom import CustomTask
+    from pytest_shark_tune.plugin.kernels import Kernel
+    from pytest_shark_tune.plugin.stages import DispatchStages
     from pytest_shark_tune.search_space import SearchSpace
 
     __version__: str
@@ -32,8 +32,8 @@ _MODULES = {
     "Artifact": "pytest_shark_tune.compiler.configure",
     "CandidateFailed": "pytest_shark_tune.errors",
     "CustomTask": "pytest_shark_tune.plan.custom",
-    "DispatchStages": "pytest_shark_tune.dispatch_stages",
-    "Kernel": "pytest_shark_tune.kernels",
+    "DispatchStages": "pytest_shark_tune.plugin.stages",
+    "Kernel": "pytest_shark_tune.plugin.kernels",
     "Measurement": "pytest_shark_tune.measurement.timing",
     "SearchSpace": "pytest_shark_tune.search_space",
     "UndecidedWarning": "pytest_shark_tune.errors",

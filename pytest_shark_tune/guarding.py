@@ -17,22 +17,23 @@ from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.compiler.compiler import compiler_version
 from pytest_shark_tune.device.discovery import FoundDevices, find_devices, jobs_of_worker
 from pytest_shark_tune.device.identity import device_slug, runtime_version
-from pytest_shark_tune.dispatch_stages import DispatchStages
 from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError, UndecidedWarning
-from pytest_shark_tune.fixtures import GUARD_KEY, SESSION_KEY
 from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
 from pytest_shark_tune.guard.speed import RUN_ALPHA, Terms, judge
 from pytest_shark_tune.guard.verdict import Outcome, Promise, Verdict
 from pytest_shark_tune.guard_reporter import EXCHANGE, FAILURE, PROPERTY
-from pytest_shark_tune.inputs import check_cache, check_compiler, refuse_strays
-from pytest_shark_tune.interrupts import TERMINATED, Interrupts
-from pytest_shark_tune.kernels import as_failure
 from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.notes import teller
-from pytest_shark_tune.options import GuardOptions, TuneOptions, given_options
 from pytest_shark_tune.plan.custom import CustomTask
 from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import Plan, Task
+from pytest_shark_tune.plugin.cases import Guarded, Trial, guard_trials
+from pytest_shark_tune.plugin.interrupts import TERMINATED, Interrupts
+from pytest_shark_tune.plugin.kernels import as_failure
+from pytest_shark_tune.plugin.keys import GUARD_KEY, SESSION_KEY
+from pytest_shark_tune.plugin.options import GuardOptions, TuneOptions, given_options
+from pytest_shark_tune.plugin.preflight import check_cache, check_compiler, refuse_strays
+from pytest_shark_tune.plugin.stages import DispatchStages
 from pytest_shark_tune.records.snapshot import find_snapshots, recorded_targets, snapshot_path
 from pytest_shark_tune.report.guard_text import GuardFailure, GuardFinding, said_first
 from pytest_shark_tune.system import cleanup
@@ -40,7 +41,6 @@ from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.disk_errors import Storage
 from pytest_shark_tune.system.folders import is_marked
 from pytest_shark_tune.system.terminal import escaped
-from pytest_shark_tune.trial import Guarded, Trial, guard_trials
 from pytest_shark_tune.tuning.session import Session
 from pytest_shark_tune.tuning.settings import RunSettings
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pytest_shark_tune import reporting
+from pytest_shark_tune.plugin import reporting
 
 __all__ = ["NoteSender", "note_of", "teller", "write_line"]
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pytest_shark_tune.device.discovery import FoundDevices, find_devices
-from pytest_shark_tune.options import TuneOptions
+from pytest_shark_tune.plugin.options import TuneOptions
 from pytest_shark_tune.system.folders import is_marked, make_marked
 from pytest_shark_tune.tuning.settings import RunSettings
 

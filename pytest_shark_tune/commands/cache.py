@@ -9,7 +9,8 @@ import click
 import pytest
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.options import CACHE_SIZE, default_cache, parse_size
+from pytest_shark_tune.plugin.options import CACHE_SIZE, default_cache
+from pytest_shark_tune.plugin.parse import parse_size
 from pytest_shark_tune.system.cache import KINDS, Cache, Kind
 
 __all__ = ["cache"]

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 from pytest_shark_tune.plan.roles import Phase, Role
+from pytest_shark_tune.plugin.cases import Trial
 from pytest_shark_tune.system import journal
-from pytest_shark_tune.trial import Trial
 
 __all__ = ["Collected", "Coverage", "Part", "Roster", "read_roster", "whole_suites", "write_roster"]
 

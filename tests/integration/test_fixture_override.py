@@ -22,7 +22,7 @@ def test_dispatch(candidate, artifact, measurement):
 OWN_TIMES = """
 import pytest
 from pytest_shark_tune.measurement.timing import compare
-from pytest_shark_tune.trial import Role
+from pytest_shark_tune.plugin.cases import Role
 
 @pytest.fixture
 def measurement(candidate, artifact, request):

@@ -7,7 +7,7 @@ import json
 import pytest
 from pytest_benchmark.stats import Metadata
 
-from pytest_shark_tune.benchmark_bridge import Benchmark, benchmarks_of
+from pytest_shark_tune.plugin.benchmark import Benchmark, benchmarks_of
 from pytest_shark_tune.records.types import Finalist, FinalRecord, Record, SpecRecord, State
 from pytest_shark_tune.results.finding import Finding
 

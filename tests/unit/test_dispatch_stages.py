@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import pytest
 
 from pytest_shark_tune.compiler.artifact import Artifact
-from pytest_shark_tune.dispatch_stages import time_in_turns
 from pytest_shark_tune.errors import CandidateFailed
+from pytest_shark_tune.plugin.stages import time_in_turns
 
 DEFAULT, FAST, SLOW = (Artifact(candidate=name, state="compiled") for name in ("default", "fast", "slow"))
 COST = {"default": 10.0, "fast": 5.0, "slow": 20.0}

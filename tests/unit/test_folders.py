@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.inputs import check_cache
+from pytest_shark_tune.plugin.preflight import check_cache
 from pytest_shark_tune.system.cache import Cache, content_key
 from pytest_shark_tune.system.folders import HeldFolder, check_owner, is_marked, make_marked, remove_if_free
 

@@ -135,7 +135,7 @@ def test_the_whole_package_is_read() -> None:
         ("stages.dispatch", "if TYPE_CHECKING:\n    from pytest_shark_tune.guard.speed import Promise"),
         ("stages.winner", "from pytest_shark_tune.tools import process"),
         ("stages.winner", "from pytest_shark_tune.tuning import session"),
-        ("stages.winner", "from pytest_shark_tune.options import Options"),
+        ("stages.winner", "from pytest_shark_tune.plugin.options import Options"),
         ("stages.winner", "import pytest_shark_tune"),
         ("stages.winner", "from pytest_shark_tune import stages"),
         ("stages.guard", "import pytest"),
@@ -147,7 +147,7 @@ def test_the_whole_package_is_read() -> None:
         ("tools.compiler", "from pytest_shark_tune.tuning.session import Session"),
         ("session", "from pytest_shark_tune.plugin import pytest_configure"),
         ("session", "from pytest_shark_tune import cli"),
-        ("errors", "from pytest_shark_tune import options"),
+        ("errors", "from pytest_shark_tune.plugin import options"),
     ],
 )
 def test_a_bad_arrow_is_found(module: str, source: str) -> None:

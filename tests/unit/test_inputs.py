@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_shark_tune.inputs import hold_folder
+from pytest_shark_tune.plugin.preflight import hold_folder
 
 
 def test_one_run_at_a_time_holds_a_folder(tmp_path: Path) -> None:

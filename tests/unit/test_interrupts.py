@@ -11,7 +11,7 @@ import pytest
 
 BEGIN = """
 import os, signal
-from pytest_shark_tune.interrupts import Interrupts, Terminated
+from pytest_shark_tune.plugin.interrupts import Interrupts, Terminated
 def press(number=signal.SIGINT):
     os.kill(os.getpid(), number)
 interrupts = Interrupts(terminate=True)

@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from pytest_shark_tune.cli import main
-from pytest_shark_tune.options import TuneOptions
 from pytest_shark_tune.plan.types import KernelTask, Plan
+from pytest_shark_tune.plugin.options import TuneOptions
 from pytest_shark_tune.records.types import Record, State
 from pytest_shark_tune.results.finding import Finding
 from pytest_shark_tune.results.landscape import landscape_of, write_landscapes

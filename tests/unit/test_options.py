@@ -7,8 +7,8 @@ import math
 import pytest
 
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.options import (
-    TuneOptions,
+from pytest_shark_tune.plugin.options import TuneOptions
+from pytest_shark_tune.plugin.parse import (
     parse_count,
     parse_duration,
     parse_flags,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.options import parse_knobs, parse_where
+from pytest_shark_tune.plugin.parse import parse_knobs, parse_where
 
 HIP, CUDA, CPU = Target("hip", "gfx942"), Target("cuda", "sm_89"), Target("llvm-cpu", "host")
 

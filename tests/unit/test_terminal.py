@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_shark_tune.reporting import EscapedReports, escaping_errors
+from pytest_shark_tune.plugin.reporting import EscapedReports, escaping_errors
 from pytest_shark_tune.system.terminal import EscapingStream, escaped, escaped_json, escaped_line
 from tests.unit.test_imports import module_name, package_files
 

@@ -7,7 +7,7 @@ import pytest
 from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
 from pytest_shark_tune.plan.roles import Phase, Role
 from pytest_shark_tune.plan.types import Plan
-from pytest_shark_tune.trial import Trial, guard_trials, trials_of
+from pytest_shark_tune.plugin.cases import Trial, guard_trials, trials_of
 
 EMPTY = Plan(sources=(), tasks=(), untunable=())
 

@@ -12,6 +12,7 @@ from pytest_shark_tune.dispatch.types import Untunable
 from pytest_shark_tune.plan.profile import Profile, Share
 from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import Plan, Task
+from pytest_shark_tune.plugin.cases import Trial
 from pytest_shark_tune.records.reconcile import (
     Requirements,
     Subject,
@@ -26,7 +27,6 @@ from pytest_shark_tune.records.reconcile import (
 )
 from pytest_shark_tune.records.snapshot import find_snapshots, read_records, write_spec
 from pytest_shark_tune.records.types import RecordedOp, State, WinnerRecord
-from pytest_shark_tune.trial import Trial
 from pytest_shark_tune.tuning.manifest import whole_suites
 from tests.unit.test_ledger import ONE, PLAN, TWO, make_task
 

@@ -15,27 +15,29 @@ from typing import Any
 import msgspec
 import pytest
 
-from pytest_shark_tune import __version__, reporting
-from pytest_shark_tune.collected import CollectionWatch
+from pytest_shark_tune import __version__
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.device.discovery import FoundDevices, crowding, find_devices, jobs_of_worker
 from pytest_shark_tune.device.identity import device_slug, runtime_version
-from pytest_shark_tune.dry_run import is_dry
 from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError
-from pytest_shark_tune.fixtures import SESSION_KEY
-from pytest_shark_tune.inputs import check_cache, check_compiler, check_folder, hold_folder, refuse_strays
-from pytest_shark_tune.interrupts import TERMINATED, Interrupts
-from pytest_shark_tune.kernels import Built, as_failure
-from pytest_shark_tune.marker import TuneMarks, marks_of
 from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.notes import note_of, teller, write_line
-from pytest_shark_tune.options import TuneOptions
 from pytest_shark_tune.ordering import RunOrder
 from pytest_shark_tune.plan.custom import CustomTask
 from pytest_shark_tune.plan.roles import Phase, Role
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Plan, Task, renamed
+from pytest_shark_tune.plugin import reporting
+from pytest_shark_tune.plugin.cases import Trial, trials_of
+from pytest_shark_tune.plugin.collected import CollectionWatch
+from pytest_shark_tune.plugin.dry_run import is_dry
+from pytest_shark_tune.plugin.interrupts import TERMINATED, Interrupts
+from pytest_shark_tune.plugin.kernels import Built, as_failure
+from pytest_shark_tune.plugin.keys import SESSION_KEY
+from pytest_shark_tune.plugin.marker import TuneMarks, marks_of
+from pytest_shark_tune.plugin.options import TuneOptions
+from pytest_shark_tune.plugin.preflight import check_cache, check_compiler, check_folder, hold_folder, refuse_strays
 from pytest_shark_tune.records.reconcile import Requirements, Subject, Update, look_back, wanted_of, write_incumbents
 from pytest_shark_tune.records.snapshot import check_snapshots
 from pytest_shark_tune.records.types import FinalRecord, Record, SourceCheck, SpecRecord, State
@@ -52,7 +54,6 @@ from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.disk_errors import Storage
 from pytest_shark_tune.system.terminal import escaped_line
 from pytest_shark_tune.system.units import format_us
-from pytest_shark_tune.trial import Trial, trials_of
 from pytest_shark_tune.tuning.bundle import BUNDLE, Bundle, Packed, PackedCompiler, check_machine, read_bundle
 from pytest_shark_tune.tuning.manifest import Part, Roster, read_roster, write_roster
 from pytest_shark_tune.tuning.prefetch import announce

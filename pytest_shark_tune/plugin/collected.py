@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_shark_tune.plan.roles import Role
-from pytest_shark_tune.trial import Trial
+from pytest_shark_tune.plugin.cases import Trial
 from pytest_shark_tune.tuning.manifest import Collected, Coverage, whole_suites
 
 __all__ = ["CollectionWatch"]

@@ -16,8 +16,8 @@ from pytest_shark_tune.guard.verdict import Promise, Verdict
 from pytest_shark_tune.measurement.timing import FINAL_ROUNDS, Measurement, combine_rounds
 from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import KernelTask, Task
+from pytest_shark_tune.plugin.cases import Trial
 from pytest_shark_tune.records.types import FinalRecord, SpecRecord, State
-from pytest_shark_tune.trial import Trial
 from pytest_shark_tune.tuning.compile_step import CompileStep, command_failure
 from pytest_shark_tune.tuning.session import Session
 

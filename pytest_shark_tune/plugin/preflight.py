@@ -10,7 +10,7 @@ import pytest
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.device.lease import signature, who_holds
 from pytest_shark_tune.errors import CommandFailed, InputError
-from pytest_shark_tune.options import TuneOptions, named_here
+from pytest_shark_tune.plugin.options import TuneOptions, named_here
 from pytest_shark_tune.system.folders import check_owner
 from pytest_shark_tune.system.lock import FileLock, NoLocks
 from pytest_shark_tune.tuning.session import Session

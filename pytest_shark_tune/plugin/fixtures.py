@@ -9,30 +9,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_shark_tune.plugin.keys import GUARD_KEY, SESSION_KEY
+
 if TYPE_CHECKING:
     from pytest_shark_tune.compiler.artifact import Artifact
-    from pytest_shark_tune.dispatch_stages import DispatchStages
     from pytest_shark_tune.guard.verdict import Verdict
-    from pytest_shark_tune.guarding import GuardingPlugin
-    from pytest_shark_tune.kernels import KernelStages
     from pytest_shark_tune.measurement.timing import Measurement
+    from pytest_shark_tune.plugin.cases import Trial
+    from pytest_shark_tune.plugin.kernels import KernelStages
+    from pytest_shark_tune.plugin.stages import DispatchStages
     from pytest_shark_tune.records.types import FinalRecord, SpecRecord
-    from pytest_shark_tune.trial import Trial
     from pytest_shark_tune.tuning.session import Session
 
-__all__ = [
-    "GUARD_KEY",
-    "SESSION_KEY",
-    "artifact",
-    "candidate",
-    "measurement",
-    "tune_dispatch",
-    "tune_kernel",
-    "tune_session",
-]
-
-SESSION_KEY: pytest.StashKey[Session] = pytest.StashKey()
-GUARD_KEY: pytest.StashKey[GuardingPlugin] = pytest.StashKey()
+__all__ = ["artifact", "candidate", "measurement", "tune_dispatch", "tune_kernel", "tune_session"]
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +33,7 @@ def tune_session(pytestconfig: pytest.Config) -> Session:
 @pytest.fixture
 def candidate(request: pytest.FixtureRequest) -> Trial:
     """What this test tries; the plugin parametrizes it from the ``tune`` marker."""
-    from pytest_shark_tune.trial import Trial
+    from pytest_shark_tune.plugin.cases import Trial
 
     trial = request.param
     assert isinstance(trial, Trial)
@@ -56,7 +45,7 @@ def candidate(request: pytest.FixtureRequest) -> Trial:
 @pytest.fixture
 def tune_kernel(candidate: Trial, tune_session: Session) -> KernelStages:
     """What compiles and compares a custom task's configs, for a client's own ``artifact`` and ``measurement``."""
-    from pytest_shark_tune.kernels import KernelStages
+    from pytest_shark_tune.plugin.kernels import KernelStages
 
     return KernelStages(tune_session, candidate)
 
@@ -64,7 +53,7 @@ def tune_kernel(candidate: Trial, tune_session: Session) -> KernelStages:
 @pytest.fixture
 def tune_dispatch(candidate: Trial, tune_session: Session, pytestconfig: pytest.Config) -> DispatchStages:
     """What compiles and measures IREE's dispatches, for a client's own ``artifact`` and ``measurement``."""
-    from pytest_shark_tune.dispatch_stages import DispatchStages
+    from pytest_shark_tune.plugin.stages import DispatchStages
 
     guard = pytestconfig.stash[GUARD_KEY] if candidate.guarded is not None else None
     return DispatchStages(tune_session, candidate, guard)

@@ -20,9 +20,9 @@ from pytest_shark_tune.measurement.correctness import EXACT, Tolerance, check_ou
 from pytest_shark_tune.measurement.timing import FINAL, Measurement, Run, compare, compare_finalists
 from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import KernelTask
+from pytest_shark_tune.plugin.cases import Trial
 from pytest_shark_tune.records.types import FinalRecord, State
 from pytest_shark_tune.search_space.candidate import Candidate
-from pytest_shark_tune.trial import Trial
 from pytest_shark_tune.tuning.compile_step import command_failure
 from pytest_shark_tune.tuning.session import Session
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from pytest_shark_tune import reporting
+from pytest_shark_tune.plugin import reporting
 from pytest_shark_tune.plugin.tune.plugin import finding_of
 from pytest_shark_tune.records.types import FinalRecord, Record, State
 from pytest_shark_tune.results.finding import Finding

@@ -1,0 +1,239 @@
+"""Option values, read from text."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_shark_tune.compiler.target import Target
+from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.system.machine import last_level_cache_bytes
+
+if TYPE_CHECKING:
+    # With them comes the compiler, for which a run that does not tune must not wait.
+    pass
+
+__all__ = [
+    "_MOST_DIGITS",
+    "_PAST_GPU_CACHES",
+    "_SIZES",
+    "_parse_bytes",
+    "_parse_number",
+    "_parse_part",
+    "parse_count",
+    "parse_duration",
+    "parse_flags",
+    "parse_knobs",
+    "parse_rotation",
+    "parse_seed",
+    "parse_share",
+    "parse_size",
+    "parse_target",
+    "parse_tolerance",
+    "parse_where",
+]
+
+
+_MOST_DIGITS = 9
+
+
+_SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+_PAST_GPU_CACHES = 512 << 20
+"""More than the last-level cache of any GPU: the largest have 256 MiB."""
+
+
+def parse_target(text: str) -> Target:
+    """Read a target.
+
+    Raises:
+        pytest.UsageError: the target is unknown or not whole.
+    """
+    try:
+        return Target.parse(text)
+    except InputError as error:
+        raise pytest.UsageError(f"--tune-target: {error}") from error
+
+
+def parse_count(option: str, text: str) -> int:
+    """Read a whole number of at least 1 and at most nine digits.
+
+    Raises:
+        pytest.UsageError: ``text`` is anything else.
+    """
+    number = _parse_number(text)
+    if not number:
+        raise pytest.UsageError(f"{option}: {text!r} is not a whole number of at least 1")
+    return number
+
+
+def parse_seed(option: str, text: str) -> int:
+    """Read a whole number of at least 0 and at most nine digits, which fits every generator.
+
+    Raises:
+        pytest.UsageError: ``text`` is anything else.
+    """
+    number = _parse_number(text)
+    if number is None:
+        raise pytest.UsageError(f"{option}: {text!r} is not a whole number from 0 to {10**_MOST_DIGITS - 1}")
+    return number
+
+
+def parse_duration(option: str, text: str) -> float | None:
+    """Read ``90``, ``90s``, ``30m`` or ``1.5h`` as seconds; nothing is no limit.
+
+    Raises:
+        pytest.UsageError: ``text`` is anything else, or no time at all.
+    """
+    if not text.strip():
+        return None
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", text.strip())
+    seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    if not seconds:
+        raise pytest.UsageError(f"{option}: {text!r} is not a duration; give for example 90s, 30m or 1h")
+    return seconds
+
+
+def parse_rotation(option: str, text: str, target: Target) -> int:
+    """Read ``64K``, ``256M``, ``1G`` (powers of 1024) or ``auto`` as bytes; nothing is 0.
+
+    ``auto`` is twice the last-level cache on a CPU, and 512 MiB on a GPU.
+
+    Raises:
+        pytest.UsageError: ``text`` is anything else, or the system does not tell the size of its caches.
+    """
+    text = text.strip()
+    if not text:
+        return 0
+    if text == "auto":
+        size = 2 * last_level_cache_bytes() if target.shares_processor else _PAST_GPU_CACHES
+        if not size:
+            raise pytest.UsageError(f"{option}: this system does not tell the size of its caches: give one, as in 256M")
+        return size
+    size = _parse_bytes(text)
+    if not size:
+        raise pytest.UsageError(f"{option}: {text!r} is not a size; give for example 256M, 1G or auto")
+    return size
+
+
+def parse_size(option: str, text: str) -> int:
+    """Read ``64K``, ``256M`` or ``1G`` (powers of 1024) as bytes, at least one.
+
+    Raises:
+        pytest.UsageError: ``text`` is anything else.
+    """
+    size = _parse_bytes(text.strip())
+    if not size:
+        raise pytest.UsageError(f"{option}: {text!r} is not a size; give for example 500M or 20G")
+    return size
+
+
+def parse_tolerance(option: str, text: str) -> float:
+    """Read ``4%`` or ``0.04`` as a share, at least 0 and less than 1.
+
+    Raises:
+        pytest.UsageError: ``text`` is anything else.
+    """
+    share = _parse_part(text)
+    if share is None or share >= 1:
+        raise pytest.UsageError(f"{option}: {text!r} is no share of less than 1; give for example 4% or 0.04")
+    return share
+
+
+def parse_share(option: str, text: str) -> float:
+    """Read ``90%`` or ``0.9`` as a share, more than 0 and at most 1.
+
+    Raises:
+        pytest.UsageError: ``text`` is anything else.
+    """
+    share = _parse_part(text)
+    if share is None or not 0 < share <= 1:
+        raise pytest.UsageError(
+            f"{option}: {text!r} is no share of more than 0 and at most 1; give for example 0.9 or 90%"
+        )
+    return share
+
+
+def parse_flags(option: str, lines: Sequence[str]) -> tuple[str, ...]:
+    """Split each line as a shell would, so that one may hold several flags.
+
+    Raises:
+        pytest.UsageError: a quotation is not closed.
+    """
+    try:
+        return tuple(flag for line in lines for flag in shlex.split(line))
+    except ValueError as error:
+        raise pytest.UsageError(f"{option}: {shlex.join(lines)} cannot be split into flags: {error}") from error
+
+
+def parse_where(option: str, lines: Sequence[str]) -> tuple[str, ...]:
+    """Check conditions over knobs; what names they may use is known only once there are spaces.
+
+    Raises:
+        pytest.UsageError: one is no condition.
+    """
+    from pytest_shark_tune.search_space import parse_condition
+
+    for line in lines:
+        try:
+            parse_condition(line)
+        except InputError as error:
+            raise pytest.UsageError(f"{option}: {error}") from error
+    return tuple(line.strip() for line in lines)
+
+
+def parse_knobs(option: str, lines: Sequence[str], target: Target) -> dict[str, tuple[int, ...]]:
+    """Read lines such as ``waves_per_eu=1,2,4`` into the values of each option.
+
+    Raises:
+        pytest.UsageError: a line has another form, or names what is no option of the target's pipelines, or a value
+            that the option does not take.
+    """
+    from pytest_shark_tune.search_space import PIPELINE_OPTIONS, options_of
+
+    knobs: dict[str, tuple[int, ...]] = {}
+    for line in lines:
+        name, equals, text = (part.strip() for part in line.partition("="))
+        values = [_parse_number(part) for part in text.split(",")]
+        if name not in PIPELINE_OPTIONS:
+            known = ", ".join(PIPELINE_OPTIONS)
+            raise pytest.UsageError(
+                f"{option}: {name!r} is no option of a pipeline; there is {known}. For any other knob, "
+                f"--tune-where 'NAME in (1, 2)' chooses among its values"
+            )
+        pipeline_option = PIPELINE_OPTIONS[name]
+        low, high = pipeline_option.values
+        if not equals or any(value is None or not low <= value <= high for value in values):
+            raise pytest.UsageError(
+                f"{option}: {line!r} is not {name}=V1,V2 with whole numbers from {low} to {high} ("
+                f"{pipeline_option.meaning})"
+            )
+        if target.backend not in pipeline_option.backends:
+            there = ", ".join(options_of(target.backend)) or "none"
+            raise pytest.UsageError(
+                f"{option}: {name} changes no code for {target}, only for {' and '.join(pipeline_option.backends)}; "
+                f"the options for {target.backend}: {there}"
+            )
+        if name in knobs:
+            raise pytest.UsageError(f"{option}: {name} is given twice: write {name}=V1,V2 once")
+        knobs[name] = tuple(sorted({value for value in values if value is not None}))
+    return knobs
+
+
+def _parse_part(text: str) -> float | None:
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(%?)", text.strip(), re.ASCII)
+    return float(match[1]) / (100 if match[2] else 1) if match else None
+
+
+def _parse_number(text: str) -> int | None:
+    return int(text) if re.fullmatch(rf"[0-9]{{1,{_MOST_DIGITS}}}", text.strip()) else None
+
+
+def _parse_bytes(text: str) -> int:
+    match = re.fullmatch(rf"([0-9]{{1,{_MOST_DIGITS}}})([KMG])", text)
+    return int(match[1]) * _SIZES[match[2]] if match else 0
