@@ -11,7 +11,7 @@ from typing import NamedTuple
 import click
 
 from pytest_shark_tune.guard.verdict import Promise, Verdict
-from pytest_shark_tune.guard_reporter import PROPERTY
+from pytest_shark_tune.plugin.guard.reporter import PROPERTY
 from pytest_shark_tune.report.guard_text import GuardFinding
 from pytest_shark_tune.system import journal
 

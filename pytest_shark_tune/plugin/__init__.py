@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.guard_reporter import SNAPSHOTS, UNGUARDED, GuardReporter
 from pytest_shark_tune.plugin import fixtures
+from pytest_shark_tune.plugin.guard.reporter import SNAPSHOTS, UNGUARDED, GuardReporter
 from pytest_shark_tune.plugin.marker import marks_of
 from pytest_shark_tune.plugin.options import (
     GuardOptions,
@@ -138,7 +138,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if len(kernels) < len(marks.sources) or not marks.sources:
         trials: Sequence[Trial] = ()
         if guard_is_given(config) or (path.suffix == ".py" and _has_snapshots(path.parent)):
-            from pytest_shark_tune.guarding import guard_trials_of
+            from pytest_shark_tune.plugin.guard.plugin import guard_trials_of
 
             trials = guard_trials_of(metafunc, marks.sources)
         params += [pytest.param(trial, id=escaped_line(trial.id)) for trial in trials]

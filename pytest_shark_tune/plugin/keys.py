@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_shark_tune.guarding import GuardingPlugin
+    from pytest_shark_tune.plugin.guard.plugin import GuardingPlugin
     from pytest_shark_tune.tuning.session import Session
 
 __all__ = ["GUARD_KEY", "SESSION_KEY"]

@@ -22,7 +22,7 @@ from pytest_shark_tune.tuning.compile_step import CompileStep, command_failure
 from pytest_shark_tune.tuning.session import Session
 
 if TYPE_CHECKING:
-    from pytest_shark_tune.guarding import GuardingPlugin
+    from pytest_shark_tune.plugin.guard.plugin import GuardingPlugin
 
 __all__ = ["DispatchStages", "Timer", "time_in_turns"]
 

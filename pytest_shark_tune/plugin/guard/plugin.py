@@ -21,13 +21,13 @@ from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError
 from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
 from pytest_shark_tune.guard.speed import RUN_ALPHA, Terms, judge
 from pytest_shark_tune.guard.verdict import Outcome, Promise, Verdict
-from pytest_shark_tune.guard_reporter import EXCHANGE, FAILURE, PROPERTY
 from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.notes import teller
 from pytest_shark_tune.plan.custom import CustomTask
 from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import Plan, Task
 from pytest_shark_tune.plugin.cases import Guarded, Trial, guard_trials
+from pytest_shark_tune.plugin.guard.reporter import EXCHANGE, FAILURE, PROPERTY
 from pytest_shark_tune.plugin.interrupts import TERMINATED, Interrupts
 from pytest_shark_tune.plugin.kernels import as_failure
 from pytest_shark_tune.plugin.keys import GUARD_KEY, SESSION_KEY
