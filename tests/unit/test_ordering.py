@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from pytest_shark_tune.ordering import RunOrder
 from pytest_shark_tune.plan.roles import Phase
+from pytest_shark_tune.plugin.xdist.order import RunOrder
 from pytest_shark_tune.search import ExhaustiveSearch
 from pytest_shark_tune.tuning.scheduler import Campaign, Quarry
 

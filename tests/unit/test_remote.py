@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_shark_tune.remote import paths_of_worker, shared_folder
-from pytest_shark_tune.workers import refusal
+from pytest_shark_tune.plugin.xdist.remote import paths_of_worker, shared_folder
+from pytest_shark_tune.plugin.xdist.scheduling import refusal
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,11 +10,11 @@ import pytest
 
 pytest.importorskip("xdist")
 
-from pytest_shark_tune.ordering import RunOrder
 from pytest_shark_tune.plan.roles import Phase
+from pytest_shark_tune.plugin.xdist.order import RunOrder
+from pytest_shark_tune.plugin.xdist.scheduling import TuneScheduling
 from pytest_shark_tune.search import ExhaustiveSearch
 from pytest_shark_tune.tuning.scheduler import Campaign, Quarry
-from pytest_shark_tune.workers import TuneScheduling
 
 ORDINARY, CANDIDATE, FINAL, SPEC = Phase.ORDINARY, Phase.CANDIDATE, Phase.FINAL, Phase.SPEC
 PHASES = (ORDINARY, *[CANDIDATE] * 8, FINAL, ORDINARY, FINAL, SPEC, *[CANDIDATE] * 4, FINAL, SPEC)

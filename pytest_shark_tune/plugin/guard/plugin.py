@@ -22,7 +22,6 @@ from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
 from pytest_shark_tune.guard.speed import RUN_ALPHA, Terms, judge
 from pytest_shark_tune.guard.verdict import Outcome, Promise, Verdict
 from pytest_shark_tune.measurement.timing import Measurement
-from pytest_shark_tune.notes import teller
 from pytest_shark_tune.plan.custom import CustomTask
 from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import Plan, Task
@@ -34,6 +33,7 @@ from pytest_shark_tune.plugin.keys import GUARD_KEY, SESSION_KEY
 from pytest_shark_tune.plugin.options import GuardOptions, TuneOptions, given_options
 from pytest_shark_tune.plugin.preflight import check_cache, check_compiler, refuse_strays
 from pytest_shark_tune.plugin.stages import DispatchStages
+from pytest_shark_tune.plugin.xdist.messages import teller
 from pytest_shark_tune.records.snapshot import find_snapshots, recorded_targets, snapshot_path
 from pytest_shark_tune.report.guard_text import GuardFailure, GuardFinding, said_first
 from pytest_shark_tune.system import cleanup

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.notes import note_of, write_line
 from pytest_shark_tune.plugin import reporting
 from pytest_shark_tune.plugin.dry_run import is_dry
 from pytest_shark_tune.plugin.interrupts import TERMINATED, Interrupts
 from pytest_shark_tune.plugin.options import GuardOptions, TuneOptions, target_name
+from pytest_shark_tune.plugin.xdist.messages import note_of, write_line
 
 if TYPE_CHECKING:
     from pytest_shark_tune.report.guard_text import GuardFailure, GuardFinding

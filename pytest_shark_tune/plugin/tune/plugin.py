@@ -22,8 +22,6 @@ from pytest_shark_tune.device.discovery import FoundDevices, crowding, find_devi
 from pytest_shark_tune.device.identity import device_slug, runtime_version
 from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError
 from pytest_shark_tune.measurement.timing import Measurement
-from pytest_shark_tune.notes import note_of, teller, write_line
-from pytest_shark_tune.ordering import RunOrder
 from pytest_shark_tune.plan.custom import CustomTask
 from pytest_shark_tune.plan.roles import Phase, Role
 from pytest_shark_tune.plan.source import Source
@@ -38,10 +36,18 @@ from pytest_shark_tune.plugin.keys import SESSION_KEY
 from pytest_shark_tune.plugin.marker import TuneMarks, marks_of
 from pytest_shark_tune.plugin.options import TuneOptions
 from pytest_shark_tune.plugin.preflight import check_cache, check_compiler, check_folder, hold_folder, refuse_strays
+from pytest_shark_tune.plugin.xdist.messages import note_of, teller, write_line
+from pytest_shark_tune.plugin.xdist.order import RunOrder
+from pytest_shark_tune.plugin.xdist.remote import (
+    devices_of_worker,
+    hand_over,
+    is_remote,
+    paths_of_worker,
+    shared_folder,
+)
 from pytest_shark_tune.records.reconcile import Requirements, Subject, Update, look_back, wanted_of, write_incumbents
 from pytest_shark_tune.records.snapshot import check_snapshots
 from pytest_shark_tune.records.types import FinalRecord, Record, SourceCheck, SpecRecord, State
-from pytest_shark_tune.remote import devices_of_worker, hand_over, is_remote, paths_of_worker, shared_folder
 from pytest_shark_tune.report.progress_text import RunProgress
 from pytest_shark_tune.report.summary_text import render
 from pytest_shark_tune.results.finding import Finding
@@ -350,7 +356,7 @@ class TuningPlugin:
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
         """Let xdist hand out the tests in the order of the phases."""
-        from pytest_shark_tune.workers import TuneScheduling
+        from pytest_shark_tune.plugin.xdist.scheduling import TuneScheduling
 
         scheduling = TuneScheduling(config, self._begin_with_workers)
         self._order = lambda: scheduling.order
@@ -509,7 +515,7 @@ class TuningPlugin:
         """Count the workers that are lost; those that never get to run a test would be replaced for ever."""
         if not error or self._interrupts.is_ending:
             return
-        from pytest_shark_tune.workers import MOST_LOST_IN_A_ROW, how_it_ended, refusal
+        from pytest_shark_tune.plugin.xdist.scheduling import MOST_LOST_IN_A_ROW, how_it_ended, refusal
 
         if why := refusal(error):  # Whoever takes its place would refuse as well.
             reporting.end_run(f"{node.gateway.id}: {why}", returncode=pytest.ExitCode.USAGE_ERROR)
@@ -525,7 +531,7 @@ class TuningPlugin:
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
         """Record the candidate that a lost worker was trying; with any other test's worker something is wrong."""
-        from pytest_shark_tune.workers import how_it_ended
+        from pytest_shark_tune.plugin.xdist.scheduling import how_it_ended
 
         part = self._roster.parts.get(crashitem) if self._roster is not None else None
         node: Any = report.node
@@ -879,7 +885,7 @@ def _storage_of(options: TuneOptions, temporary: Path) -> Storage:
 def _raise_worker_limit(config: pytest.Config) -> None:
     """Let xdist replace more workers than it does by default, unless the user said how many."""
     if getattr(config.option, "maxworkerrestart", "") is None and config.option.numprocesses:
-        from pytest_shark_tune.workers import MOST_LOST
+        from pytest_shark_tune.plugin.xdist.scheduling import MOST_LOST
 
         config.option.maxworkerrestart = str(MOST_LOST)
 

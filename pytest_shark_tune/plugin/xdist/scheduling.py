@@ -11,7 +11,7 @@ import pytest
 from xdist.report import report_collection_diff
 from xdist.workermanage import WorkerController, parse_tx_spec_config
 
-from pytest_shark_tune.ordering import RunOrder
+from pytest_shark_tune.plugin.xdist.order import RunOrder
 
 __all__ = ["MOST_LOST", "MOST_LOST_IN_A_ROW", "TuneScheduling", "how_it_ended", "refusal"]
 
