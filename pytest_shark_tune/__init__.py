@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pytest_shark_tune.compiler.artifact import Artifact
     from pytest_shark_tune.errors import CandidateFailed, UndecidedWarning
-    from pytest_shark_tune.measurement.timing import Measurement
+    from pytest_shark_tune.measurement.correctness import Tolerance, tolerance_for
+    from pytest_shark_tune.measurement.timing import Measurement, combine_rounds
     from pytest_shark_tune.plan.custom import CustomTask
     from pytest_shark_tune.plugin.kernels import Kernel
     from pytest_shark_tune.plugin.stages import DispatchStages
@@ -24,19 +25,25 @@ __all__ = [
     "Kernel",
     "Measurement",
     "SearchSpace",
+    "Tolerance",
     "UndecidedWarning",
     "__version__",
+    "combine_rounds",
+    "tolerance_for",
 ]
 
 _MODULES = {
-    "Artifact": "pytest_shark_tune.compiler.configure",
+    "Artifact": "pytest_shark_tune.compiler.artifact",
     "CandidateFailed": "pytest_shark_tune.errors",
     "CustomTask": "pytest_shark_tune.plan.custom",
     "DispatchStages": "pytest_shark_tune.plugin.stages",
     "Kernel": "pytest_shark_tune.plugin.kernels",
     "Measurement": "pytest_shark_tune.measurement.timing",
     "SearchSpace": "pytest_shark_tune.search_space",
+    "Tolerance": "pytest_shark_tune.measurement.correctness",
     "UndecidedWarning": "pytest_shark_tune.errors",
+    "combine_rounds": "pytest_shark_tune.measurement.timing",
+    "tolerance_for": "pytest_shark_tune.measurement.correctness",
 }
 
 

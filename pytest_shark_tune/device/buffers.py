@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_shark_tune.device import client as protocol
+from pytest_shark_tune.device import protocol
 from pytest_shark_tune.dispatch.elements import unit_roundoff
 from pytest_shark_tune.measurement.correctness import (
     ExactData,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import iree.runtime as rt
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_shark_tune.device import client as protocol
+from pytest_shark_tune.device import protocol
 from pytest_shark_tune.device.buffers import (
     _DISTURBED,
     _HAL_NAMES,
@@ -31,8 +31,10 @@ from pytest_shark_tune.device.buffers import (
     _step,
     _storage,
 )
-from pytest_shark_tune.device.server import DeviceServer
 from pytest_shark_tune.measurement.product import product_of
+
+if TYPE_CHECKING:
+    from pytest_shark_tune.device.server import DeviceServer
 
 __all__ = ["_Benchmark", "_Function", "_Kept", "_Result", "_differing", "_lookup"]
 

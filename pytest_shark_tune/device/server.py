@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_shark_tune.device import client as protocol
+from pytest_shark_tune.device import identity, protocol
 from pytest_shark_tune.device.buffers import (
     _IMAGES_KEPT,
     _IMAGES_KEPT_BYTES,
@@ -120,11 +120,11 @@ class DeviceServer:
         """What the device is."""
         driver = self.uri.partition("://")[0]
         if driver.startswith("local"):
-            name = protocol.cpu_name()
+            name = identity.cpu_name()
         else:
-            entry = protocol.find_device(self.uri, _list_devices(driver))
+            entry = identity.find_device(self.uri, _list_devices(driver))
             name = driver if entry is None else entry.name
-        return protocol.DeviceInfo(self.uri, driver, name, protocol.slug(name), protocol.runtime_version())
+        return protocol.DeviceInfo(self.uri, driver, name, identity.slug(name), identity.runtime_version())
 
     def run(self, key: str, batch: int) -> float:
         """Run ``batch`` dispatches; the seconds they took together."""

@@ -7,6 +7,16 @@ from enum import IntEnum, StrEnum
 __all__ = ["_PHASES", "Role"]
 
 
+class Phase(IntEnum):
+    """When a test may start: once every test of the phases before has ended."""
+
+    ORDINARY = 0
+    CANDIDATE = 1
+    FINAL = 2
+    SPEC = 3
+    END_TO_END = 4
+
+
 class Role(StrEnum):
     """What a test is for."""
 
@@ -33,13 +43,3 @@ _PHASES = {
     Role.INPUT: Phase.ORDINARY,
     Role.PROMISE: Phase.ORDINARY,
 }
-
-
-class Phase(IntEnum):
-    """When a test may start: once every test of the phases before has ended."""
-
-    ORDINARY = 0
-    CANDIDATE = 1
-    FINAL = 2
-    SPEC = 3
-    END_TO_END = 4

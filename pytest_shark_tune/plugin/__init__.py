@@ -77,10 +77,11 @@ def _configure(config: pytest.Config) -> None:
     if tuning_is_on(config):
         _prepare_bindings(config)
         from pytest_shark_tune.plugin.benchmark import BenchmarkBridge, DeviceStamp
+        from pytest_shark_tune.plugin.keys import SESSION_KEY
         from pytest_shark_tune.plugin.tune.plugin import TuningPlugin
 
         config.pluginmanager.register(TuningPlugin.start(config), "shark-tune-session")
-        config.pluginmanager.register(DeviceStamp(config.stash[fixtures.SESSION_KEY].settings.device_name))
+        config.pluginmanager.register(DeviceStamp(config.stash[SESSION_KEY].settings.device_name))
         if not hasattr(config, "workerinput"):  # The process that controls the run.
             config.pluginmanager.register(BenchmarkBridge(config), "shark-tune-benchmark")
     elif not hasattr(config, "workerinput"):

@@ -5,17 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.system.machine import last_level_cache_bytes
-
-if TYPE_CHECKING:
-    # With them comes the compiler, for which a run that does not tune must not wait.
-    pass
 
 __all__ = [
     "_MOST_DIGITS",

@@ -1,0 +1,1 @@
+"""Old paths of public names, for one release: each module warns and stands for the one that it became."""

@@ -173,7 +173,7 @@ def test_a_worker_that_is_terminated_is_replaced(make_suite: MakeSuite) -> None:
 # For the second candidate the compiler never ends.
 STUCK = """
 import pytest
-from pytest_shark_tune.tools import process
+from pytest_shark_tune.system import process
 
 @pytest.fixture
 def artifact(candidate, artifact):

@@ -84,7 +84,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from pytest_shark_tune.tools import journal
+from pytest_shark_tune.system import journal
 sys.stdin.readline()
 for number in range({LINES}):
     journal.append(Path(sys.argv[1]), {{"name": sys.argv[2] * 3000, "value": number}})

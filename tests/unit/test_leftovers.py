@@ -13,7 +13,7 @@ import pytest
 
 SLEEPER = """
 import os, signal, subprocess, sys
-from pytest_shark_tune.tools import leftovers
+from pytest_shark_tune.system import cleanup as leftovers
 folder = leftovers.new_folder("kept")
 with leftovers.scratch_folder() as scratch:
     pass
@@ -47,7 +47,7 @@ def test_nothing_outlives_the_process(child_env: dict[str, str], tmp_path: Path,
 # What a process leaves whose guard is killed together with it.
 KILLED = """
 import os, signal
-from pytest_shark_tune.tools import leftovers
+from pytest_shark_tune.system import cleanup as leftovers
 folder = leftovers.new_folder("kept").parent
 print(folder, flush=True)
 os.kill(leftovers._current()._process.pid, signal.SIGKILL)
@@ -92,7 +92,7 @@ def sweep(env: dict[str, str]) -> None:
     """Sweep in a process that has a folder of its own, which it keeps until it ends."""
     code = """
 import os
-from pytest_shark_tune.tools import leftovers
+from pytest_shark_tune.system import cleanup as leftovers
 own = leftovers.new_folder("own")
 os.utime(own.parent, (0, 0))
 leftovers.sweep()

@@ -170,7 +170,7 @@ def test_a_limit_of_the_caller_stays_in_force(child_env: dict[str, str]) -> None
     show = "import resource, sys; sys.stdin.read(); print(*resource.getrlimit(resource.RLIMIT_AS))"
     code = f"""
         import resource, sys
-        from pytest_shark_tune.tools import process
+        from pytest_shark_tune.system import process
         resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
         for limit in (8 << 30, 2 << 30):
             print(process.run([sys.executable, "-c", {show!r}], timeout_s=30, memory_bytes=limit).stdout, end="")
@@ -195,7 +195,7 @@ def test_a_command_leads_a_group_of_its_own() -> None:
 # Is killed as soon as its command has been started, before anybody else can know of it.
 GONE_AT_ONCE = """
     import os
-    from pytest_shark_tune.tools import leftovers, process
+    from pytest_shark_tune.system import cleanup as leftovers, process
 
     def end(pid):
         print(pid, flush=True)

@@ -104,10 +104,10 @@ def test_a_usage_error_is_escaped() -> None:
 
 
 DOORS = {
-    "write_line": ("reporting",),
-    "section": ("reporting",),
+    "write_line": ("plugin.reporting",),
+    "section": ("plugin.reporting",),
     "write_sep": (),
-    "exit": ("reporting",),
+    "exit": ("plugin.reporting",),
     "Console": ("commands.output",),
     "print": ("commands.output",),
     "secho": (),
@@ -141,4 +141,4 @@ def test_nobody_writes_past_the_doors(path: Path) -> None:
     assert wrong == set()
     if not module.startswith("commands."):
         assert "click.echo" not in source
-    assert "sys.stdout.write" not in source or module == "tools.old_spec", "a script whose output a program reads"
+    assert "sys.stdout.write" not in source or module == "port.old_iree_script", "a script whose output a program reads"

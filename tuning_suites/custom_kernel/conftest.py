@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pytest_shark_tune import Kernel
-from pytest_shark_tune.measurement.correctness import tolerance_for
+from pytest_shark_tune import Kernel, tolerance_for
 
 SOURCE = Path(__file__).with_name("matmul.c")
 N = 256

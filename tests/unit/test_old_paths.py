@@ -1,0 +1,25 @@
+"""Old paths of public names go on working for one release."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "name"),
+    [
+        ("stages.check", "measurement.correctness", "tolerance_for"),
+        ("stages.measurement", "measurement.timing", "combine_rounds"),
+        ("stages.search", "search", "ModelSearch"),
+        ("stages.space", "search_space", "SearchSpace"),
+    ],
+)
+def test_an_old_path_warns_and_gives_the_same(old: str, new: str, name: str) -> None:
+    sys.modules.pop(f"pytest_shark_tune.{old}", None)
+    with pytest.warns(DeprecationWarning, match=f"is pytest_shark_tune.{new} now"):
+        importlib.import_module(f"pytest_shark_tune.{old}")
+    module = importlib.import_module(f"pytest_shark_tune.{new}")
+    assert getattr(sys.modules[f"pytest_shark_tune.{old}"], name) is getattr(module, name)
