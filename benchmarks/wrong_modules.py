@@ -61,6 +61,19 @@ class Sum:
                     return dimension, shape[dimension]
         raise NotApplicable("no loop of the sum goes through this input alone")
 
+    def is_a_window(self, number: int) -> bool:
+        """Whether an input is indexed by sums of loops, none of which goes through it alone."""
+        if self.is_attention:
+            return False
+        affine = ir.AffineMapAttr(linalg.get_indexing_maps(self.op)[number]).value
+        if all(isinstance(expression, ir.AffineDimExpr) for expression in affine.results):
+            return False
+        try:
+            self.summed_dimension(number)
+        except NotApplicable:
+            return True
+        return False
+
     @property
     def body(self) -> ir.Block:
         """What is done with each product."""
@@ -395,6 +408,8 @@ def _in_order(factor: int, offset: int) -> Edit:
     def edit(found: Sum) -> None:
         places = {}
         for number in found.inputs:
+            if found.is_a_window(number):
+                raise NotApplicable("an input is read in windows")
             with suppress(NotApplicable):
                 places[number] = found.summed_dimension(number)
         sizes = {size for _, size in places.values()}
