@@ -66,8 +66,8 @@ def test_a_plans_key_tells_what_was_asked() -> None:
 def test_many_dispatches_share_what_is_drawn(
     monkeypatch: pytest.MonkeyPatch, in_all: int, least: int, each: int
 ) -> None:
-    monkeypatch.setattr("pytest_shark_tune.plan._POOLS", in_all)
-    monkeypatch.setattr("pytest_shark_tune.plan._LEAST_POOL", least)
+    monkeypatch.setattr("pytest_shark_tune.plan.make._POOLS", in_all)
+    monkeypatch.setattr("pytest_shark_tune.plan.make._LEAST_POOL", least)
     made = make_plan(SOURCES, Compiler(Target.parse("llvm-cpu")), processors=2, count=5, seed=0)
     assert [len(task.candidates) for task in made.tasks] == [each, each]
 
