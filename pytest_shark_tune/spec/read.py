@@ -87,7 +87,7 @@ def select_entries(text: str, matchers: Collection[str]) -> str:
 
 
 def named_configs(text: str) -> dict[str, str]:
-    """The names that stand for configs in a spec that another release wrote (`tools.old_spec`), by matcher.
+    """The names that stand for configs in a spec that another release wrote (`port.old_iree_script`), by matcher.
 
     Raises:
         InputError: the text is no tuning spec.

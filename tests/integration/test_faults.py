@@ -332,7 +332,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A folder that takes 64 KiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], check=False)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,mode=0700", "tmpfs", folder], check=False)
     if mounted.returncode:
         pytest.skip("a small disk takes the right to mount one")
     yield folder

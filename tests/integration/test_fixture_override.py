@@ -43,36 +43,34 @@ def artifact(candidate, artifact):
     return artifact
 """
 
-# Stops the child that holds the device, so that it hangs in what it is asked next, and for one candidate kills it then.
+# Stops the child that holds the device as a candidate's result is to be checked, and for one candidate kills it then.
 TROUBLE = """
 import os
 import signal
 import threading
-from pathlib import Path
 
 import pytest
+from pytest_shark_tune.device.client import DeviceChild
 
 tried = []
+trouble = []
+real_check = DeviceChild.check
 
-def children():
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (folder / "cmdline").read_bytes()
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        if b"device_child" in command and parent == os.getpid():
-            yield int(folder.name)
+def check(self, key, *arguments, **named):
+    if key == "candidate" and trouble:
+        os.kill(self.pid, signal.SIGSTOP)
+        if trouble.pop() == "crash":
+            threading.Timer(0.5, os.kill, (self.pid, signal.SIGKILL)).start()
+    return real_check(self, key, *arguments, **named)
+
+DeviceChild.check = check
 
 @pytest.fixture
 def artifact(candidate, artifact):
     if candidate.config is not None and candidate.knobs:
         tried.append(candidate.id)
         if len(tried) in (1, 3):
-            (child,) = children()
-            os.kill(child, signal.SIGSTOP)
-            if len(tried) == 1:
-                threading.Timer(0.5, os.kill, (child, signal.SIGKILL)).start()
+            trouble.append("crash" if len(tried) == 1 else "hang")
     return artifact
 """
 

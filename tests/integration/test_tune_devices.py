@@ -109,7 +109,9 @@ def test_two_runs_at_once_never_hold_the_device_together_and_both_are_right(make
 
 def leases(log: Path) -> list[tuple[float, float]]:
     """When a run held the device, from its log: (from, to) in seconds."""
-    events = re.findall(r"^(\S+) pytest_shark_tune\.tools\.lease (holds|lets go of) local-task$", log.read_text(), re.M)
+    events = re.findall(
+        r"^(\S+) pytest_shark_tune\.device\.lease (holds|lets go of) local-task$", log.read_text(), re.M
+    )
     assert [what for _, what in events] == ["holds", "lets go of"] * (len(events) // 2)
     times = [float(when) for when, _ in events]
     return list(zip(times[::2], times[1::2], strict=True))
