@@ -314,18 +314,21 @@ def tolerance_in_model(elements: Iterable[str], sums: Iterable[tuple[str, int, i
 
     ``elements`` are the types that are known to be in the model, ``sums`` are, for each of these dispatches, the type
     that its sums are kept in, their length and the number of calls. Calls come one after another, so that their
-    errors add up as those of one long sum. What the model makes of such errors is another matter: see `disturbance`.
+    errors add up as those of one long sum. A value that is rounded to a coarser type between two dispatches may fall
+    the other way and move few of the results. What the model makes of its errors is another matter: see `disturbance`.
     Integer results are exact.
 
     Raises:
         ValueError: an element type is not known.
     """
     made = list(sums)
+    known = [roundoff for roundoff in map(unit_roundoff, elements) if roundoff]
     walk, unit = _walk(made)
     if not unit:
-        finest = min((known for known in map(unit_roundoff, elements) if known), default=math.inf)
-        walk = unit = min(finest, unit_roundoff("f32"))
-    return Tolerance(_ULPS * unit, _allowed(walk, unit))
+        walk = unit = min([*known, unit_roundoff("f32")])
+    # One of less than 16 bits is a type of weights.
+    coarsest = max((roundoff for roundoff in known if unit < roundoff <= unit_roundoff("bf16")), default=0.0)
+    return Tolerance(_ULPS * unit, _allowed(walk, unit), 2 * coarsest, 0.0, 1 if coarsest else 0)
 
 
 def magnitude(reference: NDArray[Any]) -> float:
@@ -349,8 +352,8 @@ def response(reference: NDArray[Any], disturbed: Sequence[NDArray[Any]], relativ
 
     ``disturbed`` are results of runs in which each input is off by ``relative`` of itself, up or down by chance. A
     sum of products of two such inputs is off by ``sqrt(2) * relative`` of its magnitude. A single run may leave an
-    element nearly where it was by chance: the 99th percentile of the others' answers, as a part of themselves,
-    stands in for it.
+    element nearly where it was by chance, and rare roundings may move few elements far: a third of the largest move,
+    as a part of the element and a tenth of the magnitude, stands in for what is less.
     """
     with np.errstate(all="ignore"):
         squares = np.zeros(reference.shape, np.float64)
@@ -360,14 +363,17 @@ def response(reference: NDArray[Any], disturbed: Sequence[NDArray[Any]], relativ
         moved[~np.isfinite(moved)] = 0.0
         if len(disturbed) < _RUNS_THAT_TELL:
             size = np.abs(reference.astype(np.float64))
-            part = moved / size
-            part = part[np.isfinite(part) & (size >= np.finfo(reference.dtype).tiny)]
+            size = np.where(np.isfinite(size), size, 0.0) + _FLOOR * magnitude(reference)
+            part = moved[size > 0] / size[size > 0]
             if part.size:
-                moved = np.maximum(moved, np.where(np.isfinite(size), size, 0.0) * np.quantile(part, 0.99))
+                moved = np.maximum(moved, size * float(part.max()) / _LARGEST_OF_MANY)
     return Response((moved / (math.sqrt(2) * relative)).astype(np.float32))
 
 
 _RUNS_THAT_TELL = 4
+_FLOOR = 0.1
+_LARGEST_OF_MANY = 3.0
+"""The largest of thousands of normal deviates is so many standard deviations or more."""
 
 
 def _square_scale(array: NDArray[Any]) -> float:

@@ -47,10 +47,10 @@ AGAINST_THE_ORDER = {
 MOST_MODULES, MOST_LINES, MOST_METHODS, MOST_IMPORTS = 17, 500, 20, 15
 LARGE_FOLDERS = {"tuning": 18}
 LONG_MODULES = {
-    "measurement/correctness": 535,
+    "measurement/correctness": 541,
     "plugin/tune/plugin": 951,
     "results/store": 520,
-    "tuning/runner": 557,
+    "tuning/runner": 558,
     "tuning/session": 576,
 }
 LARGE_CLASSES = {

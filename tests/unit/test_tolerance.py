@@ -162,7 +162,7 @@ def test_one_run_of_disturbed_sums_tells_of_each_element() -> None:
     relative = 1e-4
     moved = expected * np.exp(rng.normal(0, 10 * relative, expected.size))
     found = response(expected, [moved.astype(np.float32)], relative / math.sqrt(2)).elements
-    assert (found > 9 * expected).all()
+    assert (found > 3 * expected).all()
     assert found.min() < 0.1 * expected.max()
 
 
