@@ -6,7 +6,7 @@ import msgspec
 
 from pytest_shark_tune.errors import InputError
 
-__all__ = ["_BACKENDS", "Target"]
+__all__ = ["Target"]
 
 
 _BACKENDS = {

@@ -36,7 +36,7 @@ from pytest_shark_tune.measurement.product import product_of
 if TYPE_CHECKING:
     from pytest_shark_tune.device.server import DeviceServer
 
-__all__ = ["_Benchmark", "_Function", "_Kept", "_Result", "_differing", "_lookup"]
+__all__ = []
 
 
 class _Result(msgspec.Struct, frozen=True):
@@ -114,7 +114,8 @@ class _Benchmark:
         left, right, out = self._product.views
         if out not in written or not all(_is_float(self._views[position].element) for position in (left, right, out)):
             return unsure
-        sizes = [(_count(self._views[one].shape), _count(shape)) for one, shape in self._product_shapes()]
+        shapes = zip(self._product.views, self._product.shapes, strict=True)
+        sizes = [(_count(self._views[one].shape), _count(shape)) for one, shape in shapes]
         if any(stored != taken for stored, taken in sizes):  # It reads or writes a part of what is stored.
             return unsure
         operands = (
@@ -132,10 +133,6 @@ class _Benchmark:
         agree = (np.isnan(exact) & np.isnan(default)) | (np.isfinite(exact) & np.isfinite(default)) | (exact == default)
         unsure[number] = ~agree
         return unsure
-
-    def _product_shapes(self) -> list[tuple[int, tuple[int, ...]]]:
-        """The positions of the views of the product's tensors, each with its shape in the op."""
-        return [] if self._product is None else list(zip(self._product.views, self._product.shapes, strict=True))
 
     def results(self) -> tuple[_Result, ...]:
         """What the last run left in the first copy of the data, and in those copies that differ from it."""

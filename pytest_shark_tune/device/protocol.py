@@ -14,7 +14,6 @@ from pytest_shark_tune.system.child import Child
 
 __all__ = [
     "CHILD_COMMAND",
-    "_T",
     "CheckOutputs",
     "Describe",
     "DeviceEntry",
@@ -35,7 +34,6 @@ __all__ = [
     "TensorData",
     "Unload",
     "View",
-    "_ask",
 ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["_COMPLEX", "_FLOAT_DIGITS", "_INTEGER", "_SMALL_FLOAT", "unit_roundoff"]
+__all__ = ["unit_roundoff"]
 
 
 _FLOAT_DIGITS = {"f64": 53, "f32": 24, "tf32": 11, "f16": 11, "bf16": 8}

@@ -7,20 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = [
-    "_DEVIATIONS",
-    "_ENOUGH_KNOWN",
-    "_LEAST_DRIFT",
-    "_LEAST_SHIFT",
-    "_MEDIAN_OF_NORMAL",
-    "_MOST_REPEATS",
-    "_UNKNOWN_DRIFT",
-    "_Watch",
-    "_allowed",
-    "_blocks",
-    "_gap",
-    "_level",
-]
+__all__ = []
 
 
 _MOST_REPEATS = 2

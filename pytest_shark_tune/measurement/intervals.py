@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-__all__ = ["_TRIM", "_difference", "_half_width", "_interval", "_log_ratio", "_standard_error", "student_quantile"]
+__all__ = ["student_quantile"]
 
 
 _TRIM = 0.2

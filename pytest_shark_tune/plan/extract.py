@@ -22,16 +22,7 @@ from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.plan.model_input import check_data
 from pytest_shark_tune.plan.source import Source
 
-__all__ = [
-    "_DATA_DEPENDENT",
-    "_NO_BENCHMARK",
-    "_NO_PARAMETERS",
-    "_OPEN_SHAPES",
-    "Extracted",
-    "_Compiled",
-    "_with_functions",
-    "extract",
-]
+__all__ = ["Extracted", "extract"]
 
 
 _NO_BENCHMARK = "iree-compile makes no benchmark of it, as of what has dynamic dimensions"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum, StrEnum
 
-__all__ = ["_PHASES", "Role"]
+__all__ = ["Phase", "Role"]
 
 
 class Phase(IntEnum):

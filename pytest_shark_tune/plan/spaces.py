@@ -16,7 +16,7 @@ from pytest_shark_tune.search_space import (
 )
 from pytest_shark_tune.search_space.registry import provided_spaces
 
-__all__ = ["NO_SPACE", "_EMITTING", "emitted_constraints", "search_spaces", "spaces_from", "stated_spaces"]
+__all__ = ["NO_SPACE", "emitted_constraints", "search_spaces", "spaces_from", "stated_spaces"]
 
 
 _EMITTING = ("cuda", "hip")

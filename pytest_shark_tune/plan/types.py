@@ -15,7 +15,7 @@ from pytest_shark_tune.search_space.candidate import (
     Candidate,
 )
 
-__all__ = ["AnyTask", "KernelTask", "Plan", "Task", "_Tried", "renamed", "with_data_of"]
+__all__ = ["AnyTask", "KernelTask", "Plan", "Task", "renamed", "with_data_of"]
 
 
 class _Tried(msgspec.Struct, frozen=True, kw_only=True):

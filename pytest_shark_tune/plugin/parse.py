@@ -13,12 +13,6 @@ from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.system.machine import last_level_cache_bytes
 
 __all__ = [
-    "_MOST_DIGITS",
-    "_PAST_GPU_CACHES",
-    "_SIZES",
-    "_parse_bytes",
-    "_parse_number",
-    "_parse_part",
     "parse_count",
     "parse_duration",
     "parse_flags",

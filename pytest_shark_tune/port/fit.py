@@ -22,21 +22,7 @@ from pytest_shark_tune.search_space.cpu.tiling import BACKEND as CPU
 from pytest_shark_tune.search_space.nearest import nearest_member
 from pytest_shark_tune.tuning.session import Session
 
-__all__ = [
-    "Fate",
-    "PortedEntry",
-    "_Fit",
-    "_changes",
-    "_fit",
-    "_kept",
-    "_lost",
-    "_new_record",
-    "_ported",
-    "_root",
-    "_variants",
-    "_with_config",
-    "_without_dispatch",
-]
+__all__ = ["Fate", "PortedEntry"]
 
 
 class Fate(StrEnum):

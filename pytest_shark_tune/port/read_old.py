@@ -22,17 +22,7 @@ from pytest_shark_tune.search_space.config_reader import ReadConfig, read_config
 from pytest_shark_tune.spec.read import named_configs, read_spec
 from pytest_shark_tune.system import process
 
-__all__ = [
-    "_READER_TIMEOUT_S",
-    "OldEntry",
-    "OldSpec",
-    "_ConfigElsewhere",
-    "_Elsewhere",
-    "_read_elsewhere",
-    "_recorded_entry",
-    "read_old",
-    "target_of",
-]
+__all__ = ["OldEntry", "OldSpec", "read_old", "target_of"]
 
 
 _READER_TIMEOUT_S = 120.0

@@ -32,17 +32,7 @@ from pytest_shark_tune.search_space.pipeline_options import (
 )
 from pytest_shark_tune.search_space.space import SearchSpace
 
-__all__ = [
-    "_compilation_info",
-    "_cpu_attribute",
-    "_cpu_compilation_info",
-    "_cpu_levels",
-    "_filled",
-    "_pipeline_options",
-    "_spirv_compilation_info",
-    "_with_options",
-    "cpu_compilation_info",
-]
+__all__ = ["cpu_compilation_info"]
 
 
 def cpu_compilation_info(config: ReadConfig) -> str:

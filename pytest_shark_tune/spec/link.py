@@ -31,24 +31,7 @@ from pytest_shark_tune.spec.module import (
     matcher_name,
 )
 
-__all__ = [
-    "SpecPart",
-    "_default_form",
-    "_drop_shadowed",
-    "_linked",
-    "_merge_actions",
-    "_name_entries",
-    "_nameless",
-    "_nested",
-    "_promote",
-    "_question",
-    "_rename_apart",
-    "_same",
-    "_told_dispatch",
-    "check_starter",
-    "link_spec",
-    "merge_specs",
-]
+__all__ = ["SpecPart", "check_starter", "link_spec", "merge_specs"]
 
 
 class SpecPart(msgspec.Struct, frozen=True, kw_only=True):

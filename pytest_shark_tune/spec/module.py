@@ -11,43 +11,7 @@ from pytest_shark_tune.compiler.configure import error_text
 from pytest_shark_tune.dispatch.trust import check_attribute, check_depth, check_spec
 from pytest_shark_tune.errors import InputError, SpecNotParsed
 
-__all__ = [
-    "PROVENANCE",
-    "_DECOMPOSITION",
-    "_ENTRYPOINT",
-    "_HAS_SEQUENCES",
-    "_IS_DEFAULT_FORM",
-    "_IS_ENTRYPOINT",
-    "_LINK",
-    "_LONGEST_LINE",
-    "_NAME",
-    "Provenance",
-    "_attribute",
-    "_compilation_info",
-    "_decomposition",
-    "_dictionary",
-    "_foreach",
-    "_fresh",
-    "_included",
-    "_is_compilation_info",
-    "_keep_pairs",
-    "_line",
-    "_module",
-    "_name",
-    "_needed",
-    "_pairs",
-    "_parse_spec",
-    "_parsed",
-    "_plain",
-    "_provenance",
-    "_references",
-    "_rename",
-    "_sequences",
-    "_set_pairs",
-    "_text",
-    "_yielded",
-    "matcher_name",
-]
+__all__ = ["PROVENANCE", "Provenance", "matcher_name"]
 
 
 Provenance = dict[str, str | int | float]

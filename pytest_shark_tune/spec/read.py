@@ -32,19 +32,7 @@ from pytest_shark_tune.spec.module import (
     _yielded,
 )
 
-__all__ = [
-    "SpecRow",
-    "_configs",
-    "_drop_marks",
-    "_mark",
-    "_row",
-    "_set_config",
-    "mark_entries",
-    "named_configs",
-    "read_spec",
-    "select_entries",
-    "with_configs",
-]
+__all__ = ["SpecRow", "mark_entries", "named_configs", "read_spec", "select_entries", "with_configs"]
 
 
 class SpecRow(msgspec.Struct, frozen=True, kw_only=True):

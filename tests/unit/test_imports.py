@@ -47,7 +47,7 @@ AGAINST_THE_ORDER = {
 MOST_MODULES, MOST_LINES, MOST_METHODS, MOST_IMPORTS = 17, 500, 20, 15
 LARGE_FOLDERS = {"tuning": 18}
 LONG_MODULES = {
-    "measurement/correctness": 541,
+    "measurement/correctness": 542,
     "plugin/tune/plugin": 951,
     "results/store": 520,
     "tuning/runner": 558,
