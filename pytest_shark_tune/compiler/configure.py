@@ -19,6 +19,7 @@ from iree.compiler import ir, passmanager
 from iree.compiler.dialects import iree_codegen
 
 from pytest_shark_tune.dispatch.extraction import drop_configs, sink_constants
+from pytest_shark_tune.dispatch.mlir import walk
 from pytest_shark_tune.dispatch.trust import check_spec
 from pytest_shark_tune.dispatch.types import INCIDENTAL_ATTRIBUTES
 from pytest_shark_tune.errors import InputError, SharkTuneError
@@ -256,12 +257,9 @@ def _configure(module_text: str, spec: bytes, spec_name: str) -> Configured:
 
 
 def _drop_marks(module: ir.Module) -> None:
-    def visit(op: ir.Operation) -> ir.WalkResult:
+    for op in walk(module.operation):
         if MARK in op.attributes:
             del op.attributes[MARK]
-        return ir.WalkResult.ADVANCE
-
-    module.operation.walk(visit)
 
 
 def _make_comparable(module: ir.Module, library: ir.Module) -> None:
@@ -270,31 +268,20 @@ def _make_comparable(module: ir.Module, library: ir.Module) -> None:
     Matchers compare every attribute, and of a body only what is in it. So attributes that say nothing of what is
     computed go, and constants move to where they are used; the compiler moves them back.
     """
-    names = set()
-    sunk = False
-
-    def find(op: ir.Operation) -> ir.WalkResult:
-        nonlocal sunk
-        if op.name not in _COMPARISONS:
-            return ir.WalkResult.ADVANCE
-        for pattern in op.regions[0].blocks[0].operations:
-            names.add(pattern.operation.name)
-            sunk = sunk or any(_holds_constant(region) for region in pattern.operation.regions)
-        return ir.WalkResult.SKIP
-
-    def change(op: ir.Operation) -> ir.WalkResult:
-        if op.name not in names:
-            return ir.WalkResult.ADVANCE
+    patterns = [
+        pattern.operation
+        for comparison in walk(library.operation)
+        if comparison.name in _COMPARISONS
+        for pattern in comparison.regions[0].blocks[0].operations
+    ]
+    names = {pattern.name for pattern in patterns}
+    sunk = any(_holds_constant(region) for pattern in patterns for region in pattern.regions)
+    for op in [op for op in walk(module.operation) if op.name in names]:
         for name in INCIDENTAL_ATTRIBUTES:
             if name in op.attributes:
                 del op.attributes[name]
         if sunk:
             sink_constants(op)
-        return ir.WalkResult.SKIP
-
-    library.operation.walk(find, ir.WalkOrder.PRE_ORDER)
-    if names:
-        module.operation.walk(change, ir.WalkOrder.PRE_ORDER)
 
 
 def _holds_constant(region: ir.Region) -> bool:
@@ -332,15 +319,7 @@ def _canonical(compilation_info: str) -> str:
 
 
 def _read(module: ir.Module) -> tuple[Applied, ...]:
-    found: list[Applied] = []
-
-    def visit(op: ir.Operation) -> ir.WalkResult:
-        if "lowering_config" in op.attributes:
-            found.append(_applied(op))
-        return ir.WalkResult.ADVANCE
-
-    module.operation.walk(visit, ir.WalkOrder.PRE_ORDER)
-    return tuple(found)
+    return tuple(_applied(op) for op in walk(module.operation) if "lowering_config" in op.attributes)
 
 
 def _applied(op: ir.Operation) -> Applied:

@@ -19,6 +19,7 @@ from pytest_shark_tune.dispatch.mlir import (
     parse_module,
     string_of,
     tensor_of,
+    walk,
 )
 from pytest_shark_tune.dispatch.types import (
     ATTENTION,
@@ -130,13 +131,10 @@ def drop_configs(module: ir.Module) -> None:
     """
     passmanager.PassManager.parse("builtin.module(iree-codegen-strip-compilation-info)").run(module.operation)
 
-    def visit(op: ir.Operation) -> ir.WalkResult:
+    for op in walk(module.operation):
         for name in ("lowering_config", "compilation_info"):
             if name in op.attributes:
                 del op.attributes[name]
-        return ir.WalkResult.ADVANCE
-
-    module.operation.walk(visit)
 
 
 class Flow(msgspec.Struct, frozen=True, kw_only=True):
@@ -281,15 +279,7 @@ def _read(module: ir.Module, symbol: str, source: str, processors: int) -> Found
 
 
 def _has_compute(module: ir.Module) -> bool:
-    found = False
-
-    def visit(op: ir.Operation) -> ir.WalkResult:
-        nonlocal found
-        found = found or op.name.startswith(("linalg.", "iree_linalg_ext."))
-        return ir.WalkResult.ADVANCE
-
-    module.operation.walk(visit)
-    return found
+    return any(op.name.startswith(("linalg.", "iree_linalg_ext.")) for op in walk(module.operation))
 
 
 def _root_op(op: ir.Operation) -> RootOp:

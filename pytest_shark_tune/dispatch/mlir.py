@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import itertools
+import sys
+import types
+from collections import defaultdict
+
 from iree.compiler import ir
 
 from pytest_shark_tune.dispatch.types import Tensor
@@ -16,7 +22,15 @@ __all__ = [
     "parse_module",
     "string_of",
     "tensor_of",
+    "walk",
 ]
+
+
+_WITHOUT_CLASSES = "iree.compiler.dialects.iree_cpu"
+if importlib.util.find_spec(_WITHOUT_CLASSES) is None:
+    # The bindings look for a dialect's Python module with every attribute that they return, until there is one. An
+    # empty module ends the search: a lowering config is read in 1 us instead of 30.
+    sys.modules[_WITHOUT_CLASSES] = types.ModuleType(_WITHOUT_CLASSES)
 
 
 class CannotTune(Exception):
@@ -45,29 +59,21 @@ def parent_named(op: ir.Operation, name: str) -> ir.Operation:
 
 
 def ops_named(op: ir.Operation, name: str) -> list[ir.Operation]:
-    """The ops of that name inside ``op``, in the order of a walk."""
-    found: list[ir.Operation] = []
-
-    def visit(inner: ir.Operation) -> ir.WalkResult:
-        if inner.name == name:
-            found.append(inner)
-        return ir.WalkResult.ADVANCE
-
-    op.walk(visit)
-    return found
+    """The ops of that name in ``op``, itself included; inner ops come before outer ones."""
+    return [inner for inner in walk(op, ir.WalkOrder.POST_ORDER) if inner.name == name]
 
 
 def ops_inside(op: ir.Operation) -> list[ir.Operation]:
     """All ops inside ``op``, itself left out, in order."""
-    found: list[ir.Operation] = []
+    return walk(op)[1:]
 
-    def visit(inner: ir.Operation) -> ir.WalkResult:
-        if inner != op:
-            found.append(inner)
-        return ir.WalkResult.ADVANCE
 
-    op.walk(visit, ir.WalkOrder.PRE_ORDER)
-    return found
+def walk(op: ir.Operation, order: ir.WalkOrder = ir.WalkOrder.PRE_ORDER) -> list[ir.Operation]:
+    """All ops in ``op``, itself included."""
+    # The callback runs no Python code. An interrupt would be raised in it, and leave the walk as a RuntimeError.
+    found: defaultdict[ir.Operation, ir.WalkResult] = defaultdict(itertools.repeat(ir.WalkResult.ADVANCE).__next__)
+    op.walk(found.__getitem__, order)
+    return list(found)
 
 
 def only_op(op: ir.Operation, name: str) -> ir.Operation:

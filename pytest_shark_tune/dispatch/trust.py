@@ -20,7 +20,7 @@ import msgspec
 from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, iree_gpu
 
-from pytest_shark_tune.dispatch.mlir import parse_module
+from pytest_shark_tune.dispatch.mlir import parse_module, walk
 from pytest_shark_tune.dispatch.passes import why_not_plain
 from pytest_shark_tune.errors import SpecRefused
 
@@ -234,21 +234,18 @@ def check_source(text: str, name: str) -> None:
         return
     found: list[Refusal] = []
 
-    def visit(op: ir.Operation) -> ir.WalkResult:
-        if op.name.startswith(("transform.", "pdl.", "pdl_interp.")):
-            found.append(Refusal(f"the op {op.name}"))
-        for position in range(len(op.attributes)):
-            named = op.attributes[position]
-            if named.name.startswith(_BAKED_IN):
-                found.append(Refusal(f"the attribute {named.name}"))
-            elif not isinstance(named.attr, _constants()):
-                found.extend(Refusal(what) for what in _run_by_compiler(named.attr))
-        return ir.WalkResult.ADVANCE
-
     with ir.Context() as context:
         context.enable_multithreading(False)
         context.allow_unregistered_dialects = True
-        parse_module(text).operation.walk(visit)
+        for op in walk(parse_module(text).operation):
+            if op.name.startswith(("transform.", "pdl.", "pdl_interp.")):
+                found.append(Refusal(f"the op {op.name}"))
+            for position in range(len(op.attributes)):
+                named = op.attributes[position]
+                if named.name.startswith(_BAKED_IN):
+                    found.append(Refusal(f"the attribute {named.name}"))
+                elif not isinstance(named.attr, _constants()):
+                    found.extend(Refusal(what) for what in _run_by_compiler(named.attr))
     _refuse(found, name)
 
 
@@ -271,14 +268,7 @@ def _run_by_compiler(attribute: ir.Attribute) -> Iterator[str]:
 
 def drop_prints(module: ir.Module) -> tuple[str, ...]:
     """Take ops out that only print, and return a sentence for every sequence that held one."""
-    found: list[tuple[str, ir.Operation]] = []
-
-    def visit(op: ir.Operation) -> ir.WalkResult:
-        if op.name in _PRINTS:
-            found.append((_sequence_around(op), op))
-        return ir.WalkResult.ADVANCE
-
-    module.operation.walk(visit)
+    found = [(_sequence_around(op), op) for op in walk(module.operation) if op.name in _PRINTS]
     for _, op in found:
         op.erase()
     sequences = dict.fromkeys(sequence for sequence, _ in found)
@@ -292,15 +282,7 @@ def refusals_in(op: ir.Operation) -> Iterator[Refusal]:
 
 def _is_interpreted(module: ir.Operation) -> bool:
     """Whether there is something to interpret; a module without it, as a model, is no spec, which others say better."""
-    found = False
-
-    def visit(op: ir.Operation) -> ir.WalkResult:
-        nonlocal found
-        found = found or op.name.startswith("transform.")
-        return ir.WalkResult.INTERRUPT if found else ir.WalkResult.ADVANCE
-
-    module.walk(visit)
-    return found
+    return any(op.name.startswith("transform.") for op in walk(module))
 
 
 def _refuse(found: list[Refusal], name: str) -> None:

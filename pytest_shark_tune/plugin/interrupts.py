@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from contextlib import suppress
 from types import FrameType
 from typing import Any
@@ -20,6 +21,11 @@ TERMINATED = 143
 """What a shell makes of a process that SIGTERM ended."""
 
 _AT_ONCE = 2
+_IMPORTING = "<frozen importlib"
+_BINDINGS = f"{os.sep}iree{os.sep}compiler{os.sep}"
+_RETRY_S = 0.005
+_WAIT_S = 1.0
+"""How long an interrupt waits for the compiler's bindings at most; a dialect's import takes about 0.1 s."""
 _BUSY = "\nshark-tune: the run is ending and writes down what is known; once more ends it at once, without that\n"
 
 
@@ -39,6 +45,7 @@ class Interrupts:
         self._previous: dict[int, Any] = {}
         self.is_ending = False
         self._in_vain = 0
+        self._waits_until = 0.0
         self.terminated = False
 
     def install(self) -> None:
@@ -61,6 +68,8 @@ class Interrupts:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.terminated = self.terminated or number == signal.SIGTERM
         if not self.is_ending and not _is_unwinding():
+            if self._waits(number, frame):
+                return
             if number == signal.SIGTERM:
                 raise Terminated("SIGTERM")
             raise KeyboardInterrupt
@@ -71,6 +80,32 @@ class Interrupts:
             return
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
+
+    def _waits(self, number: int, frame: FrameType | None) -> bool:
+        """Send the signal again in a moment if Python code is running that the compiler's bindings may have called.
+
+        The bindings look up the module of a dialect with every attribute that they hand out. They do so from C++ code
+        that an exception must not leave: the process would abort.
+        """
+        now = time.monotonic()
+        if not _is_in_bindings(frame):
+            self._waits_until = 0.0
+            return False
+        self._waits_until = self._waits_until or now + _WAIT_S
+        if now >= self._waits_until:
+            return False
+        timer = threading.Timer(_RETRY_S, os.kill, (os.getpid(), number))
+        timer.daemon = True
+        timer.start()
+        return True
+
+
+def _is_in_bindings(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(_IMPORTING) or _BINDINGS in frame.f_code.co_filename:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _is_unwinding() -> bool:

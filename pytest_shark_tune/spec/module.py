@@ -8,6 +8,7 @@ from iree.compiler import ir
 from iree.compiler.dialects import builtin, iree_codegen
 
 from pytest_shark_tune.compiler.configure import error_text
+from pytest_shark_tune.dispatch.mlir import ops_named
 from pytest_shark_tune.dispatch.trust import check_attribute, check_depth, check_spec
 from pytest_shark_tune.errors import InputError, SpecNotParsed
 
@@ -86,15 +87,11 @@ def _yielded(matcher: ir.Operation) -> list[ir.Operation]:
 
 def _included(within: ir.Operation) -> set[str]:
     """The names of the sequences that are included somewhere in an op."""
-    names: set[str] = set()
-
-    def visit(op: ir.Operation) -> ir.WalkResult:
-        if op.name == "transform.include":
-            names.update(ir.SymbolRefAttr(op.attributes["target"]).value)
-        return ir.WalkResult.ADVANCE
-
-    within.walk(visit)
-    return names
+    return {
+        name
+        for include in ops_named(within, "transform.include")
+        for name in ir.SymbolRefAttr(include.attributes["target"]).value
+    }
 
 
 def _rename(sequence: ir.Operation, name: str, module: ir.Operation) -> None:

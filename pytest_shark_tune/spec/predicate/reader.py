@@ -18,6 +18,7 @@ from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, linalg, transform
 
 from pytest_shark_tune.compiler.configure import compiler_context
+from pytest_shark_tune.dispatch.mlir import ops_named, string_of
 from pytest_shark_tune.dispatch.types import ATTENTION, INCIDENTAL_ATTRIBUTES, ONLINE_ATTENTION, RootOp
 from pytest_shark_tune.spec.link import link_spec
 from pytest_shark_tune.spec.module import PROVENANCE
@@ -47,19 +48,13 @@ def read_questions(spec: str) -> tuple[Question, ...]:
     """
     linked = link_spec(spec)
     with compiler_context(keep=True):
-        sequences: dict[str, ir.Operation] = {}
-        matchers: list[str] = []
-
-        def visit(op: ir.Operation) -> ir.WalkResult:
-            if op.name == "transform.named_sequence":
-                sequences[ir.StringAttr(op.attributes["sym_name"]).value] = op
-            elif op.name == "transform.foreach_match":
-                matchers.extend(ir.FlatSymbolRefAttr(name).value for name in ir.ArrayAttr(op.attributes["matchers"]))
-            return ir.WalkResult.ADVANCE
-
         module = ir.Module.parse(linked)
-        module.operation.walk(visit)
-        return tuple(_read(name, sequences) for name in matchers)
+        sequences = {string_of(op, "sym_name"): op for op in ops_named(module.operation, "transform.named_sequence")}
+        return tuple(
+            _read(ir.FlatSymbolRefAttr(matcher).value, sequences)
+            for foreach in ops_named(module.operation, "transform.foreach_match")
+            for matcher in ir.ArrayAttr(foreach.attributes["matchers"])
+        )
 
 
 @dataclass
