@@ -10,10 +10,10 @@ import msgspec
 from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen
 
+from pytest_shark_tune.dispatch.mlir import pipeline_name
 from pytest_shark_tune.dispatch.types import Dispatch, RootOp
 from pytest_shark_tune.errors import InputError, SharkTuneError
-from pytest_shark_tune.search_space.config_writer import _compilation_info
-from pytest_shark_tune.search_space.constraints import pipeline_name
+from pytest_shark_tune.search_space.config_writer import compilation_info_of
 from pytest_shark_tune.search_space.space import SearchSpace
 
 __all__ = [
@@ -89,7 +89,7 @@ def make_candidates(
     with ir.Context() as context, ir.Location.unknown():
         context.enable_multithreading(False)
         for identity, knobs in zip(ids, members, strict=True):
-            info = _compilation_info(space, knobs)
+            info = compilation_info_of(space, knobs)
             candidates.append(
                 Candidate(
                     id=identity,

@@ -13,6 +13,7 @@ import msgspec
 from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, iree_gpu
 
+from pytest_shark_tune.dispatch.mlir import pipeline_name
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.search_space.attribute_names import (
     DENORMALS,
@@ -21,7 +22,6 @@ from pytest_shark_tune.search_space.attribute_names import (
     WAVES_ATTRIBUTE,
     denormals,
 )
-from pytest_shark_tune.search_space.constraints import pipeline_name
 from pytest_shark_tune.search_space.pipeline_options import (
     FLUSH_DENORMALS,
     NO_REDUCE_BANK_CONFLICTS,
@@ -131,7 +131,7 @@ def read_knobs(space: SearchSpace, config: ReadConfig) -> Reading:
     found: dict[str, int] = {}
     differences: list[str] = []
     absent: dict[str, str] = {}
-    for path, problem in _walk(_template(space), config.tree, "", found, absent):
+    for path, problem in _differences(_template(space), config.tree, "", found, absent):
         differences.append(f"{path} {problem}" if path else problem)
     domains = {knob.name: knob.domain for knob in space.knobs}
     for name, path in absent.items():
@@ -187,7 +187,7 @@ def without_entry(compilation_info: str, name: str) -> str:
         return str(iree_codegen.CompilationInfoAttr.get(config, info.translation_info))
 
 
-def _walk(
+def _differences(
     template: _Template, given: ConfigTree | None, path: str, found: dict[str, int], absent: dict[str, str]
 ) -> Iterator[tuple[str, str]]:
     """Fill ``found`` with the knobs in ``template`` as ``given`` has them; yield where the two differ, and how.
@@ -199,13 +199,13 @@ def _walk(
             if given is None:
                 absent[name] = path
             elif isinstance(given, int):
-                yield from _keep(name, given, path, found)
+                yield from _set_knob(name, given, path, found)
             else:
                 yield path, f"is {_shown(given)}, which is no whole number"
         case _OneOfKnob(name, choices):
-            positions = [index for index, choice in enumerate(choices) if _same(choice, given)]
+            positions = [index for index, choice in enumerate(choices) if _is_same(choice, given)]
             if positions:
-                yield from _keep(name, positions[0], path, found)
+                yield from _set_knob(name, positions[0], path, found)
             else:
                 yield path, f"is {_shown(given)}, which is none of {', '.join(map(_shown, choices))}"
         case dict():
@@ -214,10 +214,10 @@ def _walk(
                 yield path, f"is {_shown(given)}, which is no dictionary"
                 return
             for name, part in template.items():
-                yield from _walk(part, entries.get(name), _inside(path, name), found, absent)
+                yield from _differences(part, entries.get(name), _path_to(path, name), found, absent)
             for name, part in entries.items():
                 if name not in template and not _is_off(part):
-                    yield _inside(path, name), f"is {_shown(part)}, and the space has no such entry"
+                    yield _path_to(path, name), f"is {_shown(part)}, and the space has no such entry"
         case list():
             parts: Sequence[ConfigTree | None] = [None] * len(template)
             if given is not None:
@@ -226,18 +226,18 @@ def _walk(
                     return
                 parts = given
             for index, (part, entry) in enumerate(zip(template, parts, strict=True)):
-                yield from _walk(part, entry, f"{path}[{index}]", found, absent)
+                yield from _differences(part, entry, f"{path}[{index}]", found, absent)
         case _:
-            if not _same(template, given):
+            if not _is_same(template, given):
                 yield path, f"is {_shown(given)}, and in the space always {_shown(template)}"
 
 
-def _keep(name: str, value: int, path: str, found: dict[str, int]) -> Iterator[tuple[str, str]]:
+def _set_knob(name: str, value: int, path: str, found: dict[str, int]) -> Iterator[tuple[str, str]]:
     if found.setdefault(name, value) != value:
         yield path, f"makes the knob {name} {value}, and elsewhere it is {found[name]}"
 
 
-def _same(choice: ConfigTree, given: ConfigTree | None) -> bool:
+def _is_same(choice: ConfigTree, given: ConfigTree | None) -> bool:
     """Whether the two are equal; what is left out is off."""
     return _is_off(choice) if given is None else choice == given or (_is_off(choice) and _is_off(given))
 
@@ -248,7 +248,7 @@ def _is_off(tree: ConfigTree) -> bool:
     return all(map(_is_off, tree)) if isinstance(tree, list) else not tree
 
 
-def _inside(path: str, name: str) -> str:
+def _path_to(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 

@@ -32,7 +32,7 @@ from pytest_shark_tune.search_space.pipeline_options import (
 )
 from pytest_shark_tune.search_space.space import SearchSpace
 
-__all__ = ["cpu_compilation_info"]
+__all__ = ["compilation_info_of", "cpu_compilation_info"]
 
 
 def cpu_compilation_info(config: ReadConfig) -> str:
@@ -51,7 +51,7 @@ def cpu_compilation_info(config: ReadConfig) -> str:
             raise InputError(f"this IREE has no config of that form: {error}") from error
 
 
-def _compilation_info(space: SearchSpace, knobs: Mapping[str, int]) -> Any:
+def compilation_info_of(space: SearchSpace, knobs: Mapping[str, int]) -> Any:
     """The ``CompilationInfoAttr`` of a member: the compiler's own, save for CPUs and SPIR-V, where it makes none."""
     if space.pipeline_attribute.startswith(CPU_PIPELINES):
         return _cpu_compilation_info(space, knobs)

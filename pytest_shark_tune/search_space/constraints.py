@@ -11,6 +11,7 @@ from typing import Any, Final
 from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, smt
 
+from pytest_shark_tune.dispatch.mlir import pipeline_name
 from pytest_shark_tune.errors import SharkTuneError
 from pytest_shark_tune.search_space.domains import domains_of
 from pytest_shark_tune.search_space.expression import (
@@ -26,7 +27,7 @@ from pytest_shark_tune.search_space.expression import (
 )
 from pytest_shark_tune.search_space.space import Constraint, Knob, SearchSpace
 
-__all__ = ["VERSION", "UnreadableConstraints", "pipeline_name", "read_constraints", "spaces_in"]
+__all__ = ["VERSION", "UnreadableConstraints", "read_constraints", "spaces_in"]
 
 VERSION: Final = 1
 """The number of how emitted constraints are read. Raise it where other members, or knobs, come of the same ones."""
@@ -53,7 +54,7 @@ _OPERATORS: dict[type, Operator] = {
     smt.IteOp: "ite",
 }
 
-_COMPARISONS: dict[int, Operator] = {
+_PREDICATES: dict[int, Operator] = {
     int(smt.IntPredicate.lt): "lt",
     int(smt.IntPredicate.le): "le",
     int(smt.IntPredicate.gt): "gt",
@@ -126,12 +127,6 @@ def read_constraints(op: Any) -> SearchSpace:
     )
 
 
-def pipeline_name(attribute: Any) -> str:
-    """A pipeline's name without its dialect: ``TileAndFuse`` of ``#iree_gpu.pipeline<TileAndFuse>``."""
-    # The bindings have no accessor for a pipeline attribute's value, and it has no other part than its name.
-    return str(attribute).partition("<")[2].removesuffix(">")
-
-
 def _is_used(name: str, constraints: list[Constraint]) -> bool:
     return any(name in variables(constraint.condition) for constraint in constraints)
 
@@ -169,7 +164,7 @@ def _expression(op: Any, values: dict[Any, Expression]) -> Expression:
         return Lookup(values[op.index], tuple(op.keys), tuple(op.attributes["values"]))
     operands = tuple(values[operand] for operand in op.operands)
     if isinstance(op, smt.IntCmpOp):
-        return Apply(_COMPARISONS[int(ir.IntegerAttr(op.attributes["pred"]).value)], operands)
+        return Apply(_PREDICATES[int(ir.IntegerAttr(op.attributes["pred"]).value)], operands)
     if (operator := _OPERATORS.get(type(op))) is None:
         raise UnreadableConstraints(f"constraints use {op.operation.name}, which no search space can express")
     return Apply(operator, operands)

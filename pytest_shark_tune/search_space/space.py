@@ -86,7 +86,7 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             InputError: a knob has no value or one that is no whole number, or a condition cannot be read.
         """
-        space = cls(pipeline=pipeline, knobs=_knobs(knobs), constraints=())
+        space = cls(pipeline=pipeline, knobs=_checked_knobs(knobs), constraints=())
         for condition in conditions:
             space = space.where(condition)
         return space
@@ -117,7 +117,7 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
         worded = asserts.items() if isinstance(asserts, Mapping) else [(words_of(term), term) for term in asserts]
         # What is shown in place of ``{}`` is not known here, so no message may ask for it.
         constraints = tuple(Constraint(expression_of(term), message) for message, term in worded)
-        knobs = _knobs(domains)
+        knobs = _checked_knobs(domains)
         mentioned = sorted({name for each in constraints for name in variables(each.condition)})
         helpers = [name for name in mentioned if name not in domains]
         conditions = [*map(_among, knobs), *(each.condition for each in constraints)]
@@ -292,11 +292,11 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
                 rows = join(domains, [c.condition for c in self.constraints], limit=ENUMERATION_LIMIT)
             except TooManyRows as error:
                 reason = f"the {self.pipeline} space has too many members to list ({error}); sample from it instead"
-                _keep(key, too_large := SpaceTooLarge(reason))
+                _store_rows(key, too_large := SpaceTooLarge(reason))
                 raise too_large from error
             rows = _canonical(rows[:, : len(self.knobs)], unique=bool(self.helpers))
             rows.setflags(write=False)
-            _keep(key, rows)
+            _store_rows(key, rows)
         return rows
 
     def _drawn(self, count: int, random: np.random.Generator) -> tuple[dict[str, int], ...]:
@@ -347,7 +347,7 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
         return best
 
 
-def _knobs(domains: Mapping[str, Iterable[int]]) -> tuple[Knob, ...]:
+def _checked_knobs(domains: Mapping[str, Iterable[int]]) -> tuple[Knob, ...]:
     knobs = []
     for name, given in domains.items():
         values = tuple(given)
@@ -382,7 +382,7 @@ _ROWS: dict[bytes, Column | SpaceTooLarge] = {}
 _ROWS_KEPT = 8
 
 
-def _keep(key: bytes, rows: Column | SpaceTooLarge) -> None:
+def _store_rows(key: bytes, rows: Column | SpaceTooLarge) -> None:
     if len(_ROWS) >= _ROWS_KEPT:
         _ROWS.pop(next(iter(_ROWS)))
     _ROWS[key] = rows

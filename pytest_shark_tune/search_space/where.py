@@ -33,7 +33,7 @@ _COMPARISONS: dict[type[ast.cmpop], Operator] = {
     ast.NotEq: "distinct",
 }
 _LOGIC: dict[type[ast.boolop], Operator] = {ast.And: "and", ast.Or: "or"}
-_ALLOWED = "comparisons, and, or, not, in (...), + - * // % and parentheses"
+_SYNTAX = "comparisons, and, or, not, in (...), + - * // % and parentheses"
 
 
 def parse_condition(text: str) -> Expression:
@@ -49,7 +49,7 @@ def parse_condition(text: str) -> Expression:
         raise InputError(f"a condition of {len(text)} characters is too long; {_LONGEST_TEXT} are the most")
     try:
         tree = ast.parse(text.strip(), mode="eval")
-        return _Reader(text.strip()).truth(tree.body)
+        return _ConditionReader(text.strip()).truth(tree.body)
     except SyntaxError as error:
         raise InputError(f"{text!r} is no condition: {error.msg}") from error
     except (RecursionError, MemoryError, ValueError) as error:
@@ -63,7 +63,7 @@ def conjuncts(condition: Expression) -> tuple[Expression, ...]:
     return (condition,)
 
 
-class _Reader:
+class _ConditionReader:
     """Reads the tree of one text, which its messages quote."""
 
     def __init__(self, text: str) -> None:
@@ -82,7 +82,7 @@ class _Reader:
             case ast.Name() | ast.Constant() | ast.BinOp() | ast.UnaryOp():
                 raise self._refusal(node, "is a number where a condition is needed: compare it with something")
             case _:
-                raise self._refusal(node, f"is not among what a condition may have: {_ALLOWED}")
+                raise self._refusal(node, f"is not among what a condition may have: {_SYNTAX}")
 
     def _comparison(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> Expression:
         if isinstance(op, ast.In | ast.NotIn):
@@ -120,7 +120,7 @@ class _Reader:
             case ast.BoolOp() | ast.Compare() | ast.UnaryOp(op=ast.Not()):
                 raise self._refusal(node, "is a condition where a number is needed")
             case _:
-                raise self._refusal(node, f"is not among what a condition may have: {_ALLOWED}")
+                raise self._refusal(node, f"is not among what a condition may have: {_SYNTAX}")
 
     def _refusal(self, node: ast.expr, reason: str) -> InputError:
         shown = ast.get_source_segment(self._text, node) or self._text

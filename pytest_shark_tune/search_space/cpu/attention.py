@@ -15,23 +15,20 @@ from pytest_shark_tune.search_space.cpu.tiling import (
     Axis,
     Tiles,
     distribution_tiles,
-    divisors,
-    refuse_elements,
     require_vector_room,
     require_workgroups,
     tiled_space,
 )
 from pytest_shark_tune.search_space.emit import Body
 from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
+from pytest_shark_tune.search_space.tiles import divisors, fast_or_any, refuse_elements
 
-__all__ = ["ATTENTION", "VERSION", "cpu_attention_spaces"]
+__all__ = ["VERSION", "cpu_attention_spaces"]
 
 VERSION: Final = 1
 """The number of this space. Raise it where it has other members, or other knobs: plans are then made anew."""
 
-ATTENTION = "attention"
-
-PIPELINE = "LinalgExtTileAndVectorize"
+_PIPELINE = "LinalgExtTileAndVectorize"
 
 _FLOATS = ("f16", "bf16", "f32", "f64")
 _ROW_TILES = (1, 2, 4, 6, 8, 12, 16)
@@ -66,12 +63,10 @@ def cpu_attention_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace
             f"keys of {root.loops[root.k1[0]]} elements are wider than {_WIDEST_KEY}: the compiler's default tiles "
             "their width, which gives a wrong result, so there is nothing right to compare with"
         )
-    space = _space(root, target, fast=True)
-    # Limits made for speed may contradict each other where there is little to compute or to divide.
-    return (space if space else _space(root, target, fast=False),)
+    return (fast_or_any(lambda fast: _attention_space(root, target, fast=fast)),)
 
 
-def _space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
+def _attention_space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
     """The space read back from the op; with ``fast`` also without what compiles but cannot be fast."""
     (m,), (n,), (k1,), (k2,) = root.m, root.n, root.k1, root.k2
     sum_bytes = 8 if root.outputs[0].element == "f64" else _SUM_BYTES
@@ -108,7 +103,7 @@ def _space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
                 _require_small_rest(body, axis, tiles.vector[axis.index])
             require_workgroups(body, root, target, axes, tiles.distribution)
 
-    return tiled_space(root, PIPELINE, axes, constrain, peels=False)
+    return tiled_space(root, _PIPELINE, axes, constrain, peels=False)
 
 
 def _width_tiles(size: int, lanes: int, *, fast: bool) -> tuple[int, ...]:

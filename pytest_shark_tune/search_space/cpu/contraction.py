@@ -12,32 +12,28 @@ from typing import Any, Final
 
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.search_space.cpu.tiling import (
-    ELEMENT_BYTES,
     MOST_NATIVE_VECTORS,
     Axis,
     Tiles,
     distribution_tiles,
-    divisors,
     lane_count,
     operand_dims,
-    powers,
-    refuse_elements,
     registers,
     require_tiling,
     require_workgroups,
     tiled_space,
+    widest_element,
 )
 from pytest_shark_tune.search_space.emit import Body
 from pytest_shark_tune.search_space.space import SearchSpace
+from pytest_shark_tune.search_space.tiles import divisors, fast_or_any, powers, refuse_elements
 
-__all__ = ["KIND", "VERSION", "cpu_contraction_spaces"]
+__all__ = ["VERSION", "cpu_contraction_spaces"]
 
 VERSION: Final = 1
 """The number of this space. Raise it where it has other members, or other knobs: plans are then made anew."""
 
-KIND = "contraction"
-
-PIPELINE = "DoubleTilingExpert"
+_PIPELINE = "DoubleTilingExpert"
 
 _ROW_TILES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16)
 _DEPTH_TILES = (1, 2, 4, 8, 16)
@@ -68,14 +64,12 @@ def cpu_contraction_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpa
         NoSpace: an element type is not covered.
     """
     refuse_elements(root)
-    space = _space(root, target, fast=True)
-    # Limits made for speed may contradict each other where there is little to compute or to divide.
-    return (space if space else _space(root, target, fast=False),)
+    return (fast_or_any(lambda fast: _contraction_space(root, target, fast=fast)),)
 
 
-def _space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
+def _contraction_space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
     """The space read back from the op; with ``fast`` also without what compiles but cannot be fast."""
-    loops, lane, depth = _loops(root, target)
+    loops, lane, depth = _tiled_loops(root, target)
     others = [Axis(index, root.loops[index], (1,)) for index in root.k if index != depth]
 
     def constrain(body: Body, tiles: Tiles) -> None:
@@ -88,10 +82,10 @@ def _space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
             _assert_registers(body, root, target, loops, lane, parallel)
             require_workgroups(body, root, target, loops.values(), tiles.distribution)
 
-    return tiled_space(root, PIPELINE, [*loops.values(), *others], constrain, peels=True)
+    return tiled_space(root, _PIPELINE, [*loops.values(), *others], constrain, peels=True)
 
 
-def _loops(root: RootOp, target: TargetFacts) -> tuple[dict[int, Axis], int, int]:
+def _tiled_loops(root: RootOp, target: TargetFacts) -> tuple[dict[int, Axis], int, int]:
     """The parallel and the innermost reduction loops by position, the loop that vectors run along, and the latter."""
     lanes = lane_count(root, target)
     *inputs, output = ([dim for dims in operand if len(dims) == 1 for dim in dims] for operand in operand_dims(root))
@@ -141,7 +135,7 @@ def _largest_rest(loop: Axis) -> int:
 def _assert_compiles(body: Body, root: RootOp, target: TargetFacts, vector: Mapping[int, Any]) -> None:
     """The compiler checks the unrolled contraction against native vectors, and what it spills against the stack."""
     room = min(target.max_stack_bytes, MOST_NATIVE_VECTORS * target.native_vector_bytes)
-    widest = max(ELEMENT_BYTES[tensor.element] for tensor in (*root.inputs, *root.outputs))
+    widest = widest_element(root)
     unrolled = body.product([body.number(widest), *vector.values()])
     body.require(
         body.at_most(unrolled, body.number(room - 1)),

@@ -17,33 +17,29 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
+from pytest_shark_tune.dispatch.elements import ELEMENT_BYTES
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.search_space.cpu.tiling import (
-    ELEMENT_BYTES,
     MOST_NATIVE_VECTORS,
     Axis,
     Tiles,
-    divisors,
     lane_count,
     operand_dims,
-    powers,
-    refuse_elements,
     registers,
     require_even_tiling,
     require_vector_room,
     require_workgroups,
     tiled_space,
+    widest_element,
 )
 from pytest_shark_tune.search_space.emit import Body
 from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
+from pytest_shark_tune.search_space.tiles import divisors, fast_or_any, powers, refuse_elements
 
-__all__ = ["CONVOLUTION", "POOLING", "VERSION", "cpu_convolution_spaces"]
+__all__ = ["VERSION", "cpu_convolution_spaces"]
 
 VERSION: Final = 1
 """The number of this space. Raise it where it has other members, or other knobs: plans are then made anew."""
-
-CONVOLUTION = "convolution"
-POOLING = "pooling"
 
 _DECOMPOSED = {
     ("nhwc", "HWcf", "nhwf"),
@@ -85,16 +81,14 @@ def cpu_convolution_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpa
             "and its space is for one of each, or more"
         )
     build = _vectorized if _is_decomposed(root) or len(root.output_image) == 1 else _scalar
-    space = build(root, target, fast=True)
-    # Limits made for speed may contradict each other where there is little to compute or to divide.
-    return (space if space else build(root, target, fast=False),)
+    return (fast_or_any(lambda fast: build(root, target, fast=fast)),)
 
 
 def _is_decomposed(root: RootOp) -> bool:
-    return len(root.output_image) == 2 and _layout(root) in _DECOMPOSED
+    return len(root.output_image) == 2 and _operand_letters(root) in _DECOMPOSED
 
 
-def _layout(root: RootOp) -> tuple[str, ...]:
+def _operand_letters(root: RootOp) -> tuple[str, ...]:
     """One letter for each dimension of image, filter and result, as in ``_DECOMPOSED``."""
     letters = {
         **dict.fromkeys(root.batch, "n"),
@@ -120,8 +114,8 @@ def _vectorized(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace
         if decomposed:
             _require_unit_window(body, root, tiles)
         room = MOST_NATIVE_VECTORS * target.native_vector_bytes
+        widest = widest_element(root)
         unrolled = list(tiles.vector.values())
-        widest = _widest(root)
         if not fast:
             require_vector_room(body, unrolled, widest, room, "the unrolled vector tile")
             return
@@ -149,7 +143,7 @@ def _vector_axis(root: RootOp, index: int, lane: int, lanes: int) -> Axis:
         # Vectors across the rows of an image, along none, were at best a tenth as fast.
         return Axis(index, size, (1,), divisors(size))
     if index in root.batch:
-        return Axis(index, size, _row_tiles(size) if root.kind == POOLING and size > 1 else (1,), divisors(size))
+        return Axis(index, size, _row_tiles(size) if root.kind == "pooling" and size > 1 else (1,), divisors(size))
     return Axis(index, size, _row_tiles(size), divisors(size))
 
 
@@ -240,7 +234,3 @@ def _coarse_tiles(size: int) -> tuple[int, ...]:
         if not tiles or tile * 2 <= tiles[-1]:
             tiles.append(tile)
     return tuple(sorted({1, *tiles}))
-
-
-def _widest(root: RootOp) -> int:
-    return max(ELEMENT_BYTES[tensor.element] for tensor in (*root.inputs, *root.outputs))

@@ -12,33 +12,29 @@ from typing import Final
 
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.search_space.cpu.tiling import (
-    ELEMENT_BYTES,
     MOST_NATIVE_VECTORS,
     Axis,
     Tiles,
     distribution_tiles,
-    divisors,
     lane_count,
     operand_dims,
-    powers,
-    refuse_elements,
     registers,
     require_tiling,
     require_vector_room,
     require_workgroups,
     tiled_space,
+    widest_element,
 )
 from pytest_shark_tune.search_space.emit import Body
 from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
+from pytest_shark_tune.search_space.tiles import divisors, fast_or_any, powers, refuse_elements
 
-__all__ = ["OTHER", "VERSION", "cpu_generic_spaces"]
+__all__ = ["VERSION", "cpu_generic_spaces"]
 
 VERSION: Final = 1
 """The number of this space. Raise it where it has other members, or other knobs: plans are then made anew."""
 
-OTHER = "other"
-
-PIPELINE = "DoubleTilingExpert"
+_PIPELINE = "DoubleTilingExpert"
 
 _ROW_TILES = (1, 2, 4, 8, 16)
 _CROSS_TILES = (1, 2)
@@ -70,16 +66,14 @@ def cpu_generic_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, 
     refuse_elements(root)
     if "parallel" not in root.iterators:
         raise NoSpace(f"{root.op} has no parallel loop, so there is nothing to share out and one way to compute it")
-    space = _space(root, target, fast=True)
-    # Limits made for speed may contradict each other where there is little to compute or to divide.
-    return (space if space else _space(root, target, fast=False),)
+    return (fast_or_any(lambda fast: _generic_space(root, target, fast=fast)),)
 
 
-def _space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
+def _generic_space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
     """The space read back from the op; with ``fast`` also without what compiles but cannot be fast."""
-    axes = _axes(root, target)
+    axes = _loop_axes(root, target)
     reductions = [axis for axis in axes if not axis.distribution]
-    widest = max(ELEMENT_BYTES[tensor.element] for tensor in (*root.inputs, *root.outputs))
+    widest = widest_element(root)
     room = MOST_NATIVE_VECTORS * target.native_vector_bytes
     row_bytes = widest * root.reduction_length
 
@@ -101,10 +95,10 @@ def _space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
             )
             require_workgroups(body, root, target, axes, tiles.distribution)
 
-    return tiled_space(root, PIPELINE, axes, constrain, peels=True)
+    return tiled_space(root, _PIPELINE, axes, constrain, peels=True)
 
 
-def _axes(root: RootOp, target: TargetFacts) -> list[Axis]:
+def _loop_axes(root: RootOp, target: TargetFacts) -> list[Axis]:
     lanes = lane_count(root, target)
     inputs, output = operand_dims(root)[: len(root.inputs)], operand_dims(root)[len(root.inputs)]
     inner = _innermost(root, output)

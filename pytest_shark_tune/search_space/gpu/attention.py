@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from pytest_shark_tune.dispatch.elements import ELEMENT_BYTES
 from pytest_shark_tune.dispatch.types import Intrinsic, RootOp, TargetFacts
 from pytest_shark_tune.search_space.emit import Body, attribute_text, built_space, knob
-from pytest_shark_tune.search_space.gpu.tiling import ELEMENT_BYTES, powers
 from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
+from pytest_shark_tune.search_space.tiles import powers, refuse_elements
 
 __all__ = ["VERSION", "gpu_attention_spaces"]
 
@@ -48,12 +49,10 @@ def gpu_attention_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace
     Raises:
         NoSpace: an element type is not covered, or a class of dimensions is empty.
     """
-    for tensor in root.inputs[:3]:
-        if tensor.element not in _ELEMENTS:
-            raise NoSpace(f"{root.op} has elements of type {tensor.element}; its space covers {', '.join(_ELEMENTS)}")
+    refuse_elements(root, _ELEMENTS, root.inputs[:3])
     if not (root.m and root.n and root.k1 and root.k2):
         raise NoSpace(f"{root.op} has no dimension of queries, keys or values to tile")
-    spaces = [_with_intrinsic(root, target, each) for each in target.intrinsics if _fits(root, each)]
+    spaces = [_with_intrinsic(root, target, intrinsic) for intrinsic in target.intrinsics if _fits(root, intrinsic)]
     return tuple(space for space in spaces if space) or (_by_lanes(root, target),)
 
 
@@ -97,9 +96,9 @@ def _with_intrinsic(root: RootOp, target: TargetFacts, intrinsic: Intrinsic) -> 
     }
 
     def constrain(body: Body) -> None:
-        m_tile = body.knob("m_tile", _divisors(root.loops[m_dim], m, _LARGEST_QUERY_TILE))
-        n_tile = body.knob("n_tile", _divisors(root.loops[n_dim], n, root.loops[n_dim]))
-        k2_tile = body.knob("red_k2", _divisors(root.loops[k2_dim], k, _LARGEST_QUERY_TILE))
+        m_tile = body.knob("m_tile", _dividing_tiles(root.loops[m_dim], m, _LARGEST_QUERY_TILE))
+        n_tile = body.knob("n_tile", _dividing_tiles(root.loops[n_dim], n, root.loops[n_dim]))
+        k2_tile = body.knob("red_k2", _dividing_tiles(root.loops[k2_dim], k, _LARGEST_QUERY_TILE))
         subgroups = body.knob("sg_m_cnt", powers(_MOST_SUBGROUPS))
         threads = body.product([subgroups, body.number(subgroup)])
         body.limit(threads, target.max_threads, "the threads of a workgroup")
@@ -168,7 +167,7 @@ def _by_lanes(root: RootOp, target: TargetFacts) -> SearchSpace:
             body.dims[k2_dim],
         )
         thr_k1, thr_n = (body.knob(name, choices) for name, choices in zip(("thr_k1", "thr_n"), vectors, strict=True))
-        n_tile = body.knob("n_tile", _divisors(root.loops[n_dim], 1, root.loops[n_dim]))
+        n_tile = body.knob("n_tile", _dividing_tiles(root.loops[n_dim], 1, root.loops[n_dim]))
         for whole, part, words in (
             (body.dims[k1_dim], thr_k1, f"lanes_n * thr_k1 ({{}}) must divide dim_{k1_dim} ({{}})"),
             (n_tile, thr_n, "lanes_n * thr_n ({}) must divide n_tile ({})"),
@@ -194,5 +193,5 @@ def _workgroup(root: RootOp, tiles: Mapping[int, object]) -> list[object]:
     return [tiles.get(index, int(index in parallel)) for index in range(len(root.loops))]
 
 
-def _divisors(size: int, multiple: int, most: int) -> tuple[int, ...]:
+def _dividing_tiles(size: int, multiple: int, most: int) -> tuple[int, ...]:
     return tuple(tile for tile in range(multiple, min(size, most) + 1, multiple) if size % tile == 0)

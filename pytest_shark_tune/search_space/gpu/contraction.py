@@ -6,10 +6,13 @@ from typing import Final
 
 from iree.compiler import ir
 
+from pytest_shark_tune.dispatch.elements import ELEMENT_BYTES
+from pytest_shark_tune.dispatch.mlir import affine_map
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.search_space.gpu.simt import simt_space
-from pytest_shark_tune.search_space.gpu.tiling import ELEMENT_BYTES, Problem, refuse_elements
+from pytest_shark_tune.search_space.gpu.tiling import GPU_ELEMENTS, Problem, indexing_loops
 from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
+from pytest_shark_tune.search_space.tiles import refuse_elements
 
 __all__ = ["VERSION", "contraction_problem", "gpu_contraction_spaces"]
 
@@ -23,7 +26,7 @@ def gpu_contraction_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpa
     Raises:
         NoSpace: an element type is not covered, or nothing is parallel or summed up.
     """
-    refuse_elements(root)
+    refuse_elements(root, GPU_ELEMENTS)
     return (simt_space(contraction_problem(root), target, igemm=False),)
 
 
@@ -37,7 +40,7 @@ def contraction_problem(root: RootOp) -> Problem:
     if not tiled or not root.k:
         raise NoSpace(f"{root.op} has no {'reduction' if tiled else 'parallel dimension'} to tile")
     with ir.Context():
-        loops = [_loops(text) for text in root.maps]
+        loops = [indexing_loops(affine_map(text)) for text in root.maps]
     elements = [ELEMENT_BYTES[tensor.element] for tensor in (*root.inputs, *root.outputs)]
     spans = tuple(zip(loops, elements, strict=True))
     reductions = tuple(
@@ -50,8 +53,3 @@ def contraction_problem(root: RootOp) -> Problem:
         operands=spans[:2],
         result=spans[-1],
     )
-
-
-def _loops(affine_map: str) -> tuple[int, ...]:
-    results = ir.AffineMapAttr(ir.Attribute.parse(affine_map)).value.results
-    return tuple(result.position for result in results if isinstance(result, ir.AffineDimExpr))

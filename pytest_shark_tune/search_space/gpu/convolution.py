@@ -7,20 +7,20 @@ from typing import Final
 from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, linalg
 
+from pytest_shark_tune.dispatch.elements import ELEMENT_BYTES
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.search_space.emit import Body, built_space, knob
 from pytest_shark_tune.search_space.gpu.simt import PIPELINE, simt_space
 from pytest_shark_tune.search_space.gpu.tiling import (
-    ELEMENT_BYTES,
+    GPU_ELEMENTS,
     Problem,
-    leaves,
-    refuse_elements,
+    indexing_loops,
     require_threads,
     require_work,
     tile_choices,
-    tile_knobs,
 )
 from pytest_shark_tune.search_space.space import SearchSpace
+from pytest_shark_tune.search_space.tiles import fast_or_any, refuse_elements, tile_knobs, tile_level
 
 __all__ = ["VERSION", "convolution_problem", "gpu_convolution_spaces", "step_choices"]
 
@@ -41,10 +41,10 @@ def gpu_convolution_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpa
     Raises:
         NoSpace: an element type is not covered.
     """
-    refuse_elements(root)
+    refuse_elements(root, GPU_ELEMENTS)
     product = _product(root)
     spaces = () if product is None else (simt_space(product, target, igemm=True),)
-    return (*spaces, _direct_space(root, target))
+    return (*spaces, fast_or_any(lambda fast: _direct_space(root, target, fast=fast)))
 
 
 def convolution_problem(root: RootOp) -> Problem:
@@ -83,16 +83,13 @@ def _product(root: RootOp) -> Problem | None:
         details = iree_codegen.get_igemm_generic_conv_details(op.operation)
         if details is None:
             return None
-        maps = [ir.AffineMapAttr(each).value for each in details.igemm_contraction_maps]
+        maps = [ir.AffineMapAttr(attribute).value for attribute in details.igemm_contraction_maps]
         sizes = tuple(details.igemm_loop_bounds)
         dims = linalg.infer_contraction_dimensions_from_maps(maps)
         if dims is None or not dims.k:
             return None
         tiled = sorted({*list(dims.m)[-2:], *list(dims.n)[-1:]})
-        spans = [
-            tuple(result.position for result in affine.results if isinstance(result, ir.AffineDimExpr))
-            for affine in maps
-        ]
+        spans = [indexing_loops(affine) for affine in maps]
         elements = [ELEMENT_BYTES[tensor.element] for tensor in (*root.inputs[:2], root.outputs[0])]
         operands = tuple(zip(spans, elements, strict=True))
         reductions = tuple(dims.k)
@@ -101,20 +98,15 @@ def _product(root: RootOp) -> Problem | None:
     return Problem(sizes=sizes, reductions=reductions, tiled=tuple(tiled), operands=operands[:2], result=operands[2])
 
 
-def _direct_space(root: RootOp, target: TargetFacts) -> SearchSpace:
-    space = _direct(root, target, fast=True)
-    return space if space else _direct(root, target, fast=False)
-
-
-def _direct(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
+def _direct_space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
     problem = convolution_problem(root)
     choices = tile_choices(problem, step_choices(root))
     count = len(problem.sizes)
     parallel = [index for index in range(count) if index not in problem.reductions]
     knobs = {
-        "workgroup": leaves(count, "wg", choices.workgroup, parallel),
-        "thread": leaves(count, "thr", choices.thread, parallel),
-        "reduction": leaves(count, "red", choices.reduction),
+        "workgroup": tile_level(count, "wg", choices.workgroup, parallel),
+        "thread": tile_level(count, "thr", choices.thread, parallel),
+        "reduction": tile_level(count, "red", choices.reduction),
         "workgroup_size": [knob("wg_size_x"), 1, 1],
         "subgroup_size": target.subgroup_sizes[0],
     }

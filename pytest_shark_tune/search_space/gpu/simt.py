@@ -15,14 +15,13 @@ from pytest_shark_tune.search_space.emit import Body, built_space, knob, one_of_
 from pytest_shark_tune.search_space.gpu.tiling import (
     Problem,
     TileChoices,
-    leaves,
     require_threads,
     require_work,
     tile_choices,
-    tile_knobs,
     tile_sizes,
 )
 from pytest_shark_tune.search_space.space import SearchSpace
+from pytest_shark_tune.search_space.tiles import fast_or_any, tile_knobs, tile_level
 
 __all__ = ["PIPELINE", "simt_space"]
 
@@ -43,24 +42,22 @@ def simt_space(problem: Problem, target: TargetFacts, *, igemm: bool) -> SearchS
       thread would gather its elements one by one and unroll that;
     - ``wg_size_x``: the threads of a workgroup, which follow from the tiles.
     """
-    space = _space(problem, target, igemm=igemm, fast=True)
-    # Limits made for speed may contradict each other where there is little to compute.
-    return space if space else _space(problem, target, igemm=igemm, fast=False)
+    return fast_or_any(lambda fast: _simt_space(problem, target, igemm=igemm, fast=fast))
 
 
-def _space(problem: Problem, target: TargetFacts, *, igemm: bool, fast: bool) -> SearchSpace:
+def _simt_space(problem: Problem, target: TargetFacts, *, igemm: bool, fast: bool) -> SearchSpace:
     depth = problem.reductions[-1]
     steps = tuple(step for step in tile_sizes(problem.sizes[depth], _LARGEST_STEP) if step & (step - 1) == 0)
     choices = tile_choices(problem, {depth: steps or tile_sizes(problem.sizes[depth], _LARGEST_STEP)})
     count = len(problem.sizes)
     parallel = [index for index in range(count) if index not in problem.reductions]
     # A reduction that is not tiled at all would be unrolled whole.
-    padding = leaves(count, "wg", choices.workgroup, range(count))
-    padding[depth] = leaves(count, "red", choices.reduction)[depth]
+    padding = tile_level(count, "wg", choices.workgroup, range(count))
+    padding[depth] = tile_level(count, "red", choices.reduction)[depth]
     knobs = {
-        "workgroup": leaves(count, "wg", choices.workgroup, parallel),
-        "thread": leaves(count, "thr", choices.thread, parallel),
-        "reduction": leaves(count, "red", choices.reduction, problem.reductions),
+        "workgroup": tile_level(count, "wg", choices.workgroup, parallel),
+        "thread": tile_level(count, "thr", choices.thread, parallel),
+        "reduction": tile_level(count, "red", choices.reduction, problem.reductions),
         "padding": padding,
         "promote_operands": [0, 1] if igemm else one_of_knob("promote", _PROMOTIONS),
         "workgroup_size": [knob("wg_size_x"), 1, 1],

@@ -3,39 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from iree.compiler import ir
 
-from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
-from pytest_shark_tune.search_space.emit import Body, knob
-from pytest_shark_tune.search_space.space import NoSpace
+from pytest_shark_tune.dispatch.types import TargetFacts
+from pytest_shark_tune.search_space.emit import Body
+from pytest_shark_tune.search_space.tiles import powers
 
 __all__ = [
-    "ELEMENT_BYTES",
-    "MOST_THREAD_OUTPUTS",
-    "MOST_UNROLLED",
+    "GPU_ELEMENTS",
     "Problem",
     "TileChoices",
-    "leaves",
-    "powers",
-    "refuse_elements",
+    "indexing_loops",
     "require_thread_tiles",
     "require_threads",
     "require_work",
     "tile_choices",
-    "tile_knobs",
     "tile_sizes",
 ]
 
-ELEMENT_BYTES = {"i8": 1, "i16": 2, "f16": 2, "bf16": 2, "i32": 4, "f32": 4}
-"""The element types that the spaces cover, with their sizes."""
+GPU_ELEMENTS = ("i8", "i16", "f16", "bf16", "i32", "f32")
+"""The element types that the spaces cover."""
 
-MOST_THREAD_OUTPUTS = 64
+_MOST_THREAD_OUTPUTS = 64
 """Sums that a thread keeps: with the operands they must fit in 255 registers."""
 
-MOST_UNROLLED = 2048
+_MOST_UNROLLED = 2048
 """Multiply-adds of a thread in one step of the reduction; they are unrolled, and 4,096 take seconds to compile."""
 
 _FEWEST_THREAD_OUTPUTS = 4
@@ -68,11 +64,9 @@ class TileChoices(msgspec.Struct, frozen=True, kw_only=True):
     reduction: Mapping[int, tuple[int, ...]]
 
 
-def refuse_elements(root: RootOp, covered: Collection[str] = tuple(ELEMENT_BYTES)) -> None:
-    """Raise NoSpace where an operand's element type is not ``covered``."""
-    for tensor in (*root.inputs, *root.outputs):
-        if tensor.element not in covered:
-            raise NoSpace(f"{root.op} has elements of type {tensor.element}; its space covers {', '.join(covered)}")
+def indexing_loops(affine: ir.AffineMap) -> tuple[int, ...]:
+    """Return the loops that index a dimension alone."""
+    return tuple(result.position for result in affine.results if isinstance(result, ir.AffineDimExpr))
 
 
 def tile_choices(
@@ -96,29 +90,6 @@ def tile_sizes(size: int, largest: int) -> tuple[int, ...]:
     idle = {tile: -size % tile for tile in tiles}
     allowed = max(size // 4, min(idle.values()))
     return tuple(tile for tile in tiles if idle[tile] <= allowed)
-
-
-def powers(largest: int) -> tuple[int, ...]:
-    """The powers of two up to ``largest``, which is at least 1."""
-    return tuple(1 << bit for bit in range(largest.bit_length()))
-
-
-def leaves(count: int, prefix: str, choices: Mapping[int, Sequence[int]], ones: Iterable[int] = ()) -> list[object]:
-    """A level of a lowering config over ``count`` loops: knobs where there is a choice, 1 for ``ones``, else 0."""
-    level: list[object] = [0] * count
-    for index in ones:
-        level[index] = 1
-    for index, tiles in choices.items():
-        level[index] = knob(f"{prefix}_{index}") if len(tiles) > 1 else tiles[0]
-    return level
-
-
-def tile_knobs(body: Body, prefix: str, choices: Mapping[int, Sequence[int]]) -> dict[int, Any]:
-    """The tiles of `leaves` as values: knobs where there is a choice, else the only tile."""
-    return {
-        index: body.knob(f"{prefix}_{index}", tiles) if len(tiles) > 1 else body.number(tiles[0])
-        for index, tiles in choices.items()
-    }
 
 
 def require_threads(
@@ -175,8 +146,8 @@ def require_work(
 ) -> None:
     """Limits on what one thread computes: what its registers hold, and what can be unrolled."""
     outputs = body.product(list(thread.values()))
-    body.limit(outputs, MOST_THREAD_OUTPUTS, "the elements that a thread computes")
-    body.limit(body.product([outputs, *reduction.values()]), MOST_UNROLLED, "the multiply-adds that a thread unrolls")
+    body.limit(outputs, _MOST_THREAD_OUTPUTS, "the elements that a thread computes")
+    body.limit(body.product([outputs, *reduction.values()]), _MOST_UNROLLED, "the multiply-adds that a thread unrolls")
     possible = math.prod(problem.sizes[index] for index in problem.tiled)
     if fast and possible >= 64 * _FEWEST_THREAD_OUTPUTS:
         body.least(outputs, _FEWEST_THREAD_OUTPUTS, "the elements that a thread computes")

@@ -8,23 +8,20 @@ from pytest_shark_tune.dispatch.types import Intrinsic, RootOp, TargetFacts
 from pytest_shark_tune.search_space.emit import Body, built_space, knob
 from pytest_shark_tune.search_space.gpu.contraction import contraction_problem
 from pytest_shark_tune.search_space.gpu.tiling import (
+    GPU_ELEMENTS,
     Problem,
-    leaves,
-    powers,
-    refuse_elements,
     require_thread_tiles,
     require_work,
     tile_choices,
-    tile_knobs,
 )
 from pytest_shark_tune.search_space.space import SearchSpace
 from pytest_shark_tune.search_space.spirv.tiling import (
     distributed_space,
     require_workgroup,
-    sized,
     spirv_pipeline,
     workgroup_knobs,
 )
+from pytest_shark_tune.search_space.tiles import fast_or_any, powers, refuse_elements, tile_knobs, tile_level
 
 __all__ = ["VERSION", "spirv_contraction_spaces"]
 
@@ -48,7 +45,7 @@ def spirv_contraction_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchS
     Raises:
         NoSpace: an element type is not covered, or nothing is parallel or summed up.
     """
-    refuse_elements(root)
+    refuse_elements(root, GPU_ELEMENTS)
     problem = contraction_problem(root)
     depth = problem.reductions[-1]
     size = problem.sizes[depth]
@@ -77,8 +74,8 @@ def _promoted(problem: Problem, target: TargetFacts, steps: tuple[int, ...]) -> 
         for index, tiles in choices.workgroup.items()
     }
     count = len(problem.sizes)
-    level = leaves(count, "wg", divisors, [index for index in range(count) if index != depth])
-    level[depth] = leaves(count, "red", choices.reduction)[depth]
+    level = tile_level(count, "wg", divisors, [index for index in range(count) if index != depth])
+    level[depth] = tile_level(count, "red", choices.reduction)[depth]
     knobs = {
         "tile_sizes": [level],
         "workgroup_size": workgroup_knobs(problem),
@@ -117,7 +114,7 @@ def _promoted(problem: Problem, target: TargetFacts, steps: tuple[int, ...]) -> 
 
         return built_space(spirv_pipeline("MatmulPromoteVectorize"), problem.sizes, knobs, constrain)
 
-    return sized(space)
+    return fast_or_any(space)
 
 
 def _cooperative(problem: Problem, target: TargetFacts, intrinsic: Intrinsic) -> SearchSpace:
@@ -136,12 +133,12 @@ def _cooperative(problem: Problem, target: TargetFacts, intrinsic: Intrinsic) ->
     steps = {depth: tiles(depth, k, 4)}
     count = len(sizes)
     parallel = [index for index in range(count) if index != depth]
-    native = leaves(count, "native", {row: (m,), column: (n,), depth: (k,)}, parallel)
+    native = tile_level(count, "native", {row: (m,), column: (n,), depth: (k,)}, parallel)
     knobs = {
         "tile_sizes": [
-            leaves(count, "wg", workgroup, parallel)[: max(parallel) + 1],
-            leaves(count, "sg", fragments, parallel)[: max(parallel) + 1],
-            leaves(count, "red", steps),
+            tile_level(count, "wg", workgroup, parallel)[: max(parallel) + 1],
+            tile_level(count, "sg", fragments, parallel)[: max(parallel) + 1],
+            tile_level(count, "red", steps),
             native,
         ],
         "workgroup_size": workgroup_knobs(problem),

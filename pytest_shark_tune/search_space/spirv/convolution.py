@@ -6,9 +6,10 @@ from typing import Final
 
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.search_space.gpu.convolution import convolution_problem, step_choices
-from pytest_shark_tune.search_space.gpu.tiling import refuse_elements, tile_choices
+from pytest_shark_tune.search_space.gpu.tiling import GPU_ELEMENTS, tile_choices
 from pytest_shark_tune.search_space.space import SearchSpace
 from pytest_shark_tune.search_space.spirv.tiling import distributed_space
+from pytest_shark_tune.search_space.tiles import refuse_elements
 
 __all__ = ["VERSION", "spirv_convolution_spaces"]
 
@@ -24,7 +25,7 @@ def spirv_convolution_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchS
     Raises:
         NoSpace: an element type is not covered.
     """
-    refuse_elements(root)
+    refuse_elements(root, GPU_ELEMENTS)
     problem = convolution_problem(root)
     choices = tile_choices(problem, step_choices(root))
     return (

@@ -6,7 +6,7 @@ makes none of them, so `stages.candidate` does. The levels here are those of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pytest_shark_tune.dispatch.types import TargetFacts
@@ -14,16 +14,13 @@ from pytest_shark_tune.search_space.emit import Body, built_space, knob
 from pytest_shark_tune.search_space.gpu.tiling import (
     Problem,
     TileChoices,
-    leaves,
     require_threads,
     require_work,
-    tile_knobs,
 )
 from pytest_shark_tune.search_space.space import SearchSpace
+from pytest_shark_tune.search_space.tiles import fast_or_any, tile_knobs, tile_level
 
-__all__ = ["BACKEND", "distributed_space", "require_workgroup", "sized", "spirv_pipeline", "workgroup_knobs"]
-
-BACKEND = "vulkan-spirv"
+__all__ = ["distributed_space", "require_workgroup", "spirv_pipeline", "workgroup_knobs"]
 
 _AXES = ("x", "y", "z")
 
@@ -31,12 +28,6 @@ _AXES = ("x", "y", "z")
 def spirv_pipeline(name: str) -> str:
     """The text of the attribute of the pipeline ``name``."""
     return f"#iree_gpu.spirv_pipeline<{name}>"
-
-
-def sized(space: Callable[[bool], SearchSpace]) -> SearchSpace:
-    """The space within the limits made for speed or, where there is too little to compute for them, without."""
-    fast = space(True)
-    return fast if fast else space(False)
 
 
 def distributed_space(
@@ -52,11 +43,11 @@ def distributed_space(
     count = len(problem.sizes)
     parallel = [index for index in range(count) if index not in problem.reductions]
     levels = [
-        leaves(count, "wg", choices.workgroup, parallel)[: max(parallel) + 1],
-        leaves(count, "thr", choices.thread, parallel)[: max(parallel) + 1],
+        tile_level(count, "wg", choices.workgroup, parallel)[: max(parallel) + 1],
+        tile_level(count, "thr", choices.thread, parallel)[: max(parallel) + 1],
     ]
     if steps:
-        levels.append(leaves(count, "red", choices.reduction, problem.reductions))
+        levels.append(tile_level(count, "red", choices.reduction, problem.reductions))
     knobs = {"tile_sizes": levels, "workgroup_size": workgroup_knobs(problem)}
 
     def space(fast: bool) -> SearchSpace:
@@ -70,7 +61,7 @@ def distributed_space(
 
         return built_space(spirv_pipeline(pipeline), problem.sizes, knobs, constrain)
 
-    return sized(space)
+    return fast_or_any(space)
 
 
 def workgroup_knobs(problem: Problem) -> list[object]:
