@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import itertools
 import sys
 import types
@@ -31,7 +31,9 @@ __all__ = [
 
 
 _WITHOUT_CLASSES = "iree.compiler.dialects.iree_cpu"
-if importlib.util.find_spec(_WITHOUT_CLASSES) is None:
+try:
+    importlib.import_module(_WITHOUT_CLASSES)
+except ModuleNotFoundError:
     # The bindings look for a dialect's Python module with every attribute that they return, until there is one. An
     # empty module ends the search: a lowering config is read in 1 us instead of 30.
     sys.modules[_WITHOUT_CLASSES] = types.ModuleType(_WITHOUT_CLASSES)

@@ -9,8 +9,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import msgspec
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.ops.builders import zeros
-from pytest_shark_tune.ops.no_compiler import text_if_possible
+from pytest_shark_tune.ops.builders import text_if_possible, zeros
 
 __all__ = ["Convolution", "Direction", "convolution_text"]
 
