@@ -11,16 +11,22 @@ from iree.compiler.dialects import arith, hal, linalg, util
 
 from pytest_shark_tune.dispatch.elements import unit_roundoff
 from pytest_shark_tune.dispatch.mlir import CannotTune, only_op, ops_named, string_of, tensor_of
-from pytest_shark_tune.dispatch.numerics import may_index, read_numerics, read_product, summed_length, view_behind
+from pytest_shark_tune.dispatch.numerics import (
+    LOADS,
+    STORES,
+    may_index,
+    read_numerics,
+    read_product,
+    summed_length,
+    view_behind,
+)
 from pytest_shark_tune.dispatch.types import BenchmarkModule, BufferView, Tensor
 
 __all__ = [
     "benchmark_module",
 ]
 
-_LOADS = {"iree_codegen.load_from_buffer", "iree_tensor_ext.dispatch.tensor.load"}
-_STORES = {"iree_codegen.store_to_buffer", "iree_tensor_ext.dispatch.tensor.store"}
-_CASTS = {"amdgpu.fat_raw_buffer_cast", "memref.assume_alignment", "memref.cast"}
+_BUFFER_CASTS = {"amdgpu.fat_raw_buffer_cast", "memref.assume_alignment", "memref.cast"}
 _BUFFER_FUNCTION = "shark_tune_buffer"
 
 
@@ -77,14 +83,14 @@ def _scales(root: ir.Operation, subspans: Sequence[ir.Operation]) -> dict[int, f
 def _view(subspan: ir.Operation, offset_bytes: int) -> BufferView:
     users = _users(subspan.results[0])
     memref = tensor_of(_buffer_type(subspan.results[0].type))
-    known = users <= _LOADS | _STORES
+    known = users <= {*LOADS, *STORES}
     return BufferView(
         offset_bytes=offset_bytes,
         shape=memref.shape,
         element=memref.element,
         # What only a part is written of keeps the rest, which must be the same before each run.
-        reads=not known or bool(users & _LOADS) or _is_written_in_part(subspan.results[0], memref),
-        writes=not known or bool(users & _STORES),
+        reads=not known or not users.isdisjoint(LOADS) or _is_written_in_part(subspan.results[0], memref),
+        writes=not known or not users.isdisjoint(STORES),
     )
 
 
@@ -103,13 +109,15 @@ def _users(value: ir.Value) -> set[str]:
     """The names of the ops that read or write a buffer, directly, cast, or through a view of a part of it."""
     names: set[str] = set()
     for use in value.uses:
-        names |= _users(use.owner.results[0]) if use.owner.name in {*_CASTS, "memref.subview"} else {use.owner.name}
+        names |= (
+            _users(use.owner.results[0]) if use.owner.name in {*_BUFFER_CASTS, "memref.subview"} else {use.owner.name}
+        )
     return names
 
 
 def _is_written_in_part(value: ir.Value, whole: Tensor) -> bool:
     for use in value.uses:
-        if use.owner.name in _CASTS:
+        if use.owner.name in _BUFFER_CASTS:
             if _is_written_in_part(use.owner.results[0], whole):
                 return True
         elif use.owner.name == "memref.subview":

@@ -148,15 +148,15 @@ _WITH_OPTIONS = {
     "scf-parallel-loop-tiling": "no-min-max-bounds parallel-loop-tile-sizes",
 }
 
-_ALLOWED: Mapping[str, frozenset[str]] = {
+_PASSES: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(_WITHOUT_OPTIONS.split(), frozenset()),
     **{name: frozenset(options.split()) for name, options in _WITH_OPTIONS.items()},
 }
 _ANCHORS = frozenset({"any", "builtin.module", "func.func", "util.func"})
 """Ops that a part of a pipeline may be nested on."""
-_DEEPEST = 16
-_NAME = frozenset(string.ascii_letters + string.digits + "-_.")
-_VALUE = _NAME | {",", "+"}
+_MOST_NESTED = 16
+_NAME_LETTERS = frozenset(string.ascii_letters + string.digits + "-_.")
+_VALUE_LETTERS = _NAME_LETTERS | {",", "+"}
 
 
 def why_not_plain(pipeline: str) -> str:
@@ -165,14 +165,14 @@ def why_not_plain(pipeline: str) -> str:
     Only the plain form is read (names, nesting on ops, options ``name=value``), without quotes and nested braces, so
     that nothing is understood here in another way than the compiler does.
     """
-    return _Reader(pipeline).refusal()
+    return _PipelineReader(pipeline).refusal()
 
 
 class _Refused(Exception):
     """Why a pipeline is refused."""
 
 
-class _Reader:
+class _PipelineReader:
     """Reads the text of one pipeline from its beginning to its end."""
 
     def __init__(self, text: str) -> None:
@@ -199,7 +199,7 @@ class _Reader:
 
     def _element(self) -> None:
         self._blanks()
-        name = self._word(_NAME)
+        name = self._word(_NAME_LETTERS)
         if not name:
             if not self._text.strip():  # A pipeline without a pass does nothing.
                 return
@@ -207,8 +207,8 @@ class _Reader:
         self._blanks()
         if self._take("("):
             self._depth += 1
-            if self._depth > _DEEPEST:
-                raise _Refused(f"passes nested more than {_DEEPEST} deep")
+            if self._depth > _MOST_NESTED:
+                raise _Refused(f"passes nested more than {_MOST_NESTED} deep")
             self._elements()
             self._depth -= 1
             if not self._take(")"):
@@ -216,7 +216,7 @@ class _Reader:
             if name not in _ANCHORS:
                 raise _Refused(f"passes nested on {name}")
             return
-        if name not in _ALLOWED:
+        if name not in _PASSES:
             raise _Refused(f"the pass {name}")
         if self._take("{"):
             self._options(name)
@@ -226,13 +226,13 @@ class _Reader:
             self._blanks()
             if self._take("}"):
                 return
-            option = self._word(_NAME)
+            option = self._word(_NAME_LETTERS)
             if not option:
                 raise self._unreadable()
-            if option not in _ALLOWED[name]:
+            if option not in _PASSES[name]:
                 raise _Refused(f"the option {option} of the pass {name}")
             if self._take("="):
-                self._word(_VALUE)
+                self._word(_VALUE_LETTERS)
 
     def _blanks(self) -> None:
         while self._text[self._place : self._place + 1].isspace():

@@ -66,7 +66,7 @@ _OPS = frozenset(
         "transform.yield",
     }
 )
-_MATCHERS = ("transform.match.", "transform.iree.match.")
+_MATCHER_PREFIXES = ("transform.match.", "transform.iree.match.")
 """What the names of ops that only look at an op begin with."""
 _PRINTS = frozenset({"transform.print"})
 _PATTERN_HOLDERS = frozenset({"transform.iree.match.cast_compatible_dag_from_root", "transform.iree.match.regions"})
@@ -142,7 +142,7 @@ _RUN_BY_COMPILER = (
 _BAKED_IN = "iree_codegen.tuning_spec"
 """What the names of attributes begin with that hold a spec for the compiler to interpret."""
 _MOST_TOLD = 3
-_DEEPEST = 200
+_MOST_BRACKETS = 200
 _BRACKETS = re.compile(r'"(?:[^"\\\n]|\\.)*"|->|>=|[][(){}<>]')
 """Brackets, and what is none though it looks like one: strings, arrows and comparisons are taken whole."""
 
@@ -197,8 +197,8 @@ def check_depth(text: str | bytes, name: str) -> None:
     depth = 0
     for bracket in _BRACKETS.findall(text):
         depth += 1 if bracket in "([{<" else -1 if bracket in ")]}>" else 0
-        if depth > _DEEPEST:
-            raise SpecRefused(name, f"brackets nested more than {_DEEPEST} deep")
+        if depth > _MOST_BRACKETS:
+            raise SpecRefused(name, f"brackets nested more than {_MOST_BRACKETS} deep")
 
 
 def check_attribute(attribute: ir.Attribute, name: str) -> None:
@@ -233,18 +233,18 @@ def check_source(text: str, name: str) -> None:
     if trusts_specs():
         return
     found: list[Refusal] = []
-
     with ir.Context() as context:
         context.enable_multithreading(False)
         context.allow_unregistered_dialects = True
-        for op in walk(parse_module(text).operation):
+        module = parse_module(text)  # The ops of a walk do not keep it alive.
+        for op in walk(module.operation):
             if op.name.startswith(("transform.", "pdl.", "pdl_interp.")):
                 found.append(Refusal(f"the op {op.name}"))
             for position in range(len(op.attributes)):
                 named = op.attributes[position]
                 if named.name.startswith(_BAKED_IN):
                     found.append(Refusal(f"the attribute {named.name}"))
-                elif not isinstance(named.attr, _constants()):
+                elif not isinstance(named.attr, _constant_kinds()):
                     found.extend(Refusal(what) for what in _run_by_compiler(named.attr))
     _refuse(found, name)
 
@@ -255,7 +255,7 @@ def _run_by_compiler(attribute: ir.Attribute) -> Iterator[str]:
     if kind.startswith(_RUN_BY_COMPILER):
         yield f"an attribute {kind}"
     elif kind.startswith(("#iree_codegen.", "#iree_cpu.", "#iree_gpu.")) or isinstance(attribute, ir.ArrayAttr):
-        for inner in _inside(attribute) or ():
+        for inner in _parts_of(attribute) or ():
             if isinstance(inner, str):
                 yield inner
             else:
@@ -302,7 +302,7 @@ def _refusals(op: ir.Operation, sequence: str, *, in_pattern: bool) -> Iterator[
         return
     if name == "transform.annotate" and (what := _annotation_objection(op)):
         yield Refusal(what, sequence)
-    for attribute in _attributes(op):
+    for attribute in _attribute_values(op):
         for what in _objections(attribute, in_pattern=in_pattern):
             yield Refusal(what, sequence)
     for region in op.regions:
@@ -312,7 +312,7 @@ def _refusals(op: ir.Operation, sequence: str, *, in_pattern: bool) -> Iterator[
 
 
 def _is_of_spec(name: str) -> bool:
-    return name in _OPS or name.startswith(_MATCHERS)
+    return name in _OPS or name.startswith(_MATCHER_PREFIXES)
 
 
 def _is_of_pattern(name: str) -> bool:
@@ -327,7 +327,7 @@ def _annotation_objection(op: ir.Operation) -> str:
     return f"an annotation named {written!r}"
 
 
-def _attributes(op: ir.Operation) -> list[ir.Attribute]:
+def _attribute_values(op: ir.Operation) -> list[ir.Attribute]:
     return [op.attributes[position].attr for position in range(len(op.attributes))]
 
 
@@ -339,11 +339,11 @@ def _sequence_around(op: ir.Operation) -> str:
 
 def _objections(attribute: ir.Attribute, *, in_pattern: bool = False) -> Iterator[str]:
     """Everything in an attribute that is not on the list, in words."""
-    if in_pattern and isinstance(attribute, _constants()):
+    if in_pattern and isinstance(attribute, _constant_kinds()):
         return
-    if isinstance(attribute, _plain()):
+    if isinstance(attribute, _plain_kinds()):
         return
-    inside = _inside(attribute)
+    inside = _parts_of(attribute)
     if inside is None:
         yield _described(attribute)
         return
@@ -354,7 +354,7 @@ def _objections(attribute: ir.Attribute, *, in_pattern: bool = False) -> Iterato
             yield from _objections(inner, in_pattern=in_pattern)
 
 
-def _inside(attribute: ir.Attribute) -> list[ir.Attribute | str] | None:
+def _parts_of(attribute: ir.Attribute) -> list[ir.Attribute | str] | None:
     """The attributes in one of a kind on the list, and objections in words; ``None`` for other kinds."""
     if isinstance(attribute, ir.DictAttr):
         return [named.attr for named in attribute]
@@ -382,12 +382,12 @@ def _inside(attribute: ir.Attribute) -> list[ir.Attribute | str] | None:
 
 
 def _described(attribute: ir.Attribute) -> str:
-    kind = str(attribute).partition("<")[0] if not isinstance(attribute, _constants()) else ""
+    kind = str(attribute).partition("<")[0] if not isinstance(attribute, _constant_kinds()) else ""
     return f"an attribute {kind}" if kind.startswith("#") else f"an attribute of the kind {type(attribute).__name__}"
 
 
 @cache
-def _plain() -> tuple[type, ...]:
+def _plain_kinds() -> tuple[type, ...]:
     """Attributes of MLIR's own that hold no others."""
     # In a function: where the compiler is not installed, this module is imported all the same.
     return (
@@ -411,6 +411,6 @@ def _plain() -> tuple[type, ...]:
 
 
 @cache
-def _constants() -> tuple[type, ...]:
+def _constant_kinds() -> tuple[type, ...]:
     """Attributes that hold a constant's data."""
     return (ir.DenseElementsAttr, ir.DenseIntElementsAttr, ir.DenseFPElementsAttr, ir.DenseResourceElementsAttr)

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
+from pytest_shark_tune.dispatch.types import joined_sizes
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.ops.builders import text_if_possible, zeros
 
@@ -16,7 +17,7 @@ __all__ = ["Convolution", "Direction", "convolution_text"]
 Direction = Literal["forward", "input_gradient", "weight_gradient"]
 
 _SUMS = {"f32": "f32", "f16": "f32", "bf16": "f32", "i8": "i32"}
-_SPACE = "DHW"
+_SPACE_LETTERS = "DHW"
 
 
 class Convolution(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +61,7 @@ class Convolution(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             InputError: which number does not go with which.
         """
-        letters = sorted(f"NC{_SPACE[-len(self.image) :]}")
+        letters = sorted(f"NC{_SPACE_LETTERS[-len(self.image) :]}")
         for what in ("input", "filter", "output"):
             layout = getattr(self, f"{what}_layout")
             if sorted(layout) != letters:
@@ -73,26 +74,29 @@ class Convolution(msgspec.Struct, frozen=True, kw_only=True):
         if self.element not in _SUMS:
             raise InputError(f"the element type {self.element} is none of {', '.join(_SUMS)}")
         if min(self.result) < 1:
-            raise InputError(f"a filter of {_by(self.kernel)} does not fit into an image of {_by(self.image)}")
+            raise InputError(
+                f"a filter of {joined_sizes(self.kernel)} does not fit into an image of {joined_sizes(self.image)}"
+            )
         if self.direction != "forward" and self.element == "i8":
             raise InputError("there is no gradient of integers")
         reach = [dilation * (taps - 1) for taps, dilation in zip(self.kernel, self.dilation, strict=True)]
         if self.direction == "input_gradient" and any(p > r for p, r in zip(self.padding, reach, strict=True)):
             raise InputError(
-                f"the input's gradient with a padding of {_by(self.padding)} that is wider than the filter"
+                f"the input's gradient with a padding of {joined_sizes(self.padding)} that is wider than the filter"
             )
 
     @property
     def name(self) -> str:
         """What it is, in one word: ``conv_nhwc_2x32x32x64_64x3x3_f16``; what is not the default follows."""
-        space = f"{self.batch}x{_by(self.image)}x{self.in_channels}_{self.out_channels}x{_by(self.kernel)}"
+        image = joined_sizes((self.batch, *self.image, self.in_channels))
+        space = f"{image}_{joined_sizes((self.out_channels, *self.kernel))}"
         kind = {"forward": "conv", "input_gradient": "conv_dgrad", "weight_gradient": "conv_wgrad"}[self.direction]
         layouts = (self.input_layout, self.filter_layout, self.output_layout)
         parts = [kind, "_".join(layouts if len(set(layouts)) > 1 else layouts[:1]).lower(), space, self.element]
         for what, usual in (("stride", 1), ("padding", 0), ("dilation", 1)):
             numbers = getattr(self, what)
             if any(number != usual for number in numbers):
-                parts.append(f"{what}_{_by(numbers) if len(set(numbers)) > 1 else numbers[0]}")
+                parts.append(f"{what}_{joined_sizes(numbers) if len(set(numbers)) > 1 else numbers[0]}")
         if self.groups > 1:
             parts.append(f"groups_{self.groups}")
         return "_".join(parts)
@@ -162,18 +166,18 @@ class _Parts(NamedTuple):
 
         def laid_out(layout: str, outer: list[_Dim], inner: list[_Dim], space: list[_Dim]) -> _Layout:
             by_letter = {"N": outer, "C": inner} | {
-                letter: [dim] for letter, dim in zip(_SPACE[-len(space) :], space, strict=True)
+                letter: [dim] for letter, dim in zip(_SPACE_LETTERS[-len(space) :], space, strict=True)
             }
             return [by_letter[letter] for letter in layout]
 
         return cls(
-            laid_out(conv.input_layout, [batch], [*groups, inputs], _space("p", conv.image)),
-            laid_out(conv.filter_layout, [*groups, outputs], [inputs], _space("y", conv.kernel)),
-            laid_out(conv.output_layout, [batch], [*groups, outputs], _space("x", conv.result)),
+            laid_out(conv.input_layout, [batch], [*groups, inputs], _space_dims("p", conv.image)),
+            laid_out(conv.filter_layout, [*groups, outputs], [inputs], _space_dims("y", conv.kernel)),
+            laid_out(conv.output_layout, [batch], [*groups, outputs], _space_dims("x", conv.result)),
         )
 
 
-def _space(loop: str, sizes: Sequence[int]) -> list[_Dim]:
+def _space_dims(loop: str, sizes: Sequence[int]) -> list[_Dim]:
     return [_Dim({f"{loop}{position}": 1}, size) for position, size in enumerate(sizes)]
 
 
@@ -270,8 +274,8 @@ def _contract(
     from iree.compiler import ir
     from iree.compiler.dialects import arith, linalg
 
-    own = _loops(result)
-    loops = own + [name for name in _loops(reduced) if name not in own]
+    own = _loop_names(result)
+    loops = own + [name for name in _loop_names(reduced) if name not in own]
     sums = ir.Type.parse(_SUMS[conv.element])
     layouts = [lhs[1], rhs[1], result]
     kind = ir.RankedTensorType.get(_sizes(result), sums)
@@ -298,7 +302,7 @@ def _contract(
     return arith.TruncFOp(ir.RankedTensorType.get(_shape(result), element), total).result
 
 
-def _loops(layout: _Layout) -> list[str]:
+def _loop_names(layout: _Layout) -> list[str]:
     return [name for dims in layout for dim in dims for name in dim.loops]
 
 
@@ -371,7 +375,3 @@ def _tensor_type(shape: Sequence[int], element: str) -> Any:
     from iree.compiler import ir
 
     return ir.RankedTensorType.get(shape, ir.Type.parse(element))
-
-
-def _by(numbers: Sequence[int]) -> str:
-    return "x".join(map(str, numbers))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from iree.compiler import ir
-from iree.compiler.dialects import arith, func, linalg, tensor
+from iree.compiler.dialects import arith, func, linalg
 
 from pytest_shark_tune.dispatch.trust import check_pattern
 from pytest_shark_tune.dispatch.types import ATTENTION, ONLINE_ATTENTION, RootOp, Tensor
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.ops import OpSource
+from pytest_shark_tune.ops.builders import OpSource, zeros
 
 __all__ = ["lone_op"]
 
@@ -40,12 +40,12 @@ def lone_op(name: str, root: RootOp) -> OpSource:
 
 def _contraction(root: RootOp) -> str:
     """A generic op that multiplies and sums up; what a matcher sees of a contraction is no more."""
-    inputs, outputs = ([_type(each) for each in tensors] for tensors in (root.inputs, root.outputs))
+    inputs, outputs = ([_ranked_type(tensor) for tensor in tensors] for tensors in (root.inputs, root.outputs))
     module = ir.Module.create()
     with ir.InsertionPoint(module.body):
 
         def main(*arguments: ir.Value) -> ir.Value:
-            (init,) = _zeros(outputs)
+            (init,) = map(zeros, outputs)
             op = linalg.GenericOp(
                 outputs,
                 list(arguments),
@@ -88,7 +88,7 @@ def _copied(root: RootOp) -> str:
     with ir.InsertionPoint(module.body):
 
         def main(*arguments: ir.Value) -> Sequence[ir.Value]:
-            operands = [*arguments, *_zeros(kinds[-count:])]
+            operands = [*arguments, *map(zeros, kinds[-count:])]
             copy = source.clone().operation
             for position, value in enumerate(operands):
                 copy.operands[position] = value
@@ -99,17 +99,5 @@ def _copied(root: RootOp) -> str:
     return str(module)
 
 
-def _type(given: Tensor) -> ir.Type:
-    return ir.RankedTensorType.get(given.shape, ir.Type.parse(given.element))
-
-
-def _zeros(kinds: Sequence[ir.Type]) -> list[ir.Value]:
-    made = []
-    for kind in kinds:
-        shaped = ir.RankedTensorType(kind)
-        element = shaped.element_type
-        is_float = isinstance(element, ir.FloatType)
-        zero = ir.FloatAttr.get(element, 0.0) if is_float else ir.IntegerAttr.get(element, 0)
-        empty = tensor.EmptyOp(shaped.shape, element).result
-        made.append(linalg.fill(arith.ConstantOp(element, zero).result, outs=[empty]))
-    return made
+def _ranked_type(tensor: Tensor) -> ir.Type:
+    return ir.RankedTensorType.get(tensor.shape, ir.Type.parse(tensor.element))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from iree.compiler import ir
 from iree.compiler.dialects import preprocessing_transform, transform
 
+from pytest_shark_tune.dispatch.mlir import affine_map
 from pytest_shark_tune.dispatch.trust import check_pattern
 from pytest_shark_tune.dispatch.types import ONLINE_ATTENTION, RootOp, Tensor
 from pytest_shark_tune.errors import InputError
@@ -21,7 +22,7 @@ __all__ = ["add_matcher", "has_matcher"]
 
 def has_matcher(root: RootOp) -> bool:
     """Whether specs can match this op."""
-    return root.kind in _MATCHERS and (bool(root.pattern) or root.kind == "contraction")
+    return root.kind in _MATCHERS_BY_KIND and (bool(root.pattern) or root.kind == "contraction")
 
 
 def add_matcher(root: RootOp, op: ir.Value) -> None:
@@ -35,14 +36,14 @@ def add_matcher(root: RootOp, op: ir.Value) -> None:
     if not all((*root.maps, *(tensor.element for tensor in (*root.inputs, *root.outputs)))):
         raise InputError(f"the recorded op {root.op} lacks a map or a type")  # IREE would crash on the empty text
     try:
-        _MATCHERS[root.kind](root, op)
+        _MATCHERS_BY_KIND[root.kind](root, op)
     except (ir.MLIRError, LookupError, TypeError, ValueError) as error:  # A record may say anything.
         raise InputError(f"the recorded op {root.op} is none: {error}") from error
 
 
 def _match_contraction(root: RootOp, op: ir.Value) -> None:
-    lhs, rhs, output = (_type(tensor.element) for tensor in (*root.inputs[:2], root.outputs[0]))
-    dims = preprocessing_transform.MatchContractionOp(op, lhs, rhs, output, indexing_maps=_maps(root))
+    lhs, rhs, output = (ir.Type.parse(tensor.element) for tensor in (*root.inputs[:2], root.outputs[0]))
+    dims = preprocessing_transform.MatchContractionOp(op, lhs, rhs, output, indexing_maps=_maps_of(root))
     _match_sizes(root, dims, (root.batch, root.m, root.n, root.k))
     if len({*root.batch, *root.m, *root.n, *root.k}) < len(root.loops):
         # A loop over one input alone, which is then summed up, is none of the four: its size shows in that input.
@@ -56,9 +57,9 @@ def _match_convolution(root: RootOp, op: ir.Value) -> None:
     The matcher does not look at the body, which alone tells a maximum from a sum of products. A strided or dilated
     convolution may leave part of its input unread, so the operands are compared too.
     """
-    lhs, rhs, output = (_type(tensor.element) for tensor in (*root.inputs[:2], root.outputs[0]))
+    lhs, rhs, output = (ir.Type.parse(tensor.element) for tensor in (*root.inputs[:2], root.outputs[0]))
     *classes, strides, dilations = preprocessing_transform.MatchConvolutionOp(
-        op, lhs, rhs, output, indexing_maps=_maps(root)
+        op, lhs, rhs, output, indexing_maps=_maps_of(root)
     ).results
     expected = (
         root.batch,
@@ -82,16 +83,16 @@ def _match_attention(root: RootOp, op: ir.Value) -> None:
     if len(root.inputs) > len(("query", "key", "value", "scale")):
         _match_whole(root, op)
         return
-    query, key, value, scale = (_type(tensor.element) for tensor in root.inputs)
-    outputs = [_type(tensor.element) for tensor in root.outputs]
+    query, key, value, scale = (ir.Type.parse(tensor.element) for tensor in root.inputs)
+    outputs = [ir.Type.parse(tensor.element) for tensor in root.outputs]
     if root.op == ONLINE_ATTENTION:
         sizes = [transform.ParamType.get(ir.IntegerType.get_signless(64))] * 5
-        maps = ir.ArrayAttr.get([ir.AffineMapAttr.get(affine) for affine in _maps(root)])
+        maps = ir.ArrayAttr.get([ir.AffineMapAttr.get(affine) for affine in _maps_of(root)])
         types = [ir.TypeAttr.get(kind) for kind in (query, key, value, scale, *outputs)]
         dims = preprocessing_transform.MatchOnlineAttentionOp(*sizes, op, *types, maps).results
     else:
         dims = preprocessing_transform.MatchAttentionOp(
-            op, query, key, value, *outputs, indexing_maps=_maps(root)
+            op, query, key, value, *outputs, indexing_maps=_maps_of(root)
         ).results
     _match_sizes(root, dims, (root.batch, root.m, root.n, root.k1, root.k2))
     _match_body(root, op)
@@ -104,7 +105,7 @@ def _match_whole(root: RootOp, op: ir.Value) -> None:
     _add_pattern(root, matcher)
 
 
-_MATCHERS: Mapping[str, Callable[[RootOp, ir.Value], None]] = {
+_MATCHERS_BY_KIND: Mapping[str, Callable[[RootOp, ir.Value], None]] = {
     "contraction": _match_contraction,
     "convolution": _match_convolution,
     "pooling": _match_convolution,
@@ -121,7 +122,7 @@ def _match_sizes(root: RootOp, dims: Iterable[ir.Value], classes: tuple[tuple[in
 def _match_operand(op: ir.Value, position: int, tensor: Tensor) -> None:
     """Hold for ops whose operand at ``position`` is statically known to be like ``tensor``."""
     operand = transform.GetOperandOp(transform.AnyValueType.get(), op, [position])
-    kind = ir.RankedTensorType.get(tensor.shape, _type(tensor.element))
+    kind = ir.RankedTensorType.get(tensor.shape, ir.Type.parse(tensor.element))
     preprocessing_transform.MatchCastCompatibleTypesOp(operand, kind)
 
 
@@ -147,9 +148,5 @@ def _add_pattern(root: RootOp, matcher: ir.OpView) -> None:
         transform.yield_([])
 
 
-def _maps(root: RootOp) -> list[ir.AffineMap]:
-    return [ir.AffineMapAttr(ir.Attribute.parse(text)).value for text in root.maps]
-
-
-def _type(text: str) -> ir.Type:
-    return ir.Type.parse(text)
+def _maps_of(root: RootOp) -> list[ir.AffineMap]:
+    return [affine_map(text) for text in root.maps]

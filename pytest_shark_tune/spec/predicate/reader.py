@@ -18,10 +18,9 @@ from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, linalg, transform
 
 from pytest_shark_tune.compiler.configure import compiler_context
-from pytest_shark_tune.dispatch.mlir import ops_named, string_of
 from pytest_shark_tune.dispatch.types import ATTENTION, INCIDENTAL_ATTRIBUTES, ONLINE_ATTENTION, RootOp
-from pytest_shark_tune.spec.link import link_spec
-from pytest_shark_tune.spec.module import PROVENANCE
+from pytest_shark_tune.spec.link import linked_spec
+from pytest_shark_tune.spec.module import PROVENANCE, match_pairs, named_sequences
 from pytest_shark_tune.spec.predicate.predicate import (
     ANY,
     ATTENTIONS,
@@ -46,15 +45,10 @@ def read_questions(spec: str) -> tuple[Question, ...]:
     Raises:
         InputError: the text is no tuning spec.
     """
-    linked = link_spec(spec)
     with compiler_context(keep=True):
-        module = ir.Module.parse(linked)
-        sequences = {string_of(op, "sym_name"): op for op in ops_named(module.operation, "transform.named_sequence")}
-        return tuple(
-            _read(ir.FlatSymbolRefAttr(matcher).value, sequences)
-            for foreach in ops_named(module.operation, "transform.foreach_match")
-            for matcher in ir.ArrayAttr(foreach.attributes["matchers"])
-        )
+        module = linked_spec(spec, "the spec")
+        sequences = named_sequences(module)
+        return tuple(_read_matcher(matcher, sequences) for matcher, _ in match_pairs(module))
 
 
 @dataclass
@@ -87,7 +81,7 @@ class _Asked:
 _ROOT = ("root", 0)
 
 
-def _read(name: str, sequences: Mapping[str, ir.Operation]) -> Question:
+def _read_matcher(name: str, sequences: Mapping[str, ir.Operation]) -> Question:
     asked = _Asked(sequences)
     matcher = sequences[name]
     block = matcher.regions[0].blocks[0]
@@ -111,7 +105,7 @@ def _read(name: str, sequences: Mapping[str, ir.Operation]) -> Question:
         body=asked.body,
         attributes=asked.attributes,
         unread=tuple(dict.fromkeys(asked.unread)),
-        fingerprint=_hash(_text(matcher, _Numbers(), sequences, _handed_on(block))),
+        fingerprint=_hash(_canonical_text(matcher, _Numbers(), sequences, _handed_on(block))),
     )
 
 
@@ -134,7 +128,7 @@ def pattern_of(root: RootOp) -> tuple[dict[str, str], str]:
         function = module.body.operations[0]
         operations = [each.operation for each in function.regions[0].blocks[0].operations]
         (op,) = (each for each in operations if each.name != "func.return")
-        return _attributes(op), _body(op)
+        return _attribute_texts(op), _body_hash(op)
 
 
 def _is_about(op: ir.Operation, asked: _Asked, what: str) -> bool:
@@ -165,7 +159,7 @@ def _read_kind(kind: str, inputs: Sequence[str], outputs: Sequence[str], name: s
         if name:
             asked.set_once("op", name, op)
         if "indexing_maps" in op.attributes:
-            asked.set_once("maps", _maps(op), op)
+            asked.set_once("maps", _affine_maps(op), op)
         for result, meaning in zip(op.results, (*CLASSES[kind], *STEPS), strict=False):
             asked.meanings[result] = ("steps" if meaning in STEPS else "sizes", meaning)
         return True
@@ -238,7 +232,7 @@ def _ask_bound(asked: _Asked, position: int, dim: int, condition: Condition) -> 
 def _read_body(op: ir.Operation, asked: _Asked) -> bool:
     if not _is_about(op, asked, "root"):
         return False
-    asked.set_once("body", _body(op.regions[0].blocks[0].operations[0].operation), op)
+    asked.set_once("body", _body_hash(op.regions[0].blocks[0].operations[0].operation), op)
     return True
 
 
@@ -249,11 +243,11 @@ def _read_whole(op: ir.Operation, asked: _Asked) -> bool:
     asked.set_once("op", root.name, op)
     if "match.operation_name_only" in root.attributes:
         return True
-    asked.set_once("attributes", _attributes(root), op)
-    asked.set_once("body", _body(root), op)
-    asked.set_once("kind", _kind(root), op)
+    asked.set_once("attributes", _attribute_texts(root), op)
+    asked.set_once("body", _body_hash(root), op)
+    asked.set_once("kind", _kind_of(root), op)
     if "indexing_maps" in root.attributes:
-        asked.set_once("maps", _maps(root), op)
+        asked.set_once("maps", _affine_maps(root), op)
     types = [_ask_type(asked, position, operand.type) for position, operand in enumerate(root.operands)]
     return all(types) and not producers and len(set(root.operands)) == len(root.operands)
 
@@ -261,7 +255,7 @@ def _read_whole(op: ir.Operation, asked: _Asked) -> bool:
 def _read_included(op: ir.Operation, asked: _Asked) -> bool:
     if ir.IntegerAttr(op.attributes["failure_propagation_mode"]).value == _SUPPRESS:
         return True
-    block = _included(op, asked.sequences).regions[0].blocks[0]
+    block = _target_of(op, asked.sequences).regions[0].blocks[0]
     for argument, operand in zip(block.arguments, op.operands, strict=True):
         asked.meanings.pop(argument, None)
         if operand in asked.meanings:
@@ -380,11 +374,11 @@ def _operand_type(kind: ir.Type) -> OperandType:
     )
 
 
-def _maps(op: ir.Operation) -> tuple[ir.AffineMap, ...]:
+def _affine_maps(op: ir.Operation) -> tuple[ir.AffineMap, ...]:
     return tuple(ir.AffineMapAttr(each).value for each in ir.ArrayAttr(op.attributes["indexing_maps"]))
 
 
-def _kind(op: ir.Operation) -> str:
+def _kind_of(op: ir.Operation) -> str:
     """The kind of a `RootOp` that is like this op, as IREE's matchers see it."""
     if linalg.isa_contraction_op(op):
         return "contraction"
@@ -393,7 +387,7 @@ def _kind(op: ir.Operation) -> str:
     return "attention" if op.name in ATTENTIONS else "other"
 
 
-def _included(op: ir.Operation, sequences: Mapping[str, ir.Operation]) -> ir.Operation:
+def _target_of(op: ir.Operation, sequences: Mapping[str, ir.Operation]) -> ir.Operation:
     return sequences[ir.FlatSymbolRefAttr(op.attributes["target"]).value]
 
 
@@ -409,11 +403,11 @@ def _handed_on(matcher: ir.Block) -> set[ir.Value]:
     return set(list(matcher.operations)[-1].operation.operands)
 
 
-def _text(
+def _canonical_text(
     op: ir.Operation, numbers: _Numbers, sequences: Mapping[str, ir.Operation], handed_on: Collection[ir.Value] = ()
 ) -> str:
     """A text that is equal for ops that are alike; sequences' names, provenance and what is handed on are left out."""
-    attributes = _attributes(op)
+    attributes = _attribute_texts(op)
     inner = ""
     if op.name == "transform.param.constant" and op.results[0] in handed_on:
         attributes = {}
@@ -421,30 +415,32 @@ def _text(
         attributes = {name: text for name, text in attributes.items() if name not in ("sym_name", PROVENANCE)}
     elif op.name == "transform.include":
         attributes.pop("target")
-        inner = _text(_included(op, sequences), _Numbers(), sequences)  # whose constants may be asked for
+        inner = _canonical_text(_target_of(op, sequences), _Numbers(), sequences)  # whose constants may be asked for
     operands = [numbers[value] for value in op.operands]
     results = [(numbers[value], str(value.type)) for value in op.results]
-    regions = _regions(op, numbers, sequences, handed_on)
+    regions = _canonical_regions(op, numbers, sequences, handed_on)
     return f"{op.name}{operands}{results}{sorted(attributes.items())}{inner}{regions}"
 
 
-def _regions(
-    op: ir.Operation, numbers: _Numbers, sequences: Mapping[str, ir.Operation], handed_on: Collection[ir.Value] = ()
+def _canonical_regions(
+    owner: ir.Operation, numbers: _Numbers, sequences: Mapping[str, ir.Operation], handed_on: Collection[ir.Value] = ()
 ) -> str:
     text = ""
-    for region in op.regions:
+    for region in owner.regions:
         for block in region.blocks:
             arguments = [(numbers[argument], str(argument.type)) for argument in block.arguments]
-            inner = ";".join(_text(each.operation, numbers, sequences, handed_on) for each in block.operations)
+            inner = ";".join(
+                _canonical_text(each.operation, numbers, sequences, handed_on) for each in block.operations
+            )
             text += f"{{{arguments}{inner}}}"
     return text
 
 
-def _body(op: ir.Operation) -> str:
-    return _hash(_regions(op, _Numbers(), {}))
+def _body_hash(op: ir.Operation) -> str:
+    return _hash(_canonical_regions(op, _Numbers(), {}))
 
 
-def _attributes(op: ir.Operation) -> dict[str, str]:
+def _attribute_texts(op: ir.Operation) -> dict[str, str]:
     return {name: str(op.attributes[name]) for name in op.attributes if name not in INCIDENTAL_ATTRIBUTES}
 
 

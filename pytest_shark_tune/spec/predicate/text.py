@@ -60,7 +60,7 @@ def describe(question: Question) -> str:
     for name in STEPS:
         steps = getattr(question, name)
         if any(step != 1 for step in steps):
-            words.append(f"{name} {_by(steps)}")
+            words.append(f"{name} {_steps_text(steps)}")
     if question.inputs:
         words.append(f"{', '.join(question.inputs)} -> {', '.join(question.outputs)}")
     elif question.operands:
@@ -88,7 +88,7 @@ def _map_differences(question: Question, root: RootOp) -> Iterable[str]:
     names = [*_INPUTS[question.kind][:outputs], *_OUTPUTS]
     for name, asked, given in zip(names, question.maps, root.maps, strict=False):
         if asked != given:
-            yield f"its {name} has the layout {_layout(given)} instead of {_layout(asked)}"
+            yield f"its {name} has the layout {_map_text(given)} instead of {_map_text(asked)}"
 
 
 def _size_differences(question: Question, root: RootOp) -> Iterable[str]:
@@ -98,11 +98,11 @@ def _size_differences(question: Question, root: RootOp) -> Iterable[str]:
         asked = question.sizes[name]
         given = tuple(root.loops[position] for position in getattr(root, name))
         if not sizes_cover(asked, tuple(map(exactly, given))):
-            yield f"its {_plain(name)} is {_by(given)} instead of {_conditions(asked)}"
+            yield f"its {_spoken(name)} is {_steps_text(given)} instead of {_conditions(asked)}"
     for name in STEPS:
         asked_steps, given = getattr(question, name), getattr(root, name)
         if not steps_cover(asked_steps, given):
-            yield f"its {name} are {_by(given)} instead of {_by(asked_steps)}"
+            yield f"its {name} are {_steps_text(given)} instead of {_steps_text(asked_steps)}"
 
 
 def _operand_differences(question: Question, root: RootOp) -> Iterable[str]:
@@ -138,7 +138,7 @@ def _described_sizes(question: Question) -> str:
         return ""
     if len(question.sizes) == len(classes) and all(condition.exact is not None for condition in everything):
         return "x".join(str(condition.exact) for condition in everything)
-    return ", ".join(f"{_plain(name)} {_conditions(question.sizes[name])}" for name in names) + ","
+    return ", ".join(f"{_spoken(name)} {_conditions(question.sizes[name])}" for name in names) + ","
 
 
 def _conditions(conditions: tuple[Condition, ...]) -> str:
@@ -170,13 +170,13 @@ def _type_text(kind: OperandType) -> str:
     return f"tensor<{sizes}{element}>"
 
 
-def _layout(affine_map: str) -> str:
+def _map_text(affine_map: str) -> str:
     return affine_map.removeprefix("affine_map<").removesuffix(">")
 
 
-def _by(numbers: Iterable[int]) -> str:
+def _steps_text(numbers: Iterable[int]) -> str:
     return "x".join("any" if number == ANY else str(number) for number in numbers) or "none"
 
 
-def _plain(name: str) -> str:
+def _spoken(name: str) -> str:
     return name.replace("_", " ")
