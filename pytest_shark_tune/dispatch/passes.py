@@ -1,8 +1,8 @@
 """The compiler's passes that a pass pipeline in a config may name, with their options.
 
-A pipeline that stands in a spec as text runs inside the compiler with the user's rights, and the compiler's library
-holds passes that write files, load files and start commands. This is the list of those that only rewrite the dispatch
-that they are given. An option is listed only if its value is a number, a truth value or a word of a fixed set.
+A pipeline in a spec is text that runs inside the compiler with the user's rights, and the compiler's library holds
+passes that write files, load files and start commands. This list holds passes that only rewrite their dispatch. It
+includes an option only if its value is a number, a truth value or a word from a fixed set.
 """
 
 from __future__ import annotations
@@ -153,27 +153,27 @@ _PASSES: Mapping[str, frozenset[str]] = {
     **{name: frozenset(options.split()) for name, options in _WITH_OPTIONS.items()},
 }
 _ANCHORS = frozenset({"any", "builtin.module", "func.func", "util.func"})
-"""Ops that a part of a pipeline may be nested on."""
+"""Ops on which a part of a pipeline may be nested."""
 _MOST_NESTED = 16
 _NAME_LETTERS = frozenset(string.ascii_letters + string.digits + "-_.")
 _VALUE_LETTERS = _NAME_LETTERS | {",", "+"}
 
 
 def why_not_plain(pipeline: str) -> str:
-    """Why the text of a pass pipeline is refused, naming the pass; empty where the list has all of it.
+    """Return why a pass pipeline is refused, or an empty text if the list has all of its passes and options.
 
     Only the plain form is read (names, nesting on ops, options ``name=value``), without quotes and nested braces, so
-    that nothing is understood here in another way than the compiler does.
+    that this reading never differs from the compiler's.
     """
     return _PipelineReader(pipeline).refusal()
 
 
 class _Refused(Exception):
-    """Why a pipeline is refused."""
+    """The reason for refusing a pipeline."""
 
 
 class _PipelineReader:
-    """Reads the text of one pipeline from its beginning to its end."""
+    """Reads the text of one pipeline."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -190,7 +190,7 @@ class _PipelineReader:
         return ""
 
     def _elements(self) -> None:
-        """Passes and nested pipelines with commas between them."""
+        """Read passes and nested pipelines, separated by commas."""
         while True:
             self._element()
             self._blanks()

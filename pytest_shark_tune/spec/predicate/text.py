@@ -1,4 +1,4 @@
-"""Questions in words: what is asked, and how an op differs from it."""
+"""Match predicates as text: their conditions, and how an op differs from them."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _OUTPUTS = ("result", "max", "sum")
 
 
 def differences(question: Question, root: RootOp) -> tuple[str, ...]:
-    """In what ``root`` differs from what is asked, in words; empty where it would match as far as is read.
+    """Return how ``root`` differs from a predicate; empty if it would match, as far as the predicate was read.
 
-    As in ``its lhs has elements f16 instead of f32`` or ``its k is 256 instead of 512``.
+    Examples are ``its lhs has elements f16 instead of f32`` and ``its k is 256 instead of 512``.
     """
     kind = "convolution" if root.kind == "pooling" and question.kind == "convolution" else root.kind
     if question.kind not in ("other", kind):
@@ -49,7 +49,7 @@ def differences(question: Question, root: RootOp) -> tuple[str, ...]:
 
 
 def describe(question: Question) -> str:
-    """What is matched, in a few words: ``contraction 512x512x512 f32, f32 -> f32``; bounds as ``m in 1..64``."""
+    """Describe a predicate: ``contraction 512x512x512 f32, f32 -> f32``; bounds are shown as ``m in 1..64``."""
     words = [question.op or "any op"]
     if question.op == ONLINE_ATTENTION:
         words = ["online attention"]
@@ -118,7 +118,7 @@ def _operand_differences(question: Question, root: RootOp) -> Iterable[str]:
 
 
 def _pattern_differences(question: Question, root: RootOp) -> Iterable[str]:
-    """What the copy of the op that a root carries tells: its body and attributes."""
+    """Return the differences of the body and the attributes, from the copy of the op that a root carries."""
     if not root.pattern or (question.attributes is None and not question.body):
         return
     given, body = pattern_of(root)
@@ -146,7 +146,7 @@ def _conditions(conditions: tuple[Condition, ...]) -> str:
         return "none"
     if len(conditions) == 1:
         return _condition(conditions[0])
-    return "x".join("?" if each == Condition() else _condition(each) for each in conditions)
+    return "x".join("?" if condition == Condition() else _condition(condition) for condition in conditions)
 
 
 def _condition(condition: Condition) -> str:
@@ -165,8 +165,8 @@ def _condition(condition: Condition) -> str:
 def _type_text(kind: OperandType) -> str:
     element = kind.element or "any"
     if kind.sizes is None:
-        return " and ".join([element, *(f"dimension {dim} {_condition(each)}" for dim, each in kind.bounds.items())])
-    sizes = "".join(f"{'?' if each == Condition() else _condition(each)}x" for each in kind.sizes)
+        return " and ".join([element, *(f"dimension {dim} {_condition(bound)}" for dim, bound in kind.bounds.items())])
+    sizes = "".join(f"{'?' if size == Condition() else _condition(size)}x" for size in kind.sizes)
     return f"tensor<{sizes}{element}>"
 
 
