@@ -13,7 +13,7 @@ import functools
 import importlib.util
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, ParamSpec
 
 import msgspec
@@ -21,7 +21,17 @@ import msgspec
 from pytest_shark_tune.dispatch.types import joined_sizes
 from pytest_shark_tune.errors import InputError, NoCompiler
 
-__all__ = ["OpSource", "attention", "batch_matmul", "conv_2d", "matmul", "stand_in", "text_if_possible", "zeros"]
+__all__ = [
+    "OpSource",
+    "attention",
+    "batch_matmul",
+    "conv_2d",
+    "matmul",
+    "stand_in",
+    "tensor_type",
+    "text_if_possible",
+    "zeros",
+]
 
 _Parameters = ParamSpec("_Parameters")
 
@@ -316,9 +326,7 @@ def _convolution_text(sizes: tuple[int, ...], types: tuple[str, str, str], layou
             (batch, filters, height, width),
         )
     with ir.Context(), ir.Location.unknown():
-        image, weights, result = (
-            ir.RankedTensorType.get(shape, ir.Type.parse(element)) for shape, element in zip(shapes, types, strict=True)
-        )
+        image, weights, result = map(tensor_type, shapes, types)
         module = ir.Module.create()
         with ir.InsertionPoint(module.body):
 
@@ -361,6 +369,13 @@ func.func @main(%query: {query}, %key: {key}, %value: {value}) -> {result} {{
         return str(ir.Module.parse(text))
 
 
+def tensor_type(shape: Sequence[int], element: str) -> Any:
+    """Return a tensor type; ``element`` is the text of its element type."""
+    from iree.compiler import ir
+
+    return ir.RankedTensorType.get(shape, ir.Type.parse(element))
+
+
 def zeros(result_type: Any) -> Any:
     """Add a tensor of that type, filled with zeros, at the current insertion point."""
     from iree.compiler import ir
@@ -390,11 +405,8 @@ def _contraction_text(sizes: tuple[int, ...], types: tuple[str, str, str], out: 
         [*batch, m, n],
     ]
     with ir.Context(), ir.Location.unknown():
-        elements = [ir.Type.parse(element) for element in types]
-        lhs_type, rhs_type, result_type = (
-            ir.RankedTensorType.get([sizes[loop] for loop in loops], element)
-            for loops, element in zip(operands, elements, strict=True)
-        )
+        shapes = [[sizes[loop] for loop in loops] for loops in operands]
+        lhs_type, rhs_type, result_type = map(tensor_type, shapes, types)
         indexing_maps = [
             ir.AffineMap.get(len(sizes), 0, [ir.AffineDimExpr.get(loop) for loop in loops]) for loops in operands
         ]
@@ -406,7 +418,7 @@ def _contraction_text(sizes: tuple[int, ...], types: tuple[str, str, str], out: 
                 sums = op(lhs, rhs, outs=[zeros(result_type)], indexing_maps=indexing_maps)
                 if out == types[2]:
                     return sums
-                return arith.TruncFOp(ir.RankedTensorType.get(result_type.shape, ir.Type.parse(out)), sums).result
+                return arith.TruncFOp(tensor_type(result_type.shape, out), sums).result
 
             func.FuncOp.from_py_func(lhs_type, rhs_type)(main)
         module.operation.verify()
