@@ -1,4 +1,4 @@
-"""Search spaces of contractions on GPUs for whose element types there is no matrix instruction."""
+"""Search spaces of contractions on GPUs with element types that no matrix instruction supports."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from pytest_shark_tune.search_space.tiles import refuse_elements
 __all__ = ["VERSION", "contraction_problem", "gpu_contraction_spaces"]
 
 VERSION: Final = 1
-"""The number of this space. Raise it where it has other members, or other knobs: plans are then made anew."""
+"""The version of this space. Raise it if its members or knobs change. Plans are then made again."""
 
 
 def gpu_contraction_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...]:
-    """The space of a contraction with static, positive sizes, under TileAndFuse.
+    """Return the space of a contraction with static, positive sizes, under TileAndFuse.
 
     Raises:
-        NoSpace: an element type is not covered, or nothing is parallel or summed up.
+        NoSpace: An element type is not covered, or there is no parallel loop or no reduction.
     """
     refuse_elements(root, GPU_ELEMENTS)
     return (simt_space(contraction_problem(root), target, igemm=False),)
 
 
 def contraction_problem(root: RootOp) -> Problem:
-    """The loops of a contraction: of its rows and of its columns the innermost are tiled.
+    """Return the loops of a contraction. The innermost loops of rows and of columns are tiled.
 
     Raises:
-        NoSpace: nothing is parallel or summed up.
+        NoSpace: There is no parallel loop or no reduction.
     """
     tiled = sorted({*root.m[-1:], *root.n[-1:]}) or list(root.batch[-1:])
     if not tiled or not root.k:

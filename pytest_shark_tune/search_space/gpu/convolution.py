@@ -1,4 +1,4 @@
-"""Search spaces of convolutions on GPUs for whose element types there is no matrix instruction."""
+"""Search spaces of convolutions on GPUs with element types that no matrix instruction supports."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from pytest_shark_tune.search_space.tiles import fast_or_any, refuse_elements, t
 __all__ = ["VERSION", "convolution_problem", "gpu_convolution_spaces", "step_choices"]
 
 VERSION: Final = 1
-"""The number of this space. Raise it where it has other members, or other knobs: plans are then made anew."""
+"""The version of this space. Raise it if its members or knobs change. Plans are then made again."""
 
 _LONGEST_WINDOW = 7
 _LARGEST_STEP = 16
 
 
 def gpu_convolution_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...]:
-    """The spaces of a convolution under TileAndFuse: as a matrix product after im2col, where that can be, and direct.
+    """Return the spaces of a convolution under TileAndFuse: as a matrix product after im2col if possible, and direct.
 
-    Knobs of the first are those of `simt_space`, where ``i`` is a position among the product's loops; those of the
-    second are ``wg_i``, ``thr_i``, ``red_i`` and ``wg_size_x`` with positions in ``root.loops``. Nothing is promoted
-    or padded there: it is not computed in vectors anyway.
+    The knobs of the product are those of `simt_space`, where ``i`` is a position among the product's loops. The knobs
+    of the direct form are ``wg_i``, ``thr_i``, ``red_i`` and ``wg_size_x`` with positions in ``root.loops``. The direct
+    form does not compute in vectors, so it promotes and pads nothing.
 
     Raises:
-        NoSpace: an element type is not covered.
+        NoSpace: An element type is not covered.
     """
     refuse_elements(root, GPU_ELEMENTS)
     product = _product(root)
@@ -48,7 +48,7 @@ def gpu_convolution_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpa
 
 
 def convolution_problem(root: RootOp) -> Problem:
-    """The loops of a convolution: two innermost of the image and the innermost of the channels are tiled."""
+    """Return the loops of a convolution. The two innermost image loops and the innermost channel loop are tiled."""
     channels = root.output_channel[-1:] or root.depth[-1:] or root.batch[-1:]
     tiled = sorted({*root.output_image[-2:], *channels})
     return Problem(
@@ -61,7 +61,7 @@ def convolution_problem(root: RootOp) -> Problem:
 
 
 def step_choices(root: RootOp) -> dict[int, tuple[int, ...]]:
-    """For each reduction loop, how much of it one step takes: 1 or all of a window, a divisor of the channels."""
+    """Return the steps of each reduction loop: 1 or all of a window, or a divisor of the channels."""
     steps: dict[int, tuple[int, ...]] = {}
     for index, kind in enumerate(root.iterators):
         size = root.loops[index]
@@ -75,7 +75,7 @@ def step_choices(root: RootOp) -> dict[int, tuple[int, ...]]:
 
 
 def _product(root: RootOp) -> Problem | None:
-    """The matrix product that the compiler makes of a convolution by im2col, or None where it makes none."""
+    """Return the matrix product that the compiler makes of a convolution by im2col, or ``None`` if it makes none."""
     with ir.Context() as context, ir.Location.unknown():
         context.enable_multithreading(False)
         module = ir.Module.parse(root.pattern)

@@ -26,7 +26,7 @@ from pytest_shark_tune.search_space.tiles import fast_or_any, powers, refuse_ele
 __all__ = ["VERSION", "spirv_contraction_spaces"]
 
 VERSION: Final = 1
-"""The number of this space. Raise it where it has other members, or other knobs: plans are then made anew."""
+"""The version of this space. Raise it if its members or knobs change. Plans are then made again."""
 
 _LARGEST_STEP = 32
 _DEPTHS = (1, 2)
@@ -36,14 +36,15 @@ _MOST_FRAGMENTS = 16
 
 
 def spirv_contraction_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...]:
-    """The spaces of a contraction: ``BaseVectorize``, and where all tiles fit ``MatmulPromoteVectorize``.
+    """Return the spaces of a contraction, one for each pipeline.
 
-    Where the target has a matrix instruction for the element types there is ``CooperativeMatrixVectorize`` too. The
-    knobs of the first are told by `distributed_space`. The others have ``wg_i`` and ``red_i`` too; ``depth`` is how
-    many steps of the reduction are under way at a time, ``sg_i`` the elements in a subgroup's tile.
+    These are ``BaseVectorize``, ``MatmulPromoteVectorize`` if all tiles fit, and ``CooperativeMatrixVectorize`` if the
+    target has a matrix instruction for the element types. The knobs of the first are those of `distributed_space`. The
+    others also have ``wg_i`` and ``red_i``, ``depth``, the steps of the reduction in flight, and ``sg_i``, the elements
+    in a subgroup's tile.
 
     Raises:
-        NoSpace: an element type is not covered, or nothing is parallel or summed up.
+        NoSpace: An element type is not covered, or there is no parallel loop or no reduction.
     """
     refuse_elements(root, GPU_ELEMENTS)
     problem = contraction_problem(root)
@@ -56,16 +57,16 @@ def spirv_contraction_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchS
             spaces.append(_promoted(problem, target, steps))
         kinds = (*(tensor.element for tensor in root.inputs[:2]), root.outputs[0].element)
         spaces += [
-            _cooperative(problem, target, each)
-            for each in target.intrinsics
-            if each.elements == kinds
-            and all(problem.sizes[i] % n == 0 for i, n in zip((*problem.tiled, depth), each.shape, strict=True))
+            _cooperative(problem, target, intrinsic)
+            for intrinsic in target.intrinsics
+            if intrinsic.elements == kinds
+            and all(problem.sizes[i] % n == 0 for i, n in zip((*problem.tiled, depth), intrinsic.shape, strict=True))
         ]
     return tuple(spaces)
 
 
 def _promoted(problem: Problem, target: TargetFacts, steps: tuple[int, ...]) -> SearchSpace:
-    """Both operands go through shared memory; a step of at least 4 is loaded in vectors."""
+    """Build the space in which both operands go through shared memory; steps of at least 4 are loaded in vectors."""
     (depth,) = problem.reductions
     wide = tuple(step for step in steps if step >= 4)
     choices = tile_choices(problem, {depth: wide or steps[-1:]})
@@ -97,7 +98,7 @@ def _promoted(problem: Problem, target: TargetFacts, steps: tuple[int, ...]) -> 
             thread = require_thread_tiles(body, target, workgroup, threads, fast=fast)
             require_work(body, problem, thread, reduction, fast=fast)
             tiles = workgroup | reduction
-            # One buffer more than steps under way: what is stored in a stage is read in the next.
+            # There is one buffer more than steps in flight, since a stage reads the stores of the previous stage.
             buffers = body.total([body.knob("depth", _DEPTHS), body.number(1)])
             taken = body.product(
                 [
@@ -118,7 +119,7 @@ def _promoted(problem: Problem, target: TargetFacts, steps: tuple[int, ...]) -> 
 
 
 def _cooperative(problem: Problem, target: TargetFacts, intrinsic: Intrinsic) -> SearchSpace:
-    """Each subgroup computes fragments of the size of the target's matrix instruction."""
+    """Build the space in which a subgroup computes fragments of the size of the target's matrix instruction."""
     (depth,) = problem.reductions
     row, column = problem.tiled
     m, n, k = intrinsic.shape
