@@ -11,10 +11,10 @@ from iree.compiler.dialects import arith, iree_codegen, smt
 from pytest_shark_tune.search_space.constraints import read_constraints
 from pytest_shark_tune.search_space.space import SearchSpace
 
-__all__ = ["Body", "attribute_text", "built_space", "knob", "one_of_knob"]
+__all__ = ["Body", "attribute_text", "build_space", "knob", "one_of_knob"]
 
 
-def built_space(
+def build_space(
     pipeline: str, sizes: Sequence[int], knobs: Mapping[str, object], constrain: Callable[[Body], None]
 ) -> SearchSpace:
     """Build a constraints op and return its space.

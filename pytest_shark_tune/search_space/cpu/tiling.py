@@ -16,7 +16,7 @@ from iree.compiler import ir
 from pytest_shark_tune.dispatch.elements import ELEMENT_BYTES
 from pytest_shark_tune.dispatch.mlir import affine_map, loops_in
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
-from pytest_shark_tune.search_space.emit import Body, built_space, knob
+from pytest_shark_tune.search_space.emit import Body, build_space, knob
 from pytest_shark_tune.search_space.space import SearchSpace
 from pytest_shark_tune.search_space.tiles import divisors, powers, tile_knobs, tile_level
 
@@ -94,7 +94,7 @@ def tiled_space(
     def write(body: Body) -> None:
         constrain(body, Tiles(tile_knobs(body, "vec", vector), tile_knobs(body, "dist", distribution)))
 
-    return built_space(f"#iree_cpu.pipeline<{pipeline}>", root.loops, knobs, write)
+    return build_space(f"#iree_cpu.pipeline<{pipeline}>", root.loops, knobs, write)
 
 
 def require_tiling(body: Body, vector: Mapping[int, Any], distribution: Mapping[int, Any]) -> None:

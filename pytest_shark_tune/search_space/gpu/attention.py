@@ -11,7 +11,7 @@ from typing import Final
 
 from pytest_shark_tune.dispatch.elements import ELEMENT_BYTES
 from pytest_shark_tune.dispatch.types import Intrinsic, RootOp, TargetFacts
-from pytest_shark_tune.search_space.emit import Body, attribute_text, built_space, knob
+from pytest_shark_tune.search_space.emit import Body, attribute_text, build_space, knob
 from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
 from pytest_shark_tune.search_space.tiles import powers, refuse_elements
 
@@ -122,7 +122,7 @@ def _with_intrinsic(root: RootOp, target: TargetFacts, intrinsic: Intrinsic) -> 
         taken = body.product([elements, body.number(ELEMENT_BYTES[root.inputs[0].element])])
         body.limit(taken, target.shared_memory_bytes, "the bytes of shared memory that queries, keys and values take")
 
-    return built_space(_PIPELINE, root.loops, knobs, constrain)
+    return build_space(_PIPELINE, root.loops, knobs, constrain)
 
 
 def _by_lanes(root: RootOp, target: TargetFacts) -> SearchSpace:
@@ -183,7 +183,7 @@ def _by_lanes(root: RootOp, target: TargetFacts) -> SearchSpace:
         for whole in (body.dims[k1_dim], n_tile):
             body.limit(body.quotient(whole, lanes_n), _MOST_UNROLLED, "the elements of a key or a result in one thread")
 
-    return built_space(_PIPELINE, root.loops, knobs, constrain)
+    return build_space(_PIPELINE, root.loops, knobs, constrain)
 
 
 def _config(entries: Mapping[str, object]) -> str:

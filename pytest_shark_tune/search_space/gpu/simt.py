@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pytest_shark_tune.dispatch.types import TargetFacts
-from pytest_shark_tune.search_space.emit import Body, built_space, knob, one_of_knob
+from pytest_shark_tune.search_space.emit import Body, build_space, knob, one_of_knob
 from pytest_shark_tune.search_space.gpu.tiling import (
     Problem,
     TileChoices,
@@ -84,7 +84,7 @@ def _simt_space(problem: Problem, target: TargetFacts, *, igemm: bool, fast: boo
         promote = body.number(1) if igemm else body.knob("promote", range(len(_PROMOTIONS)))
         _require_shared_memory(body, problem, target, choices, workgroup | reduction, promote)
 
-    return built_space(PIPELINE, problem.sizes, knobs, constrain)
+    return build_space(PIPELINE, problem.sizes, knobs, constrain)
 
 
 def _require_shared_memory(

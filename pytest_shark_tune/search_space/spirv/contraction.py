@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from pytest_shark_tune.dispatch.types import Intrinsic, RootOp, TargetFacts
-from pytest_shark_tune.search_space.emit import Body, built_space, knob
+from pytest_shark_tune.search_space.emit import Body, build_space, knob
 from pytest_shark_tune.search_space.gpu.contraction import contraction_problem
 from pytest_shark_tune.search_space.gpu.tiling import (
     GPU_ELEMENTS,
@@ -113,7 +113,7 @@ def _promoted(problem: Problem, target: TargetFacts, steps: tuple[int, ...]) -> 
             )
             body.limit(taken, target.shared_memory_bytes, "the bytes of shared memory that tiles take")
 
-        return built_space(spirv_pipeline("MatmulPromoteVectorize"), problem.sizes, knobs, constrain)
+        return build_space(spirv_pipeline("MatmulPromoteVectorize"), problem.sizes, knobs, constrain)
 
     return fast_or_any(space)
 
@@ -174,4 +174,4 @@ def _cooperative(problem: Problem, target: TargetFacts, intrinsic: Intrinsic) ->
         )
         body.limit(taken, target.shared_memory_bytes, "the bytes of shared memory that tiles take")
 
-    return built_space(spirv_pipeline("CooperativeMatrixVectorize"), sizes, knobs, constrain)
+    return build_space(spirv_pipeline("CooperativeMatrixVectorize"), sizes, knobs, constrain)
