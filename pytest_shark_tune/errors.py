@@ -10,6 +10,7 @@ __all__ = [
     "CandidateFailed",
     "CommandFailed",
     "DeviceChildDied",
+    "DeviceRequestFailed",
     "InputError",
     "NoCompiler",
     "PromiseBroken",
@@ -76,6 +77,10 @@ class DeviceChildDied(SharkTuneError):
     def __init__(self, message: str, *, timed_out: bool = False) -> None:
         super().__init__(message)
         self.timed_out = timed_out
+
+
+class DeviceRequestFailed(SharkTuneError):
+    """The device child answered with an error and goes on: a bad artifact, a missing function, a failed run."""
 
 
 class CandidateFailed(SharkTuneError):

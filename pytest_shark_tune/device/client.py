@@ -7,9 +7,11 @@ threads, reach pytest.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import count
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
+from typing import TypeVar
 
 import msgspec
 
@@ -25,21 +27,22 @@ from pytest_shark_tune.device.protocol import (
     LoadFunction,
     Open,
     Read,
+    Request,
     RunBatch,
-    Shape,
     TensorData,
     Unload,
-    View,
-    _ask,
+    ask,
 )
 from pytest_shark_tune.dispatch.types import BenchmarkModule, Tensor
-from pytest_shark_tune.measurement.correctness import Acceptance, Check, Tolerance
+from pytest_shark_tune.measurement.acceptance import Acceptance
+from pytest_shark_tune.measurement.correctness import Check, Tolerance
 from pytest_shark_tune.system.child import Child
 
 __all__ = ["DeviceChild", "Timeouts"]
 
 
 _generations = count(1)
+_T = TypeVar("_T")
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +56,7 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     other_s: float = 10.0
 
 
-class DeviceChild:
+class DeviceChild(AbstractContextManager["DeviceChild"]):
     """A child process that holds the device at ``uri``, loads artifacts, fills, runs and checks them.
 
     Artifacts and references are named by the caller's keys and live in the child: after `DeviceChildDied`
@@ -104,34 +107,16 @@ class DeviceChild:
         """End the child and free its device."""
         self._child.close()
 
-    def __enter__(self) -> DeviceChild:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def info(self) -> DeviceInfo:
         """What the child's device is."""
-        return _ask(self._child, Describe(), DeviceInfo, self._timeouts.other_s)
+        return self._ask(Describe(), DeviceInfo, self._timeouts.other_s)
 
     def load_benchmark(self, key: str, path: Path, module: BenchmarkModule) -> None:
         """Load a compiled benchmark module under ``key``, replacing what was there. Its buffer is not filled."""
-        request = LoadBenchmark(
-            key=key,
-            path=str(path),
-            run_function=module.run_function,
-            buffer_function=module.buffer_function,
-            buffer_bytes=module.buffer_bytes,
-            views=tuple(View(**msgspec.structs.asdict(view)) for view in module.views),
-            copies=module.copies,
-            product=module.product,
-        )
-        _ask(self._child, request, None, self._timeouts.load_s)
+        self._ask(LoadBenchmark(key, str(path), msgspec.structs.replace(module, text="")), None, self._timeouts.load_s)
 
     def load_function(
         self,
@@ -145,25 +130,23 @@ class DeviceChild:
 
         ``files`` are the paths of the ``.npy`` files that hold some of them, by position; the others are random.
         """
-        shapes = (Shape(each.shape, each.element, files.get(number, "")) for number, each in enumerate(inputs))
-        request = LoadFunction(key=key, path=str(path), function=function, inputs=tuple(shapes))
-        _ask(self._child, request, None, self._timeouts.load_s)
+        request = LoadFunction(key, str(path), function, tuple(inputs), dict(files))
+        self._ask(request, None, self._timeouts.load_s)
 
     def fill(self, key: str, seed: int) -> None:
         """Give ``key`` the random inputs of ``seed``, the same for every key of equal views, and poison its outputs."""
-        _ask(self._child, Fill(key, seed), None, self._timeouts.fill_s)
+        self._ask(Fill(key, seed), None, self._timeouts.fill_s)
 
     def run(self, key: str, batch: int, *, timeout_s: float | None = None) -> float:
         """Run ``batch`` dispatches (or function calls) and return the seconds they took together.
 
         What nobody has filled is first filled with seed 0, outside the time.
         """
-        return _ask(self._child, RunBatch(key, batch), float, self._timeouts.run_s if timeout_s is None else timeout_s)
+        return self._ask(RunBatch(key, batch), float, self._timeouts.run_s, timeout_s)
 
     def keep_reference(self, key: str, name: str, seed: int, *, timeout_s: float | None = None) -> None:
         """Fill ``key`` from ``seed``, run it once and keep its outputs as the reference ``name``."""
-        limit = self._timeouts.check_s if timeout_s is None else timeout_s
-        _ask(self._child, KeepReference(key, name, seed), None, limit)
+        self._ask(KeepReference(key, name, seed), None, self._timeouts.check_s, timeout_s)
 
     def check(
         self,
@@ -188,9 +171,8 @@ class DeviceChild:
                 among the inputs. The reference's key has to be loaded.
             timeout_s: The most seconds that it may take.
         """
-        limit = self._timeouts.check_s if timeout_s is None else timeout_s
         asked = Acceptance(acceptance) if isinstance(acceptance, Tolerance) else acceptance
-        return _ask(self._child, CheckOutputs(key, name, asked, edges), Check, limit)
+        return self._ask(CheckOutputs(key, name, asked, edges), Check, self._timeouts.check_s, timeout_s)
 
     def learn_response(self, key: str, name: str, relative: float) -> None:
         """Run ``key`` on the inputs of reference ``name``, and take the difference for an answer to disturbed sums.
@@ -198,7 +180,7 @@ class DeviceChild:
         ``key`` computes the same with its sums off, by ``relative`` of their magnitude in all. Later checks allow the
         errors of sums such an amplification.
         """
-        _ask(self._child, LearnResponse(key, name, relative), None, self._timeouts.check_s)
+        self._ask(LearnResponse(key, name, relative), None, self._timeouts.check_s)
 
     def read(self, key: str) -> tuple[TensorData, ...]:
         """The tensors of ``key`` as the last fill or run left them.
@@ -206,17 +188,20 @@ class DeviceChild:
         Those of a benchmark module come in the order of its views, copy after copy; those of a function are its
         inputs, then its results.
         """
-        return _ask(self._child, Read(key), tuple[TensorData, ...], self._timeouts.check_s)
+        return self._ask(Read(key), tuple[TensorData, ...], self._timeouts.check_s)
 
     def unload(self, key: str) -> None:
         """Free what ``key`` holds; an unknown key is no error."""
-        _ask(self._child, Unload(key), None, self._timeouts.other_s)
+        self._ask(Unload(key), None, self._timeouts.other_s)
+
+    def _ask(self, request: Request, kind: type[_T] | None, limit_s: float, timeout_s: float | None = None) -> _T:
+        return ask(self._child, request, kind, limit_s if timeout_s is None else timeout_s)
 
     def _start(self) -> Child:
         self._generation = next(_generations)
         child = Child(self._command, env=self._env)
         try:
-            _ask(child, Open(self.uri), None, self._timeouts.open_s)
+            ask(child, Open(self.uri), None, self._timeouts.open_s)
         except BaseException:
             child.close()
             raise

@@ -8,14 +8,8 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from pytest_shark_tune.device.protocol import (
-    CHILD_COMMAND,
-    DeviceEntry,
-    DeviceRequestFailed,
-    ListDevices,
-    _ask,
-)
-from pytest_shark_tune.errors import SharkTuneError
+from pytest_shark_tune.device.protocol import CHILD_COMMAND, DeviceEntry, ListDevices, ask
+from pytest_shark_tune.errors import DeviceRequestFailed, SharkTuneError
 from pytest_shark_tune.system.child import Child
 from pytest_shark_tune.system.cpu import cpu_identity
 
@@ -46,7 +40,7 @@ def list_devices(driver: str, *, timeout_s: float = 60.0) -> list[DeviceEntry]:
         DeviceChildDied: the driver crashed or hung.
     """
     with Child(CHILD_COMMAND) as child:
-        return _ask(child, ListDevices(driver), list[DeviceEntry], timeout_s)
+        return ask(child, ListDevices(driver), list[DeviceEntry], timeout_s)
 
 
 @lru_cache(maxsize=64)

@@ -7,9 +7,9 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from pytest_shark_tune.dispatch.types import Product
-from pytest_shark_tune.errors import DeviceChildDied, SharkTuneError
-from pytest_shark_tune.measurement.correctness import Acceptance
+from pytest_shark_tune.dispatch.types import BenchmarkModule, Tensor
+from pytest_shark_tune.errors import DeviceChildDied, DeviceRequestFailed
+from pytest_shark_tune.measurement.acceptance import Acceptance
 from pytest_shark_tune.system.child import Child
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "Describe",
     "DeviceEntry",
     "DeviceInfo",
-    "DeviceRequestFailed",
     "Fill",
     "KeepReference",
     "LearnResponse",
@@ -30,10 +29,9 @@ __all__ = [
     "Reply",
     "Request",
     "RunBatch",
-    "Shape",
     "TensorData",
     "Unload",
-    "View",
+    "ask",
 ]
 
 
@@ -42,10 +40,6 @@ CHILD_COMMAND: tuple[str, ...] = (sys.executable, "-P", "-m", "pytest_shark_tune
 
 
 _T = TypeVar("_T")
-
-
-class DeviceRequestFailed(SharkTuneError):
-    """The device child answered with an error and goes on: a bad artifact, a missing function, a failed run."""
 
 
 class Open(msgspec.Struct, frozen=True, tag=True):
@@ -60,46 +54,24 @@ class ListDevices(msgspec.Struct, frozen=True, tag=True):
     driver: str
 
 
-class Shape(msgspec.Struct, frozen=True):
-    """A tensor on its way to the child: `Tensor`'s fields, and the ``.npy`` file that holds it; random without one."""
-
-    shape: tuple[int, ...]
-    element: str
-    file: str = ""
-
-
-class View(msgspec.Struct, frozen=True, kw_only=True):
-    """A tensor in a benchmark's buffer on its way to the child: `BufferView`'s fields."""
-
-    offset_bytes: int
-    shape: tuple[int, ...]
-    element: str
-    reads: bool
-    writes: bool
-    scale: float = 1.0
-    wide: bool = False
-
-
-class LoadBenchmark(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """Load the compiled benchmark module at ``path`` under ``key``; the fields are `BenchmarkModule`'s."""
+class LoadBenchmark(msgspec.Struct, frozen=True, tag=True):
+    """Load the compiled benchmark module at ``path`` under ``key``."""
 
     key: str
     path: str
-    run_function: str
-    buffer_function: str
-    buffer_bytes: int
-    views: tuple[View, ...]
-    copies: int
-    product: Product | None = None
+    module: BenchmarkModule
+    """The module without its text."""
 
 
-class LoadFunction(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+class LoadFunction(msgspec.Struct, frozen=True, tag=True):
     """Load the compiled module at ``path`` under ``key``, to call ``function`` with ``inputs``."""
 
     key: str
     path: str
     function: str
-    inputs: tuple[Shape, ...]
+    inputs: tuple[Tensor, ...]
+    files: dict[int, str]
+    """The ``.npy`` files that hold inputs, by position. The other inputs are random."""
 
 
 class Fill(msgspec.Struct, frozen=True, tag=True):
@@ -211,7 +183,7 @@ class DeviceInfo(msgspec.Struct, frozen=True):
     runtime_version: str
 
 
-def _ask(child: Child, request: Request, kind: type[_T] | None, timeout_s: float) -> _T:
+def ask(child: Child, request: Request, kind: type[_T] | None, timeout_s: float) -> _T:
     """Send ``request``; the value of its reply, which is of type ``kind``."""
     payload = child.request(msgspec.msgpack.encode(request), timeout_s=timeout_s)
     reply: Reply[_T] = msgspec.msgpack.decode(payload, type=Reply[kind])  # type: ignore[valid-type]

@@ -6,7 +6,7 @@ Works over numpy arrays alone. docs/measurement.md says where the tolerance come
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -14,23 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_shark_tune.dispatch.elements import unit_roundoff
-from pytest_shark_tune.dispatch.types import Numerics
 
 __all__ = [
+    "ALL_MAY_JUMP",
     "CHECK_VERSION",
     "EXACT",
-    "Acceptance",
     "Check",
-    "ExactData",
     "Response",
     "Tolerance",
-    "acceptance_for",
     "check_output",
     "magnitude",
     "merge_checks",
     "response",
     "tolerance_for",
-    "tolerance_in_model",
 ]
 
 CHECK_VERSION: Final = 1
@@ -39,7 +35,21 @@ CHECK_VERSION: Final = 1
 Raise it where a result may get another verdict: what was measured under the old one is then measured anew.
 """
 
+ALL_MAY_JUMP = 64
+"""Stands for a number of roundings so large that every element may be off by a jump.
+
+Without a sum there is no error that is much smaller than a rounding: fused multiplications alone move half of them.
+"""
+_ULPS = 4
+_DEVIATIONS = 6
+_JUMPING = 0.02
 _CHUNK = 1 << 16
+_FEW_JUMPS = 8
+"""So many elements may be off by a jump in any output, be it ever so small."""
+_RUNS_THAT_TELL = 4
+_FLOOR = 0.1
+_LARGEST_OF_MANY = 3.0
+"""The largest of thousands of normal deviates is so many standard deviations or more."""
 
 
 class Tolerance(msgspec.Struct, frozen=True):
@@ -66,6 +76,17 @@ class Tolerance(msgspec.Struct, frozen=True):
     steps: float = 0.0
     """The share of integers that may be off by one, as where floats were rounded to them."""
 
+    @classmethod
+    def of_walk(cls, walk: float, unit: float, *, spread: float = 0.0) -> Tolerance:
+        """The tolerance between two results, each off by a random walk of rounding errors.
+
+        Args:
+            walk: The standard deviation of the walk, as a part of the magnitude.
+            unit: The unit roundoff of the type that sums are kept in.
+            spread: The part of the magnitude by which results may be off for another reason.
+        """
+        return cls(_ULPS * unit, _DEVIATIONS * walk + 2 * unit + spread)
+
     @property
     def deviation(self) -> float:
         """The standard deviation of the error of a sum, as a part of ``magnitude``."""
@@ -86,7 +107,7 @@ class Tolerance(msgspec.Struct, frozen=True):
         total = self.jump + self.stored
         if not total:
             return 0.0
-        if self.roundings >= _ALL_MAY_JUMP:
+        if self.roundings >= ALL_MAY_JUMP:
             return 1.0
         # Once, however many there are: what is computed of equal numbers is equal, so the first sends the others.
         return min(1.0, _JUMPING + 4 * self.atol_scale * self.roundings / total)
@@ -99,32 +120,7 @@ class Tolerance(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, stored=2 * roundoff, roundings=self.roundings + 1)
 
 
-_ULPS = 4
-_DEVIATIONS = 6
-_JUMPING = 0.02
 EXACT = Tolerance(0.0, 0.0)
-
-
-class ExactData(msgspec.Struct, frozen=True):
-    """Inputs of small integers, whose sums are exact in any order: ``density`` of them are not 0.
-
-    Those are integers up to ``amplitude`` of either sign. ``rounds`` is how many such inputs it takes to see
-    one product that is left out. With ``switched`` they are 1, ``density`` of them, and far below it, so that the
-    exponentials of their differences to the largest are 1 and 0.
-    """
-
-    amplitude: int
-    density: float
-    rounds: int
-    switched: bool = False
-
-
-class Acceptance(msgspec.Struct, frozen=True):
-    """What a right result is: ``tolerance`` for random inputs, and ``exact`` for those of ``data`` if there are any."""
-
-    tolerance: Tolerance
-    exact: Tolerance = EXACT
-    data: ExactData | None = None
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -197,10 +193,6 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
         return "; ".join(parts) + f" (seed {self.seed})"
 
 
-_WITHOUT_DIGITS = 0.5
-"""The roundoff of a type that holds powers of two alone."""
-
-
 def tolerance_for(element_in: str, element_out: str, reduction_length: int) -> Tolerance:
     """The tolerance between two correct ways to compute sums of ``reduction_length`` products.
 
@@ -229,107 +221,7 @@ def tolerance_for(element_in: str, element_out: str, reduction_length: int) -> T
     if not u_out:
         return EXACT
     rounded = 2 * u_in if element_in == "tf32" else 0.0
-    return Tolerance(_ULPS * u_out, _allowed(u_out * math.sqrt(reduction_length), u_out) + rounded)
-
-
-def _allowed(walk: float, unit: float) -> float:
-    """The part of the magnitude that two walks of rounding errors may lie apart."""
-    return _DEVIATIONS * walk + 2 * unit
-
-
-def acceptance_for(numerics: Numerics, *, elements: int) -> Acceptance:
-    """What a right result of a dispatch is, of which an output has ``elements`` elements.
-
-    The errors of several sums add up as those of one walk. A value that is rounded to a coarser type between two sums
-    is off by up to a rounding of that type, and the second sum spreads this over its results.
-
-    Sums that are kept in a type of 16 bits hide a missing product in their rounding errors. They are computed on small
-    integers as well where these make them exact, so that every order gives the same result.
-
-    Raises:
-        ValueError: an element type is not known.
-    """
-    walk, unit = _walk((kept.element, kept.length, 1) for kept in numerics.sums)
-    roundings = 1 if unit else _ALL_MAY_JUMP
-    if not unit:
-        if not numerics.widest:
-            return Acceptance(EXACT)
-        walk = unit = min(unit_roundoff(numerics.widest), unit_roundoff("f32"))
-    jumps = [2 * unit_roundoff(element) for element in numerics.rounded]
-    spread = max((2 * unit_roundoff(element) for element in numerics.spread), default=0.0)
-    steps = _STEPS if numerics.to_integers else 0.0
-    tolerance = Tolerance(_ULPS * unit, _allowed(walk, unit) + spread, sum(jumps), 0.0, roundings * len(jumps), steps)
-    if not (numerics.exact or numerics.switched) or unit <= _FINE:
-        return Acceptance(tolerance)
-    plain = unit_roundoff("f32")
-    exact = Tolerance(_ULPS * plain, _allowed(plain, plain), sum(jumps), 0.0, len(jumps), steps)
-    return Acceptance(tolerance, exact, _exact_data(unit, numerics, elements))
-
-
-_ALL_MAY_JUMP = 64
-"""Stands for a number of roundings so large that every element may be off by a jump.
-
-Without a sum there is no error that is much smaller than a rounding: fused multiplications alone move half of them.
-"""
-_STEPS = 0.001
-"""The share of integers, rounded from floats, that may be off by one: of right ones it is about a tenth of that."""
-_FINE = 2.0**-20
-"""Sums in a type of a finer unit roundoff show a missing product in random data."""
-_EXACT_ROUNDS = 8
-_HITS = 16
-_SWITCHED = 8
-"""How many terms of a sum of exponentials are 1: so few that one more or less shows in the coarsest type."""
-
-
-def _exact_data(unit: float, numerics: Numerics, elements: int) -> ExactData:
-    """Integers whose sums the type of unit roundoff ``unit`` holds: none beyond ``1 / unit``, in any order.
-
-    Sums of products of either sign stay within 7.5 standard deviations; other sums may have terms of one sign.
-    """
-    largest = 1 / unit
-    length = max(kept.length for kept in numerics.sums)
-    if not numerics.exact:
-        return ExactData(0, min(1.0, _SWITCHED / length), _EXACT_ROUNDS, switched=True)
-    amplitude = 3 if largest >= 1024 else 1
-    square = sum(value * value for value in range(1, amplitude + 1)) / amplitude
-    if numerics.products:
-        terms = min(length, (largest / 7.5 / square) ** 2)
-        density = math.sqrt(terms / length)
-    else:
-        terms = min(length, largest / 2 / amplitude**2)
-        density = terms / length
-    hits = terms / length * elements
-    return ExactData(amplitude, density, min(_EXACT_ROUNDS, math.ceil(_HITS / hits)))
-
-
-def _walk(sums: Iterable[tuple[str, int, int]]) -> tuple[float, float]:
-    """The length of the random walk of rounding errors, and the coarsest unit roundoff among the sums' types."""
-    made = [(unit_roundoff(element), length, calls) for element, length, calls in sums]
-    return math.sqrt(sum(calls * length * unit**2 for unit, length, calls in made)), max(
-        (unit for unit, _, _ in made), default=0.0
-    )
-
-
-def tolerance_in_model(elements: Iterable[str], sums: Iterable[tuple[str, int, int]]) -> Tolerance:
-    """The tolerance between two correct ways to compute some of a model's dispatches.
-
-    ``elements`` are the types that are known to be in the model, ``sums`` are, for each of these dispatches, the type
-    that its sums are kept in, their length and the number of calls. Calls come one after another, so that their
-    errors add up as those of one long sum. A value that is rounded to a coarser type between two dispatches may fall
-    the other way and move few of the results. What the model makes of its errors is another matter: see `disturbance`.
-    Integer results are exact.
-
-    Raises:
-        ValueError: an element type is not known.
-    """
-    made = list(sums)
-    known = [roundoff for roundoff in map(unit_roundoff, elements) if roundoff]
-    walk, unit = _walk(made)
-    if not unit:
-        walk = unit = min([*known, unit_roundoff("f32")])
-    # One of less than 16 bits is a type of weights.
-    coarsest = max((roundoff for roundoff in known if unit < roundoff <= unit_roundoff("bf16")), default=0.0)
-    return Tolerance(_ULPS * unit, _allowed(walk, unit), 2 * coarsest, 0.0, 1 if coarsest else 0)
+    return Tolerance.of_walk(u_out * math.sqrt(reduction_length), u_out, spread=rounded)
 
 
 def magnitude(reference: NDArray[Any]) -> float:
@@ -369,12 +261,6 @@ def response(reference: NDArray[Any], disturbed: Sequence[NDArray[Any]], relativ
             if part.size:
                 moved = np.maximum(moved, size * float(part.max()) / _LARGEST_OF_MANY)
     return Response((moved / (math.sqrt(2) * relative)).astype(np.float32))
-
-
-_RUNS_THAT_TELL = 4
-_FLOOR = 0.1
-_LARGEST_OF_MANY = 3.0
-"""The largest of thousands of normal deviates is so many standard deviations or more."""
 
 
 def _square_scale(array: NDArray[Any]) -> float:
@@ -419,9 +305,14 @@ def check_output(
         raise ValueError(f"{actual.dtype}{actual.shape} cannot be compared with {expected.dtype}{expected.shape}")
     if np.issubdtype(expected.dtype, np.floating):
         scale = magnitude(expected) if scale is None else scale
-        check = _check_floats(expected, actual, tolerance, scale, answers, floor, finite_only, seed, output)
-        return msgspec.structs.replace(check, magnitude=scale)
-    return _check_integers(expected, actual, tolerance.steps, seed, output)
+        check = _check_floats(expected.reshape(-1), actual.reshape(-1), tolerance, scale, answers, floor, finite_only)
+    else:
+        check = _check_integers(expected.reshape(-1), actual.reshape(-1), tolerance.steps)
+    check = msgspec.structs.replace(check, seed=seed, output=output, compared=expected.size)
+    if check.first_bad is None:
+        return check
+    place = tuple(int(i) for i in np.unravel_index(check.first_bad[0], expected.shape))
+    return msgspec.structs.replace(check, first_bad=place, expected=str(expected[place]), actual=str(actual[place]))
 
 
 def merge_checks(checks: Sequence[Check]) -> Check:
@@ -450,19 +341,21 @@ def _check_floats(
     answers: Response | None,
     floor: float,
     finite_only: NDArray[np.bool_] | bool,
-    seed: int,
-    output: int,
 ) -> Check:
-    wanted, got = expected.reshape(-1), actual.reshape(-1)
+    """Compare flat arrays; the first wrong element is a flat index."""
     answered = None if answers is None else answers.elements.reshape(-1)
+    not_compared = (
+        np.broadcast_to(finite_only, expected.shape) if isinstance(finite_only, bool) else finite_only.reshape(-1)
+    )
     first: int | None = None
     first_jump: int | None = None
     wrong = jumped = nans = infs = 0
     largest = worst = 0.0
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        for start in range(0, wanted.size, _CHUNK):
-            e, a = wanted[start : start + _CHUNK], got[start : start + _CHUNK]
-            local = scale if answered is None else np.maximum(answered[start : start + _CHUNK], scale)
+        for start in range(0, expected.size, _CHUNK):
+            chunk = slice(start, start + _CHUNK)
+            e, a = expected[chunk], actual[chunk]
+            local = scale if answered is None else np.maximum(answered[chunk], scale)
             size = np.abs(e)
             error = np.abs(a - e)
             near = size * tolerance.rtol + local * tolerance.atol_scale + floor
@@ -471,10 +364,7 @@ def _check_floats(
             if not good.all():
                 good |= (e == a) | (np.isnan(e) & np.isnan(a))
                 finite = np.isfinite(error)
-                loose = (
-                    finite_only if isinstance(finite_only, bool) else finite_only.reshape(-1)[start : start + _CHUNK]
-                )
-                good |= ~(np.isfinite(e) & np.isfinite(a)) & loose
+                good |= ~(np.isfinite(e) & np.isfinite(a)) & not_compared[chunk]
                 nans += int(np.count_nonzero(np.isnan(a) & ~np.isnan(e) & ~good))
                 infs += int(np.count_nonzero(np.isinf(a) & (a != e) & ~good))
                 jumps = ~good & (error <= allowed) & finite
@@ -490,53 +380,30 @@ def _check_floats(
                 largest = max(largest, float(error.max()))
                 part = error[allowed > 0] / allowed[allowed > 0]
                 worst = max(worst, float(np.max(part, initial=0.0, where=np.isfinite(part))))
-    if jumped <= max(_FEW, tolerance.jumping_share * wanted.size):
+    if jumped <= max(_FEW_JUMPS, tolerance.jumping_share * expected.size):
         jumped = 0
     elif first is None or (first_jump is not None and first_jump < first):
         first = first_jump
-    check = _checked(expected, actual, first, wrong + jumped, seed, output, largest, worst, nans, infs)
-    return msgspec.structs.replace(check, jumped=jumped)
-
-
-_FEW = 8
-"""So many elements may be off by a jump in any output, be it ever so small."""
-
-
-def _check_integers(expected: NDArray[Any], actual: NDArray[Any], steps: float, seed: int, output: int) -> Check:
-    bad = expected.reshape(-1) != actual.reshape(-1)
-    wrong = int(np.count_nonzero(bad))
-    if not wrong:
-        return _checked(expected, actual, None, 0, seed, output, 0.0, 0.0, 0, 0)
-    error = np.abs(actual.reshape(-1)[bad].astype(np.float64) - expected.reshape(-1)[bad].astype(np.float64))
-    if steps and error.max() <= 1 and wrong <= max(_FEW, steps * expected.size):
-        return _checked(expected, actual, None, 0, seed, output, float(error.max()), 0.0, 0, 0)
-    return _checked(expected, actual, int(np.argmax(bad)), wrong, seed, output, float(error.max()), 0.0, 0, 0)
-
-
-def _checked(
-    expected: NDArray[Any],
-    actual: NDArray[Any],
-    first: int | None,
-    wrong: int,
-    seed: int,
-    output: int,
-    largest: float,
-    worst: float,
-    nans: int,
-    infs: int,
-) -> Check:
-    place = None if first is None else tuple(int(i) for i in np.unravel_index(first, expected.shape))
     return Check(
-        ok=wrong == 0,
-        seed=seed,
-        output=output,
-        first_bad=place,
-        expected="" if place is None else str(expected[place]),
-        actual="" if place is None else str(actual[place]),
-        wrong=wrong,
-        compared=expected.size,
+        ok=wrong + jumped == 0,
+        first_bad=None if first is None else (first,),
+        wrong=wrong + jumped,
+        magnitude=scale,
         max_abs_error=largest,
         worst=worst,
         nans=nans,
         infs=infs,
+        jumped=jumped,
     )
+
+
+def _check_integers(expected: NDArray[Any], actual: NDArray[Any], steps: float) -> Check:
+    """Compare flat arrays; the first wrong element is a flat index."""
+    bad = expected != actual
+    wrong = int(np.count_nonzero(bad))
+    if not wrong:
+        return Check(ok=True)
+    largest = float(np.abs(actual[bad].astype(np.float64) - expected[bad].astype(np.float64)).max())
+    if steps and largest <= 1 and wrong <= max(_FEW_JUMPS, steps * expected.size):
+        return Check(ok=True, max_abs_error=largest)
+    return Check(ok=False, first_bad=(int(np.argmax(bad)),), wrong=wrong, max_abs_error=largest)

@@ -17,9 +17,8 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import IO, BinaryIO
 
 from pytest_shark_tune.errors import DeviceChildDied
@@ -45,7 +44,7 @@ class _OutOfTime(Exception):
     """The watchdog's deadline has passed."""
 
 
-class Child:
+class Child(AbstractContextManager["Child"]):
     """A persistent child in a session of its own that answers one framed request at a time.
 
     ``command`` is the argument vector; ``env`` replaces the environment. The child starts in the
@@ -130,15 +129,7 @@ class Child:
         if not self._closed:
             self._finish(_FAREWELL_S)
 
-    def __enter__(self) -> Child:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _send(self, frame: bytes, deadline: float) -> None:
