@@ -17,14 +17,14 @@ from typing import Final, TypeAlias
 import msgspec
 import numpy as np
 
-from pytest_shark_tune.measurement.drift import _Watch
+from pytest_shark_tune.measurement.drift import DriftDetector
 from pytest_shark_tune.measurement.intervals import (
-    _difference,
-    _half_width,
-    _interval,
-    _log_ratio,
-    _standard_error,
+    largest_half_width,
+    log_ratio,
+    standard_error,
     student_quantile,
+    trimmed_difference,
+    trimmed_interval,
 )
 
 __all__ = [
@@ -149,7 +149,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
         """
         if not samples_us or not baseline_samples_us or min(*samples_us, *baseline_samples_us) <= 0:
             raise ValueError("a measurement is made of positive samples of the candidate and of its baseline")
-        centre, error, freedom = _difference(samples_us, baseline_samples_us)
+        centre, error, freedom = trimmed_difference(samples_us, baseline_samples_us)
         half = student_quantile(freedom, alpha) * error if freedom > 0 else math.inf
         blocks = min(len(samples_us), len(baseline_samples_us))
         return cls(
@@ -232,7 +232,7 @@ def compare(
 
     ``earlier`` are samples of the same baseline in the same batch, in microseconds per dispatch and in pairs as a
     `Measurement` has them: they tell how steady the machine is. A block in which it changed its speed is run again,
-    up to two of them, see `_Watch`.
+    up to two of them, see `DriftDetector`.
     """
     if batch is None:
         batch = calibrate(baseline, policy.sample_s, cap=policy.batch_cap)
@@ -243,26 +243,26 @@ def compare(
     samples: list[float] = []
     baseline_samples: list[float] = []
     logs: list[float] = []
-    watch = _Watch(earlier)
+    drift_detector = DriftDetector(earlier)
     started = time.perf_counter()
     while len(logs) < policy.blocks:
         block_started = time.perf_counter()
         ours, theirs = _block(candidate, baseline, batch, flip=len(logs) % 2 == 1)
         if not logs and min(ours) * wanted > policy.cutoff * max(theirs):
             return _cut_short(ours, theirs, batch, wanted)
-        if not watch.accepts(theirs, [ours]):
+        if not drift_detector.accepts(theirs, [ours]):
             continue
         samples += ours
         baseline_samples += theirs
-        logs.append(_log_ratio(ours, theirs))
+        logs.append(log_ratio(ours, theirs))
         now = time.perf_counter()
-        centre, _, high = _interval(logs, policy.alpha)
+        centre, _, high = trimmed_interval(logs, policy.alpha)
         if high < math.log(wanted):
             break
         is_late = (now - started) + (now - block_started) > policy.budget_s
         if len(logs) >= policy.min_blocks and (is_late or high - centre < policy.width):
             break
-    return _measurement(samples, baseline_samples, logs, batch, policy.alpha, watch)
+    return _measurement(samples, baseline_samples, logs, batch, policy.alpha, drift_detector)
 
 
 def compare_finalists(
@@ -287,7 +287,7 @@ def compare_finalists(
     everyone.update(runs.items())
     samples: dict[str | None, list[float]] = {name: [] for name in everyone}
     logs: dict[str, list[float]] = {name: [] for name in runs}
-    watch = _Watch()
+    drift_detector = DriftDetector()
     done = 0
     started = time.perf_counter()
     while done < policy.blocks:
@@ -297,18 +297,21 @@ def compare_finalists(
         block: dict[str | None, list[float]] = {name: [] for name in everyone}
         for name in (*names, *reversed(names)):
             block[name].append(everyone[name](batch) * 1e6 / batch)
-        if not watch.accepts(block[None], [block[name] for name in runs]):
+        if not drift_detector.accepts(block[None], [block[name] for name in runs]):
             continue
         done += 1
         for name, pair in block.items():
             samples[name] += pair
         for name in runs:
-            logs[name].append(_log_ratio(block[name], block[None]))
+            logs[name].append(log_ratio(block[name], block[None]))
         now = time.perf_counter()
         is_late = 2 * now - started - block_started > policy.budget_s
-        if done >= policy.min_blocks and (is_late or _half_width(logs.values(), policy.alpha) < policy.width):
+        if done >= policy.min_blocks and (is_late or largest_half_width(logs.values(), policy.alpha) < policy.width):
             break
-    return {name: _measurement(samples[name], samples[None], logs[name], batch, policy.alpha, watch) for name in runs}
+    return {
+        name: _measurement(samples[name], samples[None], logs[name], batch, policy.alpha, drift_detector)
+        for name in runs
+    }
 
 
 def combine_rounds(rounds: Sequence[Measurement], *, alpha: float = 0.05) -> Measurement:
@@ -403,7 +406,7 @@ def _cut_short(samples: Sequence[float], baseline_samples: Sequence[float], batc
     return Measurement(
         samples_us=tuple(samples),
         baseline_samples_us=tuple(baseline_samples),
-        ratio=math.exp(_log_ratio(samples, baseline_samples)),
+        ratio=math.exp(log_ratio(samples, baseline_samples)),
         ratio_low=0.0,
         ratio_high=high,
         batch=batch,
@@ -419,9 +422,9 @@ def _measurement(
     logs: Sequence[float],
     batch: int,
     alpha: float,
-    watch: _Watch,
+    drift_detector: DriftDetector,
 ) -> Measurement:
-    centre, low, high = _interval(logs, alpha)
+    centre, low, high = trimmed_interval(logs, alpha)
     return Measurement(
         samples_us=tuple(samples),
         baseline_samples_us=tuple(baseline_samples),
@@ -430,7 +433,7 @@ def _measurement(
         ratio_high=math.exp(high),
         batch=batch,
         blocks=len(logs),
-        noise=_standard_error(logs) * math.sqrt(len(logs)),
-        repeated=watch.repeated,
-        note=watch.note,
+        noise=standard_error(logs) * math.sqrt(len(logs)),
+        repeated=drift_detector.repeated,
+        note=drift_detector.note,
     )
