@@ -67,6 +67,11 @@ class CommandFailed(SharkTuneError):
         self.stopped = stopped
         self.timed_out = timed_out
 
+    @property
+    def lines(self) -> list[str]:
+        """The lines of ``stderr`` that say something; the message itself if there are none."""
+        return [line.strip() for line in self.stderr.splitlines() if line.strip()] or [str(self)]
+
 
 class DeviceChildDied(SharkTuneError):
     """The child process that holds a device ended, or was ended by the watchdog, during a request.

@@ -251,13 +251,9 @@ def _refuse_changed(files: Sequence[FlagFile]) -> None:
 
 def first_error(error: CommandFailed) -> str:
     """The line of the compiler's stderr that tells what is wrong, else the exception's message."""
-    lines = [line.strip() for line in error.stderr.splitlines() if line.strip()]
-    for line in lines:
-        if "error:" in line:
-            return line
-    if not lines or error.timed_out or lines[0].startswith(_CRASH):
-        return str(error)
-    return lines[0]
+    if line := next((line for line in error.lines if "error:" in line), ""):
+        return line
+    return str(error) if error.timed_out or error.lines[0].startswith(_CRASH) else error.lines[0]
 
 
 def why_rejected(error: CommandFailed) -> str:

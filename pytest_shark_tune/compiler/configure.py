@@ -30,7 +30,6 @@ __all__ = [
     "Applied",
     "ConfigureFailed",
     "Configured",
-    "NotApplied",
     "compiler_context",
     "configure",
     "configure_with",
@@ -88,12 +87,6 @@ class Configured(msgspec.Struct, frozen=True, kw_only=True):
 
     text: str
     applied: tuple[Applied, ...]
-
-
-class NotApplied(msgspec.Struct, frozen=True):
-    """Why a config is not in force, in words."""
-
-    reason: str
 
 
 def strip(text: str) -> str:
@@ -189,7 +182,7 @@ def _executables(module: ir.Module) -> dict[str, ir.Operation]:
     }
 
 
-def why_not_applied(configured: Configured, compilation_info: str) -> NotApplied | None:
+def why_not_applied(configured: Configured, compilation_info: str) -> str | None:
     """Return ``None`` where some op carries just this config, else the reason in words.
 
     Attributes are compared, not spellings: the text may be written in any way that this IREE parses.
@@ -201,12 +194,12 @@ def why_not_applied(configured: Configured, compilation_info: str) -> NotApplied
     if compilation_info in present or _canonical(compilation_info) in present:
         return None
     if not configured.applied:
-        return NotApplied("no op took the config: the spec's matcher matches none of the module's ops")
+        return "no op took the config: the spec's matcher matches none of the module's ops"
     there = "; ".join(
         f"{applied.op} in {applied.function} has {applied.compilation_info or applied.config}"
         for applied in configured.applied
     )
-    return NotApplied(f"no op took the config, and another config is there: {there}")
+    return f"no op took the config, and another config is there: {there}"
 
 
 def error_text(error: ir.MLIRError) -> str:

@@ -59,7 +59,7 @@ def import_onnx(path: Path, shapes: Mapping[str, Sequence[int]] | None = None, *
         except CommandFailed as error:
             if error.timed_out:
                 raise
-            raise InputError(f"{path}: IREE cannot import it: {_last_line(error)}") from error
+            raise InputError(f"{path}: IREE cannot import it: {error.lines[-1]}") from error
         return output.read_text(encoding="utf-8")
 
 
@@ -171,9 +171,3 @@ def _example(value: Any) -> str:
     return "x".join(
         str(dim.dim_value if dim.dim_value > 0 else guess) for dim, guess in zip(dims, guesses, strict=True)
     )
-
-
-def _last_line(error: CommandFailed) -> str:
-    """What a traceback on stderr comes down to, or how the command ended where it wrote nothing."""
-    lines = [line.strip() for line in error.stderr.splitlines() if line.strip()]
-    return lines[-1] if lines else str(error)

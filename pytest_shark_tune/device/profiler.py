@@ -111,15 +111,10 @@ def _run(
         out = process.run(command, timeout_s=timeout_s).stdout
         rows = msgspec.json.decode(out, type=_Report).benchmarks
     except CommandFailed as error:
-        raise NoProfile(_last_line(error)) from error
+        # Without the stack of statuses that follows.
+        raise NoProfile(next((line for line in error.lines if "UNIMPLEMENTED" in line), error.lines[-1])) from error
     except msgspec.DecodeError as error:
         raise NoProfile(f"iree-benchmark-module printed no report: {error}") from error
     if failed := [row.error_message for row in rows if row.error_message]:
         raise NoProfile(failed[0])
     return rows
-
-
-def _last_line(error: CommandFailed) -> str:
-    """What the driver said, without the stack of statuses."""
-    lines = [line.strip() for line in error.stderr.splitlines() if line.strip()]
-    return next((line for line in lines if "UNIMPLEMENTED" in line), lines[-1] if lines else str(error))

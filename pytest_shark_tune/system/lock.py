@@ -1,4 +1,8 @@
-"""The one door to lock files: locks of the operating system, which end with the process that holds them."""
+"""The only module that locks files: locks of the operating system, which end with the process that holds them.
+
+Not filelock: it refuses the file of another user in a sticky directory, which is how users of a host share its devices.
+It also leaves every file behind, and has no place for the holder's note.
+"""
 
 from __future__ import annotations
 
