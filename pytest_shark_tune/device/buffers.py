@@ -75,13 +75,13 @@ def end_of(view: BufferView) -> int:
 
 
 def count_unwritten(output: Output, reference: Output) -> int:
-    """Count the elements that are as they were before the run where the reference has written something else."""
+    """Count the elements that the reference changed and this run did not."""
     ours, theirs, before = (bit_patterns(raw, output.element) for raw in (output.raw, reference.raw, output.before))
     return int(np.count_nonzero((ours == before) & (theirs != before)))
 
 
 def hides_poison(output: Output, values: NDArray[Any]) -> bool:
-    """Whether an element of a reference looks like poison, so that a candidate need not write it to be right."""
+    """Whether an element of a reference looks like poison, so that a candidate that does not write it looks right."""
     if not output.poisoned:
         return False
     if values.dtype.kind == "f" and np.isnan(values).any():

@@ -142,13 +142,13 @@ def bit_patterns(raw: Bytes, element: str) -> NDArray[Any]:
 
 
 def disturbance_step(elements: Iterable[str]) -> float:
-    """The least part of themselves by which inputs of all these types can be off; 0 if none can."""
+    """The smallest part of themselves by which inputs of these types can all be off; 0 if none can be."""
     fine = (element for element in elements if element_type(element).can_be_disturbed)
     return max((2 * unit_roundoff(element) for element in fine), default=0.0)
 
 
 def smallest_step(element: str) -> float:
-    """The distance of the smallest numbers of a float type, or its smallest normal number where they may be flushed."""
+    """The distance of a float type's smallest numbers, or its smallest normal number if denormals may be flushed."""
     kind = element_type(element)
     if kind.kind != "float":
         return 0.0

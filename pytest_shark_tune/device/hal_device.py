@@ -18,11 +18,11 @@ __all__ = ["HalDevice", "driver_entries"]
 _MOST_IMAGES = 6
 _MOST_IMAGE_BYTES = 1 << 30
 _READ_THROUGH_STAGING = ("vulkan",)
-"""Drivers that take a host's memory only from the start of a page on, which IREE's copy to the host ignores."""
+"""Drivers that need page-aligned host memory, which IREE's copy to the host does not give them."""
 
 
 class HalDevice:
-    """The device at ``uri``, open for as long as this lives."""
+    """The device at ``uri``, open as long as this object lives."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri

@@ -71,10 +71,11 @@ def argument_bytes(tensor: Tensor, number: int, data: InputData, file: str = "")
 def _random_bytes(
     element: str, shape: Sequence[int], rng: np.random.Generator, scale: float = 1.0, *, wide: bool = False
 ) -> Bytes:
-    """Random elements: sums of thousands neither overflow nor lose their sign.
+    """Random elements. Sums of thousands of them neither overflow nor lose their sign.
 
-    Floats are uniform in [-scale, scale) (scales in [1/4, 2]). i32, i64 and index are in [0, 8), since they may index
-    something; with ``wide`` they are of any size, each as likely. Of narrower integers all bit patterns are used.
+    Floats are uniform in [-scale, scale) (scales in [1/4, 2]). Narrow integers take all bit patterns. i32, i64 and
+    index are in [0, 8), since they may index something; with ``wide``, i32 and i64 have any number of bits, each as
+    likely.
     """
     kind, count = element_type(element), math.prod(stored_shape(element, shape))
     if kind.bits < 8:
@@ -100,9 +101,10 @@ def _random_bytes(
 
 
 def _integers(element: str, shape: Sequence[int], rng: np.random.Generator, data: ExactData) -> Bytes:
-    """Small integers of either sign, most of them 0 where ``data`` says so.
+    """Small integers of either sign, as ``data`` describes them.
 
-    Integers are as small, since they may be cast to floats; those that may index something are 0 or 1.
+    Integer types get small integers too, since they may be cast to floats. Integers that may index something are 0 or
+    1.
     """
     kind, count = element_type(element), math.prod(stored_shape(element, shape))
     if kind.name == "f8E8M0FNU" or kind.kind == "bool":
@@ -110,7 +112,7 @@ def _integers(element: str, shape: Sequence[int], rng: np.random.Generator, data
     if kind.kind == "int" and kind.bits > 16:
         return as_bytes(rng.integers(0, 2, count).astype(kind.dtype))
     if data.switched and kind.kind == "float":
-        # One in each stretch: where none of a row is on all are equal, and are more than the type counts to.
+        # One in each stretch: if a whole row were off, all of it would count, and that is more than the type counts to.
         stretch = max(1, int(1 / data.density))
         starts = np.arange(0, count, stretch)
         switches = np.full(count, _SWITCHED_OFF)
@@ -126,9 +128,9 @@ def _integers(element: str, shape: Sequence[int], rng: np.random.Generator, data
 
 
 def _with_edges(raw: Bytes, element: str, rng: np.random.Generator, *, special: bool) -> Bytes:
-    """Stored floats with negative zeros and denormals among them; with ``special`` a NaN, infinities, large numbers.
+    """Add negative zeros and denormals to stored floats; with ``special`` also a NaN, infinities and a large number.
 
-    Denormals may be flushed, so only such are used as no result shows: those of f16 are not small enough.
+    Denormals may be flushed, so they must be too small to show in a result. Those of f16 are not small enough.
     """
     kind = element_type(element)
     if not kind.is_signed_float or kind.bits < 16:
@@ -146,7 +148,7 @@ def _with_edges(raw: Bytes, element: str, rng: np.random.Generator, *, special: 
 
 
 def _disturbed(raw: Bytes, element: str, number: int, data: InputData) -> Bytes:
-    """Stored floats, each off by a part of itself, up or down by chance; anything else as it is."""
+    """Move stored floats up or down by a part of themselves, at random. Other elements stay."""
     kind = element_type(element)
     if not data.disturbed or not kind.can_be_disturbed:
         return raw

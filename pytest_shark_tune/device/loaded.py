@@ -56,7 +56,7 @@ class Loaded(ABC):
     """Whether the inputs hold anything yet."""
     copies = 1
     step = 0.0
-    """The least part of themselves by which its inputs can be off; 0 if they can not."""
+    """The smallest part of themselves by which all inputs can be off; 0 if none can be."""
 
     @abstractmethod
     def fill(self, data: InputData) -> None:
@@ -64,7 +64,7 @@ class Loaded(ABC):
 
     @abstractmethod
     def run(self, batch: int) -> float:
-        """Run a batch of dispatches or calls; the seconds that they took together."""
+        """Run a batch of dispatches or calls, and return the seconds that they took."""
 
     @abstractmethod
     def results(self) -> tuple[RunResult, ...]:
@@ -81,7 +81,11 @@ class Loaded(ABC):
         return self.results()
 
     def unconfirmed(self, kept: ReferenceResult) -> list[NDArray[np.bool_] | bool]:
-        """For each output, where no f64 reference confirms the values that are not finite (everywhere: ``True``)."""
+        """Find the places of each output where an f64 reference does not confirm NaN and infinities.
+
+        Returns:
+            A mask for each output, or ``True`` for all its places.
+        """
         return [True] * len(kept.values)
 
 
@@ -126,7 +130,7 @@ class LoadedBenchmark(Loaded):
         return time.perf_counter() - started
 
     def unconfirmed(self, kept: ReferenceResult) -> list[NDArray[np.bool_] | bool]:
-        """For each output, where no f64 reference confirms the values that are not finite (everywhere: ``True``)."""
+        """Compare the output of a sum of products with the same product in f64."""
         written = [position for position, view in enumerate(self._views) if view.writes]
         unconfirmed = super().unconfirmed(kept)
         if self._product is None or self._image is None:

@@ -1,4 +1,4 @@
-"""References: results that are kept on the device's side, and the check of other results against them."""
+"""References: results that the device child keeps, and the check of other results against them."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ class _Reference(msgspec.Struct):
     """The key of the loaded module."""
     seed: int
     kept: tuple[ReferenceResult, ...]
-    """One result for each poison that it takes to see elements that are never written."""
+    """The results: a second one, with another poison, if values of the first look like poison."""
     on_other_data: dict[InputData, ReferenceResult] = {}
     unconfirmed: list[NDArray[np.bool_] | bool] | None = None
     responses: _Responses | None = None
 
 
 class References:
-    """The references of one device, by name; they are results of the modules in ``loaded``."""
+    """The references of one device, by name: results of the modules in ``loaded``."""
 
     def __init__(self, loaded: Mapping[str, Loaded]) -> None:
         self._loaded = loaded
@@ -66,9 +66,10 @@ class References:
         self._references[name] = _Reference(name, key, seed, tuple(kept))
 
     def check(self, key: str, name: str, acceptance: Acceptance) -> Check:
-        """Fill and run as for reference ``name``, and compare the outputs with it, then on exact data.
+        """Run ``key`` on the data of reference ``name`` and compare the outputs, then on exact data.
 
-        Where they are out of tolerance, it counts how far the reference itself is off if its inputs are.
+        If outputs are out of tolerance, the reference is run on disturbed inputs, and the tolerance grows as much as
+        the reference responds.
         """
         reference, loaded = self._reference(name), self._loaded[key]
         for poison, kept in enumerate(reference.kept):
@@ -92,9 +93,9 @@ class References:
         return check
 
     def check_edges(self, key: str, name: str, acceptance: Acceptance) -> Check:
-        """Compare the outputs with the reference's on special values among the inputs.
+        """Run ``key`` and the reference on special values, and compare the outputs.
 
-        The magnitude is that of most elements, as some are very large; those are off in proportion to themselves.
+        Some elements are very large and are off in proportion to themselves, so the magnitude is that of most elements.
         """
         reference = self._reference(name)
         data = InputData(reference.seed, edges=True)
@@ -108,7 +109,7 @@ class References:
             self._restore(key, reference)
 
     def learn_response(self, key: str, name: str, relative: float) -> None:
-        """Add how the results of ``key`` differ from reference ``name`` to what is known of its answers."""
+        """Take the difference between ``key`` and reference ``name`` as a response of the reference."""
         reference = self._reference(name)
         was, now = reference.kept[0], _kept(self._loaded[key].run_once(InputData(reference.seed))).values
         if [values.shape for values in was.values] != [values.shape for values in now]:
@@ -129,12 +130,12 @@ class References:
         return reference.on_other_data[data]
 
     def _restore(self, key: str, reference: _Reference) -> None:
-        """Fill with the reference's own data what ran on other data, as timing may depend on it."""
+        """Fill both modules with the reference's own data again, as timing may depend on it."""
         for filled in {key, reference.key}:
             self._loaded[filled].fill(InputData(reference.seed))
 
     def _responses_of(self, reference: _Reference) -> _Responses:
-        """How each output of a reference answers to inputs that are off."""
+        """The response of each output of a reference to disturbed inputs."""
         if reference.responses is None:
             loaded = self._loaded.get(reference.key)
             reference.responses = () if loaded is None or not loaded.step else _measure_responses(loaded, reference)
@@ -182,10 +183,16 @@ def _compare(
     responses: _Responses = (),
     finite_only: Sequence[NDArray[np.bool_] | bool] = (),
 ) -> Check:
-    """Compare the results of ``key``, one for each copy of the data that differs, with those of a reference.
+    """Compare results with those of a reference.
 
-    ``responses`` are its outputs', or empty. With ``finite_only``, which says of each output where only finite numbers
-    are compared, the inputs hold special values.
+    Args:
+        results: The results of ``key``: one for each copy of the data that differs.
+        key: The key of the module, for messages.
+        reference: The reference.
+        kept: The reference's result on the same data.
+        tolerance: The tolerance of outputs that are not rounded.
+        responses: The responses of the reference's outputs, if they count.
+        finite_only: The places of each output where only finite numbers are compared, if inputs hold special values.
     """
     ours = [(output.element, output.shape) for output in results[0].outputs]
     theirs = [(output.element, output.shape) for output in kept.result.outputs]
@@ -216,7 +223,7 @@ def _compare(
             )
             left = count_unwritten(output, expected) if output.before is not None and not check.ok else 0
             checks.append(msgspec.structs.replace(check, copy=result.copy, poison_left=left))
-        # What the reference changes outside its outputs too may be scratch memory.
+        # If the reference changes bytes outside its outputs as well, they may be scratch memory.
         stray = 0 if kept.result.stray else result.stray
         one = merge_checks(checks)
         merged.append(msgspec.structs.replace(one, ok=one.ok and not stray, stray_bytes=stray))
@@ -224,7 +231,7 @@ def _compare(
 
 
 def _usual(values: NDArray[Any]) -> float:
-    """The magnitude of most elements: of all but the twentieth that is largest."""
+    """The magnitude without the largest twentieth of the elements."""
     if values.dtype.kind != "f":
         return 0.0
     flat = values.reshape(-1)

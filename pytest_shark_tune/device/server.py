@@ -1,8 +1,8 @@
 """The process that holds a device: loads artifacts, fills their inputs, runs and checks them.
 
-Started by `pytest_shark_tune.device.client.DeviceChild`; ``python -m pytest_shark_tune.device.server``
-reads requests from stdin and writes replies to what was its stdout. Imports the runtime and numpy, not the
-compiler and not pytest, so that it starts in a fraction of a second.
+`pytest_shark_tune.device.client.DeviceChild` starts it as ``python -m pytest_shark_tune.device.server``. It reads
+requests from stdin and writes replies to its original stdout. It imports the runtime and numpy but neither the compiler
+nor pytest, so it starts in a fraction of a second.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class DeviceServer:
         self._references = References(self._loaded)
 
     def answer(self, request: protocol.Request) -> Any:
-        """The value of the reply to ``request``."""
+        """Carry out a request, and return the value of the reply."""
         match request:
             case protocol.Open(uri):
                 self._device = HalDevice(uri)
@@ -72,7 +72,7 @@ class DeviceServer:
         return None
 
     def run(self, key: str, batch: int) -> float:
-        """Run ``batch`` dispatches; the seconds they took together."""
+        """Run a batch of dispatches, and return the seconds that they took."""
         loaded = self._loaded[key]
         if batch < 1:
             raise ValueError(f"a batch has at least one dispatch, not {batch}")
@@ -81,11 +81,11 @@ class DeviceServer:
         return loaded.run(batch)
 
     def unload(self, key: str) -> None:
-        """Free what ``key`` holds."""
+        """Unload the module of ``key``, if there is one."""
         self._loaded.pop(key, None)
 
     def works(self) -> bool:
-        """Whether the device, once it is open, still works."""
+        """Whether the device works, if it has been opened."""
         return self._device is None or self._device.works()
 
     def _opened(self) -> HalDevice:
@@ -95,7 +95,7 @@ class DeviceServer:
 
 
 def main(serve: Callable[[], DeviceServer] = DeviceServer) -> None:
-    """Answer requests until stdin ends. Whatever else is printed goes to stderr."""
+    """Answer requests until stdin ends. Other output goes to stderr."""
     die_with_parent()
     requests = sys.stdin.buffer
     replies = os.fdopen(os.dup(1), "wb")
@@ -116,7 +116,7 @@ def main(serve: Callable[[], DeviceServer] = DeviceServer) -> None:
             reply = msgspec.structs.replace(reply, lost=True)
         write_frame(replies, encode(reply))
     sys.stderr.flush()
-    os._exit(0)  # The order in which drivers are torn down is nobody's business any more.
+    os._exit(0)  # Without tearing drivers down, in whatever order.
 
 
 if __name__ == "__main__":

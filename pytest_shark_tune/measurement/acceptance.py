@@ -1,6 +1,6 @@
-"""Acceptance: what counts as a right result of a dispatch or a model, by its numerics.
+"""Acceptance: the tolerances of a dispatch or a model, from its numerics.
 
-The tolerance of one sum is `tolerance_for`. docs/measurement.md says where the numbers come from.
+`tolerance_for` is the tolerance of one sum. docs/measurement.md derives the numbers.
 """
 
 from __future__ import annotations
@@ -17,45 +17,50 @@ from pytest_shark_tune.measurement.correctness import ALL_MAY_JUMP, EXACT, Toler
 __all__ = ["Acceptance", "ExactData", "acceptance_for", "tolerance_in_model"]
 
 _STEPS = 0.001
-"""The share of integers, rounded from floats, that may be off by one: of right ones it is about a tenth of that."""
+"""The share of integers, rounded from floats, that may be off by one. In right results it is about a tenth of that."""
 _FINE = 2.0**-20
 """Sums in a type of a finer unit roundoff show a missing product in random data."""
 _EXACT_ROUNDS = 8
 _HITS = 16
 _SWITCHED = 8
-"""How many terms of a sum of exponentials are 1: so few that one more or less shows in the coarsest type."""
+"""The number of terms of a sum of exponentials that are 1: so few that one more or less shows in the coarsest type."""
 
 
 class ExactData(msgspec.Struct, frozen=True):
-    """Inputs of small integers, whose sums are exact in any order: ``density`` of them are not 0.
-
-    Those are integers up to ``amplitude`` of either sign. ``rounds`` is how many such inputs it takes to see
-    one product that is left out. With ``switched`` they are 1, ``density`` of them, and far below it, so that the
-    exponentials of their differences to the largest are 1 and 0.
-    """
+    """Inputs of small integers. Their sums are exact in any order."""
 
     amplitude: int
+    """The largest integer, of either sign."""
     density: float
+    """The share of inputs that are not 0."""
     rounds: int
+    """The number of such inputs that it takes to see one product that is left out."""
     switched: bool = False
+    """Inputs are 1, ``density`` of them, or far below, so that exponentials of their differences to 1 are 1 and 0."""
 
 
 class Acceptance(msgspec.Struct, frozen=True):
-    """What a right result is: ``tolerance`` for random inputs, and ``exact`` for those of ``data`` if there are any."""
+    """The tolerances of a right result."""
 
     tolerance: Tolerance
+    """The tolerance on random inputs."""
     exact: Tolerance = EXACT
+    """The tolerance on inputs of ``data``."""
     data: ExactData | None = None
 
 
 def acceptance_for(numerics: Numerics, *, elements: int) -> Acceptance:
-    """What a right result of a dispatch is, of which an output has ``elements`` elements.
+    """Derive the tolerances of a dispatch from its numerics.
 
     The errors of several sums add up as those of one walk. A value that is rounded to a coarser type between two sums
     is off by up to a rounding of that type, and the second sum spreads this over its results.
 
-    Sums that are kept in a type of 16 bits hide a missing product in their rounding errors. They are computed on small
-    integers as well where these make them exact, so that every order gives the same result.
+    Sums that are kept in a type of 16 bits hide a missing product in their rounding errors. If small integers make them
+    exact, they are computed on such integers as well, and every order gives the same result.
+
+    Args:
+        numerics: The sums and roundings of the dispatch.
+        elements: The number of elements of its smallest output.
 
     Raises:
         ValueError: an element type is not known.
@@ -80,9 +85,9 @@ def acceptance_for(numerics: Numerics, *, elements: int) -> Acceptance:
 
 
 def _exact_data(unit: float, numerics: Numerics, elements: int) -> ExactData:
-    """Integers whose sums the type of unit roundoff ``unit`` holds: none beyond ``1 / unit``, in any order.
+    """Choose integers so that sums stay within ``1 / unit`` in any order, which a type of this unit roundoff holds.
 
-    Sums of products of either sign stay within 7.5 standard deviations; other sums may have terms of one sign.
+    Sums of products of either sign stay within 7.5 standard deviations. Other sums may have terms of one sign.
     """
     largest = 1 / unit
     length = max(kept.length for kept in numerics.sums)
@@ -101,7 +106,7 @@ def _exact_data(unit: float, numerics: Numerics, elements: int) -> ExactData:
 
 
 def _walk(sums: Iterable[tuple[str, int, int]]) -> tuple[float, float]:
-    """The length of the random walk of rounding errors, and the coarsest unit roundoff among the sums' types."""
+    """The standard deviation of the walk of rounding errors, and the coarsest unit roundoff of the sums' types."""
     made = [(unit_roundoff(element), length, calls) for element, length, calls in sums]
     walk = math.sqrt(sum(calls * length * unit**2 for unit, length, calls in made))
     return walk, max((unit for unit, _, _ in made), default=0.0)
@@ -110,11 +115,13 @@ def _walk(sums: Iterable[tuple[str, int, int]]) -> tuple[float, float]:
 def tolerance_in_model(elements: Iterable[str], sums: Iterable[tuple[str, int, int]]) -> Tolerance:
     """The tolerance between two correct ways to compute some of a model's dispatches.
 
-    ``elements`` are the types that are known to be in the model, ``sums`` are, for each of these dispatches, the type
-    that its sums are kept in, their length and the number of calls. Calls come one after another, so that their
-    errors add up as those of one long sum. A value that is rounded to a coarser type between two dispatches may fall
-    the other way and move few of the results. What the model makes of its errors is another matter: see `disturbance`.
-    Integer results are exact.
+    Calls come one after another, so their errors add up as those of one long sum. A value that is rounded to a coarser
+    type between two dispatches may fall the other way and move a few results. How the model amplifies the errors is
+    another matter (see `disturbance`). Integer results are exact.
+
+    Args:
+        elements: The element types that are known to be in the model.
+        sums: For each of these dispatches the type that its sums are kept in, their length and the number of calls.
 
     Raises:
         ValueError: an element type is not known.
@@ -123,6 +130,6 @@ def tolerance_in_model(elements: Iterable[str], sums: Iterable[tuple[str, int, i
     walk, unit = _walk(sums)
     if not unit:
         walk = unit = min([*known, unit_roundoff("f32")])
-    # One of less than 16 bits is a type of weights.
+    # Types of less than 16 bits are those of weights.
     coarsest = max((roundoff for roundoff in known if unit < roundoff <= unit_roundoff("bf16")), default=0.0)
     return msgspec.structs.replace(Tolerance.of_walk(walk, unit), jump=2 * coarsest, roundings=1 if coarsest else 0)
