@@ -6,7 +6,7 @@ import click
 
 from pytest_shark_tune.commands.output import tell
 from pytest_shark_tune.dispatch.trust import trusting_specs
-from pytest_shark_tune.spec.build import dropped_prints
+from pytest_shark_tune.spec.read import dropped_prints
 
 __all__ = ["tell_dropped", "trust_option"]
 
