@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.plan.model_input import ModelInput
-from pytest_shark_tune.plan.source import Source, read_source
+from pytest_shark_tune.plan.source import ModelInput, Source, read_source
 
 __all__ = ["read_model", "shape_option"]
 

@@ -15,7 +15,7 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.discovery import FoundDevices, devices_for
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.plan.model_input import ModelInput
+from pytest_shark_tune.plan.source import ModelInput
 from pytest_shark_tune.plugin.options import default_cache
 from pytest_shark_tune.port.fit import Fate, PortedEntry
 from pytest_shark_tune.port.port import port, retuned

@@ -16,8 +16,8 @@ from pytest_shark_tune.compiler.compiler import MODEL_TIMEOUT_S, Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.discovery import FoundDevices, devices_for
 from pytest_shark_tune.errors import InputError, SharkTuneError
-from pytest_shark_tune.plan.model_input import ModelInput
 from pytest_shark_tune.plan.profile import Profile
+from pytest_shark_tune.plan.source import ModelInput
 from pytest_shark_tune.plugin.options import default_cache
 from pytest_shark_tune.system import cleanup
 from pytest_shark_tune.system.cache import Cache

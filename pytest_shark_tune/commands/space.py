@@ -12,7 +12,7 @@ from pytest_shark_tune.commands.output import print_json, print_table
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import CommandFailed, InputError
-from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.spaces import emitted_constraints, spaces_from
 from pytest_shark_tune.search_space import NoSpace, SearchSpace, SpaceTooLarge
 from pytest_shark_tune.system.machine import processors
@@ -31,7 +31,7 @@ def space(source: Path, tune_target: str, shapes: tuple[str, ...], as_json: bool
     """Print the search spaces of the dispatches of INPUT, a .mlir, .mlirbc or .onnx file."""
     try:
         compiler = Compiler(Target.parse(tune_target))
-        extracted = extract([read_model(source, shapes)], compiler, processors())
+        extracted = extract_dispatches([read_model(source, shapes)], compiler, processors())
     except InputError as error:
         raise click.UsageError(str(error)) from error
     rows = []

@@ -19,10 +19,9 @@ from pytest_shark_tune.dispatch.extraction import (
 from pytest_shark_tune.dispatch.grouping import group_dispatches
 from pytest_shark_tune.dispatch.types import Dispatch, FoundDispatch, Tensor, Untunable
 from pytest_shark_tune.errors import CommandFailed, InputError
-from pytest_shark_tune.plan.model_input import check_data
-from pytest_shark_tune.plan.source import Source
+from pytest_shark_tune.plan.source import Source, check_data
 
-__all__ = ["Extracted", "extract"]
+__all__ = ["Extracted", "extract_dispatches"]
 
 
 _NO_BENCHMARK = "iree-compile makes no benchmark of it, as of what has dynamic dimensions"
@@ -48,7 +47,7 @@ class Extracted(NamedTuple):
     untunable: tuple[Untunable, ...]
 
 
-def extract(
+def extract_dispatches(
     sources: Sequence[Source], compiler: Compiler, processors: int, tell: Callable[[str], None] = lambda message: None
 ) -> Extracted:
     """Find the dispatches of ``sources``, each with its calls, grouped where no matcher tells them apart.

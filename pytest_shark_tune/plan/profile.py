@@ -1,10 +1,17 @@
-"""Shares: where the time of a model goes, as plain data."""
+"""The model profile: where the time of a model goes, and which of its dispatches are hot enough to be tuned."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
 import msgspec
 
-__all__ = ["Profile", "Share"]
+if TYPE_CHECKING:
+    from pytest_shark_tune.plan.source import Source
+    from pytest_shark_tune.plan.types import Plan, Task
+
+__all__ = ["Profile", "Share", "drop_cold", "tasks_of", "worth_profiling"]
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,3 +63,46 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
             so_far += each.share
             names.append(each.dispatch)
         return tuple(names)
+
+
+def worth_profiling(plan: Plan) -> tuple[Source, ...]:
+    """The models of a plan that have a function to run and several dispatches, so that some of them may be cold."""
+    return tuple(
+        source
+        for source in plan.sources
+        if source.functions and not source.is_op and len(list(tasks_of(source, plan.tasks))) > 1
+    )
+
+
+def drop_cold(plan: Plan, profiles: Sequence[Profile], share: float, unprofiled: Mapping[str, str]) -> Plan:
+    """The plan without the dispatches that are not among those that make up ``share`` of a model's time.
+
+    A dispatch stays if a source without a profile calls it too, or if its default could not be run. The untunable
+    dispatches get their share of the time.
+
+    Args:
+        plan: The plan of all dispatches.
+        profiles: Where the time of its models goes.
+        share: The part of the time to tune, 1 for all of it.
+        unprofiled: The models that have no profile, with the reason.
+    """
+    hot = {profile.source: {*profile.hot(share), *profile.unknown} for profile in profiles}
+    costs = {(profile.source, part.dispatch): part.share for profile in profiles for part in profile.shares}
+    return msgspec.structs.replace(
+        plan,
+        tasks=tuple(
+            task
+            for task in plan.tasks
+            if any(task.name in hot.get(member.source, (task.name,)) for member in task.dispatch.members)
+        ),
+        untunable=tuple(
+            msgspec.structs.replace(entry, share=costs.get((entry.source, entry.name))) for entry in plan.untunable
+        ),
+        profiles=tuple(profiles),
+        unprofiled=dict(unprofiled),
+    )
+
+
+def tasks_of(source: Source, tasks: Iterable[Task]) -> Iterator[Task]:
+    """The tasks whose dispatch a source calls."""
+    return (task for task in tasks if any(member.source == source.name for member in task.dispatch.members))

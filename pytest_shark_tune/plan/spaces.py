@@ -2,29 +2,78 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
 from pytest_shark_tune.compiler.compiler import Compiler
-from pytest_shark_tune.dispatch.types import Dispatch
+from pytest_shark_tune.dispatch.rotation import rotated_dispatch
+from pytest_shark_tune.dispatch.types import Dispatch, Untunable
 from pytest_shark_tune.errors import CommandFailed
 from pytest_shark_tune.search_space import (
     NoSpace,
     SearchSpace,
+    SpaceRequest,
     SpaceTooLarge,
     UnboundedKnob,
     UnreadableConstraints,
+    opened,
     spaces_for,
     spaces_in,
 )
 from pytest_shark_tune.search_space.registry import provided_spaces
 
-__all__ = ["NO_SPACE", "emitted_constraints", "search_spaces", "spaces_from", "stated_spaces"]
-
+__all__ = [
+    "NO_SPACE",
+    "DispatchSpaces",
+    "attach_spaces",
+    "emitted_constraints",
+    "search_spaces",
+    "spaces_from",
+    "stated_spaces",
+    "untunable_members",
+]
 
 _EMITTING = ("cuda", "hip")
 """Backends for which the compiler emits constraints, at least for some ops."""
 
-
 NO_SPACE = (CommandFailed, NoSpace, SpaceTooLarge, UnboundedKnob, UnreadableConstraints)
-"""What keeps one dispatch from being tuned, and the others not."""
+"""Errors that keep one dispatch from being tuned, but not the others."""
+
+
+class DispatchSpaces(NamedTuple):
+    """A dispatch with its search spaces, as the user's request opens them."""
+
+    dispatch: Dispatch
+    spaces: tuple[SearchSpace, ...]
+
+
+def attach_spaces(
+    dispatches: Sequence[Dispatch],
+    compiler: Compiler,
+    request: SpaceRequest,
+    rotate_bytes: int = 0,
+    tell: Callable[[str], None] = lambda message: None,
+) -> tuple[tuple[DispatchSpaces, ...], tuple[Untunable, ...]]:
+    """Find the search spaces of ``dispatches``, which are measured on data rotated through ``rotate_bytes``.
+
+    Returns:
+        The dispatches that have a space, and the members of the others with the reason.
+    """
+    attached: list[DispatchSpaces] = []
+    untunable: list[Untunable] = []
+    for dispatch in dispatches:
+        tell(f"finding the configs of {dispatch.name}")
+        try:
+            spaces = opened(search_spaces(dispatch, compiler), request, compiler.target.backend)
+            attached.append(DispatchSpaces(rotated_dispatch(dispatch, rotate_bytes), spaces))
+        except NO_SPACE as reason:
+            untunable += untunable_members(dispatch, reason)
+    return tuple(attached), tuple(untunable)
+
+
+def untunable_members(dispatch: Dispatch, reason: Exception) -> list[Untunable]:
+    """The members of a dispatch that cannot be tuned for that reason."""
+    return [Untunable(member.symbol, member.source, str(reason)) for member in dispatch.members]
 
 
 def search_spaces(dispatch: Dispatch, compiler: Compiler) -> tuple[SearchSpace, ...]:

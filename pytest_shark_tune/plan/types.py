@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
@@ -15,7 +15,10 @@ from pytest_shark_tune.search_space.candidate import (
     Candidate,
 )
 
-__all__ = ["AnyTask", "KernelTask", "Plan", "Task", "renamed", "with_data_of"]
+__all__ = ["POOL", "AnyTask", "KernelTask", "Plan", "Task", "Wanted", "renamed", "with_data_of"]
+
+POOL = 4096
+"""The most candidates of a dispatch. The search chooses from them, and each one is a collected test."""
 
 
 class _Tried(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,6 +125,32 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def source(self, name: str) -> Source:
         """The source of that name."""
         return next(source for source in self.sources if source.name == name)
+
+
+class Wanted(NamedTuple):
+    """A config that is to be among the candidates of the dispatch of that key.
+
+    It is given by its pipeline and knobs, if the dispatch's space of that pipeline has it, or else by its
+    ``compilation_info`` alone: such a config may lie outside of all spaces.
+    """
+
+    key: str
+    pipeline: str
+    knobs: dict[str, int]
+    compilation_info: str = ""
+
+    def is_missing(self, plan: Plan) -> bool:
+        """Whether a dispatch of ``plan`` might have it, and was drawn without."""
+        tasks = [task for task in plan.tasks if task.dispatch.key == self.key]
+        if self.compilation_info:
+            return any(
+                all(each.compilation_info != self.compilation_info for each in task.candidates) for task in tasks
+            )
+        return any(
+            task.space_size != len(task.candidates)
+            and not any(each.pipeline == self.pipeline and each.knobs == self.knobs for each in task.candidates)
+            for task in tasks
+        )
 
 
 def with_data_of(plan: Plan, sources: Sequence[Source]) -> Plan:

@@ -14,10 +14,9 @@ from pytest_shark_tune import ops
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.make import plan_key
-from pytest_shark_tune.plan.model_input import InputFile, ModelInput, check_data
-from pytest_shark_tune.plan.source import Source, read_source
+from pytest_shark_tune.plan.source import InputFile, ModelInput, Source, check_data, read_source
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tuning.model_profile import arguments, function_of
 from pytest_shark_tune.tuning.session import Session
@@ -170,7 +169,7 @@ def test_a_source_knows_what_is_run_whole_and_on_what(compiler: Compiler, tmp_pa
     save(tmp_path / "in.npy", np.arange(6).reshape(2, 3))
     asked = ModelInput.parse((), ["0=in.npy"], "one $.x", base=tmp_path)
     read = [read_source(each, tmp_path, asked) for each in ("two.mlir", ops.matmul(m=8, n=8, k=8))]
-    model, op = extract(read, compiler, processors=2).sources
+    model, op = extract_dispatches(read, compiler, processors=2).sources
     assert (model.run_whole, op.run_whole) == (("one $.x",), ("main",))
     assert (function_of(model), function_of(model, "other")) == ("one $.x", "other")
     assert arguments(model, "one $.x") == [f"@{tmp_path / 'in.npy'}", "4xf32=0.5"]
@@ -180,7 +179,7 @@ def test_a_source_knows_what_is_run_whole_and_on_what(compiler: Compiler, tmp_pa
 def test_a_function_of_another_model_changes_nothing(compiler: Compiler, tmp_path: Path) -> None:
     (tmp_path / "two.mlir").write_text(TWO, encoding="utf-8")
     source = read_source("two.mlir", tmp_path, ModelInput(function="elsewhere"))
-    (model,) = extract([source], compiler, processors=2).sources
+    (model,) = extract_dispatches([source], compiler, processors=2).sources
     assert model.run_whole == ("one $.x", "other")
 
 
