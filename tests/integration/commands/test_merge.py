@@ -430,7 +430,7 @@ def test_a_spec_that_no_longer_parses_is_shown_from_its_records(bench: Bench) ->
     assert compared.stdout == (
         "matmul_64x32x16_f32: tile: 8 -> 16, IREE: 3.9.0 -> 3.13.0, time: 50 us (2.00x) -> 50 us (2.00x)\n"
     )
-    assert "known from its records alone" in compared.stderr
+    assert "read from its records alone" in compared.stderr
 
 
 def test_equal_specs_do_not_differ(bench: Bench) -> None:
