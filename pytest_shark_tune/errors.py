@@ -1,7 +1,6 @@
 """The exceptions that the package raises on purpose, apart from ``pytest.UsageError``, and its warning.
 
-Stages and tools know nothing of pytest, so they raise these; the plugin and the command line turn them
-into the message a user sees.
+Stages and tools do not depend on pytest, so they raise these. The plugin and the command line turn them into messages.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ class SharkTuneError(Exception):
 
 
 class InputError(SharkTuneError):
-    """Something a user gave cannot be used; the message says what, why and what to do."""
+    """An input of the user cannot be used. The message names the input, the reason and the remedy."""
 
 
 class SpecNotParsed(InputError):
-    """A text is no MLIR that this IREE parses; ``problem`` says why, without the advice to port it."""
+    """A text is not MLIR that this IREE parses. ``problem`` is the reason, without the advice to port the spec."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(
@@ -40,7 +39,7 @@ class SpecNotParsed(InputError):
 
 
 class SpecRefused(InputError):
-    """A spec, or a config in a record, holds something that could do harm; nothing interpreted it."""
+    """A spec, or a config in a record, holds something that could do harm. Nothing has interpreted it."""
 
     def __init__(self, name: str, what: str) -> None:
         super().__init__(
@@ -50,14 +49,17 @@ class SpecRefused(InputError):
 
 
 class NoCompiler(SharkTuneError):
-    """Something needs the compiler's bindings on a machine where they are not installed."""
+    """A function needs the compiler's bindings, which are not installed here."""
 
 
 class CommandFailed(SharkTuneError):
     """A command exited with an error, ran out of time or could not be started.
 
-    ``timed_out`` tells a time-out from a failure, ``stopped`` that this process itself ended every command that ran;
-    ``stderr`` is what the command wrote, whole.
+    Args:
+        message: The text for the user.
+        stderr: The whole text that the command wrote there.
+        timed_out: Whether the command ran out of time.
+        stopped: Whether this process ended the command together with all others.
     """
 
     def __init__(self, message: str, *, stderr: str = "", timed_out: bool = False, stopped: bool = False) -> None:
@@ -68,10 +70,7 @@ class CommandFailed(SharkTuneError):
 
 
 class DeviceChildDied(SharkTuneError):
-    """The child process that holds a device ended, or was ended by the watchdog, during a request.
-
-    ``timed_out`` is true when the watchdog ended it.
-    """
+    """The child process that holds a device ended during a request. With ``timed_out`` the watchdog ended it."""
 
     def __init__(self, message: str, *, timed_out: bool = False) -> None:
         super().__init__(message)
@@ -79,9 +78,12 @@ class DeviceChildDied(SharkTuneError):
 
 
 class CandidateFailed(SharkTuneError):
-    """A candidate got no number; ``state`` is one of the record's states and ``reason`` says why in words.
+    """A candidate could not be measured.
 
-    ``detail`` is what there is to keep besides: the `Check` of a result that was wrong.
+    Args:
+        state: One of the record's states.
+        reason: The reason as text.
+        detail: The `Check` of a wrong result.
     """
 
     def __init__(self, state: str, reason: str, detail: object = None) -> None:
@@ -92,12 +94,12 @@ class CandidateFailed(SharkTuneError):
 
 
 class UndecidedWarning(UserWarning):
-    """A guarded entry whose speed could not be told from what it promises within the time for it."""
+    """The speed check of a guarded entry was not decided within its time."""
 
 
 class PromiseBroken(SharkTuneError):
-    """An entry of a spec does not keep a promise; the message says why and what to do."""
+    """An entry of a spec fails a check. The message has the reason and the remedy."""
 
 
 class PromiseUntold(SharkTuneError):
-    """A promise cannot be looked at here; the message says why."""
+    """A check cannot run here. The message has the reason."""

@@ -106,8 +106,9 @@ def _report(ported: tuple[PortedEntry, ...], output: Path, *, as_json: bool) -> 
     left = f"{output} stays as it was" if output.exists() else f"no {output}"
     tell(f"{written} of {len(ported)} entries are in {output}" if written else f"no entry is left: {left}")
     if as_json:
-        keys = ("fate", "dispatch", "changes", "reason", "compilation_info")
-        print_json([{"entry": entry.name} | {key: getattr(entry, key) for key in keys} for entry in ported])
+        keys = ("entry", "fate", "dispatch", "changes", "reason", "compilation_info")
+        rows = [(row.name, row.fate, row.dispatch, row.changes, row.reason, row.compilation_info) for row in ported]
+        print_json([dict(zip(keys, row, strict=True)) for row in rows])
         return
     print_table(
         ("entry", "what became of it", "changes"),

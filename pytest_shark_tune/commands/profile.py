@@ -77,8 +77,7 @@ def profile_model(
             raise InputError(problem)
         found = session.profile(plan, plan.sources[0])
     if as_json:
-        content = {**msgspec.to_builtins(found), "dispatches_us": found.dispatches_us}
-        print_json(content)
+        print_json({**msgspec.to_builtins(found), "dispatches_us": found.dispatches_us})
         return
     print_table(_HEADINGS, _rows(found), numbers=_NUMBERS)
     for line in _conclusion(found):

@@ -38,15 +38,8 @@ def show(spec: Path, as_json: bool) -> None:
 
 
 def _row(entry: SideEntry) -> tuple[str, ...]:
-    return (
-        entry.row.matcher,
-        entry.op,
-        entry.row.pipeline,
-        entry.config,
-        _speedup(entry),
-        entry.iree,
-        entry.device,
-    )
+    row = entry.row
+    return (row.matcher, entry.op, row.pipeline, entry.config, _speedup(entry), entry.iree, entry.device)
 
 
 def _speedup(entry: SideEntry) -> str:

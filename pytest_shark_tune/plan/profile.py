@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 if TYPE_CHECKING:
     from pytest_shark_tune.plan.source import Source
@@ -15,53 +16,55 @@ __all__ = ["Profile", "Share", "drop_cold", "tasks_of", "worth_profiling"]
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True):
-    """What one dispatch costs in one call of the model: ``time_us`` of all its ``calls`` together.
-
-    ``dispatch`` is its NAME, or the executable's where it cannot be tuned, for which ``reason`` says why. ``op`` says
-    what it computes, ``pipeline`` is the compiler's own choice. ``share`` is its part of the sum over all dispatches.
-    """
+    """The cost of one dispatch in one call of the model."""
 
     dispatch: str
+    """The dispatch's NAME, or the executable's if it cannot be tuned."""
     op: str = ""
+    """The op that it computes."""
     pipeline: str = ""
+    """The compiler's own choice."""
     calls: int
     time_us: float
+    """The time of all calls together."""
     share: float
+    """Its part of the sum over all dispatches."""
     reason: str = ""
+    """The reason why it cannot be tuned."""
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the time of a source's function goes, what takes longest first.
-
-    ``model_us`` is the time of a call as it was measured, ``None`` where only the dispatches were; ``measured`` says
-    what was measured, and ``unknown`` names dispatches whose time nobody could tell, with the reason.
-    """
+    """Where the time of a source's function goes."""
 
     source: str
     function: str
     model_us: float | None
+    """The measured time of a call; `None` if only the dispatches were measured."""
     shares: tuple[Share, ...]
+    """The dispatches, the one that takes longest first."""
     measured: str
+    """How the dispatches were measured."""
     unknown: dict[str, str] = {}
+    """The dispatches that could not be measured, with the reason."""
 
     @property
     def dispatches_us(self) -> float:
         """The time of all dispatches together, in microseconds."""
-        return sum(each.time_us for each in self.shares)
+        return sum(part.time_us for part in self.shares)
 
     def time_us(self, dispatch: str) -> float:
-        """The time of that dispatch in a call of the model; 0 where it is not told."""
-        return sum(each.time_us for each in self.shares if each.dispatch == dispatch)
+        """Return the time of that dispatch in a call of the model; 0 if it is unknown."""
+        return sum(part.time_us for part in self.shares if part.dispatch == dispatch)
 
     def hot(self, share: float) -> tuple[str, ...]:
-        """The names of the fewest dispatches that make up ``share`` of the time, those that take longest first."""
+        """Return the fewest dispatches that make up ``share`` of the time, the one that takes longest first."""
         names = []
         so_far = 0.0
-        for each in self.shares:
+        for part in self.shares:
             if so_far >= share:
                 break
-            so_far += each.share
-            names.append(each.dispatch)
+            so_far += part.share
+            names.append(part.dispatch)
         return tuple(names)
 
 
@@ -88,16 +91,15 @@ def drop_cold(plan: Plan, profiles: Sequence[Profile], share: float, unprofiled:
     """
     hot = {profile.source: {*profile.hot(share), *profile.unknown} for profile in profiles}
     costs = {(profile.source, part.dispatch): part.share for profile in profiles for part in profile.shares}
-    return msgspec.structs.replace(
+
+    def is_hot(task: Task) -> bool:
+        return any(task.name in hot.get(member.source, (task.name,)) for member in task.dispatch.members)
+
+    untunable = (replace(entry, share=costs.get((entry.source, entry.name))) for entry in plan.untunable)
+    return replace(
         plan,
-        tasks=tuple(
-            task
-            for task in plan.tasks
-            if any(task.name in hot.get(member.source, (task.name,)) for member in task.dispatch.members)
-        ),
-        untunable=tuple(
-            msgspec.structs.replace(entry, share=costs.get((entry.source, entry.name))) for entry in plan.untunable
-        ),
+        tasks=tuple(filter(is_hot, plan.tasks)),
+        untunable=tuple(untunable),
         profiles=tuple(profiles),
         unprofiled=dict(unprofiled),
     )

@@ -28,28 +28,27 @@ _KINDS = (
     (re.compile(r"[su]?i(8|16|32|64)"), "iu"),
     (re.compile(r"bf(16)|f(8)E\w+"), "V"),
 )
-"""Element types of whole bytes, and the kinds of numpy's types that hold them; V stands for those it has no name of."""
+"""Element types of whole bytes, and the kinds of numpy's types that hold them. V is for the others."""
 
 
 class InputFile(msgspec.Struct, frozen=True):
-    """An array in an ``.npy`` file. ``dtype`` is as numpy writes it (``<f4``), ``sha256`` is that of the file.
-
-    ``is_plain`` says that IREE's own tools read it, too: they know no types that numpy has no name of, nor Fortran's
-    order.
-    """
+    """An array in an ``.npy`` file."""
 
     path: str
     shape: tuple[int, ...]
     dtype: str
+    """The type as numpy writes it, such as ``<f4``."""
     sha256: str
+    """The digest of the file."""
     is_plain: bool = True
+    """Whether IREE's own tools read it, too. They read neither types without a name in numpy nor Fortran's order."""
 
     @classmethod
     def read(cls, path: Path) -> InputFile:
-        """What is in the file ``path``.
+        """Read the description of the array in a file.
 
         Raises:
-            InputError: it cannot be read, or is no array of numbers.
+            InputError: the file cannot be read, or does not hold an array of numbers.
         """
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -60,35 +59,35 @@ class InputFile(msgspec.Struct, frozen=True):
         except (ValueError, EOFError) as error:
             raise InputError(f"{path} holds no array that numpy.save wrote") from error
         if not isinstance(array, np.ndarray):
-            raise InputError(f"{path} holds several arrays: save each with numpy.save")
+            raise InputError(f"{path} holds several arrays: save each of them with numpy.save")
         is_plain = array.dtype.kind != "V" and array.flags.c_contiguous
         return cls(str(path.absolute()), array.shape, array.dtype.str, digest, is_plain)
 
     @property
     def content(self) -> tuple[object, ...]:
-        """What is in it, for content keys: wherever it lies."""
+        """The array for content keys, without its path."""
         return (self.shape, self.dtype, self.sha256, self.is_plain)
 
     def why_not(self, tensor: Tensor) -> str:
-        """Why it cannot be ``tensor``, in words; empty where it can."""
+        """Return the reason why the array cannot be ``tensor``, or an empty text if it can."""
         dtype = np.dtype(self.dtype)
         if self.shape != tensor.shape or not _holds(dtype, tensor.element):
             wanted = "x".join(map(str, (*tensor.shape, tensor.element)))
             return f"{self.path} holds {'x'.join(map(str, (*self.shape, dtype.name)))}, and the input is {wanted}"
         if not dtype.isnative:
-            return f"{self.path} has its bytes in another order than this machine: save it anew"
+            return f"{self.path} has another byte order than this machine: save it again here"
         return ""
 
 
 class ModelInput(msgspec.Struct, frozen=True, kw_only=True):
-    """What is said of models: ``shapes`` of inputs by their names, ``data`` by name or position, and a ``function``.
-
-    Only an ONNX model's inputs have names. All of it is for those models that have such an input or function.
-    """
+    """The user's inputs for the models of a run. They apply to the models that have such an input or function."""
 
     shapes: dict[str, tuple[int, ...]] = {}
+    """The shapes of inputs by name. Only an ONNX model's inputs have names."""
     data: dict[str, InputFile] = {}
+    """The data of inputs by name, or by position."""
     function: str = ""
+    """The function to run whole."""
 
     @classmethod
     def parse(
@@ -97,7 +96,8 @@ class ModelInput(msgspec.Struct, frozen=True, kw_only=True):
         """Read lines such as ``x=1x3x48x320`` and ``x=FILE.npy``; files are relative to ``base``.
 
         Raises:
-            InputError: a line has another form or names an input again, or a file is no array; the option is named.
+            InputError: a line has another form, an input is given twice, or a file does not hold an array. The message
+                names the option.
         """
         sizes: dict[str, tuple[int, ...]] = {}
         files: dict[str, InputFile] = {}
@@ -119,7 +119,7 @@ class ModelInput(msgspec.Struct, frozen=True, kw_only=True):
         return cls(shapes=sizes, data=files, function=function)
 
     def data_of(self, names: Sequence[str]) -> dict[int, InputFile]:
-        """The data for a model whose inputs have these ``names``, none where they have none, by position.
+        """Return the data for a model by position. ``names`` are its inputs' names, empty if they have none.
 
         Raises:
             InputError: an input is given by name and by number.
@@ -138,7 +138,7 @@ class ModelInput(msgspec.Struct, frozen=True, kw_only=True):
         return found
 
     def stray(self, models: Sequence[Source]) -> str:
-        """Which name none of the ``models`` has, in words; empty where each is one's, and where there is no model."""
+        """Report an input or function that none of the ``models`` has. The text is empty if all is well."""
         if not models:
             return ""
         inputs = {name for model in models for name in model.input_names}
@@ -151,48 +151,46 @@ class ModelInput(msgspec.Struct, frozen=True, kw_only=True):
         functions = {name for model in models for name in model.functions}
         if self.function and self.function not in functions:
             known = ", ".join(map(repr, sorted(functions))) or "none"
-            return f"{_FUNCTION}: of what can be run with inputs of fixed shapes none is {self.function!r}: {known}"
+            return f"{_FUNCTION}: no function with inputs of fixed shapes is called {self.function!r}: there is {known}"
         return ""
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """A model, or one executable benchmark module, as MLIR text.
-
-    ``functions`` are the public functions whose inputs can be made up, with their types; a benchmark module
-    has none. ``is_op`` says that it holds a single op that was asked for by name, and no model. ``input_names`` are
-    those of an ONNX model's inputs. ``function`` is the one that is run whole, where one was asked for, and ``data``
-    what it takes, by the input's position; all else is made up.
-
-    ``called`` are the executables that each function calls, as far as that is known. ``why_not_run`` says why none of
-    its functions is run, though their inputs can be made up.
-    """
+    """A model, or one executable benchmark module, as MLIR text."""
 
     name: str
     text: str
     is_benchmark: bool
     functions: dict[str, tuple[Tensor, ...]] = {}
+    """The public functions that take only tensors of fixed shapes, with their types. A benchmark module has none."""
     is_op: bool = False
+    """Whether it is a single op of `pytest_shark_tune.ops`, not a model."""
     input_names: tuple[str, ...] = ()
+    """The names of an ONNX model's inputs."""
     function: str = ""
+    """The function to run whole, if the user chose one."""
     data: dict[int, InputFile] = {}
+    """The user's data by the input's position. The other inputs are random."""
     called: dict[str, tuple[str, ...]] = {}
+    """The executables that each function calls, as far as known."""
     why_not_run: str = ""
+    """The reason why no function is run, although their inputs can be made up."""
 
     @property
     def run_whole(self) -> tuple[str, ...]:
-        """The functions that are run: the one that was asked for, or all; none where it cannot be run."""
+        """The functions to run: the user's choice, or all of them, or none if the model cannot be run."""
         if self.why_not_run:
             return ()
         return (self.function,) if self.function else tuple(self.functions)
 
     @property
     def files(self) -> dict[int, str]:
-        """The paths of its data, by the input's position."""
+        """The paths of the data files by the input's position."""
         return {number: file.path for number, file in self.data.items()}
 
     @property
     def content(self) -> tuple[object, ...]:
-        """All that what is found out about it depends on, for content keys."""
+        """Everything that results about it depend on, for content keys."""
         data = sorted((number, file.content) for number, file in self.data.items())
         return (self.name, self.text, self.function, data)
 
@@ -217,18 +215,18 @@ def read_sources(
 
 
 def read_source(given: object, folder: Path, asked: ModelInput = ModelInput()) -> Source:  # noqa: B008 - it is frozen
-    """Read what a user gave to the marker, or on the command line; a path is relative to ``folder``.
+    """Read a source of a marker, or of the command line: an op, or a path relative to ``folder``.
 
-    ``asked`` is what the user says of models, and not of ops.
+    ``asked`` are the user's inputs for models.
 
     Raises:
-        InputError: it is no path and no op, the file is absent, or it is not MLIR that this IREE parses.
+        InputError: the source is neither a path nor an op, the file is absent, or this IREE does not parse it.
     """
     if isinstance(given, OpSource):
         return Source(name=given.name, text=given.text, is_benchmark=False, is_op=True)
     if not isinstance(given, (str, os.PathLike)):
         raise InputError(
-            f"{given!r} is no source: give a path to {', '.join(MODEL_SUFFIXES)}, an op such as "
+            f"{given!r} is not a source: give a path to {', '.join(MODEL_SUFFIXES)}, an op such as "
             "ops.matmul(m=512, n=512, k=512) or a CustomTask"
         )
     path = folder / given
@@ -260,10 +258,10 @@ def read_source(given: object, folder: Path, asked: ModelInput = ModelInput()) -
 
 
 def check_data(name: str, data: Mapping[int, InputFile], functions: Mapping[str, Sequence[Tensor]]) -> None:
-    """Make sure that the data for the model ``name`` is what its only function of ``functions`` takes.
+    """Check that the data for the model ``name`` fits the inputs of its only function in ``functions``.
 
     Raises:
-        InputError: it is not, or there is another number of functions.
+        InputError: the data does not fit, or there is not exactly one function.
     """
     if data and len(functions) != 1:
         has = f"several functions, {', '.join(map(repr, functions))}: choose one with {_FUNCTION}"
@@ -272,13 +270,13 @@ def check_data(name: str, data: Mapping[int, InputFile], functions: Mapping[str,
     for inputs in functions.values():
         for number, file in data.items():
             if number >= len(inputs):
-                raise InputError(f"{_DATA} {number}: {name} has {len(inputs)} inputs, whose numbers start at 0")
+                raise InputError(f"{_DATA} {number}: {name} has {len(inputs)} inputs, numbered from 0")
             if why := file.why_not(inputs[number]):
                 raise InputError(f"{_DATA} {number}: {why}")
 
 
 def _holds(dtype: np.dtype[np.generic], element: str) -> bool:
-    """Whether arrays of ``dtype`` have the elements of an MLIR type; signs are the reader's affair."""
+    """Return whether arrays of ``dtype`` have elements of an MLIR type, apart from their sign."""
     if element == "i1":
         return dtype.kind == "b"
     if element.startswith("complex<f"):

@@ -1,4 +1,4 @@
-"""The search spaces of a dispatch: emitted by the compiler, or built here."""
+"""The search spaces of dispatches: another package's, the compiler's, or our own."""
 
 from __future__ import annotations
 
@@ -77,10 +77,10 @@ def untunable_members(dispatch: Dispatch, reason: Exception) -> list[Untunable]:
 
 
 def search_spaces(dispatch: Dispatch, compiler: Compiler) -> tuple[SearchSpace, ...]:
-    """The spaces of a dispatch: those of another package, else the compiler's own, else those that we build.
+    """Find the spaces of a dispatch: those of another package, else the compiler's, else our own.
 
     Raises:
-        NoSpace: there is none of them, and why.
+        NoSpace: there are none; the message says why.
         InputError: another package's entry point is broken.
     """
     if (provided := provided_spaces(dispatch.root, dispatch.target)) is not None:
@@ -89,7 +89,7 @@ def search_spaces(dispatch: Dispatch, compiler: Compiler) -> tuple[SearchSpace, 
 
 
 def emitted_constraints(dispatch: Dispatch, compiler: Compiler) -> str:
-    """The module in which the compiler states the constraints of a dispatch; empty for backends that state none.
+    """Have the compiler state the constraints of a dispatch, as a module. The text is empty for other backends.
 
     Raises:
         CommandFailed: the compiler rejects the dispatch.
@@ -106,14 +106,14 @@ def emitted_constraints(dispatch: Dispatch, compiler: Compiler) -> str:
 
 
 def stated_spaces(constraints: str) -> tuple[SearchSpace, ...]:
-    """The spaces that ``constraints`` state, a module or nothing; none of them is empty."""
+    """Read the spaces that are not empty from the module of `emitted_constraints`."""
     return tuple(space for space in spaces_in(constraints) if space) if constraints else ()
 
 
 def spaces_from(dispatch: Dispatch, constraints: str) -> tuple[SearchSpace, ...]:
-    """The spaces that ``constraints`` state, a module or nothing, else those that this package builds.
+    """Read the spaces from the module of `emitted_constraints`. If it states none, build our own.
 
     Raises:
-        NoSpace: there is neither, and why.
+        NoSpace: there are none; the message says why.
     """
     return stated_spaces(constraints) or spaces_for(dispatch.root, dispatch.target)

@@ -358,7 +358,7 @@ def test_an_output_that_is_no_spec_is_a_usage_error(bench: Bench, name: str, mes
 def test_an_output_without_a_folder_is_a_usage_error(bench: Bench) -> None:
     result = bench.run("merge", bench.write("one", general_spec(8)), "-o", bench.folder / "no" / "out.mlir")
     assert result.exit_code == 2
-    assert "there is no folder" in result.stderr
+    assert "there is no directory" in result.stderr
 
 
 @pytest.mark.parametrize("length", [300, 250])

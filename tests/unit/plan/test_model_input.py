@@ -128,7 +128,7 @@ def test_an_array_is_held_against_its_input(tmp_path: Path, dtype: type, element
 
 def test_bytes_in_another_order_are_refused(tmp_path: Path) -> None:
     file = InputFile.read(save(tmp_path / "in.npy", np.zeros(2, ">f4")))
-    assert "another order" in file.why_not(Tensor((2,), "f32"))
+    assert "another byte order" in file.why_not(Tensor((2,), "f32"))
 
 
 def test_names_that_no_model_has_are_told() -> None:
@@ -140,7 +140,7 @@ def test_names_that_no_model_has_are_told() -> None:
     )
     told = ModelInput(function="nope").stray([ONNX, MLIR])
     assert told.startswith("--tune-function: ")
-    assert told.endswith("none is 'nope': 'main'")
+    assert told.endswith("is called 'nope': there is 'main'")
 
 
 def test_strays_of_data_are_names_alone(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_data_must_fit_the_one_function(tmp_path: Path) -> None:
     check_data("net", {}, {"main": other, "second": ()})
     with pytest.raises(InputError, match=r"^--tune-input 0: .*2x3xfloat32, and the input is 2x3xf16$"):
         check_data("net", {0: file}, {"main": other})
-    with pytest.raises(InputError, match=r"^--tune-input 1: net has 1 inputs, whose numbers start at 0$"):
+    with pytest.raises(InputError, match=r"^--tune-input 1: net has 1 inputs, numbered from 0$"):
         check_data("net", {1: file}, {"main": fits})
     with pytest.raises(InputError, match=r"^--tune-input: net has several functions, 'a', 'b': .* --tune-function$"):
         check_data("net", {0: file}, {"a": fits, "b": fits})

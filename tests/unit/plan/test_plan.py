@@ -50,8 +50,8 @@ def test_bytecode_is_read_as_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (3, "3 is no source: give a path to .mlir, .mlirbc, .onnx, an op such as ops.matmul("),
-        (None, "None is no source"),
+        (3, "3 is not a source: give a path to .mlir, .mlirbc, .onnx, an op such as ops.matmul("),
+        (None, "None is not a source"),
         (ops.matmul, "<function matmul at "),
         ("missing.mlir", "there is no file {folder}/missing.mlir"),
         ("folder.mlir", "there is no file {folder}/folder.mlir"),
