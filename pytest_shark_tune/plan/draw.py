@@ -1,4 +1,4 @@
-"""Candidates drawn from the search spaces of dispatches and kernels: what a search may choose from."""
+"""Candidates drawn from the search spaces of dispatches and kernels, for a search to choose from."""
 
 from __future__ import annotations
 
@@ -129,14 +129,14 @@ def _sample(space: SearchSpace, count: int, seed: int, wanted: Sequence[dict[str
 
 
 def _wanted_knobs(space: SearchSpace, wanted: Iterable[Wanted]) -> list[dict[str, int]]:
-    """The knobs of the ``wanted`` configs that a space may have."""
+    """The knobs of the ``wanted`` configs that may be members of a space."""
     found: list[dict[str, int]] = []
-    for each in wanted:
-        if not each.compilation_info:
-            found += [each.knobs] if each.pipeline == space.pipeline else []
+    for config in wanted:
+        if not config.compilation_info:
+            found += [config.knobs] if config.pipeline == space.pipeline else []
             continue
         try:
-            knobs = knobs_of(space, each.compilation_info)
+            knobs = knobs_of(space, config.compilation_info)
         except InputError:  # Another release may have written it.
             continue
         found += [knobs] if isinstance(knobs, dict) else []
@@ -146,17 +146,15 @@ def _wanted_knobs(space: SearchSpace, wanted: Iterable[Wanted]) -> list[dict[str
 def _outside_candidates(
     dispatch: Dispatch, candidates: Collection[Candidate], wanted: Iterable[Wanted], *, position: int
 ) -> Sequence[Candidate]:
-    """Candidates for the ``wanted`` configs that no space gave; ``position`` comes after the dispatch's spaces."""
-    known = {each.compilation_info for each in candidates}
-    taken = {each.id for each in candidates}
+    """Candidates for the ``wanted`` configs that no space has. ``position`` comes after those of the spaces."""
+    known = {candidate.compilation_info for candidate in candidates}
+    taken = {candidate.id for candidate in candidates}
     outside: list[Candidate] = []
-    for each in wanted:
-        if not each.compilation_info or each.compilation_info in known:
+    for info in (config.compilation_info for config in wanted):
+        if not info or info in known:
             continue
         try:
-            candidate = outside_candidate(
-                dispatch.name, dispatch.root, each.compilation_info, taken=taken, position=position
-            )
+            candidate = outside_candidate(dispatch.name, dispatch.root, info, taken=taken, position=position)
         except InputError:
             continue
         if candidate.compilation_info not in known:

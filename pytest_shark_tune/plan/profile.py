@@ -106,5 +106,5 @@ def drop_cold(plan: Plan, profiles: Sequence[Profile], share: float, unprofiled:
 
 
 def tasks_of(source: Source, tasks: Iterable[Task]) -> Iterator[Task]:
-    """The tasks whose dispatch a source calls."""
+    """Select the tasks of the dispatches that a source calls."""
     return (task for task in tasks if any(member.source == source.name for member in task.dispatch.members))

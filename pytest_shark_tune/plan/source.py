@@ -68,7 +68,7 @@ class InputFile(msgspec.Struct, frozen=True):
         """The array for content keys, without its path."""
         return (self.shape, self.dtype, self.sha256, self.is_plain)
 
-    def why_not(self, tensor: Tensor) -> str:
+    def mismatch(self, tensor: Tensor) -> str:
         """Return the reason why the array cannot be ``tensor``, or an empty text if it can."""
         dtype = np.dtype(self.dtype)
         if self.shape != tensor.shape or not _holds(dtype, tensor.element):
@@ -271,7 +271,7 @@ def check_data(name: str, data: Mapping[int, InputFile], functions: Mapping[str,
         for number, file in data.items():
             if number >= len(inputs):
                 raise InputError(f"{_DATA} {number}: {name} has {len(inputs)} inputs, numbered from 0")
-            if why := file.why_not(inputs[number]):
+            if why := file.mismatch(inputs[number]):
                 raise InputError(f"{_DATA} {number}: {why}")
 
 

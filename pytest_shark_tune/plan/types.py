@@ -140,7 +140,7 @@ class Wanted(NamedTuple):
 
 
 def with_data_of(plan: Plan, sources: Sequence[Source]) -> Plan:
-    """Replace the data files of a plan from the cache by those of ``sources``, whose paths are valid here."""
+    """Replace the data files of a plan from the cache by those of ``sources``, with paths that are valid here."""
     data = {source.name: source.data for source in sources}
     here = tuple(replace(source, data=data[source.name]) for source in plan.sources)
     return replace(plan, sources=here)

@@ -121,14 +121,14 @@ def test_data_of_another_form_is_refused(line: str) -> None:
 )
 def test_an_array_is_held_against_its_input(tmp_path: Path, dtype: type, elements: tuple[str, ...]) -> None:
     file = InputFile.read(save(tmp_path / "in.npy", np.zeros((2, 3), dtype)))
-    assert tuple(each for each in ELEMENTS if not file.why_not(Tensor((2, 3), each))) == elements
-    why = file.why_not(Tensor((3, 2), elements[0]))
+    assert tuple(each for each in ELEMENTS if not file.mismatch(Tensor((2, 3), each))) == elements
+    why = file.mismatch(Tensor((3, 2), elements[0]))
     assert why.endswith(f" holds 2x3x{np.dtype(file.dtype).name}, and the input is 3x2x{elements[0]}")
 
 
 def test_bytes_in_another_order_are_refused(tmp_path: Path) -> None:
     file = InputFile.read(save(tmp_path / "in.npy", np.zeros(2, ">f4")))
-    assert "another byte order" in file.why_not(Tensor((2,), "f32"))
+    assert "another byte order" in file.mismatch(Tensor((2,), "f32"))
 
 
 def test_names_that_no_model_has_are_told() -> None:
