@@ -22,7 +22,7 @@ from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan, applied_to
 from pytest_shark_tune.guard.speed import RUN_ALPHA
 from pytest_shark_tune.guard.verdict import Outcome, Promise
 from pytest_shark_tune.ops.standalone import lone_op
-from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.port.fit import Fate, PortedEntry, _lost, _ported, _without_dispatch
 from pytest_shark_tune.port.read_old import OldEntry, OldSpec
@@ -77,7 +77,7 @@ def port(
     given = [read_source(each, Path(), session.settings.models) for each in models]
     if problem := session.settings.models.stray(given):
         raise InputError(problem)
-    dispatches = extract(given, compiler, processors, tell).dispatches if models else ()
+    dispatches = extract_dispatches(given, compiler, processors, tell).dispatches if models else ()
     lone: list[object] = []
     drafts = []
     for entry in old.entries:
@@ -136,7 +136,7 @@ def _alone(entry: OldEntry, compiler: Compiler, processors: int, lone: list[obje
     if entry.record is None or entry.record.root is None:
         return None
     source = lone_op(entry.record.dispatch, entry.record.root)
-    found = extract([read_source(source, Path())], compiler, processors).dispatches
+    found = extract_dispatches([read_source(source, Path())], compiler, processors).dispatches
     dispatch = next((each for each in found if each.key == entry.record.root.key), None)
     if dispatch is None:
         raise InputError("compiled by itself, the recorded op becomes another one: give the MODEL that it is from")

@@ -10,8 +10,7 @@ from pathlib import Path
 import msgspec
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.plan.make import Wanted
-from pytest_shark_tune.plan.types import Plan, Task
+from pytest_shark_tune.plan.types import Plan, Task, Wanted
 from pytest_shark_tune.records.diff import diff, side_of, words
 from pytest_shark_tune.records.snapshot import find_snapshots, read_records, why_not_replaced
 from pytest_shark_tune.records.types import RecordedOp, WinnerRecord

@@ -60,9 +60,6 @@ LARGE_CLASSES = {
     "tuning/session:Session": 39,
 }
 HUBS = {
-    "commands/merge_records": 18,
-    "commands/port": 17,
-    "plan/make": 16,
     "plugin": 17,
     "plugin/guard/plugin": 30,
     "plugin/tune/plugin": 47,
