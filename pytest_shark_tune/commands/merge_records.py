@@ -16,7 +16,7 @@ from pytest_shark_tune.dispatch.passes import why_not_plain
 from pytest_shark_tune.dispatch.trust import check_source, trusts_specs
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.types import Task
-from pytest_shark_tune.records.draft import draft_of_finals
+from pytest_shark_tune.records.draft import Draft, spec_of
 from pytest_shark_tune.records.snapshot import read_spec_file
 from pytest_shark_tune.records.types import SpecRecord
 from pytest_shark_tune.report.summary_text import render
@@ -56,11 +56,13 @@ def merge_records(
         if starter is not None and text is not None:
             tell_dropped(starter, text)
         packed = read_bundle(bundle) if bundle is not None else None
-        checks = _checks(packed, merged, text or "", flags) if packed is not None else []
+        draft, checks = spec_of(merged.recorded, text or ""), list[SpecRecord]()
+        if packed is not None:
+            draft, checks = _verified(packed, merged, draft, flags)
         try:
             output.mkdir(parents=True, exist_ok=True)
             tasks = _tasks(packed) if packed is not None else {}
-            summary = write_merged(output, merged, tasks=tasks, checks=checks, starter=text)
+            summary = write_merged(output, merged, draft, tasks=tasks, checks=checks)
         except OSError as error:
             raise InputError(f"-o {output}: cannot be written: {error.strerror}") from error
     except InputError as error:
@@ -78,8 +80,8 @@ def _tasks(bundle: Bundle) -> dict[str, Task]:
     return {task.name: task for plan in bundle.plans.values() for task in plan.tasks}
 
 
-def _checks(bundle: Bundle, merged: Merged, starter: str, flags: tuple[str, ...]) -> list[SpecRecord]:
-    """What comes of the spec that is to be written in the sources of a bundle, as far as no device is needed.
+def _verified(bundle: Bundle, merged: Merged, draft: Draft, flags: tuple[str, ...]) -> tuple[Draft, list[SpecRecord]]:
+    """What holds of a draft in the sources of a bundle, as far as no device is needed, with the checks of it.
 
     Raises:
         InputError: the runs did not measure this bundle, this is not the compiler that it was made with, or the user
@@ -100,7 +102,6 @@ def _checks(bundle: Bundle, merged: Merged, starter: str, flags: tuple[str, ...]
         raise InputError(f"--bundle: it was made with IREE {made_by}, this is {compiler.version}")
     if unknown := sorted(set(merged.finals) - _tasks(bundle).keys()):
         raise InputError(f"--bundle: it has no dispatch {unknown[0]}: the runs measured something else")
-    draft = draft_of_finals(merged.recorded, starter)
     dropped: dict[str, str] = {}
     with scratch_folder() as folder:
         builds = Builds(compiler, Cache(folder, click.echo), DeviceLeases(()), jobs=1, tell=click.echo)
@@ -111,7 +112,7 @@ def _checks(bundle: Bundle, merged: Merged, starter: str, flags: tuple[str, ...]
                 checks = [verifier.check(plan, draft) for plan in bundle.plans.values()]
                 bad = {name: reason for check in checks for name, reason in check.dropped.items()}
                 if not bad:
-                    return [*checks, SpecRecord(sources=(), dropped=dropped)]
+                    return draft, [*checks, SpecRecord(sources=(), dropped=dropped)]
                 dropped |= bad
                 draft = draft.without(bad)
         finally:

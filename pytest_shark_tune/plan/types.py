@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import msgspec
 
-from pytest_shark_tune.dispatch.types import Dispatch, Untunable
+from pytest_shark_tune.dispatch.types import Dispatch, RootOp, Untunable
 from pytest_shark_tune.plan.profile import Profile, Share
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.search.facts import ProblemFacts, facts_of, on_device
@@ -56,6 +56,11 @@ class Task(_Tried, frozen=True, kw_only=True):
         return self.dispatch.name
 
     @property
+    def root(self) -> RootOp | None:
+        """The op that a spec entry for the dispatch matches."""
+        return self.dispatch.root
+
+    @property
     def weight(self) -> int:
         """How many calls a better config makes faster."""
         return self.dispatch.weight
@@ -66,6 +71,7 @@ class KernelTask(_Tried, frozen=True, kw_only=True):
 
     name: str
     weight: int
+    root: ClassVar[None] = None
 
 
 AnyTask: TypeAlias = Task | KernelTask

@@ -6,14 +6,13 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from pytest_shark_tune.records.snapshot import entry_of
 from pytest_shark_tune.records.types import FinalRecord, WinnerRecord
 from pytest_shark_tune.spec.build import SpecEntry, build_spec
 from pytest_shark_tune.spec.link import link_spec
 from pytest_shark_tune.spec.read import read_spec, select_entries
 from pytest_shark_tune.system.cache import content_key
 
-__all__ = ["Draft", "draft_of_finals", "draft_of_winners", "is_of_starter"]
+__all__ = ["Draft", "entry_of", "is_of_starter", "spec_of"]
 
 _OF_STARTER = "@"
 
@@ -100,13 +99,33 @@ def is_of_starter(name: str) -> bool:
     return name.startswith(_OF_STARTER)
 
 
-def draft_of_finals(finals: Iterable[FinalRecord], starter: str = "") -> Draft:
-    """The draft of the spec of what won; of equal dispatches in two suites the later final stands."""
-    by_dispatch = {final.dispatch: final for final in finals}
-    won = [final for final in by_dispatch.values() if final.winner and final.root is not None]
-    return Draft(tuple(entry_of(final) for final in sorted(won, key=lambda final: final.dispatch)), starter)
+def spec_of(winners: Iterable[WinnerRecord | FinalRecord], starter: str = "") -> Draft:
+    """Return the draft of the spec of all that won, by dispatch; of two records of a dispatch the later one counts.
+
+    Finals without a winner and kernels, which have no root op, get no entry.
+    """
+    by_dispatch = {won.dispatch: won for won in winners}
+    ordered = [by_dispatch[name] for name in sorted(by_dispatch)]
+    return Draft(tuple(entry_of(won) for won in ordered if won.winner and won.root is not None), starter)
 
 
-def draft_of_winners(winners: Iterable[WinnerRecord], starter: str = "") -> Draft:
-    """The same draft, of the winners' records."""
-    return Draft(tuple(entry_of(winner) for winner in sorted(winners, key=lambda winner: winner.dispatch)), starter)
+def entry_of(won: WinnerRecord | FinalRecord) -> SpecEntry:
+    """Return the spec entry of a winner, by its record or by the final that it won, with its provenance."""
+    assert won.root is not None
+    assert won.winner is not None
+    if isinstance(won, WinnerRecord):
+        ratio = won.ratio
+    else:
+        ratio = next((finalist.ratio for finalist in won.finalists if finalist.id == won.winner), None)
+    return SpecEntry(
+        name=won.dispatch,
+        root=won.root,
+        compilation_info=won.compilation_info,
+        provenance={
+            "dispatch": won.dispatch,
+            "device": won.device,
+            "iree": won.iree,
+            **({} if ratio is None else {"speedup": f"{ratio:.3f}"}),
+            "candidate": won.winner,
+        },
+    )

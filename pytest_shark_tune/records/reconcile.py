@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
-from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.plan.make import Wanted
+from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import Plan, Task
-from pytest_shark_tune.records.diff import diff, side_of, words
+from pytest_shark_tune.plan.wanted import Wanted
 from pytest_shark_tune.records.snapshot import find_snapshots, read_records, why_not_replaced
 from pytest_shark_tune.records.types import RecordedOp, WinnerRecord
 from pytest_shark_tune.system import journal
@@ -20,17 +19,18 @@ from pytest_shark_tune.system.cache import content_key
 
 __all__ = [
     "Requirements",
-    "SnapshotChange",
     "Subject",
     "Update",
     "as_it_is_now",
     "content_of",
     "entry_of_task",
+    "first_tasks",
     "incumbent_of",
     "is_gone",
     "look_back",
     "ops_of",
     "starter_of",
+    "untried_tests",
     "updated",
     "wanted_of",
     "why_stale",
@@ -106,58 +106,6 @@ class Update:
             yield f"the config that the starter spec has for {what} is tried first"
         for path, why in self.stuck.items():
             yield f"{path} will not be updated: {why}"
-
-
-@dataclass(frozen=True)
-class SnapshotChange:
-    """A snapshot's text and records as they were before a run, empty without one, and as they are now.
-
-    ``gone`` are the names of dispatches that are in the suite no more; ``unchecked`` those of which a winner was found
-    and not put there, since not all that tries an entry in whole sources, ``untried``, came to a result. ``problem``
-    says why nothing could be written. ``left_out`` are the entries that did not hold beside the others when the
-    snapshot was about to be written, with the reasons; one without a record goes by its matcher after an ``@``.
-    """
-
-    path: Path
-    old: tuple[str, tuple[WinnerRecord, ...]]
-    new: tuple[str, tuple[WinnerRecord, ...]]
-    gone: frozenset[str] = frozenset()
-    unchecked: frozenset[str] = frozenset()
-    untried: frozenset[str] = frozenset()
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    problem: str = ""
-
-    @property
-    def is_unwritten(self) -> bool:
-        """Whether there was no snapshot, and still is none."""
-        return not self.old[0] and not self.new[0]
-
-    def words(self) -> tuple[str, ...]:
-        """What changed, a line for each entry, and what did not and why; nothing where all is as it was."""
-        lines = self._changed()
-        if self.problem:
-            lines += (f"not updated: {self.problem}",)
-        lines += tuple(f"left out: {name}: {why}" for name, why in self.left_out.items())
-        if self.unchecked:
-            names, untried = ", ".join(sorted(self.unchecked)), ", ".join(sorted(self.untried))
-            why = f"{untried} gave no result, and only what holds in the whole is written; run that as well"
-            lines += (f"not updated with {names}: {why}",)
-        return lines
-
-    def _changed(self) -> tuple[str, ...]:
-        if self.old == self.new:
-            return ()
-        if not self.old[0]:
-            return ("new snapshot",)
-        try:
-            changes = diff(side_of("before", *self.old), side_of("now", *self.new))
-        except InputError as error:
-            return (f"what there was before cannot be read: {error}",)
-        lines = tuple(
-            words(each) + (": its dispatch is in the suite no more" if each.name in self.gone else "")
-            for each in changes
-        )
-        return lines or ("measured again, with the same configs",)
 
 
 def wanted_of(suite: Path, target: str) -> tuple[Wanted, ...]:
@@ -279,22 +227,48 @@ def updated(old: Iterable[WinnerRecord], decisions: Sequence[tuple[Task, WinnerR
     return records + [winner for name, winner in decided.items() if winner and name not in placed]
 
 
-def is_gone(record: WinnerRecord, plans: Iterable[Plan]) -> bool:
-    """Whether the dispatch of an entry is in none of a suite's ``plans``.
+def is_gone(record: WinnerRecord, plans: Collection[Plan]) -> bool:
+    """Return whether the dispatch of an entry is in none of a suite's ``plans``, of which one at least has any.
 
-    One that cannot be tuned now, or that takes too little of a model's time to be tuned, is not gone.
+    A dispatch that cannot be tuned now, or that takes too little of a model's time to be tuned, is not gone.
     """
+    tasks = [task for plan in plans for task in plan.tasks]
+    if not tasks or record.root is None:
+        return False
+    if any(task.name == record.dispatch or task.dispatch.key == record.root.key for task in tasks):
+        return False
+    if any(share.dispatch == record.dispatch for plan in plans for share in plan.left_out):
+        return False
+    untunable = {RecordedOp(op.source, op.name) for plan in plans for op in plan.untunable}
+    return not untunable & set(record.ops)
+
+
+def first_tasks(plans: Iterable[Plan]) -> dict[str, Task]:
+    """Return the dispatches of a suite by name, each as the first of its ``plans`` has it."""
+    tasks: dict[str, Task] = {}
     for plan in plans:
-        if any(
-            record.root is None or task.name == record.dispatch or task.dispatch.key == record.root.key
-            for task in plan.tasks
-        ):
-            return False
-        if any(each.dispatch == record.dispatch for each in plan.left_out):
-            return False
-        if {RecordedOp(each.source, each.name) for each in plan.untunable} & set(record.ops):
-            return False
-    return True
+        for task in plan.tasks:
+            tasks.setdefault(task.name, task)
+    return tasks
+
+
+def untried_tests(plans: Mapping[str, Plan], checked: Collection[tuple[str, str]]) -> dict[str, set[str]]:
+    """Return the tests of whole sources that an entry of each of a suite's dispatches still has to pass, by dispatch.
+
+    Args:
+        plans: the suite's plans by key.
+        checked: the tests that came to a result, by the plan's key and the model's name, empty for ``[spec]``.
+    """
+    untried: dict[str, set[str]] = {}
+    for key, plan in plans.items():
+        models = {model.name for model in plan.models}
+        for task in plan.tasks:
+            used = models & {member.source for member in task.dispatch.members}
+            tests = {"": f"[{Role.SPEC}]", **{model: f"[{model}-{Role.END_TO_END}]" for model in used}}
+            untried.setdefault(task.name, set()).update(
+                test for model, test in tests.items() if (key, model) not in checked
+            )
+    return untried
 
 
 def write_incumbents(exchange: Path, update: Update) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 import msgspec
 
 from pytest_shark_tune.errors import InputError, SpecRefused
-from pytest_shark_tune.records.types import FinalRecord, WinnerRecord
-from pytest_shark_tune.spec.build import SpecEntry, build_spec
-from pytest_shark_tune.spec.link import link_spec
+from pytest_shark_tune.records.draft import Draft, entry_of
+from pytest_shark_tune.records.types import WinnerRecord
+from pytest_shark_tune.spec.build import build_spec
 from pytest_shark_tune.spec.module import matcher_name
 from pytest_shark_tune.spec.read import SpecRow, read_spec, select_entries
 from pytest_shark_tune.system import journal
@@ -22,7 +22,6 @@ from pytest_shark_tune.system.lock import FileLock
 __all__ = [
     "check_snapshots",
     "damaged_records",
-    "entry_of",
     "find_snapshots",
     "locked",
     "read_records",
@@ -31,9 +30,10 @@ __all__ = [
     "records_of",
     "records_path",
     "replace_spec",
+    "snapshot_draft",
     "snapshot_path",
-    "unrecorded",
     "why_not_replaced",
+    "write_draft",
     "write_spec",
     "write_text",
 ]
@@ -182,15 +182,22 @@ def _dispatch_of(row: SpecRow) -> str:
 
 
 def write_spec(path: Path, winners: Sequence[WinnerRecord], starter: str | None = None) -> None:
-    """Write the spec of ``winners``, before ``starter``, and their records beside it; without any there is no file.
+    """Write the spec of ``winners``, in their order and before ``starter``, as `write_draft` does."""
+    write_draft(path, Draft(tuple(map(entry_of, winners)), starter or ""), winners)
 
-    A file that has just this content already is not touched.
+
+def write_draft(path: Path, draft: Draft, winners: Iterable[WinnerRecord]) -> None:
+    """Write the spec of a draft and beside it, of ``winners``, the records of its entries.
+
+    Without entries of its own there is no file. A file that has just this content already is not touched.
     """
-    if not winners:
+    if not draft.entries:
         path.unlink(missing_ok=True)
         records_path(path).unlink(missing_ok=True)
         return
-    write_text(path, link_spec(build_spec([entry_of(each) for each in winners], starter)), winners)
+    places = {entry.name: place for place, entry in enumerate(draft.entries)}
+    own = [winner for winner in winners if winner.dispatch in places]
+    write_text(path, draft.text, sorted(own, key=lambda winner: places[winner.dispatch]))
 
 
 def why_not_replaced(spec: Path) -> str:
@@ -208,11 +215,11 @@ def why_not_replaced(spec: Path) -> str:
     return ""
 
 
-def unrecorded(path: Path) -> str:
-    """The spec of the entries at ``path`` that have no record; empty without any.
+def snapshot_draft(path: Path, winners: Iterable[WinnerRecord]) -> Draft:
+    """Return the draft of the snapshot at ``path`` with ``winners`` in place of its recorded entries.
 
-    They are not made anew, and somebody may have put them there: where the others are, they stay behind them, but for
-    those whose matcher is another's.
+    Entries without a record stay behind the winners, since somebody may have put them there, unless their matcher is a
+    winner's too.
 
     Raises:
         InputError: it cannot be told which these are (see `why_not_replaced`).
@@ -220,25 +227,20 @@ def unrecorded(path: Path) -> str:
     if why := why_not_replaced(path):
         raise InputError(why)
     rows = _rows(path)
-    left = [
-        row.matcher for row, record in zip(rows, records_of(rows, read_records(path)), strict=True) if record is None
-    ]
-    return select_entries(read_text(path), left) if left else ""
+    records = records_of(rows, read_records(path))
+    left = [row.matcher for row, record in zip(rows, records, strict=True) if record is None]
+    return Draft(tuple(map(entry_of, winners)), select_entries(read_text(path), left) if left else "")
 
 
-def replace_spec(path: Path, winners: Sequence[WinnerRecord], rest: str | None = None) -> None:
-    """Write the spec of ``winners``, and their records, in place of the spec at ``path`` and its records.
+def replace_spec(path: Path, draft: Draft, winners: Iterable[WinnerRecord]) -> None:
+    """Write a draft, as `write_draft` does, in place of the snapshot at ``path``; see `snapshot_draft`.
 
-    Its `unrecorded` entries stay behind the winners, or those in ``rest``, where only some of them are to stay.
-
-    Raises:
-        InputError: it cannot be told which these are (see `why_not_replaced`); both files stay as they were.
+    A spec that has no records is somebody's own: without a winner it stays as it is.
     """
-    rest = unrecorded(path) if rest is None else rest
-    if winners or not rest:
-        write_spec(path, winners, rest or None)
-    elif read_records(path):  # Else all of it is somebody's own.
-        write_text(path, rest, ())
+    if draft.entries or not draft.starter:
+        write_draft(path, draft, winners)
+    elif read_records(path):
+        write_text(path, draft.starter, ())
 
 
 def _rows(spec: Path) -> tuple[SpecRow, ...]:
@@ -254,7 +256,7 @@ def write_text(path: Path, text: str, records: Sequence[WinnerRecord]) -> None:
     """
     _write(path, text.encode())
     if records:
-        _write(records_path(path), b"".join(msgspec.json.encode(each) + b"\n" for each in records))
+        _write(records_path(path), msgspec.json.Encoder().encode_lines(records))
     else:
         records_path(path).unlink(missing_ok=True)
 
@@ -262,28 +264,6 @@ def write_text(path: Path, text: str, records: Sequence[WinnerRecord]) -> None:
 def _write(path: Path, content: bytes) -> None:
     if not path.is_file() or path.read_bytes() != content:
         journal.replace_file(path, content)
-
-
-def entry_of(won: WinnerRecord | FinalRecord) -> SpecEntry:
-    """The spec entry of a winner, by its record or by the final that it won; it tells where it comes from."""
-    assert won.root is not None
-    if isinstance(won, FinalRecord):
-        winner = won.winner or ""
-        ratio = next((each.ratio for each in won.finalists if each.id == winner), None)
-    else:
-        winner, ratio = won.id, won.ratio
-    return SpecEntry(
-        name=won.dispatch,
-        root=won.root,
-        compilation_info=won.compilation_info,
-        provenance={
-            "dispatch": won.dispatch,
-            "device": won.device,
-            "iree": won.iree,
-            **({} if ratio is None else {"speedup": f"{ratio:.3f}"}),
-            "candidate": winner,
-        },
-    )
 
 
 def _prefix(target: str) -> str:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
 from pytest_shark_tune.dispatch.types import RootOp
+from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.measurement.correctness import Check
+from pytest_shark_tune.measurement.timing import Measurement
+
+if TYPE_CHECKING:  # Records are plain data: reading them loads no bindings.
+    from pytest_shark_tune.plan.types import AnyTask
+    from pytest_shark_tune.search_space.candidate import Candidate
 
 __all__ = [
     "SCHEMA",
@@ -94,6 +101,50 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     iree: str
 
+    @classmethod
+    def of_outcome(
+        cls,
+        candidate: Candidate,
+        outcome: Measurement | CandidateFailed,
+        *,
+        device: str,
+        target: str,
+        iree: str,
+        compile_s: float | None = None,
+    ) -> Record:
+        """Return the record of a candidate that was measured or failed."""
+        tried: dict[str, Any]
+        if isinstance(outcome, CandidateFailed):
+            detail = outcome.detail
+            tried = {
+                "state": State(outcome.state),
+                "reason": outcome.reason,
+                "check": detail if isinstance(detail, Check) else None,
+                "duplicate_of": detail if isinstance(detail, str) else "",
+            }
+        else:
+            tried = {
+                "state": State.MEASURED,
+                **_figures(outcome),
+                "baseline_samples_us": _rounded(outcome.baseline_samples_us),
+                "batch": outcome.batch,
+                "blocks": outcome.blocks,
+                "repeated": outcome.repeated,
+                "note": outcome.note,
+            }
+        return cls(
+            id=candidate.id,
+            dispatch=candidate.dispatch,
+            pipeline=candidate.pipeline,
+            knobs=candidate.knobs,
+            config=candidate.config,
+            compile_s=compile_s,
+            device=device,
+            target=target,
+            iree=iree,
+            **tried,
+        )
+
     def cost_s(self, jobs: int) -> float:
         """About what the candidate cost a run that compiles ``jobs`` at a time, in seconds of the run."""
         batch = self.batch or 1
@@ -113,6 +164,25 @@ class Finalist(msgspec.Struct, frozen=True, kw_only=True):
     ratio_low: float | None = None
     ratio_high: float | None = None
 
+    @classmethod
+    def of(cls, identifier: str, outcome: Measurement | CandidateFailed) -> Finalist:
+        """Return the finalist of that id, measured over all rounds or failed in one."""
+        if isinstance(outcome, CandidateFailed):
+            return cls(id=identifier, state=State(outcome.state), reason=outcome.reason)
+        return cls(id=identifier, state=State.MEASURED, **_figures(outcome))
+
+    @classmethod
+    def of_record(cls, record: Record) -> Finalist:
+        """Return a finalist with the figures of a candidate's own record."""
+        return cls(
+            id=record.id,
+            state=record.state,
+            samples_us=record.samples_us,
+            ratio=record.ratio,
+            ratio_low=record.ratio_low,
+            ratio_high=record.ratio_high,
+        )
+
 
 class FinalRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What came of the comparison of a dispatch's finalists: a winner's id, or the reason for none.
@@ -130,13 +200,89 @@ class FinalRecord(msgspec.Struct, frozen=True, kw_only=True):
     winner: str | None
     reason: str = ""
     compilation_info: str = ""
-    provisional: bool = False
+    is_provisional: bool = msgspec.field(default=False, name="provisional")
     rounds: int = 0
     repeated: int = 0
     note: str = ""
     device: str
     target: str
     iree: str
+
+    @classmethod
+    def from_rounds(
+        cls,
+        task: AnyTask,
+        finalists: Sequence[Finalist],
+        combined: Measurement | None,
+        *,
+        winner: str | None,
+        reason: str,
+        device: str,
+        target: str,
+        iree: str,
+    ) -> FinalRecord:
+        """Return the final of a task.
+
+        Args:
+            task: the dispatch or kernel.
+            finalists: the candidates that were measured again.
+            combined: one finalist's measurement over all rounds. It has the default's samples of all of them, and saw
+                every block that was repeated. ``None`` if every finalist failed.
+            winner: the winner's id, ``None`` without one.
+            reason: the reason for there being no winner.
+            device: the device's name.
+            target: the target that was compiled for.
+            iree: the compiler's release.
+        """
+        return cls(
+            dispatch=task.name,
+            root=task.root,
+            weight=task.weight,
+            finalists=tuple(finalists),
+            baseline_samples_us=_rounded(combined.baseline_samples_us) if combined else (),
+            winner=winner,
+            reason=reason,
+            compilation_info=task.candidate(winner).compilation_info if winner else "",
+            rounds=combined.rounds if combined else 0,
+            repeated=combined.repeated if combined else 0,
+            note=combined.note if combined else "",
+            device=device,
+            target=target,
+            iree=iree,
+        )
+
+    @classmethod
+    def provisional(cls, record: Record, task: AnyTask) -> FinalRecord:
+        """Return the final that stands in for one that was never held: ``record`` has the best figures so far."""
+        reason = "provisional: the run ended before the finalists were measured again"
+        info = task.candidate(record.id).compilation_info
+        final = cls._of_winner(record, task.root, task.weight, info, reason)
+        return msgspec.structs.replace(final, is_provisional=True)
+
+    @classmethod
+    def kept(cls, record: WinnerRecord) -> FinalRecord:
+        """Return the final that the entry of a snapshot won in an earlier run, as far as its record tells."""
+        reason = f"kept: nothing changed since it was tuned (IREE {record.iree})"
+        return cls._of_winner(record, record.root, record.weight, record.compilation_info, reason)
+
+    @classmethod
+    def _of_winner(
+        cls, record: Record, root: RootOp | None, weight: int, compilation_info: str, reason: str
+    ) -> FinalRecord:
+        """Return a final with the winner as its one finalist."""
+        return cls(
+            dispatch=record.dispatch,
+            root=root,
+            weight=weight,
+            finalists=(Finalist.of_record(record),),
+            baseline_samples_us=record.baseline_samples_us,
+            winner=record.id,
+            reason=reason,
+            compilation_info=compilation_info,
+            device=record.device,
+            target=record.target,
+            iree=record.iree,
+        )
 
     def finalist(self, identifier: str) -> Finalist:
         """The finalist of that id."""
@@ -199,6 +345,11 @@ class WinnerRecord(Record, frozen=True, kw_only=True):
     content: str = ""
     candidates: int = 0
 
+    @property
+    def winner(self) -> str:
+        """The winner's id, as a final has it."""
+        return self.id
+
     @classmethod
     def of(cls, final: FinalRecord, record: Record) -> WinnerRecord:
         """What ``final`` says of its winner, of which ``record`` says what was tried."""
@@ -224,3 +375,18 @@ class WinnerRecord(Record, frozen=True, kw_only=True):
             weight=final.weight,
             compilation_info=final.compilation_info,
         )
+
+
+def _figures(measurement: Measurement) -> dict[str, Any]:
+    """The fields of a record, or of a finalist, that a measurement fills."""
+    return {
+        "samples_us": _rounded(measurement.samples_us),
+        "ratio": round(measurement.ratio, 5),
+        "ratio_low": round(measurement.ratio_low, 5),
+        "ratio_high": round(measurement.ratio_high, 5),
+    }
+
+
+def _rounded(samples: Iterable[float]) -> tuple[float, ...]:
+    """Microseconds to the nanosecond: no clock here is more precise, and journals stay readable."""
+    return tuple(round(sample, 3) for sample in samples)

@@ -11,10 +11,10 @@ from types import MappingProxyType
 from pytest_shark_tune.dispatch.types import Untunable
 from pytest_shark_tune.records.draft import is_of_starter
 from pytest_shark_tune.records.types import SourceCheck, State
+from pytest_shark_tune.results.coverage import Coverage
 from pytest_shark_tune.results.funnel import NOT_TRIED, OTHERS, Cause, Loss, common_run_failures
 from pytest_shark_tune.results.summary import DispatchSummary, Summary
 from pytest_shark_tune.system.units import format_us
-from pytest_shark_tune.tuning.manifest import Coverage
 
 __all__ = ["render"]
 

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 
 import msgspec
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.types import Task
-from pytest_shark_tune.records.draft import draft_of_winners
+from pytest_shark_tune.records.draft import Draft
 from pytest_shark_tune.records.reconcile import with_ops
-from pytest_shark_tune.records.snapshot import write_spec
+from pytest_shark_tune.records.snapshot import write_draft
 from pytest_shark_tune.records.types import FinalRecord, Record, SpecRecord, State, WinnerRecord
 from pytest_shark_tune.records.winner import declare_winner, simplicity
 from pytest_shark_tune.results.funnel import funnel_of
-from pytest_shark_tune.results.summary import DispatchSummary, RunSummary, Summary
+from pytest_shark_tune.results.summary import DispatchSummary, RunSummary, Summary, write_summary
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 from pytest_shark_tune.system import journal
 
@@ -65,6 +64,11 @@ class Merged:
     def recorded(self) -> tuple[FinalRecord, ...]:
         """The finals that stand and whose winner is on record: those that may have an entry in the spec."""
         return tuple(final for final in self.standing if final.winner in self.records.get(final.dispatch, {}))
+
+    @property
+    def unrecorded(self) -> tuple[FinalRecord, ...]:
+        """The finals whose winner is not on record: it was kept from a snapshot, or a file was cut."""
+        return tuple(final for final in self.standing if final.winner and final not in self.recorded)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -150,46 +154,48 @@ def merge_runs(runs: Sequence[RunFindings]) -> Merged:
 def write_merged(
     out: Path,
     merged: Merged,
+    draft: Draft,
     *,
     tasks: Mapping[str, Task],
     checks: Sequence[SpecRecord],
-    starter: str | None,
 ) -> Summary:
-    """Write records, finals, spec and summary to ``out``, a folder that exists; return the summary.
+    """Write records, finals, spec and summary to ``out``, a directory that exists.
 
-    ``tasks`` are the dispatches by name as far as they are known, ``checks`` what came of the spec on their sources:
-    an entry that they speak against is left out.
+    Args:
+        out: the output directory.
+        merged: the merged results.
+        draft: the draft of the spec of those that are ``recorded``, without the entries that ``checks`` drop.
+        tasks: the dispatches by name, as far as they are known.
+        checks: the verification of the draft on its sources.
+
+    Returns:
+        The summary, as it is written.
     """
     dropped = merged.dropped | {name: reason for check in checks for name, reason in check.dropped.items()}
-    winners: list[WinnerRecord] = []
-    rows = []
-    for name in merged.names:
-        final, records = merged.finals.get(name), merged.records.get(name, {})
-        winner = None
-        if final is not None and final.winner is not None and name not in dropped:
-            if final.winner in records:
-                winner = WinnerRecord.of(final, records[final.winner])
-                winner = with_ops(winner, tasks[name]) if name in tasks else winner
-            else:  # It was kept from a snapshot, or the file was cut.
-                dropped[name] = (
-                    f"records.jsonl has no line for {final.winner}, which won: what a snapshot holds is tried again "
-                    "with --tune-fresh"
-                )
-        winners += [winner] if winner is not None and winner.root is not None else []
-        rows.append(_row(merged, name, final, winner, dropped.get(name, "")))
+    for final in merged.unrecorded:
+        reason = (
+            f"records.jsonl has no line for {final.winner}, which won: what a snapshot holds is tried again with "
+            "--tune-fresh"
+        )
+        dropped.setdefault(final.dispatch, reason)
+    won = {
+        final.dispatch: WinnerRecord.of(final, merged.records[final.dispatch][final.winner])
+        for final in merged.recorded
+        if final.winner is not None and final.dispatch not in dropped
+    }
+    won |= {name: with_ops(winner, tasks[name]) for name, winner in won.items() if name in tasks}
     summary = Summary(
         run=_run_of(merged),
-        dispatches=tuple(rows),
+        dispatches=tuple(_row(merged, name, won.get(name), dropped.get(name, "")) for name in merged.names),
         sources=tuple(source for check in checks for source in check.sources),
-        untunable=tuple(dict.fromkeys(each for run in merged.runs for each in run.summary.untunable)),
+        untunable=tuple(dict.fromkeys(untunable for run in merged.runs for untunable in run.summary.untunable)),
         dropped=dropped,
     )
-    lines = [record for known in merged.records.values() for record in known.values()]
-    journal.replace_file(out / "records.jsonl", _lines(lines))
-    journal.replace_file(out / "finals.jsonl", _lines(merged.finals.values()))
-    draft = draft_of_winners(winners, starter or "").without(dropped)
-    write_spec(out / "spec.mlir", sorted(winners, key=lambda winner: winner.dispatch), draft.starter or None)
-    journal.replace_file(out / "summary.json", msgspec.json.format(msgspec.json.encode(summary)) + b"\n")
+    records = [record for known in merged.records.values() for record in known.values()]
+    journal.replace_file(out / "records.jsonl", msgspec.json.Encoder().encode_lines(records))
+    journal.replace_file(out / "finals.jsonl", msgspec.json.Encoder().encode_lines([*merged.finals.values()]))
+    write_draft(out / "spec.mlir", draft, won.values())
+    write_summary(out / "summary.json", summary)
     return summary
 
 
@@ -221,40 +227,23 @@ def _samples(final: FinalRecord) -> int:
     return sum(len(each.samples_us) for each in final.finalists)
 
 
-def _row(
-    merged: Merged, name: str, final: FinalRecord | None, winner: WinnerRecord | None, dropped: str
-) -> DispatchSummary:
-    told = [row for run in merged.runs for row in run.summary.dispatches if row.name == name]
-    records = merged.records.get(name, {})
-    tried = [each for each in records if each != DEFAULT_ID]
-    finalists = {each.id for each in final.finalists} if final is not None else None
+def _row(merged: Merged, name: str, winner: WinnerRecord | None, dropped: str) -> DispatchSummary:
+    rows = [row for run in merged.runs for row in run.summary.dispatches if row.name == name]
+    final, records = merged.finals.get(name), merged.records.get(name, {})
+    tried = [candidate for candidate in records if candidate != DEFAULT_ID]
+    finalists = {finalist.id for finalist in final.finalists} if final is not None else None
     funnel = funnel_of(tried, records, finalists, untried="no run tried it")
-    default = records.get(DEFAULT_ID)
-    baseline = (final.baseline_samples_us if final else ()) or (default.baseline_samples_us if default else ())
-    failed = merged.failed_defaults.get(name)
-    reason = f"the default config failed: {failed}" if failed and winner is None else ""
-    return DispatchSummary(
-        name=name,
-        weight=final.weight if final is not None else max((row.weight for row in told), default=1),
-        baseline_us=median(baseline) if baseline else None,
-        best_us=median(winner.samples_us) if winner is not None and winner.samples_us else None,
-        speedup=winner.ratio if winner else None,
-        speedup_low=winner.ratio_low if winner else None,
-        speedup_high=winner.ratio_high if winner else None,
-        generated=max([funnel.generated, *(row.generated for row in told)]),
-        tried=funnel.tried,
-        compiled=funnel.compiled,
-        applied=funnel.applied,
-        ran=funnel.ran,
-        correct=funnel.correct,
-        measured=funnel.measured,
-        finalists=funnel.finalists,
-        winner=winner.id if winner else None,
-        reason=reason or dropped or (final.reason if final else "no run held a final"),
-        space=next((row.space for row in told), None),
-        losses=funnel.losses,
-        knobs=winner.knobs if winner else None,
-        is_custom=any(row.is_custom for row in told),
+    return DispatchSummary.of(
+        name,
+        msgspec.structs.replace(funnel, generated=max([funnel.generated, *(row.generated for row in rows)])),
+        records,
+        final,
+        winner,
+        weight=final.weight if final is not None else max((row.weight for row in rows), default=1),
+        space=next((row.space for row in rows), None),
+        dropped=dropped,
+        without_final="no run held a final",
+        is_custom=any(row.is_custom for row in rows),
     )
 
 
@@ -268,7 +257,3 @@ def _run_of(merged: Merged) -> RunSummary:
         complete=all(run.complete for run in runs),
         unsteady=sum(run.unsteady for run in runs),
     )
-
-
-def _lines(values: Iterable[Record | FinalRecord]) -> bytes:
-    return b"".join(msgspec.json.encode(each) + b"\n" for each in values)

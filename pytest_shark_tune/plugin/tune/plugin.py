@@ -52,7 +52,8 @@ from pytest_shark_tune.report.progress_text import RunProgress
 from pytest_shark_tune.report.summary_text import render
 from pytest_shark_tune.results.finding import Finding
 from pytest_shark_tune.results.landscape import write_landscapes
-from pytest_shark_tune.results.store import Ledger, Summary
+from pytest_shark_tune.results.store import Ledger
+from pytest_shark_tune.results.summary import Summary
 from pytest_shark_tune.spec.build import dropped_prints
 from pytest_shark_tune.spec.link import check_starter
 from pytest_shark_tune.system import cleanup, journal
@@ -683,11 +684,8 @@ class TuningPlugin:
         if finding.spec is not None and finding.spec.model:
             return "passed", ".", escaped_line("; ".join(_in_whole(each) for each in finding.spec.sources))
         if finding.final is not None:
-            return (
-                "passed",
-                ".",
-                escaped_line(f"winner {finding.final.winner}") if finding.final.winner else "no winner",
-            )
+            winner = finding.final.winner
+            return "passed", ".", escaped_line(f"winner {winner}") if winner else "no winner"
         return None
 
     def _tell_progress(self, record: Record) -> None:
