@@ -18,7 +18,7 @@ from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.model_input import ModelInput
 from pytest_shark_tune.plugin.options import default_cache
 from pytest_shark_tune.port.fit import Fate, PortedEntry
-from pytest_shark_tune.port.port import port, retuned
+from pytest_shark_tune.port.port import port, tune_lost
 from pytest_shark_tune.port.read_old import OldSpec, read_old, target_of
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.cleanup import scratch_folder
@@ -96,7 +96,7 @@ def port_spec(
                 options = ["--tune-share=1", *(f"--iree-compile-flag={flag}" for flag in flags)]
                 options += [f"--tune-cache={folder}"] if folder else []
                 options += [f"--tune-input-shape={each}" for each in shapes]
-                ported = retuned(ported, output, spec, models, str(target), options, tell)
+                ported = tune_lost(ported, output, spec, models, str(target), options, tell)
     except InputError as error:
         raise click.UsageError(str(error)) from error
     _report(ported, output, as_json=as_json)

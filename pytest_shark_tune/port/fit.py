@@ -22,7 +22,7 @@ from pytest_shark_tune.search_space.cpu.tiling import BACKEND as CPU
 from pytest_shark_tune.search_space.nearest import nearest_member
 from pytest_shark_tune.tuning.session import Session
 
-__all__ = ["Fate", "PortedEntry"]
+__all__ = ["Fate", "PortedEntry", "keep_unplaced", "port_entry"]
 
 
 class Fate(StrEnum):
@@ -36,38 +36,50 @@ class Fate(StrEnum):
 
 
 class PortedEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of an entry, with its new config; ``changes`` are in words, and so is ``reason`` where it is lost.
-
-    ``dispatch`` is the name of what it is for, empty where that was not found.
-    """
+    """The outcome for one entry of the old spec."""
 
     name: str
     fate: Fate
     matcher: str = ""
     dispatch: str = ""
+    """The name of the dispatch that the entry is for; empty if none was found."""
     changes: tuple[str, ...] = ()
+    """The differences between the old config and the new one, in words."""
     reason: str = ""
+    """The reason why the entry is lost."""
     compilation_info: str = ""
+    """The new config."""
     record: WinnerRecord | None = None
 
+    @classmethod
+    def lost(cls, entry: OldEntry, reason: str, dispatch: str = "") -> PortedEntry:
+        """Return the outcome for an entry that cannot be ported."""
+        return cls(name=entry.name, fate=Fate.LOST, matcher=entry.matcher, dispatch=dispatch, reason=reason)
 
-def _without_dispatch(entry: OldEntry, has_models: bool) -> PortedEntry:
-    if has_models:
-        return _lost(entry, "it matches no dispatch of the models")
+    def as_lost(self, reason: str) -> PortedEntry:
+        """Return the outcome for the same entry, lost after all."""
+        return msgspec.structs.replace(self, fate=Fate.LOST, reason=reason)
+
+
+def keep_unplaced(entry: OldEntry) -> PortedEntry:
+    """Return the outcome for an entry whose op nobody knows: without a model it is kept if its config parses."""
     if not entry.compilation_info:
-        return _lost(entry, "its config does not parse here, and without a record only a MODEL tells what it is for")
+        reason = "its config does not parse here, and without a record only a MODEL tells what it is for"
+        return PortedEntry.lost(entry, reason)
     return PortedEntry(name=entry.name, fate=Fate.KEPT, matcher=entry.matcher, compilation_info=entry.compilation_info)
 
 
-def _lost(entry: OldEntry, reason: str, dispatch: str = "") -> PortedEntry:
-    return PortedEntry(name=entry.name, fate=Fate.LOST, matcher=entry.matcher, dispatch=dispatch, reason=reason)
+def port_entry(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry:
+    """Return the entry with the config of this release's spaces that is nearest to its old one.
 
-
-def _ported(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry:
-    """The entry with the config of this release's spaces that is nearest to its old one."""
+    Args:
+        entry: the old entry.
+        dispatch: the dispatch that it is for.
+        session: compiles.
+    """
     compiler = session.compiler
     if entry.config is None and entry.record is None:
-        return _lost(entry, "it attaches no config", dispatch.name)
+        return PortedEntry.lost(entry, "it attaches no config", dispatch.name)
     pipeline = entry.config.pipeline if entry.config else entry.record.pipeline if entry.record else ""
     try:
         spaces = search_spaces(dispatch, compiler)
@@ -76,10 +88,10 @@ def _ported(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntr
         fits = [_fit(variant, entry) for variant in variants]
     except NO_SPACE as error:
         said = first_error(error) if isinstance(error, CommandFailed) else str(error)
-        return _lost(entry, f"no config can be made for {dispatch.name}: {said}", dispatch.name)
+        return PortedEntry.lost(entry, f"no config can be made for {dispatch.name}: {said}", dispatch.name)
     if not fitting:
         there = ", ".join(dict.fromkeys(space.pipeline for space in spaces))
-        return _lost(
+        return PortedEntry.lost(
             entry, f"there is no pipeline {pipeline} for {dispatch.name} any more; it has {there}", dispatch.name
         )
     best = min(fits, key=lambda fit: (not fit.is_same, len(fit.changes)))
