@@ -21,9 +21,9 @@ from pytest_shark_tune.port.check import check_ported
 from pytest_shark_tune.port.find import find_in_models, recorded_op
 from pytest_shark_tune.port.fit import Fate, PortedEntry, keep_unplaced, port_entry
 from pytest_shark_tune.port.read_old import OldEntry, OldSpec
-from pytest_shark_tune.records.draft import Draft, entry_of
-from pytest_shark_tune.records.snapshot import read_records, write_draft, write_text
+from pytest_shark_tune.records.snapshot import read_records, write_spec, write_text
 from pytest_shark_tune.records.types import WinnerRecord
+from pytest_shark_tune.spec.link import link_spec
 from pytest_shark_tune.spec.read import with_configs
 from pytest_shark_tune.system import process
 from pytest_shark_tune.system.cleanup import scratch_folder
@@ -101,11 +101,11 @@ def _write(path: Path, ported: Iterable[PortedEntry], old: OldSpec) -> None:
         return
     winners = [entry.record for entry in kept if entry.record]
     others = {entry.matcher: entry.compilation_info for entry in kept if not entry.record}
-    draft = Draft(tuple(map(entry_of, winners)), with_configs(old.text, others) if others else "")
-    if others and not winners:
-        write_text(path, draft.text, ())
+    starter = with_configs(old.text, others) if others else None
+    if starter and not winners:
+        write_text(path, link_spec(starter), ())
     else:
-        write_draft(path, draft, winners)
+        write_spec(path, winners, starter)
 
 
 def tune_lost(

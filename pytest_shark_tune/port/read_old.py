@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +10,10 @@ import msgspec
 
 from pytest_shark_tune.errors import CommandFailed, InputError, SpecNotParsed, SpecRefused
 from pytest_shark_tune.port import old_iree_script
-from pytest_shark_tune.records.snapshot import (
-    read_records,
-    read_text,
-    recorded_targets,
-    records_of,
-    records_path,
-)
+from pytest_shark_tune.records.snapshot import read_records, read_text, recorded_targets, records_of, records_path
 from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.search_space.config_reader import ReadConfig, read_config
-from pytest_shark_tune.spec.read import named_configs, read_spec
+from pytest_shark_tune.spec.read import SpecRow, named_configs, read_spec
 from pytest_shark_tune.system import process
 
 __all__ = ["OldEntry", "OldSpec", "read_old", "target_of"]
@@ -75,19 +69,23 @@ def read_old(path: Path, python: Path | None, *, timeout_s: float = _READER_TIME
             f"{path}: {said}. It has no records in {records_path(path).name} either: give --from-python "
             "/path/to/python of an environment with the IREE that wrote it"
         ) from error
-    return OldSpec(
-        path=path,
-        text=text,
-        entries=tuple(
-            OldEntry(
-                name=record.dispatch if record else row.matcher,
-                matcher=row.matcher,
-                compilation_info=row.compilation_info,
-                config=read_config(row.compilation_info) if row.compilation_info else None,
-                record=record,
-            )
-            for row, record in zip(rows, records_of(rows, records), strict=True)
-        ),
+    configs = {row.matcher: read_config(row.compilation_info) for row in rows if row.compilation_info}
+    return OldSpec(path=path, text=text, entries=_entries(rows, records, configs))
+
+
+def _entries(
+    rows: Sequence[SpecRow], records: Sequence[WinnerRecord], configs: Mapping[str, ReadConfig]
+) -> tuple[OldEntry, ...]:
+    """The entries of a spec with their records; ``configs`` are those that could be read, by matcher."""
+    return tuple(
+        OldEntry(
+            name=record.dispatch if record else row.matcher,
+            matcher=row.matcher,
+            compilation_info=row.compilation_info,
+            config=configs.get(row.matcher),
+            record=record,
+        )
+        for row, record in zip(rows, records_of(rows, records), strict=True)
     )
 
 
@@ -122,23 +120,12 @@ def _read_elsewhere(path: Path, text: str, python: Path, records: Sequence[Winne
         raise InputError(f"--from-python {python}: it cannot read {path}: {error.stderr.strip() or error}") from error
     except msgspec.DecodeError as error:
         raise InputError(f"--from-python {python}: what it says of {path} is not understood: {error}") from error
-    rows = read_spec(read.spec)
-    configs = {name: ReadConfig(pipeline=each.pipeline, tree=each.tree) for name, each in read.configs.items()}
-    names = named_configs(read.spec)
-    found = dict(zip((row.matcher for row in rows), records_of(rows, records), strict=True))
-    return OldSpec(
-        path=path,
-        text=read.spec,
-        entries=tuple(
-            OldEntry(
-                name=record.dispatch if record else matcher,
-                matcher=matcher,
-                config=configs.get(names.get(matcher, "")),
-                record=record,
-            )
-            for matcher, record in found.items()
-        ),
-    )
+    configs = {
+        matcher: ReadConfig(pipeline=read.configs[name].pipeline, tree=read.configs[name].tree)
+        for matcher, name in named_configs(read.spec).items()
+        if name in read.configs
+    }
+    return OldSpec(path=path, text=read.spec, entries=_entries(read_spec(read.spec), records, configs))
 
 
 def target_of(path: Path) -> str | None:

@@ -51,13 +51,12 @@ class Draft:
     @property
     def _in_force(self) -> list[str]:
         """The matchers of the starter, but for those that are an entry's too and so are left out."""
-        matchers = [row.matcher for row in read_spec(self.starter)] if self.starter else []
 
         def is_left_out(matcher: str) -> bool:
             alone = build_spec(self.entries, select_entries(self.starter, [matcher]))
             return len(read_spec(alone)) == len(self.entries)
 
-        return [each for each in matchers if not (self.entries and is_left_out(each))]
+        return [matcher for matcher in self._starter_matchers if not (self.entries and is_left_out(matcher))]
 
     @property
     def configs(self) -> dict[str, str]:
@@ -69,29 +68,23 @@ class Draft:
         """A hash of the starter's text; empty without one."""
         return content_key(self.starter) if self.starter else ""
 
-    def only(self, names: Collection[str]) -> Draft:
-        """The draft with just the entries of these names."""
-        return self._left([name for name in self._all if name in names])
-
     def without(self, names: Collection[str]) -> Draft:
         """The draft without the entries of these names; one that the starter had for the same ops then counts."""
-        return self._left([name for name in self._all if name not in names])
+        matchers = self._starter_matchers
+        return self.only({*self.configs, *(f"{_OF_STARTER}{matcher}" for matcher in matchers)} - set(names))
 
-    @property
-    def _all(self) -> list[str]:
-        """The names of all entries, those of the starter that are left out among them."""
-        rows = read_spec(self.starter) if self.starter else ()
-        return [*(entry.name for entry in self.entries), *(f"{_OF_STARTER}{row.matcher}" for row in rows)]
-
-    def _left(self, names: Collection[str]) -> Draft:
+    def only(self, names: Collection[str]) -> Draft:
+        """The draft with just the entries of these names."""
         entries = tuple(entry for entry in self.entries if entry.name in names)
-        if not self.starter:
-            return replace(self, entries=entries)
-        matchers = [row.matcher for row in read_spec(self.starter)]
+        matchers = self._starter_matchers
         left = [matcher for matcher in matchers if f"{_OF_STARTER}{matcher}" in names]
         if left == matchers:
             return replace(self, entries=entries)
         return Draft(entries, select_entries(self.starter, left) if left else "")
+
+    @cached_property
+    def _starter_matchers(self) -> list[str]:
+        return [row.matcher for row in read_spec(self.starter)] if self.starter else []
 
 
 def is_of_starter(name: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -21,6 +21,7 @@ __all__ = [
     "SCHEMA",
     "FinalRecord",
     "Finalist",
+    "Origin",
     "Record",
     "RecordedOp",
     "SourceCheck",
@@ -67,6 +68,14 @@ def lasts(state: State, reason: str) -> bool:
     return state not in _PASSING
 
 
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """Where figures were taken: a device's name, a target and a release of IREE."""
+
+    device: str
+    target: str
+    iree: str
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One candidate that was tried.
 
@@ -106,44 +115,22 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         cls,
         candidate: Candidate,
         outcome: Measurement | CandidateFailed,
-        *,
-        device: str,
-        target: str,
-        iree: str,
+        origin: Origin,
         compile_s: float | None = None,
     ) -> Record:
-        """Return the record of a candidate that was measured or failed."""
-        tried: dict[str, Any]
+        """Return the record of a candidate that was measured or failed; ``compile_s`` is the time to compile it."""
         if isinstance(outcome, CandidateFailed):
             detail = outcome.detail
-            tried = {
+            tried: dict[str, Any] = {
                 "state": State(outcome.state),
                 "reason": outcome.reason,
                 "check": detail if isinstance(detail, Check) else None,
                 "duplicate_of": detail if isinstance(detail, str) else "",
             }
         else:
-            tried = {
-                "state": State.MEASURED,
-                **_figures(outcome),
-                "baseline_samples_us": _rounded(outcome.baseline_samples_us),
-                "batch": outcome.batch,
-                "blocks": outcome.blocks,
-                "repeated": outcome.repeated,
-                "note": outcome.note,
-            }
-        return cls(
-            id=candidate.id,
-            dispatch=candidate.dispatch,
-            pipeline=candidate.pipeline,
-            knobs=candidate.knobs,
-            config=candidate.config,
-            compile_s=compile_s,
-            device=device,
-            target=target,
-            iree=iree,
-            **tried,
-        )
+            tried = {"state": State.MEASURED, **_shared_with(outcome, cls)}
+        about = _shared_with(candidate, cls) | _shared_with(origin, cls)
+        return cls(compile_s=compile_s, **about, **tried)
 
     def cost_s(self, jobs: int) -> float:
         """About what the candidate cost a run that compiles ``jobs`` at a time, in seconds of the run."""
@@ -169,19 +156,7 @@ class Finalist(msgspec.Struct, frozen=True, kw_only=True):
         """Return the finalist of that id, measured over all rounds or failed in one."""
         if isinstance(outcome, CandidateFailed):
             return cls(id=identifier, state=State(outcome.state), reason=outcome.reason)
-        return cls(id=identifier, state=State.MEASURED, **_figures(outcome))
-
-    @classmethod
-    def of_record(cls, record: Record) -> Finalist:
-        """Return a finalist with the figures of a candidate's own record."""
-        return cls(
-            id=record.id,
-            state=record.state,
-            samples_us=record.samples_us,
-            ratio=record.ratio,
-            ratio_low=record.ratio_low,
-            ratio_high=record.ratio_high,
-        )
+        return cls(id=identifier, state=State.MEASURED, **_shared_with(outcome, cls))
 
 
 class FinalRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -214,12 +189,8 @@ class FinalRecord(msgspec.Struct, frozen=True, kw_only=True):
         task: AnyTask,
         finalists: Sequence[Finalist],
         combined: Measurement | None,
-        *,
-        winner: str | None,
-        reason: str,
-        device: str,
-        target: str,
-        iree: str,
+        verdict: tuple[str | None, str],
+        origin: Origin,
     ) -> FinalRecord:
         """Return the final of a task.
 
@@ -228,27 +199,20 @@ class FinalRecord(msgspec.Struct, frozen=True, kw_only=True):
             finalists: the candidates that were measured again.
             combined: one finalist's measurement over all rounds. It has the default's samples of all of them, and saw
                 every block that was repeated. ``None`` if every finalist failed.
-            winner: the winner's id, ``None`` without one.
-            reason: the reason for there being no winner.
-            device: the device's name.
-            target: the target that was compiled for.
-            iree: the compiler's release.
+            verdict: the winner's id, or ``None`` and the reason for there being no winner.
+            origin: the device, target and release of IREE.
         """
+        winner, reason = verdict
         return cls(
             dispatch=task.name,
             root=task.root,
             weight=task.weight,
             finalists=tuple(finalists),
-            baseline_samples_us=_rounded(combined.baseline_samples_us) if combined else (),
             winner=winner,
             reason=reason,
             compilation_info=task.candidate(winner).compilation_info if winner else "",
-            rounds=combined.rounds if combined else 0,
-            repeated=combined.repeated if combined else 0,
-            note=combined.note if combined else "",
-            device=device,
-            target=target,
-            iree=iree,
+            **{"baseline_samples_us": (), **(_shared_with(combined, cls) if combined else {})},
+            **_shared_with(origin, cls),
         )
 
     @classmethod
@@ -274,7 +238,7 @@ class FinalRecord(msgspec.Struct, frozen=True, kw_only=True):
             dispatch=record.dispatch,
             root=root,
             weight=weight,
-            finalists=(Finalist.of_record(record),),
+            finalists=(msgspec.convert(record, Finalist, from_attributes=True),),
             baseline_samples_us=record.baseline_samples_us,
             winner=record.id,
             reason=reason,
@@ -377,16 +341,14 @@ class WinnerRecord(Record, frozen=True, kw_only=True):
         )
 
 
-def _figures(measurement: Measurement) -> dict[str, Any]:
-    """The fields of a record, or of a finalist, that a measurement fills."""
-    return {
-        "samples_us": _rounded(measurement.samples_us),
-        "ratio": round(measurement.ratio, 5),
-        "ratio_low": round(measurement.ratio_low, 5),
-        "ratio_high": round(measurement.ratio_high, 5),
-    }
+def _shared_with(source: msgspec.Struct, kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """The fields of ``source`` that a struct of ``kind`` has too, with rounded figures."""
+    shared = [name for name in source.__struct_fields__ if name in kind.__struct_fields__]
+    return {name: _rounded(getattr(source, name)) for name in shared}
 
 
-def _rounded(samples: Iterable[float]) -> tuple[float, ...]:
-    """Microseconds to the nanosecond: no clock here is more precise, and journals stay readable."""
-    return tuple(round(sample, 3) for sample in samples)
+def _rounded(value: object) -> object:
+    """Microseconds to the nanosecond, ratios to five digits: no clock is more precise, and journals stay readable."""
+    if isinstance(value, tuple):
+        return tuple(round(sample, 3) for sample in value)
+    return round(value, 5) if isinstance(value, float) else value

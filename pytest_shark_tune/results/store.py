@@ -21,7 +21,7 @@ from pytest_shark_tune.results.summarise import summarise
 from pytest_shark_tune.results.summary import RunSummary, Summary, write_summary
 from pytest_shark_tune.system import journal
 
-__all__ = ["Ledger"]
+__all__ = ["Ledger", "Summary"]
 
 
 class Ledger:

@@ -27,7 +27,7 @@ from pytest_shark_tune.plan.source import Source, read_source
 from pytest_shark_tune.plan.types import AnyTask, Plan, Task, with_data_of
 from pytest_shark_tune.records.draft import Draft, spec_of
 from pytest_shark_tune.records.reconcile import incumbent_of, starter_of
-from pytest_shark_tune.records.types import Finalist, FinalRecord, Record, SpecRecord, State
+from pytest_shark_tune.records.types import Finalist, FinalRecord, Origin, Record, SpecRecord, State
 from pytest_shark_tune.records.winner import choose_finalists, declare_winner, simplicity
 from pytest_shark_tune.search import PriorResult
 from pytest_shark_tune.search_space.candidate import Candidate
@@ -100,6 +100,7 @@ class Session:
         self._recall = Recall(self.results, compiler, settings, step=key)
         self._promises = Promises(settings, cache, self._builds, self._bench, setting=self.setting, step=key)
         self._starter = Starter(settings.starter)
+        self._origin = Origin(device=settings.device_name, target=str(compiler.target), iree=compiler.version)
         self._stepped: dict[str, Session] = {}
         self.kernels: dict[tuple[str, str, str], tuple[Any, float]] = {}
         self.models: list[Source] = []
@@ -391,18 +392,13 @@ class Session:
         finalists = [Finalist.of(name, failed[name] if name in failed else joined[name]) for name in names]
         incumbent = self._incumbent(task)
         # Among equals the snapshot's own comes first: it changes for a reason only.
-        winner, reason = declare_winner(
-            finalists, lambda name: (name != incumbent, *simplicity(task.candidate(name).knobs))
-        )
+        verdict = declare_winner(finalists, lambda name: (name != incumbent, *simplicity(task.candidate(name).knobs)))
         return FinalRecord.from_rounds(
             task,
             finalists,
             next(iter(joined.values()), None),
-            winner=winner,
-            reason=reason,
-            device=self.settings.device_name,
-            target=str(self.compiler.target),
-            iree=self.compiler.version,
+            verdict,
+            self._origin,
         )
 
     def record(
@@ -417,14 +413,7 @@ class Session:
         if isinstance(task, Task):
             known = artifact or self._builds.known(task.dispatch.members[0].module, candidate)
             compile_s = known.compile_s or None if known else None
-        return Record.of_outcome(
-            candidate,
-            outcome,
-            compile_s=compile_s,
-            device=self.settings.device_name,
-            target=str(self.compiler.target),
-            iree=self.compiler.version,
-        )
+        return Record.of_outcome(candidate, outcome, self._origin, compile_s)
 
     def verify(self, plan: Plan) -> SpecRecord:
         """Try the spec of what won, and the starter, on the sources of ``plan``: applied where it should be, same

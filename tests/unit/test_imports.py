@@ -63,7 +63,6 @@ HUBS = {
     "plugin": 17,
     "plugin/guard/plugin": 30,
     "plugin/tune/plugin": 47,
-    "port/port": 20,
     "search_space": 18,
     "tuning/database": 21,
     "tuning/runner": 20,

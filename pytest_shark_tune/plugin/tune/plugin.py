@@ -52,8 +52,7 @@ from pytest_shark_tune.report.progress_text import RunProgress
 from pytest_shark_tune.report.summary_text import render
 from pytest_shark_tune.results.finding import Finding
 from pytest_shark_tune.results.landscape import write_landscapes
-from pytest_shark_tune.results.store import Ledger
-from pytest_shark_tune.results.summary import Summary
+from pytest_shark_tune.results.store import Ledger, Summary
 from pytest_shark_tune.spec.build import dropped_prints
 from pytest_shark_tune.spec.link import check_starter
 from pytest_shark_tune.system import cleanup, journal
