@@ -8,6 +8,7 @@ from enum import StrEnum
 import msgspec
 
 from pytest_shark_tune.compiler.compiler import compiler_version, first_error
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.types import Dispatch, RootOp
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
 from pytest_shark_tune.plan.spaces import NO_SPACE, emitted_constraints, search_spaces, stated_spaces
@@ -102,7 +103,7 @@ def port_entry(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedE
         and (kept := _kept(entry, dispatch, session))
     ):
         return kept
-    return _with_config(entry, dispatch, best, str(compiler.target))
+    return _with_config(entry, dispatch, best, compiler.target)
 
 
 def _kept(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry | None:
@@ -123,17 +124,7 @@ def _kept(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry 
         session.artifact(task, candidate)
     except (InputError, CandidateFailed):
         return None
-    if record is not None:
-        is_same = record.target == str(target)
-        record = _new_record(record, dispatch, candidate, is_same=is_same, target=str(target))
-    return PortedEntry(
-        name=entry.name,
-        fate=Fate.KEPT,
-        matcher=entry.matcher,
-        dispatch=dispatch.name,
-        compilation_info=candidate.compilation_info,
-        record=record,
-    )
+    return _outcome(entry, dispatch, candidate, Fate.KEPT, target)
 
 
 class _Fit(msgspec.Struct, frozen=True):
@@ -196,21 +187,21 @@ def _changes(wanted: Mapping[str, int], member: Mapping[str, int], violated: Seq
             yield f"{name}: {wanted[name]} -> {value}{because}"
 
 
-def _with_config(entry: OldEntry, dispatch: Dispatch, fit: _Fit, target: str) -> PortedEntry:
+def _with_config(entry: OldEntry, dispatch: Dispatch, fit: _Fit, target: Target) -> PortedEntry:
     (candidate,) = make_candidates(dispatch.name, _root(entry.record, dispatch), fit.space, [fit.knobs])
-    record = entry.record
-    if record is not None:
-        record = _new_record(
-            record, dispatch, candidate, is_same=fit.is_same and record.target == target, target=target
-        )
+    outcome = _outcome(entry, dispatch, candidate, Fate.SAME if fit.is_same else Fate.NEAREST, target)
+    return msgspec.structs.replace(outcome, changes=fit.changes)
+
+
+def _outcome(entry: OldEntry, dispatch: Dispatch, candidate: Candidate, fate: Fate, target: Target) -> PortedEntry:
+    """The outcome for an entry that gets the config of ``candidate``."""
     return PortedEntry(
         name=entry.name,
-        fate=Fate.SAME if fit.is_same else Fate.NEAREST,
+        fate=fate,
         matcher=entry.matcher,
         dispatch=dispatch.name,
-        changes=fit.changes,
         compilation_info=candidate.compilation_info,
-        record=record,
+        record=_new_record(entry.record, dispatch, candidate, fate, str(target)) if entry.record else None,
     )
 
 
@@ -221,9 +212,9 @@ def _root(record: WinnerRecord | None, dispatch: Dispatch) -> RootOp:
 
 
 def _new_record(
-    record: WinnerRecord, dispatch: Dispatch, candidate: Candidate, *, is_same: bool, target: str
+    record: WinnerRecord, dispatch: Dispatch, candidate: Candidate, fate: Fate, target: str
 ) -> WinnerRecord:
-    """The record of the new entry. Figures stay, and with them the release they were taken with, if the config does."""
+    """The record of the new entry. Figures, and the release that they were taken with, stay if the config does."""
     changed = msgspec.structs.replace(
         record,
         id=candidate.id,
@@ -233,7 +224,7 @@ def _new_record(
         config=candidate.config,
         compilation_info=candidate.compilation_info,
     )
-    if is_same:
+    if fate is not Fate.NEAREST and record.target == target:
         return changed
     return msgspec.structs.replace(
         changed,

@@ -30,6 +30,14 @@ class MergeInput(msgspec.Struct, frozen=True, kw_only=True):
     is_starter: bool = False
 
 
+_RELATIONS = {
+    "equal": "asks the same as",
+    "covered": "matches only ops that also match",
+    "covers": "matches, besides others, all ops of",
+    "overlaps": "may match the same ops as",
+}
+
+
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """How one entry lies to ``other``, which stands in front of it or took its place, and what came of it.
 
@@ -48,16 +56,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         """One line for people."""
-        if self.relation == "equal":
-            how = "asks the same as"
-        elif self.relation == "covered":
-            how = "matches only ops that also match"
-        elif self.relation == "covers":
-            how = "matches, besides others, all ops of"
-        elif self.relation == "overlaps":
-            how = "may match the same ops as"
-        else:
-            how = "asks something that cannot be read here, so it may match the same ops as"
+        how = _RELATIONS.get(self.relation, "asks something that cannot be read here, so it may match the same ops as")
         outcome = "dropped" if self.outcome == "dropped" else "kept behind it"
         return f"{self.spec}: {self.entry} ({self.op}) {how} {self.other} of {self.other_spec}: {outcome}, {self.why}"
 

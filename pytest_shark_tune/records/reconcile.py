@@ -94,18 +94,23 @@ class Update:
     def words(self) -> Iterator[str]:
         """What to tell the user when the run begins, a line each."""
         if self.kept:
-            what = "1 dispatch is kept" if len(self.kept) == 1 else f"{len(self.kept)} dispatches are kept"
-            yield f"{what}: nothing changed since the snapshot was tuned (--tune-fresh tunes everything again)"
+            what = "is kept" if len(self.kept) == 1 else "are kept"
+            yield (
+                f"{_dispatches(len(self.kept))} {what}: nothing changed since the snapshot was tuned (--tune-fresh "
+                "tunes everything again)"
+            )
         for name, reason in self.stale.items():
             yield f"retuning {name}: {reason}"
         for path, count in self.others.items():
-            what = "1 dispatch" if count == 1 else f"{count} dispatches"
-            yield f"what {path.name}, of another device, has for {what} is tried first"
+            yield f"what {path.name}, of another device, has for {_dispatches(count)} is tried first"
         if self.starters:
-            what = "1 dispatch" if len(self.starters) == 1 else f"{len(self.starters)} dispatches"
-            yield f"the config that the starter spec has for {what} is tried first"
+            yield f"the config that the starter spec has for {_dispatches(len(self.starters))} is tried first"
         for path, why in self.stuck.items():
             yield f"{path} will not be updated: {why}"
+
+
+def _dispatches(count: int) -> str:
+    return "1 dispatch" if count == 1 else f"{count} dispatches"
 
 
 def wanted_of(suite: Path, target: str) -> tuple[Wanted, ...]:

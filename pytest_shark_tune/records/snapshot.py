@@ -136,23 +136,31 @@ def read_text(spec: Path) -> str:
 
 
 def read_records(spec: Path) -> tuple[WinnerRecord, ...]:
-    """The records that a spec was made from, none where there is no such file.
+    """Return the records that a spec was made from, none if there is no such file.
 
     Raises:
         InputError: the file cannot be read.
     """
-    try:
+    with _readable(records_path(spec)):
         return tuple(journal.read(records_path(spec), WinnerRecord))
-    except OSError as error:
-        raise InputError(f"{records_path(spec)} cannot be read: {error.strerror}") from error
 
 
 def damaged_records(spec: Path) -> tuple[int, ...]:
-    """The numbers of the lines beside a spec that should be records and are none, as a merge may leave them."""
-    try:
+    """Return the numbers of the lines beside a spec that should be records and are none, as a merge may leave them.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    with _readable(records_path(spec)):
         return journal.damaged_lines(records_path(spec), WinnerRecord)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise InputError(f"{records_path(spec)} cannot be read: {error.strerror}") from error
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def records_of(rows: Sequence[SpecRow], records: Iterable[WinnerRecord]) -> tuple[WinnerRecord | None, ...]:

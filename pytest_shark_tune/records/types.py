@@ -218,31 +218,29 @@ class FinalRecord(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def provisional(cls, record: Record, task: AnyTask) -> FinalRecord:
         """Return the final that stands in for one that was never held: ``record`` has the best figures so far."""
-        reason = "provisional: the run ended before the finalists were measured again"
         info = task.candidate(record.id).compilation_info
-        final = cls._of_winner(record, task.root, task.weight, info, reason)
-        return msgspec.structs.replace(final, is_provisional=True)
+        won = WinnerRecord(**msgspec.structs.asdict(record), root=task.root, weight=task.weight, compilation_info=info)
+        reason = "provisional: the run ended before the finalists were measured again"
+        return cls._of_winner(won, reason, is_provisional=True)
 
     @classmethod
     def kept(cls, record: WinnerRecord) -> FinalRecord:
         """Return the final that the entry of a snapshot won in an earlier run, as far as its record tells."""
-        reason = f"kept: nothing changed since it was tuned (IREE {record.iree})"
-        return cls._of_winner(record, record.root, record.weight, record.compilation_info, reason)
+        return cls._of_winner(record, f"kept: nothing changed since it was tuned (IREE {record.iree})")
 
     @classmethod
-    def _of_winner(
-        cls, record: Record, root: RootOp | None, weight: int, compilation_info: str, reason: str
-    ) -> FinalRecord:
+    def _of_winner(cls, record: WinnerRecord, reason: str, *, is_provisional: bool = False) -> FinalRecord:
         """Return a final with the winner as its one finalist."""
         return cls(
             dispatch=record.dispatch,
-            root=root,
-            weight=weight,
+            root=record.root,
+            weight=record.weight,
             finalists=(msgspec.convert(record, Finalist, from_attributes=True),),
             baseline_samples_us=record.baseline_samples_us,
             winner=record.id,
             reason=reason,
-            compilation_info=compilation_info,
+            compilation_info=record.compilation_info,
+            is_provisional=is_provisional,
             device=record.device,
             target=record.target,
             iree=record.iree,

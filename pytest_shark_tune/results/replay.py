@@ -11,6 +11,7 @@ import re
 import statistics
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
@@ -161,17 +162,15 @@ def replay(
 
     ``budget`` is the most evaluations of a seed; without one a search goes on to the best recorded.
     """
-    runs = [(landscape, strategy, seed, budget, batch) for seed in range(seeds)]
+    run = partial(_one_seed, landscape, strategy, budget, batch)
     if jobs < 2 or seeds < 2:
-        return tuple(map(_one_seed, runs))
+        return tuple(map(run, range(seeds)))
     # A child started afresh holds no copy of whatever threads this process runs.
     with ProcessPoolExecutor(min(jobs, seeds), mp_context=get_context("spawn")) as pool:
-        return tuple(pool.map(_one_seed, runs))
+        return tuple(pool.map(run, range(seeds)))
 
 
-def _one_seed(run: tuple[Landscape, str, int, int | None, int]) -> Replayed:
-    landscape, strategy, seed, budget, batch = run
-
+def _one_seed(landscape: Landscape, strategy: str, budget: int | None, batch: int, seed: int) -> Replayed:
     def make(table: ConfigTable) -> Search:
         return make_search(strategy, table, seed=seed, facts=landscape.known_facts(), budget=budget)
 
