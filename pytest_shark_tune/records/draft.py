@@ -1,4 +1,4 @@
-"""The draft of a spec: what it is going to hold. What is verified, and what is written, is made of one draft."""
+"""The draft of a spec: its future entries. The same draft is verified and written."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ _OF_STARTER = "@"
 
 @dataclass(frozen=True)
 class Draft:
-    """A spec to be: ``entries``, and behind them those of ``starter``, the text of a spec, empty without one.
+    """A spec before it is written.
 
-    Entries go by their dispatch's name. Those of the starter go by their matcher's name in the starter, with an ``@``
+    Entries go by their dispatch's name. Entries of the starter go by their matcher's name in the starter, with an ``@``
     before it.
     """
 
     entries: tuple[SpecEntry, ...]
     starter: str = ""
+    """The text of the spec that stands behind the entries; empty without one."""
 
     @cached_property
     def text(self) -> str:
-        """The text of the spec, linked; empty where the draft is."""
+        """The text of the spec, linked; empty if the draft is."""
         if not self.entries and not self.starter:
             return ""
         return link_spec(build_spec(self.entries, self.starter or None))
@@ -44,13 +45,13 @@ class Draft:
     def by_matcher(self) -> dict[str, str]:
         """The names of the entries by the matchers that they have in the text."""
         names = [entry.name for entry in self.entries]
-        names += [f"{_OF_STARTER}{matcher}" for matcher in self._in_force]
+        names += [f"{_OF_STARTER}{matcher}" for matcher in self._effective_matchers]
         matchers = [row.matcher for row in read_spec(self.text)] if self.text else []
         return dict(zip(matchers, names, strict=True))
 
     @property
-    def _in_force(self) -> list[str]:
-        """The matchers of the starter, but for those that are an entry's too and so are left out."""
+    def _effective_matchers(self) -> list[str]:
+        """The matchers of the starter without those that an entry has too, which are left out."""
 
         def is_left_out(matcher: str) -> bool:
             alone = build_spec(self.entries, select_entries(self.starter, [matcher]))
@@ -60,7 +61,7 @@ class Draft:
 
     @property
     def configs(self) -> dict[str, str]:
-        """The compilation infos of the entries by name, but for those of the starter."""
+        """The compilation infos of the entries by name, without those of the starter."""
         return {entry.name: entry.compilation_info for entry in self.entries}
 
     @property
@@ -69,12 +70,15 @@ class Draft:
         return content_key(self.starter) if self.starter else ""
 
     def without(self, names: Collection[str]) -> Draft:
-        """The draft without the entries of these names; one that the starter had for the same ops then counts."""
+        """Return the draft without the entries of these names.
+
+        If the starter has an entry for the same ops, that one then counts.
+        """
         matchers = self._starter_matchers
         return self.only({*self.configs, *(f"{_OF_STARTER}{matcher}" for matcher in matchers)} - set(names))
 
     def only(self, names: Collection[str]) -> Draft:
-        """The draft with just the entries of these names."""
+        """Return the draft with just the entries of these names."""
         entries = tuple(entry for entry in self.entries if entry.name in names)
         matchers = self._starter_matchers
         left = [matcher for matcher in matchers if f"{_OF_STARTER}{matcher}" in names]
@@ -88,14 +92,18 @@ class Draft:
 
 
 def is_of_starter(name: str) -> bool:
-    """Whether a name of a draft's entry is that of one of the starter's."""
+    """Return whether a name of a draft's entry is that of an entry of the starter."""
     return name.startswith(_OF_STARTER)
 
 
 def spec_of(winners: Iterable[WinnerRecord | FinalRecord], starter: str = "") -> Draft:
-    """Return the draft of the spec of all that won, by dispatch; of two records of a dispatch the later one counts.
+    """Return the draft of the spec of all winners, in the order of their dispatches' names.
 
     Finals without a winner and kernels, which have no root op, get no entry.
+
+    Args:
+        winners: records of winners, or finals. If a dispatch has several, the last one counts.
+        starter: the text of the spec that stands behind the entries.
     """
     by_dispatch = {won.dispatch: won for won in winners}
     ordered = [by_dispatch[name] for name in sorted(by_dispatch)]
@@ -103,7 +111,7 @@ def spec_of(winners: Iterable[WinnerRecord | FinalRecord], starter: str = "") ->
 
 
 def entry_of(won: WinnerRecord | FinalRecord) -> SpecEntry:
-    """Return the spec entry of a winner, by its record or by the final that it won, with its provenance."""
+    """Return the spec entry of a winner with its provenance, from its record or from the final that it won."""
     assert won.root is not None
     assert won.winner is not None
     if isinstance(won, WinnerRecord):

@@ -1,4 +1,4 @@
-"""Merging what several runs found out about the same dispatches, on machines of one kind, into one result."""
+"""Merging runs: the results of several runs for the same dispatches, on machines of one kind, made into one."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ __all__ = ["Merged", "RunFindings", "merge_runs", "read_run", "write_merged"]
 
 @dataclass(frozen=True)
 class RunFindings:
-    """What one run left in its output folder, ``name``."""
+    """The files that one run left."""
 
     name: str
+    """The run's output directory."""
     summary: Summary
     records: tuple[Record, ...]
     finals: tuple[FinalRecord, ...]
@@ -36,21 +37,21 @@ class RunFindings:
 
 @dataclass(frozen=True)
 class Merged:
-    """The records and the finals of several runs, one for each candidate and dispatch; ``notes`` say what gave way.
-
-    ``refuted`` are winners that a run left out of its own spec, since they did not hold in the whole: dispatch and
-    candidate, with the reason.
-    """
+    """The results of several runs, with one record for each candidate and one final for each dispatch."""
 
     runs: tuple[RunFindings, ...]
     records: dict[str, dict[str, Record]] = field(default_factory=dict)
+    """The records of each dispatch by the candidate's id."""
     finals: dict[str, FinalRecord] = field(default_factory=dict)
+    """The finals by dispatch."""
     notes: list[str] = field(default_factory=list)
+    """Sentences about results that others took the place of."""
     refuted: dict[tuple[str, str], str] = field(default_factory=dict)
+    """The winners that a run left out of its own spec, by dispatch and candidate, with the reasons."""
 
     @property
     def dropped(self) -> dict[str, str]:
-        """Why a dispatch whose final has a winner gets no entry all the same, by the dispatch's name."""
+        """The dispatches that have a winner and get no entry all the same, with the reasons."""
         winners = {name: final.winner for name, final in self.finals.items() if final.winner is not None}
         return {name: self.refuted[name, winner] for name, winner in winners.items() if (name, winner) in self.refuted}
 
@@ -62,22 +63,23 @@ class Merged:
 
     @property
     def recorded(self) -> tuple[FinalRecord, ...]:
-        """The finals that stand and whose winner is on record: those that may have an entry in the spec."""
+        """The finals with a winner that is on record and was not dropped: these may have an entry in the spec."""
         return tuple(final for final in self.standing if final.winner in self.records.get(final.dispatch, {}))
 
     @property
     def unrecorded(self) -> tuple[FinalRecord, ...]:
-        """The finals whose winner is not on record: it was kept from a snapshot, or a file was cut."""
-        return tuple(final for final in self.standing if final.winner and final not in self.recorded)
+        """The finals with a winner that is not on record: it was kept from a snapshot, or a file was cut."""
+        won = (final for final in self.standing if final.winner is not None)
+        return tuple(final for final in won if final.winner not in self.records.get(final.dispatch, {}))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The dispatches that any run has in its summary, in its order."""
+        """The dispatches in the summaries of all runs, in their order."""
         return tuple(dict.fromkeys(row.name for run in self.runs for row in run.summary.dispatches))
 
     @property
     def failed_defaults(self) -> dict[str, str]:
-        """Why the default of a dispatch cannot be compared with, by the dispatch's name."""
+        """The dispatches with a default that failed, so that nothing can be compared with it, with the reasons."""
         defaults = {name: records[DEFAULT_ID] for name, records in self.records.items() if DEFAULT_ID in records}
         return {
             name: f"{record.state}: {record.reason}"
@@ -87,10 +89,10 @@ class Merged:
 
 
 def read_run(folder: Path) -> RunFindings:
-    """What a run of ``pytest --tune`` left in ``folder``.
+    """Read the output directory of a run of ``pytest --tune``.
 
     Raises:
-        InputError: it is no such folder.
+        InputError: it is no such directory, or one of another version.
     """
     path = folder / "summary.json"
     try:
@@ -105,28 +107,21 @@ def read_run(folder: Path) -> RunFindings:
 
 
 def merge_runs(runs: Sequence[RunFindings]) -> Merged:
-    """Join what several runs found out, those that are named first winning where all else is equal.
+    """Merge the results of several runs; if all else is equal, the run that is named first wins.
 
-    Of a candidate that was tried twice the record with more samples stays. The winners of several finals of a dispatch
-    compete by their ratio to the default, beside which each was measured, as the finalists of one run do. One that a
-    run left out of its own spec competes only with others that were left out.
+    If two runs tried a candidate, the record with more samples stays. If several finals of a dispatch were held, their
+    winners compete by their ratio to the default, which was measured beside each of them, as the finalists of one run
+    do. A winner that a run left out of its own spec competes only with others that were left out.
 
     Raises:
-        InputError: they were not made for the same target, by the same compiler, on devices of one model.
+        InputError: the runs were not made for the same target, by the same compiler, on devices of one model.
     """
-    for what, values in (
-        ("targets", [run.summary.run.target for run in runs]),
-        ("device models", [run.summary.run.device for run in runs]),
-        ("releases of IREE", [run.summary.run.versions.get("iree-base-compiler", "") for run in runs]),
-    ):
-        if len(set(values)) > 1:
-            told = ", ".join(f"{run.name} ({value})" for run, value in zip(runs, values, strict=True))
-            raise InputError(f"the runs are of different {what}, so their times do not compare: {told}")
+    _check_alike(runs)
     merged = Merged(tuple(runs))
     finals: defaultdict[str, list[FinalRecord]] = defaultdict(list)
     replaced: Counter[str] = Counter()
     for run in runs:
-        # A journal's later lines take the place of earlier ones.
+        # Later lines of a journal take the place of earlier ones.
         own = {(record.dispatch, record.id): record for record in run.records}
         for (dispatch, name), record in own.items():
             known = merged.records.setdefault(dispatch, {})
@@ -134,7 +129,7 @@ def merge_runs(runs: Sequence[RunFindings]) -> Merged:
                 replaced[dispatch] += 1
             if name not in known or len(record.samples_us) > len(known[name].samples_us):
                 known[name] = record
-        for final in {each.dispatch: each for each in run.finals}.values():
+        for final in {final.dispatch: final for final in run.finals}.values():
             finals[final.dispatch].append(final)
             if final.winner is not None and (reason := run.summary.dropped.get(final.dispatch)):
                 merged.refuted.setdefault((final.dispatch, final.winner), f"{run.name} left it out: {reason}")
@@ -149,6 +144,17 @@ def merge_runs(runs: Sequence[RunFindings]) -> Merged:
         if merged.finals[dispatch].winner != winner:
             merged.notes.append(f"{dispatch}: {winner} does not compete: {reason}")
     return merged
+
+
+def _check_alike(runs: Sequence[RunFindings]) -> None:
+    for what, values in (
+        ("targets", [run.summary.run.target for run in runs]),
+        ("device models", [run.summary.run.device for run in runs]),
+        ("releases of IREE", [run.summary.run.versions.get("iree-base-compiler", "") for run in runs]),
+    ):
+        if len(set(values)) > 1:
+            listed = ", ".join(f"{run.name} ({value})" for run, value in zip(runs, values, strict=True))
+            raise InputError(f"the runs are of different {what}, so their times do not compare: {listed}")
 
 
 def write_merged(
@@ -202,29 +208,29 @@ def write_merged(
 def _joined(
     finals: Sequence[FinalRecord], records: Mapping[str, Record], refuted: Mapping[tuple[str, str], str]
 ) -> FinalRecord:
-    """The final whose winner is the best of all finals' winners, with the other finals' finalists.
+    """Return the final with the best of all finals' winners, with the other finals' finalists.
 
     Winners that are ``refuted`` give way to any other.
     """
-    won = [each for each in finals if each.winner is not None]
-    won = [each for each in won if (each.dispatch, each.winner) not in refuted] or won
+    won = [final for final in finals if final.winner is not None]
+    won = [final for final in won if (final.dispatch, final.winner) not in refuted] or won
     if not won:
         return max(finals, key=_samples)
 
     def knobs(name: str) -> tuple[int, ...]:
         return simplicity(records[name].knobs if name in records else {})
 
-    # Of one that won twice the final with more samples counts.
-    of_winner = {each.winner: each for each in sorted(won, key=_samples) if each.winner is not None}
-    best, _ = declare_winner([each.finalist(name) for name, each in of_winner.items()], knobs)
-    final = of_winner[best] if best is not None else won[0]
-    own = {each.id for each in final.finalists}
-    others = {each.id: each for other in finals for each in other.finalists if each.id not in own}
-    return msgspec.structs.replace(final, finalists=(*final.finalists, *others.values()))
+    # If a candidate won twice, the final with more samples counts.
+    of_winner = {final.winner: final for final in sorted(won, key=_samples) if final.winner is not None}
+    best, _ = declare_winner([final.finalist(name) for name, final in of_winner.items()], knobs)
+    chosen = of_winner[best] if best is not None else won[0]
+    own = {finalist.id for finalist in chosen.finalists}
+    others = {finalist.id: finalist for final in finals for finalist in final.finalists if finalist.id not in own}
+    return msgspec.structs.replace(chosen, finalists=(*chosen.finalists, *others.values()))
 
 
 def _samples(final: FinalRecord) -> int:
-    return sum(len(each.samples_us) for each in final.finalists)
+    return sum(len(finalist.samples_us) for finalist in final.finalists)
 
 
 def _row(merged: Merged, name: str, winner: WinnerRecord | None, dropped: str) -> DispatchSummary:
@@ -248,7 +254,7 @@ def _row(merged: Merged, name: str, winner: WinnerRecord | None, dropped: str) -
 
 
 def _run_of(merged: Merged) -> RunSummary:
-    runs = [each.summary.run for each in merged.runs]
+    runs = [run.summary.run for run in merged.runs]
     return RunSummary(
         versions=runs[0].versions,
         target=runs[0].target,
