@@ -1,4 +1,4 @@
-"""Snapshots: a spec and, in a file beside it, the records that it was made from."""
+"""Snapshots: a spec and, in a file beside it, the records that its entries were made from."""
 
 from __future__ import annotations
 
@@ -39,19 +39,20 @@ __all__ = [
 ]
 
 FOLDER = "__specs__"
-"""Where the snapshots of a suite are, beside its tests."""
+"""The directory of a suite's snapshots, beside its tests."""
 _POLL_S = 0.02
 
 
 def snapshot_path(suite: Path, target: str, device_slug: str) -> Path:
-    """Where a suite's snapshot for a target and a device's model is."""
+    """Return the path of a suite's snapshot for a target and a model of device."""
     return suite / FOLDER / f"{_prefix(target)}{device_slug}.mlir"
 
 
 def find_snapshots(suite: Path, target: str) -> tuple[Path, ...]:
-    """A suite's snapshots for a target, of all devices.
+    """Return a suite's snapshots for a target, of all devices.
 
-    Names of targets may begin alike (``llvm-cpu``, ``llvm-cpu:x86-64-v3``): what records say is of others is left out.
+    Names of targets may begin alike (``llvm-cpu``, ``llvm-cpu:x86-64-v3``), so snapshots with records of another target
+    are left out.
     """
     found = sorted((suite / FOLDER).glob(f"{_prefix(target)}*.mlir"))
     return tuple(path for path in found if target in (recorded_targets(path) or {target}))
@@ -60,10 +61,10 @@ def find_snapshots(suite: Path, target: str) -> tuple[Path, ...]:
 def check_snapshots(suite: Path, target: str) -> None:
     """Refuse a suite's snapshots for a target if the compiler might do more with one than match and annotate.
 
-    One that this IREE does not parse is left to the code that reads it.
+    A snapshot that this IREE does not parse is left to the code that reads it.
 
     Raises:
-        InputError: a spec, or a record beside it, holds something that no spec needs (`stages.trust`).
+        InputError: a spec, or a record beside it, holds something that no spec needs (`dispatch.trust`).
     """
     for path in find_snapshots(suite, target):
         _pass_on_refusal(partial(read_spec, read_text(path)), path)
@@ -83,10 +84,9 @@ def _pass_on_refusal(read: Callable[[], object], path: Path) -> None:
 
 @contextmanager
 def locked(spec: Path) -> Iterator[None]:
-    """Keep others from writing a spec and its records from the moment when they are read until they are written.
+    """Keep other processes from writing a spec and its records between reading and writing them.
 
-    Where no lock file can be made, since nothing can be written there or the file system knows no locks, it goes on
-    without.
+    If no lock file can be made, because the directory is read-only or the file system has no locks, there is no lock.
     """
     folder = spec.parent
     is_new = not folder.exists()
@@ -112,17 +112,17 @@ def _try_lock(lock: FileLock) -> bool:
 
 
 def recorded_targets(spec: Path) -> set[str]:
-    """The targets that the records of a spec are of; none without any."""
-    return {each.target for each in read_records(spec)}
+    """Return the targets of a spec's records."""
+    return {record.target for record in read_records(spec)}
 
 
 def records_path(spec: Path) -> Path:
-    """Where the records of a spec are."""
+    """Return the path of a spec's records."""
     return spec.with_suffix(".jsonl")
 
 
 def read_text(spec: Path) -> str:
-    """The text of a spec file, which need not parse.
+    """Return the text of a spec file, which need not parse.
 
     Raises:
         InputError: the file cannot be read.
@@ -164,16 +164,20 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def records_of(rows: Sequence[SpecRow], records: Iterable[WinnerRecord]) -> tuple[WinnerRecord | None, ...]:
-    """The record of each entry of a spec, never one for two: that of the dispatch that the entry names.
+    """Return the record of each entry of a spec: the record of the dispatch that the entry names.
 
-    An entry that names none has that whose dispatch gives it its matcher's name, if no other entry has it. One that
-    somebody wrote or renamed by hand has none.
+    An entry that names no dispatch has the record with a dispatch that gives the matcher its name. An entry that was
+    written or renamed by hand has none, and no record belongs to two entries.
+
+    Args:
+        rows: the entries.
+        records: the records beside the spec.
     """
     free = list(records)
     found: dict[int, WinnerRecord] = {}
-    # Those that name a dispatch come first: another one's matcher may have the name that it would get.
+    # Entries that name a dispatch come first: another entry's matcher may have the name that such a dispatch gives.
     for place in sorted(range(len(rows)), key=lambda place: not _dispatch_of(rows[place])):
-        record = next((each for each in free if _is_of(each, rows[place])), None)
+        record = next((record for record in free if _is_of(record, rows[place])), None)
         if record is not None:
             found[place] = record
             free.remove(record)
@@ -195,9 +199,14 @@ def write_spec(path: Path, winners: Sequence[WinnerRecord], starter: str | None 
 
 
 def write_draft(path: Path, draft: Draft, winners: Iterable[WinnerRecord]) -> None:
-    """Write the spec of a draft and beside it, of ``winners``, the records of its entries.
+    """Write the spec of a draft, and the records of its entries beside it.
 
-    Without entries of its own there is no file. A file that has just this content already is not touched.
+    A draft without entries of its own makes no file. A file that has the same content already is not touched.
+
+    Args:
+        path: the spec.
+        draft: the draft.
+        winners: the records of its entries; others among them are left out.
     """
     if not draft.entries:
         path.unlink(missing_ok=True)
@@ -209,7 +218,7 @@ def write_draft(path: Path, draft: Draft, winners: Iterable[WinnerRecord]) -> No
 
 
 def why_not_replaced(spec: Path) -> str:
-    """Why a spec cannot be brought up to date, in words; empty where it can."""
+    """Return why a spec cannot be brought up to date; empty if it can."""
     if lines := damaged_records(spec):
         places = ", ".join(f"{records_path(spec).name}:{number}" for number in lines)
         return (
@@ -226,11 +235,11 @@ def why_not_replaced(spec: Path) -> str:
 def snapshot_draft(path: Path, winners: Iterable[WinnerRecord]) -> Draft:
     """Return the draft of the snapshot at ``path`` with ``winners`` in place of its recorded entries.
 
-    Entries without a record stay behind the winners, since somebody may have put them there, unless their matcher is a
-    winner's too.
+    Entries without a record stay behind the winners, since somebody may have put them there. Only an entry with a
+    winner's matcher goes.
 
     Raises:
-        InputError: it cannot be told which these are (see `why_not_replaced`).
+        InputError: the snapshot does not tell which entries have a record (see `why_not_replaced`).
     """
     if why := why_not_replaced(path):
         raise InputError(why)
@@ -252,15 +261,15 @@ def replace_spec(path: Path, draft: Draft, winners: Iterable[WinnerRecord]) -> N
 
 
 def _rows(spec: Path) -> tuple[SpecRow, ...]:
-    """The entries of a spec, none where there is no such file."""
+    """Return the entries of a spec, none if there is no such file."""
     text = read_text(spec) if spec.exists() else ""
     return read_spec(text) if text else ()
 
 
 def write_text(path: Path, text: str, records: Sequence[WinnerRecord]) -> None:
-    """Write the text of a spec, and the records of its entries beside it; without any there is no such file.
+    """Write the text of a spec, and the records of its entries beside it; without records there is no such file.
 
-    A file that has just this content already is not touched.
+    A file that has the same content already is not touched.
     """
     _write(path, text.encode())
     if records:
@@ -279,7 +288,7 @@ def _prefix(target: str) -> str:
 
 
 def read_spec_file(path: Path) -> str:
-    """The text of a tuning spec.
+    """Return the text of a tuning spec.
 
     Raises:
         InputError: the file cannot be read, or holds no tuning spec that this IREE parses.

@@ -1,4 +1,4 @@
-"""Records: what was tried and what came of it, one line of JSON each."""
+"""Records: candidates, finals and specs that were tried, with their results; one line of JSON each."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ __all__ = [
 ]
 
 SCHEMA: Final = 1
-"""The version of the records' format; a reader refuses what it does not know."""
+"""The version of the records' format; a reader refuses versions that it does not know."""
 
 
 _OVERHEAD_S = 0.1
-"""What a candidate takes besides being compiled and timed: to be loaded and checked."""
+"""The time that a candidate takes to be loaded and checked."""
 _HUNG_S = 10.0
-"""What one takes that is ended because it runs too long, about; a record does not say."""
+"""About the time that a candidate takes that is ended because it runs too long; a record does not tell."""
 
 
 class State(StrEnum):
-    """How far a candidate came. Failure is a state with its reason, never a number."""
+    """The stage that a candidate reached. Failure is a state with its reason, never a number."""
 
     COMPILE_FAILED = "compile_failed"
     COMPILE_TIMEOUT = "compile_timeout"
@@ -54,58 +54,67 @@ class State(StrEnum):
     MEASURED = "measured"
 
 
-_PASSING = frozenset({State.COMPILE_TIMEOUT, State.RUN_TIMEOUT, State.RUN_FAILED})
+_TRANSIENT = frozenset({State.COMPILE_TIMEOUT, State.RUN_TIMEOUT, State.RUN_FAILED})
 
 
 def lasts(state: State, reason: str) -> bool:
-    """Whether what came of a candidate is true of it, so that a later run need not try it again.
+    """Return whether a candidate's result stays true, so that a later run need not try it again.
 
-    A time-out, a crash, a device that is lost, a lack of memory, a linker that fails: these tell of one machine at one
-    time. What the compiler itself says of a config stays true.
+    A time-out, a crash, a lost device, a lack of memory and a linker that fails tell of one machine at one time. The
+    compiler's own error about a config stays true.
     """
     if state is State.COMPILE_FAILED:
         return "error:" in reason and "failed to link" not in reason
-    return state not in _PASSING
+    return state not in _TRANSIENT
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
-    """Where figures were taken: a device's name, a target and a release of IREE."""
+    """The circumstances of a measurement."""
 
     device: str
+    """The device's name."""
     target: str
     iree: str
+    """The compiler's release."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """One candidate that was tried.
-
-    ``samples_us`` and ``baseline_samples_us`` are microseconds of one dispatch, taken in turn; ``ratio`` is
-    baseline time by candidate time, so that above 1 is faster, with its interval where it was measured. A sample ran
-    ``batch`` dispatches; ``blocks`` count, ``repeated`` were thrown away because the machine changed its speed, and
-    ``note`` says by how much. ``check`` is kept where the result was wrong: with its seed the same inputs can be made
-    again. ``duplicate_of`` is the id of the one that has the same binary.
-    """
+    """One candidate that was tried."""
 
     schema: Literal[1] = SCHEMA
     id: str
+    """The candidate's id."""
     dispatch: str
+    """The dispatch's name."""
     pipeline: str
     knobs: dict[str, int]
     config: str
+    """The text of the lowering config."""
     state: State
     reason: str = ""
+    """The reason for any state but ``measured``."""
     check: Check | None = None
+    """The comparison of a wrong result. With its seed the same inputs can be made again."""
     duplicate_of: str = ""
+    """The id of the candidate that has the same binary."""
     compile_s: float | None = None
     samples_us: tuple[float, ...] = ()
+    """Microseconds of one dispatch, in turn with those of the baseline."""
     baseline_samples_us: tuple[float, ...] = ()
     ratio: float | None = None
+    """Baseline time by candidate time: above 1 the candidate is faster."""
     ratio_low: float | None = None
+    """The lower bound of the ratio's interval."""
     ratio_high: float | None = None
+    """The upper bound of the ratio's interval."""
     batch: int | None = None
+    """The number of dispatches in a sample."""
     blocks: int = 0
+    """The number of blocks of samples that count."""
     repeated: int = 0
+    """The number of blocks that were discarded because the machine changed its speed."""
     note: str = ""
+    """A sentence that says by how much the machine changed its speed."""
     device: str
     target: str
     iree: str
@@ -133,7 +142,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         return cls(compile_s=compile_s, **about, **tried)
 
     def cost_s(self, jobs: int) -> float:
-        """About what the candidate cost a run that compiles ``jobs`` at a time, in seconds of the run."""
+        """Return about how many seconds the candidate cost a run that compiles ``jobs`` at a time."""
         batch = self.batch or 1
         timed_s = batch * (sum(self.samples_us) + sum(self.baseline_samples_us)) / 1e6
         hung_s = _HUNG_S if self.state is State.RUN_TIMEOUT else 0.0
@@ -160,23 +169,26 @@ class Finalist(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FinalRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of the comparison of a dispatch's finalists: a winner's id, or the reason for none.
-
-    ``compilation_info`` is the winner's, as text, and empty without one. A kernel of the client's own has neither it
-    nor a ``root``. ``rounds`` fresh processes were measured in; ``repeated`` and ``note`` are as a record's, over all.
-    """
+    """The comparison of a dispatch's finalists."""
 
     schema: Literal[1] = SCHEMA
     dispatch: str
     root: RootOp | None
+    """The op that a spec entry matches; ``None`` for a kernel of the client's own."""
     weight: int
+    """The number of the dispatch's calls."""
     finalists: tuple[Finalist, ...]
     baseline_samples_us: tuple[float, ...]
     winner: str | None
+    """The winner's id, ``None`` without one."""
     reason: str = ""
+    """The reason for there being no winner, or a remark about the one there is."""
     compilation_info: str = ""
+    """The winner's config as text; empty without a winner and for a kernel."""
     is_provisional: bool = msgspec.field(default=False, name="provisional")
+    """True if no final was held, and the winner is the best candidate so far."""
     rounds: int = 0
+    """The number of fresh processes that measured the finalists."""
     repeated: int = 0
     note: str = ""
     device: str
@@ -247,65 +259,71 @@ class FinalRecord(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def finalist(self, identifier: str) -> Finalist:
-        """The finalist of that id."""
-        return next(each for each in self.finalists if each.id == identifier)
+        """Return the finalist of that id."""
+        return next(finalist for finalist in self.finalists if finalist.id == identifier)
 
 
 class SourceCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """How one source fares with the merged spec; ``ratio`` is default time by tuned time of the whole function.
-
-    ``default_us`` and ``tuned_us`` are the medians of those times. ``in_model`` has the ratio for the dispatches of
-    each entry as they run in the model, where the driver tells.
-    """
+    """The check of the merged spec on one source."""
 
     source: str
+    """The source's name."""
     applied: int
+    """The number of dispatches that the spec was applied to."""
     ratio: float | None = None
+    """Default time by tuned time of the whole function."""
     ratio_low: float | None = None
     ratio_high: float | None = None
     default_us: float | None = None
+    """The median default time."""
     tuned_us: float | None = None
+    """The median tuned time."""
     note: str = ""
     in_model: dict[str, float] = {}
+    """The ratio for the dispatches of each entry as they run in the model, if the driver reports it."""
 
 
 class SpecRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What verifying the merged spec on its sources gave; ``dropped`` are entries' names with the reason.
-
-    With ``model`` it is what measuring that source end to end gave. What held is the spec of ``entries``, configs by
-    name, before the starter with the hash ``starter``, empty without one.
-    """
+    """The verification of the merged spec on its sources."""
 
     schema: Literal[1] = SCHEMA
     sources: tuple[SourceCheck, ...]
     dropped: dict[str, str]
+    """The entries that failed, with the reasons."""
     model: str = ""
+    """The source that was measured end to end; empty for the checks of all sources."""
     entries: dict[str, str] = {}
+    """The configs of the entries that passed, by name."""
     starter: str = ""
+    """The hash of the starter behind them; empty without one."""
 
 
 class RecordedOp(msgspec.Struct, frozen=True):
-    """One op that an entry was made for: its executable's name in the source of that name."""
+    """One op that an entry was made for."""
 
     source: str
+    """The source's name."""
     symbol: str
+    """The name of the op's executable in that source."""
 
 
 class WinnerRecord(Record, frozen=True, kw_only=True):
-    """A winner's figures from the final, and all that makes its spec entry anew; without a ``root`` it has none.
-
-    ``ops`` are those that the entry is in force on. ``setting`` is a hash of what its figures depend on besides the
-    dispatch: compiler, flags, runtime, device and driver. ``content`` is a hash of the dispatch's modules, empty where
-    it is not known. ``candidates`` is how many had their chance against it.
-    """
+    """A winner's figures from the final, and everything that its spec entry is made from."""
 
     root: RootOp | None
+    """The op that the entry matches; ``None`` for a kernel, which has no entry."""
     weight: int
+    """The number of the dispatch's calls."""
     compilation_info: str
+    """The config as text."""
     ops: tuple[RecordedOp, ...] = ()
+    """The ops that the entry is applied to."""
     setting: str = ""
+    """The environment fingerprint: a hash of compiler, flags, runtime, device and driver."""
     content: str = ""
+    """A hash of the dispatch's modules; empty if it is not known."""
     candidates: int = 0
+    """The number of candidates that were tried against it."""
 
     @property
     def winner(self) -> str:
@@ -314,7 +332,7 @@ class WinnerRecord(Record, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, final: FinalRecord, record: Record) -> WinnerRecord:
-        """What ``final`` says of its winner, of which ``record`` says what was tried."""
+        """Return the record of a final's winner; ``record`` is its record as a candidate."""
         finalist = final.finalist(record.id)
         return cls(
             id=record.id,
