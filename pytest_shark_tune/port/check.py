@@ -30,9 +30,9 @@ def check_ported(
         path: the spec that was written of them.
         sources: the models, or the single ops that recorded entries are for.
         session: compiles, runs and measures.
-        tell: is told what is checked.
+        tell: gets a message for every entry.
         has_models: whether ``sources`` are models. In single ops only static checks make sense, and an entry without a
-            record, whose op is not known, only has to parse.
+            record, and so without a known op, only has to parse.
     """
     guarded = session.guard_plan(sources, Path(), path)
     for draft in drafts:

@@ -23,7 +23,7 @@ _NEUTRAL = tuple(
     "translation_info = <pipeline = #iree_codegen.no_pipeline>>"
     for config in ("#iree_gpu.lowering_config<{}>", "#iree_gpu.lowering_config<{decomposition_config = {}}>")
 )
-"""Placeholder configs for asking what an entry matches, without and with a decomposition beside the config."""
+"""Placeholders for the config of a spec that is only asked for matches: alone, and beside a decomposition."""
 
 
 def find_in_models(entry: OldEntry, old: OldSpec, dispatches: Sequence[Dispatch]) -> Dispatch | None:
@@ -56,7 +56,7 @@ def recorded_op(entry: OldEntry, compiler: Compiler, processors: int) -> tuple[o
 
 
 def _probe(spec: str, matcher: str) -> str:
-    """A spec of one entry that shows what the entry matches, whatever its config."""
+    """Return a spec of one entry with a placeholder for its config, to ask which dispatches the entry matches."""
     alone, beside = _NEUTRAL
     try:
         return mark_entries(with_configs(spec, {matcher: alone}))

@@ -27,7 +27,7 @@ __all__ = ["Fate", "PortedEntry", "keep_unplaced", "port_entry"]
 
 
 class Fate(StrEnum):
-    """What became of an entry."""
+    """The outcome for an entry."""
 
     SAME = "same config"
     NEAREST = "nearest config"
@@ -63,7 +63,7 @@ class PortedEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def keep_unplaced(entry: OldEntry) -> PortedEntry:
-    """Return the outcome for an entry whose op nobody knows: without a model it is kept if its config parses."""
+    """Return the outcome for an entry that has neither a record nor a model: it is kept if its config parses."""
     if not entry.compilation_info:
         reason = "its config does not parse here, and without a record only a MODEL tells what it is for"
         return PortedEntry.lost(entry, reason)
@@ -96,7 +96,7 @@ def port_entry(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedE
             entry, f"there is no pipeline {pipeline} for {dispatch.name} any more; it has {there}", dispatch.name
         )
     best = min(fits, key=lambda fit: (not fit.is_same, len(fit.changes)))
-    # What the compiler states is binding; the spaces that we build leave out what is not worth a try, too.
+    # Constraints that the compiler states are binding. Spaces that we build also leave out configs not worth a try.
     if (
         not best.is_same
         and not stated_spaces(emitted_constraints(dispatch, compiler))
@@ -107,7 +107,7 @@ def port_entry(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedE
 
 
 def _kept(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry | None:
-    """The entry with its old config, where that can be written down and compiles."""
+    """Return the entry with its old config if that has an attribute and compiles."""
     target = session.compiler.target
     record = entry.record
     info = entry.compilation_info
@@ -128,20 +128,21 @@ def _kept(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry 
 
 
 class _Fit(msgspec.Struct, frozen=True):
-    """How an old config comes out in a space: as the member ``knobs``, with ``changes`` in words."""
+    """The nearest member of a space to an old config."""
 
     space: SearchSpace
     knobs: dict[str, int]
     changes: tuple[str, ...]
+    """The differences to the old config, in words."""
 
     @property
     def is_same(self) -> bool:
-        """Whether the config says what the old one said."""
+        """Whether the config equals the old one."""
         return not self.changes
 
 
 def _variants(space: SearchSpace, entry: OldEntry, backend: str) -> Iterator[SearchSpace]:
-    """The space as it is and, where the old config has options that it pins, with these open."""
+    """Yield the space and, if it pins options that the old config sets otherwise, the space with these open."""
     yield space
     recorded = entry.record.knobs if entry.record else {}
     options = {name: value for name, value in recorded.items() if name in PIPELINE_OPTIONS}
@@ -194,7 +195,7 @@ def _with_config(entry: OldEntry, dispatch: Dispatch, fit: _Fit, target: Target)
 
 
 def _outcome(entry: OldEntry, dispatch: Dispatch, candidate: Candidate, fate: Fate, target: Target) -> PortedEntry:
-    """The outcome for an entry that gets the config of ``candidate``."""
+    """Return the outcome for an entry that gets the config of ``candidate``."""
     return PortedEntry(
         name=entry.name,
         fate=fate,
@@ -206,7 +207,7 @@ def _outcome(entry: OldEntry, dispatch: Dispatch, candidate: Candidate, fate: Fa
 
 
 def _root(record: WinnerRecord | None, dispatch: Dispatch) -> RootOp:
-    """The recorded root op where a matcher does not tell it from the dispatch's: ids are made of it."""
+    """Return the recorded root op if a matcher takes it for the dispatch's: ids are made of it."""
     recorded = record.root if record else None
     return recorded if recorded and recorded.key == dispatch.key else dispatch.root
 
@@ -214,7 +215,7 @@ def _root(record: WinnerRecord | None, dispatch: Dispatch) -> RootOp:
 def _new_record(
     record: WinnerRecord, dispatch: Dispatch, candidate: Candidate, fate: Fate, target: str
 ) -> WinnerRecord:
-    """The record of the new entry. Figures, and the release that they were taken with, stay if the config does."""
+    """Return the record of the new entry. Figures, and the release of IREE they are of, stay if the config does."""
     changed = msgspec.structs.replace(
         record,
         id=candidate.id,

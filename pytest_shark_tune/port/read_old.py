@@ -23,38 +23,40 @@ _READER_TIMEOUT_S = 120.0
 
 
 class OldEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry of the old spec; ``matcher`` is empty where the spec is known from its records alone.
-
-    ``compilation_info`` is empty where this IREE does not parse it, and ``config`` is ``None`` where nobody could read
-    it.
-    """
+    """An entry of the old spec."""
 
     name: str
     matcher: str = ""
+    """The matcher's name; empty if the spec is known from its records alone."""
     compilation_info: str = ""
+    """The config's attribute; empty if this IREE does not parse it."""
     config: ReadConfig | None = None
+    """The config, if it could be read."""
     record: WinnerRecord | None = None
 
 
 class OldSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """The spec at ``path`` as this IREE can read it: its entries and, if its matchers could be read, its text.
-
-    Configs may stand in the text as mere names.
-    """
+    """An old spec as far as this IREE can read it."""
 
     path: Path
     entries: tuple[OldEntry, ...]
     text: str = ""
+    """The text, in which names may stand for configs; empty if the matchers could not be read."""
 
 
 def read_old(path: Path, python: Path | None, *, timeout_s: float = _READER_TIMEOUT_S) -> OldSpec:
-    """Read a spec and the records beside it; ``python`` runs in an environment with the IREE that wrote it.
+    """Read a spec and the records beside it.
+
+    Args:
+        path: the spec.
+        python: the Python of an environment with the IREE that wrote the spec; asked if this IREE does not parse it.
+        timeout_s: the seconds that it has to read the spec.
 
     Raises:
-        InputError: the file cannot be read, or nobody parses it and there are no records.
+        InputError: the file cannot be read, or it does not parse and has no records.
     """
     text = read_text(path)
-    records = [each for each in read_records(path) if each.root is not None]
+    records = [record for record in read_records(path) if record.root is not None]
     try:
         rows = read_spec(text)
     except SpecRefused as error:
@@ -76,7 +78,7 @@ def read_old(path: Path, python: Path | None, *, timeout_s: float = _READER_TIME
 def _entries(
     rows: Sequence[SpecRow], records: Sequence[WinnerRecord], configs: Mapping[str, ReadConfig]
 ) -> tuple[OldEntry, ...]:
-    """The entries of a spec with their records; ``configs`` are those that could be read, by matcher."""
+    """Return the entries of a spec with their records and, by matcher, the configs that could be read."""
     return tuple(
         OldEntry(
             name=record.dispatch if record else row.matcher,
@@ -98,14 +100,14 @@ def _recorded_entry(record: WinnerRecord) -> OldEntry:
 
 
 class _ConfigElsewhere(msgspec.Struct, frozen=True):
-    """A `ReadConfig`, whose recursive type cannot be decoded."""
+    """A `ReadConfig` for msgspec, which does not decode recursive types."""
 
     pipeline: str
     tree: dict[str, Any]
 
 
 class _Elsewhere(msgspec.Struct, frozen=True):
-    """What the reader in another environment writes."""
+    """The output of the reader in another environment."""
 
     iree: str
     spec: str
@@ -119,7 +121,7 @@ def _read_elsewhere(path: Path, text: str, python: Path, records: Sequence[Winne
     except CommandFailed as error:
         raise InputError(f"--from-python {python}: it cannot read {path}: {error.stderr.strip() or error}") from error
     except msgspec.DecodeError as error:
-        raise InputError(f"--from-python {python}: what it says of {path} is not understood: {error}") from error
+        raise InputError(f"--from-python {python}: its output for {path} is not understood: {error}") from error
     configs = {
         matcher: ReadConfig(pipeline=read.configs[name].pipeline, tree=read.configs[name].tree)
         for matcher, name in named_configs(read.spec).items()
@@ -129,6 +131,6 @@ def _read_elsewhere(path: Path, text: str, python: Path, records: Sequence[Winne
 
 
 def target_of(path: Path) -> str | None:
-    """The target that a spec's records are of, where there are any and they agree."""
+    """Return the target of a spec's records, if there are any and they agree."""
     targets = recorded_targets(path)
     return targets.pop() if len(targets) == 1 else None

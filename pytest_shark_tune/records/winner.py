@@ -99,7 +99,7 @@ def simplicity(knobs: Mapping[str, int]) -> tuple[int, ...]:
 
 
 def provisional_winner(records: Iterable[Record]) -> Record | None:
-    """Return the best guess for a dispatch whose final was never run: the fastest that clears the noise floor.
+    """Return the best guess for a dispatch without a final: the fastest candidate that clears the noise floor.
 
     A run that was interrupted can still give it. It was not measured again, and every report of it says so.
     """

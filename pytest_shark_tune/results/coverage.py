@@ -1,4 +1,4 @@
-"""Coverage: how much of what a run was given it tunes."""
+"""Coverage: the part of its input that a run tunes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Collected", "Coverage", "coverage_of_spec"]
 
 
 class Coverage(StrEnum):
-    """How much a run tunes of what it was given: all of it, not all files of a suite, or not all tests of a file."""
+    """The part of its input that a run tunes: all of it, not all files of a suite, or not all tests of a file."""
 
     WHOLE = "whole"
     FILES = "some files"
@@ -45,8 +45,8 @@ def coverage_of_spec(spec: Path, summary: Path) -> Coverage | None:
     """Return the coverage of the run that left a spec beside its summary.
 
     Returns:
-        ``None`` without a spec, or without a summary that tells of a run. A run whose summary does not name a coverage
-        is taken to have covered all.
+        ``None`` without a spec, or without a summary that tells of a run. If the summary does not name
+        a coverage, the run is taken to have covered all.
     """
     if not spec.exists():
         return None

@@ -57,7 +57,7 @@ class Merged:
 
     @property
     def standing(self) -> tuple[FinalRecord, ...]:
-        """The finals without those whose winner was dropped."""
+        """The finals without those with a dropped winner."""
         dropped = self.dropped
         return tuple(final for name, final in self.finals.items() if name not in dropped)
 

@@ -1,4 +1,4 @@
-"""The results of a run, in memory: all that its spec, its summary and its snapshots derive from."""
+"""The results of a run, in memory: its spec, its summary and its snapshots derive from them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class RunResults:
 
         Args:
             name: the dispatch's name.
-            setting: the hash of what figures depend on besides the dispatch.
+            setting: the environment fingerprint.
             candidates: the number of candidates that were tried.
         """
         if name in self.kept:
@@ -99,6 +99,6 @@ class RunResults:
 
     @property
     def unsteady(self) -> int:
-        """The number of records and finals during whose measurement the machine changed its speed."""
+        """The number of records and finals for which the machine changed its speed while they were measured."""
         notes = [record.note for known in self.records.values() for record in known.values()]
         return sum(map(bool, [*notes, *(final.note for final in self.finals.values())]))

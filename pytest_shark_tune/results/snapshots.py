@@ -52,7 +52,7 @@ class SnapshotChange:
         return not self.old[0] and not self.new[0]
 
     def words(self) -> tuple[str, ...]:
-        """Return a line for each entry that changed, and for what did not and why; nothing if all is as it was."""
+        """Return a line for each entry that changed or could not be updated; nothing if all is as it was."""
         lines = self._changed()
         if self.problem:
             lines += (f"not updated: {self.problem}",)

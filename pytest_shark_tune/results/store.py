@@ -1,4 +1,4 @@
-"""The ledger: the results of a run, kept where the run is controlled, and the files that are made of them."""
+"""The result store: the results of a run, in the process that controls it, and the files that are made of them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Ledger:
         device_slug: the device's name in names of files.
         versions: versions by package.
         starter: the text of the starter spec.
-        setting: a hash of what the run's figures depend on besides the dispatch.
+        setting: the environment fingerprint: a hash of everything but the dispatch that figures depend on.
         makes_specs: whether the run writes specs, for which it needs the compiler.
         root: the folder that folders of suites are relative to.
         mirror: a folder that records and finals go to as well, for workers that do not see ``out``.
@@ -119,7 +119,7 @@ class Ledger:
         self._suites.setdefault(suite, {})[key] = self._results.plans[key]
 
     def add_collected(self, collected: Collected) -> None:
-        """Note what was collected: an entry that is in none of the plans of a whole suite is gone.
+        """Note the collected tests: an entry that is in none of the plans of a whole suite is gone.
 
         That holds for entries that are in a snapshot by now. One that another run adds later may be of a new test.
         """
@@ -183,9 +183,9 @@ class Ledger:
     ) -> Summary:
         """Derive and write summary, spec and snapshots.
 
-        Dispatches whose final was never run get a provisional winner from their records. A run that leaves out tests
-        keeps the spec of one that left out fewer. A file that cannot be written stays as it was, and the others are
-        written all the same; see ``failures``.
+        A dispatch without a final gets a provisional winner from its records. A run that leaves out tests keeps the
+        spec of one that left out fewer. A file that cannot be written stays as it was, and the others are written all
+        the same; see ``failures``.
 
         Args:
             complete: whether every test was run.
@@ -230,7 +230,7 @@ class Ledger:
     def _settle(
         self, verification: Verification, won: Mapping[str, WinnerRecord], dropped: Mapping[str, str]
     ) -> Settled:
-        """Settle the draft of ``spec.mlir`` in each plan whose ``[spec]`` ran."""
+        """Settle the draft of ``spec.mlir`` in each plan that ran its ``[spec]``."""
         draft = spec_of(won.values() if self._makes_specs else (), self._starter).without(dropped)
         return verification.settle(draft, self._results.spec_plans) if draft.entries else Settled(draft, {})
 

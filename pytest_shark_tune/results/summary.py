@@ -30,9 +30,9 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     complete: bool
     """False if the run ended early."""
     unsteady: int = 0
-    """The number of candidates and finals during whose measurement the machine changed its speed."""
+    """The number of candidates and finals for which the machine changed its speed while they were measured."""
     coverage: Coverage = Coverage.WHOLE
-    """How much of what was named was tuned."""
+    """The part of the input that was tuned."""
     spec_coverage: Coverage | None = None
     """The same of the run that ``spec.mlir`` is of; ``None`` without such a file."""
     keeps_spec: bool = False
