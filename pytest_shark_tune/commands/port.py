@@ -23,7 +23,7 @@ from pytest_shark_tune.device.discovery import FoundDevices
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.source import ModelInput
 from pytest_shark_tune.port.fit import Fate, PortedEntry
-from pytest_shark_tune.port.port import port, retuned
+from pytest_shark_tune.port.port import port, tune_lost
 from pytest_shark_tune.port.read_old import read_old, target_of
 from pytest_shark_tune.system.machine import processors
 
@@ -87,7 +87,7 @@ def port_spec(
             options = ["--tune-share=1", *(f"--iree-compile-flag={flag}" for flag in flags)]
             options += [f"--tune-cache={cache_folder}"] if cache_folder else []
             options += [f"--tune-input-shape={shape}" for shape in shapes]
-            ported = retuned(ported, output, spec, models, str(target), options, tell)
+            ported = tune_lost(ported, output, spec, models, str(target), options, tell)
     _report(ported, output, as_json=as_json)
     if any(entry.fate is Fate.LOST for entry in ported):
         raise SystemExit(1)
