@@ -14,7 +14,7 @@ from pytest_shark_tune.dispatch.rotation import rotated_dispatch
 from pytest_shark_tune.dispatch.trust import trusts_specs
 from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import InputError, SpecRefused
-from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Plan, Task
 from pytest_shark_tune.records.snapshot import damaged_records, read_records, read_text, records_of, records_path
@@ -110,7 +110,7 @@ def found_dispatches(
     Raises:
         InputError: the compiler rejects a source.
     """
-    extracted = extract(sources, compiler, processors, tell)
+    extracted = extract_dispatches(sources, compiler, processors, tell)
     tasks = (
         Task(
             dispatch=rotated_dispatch(each, rotate_bytes),

@@ -9,7 +9,8 @@ import pytest
 
 from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plugin.cases import Trial
-from pytest_shark_tune.tuning.manifest import Collected, Coverage, whole_suites
+from pytest_shark_tune.results.coverage import Collected, Coverage
+from pytest_shark_tune.tuning.manifest import whole_suites
 
 __all__ = ["CollectionWatch"]
 

@@ -683,11 +683,8 @@ class TuningPlugin:
         if finding.spec is not None and finding.spec.model:
             return "passed", ".", escaped_line("; ".join(_in_whole(each) for each in finding.spec.sources))
         if finding.final is not None:
-            return (
-                "passed",
-                ".",
-                escaped_line(f"winner {finding.final.winner}") if finding.final.winner else "no winner",
-            )
+            winner = finding.final.winner
+            return "passed", ".", escaped_line(f"winner {winner}") if winner else "no winner"
         return None
 
     def _tell_progress(self, record: Record) -> None:

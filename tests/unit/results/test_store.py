@@ -27,12 +27,12 @@ from pytest_shark_tune.records.types import (
     State,
     WinnerRecord,
 )
+from pytest_shark_tune.results.coverage import Collected, Coverage
 from pytest_shark_tune.results.finding import Finding
 from pytest_shark_tune.results.store import Ledger
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.spec.build import SpecEntry, build_spec
 from pytest_shark_tune.spec.read import read_spec
-from pytest_shark_tune.tuning.manifest import Collected, Coverage
 
 MAPS = tuple(f"affine_map<(d0, d1, d2) -> ({dims})>" for dims in ("d0, d2", "d2, d1", "d0, d1"))
 MODULE = BenchmarkModule(text="", run_function="run", buffer_function="buffer", buffer_bytes=0, views=())
