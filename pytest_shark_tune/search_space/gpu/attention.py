@@ -110,9 +110,7 @@ def _with_intrinsic(root: RootOp, target: TargetFacts, intrinsic: Intrinsic) -> 
         body.limit(threads, target.max_threads, "the threads of a workgroup")
         body.derived_knob("wg_size_x", threads, "the number of threads")
         rows = body.product([subgroups, body.number(m)])
-        body.require(
-            body.divides(rows, m_tile), f"m_tile ({{}}) must be a multiple of sg_m_cnt * {m} ({{}})", m_tile, rows
-        )
+        body.multiple(m_tile, rows, "m_tile", f"sg_m_cnt * {m}")
         kept = body.quotient(body.product([m_tile, body.total([n_tile, k2_tile])]), threads)
         body.limit(kept, _MOST_THREAD_OUTPUTS, "the scores and results that a thread keeps")
         k1 = body.number(root.loops[root.k1[-1]])
