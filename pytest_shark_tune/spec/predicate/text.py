@@ -69,11 +69,8 @@ def describe(question: Question) -> str:
 
 
 def _element_differences(question: Question, root: RootOp) -> Iterable[str]:
-    names = _INPUTS.get(question.kind, ())
-    for name, asked, tensor in zip(names, question.inputs, root.inputs, strict=False):
-        if tensor.element != asked:
-            yield f"its {name} has elements {tensor.element} instead of {asked}"
-    for name, asked, tensor in zip(_OUTPUTS, question.outputs, root.outputs, strict=False):
+    inputs = zip(_INPUTS.get(question.kind, ()), question.inputs, root.inputs, strict=False)
+    for name, asked, tensor in (*inputs, *zip(_OUTPUTS, question.outputs, root.outputs, strict=False)):
         if tensor.element != asked:
             yield f"its {name} has elements {tensor.element} instead of {asked}"
 
