@@ -31,7 +31,7 @@ from pytest_shark_tune.system.machine import processors
 
 if TYPE_CHECKING:
     # With them comes the compiler, for which a run that does not tune must not wait.
-    from pytest_shark_tune.plan.model_input import ModelInput
+    from pytest_shark_tune.plan.source import ModelInput
     from pytest_shark_tune.search_space import SpaceRequest
 
 __all__ = [
@@ -390,7 +390,7 @@ def commands_file(config: pytest.Config) -> Path | None:
 
 def named_here(config: pytest.Config, models: ModelInput) -> ModelInput:
     """What of ``models`` was said on the command line: an ini file may speak of models that another run takes."""
-    from pytest_shark_tune.plan.model_input import ModelInput
+    from pytest_shark_tune.plan.source import ModelInput
 
     return ModelInput(
         shapes=models.shapes if config.getoption("tune_input_shape") else {},
@@ -400,7 +400,7 @@ def named_here(config: pytest.Config, models: ModelInput) -> ModelInput:
 
 
 def _parse_models(config: pytest.Config, function: str) -> ModelInput:
-    from pytest_shark_tune.plan.model_input import ModelInput
+    from pytest_shark_tune.plan.source import ModelInput
 
     shapes = config.getoption("tune_input_shape") or config.getini("tune_input_shape")
     data = config.getoption("tune_input") or config.getini("tune_input")

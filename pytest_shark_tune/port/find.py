@@ -11,7 +11,7 @@ from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.guard.plan import applied_to
 from pytest_shark_tune.ops.standalone import lone_op
-from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.port.read_old import OldEntry, OldSpec
 from pytest_shark_tune.spec.read import mark_entries, with_configs
@@ -49,7 +49,7 @@ def recorded_op(entry: OldEntry, compiler: Compiler, processors: int) -> tuple[o
     if entry.record is None or entry.record.root is None:
         return None
     source = lone_op(entry.record.dispatch, entry.record.root)
-    for dispatch in extract([read_source(source, Path())], compiler, processors).dispatches:
+    for dispatch in extract_dispatches([read_source(source, Path())], compiler, processors).dispatches:
         if dispatch.key == entry.record.root.key:
             return source, dispatch
     raise InputError("compiled by itself, the recorded op becomes another one: give the MODEL that it is from")

@@ -19,7 +19,7 @@ from pytest_shark_tune.search_space import PIPELINE_OPTIONS, NoSpace, SearchSpac
 from pytest_shark_tune.search_space.candidate import Candidate, applied_candidate, default_candidate, make_candidates
 from pytest_shark_tune.search_space.config_reader import Reading, option_values, read_knobs
 from pytest_shark_tune.search_space.config_writer import cpu_compilation_info
-from pytest_shark_tune.search_space.cpu.tiling import BACKEND as CPU
+from pytest_shark_tune.search_space.cpu import BACKEND as CPU
 from pytest_shark_tune.search_space.nearest import nearest_member
 from pytest_shark_tune.tuning.session import Session
 

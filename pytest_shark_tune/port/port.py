@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from pytest_shark_tune.errors import CommandFailed, InputError
-from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.port.check import check_ported
 from pytest_shark_tune.port.find import find_in_models, recorded_op
@@ -62,7 +62,7 @@ def port(
     sources = [read_source(model, Path(), session.settings.models) for model in models]
     if problem := session.settings.models.stray(sources):
         raise InputError(problem)
-    dispatches = extract(sources, session.compiler, processors, tell).dispatches if models else ()
+    dispatches = extract_dispatches(sources, session.compiler, processors, tell).dispatches if models else ()
     ops: list[object] = []
 
     def ported(entry: OldEntry) -> PortedEntry:

@@ -10,8 +10,7 @@ from pathlib import Path
 import msgspec
 
 from pytest_shark_tune.plan.roles import Role
-from pytest_shark_tune.plan.types import Plan, Task
-from pytest_shark_tune.plan.wanted import Wanted
+from pytest_shark_tune.plan.types import Plan, Task, Wanted
 from pytest_shark_tune.records.snapshot import find_snapshots, read_records, why_not_replaced
 from pytest_shark_tune.records.types import RecordedOp, WinnerRecord
 from pytest_shark_tune.system import journal

@@ -21,10 +21,10 @@ from pytest_shark_tune.guard.speed import RUN_ALPHA
 from pytest_shark_tune.guard.verdict import Promise, Verdict
 from pytest_shark_tune.measurement.timing import FINAL_ROUNDS, MOST_ROUNDS, Measurement, combine_rounds, is_decided
 from pytest_shark_tune.plan.custom import CustomTask
-from pytest_shark_tune.plan.make import POOL, Wanted, make_plan, plan_key
-from pytest_shark_tune.plan.profile import Profile
-from pytest_shark_tune.plan.source import Source, read_source
-from pytest_shark_tune.plan.types import AnyTask, Plan, Task, with_data_of
+from pytest_shark_tune.plan.make import make_plan, plan_key
+from pytest_shark_tune.plan.profile import Profile, drop_cold, worth_profiling
+from pytest_shark_tune.plan.source import Source, read_sources
+from pytest_shark_tune.plan.types import POOL, AnyTask, Plan, Task, Wanted, with_data_of
 from pytest_shark_tune.records.draft import Draft, spec_of
 from pytest_shark_tune.records.reconcile import incumbent_of, starter_of
 from pytest_shark_tune.records.types import Finalist, FinalRecord, Origin, Record, SpecRecord, State
@@ -40,7 +40,7 @@ from pytest_shark_tune.tuning.compile_step import CompileStep
 from pytest_shark_tune.tuning.database import Recall
 from pytest_shark_tune.tuning.microbenchmarks import Yardsticks
 from pytest_shark_tune.tuning.model_final import ModelFinal, model_of
-from pytest_shark_tune.tuning.model_profile import PROFILE_VERSION, cut, function_of, profile_source, worth_profiling
+from pytest_shark_tune.tuning.model_profile import PROFILE_VERSION, function_of, profile_source
 from pytest_shark_tune.tuning.prefetch import coming
 from pytest_shark_tune.tuning.runner import Bench, model_tolerance
 from pytest_shark_tune.tuning.settings import RunSettings
@@ -180,7 +180,7 @@ class Session:
 
     def _read(self, given: Sequence[object], folder: Path) -> tuple[Source, ...]:
         own = [each for each in given if not isinstance(each, CustomTask)]
-        return _named_apart([read_source(each, folder, self.settings.models) for each in own])
+        return read_sources(own, folder, self.settings.models)
 
     def _without_cold(self, key: str, plan: Plan) -> tuple[str, Plan]:
         """The plan with only the dispatches in which its models spend their time, as far as that can be told."""
@@ -193,7 +193,7 @@ class Session:
         share = self.settings.share
         # Its key says what is in it: a profile that is measured again may choose others.
         key = content_key("plan", PROFILE_VERSION, key, share, told)
-        return key, self._kept_plan(key, lambda: cut(plan, profiles, share, unprofiled), plan.sources)
+        return key, self._kept_plan(key, lambda: drop_cold(plan, profiles, share, unprofiled), plan.sources)
 
     def _told(self, plan: Plan, source: Source) -> _Told:
         """Where the time of a source goes, or why nobody can tell; all processes of the run are told the same."""
@@ -504,14 +504,3 @@ class Session:
     def keep_record(self, task: Task, record: Record) -> None:
         """Keep what this run found out for later ones."""
         self._recall.keep(task, record)
-
-
-def _named_apart(sources: Sequence[Source]) -> tuple[Source, ...]:
-    """Give sources of equal names a number, since their dispatches are told apart by the source's name."""
-    seen: Counter[str] = Counter()
-    apart = []
-    for source in sources:
-        seen[source.name] += 1
-        number = seen[source.name]
-        apart.append(source if number == 1 else msgspec.structs.replace(source, name=f"{source.name}_{number}"))
-    return tuple(apart)

@@ -53,8 +53,8 @@ from pytest_shark_tune.report.summary_text import render
 from pytest_shark_tune.results.finding import Finding
 from pytest_shark_tune.results.landscape import write_landscapes
 from pytest_shark_tune.results.store import Ledger, Summary
-from pytest_shark_tune.spec.build import dropped_prints
 from pytest_shark_tune.spec.link import check_starter
+from pytest_shark_tune.spec.read import dropped_prints
 from pytest_shark_tune.system import cleanup, journal
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.disk_errors import Storage
