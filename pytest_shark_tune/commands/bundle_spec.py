@@ -30,7 +30,7 @@ def tasks_of_bundle(bundle: Bundle) -> dict[str, Task]:
 
 
 def try_spec(bundle: Bundle, draft: Draft, flags: tuple[str, ...]) -> tuple[Draft, list[SpecRecord]]:
-    """Try a draft in the sources of a bundle; return it without the entries that fail there, and the checks.
+    """Try a draft in the sources of a bundle; return it without the entries that fail, and the checks.
 
     The user repeats the bundle's ``flags`` on the command line: a flag that a stranger chose could have the compiler
     run a command, as could a source.

@@ -40,8 +40,8 @@ def merge_records(
     """
     merged = merge_runs([read_run(folder) for folder in outs])
     text = read_whole_spec(starter) if starter is not None else None
-    draft = spec_of(merged.recorded, text or "")
-    checks, tasks = list[SpecRecord](), {}
+    draft, tasks = spec_of(merged.recorded, text or ""), {}
+    checks: list[SpecRecord] = []
     if bundle is not None:
         packed = read_bundle(bundle)
         tasks = tasks_of_bundle(packed)
