@@ -94,7 +94,7 @@ def refuse_strays(config: pytest.Config, session: Session, items: list[pytest.It
     What models there are is known only once all are collected, and xdist lets no worker refuse its command line then:
     so that is told as an error in collecting.
     """
-    problem = named_here(config, session.settings.models).stray(session.models)
+    problem = named_here(config, session.settings.models).stray(session.planner.models)
     if problem:
         items.clear()
         report = pytest.CollectReport(nodeid="", outcome="failed", longrepr=problem, result=[])

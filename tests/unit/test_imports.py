@@ -33,34 +33,20 @@ OUTSIDE = {
 AGAINST_THE_ORDER = {
     ("device/discovery", "plugin/options"),
     ("tuning/manifest", "plugin/cases"),
-    ("tuning/runner", "guard/speed"),
-    ("tuning/session", "guard/checks"),
-    ("tuning/session", "guard/plan"),
-    ("tuning/session", "guard/speed"),
-    ("tuning/session", "guard/verdict"),
-    ("tuning/settings", "guard/speed"),
-    ("tuning/starter", "guard/plan"),
 }
 MOST_MODULES, MOST_LINES, MOST_METHODS, MOST_IMPORTS = 17, 500, 20, 15
 LARGE_FOLDERS: dict[str, int] = {}
 LONG_MODULES = {
     "plugin/tune/plugin": 951,
-    "tuning/runner": 558,
-    "tuning/session": 528,
 }
 LARGE_CLASSES = {
     "plugin/guard/plugin:GuardingPlugin": 23,
     "plugin/tune/plugin:TuningPlugin": 44,
-    "tuning/runner:Bench": 31,
-    "tuning/session:Session": 39,
 }
 HUBS = {
     "plugin": 17,
     "plugin/guard/plugin": 30,
     "plugin/tune/plugin": 47,
-    "tuning/database": 21,
-    "tuning/runner": 20,
-    "tuning/session": 36,
 }
 
 

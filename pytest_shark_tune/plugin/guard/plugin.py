@@ -19,6 +19,7 @@ from pytest_shark_tune.device.discovery import FoundDevices, find_devices, jobs_
 from pytest_shark_tune.device.identity import device_slug, runtime_version
 from pytest_shark_tune.errors import CandidateFailed, InputError, SharkTuneError, UndecidedWarning
 from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
+from pytest_shark_tune.guard.session import GuardSession
 from pytest_shark_tune.guard.speed import RUN_ALPHA, Terms, judge
 from pytest_shark_tune.guard.verdict import Outcome, Promise, Verdict
 from pytest_shark_tune.measurement.timing import Measurement
@@ -41,7 +42,6 @@ from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.disk_errors import Storage
 from pytest_shark_tune.system.folders import is_marked
 from pytest_shark_tune.system.terminal import escaped
-from pytest_shark_tune.tuning.session import Session
 from pytest_shark_tune.tuning.settings import RunSettings
 
 __all__ = ["GuardingPlugin", "guard_trials_of"]
@@ -65,7 +65,7 @@ def guard_trials_of(metafunc: pytest.Metafunc, sources: Sequence[object]) -> lis
 class GuardingPlugin:
     """One test process's share of a guard run."""
 
-    def __init__(self, config: pytest.Config, options: TuneOptions, guard: GuardOptions, session: Session) -> None:
+    def __init__(self, config: pytest.Config, options: TuneOptions, guard: GuardOptions, session: GuardSession) -> None:
         self._config = config
         self._options = options
         self._guard = guard
@@ -93,7 +93,7 @@ class GuardingPlugin:
         check_cache(options.cache)
         cleanup.sweep()
         tell = teller(config)
-        session = Session(_settings(config, options, guard), compiler, Cache(options.cache, tell), tell=tell)
+        session = GuardSession(_settings(config, options, guard), compiler, Cache(options.cache, tell), tell=tell)
         plugin = cls(config, options, guard, session)
         config.pluginmanager.register(plugin, "shark-tune-guard")
         return plugin
@@ -183,7 +183,7 @@ class GuardingPlugin:
 
     # Running.
 
-    def artifact(self, trial: Trial, session: Session) -> Artifact | None:
+    def artifact(self, trial: Trial, session: GuardSession) -> Artifact | None:
         """The entry's config compiled; ``None`` where an earlier promise is broken, which is then told of instead.
 
         ``session`` compiles as the suite wants it.
@@ -194,7 +194,7 @@ class GuardingPlugin:
         assert trial.guarded is not None
         assert isinstance(trial.task, Task)
         try:
-            return session.artifact(trial.task, trial.candidate)
+            return session.builder.artifact(trial.task, trial.candidate)
         except CandidateFailed:
             plan, entry = trial.guarded.plan, trial.guarded.entry
             earlier = session.look(plan, entry, Promise.APPLIES, alpha=self._alpha)
@@ -202,7 +202,7 @@ class GuardingPlugin:
                 raise
             return None
 
-    def look(self, guarded: Guarded, artifact: object, session: Session) -> Verdict:
+    def look(self, guarded: Guarded, artifact: object, session: GuardSession) -> Verdict:
         """What became of a promise; ``artifact`` is what the fixture of that name gives.
 
         ``session`` compiles as the suite wants it.
@@ -244,6 +244,7 @@ class GuardingPlugin:
         """What became of a promise, from the fixtures; where none has looked at it, this does."""
         stages = funcargs.get("tune_dispatch")
         session = stages.session if isinstance(stages, DispatchStages) else self._session
+        assert isinstance(session, GuardSession)
         match funcargs.get("measurement"):
             case Verdict() as verdict:
                 return verdict
@@ -384,8 +385,6 @@ def _settings(config: pytest.Config, options: TuneOptions, guard: GuardOptions) 
         device_name=devices["name"],
         jobs=options.jobs if worker is None else jobs_of_worker(options.jobs, worker["workercount"], options.target),
         seed=options.seed,
-        records=options.out / "records.jsonl",
-        finals=options.out / "finals.jsonl",
         exchange=exchange,
         request=options.request,
         rotate_bytes=options.rotate_bytes,

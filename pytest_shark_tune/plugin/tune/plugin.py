@@ -45,7 +45,7 @@ from pytest_shark_tune.plugin.xdist.remote import (
     paths_of_worker,
     shared_folder,
 )
-from pytest_shark_tune.records.reconcile import Requirements, Subject, Update, look_back, wanted_of, write_incumbents
+from pytest_shark_tune.records.reconcile import Requirements, Subject, Update, look_back, wanted_of
 from pytest_shark_tune.records.snapshot import check_snapshots
 from pytest_shark_tune.records.types import FinalRecord, Record, SourceCheck, SpecRecord, State
 from pytest_shark_tune.report.progress_text import RunProgress
@@ -60,9 +60,8 @@ from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.disk_errors import Storage
 from pytest_shark_tune.system.terminal import escaped_line
 from pytest_shark_tune.system.units import format_us
-from pytest_shark_tune.tuning.bundle import BUNDLE, Bundle, Packed, PackedCompiler, check_machine, read_bundle
-from pytest_shark_tune.tuning.manifest import Part, Roster, read_roster, write_roster
-from pytest_shark_tune.tuning.prefetch import announce
+from pytest_shark_tune.tuning.bundle import BUNDLE, Bundle, Packed, PackedCompiler, check_machine, pack, read_bundle
+from pytest_shark_tune.tuning.manifest import Part, Roster
 from pytest_shark_tune.tuning.scheduler import Campaign, make_quarry
 from pytest_shark_tune.tuning.session import Session
 from pytest_shark_tune.tuning.settings import RunSettings
@@ -161,7 +160,6 @@ class TuningPlugin:
         if worker is None and options.clears_cache and not is_dry(config):
             Cache(options.cache).clear()
             results.clear()
-        journals = exchange if worker is not None and worker["shark_tune_is_remote"] else options.out
         starter = journal.read_plain(options.starter).decode() if options.starter else ""
         settings = RunSettings(
             devices=devices,
@@ -170,8 +168,6 @@ class TuningPlugin:
             if worker is None
             else jobs_of_worker(options.jobs, worker["workercount"], options.target, measures=not options.stop_after),
             seed=options.seed,
-            records=journals / "records.jsonl",
-            finals=journals / "finals.jsonl",
             exchange=exchange,
             request=options.request,
             rotate_bytes=options.rotate_bytes,
@@ -202,7 +198,7 @@ class TuningPlugin:
                 setting=session.setting,
                 makes_specs=bundle is None,
                 root=config.rootpath,
-                mirror=exchange if is_remote(config) else None,
+                mirror=exchange,
             )
         return cls(config, options, session, ledger, bundle)
 
@@ -250,7 +246,7 @@ class TuningPlugin:
             if suite:
                 check_snapshots(self._config.rootpath / suite, str(self._options.target))
             wanted = wanted_of(self._config.rootpath / suite, str(self._options.target)) if suite else ()
-            key, plan = self._session.plan(marks.sources, folder, wanted)
+            key, plan = self._session.planner.plan(marks.sources, folder, wanted)
             if not plan.everything:
                 reasons = "; ".join(f"{each.name}: {each.reason}" for each in plan.untunable)
                 if plan.left_out:
@@ -290,7 +286,7 @@ class TuningPlugin:
             if self._names.setdefault(name, structure) != structure:
                 names[name] = f"{name}_{structure[:4]}"
                 self._names[names[name]] = structure
-        return self._session.keep_plan(key, renamed(plan, names)) if names else (key, plan)
+        return self._session.planner.store_derived(key, renamed(plan, names)) if names else (key, plan)
 
     def _refuse_same_names(self, given: tuple[object, ...]) -> None:
         """Records know a task by its name alone."""
@@ -320,7 +316,7 @@ class TuningPlugin:
         if self._ledger is None:
             parts = {item.nodeid: part for item in session.items if (part := _part_of(item))}
             with suppress(OSError):  # The controller misses it, and says so once for all workers.
-                write_roster(self._session.settings.exchange, Roster(parts, collected))
+                self._session.run.write_manifest(Roster(parts, collected))
         else:
             self._ledger.add_collected(collected)
         for item in session.items:
@@ -390,7 +386,7 @@ class TuningPlugin:
                 device=self._session.settings.device_name,
                 jobs=options.jobs,
                 by_time=options.time_s is not None,
-                prior=partial(self._session.similar, self._ledger.task(name)),
+                prior=partial(self._session.database.similar, self._ledger.task(name)),
                 first=update.first.get(name, ()),
                 in_model_us=self._ledger.time_us(name),
             )
@@ -432,13 +428,14 @@ class TuningPlugin:
         update = look_back(self._subjects(by_dispatch), required, self._ledger.snapshot_of)
         for name, record in update.kept.items() if not self._is_dry else ():
             self._ledger.keep(next(iter(by_dispatch[name].values())).plan, record)
+        own_of = self._session.planner.starter.candidate_for
         for name in by_dispatch:
             task = self._ledger.task(name)
-            if isinstance(task, Task) and name not in update.kept and (own := self._session.starter_candidate(task)):
+            if isinstance(task, Task) and name not in update.kept and (own := own_of(task)):
                 update.add_starter(name, own)
         if update.incumbents or update.starters:
             try:
-                write_incumbents(settings.exchange, update)
+                self._session.run.write_incumbents(update.incumbents, update.starters)
             except OSError as error:
                 reporting.end_run(self._storage.explain(error) or str(error), returncode=1)
         starter = journal.read_plain(options.starter).decode() if options.starter is not None else ""
@@ -467,8 +464,8 @@ class TuningPlugin:
             collected = {part.candidate: part for part in tests.values()}
             if not isinstance(task, Task) or not all(part.is_ours for part in tests.values()):
                 continue
-            damaged += self._session.damaged_records(task)
-            records = [record for record in self._session.known_records(task) if record.id in collected]
+            damaged += self._session.database.damaged(task)
+            records = [record for record in self._session.database.records(task) if record.id in collected]
             for record in records:
                 part = collected[record.id]
                 self._ledger.take(Finding(plan=part.plan, suite=part.suite, record=record))
@@ -476,7 +473,7 @@ class TuningPlugin:
                 self._progress.note(record)
             self._recalled += len(records)
             with suppress(OSError):  # Then a binary may be measured twice.
-                self._session.reserve(task, records)
+                self._session.runner.reserve(task, records)
         self._tell_damaged(damaged)
         if self._recalled:
             self._write(
@@ -496,13 +493,13 @@ class TuningPlugin:
         """Let whoever compiles know what comes next; it is only a hint, so a full disk ends nothing here."""
         assert self._ledger is not None
         with suppress(OSError):
-            announce(self._session.settings.exchange, self._ledger.task(dispatch), coming)
+            self._session.run.publish(self._ledger.task(dispatch), coming)
 
     def _begin_with_workers(self, names: Sequence[str]) -> RunOrder:
         assert self._ledger is not None
         exchange = self._session.settings.exchange
         try:
-            self._roster = read_roster(exchange)
+            self._roster = self._session.run.read_manifest()
         except OSError as error:
             reporting.end_run(
                 f"TMPDIR: the workers cannot write to {exchange}: {error.strerror}; is it full?", returncode=1
@@ -557,7 +554,7 @@ class TuningPlugin:
         if any(record.id == part.candidate for record in self._ledger.records(part.dispatch)):
             return None
         task = self._ledger.task(part.dispatch)
-        record = self._session.record(task, task.candidate(part.candidate), None, failure)
+        record = self._session.runner.record(task, task.candidate(part.candidate), failure)
         return Finding(plan=part.plan, suite=part.suite, record=record, is_ours=part.is_ours)
 
     def _heed_maxfail(self, report: pytest.TestReport) -> None:
@@ -623,7 +620,8 @@ class TuningPlugin:
             case Measurement() | CandidateFailed() if trial.config is not None:
                 built = artifact if isinstance(artifact, Artifact) else None
                 compile_s = artifact.compile_s.get(trial.config.id) if isinstance(artifact, Built) else None
-                record = self._session.record(trial.known_task, trial.config, built, outcome, compile_s)
+                case = trial.known_task, trial.config, outcome
+                record = self._session.runner.record(*case, artifact=built, compile_s=compile_s)
                 return Finding(plan=trial.plan_key, suite=trial.suite, record=record, is_ours=is_ours)
             case FinalRecord():
                 return Finding(plan=trial.plan_key, suite=trial.suite, final=outcome)
@@ -668,7 +666,7 @@ class TuningPlugin:
         task = self._ledger.task(record.dispatch)
         if isinstance(task, Task):
             try:
-                self._session.keep_record(task, record)
+                self._session.database.add(task, record)
             except OSError as error:  # This run has its record all the same; a later one measures again.
                 self._ledger.failures.append(error)
 
@@ -733,7 +731,7 @@ class TuningPlugin:
                     complete=complete,
                     why_stopped=self._campaign.why_stopped,
                     effort=self._campaign.effort,
-                    verify=self._session.verify_draft if complete and self._bundle is None else None,
+                    verify=self._session.verifier.verify_draft if complete and self._bundle is None else None,
                 )
             if self._options.landscape is not None:
                 note = f"chosen by the search {self._options.search}"
@@ -754,7 +752,7 @@ class TuningPlugin:
         tests = self._plan_of_test
         plans = {key: self._ledger.plan(key) for key in tests.values()}
         try:
-            self._packed = self._session.pack(self._options.out / BUNDLE, plans, tests=tests, tried=self._compiled)
+            self._packed = pack(self._options.out / BUNDLE, self._session, plans, tests=tests, tried=self._compiled)
         except OSError as error:
             self._ledger.failures.append(error)
 
