@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
-import pytest
 
 from pytest_shark_tune.commands.model_options import shape_option
 from pytest_shark_tune.commands.output import check_spec_output, print_json, print_table, tell, writing
@@ -125,7 +124,7 @@ def _ported(
 def _devices(target: Target) -> FoundDevices:
     try:
         return devices_for(target)
-    except pytest.UsageError as error:
+    except InputError as error:
         tell(f"results and speed are not checked: {error}")
         return FoundDevices(uris=[], name="")
 

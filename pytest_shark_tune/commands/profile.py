@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import click
 import msgspec
-import pytest
 
 from pytest_shark_tune.commands.model_options import shape_option
 from pytest_shark_tune.commands.output import print_json, print_table, tell
@@ -72,7 +71,7 @@ def profile_model(
         target = Target.parse(tune_target)
         compiler = Compiler(target, flags, timeout_s=MODEL_TIMEOUT_S)
         compiler.check()
-        devices = _devices(target, [each.strip() for each in tune_device.split(",") if each.strip()])
+        devices = devices_for(target, [each.strip() for each in tune_device.split(",") if each.strip()])
         asked = ModelInput.parse(shapes, data, tune_function)
         settings = _settings(devices, cleanup.new_folder("profile"), asked, fresh=tune_fresh)
         session = Session(settings, compiler, Cache(folder or default_cache(), tell), tell=tell)
@@ -95,13 +94,6 @@ def profile_model(
     print_table(_HEADINGS, _rows(found), numbers=_NUMBERS)
     for line in _conclusion(found):
         click.echo(line)
-
-
-def _devices(target: Target, asked: Sequence[str]) -> FoundDevices:
-    try:
-        return devices_for(target, asked)
-    except pytest.UsageError as error:
-        raise InputError(str(error)) from error
 
 
 def _settings(devices: FoundDevices, folder: Path, models: ModelInput, *, fresh: bool) -> RunSettings:
