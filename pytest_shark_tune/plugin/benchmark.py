@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from pytest_shark_tune.plugin import reporting
-from pytest_shark_tune.plugin.tune.plugin import finding_of
+from pytest_shark_tune.plugin.tune.reports import finding_of
 from pytest_shark_tune.records.types import FinalRecord, Record, State
 from pytest_shark_tune.results.finding import Finding
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID

@@ -11,7 +11,10 @@ from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import AnyTask, Plan
 from pytest_shark_tune.search_space.candidate import Candidate
 
-__all__ = ["Guarded", "Trial", "guard_trials", "trials_of"]
+__all__ = ["NO_PLAN", "Guarded", "Trial", "guard_trials", "trials_of"]
+
+NO_PLAN = Plan(sources=(), tasks=(), untunable=())
+"""The plan of an input that cannot be read."""
 
 
 @dataclass(frozen=True)

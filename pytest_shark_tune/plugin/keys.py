@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_shark_tune.plugin.guard.plugin import GuardingPlugin
+    from pytest_shark_tune.plugin.guard.evaluation import CaseEvaluator
     from pytest_shark_tune.tuning.session import Session
 
 __all__ = ["GUARD_KEY", "SESSION_KEY"]
@@ -16,4 +16,4 @@ __all__ = ["GUARD_KEY", "SESSION_KEY"]
 SESSION_KEY: pytest.StashKey[Session] = pytest.StashKey()
 
 
-GUARD_KEY: pytest.StashKey[GuardingPlugin] = pytest.StashKey()
+GUARD_KEY: pytest.StashKey[CaseEvaluator] = pytest.StashKey()

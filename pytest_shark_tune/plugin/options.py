@@ -44,6 +44,7 @@ __all__ = [
     "default_cache",
     "given_options",
     "guard_is_given",
+    "is_dry",
     "named_here",
     "spec_is_trusted",
     "target_name",
@@ -53,6 +54,18 @@ __all__ = [
 CACHE_SIZE = "10G"
 """The default of ``--tune-cache-size``."""
 
+_DRY = (
+    "collectonly",
+    "setupplan",
+    "setuponly",
+    "showfixtures",
+    "show_fixtures_per_test",
+    "cacheshow",
+    "markers",
+    "help",
+    "version",
+)
+"""Options of pytest's, by their destinations, that show something instead of running tests."""
 _BENCHMARK_OPTIONS = ("json", "save", "autosave", "compare", "compare_fail", "histogram")
 _SEARCHES = ("model", "random", "exhaustive")
 _ROUTES = ("compile", "flag")
@@ -374,6 +387,11 @@ def guard_is_given(config: pytest.Config) -> bool:
 def spec_is_trusted(config: pytest.Config) -> bool:
     """Whether the user vouches for specs, so that the compiler may interpret whatever they hold."""
     return bool(config.getoption("tune_trust_spec") or config.getini("tune_trust_spec"))
+
+
+def is_dry(config: pytest.Config) -> bool:
+    """Whether this run only shows tests, fixtures or the like, so that nothing may be written."""
+    return any(getattr(config.option, name, None) for name in _DRY)
 
 
 def target_name(config: pytest.Config) -> str:

@@ -3,21 +3,65 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.device.discovery import FoundDevices
 from pytest_shark_tune.device.lease import signature, who_holds
 from pytest_shark_tune.errors import CommandFailed, InputError
+from pytest_shark_tune.plugin.devices import find_devices
 from pytest_shark_tune.plugin.options import TuneOptions, named_here
+from pytest_shark_tune.spec.link import check_starter
+from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.folders import check_owner
 from pytest_shark_tune.system.lock import FileLock, NoLocks
 from pytest_shark_tune.tuning.session import Session
 
-__all__ = ["check_cache", "check_compiler", "check_folder", "hold_folder", "refuse_strays"]
+__all__ = [
+    "check_cache",
+    "check_compiler",
+    "check_folder",
+    "check_inputs",
+    "claim_output",
+    "hold_folder",
+    "refuse_strays",
+]
 
 _LOCK = ".shark-tune.lock"
+
+
+def check_inputs(options: TuneOptions, compiler: Compiler, *, writes: bool) -> FoundDevices:
+    """Refuse options that cannot be met, before anything is done.
+
+    Args:
+        options: the options of the run.
+        compiler: the compiler of the run, which is not called if a bundle is measured.
+        writes: whether the run writes anything: otherwise it needs no directory but the cache.
+
+    Returns:
+        The devices to measure on; none if the run stops after compiling.
+
+    Raises:
+        pytest.UsageError: an option cannot be met; the message names it.
+    """
+    if options.bundle is None:
+        check_compiler(options, compiler)
+    if options.starter is not None:
+        try:
+            check_starter(journal.read_plain(options.starter).decode(), str(options.starter))
+        except (InputError, UnicodeDecodeError) as error:
+            raise pytest.UsageError(f"--tune-spec: {error}") from error
+    devices: FoundDevices = {"uris": [], "name": ""} if options.stop_after else find_devices(options)
+    # Last, so that a run that is refused leaves no directory behind.
+    check_cache(options.cache)
+    if writes:
+        check_folder("--tune-out", options.out)
+        if options.landscape is not None:
+            check_folder("--tune-record-landscape", options.landscape.parent)
+    return devices
 
 
 def check_compiler(options: TuneOptions, compiler: Compiler) -> None:
@@ -88,11 +132,27 @@ def hold_folder(option: str, folder: Path) -> FileLock:
     return lock
 
 
-def refuse_strays(config: pytest.Config, session: Session, items: list[pytest.Item]) -> None:
-    """Run none of ``items`` where the command line says something of no model that any of them takes.
+def claim_output(config: pytest.Config, out: Path) -> None:
+    """Keep other runs out of the output directory until this run is over.
 
-    What models there are is known only once all are collected, and xdist lets no worker refuse its command line then:
-    so that is told as an error in collecting.
+    Raises:
+        pytest.UsageError: another run holds it, or it cannot be written to.
+    """
+    lock = hold_folder("--tune-out", out)
+
+    def release() -> None:
+        lock.release()
+        with suppress(OSError):  # It stays unless it is empty.
+            out.rmdir()
+
+    config.add_cleanup(release)
+
+
+def refuse_strays(config: pytest.Config, session: Session, items: list[pytest.Item]) -> None:
+    """Empty ``items`` if an option on the command line is about a model that no test takes.
+
+    The models are known only once all tests are collected. By then xdist lets no worker refuse its command line, so
+    the problem is reported as a collection error.
     """
     problem = named_here(config, session.settings.models).stray(session.models)
     if problem:

@@ -15,10 +15,9 @@ import pytest
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plugin import reporting
-from pytest_shark_tune.plugin.dry_run import is_dry
 from pytest_shark_tune.plugin.interrupts import TERMINATED, Interrupts
-from pytest_shark_tune.plugin.options import GuardOptions, TuneOptions, target_name
-from pytest_shark_tune.plugin.xdist.messages import note_of, write_line
+from pytest_shark_tune.plugin.options import GuardOptions, TuneOptions, is_dry, target_name
+from pytest_shark_tune.plugin.xdist.messages import note_of, show_line
 
 if TYPE_CHECKING:
     from pytest_shark_tune.report.guard_text import GuardFailure, GuardFinding
@@ -91,9 +90,7 @@ class GuardReporter:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep what a test found out; tell what a worker has to tell."""
         if note := note_of(report):
-            reporter = self._config.pluginmanager.get_plugin("terminalreporter")
-            if reporter is not None and reporter.verbosity >= 0:
-                write_line(reporter, f"shark-tune: {note}")
+            show_line(self._config, f"shark-tune: {note}")
         finding = _finding_of(report)
         if finding is not None:
             if not self._findings:

@@ -14,7 +14,7 @@ import pytest
 
 from pytest_shark_tune.plugin import reporting
 
-__all__ = ["NoteSender", "note_of", "teller", "write_line"]
+__all__ = ["NoteSender", "note_of", "show_line", "teller"]
 
 _PROPERTY = "shark_tune_note"
 
@@ -63,16 +63,14 @@ def teller(config: pytest.Config) -> Callable[[str], None]:
         config.pluginmanager.register(sender, "shark-tune-notes")
         return sender.send
 
-    def tell(message: str) -> None:
-        reporter = config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None and reporter.verbosity >= 0:
-            write_line(reporter, f"shark-tune: {message}")
-
-    return tell
+    return lambda message: show_line(config, f"shark-tune: {message}")
 
 
-def write_line(reporter: Any, line: str) -> None:
+def show_line(config: pytest.Config, line: str) -> None:
     """Write a line of its own, in the middle of pytest's dots too; with xdist they belong to no file."""
+    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or reporter.verbosity < 0:
+        return
     capturing = reporter.config.pluginmanager.get_plugin("capturemanager")
     # While a test runs, what reaches the terminal's own descriptor would become the test's captured output.
     with capturing.global_and_fixture_disabled() if capturing is not None else nullcontext():

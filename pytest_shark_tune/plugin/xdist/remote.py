@@ -7,21 +7,35 @@ import platform
 import shutil
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_shark_tune.device.discovery import FoundDevices, find_devices
+from pytest_shark_tune.device.discovery import FoundDevices, jobs_of_worker
+from pytest_shark_tune.plugin.devices import find_devices
 from pytest_shark_tune.plugin.options import TuneOptions
 from pytest_shark_tune.system.folders import is_marked, make_marked
 from pytest_shark_tune.tuning.settings import RunSettings
 
-__all__ = ["devices_of_worker", "hand_over", "is_remote", "paths_of_worker", "shared_folder"]
+__all__ = ["Share", "hand_over", "is_remote", "paths_of_worker", "share_of_worker", "shared_folder"]
 
 _RUNS = "runs"
 _OLD_S = 86400.0
 """What is left of a run that was killed lies in a shared folder for a day: hosts do not see each other's processes."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of a process in a run, as far as it differs from the part of other processes."""
+
+    devices: FoundDevices
+    run_directory: Path
+    """The directory that all processes of the run see."""
+    jobs: int
+    is_remote: bool
+    """Whether workers run in other directories or on other hosts."""
 
 
 def is_remote(config: pytest.Config) -> bool:
@@ -87,7 +101,22 @@ def paths_of_worker(workerinput: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def devices_of_worker(workerinput: dict[str, Any], options: TuneOptions) -> FoundDevices:
+def share_of_worker(workerinput: dict[str, Any], options: TuneOptions) -> Share:
+    """Return the share of a worker in its run.
+
+    Raises:
+        pytest.UsageError: the worker's host has no devices like the controller's.
+    """
+    jobs = jobs_of_worker(options.jobs, workerinput["workercount"], options.target, measures=not options.stop_after)
+    return Share(
+        devices=_devices_of_worker(workerinput, options),
+        run_directory=Path(workerinput["shark_tune_exchange"]),
+        jobs=jobs,
+        is_remote=workerinput["shark_tune_is_remote"],
+    )
+
+
+def _devices_of_worker(workerinput: dict[str, Any], options: TuneOptions) -> FoundDevices:
     """The devices that a worker measures on: the controller's on its host, on another host those that are there.
 
     Raises:
