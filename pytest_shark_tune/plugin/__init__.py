@@ -59,7 +59,7 @@ def _configure(config: pytest.Config) -> None:
         _trust_specs(config)
     if tuning_is_on(config):
         _prepare_bindings(config)
-        from pytest_shark_tune.plugin.tune.start import start_tuning
+        from pytest_shark_tune.plugin.tune.plugin import start_tuning
 
         start_tuning(config)
     elif not hasattr(config, "workerinput"):

@@ -18,7 +18,7 @@ import pytest
 
 from pytest_shark_tune.plugin import reporting
 from pytest_shark_tune.plugin.tune.reports import finding_of
-from pytest_shark_tune.records.types import FinalRecord, Record, State
+from pytest_shark_tune.records.types import Finalist, FinalRecord, Record, State
 from pytest_shark_tune.results.finding import Finding
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 from pytest_shark_tune.system.terminal import escaped_line
@@ -71,8 +71,7 @@ def _benchmark_of(test: str, finding: Finding, records: Mapping[tuple[str, str],
         return _benchmark(test, final, _final_samples(final, subject), _final_facts(final, subject))
     if record is None or record.state is not State.MEASURED:
         return None
-    ratio = {"ratio": record.ratio, "ratio_low": record.ratio_low, "ratio_high": record.ratio_high}
-    return _benchmark(test, record, _own_samples(record), {**_choice(record.id, record), **ratio})
+    return _benchmark(test, record, _own_samples(record), {**_choice(record.id, record), **_ratios(record)})
 
 
 def _benchmark(
@@ -105,12 +104,11 @@ def _final_samples(final: FinalRecord, default: Record | None) -> tuple[float, .
 
 def _final_facts(final: FinalRecord, subject: Record | None) -> dict[str, object]:
     won = final.finalist(final.winner) if final.winner is not None else None
-    return {
-        **_choice(final.winner or DEFAULT_ID, subject),
-        "ratio": won and won.ratio,
-        "ratio_low": won and won.ratio_low,
-        "ratio_high": won and won.ratio_high,
-    }
+    return {**_choice(final.winner or DEFAULT_ID, subject), **_ratios(won)}
+
+
+def _ratios(found: Record | Finalist | None) -> dict[str, object]:
+    return {name: found and getattr(found, name) for name in ("ratio", "ratio_low", "ratio_high")}
 
 
 def _choice(identifier: str, record: Record | None) -> dict[str, object]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,22 +73,9 @@ _SEARCHES = ("model", "random", "exhaustive")
 _ROUTES = ("compile", "flag")
 _STAGES = ("compile",)
 _OF_ONE_RUN = ("tune_report_md", "tune_cache_clear", "tune_stop_after", "tune_bundle")
-_OF_THE_COMPILER = {
-    "tune_spec": "--tune-spec",
-    "tune_where": "--tune-where",
-    "tune_knob": "--tune-knob",
-    "tune_rotate": "--tune-rotate",
-    "iree_compile_flag": "--iree-compile-flag",
-    "tune_stop_after": "--tune-stop-after",
-}
+_OF_THE_COMPILER = ("tune_spec", "tune_where", "tune_knob", "tune_rotate", "iree_compile_flag", "tune_stop_after")
 """Options that say what is compiled and how, which is settled where a bundle was made."""
-_OF_GUARDING = {
-    "tune_guard": "--tune-guard",
-    "tune_guard_route": "--tune-guard-route",
-    "tune_tolerance": "--tune-tolerance",
-    "tune_strict": "--tune-strict",
-    "tune_report_md": "--tune-report-md",
-}
+_OF_GUARDING = ("tune_guard", "tune_guard_route", "tune_tolerance", "tune_strict", "tune_report_md")
 """Options of runs that guard, which would change nothing where a run tunes."""
 
 
@@ -141,10 +130,7 @@ class TuneOptions:
         """
         from pytest_shark_tune.search_space import SpaceRequest
 
-        def value(name: str) -> Any:
-            given = config.getoption(f"tune_{name}")
-            return given if given is not None else config.getini(f"tune_{name}")
-
+        value = partial(_value, config)
         base = config.invocation_params.dir
         stop_after = value("stop_after")
         if stop_after and stop_after not in _STAGES:
@@ -158,10 +144,7 @@ class TuneOptions:
         search = value("search")
         if search not in _SEARCHES:
             raise pytest.UsageError(f"--tune-search: unknown search {search!r}; there is {', '.join(_SEARCHES)}")
-        flags = config.getoption("iree_compile_flag") or config.getini("iree_compile_flag")
         target = parse_target(value("target"))
-        where = config.getoption("tune_where") or config.getini("tune_where")
-        knobs = config.getoption("tune_knob") or config.getini("tune_knob")
         options = cls(
             target=target,
             devices=tuple(uri for uri in (part.strip() for part in value("device").split(",")) if uri),
@@ -177,12 +160,13 @@ class TuneOptions:
             cache=base / (value("cache") or default_cache()),
             cache_bytes=parse_size("--tune-cache-size", value("cache_size")),
             clears_cache=config.getoption("tune_cache_clear"),
-            compile_flags=parse_flags("--iree-compile-flag", flags),
+            compile_flags=parse_flags("--iree-compile-flag", _either(config, "iree_compile_flag")),
             rotate_bytes=parse_rotation("--tune-rotate", value("rotate"), target),
             share=parse_share("--tune-share", value("share")),
-            fresh=bool(config.getoption("tune_fresh") or config.getini("tune_fresh") or _keeps_benchmarks(config)),
+            fresh=bool(_either(config, "tune_fresh") or _keeps_benchmarks(config)),
             request=SpaceRequest(
-                where=parse_where("--tune-where", where), knobs=parse_knobs("--tune-knob", knobs, target)
+                where=parse_where("--tune-where", _either(config, "tune_where")),
+                knobs=parse_knobs("--tune-knob", _either(config, "tune_knob"), target),
             ),
             models=_parse_models(config, value("function")),
             stop_after=stop_after,
@@ -224,10 +208,7 @@ class GuardOptions:
         Raises:
             pytest.UsageError: a value is of no use; the message names the option.
         """
-
-        def value(name: str) -> str:
-            option = config.getoption(f"tune_{name}")
-            return str(option if option is not None else config.getini(f"tune_{name}"))
+        value = partial(_value, config)
 
         def file(name: str) -> Path | None:
             """The path of an option; one in the ini file is meant from there, wherever pytest is started."""
@@ -235,7 +216,7 @@ class GuardOptions:
             base = config.invocation_params.dir if option is not None else _ini_folder(config)
             return base / value(name) if value(name) else None
 
-        given = [flag for dest, flag in _OF_GUARDING.items() if config.getoption(dest)]
+        given = _given(config, _OF_GUARDING)
         if given and config.getoption("tune"):
             raise pytest.UsageError(f"{given[0]}: it is for checking specs, and --tune makes one: give one of the two")
         route = value("guard_route")
@@ -247,7 +228,7 @@ class GuardOptions:
         return cls(
             spec=_read_spec(spec) if spec is not None else None,
             tolerance=parse_tolerance("--tune-tolerance", value("tolerance")),
-            strict=bool(config.getoption("tune_strict") or config.getini("tune_strict")),
+            strict=bool(_either(config, "tune_strict")),
             route=route,
             report=report,
         )
@@ -270,11 +251,11 @@ def _read_spec(path: Path) -> Path:
 
 def bundle_is_given(config: pytest.Config) -> bool:
     """Whether what is to be measured was compiled elsewhere, and the compiler need not be here."""
-    return bool(config.getoption("tune_bundle") or config.getini("tune_bundle"))
+    return bool(_either(config, "tune_bundle"))
 
 
 def _refuse_compiler_options(config: pytest.Config) -> None:
-    given = [flag for dest, flag in _OF_THE_COMPILER.items() if config.getoption(dest)]
+    given = _given(config, _OF_THE_COMPILER)
     if given:
         raise pytest.UsageError(
             f"--tune-bundle measures what was compiled before, so {' and '.join(given)} would change nothing: give it "
@@ -286,20 +267,22 @@ def _refuse_compiler_options(config: pytest.Config) -> None:
 def add_options(parser: pytest.Parser) -> None:
     """Add every option, and its ini twin, to pytest."""
     group = parser.getgroup("shark-tune", "tuning IREE dispatches")
-    group.addoption(
+
+    def add_flag(flag: str, help_text: str, ini_help: str = "") -> None:
+        group.addoption(flag, action="store_true", default=False, help=help_text)
+        if ini_help:
+            parser.addini(flag.removeprefix("--").replace("-", "_"), ini_help, type="bool", default=False)
+
+    add_flag(
         "--tune",
-        action="store_true",
-        default=False,
-        help="tune the dispatches of the suite, or of the .mlir and .onnx files that are named",
+        "tune the dispatches of the suite, or of the .mlir and .onnx files that are named",
+        "tune without --tune being given",
     )
-    parser.addini("tune", "tune without --tune being given", type="bool", default=False)
-    group.addoption(
+    add_flag(
         "--tune-fresh",
-        action="store_true",
-        default=False,
-        help="tune again what the snapshot holds, and measure again what earlier runs measured on the same device",
+        "tune again what the snapshot holds, and measure again what earlier runs measured on the same device",
+        "tune and measure again what is known",
     )
-    parser.addini("tune_fresh", "tune and measure again what is known", type="bool", default=False)
 
     def add(name: str, metavar: str, default: str, help_text: str) -> None:
         dest = f"tune_{name.replace('-', '_')}"
@@ -335,7 +318,7 @@ def add_options(parser: pytest.Parser) -> None:
     )
     add("cache", "DIR", "", "folder of plans and compiled candidates (default: the user's cache folder)")
     add("cache-size", "SIZE", CACHE_SIZE, f"most that the cache holds after a run: 500M, 20G (default: {CACHE_SIZE})")
-    group.addoption("--tune-cache-clear", action="store_true", default=False, help="empty the cache before the run")
+    add_flag("--tune-cache-clear", "empty the cache before the run")
 
     def add_list(flag: str, metavar: str, help_text: str) -> None:
         dest = flag.removeprefix("--").replace("-", "_")
@@ -346,22 +329,16 @@ def add_options(parser: pytest.Parser) -> None:
     add("tolerance", "PERCENT", "4%", "how far a guarded entry may fall behind its record (default: 4 percent)")
     add("guard-route", "ROUTE", "compile", "how specs are applied: compile (shark-tune compile, default) or flag")
     add("report-md", "FILE", "", "write what guarding found as Markdown, one line where nothing changed")
-    group.addoption(
+    add_flag(
         "--tune-strict",
-        action="store_true",
-        default=False,
-        help="fail a guarded entry whose speed is undecided, and a run that finds nothing to guard",
+        "fail a guarded entry whose speed is undecided, and a run that finds nothing to guard",
+        "fail what is undecided, and where nothing is guarded",
     )
-    parser.addini("tune_strict", "fail what is undecided, and where nothing is guarded", type="bool", default=False)
-
-    group.addoption(
+    add_flag(
         "--tune-trust-spec",
-        action="store_true",
-        default=False,
-        help="let the compiler interpret whatever a spec holds: it can run commands and write files",
+        "let the compiler interpret whatever a spec holds: it can run commands and write files",
+        "interpret whatever a spec holds",
     )
-    parser.addini("tune_trust_spec", "interpret whatever a spec holds", type="bool", default=False)
-
     add_list("--tune-input-shape", "NAME=SIZES", "sizes of an ONNX model's input: x=1x3x224x224")
     add_list("--tune-input", "NAME=FILE", "what a model is run whole on: x=FILE.npy, or its input's number: 0=FILE.npy")
     add_list("--tune-where", "CONDITION", 'try only configs that fulfil it: "wg_0 >= 64 and red_2 in (4, 8)"')
@@ -381,12 +358,12 @@ def tuning_is_on(config: pytest.Config) -> bool:
 
 def guard_is_given(config: pytest.Config) -> bool:
     """Whether this run is to guard a spec that is named."""
-    return bool(config.getoption("tune_guard") or config.getini("tune_guard"))
+    return bool(_either(config, "tune_guard"))
 
 
 def spec_is_trusted(config: pytest.Config) -> bool:
     """Whether the user vouches for specs, so that the compiler may interpret whatever they hold."""
-    return bool(config.getoption("tune_trust_spec") or config.getini("tune_trust_spec"))
+    return bool(_either(config, "tune_trust_spec"))
 
 
 def is_dry(config: pytest.Config) -> bool:
@@ -396,12 +373,12 @@ def is_dry(config: pytest.Config) -> bool:
 
 def target_name(config: pytest.Config) -> str:
     """The target that is asked for, as given."""
-    return str(config.getoption("tune_target") or config.getini("tune_target"))
+    return str(_either(config, "tune_target"))
 
 
 def commands_file(config: pytest.Config) -> Path | None:
     """The list of commands that is to be tuned, if there is one."""
-    given = config.getoption("tune_commands") or config.getini("tune_commands")
+    given = _either(config, "tune_commands")
     # As pytest has the paths of what it collects: whole, but with symbolic links.
     return Path(os.path.abspath(config.invocation_params.dir / given)) if given else None  # noqa: PTH100
 
@@ -420,8 +397,7 @@ def named_here(config: pytest.Config, models: ModelInput) -> ModelInput:
 def _parse_models(config: pytest.Config, function: str) -> ModelInput:
     from pytest_shark_tune.plan.model_input import ModelInput
 
-    shapes = config.getoption("tune_input_shape") or config.getini("tune_input_shape")
-    data = config.getoption("tune_input") or config.getini("tune_input")
+    shapes, data = _either(config, "tune_input_shape"), _either(config, "tune_input")
     try:
         return ModelInput.parse(shapes, data, function, base=config.invocation_params.dir)
     except InputError as error:
@@ -434,7 +410,7 @@ def given_options(config: pytest.Config) -> list[str]:
     for name, value in vars(config.option).items():
         if not name.startswith(("tune_", "iree_compile_flag")) or name in _OF_ONE_RUN:
             continue
-        flag = f"--{name.replace('_', '-')}"
+        flag = _flag(name)
         if value is True:
             given.append(flag)
         elif isinstance(value, list):
@@ -442,6 +418,27 @@ def given_options(config: pytest.Config) -> list[str]:
         elif isinstance(value, str):
             given.append(f"{flag}={value}")
     return given
+
+
+def _value(config: pytest.Config, name: str) -> str:
+    """The value of the option ``--tune-NAME`` on the command line or, if it is not given there, in the ini file."""
+    given = config.getoption(f"tune_{name}")
+    return str(given if given is not None else config.getini(f"tune_{name}"))
+
+
+def _either(config: pytest.Config, name: str) -> Any:
+    """The value of an option on the command line or, if that one is empty, in the ini file."""
+    return config.getoption(name) or config.getini(name)
+
+
+def _given(config: pytest.Config, names: Sequence[str]) -> list[str]:
+    """Those of some options, by their destinations, that the command line gives."""
+    return [_flag(name) for name in names if config.getoption(name)]
+
+
+def _flag(name: str) -> str:
+    """The option whose value has the destination ``name``."""
+    return f"--{name.replace('_', '-')}"
 
 
 def default_cache() -> Path:

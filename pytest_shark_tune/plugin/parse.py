@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 
@@ -13,6 +14,7 @@ from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.system.machine import last_level_cache_bytes
 
 __all__ = [
+    "naming",
     "parse_count",
     "parse_duration",
     "parse_flags",
@@ -35,6 +37,15 @@ _SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 _PAST_GPU_CACHES = 512 << 20
 """More than the last-level cache of any GPU: the largest have 256 MiB."""
+
+
+@contextmanager
+def naming(option: str) -> Iterator[None]:
+    """Within it an input that cannot be used is a usage error that names ``option``."""
+    try:
+        yield
+    except (InputError, UnicodeDecodeError) as error:
+        raise pytest.UsageError(f"{option}: {error}") from error
 
 
 def parse_target(text: str) -> Target:
@@ -168,11 +179,9 @@ def parse_where(option: str, lines: Sequence[str]) -> tuple[str, ...]:
     """
     from pytest_shark_tune.search_space import parse_condition
 
-    for line in lines:
-        try:
+    with naming(option):
+        for line in lines:
             parse_condition(line)
-        except InputError as error:
-            raise pytest.UsageError(f"{option}: {error}") from error
     return tuple(line.strip() for line in lines)
 
 

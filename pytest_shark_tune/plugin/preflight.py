@@ -14,13 +14,17 @@ from pytest_shark_tune.device.lease import signature, who_holds
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.plugin.devices import find_devices
 from pytest_shark_tune.plugin.options import TuneOptions, named_here
+from pytest_shark_tune.plugin.parse import naming
 from pytest_shark_tune.spec.link import check_starter
 from pytest_shark_tune.system import journal
+from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.folders import check_owner
 from pytest_shark_tune.system.lock import FileLock, NoLocks
+from pytest_shark_tune.tuning.bundle import Bundle, check_machine, read_bundle
 from pytest_shark_tune.tuning.session import Session
 
 __all__ = [
+    "check_bundle",
     "check_cache",
     "check_compiler",
     "check_folder",
@@ -28,6 +32,7 @@ __all__ = [
     "claim_output",
     "hold_folder",
     "refuse_strays",
+    "unpack_bundle",
 ]
 
 _LOCK = ".shark-tune.lock"
@@ -50,10 +55,8 @@ def check_inputs(options: TuneOptions, compiler: Compiler, *, writes: bool) -> F
     if options.bundle is None:
         check_compiler(options, compiler)
     if options.starter is not None:
-        try:
+        with naming("--tune-spec"):
             check_starter(journal.read_plain(options.starter).decode(), str(options.starter))
-        except (InputError, UnicodeDecodeError) as error:
-            raise pytest.UsageError(f"--tune-spec: {error}") from error
     devices: FoundDevices = {"uris": [], "name": ""} if options.stop_after else find_devices(options)
     # Last, so that a run that is refused leaves no directory behind.
     check_cache(options.cache)
@@ -79,19 +82,42 @@ def check_compiler(options: TuneOptions, compiler: Compiler) -> None:
         raise pytest.UsageError(f"{option}: {error}") from error
 
 
+def check_bundle(options: TuneOptions, path: Path) -> Bundle:
+    """Read a bundle, and make sure that it fits this machine and the options.
+
+    Raises:
+        pytest.UsageError: it cannot be read, or it does not fit; the message names the option.
+    """
+    with naming("--tune-bundle"):
+        bundle = read_bundle(path)
+        check_machine(bundle)
+    if options.target_is_given and options.target != bundle.target:
+        raise pytest.UsageError(f"--tune-target: the bundle {path} is for {bundle.target}: leave it out")
+    return bundle
+
+
+def unpack_bundle(bundle: Bundle, path: Path, cache: Cache) -> None:
+    """Add the content of the bundle at ``path`` to ``cache``.
+
+    Raises:
+        pytest.UsageError: the file does not hold what it should, or there is no space for it.
+    """
+    try:
+        with naming("--tune-bundle"):
+            bundle.unpack(path, cache)
+    except OSError as error:
+        raise pytest.UsageError(f"--tune-bundle: {path} cannot be unpacked into {cache.folder}: {error}") from error
+
+
 def check_cache(folder: Path) -> None:
     """Make the cache, if need be, for this user alone, and make sure that it can be written to and is nobody else's.
 
     Raises:
         pytest.UsageError: it cannot, or is.
     """
-    try:
+    with naming("--tune-cache"), suppress(OSError):  # The check below reports it.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         check_owner(folder)
-    except InputError as error:
-        raise pytest.UsageError(f"--tune-cache: {error}") from error
-    except OSError:  # Told below.
-        pass
     check_folder("--tune-cache", folder)
 
 

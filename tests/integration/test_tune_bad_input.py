@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Outcome, Suite
 
 # Pytester forgets the modules that a run in this process loads, and IREE's bindings cannot be loaded twice.
-import_module("pytest_shark_tune.plugin.tune.start")
+import_module("pytest_shark_tune.plugin.tune.plugin")
 import_module("iree.runtime")
 
 MATMUL = """

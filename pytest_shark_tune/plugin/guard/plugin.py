@@ -12,13 +12,13 @@ from pytest_shark_tune.errors import UndecidedWarning
 from pytest_shark_tune.guard.speed import RUN_ALPHA
 from pytest_shark_tune.guard.verdict import Outcome, Promise, Verdict
 from pytest_shark_tune.plugin.cases import Trial
+from pytest_shark_tune.plugin.fixtures import GUARD_KEY, SESSION_KEY
 from pytest_shark_tune.plugin.guard.collection import GuardCollector, drop_strangers
 from pytest_shark_tune.plugin.guard.evaluation import CaseEvaluator
 from pytest_shark_tune.plugin.guard.reports import VERDICT, attach_failure, conclude
 from pytest_shark_tune.plugin.guard.setup import GuardSetup, set_up_guard
 from pytest_shark_tune.plugin.interrupts import TERMINATED
 from pytest_shark_tune.plugin.items import case_of
-from pytest_shark_tune.plugin.keys import GUARD_KEY, SESSION_KEY
 from pytest_shark_tune.plugin.preflight import refuse_strays
 from pytest_shark_tune.system import cleanup
 from pytest_shark_tune.system.terminal import escaped

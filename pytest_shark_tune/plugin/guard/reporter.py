@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plugin import reporting
 from pytest_shark_tune.plugin.interrupts import TERMINATED, Interrupts
 from pytest_shark_tune.plugin.options import GuardOptions, TuneOptions, is_dry, target_name
-from pytest_shark_tune.plugin.xdist.messages import note_of, show_line
+from pytest_shark_tune.plugin.parse import naming
+from pytest_shark_tune.plugin.xdist.messages import note_of, property_of, show_line
 
 if TYPE_CHECKING:
     from pytest_shark_tune.report.guard_text import GuardFailure, GuardFinding
@@ -69,12 +69,8 @@ class GuardReporter:
         if self._config.getoption("tune_cache_clear"):
             from pytest_shark_tune.system.cache import Cache
 
-            with reporting.escaping_errors():
-                options = TuneOptions.from_pytest_config(self._config)
-                try:
-                    Cache(options.cache).clear()
-                except InputError as error:
-                    raise pytest.UsageError(f"--tune-cache: {error}") from error
+            with reporting.escaping_errors(), naming("--tune-cache"):
+                Cache(TuneOptions.from_pytest_config(self._config).cache).clear()
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Keep what is said of a file that cannot be collected, where that may be one to guard."""
@@ -102,7 +98,7 @@ class GuardReporter:
 
     def _keep_failure(self, report: pytest.TestReport) -> None:
         """Keep what a test of ours failed with; of one that took its worker along nobody knows whose it was."""
-        failure = _failure_of(report)
+        failure = _decoded(report, FAILURE)
         if failure is not None:
             self._failures[report.nodeid] = failure
         elif report.when not in ("setup", "call", "teardown"):
@@ -203,32 +199,21 @@ def _why_ended(session: pytest.Session, exitstatus: int | pytest.ExitCode) -> st
 
 
 def _finding_of(report: pytest.TestReport | pytest.CollectReport) -> GuardFinding | None:
-    """What a test found out, from its report."""
-    carried = _carried(report, PROPERTY)
+    """The result of a test, from its report."""
+    found: GuardFinding | None = _decoded(report, PROPERTY)
+    return found
+
+
+def _decoded(report: pytest.TestReport | pytest.CollectReport, name: str) -> Any:
+    """The result or the failure that a report carries under the name ``name``, if any."""
+    carried = property_of(report, name)
     if carried is None:
         return None
     import msgspec
 
-    from pytest_shark_tune.report.guard_text import GuardFinding
+    from pytest_shark_tune.report.guard_text import GuardFailure, GuardFinding
 
-    return msgspec.json.decode(carried, type=GuardFinding)
-
-
-def _failure_of(report: pytest.TestReport) -> GuardFailure | None:
-    """What a test of ours failed with, where that is no verdict, from its report."""
-    carried = _carried(report, FAILURE)
-    if carried is None:
-        return None
-    import msgspec
-
-    from pytest_shark_tune.report.guard_text import GuardFailure
-
-    return msgspec.json.decode(carried, type=GuardFailure)
-
-
-def _carried(report: pytest.TestReport | pytest.CollectReport, name: str) -> str | None:
-    # A report on collecting a file has no properties.
-    return next((str(value) for each, value in getattr(report, "user_properties", ()) if each == name), None)
+    return msgspec.json.decode(carried, type=GuardFinding if name == PROPERTY else GuardFailure)
 
 
 def _failure(test: str, path: Path, report: pytest.TestReport | pytest.CollectReport) -> GuardFailure:

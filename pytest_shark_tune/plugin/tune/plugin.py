@@ -7,20 +7,37 @@ from contextlib import suppress
 
 import pytest
 
+from pytest_shark_tune.plugin.benchmark import BenchmarkBridge, DeviceStamp
 from pytest_shark_tune.plugin.collection import CaseCollector
 from pytest_shark_tune.plugin.coverage import CollectionWatch
+from pytest_shark_tune.plugin.fixtures import SESSION_KEY
 from pytest_shark_tune.plugin.items import case_of, entry_of, is_ours
-from pytest_shark_tune.plugin.keys import SESSION_KEY
 from pytest_shark_tune.plugin.marker import marks_of
 from pytest_shark_tune.plugin.preflight import refuse_strays
+from pytest_shark_tune.plugin.tune.controller import TuneController, store_of
 from pytest_shark_tune.plugin.tune.reports import conclude
-from pytest_shark_tune.plugin.tune.setup import Setup
+from pytest_shark_tune.plugin.tune.setup import Setup, set_up
 from pytest_shark_tune.results.store import Ledger
 from pytest_shark_tune.system import cleanup
 from pytest_shark_tune.system.terminal import escaped_line
 from pytest_shark_tune.tuning.manifest import Roster, write_roster
 
-__all__ = ["TuningPlugin"]
+__all__ = ["TuningPlugin", "start_tuning"]
+
+
+def start_tuning(config: pytest.Config) -> None:
+    """Check the options, and register what this process of the run needs.
+
+    Raises:
+        pytest.UsageError: an option cannot be met; the message names it.
+    """
+    setup = set_up(config)
+    store = None if hasattr(config, "workerinput") else store_of(setup)
+    config.pluginmanager.register(TuningPlugin(config, setup, store), "shark-tune-session")
+    config.pluginmanager.register(DeviceStamp(setup.settings.device_name))
+    if store is not None:  # After the first plugin, so that at the end of the run its turn comes before.
+        config.pluginmanager.register(TuneController(config, setup, store), "shark-tune-controller")
+        config.pluginmanager.register(BenchmarkBridge(config), "shark-tune-benchmark")
 
 
 class TuningPlugin:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import median_high
+
 import msgspec
 import pytest
 
@@ -13,7 +15,8 @@ from pytest_shark_tune.plugin.cases import Trial
 from pytest_shark_tune.plugin.items import is_ours
 from pytest_shark_tune.plugin.kernels import Built, as_failure
 from pytest_shark_tune.plugin.tune.setup import Setup
-from pytest_shark_tune.records.types import FinalRecord, Record, SourceCheck, SpecRecord, State
+from pytest_shark_tune.plugin.xdist.messages import property_of
+from pytest_shark_tune.records.types import FinalRecord, SourceCheck, SpecRecord, State
 from pytest_shark_tune.results.finding import Finding
 from pytest_shark_tune.system.terminal import escaped_line
 from pytest_shark_tune.system.units import format_us
@@ -31,10 +34,8 @@ def attach(report: pytest.TestReport, finding: Finding | None) -> None:
 
 def finding_of(report: pytest.TestReport | pytest.CollectReport) -> Finding | None:
     """Return the result that a report carries, if any."""
-    for name, value in getattr(report, "user_properties", ()):  # A report on collecting a file has none.
-        if name == _PROPERTY:
-            return msgspec.json.decode(str(value), type=Finding)
-    return None
+    carried = property_of(report, _PROPERTY)
+    return msgspec.json.decode(carried, type=Finding) if carried is not None else None
 
 
 def conclude(
@@ -89,7 +90,7 @@ def _measured(setup: Setup, case: Trial, artifact: object, outcome: object, *, i
 def status_text(finding: Finding) -> str:
     """Return the text that ``pytest -v`` shows for a test that passed; empty if there is nothing to say."""
     if finding.record is not None and finding.record.ratio is not None:
-        return f"{finding.record.ratio:.2f}x ({format_us(_median(finding.record))})"
+        return f"{finding.record.ratio:.2f}x ({format_us(median_high(finding.record.samples_us))})"
     if finding.spec is not None and finding.spec.model:
         return escaped_line("; ".join(map(_model_text, finding.spec.sources)))
     if finding.final is not None:
@@ -101,8 +102,3 @@ def _model_text(source: SourceCheck) -> str:
     if source.ratio is None:
         return source.note
     return f"{source.ratio:.2f}x ({format_us(source.default_us)} -> {format_us(source.tuned_us)})"
-
-
-def _median(record: Record) -> float | None:
-    samples = record.samples_us
-    return sorted(samples)[len(samples) // 2] if samples else None

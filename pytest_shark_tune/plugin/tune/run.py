@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 
 from pytest_shark_tune.plan.roles import Phase
 from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.plugin.reporting import end_run
 from pytest_shark_tune.plugin.tune.setup import Setup
-from pytest_shark_tune.plugin.tune.snapshots import reconcile
 from pytest_shark_tune.plugin.xdist.order import RunOrder
-from pytest_shark_tune.records.reconcile import Update
+from pytest_shark_tune.records.reconcile import Requirements, Subject, Update, look_back, write_incumbents
 from pytest_shark_tune.records.types import Record
 from pytest_shark_tune.report.progress_text import RunProgress
 from pytest_shark_tune.results.finding import Finding
 from pytest_shark_tune.results.store import Ledger
+from pytest_shark_tune.spec.build import dropped_prints
 from pytest_shark_tune.tuning.manifest import Part
 from pytest_shark_tune.tuning.prefetch import announce
 from pytest_shark_tune.tuning.scheduler import Campaign, make_quarry
@@ -54,7 +55,7 @@ class TuningRun:
             if entry is not None and entry.plan and entry.dispatch:
                 self._store.add_plan(entry.plan, entry.suite)
                 by_dispatch.setdefault(entry.dispatch, {})[index] = entry
-        update = reconcile(self._setup, self._store, by_dispatch)
+        update = self._look_back(by_dispatch)
         kept = {index for name in update.kept for index in by_dispatch.pop(name)}
         self.scheduler = self._schedule(by_dispatch, update)
         if not self._setup.is_dry:
@@ -64,6 +65,46 @@ class TuningRun:
         needless = [index for index in kept if phases[index] is not Phase.CANDIDATE]
         self.order = RunOrder(phases, self.scheduler, needless)
         return self.order
+
+    def _look_back(self, by_dispatch: Mapping[str, Mapping[int, Part]]) -> Update:
+        """Keep the entries of snapshots that are up to date, and report why the others are tuned again."""
+        if self._setup.bundle is not None:  # Snapshots are brought up to date where specs are made.
+            return Update()
+        options, settings, session = self._setup.options, self._setup.settings, self._setup.session
+        required = Requirements(
+            target=str(options.target),
+            setting=session.setting,
+            iree=session.compiler.version,
+            device=settings.device_name,
+            candidates=options.candidates,
+            fresh=options.fresh,
+        )
+        update = look_back(self._subjects(by_dispatch), required, self._store.snapshot_of)
+        for name, record in update.kept.items() if not self._setup.is_dry else ():
+            self._store.keep(next(iter(by_dispatch[name].values())).plan, record)
+        for name in by_dispatch:
+            task = self._store.task(name)
+            if isinstance(task, Task) and name not in update.kept and (own := session.starter_candidate(task)):
+                update.add_starter(name, own)
+        if update.incumbents or update.starters:
+            try:
+                write_incumbents(settings.exchange, update)
+            except OSError as error:
+                end_run(self._setup.storage.explain(error) or str(error), returncode=1)
+        dropped = (f"{options.starter}: {sentence}" for sentence in dropped_prints(settings.starter))
+        for line in chain(dropped, update.words()):
+            self._setup.report(line)
+        return update
+
+    def _subjects(self, by_dispatch: Mapping[str, Mapping[int, Part]]) -> Iterator[Subject]:
+        """The dispatches of the suites, once for every suite that has them."""
+        suites = {entry.suite for entries in by_dispatch.values() for entry in entries.values()} - {""}
+        tasks = {suite: self._store.tasks_of(suite) for suite in suites}
+        for name, entries in by_dispatch.items():
+            for suite in dict.fromkeys(entry.suite for entry in entries.values()):
+                if task := tasks.get(suite, {}).get(name):
+                    is_ours = all(entry.is_ours for entry in entries.values() if entry.suite == suite)
+                    yield Subject(task, str(self._setup.root / suite), is_ours=is_ours)
 
     def _schedule(self, by_dispatch: Mapping[str, dict[int, Part]], update: Update) -> Campaign:
         options, session = self._setup.options, self._setup.session

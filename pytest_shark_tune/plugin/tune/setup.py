@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 
 from pytest_shark_tune.compiler.compiler import Compiler
-from pytest_shark_tune.errors import InputError, SharkTuneError
+from pytest_shark_tune.errors import SharkTuneError
 from pytest_shark_tune.plan.types import Plan
 from pytest_shark_tune.plugin.interrupts import Interrupts
 from pytest_shark_tune.plugin.options import TuneOptions, is_dry
-from pytest_shark_tune.plugin.preflight import check_inputs, claim_output
+from pytest_shark_tune.plugin.preflight import check_bundle, check_inputs, claim_output, unpack_bundle
 from pytest_shark_tune.plugin.xdist.messages import teller
 from pytest_shark_tune.plugin.xdist.remote import Share, is_remote, paths_of_worker, share_of_worker, shared_folder
 from pytest_shark_tune.system import cleanup, journal
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.disk_errors import Storage
-from pytest_shark_tune.tuning.bundle import Bundle, PackedCompiler, check_machine, read_bundle
+from pytest_shark_tune.tuning.bundle import Bundle, PackedCompiler
 from pytest_shark_tune.tuning.session import Session
 from pytest_shark_tune.tuning.settings import RunSettings
 
@@ -87,7 +87,7 @@ def set_up(config: pytest.Config) -> Setup:
         options = replace(options, **paths_of_worker(worker))
     bundle, compiler = None, options.compiler
     if options.bundle is not None:
-        bundle = _read_bundle(options, options.bundle)
+        bundle = check_bundle(options, options.bundle)
         compiler = PackedCompiler(bundle)
         options = replace(options, target=bundle.target, rotate_bytes=bundle.rotate_bytes)
     share = share_of_worker(worker, options) if worker is not None else _first_share(config, options, compiler)
@@ -98,7 +98,7 @@ def set_up(config: pytest.Config) -> Setup:
             Cache(options.cache).clear()
             results.clear()
         if bundle is not None and options.bundle is not None:
-            _unpack(bundle, options.bundle, cache)
+            unpack_bundle(bundle, options.bundle, cache)
     settings = _settings(options, share, worker, bundle)
     return Setup(
         options=options,
@@ -159,26 +159,6 @@ def _settings(options: TuneOptions, share: Share, worker: dict[str, Any] | None,
         bundle=bundle.digest if bundle is not None else "",
         starter=journal.read_plain(options.starter).decode() if options.starter else "",
     )
-
-
-def _read_bundle(options: TuneOptions, path: Path) -> Bundle:
-    try:
-        bundle = read_bundle(path)
-        check_machine(bundle)
-    except InputError as error:
-        raise pytest.UsageError(f"--tune-bundle: {error}") from error
-    if options.target_is_given and options.target != bundle.target:
-        raise pytest.UsageError(f"--tune-target: the bundle {path} is for {bundle.target}: leave it out")
-    return bundle
-
-
-def _unpack(bundle: Bundle, path: Path, cache: Cache) -> None:
-    try:
-        bundle.unpack(path, cache)
-    except InputError as error:
-        raise pytest.UsageError(f"--tune-bundle: {error}") from error
-    except OSError as error:
-        raise pytest.UsageError(f"--tune-bundle: {path} cannot be unpacked into {cache.folder}: {error}") from error
 
 
 def _storage_of(options: TuneOptions, temporary: Path) -> Storage:

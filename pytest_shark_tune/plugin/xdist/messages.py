@@ -14,7 +14,7 @@ import pytest
 
 from pytest_shark_tune.plugin import reporting
 
-__all__ = ["NoteSender", "note_of", "show_line", "teller"]
+__all__ = ["NoteSender", "note_of", "property_of", "show_line", "teller"]
 
 _PROPERTY = "shark_tune_note"
 
@@ -52,8 +52,14 @@ class NoteSender:
 
 
 def note_of(report: pytest.TestReport) -> str | None:
-    """The message that a report carries, if it is a note."""
-    return next((str(value) for name, value in report.user_properties if name == _PROPERTY), None)
+    """Return the message that a report carries, if it is one of these."""
+    return property_of(report, _PROPERTY)
+
+
+def property_of(report: pytest.TestReport | pytest.CollectReport, name: str) -> str | None:
+    """Return the property ``name`` of a report, if it has that one."""
+    # A report on collecting a file has no properties.
+    return next((str(value) for key, value in getattr(report, "user_properties", ()) if key == name), None)
 
 
 def teller(config: pytest.Config) -> Callable[[str], None]:
