@@ -1,4 +1,4 @@
-"""What pytest calls. Each hook gathers, calls the session, returns."""
+"""The hooks that pytest calls in every run. They hand over to the plugins of tuning and guarding."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker and the fixtures; start a session where this run tunes. What is off costs nothing."""
+    """Register the marker, the fixtures and, in a run that tunes, its plugins: a mode that is off costs nothing."""
     config.addinivalue_line("markers", _MARKER)
     config.pluginmanager.register(fixtures, "shark-tune-fixtures")
-    if not hasattr(config, "workerinput"):  # The process that controls the run shows what all of them say.
+    if not hasattr(config, "workerinput"):  # The process that controls the run shows the reports of all.
         config.pluginmanager.register(EscapedReports(), "shark-tune-reports")
     with escaping_errors():
         _configure(config)
@@ -67,7 +67,7 @@ def _configure(config: pytest.Config) -> None:
 
 
 def _trust_specs(config: pytest.Config) -> None:
-    """Let specs hold anything until the end of this run."""
+    """Accept specs that hold anything until the end of this run."""
     _prepare_bindings(config)
     from pytest_shark_tune.dispatch.trust import trusting_specs
 
@@ -78,7 +78,7 @@ def _trust_specs(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """``-n auto`` means a worker for each device; xdist asks before anything is configured."""
+    """Start a worker for every device with ``-n auto``; xdist calls this before anything is configured."""
     if not tuning_is_on(config) and not _guards_only(config):
         return None
     _prepare_bindings(config)
@@ -93,11 +93,11 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     except pytest.UsageError:
         if tuning_is_on(config):
             raise
-        return None  # Guarding goes without a device, on all processors.
+        return None  # Static checks need no device and run on all processors.
 
 
 def _prepare_bindings(config: pytest.Config) -> None:
-    """A run that measures a bundle goes without the compiler, which need not be installed."""
+    """Replace the compiler's bindings in a run that measures a bundle: they need not be installed."""
     if bundle_is_given(config):
         from pytest_shark_tune.ops.no_compiler import stand_in
 
@@ -105,15 +105,15 @@ def _prepare_bindings(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Have a marked test guard what was tuned in a run without ``--tune``, and skip it if nothing was."""
+    """Have a marked test guard committed specs in a run without ``--tune``, and skip it if there are none."""
     marks = marks_of(metafunc.definition)
     if not tuning_is_on(metafunc.config) and marks is not None and "candidate" in metafunc.fixturenames:
         metafunc.parametrize("candidate", guard_parameters(metafunc, marks.sources), indirect=True)
 
 
 def _guards_only(config: pytest.Config) -> bool:
-    """Whether whatever is named on the command line is there to be guarded, as far as one can tell by its place."""
-    if config.getoption("tune_guard"):  # An ini file may name one for other runs.
+    """Whether this run guards all paths on the command line, as far as their directories tell."""
+    if config.getoption("tune_guard"):  # A spec in the ini file may be for other runs.
         return True
     places = [named_path(config, argument) for argument in config.args]
     return bool(places) and all(has_snapshots(place if place.is_dir() else place.parent) for place in places)

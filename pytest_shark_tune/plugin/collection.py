@@ -20,7 +20,7 @@ __all__ = ["CaseCollector"]
 
 
 class CaseCollector:
-    """Makes the plan of each marked test, and makes sure that the names in all plans of a run are unique.
+    """Makes the plan of every marked test, and makes sure that the names in all plans of a run are unique.
 
     Records, snapshots and the spec know dispatches, models and custom tasks by their names alone.
     """
@@ -121,8 +121,8 @@ def _why_nothing(plan: Plan, kernels: Sequence[str], share: float) -> str:
     if plan.left_out:
         models = ", ".join(profile.source for profile in plan.profiles)
         return (
-            f"what takes {share:.0%} of the time of {models} cannot be tuned: {reasons}; a larger --tune-share takes "
-            "in what can"
+            f"the dispatches that take {share:.0%} of the time of {models} cannot be tuned: {reasons}; a larger "
+            "--tune-share adds others that can"
         )
     names = ", ".join(dict.fromkeys([*(source.name for source in plan.sources), *kernels]))
     return f"there is nothing to tune in {names}: {reasons or 'it has no dispatch'}"

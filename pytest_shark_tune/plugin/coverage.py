@@ -28,7 +28,7 @@ class CollectionWatch:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_pycollect_makeitem(self, collector: pytest.Collector, obj: object) -> Generator[None, object, object]:
-        """Record that a file's tests are generated: a plugin may skip files whose report says that they passed.
+        """Record that a file's tests are generated: a plugin may skip files that passed in an earlier run.
 
         An option or a plugin may also leave out some of the file's functions.
         """
@@ -73,7 +73,7 @@ def whole_suites(cases: Mapping[Path, Sequence[Trial]], patterns: Sequence[str])
     A suite is left out if one of its test files was not read, or if one of its inputs cannot be read.
 
     Args:
-        cases: the tuning cases of each file that was read.
+        cases: the tuning cases of all files that were read.
         patterns: the patterns of the names of test files.
     """
     folders = {path.parent for path, found in cases.items() if any(case.suite for case in found)}

@@ -43,7 +43,7 @@ def refuse_hidden_characters(config: pytest.Config) -> None:
 def read_commands_file(config: pytest.Config) -> None:
     """Read the list of commands and have it collected: alone, or besides the paths on the command line.
 
-    A list that an ini file names is collected besides what pytest collects by itself, and not if paths are named.
+    A list in the ini file is collected besides the default paths of pytest, but not if the command line has paths.
 
     Raises:
         pytest.UsageError: it cannot be read, or a line cannot be expressed.
@@ -105,7 +105,7 @@ class ModelFile(pytest.Module):
 
 
 class CommandsFile(ModelFile):
-    """A list of commands as such a module, whose function is marked to tune the ops in the list."""
+    """A list of commands as such a module: its function is marked to tune the ops in the list."""
 
     def _sources(self) -> Sequence[object]:
         return self.config.stash[_COMMANDS][1]

@@ -1,4 +1,4 @@
-"""What the items that pytest runs are for: their tuning case, and their entry in the test manifest."""
+"""The tuning cases of pytest's items, and their entries in the test manifest."""
 
 from __future__ import annotations
 

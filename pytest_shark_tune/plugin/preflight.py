@@ -1,4 +1,4 @@
-"""What a user gave, tried before anything is done with it."""
+"""Checks the options and the directories of a run before anything else is done."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def check_inputs(options: TuneOptions, compiler: Compiler, *, writes: bool) -> F
 
 
 def check_compiler(options: TuneOptions, compiler: Compiler) -> None:
-    """Make sure that the compiler takes the target and the flags.
+    """Make sure that the compiler accepts the target and the flags.
 
     Raises:
         pytest.UsageError: it does not; the message names the option.
@@ -100,7 +100,7 @@ def unpack_bundle(bundle: Bundle, path: Path, cache: Cache) -> None:
     """Add the content of the bundle at ``path`` to ``cache``.
 
     Raises:
-        pytest.UsageError: the file does not hold what it should, or there is no space for it.
+        pytest.UsageError: the file is damaged, or there is no space for its content.
     """
     try:
         with naming("--tune-bundle"):
@@ -110,10 +110,10 @@ def unpack_bundle(bundle: Bundle, path: Path, cache: Cache) -> None:
 
 
 def check_cache(folder: Path) -> None:
-    """Make the cache, if need be, for this user alone, and make sure that it can be written to and is nobody else's.
+    """Make sure that the cache can be written to and belongs to this user; make it if it does not exist.
 
     Raises:
-        pytest.UsageError: it cannot, or is.
+        pytest.UsageError: it cannot be written to, or it belongs to someone else.
     """
     with naming("--tune-cache"), suppress(OSError):  # The check below reports it.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -122,10 +122,10 @@ def check_cache(folder: Path) -> None:
 
 
 def check_folder(option: str, folder: Path) -> None:
-    """Make the folder that an option names, if need be, and make sure that it can be written to.
+    """Make sure that the directory in an option can be written to; make it if it does not exist.
 
     Raises:
-        pytest.UsageError: it cannot.
+        pytest.UsageError: it cannot be written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -136,9 +136,9 @@ def check_folder(option: str, folder: Path) -> None:
 
 
 def hold_folder(option: str, folder: Path) -> FileLock:
-    """Keep other runs out of the folder that an option names, until the lock is released or this process has ended.
+    """Keep other runs out of the directory in an option until the lock is released or this process has ended.
 
-    A folder on a file system without locks is as good as held.
+    A directory on a file system without locks counts as held.
 
     Raises:
         pytest.UsageError: another run holds it, or it cannot be written to.
@@ -152,8 +152,8 @@ def hold_folder(option: str, folder: Path) -> FileLock:
         raise pytest.UsageError(f"{option}: cannot write to {lock.path}: {error.strerror}") from error
     if not held:
         raise pytest.UsageError(
-            f"{option}: another run writes to {folder}, {who_holds(lock.note())}, and each would undo what the other "
-            f"writes: name another folder with {option}, or wait until that run has ended"
+            f"{option}: another run writes to {folder}, {who_holds(lock.note())}, and the two would overwrite each "
+            f"other's files: name another folder with {option}, or wait until that run has ended"
         )
     return lock
 

@@ -23,7 +23,7 @@ __all__ = ["GuardCollector", "drop_strangers"]
 
 
 class GuardCollector:
-    """Finds the specs to guard for each marked test.
+    """Finds the specs to guard for every marked test.
 
     ``plans`` has the guard plans of the run by the path of their spec.
     """
@@ -69,7 +69,7 @@ class GuardCollector:
                 )
 
     def _specs(self, path: Path) -> Iterator[tuple[Path, str]]:
-        """The specs to guard for a test in the file ``path``, each with the part of ids that tells it from the others.
+        """The specs to guard for a test in the file ``path``, with the parts of ids that tell them apart.
 
         These are this device's snapshot or, without one, the snapshots of all other devices: their static checks need
         no device.
@@ -106,7 +106,7 @@ class GuardCollector:
 def drop_strangers(items: list[pytest.Item], session: pytest.Session, spec: Path | None) -> None:
     """Remove the tests of entries that are for other tests from ``items``.
 
-    The tests of a suite share its snapshots, so each of them collects all entries. An entry that is for no test at all
+    The tests of a suite share its snapshots, so every test collects all entries. An entry that is for no test at all
     is left to the first test, if all tests of the suite were collected; otherwise nobody knows.
 
     Args:
@@ -140,7 +140,7 @@ def _function_of(item: pytest.Item) -> str:
 
 
 def _is_for(guarded: Guarded) -> bool:
-    """Whether an entry is for what a test tunes: it has dispatches there, or its record names one of the sources."""
+    """Whether an entry is for a source of the test: it has dispatches there, or its record names one of them."""
     record, sources = guarded.entry.record, {source.name for source in guarded.plan.plan.sources}
     return bool(guarded.entry.tasks) or (record is not None and any(op.source in sources for op in record.ops))
 

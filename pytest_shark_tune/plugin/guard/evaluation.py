@@ -1,4 +1,4 @@
-"""The verdict on the case of a test: what the suite's fixtures found out, and what is left to find out."""
+"""Evaluates the check of a test, as far as the suite's own fixtures have not done so."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class CaseEvaluator:
             session: a session that compiles as the suite wants it.
 
         Returns:
-            The artifact; ``None`` if it cannot be compiled since an earlier check fails, whose verdict says so.
+            The artifact; ``None`` if it cannot be compiled since an earlier check fails, which the verdict then says.
 
         Raises:
             CandidateFailed: it cannot be compiled, and no earlier check says so.

@@ -1,6 +1,6 @@
 """The parameters of marked tests in a run that does not tune: checks of committed specs, or a reason to skip.
 
-It is there in every run that does not tune, so what guarding takes is imported only if there is something to guard.
+It is there in every run that does not tune, so it imports the rest of guard mode only if there is something to guard.
 """
 
 from __future__ import annotations

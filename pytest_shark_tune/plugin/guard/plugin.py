@@ -65,11 +65,11 @@ class GuardingPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
-        """Leave each entry to the tests that it is for, and divide the false alarms, before anybody deselects."""
+        """Leave entries to the tests that they are for, and divide the false alarms, before any test is deselected."""
         refuse_strays(self._config, self._setup.session, items)
         drop_strangers(items, session, self._setup.guard.spec)
         guarded = [case.guarded for item in items if (case := case_of(item)) and case.guarded]
-        self._evaluator.alpha = RUN_ALPHA / max(1, sum(each.promise is Promise.FAST for each in guarded))
+        self._evaluator.alpha = RUN_ALPHA / max(1, sum(check.promise is Promise.FAST for check in guarded))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, object, object]:
@@ -119,7 +119,7 @@ class GuardingPlugin:
         self._setup.interrupts.wind_down()
 
     def pytest_unconfigure(self) -> None:
-        """Remove what only this run needed."""
+        """Remove the temporary files of this run."""
         self._setup.session.close()
         cleanup.clear()
         self._setup.interrupts.restore()

@@ -23,7 +23,7 @@ from pytest_shark_tune.report.guard_text import GuardFailure, GuardFinding, said
 __all__ = ["VERDICT", "attach_failure", "conclude"]
 
 VERDICT = pytest.StashKey[Verdict]()
-"""The verdict on a test whose own lines ran, or would have run."""
+"""The verdict on the check of a test, in the stash of its item."""
 
 
 def conclude(
@@ -37,7 +37,7 @@ def conclude(
         return
     if isinstance(error, CandidateFailed) and verdict is None:
         verdict = verdict_on_failure(guarded, error)
-        report.when = "call"  # A verdict on an entry whose test is being set up is a failure, and no error.
+        report.when = "call"  # During the setup of a test, pytest would report an error instead of a failure.
         report.outcome = "skipped" if verdict.outcome is Outcome.SKIPPED else "failed"
         report.longrepr = verdict.reason
     elif isinstance(error, SharkTuneError):

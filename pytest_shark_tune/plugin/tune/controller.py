@@ -50,7 +50,7 @@ def store_of(setup: Setup) -> Ledger:
 
 
 class TuneController:
-    """Orders the tests of a run, stores their results, and writes and shows what comes of them."""
+    """Orders the tests of a run, stores their results, and writes and shows the summary."""
 
     def __init__(self, config: pytest.Config, setup: Setup, store: Ledger) -> None:
         self._config = config
@@ -64,7 +64,7 @@ class TuneController:
         config.pluginmanager.register(self._workers, "shark-tune-workers")
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
-        """Remember the session, whose number of tests depends on the order of the run."""
+        """Remember the session: its number of tests depends on the order of the run."""
         self._tests = session
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
@@ -143,7 +143,7 @@ class TuneController:
         return self._workers.why_ended() or "see above"
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Show the table, the funnel, and what was written and what was not."""
+        """Show the table, the funnel, and the files that were written or could not be written."""
         show(terminalreporter, self._setup, self._store, self._finished)
         problems = [self._setup.storage.explain(error) or str(error) for error in self._store.failures]
         for line in dict.fromkeys([*problems, *filter(None, [self._ended])]):

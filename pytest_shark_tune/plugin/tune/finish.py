@@ -19,12 +19,12 @@ __all__ = ["Finished", "finish_run", "show"]
 
 @dataclass(frozen=True)
 class Finished:
-    """What a run wrote at its end."""
+    """The output of a run."""
 
     summary: Summary | None = None
     packed: Packed | None = None
     landscapes: tuple[str, ...] = ()
-    """A line for each landscape."""
+    """A line for every landscape."""
 
 
 def finish_run(setup: Setup, store: Ledger, run: TuningRun, *, complete: bool) -> Finished:
@@ -34,7 +34,7 @@ def finish_run(setup: Setup, store: Ledger, run: TuningRun, *, complete: bool) -
         setup: the controller's share of the run.
         store: the results of the run.
         run: the run.
-        complete: whether the run came to its end: otherwise the spec holds what is known, unverified.
+        complete: whether the run came to its end: otherwise the spec has the winners so far, unverified.
     """
     packed = _pack(setup, store, run) if setup.stops_after_compile and not setup.is_dry else None
     if not store.has_findings:
@@ -66,7 +66,7 @@ def _pack(setup: Setup, store: Ledger, run: TuningRun) -> Packed | None:
 
 
 def show(terminalreporter: Any, setup: Setup, store: Ledger, finished: Finished) -> None:
-    """Show the table, the funnel, and what was written and what was not."""
+    """Show the table, the funnel, and the files that were written or could not be written."""
     if setup.stops_after_compile and not setup.is_dry:
         reporting.section(terminalreporter, "shark-tune")
         packed = finished.packed.words() if finished.packed else "no bundle was written: nothing was compiled"

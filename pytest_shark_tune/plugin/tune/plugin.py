@@ -26,7 +26,7 @@ __all__ = ["TuningPlugin", "start_tuning"]
 
 
 def start_tuning(config: pytest.Config) -> None:
-    """Check the options, and register what this process of the run needs.
+    """Check the options, and register the plugins of this process.
 
     Raises:
         pytest.UsageError: an option cannot be met; the message names it.
@@ -55,7 +55,7 @@ class TuningPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
-        """From here on, an interrupt ends the run with what is known."""
+        """From here on, an interrupt ends the run with the results so far."""
         self._setup.interrupts.install()
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
@@ -80,7 +80,7 @@ class TuningPlugin:
         refuse_strays(self._config, self._session, items)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Tell the controller what each test is for, and what was collected; all workers write the same."""
+        """Give the controller the test manifest; all workers write the same one."""
         cases = [case for item in session.items if (case := case_of(item))]
         patterns = session.config.getini("python_files")
         collected = self._watch.collected(cases, session.config.args, patterns)
@@ -96,7 +96,7 @@ class TuningPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """Leave out of a bundle what only its suite can compile or measure."""
+        """Leave candidates out of a bundle that only their suite can compile or measure."""
         if self._setup.stops_after_compile and case_of(item) and not is_ours(item):
             pytest.skip("its suite has an artifact or measurement of its own, which no bundle can hold")
 
@@ -128,7 +128,7 @@ class TuningPlugin:
         self._setup.interrupts.wind_down()
 
     def pytest_unconfigure(self) -> None:
-        """Remove what only this run needed."""
+        """Remove the temporary files of this run."""
         self._session.close()
         cleanup.clear()
         self._setup.interrupts.restore()

@@ -25,7 +25,7 @@ from pytest_shark_tune.tuning.scheduler import Campaign, make_quarry
 __all__ = ["TuningRun"]
 
 _SMALLEST_BATCH, _LARGEST_BATCH = 4, 16
-"""How many candidates are chosen together: so many are compiled at a time, and the last know nothing of the first."""
+"""Limits of a batch. Its candidates are compiled together, so the last are chosen without results of the first."""
 
 
 class TuningRun:
@@ -48,7 +48,7 @@ class TuningRun:
         """Begin the run, and return the order of its tests.
 
         Args:
-            entries: the entry of each collected test in the test manifest; ``None`` for a test without the marker.
+            entries: the entries of all collected tests in the test manifest; ``None`` for a test without the marker.
         """
         by_dispatch: dict[str, dict[int, Part]] = {}
         for index, entry in enumerate(entries):
@@ -180,7 +180,7 @@ class TuningRun:
         self._store.take(finding)
         if len(self._store.failures) > failures:
             # A final reads the records: without some of them its winner would be a wrong one.
-            end_run("what is found out cannot be kept", returncode=1)
+            end_run("results cannot be written", returncode=1)
         if record is None:
             return ""
         if self.scheduler is not None:

@@ -1,4 +1,4 @@
-"""Workers that xdist starts elsewhere: in other folders, or on other hosts that share a file system with this one."""
+"""Workers in other directories, or on other hosts that share a file system with this one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["Share", "hand_over", "is_remote", "paths_of_worker", "share_of_worke
 
 _RUNS = "runs"
 _OLD_S = 86400.0
-"""What is left of a run that was killed lies in a shared folder for a day: hosts do not see each other's processes."""
+"""The age at which a run's directory is removed: hosts do not see each other's processes, so a killed run stays."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +39,18 @@ class Share:
 
 
 def is_remote(config: pytest.Config) -> bool:
-    """Whether xdist starts workers in other folders or on other hosts."""
+    """Return whether xdist starts workers in other directories or on other hosts."""
     if not getattr(config.option, "tx", None):
         return False
     from execnet import XSpec
     from xdist.workermanage import parse_tx_spec_config
 
-    specs = [XSpec(each) for each in parse_tx_spec_config(config)]
+    specs = map(XSpec, parse_tx_spec_config(config))
     return any(not spec.popen or spec.chdir for spec in specs)
 
 
 def shared_folder(cache: Path) -> Path:
-    """A folder for what the processes of one run tell each other, in the one that they share: the cache."""
+    """Make a directory for the processes of one run in the cache, the directory that all of them share."""
     runs = cache / _RUNS
     runs.mkdir(parents=True, exist_ok=True)
     for old in runs.iterdir():
@@ -61,16 +61,16 @@ def shared_folder(cache: Path) -> Path:
 
 
 def _last_used(folder: Path) -> float:
-    """When anything in a run's folder was written last; each record that comes to its controller is written there.
+    """When a file in a run's directory was last written: the controller writes every record there.
 
     Raises:
-        OSError: something of it was removed in the meantime.
+        OSError: a file was removed in the meantime.
     """
-    return max(each.stat().st_mtime for each in (folder, *folder.rglob("*")))
+    return max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
 
 
 def hand_over(workerinput: dict[str, Any], options: TuneOptions, settings: RunSettings, remote: bool) -> None:
-    """Tell a worker what its controller found out, and where: paths are the controller's, in full."""
+    """Give a worker the devices and the absolute paths of its controller."""
     workerinput["shark_tune_devices"] = {"uris": list(settings.devices), "name": settings.device_name}
     workerinput["shark_tune_exchange"] = os.fspath(settings.exchange)
     workerinput["shark_tune_is_remote"] = remote
@@ -81,10 +81,10 @@ def hand_over(workerinput: dict[str, Any], options: TuneOptions, settings: RunSe
 
 
 def paths_of_worker(workerinput: dict[str, Any]) -> dict[str, Any]:
-    """The options of a worker that its controller settles, since the worker's own folder may be another.
+    """Return the options that a worker takes from its controller, since its own working directory may differ.
 
     Raises:
-        pytest.UsageError: the worker does not see the folder that the run shares.
+        pytest.UsageError: the worker does not see the directory that the run shares.
     """
     exchange = Path(workerinput["shark_tune_exchange"])
     if not exchange.is_dir():
@@ -117,7 +117,7 @@ def share_of_worker(workerinput: dict[str, Any], options: TuneOptions) -> Share:
 
 
 def _devices_of_worker(workerinput: dict[str, Any], options: TuneOptions) -> FoundDevices:
-    """The devices that a worker measures on: the controller's on its host, on another host those that are there.
+    """The devices of a worker: the controller's on the same host, otherwise those of its own host.
 
     Raises:
         pytest.UsageError: there are none, or they are of another model.

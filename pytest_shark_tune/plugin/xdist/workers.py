@@ -74,7 +74,7 @@ class TuneWorkers:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Hand a worker what the controller found out."""
+        """Give a worker the devices and paths of the controller."""
         hand_over(node.workerinput, self._setup.options, self._setup.settings, self._setup.is_remote)
 
     def pytest_runtest_logreport(self) -> None:
@@ -121,7 +121,7 @@ class TuneWorkers:
         self._heed_maxfail(report)
 
     def _lost_candidate(self, entry: Part, failure: CandidateFailed) -> Finding | None:
-        """The result for a candidate whose worker is gone, unless it has one already."""
+        """The result of a candidate that lost its worker, unless it has one already."""
         self._store.add_plan(entry.plan, entry.suite)
         if any(record.id == entry.candidate for record in self._store.records(entry.dispatch)):
             return None
