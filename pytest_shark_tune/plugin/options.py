@@ -303,12 +303,7 @@ def add_options(parser: pytest.Parser) -> None:
     add("out", "DIR", ".tune", "output directory for spec.mlir, records.jsonl and summary.json (default: .tune)")
     add("function", "NAME", "", "the function to run, of a model that has several")
     add("commands", "FILE", "", "tune the convolutions and matmuls of a list of MIOpen or Fusilli driver commands")
-    add(
-        "record-landscape",
-        "FILE",
-        "",
-        "record measurements for shark-tune replay; several dispatches go to FILE-DISPATCH",
-    )
+    add("record-landscape", "FILE", "", "record measurements for shark-tune replay; FILE-DISPATCH for several")
     add("stop-after", "STAGE", "", "compile: measure nothing, and pack the compiled candidates into OUT/bundle.tar")
     add("bundle", "FILE", "", "measure the candidates in a bundle; the compiler is not needed")
     add("jobs", "N", str(processors()), "number of compilations at a time (default: one per processor)")
@@ -324,12 +319,7 @@ def add_options(parser: pytest.Parser) -> None:
 
     add("guard", "SPEC", "", "check this spec, from whatever source, against the models and suites on the command line")
     add("tolerance", "PERCENT", "4%", "how far a guarded entry may fall behind its recorded speed (default: 4 percent)")
-    add(
-        "guard-route",
-        "ROUTE",
-        "compile",
-        "how specs are applied: compile (shark-tune compile, default) or flag (iree-compile)",
-    )
+    add("guard-route", "ROUTE", "compile", "how specs are applied: compile (shark-tune compile, default) or flag")
     add("report-md", "FILE", "", "write the results of guarding as Markdown, in one line if nothing changed")
     add_flag("--tune-strict", "fail a guarded entry with an undecided speed, and a run that finds nothing to guard")
     add_flag("--tune-trust-spec", "let the compiler interpret specs unchecked, which can run commands and write files")
