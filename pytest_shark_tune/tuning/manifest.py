@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from pytest_shark_tune.plan.roles import Phase, Role
-from pytest_shark_tune.plugin.cases import Trial
 from pytest_shark_tune.results.coverage import Collected
 from pytest_shark_tune.system import journal
 
-__all__ = ["Part", "Roster", "read_roster", "whole_suites", "write_roster"]
+__all__ = ["Part", "Roster", "read_roster", "write_roster"]
 
 _FILE = "roster.json"
 
@@ -30,18 +28,6 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
     dispatch: str = ""
     candidate: str = ""
     is_ours: bool = True
-
-    @classmethod
-    def of(cls, trial: Trial, *, is_ours: bool = True) -> Part:
-        """The part of the test that tries ``trial``."""
-        return cls(
-            trial.role,
-            trial.plan_key,
-            trial.suite,
-            trial.task.name if trial.task else "",
-            trial.config.id if trial.config else "",
-            is_ours,
-        )
 
     @property
     def phase(self) -> Phase:
@@ -74,18 +60,3 @@ def read_roster(folder: Path) -> Roster:
         OSError: no worker could write it.
     """
     return msgspec.json.decode((folder / _FILE).read_bytes(), type=Roster)
-
-
-def whole_suites(trials: Mapping[Path, Sequence[Trial]], patterns: Sequence[str]) -> tuple[Path, ...]:
-    """The folders of the suites of which every test that tunes was generated.
-
-    ``trials`` are those of each file that was read. A suite with a file like ``patterns``, the names of test files,
-    that is not among them, or with an input that cannot be read, is not known to be whole.
-    """
-    folders = {path.parent for path, found in trials.items() if any(trial.suite for trial in found)}
-    unread = {path.parent for path, found in trials.items() if any(trial.role is Role.INPUT for trial in found)}
-    return tuple(each for each in sorted(folders - unread) if _tests_in(each, patterns) <= trials.keys())
-
-
-def _tests_in(folder: Path, patterns: Sequence[str]) -> set[Path]:
-    return {path for path in folder.glob("*.py") if any(path.match(pattern) for pattern in patterns)}

@@ -289,7 +289,7 @@ def test_a_named_spec_is_held_against_a_model(make_suite: MakeSuite, winner: Win
         (["--tune", "--tune-tolerance=4%"], "*--tune-tolerance: it is for checking specs, and --tune makes one*"),
         (["--tune-tolerance=4"], "*--tune-tolerance: '4' is no share*"),
         (["--tune-guard-route=both"], "*--tune-guard-route: unknown route 'both'; there is compile and flag"),
-        (["--tune-report-md=none/r.md"], "*--tune-report-md: *none/r.md is no file in a folder that is there*"),
+        (["--tune-report-md=none/r.md"], "*--tune-report-md: *none/r.md is not a file in an existing folder*"),
     ],
 )
 def test_what_cannot_be_met_is_a_usage_error(make_suite: MakeSuite, arguments: list[str], message: str) -> None:
