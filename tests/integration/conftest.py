@@ -23,6 +23,7 @@ from iree.compiler import ir
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 TIMEOUT_S = 300
+PLUGINS = Path(__file__).with_name("plugins")
 _MARK = "SHARK_TUNE_TEST_RUN"
 
 
@@ -79,7 +80,7 @@ class Running:
     def __init__(self, command: list[str], folder: Path, out: Path) -> None:
         self.out = out
         self._mark = uuid.uuid4().hex
-        # Locks of devices lie in the temporary folder: with one of its own this run waits for no other on the machine.
+        # Locks of devices lie there, too, see `plugins/quick_rounds.py`: so this run waits for no other on the machine.
         self.temporary = folder.with_name(f"{folder.name}-tmp")
         self.temporary.mkdir(exist_ok=True)
         self.process = subprocess.Popen(
@@ -140,6 +141,7 @@ class Suite:
     def __init__(self, folder: Path, cache: Path) -> None:
         self.folder = folder
         self.habits: tuple[str, ...] = ("--tune-fresh", "--tune-search=exhaustive", "--tune-share=1")
+        self.plugins: tuple[str, ...] = ("-p", "quick_rounds")
         self.cache = cache
         self.write("pytest.ini", "[pytest]\n")
 
@@ -150,7 +152,7 @@ class Suite:
         return path
 
     def start(self, *arguments: str, out: str = ".tune") -> Running:
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "error"]
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "error", *self.plugins]
         # With a space instead of the sign pytest takes the folder for a test path when it looks for its ini file.
         command += [f"--tune-cache={self.cache}", f"--tune-out={out}", *self.habits, *arguments]
         return Running(command, self.folder, self.folder / out)
@@ -202,7 +204,8 @@ def _processes() -> Iterator[tuple[str, list[bytes]]]:
 def clean_environment() -> dict[str, str]:
     """This process's environment without what would reach into a pytest that it starts."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
-    return {**kept, "COLUMNS": "200", "NO_COLOR": "1"}
+    path = os.pathsep.join(filter(None, [os.fspath(PLUGINS), os.environ.get("PYTHONPATH")]))
+    return {**kept, "COLUMNS": "200", "NO_COLOR": "1", "PYTHONPATH": path}
 
 
 @pytest.fixture(scope="session")
