@@ -1,7 +1,6 @@
-"""For the pytest runs that tests start: finals by the same rules in fewer and shorter rounds, and a device of their own.
+"""For the runs of pytest that tests start: quick finals by the same rules, and a device of their own."""
 
-A final takes 5 to 10 rounds of up to 1.5 s in a real run, which is most of the time of a run on a small op.
-"""
+# In a real run a final takes 5 to 10 rounds of up to 1.5 s, which is most of the time of a run on a small op.
 
 from __future__ import annotations
 
