@@ -180,6 +180,10 @@ class Suite:
         return [line for line in found.text.splitlines() if "::" in line]
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    item.add_marker("compiler")
+
+
 class MakeSuite(Protocol):
     def __call__(self, files: dict[str, str] | None = None) -> Suite: ...
 

@@ -127,6 +127,11 @@ func.func @chain(%a: tensor<32x32xf32>, %w: tensor<32x32xf32>) -> tensor<32x32xf
 """
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if isinstance(item, pytest.Function) and {"compiler", "sources"} & set(item.fixturenames):
+        item.add_marker("compiler")
+
+
 @pytest.fixture(scope="session")
 def child_env() -> dict[str, str]:
     """The environment of a Python child that is to import this very package."""

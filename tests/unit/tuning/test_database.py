@@ -20,6 +20,8 @@ from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tuning.database import Recall
 from pytest_shark_tune.tuning.settings import RunSettings
 
+pytestmark = pytest.mark.compiler
+
 MAPS = tuple(f"affine_map<(d0, d1, d2) -> ({dims})>" for dims in ("d0, d2", "d2, d1", "d0, d1"))
 
 
