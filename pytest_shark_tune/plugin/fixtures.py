@@ -5,21 +5,32 @@ They are there in every run, so what they take is imported where a test asks for
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_shark_tune.plugin.keys import GUARD_KEY, SESSION_KEY
-
 if TYPE_CHECKING:
     from pytest_shark_tune.compiler.artifact import Artifact
     from pytest_shark_tune.plugin.cases import Trial
+    from pytest_shark_tune.plugin.guard.evaluation import CaseEvaluator
     from pytest_shark_tune.plugin.kernels import KernelStages
     from pytest_shark_tune.plugin.stages import DispatchStages, Result
     from pytest_shark_tune.tuning.session import Session
 
-__all__ = ["artifact", "candidate", "measurement", "tune_dispatch", "tune_kernel", "tune_session"]
+__all__ = [
+    "GUARD_KEY",
+    "SESSION_KEY",
+    "artifact",
+    "candidate",
+    "measurement",
+    "tune_dispatch",
+    "tune_kernel",
+    "tune_session",
+]
+
+SESSION_KEY: pytest.StashKey[Session] = pytest.StashKey()
+GUARD_KEY: pytest.StashKey[CaseEvaluator] = pytest.StashKey()
+"""The session and, in guard mode, the evaluator of this process, in the stash of pytest's config."""
 
 
 @pytest.fixture(scope="session")
@@ -53,11 +64,8 @@ def tune_dispatch(candidate: Trial, tune_session: Session, pytestconfig: pytest.
     """What compiles and measures IREE's dispatches, for a client's own ``artifact`` and ``measurement``."""
     from pytest_shark_tune.plugin.stages import DispatchStages
 
-    if candidate.guarded is None:
-        return DispatchStages(tune_session, candidate)
-    from pytest_shark_tune.plugin.guard.stage import GuardStage
-
-    return DispatchStages(tune_session, candidate, partial(GuardStage, pytestconfig.stash[GUARD_KEY]))
+    guard = pytestconfig.stash[GUARD_KEY].stage if candidate.guarded is not None else None
+    return DispatchStages(tune_session, candidate, guard)
 
 
 @pytest.fixture

@@ -58,6 +58,8 @@ from pytest_shark_tune.tuning.model.profile import by_symbol
 from pytest_shark_tune.tuning.model.tuned import culprits
 from pytest_shark_tune.tuning.settings import RunSettings
 
+pytestmark = pytest.mark.compiler
+
 PACKAGE = Path(pytest_shark_tune.__file__).parent
 GOLDEN = Path(__file__).parent.parent / "golden" / "behaviour"
 SPACES = "search_space"
