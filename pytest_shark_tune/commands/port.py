@@ -16,10 +16,10 @@ from pytest_shark_tune.commands.options import (
     trust_option,
 )
 from pytest_shark_tune.commands.output import check_spec_output, print_json, print_table, tell, writing
-from pytest_shark_tune.commands.session import find_devices, open_session
+from pytest_shark_tune.commands.session import open_session
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.device.discovery import FoundDevices
+from pytest_shark_tune.device.discovery import FoundDevices, devices_for
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.source import ModelInput
 from pytest_shark_tune.port.fit import Fate, PortedEntry
@@ -95,7 +95,7 @@ def port_spec(
 
 def _devices(target: Target) -> FoundDevices:
     try:
-        return find_devices(target)
+        return devices_for(target)
     except InputError as error:
         tell(f"results and speed are not checked: {error}")
         return FoundDevices(uris=[], name="")

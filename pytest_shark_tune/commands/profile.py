@@ -17,9 +17,10 @@ from pytest_shark_tune.commands.options import (
     target_option,
 )
 from pytest_shark_tune.commands.output import print_json, print_table
-from pytest_shark_tune.commands.session import find_devices, open_session
+from pytest_shark_tune.commands.session import open_session
 from pytest_shark_tune.compiler.compiler import MODEL_TIMEOUT_S, Compiler
 from pytest_shark_tune.compiler.target import Target
+from pytest_shark_tune.device.discovery import devices_for
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.profile import Profile
 from pytest_shark_tune.plan.source import ModelInput
@@ -69,13 +70,13 @@ def profile_model(
     target = Target.parse(tune_target)
     compiler = Compiler(target, flags, timeout_s=MODEL_TIMEOUT_S)
     compiler.check()
-    devices = find_devices(target, [uri.strip() for uri in tune_device.split(",") if uri.strip()])
+    devices = devices_for(target, [uri.strip() for uri in tune_device.split(",") if uri.strip()])
     asked = ModelInput.parse(shapes, data, tune_function)
     with open_session(compiler, devices, asked, cache_folder, fresh=tune_fresh) as session:
-        _, plan = session.plan([model.absolute()], Path())
-        if problem := asked.stray(session.models):
+        _, plan = session.planner.plan([model.absolute()], Path())
+        if problem := asked.stray(session.planner.models):
             raise InputError(problem)
-        found = session.profile(plan, plan.sources[0])
+        found = session.planner.profile(plan, plan.sources[0])
     if as_json:
         print_json({**msgspec.to_builtins(found), "dispatches_us": found.dispatches_us})
         return
