@@ -20,7 +20,7 @@ from pytest_shark_tune.records.winner import bar_to_final
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache, content_key
-from pytest_shark_tune.tuning.manifest import Roster
+from pytest_shark_tune.tuning.manifest import TestManifest
 
 __all__ = ["RunDirectory"]
 
@@ -147,7 +147,7 @@ class RunDirectory:
 
     # The test manifest.
 
-    def write_manifest(self, roster: Roster) -> None:
+    def write_manifest(self, manifest: TestManifest) -> None:
         """Write the test manifest. All workers write the same, so the first one is enough.
 
         Raises:
@@ -155,15 +155,15 @@ class RunDirectory:
         """
         path = self.path / _MANIFEST
         if not path.exists():
-            journal.replace_file(path, msgspec.json.encode(roster))
+            journal.replace_file(path, msgspec.json.encode(manifest))
 
-    def read_manifest(self) -> Roster:
+    def read_manifest(self) -> TestManifest:
         """Read the test manifest that the workers wrote.
 
         Raises:
             OSError: no worker could write it.
         """
-        return msgspec.json.decode((self.path / _MANIFEST).read_bytes(), type=Roster)
+        return msgspec.json.decode((self.path / _MANIFEST).read_bytes(), type=TestManifest)
 
     def _subdirectory(self, name: str) -> Path:
         directory = self.path / name

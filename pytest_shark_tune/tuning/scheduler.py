@@ -21,7 +21,7 @@ from pytest_shark_tune.search import (
     pipeline_label,
 )
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID, Candidate
-from pytest_shark_tune.tuning.manifest import Part
+from pytest_shark_tune.tuning.manifest import TestEntry
 
 __all__ = ["Campaign", "Quarry", "make_quarry"]
 
@@ -239,7 +239,7 @@ class Campaign:
 
 def make_quarry(
     task: AnyTask,
-    parts: Mapping[int, Part],
+    entries: Mapping[int, TestEntry],
     *,
     strategy: str,
     seed: int,
@@ -267,9 +267,9 @@ def make_quarry(
         in_model_us: the time of all its calls in its models, if it is known.
     """
     tests: dict[str, int] = {}
-    for index, part in parts.items():
-        if part.role is Role.CANDIDATE:
-            tests.setdefault(part.candidate, index)
+    for index, entry in entries.items():
+        if entry.role is Role.CANDIDATE:
+            tests.setdefault(entry.candidate, index)
     chosen = [candidate for candidate in task.candidates if candidate.id in tests]
     facts = task.facts_on(device) if isinstance(task, Task) else None
     rows = {candidate.id: row for row, candidate in enumerate(chosen)}
@@ -292,7 +292,7 @@ def make_quarry(
         else ExhaustiveSearch(0),
         candidates=[candidate.id for candidate in chosen],
         tests=[tests[candidate.id] for candidate in chosen],
-        defaults=[index for index, part in parts.items() if part.role is Role.DEFAULT],
+        defaults=[index for index, entry in entries.items() if entry.role is Role.DEFAULT],
         most=most,
         jobs=jobs,
         in_model_us=in_model_us,

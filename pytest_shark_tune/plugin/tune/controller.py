@@ -22,7 +22,7 @@ from pytest_shark_tune.plugin.xdist.order import RunOrder
 from pytest_shark_tune.plugin.xdist.workers import TuneWorkers
 from pytest_shark_tune.results.store import Ledger
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.tuning.manifest import Part
+from pytest_shark_tune.tuning.manifest import TestEntry
 
 __all__ = ["TuneController", "store_of"]
 
@@ -88,7 +88,7 @@ class TuneController:
             index = following
         return True
 
-    def _begin(self, entries: Sequence[Part | None]) -> RunOrder:
+    def _begin(self, entries: Sequence[TestEntry | None]) -> RunOrder:
         order = self._run.begin(entries)
         if self._tests is not None and entries:
             # Pytest's progress is a part of this: most candidates are there to be chosen from only. Without any test

@@ -18,7 +18,7 @@ from pytest_shark_tune.report.progress_text import RunProgress
 from pytest_shark_tune.results.finding import Finding
 from pytest_shark_tune.results.store import Ledger
 from pytest_shark_tune.spec.read import dropped_prints
-from pytest_shark_tune.tuning.manifest import Part
+from pytest_shark_tune.tuning.manifest import TestEntry
 from pytest_shark_tune.tuning.scheduler import Campaign, make_quarry
 
 __all__ = ["TuningRun"]
@@ -43,13 +43,13 @@ class TuningRun:
         self.compiled: set[tuple[str, str]] = set()
         self.plans: dict[str, str] = {}
 
-    def begin(self, entries: Sequence[Part | None]) -> RunOrder:
+    def begin(self, entries: Sequence[TestEntry | None]) -> RunOrder:
         """Begin the run, and return the order of its tests.
 
         Args:
             entries: the entries of all collected tests in the test manifest; ``None`` for a test without the marker.
         """
-        by_dispatch: dict[str, dict[int, Part]] = {}
+        by_dispatch: dict[str, dict[int, TestEntry]] = {}
         for index, entry in enumerate(entries):
             if entry is not None and entry.plan and entry.dispatch:
                 self._store.add_plan(entry.plan, entry.suite)
@@ -65,7 +65,7 @@ class TuningRun:
         self.order = RunOrder(phases, self.scheduler, needless)
         return self.order
 
-    def _look_back(self, by_dispatch: Mapping[str, Mapping[int, Part]]) -> Update:
+    def _look_back(self, by_dispatch: Mapping[str, Mapping[int, TestEntry]]) -> Update:
         """Keep the entries of snapshots that are up to date, and report why the others are tuned again."""
         if self._setup.bundle is not None:  # Snapshots are brought up to date where specs are made.
             return Update()
@@ -96,7 +96,7 @@ class TuningRun:
             self._setup.report(line)
         return update
 
-    def _subjects(self, by_dispatch: Mapping[str, Mapping[int, Part]]) -> Iterator[Subject]:
+    def _subjects(self, by_dispatch: Mapping[str, Mapping[int, TestEntry]]) -> Iterator[Subject]:
         """The dispatches of the suites, once for every suite that has them."""
         suites = {entry.suite for entries in by_dispatch.values() for entry in entries.values()} - {""}
         tasks = {suite: self._store.tasks_of(suite) for suite in suites}
@@ -106,7 +106,7 @@ class TuningRun:
                     is_ours = all(entry.is_ours for entry in entries.values() if entry.suite == suite)
                     yield Subject(task, str(self._setup.root / suite), is_ours=is_ours)
 
-    def _schedule(self, by_dispatch: Mapping[str, dict[int, Part]], update: Update) -> Campaign:
+    def _schedule(self, by_dispatch: Mapping[str, dict[int, TestEntry]], update: Update) -> Campaign:
         options, session = self._setup.options, self._setup.session
         states = [
             make_quarry(
@@ -136,7 +136,7 @@ class TuningRun:
         with suppress(OSError):
             self._setup.session.run.publish(self._store.task(dispatch), candidates)
 
-    def _reuse_results(self, by_dispatch: Mapping[str, Mapping[int, Part]], scheduler: Campaign) -> None:
+    def _reuse_results(self, by_dispatch: Mapping[str, Mapping[int, TestEntry]], scheduler: Campaign) -> None:
         """Take in the results of earlier runs as if they came from this one."""
         session = self._setup.session
         reused, damaged = 0, list[str]()

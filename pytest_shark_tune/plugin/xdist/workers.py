@@ -18,7 +18,7 @@ from pytest_shark_tune.plugin.xdist.remote import hand_over
 from pytest_shark_tune.records.types import State
 from pytest_shark_tune.results.finding import Finding
 from pytest_shark_tune.results.store import Ledger
-from pytest_shark_tune.tuning.manifest import Part, Roster
+from pytest_shark_tune.tuning.manifest import TestEntry, TestManifest
 
 __all__ = ["TuneWorkers"]
 
@@ -31,13 +31,13 @@ class TuneWorkers:
         config: pytest.Config,
         setup: Setup,
         store: Ledger,
-        begin: Callable[[Sequence[Part | None]], RunOrder],
+        begin: Callable[[Sequence[TestEntry | None]], RunOrder],
     ) -> None:
         self._config = config
         self._setup = setup
         self._store = store
         self._begin = begin
-        self._roster: Roster | None = None
+        self._manifest: TestManifest | None = None
         self._lost = 0
         self._lost_in_a_row = 0
         if getattr(config.option, "maxworkerrestart", "") is None and config.option.numprocesses:
@@ -66,11 +66,11 @@ class TuneWorkers:
     def _begin_with_workers(self, names: Sequence[str]) -> RunOrder:
         run_directory = self._setup.settings.exchange
         try:
-            self._roster = self._setup.session.run.read_manifest()
+            self._manifest = self._setup.session.run.read_manifest()
         except OSError as error:
             end_run(f"TMPDIR: the workers cannot write to {run_directory}: {error.strerror}; is it full?", returncode=1)
-        self._store.add_collected(self._roster.collected)
-        return self._begin([self._roster.parts.get(name) for name in names])
+        self._store.add_collected(self._manifest.collected)
+        return self._begin([self._manifest.entries.get(name) for name in names])
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -104,7 +104,7 @@ class TuneWorkers:
         """Record the candidate that a lost worker was trying; any other test fails."""
         from pytest_shark_tune.plugin.xdist.scheduling import how_it_ended
 
-        entry = self._roster.parts.get(crashitem) if self._roster is not None else None
+        entry = self._manifest.entries.get(crashitem) if self._manifest is not None else None
         node: Any = report.node
         if entry is None or not entry.plan:
             return
@@ -120,7 +120,7 @@ class TuneWorkers:
             attach(report, self._lost_candidate(entry, CandidateFailed(State.RUN_FAILED, reason)))
         self._heed_maxfail(report)
 
-    def _lost_candidate(self, entry: Part, failure: CandidateFailed) -> Finding | None:
+    def _lost_candidate(self, entry: TestEntry, failure: CandidateFailed) -> Finding | None:
         """The result of a candidate that lost its worker, unless it has one already."""
         self._store.add_plan(entry.plan, entry.suite)
         if any(record.id == entry.candidate for record in self._store.records(entry.dispatch)):

@@ -17,7 +17,7 @@ from pytest_shark_tune.records.types import Record, State
 from pytest_shark_tune.search import STRATEGIES, PriorResult
 from pytest_shark_tune.search_space import SearchSpace
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID, kernel_candidates, kernel_default
-from pytest_shark_tune.tuning.manifest import Part
+from pytest_shark_tune.tuning.manifest import TestEntry
 from pytest_shark_tune.tuning.scheduler import Campaign, Quarry, make_quarry
 
 SPACE = SearchSpace.of("Blocked", {"bi": range(1, 11), "bj": range(1, 11)})
@@ -34,14 +34,14 @@ def kernel(name: str, count: int = 20, *, weight: int = 1) -> KernelTask:
     )
 
 
-def parts_of(task: KernelTask, names: Iterable[str] = (), *, suite: str = "") -> list[Part]:
+def parts_of(task: KernelTask, names: Iterable[str] = (), *, suite: str = "") -> list[TestEntry]:
     """The parts of a task's tests as collected: its default's, and its candidates' of these ids, or of all."""
     wanted = set(names) or {each.id for each in task.candidates}
     candidates = [each for each in task.candidates if each.id in wanted]
     return [
-        Part(Role.DEFAULT, "plan", suite, task.name, DEFAULT_ID),
-        *(Part(Role.CANDIDATE, "plan", suite, task.name, each.id) for each in candidates),
-        Part(Role.FINAL, "plan", suite, task.name),
+        TestEntry(Role.DEFAULT, "plan", suite, task.name, DEFAULT_ID),
+        *(TestEntry(Role.CANDIDATE, "plan", suite, task.name, each.id) for each in candidates),
+        TestEntry(Role.FINAL, "plan", suite, task.name),
     ]
 
 
@@ -51,16 +51,16 @@ class Run:
     def __init__(
         self,
         *tasks: KernelTask,
-        parts: list[Part] | None = None,
+        entries: list[TestEntry] | None = None,
         strategy: str = "exhaustive",
         most: int = 60,
         stretch: int = 4,
         is_spent: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.parts = parts if parts is not None else [part for task in tasks for part in parts_of(task)]
+        self.parts = entries if entries is not None else [entry for task in tasks for entry in parts_of(task)]
         self.quarries: dict[str, Quarry] = {}
         for task in tasks:
-            own = {index: part for index, part in enumerate(self.parts) if part.dispatch == task.name}
+            own = {index: entry for index, entry in enumerate(self.parts) if entry.dispatch == task.name}
             self.quarries[task.name] = make_quarry(task, own, strategy=strategy, seed=0, most=most, device="a device")
         self.announced: list[tuple[str, tuple[str, ...]]] = []
         self.campaign = Campaign(
@@ -71,8 +71,8 @@ class Run:
         )
 
     def take(self) -> tuple[str, str]:
-        part = self.parts[self.campaign.take()]
-        return part.dispatch, part.candidate
+        entry = self.parts[self.campaign.take()]
+        return entry.dispatch, entry.candidate
 
     def tell(
         self,
@@ -156,11 +156,11 @@ def test_nothing_is_tried_twice_however_late_results_come(strategy: str, seed: i
             if choose.random() < 0.2:
                 run.campaign.give_back(index)
                 continue
-            part = run.parts[index]
-            done.append((part.dispatch, part.candidate))
-            outcomes = [1.0] if part.candidate == "default" else [None, 0.5, 1.0, 1.2]
-            run.tell(part.dispatch, part.candidate, choose.choice(outcomes))
-    assert sorted(done) == sorted((part.dispatch, part.candidate) for part in run.parts if part.candidate)
+            entry = run.parts[index]
+            done.append((entry.dispatch, entry.candidate))
+            outcomes = [1.0] if entry.candidate == "default" else [None, 0.5, 1.0, 1.2]
+            run.tell(entry.dispatch, entry.candidate, choose.choice(outcomes))
+    assert sorted(done) == sorted((entry.dispatch, entry.candidate) for entry in run.parts if entry.candidate)
 
 
 def test_no_more_are_tried_than_asked_for_even_before_results_come() -> None:
@@ -277,8 +277,8 @@ def test_what_is_known_already_is_never_taken_and_counts() -> None:
 
 def test_a_run_of_which_all_is_known_takes_nothing() -> None:
     run = Run(kernel("one", 5))
-    for part in run.parts[:-1]:
-        run.tell(part.dispatch, part.candidate)
+    for entry in run.parts[:-1]:
+        run.tell(entry.dispatch, entry.candidate)
     assert run.campaign.is_done
     assert run.campaign.why_stopped("one") == ""
 
@@ -300,19 +300,19 @@ def test_one_where_the_best_still_leads_goes_on() -> None:
 def test_candidates_whose_tests_were_deselected_are_left_alone() -> None:
     task = kernel("one")
     wanted = [each.id for each in task.candidates[5:8]]
-    run = Run(task, parts=parts_of(task, wanted))
+    run = Run(task, entries=parts_of(task, wanted))
     assert sorted(name for _, name in run.drain()) == sorted(["default", *wanted])
 
 
 def test_without_a_candidate_only_the_default_is_tried() -> None:
     task = kernel("one")
-    run = Run(task, parts=parts_of(task)[:1])
+    run = Run(task, entries=parts_of(task)[:1])
     assert run.drain() == [("one", "default")]
 
 
 def test_a_candidate_of_two_suites_is_tried_once() -> None:
     task = kernel("one", 5)
-    run = Run(task, parts=[*parts_of(task, suite="a"), *parts_of(task, suite="b")])
+    run = Run(task, entries=[*parts_of(task, suite="a"), *parts_of(task, suite="b")])
     taken = [name for _, name in run.drain()]
     assert sorted(taken) == sorted(["default", *(each.id for each in task.candidates)])
 
@@ -327,11 +327,13 @@ def test_records_of_others_are_none_of_its_business() -> None:
 
 def test_a_search_begins_beside_the_default(plan: Plan) -> None:
     (task,) = plan.tasks
-    parts = {index: Part(Role.CANDIDATE, "plan", "", task.name, each.id) for index, each in enumerate(task.candidates)}
+    entries = {
+        index: TestEntry(Role.CANDIDATE, "plan", "", task.name, each.id) for index, each in enumerate(task.candidates)
+    }
 
     def first_two(near: dict[int, dict[str, int]]) -> list[int]:
         placed = msgspec.structs.replace(task, near=near)
-        return make_quarry(placed, parts, strategy="model", seed=0, most=60, device="a device").search.ask(2)
+        return make_quarry(placed, entries, strategy="model", seed=0, most=60, device="a device").search.ask(2)
 
     for position, default in enumerate(task.candidates):
         assert sorted([position, *first_two({0: default.knobs})]) == [0, 1, 2], "what the default gave is known"
@@ -340,7 +342,7 @@ def test_a_search_begins_beside_the_default(plan: Plan) -> None:
 
 def test_prior_results_are_read_only_where_they_are_used() -> None:
     task = kernel("one")
-    parts = dict(enumerate(parts_of(task)))
+    entries = dict(enumerate(parts_of(task)))
     read: list[str] = []
 
     def prior(strategy: str) -> list[PriorResult]:
@@ -349,7 +351,7 @@ def test_prior_results_are_read_only_where_they_are_used() -> None:
 
     for strategy in STRATEGIES:
         quarry = make_quarry(
-            task, parts, strategy=strategy, seed=0, most=60, device="a device", prior=partial(prior, strategy)
+            task, entries, strategy=strategy, seed=0, most=60, device="a device", prior=partial(prior, strategy)
         )
         assert not read, "nothing was asked for yet"
         quarry.search.ask(1)
@@ -359,11 +361,11 @@ def test_prior_results_are_read_only_where_they_are_used() -> None:
 
 def test_prior_results_reach_the_search() -> None:
     task = kernel("one", 100)
-    parts = dict(enumerate(parts_of(task)))
+    entries = dict(enumerate(parts_of(task)))
     prior = [PriorResult(pipeline="Blocked/0", knobs=knobs, ratio=float(knobs["bi"])) for knobs in KNOBS[::3]]
 
     def first(prior: list[PriorResult]) -> float:
-        quarry = make_quarry(task, parts, strategy="model", seed=0, most=60, device="a device", prior=lambda: prior)
+        quarry = make_quarry(task, entries, strategy="model", seed=0, most=60, device="a device", prior=lambda: prior)
         rows = quarry.search.ask(6)
         return sum(task.candidate(quarry.candidates[row]).knobs["bi"] for row in rows) / len(rows)
 
@@ -452,8 +454,8 @@ def test_a_ratio_that_is_rounded_to_nothing_is_no_failure() -> None:
 def test_a_dispatch_begins_with_the_candidates_that_it_is_told_to() -> None:
     task = kernel("one", 20)
     wanted = [task.candidates[15].id, "of another plan", task.candidates[9].id]
-    parts = dict(enumerate(parts_of(task)))
-    quarry = make_quarry(task, parts, strategy="exhaustive", seed=0, most=60, device="a device", first=wanted)
+    entries = dict(enumerate(parts_of(task)))
+    quarry = make_quarry(task, entries, strategy="exhaustive", seed=0, most=60, device="a device", first=wanted)
     assert [quarry.candidates[row] for row in quarry.search.ask(3)] == [
         wanted[0],
         wanted[2],
