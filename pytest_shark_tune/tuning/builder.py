@@ -74,7 +74,7 @@ class Builds:
         *,
         jobs: int,
         tell: Callable[[str], None],
-        coming: Callable[[Task], Sequence[Candidate]] = lambda task: (),
+        prefetch_queue: Callable[[Task], Sequence[Candidate]] = lambda task: (),
         step: CompileStep | None = None,
         of_run: Cache | None = None,
     ) -> None:
@@ -83,7 +83,7 @@ class Builds:
         self._leases = leases
         self._jobs = jobs
         self._tell = tell
-        self._coming = coming
+        self._prefetch_queue = prefetch_queue
         self._step = step
         self._of_run = of_run
         self._identity = (*compiler.identity, step.key) if step else compiler.identity
@@ -109,7 +109,7 @@ class Builds:
         shares_processor = self.compiler.target.shares_processor
         artifact = self.known(module, candidate) if shares_processor else None
         if artifact is None:
-            ahead = [other for other in self._coming(task) if other.id != candidate.id] if member == 0 else []
+            ahead = [other for other in self._prefetch_queue(task) if other.id != candidate.id] if member == 0 else []
             make = self._compile_stretch if shares_processor else self._compile_ahead
             artifact = make(task.dispatch, module, [candidate, *ahead[: _AHEAD * self._jobs]])
         if artifact.vmfb is None:

@@ -61,7 +61,7 @@ class Quarry:
     """How many candidates were tried."""
     spent_s: float = 0.0
     """The seconds that these took."""
-    coming: deque[int] = field(default_factory=deque)
+    queued: deque[int] = field(default_factory=deque)
     under_way: set[int] = field(default_factory=set)
     ratios: dict[str, float | None] = field(default_factory=dict)
     rows: dict[str, int] = field(init=False)
@@ -83,12 +83,12 @@ class Quarry:
     @property
     def room(self) -> int:
         """How many candidates may still be asked for."""
-        return max(0, self.most - self.tried - len(self.under_way) - len(self.coming))
+        return max(0, self.most - self.tried - len(self.under_way) - len(self.queued))
 
     @property
     def wants_more(self) -> bool:
         """Whether there is a candidate to try that was not handed out yet."""
-        return not self.is_exhausted and bool(self.coming or (self.room and not self.search.stop_reason))
+        return not self.is_exhausted and bool(self.queued or (self.room and not self.search.stop_reason))
 
     @property
     def left(self) -> int:
@@ -96,7 +96,7 @@ class Quarry:
         if not self.wants_more:
             return 0
         if self.search.stop_reason:
-            return len(self.coming)
+            return len(self.queued)
         return max(0, min(self.most, len(self.tests)) - self.tried - len(self.under_way))
 
     @property
@@ -127,12 +127,12 @@ class Campaign:
         *,
         stretch: int,
         is_spent: Callable[[], bool] = lambda: False,
-        announce: Callable[[str, tuple[str, ...]], None] = lambda name, coming: None,
+        publish: Callable[[str, tuple[str, ...]], None] = lambda name, queued: None,
     ) -> None:
         self._quarries = {quarry.name: quarry for quarry in quarries}
         self._stretch = stretch
         self._is_spent = is_spent
-        self._announce = announce
+        self._publish = publish
         self._first = deque(index for quarry in self._quarries.values() for index in quarry.defaults)
         self._returned: deque[int] = deque()
         self._turn: Quarry | None = None
@@ -166,7 +166,7 @@ class Campaign:
             self._turn, self._served = min(wanting, key=lambda quarry: (-quarry.worth, quarry.tried)), 0
         self._refill(self._turn)
         self._served += 1
-        row = self._turn.coming.popleft()
+        row = self._turn.queued.popleft()
         self._turn.under_way.add(row)
         return self._turn.tests[row]
 
@@ -192,7 +192,7 @@ class Campaign:
                 quarry.baseline_us = float(np.median(record.baseline_samples_us))
             else:  # The candidates cannot be compared with anything.
                 quarry.most = 0
-                quarry.coming.clear()
+                quarry.queued.clear()
             return
         if record.id not in quarry.rows:
             return
@@ -231,10 +231,10 @@ class Campaign:
 
     def _refill(self, quarry: Quarry) -> None:
         """Choose the next candidates: early enough to compile them in time, late enough to learn from earlier ones."""
-        wanted = min(self._stretch - len(quarry.coming), quarry.room)
-        if len(quarry.coming) <= self._stretch // 2 and wanted > 0 and not quarry.is_exhausted:
-            quarry.coming.extend(quarry.search.ask(wanted))
-            self._announce(quarry.name, tuple(quarry.candidates[row] for row in quarry.coming))
+        wanted = min(self._stretch - len(quarry.queued), quarry.room)
+        if len(quarry.queued) <= self._stretch // 2 and wanted > 0 and not quarry.is_exhausted:
+            quarry.queued.extend(quarry.search.ask(wanted))
+            self._publish(quarry.name, tuple(quarry.candidates[row] for row in quarry.queued))
 
 
 def make_quarry(

@@ -62,7 +62,7 @@ class Session:
             leases,
             jobs=settings.jobs,
             tell=tell,
-            coming=self.run.queued,
+            prefetch_queue=self.run.queued,
             step=step,
             of_run=self.run.cache,
         )

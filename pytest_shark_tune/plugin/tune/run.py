@@ -128,10 +128,10 @@ class TuningRun:
             states,
             stretch=min(max(options.jobs, _SMALLEST_BATCH), _LARGEST_BATCH),
             is_spent=self._progress.is_spent,
-            announce=self._announce,
+            publish=self._publish,
         )
 
-    def _announce(self, dispatch: str, candidates: Sequence[str]) -> None:
+    def _publish(self, dispatch: str, candidates: Sequence[str]) -> None:
         """Let those that compile know which candidates come next: a hint, so a full disk ends nothing here."""
         with suppress(OSError):
             self._setup.session.run.publish(self._store.task(dispatch), candidates)

@@ -55,7 +55,7 @@ folder, plan, target, tool, first, step = sys.argv[1:]
 leases = DeviceLeases(["local-task"], folder=Path(folder, "locks"))
 compiler = Compiler(Target.parse(target), tool=tool)
 builds = Builds(
-    compiler, Cache(Path(folder, "cache")), leases, jobs=2, tell=print, coming=lambda task: task.candidates
+    compiler, Cache(Path(folder, "cache")), leases, jobs=2, tell=print, prefetch_queue=lambda task: task.candidates
 )
 print("ready", flush=True)
 sys.stdin.readline()
@@ -169,7 +169,7 @@ def test_a_gpu_can_be_measured_on_while_what_follows_is_compiled(
         leases,
         jobs=1,
         tell=print,
-        coming=lambda task: task.candidates,
+        prefetch_queue=lambda task: task.candidates,
     )
     try:
         assert builds.artifact(task, task.default).state == "compiled"

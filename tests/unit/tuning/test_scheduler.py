@@ -67,7 +67,7 @@ class Run:
             self.quarries.values(),
             stretch=stretch,
             is_spent=is_spent,
-            announce=lambda name, coming: self.announced.append((name, coming)),
+            publish=lambda name, coming: self.announced.append((name, coming)),
         )
 
     def take(self) -> tuple[str, str]:
