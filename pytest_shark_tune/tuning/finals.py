@@ -14,7 +14,7 @@ from pytest_shark_tune.plan.types import AnyTask, Plan, Task
 from pytest_shark_tune.records.types import Finalist, FinalRecord, Record
 from pytest_shark_tune.records.winner import choose_finalists, declare_winner, simplicity
 from pytest_shark_tune.system import journal
-from pytest_shark_tune.tuning.database import Recall
+from pytest_shark_tune.tuning.database import TuningDatabase
 from pytest_shark_tune.tuning.model.final import ModelFinal
 from pytest_shark_tune.tuning.run_directory import RunDirectory
 from pytest_shark_tune.tuning.runner import Bench, RoundResult
@@ -31,7 +31,7 @@ class Finals:
 
     run: RunDirectory
     """Has the records of all candidates."""
-    database: Recall
+    database: TuningDatabase
     """Has the finals that earlier runs held."""
     runner: Bench
     """Measures finalists by themselves."""

@@ -18,7 +18,7 @@ from pytest_shark_tune.spec.starter import Starter
 from pytest_shark_tune.system.cache import Cache, content_key
 from pytest_shark_tune.system.machine import processors
 from pytest_shark_tune.tuning.builder import Builds
-from pytest_shark_tune.tuning.database import Recall
+from pytest_shark_tune.tuning.database import TuningDatabase
 from pytest_shark_tune.tuning.model.profile import PROFILE_VERSION, Profiler
 from pytest_shark_tune.tuning.run_directory import RunDirectory
 from pytest_shark_tune.tuning.settings import RunSettings
@@ -52,7 +52,7 @@ class Planner:
         cache: Cache,
         run: RunDirectory,
         builder: Builds,
-        database: Recall,
+        database: TuningDatabase,
         profiler: Profiler,
         report: Callable[[str], None],
     ) -> None:

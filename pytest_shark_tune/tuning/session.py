@@ -12,7 +12,7 @@ from pytest_shark_tune.system.cache import Cache, content_key
 from pytest_shark_tune.tuning.builder import Builds
 from pytest_shark_tune.tuning.children import DeviceChildren
 from pytest_shark_tune.tuning.compile_step import CompileStep
-from pytest_shark_tune.tuning.database import Recall
+from pytest_shark_tune.tuning.database import TuningDatabase
 from pytest_shark_tune.tuning.finals import Finals
 from pytest_shark_tune.tuning.microbenchmarks import Yardsticks
 from pytest_shark_tune.tuning.model import ModelFinal, ModelRunner, Profiler
@@ -69,7 +69,7 @@ class Session:
         self.yardsticks = Yardsticks(compiler, cache, settings.device_name, tell, uris=settings.devices)
         self.children = DeviceChildren(leases, tell)
         self.runner = Bench(settings, self.builder, self.children, yardsticks=self.yardsticks)
-        self.database = Recall(self.results, compiler, settings, step=self.step)
+        self.database = TuningDatabase(self.results, compiler, settings, step=self.step)
         models = ModelRunner(self.children, settings.seed)
         profiler = Profiler(self.builder, self.runner, self.children)
         self.planner = Planner(settings, cache, self.run, self.builder, self.database, profiler, tell)

@@ -28,7 +28,7 @@ from pytest_shark_tune.tuning.model.tuned import TunedModel, culprits
 from pytest_shark_tune.tuning.run_directory import RunDirectory
 
 if TYPE_CHECKING:
-    from pytest_shark_tune.tuning.database import Recall
+    from pytest_shark_tune.tuning.database import TuningDatabase
 
 __all__ = ["VERIFY_VERSION", "RunVerifier", "Verifier"]
 
@@ -230,7 +230,7 @@ class RunVerifier:
     """Tries a spec that the database does not know."""
     run: RunDirectory
     """Has the finals so far, and the checks that any process of the run made."""
-    database: Recall
+    database: TuningDatabase
     """Has the checks that earlier runs made."""
     starter: str
     """The text of the starter spec; empty without one."""

@@ -68,7 +68,7 @@ PINNED: dict[str, tuple[int, str]] = {
     "guard/plan.py GUARD_VERSION": (1, "b45f12c37afe3711"),
     "plan/make.py PLAN_VERSION": (1, "ab9835406bda1072"),
     "tuning/model/profile.py PROFILE_VERSION": (1, "25a55421f8972cb2"),
-    "tuning/database.py KEPT_VERSION": (1, "9523a65632efc0ce"),
+    "tuning/database.py DATABASE_VERSION": (1, "9523a65632efc0ce"),
     "compiler/configure.py ARTIFACT_VERSION": (1, "23cf668e643781bb"),
     "search_space/candidate.py CANDIDATE_VERSION": (1, "0f1224cf658170e5"),
     "measurement/correctness.py CHECK_VERSION": (1, "1884d929afe2f1d1"),
@@ -262,7 +262,7 @@ OBSERVED: dict[str, Callable[[], object]] = {
     "guard/plan.py GUARD_VERSION": guarded,
     "plan/make.py PLAN_VERSION": lambda: form(Plan),
     "tuning/model/profile.py PROFILE_VERSION": shares,
-    "tuning/database.py KEPT_VERSION": kept,
+    "tuning/database.py DATABASE_VERSION": kept,
     "compiler/configure.py ARTIFACT_VERSION": configured,
     "search_space/candidate.py CANDIDATE_VERSION": candidates,
     "measurement/correctness.py CHECK_VERSION": checked,
@@ -358,7 +358,7 @@ def keys(folder: Path, task: Task) -> dict[str, str]:
     compiler = Compiler(Target.parse("llvm-cpu"))
     kept = Cache(folder / "cache")
     settings = RunSettings.in_folder(folder, [], "a cpu", jobs=1)
-    known = database.Recall(kept, compiler, settings)
+    known = database.TuningDatabase(kept, compiler, settings)
     maker = builder.Builds(compiler, kept, DeviceLeases(()), jobs=1, tell=print)
     source = read_source(ops.matmul(m=4, n=4, k=4, lhs="f32"), folder)
     whole = Plan(sources=(source,), tasks=(task,), untunable=())
@@ -394,7 +394,7 @@ MEASURED = {"records", "index", "final", "check", "profile"}
         ("GUARD_VERSION", {"guard"}),
         ("ARTIFACT_VERSION", {"artifact", "guard", *MEASURED}),
         ("SPEC_VERSION", {"artifact", "guard", *MEASURED}),
-        ("KEPT_VERSION", MEASURED),
+        ("DATABASE_VERSION", MEASURED),
         ("CHECK_VERSION", MEASURED),
         ("MEASUREMENT_VERSION", {"limits", *MEASURED}),
         ("FACTS_VERSION", {"index"}),

@@ -20,7 +20,7 @@ from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tuning.builder import Builds
-from pytest_shark_tune.tuning.database import Recall
+from pytest_shark_tune.tuning.database import TuningDatabase
 from pytest_shark_tune.tuning.microbenchmarks import Yardsticks
 from pytest_shark_tune.tuning.settings import RunSettings
 
@@ -135,7 +135,7 @@ def keys_of(folder: Path, *flags: str) -> dict[str, str]:
     return {
         "plan": plan_key([source], compiler),
         "artifact": builds.key(module, candidate),
-        "setting": Recall(cache, compiler, settings).setting,
+        "setting": TuningDatabase(cache, compiler, settings).setting,
         "limits": yardsticks.key,
         "yardsticks": yardsticks.built_key,
     }
