@@ -17,10 +17,10 @@ from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.search_space.config_reader import config_entries, knobs_of, space_entries, without_entry
 from pytest_shark_tune.tuning.builder import Builds
 
-__all__ = ["Legality"]
+__all__ = ["ConstraintCheck"]
 
 
-class Legality:
+class ConstraintCheck:
     """Checks configs against the constraints of this compiler, and compiles if these do not decide.
 
     Constraints that the compiler states are binding. If it states none, this package builds the space, and leaves out

@@ -18,7 +18,7 @@ from pytest_shark_tune.spec.takers import applied_to
 from pytest_shark_tune.system.cache import Cache, content_key
 from pytest_shark_tune.tuning.builder import Builds
 
-__all__ = ["Reach"]
+__all__ = ["Applicability"]
 
 _FLAG = "--iree-codegen-tuning-spec-path"
 _BY_FLAG = "flag"
@@ -42,7 +42,7 @@ class _Application(msgspec.Struct, frozen=True):
         return bool(self.error or self.flag_error)
 
 
-class Reach:
+class Applicability:
     """Checks where entries apply, if the spec is applied by ``route`` (see `RunSettings`).
 
     The application of a spec to a source is cached, since the checks of all its entries need it.

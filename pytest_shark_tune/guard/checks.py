@@ -10,8 +10,8 @@ import msgspec
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.compiler.compiler import compiler_version
 from pytest_shark_tune.errors import CandidateFailed, PromiseBroken, PromiseUntold
-from pytest_shark_tune.guard.allowed import Legality
-from pytest_shark_tune.guard.applies import Reach
+from pytest_shark_tune.guard.allowed import ConstraintCheck
+from pytest_shark_tune.guard.applies import Applicability
 from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
 from pytest_shark_tune.guard.speed import Terms, hold_gate
 from pytest_shark_tune.guard.verdict import Outcome, Promise, Verdict
@@ -31,8 +31,8 @@ class Promises:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._legality = Legality(session.builder)
-        self._reach = Reach(session.builder, session.cache, session.settings.route)
+        self._constraint_check = ConstraintCheck(session.builder)
+        self._applicability = Applicability(session.builder, session.cache, session.settings.route)
         self._static_verdicts: dict[str, Verdict] = {}
 
     def look(
@@ -104,11 +104,11 @@ class Promises:
             PromiseUntold: it cannot run.
         """
         if promise is Promise.APPLIES:
-            return self._reach.check(guarded, entry)
+            return self._applicability.check(guarded, entry)
         if promise is Promise.ALLOWED:
             if not entry.tasks:
                 raise PromiseUntold(f"it is for no dispatch here: see [{entry.name}-{Promise.APPLIES}]")
-            return self._legality.check(entry)
+            return self._constraint_check.check(entry)
         if entry.problem:
             raise PromiseBroken(entry.problem)
         return [entry.note] if entry.note else []
