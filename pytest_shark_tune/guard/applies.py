@@ -12,7 +12,7 @@ from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.spec.apply import Placement, apply_spec
-from pytest_shark_tune.spec.predicate import Question, differences, read_questions
+from pytest_shark_tune.spec.predicate import MatchPredicate, differences, read_predicates
 from pytest_shark_tune.spec.read import mark_entries, select_entries
 from pytest_shark_tune.spec.takers import applied_to
 from pytest_shark_tune.system.cache import Cache, content_key
@@ -231,19 +231,19 @@ def _why_nowhere(guarded: GuardPlan, entry: GuardEntry) -> str:
 
 def _nearest(guarded: GuardPlan, entry: GuardEntry) -> str:
     """Names the dispatch that is most like the entry's own, and how it differs."""
-    kind = _question(guarded, entry).kind
+    kind = _predicate_of(guarded, entry).kind
     taken = {task.name for task in entry.tasks}
     alike = [task for task in guarded.plan.tasks if task.dispatch.root.kind == kind and task.name not in taken]
     if not alike:
         return f"there is no other {kind} among the dispatches"
-    found = min(alike, key=lambda task: len(differences(_question(guarded, entry), task.dispatch.root)))
+    found = min(alike, key=lambda task: len(differences(_predicate_of(guarded, entry), task.dispatch.root)))
     return f"the nearest dispatch is {found.name}: {_differences(found, guarded, entry)}"
 
 
 def _differences(task: Task, guarded: GuardPlan, entry: GuardEntry) -> str:
-    found = differences(_question(guarded, entry), task.dispatch.root)
+    found = differences(_predicate_of(guarded, entry), task.dispatch.root)
     return "; ".join(found) or "in something that cannot be told"
 
 
-def _question(guarded: GuardPlan, entry: GuardEntry) -> Question:
-    return next(question for question in read_questions(guarded.spec) if question.matcher == entry.matcher)
+def _predicate_of(guarded: GuardPlan, entry: GuardEntry) -> MatchPredicate:
+    return next(predicate for predicate in read_predicates(guarded.spec) if predicate.matcher == entry.matcher)

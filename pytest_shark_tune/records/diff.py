@@ -17,7 +17,7 @@ from pytest_shark_tune.errors import InputError, SpecRefused
 from pytest_shark_tune.records.snapshot import read_records, read_text, records_of
 from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.spec.module import matcher_name
-from pytest_shark_tune.spec.predicate import Question, describe, read_questions, relation
+from pytest_shark_tune.spec.predicate import MatchPredicate, describe, read_predicates, relation
 from pytest_shark_tune.spec.read import SpecRow, read_spec
 from pytest_shark_tune.system.units import format_us
 
@@ -28,7 +28,7 @@ class SideEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of a spec."""
 
     row: SpecRow
-    question: Question | None = None
+    predicate: MatchPredicate | None = None
     """The match predicate, if it could be read."""
     record: WinnerRecord | None = None
     """The record, if there is one."""
@@ -41,7 +41,7 @@ class SideEntry(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def op(self) -> str:
         """A description of the matched ops; empty if the predicate could not be read."""
-        return describe(self.question) if self.question else ""
+        return describe(self.predicate) if self.predicate else ""
 
     @property
     def config(self) -> str:
@@ -106,7 +106,7 @@ def side_of(name: str, spec: str, records: Sequence[WinnerRecord]) -> Side:
     if not spec:
         return Side(name=name)
     try:
-        rows, questions = read_spec(spec), read_questions(spec)
+        rows, predicates = read_spec(spec), read_predicates(spec)
     except SpecRefused:
         raise
     except InputError as error:
@@ -115,8 +115,8 @@ def side_of(name: str, spec: str, records: Sequence[WinnerRecord]) -> Side:
         known = tuple(SideEntry(row=_row_of(record), record=record) for record in records)
         return Side(name=name, entries=known, problem=str(error))
     entries = (
-        SideEntry(row=row, question=question, record=record)
-        for row, question, record in zip(rows, questions, records_of(rows, records), strict=True)
+        SideEntry(row=row, predicate=predicate, record=record)
+        for row, predicate, record in zip(rows, predicates, records_of(rows, records), strict=True)
     )
     return Side(name=name, entries=tuple(entries))
 
@@ -188,9 +188,9 @@ def _row_of(record: WinnerRecord) -> SpecRow:
 
 
 def _is_same(old: SideEntry, new: SideEntry) -> bool:
-    if old.question is None or new.question is None:
+    if old.predicate is None or new.predicate is None:
         return old.name == new.name
-    return relation(old.question, new.question) == "equal"
+    return relation(old.predicate, new.predicate) == "equal"
 
 
 def _whole(entry: SideEntry, what: Literal["added", "removed"]) -> Change:
@@ -245,7 +245,7 @@ def _moves(old: Side, pairs: Sequence[tuple[SideEntry, SideEntry]]) -> Iterable[
 
 
 def _are_apart(one: SideEntry, other: SideEntry) -> bool:
-    return one.question is None or other.question is None or relation(one.question, other.question) == "apart"
+    return one.predicate is None or other.predicate is None or relation(one.predicate, other.predicate) == "apart"
 
 
 def _pair(old: str, new: str) -> tuple[str, str] | None:

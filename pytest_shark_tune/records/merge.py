@@ -16,7 +16,7 @@ import msgspec
 from pytest_shark_tune.records.diff import SideEntry, side_of
 from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.spec.link import SpecPart, merge_specs
-from pytest_shark_tune.spec.predicate import Question, Relation, relation
+from pytest_shark_tune.spec.predicate import MatchPredicate, Relation, relation
 
 __all__ = ["Finding", "MergeInput", "Merged", "merge"]
 
@@ -97,7 +97,7 @@ def merge(inputs: Sequence[MergeInput], *, prefer_faster: bool = False) -> Merge
     kept: list[_Entry] = []
     dropped: list[tuple[_Entry, _Entry]] = []
     for entry in order:
-        in_front = [(other, relation(entry.question, other.question)) for other in kept]
+        in_front = [(other, relation(entry.predicate, other.predicate)) for other in kept]
         winner = next((other for other, how in in_front if how == "equal"), None)
         covering = [other for other, how in in_front if how == "covered"]
         if winner is None and covering and not (prefer_faster and _goes_in_front(entry, covering)):
@@ -141,9 +141,9 @@ class _Entry:
         return self.given.row.matcher
 
     @property
-    def question(self) -> Question:
-        assert self.given.question is not None  # The text was parsed.
-        return self.given.question
+    def predicate(self) -> MatchPredicate:
+        assert self.given.predicate is not None  # The text was parsed.
+        return self.given.predicate
 
     @property
     def record(self) -> WinnerRecord | None:
@@ -197,7 +197,7 @@ def _findings(
     # The author of a spec wanted its own order: nothing is said of it as long as it stays.
     behind = [(entry, other) for entry, other in pairs if entry.source != other.source or entry.place < other.place]
     for entry, other in [*dropped, *behind]:
-        if (how := relation(entry.question, other.question)) != "apart":
+        if (how := relation(entry.predicate, other.predicate)) != "apart":
             yield Finding(
                 spec=entry.spec,
                 entry=entry.matcher,
