@@ -118,7 +118,7 @@ def main(
             )
     recorded = (winner.ratio or 0, winner.ratio_low or 0, winner.ratio_high or 0)
     report = Report(op.name, half_width, recorded, guarded, round(time.perf_counter() - started, 1))
-    missed = _tell(report)
+    missed = _report(report)
     if out is not None:
         out.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
     if missed and half_width < QUIET:
@@ -175,7 +175,7 @@ def _guard(suite: GuardedSuite, spec: Path, runs: int, end: float) -> Counter[Ou
     return counts
 
 
-def _tell(report: Report) -> bool:
+def _report(report: Report) -> bool:
     """Print how often each slower config failed; whether that was too seldom for one of them."""
     click.echo(f"\nA/A: half-width {report.half_width:.2%}{_unasked(report.half_width)}")
     missed = False

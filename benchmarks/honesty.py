@@ -164,7 +164,7 @@ def _bench(
     (task,) = make_plan([source], compiler, processors=processors(), count=count, seed=seed).tasks
     settings = RunSettings.in_folder(folder, [device], device, jobs=1, seed=seed)
     leases = DeviceLeases(settings.devices)
-    builds = Builds(compiler, Cache(folder / "cache"), leases, jobs=settings.jobs, tell=click.echo)
+    builds = Builds(compiler, Cache(folder / "cache"), leases, jobs=settings.jobs, report=click.echo)
     children = DeviceChildren(leases, click.echo)
     try:
         yield Bench(settings, builds, children), task

@@ -53,7 +53,7 @@ class SingleOp(NamedTuple):
     def bench(self) -> Iterator[Bench]:
         """A bench of its own."""
         leases = DeviceLeases(self.settings.devices)
-        builds = Builds(self.compiler, self.cache, leases, jobs=1, tell=click.echo)
+        builds = Builds(self.compiler, self.cache, leases, jobs=1, report=click.echo)
         children = DeviceChildren(leases, click.echo)
         try:
             yield Bench(self.settings, builds, children)

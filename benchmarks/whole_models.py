@@ -188,7 +188,7 @@ class _Model:
     def check(self, tally: Counts, seeds: int) -> None:
         """Check each edit in a few of the sums."""
         leases = DeviceLeases((self.uri,))
-        builds = Builds(self.compiler, Cache(self.folder / "cache"), leases, jobs=2, tell=click.echo)
+        builds = Builds(self.compiler, Cache(self.folder / "cache"), leases, jobs=2, report=click.echo)
         try:
             default = builds.model(self.sources)
             rights = self._rights(builds, tally)

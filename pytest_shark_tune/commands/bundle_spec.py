@@ -41,8 +41,8 @@ def try_spec(bundle: Bundle, draft: Draft, flags: tuple[str, ...]) -> tuple[Draf
     compiler = _compiler_of(bundle, flags)
     dropped: dict[str, str] = {}
     with scratch_folder() as folder:
-        builds = Builds(compiler, Cache(folder, click.echo), DeviceLeases(()), jobs=1, tell=click.echo)
-        verifier = Verifier(builds, None, tell=click.echo)
+        builds = Builds(compiler, Cache(folder, click.echo), DeviceLeases(()), jobs=1, report=click.echo)
+        verifier = Verifier(builds, None, report=click.echo)
         try:
             # The written draft has to hold in all plans, so a draft that has changed is tried in all of them again.
             while True:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pytest_shark_tune.commands.inputs import tell_dropped
+from pytest_shark_tune.commands.inputs import report_dropped
 from pytest_shark_tune.commands.options import Command, json_option, trust_option
 from pytest_shark_tune.commands.output import print_json
 from pytest_shark_tune.records.diff import diff, read_side, words
@@ -31,7 +31,7 @@ def diff_specs(old: Path, new: Path, as_json: bool) -> None:
         if side.problem:
             click.echo(f"{side.name}: read from its records alone, since {side.problem}", err=True)
         else:
-            tell_dropped(side.name, read_text(Path(side.name)))
+            report_dropped(side.name, read_text(Path(side.name)))
     changes = diff(*sides)
     if as_json:
         print_json(changes)

@@ -20,7 +20,7 @@ from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.records.snapshot import records_path
 from pytest_shark_tune.system.terminal import escaped, escaped_json
 
-__all__ = ["check_output", "check_spec_output", "print_json", "print_table", "tell", "writing"]
+__all__ = ["check_output", "check_spec_output", "print_json", "print_table", "report", "writing"]
 
 
 def check_output(output: Path) -> None:
@@ -73,7 +73,7 @@ def writing(output: Path) -> Iterator[None]:
         raise InputError(f"-o {output}: {error.filename} cannot be written: {error.strerror}") from error
 
 
-def tell(message: str) -> None:
+def report(message: str) -> None:
     """Print a message about the work of a command to stderr, apart from its output."""
     click.echo(message, err=True)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pytest_shark_tune.commands.inputs import tell_dropped
+from pytest_shark_tune.commands.inputs import report_dropped
 from pytest_shark_tune.commands.options import (
     Command,
     cache_option,
@@ -15,7 +15,7 @@ from pytest_shark_tune.commands.options import (
     shape_option,
     trust_option,
 )
-from pytest_shark_tune.commands.output import check_spec_output, print_json, print_table, tell, writing
+from pytest_shark_tune.commands.output import check_spec_output, print_json, print_table, report, writing
 from pytest_shark_tune.commands.session import open_session
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
@@ -75,19 +75,19 @@ def port_spec(
     target = Target.parse(tune_target or target_of(old) or "llvm-cpu")
     spec = read_old(old, from_python)
     if spec.text:
-        tell_dropped(old, spec.text)
+        report_dropped(old, spec.text)
     compiler = Compiler(target, flags)
     compiler.check()
     devices = _devices(target) if models and not static else FoundDevices(uris=[], name="")
     with writing(output):
         with open_session(compiler, devices, ModelInput.parse(shapes), cache_folder) as session:
-            ported = port(spec, output, models, session, processors=processors(), tell=tell)
+            ported = port(spec, output, models, session, processors=processors(), report=report)
         if retune:
             # All lost dispatches of a model are tuned, even those with a small share of its time.
             options = ["--tune-share=1", *(f"--iree-compile-flag={flag}" for flag in flags)]
             options += [f"--tune-cache={cache_folder}"] if cache_folder else []
             options += [f"--tune-input-shape={shape}" for shape in shapes]
-            ported = tune_lost(ported, output, spec, models, str(target), options, tell)
+            ported = tune_lost(ported, output, spec, models, str(target), options, report)
     _report(ported, output, as_json=as_json)
     if any(entry.fate is Fate.LOST for entry in ported):
         raise SystemExit(1)
@@ -97,14 +97,14 @@ def _devices(target: Target) -> FoundDevices:
     try:
         return devices_for(target)
     except InputError as error:
-        tell(f"results and speed are not checked: {error}")
+        report(f"results and speed are not checked: {error}")
         return FoundDevices(uris=[], name="")
 
 
 def _report(ported: tuple[PortedEntry, ...], output: Path, *, as_json: bool) -> None:
     written = sum(entry.fate is not Fate.LOST for entry in ported)
     left = f"{output} stays as it was" if output.exists() else f"no {output}"
-    tell(f"{written} of {len(ported)} entries are in {output}" if written else f"no entry is left: {left}")
+    report(f"{written} of {len(ported)} entries are in {output}" if written else f"no entry is left: {left}")
     if as_json:
         keys = ("entry", "fate", "dispatch", "changes", "reason", "compilation_info")
         rows = [(row.name, row.fate, row.dispatch, row.changes, row.reason, row.compilation_info) for row in ported]

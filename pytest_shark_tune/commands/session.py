@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from pytest_shark_tune.commands.output import tell
+from pytest_shark_tune.commands.output import report
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.device.discovery import FoundDevices
 from pytest_shark_tune.guard.session import GuardSession
@@ -26,10 +26,10 @@ def open_session(
     compiler: Compiler, devices: FoundDevices, models: ModelInput, cache_folder: Path | None, *, fresh: bool = False
 ) -> Iterator[GuardSession]:
     """Open a session that reports to stderr. ``cache_folder`` is the user's own cache without one."""
-    cache = Cache(cache_folder or default_cache(), tell)
+    cache = Cache(cache_folder or default_cache(), report)
     with scratch_folder() as folder:
         settings = RunSettings.in_folder(folder, devices["uris"], devices["name"], jobs=processors())
-        session = GuardSession(replace(settings, fresh=fresh, models=models), compiler, cache, tell=tell)
+        session = GuardSession(replace(settings, fresh=fresh, models=models), compiler, cache, report=report)
         try:
             yield session
         finally:

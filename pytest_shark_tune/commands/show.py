@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pytest_shark_tune.commands.inputs import tell_dropped
+from pytest_shark_tune.commands.inputs import report_dropped
 from pytest_shark_tune.commands.options import Command, json_option, trust_option
 from pytest_shark_tune.commands.output import print_json, print_table
 from pytest_shark_tune.records.diff import SideEntry, read_side
@@ -28,7 +28,7 @@ def show(spec: Path, as_json: bool) -> None:
     """
     side = read_side(spec)
     if not side.problem:
-        tell_dropped(spec, read_text(spec))
+        report_dropped(spec, read_text(spec))
     else:
         click.echo(f"{spec}: shown from its records, since {side.problem}", err=True)
     if as_json:

@@ -23,8 +23,8 @@ __all__ = ["DeviceLeases", "device_key", "signature", "who_holds"]
 # Not TMPDIR: users and jobs may have their own, and all of them share the devices.
 _HOST_FOLDER = Path("/tmp/pytest-shark-tune")  # noqa: S108 - its files hold only who holds them
 _POLL_S = 0.02
-_TELL_AFTER_S = 5.0
-_TELL_EVERY_S = 60.0
+_REPORT_AFTER_S = 5.0
+_REPORT_EVERY_S = 60.0
 _LOOK_EVERY_S = 0.5
 _CHANCES = 2
 _LONGEST_COMMAND = 120
@@ -66,7 +66,7 @@ class DeviceLeases:
         self._gates = {uri: FileLock(folder / f"{device_key(uri)}.gate", mode=0o666) for uri in uris}
         self._locks = {uri: FileLock(folder / f"{device_key(uri)}.lock", mode=0o666) for uri in uris}
         self._order = list(uris)
-        self._tell_at = 0.0
+        self._report_at = 0.0
         self._unsigned: dict[str, int] = {}
 
     @property
@@ -87,17 +87,17 @@ class DeviceLeases:
                 raise InputError(_why_not_locked(error, lock.path)) from error
 
     @contextmanager
-    def acquire(self, tell: Callable[[str], None] = lambda message: None) -> Iterator[str]:
+    def acquire(self, report: Callable[[str], None] = lambda message: None) -> Iterator[str]:
         """Wait until a device is free, and hold it.
 
         The device held last comes first, since its modules are still loaded. A process that waits for a device holds
         its gate, and a holder that wants the device again has to pass the gate. So processes that share a device take
-        turns. ``tell`` gets a message about a long wait.
+        turns. ``report`` gets a message about a long wait.
 
         Yields:
             The URI of the device.
         """
-        uri = self._wait(tell)
+        uri = self._wait(report)
         _logger.debug("holds %s", uri)
         try:
             self._order.remove(uri)
@@ -107,9 +107,9 @@ class DeviceLeases:
             _logger.debug("lets go of %s", uri)
             self._locks[uri].release()
 
-    def _wait(self, tell: Callable[[str], None]) -> str:
+    def _wait(self, report: Callable[[str], None]) -> str:
         """Take the first device that is free."""
-        self._tell_at = time.monotonic() + _TELL_AFTER_S
+        self._report_at = time.monotonic() + _REPORT_AFTER_S
         self._unsigned = {}
         passed: list[str] = []
         try:
@@ -119,7 +119,7 @@ class DeviceLeases:
                         passed.append(uri)
                     if uri in passed and self._locks[uri].try_acquire(signature(self._run)):
                         return uri
-                self._tell_of_wait(tell)
+                self._report_wait(report)
                 time.sleep(_POLL_S)
         except OSError as error:
             raise InputError(_why_not_locked(error, Path(error.filename or _HOST_FOLDER))) from error
@@ -127,8 +127,8 @@ class DeviceLeases:
             for uri in passed:
                 self._gates[uri].release()
 
-    def _tell_of_wait(self, tell: Callable[[str], None]) -> None:
-        if time.monotonic() < self._tell_at:
+    def _report_wait(self, report: Callable[[str], None]) -> None:
+        if time.monotonic() < self._report_at:
             return
         notes = {uri: lock.note() for uri, lock in self._locks.items()}
         # While a device changes hands there is no note, so a note counts as missing only if it is missing repeatedly.
@@ -139,9 +139,9 @@ class DeviceLeases:
             for uri, holder in holders.items()
             if not (holder and self._run and holder.run == self._run)
         ]
-        self._tell_at = time.monotonic() + (_TELL_EVERY_S if waits else _LOOK_EVERY_S)
+        self._report_at = time.monotonic() + (_REPORT_EVERY_S if waits else _LOOK_EVERY_S)
         if waits:
-            tell(f"waiting for {', '.join(waits)}")
+            report(f"waiting for {', '.join(waits)}")
 
 
 def device_key(uri: str) -> str:

@@ -48,7 +48,7 @@ class ConstraintCheck:
             spaces, are_stated = self._spaces(task)
         except NO_SPACE as error:
             said = first_error(error) if isinstance(error, CommandFailed) else str(error)
-            yield self._told_by_compiling(task, f"there are no constraints to check it against: {said}")
+            yield self._compile_note(task, f"there are no constraints to check it against: {said}")
             return
         self._check_entries(task, spaces)
         fitting = [space for space in spaces if space.pipeline == candidate.pipeline]
@@ -57,7 +57,7 @@ class ConstraintCheck:
             said = f"there is no pipeline {candidate.pipeline} for {task.name}, which has {there}"
             if are_stated:
                 raise PromiseBroken(f"{said}: tune the dispatch again with --tune")
-            yield self._told_by_compiling(task, said)
+            yield self._compile_note(task, said)
             return
         readings = [_knobs(space, task, entry) for space in fitting]
         violations: list[tuple[str, ...]] = [
@@ -71,9 +71,9 @@ class ConstraintCheck:
             said = f"its config breaks the constraints of {candidate.pipeline} on {task.name}: {'; '.join(fewest)}"
             if are_stated:
                 raise PromiseBroken(f"{said}. Port it (`shark-tune port`), or tune the dispatch again with --tune")
-            self._told_by_compiling(task, said)
+            self._compile_note(task, said)
             return
-        yield self._told_by_compiling(task, unread)
+        yield self._compile_note(task, unread)
 
     def _check_entries(self, task: Task, spaces: Iterable[SearchSpace]) -> None:
         """Find the parts of a config that the compiler silently ignores.
@@ -102,7 +102,7 @@ class ConstraintCheck:
         stated = stated_spaces(emitted_constraints(task.dispatch, compiler))
         return (stated, True) if stated else (search_spaces(task.dispatch, compiler), False)
 
-    def _told_by_compiling(self, task: Task, why: str) -> str:
+    def _compile_note(self, task: Task, why: str) -> str:
         try:
             self._builds.artifact(task, task.candidates[0])
         except CandidateFailed as failure:

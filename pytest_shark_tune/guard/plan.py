@@ -97,7 +97,7 @@ def found_dispatches(
     *,
     processors: int,
     rotate_bytes: int = 0,
-    tell: Callable[[str], None] = lambda message: None,
+    report: Callable[[str], None] = lambda message: None,
 ) -> Plan:
     """Plan the dispatches of ``sources`` with their defaults and without candidates, so that no space is needed.
 
@@ -106,7 +106,7 @@ def found_dispatches(
     Raises:
         InputError: the compiler rejects a source.
     """
-    extracted = extract_dispatches(sources, compiler, processors, tell)
+    extracted = extract_dispatches(sources, compiler, processors, report)
     tasks = (
         Task(
             dispatch=rotated_dispatch(dispatch, rotate_bytes),

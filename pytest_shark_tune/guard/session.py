@@ -43,7 +43,7 @@ class GuardSession(Session):
         count, rotate_bytes = processors(), self.settings.rotate_bytes
         key = plan_key(sources, self.compiler, processors=count, rotate_bytes=rotate_bytes)
         find = partial(
-            found_dispatches, sources, self.compiler, processors=count, rotate_bytes=rotate_bytes, tell=self.tell
+            found_dispatches, sources, self.compiler, processors=count, rotate_bytes=rotate_bytes, report=self.tell
         )
         plan = self.planner.stored(key, find, sources)
         self.planner.add_models(plan.sources)

@@ -211,7 +211,7 @@ def _verdict(entry: str, outcome: Outcome, measured: Measurement, terms: Terms) 
 
 
 def _reason(outcome: Outcome, measured: Measurement, terms: Terms) -> str:
-    lines = [_claim(outcome, measured, terms), f"now: {_told(measured)}, {_times(measured)}, on {terms.device}"]
+    lines = [_claim(outcome, measured, terms), f"now: {_speed_text(measured)}, {_times(measured)}, on {terms.device}"]
     record = terms.record
     if record is not None and record.ratio is not None:
         interval = f"{record.ratio:.3f} ({record.ratio_low or 0:.3f} to {record.ratio_high or 0:.3f})"
@@ -252,7 +252,7 @@ def _claim(outcome: Outcome, measured: Measurement, terms: Terms) -> str:
 def _note(measured: Measurement, terms: Terms) -> str:
     """A remark on an entry that is fast enough."""
     if measured.ratio_high <= 1 + NOISE_FLOOR:
-        return f"no longer needed: the default is as fast, {_told(measured)}"
+        return f"no longer needed: the default is as fast, {_speed_text(measured)}"
     gained = _default_gained(measured, terms)
     record = terms.record
     if record is None or not record.ratio_low or gained <= 0:
@@ -285,7 +285,7 @@ def _figures(measured: Measurement, terms: Terms) -> dict[str, float]:
     return figures
 
 
-def _told(measured: Measurement) -> str:
+def _speed_text(measured: Measurement) -> str:
     processes = "process" if measured.rounds == 1 else "fresh processes"
     return (
         f"{measured.ratio:.3f} ({measured.ratio_low:.3f} to {measured.ratio_high:.3f}) times the default's speed in "

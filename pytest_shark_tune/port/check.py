@@ -19,7 +19,7 @@ def check_ported(
     path: Path,
     sources: Sequence[object],
     session: GuardSession,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
     *,
     has_models: bool,
 ) -> Iterator[PortedEntry]:
@@ -43,7 +43,7 @@ def check_ported(
         if entry is None:
             yield draft.as_lost("an entry before it asks the very same")
             continue
-        tell(f"checking {draft.name}")
+        report(f"checking {draft.name}")
         reason = _broken(entry, guarded, session, has_models=has_models)
         yield draft.as_lost(reason) if reason else draft
 

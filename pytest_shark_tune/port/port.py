@@ -41,7 +41,7 @@ def port(
     session: GuardSession,
     *,
     processors: int,
-    tell: Callable[[str], None] = lambda message: None,
+    report: Callable[[str], None] = lambda message: None,
 ) -> tuple[PortedEntry, ...]:
     """Write the port of ``old`` to ``new``, with records beside it.
 
@@ -62,11 +62,11 @@ def port(
     sources = [read_source(model, Path(), session.settings.models) for model in models]
     if problem := session.settings.models.stray(sources):
         raise InputError(problem)
-    dispatches = extract_dispatches(sources, session.compiler, processors, tell).dispatches if models else ()
+    dispatches = extract_dispatches(sources, session.compiler, processors, report).dispatches if models else ()
     ops: list[object] = []
 
     def ported(entry: OldEntry) -> PortedEntry:
-        tell(f"porting {entry.name}")
+        report(f"porting {entry.name}")
         try:
             if models:
                 dispatch = find_in_models(entry, old, dispatches)
@@ -86,7 +86,7 @@ def port(
         draft = folder / new.name
         _write(draft, drafts, old)
         if draft.exists():
-            drafts = tuple(check_ported(drafts, draft, models or ops, session, tell, has_models=bool(models)))
+            drafts = tuple(check_ported(drafts, draft, models or ops, session, report, has_models=bool(models)))
     _write(new, drafts, old)
     return drafts
 
@@ -115,7 +115,7 @@ def tune_lost(
     models: Sequence[Path],
     target: str,
     options: Sequence[str],
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> tuple[PortedEntry, ...]:
     """Tune the dispatches of lost entries with ``pytest --tune``, and write the winners into ``new`` too.
 
@@ -140,7 +140,7 @@ def tune_lost(
         chosen = [*(f"[{name}-" for name in lost), "[spec]"]  # With the bracket: names may end others.
         command += ["--tune-out", str(out), "-k", " or ".join(chosen)]
         command += options
-        tell(f"tuning {', '.join(lost)} anew; this takes a while")
+        report(f"tuning {', '.join(lost)} anew; this takes a while")
         try:
             process.run(command, timeout_s=_TUNE_TIMEOUT_S)
         except CommandFailed as error:

@@ -236,5 +236,5 @@ def _warnings(kept: Iterable[_Entry]) -> Iterable[str]:
             if found:
                 specs[found][entry.spec] = None
         if len(specs) > 1:
-            told = "; ".join(f"{found} ({', '.join(names)})" for found, names in specs.items())
-            yield f"entries were made for different {what}s: {told}"
+            listed = "; ".join(f"{found} ({', '.join(names)})" for found, names in specs.items())
+            yield f"entries were made for different {what}s: {listed}"

@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 _NOTHING = "nothing was guarded"
-_UNTOLD = "failed without a verdict"
+_NO_VERDICT = "failed without a verdict"
 
 
 class GuardFinding(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,14 +75,14 @@ def terminal_lines(findings: Iterable[GuardFinding], failures: Sequence[GuardFai
     found = _sorted(findings)
     verdicts = [finding.verdict for finding in found]
     yield _counts(found, failures)
-    for heading, told in (
-        (_UNTOLD, [f"{failure.test}: {failure.reason}" for failure in failures]),
+    for heading, lines in (
+        (_NO_VERDICT, [f"{failure.test}: {failure.reason}" for failure in failures]),
         ("worth a look", [_shown(verdict) for verdict in verdicts if verdict.note]),
         ("undecided", [_shown(verdict) for verdict in verdicts if verdict.outcome is Outcome.UNDECIDED]),
     ):
-        if told:
+        if lines:
             yield f"{heading}:"
-            yield from (f"  {line}" for line in told)
+            yield from (f"  {line}" for line in lines)
     skipped = (verdict.reason for verdict in verdicts if verdict.outcome is Outcome.SKIPPED)
     reasons = Counter(map(_first_line, skipped))
     yield from (f"skipped {number}: {reason}" for reason, number in reasons.most_common())
@@ -179,8 +179,8 @@ def _counts(findings: Sequence[GuardFinding], failures: Sequence[GuardFailure]) 
     entries = len({(finding.spec, finding.verdict.entry) for finding in findings})
     counts = Counter(finding.verdict.outcome for finding in findings)
     outcomes = ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome if counts[outcome])
-    told = [f"{entries} {'entry' if entries == 1 else 'entries'}, promises: {outcomes}" if findings else _NOTHING]
-    return "; ".join([*told, *([f"{len(failures)} {_UNTOLD}"] if failures else [])])
+    counted = [f"{entries} {'entry' if entries == 1 else 'entries'}, promises: {outcomes}" if findings else _NOTHING]
+    return "; ".join([*counted, *([f"{len(failures)} {_NO_VERDICT}"] if failures else [])])
 
 
 def _shown(verdict: Verdict) -> str:

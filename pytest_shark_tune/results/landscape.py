@@ -73,21 +73,21 @@ def write_landscapes(path: Path, ledger: Ledger, *, note: str = "") -> list[str]
     Returns:
         A sentence for each dispatch that names its file, or tells why there is none.
     """
-    told = []
+    messages = []
     for task in ledger.tasks:
         landscape = landscape_of(task, ledger.records(task.name), note=note)
         if landscape is None:
-            told.append(f"no landscape of {task.name}: no candidate was measured")
+            messages.append(f"no landscape of {task.name}: no candidate was measured")
             continue
         own = path
         if len(ledger.tasks) > 1:
             own = path.with_name(f"{path.stem}-{_in_file_name(task.name)}{path.suffix}")
         try:
             write_landscape(landscape, own)
-            told.append(f"landscape: {own}")
+            messages.append(f"landscape: {own}")
         except OSError as error:
             ledger.failures.append(error)
-    return told
+    return messages
 
 
 def _samples(record: Record, known: dict[str, Record]) -> tuple[float, ...]:

@@ -111,17 +111,17 @@ class Cache:
     """Values and files by kind and content key.
 
     A damaged value is reported, removed and counts as absent. The time of a file's modification is that of its last
-    use, by which `evict` finds the oldest. No value holds the cache's own path, so the directory may be moved. ``tell``
-    gets a message about damage.
+    use, by which `evict` finds the oldest. No value holds the cache's own path, so the directory may be moved.
+    ``report`` gets a message about damage.
 
     Raises:
         InputError: another user could have put something into the directory, from which binaries are loaded.
     """
 
-    def __init__(self, folder: Path, tell: Callable[[str], None] = lambda message: None) -> None:
+    def __init__(self, folder: Path, report: Callable[[str], None] = lambda message: None) -> None:
         check_owner(folder)
         self.folder = folder
-        self._tell = tell
+        self._report = report
         self._whole: set[tuple[Path, str]] = set()
 
     def file(self, kind: Kind, key: str, suffix: str) -> Path:
@@ -197,7 +197,7 @@ class Cache:
         """Remove a damaged file, unless another process has replaced it meanwhile."""
         message = f"{path} is damaged, and is left out and made anew: {why}"
         _logger.warning("%s", escaped_line(message))
-        self._tell(message)
+        self._report(message)
         now = _stat(path)
         if now is not None and (now.st_dev, now.st_ino) == (found.st_dev, found.st_ino):
             with suppress(OSError):  # One of another user is replaced if that is possible.

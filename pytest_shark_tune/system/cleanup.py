@@ -61,7 +61,7 @@ class _Guard:
             start_new_session=True,
         )
 
-    def tell(self, sign: str, group: int) -> None:
+    def send(self, sign: str, group: int) -> None:
         assert self._process.stdin is not None
         with suppress(OSError):  # The reaper was killed.
             self._process.stdin.write(f"{sign}{group}\n".encode())
@@ -84,12 +84,12 @@ _guard: _Guard | None = None
 
 def watch_group(group: int) -> None:
     """Have a process group killed if this process ends before `release_group`."""
-    _current().tell("+", group)
+    _current().send("+", group)
 
 
 def release_group(group: int) -> None:
     """Forget a process group that has ended."""
-    _current().tell("-", group)
+    _current().send("-", group)
 
 
 def new_folder(name: str) -> Path:

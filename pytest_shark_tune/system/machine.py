@@ -65,12 +65,12 @@ def driver_version(driver: str, *, root: Path = Path("/"), env: Mapping[str, str
     """
     if driver.startswith("local"):
         return ""
-    told = [text for path in _DRIVER_FILES.get(driver, ()) if (text := _text(root / path))]
-    if not told or driver == "vulkan":
-        told.append(platform.release())
+    versions = [text for path in _DRIVER_FILES.get(driver, ()) if (text := _text(root / path))]
+    if not versions or driver == "vulkan":
+        versions.append(platform.release())
     if driver == "vulkan":
-        told += [_vulkan_driver(path) for path in _vulkan_manifests(root, env)]
-    return "\n".join(told)
+        versions += [_vulkan_driver(path) for path in _vulkan_manifests(root, env)]
+    return "\n".join(versions)
 
 
 def _vulkan_manifests(root: Path, env: Mapping[str, str]) -> list[Path]:

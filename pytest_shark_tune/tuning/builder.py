@@ -73,7 +73,7 @@ class Builds:
         leases: DeviceLeases,
         *,
         jobs: int,
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
         prefetch_queue: Callable[[Task], Sequence[Candidate]] = lambda task: (),
         step: CompileStep | None = None,
         of_run: Cache | None = None,
@@ -82,7 +82,7 @@ class Builds:
         self._cache = cache
         self._leases = leases
         self._jobs = jobs
-        self._tell = tell
+        self._report = report
         self._prefetch_queue = prefetch_queue
         self._step = step
         self._of_run = of_run
@@ -214,7 +214,7 @@ class Builds:
     def processor(self) -> AbstractContextManager[object]:
         """Hold the device while the compiler runs, if both are the same processor."""
         waits = self.compiler.target.shares_processor and self._leases.has_devices
-        return self._leases.acquire(self._tell) if waits else nullcontext()
+        return self._leases.acquire(self._report) if waits else nullcontext()
 
     def known(self, module: BenchmarkModule, candidate: Candidate) -> Artifact | None:
         """The candidate's artifact, if it was compiled before or failed in this run."""

@@ -71,13 +71,13 @@ class Yardsticks:
         compiler: Compiler,
         cache: Cache,
         device: str,
-        tell: Callable[[str], None] = lambda message: None,
+        report: Callable[[str], None] = lambda message: None,
         *,
         uris: Sequence[str] = (),
     ) -> None:
         self._compiler = compiler
         self._cache = cache
-        self._tell = tell
+        self._report = report
         self.key = content_key(
             "limits",
             [YARDSTICK_VERSION, MEASUREMENT_VERSION],
@@ -113,7 +113,7 @@ class Yardsticks:
             raise
         except (CommandFailed, DeviceRequestFailed) as error:
             self._works = False
-            self._tell(f"the limits of the device cannot be measured, so no result is called impossible: {error}")
+            self._report(f"the limits of the device cannot be measured, so no result is called impossible: {error}")
             return ""
         known = measured if known is None else known.better(measured)
         self._cache.put("limits", self.key, known)

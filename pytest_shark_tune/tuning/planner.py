@@ -148,7 +148,7 @@ class Planner:
 
         def make() -> Plan:
             return make_plan(
-                sources, self._compiler, kernels=kernels, request=request, wanted=wanted, tell=self._report, **numbers
+                sources, self._compiler, kernels=kernels, request=request, wanted=wanted, report=self._report, **numbers
             )
 
         return key, self.stored(key, make, sources)

@@ -43,7 +43,7 @@ class Session:
         compiler: Compiler,
         cache: Cache,
         *,
-        tell: Callable[[str], None] = lambda message: None,
+        report: Callable[[str], None] = lambda message: None,
         step: CompileStep | None = None,
         results: Cache | None = None,
     ) -> None:
@@ -53,7 +53,7 @@ class Session:
         self.results = results or cache
         self.step = step.key if step else ""
         """The key of the compile step; empty without one."""
-        self.run = RunDirectory(settings.exchange, tell)
+        self.run = RunDirectory(settings.exchange, report)
         """The directory that all processes of the run share."""
         leases = DeviceLeases(settings.devices, run=str(settings.exchange))
         self.builder = Builds(
@@ -61,26 +61,26 @@ class Session:
             cache,
             leases,
             jobs=settings.jobs,
-            tell=tell,
+            report=report,
             prefetch_queue=self.run.queued,
             step=step,
             of_run=self.run.cache,
         )
-        self.yardsticks = Yardsticks(compiler, cache, settings.device_name, tell, uris=settings.devices)
-        self.children = DeviceChildren(leases, tell)
+        self.yardsticks = Yardsticks(compiler, cache, settings.device_name, report, uris=settings.devices)
+        self.children = DeviceChildren(leases, report)
         self.runner = Bench(settings, self.builder, self.children, yardsticks=self.yardsticks)
         self.database = TuningDatabase(self.results, compiler, settings, step=self.step)
         models = ModelRunner(self.children, settings.seed)
         profiler = Profiler(self.builder, self.runner, self.children)
-        self.planner = Planner(settings, cache, self.run, self.builder, self.database, profiler, tell)
+        self.planner = Planner(settings, cache, self.run, self.builder, self.database, profiler, report)
         model_final = ModelFinal(self.builder, models)
         self.finals = Finals(self.run, self.database, self.runner, model_final)
         self.verifier = RunVerifier(
-            Verifier(self.builder, models, tell=tell), self.run, self.database, settings.starter
+            Verifier(self.builder, models, report=report), self.run, self.database, settings.starter
         )
         self.kernels: dict[tuple[str, str, str], tuple[Any, float]] = {}
         """Kernels that clients compiled, and the seconds that took, by plan, task and candidate."""
-        self.tell = tell
+        self.tell = report
         self._stepped: dict[str, Self] = {}
 
     def close(self) -> None:
@@ -94,7 +94,7 @@ class Session:
         """A session like this with a client's own compile step; the same one for equal keys."""
         if step.key not in self._stepped:
             self._stepped[step.key] = type(self)(
-                self.settings, self.compiler, self.cache, tell=self.tell, step=step, results=self.results
+                self.settings, self.compiler, self.cache, report=self.tell, step=step, results=self.results
             )
         return self._stepped[step.key]
 

@@ -57,12 +57,12 @@ class Verifier:
         builds: Builds,
         models: ModelRunner | None,
         *,
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
         asks_driver: bool = True,
     ) -> None:
         self._builds = builds
         self._models = models
-        self._tell = tell
+        self._report = report
         self._asks_driver = asks_driver
         self._applications: dict[str, tuple[str, Application]] = {}
 
@@ -146,7 +146,7 @@ class Verifier:
                 draft=draft,
                 builder=self._builds,
                 models=self._models,
-                report=self._tell,
+                report=self._report,
             )
 
         return [model(function) for function in source.run_whole or ("",)]
@@ -196,7 +196,7 @@ class Verifier:
 
     def _measure(self, model: TunedModel, check: SourceCheck) -> tuple[SourceCheck, dict[str, str]]:
         """Measure one function of a model end to end; the figures of the function that gains least stay."""
-        self._tell(f"measuring the whole of {model.source.name} with {len(model.owned)} entries and without")
+        self._report(f"measuring the whole of {model.source.name} with {len(model.owned)} entries and without")
         whole = model.compare_whole()
         try:
             ratios = model.ratios() if self._asks_driver else None
@@ -216,7 +216,7 @@ class Verifier:
         """
         known = self._applications.get(source.name)
         if known is None or known[0] != draft.text:
-            self._tell(f"applying the spec's {len(draft.by_matcher)} entries to {source.name}")
+            self._report(f"applying the spec's {len(draft.by_matcher)} entries to {source.name}")
             application = apply_spec(source, draft.text, self._builds.compiler)
             known = self._applications[source.name] = draft.text, application
         return known[1]

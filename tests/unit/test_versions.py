@@ -359,7 +359,7 @@ def keys(folder: Path, task: Task) -> dict[str, str]:
     kept = Cache(folder / "cache")
     settings = RunSettings.in_folder(folder, [], "a cpu", jobs=1)
     known = database.TuningDatabase(kept, compiler, settings)
-    maker = builder.Builds(compiler, kept, DeviceLeases(()), jobs=1, tell=print)
+    maker = builder.Builds(compiler, kept, DeviceLeases(()), jobs=1, report=print)
     source = read_source(ops.matmul(m=4, n=4, k=4, lhs="f32"), folder)
     whole = Plan(sources=(source,), tasks=(task,), untunable=())
     spec = folder / "spec.mlir"

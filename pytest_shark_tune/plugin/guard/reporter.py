@@ -17,7 +17,7 @@ from pytest_shark_tune.plugin import reporting
 from pytest_shark_tune.plugin.interrupts import TERMINATED, Interrupts
 from pytest_shark_tune.plugin.options import GuardOptions, TuneOptions, is_dry, target_name
 from pytest_shark_tune.plugin.parse import naming
-from pytest_shark_tune.plugin.xdist.messages import note_of, property_of, show_line
+from pytest_shark_tune.plugin.xdist.messages import message_of, property_of, show_line
 
 if TYPE_CHECKING:
     from pytest_shark_tune.report.guard_text import GuardFailure, GuardFinding
@@ -85,7 +85,7 @@ class GuardReporter:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Store the result of a test, and show the messages of workers."""
-        if note := note_of(report):
+        if note := message_of(report):
             show_line(self._config, f"shark-tune: {note}")
         finding = _finding_of(report)
         if finding is not None:
@@ -106,7 +106,7 @@ class GuardReporter:
             self._lost[report.nodeid] = _failure(report.nodeid, path, report)
 
     @property
-    def _told(self) -> list[GuardFailure]:
+    def _shown_failures(self) -> list[GuardFailure]:
         """The failures without a verdict, in the order of their tests."""
         guards = self._findings or self._failures
         found = self._failures | (self._lost if guards else {})
@@ -129,7 +129,7 @@ class GuardReporter:
         if self._options.report is not None and not is_dry(session.config):
             from pytest_shark_tune.report.guard_text import markdown
 
-            text = markdown(self._findings.values(), _why_ended(session, exitstatus), self._told)
+            text = markdown(self._findings.values(), _why_ended(session, exitstatus), self._shown_failures)
             try:
                 self._options.report.write_text(text, encoding="utf-8")
             except OSError as error:
@@ -162,11 +162,11 @@ class GuardReporter:
             from pytest_shark_tune.report.guard_text import github_lines, terminal_lines
 
             reporting.section(terminalreporter, "shark-tune guard")
-            for line in terminal_lines(self._findings.values(), self._told):
+            for line in terminal_lines(self._findings.values(), self._shown_failures):
                 reporting.write_line(terminalreporter, line)
             if os.environ.get("GITHUB_ACTIONS") == "true":
                 workspace = Path(os.environ.get("GITHUB_WORKSPACE") or self._config.invocation_params.dir)
-                annotations = github_lines(self._findings.values(), workspace, self._told)
+                annotations = github_lines(self._findings.values(), workspace, self._shown_failures)
                 reporting.write_annotations(terminalreporter, annotations)
         for problem in self._problems:
             reporting.write_line(terminalreporter, problem, red=True)

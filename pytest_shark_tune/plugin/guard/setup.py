@@ -15,7 +15,7 @@ from pytest_shark_tune.plugin.guard.reporter import EXCHANGE
 from pytest_shark_tune.plugin.interrupts import Interrupts
 from pytest_shark_tune.plugin.options import GuardOptions, TuneOptions
 from pytest_shark_tune.plugin.preflight import check_cache, check_compiler
-from pytest_shark_tune.plugin.xdist.messages import teller
+from pytest_shark_tune.plugin.xdist.messages import progress_callback
 from pytest_shark_tune.system import cleanup
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.disk_errors import Storage
@@ -52,8 +52,8 @@ def set_up_guard(config: pytest.Config) -> GuardSetup:
     check_compiler(options, compiler)
     check_cache(options.cache)
     cleanup.sweep()
-    report = teller(config)
-    session = GuardSession(_settings(config, options, guard), compiler, Cache(options.cache, report), tell=report)
+    report = progress_callback(config)
+    session = GuardSession(_settings(config, options, guard), compiler, Cache(options.cache, report), report=report)
     return GuardSetup(
         options=options,
         guard=guard,

@@ -17,7 +17,7 @@ from pytest_shark_tune.plugin.tune.finish import Finished, finish_run, show
 from pytest_shark_tune.plugin.tune.reports import finding_of, status_text
 from pytest_shark_tune.plugin.tune.run import TuningRun
 from pytest_shark_tune.plugin.tune.setup import Setup
-from pytest_shark_tune.plugin.xdist.messages import note_of, show_line
+from pytest_shark_tune.plugin.xdist.messages import message_of, show_line
 from pytest_shark_tune.plugin.xdist.order import RunOrder
 from pytest_shark_tune.plugin.xdist.workers import TuneWorkers
 from pytest_shark_tune.results.store import Ledger
@@ -99,7 +99,7 @@ class TuneController:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Store the result of a test as it comes; show a new best, and the messages of workers."""
-        if note := note_of(report):
+        if note := message_of(report):
             self._setup.report(note)
         finding = finding_of(report)
         if finding is not None and not self._setup.is_dry and (line := self._run.add(report.nodeid, finding)):

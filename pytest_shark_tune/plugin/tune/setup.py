@@ -16,7 +16,7 @@ from pytest_shark_tune.plan.types import Plan
 from pytest_shark_tune.plugin.interrupts import Interrupts
 from pytest_shark_tune.plugin.options import TuneOptions, is_dry
 from pytest_shark_tune.plugin.preflight import check_bundle, check_inputs, claim_output, unpack_bundle
-from pytest_shark_tune.plugin.xdist.messages import teller
+from pytest_shark_tune.plugin.xdist.messages import progress_callback
 from pytest_shark_tune.plugin.xdist.remote import Share, is_remote, paths_of_worker, share_of_worker, shared_folder
 from pytest_shark_tune.system import cleanup, journal
 from pytest_shark_tune.system.cache import Cache
@@ -91,7 +91,7 @@ def set_up(config: pytest.Config) -> Setup:
         compiler = PackedCompiler(bundle)
         options = replace(options, target=bundle.target, rotate_bytes=bundle.rotate_bytes)
     share = share_of_worker(worker, options) if worker is not None else _first_share(config, options, compiler)
-    report = teller(config)
+    report = progress_callback(config)
     cache, results = _caches(options, share, report)
     if worker is None:
         if options.clears_cache and not is_dry(config):
@@ -102,7 +102,7 @@ def set_up(config: pytest.Config) -> Setup:
     settings = _settings(options, share, worker, bundle)
     return Setup(
         options=options,
-        session=Session(settings, compiler, cache, tell=report, results=results),
+        session=Session(settings, compiler, cache, report=report, results=results),
         bundle=bundle,
         storage=_storage_of(options, share.run_directory),
         interrupts=Interrupts(terminate=worker is None),

@@ -42,7 +42,7 @@ def test_what_others_keep_in_the_temporary_folder_is_neither_used_nor_removed(
     suite.habits = ()
     write_spec(snapshot_path(suite.folder, "llvm-cpu", device_slug("local-task")), [winner(64)])
     temporary = suite.folder.with_name(f"{suite.folder.name}-tmp")
-    notes, planted = temporary / "shark-tune-notes", temporary / f"shark-tune-guard-{RUN}"
+    notes, planted = temporary / "shark-tune-messages", temporary / f"shark-tune-guard-{RUN}"
     for folder in (notes, planted):
         folder.mkdir(parents=True)
         (folder / "lock").touch()

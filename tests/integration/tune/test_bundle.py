@@ -97,7 +97,7 @@ def test_what_a_bundle_holds_is_not_compiled_again(compiled: Outcome, tmp_path: 
     yardsticks = Yardsticks(compiler, cache, "a device").built()
     assert len({each.vmfb for each in yardsticks}) == 5
     (task,) = next(iter(bundle.plans.values())).tasks
-    builds = Builds(compiler, cache, DeviceLeases(()), jobs=1, tell=print)
+    builds = Builds(compiler, cache, DeviceLeases(()), jobs=1, report=print)
     try:
         made = [builds.artifact(task, candidate).vmfb for candidate in (task.default, *task.candidates)]
         assert {Path(each or "").read_bytes()[4:8] for each in made} == {Path(yardsticks[0].vmfb).read_bytes()[4:8]}

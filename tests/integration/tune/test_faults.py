@@ -105,7 +105,7 @@ FAULTS = ["endless", "wild", "greedy", "crashing", "hanging", "aborting"]
 def build_with(tool, session, task, candidate):
     compiler = Compiler(session.compiler.target, tool=str(FOLDER / tool), timeout_s=1.0)
     leases = DeviceLeases(session.settings.devices)
-    builds = Builds(compiler, Cache(FOLDER / "cache"), leases, jobs=1, tell=print)
+    builds = Builds(compiler, Cache(FOLDER / "cache"), leases, jobs=1, report=print)
     try:
         return builds.artifact(msgspec.structs.replace(task, candidates=(candidate,)), candidate)
     finally:

@@ -55,7 +55,7 @@ folder, plan, target, tool, first, step = sys.argv[1:]
 leases = DeviceLeases(["local-task"], folder=Path(folder, "locks"))
 compiler = Compiler(Target.parse(target), tool=tool)
 builds = Builds(
-    compiler, Cache(Path(folder, "cache")), leases, jobs=2, tell=print, prefetch_queue=lambda task: task.candidates
+    compiler, Cache(Path(folder, "cache")), leases, jobs=2, report=print, prefetch_queue=lambda task: task.candidates
 )
 print("ready", flush=True)
 sys.stdin.readline()
@@ -113,7 +113,7 @@ def start(folder: Path, plan: Path, target: str, tool: Path, first: int, step: i
     return worker
 
 
-def tell(worker: subprocess.Popen[str]) -> None:
+def report(worker: subprocess.Popen[str]) -> None:
     assert worker.stdin is not None
     worker.stdin.write("go\n")
     worker.stdin.flush()
@@ -152,7 +152,7 @@ def test_workers_compile_each_candidate_once(plan_for: Callable[[str], Path], ta
     # The second asks for all of them: for those that the first is compiling it waits.
     workers = [start(tmp_path, plan, target, compiler, 0, 2), start(tmp_path, plan, target, compiler, 0, 1)]
     for worker in workers:
-        tell(worker)
+        report(worker)
     assert finish(workers) == [[f"{each} compiled" for each in ids[::2]], [f"{each} compiled" for each in ids]]
     assert compilations(tmp_path) == 1 + COUNT
     assert litter(tmp_path) == []
@@ -168,7 +168,7 @@ def test_a_gpu_can_be_measured_on_while_what_follows_is_compiled(
         Cache(tmp_path),
         leases,
         jobs=1,
-        tell=print,
+        report=print,
         prefetch_queue=lambda task: task.candidates,
     )
     try:
@@ -196,11 +196,11 @@ def test_who_waits_for_a_worker_that_is_killed_takes_over(
     hanging = tool(tmp_path, "hanging", f"echo $$ >> {shlex.quote(str(compiling))}", "exec sleep 300")
     killed = start(tmp_path, plan, target, hanging, 0, 1 + COUNT)
     try:
-        tell(killed)
+        report(killed)
         while not compiling.exists():
             time.sleep(0.02)
         waiting = start(tmp_path, plan, target, counting(tmp_path), 0, 1 + COUNT)
-        tell(waiting)
+        report(waiting)
         time.sleep(0.5)
         assert not (tmp_path / "log").exists(), "it waits for what is being compiled"
         killed.kill()
@@ -228,7 +228,7 @@ def make_builds(tmp_path: Path) -> Iterator[Make]:
         kept = Cache(tmp_path / cache, print if told is None else told.append)
         leases = DeviceLeases(["local-task"], folder=tmp_path / "locks")
         of_run = Cache(tmp_path / run)
-        made.append(Builds(compiler, kept, leases, jobs=1, tell=print, of_run=of_run))
+        made.append(Builds(compiler, kept, leases, jobs=1, report=print, of_run=of_run))
         return made[-1]
 
     yield make
@@ -371,7 +371,7 @@ def test_a_whole_model_has_more_time_and_memory_than_a_candidate(
     (task,), (source,) = plan.tasks, plan.sources
     hasty = Compiler(Target.parse(CPU), timeout_s=0.01, memory_bytes=64 << 20)
     leases = DeviceLeases(["local-task"], folder=tmp_path / "locks")
-    builds = Builds(hasty, Cache(tmp_path / "cache"), leases, jobs=1, tell=print)
+    builds = Builds(hasty, Cache(tmp_path / "cache"), leases, jobs=1, report=print)
     try:
         with pytest.raises(CandidateFailed, match="compile_"):  # Whichever limit it meets first.
             builds.artifact(task, task.default)

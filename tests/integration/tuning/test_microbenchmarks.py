@@ -54,7 +54,7 @@ def planned(size: int, count: int) -> Task:
 
 @pytest.fixture
 def builds(cache: Cache, tmp_path: Path) -> Iterator[Builds]:
-    builds = Builds(COMPILER, cache, DeviceLeases([URI], folder=tmp_path / "locks"), jobs=2, tell=silent)
+    builds = Builds(COMPILER, cache, DeviceLeases([URI], folder=tmp_path / "locks"), jobs=2, report=silent)
     yield builds
     builds.close()
 

@@ -63,7 +63,7 @@ def stages(compiler: Compiler, tmp_path_factory: pytest.TempPathFactory) -> Iter
     settings = RunSettings.in_folder(folder, ["local-task"], "cpu", jobs=2)
     # With locks of its own this waits for no other run on the machine.
     leases = DeviceLeases(settings.devices, folder=folder / "locks")
-    builds = Builds(compiler, Cache(folder / "cache"), leases, jobs=2, tell=print)
+    builds = Builds(compiler, Cache(folder / "cache"), leases, jobs=2, report=print)
     children = DeviceChildren(leases, print)
     yield builds, ModelRunner(children, settings.seed)
     builds.close()
@@ -71,7 +71,7 @@ def stages(compiler: Compiler, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 def verifier(stages: tuple[Builds, ModelRunner], told: list[str], *, asks_driver: bool = True) -> Verifier:
-    return Verifier(*stages, tell=told.append, asks_driver=asks_driver)
+    return Verifier(*stages, report=told.append, asks_driver=asks_driver)
 
 
 def finals(plan: Plan, *, starter: str = "", **infos: str) -> Draft:

@@ -252,7 +252,7 @@ def test_a_model_of_integers_shows_what_it_makes_of_rounding_errors(
     (source,) = plan.sources
     sources = strip(host.for_models.lower(source.text, to="executable-sources", name="main"))
     leases = DeviceLeases(("local-task",))
-    builds = Builds(host, Cache(tmp_path / "cache"), leases, jobs=1, tell=lambda _: None)
+    builds = Builds(host, Cache(tmp_path / "cache"), leases, jobs=1, report=lambda _: None)
     children = DeviceChildren(leases, lambda _: None)
     models = ModelRunner(children, seed=0)
     symbols = [member.symbol for task in plan.tasks for member in task.dispatch.members]

@@ -126,7 +126,7 @@ def keys_of(folder: Path, *flags: str) -> dict[str, str]:
     compiler = Compiler(CPU, flags)
     cache = Cache(folder / "cache")
     settings = RunSettings.in_folder(folder, [], "a cpu", jobs=1)
-    builds = Builds(compiler, cache, DeviceLeases(()), jobs=1, tell=print)
+    builds = Builds(compiler, cache, DeviceLeases(()), jobs=1, report=print)
     module = BenchmarkModule(text="module {}", run_function="r", buffer_function="b", buffer_bytes=0, views=())
     candidate = Candidate(id="a", dispatch="d", pipeline="", knobs={}, config="", compilation_info="")
     source = read_source(ops.matmul(m=4, n=4, k=4, lhs="f32"), folder)

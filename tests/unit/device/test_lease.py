@@ -110,7 +110,7 @@ def _give_up(message: str) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "_TELL_AFTER_S", 0.0)
+    monkeypatch.setattr(lease, "_REPORT_AFTER_S", 0.0)
     monkeypatch.setattr(lease, "_LOOK_EVERY_S", 0.0)
 
 
@@ -217,7 +217,7 @@ def test_a_holder_that_left_no_note_is_told_of_too(tmp_path: Path, child_env: di
 
 
 def test_a_long_wait_is_told_again(tmp_path: Path, child_env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "_TELL_EVERY_S", 0.2)
+    monkeypatch.setattr(lease, "_REPORT_EVERY_S", 0.2)
     told: list[float] = []
     with holding(tmp_path, child_env, "local-task") as holder:
 
