@@ -23,7 +23,7 @@ import msgspec
 from guarded_suite import GuardedSuite, show
 from single_op import SingleOp, single_op
 
-from pytest_shark_tune.guard.verdict import Outcome, Promise
+from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck
 from pytest_shark_tune.measurement.timing import MOST_ROUNDS, Measurement, combine_rounds
 from pytest_shark_tune.plan.types import POOL
 from pytest_shark_tune.records.snapshot import read_records, write_spec
@@ -111,9 +111,9 @@ def main(
                     wanted,
                     round(slowdown, 4),
                     name,
-                    counts[Outcome.BROKEN],
-                    counts[Outcome.UNDECIDED],
-                    counts[Outcome.KEPT],
+                    counts[CheckOutcome.FAILED],
+                    counts[CheckOutcome.UNDECIDED],
+                    counts[CheckOutcome.PASSED],
                 )
             )
     recorded = (winner.ratio or 0, winner.ratio_low or 0, winner.ratio_high or 0)
@@ -161,11 +161,11 @@ def _replaced(winner: WinnerRecord, op: SingleOp, name: str) -> WinnerRecord:
     )
 
 
-def _guard(suite: GuardedSuite, spec: Path, runs: int, end: float) -> Counter[Outcome]:
-    counts: Counter[Outcome] = Counter()
+def _guard(suite: GuardedSuite, spec: Path, runs: int, end: float) -> Counter[CheckOutcome]:
+    counts: Counter[CheckOutcome] = Counter()
     for number in range(1, runs + 1):
         before = time.perf_counter()
-        (speed,) = (each for each in suite.guard(spec) if each.promise is Promise.FAST)
+        (speed,) = (each for each in suite.guard(spec) if each.check is EntryCheck.FAST)
         counts[speed.outcome] += 1
         now = time.perf_counter()
         click.echo(f"  run {number}: {show(speed)}; {now - before:.1f} s")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import click
 
-from pytest_shark_tune.guard.verdict import Promise, Verdict
+from pytest_shark_tune.guard.verdict import EntryCheck, Verdict
 from pytest_shark_tune.plugin.guard.reporter import PROPERTY
 from pytest_shark_tune.report.guard_text import GuardFinding
 from pytest_shark_tune.system import journal
@@ -59,12 +59,12 @@ class GuardedSuite(NamedTuple):
             raise click.ClickException(f"there is nothing to guard:\n{output}")
 
     def guard(self, spec: Path) -> list[Verdict]:
-        """What became of each promise of ``spec``, by a pytest of its own."""
+        """The outcome of each check of ``spec``, by a pytest of its own."""
         findings = self.folder / "findings.jsonl"
         findings.unlink(missing_ok=True)
         status, output = self._pytest(f"--tune-guard={spec}")
         verdicts = [each.verdict for each in journal.read(findings, GuardFinding)]
-        if status not in (0, 1) or not any(each.promise is Promise.FAST for each in verdicts):
+        if status not in (0, 1) or not any(each.check is EntryCheck.FAST for each in verdicts):
             raise click.ClickException(f"guarding ended with status {status}:\n{output}")
         return verdicts
 

@@ -8,7 +8,7 @@ from itertools import chain
 import msgspec
 
 from pytest_shark_tune.compiler.compiler import first_error
-from pytest_shark_tune.errors import CandidateFailed, CommandFailed, PromiseBroken
+from pytest_shark_tune.errors import CandidateFailed, CheckFailed, CommandFailed
 from pytest_shark_tune.guard.plan import GuardEntry
 from pytest_shark_tune.plan.spaces import NO_SPACE, emitted_constraints, search_spaces, stated_spaces
 from pytest_shark_tune.plan.types import Task
@@ -37,7 +37,7 @@ class ConstraintCheck:
             Notes on dispatches for which only compiling decided.
 
         Raises:
-            PromiseBroken: the config is not allowed on one of the dispatches.
+            CheckFailed: the config is not allowed on one of the dispatches.
             InputError: another package's entry point for spaces is broken.
         """
         return [note for task in entry.tasks for note in self._check_in(task, entry)]
@@ -56,7 +56,7 @@ class ConstraintCheck:
             there = ", ".join(dict.fromkeys(space.pipeline for space in spaces))
             said = f"there is no pipeline {candidate.pipeline} for {task.name}, which has {there}"
             if are_stated:
-                raise PromiseBroken(f"{said}: tune the dispatch again with --tune")
+                raise CheckFailed(f"{said}: tune the dispatch again with --tune")
             yield self._compile_note(task, said)
             return
         readings = [_knobs(space, task, entry) for space in fitting]
@@ -70,7 +70,7 @@ class ConstraintCheck:
             fewest = min(violations, key=len)
             said = f"its config breaks the constraints of {candidate.pipeline} on {task.name}: {'; '.join(fewest)}"
             if are_stated:
-                raise PromiseBroken(f"{said}. Port it (`shark-tune port`), or tune the dispatch again with --tune")
+                raise CheckFailed(f"{said}. Port it (`shark-tune port`), or tune the dispatch again with --tune")
             self._compile_note(task, said)
             return
         yield self._compile_note(task, unread)
@@ -87,7 +87,7 @@ class ConstraintCheck:
                 candidate, id=f"{candidate.id}-{name}", compilation_info=without_entry(candidate.compilation_info, name)
             )
             if self._made(task, shorter) == self._made(task, candidate):
-                raise PromiseBroken(
+                raise CheckFailed(
                     f"this compiler ignores {name} in its config: without it, the same comes out for {task.name}. "
                     f"Configs have {', '.join(sorted(known))} here: port it (`shark-tune port`)"
                 )
@@ -106,7 +106,7 @@ class ConstraintCheck:
         try:
             self._builds.artifact(task, task.candidates[0])
         except CandidateFailed as failure:
-            raise PromiseBroken(f"{why}; and the compiler refuses it: {failure.reason}") from failure
+            raise CheckFailed(f"{why}; and the compiler refuses it: {failure.reason}") from failure
         return f"{why}; it compiles"
 
     def _made(self, task: Task, candidate: Candidate) -> str:

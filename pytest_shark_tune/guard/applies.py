@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from pytest_shark_tune.compiler.configure import ConfigureFailed
-from pytest_shark_tune.errors import CandidateFailed, InputError, PromiseBroken
+from pytest_shark_tune.errors import CandidateFailed, CheckFailed, InputError
 from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Task
@@ -60,11 +60,11 @@ class Applicability:
             Notes on its dispatches and sources.
 
         Raises:
-            PromiseBroken: it does not.
+            CheckFailed: it does not.
         """
         target = self._builds.compiler.target
         if self._route == _BY_FLAG and not target.loads_specs:
-            raise PromiseBroken(
+            raise CheckFailed(
                 f"{target.backend} silently ignores iree-compile {_FLAG}: build with shark-tune compile, and "
                 "guard with --tune-guard-route compile"
             )
@@ -76,7 +76,7 @@ class Applicability:
             is_anywhere = is_anywhere or bool(hit)
             notes += said
         if not is_anywhere:
-            raise PromiseBroken(_why_nowhere(guarded, entry))
+            raise CheckFailed(_why_nowhere(guarded, entry))
         return notes
 
     def _check_in(self, task: Task, guarded: GuardPlan, entry: GuardEntry, marked: str) -> list[str]:
@@ -85,22 +85,20 @@ class Applicability:
         try:
             taken = {applied.entry: applied.compilation_info for applied in applied_to(task.dispatch, marked)}
         except ConfigureFailed as error:
-            raise PromiseBroken(f"the compiler refuses it on {task.name}: {error}") from error
+            raise CheckFailed(f"the compiler refuses it on {task.name}: {error}") from error
         if entry.matcher not in taken:
-            raise PromiseBroken(_why_not_in(task, guarded, entry, list(taken)))
+            raise CheckFailed(_why_not_in(task, guarded, entry, list(taken)))
         if taken[entry.matcher] != candidate.compilation_info:
-            raise PromiseBroken(
-                f"{task.name} gets {taken[entry.matcher]} of it instead of {candidate.compilation_info}"
-            )
+            raise CheckFailed(f"{task.name} gets {taken[entry.matcher]} of it instead of {candidate.compilation_info}")
         default = task.default
         try:
             tuned, plain = self._builds.artifact(task, candidate), self._builds.artifact(task, default)
         except CandidateFailed as failure:
-            raise PromiseBroken(f"it does not compile for {task.name}: {failure}") from failure
+            raise CheckFailed(f"it does not compile for {task.name}: {failure}") from failure
         if tuned.sha256 != plain.sha256:
             return []
         if (default.pipeline, default.config) != (candidate.pipeline, candidate.config):
-            raise PromiseBroken(
+            raise CheckFailed(
                 f"the backend ignores the config: the binary of {task.name} is the default's, byte for byte. Take the "
                 "entry out, or tune the dispatch again with --tune"
             )
@@ -120,11 +118,11 @@ class Applicability:
         elif missed:
             symbol = min(missed)
             why = _why_missed(symbol, source, application, guarded, entry)
-            raise PromiseBroken(
+            raise CheckFailed(
                 f"it does not apply to {_listed(missed)} in the whole of {source.name}: {why}. Tune again with --tune"
             )
         elif extra:
-            raise PromiseBroken(
+            raise CheckFailed(
                 f"in the whole of {source.name} it applies to {_listed(extra)} as well, which its record does not "
                 "list: tune again with --tune, so that it is checked there too"
             )
@@ -142,25 +140,25 @@ class Applicability:
         if application.flag_error:
             alone = self._run(guarded, source, select_entries(guarded.spec, [entry.matcher]))
             if alone.flag_error:
-                raise PromiseBroken(f"iree-compile {_FLAG} fails on {source.name} with it: {alone.flag_error}")
+                raise CheckFailed(f"iree-compile {_FLAG} fails on {source.name} with it: {alone.flag_error}")
         left = sorted({placement.symbol for placement in placed if not placement.by_flag})
         if not left or not self._builds.compiler.target.loads_specs:
             return []
         said = f"only shark-tune compile applies it to {', '.join(left)} in {source.name}"
         if self._route == _BY_FLAG:
-            raise PromiseBroken(f"iree-compile {_FLAG} does not apply it: {said}")
+            raise CheckFailed(f"iree-compile {_FLAG} does not apply it: {said}")
         return [said]
 
     def _application(self, source: Source, guarded: GuardPlan, entry: GuardEntry) -> _Application:
         """The application of the spec to a source.
 
         Raises:
-            PromiseBroken: the spec cannot be applied, because of this entry or another one.
+            CheckFailed: the spec cannot be applied, because of this entry or another one.
         """
         application = self._run(guarded, source, guarded.spec)
         if application.error:
             alone = self._run(guarded, source, select_entries(guarded.spec, [entry.matcher]))
-            raise PromiseBroken(
+            raise CheckFailed(
                 alone.error or f"no entry of the spec applies, because of another entry: {application.error}"
             )
         return application

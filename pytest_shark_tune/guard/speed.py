@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from pytest_shark_tune.guard.verdict import Outcome, Promise, Verdict
+from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
 from pytest_shark_tune.measurement.intervals import student_quantile
 from pytest_shark_tune.measurement.timing import NOISE_FLOOR, Measurement, combine_rounds
 from pytest_shark_tune.records.types import WinnerRecord
@@ -67,14 +67,14 @@ def hold_gate(entry: str, play: Callable[[int], Measurement], terms: Terms) -> V
     """
     rounds: list[Measurement] = []
     started = time.perf_counter()
-    outcome: Outcome | None = None
+    outcome: CheckOutcome | None = None
     while outcome is None:
         rounds.append(play(len(rounds)))
         outcome = decide(rounds, terms, time.perf_counter() - started)
     return _verdict(entry, outcome, combine_rounds(rounds), terms)
 
 
-def decide(rounds: Sequence[Measurement], terms: Terms, spent_s: float = 0.0) -> Outcome | None:
+def decide(rounds: Sequence[Measurement], terms: Terms, spent_s: float = 0.0) -> CheckOutcome | None:
     """Decide from the rounds played so far.
 
     The margin of a round is the logarithm of its ratio by the threshold. Only the signs of the margins can fail an
@@ -99,11 +99,11 @@ def decide(rounds: Sequence[Measurement], terms: Terms, spent_s: float = 0.0) ->
     if stake >= enough:
         below_default = _stake([math.log(played.ratio) - _DEFAULT_BAR for played in rounds]) >= enough
         baseline_us = statistics.median(played.baseline_median_us for played in rounds)
-        return Outcome.BROKEN if below_default or not _is_slowed(baseline_us, terms) else Outcome.UNDECIDED
+        return CheckOutcome.FAILED if below_default or not _is_slowed(baseline_us, terms) else CheckOutcome.UNDECIDED
     if count >= _FEWEST_TO_KEEP and _lower_end(rounds, margins) > 0:
-        return Outcome.KEPT
+        return CheckOutcome.PASSED
     is_late = count >= _FEWEST and spent_s >= terms.budget_s and stake <= 0
-    return Outcome.UNDECIDED if is_late or count >= most_rounds(terms.alpha) else None
+    return CheckOutcome.UNDECIDED if is_late or count >= most_rounds(terms.alpha) else None
 
 
 def most_rounds(alpha: float) -> int:
@@ -122,9 +122,9 @@ def judge(entry: str, measurement: Measurement, terms: Terms) -> Verdict:
     upper_end = _upper_end(measurement, terms.alpha)
     is_slowed = _is_slowed(measurement.baseline_median_us, terms)
     if is_far_slower or upper_end < (_DEFAULT_BAR if is_slowed else bar):
-        outcome = Outcome.BROKEN
+        outcome = CheckOutcome.FAILED
     else:
-        outcome = Outcome.KEPT if measurement.ratio_low > math.exp(bar) else Outcome.UNDECIDED
+        outcome = CheckOutcome.PASSED if measurement.ratio_low > math.exp(bar) else CheckOutcome.UNDECIDED
     return _verdict(entry, outcome, measurement, terms)
 
 
@@ -198,11 +198,11 @@ def _upper_end(measurement: Measurement, alpha: float) -> float:
     return centre + wider * (high - centre)
 
 
-def _verdict(entry: str, outcome: Outcome, measured: Measurement, terms: Terms) -> Verdict:
-    reason = _reason(outcome, measured, terms) if outcome is not Outcome.KEPT else ""
+def _verdict(entry: str, outcome: CheckOutcome, measured: Measurement, terms: Terms) -> Verdict:
+    reason = _reason(outcome, measured, terms) if outcome is not CheckOutcome.PASSED else ""
     return Verdict(
         entry=entry,
-        promise=Promise.FAST,
+        check=EntryCheck.FAST,
         outcome=outcome,
         reason=reason,
         note="" if reason else _note(measured, terms),
@@ -210,7 +210,7 @@ def _verdict(entry: str, outcome: Outcome, measured: Measurement, terms: Terms) 
     )
 
 
-def _reason(outcome: Outcome, measured: Measurement, terms: Terms) -> str:
+def _reason(outcome: CheckOutcome, measured: Measurement, terms: Terms) -> str:
     lines = [_claim(outcome, measured, terms), f"now: {_speed_text(measured)}, {_times(measured)}, on {terms.device}"]
     record = terms.record
     if record is not None and record.ratio is not None:
@@ -220,7 +220,7 @@ def _reason(outcome: Outcome, measured: Measurement, terms: Terms) -> str:
         lines += [_OTHER_SETTING] if _is_other_setting(record, terms) else []
     else:
         lines.append(f"nothing is recorded for this device; IREE {terms.iree}")
-    if outcome is Outcome.BROKEN:
+    if outcome is CheckOutcome.FAILED:
         lines.append("tune it again with --tune, or remove the entry if the default will do")
     return "\n".join(lines)
 
@@ -231,15 +231,15 @@ def _is_other_setting(record: WinnerRecord, terms: Terms) -> bool:
     return is_comparable and record.device == terms.device and record.setting != terms.setting
 
 
-def _claim(outcome: Outcome, measured: Measurement, terms: Terms) -> str:
+def _claim(outcome: CheckOutcome, measured: Measurement, terms: Terms) -> str:
     bar = math.exp(_bar(measured, terms))
     recorded = _recorded_bar(measured, terms)
-    if outcome is Outcome.UNDECIDED and _is_slowed(measured.baseline_median_us, terms):
+    if outcome is CheckOutcome.UNDECIDED and _is_slowed(measured.baseline_median_us, terms):
         return (
             f"the default itself takes {_slowdown(measured.baseline_median_us, terms):.1f} times as long as recorded: "
             "the machine is busy or throttled, so the entry cannot be compared with its recorded speed"
         )
-    if outcome is Outcome.UNDECIDED:
+    if outcome is CheckOutcome.UNDECIDED:
         return f"measuring did not decide whether it is as fast as it should be, {bar:.3f} times the default's speed"
     if recorded is None or recorded <= _DEFAULT_BAR or measured.ratio_high < math.exp(_DEFAULT_BAR):
         return f"it is slower than the default, by more than the {NOISE_FLOOR:.0%} that layout alone can make"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
-from pytest_shark_tune.guard.verdict import Promise
+from pytest_shark_tune.guard.verdict import EntryCheck
 from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import AnyTask, Plan
 from pytest_shark_tune.search_space.candidate import Candidate
@@ -23,14 +23,14 @@ class Guarded:
 
     plan: GuardPlan
     entry: GuardEntry
-    promise: Promise
+    check: EntryCheck
     slug: str = ""
     """The device of the spec, if several specs are guarded together."""
 
     @property
     def id(self) -> str:
         """The part of the test's id between its brackets."""
-        return "-".join(filter(None, (self.entry.name, self.slug, self.promise)))
+        return "-".join(filter(None, (self.entry.name, self.slug, self.check)))
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,10 @@ def trials_of(plan: Plan, plan_key: str, suite: str) -> Iterator[Trial]:
 def guard_trials(plan: GuardPlan, suite: str, slug: str = "") -> Iterator[Trial]:
     """Yield a case for every check of every entry of a spec, in the order of their tests."""
     for entry in plan.entries:
-        for promise in Promise:
-            guarded = Guarded(plan, entry, promise, slug)
-            if promise.is_static or not entry.tasks:
-                yield Trial(Role.PROMISE, plan.plan, suite=suite, guarded=guarded)
+        for check in EntryCheck:
+            guarded = Guarded(plan, entry, check, slug)
+            if check.is_static or not entry.tasks:
+                yield Trial(Role.CHECK, plan.plan, suite=suite, guarded=guarded)
             else:
                 task = entry.tasks[0]
                 yield Trial(

@@ -72,7 +72,7 @@ def tune_dispatch(candidate: Trial, tune_session: Session, pytestconfig: pytest.
 def artifact(tune_dispatch: DispatchStages) -> Artifact | None:
     """The compiled candidate; ``None`` for finals and for the spec, which compile what they compare.
 
-    In guard mode the candidate is a spec entry's config, and there is none for a promise that takes no device.
+    In guard mode the candidate is a spec entry's config, and there is none for a check that takes no device.
     """
     return tune_dispatch.build()
 
@@ -81,6 +81,6 @@ def artifact(tune_dispatch: DispatchStages) -> Artifact | None:
 def measurement(tune_dispatch: DispatchStages, artifact: Artifact | None) -> Result | None:
     """The candidate timed beside the default, its result checked; for finals and the spec, what they gave.
 
-    In guard mode it is what became of the promise; in a run that stops after compiling it is ``None``.
+    In guard mode it is the outcome of the check; in a run that stops after compiling it is ``None``.
     """
     return tune_dispatch.measure(artifact)

@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias
 
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
-from pytest_shark_tune.guard.verdict import Promise, Verdict
+from pytest_shark_tune.guard.verdict import EntryCheck, Verdict
 from pytest_shark_tune.measurement.timing import FINAL_ROUNDS, Measurement, combine_rounds
 from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import KernelTask, Task
@@ -117,16 +117,16 @@ class DispatchStages:
             CandidateFailed: the candidate cannot be run or timed, or its result is wrong.
         """
         trial = self._trial
-        promise = trial.guarded.promise if trial.guarded is not None else None
+        check = trial.guarded.check if trial.guarded is not None else None
         if self._session.settings.stops_after_compile:
             return None
         if trial.role is Role.FINAL:
             return self._session.finals.hold_by(self._task, partial(self._round, timer))
-        if artifact is None or promise not in (None, Promise.FAST):
+        if artifact is None or check not in (None, EntryCheck.FAST):
             return self.measure(artifact)
         self._session.runner.check_members(self._task, trial.candidate, artifact)
         rounds: list[Measurement] = []
-        for _ in range(1 if promise is None else FINAL_ROUNDS):
+        for _ in range(1 if check is None else FINAL_ROUNDS):
             played = self._in_turns(timer, {artifact.candidate: artifact})
             for failure in played.failed.values():
                 raise failure

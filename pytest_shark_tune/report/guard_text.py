@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from pytest_shark_tune.guard.verdict import Outcome, Promise, Verdict
+from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
 from pytest_shark_tune.system.terminal import escaped, escaped_line
 
 __all__ = [
@@ -62,7 +62,7 @@ def status_words(verdict: Verdict) -> str:
     """Return the words beside a test that passed: the ratio of an entry, and whether that is undecided."""
     ratio = verdict.figures.get("ratio")
     words = [] if ratio is None else [f"{ratio:.2f}x"]
-    return " ".join([*words, *([verdict.outcome] if verdict.outcome is Outcome.UNDECIDED else [])])
+    return " ".join([*words, *([verdict.outcome] if verdict.outcome is CheckOutcome.UNDECIDED else [])])
 
 
 def terminal_lines(findings: Iterable[GuardFinding], failures: Sequence[GuardFailure] = ()) -> Iterator[str]:
@@ -78,12 +78,12 @@ def terminal_lines(findings: Iterable[GuardFinding], failures: Sequence[GuardFai
     for heading, lines in (
         (_NO_VERDICT, [f"{failure.test}: {failure.reason}" for failure in failures]),
         ("worth a look", [_shown(verdict) for verdict in verdicts if verdict.note]),
-        ("undecided", [_shown(verdict) for verdict in verdicts if verdict.outcome is Outcome.UNDECIDED]),
+        ("undecided", [_shown(verdict) for verdict in verdicts if verdict.outcome is CheckOutcome.UNDECIDED]),
     ):
         if lines:
             yield f"{heading}:"
             yield from (f"  {line}" for line in lines)
-    skipped = (verdict.reason for verdict in verdicts if verdict.outcome is Outcome.SKIPPED)
+    skipped = (verdict.reason for verdict in verdicts if verdict.outcome is CheckOutcome.SKIPPED)
     reasons = Counter(map(_first_line, skipped))
     yield from (f"skipped {number}: {reason}" for reason, number in reasons.most_common())
     yield from dict.fromkeys(finding.where for finding in found)
@@ -100,7 +100,7 @@ def github_lines(
         folder: the directory that paths are relative to.
         failures: the failures without a verdict.
     """
-    levels = {Outcome.BROKEN: "error", Outcome.UNDECIDED: "warning"}
+    levels = {CheckOutcome.FAILED: "error", CheckOutcome.UNDECIDED: "warning"}
     for failure in failures:
         yield _annotation("error", failure, folder, f"{failure.test} failed", failure.reason)
     for finding in findings:
@@ -146,7 +146,7 @@ def _changes(verdicts: Iterable[Verdict]) -> Iterator[str]:
     """Yield a list item for each verdict with news."""
     for verdict in verdicts:
         name = _code(_name(verdict))
-        if verdict.outcome in (Outcome.BROKEN, Outcome.UNDECIDED):
+        if verdict.outcome in (CheckOutcome.FAILED, CheckOutcome.UNDECIDED):
             yield f"- **{verdict.outcome}** {name}: {_indented(verdict.reason)}"
         elif verdict.note:
             yield f"- {name}: {_indented(verdict.note)}"
@@ -168,9 +168,9 @@ def _moved(verdict: Verdict) -> str:
 
 def _sorted(findings: Iterable[GuardFinding]) -> list[GuardFinding]:
     """Sort findings, which workers report in any order, by spec, by entry and in the order of the checks."""
-    order = list(Promise)
+    order = list(EntryCheck)
     return sorted(
-        findings, key=lambda finding: (finding.spec, finding.verdict.entry, order.index(finding.verdict.promise))
+        findings, key=lambda finding: (finding.spec, finding.verdict.entry, order.index(finding.verdict.check))
     )
 
 
@@ -178,8 +178,8 @@ def _counts(findings: Sequence[GuardFinding], failures: Sequence[GuardFailure]) 
     """Return the number of entries, of the outcomes of their checks, and of failures without a verdict."""
     entries = len({(finding.spec, finding.verdict.entry) for finding in findings})
     counts = Counter(finding.verdict.outcome for finding in findings)
-    outcomes = ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome if counts[outcome])
-    counted = [f"{entries} {'entry' if entries == 1 else 'entries'}, promises: {outcomes}" if findings else _NOTHING]
+    outcomes = ", ".join(f"{counts[outcome]} {outcome}" for outcome in CheckOutcome if counts[outcome])
+    counted = [f"{entries} {'entry' if entries == 1 else 'entries'}, checks: {outcomes}" if findings else _NOTHING]
     return "; ".join([*counted, *([f"{len(failures)} {_NO_VERDICT}"] if failures else [])])
 
 
@@ -188,7 +188,7 @@ def _shown(verdict: Verdict) -> str:
 
 
 def _name(verdict: Verdict) -> str:
-    return f"{verdict.entry}-{verdict.promise}"
+    return f"{verdict.entry}-{verdict.check}"
 
 
 def _first_line(text: str) -> str:

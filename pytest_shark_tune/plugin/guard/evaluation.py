@@ -13,7 +13,7 @@ from pytest_shark_tune.errors import CandidateFailed, InputError
 from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
 from pytest_shark_tune.guard.session import GuardSession
 from pytest_shark_tune.guard.speed import RUN_ALPHA, Terms, judge
-from pytest_shark_tune.guard.verdict import Outcome, Promise, Verdict
+from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
 from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.plugin.cases import Guarded, Trial
@@ -62,8 +62,8 @@ class CaseEvaluator:
             return session.builder.artifact(trial.task, trial.candidate)
         except CandidateFailed:
             plan, entry = trial.guarded.plan, trial.guarded.entry
-            earlier = session.look(plan, entry, Promise.APPLIES, alpha=self.alpha)
-            if earlier.outcome is Outcome.KEPT:
+            earlier = session.look(plan, entry, EntryCheck.APPLIES, alpha=self.alpha)
+            if earlier.outcome is CheckOutcome.PASSED:
                 raise
             return None
 
@@ -83,17 +83,17 @@ class CaseEvaluator:
                 f"the suite's own artifact gives a {type(artifact).__name__}, which only the suite can run: override "
                 "the fixture measurement in its conftest.py, too"
             )
-        verdict = session.look(guarded.plan, guarded.entry, guarded.promise, artifact, alpha=self.alpha)
-        if verdict.outcome is not Outcome.BROKEN or guarded.promise is not Promise.APPLIES or guarded.entry.tasks:
+        verdict = session.look(guarded.plan, guarded.entry, guarded.check, artifact, alpha=self.alpha)
+        if verdict.outcome is not CheckOutcome.FAILED or guarded.check is not EntryCheck.APPLIES or guarded.entry.tasks:
             return verdict
         # The entry has no dispatch in this test. It may still apply in a model of another test, to an op that is
         # rewritten later.
         elsewhere = (
-            session.look(plan, plan.entry(guarded.entry.name), Promise.APPLIES, alpha=self.alpha)
+            session.look(plan, plan.entry(guarded.entry.name), EntryCheck.APPLIES, alpha=self.alpha)
             for plan in self._plans[guarded.plan.spec_path]
             if plan is not guarded.plan
         )
-        return next((other for other in elsewhere if other.outcome is Outcome.KEPT), verdict)
+        return next((other for other in elsewhere if other.outcome is CheckOutcome.PASSED), verdict)
 
     def verdict(self, guarded: Guarded, funcargs: Mapping[str, object]) -> Verdict:
         """Return the verdict on a check, by the test's fixtures; the check is evaluated here if none of them did."""
@@ -103,8 +103,8 @@ class CaseEvaluator:
         match funcargs.get("measurement"):
             case Verdict() as verdict:
                 return verdict
-            case Measurement() if guarded.promise is not Promise.FAST:
-                return Verdict(entry=guarded.entry.name, promise=guarded.promise, outcome=Outcome.KEPT)
+            case Measurement() if guarded.check is not EntryCheck.FAST:
+                return Verdict(entry=guarded.entry.name, check=guarded.check, outcome=CheckOutcome.PASSED)
             case Measurement() as measured if guarded.entry.is_local:
                 verdict = judge(guarded.entry.name, measured, self._terms(guarded.entry))
                 return msgspec.structs.replace(verdict, reason=verdict.reason and _named(guarded, verdict.reason))
@@ -153,11 +153,11 @@ class GuardStage:
 def verdict_on_failure(guarded: Guarded, failure: CandidateFailed) -> Verdict:
     """Return the verdict on a candidate that failed: its result is wrong, and its speed is not known."""
     name = guarded.entry.name
-    if guarded.promise is Promise.FAST:
-        reason = f"see [{name}-{Promise.CORRECT}]: {failure}"
-        return Verdict(entry=name, promise=Promise.FAST, outcome=Outcome.SKIPPED, reason=reason)
+    if guarded.check is EntryCheck.FAST:
+        reason = f"see [{name}-{EntryCheck.CORRECT}]: {failure}"
+        return Verdict(entry=name, check=EntryCheck.FAST, outcome=CheckOutcome.SKIPPED, reason=reason)
     reason = _named(guarded, str(failure))
-    return Verdict(entry=name, promise=guarded.promise, outcome=Outcome.BROKEN, reason=reason)
+    return Verdict(entry=name, check=guarded.check, outcome=CheckOutcome.FAILED, reason=reason)
 
 
 def _named(guarded: Guarded, reason: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_shark_tune.errors import UndecidedWarning
 from pytest_shark_tune.guard.speed import RUN_ALPHA
-from pytest_shark_tune.guard.verdict import Outcome, Promise, Verdict
+from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
 from pytest_shark_tune.plugin.cases import Trial
 from pytest_shark_tune.plugin.fixtures import GUARD_KEY, SESSION_KEY
 from pytest_shark_tune.plugin.guard.collection import GuardCollector, drop_strangers
@@ -69,7 +69,7 @@ class GuardingPlugin:
         refuse_strays(self._config, self._setup.session, items)
         drop_strangers(items, session, self._setup.guard.spec)
         guarded = [case.guarded for item in items if (case := case_of(item)) and case.guarded]
-        self._evaluator.alpha = RUN_ALPHA / max(1, sum(check.promise is Promise.FAST for check in guarded))
+        self._evaluator.alpha = RUN_ALPHA / max(1, sum(check.check is EntryCheck.FAST for check in guarded))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, object, object]:
@@ -83,13 +83,13 @@ class GuardingPlugin:
 
     def _heed(self, verdict: Verdict) -> None:
         match verdict.outcome:
-            case Outcome.BROKEN:
+            case CheckOutcome.FAILED:
                 pytest.fail(verdict.reason, pytrace=False)
-            case Outcome.SKIPPED:
+            case CheckOutcome.SKIPPED:
                 pytest.skip(verdict.reason)
-            case Outcome.UNDECIDED if self._setup.guard.strict:
+            case CheckOutcome.UNDECIDED if self._setup.guard.strict:
                 pytest.fail(f"{verdict.reason}\n(--tune-strict)", pytrace=False)
-            case Outcome.UNDECIDED:
+            case CheckOutcome.UNDECIDED:
                 warnings.warn(UndecidedWarning(escaped(verdict.reason)), stacklevel=2)
 
     @pytest.hookimpl(wrapper=True)

@@ -129,16 +129,16 @@ def test_each_promise_is_a_test_of_its_own(make_suite: MakeSuite, winner: Winner
     assert outcome.status == 0, outcome.text
     outcome.lines.fnmatch_lines_random(
         [
-            f"*test_suite.py::test_dispatch[[]{NAME}-{promise}[]]*"
-            for promise in ("parses", "allowed", "applies", "correct", "fast")
+            f"*test_suite.py::test_dispatch[[]{NAME}-{check}[]]*"
+            for check in ("parses", "allowed", "applies", "correct", "fast")
         ]
     )
     outcome.lines.fnmatch_lines(
-        ["*= shark-tune guard =*", "1 entry, promises: 5 kept", "llvm-cpu on *, IREE 3.*", "spec: __specs__/*.mlir"]
+        ["*= shark-tune guard =*", "1 entry, checks: 5 kept", "llvm-cpu on *, IREE 3.*", "spec: __specs__/*.mlir"]
     )
     assert "1.50x" in outcome.text
     report = (suite.folder / "report.md").read_text(encoding="utf-8")
-    assert report.startswith("**shark-tune guard**: 1 entry, promises: 5 kept")
+    assert report.startswith("**shark-tune guard**: 1 entry, checks: 5 kept")
     assert len(report.splitlines()) == 1
     assert not outcome.out.exists()
 
@@ -159,7 +159,7 @@ def test_a_slower_entry_fails_with_its_figures(
             "now: 1.050 *",
             "recorded: 1.500 (1.450 to 1.550)*",
             f"reproduce with: pytest 'test_suite.py::test_dispatch[[]{NAME}-fast[]]' {options}",
-            "1 entry, promises: 1 broken",
+            "1 entry, checks: 1 broken",
             f"::error file=test_suite.py,line=*,title=shark-tune%3A {NAME}-fast is broken::{told}%0Anow*",
             f"FAILED test_suite.py::test_dispatch[[]{NAME}-fast[]]*",
             "*1 failed, 4 deselected*",
@@ -183,7 +183,7 @@ def test_an_undecided_entry_passes_with_a_warning_unless_strict(make_suite: Make
         [
             "*1.50x undecided*",
             "*UndecidedWarning: *",
-            "1 entry, promises: 1 undecided",
+            "1 entry, checks: 1 undecided",
             "undecided:",
             f"  {NAME}-fast: *",
         ]
@@ -210,7 +210,7 @@ def test_a_wrong_result_of_an_overridden_stage_is_named(
     outcome.lines.fnmatch_lines(
         [
             f"{NAME} of *: on {NAME}: wrong_result: *",
-            "1 entry, promises: 3 kept, 1 broken, 1 skipped",
+            "1 entry, checks: 3 kept, 1 broken, 1 skipped",
             f"SKIPPED *see [[]{NAME}-correct[]]",
             "*1 failed, 3 passed, 1 skipped*",
         ]
@@ -274,11 +274,11 @@ def test_a_named_spec_is_held_against_a_model(make_suite: MakeSuite, winner: Win
     (suite.folder / "spec.jsonl").unlink()
     outcome = suite.run("model.mlir", "--tune-guard", "spec.mlir", "-k", "not fast")
     assert outcome.status == 0, outcome.text
-    outcome.lines.fnmatch_lines(["1 entry, promises: 4 kept", "spec: spec.mlir"])
+    outcome.lines.fnmatch_lines(["1 entry, checks: 4 kept", "spec: spec.mlir"])
     suite.write("other.mlir", ops.matmul(m=32, n=64, k=64).text)
     outcome = suite.run("other.mlir", "--tune-guard", "spec.mlir", "-k", "applies")
     assert outcome.status == 1
-    outcome.lines.fnmatch_lines(["1 entry, promises: 1 broken"])
+    outcome.lines.fnmatch_lines(["1 entry, checks: 1 broken"])
 
 
 @pytest.mark.parametrize(
@@ -346,7 +346,7 @@ def test_an_input_that_cannot_be_read_is_told_and_its_entry_is_nobody_elses(
     test, told = "test_other.py::test_dispatch[[]input[]]", "there is no file */moved.mlir"
     outcome.lines.fnmatch_lines(
         [
-            "1 entry, promises: 1 kept; 1 failed without a verdict",
+            "1 entry, checks: 1 kept; 1 failed without a verdict",
             "failed without a verdict:",
             f"  {test}: {told}",
             f"::error file=test_other.py,line=*,title=shark-tune%3A {test.replace(':', '%3A')} failed::{told}",
@@ -355,7 +355,7 @@ def test_an_input_that_cannot_be_read_is_told_and_its_entry_is_nobody_elses(
     report = pytest.LineMatcher((suite.folder / "report.md").read_text(encoding="utf-8").splitlines())
     report.fnmatch_lines(
         [
-            "[*][*]shark-tune guard[*][*]: 1 entry, promises: 1 kept; 1 failed without a verdict (*",
+            "[*][*]shark-tune guard[*][*]: 1 entry, checks: 1 kept; 1 failed without a verdict (*",
             f"- * `{test}`: {told}",
         ]
     )
@@ -366,16 +366,16 @@ def test_a_test_that_ends_its_worker_or_fails_by_itself_is_told(make_suite: Make
     body = """
     import os
 
-    if candidate.guarded.promise == "parses":
+    if candidate.guarded.check == "parses":
         os._exit(3)
-    assert candidate.guarded.promise != "allowed", "our own check"
+    assert candidate.guarded.check != "allowed", "our own check"
 """
     suite = guarded(make_suite, winner, {"test_suite.py": SUITE.replace("    pass\n", body)})
     outcome = suite.run("-k", "parses or allowed or applies", "-n2")
     assert outcome.status == 1, outcome.text
     outcome.lines.fnmatch_lines(
         [
-            "1 entry, promises: 1 kept; 2 failed without a verdict",
+            "1 entry, checks: 1 kept; 2 failed without a verdict",
             "failed without a verdict:",
             f"  test_suite.py::test_dispatch[[]{NAME}-allowed[]]: AssertionError: our own check",
             f"  test_suite.py::test_dispatch[[]{NAME}-parses[]]: worker 'gw*' crashed while running *",
@@ -416,7 +416,7 @@ def test_a_spec_that_is_named_is_held_against_its_own_target(make_suite: MakeSui
     )
     outcome = suite.run(*arguments, "--tune-target=llvm-cpu")
     assert outcome.status == 0, outcome.text
-    outcome.lines.fnmatch_lines(["1 entry, promises: 1 kept"])
+    outcome.lines.fnmatch_lines(["1 entry, checks: 1 kept"])
 
 
 @pytest.mark.slow

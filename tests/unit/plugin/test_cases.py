@@ -78,10 +78,10 @@ def test_each_promise_of_an_entry_is_a_test(plan: Plan) -> None:
     entries = (GuardEntry(name="mine", tasks=(task,)), GuardEntry(name="stray"))
     guarded = GuardPlan(key="key", spec_path="spec.mlir", spec="", entries=entries, plan=plan)
     trials = list(guard_trials(guarded, "/suite"))
-    promises = ["parses", "allowed", "applies", "correct", "fast"]
-    assert [trial.id for trial in trials] == [f"{name}-{each}" for name in ("mine", "stray") for each in promises]
+    checks = ["parses", "allowed", "applies", "correct", "fast"]
+    assert [trial.id for trial in trials] == [f"{name}-{each}" for name in ("mine", "stray") for each in checks]
     # What takes a device is a candidate to a client's own fixtures, and what takes none is nothing to them.
-    assert [trial.role for trial in trials] == [Role.PROMISE] * 3 + [Role.CANDIDATE] * 2 + [Role.PROMISE] * 5
+    assert [trial.role for trial in trials] == [Role.CHECK] * 3 + [Role.CANDIDATE] * 2 + [Role.CHECK] * 5
     assert [trial.config for trial in trials] == [None] * 3 + [task.candidates[0]] * 2 + [None] * 5
     assert {trial.role.phase for trial in trials[:3]} == {Phase.ORDINARY}
     assert next(guard_trials(guarded, "/suite", "cortex-x4")).id == "mine-cortex-x4-parses"
