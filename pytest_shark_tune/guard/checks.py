@@ -35,7 +35,7 @@ class EntryEvaluator:
         self._applicability = Applicability(session.builder, session.cache, session.settings.route)
         self._static_verdicts: dict[str, Verdict] = {}
 
-    def look(
+    def evaluate(
         self,
         guarded: GuardPlan,
         entry: GuardEntry,
@@ -82,12 +82,12 @@ class EntryEvaluator:
                 "checks",
                 key,
                 Verdict,
-                lambda: self._look_static(guarded, entry, check),
+                lambda: self._evaluate_static(guarded, entry, check),
                 lasts=lambda verdict: verdict.outcome is CheckOutcome.PASSED,
             )
         return self._static_verdicts[key]
 
-    def _look_static(self, guarded: GuardPlan, entry: GuardEntry, check: EntryCheck) -> Verdict:
+    def _evaluate_static(self, guarded: GuardPlan, entry: GuardEntry, check: EntryCheck) -> Verdict:
         try:
             notes = self._notes(guarded, entry, check)
         except CheckFailed as reason:

@@ -51,7 +51,7 @@ class GuardSession(Session):
         found = self.cache.get_or_make("plans", guard_key(key, spec_path, device_name), GuardPlan, make)
         return msgspec.structs.replace(found, plan=plan)
 
-    def look(
+    def evaluate(
         self,
         guarded: GuardPlan,
         entry: GuardEntry,
@@ -69,4 +69,4 @@ class GuardSession(Session):
             artifact: a client's own artifact of the entry's first task.
             alpha: the probability of a false alarm that the entry's speed check has, of the whole run's.
         """
-        return self._evaluator.look(guarded, entry, check, artifact, alpha=alpha)
+        return self._evaluator.evaluate(guarded, entry, check, artifact, alpha=alpha)

@@ -24,8 +24,8 @@ __all__ = [
     "entry_of_task",
     "first_tasks",
     "is_gone",
-    "look_back",
     "ops_of",
+    "reconcile",
     "untried_tests",
     "updated",
     "wanted_of",
@@ -120,7 +120,7 @@ def wanted_of(suite: Path, target: str) -> tuple[Wanted, ...]:
     )
 
 
-def look_back(subjects: Iterable[Subject], required: Requirements, snapshot_of: Callable[[str], Path]) -> Update:
+def reconcile(subjects: Iterable[Subject], required: Requirements, snapshot_of: Callable[[str], Path]) -> Update:
     """Judge the entries of the snapshots beside the suites.
 
     Several suites may have the same dispatch. It is tuned once for all of them, so it is kept only if every one of

@@ -33,7 +33,7 @@ _PARENT = "PYTEST_SHARK_TUNE_PARENT"
 _PR_SET_PDEATHSIG = 1
 _STDERR_KEPT_BYTES = 65536
 _STDERR_SHOWN_BYTES = 4000
-_LOOK_S = 0.5
+_WAKE_S = 0.5
 _REAP_S = 10.0
 _FAREWELL_S = 2.0
 
@@ -163,7 +163,7 @@ class Child(AbstractContextManager["Child"]):
             left = deadline - time.monotonic()
             if left <= 0:
                 raise _OutOfTime
-            if poller.poll(min(left, _LOOK_S) * 1000):
+            if poller.poll(min(left, _WAKE_S) * 1000):
                 return
             # A grandchild may hold the pipe open, so its closing is not the only sign of an end.
             if self._process.poll() is not None and not poller.poll(0):

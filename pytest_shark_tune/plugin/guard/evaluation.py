@@ -62,12 +62,12 @@ class CaseEvaluator:
             return session.builder.artifact(trial.task, trial.candidate)
         except CandidateFailed:
             plan, entry = trial.guarded.plan, trial.guarded.entry
-            earlier = session.look(plan, entry, EntryCheck.APPLIES, alpha=self.alpha)
+            earlier = session.evaluate(plan, entry, EntryCheck.APPLIES, alpha=self.alpha)
             if earlier.outcome is CheckOutcome.PASSED:
                 raise
             return None
 
-    def look(self, guarded: Guarded, artifact: object, session: GuardSession) -> Verdict:
+    def evaluate(self, guarded: Guarded, artifact: object, session: GuardSession) -> Verdict:
         """Evaluate a check.
 
         Args:
@@ -83,13 +83,13 @@ class CaseEvaluator:
                 f"the suite's own artifact gives a {type(artifact).__name__}, which only the suite can run: override "
                 "the fixture measurement in its conftest.py, too"
             )
-        verdict = session.look(guarded.plan, guarded.entry, guarded.check, artifact, alpha=self.alpha)
+        verdict = session.evaluate(guarded.plan, guarded.entry, guarded.check, artifact, alpha=self.alpha)
         if verdict.outcome is not CheckOutcome.FAILED or guarded.check is not EntryCheck.APPLIES or guarded.entry.tasks:
             return verdict
         # The entry has no dispatch in this test. It may still apply in a model of another test, to an op that is
         # rewritten later.
         elsewhere = (
-            session.look(plan, plan.entry(guarded.entry.name), EntryCheck.APPLIES, alpha=self.alpha)
+            session.evaluate(plan, plan.entry(guarded.entry.name), EntryCheck.APPLIES, alpha=self.alpha)
             for plan in self._plans[guarded.plan.spec_path]
             if plan is not guarded.plan
         )
@@ -109,9 +109,9 @@ class CaseEvaluator:
                 verdict = judge(guarded.entry.name, measured, self._terms(guarded.entry))
                 return msgspec.structs.replace(verdict, reason=verdict.reason and _named(guarded, verdict.reason))
             case Measurement():  # Of another device than the record's it says nothing, so ours is reported.
-                return self.look(guarded, None, session)
+                return self.evaluate(guarded, None, session)
             case _:
-                return self.look(guarded, funcargs.get("artifact"), session)
+                return self.evaluate(guarded, funcargs.get("artifact"), session)
 
     def _terms(self, entry: GuardEntry) -> Terms:
         settings = self._session.settings

@@ -78,10 +78,10 @@ class GuardingPlugin:
         if case is not None and case.guarded is not None:
             verdict = self._evaluator.verdict(case.guarded, pyfuncitem.funcargs)
             pyfuncitem.stash[VERDICT] = verdict
-            self._heed(verdict)
+            self._raise_for_verdict(verdict)
         return (yield)
 
-    def _heed(self, verdict: Verdict) -> None:
+    def _raise_for_verdict(self, verdict: Verdict) -> None:
         match verdict.outcome:
             case CheckOutcome.FAILED:
                 pytest.fail(verdict.reason, pytrace=False)

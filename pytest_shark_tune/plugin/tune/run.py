@@ -12,7 +12,7 @@ from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.plugin.reporting import end_run
 from pytest_shark_tune.plugin.tune.setup import Setup
 from pytest_shark_tune.plugin.xdist.order import RunOrder
-from pytest_shark_tune.records.reconcile import Requirements, Subject, Update, look_back
+from pytest_shark_tune.records.reconcile import Requirements, Subject, Update, reconcile
 from pytest_shark_tune.records.types import Record
 from pytest_shark_tune.report.progress_text import RunProgress
 from pytest_shark_tune.results.finding import Finding
@@ -54,7 +54,7 @@ class TuningRun:
             if entry is not None and entry.plan and entry.dispatch:
                 self._store.add_plan(entry.plan, entry.suite)
                 by_dispatch.setdefault(entry.dispatch, {})[index] = entry
-        update = self._look_back(by_dispatch)
+        update = self._reconcile(by_dispatch)
         kept = {index for name in update.kept for index in by_dispatch.pop(name)}
         self.scheduler = self._schedule(by_dispatch, update)
         if not self._setup.is_dry:
@@ -65,7 +65,7 @@ class TuningRun:
         self.order = RunOrder(phases, self.scheduler, needless)
         return self.order
 
-    def _look_back(self, by_dispatch: Mapping[str, Mapping[int, TestEntry]]) -> Update:
+    def _reconcile(self, by_dispatch: Mapping[str, Mapping[int, TestEntry]]) -> Update:
         """Keep the entries of snapshots that are up to date, and report why the others are tuned again."""
         if self._setup.bundle is not None:  # Snapshots are brought up to date where specs are made.
             return Update()
@@ -78,7 +78,7 @@ class TuningRun:
             candidates=options.candidates,
             fresh=options.fresh,
         )
-        update = look_back(self._subjects(by_dispatch), required, self._store.snapshot_of)
+        update = reconcile(self._subjects(by_dispatch), required, self._store.snapshot_of)
         for name, record in update.kept.items() if not self._setup.is_dry else ():
             self._store.keep(next(iter(by_dispatch[name].values())).plan, record)
         starter = session.planner.starter

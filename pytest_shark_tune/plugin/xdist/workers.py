@@ -118,7 +118,7 @@ class TuneWorkers:
             report.longrepr = (path, None, f"Skipped: {State.RUN_FAILED}: {reason}")  # type: ignore[assignment]
         if entry.candidate and not self._setup.stops_after_compile:
             attach(report, self._lost_candidate(entry, CandidateFailed(State.RUN_FAILED, reason)))
-        self._heed_maxfail(report)
+        self._count_failure(report)
 
     def _lost_candidate(self, entry: TestEntry, failure: CandidateFailed) -> Finding | None:
         """The result of a candidate that lost its worker, unless it has one already."""
@@ -129,7 +129,7 @@ class TuneWorkers:
         record = self._setup.session.runner.record(task, task.candidate(entry.candidate), failure)
         return Finding(plan=entry.plan, suite=entry.suite, record=record, is_ours=entry.is_ours)
 
-    def _heed_maxfail(self, report: pytest.TestReport) -> None:
+    def _count_failure(self, report: pytest.TestReport) -> None:
         """Count a lost worker's test for ``-x`` and ``--maxfail``: xdist leaves it out."""
         controller = self._config.pluginmanager.get_plugin("dsession")
         if report.failed and controller is not None:

@@ -126,10 +126,10 @@ class Workshop:
             records_path(path).unlink()
         return self.guarded(path)
 
-    def look(
+    def evaluate(
         self, guarded: GuardPlan, name: str, check: EntryCheck, artifact: Artifact | None = None, alpha: float = 0.002
     ) -> Verdict:
-        return self.session.look(guarded, guarded.entry(name), check, artifact, alpha=alpha)
+        return self.session.evaluate(guarded, guarded.entry(name), check, artifact, alpha=alpha)
 
 
 @pytest.fixture(scope="module")
@@ -161,13 +161,13 @@ def test_an_attribute_that_does_not_parse_any_more_is_found_where_it_is(workshop
     rewritten(path, "DoubleTilingExpert", "CPUDoubleTilingExpert")
     rewritten(records_path(path), "#iree_cpu.pipeline<DoubleTilingExpert>", "CPUDoubleTilingExpert", first=True)
     guarded = workshop.guarded(path)
-    reason = broken(workshop.look(guarded, PLAIN, EntryCheck.PARSES))
+    reason = broken(workshop.evaluate(guarded, PLAIN, EntryCheck.PARSES))
     assert f"{PLAIN} of {path}" in reason
     assert "CPUDoubleTilingExpert" in reason
     assert "written by IREE 3.12.0" in reason
     assert "shark-tune port" in reason
-    assert f"because of {PLAIN}" in broken(workshop.look(guarded, BATCH, EntryCheck.PARSES))
-    later = workshop.look(guarded, BATCH, EntryCheck.APPLIES)
+    assert f"because of {PLAIN}" in broken(workshop.evaluate(guarded, BATCH, EntryCheck.PARSES))
+    later = workshop.evaluate(guarded, BATCH, EntryCheck.APPLIES)
     assert (later.outcome, later.reason) == (CheckOutcome.SKIPPED, f"see [{BATCH}-parses]")
 
 
@@ -176,20 +176,20 @@ def test_a_spec_that_does_not_parse_is_told_with_and_without_records(workshop: W
     write_spec(path, [workshop.winner(PLAIN), workshop.winner(BATCH)])
     rewritten(path, "DoubleTilingExpert", "CPUDoubleTilingExpert")
     for name in (PLAIN, BATCH):
-        assert "CPUDoubleTilingExpert" in broken(workshop.look(workshop.guarded(path), name, EntryCheck.PARSES))
+        assert "CPUDoubleTilingExpert" in broken(workshop.evaluate(workshop.guarded(path), name, EntryCheck.PARSES))
     rewritten(path, "CPUDoubleTilingExpert", "DoubleTilingExpert")
     rewritten(path, "vector_reduction = [0, 0, 4]", "vector_reduction = [0, 0, 4")
-    assert "vector_reduction = [0, 0, 4" in broken(workshop.look(workshop.guarded(path), PLAIN, EntryCheck.PARSES))
-    assert f"because of {PLAIN}" in broken(workshop.look(workshop.guarded(path), BATCH, EntryCheck.PARSES))
+    assert "vector_reduction = [0, 0, 4" in broken(workshop.evaluate(workshop.guarded(path), PLAIN, EntryCheck.PARSES))
+    assert f"because of {PLAIN}" in broken(workshop.evaluate(workshop.guarded(path), BATCH, EntryCheck.PARSES))
     records_path(path).unlink()
     guarded = workshop.guarded(path)
-    assert "vector_reduction = [0, 0, 4" in broken(workshop.look(guarded, "spec", EntryCheck.PARSES))
+    assert "vector_reduction = [0, 0, 4" in broken(workshop.evaluate(guarded, "spec", EntryCheck.PARSES))
 
 
 def test_an_attribute_that_the_compiler_passes_over_is_named(workshop: Workshop, tmp_path: Path) -> None:
     renamed = INFOS[PLAIN].replace("vector_reduction", "vector_sum")
     guarded = workshop.spec(tmp_path / "spec.mlir", [workshop.winner(PLAIN, renamed)])
-    reason = broken(workshop.look(guarded, PLAIN, EntryCheck.ALLOWED))
+    reason = broken(workshop.evaluate(guarded, PLAIN, EntryCheck.ALLOWED))
     assert "this compiler ignores vector_sum in its config" in reason
     assert "vector_reduction" in reason
 
@@ -201,11 +201,11 @@ def test_a_spec_and_its_records_must_agree(workshop: Workshop, tmp_path: Path) -
     with records_path(path).open("ab") as records:
         records.write(msgspec.json.encode(workshop.winner(BATCH)) + b"\n")
     guarded = workshop.guarded(path)
-    reason = broken(workshop.look(guarded, PLAIN, EntryCheck.PARSES))
+    reason = broken(workshop.evaluate(guarded, PLAIN, EntryCheck.PARSES))
     assert "spec.mlir has another config than its record in spec.jsonl" in reason
     assert "vector_reduction = [0, 0, 8]" in reason
     assert "vector_reduction = [0, 0, 4]" in reason
-    assert "has no such entry any more" in broken(workshop.look(guarded, BATCH, EntryCheck.PARSES))
+    assert "has no such entry any more" in broken(workshop.evaluate(guarded, BATCH, EntryCheck.PARSES))
 
 
 def test_records_that_cannot_be_read_are_not_taken_for_none(workshop: Workshop, tmp_path: Path) -> None:
@@ -213,17 +213,17 @@ def test_records_that_cannot_be_read_are_not_taken_for_none(workshop: Workshop, 
     write_spec(path, [workshop.winner(PLAIN), workshop.winner(BATCH)])
     whole, _, other = records_path(path).read_bytes().partition(b"\n")
     records_path(path).write_bytes(other)
-    assert workshop.look(workshop.guarded(path), PLAIN, EntryCheck.PARSES).outcome is CheckOutcome.PASSED
+    assert workshop.evaluate(workshop.guarded(path), PLAIN, EntryCheck.PARSES).outcome is CheckOutcome.PASSED
     records_path(path).write_bytes(b"<<<<<<< ours" + whole + b"\n" + other)
     guarded = workshop.guarded(path)
-    assert "spec.jsonl:1 is none" in broken(workshop.look(guarded, PLAIN, EntryCheck.PARSES))
-    assert workshop.look(guarded, BATCH, EntryCheck.PARSES).outcome is CheckOutcome.PASSED
+    assert "spec.jsonl:1 is none" in broken(workshop.evaluate(guarded, PLAIN, EntryCheck.PARSES))
+    assert workshop.evaluate(guarded, BATCH, EntryCheck.PARSES).outcome is CheckOutcome.PASSED
 
 
 def test_a_config_that_breaks_a_constraint_is_told_which(workshop: Workshop, tmp_path: Path) -> None:
     whole = info("distribution = [64, 48, 0], vector_common_parallel = [64, 48, 0], vector_reduction = [0, 0, 32]")
     guarded = workshop.spec(tmp_path / "spec.mlir", [workshop.winner(PLAIN, whole)])
-    reason = broken(workshop.look(guarded, PLAIN, EntryCheck.ALLOWED))
+    reason = broken(workshop.evaluate(guarded, PLAIN, EntryCheck.ALLOWED))
     assert "the unrolled vector tile takes 393216 bytes and must take less than 16384" in reason
     assert "the compiler refuses it" in reason
 
@@ -232,7 +232,7 @@ def test_what_is_not_worth_a_try_is_allowed_where_it_compiles(workshop: Workshop
     """Which tiles are worth a try depends on how many processors there are, and a suite is guarded on any machine."""
     odd = info("distribution = [8, 48, 0], vector_common_parallel = [1, 48, 0], vector_reduction = [0, 0, 1]")
     guarded = workshop.spec(tmp_path / "spec.mlir", [workshop.winner(PLAIN, odd)])
-    assert workshop.look(guarded, PLAIN, EntryCheck.ALLOWED).outcome is CheckOutcome.PASSED
+    assert workshop.evaluate(guarded, PLAIN, EntryCheck.ALLOWED).outcome is CheckOutcome.PASSED
 
 
 @pytest.mark.parametrize(
@@ -262,18 +262,18 @@ def test_an_op_that_is_missed_is_named_with_how_it_differs(
 ) -> None:
     winner = workshop.winner(PLAIN, root=root_of(workshop, PLAIN, **changes))
     guarded = workshop.spec(tmp_path / "spec.mlir", [winner])
-    reason = broken(workshop.look(guarded, PLAIN, EntryCheck.APPLIES))
+    reason = broken(workshop.evaluate(guarded, PLAIN, EntryCheck.APPLIES))
     assert "it does not apply to plain_dispatch_0 in the whole of model" in reason
     assert said in reason
-    assert workshop.look(guarded, PLAIN, EntryCheck.CORRECT).reason == f"see [{PLAIN}-applies]"
+    assert workshop.evaluate(guarded, PLAIN, EntryCheck.CORRECT).reason == f"see [{PLAIN}-applies]"
 
 
 def test_an_entry_that_matches_nothing_is_named_with_the_nearest_op(workshop: Workshop, tmp_path: Path) -> None:
     stranger = workshop.winner(PLAIN, dispatch="stranger", root=root_of(workshop, PLAIN, loops=(64, 48, 128)), ops=())
     guarded = workshop.spec(tmp_path / "spec.mlir", [workshop.winner(BATCH), stranger], with_records=False)
     assert not guarded.entry("stranger").tasks
-    assert workshop.look(guarded, "stranger", EntryCheck.ALLOWED).outcome is CheckOutcome.SKIPPED
-    reason = broken(workshop.look(guarded, "stranger", EntryCheck.APPLIES))
+    assert workshop.evaluate(guarded, "stranger", EntryCheck.ALLOWED).outcome is CheckOutcome.SKIPPED
+    reason = broken(workshop.evaluate(guarded, "stranger", EntryCheck.APPLIES))
     assert "it never matches: it applies to no op of model" in reason
     assert f"the nearest dispatch is {PLAIN}: its k is 32 instead of 128" in reason
 
@@ -289,19 +289,19 @@ def test_an_entry_that_never_gets_its_turn_is_named_with_the_one_before_it(
         [workshop.winner(PLAIN, dispatch="first"), workshop.winner(PLAIN, second, dispatch="second")],
         with_records=with_records,
     )
-    reason = broken(workshop.look(guarded, "second", EntryCheck.APPLIES))
+    reason = broken(workshop.evaluate(guarded, "second", EntryCheck.APPLIES))
     assert f"it is never reached on {PLAIN}: match_first before it in the spec matches the same op" in reason
-    assert workshop.look(guarded, "first", EntryCheck.APPLIES).outcome is CheckOutcome.PASSED
+    assert workshop.evaluate(guarded, "first", EntryCheck.APPLIES).outcome is CheckOutcome.PASSED
 
 
 def test_ops_are_those_recorded_whatever_they_are_called_by_now(workshop: Workshop, tmp_path: Path) -> None:
     renamed = workshop.winner(PLAIN, ops=(RecordedOp("model", "main_dispatch_7"),))
-    verdict = workshop.look(workshop.spec(tmp_path / "renamed.mlir", [renamed]), PLAIN, EntryCheck.APPLIES)
+    verdict = workshop.evaluate(workshop.spec(tmp_path / "renamed.mlir", [renamed]), PLAIN, EntryCheck.APPLIES)
     assert verdict.outcome is CheckOutcome.PASSED
     assert "main_dispatch_7 in model is called plain_dispatch_0 by now" in verdict.note
     ops = (RecordedOp("model", "main_dispatch_7"), RecordedOp("model", "plain_dispatch_0"))
     guarded = workshop.spec(tmp_path / "gone.mlir", [workshop.winner(PLAIN, ops=ops)])
-    reason = broken(workshop.look(guarded, PLAIN, EntryCheck.APPLIES))
+    reason = broken(workshop.evaluate(guarded, PLAIN, EntryCheck.APPLIES))
     assert "it does not apply to main_dispatch_7 in the whole of model: there is no such op any more" in reason
     assert f"the nearest dispatch is {BATCH}" in reason
 
@@ -317,7 +317,7 @@ def test_ops_are_held_to_a_record_in_the_sources_that_it_names(tmp_path: Path) -
         looks = {}
         for name, ops_ in (("one", (first,)), ("both", (first, second)), ("elsewhere", (RecordedOp("other", "x"),))):
             guarded = shop.spec(tmp_path / f"{name}.mlir", [shop.winner(PLAIN, ops=ops_)])
-            looks[name] = shop.look(guarded, PLAIN, EntryCheck.APPLIES)
+            looks[name] = shop.evaluate(guarded, PLAIN, EntryCheck.APPLIES)
     finally:
         shop.session.close()
     assert "in the whole of twice it applies to negated_dispatch_0 as well" in broken(looks["one"])
@@ -335,13 +335,13 @@ def test_where_an_entry_without_a_record_was_tuned_its_spec_tells(workshop: Work
 @pytest.mark.slow
 def test_a_static_promise_is_looked_at_anew_with_a_compile_step(workshop: Workshop, tmp_path: Path) -> None:
     guarded = workshop.spec(tmp_path / "spec.mlir", [workshop.winner(PLAIN)])
-    assert workshop.look(guarded, PLAIN, EntryCheck.APPLIES).outcome is CheckOutcome.PASSED
+    assert workshop.evaluate(guarded, PLAIN, EntryCheck.APPLIES).outcome is CheckOutcome.PASSED
 
     def refuse(text: str) -> str:
         raise OSError("no such pass")
 
     stepped = workshop.session.with_step(CompileStep("refuse", refuse))
-    looks = [stepped.look(guarded, guarded.entry(PLAIN), each) for each in (EntryCheck.ALLOWED, EntryCheck.APPLIES)]
+    looks = [stepped.evaluate(guarded, guarded.entry(PLAIN), each) for each in (EntryCheck.ALLOWED, EntryCheck.APPLIES)]
     (first, *_) = (each for each in looks if each.outcome is not CheckOutcome.PASSED)
     assert "no such pass" in broken(first)
 
@@ -351,17 +351,19 @@ def test_results_are_compared_on_a_device_and_speed_only_where_it_was_recorded(t
     shop = Workshop(tmp_path, Compiler(Target.parse("llvm-cpu")), devices=("local-task",))
     try:
         guarded = shop.spec(tmp_path / "spec.mlir", [shop.winner(PLAIN, device="another CPU"), shop.winner(BATCH)])
-        right = shop.look(guarded, PLAIN, EntryCheck.CORRECT)
+        right = shop.evaluate(guarded, PLAIN, EntryCheck.CORRECT)
         (task,) = guarded.entry(PLAIN).tasks
         text = task.dispatch.members[0].module.text
         assert "0.000000e+00" in text
         shop.session.compiler.compile_sources(text.replace("0.000000e+00", "1.000000e+00"), tmp_path / "wrong.vmfb")
         other = Artifact(candidate="c0ffee", state="compiled", vmfb=str(tmp_path / "wrong.vmfb"), sha256="0")
-        wrong = shop.look(guarded, PLAIN, EntryCheck.CORRECT, other)
-        fast = shop.look(guarded, PLAIN, EntryCheck.FAST)
+        wrong = shop.evaluate(guarded, PLAIN, EntryCheck.CORRECT, other)
+        fast = shop.evaluate(guarded, PLAIN, EntryCheck.FAST)
         elsewhere = shop.winner(PLAIN, device="another CPU")
-        bare = shop.look(shop.spec(tmp_path / "bare.mlir", [elsewhere], with_records=False), PLAIN, EntryCheck.FAST)
-        late = shop.look(guarded, BATCH, EntryCheck.FAST, msgspec.structs.replace(other, vmfb=str(tmp_path / "absent")))
+        bare = shop.evaluate(shop.spec(tmp_path / "bare.mlir", [elsewhere], with_records=False), PLAIN, EntryCheck.FAST)
+        late = shop.evaluate(
+            guarded, BATCH, EntryCheck.FAST, msgspec.structs.replace(other, vmfb=str(tmp_path / "absent"))
+        )
     finally:
         shop.session.close()
     assert right.outcome is CheckOutcome.PASSED, right
@@ -381,7 +383,7 @@ def test_an_entry_that_the_flag_does_not_apply_is_told_by_either_route(tmp_path:
         try:
             (name,) = shop.tasks
             guarded = shop.spec(tmp_path / "spec.mlir", [shop.winner(name, CONVOLUTION_INFO)])
-            outcomes[route] = shop.look(guarded, name, EntryCheck.APPLIES)
+            outcomes[route] = shop.evaluate(guarded, name, EntryCheck.APPLIES)
         finally:
             shop.session.close()
     assert outcomes["compile"].outcome is CheckOutcome.PASSED
@@ -395,9 +397,11 @@ def test_a_gpu_states_constraints_and_may_ignore_the_flag(tmp_path: Path) -> Non
     try:
         (name,) = shop.tasks
         guarded = shop.spec(tmp_path / "spec.mlir", [shop.winner(name, CUDA_INFO)])
-        reason = broken(shop.look(guarded, name, EntryCheck.APPLIES))
+        reason = broken(shop.evaluate(guarded, name, EntryCheck.APPLIES))
         uneven = CUDA_INFO.replace("workgroup = [64, 64, 0]", "workgroup = [64, 40, 0]")
-        violated = broken(shop.look(shop.spec(tmp_path / "uneven.mlir", [shop.winner(name, uneven)]), name, allowed))
+        violated = broken(
+            shop.evaluate(shop.spec(tmp_path / "uneven.mlir", [shop.winner(name, uneven)]), name, allowed)
+        )
     finally:
         shop.session.close()
     assert "its config breaks the constraints of TileAndFuse" in violated
@@ -419,7 +423,7 @@ def test_a_backend_that_ignores_configs_makes_the_same_binary(workshop: Workshop
     shop = Workshop(tmp_path, Compiler(Target.parse("llvm-cpu:x86-64-v3"), tool=str(tool)))
     try:
         guarded = shop.spec(tmp_path / "spec.mlir", [shop.winner(PLAIN)])
-        reason = broken(shop.look(guarded, PLAIN, EntryCheck.APPLIES))
+        reason = broken(shop.evaluate(guarded, PLAIN, EntryCheck.APPLIES))
     finally:
         shop.session.close()
     assert f"the backend ignores the config: the binary of {PLAIN} is the default's, byte for byte" in reason

@@ -20,8 +20,8 @@ from pytest_shark_tune.records.reconcile import (
     Update,
     content_of,
     is_gone,
-    look_back,
     ops_of,
+    reconcile,
     updated,
 )
 from pytest_shark_tune.records.snapshot import find_snapshots, read_records, write_spec
@@ -61,9 +61,9 @@ class Suite:
     def path_of(self, device: str) -> Path:
         return self.folder / "__specs__" / f"llvm-cpu-{device}.mlir"
 
-    def look_back(self, *tasks: Task, required: Requirements = REQUIREMENTS, is_ours: bool = True) -> Update:
+    def reconcile(self, *tasks: Task, required: Requirements = REQUIREMENTS, is_ours: bool = True) -> Update:
         subjects = [Subject(task, str(self.folder), is_ours) for task in tasks]
-        return look_back(subjects, required, lambda suite: Path(suite) / "__specs__" / "llvm-cpu-some-cpu.mlir")
+        return reconcile(subjects, required, lambda suite: Path(suite) / "__specs__" / "llvm-cpu-some-cpu.mlir")
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def suite(tmp_path: Path) -> Suite:
 
 def test_an_entry_of_which_nothing_changed_is_kept(suite: Suite) -> None:
     write_spec(suite.path, [record_of(ONE)])
-    update = suite.look_back(ONE, TWO)
+    update = suite.reconcile(ONE, TWO)
     assert update.kept == {"one": record_of(ONE)}
     assert (update.stale, update.first, update.incumbents) == ({}, {}, {})
     assert list(update.words()) == [
@@ -96,7 +96,7 @@ def test_an_entry_of_which_nothing_changed_is_kept(suite: Suite) -> None:
 )
 def test_an_entry_of_which_something_changed_is_not(suite: Suite, changes: dict[str, object], reason: str) -> None:
     write_spec(suite.path, [record_of(ONE, "bbbbbb", **changes)])
-    update = suite.look_back(ONE)
+    update = suite.reconcile(ONE)
     assert update.kept == {}
     assert update.stale == {"one": reason}
     assert list(update.words()) == [f"retuning one: {reason}"]
@@ -106,9 +106,9 @@ def test_an_entry_of_which_something_changed_is_not(suite: Suite, changes: dict[
 
 def test_no_more_candidates_are_asked_for_than_there_are(suite: Suite) -> None:
     write_spec(suite.path, [record_of(ONE)])
-    assert suite.look_back(ONE, required=asking(candidates=60)).kept
+    assert suite.reconcile(ONE, required=asking(candidates=60)).kept
     more = msgspec.structs.replace(ONE, candidates=(*ONE.candidates, TWO.candidates[0]))
-    assert suite.look_back(more, required=asking(candidates=60)).stale == {"one": "only 2 candidates were tried"}
+    assert suite.reconcile(more, required=asking(candidates=60)).stale == {"one": "only 2 candidates were tried"}
 
 
 def asking(*, candidates: int = 2, fresh: bool = False) -> Requirements:
@@ -117,20 +117,20 @@ def asking(*, candidates: int = 2, fresh: bool = False) -> Requirements:
 
 def test_what_matters_not_may_change(suite: Suite) -> None:
     write_spec(suite.path, [record_of(ONE, dispatch="of_old", weight=1, content="")])
-    (kept,) = suite.look_back(ONE).kept.values()
+    (kept,) = suite.reconcile(ONE).kept.values()
     assert (kept.dispatch, kept.weight, kept.ratio) == ("one", 3, 2.0)
 
 
 def test_a_fresh_run_keeps_nothing_and_begins_with_what_it_has(suite: Suite) -> None:
     write_spec(suite.path, [record_of(ONE)])
-    update = suite.look_back(ONE, required=asking(fresh=True))
+    update = suite.reconcile(ONE, required=asking(fresh=True))
     assert (update.kept, update.stale) == ({}, {})
     assert update.incumbents == {"one": "aaaaaa"}
 
 
 def test_what_a_suites_own_stages_found_is_not_kept(suite: Suite) -> None:
     write_spec(suite.path, [record_of(ONE)])
-    assert suite.look_back(ONE, is_ours=False).stale["one"].startswith("its suite has stages of its own")
+    assert suite.reconcile(ONE, is_ours=False).stale["one"].startswith("its suite has stages of its own")
 
 
 def test_a_dispatch_of_two_suites_is_kept_only_where_it_holds_in_both(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_dispatch_of_two_suites_is_kept_only_where_it_holds_in_both(tmp_path: 
 
     def look() -> Update:
         subjects = [Subject(ONE, str(each.folder)) for each in (one, two)]
-        return look_back(subjects, REQUIREMENTS, lambda suite: Path(suite) / "__specs__" / "llvm-cpu-some-cpu.mlir")
+        return reconcile(subjects, REQUIREMENTS, lambda suite: Path(suite) / "__specs__" / "llvm-cpu-some-cpu.mlir")
 
     write_spec(one.path, [record_of(ONE)])
     assert look().stale == {"one": f"{two.folder} has it too, and no entry for it"}
@@ -158,14 +158,14 @@ def test_a_snapshot_that_cannot_be_written_is_told_before_the_run(suite: Suite) 
     write_spec(suite.path, [record_of(ONE)])
     with suite.path.with_suffix(".jsonl").open("a", encoding="utf-8") as records:
         records.write("<<<<<<< ours\n")
-    (_, told) = suite.look_back(ONE).words()
+    (_, told) = suite.reconcile(ONE).words()
     assert told.startswith(f"{suite.path} will not be updated: llvm-cpu-some-cpu.jsonl:2 is no record, ")
 
 
 def test_what_won_on_another_device_is_tried_first_and_is_no_incumbent(suite: Suite) -> None:
     write_spec(suite.path, [record_of(ONE, iree="3.12.0")])
     write_spec(suite.path_of("other"), [record_of(ONE, "bbbbbb"), record_of(TWO, "bbbbbb")])
-    update = suite.look_back(ONE, TWO)
+    update = suite.reconcile(ONE, TWO)
     assert update.first == {"one": ("aaaaaa", "bbbbbb"), "two": ("bbbbbb",)}
     assert update.incumbents == {"one": "aaaaaa"}
     assert list(update.words())[-1] == (
@@ -180,12 +180,12 @@ def test_what_is_of_a_target_whose_name_begins_alike_is_another_targets(suite: S
     bare.write_text("module {}", encoding="utf-8")
     assert find_snapshots(suite.folder, "llvm-cpu") == (suite.path_of("some-cpu-2"), bare)
     assert find_snapshots(suite.folder, "llvm-cpu:x86-64-v3") == (suite.path_of("x86-64-v3-some-cpu"),)
-    assert suite.look_back(ONE).first == {"one": ("aaaaaa",)}
+    assert suite.reconcile(ONE).first == {"one": ("aaaaaa",)}
 
 
 def test_a_config_that_is_no_candidate_any_more_is_not_tried(suite: Suite) -> None:
     write_spec(suite.path, [record_of(ONE, knobs={"dist_0": 7}, iree="3.12.0")])
-    update = suite.look_back(ONE)
+    update = suite.reconcile(ONE)
     assert (update.first, update.incumbents) == ({}, {})
 
 
