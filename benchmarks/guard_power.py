@@ -128,7 +128,7 @@ def main(
 def _measured(op: SingleOp, bench: Bench, name: str) -> Measurement:
     """A config beside the default, in as many fresh processes as a final has at most."""
     candidate = op.task.candidate(name)
-    return combine_rounds([bench.gate_round(op.task, candidate, number) for number in range(MOST_ROUNDS)])
+    return combine_rounds([bench.guard_round(op.task, candidate, number) for number in range(MOST_ROUNDS)])
 
 
 def _slower(

@@ -13,7 +13,7 @@ from pytest_shark_tune.errors import CandidateFailed, CheckFailed, CheckSkipped
 from pytest_shark_tune.guard.allowed import ConstraintCheck
 from pytest_shark_tune.guard.applies import Applicability
 from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
-from pytest_shark_tune.guard.speed import Terms, hold_gate
+from pytest_shark_tune.guard.speed import Terms, run_sequential_test
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
 from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.system.cache import content_key
@@ -152,16 +152,17 @@ class EntryEvaluator:
 
     def _fast(self, entry: GuardEntry, artifact: Artifact | None, terms: Terms) -> Verdict:
         verdicts = {
-            task.name: self._hold_gate(entry, task, given, terms) for task, given in _with_artifact(entry, artifact)
+            task.name: self._run_sequential_test(entry, task, given, terms)
+            for task, given in _with_artifact(entry, artifact)
         }
         return _joined(verdicts)
 
-    def _hold_gate(self, entry: GuardEntry, task: Task, artifact: Artifact | None, terms: Terms) -> Verdict:
+    def _run_sequential_test(self, entry: GuardEntry, task: Task, artifact: Artifact | None, terms: Terms) -> Verdict:
         (candidate,) = task.candidates
         try:
-            return hold_gate(
+            return run_sequential_test(
                 entry.name,
-                lambda number: self._session.runner.gate_round(task, candidate, number, artifact),
+                lambda number: self._session.runner.guard_round(task, candidate, number, artifact),
                 terms,
             )
         except CandidateFailed as failure:

@@ -18,15 +18,15 @@ from pytest_shark_tune.measurement.timing import NOISE_FLOOR, Measurement, combi
 from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.tuning.settings import TOLERANCE
 
-__all__ = ["RUN_ALPHA", "Terms", "decide", "hold_gate", "judge", "most_rounds"]
+__all__ = ["RUN_ALPHA", "Terms", "decide", "judge", "most_rounds", "run_sequential_test"]
 
 RUN_ALPHA = 0.002
 """The probability of a false alarm that all speed checks of a run have together."""
 
 _BUDGET_S = 10.0
 _FEWEST_TO_KEEP, _FEWEST = 3, 4
-_BET = 0.95
-_GAIN, _LOSS = math.log(2 * _BET), math.log(2 * (1 - _BET))
+_ALTERNATIVE = 0.95
+_GAIN, _LOSS = math.log(2 * _ALTERNATIVE), math.log(2 * (1 - _ALTERNATIVE))
 _EXCEPTIONS = 2
 _MISS = 0.005
 _SHOWN = 0.05
@@ -57,7 +57,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """The seconds for an entry that does not look too slow; four rounds are played even if they take longer."""
 
 
-def hold_gate(entry: str, play: Callable[[int], Measurement], terms: Terms) -> Verdict:
+def run_sequential_test(entry: str, play: Callable[[int], Measurement], terms: Terms) -> Verdict:
     """Play rounds until they decide, or until the limit is reached.
 
     Args:
@@ -95,14 +95,14 @@ def decide(rounds: Sequence[Measurement], terms: Terms, spent_s: float = 0.0) ->
     """
     count = len(rounds)
     margins = [math.log(played.ratio) - _bar(played, terms) for played in rounds]
-    stake, enough = _stake(margins), -math.log(terms.alpha)
-    if stake >= enough:
-        below_default = _stake([math.log(played.ratio) - _DEFAULT_BAR for played in rounds]) >= enough
+    log_e_value, enough = _log_e_value(margins), -math.log(terms.alpha)
+    if log_e_value >= enough:
+        below_default = _log_e_value([math.log(played.ratio) - _DEFAULT_BAR for played in rounds]) >= enough
         baseline_us = statistics.median(played.baseline_median_us for played in rounds)
         return CheckOutcome.FAILED if below_default or not _is_slowed(baseline_us, terms) else CheckOutcome.UNDECIDED
     if count >= _FEWEST_TO_KEEP and _lower_end(rounds, margins) > 0:
         return CheckOutcome.PASSED
-    is_late = count >= _FEWEST and spent_s >= terms.budget_s and stake <= 0
+    is_late = count >= _FEWEST and spent_s >= terms.budget_s and log_e_value <= 0
     return CheckOutcome.UNDECIDED if is_late or count >= most_rounds(terms.alpha) else None
 
 
@@ -128,7 +128,7 @@ def judge(entry: str, measurement: Measurement, terms: Terms) -> Verdict:
     return _verdict(entry, outcome, measurement, terms)
 
 
-def _stake(margins: Sequence[float]) -> float:
+def _log_e_value(margins: Sequence[float]) -> float:
     """The logarithm of the e-value: of a stake of 1 after betting on every margin's being negative."""
     below = sum(margin < 0 for margin in margins)
     return below * _GAIN + (len(margins) - below) * _LOSS

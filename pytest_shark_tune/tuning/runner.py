@@ -18,7 +18,7 @@ from pytest_shark_tune.errors import CandidateFailed, DeviceChildDied
 from pytest_shark_tune.measurement.roofline import SUSPICIOUS_RATIO, work_of
 from pytest_shark_tune.measurement.timing import (
     FINAL,
-    GATE,
+    GUARD_ROUND,
     SCREENING,
     Measurement,
     Policy,
@@ -185,7 +185,7 @@ class Bench:
                 for check in (check_result, check_edges):
                     check(child, _CANDIDATE, _REFERENCE, task.dispatch, member, limit_s)
 
-    def gate_round(
+    def guard_round(
         self, task: Task, candidate: Candidate, number: int, artifact: Artifact | None = None
     ) -> Measurement:
         """Check a candidate's results on new inputs, then time it beside the default, all in a fresh child.
@@ -203,7 +203,7 @@ class Bench:
         built = dict(zip((task.default.id, _CANDIDATE), self._pair(task, candidate, artifact), strict=True))
         busy = [task.default.id]
         with self._against_default(busy) as child:
-            return self._compare_all(child, task, built, GATE, number, busy)[_CANDIDATE]
+            return self._compare_all(child, task, built, GUARD_ROUND, number, busy)[_CANDIDATE]
 
     def reserve(self, task: Task, records: Iterable[Record]) -> None:
         """Claim the binaries that earlier runs measured, as ``records`` say, for the candidates that had them.

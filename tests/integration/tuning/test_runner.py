@@ -23,7 +23,7 @@ from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.measurement.correctness import EXACT, tolerance_for
-from pytest_shark_tune.measurement.timing import GATE, Measurement
+from pytest_shark_tune.measurement.timing import GUARD_ROUND, Measurement
 from pytest_shark_tune.plan.make import make_plan
 from pytest_shark_tune.plan.source import Source, read_source
 from pytest_shark_tune.plan.types import Task
@@ -249,9 +249,9 @@ def test_what_an_earlier_run_measured_stands_for_its_binary(session: Session, ta
 def test_guarding_checks_and_times_a_config(session: Session, task: Task, bench: Bench) -> None:
     candidate = a_candidate(session, task)
     bench.check_members(task, candidate)
-    first, second = (bench.gate_round(task, candidate, number) for number in range(2))
+    first, second = (bench.guard_round(task, candidate, number) for number in range(2))
     assert first.ratio > 0
-    assert first.blocks >= GATE.min_blocks
+    assert first.blocks >= GUARD_ROUND.min_blocks
     assert first.samples_us != second.samples_us
     # What was loaded for guarding is in no later measurement's way.
     assert session.runner.measure(task, candidate, session.builder.artifact(task, candidate)).samples_us
@@ -261,7 +261,7 @@ def test_a_wrong_result_is_found_in_what_a_client_compiled(
     session: Session, task: Task, bench: Bench, wrong: Artifact
 ) -> None:
     candidate = a_candidate(session, task)
-    for look in (bench.check_members, partial(bench.gate_round, number=0)):
+    for look in (bench.check_members, partial(bench.guard_round, number=0)):
         with pytest.raises(CandidateFailed, match="wrong_result") as raised:
             look(task, candidate, artifact=wrong)
         assert raised.value.state == State.WRONG_RESULT
@@ -274,7 +274,7 @@ def test_a_default_that_fails_is_not_the_entrys_fault(task: Task, tmp_path: Path
         default = session.builder.artifact(task, task.default)
         assert default.vmfb is not None
         Path(default.vmfb).write_bytes(b"no module")
-        for look in (bench.check_members, partial(bench.gate_round, number=0)):
+        for look in (bench.check_members, partial(bench.guard_round, number=0)):
             with pytest.raises(CandidateFailed, match="the default config to compare with failed: run_failed"):
                 look(task, candidate)
 

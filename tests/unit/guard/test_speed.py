@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pytest_shark_tune.guard.speed import RUN_ALPHA, Terms, decide, hold_gate, judge, most_rounds
+from pytest_shark_tune.guard.speed import RUN_ALPHA, Terms, decide, judge, most_rounds, run_sequential_test
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck
 from pytest_shark_tune.measurement.timing import FINAL_ROUNDS, Measurement, combine_rounds
 from pytest_shark_tune.records.types import WinnerRecord
@@ -73,7 +73,7 @@ def tuned(rounds: Sequence[Measurement]) -> Terms:
 
 
 def gate(ratios: Callable[[], float], terms: Terms) -> CheckOutcome:
-    return hold_gate("matmul", lambda _number: measured(ratios()), terms).outcome
+    return run_sequential_test("matmul", lambda _number: measured(ratios()), terms).outcome
 
 
 def outcomes(noise: Noise, true: float, slowed: float, count: int) -> Counter[CheckOutcome]:
@@ -155,7 +155,7 @@ def test_an_unchanged_entry_takes_few_rounds() -> None:
     counts = []
     for _ in range(100):
         terms = tuned([measured(1.5 * math.exp(chance.gauss(0, 0.01))) for _ in range(FINAL_ROUNDS)])
-        verdict = hold_gate("matmul", lambda _number: measured(1.5 * math.exp(chance.gauss(0, 0.01))), terms)
+        verdict = run_sequential_test("matmul", lambda _number: measured(1.5 * math.exp(chance.gauss(0, 0.01))), terms)
         counts.append(verdict.figures["rounds"])
     assert min(counts) == 3
     assert sorted(counts)[90] <= 5
@@ -168,7 +168,7 @@ def test_rounds_that_agree_by_luck_are_no_surer_than_each_of_them() -> None:
 
 
 def test_what_lies_above_what_is_held_to_is_kept_and_told() -> None:
-    verdict = hold_gate("matmul", lambda _number: measured(1.5), held_to(1.5, 1.45, 1.55))
+    verdict = run_sequential_test("matmul", lambda _number: measured(1.5), held_to(1.5, 1.45, 1.55))
     assert (verdict.outcome, verdict.check, verdict.entry) == (CheckOutcome.PASSED, EntryCheck.FAST, "matmul")
     assert (verdict.reason, verdict.note) == ("", "")
     assert verdict.figures["ratio"] == pytest.approx(1.5)
@@ -180,7 +180,7 @@ def test_what_lies_above_what_is_held_to_is_kept_and_told() -> None:
 
 
 def test_a_broken_promise_tells_both_intervals_device_and_versions() -> None:
-    verdict = hold_gate("matmul", lambda _number: measured(1.2), held_to(1.5, 1.45, 1.55, iree="3.12.0"))
+    verdict = run_sequential_test("matmul", lambda _number: measured(1.2), held_to(1.5, 1.45, 1.55, iree="3.12.0"))
     assert verdict.outcome is CheckOutcome.FAILED
     assert verdict.figures["rounds"] == FEWEST
     assert verdict.reason.splitlines() == [
@@ -213,70 +213,84 @@ def test_that_an_entry_was_tuned_in_another_setting_is_told(changes: dict[str, s
     assert terms.record is not None
     record = msgspec.structs.replace(terms.record, **changes)
     terms = msgspec.structs.replace(terms, record=record, setting="this")
-    verdict = hold_gate("matmul", lambda _number: measured(1.2), terms)
+    verdict = run_sequential_test("matmul", lambda _number: measured(1.2), terms)
     assert verdict.outcome is CheckOutcome.FAILED
     assert ("--tune-rotate" in verdict.reason) is is_told
 
 
 def test_an_entry_is_held_to_the_default_too() -> None:
-    verdict = hold_gate("matmul", lambda _number: measured(0.9), TERMS)
+    verdict = run_sequential_test("matmul", lambda _number: measured(0.9), TERMS)
     assert verdict.outcome is CheckOutcome.FAILED
     assert verdict.reason.startswith("it is slower than the default, by more than the 2%")
     assert "nothing is recorded for this device" in verdict.reason
-    slow = hold_gate("matmul", lambda _number: measured(0.9), held_to(1.5, 1.45, 1.55))
+    slow = run_sequential_test("matmul", lambda _number: measured(0.9), held_to(1.5, 1.45, 1.55))
     assert slow.reason.startswith("it is slower than the default")
 
 
 def test_what_layout_alone_can_make_breaks_nothing() -> None:
-    assert hold_gate("matmul", lambda _number: measured(0.985, noise=0.001), TERMS).outcome is CheckOutcome.PASSED
+    assert (
+        run_sequential_test("matmul", lambda _number: measured(0.985, noise=0.001), TERMS).outcome
+        is CheckOutcome.PASSED
+    )
 
 
 def test_an_entry_that_the_default_has_caught_up_with_is_no_longer_needed() -> None:
-    verdict = hold_gate("matmul", lambda _number: measured(1.0, noise=0.001), TERMS)
+    verdict = run_sequential_test("matmul", lambda _number: measured(1.0, noise=0.001), TERMS)
     assert verdict.outcome is CheckOutcome.PASSED
     assert verdict.note.startswith("no longer needed: the default is as fast, 1.000 (")
-    assert hold_gate("matmul", lambda _number: measured(1.1, noise=0.001), TERMS).note == ""
+    assert run_sequential_test("matmul", lambda _number: measured(1.1, noise=0.001), TERMS).note == ""
 
 
 def test_a_default_that_another_iree_made_faster_is_no_fault_of_the_entry() -> None:
     def faster_default(_number: int) -> Measurement:
         return measured(1.2, baseline_us=1200.0)
 
-    older = hold_gate("matmul", faster_default, held_to(1.5, 1.45, 1.55, iree="3.12.0"))
+    older = run_sequential_test("matmul", faster_default, held_to(1.5, 1.45, 1.55, iree="3.12.0"))
     assert older.outcome is CheckOutcome.PASSED
     assert older.note == (
         "the default of IREE 3.13.0 takes 0.80 times as long as that of 3.12.0: the entry now gives 1.20 instead of "
         "1.50"
     )
     # The same code cannot have become faster: the machine has, and the entry has not kept pace.
-    assert hold_gate("matmul", faster_default, held_to(1.5, 1.45, 1.55)).outcome is CheckOutcome.FAILED
+    assert run_sequential_test("matmul", faster_default, held_to(1.5, 1.45, 1.55)).outcome is CheckOutcome.FAILED
     # And if the entry's own time is longer than recorded as well, another IREE excuses nothing.
-    both = hold_gate("matmul", lambda _: measured(1.0, baseline_us=1200.0), held_to(1.5, 1.45, 1.55, iree="3.12.0"))
+    both = run_sequential_test(
+        "matmul", lambda _: measured(1.0, baseline_us=1200.0), held_to(1.5, 1.45, 1.55, iree="3.12.0")
+    )
     assert both.outcome is CheckOutcome.FAILED
 
 
 def test_on_a_machine_that_is_slowed_down_what_was_recorded_breaks_nothing() -> None:
     terms = held_to(1.5, 1.45, 1.55)
-    verdict = hold_gate("matmul", lambda _number: measured(1.2, baseline_us=2250.0), terms)
+    verdict = run_sequential_test("matmul", lambda _number: measured(1.2, baseline_us=2250.0), terms)
     assert verdict.outcome is CheckOutcome.UNDECIDED
     assert verdict.reason.startswith("the default itself takes 1.5 times as long as recorded: the machine is busy")
     assert judge("matmul", measured(1.2, baseline_us=2250.0), terms).outcome is CheckOutcome.UNDECIDED
     # What is slower than the default beside it is so in any state.
-    assert hold_gate("matmul", lambda _number: measured(0.9, baseline_us=2250.0), terms).outcome is CheckOutcome.FAILED
+    assert (
+        run_sequential_test("matmul", lambda _number: measured(0.9, baseline_us=2250.0), terms).outcome
+        is CheckOutcome.FAILED
+    )
     assert judge("matmul", measured(0.8, baseline_us=2250.0), terms).outcome is CheckOutcome.FAILED
-    assert hold_gate("matmul", lambda _number: measured(1.2, baseline_us=1800.0), terms).outcome is CheckOutcome.FAILED
-    assert hold_gate("matmul", lambda _number: measured(1.5, baseline_us=2250.0), terms).outcome is CheckOutcome.PASSED
+    assert (
+        run_sequential_test("matmul", lambda _number: measured(1.2, baseline_us=1800.0), terms).outcome
+        is CheckOutcome.FAILED
+    )
+    assert (
+        run_sequential_test("matmul", lambda _number: measured(1.5, baseline_us=2250.0), terms).outcome
+        is CheckOutcome.PASSED
+    )
 
 
 def test_the_tolerance_is_the_users() -> None:
     terms = msgspec.structs.replace(held_to(1.5, 1.45, 1.55), tolerance=0.2)
-    assert hold_gate("matmul", lambda _number: measured(1.2), terms).outcome is CheckOutcome.PASSED
+    assert run_sequential_test("matmul", lambda _number: measured(1.2), terms).outcome is CheckOutcome.PASSED
 
 
 def test_what_cannot_be_told_is_undecided_once_the_time_is_spent() -> None:
     chance = random.Random(1)
     terms = msgspec.structs.replace(TERMS, budget_s=0.0)
-    verdict = hold_gate("matmul", lambda _number: measured(chance.choice((0.8, 1.2)), noise=0.2), terms)
+    verdict = run_sequential_test("matmul", lambda _number: measured(chance.choice((0.8, 1.2)), noise=0.2), terms)
     assert verdict.outcome is CheckOutcome.UNDECIDED
     assert verdict.figures["rounds"] == 4
     assert verdict.reason.startswith("measuring did not decide whether it is as fast as it should be, 0.980 times")
@@ -284,7 +298,7 @@ def test_what_cannot_be_told_is_undecided_once_the_time_is_spent() -> None:
 
 def test_an_entry_on_its_way_to_be_broken_gets_the_time_it_takes() -> None:
     terms = msgspec.structs.replace(TERMS, budget_s=0.0)
-    verdict = hold_gate("matmul", lambda _number: measured(0.8), terms)
+    verdict = run_sequential_test("matmul", lambda _number: measured(0.8), terms)
     assert (verdict.outcome, verdict.figures["rounds"]) == (CheckOutcome.FAILED, FEWEST)
 
 
