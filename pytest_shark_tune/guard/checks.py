@@ -13,7 +13,7 @@ from pytest_shark_tune.errors import CandidateFailed, CheckFailed, CheckSkipped
 from pytest_shark_tune.guard.allowed import ConstraintCheck
 from pytest_shark_tune.guard.applies import Applicability
 from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
-from pytest_shark_tune.guard.speed import Terms, run_sequential_test
+from pytest_shark_tune.guard.speed import AcceptanceCriteria, run_sequential_test
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
 from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.system.cache import content_key
@@ -65,7 +65,7 @@ class EntryEvaluator:
             if check is EntryCheck.CORRECT:
                 verdict = self._correct(entry, artifact)
             else:
-                verdict = self._fast(entry, artifact, self._terms(entry, alpha))
+                verdict = self._fast(entry, artifact, self._criteria(entry, alpha))
             return msgspec.structs.replace(verdict, reason=verdict.reason and _named(verdict.reason, guarded, entry))
         except CheckFailed as reason:
             return _verdict(entry, check, CheckOutcome.FAILED, reason=_named(reason, guarded, entry))
@@ -133,7 +133,7 @@ class EntryEvaluator:
         except CandidateFailed as failure:
             raise CheckFailed(f"on {task.name}: {failure}") from failure
 
-    def _terms(self, entry: GuardEntry, alpha: float) -> Terms:
+    def _criteria(self, entry: GuardEntry, alpha: float) -> AcceptanceCriteria:
         """The criteria for the entry's speed in each dispatch, which share its probability of a false alarm.
 
         Raises:
@@ -141,7 +141,7 @@ class EntryEvaluator:
         """
         if not entry.is_local:
             raise CheckSkipped(f"recorded on {entry.device}, this is {self._session.settings.device_name}")
-        return Terms(
+        return AcceptanceCriteria(
             alpha=alpha / len(entry.tasks),
             device=self._session.settings.device_name,
             iree=compiler_version(),
@@ -150,20 +150,22 @@ class EntryEvaluator:
             setting=self._session.setting,
         )
 
-    def _fast(self, entry: GuardEntry, artifact: Artifact | None, terms: Terms) -> Verdict:
+    def _fast(self, entry: GuardEntry, artifact: Artifact | None, criteria: AcceptanceCriteria) -> Verdict:
         verdicts = {
-            task.name: self._run_sequential_test(entry, task, given, terms)
+            task.name: self._run_sequential_test(entry, task, given, criteria)
             for task, given in _with_artifact(entry, artifact)
         }
         return _joined(verdicts)
 
-    def _run_sequential_test(self, entry: GuardEntry, task: Task, artifact: Artifact | None, terms: Terms) -> Verdict:
+    def _run_sequential_test(
+        self, entry: GuardEntry, task: Task, artifact: Artifact | None, criteria: AcceptanceCriteria
+    ) -> Verdict:
         (candidate,) = task.candidates
         try:
             return run_sequential_test(
                 entry.name,
                 lambda number: self._session.runner.guard_round(task, candidate, number, artifact),
-                terms,
+                criteria,
             )
         except CandidateFailed as failure:
             try:

@@ -16,7 +16,7 @@ from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.plan.types import AnyTask, Task
 from pytest_shark_tune.records.types import State
-from pytest_shark_tune.records.winner import bar_to_final
+from pytest_shark_tune.records.winner import final_threshold
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache, content_key
@@ -55,7 +55,7 @@ class RunDirectory:
 
     def threshold(self, task: Task) -> float:
         """The ratio that a candidate needs to get into the final, by the measurements of all processes."""
-        return bar_to_final(journal.read(self._thresholds(task), float))
+        return final_threshold(journal.read(self._thresholds(task), float))
 
     def raise_threshold(self, task: Task, ratio_low: float) -> None:
         """Add the lower end of a candidate's ratio.

@@ -12,7 +12,7 @@ from pytest_shark_tune.compiler.compiler import compiler_version
 from pytest_shark_tune.errors import CandidateFailed, InputError
 from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
 from pytest_shark_tune.guard.session import GuardSession
-from pytest_shark_tune.guard.speed import RUN_ALPHA, Terms, judge
+from pytest_shark_tune.guard.speed import RUN_ALPHA, AcceptanceCriteria, judge
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
 from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.plan.types import Task
@@ -106,16 +106,16 @@ class CaseEvaluator:
             case Measurement() if guarded.check is not EntryCheck.FAST:
                 return Verdict(entry=guarded.entry.name, check=guarded.check, outcome=CheckOutcome.PASSED)
             case Measurement() as measured if guarded.entry.is_local:
-                verdict = judge(guarded.entry.name, measured, self._terms(guarded.entry))
+                verdict = judge(guarded.entry.name, measured, self._criteria(guarded.entry))
                 return msgspec.structs.replace(verdict, reason=verdict.reason and _named(guarded, verdict.reason))
             case Measurement():  # Of another device than the record's it says nothing, so ours is reported.
                 return self.evaluate(guarded, None, session)
             case _:
                 return self.evaluate(guarded, funcargs.get("artifact"), session)
 
-    def _terms(self, entry: GuardEntry) -> Terms:
+    def _criteria(self, entry: GuardEntry) -> AcceptanceCriteria:
         settings = self._session.settings
-        return Terms(
+        return AcceptanceCriteria(
             alpha=self.alpha,
             device=settings.device_name,
             iree=compiler_version(),

@@ -68,20 +68,20 @@ def measure_all(session: Session, task: Task) -> list[Measurement]:
 
 
 def test_candidates_raise_the_bar_and_whoever_stays_below_is_dropped(session: Session, task: Task) -> None:
-    bars = session.settings.exchange / "thresholds" / f"{task.dispatch.key}.jsonl"
+    thresholds = session.settings.exchange / "thresholds" / f"{task.dispatch.key}.jsonl"
     default, *candidates = measure_all(session, task)
     assert len(candidates) >= 2
     told = [round(each.ratio_low, 5) for each in candidates if not each.cut_short and each.ratio_low > 1]
-    assert journal.read(bars, float) == told
+    assert journal.read(thresholds, float) == told
     # As if another process had found four that are out of reach; the default is measured all the same.
-    bars.parent.mkdir(exist_ok=True)
+    thresholds.parent.mkdir(exist_ok=True)
     for _ in range(FINALISTS):
-        journal.append(bars, 1000.0)
+        journal.append(thresholds, 1000.0)
     default, *candidates = measure_all(session, task)
     assert default.ratio_high != 1000.0
     assert all(each.cut_short and each.ratio_high in (1.0, 1000.0) for each in candidates)
     assert any(each.ratio_high == 1000.0 for each in candidates)
-    assert journal.read(bars, float) == [*told, *[1000.0] * FINALISTS]
+    assert journal.read(thresholds, float) == [*told, *[1000.0] * FINALISTS]
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pytest_shark_tune.guard.speed import RUN_ALPHA, Terms, decide, judge, most_rounds, run_sequential_test
+from pytest_shark_tune.guard.speed import RUN_ALPHA, AcceptanceCriteria, decide, judge, most_rounds, run_sequential_test
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck
 from pytest_shark_tune.measurement.timing import FINAL_ROUNDS, Measurement, combine_rounds
 from pytest_shark_tune.records.types import WinnerRecord
@@ -21,7 +21,7 @@ from tests.factories import make_winner
 ALPHA = 1e-3
 FEWEST = 11
 """Rounds below what they are held to that break a check of that alpha, without one above: 1.9**11 > 1000."""
-TERMS = Terms(alpha=ALPHA, device="a CPU", iree="3.13.0")
+CRITERIA = AcceptanceCriteria(alpha=ALPHA, device="a CPU", iree="3.13.0")
 RECORDED_ROUNDS = Path(__file__).parents[3] / "benchmarks" / "results" / "h200_power" / "power.json"
 
 Noise = Callable[[random.Random], float]
@@ -62,18 +62,18 @@ def recorded(ratio: float, low: float, high: float, *, iree: str = "3.13.0") -> 
     return make_winner("3f9a1c", **samples, ratio=ratio, ratio_low=low, ratio_high=high, device="a CPU", iree=iree)
 
 
-def held_to(ratio: float, low: float, high: float, *, iree: str = "3.13.0") -> Terms:
-    return msgspec.structs.replace(TERMS, record=recorded(ratio, low, high, iree=iree))
+def held_to(ratio: float, low: float, high: float, *, iree: str = "3.13.0") -> AcceptanceCriteria:
+    return msgspec.structs.replace(CRITERIA, record=recorded(ratio, low, high, iree=iree))
 
 
-def tuned(rounds: Sequence[Measurement]) -> Terms:
-    """The terms of an entry that a final of these rounds recorded."""
+def tuned(rounds: Sequence[Measurement]) -> AcceptanceCriteria:
+    """The criteria of an entry that a final of these rounds recorded."""
     joined = combine_rounds(rounds)
     return held_to(joined.ratio, joined.ratio_low, joined.ratio_high)
 
 
-def gate(ratios: Callable[[], float], terms: Terms) -> CheckOutcome:
-    return run_sequential_test("matmul", lambda _number: measured(ratios()), terms).outcome
+def gate(ratios: Callable[[], float], criteria: AcceptanceCriteria) -> CheckOutcome:
+    return run_sequential_test("matmul", lambda _number: measured(ratios()), criteria).outcome
 
 
 def outcomes(noise: Noise, true: float, slowed: float, count: int) -> Counter[CheckOutcome]:
@@ -81,8 +81,8 @@ def outcomes(noise: Noise, true: float, slowed: float, count: int) -> Counter[Ch
     chance = random.Random(0)
     found: Counter[CheckOutcome] = Counter()
     for _ in range(count):
-        terms = tuned([measured(true * math.exp(noise(chance))) for _ in range(FINAL_ROUNDS)])
-        found[gate(lambda: true / slowed * math.exp(noise(chance)), terms)] += 1
+        criteria = tuned([measured(true * math.exp(noise(chance))) for _ in range(FINAL_ROUNDS)])
+        found[gate(lambda: true / slowed * math.exp(noise(chance)), criteria)] += 1
     return found
 
 
@@ -91,7 +91,7 @@ def alarms(alpha: float, below: float) -> float:
 
     Rounds are so noisy that none is kept early.
     """
-    terms = msgspec.structs.replace(TERMS, alpha=alpha, budget_s=math.inf)
+    criteria = msgspec.structs.replace(CRITERIA, alpha=alpha, budget_s=math.inf)
     walks = {(0, 0): 1.0}
     broken = 0.0
     while walks:
@@ -99,7 +99,7 @@ def alarms(alpha: float, below: float) -> float:
         for (slow, fast), probability in walks.items():
             for step, part in (((slow + 1, fast), below), ((slow, fast + 1), 1 - below)):
                 rounds = [measured(0.9, noise=10)] * step[0] + [measured(1.1, noise=10)] * step[1]
-                outcome = decide(rounds, terms)
+                outcome = decide(rounds, criteria)
                 if outcome is None:
                     following[step] = following.get(step, 0.0) + probability * part
                 broken += probability * part * (outcome is CheckOutcome.FAILED)
@@ -126,7 +126,7 @@ def test_an_unchanged_entry_is_not_broken(name: str) -> None:
 @pytest.mark.parametrize("name", NOISES)
 def test_an_entry_as_fast_as_the_default_is_not_broken_without_a_record(name: str) -> None:
     chance, noise = random.Random(0), NOISES[name]
-    found = Counter(gate(lambda: math.exp(noise(chance)), TERMS) for _ in range(150))
+    found = Counter(gate(lambda: math.exp(noise(chance)), CRITERIA) for _ in range(150))
     assert found[CheckOutcome.FAILED] <= 1
 
 
@@ -144,8 +144,8 @@ def test_measured_rounds_tell_a_slower_config_from_an_equal_one() -> None:
     found: dict[str, Counter[CheckOutcome]] = {"same": Counter(), "10% slower": Counter()}
     for name, counted in found.items():
         for _ in range(200):
-            terms = tuned([measured(each) for each in chance.sample(ratios["same"], FINAL_ROUNDS)])
-            counted[gate(lambda name=name: chance.choice(ratios[name]), terms)] += 1  # type: ignore[misc]
+            criteria = tuned([measured(each) for each in chance.sample(ratios["same"], FINAL_ROUNDS)])
+            counted[gate(lambda name=name: chance.choice(ratios[name]), criteria)] += 1  # type: ignore[misc]
     assert found["same"] == {CheckOutcome.PASSED: 200}
     assert found["10% slower"] == {CheckOutcome.FAILED: 200}
 
@@ -154,17 +154,19 @@ def test_an_unchanged_entry_takes_few_rounds() -> None:
     chance = random.Random(0)
     counts = []
     for _ in range(100):
-        terms = tuned([measured(1.5 * math.exp(chance.gauss(0, 0.01))) for _ in range(FINAL_ROUNDS)])
-        verdict = run_sequential_test("matmul", lambda _number: measured(1.5 * math.exp(chance.gauss(0, 0.01))), terms)
+        criteria = tuned([measured(1.5 * math.exp(chance.gauss(0, 0.01))) for _ in range(FINAL_ROUNDS)])
+        verdict = run_sequential_test(
+            "matmul", lambda _number: measured(1.5 * math.exp(chance.gauss(0, 0.01))), criteria
+        )
         counts.append(verdict.figures["rounds"])
     assert min(counts) == 3
     assert sorted(counts)[90] <= 5
 
 
 def test_rounds_that_agree_by_luck_are_no_surer_than_each_of_them() -> None:
-    terms = held_to(1.5, 1.45, 1.55)
-    assert decide([measured(1.5)] * 3, terms) is CheckOutcome.PASSED
-    assert decide([measured(1.5, noise=0.2)] * 3, terms) is None
+    criteria = held_to(1.5, 1.45, 1.55)
+    assert decide([measured(1.5)] * 3, criteria) is CheckOutcome.PASSED
+    assert decide([measured(1.5, noise=0.2)] * 3, criteria) is None
 
 
 def test_what_lies_above_what_is_held_to_is_kept_and_told() -> None:
@@ -209,17 +211,17 @@ def test_a_broken_promise_tells_both_intervals_device_and_versions() -> None:
     ],
 )
 def test_that_an_entry_was_tuned_in_another_setting_is_told(changes: dict[str, str], *, is_told: bool) -> None:
-    terms = held_to(1.5, 1.45, 1.55)
-    assert terms.record is not None
-    record = msgspec.structs.replace(terms.record, **changes)
-    terms = msgspec.structs.replace(terms, record=record, setting="this")
-    verdict = run_sequential_test("matmul", lambda _number: measured(1.2), terms)
+    criteria = held_to(1.5, 1.45, 1.55)
+    assert criteria.record is not None
+    record = msgspec.structs.replace(criteria.record, **changes)
+    criteria = msgspec.structs.replace(criteria, record=record, setting="this")
+    verdict = run_sequential_test("matmul", lambda _number: measured(1.2), criteria)
     assert verdict.outcome is CheckOutcome.FAILED
     assert ("--tune-rotate" in verdict.reason) is is_told
 
 
 def test_an_entry_is_held_to_the_default_too() -> None:
-    verdict = run_sequential_test("matmul", lambda _number: measured(0.9), TERMS)
+    verdict = run_sequential_test("matmul", lambda _number: measured(0.9), CRITERIA)
     assert verdict.outcome is CheckOutcome.FAILED
     assert verdict.reason.startswith("it is slower than the default, by more than the 2%")
     assert "nothing is recorded for this device" in verdict.reason
@@ -229,16 +231,16 @@ def test_an_entry_is_held_to_the_default_too() -> None:
 
 def test_what_layout_alone_can_make_breaks_nothing() -> None:
     assert (
-        run_sequential_test("matmul", lambda _number: measured(0.985, noise=0.001), TERMS).outcome
+        run_sequential_test("matmul", lambda _number: measured(0.985, noise=0.001), CRITERIA).outcome
         is CheckOutcome.PASSED
     )
 
 
 def test_an_entry_that_the_default_has_caught_up_with_is_no_longer_needed() -> None:
-    verdict = run_sequential_test("matmul", lambda _number: measured(1.0, noise=0.001), TERMS)
+    verdict = run_sequential_test("matmul", lambda _number: measured(1.0, noise=0.001), CRITERIA)
     assert verdict.outcome is CheckOutcome.PASSED
     assert verdict.note.startswith("no longer needed: the default is as fast, 1.000 (")
-    assert run_sequential_test("matmul", lambda _number: measured(1.1, noise=0.001), TERMS).note == ""
+    assert run_sequential_test("matmul", lambda _number: measured(1.1, noise=0.001), CRITERIA).note == ""
 
 
 def test_a_default_that_another_iree_made_faster_is_no_fault_of_the_entry() -> None:
@@ -261,50 +263,50 @@ def test_a_default_that_another_iree_made_faster_is_no_fault_of_the_entry() -> N
 
 
 def test_on_a_machine_that_is_slowed_down_what_was_recorded_breaks_nothing() -> None:
-    terms = held_to(1.5, 1.45, 1.55)
-    verdict = run_sequential_test("matmul", lambda _number: measured(1.2, baseline_us=2250.0), terms)
+    criteria = held_to(1.5, 1.45, 1.55)
+    verdict = run_sequential_test("matmul", lambda _number: measured(1.2, baseline_us=2250.0), criteria)
     assert verdict.outcome is CheckOutcome.UNDECIDED
     assert verdict.reason.startswith("the default itself takes 1.5 times as long as recorded: the machine is busy")
-    assert judge("matmul", measured(1.2, baseline_us=2250.0), terms).outcome is CheckOutcome.UNDECIDED
+    assert judge("matmul", measured(1.2, baseline_us=2250.0), criteria).outcome is CheckOutcome.UNDECIDED
     # What is slower than the default beside it is so in any state.
     assert (
-        run_sequential_test("matmul", lambda _number: measured(0.9, baseline_us=2250.0), terms).outcome
+        run_sequential_test("matmul", lambda _number: measured(0.9, baseline_us=2250.0), criteria).outcome
         is CheckOutcome.FAILED
     )
-    assert judge("matmul", measured(0.8, baseline_us=2250.0), terms).outcome is CheckOutcome.FAILED
+    assert judge("matmul", measured(0.8, baseline_us=2250.0), criteria).outcome is CheckOutcome.FAILED
     assert (
-        run_sequential_test("matmul", lambda _number: measured(1.2, baseline_us=1800.0), terms).outcome
+        run_sequential_test("matmul", lambda _number: measured(1.2, baseline_us=1800.0), criteria).outcome
         is CheckOutcome.FAILED
     )
     assert (
-        run_sequential_test("matmul", lambda _number: measured(1.5, baseline_us=2250.0), terms).outcome
+        run_sequential_test("matmul", lambda _number: measured(1.5, baseline_us=2250.0), criteria).outcome
         is CheckOutcome.PASSED
     )
 
 
 def test_the_tolerance_is_the_users() -> None:
-    terms = msgspec.structs.replace(held_to(1.5, 1.45, 1.55), tolerance=0.2)
-    assert run_sequential_test("matmul", lambda _number: measured(1.2), terms).outcome is CheckOutcome.PASSED
+    criteria = msgspec.structs.replace(held_to(1.5, 1.45, 1.55), tolerance=0.2)
+    assert run_sequential_test("matmul", lambda _number: measured(1.2), criteria).outcome is CheckOutcome.PASSED
 
 
 def test_what_cannot_be_told_is_undecided_once_the_time_is_spent() -> None:
     chance = random.Random(1)
-    terms = msgspec.structs.replace(TERMS, budget_s=0.0)
-    verdict = run_sequential_test("matmul", lambda _number: measured(chance.choice((0.8, 1.2)), noise=0.2), terms)
+    criteria = msgspec.structs.replace(CRITERIA, budget_s=0.0)
+    verdict = run_sequential_test("matmul", lambda _number: measured(chance.choice((0.8, 1.2)), noise=0.2), criteria)
     assert verdict.outcome is CheckOutcome.UNDECIDED
     assert verdict.figures["rounds"] == 4
     assert verdict.reason.startswith("measuring did not decide whether it is as fast as it should be, 0.980 times")
 
 
 def test_an_entry_on_its_way_to_be_broken_gets_the_time_it_takes() -> None:
-    terms = msgspec.structs.replace(TERMS, budget_s=0.0)
-    verdict = run_sequential_test("matmul", lambda _number: measured(0.8), terms)
+    criteria = msgspec.structs.replace(CRITERIA, budget_s=0.0)
+    verdict = run_sequential_test("matmul", lambda _number: measured(0.8), criteria)
     assert (verdict.outcome, verdict.figures["rounds"]) == (CheckOutcome.FAILED, FEWEST)
 
 
 def test_there_is_a_last_round() -> None:
     rounds = [measured(0.9)] * 9 + [measured(1.1)] * 2 + [measured(0.9)] * 2
-    while (outcome := decide(rounds, TERMS)) is None:
+    while (outcome := decide(rounds, CRITERIA)) is None:
         rounds = [*rounds, measured(1.1 if len(rounds) % 3 else 0.9)]
     assert (outcome, len(rounds)) == (CheckOutcome.UNDECIDED, most_rounds(ALPHA))
     assert most_rounds(ALPHA) > FEWEST + 2
@@ -333,9 +335,9 @@ def test_a_clients_own_measurement_is_judged_by_its_interval(
 
 def test_an_interval_over_two_blocks_breaks_nothing() -> None:
     given = msgspec.structs.replace(measured(0.5, blocks=2), ratio_high=0.6)
-    assert judge("matmul", given, msgspec.structs.replace(TERMS, alpha=1e-5)).outcome is CheckOutcome.UNDECIDED
+    assert judge("matmul", given, msgspec.structs.replace(CRITERIA, alpha=1e-5)).outcome is CheckOutcome.UNDECIDED
 
 
 def test_a_measurement_that_was_cut_short_is_slower_than_the_default() -> None:
     given = msgspec.structs.replace(measured(0.3, blocks=0), ratio_low=0.0, ratio_high=1.0, cut_short=True)
-    assert judge("matmul", given, TERMS).outcome is CheckOutcome.FAILED
+    assert judge("matmul", given, CRITERIA).outcome is CheckOutcome.FAILED
