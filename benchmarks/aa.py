@@ -113,7 +113,7 @@ def _with_copies(op: SingleOp, count: int) -> Task:
     """The task with ``count`` copies of the default as its candidates, put on record as the fastest."""
     copies = tuple(msgspec.structs.replace(op.task.default, id=f"copy{number}") for number in range(count))
     for each in copies:
-        journal.append(RunDirectory(op.settings.exchange).records, _screened(op, each))
+        journal.append(RunDirectory(op.settings.run_directory).records, _screened(op, each))
     return msgspec.structs.replace(op.task, candidates=copies)
 
 

@@ -92,7 +92,7 @@ class Bench:
     ) -> None:
         self._builds = builds
         self._children = children
-        self._run = RunDirectory(settings.exchange)
+        self._run = RunDirectory(settings.run_directory)
         self._seed = settings.seed
         compiler = builds.compiler
         self.origin = Origin(device=settings.device_name, target=str(compiler.target), iree=compiler.version)

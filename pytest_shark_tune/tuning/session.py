@@ -53,9 +53,9 @@ class Session:
         self.results = results or cache
         self.step = step.key if step else ""
         """The key of the compile step; empty without one."""
-        self.run = RunDirectory(settings.exchange, report)
+        self.run = RunDirectory(settings.run_directory, report)
         """The directory that all processes of the run share."""
-        leases = DeviceLeases(settings.devices, run=str(settings.exchange))
+        leases = DeviceLeases(settings.devices, run=str(settings.run_directory))
         self.builder = Builds(
             compiler,
             cache,

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from pytest_shark_tune.report.guard_text import GuardFailure, GuardFinding
     from pytest_shark_tune.system.folders import HeldFolder
 
-__all__ = ["EXCHANGE", "FAILURE", "PROPERTY", "SNAPSHOTS", "UNGUARDED", "GuardReporter"]
+__all__ = ["FAILURE", "PROPERTY", "RUN_DIRECTORY", "SNAPSHOTS", "UNGUARDED", "GuardReporter"]
 
-EXCHANGE = "shark_tune_guard_exchange"
+RUN_DIRECTORY = "shark_tune_guard_run_directory"
 """The key in a worker's input for the directory that all workers of a run share."""
 PROPERTY = "shark_tune_guard"
 """The property of a report for the result of its test."""
@@ -49,7 +49,7 @@ class GuardReporter:
         self._unguarded = 0
         self._problems: list[str] = []
         self._interrupts = Interrupts(terminate=True)
-        self._exchange: HeldFolder | None = None
+        self._run_directory: HeldFolder | None = None
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -57,8 +57,8 @@ class GuardReporter:
         from pytest_shark_tune.system.folders import HeldFolder
 
         with suppress(OSError):  # Every worker then makes one for itself, or says why it cannot.
-            self._exchange = self._exchange or HeldFolder()
-            node.workerinput[EXCHANGE] = os.fspath(self._exchange.path)
+            self._run_directory = self._run_directory or HeldFolder()
+            node.workerinput[RUN_DIRECTORY] = os.fspath(self._run_directory.path)
 
     def pytest_sessionstart(self) -> None:
         """Empty the cache before any process of the run takes something from it.
@@ -174,8 +174,8 @@ class GuardReporter:
     def pytest_unconfigure(self) -> None:
         """Cut the cache to its maximum size, once all processes of the run have finished with it."""
         self._interrupts.restore()
-        if self._exchange is not None:
-            self._exchange.remove()
+        if self._run_directory is not None:
+            self._run_directory.remove()
         if self._findings:
             from pytest_shark_tune.system.cache import Cache
 

@@ -11,7 +11,7 @@ import pytest
 from pytest_shark_tune.device.discovery import FoundDevices, jobs_of_worker
 from pytest_shark_tune.guard.session import GuardSession
 from pytest_shark_tune.plugin.devices import find_devices
-from pytest_shark_tune.plugin.guard.reporter import EXCHANGE
+from pytest_shark_tune.plugin.guard.reporter import RUN_DIRECTORY
 from pytest_shark_tune.plugin.interrupts import Interrupts
 from pytest_shark_tune.plugin.options import GuardOptions, TuneOptions
 from pytest_shark_tune.plugin.preflight import check_cache, check_compiler
@@ -66,7 +66,7 @@ def set_up_guard(config: pytest.Config) -> GuardSetup:
 def _settings(config: pytest.Config, options: TuneOptions, guard: GuardOptions) -> RunSettings:
     worker = getattr(config, "workerinput", None)
     devices = _devices(options)
-    shared = Path(worker.get(EXCHANGE, "")) if worker is not None else Path()
+    shared = Path(worker.get(RUN_DIRECTORY, "")) if worker is not None else Path()
     # The processes of a run share a directory, and leases know them by its name. Workers on other hosts do not see the
     # controller's.
     run_directory = shared if is_marked(shared) else cleanup.new_folder("guard")
@@ -75,7 +75,7 @@ def _settings(config: pytest.Config, options: TuneOptions, guard: GuardOptions) 
         device_name=devices["name"],
         jobs=options.jobs if worker is None else jobs_of_worker(options.jobs, worker["workercount"], options.target),
         seed=options.seed,
-        exchange=run_directory,
+        run_directory=run_directory,
         request=options.request,
         rotate_bytes=options.rotate_bytes,
         route=guard.route,

@@ -45,7 +45,7 @@ def store_of(setup: Setup) -> Ledger:
         setting=setup.session.setting,
         makes_specs=setup.bundle is None,
         root=setup.root,
-        mirror=settings.exchange,
+        mirror=settings.run_directory,
     )
 
 
@@ -153,5 +153,5 @@ class TuneController:
         """Remove the directory of a remote run, and cut the cache to its size."""
         self._setup.session.close()
         if self._setup.is_remote:
-            shutil.rmtree(self._setup.settings.exchange, ignore_errors=True)
+            shutil.rmtree(self._setup.settings.run_directory, ignore_errors=True)
         Cache(self._setup.options.cache).evict(self._setup.options.cache_bytes)

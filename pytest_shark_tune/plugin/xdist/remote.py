@@ -72,7 +72,7 @@ def _last_used(folder: Path) -> float:
 def hand_over(workerinput: dict[str, Any], options: TuneOptions, settings: RunSettings, remote: bool) -> None:
     """Give a worker the devices and the absolute paths of its controller."""
     workerinput["shark_tune_devices"] = {"uris": list(settings.devices), "name": settings.device_name}
-    workerinput["shark_tune_exchange"] = os.fspath(settings.exchange)
+    workerinput["shark_tune_run_directory"] = os.fspath(settings.run_directory)
     workerinput["shark_tune_is_remote"] = remote
     workerinput["shark_tune_host"] = platform.node()
     workerinput["shark_tune_cache"] = os.fspath(options.cache)
@@ -86,12 +86,12 @@ def paths_of_worker(workerinput: dict[str, Any]) -> dict[str, Any]:
     Raises:
         pytest.UsageError: the worker does not see the directory that the run shares.
     """
-    exchange = Path(workerinput["shark_tune_exchange"])
-    if not exchange.is_dir():
+    run_directory = Path(workerinput["shark_tune_run_directory"])
+    if not run_directory.is_dir():
         option = "--tune-cache" if workerinput["shark_tune_is_remote"] else "TMPDIR"
         raise pytest.UsageError(
-            f"{option}: there is no {exchange} on {platform.node()}: {option} has to name a folder that all workers "
-            f"share with {workerinput['shark_tune_host']}, under the same path"
+            f"{option}: there is no {run_directory} on {platform.node()}: {option} has to name a folder that all "
+            f"workers share with {workerinput['shark_tune_host']}, under the same path"
         )
     bundle = workerinput["shark_tune_bundle"]
     return {
@@ -110,7 +110,7 @@ def share_of_worker(workerinput: dict[str, Any], options: TuneOptions) -> Share:
     jobs = jobs_of_worker(options.jobs, workerinput["workercount"], options.target, measures=not options.stop_after)
     return Share(
         devices=_devices_of_worker(workerinput, options),
-        run_directory=Path(workerinput["shark_tune_exchange"]),
+        run_directory=Path(workerinput["shark_tune_run_directory"]),
         jobs=jobs,
         is_remote=workerinput["shark_tune_is_remote"],
     )

@@ -64,7 +64,7 @@ class TuneWorkers:
         return scheduling
 
     def _begin_with_workers(self, names: Sequence[str]) -> RunOrder:
-        run_directory = self._setup.settings.exchange
+        run_directory = self._setup.settings.run_directory
         try:
             self._manifest = self._setup.session.run.read_manifest()
         except OSError as error:

@@ -20,7 +20,7 @@ from pytest_shark_tune import ops
 
 @pytest.mark.tune(ops.matmul(m=32, n=32, k=32, lhs="f32"))
 def test_dispatch(candidate, artifact, measurement, tune_session):
-    folder = tune_session.settings.exchange
+    folder = tune_session.settings.run_directory
     assert (folder / "x").write_text("x")
     assert not {each.stat().st_mode & 0o77 for each in (folder, folder.parent) if "shark-tune" in each.name} - {0}
 """

@@ -26,7 +26,7 @@ import pytest
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure_node(node):
-    node.workerinput["shark_tune_exchange"] = "/nowhere"
+    node.workerinput["shark_tune_run_directory"] = "/nowhere"
 """
 
 

@@ -68,7 +68,7 @@ def measure_all(session: Session, task: Task) -> list[Measurement]:
 
 
 def test_candidates_raise_the_bar_and_whoever_stays_below_is_dropped(session: Session, task: Task) -> None:
-    thresholds = session.settings.exchange / "thresholds" / f"{task.dispatch.key}.jsonl"
+    thresholds = session.settings.run_directory / "thresholds" / f"{task.dispatch.key}.jsonl"
     default, *candidates = measure_all(session, task)
     assert len(candidates) >= 2
     told = [round(each.ratio_low, 5) for each in candidates if not each.cut_short and each.ratio_low > 1]
@@ -95,10 +95,10 @@ def test_a_final_is_among_the_candidates_that_its_own_test_has(session: Session,
 
 def test_nothing_is_left_in_the_exchange_of_a_run_that_is_over(session: Session, task: Task) -> None:
     """As for a worker whose controller was killed, and whose folders are gone."""
-    session.settings.exchange.rmdir()
+    session.settings.run_directory.rmdir()
     with pytest.raises(FileNotFoundError):
         measure_all(session, task)
-    assert not session.settings.exchange.exists()
+    assert not session.settings.run_directory.exists()
 
 
 @pytest.fixture

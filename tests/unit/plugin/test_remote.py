@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def given(exchange: Path, *, remote: bool) -> dict[str, Any]:
+def given(run_directory: Path, *, remote: bool) -> dict[str, Any]:
     return {
-        "shark_tune_exchange": str(exchange),
+        "shark_tune_run_directory": str(run_directory),
         "shark_tune_is_remote": remote,
         "shark_tune_host": "here",
         "shark_tune_cache": "/shared/cache",
