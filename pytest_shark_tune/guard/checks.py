@@ -147,7 +147,7 @@ class EntryEvaluator:
             iree=compiler_version(),
             record=entry.record,
             tolerance=self._session.settings.tolerance,
-            setting=self._session.setting,
+            fingerprint=self._session.fingerprint,
         )
 
     def _fast(self, entry: GuardEntry, artifact: Artifact | None, criteria: AcceptanceCriteria) -> Verdict:

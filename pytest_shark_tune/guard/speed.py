@@ -32,7 +32,7 @@ _MISS = 0.005
 _SHOWN = 0.05
 _SLOWED = 1.25
 _DEFAULT_THRESHOLD = -math.log(1 + NOISE_FLOOR)
-_OTHER_SETTING = (
+_OTHER_ENVIRONMENT = (
     "it was tuned in another environment: give guarding the --iree-compile-flag, --tune-rotate, --tune-where and "
     "--tune-knob of tuning, if these changed, or tune it again if the driver or the number of processors did"
 )
@@ -49,7 +49,7 @@ class AcceptanceCriteria(msgspec.Struct, frozen=True, kw_only=True):
     """The release of IREE here."""
     record: WinnerRecord | None = None
     """The entry's record, if it was measured on this model of device. Otherwise only the default's speed counts."""
-    setting: str = ""
+    fingerprint: str = ""
     """The fingerprint of the environment here; empty if it is not known."""
     tolerance: float = TOLERANCE
     """How far the ratio may fall below the lower end of the recorded one."""
@@ -220,7 +220,7 @@ def _reason(outcome: CheckOutcome, measured: Measurement, criteria: AcceptanceCr
         interval = f"{record.ratio:.3f} ({record.ratio_low or 0:.3f} to {record.ratio_high or 0:.3f})"
         lines.append(f"recorded: {interval}, {_recorded_times(record)}, on {record.device}")
         lines.append(f"recorded with IREE {record.iree}, now IREE {criteria.iree}")
-        lines += [_OTHER_SETTING] if _is_other_setting(record, criteria) else []
+        lines += [_OTHER_ENVIRONMENT] if _is_other_environment(record, criteria) else []
     else:
         lines.append(f"nothing is recorded for this device; IREE {criteria.iree}")
     if outcome is CheckOutcome.FAILED:
@@ -228,10 +228,10 @@ def _reason(outcome: CheckOutcome, measured: Measurement, criteria: AcceptanceCr
     return "\n".join(lines)
 
 
-def _is_other_setting(record: WinnerRecord, criteria: AcceptanceCriteria) -> bool:
+def _is_other_environment(record: WinnerRecord, criteria: AcceptanceCriteria) -> bool:
     """Whether the user, or the owner of the machine, changed the environment, and nothing else changed it."""
-    is_comparable = bool(criteria.setting and record.setting) and record.iree == criteria.iree
-    return is_comparable and record.device == criteria.device and record.setting != criteria.setting
+    is_comparable = bool(criteria.fingerprint and record.fingerprint) and record.iree == criteria.iree
+    return is_comparable and record.device == criteria.device and record.fingerprint != criteria.fingerprint
 
 
 def _claim(outcome: CheckOutcome, measured: Measurement, criteria: AcceptanceCriteria) -> str:

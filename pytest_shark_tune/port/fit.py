@@ -238,7 +238,7 @@ def _new_record(
         blocks=0,
         repeated=0,
         note=f"ported from IREE {record.iree}, not measured since",
-        setting="",
+        fingerprint="",
         target=target,
         iree=compiler_version(),
     )

@@ -59,7 +59,7 @@ class RunResults:
         best = provisional_winner(self.records[name].values())
         return FinalRecord.provisional(best, self.tasks[name]) if best is not None else None
 
-    def winner(self, name: str, setting: str, candidates: int) -> WinnerRecord | None:
+    def winner(self, name: str, fingerprint: str, candidates: int) -> WinnerRecord | None:
         """Return the record of a dispatch's winner.
 
         Args:
@@ -73,7 +73,7 @@ class RunResults:
         if final is None or final.winner is None:
             return None
         winner = WinnerRecord.of(final, self.records[name][final.winner])
-        winner = msgspec.structs.replace(winner, setting=setting, candidates=candidates)
+        winner = msgspec.structs.replace(winner, fingerprint=fingerprint, candidates=candidates)
         return with_ops(winner, task) if isinstance(task, Task) else winner
 
     def is_decided(self, name: str) -> bool:

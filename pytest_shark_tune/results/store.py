@@ -59,7 +59,7 @@ class Ledger:
         device_slug: str,
         versions: dict[str, str],
         starter: str | None,
-        setting: str = "",
+        fingerprint: str = "",
         makes_specs: bool = True,
         root: Path = Path(),
         mirror: Path | None = None,
@@ -76,7 +76,7 @@ class Ledger:
         self._slug = device_slug
         self._versions = versions
         self._starter = starter or ""
-        self._setting = setting
+        self._fingerprint = fingerprint
         self._makes_specs = makes_specs
         self._root = root
         self._folders = (out, *([mirror] if mirror is not None else []))
@@ -194,7 +194,7 @@ class Ledger:
             The summary, as it is written.
         """
         results = self._results
-        found = {name: results.winner(name, self._setting, effort(name)) for name in results.tasks}
+        found = {name: results.winner(name, self._fingerprint, effort(name)) for name in results.tasks}
         won = {name: winner for name, winner in found.items() if winner is not None}
         verification = Verification(results.plans, results.tasks.keys(), results.checks, verify)
         dropped = results.dropped

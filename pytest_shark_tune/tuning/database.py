@@ -90,7 +90,7 @@ class TuningDatabase:
     def __init__(self, cache: Cache, compiler: Compiler, settings: RunSettings, *, step: str = "") -> None:
         self._cache = cache
         self._fresh = settings.fresh
-        self.setting = settings.fingerprint(compiler)
+        self.fingerprint = settings.fingerprint(compiler)
         """The fingerprint of the environment."""
         self._base = settings.results_key(compiler, DATABASE_VERSION, step)
         self._device = settings.device_name

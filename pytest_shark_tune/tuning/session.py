@@ -107,6 +107,6 @@ class Session:
         return self.children.lease()
 
     @property
-    def setting(self) -> str:
+    def fingerprint(self) -> str:
         """A hash of everything that measurements depend on besides the dispatch, and of the user's search space."""
-        return content_key(self.database.setting, self.settings.request)
+        return content_key(self.database.fingerprint, self.settings.request)

@@ -377,7 +377,7 @@ def keys(folder: Path, task: Task) -> dict[str, str]:
         "profile": known.profile_key(whole, source),
         "limits": benches.key,
         "yardsticks": benches.built_key,
-        "setting": known.setting,
+        "setting": known.fingerprint,
     }
 
 

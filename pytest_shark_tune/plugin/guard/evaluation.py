@@ -121,7 +121,7 @@ class CaseEvaluator:
             iree=compiler_version(),
             record=entry.record,
             tolerance=settings.tolerance,
-            setting=self._session.setting,
+            fingerprint=self._session.fingerprint,
         )
 
 

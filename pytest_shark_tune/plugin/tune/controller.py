@@ -42,7 +42,7 @@ def store_of(setup: Setup) -> Ledger:
             "iree-base-runtime": runtime_version(),
         },
         starter=settings.starter,
-        setting=setup.session.setting,
+        fingerprint=setup.session.fingerprint,
         makes_specs=setup.bundle is None,
         root=setup.root,
         mirror=settings.run_directory,

@@ -72,7 +72,7 @@ class TuningRun:
         options, settings, session = self._setup.options, self._setup.settings, self._setup.session
         required = Requirements(
             target=str(options.target),
-            setting=session.setting,
+            fingerprint=session.fingerprint,
             iree=session.compiler.version,
             device=settings.device_name,
             candidates=options.candidates,

@@ -104,7 +104,7 @@ class MatchPredicate(msgspec.Struct, frozen=True, kw_only=True):
 
     A matcher with such ops is never said to cover another, unless both are equal in every op.
     """
-    fingerprint: str = ""
+    digest: str = ""
     """A hash that is equal for matchers that are equal in every op."""
 
 
@@ -115,7 +115,7 @@ def relation(first: MatchPredicate, second: MatchPredicate) -> Relation:
         ``covers``, ``covered``, ``equal`` or ``apart`` if that is certain; ``overlaps`` if neither covers the other and
         no condition keeps them apart; ``unknown`` if a condition was not read.
     """
-    if first.fingerprint == second.fingerprint:
+    if first.digest == second.digest:
         return "equal"
     if _are_apart(first, second):
         return "apart"

@@ -106,7 +106,7 @@ def _read_matcher(name: str, sequences: Mapping[str, ir.Operation]) -> MatchPred
         body=asked.body,
         attributes=asked.attributes,
         unread=tuple(dict.fromkeys(asked.unread)),
-        fingerprint=_hash(_canonical_text(matcher, _Numbers(), sequences, _handed_on(block))),
+        digest=_hash(_canonical_text(matcher, _Numbers(), sequences, _handed_on(block))),
     )
 
 

@@ -103,7 +103,7 @@ def test_a_first_snapshot_is_new_and_says_how_it_was_made(tuned: Tuned) -> None:
     assert entries(tuned.suite) == [NAME]
     tuned.outcome.lines.fnmatch_lines([f"snapshot: {snapshot(tuned.suite)}", "    new snapshot"])
     (record,) = read_records(snapshot(tuned.suite))
-    assert record.setting
+    assert record.fingerprint
     assert record.content
     assert record.candidates == 1
     assert [op.source for op in record.ops] == [NAME]
@@ -258,7 +258,7 @@ def test_another_flag_is_a_reason_to_tune_again_and_leaves_other_entries_alone(t
     assert read_records(snapshot(suite))[0] == other
     anew = read_records(snapshot(suite))[1]
     assert (anew.dispatch, anew.id) == (NAME, record.id)
-    assert anew.setting != record.setting
+    assert anew.fingerprint != record.fingerprint
     outcome.lines.fnmatch_lines([f"snapshot: {snapshot(suite)}", "    measured again, with the same configs"])
 
 

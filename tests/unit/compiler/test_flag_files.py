@@ -135,7 +135,7 @@ def keys_of(folder: Path, *flags: str) -> dict[str, str]:
     return {
         "plan": plan_key([source], compiler),
         "artifact": builds.key(module, candidate),
-        "setting": TuningDatabase(cache, compiler, settings).setting,
+        "setting": TuningDatabase(cache, compiler, settings).fingerprint,
         "limits": yardsticks.key,
         "yardsticks": yardsticks.built_key,
     }

@@ -203,18 +203,18 @@ def test_a_broken_promise_tells_both_intervals_device_and_versions() -> None:
 @pytest.mark.parametrize(
     ("changes", "is_told"),
     [
-        ({"setting": "other"}, True),
-        ({"setting": "this"}, False),
-        ({"setting": ""}, False),
-        ({"setting": "other", "iree": "3.12.0"}, False),
-        ({"setting": "other", "device": "another CPU"}, False),
+        ({"fingerprint": "other"}, True),
+        ({"fingerprint": "this"}, False),
+        ({"fingerprint": ""}, False),
+        ({"fingerprint": "other", "iree": "3.12.0"}, False),
+        ({"fingerprint": "other", "device": "another CPU"}, False),
     ],
 )
 def test_that_an_entry_was_tuned_in_another_setting_is_told(changes: dict[str, str], *, is_told: bool) -> None:
     criteria = held_to(1.5, 1.45, 1.55)
     assert criteria.record is not None
     record = msgspec.structs.replace(criteria.record, **changes)
-    criteria = msgspec.structs.replace(criteria, record=record, setting="this")
+    criteria = msgspec.structs.replace(criteria, record=record, fingerprint="this")
     verdict = run_sequential_test("matmul", lambda _number: measured(1.2), criteria)
     assert verdict.outcome is CheckOutcome.FAILED
     assert ("--tune-rotate" in verdict.reason) is is_told

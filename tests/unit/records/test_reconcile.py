@@ -30,7 +30,7 @@ from pytest_shark_tune.tuning.run_directory import RunDirectory
 from tests.factories import make_task, make_winner
 from tests.unit.results.test_store import ONE, PLAN, TWO
 
-REQUIREMENTS = Requirements(target="llvm-cpu", setting="setting", iree="3.13.0", device="Some CPU", candidates=2)
+REQUIREMENTS = Requirements(target="llvm-cpu", fingerprint="setting", iree="3.13.0", device="Some CPU", candidates=2)
 
 
 def record_of(task: Task, identity: str = "aaaaaa", **changes: object) -> WinnerRecord:
@@ -84,10 +84,10 @@ def test_an_entry_of_which_nothing_changed_is_kept(suite: Suite) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"iree": "3.12.0", "setting": "other"}, "tuned with IREE 3.12.0"),
+        ({"iree": "3.12.0", "fingerprint": "other"}, "tuned with IREE 3.12.0"),
         ({"device": "Other CPU"}, "tuned for another device, Other CPU"),
-        ({"setting": ""}, "its record does not say how it was tuned"),
-        ({"setting": "other"}, "flags, driver, the choice of configs or the way of measuring changed"),
+        ({"fingerprint": ""}, "its record does not say how it was tuned"),
+        ({"fingerprint": "other"}, "flags, driver, the choice of configs or the way of measuring changed"),
         ({"root": TWO.dispatch.root}, "its dispatch changed"),
         ({"ops": (RecordedOp("model", "one_1"),)}, "its dispatch changed"),
         ({"content": "other"}, "its dispatch changed around its root op"),

@@ -92,7 +92,7 @@ class Run:
             device_slug="some-cpu",
             versions={"pytest-shark-tune": "0"},
             starter=starter,
-            setting="setting",
+            fingerprint="setting",
         )
 
     def take(self, *found: Record | FinalRecord | SpecRecord, plan: str = "plan", suite: Path | None = None) -> None:
@@ -298,7 +298,7 @@ def test_a_winner_says_how_it_was_tuned(run: Run) -> None:
     run.take(*ALL_OF_ONE, make_final(ONE, "aaaaaa"), VERIFIED)
     run.ledger.finish(complete=True, effort={"one": 2, "two": 0}.__getitem__)
     (record,) = read_records(run.snapshot)
-    assert (record.setting, record.candidates) == ("setting", 2)
+    assert (record.fingerprint, record.candidates) == ("setting", 2)
     assert [(op.source, op.symbol) for op in record.ops] == [("model", "one_0")]
     assert record.content
 
