@@ -20,12 +20,12 @@ from pathlib import Path
 
 from pytest_shark_tune.system import folders
 
-__all__ = ["clear", "new_folder", "release_group", "scratch_folder", "sweep", "watch_group"]
+__all__ = ["clear", "new_folder", "release_group", "remove_abandoned", "scratch_folder", "watch_group"]
 
 _NEW_S = 60.0
 """A younger directory may belong to a process that has yet to lock it."""
 _CLEAR_S = 10.0
-_GUARD = """
+_REAPER_SCRIPT = """
 import os, shutil, signal, sys, time
 groups = set()
 for line in sys.stdin:
@@ -44,7 +44,7 @@ for _ in range(100):
 """Killed processes may still write into the directory that is being removed, so it tries again for 10 s."""
 
 
-class _Guard:
+class _Reaper:
     """The locked temporary directory of this process, and the child that removes it when this process has ended."""
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class _Guard:
         self._held = folders.HeldFolder()
         self.folder = self._held.path
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _GUARD, os.fspath(self.folder)],
+            [sys.executable, "-I", "-S", "-c", _REAPER_SCRIPT, os.fspath(self.folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -79,7 +79,7 @@ class _Guard:
 
 
 _mutex = threading.Lock()
-_guard: _Guard | None = None
+_reaper: _Reaper | None = None
 
 
 def watch_group(group: int) -> None:
@@ -109,14 +109,14 @@ def scratch_folder() -> Iterator[Path]:
 
 def clear() -> None:
     """Kill the commands and remove the directory. Later commands get a new one."""
-    global _guard  # noqa: PLW0603 - there is one guard a process
+    global _reaper  # noqa: PLW0603 - there is one reaper a process
     with _mutex:
-        if _guard is not None and _guard.owner == os.getpid():
-            _guard.end()
-        _guard = None
+        if _reaper is not None and _reaper.owner == os.getpid():
+            _reaper.end()
+        _reaper = None
 
 
-def sweep() -> None:
+def remove_abandoned() -> None:
     """Remove the temporary directories of processes that were killed together with their reaper.
 
     If the lock of such a directory is free, its process has ended.
@@ -127,12 +127,12 @@ def sweep() -> None:
                 folders.remove_if_free(folder)
 
 
-def _current() -> _Guard:
-    global _guard  # noqa: PLW0603 - there is one guard a process
+def _current() -> _Reaper:
+    global _reaper  # noqa: PLW0603 - there is one reaper a process
     with _mutex:
-        if _guard is None or _guard.owner != os.getpid():
-            _guard = _Guard()
-        return _guard
+        if _reaper is None or _reaper.owner != os.getpid():
+            _reaper = _Reaper()
+        return _reaper
 
 
 atexit.register(clear)

@@ -135,13 +135,13 @@ class Builds:
             # Wait for all of them, before an error of the first one can end the lease.
             wait(self._running.values())
             artifact = self._wait_for(dispatch, module, stretch[0])
-        self._sweep()
+        self._forget_finished()
         return artifact
 
     def _compile_ahead(self, dispatch: Dispatch, module: BenchmarkModule, stretch: Sequence[Candidate]) -> Artifact:
         """Return the artifact of the first candidate; start a few of the others in the background."""
         first, *rest = stretch
-        self._sweep()
+        self._forget_finished()
         self._start(dispatch, module, first)
         started = 0
         for candidate in rest:
@@ -205,7 +205,7 @@ class Builds:
 
         return job
 
-    def _sweep(self) -> None:
+    def _forget_finished(self) -> None:
         """Drop the jobs that have ended. An error stays until its candidate is needed."""
         self._running = {
             key: future for key, future in self._running.items() if not future.done() or future.exception()

@@ -51,7 +51,7 @@ def set_up_guard(config: pytest.Config) -> GuardSetup:
     compiler = options.compiler
     check_compiler(options, compiler)
     check_cache(options.cache)
-    cleanup.sweep()
+    cleanup.remove_abandoned()
     report = progress_callback(config)
     session = GuardSession(_settings(config, options, guard), compiler, Cache(options.cache, report), report=report)
     return GuardSetup(

@@ -115,7 +115,7 @@ def set_up(config: pytest.Config) -> Setup:
 
 def _first_share(config: pytest.Config, options: TuneOptions, compiler: Compiler) -> Share:
     """The share of the process that controls the run, which checks the inputs and makes the shared directories."""
-    cleanup.sweep()
+    cleanup.remove_abandoned()
     remote = is_remote(config)
     try:
         devices = check_inputs(options, compiler, writes=not is_dry(config))
