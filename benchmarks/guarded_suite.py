@@ -81,10 +81,10 @@ class GuardedSuite(NamedTuple):
 
 def show(verdict: Verdict) -> str:
     """One verdict on an entry's speed, in half a line."""
-    figures = verdict.figures
-    if "ratio" not in figures:
+    metrics = verdict.metrics
+    if "ratio" not in metrics:
         return f"{verdict.entry} {verdict.outcome}: {verdict.reason}"
     return (
-        f"{verdict.entry} {verdict.outcome} at {figures['ratio']:.3f} ({figures['ratio_low']:.3f} to "
-        f"{figures['ratio_high']:.3f}) of {figures['ratio_wanted']:.3f}, {figures['rounds']:.0f} rounds"
+        f"{verdict.entry} {verdict.outcome} at {metrics['ratio']:.3f} ({metrics['ratio_low']:.3f} to "
+        f"{metrics['ratio_high']:.3f}) of {metrics['ratio_wanted']:.3f}, {metrics['rounds']:.0f} rounds"
     )

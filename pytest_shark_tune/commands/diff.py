@@ -9,7 +9,7 @@ import click
 from pytest_shark_tune.commands.inputs import report_dropped
 from pytest_shark_tune.commands.options import Command, json_option, trust_option
 from pytest_shark_tune.commands.output import print_json
-from pytest_shark_tune.records.diff import diff, read_side, words
+from pytest_shark_tune.records.diff import describe_change, diff, read_side
 from pytest_shark_tune.records.snapshot import read_text
 
 __all__ = ["diff_specs"]
@@ -37,6 +37,6 @@ def diff_specs(old: Path, new: Path, as_json: bool) -> None:
         print_json(changes)
     else:
         for change in changes:
-            click.echo(words(change))
+            click.echo(describe_change(change))
     if changes:
         raise SystemExit(1)

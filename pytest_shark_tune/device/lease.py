@@ -135,7 +135,7 @@ class DeviceLeases:
         self._unsigned = {uri: self._unsigned.get(uri, 0) + 1 for uri, note in notes.items() if not note}
         holders = {uri: _read(note) for uri, note in notes.items() if note or self._unsigned[uri] > _CHANCES}
         waits = [
-            f"{uri}: {_in_words(holder)}"
+            f"{uri}: {_describe_holder(holder)}"
             for uri, holder in holders.items()
             if not (holder and self._run and holder.run == self._run)
         ]
@@ -167,7 +167,7 @@ def signature(run: str = "") -> bytes:
 
 def who_holds(note: bytes) -> str:
     """Describe the holder of the lock that has this note."""
-    return _in_words(_read(note))
+    return _describe_holder(_read(note))
 
 
 def _make_shared(folder: Path) -> None:
@@ -220,7 +220,7 @@ def _read(note: bytes) -> Holder | None:
     return holder
 
 
-def _in_words(holder: Holder | None) -> str:
+def _describe_holder(holder: Holder | None) -> str:
     if holder is None:
         return "held by another process"
     seconds = max(0, round(time.time() - holder.since))

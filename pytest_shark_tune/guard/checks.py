@@ -192,7 +192,7 @@ def _joined(verdicts: Mapping[str, Verdict]) -> Verdict:
         if any(verdict.outcome is outcome for verdict in verdicts.values())
     )
     those = {name: verdict for name, verdict in verdicts.items() if verdict.outcome is worst}
-    lowest = min(those.values(), key=lambda verdict: verdict.figures["ratio"])
+    lowest = min(those.values(), key=lambda verdict: verdict.metrics["ratio"])
     if len(verdicts) == 1:
         return lowest
 

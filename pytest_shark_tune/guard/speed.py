@@ -206,7 +206,7 @@ def _verdict(entry: str, outcome: CheckOutcome, measured: Measurement, criteria:
         outcome=outcome,
         reason=reason,
         note="" if reason else _note(measured, criteria),
-        figures=_figures(measured, criteria),
+        metrics=_metrics(measured, criteria),
     )
 
 
@@ -270,8 +270,8 @@ def _note(measured: Measurement, criteria: AcceptanceCriteria) -> str:
     )
 
 
-def _figures(measured: Measurement, criteria: AcceptanceCriteria) -> dict[str, float]:
-    figures = {
+def _metrics(measured: Measurement, criteria: AcceptanceCriteria) -> dict[str, float]:
+    metrics = {
         "ratio": round(measured.ratio, 5),
         "ratio_low": round(measured.ratio_low, 5),
         "ratio_high": round(measured.ratio_high, 5),
@@ -282,12 +282,12 @@ def _figures(measured: Measurement, criteria: AcceptanceCriteria) -> dict[str, f
     }
     record = criteria.record
     if record is not None and record.ratio and record.ratio_low and record.ratio_high:
-        figures |= {
+        metrics |= {
             "recorded_ratio": record.ratio,
             "recorded_ratio_low": record.ratio_low,
             "recorded_ratio_high": record.ratio_high,
         }
-    return figures
+    return metrics
 
 
 def _speed_text(measured: Measurement) -> str:

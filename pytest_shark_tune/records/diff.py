@@ -21,7 +21,7 @@ from pytest_shark_tune.spec.predicate import MatchPredicate, describe, read_pred
 from pytest_shark_tune.spec.read import SpecRow, read_spec
 from pytest_shark_tune.system.units import format_us
 
-__all__ = ["Change", "Side", "SideEntry", "diff", "read_side", "side_of", "words"]
+__all__ = ["Change", "Side", "SideEntry", "describe_change", "diff", "read_side", "side_of"]
 
 
 class SideEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,7 +156,7 @@ def diff(old: Side, new: Side) -> tuple[Change, ...]:
     return tuple(changes)
 
 
-def words(change: Change) -> str:
+def describe_change(change: Change) -> str:
     """Return one line that describes a change."""
     if change.what == "moved":
         return f"{change.name}: now stands in front of {change.before}, which may match the same ops"

@@ -87,7 +87,7 @@ class Update:
         own = [self.incumbents[name]] if name in self.incumbents else []
         self.first[name] = tuple(dict.fromkeys([*own, candidate, *self.first.get(name, ())]))
 
-    def words(self) -> Iterator[str]:
+    def describe(self) -> Iterator[str]:
         """Yield the lines to show the user when the run begins."""
         if self.kept:
             what = "is kept" if len(self.kept) == 1 else "are kept"

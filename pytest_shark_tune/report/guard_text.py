@@ -17,7 +17,7 @@ __all__ = [
     "github_lines",
     "markdown",
     "said_first",
-    "status_words",
+    "status_text",
     "terminal_lines",
 ]
 
@@ -58,9 +58,9 @@ def said_first(text: str) -> str:
     return next((line[1:].strip() for line in lines if line.startswith("E   ")), lines[0])
 
 
-def status_words(verdict: Verdict) -> str:
+def status_text(verdict: Verdict) -> str:
     """Return the words beside a test that passed: the ratio of an entry, and whether that is undecided."""
-    ratio = verdict.figures.get("ratio")
+    ratio = verdict.metrics.get("ratio")
     words = [] if ratio is None else [f"{ratio:.2f}x"]
     return " ".join([*words, *([verdict.outcome] if verdict.outcome is CheckOutcome.UNDECIDED else [])])
 
@@ -156,11 +156,11 @@ def _changes(verdicts: Iterable[Verdict]) -> Iterator[str]:
 
 def _moved(verdict: Verdict) -> str:
     """Return the ratio and the recorded one if the ratio lies outside of the recorded interval; else nothing."""
-    figures = verdict.figures
+    metrics = verdict.metrics
     names = ("ratio", "recorded_ratio", "recorded_ratio_low", "recorded_ratio_high")
-    if not all(name in figures for name in names):
+    if not all(name in metrics for name in names):
         return ""
-    ratio, recorded, low, high = (figures[name] for name in names)
+    ratio, recorded, low, high = (metrics[name] for name in names)
     if low <= ratio <= high:
         return ""
     return f"{ratio:.2f} times the default's speed, recorded {recorded:.2f} ({low:.2f} to {high:.2f})"

@@ -23,7 +23,7 @@ from pytest_shark_tune.search_space.expression import (
     to_z3,
     variables,
 )
-from pytest_shark_tune.search_space.smtlib import expression_of, parse_smtlib, words_of
+from pytest_shark_tune.search_space.smtlib import expression_of, parse_smtlib, text_of
 from pytest_shark_tune.search_space.where import conjuncts, parse_condition
 
 __all__ = ["Constraint", "Knob", "NoSpace", "SearchSpace", "SpaceTooLarge"]
@@ -126,7 +126,7 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
             InputError: A term has other values than integers, or a knob has no value.
             UnboundedKnob: The terms leave a helper without bounds.
         """
-        worded = asserts.items() if isinstance(asserts, Mapping) else [(words_of(term), term) for term in asserts]
+        worded = asserts.items() if isinstance(asserts, Mapping) else [(text_of(term), term) for term in asserts]
         constraints = tuple(Constraint(expression_of(term), message) for message, term in worded)
         knobs = _checked_knobs(domains)
         mentioned = sorted({name for constraint in constraints for name in variables(constraint.condition)})
@@ -152,7 +152,7 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
                 raise InputError(
                     f"there is no knob {name} in the {self.pipeline} space; it has {', '.join(self.names)}"
                 )
-        message = condition.strip() if isinstance(condition, str) else words_of(to_z3(expression))
+        message = condition.strip() if isinstance(condition, str) else text_of(to_z3(expression))
         # A condition on one knob restricts its domain at once, so that fewer draws from a large space are rejected.
         knobs = tuple(
             msgspec.structs.replace(knob, domain=_fulfilling(knob, part))

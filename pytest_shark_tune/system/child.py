@@ -119,13 +119,13 @@ class Child(AbstractContextManager["Child"]):
         except _OutOfTime:
             self._finish(0.0)
             raise DeviceChildDied(
-                f"the child process gave no answer within {timeout_s:g} s and was stopped{self._last_words()}",
+                f"the child process gave no answer within {timeout_s:g} s and was stopped{self._stderr_text()}",
                 timed_out=True,
             ) from None
         except (_Ended, OSError):
             # A child that dies closes its pipes before it can be waited for.
             self._finish(_FAREWELL_S)
-            raise DeviceChildDied(f"the child process {self._fate()}{self._last_words()}") from None
+            raise DeviceChildDied(f"the child process {self._how_it_ended()}{self._stderr_text()}") from None
         except BaseException:
             self._finish(0.0)
             raise
@@ -182,7 +182,7 @@ class Child(AbstractContextManager["Child"]):
         self._stdout.close()
         self._stderr.finish()
 
-    def _fate(self) -> str:
+    def _how_it_ended(self) -> str:
         status = self._process.returncode
         if status is None:
             return "does not end"
@@ -192,7 +192,7 @@ class Child(AbstractContextManager["Child"]):
             return f"was ended by {_signal_name(-status)}"
         return f"exited with status {status}"
 
-    def _last_words(self) -> str:
+    def _stderr_text(self) -> str:
         words = self._stderr.text()[-_STDERR_SHOWN_BYTES:].strip()
         return f"; its stderr ends with:\n{words}" if words else "; it wrote nothing to stderr"
 

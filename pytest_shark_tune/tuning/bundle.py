@@ -174,7 +174,7 @@ class Packed:
     bytes: int
     """The size of its file."""
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """One line for the end of a run."""
         dispatches = "1 dispatch" if self.dispatches == 1 else f"{self.dispatches} dispatches"
         failed = f", {self.failed} that failed," if self.failed else ""

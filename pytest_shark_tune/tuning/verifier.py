@@ -173,7 +173,7 @@ class Verifier:
                 return check, bad
             if source.is_op and not note:
                 whole = model.compare_whole()
-                check = _with_figures(check, whole)
+                check = _with_metrics(check, whole)
                 if whole.ratio_high < 1:
                     return check, dict.fromkeys(model.owned, model.no_faster(whole))
         if not source.run_whole and not source.is_benchmark:
@@ -202,7 +202,7 @@ class Verifier:
             ratios = model.ratios() if self._asks_driver else None
         except NoProfile:
             ratios = None
-        check = _with_figures(check, whole)
+        check = _with_metrics(check, whole)
         if ratios:
             rounded = {name: round(ratio, 4) for name, ratio in ratios.items()}
             check = msgspec.structs.replace(check, in_model=check.in_model | rounded)
@@ -316,7 +316,7 @@ def _noted(check: SourceCheck, note: str) -> SourceCheck:
     return msgspec.structs.replace(check, note="; ".join(filter(None, [note, check.note])))
 
 
-def _with_figures(check: SourceCheck, whole: Measurement) -> SourceCheck:
+def _with_metrics(check: SourceCheck, whole: Measurement) -> SourceCheck:
     """The check with the figures of a function, unless it has those of one that gained less."""
     if check.ratio is not None and check.ratio <= whole.ratio:
         return check

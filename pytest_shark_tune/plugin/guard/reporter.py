@@ -117,9 +117,9 @@ class GuardReporter:
         finding = _finding_of(report)
         if finding is None or not report.passed:
             return None
-        from pytest_shark_tune.report.guard_text import status_words
+        from pytest_shark_tune.report.guard_text import status_text
 
-        words = status_words(finding.verdict)
+        words = status_text(finding.verdict)
         return ("passed", ".", words) if words else None
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -64,7 +64,7 @@ def _attach(
     report.user_properties.append((PROPERTY, msgspec.json.encode(finding).decode()))
     facts = {"entry": verdict.entry, "promise": str(verdict.check), "outcome": str(verdict.outcome)}
     # These go on with the item, to the report of its end: --junitxml reads that one.
-    item.user_properties += [*facts.items(), *verdict.figures.items()]
+    item.user_properties += [*facts.items(), *verdict.metrics.items()]
 
 
 def attach_failure(item: pytest.Item, report: pytest.TestReport) -> None:

@@ -69,7 +69,7 @@ def show(terminalreporter: Any, setup: Setup, store: Ledger, finished: Finished)
     """Show the table, the funnel, and the files that were written or could not be written."""
     if setup.stops_after_compile and not setup.is_dry:
         reporting.section(terminalreporter, "shark-tune")
-        packed = finished.packed.words() if finished.packed else "no bundle was written: nothing was compiled"
+        packed = finished.packed.describe() if finished.packed else "no bundle was written: nothing was compiled"
         reporting.write_line(terminalreporter, packed)
     if finished.summary is None:
         return
@@ -79,7 +79,7 @@ def show(terminalreporter: Any, setup: Setup, store: Ledger, finished: Finished)
         width=max(terminalreporter._tw.fullwidth, 100),
         spec=store.spec_path,
         snapshots=store.snapshots,
-        changes={change.path: said for change in store.changes if (said := change.words())},
+        changes={change.path: said for change in store.changes if (said := change.describe())},
         unwritten=[change.path for change in store.changes if change.is_unwritten],
         **({} if setup.bundle is None else {"without_spec": _merge_advice(setup)}),
     )

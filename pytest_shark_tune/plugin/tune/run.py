@@ -92,7 +92,7 @@ class TuningRun:
             except OSError as error:
                 end_run(self._setup.storage.explain(error) or str(error), returncode=1)
         dropped = (f"{options.starter}: {sentence}" for sentence in dropped_prints(settings.starter))
-        for line in chain(dropped, update.words()):
+        for line in chain(dropped, update.describe()):
             self._setup.report(line)
         return update
 

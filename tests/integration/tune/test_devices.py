@@ -128,13 +128,13 @@ def test_the_benchmark_of_workers_counts_candidates_and_compares_winners(make_su
         [*command, "--rounds=1", "--json=out.json"], cwd=suite.folder, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    figures = json.loads((suite.folder / "out.json").read_text())
-    one, two = figures["runs"]
+    metrics = json.loads((suite.folder / "out.json").read_text())
+    one, two = metrics["runs"]
     assert (one["workers"], two["workers"]) == (1, 2)
     assert one["candidates"] == two["candidates"] == 2
     assert 0 < one["screening_s"] < one["whole_s"]
-    assert figures["screening_ratio"] == pytest.approx(one["screening_s"] / two["screening_s"], rel=1e-2)
+    assert metrics["screening_ratio"] == pytest.approx(one["screening_s"] / two["screening_s"], rel=1e-2)
     assert one["winners"][NAME]["id"] is not None, "nearly every config beats the default"
-    assert figures["agree"].keys() == {NAME}
+    assert metrics["agree"].keys() == {NAME}
     assert f"{NAME}: the winners " in done.stdout
     assert not list(suite.folder.rglob("__specs__"))

@@ -121,8 +121,8 @@ def test_where_nothing_changed_nothing_is_tuned_or_written(tuned: Tuned) -> None
     assert not [line for line in again.text.splitlines() if line.startswith("    new snapshot")]
     assert read_spec((again.out / "spec.mlir").read_text()) == read_spec(snapshot(suite).read_text())
     row, first = again.dispatch(NAME), tuned.outcome.dispatch(NAME)
-    figures = ("winner", "knobs", "baseline_us", "best_us", "speedup", "speedup_low", "speedup_high")
-    assert [row[key] for key in figures] == [first[key] for key in figures]
+    metrics = ("winner", "knobs", "baseline_us", "best_us", "speedup", "speedup_low", "speedup_high")
+    assert [row[key] for key in metrics] == [first[key] for key in metrics]
     assert (row["tried"], row["finalists"]) == (0, 0)
 
 

@@ -158,7 +158,7 @@ def test_an_unchanged_entry_takes_few_rounds() -> None:
         verdict = run_sequential_test(
             "matmul", lambda _number: measured(1.5 * math.exp(chance.gauss(0, 0.01))), criteria
         )
-        counts.append(verdict.figures["rounds"])
+        counts.append(verdict.metrics["rounds"])
     assert min(counts) == 3
     assert sorted(counts)[90] <= 5
 
@@ -173,18 +173,18 @@ def test_what_lies_above_what_is_held_to_is_kept_and_told() -> None:
     verdict = run_sequential_test("matmul", lambda _number: measured(1.5), held_to(1.5, 1.45, 1.55))
     assert (verdict.outcome, verdict.check, verdict.entry) == (CheckOutcome.PASSED, EntryCheck.FAST, "matmul")
     assert (verdict.reason, verdict.note) == ("", "")
-    assert verdict.figures["ratio"] == pytest.approx(1.5)
-    assert verdict.figures["ratio_wanted"] == pytest.approx(1.45 * 0.96)
-    assert verdict.figures["baseline_us"] == 1500
-    assert verdict.figures["tuned_us"] == 1000
-    assert verdict.figures["recorded_ratio_low"] == 1.45
-    assert verdict.figures["rounds"] == 3
+    assert verdict.metrics["ratio"] == pytest.approx(1.5)
+    assert verdict.metrics["ratio_wanted"] == pytest.approx(1.45 * 0.96)
+    assert verdict.metrics["baseline_us"] == 1500
+    assert verdict.metrics["tuned_us"] == 1000
+    assert verdict.metrics["recorded_ratio_low"] == 1.45
+    assert verdict.metrics["rounds"] == 3
 
 
 def test_a_broken_promise_tells_both_intervals_device_and_versions() -> None:
     verdict = run_sequential_test("matmul", lambda _number: measured(1.2), held_to(1.5, 1.45, 1.55, iree="3.12.0"))
     assert verdict.outcome is CheckOutcome.FAILED
-    assert verdict.figures["rounds"] == FEWEST
+    assert verdict.metrics["rounds"] == FEWEST
     assert verdict.reason.splitlines() == [
         (
             "it is slower than recorded: it should reach 1.392 times the default's speed, the lower end recorded less "
@@ -294,14 +294,14 @@ def test_what_cannot_be_told_is_undecided_once_the_time_is_spent() -> None:
     criteria = msgspec.structs.replace(CRITERIA, budget_s=0.0)
     verdict = run_sequential_test("matmul", lambda _number: measured(chance.choice((0.8, 1.2)), noise=0.2), criteria)
     assert verdict.outcome is CheckOutcome.UNDECIDED
-    assert verdict.figures["rounds"] == 4
+    assert verdict.metrics["rounds"] == 4
     assert verdict.reason.startswith("measuring did not decide whether it is as fast as it should be, 0.980 times")
 
 
 def test_an_entry_on_its_way_to_be_broken_gets_the_time_it_takes() -> None:
     criteria = msgspec.structs.replace(CRITERIA, budget_s=0.0)
     verdict = run_sequential_test("matmul", lambda _number: measured(0.8), criteria)
-    assert (verdict.outcome, verdict.figures["rounds"]) == (CheckOutcome.FAILED, FEWEST)
+    assert (verdict.outcome, verdict.metrics["rounds"]) == (CheckOutcome.FAILED, FEWEST)
 
 
 def test_there_is_a_last_round() -> None:
@@ -329,7 +329,7 @@ def test_a_clients_own_measurement_is_judged_by_its_interval(
     given = msgspec.structs.replace(measured(ratio, blocks=6), ratio_low=low, ratio_high=high)
     verdict = judge("matmul", given, held_to(1.5, 1.45, 1.55))
     assert verdict.outcome is outcome
-    assert verdict.figures["ratio_low"] == low
+    assert verdict.metrics["ratio_low"] == low
     assert ("in 1 process," in verdict.reason) is (outcome is not CheckOutcome.PASSED)
 
 

@@ -76,7 +76,7 @@ def test_an_entry_of_which_nothing_changed_is_kept(suite: Suite) -> None:
     update = suite.reconcile(ONE, TWO)
     assert update.kept == {"one": record_of(ONE)}
     assert (update.stale, update.first, update.incumbents) == ({}, {}, {})
-    assert list(update.words()) == [
+    assert list(update.describe()) == [
         "1 dispatch is kept: nothing changed since the snapshot was tuned (--tune-fresh tunes everything again)"
     ]
 
@@ -99,7 +99,7 @@ def test_an_entry_of_which_something_changed_is_not(suite: Suite, changes: dict[
     update = suite.reconcile(ONE)
     assert update.kept == {}
     assert update.stale == {"one": reason}
-    assert list(update.words()) == [f"retuning one: {reason}"]
+    assert list(update.describe()) == [f"retuning one: {reason}"]
     assert update.first == {"one": ("bbbbbb",)}, "its own config is tried first all the same"
     assert update.incumbents == {"one": "bbbbbb"}
 
@@ -158,7 +158,7 @@ def test_a_snapshot_that_cannot_be_written_is_told_before_the_run(suite: Suite) 
     write_spec(suite.path, [record_of(ONE)])
     with suite.path.with_suffix(".jsonl").open("a", encoding="utf-8") as records:
         records.write("<<<<<<< ours\n")
-    (_, told) = suite.reconcile(ONE).words()
+    (_, told) = suite.reconcile(ONE).describe()
     assert told.startswith(f"{suite.path} will not be updated: llvm-cpu-some-cpu.jsonl:2 is no record, ")
 
 
@@ -168,7 +168,7 @@ def test_what_won_on_another_device_is_tried_first_and_is_no_incumbent(suite: Su
     update = suite.reconcile(ONE, TWO)
     assert update.first == {"one": ("aaaaaa", "bbbbbb"), "two": ("bbbbbb",)}
     assert update.incumbents == {"one": "aaaaaa"}
-    assert list(update.words())[-1] == (
+    assert list(update.describe())[-1] == (
         "what llvm-cpu-other.mlir, of another device, has for 2 dispatches is tried first"
     )
 

@@ -13,7 +13,7 @@ from pytest_shark_tune.report.guard_text import (
     github_lines,
     markdown,
     said_first,
-    status_words,
+    status_text,
     terminal_lines,
 )
 
@@ -28,17 +28,17 @@ def finding(
     entry: str = "matmul",
     check: EntryCheck = EntryCheck.FAST,
     note: str = "",
-    figures: dict[str, float] | None = None,
+    metrics: dict[str, float] | None = None,
     spec: str = "suite/__specs__/llvm-cpu-x.mlir",
     line: int = 7,
 ) -> GuardFinding:
-    verdict = Verdict(entry=entry, check=check, outcome=outcome, reason=reason, note=note, figures=figures or {})
+    verdict = Verdict(entry=entry, check=check, outcome=outcome, reason=reason, note=note, metrics=metrics or {})
     return GuardFinding(verdict=verdict, spec=spec, file="/home/me/work/suite/test_a.py", line=line, where=WHERE)
 
 
-KEPT = finding(CheckOutcome.PASSED, figures={"ratio": 1.5, **RECORDED})
+KEPT = finding(CheckOutcome.PASSED, metrics={"ratio": 1.5, **RECORDED})
 BROKEN = finding(CheckOutcome.FAILED, "a_b is 5% slower\nnow: 1.0\nthen: 1.5", entry="conv")
-UNDECIDED = finding(CheckOutcome.UNDECIDED, "did not decide\nmore", figures={"ratio": 0.999})
+UNDECIDED = finding(CheckOutcome.UNDECIDED, "did not decide\nmore", metrics={"ratio": 0.999})
 NOT_NEEDED = finding(CheckOutcome.PASSED, note="no longer needed: the default is as fast", entry="pool")
 SKIPPED = finding(CheckOutcome.SKIPPED, "recorded on A, this is B", entry="conv", check=EntryCheck.CORRECT)
 FAILED = GuardFailure(
@@ -72,7 +72,7 @@ def test_where_nothing_changed_the_markdown_is_one_line() -> None:
 
 
 def test_the_markdown_says_what_changed() -> None:
-    moved = finding(CheckOutcome.PASSED, entry="dense", figures={"ratio": 1.61, **RECORDED})
+    moved = finding(CheckOutcome.PASSED, entry="dense", metrics={"ratio": 1.61, **RECORDED})
     assert markdown([NOT_NEEDED, KEPT, UNDECIDED, BROKEN, moved], "Ctrl-C").splitlines() == [
         f"**shark-tune guard**: 4 entries, checks: 3 kept, 1 broken, 1 undecided ({WHERE})",
         "",
@@ -160,4 +160,4 @@ def test_github_is_told_in_its_own_escapes() -> None:
     ("found", "words"), [(KEPT, "1.50x"), (UNDECIDED, "1.00x undecided"), (SKIPPED, ""), (NOT_NEEDED, "")]
 )
 def test_a_ratio_stands_beside_its_test(found: GuardFinding, words: str) -> None:
-    assert status_words(found.verdict) == words
+    assert status_text(found.verdict) == words

@@ -326,7 +326,7 @@ def test_what_is_kept_is_the_winner_without_a_candidate_tried(run: Run) -> None:
     assert read_records(run.snapshot)[0] == record
     assert text != run.snapshot.read_text()
     (change,) = run.ledger.changes
-    assert change.words() == ("two: added (contraction 32x32x32 f32, f32 -> f32, DoubleTilingExpert, 5 us, 2.00x)",)
+    assert change.describe() == ("two: added (contraction 32x32x32 f32, f32 -> f32, DoubleTilingExpert, 5 us, 2.00x)",)
 
 
 def test_a_winner_that_was_not_checked_is_told_and_not_written(run: Run) -> None:
@@ -337,7 +337,7 @@ def test_a_winner_that_was_not_checked_is_told_and_not_written(run: Run) -> None
     run.ledger.finish(complete=True)
     assert read_records(run.snapshot) == (record,)
     (change,) = run.ledger.changes
-    assert change.words() == (
+    assert change.describe() == (
         "not updated with two: [spec] gave no result, and only what holds in the whole is written; run that as well",
     )
 
@@ -349,7 +349,7 @@ def test_what_is_kept_and_fails_in_the_whole_loses_its_entry(run: Run) -> None:
     run.take(SpecRecord(sources=(), dropped={"one": "it is slower"}))
     assert run.ledger.finish(complete=True).dispatches[0].reason == "it is slower"
     assert not run.snapshot.exists()
-    assert run.ledger.changes[0].words()[0].startswith("one: removed (")
+    assert run.ledger.changes[0].describe()[0].startswith("one: removed (")
 
 
 def test_a_default_that_fails_speaks_against_no_entry(run: Run) -> None:
@@ -370,13 +370,13 @@ def test_an_entry_is_dropped_only_where_the_whole_suite_was_collected(run: Run) 
         later.take(make_record(TWO, "default", 1.0), make_final(TWO, None), VERIFIED)
         later.ledger.finish(complete=True)
         assert [each.dispatch for each in read_records(run.snapshot)] == left
-    assert later.ledger.changes[0].words()[0].endswith(": its dispatch is in the suite no more")
+    assert later.ledger.changes[0].describe()[0].endswith(": its dispatch is in the suite no more")
     write_spec(run.snapshot, [record, untunable])
     again = Run(run.out.parent)
     again.ledger.add_collected(Collected(whole=(str(run.suite),)))
     again.take(make_record(TWO, "default", 1.0), make_final(TWO, None), VERIFIED)
     again.ledger.finish(complete=True)
-    assert again.ledger.changes[0].words() == (), "what cannot be tuned today may be tomorrow"
+    assert again.ledger.changes[0].describe() == (), "what cannot be tuned today may be tomorrow"
 
 
 MEASURED_WHOLE = SpecRecord(sources=(SourceCheck(source="model", applied=1, ratio=1.5),), dropped={}, model="model")
@@ -402,7 +402,7 @@ def test_an_entry_of_a_model_that_was_not_measured_end_to_end_is_told_and_not_wr
     run.ledger.finish(complete=False)
     (change,) = run.ledger.changes
     why = "[model-end-to-end] gave no result, and only what holds in the whole is written; run that as well"
-    assert change.words() == (f"not updated with one: {why}",)
+    assert change.describe() == (f"not updated with one: {why}",)
     assert change.is_unwritten != had_snapshot
     assert (run.snapshot.read_bytes() if had_snapshot else b"") == before
 
@@ -438,7 +438,7 @@ def test_entries_without_a_record_stay_in_the_snapshot(run: Run) -> None:
     run.ledger.finish(complete=True)
     matchers = [row.matcher for row in read_spec(run.snapshot.read_text())]
     assert matchers == ["match_one", "match_two", "match_foreign"]
-    assert run.ledger.changes[0].words()[0].startswith("two: added (")
+    assert run.ledger.changes[0].describe()[0].startswith("two: added (")
 
 
 @pytest.mark.parametrize("suffix", [".mlir", ".jsonl"])
@@ -452,7 +452,7 @@ def test_a_snapshot_that_cannot_be_read_stays_as_it_is(run: Run, suffix: str) ->
     assert (run.snapshot.read_bytes(), records_path(run.snapshot).read_bytes()) == before
     (change,) = run.ledger.changes
     assert change.problem
-    assert change.words() == (f"not updated: {change.problem}",)
+    assert change.describe() == (f"not updated: {change.problem}",)
 
 
 def test_each_suite_that_has_a_dispatch_gets_its_entry(tmp_path: Path) -> None:
@@ -482,7 +482,7 @@ def test_each_suite_that_has_a_dispatch_gets_its_entry(tmp_path: Path) -> None:
     again.take(VERIFIED, plan="other", suite=other)
     again.ledger.finish(complete=True)
     assert [read_records(path) for path in paths] == [(first,), (second,)]
-    assert [change.words() for change in again.ledger.changes] == [(), ()]
+    assert [change.describe() for change in again.ledger.changes] == [(), ()]
 
 
 def test_a_suite_whose_own_spec_was_not_tried_gets_no_entry(tmp_path: Path) -> None:
@@ -492,7 +492,7 @@ def test_a_suite_whose_own_spec_was_not_tried_gets_no_entry(tmp_path: Path) -> N
     run.take(*ALL_OF_ONE, make_final(ONE, "aaaaaa"), VERIFIED)
     run.ledger.finish(complete=True)
     assert run.ledger.snapshots == (run.snapshot,)
-    (told,) = [change.words() for change in run.ledger.changes if change.is_unwritten]
+    (told,) = [change.describe() for change in run.ledger.changes if change.is_unwritten]
     assert told[0].startswith("not updated with one: [spec] gave no result")
 
 
