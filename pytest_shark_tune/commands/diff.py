@@ -9,7 +9,7 @@ import click
 from pytest_shark_tune.commands.inputs import report_dropped
 from pytest_shark_tune.commands.options import Command, json_option, trust_option
 from pytest_shark_tune.commands.output import print_json
-from pytest_shark_tune.records.diff import describe_change, diff, read_side
+from pytest_shark_tune.records.diff import describe_change, diff, read_view
 from pytest_shark_tune.records.snapshot import read_text
 
 __all__ = ["diff_specs"]
@@ -26,13 +26,13 @@ def diff_specs(old: Path, new: Path, as_json: bool) -> None:
     Two entries are the same if they match the same ops; their names do not matter. Knobs and times come from the
     records beside the specs. The exit status is 1 if the specs differ.
     """
-    sides = read_side(old), read_side(new)
-    for side in sides:
-        if side.problem:
-            click.echo(f"{side.name}: read from its records alone, since {side.problem}", err=True)
+    views = read_view(old), read_view(new)
+    for view in views:
+        if view.problem:
+            click.echo(f"{view.name}: read from its records alone, since {view.problem}", err=True)
         else:
-            report_dropped(side.name, read_text(Path(side.name)))
-    changes = diff(*sides)
+            report_dropped(view.name, read_text(Path(view.name)))
+    changes = diff(*views)
     if as_json:
         print_json(changes)
     else:

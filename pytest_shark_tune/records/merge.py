@@ -13,7 +13,7 @@ from typing import Literal
 
 import msgspec
 
-from pytest_shark_tune.records.diff import SideEntry, side_of
+from pytest_shark_tune.records.diff import SpecEntryView, view_of
 from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.spec.link import SpecPart, merge_specs
 from pytest_shark_tune.spec.predicate import MatchPredicate, Relation, relation
@@ -134,7 +134,7 @@ class _Entry:
     """The entry's position among those of all inputs."""
     spec: str
     is_starter: bool
-    given: SideEntry
+    given: SpecEntryView
 
     @property
     def matcher(self) -> str:
@@ -163,7 +163,7 @@ class _Entry:
 def _entries(inputs: Sequence[MergeInput]) -> list[_Entry]:
     entries: list[_Entry] = []
     for source, given in enumerate(inputs):
-        for entry in side_of(given.name, given.text, given.records).entries:
+        for entry in view_of(given.name, given.text, given.records).entries:
             entries.append(_Entry(source, len(entries), given.name, given.is_starter, entry))
     return entries
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.types import Plan
-from pytest_shark_tune.records.diff import describe_change, diff, side_of
+from pytest_shark_tune.records.diff import describe_change, diff, view_of
 from pytest_shark_tune.records.reconcile import (
     as_it_is_now,
     entry_of_task,
@@ -69,7 +69,7 @@ class SnapshotChange:
         if not self.old[0]:
             return ("new snapshot",)
         try:
-            changes = diff(side_of("before", *self.old), side_of("now", *self.new))
+            changes = diff(view_of("before", *self.old), view_of("now", *self.new))
         except InputError as error:
             return (f"what there was before cannot be read: {error}",)
         lines = tuple(
