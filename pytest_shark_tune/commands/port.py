@@ -22,7 +22,7 @@ from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.discovery import FoundDevices, devices_for
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.source import ModelInput
-from pytest_shark_tune.port.fit import Fate, PortedEntry
+from pytest_shark_tune.port.fit import PortedEntry, PortStatus
 from pytest_shark_tune.port.port import port, tune_lost
 from pytest_shark_tune.port.read_old import read_old, target_of
 from pytest_shark_tune.system.machine import processors
@@ -89,7 +89,7 @@ def port_spec(
             options += [f"--tune-input-shape={shape}" for shape in shapes]
             ported = tune_lost(ported, output, spec, models, str(target), options, report)
     _report(ported, output, as_json=as_json)
-    if any(entry.fate is Fate.LOST for entry in ported):
+    if any(entry.status is PortStatus.NOT_PORTED for entry in ported):
         raise SystemExit(1)
 
 
@@ -102,15 +102,15 @@ def _devices(target: Target) -> FoundDevices:
 
 
 def _report(ported: tuple[PortedEntry, ...], output: Path, *, as_json: bool) -> None:
-    written = sum(entry.fate is not Fate.LOST for entry in ported)
+    written = sum(entry.status is not PortStatus.NOT_PORTED for entry in ported)
     left = f"{output} stays as it was" if output.exists() else f"no {output}"
     report(f"{written} of {len(ported)} entries are in {output}" if written else f"no entry is left: {left}")
     if as_json:
         keys = ("entry", "fate", "dispatch", "changes", "reason", "compilation_info")
-        rows = [(row.name, row.fate, row.dispatch, row.changes, row.reason, row.compilation_info) for row in ported]
+        rows = [(row.name, row.status, row.dispatch, row.changes, row.reason, row.compilation_info) for row in ported]
         print_json([dict(zip(keys, row, strict=True)) for row in rows])
         return
     print_table(
         ("entry", "what became of it", "changes"),
-        ((entry.name, entry.fate, entry.reason or "\n".join(entry.changes)) for entry in ported),
+        ((entry.name, entry.status, entry.reason or "\n".join(entry.changes)) for entry in ported),
     )

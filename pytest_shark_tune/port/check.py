@@ -9,7 +9,7 @@ from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
 from pytest_shark_tune.guard.session import GuardSession
 from pytest_shark_tune.guard.speed import RUN_ALPHA
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck
-from pytest_shark_tune.port.fit import Fate, PortedEntry
+from pytest_shark_tune.port.fit import PortedEntry, PortStatus
 
 __all__ = ["check_ported"]
 
@@ -36,7 +36,7 @@ def check_ported(
     """
     guarded = session.guard_plan(sources, Path(), path)
     for draft in drafts:
-        if draft.fate is Fate.LOST:
+        if draft.status is PortStatus.NOT_PORTED:
             yield draft
             continue
         entry = next((entry for entry in guarded.entries if _is_entry_of(entry, draft)), None)

@@ -20,7 +20,7 @@ from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.port.check import check_ported
 from pytest_shark_tune.port.find import find_in_models, recorded_op
-from pytest_shark_tune.port.fit import Fate, PortedEntry, keep_unplaced, port_entry
+from pytest_shark_tune.port.fit import PortedEntry, PortStatus, keep_unplaced, port_entry
 from pytest_shark_tune.port.read_old import OldEntry, OldSpec
 from pytest_shark_tune.records.snapshot import read_records, write_spec, write_text
 from pytest_shark_tune.records.types import WinnerRecord
@@ -96,7 +96,7 @@ def _write(path: Path, ported: Iterable[PortedEntry], old: OldSpec) -> None:
 
     Without any there is no file, unless it is the old spec itself, which then stays.
     """
-    kept = [entry for entry in ported if entry.fate is not Fate.LOST]
+    kept = [entry for entry in ported if entry.status is not PortStatus.NOT_PORTED]
     if not kept and path.exists() and path.samefile(old.path):
         return
     winners = [entry.record for entry in kept if entry.record]
@@ -131,16 +131,18 @@ def tune_lost(
     Raises:
         InputError: pytest failed or ran out of time.
     """
-    lost = sorted({entry.dispatch for entry in ported if entry.fate is Fate.LOST and entry.dispatch})
-    if not lost:
+    not_ported = sorted(
+        {entry.dispatch for entry in ported if entry.status is PortStatus.NOT_PORTED and entry.dispatch}
+    )
+    if not not_ported:
         return tuple(ported)
     with scratch_folder() as folder:
         out = folder / "tuned"
         command = [sys.executable, "-m", "pytest", *map(str, models), "--tune", "--tune-target", target]
-        chosen = [*(f"[{name}-" for name in lost), "[spec]"]  # With the bracket: names may end others.
+        chosen = [*(f"[{name}-" for name in not_ported), "[spec]"]  # With the bracket: names may end others.
         command += ["--tune-out", str(out), "-k", " or ".join(chosen)]
         command += options
-        report(f"tuning {', '.join(lost)} anew; this takes a while")
+        report(f"tuning {', '.join(not_ported)} anew; this takes a while")
         try:
             process.run(command, timeout_s=_TUNE_TIMEOUT_S)
         except CommandFailed as error:
@@ -148,7 +150,7 @@ def tune_lost(
         winners = {record.dispatch: record for record in read_records(out / "spec.mlir")}
 
     def retuned(entry: PortedEntry) -> PortedEntry:
-        if entry.fate is not Fate.LOST or not entry.dispatch:
+        if entry.status is not PortStatus.NOT_PORTED or not entry.dispatch:
             return entry
         return _with_winner(entry, winners.get(entry.dispatch))
 
@@ -161,5 +163,5 @@ def _with_winner(entry: PortedEntry, winner: WinnerRecord | None) -> PortedEntry
     if winner is None:
         return entry.as_lost(f"{entry.reason}; tuned anew, nothing was faster than the default")
     return msgspec.structs.replace(
-        entry, fate=Fate.RETUNED, record=winner, changes=(), reason="", compilation_info=winner.compilation_info
+        entry, status=PortStatus.RETUNED, record=winner, changes=(), reason="", compilation_info=winner.compilation_info
     )
