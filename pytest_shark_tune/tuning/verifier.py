@@ -24,7 +24,7 @@ from pytest_shark_tune.system import journal
 from pytest_shark_tune.tuning.acceptance import model_tolerance
 from pytest_shark_tune.tuning.builder import Builds
 from pytest_shark_tune.tuning.model.runner import ModelRunner
-from pytest_shark_tune.tuning.model.tuned import TunedModel, culprits
+from pytest_shark_tune.tuning.model.tuned import TunedModel, failing_entries
 from pytest_shark_tune.tuning.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ class Verifier:
         """The entries with which the compiler fails on a source, and the reasons by name."""
         if not _may_apply(plan, source, draft) or not (problem := self._problem(source, draft)):
             return {}
-        names = culprits(draft.names, lambda part: bool(self._problem(source, draft.only(part))))
+        names = failing_entries(draft.names, lambda part: bool(self._problem(source, draft.only(part))))
         return dict.fromkeys(names, f"iree-compile fails on {source.name} with it: {problem}")
 
     def _problem(self, source: Source, draft: Draft) -> str:

@@ -55,7 +55,7 @@ from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tuning import builder, database, microbenchmarks
 from pytest_shark_tune.tuning import settings as run_settings
 from pytest_shark_tune.tuning.model.profile import by_symbol
-from pytest_shark_tune.tuning.model.tuned import culprits
+from pytest_shark_tune.tuning.model.tuned import failing_entries
 from pytest_shark_tune.tuning.settings import RunSettings
 
 pytestmark = pytest.mark.compiler
@@ -232,9 +232,9 @@ def kept() -> object:
 
 def blamed() -> object:
     return [
-        culprits("abcdef", lambda names: "c" in names),
-        culprits("abcdef", lambda names: "a" in names and "f" in names),
-        culprits("abcdef", lambda names: len(names) > 2),
+        failing_entries("abcdef", lambda names: "c" in names),
+        failing_entries("abcdef", lambda names: "a" in names and "f" in names),
+        failing_entries("abcdef", lambda names: len(names) > 2),
     ]
 
 

@@ -21,7 +21,7 @@ from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tuning.builder import Builds
 from pytest_shark_tune.tuning.children import DeviceChildren
 from pytest_shark_tune.tuning.model.runner import ModelRunner
-from pytest_shark_tune.tuning.model.tuned import culprits
+from pytest_shark_tune.tuning.model.tuned import failing_entries
 from pytest_shark_tune.tuning.settings import RunSettings
 from pytest_shark_tune.tuning.verifier import Verifier
 from tests.models import matmuls
@@ -106,12 +106,12 @@ def test_whoever_is_to_blame_is_found_by_halves(blamed: set[str], expected: list
         tried.append(names)
         return bool(blamed & set(names))
 
-    assert culprits(list("abcde"), fails) == expected
+    assert failing_entries(list("abcde"), fails) == expected
     assert [] not in tried
 
 
 def test_those_that_fail_only_together_are_all_to_blame() -> None:
-    assert culprits(list("abcd"), lambda names: {"a", "d"} <= set(names)) == list("abcd")
+    assert failing_entries(list("abcd"), lambda names: {"a", "d"} <= set(names)) == list("abcd")
 
 
 @pytest.mark.slow
