@@ -66,7 +66,7 @@ MOST_ROUNDS = 10
 
 _NARROW = 0.1
 _LASTS = 0.8
-_GLANCE = 2.0
+_QUICK_REJECT = 2.0
 _TICKS = 1000
 _OVERHEAD = 0.01
 _STRETCH = 4
@@ -266,9 +266,9 @@ def compare(
     """
     if batch is None:
         batch = calibrate(baseline, policy.sample_s, cap=policy.batch_cap)
-    glance = _glance(candidate, baseline, policy.cutoff)
-    if glance is not None:
-        return glance
+    rejected = _quick_reject(candidate, baseline, policy.cutoff)
+    if rejected is not None:
+        return rejected
     wanted = max(1.0, best)
     samples: list[float] = []
     baseline_samples: list[float] = []
@@ -279,7 +279,7 @@ def compare(
         block_started = time.perf_counter()
         ours, theirs = _block(candidate, baseline, batch, flip=len(logs) % 2 == 1)
         if not logs and min(ours) * wanted > policy.cutoff * max(theirs):
-            return _cut_short(ours, theirs, batch, wanted)
+            return _stopped_early(ours, theirs, batch, wanted)
         if not drift_detector.accepts(theirs, [ours]):
             continue
         samples += ours
@@ -416,7 +416,7 @@ def _clock_step_s() -> float:
     return min(steps)
 
 
-def _glance(candidate: Run, baseline: Run, cutoff: float) -> Measurement | None:
+def _quick_reject(candidate: Run, baseline: Run, cutoff: float) -> Measurement | None:
     """Measure single dispatches; ``None`` unless they show that the candidate is far slower.
 
     Single runs are at times twice as slow as they should be, even twice in a row (seen on an H100). So the candidate
@@ -428,12 +428,12 @@ def _glance(candidate: Run, baseline: Run, cutoff: float) -> Measurement | None:
     ours: list[float] = []
     for _ in range(3):
         ours.append(candidate(1))
-        if ours[-1] <= _GLANCE * cutoff * theirs[0]:
+        if ours[-1] <= _QUICK_REJECT * cutoff * theirs[0]:
             return None
     theirs.append(baseline(1))
-    if min(ours) <= _GLANCE * cutoff * max(theirs):
+    if min(ours) <= _QUICK_REJECT * cutoff * max(theirs):
         return None
-    return _cut_short([seconds * 1e6 for seconds in ours], [seconds * 1e6 for seconds in theirs], 1, 1.0)
+    return _stopped_early([seconds * 1e6 for seconds in ours], [seconds * 1e6 for seconds in theirs], 1, 1.0)
 
 
 def _block(candidate: Run, baseline: Run, batch: int, *, flip: bool) -> tuple[list[float], list[float]]:
@@ -451,7 +451,7 @@ def _block(candidate: Run, baseline: Run, batch: int, *, flip: bool) -> tuple[li
     return [seconds * scale for seconds in ours], [seconds * scale for seconds in theirs]
 
 
-def _cut_short(samples: Sequence[float], baseline_samples: Sequence[float], batch: int, high: float) -> Measurement:
+def _stopped_early(samples: Sequence[float], baseline_samples: Sequence[float], batch: int, high: float) -> Measurement:
     return Measurement(
         samples_us=tuple(samples),
         baseline_samples_us=tuple(baseline_samples),
