@@ -69,7 +69,7 @@ _LASTS = 0.8
 _QUICK_REJECT = 2.0
 _TICKS = 1000
 _OVERHEAD = 0.01
-_STRETCH = 4
+_LONGEST_SAMPLE = 4
 _SHORTEST_LIMIT_S = 2.0
 _SLOWEST = 20.0
 
@@ -226,7 +226,7 @@ def calibrate(run: Run, target_s: float, *, cap: int = 4096) -> int:
     if overhead_s <= _OVERHEAD * seconds:
         return batch
     dispatch_s = max((seconds - overhead_s) / batch, 0.0)
-    lasting_s = min(overhead_s / _OVERHEAD, _STRETCH * target_s) - overhead_s
+    lasting_s = min(overhead_s / _OVERHEAD, _LONGEST_SAMPLE * target_s) - overhead_s
     return min(max(batch, math.ceil(lasting_s / dispatch_s)) if dispatch_s else cap, cap)
 
 

@@ -174,7 +174,7 @@ class Ledger:
         *,
         complete: bool,
         why_stopped: Callable[[str], str] = lambda dispatch: "",
-        effort: Callable[[str], int] = lambda dispatch: 0,
+        candidates_tried: Callable[[str], int] = lambda dispatch: 0,
         verify: Verify | None = None,
     ) -> Summary:
         """Derive and write summary, spec and snapshots.
@@ -186,7 +186,7 @@ class Ledger:
         Args:
             complete: whether every test was run.
             why_stopped: returns the reason why no more of a dispatch's candidates were tried.
-            effort: returns the number of a dispatch's candidates that had their chance.
+            candidates_tried: returns the number of a dispatch's candidates that had their chance.
             verify: verifies drafts that the run's tests did not verify: a test may have dropped an entry, and a
                 snapshot may have other entries.
 
@@ -194,7 +194,7 @@ class Ledger:
             The summary, as it is written.
         """
         results = self._results
-        found = {name: results.winner(name, self._fingerprint, effort(name)) for name in results.tasks}
+        found = {name: results.winner(name, self._fingerprint, candidates_tried(name)) for name in results.tasks}
         won = {name: winner for name, winner in found.items() if winner is not None}
         verification = Verification(results.plans, results.tasks.keys(), results.checks, verify)
         dropped = results.dropped

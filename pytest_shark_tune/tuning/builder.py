@@ -110,7 +110,7 @@ class Builds:
         artifact = self.known(module, candidate) if shares_processor else None
         if artifact is None:
             ahead = [other for other in self._prefetch_queue(task) if other.id != candidate.id] if member == 0 else []
-            make = self._compile_stretch if shares_processor else self._compile_ahead
+            make = self._compile_batch if shares_processor else self._compile_ahead
             artifact = make(task.dispatch, module, [candidate, *ahead[: _AHEAD * self._jobs]])
         if artifact.vmfb is None:
             raise CandidateFailed(artifact.state, artifact.reason)
@@ -126,21 +126,21 @@ class Builds:
             for member in range(len(task.dispatch.members)):
                 self.artifact(task, config, member)
 
-    def _compile_stretch(self, dispatch: Dispatch, module: BenchmarkModule, stretch: Sequence[Candidate]) -> Artifact:
-        """Compile all of ``stretch`` while nothing is measured; return the artifact of the first candidate."""
+    def _compile_batch(self, dispatch: Dispatch, module: BenchmarkModule, batch: Sequence[Candidate]) -> Artifact:
+        """Compile all of ``batch`` while nothing is measured; return the artifact of the first candidate."""
         with self.processor():
             # Another process may have compiled them while this one waited for the device.
-            for candidate in stretch:
+            for candidate in batch:
                 self._start(dispatch, module, candidate)
             # Wait for all of them, before an error of the first one can end the lease.
             wait(self._running.values())
-            artifact = self._wait_for(dispatch, module, stretch[0])
+            artifact = self._wait_for(dispatch, module, batch[0])
         self._forget_finished()
         return artifact
 
-    def _compile_ahead(self, dispatch: Dispatch, module: BenchmarkModule, stretch: Sequence[Candidate]) -> Artifact:
+    def _compile_ahead(self, dispatch: Dispatch, module: BenchmarkModule, batch: Sequence[Candidate]) -> Artifact:
         """Return the artifact of the first candidate; start a few of the others in the background."""
-        first, *rest = stretch
+        first, *rest = batch
         self._forget_finished()
         self._start(dispatch, module, first)
         started = 0

@@ -81,14 +81,14 @@ class Quarry:
         return cost_us * self.search.expected_gain / (self.spent_s / self.tried)
 
     @property
-    def room(self) -> int:
+    def remaining(self) -> int:
         """How many candidates may still be asked for."""
         return max(0, self.most - self.tried - len(self.under_way) - len(self.queued))
 
     @property
     def wants_more(self) -> bool:
         """Whether there is a candidate to try that was not handed out yet."""
-        return not self.is_exhausted and bool(self.queued or (self.room and not self.search.stop_reason))
+        return not self.is_exhausted and bool(self.queued or (self.remaining and not self.search.stop_reason))
 
     @property
     def left(self) -> int:
@@ -125,12 +125,12 @@ class Campaign:
         self,
         quarries: Iterable[Quarry],
         *,
-        stretch: int,
+        batch: int,
         is_spent: Callable[[], bool] = lambda: False,
         publish: Callable[[str, tuple[str, ...]], None] = lambda name, queued: None,
     ) -> None:
         self._quarries = {quarry.name: quarry for quarry in quarries}
-        self._stretch = stretch
+        self._batch = batch
         self._is_spent = is_spent
         self._publish = publish
         self._first = deque(index for quarry in self._quarries.values() for index in quarry.defaults)
@@ -161,7 +161,7 @@ class Campaign:
             return self._returned.popleft()
         if self._first:
             return self._first.popleft()
-        if self._turn is None or not self._turn.wants_more or self._served >= self._stretch:
+        if self._turn is None or not self._turn.wants_more or self._served >= self._batch:
             wanting = [quarry for quarry in self._quarries.values() if quarry.wants_more]
             self._turn, self._served = min(wanting, key=lambda quarry: (-quarry.worth, quarry.tried)), 0
         self._refill(self._turn)
@@ -222,7 +222,7 @@ class Campaign:
             return "no more gain is expected"
         return "the time was spent (--tune-time)" if self._spent else quarry.search.stop_reason
 
-    def effort(self, name: str) -> int:
+    def candidates_tried(self, name: str) -> int:
         """How many candidates of a dispatch count as tried: all that were asked for, unless the run ended early."""
         quarry = self._quarries.get(name)
         if quarry is None:
@@ -231,8 +231,8 @@ class Campaign:
 
     def _refill(self, quarry: Quarry) -> None:
         """Choose the next candidates: early enough to compile them in time, late enough to learn from earlier ones."""
-        wanted = min(self._stretch - len(quarry.queued), quarry.room)
-        if len(quarry.queued) <= self._stretch // 2 and wanted > 0 and not quarry.is_exhausted:
+        wanted = min(self._batch - len(quarry.queued), quarry.remaining)
+        if len(quarry.queued) <= self._batch // 2 and wanted > 0 and not quarry.is_exhausted:
             quarry.queued.extend(quarry.search.ask(wanted))
             self._publish(quarry.name, tuple(quarry.candidates[row] for row in quarry.queued))
 

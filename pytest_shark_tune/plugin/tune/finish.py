@@ -45,7 +45,7 @@ def finish_run(setup: Setup, store: Ledger, run: TuningRun, *, complete: bool) -
         summary = store.finish(
             complete=complete,
             why_stopped=run.scheduler.why_stopped,
-            effort=run.scheduler.effort,
+            candidates_tried=run.scheduler.candidates_tried,
             verify=setup.session.verifier.verify_draft if complete and setup.bundle is None else None,
         )
     landscapes: list[str] = []

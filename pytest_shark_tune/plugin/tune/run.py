@@ -126,7 +126,7 @@ class TuningRun:
         ]
         return Campaign(
             states,
-            stretch=min(max(options.jobs, _SMALLEST_BATCH), _LARGEST_BATCH),
+            batch=min(max(options.jobs, _SMALLEST_BATCH), _LARGEST_BATCH),
             is_spent=self._progress.is_spent,
             publish=self._publish,
         )

@@ -31,7 +31,7 @@ def order_of(
         defaults=(),
         most=len(tests) if most is None else most,
     )
-    return RunOrder(phases, Campaign([quarry], stretch=4, is_spent=is_spent), needless)
+    return RunOrder(phases, Campaign([quarry], batch=4, is_spent=is_spent), needless)
 
 
 def drain(order: RunOrder) -> list[int]:

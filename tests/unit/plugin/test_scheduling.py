@@ -98,7 +98,7 @@ class Controller:
             defaults=(),
             most=len(candidates),
         )
-        return RunOrder(phases, Campaign([quarry], stretch=4, is_spent=self.is_spent))
+        return RunOrder(phases, Campaign([quarry], batch=4, is_spent=self.is_spent))
 
     def start(self) -> Controller:
         for _ in range(self.config.workers):

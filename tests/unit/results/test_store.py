@@ -296,7 +296,7 @@ def test_what_cannot_be_written_leaves_the_rest(run: Run) -> None:
 
 def test_a_winner_says_how_it_was_tuned(run: Run) -> None:
     run.take(*ALL_OF_ONE, make_final(ONE, "aaaaaa"), VERIFIED)
-    run.ledger.finish(complete=True, effort={"one": 2, "two": 0}.__getitem__)
+    run.ledger.finish(complete=True, candidates_tried={"one": 2, "two": 0}.__getitem__)
     (record,) = read_records(run.snapshot)
     assert (record.fingerprint, record.candidates) == ("setting", 2)
     assert [(op.source, op.symbol) for op in record.ops] == [("model", "one_0")]

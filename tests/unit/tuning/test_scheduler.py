@@ -54,7 +54,7 @@ class Run:
         entries: list[TestEntry] | None = None,
         strategy: str = "exhaustive",
         most: int = 60,
-        stretch: int = 4,
+        batch: int = 4,
         is_spent: Callable[[], bool] = lambda: False,
     ) -> None:
         self.parts = entries if entries is not None else [entry for task in tasks for entry in parts_of(task)]
@@ -65,7 +65,7 @@ class Run:
         self.announced: list[tuple[str, tuple[str, ...]]] = []
         self.campaign = Campaign(
             self.quarries.values(),
-            stretch=stretch,
+            batch=batch,
             is_spent=is_spent,
             publish=lambda name, coming: self.announced.append((name, coming)),
         )
@@ -130,7 +130,7 @@ def test_a_default_that_is_known_already_is_not_tried() -> None:
 
 
 def test_a_dispatch_keeps_its_turn_for_a_stretch_which_is_announced() -> None:
-    run = Run(kernel("one"), kernel("two"), stretch=4)
+    run = Run(kernel("one"), kernel("two"), batch=4)
     run.take(), run.take()
     taken = [run.try_next() for _ in range(12)]
     assert [name for name, _ in taken] == ["one"] * 4 + ["two"] * 4 + ["one"] * 4
@@ -164,7 +164,7 @@ def test_nothing_is_tried_twice_however_late_results_come(strategy: str, seed: i
 
 
 def test_no_more_are_tried_than_asked_for_even_before_results_come() -> None:
-    run = Run(kernel("one"), most=6, stretch=4)
+    run = Run(kernel("one"), most=6, batch=4)
     taken = []
     while not run.campaign.is_done:
         taken.append(run.take())
@@ -470,9 +470,9 @@ def test_the_effort_is_what_had_its_chance() -> None:
         run.try_next()
     spent = True
     run.drain()
-    assert run.campaign.effort("small") == 3
-    assert 3 < run.campaign.effort("cut") < 10
-    assert run.campaign.effort("unknown") == 0
+    assert run.campaign.candidates_tried("small") == 3
+    assert 3 < run.campaign.candidates_tried("cut") < 10
+    assert run.campaign.candidates_tried("unknown") == 0
     given_up = Run(kernel("one", 100), most=100)
     given_up.drain()
-    assert given_up.campaign.effort("one") == 100, "the others were not expected to gain"
+    assert given_up.campaign.candidates_tried("one") == 100, "the others were not expected to gain"
