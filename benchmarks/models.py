@@ -219,8 +219,8 @@ def _compile(
     compiler.compile_sources(strip(application.sources), default, source.name)
     tuned = folder / "tuned.vmfb"
     compiler.compile_sources(application.text, tuned, source.name)
-    notes += [f"{entry} is in force nowhere" for entry in application.unmatched]
-    return {_DEFAULT: default, _TUNED: tuned}, [f"{each.symbol}: {each.entry}" for each in application.placed]
+    notes += [f"{entry} is applied nowhere" for entry in application.unmatched]
+    return {_DEFAULT: default, _TUNED: tuned}, [f"{each.symbol}: {each.entry}" for each in application.placements]
 
 
 def _why_no_onnxruntime(path: Path, target: Target, python: str) -> str:

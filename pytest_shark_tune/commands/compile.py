@@ -69,12 +69,12 @@ def _check_flags(flags: tuple[str, ...]) -> None:
 
 def _report(application: Application, *, flag_works: bool) -> None:
     """Print a line for each executable that a spec touched. Lines that need attention go to stderr."""
-    for placed in application.placed:
+    for placed in application.placements:
         notes = [placed.op] + ["late"] * placed.late
         if flag_works and not placed.by_flag:
             notes.append(f"{_SPEC_FLAG} does not apply it")
         click.echo(f"{placed.symbol}: {placed.entry} ({', '.join(notes)})")
-    for lost in application.lost:
+    for lost in application.dropped:
         click.echo(f"{lost.symbol}: {lost.entry} matches, but the compiler drops its config: default config", err=True)
     for entry in application.unmatched:
         click.echo(f"{entry} is applied nowhere", err=True)

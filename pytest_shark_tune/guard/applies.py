@@ -27,9 +27,9 @@ _BY_FLAG = "flag"
 class _Application(msgspec.Struct, frozen=True):
     """The application of a spec to a source, without the resulting module."""
 
-    placed: tuple[Placement, ...] = ()
+    placements: tuple[Placement, ...] = msgspec.field(default=(), name="placed")
     """Where entries apply."""
-    lost: tuple[Placement, ...] = ()
+    dropped: tuple[Placement, ...] = msgspec.field(default=(), name="lost")
     """Where the compiler dropped the config of an entry afterwards."""
     flag_error: str = ""
     """Why iree-compile's own flag fails; empty if it works."""
@@ -107,8 +107,8 @@ class Applicability:
     def _hits(self, source: Source, guarded: GuardPlan, entry: GuardEntry) -> tuple[set[str], list[str]]:
         """Check the executables of a source that the entry applies to; return them, and notes."""
         application = self._application(source, guarded, entry)
-        placed = [placement for placement in application.placed if placement.entry == entry.matcher]
-        hit = {placement.symbol for placement in placed}
+        placements = [placement for placement in application.placements if placement.entry == entry.matcher]
+        hit = {placement.symbol for placement in placements}
         wanted = _recorded(source, guarded, entry)
         alike = _alike(source, entry)
         missed, extra = (alike if wanted is None else wanted) - hit, set() if wanted is None else hit - wanted
@@ -126,12 +126,12 @@ class Applicability:
                 f"in the whole of {source.name} it applies to {_listed(extra)} as well, which its record does not "
                 "list: tune again with --tune, so that it is checked there too"
             )
-        return hit, notes + self._by_route(source, placed, application, guarded, entry)
+        return hit, notes + self._by_route(source, placements, application, guarded, entry)
 
     def _by_route(
         self,
         source: Source,
-        placed: Sequence[Placement],
+        placements: Sequence[Placement],
         application: _Application,
         guarded: GuardPlan,
         entry: GuardEntry,
@@ -141,7 +141,7 @@ class Applicability:
             alone = self._run(guarded, source, select_entries(guarded.spec, [entry.matcher]))
             if alone.flag_error:
                 raise CheckFailed(f"iree-compile {_FLAG} fails on {source.name} with it: {alone.flag_error}")
-        left = sorted({placement.symbol for placement in placed if not placement.by_flag})
+        left = sorted({placement.symbol for placement in placements if not placement.by_flag})
         if not left or not self._builds.compiler.target.loads_specs:
             return []
         said = f"only shark-tune compile applies it to {', '.join(left)} in {source.name}"
@@ -169,7 +169,7 @@ class Applicability:
                 application = apply_spec(source, spec, self._builds.compiler)
             except InputError as error:
                 return _Application(error=str(error))
-            return _Application(application.placed, application.lost, application.flag_error)
+            return _Application(application.placements, application.dropped, application.flag_error)
 
         key = content_key("application", guarded.key, source.name, spec)
         # An error may be the fault of a busy machine.
@@ -206,9 +206,9 @@ def _why_not_in(task: Task, guarded: GuardPlan, entry: GuardEntry, taken: Sequen
 
 def _why_missed(symbol: str, source: Source, application: _Application, guarded: GuardPlan, entry: GuardEntry) -> str:
     """Why the entry does not apply to an executable of a source."""
-    if any(dropped.entry == entry.matcher and dropped.symbol == symbol for dropped in application.lost):
+    if any(dropped.entry == entry.matcher and dropped.symbol == symbol for dropped in application.dropped):
         return "the compiler drops the config afterwards"
-    if others := [placement.entry for placement in application.placed if placement.symbol == symbol]:
+    if others := [placement.entry for placement in application.placements if placement.symbol == symbol]:
         return f"{', '.join(others)} before it in the spec matches the same op"
     for task in guarded.plan.tasks:
         if any(member.source == source.name and member.symbol == symbol for member in task.dispatch.members):

@@ -286,7 +286,7 @@ def _owned(plan: Plan, source: Source, names: Collection[str]) -> dict[str, list
 def _of_starter(application: Application, draft: Draft) -> dict[str, list[str]]:
     """The executables that entries of the starter apply to, by the entry's name."""
     found: dict[str, list[str]] = {}
-    for placement in application.placed:
+    for placement in application.placements:
         name = draft.by_matcher[placement.entry]
         if is_of_starter(name) and placement.symbol not in found.setdefault(name, []):
             found[name].append(placement.symbol)
@@ -306,10 +306,10 @@ def _untouched(models: Sequence[TunedModel]) -> str:
 
 def _applied_check(model: TunedModel) -> SourceCheck:
     """The number of ops that the spec applies to, with a note on entries that only shark-tune compile applies."""
-    placed = model.application.placed
-    missed = sorted({placement.entry for placement in placed if not placement.by_flag})
+    placements = model.application.placements
+    missed = sorted({placement.entry for placement in placements if not placement.by_flag})
     note = f"only shark-tune compile applies {', '.join(missed)}" if missed else ""
-    return SourceCheck(source=model.source.name, applied=len(placed), note=note)
+    return SourceCheck(source=model.source.name, applied=len(placements), note=note)
 
 
 def _noted(check: SourceCheck, note: str) -> SourceCheck:
@@ -335,7 +335,7 @@ def _misapplied(plan: Plan, model: TunedModel) -> dict[str, str]:
     source, draft, infos = model.source, model.draft, model.draft.configs
     applied = {
         (placement.symbol, placement.compilation_info)
-        for placement in model.application.placed
+        for placement in model.application.placements
         if not is_of_starter(draft.by_matcher[placement.entry])
     }
     bad = {}

@@ -82,7 +82,7 @@ class ModelFinal:
             application = apply_spec(source, link_spec(build_spec([entry])), self.builder.compiler)
         except InputError as error:
             raise CandidateFailed(State.COMPILE_FAILED, str(error)) from error
-        if missed := sorted(set(symbols) - {placement.symbol for placement in application.placed}):
+        if missed := sorted(set(symbols) - {placement.symbol for placement in application.placements}):
             raise CandidateFailed(
                 State.NOT_APPLIED, f"in the whole of {source.name} it does not apply to {', '.join(missed)}"
             )

@@ -378,7 +378,7 @@ def test_a_whole_model_has_more_time_and_memory_than_a_candidate(
         info = task.candidates[0].compilation_info
         entry = SpecEntry(name=task.name, root=task.dispatch.root, compilation_info=info)
         application = apply_spec(source, link_spec(build_spec([entry])), hasty)
-        assert len(application.placed) == 1
+        assert len(application.placements) == 1
         assert builds.model(application.text).exists()
     finally:
         builds.close()
