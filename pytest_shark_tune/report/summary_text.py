@@ -206,11 +206,11 @@ def _why_kept(summary: Summary) -> str:
 def _profile_notes(summary: Summary) -> Iterator[str]:
     """Yield notes on the dispatches of models that were left out, and on models without a profile."""
     for profile in summary.profiles:
-        cold = [share for share in profile.shares if share in summary.left_out]
-        if cold:
-            names = _listed([_costing(share.dispatch, share.share) for share in cold])
-            total = _in_all(share.share for share in cold)
-            yield f"left out of {profile.source} ({len(cold)}{total}): {names}; a larger --tune-share takes them in"
+        filtered = [share for share in profile.shares if share in summary.left_out]
+        if filtered:
+            names = _listed([_costing(share.dispatch, share.share) for share in filtered])
+            total = _in_all(share.share for share in filtered)
+            yield f"left out of {profile.source} ({len(filtered)}{total}): {names}; a larger --tune-share takes them in"
     for source, reason in summary.unprofiled.items():
         yield f"{source}: all of it was tuned, since nobody can tell where its time goes: {reason}"
 

@@ -97,7 +97,7 @@ class Planner:
                 self._report(f"{source.name}: {source.why_not_run}")
         if missing:
             key, plan = self._plan(sources, kernels, missing)
-        return self._without_cold(key, plan)
+        return self._filtered(key, plan)
 
     def read(self, given: Sequence[object], directory: Path) -> tuple[Source, ...]:
         """Read the sources that a marker names, but for custom tasks; sources of equal names get a number.
@@ -153,7 +153,7 @@ class Planner:
 
         return key, self.stored(key, make, sources)
 
-    def _without_cold(self, key: str, plan: Plan) -> tuple[str, Plan]:
+    def _filtered(self, key: str, plan: Plan) -> tuple[str, Plan]:
         """The plan with only the hot dispatches of its models, as far as their profiles are known."""
         sources, share = worth_profiling(plan), self._settings.share
         if not sources or share >= 1 or self._settings.stops_after_compile:

@@ -223,7 +223,10 @@ def shares() -> object:
         measured="",
     )
     exports = {"one_dispatch_0_matmul": Cost(time_us=1.0, calls=1), "one_dispatch_1_x": Cost(time_us=2.0, calls=3)}
-    return [by_symbol(exports, ["one_dispatch_0", "one_dispatch_1"]), [profile.hot(each / 10) for each in range(11)]]
+    return [
+        by_symbol(exports, ["one_dispatch_0", "one_dispatch_1"]),
+        [profile.hot_dispatches(each / 10) for each in range(11)],
+    ]
 
 
 def kept() -> object:

@@ -109,7 +109,7 @@ class Profiler:
             source=source.name,
             function=function,
             model_us=round(statistics.model_us, 3),
-            shares=_shares(costs, known, operations),
+            shares=_profile_rows(costs, known, operations),
             measured=_RUN,
         )
 
@@ -141,7 +141,7 @@ class Profiler:
             source=source.name,
             function=function,
             model_us=model_us and round(model_us, 3),
-            shares=_shares(costs, dict(_known(source, tasks)), {}),
+            shares=_profile_rows(costs, dict(_known(source, tasks)), {}),
             measured=f"{_COUNTED} ({why})",
             unknown=unknown,
         )
@@ -183,7 +183,9 @@ def _described(root: RootOp) -> str:
     return " ".join(filter(None, (root.op, "x".join(map(str, root.loops)))))
 
 
-def _shares(costs: Mapping[str, Cost], known: Mapping[str, Share], operations: Mapping[str, str]) -> tuple[Share, ...]:
+def _profile_rows(
+    costs: Mapping[str, Cost], known: Mapping[str, Share], operations: Mapping[str, str]
+) -> tuple[Share, ...]:
     """Join the executables of a dispatch; largest first, then by name."""
     total = sum(cost.time_us for cost in costs.values()) or 1.0
     joined: dict[str, Share] = {}
