@@ -48,8 +48,8 @@ def main(count: int, candidates: int, target: str, device: str, at_most: int, li
     click.echo(what)
     speeds: list[Verdict] = []
     broken: dict[int, list[Verdict]] = {}
-    with tempfile.TemporaryDirectory(prefix="guard-aa-") as folder:
-        suite = GuardedSuite(Path(folder), target, device)
+    with tempfile.TemporaryDirectory(prefix="guard-aa-") as directory:
+        suite = GuardedSuite(Path(directory), target, device)
         suite.tune(_SIZES, candidates)
         for number in range(1, count + 1):
             before = time.perf_counter()

@@ -87,10 +87,10 @@ def main(
     with (
         single_op(target, device, size, lhs, count=POOL) as op,
         op.bench() as bench,
-        tempfile.TemporaryDirectory(prefix="guard-power-") as folder,
+        tempfile.TemporaryDirectory(prefix="guard-power-") as directory,
     ):
         click.echo(f"{op.name}, load {os.getloadavg()[0]:.2f}")
-        suite = GuardedSuite(Path(folder), target, device)
+        suite = GuardedSuite(Path(directory), target, device)
         suite.tune([size], candidates, lhs)
         (winner,) = read_records(suite.spec)
         same = _measured(op, bench, DEFAULT_ID)
@@ -103,7 +103,7 @@ def main(
             name, slowdown = _slower(op, bench, journal.read(suite.records, Record), fastest, winner, wanted)
             far = "" if slowdown < wanted + _FAR else "; none nearer was found, more --candidates may find one"
             click.echo(f"{name} takes the place of {winner.id}: {slowdown:.3f} times as slow{far}")
-            spec = Path(folder) / f"slower-{wanted}.mlir"
+            spec = Path(directory) / f"slower-{wanted}.mlir"
             write_spec(spec, [_replaced(winner, op, name)])
             counts = _guard(suite, spec, runs, started + limit)
             guarded.append(

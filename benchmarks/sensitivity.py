@@ -336,10 +336,10 @@ def run_case(case: Case, compiler: Compiler, seeds: int, tally: Tally, jobs: int
     (dispatch,) = found.dispatches
     module = dispatch.members[0].module
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(jobs) as pool, DeviceChild(uri) as child:
-        folder = Path(name)
+        directory = Path(name)
 
         def build(number: int, edit: Any) -> Path | str:
-            out = folder / f"{number}.vmfb"
+            out = directory / f"{number}.vmfb"
             try:
                 compiler.compile_sources(module.text if edit is None else edited(module.text, edit), out)
             except NotApplicable as reason:

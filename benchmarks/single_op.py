@@ -64,7 +64,7 @@ class SingleOp(NamedTuple):
 
 @contextmanager
 def single_op(target: str, device: str, size: tuple[int, int, int], lhs: str, *, count: int = 1) -> Iterator[SingleOp]:
-    """A matmul of M, N and K as ``size`` says on ``device``, in a folder that is removed again.
+    """A matmul of M, N and K as ``size`` says on ``device``, in a directory that is removed again.
 
     Besides its default config it has ``count`` candidates, or as many as there are.
     """
@@ -75,10 +75,10 @@ def single_op(target: str, device: str, size: tuple[int, int, int], lhs: str, *,
     with DeviceChild(device) as child:
         device_name = child.info().name
     with tempfile.TemporaryDirectory(prefix="single-op-") as name:
-        folder = Path(name)
-        settings = RunSettings.in_folder(folder, [device], device_name, jobs=1)
+        directory = Path(name)
+        settings = RunSettings.in_directory(directory, [device], device_name, jobs=1)
         described = f"{task.name} for {target} on {device_name} ({device}), {processors()} processors"
-        yield SingleOp(task, compiler, settings, Cache(folder / "cache"), described)
+        yield SingleOp(task, compiler, settings, Cache(directory / "cache"), described)
 
 
 def quantiles(values: list[float]) -> str:

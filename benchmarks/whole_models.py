@@ -174,10 +174,10 @@ def _edited(edit: Any, place: int, text: str) -> str:
 class _Model:
     """A model with its default, and edits of it, checked as a run checks them."""
 
-    def __init__(self, compiler: Compiler, uri: str, source: Source, folder: Path) -> None:
+    def __init__(self, compiler: Compiler, uri: str, source: Source, directory: Path) -> None:
         self.compiler = compiler
         self.uri = uri
-        self.folder = folder
+        self.directory = directory
         self.plan: Plan = make_plan([source], compiler, processors=2, count=1, seed=0)
         (self.source,) = self.plan.sources
         self.function = next(iter(self.source.functions))
@@ -188,7 +188,7 @@ class _Model:
     def check(self, tally: Counts, seeds: int) -> None:
         """Check each edit in a few of the sums."""
         leases = DeviceLeases((self.uri,))
-        builds = Builds(self.compiler, Cache(self.folder / "cache"), leases, jobs=2, report=click.echo)
+        builds = Builds(self.compiler, Cache(self.directory / "cache"), leases, jobs=2, report=click.echo)
         try:
             default = builds.model(self.sources)
             rights = self._rights(builds, tally)

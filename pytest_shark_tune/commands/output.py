@@ -29,16 +29,16 @@ def check_output(output: Path) -> None:
     Raises:
         InputError: it is a directory, or its directory is absent or cannot be written to.
     """
-    folder = output.absolute().parent
+    directory = output.absolute().parent
     try:
         if output.is_dir():
             raise InputError(f"-o {output}: this is a directory, name a file in it")
-        if not folder.is_dir():
+        if not directory.is_dir():
             raise InputError(f"-o {output}: there is no directory {output.parent}")
     except OSError as error:  # For example a name that is too long.
         raise InputError(f"-o {output}: cannot be written: {error.strerror}") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"-o {output}: the directory {folder} cannot be written to")
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise InputError(f"-o {output}: the directory {directory} cannot be written to")
 
 
 def check_spec_output(output: Path) -> None:

@@ -59,7 +59,7 @@ def port_spec(
     retune: bool,
     flags: tuple[str, ...],
     as_json: bool,
-    cache_folder: Path | None,
+    cache_directory: Path | None,
 ) -> None:
     """Make the spec OLD anew for this release of IREE.
 
@@ -80,12 +80,12 @@ def port_spec(
     compiler.check()
     devices = _devices(target) if models and not static else FoundDevices(uris=[], name="")
     with writing(output):
-        with open_session(compiler, devices, ModelInput.parse(shapes), cache_folder) as session:
+        with open_session(compiler, devices, ModelInput.parse(shapes), cache_directory) as session:
             ported = port(spec, output, models, session, processors=processors(), report=report)
         if retune:
             # All lost dispatches of a model are tuned, even those with a small share of its time.
             options = ["--tune-share=1", *(f"--iree-compile-flag={flag}" for flag in flags)]
-            options += [f"--tune-cache={cache_folder}"] if cache_folder else []
+            options += [f"--tune-cache={cache_directory}"] if cache_directory else []
             options += [f"--tune-input-shape={shape}" for shape in shapes]
             ported = tune_lost(ported, output, spec, models, str(target), options, report)
     _report(ported, output, as_json=as_json)

@@ -56,7 +56,7 @@ def profile_model(
     data: tuple[str, ...],
     tune_device: str,
     tune_function: str,
-    cache_folder: Path | None,
+    cache_directory: Path | None,
     tune_fresh: bool,
     flags: tuple[str, ...],
     as_json: bool,
@@ -72,7 +72,7 @@ def profile_model(
     compiler.check()
     devices = devices_for(target, [uri.strip() for uri in tune_device.split(",") if uri.strip()])
     asked = ModelInput.parse(shapes, data, tune_function)
-    with open_session(compiler, devices, asked, cache_folder, fresh=tune_fresh) as session:
+    with open_session(compiler, devices, asked, cache_directory, fresh=tune_fresh) as session:
         _, plan = session.planner.plan([model.absolute()], Path())
         if problem := asked.stray(session.planner.models):
             raise InputError(problem)

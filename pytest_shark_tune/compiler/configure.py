@@ -301,10 +301,12 @@ def _holds_constant(region: ir.Region) -> bool:
 def _scratch_file(text: str) -> Iterator[Path]:
     # The path goes into the text of a pass pipeline, which has no escapes inside quotes, so its characters matter. It
     # must be new each time: IREE keeps the libraries that it loaded by path.
-    with tempfile.TemporaryDirectory(prefix="shark-tune-") as folder:
-        path = Path(folder, "spec.mlir")
+    with tempfile.TemporaryDirectory(prefix="shark-tune-") as directory:
+        path = Path(directory, "spec.mlir")
         if set('"{}') & set(str(path)):
-            raise InputError(f'the temporary folder {folder} has one of the characters " {{ }} in its path: set TMPDIR')
+            raise InputError(
+                f'the temporary directory {directory} has one of the characters " {{ }} in its path: set TMPDIR'
+            )
         path.write_text(text, encoding="utf-8")
         yield path
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.system import process
-from pytest_shark_tune.system.cleanup import scratch_folder
+from pytest_shark_tune.system.cleanup import scratch_directory
 
 __all__ = ["import_onnx", "onnx_inputs", "write_fixed"]
 
@@ -53,9 +53,9 @@ def import_onnx(path: Path, shapes: Mapping[str, Sequence[int]] | None = None, *
             f"{path}: every dimension of an input needs a fixed size, but {'; '.join(dynamic)}. "
             f"Give them, as in {examples}"
         )
-    with scratch_folder() as folder:
-        output = folder / "model.mlir"
-        source = folder / "model.onnx" if fixed else path.absolute()
+    with scratch_directory() as directory:
+        output = directory / "model.mlir"
+        source = directory / "model.onnx" if fixed else path.absolute()
         if fixed:
             write_fixed(model, path, source)
         command = [sys.executable, "-m", "iree.compiler.tools.import_onnx", str(source), "-o", str(output)]

@@ -21,7 +21,7 @@ from pytest_shark_tune.system.lock import FileLock
 __all__ = ["DeviceLeases", "device_key", "signature", "who_holds"]
 
 # Not TMPDIR: users and jobs may have their own, and all of them share the devices.
-_HOST_FOLDER = Path("/tmp/pytest-shark-tune")  # noqa: S108 - its files hold only who holds them
+_HOST_DIRECTORY = Path("/tmp/pytest-shark-tune")  # noqa: S108 - its files hold only who holds them
 _POLL_S = 0.02
 _REPORT_AFTER_S = 5.0
 _REPORT_EVERY_S = 60.0
@@ -50,7 +50,7 @@ class DeviceLeases:
 
     Args:
         uris: The devices.
-        folder: The directory of the lock files. It belongs to the host and not to a run, since runs with different
+        directory: The directory of the lock files. It belongs to the host and not to a run, since runs with different
             caches share devices.
         run: The id that the processes of one run have in common. They wait for one another all the time, so such a wait
             is not reported.
@@ -59,12 +59,12 @@ class DeviceLeases:
         InputError: the devices cannot be locked. The message gives the reason.
     """
 
-    def __init__(self, uris: Sequence[str], *, folder: Path | None = None, run: str = "") -> None:
-        folder = folder or _HOST_FOLDER
-        _make_shared(folder)
+    def __init__(self, uris: Sequence[str], *, directory: Path | None = None, run: str = "") -> None:
+        directory = directory or _HOST_DIRECTORY
+        _make_shared(directory)
         self._run = run
-        self._gates = {uri: FileLock(folder / f"{device_key(uri)}.gate", mode=0o666) for uri in uris}
-        self._locks = {uri: FileLock(folder / f"{device_key(uri)}.lock", mode=0o666) for uri in uris}
+        self._gates = {uri: FileLock(directory / f"{device_key(uri)}.gate", mode=0o666) for uri in uris}
+        self._locks = {uri: FileLock(directory / f"{device_key(uri)}.lock", mode=0o666) for uri in uris}
         self._order = list(uris)
         self._report_at = 0.0
         self._unsigned: dict[str, int] = {}
@@ -122,7 +122,7 @@ class DeviceLeases:
                 self._report_wait(report)
                 time.sleep(_POLL_S)
         except OSError as error:
-            raise InputError(_why_not_locked(error, Path(error.filename or _HOST_FOLDER))) from error
+            raise InputError(_why_not_locked(error, Path(error.filename or _HOST_DIRECTORY))) from error
         finally:
             for uri in passed:
                 self._gates[uri].release()
@@ -170,30 +170,30 @@ def who_holds(note: bytes) -> str:
     return _describe_holder(_read(note))
 
 
-def _make_shared(folder: Path) -> None:
+def _make_shared(directory: Path) -> None:
     """Make the directory of the locks. Every user of the host may add files and remove only their own.
 
     It belongs to the user who was the first to measure. Nothing is loaded from there.
     """
-    if folder.is_symlink():
+    if directory.is_symlink():
         raise InputError(
-            f"devices are locked by files in {folder}, so that no two runs measure on one at a time, and it is a link "
-            "that somebody put there, to have these files written elsewhere: remove it"
+            f"devices are locked by files in {directory}, so that no two runs measure on one at a time, and it is a "
+            "link that somebody put there, to have these files written elsewhere: remove it"
         )
     try:
-        if not folder.is_dir():
-            folder.mkdir(parents=True, exist_ok=True)
+        if not directory.is_dir():
+            directory.mkdir(parents=True, exist_ok=True)
             with suppress(OSError):
-                folder.chmod(0o1777)
+                directory.chmod(0o1777)
     except OSError as error:
-        raise InputError(_why_not_locked(error, folder)) from error
+        raise InputError(_why_not_locked(error, directory)) from error
 
 
 def _why_not_locked(error: OSError, path: Path) -> str:
-    folder = path if path.suffix not in (".gate", ".lock") else path.parent
+    directory = path if path.suffix not in (".gate", ".lock") else path.parent
     return (
-        f"devices are locked by files in {folder}, so that no two runs measure on one at a time, and {path} cannot "
-        f"be written: {error.strerror}. Every user of this host needs to write there: chmod 1777 {folder}"
+        f"devices are locked by files in {directory}, so that no two runs measure on one at a time, and {path} cannot "
+        f"be written: {error.strerror}. Every user of this host needs to write there: chmod 1777 {directory}"
     )
 
 

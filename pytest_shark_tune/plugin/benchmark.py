@@ -174,8 +174,8 @@ class BenchmarkBridge:
             return
         if self._benchmarks.compare_fail and not self._benchmarks.compare:
             raise pytest.UsageError("--benchmark-compare-fail needs --benchmark-compare, the run to compare with")
-        if self._benchmarks.json and not (folder := Path(self._benchmarks.json).parent).is_dir():
-            raise pytest.UsageError(f"--benchmark-json: there is no folder {folder}: make it first")
+        if self._benchmarks.json and not (directory := Path(self._benchmarks.json).parent).is_dir():
+            raise pytest.UsageError(f"--benchmark-json: there is no directory {directory}: make it first")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None, object, object]:

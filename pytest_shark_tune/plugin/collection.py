@@ -60,12 +60,12 @@ class CaseCollector:
             problem = explained
         return [Trial(Role.INPUT, NO_PLAN, problem=problem)]
 
-    def _suite(self, folder: Path) -> str:
+    def _suite(self, directory: Path) -> str:
         """The directory of a suite as all processes of the run name it, wherever they have the suite."""
         root = self._setup.root
-        return folder.relative_to(root).as_posix() if folder.is_relative_to(root) else str(folder)
+        return directory.relative_to(root).as_posix() if directory.is_relative_to(root) else str(directory)
 
-    def _plan(self, marks: TuneMarks, folder: Path, suite: str) -> tuple[str, Plan]:
+    def _plan(self, marks: TuneMarks, directory: Path, suite: str) -> tuple[str, Plan]:
         """The plan for a test's marks, and its key in the cache.
 
         Raises:
@@ -86,7 +86,7 @@ class CaseCollector:
         if suite:
             check_snapshots(self._setup.root / suite, target)
         wanted = wanted_of(self._setup.root / suite, target) if suite else ()
-        key, plan = self._setup.session.planner.plan(marks.sources, folder, wanted)
+        key, plan = self._setup.session.planner.plan(marks.sources, directory, wanted)
         if not plan.everything:
             raise InputError(_why_nothing(plan, [kernel.name for kernel in kernels], self._setup.options.share))
         if suite:
@@ -98,7 +98,7 @@ class CaseCollector:
             if not source.is_op and self._models.setdefault((suite, source.name), source.text) != source.text:
                 raise InputError(
                     f"{source.name} is the name of two different models of this suite, whose snapshot tells models by "
-                    "their names: rename one of the files, or put its test into another folder"
+                    "their names: rename one of the files, or put its test into another directory"
                 )
 
     def _with_unique_names(self, key: str, plan: Plan) -> tuple[str, Plan]:

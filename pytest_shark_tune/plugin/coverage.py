@@ -64,7 +64,7 @@ class CollectionWatch:
             coverage = Coverage.TESTS
         else:
             coverage = Coverage.FILES if suites.keys() - set(whole) else Coverage.WHOLE
-        return Collected(whole=tuple(suites[folder] for folder in whole), coverage=coverage)
+        return Collected(whole=tuple(suites[directory] for directory in whole), coverage=coverage)
 
 
 def whole_suites(cases: Mapping[Path, Sequence[Trial]], patterns: Sequence[str]) -> tuple[Path, ...]:
@@ -76,10 +76,12 @@ def whole_suites(cases: Mapping[Path, Sequence[Trial]], patterns: Sequence[str])
         cases: the tuning cases of all files that were read.
         patterns: the patterns of the names of test files.
     """
-    folders = {path.parent for path, found in cases.items() if any(case.suite for case in found)}
+    directories = {path.parent for path, found in cases.items() if any(case.suite for case in found)}
     unread = {path.parent for path, found in cases.items() if any(case.role is Role.INPUT for case in found)}
-    return tuple(folder for folder in sorted(folders - unread) if _tests_in(folder, patterns) <= cases.keys())
+    return tuple(
+        directory for directory in sorted(directories - unread) if _tests_in(directory, patterns) <= cases.keys()
+    )
 
 
-def _tests_in(folder: Path, patterns: Sequence[str]) -> set[Path]:
-    return {path for path in folder.glob("*.py") if any(path.match(pattern) for pattern in patterns)}
+def _tests_in(directory: Path, patterns: Sequence[str]) -> set[Path]:
+    return {path for path in directory.glob("*.py") if any(path.match(pattern) for pattern in patterns)}

@@ -27,7 +27,7 @@ from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.spec.link import link_spec
 from pytest_shark_tune.spec.read import with_configs
 from pytest_shark_tune.system import process
-from pytest_shark_tune.system.cleanup import scratch_folder
+from pytest_shark_tune.system.cleanup import scratch_directory
 
 __all__ = ["port", "tune_lost"]
 
@@ -82,8 +82,8 @@ def port(
         return port_entry(entry, dispatch, session)
 
     drafts = tuple(map(ported, old.entries))
-    with scratch_folder() as folder:
-        draft = folder / new.name
+    with scratch_directory() as directory:
+        draft = directory / new.name
         _write(draft, drafts, old)
         if draft.exists():
             drafts = tuple(check_ported(drafts, draft, models or ops, session, report, has_models=bool(models)))
@@ -136,8 +136,8 @@ def tune_lost(
     )
     if not not_ported:
         return tuple(ported)
-    with scratch_folder() as folder:
-        out = folder / "tuned"
+    with scratch_directory() as directory:
+        out = directory / "tuned"
         command = [sys.executable, "-m", "pytest", *map(str, models), "--tune", "--tune-target", target]
         chosen = [*(f"[{name}-" for name in not_ported), "[spec]"]  # With the bracket: names may end others.
         command += ["--tune-out", str(out), "-k", " or ".join(chosen)]

@@ -38,14 +38,14 @@ __all__ = [
     "write_text",
 ]
 
-FOLDER = "__specs__"
+DIRECTORY = "__specs__"
 """The directory of a suite's snapshots, beside its tests."""
 _POLL_S = 0.02
 
 
 def snapshot_path(suite: Path, target: str, device_slug: str) -> Path:
     """Return the path of a suite's snapshot for a target and a model of device."""
-    return suite / FOLDER / f"{_prefix(target)}{device_slug}.mlir"
+    return suite / DIRECTORY / f"{_prefix(target)}{device_slug}.mlir"
 
 
 def find_snapshots(suite: Path, target: str) -> tuple[Path, ...]:
@@ -54,7 +54,7 @@ def find_snapshots(suite: Path, target: str) -> tuple[Path, ...]:
     Names of targets may begin alike (``llvm-cpu``, ``llvm-cpu:x86-64-v3``), so snapshots with records of another target
     are left out.
     """
-    found = sorted((suite / FOLDER).glob(f"{_prefix(target)}*.mlir"))
+    found = sorted((suite / DIRECTORY).glob(f"{_prefix(target)}*.mlir"))
     return tuple(path for path in found if target in (recorded_targets(path) or {target}))
 
 
@@ -88,9 +88,9 @@ def locked(spec: Path) -> Iterator[None]:
 
     If no lock file can be made, because the directory is read-only or the file system has no locks, there is no lock.
     """
-    folder = spec.parent
-    is_new = not folder.exists()
-    lock = FileLock(folder / f".{spec.name}.lock", mode=0o666, remove=True)
+    directory = spec.parent
+    is_new = not directory.exists()
+    lock = FileLock(directory / f".{spec.name}.lock", mode=0o666, remove=True)
     with suppress(OSError):
         while not _try_lock(lock):
             time.sleep(_POLL_S)
@@ -100,14 +100,14 @@ def locked(spec: Path) -> Iterator[None]:
         lock.release()
         if is_new:
             with suppress(OSError):  # It stays unless it is empty.
-                folder.rmdir()
+                directory.rmdir()
 
 
 def _try_lock(lock: FileLock) -> bool:
     lock.path.parent.mkdir(parents=True, exist_ok=True)
     try:
         return lock.try_acquire()
-    except FileNotFoundError:  # Another run made the folder, wrote nothing and has just removed it.
+    except FileNotFoundError:  # Another run made the directory, wrote nothing and has just removed it.
         return False
 
 

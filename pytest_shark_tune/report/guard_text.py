@@ -91,29 +91,29 @@ def terminal_lines(findings: Iterable[GuardFinding], failures: Sequence[GuardFai
 
 
 def github_lines(
-    findings: Iterable[GuardFinding], folder: Path, failures: Iterable[GuardFailure] = ()
+    findings: Iterable[GuardFinding], directory: Path, failures: Iterable[GuardFailure] = ()
 ) -> Iterator[str]:
     """Yield GitHub's workflow commands that annotate the suite's file with failures.
 
     Args:
         findings: the verdicts.
-        folder: the directory that paths are relative to.
+        directory: the directory that paths are relative to.
         failures: the failures without a verdict.
     """
     levels = {CheckOutcome.FAILED: "error", CheckOutcome.UNDECIDED: "warning"}
     for failure in failures:
-        yield _annotation("error", failure, folder, f"{failure.test} failed", failure.reason)
+        yield _annotation("error", failure, directory, f"{failure.test} failed", failure.reason)
     for finding in findings:
         verdict = finding.verdict
         level = levels.get(verdict.outcome, "notice" if verdict.note else "")
         if level:
             title = f"{_name(verdict)} is {verdict.outcome}"
-            yield _annotation(level, finding, folder, title, verdict.reason or verdict.note)
+            yield _annotation(level, finding, directory, title, verdict.reason or verdict.note)
 
 
-def _annotation(level: str, at: GuardFinding | GuardFailure, folder: Path, title: str, message: str) -> str:
+def _annotation(level: str, at: GuardFinding | GuardFailure, directory: Path, title: str, message: str) -> str:
     path = Path(at.file)
-    file = path.relative_to(folder) if path.is_relative_to(folder) else path
+    file = path.relative_to(directory) if path.is_relative_to(directory) else path
     properties = {"file": str(file), **({"line": str(at.line)} if at.line else {}), "title": f"shark-tune: {title}"}
     given = ",".join(f"{name}={_escaped(value, ',:')}" for name, value in properties.items())
     return f"::{level} {given}::{_escaped(message)}"

@@ -88,22 +88,22 @@ class Merged:
         }
 
 
-def read_run(folder: Path) -> RunFindings:
+def read_run(directory: Path) -> RunFindings:
     """Read the output directory of a run of ``pytest --tune``.
 
     Raises:
         InputError: it is no such directory, or one of another version.
     """
-    path = folder / "summary.json"
+    path = directory / "summary.json"
     try:
         summary = msgspec.json.decode(path.read_bytes(), type=Summary)
     except OSError as error:
-        raise InputError(f"{folder} is no output folder of pytest --tune: {path}: {error.strerror}") from error
+        raise InputError(f"{directory} is no output directory of pytest --tune: {path}: {error.strerror}") from error
     except msgspec.DecodeError as error:
         raise InputError(f"{path} is no summary of this version of pytest-shark-tune: {error}") from error
-    records = journal.read(folder / "records.jsonl", Record)
-    finals = journal.read(folder / "finals.jsonl", FinalRecord)
-    return RunFindings(str(folder), summary, tuple(records), tuple(finals))
+    records = journal.read(directory / "records.jsonl", Record)
+    finals = journal.read(directory / "finals.jsonl", FinalRecord)
+    return RunFindings(str(directory), summary, tuple(records), tuple(finals))
 
 
 def merge_runs(runs: Sequence[RunFindings]) -> Merged:

@@ -28,7 +28,7 @@ class Ledger:
     """Takes the results of tests, writes them down at once, and derives spec, summary and snapshots at the end.
 
     Args:
-        out: the output folder.
+        out: the output directory.
         load_plan: returns a plan by its key.
         target: the target of the run.
         device: the name of the device.
@@ -37,8 +37,8 @@ class Ledger:
         starter: the text of the starter spec.
         setting: the environment fingerprint: a hash of everything but the dispatch that figures depend on.
         makes_specs: whether the run writes specs, for which it needs the compiler.
-        root: the folder that folders of suites are relative to.
-        mirror: a folder that records and finals go to as well, for workers that do not see ``out``.
+        root: the directory that directories of suites are relative to.
+        mirror: a directory that records and finals go to as well, for workers that do not see ``out``.
 
     Attributes:
         records_path: the file of the records of candidates, as they come.
@@ -79,7 +79,7 @@ class Ledger:
         self._fingerprint = fingerprint
         self._makes_specs = makes_specs
         self._root = root
-        self._folders = (out, *([mirror] if mirror is not None else []))
+        self._directories = (out, *([mirror] if mirror is not None else []))
         self._started = time.monotonic()
         self._results = RunResults()
         self._suites: dict[str, dict[str, Plan]] = {}
@@ -145,9 +145,9 @@ class Ledger:
             self._append(self.finals_path.name, finding.final)
 
     def _append(self, name: str, line: Record | FinalRecord) -> None:
-        for folder in self._folders:
+        for directory in self._directories:
             with self._noting_failure():
-                journal.append(folder / name, line)
+                journal.append(directory / name, line)
 
     def plan(self, key: str) -> Plan:
         """Return the plan of that key."""

@@ -21,7 +21,7 @@ from typing import Literal, TypeVar, get_args
 import msgspec
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.system.folders import check_owner
+from pytest_shark_tune.system.directories import check_owner
 from pytest_shark_tune.system.journal import replace_file
 from pytest_shark_tune.system.lock import FileLock
 from pytest_shark_tune.system.terminal import escaped_line
@@ -118,9 +118,9 @@ class Cache:
         InputError: another user could have put something into the directory, from which binaries are loaded.
     """
 
-    def __init__(self, folder: Path, report: Callable[[str], None] = lambda message: None) -> None:
-        check_owner(folder)
-        self.folder = folder
+    def __init__(self, directory: Path, report: Callable[[str], None] = lambda message: None) -> None:
+        check_owner(directory)
+        self.directory = directory
         self._report = report
         self._whole: set[tuple[Path, str]] = set()
 
@@ -131,10 +131,10 @@ class Cache:
             InputError: ``key`` is not a key, and might lead out of the cache's directory.
         """
         if not is_key(key) or kind not in KINDS:
-            raise InputError(f"{key!r} is no key of {kind!r} in the cache {self.folder}")
-        path = self.folder / kind / key[:2] / f"{key}{suffix}"
+            raise InputError(f"{key!r} is no key of {kind!r} in the cache {self.directory}")
+        path = self.directory / kind / key[:2] / f"{key}{suffix}"
         if not path.parent.is_dir():
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.parent.mkdir(parents=True, exist_ok=True)
         self.touch(path)
         return path
@@ -268,7 +268,7 @@ class Cache:
                 gone = _remove(entry)
                 removed = _sum(removed, gone)
                 total -= gone.bytes
-        _logger.info("%d of %s removed, %d bytes", removed.number, self.folder, removed.bytes)
+        _logger.info("%d of %s removed, %d bytes", removed.number, self.directory, removed.bytes)
         return removed
 
     def clear(self, kinds: Collection[Kind] = KINDS) -> Removed:
@@ -281,13 +281,13 @@ class Cache:
     def _entries(self, kinds: Collection[Kind] = KINDS) -> Iterator[_Entry]:
         """List the stored values of these kinds. Files with names that are not ours are left out."""
         for kind in kinds:
-            for folder in _listed(self.folder / kind):
+            for directory in _listed(self.directory / kind):
                 # Our directories hold the keys that begin with their name.
-                if len(folder.name) != 2 or folder.is_symlink():
+                if len(directory.name) != 2 or directory.is_symlink():
                     continue
                 files: dict[str, dict[Path, os.stat_result]] = {}
-                for path in _listed(folder):
-                    if (match := _NAME.match(path.name)) and match[1].startswith(folder.name):
+                for path in _listed(directory):
+                    if (match := _NAME.match(path.name)) and match[1].startswith(directory.name):
                         found = _stat(path)
                         if found is not None and stat.S_ISREG(found.st_mode):
                             files.setdefault(match[1], {})[path] = found
@@ -296,10 +296,10 @@ class Cache:
                     yield _Entry(kind, tuple(of_key), size, max(found.st_mtime for found in of_key.values()))
 
 
-def _listed(folder: Path) -> list[Path]:
+def _listed(directory: Path) -> list[Path]:
     """List a directory in a fixed order; nothing if it cannot be read."""
     try:
-        return sorted(folder.iterdir())
+        return sorted(directory.iterdir())
     except OSError:
         return []
 

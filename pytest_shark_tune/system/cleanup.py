@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pytest_shark_tune.system import folders
+from pytest_shark_tune.system import directories
 
-__all__ = ["clear", "new_folder", "release_group", "remove_abandoned", "scratch_folder", "watch_group"]
+__all__ = ["clear", "new_directory", "release_group", "remove_abandoned", "scratch_directory", "watch_group"]
 
 _NEW_S = 60.0
 """A younger directory may belong to a process that has yet to lock it."""
@@ -49,10 +49,10 @@ class _Reaper:
 
     def __init__(self) -> None:
         self.owner = os.getpid()
-        self._held = folders.HeldFolder()
-        self.folder = self._held.path
+        self._held = directories.HeldDirectory()
+        self.directory = self._held.path
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _REAPER_SCRIPT, os.fspath(self.folder)],
+            [sys.executable, "-I", "-S", "-c", _REAPER_SCRIPT, os.fspath(self.directory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -92,19 +92,19 @@ def release_group(group: int) -> None:
     _current().send("-", group)
 
 
-def new_folder(name: str) -> Path:
+def new_directory(name: str) -> Path:
     """Make a directory that lasts until `clear`, or until this process has ended."""
-    return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=_current().folder))
+    return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=_current().directory))
 
 
 @contextmanager
-def scratch_folder() -> Iterator[Path]:
+def scratch_directory() -> Iterator[Path]:
     """Make a directory that is removed at the end."""
-    folder = new_folder("scratch")
+    directory = new_directory("scratch")
     try:
-        yield folder
+        yield directory
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def clear() -> None:
@@ -121,10 +121,10 @@ def remove_abandoned() -> None:
 
     If the lock of such a directory is free, its process has ended.
     """
-    for folder in Path(tempfile.gettempdir()).glob(f"{folders.PREFIX}*"):
+    for directory in Path(tempfile.gettempdir()).glob(f"{directories.PREFIX}*"):
         with suppress(OSError):
-            if time.time() - folder.lstat().st_mtime > _NEW_S:
-                folders.remove_if_free(folder)
+            if time.time() - directory.lstat().st_mtime > _NEW_S:
+                directories.remove_if_free(directory)
 
 
 def _current() -> _Reaper:

@@ -33,18 +33,19 @@ def last_level_cache_bytes(cpus: Path = Path("/sys/devices/system/cpu")) -> int:
     """
     sizes = {}
     for processor in cpus.glob("cpu[0-9]*"):
-        caches = [found for folder in processor.glob("cache/index[0-9]*") if (found := _read_cache(folder))]
+        caches = [found for directory in processor.glob("cache/index[0-9]*") if (found := _read_cache(directory))]
         if caches:
             level, shared, size = max(caches)
             sizes[level, shared] = size
     return sum(sizes.values())
 
 
-def _read_cache(folder: Path) -> tuple[int, str, int] | None:
+def _read_cache(directory: Path) -> tuple[int, str, int] | None:
     """The level, sharing processors and size of a cache; ``None`` for one of instructions, or without such files."""
     try:
         kind, level, shared, size = (
-            (folder / name).read_text(encoding="ascii").strip() for name in ("type", "level", "shared_cpu_list", "size")
+            (directory / name).read_text(encoding="ascii").strip()
+            for name in ("type", "level", "shared_cpu_list", "size")
         )
         return None if kind == "Instruction" else (int(level), shared, int(size[:-1]) * _UNITS[size[-1]])
     except (OSError, ValueError, KeyError):
@@ -78,7 +79,7 @@ def _vulkan_manifests(root: Path, env: Mapping[str, str]) -> list[Path]:
     for name in _MANIFEST_VARIABLES:
         if env.get(name):
             return [Path(path) for path in env[name].split(os.pathsep)]
-    return sorted(path for folder in _MANIFESTS for path in (root / folder).glob("*.json"))
+    return sorted(path for directory in _MANIFESTS for path in (root / directory).glob("*.json"))
 
 
 def _vulkan_driver(manifest: Path) -> str:

@@ -298,14 +298,14 @@ class Builds:
             self._cache.put("artifacts", key, msgspec.structs.replace(artifact, vmfb=f"{key}{BINARY}"))
         elif lasts(State(artifact.state), artifact.reason):
             self._cache.put("artifacts", key, artifact)
-        elif self._of_run is not None and self._of_run.folder.is_dir():
+        elif self._of_run is not None and self._of_run.directory.is_dir():
             # If the directory is gone, the run is over. If it cannot be written, others find out by themselves.
             with suppress(OSError):
                 self._of_run.put("artifacts", key, artifact)
 
     def _failed(self, key: str) -> Artifact | None:
         """A failure in some process of this run, which a later run is to try again."""
-        if self._of_run is None or not (self._of_run.folder / "artifacts").is_dir():
+        if self._of_run is None or not (self._of_run.directory / "artifacts").is_dir():
             return None
         return self._of_run.get("artifacts", key, Artifact)
 

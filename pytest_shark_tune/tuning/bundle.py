@@ -155,7 +155,7 @@ class PackedCompiler(Compiler):
         """The identity of the compiler that the bundle was made with, so that its modules have the same keys here."""
         return self._bundle.identity
 
-    def _compile(self, folder: Path, source: str, name: str, flags: Sequence[str]) -> tuple[Path, float]:
+    def _compile(self, directory: Path, source: str, name: str, flags: Sequence[str]) -> tuple[Path, float]:
         raise CommandFailed(f"{name} is not in the bundle, and a run with --tune-bundle compiles nothing")
 
 

@@ -60,11 +60,11 @@ class RunSettings:
     """The text of the starter spec; empty without one."""
 
     @classmethod
-    def in_folder(
-        cls, folder: Path, devices: Sequence[str], device_name: str, *, jobs: int, seed: int = 0
+    def in_directory(
+        cls, directory: Path, devices: Sequence[str], device_name: str, *, jobs: int, seed: int = 0
     ) -> RunSettings:
-        """The settings for work outside of pytest, which writes everything to ``folder``. The folder exists."""
-        run_directory = folder / "run"
+        """The settings for work outside of pytest, which writes everything to ``directory``. The directory exists."""
+        run_directory = directory / "run"
         run_directory.mkdir(exist_ok=True)
         return cls(
             devices=tuple(devices),

@@ -247,9 +247,9 @@ def guarded() -> object:
     task = Task(dispatch=dispatch, default=default_candidate(dispatch), candidates=(), space_size=None)
     found = Plan(sources=(), tasks=(task,), untunable=())
     entries: list[plan.GuardEntry] = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as directory:
         for text in (specs()[0], specs()[1], "no spec"):
-            path = Path(folder, "spec.mlir")
+            path = Path(directory, "spec.mlir")
             path.write_text(text)
             entries += plan.make_guard_plan(found, "key", path, device_name="a cpu").entries
     told = [msgspec.structs.replace(each, problem=str(bool(each.problem))) for each in entries]
@@ -356,16 +356,16 @@ def test_a_form_is_of_what_is_kept_and_not_of_what_it_is_called() -> None:
     assert form(One) == form(Other) != form(Longer)
 
 
-def keys(folder: Path, task: Task) -> dict[str, str]:
+def keys(directory: Path, task: Task) -> dict[str, str]:
     """A key of each kind that a run has."""
     compiler = Compiler(Target.parse("llvm-cpu"))
-    kept = Cache(folder / "cache")
-    settings = RunSettings.in_folder(folder, [], "a cpu", jobs=1)
+    kept = Cache(directory / "cache")
+    settings = RunSettings.in_directory(directory, [], "a cpu", jobs=1)
     known = database.TuningDatabase(kept, compiler, settings)
     maker = builder.Builds(compiler, kept, DeviceLeases(()), jobs=1, report=print)
-    source = read_source(ops.matmul(m=4, n=4, k=4, lhs="f32"), folder)
+    source = read_source(ops.matmul(m=4, n=4, k=4, lhs="f32"), directory)
     whole = Plan(sources=(source,), tasks=(task,), untunable=())
-    spec = folder / "spec.mlir"
+    spec = directory / "spec.mlir"
     spec.write_text("module {}")
     benches = microbenchmarks.Yardsticks(compiler, kept, "a cpu")
     maker.close()

@@ -145,18 +145,18 @@ def _is_for(guarded: Guarded) -> bool:
     return bool(guarded.entry.tasks) or (record is not None and any(op.source in sources for op in record.ops))
 
 
-def _sees_all(folder: Path, unread: Collection[Path], session: pytest.Session, spec: Path | None) -> bool:
+def _sees_all(directory: Path, unread: Collection[Path], session: pytest.Session, spec: Path | None) -> bool:
     """Whether all tests that share the spec of a directory were collected, and all inputs could be read."""
     if session.testsfailed:  # A file could not be collected.
         return False
     if spec is not None:
         return not unread
-    return folder not in unread and _is_whole(folder, session.config)
+    return directory not in unread and _is_whole(directory, session.config)
 
 
-def _is_whole(folder: Path, config: pytest.Config) -> bool:
+def _is_whole(directory: Path, config: pytest.Config) -> bool:
     """Whether all test files of a directory, or directories around them, are named in this run."""
     named = [Path(config.invocation_params.dir, argument) for argument in config.args if "::" not in argument]
     patterns = config.getini("python_files")
-    files = (file for file in folder.glob("*.py") if any(fnmatch(file.name, pattern) for pattern in patterns))
+    files = (file for file in directory.glob("*.py") if any(fnmatch(file.name, pattern) for pattern in patterns))
     return all(any(file.is_relative_to(os.path.abspath(path)) for path in named) for file in files)  # noqa: PTH100

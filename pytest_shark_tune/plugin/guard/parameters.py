@@ -43,9 +43,9 @@ def guard_parameters(metafunc: pytest.Metafunc, sources: Sequence[object]) -> li
     return params + [pytest.param(case, id=escaped_line(case.id)) for case in cases]
 
 
-def has_snapshots(folder: Path) -> bool:
+def has_snapshots(directory: Path) -> bool:
     """Whether a directory has snapshots, of any target and device."""
-    return any((folder / SNAPSHOTS).glob("*.mlir"))
+    return any((directory / SNAPSHOTS).glob("*.mlir"))
 
 
 def _kernels(sources: Sequence[object]) -> list[str]:

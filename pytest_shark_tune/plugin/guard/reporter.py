@@ -21,7 +21,7 @@ from pytest_shark_tune.plugin.xdist.messages import message_of, property_of, sho
 
 if TYPE_CHECKING:
     from pytest_shark_tune.report.guard_text import GuardFailure, GuardFinding
-    from pytest_shark_tune.system.folders import HeldFolder
+    from pytest_shark_tune.system.directories import HeldDirectory
 
 __all__ = ["FAILURE", "PROPERTY", "RUN_DIRECTORY", "SNAPSHOTS", "UNGUARDED", "GuardReporter"]
 
@@ -49,15 +49,15 @@ class GuardReporter:
         self._unguarded = 0
         self._problems: list[str] = []
         self._interrupts = Interrupts(terminate=True)
-        self._run_directory: HeldFolder | None = None
+        self._run_directory: HeldDirectory | None = None
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """Give a worker the directory that it shares with the others, in case one of them has something to guard."""
-        from pytest_shark_tune.system.folders import HeldFolder
+        from pytest_shark_tune.system.directories import HeldDirectory
 
         with suppress(OSError):  # Every worker then makes one for itself, or says why it cannot.
-            self._run_directory = self._run_directory or HeldFolder()
+            self._run_directory = self._run_directory or HeldDirectory()
             node.workerinput[RUN_DIRECTORY] = os.fspath(self._run_directory.path)
 
     def pytest_sessionstart(self) -> None:

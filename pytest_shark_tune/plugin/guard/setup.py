@@ -18,8 +18,8 @@ from pytest_shark_tune.plugin.preflight import check_cache, check_compiler
 from pytest_shark_tune.plugin.xdist.messages import progress_callback
 from pytest_shark_tune.system import cleanup
 from pytest_shark_tune.system.cache import Cache
+from pytest_shark_tune.system.directories import is_marked
 from pytest_shark_tune.system.disk_errors import Storage
-from pytest_shark_tune.system.folders import is_marked
 from pytest_shark_tune.tuning.settings import RunSettings
 
 __all__ = ["GuardSetup", "set_up_guard"]
@@ -69,7 +69,7 @@ def _settings(config: pytest.Config, options: TuneOptions, guard: GuardOptions) 
     shared = Path(worker.get(RUN_DIRECTORY, "")) if worker is not None else Path()
     # The processes of a run share a directory, and leases know them by its name. Workers on other hosts do not see the
     # controller's.
-    run_directory = shared if is_marked(shared) else cleanup.new_folder("guard")
+    run_directory = shared if is_marked(shared) else cleanup.new_directory("guard")
     return RunSettings(
         devices=tuple(devices["uris"]),
         device_name=devices["name"],

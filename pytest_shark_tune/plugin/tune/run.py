@@ -162,7 +162,7 @@ class TuningRun:
                 f"{damaged[0]}{', ...' if damaged[1:] else ''}"
             )
         if reused:
-            self._setup.report(f"{reused} results of earlier runs are taken from {session.results.folder}")
+            self._setup.report(f"{reused} results of earlier runs are taken from {session.results.directory}")
 
     def add(self, test: str, finding: Finding) -> str:
         """Take in the result of the test with the id ``test``; return a line about it if it is worth showing."""

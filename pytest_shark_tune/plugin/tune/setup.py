@@ -17,7 +17,7 @@ from pytest_shark_tune.plugin.interrupts import Interrupts
 from pytest_shark_tune.plugin.options import TuneOptions, is_dry
 from pytest_shark_tune.plugin.preflight import check_bundle, check_inputs, claim_output, unpack_bundle
 from pytest_shark_tune.plugin.xdist.messages import progress_callback
-from pytest_shark_tune.plugin.xdist.remote import Share, is_remote, paths_of_worker, share_of_worker, shared_folder
+from pytest_shark_tune.plugin.xdist.remote import Share, is_remote, paths_of_worker, share_of_worker, shared_directory
 from pytest_shark_tune.system import cleanup, journal
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.disk_errors import Storage
@@ -70,7 +70,7 @@ class Setup:
         plan = cache.get("plans", key, Plan)
         if plan is None:
             raise SharkTuneError(
-                f"the plan {key} is gone from the cache {cache.folder}: was it cleared during the run?"
+                f"the plan {key} is gone from the cache {cache.directory}: was it cleared during the run?"
             )
         return plan
 
@@ -121,10 +121,10 @@ def _first_share(config: pytest.Config, options: TuneOptions, compiler: Compiler
         devices = check_inputs(options, compiler, writes=not is_dry(config))
         if not is_dry(config):
             claim_output(config, options.out)
-        run_directory = shared_folder(options.cache) if remote else cleanup.new_folder("run")
+        run_directory = shared_directory(options.cache) if remote else cleanup.new_directory("run")
     except OSError as error:
-        folder = Path(tempfile.gettempdir())
-        raise pytest.UsageError(_storage_of(options, folder).explain(error) or str(error)) from error
+        directory = Path(tempfile.gettempdir())
+        raise pytest.UsageError(_storage_of(options, directory).explain(error) or str(error)) from error
     return Share(devices, run_directory, options.jobs, remote)
 
 
@@ -159,6 +159,6 @@ def _settings(options: TuneOptions, share: Share, worker: dict[str, Any] | None,
 
 
 def _storage_of(options: TuneOptions, temporary: Path) -> Storage:
-    folders = {"--tune-out": options.out, "--tune-cache": options.cache, "TMPDIR": temporary}
+    directories = {"--tune-out": options.out, "--tune-cache": options.cache, "TMPDIR": temporary}
     # Last: it may lie in any of the others, or around them.
-    return Storage(folders | ({"--tune-record-landscape": options.landscape.parent} if options.landscape else {}))
+    return Storage(directories | ({"--tune-record-landscape": options.landscape.parent} if options.landscape else {}))

@@ -95,14 +95,14 @@ def tiles(spec: Path, *sizes: int) -> list[str]:
 
 
 class Bench:
-    """A folder with specs to be worked with."""
+    """A directory with specs to be worked with."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.out = folder / "out.mlir"
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.out = directory / "out.mlir"
 
     def write(self, name: str, spec: str | Sequence[WinnerRecord]) -> Path:
-        path = self.folder / f"{name}.mlir"
+        path = self.directory / f"{name}.mlir"
         if isinstance(spec, str):
             path.write_text(spec, encoding="utf-8")
         else:
@@ -114,10 +114,10 @@ class Bench:
         return CliRunner().invoke(main, command, env={"COLUMNS": "250"}, catch_exceptions=False)
 
     def merge(self, *arguments: str | Path, status: int = 0) -> list[str]:
-        """What a merge prints, with the folder left out."""
+        """What a merge prints, with the directory left out."""
         result = self.run("merge", *arguments, "-o", self.out)
         assert result.exit_code == status, result.output
-        return result.stdout.replace(f"{self.folder}/", "").splitlines()
+        return result.stdout.replace(f"{self.directory}/", "").splitlines()
 
     def order(self) -> list[str]:
         return [row.matcher for row in read_spec(self.out.read_text("utf-8"))]
@@ -316,7 +316,7 @@ def test_findings_as_json(bench: Bench) -> None:
     [(None, "cannot be read"), ("module {}", "has no entrypoint"), ("nonsense", "is not MLIR that this IREE parses")],
 )
 def test_a_bad_input_is_a_usage_error(bench: Bench, command: str, content: str | None, message: str) -> None:
-    good, bad = bench.write("good", general_spec(8)), bench.folder / "bad.mlir"
+    good, bad = bench.write("good", general_spec(8)), bench.directory / "bad.mlir"
     if content is not None:
         bench.write("bad", content)
     files: dict[str, list[str | Path]] = {
@@ -331,16 +331,16 @@ def test_a_bad_input_is_a_usage_error(bench: Bench, command: str, content: str |
     assert not bench.out.exists()
 
 
-@pytest.mark.parametrize(("name", "message"), [(".", "this is a folder"), ("out.jsonl", "name the spec ")])
+@pytest.mark.parametrize(("name", "message"), [(".", "this is a directory"), ("out.jsonl", "name the spec ")])
 def test_an_output_that_is_no_spec_is_a_usage_error(bench: Bench, name: str, message: str) -> None:
-    result = bench.run("merge", bench.write("one", general_spec(8)), "-o", bench.folder / name)
+    result = bench.run("merge", bench.write("one", general_spec(8)), "-o", bench.directory / name)
     assert result.exit_code == 2
     assert message in result.stderr
-    assert not (bench.folder / "out.jsonl").exists()
+    assert not (bench.directory / "out.jsonl").exists()
 
 
-def test_an_output_without_a_folder_is_a_usage_error(bench: Bench) -> None:
-    result = bench.run("merge", bench.write("one", general_spec(8)), "-o", bench.folder / "no" / "out.mlir")
+def test_an_output_without_a_directory_is_a_usage_error(bench: Bench) -> None:
+    result = bench.run("merge", bench.write("one", general_spec(8)), "-o", bench.directory / "no" / "out.mlir")
     assert result.exit_code == 2
     assert "there is no directory" in result.stderr
 
@@ -348,7 +348,7 @@ def test_an_output_without_a_folder_is_a_usage_error(bench: Bench) -> None:
 @pytest.mark.parametrize("length", [300, 250])
 def test_an_output_that_cannot_be_written_is_a_usage_error(bench: Bench, length: int) -> None:
     """The longer name is refused at once; beside the shorter one there is no room for a file that is not whole yet."""
-    out = bench.folder / "out.mlir".rjust(length, "x")
+    out = bench.directory / "out.mlir".rjust(length, "x")
     result = bench.run("merge", bench.write("one", general_spec(8)), "-o", out)
     assert result.exit_code == 2
     assert f"-o {out}: " in result.stderr

@@ -133,19 +133,19 @@ def with_buffer_function(text: str) -> tuple[str, str]:
         return str(module), names["util.func"]
 
 
-def build(folder: Path) -> dict[str, Kernel]:
-    source, model, dump = folder / "model.mlir", folder / "model.vmfb", folder / "dump"
+def build(directory: Path) -> dict[str, Kernel]:
+    source, model, dump = directory / "model.mlir", directory / "model.vmfb", directory / "dump"
     source.write_text("".join(matmul(*elements) for elements in KERNELS.items()))
     tuner = "--iree-codegen-add-tuner-attributes"
     iree_compile(source, model, tuner, f"--iree-hal-dump-executable-benchmarks-to={dump}")
-    return {element_in: build_benchmark(folder, model, element_in) for element_in in KERNELS}
+    return {element_in: build_benchmark(directory, model, element_in) for element_in in KERNELS}
 
 
-def build_benchmark(folder: Path, model: Path, element_in: str) -> Kernel:
+def build_benchmark(directory: Path, model: Path, element_in: str) -> Kernel:
     function = f"matmul_{element_in}"
-    (dumped,) = (folder / "dump").glob(f"*{function}_*")
+    (dumped,) = (directory / "dump").glob(f"*{function}_*")
     text, run_function = with_buffer_function(dumped.read_text())
-    instrumented, benchmark = folder / f"{function}.mlir", folder / f"{function}.vmfb"
+    instrumented, benchmark = directory / f"{function}.mlir", directory / f"{function}.vmfb"
     instrumented.write_text(text)
     iree_compile(instrumented, benchmark, "--compile-from=executable-sources")
     element_out = KERNELS[element_in]

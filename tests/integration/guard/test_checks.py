@@ -83,23 +83,23 @@ class Workshop:
 
     def __init__(
         self,
-        folder: Path,
+        directory: Path,
         compiler: Compiler,
         given: object = "model.mlir",
         *,
         route: str = "compile",
         devices: tuple[str, ...] = (),
     ) -> None:
-        self.folder = folder
+        self.directory = directory
         self.given = given
-        (folder / "model.mlir").write_text(MODEL, encoding="utf-8")
+        (directory / "model.mlir").write_text(MODEL, encoding="utf-8")
         self.session = GuardSession(
-            replace(RunSettings.in_folder(folder, devices, "this very CPU", jobs=2), route=route),
+            replace(RunSettings.in_directory(directory, devices, "this very CPU", jobs=2), route=route),
             compiler,
-            Cache(folder / "cache"),
+            Cache(directory / "cache"),
         )
-        (self.folder / "none.mlir").write_text("module {}", encoding="utf-8")
-        found = self.guarded(self.folder / "none.mlir").plan.tasks
+        (self.directory / "none.mlir").write_text("module {}", encoding="utf-8")
+        found = self.guarded(self.directory / "none.mlir").plan.tasks
         self.tasks = {task.name: task for task in found}
 
     def winner(self, name: str, compilation_info: str = "", **changes: object) -> WinnerRecord:
@@ -118,7 +118,7 @@ class Workshop:
         return msgspec.structs.replace(record, **changes)
 
     def guarded(self, spec: Path) -> GuardPlan:
-        return self.session.guard_plan([self.given], self.folder, spec)
+        return self.session.guard_plan([self.given], self.directory, spec)
 
     def spec(self, path: Path, winners: Sequence[WinnerRecord], *, with_records: bool = True) -> GuardPlan:
         write_spec(path, winners)

@@ -50,12 +50,12 @@ from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.compiler.compiler import Compiler, Target
 from pytest_shark_tune.device.lease import DeviceLeases
 
-folder, plan, target, tool, first, step = sys.argv[1:]
+directory, plan, target, tool, first, step = sys.argv[1:]
 (task,) = msgspec.json.decode(Path(plan).read_bytes(), type=Plan).tasks
-leases = DeviceLeases(["local-task"], folder=Path(folder, "locks"))
+leases = DeviceLeases(["local-task"], directory=Path(directory, "locks"))
 compiler = Compiler(Target.parse(target), tool=tool)
 builds = Builds(
-    compiler, Cache(Path(folder, "cache")), leases, jobs=2, report=print, prefetch_queue=lambda task: task.candidates
+    compiler, Cache(Path(directory, "cache")), leases, jobs=2, report=print, prefetch_queue=lambda task: task.candidates
 )
 print("ready", flush=True)
 sys.stdin.readline()
@@ -87,21 +87,21 @@ def task_of(plan: Path) -> Task:
     return task
 
 
-def tool(folder: Path, name: str, *lines: str) -> Path:
+def tool(directory: Path, name: str, *lines: str) -> Path:
     """A compiler that does ``lines`` of shell before it compiles."""
-    path = folder / name
+    path = directory / name
     path.write_text("\n".join(["#!/bin/sh", *lines, f'exec {shlex.quote(find_tool("iree-compile"))} "$@"', ""]))
     path.chmod(0o755)
     return path
 
 
-def counting(folder: Path) -> Path:
-    return tool(folder, "counting", f"echo once >> {shlex.quote(str(folder / 'log'))}")
+def counting(directory: Path) -> Path:
+    return tool(directory, "counting", f"echo once >> {shlex.quote(str(directory / 'log'))}")
 
 
-def start(folder: Path, plan: Path, target: str, tool: Path, first: int, step: int) -> subprocess.Popen[str]:
+def start(directory: Path, plan: Path, target: str, tool: Path, first: int, step: int) -> subprocess.Popen[str]:
     worker = subprocess.Popen(
-        [sys.executable, "-c", WORKER, *map(str, (folder, plan, target, tool, first, step))],
+        [sys.executable, "-c", WORKER, *map(str, (directory, plan, target, tool, first, step))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -136,12 +136,12 @@ def finish(workers: Sequence[subprocess.Popen[str]]) -> list[list[str]]:
     return outputs
 
 
-def compilations(folder: Path) -> int:
-    return len((folder / "log").read_text().splitlines())
+def compilations(directory: Path) -> int:
+    return len((directory / "log").read_text().splitlines())
 
 
-def litter(folder: Path) -> list[str]:
-    return [path.name for path in (folder / "cache").rglob("*.making")]
+def litter(directory: Path) -> list[str]:
+    return [path.name for path in (directory / "cache").rglob("*.making")]
 
 
 @pytest.mark.parametrize("target", [pytest.param(GPU, marks=pytest.mark.slow), CPU])
@@ -162,7 +162,7 @@ def test_a_gpu_can_be_measured_on_while_what_follows_is_compiled(
     plan_for: Callable[[str], Path], tmp_path: Path
 ) -> None:
     task = task_of(plan_for(GPU))
-    leases = DeviceLeases(["local-task"], folder=tmp_path / "locks")
+    leases = DeviceLeases(["local-task"], directory=tmp_path / "locks")
     builds = Builds(
         Compiler(Target.parse(GPU), tool=str(counting(tmp_path))),
         Cache(tmp_path),
@@ -218,7 +218,7 @@ Make = Callable[..., Builds]
 
 @pytest.fixture
 def make_builds(tmp_path: Path) -> Iterator[Make]:
-    """Makes the builds of another process of a run, all with one cache; ``run`` is the folder of the run alone."""
+    """Makes the builds of another process of a run, all with one cache; ``run`` is the directory of the run alone."""
     made: list[Builds] = []
 
     def make(
@@ -226,7 +226,7 @@ def make_builds(tmp_path: Path) -> Iterator[Make]:
     ) -> Builds:
         compiler = Compiler(Target.parse(CPU), tool=str(tool), timeout_s=timeout_s)
         kept = Cache(tmp_path / cache, print if told is None else told.append)
-        leases = DeviceLeases(["local-task"], folder=tmp_path / "locks")
+        leases = DeviceLeases(["local-task"], directory=tmp_path / "locks")
         of_run = Cache(tmp_path / run)
         made.append(Builds(compiler, kept, leases, jobs=1, report=print, of_run=of_run))
         return made[-1]
@@ -295,8 +295,8 @@ def test_a_cache_whose_file_system_knows_no_locks_takes_what_is_compiled(
     assert litter(tmp_path) == []
 
 
-def files(folder: Path, kind: str, ending: str) -> list[Path]:
-    return sorted((folder / kind).rglob(f"*{ending}"))
+def files(directory: Path, kind: str, ending: str) -> list[Path]:
+    return sorted((directory / kind).rglob(f"*{ending}"))
 
 
 @pytest.mark.parametrize("damage", [b"", b"half", None])
@@ -370,7 +370,7 @@ def test_a_whole_model_has_more_time_and_memory_than_a_candidate(
     plan = msgspec.json.decode(plan_for(CPU).read_bytes(), type=Plan)
     (task,), (source,) = plan.tasks, plan.sources
     hasty = Compiler(Target.parse(CPU), timeout_s=0.01, memory_bytes=64 << 20)
-    leases = DeviceLeases(["local-task"], folder=tmp_path / "locks")
+    leases = DeviceLeases(["local-task"], directory=tmp_path / "locks")
     builds = Builds(hasty, Cache(tmp_path / "cache"), leases, jobs=1, report=print)
     try:
         with pytest.raises(CandidateFailed, match="compile_"):  # Whichever limit it meets first.

@@ -54,15 +54,15 @@ def planned(size: int, count: int) -> Task:
 
 @pytest.fixture
 def builds(cache: Cache, tmp_path: Path) -> Iterator[Builds]:
-    builds = Builds(COMPILER, cache, DeviceLeases([URI], folder=tmp_path / "locks"), jobs=2, report=silent)
+    builds = Builds(COMPILER, cache, DeviceLeases([URI], directory=tmp_path / "locks"), jobs=2, report=silent)
     yield builds
     builds.close()
 
 
 @pytest.fixture
 def bench(builds: Builds, yardsticks: Yardsticks, tmp_path: Path) -> Iterator[Bench]:
-    settings = RunSettings.in_folder(tmp_path, [URI], "the CPU of these tests", jobs=2)
-    children = DeviceChildren(DeviceLeases([URI], folder=tmp_path / "locks"), silent)
+    settings = RunSettings.in_directory(tmp_path, [URI], "the CPU of these tests", jobs=2)
+    children = DeviceChildren(DeviceLeases([URI], directory=tmp_path / "locks"), silent)
     yield Bench(settings, builds, children, yardsticks=yardsticks)
     children.close()
 

@@ -52,8 +52,8 @@ def session(tmp_path: Path, tune_cache: Path) -> Iterator[Session]:
         yield session
 
 
-def session_in(folder: Path, cache: Path) -> Session:
-    settings = RunSettings.in_folder(folder, ["local-task"], "cpu", jobs=2)
+def session_in(directory: Path, cache: Path) -> Session:
+    settings = RunSettings.in_directory(directory, ["local-task"], "cpu", jobs=2)
     return Session(settings, Compiler(Target.parse("llvm-cpu")), Cache(cache))
 
 
@@ -94,7 +94,7 @@ def test_a_final_is_among_the_candidates_that_its_own_test_has(session: Session,
 
 
 def test_nothing_is_left_in_the_exchange_of_a_run_that_is_over(session: Session, task: Task) -> None:
-    """As for a worker whose controller was killed, and whose folders are gone."""
+    """As for a worker whose controller was killed, and whose directories are gone."""
     session.settings.run_directory.rmdir()
     with pytest.raises(FileNotFoundError):
         measure_all(session, task)
@@ -239,7 +239,7 @@ def test_what_an_earlier_run_measured_stands_for_its_binary(session: Session, ta
     artifact = session.builder.artifact(task, one)
     known = session.runner.record(task, one, session.runner.measure(task, one, artifact), artifact=artifact)
     (tmp_path / "later").mkdir()
-    with closing(session_in(tmp_path / "later", session.cache.folder)) as later:
+    with closing(session_in(tmp_path / "later", session.cache.directory)) as later:
         later.runner.reserve(task, [known])
         with pytest.raises(CandidateFailed, match=f"its binary equals that of candidate {one.id}") as raised:
             later.runner.measure(task, other, msgspec.structs.replace(artifact, candidate=other.id))

@@ -59,11 +59,11 @@ def told() -> list[str]:
 
 @pytest.fixture(scope="module")
 def stages(compiler: Compiler, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Builds, ModelRunner]]:
-    folder = tmp_path_factory.mktemp("verify")
-    settings = RunSettings.in_folder(folder, ["local-task"], "cpu", jobs=2)
+    directory = tmp_path_factory.mktemp("verify")
+    settings = RunSettings.in_directory(directory, ["local-task"], "cpu", jobs=2)
     # With locks of its own this waits for no other run on the machine.
-    leases = DeviceLeases(settings.devices, folder=folder / "locks")
-    builds = Builds(compiler, Cache(folder / "cache"), leases, jobs=2, report=print)
+    leases = DeviceLeases(settings.devices, directory=directory / "locks")
+    builds = Builds(compiler, Cache(directory / "cache"), leases, jobs=2, report=print)
     children = DeviceChildren(leases, print)
     yield builds, ModelRunner(children, settings.seed)
     builds.close()

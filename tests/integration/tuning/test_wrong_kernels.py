@@ -96,15 +96,15 @@ def child() -> Iterator[DeviceChild]:
 class Checked:
     """A dispatch with its default loaded; edits of it are compiled, and checked as a run does."""
 
-    def __init__(self, op: OpSource, compiler: Compiler, child: DeviceChild, folder: Path) -> None:
+    def __init__(self, op: OpSource, compiler: Compiler, child: DeviceChild, directory: Path) -> None:
         (self.dispatch,) = extract_dispatches([read_source(op, Path())], compiler, 2).dispatches
         self.module = self.dispatch.members[0].module
-        self.compiler, self.child, self.folder = compiler, child, folder
+        self.compiler, self.child, self.directory = compiler, child, directory
         self.load("default", self.module.text)
         child.keep_reference("default", "reference", 0)
 
     def load(self, key: str, text: str) -> None:
-        out = self.folder / f"{key}.vmfb"
+        out = self.directory / f"{key}.vmfb"
         self.compiler.compile_sources(text, out)
         self.child.load_benchmark(key, out, self.module)
 

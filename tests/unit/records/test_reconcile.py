@@ -52,17 +52,17 @@ def record_of(task: Task, identity: str = "aaaaaa", **changes: object) -> Winner
 
 
 class Suite:
-    """A folder with snapshots of this device and of others."""
+    """A directory with snapshots of this device and of others."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
         self.path = self.path_of("some-cpu")
 
     def path_of(self, device: str) -> Path:
-        return self.folder / "__specs__" / f"llvm-cpu-{device}.mlir"
+        return self.directory / "__specs__" / f"llvm-cpu-{device}.mlir"
 
     def reconcile(self, *tasks: Task, required: Requirements = REQUIREMENTS, is_ours: bool = True) -> Update:
-        subjects = [Subject(task, str(self.folder), is_ours) for task in tasks]
+        subjects = [Subject(task, str(self.directory), is_ours) for task in tasks]
         return reconcile(subjects, required, lambda suite: Path(suite) / "__specs__" / "llvm-cpu-some-cpu.mlir")
 
 
@@ -137,15 +137,15 @@ def test_a_dispatch_of_two_suites_is_kept_only_where_it_holds_in_both(tmp_path: 
     one, two = Suite(tmp_path / "a"), Suite(tmp_path / "b")
 
     def look() -> Update:
-        subjects = [Subject(ONE, str(each.folder)) for each in (one, two)]
+        subjects = [Subject(ONE, str(each.directory)) for each in (one, two)]
         return reconcile(subjects, REQUIREMENTS, lambda suite: Path(suite) / "__specs__" / "llvm-cpu-some-cpu.mlir")
 
     write_spec(one.path, [record_of(ONE)])
-    assert look().stale == {"one": f"{two.folder} has it too, and no entry for it"}
+    assert look().stale == {"one": f"{two.directory} has it too, and no entry for it"}
     write_spec(two.path, [record_of(ONE, "bbbbbb")])
     update = look()
     assert update.kept == {}
-    assert update.stale == {"one": f"{one.folder}, {two.folder} have different configs for it"}
+    assert update.stale == {"one": f"{one.directory}, {two.directory} have different configs for it"}
     assert update.first == {"one": ("aaaaaa", "bbbbbb")}
     assert update.incumbents == {"one": "aaaaaa"}
     write_spec(two.path, [record_of(ONE, content="other")])
@@ -178,8 +178,8 @@ def test_what_is_of_a_target_whose_name_begins_alike_is_another_targets(suite: S
     write_spec(suite.path_of("some-cpu-2"), [record_of(ONE)])
     bare = suite.path_of("x")
     bare.write_text("module {}", encoding="utf-8")
-    assert find_snapshots(suite.folder, "llvm-cpu") == (suite.path_of("some-cpu-2"), bare)
-    assert find_snapshots(suite.folder, "llvm-cpu:x86-64-v3") == (suite.path_of("x86-64-v3-some-cpu"),)
+    assert find_snapshots(suite.directory, "llvm-cpu") == (suite.path_of("some-cpu-2"), bare)
+    assert find_snapshots(suite.directory, "llvm-cpu:x86-64-v3") == (suite.path_of("x86-64-v3-some-cpu"),)
     assert suite.reconcile(ONE).first == {"one": ("aaaaaa",)}
 
 

@@ -68,10 +68,10 @@ def records_of(task: KernelTask) -> list[Record]:
     ]
 
 
-def ledger_of(folder: Path, *tasks: KernelTask) -> Ledger:
+def ledger_of(directory: Path, *tasks: KernelTask) -> Ledger:
     plan = Plan(sources=(), tasks=(), untunable=(), kernels=tasks)
     ledger = Ledger(
-        folder,
+        directory,
         {"plan": plan}.__getitem__,
         target="llvm-cpu",
         device="Some CPU",
@@ -143,7 +143,7 @@ def test_what_is_written_can_be_replayed(tmp_path: Path) -> None:
     ledger = ledger_of(tmp_path / "out", task)
     (tmp_path / "out").mkdir()
     take(ledger, *records_of(task))
-    path = tmp_path / "new folder" / "blocked.json"
+    path = tmp_path / "new directory" / "blocked.json"
     assert write_landscapes(path, ledger, note="all") == [f"landscape: {path}"]
     assert read_landscape(path) == landscape_of(task, records_of(task), note="all")
     for strategy in ("exhaustive", "random", "model"):
@@ -188,5 +188,5 @@ def test_the_option_names_a_file(pytester: pytest.Pytester) -> None:
 
     assert asked() is None
     assert asked("--tune-record-landscape=a.json") == pytester.path / "a.json"
-    with pytest.raises(pytest.UsageError, match=r"--tune-record-landscape: .* is a folder; name a file in it"):
+    with pytest.raises(pytest.UsageError, match=r"--tune-record-landscape: .* is a directory; name a file in it"):
         asked("--tune-record-landscape=.")

@@ -79,11 +79,15 @@ class Run:
     """A ledger of one run, and ways to tell it what was found out."""
 
     def __init__(
-        self, folder: Path, *, starter: str | None = None, plans: Mapping[str, Plan] = MappingProxyType({"plan": PLAN})
+        self,
+        directory: Path,
+        *,
+        starter: str | None = None,
+        plans: Mapping[str, Plan] = MappingProxyType({"plan": PLAN}),
     ) -> None:
-        self.out = folder / ".tune"
+        self.out = directory / ".tune"
         self.out.mkdir(exist_ok=True)
-        self.suite = folder / "suite"
+        self.suite = directory / "suite"
         self.ledger = Ledger(
             self.out,
             plans.__getitem__,
@@ -100,8 +104,8 @@ class Run:
             record = each if isinstance(each, Record) else None
             final = each if isinstance(each, FinalRecord) else None
             spec = each if isinstance(each, SpecRecord) else None
-            folder = str(suite or self.suite)
-            self.ledger.take(Finding(plan=plan, suite=folder, record=record, final=final, spec=spec))
+            directory = str(suite or self.suite)
+            self.ledger.take(Finding(plan=plan, suite=directory, record=record, final=final, spec=spec))
 
     @property
     def matchers(self) -> list[str]:
@@ -507,11 +511,11 @@ def test_an_entry_that_another_run_adds_meanwhile_is_not_gone(tmp_path: Path) ->
     assert [each.dispatch for each in read_records(run.snapshot)] == ["one", "new", "two"]
 
 
-def write_entry(folder: Path, name: str, ready: Barrier) -> None:
+def write_entry(directory: Path, name: str, ready: Barrier) -> None:
     """What one of several runs does to the snapshot that they share."""
     task = make_task(name, 8 * (int(name.removeprefix("entry_")) + 1))
-    run = Run(folder / name, plans={"plan": msgspec.structs.replace(PLAN, tasks=(task,))})
-    suite = folder / "suite"
+    run = Run(directory / name, plans={"plan": msgspec.structs.replace(PLAN, tasks=(task,))})
+    suite = directory / "suite"
     found = (make_record(task, "default", 1.0), make_record(task, "aaaaaa", 2.0), make_final(task, "aaaaaa"), VERIFIED)
     run.take(*found, suite=suite)
     ready.wait(60)

@@ -1,4 +1,4 @@
-"""Leftovers: commands and folders of a process that ends in whichever way."""
+"""Leftovers: commands and directories of a process that ends in whichever way."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import pytest
 SLEEPER = """
 import os, signal, subprocess, sys
 from pytest_shark_tune.system import cleanup
-folder = cleanup.new_folder("kept")
-with cleanup.scratch_folder() as scratch:
+directory = cleanup.new_directory("kept")
+with cleanup.scratch_directory() as scratch:
     pass
 assert not scratch.exists()
 ended, left = [subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL, start_new_session=True) for _ in range(2)]
 for each in (ended, left):
     cleanup.watch_group(each.pid)
 cleanup.release_group(ended.pid)
-print(folder.parent, ended.pid, left.pid, flush=True)
+print(directory.parent, ended.pid, left.pid, flush=True)
 """
 
 
@@ -32,10 +32,10 @@ def test_nothing_outlives_the_process(child_env: dict[str, str], tmp_path: Path,
     done = subprocess.run(
         [sys.executable, "-c", SLEEPER + end], env=env, stdout=subprocess.PIPE, text=True, check=False
     )
-    folder, ended, left = done.stdout.split()
+    directory, ended, left = done.stdout.split()
     deadline = time.monotonic() + 20
-    while Path(folder).exists() or _is_alive(int(left)):
-        assert time.monotonic() < deadline, f"{folder} or process {left} is still there"
+    while Path(directory).exists() or _is_alive(int(left)):
+        assert time.monotonic() < deadline, f"{directory} or process {left} is still there"
         time.sleep(0.02)
     assert _is_alive(int(ended)), "what was released is nobody's business"
     os.kill(int(ended), 9)
@@ -46,8 +46,8 @@ def test_nothing_outlives_the_process(child_env: dict[str, str], tmp_path: Path,
 KILLED = """
 import os, signal
 from pytest_shark_tune.system import cleanup
-folder = cleanup.new_folder("kept").parent
-print(folder, flush=True)
+directory = cleanup.new_directory("kept").parent
+print(directory, flush=True)
 os.kill(cleanup._current()._process.pid, signal.SIGKILL)
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -80,18 +80,18 @@ def test_what_is_only_called_like_ours_is_not_swept(child_env: dict[str, str], t
 
 
 def left_by_a_killed_process(env: dict[str, str]) -> Path:
-    """The temporary folder of a process that could remove nothing."""
+    """The temporary directory of a process that could remove nothing."""
     command = [sys.executable, "-c", KILLED]
     done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=False)
     return Path(done.stdout.strip())
 
 
 def remove_abandoned(env: dict[str, str]) -> None:
-    """Sweep in a process that has a folder of its own, which it keeps until it ends."""
+    """Sweep in a process that has a directory of its own, which it keeps until it ends."""
     code = """
 import os
 from pytest_shark_tune.system import cleanup
-own = cleanup.new_folder("own")
+own = cleanup.new_directory("own")
 os.utime(own.parent, (0, 0))
 cleanup.remove_abandoned()
 assert own.exists()

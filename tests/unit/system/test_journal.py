@@ -115,11 +115,11 @@ def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(tmp_path: Path) -> None:
-    path = tmp_path / "folder"
+    path = tmp_path / "directory"
     (path / "inside").mkdir(parents=True)
-    with pytest.raises(OSError, match=r"folder"):
+    with pytest.raises(OSError, match=r"directory"):
         journal.replace_file(path, b"content")
-    assert [each.name for each in tmp_path.iterdir()] == ["folder"]
+    assert [each.name for each in tmp_path.iterdir()] == ["directory"]
 
 
 def test_of_many_that_come_at_once_all_read_the_one_that_was_first(tmp_path: Path) -> None:

@@ -87,10 +87,10 @@ def make_record(
 class Runs:
     """Runs on one machine that share a cache, one after the other."""
 
-    def __init__(self, folder: Path) -> None:
-        self.cache = Cache(folder)
+    def __init__(self, directory: Path) -> None:
+        self.cache = Cache(directory)
         self.compiler = Compiler(Target.parse("llvm-cpu:x86-64-v3"), ())
-        self.settings = RunSettings.in_folder(folder, ["local-task"], "Some CPU", jobs=1)
+        self.settings = RunSettings.in_directory(directory, ["local-task"], "Some CPU", jobs=1)
 
     def recall(self, **changes: Any) -> TuningDatabase:
         return TuningDatabase(self.cache, self.compiler, replace(self.settings, **changes))
@@ -200,7 +200,7 @@ def test_of_many_results_500_are_taken_all_over_the_course(runs: Runs) -> None:
 def test_a_torn_line_costs_that_line(runs: Runs, caplog: pytest.LogCaptureFixture) -> None:
     runs.add(ONE, make_record(ONE, "c1", 1.5))
     runs.add(TWO, make_record(TWO, "c1", 1.6))
-    (index,) = runs.cache.folder.rglob("*.dispatches.jsonl")
+    (index,) = runs.cache.directory.rglob("*.dispatches.jsonl")
     first, second = index.read_bytes().splitlines()
     index.write_bytes(first + b"\n" + second[:40])
     assert [each.ratio for each in runs.similar(THREE)] == [1.5]
