@@ -12,7 +12,7 @@ import click
 
 from pytest_shark_tune.guard.verdict import EntryCheck, Verdict
 from pytest_shark_tune.plugin.guard.reporter import PROPERTY
-from pytest_shark_tune.report.guard_text import GuardFinding
+from pytest_shark_tune.report.guard_text import GuardResult
 from pytest_shark_tune.system import journal
 
 __all__ = ["GuardedSuite", "show"]
@@ -60,10 +60,10 @@ class GuardedSuite(NamedTuple):
 
     def guard(self, spec: Path) -> list[Verdict]:
         """The outcome of each check of ``spec``, by a pytest of its own."""
-        findings = self.directory / "findings.jsonl"
-        findings.unlink(missing_ok=True)
+        results = self.directory / "findings.jsonl"
+        results.unlink(missing_ok=True)
         status, output = self._pytest(f"--tune-guard={spec}")
-        verdicts = [each.verdict for each in journal.read(findings, GuardFinding)]
+        verdicts = [each.verdict for each in journal.read(results, GuardResult)]
         if status not in (0, 1) or not any(each.check is EntryCheck.FAST for each in verdicts):
             raise click.ClickException(f"guarding ended with status {status}:\n{output}")
         return verdicts

@@ -19,7 +19,7 @@ import msgspec
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.device.lease import DeviceLeases
-from pytest_shark_tune.results.store import Ledger
+from pytest_shark_tune.results.store import ResultStore
 from pytest_shark_tune.tuning.builder import Builds
 from pytest_shark_tune.tuning.runner import Bench
 
@@ -34,7 +34,7 @@ _WRAPPED = (
     (DeviceChild, "check", "check (fill, run once, read back, compare)"),
     (DeviceChild, "unload", "unload"),
     (Bench, "measure", "measure (claim, policy, statistics)"),
-    (Ledger, "take", "record and journal"),
+    (ResultStore, "add", "record and journal"),
 )
 
 

@@ -43,11 +43,11 @@ def merge_files(specs: tuple[Path, ...], output: Path, prefer: str | None, start
     for warning in merged.warnings:
         click.echo(warning, err=True)
     if as_json:
-        print_json({"entries": merged.entries, "findings": merged.findings, "warnings": merged.warnings})
+        print_json({"entries": merged.entries, "findings": merged.conflicts, "warnings": merged.warnings})
         return
-    for finding in merged.findings:
-        click.echo(str(finding))
-    dropped = sum(finding.outcome == "dropped" for finding in merged.findings)
+    for conflict in merged.conflicts:
+        click.echo(str(conflict))
+    dropped = sum(conflict.outcome == "dropped" for conflict in merged.conflicts)
     click.echo(f"{output}: {merged.entries} {'entry' if merged.entries == 1 else 'entries'}, {dropped} dropped")
 
 

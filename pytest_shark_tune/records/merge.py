@@ -18,7 +18,7 @@ from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.spec.link import SpecPart, merge_specs
 from pytest_shark_tune.spec.predicate import MatchPredicate, Relation, relation
 
-__all__ = ["Finding", "MergeInput", "Merged", "merge"]
+__all__ = ["MergeConflict", "MergeInput", "MergedSpec", "merge"]
 
 
 class MergeInput(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +39,7 @@ _RELATIONS = {
 }
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
+class MergeConflict(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome for an entry that may match the same ops as another one, which stands in front of it."""
 
     spec: str
@@ -65,7 +65,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.spec}: {self.entry} ({self.op}) {how} {self.other} of {self.other_spec}: {outcome}, {self.why}"
 
 
-class Merged(msgspec.Struct, frozen=True, kw_only=True):
+class MergedSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A merged spec."""
 
     text: str
@@ -73,12 +73,12 @@ class Merged(msgspec.Struct, frozen=True, kw_only=True):
     """The number of its entries."""
     records: tuple[WinnerRecord, ...]
     """The records of its entries, as far as they have any."""
-    findings: tuple[Finding, ...]
+    conflicts: tuple[MergeConflict, ...]
     warnings: tuple[str, ...]
     """Sentences about entries that may not fit together."""
 
 
-def merge(inputs: Sequence[MergeInput], *, prefer_faster: bool = False) -> Merged:
+def merge(inputs: Sequence[MergeInput], *, prefer_faster: bool = False) -> MergedSpec:
     """Make one spec of several.
 
     The entries of earlier specs win. An entry is dropped if another one in front of it matches all of its ops.
@@ -113,13 +113,13 @@ def merge(inputs: Sequence[MergeInput], *, prefer_faster: bool = False) -> Merge
         SpecPart(text=given.text, entries={entry.matcher: names[entry] for entry in kept if entry.source == number})
         for number, given in enumerate(inputs)
     ]
-    return Merged(
+    return MergedSpec(
         text=merge_specs(parts, [(entry.source, entry.matcher) for entry in kept]),
         entries=len(kept),
         records=tuple(
             msgspec.structs.replace(entry.record, dispatch=names[entry]) for entry in kept if entry.record is not None
         ),
-        findings=tuple(_findings(kept, dropped, prefer_faster=prefer_faster)),
+        conflicts=tuple(_conflicts(kept, dropped, prefer_faster=prefer_faster)),
         warnings=tuple(_warnings(kept)),
     )
 
@@ -190,15 +190,15 @@ def _names(kept: Sequence[_Entry]) -> dict[_Entry, str]:
     return names
 
 
-def _findings(
+def _conflicts(
     kept: Sequence[_Entry], dropped: Sequence[tuple[_Entry, _Entry]], *, prefer_faster: bool
-) -> Iterable[Finding]:
+) -> Iterable[MergeConflict]:
     pairs = [(entry, other) for position, entry in enumerate(kept) for other in kept[:position]]
     # The author of a spec wanted its own order: nothing is said of it as long as it stays.
     behind = [(entry, other) for entry, other in pairs if entry.source != other.source or entry.place < other.place]
     for entry, other in [*dropped, *behind]:
         if (how := relation(entry.predicate, other.predicate)) != "apart":
-            yield Finding(
+            yield MergeConflict(
                 spec=entry.spec,
                 entry=entry.matcher,
                 op=entry.given.op,

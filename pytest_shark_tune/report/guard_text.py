@@ -13,7 +13,7 @@ from pytest_shark_tune.system.terminal import escaped, escaped_line
 
 __all__ = [
     "GuardFailure",
-    "GuardFinding",
+    "GuardResult",
     "github_lines",
     "markdown",
     "said_first",
@@ -25,7 +25,7 @@ _NOTHING = "nothing was guarded"
 _NO_VERDICT = "failed without a verdict"
 
 
-class GuardFinding(msgspec.Struct, frozen=True, kw_only=True):
+class GuardResult(msgspec.Struct, frozen=True, kw_only=True):
     """The verdict of one test, as it travels to the process that controls the run."""
 
     verdict: Verdict
@@ -65,15 +65,15 @@ def status_text(verdict: Verdict) -> str:
     return " ".join([*words, *([verdict.outcome] if verdict.outcome is CheckOutcome.UNDECIDED else [])])
 
 
-def terminal_lines(findings: Iterable[GuardFinding], failures: Sequence[GuardFailure] = ()) -> Iterator[str]:
+def terminal_lines(results: Iterable[GuardResult], failures: Sequence[GuardFailure] = ()) -> Iterator[str]:
     """Yield the end of a run as plain text: counts, verdicts that need attention, then devices and specs.
 
     Args:
         findings: the verdicts.
         failures: the failures without a verdict.
     """
-    found = _sorted(findings)
-    verdicts = [finding.verdict for finding in found]
+    found = _sorted(results)
+    verdicts = [result.verdict for result in found]
     yield _counts(found, failures)
     for heading, lines in (
         (_NO_VERDICT, [f"{failure.test}: {failure.reason}" for failure in failures]),
@@ -86,12 +86,12 @@ def terminal_lines(findings: Iterable[GuardFinding], failures: Sequence[GuardFai
     skipped = (verdict.reason for verdict in verdicts if verdict.outcome is CheckOutcome.SKIPPED)
     reasons = Counter(map(_first_line, skipped))
     yield from (f"skipped {number}: {reason}" for reason, number in reasons.most_common())
-    yield from dict.fromkeys(finding.where for finding in found)
-    yield from (f"spec: {spec}" for spec in dict.fromkeys(finding.spec for finding in found))
+    yield from dict.fromkeys(result.where for result in found)
+    yield from (f"spec: {spec}" for spec in dict.fromkeys(result.spec for result in found))
 
 
 def github_lines(
-    findings: Iterable[GuardFinding], directory: Path, failures: Iterable[GuardFailure] = ()
+    results: Iterable[GuardResult], directory: Path, failures: Iterable[GuardFailure] = ()
 ) -> Iterator[str]:
     """Yield GitHub's workflow commands that annotate the suite's file with failures.
 
@@ -103,15 +103,15 @@ def github_lines(
     levels = {CheckOutcome.FAILED: "error", CheckOutcome.UNDECIDED: "warning"}
     for failure in failures:
         yield _annotation("error", failure, directory, f"{failure.test} failed", failure.reason)
-    for finding in findings:
-        verdict = finding.verdict
+    for result in results:
+        verdict = result.verdict
         level = levels.get(verdict.outcome, "notice" if verdict.note else "")
         if level:
             title = f"{_name(verdict)} is {verdict.outcome}"
-            yield _annotation(level, finding, directory, title, verdict.reason or verdict.note)
+            yield _annotation(level, result, directory, title, verdict.reason or verdict.note)
 
 
-def _annotation(level: str, at: GuardFinding | GuardFailure, directory: Path, title: str, message: str) -> str:
+def _annotation(level: str, at: GuardResult | GuardFailure, directory: Path, title: str, message: str) -> str:
     path = Path(at.file)
     file = path.relative_to(directory) if path.is_relative_to(directory) else path
     properties = {"file": str(file), **({"line": str(at.line)} if at.line else {}), "title": f"shark-tune: {title}"}
@@ -119,7 +119,7 @@ def _annotation(level: str, at: GuardFinding | GuardFailure, directory: Path, ti
     return f"::{level} {given}::{_escaped(message)}"
 
 
-def markdown(findings: Iterable[GuardFinding], ended_early: str = "", failures: Sequence[GuardFailure] = ()) -> str:
+def markdown(results: Iterable[GuardResult], ended_early: str = "", failures: Sequence[GuardFailure] = ()) -> str:
     """Return the changes as Markdown, or one line if nothing changed.
 
     Args:
@@ -127,17 +127,17 @@ def markdown(findings: Iterable[GuardFinding], ended_early: str = "", failures: 
         ended_early: the reason why the run did not check everything; empty if it did.
         failures: the failures without a verdict.
     """
-    found = _sorted(findings)
+    found = _sorted(results)
     if not found and not failures:
         return f"**shark-tune guard**: {_NOTHING}{f'; {_plain(ended_early)}' if ended_early else ''}.\n"
-    where = "; ".join(dict.fromkeys(_plain(finding.where) for finding in found))
+    where = "; ".join(dict.fromkeys(_plain(result.where) for result in found))
     parts = [f"**shark-tune guard**: {_counts(found, failures)}{f' ({where})' if where else ''}"]
     if ended_early:
         parts.append(f"The run ended early, so this is not all: {_plain(ended_early)}")
     if failures:
         parts.append("\n".join(f"- **failed** {_code(failure.test)}: {_plain(failure.reason)}" for failure in failures))
-    for spec in dict.fromkeys(finding.spec for finding in found):
-        changes = [*_changes(finding.verdict for finding in found if finding.spec == spec)]
+    for spec in dict.fromkeys(result.spec for result in found):
+        changes = [*_changes(result.verdict for result in found if result.spec == spec)]
         parts += ["\n".join([_code(spec), "", *changes])] if changes else []
     return "\n\n".join(parts) + "\n"
 
@@ -166,20 +166,18 @@ def _moved(verdict: Verdict) -> str:
     return f"{ratio:.2f} times the default's speed, recorded {recorded:.2f} ({low:.2f} to {high:.2f})"
 
 
-def _sorted(findings: Iterable[GuardFinding]) -> list[GuardFinding]:
+def _sorted(results: Iterable[GuardResult]) -> list[GuardResult]:
     """Sort findings, which workers report in any order, by spec, by entry and in the order of the checks."""
     order = list(EntryCheck)
-    return sorted(
-        findings, key=lambda finding: (finding.spec, finding.verdict.entry, order.index(finding.verdict.check))
-    )
+    return sorted(results, key=lambda result: (result.spec, result.verdict.entry, order.index(result.verdict.check)))
 
 
-def _counts(findings: Sequence[GuardFinding], failures: Sequence[GuardFailure]) -> str:
+def _counts(results: Sequence[GuardResult], failures: Sequence[GuardFailure]) -> str:
     """Return the number of entries, of the outcomes of their checks, and of failures without a verdict."""
-    entries = len({(finding.spec, finding.verdict.entry) for finding in findings})
-    counts = Counter(finding.verdict.outcome for finding in findings)
+    entries = len({(result.spec, result.verdict.entry) for result in results})
+    counts = Counter(result.verdict.outcome for result in results)
     outcomes = ", ".join(f"{counts[outcome]} {outcome}" for outcome in CheckOutcome if counts[outcome])
-    counted = [f"{entries} {'entry' if entries == 1 else 'entries'}, checks: {outcomes}" if findings else _NOTHING]
+    counted = [f"{entries} {'entry' if entries == 1 else 'entries'}, checks: {outcomes}" if results else _NOTHING]
     return "; ".join([*counted, *([f"{len(failures)} {_NO_VERDICT}"] if failures else [])])
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from pytest_shark_tune.plan.types import AnyTask, Task
 from pytest_shark_tune.records.types import Record, State
 from pytest_shark_tune.results.replay import Landscape, LandscapeCandidate, write_landscape
-from pytest_shark_tune.results.store import Ledger
+from pytest_shark_tune.results.store import ResultStore
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 
 __all__ = ["landscape_of", "write_landscapes"]
@@ -59,34 +59,34 @@ def landscape_of(task: AnyTask, records: Sequence[Record], *, note: str = "") ->
     )
 
 
-def write_landscapes(path: Path, ledger: Ledger, *, note: str = "") -> list[str]:
+def write_landscapes(path: Path, store: ResultStore, *, note: str = "") -> list[str]:
     """Write the landscape of a run to ``path``.
 
     If the run has several dispatches, a dispatch's file has its name behind the stem: ``a-NAME.json`` for ``a.json``. A
-    file that cannot be written is among the ledger's ``failures``.
+    file that cannot be written is among the result store's ``failures``.
 
     Args:
         path: the file.
-        ledger: the results of the run.
+        result store: the results of the run.
         note: a remark for all landscapes.
 
     Returns:
         A sentence for each dispatch that names its file, or tells why there is none.
     """
     messages = []
-    for task in ledger.tasks:
-        landscape = landscape_of(task, ledger.records(task.name), note=note)
+    for task in store.tasks:
+        landscape = landscape_of(task, store.records(task.name), note=note)
         if landscape is None:
             messages.append(f"no landscape of {task.name}: no candidate was measured")
             continue
         own = path
-        if len(ledger.tasks) > 1:
+        if len(store.tasks) > 1:
             own = path.with_name(f"{path.stem}-{_in_file_name(task.name)}{path.suffix}")
         try:
             write_landscape(landscape, own)
             messages.append(f"landscape: {own}")
         except OSError as error:
-            ledger.failures.append(error)
+            store.failures.append(error)
     return messages
 
 

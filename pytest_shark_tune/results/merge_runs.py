@@ -21,11 +21,11 @@ from pytest_shark_tune.results.summary import DispatchSummary, RunSummary, Summa
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 from pytest_shark_tune.system import journal
 
-__all__ = ["Merged", "RunFindings", "merge_runs", "read_run", "write_merged"]
+__all__ = ["MergedRuns", "RunResults", "merge_runs", "read_run", "write_merged"]
 
 
 @dataclass(frozen=True)
-class RunFindings:
+class RunResults:
     """The files that one run left."""
 
     name: str
@@ -36,10 +36,10 @@ class RunFindings:
 
 
 @dataclass(frozen=True)
-class Merged:
+class MergedRuns:
     """The results of several runs, with one record for each candidate and one final for each dispatch."""
 
-    runs: tuple[RunFindings, ...]
+    runs: tuple[RunResults, ...]
     records: dict[str, dict[str, Record]] = field(default_factory=dict)
     """The records of each dispatch by the candidate's id."""
     finals: dict[str, FinalRecord] = field(default_factory=dict)
@@ -88,7 +88,7 @@ class Merged:
         }
 
 
-def read_run(directory: Path) -> RunFindings:
+def read_run(directory: Path) -> RunResults:
     """Read the output directory of a run of ``pytest --tune``.
 
     Raises:
@@ -103,10 +103,10 @@ def read_run(directory: Path) -> RunFindings:
         raise InputError(f"{path} is no summary of this version of pytest-shark-tune: {error}") from error
     records = journal.read(directory / "records.jsonl", Record)
     finals = journal.read(directory / "finals.jsonl", FinalRecord)
-    return RunFindings(str(directory), summary, tuple(records), tuple(finals))
+    return RunResults(str(directory), summary, tuple(records), tuple(finals))
 
 
-def merge_runs(runs: Sequence[RunFindings]) -> Merged:
+def merge_runs(runs: Sequence[RunResults]) -> MergedRuns:
     """Merge the results of several runs; if all else is equal, the run that is named first wins.
 
     If two runs tried a candidate, the record with more samples stays. If several finals of a dispatch were held, their
@@ -117,7 +117,7 @@ def merge_runs(runs: Sequence[RunFindings]) -> Merged:
         InputError: the runs were not made for the same target, by the same compiler, on devices of one model.
     """
     _check_alike(runs)
-    merged = Merged(tuple(runs))
+    merged = MergedRuns(tuple(runs))
     finals: defaultdict[str, list[FinalRecord]] = defaultdict(list)
     replaced: Counter[str] = Counter()
     for run in runs:
@@ -146,7 +146,7 @@ def merge_runs(runs: Sequence[RunFindings]) -> Merged:
     return merged
 
 
-def _check_alike(runs: Sequence[RunFindings]) -> None:
+def _check_alike(runs: Sequence[RunResults]) -> None:
     for what, values in (
         ("targets", [run.summary.run.target for run in runs]),
         ("device models", [run.summary.run.device for run in runs]),
@@ -159,7 +159,7 @@ def _check_alike(runs: Sequence[RunFindings]) -> None:
 
 def write_merged(
     out: Path,
-    merged: Merged,
+    merged: MergedRuns,
     draft: Draft,
     *,
     tasks: Mapping[str, Task],
@@ -233,7 +233,7 @@ def _samples(final: FinalRecord) -> int:
     return sum(len(finalist.samples_us) for finalist in final.finalists)
 
 
-def _row(merged: Merged, name: str, winner: WinnerRecord | None, dropped: str) -> DispatchSummary:
+def _row(merged: MergedRuns, name: str, winner: WinnerRecord | None, dropped: str) -> DispatchSummary:
     rows = [row for run in merged.runs for row in run.summary.dispatches if row.name == name]
     final, records = merged.finals.get(name), merged.records.get(name, {})
     tried = [candidate for candidate in records if candidate != DEFAULT_ID]
@@ -253,7 +253,7 @@ def _row(merged: Merged, name: str, winner: WinnerRecord | None, dropped: str) -
     )
 
 
-def _run_of(merged: Merged) -> RunSummary:
+def _run_of(merged: MergedRuns) -> RunSummary:
     runs = [run.summary.run for run in merged.runs]
     return RunSummary(
         versions=runs[0].versions,

@@ -14,17 +14,17 @@ from pytest_shark_tune.records.snapshot import locked, read_records, snapshot_pa
 from pytest_shark_tune.records.types import FinalRecord, Record, WinnerRecord
 from pytest_shark_tune.records.verification import Settled, Verification, Verify
 from pytest_shark_tune.results.coverage import Collected, Coverage, coverage_of_spec
-from pytest_shark_tune.results.finding import Finding
+from pytest_shark_tune.results.result import TestResult
 from pytest_shark_tune.results.run_results import RunResults
 from pytest_shark_tune.results.snapshots import SnapshotChange, update_snapshot
 from pytest_shark_tune.results.summarise import summarise
 from pytest_shark_tune.results.summary import RunSummary, Summary, write_summary
 from pytest_shark_tune.system import journal
 
-__all__ = ["Ledger", "Summary"]
+__all__ = ["ResultStore", "Summary"]
 
 
-class Ledger:
+class ResultStore:
     """Takes the results of tests, writes them down at once, and derives spec, summary and snapshots at the end.
 
     Args:
@@ -94,7 +94,7 @@ class Ledger:
         return tuple(self._results.tasks.values())
 
     @property
-    def has_findings(self) -> bool:
+    def has_results(self) -> bool:
         """Whether the run has a result; until then nothing is written."""
         return self._begun
 
@@ -122,15 +122,15 @@ class Ledger:
         self._collected = collected
         self._at_first = {suite: read_records(self.snapshot_of(suite)) for suite in collected.whole}
 
-    def keep(self, plan: str, record: WinnerRecord) -> None:
+    def add_kept(self, plan: str, record: WinnerRecord) -> None:
         """Let an entry of a snapshot stand as the winner of its dispatch, which is in ``plan``."""
         self._results.kept[record.dispatch] = record
         suite = next(suite for suite, plans in self._suites.items() if plan in plans)
-        self.take(Finding(plan=plan, suite=suite, final=FinalRecord.kept(record)))
+        self.add(TestResult(plan=plan, suite=suite, final=FinalRecord.kept(record)))
 
-    def take(self, finding: Finding) -> None:
+    def add(self, result: TestResult) -> None:
         """Write down the result of a test; see ``failures``."""
-        self.add_plan(finding.plan, finding.suite)
+        self.add_plan(result.plan, result.suite)
         if not self._begun:
             self._begun = True
             self._earlier_spec = coverage_of_spec(self.spec_path, self.summary_path)
@@ -138,11 +138,11 @@ class Ledger:
             for stale in (self.records_path, self.finals_path, self.summary_path):
                 with self._noting_failure():
                     stale.unlink(missing_ok=True)
-        self._results.add(finding)
-        if finding.record is not None:
-            self._append(self.records_path.name, finding.record)
-        if finding.final is not None:
-            self._append(self.finals_path.name, finding.final)
+        self._results.add(result)
+        if result.record is not None:
+            self._append(self.records_path.name, result.record)
+        if result.final is not None:
+            self._append(self.finals_path.name, result.final)
 
     def _append(self, name: str, line: Record | FinalRecord) -> None:
         for directory in self._directories:

@@ -18,7 +18,7 @@ from pytest_shark_tune.plugin.guard.reporter import FAILURE, PROPERTY
 from pytest_shark_tune.plugin.guard.setup import GuardSetup
 from pytest_shark_tune.plugin.kernels import as_failure
 from pytest_shark_tune.plugin.options import given_options
-from pytest_shark_tune.report.guard_text import GuardFailure, GuardFinding, said_first
+from pytest_shark_tune.report.guard_text import GuardFailure, GuardResult, said_first
 
 __all__ = ["VERDICT", "attach_failure", "conclude"]
 
@@ -54,14 +54,14 @@ def _attach(
         report.longrepr = (path, item.location[1] or 0, f"Skipped: {verdict.reason}")
     elif report.failed and verdict.outcome in (CheckOutcome.FAILED, CheckOutcome.UNDECIDED):
         report.longrepr = f"{report.longrepr}\nreproduce with: {_command(item)}"
-    finding = GuardFinding(
+    result = GuardResult(
         verdict=verdict,
         spec=os.path.relpath(guarded.plan.spec_path, item.config.invocation_params.dir),
         file=path,
         line=_line_of(item),
         where=_where(setup),
     )
-    report.user_properties.append((PROPERTY, msgspec.json.encode(finding).decode()))
+    report.user_properties.append((PROPERTY, msgspec.json.encode(result).decode()))
     facts = {"entry": verdict.entry, "promise": str(verdict.check), "outcome": str(verdict.outcome)}
     # These go on with the item, to the report of its end: --junitxml reads that one.
     item.user_properties += [*facts.items(), *verdict.metrics.items()]

@@ -14,23 +14,23 @@ from pytest_shark_tune.plugin import reporting
 from pytest_shark_tune.plugin.interrupts import TERMINATED
 from pytest_shark_tune.plugin.items import entry_of
 from pytest_shark_tune.plugin.tune.finish import Finished, finish_run, show
-from pytest_shark_tune.plugin.tune.reports import finding_of, status_text
+from pytest_shark_tune.plugin.tune.reports import result_of, status_text
 from pytest_shark_tune.plugin.tune.run import TuningRun
 from pytest_shark_tune.plugin.tune.setup import Setup
 from pytest_shark_tune.plugin.xdist.messages import message_of, show_line
 from pytest_shark_tune.plugin.xdist.order import RunOrder
 from pytest_shark_tune.plugin.xdist.workers import TuneWorkers
-from pytest_shark_tune.results.store import Ledger
+from pytest_shark_tune.results.store import ResultStore
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tuning.manifest import TestEntry
 
 __all__ = ["TuneController", "store_of"]
 
 
-def store_of(setup: Setup) -> Ledger:
+def store_of(setup: Setup) -> ResultStore:
     """Return the result store of a run that begins now."""
     settings, options = setup.settings, setup.options
-    return Ledger(
+    return ResultStore(
         options.out,
         setup.load_plan,
         target=str(options.target),
@@ -52,7 +52,7 @@ def store_of(setup: Setup) -> Ledger:
 class TuneController:
     """Orders the tests of a run, stores their results, and writes and shows the summary."""
 
-    def __init__(self, config: pytest.Config, setup: Setup, store: Ledger) -> None:
+    def __init__(self, config: pytest.Config, setup: Setup, store: ResultStore) -> None:
         self._config = config
         self._setup = setup
         self._store = store
@@ -101,14 +101,14 @@ class TuneController:
         """Store the result of a test as it comes; show a new best, and the messages of workers."""
         if note := message_of(report):
             self._setup.report(note)
-        finding = finding_of(report)
-        if finding is not None and not self._setup.is_dry and (line := self._run.add(report.nodeid, finding)):
+        result = result_of(report)
+        if result is not None and not self._setup.is_dry and (line := self._run.add(report.nodeid, result)):
             show_line(self._config, f"  {line}")
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
         """Show the result of a candidate with ``-v``."""
-        finding = finding_of(report)
-        if finding is None or not report.passed or not (text := status_text(finding)):
+        result = result_of(report)
+        if result is None or not report.passed or not (text := status_text(result)):
             return None
         return "passed", ".", text
 

@@ -17,7 +17,7 @@ from pytest_shark_tune.plugin.preflight import refuse_strays
 from pytest_shark_tune.plugin.tune.controller import TuneController, store_of
 from pytest_shark_tune.plugin.tune.reports import conclude
 from pytest_shark_tune.plugin.tune.setup import Setup, set_up
-from pytest_shark_tune.results.store import Ledger
+from pytest_shark_tune.results.store import ResultStore
 from pytest_shark_tune.system import cleanup
 from pytest_shark_tune.system.terminal import escaped_line
 from pytest_shark_tune.tuning.manifest import TestManifest
@@ -43,7 +43,7 @@ def start_tuning(config: pytest.Config) -> None:
 class TuningPlugin:
     """One process's share of a tuning run; ``store`` is there if this process also controls the run."""
 
-    def __init__(self, config: pytest.Config, setup: Setup, store: Ledger | None) -> None:
+    def __init__(self, config: pytest.Config, setup: Setup, store: ResultStore | None) -> None:
         self._config = config
         self._setup = setup
         self._session = setup.session

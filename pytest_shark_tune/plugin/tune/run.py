@@ -15,8 +15,8 @@ from pytest_shark_tune.plugin.xdist.order import RunOrder
 from pytest_shark_tune.records.reconcile import Requirements, Subject, Update, reconcile
 from pytest_shark_tune.records.types import Record
 from pytest_shark_tune.report.progress_text import RunProgress
-from pytest_shark_tune.results.finding import Finding
-from pytest_shark_tune.results.store import Ledger
+from pytest_shark_tune.results.result import TestResult
+from pytest_shark_tune.results.store import ResultStore
 from pytest_shark_tune.spec.read import dropped_prints
 from pytest_shark_tune.tuning.manifest import TestEntry
 from pytest_shark_tune.tuning.scheduler import Campaign, make_quarry
@@ -34,7 +34,7 @@ class TuningRun:
     the candidates, by the names of their dispatches and their ids, and ``plans`` the plans' keys by test function.
     """
 
-    def __init__(self, setup: Setup, store: Ledger) -> None:
+    def __init__(self, setup: Setup, store: ResultStore) -> None:
         self._setup = setup
         self._store = store
         self._progress = RunProgress(setup.options.time_s)
@@ -80,7 +80,7 @@ class TuningRun:
         )
         update = reconcile(self._subjects(by_dispatch), required, self._store.snapshot_of)
         for name, record in update.kept.items() if not self._setup.is_dry else ():
-            self._store.keep(next(iter(by_dispatch[name].values())).plan, record)
+            self._store.add_kept(next(iter(by_dispatch[name].values())).plan, record)
         starter = session.planner.starter
         for name in by_dispatch:
             task = self._store.task(name)
@@ -149,7 +149,7 @@ class TuningRun:
             records = [record for record in session.database.records(task) if record.id in collected]
             for record in records:
                 entry = collected[record.id]
-                self._store.take(Finding(plan=entry.plan, suite=entry.suite, record=record))
+                self._store.add(TestResult(plan=entry.plan, suite=entry.suite, record=record))
                 scheduler.tell(record)
                 self._progress.note(record)
             reused += len(records)
@@ -164,20 +164,20 @@ class TuningRun:
         if reused:
             self._setup.report(f"{reused} results of earlier runs are taken from {session.results.directory}")
 
-    def add(self, test: str, finding: Finding) -> str:
+    def add(self, test: str, result: TestResult) -> str:
         """Take in the result of the test with the id ``test``; return a line about it if it is worth showing."""
-        record = finding.record
-        if finding.compiled is not None:
-            self.compiled.add(finding.compiled)
+        record = result.record
+        if result.compiled is not None:
+            self.compiled.add(result.compiled)
             path, _, rest = test.partition("::")
-            self.plans[f"{path}::{rest.partition('[')[0]}"] = finding.plan
+            self.plans[f"{path}::{rest.partition('[')[0]}"] = result.plan
             if self.scheduler is not None:
-                self.scheduler.pass_over(*finding.compiled)
+                self.scheduler.pass_over(*result.compiled)
             return ""
-        if record is not None and finding.is_ours:
-            self._store_for_later_runs(finding, record)
+        if record is not None and result.is_ours:
+            self._store_for_later_runs(result, record)
         failures = len(self._store.failures)
-        self._store.take(finding)
+        self._store.add(result)
         if len(self._store.failures) > failures:
             # A final reads the records: without some of them its winner would be a wrong one.
             end_run("results cannot be written", returncode=1)
@@ -192,9 +192,9 @@ class TuningRun:
             waiting=self.scheduler.expected if self.scheduler is not None else 0,
         )
 
-    def _store_for_later_runs(self, finding: Finding, record: Record) -> None:
+    def _store_for_later_runs(self, result: TestResult, record: Record) -> None:
         """Store a record for later runs before it is this run's: a run that is killed then loses no measurement."""
-        self._store.add_plan(finding.plan, finding.suite)
+        self._store.add_plan(result.plan, result.suite)
         task = self._store.task(record.dispatch)
         if isinstance(task, Task):
             try:

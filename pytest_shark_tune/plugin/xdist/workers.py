@@ -16,8 +16,8 @@ from pytest_shark_tune.plugin.tune.setup import Setup
 from pytest_shark_tune.plugin.xdist.order import RunOrder
 from pytest_shark_tune.plugin.xdist.remote import hand_over
 from pytest_shark_tune.records.types import State
-from pytest_shark_tune.results.finding import Finding
-from pytest_shark_tune.results.store import Ledger
+from pytest_shark_tune.results.result import TestResult
+from pytest_shark_tune.results.store import ResultStore
 from pytest_shark_tune.tuning.manifest import TestEntry, TestManifest
 
 __all__ = ["TuneWorkers"]
@@ -30,7 +30,7 @@ class TuneWorkers:
         self,
         config: pytest.Config,
         setup: Setup,
-        store: Ledger,
+        store: ResultStore,
         begin: Callable[[Sequence[TestEntry | None]], RunOrder],
     ) -> None:
         self._config = config
@@ -120,14 +120,14 @@ class TuneWorkers:
             attach(report, self._lost_candidate(entry, CandidateFailed(State.RUN_FAILED, reason)))
         self._count_failure(report)
 
-    def _lost_candidate(self, entry: TestEntry, failure: CandidateFailed) -> Finding | None:
+    def _lost_candidate(self, entry: TestEntry, failure: CandidateFailed) -> TestResult | None:
         """The result of a candidate that lost its worker, unless it has one already."""
         self._store.add_plan(entry.plan, entry.suite)
         if any(record.id == entry.candidate for record in self._store.records(entry.dispatch)):
             return None
         task = self._store.task(entry.dispatch)
         record = self._setup.session.runner.record(task, task.candidate(entry.candidate), failure)
-        return Finding(plan=entry.plan, suite=entry.suite, record=record, is_ours=entry.is_ours)
+        return TestResult(plan=entry.plan, suite=entry.suite, record=record, is_ours=entry.is_ours)
 
     def _count_failure(self, report: pytest.TestReport) -> None:
         """Count a lost worker's test for ``-x`` and ``--maxfail``: xdist leaves it out."""

@@ -301,8 +301,8 @@ def test_findings_as_json(bench: Bench) -> None:
     one, two = bench.write("one", [winner(64)]), bench.write("two", [winner(64)])
     result = bench.run("merge", one, two, "-o", bench.out, "--json")
     shown = json.loads(result.stdout)
-    (finding,) = shown["findings"]
-    assert (shown["entries"], finding["relation"], finding["outcome"], finding["other_spec"]) == (
+    (conflict,) = shown["findings"]
+    assert (shown["entries"], conflict["relation"], conflict["outcome"], conflict["other_spec"]) == (
         1,
         "equal",
         "dropped",

@@ -133,8 +133,8 @@ def test_diff_and_merge(tmp_path: Path) -> None:
     assert json.loads(run("diff", "--json", spec, other).stdout)
     out = tmp_path / "out.mlir"
     assert SHOWN in run("merge", spec, other, "-o", out).stdout
-    (finding,) = json.loads(run("merge", "--json", spec, other, "-o", out).stdout)["findings"]
-    assert finding["other"] == EVIL
+    (result,) = json.loads(run("merge", "--json", spec, other, "-o", out).stdout)["findings"]
+    assert result["other"] == EVIL
     assert run("merge", spec, other, "-o", tmp_path / EVIL / "x").exit_code == 2
 
 
