@@ -373,7 +373,7 @@ def _judge(case: Case, what: str, dispatch: Dispatch, child: DeviceChild, seeds:
     tally.right_modules += is_right
     is_wrong, caught = False, False
     for seed in range(seeds if is_right else 3):
-        child.keep_reference("default", "reference", seed)
+        child.store_reference("default", "reference", seed)
         checks = [child.check("edited", "reference", acceptance)]
         if not is_right:
             default, tensors = (results_of(child, key, seed) for key in ("default", "edited"))

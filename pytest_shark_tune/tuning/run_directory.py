@@ -99,7 +99,7 @@ class RunDirectory:
         Raises:
             OSError: the claim cannot be written.
         """
-        return journal.put_first(self._claim(task, artifact), candidate.id.encode()).decode()
+        return journal.create_exclusive(self._claim(task, artifact), candidate.id.encode()).decode()
 
     def _claim(self, task: Task, artifact: Artifact) -> Path:
         return self._subdirectory("claims") / f"{task.dispatch.key}-{artifact.sha256}"

@@ -256,7 +256,7 @@ class Bench:
                 key, reference = f"{name}/{index}", f"reference/{index}"
                 _load(child, key, member, artifacts[index])
                 if name == default:
-                    child.keep_reference(key, reference, self._seed + 1 + number)
+                    child.store_reference(key, reference, self._seed + 1 + number)
                 else:
                     check_result(child, key, reference, task.dispatch, member, _RUN_TIMEOUT_S)
                     if not number:
@@ -300,7 +300,7 @@ class Bench:
     def _load_reference(self, child: DeviceChild, task: Task, member: Member, default: Artifact) -> float:
         """Load the default and keep its result; return the seconds that the check of a result takes."""
         _load(child, _DEFAULT, member, default)
-        child.keep_reference(_DEFAULT, _REFERENCE, self._seed)
+        child.store_reference(_DEFAULT, _REFERENCE, self._seed)
         # The default is its own reference: a result that changes from run to run can verify nothing.
         started = time.perf_counter()
         check_result(child, _DEFAULT, _REFERENCE, task.dispatch, member, _RUN_TIMEOUT_S)

@@ -159,7 +159,7 @@ def test_a_child_that_was_started_anew_is_prepared_anew(session: Session, task: 
     ("request_", "error"),
     [
         ("load_benchmark", KeyboardInterrupt()),
-        ("keep_reference", LIMIT),
+        ("store_reference", LIMIT),
         ("check", LIMIT),
         ("run", KeyboardInterrupt()),
         ("unload", LIMIT),
@@ -171,7 +171,7 @@ def test_a_request_that_is_interrupted_costs_no_other_candidate(
     first, *others = runnable(session, task)
     measure(session, task, task.default)
     (child,) = session.children._children.values()
-    if request_ == "keep_reference":  # As where another dispatch was measured in between.
+    if request_ == "store_reference":  # As where another dispatch was measured in between.
         bench._prepared.clear()
     interrupt_within(child, request_, monkeypatch, error)
     with pytest.raises(type(error)):

@@ -101,7 +101,7 @@ class Checked:
         self.module = self.dispatch.members[0].module
         self.compiler, self.child, self.directory = compiler, child, directory
         self.load("default", self.module.text)
-        child.keep_reference("default", "reference", 0)
+        child.store_reference("default", "reference", 0)
 
     def load(self, key: str, text: str) -> None:
         out = self.directory / f"{key}.vmfb"
