@@ -23,7 +23,7 @@ from pytest_shark_tune.search import (
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID, Candidate
 from pytest_shark_tune.tuning.manifest import TestEntry
 
-__all__ = ["Campaign", "Quarry", "make_quarry"]
+__all__ = ["TaskScheduler", "TaskState", "make_task_state"]
 
 _FIRST = 8
 """How many candidates of a dispatch are tried before gains are compared."""
@@ -34,7 +34,7 @@ _LEAST_GAIN = 0.005
 
 
 @dataclass
-class Quarry:
+class TaskState:
     """The state of one dispatch."""
 
     name: str
@@ -109,7 +109,7 @@ class Quarry:
         return self.search.expected_gain * (self.most - self.tried) < _LEAST_GAIN
 
 
-class Campaign:
+class TaskScheduler:
     """Chooses the candidates' tests of a run, by index into the collection.
 
     Defaults come first. Then the dispatch that is expected to gain most per second gets the next batch of candidates.
@@ -123,19 +123,19 @@ class Campaign:
 
     def __init__(
         self,
-        quarries: Iterable[Quarry],
+        states: Iterable[TaskState],
         *,
         batch: int,
         is_spent: Callable[[], bool] = lambda: False,
         publish: Callable[[str, tuple[str, ...]], None] = lambda name, queued: None,
     ) -> None:
-        self._quarries = {quarry.name: quarry for quarry in quarries}
+        self._states = {state.name: state for state in states}
         self._batch = batch
         self._is_spent = is_spent
         self._publish = publish
-        self._first = deque(index for quarry in self._quarries.values() for index in quarry.defaults)
+        self._first = deque(index for state in self._states.values() for index in state.defaults)
         self._returned: deque[int] = deque()
-        self._turn: Quarry | None = None
+        self._turn: TaskState | None = None
         self._served = 0
         self._spent = False
 
@@ -144,7 +144,7 @@ class Campaign:
         """Whether time, candidates or expected gain are used up."""
         if self._first or self._returned:
             return False
-        if not any(quarry.wants_more for quarry in self._quarries.values()):
+        if not any(state.wants_more for state in self._states.values()):
             return True  # The finals may take longer than the time that is left.
         self._spent = self._spent or self._is_spent()
         return self._spent
@@ -152,7 +152,7 @@ class Campaign:
     @property
     def expected(self) -> int:
         """How many tests will be handed out at most, including those that were given back."""
-        candidates = 0 if self._spent else sum(quarry.left for quarry in self._quarries.values())
+        candidates = 0 if self._spent else sum(state.left for state in self._states.values())
         return len(self._first) + len(self._returned) + candidates
 
     def take(self) -> int:
@@ -162,8 +162,8 @@ class Campaign:
         if self._first:
             return self._first.popleft()
         if self._turn is None or not self._turn.wants_more or self._served >= self._batch:
-            wanting = [quarry for quarry in self._quarries.values() if quarry.wants_more]
-            self._turn, self._served = min(wanting, key=lambda quarry: (-quarry.worth, quarry.tried)), 0
+            wanting = [state for state in self._states.values() if state.wants_more]
+            self._turn, self._served = min(wanting, key=lambda state: (-state.worth, state.tried)), 0
         self._refill(self._turn)
         self._served += 1
         row = self._turn.queued.popleft()
@@ -176,68 +176,68 @@ class Campaign:
 
     def pass_over(self, dispatch: str, candidate: str) -> None:
         """Count a candidate that was compiled and is not measured in this run."""
-        quarry = self._quarries.get(dispatch)
-        if quarry is not None and candidate in quarry.rows:
-            quarry.under_way.discard(quarry.rows[candidate])
-            quarry.tried += 1
+        state = self._states.get(dispatch)
+        if state is not None and candidate in state.rows:
+            state.under_way.discard(state.rows[candidate])
+            state.tried += 1
 
     def tell(self, record: Record) -> None:
         """Take in the record of a candidate, or of a dispatch's default."""
-        quarry = self._quarries.get(record.dispatch)
-        if quarry is None:
+        state = self._states.get(record.dispatch)
+        if state is None:
             return
         if record.id == DEFAULT_ID:
-            self._first = deque(index for index in self._first if index not in quarry.defaults)
+            self._first = deque(index for index in self._first if index not in state.defaults)
             if record.state is State.MEASURED:
-                quarry.baseline_us = float(np.median(record.baseline_samples_us))
+                state.baseline_us = float(np.median(record.baseline_samples_us))
             else:  # The candidates cannot be compared with anything.
-                quarry.most = 0
-                quarry.queued.clear()
+                state.most = 0
+                state.queued.clear()
             return
-        if record.id not in quarry.rows:
+        if record.id not in state.rows:
             return
-        row = quarry.rows[record.id]
-        quarry.under_way.discard(row)
-        quarry.tried += 1
-        seconds = record.cost_s(quarry.jobs)
-        quarry.spent_s += seconds
+        row = state.rows[record.id]
+        state.under_way.discard(row)
+        state.tried += 1
+        seconds = record.cost_s(state.jobs)
+        state.spent_s += seconds
         # A ratio that was rounded to 0 needs a logarithm, too.
         ratio = None if record.ratio is None else max(record.ratio, _SLOWEST_RATIO)
         if record.state is State.DUPLICATE:
             # It would have taken as long as the candidate that owns its binary.
-            ratio = quarry.ratios.get(record.duplicate_of, 1.0)
-        quarry.ratios[record.id] = ratio
-        quarry.search.tell([Outcome(row, ratio, seconds)])
+            ratio = state.ratios.get(record.duplicate_of, 1.0)
+        state.ratios[record.id] = ratio
+        state.search.tell([Outcome(row, ratio, seconds)])
 
     def why_stopped(self, name: str) -> str:
         """The reason why no more candidates of a dispatch were tried; empty if all of them were."""
-        quarry = self._quarries.get(name)
-        if quarry is None or quarry.tried >= len(quarry.tests):
+        state = self._states.get(name)
+        if state is None or state.tried >= len(state.tests):
             return ""
-        if quarry.tried >= quarry.most:
+        if state.tried >= state.most:
             return (
-                "enough candidates were tried (--tune-candidates)" if quarry.most else "its default cannot be measured"
+                "enough candidates were tried (--tune-candidates)" if state.most else "its default cannot be measured"
             )
-        if quarry.is_exhausted:
+        if state.is_exhausted:
             return "no more gain is expected"
-        return "the time was spent (--tune-time)" if self._spent else quarry.search.stop_reason
+        return "the time was spent (--tune-time)" if self._spent else state.search.stop_reason
 
     def candidates_tried(self, name: str) -> int:
         """How many candidates of a dispatch count as tried: all that were asked for, unless the run ended early."""
-        quarry = self._quarries.get(name)
-        if quarry is None:
+        state = self._states.get(name)
+        if state is None:
             return 0
-        return max(quarry.most, quarry.tried) if quarry.is_exhausted else quarry.tried
+        return max(state.most, state.tried) if state.is_exhausted else state.tried
 
-    def _refill(self, quarry: Quarry) -> None:
+    def _refill(self, state: TaskState) -> None:
         """Choose the next candidates: early enough to compile them in time, late enough to learn from earlier ones."""
-        wanted = min(self._batch - len(quarry.queued), quarry.remaining)
-        if len(quarry.queued) <= self._batch // 2 and wanted > 0 and not quarry.is_exhausted:
-            quarry.queued.extend(quarry.search.ask(wanted))
-            self._publish(quarry.name, tuple(quarry.candidates[row] for row in quarry.queued))
+        wanted = min(self._batch - len(state.queued), state.remaining)
+        if len(state.queued) <= self._batch // 2 and wanted > 0 and not state.is_exhausted:
+            state.queued.extend(state.search.ask(wanted))
+            self._publish(state.name, tuple(state.candidates[row] for row in state.queued))
 
 
-def make_quarry(
+def make_task_state(
     task: AnyTask,
     entries: Mapping[int, TestEntry],
     *,
@@ -250,7 +250,7 @@ def make_quarry(
     prior: Callable[[], Sequence[PriorResult]] = tuple,
     first: Sequence[str] = (),
     in_model_us: float | None = None,
-) -> Quarry:
+) -> TaskState:
     """Make the state of a dispatch, with the candidates that have a collected test.
 
     Args:
@@ -274,7 +274,7 @@ def make_quarry(
     facts = task.facts_on(device) if isinstance(task, Task) else None
     rows = {candidate.id: row for row, candidate in enumerate(chosen)}
     begin = [rows[name] for name in first if name in rows]
-    return Quarry(
+    return TaskState(
         name=task.name,
         weight=task.weight,
         search=make_search(

@@ -19,7 +19,7 @@ from pytest_shark_tune.results.result import TestResult
 from pytest_shark_tune.results.store import ResultStore
 from pytest_shark_tune.spec.read import dropped_prints
 from pytest_shark_tune.tuning.manifest import TestEntry
-from pytest_shark_tune.tuning.scheduler import Campaign, make_quarry
+from pytest_shark_tune.tuning.scheduler import TaskScheduler, make_task_state
 
 __all__ = ["TuningRun"]
 
@@ -39,7 +39,7 @@ class TuningRun:
         self._store = store
         self._progress = RunProgress(setup.options.time_s)
         self.order: RunOrder | None = None
-        self.scheduler: Campaign | None = None
+        self.scheduler: TaskScheduler | None = None
         self.compiled: set[tuple[str, str]] = set()
         self.plans: dict[str, str] = {}
 
@@ -106,10 +106,10 @@ class TuningRun:
                     is_ours = all(entry.is_ours for entry in entries.values() if entry.suite == suite)
                     yield Subject(task, str(self._setup.root / suite), is_ours=is_ours)
 
-    def _schedule(self, by_dispatch: Mapping[str, dict[int, TestEntry]], update: Update) -> Campaign:
+    def _schedule(self, by_dispatch: Mapping[str, dict[int, TestEntry]], update: Update) -> TaskScheduler:
         options, session = self._setup.options, self._setup.session
         states = [
-            make_quarry(
+            make_task_state(
                 task := self._store.task(name),
                 tests,
                 strategy=options.search,
@@ -124,7 +124,7 @@ class TuningRun:
             )
             for name, tests in by_dispatch.items()
         ]
-        return Campaign(
+        return TaskScheduler(
             states,
             batch=min(max(options.jobs, _SMALLEST_BATCH), _LARGEST_BATCH),
             is_spent=self._progress.is_spent,
@@ -136,7 +136,7 @@ class TuningRun:
         with suppress(OSError):
             self._setup.session.run.publish(self._store.task(dispatch), candidates)
 
-    def _reuse_results(self, by_dispatch: Mapping[str, Mapping[int, TestEntry]], scheduler: Campaign) -> None:
+    def _reuse_results(self, by_dispatch: Mapping[str, Mapping[int, TestEntry]], scheduler: TaskScheduler) -> None:
         """Take in the results of earlier runs as if they came from this one."""
         session = self._setup.session
         reused, damaged = 0, list[str]()
