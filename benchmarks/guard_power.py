@@ -30,7 +30,7 @@ from pytest_shark_tune.records.snapshot import read_records, write_spec
 from pytest_shark_tune.records.types import Record, State, WinnerRecord
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 from pytest_shark_tune.system import journal
-from pytest_shark_tune.tuning.runner import Bench
+from pytest_shark_tune.tuning.runner import Runner
 
 WANTED = {1.15: 0.95, 1.30: 1.0}
 """In what part of the runs a slowdown should fail, where two equal configs are told apart to ``QUIET``."""
@@ -86,21 +86,21 @@ def main(
     started = time.perf_counter()
     with (
         single_op(target, device, size, lhs, count=POOL) as op,
-        op.bench() as bench,
+        op.runner() as runner,
         tempfile.TemporaryDirectory(prefix="guard-power-") as directory,
     ):
         click.echo(f"{op.name}, load {os.getloadavg()[0]:.2f}")
         suite = GuardedSuite(Path(directory), target, device)
         suite.tune([size], candidates, lhs)
         (winner,) = read_records(suite.spec)
-        same = _measured(op, bench, DEFAULT_ID)
+        same = _measured(op, runner, DEFAULT_ID)
         half_width = math.log(same.ratio_high / same.ratio)
         click.echo(f"A/A: half-width {half_width:.2%} from {same.rounds} processes{_unasked(half_width)}")
-        fastest = _measured(op, bench, winner.id)
+        fastest = _measured(op, runner, winner.id)
         click.echo(f"winner {winner.id}: {fastest.ratio:.3f}, recorded {_interval(winner)}")
         guarded = []
         for wanted in WANTED:
-            name, slowdown = _slower(op, bench, journal.read(suite.records, Record), fastest, winner, wanted)
+            name, slowdown = _slower(op, runner, journal.read(suite.records, Record), fastest, winner, wanted)
             far = "" if slowdown < wanted + _FAR else "; none nearer was found, more --candidates may find one"
             click.echo(f"{name} takes the place of {winner.id}: {slowdown:.3f} times as slow{far}")
             spec = Path(directory) / f"slower-{wanted}.mlir"
@@ -125,14 +125,14 @@ def main(
         sys.exit(1)
 
 
-def _measured(op: SingleOp, bench: Bench, name: str) -> Measurement:
+def _measured(op: SingleOp, runner: Runner, name: str) -> Measurement:
     """A config beside the default, in as many fresh processes as a final has at most."""
     candidate = op.task.candidate(name)
-    return combine_rounds([bench.guard_round(op.task, candidate, number) for number in range(MOST_ROUNDS)])
+    return combine_rounds([runner.guard_round(op.task, candidate, number) for number in range(MOST_ROUNDS)])
 
 
 def _slower(
-    op: SingleOp, bench: Bench, records: Iterable[Record], fastest: Measurement, winner: WinnerRecord, wanted: float
+    op: SingleOp, runner: Runner, records: Iterable[Record], fastest: Measurement, winner: WinnerRecord, wanted: float
 ) -> tuple[str, float]:
     """The config that is nearest to ``wanted`` times as slow as the winner, and how slow it is; seldom less slow.
 
@@ -142,7 +142,7 @@ def _slower(
     measured.pop(DEFAULT_ID, None)
     bar = measured.pop(winner.id) / wanted
     nearest = sorted(measured, key=lambda name: abs(math.log(measured[name] / bar)))[:_NEAREST]
-    slowdowns = {name: fastest.ratio / _measured(op, bench, name).ratio for name in nearest}
+    slowdowns = {name: fastest.ratio / _measured(op, runner, name).ratio for name in nearest}
     enough = {name: slow for name, slow in slowdowns.items() if slow >= wanted - _BY_LUCK} or slowdowns
     name = min(enough, key=lambda each: (abs(enough[each] - wanted), each))
     return name, enough[name]

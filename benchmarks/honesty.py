@@ -33,9 +33,9 @@ from pytest_shark_tune.records.types import FinalRecord, State
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.machine import processors
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.children import DeviceChildren
-from pytest_shark_tune.tuning.runner import Bench
+from pytest_shark_tune.tuning.runner import Runner
 from pytest_shark_tune.tuning.settings import RunSettings
 
 _WANTED = 0.9
@@ -126,8 +126,8 @@ def _pair(directory: Path, seed: int, count: int, size: tuple[int, int, int], ta
     if not measured:
         return None
     best = final.finalist(final.winner) if final.winner else max(measured, key=lambda each: each.ratio or 0)
-    with _bench(directory, seed, count, size, target, device) as (bench, task):
-        fresh = _measured_afresh(bench, task, best.id)
+    with _runner(directory, seed, count, size, target, device) as (runner, task):
+        fresh = _measured_afresh(runner, task, best.id)
     return Pair(
         seed=seed,
         candidate=best.id,
@@ -156,9 +156,9 @@ def _tuned(directory: Path, seed: int, count: int, size: tuple[int, int, int], t
 
 
 @contextmanager
-def _bench(
+def _runner(
     directory: Path, seed: int, count: int, size: tuple[int, int, int], target: str, device: str
-) -> Iterator[tuple[Bench, Task]]:
+) -> Iterator[tuple[Runner, Task]]:
     """What the run with ``seed`` measured with, on what it compiled."""
     compiler = Compiler(Target.parse(target))
     m, n, k = size
@@ -166,18 +166,18 @@ def _bench(
     (task,) = make_plan([source], compiler, processors=processors(), count=count, seed=seed).tasks
     settings = RunSettings.in_directory(directory, [device], device, jobs=1, seed=seed)
     leases = DeviceLeases(settings.devices)
-    builds = Builds(compiler, Cache(directory / "cache"), leases, jobs=settings.jobs, report=click.echo)
+    builder = Builder(compiler, Cache(directory / "cache"), leases, jobs=settings.jobs, report=click.echo)
     children = DeviceChildren(leases, click.echo)
     try:
-        yield Bench(settings, builds, children), task
+        yield Runner(settings, builder, children), task
     finally:
-        builds.close()
+        builder.close()
         children.close()
 
 
-def _measured_afresh(bench: Bench, task: Task, candidate: str) -> Measurement:
+def _measured_afresh(runner: Runner, task: Task, candidate: str) -> Measurement:
     """One round beside the default in a new process of the device."""
-    measured, failed = bench.round(task, [candidate], _FRESH)
+    measured, failed = runner.round(task, [candidate], _FRESH)
     if candidate in failed:
         raise click.ClickException(f"{candidate} could not be measured again: {failed[candidate]}")
     return measured[candidate]

@@ -20,8 +20,8 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.results.store import ResultStore
-from pytest_shark_tune.tuning.builder import Builds
-from pytest_shark_tune.tuning.runner import Bench
+from pytest_shark_tune.tuning.builder import Builder
+from pytest_shark_tune.tuning.runner import Runner
 
 __all__ = ["COMPILE", "DIRECTORY", "SAMPLES", "WAIT", "TestTimes"]
 
@@ -29,11 +29,11 @@ DIRECTORY = "OVERHEAD_PROBE"
 COMPILE, SAMPLES, WAIT = "compile", "samples", "wait for the device"
 
 _WRAPPED = (
-    (Builds, "artifact", "look the artifact up"),
+    (Builder, "artifact", "look the artifact up"),
     (DeviceChild, "load_benchmark", "load"),
     (DeviceChild, "check", "check (fill, run once, read back, compare)"),
     (DeviceChild, "unload", "unload"),
-    (Bench, "measure", "measure (claim, policy, statistics)"),
+    (Runner, "measure", "measure (claim, policy, statistics)"),
     (ResultStore, "add", "record and journal"),
 )
 

@@ -22,9 +22,9 @@ from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.machine import processors
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.children import DeviceChildren
-from pytest_shark_tune.tuning.runner import Bench
+from pytest_shark_tune.tuning.runner import Runner
 from pytest_shark_tune.tuning.session import Session
 from pytest_shark_tune.tuning.settings import RunSettings
 
@@ -50,15 +50,15 @@ class SingleOp(NamedTuple):
             session.close()
 
     @contextmanager
-    def bench(self) -> Iterator[Bench]:
+    def runner(self) -> Iterator[Runner]:
         """A bench of its own."""
         leases = DeviceLeases(self.settings.devices)
-        builds = Builds(self.compiler, self.cache, leases, jobs=1, report=click.echo)
+        builder = Builder(self.compiler, self.cache, leases, jobs=1, report=click.echo)
         children = DeviceChildren(leases, click.echo)
         try:
-            yield Bench(self.settings, builds, children)
+            yield Runner(self.settings, builder, children)
         finally:
-            builds.close()
+            builder.close()
             children.close()
 
 

@@ -17,7 +17,7 @@ from pytest_shark_tune.records.draft import Draft
 from pytest_shark_tune.records.types import SpecRecord
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.cleanup import scratch_directory
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.bundle import Bundle
 from pytest_shark_tune.tuning.verifier import Verifier
 
@@ -41,8 +41,8 @@ def try_spec(bundle: Bundle, draft: Draft, flags: tuple[str, ...]) -> tuple[Draf
     compiler = _compiler_of(bundle, flags)
     dropped: dict[str, str] = {}
     with scratch_directory() as directory:
-        builds = Builds(compiler, Cache(directory, click.echo), DeviceLeases(()), jobs=1, report=click.echo)
-        verifier = Verifier(builds, None, report=click.echo)
+        builder = Builder(compiler, Cache(directory, click.echo), DeviceLeases(()), jobs=1, report=click.echo)
+        verifier = Verifier(builder, None, report=click.echo)
         try:
             # The written draft has to hold in all plans, so a draft that has changed is tried in all of them again.
             while True:
@@ -53,7 +53,7 @@ def try_spec(bundle: Bundle, draft: Draft, flags: tuple[str, ...]) -> tuple[Draf
                 dropped |= failing
                 draft = draft.without(failing)
         finally:
-            builds.close()
+            builder.close()
 
 
 def _compiler_of(bundle: Bundle, flags: tuple[str, ...]) -> Compiler:

@@ -15,7 +15,7 @@ from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.search_space import SearchSpace
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.search_space.config_reader import config_entries, knobs_of, space_entries, without_entry
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 
 __all__ = ["ConstraintCheck"]
 
@@ -27,8 +27,8 @@ class ConstraintCheck:
     configs that are not worth a try; so a config outside of such a space fails only if it does not compile either.
     """
 
-    def __init__(self, builds: Builds) -> None:
-        self._builds = builds
+    def __init__(self, builder: Builder) -> None:
+        self._builder = builder
 
     def check(self, entry: GuardEntry) -> list[str]:
         """Check the config of an entry on the entry's dispatches.
@@ -98,13 +98,13 @@ class ConstraintCheck:
         Raises:
             NO_SPACE: there is none.
         """
-        compiler = self._builds.compiler
+        compiler = self._builder.compiler
         stated = stated_spaces(emitted_constraints(task.dispatch, compiler))
         return (stated, True) if stated else (search_spaces(task.dispatch, compiler), False)
 
     def _compile_note(self, task: Task, why: str) -> str:
         try:
-            self._builds.artifact(task, task.candidates[0])
+            self._builder.artifact(task, task.candidates[0])
         except CandidateFailed as failure:
             raise CheckFailed(f"{why}; and the compiler refuses it: {failure.reason}") from failure
         return f"{why}; it compiles"
@@ -112,7 +112,7 @@ class ConstraintCheck:
     def _made(self, task: Task, candidate: Candidate) -> str:
         """The hash of the compiled binary, or the reason for there being none."""
         try:
-            return self._builds.artifact(task, candidate).sha256 or ""
+            return self._builder.artifact(task, candidate).sha256 or ""
         except CandidateFailed as failure:
             return failure.reason
 

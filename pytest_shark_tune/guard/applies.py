@@ -16,7 +16,7 @@ from pytest_shark_tune.spec.predicate import MatchPredicate, differences, read_p
 from pytest_shark_tune.spec.read import mark_entries, select_entries
 from pytest_shark_tune.spec.takers import applied_to
 from pytest_shark_tune.system.cache import Cache, content_key
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 
 __all__ = ["Applicability"]
 
@@ -48,8 +48,8 @@ class Applicability:
     The application of a spec to a source is cached, since the checks of all its entries need it.
     """
 
-    def __init__(self, builds: Builds, cache: Cache, route: str) -> None:
-        self._builds = builds
+    def __init__(self, builder: Builder, cache: Cache, route: str) -> None:
+        self._builder = builder
         self._cache = cache
         self._route = route
 
@@ -62,7 +62,7 @@ class Applicability:
         Raises:
             CheckFailed: it does not.
         """
-        target = self._builds.compiler.target
+        target = self._builder.compiler.target
         if self._route == _BY_FLAG and not target.loads_specs:
             raise CheckFailed(
                 f"{target.backend} silently ignores iree-compile {_FLAG}: build with shark-tune compile, and "
@@ -92,7 +92,7 @@ class Applicability:
             raise CheckFailed(f"{task.name} gets {taken[entry.matcher]} of it instead of {candidate.compilation_info}")
         default = task.default
         try:
-            tuned, plain = self._builds.artifact(task, candidate), self._builds.artifact(task, default)
+            tuned, plain = self._builder.artifact(task, candidate), self._builder.artifact(task, default)
         except CandidateFailed as failure:
             raise CheckFailed(f"it does not compile for {task.name}: {failure}") from failure
         if tuned.sha256 != plain.sha256:
@@ -142,7 +142,7 @@ class Applicability:
             if alone.flag_error:
                 raise CheckFailed(f"iree-compile {_FLAG} fails on {source.name} with it: {alone.flag_error}")
         left = sorted({placement.symbol for placement in placements if not placement.by_flag})
-        if not left or not self._builds.compiler.target.loads_specs:
+        if not left or not self._builder.compiler.target.loads_specs:
             return []
         said = f"only shark-tune compile applies it to {', '.join(left)} in {source.name}"
         if self._route == _BY_FLAG:
@@ -166,7 +166,7 @@ class Applicability:
     def _run(self, guarded: GuardPlan, source: Source, spec: str) -> _Application:
         def make() -> _Application:
             try:
-                application = apply_spec(source, spec, self._builds.compiler)
+                application = apply_spec(source, spec, self._builder.compiler)
             except InputError as error:
                 return _Application(error=str(error))
             return _Application(application.placements, application.dropped, application.flag_error)

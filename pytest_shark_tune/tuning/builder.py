@@ -30,7 +30,7 @@ from pytest_shark_tune.system import process
 from pytest_shark_tune.system.cache import BINARY, Cache, content_key, file_digest
 from pytest_shark_tune.tuning.compile_step import CompileStep
 
-__all__ = ["Builds"]
+__all__ = ["Builder"]
 
 FailedBuild = Literal["compile_failed", "compile_timeout", "not_applied"]
 
@@ -45,7 +45,7 @@ _NICENESS = 10
 _logger = logging.getLogger(__name__)
 
 
-class Builds:
+class Builder:
     """Compiles candidates and models for one process of a run.
 
     Processes share the work. A candidate that one of them is compiling has a lock in the cache; the others compile the

@@ -23,7 +23,7 @@ from pytest_shark_tune.search.facts import facts_of
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache, Kind, content_key, is_key
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.bundle_file import BINARY, BundleFile, opened, write_bundle
 from pytest_shark_tune.tuning.microbenchmarks import Yardstick
 from pytest_shark_tune.tuning.session import Session
@@ -286,8 +286,8 @@ def check_machine(bundle: Bundle) -> None:
 class _Packing:
     """Collects the content of a bundle."""
 
-    def __init__(self, builds: Builds, tried: Collection[tuple[str, str]]) -> None:
-        self._builds = builds
+    def __init__(self, builder: Builder, tried: Collection[tuple[str, str]]) -> None:
+        self._builder = builder
         self._tried = tried
         self.artifacts: dict[str, Artifact] = {}
         self.candidates: list[Artifact] = []
@@ -317,10 +317,10 @@ class _Packing:
         """The candidate's artifacts by key, for each dispatch of the group; none if one of them is not known."""
         found = {}
         for member in task.dispatch.members:
-            artifact = self._builds.known(member.module, candidate)
+            artifact = self._builder.known(member.module, candidate)
             if artifact is None:
                 return {}
-            found[self._builds.key(member.module, candidate)] = artifact
+            found[self._builder.key(member.module, candidate)] = artifact
             if artifact.vmfb is None:  # A candidate that fails in one dispatch of the group is not tried in the others.
                 break
         return found

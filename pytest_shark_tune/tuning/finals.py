@@ -17,7 +17,7 @@ from pytest_shark_tune.system import journal
 from pytest_shark_tune.tuning.database import TuningDatabase
 from pytest_shark_tune.tuning.model.final import ModelFinal
 from pytest_shark_tune.tuning.run_directory import RunDirectory
-from pytest_shark_tune.tuning.runner import Bench, RoundResult
+from pytest_shark_tune.tuning.runner import RoundResult, Runner
 
 __all__ = ["Finals", "PlayRound"]
 
@@ -33,7 +33,7 @@ class Finals:
     """Has the records of all candidates."""
     database: TuningDatabase
     """Has the finals that earlier runs held."""
-    runner: Bench
+    runner: Runner
     """Measures finalists by themselves."""
     model_final: ModelFinal
     """Measures finalists in a model."""

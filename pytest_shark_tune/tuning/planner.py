@@ -17,7 +17,7 @@ from pytest_shark_tune.plan.types import POOL, Plan, Wanted, with_data_of
 from pytest_shark_tune.spec.starter import Starter
 from pytest_shark_tune.system.cache import Cache, content_key
 from pytest_shark_tune.system.machine import processors
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.database import TuningDatabase
 from pytest_shark_tune.tuning.model.profile import PROFILE_VERSION, Profiler
 from pytest_shark_tune.tuning.run_directory import RunDirectory
@@ -51,7 +51,7 @@ class Planner:
         settings: RunSettings,
         cache: Cache,
         run: RunDirectory,
-        builder: Builds,
+        builder: Builder,
         database: TuningDatabase,
         profiler: Profiler,
         report: Callable[[str], None],

@@ -31,13 +31,13 @@ from pytest_shark_tune.plan.types import AnyTask, Task
 from pytest_shark_tune.records.types import Origin, Record, State
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.tuning.acceptance import check_edges, check_result
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.children import DeviceChildren
 from pytest_shark_tune.tuning.microbenchmarks import Yardsticks
 from pytest_shark_tune.tuning.run_directory import RunDirectory
 from pytest_shark_tune.tuning.settings import RunSettings
 
-__all__ = ["Bench", "RoundResult", "default_failed"]
+__all__ = ["RoundResult", "Runner", "default_failed"]
 
 _DEFAULT, _CANDIDATE, _REFERENCE = "default", "candidate", "reference"
 _RUN_TIMEOUT_S = 30.0
@@ -72,7 +72,7 @@ class _Prepared:
     """Its last samples in the child."""
 
 
-class Bench:
+class Runner:
     """Checks and times candidates for one process of a run.
 
     Args:
@@ -85,16 +85,16 @@ class Bench:
     def __init__(
         self,
         settings: RunSettings,
-        builds: Builds,
+        builder: Builder,
         children: DeviceChildren,
         *,
         yardsticks: Yardsticks | None = None,
     ) -> None:
-        self._builds = builds
+        self._builder = builder
         self._children = children
         self._run = RunDirectory(settings.run_directory)
         self._seed = settings.seed
-        compiler = builds.compiler
+        compiler = builder.compiler
         self.origin = Origin(device=settings.device_name, target=str(compiler.target), iree=compiler.version)
         """The origin of this runner's records."""
         self._yardsticks = yardsticks
@@ -320,25 +320,25 @@ class Bench:
             raise CandidateFailed(State.WRONG_RESULT, reason)
 
     def _known(self, task: Task, candidate: Candidate) -> Artifact | None:
-        return self._builds.known(task.dispatch.members[0].module, candidate)
+        return self._builder.known(task.dispatch.members[0].module, candidate)
 
     def _default_artifact(self, task: Task, member: int = 0) -> Artifact:
         try:
-            return self._builds.artifact(task, task.default, member)
+            return self._builder.artifact(task, task.default, member)
         except CandidateFailed as failure:
             raise default_failed(failure) from failure
 
     def _group(self, task: Task, candidate: Candidate) -> list[Artifact]:
         """The artifacts of a candidate, one for each dispatch of the task's group."""
-        return [self._builds.artifact(task, candidate, member) for member in range(len(task.dispatch.members))]
+        return [self._builder.artifact(task, candidate, member) for member in range(len(task.dispatch.members))]
 
     def _pair(
         self, task: Task, candidate: Candidate, artifact: Artifact | None
     ) -> tuple[list[Artifact], list[Artifact]]:
         """The artifacts of the default and of a candidate, one for each dispatch of the task's group."""
         members = range(len(task.dispatch.members))
-        first = artifact or self._builds.artifact(task, candidate)
-        rest = [self._builds.artifact(task, candidate, member) for member in members[1:]]
+        first = artifact or self._builder.artifact(task, candidate)
+        rest = [self._builder.artifact(task, candidate, member) for member in members[1:]]
         return [self._default_artifact(task, member) for member in members], [first, *rest]
 
     def _refuse_default_binary(self, task: Task, candidate: Candidate, artifact: Artifact) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Self
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.system.cache import Cache, content_key
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.children import DeviceChildren
 from pytest_shark_tune.tuning.compile_step import CompileStep
 from pytest_shark_tune.tuning.database import TuningDatabase
@@ -18,7 +18,7 @@ from pytest_shark_tune.tuning.microbenchmarks import Yardsticks
 from pytest_shark_tune.tuning.model import ModelFinal, ModelRunner, Profiler
 from pytest_shark_tune.tuning.planner import Planner
 from pytest_shark_tune.tuning.run_directory import RunDirectory
-from pytest_shark_tune.tuning.runner import Bench
+from pytest_shark_tune.tuning.runner import Runner
 from pytest_shark_tune.tuning.settings import RunSettings
 from pytest_shark_tune.tuning.verifier import RunVerifier, Verifier
 
@@ -56,7 +56,7 @@ class Session:
         self.run = RunDirectory(settings.run_directory, report)
         """The directory that all processes of the run share."""
         leases = DeviceLeases(settings.devices, run=str(settings.run_directory))
-        self.builder = Builds(
+        self.builder = Builder(
             compiler,
             cache,
             leases,
@@ -68,7 +68,7 @@ class Session:
         )
         self.yardsticks = Yardsticks(compiler, cache, settings.device_name, report, uris=settings.devices)
         self.children = DeviceChildren(leases, report)
-        self.runner = Bench(settings, self.builder, self.children, yardsticks=self.yardsticks)
+        self.runner = Runner(settings, self.builder, self.children, yardsticks=self.yardsticks)
         self.database = TuningDatabase(self.results, compiler, settings, step=self.step)
         models = ModelRunner(self.children, settings.seed)
         profiler = Profiler(self.builder, self.runner, self.children)

@@ -22,7 +22,7 @@ from pytest_shark_tune.records.types import FinalRecord, SourceCheck, SpecRecord
 from pytest_shark_tune.spec.apply import Application, SpecNotApplicable, apply_spec
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.tuning.acceptance import model_tolerance
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.model.runner import ModelRunner
 from pytest_shark_tune.tuning.model.tuned import TunedModel, failing_entries
 from pytest_shark_tune.tuning.run_directory import RunDirectory
@@ -54,13 +54,13 @@ class Verifier:
 
     def __init__(
         self,
-        builds: Builds,
+        builder: Builder,
         models: ModelRunner | None,
         *,
         report: Callable[[str], None],
         asks_driver: bool = True,
     ) -> None:
-        self._builds = builds
+        self._builder = builder
         self._models = models
         self._report = report
         self._asks_driver = asks_driver
@@ -144,7 +144,7 @@ class Verifier:
                     if called is None or not set(symbols).isdisjoint(called)
                 },
                 draft=draft,
-                builder=self._builds,
+                builder=self._builder,
                 models=self._models,
                 report=self._report,
             )
@@ -217,7 +217,7 @@ class Verifier:
         known = self._applications.get(source.name)
         if known is None or known[0] != draft.text:
             self._report(f"applying the spec's {len(draft.by_matcher)} entries to {source.name}")
-            application = apply_spec(source, draft.text, self._builds.compiler)
+            application = apply_spec(source, draft.text, self._builder.compiler)
             known = self._applications[source.name] = draft.text, application
         return known[1]
 

@@ -362,7 +362,7 @@ def keys(directory: Path, task: Task) -> dict[str, str]:
     kept = Cache(directory / "cache")
     settings = RunSettings.in_directory(directory, [], "a cpu", jobs=1)
     known = database.TuningDatabase(kept, compiler, settings)
-    maker = builder.Builds(compiler, kept, DeviceLeases(()), jobs=1, report=print)
+    maker = builder.Builder(compiler, kept, DeviceLeases(()), jobs=1, report=print)
     source = read_source(ops.matmul(m=4, n=4, k=4, lhs="f32"), directory)
     whole = Plan(sources=(source,), tasks=(task,), untunable=())
     spec = directory / "spec.mlir"

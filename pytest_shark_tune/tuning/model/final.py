@@ -17,7 +17,7 @@ from pytest_shark_tune.spec.apply import apply_spec
 from pytest_shark_tune.spec.build import SpecEntry, build_spec
 from pytest_shark_tune.spec.link import link_spec
 from pytest_shark_tune.tuning.acceptance import model_tolerance
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.compile_step import command_failure
 from pytest_shark_tune.tuning.model.runner import ModelFunction, ModelRunner
 from pytest_shark_tune.tuning.runner import RoundResult
@@ -29,7 +29,7 @@ __all__ = ["ModelFinal", "compare_apart"]
 class ModelFinal:
     """Compares the finalists of a dispatch in one function of a model, which has its default elsewhere."""
 
-    builder: Builds
+    builder: Builder
     """Compiles the models."""
     models: ModelRunner
     """Runs them."""

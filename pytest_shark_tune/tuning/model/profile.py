@@ -16,9 +16,9 @@ from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
 from pytest_shark_tune.plan.profile import Profile, Share, tasks_of
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Task
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.children import DeviceChildren
-from pytest_shark_tune.tuning.runner import Bench
+from pytest_shark_tune.tuning.runner import Runner
 
 __all__ = [
     "PROFILE_VERSION",
@@ -59,9 +59,9 @@ def function_of(source: Source) -> str:
 class Profiler:
     """Measures the profiles of models for one process of a run."""
 
-    builder: Builds
+    builder: Builder
     """Compiles models and dispatches."""
-    runner: Bench
+    runner: Runner
     """Measures dispatches."""
     children: DeviceChildren
     """Lease the devices that models run on."""

@@ -15,7 +15,7 @@ from pytest_shark_tune.measurement.timing import NOISE_FLOOR, Measurement
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.records.draft import Draft
 from pytest_shark_tune.spec.apply import Application
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.model.profile import arguments, by_symbol
 from pytest_shark_tune.tuning.model.runner import ModelFunction, ModelRunner
 
@@ -58,7 +58,7 @@ class TunedModel:
     """The same, of the entries that have an executable which the function calls."""
     draft: Draft
     """The draft of the spec."""
-    builder: Builds
+    builder: Builder
     """Compiles the model."""
     models: ModelRunner | None
     """Runs it; ``None`` if there is no device."""

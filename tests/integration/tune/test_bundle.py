@@ -21,7 +21,7 @@ from pytest_shark_tune.results.summary import Summary
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache, content_key
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.bundle import BUNDLE, PackedCompiler, read_bundle
 from pytest_shark_tune.tuning.microbenchmarks import Yardsticks
 
@@ -97,7 +97,7 @@ def test_what_a_bundle_holds_is_not_compiled_again(compiled: Outcome, tmp_path: 
     yardsticks = Yardsticks(compiler, cache, "a device").built()
     assert len({each.vmfb for each in yardsticks}) == 5
     (task,) = next(iter(bundle.plans.values())).tasks
-    builds = Builds(compiler, cache, DeviceLeases(()), jobs=1, report=print)
+    builds = Builder(compiler, cache, DeviceLeases(()), jobs=1, report=print)
     try:
         made = [builds.artifact(task, candidate).vmfb for candidate in (task.default, *task.candidates)]
         assert {Path(each or "").read_bytes()[4:8] for each in made} == {Path(yardsticks[0].vmfb).read_bytes()[4:8]}

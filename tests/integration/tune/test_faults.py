@@ -94,7 +94,7 @@ import os
 import msgspec
 import pytest
 from pathlib import Path
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.device.lease import DeviceLeases
@@ -105,11 +105,11 @@ FAULTS = ["endless", "wild", "greedy", "crashing", "hanging", "aborting"]
 def build_with(tool, session, task, candidate):
     compiler = Compiler(session.compiler.target, tool=str(DIRECTORY / tool), timeout_s=1.0)
     leases = DeviceLeases(session.settings.devices)
-    builds = Builds(compiler, Cache(DIRECTORY / "cache"), leases, jobs=1, report=print)
+    builder = Builder(compiler, Cache(DIRECTORY / "cache"), leases, jobs=1, report=print)
     try:
-        return builds.artifact(msgspec.structs.replace(task, candidates=(candidate,)), candidate)
+        return builder.artifact(msgspec.structs.replace(task, candidates=(candidate,)), candidate)
     finally:
-        builds.close()
+        builder.close()
 
 @pytest.fixture
 def artifact(candidate, artifact, tune_session):

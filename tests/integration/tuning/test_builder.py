@@ -33,7 +33,7 @@ from pytest_shark_tune.spec.apply import apply_spec
 from pytest_shark_tune.spec.build import SpecEntry, build_spec
 from pytest_shark_tune.spec.link import link_spec
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 
 GPU, CPU = "cuda:sm_89", "llvm-cpu:x86-64-v3"
 COUNT = 3
@@ -43,7 +43,7 @@ WORKER = """
 import sys
 from pathlib import Path
 import msgspec
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.plan.types import Plan
 from pytest_shark_tune.system.cache import Cache
@@ -54,16 +54,16 @@ directory, plan, target, tool, first, step = sys.argv[1:]
 (task,) = msgspec.json.decode(Path(plan).read_bytes(), type=Plan).tasks
 leases = DeviceLeases(["local-task"], directory=Path(directory, "locks"))
 compiler = Compiler(Target.parse(target), tool=tool)
-builds = Builds(
+builder = Builder(
     compiler, Cache(Path(directory, "cache")), leases, jobs=2, report=print, prefetch_queue=lambda task: task.candidates
 )
 print("ready", flush=True)
 sys.stdin.readline()
 for candidate in (task.default, *task.candidates)[int(first)::int(step)]:
-    print(candidate.id, builds.artifact(task, candidate).state, flush=True)
+    print(candidate.id, builder.artifact(task, candidate).state, flush=True)
 print("done", flush=True)
 sys.stdin.readline()
-builds.close()
+builder.close()
 """
 
 
@@ -163,7 +163,7 @@ def test_a_gpu_can_be_measured_on_while_what_follows_is_compiled(
 ) -> None:
     task = task_of(plan_for(GPU))
     leases = DeviceLeases(["local-task"], directory=tmp_path / "locks")
-    builds = Builds(
+    builder = Builder(
         Compiler(Target.parse(GPU), tool=str(counting(tmp_path))),
         Cache(tmp_path),
         leases,
@@ -172,18 +172,18 @@ def test_a_gpu_can_be_measured_on_while_what_follows_is_compiled(
         prefetch_queue=lambda task: task.candidates,
     )
     try:
-        assert builds.artifact(task, task.default).state == "compiled"
+        assert builder.artifact(task, task.default).state == "compiled"
         following = task.candidates[0]
         end = time.monotonic() + 60
         # Nobody asks for an artifact meanwhile, as while the default is measured.
-        while not builds.known(task.dispatch.members[0].module, following):
+        while not builder.known(task.dispatch.members[0].module, following):
             assert time.monotonic() < end
             time.sleep(0.02)
         before = compilations(tmp_path)
-        assert builds.artifact(task, following).state == "compiled"
+        assert builder.artifact(task, following).state == "compiled"
         assert before > 1
     finally:
-        builds.close()
+        builder.close()
     assert list(tmp_path.rglob("*.making")) == [], "what was waiting is given up"
 
 
@@ -213,27 +213,27 @@ def test_who_waits_for_a_worker_that_is_killed_takes_over(
                 os.kill(int(pid), signal.SIGKILL)
 
 
-Make = Callable[..., Builds]
+Make = Callable[..., Builder]
 
 
 @pytest.fixture
 def make_builds(tmp_path: Path) -> Iterator[Make]:
     """Makes the builds of another process of a run, all with one cache; ``run`` is the directory of the run alone."""
-    made: list[Builds] = []
+    made: list[Builder] = []
 
     def make(
         tool: Path, *, run: str = "run", timeout_s: float = 120.0, cache: str = "cache", told: list[str] | None = None
-    ) -> Builds:
+    ) -> Builder:
         compiler = Compiler(Target.parse(CPU), tool=str(tool), timeout_s=timeout_s)
         kept = Cache(tmp_path / cache, print if told is None else told.append)
         leases = DeviceLeases(["local-task"], directory=tmp_path / "locks")
         of_run = Cache(tmp_path / run)
-        made.append(Builds(compiler, kept, leases, jobs=1, report=print, of_run=of_run))
+        made.append(Builder(compiler, kept, leases, jobs=1, report=print, of_run=of_run))
         return made[-1]
 
     yield make
-    for builds in made:
-        builds.close()
+    for builder in made:
+        builder.close()
 
 
 @pytest.mark.parametrize(
@@ -346,14 +346,14 @@ def test_a_cache_that_was_moved_holds_what_it_held(
 
 
 def test_a_damaged_model_is_compiled_anew(make_builds: Make, tmp_path: Path) -> None:
-    builds = make_builds(counting(tmp_path))
-    text = builds.compiler.lower(
+    builder = make_builds(counting(tmp_path))
+    text = builder.compiler.lower(
         "func.func @f(%x: tensor<4xf32>) -> tensor<4xf32> {"
         " %y = math.absf %x : tensor<4xf32> return %y : tensor<4xf32> }",
         to="executable-sources",
     )
     before = compilations(tmp_path)
-    path = builds.model(text)
+    path = builder.model(text)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     told: list[str] = []
@@ -371,14 +371,14 @@ def test_a_whole_model_has_more_time_and_memory_than_a_candidate(
     (task,), (source,) = plan.tasks, plan.sources
     hasty = Compiler(Target.parse(CPU), timeout_s=0.01, memory_bytes=64 << 20)
     leases = DeviceLeases(["local-task"], directory=tmp_path / "locks")
-    builds = Builds(hasty, Cache(tmp_path / "cache"), leases, jobs=1, report=print)
+    builder = Builder(hasty, Cache(tmp_path / "cache"), leases, jobs=1, report=print)
     try:
         with pytest.raises(CandidateFailed, match="compile_"):  # Whichever limit it meets first.
-            builds.artifact(task, task.default)
+            builder.artifact(task, task.default)
         info = task.candidates[0].compilation_info
         entry = SpecEntry(name=task.name, root=task.dispatch.root, compilation_info=info)
         application = apply_spec(source, link_spec(build_spec([entry])), hasty)
         assert len(application.placements) == 1
-        assert builds.model(application.text).exists()
+        assert builder.model(application.text).exists()
     finally:
-        builds.close()
+        builder.close()

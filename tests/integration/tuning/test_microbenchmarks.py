@@ -22,10 +22,10 @@ from pytest_shark_tune.plan.make import make_plan
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.children import DeviceChildren
 from pytest_shark_tune.tuning.microbenchmarks import Yardsticks
-from pytest_shark_tune.tuning.runner import Bench
+from pytest_shark_tune.tuning.runner import Runner
 from pytest_shark_tune.tuning.settings import RunSettings
 
 URI = "local-task"
@@ -53,17 +53,17 @@ def planned(size: int, count: int) -> Task:
 
 
 @pytest.fixture
-def builds(cache: Cache, tmp_path: Path) -> Iterator[Builds]:
-    builds = Builds(COMPILER, cache, DeviceLeases([URI], directory=tmp_path / "locks"), jobs=2, report=silent)
-    yield builds
-    builds.close()
+def builder(cache: Cache, tmp_path: Path) -> Iterator[Builder]:
+    builder = Builder(COMPILER, cache, DeviceLeases([URI], directory=tmp_path / "locks"), jobs=2, report=silent)
+    yield builder
+    builder.close()
 
 
 @pytest.fixture
-def bench(builds: Builds, yardsticks: Yardsticks, tmp_path: Path) -> Iterator[Bench]:
+def runner(builder: Builder, yardsticks: Yardsticks, tmp_path: Path) -> Iterator[Runner]:
     settings = RunSettings.in_directory(tmp_path, [URI], "the CPU of these tests", jobs=2)
     children = DeviceChildren(DeviceLeases([URI], directory=tmp_path / "locks"), silent)
-    yield Bench(settings, builds, children, yardsticks=yardsticks)
+    yield Runner(settings, builder, children, yardsticks=yardsticks)
     children.close()
 
 
@@ -86,7 +86,7 @@ def running_once(text: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_batch_that_is_not_run_is_impossibly_fast(bench: Bench, tmp_path: Path) -> None:
+def test_a_batch_that_is_not_run_is_impossibly_fast(runner: Runner, tmp_path: Path) -> None:
     task = planned(64, 1)
     vmfb = tmp_path / "once.vmfb"
     COMPILER.compile_sources(running_once(task.dispatch.members[0].module.text), vmfb)
@@ -97,7 +97,7 @@ def test_a_batch_that_is_not_run_is_impossibly_fast(bench: Bench, tmp_path: Path
     def measure() -> None:
         # Waking sleeping threads is part of a sample, and on a busy machine at times as long as the work left out.
         for _ in range(10):
-            bench.measure(task, candidate, artifact)
+            runner.measure(task, candidate, artifact)
 
     with pytest.raises(CandidateFailed, match=r"wrong_result: impossibly fast: .* us a dispatch, where") as raised:
         measure()
@@ -106,14 +106,16 @@ def test_a_batch_that_is_not_run_is_impossibly_fast(bench: Bench, tmp_path: Path
 
 # The default of a prime size is many times slower than the others, which then get a closer look.
 @pytest.mark.parametrize("size", [pytest.param(64, marks=pytest.mark.slow), pytest.param(61, marks=pytest.mark.slow)])
-def test_the_fastest_real_configs_are_possible(bench: Bench, builds: Builds, yardsticks: Yardsticks, size: int) -> None:
+def test_the_fastest_real_configs_are_possible(
+    runner: Runner, builder: Builder, yardsticks: Yardsticks, size: int
+) -> None:
     task = planned(size, 8)
     work = work_of(task.dispatch.root, task.dispatch.members[0].module)
     samples_us: list[float] = []
     failures = []
     for candidate in task.candidates:
         try:
-            samples_us += bench.measure(task, candidate, builds.artifact(task, candidate)).samples_us
+            samples_us += runner.measure(task, candidate, builder.artifact(task, candidate)).samples_us
         except CandidateFailed as failure:
             failures.append(failure.state)
     assert "wrong_result" not in failures

@@ -34,7 +34,7 @@ from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tuning.acceptance import model_tolerance
 from pytest_shark_tune.tuning.model.runner import ModelFunction, ModelRunner
-from pytest_shark_tune.tuning.runner import Bench
+from pytest_shark_tune.tuning.runner import Runner
 from pytest_shark_tune.tuning.session import Session
 from pytest_shark_tune.tuning.settings import RunSettings
 
@@ -102,7 +102,7 @@ def test_nothing_is_left_in_the_exchange_of_a_run_that_is_over(session: Session,
 
 
 @pytest.fixture
-def bench(session: Session) -> Bench:
+def runner(session: Session) -> Runner:
     return session.runner
 
 
@@ -141,14 +141,14 @@ def interrupt_within(child: DeviceChild, request: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(child, request, interrupted)
 
 
-def test_an_idle_child_that_is_killed_costs_no_candidate(session: Session, task: Task, bench: Bench) -> None:
+def test_an_idle_child_that_is_killed_costs_no_candidate(session: Session, task: Task, runner: Runner) -> None:
     for candidate in (task.default, *runnable(session, task)):
         assert measure(session, task, candidate).samples_us
         (child,) = session.children._children.values()
         os.kill(child.pid, signal.SIGKILL)
 
 
-def test_a_child_that_was_started_anew_is_prepared_anew(session: Session, task: Task, bench: Bench) -> None:
+def test_a_child_that_was_started_anew_is_prepared_anew(session: Session, task: Task, runner: Runner) -> None:
     for candidate in (task.default, *runnable(session, task)):
         assert measure(session, task, candidate).samples_us
         (child,) = session.children._children.values()
@@ -166,13 +166,13 @@ def test_a_child_that_was_started_anew_is_prepared_anew(session: Session, task: 
     ],
 )
 def test_a_request_that_is_interrupted_costs_no_other_candidate(
-    session: Session, task: Task, bench: Bench, monkeypatch: pytest.MonkeyPatch, request_: str, error: BaseException
+    session: Session, task: Task, runner: Runner, monkeypatch: pytest.MonkeyPatch, request_: str, error: BaseException
 ) -> None:
     first, *others = runnable(session, task)
     measure(session, task, task.default)
     (child,) = session.children._children.values()
     if request_ == "store_reference":  # As where another dispatch was measured in between.
-        bench._prepared.clear()
+        runner._prepared.clear()
     interrupt_within(child, request_, monkeypatch, error)
     with pytest.raises(type(error)):
         measure(session, task, first)
@@ -183,7 +183,7 @@ def test_a_request_that_is_interrupted_costs_no_other_candidate(
 
 
 def test_a_binary_whose_measurement_was_interrupted_is_measured_for_another(
-    session: Session, task: Task, monkeypatch: pytest.MonkeyPatch, bench: Bench
+    session: Session, task: Task, monkeypatch: pytest.MonkeyPatch, runner: Runner
 ) -> None:
     measure(session, task, task.default)
     first, second, *_ = runnable(session, task)
@@ -198,7 +198,7 @@ def test_a_binary_whose_measurement_was_interrupted_is_measured_for_another(
 
 
 def test_a_default_that_could_not_be_prepared_leaves_nothing_of_itself(
-    session: Session, task: Task, bench: Bench, tmp_path: Path
+    session: Session, task: Task, runner: Runner, tmp_path: Path
 ) -> None:
     """The child lives on, and holds a part of the other dispatch's default."""
     source = read_source(ops.matmul(m=32, n=32, k=32), Path())
@@ -246,10 +246,10 @@ def test_what_an_earlier_run_measured_stands_for_its_binary(session: Session, ta
     assert (raised.value.state, raised.value.detail) == (State.DUPLICATE, one.id)
 
 
-def test_guarding_checks_and_times_a_config(session: Session, task: Task, bench: Bench) -> None:
+def test_guarding_checks_and_times_a_config(session: Session, task: Task, runner: Runner) -> None:
     candidate = a_candidate(session, task)
-    bench.check_members(task, candidate)
-    first, second = (bench.guard_round(task, candidate, number) for number in range(2))
+    runner.check_members(task, candidate)
+    first, second = (runner.guard_round(task, candidate, number) for number in range(2))
     assert first.ratio > 0
     assert first.blocks >= GUARD_ROUND.min_blocks
     assert first.samples_us != second.samples_us
@@ -258,10 +258,10 @@ def test_guarding_checks_and_times_a_config(session: Session, task: Task, bench:
 
 
 def test_a_wrong_result_is_found_in_what_a_client_compiled(
-    session: Session, task: Task, bench: Bench, wrong: Artifact
+    session: Session, task: Task, runner: Runner, wrong: Artifact
 ) -> None:
     candidate = a_candidate(session, task)
-    for look in (bench.check_members, partial(bench.guard_round, number=0)):
+    for look in (runner.check_members, partial(runner.guard_round, number=0)):
         with pytest.raises(CandidateFailed, match="wrong_result") as raised:
             look(task, candidate, artifact=wrong)
         assert raised.value.state == State.WRONG_RESULT
@@ -269,12 +269,12 @@ def test_a_wrong_result_is_found_in_what_a_client_compiled(
 
 def test_a_default_that_fails_is_not_the_entrys_fault(task: Task, tmp_path: Path) -> None:
     with closing(session_in(tmp_path, tmp_path / "cache")) as session:
-        bench = session.runner
+        runner = session.runner
         candidate = a_candidate(session, task)
         default = session.builder.artifact(task, task.default)
         assert default.vmfb is not None
         Path(default.vmfb).write_bytes(b"no module")
-        for look in (bench.check_members, partial(bench.guard_round, number=0)):
+        for look in (runner.check_members, partial(runner.guard_round, number=0)):
             with pytest.raises(CandidateFailed, match="the default config to compare with failed: run_failed"):
                 look(task, candidate)
 
@@ -283,7 +283,7 @@ def compile_model(compiler: Compiler, text: str, out: Path) -> None:
     compiler.compile_sources(compiler.lower(text, to="executable-sources"), out)
 
 
-def test_whole_models_are_compared_on_what_files_hold(session: Session, bench: Bench, tmp_path: Path) -> None:
+def test_whole_models_are_compared_on_what_files_hold(session: Session, runner: Runner, tmp_path: Path) -> None:
     """Rounding off changes what is random, and not whole numbers."""
     paths = {}
     for name, result in (("default", "%a"), ("tuned", "%0")):
@@ -338,7 +338,7 @@ IN_HALVES = """
 
 
 def test_a_model_whose_first_input_is_of_integers_may_sum_in_another_order(
-    session: Session, bench: Bench, tmp_path: Path
+    session: Session, runner: Runner, tmp_path: Path
 ) -> None:
     texts = [EMBEDDED.replace("PRODUCT", product) for product in (AT_ONCE, IN_HALVES)]
     pair = tmp_path / "default", tmp_path / "tuned"

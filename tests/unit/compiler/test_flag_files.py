@@ -19,7 +19,7 @@ from pytest_shark_tune.plan.make import plan_key
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.database import TuningDatabase
 from pytest_shark_tune.tuning.microbenchmarks import Yardsticks
 from pytest_shark_tune.tuning.settings import RunSettings
@@ -126,15 +126,15 @@ def keys_of(directory: Path, *flags: str) -> dict[str, str]:
     compiler = Compiler(CPU, flags)
     cache = Cache(directory / "cache")
     settings = RunSettings.in_directory(directory, [], "a cpu", jobs=1)
-    builds = Builds(compiler, cache, DeviceLeases(()), jobs=1, report=print)
+    builder = Builder(compiler, cache, DeviceLeases(()), jobs=1, report=print)
     module = BenchmarkModule(text="module {}", run_function="r", buffer_function="b", buffer_bytes=0, views=())
     candidate = Candidate(id="a", dispatch="d", pipeline="", knobs={}, config="", compilation_info="")
     source = read_source(ops.matmul(m=4, n=4, k=4, lhs="f32"), directory)
     yardsticks = Yardsticks(compiler, cache, "a cpu")
-    builds.close()
+    builder.close()
     return {
         "plan": plan_key([source], compiler),
-        "artifact": builds.key(module, candidate),
+        "artifact": builder.key(module, candidate),
         "setting": TuningDatabase(cache, compiler, settings).fingerprint,
         "limits": yardsticks.key,
         "yardsticks": yardsticks.built_key,
