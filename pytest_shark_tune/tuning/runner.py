@@ -33,7 +33,7 @@ from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.tuning.acceptance import check_edges, check_result
 from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.children import DeviceChildren
-from pytest_shark_tune.tuning.microbenchmarks import Yardsticks
+from pytest_shark_tune.tuning.microbenchmarks import Microbenchmarks
 from pytest_shark_tune.tuning.run_directory import RunDirectory
 from pytest_shark_tune.tuning.settings import RunSettings
 
@@ -79,7 +79,7 @@ class Runner:
         settings: the settings of the run.
         builds: compiles the candidates.
         children: the device children of this process.
-        yardsticks: the device's limits. A candidate that is faster than these is refused.
+        microbenchmarks: the device's limits. A candidate that is faster than these is refused.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Runner:
         builder: Builder,
         children: DeviceChildren,
         *,
-        yardsticks: Yardsticks | None = None,
+        microbenchmarks: Microbenchmarks | None = None,
     ) -> None:
         self._builder = builder
         self._children = children
@@ -97,7 +97,7 @@ class Runner:
         compiler = builder.compiler
         self.origin = Origin(device=settings.device_name, target=str(compiler.target), iree=compiler.version)
         """The origin of this runner's records."""
-        self._yardsticks = yardsticks
+        self._microbenchmarks = microbenchmarks
         self._prepared: WeakKeyDictionary[DeviceChild, _Prepared] = WeakKeyDictionary()
 
     def measure(self, task: Task, candidate: Candidate, artifact: Artifact) -> Measurement:
@@ -308,11 +308,11 @@ class Runner:
 
     def _refuse_impossible(self, child: DeviceChild, task: Task, measured: Measurement) -> None:
         """Refuse a time that the device cannot reach: the run left out work."""
-        if self._yardsticks is None or measured.cut_short or measured.ratio < SUSPICIOUS_RATIO:
+        if self._microbenchmarks is None or measured.cut_short or measured.ratio < SUSPICIOUS_RATIO:
             return
         work = work_of(task.dispatch.root, task.dispatch.members[0].module)
         try:
-            reason = self._yardsticks.why_impossible(measured.median_us, work, child)
+            reason = self._microbenchmarks.why_impossible(measured.median_us, work, child)
         except DeviceChildDied:  # That is no fault of the candidate, so its measurement stands.
             self._children.end(child.uri)
             return

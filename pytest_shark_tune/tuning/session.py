@@ -14,7 +14,7 @@ from pytest_shark_tune.tuning.children import DeviceChildren
 from pytest_shark_tune.tuning.compile_step import CompileStep
 from pytest_shark_tune.tuning.database import TuningDatabase
 from pytest_shark_tune.tuning.finals import Finals
-from pytest_shark_tune.tuning.microbenchmarks import Yardsticks
+from pytest_shark_tune.tuning.microbenchmarks import Microbenchmarks
 from pytest_shark_tune.tuning.model import ModelFinal, ModelRunner, Profiler
 from pytest_shark_tune.tuning.planner import Planner
 from pytest_shark_tune.tuning.run_directory import RunDirectory
@@ -66,9 +66,9 @@ class Session:
             step=step,
             of_run=self.run.cache,
         )
-        self.yardsticks = Yardsticks(compiler, cache, settings.device_name, report, uris=settings.devices)
+        self.microbenchmarks = Microbenchmarks(compiler, cache, settings.device_name, report, uris=settings.devices)
         self.children = DeviceChildren(leases, report)
-        self.runner = Runner(settings, self.builder, self.children, yardsticks=self.yardsticks)
+        self.runner = Runner(settings, self.builder, self.children, microbenchmarks=self.microbenchmarks)
         self.database = TuningDatabase(self.results, compiler, settings, step=self.step)
         models = ModelRunner(self.children, settings.seed)
         profiler = Profiler(self.builder, self.runner, self.children)

@@ -88,7 +88,7 @@ PINNED: dict[str, tuple[int, str]] = {
     "spec/build.py SPEC_VERSION": (1, "2e7cbf7e0604988a"),
     "records/winner.py WINNER_VERSION": (1, "6be8e0aa2033669d"),
     "tuning/verifier.py VERIFY_VERSION": (1, "fdcc9589d7a823f7"),
-    "tuning/microbenchmarks.py YARDSTICK_VERSION": (1, "42e9cdd2e22ae159"),
+    "tuning/microbenchmarks.py MICROBENCHMARK_VERSION": (1, "42e9cdd2e22ae159"),
 }
 """By file and constant: its number, and the digest of the behaviour that has it."""
 
@@ -277,7 +277,7 @@ OBSERVED: dict[str, Callable[[], object]] = {
     "spec/build.py SPEC_VERSION": specs,
     "records/winner.py WINNER_VERSION": winners,
     "tuning/verifier.py VERIFY_VERSION": blamed,
-    "tuning/microbenchmarks.py YARDSTICK_VERSION": lambda: [form(microbenchmarks.Yardstick), form(Limits)],
+    "tuning/microbenchmarks.py MICROBENCHMARK_VERSION": lambda: [form(microbenchmarks.Microbenchmark), form(Limits)],
 }
 COMPILED = (
     "guard/plan",
@@ -367,7 +367,7 @@ def keys(directory: Path, task: Task) -> dict[str, str]:
     whole = Plan(sources=(source,), tasks=(task,), untunable=())
     spec = directory / "spec.mlir"
     spec.write_text("module {}")
-    benches = microbenchmarks.Yardsticks(compiler, kept, "a cpu")
+    benches = microbenchmarks.Microbenchmarks(compiler, kept, "a cpu")
     maker.close()
     return {
         "plan": make.plan_key([source], compiler),
@@ -404,7 +404,7 @@ MEASURED = {"records", "index", "final", "check", "profile"}
         ("WINNER_VERSION", {"final"}),
         ("VERIFY_VERSION", {"check"}),
         ("PROFILE_VERSION", {"profile"}),
-        ("YARDSTICK_VERSION", {"limits", "yardsticks"}),
+        ("MICROBENCHMARK_VERSION", {"limits", "yardsticks"}),
     ],
 )
 def test_a_number_that_is_raised_empties_what_rests_on_it(

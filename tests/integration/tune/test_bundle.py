@@ -23,7 +23,7 @@ from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache, content_key
 from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.bundle import BUNDLE, PackedCompiler, read_bundle
-from pytest_shark_tune.tuning.microbenchmarks import Yardsticks
+from pytest_shark_tune.tuning.microbenchmarks import Microbenchmarks
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Outcome, Suite
@@ -94,13 +94,15 @@ def test_what_a_bundle_holds_is_not_compiled_again(compiled: Outcome, tmp_path: 
     bundle, cache = read_bundle(compiled.out / BUNDLE), Cache(tmp_path)
     bundle.unpack(compiled.out / BUNDLE, cache)
     compiler = PackedCompiler(bundle)
-    yardsticks = Yardsticks(compiler, cache, "a device").built()
-    assert len({each.vmfb for each in yardsticks}) == 5
+    microbenchmarks = Microbenchmarks(compiler, cache, "a device").built()
+    assert len({each.vmfb for each in microbenchmarks}) == 5
     (task,) = next(iter(bundle.plans.values())).tasks
     builds = Builder(compiler, cache, DeviceLeases(()), jobs=1, report=print)
     try:
         made = [builds.artifact(task, candidate).vmfb for candidate in (task.default, *task.candidates)]
-        assert {Path(each or "").read_bytes()[4:8] for each in made} == {Path(yardsticks[0].vmfb).read_bytes()[4:8]}
+        assert {Path(each or "").read_bytes()[4:8] for each in made} == {
+            Path(microbenchmarks[0].vmfb).read_bytes()[4:8]
+        }
         with pytest.raises(CommandFailed, match="a run with --tune-bundle compiles nothing"):
             compiler.lower("", to="flow")
     finally:

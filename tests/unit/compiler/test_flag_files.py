@@ -21,7 +21,7 @@ from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.database import TuningDatabase
-from pytest_shark_tune.tuning.microbenchmarks import Yardsticks
+from pytest_shark_tune.tuning.microbenchmarks import Microbenchmarks
 from pytest_shark_tune.tuning.settings import RunSettings
 
 pytestmark = pytest.mark.compiler
@@ -130,14 +130,14 @@ def keys_of(directory: Path, *flags: str) -> dict[str, str]:
     module = BenchmarkModule(text="module {}", run_function="r", buffer_function="b", buffer_bytes=0, views=())
     candidate = Candidate(id="a", dispatch="d", pipeline="", knobs={}, config="", compilation_info="")
     source = read_source(ops.matmul(m=4, n=4, k=4, lhs="f32"), directory)
-    yardsticks = Yardsticks(compiler, cache, "a cpu")
+    microbenchmarks = Microbenchmarks(compiler, cache, "a cpu")
     builder.close()
     return {
         "plan": plan_key([source], compiler),
         "artifact": builder.key(module, candidate),
         "setting": TuningDatabase(cache, compiler, settings).fingerprint,
-        "limits": yardsticks.key,
-        "yardsticks": yardsticks.built_key,
+        "limits": microbenchmarks.key,
+        "yardsticks": microbenchmarks.built_key,
     }
 
 
