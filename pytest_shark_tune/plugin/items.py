@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_shark_tune.plugin.cases import Trial
+from pytest_shark_tune.plugin.cases import TuningCase
 from pytest_shark_tune.tuning.manifest import TestEntry
 
 __all__ = ["case_of", "entry_of", "is_ours"]
 
 
-def case_of(item: pytest.Item) -> Trial | None:
+def case_of(item: pytest.Item) -> TuningCase | None:
     """Return the tuning case that ``item`` is parametrized with; ``None`` for a test without the marker."""
     callspec = getattr(item, "callspec", None)
     case = callspec.params.get("candidate") if callspec is not None else None
-    return case if isinstance(case, Trial) else None
+    return case if isinstance(case, TuningCase) else None
 
 
 def entry_of(item: pytest.Item) -> TestEntry | None:

@@ -14,7 +14,7 @@ from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.guard.plan import GuardPlan
 from pytest_shark_tune.plan.custom import CustomTask
 from pytest_shark_tune.plan.roles import Role
-from pytest_shark_tune.plugin.cases import NO_PLAN, Guarded, Trial, guard_trials
+from pytest_shark_tune.plugin.cases import NO_PLAN, Guarded, TuningCase, guard_cases
 from pytest_shark_tune.plugin.guard.setup import GuardSetup
 from pytest_shark_tune.plugin.items import case_of
 from pytest_shark_tune.records.snapshot import find_snapshots, recorded_targets, snapshot_path
@@ -32,14 +32,14 @@ class GuardCollector:
         self._setup = setup
         self.plans: dict[str, list[GuardPlan]] = {}
 
-    def cases(self, given: Sequence[object], path: Path) -> list[Trial]:
+    def cases(self, given: Sequence[object], path: Path) -> list[TuningCase]:
         """Return the cases of a test that is marked with ``given`` in the file ``path``; none without a spec to guard.
 
         If an input cannot be used, a single case has the problem.
         """
         suite = str(path.parent) if path.suffix == ".py" else ""
         sources = [source for source in given if not isinstance(source, CustomTask)]
-        found: list[Trial] = []
+        found: list[TuningCase] = []
         try:
             for spec, slug in self._specs(path) if sources else ():
                 plan = self._setup.session.guard_plan(sources, path.parent, spec)
@@ -47,9 +47,9 @@ class GuardCollector:
                     raise InputError(f"{spec} has no entry to guard; pytest --tune writes it anew, or remove it")
                 self._refuse_same_models(plan)
                 self.plans.setdefault(plan.spec_path, []).append(plan)
-                found += guard_trials(plan, suite, slug)
+                found += guard_cases(plan, suite, slug)
         except InputError as error:
-            return [Trial(Role.INPUT, NO_PLAN, problem=str(error))]
+            return [TuningCase(Role.INPUT, NO_PLAN, problem=str(error))]
         return found
 
     def _refuse_same_models(self, guarded: GuardPlan) -> None:

@@ -16,7 +16,7 @@ from pytest_shark_tune.guard.speed import RUN_ALPHA, AcceptanceCriteria, judge
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
 from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.plan.types import Task
-from pytest_shark_tune.plugin.cases import Guarded, Trial
+from pytest_shark_tune.plugin.cases import Guarded, TuningCase
 from pytest_shark_tune.plugin.stages import DispatchStages
 from pytest_shark_tune.tuning.session import Session
 
@@ -38,12 +38,12 @@ class CaseEvaluator:
         self._plans = plans
         self.alpha = RUN_ALPHA
 
-    def stage(self, trial: Trial, session: Session) -> GuardStage:
+    def stage(self, case: TuningCase, session: Session) -> GuardStage:
         """Return the stage of a test."""
         assert isinstance(session, GuardSession)
-        return GuardStage(self, trial, session)
+        return GuardStage(self, case, session)
 
-    def artifact(self, trial: Trial, session: GuardSession) -> Artifact | None:
+    def artifact(self, case: TuningCase, session: GuardSession) -> Artifact | None:
         """Compile the config of an entry.
 
         Args:
@@ -56,12 +56,12 @@ class CaseEvaluator:
         Raises:
             CandidateFailed: it cannot be compiled, and no earlier check says so.
         """
-        assert trial.guarded is not None
-        assert isinstance(trial.task, Task)
+        assert case.guarded is not None
+        assert isinstance(case.task, Task)
         try:
-            return session.builder.artifact(trial.task, trial.candidate)
+            return session.builder.artifact(case.task, case.candidate)
         except CandidateFailed:
-            plan, entry = trial.guarded.plan, trial.guarded.entry
+            plan, entry = case.guarded.plan, case.guarded.entry
             earlier = session.evaluate(plan, entry, EntryCheck.APPLIES, alpha=self.alpha)
             if earlier.outcome is CheckOutcome.PASSED:
                 raise
@@ -131,7 +131,7 @@ class GuardStage:
 
     evaluator: CaseEvaluator
     """Evaluates the check."""
-    trial: Trial
+    case: TuningCase
     """The case of the test."""
     session: GuardSession
     """The session that compiles as the suite wants it."""
@@ -142,12 +142,12 @@ class GuardStage:
         Raises:
             CandidateFailed: it cannot be compiled, and no earlier check says so.
         """
-        return self.evaluator.artifact(self.trial, self.session) if self.trial.config is not None else None
+        return self.evaluator.artifact(self.case, self.session) if self.case.config is not None else None
 
     def measure(self, artifact: Artifact | None) -> Verdict:
         """Evaluate the check."""
-        assert self.trial.guarded is not None
-        return self.evaluator.look(self.trial.guarded, artifact, self.session)
+        assert self.case.guarded is not None
+        return self.evaluator.look(self.case.guarded, artifact, self.session)
 
 
 def verdict_on_failure(guarded: Guarded, failure: CandidateFailed) -> Verdict:

@@ -11,7 +11,7 @@ import pytest
 from pytest_shark_tune.errors import UndecidedWarning
 from pytest_shark_tune.guard.speed import RUN_ALPHA
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
-from pytest_shark_tune.plugin.cases import Trial
+from pytest_shark_tune.plugin.cases import TuningCase
 from pytest_shark_tune.plugin.fixtures import GUARD_KEY, SESSION_KEY
 from pytest_shark_tune.plugin.guard.collection import GuardCollector, drop_strangers
 from pytest_shark_tune.plugin.guard.evaluation import CaseEvaluator
@@ -23,12 +23,12 @@ from pytest_shark_tune.plugin.preflight import refuse_strays
 from pytest_shark_tune.system import cleanup
 from pytest_shark_tune.system.terminal import escaped
 
-__all__ = ["GuardingPlugin", "guard_trials_of"]
+__all__ = ["GuardingPlugin", "guard_cases_of"]
 
 _NAME = "shark-tune-guard"
 
 
-def guard_trials_of(metafunc: pytest.Metafunc, sources: Sequence[object]) -> list[Trial]:
+def guard_cases_of(metafunc: pytest.Metafunc, sources: Sequence[object]) -> list[TuningCase]:
     """Return the cases of a marked test; none if there is no spec to guard for it.
 
     The first test that has something to guard starts the plugin.
@@ -59,7 +59,7 @@ class GuardingPlugin:
         setup.interrupts.install()
         config.pluginmanager.register(self, _NAME)
 
-    def cases(self, sources: Sequence[object], path: Path) -> list[Trial]:
+    def cases(self, sources: Sequence[object], path: Path) -> list[TuningCase]:
         """Return the cases of a test in the file ``path`` that is marked with ``sources``."""
         return self._collector.cases(sources, path)
 

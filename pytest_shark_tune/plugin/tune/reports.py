@@ -11,7 +11,7 @@ from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.errors import CandidateFailed, SharkTuneError
 from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.plan.roles import Role
-from pytest_shark_tune.plugin.cases import Trial
+from pytest_shark_tune.plugin.cases import TuningCase
 from pytest_shark_tune.plugin.items import is_ours
 from pytest_shark_tune.plugin.kernels import Built, as_failure
 from pytest_shark_tune.plugin.tune.setup import Setup
@@ -39,7 +39,7 @@ def result_of(report: pytest.TestReport | pytest.CollectReport) -> TestResult | 
 
 
 def conclude(
-    setup: Setup, item: pytest.Item, case: Trial, call: pytest.CallInfo[None], report: pytest.TestReport
+    setup: Setup, item: pytest.Item, case: TuningCase, call: pytest.CallInfo[None], report: pytest.TestReport
 ) -> None:
     """Make the failure of a candidate data, and attach the result of ``case`` to its report.
 
@@ -72,7 +72,7 @@ def conclude(
         )
 
 
-def _measured(setup: Setup, case: Trial, artifact: object, outcome: object, *, is_ours: bool) -> TestResult | None:
+def _measured(setup: Setup, case: TuningCase, artifact: object, outcome: object, *, is_ours: bool) -> TestResult | None:
     match outcome:
         case Measurement() | CandidateFailed() if case.config is not None:
             built = artifact if isinstance(artifact, Artifact) else None

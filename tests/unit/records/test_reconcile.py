@@ -12,7 +12,7 @@ from pytest_shark_tune.dispatch.types import Untunable
 from pytest_shark_tune.plan.profile import Profile, Share
 from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import Plan, Task
-from pytest_shark_tune.plugin.cases import Trial
+from pytest_shark_tune.plugin.cases import TuningCase
 from pytest_shark_tune.plugin.coverage import whole_suites
 from pytest_shark_tune.records.reconcile import (
     Requirements,
@@ -234,11 +234,11 @@ def test_a_suite_is_whole_where_every_test_that_tunes_was_generated(tmp_path: Pa
     first, second = tmp_path / "test_first.py", tmp_path / "test_second.py"
     for path in (first, second, tmp_path / "conftest.py"):
         path.touch()
-    trial = Trial(Role.SPEC, PLAN, "plan", "suite")
-    unread = Trial(Role.INPUT, PLAN, problem="there is no file")
+    case = TuningCase(Role.SPEC, PLAN, "plan", "suite")
+    unread = TuningCase(Role.INPUT, PLAN, problem="there is no file")
     patterns = ["test_*.py", "*_test.py"]
-    assert whole_suites({first: [trial], second: []}, patterns) == (tmp_path,)
-    assert whole_suites({first: [trial]}, patterns) == ()
-    assert whole_suites({first: [trial], second: [unread]}, patterns) == ()
-    model = Trial(Role.SPEC, PLAN, "plan", "")
+    assert whole_suites({first: [case], second: []}, patterns) == (tmp_path,)
+    assert whole_suites({first: [case]}, patterns) == ()
+    assert whole_suites({first: [case], second: [unread]}, patterns) == ()
+    model = TuningCase(Role.SPEC, PLAN, "plan", "")
     assert whole_suites({tmp_path / "model.mlir": [model]}, patterns) == ()
