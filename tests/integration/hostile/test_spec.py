@@ -1,4 +1,6 @@
-"""A hostile spec at every door: nothing in it runs, and the message names the file, the op and the option."""
+"""A hostile spec in every place that takes one: nothing in it runs, and the message names the file, the op and the
+option.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The door to the compiler, with the real one."""
+"""The compiler, with the real one."""
 
 from __future__ import annotations
 

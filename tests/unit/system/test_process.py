@@ -1,4 +1,4 @@
-"""The door for commands, against real children that sleep, fork, eat memory and write a lot."""
+"""Commands, against real children that sleep, fork, eat memory and write a lot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What reaches a terminal: shown, and without effect; and no way past the doors that see to it."""
+"""What reaches a terminal: shown, and without effect; and no way past the modules that see to it."""
 
 from __future__ import annotations
 
