@@ -35,9 +35,9 @@ def merge_files(specs: tuple[Path, ...], output: Path, prefer: str | None, start
     check_spec_output(output)
     # The output may be one of the specs, and a run that tunes may be about to write it.
     with writing(output), locked(output):
-        inputs = [_read(path, is_starter=False) for path in specs]
+        inputs = [_read_input(path, is_starter=False) for path in specs]
         if starter is not None:
-            inputs.append(_read(starter, is_starter=True))
+            inputs.append(_read_input(starter, is_starter=True))
         merged = merge(inputs, prefer_faster=prefer == "faster")
         write_text(output, merged.text, merged.records)
     for warning in merged.warnings:
@@ -51,6 +51,6 @@ def merge_files(specs: tuple[Path, ...], output: Path, prefer: str | None, start
     click.echo(f"{output}: {merged.entries} {'entry' if merged.entries == 1 else 'entries'}, {dropped} dropped")
 
 
-def _read(path: Path, *, is_starter: bool) -> MergeInput:
+def _read_input(path: Path, *, is_starter: bool) -> MergeInput:
     text = read_whole_spec(path)
     return MergeInput(name=str(path), text=text, records=read_records(path), is_starter=is_starter)

@@ -20,10 +20,10 @@ from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.records.snapshot import records_path
 from pytest_shark_tune.system.terminal import escaped, escaped_json
 
-__all__ = ["check_output", "check_spec_output", "print_json", "print_table", "report", "writing"]
+__all__ = ["check_output_path", "check_spec_output", "print_json", "print_table", "report", "writing"]
 
 
-def check_output(output: Path) -> None:
+def check_output_path(output: Path) -> None:
     """Check that a file can be written to ``output``.
 
     Raises:
@@ -47,7 +47,7 @@ def check_spec_output(output: Path) -> None:
     Raises:
         InputError: as `check_output`, or the path is that of the spec's own records.
     """
-    check_output(output)
+    check_output_path(output)
     if records_path(output) == output:
         raise InputError(
             f"-o {output}: a spec's records are written there, name the spec {output.with_suffix('.mlir')}"

@@ -78,7 +78,7 @@ def port_spec(
         report_dropped(old, spec.text)
     compiler = Compiler(target, flags)
     compiler.check()
-    devices = _devices(target) if models and not static else FoundDevices(uris=[], name="")
+    devices = _devices_or_none(target) if models and not static else FoundDevices(uris=[], name="")
     with writing(output):
         with open_session(compiler, devices, ModelInput.parse(shapes), cache_directory) as session:
             ported = port(spec, output, models, session, processors=processors(), report=report)
@@ -88,12 +88,12 @@ def port_spec(
             options += [f"--tune-cache={cache_directory}"] if cache_directory else []
             options += [f"--tune-input-shape={shape}" for shape in shapes]
             ported = tune_lost(ported, output, spec, models, str(target), options, report)
-    _report(ported, output, as_json=as_json)
+    _print_port(ported, output, as_json=as_json)
     if any(entry.status is PortStatus.NOT_PORTED for entry in ported):
         raise SystemExit(1)
 
 
-def _devices(target: Target) -> FoundDevices:
+def _devices_or_none(target: Target) -> FoundDevices:
     try:
         return devices_for(target)
     except InputError as error:
@@ -101,7 +101,7 @@ def _devices(target: Target) -> FoundDevices:
         return FoundDevices(uris=[], name="")
 
 
-def _report(ported: tuple[PortedEntry, ...], output: Path, *, as_json: bool) -> None:
+def _print_port(ported: tuple[PortedEntry, ...], output: Path, *, as_json: bool) -> None:
     written = sum(entry.status is not PortStatus.NOT_PORTED for entry in ported)
     left = f"{output} stays as it was" if output.exists() else f"no {output}"
     report(f"{written} of {len(ported)} entries are in {output}" if written else f"no entry is left: {left}")

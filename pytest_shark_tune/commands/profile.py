@@ -80,12 +80,12 @@ def profile_model(
     if as_json:
         print_json({**msgspec.to_builtins(found), "dispatches_us": found.dispatches_us})
         return
-    print_table(_HEADINGS, _rows(found), numbers=_NUMBERS)
+    print_table(_HEADINGS, _profile_table(found), numbers=_NUMBERS)
     for line in _conclusion(found):
         click.echo(line)
 
 
-def _rows(found: Profile) -> Iterator[tuple[str, ...]]:
+def _profile_table(found: Profile) -> Iterator[tuple[str, ...]]:
     so_far = 0.0
     for part in found.shares:
         so_far += part.share

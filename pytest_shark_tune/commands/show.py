@@ -34,10 +34,10 @@ def show(spec: Path, as_json: bool) -> None:
     if as_json:
         print_json([_json_row(entry) for entry in view.entries])
         return
-    print_table(_HEADINGS, ([cell or "-" for cell in _row(entry)] for entry in view.entries))
+    print_table(_HEADINGS, ([cell or "-" for cell in _table_row(entry)] for entry in view.entries))
 
 
-def _row(entry: SpecEntryView) -> tuple[str, ...]:
+def _table_row(entry: SpecEntryView) -> tuple[str, ...]:
     row = entry.row
     return (row.matcher, entry.op, row.pipeline, entry.config, _speedup(entry), entry.iree, entry.device)
 

@@ -48,7 +48,9 @@ def import_onnx(path: Path, shapes: Mapping[str, Sequence[int]] | None = None, *
     dynamic = _dynamic_inputs(model.graph)
     if dynamic:
         values = [value for value in model.graph.input if any(repr(value.name) in problem for problem in dynamic)]
-        examples = " ".join(f"--tune-input-shape {shlex.quote(f'{value.name}={_example(value)}')}" for value in values)
+        examples = " ".join(
+            f"--tune-input-shape {shlex.quote(f'{value.name}={_example_shape(value)}')}" for value in values
+        )
         raise InputError(
             f"{path}: every dimension of an input needs a fixed size, but {'; '.join(dynamic)}. "
             f"Give them, as in {examples}"
@@ -174,7 +176,7 @@ def _dynamic_inputs(graph: Any) -> list[str]:
     return found
 
 
-def _example(value: Any) -> str:
+def _example_shape(value: Any) -> str:
     """An example of an input's shape, with the sizes that are known."""
     dims = value.type.tensor_type.shape.dim
     if not dims:

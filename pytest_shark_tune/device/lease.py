@@ -133,7 +133,7 @@ class DeviceLeases:
         notes = {uri: lock.note() for uri, lock in self._locks.items()}
         # While a device changes hands there is no note, so a note counts as missing only if it is missing repeatedly.
         self._unsigned = {uri: self._unsigned.get(uri, 0) + 1 for uri, note in notes.items() if not note}
-        holders = {uri: _read(note) for uri, note in notes.items() if note or self._unsigned[uri] > _CHANCES}
+        holders = {uri: _read_holder(note) for uri, note in notes.items() if note or self._unsigned[uri] > _CHANCES}
         waits = [
             f"{uri}: {_describe_holder(holder)}"
             for uri, holder in holders.items()
@@ -167,7 +167,7 @@ def signature(run: str = "") -> bytes:
 
 def who_holds(note: bytes) -> str:
     """Describe the holder of the lock that has this note."""
-    return _describe_holder(_read(note))
+    return _describe_holder(_read_holder(note))
 
 
 def _make_shared(directory: Path) -> None:
@@ -209,7 +209,7 @@ def _started_by() -> tuple[int, str]:
     return pid, command if len(command) <= _LONGEST_COMMAND else f"{command[:_LONGEST_COMMAND]}…"
 
 
-def _read(note: bytes) -> Holder | None:
+def _read_holder(note: bytes) -> Holder | None:
     """Read a note; ``None`` if no such process lives: it was killed, or it lives in another container."""
     with suppress(PermissionError):
         try:

@@ -59,7 +59,7 @@ class ConstraintCheck:
                 raise CheckFailed(f"{said}: tune the dispatch again with --tune")
             yield self._compile_note(task, said)
             return
-        readings = [_knobs(space, task, entry) for space in fitting]
+        readings = [_knobs_of_entry(space, task, entry) for space in fitting]
         violations: list[tuple[str, ...]] = [
             space.violated(knobs) for space, knobs in zip(fitting, readings, strict=True) if not isinstance(knobs, str)
         ]
@@ -117,7 +117,7 @@ class ConstraintCheck:
             return failure.reason
 
 
-def _knobs(space: SearchSpace, task: Task, entry: GuardEntry) -> Mapping[str, int] | str:
+def _knobs_of_entry(space: SearchSpace, task: Task, entry: GuardEntry) -> Mapping[str, int] | str:
     """The knobs of the entry's config in ``space``, or the reason for there being none."""
     recorded = entry.record.knobs if entry.record else {}
     if set(recorded) == set(space.names):

@@ -114,17 +114,18 @@ class Applicability:
         missed, extra = (alike if wanted is None else wanted) - hit, set() if wanted is None else hit - wanted
         notes = []
         if missed and len(missed) == len(extra) and extra <= alike and not missed & alike:
-            notes.append(f"{_listed(missed)} in {source.name} is called {_listed(extra)} by now")
+            notes.append(f"{_join_symbols(missed)} in {source.name} is called {_join_symbols(extra)} by now")
         elif missed:
             symbol = min(missed)
             why = _why_missed(symbol, source, application, guarded, entry)
             raise CheckFailed(
-                f"it does not apply to {_listed(missed)} in the whole of {source.name}: {why}. Tune again with --tune"
+                f"it does not apply to {_join_symbols(missed)} in the whole of {source.name}: {why}. Tune again with "
+                "--tune"
             )
         elif extra:
             raise CheckFailed(
-                f"in the whole of {source.name} it applies to {_listed(extra)} as well, which its record does not "
-                "list: tune again with --tune, so that it is checked there too"
+                f"in the whole of {source.name} it applies to {_join_symbols(extra)} as well, which its record does "
+                "not list: tune again with --tune, so that it is checked there too"
             )
         return hit, notes + self._by_route(source, placements, application, guarded, entry)
 
@@ -176,7 +177,7 @@ class Applicability:
         return self._cache.get_or_make("checks", key, _Application, make, lasts=lambda done: not done.failed)
 
 
-def _listed(symbols: Iterable[str]) -> str:
+def _join_symbols(symbols: Iterable[str]) -> str:
     return ", ".join(sorted(symbols))
 
 

@@ -57,7 +57,7 @@ class EntryEvaluator:
             if earlier is check:
                 break
             if earlier.is_static and self._static(guarded, entry, earlier).outcome is CheckOutcome.FAILED:
-                return _verdict(entry, check, CheckOutcome.SKIPPED, reason=f"see [{entry.name}-{earlier}]")
+                return _make_verdict(entry, check, CheckOutcome.SKIPPED, reason=f"see [{entry.name}-{earlier}]")
         if check.is_static:
             return self._static(guarded, entry, check)
         try:
@@ -66,11 +66,13 @@ class EntryEvaluator:
                 verdict = self._correct(entry, artifact)
             else:
                 verdict = self._fast(entry, artifact, self._criteria(entry, alpha))
-            return msgspec.structs.replace(verdict, reason=verdict.reason and _named(verdict.reason, guarded, entry))
+            return msgspec.structs.replace(
+                verdict, reason=verdict.reason and _with_entry_name(verdict.reason, guarded, entry)
+            )
         except CheckFailed as reason:
-            return _verdict(entry, check, CheckOutcome.FAILED, reason=_named(reason, guarded, entry))
+            return _make_verdict(entry, check, CheckOutcome.FAILED, reason=_with_entry_name(reason, guarded, entry))
         except CheckSkipped as reason:
-            return _verdict(entry, check, CheckOutcome.SKIPPED, reason=str(reason))
+            return _make_verdict(entry, check, CheckOutcome.SKIPPED, reason=str(reason))
 
     # Checks that need no device.
 
@@ -91,10 +93,10 @@ class EntryEvaluator:
         try:
             notes = self._notes(guarded, entry, check)
         except CheckFailed as reason:
-            return _verdict(entry, check, CheckOutcome.FAILED, reason=_named(reason, guarded, entry))
+            return _make_verdict(entry, check, CheckOutcome.FAILED, reason=_with_entry_name(reason, guarded, entry))
         except CheckSkipped as reason:
-            return _verdict(entry, check, CheckOutcome.SKIPPED, reason=str(reason))
-        return _verdict(entry, check, CheckOutcome.PASSED, note="; ".join(dict.fromkeys(notes)))
+            return _make_verdict(entry, check, CheckOutcome.SKIPPED, reason=str(reason))
+        return _make_verdict(entry, check, CheckOutcome.PASSED, note="; ".join(dict.fromkeys(notes)))
 
     def _notes(self, guarded: GuardPlan, entry: GuardEntry, check: EntryCheck) -> list[str]:
         """Run a static check, and return notes.
@@ -124,7 +126,7 @@ class EntryEvaluator:
     def _correct(self, entry: GuardEntry, artifact: Artifact | None) -> Verdict:
         for task, given in _with_artifact(entry, artifact):
             self._check_result(task, given)
-        return _verdict(entry, EntryCheck.CORRECT, CheckOutcome.PASSED)
+        return _make_verdict(entry, EntryCheck.CORRECT, CheckOutcome.PASSED)
 
     def _check_result(self, task: Task, artifact: Artifact | None) -> None:
         (candidate,) = task.candidates
@@ -155,7 +157,7 @@ class EntryEvaluator:
             task.name: self._run_sequential_test(entry, task, given, criteria)
             for task, given in _with_artifact(entry, artifact)
         }
-        return _joined(verdicts)
+        return _join_verdicts(verdicts)
 
     def _run_sequential_test(
         self, entry: GuardEntry, task: Task, artifact: Artifact | None, criteria: AcceptanceCriteria
@@ -175,7 +177,7 @@ class EntryEvaluator:
             raise CheckFailed(f"while {task.name} was timed: {failure}") from failure
 
 
-def _named(reason: Exception | str, guarded: GuardPlan, entry: GuardEntry) -> str:
+def _with_entry_name(reason: Exception | str, guarded: GuardPlan, entry: GuardEntry) -> str:
     return f"{entry.name} of {guarded.spec_path}: {reason}"
 
 
@@ -184,7 +186,7 @@ def _with_artifact(entry: GuardEntry, artifact: Artifact | None) -> Iterator[tup
     return zip(entry.tasks, chain([artifact], repeat(None)))  # noqa: B905 - the second has no end
 
 
-def _joined(verdicts: Mapping[str, Verdict]) -> Verdict:
+def _join_verdicts(verdicts: Mapping[str, Verdict]) -> Verdict:
     """The verdict on an entry's speed in several dispatches: the worst outcome, with the lowest ratio's figures."""
     worst = next(
         outcome
@@ -206,7 +208,7 @@ def _joined(verdicts: Mapping[str, Verdict]) -> Verdict:
     )
 
 
-def _verdict(
+def _make_verdict(
     entry: GuardEntry, check: EntryCheck, outcome: CheckOutcome, *, reason: str = "", note: str = ""
 ) -> Verdict:
     return Verdict(entry=entry.name, check=check, outcome=outcome, reason=reason, note=note)

@@ -71,7 +71,7 @@ def run_sequential_test(entry: str, play: Callable[[int], Measurement], criteria
     while outcome is None:
         rounds.append(play(len(rounds)))
         outcome = decide(rounds, criteria, time.perf_counter() - started)
-    return _verdict(entry, outcome, combine_rounds(rounds), criteria)
+    return _speed_verdict(entry, outcome, combine_rounds(rounds), criteria)
 
 
 def decide(rounds: Sequence[Measurement], criteria: AcceptanceCriteria, spent_s: float = 0.0) -> CheckOutcome | None:
@@ -125,7 +125,7 @@ def judge(entry: str, measurement: Measurement, criteria: AcceptanceCriteria) ->
         outcome = CheckOutcome.FAILED
     else:
         outcome = CheckOutcome.PASSED if measurement.ratio_low > math.exp(threshold) else CheckOutcome.UNDECIDED
-    return _verdict(entry, outcome, measurement, criteria)
+    return _speed_verdict(entry, outcome, measurement, criteria)
 
 
 def _log_e_value(margins: Sequence[float]) -> float:
@@ -198,7 +198,7 @@ def _upper_end(measurement: Measurement, alpha: float) -> float:
     return centre + wider * (high - centre)
 
 
-def _verdict(entry: str, outcome: CheckOutcome, measured: Measurement, criteria: AcceptanceCriteria) -> Verdict:
+def _speed_verdict(entry: str, outcome: CheckOutcome, measured: Measurement, criteria: AcceptanceCriteria) -> Verdict:
     reason = _reason(outcome, measured, criteria) if outcome is not CheckOutcome.PASSED else ""
     return Verdict(
         entry=entry,
@@ -213,7 +213,7 @@ def _verdict(entry: str, outcome: CheckOutcome, measured: Measurement, criteria:
 def _reason(outcome: CheckOutcome, measured: Measurement, criteria: AcceptanceCriteria) -> str:
     lines = [
         _claim(outcome, measured, criteria),
-        f"now: {_speed_text(measured)}, {_times(measured)}, on {criteria.device}",
+        f"now: {_speed_text(measured)}, {_times_text(measured)}, on {criteria.device}",
     ]
     record = criteria.record
     if record is not None and record.ratio is not None:
@@ -298,7 +298,7 @@ def _speed_text(measured: Measurement) -> str:
     )
 
 
-def _times(measured: Measurement) -> str:
+def _times_text(measured: Measurement) -> str:
     return f"{_time(measured.median_us)} where the default takes {_time(measured.baseline_median_us)}"
 
 

@@ -104,13 +104,13 @@ def port_entry(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedE
     if (
         not best.is_same
         and not stated_spaces(emitted_constraints(dispatch, compiler))
-        and (kept := _kept(entry, dispatch, session))
+        and (kept := _keep_config(entry, dispatch, session))
     ):
         return kept
     return _with_config(entry, dispatch, best, compiler.target)
 
 
-def _kept(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry | None:
+def _keep_config(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry | None:
     """Return the entry with its old config if that has an attribute and compiles."""
     target = session.compiler.target
     record = entry.record
@@ -179,10 +179,10 @@ def _fit(space: SearchSpace, entry: OldEntry) -> _Fit:
     is_whole = len(wanted) == len(space.names)
     violated = space.violated(wanted) if is_whole else ()
     member = nearest_member(space, wanted) if violated or not is_whole else wanted
-    return _Fit(space, member, (*reading.differences, *_changes(wanted, member, violated)))
+    return _Fit(space, member, (*reading.differences, *_knob_changes(wanted, member, violated)))
 
 
-def _changes(wanted: Mapping[str, int], member: Mapping[str, int], violated: Sequence[str]) -> Iterator[str]:
+def _knob_changes(wanted: Mapping[str, int], member: Mapping[str, int], violated: Sequence[str]) -> Iterator[str]:
     for name, value in member.items():
         if name not in wanted:
             yield f"{name}: {value}, because the old config does not tell"

@@ -84,14 +84,14 @@ def port(
     drafts = tuple(map(ported, old.entries))
     with scratch_directory() as directory:
         draft = directory / new.name
-        _write(draft, drafts, old)
+        _write_port(draft, drafts, old)
         if draft.exists():
             drafts = tuple(check_ported(drafts, draft, models or ops, session, report, has_models=bool(models)))
-    _write(new, drafts, old)
+    _write_port(new, drafts, old)
     return drafts
 
 
-def _write(path: Path, ported: Iterable[PortedEntry], old: OldSpec) -> None:
+def _write_port(path: Path, ported: Iterable[PortedEntry], old: OldSpec) -> None:
     """Write the spec of the entries that are not lost, recorded ones first.
 
     Without any there is no file, unless it is the old spec itself, which then stays.
@@ -155,7 +155,7 @@ def tune_lost(
         return _with_winner(entry, winners.get(entry.dispatch))
 
     result = tuple(map(retuned, ported))
-    _write(new, result, old)
+    _write_port(new, result, old)
     return result
 
 

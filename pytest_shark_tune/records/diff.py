@@ -145,14 +145,14 @@ def diff(old: SpecView, new: SpecView) -> tuple[Change, ...]:
     for entry in new.entries:
         before = next((other for other in left if _is_same(other, entry)), None)
         if before is None:
-            changes.append(_whole(entry, "added"))
+            changes.append(_added_or_removed(entry, "added"))
             continue
         left.remove(before)
         pairs.append((before, entry))
         if (change := _changed(before, entry)) is not None:
             changes.append(change)
-    changes += _moves(old, pairs)
-    changes += [_whole(entry, "removed") for entry in left]
+    changes += _reordered(old, pairs)
+    changes += [_added_or_removed(entry, "removed") for entry in left]
     return tuple(changes)
 
 
@@ -193,7 +193,7 @@ def _is_same(old: SpecEntryView, new: SpecEntryView) -> bool:
     return relation(old.predicate, new.predicate) == "equal"
 
 
-def _whole(entry: SpecEntryView, what: Literal["added", "removed"]) -> Change:
+def _added_or_removed(entry: SpecEntryView, what: Literal["added", "removed"]) -> Change:
     ratio = entry.record.ratio if entry.record else None
     return Change(
         name=entry.name,
@@ -209,7 +209,7 @@ def _changed(old: SpecEntryView, new: SpecEntryView) -> Change | None:
     """Return the change between two states of an entry, if there is any."""
     same_config = old.row.compilation_info == new.row.compilation_info
     part = "compilation_info" if old.row.config == new.row.config else "config"
-    knobs = {} if same_config else _knobs(old.record, new.record)
+    knobs = {} if same_config else _changed_knobs(old.record, new.record)
     change = Change(
         name=new.name,
         what="changed",
@@ -226,7 +226,7 @@ def _changed(old: SpecEntryView, new: SpecEntryView) -> Change | None:
     return msgspec.structs.replace(change, times_us=(old.time_us, new.time_us), ratios=(ratios[0], ratios[1]))
 
 
-def _knobs(old: WinnerRecord | None, new: WinnerRecord | None) -> dict[str, tuple[int | None, int | None]]:
+def _changed_knobs(old: WinnerRecord | None, new: WinnerRecord | None) -> dict[str, tuple[int | None, int | None]]:
     if old is None or new is None:
         return {}
     return {
@@ -236,7 +236,7 @@ def _knobs(old: WinnerRecord | None, new: WinnerRecord | None) -> dict[str, tupl
     }
 
 
-def _moves(old: SpecView, pairs: Sequence[tuple[SpecEntryView, SpecEntryView]]) -> Iterable[Change]:
+def _reordered(old: SpecView, pairs: Sequence[tuple[SpecEntryView, SpecEntryView]]) -> Iterable[Change]:
     """Yield the entries that changed their order with another one, if that may change which of the two wins."""
     for position, (before, entry) in enumerate(pairs):
         for other_before, other in pairs[position + 1 :]:

@@ -92,10 +92,10 @@ def merge(inputs: Sequence[MergeInput], *, prefer_faster: bool = False) -> Merge
     Raises:
         InputError: an input is no tuning spec, or they cannot be linked.
     """
-    entries = _entries(inputs)
+    entries = _merge_entries(inputs)
     order = sorted(entries, key=lambda entry: (entry.is_starter, -(entry.speedup or 0) if prefer_faster else 0))
-    kept: list[_Entry] = []
-    dropped: list[tuple[_Entry, _Entry]] = []
+    kept: list[_MergeEntry] = []
+    dropped: list[tuple[_MergeEntry, _MergeEntry]] = []
     for entry in order:
         in_front = [(other, relation(entry.predicate, other.predicate)) for other in kept]
         winner = next((other for other, how in in_front if how == "equal"), None)
@@ -125,7 +125,7 @@ def merge(inputs: Sequence[MergeInput], *, prefer_faster: bool = False) -> Merge
 
 
 @dataclass(frozen=True, eq=False)
-class _Entry:
+class _MergeEntry:
     """An entry of an input."""
 
     source: int
@@ -160,25 +160,25 @@ class _Entry:
             return None
 
 
-def _entries(inputs: Sequence[MergeInput]) -> list[_Entry]:
-    entries: list[_Entry] = []
+def _merge_entries(inputs: Sequence[MergeInput]) -> list[_MergeEntry]:
+    entries: list[_MergeEntry] = []
     for source, given in enumerate(inputs):
         for entry in view_of(given.name, given.text, given.records).entries:
-            entries.append(_Entry(source, len(entries), given.name, given.is_starter, entry))
+            entries.append(_MergeEntry(source, len(entries), given.name, given.is_starter, entry))
     return entries
 
 
-def _goes_in_front(entry: _Entry, covering: Sequence[_Entry]) -> bool:
+def _goes_in_front(entry: _MergeEntry, covering: Sequence[_MergeEntry]) -> bool:
     """Return whether an entry belongs in front of entries that match all of its ops and more."""
     if entry.is_starter and not all(other.is_starter for other in covering):
         return False
     return entry.speedup is not None or all(entry.place < other.place for other in covering)
 
 
-def _names(kept: Sequence[_Entry]) -> dict[_Entry, str]:
+def _names(kept: Sequence[_MergeEntry]) -> dict[_MergeEntry, str]:
     """Return the dispatch's name of each entry, made unique among them; empty for an entry that never had any."""
     taken: set[str] = set()
-    names: dict[_Entry, str] = {}
+    names: dict[_MergeEntry, str] = {}
     for entry in sorted(kept, key=lambda entry: entry.place):
         name = entry.given.name if entry.record or "dispatch" in entry.given.row.provenance else ""
         fresh, number = name, 1
@@ -191,7 +191,7 @@ def _names(kept: Sequence[_Entry]) -> dict[_Entry, str]:
 
 
 def _conflicts(
-    kept: Sequence[_Entry], dropped: Sequence[tuple[_Entry, _Entry]], *, prefer_faster: bool
+    kept: Sequence[_MergeEntry], dropped: Sequence[tuple[_MergeEntry, _MergeEntry]], *, prefer_faster: bool
 ) -> Iterable[MergeConflict]:
     pairs = [(entry, other) for position, entry in enumerate(kept) for other in kept[:position]]
     # The author of a spec wanted its own order: nothing is said of it as long as it stays.
@@ -210,7 +210,7 @@ def _conflicts(
             )
 
 
-def _why(entry: _Entry, winner: _Entry, how: Relation, *, prefer_faster: bool) -> str:
+def _why(entry: _MergeEntry, winner: _MergeEntry, how: Relation, *, prefer_faster: bool) -> str:
     """Return why ``winner`` is preferred to ``entry``."""
     if entry.is_starter and not winner.is_starter:
         return "since a starter's entries stand behind"
@@ -227,7 +227,7 @@ def _why(entry: _Entry, winner: _Entry, how: Relation, *, prefer_faster: bool) -
     return f"since {winner.spec} comes first{remedy}"
 
 
-def _warnings(kept: Iterable[_Entry]) -> Iterable[str]:
+def _warnings(kept: Iterable[_MergeEntry]) -> Iterable[str]:
     """Yield sentences about entries that were made for different devices or targets."""
     for what in ("device", "target"):
         specs: defaultdict[str, dict[str, None]] = defaultdict(dict)

@@ -226,7 +226,7 @@ def why_not_replaced(spec: Path) -> str:
             "version control again, or delete that line"
         )
     try:
-        _rows(spec)
+        _spec_rows(spec)
     except InputError as error:
         return str(error)
     return ""
@@ -243,7 +243,7 @@ def snapshot_draft(path: Path, winners: Iterable[WinnerRecord]) -> Draft:
     """
     if why := why_not_replaced(path):
         raise InputError(why)
-    rows = _rows(path)
+    rows = _spec_rows(path)
     records = records_of(rows, read_records(path))
     left = [row.matcher for row, record in zip(rows, records, strict=True) if record is None]
     return Draft(tuple(map(entry_of, winners)), select_entries(read_text(path), left) if left else "")
@@ -260,7 +260,7 @@ def replace_spec(path: Path, draft: Draft, winners: Iterable[WinnerRecord]) -> N
         write_text(path, draft.starter, ())
 
 
-def _rows(spec: Path) -> tuple[SpecRow, ...]:
+def _spec_rows(spec: Path) -> tuple[SpecRow, ...]:
     """Return the entries of a spec, none if there is no such file."""
     text = read_text(spec) if spec.exists() else ""
     return read_spec(text) if text else ()
@@ -271,14 +271,14 @@ def write_text(path: Path, text: str, records: Sequence[WinnerRecord]) -> None:
 
     A file that has the same content already is not touched.
     """
-    _write(path, text.encode())
+    _write_if_changed(path, text.encode())
     if records:
-        _write(records_path(path), msgspec.json.Encoder().encode_lines(records))
+        _write_if_changed(records_path(path), msgspec.json.Encoder().encode_lines(records))
     else:
         records_path(path).unlink(missing_ok=True)
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write_if_changed(path: Path, content: bytes) -> None:
     if not path.is_file() or path.read_bytes() != content:
         journal.replace_file(path, content)
 

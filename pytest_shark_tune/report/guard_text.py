@@ -77,8 +77,8 @@ def terminal_lines(results: Iterable[GuardResult], failures: Sequence[GuardFailu
     yield _counts(found, failures)
     for heading, lines in (
         (_NO_VERDICT, [f"{failure.test}: {failure.reason}" for failure in failures]),
-        ("worth a look", [_shown(verdict) for verdict in verdicts if verdict.note]),
-        ("undecided", [_shown(verdict) for verdict in verdicts if verdict.outcome is CheckOutcome.UNDECIDED]),
+        ("worth a look", [_verdict_line(verdict) for verdict in verdicts if verdict.note]),
+        ("undecided", [_verdict_line(verdict) for verdict in verdicts if verdict.outcome is CheckOutcome.UNDECIDED]),
     ):
         if lines:
             yield f"{heading}:"
@@ -107,7 +107,7 @@ def github_lines(
         verdict = result.verdict
         level = levels.get(verdict.outcome, "notice" if verdict.note else "")
         if level:
-            title = f"{_name(verdict)} is {verdict.outcome}"
+            title = f"{_check_name(verdict)} is {verdict.outcome}"
             yield _annotation(level, result, directory, title, verdict.reason or verdict.note)
 
 
@@ -129,23 +129,25 @@ def markdown(results: Iterable[GuardResult], ended_early: str = "", failures: Se
     """
     found = _sorted(results)
     if not found and not failures:
-        return f"**shark-tune guard**: {_NOTHING}{f'; {_plain(ended_early)}' if ended_early else ''}.\n"
-    where = "; ".join(dict.fromkeys(_plain(result.where) for result in found))
+        return f"**shark-tune guard**: {_NOTHING}{f'; {_markdown_text(ended_early)}' if ended_early else ''}.\n"
+    where = "; ".join(dict.fromkeys(_markdown_text(result.where) for result in found))
     parts = [f"**shark-tune guard**: {_counts(found, failures)}{f' ({where})' if where else ''}"]
     if ended_early:
-        parts.append(f"The run ended early, so this is not all: {_plain(ended_early)}")
+        parts.append(f"The run ended early, so this is not all: {_markdown_text(ended_early)}")
     if failures:
-        parts.append("\n".join(f"- **failed** {_code(failure.test)}: {_plain(failure.reason)}" for failure in failures))
+        parts.append(
+            "\n".join(f"- **failed** {_code(failure.test)}: {_markdown_text(failure.reason)}" for failure in failures)
+        )
     for spec in dict.fromkeys(result.spec for result in found):
-        changes = [*_changes(result.verdict for result in found if result.spec == spec)]
+        changes = [*_change_items(result.verdict for result in found if result.spec == spec)]
         parts += ["\n".join([_code(spec), "", *changes])] if changes else []
     return "\n\n".join(parts) + "\n"
 
 
-def _changes(verdicts: Iterable[Verdict]) -> Iterator[str]:
+def _change_items(verdicts: Iterable[Verdict]) -> Iterator[str]:
     """Yield a list item for each verdict with news."""
     for verdict in verdicts:
-        name = _code(_name(verdict))
+        name = _code(_check_name(verdict))
         if verdict.outcome in (CheckOutcome.FAILED, CheckOutcome.UNDECIDED):
             yield f"- **{verdict.outcome}** {name}: {_indented(verdict.reason)}"
         elif verdict.note:
@@ -181,11 +183,11 @@ def _counts(results: Sequence[GuardResult], failures: Sequence[GuardFailure]) ->
     return "; ".join([*counted, *([f"{len(failures)} {_NO_VERDICT}"] if failures else [])])
 
 
-def _shown(verdict: Verdict) -> str:
-    return f"{_name(verdict)}: {_first_line(verdict.note or verdict.reason)}"
+def _verdict_line(verdict: Verdict) -> str:
+    return f"{_check_name(verdict)}: {_first_line(verdict.note or verdict.reason)}"
 
 
-def _name(verdict: Verdict) -> str:
+def _check_name(verdict: Verdict) -> str:
     return f"{verdict.entry}-{verdict.check}"
 
 
@@ -197,8 +199,8 @@ def _indented(text: str) -> str:
     """Return a text for a list item: its first line as prose, the others as a block of code."""
     first, _, rest = text.partition("\n")
     if not rest:
-        return _plain(first)
-    return "\n".join([_plain(first), "", "  ```text", *(f"  {line}" for line in _fenced(rest)), "  ```", ""])
+        return _markdown_text(first)
+    return "\n".join([_markdown_text(first), "", "  ```text", *(f"  {line}" for line in _fenced(rest)), "  ```", ""])
 
 
 def _fenced(text: str) -> list[str]:
@@ -206,7 +208,7 @@ def _fenced(text: str) -> list[str]:
     return [line.replace("```", "'''") for line in escaped(text).splitlines()]
 
 
-def _plain(text: str) -> str:
+def _markdown_text(text: str) -> str:
     """Return Markdown that reads as ``text``."""
     return "".join(f"\\{sign}" if sign in "\\`*_<>|[]#" else sign for sign in escaped(text))
 

@@ -123,7 +123,7 @@ def causes_of(reasons: Iterable[tuple[str, str]]) -> tuple[Cause, ...]:
     """
     alike: dict[tuple[str, ...], list[tuple[str, list[str]]]] = {}
     for name, reason in reasons:
-        parts = _VARIABLE.split(_plain(reason))
+        parts = _VARIABLE.split(_reason_line(reason))
         alike.setdefault(tuple(parts[::2]), []).append((name, parts))
     causes = sorted(
         (
@@ -192,7 +192,7 @@ _PLACE = re.compile(
 _STDERR_FOLLOWS = re.compile(r"; its stderr ends with:$")
 
 
-def _plain(reason: str) -> str:
+def _reason_line(reason: str) -> str:
     """Return the first line of a reason without places in files and the word error."""
     line = reason.strip().partition("\n")[0].rstrip()[:_MOST_READ]
     line = _PLACE.sub("", _STDERR_FOLLOWS.sub("", line))

@@ -39,7 +39,7 @@ def landscape_of(task: AnyTask, records: Sequence[Record], *, note: str = "") ->
             state=record.state,
             reason=record.reason,
             compile_s=record.compile_s,
-            samples_us=_samples(record, known),
+            samples_us=_samples_of(record, known),
         )
         for candidate in task.candidates
         if (record := known.get(candidate.id))
@@ -90,7 +90,7 @@ def write_landscapes(path: Path, store: ResultStore, *, note: str = "") -> list[
     return messages
 
 
-def _samples(record: Record, known: dict[str, Record]) -> tuple[float, ...]:
+def _samples_of(record: Record, known: dict[str, Record]) -> tuple[float, ...]:
     if record.state is not State.DUPLICATE:
         return record.samples_us
     owner = known.get(record.duplicate_of)

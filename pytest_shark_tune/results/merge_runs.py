@@ -137,7 +137,7 @@ def merge_runs(runs: Sequence[RunResults]) -> MergedRuns:
         what = "1 candidate was" if count == 1 else f"{count} candidates were"
         merged.notes.append(f"{dispatch}: {what} tried more than once; the record with more samples stays")
     for dispatch, found in finals.items():
-        merged.finals[dispatch] = _joined(found, merged.records.get(dispatch, {}), merged.refuted)
+        merged.finals[dispatch] = _join_finals(found, merged.records.get(dispatch, {}), merged.refuted)
         if len(found) > 1:
             merged.notes.append(f"{dispatch}: {len(found)} finals were held; the best of their winners wins")
     for (dispatch, winner), reason in merged.refuted.items():
@@ -192,7 +192,7 @@ def write_merged(
     won |= {name: with_ops(winner, tasks[name]) for name, winner in won.items() if name in tasks}
     summary = Summary(
         run=_run_of(merged),
-        dispatches=tuple(_row(merged, name, won.get(name), dropped.get(name, "")) for name in merged.names),
+        dispatches=tuple(_summary_row(merged, name, won.get(name), dropped.get(name, "")) for name in merged.names),
         sources=tuple(source for check in checks for source in check.sources),
         untunable=tuple(dict.fromkeys(untunable for run in merged.runs for untunable in run.summary.untunable)),
         dropped=dropped,
@@ -205,7 +205,7 @@ def write_merged(
     return summary
 
 
-def _joined(
+def _join_finals(
     finals: Sequence[FinalRecord], records: Mapping[str, Record], refuted: Mapping[tuple[str, str], str]
 ) -> FinalRecord:
     """Return the final with the best of all finals' winners, with the other finals' finalists.
@@ -215,13 +215,13 @@ def _joined(
     won = [final for final in finals if final.winner is not None]
     won = [final for final in won if (final.dispatch, final.winner) not in refuted] or won
     if not won:
-        return max(finals, key=_samples)
+        return max(finals, key=_sample_count)
 
     def knobs(name: str) -> tuple[int, ...]:
         return simplicity(records[name].knobs if name in records else {})
 
     # If a candidate won twice, the final with more samples counts.
-    of_winner = {final.winner: final for final in sorted(won, key=_samples) if final.winner is not None}
+    of_winner = {final.winner: final for final in sorted(won, key=_sample_count) if final.winner is not None}
     best, _ = declare_winner([final.finalist(name) for name, final in of_winner.items()], knobs)
     chosen = of_winner[best] if best is not None else won[0]
     own = {finalist.id for finalist in chosen.finalists}
@@ -229,11 +229,11 @@ def _joined(
     return msgspec.structs.replace(chosen, finalists=(*chosen.finalists, *others.values()))
 
 
-def _samples(final: FinalRecord) -> int:
+def _sample_count(final: FinalRecord) -> int:
     return sum(len(finalist.samples_us) for finalist in final.finalists)
 
 
-def _row(merged: MergedRuns, name: str, winner: WinnerRecord | None, dropped: str) -> DispatchSummary:
+def _summary_row(merged: MergedRuns, name: str, winner: WinnerRecord | None, dropped: str) -> DispatchSummary:
     rows = [row for run in merged.runs for row in run.summary.dispatches if row.name == name]
     final, records = merged.finals.get(name), merged.records.get(name, {})
     tried = [candidate for candidate in records if candidate != DEFAULT_ID]

@@ -9,7 +9,7 @@ from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, transform
 
 from pytest_shark_tune.compiler.configure import MARK, compiler_context
-from pytest_shark_tune.dispatch.mlir import ops_named, pipeline_name, string_of
+from pytest_shark_tune.dispatch.mlir import ops_named, pipeline_of_translation, string_of
 from pytest_shark_tune.dispatch.trust import drop_prints, refusals_in
 from pytest_shark_tune.errors import InputError, SpecRefused
 from pytest_shark_tune.spec.link import linked_spec, to_default_form
@@ -185,14 +185,14 @@ def mark_entries(text: str) -> str:
             actions.append(name)
             marking = sequences[action].clone(ip=ir.InsertionPoint(foreach_match(module).parent)).operation
             marking.attributes["sym_name"] = ir.StringAttr.get(name)
-            _drop_marks(marking)
+            _drop_annotations(marking)
             _add_mark(marking, matcher)
         foreach_match(module).attributes["actions"] = symbol_array(actions)
         module.operation.verify()
         return spec_text(module)
 
 
-def _drop_marks(action: ir.Operation) -> None:
+def _drop_annotations(action: ir.Operation) -> None:
     """Remove marks that an action already writes: in a foreign spec they could name another entry."""
     for op in ops_named(action, "transform.annotate"):
         if string_of(op, "name") == MARK:
@@ -222,7 +222,7 @@ def _row_of(matcher: ir.Operation) -> SpecRow:
     return SpecRow(
         matcher=name,
         compilation_info=str(infos[-1]),
-        pipeline=pipeline_name(infos[-1].translation_info.pass_pipeline),
+        pipeline=pipeline_of_translation(infos[-1].translation_info.pass_pipeline),
         config=str(infos[-1].lowering_config),
         provenance=provenance,
     )

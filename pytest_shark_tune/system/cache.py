@@ -74,7 +74,7 @@ class Removed:
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _CacheEntry:
     """All files of one key."""
 
     kind: Kind
@@ -278,25 +278,25 @@ class Cache:
             removed = _sum(removed, _remove(entry))
         return removed
 
-    def _entries(self, kinds: Collection[Kind] = KINDS) -> Iterator[_Entry]:
+    def _entries(self, kinds: Collection[Kind] = KINDS) -> Iterator[_CacheEntry]:
         """List the stored values of these kinds. Files with names that are not ours are left out."""
         for kind in kinds:
-            for directory in _listed(self.directory / kind):
+            for directory in _sorted_files(self.directory / kind):
                 # Our directories hold the keys that begin with their name.
                 if len(directory.name) != 2 or directory.is_symlink():
                     continue
                 files: dict[str, dict[Path, os.stat_result]] = {}
-                for path in _listed(directory):
+                for path in _sorted_files(directory):
                     if (match := _NAME.match(path.name)) and match[1].startswith(directory.name):
                         found = _stat(path)
                         if found is not None and stat.S_ISREG(found.st_mode):
                             files.setdefault(match[1], {})[path] = found
                 for of_key in files.values():
                     size = sum(found.st_size for found in of_key.values())
-                    yield _Entry(kind, tuple(of_key), size, max(found.st_mtime for found in of_key.values()))
+                    yield _CacheEntry(kind, tuple(of_key), size, max(found.st_mtime for found in of_key.values()))
 
 
-def _listed(directory: Path) -> list[Path]:
+def _sorted_files(directory: Path) -> list[Path]:
     """List a directory in a fixed order; nothing if it cannot be read."""
     try:
         return sorted(directory.iterdir())
@@ -314,7 +314,7 @@ def _sum(one: Removed, other: Removed) -> Removed:
     return Removed(one.number + other.number, one.bytes + other.bytes, one.busy + other.busy)
 
 
-def _remove(entry: _Entry) -> Removed:
+def _remove(entry: _CacheEntry) -> Removed:
     """Remove all files of a key, unless one of them is locked, is being written or belongs to another user."""
     if any(path.suffix == _PARTIAL and _is_young(path) for path in entry.files):
         return Removed(busy=1)

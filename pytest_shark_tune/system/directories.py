@@ -45,7 +45,7 @@ class HeldDirectory:
 def make_marked(prefix: str, parent: str | os.PathLike[str] | None = None) -> Path:
     """Make a directory that only its owner may enter, with our mark. Without ``parent`` it lies in ``TMPDIR``."""
     directory = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-    (directory / _MARK).write_text(_text(directory), encoding="utf-8")
+    (directory / _MARK).write_text(_mark_text(directory), encoding="utf-8")
     return directory
 
 
@@ -104,17 +104,21 @@ def _marked(directory: Path) -> Iterator[int | None]:
             opened.callback(os.close, itself)
             mark = os.open(_MARK, flags, dir_fd=itself)
             opened.callback(os.close, mark)
-            text = _text(directory).encode()
-            if not (_is_ours(os.fstat(itself)) and _is_ours(os.fstat(mark)) and os.read(mark, len(text) + 1) == text):
+            text = _mark_text(directory).encode()
+            if not (
+                _belongs_to_user(os.fstat(itself))
+                and _belongs_to_user(os.fstat(mark))
+                and os.read(mark, len(text) + 1) == text
+            ):
                 mark = None
         yield mark
 
 
-def _is_ours(found: os.stat_result) -> bool:
+def _belongs_to_user(found: os.stat_result) -> bool:
     """Whether a file or directory belongs to this user, and nobody else may write to it."""
     is_plain = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
     return is_plain and found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
-def _text(directory: Path) -> str:
+def _mark_text(directory: Path) -> str:
     return f"{_TEXT}{directory.name}\n"

@@ -66,7 +66,7 @@ def driver_version(driver: str, *, root: Path = Path("/"), env: Mapping[str, str
     """
     if driver.startswith("local"):
         return ""
-    versions = [text for path in _DRIVER_FILES.get(driver, ()) if (text := _text(root / path))]
+    versions = [text for path in _DRIVER_FILES.get(driver, ()) if (text := _file_text(root / path))]
     if not versions or driver == "vulkan":
         versions.append(platform.release())
     if driver == "vulkan":
@@ -84,7 +84,7 @@ def _vulkan_manifests(root: Path, env: Mapping[str, str]) -> list[Path]:
 
 def _vulkan_driver(manifest: Path) -> str:
     """The text of a manifest, with the size and the time of the library that it names by a path."""
-    text = _text(manifest)
+    text = _file_text(manifest)
     try:
         library = (manifest.parent / json.loads(text)["ICD"]["library_path"]).stat()
     except (OSError, ValueError, LookupError, TypeError):
@@ -92,7 +92,7 @@ def _vulkan_driver(manifest: Path) -> str:
     return f"{text} {library.st_size} {library.st_mtime_ns}"
 
 
-def _text(path: Path) -> str:
+def _file_text(path: Path) -> str:
     """The text of a file; empty if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip()

@@ -194,7 +194,7 @@ class Builder:
             if self._step is not None:
                 text = self._step.applied_to(text, candidate.compilation_info)
         except CandidateFailed as failure:
-            self._keep(key, Artifact(candidate=candidate.id, state=_state(failure), reason=failure.reason))
+            self._keep(key, Artifact(candidate=candidate.id, state=_failed_state(failure), reason=failure.reason))
             return None
 
         def job() -> Artifact:
@@ -316,7 +316,7 @@ def _step_back() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
-def _state(failure: CandidateFailed) -> FailedBuild:
+def _failed_state(failure: CandidateFailed) -> FailedBuild:
     """The state of a candidate that failed before it was compiled."""
     match failure.state:
         case State.NOT_APPLIED:

@@ -24,7 +24,7 @@ from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache, Kind, content_key, is_key
 from pytest_shark_tune.tuning.builder import Builder
-from pytest_shark_tune.tuning.bundle_file import BINARY, BundleFile, opened, write_bundle
+from pytest_shark_tune.tuning.bundle_file import BINARY, BundleFile, open_bundle, write_bundle
 from pytest_shark_tune.tuning.microbenchmarks import Microbenchmark
 from pytest_shark_tune.tuning.session import Session
 
@@ -91,7 +91,7 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             InputError: the file is not whole, or a binary is not the one that was put into it.
         """
-        with opened(path) as file:
+        with open_bundle(path) as file:
             for key, artifact in self.builds.items():
                 unpacked = artifact
                 if artifact.vmfb is not None:
@@ -246,7 +246,7 @@ def read_bundle(path: Path) -> Bundle:
     Raises:
         InputError: it is no bundle, or this version of the package cannot use it.
     """
-    with opened(path) as file:
+    with open_bundle(path) as file:
         binaries = file.binaries
         try:
             bundle = msgspec.json.decode(file.manifest(), type=Bundle)

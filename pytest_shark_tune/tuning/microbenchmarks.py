@@ -85,11 +85,13 @@ class Microbenchmarks:
             runtime_version(),
             device,
             processors(),
-            _sources(compiler),
+            _microbenchmark_sources(compiler),
             *ways_of_driving(uris, compiler.target.driver),
         )
         self._works = True
-        self.built_key = content_key("yardsticks", MICROBENCHMARK_VERSION, compiler.identity, _sources(compiler))
+        self.built_key = content_key(
+            "yardsticks", MICROBENCHMARK_VERSION, compiler.identity, _microbenchmark_sources(compiler)
+        )
 
     def why_impossible(self, us: float, work: Work, child: DeviceChild) -> str:
         """Explain why no config can do ``work`` in ``us`` microseconds.
@@ -128,7 +130,7 @@ class Microbenchmarks:
         known = self._cache.get("yardsticks", self.built_key, list[Microbenchmark])
         found = [placed for stored in known or () if (placed := self._placed(stored)) is not None]
         if not found or len(found) != len(known or ()):
-            found = [self._build(*source) for source in _sources(self._compiler)]
+            found = [self._build(*source) for source in _microbenchmark_sources(self._compiler)]
             named = [msgspec.structs.replace(built, vmfb=Path(built.vmfb).name) for built in found]
             self._cache.put("yardsticks", self.built_key, named)
         return found
@@ -149,10 +151,10 @@ class Microbenchmarks:
         return Microbenchmark(module=found.module, vmfb=str(vmfb), sha256=digest, bytes=moved, operations=operations)
 
 
-def _sources(compiler: Compiler) -> list[tuple[str, int, int]]:
+def _microbenchmark_sources(compiler: Compiler) -> list[tuple[str, int, int]]:
     """The MLIR of the microbenchmarks, with bytes and operations: one that does next to nothing, then by size."""
     sizes = _PRODUCTS_ON_CPU if compiler.target.shares_processor else _PRODUCTS_ON_GPU
-    products = [(_product(size), 3 * _ELEMENT_BYTES * size**2, 2 * size**3) for size in sizes]
+    products = [(_product_source(size), 3 * _ELEMENT_BYTES * size**2, 2 * size**3) for size in sizes]
     copies = [(_copying(count), 2 * _ELEMENT_BYTES * count, 0) for count in (_TINY, _SMALL, _LARGE)]
     return [*copies, *products]
 
@@ -168,7 +170,7 @@ def _copying(count: int) -> str:
     """
 
 
-def _product(size: int) -> str:
+def _product_source(size: int) -> str:
     tensor = f"tensor<{size}x{size}xf32>"
     return f"""
         func.func @product(%lhs: {tensor}, %rhs: {tensor}) -> {tensor} {{

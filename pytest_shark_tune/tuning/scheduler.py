@@ -279,7 +279,7 @@ def make_task_state(
         weight=task.weight,
         search=make_search(
             strategy,
-            _table(chosen),
+            _config_table(chosen),
             seed=seed,
             facts=facts,
             near=_near(task, chosen),
@@ -306,7 +306,7 @@ def _near(task: AnyTask, candidates: Sequence[Candidate]) -> list[tuple[str, dic
     return [(pipeline_label(pipelines[space], space), knobs) for space, knobs in near.items() if space in pipelines]
 
 
-def _table(candidates: Sequence[Candidate]) -> ConfigTable:
+def _config_table(candidates: Sequence[Candidate]) -> ConfigTable:
     """The table of the candidates' knobs. Two spaces of one pipeline have different labels."""
     rows = ((pipeline_label(candidate.pipeline, candidate.space), candidate.knobs) for candidate in candidates)
     return ConfigTable.of(rows)

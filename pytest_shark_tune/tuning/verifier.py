@@ -103,7 +103,7 @@ class Verifier:
             if not models and not bad:
                 break
             if models:
-                check = _noted(_applied_check(models[0]), _untouched(models))
+                check = _with_note(_applied_check(models[0]), _untouched(models))
                 bad = _misapplied(plan, models[0])
             for model in _touched(models) if not bad else ():
                 check, bad = self._measure(model, check)
@@ -164,11 +164,11 @@ class Verifier:
         if bad := _misapplied(plan, first):
             return check, bad
         if source.run_whole and self._models is None:
-            return _noted(check, "not run as a whole, as there is no device here"), {}
-        check = _noted(check, _untouched(models))
+            return _with_note(check, "not run as a whole, as there is no device here"), {}
+        check = _with_note(check, _untouched(models))
         for model in _touched(models):
             note, bad = model.wrong()
-            check = _noted(check, note)
+            check = _with_note(check, note)
             if bad:
                 return check, bad
             if source.is_op and not note:
@@ -177,7 +177,7 @@ class Verifier:
                 if whole.ratio_high < 1:
                     return check, dict.fromkeys(model.owned, model.no_faster(whole))
         if not source.run_whole and not source.is_benchmark:
-            check = _noted(check, source.why_not_run or _NO_INPUTS)
+            check = _with_note(check, source.why_not_run or _NO_INPUTS)
         return check, {}
 
     def _refused(self, plan: Plan, source: Source, draft: Draft) -> dict[str, str]:
@@ -312,7 +312,7 @@ def _applied_check(model: TunedModel) -> SourceCheck:
     return SourceCheck(source=model.source.name, applied=len(placements), note=note)
 
 
-def _noted(check: SourceCheck, note: str) -> SourceCheck:
+def _with_note(check: SourceCheck, note: str) -> SourceCheck:
     return msgspec.structs.replace(check, note="; ".join(filter(None, [note, check.note])))
 
 
@@ -346,13 +346,13 @@ def _misapplied(plan: Plan, model: TunedModel) -> dict[str, str]:
         wanted = {member.symbol for member in task.dispatch.members if member.source == source.name}
         got = {symbol for symbol, info in applied if info == infos[name]}
         if missed := wanted - got:
-            bad[name] = f"in the whole of {source.name} it does not apply to {_named(missed)}"
+            bad[name] = f"in the whole of {source.name} it does not apply to {_join_symbols(missed)}"
         elif extra := got - wanted - _owners(plan, infos, name):
-            bad[name] = f"in the whole of {source.name} it applies to {_named(extra)} as well"
+            bad[name] = f"in the whole of {source.name} it applies to {_join_symbols(extra)} as well"
     return bad
 
 
-def _named(symbols: Set[str]) -> str:
+def _join_symbols(symbols: Set[str]) -> str:
     return ", ".join(sorted(symbols))
 
 

@@ -151,10 +151,10 @@ def _sees_all(directory: Path, unread: Collection[Path], session: pytest.Session
         return False
     if spec is not None:
         return not unread
-    return directory not in unread and _is_whole(directory, session.config)
+    return directory not in unread and _is_fully_named(directory, session.config)
 
 
-def _is_whole(directory: Path, config: pytest.Config) -> bool:
+def _is_fully_named(directory: Path, config: pytest.Config) -> bool:
     """Whether all test files of a directory, or directories around them, are named in this run."""
     named = [Path(config.invocation_params.dir, argument) for argument in config.args if "::" not in argument]
     patterns = config.getini("python_files")

@@ -107,7 +107,9 @@ class CaseEvaluator:
                 return Verdict(entry=guarded.entry.name, check=guarded.check, outcome=CheckOutcome.PASSED)
             case Measurement() as measured if guarded.entry.is_local:
                 verdict = judge(guarded.entry.name, measured, self._criteria(guarded.entry))
-                return msgspec.structs.replace(verdict, reason=verdict.reason and _named(guarded, verdict.reason))
+                return msgspec.structs.replace(
+                    verdict, reason=verdict.reason and _with_entry_name(guarded, verdict.reason)
+                )
             case Measurement():  # Of another device than the record's it says nothing, so ours is reported.
                 return self.evaluate(guarded, None, session)
             case _:
@@ -156,9 +158,9 @@ def verdict_on_failure(guarded: Guarded, failure: CandidateFailed) -> Verdict:
     if guarded.check is EntryCheck.FAST:
         reason = f"see [{name}-{EntryCheck.CORRECT}]: {failure}"
         return Verdict(entry=name, check=EntryCheck.FAST, outcome=CheckOutcome.SKIPPED, reason=reason)
-    reason = _named(guarded, str(failure))
+    reason = _with_entry_name(guarded, str(failure))
     return Verdict(entry=name, check=guarded.check, outcome=CheckOutcome.FAILED, reason=reason)
 
 
-def _named(guarded: Guarded, reason: str) -> str:
+def _with_entry_name(guarded: Guarded, reason: str) -> str:
     return f"{guarded.entry.name} of {guarded.plan.spec_path}: {reason}"

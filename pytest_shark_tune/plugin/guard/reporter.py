@@ -76,7 +76,7 @@ class GuardReporter:
         """Store the error of a file that cannot be collected, if it may be one to guard."""
         path = self._config.rootpath / report.nodeid.partition("::")[0]
         if report.failed and self._guards(path):
-            self._failures[report.nodeid] = _failure(report.nodeid or "collecting", path, report)
+            self._failures[report.nodeid] = _failure_from_report(report.nodeid or "collecting", path, report)
 
     def _guards(self, path: Path) -> bool:
         """Whether a test file that cannot be collected is probably one to guard."""
@@ -103,7 +103,7 @@ class GuardReporter:
             self._failures[report.nodeid] = failure
         elif report.when not in ("setup", "call", "teardown"):
             path = self._config.rootpath / report.nodeid.partition("::")[0]
-            self._lost[report.nodeid] = _failure(report.nodeid, path, report)
+            self._lost[report.nodeid] = _failure_from_report(report.nodeid, path, report)
 
     @property
     def _shown_failures(self) -> list[GuardFailure]:
@@ -215,7 +215,7 @@ def _decoded(report: pytest.TestReport | pytest.CollectReport, name: str) -> Any
     return msgspec.json.decode(carried, type=GuardResult if name == PROPERTY else GuardFailure)
 
 
-def _failure(test: str, path: Path, report: pytest.TestReport | pytest.CollectReport) -> GuardFailure:
+def _failure_from_report(test: str, path: Path, report: pytest.TestReport | pytest.CollectReport) -> GuardFailure:
     """The failure in a report that does not come from a test of ours."""
     from pytest_shark_tune.report.guard_text import GuardFailure, said_first
 

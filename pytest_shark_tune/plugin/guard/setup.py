@@ -53,7 +53,9 @@ def set_up_guard(config: pytest.Config) -> GuardSetup:
     check_cache(options.cache)
     cleanup.remove_abandoned()
     report = progress_callback(config)
-    session = GuardSession(_settings(config, options, guard), compiler, Cache(options.cache, report), report=report)
+    session = GuardSession(
+        _guard_settings(config, options, guard), compiler, Cache(options.cache, report), report=report
+    )
     return GuardSetup(
         options=options,
         guard=guard,
@@ -63,9 +65,9 @@ def set_up_guard(config: pytest.Config) -> GuardSetup:
     )
 
 
-def _settings(config: pytest.Config, options: TuneOptions, guard: GuardOptions) -> RunSettings:
+def _guard_settings(config: pytest.Config, options: TuneOptions, guard: GuardOptions) -> RunSettings:
     worker = getattr(config, "workerinput", None)
-    devices = _devices(options)
+    devices = _guard_devices(options)
     shared = Path(worker.get(RUN_DIRECTORY, "")) if worker is not None else Path()
     # The processes of a run share a directory, and leases know them by its name. Workers on other hosts do not see the
     # controller's.
@@ -84,7 +86,7 @@ def _settings(config: pytest.Config, options: TuneOptions, guard: GuardOptions) 
     )
 
 
-def _devices(options: TuneOptions) -> FoundDevices:
+def _guard_devices(options: TuneOptions) -> FoundDevices:
     """The devices to measure on; none if the target has none here, and then only static checks run.
 
     Raises:
