@@ -17,7 +17,7 @@ from pytest_shark_tune.dispatch.mlir import (
     ops_named,
     parent_named,
     parse_module,
-    pipeline_of_translation,
+    pipeline_name,
     string_of,
     tensor_of,
     walk,
@@ -426,7 +426,7 @@ def _pipeline_of(function: ir.Operation) -> str:
     """Return the name of the function's pipeline (``DoubleTilingExpert``), empty if it has none."""
     if "translation_info" not in function.attributes:
         return ""
-    return pipeline_of_translation(
+    return pipeline_name(
         iree_codegen.TranslationInfoAttr(function.attributes["translation_info"]).pass_pipeline
     )
 

@@ -9,7 +9,7 @@ from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, transform
 
 from pytest_shark_tune.compiler.configure import MARK, compiler_context
-from pytest_shark_tune.dispatch.mlir import ops_named, pipeline_of_translation, string_of
+from pytest_shark_tune.dispatch.mlir import ops_named, pipeline_name, string_of
 from pytest_shark_tune.dispatch.trust import drop_prints, refusals_in
 from pytest_shark_tune.errors import InputError, SpecRefused
 from pytest_shark_tune.spec.link import linked_spec, to_default_form
@@ -222,7 +222,7 @@ def _row_of(matcher: ir.Operation) -> SpecRow:
     return SpecRow(
         matcher=name,
         compilation_info=str(infos[-1]),
-        pipeline=pipeline_of_translation(infos[-1].translation_info.pass_pipeline),
+        pipeline=pipeline_name(infos[-1].translation_info.pass_pipeline),
         config=str(infos[-1].lowering_config),
         provenance=provenance,
     )
