@@ -128,7 +128,7 @@ def _reason(dispatch: Dispatch, candidate: Candidate, compiler: Compiler, folder
         spec = single_entry_spec(dispatch.root, candidate.compilation_info)
         configured = configure_with(dispatch.members[0].module.text, spec)
         if missing := why_not_applied(configured, candidate.compilation_info):
-            return missing.reason
+            return missing
         compiler.compile_sources(configured.text, folder / f"{candidate.id}.vmfb")
     except CommandFailed as error:
         return first_error(error)

@@ -1,6 +1,7 @@
 """The exceptions that the package raises on purpose, apart from ``pytest.UsageError``, and its warning.
 
-Stages and tools do not depend on pytest, so they raise these. The plugin and the command line turn them into messages.
+Modules that do not import pytest raise these. The plugin and the command line turn them into the message that a user
+sees.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ __all__ = [
     "CandidateFailed",
     "CommandFailed",
     "DeviceChildDied",
+    "DeviceRequestFailed",
     "InputError",
     "NoCompiler",
     "PromiseBroken",
@@ -29,7 +31,11 @@ class InputError(SharkTuneError):
 
 
 class SpecNotParsed(InputError):
-    """A text is not MLIR that this IREE parses. ``problem`` is the reason, without the advice to port the spec."""
+    """A text is not MLIR that this IREE parses.
+
+    Args:
+        problem: The reason, without the advice to port the spec.
+    """
 
     def __init__(self, problem: str) -> None:
         super().__init__(
@@ -39,27 +45,32 @@ class SpecNotParsed(InputError):
 
 
 class SpecRefused(InputError):
-    """A spec, or a config in a record, holds something that could do harm. Nothing has interpreted it."""
+    """A spec, or a config in a record, holds something that could do harm. Nothing has interpreted it.
 
-    def __init__(self, name: str, what: str) -> None:
+    Args:
+        name: The name of the spec or record in the message.
+        content: The part that could do harm.
+    """
+
+    def __init__(self, name: str, content: str) -> None:
         super().__init__(
-            f"{name} is refused: it holds {what}, which no matcher or annotation needs. The compiler would interpret "
-            "it, and it could run commands and write files. If you trust it, give --tune-trust-spec"
+            f"{name} is refused: it holds {content}, which no matcher or annotation needs. The compiler would "
+            "interpret it, and it could run commands and write files. If you trust it, give --tune-trust-spec"
         )
 
 
 class NoCompiler(SharkTuneError):
-    """A function needs the compiler's bindings, which are not installed here."""
+    """The compiler's bindings are needed and are not installed on this machine."""
 
 
 class CommandFailed(SharkTuneError):
     """A command exited with an error, ran out of time or could not be started.
 
     Args:
-        message: The text for the user.
-        stderr: The whole text that the command wrote there.
-        timed_out: Whether the command ran out of time.
-        stopped: Whether this process ended the command together with all others.
+        message: The reason.
+        stderr: The whole stderr of the command.
+        timed_out: The command ran out of time.
+        stopped: This process ended the command together with all others (`process.stop_all`).
     """
 
     def __init__(self, message: str, *, stderr: str = "", timed_out: bool = False, stopped: bool = False) -> None:
@@ -68,22 +79,36 @@ class CommandFailed(SharkTuneError):
         self.stopped = stopped
         self.timed_out = timed_out
 
+    @property
+    def lines(self) -> list[str]:
+        """The lines of ``stderr`` that are not blank, stripped. Without any, the message is the only line."""
+        return [line.strip() for line in self.stderr.splitlines() if line.strip()] or [str(self)]
+
 
 class DeviceChildDied(SharkTuneError):
-    """The child process that holds a device ended during a request. With ``timed_out`` the watchdog ended it."""
+    """The child process that holds a device ended during a request.
+
+    Args:
+        message: How it ended, with the end of its stderr.
+        timed_out: The watchdog ended it, because it did not answer in time.
+    """
 
     def __init__(self, message: str, *, timed_out: bool = False) -> None:
         super().__init__(message)
         self.timed_out = timed_out
 
 
+class DeviceRequestFailed(SharkTuneError):
+    """The device child answered with an error and lives on: a bad artifact, a missing function, a failed run."""
+
+
 class CandidateFailed(SharkTuneError):
-    """A candidate could not be measured.
+    """A candidate was not measured.
 
     Args:
-        state: One of the record's states.
-        reason: The reason as text.
-        detail: The `Check` of a wrong result.
+        state: One of the states of a record.
+        reason: The reason, for people.
+        detail: More to record: the `Check` of a wrong result.
     """
 
     def __init__(self, state: str, reason: str, detail: object = None) -> None:
@@ -98,8 +123,8 @@ class UndecidedWarning(UserWarning):
 
 
 class PromiseBroken(SharkTuneError):
-    """An entry of a spec fails a check. The message has the reason and the remedy."""
+    """An entry of a spec fails a check. The message gives the reason and the remedy."""
 
 
 class PromiseUntold(SharkTuneError):
-    """A check cannot run here. The message has the reason."""
+    """A check cannot run here. The message gives the reason."""

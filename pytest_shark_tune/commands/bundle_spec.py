@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 
 import click
 
@@ -14,8 +13,8 @@ from pytest_shark_tune.dispatch.passes import why_not_plain
 from pytest_shark_tune.dispatch.trust import check_source, trusts_specs
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.types import Task
-from pytest_shark_tune.records.draft import draft_of_finals
-from pytest_shark_tune.records.types import FinalRecord, SpecRecord
+from pytest_shark_tune.records.draft import Draft
+from pytest_shark_tune.records.types import SpecRecord
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.cleanup import scratch_folder
 from pytest_shark_tune.tuning.builder import Builds
@@ -30,8 +29,8 @@ def tasks_of_bundle(bundle: Bundle) -> dict[str, Task]:
     return {task.name: task for plan in bundle.plans.values() for task in plan.tasks}
 
 
-def try_spec(bundle: Bundle, finals: Sequence[FinalRecord], starter: str, flags: tuple[str, ...]) -> list[SpecRecord]:
-    """Try the spec of the winners of ``finals``, then of ``starter``, in the sources of a bundle.
+def try_spec(bundle: Bundle, draft: Draft, flags: tuple[str, ...]) -> tuple[Draft, list[SpecRecord]]:
+    """Try a draft in the sources of a bundle; return it without the entries that fail, and the checks.
 
     The user repeats the bundle's ``flags`` on the command line: a flag that a stranger chose could have the compiler
     run a command, as could a source.
@@ -40,7 +39,6 @@ def try_spec(bundle: Bundle, finals: Sequence[FinalRecord], starter: str, flags:
         InputError: the bundle was made by another compiler or with other flags, or holds something that could do harm.
     """
     compiler = _compiler_of(bundle, flags)
-    draft = draft_of_finals(finals, starter)
     dropped: dict[str, str] = {}
     with scratch_folder() as folder:
         builds = Builds(compiler, Cache(folder, click.echo), DeviceLeases(()), jobs=1, tell=click.echo)
@@ -51,7 +49,7 @@ def try_spec(bundle: Bundle, finals: Sequence[FinalRecord], starter: str, flags:
                 checks = [verifier.check(plan, draft) for plan in bundle.plans.values()]
                 failing = {name: reason for check in checks for name, reason in check.dropped.items()}
                 if not failing:
-                    return [*checks, SpecRecord(sources=(), dropped=dropped)]
+                    return draft, [*checks, SpecRecord(sources=(), dropped=dropped)]
                 dropped |= failing
                 draft = draft.without(failing)
         finally:

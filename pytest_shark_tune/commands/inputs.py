@@ -8,7 +8,7 @@ from pytest_shark_tune.commands.output import tell
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.source import ModelInput, Source, read_source
 from pytest_shark_tune.records.snapshot import read_spec_file
-from pytest_shark_tune.spec.build import dropped_prints
+from pytest_shark_tune.spec.read import dropped_prints
 
 __all__ = ["read_model", "read_whole_spec", "tell_dropped"]
 

@@ -11,6 +11,8 @@ from pytest_shark_tune.commands.bundle_spec import tasks_of_bundle, try_spec
 from pytest_shark_tune.commands.inputs import read_whole_spec
 from pytest_shark_tune.commands.options import Command, flags_option, starter_option, trust_option
 from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.records.draft import spec_of
+from pytest_shark_tune.records.types import SpecRecord
 from pytest_shark_tune.report.summary_text import render
 from pytest_shark_tune.results.merge_runs import merge_runs, read_run, write_merged
 from pytest_shark_tune.tuning.bundle import read_bundle
@@ -38,16 +40,17 @@ def merge_records(
     """
     merged = merge_runs([read_run(folder) for folder in outs])
     text = read_whole_spec(starter) if starter is not None else None
-    checks, tasks = [], {}
+    draft, tasks = spec_of(merged.recorded, text or ""), {}
+    checks: list[SpecRecord] = []
     if bundle is not None:
         packed = read_bundle(bundle)
         tasks = tasks_of_bundle(packed)
         if unknown := sorted(set(merged.finals) - tasks.keys()):
             raise InputError(f"--bundle: it has no dispatch {unknown[0]}: the runs measured something else")
-        checks = try_spec(packed, merged.recorded, text or "", flags)
+        draft, checks = try_spec(packed, draft, flags)
     try:
         output.mkdir(parents=True, exist_ok=True)
-        summary = write_merged(output, merged, tasks=tasks, checks=checks, starter=text)
+        summary = write_merged(output, merged, draft, tasks=tasks, checks=checks)
     except OSError as error:
         raise InputError(f"-o {output}: cannot be written: {error.strerror}") from error
     for note in merged.notes:

@@ -16,14 +16,14 @@ from pytest_shark_tune.commands.options import (
     trust_option,
 )
 from pytest_shark_tune.commands.output import check_spec_output, print_json, print_table, tell, writing
-from pytest_shark_tune.commands.session import find_devices, open_session
+from pytest_shark_tune.commands.session import open_session
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.device.discovery import FoundDevices
+from pytest_shark_tune.device.discovery import FoundDevices, devices_for
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.source import ModelInput
 from pytest_shark_tune.port.fit import Fate, PortedEntry
-from pytest_shark_tune.port.port import port, retuned
+from pytest_shark_tune.port.port import port, tune_lost
 from pytest_shark_tune.port.read_old import read_old, target_of
 from pytest_shark_tune.system.machine import processors
 
@@ -87,7 +87,7 @@ def port_spec(
             options = ["--tune-share=1", *(f"--iree-compile-flag={flag}" for flag in flags)]
             options += [f"--tune-cache={cache_folder}"] if cache_folder else []
             options += [f"--tune-input-shape={shape}" for shape in shapes]
-            ported = retuned(ported, output, spec, models, str(target), options, tell)
+            ported = tune_lost(ported, output, spec, models, str(target), options, tell)
     _report(ported, output, as_json=as_json)
     if any(entry.fate is Fate.LOST for entry in ported):
         raise SystemExit(1)
@@ -95,7 +95,7 @@ def port_spec(
 
 def _devices(target: Target) -> FoundDevices:
     try:
-        return find_devices(target)
+        return devices_for(target)
     except InputError as error:
         tell(f"results and speed are not checked: {error}")
         return FoundDevices(uris=[], name="")

@@ -17,9 +17,10 @@ from pytest_shark_tune.commands.options import (
     target_option,
 )
 from pytest_shark_tune.commands.output import print_json, print_table
-from pytest_shark_tune.commands.session import find_devices, open_session
+from pytest_shark_tune.commands.session import open_session
 from pytest_shark_tune.compiler.compiler import MODEL_TIMEOUT_S, Compiler
 from pytest_shark_tune.compiler.target import Target
+from pytest_shark_tune.device.discovery import devices_for
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.profile import Profile
 from pytest_shark_tune.plan.source import ModelInput
@@ -69,7 +70,7 @@ def profile_model(
     target = Target.parse(tune_target)
     compiler = Compiler(target, flags, timeout_s=MODEL_TIMEOUT_S)
     compiler.check()
-    devices = find_devices(target, [uri.strip() for uri in tune_device.split(",") if uri.strip()])
+    devices = devices_for(target, [uri.strip() for uri in tune_device.split(",") if uri.strip()])
     asked = ModelInput.parse(shapes, data, tune_function)
     with open_session(compiler, devices, asked, cache_folder, fresh=tune_fresh) as session:
         _, plan = session.plan([model.absolute()], Path())

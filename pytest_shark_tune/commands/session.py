@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from pytest_shark_tune.commands.output import tell
 from pytest_shark_tune.compiler.compiler import Compiler
-from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.device.discovery import FoundDevices, devices_for
-from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.device.discovery import FoundDevices
 from pytest_shark_tune.plan.source import ModelInput
 from pytest_shark_tune.plugin.options import default_cache
 from pytest_shark_tune.system.cache import Cache
@@ -22,19 +18,7 @@ from pytest_shark_tune.system.machine import processors
 from pytest_shark_tune.tuning.session import Session
 from pytest_shark_tune.tuning.settings import RunSettings
 
-__all__ = ["find_devices", "open_session"]
-
-
-def find_devices(target: Target, asked: Sequence[str] = ()) -> FoundDevices:
-    """The devices of a target that are asked for, or all of its driver.
-
-    Raises:
-        InputError: there is no such device, or it cannot be locked.
-    """
-    try:
-        return devices_for(target, asked)
-    except pytest.UsageError as error:
-        raise InputError(str(error)) from error
+__all__ = ["open_session"]
 
 
 @contextmanager

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import ClassVar, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
 
-from pytest_shark_tune.dispatch.types import Dispatch, Untunable
+from pytest_shark_tune.dispatch.types import Dispatch, RootOp, Untunable
 from pytest_shark_tune.plan.profile import Profile, Share
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.search.facts import ProblemFacts, facts_of, on_device
@@ -54,6 +54,11 @@ class Task(_Tried, frozen=True, kw_only=True):
         return self.dispatch.name
 
     @property
+    def root(self) -> RootOp | None:
+        """The op that a spec entry for the dispatch matches."""
+        return self.dispatch.root
+
+    @property
     def weight(self) -> int:
         """The number of calls that a better config makes faster."""
         return self.dispatch.weight
@@ -64,6 +69,7 @@ class KernelTask(_Tried, frozen=True, kw_only=True):
 
     name: str
     weight: int
+    root: ClassVar[None] = None
 
 
 AnyTask: TypeAlias = Task | KernelTask

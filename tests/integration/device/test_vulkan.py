@@ -13,9 +13,9 @@ from pytest_shark_tune.compiler.configure import read_configs
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.device.identity import find_device, list_devices
-from pytest_shark_tune.device.protocol import DeviceEntry, DeviceRequestFailed
+from pytest_shark_tune.device.protocol import DeviceEntry
 from pytest_shark_tune.dispatch.types import Dispatch
-from pytest_shark_tune.errors import DeviceChildDied
+from pytest_shark_tune.errors import DeviceChildDied, DeviceRequestFailed
 from pytest_shark_tune.measurement.correctness import tolerance_for
 from pytest_shark_tune.measurement.timing import SCREENING, compare
 from pytest_shark_tune.ops import OpSource
