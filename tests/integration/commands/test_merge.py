@@ -331,7 +331,7 @@ def test_a_bad_input_is_a_usage_error(bench: Bench, command: str, content: str |
     assert not bench.out.exists()
 
 
-@pytest.mark.parametrize(("name", "message"), [(".", "this is a folder"), ("out.jsonl", "name the spec ")])
+@pytest.mark.parametrize(("name", "message"), [(".", "this is a directory"), ("out.jsonl", "name the spec ")])
 def test_an_output_that_is_no_spec_is_a_usage_error(bench: Bench, name: str, message: str) -> None:
     result = bench.run("merge", bench.write("one", general_spec(8)), "-o", bench.folder / name)
     assert result.exit_code == 2
