@@ -232,8 +232,8 @@ def test_a_model_whose_weights_are_in_another_file_costs_no_entry(
     compiler: Compiler, stages: tuple[Builds, Bench], told: list[str]
 ) -> None:
     weight = 'util.global private @w = #flow.parameter.named<"model"::"w"> : tensor<128x128xf32>\nfunc.func'
-    loaded = "%b = util.global.load @w : tensor<128x128xf32>\n  %zero = "
-    text = MODEL.replace("%b: tensor<128x128xf32>, ", "").replace("func.func", weight).replace("%zero = ", loaded)
+    loaded = "%a1 = util.global.load @w : tensor<128x128xf32>\n  %zero = "
+    text = MODEL.replace("%a1: tensor<128x128xf32>, ", "").replace("func.func", weight).replace("%zero = ", loaded)
     plan = make_plan(
         [Source(name="weightless", text=text, is_benchmark=False)], compiler, processors=2, count=1, seed=0
     )
