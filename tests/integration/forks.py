@@ -48,7 +48,7 @@ class Forks:
         too_late = threading.Timer(timeout_s, os.killpg, (int(self._channel.recv(99)), signal.SIGKILL))
         too_late.start()
         try:
-            with open(reader, encoding="utf-8") as output:
+            with os.fdopen(reader, encoding="utf-8") as output:
                 text = output.read()
             return int(self._channel.recv(99)), text
         finally:
