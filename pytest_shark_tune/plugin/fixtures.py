@@ -9,19 +9,31 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_shark_tune.plugin.keys import GUARD_KEY, SESSION_KEY
-
 if TYPE_CHECKING:
     from pytest_shark_tune.compiler.artifact import Artifact
     from pytest_shark_tune.guard.verdict import Verdict
     from pytest_shark_tune.measurement.timing import Measurement
     from pytest_shark_tune.plugin.cases import Trial
+    from pytest_shark_tune.plugin.guard.evaluation import CaseEvaluator
     from pytest_shark_tune.plugin.kernels import KernelStages
     from pytest_shark_tune.plugin.stages import DispatchStages
     from pytest_shark_tune.records.types import FinalRecord, SpecRecord
     from pytest_shark_tune.tuning.session import Session
 
-__all__ = ["artifact", "candidate", "measurement", "tune_dispatch", "tune_kernel", "tune_session"]
+__all__ = [
+    "GUARD_KEY",
+    "SESSION_KEY",
+    "artifact",
+    "candidate",
+    "measurement",
+    "tune_dispatch",
+    "tune_kernel",
+    "tune_session",
+]
+
+SESSION_KEY: pytest.StashKey[Session] = pytest.StashKey()
+GUARD_KEY: pytest.StashKey[CaseEvaluator] = pytest.StashKey()
+"""The session and, in guard mode, the evaluator of this process, in the stash of pytest's config."""
 
 
 @pytest.fixture(scope="session")

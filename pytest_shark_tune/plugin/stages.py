@@ -22,7 +22,7 @@ from pytest_shark_tune.tuning.compile_step import CompileStep, command_failure
 from pytest_shark_tune.tuning.session import Session
 
 if TYPE_CHECKING:
-    from pytest_shark_tune.plugin.guard.plugin import GuardingPlugin
+    from pytest_shark_tune.plugin.guard.evaluation import CaseEvaluator
 
 __all__ = ["DispatchStages", "Timer", "time_in_turns"]
 
@@ -36,7 +36,7 @@ It raises `CandidateFailed`, or what `subprocess` raises, where that fails.
 class DispatchStages:
     """Compiles and measures what one test tries; ``guard`` looks at promises, in guard mode."""
 
-    def __init__(self, session: Session, trial: Trial, guard: GuardingPlugin | None = None) -> None:
+    def __init__(self, session: Session, trial: Trial, guard: CaseEvaluator | None = None) -> None:
         self._session = session
         self._trial = trial
         self._guard = guard

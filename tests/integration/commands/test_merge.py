@@ -143,7 +143,7 @@ def test_of_duplicates_the_first_named_wins(bench: Bench) -> None:
     one, two = bench.write("one", [winner(64, ratio=1.5, tile=8)]), bench.write("two", [winner(64, ratio=3, tile=32)])
     (line, last) = bench.merge(one, two)
     assert line == (
-        "two.mlir: match_matmul_64x32x16_f32 (contraction 64x32x16 f32, f32 -> f32) asks the same as "
+        "two.mlir: match_matmul_64x32x16_f32 (contraction 64x32x16 f32, f32 -> f32) matches the same ops as "
         "match_matmul_64x32x16_f32 of one.mlir: dropped, since one.mlir comes first"
     )
     assert last == "out.mlir: 1 entry, 1 dropped"
@@ -155,7 +155,7 @@ def test_of_duplicates_the_faster_wins_if_wished(bench: Bench) -> None:
     one, two = bench.write("one", [winner(64, ratio=1.5, tile=8)]), bench.write("two", [winner(64, ratio=3, tile=32)])
     (line, _) = bench.merge(one, two, "--prefer", "faster")
     assert line.startswith("one.mlir: match_matmul_64x32x16_f32 ")
-    assert line.endswith("dropped, since that one is faster (3.000x, this one 1.500x)")
+    assert line.endswith("dropped, since that entry is faster (3.000x, this one 1.500x)")
     assert tiles(bench.out, 64) == ["32"]
 
 
@@ -231,9 +231,9 @@ def test_an_entry_for_fewer_ops_stands_in_front_of_all_where_the_faster_is_wishe
     ]
     lines = [line.partition(" (")[0] + line.rpartition(":")[2] for line in bench.merge(*specs, "--prefer", "faster")]
     assert lines == [
-        "wide.mlir: match_any kept behind it, since that one is for fewer ops and was measured on these",
-        "deep.mlir: match_any kept behind it, since that one must stand in front of one that covers it",
-        "deep.mlir: match_any kept behind it, since that one is faster (3.000x, this one 2.000x)",
+        "wide.mlir: match_any kept behind it, since that entry is for fewer ops and was measured on these",
+        "deep.mlir: match_any kept behind it, since that entry must stand in front of one that matches all of its ops",
+        "deep.mlir: match_any kept behind it, since that entry is faster (3.000x, this one 2.000x)",
         "out.mlir: 3 entries, 0 dropped 3 entries, 0 dropped",
     ]
     assert tiles(bench.out, 64, 96) == ["24", "8"]
@@ -342,7 +342,7 @@ def test_an_output_that_is_no_spec_is_a_usage_error(bench: Bench, name: str, mes
 def test_an_output_without_a_folder_is_a_usage_error(bench: Bench) -> None:
     result = bench.run("merge", bench.write("one", general_spec(8)), "-o", bench.folder / "no" / "out.mlir")
     assert result.exit_code == 2
-    assert "there is no folder" in result.stderr
+    assert "there is no directory" in result.stderr
 
 
 @pytest.mark.parametrize("length", [300, 250])
@@ -414,7 +414,7 @@ def test_a_spec_that_no_longer_parses_is_shown_from_its_records(bench: Bench) ->
     assert compared.stdout == (
         "matmul_64x32x16_f32: tile: 8 -> 16, IREE: 3.9.0 -> 3.13.0, time: 50 us (2.00x) -> 50 us (2.00x)\n"
     )
-    assert "known from its records alone" in compared.stderr
+    assert "read from its records alone" in compared.stderr
 
 
 def test_equal_specs_do_not_differ(bench: Bench) -> None:

@@ -16,7 +16,7 @@ from pytest_shark_tune.cli import main
 from pytest_shark_tune.compiler.compiler import Compiler, compiler_version
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.types import Dispatch
-from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.plan.spaces import search_spaces
 from pytest_shark_tune.port import old_iree_script
@@ -53,7 +53,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def small() -> tuple[Dispatch, SearchSpace]:
     """The small matmul's dispatch and its space."""
     compiler = Compiler(Target.parse(TARGET))
-    (dispatch,) = extract([read_source(MODELS["small"], Path())], compiler, processors()).dispatches
+    (dispatch,) = extract_dispatches([read_source(MODELS["small"], Path())], compiler, processors()).dispatches
     (space,) = search_spaces(dispatch, compiler)
     return dispatch, space
 
@@ -148,7 +148,9 @@ def test_what_is_lost_is_tuned_anew_and_nothing_else(
     record = msgspec.structs.replace(record, target=target)
     prime = tmp_path / "prime.mlir"
     prime.write_text(ops.matmul(m=53, n=59, k=61, lhs="f32").text, encoding="utf-8")
-    (dispatch,) = extract([read_source(prime, Path())], Compiler(Target.parse(target)), processors()).dispatches
+    (dispatch,) = extract_dispatches(
+        [read_source(prime, Path())], Compiler(Target.parse(target)), processors()
+    ).dispatches
     lost = msgspec.structs.replace(record, dispatch=dispatch.name, root=dispatch.root, pipeline="TripleTilingExpert")
     old = tmp_path / "old.mlir"
     write_spec(old, [record, lost])

@@ -32,9 +32,9 @@ from pytest_shark_tune.device.identity import (
     runtime_version,
     slug,
 )
-from pytest_shark_tune.device.protocol import DeviceEntry, DeviceRequestFailed, TensorData
+from pytest_shark_tune.device.protocol import DeviceEntry, TensorData
 from pytest_shark_tune.dispatch.types import BenchmarkModule, BufferView, Tensor
-from pytest_shark_tune.errors import DeviceChildDied, SharkTuneError
+from pytest_shark_tune.errors import DeviceChildDied, DeviceRequestFailed, SharkTuneError
 from pytest_shark_tune.measurement.correctness import EXACT, tolerance_for
 from pytest_shark_tune.measurement.timing import SCREENING, compare
 from pytest_shark_tune.system.child import Child

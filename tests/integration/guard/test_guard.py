@@ -14,7 +14,7 @@ from pytest_shark_tune import ops
 from pytest_shark_tune.compiler.compiler import Compiler, compiler_version
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.identity import cpu_name, device_slug
-from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.records.snapshot import read_records, snapshot_path, write_spec
 from pytest_shark_tune.records.types import RecordedOp, State, WinnerRecord
@@ -78,7 +78,7 @@ def artifact(candidate, artifact):
 
 def record_of(source: ops.OpSource) -> WinnerRecord:
     """The record of an entry for the op's dispatch, as tuning on this device would write it."""
-    (dispatch,) = extract(
+    (dispatch,) = extract_dispatches(
         [read_source(source, Path())], Compiler(Target.parse("llvm-cpu")), 1, lambda message: None
     ).dispatches
     candidate = applied_candidate(dispatch.name, CONFIG, identifier="c0ffee", knobs={})
@@ -290,7 +290,7 @@ def test_a_named_spec_is_held_against_a_model(make_suite: MakeSuite, winner: Win
         (["--tune", "--tune-tolerance=4%"], "*--tune-tolerance: it is for checking specs, and --tune makes one*"),
         (["--tune-tolerance=4"], "*--tune-tolerance: '4' is no share*"),
         (["--tune-guard-route=both"], "*--tune-guard-route: unknown route 'both'; there is compile and flag"),
-        (["--tune-report-md=none/r.md"], "*--tune-report-md: *none/r.md is no file in a folder that is there*"),
+        (["--tune-report-md=none/r.md"], "*--tune-report-md: *none/r.md is not a file in an existing folder*"),
     ],
 )
 def test_what_cannot_be_met_is_a_usage_error(make_suite: MakeSuite, arguments: list[str], message: str) -> None:

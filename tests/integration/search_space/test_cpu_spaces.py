@@ -13,7 +13,7 @@ from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.dispatch.extraction import read_benchmark
 from pytest_shark_tune.dispatch.types import FoundDispatch
-from pytest_shark_tune.measurement.correctness import acceptance_for
+from pytest_shark_tune.measurement.acceptance import acceptance_for
 from pytest_shark_tune.search_space import spaces_for
 from pytest_shark_tune.search_space.candidate import make_candidates
 from pytest_shark_tune.spec.build import single_entry_spec

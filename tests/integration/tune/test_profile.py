@@ -173,7 +173,7 @@ def test_the_command_prints_json_and_takes_a_function(models: Path, cache: Path)
         (("two.mlir",), "two has several functions, 'main', 'other': choose one with --tune-function"),
         (
             ("--tune-function=absent", "two.mlir"),
-            "--tune-function: of what can be run with inputs of fixed shapes none is 'absent': 'main', 'other'",
+            "--tune-function: no function with inputs of fixed shapes is called 'absent': there is 'main', 'other'",
         ),
         (("--tune-device=cuda", "a model.mlir"), "--tune-device: "),
         (("absent.mlir",), "there is no file "),

@@ -15,7 +15,7 @@ from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.plan.make import make_plan
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Plan
-from pytest_shark_tune.records.draft import Draft, draft_of_finals
+from pytest_shark_tune.records.draft import Draft, spec_of
 from pytest_shark_tune.records.types import FinalRecord
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tuning.builder import Builds
@@ -90,7 +90,7 @@ def finals(plan: Plan, *, starter: str = "", **infos: str) -> Draft:
         for task in plan.tasks
         if task.name in infos
     ]
-    return draft_of_finals(won, starter)
+    return spec_of(won, starter)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.measurement.correctness import Check
 from pytest_shark_tune.ops import OpSource
-from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.make import make_plan
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.records.types import State
@@ -96,7 +96,7 @@ class Checked:
     """A dispatch with its default loaded; edits of it are compiled, and checked as a run does."""
 
     def __init__(self, op: OpSource, compiler: Compiler, child: DeviceChild, folder: Path) -> None:
-        (self.dispatch,) = extract([read_source(op, Path())], compiler, 2).dispatches
+        (self.dispatch,) = extract_dispatches([read_source(op, Path())], compiler, 2).dispatches
         self.module = self.dispatch.members[0].module
         self.compiler, self.child, self.folder = compiler, child, folder
         self.load("default", self.module.text)

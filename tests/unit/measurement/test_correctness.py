@@ -14,18 +14,16 @@ from numpy.typing import NDArray
 
 from pytest_shark_tune.dispatch.elements import unit_roundoff
 from pytest_shark_tune.dispatch.types import Numerics, Sum
+from pytest_shark_tune.measurement.acceptance import ExactData, acceptance_for, tolerance_in_model
 from pytest_shark_tune.measurement.correctness import (
     EXACT,
     Check,
-    ExactData,
     Tolerance,
-    acceptance_for,
     check_output,
     magnitude,
     merge_checks,
     response,
     tolerance_for,
-    tolerance_in_model,
 )
 
 Array = NDArray[Any]

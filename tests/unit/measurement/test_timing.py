@@ -291,7 +291,7 @@ def test_a_machine_that_stays_throttled_is_measured_as_it_is() -> None:
     assert (measurement.blocks, measurement.repeated) == (4, 2)
     assert machine.runs == 4 * 6
     assert measurement.note == (
-        "unsteady machine: the baseline lay up to 68% off its earlier times in 6 blocks (2 repeated)"
+        "unsteady machine: the baseline was up to 68% off its earlier times in 6 blocks (2 repeated)"
     )
 
 
@@ -306,7 +306,7 @@ def test_a_machine_that_throttles_all_the_time_ends_and_says_so() -> None:
     measurement = compare(alternating, alternating, STEADY, batch=5, earlier=EARLIER)
     assert (measurement.blocks, measurement.repeated) == (4, 2)
     assert measurement.note == (
-        "unsteady machine: the speed drifted by up to 30% within 4 blocks and the baseline lay up to 30% off its "
+        "unsteady machine: the speed drifted by up to 30% within 4 blocks and the baseline was up to 30% off its "
         "earlier times in 2 blocks (2 repeated)"
     )
     finalist = compare_finalists({"a": alternating}, alternating, STEADY, batch=5)["a"]

@@ -78,3 +78,39 @@ def test_what_somebody_else_handles_is_left_alone(child_env: dict[str, str]) -> 
         """,
     )
     assert done.stdout == "ignored\n", done.stderr
+
+
+@pytest.mark.parametrize("looked_up", [False, True], ids=["classes at hand", "classes looked up"])
+def test_one_in_the_bindings_of_the_compiler_is_raised_and_aborts_nothing(
+    child_env: dict[str, str], looked_up: bool
+) -> None:
+    done = run(
+        child_env,
+        f"""
+        import sys, threading, time
+        from iree.compiler import ir
+        from iree.compiler.dialects import iree_codegen
+        from pytest_shark_tune.dispatch.mlir import walk
+        if {looked_up}:
+            del sys.modules["iree.compiler.dialects.iree_cpu"]
+        raised = 0
+        with ir.Context():
+            info = ir.Attribute.parse(
+                "#iree_codegen.compilation_info<lowering_config = #iree_cpu.lowering_config<distribution = [64]>, "
+                "translation_info = <pipeline = #iree_cpu.pipeline<Default>>>"
+            )
+            module = ir.Module.parse("func.func @f(%0: i32) -> i32 {{ return %0 : i32 }}")
+            for delay in range(60):
+                timer = threading.Timer(delay * 1e-4, press, [signal.SIGTERM])
+                try:
+                    timer.start()
+                    while True:
+                        for _ in range(50):
+                            info.lowering_config, walk(module.operation)
+                        time.sleep(1e-5)
+                except KeyboardInterrupt:
+                    raised += 1
+        print(raised)
+        """,
+    )
+    assert done.stdout == "60\n", done.stderr

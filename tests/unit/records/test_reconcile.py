@@ -13,6 +13,7 @@ from pytest_shark_tune.plan.profile import Profile, Share
 from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import Plan, Task
 from pytest_shark_tune.plugin.cases import Trial
+from pytest_shark_tune.plugin.coverage import whole_suites
 from pytest_shark_tune.records.reconcile import (
     Requirements,
     Subject,
@@ -27,7 +28,6 @@ from pytest_shark_tune.records.reconcile import (
 )
 from pytest_shark_tune.records.snapshot import find_snapshots, read_records, write_spec
 from pytest_shark_tune.records.types import RecordedOp, WinnerRecord
-from pytest_shark_tune.tuning.manifest import whole_suites
 from tests.factories import make_task, make_winner
 from tests.unit.results.test_store import ONE, PLAN, TWO
 

@@ -7,7 +7,7 @@ import pytest
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.records.types import Finalist, FinalRecord, Record, State
 from pytest_shark_tune.results.merge_runs import RunFindings, merge_runs
-from pytest_shark_tune.results.store import RunSummary, Summary
+from pytest_shark_tune.results.summary import RunSummary, Summary
 from tests.factories import make_record
 
 

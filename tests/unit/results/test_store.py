@@ -27,11 +27,11 @@ from pytest_shark_tune.records.types import (
     State,
     WinnerRecord,
 )
+from pytest_shark_tune.results.coverage import Collected, Coverage
 from pytest_shark_tune.results.finding import Finding
 from pytest_shark_tune.results.store import Ledger
 from pytest_shark_tune.spec.build import SpecEntry, build_spec
 from pytest_shark_tune.spec.read import read_spec
-from pytest_shark_tune.tuning.manifest import Collected, Coverage
 from tests import factories
 from tests.factories import INFO, make_task
 
