@@ -166,6 +166,11 @@ def test_the_snapshot_beside_the_suite_is_what_is_settled_of_the_spec_with_its_r
     assert all(each["root"]["kind"] == "contraction" and each["compilation_info"] for each in winners)
 
 
+def test_a_final_is_quick_here(alone: Outcome) -> None:
+    (final,) = (json.loads(line) for line in (alone.out / "finals.jsonl").read_text().splitlines())
+    assert final["rounds"] in (3, 4), "plugins/quick_rounds.py has an effect"
+
+
 def test_finals_and_the_spec_run_last(outcome: Outcome) -> None:
     order = [name.partition("[")[2].rstrip("]") for name in outcome.verdicts if "test_dispatch" in name]
     assert len(order) == 8
