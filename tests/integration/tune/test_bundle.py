@@ -42,7 +42,7 @@ def test_the_compiler_is_absent():
     with pytest.raises(Exception, match="takes the IREE compiler"):
         ir.Context()
 """
-# What stands for a machine without the compiler.
+# What stands for a machine without the compiler; a run that is forked has imported it.
 FORBID = """
 import sys
 
@@ -74,7 +74,7 @@ def measured(suite: Suite, compiled: Outcome, tmp_path_factory: pytest.TempPathF
     assert compiled.status == 0, compiled.text
     cache = tmp_path_factory.mktemp("elsewhere")
     options = (*WITHOUT_COMPILER, f"--tune-bundle=compiled/{BUNDLE}", f"--tune-cache={cache}")
-    return suite.tune(*options, "-k", "not final", out="measured")
+    return suite.start("--tune", *options, "-k", "not final", out="measured").finish()
 
 
 def test_what_is_compiled_is_left_in_a_bundle_and_nothing_is_measured(compiled: Outcome) -> None:
@@ -246,7 +246,7 @@ def test_a_whole_job_on_two_machines_with_workers(suite: Suite, tmp_path: Path) 
     assert made.status == 0, made.text
     bundle = made.out / BUNDLE
     options = (*WITHOUT_COMPILER, f"--tune-bundle={bundle}", f"--tune-cache={tmp_path / 'cache'}", "-n2")
-    measured = suite.tune(*options, out="whole-measured")
+    measured = suite.start("--tune", *options, out="whole-measured").finish()
     assert measured.status == 0, measured.text
     assert (measured.out / "finals.jsonl").exists()
     arguments = ["merge-records", str(measured.out), "-o", str(tmp_path / "out"), "--bundle", str(bundle)]
