@@ -24,6 +24,7 @@ from pytest_shark_tune.system.cache import Cache, content_key
 from pytest_shark_tune.tuning.builder import Builds
 from pytest_shark_tune.tuning.bundle import BUNDLE, PackedCompiler, read_bundle
 from pytest_shark_tune.tuning.microbenchmarks import Yardsticks
+from tests.factories import make_final, make_record
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Outcome, Suite
@@ -153,30 +154,11 @@ def write_findings(folder: Path, summary: Summary, task: Task, candidate: Candid
         ratio_low=ratio - 0.1,
         ratio_high=ratio + 0.1,
     )
-    record = Record(
-        id=candidate.id,
-        dispatch=task.name,
-        pipeline=candidate.pipeline,
-        knobs=candidate.knobs,
-        config=candidate.config,
-        state=State.MEASURED,
-        samples_us=(10 / ratio,),
-        device=summary.run.device,
-        target="llvm-cpu",
-        iree="3.13.0",
-    )
-    final = FinalRecord(
-        dispatch=task.name,
-        root=task.dispatch.root,
-        weight=1,
-        finalists=(finalist,),
-        baseline_samples_us=(10.0,),
-        winner=candidate.id,
-        compilation_info=candidate.compilation_info,
-        device=record.device,
-        target=record.target,
-        iree=record.iree,
-    )
+    where = {"dispatch": task.name, "device": summary.run.device}
+    tried = {"pipeline": candidate.pipeline, "knobs": candidate.knobs, "config": candidate.config}
+    record = make_record(candidate.id, **where, **tried, samples_us=(10 / ratio,))
+    won = {"root": task.dispatch.root, "winner": candidate.id, "compilation_info": candidate.compilation_info}
+    final = make_final(finalist, **where, **won)
     (folder / "summary.json").write_bytes(msgspec.json.encode(summary))
     journal.append(folder / "records.jsonl", record)
     journal.append(folder / "finals.jsonl", final)

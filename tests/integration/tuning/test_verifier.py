@@ -16,12 +16,12 @@ from pytest_shark_tune.plan.make import make_plan
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Plan
 from pytest_shark_tune.records.draft import Draft, spec_of
-from pytest_shark_tune.records.types import FinalRecord
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tuning.builder import Builds
 from pytest_shark_tune.tuning.runner import Bench
 from pytest_shark_tune.tuning.settings import RunSettings
 from pytest_shark_tune.tuning.verifier import Verifier, culprits
+from tests.factories import make_final
 from tests.models import matmuls
 
 INFO = (
@@ -75,17 +75,12 @@ def verifier(stages: tuple[Builds, Bench], told: list[str], *, asks_driver: bool
 def finals(plan: Plan, *, starter: str = "", **infos: str) -> Draft:
     """The draft of a spec in which each dispatch of the plan that ``infos`` has a config of got that."""
     won = [
-        FinalRecord(
+        make_final(
             dispatch=task.name,
             root=task.dispatch.root,
             weight=task.weight,
-            finalists=(),
-            baseline_samples_us=(),
             winner="winner",
             compilation_info=infos[task.name],
-            device="cpu",
-            target="llvm-cpu",
-            iree="any",
         )
         for task in plan.tasks
         if task.name in infos
