@@ -6,11 +6,13 @@ import msgspec
 
 from pytest_shark_tune.records.types import FinalRecord, Record, SpecRecord
 
-__all__ = ["Finding"]
+__all__ = ["TestResult"]
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
+class TestResult(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one test, as it travels with the test's report."""
+
+    __test__ = False  # pytest is not to collect it.
 
     plan: str
     """The plan's key in the cache."""
