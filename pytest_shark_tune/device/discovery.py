@@ -6,17 +6,14 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypedDict
 
-import pytest
-
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.device.identity import available_drivers, cpu_name, find_device, list_devices
 from pytest_shark_tune.device.lease import DeviceLeases, device_key
 from pytest_shark_tune.device.protocol import DeviceEntry
 from pytest_shark_tune.errors import DeviceChildDied, DeviceRequestFailed, InputError
-from pytest_shark_tune.plugin.options import TuneOptions
 
-__all__ = ["FoundDevices", "choose_devices", "crowding", "devices_for", "find_devices", "jobs_of_worker"]
+__all__ = ["FoundDevices", "choose_devices", "crowding", "devices_for", "jobs_of_worker"]
 
 _HIDING_VARIABLES = {
     "cuda": ("CUDA_VISIBLE_DEVICES",),
@@ -32,20 +29,12 @@ class FoundDevices(TypedDict):
     name: str
 
 
-def find_devices(options: TuneOptions) -> FoundDevices:
-    """The devices to measure on, which can be locked.
-
-    Raises:
-        pytest.UsageError: there is no such device, or the devices differ, or they cannot be locked.
-    """
-    return devices_for(options.target, options.devices)
-
-
 def devices_for(target: Target, asked: Sequence[str] = ()) -> FoundDevices:
     """The devices of a target that are asked for, or all of its driver, which can be locked.
 
     Raises:
-        pytest.UsageError: as `find_devices` does.
+        InputError: there is no such device, or the devices differ, or they cannot be locked; the message begins with
+            the option ``--tune-device``.
     """
     driver = target.driver
     if driver.startswith("local"):
@@ -55,7 +44,7 @@ def devices_for(target: Target, asked: Sequence[str] = ()) -> FoundDevices:
     try:
         DeviceLeases(found["uris"]).check()
     except InputError as error:
-        raise pytest.UsageError(f"--tune-device: {error}") from error
+        raise InputError(f"--tune-device: {error}") from error
     return found
 
 
@@ -68,7 +57,7 @@ def choose_devices(
     CUDA_VISIBLE_DEVICES to something else.
 
     Raises:
-        pytest.UsageError: a device is not there, or they differ; a variable of ``env`` that hides some is named.
+        InputError: a device is not there, or they differ; a variable of ``env`` that hides some is named.
     """
     driver = target.driver
     for uri in asked:
@@ -78,15 +67,15 @@ def choose_devices(
     for uri in asked or [_own_uri(entry) for entry in entries]:
         entry = find_device(uri, entries)
         if entry is None:
-            raise pytest.UsageError(_absent(uri, driver, entries, env))
+            raise InputError(_absent(uri, driver, entries, env))
         _, mark, settings = uri.partition("?")
         chosen.setdefault(f"{_own_uri(entry)}{mark}{settings}", entry)
     if not chosen:
-        raise pytest.UsageError(_absent("", driver, entries, env))
+        raise InputError(_absent("", driver, entries, env))
     _refuse_one_device_twice(list(chosen))
     names = {entry.name for entry in chosen.values()}
     if len(names) > 1:
-        raise pytest.UsageError(
+        raise InputError(
             f"--tune-device: the devices differ ({', '.join(sorted(names))}): a time on one says nothing of another"
         )
     return {"uris": list(chosen), "name": names.pop()}
@@ -127,7 +116,7 @@ def _listed(driver: str) -> list[DeviceEntry]:
         return list_devices(driver)
     except (DeviceRequestFailed, DeviceChildDied) as error:
         hidden = _hidden(driver, os.environ)
-        raise pytest.UsageError(f"--tune-device: driver {driver} finds no device here{hidden}: {error}") from error
+        raise InputError(f"--tune-device: driver {driver} finds no device here{hidden}: {error}") from error
 
 
 def _own_uri(entry: DeviceEntry) -> str:
@@ -139,12 +128,12 @@ def _check_scheme(uri: str, target: Target) -> None:
     scheme = uri.partition("://")[0].partition("?")[0]
     schemes = ("local-task", "local-sync") if target.driver.startswith("local") else (target.driver,)
     if scheme not in available_drivers():
-        raise pytest.UsageError(
+        raise InputError(
             f"--tune-device: there is no driver {scheme!r} for {uri!r}; this runtime has "
             f"{', '.join(available_drivers())}"
         )
     if scheme not in schemes:
-        raise pytest.UsageError(f"--tune-device: code for {target} runs on {' or '.join(schemes)}, not on {uri!r}")
+        raise InputError(f"--tune-device: code for {target} runs on {' or '.join(schemes)}, not on {uri!r}")
 
 
 def _refuse_one_device_twice(uris: Sequence[str]) -> None:
@@ -153,7 +142,7 @@ def _refuse_one_device_twice(uris: Sequence[str]) -> None:
     for uri in uris:
         other = seen.setdefault(device_key(uri), uri)
         if other != uri:
-            raise pytest.UsageError(f"--tune-device: {other!r} and {uri!r} are one device: name it once")
+            raise InputError(f"--tune-device: {other!r} and {uri!r} are one device: name it once")
 
 
 def _absent(uri: str, driver: str, entries: Sequence[DeviceEntry], env: Mapping[str, str]) -> str:
@@ -173,4 +162,4 @@ def _check_opens(uri: str) -> None:
     try:
         DeviceChild(uri).close()
     except (DeviceRequestFailed, DeviceChildDied) as error:
-        raise pytest.UsageError(f"--tune-device: there is no device {uri!r}: {error}") from error
+        raise InputError(f"--tune-device: there is no device {uri!r}: {error}") from error

@@ -1,8 +1,8 @@
-"""What was measured, as pytest-benchmark's benchmarks, where the user asks pytest-benchmark for a report.
+"""Hands measurements to pytest-benchmark, if the user asks it for a report.
 
-pytest-benchmark disables itself under xdist, because its own timing cannot be trusted there. Ours is made on leased
-devices, so the process that controls the run hands it over, with xdist and without, just before pytest-benchmark's
-session finishes: it then saves, compares and shows. docs/benchmark.md says what users see.
+pytest-benchmark disables itself under xdist, because its own timing is not reliable there. Ours comes from leased
+devices. So the process that controls the run hands it over, with and without xdist, just before pytest-benchmark's
+session finishes: it then saves, compares and shows the benchmarks. docs/benchmark.md is the documentation for users.
 """
 
 from __future__ import annotations
@@ -17,51 +17,57 @@ from typing import Any
 import pytest
 
 from pytest_shark_tune.plugin import reporting
-from pytest_shark_tune.plugin.tune.plugin import finding_of
-from pytest_shark_tune.records.types import FinalRecord, Record, State
+from pytest_shark_tune.plugin.tune.reports import finding_of
+from pytest_shark_tune.records.types import Finalist, FinalRecord, Record, State
 from pytest_shark_tune.results.finding import Finding
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 from pytest_shark_tune.system.terminal import escaped_line
 
 __all__ = ["Benchmark", "BenchmarkBridge", "DeviceStamp", "benchmarks_of"]
 
-# Options of pytest-benchmark that ask for a report: these by their value, which is false unless given ...
+# Options of pytest-benchmark that ask for a report. The values of these are false by default ...
 _ASKING = ("json", "save", "autosave", "compare", "compare_fail", "histogram", "columns", "time_unit")
-# ... and these by their name, since a user may well give the default.
+# ... and these are looked for by name, since a user may give the default value.
 _ASKING_BY_NAME = ("--benchmark-sort", "--benchmark-group-by", "--benchmark-name")
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One test's samples, in seconds per dispatch; ``fullname`` is its id, ``param`` what stands in the brackets.
+    """The samples of one test.
 
-    The fields but ``samples_s`` are named as pytest-benchmark names those that it reads of a ``benchmark`` fixture.
+    All fields but ``samples_s`` have the names that pytest-benchmark reads from a ``benchmark`` fixture.
     """
 
     name: str
     fullname: str
+    """The id of the test."""
     group: str
     param: str
+    """The part of the test's id in the brackets."""
     samples_s: tuple[float, ...]
+    """Seconds per dispatch."""
     extra_info: Mapping[str, object]
     cprofile_stats: None = None
     has_error: bool = False
 
     @property
     def params(self) -> dict[str, str]:
-        """The parameters by name, for ``--benchmark-group-by=param:candidate``."""
+        """The parameters by their names, for ``--benchmark-group-by=param:candidate``."""
         return {"candidate": self.param}
 
 
 def benchmarks_of(findings: Mapping[str, Finding]) -> list[Benchmark]:
-    """A benchmark for each test, by its id, that measured something, in the same order.
+    """Return a benchmark for every test that measured something, in the order of ``findings``.
 
-    The default's is made of both halves of its comparison with itself. A final's is what the dispatch comes to: the
-    winner's samples, or the default's where nothing won. What failed was not measured and is left out.
+    The benchmark of the default has both halves of its comparison with itself. The benchmark of a final has the
+    samples of the winner, or of the default if nothing won. Candidates that failed have no benchmark.
+
+    Args:
+        findings: the results of tests by their ids.
     """
-    records = {(each.record.dispatch, each.record.id): each.record for each in findings.values() if each.record}
-    found = (_benchmark_of(test, finding, records) for test, finding in findings.items())
-    return [each for each in found if each is not None and each.samples_s]
+    records = {(record.dispatch, record.id): record for found in findings.values() if (record := found.record)}
+    benchmarks = (_benchmark_of(test, finding, records) for test, finding in findings.items())
+    return [benchmark for benchmark in benchmarks if benchmark is not None and benchmark.samples_s]
 
 
 def _benchmark_of(test: str, finding: Finding, records: Mapping[tuple[str, str], Record]) -> Benchmark | None:
@@ -71,8 +77,7 @@ def _benchmark_of(test: str, finding: Finding, records: Mapping[tuple[str, str],
         return _benchmark(test, final, _final_samples(final, subject), _final_facts(final, subject))
     if record is None or record.state is not State.MEASURED:
         return None
-    ratio = {"ratio": record.ratio, "ratio_low": record.ratio_low, "ratio_high": record.ratio_high}
-    return _benchmark(test, record, _own_samples(record), {**_choice(record.id, record), **ratio})
+    return _benchmark(test, record, _own_samples(record), {**_choice(record.id, record), **_ratios(record)})
 
 
 def _benchmark(
@@ -91,7 +96,7 @@ def _benchmark(
 
 
 def _own_samples(record: Record) -> tuple[float, ...]:
-    """The samples of what a record is about; the default was compared with itself, so that all are its own."""
+    """The samples of a record's own candidate; all samples if it is the default, which was compared with itself."""
     return record.samples_us + record.baseline_samples_us if record.id == DEFAULT_ID else record.samples_us
 
 
@@ -100,40 +105,39 @@ def _final_samples(final: FinalRecord, default: Record | None) -> tuple[float, .
         return final.finalist(final.winner).samples_us
     if final.baseline_samples_us or default is None:
         return final.baseline_samples_us
-    return _own_samples(default)  # No candidate came as far as the final.
+    return _own_samples(default)  # No candidate reached the final.
 
 
 def _final_facts(final: FinalRecord, subject: Record | None) -> dict[str, object]:
     won = final.finalist(final.winner) if final.winner is not None else None
-    return {
-        **_choice(final.winner or DEFAULT_ID, subject),
-        "ratio": won and won.ratio,
-        "ratio_low": won and won.ratio_low,
-        "ratio_high": won and won.ratio_high,
-    }
+    return {**_choice(final.winner or DEFAULT_ID, subject), **_ratios(won)}
+
+
+def _ratios(found: Record | Finalist | None) -> dict[str, object]:
+    return {name: found and getattr(found, name) for name in ("ratio", "ratio_low", "ratio_high")}
 
 
 def _choice(identifier: str, record: Record | None) -> dict[str, object]:
-    """What was chosen; the record of a winner is in the same run, unless its test was lost with a worker."""
+    """The chosen candidate. A winner has no record in the run if its test was lost with a worker."""
     if record is None:
         return {"candidate": identifier}
     return {"candidate": identifier, "pipeline": record.pipeline, "knobs": record.knobs}
 
 
 class DeviceStamp:
-    """Names the device in pytest-benchmark's machine info; in workers too, which compare it with a saved one."""
+    """Adds the device to pytest-benchmark's machine info, also in workers, which compare it with a saved one."""
 
     def __init__(self, device: str) -> None:
         self._device = device
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_benchmark_update_machine_info(self, machine_info: dict[str, Any]) -> None:
-        """Add the model of the device that candidates are measured on."""
+        """Add the model of the device."""
         machine_info["device"] = escaped_line(self._device)
 
 
 class BenchmarkBridge:
-    """Collects what tests found out and hands it to pytest-benchmark's session, where there is one."""
+    """Collects the results of tests and hands them to pytest-benchmark's session, if there is one."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
@@ -143,11 +147,11 @@ class BenchmarkBridge:
 
     @property
     def _benchmarks(self) -> Any:
-        """pytest-benchmark's session, or ``None`` where that plugin is blocked."""
+        """pytest-benchmark's session, or ``None`` if that plugin is blocked."""
         return getattr(self._config, "_benchmarksession", None)
 
     def _is_asked(self) -> bool:
-        """Whether the user asks pytest-benchmark for a report; ours is on the terminal anyway."""
+        """Whether the user asks pytest-benchmark for a report, besides ours on the terminal."""
         option = self._config.getoption
         if option("benchmark_disable") and not option("benchmark_enable"):
             return False
@@ -158,10 +162,10 @@ class BenchmarkBridge:
             *self._config.getini("addopts"),
             *shlex.split(os.environ.get("PYTEST_ADDOPTS", "")),
         ]
-        return any(str(each).partition("=")[0] in _ASKING_BY_NAME for each in given)
+        return any(str(argument).partition("=")[0] in _ASKING_BY_NAME for argument in given)
 
     def pytest_sessionstart(self) -> None:
-        """Refuse what pytest-benchmark would trip over when all is measured.
+        """Refuse options that pytest-benchmark would fail on only at the end of the run.
 
         Raises:
             pytest.UsageError: an option cannot be met; the message names it.
@@ -175,7 +179,7 @@ class BenchmarkBridge:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None, object, object]:
-        """Let ``--benchmark-only`` keep our tests: it knows benchmarks by a fixture's name."""
+        """Have ``--benchmark-only`` keep our tests: it knows benchmarks by the name of a fixture."""
         if self._benchmarks is None or not self._benchmarks.only:
             return (yield)
         ours = [item for item in items if isinstance(item, pytest.Function) and item.get_closest_marker("tune")]
@@ -189,14 +193,14 @@ class BenchmarkBridge:
                 item.fixturenames = real
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep what a test found out; of a test that ran twice, the last."""
+        """Store the result of a test; of a test that ran twice, the last one."""
         finding = finding_of(report)
         if finding is not None:
             self._findings[report.nodeid] = finding
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
-        """Hand over what was measured before pytest-benchmark finishes, in a wrapper of its own."""
+        """Hand the measurements over before pytest-benchmark finishes, in a wrapper of its own."""
         self._session = session
         if self._benchmarks is not None and self._is_asked():
             self._hand_over()
@@ -212,11 +216,11 @@ class BenchmarkBridge:
             self._benchmarks.benchmarks.append(metadata)
         if self._findings and not self._benchmarks.benchmarks:
             self._has_nothing = True
-            self._benchmarks.disabled = True  # Else it warns, which ends a run that takes warnings for errors.
+            self._benchmarks.disabled = True  # Otherwise it warns, and some runs turn warnings into errors.
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> Generator[None, object, object]:
-        """Make a regression that pytest-benchmark raises, having named it, a failed run that ends as any other."""
+        """Make a regression a failed run that ends normally: pytest-benchmark shows the regression and then raises."""
         if self._benchmarks is None:
             return (yield)
         from pytest_benchmark.session import PerformanceRegression

@@ -1,4 +1,4 @@
-"""What a test of a tuning suite tries: the parameter behind the ``candidate`` fixture."""
+"""Tuning cases: the parameters of tests, behind the fixture ``candidate``."""
 
 from __future__ import annotations
 
@@ -11,17 +11,21 @@ from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import AnyTask, Plan
 from pytest_shark_tune.search_space.candidate import Candidate
 
-__all__ = ["Guarded", "Trial", "guard_trials", "trials_of"]
+__all__ = ["NO_PLAN", "Guarded", "Trial", "guard_trials", "trials_of"]
+
+NO_PLAN = Plan(sources=(), tasks=(), untunable=())
+"""The plan of an input that cannot be read."""
 
 
 @dataclass(frozen=True)
 class Guarded:
-    """A promise of one entry of a spec; ``slug`` tells the spec's device where several specs are guarded together."""
+    """A check of one entry of a spec."""
 
     plan: GuardPlan
     entry: GuardEntry
     promise: Promise
     slug: str = ""
+    """The device of the spec, if several specs are guarded together."""
 
     @property
     def id(self) -> str:
@@ -31,25 +35,28 @@ class Guarded:
 
 @dataclass(frozen=True)
 class Trial:
-    """One test's subject: a candidate of a task, its default, its finalists, the merged spec of a plan, or one model.
-
-    ``plan_key`` is the plan's in the cache, ``suite`` the folder of the suite, empty for a model file. ``task`` and
-    ``config`` are there for candidates and the default, ``task`` alone for finals; ``model`` is the name of the source
-    that is measured end to end. ``problem`` says why an input cannot be tuned; the test then fails with it.
-
-    In guard mode ``guarded`` is the promise. Of one that takes a device the entry's config is the candidate, so that a
-    client's own fixtures serve it like any other; of a static one there is neither ``task`` nor ``config``.
-    """
+    """The subject of a test: a candidate of a task, its default, its finalists, the spec of a plan, or a model."""
 
     role: Role
     plan: Plan
     plan_key: str = ""
+    """The key of the plan in the cache."""
     suite: str = ""
+    """The directory of the suite; empty for a model file."""
     task: AnyTask | None = None
+    """The task of a candidate, a default or a final."""
     config: Candidate | None = None
+    """The candidate or the default.
+
+    In guard mode it is the config of the entry if the check needs a device: fixtures of the suite treat it like any
+    other candidate. A static check has neither task nor config.
+    """
     problem: str = ""
+    """Why the input cannot be tuned; the test fails with it."""
     guarded: Guarded | None = None
+    """The check, in guard mode."""
     model: str = ""
+    """The name of the source that is measured end to end."""
 
     @property
     def id(self) -> str:
@@ -68,7 +75,7 @@ class Trial:
 
     @property
     def known_task(self) -> AnyTask:
-        """The task; a trial of a whole spec has none."""
+        """The task; the case of a whole spec has none."""
         assert self.task is not None, f"a trial of role {self.role} has no dispatch of its own"
         return self.task
 
@@ -85,7 +92,7 @@ class Trial:
 
 
 def trials_of(plan: Plan, plan_key: str, suite: str) -> Iterator[Trial]:
-    """Every test of a plan, in the order in which they are collected."""
+    """Yield the cases of a plan in the order of their tests."""
 
     def trial(role: Role, task: AnyTask | None = None, config: Candidate | None = None) -> Trial:
         return Trial(role, plan, plan_key, suite, task, config)
@@ -103,7 +110,7 @@ def trials_of(plan: Plan, plan_key: str, suite: str) -> Iterator[Trial]:
 
 
 def guard_trials(plan: GuardPlan, suite: str, slug: str = "") -> Iterator[Trial]:
-    """A test for each promise of each entry of a spec, in the order in which they are collected."""
+    """Yield a case for every check of every entry of a spec, in the order of their tests."""
     for entry in plan.entries:
         for promise in Promise:
             guarded = Guarded(plan, entry, promise, slug)

@@ -9,19 +9,28 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_shark_tune.plugin.keys import GUARD_KEY, SESSION_KEY
-
 if TYPE_CHECKING:
     from pytest_shark_tune.compiler.artifact import Artifact
-    from pytest_shark_tune.guard.verdict import Verdict
-    from pytest_shark_tune.measurement.timing import Measurement
     from pytest_shark_tune.plugin.cases import Trial
+    from pytest_shark_tune.plugin.guard.evaluation import CaseEvaluator
     from pytest_shark_tune.plugin.kernels import KernelStages
-    from pytest_shark_tune.plugin.stages import DispatchStages
-    from pytest_shark_tune.records.types import FinalRecord, SpecRecord
+    from pytest_shark_tune.plugin.stages import DispatchStages, Result
     from pytest_shark_tune.tuning.session import Session
 
-__all__ = ["artifact", "candidate", "measurement", "tune_dispatch", "tune_kernel", "tune_session"]
+__all__ = [
+    "GUARD_KEY",
+    "SESSION_KEY",
+    "artifact",
+    "candidate",
+    "measurement",
+    "tune_dispatch",
+    "tune_kernel",
+    "tune_session",
+]
+
+SESSION_KEY: pytest.StashKey[Session] = pytest.StashKey()
+GUARD_KEY: pytest.StashKey[CaseEvaluator] = pytest.StashKey()
+"""The session and, in guard mode, the evaluator of this process, in the stash of pytest's config."""
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +64,7 @@ def tune_dispatch(candidate: Trial, tune_session: Session, pytestconfig: pytest.
     """What compiles and measures IREE's dispatches, for a client's own ``artifact`` and ``measurement``."""
     from pytest_shark_tune.plugin.stages import DispatchStages
 
-    guard = pytestconfig.stash[GUARD_KEY] if candidate.guarded is not None else None
+    guard = pytestconfig.stash[GUARD_KEY].stage if candidate.guarded is not None else None
     return DispatchStages(tune_session, candidate, guard)
 
 
@@ -69,9 +78,7 @@ def artifact(tune_dispatch: DispatchStages) -> Artifact | None:
 
 
 @pytest.fixture
-def measurement(
-    tune_dispatch: DispatchStages, artifact: Artifact | None
-) -> Measurement | FinalRecord | SpecRecord | Verdict | None:
+def measurement(tune_dispatch: DispatchStages, artifact: Artifact | None) -> Result | None:
     """The candidate timed beside the default, its result checked; for finals and the spec, what they gave.
 
     In guard mode it is what became of the promise; in a run that stops after compiling it is ``None``.

@@ -1,7 +1,7 @@
-"""Interrupts: what Ctrl-C and SIGTERM do to a run, whenever and however often they come.
+"""Handles Ctrl-C and SIGTERM during a run, whenever and however often they come.
 
-The first one ends the run as pytest does, with what is known. While that is written down the next one is told so and
-changes nothing, and the one after it ends the process at once.
+The first interrupt ends the run as pytest does, and the results so far are written. A second one, while they are being
+written, shows a message and changes nothing else. A third one ends the process at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 __all__ = ["TERMINATED", "Interrupts", "Terminated"]
 
 TERMINATED = 143
-"""What a shell makes of a process that SIGTERM ended."""
+"""The exit status that a shell gives a process that SIGTERM ended."""
 
 _AT_ONCE = 2
 _IMPORTING = "<frozen importlib"
@@ -26,18 +26,21 @@ _BINDINGS = f"{os.sep}iree{os.sep}compiler{os.sep}"
 _RETRY_S = 0.005
 _WAIT_S = 1.0
 """How long an interrupt waits for the compiler's bindings at most; a dialect's import takes about 0.1 s."""
-_BUSY = "\nshark-tune: the run is ending and writes down what is known; once more ends it at once, without that\n"
+_BUSY = "\nshark-tune: the run is ending and writes its results; another interrupt ends it at once, without them\n"
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came: the run ends as after Ctrl-C."""
+    """A SIGTERM, which ends the run as Ctrl-C does."""
 
 
 class Interrupts:
-    """The handlers of SIGINT and, with ``terminate``, SIGTERM, from `install` to `restore`.
+    """The signal handlers of a run, from `install` to `restore`.
 
-    A signal that something else handles, or that is ignored, is left alone. ``terminated`` says that SIGTERM came,
-    ``is_ending`` that the run winds down.
+    A signal is left alone if another handler is installed, or if it is ignored. ``terminated`` is whether a SIGTERM
+    came, and ``is_ending`` whether the run is ending.
+
+    Args:
+        terminate: whether to handle SIGTERM, too.
     """
 
     def __init__(self, *, terminate: bool) -> None:
@@ -49,7 +52,7 @@ class Interrupts:
         self.terminated = False
 
     def install(self) -> None:
-        """Handle the signals from here on; outside of the main thread nobody may, and this does nothing."""
+        """Handle the signals from here on; outside of the main thread, where Python forbids it, do nothing."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number in self._numbers:
@@ -57,12 +60,12 @@ class Interrupts:
                 self._previous[number] = signal.signal(number, self._handle)
 
     def restore(self) -> None:
-        """Handle the signals as before."""
+        """Restore the handlers that were there before."""
         while self._previous:
             signal.signal(*self._previous.popitem())
 
     def wind_down(self) -> None:
-        """Note that the run is ending: an interrupt would only break off what is written down."""
+        """Mark the run as ending: an interrupt would only keep results from being written."""
         self.is_ending = True
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -75,7 +78,7 @@ class Interrupts:
             raise KeyboardInterrupt
         self._in_vain += 1
         if self._in_vain < _AT_ONCE:
-            with suppress(OSError):  # The terminal may be gone; and its writer may be what was interrupted.
+            with suppress(OSError):  # The terminal may be gone. Its own writer may be the interrupted code.
                 os.write(2, _BUSY.encode())
             return
         signal.signal(number, signal.SIG_DFL)
@@ -109,7 +112,7 @@ def _is_in_bindings(frame: FrameType | None) -> bool:
 
 
 def _is_unwinding() -> bool:
-    """Whether an interrupt is being handled by what this one has interrupted."""
+    """Whether the interrupted code is handling another interrupt."""
     error = sys.exception()
     while error is not None:
         if isinstance(error, KeyboardInterrupt):

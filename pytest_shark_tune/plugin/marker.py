@@ -1,4 +1,4 @@
-"""The marker ``tune``: the sources that a test names, in one mark or in several."""
+"""The marker ``tune``: the sources of a test, in one mark or in several."""
 
 from __future__ import annotations
 
@@ -13,22 +13,18 @@ __all__ = ["TuneMarks", "marks_of"]
 
 @dataclass(frozen=True)
 class TuneMarks:
-    """The marks ``tune`` of one test, taken together.
-
-    ``sources`` is the union of all marks' sources. ``options`` are the keyword arguments that a mark was given, which
-    takes none, and ``is_bare`` says that one of the marks names nothing.
-    """
+    """The marks ``tune`` of one test, taken together."""
 
     sources: tuple[object, ...]
+    """The sources of all marks, without duplicates."""
     options: tuple[str, ...]
+    """The keyword arguments of all marks, although the marker takes none."""
     is_bare: bool
+    """Whether one of the marks has no source."""
 
 
 def marks_of(test: pytest.Item) -> TuneMarks | None:
-    """What the marks ``tune`` of a test, of its class and of its module say together; ``None`` without any.
-
-    The nearest mark comes first. A source that an earlier mark names is not taken twice.
-    """
+    """Return the marks ``tune`` of a test, its class and its module; ``None`` without any. The nearest comes first."""
     marks = list(test.iter_markers("tune"))
     if not marks:
         return None

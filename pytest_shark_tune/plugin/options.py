@@ -1,9 +1,11 @@
-"""The plugin's options: each on the command line and in the ini file, read once into a frozen value."""
+"""The plugin's options, on the command line and in the ini file. They are read once into a frozen dataclass."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +32,8 @@ from pytest_shark_tune.system.journal import read_plain
 from pytest_shark_tune.system.machine import processors
 
 if TYPE_CHECKING:
-    # With them comes the compiler, for which a run that does not tune must not wait.
-    from pytest_shark_tune.plan.model_input import ModelInput
+    # These modules import the compiler, and a run that does not tune must not wait for that.
+    from pytest_shark_tune.plan.source import ModelInput
     from pytest_shark_tune.search_space import SpaceRequest
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "default_cache",
     "given_options",
     "guard_is_given",
+    "is_dry",
     "named_here",
     "spec_is_trusted",
     "target_name",
@@ -53,69 +56,77 @@ __all__ = [
 CACHE_SIZE = "10G"
 """The default of ``--tune-cache-size``."""
 
+_DRY = (
+    "collectonly",
+    "setupplan",
+    "setuponly",
+    "showfixtures",
+    "show_fixtures_per_test",
+    "cacheshow",
+    "markers",
+    "help",
+    "version",
+)
+"""Options of pytest's, by their destinations, that show something instead of running tests."""
 _BENCHMARK_OPTIONS = ("json", "save", "autosave", "compare", "compare_fail", "histogram")
 _SEARCHES = ("model", "random", "exhaustive")
 _ROUTES = ("compile", "flag")
 _STAGES = ("compile",)
 _OF_ONE_RUN = ("tune_report_md", "tune_cache_clear", "tune_stop_after", "tune_bundle")
-_OF_THE_COMPILER = {
-    "tune_spec": "--tune-spec",
-    "tune_where": "--tune-where",
-    "tune_knob": "--tune-knob",
-    "tune_rotate": "--tune-rotate",
-    "iree_compile_flag": "--iree-compile-flag",
-    "tune_stop_after": "--tune-stop-after",
-}
-"""Options that say what is compiled and how, which is settled where a bundle was made."""
-_OF_GUARDING = {
-    "tune_guard": "--tune-guard",
-    "tune_guard_route": "--tune-guard-route",
-    "tune_tolerance": "--tune-tolerance",
-    "tune_strict": "--tune-strict",
-    "tune_report_md": "--tune-report-md",
-}
-"""Options of runs that guard, which would change nothing where a run tunes."""
+_OF_THE_COMPILER = ("tune_spec", "tune_where", "tune_knob", "tune_rotate", "iree_compile_flag", "tune_stop_after")
+"""Options of compiling, which the run that made a bundle has decided already."""
+_OF_GUARDING = ("tune_guard", "tune_guard_route", "tune_tolerance", "tune_strict", "tune_report_md")
+"""Options of runs that guard: they would change nothing in a run that tunes."""
 
 
 @dataclass(frozen=True)
 class TuneOptions:
-    """What the user asked for. ``time_s`` is ``None`` without a limit; ``devices`` is empty for all of the target's.
-
-    ``jobs`` compilations run at a time; ``out`` and ``cache`` are absolute. ``rotate_bytes`` is how much memory data
-    is rotated through, 0 for a dispatch's own alone. The cache is emptied before the run with ``clears_cache``, and cut
-    to ``cache_bytes`` after it. Of a model the dispatches that make up ``share`` of its time are tuned, all of them
-    with 1. ``landscape`` is where a landscape is to be recorded. ``models`` is what is said of the models that the run
-    takes. ``stop_after`` is a stage, ``compile``, or empty; ``bundle`` is what such a run left, with what is to be
-    measured.
-    """
+    """The options of a run that tunes."""
 
     target: Target
     devices: tuple[str, ...]
+    """The URIs of the devices to measure on; empty for all devices of the target's driver."""
     candidates: int
+    """The maximum number of candidates per dispatch."""
     time_s: float | None
+    """The time budget for trying candidates; ``None`` for no limit."""
     search: str
     seed: int
     starter: Path | None
+    """The starter spec, if any."""
     out: Path
+    """The output directory, as an absolute path."""
     landscape: Path | None
+    """The file to record a landscape in, if any."""
     jobs: int
+    """The number of compilations at a time."""
     compile_timeout_s: float
     cache: Path
+    """The cache directory, as an absolute path."""
     cache_bytes: int
+    """The maximum size of the cache after the run."""
     clears_cache: bool
+    """Whether the cache is emptied before the run."""
     compile_flags: tuple[str, ...]
     rotate_bytes: int
+    """The amount of memory that data is rotated through; 0 for a dispatch's own data alone."""
     share: float
+    """The share of a model's time that its tuned dispatches make up; 1 for all dispatches."""
     fresh: bool
+    """Whether dispatches in the snapshot are tuned again, and candidates of earlier runs measured again."""
     request: SpaceRequest
     models: ModelInput
+    """The shapes, data and function of the models of the run."""
     stop_after: str = ""
+    """The stage after which the run stops, ``compile``; empty for a whole run."""
     bundle: Path | None = None
+    """The bundle with the candidates to measure, if any."""
     target_is_given: bool = False
+    """Whether the target is on the command line."""
 
     @property
     def compiler(self) -> Compiler:
-        """The compiler that the run takes, unless a bundle brings what it made."""
+        """The compiler of the run, unless a bundle has the compiled candidates."""
         option = "--tune-compile-timeout"
         return Compiler(self.target, self.compile_flags, timeout_s=self.compile_timeout_s, timeout_option=option)
 
@@ -124,20 +135,17 @@ class TuneOptions:
         """Read the options; the command line wins over the ini file.
 
         Raises:
-            pytest.UsageError: a value is of no use; the message names the option.
+            pytest.UsageError: a value cannot be used; the message names the option.
         """
         from pytest_shark_tune.search_space import SpaceRequest
 
-        def value(name: str) -> Any:
-            given = config.getoption(f"tune_{name}")
-            return given if given is not None else config.getini(f"tune_{name}")
-
+        value = partial(_value, config)
         base = config.invocation_params.dir
         stop_after = value("stop_after")
         if stop_after and stop_after not in _STAGES:
             raise pytest.UsageError(f"--tune-stop-after: unknown stage {stop_after!r}; there is {', '.join(_STAGES)}")
         bundle = base / value("bundle") if bundle_is_given(config) else None
-        if bundle is not None:  # What an ini file says of compiling is for the other run.
+        if bundle is not None:  # Options of an ini file about compiling are for the run that makes the bundle.
             _refuse_compiler_options(config)
             stop_after = ""
         starter = value("spec")
@@ -145,10 +153,7 @@ class TuneOptions:
         search = value("search")
         if search not in _SEARCHES:
             raise pytest.UsageError(f"--tune-search: unknown search {search!r}; there is {', '.join(_SEARCHES)}")
-        flags = config.getoption("iree_compile_flag") or config.getini("iree_compile_flag")
         target = parse_target(value("target"))
-        where = config.getoption("tune_where") or config.getini("tune_where")
-        knobs = config.getoption("tune_knob") or config.getini("tune_knob")
         options = cls(
             target=target,
             devices=tuple(uri for uri in (part.strip() for part in value("device").split(",")) if uri),
@@ -164,12 +169,13 @@ class TuneOptions:
             cache=base / (value("cache") or default_cache()),
             cache_bytes=parse_size("--tune-cache-size", value("cache_size")),
             clears_cache=config.getoption("tune_cache_clear"),
-            compile_flags=parse_flags("--iree-compile-flag", flags),
+            compile_flags=parse_flags("--iree-compile-flag", _either(config, "iree_compile_flag")),
             rotate_bytes=parse_rotation("--tune-rotate", value("rotate"), target),
             share=parse_share("--tune-share", value("share")),
-            fresh=bool(config.getoption("tune_fresh") or config.getini("tune_fresh") or _keeps_benchmarks(config)),
+            fresh=bool(_either(config, "tune_fresh") or _keeps_benchmarks(config)),
             request=SpaceRequest(
-                where=parse_where("--tune-where", where), knobs=parse_knobs("--tune-knob", knobs, target)
+                where=parse_where("--tune-where", _either(config, "tune_where")),
+                knobs=parse_knobs("--tune-knob", _either(config, "tune_knob"), target),
             ),
             models=_parse_models(config, value("function")),
             stop_after=stop_after,
@@ -191,38 +197,35 @@ class TuneOptions:
 
 @dataclass(frozen=True)
 class GuardOptions:
-    """What the user asked of guarding. ``spec`` is guarded instead of the snapshots, ``None`` where those are.
-
-    A speed promise may fall behind its record by ``tolerance``: 0.04 reads as 4%. With ``strict`` an undecided promise
-    fails, and a run that finds nothing to guard. ``route`` is how the spec comes to its ops in production: ``compile``
-    or ``flag``. ``report`` is where the Markdown goes. Paths are absolute.
-    """
+    """The options of a run that guards."""
 
     spec: Path | None
+    """The spec that is guarded instead of the snapshots, if any; an absolute path."""
     tolerance: float
+    """How far a speed check may fall behind its record: 0.04 reads as 4%."""
     strict: bool
+    """Whether an undecided check fails, and a run that finds nothing to guard."""
     route: str
+    """How specs are applied to models in production: ``compile`` or ``flag``."""
     report: Path | None
+    """The file for the Markdown report, if any; an absolute path."""
 
     @classmethod
     def from_pytest_config(cls, config: pytest.Config) -> GuardOptions:
         """Read the options; the command line wins over the ini file.
 
         Raises:
-            pytest.UsageError: a value is of no use; the message names the option.
+            pytest.UsageError: a value cannot be used; the message names the option.
         """
-
-        def value(name: str) -> str:
-            option = config.getoption(f"tune_{name}")
-            return str(option if option is not None else config.getini(f"tune_{name}"))
+        value = partial(_value, config)
 
         def file(name: str) -> Path | None:
-            """The path of an option; one in the ini file is meant from there, wherever pytest is started."""
+            """The path in an option; a path in the ini file is relative to that file, wherever pytest is started."""
             option = config.getoption(f"tune_{name}")
             base = config.invocation_params.dir if option is not None else _ini_folder(config)
             return base / value(name) if value(name) else None
 
-        given = [flag for dest, flag in _OF_GUARDING.items() if config.getoption(dest)]
+        given = _given(config, _OF_GUARDING)
         if given and config.getoption("tune"):
             raise pytest.UsageError(f"{given[0]}: it is for checking specs, and --tune makes one: give one of the two")
         route = value("guard_route")
@@ -230,23 +233,25 @@ class GuardOptions:
             raise pytest.UsageError(f"--tune-guard-route: unknown route {route!r}; there is {' and '.join(_ROUTES)}")
         spec, report = file("guard"), file("report_md")
         if report is not None and (report.is_dir() or not report.parent.is_dir()):
-            raise pytest.UsageError(f"--tune-report-md: {report} is no file in a folder that is there: make it first")
+            raise pytest.UsageError(
+                f"--tune-report-md: {report} is not a file in an existing folder: make the folder first"
+            )
         return cls(
             spec=_read_spec(spec) if spec is not None else None,
             tolerance=parse_tolerance("--tune-tolerance", value("tolerance")),
-            strict=bool(config.getoption("tune_strict") or config.getini("tune_strict")),
+            strict=bool(_either(config, "tune_strict")),
             route=route,
             report=report,
         )
 
 
 def _ini_folder(config: pytest.Config) -> Path:
-    """The folder of the ini file, else the root folder."""
+    """The directory of the ini file or, without one, the root directory."""
     return config.inipath.parent if config.inipath is not None else config.rootpath
 
 
 def _read_spec(path: Path) -> Path:
-    """The path of a spec that can be read; what it holds is looked at where there is something to guard."""
+    """Make sure that a spec can be read; its entries are checked once there is something to guard."""
     try:
         read_plain(path).decode()
     except (OSError, UnicodeDecodeError) as error:
@@ -256,37 +261,30 @@ def _read_spec(path: Path) -> Path:
 
 
 def bundle_is_given(config: pytest.Config) -> bool:
-    """Whether what is to be measured was compiled elsewhere, and the compiler need not be here."""
-    return bool(config.getoption("tune_bundle") or config.getini("tune_bundle"))
+    """Return whether the candidates to measure were compiled elsewhere, so that the compiler need not be here."""
+    return bool(_either(config, "tune_bundle"))
 
 
 def _refuse_compiler_options(config: pytest.Config) -> None:
-    given = [flag for dest, flag in _OF_THE_COMPILER.items() if config.getoption(dest)]
+    given = _given(config, _OF_THE_COMPILER)
     if given:
         raise pytest.UsageError(
-            f"--tune-bundle measures what was compiled before, so {' and '.join(given)} would change nothing: give it "
-            "to the run with --tune-stop-after compile"
+            f"--tune-bundle measures candidates that are compiled already, so {' and '.join(given)} would change "
+            "nothing: give it to the run with --tune-stop-after compile"
             + (", a starter spec to shark-tune merge-records" if "--tune-spec" in given else "")
         )
 
 
 def add_options(parser: pytest.Parser) -> None:
-    """Add every option, and its ini twin, to pytest."""
+    """Add every option to pytest, for the command line and for the ini file."""
     group = parser.getgroup("shark-tune", "tuning IREE dispatches")
-    group.addoption(
-        "--tune",
-        action="store_true",
-        default=False,
-        help="tune the dispatches of the suite, or of the .mlir and .onnx files that are named",
-    )
-    parser.addini("tune", "tune without --tune being given", type="bool", default=False)
-    group.addoption(
-        "--tune-fresh",
-        action="store_true",
-        default=False,
-        help="tune again what the snapshot holds, and measure again what earlier runs measured on the same device",
-    )
-    parser.addini("tune_fresh", "tune and measure again what is known", type="bool", default=False)
+
+    def add_flag(flag: str, help_text: str) -> None:
+        group.addoption(flag, action="store_true", default=False, help=help_text)
+        parser.addini(flag.removeprefix("--").replace("-", "_"), help_text, type="bool", default=False)
+
+    add_flag("--tune", "tune the dispatches of the suite, or of .mlir and .onnx files on the command line")
+    add_flag("--tune-fresh", "tune dispatches in the snapshot again, and use no measurement of an earlier run")
 
     def add(name: str, metavar: str, default: str, help_text: str) -> None:
         dest = f"tune_{name.replace('-', '_')}"
@@ -295,33 +293,23 @@ def add_options(parser: pytest.Parser) -> None:
 
     add("target", "TARGET", "llvm-cpu", "llvm-cpu (default), cuda:sm_89, hip:gfx942 or vulkan:rdna3")
     add("device", "URIS", "", "IREE device URIs, comma-separated (default: all devices of the target's driver)")
-    add("candidates", "N", "60", "most candidates measured per dispatch (default: 60)")
-    add("time", "DURATION", "", "budget for trying candidates: 90s, 30m, 1h (default: no limit)")
-    add(
-        "share",
-        "SHARE",
-        "0.9",
-        "tune of a model what makes up this share of its time: 0.9 (default), 80 percent as 80%%",
-    )
-    add("search", "NAME", "model", "how candidates are chosen: model, which learns (default), random or exhaustive")
+    add("candidates", "N", "60", "maximum number of candidates per dispatch (default: 60)")
+    add("time", "DURATION", "", "time budget for trying candidates: 90s, 30m, 1h (default: no limit)")
+    add("share", "SHARE", "0.9", "share of a model's time that its tuned dispatches make up: 0.9 (default)")
+    add("search", "NAME", "model", "search strategy: model, which learns from results (default), random or exhaustive")
     add("seed", "N", "0", "seed of the search and of the input data (default: 0)")
-    add("rotate", "SIZE", "", "rotate inputs through so much memory, past the caches: 256M, auto (default: off)")
-    add("spec", "FILE", "", "starter spec, linked behind the new entries")
-    add("out", "DIR", ".tune", "where spec.mlir, records.jsonl and summary.json go (default: .tune)")
-    add("function", "NAME", "", "the function of a model that is run whole, where it has several")
+    add("rotate", "SIZE", "", "rotate inputs through this much memory, past the caches: 256M, auto (default: off)")
+    add("spec", "FILE", "", "starter spec: its entries apply after the new ones")
+    add("out", "DIR", ".tune", "output directory for spec.mlir, records.jsonl and summary.json (default: .tune)")
+    add("function", "NAME", "", "the function to run, of a model that has several")
     add("commands", "FILE", "", "tune the convolutions and matmuls of a list of MIOpen or Fusilli driver commands")
-    add("record-landscape", "FILE", "", "write what was measured for shark-tune replay; FILE-DISPATCH with several")
-    add("stop-after", "STAGE", "", "compile: measure nothing, and leave what is compiled as OUT/bundle.tar")
-    add("bundle", "FILE", "", "measure what is in a bundle; the compiler is not needed")
-    add("jobs", "N", str(processors()), "compilations at a time (default: one per processor)")
-    add(
-        "compile-timeout",
-        "DURATION",
-        "120s",
-        "most time to compile a candidate (default: 120s); a model has 30m at least",
-    )
-    add("cache", "DIR", "", "folder of plans and compiled candidates (default: the user's cache folder)")
-    add("cache-size", "SIZE", CACHE_SIZE, f"most that the cache holds after a run: 500M, 20G (default: {CACHE_SIZE})")
+    add("record-landscape", "FILE", "", "record measurements for shark-tune replay; FILE-DISPATCH for several")
+    add("stop-after", "STAGE", "", "compile: measure nothing, and pack the compiled candidates into OUT/bundle.tar")
+    add("bundle", "FILE", "", "measure the candidates in a bundle; the compiler is not needed")
+    add("jobs", "N", str(processors()), "number of compilations at a time (default: one per processor)")
+    add("compile-timeout", "DURATION", "120s", "time limit per candidate (default: 120s); models have at least 30m")
+    add("cache", "DIR", "", "directory for plans and compiled candidates (default: the user's cache directory)")
+    add("cache-size", "SIZE", CACHE_SIZE, f"maximum size of the cache after a run: 500M, 20G (default: {CACHE_SIZE})")
     group.addoption("--tune-cache-clear", action="store_true", default=False, help="empty the cache before the run")
 
     def add_list(flag: str, metavar: str, help_text: str) -> None:
@@ -329,68 +317,59 @@ def add_options(parser: pytest.Parser) -> None:
         group.addoption(flag, dest=dest, metavar=metavar, action="append", default=[], help=f"{help_text} (repeatable)")
         parser.addini(dest, f"{help_text}; one a line", type="linelist", default=[])
 
-    add("guard", "SPEC", "", "check this spec, ours or not, against the models and suites that are named")
-    add("tolerance", "PERCENT", "4%", "how far a guarded entry may fall behind its record (default: 4 percent)")
+    add("guard", "SPEC", "", "check this spec, from whatever source, against the models and suites on the command line")
+    add("tolerance", "PERCENT", "4%", "how far a guarded entry may fall behind its recorded speed (default: 4 percent)")
     add("guard-route", "ROUTE", "compile", "how specs are applied: compile (shark-tune compile, default) or flag")
-    add("report-md", "FILE", "", "write what guarding found as Markdown, one line where nothing changed")
-    group.addoption(
-        "--tune-strict",
-        action="store_true",
-        default=False,
-        help="fail a guarded entry whose speed is undecided, and a run that finds nothing to guard",
-    )
-    parser.addini("tune_strict", "fail what is undecided, and where nothing is guarded", type="bool", default=False)
-
-    group.addoption(
-        "--tune-trust-spec",
-        action="store_true",
-        default=False,
-        help="let the compiler interpret whatever a spec holds: it can run commands and write files",
-    )
-    parser.addini("tune_trust_spec", "interpret whatever a spec holds", type="bool", default=False)
-
+    add("report-md", "FILE", "", "write the results of guarding as Markdown, in one line if nothing changed")
+    add_flag("--tune-strict", "fail a guarded entry with an undecided speed, and a run that finds nothing to guard")
+    add_flag("--tune-trust-spec", "let the compiler interpret specs unchecked, which can run commands and write files")
     add_list("--tune-input-shape", "NAME=SIZES", "sizes of an ONNX model's input: x=1x3x224x224")
-    add_list("--tune-input", "NAME=FILE", "what a model is run whole on: x=FILE.npy, or its input's number: 0=FILE.npy")
-    add_list("--tune-where", "CONDITION", 'try only configs that fulfil it: "wg_0 >= 64 and red_2 in (4, 8)"')
-    add_list("--tune-knob", "NAME=V1,V2", "search an option that the compiler pins, too: waves_per_eu=1,2,4")
-    add_list("--iree-compile-flag", "FLAG", "a flag for iree-compile, for the default and the candidates alike")
+    add_list("--tune-input", "NAME=FILE", "data of a model's input: x=FILE.npy, or by the input's number: 0=FILE.npy")
+    add_list("--tune-where", "CONDITION", 'condition on the configs to try: "wg_0 >= 64 and red_2 in (4, 8)"')
+    add_list("--tune-knob", "NAME=V1,V2", "also search an option that the compiler pins: waves_per_eu=1,2,4")
+    add_list("--iree-compile-flag", "FLAG", "a flag for iree-compile, for the default and for all candidates")
 
 
 def _keeps_benchmarks(config: pytest.Config) -> bool:
-    """Whether pytest-benchmark is to save or compare what is measured: then it has to be measured now."""
+    """Whether pytest-benchmark is to save or compare measurements, which this run then has to make."""
     return any(config.getoption(f"benchmark_{name}", None) for name in _BENCHMARK_OPTIONS)
 
 
 def tuning_is_on(config: pytest.Config) -> bool:
-    """Whether this run tunes: a spec to guard on the command line outweighs an ini file that says so."""
+    """Return whether this run tunes: a spec to guard on the command line overrides ``tune`` in the ini file."""
     return bool(config.getoption("tune") or (config.getini("tune") and not config.getoption("tune_guard")))
 
 
 def guard_is_given(config: pytest.Config) -> bool:
-    """Whether this run is to guard a spec that is named."""
-    return bool(config.getoption("tune_guard") or config.getini("tune_guard"))
+    """Return whether an option names a spec to guard."""
+    return bool(_either(config, "tune_guard"))
 
 
 def spec_is_trusted(config: pytest.Config) -> bool:
-    """Whether the user vouches for specs, so that the compiler may interpret whatever they hold."""
-    return bool(config.getoption("tune_trust_spec") or config.getini("tune_trust_spec"))
+    """Return whether the user trusts specs, so that the compiler may interpret anything that they hold."""
+    return bool(_either(config, "tune_trust_spec"))
+
+
+def is_dry(config: pytest.Config) -> bool:
+    """Return whether this run only shows tests, fixtures or the like, so that nothing may be written."""
+    return any(getattr(config.option, name, None) for name in _DRY)
 
 
 def target_name(config: pytest.Config) -> str:
-    """The target that is asked for, as given."""
-    return str(config.getoption("tune_target") or config.getini("tune_target"))
+    """Return the target option as it is given."""
+    return str(_either(config, "tune_target"))
 
 
 def commands_file(config: pytest.Config) -> Path | None:
-    """The list of commands that is to be tuned, if there is one."""
-    given = config.getoption("tune_commands") or config.getini("tune_commands")
-    # As pytest has the paths of what it collects: whole, but with symbolic links.
+    """Return the list of driver commands to tune, if there is one."""
+    given = _either(config, "tune_commands")
+    # Pytest's own paths are absolute too, with symbolic links unresolved.
     return Path(os.path.abspath(config.invocation_params.dir / given)) if given else None  # noqa: PTH100
 
 
 def named_here(config: pytest.Config, models: ModelInput) -> ModelInput:
-    """What of ``models`` was said on the command line: an ini file may speak of models that another run takes."""
-    from pytest_shark_tune.plan.model_input import ModelInput
+    """Return the part of ``models`` that is on the command line: an ini file may be about models of other runs."""
+    from pytest_shark_tune.plan.source import ModelInput
 
     return ModelInput(
         shapes=models.shapes if config.getoption("tune_input_shape") else {},
@@ -400,10 +379,9 @@ def named_here(config: pytest.Config, models: ModelInput) -> ModelInput:
 
 
 def _parse_models(config: pytest.Config, function: str) -> ModelInput:
-    from pytest_shark_tune.plan.model_input import ModelInput
+    from pytest_shark_tune.plan.source import ModelInput
 
-    shapes = config.getoption("tune_input_shape") or config.getini("tune_input_shape")
-    data = config.getoption("tune_input") or config.getini("tune_input")
+    shapes, data = _either(config, "tune_input_shape"), _either(config, "tune_input")
     try:
         return ModelInput.parse(shapes, data, function, base=config.invocation_params.dir)
     except InputError as error:
@@ -411,21 +389,44 @@ def _parse_models(config: pytest.Config, function: str) -> ModelInput:
 
 
 def given_options(config: pytest.Config) -> list[str]:
-    """Our options as given on the command line, to be given again, but for those that only that run has a use for."""
+    """Return our options on the command line, for a command to run next; options that concern only one run are left
+    out.
+    """
     given: list[str] = []
     for name, value in vars(config.option).items():
         if not name.startswith(("tune_", "iree_compile_flag")) or name in _OF_ONE_RUN:
             continue
-        flag = f"--{name.replace('_', '-')}"
+        flag = _flag(name)
         if value is True:
             given.append(flag)
         elif isinstance(value, list):
-            given += [f"{flag}={each}" for each in value]
+            given += [f"{flag}={part}" for part in value]
         elif isinstance(value, str):
             given.append(f"{flag}={value}")
     return given
 
 
+def _value(config: pytest.Config, name: str) -> str:
+    """The value of the option ``--tune-NAME`` on the command line or, if it is not given there, in the ini file."""
+    given = config.getoption(f"tune_{name}")
+    return str(given if given is not None else config.getini(f"tune_{name}"))
+
+
+def _either(config: pytest.Config, name: str) -> Any:
+    """The value of an option on the command line or, if that one is empty, in the ini file."""
+    return config.getoption(name) or config.getini(name)
+
+
+def _given(config: pytest.Config, names: Sequence[str]) -> list[str]:
+    """Those of some options, by their destinations, that the command line gives."""
+    return [_flag(name) for name in names if config.getoption(name)]
+
+
+def _flag(name: str) -> str:
+    """The option with the destination ``name``."""
+    return f"--{name.replace('_', '-')}"
+
+
 def default_cache() -> Path:
-    """The user's own folder for what is kept between runs."""
+    """Return the user's own cache directory."""
     return Path(platformdirs.user_cache_dir("pytest-shark-tune", appauthor=False))

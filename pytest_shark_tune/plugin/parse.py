@@ -1,10 +1,11 @@
-"""Option values, read from text."""
+"""Parses the values of options."""
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 
@@ -13,6 +14,7 @@ from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.system.machine import last_level_cache_bytes
 
 __all__ = [
+    "naming",
     "parse_count",
     "parse_duration",
     "parse_flags",
@@ -34,14 +36,23 @@ _SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 _PAST_GPU_CACHES = 512 << 20
-"""More than the last-level cache of any GPU: the largest have 256 MiB."""
+"""More than the last-level cache of any GPU: the largest caches have 256 MiB."""
+
+
+@contextmanager
+def naming(option: str) -> Iterator[None]:
+    """Turn the errors of a block about its input into usage errors that name ``option``."""
+    try:
+        yield
+    except (InputError, UnicodeDecodeError) as error:
+        raise pytest.UsageError(f"{option}: {error}") from error
 
 
 def parse_target(text: str) -> Target:
-    """Read a target.
+    """Parse a target.
 
     Raises:
-        pytest.UsageError: the target is unknown or not whole.
+        pytest.UsageError: the target is unknown or incomplete.
     """
     try:
         return Target.parse(text)
@@ -50,7 +61,7 @@ def parse_target(text: str) -> Target:
 
 
 def parse_count(option: str, text: str) -> int:
-    """Read a whole number of at least 1 and at most nine digits.
+    """Parse a whole number of at least 1 and at most nine digits.
 
     Raises:
         pytest.UsageError: ``text`` is anything else.
@@ -62,7 +73,7 @@ def parse_count(option: str, text: str) -> int:
 
 
 def parse_seed(option: str, text: str) -> int:
-    """Read a whole number of at least 0 and at most nine digits, which fits every generator.
+    """Parse a whole number of at least 0 and at most nine digits, which is in the range of every random generator.
 
     Raises:
         pytest.UsageError: ``text`` is anything else.
@@ -74,10 +85,13 @@ def parse_seed(option: str, text: str) -> int:
 
 
 def parse_duration(option: str, text: str) -> float | None:
-    """Read ``90``, ``90s``, ``30m`` or ``1.5h`` as seconds; nothing is no limit.
+    """Parse ``90``, ``90s``, ``30m`` or ``1.5h`` as seconds.
+
+    Returns:
+        The seconds; ``None`` for no limit, if ``text`` is empty.
 
     Raises:
-        pytest.UsageError: ``text`` is anything else, or no time at all.
+        pytest.UsageError: ``text`` is anything else, or zero.
     """
     if not text.strip():
         return None
@@ -89,12 +103,13 @@ def parse_duration(option: str, text: str) -> float | None:
 
 
 def parse_rotation(option: str, text: str, target: Target) -> int:
-    """Read ``64K``, ``256M``, ``1G`` (powers of 1024) or ``auto`` as bytes; nothing is 0.
+    """Parse ``64K``, ``256M``, ``1G`` (powers of 1024) or ``auto`` as bytes.
 
-    ``auto`` is twice the last-level cache on a CPU, and 512 MiB on a GPU.
+    Returns:
+        The bytes; 0 if ``text`` is empty. ``auto`` is twice the last-level cache on a CPU, and 512 MiB on a GPU.
 
     Raises:
-        pytest.UsageError: ``text`` is anything else, or the system does not tell the size of its caches.
+        pytest.UsageError: ``text`` is anything else, or the system does not report the size of its caches.
     """
     text = text.strip()
     if not text:
@@ -102,7 +117,9 @@ def parse_rotation(option: str, text: str, target: Target) -> int:
     if text == "auto":
         size = 2 * last_level_cache_bytes() if target.shares_processor else _PAST_GPU_CACHES
         if not size:
-            raise pytest.UsageError(f"{option}: this system does not tell the size of its caches: give one, as in 256M")
+            raise pytest.UsageError(
+                f"{option}: this system does not report the size of its caches: give a size, as in 256M"
+            )
         return size
     size = _parse_bytes(text)
     if not size:
@@ -111,7 +128,7 @@ def parse_rotation(option: str, text: str, target: Target) -> int:
 
 
 def parse_size(option: str, text: str) -> int:
-    """Read ``64K``, ``256M`` or ``1G`` (powers of 1024) as bytes, at least one.
+    """Parse ``64K``, ``256M`` or ``1G`` (powers of 1024) as bytes, at least one.
 
     Raises:
         pytest.UsageError: ``text`` is anything else.
@@ -123,7 +140,7 @@ def parse_size(option: str, text: str) -> int:
 
 
 def parse_tolerance(option: str, text: str) -> float:
-    """Read ``4%`` or ``0.04`` as a share, at least 0 and less than 1.
+    """Parse ``4%`` or ``0.04`` as a share, at least 0 and less than 1.
 
     Raises:
         pytest.UsageError: ``text`` is anything else.
@@ -135,7 +152,7 @@ def parse_tolerance(option: str, text: str) -> float:
 
 
 def parse_share(option: str, text: str) -> float:
-    """Read ``90%`` or ``0.9`` as a share, more than 0 and at most 1.
+    """Parse ``90%`` or ``0.9`` as a share, more than 0 and at most 1.
 
     Raises:
         pytest.UsageError: ``text`` is anything else.
@@ -149,10 +166,10 @@ def parse_share(option: str, text: str) -> float:
 
 
 def parse_flags(option: str, lines: Sequence[str]) -> tuple[str, ...]:
-    """Split each line as a shell would, so that one may hold several flags.
+    """Split every line as a shell would: a line may have several flags.
 
     Raises:
-        pytest.UsageError: a quotation is not closed.
+        pytest.UsageError: a quotation mark is not closed.
     """
     try:
         return tuple(flag for line in lines for flag in shlex.split(line))
@@ -161,27 +178,28 @@ def parse_flags(option: str, lines: Sequence[str]) -> tuple[str, ...]:
 
 
 def parse_where(option: str, lines: Sequence[str]) -> tuple[str, ...]:
-    """Check conditions over knobs; what names they may use is known only once there are spaces.
+    """Parse conditions over knobs. The names in them are checked later, once the search spaces are known.
 
     Raises:
-        pytest.UsageError: one is no condition.
+        pytest.UsageError: a line is not a condition.
     """
     from pytest_shark_tune.search_space import parse_condition
 
-    for line in lines:
-        try:
+    with naming(option):
+        for line in lines:
             parse_condition(line)
-        except InputError as error:
-            raise pytest.UsageError(f"{option}: {error}") from error
     return tuple(line.strip() for line in lines)
 
 
 def parse_knobs(option: str, lines: Sequence[str], target: Target) -> dict[str, tuple[int, ...]]:
-    """Read lines such as ``waves_per_eu=1,2,4`` into the values of each option.
+    """Parse lines such as ``waves_per_eu=1,2,4``.
+
+    Returns:
+        The values of the options by their names.
 
     Raises:
-        pytest.UsageError: a line has another form, or names what is no option of the target's pipelines, or a value
-            that the option does not take.
+        pytest.UsageError: a line has another form, its name is not an option of the target's pipelines, or the option
+            does not take one of its values.
     """
     from pytest_shark_tune.search_space import PIPELINE_OPTIONS, options_of
 
@@ -192,7 +210,7 @@ def parse_knobs(option: str, lines: Sequence[str], target: Target) -> dict[str, 
         if name not in PIPELINE_OPTIONS:
             known = ", ".join(PIPELINE_OPTIONS)
             raise pytest.UsageError(
-                f"{option}: {name!r} is no option of a pipeline; there is {known}. For any other knob, "
+                f"{option}: {name!r} is not an option of a pipeline; the options are {known}. For any other knob, "
                 f"--tune-where 'NAME in (1, 2)' chooses among its values"
             )
         pipeline_option = PIPELINE_OPTIONS[name]

@@ -1,27 +1,74 @@
-"""What a user gave, tried before anything is done with it."""
+"""Checks the options and the directories of a run before anything else is done."""
 
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.device.discovery import FoundDevices
 from pytest_shark_tune.device.lease import signature, who_holds
 from pytest_shark_tune.errors import CommandFailed, InputError
+from pytest_shark_tune.plugin.devices import find_devices
 from pytest_shark_tune.plugin.options import TuneOptions, named_here
+from pytest_shark_tune.plugin.parse import naming
+from pytest_shark_tune.spec.link import check_starter
+from pytest_shark_tune.system import journal
+from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.folders import check_owner
 from pytest_shark_tune.system.lock import FileLock, NoLocks
+from pytest_shark_tune.tuning.bundle import Bundle, check_machine, read_bundle
 from pytest_shark_tune.tuning.session import Session
 
-__all__ = ["check_cache", "check_compiler", "check_folder", "hold_folder", "refuse_strays"]
+__all__ = [
+    "check_bundle",
+    "check_cache",
+    "check_compiler",
+    "check_folder",
+    "check_inputs",
+    "claim_output",
+    "hold_folder",
+    "refuse_strays",
+    "unpack_bundle",
+]
 
 _LOCK = ".shark-tune.lock"
 
 
+def check_inputs(options: TuneOptions, compiler: Compiler, *, writes: bool) -> FoundDevices:
+    """Refuse options that cannot be met, before anything is done.
+
+    Args:
+        options: the options of the run.
+        compiler: the compiler of the run, which is not called if a bundle is measured.
+        writes: whether the run writes anything: otherwise it needs no directory but the cache.
+
+    Returns:
+        The devices to measure on; none if the run stops after compiling.
+
+    Raises:
+        pytest.UsageError: an option cannot be met; the message names it.
+    """
+    if options.bundle is None:
+        check_compiler(options, compiler)
+    if options.starter is not None:
+        with naming("--tune-spec"):
+            check_starter(journal.read_plain(options.starter).decode(), str(options.starter))
+    devices: FoundDevices = {"uris": [], "name": ""} if options.stop_after else find_devices(options)
+    # Last, so that a run that is refused leaves no directory behind.
+    check_cache(options.cache)
+    if writes:
+        check_folder("--tune-out", options.out)
+        if options.landscape is not None:
+            check_folder("--tune-record-landscape", options.landscape.parent)
+    return devices
+
+
 def check_compiler(options: TuneOptions, compiler: Compiler) -> None:
-    """Make sure that the compiler takes the target and the flags.
+    """Make sure that the compiler accepts the target and the flags.
 
     Raises:
         pytest.UsageError: it does not; the message names the option.
@@ -35,27 +82,50 @@ def check_compiler(options: TuneOptions, compiler: Compiler) -> None:
         raise pytest.UsageError(f"{option}: {error}") from error
 
 
-def check_cache(folder: Path) -> None:
-    """Make the cache, if need be, for this user alone, and make sure that it can be written to and is nobody else's.
+def check_bundle(options: TuneOptions, path: Path) -> Bundle:
+    """Read a bundle, and make sure that it fits this machine and the options.
 
     Raises:
-        pytest.UsageError: it cannot, or is.
+        pytest.UsageError: it cannot be read, or it does not fit; the message names the option.
+    """
+    with naming("--tune-bundle"):
+        bundle = read_bundle(path)
+        check_machine(bundle)
+    if options.target_is_given and options.target != bundle.target:
+        raise pytest.UsageError(f"--tune-target: the bundle {path} is for {bundle.target}: leave it out")
+    return bundle
+
+
+def unpack_bundle(bundle: Bundle, path: Path, cache: Cache) -> None:
+    """Add the content of the bundle at ``path`` to ``cache``.
+
+    Raises:
+        pytest.UsageError: the file is damaged, or there is no space for its content.
     """
     try:
+        with naming("--tune-bundle"):
+            bundle.unpack(path, cache)
+    except OSError as error:
+        raise pytest.UsageError(f"--tune-bundle: {path} cannot be unpacked into {cache.folder}: {error}") from error
+
+
+def check_cache(folder: Path) -> None:
+    """Make sure that the cache can be written to and belongs to this user; make it if it does not exist.
+
+    Raises:
+        pytest.UsageError: it cannot be written to, or it belongs to someone else.
+    """
+    with naming("--tune-cache"), suppress(OSError):  # The check below reports it.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         check_owner(folder)
-    except InputError as error:
-        raise pytest.UsageError(f"--tune-cache: {error}") from error
-    except OSError:  # Told below.
-        pass
     check_folder("--tune-cache", folder)
 
 
 def check_folder(option: str, folder: Path) -> None:
-    """Make the folder that an option names, if need be, and make sure that it can be written to.
+    """Make sure that the directory in an option can be written to; make it if it does not exist.
 
     Raises:
-        pytest.UsageError: it cannot.
+        pytest.UsageError: it cannot be written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,9 +136,9 @@ def check_folder(option: str, folder: Path) -> None:
 
 
 def hold_folder(option: str, folder: Path) -> FileLock:
-    """Keep other runs out of the folder that an option names, until the lock is released or this process has ended.
+    """Keep other runs out of the directory in an option until the lock is released or this process has ended.
 
-    A folder on a file system without locks is as good as held.
+    A directory on a file system without locks counts as held.
 
     Raises:
         pytest.UsageError: another run holds it, or it cannot be written to.
@@ -82,19 +152,35 @@ def hold_folder(option: str, folder: Path) -> FileLock:
         raise pytest.UsageError(f"{option}: cannot write to {lock.path}: {error.strerror}") from error
     if not held:
         raise pytest.UsageError(
-            f"{option}: another run writes to {folder}, {who_holds(lock.note())}, and each would undo what the other "
-            f"writes: name another folder with {option}, or wait until that run has ended"
+            f"{option}: another run writes to {folder}, {who_holds(lock.note())}, and the two would overwrite each "
+            f"other's files: name another folder with {option}, or wait until that run has ended"
         )
     return lock
 
 
-def refuse_strays(config: pytest.Config, session: Session, items: list[pytest.Item]) -> None:
-    """Run none of ``items`` where the command line says something of no model that any of them takes.
+def claim_output(config: pytest.Config, out: Path) -> None:
+    """Keep other runs out of the output directory until this run is over.
 
-    What models there are is known only once all are collected, and xdist lets no worker refuse its command line then:
-    so that is told as an error in collecting.
+    Raises:
+        pytest.UsageError: another run holds it, or it cannot be written to.
     """
-    problem = named_here(config, session.settings.models).stray(session.models)
+    lock = hold_folder("--tune-out", out)
+
+    def release() -> None:
+        lock.release()
+        with suppress(OSError):  # It stays unless it is empty.
+            out.rmdir()
+
+    config.add_cleanup(release)
+
+
+def refuse_strays(config: pytest.Config, session: Session, items: list[pytest.Item]) -> None:
+    """Empty ``items`` if an option on the command line is about a model that no test takes.
+
+    The models are known only once all tests are collected. By then xdist lets no worker refuse its command line, so
+    the problem is reported as a collection error.
+    """
+    problem = named_here(config, session.settings.models).stray(session.planner.models)
     if problem:
         items.clear()
         report = pytest.CollectReport(nodeid="", outcome="failed", longrepr=problem, result=[])

@@ -1,6 +1,6 @@
-"""The one door to what pytest shows of ours: lines, reports and errors, all of them escaped.
+"""The only module that writes to pytest's terminal: lines, reports and errors, all of them escaped.
 
-Names, records and messages come from outside, see `tools.terminal`.
+Names, records and messages come from outside, see `system.terminal`.
 """
 
 from __future__ import annotations
@@ -17,62 +17,62 @@ __all__ = ["EscapedReports", "end_run", "escaping_errors", "section", "write", "
 
 
 def write(reporter: Any, text: str) -> None:
-    """Write text as it is."""
+    """Write text without a line break."""
     reporter.write(escaped(text))
 
 
 def write_line(reporter: Any, line: str, **markup: bool) -> None:
-    """Write a line, or several; ``markup`` is pytest's."""
+    """Write one or more lines; ``markup`` is that of pytest's terminal writer."""
     reporter.write_line(escaped(line), **markup)
 
 
 def write_annotations(reporter: Any, annotations: Iterable[str]) -> None:
-    """Write commands of a CI system, which have to reach it as they are; `guard_text.github_lines` makes them."""
+    """Write commands of a CI system unescaped, as it expects them; `guard_text.github_lines` makes them."""
     for annotation in annotations:
         reporter.write_line(annotation)
 
 
 def section(reporter: Any, title: str) -> None:
-    """Begin a section of the terminal's summary."""
+    """Begin a section of the terminal summary."""
     reporter.section(escaped_line(title))
 
 
 def end_run(reason: str, returncode: int) -> NoReturn:
-    """End the run at once, for a reason that pytest shows."""
+    """End the run at once; pytest shows the reason."""
     pytest.exit(escaped(reason), returncode=returncode)
 
 
 @contextmanager
 def escaping_errors() -> Iterator[None]:
-    """Within it a usage error is escaped, which pytest shows as it is."""
+    """Escape the usage errors of a block: pytest shows them as they are."""
     try:
         yield
     except pytest.UsageError as error:
-        # Without its causes: of a worker pytest-xdist shows the traceback.
-        raise pytest.UsageError(*(escaped(str(each)) for each in error.args)) from None
+        # Without its causes, since xdist shows the traceback of a worker's error.
+        raise pytest.UsageError(*(escaped(str(argument)) for argument in error.args)) from None
 
 
 class EscapedReports:
-    """Escapes what reports on our tests say, before anybody shows it, and why a file could not be collected.
+    """Escapes the reports of our tests, and the errors of files that could not be collected, before they are shown.
 
-    Of other tests it leaves the reports alone: their authors may want colors.
+    Reports of other tests are left alone: their authors may want colors.
     """
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Escape the report of a marked test, or of one that took its worker along, of which nobody knows."""
+        """Escape the report of a marked test, or of a test that crashed its worker: its marks are not known."""
         if "tune" in report.keywords or not report.keywords:
             _escape(report)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Escape why a file could not be collected."""
+        """Escape the error of a file that could not be collected."""
         if report.failed:
             _escape(report)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_internalerror(self, excrepr: Any) -> None:
-        """Escape an error that nobody expects, if there is something to escape."""
+        """Escape an internal error, if it has something to escape."""
         text = str(excrepr)
         if escaped(text) != text:
             excrepr.toterminal = lambda writer: writer.line(escaped(text))
@@ -84,9 +84,9 @@ def _escape(report: pytest.TestReport | pytest.CollectReport) -> None:
             pass
         case (path, line, reason):
             report.longrepr = (escaped_line(str(path)), line, escaped(str(reason)))
-        case said:
-            text = str(said)
-            # What is harmless keeps its colors and its form.
-            if isinstance(said, str) or escaped(text) != text:
+        case longrepr:
+            text = str(longrepr)
+            # A harmless one keeps its colors and its form.
+            if isinstance(longrepr, str) or escaped(text) != text:
                 report.longrepr = escaped(text)
     report.sections = [(escaped_line(name), escaped(content)) for name, content in report.sections]

@@ -1,111 +1,41 @@
-"""The roster: which test of a run has which part, as the workers tell their controller, which never collects."""
+"""The test manifest: the workers write it for the controller, which never collects."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
-from enum import StrEnum
-from pathlib import Path
 
 import msgspec
 
 from pytest_shark_tune.plan.roles import Phase, Role
-from pytest_shark_tune.plugin.cases import Trial
-from pytest_shark_tune.system import journal
+from pytest_shark_tune.results.coverage import Collected
 
-__all__ = ["Collected", "Coverage", "Part", "Roster", "read_roster", "whole_suites", "write_roster"]
-
-_FILE = "roster.json"
+__all__ = ["Part", "Roster"]
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True):
-    """What a test is for: ``dispatch`` and ``candidate`` are names, empty where there is none.
-
-    ``plan`` is the plan's key in the cache, ``suite`` the folder of the suite, empty for a model file. ``is_ours``
-    says that our own stages serve it, so that it is known what its results depend on.
-    """
+    """One test of the manifest."""
 
     role: Role
+    """The role of the test."""
     plan: str
+    """The key of its plan in the cache."""
     suite: str
+    """The directory of its suite; empty for a model file."""
     dispatch: str = ""
+    """The name of its dispatch; empty without one."""
     candidate: str = ""
+    """The id of its candidate; empty without one."""
     is_ours: bool = True
-
-    @classmethod
-    def of(cls, trial: Trial, *, is_ours: bool = True) -> Part:
-        """The part of the test that tries ``trial``."""
-        return cls(
-            trial.role,
-            trial.plan_key,
-            trial.suite,
-            trial.task.name if trial.task else "",
-            trial.config.id if trial.config else "",
-            is_ours,
-        )
+    """Whether our own stages serve it. Then everything is known that its results depend on."""
 
     @property
     def phase(self) -> Phase:
-        """When the test may run."""
+        """The phase of the run in which the test may run."""
         return self.role.phase
 
 
-class Coverage(StrEnum):
-    """How much a run tunes of what it was given: all of it, not all files of a suite, or not all tests of a file."""
-
-    WHOLE = "whole"
-    FILES = "some files"
-    TESTS = "some tests"
-
-    def is_less_than(self, other: Coverage) -> bool:
-        """Whether a run of this coverage leaves out what one of the ``other`` may have tuned."""
-        order = list(Coverage)
-        return order.index(self) > order.index(other)
-
-
-class Collected(msgspec.Struct, frozen=True, kw_only=True):
-    """How much of what was named runs; ``whole`` are the suites of which every test was generated, and may run."""
-
-    whole: tuple[str, ...] = ()
-    coverage: Coverage = Coverage.WHOLE
-
-
 class Roster(msgspec.Struct, frozen=True):
-    """The parts of the tests that have one, by test id, and what was collected."""
+    """The tests of a run, by id."""
 
     parts: dict[str, Part]
+    """The tests that tune."""
     collected: Collected
-
-
-def write_roster(folder: Path, roster: Roster) -> None:
-    """Write down what each test tries; all workers write the same, and the first one is enough.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    path = folder / _FILE
-    if not path.exists():
-        journal.replace_file(path, msgspec.json.encode(roster))
-
-
-def read_roster(folder: Path) -> Roster:
-    """What the workers wrote down.
-
-    Raises:
-        OSError: no worker could write it.
-    """
-    return msgspec.json.decode((folder / _FILE).read_bytes(), type=Roster)
-
-
-def whole_suites(trials: Mapping[Path, Sequence[Trial]], patterns: Sequence[str]) -> tuple[Path, ...]:
-    """The folders of the suites of which every test that tunes was generated.
-
-    ``trials`` are those of each file that was read. A suite with a file like ``patterns``, the names of test files,
-    that is not among them, or with an input that cannot be read, is not known to be whole.
-    """
-    folders = {path.parent for path, found in trials.items() if any(trial.suite for trial in found)}
-    unread = {path.parent for path, found in trials.items() if any(trial.role is Role.INPUT for trial in found)}
-    return tuple(each for each in sorted(folders - unread) if _tests_in(each, patterns) <= trials.keys())
-
-
-def _tests_in(folder: Path, patterns: Sequence[str]) -> set[Path]:
-    return {path for path in folder.glob("*.py") if any(path.match(pattern) for pattern in patterns)}
+    """How much was collected."""

@@ -1,7 +1,7 @@
-"""What the process that controls a run makes of what guarding found: terminal, annotations, Markdown.
+"""Reports the results of guarding from the process that controls the run: terminal, annotations, Markdown.
 
-It is there in every run that does not tune, with xdist in a process that never collects, and does nothing until a
-test has found something out. So it imports what it works with only then.
+It is registered in every run that does not tune, with xdist in a process that never collects. It does nothing, and
+imports nothing more, until a test has a result.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plugin import reporting
-from pytest_shark_tune.plugin.dry_run import is_dry
 from pytest_shark_tune.plugin.interrupts import TERMINATED, Interrupts
-from pytest_shark_tune.plugin.options import GuardOptions, TuneOptions, target_name
-from pytest_shark_tune.plugin.xdist.messages import note_of, write_line
+from pytest_shark_tune.plugin.options import GuardOptions, TuneOptions, is_dry, target_name
+from pytest_shark_tune.plugin.parse import naming
+from pytest_shark_tune.plugin.xdist.messages import note_of, property_of, show_line
 
 if TYPE_CHECKING:
     from pytest_shark_tune.report.guard_text import GuardFailure, GuardFinding
@@ -27,19 +26,19 @@ if TYPE_CHECKING:
 __all__ = ["EXCHANGE", "FAILURE", "PROPERTY", "SNAPSHOTS", "UNGUARDED", "GuardReporter"]
 
 EXCHANGE = "shark_tune_guard_exchange"
-"""The name under which a worker is told of the folder that all workers of a run share."""
+"""The key in a worker's input for the directory that all workers of a run share."""
 PROPERTY = "shark_tune_guard"
-"""The name under which a report carries a finding."""
+"""The property of a report for the result of its test."""
 FAILURE = "shark_tune_failure"
-"""The name under which the report of a test of ours that failed without one carries what it says."""
+"""The property of a report for the failure of a test of ours that has no result."""
 SNAPSHOTS = "__specs__"
-"""What ``snapshot`` calls the folder of a suite's specs; to import that takes the compiler along."""
+"""The directory of a suite's specs, as in `records.snapshot`: importing that module would load the compiler."""
 UNGUARDED = "tune"
-"""The id of what a marked test is skipped with where there is nothing to guard."""
+"""The id of the parameter of a marked test that is skipped since there is nothing to guard."""
 
 
 class GuardReporter:
-    """Gathers what tests of guard mode found out, and tells of it."""
+    """Collects the results of tests in guard mode, and reports them."""
 
     def __init__(self, config: pytest.Config, options: GuardOptions) -> None:
         self._config = config
@@ -54,10 +53,10 @@ class GuardReporter:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Tell a worker of the folder that it shares with the others, should one of them have something to guard."""
+        """Give a worker the directory that it shares with the others, in case one of them has something to guard."""
         from pytest_shark_tune.system.folders import HeldFolder
 
-        with suppress(OSError):  # Each of them then makes one for itself, or says why it cannot.
+        with suppress(OSError):  # Every worker then makes one for itself, or says why it cannot.
             self._exchange = self._exchange or HeldFolder()
             node.workerinput[EXCHANGE] = os.fspath(self._exchange.path)
 
@@ -70,42 +69,36 @@ class GuardReporter:
         if self._config.getoption("tune_cache_clear"):
             from pytest_shark_tune.system.cache import Cache
 
-            with reporting.escaping_errors():
-                options = TuneOptions.from_pytest_config(self._config)
-                try:
-                    Cache(options.cache).clear()
-                except InputError as error:
-                    raise pytest.UsageError(f"--tune-cache: {error}") from error
+            with reporting.escaping_errors(), naming("--tune-cache"):
+                Cache(TuneOptions.from_pytest_config(self._config).cache).clear()
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Keep what is said of a file that cannot be collected, where that may be one to guard."""
+        """Store the error of a file that cannot be collected, if it may be one to guard."""
         path = self._config.rootpath / report.nodeid.partition("::")[0]
         if report.failed and self._guards(path):
             self._failures[report.nodeid] = _failure(report.nodeid or "collecting", path, report)
 
     def _guards(self, path: Path) -> bool:
-        """Whether a test file is one to guard, as far as that can be told of one that cannot be collected."""
+        """Whether a test file that cannot be collected is probably one to guard."""
         is_asked = self._options.report is not None or bool(self._config.getoption("tune_guard"))
         return is_asked or any((path.parent / SNAPSHOTS).glob("*.mlir"))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep what a test found out; tell what a worker has to tell."""
+        """Store the result of a test, and show the messages of workers."""
         if note := note_of(report):
-            reporter = self._config.pluginmanager.get_plugin("terminalreporter")
-            if reporter is not None and reporter.verbosity >= 0:
-                write_line(reporter, f"shark-tune: {note}")
+            show_line(self._config, f"shark-tune: {note}")
         finding = _finding_of(report)
         if finding is not None:
             if not self._findings:
-                self._interrupts.install()  # Without xdist they are the guarding plugin's already, and stay so.
+                self._interrupts.install()  # Without xdist, the guarding plugin has installed its own, which stay.
             self._findings[report.nodeid] = finding
         elif report.failed:
             self._keep_failure(report)
         self._unguarded += _is_unguarded(report)
 
     def _keep_failure(self, report: pytest.TestReport) -> None:
-        """Keep what a test of ours failed with; of one that took its worker along nobody knows whose it was."""
-        failure = _failure_of(report)
+        """Store the failure of a test of ours, or of a test that crashed its worker, which may be ours."""
+        failure = _decoded(report, FAILURE)
         if failure is not None:
             self._failures[report.nodeid] = failure
         elif report.when not in ("setup", "call", "teardown"):
@@ -114,13 +107,13 @@ class GuardReporter:
 
     @property
     def _told(self) -> list[GuardFailure]:
-        """The failures that are no verdict, in the order of their tests."""
+        """The failures without a verdict, in the order of their tests."""
         guards = self._findings or self._failures
         found = self._failures | (self._lost if guards else {})
         return [found[test] for test in sorted(found)]
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
-        """Show with ``-v`` how fast an entry is."""
+        """Show the speed of an entry with ``-v``."""
         finding = _finding_of(report)
         if finding is None or not report.passed:
             return None
@@ -131,7 +124,7 @@ class GuardReporter:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> Any:
-        """Write the Markdown, however the run ended; say so where something was to be guarded and nothing was."""
+        """Write the Markdown, however the run ended, and fail a run that should have guarded something and did not."""
         self._interrupts.wind_down()
         if self._options.report is not None and not is_dry(session.config):
             from pytest_shark_tune.report.guard_text import markdown
@@ -148,8 +141,7 @@ class GuardReporter:
         return (yield)
 
     def _miss(self, session: pytest.Session) -> None:
-        """Fail a run that guarded nothing, if it was told to guard something."""
-        # An ini file may name a spec for runs that this one is none of.
+        """Fail a run that guarded nothing, if the command line asks for it: an ini file may be for other runs."""
         if self._config.getoption("tune_guard"):
             self._fail(session, "--tune-guard: no test that is marked tune, and no model, ran: nothing was guarded")
         elif self._options.strict and self._unguarded:
@@ -165,7 +157,7 @@ class GuardReporter:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Show the counts, what is worth a line, and on GitHub what its pages show beside the code."""
+        """Show the counts and the notable results and, on GitHub, annotations beside the code."""
         if self._findings or self._failures:
             from pytest_shark_tune.report.guard_text import github_lines, terminal_lines
 
@@ -180,7 +172,7 @@ class GuardReporter:
             reporting.write_line(terminalreporter, problem, red=True)
 
     def pytest_unconfigure(self) -> None:
-        """Cut the cache to its size, once all processes of the run are through with it."""
+        """Cut the cache to its maximum size, once all processes of the run have finished with it."""
         self._interrupts.restore()
         if self._exchange is not None:
             self._exchange.remove()
@@ -195,7 +187,7 @@ _UNALARMED = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
 def _why_ended(session: pytest.Session, exitstatus: int | pytest.ExitCode) -> str:
-    """Why the run did not look at everything; empty where it did."""
+    """Why the run did not check everything; empty if it did."""
     if session.shouldfail or session.shouldstop:
         return str(session.shouldfail or session.shouldstop)
     ended = {
@@ -206,42 +198,31 @@ def _why_ended(session: pytest.Session, exitstatus: int | pytest.ExitCode) -> st
 
 
 def _finding_of(report: pytest.TestReport | pytest.CollectReport) -> GuardFinding | None:
-    """What a test found out, from its report."""
-    carried = _carried(report, PROPERTY)
+    """The result of a test, from its report."""
+    found: GuardFinding | None = _decoded(report, PROPERTY)
+    return found
+
+
+def _decoded(report: pytest.TestReport | pytest.CollectReport, name: str) -> Any:
+    """The result or the failure that a report carries under the name ``name``, if any."""
+    carried = property_of(report, name)
     if carried is None:
         return None
     import msgspec
 
-    from pytest_shark_tune.report.guard_text import GuardFinding
+    from pytest_shark_tune.report.guard_text import GuardFailure, GuardFinding
 
-    return msgspec.json.decode(carried, type=GuardFinding)
-
-
-def _failure_of(report: pytest.TestReport) -> GuardFailure | None:
-    """What a test of ours failed with, where that is no verdict, from its report."""
-    carried = _carried(report, FAILURE)
-    if carried is None:
-        return None
-    import msgspec
-
-    from pytest_shark_tune.report.guard_text import GuardFailure
-
-    return msgspec.json.decode(carried, type=GuardFailure)
-
-
-def _carried(report: pytest.TestReport | pytest.CollectReport, name: str) -> str | None:
-    # A report on collecting a file has no properties.
-    return next((str(value) for each, value in getattr(report, "user_properties", ()) if each == name), None)
+    return msgspec.json.decode(carried, type=GuardFinding if name == PROPERTY else GuardFailure)
 
 
 def _failure(test: str, path: Path, report: pytest.TestReport | pytest.CollectReport) -> GuardFailure:
-    """What a report says that no test of ours has made."""
+    """The failure in a report that does not come from a test of ours."""
     from pytest_shark_tune.report.guard_text import GuardFailure, said_first
 
     return GuardFailure(test=test, file=str(path), line=0, reason=said_first(str(report.longrepr)))
 
 
 def _is_unguarded(report: pytest.TestReport) -> bool:
-    """Whether a marked test was skipped because there is nothing to guard."""
+    """Whether a marked test was skipped since there is nothing to guard."""
     parts = report.nodeid.partition("[")[2].removesuffix("]").split("-")
     return report.skipped and report.when == "setup" and "tune" in report.keywords and UNGUARDED in parts

@@ -1,7 +1,7 @@
-"""Notes: what one of xdist's workers has to tell the user while its test runs, on its way to the terminal.
+"""Messages of xdist's workers to the user while a test runs.
 
-A worker has no terminal, and the controller hears of it by reports alone. So a note travels with a report of its
-own, one that says that a setup passed, which pytest counts and shows nowhere.
+A worker has no terminal, and the controller gets nothing but reports from it. So a message travels with a report of its
+own, of a setup that passed: pytest neither counts nor shows such a report.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ import pytest
 
 from pytest_shark_tune.plugin import reporting
 
-__all__ = ["NoteSender", "note_of", "teller", "write_line"]
+__all__ = ["NoteSender", "note_of", "property_of", "show_line", "teller"]
 
 _PROPERTY = "shark_tune_note"
 
 
 class NoteSender:
-    """A plugin of a worker that sends notes to whoever controls the run, on behalf of the test that is running."""
+    """A plugin of a worker that sends messages to the controller, on behalf of the test that is running."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._running: tuple[str, tuple[str, int | None, str]] | None = None
 
     def pytest_runtest_logstart(self, nodeid: str, location: tuple[str, int | None, str]) -> None:
-        """A test begins."""
+        """Remember the test that begins."""
         self._running = nodeid, location
 
     def pytest_runtest_logfinish(self) -> None:
-        """The test has ended."""
+        """Forget the test that has ended."""
         self._running = None
 
     def send(self, message: str) -> None:
-        """Send ``message``; between tests there is no way to, and it is dropped."""
+        """Send ``message``; between tests it is dropped, since there is no way to send it."""
         if self._running is None:
             return
         nodeid, location = self._running
@@ -52,32 +52,36 @@ class NoteSender:
 
 
 def note_of(report: pytest.TestReport) -> str | None:
-    """The message that a report carries, if it is a note."""
-    return next((str(value) for name, value in report.user_properties if name == _PROPERTY), None)
+    """Return the message that a report carries, if it is one of these."""
+    return property_of(report, _PROPERTY)
+
+
+def property_of(report: pytest.TestReport | pytest.CollectReport, name: str) -> str | None:
+    """Return the property ``name`` of a report, if it has that one."""
+    # A report on collecting a file has no properties.
+    return next((str(value) for key, value in getattr(report, "user_properties", ()) if key == name), None)
 
 
 def teller(config: pytest.Config) -> Callable[[str], None]:
-    """Tells the user what takes long, on the terminal; a worker has it told by the controller."""
+    """Return a callback that shows the user a message on the terminal; a worker's goes through the controller."""
     if hasattr(config, "workerinput"):
         sender = NoteSender(config)
         config.pluginmanager.register(sender, "shark-tune-notes")
         return sender.send
 
-    def tell(message: str) -> None:
-        reporter = config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None and reporter.verbosity >= 0:
-            write_line(reporter, f"shark-tune: {message}")
-
-    return tell
+    return lambda message: show_line(config, f"shark-tune: {message}")
 
 
-def write_line(reporter: Any, line: str) -> None:
-    """Write a line of its own, in the middle of pytest's dots too; with xdist they belong to no file."""
+def show_line(config: pytest.Config, line: str) -> None:
+    """Write a line of its own, even in the middle of pytest's dots."""
+    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or reporter.verbosity < 0:
+        return
     capturing = reporter.config.pluginmanager.get_plugin("capturemanager")
-    # While a test runs, what reaches the terminal's own descriptor would become the test's captured output.
+    # While a test runs, pytest captures the descriptor of the terminal: the line would become output of the test.
     with capturing.global_and_fixture_disabled() if capturing is not None else nullcontext():
         reporter.ensure_newline()
-        if reporter._tw.width_of_current_line:
+        if reporter._tw.width_of_current_line:  # With xdist, dots belong to no file, and the line above ends none.
             reporter.write("\n")
         reporting.write_line(reporter, line)
-        reporter.flush()  # Into a pipe or a file, too, where it would come with the end of the run.
+        reporter.flush()  # Otherwise a pipe or a file would get it at the end of the run.

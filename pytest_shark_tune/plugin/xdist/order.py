@@ -1,4 +1,4 @@
-"""The order of a run: ordinary tests, candidates, finals, the merged spec, whole models; without pytest or xdist."""
+"""The order of a run: ordinary tests, candidates, finals, the merged spec, whole models. Knows no pytest or xdist."""
 
 from __future__ import annotations
 
@@ -13,29 +13,33 @@ __all__ = ["Chooser", "RunOrder"]
 
 
 class Chooser(Protocol):
-    """Chooses which of the candidates' tests come next, and when there have been enough."""
+    """Chooses which candidate's test comes next, and when enough candidates were tried."""
 
     @property
     def is_done(self) -> bool:
-        """Whether no test is wanted any more, unless one is given back."""
+        """Whether no further test is wanted, unless one is given back."""
 
     @property
     def expected(self) -> int:
-        """How many tests will be handed out at most."""
+        """The maximum number of tests that will still be handed out."""
 
     def take(self) -> int:
-        """The index of the next test; asked only while it is not done."""
+        """Return the index of the next test; called only while it is not done."""
 
     def give_back(self, index: int) -> None:
-        """Take a test back that was handed out and not run; it is handed out again."""
+        """Take back a test that was handed out and not run; it will be handed out again."""
 
 
 class RunOrder:
-    """Which test comes next, by index into the collection, and which may start already.
+    """Decides which test comes next, by its index in the collection, and which one may start already.
 
-    Ordinary tests and candidates share the first stretch, ordinary ones first. ``chooser`` hands out the candidates'
-    tests; those that it never handed out count as ended once it wants no more. ``needless`` are tests of other phases
-    that are never to run.
+    Ordinary tests and candidates share the first stage, ordinary tests first. Candidates that the chooser never handed
+    out count as ended once it wants no more.
+
+    Args:
+        phases: the phase of every collected test.
+        chooser: hands out the tests of candidates.
+        needless: tests of other phases that must not run.
     """
 
     def __init__(self, phases: Sequence[Phase], chooser: Chooser, needless: Collection[int] = ()) -> None:
@@ -48,16 +52,16 @@ class RunOrder:
 
     @property
     def is_drained(self) -> bool:
-        """Whether nothing waits any more; tests that were handed out may still run."""
+        """Whether no test is left to hand out; tests that were handed out may still run."""
         return not self._waiting and self._no_candidate_waits()
 
     @property
     def unfinished(self) -> int:
-        """How many tests have not ended; of the candidates those that were handed out, or would be at most."""
+        """The number of tests that have not ended; candidates count if they were or may yet be handed out."""
         return len(self._open - self._untaken) + self._chooser.expected
 
     def take(self) -> int | None:
-        """Hand out the next test, in order of phases, or ``None``; it may have to be held for a while."""
+        """Hand out the next test in the order of phases, or ``None``; the test may have to wait for earlier ones."""
         if self._waiting and self._phases[self._waiting[0]] is Phase.ORDINARY:
             return self._waiting.pop(0)
         if not self._no_candidate_waits():
@@ -67,19 +71,19 @@ class RunOrder:
         return self._waiting.pop(0) if self._waiting else None
 
     def may_start(self, index: int) -> bool:
-        """Whether all tests of the phases before the test's own have ended, or are left out."""
+        """Return whether all tests of earlier phases have ended or are left out."""
         self._no_candidate_waits()
         stage = self._stage(index)
         return not any(count for other, count in self._open_by_stage.items() if other < stage)
 
     def complete(self, index: int) -> None:
-        """Note that a test has ended, however it ended."""
+        """Mark a test as ended, whatever its outcome."""
         if index in self._open:
             self._open.remove(index)
             self._open_by_stage[self._stage(index)] -= 1
 
     def give_back(self, index: int) -> None:
-        """Put a test that was handed out and not run back in its place."""
+        """Put back a test that was handed out and not run."""
         if self._phases[index] is Phase.CANDIDATE:
             self._untaken.add(index)
             self._chooser.give_back(index)
@@ -87,7 +91,7 @@ class RunOrder:
             bisect.insort(self._waiting, index, key=self._rank)
 
     def _no_candidate_waits(self) -> bool:
-        """Whether no candidate's test will be handed out any more; those that never were are then left out."""
+        """Whether no further candidate will be handed out; if so, candidates that never were are left out."""
         if not self._chooser.is_done:
             return False
         for index in self._untaken:

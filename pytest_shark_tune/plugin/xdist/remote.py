@@ -1,4 +1,4 @@
-"""Workers that xdist starts elsewhere: in other folders, or on other hosts that share a file system with this one."""
+"""Workers in other directories, or on other hosts that share a file system with this one."""
 
 from __future__ import annotations
 
@@ -7,36 +7,50 @@ import platform
 import shutil
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_shark_tune.device.discovery import FoundDevices, find_devices
+from pytest_shark_tune.device.discovery import FoundDevices, jobs_of_worker
+from pytest_shark_tune.plugin.devices import find_devices
 from pytest_shark_tune.plugin.options import TuneOptions
 from pytest_shark_tune.system.folders import is_marked, make_marked
 from pytest_shark_tune.tuning.settings import RunSettings
 
-__all__ = ["devices_of_worker", "hand_over", "is_remote", "paths_of_worker", "shared_folder"]
+__all__ = ["Share", "hand_over", "is_remote", "paths_of_worker", "share_of_worker", "shared_folder"]
 
 _RUNS = "runs"
 _OLD_S = 86400.0
-"""What is left of a run that was killed lies in a shared folder for a day: hosts do not see each other's processes."""
+"""The age at which a run's directory is removed: hosts do not see each other's processes, so a killed run stays."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of a process in a run, as far as it differs from the part of other processes."""
+
+    devices: FoundDevices
+    run_directory: Path
+    """The directory that all processes of the run see."""
+    jobs: int
+    is_remote: bool
+    """Whether workers run in other directories or on other hosts."""
 
 
 def is_remote(config: pytest.Config) -> bool:
-    """Whether xdist starts workers in other folders or on other hosts."""
+    """Return whether xdist starts workers in other directories or on other hosts."""
     if not getattr(config.option, "tx", None):
         return False
     from execnet import XSpec
     from xdist.workermanage import parse_tx_spec_config
 
-    specs = [XSpec(each) for each in parse_tx_spec_config(config)]
+    specs = map(XSpec, parse_tx_spec_config(config))
     return any(not spec.popen or spec.chdir for spec in specs)
 
 
 def shared_folder(cache: Path) -> Path:
-    """A folder for what the processes of one run tell each other, in the one that they share: the cache."""
+    """Make a directory for the processes of one run in the cache, the directory that all of them share."""
     runs = cache / _RUNS
     runs.mkdir(parents=True, exist_ok=True)
     for old in runs.iterdir():
@@ -47,16 +61,16 @@ def shared_folder(cache: Path) -> Path:
 
 
 def _last_used(folder: Path) -> float:
-    """When anything in a run's folder was written last; each record that comes to its controller is written there.
+    """When a file in a run's directory was last written: the controller writes every record there.
 
     Raises:
-        OSError: something of it was removed in the meantime.
+        OSError: a file was removed in the meantime.
     """
-    return max(each.stat().st_mtime for each in (folder, *folder.rglob("*")))
+    return max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
 
 
 def hand_over(workerinput: dict[str, Any], options: TuneOptions, settings: RunSettings, remote: bool) -> None:
-    """Tell a worker what its controller found out, and where: paths are the controller's, in full."""
+    """Give a worker the devices and the absolute paths of its controller."""
     workerinput["shark_tune_devices"] = {"uris": list(settings.devices), "name": settings.device_name}
     workerinput["shark_tune_exchange"] = os.fspath(settings.exchange)
     workerinput["shark_tune_is_remote"] = remote
@@ -67,10 +81,10 @@ def hand_over(workerinput: dict[str, Any], options: TuneOptions, settings: RunSe
 
 
 def paths_of_worker(workerinput: dict[str, Any]) -> dict[str, Any]:
-    """The options of a worker that its controller settles, since the worker's own folder may be another.
+    """Return the options that a worker takes from its controller, since its own working directory may differ.
 
     Raises:
-        pytest.UsageError: the worker does not see the folder that the run shares.
+        pytest.UsageError: the worker does not see the directory that the run shares.
     """
     exchange = Path(workerinput["shark_tune_exchange"])
     if not exchange.is_dir():
@@ -87,8 +101,23 @@ def paths_of_worker(workerinput: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def devices_of_worker(workerinput: dict[str, Any], options: TuneOptions) -> FoundDevices:
-    """The devices that a worker measures on: the controller's on its host, on another host those that are there.
+def share_of_worker(workerinput: dict[str, Any], options: TuneOptions) -> Share:
+    """Return the share of a worker in its run.
+
+    Raises:
+        pytest.UsageError: the worker's host has no devices like the controller's.
+    """
+    jobs = jobs_of_worker(options.jobs, workerinput["workercount"], options.target, measures=not options.stop_after)
+    return Share(
+        devices=_devices_of_worker(workerinput, options),
+        run_directory=Path(workerinput["shark_tune_exchange"]),
+        jobs=jobs,
+        is_remote=workerinput["shark_tune_is_remote"],
+    )
+
+
+def _devices_of_worker(workerinput: dict[str, Any], options: TuneOptions) -> FoundDevices:
+    """The devices of a worker: the controller's on the same host, otherwise those of its own host.
 
     Raises:
         pytest.UsageError: there are none, or they are of another model.

@@ -1,4 +1,4 @@
-"""What only runs with xdist: the scheduler, what the controller hands to its workers, and workers that are lost."""
+"""The scheduler for xdist, and the reasons why workers were lost. The only module that imports xdist when loaded."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from pytest_shark_tune.plugin.xdist.order import RunOrder
 __all__ = ["MOST_LOST", "MOST_LOST_IN_A_ROW", "TuneScheduling", "how_it_ended", "refusal"]
 
 MOST_LOST = 1000
-"""How many workers may be lost in a run unless the user says: each costs one candidate, so xdist's 4 are too few."""
+"""The default for ``--max-worker-restart``: a lost worker costs one candidate only, so xdist's 4 are too few."""
 
 MOST_LOST_IN_A_ROW = 4
-"""How many workers, for each that was asked for, may be lost one after the other before any has run a test."""
+"""How many workers may be lost in a row before any has run a test, per worker of the run."""
 
 _REAP_S = 2.0
 _REFUSED = "pytest.UsageError: "
 
 
 class TuneScheduling:
-    """Hands each worker one test at a time and one to hold, and keeps the order of the phases.
+    """Hands every worker one test to run and one to hold, and keeps the order of the phases.
 
-    A worker starts a test only once it holds the next one or is told to shut down. So a test of a later
-    phase can be held early, and the worker is given nothing more until the phases before have ended.
+    A worker starts a test only once it holds the next one or is shutting down. So a worker may hold a test of a later
+    phase early: it gets nothing more until the earlier phases have ended.
     """
 
     def __init__(self, config: pytest.Config, order_of: Callable[[Sequence[str]], RunOrder]) -> None:
@@ -44,17 +44,17 @@ class TuneScheduling:
 
     @property
     def nodes(self) -> list[WorkerController]:
-        """The workers that are known."""
+        """The workers."""
         return list(self._held)
 
     @property
     def collection_is_completed(self) -> bool:
-        """Whether as many workers as were asked for have collected; once the run has begun it stays so."""
+        """Whether all workers have collected; it stays true once the run has begun."""
         return self.order is not None or len(self._collections) >= self.workers
 
     @property
     def tests_finished(self) -> bool:
-        """Whether nothing is left to run or running."""
+        """Whether no test is left to run or running."""
         return self.order is not None and self.order.is_drained and not any(self._held.values())
 
     @property
@@ -63,11 +63,11 @@ class TuneScheduling:
         return self.order is not None and not self.tests_finished
 
     def add_node(self, node: WorkerController) -> None:
-        """Take up a worker that is ready."""
+        """Add a worker that is ready."""
         self._held[node] = []
 
     def add_node_collection(self, node: WorkerController, collection: Sequence[str]) -> None:
-        """Take note of what a worker collected; one that replaces a lost worker must agree with the others."""
+        """Store the collection of a worker; one that replaces a lost worker must agree with the others."""
         if self.order is not None:
             self._report_difference(node, collection)
             if list(collection) != self._collection:
@@ -76,7 +76,7 @@ class TuneScheduling:
         self._collections[node] = list(collection)
 
     def schedule(self) -> None:
-        """Begin, or go on with workers that came later."""
+        """Begin the run, or continue it with workers that came later."""
         if self.order is None:
             first, *others = self._collections.values()
             self._collection = first
@@ -89,30 +89,30 @@ class TuneScheduling:
         self._feed()
 
     def mark_test_complete(self, node: WorkerController, item_index: int, duration: float = 0) -> None:
-        """A worker has finished a test."""
+        """Mark a worker's test as ended, and hand out the next ones."""
         assert self.order is not None
         self._held[node].remove(item_index)
         self.order.complete(item_index)
         self._feed()
 
     def mark_test_pending(self, item: str) -> None:
-        """Run a test again (xdist's hook for tests that crashed a worker)."""
+        """Run a test again that crashed its worker."""
         assert self.order is not None
         self.order.give_back(self._collection.index(item))
         self._feed()
 
     def remove_pending_tests_from_node(self, node: WorkerController, indices: Sequence[int]) -> None:
-        """Tests are never stolen from a worker here."""
+        """Refuse: this scheduler never steals tests from a worker."""
         raise NotImplementedError
 
     def remove_node(self, node: WorkerController) -> str | None:
-        """Forget a worker; return the test that it was running when it was lost, if any."""
+        """Remove a worker; return the test that it was running when it was lost, if any."""
         held = self._held.pop(node)
         self._collections.pop(node, None)
         if not held or self.order is None:
             return None
-        # A worker that held one test only had not started it, unless it was told to shut down. (Whoever is lost
-        # counts as shutting down for xdist.)
+        # A worker that held a single test had not started it, unless it was told to shut down. Xdist's own flag does
+        # not tell: it is set for every lost worker.
         running = held.pop(0) if len(held) > 1 or node in self._leaving else None
         for index in held:
             self.order.give_back(index)
@@ -124,11 +124,11 @@ class TuneScheduling:
     def _feed(self) -> None:
         order = self.order
         assert order is not None
-        # One at a time: what is left out when one takes may let another start what it holds.
+        # One worker at a time: when it takes a test, others may be left out, and so another worker may start its own.
         while node := next((node for node in self._held if self._is_hungry(node, order)), None):
             index = order.take()
             if index is None:
-                # Told to shut down, a worker runs the test that it holds and ends.
+                # A worker that shuts down runs the test that it holds and ends.
                 self._leaving.add(node)
                 node.shutdown()
             else:
@@ -136,14 +136,14 @@ class TuneScheduling:
                 node.send_runtest_some([index])
 
     def _is_hungry(self, node: WorkerController, order: RunOrder) -> bool:
-        """Whether a worker may have one test more."""
+        """Whether a worker may have another test."""
         held = self._held[node]
         if node not in self._collections or node.shutting_down or len(held) >= 2:
             return False
         return not held or order.may_start(held[0])
 
     def _report_difference(self, node: WorkerController, collection: Sequence[str]) -> bool:
-        """Report a collection that differs from the first as an error; return whether it agrees."""
+        """Report an error if a worker's collection differs from the first one; return whether it agrees."""
         message = report_collection_diff(self._collection, list(collection), "first worker", node.gateway.id)
         if message:
             report = pytest.CollectReport(node.gateway.id, "failed", message, [])
@@ -152,9 +152,9 @@ class TuneScheduling:
 
 
 def refusal(error: object) -> str:
-    """What a worker said that could not meet an option; empty where it was lost for another reason.
+    """Return the usage error of a worker that was lost; empty if it was lost for another reason.
 
-    Of an exception in a worker xdist hands over nothing but the traceback.
+    Xdist hands over nothing but the traceback of a worker's exception.
     """
     lines = str(error).strip().splitlines()
     marks = [number for number, line in enumerate(lines) if line.startswith(_REFUSED)]
@@ -162,7 +162,7 @@ def refusal(error: object) -> str:
 
 
 def how_it_ended(node: WorkerController) -> str:
-    """How the process of a lost worker ended, in words; empty where it is not known, as on another host."""
+    """Describe how the process of a lost worker ended; empty if it is not known, for example on another host."""
     process = getattr(getattr(node.gateway, "_io", None), "popen", None)
     status = None
     if process is not None:

@@ -14,7 +14,7 @@ from scipy.special import erf, softmax
 
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import read_source
 
 SCRIPT = Path(__file__).parents[3] / "benchmarks" / "encoder.py"
@@ -33,7 +33,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_computes_what_numpy_does(path: Path, tmp_path: Path) -> None:
     compiler = Compiler(Target.parse("llvm-cpu"))
     source = read_source(path, Path())
-    found = extract([source], compiler, 2)
+    found = extract_dispatches([source], compiler, 2)
     (types,) = (each.functions["main"] for each in found.sources)
     assert {"attention", "contraction"} <= {each.root.kind for each in found.dispatches}
     compiler.compile_sources(compiler.lower(source.text, to="executable-sources"), tmp_path / "encoder.vmfb")
@@ -53,7 +53,7 @@ def test_it_computes_what_numpy_does(path: Path, tmp_path: Path) -> None:
 def test_a_gpu_compiles_it_and_has_contractions_to_tune(path: Path, tmp_path: Path) -> None:
     compiler = Compiler(Target.parse("cuda:sm_89"))
     source = read_source(path, Path())
-    found = extract([source], compiler, 2)
+    found = extract_dispatches([source], compiler, 2)
     assert sum(each.weight for each in found.dispatches if each.root.kind == "contraction") == 4
     compiler.compile_sources(compiler.lower(source.text, to="executable-sources"), tmp_path / "encoder.vmfb")
 

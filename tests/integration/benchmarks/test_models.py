@@ -12,7 +12,7 @@ import pytest
 from pytest_shark_tune import ops
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.spec.build import SpecEntry, build_spec
 
@@ -27,7 +27,7 @@ INFO = (
 @pytest.mark.slow
 def test_it_compares_a_tuned_model_with_the_default(tmp_path: Path) -> None:
     op = ops.matmul(m=64, n=64, k=64)
-    (dispatch,) = extract([read_source(op, Path())], Compiler(Target.parse("llvm-cpu")), 2).dispatches
+    (dispatch,) = extract_dispatches([read_source(op, Path())], Compiler(Target.parse("llvm-cpu")), 2).dispatches
     model, spec, out = (tmp_path / name for name in ("model.mlir", "spec.mlir", "out.json"))
     model.write_text(op.text)
     spec.write_text(build_spec([SpecEntry(name=dispatch.name, root=dispatch.root, compilation_info=INFO)]))

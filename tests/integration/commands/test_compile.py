@@ -216,7 +216,7 @@ def test_an_entry_that_is_in_force_nowhere_fails_the_command(files: tuple[Path, 
     model.write_text(text)
     result = shark_tune(model, "--spec", spec, "-o", out)
     assert result.exit_code == 1
-    assert result.stderr.splitlines() == ["match_matmul_64x48x32_f32 is in force nowhere"]
+    assert result.stderr.splitlines() == ["match_matmul_64x48x32_f32 is applied nowhere"]
     assert out.exists()
     assert shark_tune(model, "--spec", spec, "-o", out, "--allow-unmatched").exit_code == 0
 
@@ -227,12 +227,12 @@ def test_an_entry_that_is_in_force_nowhere_fails_the_command(files: tuple[Path, 
         ({"model": "absent.mlir"}, "there is no file absent.mlir"),
         ({"model": "model.pt"}, "model.pt is not one of .mlir, .mlirbc, .onnx"),
         ({"spec": "absent.mlir"}, "tuning spec absent.mlir cannot be read: No such file"),
-        ({"out": "no/such/folder.vmfb"}, "there is no folder no/such"),
+        ({"out": "no/such/folder.vmfb"}, "there is no directory no/such"),
         ({"more": "--tune-target=cuda"}, "target 'cuda' names no architecture"),
         ({"more": "--tune-target=cuda:sm_90"}, "iree-compile does not take target cuda:sm_90"),
         ({"more": "--iree-compile-flag=--no-such-flag"}, "--no-such-flag"),
-        ({"more": "--iree-compile-flag=--iree-codegen-tuning-spec-path=x"}, "the spec is given with --spec"),
-        ({"more": "--iree-compile-flag=--compile-to=flow"}, "sets this one itself"),
+        ({"more": "--iree-compile-flag=--iree-codegen-tuning-spec-path=x"}, "give the spec with --spec instead"),
+        ({"more": "--iree-compile-flag=--compile-to=flow"}, "sets this flag itself"),
     ],
 )
 def test_bad_input_is_told(files: tuple[Path, Path, Path], change: dict[str, str], message: str) -> None:

@@ -13,11 +13,11 @@ from click.testing import CliRunner, Result
 
 from pytest_shark_tune.cli import main
 from pytest_shark_tune.compiler.configure import configure_with
-from pytest_shark_tune.dispatch.types import RootOp, Tensor
 from pytest_shark_tune.records.snapshot import read_records, records_of, write_spec
-from pytest_shark_tune.records.types import State, WinnerRecord
+from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.spec.link import link_spec
 from pytest_shark_tune.spec.read import read_spec
+from tests.factories import make_winner, matmul_root
 
 GFX942 = Path(__file__).parents[2] / "golden" / "iree_default_tuning_spec_gfx942.mlir"
 MAPS = tuple(f"affine_map<(d0, d1, d2) -> ({each})>" for each in ("d0, d2", "d2, d1", "d0, d1"))
@@ -34,34 +34,18 @@ def winner(
     m: int, *, ratio: float = 2.0, tile: int = 8, element: str = "f32", device: str = "some CPU", iree: str = "3.13.0"
 ) -> WinnerRecord:
     """The record of a matmul of m x 32 x 16; ``tile`` is its only knob."""
-    root = RootOp(
-        op="linalg.matmul",
-        kind="contraction",
-        loops=(m, 32, 16),
-        iterators=("parallel", "parallel", "reduction"),
-        maps=MAPS,
-        inputs=(Tensor((m, 16), element), Tensor((16, 32), element)),
-        outputs=(Tensor((m, 32), element),),
-        m=(0,),
-        n=(1,),
-        k=(2,),
-    )
-    return WinnerRecord(
-        id=f"DoubleTilingExpert-{tile}",
+    return make_winner(
+        f"DoubleTilingExpert-{tile}",
         dispatch=f"matmul_{m}x32x16_f32",
-        pipeline="DoubleTilingExpert",
         knobs={"tile": tile},
         config=f"#iree_cpu.lowering_config<distribution = [{tile}, 8, 0]>",
-        state=State.MEASURED,
         samples_us=(100.0 / ratio,),
         ratio=ratio,
         ratio_low=ratio - 0.1,
         ratio_high=ratio + 0.1,
         device=device,
-        target="llvm-cpu",
         iree=iree,
-        root=root,
-        weight=1,
+        root=matmul_root(m, 32, 16, element, out=element),
         compilation_info=info(tile),
     )
 
@@ -159,7 +143,7 @@ def test_of_duplicates_the_first_named_wins(bench: Bench) -> None:
     one, two = bench.write("one", [winner(64, ratio=1.5, tile=8)]), bench.write("two", [winner(64, ratio=3, tile=32)])
     (line, last) = bench.merge(one, two)
     assert line == (
-        "two.mlir: match_matmul_64x32x16_f32 (contraction 64x32x16 f32, f32 -> f32) asks the same as "
+        "two.mlir: match_matmul_64x32x16_f32 (contraction 64x32x16 f32, f32 -> f32) matches the same ops as "
         "match_matmul_64x32x16_f32 of one.mlir: dropped, since one.mlir comes first"
     )
     assert last == "out.mlir: 1 entry, 1 dropped"
@@ -171,7 +155,7 @@ def test_of_duplicates_the_faster_wins_if_wished(bench: Bench) -> None:
     one, two = bench.write("one", [winner(64, ratio=1.5, tile=8)]), bench.write("two", [winner(64, ratio=3, tile=32)])
     (line, _) = bench.merge(one, two, "--prefer", "faster")
     assert line.startswith("one.mlir: match_matmul_64x32x16_f32 ")
-    assert line.endswith("dropped, since that one is faster (3.000x, this one 1.500x)")
+    assert line.endswith("dropped, since that entry is faster (3.000x, this one 1.500x)")
     assert tiles(bench.out, 64) == ["32"]
 
 
@@ -247,9 +231,9 @@ def test_an_entry_for_fewer_ops_stands_in_front_of_all_where_the_faster_is_wishe
     ]
     lines = [line.partition(" (")[0] + line.rpartition(":")[2] for line in bench.merge(*specs, "--prefer", "faster")]
     assert lines == [
-        "wide.mlir: match_any kept behind it, since that one is for fewer ops and was measured on these",
-        "deep.mlir: match_any kept behind it, since that one must stand in front of one that covers it",
-        "deep.mlir: match_any kept behind it, since that one is faster (3.000x, this one 2.000x)",
+        "wide.mlir: match_any kept behind it, since that entry is for fewer ops and was measured on these",
+        "deep.mlir: match_any kept behind it, since that entry must stand in front of one that matches all of its ops",
+        "deep.mlir: match_any kept behind it, since that entry is faster (3.000x, this one 2.000x)",
         "out.mlir: 3 entries, 0 dropped 3 entries, 0 dropped",
     ]
     assert tiles(bench.out, 64, 96) == ["24", "8"]
@@ -358,7 +342,7 @@ def test_an_output_that_is_no_spec_is_a_usage_error(bench: Bench, name: str, mes
 def test_an_output_without_a_folder_is_a_usage_error(bench: Bench) -> None:
     result = bench.run("merge", bench.write("one", general_spec(8)), "-o", bench.folder / "no" / "out.mlir")
     assert result.exit_code == 2
-    assert "there is no folder" in result.stderr
+    assert "there is no directory" in result.stderr
 
 
 @pytest.mark.parametrize("length", [300, 250])
@@ -430,7 +414,7 @@ def test_a_spec_that_no_longer_parses_is_shown_from_its_records(bench: Bench) ->
     assert compared.stdout == (
         "matmul_64x32x16_f32: tile: 8 -> 16, IREE: 3.9.0 -> 3.13.0, time: 50 us (2.00x) -> 50 us (2.00x)\n"
     )
-    assert "known from its records alone" in compared.stderr
+    assert "read from its records alone" in compared.stderr
 
 
 def test_equal_specs_do_not_differ(bench: Bench) -> None:

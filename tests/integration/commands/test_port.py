@@ -16,16 +16,17 @@ from pytest_shark_tune.cli import main
 from pytest_shark_tune.compiler.compiler import Compiler, compiler_version
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.types import Dispatch
-from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.plan.spaces import search_spaces
 from pytest_shark_tune.port import old_iree_script
 from pytest_shark_tune.records.snapshot import read_records, records_path, write_spec
-from pytest_shark_tune.records.types import State, WinnerRecord
+from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.search_space import SearchSpace
 from pytest_shark_tune.search_space.candidate import make_candidates
 from pytest_shark_tune.spec.read import read_spec
 from pytest_shark_tune.system.machine import processors
+from tests.factories import make_winner
 
 TARGET = "llvm-cpu:x86-64-v3"
 OLD = Path(__file__).parents[2] / "golden" / "old_specs"
@@ -52,7 +53,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def small() -> tuple[Dispatch, SearchSpace]:
     """The small matmul's dispatch and its space."""
     compiler = Compiler(Target.parse(TARGET))
-    (dispatch,) = extract([read_source(MODELS["small"], Path())], compiler, processors()).dispatches
+    (dispatch,) = extract_dispatches([read_source(MODELS["small"], Path())], compiler, processors()).dispatches
     (space,) = search_spaces(dispatch, compiler)
     return dispatch, space
 
@@ -64,13 +65,12 @@ def record(small: tuple[Dispatch, SearchSpace]) -> WinnerRecord:
     wanted = {"peel": 0, "vec_0": 4, "vec_1": 16, "vec_2": 4}
     knobs = next(knobs for knobs in space if wanted.items() <= knobs.items())
     (candidate,) = make_candidates(dispatch.name, dispatch.root, space, [knobs])
-    return WinnerRecord(
-        id=candidate.id,
+    return make_winner(
+        candidate.id,
         dispatch=dispatch.name,
         pipeline=candidate.pipeline,
         knobs=knobs,
         config=candidate.config,
-        state=State.MEASURED,
         samples_us=(2.0,),
         baseline_samples_us=(3.0,),
         ratio=1.5,
@@ -80,7 +80,6 @@ def record(small: tuple[Dispatch, SearchSpace]) -> WinnerRecord:
         target=TARGET,
         iree="3.12.0",
         root=dispatch.root,
-        weight=1,
         compilation_info=candidate.compilation_info,
     )
 
@@ -149,7 +148,9 @@ def test_what_is_lost_is_tuned_anew_and_nothing_else(
     record = msgspec.structs.replace(record, target=target)
     prime = tmp_path / "prime.mlir"
     prime.write_text(ops.matmul(m=53, n=59, k=61, lhs="f32").text, encoding="utf-8")
-    (dispatch,) = extract([read_source(prime, Path())], Compiler(Target.parse(target)), processors()).dispatches
+    (dispatch,) = extract_dispatches(
+        [read_source(prime, Path())], Compiler(Target.parse(target)), processors()
+    ).dispatches
     lost = msgspec.structs.replace(record, dispatch=dispatch.name, root=dispatch.root, pipeline="TripleTilingExpert")
     old = tmp_path / "old.mlir"
     write_spec(old, [record, lost])

@@ -19,7 +19,7 @@ from pytest_shark_tune.errors import DeviceChildDied, DeviceRequestFailed
 from pytest_shark_tune.measurement.correctness import tolerance_for
 from pytest_shark_tune.measurement.timing import SCREENING, compare
 from pytest_shark_tune.ops import OpSource
-from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.search_space import NoSpace, spaces_for
 
@@ -48,7 +48,7 @@ def compiler(devices: tuple[DeviceEntry, ...]) -> Compiler:
 
 
 def dispatch_of(op: OpSource, compiler: Compiler) -> Dispatch:
-    extracted = extract([Source(name=op.name, text=op.text, is_benchmark=False)], compiler, 2)
+    extracted = extract_dispatches([Source(name=op.name, text=op.text, is_benchmark=False)], compiler, 2)
     if extracted.untunable:
         pytest.skip(f"it is not tuned yet: {extracted.untunable[0].reason}")
     (dispatch,) = extracted.dispatches

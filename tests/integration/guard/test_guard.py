@@ -14,7 +14,7 @@ from pytest_shark_tune import ops
 from pytest_shark_tune.compiler.compiler import Compiler, compiler_version
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.identity import cpu_name, device_slug
-from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.records.snapshot import read_records, snapshot_path, write_spec
 from pytest_shark_tune.records.types import RecordedOp, State, WinnerRecord
@@ -63,7 +63,7 @@ def artifact(candidate, artifact, tune_session, tmp_path):
     if candidate.config is None:
         return artifact
     (other,) = tune_session.guard_plan([ops.matmul(m=64, n=64, k=64, transpose_b=True)], tmp_path, SPEC).plan.tasks
-    return tune_session.artifact(other, other.default)
+    return tune_session.builder.artifact(other, other.default)
 """
 BROKEN_COMPILER = """
 import pytest
@@ -78,7 +78,7 @@ def artifact(candidate, artifact):
 
 def record_of(source: ops.OpSource) -> WinnerRecord:
     """The record of an entry for the op's dispatch, as tuning on this device would write it."""
-    (dispatch,) = extract(
+    (dispatch,) = extract_dispatches(
         [read_source(source, Path())], Compiler(Target.parse("llvm-cpu")), 1, lambda message: None
     ).dispatches
     candidate = applied_candidate(dispatch.name, CONFIG, identifier="c0ffee", knobs={})
@@ -152,12 +152,13 @@ def test_a_slower_entry_fails_with_its_figures(
     outcome = suite.run("-pno:xdist", "-k", "fast", "--tune-report-md=report.md", "--junitxml=junit.xml")
     assert outcome.status == 1
     told = f"{NAME} of */__specs__/llvm-cpu-*.mlir: it is slower than recorded: it should reach 1.392 times*"
+    options = "--tune-device=local-sync --tune-out=.tune --tune-cache=*"
     outcome.lines.fnmatch_lines(
         [
             told,
             "now: 1.050 *",
             "recorded: 1.500 (1.450 to 1.550)*",
-            f"reproduce with: pytest 'test_suite.py::test_dispatch[[]{NAME}-fast[]]' --tune-out=.tune --tune-cache=*",
+            f"reproduce with: pytest 'test_suite.py::test_dispatch[[]{NAME}-fast[]]' {options}",
             "1 entry, promises: 1 broken",
             f"::error file=test_suite.py,line=*,title=shark-tune%3A {NAME}-fast is broken::{told}%0Anow*",
             f"FAILED test_suite.py::test_dispatch[[]{NAME}-fast[]]*",
@@ -289,7 +290,7 @@ def test_a_named_spec_is_held_against_a_model(make_suite: MakeSuite, winner: Win
         (["--tune", "--tune-tolerance=4%"], "*--tune-tolerance: it is for checking specs, and --tune makes one*"),
         (["--tune-tolerance=4"], "*--tune-tolerance: '4' is no share*"),
         (["--tune-guard-route=both"], "*--tune-guard-route: unknown route 'both'; there is compile and flag"),
-        (["--tune-report-md=none/r.md"], "*--tune-report-md: *none/r.md is no file in a folder that is there*"),
+        (["--tune-report-md=none/r.md"], "*--tune-report-md: *none/r.md is not a file in an existing folder*"),
     ],
 )
 def test_what_cannot_be_met_is_a_usage_error(make_suite: MakeSuite, arguments: list[str], message: str) -> None:
@@ -315,7 +316,7 @@ def test_dispatch(candidate, artifact, measurement):
     pass
 """
     suite = make_suite({"conftest.py": conftest, "test_suite.py": test})
-    suite.habits = ()
+    suite.habits = suite.plugins = ()
     outcome = suite.run("-rs", "-s", "--tune-target=cuda:sm_89")
     assert outcome.status == 0, outcome.text
     outcome.lines.fnmatch_lines(
@@ -491,7 +492,7 @@ import pytest
 def measurement(candidate, artifact, tune_session):
     if candidate.config is None:
         return None
-    tune_session.measure(candidate.task, candidate.config, artifact)  # From here on a child holds the device.
+    tune_session.runner.measure(candidate.task, candidate.config, artifact)  # From here on a child holds the device.
     Path("begun").touch()
     time.sleep(600)
 """

@@ -17,9 +17,8 @@ from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.device.profiler import profile
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.plan.extract import extract
-from pytest_shark_tune.plan.model_input import ModelInput
-from pytest_shark_tune.plan.source import read_source
+from pytest_shark_tune.plan.extract import extract_dispatches
+from pytest_shark_tune.plan.source import ModelInput, read_source
 from pytest_shark_tune.records.snapshot import write_spec
 from tests.integration.guard.test_guard import CONFIG, record_of
 
@@ -156,7 +155,7 @@ def test_the_sizes_that_are_missing_are_told_with_an_example(tmp_path: Path) -> 
 def test_sizes_that_depend_on_the_data_are_told_once_for_all(tmp_path: Path) -> None:
     asked = ModelInput.parse(["x=8x8"])
     source = read_source(onnx_model(tmp_path / "m.onnx", data_dependent=True), Path(), asked)
-    extracted = extract([source], Compiler(Target.parse("llvm-cpu")), 2)
+    extracted = extract_dispatches([source], Compiler(Target.parse("llvm-cpu")), 2)
     assert NAME.removesuffix("_f32") in " ".join(each.name for each in extracted.dispatches)
     (reason,) = {each.reason for each in extracted.untunable if "dynamic" in each.reason}
     assert reason.endswith("though no input has: its sizes depend on the data, and it keeps its default")
@@ -194,7 +193,7 @@ def test_a_function_is_run_on_what_the_files_hold(tmp_path: Path) -> None:
     np.save(tmp_path / "given.npy", given)
     asked = ModelInput.parse((), ["0=given.npy"], "times $.two", base=tmp_path)
     compiler = Compiler(Target.parse("llvm-cpu"))
-    (source,) = extract([read_source("double.mlir", tmp_path, asked)], compiler, 2).sources
+    (source,) = extract_dispatches([read_source("double.mlir", tmp_path, asked)], compiler, 2).sources
     (function,) = source.run_whole
     vmfb = tmp_path / "double.vmfb"
     compiler.compile_sources(compiler.lower(source.text, to="executable-sources"), vmfb)

@@ -9,9 +9,9 @@ import pytest
 from pytest_shark_tune import ops
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.plan.make import Wanted, make_plan, plan_key
+from pytest_shark_tune.plan.make import make_plan, plan_key
 from pytest_shark_tune.plan.source import Source
-from pytest_shark_tune.plan.types import Plan
+from pytest_shark_tune.plan.types import Plan, Wanted
 from pytest_shark_tune.search_space import SpaceRequest
 
 SOURCES = [
@@ -66,8 +66,8 @@ def test_a_plans_key_tells_what_was_asked() -> None:
 def test_many_dispatches_share_what_is_drawn(
     monkeypatch: pytest.MonkeyPatch, in_all: int, least: int, each: int
 ) -> None:
-    monkeypatch.setattr("pytest_shark_tune.plan.make._POOLS", in_all)
-    monkeypatch.setattr("pytest_shark_tune.plan.make._LEAST_POOL", least)
+    monkeypatch.setattr("pytest_shark_tune.plan.draw._POOLS", in_all)
+    monkeypatch.setattr("pytest_shark_tune.plan.draw._LEAST_POOL", least)
     made = make_plan(SOURCES, Compiler(Target.parse("llvm-cpu")), processors=2, count=5, seed=0)
     assert [len(task.candidates) for task in made.tasks] == [each, each]
 

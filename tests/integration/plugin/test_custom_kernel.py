@@ -141,9 +141,9 @@ def test_a_suite_without_stages_is_told_what_to_override(pytester: pytest.Pytest
 
 
 NONSENSE = {
-    "CustomTask(name='a b', space=SPACE, default={'tile': 1})": "*a custom task's name is letters*not 'a b'*",
+    "CustomTask(name='a b', space=SPACE, default={'tile': 1})": "*CustomTask(name='a b'): a name has letters*",
     "CustomTask(name='a', space=SPACE, default={})": "*the default of a needs a value for each of tile*",
-    "CustomTask(name='a', space=3, default={})": "*the space of a is no SearchSpace: 3*",
+    "CustomTask(name='a', space=3, default={})": "*the space of a must be a SearchSpace, not 3*",
     "*[CustomTask(name='a', space=SPACE, default={'tile': 1})] * 2": "*a is the name of two custom tasks*",
 }
 

@@ -17,7 +17,7 @@ from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import CommandFailed
 from pytest_shark_tune.ops import OpSource
-from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.plan.spaces import search_spaces
 from pytest_shark_tune.search_space import SearchSpace
@@ -42,7 +42,7 @@ IMAGE = ops.conv_2d(batch=1, height=11, width=11, channels=8, filters=16, kernel
 @cache
 def spaces(target: str, op: OpSource) -> tuple[Compiler, Dispatch, tuple[SearchSpace, ...]]:
     compiler = Compiler(Target.parse(target))
-    (dispatch,) = extract([read_source(op, Path())], compiler, processors=2).dispatches
+    (dispatch,) = extract_dispatches([read_source(op, Path())], compiler, processors=2).dispatches
     return compiler, dispatch, search_spaces(dispatch, compiler)
 
 

@@ -13,7 +13,7 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.configure import configure_with, why_not_applied
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.types import Dispatch
-from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.spaces import search_spaces
 from pytest_shark_tune.search_space import NoSpace, SearchSpace, SpaceRequest, narrowed, opened, spaces_for
@@ -27,7 +27,7 @@ PIPELINES = ("TileAndFuse", "VectorDistribute")
 @cache
 def emitted(target: str) -> tuple[Compiler, Dispatch, tuple[SearchSpace, ...]]:
     compiler = Compiler(Target.parse(target))
-    (dispatch,) = extract([Source(name=OP.name, text=OP.text, is_benchmark=False)], compiler, 2).dispatches
+    (dispatch,) = extract_dispatches([Source(name=OP.name, text=OP.text, is_benchmark=False)], compiler, 2).dispatches
     return compiler, dispatch, search_spaces(dispatch, compiler)
 
 
@@ -106,7 +106,7 @@ def test_an_option_multiplies_a_space_and_conditions_may_name_it() -> None:
 def test_a_pipeline_without_the_option_is_told() -> None:
     compiler = Compiler(Target.parse("llvm-cpu"))
     op = ops.matmul(m=64, n=64, k=64, lhs="f32")
-    (dispatch,) = extract([Source(name=op.name, text=op.text, is_benchmark=False)], compiler, 2).dispatches
+    (dispatch,) = extract_dispatches([Source(name=op.name, text=op.text, is_benchmark=False)], compiler, 2).dispatches
     spaces = spaces_for(dispatch.root, dispatch.target)
     with pytest.raises(NoSpace, match="prefetch_num_stages is no option of DoubleTilingExpert on llvm-cpu"):
         opened(spaces, SpaceRequest(knobs={"prefetch_num_stages": (0, 2)}), "llvm-cpu")

@@ -129,9 +129,9 @@ MESSAGES = {
     "keyword": "the marker tune knows no option 'candidates': it takes sources only, as in *",
     "nothing": "the marker tune needs at least one source: an op or a path to a model",
     "bare": "the marker tune needs at least one source: an op or a path to a model",
-    "number": "42 is no source: give a path to .mlir, .mlirbc, .onnx, an op such as ops.matmul(m=512, n=512, k=512) "
+    "number": "42 is not a source: give a path to .mlir, .mlirbc, .onnx, an op such as ops.matmul(m=512, n=512, k=512) "
     "or a CustomTask",
-    "list": "*absent.mlir'] is no source: give a path to *",
+    "list": "*absent.mlir'] is not a source: give a path to *",
 }
 
 

@@ -17,7 +17,7 @@ from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.records.snapshot import read_records
 from pytest_shark_tune.records.types import Finalist, FinalRecord, Record, State
-from pytest_shark_tune.results.store import Summary
+from pytest_shark_tune.results.summary import Summary
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache, content_key

@@ -290,7 +290,7 @@ def test_records_that_cannot_be_kept_end_the_run_in_words(make_suite: MakeSuite,
     outcome.lines.fnmatch_lines(
         [
             "--tune-out: cannot write to *records.jsonl: File too large; make room in *.tune, or name another folder",
-            "the run ended early: what is found out cannot be kept; * of its tests were not run to their end",
+            "the run ended early: results cannot be written; * of its tests were not run to their end",
         ]
     )
     # Of the default and four candidates two have ended, or are about to: a worker tells so after its record.
@@ -312,7 +312,7 @@ import sys
 
 def hear(event, arguments):
     writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_WRONLY
-    if writes and "/coming/" in str(arguments[0]):
+    if writes and "/prefetch/" in str(arguments[0]):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(arguments[0]))
 
 sys.addaudithook(hear)

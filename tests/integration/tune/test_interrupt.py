@@ -116,7 +116,7 @@ def test_a_second_interrupt_breaks_nothing_off(make_suite: MakeSuite, workers: s
     outcome = running.interrupt(everyone=False)
     assert outcome.status == pytest.ExitCode.INTERRUPTED, outcome.text
     check_end(running, outcome, "Ctrl-C")
-    outcome.lines.fnmatch_lines(["shark-tune: the run is ending and writes down what is known; once more ends it *"])
+    outcome.lines.fnmatch_lines(["shark-tune: the run is ending and writes its results; another interrupt ends it *"])
 
 
 @pytest.mark.slow

@@ -45,7 +45,7 @@ from pathlib import Path
 import msgspec
 from pytest_shark_tune.tuning.builder import Builds
 from pytest_shark_tune.errors import CandidateFailed
-from pytest_shark_tune.plan.make import Plan
+from pytest_shark_tune.plan.types import Plan
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.compiler.compiler import Compiler, Target
 from pytest_shark_tune.device.lease import DeviceLeases

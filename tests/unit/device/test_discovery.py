@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import pytest
 
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.device.discovery import choose_devices, crowding, find_devices, jobs_of_worker
+from pytest_shark_tune.device.discovery import choose_devices, crowding, jobs_of_worker
 from pytest_shark_tune.device.identity import ways_of_driving
 from pytest_shark_tune.device.protocol import DeviceEntry
+from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.plugin.devices import find_devices
 from pytest_shark_tune.plugin.options import TuneOptions
 
 CUDA, HIP, VULKAN = (Target.parse(text) for text in ("cuda:sm_89", "hip:gfx942", "vulkan:rdna3"))
@@ -73,20 +75,18 @@ def test_a_driver_without_uuids_goes_by_index() -> None:
     ],
 )
 def test_what_cannot_be_had_is_told(asked: str, target: Target, env: dict[str, str], message: str) -> None:
-    with pytest.raises(pytest.UsageError, match=message) as raised:
+    with pytest.raises(InputError, match=message) as raised:
         chosen(*asked.split(","), target=target, entries=[entry(A, 0)], env=env)
     assert str(raised.value).startswith("--tune-device: ")
 
 
 def test_hiding_every_device_is_told_too() -> None:
-    with pytest.raises(
-        pytest.UsageError, match=r"there is no device; driver cuda has none with CUDA_VISIBLE_DEVICES=''"
-    ):
+    with pytest.raises(InputError, match=r"there is no device; driver cuda has none with CUDA_VISIBLE_DEVICES=''"):
         chosen(entries=[], env={"CUDA_VISIBLE_DEVICES": ""})
 
 
 def test_devices_of_two_models_are_refused() -> None:
-    with pytest.raises(pytest.UsageError, match=r"the devices differ \(NVIDIA H200, Tesla T4\)"):
+    with pytest.raises(InputError, match=r"the devices differ \(NVIDIA H200, Tesla T4\)"):
         chosen(entries=[entry(A, 0), entry(B, 1, "Tesla T4")])
     assert chosen("cuda://1", entries=[entry(A, 0), entry(B, 1, "Tesla T4")]) == [B]
 

@@ -13,8 +13,10 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.dispatch.types import BenchmarkModule, Numerics, Product, Sum
 from pytest_shark_tune.measurement.product import product_of
 from pytest_shark_tune.ops import OpSource
-from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import read_source
+
+pytestmark = pytest.mark.compiler
 
 MATMUL = """
 func.func @main(%a: tensor<32x128x{taken}>, %b: tensor<128x48x{taken}>) -> tensor<32x48x{stored}> {{
@@ -68,7 +70,7 @@ func.func @main(%x: tensor<16x64xf32>) -> tensor<16xf32> {
 
 
 def module_of(compiler: Compiler, source: OpSource) -> BenchmarkModule:
-    (dispatch,) = extract([read_source(source, Path())], compiler, 2).dispatches
+    (dispatch,) = extract_dispatches([read_source(source, Path())], compiler, 2).dispatches
     return dispatch.members[0].module
 
 

@@ -13,8 +13,10 @@ from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.ops.standalone import lone_op
-from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import read_source
+
+pytestmark = pytest.mark.compiler
 
 OPS = {
     "transposed": ops.matmul(m=32, n=48, k=64, lhs="f16", transpose_b=True),
@@ -26,7 +28,7 @@ OPS = {
 
 
 def dispatch_of(source: OpSource, compiler: Compiler) -> Dispatch:
-    (dispatch,) = extract([read_source(source, Path())], compiler, 2).dispatches
+    (dispatch,) = extract_dispatches([read_source(source, Path())], compiler, 2).dispatches
     return dispatch
 
 

@@ -15,11 +15,13 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.make import make_plan, plan_key
 from pytest_shark_tune.plan.source import Source, read_source
 from pytest_shark_tune.plan.types import Plan
 from pytest_shark_tune.system.cache import Cache, content_key
+
+pytestmark = pytest.mark.compiler
 
 MATMUL = ops.matmul(m=64, n=96, k=128)
 
@@ -50,8 +52,8 @@ def test_bytecode_is_read_as_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (3, "3 is no source: give a path to .mlir, .mlirbc, .onnx, an op such as ops.matmul("),
-        (None, "None is no source"),
+        (3, "3 is not a source: give a path to .mlir, .mlirbc, .onnx, an op such as ops.matmul("),
+        (None, "None is not a source"),
         (ops.matmul, "<function matmul at "),
         ("missing.mlir", "there is no file {folder}/missing.mlir"),
         ("folder.mlir", "there is no file {folder}/folder.mlir"),
@@ -140,7 +142,7 @@ def test_a_dumped_benchmark_is_a_source_of_its_dispatch(
     path.write_text(dumps["plain"], encoding="utf-8")
     source = read_source(path, tmp_path)
     assert source.is_benchmark
-    extracted = extract([source], compiler, processors=2)
+    extracted = extract_dispatches([source], compiler, processors=2)
     (dispatch,) = extracted.dispatches
     assert dispatch.name == "matmul_64x96x128_f32"
     assert dispatch.weight == 1
@@ -149,7 +151,7 @@ def test_a_dumped_benchmark_is_a_source_of_its_dispatch(
 
 def test_equal_dispatches_of_two_sources_are_one_task(compiler: Compiler) -> None:
     sources = [Source(name=name, text=MATMUL.text, is_benchmark=False) for name in ("one", "two")]
-    (dispatch,) = extract(sources, compiler, processors=2).dispatches
+    (dispatch,) = extract_dispatches(sources, compiler, processors=2).dispatches
     assert [member.source for member in dispatch.members] == ["one", "two"]
     assert dispatch.weight == 2
 
@@ -164,12 +166,12 @@ def test_equal_dispatches_of_two_sources_are_one_task(compiler: Compiler) -> Non
 )
 def test_what_the_compiler_rejects_is_told_with_its_place(compiler: Compiler, text: str) -> None:
     with pytest.raises(InputError, match=r"^my model: iree-compile rejects it: my model:\d+:\d+: error: "):
-        extract([Source(name="my model", text=text, is_benchmark=False)], compiler, processors=2)
+        extract_dispatches([Source(name="my model", text=text, is_benchmark=False)], compiler, processors=2)
 
 
 def test_a_source_without_a_dispatch_has_nothing_to_tune(compiler: Compiler) -> None:
     text = "func.func @main(%x: tensor<4xf32>) -> tensor<4xf32> { return %x : tensor<4xf32> }"
-    extracted = extract([Source(name="empty", text=text, is_benchmark=False)], compiler, processors=2)
+    extracted = extract_dispatches([Source(name="empty", text=text, is_benchmark=False)], compiler, processors=2)
     assert (extracted.dispatches, extracted.untunable) == ((), ())
 
 
@@ -216,5 +218,5 @@ def test_a_model_whose_data_is_in_another_file_is_tuned_and_not_run(compiler: Co
 
 def test_whole_sources_have_more_time_and_memory_than_candidates(compiler: Compiler) -> None:
     hasty = Compiler(compiler.target, timeout_s=0.01, memory_bytes=64 << 20)
-    (dispatch,) = extract([read_source(MATMUL, Path())], hasty, processors=2).dispatches
+    (dispatch,) = extract_dispatches([read_source(MATMUL, Path())], hasty, processors=2).dispatches
     assert dispatch.name == "matmul_64x96x128_f32"

@@ -113,7 +113,9 @@ def test_an_automatic_rotation_is_larger_than_the_caches() -> None:
     if cache := last_level_cache_bytes():
         assert parse_rotation("--tune-rotate", "auto", CPU) == 2 * cache
     else:
-        with pytest.raises(pytest.UsageError, match=r"^--tune-rotate: this system does not tell the size of its cach"):
+        with pytest.raises(
+            pytest.UsageError, match=r"^--tune-rotate: this system does not report the size of its cach"
+        ):
             parse_rotation("--tune-rotate", "auto", CPU)
 
 

@@ -17,7 +17,7 @@ def test_knobs_are_read() -> None:
 @pytest.mark.parametrize(
     ("line", "target", "reason"),
     [
-        ("wave=1", HIP, "'wave' is no option of a pipeline; there is prefetch_num_stages"),
+        ("wave=1", HIP, "'wave' is not an option of a pipeline; the options are prefetch_num_stages"),
         ("wg_0=64,128", HIP, r"--tune-where 'NAME in \(1, 2\)'"),
         ("waves_per_eu", HIP, "is not waves_per_eu=V1,V2 with whole numbers from 0 to 16"),
         ("waves_per_eu=", HIP, "is not waves_per_eu=V1,V2"),

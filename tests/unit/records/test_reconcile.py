@@ -13,48 +13,42 @@ from pytest_shark_tune.plan.profile import Profile, Share
 from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import Plan, Task
 from pytest_shark_tune.plugin.cases import Trial
+from pytest_shark_tune.plugin.coverage import whole_suites
 from pytest_shark_tune.records.reconcile import (
     Requirements,
     Subject,
     Update,
     content_of,
-    incumbent_of,
     is_gone,
     look_back,
     ops_of,
     updated,
-    write_incumbents,
 )
 from pytest_shark_tune.records.snapshot import find_snapshots, read_records, write_spec
-from pytest_shark_tune.records.types import RecordedOp, State, WinnerRecord
-from pytest_shark_tune.tuning.manifest import whole_suites
-from tests.unit.results.test_store import ONE, PLAN, TWO, make_task
+from pytest_shark_tune.records.types import RecordedOp, WinnerRecord
+from pytest_shark_tune.tuning.run_directory import RunDirectory
+from tests.factories import make_task, make_winner
+from tests.unit.results.test_store import ONE, PLAN, TWO
 
 REQUIREMENTS = Requirements(target="llvm-cpu", setting="setting", iree="3.13.0", device="Some CPU", candidates=2)
 
 
 def record_of(task: Task, identity: str = "aaaaaa", **changes: object) -> WinnerRecord:
     candidate = task.candidate(identity)
-    record = WinnerRecord(
-        id=identity,
-        dispatch=task.name,
-        pipeline=candidate.pipeline,
-        knobs=candidate.knobs,
-        config=candidate.config,
-        state=State.MEASURED,
-        ratio=2.0,
-        device="Some CPU",
-        target="llvm-cpu",
-        iree="3.13.0",
-        root=task.dispatch.root,
-        weight=task.weight,
-        compilation_info=candidate.compilation_info,
-        ops=ops_of(task),
-        setting="setting",
-        content=content_of(task),
-        candidates=2,
-    )
-    return msgspec.structs.replace(record, **changes)
+    fields = {
+        "dispatch": task.name,
+        "knobs": candidate.knobs,
+        "config": candidate.config,
+        "ratio": 2.0,
+        "root": task.dispatch.root,
+        "weight": task.weight,
+        "compilation_info": candidate.compilation_info,
+        "ops": ops_of(task),
+        "setting": "setting",
+        "content": content_of(task),
+        "candidates": 2,
+    }
+    return make_winner(identity, **(fields | changes))
 
 
 class Suite:
@@ -196,9 +190,10 @@ def test_a_config_that_is_no_candidate_any_more_is_not_tried(suite: Suite) -> No
 
 
 def test_incumbents_are_told_from_process_to_process(tmp_path: Path) -> None:
-    assert incumbent_of(tmp_path, "one") == ""
-    write_incumbents(tmp_path, Update(incumbents={"one": "aaaaaa"}))
-    assert (incumbent_of(tmp_path, "one"), incumbent_of(tmp_path, "two")) == ("aaaaaa", "")
+    run = RunDirectory(tmp_path)
+    assert run.incumbent("one") == ""
+    run.write_incumbents({"one": "aaaaaa"}, {})
+    assert (run.incumbent("one"), run.incumbent("two")) == ("aaaaaa", "")
 
 
 THREE = make_task("three", 16)

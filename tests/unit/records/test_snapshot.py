@@ -15,12 +15,15 @@ from pytest_shark_tune.records.snapshot import (
     records_of,
     records_path,
     replace_spec,
+    snapshot_draft,
     write_spec,
 )
+from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.spec.build import SpecEntry, build_spec
 from pytest_shark_tune.spec.read import SpecRow, read_spec
+from tests.factories import INFO, make_task
 from tests.unit.records.test_reconcile import record_of
-from tests.unit.results.test_store import INFO, ONE, TWO, make_task
+from tests.unit.results.test_store import ONE, TWO
 
 OURS, OTHER = record_of(ONE), record_of(TWO)
 FOREIGN = make_task("foreign", 16)
@@ -45,6 +48,10 @@ def path(tmp_path: Path) -> Path:
 def rows(path: Path) -> list[tuple[str, object]]:
     """The matchers of a spec with the dispatches that they tell."""
     return [(each.matcher, each.provenance.get("dispatch")) for each in read_spec(path.read_text("utf-8"))]
+
+
+def replace(path: Path, winners: list[WinnerRecord]) -> None:
+    replace_spec(path, snapshot_draft(path, winners), winners)
 
 
 @pytest.mark.parametrize(
@@ -76,13 +83,13 @@ def test_dispatches_of_one_name_in_spec_and_starter_keep_their_records_apart(pat
 
 def test_entries_without_a_record_stay_behind_what_is_written(path: Path) -> None:
     write_spec(path, [OURS], by_hand(FOREIGN))
-    replace_spec(path, [OTHER, OURS])
+    replace(path, [OTHER, OURS])
     assert rows(path) == [("match_two", "two"), ("match_one", "one"), ("match_foreign", None)]
     assert read_records(path) == (OTHER, OURS)
     written = path.read_bytes()
-    replace_spec(path, [OTHER, OURS])
+    replace(path, [OTHER, OURS])
     assert path.read_bytes() == written
-    replace_spec(path, [])
+    replace(path, [])
     assert rows(path) == [("match_foreign", None)]
     assert not records_path(path).exists()
 
@@ -90,7 +97,7 @@ def test_entries_without_a_record_stay_behind_what_is_written(path: Path) -> Non
 def test_an_entry_without_a_record_gives_way_to_a_winner_of_its_matcher(path: Path) -> None:
     write_spec(path, [OURS, OTHER])
     records_path(path).unlink()
-    replace_spec(path, [OURS])
+    replace(path, [OURS])
     assert rows(path) == [("match_one", "one"), ("match_two", "two")]
     assert read_records(path) == (OURS,)
 
@@ -98,7 +105,7 @@ def test_an_entry_without_a_record_gives_way_to_a_winner_of_its_matcher(path: Pa
 def test_what_is_somebodys_own_is_not_touched(path: Path) -> None:
     text = f"// By hand.\n{by_hand(FOREIGN)}"
     path.write_text(text, "utf-8")
-    replace_spec(path, [])
+    replace(path, [])
     assert path.read_text("utf-8") == text
 
 
@@ -115,16 +122,16 @@ def test_nothing_is_written_where_it_cannot_be_told_what_there_is(path: Path, sp
     spoilt.write_text("<<<<<<<\n".join(spoilt.read_text("utf-8").splitlines(keepends=True)[:2]), "utf-8")
     before = path.read_bytes(), records_path(path).read_bytes()
     with pytest.raises(InputError, match=message):
-        replace_spec(path, [OURS])
+        replace(path, [OURS])
     with pytest.raises(InputError, match=message):
-        replace_spec(path, [])
+        replace(path, [])
     assert (path.read_bytes(), records_path(path).read_bytes()) == before
 
 
 def test_without_entries_there_is_no_file(path: Path) -> None:
-    replace_spec(path, [OURS])
+    replace(path, [OURS])
     assert rows(path) == [("match_one", "one")]
-    replace_spec(path, [])
+    replace(path, [])
     assert list(path.parent.iterdir()) == []
 
 

@@ -13,7 +13,7 @@ from pytest_shark_tune.plan.profile import Profile, Share
 from pytest_shark_tune.records.types import SourceCheck
 from pytest_shark_tune.report.summary_text import render
 from pytest_shark_tune.results.funnel import OTHERS, Cause, Loss
-from pytest_shark_tune.results.store import DispatchSummary, RunSummary, Summary
+from pytest_shark_tune.results.summary import DispatchSummary, RunSummary, Summary
 from pytest_shark_tune.system.units import format_us
 
 WON = DispatchSummary(

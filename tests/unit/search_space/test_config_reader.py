@@ -12,12 +12,14 @@ from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.ops import OpSource
-from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.plan.spaces import search_spaces
 from pytest_shark_tune.search_space import SearchSpace, SpaceRequest, opened
 from pytest_shark_tune.search_space.candidate import make_candidates
 from pytest_shark_tune.search_space.config_reader import ReadConfig, knobs_of, option_values, read_config, read_knobs
+
+pytestmark = pytest.mark.compiler
 
 IMAGE = ops.conv_2d(batch=2, height=8, width=8, channels=32, filters=32, kernel_height=3, kernel_width=3, lhs="f16")
 OPTIONS = {
@@ -47,7 +49,7 @@ def compiled(row: str) -> tuple[Dispatch, tuple[SearchSpace, ...]]:
     if row not in _MADE:
         target, op, options = COMPILED[row]
         compiler = Compiler(Target.parse(target))
-        (dispatch,) = extract([read_source(op, Path())], compiler, 2).dispatches
+        (dispatch,) = extract_dispatches([read_source(op, Path())], compiler, 2).dispatches
         spaces = opened(search_spaces(dispatch, compiler), SpaceRequest(knobs=options), compiler.target.backend)
         _MADE[row] = dispatch, spaces
     return _MADE[row]

@@ -11,12 +11,14 @@ from pytest_shark_tune import ops
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.ops import OpSource
-from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.spaces import search_spaces
 from pytest_shark_tune.search_space import SearchSpace
 from pytest_shark_tune.search_space.request import SpaceRequest, opened
 from pytest_shark_tune.testing.space_contract import SpaceContract
+
+pytestmark = pytest.mark.compiler
 
 SUITES = Path(__file__).parents[3] / "tuning_suites"
 SMALL = ops.matmul(m=128, n=96, k=64, lhs="f16")
@@ -60,7 +62,7 @@ def compiled_spaces(row: str) -> tuple[SearchSpace, ...]:
     if row not in _MADE:
         target, op, _, options = COMPILED[row]
         compiler = Compiler(Target.parse(target))
-        extracted = extract([Source(name=op.name, text=op.text, is_benchmark=False)], compiler, 2)
+        extracted = extract_dispatches([Source(name=op.name, text=op.text, is_benchmark=False)], compiler, 2)
         (dispatch,) = extracted.dispatches
         _MADE[row] = opened(search_spaces(dispatch, compiler), SpaceRequest(knobs=options), compiler.target.backend)
     return _MADE[row]

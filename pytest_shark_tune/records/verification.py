@@ -1,4 +1,4 @@
-"""Verification at the end of a run: what is about to be written is what was verified, or is verified now."""
+"""Verification at the end of a run: a draft that the run's tests did not verify is verified before it is written."""
 
 from __future__ import annotations
 
@@ -14,26 +14,30 @@ from pytest_shark_tune.records.types import SpecRecord
 __all__ = ["Settled", "Verification", "Verify"]
 
 Verify = Callable[[Plan, Draft], SpecRecord]
-"""Tries the spec of a draft on the sources of a plan, and says what of it does not hold there."""
+"""Tries the spec of a draft on the sources of a plan, and returns the record, with the entries that fail there."""
 
 
 @dataclass(frozen=True)
 class Settled:
-    """What is left of a draft where it holds in all plans, and what was dropped for that, with the reasons.
-
-    ``problem`` says why it could not be verified.
-    """
+    """A draft that passed in all plans."""
 
     draft: Draft
+    """The entries that are left."""
     dropped: Mapping[str, str]
+    """The entries that were dropped, with the reasons."""
     problem: str = ""
+    """The reason why the draft could not be verified."""
 
 
 class Verification:
-    """Knows what was verified by the run's tests, and verifies other drafts by ``verify``, if the run may.
+    """Knows the drafts that the run's tests verified, and verifies others.
 
-    ``checks`` are what the tests found out, by the plan's key and the model's name. A dispatch in ``tasks`` is one that
-    the run tunes: its entry matters to the plans that have it, and to no others, since no other op is like it.
+    Args:
+        plans: the plans of the run by key.
+        tasks: the dispatches that the run tunes. Such a dispatch's entry matters only to the plans that have it, since
+            no other op is like it.
+        checks: the results of the run's tests, by the plan's key and the model's name.
+        verify: verifies a draft in a plan; ``None`` if the run must not.
     """
 
     def __init__(
@@ -48,12 +52,12 @@ class Verification:
         self._verify = verify
         self._verified: defaultdict[str, list[tuple[Mapping[str, str], str]]] = defaultdict(list)
         for (key, model), record in checks.items():
-            # What is measured end to end is verified in that model alone.
+            # A measurement end to end verifies the draft in that model alone.
             if not model or [source.name for source in plans[key].sources] == [model]:
                 self._verified[key].append((record.entries, record.starter))
 
     def settle(self, draft: Draft, plans: Iterable[str]) -> Settled:
-        """Verify a draft in the plans of these keys where it was not yet; drop what does not hold, and go on."""
+        """Verify a draft in all plans of these keys that have not verified it, and drop entries until it passes."""
         keys = list(plans)
         dropped: dict[str, str] = {}
         while self._verify is not None and (draft.entries or draft.starter):
@@ -78,6 +82,6 @@ class Verification:
         return any((self._relevant(key, entries), starter) == wanted for entries, starter in self._verified[key])
 
     def _relevant(self, key: str, entries: Mapping[str, str]) -> dict[str, str]:
-        """The entries that may be in force on an op of a plan."""
+        """Return the entries that may be applied to an op of a plan."""
         own = {task.name for task in self._plans[key].tasks}
         return {name: config for name, config in entries.items() if name in own or name not in self._tasks}

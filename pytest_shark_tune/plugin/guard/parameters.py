@@ -1,0 +1,69 @@
+"""The parameters of marked tests in a run that does not tune: checks of committed specs, or a reason to skip.
+
+It is there in every run that does not tune, so it imports the rest of guard mode only if there is something to guard.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_shark_tune.plugin.guard.reporter import SNAPSHOTS, UNGUARDED
+from pytest_shark_tune.plugin.options import commands_file, given_options, guard_is_given, target_name
+from pytest_shark_tune.system.terminal import escaped_line
+
+if TYPE_CHECKING:
+    from pytest_shark_tune.plugin.cases import Trial
+
+__all__ = ["guard_parameters", "has_snapshots"]
+
+
+def guard_parameters(metafunc: pytest.Metafunc, sources: Sequence[object]) -> list[Any]:
+    """Return the parameters of a test that is marked with ``sources``."""
+    path, config = metafunc.definition.path, metafunc.config
+    kernels = _kernels(sources)
+    params = [
+        _skipped(name, f"{name} is a kernel of the suite's own, so no spec has an entry to guard") for name in kernels
+    ]
+    if sources and len(kernels) == len(sources):
+        return params
+    cases: Sequence[Trial] = ()
+    if guard_is_given(config) or (path.suffix == ".py" and has_snapshots(path.parent)):
+        from pytest_shark_tune.plugin.guard.plugin import guard_trials_of
+
+        cases = guard_trials_of(metafunc, sources)
+    if not cases:
+        return [*params, _skipped(UNGUARDED, _nothing_to_guard(path, config))]
+    return params + [pytest.param(case, id=escaped_line(case.id)) for case in cases]
+
+
+def has_snapshots(folder: Path) -> bool:
+    """Whether a directory has snapshots, of any target and device."""
+    return any((folder / SNAPSHOTS).glob("*.mlir"))
+
+
+def _kernels(sources: Sequence[object]) -> list[str]:
+    """The names of the custom tasks among ``sources``: if there is one, its module is loaded."""
+    custom = sys.modules.get("pytest_shark_tune.plan.custom")
+    return [source.name for source in sources if isinstance(source, custom.CustomTask)] if custom is not None else []
+
+
+def _skipped(name: str, reason: str) -> Any:
+    """The parameter of a test that is skipped."""
+    return pytest.param(None, id=escaped_line(name), marks=pytest.mark.skip(reason=reason))
+
+
+def _nothing_to_guard(path: Path, config: pytest.Config) -> str:
+    """Why a test is skipped, with the command that changes that."""
+    target = target_name(config)
+    named = [os.path.relpath(path, config.invocation_params.dir)] if path != commands_file(config) else []
+    words = ["pytest", *named, "--tune", *given_options(config)]
+    if path.suffix == ".py":
+        return f"there is no snapshot for {target} to guard: {shlex.join(words)} makes one"
+    return f"there is nothing to guard: {shlex.join(words)} tunes it, --tune-guard SPEC checks a spec"

@@ -1,0 +1,40 @@
+"""The tuning cases of pytest's items, and their entries in the test manifest."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_shark_tune.plugin.cases import Trial
+from pytest_shark_tune.tuning.manifest import Part
+
+__all__ = ["case_of", "entry_of", "is_ours"]
+
+
+def case_of(item: pytest.Item) -> Trial | None:
+    """Return the tuning case that ``item`` is parametrized with; ``None`` for a test without the marker."""
+    callspec = getattr(item, "callspec", None)
+    case = callspec.params.get("candidate") if callspec is not None else None
+    return case if isinstance(case, Trial) else None
+
+
+def entry_of(item: pytest.Item) -> Part | None:
+    """Return the entry of ``item`` in the test manifest; ``None`` for a test without the marker."""
+    case = case_of(item)
+    if case is None:
+        return None
+    task, config = case.task, case.config
+    return Part(
+        case.role,
+        case.plan_key,
+        case.suite,
+        dispatch=task.name if task else "",
+        candidate=config.id if config else "",
+        is_ours=is_ours(item),
+    )
+
+
+def is_ours(item: pytest.Item) -> bool:
+    """Whether no fixture of the suite's own replaces one of our stages."""
+    fixtures_of = getattr(item, "_fixtureinfo", None)
+    definitions = fixtures_of.name2fixturedefs if fixtures_of is not None else {}
+    return all(len(definitions.get(name, ())) <= 1 for name in ("artifact", "measurement"))

@@ -1,0 +1,157 @@
+"""The pytest plugin of the process that controls a tuning run: the only process, or xdist's controller."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Generator, Sequence
+from typing import Any
+
+import pytest
+
+from pytest_shark_tune import __version__
+from pytest_shark_tune.device.identity import device_slug, runtime_version
+from pytest_shark_tune.plugin import reporting
+from pytest_shark_tune.plugin.interrupts import TERMINATED
+from pytest_shark_tune.plugin.items import entry_of
+from pytest_shark_tune.plugin.tune.finish import Finished, finish_run, show
+from pytest_shark_tune.plugin.tune.reports import finding_of, status_text
+from pytest_shark_tune.plugin.tune.run import TuningRun
+from pytest_shark_tune.plugin.tune.setup import Setup
+from pytest_shark_tune.plugin.xdist.messages import note_of, show_line
+from pytest_shark_tune.plugin.xdist.order import RunOrder
+from pytest_shark_tune.plugin.xdist.workers import TuneWorkers
+from pytest_shark_tune.results.store import Ledger
+from pytest_shark_tune.system.cache import Cache
+from pytest_shark_tune.tuning.manifest import Part
+
+__all__ = ["TuneController", "store_of"]
+
+
+def store_of(setup: Setup) -> Ledger:
+    """Return the result store of a run that begins now."""
+    settings, options = setup.settings, setup.options
+    return Ledger(
+        options.out,
+        setup.load_plan,
+        target=str(options.target),
+        device=settings.device_name,
+        device_slug=device_slug(settings.devices[0]) if settings.devices else "",
+        versions={
+            "pytest-shark-tune": __version__,
+            "iree-base-compiler": setup.session.compiler.version,
+            "iree-base-runtime": runtime_version(),
+        },
+        starter=settings.starter,
+        setting=setup.session.setting,
+        makes_specs=setup.bundle is None,
+        root=setup.root,
+        mirror=settings.exchange,
+    )
+
+
+class TuneController:
+    """Orders the tests of a run, stores their results, and writes and shows the summary."""
+
+    def __init__(self, config: pytest.Config, setup: Setup, store: Ledger) -> None:
+        self._config = config
+        self._setup = setup
+        self._store = store
+        self._run = TuningRun(setup, store)
+        self._workers = TuneWorkers(config, setup, store, self._begin)
+        self._tests: pytest.Session | None = None
+        self._finished = Finished()
+        self._ended = ""
+        config.pluginmanager.register(self._workers, "shark-tune-workers")
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Remember the session: its number of tests depends on the order of the run."""
+        self._tests = session
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        """Run the tests in the order of the phases, unless xdist does."""
+        if self._config.pluginmanager.has_plugin("dsession") or session.config.option.collectonly:
+            return None
+        if session.testsfailed and not session.config.option.continue_on_collection_errors:
+            return None
+        order = self._begin([entry_of(item) for item in session.items])
+        index = order.take()
+        while index is not None:
+            following = order.take()
+            nextitem = session.items[following] if following is not None else None
+            item = session.items[index]
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)
+            order.complete(index)
+            if session.shouldfail:
+                raise session.Failed(session.shouldfail)
+            if session.shouldstop:
+                raise session.Interrupted(session.shouldstop)
+            index = following
+        return True
+
+    def _begin(self, entries: Sequence[Part | None]) -> RunOrder:
+        order = self._run.begin(entries)
+        if self._tests is not None and entries:
+            # Pytest's progress is a part of this: most candidates are there to be chosen from only. Without any test
+            # pytest would take the run for an empty one.
+            self._tests.testscollected = max(order.unfinished, 1)
+        return order
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Store the result of a test as it comes; show a new best, and the messages of workers."""
+        if note := note_of(report):
+            self._setup.report(note)
+        finding = finding_of(report)
+        if finding is not None and not self._setup.is_dry and (line := self._run.add(report.nodeid, finding)):
+            show_line(self._config, f"  {line}")
+
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
+        """Show the result of a candidate with ``-v``."""
+        finding = finding_of(report)
+        if finding is None or not report.passed or not (text := status_text(finding)):
+            return None
+        return "passed", ".", text
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(
+        self, session: pytest.Session, exitstatus: int | pytest.ExitCode
+    ) -> Generator[None, object, object]:
+        """Write the results before any other plugin's turn: one that raises does not cost them."""
+        self._setup.interrupts.wind_down()
+        unfinished = self._run.order.unfinished if self._run.order is not None else 0
+        ended_early = bool(self._ended or unfinished) or exitstatus == pytest.ExitCode.INTERNAL_ERROR
+        if ended_early:
+            self._setup.session.close()
+        self._finished = finish_run(self._setup, self._store, self._run, complete=not ended_early)
+        if ended_early:
+            left = f"; {unfinished} of its tests were not run to their end" if unfinished else ""
+            self._ended = f"the run ended early: {self._why_ended(session)}{left}"
+        stuck = any(change.problem for change in self._store.changes)
+        if (ended_early or self._store.failures or stuck) and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if self._setup.interrupts.terminated:
+            session.exitstatus = TERMINATED
+        return (yield)
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Remember why the run ends."""
+        self._ended = str(excinfo.value) or "Ctrl-C"
+
+    def _why_ended(self, session: pytest.Session) -> str:
+        if self._ended or session.shouldfail or session.shouldstop:
+            return self._ended or str(session.shouldfail or session.shouldstop)
+        return self._workers.why_ended() or "see above"
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Show the table, the funnel, and the files that were written or could not be written."""
+        show(terminalreporter, self._setup, self._store, self._finished)
+        problems = [self._setup.storage.explain(error) or str(error) for error in self._store.failures]
+        for line in dict.fromkeys([*problems, *filter(None, [self._ended])]):
+            reporting.write_line(terminalreporter, line, red=True)
+
+    def pytest_unconfigure(self) -> None:
+        """Remove the directory of a remote run, and cut the cache to its size."""
+        self._setup.session.close()
+        if self._setup.is_remote:
+            shutil.rmtree(self._setup.settings.exchange, ignore_errors=True)
+        Cache(self._setup.options.cache).evict(self._setup.options.cache_bytes)

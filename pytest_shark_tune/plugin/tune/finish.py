@@ -1,0 +1,94 @@
+"""The end of a run: its bundle, spec, snapshots, summary and landscapes, and the end of its terminal output."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_shark_tune.plugin import reporting
+from pytest_shark_tune.plugin.tune.run import TuningRun
+from pytest_shark_tune.plugin.tune.setup import Setup
+from pytest_shark_tune.report.summary_text import render
+from pytest_shark_tune.results.landscape import write_landscapes
+from pytest_shark_tune.results.store import Ledger, Summary
+from pytest_shark_tune.tuning.bundle import BUNDLE, Packed, pack
+
+__all__ = ["Finished", "finish_run", "show"]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The output of a run."""
+
+    summary: Summary | None = None
+    packed: Packed | None = None
+    landscapes: tuple[str, ...] = ()
+    """A line for every landscape."""
+
+
+def finish_run(setup: Setup, store: Ledger, run: TuningRun, *, complete: bool) -> Finished:
+    """Derive spec, summary and snapshots from the results so far.
+
+    Args:
+        setup: the controller's share of the run.
+        store: the results of the run.
+        run: the run.
+        complete: whether the run came to its end: otherwise the spec has the winners so far, unverified.
+    """
+    packed = _pack(setup, store, run) if setup.stops_after_compile and not setup.is_dry else None
+    if not store.has_findings:
+        return Finished(packed=packed)
+    if run.scheduler is None:
+        summary = store.finish(complete=complete)
+    else:
+        summary = store.finish(
+            complete=complete,
+            why_stopped=run.scheduler.why_stopped,
+            effort=run.scheduler.effort,
+            verify=setup.session.verifier.verify_draft if complete and setup.bundle is None else None,
+        )
+    landscapes: list[str] = []
+    if setup.options.landscape is not None:
+        note = f"chosen by the search {setup.options.search}"
+        landscapes = write_landscapes(setup.options.landscape, store, note=note)
+    return Finished(summary, packed, tuple(landscapes))
+
+
+def _pack(setup: Setup, store: Ledger, run: TuningRun) -> Packed | None:
+    """Write the compiled candidates to a bundle, even if the run ended early."""
+    plans = {key: store.plan(key) for key in run.plans.values()}
+    try:
+        return pack(setup.options.out / BUNDLE, setup.session, plans, tests=run.plans, tried=run.compiled)
+    except OSError as error:
+        store.failures.append(error)
+        return None
+
+
+def show(terminalreporter: Any, setup: Setup, store: Ledger, finished: Finished) -> None:
+    """Show the table, the funnel, and the files that were written or could not be written."""
+    if setup.stops_after_compile and not setup.is_dry:
+        reporting.section(terminalreporter, "shark-tune")
+        packed = finished.packed.words() if finished.packed else "no bundle was written: nothing was compiled"
+        reporting.write_line(terminalreporter, packed)
+    if finished.summary is None:
+        return
+    reporting.section(terminalreporter, "shark-tune")
+    text = render(
+        finished.summary,
+        width=max(terminalreporter._tw.fullwidth, 100),
+        spec=store.spec_path,
+        snapshots=store.snapshots,
+        changes={change.path: said for change in store.changes if (said := change.words())},
+        unwritten=[change.path for change in store.changes if change.is_unwritten],
+        **({} if setup.bundle is None else {"without_spec": _merge_advice(setup)}),
+    )
+    reporting.write(terminalreporter, text)
+    for line in finished.landscapes:
+        reporting.write_line(terminalreporter, line)
+
+
+def _merge_advice(setup: Setup) -> str:
+    """The command that makes the spec of a run without a compiler."""
+    command = ["shark-tune", "merge-records", setup.options.out, "--bundle", setup.options.bundle, "-o", "DIR"]
+    return f"no spec yet, since that takes the compiler: {shlex.join(map(str, command))} makes it where that is"
