@@ -11,7 +11,7 @@ import pytest
 
 if TYPE_CHECKING:
     from pytest_shark_tune.compiler.artifact import Artifact
-    from pytest_shark_tune.plugin.cases import Trial
+    from pytest_shark_tune.plugin.cases import TuningCase
     from pytest_shark_tune.plugin.guard.evaluation import CaseEvaluator
     from pytest_shark_tune.plugin.kernels import KernelStages
     from pytest_shark_tune.plugin.stages import DispatchStages, Result
@@ -40,19 +40,19 @@ def tune_session(pytestconfig: pytest.Config) -> Session:
 
 
 @pytest.fixture
-def candidate(request: pytest.FixtureRequest) -> Trial:
+def candidate(request: pytest.FixtureRequest) -> TuningCase:
     """What this test tries; the plugin parametrizes it from the ``tune`` marker."""
-    from pytest_shark_tune.plugin.cases import Trial
+    from pytest_shark_tune.plugin.cases import TuningCase
 
-    trial = request.param
-    assert isinstance(trial, Trial)
-    if trial.problem:
-        pytest.fail(trial.problem, pytrace=False)
-    return trial
+    case = request.param
+    assert isinstance(case, TuningCase)
+    if case.problem:
+        pytest.fail(case.problem, pytrace=False)
+    return case
 
 
 @pytest.fixture
-def tune_kernel(candidate: Trial, tune_session: Session) -> KernelStages:
+def tune_kernel(candidate: TuningCase, tune_session: Session) -> KernelStages:
     """What compiles and compares a custom task's configs, for a client's own ``artifact`` and ``measurement``."""
     from pytest_shark_tune.plugin.kernels import KernelStages
 
@@ -60,7 +60,7 @@ def tune_kernel(candidate: Trial, tune_session: Session) -> KernelStages:
 
 
 @pytest.fixture
-def tune_dispatch(candidate: Trial, tune_session: Session, pytestconfig: pytest.Config) -> DispatchStages:
+def tune_dispatch(candidate: TuningCase, tune_session: Session, pytestconfig: pytest.Config) -> DispatchStages:
     """What compiles and measures IREE's dispatches, for a client's own ``artifact`` and ``measurement``."""
     from pytest_shark_tune.plugin.stages import DispatchStages
 
@@ -72,7 +72,7 @@ def tune_dispatch(candidate: Trial, tune_session: Session, pytestconfig: pytest.
 def artifact(tune_dispatch: DispatchStages) -> Artifact | None:
     """The compiled candidate; ``None`` for finals and for the spec, which compile what they compare.
 
-    In guard mode the candidate is a spec entry's config, and there is none for a promise that takes no device.
+    In guard mode the candidate is a spec entry's config, and there is none for a check that takes no device.
     """
     return tune_dispatch.build()
 
@@ -81,6 +81,6 @@ def artifact(tune_dispatch: DispatchStages) -> Artifact | None:
 def measurement(tune_dispatch: DispatchStages, artifact: Artifact | None) -> Result | None:
     """The candidate timed beside the default, its result checked; for finals and the spec, what they gave.
 
-    In guard mode it is what became of the promise; in a run that stops after compiling it is ``None``.
+    In guard mode it is the outcome of the check; in a run that stops after compiling it is ``None``.
     """
     return tune_dispatch.measure(artifact)
