@@ -19,7 +19,7 @@ from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import CommandFailed
 from pytest_shark_tune.ops import OpSource
-from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import Source, read_source
 from pytest_shark_tune.plan.spaces import search_spaces
 from pytest_shark_tune.search_space import NoSpace, SearchSpace
@@ -93,7 +93,7 @@ def main(models: tuple[Path, ...], count: int, seed: int, jobs: int, targets: tu
         compiler = Compiler(Target.parse(target))
         sources: list[Source] = [read_source(each, Path()) for each in models or CASES.get(target, _SINGLE)]
         click.echo(target)
-        for dispatch in extract(sources, compiler, processors=2).dispatches:
+        for dispatch in extract_dispatches(sources, compiler, processors=2).dispatches:
             try:
                 spaces = search_spaces(dispatch, compiler)
             except NoSpace as reason:
@@ -128,7 +128,7 @@ def _reason(dispatch: Dispatch, candidate: Candidate, compiler: Compiler, folder
         spec = single_entry_spec(dispatch.root, candidate.compilation_info)
         configured = configure_with(dispatch.members[0].module.text, spec)
         if missing := why_not_applied(configured, candidate.compilation_info):
-            return missing.reason
+            return missing
         compiler.compile_sources(configured.text, folder / f"{candidate.id}.vmfb")
     except CommandFailed as error:
         return first_error(error)

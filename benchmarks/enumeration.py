@@ -15,7 +15,7 @@ from iree.compiler.dialects import iree_codegen
 from pytest_shark_tune import ops
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.plan.spaces import emitted_constraints
 from pytest_shark_tune.search_space import SearchSpace
@@ -55,7 +55,7 @@ def main(z3_seconds: float) -> None:
     """Print, for each space, its size, our seconds to read and list it, and those of z3."""
     for target, op in CASES:
         compiler = Compiler(Target.parse(target))
-        (dispatch,) = extract([read_source(op, Path())], compiler, processors=2).dispatches
+        (dispatch,) = extract_dispatches([read_source(op, Path())], compiler, processors=2).dispatches
         rows = list(_listed(emitted_constraints(dispatch, compiler)))
         click.echo(f"{target} {op.name}: {len(rows)} spaces")
         for row in rows:

@@ -25,7 +25,7 @@ from single_op import SingleOp, single_op
 
 from pytest_shark_tune.guard.verdict import Outcome, Promise
 from pytest_shark_tune.measurement.timing import MOST_ROUNDS, Measurement, combine_rounds
-from pytest_shark_tune.plan.make import POOL
+from pytest_shark_tune.plan.types import POOL
 from pytest_shark_tune.records.snapshot import read_records, write_spec
 from pytest_shark_tune.records.types import Record, State, WinnerRecord
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID

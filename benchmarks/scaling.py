@@ -26,7 +26,7 @@ import msgspec
 import pytest
 
 from pytest_shark_tune.records.types import Record
-from pytest_shark_tune.results.store import DispatchSummary, Summary
+from pytest_shark_tune.results.summary import DispatchSummary, Summary
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.machine import processors

@@ -35,7 +35,7 @@ from pytest_shark_tune.dispatch.elements import unit_roundoff
 from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import CommandFailed
 from pytest_shark_tune.ops import OpSource
-from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.tuning.runner import acceptance_of
 
@@ -329,7 +329,7 @@ class Tally:
 
 def run_case(case: Case, compiler: Compiler, seeds: int, tally: Tally, jobs: int, uri: str) -> None:
     """Compile every edit of an op and check it."""
-    found = extract([read_source(OpSource("main", case.text), Path())], compiler, 2)
+    found = extract_dispatches([read_source(OpSource("main", case.text), Path())], compiler, 2)
     if len(found.dispatches) != 1:
         tally.left_out.append(f"{case.name}: {[left.reason for left in found.untunable]}")
         return

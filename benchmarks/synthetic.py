@@ -18,7 +18,7 @@ from pytest_shark_tune import ops
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.ops import OpSource
-from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.plan.spaces import search_spaces
 from pytest_shark_tune.records.types import State
@@ -46,7 +46,7 @@ CASES: Sequence[tuple[str, str, OpSource]] = (
 def synthetic_landscape(target: str, device: str, op: OpSource, seed: int, most: int) -> Landscape:
     """The landscape of a uniform sample of at most ``most`` configs of an op's spaces."""
     compiler = Compiler(Target.parse(target))
-    (dispatch,) = extract([read_source(op, Path())], compiler, processors=2).dispatches
+    (dispatch,) = extract_dispatches([read_source(op, Path())], compiler, processors=2).dispatches
     table = table_of_spaces(search_spaces(dispatch, compiler), most=most, seed=seed)
     facts = facts_of(dispatch.root, dispatch.target, device)
     return landscape_of(table, facts, np.random.default_rng(seed), f"{op.name}, made up from seed {seed}", target)

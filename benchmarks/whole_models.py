@@ -22,8 +22,7 @@ from pytest_shark_tune.dispatch.elements import unit_roundoff
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.plan.make import make_plan
-from pytest_shark_tune.plan.model_input import ModelInput
-from pytest_shark_tune.plan.source import Source, read_source
+from pytest_shark_tune.plan.source import ModelInput, Source, read_source
 from pytest_shark_tune.plan.types import Plan
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tuning.builder import Builds

@@ -1,4 +1,4 @@
-"""The command line ``shark-tune``: what is no test."""
+"""The command line ``shark-tune``, for work that is not a test."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["main"]
 
 
 class _Commands(click.Group):
-    """Commands that write nothing to a terminal but what `tools.terminal` lets through, be it an error of click's."""
+    """Commands whose output to a terminal is escaped by `system.terminal`, errors of click's own included."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command as click does."""
@@ -31,14 +31,14 @@ class _Commands(click.Group):
             return super().main(*args, **kwargs)
 
 
-# With color click takes no escape sequences out of what it writes, so that they are shown.
+# With color, click leaves escape sequences in its output, so that they are shown escaped.
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "color": True})
 @click.version_option(__version__, prog_name="shark-tune")
 def main() -> None:
-    """Work with tuning specs, and look at what pytest --tune works with."""
+    """Work with tuning specs, and look into the inputs and the cache of pytest --tune."""
 
 
-_COMMANDS = (
+for _command in (
     space,
     profile_model,
     compile_model,
@@ -49,6 +49,5 @@ _COMMANDS = (
     diff_specs,
     replay,
     cache,
-)
-for _command in _COMMANDS:
+):
     main.add_command(_command)

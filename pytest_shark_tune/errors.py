@@ -1,7 +1,7 @@
 """The exceptions that the package raises on purpose, apart from ``pytest.UsageError``, and its warning.
 
-Stages and tools know nothing of pytest, so they raise these; the plugin and the command line turn them
-into the message a user sees.
+Modules that do not import pytest raise these. The plugin and the command line turn them into the message that a user
+sees.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ __all__ = [
     "CandidateFailed",
     "CommandFailed",
     "DeviceChildDied",
+    "DeviceRequestFailed",
     "InputError",
     "NoCompiler",
     "PromiseBroken",
@@ -26,11 +27,15 @@ class SharkTuneError(Exception):
 
 
 class InputError(SharkTuneError):
-    """Something a user gave cannot be used; the message says what, why and what to do."""
+    """An input of the user cannot be used. The message names the input, the reason and the remedy."""
 
 
 class SpecNotParsed(InputError):
-    """A text is no MLIR that this IREE parses; ``problem`` says why, without the advice to port it."""
+    """A text is not MLIR that this IREE parses.
+
+    Args:
+        problem: The reason, without the advice to port the spec.
+    """
 
     def __init__(self, problem: str) -> None:
         super().__init__(
@@ -40,24 +45,32 @@ class SpecNotParsed(InputError):
 
 
 class SpecRefused(InputError):
-    """A spec, or a config in a record, holds something that could do harm; nothing interpreted it."""
+    """A spec, or a config in a record, holds something that could do harm. Nothing has interpreted it.
 
-    def __init__(self, name: str, what: str) -> None:
+    Args:
+        name: The name of the spec or record in the message.
+        content: The part that could do harm.
+    """
+
+    def __init__(self, name: str, content: str) -> None:
         super().__init__(
-            f"{name} is refused: it holds {what}, which no matcher or annotation needs. The compiler would interpret "
-            "it, and it could run commands and write files. If you trust it, give --tune-trust-spec"
+            f"{name} is refused: it holds {content}, which no matcher or annotation needs. The compiler would "
+            "interpret it, and it could run commands and write files. If you trust it, give --tune-trust-spec"
         )
 
 
 class NoCompiler(SharkTuneError):
-    """Something needs the compiler's bindings on a machine where they are not installed."""
+    """The compiler's bindings are needed and are not installed on this machine."""
 
 
 class CommandFailed(SharkTuneError):
     """A command exited with an error, ran out of time or could not be started.
 
-    ``timed_out`` tells a time-out from a failure, ``stopped`` that this process itself ended every command that ran;
-    ``stderr`` is what the command wrote, whole.
+    Args:
+        message: The reason.
+        stderr: The whole stderr of the command.
+        timed_out: The command ran out of time.
+        stopped: This process ended the command together with all others (`process.stop_all`).
     """
 
     def __init__(self, message: str, *, stderr: str = "", timed_out: bool = False, stopped: bool = False) -> None:
@@ -66,11 +79,18 @@ class CommandFailed(SharkTuneError):
         self.stopped = stopped
         self.timed_out = timed_out
 
+    @property
+    def lines(self) -> list[str]:
+        """The lines of ``stderr`` that are not blank, stripped. Without any, the message is the only line."""
+        return [line.strip() for line in self.stderr.splitlines() if line.strip()] or [str(self)]
+
 
 class DeviceChildDied(SharkTuneError):
-    """The child process that holds a device ended, or was ended by the watchdog, during a request.
+    """The child process that holds a device ended during a request.
 
-    ``timed_out`` is true when the watchdog ended it.
+    Args:
+        message: How it ended, with the end of its stderr.
+        timed_out: The watchdog ended it, because it did not answer in time.
     """
 
     def __init__(self, message: str, *, timed_out: bool = False) -> None:
@@ -78,10 +98,17 @@ class DeviceChildDied(SharkTuneError):
         self.timed_out = timed_out
 
 
-class CandidateFailed(SharkTuneError):
-    """A candidate got no number; ``state`` is one of the record's states and ``reason`` says why in words.
+class DeviceRequestFailed(SharkTuneError):
+    """The device child answered with an error and lives on: a bad artifact, a missing function, a failed run."""
 
-    ``detail`` is what there is to keep besides: the `Check` of a result that was wrong.
+
+class CandidateFailed(SharkTuneError):
+    """A candidate was not measured.
+
+    Args:
+        state: One of the states of a record.
+        reason: The reason, for people.
+        detail: More to record: the `Check` of a wrong result.
     """
 
     def __init__(self, state: str, reason: str, detail: object = None) -> None:
@@ -92,12 +119,12 @@ class CandidateFailed(SharkTuneError):
 
 
 class UndecidedWarning(UserWarning):
-    """A guarded entry whose speed could not be told from what it promises within the time for it."""
+    """The speed check of a guarded entry was not decided within its time."""
 
 
 class PromiseBroken(SharkTuneError):
-    """An entry of a spec does not keep a promise; the message says why and what to do."""
+    """An entry of a spec fails a check. The message gives the reason and the remedy."""
 
 
 class PromiseUntold(SharkTuneError):
-    """A promise cannot be looked at here; the message says why."""
+    """A check cannot run here. The message gives the reason."""

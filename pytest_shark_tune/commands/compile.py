@@ -6,13 +6,12 @@ from pathlib import Path
 
 import click
 
-from pytest_shark_tune.commands.model_options import read_model, shape_option
+from pytest_shark_tune.commands.inputs import read_model, read_whole_spec
+from pytest_shark_tune.commands.options import Command, flags_option, shape_option, target_option, trust_option
 from pytest_shark_tune.commands.output import check_output
-from pytest_shark_tune.commands.trust_option import tell_dropped, trust_option
 from pytest_shark_tune.compiler.compiler import Compiler, first_error
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import CommandFailed, InputError
-from pytest_shark_tune.records.snapshot import read_spec_file
 from pytest_shark_tune.spec.apply import Application, apply_spec
 
 __all__ = ["compile_model"]
@@ -20,15 +19,13 @@ __all__ = ["compile_model"]
 _SPEC_FLAG = "--iree-codegen-tuning-spec-path"
 
 
-@click.command(name="compile")
+@click.command(name="compile", cls=Command)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--spec", required=True, type=click.Path(path_type=Path), help="The tuning spec to apply.")
-@click.option("--tune-target", default="llvm-cpu", show_default=True, help="As pytest's option of that name.")
+@target_option
 @shape_option
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The .vmfb file to write.")
-@click.option(
-    "--iree-compile-flag", "flags", multiple=True, metavar="FLAG", help="A flag for iree-compile; repeatable."
-)
+@flags_option
 @trust_option
 @click.option("--allow-unmatched", is_flag=True, help="Succeed even if an entry of the spec applies nowhere.")
 def compile_model(
@@ -42,21 +39,17 @@ def compile_model(
 ) -> None:
     """Compile MODEL, a .mlir, .mlirbc or .onnx file, with a tuning spec, on any target.
 
-    IREE itself loads specs on llvm-cpu and ROCm only, and misses ops that it rewrites later. What is printed is read
-    from the configured module: for each executable the entry in force. The exit status is 1, and OUTPUT is written all
-    the same, if an entry is in force nowhere.
+    IREE itself loads specs on llvm-cpu and ROCm only, and misses ops that it rewrites later. The report is read from
+    the configured module: it names the entry that is applied to each executable. If an entry is applied nowhere, the
+    exit status is 1, but OUTPUT is still written.
     """
-    try:
-        _check_flags(flags)
-        compiler = Compiler(Target.parse(tune_target), flags).for_models
-        check_output(output)
-        text = read_spec_file(spec)
-        tell_dropped(spec, text)
-        source = read_model(model, shapes)
-        compiler.check()
-        application = apply_spec(source, text, compiler)
-    except InputError as error:
-        raise click.UsageError(str(error)) from error
+    _check_flags(flags)
+    compiler = Compiler(Target.parse(tune_target), flags).for_models
+    check_output(output)
+    text = read_whole_spec(spec)
+    source = read_model(model, shapes)
+    compiler.check()
+    application = apply_spec(source, text, compiler)
     try:
         compiler.compile_sources(application.text, output, source.name)
     except CommandFailed as error:
@@ -69,19 +62,19 @@ def compile_model(
 def _check_flags(flags: tuple[str, ...]) -> None:
     for flag in flags:
         if flag.partition("=")[0] == _SPEC_FLAG:
-            raise InputError(f"--iree-compile-flag={flag}: the spec is given with --spec")
+            raise InputError(f"--iree-compile-flag={flag}: give the spec with --spec instead")
         if flag.startswith(("--compile-to", "--compile-from", "-o")):
-            raise InputError(f"--iree-compile-flag={flag}: shark-tune compile sets this one itself")
+            raise InputError(f"--iree-compile-flag={flag}: leave it out, shark-tune compile sets this flag itself")
 
 
 def _report(application: Application, *, flag_works: bool) -> None:
-    """Print a line for each executable that a spec touched; what needs attention goes to stderr."""
-    for each in application.placed:
-        notes = [each.op] + ["late"] * each.late
-        if flag_works and not each.by_flag:
+    """Print a line for each executable that a spec touched. Lines that need attention go to stderr."""
+    for placed in application.placed:
+        notes = [placed.op] + ["late"] * placed.late
+        if flag_works and not placed.by_flag:
             notes.append(f"{_SPEC_FLAG} does not apply it")
-        click.echo(f"{each.symbol}: {each.entry} ({', '.join(notes)})")
-    for each in application.lost:
-        click.echo(f"{each.symbol}: {each.entry} matches, but the compiler drops its config: default config", err=True)
+        click.echo(f"{placed.symbol}: {placed.entry} ({', '.join(notes)})")
+    for lost in application.lost:
+        click.echo(f"{lost.symbol}: {lost.entry} matches, but the compiler drops its config: default config", err=True)
     for entry in application.unmatched:
-        click.echo(f"{entry} is in force nowhere", err=True)
+        click.echo(f"{entry} is applied nowhere", err=True)

@@ -1,4 +1,4 @@
-"""``shark-tune diff``: what differs between two specs, in words."""
+"""``shark-tune diff``: the differences between two specs."""
 
 from __future__ import annotations
 
@@ -6,33 +6,30 @@ from pathlib import Path
 
 import click
 
+from pytest_shark_tune.commands.inputs import tell_dropped
+from pytest_shark_tune.commands.options import Command, json_option, trust_option
 from pytest_shark_tune.commands.output import print_json
-from pytest_shark_tune.commands.trust_option import tell_dropped, trust_option
-from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.records.diff import diff, read_side, words
 from pytest_shark_tune.records.snapshot import read_text
 
 __all__ = ["diff_specs"]
 
 
-@click.command(name="diff")
+@click.command(name="diff", cls=Command)
 @click.argument("old", metavar="A", type=click.Path(path_type=Path))
 @click.argument("new", metavar="B", type=click.Path(path_type=Path))
 @trust_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def diff_specs(old: Path, new: Path, as_json: bool) -> None:
-    """Say what differs from spec A to spec B, entry by entry.
+    """List the differences between spec A and spec B, entry by entry.
 
-    Entries are the same that ask the same of an op, whatever they are called; knobs and times come from the records
-    beside the specs. The exit status is 1 if the specs differ.
+    Two entries are the same if they match the same ops; their names do not matter. Knobs and times come from the
+    records beside the specs. The exit status is 1 if the specs differ.
     """
-    try:
-        sides = read_side(old), read_side(new)
-    except InputError as error:
-        raise click.UsageError(str(error)) from error
+    sides = read_side(old), read_side(new)
     for side in sides:
         if side.problem:
-            click.echo(f"{side.name}: known from its records alone, since {side.problem}", err=True)
+            click.echo(f"{side.name}: read from its records alone, since {side.problem}", err=True)
         else:
             tell_dropped(side.name, read_text(Path(side.name)))
     changes = diff(*sides)

@@ -1,6 +1,6 @@
-"""Where a command writes: the file that ``-o`` names, looked at before anything is done, and the terminal.
+"""The outputs of a command: the file of ``-o``, which is checked before any work, and the terminal.
 
-On its way to the terminal all text is escaped (see `cli`).
+`cli` escapes all text on its way to the terminal.
 """
 
 from __future__ import annotations
@@ -24,51 +24,57 @@ __all__ = ["check_output", "check_spec_output", "print_json", "print_table", "te
 
 
 def check_output(output: Path) -> None:
-    """Refuse what no file can be written as.
+    """Check that a file can be written to ``output``.
 
     Raises:
-        InputError: it is a folder, or in none that is there and can be written to.
+        InputError: it is a directory, or its directory is absent or cannot be written to.
     """
     folder = output.absolute().parent
     try:
         if output.is_dir():
-            raise InputError(f"-o {output}: this is a folder, name a file in it")
+            raise InputError(f"-o {output}: this is a directory, name a file in it")
         if not folder.is_dir():
-            raise InputError(f"-o {output}: there is no folder {output.parent}")
-    except OSError as error:  # A name too long, for one.
+            raise InputError(f"-o {output}: there is no directory {output.parent}")
+    except OSError as error:  # For example a name that is too long.
         raise InputError(f"-o {output}: cannot be written: {error.strerror}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"-o {output}: the folder {folder} cannot be written to")
+        raise InputError(f"-o {output}: the directory {folder} cannot be written to")
 
 
 def check_spec_output(output: Path) -> None:
-    """Refuse what no spec, with its records beside it, can be written as.
+    """Check that a spec, with its records beside it, can be written to ``output``.
 
     Raises:
-        InputError: as `check_output`, or its records would take its place.
+        InputError: as `check_output`, or the path is that of the spec's own records.
     """
     check_output(output)
     if records_path(output) == output:
-        raise InputError(f"-o {output}: the records of a spec go there, name the spec {output.with_suffix('.mlir')}")
+        raise InputError(
+            f"-o {output}: a spec's records are written there, name the spec {output.with_suffix('.mlir')}"
+        )
 
 
 @contextmanager
 def writing(output: Path) -> Iterator[None]:
-    """Within it a spec, and its records beside it, are written.
+    """Report an error of writing a spec, or its records, in the body of the ``with`` statement.
 
     Raises:
-        InputError: one of the two cannot be, as on a full disk.
+        InputError: one of the two cannot be written, for example on a full disk.
     """
     try:
         yield
     except OSError as error:
-        if Path(str(error.filename)).name not in (output.name, records_path(output).name):  # A draft is called so, too.
+        # A draft has one of these names, too.
+        if Path(str(error.filename)).name not in (
+            output.name,
+            records_path(output).name,
+        ):
             raise
         raise InputError(f"-o {output}: {error.filename} cannot be written: {error.strerror}") from error
 
 
 def tell(message: str) -> None:
-    """Say what a command is doing, where its output is not mixed with it."""
+    """Print a message about the work of a command to stderr, apart from its output."""
     click.echo(message, err=True)
 
 
@@ -78,11 +84,11 @@ def print_json(value: object) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[str] = ()) -> None:
-    """Print a table as wide as the terminal; columns whose heading is among ``numbers`` are aligned to the right."""
+    """Print a table as wide as the terminal. The columns with a heading in ``numbers`` are aligned to the right."""
     table = Table()
     for heading in headings:
         table.add_column(heading, overflow="fold", justify="right" if heading in numbers else "left")
     for row in rows:
-        # As `Text` it is no markup, and escaped here its width is the one that the table gives room to.
+        # A `Text` is not parsed as markup. It is escaped here, so that the table knows its width.
         table.add_row(*(Text(escaped(cell)) for cell in row))
     Console(color_system=None, force_terminal=False, highlight=False).print(table)

@@ -1,59 +1,53 @@
-"""``shark-tune port``: a spec of another release of IREE made anew for this one."""
+"""``shark-tune port``: a spec of another IREE release, made anew for this one."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from pytest_shark_tune.commands.model_options import shape_option
+from pytest_shark_tune.commands.inputs import tell_dropped
+from pytest_shark_tune.commands.options import (
+    Command,
+    cache_option,
+    flags_option,
+    json_option,
+    shape_option,
+    trust_option,
+)
 from pytest_shark_tune.commands.output import check_spec_output, print_json, print_table, tell, writing
-from pytest_shark_tune.commands.trust_option import tell_dropped, trust_option
+from pytest_shark_tune.commands.session import open_session
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.discovery import FoundDevices, devices_for
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.plan.model_input import ModelInput
-from pytest_shark_tune.plugin.options import default_cache
+from pytest_shark_tune.plan.source import ModelInput
 from pytest_shark_tune.port.fit import Fate, PortedEntry
-from pytest_shark_tune.port.port import port, retuned
-from pytest_shark_tune.port.read_old import OldSpec, read_old, target_of
-from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.system.cleanup import scratch_folder
+from pytest_shark_tune.port.port import port, tune_lost
+from pytest_shark_tune.port.read_old import read_old, target_of
 from pytest_shark_tune.system.machine import processors
-from pytest_shark_tune.tuning.session import Session
-from pytest_shark_tune.tuning.settings import RunSettings
 
 __all__ = ["port_spec"]
 
 
-@click.command(name="port")
+@click.command(name="port", cls=Command)
 @click.argument("old", type=click.Path(path_type=Path))
 @click.argument("models", metavar="[MODEL]...", nargs=-1, type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The spec to write.")
-@click.option("--tune-target", help="As pytest's option of that name (default: that of the records, else llvm-cpu).")
+@click.option("--tune-target", help="As pytest's option (default: the records' target, else llvm-cpu).")
 @click.option(
     "--from-python",
     metavar="PYTHON",
     type=click.Path(path_type=Path),
-    help="The Python of an environment with the IREE that wrote OLD, where this one does not parse it.",
+    help="The Python of an environment with the IREE that wrote OLD, if this release does not parse it.",
 )
 @shape_option
-@click.option("--static", is_flag=True, help="Check nothing that takes a device.")
-@click.option("--retune", is_flag=True, help="Tune what cannot be ported; needs a MODEL.")
-@click.option(
-    "--iree-compile-flag", "flags", multiple=True, metavar="FLAG", help="A flag for iree-compile; repeatable."
-)
+@click.option("--static", is_flag=True, help="Skip the checks that need a device.")
+@click.option("--retune", is_flag=True, help="Tune the dispatches whose entries cannot be ported; needs a MODEL.")
+@flags_option
 @trust_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option(
-    "--tune-cache",
-    "folder",
-    metavar="DIR",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="As pytest's option of that name (default: your cache folder).",
-)
+@json_option
+@cache_option
 def port_spec(
     old: Path,
     models: tuple[Path, ...],
@@ -65,60 +59,38 @@ def port_spec(
     retune: bool,
     flags: tuple[str, ...],
     as_json: bool,
-    folder: Path | None,
+    cache_folder: Path | None,
 ) -> None:
     """Make the spec OLD anew for this release of IREE.
 
-    Its entries keep the knobs of their configs where the compiler's constraints still allow them, and get the nearest
-    config that they do allow where not. A record beside OLD tells what its entry is for; without one that takes the
-    MODEL, a .mlir, .mlirbc or .onnx file. What comes out is checked like a guarded spec, with results and speed where
-    a MODEL and a device are there. The exit status is 1, and the rest is written all the same, if an entry could not be
-    ported.
+    An entry keeps the knobs of its config if the compiler's constraints still allow them, and otherwise gets the
+    nearest config that they allow. The record beside OLD names the dispatch of its entry. Without a record the entry
+    needs the MODEL, a .mlir, .mlirbc or .onnx file. The new spec is checked like a guarded one; results and speed are
+    checked if there are a MODEL and a device. If an entry could not be ported, the exit status is 1, but the others are
+    still written.
     """
-    try:
-        if retune and not models:
-            raise InputError("--retune needs the MODEL to tune")
-        check_spec_output(output)
-        target = Target.parse(tune_target or target_of(old) or "llvm-cpu")
-        spec = read_old(old, from_python)
-        if spec.text:
-            tell_dropped(old, spec.text)
-        compiler = Compiler(target, flags)
-        compiler.check()
-        devices = _devices(target) if models and not static else FoundDevices(uris=[], name="")
-        cache = Cache(folder or default_cache())
-        asked = ModelInput.parse(shapes)
-        with writing(output):
-            ported = _ported(spec, models, asked, output, compiler, devices, cache)
-            if retune:
-                # Of a model all that was lost is tuned, however small its share.
-                options = ["--tune-share=1", *(f"--iree-compile-flag={flag}" for flag in flags)]
-                options += [f"--tune-cache={folder}"] if folder else []
-                options += [f"--tune-input-shape={each}" for each in shapes]
-                ported = retuned(ported, output, spec, models, str(target), options, tell)
-    except InputError as error:
-        raise click.UsageError(str(error)) from error
+    if retune and not models:
+        raise InputError("--retune needs the MODEL to tune")
+    check_spec_output(output)
+    target = Target.parse(tune_target or target_of(old) or "llvm-cpu")
+    spec = read_old(old, from_python)
+    if spec.text:
+        tell_dropped(old, spec.text)
+    compiler = Compiler(target, flags)
+    compiler.check()
+    devices = _devices(target) if models and not static else FoundDevices(uris=[], name="")
+    with writing(output):
+        with open_session(compiler, devices, ModelInput.parse(shapes), cache_folder) as session:
+            ported = port(spec, output, models, session, processors=processors(), tell=tell)
+        if retune:
+            # All lost dispatches of a model are tuned, even those with a small share of its time.
+            options = ["--tune-share=1", *(f"--iree-compile-flag={flag}" for flag in flags)]
+            options += [f"--tune-cache={cache_folder}"] if cache_folder else []
+            options += [f"--tune-input-shape={shape}" for shape in shapes]
+            ported = tune_lost(ported, output, spec, models, str(target), options, tell)
     _report(ported, output, as_json=as_json)
-    if any(each.fate is Fate.LOST for each in ported):
+    if any(entry.fate is Fate.LOST for entry in ported):
         raise SystemExit(1)
-
-
-def _ported(
-    spec: OldSpec,
-    models: tuple[Path, ...],
-    asked: ModelInput,
-    output: Path,
-    compiler: Compiler,
-    devices: FoundDevices,
-    cache: Cache,
-) -> tuple[PortedEntry, ...]:
-    with scratch_folder() as scratch:
-        settings = RunSettings.in_folder(scratch, devices["uris"], devices["name"], jobs=processors())
-        session = Session(replace(settings, models=asked), compiler, cache, tell=tell)
-        try:
-            return port(spec, output, models, session, processors=processors(), tell=tell)
-        finally:
-            session.close()
 
 
 def _devices(target: Target) -> FoundDevices:
@@ -130,24 +102,15 @@ def _devices(target: Target) -> FoundDevices:
 
 
 def _report(ported: tuple[PortedEntry, ...], output: Path, *, as_json: bool) -> None:
-    written = sum(each.fate is not Fate.LOST for each in ported)
+    written = sum(entry.fate is not Fate.LOST for entry in ported)
     left = f"{output} stays as it was" if output.exists() else f"no {output}"
     tell(f"{written} of {len(ported)} entries are in {output}" if written else f"no entry is left: {left}")
     if as_json:
-        rows = [
-            {
-                "entry": each.name,
-                "fate": each.fate,
-                "dispatch": each.dispatch,
-                "changes": each.changes,
-                "reason": each.reason,
-                "compilation_info": each.compilation_info,
-            }
-            for each in ported
-        ]
-        print_json(rows)
+        keys = ("entry", "fate", "dispatch", "changes", "reason", "compilation_info")
+        rows = [(row.name, row.fate, row.dispatch, row.changes, row.reason, row.compilation_info) for row in ported]
+        print_json([dict(zip(keys, row, strict=True)) for row in rows])
         return
     print_table(
         ("entry", "what became of it", "changes"),
-        ((each.name, each.fate, each.reason or "\n".join(each.changes)) for each in ported),
+        ((entry.name, entry.fate, entry.reason or "\n".join(entry.changes)) for entry in ported),
     )

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
-from pytest_shark_tune.commands.model_options import read_model, shape_option
+from pytest_shark_tune.commands.inputs import read_model
+from pytest_shark_tune.commands.options import Command, json_option, shape_option, target_option
 from pytest_shark_tune.commands.output import print_json, print_table
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.errors import CommandFailed, InputError
-from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.errors import CommandFailed
+from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.spaces import emitted_constraints, spaces_from
 from pytest_shark_tune.search_space import NoSpace, SearchSpace, SpaceTooLarge
 from pytest_shark_tune.system.machine import processors
@@ -22,20 +23,17 @@ __all__ = ["space"]
 _FIGURES = ("dispatch", "kind", "pipeline", "configs", "seconds")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
-@click.option("--tune-target", default="llvm-cpu", show_default=True, help="As pytest's option of that name.")
+@target_option
 @shape_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def space(source: Path, tune_target: str, shapes: tuple[str, ...], as_json: bool) -> None:
     """Print the search spaces of the dispatches of INPUT, a .mlir, .mlirbc or .onnx file."""
-    try:
-        compiler = Compiler(Target.parse(tune_target))
-        extracted = extract([read_model(source, shapes)], compiler, processors())
-    except InputError as error:
-        raise click.UsageError(str(error)) from error
+    compiler = Compiler(Target.parse(tune_target))
+    extracted = extract_dispatches([read_model(source, shapes)], compiler, processors())
     rows = []
-    reasons = [(each.name, each.reason) for each in extracted.untunable]
+    reasons = [(left.name, left.reason) for left in extracted.untunable]
     for dispatch in extracted.dispatches:
         compiling = time.perf_counter()
         try:
@@ -46,17 +44,17 @@ def space(source: Path, tune_target: str, shapes: tuple[str, ...], as_json: bool
             reasons.append((dispatch.name, str(reason)))
             continue
         shared = (time.perf_counter() - started) / len(spaces)
-        for each in spaces:
+        for found in spaces:
             started_listing = time.perf_counter()
-            size = _size(each)
+            size = _size(found)
             seconds = shared + time.perf_counter() - started_listing
             rows.append(
                 {
                     "dispatch": dispatch.name,
-                    "pipeline": each.pipeline,
+                    "pipeline": found.pipeline,
                     "configs": size,
                     "seconds": round(seconds, 4),
-                    "knobs": {knob.name: list(knob.domain) for knob in each.knobs},
+                    "knobs": {knob.name: list(knob.domain) for knob in found.knobs},
                     "kind": dispatch.root.kind,
                     "loops": list(dispatch.root.loops),
                     "compiler_seconds": round(started - compiling, 4),
@@ -76,7 +74,7 @@ def _knobs(domains: object) -> str:
 
 
 def _size(space: SearchSpace) -> int | None:
-    """The number of a space's configs, or None where there are too many to list."""
+    """The number of a space's configs, or `None` if there are too many to list."""
     try:
         return len(space)
     except SpaceTooLarge:

@@ -1,4 +1,4 @@
-"""Artifacts: what compiling a candidate gives."""
+"""Artifacts: compiled candidates."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ __all__ = ["Artifact"]
 
 
 class Artifact(msgspec.Struct, frozen=True, kw_only=True):
-    """What compiling one candidate gave.
-
-    ``candidate`` is its id, ``vmfb`` the path of the binary and ``sha256`` the binary's hash, both ``None`` unless the
-    state is ``compiled``. ``reason`` is empty then, and otherwise says in words what went wrong; ``stderr`` is
-    the compiler's, whole. ``compile_s`` counts wall-clock seconds.
-    """
+    """The result of compiling one candidate."""
 
     candidate: str
+    """The candidate's id."""
     state: Literal["compiled", "compile_failed", "compile_timeout", "not_applied"]
     reason: str = ""
+    """The reason of a failure; empty for ``compiled``."""
     vmfb: str | None = None
+    """The path of the binary; ``None`` after a failure."""
     sha256: str | None = None
+    """The hash of the binary."""
     compile_s: float = 0.0
+    """The wall-clock seconds."""
     stderr: str = ""
+    """The whole stderr of the compiler."""

@@ -1,4 +1,4 @@
-"""The one door to the IREE compiler's commands, for every target."""
+"""The only module that calls the IREE compiler's commands, for every target."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ __all__ = [
 ]
 
 _CRASH = "Please report issues"
-"""What the compiler's stderr begins with, before the stack, where it crashed."""
+"""The beginning of the compiler's stderr after a crash, before the stack."""
 COMPILE_TIMEOUT_S = 120.0
-"""The most time that the compiler may take for a candidate, unless the user says more or less."""
+"""The time that the compiler may take for a candidate by default."""
 MODEL_TIMEOUT_S = 1800.0
-"""The least that it may take for a whole model, of which there is one, where candidates are many."""
+"""The time that it may take for a whole model, at least: there is one model, but many candidates."""
 _LINKER_VARIABLE = "IREE_LLVM_EMBEDDED_LINKER_PATH"
 _MEMORY_BYTES = 16 << 30
 _MODEL_NAME = "model name"
-_PLAIN_FOLDER = "/tmp"  # noqa: S108 - where a folder of our own is made
+_PLAIN_FOLDER = "/tmp"  # noqa: S108 - a directory of our own is made in it
 _SMALLEST = """
 func.func @main(%x: tensor<4xf32>) -> tensor<4xf32> {
   %y = math.absf %x : tensor<4xf32>
@@ -61,9 +61,15 @@ def compiler_version() -> str:
 
 
 class Compiler:
-    """iree-compile and iree-opt for one target, with the user's flags, a time-out and a memory limit.
+    """iree-compile and iree-opt for one target.
 
-    ``timeout_option`` is what a user gives a model more time with, if there is such an option.
+    Args:
+        target: The target.
+        flags: The user's flags for iree-compile.
+        timeout_s: The number of seconds that a command may take.
+        memory_bytes: The memory that a command may take.
+        timeout_option: The option that gives a model more time, if there is one, for messages.
+        tool: The path of another iree-compile.
     """
 
     def __init__(
@@ -91,8 +97,8 @@ class Compiler:
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """All that decides, beside the source, what code comes out: two equal ones make equal code."""
-        # Late, because every run of pytest imports this module with the options, and the bindings come with it.
+        """Everything that determines the code beside the source. Equal identities make equal code."""
+        # Late: every run of pytest imports this module with the options, and the bindings would come with it.
         from iree.compiler.version import REVISIONS
 
         host = host_processor() if self.target.architecture == "host" else ""
@@ -101,12 +107,12 @@ class Compiler:
 
     @cached_property
     def flag_files(self) -> tuple[FlagFile, ...]:
-        """The files that the user's flags name, as they were when this was first asked for."""
+        """The files that the user's flags name, with their state at the first use."""
         return flag_files(self.flags)
 
     @cached_property
     def for_models(self) -> Compiler:
-        """The same for whole models: they take longer than a dispatch of theirs, and as much memory as they need."""
+        """The same compiler for whole models, which may take more time than a dispatch, and any memory."""
         whole = copy.copy(self)
         whole.timeout_s = max(self.timeout_s, MODEL_TIMEOUT_S)
         whole.memory_bytes = None
@@ -115,7 +121,7 @@ class Compiler:
         return whole
 
     def check(self) -> None:
-        """Compile an empty module, so that a wrong target or flag is told before anything else is done.
+        """Compile an empty module, so that a wrong target or flag is reported before all other work.
 
         Raises:
             InputError: iree-compile refuses the target or one of the user's flags.
@@ -127,12 +133,16 @@ class Compiler:
             raise InputError(f"iree-compile does not take target {self.target}{flags}: {first_error(error)}") from error
 
     def dump_benchmarks(self, source: str, name: str) -> list[str]:
-        """Return the executable benchmark modules of ``source``, each with ``root_op`` marked.
+        """Dump the executable benchmark modules of ``source``, with ``root_op`` marks.
 
-        They are dumped once configs are chosen, and are the same whether or not code is made of them afterwards.
+        The compiler dumps them when it has chosen configs. They do not depend on the code that it makes afterwards.
+
+        Args:
+            source: The text of the model.
+            name: Its name in messages.
 
         Raises:
-            CommandFailed: iree-compile rejects the source, which messages call ``name``.
+            CommandFailed: iree-compile rejects the source.
         """
         with scratch_folder() as folder:
             dump = folder / "benchmarks"
@@ -150,12 +160,17 @@ class Compiler:
             return [path.read_text(encoding="utf-8") for path in sorted(dump.glob("*.mlir"), key=_natural_order)]
 
     def lower(self, source: str, *, to: str, since: str = "", name: str = "module", flags: Sequence[str] = ()) -> str:
-        """Return the text of ``source`` compiled to phase ``to`` (``flow``, ``executable-sources``, …).
+        """Compile ``source`` to a phase, and return the text.
 
-        ``since`` is the phase that ``source`` already went through.
+        Args:
+            source: The text of the module.
+            to: The phase (``flow``, ``executable-sources``, …).
+            since: The phase that ``source`` has gone through.
+            name: The name of the module in messages.
+            flags: More flags.
 
         Raises:
-            CommandFailed: iree-compile rejects the source, which messages call ``name``.
+            CommandFailed: iree-compile rejects the source.
         """
         phases = [f"--compile-to={to}", *([f"--compile-from={since}"] if since else [])]
         with scratch_folder() as folder:
@@ -163,13 +178,17 @@ class Compiler:
             return out.read_text(encoding="utf-8")
 
     def opt(self, text: str, *flags: str, name: str = "module") -> str:
-        """Return what iree-opt makes of a module with these flags (``--pass-pipeline=builtin.module(...)``, ...).
+        """Run iree-opt with some flags (``--pass-pipeline=builtin.module(...)``, ...) on a module.
+
+        Returns:
+            The text of the new module.
 
         Raises:
-            CommandFailed: iree-opt rejects a flag or the module, which messages call ``name``, or runs out of time.
+            CommandFailed: iree-opt rejects a flag or the module, or runs out of time. Messages call the module
+                ``name``.
         """
         try:
-            # With threads IREE's pipelines now and then wait for themselves on several executables.
+            # With threads, IREE's pipelines sometimes deadlock on several executables.
             return process.run(
                 [_find_tool("iree-opt"), "-", "--mlir-disable-threading", *flags],
                 timeout_s=self.timeout_s,
@@ -182,30 +201,41 @@ class Compiler:
             raise
 
     def configure_by_flag(self, sources: str, spec: str, *, name: str = "module") -> str:
-        """Return a module at ``executable-sources`` configured, with iree-compile itself loading the spec.
+        """Configure a module at ``executable-sources`` by iree-compile's own flag for specs.
 
-        Only llvm-cpu and ROCm load specs (``target.loads_specs``); elsewhere the configs are the defaults.
+        Only llvm-cpu and ROCm load specs (``target.loads_specs``). On other targets all configs are the defaults.
+
+        Returns:
+            The text of the configured module.
 
         Raises:
-            CommandFailed: iree-compile rejects the module, which messages call ``name``, or the spec.
+            CommandFailed: iree-compile rejects the module or the spec. Messages call the module ``name``.
         """
         with scratch_folder() as folder:
             path = folder / "spec.mlir"
             path.write_text(spec, encoding="utf-8")
-            # With threads the compiler now and then waits for itself while it loads a spec, and never ends.
+            # With threads, the compiler sometimes deadlocks while it loads a spec.
             flags = [f"--iree-codegen-tuning-spec-path={path}", "--mlir-disable-threading"]
             return self.lower(
                 sources, to="executable-configurations", since="executable-sources", name=name, flags=flags
             )
 
     def compile_sources(self, text: str, out: Path, name: str = "dispatch") -> float:
-        """Compile a module that went through ``executable-sources`` to ``out``; return the seconds it took.
+        """Compile a module that has gone through ``executable-sources``.
 
-        Benchmark modules enter here too: entering earlier creates their dispatches again, and convolutions
-        with a unit dimension then lose ``root_op`` and their config without a word.
+        Benchmark modules start here too. An earlier phase would create their dispatches again, and convolutions with a
+        unit dimension would then lose ``root_op`` and their config without a message.
+
+        Args:
+            text: The text of the module.
+            out: The path of the binary.
+            name: The name of the module in messages.
+
+        Returns:
+            The seconds that it took.
 
         Raises:
-            CommandFailed: iree-compile fails, runs out of time or of memory.
+            CommandFailed: iree-compile fails, or runs out of time or memory.
             InputError: a file that the user's flags name changed meanwhile.
         """
         with scratch_folder() as folder:
@@ -214,7 +244,7 @@ class Compiler:
             return seconds
 
     def _compile(self, folder: Path, source: str, name: str, flags: Sequence[str]) -> tuple[Path, float]:
-        # The source goes in by stdin: a path would be kept in the binary, and equal code would differ.
+        # The source goes in by stdin, as the binary would hold its path, and equal code would differ.
         out = folder / "out"
         read = self.flag_files
         try:
@@ -227,7 +257,7 @@ class Compiler:
             )
         except CommandFailed as error:
             _refuse_changed(read)
-            if (full := os.strerror(errno.ENOSPC)) in error.stderr:  # Which says nothing of the source.
+            if (full := os.strerror(errno.ENOSPC)) in error.stderr:  # The source is not the reason.
                 raise OSError(errno.ENOSPC, full, os.fspath(folder)) from error
             error.stderr = error.stderr.replace("<stdin>:", f"{name}:")
             if error.timed_out and self._remedy:
@@ -238,10 +268,10 @@ class Compiler:
 
 
 def _refuse_changed(files: Sequence[FlagFile]) -> None:
-    """Refuse what was made of another content than its key says.
+    """Refuse a binary if files of the flags changed, as its key is made of their earlier content.
 
     Raises:
-        InputError: one of ``files`` was changed.
+        InputError: one of ``files`` changed.
     """
     if changed := changed_files(files):
         raise InputError(
@@ -250,29 +280,25 @@ def _refuse_changed(files: Sequence[FlagFile]) -> None:
 
 
 def first_error(error: CommandFailed) -> str:
-    """The line of the compiler's stderr that tells what is wrong, else the exception's message."""
-    lines = [line.strip() for line in error.stderr.splitlines() if line.strip()]
-    for line in lines:
-        if "error:" in line:
-            return line
-    if not lines or error.timed_out or lines[0].startswith(_CRASH):
-        return str(error)
-    return lines[0]
+    """The first error in the compiler's stderr, or else the exception's message."""
+    if line := next((line for line in error.lines if "error:" in line), ""):
+        return line
+    return str(error) if error.timed_out or error.lines[0].startswith(_CRASH) else error.lines[0]
 
 
 def why_rejected(error: CommandFailed) -> str:
-    """Why iree-compile does not compile a source, in words."""
+    """The reason why iree-compile does not compile a source."""
     return str(error) if error.timed_out else f"iree-compile rejects it: {first_error(error)}"
 
 
 def _natural_order(path: Path) -> list[tuple[int, str]]:
-    """Sorts ``dispatch_2`` before ``dispatch_10``."""
+    """Sort ``dispatch_2`` before ``dispatch_10``."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name)]
 
 
 @cache
 def host_processor() -> str:
-    """What ``host`` stands for: the processor's model and features."""
+    """The processor that ``host`` stands for: its model and features."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -281,9 +307,9 @@ def host_processor() -> str:
 
 
 def describe_host(cpuinfo: str) -> str:
-    """The lines of ``/proc/cpuinfo`` that tell what code for ``host`` may use.
+    """The lines of ``/proc/cpuinfo`` that determine the code for ``host``.
 
-    Where none of them names a model, what else identifies it is added.
+    If none of them names a model, the identity of the processor is added.
     """
     lines = {line for line in cpuinfo.splitlines() if line.startswith((_MODEL_NAME, "flags", "Features"))}
     names = [line.partition(":")[2].strip() for line in lines if line.startswith(_MODEL_NAME)]
@@ -294,10 +320,10 @@ def describe_host(cpuinfo: str) -> str:
 
 @cache
 def environment() -> Mapping[str, str]:
-    """The environment for IREE's compiler, with no path in it that its linker's command line breaks on.
+    """The environment for IREE's compiler, without paths that break its linker's command line.
 
-    IREE 3.13 hands the paths of its linker and of temporary files to a shell without quotes, so that nothing links
-    for llvm-cpu in an environment, or with a TMPDIR, whose path has a blank in it.
+    IREE 3.13 passes the paths of its linker and of temporary files to a shell without quotes. If the environment or
+    TMPDIR lies at a path with a blank, nothing links for llvm-cpu.
     """
     env = dict(os.environ)
     linker = Path(_find_tool("iree-lld"))
@@ -317,7 +343,7 @@ def _needs_quotes(path: Path) -> bool:
 
 
 def _find_tool(name: str) -> str:
-    """The command inside the installed ``iree.compiler``: its console scripts need not be on PATH."""
+    """Find a command inside the installed ``iree.compiler``, as its console scripts need not be on PATH."""
     spec = importlib.util.find_spec("iree.compiler")
     if spec is None or not spec.submodule_search_locations:
         raise InputError("the IREE compiler is not installed: python -m pip install iree-base-compiler")

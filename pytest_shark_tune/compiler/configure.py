@@ -1,8 +1,8 @@
-"""Artifacts: a module with one config in force, and what compiling it gave.
+"""Configuring: applies a tuning spec to a module.
 
-There is one way to apply a config, for a dispatch or a whole model and on any backend: drop every config that
-is there, run a tuning spec over it, and read back what the ops carry. It happens in this process, with no threads
-inside the compiler: IREE's pipeline deadlocks on several executables when it has threads.
+There is one way to apply a config, to a dispatch or a whole model and on any backend: drop all configs, run a tuning
+spec over the module, and read the configs of the ops. It happens in this process, with no threads inside the compiler:
+with threads, IREE's pipeline deadlocks on several executables.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ __all__ = [
     "Applied",
     "ConfigureFailed",
     "Configured",
-    "NotApplied",
     "compiler_context",
     "configure",
     "configure_with",
@@ -43,9 +42,10 @@ __all__ = [
 ]
 
 ARTIFACT_VERSION: Final = 1
-"""How a config comes into a module that is compiled, and the form of an `Artifact` in the cache.
+"""The version of configuring and of the `Artifact` in the cache.
 
-Raise it where another module comes of the same module and config: all is then compiled, and measured, anew.
+Raise it with a change that makes another module of the same module and config. Everything is then compiled and measured
+again.
 """
 
 _APPLY = (
@@ -54,53 +54,48 @@ _APPLY = (
     "iree-codegen-materialize-user-configs))))"
 )
 MARK = "shark_tune.entry"
-"""The attribute that tells which entry of a spec matched an op."""
+"""The attribute with the entry of a spec that matched an op."""
 
 _COMPARISONS = {"transform.iree.match.regions", "transform.iree.match.cast_compatible_dag_from_root"}
 _kept = threading.local()
 
 
 class ConfigureFailed(SharkTuneError):
-    """The compiler refused to run a spec over a module; the message holds its diagnostics."""
+    """The compiler refused to run a spec over a module. The message has its diagnostics."""
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
-    """One op that carries a lowering config, and where it stands.
-
-    ``symbol`` is the name of its executable (empty outside one), ``function`` that of its function, ``op`` the op's
-    name. ``config`` and ``translation`` are the texts of the lowering config and of the function's translation
-    info; ``compilation_info`` is the text of both together, as a spec spells it. The last two are empty where the
-    function has no translation info. ``entry`` is the matcher that put the config there, where the spec tells
-    (``mark_entries``).
-    """
+    """One op with a lowering config."""
 
     symbol: str
+    """The name of its executable; empty outside one."""
     function: str
+    """The name of its function."""
     op: str
+    """The name of the op."""
     config: str
+    """The text of the lowering config."""
     translation: str
+    """The text of the function's translation info; empty if it has none."""
     compilation_info: str
+    """The text of both together, as in a spec; empty without translation info."""
     entry: str = ""
+    """The matcher that set the config, if the spec marks its entries (``mark_entries``)."""
 
 
 class Configured(msgspec.Struct, frozen=True, kw_only=True):
-    """A module after a spec ran over it: its ``text``, and the ops that took a config, in order."""
+    """A module after a spec ran over it."""
 
     text: str
     applied: tuple[Applied, ...]
-
-
-class NotApplied(msgspec.Struct, frozen=True):
-    """Why a config is not in force, in words."""
-
-    reason: str
+    """The ops that have a config, in order."""
 
 
 def strip(text: str) -> str:
-    """Return the module without lowering configs, compilation infos and translation infos; ``root_op`` marks stay.
+    """Remove lowering configs, compilation infos and translation infos from a module. ``root_op`` marks stay.
 
     Raises:
-        InputError: the text is no MLIR that this IREE parses.
+        InputError: the text is not MLIR that this IREE parses.
     """
     with compiler_context():
         module = _parse(text, "the module")
@@ -109,13 +104,13 @@ def strip(text: str) -> str:
 
 
 def configure(module_text: str, spec_path: Path | str) -> Configured:
-    """Drop every config in a module, then apply the tuning spec in the file ``spec_path``.
+    """Drop all configs in a module, then apply the tuning spec in the file ``spec_path``.
 
-    The module must hold its executables' sources: a benchmark module, or a model at ``executable-sources``. A
-    module that nothing in the spec matches is no error: ``applied`` is empty then.
+    The module must hold its executables' sources: a benchmark module, or a model at ``executable-sources``. If nothing
+    in the module matches the spec, ``applied`` is empty.
 
     Raises:
-        InputError: the spec cannot be read or is refused (`trust`), or it or the module is no MLIR that this IREE
+        InputError: the spec cannot be read or is refused (`trust`), or it or the module is not MLIR that this IREE
             parses.
         ConfigureFailed: the compiler refuses the spec or one of its configs.
     """
@@ -130,33 +125,38 @@ def configure_with(module_text: str, spec: str) -> Configured:
     """Do the same as ``configure`` with the text of a spec, so that a candidate needs no file.
 
     Raises:
-        InputError: the spec or the module is no MLIR that this IREE parses, or the spec is refused (`trust`).
+        InputError: the spec or the module is not MLIR that this IREE parses, or the spec is refused (`trust`).
         ConfigureFailed: the compiler refuses the spec or one of its configs.
     """
     return _configure(module_text, spec.encode(), "the tuning spec")
 
 
 def read_configs(text: str) -> tuple[Applied, ...]:
-    """List every op with a lowering config in any configured module, in the order of the text.
+    """List the ops with a lowering config, in the order of the text.
 
-    Besides the root op, the compiler configures ops around it (a ``linalg.fill``), and they are listed too. A
-    model at ``executable-configurations`` is read like a benchmark module: neither needs ``root_op`` marks.
+    They include ops around the root op that the compiler configures as well (a ``linalg.fill``). The text is a
+    benchmark module or a model at ``executable-configurations``, and needs no ``root_op`` marks.
 
     Raises:
-        InputError: the text is no MLIR that this IREE parses.
+        InputError: the text is not MLIR that this IREE parses.
     """
     with compiler_context():
         return _read(_parse(text, "the module"))
 
 
 def replace_executables(text: str, source: str, symbols: Iterable[str]) -> str:
-    """Return the module ``text`` with the executables named ``symbols`` taken from the module ``source``.
+    """Replace executables of a model by those of the same model in another phase.
 
-    The two are one model, before and after executables were configured: the compiler changes nothing else between
-    the phases, and an executable that was configured may be compiled from its sources' phase again.
+    The two texts are one model before and after executables were configured. The compiler changes nothing else between
+    the phases, and a configured executable may be compiled from its sources' phase again.
+
+    Args:
+        text: The module.
+        source: The module that has the other executables.
+        symbols: The names of the executables.
 
     Raises:
-        InputError: one of the texts is no MLIR that this IREE parses.
+        InputError: one of the texts is not MLIR that this IREE parses.
     """
     with compiler_context():
         module, other = _parse(text, "the module"), _parse(source, "the other module")
@@ -170,10 +170,10 @@ def replace_executables(text: str, source: str, symbols: Iterable[str]) -> str:
 
 
 def executables_alone(text: str) -> str:
-    """Return the module with nothing but its executables: weights are most of a model's text, and take no part here.
+    """Reduce a module to its executables. Weights are most of a model's text, and configs do not depend on them.
 
     Raises:
-        InputError: the text is no MLIR that this IREE parses.
+        InputError: the text is not MLIR that this IREE parses.
     """
     with compiler_context():
         module = _parse(text, "the module")
@@ -189,10 +189,17 @@ def _executables(module: ir.Module) -> dict[str, ir.Operation]:
     }
 
 
-def why_not_applied(configured: Configured, compilation_info: str) -> NotApplied | None:
-    """Return ``None`` where some op carries just this config, else the reason in words.
+def why_not_applied(configured: Configured, compilation_info: str) -> str | None:
+    """Explain why no op has a config.
 
-    Attributes are compared, not spellings: the text may be written in any way that this IREE parses.
+    Attributes are compared, so the text may have any spelling that this IREE parses.
+
+    Args:
+        configured: The configured module.
+        compilation_info: The text of the config.
+
+    Returns:
+        The reason; ``None`` if an op has the config.
 
     Raises:
         InputError: ``compilation_info`` is not the text of such an attribute.
@@ -201,33 +208,35 @@ def why_not_applied(configured: Configured, compilation_info: str) -> NotApplied
     if compilation_info in present or _canonical(compilation_info) in present:
         return None
     if not configured.applied:
-        return NotApplied("no op took the config: the spec's matcher matches none of the module's ops")
+        return "no op took the config: the spec's matcher matches none of the module's ops"
     there = "; ".join(
         f"{applied.op} in {applied.function} has {applied.compilation_info or applied.config}"
         for applied in configured.applied
     )
-    return NotApplied(f"no op took the config, and another config is there: {there}")
+    return f"no op took the config, and another config is there: {there}"
 
 
 def error_text(error: ir.MLIRError) -> str:
-    """The errors that the compiler reported, one a line, without the notes that print whole ops."""
+    """The compiler's errors, one per line, without the notes that print whole ops."""
     lines = [f"{_place(diagnostic.location)}{diagnostic.message}" for diagnostic in error.error_diagnostics]
     return "\n".join(lines) or str(error)
 
 
 @contextmanager
 def compiler_context(*, keep: bool = False) -> Iterator[None]:
-    """Enter an MLIR context that has no threads; IREE's bindings use it until the end.
+    """Enter an MLIR context without threads, which IREE's bindings use until the end.
 
-    Making one takes 10 ms, most of what a candidate costs here. With ``keep`` the thread's own is used again: right
-    for attributes and specs, which are small. A context never forgets what it parsed, nor a file that a pass loaded,
-    so modules get one of their own.
+    A context takes 10 ms to make, which is most of the time of a candidate here. It never forgets text that it parsed,
+    nor files that a pass loaded, so modules get new contexts.
+
+    Args:
+        keep: Use one context per thread, for attributes and specs, which are small.
     """
     context = getattr(_kept, "context", None) if keep else None
     if context is None:
         context = ir.Context()
         context.enable_multithreading(False)
-        # What is no error (IREE's remarks and warnings) would go to this process's stderr.
+        # Otherwise IREE's remarks and warnings would go to this process's stderr.
         context.attach_diagnostic_handler(lambda _: True)
         if keep:
             _kept.context = context
@@ -241,7 +250,7 @@ def _configure(module_text: str, spec: bytes, spec_name: str) -> Configured:
         library = _parse(spec, spec_name)
         check_spec(library, spec_name)
         if "sym_name" not in library.operation.attributes:
-            # IREE reads the name of a spec that it links, and there must be one.
+            # IREE reads the name of a spec that it links, so there must be one.
             library.operation.attributes["sym_name"] = ir.StringAttr.get("tuning_spec")
         drop_configs(module)
         _make_comparable(module, library)
@@ -265,8 +274,8 @@ def _drop_marks(module: ir.Module) -> None:
 def _make_comparable(module: ir.Module, library: ir.Module) -> None:
     """Bring the ops of a module into the form of the patterns that a spec compares them with, if it has any.
 
-    Matchers compare every attribute, and of a body only what is in it. So attributes that say nothing of what is
-    computed go, and constants move to where they are used; the compiler moves them back.
+    Matchers compare all attributes and the ops inside of a body. So attributes without an influence on the result go,
+    and constants move into the bodies that use them. The compiler moves them back.
     """
     patterns = [
         pattern.operation
@@ -290,8 +299,8 @@ def _holds_constant(region: ir.Region) -> bool:
 
 @contextmanager
 def _scratch_file(text: str) -> Iterator[Path]:
-    # The path goes into a pass pipeline's text, whose quoting knows no escape, so its characters matter. It must be
-    # new each time: IREE keeps the libraries that it loaded by path.
+    # The path goes into the text of a pass pipeline, which has no escapes inside quotes, so its characters matter. It
+    # must be new each time: IREE keeps the libraries that it loaded by path.
     with tempfile.TemporaryDirectory(prefix="shark-tune-") as folder:
         path = Path(folder, "spec.mlir")
         if set('"{}') & set(str(path)):
@@ -324,7 +333,7 @@ def _read(module: ir.Module) -> tuple[Applied, ...]:
 
 def _applied(op: ir.Operation) -> Applied:
     parents = _parents(op)
-    # A benchmark module's functions are func.func; a function is what stands right inside the innermost module.
+    # The function is the op directly inside the innermost module. It is a func.func in benchmark modules only.
     depth = next(index for index, parent in enumerate(parents) if parent.name == "builtin.module")
     function = parents[depth - 1] if depth else op
     executable = next((parent for parent in parents if parent.name == "hal.executable"), None)
@@ -357,5 +366,5 @@ def _symbol(op: ir.Operation) -> str:
 
 
 def _place(location: ir.Location) -> str:
-    """Where an error is, as MLIR writes it (``loc("-":12:7)``), to stand before a message; nothing if unknown."""
+    """The place of an error before a message, as MLIR writes it (``loc("-":12:7)``); empty if it is unknown."""
     return "" if location == ir.Location.unknown(location.context) else f"{location}: "

@@ -1,7 +1,7 @@
-"""A model whose sums are all off by as much as another order of their terms would have them.
+"""Disturbance: a model with all its sums off by as much as another order of their terms would put them off.
 
-It shows what the model makes of rounding errors, also of those behind a rounding to a coarser type. Inputs that are
-disturbed show it only where they are floats, and only for what happens to the first sums.
+It shows how the model amplifies rounding errors, also behind a rounding to a coarser type. Disturbed inputs would show
+that only for floats, and only for the first sums.
 """
 
 from __future__ import annotations
@@ -18,17 +18,24 @@ from pytest_shark_tune.dispatch.numerics import deviation_of, sums_floats
 __all__ = ["with_disturbed_sums"]
 
 _PRIMES = (73856093, 19349663, 83492791, 49979687, 86028121, 67867967, 15485863, 32452843)
-"""Large ones of the usual spatial hash (Teschner et al., 'Optimized Spatial Hashing', VMV 2003), and more like them."""
+"""The large primes of the usual spatial hash (Teschner et al., 'Optimized Spatial Hashing', VMV 2003), and more."""
 
 
 def with_disturbed_sums(sources: str, symbols: Collection[str]) -> str:
-    """A module at phase ``executable-sources`` with the sums of floats in some executables disturbed.
+    """Disturb the sums of floats in some executables of a module at phase ``executable-sources``.
 
-    Each element is off, up or down by its place, by ``u * sqrt(K)`` of itself: the standard deviation of what two
-    orders of its K terms differ by.
+    An element of K terms is off by ``u * sqrt(K)`` of itself, up or down by its place. That is the standard deviation
+    of the difference between two orders of the terms.
+
+    Args:
+        sources: The text of the module.
+        symbols: The names of the executables.
+
+    Returns:
+        The text of the disturbed module.
 
     Raises:
-        InputError: the text is no MLIR that this IREE parses.
+        InputError: the text is not MLIR that this IREE parses.
     """
     with compiler_context():
         module = parse_module(sources)
@@ -49,7 +56,7 @@ def _sums(executable: ir.Operation) -> Iterator[ir.Operation]:
 
 
 def _disturb(op: ir.Operation, result: ir.Value, relative: float) -> None:
-    """Multiply each element of a result by a number slightly above or below 1 wherever the result is used."""
+    """Multiply the elements of a result by numbers slightly above or below 1 wherever the result is used."""
     uses = [(use.owner.operation, use.operand_number) for use in result.uses]
     kind = ir.ShapedType(result.type)
     with ir.InsertionPoint.after(op), op.location:
@@ -70,7 +77,7 @@ def _disturb(op: ir.Operation, result: ir.Value, relative: float) -> None:
 
 
 def _off(value: ir.Value, kind: ir.ShapedType, relative: float) -> ir.Value:
-    """The element times 1 + relative or 1 - relative, in f32: a hash of the place says which."""
+    """The element times 1 + relative or 1 - relative, in f32, depending on a hash of its place."""
     integer, wide = ir.IntegerType.get_signless(32), ir.F32Type.get()
 
     def constant(number: int) -> ir.Value:

@@ -1,7 +1,7 @@
 """Flag files: the files that flags for iree-compile name, by content, since the compiler reads them with a source.
 
-No list of flags tells which of them name files, so every part of a value that is the path of a file counts. A file too
-many in a key costs a compilation; a missing one serves what was made of other content.
+No list of flags says which of them name files, so all parts of values that are paths of files count. A file too many in
+a key costs a compilation. A missing file would serve binaries that were made of other content.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ __all__ = ["FlagFile", "changed_files", "flag_files"]
 
 _SEPARATORS = re.compile(r"""[=,;:@|{}()<>\[\]"'\\\s]""")
 _LONGEST = 12
-"""A path may hold so many separators itself, as one with blanks does."""
+"""The most separators inside of a path, such as blanks."""
 _STRING = re.compile(r'"((?:[^"\\\n]|\\.)+)"')
 _TEXT_BYTES = 1 << 20
-"""A larger file is no spec and no list: it is not searched for names of further files."""
+"""Larger files are neither specs nor lists, and are not searched for names of more files."""
 _WRITTEN = re.compile(
     r"^(o|mlir-pass-pipeline-crash-reproducer|(.*-)?(write|dump|print|dot|dotcfg|dotgraph|export|splat|output|listing"
     r"|statistics|crash-diagnostics|stack-usage|actions-to)(-.*)?)$"
 )
-"""Flags that name what the compiler writes: that changes with each compilation and decides nothing."""
+"""Flags that name outputs of the compiler, which change with every compilation and do not influence it."""
 
 
 class FlagFile(msgspec.Struct, frozen=True, order=True):
-    """A file, or a folder as a whole, under the name that a flag or another such file gives it."""
+    """A file, or a whole directory, with the name that a flag or another such file gives it."""
 
     name: str
     sha256: str
@@ -40,11 +40,11 @@ class FlagFile(msgspec.Struct, frozen=True, order=True):
 
 
 def flag_files(flags: Sequence[str]) -> tuple[FlagFile, ...]:
-    """The files and folders that ``flags`` name, and those that these files name in turn, sorted by name.
+    """Find the files and directories that ``flags`` name, and those that these files name in turn, sorted by name.
 
-    Relative names count from this process's folder, as iree-compile takes them. A response file (``@FILE``) holds
-    flags. Of other texts quoted strings and whole lines are looked at. A folder counts with all that is in it, hidden
-    files left out.
+    Relative names start at this process's directory, as for iree-compile. A response file (``@FILE``) holds flags. In
+    other texts, quoted strings and whole lines may be names. A directory counts with its contents, without hidden
+    files.
     """
     found: dict[str, FlagFile] = {}
     _add_flags(flags, found)
@@ -52,7 +52,7 @@ def flag_files(flags: Sequence[str]) -> tuple[FlagFile, ...]:
 
 
 def changed_files(known: Iterable[FlagFile]) -> list[str]:
-    """The names of the files, folders left out, that hold something else by now."""
+    """The names of the files that have changed. Directories are left out."""
     return [file.name for file in known if not file.is_folder and _digest(Path(file.name)) != file.sha256]
 
 
@@ -86,7 +86,7 @@ def _add_names(text: str, found: dict[str, FlagFile], *, in_flag: bool, holds_fl
 
 
 def _paths(text: str) -> Iterator[str]:
-    """The parts of ``text``, from one separator to another, that name something that is there."""
+    """The parts of ``text`` between separators that are existing paths."""
     bounds = [-1, *(match.start() for match in _SEPARATORS.finditer(text)), len(text)]
     for place, start in enumerate(bounds):
         for end in bounds[place + 1 : place + 1 + _LONGEST]:
@@ -98,7 +98,7 @@ def _paths(text: str) -> Iterator[str]:
 def _exists(name: str) -> bool:
     try:
         Path(name).stat()
-    except OSError:  # Among others: the name is too long.
+    except OSError:  # The name is too long, for example.
         return False
     return True
 
@@ -111,7 +111,7 @@ def _words(text: str) -> list[str]:
 
 
 def _parts(text: str) -> Iterator[str]:
-    """What of a text may be the name of a file, or hold one."""
+    """The parts of a text that may be names of files, or hold some."""
     for line in text.splitlines():
         if not (strings := _STRING.findall(line)):
             strings = [line.strip()] if _exists(line.strip()) else []
@@ -119,7 +119,7 @@ def _parts(text: str) -> Iterator[str]:
 
 
 def _text(path: Path) -> str:
-    """What a file says; empty where it is no text, or too long a one."""
+    """The content of a file; empty if it is no text or too long."""
     try:
         return path.read_text(encoding="utf-8") if path.stat().st_size <= _TEXT_BYTES else ""
     except (OSError, UnicodeDecodeError):
@@ -143,7 +143,7 @@ def _digest_of_folder(folder: Path) -> str:
 
 
 def _digest(path: Path) -> str:
-    """A hash of a file's content; empty where it cannot be read."""
+    """A hash of a file's content; empty if it cannot be read."""
     try:
         found = path.stat()
         return _digest_of(os.path.realpath(path), found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
@@ -153,6 +153,6 @@ def _digest(path: Path) -> str:
 
 @lru_cache(maxsize=4096)  # Parameters may be gigabytes.
 def _digest_of(path: str, *state: int) -> str:
-    """A hash of the content of a file; ``state`` is that of its inode, which tells when it was written."""
+    """A hash of a file's content. ``state`` is that of its inode, which changes with the content."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,7 @@
-"""Flags of iree-compile that come out of a file: which of them a file from elsewhere may bring.
+"""The flags of iree-compile that a file from elsewhere may bring.
 
 Some flags load libraries, start commands or write files (``--iree-llvmcpu-system-linker-path``,
-``--iree-hal-preprocess-executables-with``). A user may give any of them; a bundle may bring only those that choose how
+``--iree-hal-preprocess-executables-with``). A user may give all of them. A bundle may bring only flags that choose how
 code is made.
 """
 
@@ -55,16 +55,19 @@ _ALLOWED = {
     for name in names.split()
 } | {"--mlir-disable-threading"}
 _PIPELINES = "--iree-preprocessing-pass-pipeline"
-"""The flag whose value is a pass pipeline."""
+"""The flag that takes a pass pipeline."""
 
 
 def check_flags(flags: Iterable[str], name: str, why_not_plain: Callable[[str], str]) -> None:
-    """Refuse flags that no file may bring; ``name`` is what the message calls the file.
+    """Refuse flags that no file may bring.
 
-    ``why_not_plain`` tells why a pass pipeline is refused (`stages.passes`).
+    Args:
+        flags: The flags of the file.
+        name: The name of the file in messages.
+        why_not_plain: Gives the reason why a pass pipeline is refused; empty if it is not.
 
     Raises:
-        InputError: one of them is not on the list.
+        InputError: one of the flags is not on the list.
     """
     for flag in flags:
         key, _, value = flag.partition("=")

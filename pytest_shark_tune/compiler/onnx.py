@@ -1,4 +1,4 @@
-"""The one door for ONNX: a file in, the text of an MLIR module that iree-compile takes out."""
+"""The only module that imports ONNX: a file in, the text of an MLIR module for iree-compile out."""
 
 from __future__ import annotations
 
@@ -20,16 +20,23 @@ _OPSET = 17
 
 
 def import_onnx(path: Path, shapes: Mapping[str, Sequence[int]] | None = None, *, timeout_s: float = 600.0) -> str:
-    """The model in ``path`` as MLIR text, raised to opset 17 if it is older, with its shapes inferred.
+    """Import an ONNX model. An older model is raised to opset 17, and its shapes are inferred.
 
-    Dispatches are tuned for one shape, so every input must have a fixed one: ``shapes`` gives it, by the input's name,
-    to those that have none; names that are no input's are for other models. The import runs as a command of its own:
-    it is IREE's tool, and a model may need more time or memory than a test session should give.
+    Dispatches are tuned for one shape, so all inputs must have a fixed one. The import runs as a command: it is IREE's
+    tool, and a model may need more time or memory than a test session should give.
+
+    Args:
+        path: The model.
+        shapes: The shapes of inputs without a fixed one, by name. Names of other models' inputs are ignored.
+        timeout_s: The number of seconds that the import may take.
+
+    Returns:
+        The text of the MLIR module.
 
     Raises:
-        InputError: the extra ``onnx`` is not installed, the file is no ONNX model that IREE can import, an input has
-            dimensions without a fixed size, or ``shapes`` contradicts one.
-        CommandFailed: the import ran longer than ``timeout_s`` seconds.
+        InputError: the extra ``onnx`` is not installed, IREE cannot import the file, an input has dimensions without a
+            fixed size, or ``shapes`` contradicts one.
+        CommandFailed: the import ran out of time.
     """
     if find_spec("onnx") is None:
         raise InputError(
@@ -40,8 +47,8 @@ def import_onnx(path: Path, shapes: Mapping[str, Sequence[int]] | None = None, *
     fixed = _fix(model.graph, shapes or {}, path)
     dynamic = _dynamic_inputs(model.graph)
     if dynamic:
-        values = [value for value in model.graph.input if any(repr(value.name) in each for each in dynamic)]
-        examples = " ".join(f"--tune-input-shape {shlex.quote(f'{each.name}={_example(each)}')}" for each in values)
+        values = [value for value in model.graph.input if any(repr(value.name) in problem for problem in dynamic)]
+        examples = " ".join(f"--tune-input-shape {shlex.quote(f'{value.name}={_example(value)}')}" for value in values)
         raise InputError(
             f"{path}: every dimension of an input needs a fixed size, but {'; '.join(dynamic)}. "
             f"Give them, as in {examples}"
@@ -59,26 +66,31 @@ def import_onnx(path: Path, shapes: Mapping[str, Sequence[int]] | None = None, *
         except CommandFailed as error:
             if error.timed_out:
                 raise
-            raise InputError(f"{path}: IREE cannot import it: {_last_line(error)}") from error
+            raise InputError(f"{path}: IREE cannot import it: {error.lines[-1]}") from error
         return output.read_text(encoding="utf-8")
 
 
 def onnx_inputs(path: Path) -> tuple[str, ...]:
-    """The names of a model's inputs, in the order in which it takes them; old models list their weights, too.
+    """The names of a model's inputs, in order. Weights, which old models list as inputs, are left out.
 
     Raises:
-        InputError: the file is no ONNX model.
+        InputError: the file is not an ONNX model.
     """
     graph = _load(path).graph
-    weights = {each.name for each in graph.initializer}
+    weights = {tensor.name for tensor in graph.initializer}
     return tuple(value.name for value in graph.input if value.name not in weights)
 
 
 def write_fixed(model: Any, path: Path, output: Path) -> None:
-    """Write ``model``, read from ``path`` without external weights and with its inputs fixed since, with its weights.
+    """Write a model that has got fixed inputs, with its weights.
 
-    Other shapes are for the import to infer. Weights that lie beside the model lie beside ``output``, too: protobuf
-    writes no more than 2 GB into one file.
+    The import infers the other shapes. Weights in a file beside the model go into one beside ``output``, as protobuf
+    writes at most 2 GB into one file.
+
+    Args:
+        model: The model without its external weights.
+        path: The file that it was read from.
+        output: The new file.
 
     Raises:
         InputError: the weights cannot be read, or the file cannot be written.
@@ -101,7 +113,7 @@ def write_fixed(model: Any, path: Path, output: Path) -> None:
 
 
 def _fix(graph: Any, shapes: Mapping[str, Sequence[int]], path: Path) -> bool:
-    """Give inputs their shapes; tell whether that changed any."""
+    """Give inputs their shapes, and return whether any has changed."""
     inputs = {value.name: value for value in graph.input}
     changed = False
     for name, shape in shapes.items():
@@ -127,7 +139,7 @@ def _fix(graph: Any, shapes: Mapping[str, Sequence[int]], path: Path) -> bool:
 
 
 def _load(path: Path) -> Any:
-    """The model's graph without its external weights, which only the import itself needs."""
+    """Load a model without its external weights, which only the import needs."""
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -143,7 +155,7 @@ def _load(path: Path) -> Any:
 
 
 def _dynamic_inputs(graph: Any) -> list[str]:
-    """What keeps each input from having a fixed shape, in words; empty where nothing does."""
+    """List the reasons why inputs have no fixed shape; empty if all have one."""
     found = []
     for value in graph.input:
         tensor = value.type.tensor_type
@@ -163,7 +175,7 @@ def _dynamic_inputs(graph: Any) -> list[str]:
 
 
 def _example(value: Any) -> str:
-    """Sizes that an input might have, those that it says it has among them."""
+    """An example of an input's shape, with the sizes that are known."""
     dims = value.type.tensor_type.shape.dim
     if not dims:
         return "1x3x224x224"
@@ -171,9 +183,3 @@ def _example(value: Any) -> str:
     return "x".join(
         str(dim.dim_value if dim.dim_value > 0 else guess) for dim, guess in zip(dims, guesses, strict=True)
     )
-
-
-def _last_line(error: CommandFailed) -> str:
-    """What a traceback on stderr comes down to, or how the command ended where it wrote nothing."""
-    lines = [line.strip() for line in error.stderr.splitlines() if line.strip()]
-    return lines[-1] if lines else str(error)

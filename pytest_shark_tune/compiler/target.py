@@ -1,4 +1,4 @@
-"""What code is compiled for."""
+"""The targets of compilation."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ _BACKENDS = {
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What code is compiled for: an IREE ``backend`` and the ``architecture`` that its target flag takes."""
+    """A target: an IREE backend and an architecture."""
 
     backend: str
     architecture: str
+    """The value of the backend's target flag."""
 
     @classmethod
     def parse(cls, text: str) -> Target:
@@ -47,7 +48,7 @@ class Target(msgspec.Struct, frozen=True):
         return cls(backend, architecture)
 
     def __str__(self) -> str:
-        """The form that ``parse`` reads, with the default architecture left out."""
+        """The form that ``parse`` reads, without the default architecture."""
         is_default = self.backend == "llvm-cpu" and self.architecture == "host"
         return self.backend if is_default else f"{self.backend}:{self.architecture}"
 
@@ -64,10 +65,10 @@ class Target(msgspec.Struct, frozen=True):
 
     @property
     def loads_specs(self) -> bool:
-        """Whether iree-compile has a use for its flag ``--iree-codegen-tuning-spec-path`` on this target."""
+        """Whether iree-compile uses its flag ``--iree-codegen-tuning-spec-path`` on this target."""
         return self.backend in {"llvm-cpu", "hip"}
 
     @property
     def shares_processor(self) -> bool:
-        """Whether the compiler runs on the very processor that is measured."""
+        """Whether the compiler runs on the processor that is measured."""
         return self.backend == "llvm-cpu"

@@ -1,15 +1,16 @@
-"""The door to IREE's runtime: a child process per device, with the requests it answers.
+"""The only module that calls IREE's runtime: a child process per device, and its requests.
 
-No IREE runtime object lives in this process, so neither a crash nor a hung kernel, nor a driver's own
-threads, reach pytest.
+No object of the runtime lives in this process, so crashes, hung kernels and a driver's threads do not reach pytest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import count
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
+from typing import TypeVar
 
 import msgspec
 
@@ -25,25 +26,26 @@ from pytest_shark_tune.device.protocol import (
     LoadFunction,
     Open,
     Read,
+    Request,
     RunBatch,
-    Shape,
     TensorData,
     Unload,
-    View,
-    _ask,
+    ask,
 )
 from pytest_shark_tune.dispatch.types import BenchmarkModule, Tensor
-from pytest_shark_tune.measurement.correctness import Acceptance, Check, Tolerance
+from pytest_shark_tune.measurement.acceptance import Acceptance
+from pytest_shark_tune.measurement.correctness import Check, Tolerance
 from pytest_shark_tune.system.child import Child
 
 __all__ = ["DeviceChild", "Timeouts"]
 
 
 _generations = count(1)
+_T = TypeVar("_T")
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
-    """How many seconds each request may take before the child is killed."""
+    """The number of seconds that requests may take before the child is killed."""
 
     open_s: float = 60.0
     load_s: float = 60.0
@@ -53,12 +55,21 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     other_s: float = 10.0
 
 
-class DeviceChild:
+class DeviceChild(AbstractContextManager["DeviceChild"]):
     """A child process that holds the device at ``uri``, loads artifacts, fills, runs and checks them.
 
-    Artifacts and references are named by the caller's keys and live in the child: after `DeviceChildDied`
-    call `restart` and load again. Every method raises `DeviceChildDied` where the child crashed, hung or
-    lost its device, and `DeviceRequestFailed` where it answered with an error and lives on.
+    The caller names artifacts and references by keys. They live in the child: after `DeviceChildDied`, call `restart`
+    and load again. The child starts in the constructor.
+
+    Args:
+        uri: The device's URI.
+        timeouts: The limits of the requests.
+        command: The command that starts the child.
+        env: The child's environment, if it is not this process's.
+
+    Raises:
+        DeviceChildDied: the child crashed, hung or lost its device. Every method raises it.
+        DeviceRequestFailed: the child answered with an error and lives on. Every method raises it.
     """
 
     def __init__(
@@ -77,26 +88,26 @@ class DeviceChild:
 
     @property
     def alive(self) -> bool:
-        """Whether the child can be asked; false after a `DeviceChildDied` until `restart`."""
+        """Whether the child answers requests. After a `DeviceChildDied` it does not until `restart`."""
         return self._child.alive
 
     @property
     def generation(self) -> int:
-        """A number that changes with the child's process: loaded artifacts and references end with that process."""
+        """A number that changes with the child's process. Loaded artifacts and references end with that process."""
         return self._generation
 
     @property
     def pid(self) -> int:
-        """The child's process id, which is also its process group's."""
+        """The id of the child's process and of its process group."""
         return self._child.pid
 
     @property
     def stderr(self) -> str:
-        """The end of what the child wrote to its stderr."""
+        """The end of the child's stderr."""
         return self._child.stderr
 
     def restart(self) -> None:
-        """End the child if it lives and start a new one, which has nothing loaded and no references."""
+        """End the child if it lives and start a new one, without any loaded modules or references."""
         self._child.close()
         self._child = self._start()
 
@@ -104,34 +115,16 @@ class DeviceChild:
         """End the child and free its device."""
         self._child.close()
 
-    def __enter__(self) -> DeviceChild:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def info(self) -> DeviceInfo:
-        """What the child's device is."""
-        return _ask(self._child, Describe(), DeviceInfo, self._timeouts.other_s)
+        """Describe the child's device."""
+        return self._ask(Describe(), DeviceInfo, self._timeouts.other_s)
 
     def load_benchmark(self, key: str, path: Path, module: BenchmarkModule) -> None:
-        """Load a compiled benchmark module under ``key``, replacing what was there. Its buffer is not filled."""
-        request = LoadBenchmark(
-            key=key,
-            path=str(path),
-            run_function=module.run_function,
-            buffer_function=module.buffer_function,
-            buffer_bytes=module.buffer_bytes,
-            views=tuple(View(**msgspec.structs.asdict(view)) for view in module.views),
-            copies=module.copies,
-            product=module.product,
-        )
-        _ask(self._child, request, None, self._timeouts.load_s)
+        """Load a compiled benchmark module, without filling its buffer. It replaces the module of the same key."""
+        self._ask(LoadBenchmark(key, str(path), msgspec.structs.replace(module, text="")), None, self._timeouts.load_s)
 
     def load_function(
         self,
@@ -141,29 +134,36 @@ class DeviceChild:
         inputs: Sequence[Tensor],
         files: Mapping[int, str] = MappingProxyType({}),
     ) -> None:
-        """Load a compiled module under ``key``, to call ``function`` on tensors like ``inputs``.
+        """Load a compiled module, to call one of its functions. It replaces the module of the same key.
 
-        ``files`` are the paths of the ``.npy`` files that hold some of them, by position; the others are random.
+        Args:
+            key: The key of the loaded module.
+            path: The compiled module.
+            function: The name of the function.
+            inputs: The types of the arguments.
+            files: The ``.npy`` files that hold arguments, by position. The other arguments are random.
         """
-        shapes = (Shape(each.shape, each.element, files.get(number, "")) for number, each in enumerate(inputs))
-        request = LoadFunction(key=key, path=str(path), function=function, inputs=tuple(shapes))
-        _ask(self._child, request, None, self._timeouts.load_s)
+        request = LoadFunction(key, str(path), function, tuple(inputs), dict(files))
+        self._ask(request, None, self._timeouts.load_s)
 
     def fill(self, key: str, seed: int) -> None:
-        """Give ``key`` the random inputs of ``seed``, the same for every key of equal views, and poison its outputs."""
-        _ask(self._child, Fill(key, seed), None, self._timeouts.fill_s)
+        """Fill the inputs of ``key`` with the random data of ``seed``, and poison its outputs.
+
+        Keys with equal views get equal data.
+        """
+        self._ask(Fill(key, seed), None, self._timeouts.fill_s)
 
     def run(self, key: str, batch: int, *, timeout_s: float | None = None) -> float:
-        """Run ``batch`` dispatches (or function calls) and return the seconds they took together.
+        """Run a batch of dispatches or function calls. A key without data is first filled from seed 0.
 
-        What nobody has filled is first filled with seed 0, outside the time.
+        Returns:
+            The seconds that the batch took, without the filling.
         """
-        return _ask(self._child, RunBatch(key, batch), float, self._timeouts.run_s if timeout_s is None else timeout_s)
+        return self._ask(RunBatch(key, batch), float, self._timeouts.run_s, timeout_s)
 
     def keep_reference(self, key: str, name: str, seed: int, *, timeout_s: float | None = None) -> None:
         """Fill ``key`` from ``seed``, run it once and keep its outputs as the reference ``name``."""
-        limit = self._timeouts.check_s if timeout_s is None else timeout_s
-        _ask(self._child, KeepReference(key, name, seed), None, limit)
+        self._ask(KeepReference(key, name, seed), None, self._timeouts.check_s, timeout_s)
 
     def check(
         self,
@@ -174,49 +174,58 @@ class DeviceChild:
         edges: bool = False,
         timeout_s: float | None = None,
     ) -> Check:
-        """Fill ``key`` with the seed of reference ``name``, run it once and compare its outputs with it.
+        """Run ``key`` on the data of a reference, and compare the outputs.
 
-        Where there are several copies of the data it runs on each of them, and where the reference holds what looks
-        like poison, once more with another poison. Leaves ``key`` filled and warmed up. A reference of other shapes is
-        a `DeviceRequestFailed`.
+        It runs on every copy of the data. If the reference holds values that look like poison, it runs once more with
+        another poison. Afterwards ``key`` is filled and warmed up.
 
         Args:
-            key: What is checked.
-            name: The reference.
-            acceptance: What a right result is. Exact data asks the reference's key as well, which has to be loaded.
+            key: The key of the module to check.
+            name: The name of the reference.
+            acceptance: The tolerances. Exact data runs the reference's module as well, which has to be loaded.
             edges: Compare on special values instead: NaN, infinities, large numbers, denormals and negative zeros
-                among the inputs. The reference's key has to be loaded.
-            timeout_s: The most seconds that it may take.
+                among the inputs. The reference's module has to be loaded.
+            timeout_s: The number of seconds that it may take.
+
+        Raises:
+            DeviceRequestFailed: among other reasons, the reference has other shapes.
         """
-        limit = self._timeouts.check_s if timeout_s is None else timeout_s
         asked = Acceptance(acceptance) if isinstance(acceptance, Tolerance) else acceptance
-        return _ask(self._child, CheckOutputs(key, name, asked, edges), Check, limit)
+        return self._ask(CheckOutputs(key, name, asked, edges), Check, self._timeouts.check_s, timeout_s)
 
     def learn_response(self, key: str, name: str, relative: float) -> None:
-        """Run ``key`` on the inputs of reference ``name``, and take the difference for an answer to disturbed sums.
+        """Learn from a disturbed module how a reference's outputs respond to errors of sums.
 
-        ``key`` computes the same with its sums off, by ``relative`` of their magnitude in all. Later checks allow the
-        errors of sums such an amplification.
+        Later checks allow errors of sums to be amplified as much.
+
+        Args:
+            key: The key of a module that computes the same with disturbed sums.
+            name: The name of the reference.
+            relative: By how much the sums are off in all, as a part of their magnitude.
         """
-        _ask(self._child, LearnResponse(key, name, relative), None, self._timeouts.check_s)
+        self._ask(LearnResponse(key, name, relative), None, self._timeouts.check_s)
 
     def read(self, key: str) -> tuple[TensorData, ...]:
-        """The tensors of ``key`` as the last fill or run left them.
+        """Read the tensors of ``key`` as the last fill or run left them.
 
-        Those of a benchmark module come in the order of its views, copy after copy; those of a function are its
-        inputs, then its results.
+        Returns:
+            For a benchmark module the tensors of its views, copy after copy; for a function its inputs, then its
+            results.
         """
-        return _ask(self._child, Read(key), tuple[TensorData, ...], self._timeouts.check_s)
+        return self._ask(Read(key), tuple[TensorData, ...], self._timeouts.check_s)
 
     def unload(self, key: str) -> None:
-        """Free what ``key`` holds; an unknown key is no error."""
-        _ask(self._child, Unload(key), None, self._timeouts.other_s)
+        """Unload the module of ``key``. An unknown key is no error."""
+        self._ask(Unload(key), None, self._timeouts.other_s)
+
+    def _ask(self, request: Request, kind: type[_T] | None, limit_s: float, timeout_s: float | None = None) -> _T:
+        return ask(self._child, request, kind, limit_s if timeout_s is None else timeout_s)
 
     def _start(self) -> Child:
         self._generation = next(_generations)
         child = Child(self._command, env=self._env)
         try:
-            _ask(child, Open(self.uri), None, self._timeouts.open_s)
+            ask(child, Open(self.uri), None, self._timeouts.open_s)
         except BaseException:
             child.close()
             raise

@@ -10,8 +10,8 @@ from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.device.identity import available_drivers, cpu_name, find_device, list_devices
 from pytest_shark_tune.device.lease import DeviceLeases, device_key
-from pytest_shark_tune.device.protocol import DeviceEntry, DeviceRequestFailed
-from pytest_shark_tune.errors import DeviceChildDied, InputError
+from pytest_shark_tune.device.protocol import DeviceEntry
+from pytest_shark_tune.errors import DeviceChildDied, DeviceRequestFailed, InputError
 
 __all__ = ["FoundDevices", "choose_devices", "crowding", "devices_for", "jobs_of_worker"]
 

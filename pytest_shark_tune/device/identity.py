@@ -1,4 +1,4 @@
-"""Which devices there are, and which model each of them is."""
+"""The devices of this host, and their models."""
 
 from __future__ import annotations
 
@@ -8,14 +8,8 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from pytest_shark_tune.device.protocol import (
-    CHILD_COMMAND,
-    DeviceEntry,
-    DeviceRequestFailed,
-    ListDevices,
-    _ask,
-)
-from pytest_shark_tune.errors import SharkTuneError
+from pytest_shark_tune.device.protocol import CHILD_COMMAND, DeviceEntry, ListDevices, ask
+from pytest_shark_tune.errors import DeviceRequestFailed, SharkTuneError
 from pytest_shark_tune.system.child import Child
 from pytest_shark_tune.system.cpu import cpu_identity
 
@@ -32,26 +26,26 @@ __all__ = [
 
 
 def available_drivers() -> tuple[str, ...]:
-    """The names of the HAL drivers built into the runtime, sorted, whether or not they find a device here."""
+    """The names of the HAL drivers in the runtime, sorted. A driver need not find a device here."""
     import iree.runtime as rt
 
     return tuple(sorted(rt.query_available_drivers()))
 
 
 def list_devices(driver: str, *, timeout_s: float = 60.0) -> list[DeviceEntry]:
-    """The devices of ``driver``, asked in a child of its own, so that no driver is loaded here.
+    """List the devices of ``driver``, in a child, so that this process loads no driver.
 
     Raises:
-        DeviceRequestFailed: the driver is unknown or cannot be loaded; the message is the runtime's.
+        DeviceRequestFailed: the driver is unknown or cannot be loaded. The message is the runtime's.
         DeviceChildDied: the driver crashed or hung.
     """
     with Child(CHILD_COMMAND) as child:
-        return _ask(child, ListDevices(driver), list[DeviceEntry], timeout_s)
+        return ask(child, ListDevices(driver), list[DeviceEntry], timeout_s)
 
 
 @lru_cache(maxsize=64)
 def device_slug(uri: str) -> str:
-    """The model name of the CPU or GPU at ``uri`` as part of a file name: ``amd-epyc``, ``nvidia-h100-80gb-hbm3``.
+    """The model of the CPU or GPU at ``uri``, for file names: ``amd-epyc``, ``nvidia-h100-80gb-hbm3``.
 
     Raises:
         DeviceRequestFailed: the driver cannot be loaded or has no such device.
@@ -66,7 +60,7 @@ def device_slug(uri: str) -> str:
 
 
 def find_device(uri: str, entries: Sequence[DeviceEntry]) -> DeviceEntry | None:
-    """The entry of its driver's list that ``uri`` opens: by path or index, the first where it names none."""
+    """Find the entry of the driver's list that ``uri`` opens, by path or index; the first if it names neither."""
     path = uri.partition("://")[2].partition("?")[0]
     if not path:
         return entries[0] if entries else None
@@ -77,14 +71,18 @@ def find_device(uri: str, entries: Sequence[DeviceEntry]) -> DeviceEntry | None:
 
 
 def ways_of_driving(uris: Iterable[str], driver: str) -> list[str]:
-    """How devices are driven, whichever they are: schemes and options of their URIs; nothing for ``driver`` alone."""
+    """How devices are driven, independent of the devices.
+
+    Returns:
+        The schemes and options of their URIs, sorted; nothing if all are driven by ``driver`` without options.
+    """
     parts = (uri.partition("?") for uri in uris)
     ways = {f"{address.partition('://')[0]}{mark}{options}" for address, mark, options in parts}
     return sorted(ways) if ways != {driver} else []
 
 
 def cpu_name() -> str:
-    """What tells this CPU's model from others, or the machine's architecture where the system tells no model."""
+    """The identity of this CPU's model, or the machine's architecture if the system does not know the model."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -93,7 +91,7 @@ def cpu_name() -> str:
 
 
 def slug(name: str) -> str:
-    """``name`` in lower-case letters, digits and hyphens, without marks such as (R), clock rates and core counts."""
+    """Reduce a name to lower-case letters, digits and hyphens; marks like (R), clock rates and core counts go."""
     plain = re.sub(r"\([^)]*\)", " ", name.partition("@")[0])
     plain = re.sub(r"\b(\d+-core\b.*|cpu\b|processor\b)", " ", plain, flags=re.IGNORECASE)
     return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-") or "unknown"
@@ -105,7 +103,7 @@ def runtime_version() -> str:
     Raises:
         SharkTuneError: it is not installed.
     """
-    # Late, because the child, which imports this module, starts a fifth faster without.
+    # Late, because the child imports this module and starts a fifth faster without it.
     from importlib.metadata import PackageNotFoundError, version
 
     try:

@@ -1,4 +1,4 @@
-"""The one door to devices: each is leased by a lock file of its host, so that no two runs share one."""
+"""The only module that leases devices. A lock file of the host stands for a device, so that no two runs share one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pytest_shark_tune.system.lock import FileLock
 
 __all__ = ["DeviceLeases", "device_key", "signature", "who_holds"]
 
-# Not TMPDIR: users and jobs may each have one of their own, and all of them share the devices.
+# Not TMPDIR: users and jobs may have their own, and all of them share the devices.
 _HOST_FOLDER = Path("/tmp/pytest-shark-tune")  # noqa: S108 - its files hold only who holds them
 _POLL_S = 0.02
 _TELL_AFTER_S = 5.0
@@ -34,22 +34,29 @@ _logger = logging.getLogger(__name__)
 
 
 class Holder(msgspec.Struct, frozen=True):
-    """Who holds a device: the process that a user started, its command, the ``run``, and since when (Unix time)."""
+    """The holder of a device."""
 
     pid: int
+    """The process that the user started."""
     command: str
     run: str
+    """The run that it belongs to; empty for a process on its own."""
     since: float
+    """The Unix time when it got the device."""
 
 
 class DeviceLeases:
-    """The devices of a run; ``acquire`` hands out one that nobody on this host holds.
+    """The devices of a run. No two processes of this host hold the same device at a time.
 
-    The lock files lie in a folder of the host and not of a run, since two runs with different caches share devices.
-    ``run`` is common to the processes of one run: waiting for one another is their daily business and never told.
+    Args:
+        uris: The devices.
+        folder: The directory of the lock files. It belongs to the host and not to a run, since runs with different
+            caches share devices.
+        run: The id that the processes of one run have in common. They wait for one another all the time, so such a wait
+            is not reported.
 
     Raises:
-        InputError: the devices cannot be locked; the message says why.
+        InputError: the devices cannot be locked. The message gives the reason.
     """
 
     def __init__(self, uris: Sequence[str], *, folder: Path | None = None, run: str = "") -> None:
@@ -64,14 +71,14 @@ class DeviceLeases:
 
     @property
     def has_devices(self) -> bool:
-        """Whether there is any device to hand out: waiting for one that is not there would never end."""
+        """Whether there are devices at all. Without any, a wait would never end."""
         return bool(self._order)
 
     def check(self) -> None:
         """Make sure that the devices can be locked, now or later.
 
         Raises:
-            InputError: they cannot; the message says why.
+            InputError: they cannot be locked. The message gives the reason.
         """
         for lock in (*self._gates.values(), *self._locks.values()):
             try:
@@ -81,10 +88,14 @@ class DeviceLeases:
 
     @contextmanager
     def acquire(self, tell: Callable[[str], None] = lambda message: None) -> Iterator[str]:
-        """Hold a device, waiting until one is free, and yield its URI; ``tell`` is told of a long wait.
+        """Wait until a device is free, and hold it.
 
-        The device held last comes first, since what was loaded there is still loaded. Whoever waits for a device
-        holds its gate, which a holder that wants it again must pass: so processes that share a device take turns.
+        The device held last comes first, since its modules are still loaded. A process that waits for a device holds
+        its gate, and a holder that wants the device again has to pass the gate. So processes that share a device take
+        turns. ``tell`` gets a message about a long wait.
+
+        Yields:
+            The URI of the device.
         """
         uri = self._wait(tell)
         _logger.debug("holds %s", uri)
@@ -120,7 +131,7 @@ class DeviceLeases:
         if time.monotonic() < self._tell_at:
             return
         notes = {uri: lock.note() for uri, lock in self._locks.items()}
-        # No note is there while a device changes hands, so only one that is missing again tells anything.
+        # While a device changes hands there is no note, so a note counts as missing only if it is missing repeatedly.
         self._unsigned = {uri: self._unsigned.get(uri, 0) + 1 for uri, note in notes.items() if not note}
         holders = {uri: _read(note) for uri, note in notes.items() if note or self._unsigned[uri] > _CHANCES}
         waits = [
@@ -134,10 +145,10 @@ class DeviceLeases:
 
 
 def device_key(uri: str) -> str:
-    """What the lock files of a device are called, equal for every URI of one physical device.
+    """The name of a device's lock files, equal for all URIs of one physical device.
 
-    The processor is one device, however it is driven. A GPU goes by its UUID, which all drivers tell alike but for
-    spelling. Options behind a question mark do not matter.
+    The processor is one device, however it is driven. A GPU goes by its UUID, which all drivers report, with different
+    spellings. Options behind a question mark do not matter.
     """
     scheme, _, rest = uri.partition("://")
     if scheme.startswith("local"):
@@ -149,20 +160,20 @@ def device_key(uri: str) -> str:
 
 
 def signature(run: str = "") -> bytes:
-    """The note that this process leaves in a lock that it holds from now on, for `who_holds`."""
+    """The note of this process for a lock that it holds from now on. `who_holds` reads it."""
     pid, command = _started_by()
     return msgspec.json.encode(Holder(pid, command, run, time.time()))
 
 
 def who_holds(note: bytes) -> str:
-    """Who holds the lock that has this note, in words."""
+    """Describe the holder of the lock that has this note."""
     return _in_words(_read(note))
 
 
 def _make_shared(folder: Path) -> None:
-    """Make the folder of the locks, where every user of the host may add files and remove only their own.
+    """Make the directory of the locks. Every user of the host may add files and remove only their own.
 
-    It may well be another user's, who was the first to measure: nothing is loaded from there.
+    It belongs to the user who was the first to measure. Nothing is loaded from there.
     """
     if folder.is_symlink():
         raise InputError(
@@ -188,7 +199,7 @@ def _why_not_locked(error: OSError, path: Path) -> str:
 
 @cache
 def _started_by() -> tuple[int, str]:
-    """The process that a user started, by id and command: this one, or the parent of one of xdist's workers."""
+    """The id and the command of the process that the user started: this one, or the parent of an xdist worker."""
     pid = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
     try:
         words = Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
@@ -199,7 +210,7 @@ def _started_by() -> tuple[int, str]:
 
 
 def _read(note: bytes) -> Holder | None:
-    """Who left a note; ``None`` where nobody lives under that id: who was killed, or lives in another container."""
+    """Read a note; ``None`` if no such process lives: it was killed, or it lives in another container."""
     with suppress(PermissionError):
         try:
             holder = msgspec.json.decode(note, type=Holder)

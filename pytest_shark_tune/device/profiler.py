@@ -1,4 +1,4 @@
-"""The one door to IREE's own profile of a running model: the time of each dispatch, where the driver keeps it."""
+"""The only module that reads IREE's own profile of a running model: the time of each dispatch."""
 
 from __future__ import annotations
 
@@ -20,24 +20,23 @@ _TIMEOUT_S = 300.0
 
 
 class NoProfile(InputError):
-    """The driver keeps no statistics of dispatches, or the model could not be run; the message says which."""
+    """The driver keeps no statistics of dispatches, or the model could not be run. The message says which."""
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """What dispatches take in one call of the function: microseconds, all ``calls`` of them together."""
+    """The time that one entry point takes in one call of the function."""
 
     time_us: float
+    """The time of all its calls together."""
     calls: int
 
 
 class Profiled(msgspec.Struct, frozen=True, kw_only=True):
-    """A model's time in microseconds, and the cost of each entry point of an executable, in one call of the function.
-
-    ``exports`` are by name.
-    """
+    """The profile of one call of a model's function."""
 
     model_us: float
     exports: dict[str, Cost]
+    """The cost of the entry points of executables, by name."""
 
 
 class _Row(msgspec.Struct):
@@ -66,7 +65,15 @@ def profile(
     seconds: float = _SECONDS,
     timeout_s: float = _TIMEOUT_S,
 ) -> Profiled:
-    """Run ``function`` of a compiled model for about ``seconds``; ``inputs`` are as iree-benchmark-module takes them.
+    """Run a function of a compiled model and read its profile.
+
+    Args:
+        vmfb: The compiled model.
+        device: The device's URI.
+        function: The function's name.
+        inputs: The arguments, as iree-benchmark-module takes them.
+        seconds: About how long to run it.
+        timeout_s: The number of seconds that the command may take.
 
     Raises:
         NoProfile: the driver keeps no statistics, or the command failed.
@@ -80,12 +87,12 @@ def profile(
         if row.calls is not None
     }
     if not whole or not exports:
-        raise NoProfile("iree-benchmark-module told the time of no dispatch")
+        raise NoProfile("iree-benchmark-module reported the time of no dispatch")
     return Profiled(model_us=whole[0].time_us, exports=exports)
 
 
 def model_time_us(vmfb: Path, device: str, function: str, inputs: Sequence[str]) -> float | None:
-    """Microseconds of one call of the function, without any statistics; ``None`` where it cannot be run."""
+    """The time of one call of the function without statistics, in microseconds; ``None`` if it cannot be run."""
     try:
         rows = _run(vmfb, device, function, inputs, seconds=_SECONDS, timeout_s=_TIMEOUT_S)
     except NoProfile:
@@ -101,7 +108,7 @@ def _run(
         f"--module={vmfb}",
         f"--device={device}",
         f"--function={function}",
-        *(f"--input={each}" for each in inputs),
+        *(f"--input={value}" for value in inputs),
         *flags,
         "--benchmark_format=json",
         f"--benchmark_min_time={seconds:g}s",
@@ -111,15 +118,10 @@ def _run(
         out = process.run(command, timeout_s=timeout_s).stdout
         rows = msgspec.json.decode(out, type=_Report).benchmarks
     except CommandFailed as error:
-        raise NoProfile(_last_line(error)) from error
+        # Without the stack of statuses that follows.
+        raise NoProfile(next((line for line in error.lines if "UNIMPLEMENTED" in line), error.lines[-1])) from error
     except msgspec.DecodeError as error:
         raise NoProfile(f"iree-benchmark-module printed no report: {error}") from error
     if failed := [row.error_message for row in rows if row.error_message]:
         raise NoProfile(failed[0])
     return rows
-
-
-def _last_line(error: CommandFailed) -> str:
-    """What the driver said, without the stack of statuses."""
-    lines = [line.strip() for line in error.stderr.splitlines() if line.strip()]
-    return next((line for line in lines if "UNIMPLEMENTED" in line), lines[-1] if lines else str(error))

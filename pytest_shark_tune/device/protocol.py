@@ -7,9 +7,9 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from pytest_shark_tune.dispatch.types import Product
-from pytest_shark_tune.errors import DeviceChildDied, SharkTuneError
-from pytest_shark_tune.measurement.correctness import Acceptance
+from pytest_shark_tune.dispatch.types import BenchmarkModule, Tensor
+from pytest_shark_tune.errors import DeviceChildDied, DeviceRequestFailed
+from pytest_shark_tune.measurement.acceptance import Acceptance
 from pytest_shark_tune.system.child import Child
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "Describe",
     "DeviceEntry",
     "DeviceInfo",
-    "DeviceRequestFailed",
     "Fill",
     "KeepReference",
     "LearnResponse",
@@ -30,87 +29,60 @@ __all__ = [
     "Reply",
     "Request",
     "RunBatch",
-    "Shape",
     "TensorData",
     "Unload",
-    "View",
+    "ask",
 ]
 
 
 CHILD_COMMAND: tuple[str, ...] = (sys.executable, "-P", "-m", "pytest_shark_tune.device.server")
-"""What a device child runs: ``-P``, so that no file of the working directory is imported."""
+"""The command of a device child. With ``-P`` it imports no file of the working directory."""
 
 
 _T = TypeVar("_T")
 
 
-class DeviceRequestFailed(SharkTuneError):
-    """The device child answered with an error and goes on: a bad artifact, a missing function, a failed run."""
-
-
 class Open(msgspec.Struct, frozen=True, tag=True):
-    """Hold the device at ``uri``. Comes before every request but `ListDevices`."""
+    """Open the device at ``uri``. It precedes every request but `ListDevices`."""
 
     uri: str
 
 
 class ListDevices(msgspec.Struct, frozen=True, tag=True):
-    """Name the devices of ``driver``."""
+    """List the devices of ``driver``."""
 
     driver: str
 
 
-class Shape(msgspec.Struct, frozen=True):
-    """A tensor on its way to the child: `Tensor`'s fields, and the ``.npy`` file that holds it; random without one."""
-
-    shape: tuple[int, ...]
-    element: str
-    file: str = ""
-
-
-class View(msgspec.Struct, frozen=True, kw_only=True):
-    """A tensor in a benchmark's buffer on its way to the child: `BufferView`'s fields."""
-
-    offset_bytes: int
-    shape: tuple[int, ...]
-    element: str
-    reads: bool
-    writes: bool
-    scale: float = 1.0
-    wide: bool = False
-
-
-class LoadBenchmark(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """Load the compiled benchmark module at ``path`` under ``key``; the fields are `BenchmarkModule`'s."""
+class LoadBenchmark(msgspec.Struct, frozen=True, tag=True):
+    """Load the compiled benchmark module at ``path`` under ``key``."""
 
     key: str
     path: str
-    run_function: str
-    buffer_function: str
-    buffer_bytes: int
-    views: tuple[View, ...]
-    copies: int
-    product: Product | None = None
+    module: BenchmarkModule
+    """The module without its text."""
 
 
-class LoadFunction(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+class LoadFunction(msgspec.Struct, frozen=True, tag=True):
     """Load the compiled module at ``path`` under ``key``, to call ``function`` with ``inputs``."""
 
     key: str
     path: str
     function: str
-    inputs: tuple[Shape, ...]
+    inputs: tuple[Tensor, ...]
+    files: dict[int, str]
+    """The ``.npy`` files that hold inputs, by position. The other inputs are random."""
 
 
 class Fill(msgspec.Struct, frozen=True, tag=True):
-    """Write the inputs made from ``seed``, or from their files, and poison what is only written."""
+    """Write the inputs, from ``seed`` or from their files, and poison the outputs."""
 
     key: str
     seed: int
 
 
 class RunBatch(msgspec.Struct, frozen=True, tag=True):
-    """Run ``batch`` dispatches and answer with the seconds."""
+    """Run ``batch`` dispatches and answer with the seconds that they took."""
 
     key: str
     batch: int
@@ -125,7 +97,7 @@ class KeepReference(msgspec.Struct, frozen=True, tag=True):
 
 
 class CheckOutputs(msgspec.Struct, frozen=True, tag=True):
-    """Fill as for reference ``name``, run once and compare the outputs with it; with ``edges`` on special values."""
+    """Fill as for reference ``name``, run once and compare the outputs; with ``edges`` on special values."""
 
     key: str
     name: str
@@ -134,7 +106,7 @@ class CheckOutputs(msgspec.Struct, frozen=True, tag=True):
 
 
 class LearnResponse(msgspec.Struct, frozen=True, tag=True):
-    """Take the results of ``key`` for those of reference ``name`` with each sum off by ``relative``."""
+    """Take the results of ``key`` for those of reference ``name`` with all sums off by ``relative``."""
 
     key: str
     name: str
@@ -148,7 +120,7 @@ class Read(msgspec.Struct, frozen=True, tag=True):
 
 
 class Unload(msgspec.Struct, frozen=True, tag=True):
-    """Forget what ``key`` holds; an unknown key is no error."""
+    """Unload the module of ``key``. An unknown key is no error."""
 
     key: str
 
@@ -174,45 +146,64 @@ Request = (
 
 
 class Reply(msgspec.Struct, Generic[_T], frozen=True):
-    """The answer to a request: its ``value``, or the text of an ``error``.
-
-    ``lost`` says that the device does not work any more in this process, as after an illegal access on a GPU.
-    """
+    """The answer to a request."""
 
     value: _T | None = None
     error: str | None = None
+    """The message, if the request failed."""
     lost: bool = False
+    """Whether the device has stopped working in this process, as a GPU does after an illegal access."""
 
 
 class TensorData(msgspec.Struct, frozen=True):
-    """A tensor with its contents: ``data`` is row-major, elements as IREE stores them (i4 in half a byte)."""
+    """A tensor with its contents."""
 
     shape: tuple[int, ...]
     element: str
     data: bytes
+    """The elements, row-major, as IREE stores them (i4 in half a byte)."""
 
 
 class DeviceEntry(msgspec.Struct, frozen=True):
-    """A device as its driver lists it. ``uri`` opens it, ``path`` is what it calls itself (a GPU's UUID)."""
+    """A device as its driver lists it."""
 
     uri: str
+    """The URI that opens it."""
     name: str
+    """The name of its model."""
     path: str
+    """Its own name within the driver (a GPU's UUID); empty for a driver that gives none."""
     index: int
 
 
 class DeviceInfo(msgspec.Struct, frozen=True):
-    """The device a child holds: ``name`` is the model's, ``slug`` the same for file names."""
+    """The device that a child holds."""
 
     uri: str
     driver: str
     name: str
+    """The name of its model."""
     slug: str
+    """The same for file names."""
     runtime_version: str
 
 
-def _ask(child: Child, request: Request, kind: type[_T] | None, timeout_s: float) -> _T:
-    """Send ``request``; the value of its reply, which is of type ``kind``."""
+def ask(child: Child, request: Request, kind: type[_T] | None, timeout_s: float) -> _T:
+    """Send a request to a device child, and wait for the reply.
+
+    Args:
+        child: The child.
+        request: The request.
+        kind: The type of the reply's value.
+        timeout_s: The number of seconds that it may take.
+
+    Returns:
+        The reply's value.
+
+    Raises:
+        DeviceChildDied: the child crashed, hung or lost its device.
+        DeviceRequestFailed: the child answered with an error.
+    """
     payload = child.request(msgspec.msgpack.encode(request), timeout_s=timeout_s)
     reply: Reply[_T] = msgspec.msgpack.decode(payload, type=Reply[kind])  # type: ignore[valid-type]
     if reply.lost:

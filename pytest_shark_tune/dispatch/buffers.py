@@ -1,4 +1,4 @@
-"""The buffer of a benchmark module: what lies where in it, and a function that hands it out."""
+"""The buffer of a benchmark module: its layout, and a function that returns it."""
 
 from __future__ import annotations
 
@@ -11,26 +11,33 @@ from iree.compiler.dialects import arith, hal, linalg, util
 
 from pytest_shark_tune.dispatch.elements import unit_roundoff
 from pytest_shark_tune.dispatch.mlir import CannotTune, only_op, ops_named, string_of, tensor_of
-from pytest_shark_tune.dispatch.numerics import may_index, read_numerics, read_product, summed_length, view_behind
+from pytest_shark_tune.dispatch.numerics import (
+    LOADS,
+    STORES,
+    may_index,
+    read_numerics,
+    read_product,
+    summed_length,
+    view_behind,
+)
 from pytest_shark_tune.dispatch.types import BenchmarkModule, BufferView, Tensor
 
-__all__ = [
-    "benchmark_module",
-]
+__all__ = ["benchmark_module"]
 
-_LOADS = {"iree_codegen.load_from_buffer", "iree_tensor_ext.dispatch.tensor.load"}
-_STORES = {"iree_codegen.store_to_buffer", "iree_tensor_ext.dispatch.tensor.store"}
-_CASTS = {"amdgpu.fat_raw_buffer_cast", "memref.assume_alignment", "memref.cast"}
+_BUFFER_CASTS = {"amdgpu.fat_raw_buffer_cast", "memref.assume_alignment", "memref.cast"}
 _BUFFER_FUNCTION = "shark_tune_buffer"
 
 
 def benchmark_module(module: ir.Module, function: ir.Operation, root: ir.Operation) -> BenchmarkModule:
-    """Read what a dumped module benchmarks, and give it a function that returns its buffer.
+    """Read a dumped benchmark module, and add a function to it that returns its buffer.
 
-    ``root`` is the root op in ``function``.
+    Args:
+        module: The module, without configs. It is changed.
+        function: The function of the dispatch.
+        root: The root op in ``function``.
 
     Raises:
-        CannotTune: where what lies in the buffer cannot be told.
+        CannotTune: The layout of the buffer cannot be determined.
     """
     runner = next(op for op in module.body.operations if op.name == "util.func" and "iree.reflection" in op.attributes)
     call = only_op(runner, "hal.command_buffer.dispatch").opview
@@ -42,7 +49,7 @@ def benchmark_module(module: ir.Module, function: ir.Operation, root: ir.Operati
     subspans = ops_named(function, "hal.interface.binding.subspan")
     scales = _scales(root, subspans)
     numerics = read_numerics(function)
-    wide = not may_index(function) and not any(unit_roundoff(kept.element) for kept in numerics.sums)
+    wide = not may_index(function) and not any(unit_roundoff(total.element) for total in numerics.sums)
     for position, subspan in enumerate(subspans):
         binding = ir.IntegerAttr(subspan.attributes["binding"]).value
         view = _view(subspan, offsets[binding] + _evaluate(subspan.operands[0], constants))
@@ -61,7 +68,7 @@ def benchmark_module(module: ir.Module, function: ir.Operation, root: ir.Operati
 
 
 def _scales(root: ir.Operation, subspans: Sequence[ir.Operation]) -> dict[int, float]:
-    """Below what random inputs of a product stay for sums of about 1, by the position of their view.
+    """Return the limit of random inputs of a product that makes its sums about 1, by the position of their view.
 
     A number that is uniform in [-a, a) has the variance a**2 / 3, so a sum of K products of two has K * a**4 / 9.
     """
@@ -77,19 +84,19 @@ def _scales(root: ir.Operation, subspans: Sequence[ir.Operation]) -> dict[int, f
 def _view(subspan: ir.Operation, offset_bytes: int) -> BufferView:
     users = _users(subspan.results[0])
     memref = tensor_of(_buffer_type(subspan.results[0].type))
-    known = users <= _LOADS | _STORES
+    known = users <= {*LOADS, *STORES}
     return BufferView(
         offset_bytes=offset_bytes,
         shape=memref.shape,
         element=memref.element,
-        # What only a part is written of keeps the rest, which must be the same before each run.
-        reads=not known or bool(users & _LOADS) or _is_written_in_part(subspan.results[0], memref),
-        writes=not known or bool(users & _STORES),
+        # A view that is written in part keeps the rest, which must be the same before each run.
+        reads=not known or not users.isdisjoint(LOADS) or _is_written_in_part(subspan.results[0], memref),
+        writes=not known or not users.isdisjoint(STORES),
     )
 
 
 def _buffer_type(kind: ir.Type) -> ir.Type:
-    """What a binding holds: backends that keep ``!iree_tensor_ext.dispatch.tensor<readonly:TYPE>`` name it inside.
+    """Return the type that a binding holds, on some backends in ``!iree_tensor_ext.dispatch.tensor<readonly:TYPE>``.
 
     IREE has no bindings for that type, so its text is sliced and parsed.
     """
@@ -100,16 +107,16 @@ def _buffer_type(kind: ir.Type) -> ir.Type:
 
 
 def _users(value: ir.Value) -> set[str]:
-    """The names of the ops that read or write a buffer, directly, cast, or through a view of a part of it."""
+    """Return the names of the ops that read or write a buffer, directly, cast, or through a view of a part of it."""
     names: set[str] = set()
-    for use in value.uses:
-        names |= _users(use.owner.results[0]) if use.owner.name in {*_CASTS, "memref.subview"} else {use.owner.name}
+    for op in (use.owner for use in value.uses):
+        names |= _users(op.results[0]) if op.name in {*_BUFFER_CASTS, "memref.subview"} else {op.name}
     return names
 
 
 def _is_written_in_part(value: ir.Value, whole: Tensor) -> bool:
     for use in value.uses:
-        if use.owner.name in _CASTS:
+        if use.owner.name in _BUFFER_CASTS:
             if _is_written_in_part(use.owner.results[0], whole):
                 return True
         elif use.owner.name == "memref.subview":
@@ -137,9 +144,9 @@ def _add_buffer_function(module: ir.Module, buffer_name: str, total: int) -> Non
 
 
 def _evaluate(value: ir.Value, constants: Sequence[int]) -> int:
-    """The value of an index that a dispatch computes from the constants that it is called with.
+    """Return the value of an index that a dispatch computes from the constants of its call.
 
-    Offsets are passed as one or two i32 constants; the ops below are those that put them together again.
+    Offsets are passed as one or two i32 constants. The ops below combine them.
     """
     op = value.owner
     if isinstance(op, ir.Block):

@@ -1,31 +1,28 @@
-"""Element types as MLIR spells them, and their rounding."""
+"""Element types as MLIR spells them: their sizes and their rounding."""
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["unit_roundoff"]
+__all__ = ["ELEMENT_BYTES", "unit_roundoff"]
 
+ELEMENT_BYTES = {"i8": 1, "i16": 2, "f16": 2, "bf16": 2, "i32": 4, "f32": 4, "i64": 8, "f64": 8}
+"""The sizes of the element types that search spaces cover."""
 
 _FLOAT_DIGITS = {"f64": 53, "f32": 24, "tf32": 11, "f16": 11, "bf16": 8}
-
-
 _SMALL_FLOAT = re.compile(r"f(?:8|6|4)E\d+M(\d+)")
-
-
 _INTEGER = re.compile(r"(?:[su]?i\d+|index)\Z")
-
-
 _COMPLEX = re.compile(r"complex<(\w+)>\Z")
 
 
 def unit_roundoff(element: str) -> float:
-    """The unit roundoff of an MLIR element type: 2**-p for p significant bits, 0 for integers.
+    """Return the unit roundoff of an element type: 2**-p for p significant bits, 0 for integers.
 
-    ``tf32`` is accepted for inputs that a tensor core rounds.
+    Args:
+        element: An MLIR element type, or ``tf32`` for inputs that a tensor core rounds.
 
     Raises:
-        ValueError: the type is not known.
+        ValueError: The type is unknown.
     """
     if inner := _COMPLEX.match(element):
         element = inner[1]

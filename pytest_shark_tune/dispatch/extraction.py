@@ -1,9 +1,9 @@
-"""Extraction: what is to be known of a dispatch, read from the benchmark modules that iree-compile dumps."""
+"""Extraction: reads dispatches from the benchmark modules that iree-compile dumps."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +17,7 @@ from pytest_shark_tune.dispatch.mlir import (
     ops_named,
     parent_named,
     parse_module,
+    pipeline_name,
     string_of,
     tensor_of,
     walk,
@@ -40,7 +41,6 @@ __all__ = [
     "drop_configs",
     "function_inputs",
     "is_benchmark_module",
-    "pipeline_name",
     "read_benchmark",
     "read_flow",
     "read_module",
@@ -48,9 +48,9 @@ __all__ = [
 ]
 
 EXTRACTION_VERSION: Final = 1
-"""What dispatches are read out of a source, how they are named, grouped and rotated (with `grouping` and `rotation`).
+"""The version of extraction, naming, grouping and rotation (with `grouping` and `rotation`).
 
-Raise it where another dispatch, name, root or benchmark comes of the same source: plans are then made anew.
+Raise it if the same source yields another dispatch, name, root or benchmark. Plans are then made again.
 """
 
 _CONVOLUTION_CLASSES = (
@@ -67,16 +67,16 @@ _GPU_FACTS = "iree_codegen.target_info"
 _BYTECODE_MAGIC = b"ML\xefR"
 _BUFFER_VIEW = "!hal.buffer_view"
 _CONSTANTS = {"util.global": "initial_value", "flow.tensor.constant": "value"}
-"""Ops that hold data, and the attribute that it is."""
+"""Ops that hold data, each with the attribute that holds it."""
 _PARAMETERS = tuple(f'#{dialect}.parameter.named<"scope"::"key"> : tensor<1xf32>' for dialect in ("flow", "stream"))
-"""Data that is a name of what another file holds."""
+"""Attributes that refer to data in another file by its name."""
 
 
 def read_module(content: bytes) -> str:
-    """The text of a module that is stored as text or as bytecode.
+    """Return the text of a module that is stored as text or as bytecode.
 
     Raises:
-        InputError: the content is neither.
+        InputError: The content is neither.
     """
     if not content.startswith(_BYTECODE_MAGIC):
         try:
@@ -89,9 +89,9 @@ def read_module(content: bytes) -> str:
 
 
 def is_benchmark_module(text: str) -> bool:
-    """Whether ``text`` is an executable benchmark module that iree-compile dumped.
+    """Return whether ``text`` is an executable benchmark module that iree-compile dumped.
 
-    A text that does not parse here is none: it may hold a dialect that only iree-compile knows.
+    A text that does not parse is none: it may use a dialect that only iree-compile knows.
     """
     with ir.Context() as context:
         context.allow_unregistered_dialects = True
@@ -107,30 +107,36 @@ def is_benchmark_module(text: str) -> bool:
 
 
 def read_benchmark(text: str, source: str, *, processors: int) -> FoundDispatch | Untunable:
-    """Read a dumped executable benchmark module; ``processors`` share one dispatch on the target.
+    """Read a dumped executable benchmark module.
 
-    The module that comes back is stripped of every config and has a function that returns its buffer.
+    Args:
+        text: The text of the module.
+        source: The name of the source that the dispatch belongs to.
+        processors: The number of workers that share a dispatch on the target.
+
+    Returns:
+        The dispatch, with a module without configs and with a function that returns its buffer; or the reason why the
+        dispatch cannot be tuned.
 
     Raises:
-        InputError: the text is no MLIR that this IREE parses.
+        InputError: The text is no MLIR that this IREE parses.
     """
     with ir.Context() as context, ir.Location.unknown():
         context.enable_multithreading(False)
         module = parse_module(text)
         symbol = next(string_of(op, "sym_name") for op in module.body.operations if op.name == "hal.executable")
         try:
-            return _read(module, symbol, source, processors)
+            return _read_dispatch(module, symbol, source, processors)
         except CannotTune as reason:
             return Untunable(symbol, source, str(reason))
 
 
 def drop_configs(module: ir.Module) -> None:
-    """Take every lowering config, compilation info and translation info off a module; ``root_op`` marks stay.
+    """Remove every lowering config, compilation info and translation info from a module; ``root_op`` marks stay.
 
-    IREE's pass drops them from linalg and attention ops alone, so packing, sorting and scanning ops would keep theirs.
+    IREE's pass removes them from linalg and attention ops only, so packing, sorting and scanning ops would keep theirs.
     """
     passmanager.PassManager.parse("builtin.module(iree-codegen-strip-compilation-info)").run(module.operation)
-
     for op in walk(module.operation):
         for name in ("lowering_config", "compilation_info"):
             if name in op.attributes:
@@ -138,29 +144,28 @@ def drop_configs(module: ir.Module) -> None:
 
 
 class Flow(msgspec.Struct, frozen=True, kw_only=True):
-    """What a module at phase ``flow`` tells of its executables.
-
-    ``calls`` says how often each is called, by its name; a call in a loop counts once. ``called`` are those that each
-    function calls, itself or through another one. With ``takes_parameters`` some of its data is in another file.
-    """
+    """The executables of a module at phase ``flow``, and how they are called."""
 
     calls: dict[str, int] = {}
+    """The number of calls of each executable; a call in a loop counts once."""
     called: dict[str, tuple[str, ...]] = {}
+    """The executables that each function calls, itself or through another function."""
     takes_parameters: bool = False
+    """Whether some data of the module is in another file."""
 
 
 def read_flow(flow_text: str) -> Flow:
-    """What is to be known of a module at phase ``flow``.
+    """Read a module at phase ``flow``.
 
     Raises:
-        InputError: the text is no MLIR that this IREE parses.
+        InputError: The text is no MLIR that this IREE parses.
     """
     with ir.Context():
         module = parse_module(flow_text)
         functions = _functions(module)
         own = {name: _dispatched(op) for name, op in functions.items()}
         callees = {name: [_callee(call) for call in ops_named(op, "util.call")] for name, op in functions.items()}
-        called = {name: {symbol for each in _reached(name, callees) for symbol in own[each]} for name in own}
+        called = {name: {symbol for function in _reached(name, callees) for symbol in own[function]} for name in own}
         return Flow(
             calls=dict(Counter(_dispatched(module.operation))),
             called={name: tuple(sorted(symbols)) for name, symbols in called.items()},
@@ -169,7 +174,7 @@ def read_flow(flow_text: str) -> Flow:
 
 
 def _functions(module: ir.Module) -> dict[str, ir.Operation]:
-    """The functions of a module that have a body, by name."""
+    """Return the functions of a module that have a body, by name."""
     operations = (op.operation for op in module.body.operations)
     return {
         string_of(op, "sym_name"): op
@@ -179,10 +184,10 @@ def _functions(module: ir.Module) -> dict[str, ir.Operation]:
 
 
 def _dispatched(op: ir.Operation) -> list[str]:
-    """The executables that are called inside ``op``, once for each call."""
+    """Return the executables that are called inside ``op``, one element per call."""
     calls = ops_named(op, "flow.dispatch")
-    entry_points = [each for call in calls for each in ir.ArrayAttr(call.attributes["entry_points"])]
-    return [ir.SymbolRefAttr(each).value[0] for each in entry_points]
+    entry_points = [entry for call in calls for entry in ir.ArrayAttr(call.attributes["entry_points"])]
+    return [ir.SymbolRefAttr(entry).value[0] for entry in entry_points]
 
 
 def _callee(call: ir.Operation) -> str:
@@ -190,15 +195,17 @@ def _callee(call: ir.Operation) -> str:
 
 
 def _reached(name: str, callees: Mapping[str, Sequence[str]]) -> list[str]:
-    """A function and those that it calls, and that these call; what has no body is left out."""
+    """Return a function and all functions with a body that it calls, directly or not."""
     reached = [name]
-    for each in reached:  # It grows as it is gone through.
-        reached += [callee for callee in dict.fromkeys(callees[each]) if callee in callees and callee not in reached]
+    for function in reached:  # The list grows during the loop.
+        reached += [
+            callee for callee in dict.fromkeys(callees[function]) if callee in callees and callee not in reached
+        ]
     return reached
 
 
 def _takes_parameters(module: ir.Module) -> bool:
-    """Whether a constant of the module is the name of data in another file."""
+    """Return whether a constant of the module refers to data in another file."""
     kinds = {ir.Attribute.parse(text).typeid for text in _PARAMETERS}
     constants = (
         op.attributes[name]
@@ -210,10 +217,10 @@ def _takes_parameters(module: ir.Module) -> bool:
 
 
 def function_inputs(input_text: str) -> dict[str, tuple[Tensor, ...]]:
-    """The public functions of a module at phase ``input`` and the tensors that each takes.
+    """Return the public functions of a module at phase ``input``, each with the tensors that it takes.
 
-    Functions that take anything but statically shaped tensors are left out: nothing can be fed to them. What was
-    imported from ONNX takes buffer views by then, which it imports as tensors, itself or in a function that it calls.
+    Functions with other arguments than statically shaped tensors are left out: no data can be made for them. A function
+    from ONNX takes buffer views at this phase. It imports them as tensors, itself or in a function that it calls.
     """
     functions = {}
     with ir.Context():
@@ -224,30 +231,28 @@ def function_inputs(input_text: str) -> dict[str, tuple[Tensor, ...]]:
                 continue
             arguments = op.regions[0].blocks[0].arguments
             try:
-                functions[name] = tuple(tensor_of(_fed(argument, defined)) for argument in arguments)
+                functions[name] = tuple(tensor_of(_imported_type(argument, defined)) for argument in arguments)
             except CannotTune:
                 continue
     return functions
 
 
-def _fed(argument: ir.Value, defined: Mapping[str, ir.Operation]) -> ir.Type:
-    """The type of an argument, or that of the tensor that a buffer view is imported as: any where nothing uses it."""
+def _imported_type(argument: ir.Value, defined: Mapping[str, ir.Operation]) -> ir.Type:
+    """Return the type of an argument; of a buffer view, that of the imported tensor, any type if it is unused."""
     if argument.type != ir.Type.parse(_BUFFER_VIEW):
         return argument.type
     if not list(argument.uses):
         return ir.Type.parse("tensor<1xf32>")
     for use in argument.uses:
-        user = use.owner.operation  # As a view its ``name`` may be an attribute of that name.
+        user = use.owner.operation  # The ``name`` of a view may be an attribute of that name.
         if user.name == "hal.tensor.import":
             return user.results[0].type
-        if user.name == "util.call":
-            callee = ir.FlatSymbolRefAttr(user.attributes["callee"]).value
-            if callee in defined:
-                return _fed(defined[callee].regions[0].blocks[0].arguments[use.operand_number], defined)
+        if user.name == "util.call" and (callee := _callee(user)) in defined:
+            return _imported_type(defined[callee].regions[0].blocks[0].arguments[use.operand_number], defined)
     return argument.type
 
 
-def _read(module: ir.Module, symbol: str, source: str, processors: int) -> FoundDispatch:
+def _read_dispatch(module: ir.Module, symbol: str, source: str, processors: int) -> FoundDispatch:
     roots = iree_codegen.get_tuner_root_ops(module)
     if not roots:
         raise CannotTune(
@@ -259,17 +264,17 @@ def _read(module: ir.Module, symbol: str, source: str, processors: int) -> Found
     if len(roots) > 1:
         raise CannotTune(f"it has {len(roots)} root ops, and a config is for one")
     root = roots[0]
-    facts = _root_op(root)
+    root_op = _root_op(root)
     function = parent_named(root, "func.func")
     default_config = str(root.attributes["lowering_config"]) if "lowering_config" in root.attributes else ""
-    default_pipeline, default_info = _pipeline(function), _compilation_info(root, function)
+    default_pipeline, default_info = _pipeline_of(function), _info_of(root, function)
     target = _target_facts(parent_named(root, "hal.executable.variant"), processors)
     drop_configs(module)
     (root,) = iree_codegen.get_tuner_root_ops(module)
     return FoundDispatch(
         symbol=symbol,
         source=source,
-        root=facts if facts.kind == "contraction" else msgspec.structs.replace(facts, pattern=_pattern(root)),
+        root=root_op if root_op.kind == "contraction" else msgspec.structs.replace(root_op, pattern=_pattern(root)),
         target=target,
         default_pipeline=default_pipeline,
         default_config=default_config,
@@ -310,34 +315,33 @@ def _indexing_maps(op: ir.Operation) -> list[Any]:
 
 
 def _dimension_classes(op: ir.Operation, maps: Sequence[ir.AffineMap]) -> tuple[str, dict[str, tuple[int, ...]]]:
-    """The op's kind and, by ``RootOp``'s field, what the compiler says of its dimensions."""
+    """Return the op's kind and the compiler's classes of its dimensions, by field of ``RootOp``."""
+    names: Sequence[str]
     if linalg.isa_contraction_op(op):
-        return "contraction", _plain(linalg.infer_contraction_dimensions(op), ("batch", "m", "n", "k"))
-    if linalg.isa_convolution_op(op):
-        # A pooling counts as a convolution in IREE, though it only looks at the size of its window.
+        kind, names, suffix = "contraction", ("batch", "m", "n", "k"), ""
+        dimensions = linalg.infer_contraction_dimensions(op)
+    elif linalg.isa_convolution_op(op):
+        # IREE counts a pooling as a convolution, though it only looks at the size of its window.
         window = op.regions[0].blocks[0].arguments[1]
-        kind = "convolution" if any(True for _ in window.uses) else "pooling"
-        return kind, _plain(linalg.infer_convolution_dimensions(op), _CONVOLUTION_CLASSES)
-    if op.name in (ATTENTION, ONLINE_ATTENTION):
-        query, key, value = maps[:3]
-        detail = iree_codegen.get_attention_op_detail(query, key, value, maps[len(maps) - len(op.results)])
-        if detail is None:
+        kind, names, suffix = "convolution" if any(True for _ in window.uses) else "pooling", _CONVOLUTION_CLASSES, ""
+        dimensions = linalg.infer_convolution_dimensions(op)
+    elif op.name in (ATTENTION, ONLINE_ATTENTION):
+        kind, names, suffix = "attention", ("batch", "m", "n", "k1", "k2"), "_dims"
+        dimensions = iree_codegen.get_attention_op_detail(*maps[:3], maps[len(maps) - len(op.results)])
+        if dimensions is None:
             raise CannotTune("IREE cannot tell its dimensions from its indexing maps")
-        names = ("batch", "m", "n", "k1", "k2")
-        return "attention", {name: tuple(getattr(detail, f"{name}_dims")) for name in names}
-    return "other", {}
-
-
-def _plain(dimensions: Any, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(getattr(dimensions, name)) for name in names}
+    else:
+        return "other", {}
+    return kind, {name: tuple(getattr(dimensions, f"{name}{suffix}")) for name in names}
 
 
 def _loops(
     op: ir.Operation, maps: Sequence[ir.AffineMap], operands: Sequence[Tensor]
 ) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Trip count and kind of each loop: a dimension's size is read off an operand that it indexes alone.
+    """Return the trip count and the kind of each loop.
 
-    IREE has no op where a dimension is never alone: its verifier asks for maps from shapes to loops.
+    A loop's trip count is read from an operand with a dimension that the loop alone indexes. IREE has no op with a loop
+    that never indexes a dimension alone: its verifier requires maps from shapes to loops.
     """
     if not maps:
         return (), ()
@@ -360,10 +364,7 @@ def _loops(
 
 
 def _pattern(root: ir.Operation) -> str:
-    """The text of a module that holds a copy of the op, and nothing that it does not need.
-
-    Attributes that only say how the op came about are left out.
-    """
+    """Return the text of a module that holds a copy of the op, without attributes that only tell its origin."""
     module = ir.Module.create()
     with ir.InsertionPoint(module.body):
         function = func.FuncOp("pattern", ir.FunctionType.get([value.type for value in root.operands], []))
@@ -382,9 +383,10 @@ def _pattern(root: ir.Operation) -> str:
 
 
 def sink_constants(op: ir.Operation) -> None:
-    """Move copies of the constants that an op's body takes from outside into the body, one for each, in order of use.
+    """Copy the constants that an op's body takes from outside into the body, in order of use.
 
-    No matcher compares what lies outside a body. The program means the same, and the compiler moves them out again.
+    No matcher compares ops outside of a body. The meaning of the program does not change, and the compiler moves
+    constants out again.
     """
     for region in op.regions:
         for block in region.blocks:
@@ -396,9 +398,11 @@ def _sink_into(block: ir.Block, op: ir.Operation) -> None:
     outside = [
         (inner, position, value)
         for outer in block.operations
-        for inner in (outer.operation, *ops_inside(outer.operation))
+        for inner in walk(outer.operation)
         for position, value in enumerate(inner.operands)
-        if _is_from_outside(value, op) and _defined_by(value) == "arith.constant"
+        if _is_from_outside(value, op)
+        and not isinstance(value.owner, ir.Block)
+        and value.owner.name == "arith.constant"
     ]
     for inner, position, value in outside:
         if value not in copies:
@@ -407,7 +411,7 @@ def _sink_into(block: ir.Block, op: ir.Operation) -> None:
 
 
 def _is_from_outside(value: ir.Value, op: ir.Operation) -> bool:
-    """Whether a value that is used inside ``op`` is defined outside it."""
+    """Return whether a value that is used inside ``op`` is defined outside of it."""
     parent = value.owner.owner if isinstance(value.owner, ir.Block) else value.owner.parent
     while parent is not None:
         if parent.operation == op:
@@ -416,25 +420,15 @@ def _is_from_outside(value: ir.Value, op: ir.Operation) -> bool:
     return True
 
 
-def _defined_by(value: ir.Value) -> str:
-    return "" if isinstance(value.owner, ir.Block) else str(value.owner.name)
-
-
-def _pipeline(function: ir.Operation) -> str:
-    """The name of the function's pipeline (``DoubleTilingExpert``), empty where it has none."""
+def _pipeline_of(function: ir.Operation) -> str:
+    """Return the name of the function's pipeline (``DoubleTilingExpert``), empty if it has none."""
     if "translation_info" not in function.attributes:
         return ""
-    return pipeline_name(iree_codegen.TranslationInfoAttr(function.attributes["translation_info"]))
+    return pipeline_name(iree_codegen.TranslationInfoAttr(function.attributes["translation_info"]).pass_pipeline)
 
 
-def pipeline_name(translation_info: Any) -> str:
-    """The name of the pipeline in a ``TranslationInfoAttr`` (``DoubleTilingExpert``)."""
-    attribute = str(translation_info.pass_pipeline)
-    return attribute[attribute.find("<") + 1 : attribute.rfind(">")] if "<" in attribute else attribute
-
-
-def _compilation_info(root: ir.Operation, function: ir.Operation) -> str:
-    """The text of the attribute that would apply what is in force, empty where there is none."""
+def _info_of(root: ir.Operation, function: ir.Operation) -> str:
+    """Return the text of the ``compilation_info`` with the config and the pipeline of an op, empty if it lacks one."""
     if "lowering_config" not in root.attributes or "translation_info" not in function.attributes:
         return ""
     config, translation = root.attributes["lowering_config"], function.attributes["translation_info"]
@@ -442,7 +436,7 @@ def _compilation_info(root: ir.Operation, function: ir.Operation) -> str:
 
 
 def _target_facts(variant: ir.Operation, processors: int) -> TargetFacts:
-    """Read ``#hal.executable.target``, for which IREE has no bindings: its dictionary is sliced out and parsed."""
+    """Read ``#hal.executable.target``. IREE has no bindings for it, so its dictionary is sliced out and parsed."""
     text = str(variant.attributes["target"])
     head, tail = text.find("{"), text.rfind("}")
     config = ir.DictAttr(ir.Attribute.parse(text[head : tail + 1])) if head >= 0 else ir.DictAttr.get({})
@@ -463,7 +457,7 @@ def _target_facts(variant: ir.Operation, processors: int) -> TargetFacts:
 
 
 def _gpu_facts(target: ir.Attribute) -> dict[str, Any]:
-    """What ``TargetFacts`` says of GPUs alone."""
+    """Return the fields of ``TargetFacts`` that only GPUs have."""
     info = iree_gpu.TargetInfo.get_gpu_target_info(target)
     return {
         "subgroup_sizes": tuple(info.subgroup_size_choices),
@@ -471,9 +465,9 @@ def _gpu_facts(target: ir.Attribute) -> dict[str, Any]:
         "max_threads": info.max_thread_count_per_workgroup,
         "shared_memory_bytes": info.max_workgroup_memory_bytes,
         "intrinsics": tuple(
-            _intrinsic(iree_gpu.MMAAttr.get(each))
-            for each in info.mma_intrinsics
-            if isinstance(each, iree_gpu.MMAIntrinsic)
+            _intrinsic(iree_gpu.MMAAttr.get(intrinsic))
+            for intrinsic in info.mma_intrinsics
+            if isinstance(intrinsic, iree_gpu.MMAIntrinsic)
         ),
     }
 

@@ -1,12 +1,13 @@
-"""Reading modules through IREE's bindings: what several stages ask of ops, types and attributes."""
+"""Reading modules through IREE's bindings: helpers for ops, types, attributes and affine maps."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import itertools
 import sys
 import types
 from collections import defaultdict
+from typing import Any
 
 from iree.compiler import ir
 
@@ -15,11 +16,14 @@ from pytest_shark_tune.errors import InputError
 
 __all__ = [
     "CannotTune",
+    "affine_map",
+    "loops_in",
     "only_op",
     "ops_inside",
     "ops_named",
     "parent_named",
     "parse_module",
+    "pipeline_name",
     "string_of",
     "tensor_of",
     "walk",
@@ -27,21 +31,23 @@ __all__ = [
 
 
 _WITHOUT_CLASSES = "iree.compiler.dialects.iree_cpu"
-if importlib.util.find_spec(_WITHOUT_CLASSES) is None:
+try:
+    importlib.import_module(_WITHOUT_CLASSES)
+except ModuleNotFoundError:
     # The bindings look for a dialect's Python module with every attribute that they return, until there is one. An
     # empty module ends the search: a lowering config is read in 1 us instead of 30.
     sys.modules[_WITHOUT_CLASSES] = types.ModuleType(_WITHOUT_CLASSES)
 
 
 class CannotTune(Exception):
-    """Why a benchmark module holds nothing to tune, in words."""
+    """A benchmark module holds nothing to tune; the message tells the reason."""
 
 
 def parse_module(text: str | bytes) -> ir.Module:
-    """Parse a module in the context that is current.
+    """Parse a module in the current context.
 
     Raises:
-        InputError: it is no MLIR that this IREE parses.
+        InputError: The text is no MLIR that this IREE parses.
     """
     try:
         return ir.Module.parse(text)
@@ -52,24 +58,24 @@ def parse_module(text: str | bytes) -> ir.Module:
 
 
 def parent_named(op: ir.Operation, name: str) -> ir.Operation:
-    """The nearest op of that name that ``op`` is in; there has to be one."""
+    """Return the nearest op of that name around ``op``. There must be one."""
     while op.name != name:
         op = op.parent
     return op
 
 
 def ops_named(op: ir.Operation, name: str) -> list[ir.Operation]:
-    """The ops of that name in ``op``, itself included; inner ops come before outer ones."""
+    """Return the ops of that name in ``op``, itself included. Inner ops come before outer ones."""
     return [inner for inner in walk(op, ir.WalkOrder.POST_ORDER) if inner.name == name]
 
 
 def ops_inside(op: ir.Operation) -> list[ir.Operation]:
-    """All ops inside ``op``, itself left out, in order."""
+    """Return all ops inside ``op`` in order, without itself."""
     return walk(op)[1:]
 
 
 def walk(op: ir.Operation, order: ir.WalkOrder = ir.WalkOrder.PRE_ORDER) -> list[ir.Operation]:
-    """All ops in ``op``, itself included."""
+    """Return all ops in ``op``, itself included."""
     # The callback runs no Python code. An interrupt would be raised in it, and leave the walk as a RuntimeError.
     found: defaultdict[ir.Operation, ir.WalkResult] = defaultdict(itertools.repeat(ir.WalkResult.ADVANCE).__next__)
     op.walk(found.__getitem__, order)
@@ -77,10 +83,10 @@ def walk(op: ir.Operation, order: ir.WalkOrder = ir.WalkOrder.PRE_ORDER) -> list
 
 
 def only_op(op: ir.Operation, name: str) -> ir.Operation:
-    """The one op of that name inside ``op``.
+    """Return the one op of that name inside ``op``.
 
     Raises:
-        CannotTune: there is none, or there are more.
+        CannotTune: There is none, or there are several.
     """
     found = ops_named(op, name)
     if len(found) != 1:
@@ -89,15 +95,19 @@ def only_op(op: ir.Operation, name: str) -> ir.Operation:
 
 
 def string_of(op: ir.Operation, name: str) -> str:
-    """The value of an attribute that is a string."""
+    """Return the value of a string attribute."""
     return str(ir.StringAttr(op.attributes[name]).value)
 
 
 def tensor_of(kind: ir.Type, *, scalars: bool = False) -> Tensor:
-    """The shape and the element type of a tensor or a buffer; of a scalar too, if ``scalars`` may be.
+    """Return the shape and the element type of a tensor or a buffer.
+
+    Args:
+        kind: The type to read.
+        scalars: Whether a scalar type is accepted too.
 
     Raises:
-        CannotTune: it is something else, or not of a fixed size, or empty.
+        CannotTune: The type is another one, has no static size, or is empty.
     """
     if scalars and isinstance(kind, ir.FloatType | ir.IntegerType | ir.IndexType):
         return Tensor((), str(kind))
@@ -110,3 +120,26 @@ def tensor_of(kind: ir.Type, *, scalars: bool = False) -> Tensor:
     if 0 in shaped.shape:
         raise CannotTune(f"it has a dimension of size 0 ({kind})")
     return Tensor(tuple(shaped.shape), str(shaped.element_type))
+
+
+def affine_map(text: str) -> ir.AffineMap:
+    """Parse an affine map in the current context."""
+    return ir.AffineMapAttr(ir.Attribute.parse(text)).value
+
+
+def loops_in(expression: ir.AffineExpr) -> tuple[int, ...]:
+    """Return the loops in an index expression in order, such as both loops of ``d1 + d4``."""
+    if isinstance(expression, ir.AffineDimExpr):
+        return (expression.position,)
+    if isinstance(expression, ir.AffineBinaryExpr):
+        return (*loops_in(expression.lhs), *loops_in(expression.rhs))
+    return ()
+
+
+def pipeline_name(attribute: Any) -> str:
+    """Return the name of a pipeline without its dialect: ``TileAndFuse`` for ``#iree_gpu.pipeline<TileAndFuse>``.
+
+    The bindings have no accessor for it, so the attribute's text is sliced.
+    """
+    text = str(attribute)
+    return text[text.find("<") + 1 : text.rfind(">")] if "<" in text else text

@@ -1,4 +1,4 @@
-"""The numerics of a dispatch: the sums that it computes and the types that it rounds to, read from its ops."""
+"""Reading the numerics of a dispatch from its ops: the sums that it computes and the types that it rounds to."""
 
 from __future__ import annotations
 
@@ -13,33 +13,43 @@ from pytest_shark_tune.dispatch.elements import unit_roundoff
 from pytest_shark_tune.dispatch.mlir import ops_inside
 from pytest_shark_tune.dispatch.types import ATTENTION, ONLINE_ATTENTION, Index, Numerics, Product, Sum
 
-__all__ = ["deviation_of", "may_index", "read_numerics", "read_product", "summed_length", "sums_floats", "view_behind"]
+__all__ = [
+    "LOADS",
+    "STORES",
+    "deviation_of",
+    "may_index",
+    "read_numerics",
+    "read_product",
+    "summed_length",
+    "sums_floats",
+    "view_behind",
+]
 
-_LOADS = ("iree_codegen.load_from_buffer", "iree_tensor_ext.dispatch.tensor.load")
-_STORES = ("iree_codegen.store_to_buffer", "iree_tensor_ext.dispatch.tensor.store")
+LOADS = ("iree_codegen.load_from_buffer", "iree_tensor_ext.dispatch.tensor.load")
+STORES = ("iree_codegen.store_to_buffer", "iree_tensor_ext.dispatch.tensor.store")
 _RESHAPES = ("tensor.collapse_shape", "tensor.expand_shape")
 _CASTS = ("arith.extf", "arith.truncf", "arith.extsi", "arith.extui", "arith.trunci", "arith.sitofp", "arith.uitofp")
 _CHOICES = ("arith.select", "arith.maximumf", "arith.minimumf", "arith.maxnumf", "arith.minnumf", "linalg.index")
 _UNSIGNED = ("arith.extui", "arith.uitofp")
-"""Small integers of either sign are large ones to these."""
+"""Ops that take negative small integers for large ones."""
 _EXACT_BEFORE_A_SUM = frozenset((*_CASTS, *_CHOICES, "linalg.yield")) - frozenset(_UNSIGNED)
 _EXACT_IN_A_SUM = frozenset((*_EXACT_BEFORE_A_SUM, "arith.addf", "arith.mulf", "arith.addi", "arith.muli"))
 _EXPONENTIALS = ("arith.subf", "math.exp", "math.exp2")
 _ROUNDS = ("arith.addf", "arith.mulf", "math.fma", "complex.add", "complex.mul")
 _TRANSFORMS = ("iree_linalg_ext.fft", "iree_linalg_ext.winograd.")
-"""Ops that sum without a body that says so."""
+"""Ops that sum, though they have no body that adds."""
 _ACCUMULATOR = "f32"
-"""IREE keeps the sums of an attention in f32, whatever its inputs and results are."""
+"""IREE accumulates an attention in f32, regardless of the types of its inputs and results."""
 
 
 def read_numerics(function: ir.Operation) -> Numerics:
-    """Read the function of a dispatch."""
+    """Read the numerics of the function of a dispatch."""
     ops = [op for op in ops_inside(function) if _computes(op)]
     sums = {op: found for op in ops if (found := _sums(op))}
     after = _after(ops, sums)
     before = _before(sums)
     types = [kind for op in ops for kind in _float_types(op)]
-    # A sum rounds to the type that it is kept in, which is no matter of this.
+    # A sum rounds to the type in which it is accumulated. That rounding is part of the sum.
     rounded = [(op, kind) for op in ops if op in after and op not in sums for kind in _roundings(op)]
     inside = [kind for op in sums if op.name in (ATTENTION, ONLINE_ATTENTION) for kind in _narrow_inputs(op)]
     reductions = list(sums)
@@ -62,17 +72,17 @@ def read_numerics(function: ir.Operation) -> Numerics:
 
 
 def deviation_of(op: ir.Operation) -> float:
-    """The standard deviation of the rounding error of an op's sums, as a part of them."""
+    """Return the standard deviation of the rounding error of an op's sums, relative to the sums."""
     return math.sqrt(sum(kept.length * unit_roundoff(kept.element) ** 2 for kept in _sums(op)))
 
 
 def sums_floats(op: ir.Operation) -> bool:
-    """Whether an op computes sums of floats."""
+    """Return whether an op computes sums of floats."""
     return _computes(op) and any(unit_roundoff(kept.element) for kept in _sums(op))
 
 
 def may_index(function: ir.Operation) -> bool:
-    """Whether a number that is loaded may be an index, a divisor or a distance to shift by."""
+    """Return whether a loaded number may be an index, a divisor or a shift distance."""
     ops = [op for op in ops_inside(function) if _computes(op)]
     if any(op.name.startswith("iree_linalg_ext.") for op in ops):
         return True
@@ -91,14 +101,20 @@ _NEEDS_SMALL = (
 
 
 def summed_length(op: ir.Operation) -> int:
-    """How many terms the longest sum of an op has; 1 where it sums nothing."""
+    """Return the number of terms of the longest sum of an op, 1 if it sums nothing."""
     return max((kept.length for kept in _sums(op)), default=1)
 
 
 def read_product(root: ir.Operation, subspans: Sequence[ir.Operation]) -> Product | None:
-    """The root op as a product of stored tensors; ``None`` where it is another op, or something comes before or after.
+    """Read the root op as a product of stored tensors.
 
-    ``subspans`` are the buffer views, in order. The result may be rounded to the type in which it is stored.
+    Args:
+        root: The root op.
+        subspans: The buffer views, in order.
+
+    Returns:
+        The product, or ``None`` if the root is another op or other ops come before or after it. The result may be
+        rounded to the type in which it is stored.
     """
     if not (linalg.isa_contraction_op(root) or linalg.isa_convolution_op(root)) or not _is_sum_of_products(root):
         return None
@@ -126,7 +142,7 @@ def read_product(root: ir.Operation, subspans: Sequence[ir.Operation]) -> Produc
 
 
 def _indices(affine: ir.AffineMap) -> tuple[Index, ...] | None:
-    """How loops index each dimension; ``None`` where that is no sum of loops with factors."""
+    """Return how loops index each dimension, or ``None`` if an index is no sum of loops with factors."""
     found = [_index(expression) for expression in affine.results]
     return None if any(index is None for index in found) else tuple(index for index in found if index is not None)
 
@@ -152,10 +168,10 @@ def _starts_at_zero(root: ir.Operation) -> bool:
 
 
 def _view_ahead(value: ir.Value, subspans: Sequence[ir.Operation]) -> int | None:
-    """The position of the view that a result is stored to as it is, or rounded; ``None`` where there is more to it."""
+    """Return the position of the view that a result is stored to, unchanged or rounded, or ``None``."""
     while len(uses := list(value.uses)) == 1:
         op = uses[0].owner.operation
-        if op.name in _STORES:
+        if op.name in STORES:
             return view_behind(op.operands[1], subspans)
         rounds = _computes(op) and [inner.name for inner in _body(op)] == ["arith.truncf", "linalg.yield"]
         if not (op.name in _RESHAPES or (rounds and _maps_alike(op))):
@@ -170,9 +186,12 @@ def _maps_alike(op: ir.Operation) -> bool:
 
 
 def view_behind(value: ir.Value, subspans: Sequence[ir.Operation], *, casts: bool = True) -> int | None:
-    """The position of the buffer view that a tensor is loaded from, or ``None``.
+    """Return the position of the buffer view that a tensor is loaded from, or ``None``.
 
-    It may be reshaped on its way, and with ``casts`` cast, padded and transposed.
+    Args:
+        value: The tensor, which may be a reshaped load.
+        subspans: The buffer views, in order.
+        casts: Whether the load may also be cast, padded and transposed.
     """
     while not isinstance(value.owner, ir.Block):
         op = value.owner.operation
@@ -184,7 +203,7 @@ def view_behind(value: ir.Value, subspans: Sequence[ir.Operation], *, casts: boo
             and not _sums(op)
             and all(inner.name in (*_CASTS, "linalg.yield") for inner in _body(op))
         )
-        moves = op.name.startswith(("memref.", "amdgpu.fat_raw_buffer_cast")) or op.name in (*_LOADS, *_RESHAPES)
+        moves = op.name.startswith(("memref.", "amdgpu.fat_raw_buffer_cast")) or op.name in (*LOADS, *_RESHAPES)
         moves = moves or (casts and op.name.startswith("tensor."))
         if not op.operands or not (is_cast or moves):
             return None
@@ -197,14 +216,14 @@ def _computes(op: ir.Operation) -> bool:
 
 
 def _sums(op: ir.Operation) -> list[Sum]:
-    """The sums that an op computes: the type that each is kept in, and its terms."""
+    """Return the sums that an op computes."""
     if op.name in (ATTENTION, ONLINE_ATTENTION):
         width, keys = _attention_lengths(op)
         # One sum over what query and key share, and two over the keys: the weights, and the weighted values.
         return [Sum(_ACCUMULATOR, width), Sum(_ACCUMULATOR, keys), Sum(_ACCUMULATOR, keys)]
     if not op.name.startswith("linalg."):
         if not op.name.startswith(_TRANSFORMS) and not any(inner.name in _ROUNDS for inner in _body(op)):
-            return []  # It moves, picks or sorts.
+            return []  # The op moves, picks or sorts.
         return [Sum(str(result.element_type), _transformed_length(op, result)) for result in _float_results(op)]
     if op.name == "linalg.softmax":
         shape = ir.ShapedType(op.results[0].type)
@@ -218,7 +237,7 @@ def _sums(op: ir.Operation) -> list[Sum]:
 
 
 def _attention_lengths(op: ir.Operation) -> tuple[int, int]:
-    """How long the sums over what query and key share are, and how many keys there are."""
+    """Return the length of the sums over the width of a key, and the number of keys."""
     maps = [ir.AffineMapAttr(attribute).value for attribute in op.attributes["indexing_maps"]]
     sizes: dict[int, int] = {}
     query, key, value = set[int](), set[int](), set[int]()
@@ -232,19 +251,19 @@ def _attention_lengths(op: ir.Operation) -> tuple[int, int]:
 
 
 def _transformed_length(op: ir.Operation, result: ir.ShapedType) -> int:
-    """At most so many terms are in an element of an op that is no ``linalg`` one."""
+    """Return an upper bound of the number of terms in an element of an op that is not in ``linalg``."""
     if op.name == "iree_linalg_ext.scan":
         return int(result.shape[ir.IntegerAttr(op.attributes["dimension"]).value])
     return math.prod(result.shape)
 
 
 def _adds(op: ir.Operation) -> bool:
-    """Whether an op rounds as it reduces, which one that picks the largest element does not."""
+    """Return whether an op rounds while it reduces. An op that picks the largest element does not."""
     return any(inner.name in (*_ROUNDS, "arith.addi", "arith.muli") for inner in _body(op))
 
 
 def _reduced(op: ir.Operation, maps: Sequence[ir.AffineMap]) -> int:
-    """The product of the trip counts of the loops that no output is indexed by."""
+    """Return the product of the trip counts of the loops that index no output."""
     sizes: dict[int, int] = {}
     for affine, operand in zip(maps, op.operands, strict=True):
         shape = ir.ShapedType(operand.type).shape if isinstance(operand.type, ir.ShapedType) else ()
@@ -270,7 +289,7 @@ def _producers(op: ir.Operation) -> list[ir.Operation]:
 
 
 def _after(ops: Sequence[ir.Operation], sums: Iterable[ir.Operation]) -> set[ir.Operation]:
-    """The ops that compute from a sum; ``ops`` are in order."""
+    """Return the ops that compute from a sum; ``ops`` are in order."""
     seen = set(sums)
     found: set[ir.Operation] = set()
     for op in ops:
@@ -280,7 +299,7 @@ def _after(ops: Sequence[ir.Operation], sums: Iterable[ir.Operation]) -> set[ir.
 
 
 def _before(sums: Iterable[ir.Operation]) -> set[ir.Operation]:
-    """The ops that a sum is computed from."""
+    """Return the ops that a sum is computed from."""
     found: set[ir.Operation] = set()
     pending = [producer for op in sums for producer in _through_moves(op)]
     while pending:
@@ -292,7 +311,7 @@ def _before(sums: Iterable[ir.Operation]) -> set[ir.Operation]:
 
 
 def _through_moves(op: ir.Operation) -> list[ir.Operation]:
-    """The computing ops whose results ``op`` takes, directly or moved."""
+    """Return the computing ops with results that ``op`` takes, directly or moved."""
     found: list[ir.Operation] = []
     pending = _producers(op)
     while pending:
@@ -322,7 +341,7 @@ def _float_types(op: ir.Operation) -> list[str]:
 
 
 def _roundings(op: ir.Operation) -> list[str]:
-    """The types of less than 32 bits that an op rounds a value to which it or another op computes with."""
+    """Return the types of less than 32 bits that an op rounds a value to before it, or another op, uses the value."""
     is_used = any(_computes(use.owner.operation) for result in op.results for use in result.uses)
     found = []
     for inner in _body(op):
@@ -336,14 +355,14 @@ def _roundings(op: ir.Operation) -> list[str]:
 
 
 def _narrow_inputs(attention: ir.Operation) -> list[str]:
-    """The type that an attention's weights are rounded to before the values are summed: that of the values."""
+    """Return the type of an attention's values if it is coarse: weights are rounded to it before values are summed."""
     values = ir.ShapedType(attention.operands[2].type).element_type
     return [str(values)] if _is_coarse(values) else []
 
 
 def _picks_largest(op: ir.Operation) -> bool:
     picks = any(inner.name in ("arith.maximumf", "arith.maxnumf") for inner in _body(op))
-    kinds = op.attributes.get("iterator_types", ())  # A named op has none.
+    kinds = op.attributes.get("iterator_types", ())  # A named op has no such attribute.
     return picks and any("reduction" in str(kind) for kind in kinds)
 
 
@@ -367,7 +386,7 @@ def _is_sum_of_products(op: ir.Operation) -> bool:
 
 
 def _source(value: ir.Value) -> ir.Value:
-    """The value before it was cast."""
+    """Return the value before all casts."""
     while not isinstance(value.owner, ir.Block) and value.owner.operation.name in _CASTS:
         value = value.owner.operation.operands[0]
     return value

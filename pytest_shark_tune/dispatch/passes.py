@@ -1,8 +1,8 @@
 """The compiler's passes that a pass pipeline in a config may name, with their options.
 
-A pipeline that stands in a spec as text runs inside the compiler with the user's rights, and the compiler's library
-holds passes that write files, load files and start commands. This is the list of those that only rewrite the dispatch
-that they are given. An option is listed only if its value is a number, a truth value or a word of a fixed set.
+A pipeline in a spec is text that runs inside the compiler with the user's rights, and the compiler's library holds
+passes that write files, load files and start commands. This list holds passes that only rewrite their dispatch. It
+includes an option only if its value is a number, a truth value or a word from a fixed set.
 """
 
 from __future__ import annotations
@@ -148,32 +148,32 @@ _WITH_OPTIONS = {
     "scf-parallel-loop-tiling": "no-min-max-bounds parallel-loop-tile-sizes",
 }
 
-_ALLOWED: Mapping[str, frozenset[str]] = {
+_PASSES: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(_WITHOUT_OPTIONS.split(), frozenset()),
     **{name: frozenset(options.split()) for name, options in _WITH_OPTIONS.items()},
 }
 _ANCHORS = frozenset({"any", "builtin.module", "func.func", "util.func"})
-"""Ops that a part of a pipeline may be nested on."""
-_DEEPEST = 16
-_NAME = frozenset(string.ascii_letters + string.digits + "-_.")
-_VALUE = _NAME | {",", "+"}
+"""Ops on which a part of a pipeline may be nested."""
+_MOST_NESTED = 16
+_NAME_LETTERS = frozenset(string.ascii_letters + string.digits + "-_.")
+_VALUE_LETTERS = _NAME_LETTERS | {",", "+"}
 
 
 def why_not_plain(pipeline: str) -> str:
-    """Why the text of a pass pipeline is refused, naming the pass; empty where the list has all of it.
+    """Return why a pass pipeline is refused, or an empty text if the list has all of its passes and options.
 
     Only the plain form is read (names, nesting on ops, options ``name=value``), without quotes and nested braces, so
-    that nothing is understood here in another way than the compiler does.
+    that this reading never differs from the compiler's.
     """
-    return _Reader(pipeline).refusal()
+    return _PipelineReader(pipeline).refusal()
 
 
 class _Refused(Exception):
-    """Why a pipeline is refused."""
+    """The reason for refusing a pipeline."""
 
 
-class _Reader:
-    """Reads the text of one pipeline from its beginning to its end."""
+class _PipelineReader:
+    """Reads the text of one pipeline."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -190,7 +190,7 @@ class _Reader:
         return ""
 
     def _elements(self) -> None:
-        """Passes and nested pipelines with commas between them."""
+        """Read passes and nested pipelines, separated by commas."""
         while True:
             self._element()
             self._blanks()
@@ -199,7 +199,7 @@ class _Reader:
 
     def _element(self) -> None:
         self._blanks()
-        name = self._word(_NAME)
+        name = self._word(_NAME_LETTERS)
         if not name:
             if not self._text.strip():  # A pipeline without a pass does nothing.
                 return
@@ -207,8 +207,8 @@ class _Reader:
         self._blanks()
         if self._take("("):
             self._depth += 1
-            if self._depth > _DEEPEST:
-                raise _Refused(f"passes nested more than {_DEEPEST} deep")
+            if self._depth > _MOST_NESTED:
+                raise _Refused(f"passes nested more than {_MOST_NESTED} deep")
             self._elements()
             self._depth -= 1
             if not self._take(")"):
@@ -216,7 +216,7 @@ class _Reader:
             if name not in _ANCHORS:
                 raise _Refused(f"passes nested on {name}")
             return
-        if name not in _ALLOWED:
+        if name not in _PASSES:
             raise _Refused(f"the pass {name}")
         if self._take("{"):
             self._options(name)
@@ -226,13 +226,13 @@ class _Reader:
             self._blanks()
             if self._take("}"):
                 return
-            option = self._word(_NAME)
+            option = self._word(_NAME_LETTERS)
             if not option:
                 raise self._unreadable()
-            if option not in _ALLOWED[name]:
+            if option not in _PASSES[name]:
                 raise _Refused(f"the option {option} of the pass {name}")
             if self._take("="):
-                self._word(_VALUE)
+                self._word(_VALUE_LETTERS)
 
     def _blanks(self) -> None:
         while self._text[self._place : self._place + 1].isspace():

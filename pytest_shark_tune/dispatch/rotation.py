@@ -12,12 +12,12 @@ from pytest_shark_tune.dispatch.types import BenchmarkModule, Dispatch
 __all__ = ["rotated", "rotated_dispatch"]
 
 _ALIGNMENT_BYTES = 256
-"""What every device takes as the start of a binding."""
+"""The alignment that every device accepts for the start of a binding."""
 _TURN = "shark_tune_turn"
 
 
 def rotated_dispatch(dispatch: Dispatch, size_bytes: int) -> Dispatch:
-    """The dispatch with the benchmark of each of its members rotated."""
+    """Return the dispatch with the benchmark of each member rotated."""
     members = tuple(
         msgspec.structs.replace(member, module=rotated(member.module, size_bytes)) for member in dispatch.members
     )
@@ -25,10 +25,10 @@ def rotated_dispatch(dispatch: Dispatch, size_bytes: int) -> Dispatch:
 
 
 def rotated(module: BenchmarkModule, size_bytes: int) -> BenchmarkModule:
-    """The module with as many copies of its data as fill ``size_bytes`` bytes; each dispatch works on the next copy.
+    """Return the module with enough copies of its data to fill ``size_bytes``; each dispatch uses the next copy.
 
-    Whose turn it is outlives a batch, so that batches shorter than the number of copies use all of them too. A module
-    whose data fills ``size_bytes`` by itself is returned as it is.
+    The turn outlives a batch, so batches shorter than the number of copies use all copies too. A module with data that
+    fills ``size_bytes`` by itself is returned unchanged.
     """
     stride = -(-module.buffer_bytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
     copies = -(-size_bytes // stride)
@@ -48,7 +48,7 @@ def rotated(module: BenchmarkModule, size_bytes: int) -> BenchmarkModule:
 
 
 def _grow_buffer(module: ir.Operation, size: int) -> None:
-    """Give the buffer that the module allocates, and the view of it that it returns, another size in bytes."""
+    """Change the size in bytes of the buffer that the module allocates, and of the view that it returns."""
     (allocation,) = ops_named(module, "hal.allocator.allocate")
     *_, size_operand = range(len(allocation.operands))
     _set_constant(allocation, [size_operand], size)
@@ -58,7 +58,7 @@ def _grow_buffer(module: ir.Operation, size: int) -> None:
 
 
 def _take_turns(loop: ir.Operation, copies: int, stride: int) -> None:
-    """Move the bindings of the loop's one dispatch on by a copy in each iteration, and keep where that ended."""
+    """Advance the bindings of the loop's one dispatch by a copy in each iteration, and store the last position."""
     index = ir.IndexType.get()
     turn = ir.FlatSymbolRefAttr.get(_TURN)
     with ir.InsertionPoint(loop):
@@ -76,7 +76,7 @@ def _take_turns(loop: ir.Operation, copies: int, stride: int) -> None:
 
 
 def _offset_positions(call: ir.Operation) -> range:
-    """Which of a dispatch's operands are offsets: the last but one of its groups, before the lengths."""
+    """Return the positions of a dispatch's operands that are offsets: the group before the lengths, the last one."""
     *before, offsets, _ = ir.DenseI32ArrayAttr(call.attributes["operandSegmentSizes"])
     return range(sum(before), sum(before) + offsets)
 

@@ -1,12 +1,12 @@
-"""Which parts of a tuning spec the compiler may interpret, wherever the spec comes from.
+"""The parts of a tuning spec that the compiler may interpret, regardless of the spec's origin.
 
 A spec is a program in the transform dialect, and the compiler runs it with the user's rights: an op may apply any pass
 of the compiler's library, and a config may name a pipeline of passes. Some passes start commands and write files. A
-spec from elsewhere is data, so it may hold only what matchers and annotations need: the ops, the kinds of attributes
-and the passes listed here and in `passes`. Everything else is refused before anything interprets it.
+foreign spec is data, so it may hold only the content that matchers and annotations need: the ops, the kinds of
+attributes and the passes listed here and in `passes`. Everything else is refused before anything interprets it.
 
-The check stands where specs are parsed (`stages.spec`) and where they are applied (`stages.artifact`), so that no
-command can leave it out. `trusting_specs` switches it off for this process; it is what ``--tune-trust-spec`` does.
+The check runs where specs are parsed (`spec.module`) and where they are applied (`compiler.configure`), so that no
+command can omit it. `trusting_specs` disables it for this process, as ``--tune-trust-spec`` does.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import msgspec
 from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, iree_gpu
 
-from pytest_shark_tune.dispatch.mlir import parse_module, walk
+from pytest_shark_tune.dispatch.mlir import parse_module, string_of, walk
 from pytest_shark_tune.dispatch.passes import why_not_plain
 from pytest_shark_tune.errors import SpecRefused
 
@@ -66,11 +66,11 @@ _OPS = frozenset(
         "transform.yield",
     }
 )
-_MATCHERS = ("transform.match.", "transform.iree.match.")
-"""What the names of ops that only look at an op begin with."""
+_MATCHER_PREFIXES = ("transform.match.", "transform.iree.match.")
+"""Prefixes of the names of ops that only inspect an op."""
 _PRINTS = frozenset({"transform.print"})
 _PATTERN_HOLDERS = frozenset({"transform.iree.match.cast_compatible_dag_from_root", "transform.iree.match.regions"})
-"""Matchers whose region is a pattern: ops to compare with, which nothing interprets."""
+"""Matchers with a pattern as their region: ops to compare with, which nothing interprets."""
 _PATTERN_DIALECTS = frozenset(
     {
         "affine",
@@ -90,12 +90,12 @@ _PATTERN_DIALECTS = frozenset(
 )
 _PATTERN_FRAME = frozenset({"builtin.module", "func.func", "func.return", "transform.yield"})
 _ANNOTATIONS = frozenset({"compilation_info", "decomposition_config", "lowering_config", "translation_info"})
-"""The attributes that a spec may write on an op with a value; without a value it may have any name.
+"""The attributes that a spec may write on an op with a value. An attribute without a value may have any name.
 
-By other names the compiler finds object files to link, and specs to interpret after this one.
+The compiler finds object files to link, and specs to interpret after this one, in attributes with other names.
 """
 _OWN = "shark_tune."
-"""What the names of our own attributes begin with."""
+"""The prefix of our own attributes."""
 _LEAVES = frozenset(
     {
         "#arith.fastmath",
@@ -128,32 +128,34 @@ _LEAVES = frozenset(
         "#iree_gpu.virtual_mma_layout",
     }
 )
-"""Kinds of attributes that hold numbers and words of fixed sets, and no other attributes."""
+"""Kinds of attributes that hold numbers and words from fixed sets, and no other attributes."""
 _LEAF_DIALECTS = ("#iree_encoding.", "#iree_linalg_ext.", "#linalg.", "#vector.")
 _ATTRIBUTE_INSIDE = frozenset({"#iree_gpu.promote_with_cache_swizzle"})
 _DICTIONARY_INSIDE = frozenset({"#iree_cpu.lowering_config", "#iree_gpu.swizzle_operand"})
-"""Kinds without bindings: between their brackets stands one attribute, or the inside of a dictionary."""
+"""Kinds without bindings: their brackets enclose one attribute, or the content of a dictionary."""
 _RUN_BY_COMPILER = (
     "#hal.executable.object",
     "#iree_codegen.transform_dialect_codegen",
     "#util.preprocessing_pipeline",
 )
-"""What the kinds of attributes begin with that have the compiler interpret, or link, more than it was given."""
+"""Prefixes of kinds of attributes that let the compiler interpret, or link, more than its input."""
 _BAKED_IN = "iree_codegen.tuning_spec"
-"""What the names of attributes begin with that hold a spec for the compiler to interpret."""
-_MOST_TOLD = 3
-_DEEPEST = 200
+"""The prefix of attributes that hold a spec for the compiler to interpret."""
+_MOST_LISTED = 3
+_MOST_BRACKETS = 200
 _BRACKETS = re.compile(r'"(?:[^"\\\n]|\\.)*"|->|>=|[][(){}<>]')
-"""Brackets, and what is none though it looks like one: strings, arrows and comparisons are taken whole."""
+"""Brackets, and text that only looks like them: strings, arrows and comparisons are matched as a whole."""
 
 _trusting = 0
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """One thing that a spec may not hold: ``what`` it is, and the named ``sequence`` that it is in, or nothing."""
+    """One thing that a spec may not hold."""
 
     what: str
+    """A description of it."""
     sequence: str = ""
+    """The named sequence around it, if any."""
 
     def __str__(self) -> str:
         return f"{self.what} in @{self.sequence}" if self.sequence else self.what
@@ -161,7 +163,7 @@ class Refusal(msgspec.Struct, frozen=True):
 
 @contextmanager
 def trusting_specs() -> Iterator[None]:
-    """Refuse nothing in this process until the end: the user vouches for the specs."""
+    """Refuse nothing in this process until the context ends: the user vouches for the specs."""
     global _trusting  # noqa: PLW0603 - a setting of the process, like the user's rights that it is about
     _trusting += 1
     try:
@@ -171,15 +173,19 @@ def trusting_specs() -> Iterator[None]:
 
 
 def trusts_specs() -> bool:
-    """Whether the user vouches for specs."""
+    """Return whether the user vouches for specs."""
     return _trusting > 0
 
 
 def check_spec(module: ir.Module, name: str) -> None:
-    """Make a parsed spec fit to be interpreted: take ops out that only print, and refuse what no spec needs.
+    """Make a parsed spec safe to interpret: remove ops that only print, and refuse content that no spec needs.
+
+    Args:
+        module: The spec. It is changed.
+        name: What the message calls the spec.
 
     Raises:
-        SpecRefused: it holds something that is not on the list; the message names it and calls the spec ``name``.
+        SpecRefused: The spec holds something that is not on the list. The message names it.
     """
     drop_prints(module)
     if not trusts_specs() and _is_interpreted(module.operation):
@@ -187,25 +193,25 @@ def check_spec(module: ir.Module, name: str) -> None:
 
 
 def check_depth(text: str | bytes, name: str) -> None:
-    """Refuse a text that is nested so deeply that the parser, or whoever walks it, would run out of stack.
+    """Refuse a text with such deep nesting that the parser, or a later walk, would exhaust the stack.
 
     Raises:
-        SpecRefused: it is; the message calls it ``name``.
+        SpecRefused: The nesting is too deep. The message calls the text ``name``.
     """
     if isinstance(text, bytes):
         text = text.decode(errors="replace")
     depth = 0
     for bracket in _BRACKETS.findall(text):
         depth += 1 if bracket in "([{<" else -1 if bracket in ")]}>" else 0
-        if depth > _DEEPEST:
-            raise SpecRefused(name, f"brackets nested more than {_DEEPEST} deep")
+        if depth > _MOST_BRACKETS:
+            raise SpecRefused(name, f"brackets nested more than {_MOST_BRACKETS} deep")
 
 
 def check_attribute(attribute: ir.Attribute, name: str) -> None:
-    """Refuse an attribute, as a config in a record, that holds more than a config needs.
+    """Refuse an attribute, such as a config in a record, that holds more than a config needs.
 
     Raises:
-        SpecRefused: it holds something that is not on the list.
+        SpecRefused: The attribute holds something that is not on the list. The message calls it ``name``.
     """
     if not trusts_specs():
         _refuse([Refusal(what) for what in _objections(attribute)], name)
@@ -215,47 +221,47 @@ def check_pattern(module: ir.Module, name: str) -> None:
     """Refuse a recorded op, inside a function and a module, that holds more than a pattern needs.
 
     Raises:
-        SpecRefused: it holds something that is not on the list.
+        SpecRefused: The op holds something that is not on the list. The message calls it ``name``.
     """
     if not trusts_specs():
         _refuse(list(_refusals(module.operation, "", in_pattern=True)), name)
 
 
 def check_source(text: str, name: str) -> None:
-    """Refuse a source out of a file from elsewhere that has the compiler do more than compile it.
+    """Refuse a source in a foreign file that makes the compiler do more than compile it.
 
-    A source need hold none of these: a spec that is baked into it or a strategy, passes by name, files to link.
+    No source needs an embedded spec, a strategy, names of passes or files to link.
 
     Raises:
-        InputError: it does not parse here.
-        SpecRefused: it holds something of the kind.
+        InputError: The source does not parse here.
+        SpecRefused: The source holds something of the kind. The message calls it ``name``.
     """
     if trusts_specs():
         return
     found: list[Refusal] = []
-
     with ir.Context() as context:
         context.enable_multithreading(False)
         context.allow_unregistered_dialects = True
-        for op in walk(parse_module(text).operation):
+        module = parse_module(text)  # The ops of a walk do not keep it alive.
+        for op in walk(module.operation):
             if op.name.startswith(("transform.", "pdl.", "pdl_interp.")):
                 found.append(Refusal(f"the op {op.name}"))
             for position in range(len(op.attributes)):
                 named = op.attributes[position]
                 if named.name.startswith(_BAKED_IN):
                     found.append(Refusal(f"the attribute {named.name}"))
-                elif not isinstance(named.attr, _constants()):
+                elif not isinstance(named.attr, _constant_kinds()):
                     found.extend(Refusal(what) for what in _run_by_compiler(named.attr))
     _refuse(found, name)
 
 
 def _run_by_compiler(attribute: ir.Attribute) -> Iterator[str]:
-    """What in an attribute of a source the compiler would run or link, in words."""
+    """Return a description of everything in an attribute of a source that the compiler would run or link."""
     kind = str(attribute).partition("<")[0]
     if kind.startswith(_RUN_BY_COMPILER):
         yield f"an attribute {kind}"
     elif kind.startswith(("#iree_codegen.", "#iree_cpu.", "#iree_gpu.")) or isinstance(attribute, ir.ArrayAttr):
-        for inner in _inside(attribute) or ():
+        for inner in _parts_of(attribute) or ():
             if isinstance(inner, str):
                 yield inner
             else:
@@ -267,7 +273,7 @@ def _run_by_compiler(attribute: ir.Attribute) -> Iterator[str]:
 
 
 def drop_prints(module: ir.Module) -> tuple[str, ...]:
-    """Take ops out that only print, and return a sentence for every sequence that held one."""
+    """Remove ops that only print, and return a message for every sequence that held one."""
     found = [(_sequence_around(op), op) for op in walk(module.operation) if op.name in _PRINTS]
     for _, op in found:
         op.erase()
@@ -276,33 +282,33 @@ def drop_prints(module: ir.Module) -> tuple[str, ...]:
 
 
 def refusals_in(op: ir.Operation) -> Iterator[Refusal]:
-    """Everything inside a spec, or inside one of its sequences, that no spec needs."""
+    """Return everything inside a spec, or inside one of its sequences, that no spec needs."""
     return _refusals(op, "", in_pattern=False)
 
 
 def _is_interpreted(module: ir.Operation) -> bool:
-    """Whether there is something to interpret; a module without it, as a model, is no spec, which others say better."""
+    """Return whether a module holds transform ops. Other checks report a module without them, such as a model."""
     return any(op.name.startswith("transform.") for op in walk(module))
 
 
 def _refuse(found: list[Refusal], name: str) -> None:
     if not found:
         return
-    told = list(dict.fromkeys(str(refusal) for refusal in found))
-    rest = f" and {len(told) - _MOST_TOLD} more" if len(told) > _MOST_TOLD else ""
-    raise SpecRefused(name, f"{', '.join(told[:_MOST_TOLD])}{rest}")
+    refusals = list(dict.fromkeys(map(str, found)))
+    rest = f" and {len(refusals) - _MOST_LISTED} more" if len(refusals) > _MOST_LISTED else ""
+    raise SpecRefused(name, f"{', '.join(refusals[:_MOST_LISTED])}{rest}")
 
 
 def _refusals(op: ir.Operation, sequence: str, *, in_pattern: bool) -> Iterator[Refusal]:
     name = op.name
     if name == "transform.named_sequence":
-        sequence = str(ir.StringAttr(op.attributes["sym_name"]).value)
+        sequence = string_of(op, "sym_name")
     if not (_is_of_pattern(name) if in_pattern else _is_of_spec(name)):
         yield Refusal(f"the op {name}", sequence)
         return
     if name == "transform.annotate" and (what := _annotation_objection(op)):
         yield Refusal(what, sequence)
-    for attribute in _attributes(op):
+    for attribute in _attribute_values(op):
         for what in _objections(attribute, in_pattern=in_pattern):
             yield Refusal(what, sequence)
     for region in op.regions:
@@ -312,7 +318,7 @@ def _refusals(op: ir.Operation, sequence: str, *, in_pattern: bool) -> Iterator[
 
 
 def _is_of_spec(name: str) -> bool:
-    return name in _OPS or name.startswith(_MATCHERS)
+    return name in _OPS or name.startswith(_MATCHER_PREFIXES)
 
 
 def _is_of_pattern(name: str) -> bool:
@@ -320,30 +326,30 @@ def _is_of_pattern(name: str) -> bool:
 
 
 def _annotation_objection(op: ir.Operation) -> str:
-    written = str(ir.StringAttr(op.attributes["name"]).value)
+    written = string_of(op, "name")
     has_value = len(op.operands) > 1
     if not has_value or written in _ANNOTATIONS or written.startswith(_OWN):
         return ""
     return f"an annotation named {written!r}"
 
 
-def _attributes(op: ir.Operation) -> list[ir.Attribute]:
+def _attribute_values(op: ir.Operation) -> list[ir.Attribute]:
     return [op.attributes[position].attr for position in range(len(op.attributes))]
 
 
 def _sequence_around(op: ir.Operation) -> str:
     while op is not None and op.name != "transform.named_sequence":
         op = op.parent.operation if op.parent is not None else None
-    return "" if op is None else str(ir.StringAttr(op.attributes["sym_name"]).value)
+    return "" if op is None else string_of(op, "sym_name")
 
 
 def _objections(attribute: ir.Attribute, *, in_pattern: bool = False) -> Iterator[str]:
-    """Everything in an attribute that is not on the list, in words."""
-    if in_pattern and isinstance(attribute, _constants()):
+    """Return a description of everything in an attribute that is not on the list."""
+    if in_pattern and isinstance(attribute, _constant_kinds()):
         return
-    if isinstance(attribute, _plain()):
+    if isinstance(attribute, _plain_kinds()):
         return
-    inside = _inside(attribute)
+    inside = _parts_of(attribute)
     if inside is None:
         yield _described(attribute)
         return
@@ -354,8 +360,8 @@ def _objections(attribute: ir.Attribute, *, in_pattern: bool = False) -> Iterato
             yield from _objections(inner, in_pattern=in_pattern)
 
 
-def _inside(attribute: ir.Attribute) -> list[ir.Attribute | str] | None:
-    """The attributes in one of a kind on the list, and objections in words; ``None`` for other kinds."""
+def _parts_of(attribute: ir.Attribute) -> list[ir.Attribute | str] | None:
+    """Return the attributes in an attribute, and objections as text; ``None`` for kinds that are not on the list."""
     if isinstance(attribute, ir.DictAttr):
         return [named.attr for named in attribute]
     if isinstance(attribute, ir.ArrayAttr):
@@ -382,14 +388,14 @@ def _inside(attribute: ir.Attribute) -> list[ir.Attribute | str] | None:
 
 
 def _described(attribute: ir.Attribute) -> str:
-    kind = str(attribute).partition("<")[0] if not isinstance(attribute, _constants()) else ""
+    kind = str(attribute).partition("<")[0] if not isinstance(attribute, _constant_kinds()) else ""
     return f"an attribute {kind}" if kind.startswith("#") else f"an attribute of the kind {type(attribute).__name__}"
 
 
 @cache
-def _plain() -> tuple[type, ...]:
-    """Attributes of MLIR's own that hold no others."""
-    # In a function: where the compiler is not installed, this module is imported all the same.
+def _plain_kinds() -> tuple[type, ...]:
+    """Return MLIR's own kinds of attributes that hold no others."""
+    # This is a function, since the module is also imported on machines without the compiler.
     return (
         ir.AffineMapAttr,
         ir.BoolAttr,
@@ -411,6 +417,6 @@ def _plain() -> tuple[type, ...]:
 
 
 @cache
-def _constants() -> tuple[type, ...]:
-    """Attributes that hold a constant's data."""
+def _constant_kinds() -> tuple[type, ...]:
+    """Return the kinds of attributes that hold a constant's data."""
     return (ir.DenseElementsAttr, ir.DenseIntElementsAttr, ir.DenseFPElementsAttr, ir.DenseResourceElementsAttr)

@@ -1,9 +1,13 @@
-"""Dispatches: what a model is made of, and what each is benchmarked in. Plain data, for which no compiler is needed."""
+"""Dispatches as plain data: the ops that a model consists of and the modules that benchmark them.
+
+No compiler is needed for these types.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterable
 from typing import TypeAlias
 
 import msgspec
@@ -25,48 +29,47 @@ __all__ = [
     "TargetFacts",
     "Tensor",
     "Untunable",
+    "joined_sizes",
 ]
 
 ATTENTION = "iree_linalg_ext.attention"
 ONLINE_ATTENTION = "iree_linalg_ext.online_attention"
 INCIDENTAL_ATTRIBUTES = ("root_op", "linalg.memoized_indexing_maps")
-"""Attributes that say nothing of what an op computes: the tuner's mark and a cache of IREE's."""
+"""Attributes that do not change the result of an op: the tuner's mark and a cache of IREE's."""
+
+
+def joined_sizes(sizes: Iterable[int]) -> str:
+    """Return sizes as names and messages show them: ``3x3x64``."""
+    return "x".join(map(str, sizes))
 
 
 class Tensor(msgspec.Struct, frozen=True):
-    """A statically shaped tensor type: ``shape`` in elements, ``element`` as MLIR spells it (``f32``).
-
-    A scalar operand, as attention's scale is one, has the shape ``()``.
-    """
+    """A statically shaped tensor type."""
 
     shape: tuple[int, ...]
+    """The size of each dimension, in elements; ``()`` for a scalar operand such as attention's scale."""
     element: str
+    """The element type as MLIR spells it (``f32``)."""
 
 
 class RootOp(msgspec.Struct, frozen=True, kw_only=True):
-    """The op whose lowering config decides how its dispatch is compiled, as plain data.
+    """The op that decides by its lowering config how its dispatch is compiled, as plain data.
 
-    ``kind`` is ``contraction``, ``convolution``, ``pooling``, ``attention`` or ``other``. ``loops`` holds the static
-    trip count of each iteration dimension, ``iterators`` its kind (``parallel`` or ``reduction``). ``maps`` are the
-    texts of the indexing maps, inputs first, then outputs. All three are empty for ops without indexing maps (packing,
-    sorting).
-
-    The classes of dimensions are positions in ``loops``: ``batch``, ``m``, ``n`` and ``k`` of a contraction; ``batch``,
-    ``output_image``, ``output_channel``, ``filter_loop``, ``input_channel`` and ``depth`` (channels or groups that
-    input, filter and output share) of a convolution or pooling, whose ``strides`` and ``dilations`` are numbers, one
-    for each image dimension; ``batch``, ``m``, ``n``, ``k1`` (which query and key share) and ``k2`` (which key and
-    value share) of attention.
-
-    ``pattern`` is the text of a module whose one function holds a copy of the op, with its operands as arguments and
-    constants that its body takes from outside moved into the body; it is empty for contractions, which are known by
-    what else stands here.
+    The classes of dimensions (``batch`` to ``depth``) are positions in ``loops``. Contractions have ``batch``, ``m``,
+    ``n`` and ``k``. Convolutions and poolings have ``batch``, ``output_image``, ``output_channel``, ``filter_loop``,
+    ``input_channel`` and ``depth``. Attention has ``batch``, ``m``, ``n``, ``k1`` and ``k2``.
     """
 
     op: str
+    """The name of the op (``linalg.matmul``)."""
     kind: str
+    """One of ``contraction``, ``convolution``, ``pooling``, ``attention`` and ``other``."""
     loops: tuple[int, ...]
+    """The static trip count of each loop; empty for ops without indexing maps (packing, sorting)."""
     iterators: tuple[str, ...]
+    """The kind of each loop, ``parallel`` or ``reduction``; empty for ops without indexing maps."""
     maps: tuple[str, ...]
+    """The texts of the indexing maps, inputs first, then outputs; empty for ops without indexing maps."""
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     batch: tuple[int, ...] = ()
@@ -74,92 +77,110 @@ class RootOp(msgspec.Struct, frozen=True, kw_only=True):
     n: tuple[int, ...] = ()
     k: tuple[int, ...] = ()
     k1: tuple[int, ...] = ()
+    """Of attention: the loops that query and key share."""
     k2: tuple[int, ...] = ()
+    """Of attention: the loops that key and value share."""
     output_image: tuple[int, ...] = ()
     output_channel: tuple[int, ...] = ()
     filter_loop: tuple[int, ...] = ()
     input_channel: tuple[int, ...] = ()
     depth: tuple[int, ...] = ()
+    """Of convolutions: channels or groups that input, filter and output share."""
     strides: tuple[int, ...] = ()
+    """Of convolutions: one number for each image dimension."""
     dilations: tuple[int, ...] = ()
+    """Of convolutions: one number for each image dimension."""
     pattern: str = ""
+    """The text of a module with one function that holds a copy of the op.
+
+    The op's operands are the function's arguments, and constants that its body takes from outside are moved into the
+    body. Contractions have none, since the other fields describe them completely.
+    """
 
     @property
     def key(self) -> str:
-        """A hash of all that a matcher sees: ops of equal key need but one spec entry."""
+        """A hash of the structure: ops of equal key need only one spec entry."""
         return hashlib.sha256(self.structure).hexdigest()[:16]
 
     @property
     def structure(self) -> bytes:
-        """All that a matcher sees of a dispatch; dispatches that agree in it are one task.
+        """Everything that a matcher sees of a dispatch; dispatches of equal structure are one task.
 
-        A contraction is matched by its maps, sizes and types, however its op is spelled.
+        A contraction is matched by its maps, sizes and types, regardless of the op's name.
         """
         return msgspec.json.encode(msgspec.structs.replace(self, op="") if self.kind == "contraction" else self)
 
     @property
     def reduction_length(self) -> int:
-        """How many terms each element of the result is made of: at least 1."""
+        """The number of terms of each element of the result, at least 1."""
         return math.prod(
             size for size, iterator in zip(self.loops, self.iterators, strict=True) if iterator == "reduction"
         )
 
 
 class Intrinsic(msgspec.Struct, frozen=True, kw_only=True):
-    """A matrix instruction of a GPU: the text of its attribute, the sizes M, N and K, and the types of A, B and C."""
+    """A matrix instruction of a GPU."""
 
     attribute: str
+    """The text of its attribute."""
     shape: tuple[int, int, int]
+    """The sizes M, N and K."""
     elements: tuple[str, str, str]
+    """The element types of A, B and C."""
 
 
 class TargetFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a space needs to know of the target, read from ``#hal.executable.target``.
+    """The properties of a target that search spaces use, read from ``#hal.executable.target``.
 
-    ``native_vector_bytes`` is the width of a vector register, ``max_stack_bytes`` the compiler's limit on
-    stack allocations of one dispatch, ``processors`` the number of workers that share a dispatch.
-
-    A GPU has a number of threads that run in step (``subgroup_sizes``, the compiler's choice first), limits on the
-    threads of a workgroup along x, y and z (``max_workgroup_sizes``) and in all (``max_threads``), so much memory that
-    they share, and perhaps matrix instructions. These are empty or 0 on a CPU.
+    The fields from ``subgroup_sizes`` on are properties of GPUs, and empty or 0 on a CPU.
     """
 
     backend: str
     architecture: str = ""
     native_vector_bytes: int = 16
+    """The width of a vector register."""
     max_stack_bytes: int = 32768
+    """The compiler's limit on stack allocations of one dispatch."""
     processors: int = 1
+    """The number of workers that share a dispatch."""
     subgroup_sizes: tuple[int, ...] = ()
+    """The numbers of threads that can run in step, the compiler's choice first."""
     max_workgroup_sizes: tuple[int, ...] = ()
+    """The most threads of a workgroup along x, y and z."""
     max_threads: int = 0
+    """The most threads of a workgroup in total."""
     shared_memory_bytes: int = 0
+    """The memory that the threads of a workgroup share."""
     intrinsics: tuple[Intrinsic, ...] = ()
+    """The matrix instructions."""
 
 
 class Sum(msgspec.Struct, frozen=True):
-    """A sum that a dispatch computes: ``length`` terms, kept in the type ``element``."""
+    """A sum that a dispatch computes."""
 
     element: str
+    """The type in which it is accumulated."""
     length: int
+    """The number of terms."""
 
 
 class Numerics(msgspec.Struct, frozen=True, kw_only=True):
-    """What a dispatch's rounding errors depend on, apart from the types of its outputs."""
+    """The properties of a dispatch that determine its rounding errors, besides the types of its outputs."""
 
     sums: tuple[Sum, ...] = ()
     """Every reduction in the dispatch."""
     widest: str = ""
-    """The finest float type that it computes in; empty where it computes no floats."""
+    """The finest float type that it computes in; empty if it computes no floats."""
     rounded: tuple[str, ...] = ()
     """The types of less than 32 bits that a value is rounded to after a sum and before more is computed from it."""
     spread: tuple[str, ...] = ()
-    """Those that a value is rounded to between two sums."""
+    """The types of less than 32 bits that a value is rounded to between two sums."""
     exact: bool = False
     """Whether small integers as inputs make all of its sums exact: only moves, casts, sums and products come before."""
     switched: bool = False
     """Whether zeros and large negative numbers do: sums of exponentials of differences to the largest input."""
     to_integers: bool = False
-    """Whether floats that come of a sum are turned into integers, which may then fall either way."""
+    """Whether floats that come from a sum are converted to integers, which may then round either way."""
     products: bool = False
     """Whether its sums are of products of two inputs, which have either sign if the inputs have."""
 
@@ -169,105 +190,111 @@ Index: TypeAlias = tuple[tuple[int, int], ...]
 
 
 class Product(msgspec.Struct, frozen=True, kw_only=True):
-    """A sum of products that reads its operands as they are stored, and stores its result rounded and no more.
-
-    ``views`` are the positions of the views of its two operands and of its result. ``shapes`` are their shapes in the
-    op, ``indices`` how the ``loops`` index each of them.
-    """
+    """A sum of products that reads its operands as they are stored, and only rounds its result before storing it."""
 
     views: tuple[int, int, int]
+    """The positions of the views of its two operands and of its result."""
     shapes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    """The shapes of operands and result in the op."""
     loops: tuple[int, ...]
+    """The trip count of each loop."""
     indices: tuple[tuple[Index, ...], tuple[Index, ...], tuple[Index, ...]]
+    """How the loops index operands and result."""
 
 
 class BufferView(msgspec.Struct, frozen=True, kw_only=True):
     """One tensor inside the benchmark's buffer, as the dispatch sees it.
 
-    ``offset_bytes`` counts from the start of the whole buffer. A view that is read holds input data, one
-    that is written holds a result, and one that is both accumulates.
+    A view that is read holds input data, a view that is written holds a result. A view that is both accumulates.
     """
 
     offset_bytes: int
+    """The offset from the start of the whole buffer."""
     shape: tuple[int, ...]
     element: str
     reads: bool
     writes: bool
     scale: float = 1.0
-    """What makes sums of products of such inputs come to about 1: random values below it in magnitude."""
+    """Random values below this magnitude make sums of products of such inputs about 1."""
     wide: bool = False
-    """Integers of 32 bits and more may have any value: they index nothing, and no sum of floats takes them."""
+    """Whether integers of 32 bits and more may have any value: they index nothing, and no sum of floats takes them."""
 
 
 class BenchmarkModule(msgspec.Struct, frozen=True, kw_only=True):
-    """A stripped executable benchmark module with a function added that returns its buffer.
+    """An executable benchmark module without configs, and with a function that returns its buffer.
 
-    ``run_function`` takes an i32 batch size and runs the dispatch that many times; ``buffer_function`` takes
-    nothing and returns the buffer of ``buffer_bytes`` bytes as a ``!hal.buffer_view`` of i8.
-
-    The buffer holds ``copies`` of the views at equal distances, of which ``views`` are the first; dispatches take turns
-    through them (see `rotation`). ``numerics`` is ``None`` where nobody read the dispatch,
-    and ``product`` where it computes more than one product of stored tensors.
+    The buffer holds ``copies`` of the views at equal distances, and dispatches take turns through them (see
+    `rotation`).
     """
 
     text: str
     run_function: str
+    """The name of a function that takes an i32 batch size and runs the dispatch that many times."""
     buffer_function: str
+    """The name of a function without arguments that returns the buffer as a ``!hal.buffer_view`` of i8."""
     buffer_bytes: int
+    """The size of the buffer."""
     views: tuple[BufferView, ...]
+    """The views of the first copy."""
     copies: int = 1
     numerics: Numerics | None = None
+    """The numerics, ``None`` if they were not read."""
     product: Product | None = None
+    """The product that the dispatch computes, ``None`` if it computes more than one product of stored tensors."""
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):
-    """One dispatch of a group: ``symbol`` is its executable's name in ``source``, ``calls`` how often it is called."""
+    """One dispatch of a group."""
 
     symbol: str
+    """The name of its executable in ``source``."""
     source: str
     calls: int
+    """The number of calls."""
     module: BenchmarkModule
     element_ops: int = 0
 
 
 class Dispatch(msgspec.Struct, frozen=True, kw_only=True):
-    """A tuning task: every dispatch that one matcher matches. The first member is the one measured.
+    """A tuning task: all dispatches that one matcher matches. The first member is measured.
 
-    ``default_pipeline`` (``DoubleTilingExpert``), ``default_config`` (the text of the lowering config
-    attribute) and ``default_info`` (that of a ``compilation_info`` for both) are what the compiler chooses without a
-    spec; empty where it chooses none.
+    The defaults are the compiler's choice without a spec, and empty if it chooses none.
     """
 
     name: str
     root: RootOp
     target: TargetFacts
     default_pipeline: str
+    """The name of the default pipeline (``DoubleTilingExpert``)."""
     default_config: str
+    """The text of the default lowering config."""
     default_info: str = ""
+    """The text of a ``compilation_info`` with both."""
     members: tuple[Member, ...]
 
     @property
     def key(self) -> str:
-        """That of its root op: two dispatches of equal key need but one spec entry."""
+        """The key of the root op: two dispatches of equal key need only one spec entry."""
         return self.root.key
 
     @property
     def weight(self) -> int:
-        """How many calls, over all members, an entry for this dispatch makes faster."""
+        """The number of calls, over all members, that an entry for this dispatch makes faster."""
         return sum(member.calls for member in self.members)
 
 
 class Untunable(msgspec.Struct, frozen=True):
-    """A dispatch that cannot be tuned, with the reason in words, and its share of its model's time if that is known."""
+    """A dispatch that cannot be tuned."""
 
     name: str
     source: str
     reason: str
     share: float | None = None
+    """Its share of its model's time, if that is known."""
 
 
 class FoundDispatch(msgspec.Struct, frozen=True, kw_only=True):
-    """A tunable dispatch of one benchmark module, before dispatches that look alike are grouped."""
+    """A tunable dispatch of one benchmark module, before similar dispatches are grouped."""
 
     symbol: str
     source: str

@@ -14,14 +14,21 @@ from pytest_shark_tune.dispatch.rotation import rotated_dispatch
 from pytest_shark_tune.dispatch.trust import trusts_specs
 from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import InputError, SpecRefused
-from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Plan, Task
 from pytest_shark_tune.records.snapshot import damaged_records, read_records, read_text, records_of, records_path
 from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.search_space.candidate import applied_candidate, default_candidate
-from pytest_shark_tune.spec.build import SPEC_VERSION, dropped_prints, refused_entries, single_entry_spec
-from pytest_shark_tune.spec.read import SpecRow, mark_entries, read_spec, select_entries
+from pytest_shark_tune.spec.build import SPEC_VERSION, single_entry_spec
+from pytest_shark_tune.spec.read import (
+    SpecRow,
+    dropped_prints,
+    mark_entries,
+    read_spec,
+    refused_entries,
+    select_entries,
+)
 from pytest_shark_tune.system.cache import content_key
 
 __all__ = [
@@ -103,7 +110,7 @@ def found_dispatches(
     Raises:
         InputError: the compiler rejects a source.
     """
-    extracted = extract(sources, compiler, processors, tell)
+    extracted = extract_dispatches(sources, compiler, processors, tell)
     tasks = (
         Task(
             dispatch=rotated_dispatch(each, rotate_bytes),

@@ -1,12 +1,12 @@
-"""Checks: whether a candidate's results are right, compared with the default's on the same inputs.
+"""The check of results: compares a candidate's outputs with the default's on the same inputs.
 
-Works over numpy arrays alone. docs/measurement.md says where the tolerance comes from.
+It works over numpy arrays alone. docs/measurement.md derives the tolerance.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -14,39 +14,50 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_shark_tune.dispatch.elements import unit_roundoff
-from pytest_shark_tune.dispatch.types import Numerics
 
 __all__ = [
+    "ALL_MAY_JUMP",
     "CHECK_VERSION",
     "EXACT",
-    "Acceptance",
     "Check",
-    "ExactData",
     "Response",
     "Tolerance",
-    "acceptance_for",
     "check_output",
     "magnitude",
     "merge_checks",
     "response",
     "tolerance_for",
-    "tolerance_in_model",
 ]
 
 CHECK_VERSION: Final = 1
-"""How results are compared: inputs, tolerances, and what counts as wrong.
+"""The version of the check: its inputs, tolerances and verdicts.
 
-Raise it where a result may get another verdict: what was measured under the old one is then measured anew.
+Raise it with a change that may give a result another verdict. Candidates measured under the old version are then
+measured again.
 """
 
+ALL_MAY_JUMP = 64
+"""Stands for a number of roundings so large that every element may be off by a jump.
+
+Without a sum there is no error that is much smaller than a rounding: fused multiplications alone move half of them.
+"""
+_ULPS = 4
+_DEVIATIONS = 6
+_JUMPING = 0.02
 _CHUNK = 1 << 16
+_FEW_JUMPS = 8
+"""The number of elements that may be off by a jump in any output, however small."""
+_RUNS_THAT_TELL = 4
+_FLOOR = 0.1
+_LARGEST_OF_MANY = 3.0
+"""The largest of thousands of normal deviates is at least this many standard deviations."""
 
 
 class Tolerance(msgspec.Struct, frozen=True):
-    """How far a floating-point result may lie from the reference.
+    """The distance that a floating-point result may have from the reference.
 
-    ``magnitude`` is that of the whole reference (see `magnitude`), so the allowance follows the data. Every field 0
-    means exact. Integers are compared exactly in any case.
+    The magnitude is that of the whole reference (see `magnitude`), so the tolerance follows the data. With all fields
+    0, results have to be equal. Integers have to be equal in any case.
     """
 
     rtol: float
@@ -56,15 +67,27 @@ class Tolerance(msgspec.Struct, frozen=True):
     jump: float = 0.0
     """The part of ``|expected| + magnitude`` by which a few elements may be off beyond that.
 
-    Values are rounded to a coarser type on their way. Two right results that differ by a rounding error of the sum are
-    rounded to neighbours where the border lies between them, which is rare.
+    It allows for values that are rounded to a coarser type on their way. Two right results differ by a rounding error
+    of the sum. Rarely the border between two neighbours of the coarser type lies between them, and they are rounded
+    apart.
     """
     stored: float = 0.0
-    """As ``jump``, for the rounding to the type of the output: the part of ``|expected|`` alone."""
+    """The same for the rounding to the type of the output, as a part of ``|expected|`` alone."""
     roundings: int = 0
-    """How many roundings ``jump`` and ``stored`` are made of."""
+    """The number of roundings in ``jump`` and ``stored``."""
     steps: float = 0.0
-    """The share of integers that may be off by one, as where floats were rounded to them."""
+    """The share of integers that may be off by one, because floats were rounded to them."""
+
+    @classmethod
+    def of_walk(cls, walk: float, unit: float, *, spread: float = 0.0) -> Tolerance:
+        """The tolerance between two results, each off by a random walk of rounding errors.
+
+        Args:
+            walk: The standard deviation of the walk, as a part of the magnitude.
+            unit: The unit roundoff of the type that sums are kept in.
+            spread: The part of the magnitude by which results may be off for another reason.
+        """
+        return cls(_ULPS * unit, _DEVIATIONS * walk + 2 * unit + spread)
 
     @property
     def deviation(self) -> float:
@@ -80,15 +103,15 @@ class Tolerance(msgspec.Struct, frozen=True):
     def jumping_share(self) -> float:
         """The share of elements that may be off by a jump.
 
-        A rounding falls the other way with a probability of the error over the distance of neighbours. This allows
+        The probability that a rounding falls the other way is the error over the distance of neighbours. This allows
         about thirty times as many.
         """
         total = self.jump + self.stored
         if not total:
             return 0.0
-        if self.roundings >= _ALL_MAY_JUMP:
+        if self.roundings >= ALL_MAY_JUMP:
             return 1.0
-        # Once, however many there are: what is computed of equal numbers is equal, so the first sends the others.
+        # Not once per rounding: equal numbers give equal results, so a jump of the first rounding causes the others.
         return min(1.0, _JUMPING + 4 * self.atol_scale * self.roundings / total)
 
     def stored_as(self, element: str) -> Tolerance:
@@ -99,78 +122,59 @@ class Tolerance(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, stored=2 * roundoff, roundings=self.roundings + 1)
 
 
-_ULPS = 4
-_DEVIATIONS = 6
-_JUMPING = 0.02
 EXACT = Tolerance(0.0, 0.0)
 
 
-class ExactData(msgspec.Struct, frozen=True):
-    """Inputs of small integers, whose sums are exact in any order: ``density`` of them are not 0.
-
-    Those are integers up to ``amplitude`` of either sign. ``rounds`` is how many such inputs it takes to see
-    one product that is left out. With ``switched`` they are 1, ``density`` of them, and far below it, so that the
-    exponentials of their differences to the largest are 1 and 0.
-    """
-
-    amplitude: int
-    density: float
-    rounds: int
-    switched: bool = False
-
-
-class Acceptance(msgspec.Struct, frozen=True):
-    """What a right result is: ``tolerance`` for random inputs, and ``exact`` for those of ``data`` if there are any."""
-
-    tolerance: Tolerance
-    exact: Tolerance = EXACT
-    data: ExactData | None = None
-
-
 class Response(msgspec.Struct, frozen=True):
-    """How a reference's elements answer to disturbed inputs: by how much, as a multiple of a sum's own answer.
+    """The response of a reference's elements to disturbed inputs.
 
-    A plain sum of products answers with its magnitude, in each element. Operations that follow on the sum may amplify
-    its rounding errors as they amplify its inputs': the exponential of x is off by x times as large a part as x is.
+    Every element of a plain sum of products moves in proportion to the magnitude. Operations behind the sum may amplify
+    its rounding errors as they amplify the disturbance: the relative error of exp(x) is x times that of x.
     """
 
     elements: NDArray[np.float32]
+    """For each element, the magnitude of a plain sum that would move as far."""
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """How one candidate's outputs compare with the reference's on the same inputs, made from ``seed``.
-
-    ``wrong`` of ``compared`` elements are out of tolerance. The first of them is at ``first_bad`` of output
-    number ``output``, in copy number ``copy`` of the data where there are several; ``expected`` and ``actual`` are its
-    values as text, empty where nothing is wrong. ``magnitude`` is that output's reference's (see `magnitude`).
-    ``max_abs_error`` is over elements finite in both, ``worst`` the largest error as a part of what was allowed there,
-    over elements where anything was. ``jumped`` of the wrong elements are off by no more than a rounding that fell the
-    other way, which few may be. ``nans`` and ``infs`` count where the candidate has one and the reference has not
-    the same, ``poison_left`` the elements never written, ``stray_bytes`` the bytes changed outside the outputs where
-    the reference changes none. Every number is finite, so that JSON holds it.
-    """
+    """The comparison of one candidate's outputs with the reference's. Every number is finite, so that JSON holds it."""
 
     ok: bool
     seed: int = 0
+    """The seed of the inputs."""
     output: int = 0
+    """The number of the output that has the first wrong element."""
     copy: int = 0
+    """The number of the copy of the data that has it."""
     first_bad: tuple[int, ...] | None = None
+    """The place of the first wrong element."""
     expected: str = ""
+    """The reference's value there, as text."""
     actual: str = ""
+    """The candidate's value there, as text."""
     wrong: int = 0
+    """The number of elements out of tolerance."""
     compared: int = 0
     magnitude: float = 0.0
+    """The `magnitude` of the reference's output."""
     max_abs_error: float = 0.0
+    """The largest error of an element that is finite in both."""
     worst: float = 0.0
+    """The largest error as a part of the tolerance there, over elements with a tolerance."""
     nans: int = 0
+    """The number of NaN where the reference has none."""
     infs: int = 0
+    """The number of infinities where the reference has another value."""
     poison_left: int = 0
+    """The number of elements that were never written."""
     stray_bytes: int = 0
+    """The number of bytes changed outside the outputs, if the reference changes none."""
     jumped: int = 0
+    """The number of wrong elements that are off by no more than a rounding. A few such elements are not wrong."""
 
     @property
     def reason(self) -> str:
-        """What is wrong, in words; empty where nothing is."""
+        """A message about the errors; empty for a right result."""
         if self.ok:
             return ""
         parts = []
@@ -185,8 +189,8 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
                 allowed = f", and {self.jumped} elements are off by a rounding, more than chance explains"
             parts.append(f"largest error {self.max_abs_error:.3g} at a magnitude of {self.magnitude:.3g}{allowed}")
         parts += [
-            f"{count} {what}"
-            for count, what in (
+            f"{count} {kind}"
+            for count, kind in (
                 (self.nans, "NaN"),
                 (self.infs, "infinite"),
                 (self.poison_left, "never written"),
@@ -197,28 +201,28 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
         return "; ".join(parts) + f" (seed {self.seed})"
 
 
-_WITHOUT_DIGITS = 0.5
-"""The roundoff of a type that holds powers of two alone."""
-
-
 def tolerance_for(element_in: str, element_out: str, reduction_length: int) -> Tolerance:
-    """The tolerance between two correct ways to compute sums of ``reduction_length`` products.
+    """The tolerance between two correct ways to compute sums of products.
 
-    ``element_in`` is the type that products are made of, ``element_out`` the type in which sums are kept, whatever
-    they are stored in (see `Tolerance.stored_as`). With u the unit roundoff of ``element_out`` and K the reduction
-    length::
+    With u the unit roundoff of ``element_out`` and K the reduction length::
 
         rtol       = 4 * u
         atol_scale = 6 * u * sqrt(K) + 2 * u
 
-    Rounding errors of a sum behave as a random walk, so its error grows with sqrt(K) * u instead of the
-    worst case's K * u: Higham and Mary, 'A new approach to probabilistic rounding error analysis' (SIAM J.
-    Sci. Comput. 41, 2019), theorem 2.4, there with a factor lambda for the confidence. For inputs of mean
-    zero, as the device child makes them, two orders of one sum differ by a deviation of 0.86 * u * sqrt(K)
-    of the results' magnitude (measured, docs/measurement.md), so 6 stands at seven deviations: room for the
-    largest of 10**9 elements. ``rtol`` holds a few units of the last place of an elementwise tail. Products of inputs
-    that are stored in ``element_in`` are exact, or rounded to the type of the sum. Only ``tf32`` is a type to which
-    inputs are rounded on their way: it adds twice its unit roundoff to ``atol_scale``. Integer results are exact.
+    Rounding errors of a sum behave as a random walk, so the error grows with sqrt(K) * u instead of the worst case's K
+    * u: Higham and Mary, 'A new approach to probabilistic rounding error analysis' (SIAM J. Sci. Comput. 41, 2019),
+    theorem 2.4, there with a factor lambda for the confidence. For inputs of mean zero, as the device child makes them,
+    two orders of one sum differ by a standard deviation of 0.86 * u * sqrt(K) of the results' magnitude (measured,
+    docs/measurement.md). So the factor 6 stands for seven standard deviations, which covers the largest of 10**9
+    elements. ``rtol`` covers a few units in the last place of elementwise operations. Products of inputs that are
+    stored in ``element_in`` are exact, or rounded to the type of the sum. Inputs are rounded on their way to ``tf32``
+    only, which adds twice its unit roundoff to ``atol_scale``. Integer results are exact.
+
+    Args:
+        element_in: The type of the factors.
+        element_out: The type that sums are kept in, which may differ from the type that they are stored in (see
+            `Tolerance.stored_as`).
+        reduction_length: The number of products in a sum.
 
     Raises:
         ValueError: an element type is not known, or ``reduction_length`` is less than 1.
@@ -229,111 +233,11 @@ def tolerance_for(element_in: str, element_out: str, reduction_length: int) -> T
     if not u_out:
         return EXACT
     rounded = 2 * u_in if element_in == "tf32" else 0.0
-    return Tolerance(_ULPS * u_out, _allowed(u_out * math.sqrt(reduction_length), u_out) + rounded)
-
-
-def _allowed(walk: float, unit: float) -> float:
-    """The part of the magnitude that two walks of rounding errors may lie apart."""
-    return _DEVIATIONS * walk + 2 * unit
-
-
-def acceptance_for(numerics: Numerics, *, elements: int) -> Acceptance:
-    """What a right result of a dispatch is, of which an output has ``elements`` elements.
-
-    The errors of several sums add up as those of one walk. A value that is rounded to a coarser type between two sums
-    is off by up to a rounding of that type, and the second sum spreads this over its results.
-
-    Sums that are kept in a type of 16 bits hide a missing product in their rounding errors. They are computed on small
-    integers as well where these make them exact, so that every order gives the same result.
-
-    Raises:
-        ValueError: an element type is not known.
-    """
-    walk, unit = _walk((kept.element, kept.length, 1) for kept in numerics.sums)
-    roundings = 1 if unit else _ALL_MAY_JUMP
-    if not unit:
-        if not numerics.widest:
-            return Acceptance(EXACT)
-        walk = unit = min(unit_roundoff(numerics.widest), unit_roundoff("f32"))
-    jumps = [2 * unit_roundoff(element) for element in numerics.rounded]
-    spread = max((2 * unit_roundoff(element) for element in numerics.spread), default=0.0)
-    steps = _STEPS if numerics.to_integers else 0.0
-    tolerance = Tolerance(_ULPS * unit, _allowed(walk, unit) + spread, sum(jumps), 0.0, roundings * len(jumps), steps)
-    if not (numerics.exact or numerics.switched) or unit <= _FINE:
-        return Acceptance(tolerance)
-    plain = unit_roundoff("f32")
-    exact = Tolerance(_ULPS * plain, _allowed(plain, plain), sum(jumps), 0.0, len(jumps), steps)
-    return Acceptance(tolerance, exact, _exact_data(unit, numerics, elements))
-
-
-_ALL_MAY_JUMP = 64
-"""Stands for a number of roundings so large that every element may be off by a jump.
-
-Without a sum there is no error that is much smaller than a rounding: fused multiplications alone move half of them.
-"""
-_STEPS = 0.001
-"""The share of integers, rounded from floats, that may be off by one: of right ones it is about a tenth of that."""
-_FINE = 2.0**-20
-"""Sums in a type of a finer unit roundoff show a missing product in random data."""
-_EXACT_ROUNDS = 8
-_HITS = 16
-_SWITCHED = 8
-"""How many terms of a sum of exponentials are 1: so few that one more or less shows in the coarsest type."""
-
-
-def _exact_data(unit: float, numerics: Numerics, elements: int) -> ExactData:
-    """Integers whose sums the type of unit roundoff ``unit`` holds: none beyond ``1 / unit``, in any order.
-
-    Sums of products of either sign stay within 7.5 standard deviations; other sums may have terms of one sign.
-    """
-    largest = 1 / unit
-    length = max(kept.length for kept in numerics.sums)
-    if not numerics.exact:
-        return ExactData(0, min(1.0, _SWITCHED / length), _EXACT_ROUNDS, switched=True)
-    amplitude = 3 if largest >= 1024 else 1
-    square = sum(value * value for value in range(1, amplitude + 1)) / amplitude
-    if numerics.products:
-        terms = min(length, (largest / 7.5 / square) ** 2)
-        density = math.sqrt(terms / length)
-    else:
-        terms = min(length, largest / 2 / amplitude**2)
-        density = terms / length
-    hits = terms / length * elements
-    return ExactData(amplitude, density, min(_EXACT_ROUNDS, math.ceil(_HITS / hits)))
-
-
-def _walk(sums: Iterable[tuple[str, int, int]]) -> tuple[float, float]:
-    """The length of the random walk of rounding errors, and the coarsest unit roundoff among the sums' types."""
-    made = [(unit_roundoff(element), length, calls) for element, length, calls in sums]
-    return math.sqrt(sum(calls * length * unit**2 for unit, length, calls in made)), max(
-        (unit for unit, _, _ in made), default=0.0
-    )
-
-
-def tolerance_in_model(elements: Iterable[str], sums: Iterable[tuple[str, int, int]]) -> Tolerance:
-    """The tolerance between two correct ways to compute some of a model's dispatches.
-
-    ``elements`` are the types that are known to be in the model, ``sums`` are, for each of these dispatches, the type
-    that its sums are kept in, their length and the number of calls. Calls come one after another, so that their
-    errors add up as those of one long sum. A value that is rounded to a coarser type between two dispatches may fall
-    the other way and move few of the results. What the model makes of its errors is another matter: see `disturbance`.
-    Integer results are exact.
-
-    Raises:
-        ValueError: an element type is not known.
-    """
-    made = list(sums)
-    known = [roundoff for roundoff in map(unit_roundoff, elements) if roundoff]
-    walk, unit = _walk(made)
-    if not unit:
-        walk = unit = min([*known, unit_roundoff("f32")])
-    # One of less than 16 bits is a type of weights.
-    coarsest = max((roundoff for roundoff in known if unit < roundoff <= unit_roundoff("bf16")), default=0.0)
-    return Tolerance(_ULPS * unit, _allowed(walk, unit), 2 * coarsest, 0.0, 1 if coarsest else 0)
+    return Tolerance.of_walk(u_out * math.sqrt(reduction_length), u_out, spread=rounded)
 
 
 def magnitude(reference: NDArray[Any]) -> float:
-    """The root mean square of the finite elements, 0 where there are none."""
+    """The root mean square of the finite elements; 0 without any."""
     total, count = 0.0, 0
     flat = reference.reshape(-1)
     scale = _square_scale(reference)
@@ -349,12 +253,17 @@ def magnitude(reference: NDArray[Any]) -> float:
 
 
 def response(reference: NDArray[Any], disturbed: Sequence[NDArray[Any]], relative: float) -> Response:
-    """How each element of ``reference`` answers to inputs that are off.
+    """Measure the response of a reference to disturbed inputs.
 
-    ``disturbed`` are results of runs in which each input is off by ``relative`` of itself, up or down by chance. A
-    sum of products of two such inputs is off by ``sqrt(2) * relative`` of its magnitude. A single run may leave an
-    element nearly where it was by chance, and rare roundings may move few elements far: a third of the largest move,
-    as a part of the element and a tenth of the magnitude, stands in for what is less.
+    A sum of products of two disturbed inputs is off by ``sqrt(2) * relative`` of its magnitude. A single run may leave
+    an element nearly where it was by chance, and rare roundings may move a few elements far. With few runs, an
+    element's move therefore counts as at least a third of the largest move, relative to the element plus a tenth of the
+    magnitude.
+
+    Args:
+        reference: The output without a disturbance.
+        disturbed: The same output of runs with disturbed inputs.
+        relative: By how much every input is off, up or down at random, as a part of itself.
     """
     with np.errstate(all="ignore"):
         squares = np.zeros(reference.shape, np.float64)
@@ -371,14 +280,8 @@ def response(reference: NDArray[Any], disturbed: Sequence[NDArray[Any]], relativ
     return Response((moved / (math.sqrt(2) * relative)).astype(np.float32))
 
 
-_RUNS_THAT_TELL = 4
-_FLOOR = 0.1
-_LARGEST_OF_MANY = 3.0
-"""The largest of thousands of normal deviates is so many standard deviations or more."""
-
-
 def _square_scale(array: NDArray[Any]) -> float:
-    """By what to multiply so that squares do not overflow; only f64 has numbers whose squares do."""
+    """The factor that keeps squares from overflowing. They are computed in f64, so only those of f64 can overflow."""
     if array.dtype != np.float64:
         return 1.0
     largest = float(np.max(np.abs(array), initial=0.0, where=np.isfinite(array)))
@@ -401,16 +304,15 @@ def check_output(
 
     Args:
         expected: The reference's output: float32, float64, or an integer type, which is compared exactly.
-        actual: The candidate's, of the same shape and dtype. A NaN is right where the reference has one, an infinity
-            where it has the same.
-        tolerance: How far elements may lie apart.
-        scale: The reference's `magnitude`, computed where not given.
-        answers: How the reference's elements answer to disturbed inputs, if that is known. The tolerance is then that
-            of sums with such an answer.
-        floor: The absolute error that every element may have, as where a number is too small for its type.
-        finite_only: Where to compare only elements that are finite in the reference and in the candidate.
-        seed: The seed of the inputs, kept in the result.
-        output: The number of this output, kept in the result.
+        actual: The candidate's output, of the same shape and dtype. A NaN is right if the reference has one, an
+            infinity if it has the same.
+        tolerance: The distance that elements may have.
+        scale: The reference's `magnitude`; by default it is computed.
+        answers: The response of the reference to disturbed inputs, if it is known. The tolerance then grows with it.
+        floor: The absolute error that every element may have, because its type has no smaller numbers.
+        finite_only: The places where only elements are compared that are finite in both.
+        seed: The seed of the inputs, for the result.
+        output: The number of this output, for the result.
 
     Raises:
         ValueError: shapes or dtypes differ.
@@ -419,26 +321,31 @@ def check_output(
         raise ValueError(f"{actual.dtype}{actual.shape} cannot be compared with {expected.dtype}{expected.shape}")
     if np.issubdtype(expected.dtype, np.floating):
         scale = magnitude(expected) if scale is None else scale
-        check = _check_floats(expected, actual, tolerance, scale, answers, floor, finite_only, seed, output)
-        return msgspec.structs.replace(check, magnitude=scale)
-    return _check_integers(expected, actual, tolerance.steps, seed, output)
+        check = _check_floats(expected.reshape(-1), actual.reshape(-1), tolerance, scale, answers, floor, finite_only)
+    else:
+        check = _check_integers(expected.reshape(-1), actual.reshape(-1), tolerance.steps)
+    check = msgspec.structs.replace(check, seed=seed, output=output, compared=expected.size)
+    if check.first_bad is None:
+        return check
+    place = tuple(int(i) for i in np.unravel_index(check.first_bad[0], expected.shape))
+    return msgspec.structs.replace(check, first_bad=place, expected=str(expected[place]), actual=str(actual[place]))
 
 
 def merge_checks(checks: Sequence[Check]) -> Check:
-    """The outputs' checks as one: the place of the first wrong output, the sums of counts."""
-    first = next((each for each in checks if each.wrong), checks[0])
+    """Merge the checks of several outputs: the place of the first wrong one, and the sums of the counts."""
+    first = next((check for check in checks if check.wrong), checks[0])
     return msgspec.structs.replace(
         first,
-        ok=all(each.ok for each in checks),
-        wrong=sum(each.wrong for each in checks),
-        compared=sum(each.compared for each in checks),
-        max_abs_error=max(each.max_abs_error for each in checks),
-        worst=max(each.worst for each in checks),
-        nans=sum(each.nans for each in checks),
-        infs=sum(each.infs for each in checks),
-        poison_left=sum(each.poison_left for each in checks),
-        stray_bytes=sum(each.stray_bytes for each in checks),
-        jumped=sum(each.jumped for each in checks),
+        ok=all(check.ok for check in checks),
+        wrong=sum(check.wrong for check in checks),
+        compared=sum(check.compared for check in checks),
+        max_abs_error=max(check.max_abs_error for check in checks),
+        worst=max(check.worst for check in checks),
+        nans=sum(check.nans for check in checks),
+        infs=sum(check.infs for check in checks),
+        poison_left=sum(check.poison_left for check in checks),
+        stray_bytes=sum(check.stray_bytes for check in checks),
+        jumped=sum(check.jumped for check in checks),
     )
 
 
@@ -450,19 +357,21 @@ def _check_floats(
     answers: Response | None,
     floor: float,
     finite_only: NDArray[np.bool_] | bool,
-    seed: int,
-    output: int,
 ) -> Check:
-    wanted, got = expected.reshape(-1), actual.reshape(-1)
+    """Compare flat arrays; the first wrong element is a flat index."""
     answered = None if answers is None else answers.elements.reshape(-1)
+    not_compared = (
+        np.broadcast_to(finite_only, expected.shape) if isinstance(finite_only, bool) else finite_only.reshape(-1)
+    )
     first: int | None = None
     first_jump: int | None = None
     wrong = jumped = nans = infs = 0
     largest = worst = 0.0
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        for start in range(0, wanted.size, _CHUNK):
-            e, a = wanted[start : start + _CHUNK], got[start : start + _CHUNK]
-            local = scale if answered is None else np.maximum(answered[start : start + _CHUNK], scale)
+        for start in range(0, expected.size, _CHUNK):
+            chunk = slice(start, start + _CHUNK)
+            e, a = expected[chunk], actual[chunk]
+            local = scale if answered is None else np.maximum(answered[chunk], scale)
             size = np.abs(e)
             error = np.abs(a - e)
             near = size * tolerance.rtol + local * tolerance.atol_scale + floor
@@ -471,10 +380,7 @@ def _check_floats(
             if not good.all():
                 good |= (e == a) | (np.isnan(e) & np.isnan(a))
                 finite = np.isfinite(error)
-                loose = (
-                    finite_only if isinstance(finite_only, bool) else finite_only.reshape(-1)[start : start + _CHUNK]
-                )
-                good |= ~(np.isfinite(e) & np.isfinite(a)) & loose
+                good |= ~(np.isfinite(e) & np.isfinite(a)) & not_compared[chunk]
                 nans += int(np.count_nonzero(np.isnan(a) & ~np.isnan(e) & ~good))
                 infs += int(np.count_nonzero(np.isinf(a) & (a != e) & ~good))
                 jumps = ~good & (error <= allowed) & finite
@@ -490,53 +396,30 @@ def _check_floats(
                 largest = max(largest, float(error.max()))
                 part = error[allowed > 0] / allowed[allowed > 0]
                 worst = max(worst, float(np.max(part, initial=0.0, where=np.isfinite(part))))
-    if jumped <= max(_FEW, tolerance.jumping_share * wanted.size):
+    if jumped <= max(_FEW_JUMPS, tolerance.jumping_share * expected.size):
         jumped = 0
     elif first is None or (first_jump is not None and first_jump < first):
         first = first_jump
-    check = _checked(expected, actual, first, wrong + jumped, seed, output, largest, worst, nans, infs)
-    return msgspec.structs.replace(check, jumped=jumped)
-
-
-_FEW = 8
-"""So many elements may be off by a jump in any output, be it ever so small."""
-
-
-def _check_integers(expected: NDArray[Any], actual: NDArray[Any], steps: float, seed: int, output: int) -> Check:
-    bad = expected.reshape(-1) != actual.reshape(-1)
-    wrong = int(np.count_nonzero(bad))
-    if not wrong:
-        return _checked(expected, actual, None, 0, seed, output, 0.0, 0.0, 0, 0)
-    error = np.abs(actual.reshape(-1)[bad].astype(np.float64) - expected.reshape(-1)[bad].astype(np.float64))
-    if steps and error.max() <= 1 and wrong <= max(_FEW, steps * expected.size):
-        return _checked(expected, actual, None, 0, seed, output, float(error.max()), 0.0, 0, 0)
-    return _checked(expected, actual, int(np.argmax(bad)), wrong, seed, output, float(error.max()), 0.0, 0, 0)
-
-
-def _checked(
-    expected: NDArray[Any],
-    actual: NDArray[Any],
-    first: int | None,
-    wrong: int,
-    seed: int,
-    output: int,
-    largest: float,
-    worst: float,
-    nans: int,
-    infs: int,
-) -> Check:
-    place = None if first is None else tuple(int(i) for i in np.unravel_index(first, expected.shape))
     return Check(
-        ok=wrong == 0,
-        seed=seed,
-        output=output,
-        first_bad=place,
-        expected="" if place is None else str(expected[place]),
-        actual="" if place is None else str(actual[place]),
-        wrong=wrong,
-        compared=expected.size,
+        ok=wrong + jumped == 0,
+        first_bad=None if first is None else (first,),
+        wrong=wrong + jumped,
+        magnitude=scale,
         max_abs_error=largest,
         worst=worst,
         nans=nans,
         infs=infs,
+        jumped=jumped,
     )
+
+
+def _check_integers(expected: NDArray[Any], actual: NDArray[Any], steps: float) -> Check:
+    """Compare flat arrays; the first wrong element is a flat index."""
+    bad = expected != actual
+    wrong = int(np.count_nonzero(bad))
+    if not wrong:
+        return Check(ok=True)
+    largest = float(np.abs(actual[bad].astype(np.float64) - expected[bad].astype(np.float64)).max())
+    if steps and largest <= 1 and wrong <= max(_FEW_JUMPS, steps * expected.size):
+        return Check(ok=True, max_abs_error=largest)
+    return Check(ok=False, first_bad=(int(np.argmax(bad)),), wrong=wrong, max_abs_error=largest)

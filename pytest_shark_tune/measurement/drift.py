@@ -1,4 +1,4 @@
-"""The drift detector: repeats blocks in which the machine changed its speed."""
+"""The drift detector: repeats blocks during which the machine changed its speed."""
 
 from __future__ import annotations
 
@@ -7,38 +7,31 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = []
-
+__all__ = ["DriftDetector"]
 
 _MOST_REPEATS = 2
-
-
 _ENOUGH_KNOWN = 8
-
-
 _DEVIATIONS = 5.0
-
-
 _MEDIAN_OF_NORMAL = 0.6745
-
-
 _LEAST_DRIFT, _UNKNOWN_DRIFT = 0.03, 0.25
-
-
 _LEAST_SHIFT = 0.05
 
 
-class _Watch:
-    """Tells blocks in which the machine changed its speed, by more than its noise explains.
+class DriftDetector:
+    """Finds blocks during which the machine's speed changed by more than its noise explains.
 
-    The two samples that a block has of each config should agree: where they do not, the speed changed within the
-    block, and up to half of that is in its ratio. And the baseline should take as long as in earlier blocks: where it
-    does not, the machine is throttled, or was. Noise explains five standard deviations, estimated from the gaps and
-    levels before by their median, which a few disturbed blocks do not move, and never less than 3% within a block and
-    5% between blocks. Before eight gaps, or levels, are known only gaps of more than 25% count.
+    A block has two samples of each config, which should agree. If they do not, the speed changed within the block, and
+    up to half of that change is in the block's ratio. The baseline should also take as long as in earlier blocks. If it
+    does not, the machine is throttled, or was.
 
-    ``earlier`` are the baseline's samples before, in pairs. At most two blocks are refused: where the machine stays
-    at its new speed, that is what it measures at.
+    Noise explains five standard deviations, but at least 3% within a block and 5% between blocks. The deviation is
+    estimated from the median of the gaps and levels so far, which a few disturbed blocks do not move. Before eight gaps
+    are known, only gaps of more than 25% count; before eight levels are known, no level counts.
+
+    At most two blocks are refused. If the machine stays at its new speed, that speed is measured.
+
+    Args:
+        earlier: The baseline's earlier samples, in pairs.
     """
 
     def __init__(self, earlier: Sequence[float] = ()) -> None:
@@ -52,20 +45,23 @@ class _Watch:
 
     @property
     def note(self) -> str:
-        """What was seen, in words; empty for a steady machine."""
-        if not self._drifts and not self._shifts:
-            return ""
-        told = []
+        """A message about the blocks that stood out; empty for a steady machine."""
+        seen = []
         if self._drifts:
-            told.append(f"the speed drifted by up to {max(self._drifts):.0%} within {_blocks(self._drifts)}")
+            seen.append(f"the speed drifted by up to {max(self._drifts):.0%} within {_blocks(self._drifts)}")
         if self._shifts:
-            told.append(
-                f"the baseline lay up to {max(self._shifts):.0%} off its earlier times in {_blocks(self._shifts)}"
+            seen.append(
+                f"the baseline was up to {max(self._shifts):.0%} off its earlier times in {_blocks(self._shifts)}"
             )
-        return f"unsteady machine: {' and '.join(told)} ({self.repeated} repeated)"
+        return f"unsteady machine: {' and '.join(seen)} ({self.repeated} repeated)" if seen else ""
 
     def accepts(self, baseline: Sequence[float], others: Sequence[Sequence[float]]) -> bool:
-        """Whether a block counts; ``baseline`` and each of ``others`` are a config's two samples in it."""
+        """Decide whether a block counts.
+
+        Args:
+            baseline: The baseline's two samples in the block.
+            others: The two samples of each other config.
+        """
         drift = max(map(_gap, (baseline, *others)))
         usual = float(np.median(self._levels)) if self._levels else _level(baseline)
         shift = abs(_level(baseline) - usual)
@@ -87,14 +83,14 @@ class _Watch:
 
 
 def _allowed(deviations: Sequence[float], least: float, unknown: float) -> float:
-    """What noise explains: five times the standard deviation of which ``deviations`` are the absolute values."""
+    """The deviation that noise explains: five times the standard deviation, estimated from absolute deviations."""
     if len(deviations) < _ENOUGH_KNOWN:
         return unknown
     return max(least, _DEVIATIONS * float(np.median(deviations)) / _MEDIAN_OF_NORMAL)
 
 
 def _gap(pair: Sequence[float]) -> float:
-    """How far the two samples of a config lie apart, as the absolute logarithm of their ratio."""
+    """The distance of a config's two samples: the absolute logarithm of their ratio."""
     return abs(math.log(pair[0] / pair[1]))
 
 

@@ -1,4 +1,4 @@
-"""A sum of products in f64: the reference for which positions of a result are NaN or infinite."""
+"""A sum of products in f64: the reference for the places of NaN and infinities in a result."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from pytest_shark_tune.dispatch.types import Index, Product
 __all__ = ["product_of"]
 
 _MOST_PRODUCTS = 1 << 31
-"""A larger product takes a host longer than a check may."""
+"""The most terms: more of them take a host longer than a check may take."""
 _MOST_ELEMENTS = 1 << 26
-"""A larger tensor takes more memory in f64 than a host may have: half a gigabyte."""
+"""The largest tensor, of half a gigabyte in f64: a host may not have memory for more."""
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def product_of(product: Product, lhs: NDArray[Any], rhs: NDArray[Any]) -> NDArray[np.float64] | None:
-    """The product in f64; ``None`` where it has too many terms.
+    """Compute the product in f64.
 
-    Loops that share an index with another one, as those of a filter do, are gone through one by one; the rest is a
-    product of matrices.
+    Loops that share an index with another loop, as those of a filter do, run one by one. The rest is a product of
+    matrices.
+
+    Returns:
+        The result; ``None`` if it has too many terms or elements.
     """
     largest = max(math.prod(shape) for shape in product.shapes)
     if math.prod(product.loops) > _MOST_PRODUCTS or largest > _MOST_ELEMENTS or len(product.loops) > len(_LETTERS):
@@ -49,12 +52,12 @@ def product_of(product: Product, lhs: NDArray[Any], rhs: NDArray[Any]) -> NDArra
 
 
 def _subscripts(indices: tuple[Index, ...], shared: list[int]) -> str:
-    """The letters of the loops that index each dimension, without those that are gone through one by one."""
+    """The letters of the loops that index the dimensions, without the loops that run one by one."""
     return "".join(_LETTERS[loop] for index in indices for loop, _ in index if loop not in shared)
 
 
 def _place(index: Index, at: dict[int, int], loops: tuple[int, ...]) -> int | slice:
-    """The place in one dimension: where the loops of ``at`` are, and all that the loop left over goes to."""
+    """The place in one dimension: the values of the loops in ``at``, and the whole range of the remaining loop."""
     start = sum(factor * at[loop] for loop, factor in index if loop in at)
     free = [(loop, factor) for loop, factor in index if loop not in at]
     if not free:

@@ -1,4 +1,4 @@
-"""Limits: how fast a device can be at all, so that a time below that is known to be wrong."""
+"""The roofline: how fast a device can be at all. A time below that is wrong."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pytest_shark_tune.dispatch.types import BenchmarkModule, RootOp
 __all__ = ["SUSPICIOUS_RATIO", "Limits", "Work", "why_impossible", "work_of"]
 
 SUSPICIOUS_RATIO = 3.0
-"""A candidate is looked at more closely from so many times the default's speed on.
+"""From this many times the default's speed on, a candidate is compared with the roofline.
 
-One that is no faster cannot be found impossible as long as the default runs at no more than 4/3 of what the yardsticks
-reach, since every allowance below is at least 4.
+A slower candidate cannot be found impossible, as long as the default runs at no more than 4/3 of the speed of the
+yardsticks, since every allowance below is at least 4.
 """
 
 _MOVING, _LAUNCHING, _COMPUTING = 4.0, 4.0, 8.0
@@ -25,18 +25,17 @@ _FIRST_NUMBER = re.compile(r"[0-9]+")
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a device reached with yardsticks of ours: three dispatches that the compiler's default config is good at.
-
-    ``bytes_per_s`` counts what is read and what is written, in whichever cache that was fastest; ``operations_per_s``
-    are f32 multiplications and additions; ``launch_us`` is the time of a dispatch that does next to nothing.
-    """
+    """The speed of a device with yardsticks: three dispatches that the compiler's default config is good at."""
 
     bytes_per_s: float
+    """The bytes read and written, in the cache where that was fastest."""
     operations_per_s: float
+    """The f32 multiplications and additions."""
     launch_us: float
+    """The time of a dispatch that does next to nothing."""
 
     def better(self, other: Limits) -> Limits:
-        """The better of both in each: a device that was busy seems slower than it is, never faster."""
+        """Combine the better values of both: a busy device seems slower than it is, never faster."""
         return Limits(
             bytes_per_s=max(self.bytes_per_s, other.bytes_per_s),
             operations_per_s=max(self.operations_per_s, other.operations_per_s),
@@ -45,22 +44,22 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
-    """What every config of a dispatch has to do: at least ``bytes`` are moved, ``operations`` made (0: not known).
-
-    ``bits`` is the width of the narrowest operand.
-    """
+    """The least work of a dispatch, for any config."""
 
     bytes: int
+    """The bytes that it has to move."""
     operations: int = 0
+    """The operations that it has to make; 0 if they are not known."""
     bits: int = _FULL_BITS
+    """The width of the narrowest operand."""
 
 
 def work_of(root: RootOp, module: BenchmarkModule) -> Work:
-    """The least that the dispatch of ``module`` can do.
+    """Compute the least work of a dispatch.
 
-    Outputs count that are written whole. Inputs count that hold one element for each of a root op's operand that is
-    read whole: a slice, a broadcast, a gather or a stride leaves parts unread, or reads less than it seems to. A
-    multiplication and an addition count for each point of a contraction's or convolution's loops.
+    Outputs count if they are written whole. Inputs count if they have as many elements as an operand of the root op
+    that is read whole: slices, broadcasts, gathers and strides leave parts unread. Every point of the loops of a
+    contraction or convolution counts as a multiplication and an addition.
     """
     read = {math.prod(tensor.shape) for tensor in root.inputs if _is_read_whole(root, math.prod(tensor.shape))}
     moved = 0
@@ -77,11 +76,19 @@ def work_of(root: RootOp, module: BenchmarkModule) -> Work:
 
 
 def why_impossible(us: float, work: Work, limits: Limits) -> str:
-    """Why no config can take so few microseconds, in words; empty where one can.
+    """Explain why no config of a dispatch can be as fast as a measured time.
 
-    A yardstick is not the fastest code there is, so the device is allowed more than it reached: four times the bytes
-    (caches nearer to it, more of its units at work), a quarter of the launch, eight times the arithmetic, and of types
-    narrower than f32 as many times more as fit into its 32 bits, times 16 for matrix units.
+    A yardstick is not the fastest code there is, so the device may exceed it: four times the bytes (nearer caches, more
+    units at work), a quarter of the launch, and eight times the arithmetic. Types narrower than f32 may be as many
+    times faster as fit into 32 bits, times 16 for matrix units.
+
+    Args:
+        us: The time of the dispatch, in microseconds.
+        work: The least work of the dispatch.
+        limits: The device's limits.
+
+    Returns:
+        The explanation; empty if the time is possible.
     """
     allowed = _COMPUTING if work.bits >= _FULL_BITS else _COMPUTING * _MATRIX_UNITS * _FULL_BITS / work.bits
     rate = limits.operations_per_s * allowed
@@ -102,7 +109,7 @@ def why_impossible(us: float, work: Work, limits: Limits) -> str:
 
 
 def _is_read_whole(root: RootOp, elements: int) -> bool:
-    """Whether each of an operand's elements is needed: it has no more of them than the loops have points for it."""
+    """Whether the root op needs all elements of an operand that has this many."""
     if root.kind in ("contraction", "attention"):
         return True
     if root.kind in ("convolution", "pooling"):
@@ -111,16 +118,16 @@ def _is_read_whole(root: RootOp, elements: int) -> bool:
 
 
 def _bits(element: str) -> int:
-    """The width of an element type, by the first number in its name; ``index``, which has none, is taken for 32 bits.
+    """The width of an element type: the first number in its name, and 32 for ``index``, which has none.
 
-    Never more than it takes in memory: i1 fills a byte there, and ``complex<f32>`` is two numbers.
+    It is never more than the type takes in memory: i1 fills a byte there, and ``complex<f32>`` is two numbers.
     """
     number = _FIRST_NUMBER.search(element)
     return int(number[0]) if number else _FULL_BITS
 
 
 def _amount(number: float) -> str:
-    """``3.1 M``: three digits and a prefix, ready for a unit to follow; a space where there is none."""
+    """Format a number with three digits and a prefix, ready for a unit (``3.1 M``). It ends in a space without one."""
     for prefix in ("", "k", "M", "G"):
         if number < 999.5:
             return f"{number:.3g} {prefix}"

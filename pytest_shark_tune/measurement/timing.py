@@ -1,8 +1,7 @@
-"""Measurements: how long a candidate takes beside its baseline.
+"""Measurements: the time of a candidate beside its baseline.
 
-Works over callables that run a batch and return the seconds it took: whoever brings a kernel compiler of
-their own needs nothing else of this package but `stages.check`. docs/measurement.md says why each number
-is made as it is.
+Everything works over callables that run a batch and return the seconds that it took. Users of another kernel compiler
+need nothing else of this package but `measurement.correctness`. docs/measurement.md gives the reasons for the numbers.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from typing import Final, TypeAlias
 import msgspec
 import numpy as np
 
-from pytest_shark_tune.measurement.drift import _Watch
+from pytest_shark_tune.measurement.drift import DriftDetector
 from pytest_shark_tune.measurement.intervals import (
-    _difference,
-    _half_width,
-    _interval,
-    _log_ratio,
-    _standard_error,
+    largest_half_width,
+    log_ratio,
+    standard_error,
     student_quantile,
+    trimmed_difference,
+    trimmed_interval,
 )
 
 __all__ = [
@@ -46,22 +45,23 @@ __all__ = [
 ]
 
 MEASUREMENT_VERSION: Final = 1
-"""How candidates and models are timed, and how samples become a ratio with its interval.
+"""The version of the timing, and of the way from samples to a ratio with its interval.
 
-Raise it where the same times would give other figures, or other times are taken: all is then measured anew.
+Raise it with a change that takes other times, or makes another ratio of the same times. Everything is then measured
+again.
 """
 
 Run: TypeAlias = Callable[[int], float]
 """Runs a batch of n dispatches and returns the seconds they took together."""
 
 NOISE_FLOOR = 0.02
-"""By how much a ratio must exceed 1 before it counts: differences of code layout alone reach 1% to 2%."""
+"""A ratio counts if it exceeds 1 by more than this: differences of code layout alone reach 1% to 2%."""
 
 FINAL_ROUNDS = 5
-"""Fresh processes per final: with fewer, a machine of two speeds too often shows only one of them."""
+"""The number of fresh processes in a final. With fewer, a machine that has two speeds often shows only one of them."""
 
 MOST_ROUNDS = 10
-"""Where the first rounds of a final tell too little, it goes on for as many as this."""
+"""The number of rounds in a final that the first rounds do not decide."""
 
 _NARROW = 0.1
 _LASTS = 0.8
@@ -74,82 +74,96 @@ _SLOWEST = 20.0
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """How much time a comparison may take, and how sure its interval is.
-
-    ``sample_s`` is how long a batch of the baseline runs, ``batch_cap`` the most dispatches in one. ABBA blocks are
-    run until the interval's half-width is below ``width`` (0.01 reads as 1%), at least ``min_blocks`` and at most
-    ``blocks``, and after ``min_blocks`` only as many as fit into ``budget_s`` seconds. A candidate that takes more
-    than ``cutoff`` times as long as it may is cut short after the first block, one that takes more than twice that
-    after three single dispatches. The interval covers with probability 1 - ``alpha``.
-    """
+    """The time that a comparison may take, and the confidence of its interval."""
 
     sample_s: float
+    """The seconds that a batch of the baseline runs."""
     blocks: int
+    """The most ABBA blocks."""
     min_blocks: int
+    """The fewest blocks."""
     budget_s: float
+    """After ``min_blocks``, only blocks that fit into this time are run."""
     width: float = 0.0
+    """The half-width of the interval that ends the comparison (0.01 reads as 1%)."""
     cutoff: float = math.inf
+    """A candidate that takes more than this many times its allowed time is stopped after the first block.
+
+    One that takes more than twice that is stopped after three single dispatches.
+    """
     alpha: float = 0.05
+    """The interval covers with probability 1 - ``alpha``."""
     batch_cap: int = 4096
+    """The most dispatches in a batch."""
 
 
 SCREENING = Policy(sample_s=0.005, blocks=6, min_blocks=3, budget_s=0.11, width=0.01, cutoff=2.0)
-"""For every candidate: at most about 0.1 s for a dispatch of 1 to 3 ms."""
+"""The policy for every candidate: at most about 0.1 s for a dispatch of 1 to 3 ms."""
 
 FINAL = Policy(sample_s=0.010, blocks=8, min_blocks=3, budget_s=1.5, width=0.005)
-"""For one round of finalists, in one fresh process."""
+"""The policy for one round of finalists, in one fresh process."""
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):
-    """A candidate's times beside its baseline's, and their ratio with its interval.
-
-    ``samples_us`` and ``baseline_samples_us`` are microseconds per dispatch, one figure per sample, in the
-    order taken. ``ratio`` is baseline / candidate: above 1 the candidate is faster. ``ratio_low`` and
-    ``ratio_high`` bound it; for one process they say nothing of other processes, for several ``rounds``
-    they bound what one more fresh process will measure. A sample ran ``batch`` dispatches; ``blocks`` ABBA
-    blocks were run in all.
-
-    ``noise`` is the standard deviation of a block's log-ratio within a process, ``process_noise`` that of a
-    round's log-ratio between processes (0 for a single round); 0.01 reads as 1%. With ``cut_short`` the
-    candidate was far slower at first sight, and the bounds only say that its ratio is less than ``ratio_high``:
-    1, or the ``best`` that it was compared with.
-
-    ``repeated`` blocks were thrown away and run again, because the machine changed its speed meanwhile; ``note`` says
-    so in words, and also where that did not help.
-    """
+    """A candidate's times beside its baseline's, and their ratio with its interval."""
 
     samples_us: tuple[float, ...]
+    """The samples in the order taken, in microseconds per dispatch."""
     baseline_samples_us: tuple[float, ...]
+    """The same for the baseline."""
     ratio: float
+    """Baseline / candidate: above 1 the candidate is faster."""
     ratio_low: float
+    """The lower bound of the ratio.
+
+    The bounds of a single round say nothing about other processes. Those of several rounds bound the ratio that one
+    more fresh process will measure.
+    """
     ratio_high: float
+    """The upper bound of the ratio."""
     batch: int
+    """The number of dispatches in a sample."""
     blocks: int
+    """The number of ABBA blocks in all rounds."""
     noise: float
+    """The standard deviation of a block's log-ratio within a process (0.01 reads as 1%)."""
     rounds: int = 1
     process_noise: float = 0.0
+    """The standard deviation of a round's log-ratio between processes; 0 for a single round."""
     cut_short: bool = False
+    """The candidate was far slower from the start.
+
+    The bounds then only say that its ratio is less than ``ratio_high``: 1, or the ``best`` that it was compared with.
+    """
     repeated: int = 0
+    """The number of blocks that were run again, because the machine changed its speed meanwhile."""
     note: str = ""
+    """A message about such blocks, also about those that were not run again."""
 
     @classmethod
     def of_samples(
         cls, samples_us: Sequence[float], baseline_samples_us: Sequence[float], *, alpha: float = 0.05
     ) -> Measurement:
-        """The measurement of a candidate that another timer timed: microseconds per dispatch, each sample by itself.
+        """Make a measurement of the samples of another timer.
 
-        The samples need not be pairs, nor as many. With L the difference of the trimmed means of their logarithms and
-        e_1, e_2 the standard errors of these, the interval is ``exp(L +- t(f, 1 - alpha/2) * sqrt(e_1^2 + e_2^2))``,
-        f by Welch: Yuen, 'The two-sample trimmed t for unequal population variances' (Biometrika 61, 1974). It takes
-        samples for independent, so it says nothing of what differs from process to process: time in several, and join
-        what each gives with `combine_rounds`. With fewer than two samples on a side it is (0, infinity).
+        With L the difference of the trimmed means of the logarithms and e_1, e_2 their standard errors, the interval is
+        ``exp(L +- t(f, 1 - alpha/2) * sqrt(e_1^2 + e_2^2))``, f by Welch: Yuen, 'The two-sample trimmed t for unequal
+        population variances' (Biometrika 61, 1974). With fewer than two samples on a side it is (0, infinity).
+
+        The interval takes samples as independent, so it does not cover differences between processes. Time in several
+        processes, and join their measurements with `combine_rounds`.
+
+        Args:
+            samples_us: The candidate's samples, in microseconds per dispatch.
+            baseline_samples_us: The baseline's samples. They need not be as many.
+            alpha: The interval covers with probability 1 - ``alpha``.
 
         Raises:
             ValueError: there are no samples, or one is not positive.
         """
         if not samples_us or not baseline_samples_us or min(*samples_us, *baseline_samples_us) <= 0:
             raise ValueError("a measurement is made of positive samples of the candidate and of its baseline")
-        centre, error, freedom = _difference(samples_us, baseline_samples_us)
+        centre, error, freedom = trimmed_difference(samples_us, baseline_samples_us)
         half = student_quantile(freedom, alpha) * error if freedom > 0 else math.inf
         blocks = min(len(samples_us), len(baseline_samples_us))
         return cls(
@@ -175,15 +189,23 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def calibrate(run: Run, target_s: float, *, cap: int = 4096) -> int:
-    """The smallest batch found whose run takes about ``target_s`` seconds, at least 1 and at most ``cap``.
+    """Find the smallest batch that runs for about ``target_s`` seconds.
 
-    A sample lasts longer than that where the clock's step would be more than a thousandth of it, or where what a
-    batch costs beside its dispatches (recording, submitting, waiting) would be more than a hundredth: up to four
-    times ``target_s``. That cost is read off single dispatches.
+    A batch runs longer if the clock's step would be more than a thousandth of that time, or the overhead of a batch
+    (recording, submitting, waiting) more than a hundredth: up to four times ``target_s``. The overhead is found from
+    single dispatches.
 
-    The first run warms up and is not timed. Grows until a batch lasts in the faster of two runs, because a
-    hiccup would otherwise pass for a slow dispatch. Takes three to five times ``target_s``, or three
-    dispatches where those take longer.
+    The first run warms up and is not timed. The batch grows until the faster of two runs is long enough, because a
+    hiccup would otherwise pass for a slow dispatch. All this takes three to five times ``target_s``, or the time of
+    three dispatches if that is longer.
+
+    Args:
+        run: Runs a batch.
+        target_s: The seconds that a batch should take.
+        cap: The largest batch.
+
+    Returns:
+        The number of dispatches, at least 1.
     """
     target_s = max(target_s, _TICKS * _clock_step_s())
     run(1)
@@ -205,10 +227,10 @@ def calibrate(run: Run, target_s: float, *, cap: int = 4096) -> int:
 
 
 def time_limit_s(baseline_s: float) -> float:
-    """How long a candidate may take, in seconds, for what took the baseline ``baseline_s``.
+    """The seconds that a candidate may take for the work that takes the baseline ``baseline_s``.
 
-    Twenty times as long: who is slower cannot win. And two seconds for what has nothing to do with it: a machine that
-    is busy, pages that are touched for the first time.
+    It is twenty times as long, as a slower candidate cannot win, and two seconds more for a busy machine and pages that
+    are touched for the first time.
     """
     return _SHORTEST_LIMIT_S + _SLOWEST * baseline_s
 
@@ -224,15 +246,19 @@ def compare(
 ) -> Measurement:
     """Measure ``candidate`` in ABBA blocks with ``baseline``, in this process.
 
-    ``batch`` is what `calibrate` gave for the baseline; without it the baseline is calibrated first. A
-    block runs baseline, candidate, candidate, baseline (the next one the other way around), so that a
-    linear drift of the clock cancels. It ends once the interval's half-width is below ``policy.width``, and from the
-    second block on where the whole interval lies below 1 or below ``best``, the ratio that a candidate has to reach
-    to be of interest. Both callables must have run once before, so that what only happens the first time is over.
+    A block runs baseline, candidate, candidate, baseline, and the next one the other way around, so that a linear drift
+    of the clock cancels. The comparison ends once the interval's half-width is below ``policy.width``. From the second
+    block on it also ends if the whole interval lies below 1 or below ``best``. Up to two blocks in which the machine
+    changed its speed are run again (see `DriftDetector`).
 
-    ``earlier`` are samples of the same baseline in the same batch, in microseconds per dispatch and in pairs as a
-    `Measurement` has them: they tell how steady the machine is. A block in which it changed its speed is run again,
-    up to two of them, see `_Watch`.
+    Args:
+        candidate: Runs a batch of the candidate. It must have run once before, as the first run does more.
+        baseline: Runs a batch of the baseline. It must have run once before.
+        policy: The time and the confidence.
+        batch: The result of `calibrate` for the baseline, which is calibrated first if it is not given.
+        best: The ratio that a candidate has to reach to be of interest.
+        earlier: Samples of the same baseline in the same batch, in microseconds per dispatch and in pairs, as in a
+            `Measurement`. They show how steady the machine is.
     """
     if batch is None:
         batch = calibrate(baseline, policy.sample_s, cap=policy.batch_cap)
@@ -243,26 +269,26 @@ def compare(
     samples: list[float] = []
     baseline_samples: list[float] = []
     logs: list[float] = []
-    watch = _Watch(earlier)
+    drift_detector = DriftDetector(earlier)
     started = time.perf_counter()
     while len(logs) < policy.blocks:
         block_started = time.perf_counter()
         ours, theirs = _block(candidate, baseline, batch, flip=len(logs) % 2 == 1)
         if not logs and min(ours) * wanted > policy.cutoff * max(theirs):
             return _cut_short(ours, theirs, batch, wanted)
-        if not watch.accepts(theirs, [ours]):
+        if not drift_detector.accepts(theirs, [ours]):
             continue
         samples += ours
         baseline_samples += theirs
-        logs.append(_log_ratio(ours, theirs))
+        logs.append(log_ratio(ours, theirs))
         now = time.perf_counter()
-        centre, _, high = _interval(logs, policy.alpha)
+        centre, _, high = trimmed_interval(logs, policy.alpha)
         if high < math.log(wanted):
             break
         is_late = (now - started) + (now - block_started) > policy.budget_s
         if len(logs) >= policy.min_blocks and (is_late or high - centre < policy.width):
             break
-    return _measurement(samples, baseline_samples, logs, batch, policy.alpha, watch)
+    return _measurement(samples, baseline_samples, logs, batch, policy.alpha, drift_detector)
 
 
 def compare_finalists(
@@ -273,12 +299,22 @@ def compare_finalists(
     seed: int = 0,
     batch: int | None = None,
 ) -> dict[str, Measurement]:
-    """One round: measure every finalist of ``runs`` beside ``baseline``, all interleaved, in this process.
+    """Measure all finalists beside the baseline in one round, interleaved, in this process.
 
-    A block runs the baseline and all finalists in a fresh random order made from ``seed``, then once more
-    in the reverse order, so that a linear drift cancels for each of them. Blocks in which the machine changed its
-    speed are run again as by `compare`. It ends once every half-width is below ``policy.width``. Give each round
-    its own ``seed`` and its own fresh process, then join the rounds with `combine_rounds`. None is cut short.
+    A block runs the baseline and all finalists in a fresh random order, then once more in the reverse order, so that a
+    linear drift cancels for all of them. Blocks in which the machine changed its speed are run again, as by `compare`.
+    The round ends once every half-width is below ``policy.width``. No finalist is stopped early. Join the rounds of
+    several fresh processes with `combine_rounds`.
+
+    Args:
+        runs: For every finalist, by name, a callable that runs a batch.
+        baseline: Runs a batch of the baseline.
+        policy: The time and the confidence.
+        seed: The seed of the order, different for every round.
+        batch: The result of `calibrate` for the baseline, which is calibrated first if it is not given.
+
+    Returns:
+        The measurements by name.
     """
     if batch is None:
         batch = calibrate(baseline, policy.sample_s, cap=policy.batch_cap)
@@ -287,7 +323,7 @@ def compare_finalists(
     everyone.update(runs.items())
     samples: dict[str | None, list[float]] = {name: [] for name in everyone}
     logs: dict[str, list[float]] = {name: [] for name in runs}
-    watch = _Watch()
+    drift_detector = DriftDetector()
     done = 0
     started = time.perf_counter()
     while done < policy.blocks:
@@ -297,68 +333,76 @@ def compare_finalists(
         block: dict[str | None, list[float]] = {name: [] for name in everyone}
         for name in (*names, *reversed(names)):
             block[name].append(everyone[name](batch) * 1e6 / batch)
-        if not watch.accepts(block[None], [block[name] for name in runs]):
+        if not drift_detector.accepts(block[None], [block[name] for name in runs]):
             continue
         done += 1
         for name, pair in block.items():
             samples[name] += pair
         for name in runs:
-            logs[name].append(_log_ratio(block[name], block[None]))
+            logs[name].append(log_ratio(block[name], block[None]))
         now = time.perf_counter()
         is_late = 2 * now - started - block_started > policy.budget_s
-        if done >= policy.min_blocks and (is_late or _half_width(logs.values(), policy.alpha) < policy.width):
+        if done >= policy.min_blocks and (is_late or largest_half_width(logs.values(), policy.alpha) < policy.width):
             break
-    return {name: _measurement(samples[name], samples[None], logs[name], batch, policy.alpha, watch) for name in runs}
+    return {
+        name: _measurement(samples[name], samples[None], logs[name], batch, policy.alpha, drift_detector)
+        for name in runs
+    }
 
 
 def combine_rounds(rounds: Sequence[Measurement], *, alpha: float = 0.05) -> Measurement:
-    """Join what fresh processes measured of one candidate into one measurement.
+    """Join the measurements of one candidate in several fresh processes.
 
-    Processes differ by more than the samples in them (memory layout, placement of threads), so the unit is
-    the round: with x_r the round's log-ratio, m their mean, s their standard deviation and R their number,
-    the interval is ``exp(m +- t(R - 1, 1 - alpha/2) * s * sqrt(1 + 1/R))``, Student's prediction interval:
-    it holds what one more fresh process will measure with probability 1 - ``alpha``. Where rounds agree by
-    luck, s is not taken smaller than the mean standard error within them. A single round is returned as it is.
-    Rounds that were cut short are no basis for an interval and raise ValueError, as does an empty sequence.
+    Processes differ by more than the samples in them (memory layout, placement of threads), so the unit is the round.
+    With x_r the log-ratio of a round, m their mean, s their standard deviation and R their number, the interval is
+    ``exp(m +- t(R - 1, 1 - alpha/2) * s * sqrt(1 + 1/R))``, Student's prediction interval. With probability 1 -
+    ``alpha`` it holds the ratio that one more fresh process will measure. As rounds may agree by luck, s is at least
+    the mean standard error within them. A single round is returned as it is.
+
+    Raises:
+        ValueError: there are no rounds, or one was stopped early, which is no basis for an interval.
     """
-    if not rounds or any(each.cut_short for each in rounds):
+    if not rounds or any(part.cut_short for part in rounds):
         raise ValueError("rounds to combine must be at least one, and none cut short")
     count = len(rounds)
     if count == 1:
         return rounds[0]
-    logs = np.log([each.ratio for each in rounds])
-    within = math.sqrt(math.fsum(each.noise**2 / each.blocks for each in rounds) / count)
+    logs = np.log([part.ratio for part in rounds])
+    within = math.sqrt(math.fsum(part.noise**2 / part.blocks for part in rounds) / count)
     between = float(np.std(logs, ddof=1))
     centre = float(np.mean(logs))
     half = student_quantile(count - 1, alpha) * max(between, within) * math.sqrt(1 + 1 / count)
     return Measurement(
-        samples_us=tuple(sample for each in rounds for sample in each.samples_us),
-        baseline_samples_us=tuple(sample for each in rounds for sample in each.baseline_samples_us),
+        samples_us=tuple(sample for part in rounds for sample in part.samples_us),
+        baseline_samples_us=tuple(sample for part in rounds for sample in part.baseline_samples_us),
         ratio=math.exp(centre),
         ratio_low=math.exp(centre - half),
         ratio_high=math.exp(centre + half),
         batch=rounds[0].batch,
-        blocks=sum(each.blocks for each in rounds),
-        noise=math.sqrt(math.fsum(each.noise**2 for each in rounds) / count),
-        rounds=sum(each.rounds for each in rounds),
+        blocks=sum(part.blocks for part in rounds),
+        noise=math.sqrt(math.fsum(part.noise**2 for part in rounds) / count),
+        rounds=sum(part.rounds for part in rounds),
         process_noise=between,
-        repeated=sum(each.repeated for each in rounds),
-        note="; ".join(f"round {number}: {each.note}" for number, each in enumerate(rounds, 1) if each.note),
+        repeated=sum(part.repeated for part in rounds),
+        note="; ".join(f"round {number}: {part.note}" for number, part in enumerate(rounds, 1) if part.note),
     )
 
 
 def is_decided(finalists: Iterable[Sequence[Measurement]]) -> bool:
-    """Whether more rounds than those of each of ``finalists`` would tell no more.
+    """Whether more rounds would not change the decision.
 
-    So it is where each finalist is surely slower than the default, or its interval's lower half narrower than 10%.
+    Every finalist is surely slower than the default, or the lower half of its interval is narrower than 10%.
+
+    Args:
+        finalists: The rounds of every finalist.
     """
     joined = [combine_rounds(rounds) for rounds in finalists]
-    return all(each.ratio_high < 1 or each.ratio - each.ratio_low < _NARROW * each.ratio for each in joined)
+    return all(final.ratio_high < 1 or final.ratio - final.ratio_low < _NARROW * final.ratio for final in joined)
 
 
 @cache
 def _clock_step_s() -> float:
-    """The smallest step of this process's clock that was seen."""
+    """The smallest observed step of this process's clock."""
     steps = []
     for _ in range(100):
         started = now = time.perf_counter()
@@ -369,10 +413,10 @@ def _clock_step_s() -> float:
 
 
 def _glance(candidate: Run, baseline: Run, cutoff: float) -> Measurement | None:
-    """A measurement of single dispatches where they show the candidate far slower, else None.
+    """Measure single dispatches; ``None`` unless they show that the candidate is far slower.
 
-    Single runs are at times twice as slow as they should be, twice in a row too (seen on an H100), so the
-    candidate has to be slower by twice the cutoff in the best of three.
+    Single runs are at times twice as slow as they should be, even twice in a row (seen on an H100). So the candidate
+    has to be slower by twice the cutoff in the best of three.
     """
     if math.isinf(cutoff):
         return None
@@ -385,25 +429,29 @@ def _glance(candidate: Run, baseline: Run, cutoff: float) -> Measurement | None:
     theirs.append(baseline(1))
     if min(ours) <= _GLANCE * cutoff * max(theirs):
         return None
-    return _cut_short([each * 1e6 for each in ours], [each * 1e6 for each in theirs], 1, 1.0)
+    return _cut_short([seconds * 1e6 for seconds in ours], [seconds * 1e6 for seconds in theirs], 1, 1.0)
 
 
 def _block(candidate: Run, baseline: Run, batch: int, *, flip: bool) -> tuple[list[float], list[float]]:
-    """One ABBA block (BAAB with ``flip``): the candidate's and the baseline's two samples, microseconds."""
+    """Run one ABBA block (BAAB with ``flip``).
+
+    Returns:
+        The two samples of the candidate and those of the baseline, in microseconds per dispatch.
+    """
     outer, inner = (candidate, baseline) if flip else (baseline, candidate)
     first = outer(batch)
     middle = [inner(batch), inner(batch)]
     ends = [first, outer(batch)]
     ours, theirs = (ends, middle) if flip else (middle, ends)
     scale = 1e6 / batch
-    return [each * scale for each in ours], [each * scale for each in theirs]
+    return [seconds * scale for seconds in ours], [seconds * scale for seconds in theirs]
 
 
 def _cut_short(samples: Sequence[float], baseline_samples: Sequence[float], batch: int, high: float) -> Measurement:
     return Measurement(
         samples_us=tuple(samples),
         baseline_samples_us=tuple(baseline_samples),
-        ratio=math.exp(_log_ratio(samples, baseline_samples)),
+        ratio=math.exp(log_ratio(samples, baseline_samples)),
         ratio_low=0.0,
         ratio_high=high,
         batch=batch,
@@ -419,9 +467,9 @@ def _measurement(
     logs: Sequence[float],
     batch: int,
     alpha: float,
-    watch: _Watch,
+    drift_detector: DriftDetector,
 ) -> Measurement:
-    centre, low, high = _interval(logs, alpha)
+    centre, low, high = trimmed_interval(logs, alpha)
     return Measurement(
         samples_us=tuple(samples),
         baseline_samples_us=tuple(baseline_samples),
@@ -430,7 +478,7 @@ def _measurement(
         ratio_high=math.exp(high),
         batch=batch,
         blocks=len(logs),
-        noise=_standard_error(logs) * math.sqrt(len(logs)),
-        repeated=watch.repeated,
-        note=watch.note,
+        noise=standard_error(logs) * math.sqrt(len(logs)),
+        repeated=drift_detector.repeated,
+        note=drift_detector.note,
     )

@@ -1,4 +1,4 @@
-"""Builders of ops to tune: each gives the MLIR of one op of given sizes and types."""
+"""Builders of ops to tune. A builder returns the MLIR of one op with the given sizes and types."""
 
 from pytest_shark_tune.ops.builders import OpSource, attention, batch_matmul, conv_2d, matmul
 

@@ -1,36 +1,106 @@
 """Builders of MLIR with a single op, for suites that tune an op rather than a model.
 
-Each builder returns an `OpSource`: a module whose public function ``@main`` fills its result with zeros and
+Each builder returns an `OpSource`: a module with a public function ``@main`` that fills its result with zeros and
 runs the op once. Sizes are fixed when it is built, since a tuned config belongs to one shape.
+
+A suite names its ops by building them, also on a machine that measures a bundle and has no compiler. Their texts are
+empty there, and `stand_in` lets modules that also read and write MLIR be imported.
 """
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any
+import functools
+import importlib.util
+import sys
+import types
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, ParamSpec
 
 import msgspec
 
-from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.ops.no_compiler import text_if_possible
+from pytest_shark_tune.dispatch.types import joined_sizes
+from pytest_shark_tune.errors import InputError, NoCompiler
 
-__all__ = ["OpSource", "attention", "batch_matmul", "conv_2d", "matmul", "zeros"]
+__all__ = [
+    "OpSource",
+    "attention",
+    "batch_matmul",
+    "conv_2d",
+    "matmul",
+    "stand_in",
+    "tensor_type",
+    "text_if_possible",
+    "zeros",
+]
 
-# What each input element may accumulate in; the first is the default. Narrow inputs accumulate wider, as the
-# matrix instructions of CPUs and GPUs do.
+_Parameters = ParamSpec("_Parameters")
+
+_BINDINGS = "iree.compiler"
+
 _ACCUMULATORS = {"f32": ("f32",), "f16": ("f32", "f16"), "bf16": ("f32", "bf16"), "i8": ("i32",)}
+"""The types that products of an input type may accumulate in, the default first.
 
-# What sums may be stored as besides their own type.
+Narrow inputs accumulate in wider types, as the matrix instructions of CPUs and GPUs do.
+"""
+
 _NARROWED = {"f32": ("f16", "bf16")}
+"""The types that sums may be stored as besides their own type."""
 
 _LARGEST_SIZE = 2**31 - 1
 
 
+class _Absent(types.ModuleType):
+    """Something of the bindings on a machine without the compiler: it has everything and refuses any call."""
+
+    __path__: list[str] = []  # noqa: RUF012 - a module without a path is no package.
+
+    def __getattr__(self, name: str) -> _Absent:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Absent(f"{self.__name__}.{name}")
+
+    def __int__(self) -> int:
+        """Return a number, since tables have enumerators as keys."""
+        return hash(self.__name__)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise NoCompiler(
+            f"this takes the IREE compiler ({self.__name__}), which is not installed here: python -m pip install "
+            "iree-base-compiler, or leave it to a machine that has it (shark-tune merge-records)"
+        )
+
+
+def stand_in() -> None:
+    """Let this process import from the compiler's bindings even if they are not installed."""
+    try:
+        installed = _BINDINGS in sys.modules or importlib.util.find_spec(_BINDINGS) is not None
+    except ModuleNotFoundError:
+        installed = False
+    if not installed:
+        for name in ("", ".dialects", ".ir", ".passmanager", ".version"):
+            sys.modules[f"{_BINDINGS}{name}"] = _Absent(f"{_BINDINGS}{name}")
+
+
+def text_if_possible(build: Callable[_Parameters, str]) -> Callable[_Parameters, str]:
+    """Let ``build`` return an empty text instead of failing without the compiler."""
+
+    @functools.wraps(build)
+    def built(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> str:
+        try:
+            return build(*args, **kwargs)
+        except NoCompiler:
+            return ""
+
+    return built
+
+
 class OpSource(msgspec.Struct, frozen=True):
-    """MLIR source of one op: ``name`` says the op, its sizes and its types, ``text`` is the module."""
+    """The MLIR source of one op."""
 
     name: str
+    """The op, its sizes and its types."""
     text: str
+    """The module."""
 
 
 def matmul(
@@ -45,21 +115,27 @@ def matmul(
     transpose_a: bool = False,
     transpose_b: bool = False,
 ) -> OpSource:
-    """The product of an ``m`` x ``k`` and a ``k`` x ``n`` matrix.
+    """Build the product of an ``m`` x ``k`` and a ``k`` x ``n`` matrix.
 
-    ``lhs`` and ``rhs`` are the inputs' element types: f32, f16, bf16 or i8; ``rhs`` is ``lhs`` unless given.
-    ``acc`` is the type of the sums: f32 for floats and i32 for i8, unless given. The result is stored in it too, or as
-    ``out``: sums in f32 may be stored as f16 or bf16.
-    ``transpose_a`` says that the first input is stored as ``k`` x ``m``, ``transpose_b`` the second as ``n`` x ``k``.
+    Args:
+        m: The rows of the first input and of the result.
+        n: The columns of the second input and of the result.
+        k: The columns of the first and the rows of the second input.
+        lhs: The element type of the first input: f32, f16, bf16 or i8.
+        rhs: The element type of the second input, by default ``lhs``.
+        acc: The type of the sums, by default f32 for floats and i32 for i8.
+        out: The type in which the result is stored, by default ``acc``. Sums in f32 may be stored as f16 or bf16.
+        transpose_a: Whether the first input is stored as ``k`` x ``m``.
+        transpose_b: Whether the second input is stored as ``n`` x ``k``.
 
     Raises:
-        InputError: a size is no positive integer, an element type is unknown, or the types do not go together.
+        InputError: A size is no positive integer, an element type is unknown, or the types do not fit together.
     """
     sizes = _checked_sizes(m=m, n=n, k=k)
     types = _checked_types(lhs, rhs, acc)
     layout = _checked_flags(transpose_a=transpose_a, transpose_b=transpose_b)
     out = _checked_out(types, out)
-    return OpSource(_name("matmul", sizes, types, out, layout), _contraction_text(sizes, types, out, layout))
+    return OpSource(_op_name("matmul", sizes, types, out, layout), _contraction_text(sizes, types, out, layout))
 
 
 def batch_matmul(
@@ -75,16 +151,18 @@ def batch_matmul(
     transpose_a: bool = False,
     transpose_b: bool = False,
 ) -> OpSource:
-    """``batch`` products of an ``m`` x ``k`` and a ``k`` x ``n`` matrix; the other arguments are those of `matmul`.
+    """Build ``batch`` products of an ``m`` x ``k`` and a ``k`` x ``n`` matrix.
+
+    The other arguments are those of `matmul`.
 
     Raises:
-        InputError: as `matmul` does.
+        InputError: As for `matmul`.
     """
     sizes = _checked_sizes(batch=batch, m=m, n=n, k=k)
     types = _checked_types(lhs, rhs, acc)
     layout = _checked_flags(transpose_a=transpose_a, transpose_b=transpose_b)
     out = _checked_out(types, out)
-    return OpSource(_name("batch_matmul", sizes, types, out, layout), _contraction_text(sizes, types, out, layout))
+    return OpSource(_op_name("batch_matmul", sizes, types, out, layout), _contraction_text(sizes, types, out, layout))
 
 
 def conv_2d(
@@ -103,13 +181,27 @@ def conv_2d(
     rhs: str | None = None,
     acc: str | None = None,
 ) -> OpSource:
-    """A convolution without padding whose *result* has ``height`` x ``width`` pixels and ``filters`` channels.
+    """Build a convolution without padding. ``height`` and ``width`` are those of the *result*.
 
-    The image it reads has ``channels`` channels and as many pixels as that takes. ``layout`` is nhwc (filters are
-    stored as height, width, channels, filters) or nchw (filters, channels, height, width). Types as in `matmul`.
+    The input image has as many pixels as the result requires. The types are those of `matmul`.
+
+    Args:
+        batch: The number of images.
+        height: The height of the result.
+        width: The width of the result.
+        channels: The channels of the input image.
+        filters: The channels of the result.
+        kernel_height: The height of a filter.
+        kernel_width: The width of a filter.
+        stride: The step of the filter in both directions.
+        dilation: The distance of the filter's taps in both directions.
+        layout: nhwc (filters as height, width, channels, filters) or nchw (filters, channels, height, width).
+        lhs: The element type of the image.
+        rhs: The element type of the filters, by default ``lhs``.
+        acc: The type of the sums and of the result.
 
     Raises:
-        InputError: as `matmul` does, or the layout is unknown.
+        InputError: As for `matmul`, or the layout is unknown.
     """
     sizes = _checked_sizes(
         batch=batch,
@@ -133,13 +225,18 @@ def conv_2d(
 def attention(
     *, batch: int, queries: int, keys: int, head: int, value_head: int | None = None, element: str = "f16"
 ) -> OpSource:
-    """Scaled dot-product attention: ``queries`` rows look at ``keys`` rows of ``head`` elements, ``batch`` times.
+    """Build a scaled dot-product attention with the scale ``1 / sqrt(head)``.
 
-    Values and the result have ``value_head`` elements a row, ``head`` unless given. ``element`` is f16, bf16 or f32,
-    the type of all tensors; the scale is one by the root of ``head``.
+    Args:
+        batch: The number of attentions.
+        queries: The number of queries.
+        keys: The number of keys and values.
+        head: The number of elements of a query and of a key.
+        value_head: The number of elements of a value and of a row of the result, by default ``head``.
+        element: The type of all tensors: f16, bf16 or f32.
 
     Raises:
-        InputError: a size is no positive integer, or the element type is unknown.
+        InputError: A size is no positive integer, or the element type is unknown.
     """
     value_head = head if value_head is None else value_head
     sizes = _checked_sizes(batch=batch, queries=queries, keys=keys, head=head, value_head=value_head)
@@ -157,7 +254,7 @@ def _checked_sizes(**sizes: int) -> tuple[int, ...]:
 
 
 def _checked_types(lhs: str, rhs: str | None, acc: str | None) -> tuple[str, str, str]:
-    """The element types of both inputs and of the result, with the defaults filled in."""
+    """Return the element types of both inputs and of the sums, with defaults filled in."""
     rhs = lhs if rhs is None else rhs
     for argument, element in (("lhs", lhs), ("rhs", rhs)):
         if not isinstance(element, str) or element not in _ACCUMULATORS:
@@ -174,7 +271,7 @@ def _checked_types(lhs: str, rhs: str | None, acc: str | None) -> tuple[str, str
 
 
 def _checked_out(types: tuple[str, str, str], out: str | None) -> str:
-    """The element type that the result is stored as."""
+    """Return the element type in which the result is stored."""
     acc = types[2]
     allowed = (acc, *_NARROWED.get(acc, ()))
     if out is None:
@@ -191,9 +288,9 @@ def _checked_flags(**flags: bool) -> tuple[bool, bool]:
     return flags["transpose_a"], flags["transpose_b"]
 
 
-def _name(op: str, sizes: tuple[int, ...], types: tuple[str, str, str], out: str, layout: tuple[bool, bool]) -> str:
-    """``matmul_512x512x512_f32``; what is not the default follows, as in ``matmul_8x8x8_f16_acc_f16_tb``."""
-    parts = [op, "x".join(map(str, sizes)), _type_name(types)]
+def _op_name(op: str, sizes: tuple[int, ...], types: tuple[str, str, str], out: str, layout: tuple[bool, bool]) -> str:
+    """Return a name like ``matmul_512x512x512_f32``; other values than defaults follow (``matmul_8x8x8_f16_tb``)."""
+    parts = [op, joined_sizes(sizes), _type_name(types)]
     parts += [f"out_{out}"] if out != types[2] else []
     parts += [suffix for suffix, transposed in zip(("ta", "tb"), layout, strict=True) if transposed]
     return "_".join(parts)
@@ -205,7 +302,7 @@ def _type_name(types: tuple[str, str, str]) -> str:
     return inputs if acc == _checked_types(lhs, rhs, None)[2] else f"{inputs}_acc_{acc}"
 
 
-@cache
+@functools.cache
 @text_if_possible
 def _convolution_text(sizes: tuple[int, ...], types: tuple[str, str, str], layout: str) -> str:
     from iree.compiler import ir
@@ -229,9 +326,7 @@ def _convolution_text(sizes: tuple[int, ...], types: tuple[str, str, str], layou
             (batch, filters, height, width),
         )
     with ir.Context(), ir.Location.unknown():
-        image, weights, result = (
-            ir.RankedTensorType.get(shape, ir.Type.parse(element)) for shape, element in zip(shapes, types, strict=True)
-        )
+        image, weights, result = map(tensor_type, shapes, types)
         module = ir.Module.create()
         with ir.InsertionPoint(module.body):
 
@@ -244,10 +339,10 @@ def _convolution_text(sizes: tuple[int, ...], types: tuple[str, str, str], layou
         return str(module)
 
 
-@cache
+@functools.cache
 @text_if_possible
 def _attention_text(sizes: tuple[int, ...], element: str) -> str:
-    """The module's text. The dialect of attention has no Python bindings, so this op alone is written as text."""
+    """Return the module's text. Attention's dialect has no Python bindings, so the text is written by hand."""
     from iree.compiler import ir
 
     batch, queries, keys, head, value_head = sizes
@@ -274,8 +369,15 @@ func.func @main(%query: {query}, %key: {key}, %value: {value}) -> {result} {{
         return str(ir.Module.parse(text))
 
 
+def tensor_type(shape: Sequence[int], element: str) -> Any:
+    """Return a tensor type; ``element`` is the text of its element type."""
+    from iree.compiler import ir
+
+    return ir.RankedTensorType.get(shape, ir.Type.parse(element))
+
+
 def zeros(result_type: Any) -> Any:
-    """A tensor of that type, filled with zeros, at the current insertion point."""
+    """Add a tensor of that type, filled with zeros, at the current insertion point."""
     from iree.compiler import ir
     from iree.compiler.dialects import arith, linalg, tensor
 
@@ -286,11 +388,11 @@ def zeros(result_type: Any) -> Any:
     return linalg.fill(arith.ConstantOp(element, zero).result, outs=[empty])
 
 
-@cache
+@functools.cache
 @text_if_possible
 def _contraction_text(sizes: tuple[int, ...], types: tuple[str, str, str], out: str, layout: tuple[bool, bool]) -> str:
-    """The module's text; ``sizes`` are ``[batch,] m, n, k``, which is also the order of the loops."""
-    # Loading the bindings takes a while, and a suite is imported even where nothing in it is run.
+    """Return the module's text; ``sizes`` are ``[batch,] m, n, k``, which is also the order of the loops."""
+    # Loading the bindings takes a while, and a suite is imported even if none of its tests runs.
     from iree.compiler import ir
     from iree.compiler.dialects import arith, func, linalg
 
@@ -303,11 +405,8 @@ def _contraction_text(sizes: tuple[int, ...], types: tuple[str, str, str], out: 
         [*batch, m, n],
     ]
     with ir.Context(), ir.Location.unknown():
-        elements = [ir.Type.parse(element) for element in types]
-        lhs_type, rhs_type, result_type = (
-            ir.RankedTensorType.get([sizes[loop] for loop in loops], element)
-            for loops, element in zip(operands, elements, strict=True)
-        )
+        shapes = [[sizes[loop] for loop in loops] for loops in operands]
+        lhs_type, rhs_type, result_type = map(tensor_type, shapes, types)
         indexing_maps = [
             ir.AffineMap.get(len(sizes), 0, [ir.AffineDimExpr.get(loop) for loop in loops]) for loops in operands
         ]
@@ -319,7 +418,7 @@ def _contraction_text(sizes: tuple[int, ...], types: tuple[str, str, str], out: 
                 sums = op(lhs, rhs, outs=[zeros(result_type)], indexing_maps=indexing_maps)
                 if out == types[2]:
                     return sums
-                return arith.TruncFOp(ir.RankedTensorType.get(result_type.shape, ir.Type.parse(out)), sums).result
+                return arith.TruncFOp(tensor_type(result_type.shape, out), sums).result
 
             func.FuncOp.from_py_func(lhs_type, rhs_type)(main)
         module.operation.verify()

@@ -1,4 +1,4 @@
-"""Convolutions of any layout with padding and groups, and both their gradients, as modules with one root op."""
+"""Convolutions of any layout, with padding and groups, and both of their gradients, as modules with one root op."""
 
 from __future__ import annotations
 
@@ -8,26 +8,23 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
+from pytest_shark_tune.dispatch.types import joined_sizes
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.ops.builders import zeros
-from pytest_shark_tune.ops.no_compiler import text_if_possible
+from pytest_shark_tune.ops.builders import tensor_type, text_if_possible, zeros
 
 __all__ = ["Convolution", "Direction", "convolution_text"]
 
 Direction = Literal["forward", "input_gradient", "weight_gradient"]
 
 _SUMS = {"f32": "f32", "f16": "f32", "bf16": "f32", "i8": "i32"}
-_SPACE = "DHW"
+_SPACE_LETTERS = "DHW"
 
 
 class Convolution(msgspec.Struct, frozen=True, kw_only=True):
-    """A convolution, or one of its gradients, as drivers of kernel libraries describe it.
+    """A convolution or one of its gradients, as drivers of kernel libraries describe it.
 
-    ``image`` is the size of the forward convolution's *input* in each direction of space (two or three), ``kernel``
-    that of the filter; ``stride``, ``padding`` (on both sides) and ``dilation`` have as many numbers. Layouts are
-    permutations of ``NCHW`` or ``NCDHW``; in a filter's, N stands for the output channels and C for the input
-    channels of one group. ``element`` is f32, f16, bf16 or i8: floats are summed up in f32 and stored as ``element``,
-    i8 in i32.
+    Sizes are those of the forward convolution, with one number for each direction of space (two or three). Layouts are
+    permutations of ``NCHW`` or ``NCDHW``.
     """
 
     direction: Direction = "forward"
@@ -35,19 +32,24 @@ class Convolution(msgspec.Struct, frozen=True, kw_only=True):
     in_channels: int
     out_channels: int
     image: tuple[int, ...]
+    """The size of the *input*."""
     kernel: tuple[int, ...]
+    """The size of the filter."""
     stride: tuple[int, ...]
     padding: tuple[int, ...]
+    """The padding on both sides."""
     dilation: tuple[int, ...]
     groups: int = 1
     input_layout: str
     filter_layout: str
+    """The layout of the filter: N is the output channels and C the input channels of one group."""
     output_layout: str
     element: str = "f32"
+    """f32, f16, bf16 or i8. Floats are accumulated in f32 and stored as ``element``; i8 is accumulated in i32."""
 
     @property
     def result(self) -> tuple[int, ...]:
-        """The size of the forward convolution's result in each direction of space."""
+        """The size of the forward convolution's result."""
         return tuple(
             (size + 2 * pad - dilation * (taps - 1) - 1) // stride + 1
             for size, taps, stride, pad, dilation in zip(
@@ -56,44 +58,45 @@ class Convolution(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def check(self) -> None:
-        """Refuse what is no convolution.
+        """Check that the fields describe a convolution.
 
         Raises:
-            InputError: which number does not go with which.
+            InputError: Two fields contradict each other. The message names them.
         """
-        letters = sorted(f"NC{_SPACE[-len(self.image) :]}")
-        for what in ("input", "filter", "output"):
-            layout = getattr(self, f"{what}_layout")
+        letters = sorted(f"NC{_SPACE_LETTERS[-len(self.image) :]}")
+        for tensor in ("input", "filter", "output"):
+            layout = getattr(self, f"{tensor}_layout")
             if sorted(layout) != letters:
-                raise InputError(f"the {what}'s layout {layout} is no order of {''.join(letters)}")
-        for what in ("in_channels", "out_channels"):
-            if getattr(self, what) % self.groups:
-                raise InputError(
-                    f"{what.replace('_', ' ')}, {getattr(self, what)}, do not divide into {self.groups} groups"
-                )
+                raise InputError(f"the {tensor}'s layout {layout} is no order of {''.join(letters)}")
+        for name, channels in (("in channels", self.in_channels), ("out channels", self.out_channels)):
+            if channels % self.groups:
+                raise InputError(f"{name}, {channels}, do not divide into {self.groups} groups")
         if self.element not in _SUMS:
             raise InputError(f"the element type {self.element} is none of {', '.join(_SUMS)}")
         if min(self.result) < 1:
-            raise InputError(f"a filter of {_by(self.kernel)} does not fit into an image of {_by(self.image)}")
+            raise InputError(
+                f"a filter of {joined_sizes(self.kernel)} does not fit into an image of {joined_sizes(self.image)}"
+            )
         if self.direction != "forward" and self.element == "i8":
             raise InputError("there is no gradient of integers")
         reach = [dilation * (taps - 1) for taps, dilation in zip(self.kernel, self.dilation, strict=True)]
         if self.direction == "input_gradient" and any(p > r for p, r in zip(self.padding, reach, strict=True)):
             raise InputError(
-                f"the input's gradient with a padding of {_by(self.padding)} that is wider than the filter"
+                f"the input's gradient with a padding of {joined_sizes(self.padding)} that is wider than the filter"
             )
 
     @property
     def name(self) -> str:
-        """What it is, in one word: ``conv_nhwc_2x32x32x64_64x3x3_f16``; what is not the default follows."""
-        space = f"{self.batch}x{_by(self.image)}x{self.in_channels}_{self.out_channels}x{_by(self.kernel)}"
+        """A name such as ``conv_nhwc_2x32x32x64_64x3x3_f16``, to which other values than defaults are appended."""
+        image = joined_sizes((self.batch, *self.image, self.in_channels))
+        space = f"{image}_{joined_sizes((self.out_channels, *self.kernel))}"
         kind = {"forward": "conv", "input_gradient": "conv_dgrad", "weight_gradient": "conv_wgrad"}[self.direction]
         layouts = (self.input_layout, self.filter_layout, self.output_layout)
         parts = [kind, "_".join(layouts if len(set(layouts)) > 1 else layouts[:1]).lower(), space, self.element]
-        for what, usual in (("stride", 1), ("padding", 0), ("dilation", 1)):
-            numbers = getattr(self, what)
+        for name, usual in (("stride", 1), ("padding", 0), ("dilation", 1)):
+            numbers = getattr(self, name)
             if any(number != usual for number in numbers):
-                parts.append(f"{what}_{_by(numbers) if len(set(numbers)) > 1 else numbers[0]}")
+                parts.append(f"{name}_{joined_sizes(numbers) if len(set(numbers)) > 1 else numbers[0]}")
         if self.groups > 1:
             parts.append(f"groups_{self.groups}")
         return "_".join(parts)
@@ -101,17 +104,18 @@ class Convolution(msgspec.Struct, frozen=True, kw_only=True):
 
 @text_if_possible
 def convolution_text(conv: Convolution) -> str:
-    """The text of a module whose function ``@main`` computes ``conv`` of its two arguments.
+    """Return the text of a module with a function ``@main`` that computes ``conv`` from its two arguments.
 
-    Arguments and result are those of kernel libraries: image and filter; the result's gradient and the filter for the
-    input's gradient; the result's gradient and the image for the filter's. The root op is one ``linalg.generic``; a
-    padded image, a gradient spread by the stride and a mirrored filter are made before it.
+    The arguments are those of kernel libraries. A forward convolution takes image and filter, the input's gradient
+    takes the result's gradient and the filter, and the filter's gradient takes the result's gradient and the image. The
+    root op is one ``linalg.generic``. Other ops before it pad the image, spread a gradient by the stride, or mirror the
+    filter.
 
     Raises:
-        InputError: it is no convolution, or one that cannot be expressed so.
+        InputError: The fields describe no convolution, or one that cannot be expressed.
     """
     conv.check()
-    # Loading the bindings takes a while, and lists of commands are read even where nothing is run.
+    # Loading the bindings takes a while, and lists of commands are read even if none of their ops is run.
     from iree.compiler import ir
     from iree.compiler.dialects import func
 
@@ -124,7 +128,7 @@ def convolution_text(conv: Convolution) -> str:
             "input_gradient": (parts.result, parts.filter),
             "weight_gradient": (parts.result, parts.image),
         }
-        tensors = [_tensor_type(_shape(each), conv.element) for each in taken[conv.direction]]
+        tensors = [tensor_type(_shape(layout), conv.element) for layout in taken[conv.direction]]
         with ir.InsertionPoint(module.body):
 
             def main(first: Any, second: Any) -> Any:
@@ -136,18 +140,19 @@ def convolution_text(conv: Convolution) -> str:
 
 
 class _Dim(NamedTuple):
-    """A dimension that a loop nest sees: the loops that index it, each with its factor, and its size."""
+    """A dimension of a loop nest."""
 
     loops: Mapping[str, int]
+    """The factor of each loop in the dimension's index."""
     size: int
 
 
 _Layout: TypeAlias = Sequence[Sequence[_Dim]]
-"""A tensor's dimensions in their order; one that holds groups of channels is two dimensions to a loop nest."""
+"""The dimensions of a tensor in order. One that holds groups of channels is two dimensions of the loop nest."""
 
 
 class _Parts(NamedTuple):
-    """The three tensors of a convolution. Loops: n, g, k and c for channels, x and y with a number for space."""
+    """The three tensors of a convolution. Loops are n, g, k and c for channels, x and y with a number for space."""
 
     image: _Layout
     filter: _Layout
@@ -155,7 +160,7 @@ class _Parts(NamedTuple):
 
     @classmethod
     def of(cls, conv: Convolution) -> _Parts:
-        """As they are stored, each dimension of space indexed by a loop of its own: an image by its ``p``."""
+        """Return the tensors as they are stored, with a separate loop for each dimension of space (``p`` in images)."""
         groups = [_Dim({"g": 1}, conv.groups)] if conv.groups > 1 else []
         inputs = _Dim({"c": 1}, conv.in_channels // conv.groups)
         outputs = _Dim({"k": 1}, conv.out_channels // conv.groups)
@@ -163,18 +168,18 @@ class _Parts(NamedTuple):
 
         def laid_out(layout: str, outer: list[_Dim], inner: list[_Dim], space: list[_Dim]) -> _Layout:
             by_letter = {"N": outer, "C": inner} | {
-                letter: [dim] for letter, dim in zip(_SPACE[-len(space) :], space, strict=True)
+                letter: [dim] for letter, dim in zip(_SPACE_LETTERS[-len(space) :], space, strict=True)
             }
             return [by_letter[letter] for letter in layout]
 
         return cls(
-            laid_out(conv.input_layout, [batch], [*groups, inputs], _space("p", conv.image)),
-            laid_out(conv.filter_layout, [*groups, outputs], [inputs], _space("y", conv.kernel)),
-            laid_out(conv.output_layout, [batch], [*groups, outputs], _space("x", conv.result)),
+            laid_out(conv.input_layout, [batch], [*groups, inputs], _space_dims("p", conv.image)),
+            laid_out(conv.filter_layout, [*groups, outputs], [inputs], _space_dims("y", conv.kernel)),
+            laid_out(conv.output_layout, [batch], [*groups, outputs], _space_dims("x", conv.result)),
         )
 
 
-def _space(loop: str, sizes: Sequence[int]) -> list[_Dim]:
+def _space_dims(loop: str, sizes: Sequence[int]) -> list[_Dim]:
     return [_Dim({f"{loop}{position}": 1}, size) for position, size in enumerate(sizes)]
 
 
@@ -187,7 +192,7 @@ def _weight_gradient(conv: Convolution, parts: _Parts, gradient: Any, image: Any
 
 
 def _input_gradient(conv: Convolution, parts: _Parts, gradient: Any, weights: Any) -> Any:
-    """A convolution of the gradient, spread by the stride, with the mirrored filter."""
+    """Convolve the gradient, spread by the stride, with the mirrored filter."""
     reach = [dilation * (taps - 1) for taps, dilation in zip(conv.kernel, conv.dilation, strict=True)]
     window = [
         _Dim({f"p{axis}": 1, f"y{axis}": conv.dilation[axis]}, size + reach[axis])
@@ -195,23 +200,23 @@ def _input_gradient(conv: Convolution, parts: _Parts, gradient: Any, weights: An
     ]
     layout = _with_space(parts.result, window)
     low = [extent - pad for extent, pad in zip(reach, conv.padding, strict=True)]
-    spread = _placed(gradient, parts.result, layout, low, conv.stride)
+    spread = _inserted(gradient, parts.result, layout, low, conv.stride)
     mirrored = weights if max(conv.kernel) == 1 else _mirrored(weights, parts.filter)
     return _contract(conv, (spread, layout), (mirrored, parts.filter), parts.image, reduced=parts.filter)
 
 
 def _padded(conv: Convolution, parts: _Parts, image: Any) -> tuple[Any, _Layout]:
-    """The image between its padding, indexed as the filter moves over it."""
+    """Return the padded image, and its layout as the filter moves over it."""
     window = [
         _Dim({f"x{axis}": conv.stride[axis], f"y{axis}": conv.dilation[axis]}, size + 2 * conv.padding[axis])
         for axis, size in enumerate(conv.image)
     ]
     layout = _with_space(parts.image, window)
-    return _placed(image, parts.image, layout, conv.padding, [1] * len(conv.image)), layout
+    return _inserted(image, parts.image, layout, conv.padding, [1] * len(conv.image)), layout
 
 
 def _with_space(layout: _Layout, space: Sequence[_Dim]) -> _Layout:
-    """The layout with other dimensions of space."""
+    """Return the layout with other dimensions of space."""
     following = iter(space)
     return [[next(following)] if _is_space(dims) else dims for dims in layout]
 
@@ -220,8 +225,8 @@ def _is_space(dims: Sequence[_Dim]) -> bool:
     return next(iter(dims[0].loops))[0] in "pxy"
 
 
-def _placed(tensor: Any, old: _Layout, new: _Layout, low: Sequence[int], steps: Sequence[int]) -> Any:
-    """``tensor`` inside a larger one of zeros: from ``low`` on and in ``steps``, in each direction of space."""
+def _inserted(tensor: Any, old: _Layout, new: _Layout, low: Sequence[int], steps: Sequence[int]) -> Any:
+    """Insert ``tensor`` into a larger tensor of zeros, from ``low`` on and in ``steps``, in all directions of space."""
     from iree.compiler import ir
     from iree.compiler.dialects import tensor as tensors
 
@@ -242,7 +247,7 @@ def _placed(tensor: Any, old: _Layout, new: _Layout, low: Sequence[int], steps: 
 
 
 def _mirrored(weights: Any, layout: _Layout) -> Any:
-    """The filter with its taps in reverse order in each direction of space."""
+    """Reverse the taps of the filter in all directions of space."""
     from iree.compiler import ir
     from iree.compiler.dialects import arith, linalg, tensor
 
@@ -267,12 +272,12 @@ def _mirrored(weights: Any, layout: _Layout) -> Any:
 def _contract(
     conv: Convolution, lhs: tuple[Any, _Layout], rhs: tuple[Any, _Layout], result: _Layout, *, reduced: _Layout
 ) -> Any:
-    """Sum up the products of two tensors; the loops that ``result`` has not are summed over, in ``reduced``'s order."""
+    """Add a sum of products of two tensors over the loops that ``result`` lacks, in the order of ``reduced``."""
     from iree.compiler import ir
     from iree.compiler.dialects import arith, linalg
 
-    own = _loops(result)
-    loops = own + [name for name in _loops(reduced) if name not in own]
+    own = _loop_names(result)
+    loops = own + [name for name in _loop_names(reduced) if name not in own]
     sums = ir.Type.parse(_SUMS[conv.element])
     layouts = [lhs[1], rhs[1], result]
     kind = ir.RankedTensorType.get(_sizes(result), sums)
@@ -280,7 +285,7 @@ def _contract(
         [kind],
         [_expanded(*lhs), _expanded(*rhs)],
         [zeros(kind)],
-        _map_attributes([_affine_map(layout, loops) for layout in layouts]),
+        _map_attributes([_build_map(layout, loops) for layout in layouts]),
         _iterators(["parallel"] * len(own) + ["reduction"] * (len(loops) - len(own))),
     )
     element = ir.Type.parse(conv.element)
@@ -291,7 +296,7 @@ def _contract(
             product = arith.MulIOp(arith.ExtSIOp(sums, first).result, arith.ExtSIOp(sums, second).result).result
             linalg.YieldOp([arith.AddIOp(so_far, product).result])
         else:
-            wide = [each if element == sums else arith.ExtFOp(sums, each).result for each in (first, second)]
+            wide = [value if element == sums else arith.ExtFOp(sums, value).result for value in (first, second)]
             linalg.YieldOp([arith.AddFOp(so_far, arith.MulFOp(*wide).result).result])
     total = _collapsed(op.results[0], result)
     if conv.element in ("f32", "i8"):
@@ -299,7 +304,7 @@ def _contract(
     return arith.TruncFOp(ir.RankedTensorType.get(_shape(result), element), total).result
 
 
-def _loops(layout: _Layout) -> list[str]:
+def _loop_names(layout: _Layout) -> list[str]:
     return [name for dims in layout for dim in dims for name in dim.loops]
 
 
@@ -308,11 +313,11 @@ def _sizes(layout: _Layout) -> list[int]:
 
 
 def _shape(layout: _Layout) -> list[int]:
-    """The tensor's shape as it is stored, groups of channels in one dimension."""
+    """Return the tensor's shape as it is stored, with groups of channels in one dimension."""
     return [math.prod(dim.size for dim in dims) for dims in layout]
 
 
-def _affine_map(layout: _Layout, loops: Sequence[str]) -> Any:
+def _build_map(layout: _Layout, loops: Sequence[str]) -> Any:
     from iree.compiler import ir
 
     expressions = []
@@ -328,7 +333,7 @@ def _affine_map(layout: _Layout, loops: Sequence[str]) -> Any:
 def _map_attributes(maps: Sequence[Any]) -> Any:
     from iree.compiler import ir
 
-    return ir.ArrayAttr.get([ir.AffineMapAttr.get(each) for each in maps])
+    return ir.ArrayAttr.get([ir.AffineMapAttr.get(affine) for affine in maps])
 
 
 def _iterators(kinds: Sequence[str]) -> Any:
@@ -338,7 +343,7 @@ def _iterators(kinds: Sequence[str]) -> Any:
 
 
 def _expanded(value: Any, layout: _Layout) -> Any:
-    """The tensor with groups of channels in a dimension of their own."""
+    """Give groups of channels a separate dimension."""
     from iree.compiler import ir
     from iree.compiler.dialects import tensor
 
@@ -366,13 +371,3 @@ def _reassociation(layout: _Layout) -> Any:
     return ir.ArrayAttr.get(
         [ir.ArrayAttr.get([ir.IntegerAttr.get(i64, next(positions)) for _ in dims]) for dims in layout]
     )
-
-
-def _tensor_type(shape: Sequence[int], element: str) -> Any:
-    from iree.compiler import ir
-
-    return ir.RankedTensorType.get(shape, ir.Type.parse(element))
-
-
-def _by(numbers: Sequence[int]) -> str:
-    return "x".join(map(str, numbers))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import functools
 import shlex
-from collections.abc import Iterator, Mapping
-from typing import Any
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Iterator
+from typing import NoReturn
 
 from pytest_shark_tune import ops
 from pytest_shark_tune.errors import InputError
@@ -14,38 +17,38 @@ __all__ = ["read_commands"]
 
 _ELEMENTS = {"conv": "f32", "convfp16": "f16", "convbfp16": "bf16", "convint8": "i8"}
 _DIRECTIONS: tuple[tuple[int, Direction], ...] = ((1, "forward"), (2, "input_gradient"), (4, "weight_gradient"))
-_GLOBAL = {"--iter": 1, "-i": 1, "--device": 1, "-D": 1, "--dump": 0, "-d": 0}
-"""What comes before the op and changes nothing in it, with how many values it takes."""
+_DRIVERS = ("MIOpenDriver", "fusilli_benchmark_driver")
+_LAYOUTS = {2: "NCHW", 3: "NCDHW"}
 
-_NUMBERS = {
-    "batchsize": "-n",
-    "in_channels": "-c",
-    "in_d": "-!",
-    "in_h": "-H",
-    "in_w": "-W",
-    "out_channels": "-k",
-    "fil_d": "-@",
-    "fil_h": "-y",
-    "fil_w": "-x",
-    "pad_d": "-$",
-    "pad_h": "-p",
-    "pad_w": "-q",
-    "conv_stride_d": "-#",
-    "conv_stride_h": "-u",
-    "conv_stride_w": "-v",
-    "dilation_d": "-^",
-    "dilation_h": "-l",
-    "dilation_w": "-j",
-    "group_count": "-g",
-    "spatial_dim": "-_",
-    "forw": "-F",
+_COUNTS = {
+    "batchsize": ("-n", 100),
+    "in_channels": ("-c", 3),
+    "in_d": ("-!", 32),
+    "in_h": ("-H", 32),
+    "in_w": ("-W", 32),
+    "out_channels": ("-k", 32),
+    "fil_d": ("-@", 3),
+    "fil_h": ("-y", 3),
+    "fil_w": ("-x", 3),
+    "conv_stride_d": ("-#", 1),
+    "conv_stride_h": ("-u", 1),
+    "conv_stride_w": ("-v", 1),
+    "dilation_d": ("-^", 1),
+    "dilation_h": ("-l", 1),
+    "dilation_w": ("-j", 1),
+    "group_count": ("-g", 1),
+    "spatial_dim": ("-_", 2),
+}
+"""Flags of a convolution that take a positive number, with the drivers' defaults."""
+_PADDING = {"pad_d": "-$", "pad_h": "-p", "pad_w": "-q"}
+_ZERO = {
     "bias": "-b",
     "pad_val": "-r",
     "trans_output_pad_d": "-%",
     "trans_output_pad_h": "-Y",
     "trans_output_pad_w": "-X",
 }
-_WORDS = {"in_layout": "-I", "fil_layout": "-f", "out_layout": "-O", "mode": "-m", "pad_mode": "-z"}
+"""Flags that must be 0: other values cannot be expressed."""
 _IGNORED = {
     "time": "-t",
     "verify": "-V",
@@ -57,40 +60,36 @@ _IGNORED = {
     "printconv": "-P",
     "dump_output": "-o",
 }
-"""What says how the driver measures or prints."""
+"""Flags that control how the driver measures or prints."""
 
-_DEFAULTS: Mapping[str, int] = {
-    "batchsize": 100,
-    "in_channels": 3,
-    "in_d": 32,
-    "in_h": 32,
-    "in_w": 32,
-    "out_channels": 32,
-    "fil_d": 3,
-    "fil_h": 3,
-    "fil_w": 3,
-    "group_count": 1,
-    "forw": 1,
-} | {f"{what}_{axis}": usual for what, usual in (("pad", 0), ("conv_stride", 1), ("dilation", 1)) for axis in "dhw"}
-"""As the drivers have them, but for ``-F``, which would mean all three directions in MIOpen's."""
 
-_LAYOUTS = {2: "NCHW", 3: "NCDHW"}
-_MATMUL = {"-M": "m", "--m": "m", "-N": "n", "--n": "n", "-K": "k", "--k": "k", "-B": "batch", "--b": "batch"}
-_MATMUL_TYPES = {"--a_type": "lhs", "--b_type": "rhs", "--out_type": "out"}
-_TRANSPOSED = {"--transA": "transpose_a", "--transB": "transpose_b"}
-_HALVES = {"--fp16": "f16", "--bf16": "bf16"}
+class _CommandParser(argparse.ArgumentParser):
+    """A parser that reports a mistake as an `InputError` instead of exiting."""
+
+    def __init__(self, **_: object) -> None:
+        super().__init__(add_help=False, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message.removeprefix("argument "))
 
 
 def read_commands(text: str, name: str) -> tuple[ops.OpSource, ...]:
-    """The ops of a list of commands, one a line, each once; ``name`` is what messages call the list.
+    """Read the ops of a list of commands, one per line.
 
     Lines are those of ``MIOpenDriver`` for convolutions (``convbfp16 -n 128 -c 128 ... -F 1``) and of Fusilli's
     benchmark driver (``conv --bf16 ...``, ``matmul -M 1024 ...``), with or without the driver's name. Empty lines,
-    comments and lines marked ``[SKIP]`` are passed over. ``-F`` adds up 1 (forward), 2 (input gradient) and 4 (weight
-    gradient).
+    comments and lines marked ``[SKIP]`` are ignored. ``-F`` is a sum of 1 (forward), 2 (input gradient) and 4 (weight
+    gradient). Other defaults than that of ``-F`` are the drivers'; MIOpen's driver computes all three directions.
+
+    Args:
+        text: The list.
+        name: What messages call the list.
+
+    Returns:
+        The ops in order, without repetitions.
 
     Raises:
-        InputError: a line cannot be expressed; it and the flag are named.
+        InputError: A line cannot be expressed. The message names the line and the flag.
     """
     found: dict[str, ops.OpSource] = {}
     for number, line in enumerate(text.splitlines(), 1):
@@ -108,134 +107,121 @@ def read_commands(text: str, name: str) -> tuple[ops.OpSource, ...]:
 
 
 def _sources(words: list[str]) -> Iterator[ops.OpSource]:
-    """The ops of one line."""
-    op, flags = _parted(words)
-    if op in _ELEMENTS:
-        yield from _convolutions(op, flags)
-    elif op == "matmul":
-        yield _matmul(flags)
+    """Return the ops of one line."""
+    if words[0].rpartition("/")[2] in _DRIVERS:
+        del words[0]
+    given = _parser().parse_args(words)
+    if given.op == "matmul":
+        yield _matmul(given, words)
     else:
-        raise InputError(f"the op {op} is none of {', '.join([*_ELEMENTS, 'matmul'])}")
+        for direction in given.forw:
+            convolution = _convolution(given, direction)
+            yield ops.OpSource(convolution.name, convolution_text(convolution))
 
 
-def _parted(words: list[str]) -> tuple[str, list[str]]:
-    """The op's name, and the flags that come after it."""
-    rest = list(words)
-    if rest[0].rpartition("/")[2] in ("MIOpenDriver", "fusilli_benchmark_driver"):
-        del rest[0]
-    while rest and rest[0] in _GLOBAL:
-        del rest[: 1 + _GLOBAL[rest[0]]]
-    if not rest:
-        raise InputError("there is no op in it")
-    return rest[0], rest[1:]
+@functools.cache
+def _parser() -> _CommandParser:
+    parser = _CommandParser()
+    for short, long in (("-i", "--iter"), ("-D", "--device")):
+        parser.add_argument(short, long)
+    parser.add_argument("-d", "--dump", action="store_true")
+    kinds = parser.add_subparsers(dest="op", required=True)
+    for op, element in _ELEMENTS.items():
+        _add_convolution_flags(kinds.add_parser(op), element)
+    _add_matmul_flags(kinds.add_parser("matmul"))
+    return parser
 
 
-def _convolutions(op: str, flags: list[str]) -> Iterator[ops.OpSource]:
-    element = _ELEMENTS[op]
-    values: dict[str, Any] = dict(_DEFAULTS)
-    names = {short: name for table in (_NUMBERS, _WORDS, _IGNORED) for name, short in table.items()}
-    rest = iter(flags)
-    for flag in rest:
-        if flag in _HALVES:
-            element = _HALVES[flag]
-            continue
-        name = flag.removeprefix("--") if flag.startswith("--") else names.get(flag, "")
-        if name not in (*_NUMBERS, *_WORDS, *_IGNORED):
-            raise InputError(f"{flag}: it is no flag of a convolution that is known here")
-        value = next(rest, None)
-        if value is None:
-            raise InputError(f"{flag}: there is no value after it")
-        if name in _NUMBERS:
-            values[name] = _whole(flag, value)
-        elif name in _WORDS:
-            values[name] = value
-    _refuse(values)
-    axes = _axes(values)
-    yield from (
-        ops.OpSource(conv.name, convolution_text(conv))
-        for bit, direction in _DIRECTIONS
-        if values["forw"] & bit
-        for conv in [_convolution(values, axes, element, direction)]
-    )
+def _add_convolution_flags(parser: argparse.ArgumentParser, element: str) -> None:
+    parser.set_defaults(element=element)
+    for half, kind in (("--fp16", "f16"), ("--bf16", "bf16")):
+        parser.add_argument(half, dest="element", action="store_const", const=kind)
+    for name, (short, default) in _COUNTS.items():
+        parser.add_argument(short, f"--{name}", type=_positive, default=default)
+    for name, short in _PADDING.items():
+        parser.add_argument(short, f"--{name}", type=_whole, default=0)
+    for name, short in _ZERO.items():
+        parser.add_argument(short, f"--{name}", type=_zero)
+    for name, short in _IGNORED.items():
+        parser.add_argument(short, f"--{name}")
+    for name, short in {"in_layout": "-I", "fil_layout": "-f", "out_layout": "-O"}.items():
+        parser.add_argument(short, f"--{name}")
+    parser.add_argument("-m", "--mode", choices=["conv"])
+    parser.add_argument("-z", "--pad_mode", choices=["default"])
+    parser.add_argument("-F", "--forw", type=_directions, default=("forward",))
 
 
-def _axes(values: Mapping[str, Any]) -> str:
-    """The directions of space: as many as the layouts have, else as ``--spatial_dim`` says."""
-    layouts = [str(values[name]) for name in ("in_layout", "fil_layout", "out_layout") if name in values]
-    count = len(layouts[0]) - 2 if layouts else int(values.get("spatial_dim", 2))
+def _add_matmul_flags(parser: argparse.ArgumentParser) -> None:
+    for half, kind in (("--fp16", "f16"), ("--bf16", "bf16")):
+        parser.add_argument(half, dest="half", action="store_const", const=kind)
+    for name in "mnk":
+        parser.add_argument(f"-{name.upper()}", f"--{name}", type=_whole, required=True)
+    parser.add_argument("-B", "--b", dest="batch", type=_whole)
+    for flag, name in (("--a_type", "lhs"), ("--b_type", "rhs"), ("--out_type", "out")):
+        parser.add_argument(flag, dest=name)
+    for flag, name in (("--transA", "transpose_a"), ("--transB", "transpose_b")):
+        parser.add_argument(flag, dest=name, action="store_true")
+
+
+def _convolution(given: Namespace, direction: Direction) -> Convolution:
+    layouts = [layout for layout in (given.in_layout, given.fil_layout, given.out_layout) if layout]
+    count = len(layouts[0]) - 2 if layouts else given.spatial_dim
     if count not in _LAYOUTS:
         raise InputError(f"--spatial_dim: there are convolutions in 2 and 3 dimensions here, not in {count}")
-    return "dhw"[-count:]
 
+    def along(flag: str) -> tuple[int, ...]:
+        return tuple(getattr(given, f"{flag}_{axis}") for axis in "dhw"[-count:])
 
-def _convolution(values: Mapping[str, Any], axes: str, element: str, direction: Direction) -> Convolution:
-    def along(what: str) -> tuple[int, ...]:
-        return tuple(values[f"{what}_{axis}"] for axis in axes)
-
-    usual = _LAYOUTS[len(axes)]
     return Convolution(
         direction=direction,
-        batch=values["batchsize"],
-        in_channels=values["in_channels"],
-        out_channels=values["out_channels"],
+        batch=given.batchsize,
+        in_channels=given.in_channels,
+        out_channels=given.out_channels,
         image=along("in"),
         kernel=along("fil"),
         stride=along("conv_stride"),
         padding=along("pad"),
         dilation=along("dilation"),
-        groups=values["group_count"],
-        input_layout=values.get("in_layout", usual),
-        filter_layout=values.get("fil_layout", usual),
-        output_layout=values.get("out_layout", usual),
-        element=element,
+        groups=given.group_count,
+        input_layout=given.in_layout or _LAYOUTS[count],
+        filter_layout=given.fil_layout or _LAYOUTS[count],
+        output_layout=given.out_layout or _LAYOUTS[count],
+        element=given.element,
     )
 
 
-def _refuse(values: Mapping[str, Any]) -> None:
-    """Refuse what would make another op of it than can be expressed."""
-    if values.get("mode", "conv") != "conv":
-        raise InputError(f"-m {values['mode']}: only -m conv can be expressed")
-    if values.get("pad_mode", "default") != "default":
-        raise InputError(f"-z {values['pad_mode']}: give the padding with -p and -q")
-    for name in ("bias", "pad_val", "trans_output_pad_d", "trans_output_pad_h", "trans_output_pad_w"):
-        if values.get(name):
-            raise InputError(f"{_NUMBERS[name]} {values[name]}: it cannot be expressed; leave it out")
-    if not 1 <= values["forw"] <= 7:
-        raise InputError(f"-F {values['forw']}: it is a sum of 1 (forward), 2 (input gradient) and 4 (weight gradient)")
-    for name, value in values.items():
-        if isinstance(value, int) and value < 1 and not name.startswith(("pad_", "bias", "trans_")):
-            raise InputError(f"{_NUMBERS[name]} {value}: it is at least 1")
-
-
-def _matmul(flags: list[str]) -> ops.OpSource:
-    arguments: dict[str, Any] = {}
-    rest = iter(flags)
-    for flag in rest:
-        if flag in _HALVES:
-            arguments = {"lhs": _HALVES[flag], "out": _HALVES[flag]} | arguments
-        elif flag in _TRANSPOSED:
-            arguments[_TRANSPOSED[flag]] = True
-        elif flag in (*_MATMUL, *_MATMUL_TYPES):
-            value = next(rest, None)
-            if value is None:
-                raise InputError(f"{flag}: there is no value after it")
-            if flag in _MATMUL:
-                arguments[_MATMUL[flag]] = _whole(flag, value)
-            else:
-                arguments[_MATMUL_TYPES[flag]] = value
-        else:
-            raise InputError(f"{flag}: it is no flag of a matmul that is known here")
-    for name in "mnk":
-        if name not in arguments:
-            raise InputError(f"-{name.upper()}: the size is missing")
-    build = ops.batch_matmul if "batch" in arguments else ops.matmul
+def _matmul(given: Namespace, words: list[str]) -> ops.OpSource:
+    arguments = {"lhs": given.lhs or given.half or "f32", "rhs": given.rhs, "out": given.out or given.half}
+    arguments |= {name: getattr(given, name) for name in ("m", "n", "k", "transpose_a", "transpose_b")}
     try:
-        return build(**arguments)
-    except InputError as error:  # It knows its own arguments, and not the flags.
-        raise InputError(f"{shlex.join(flags)}: {error}") from error
+        if given.batch is not None:
+            return ops.batch_matmul(batch=given.batch, **arguments)
+        return ops.matmul(**arguments)
+    except InputError as error:  # The message names arguments instead of flags.
+        raise InputError(f"{shlex.join(words)}: {error}") from error
 
 
-def _whole(flag: str, value: str) -> int:
+def _directions(value: str) -> tuple[Direction, ...]:
+    number = _whole(value)
+    if not 1 <= number <= 7:
+        raise ArgumentTypeError(f"{value} is no sum of 1 (forward), 2 (input gradient) and 4 (weight gradient)")
+    return tuple(direction for bit, direction in _DIRECTIONS if number & bit)
+
+
+def _positive(value: str) -> int:
+    number = _whole(value)
+    if number < 1:
+        raise ArgumentTypeError(f"{value} is less than 1")
+    return number
+
+
+def _zero(value: str) -> int:
+    if number := _whole(value):
+        raise ArgumentTypeError(f"{number} cannot be expressed; leave the flag out")
+    return 0
+
+
+def _whole(value: str) -> int:
     if not (value.isascii() and value.isdigit()):
-        raise InputError(f"{flag} {value}: it takes a whole number")
+        raise ArgumentTypeError(f"{value} is no whole number")
     return int(value)

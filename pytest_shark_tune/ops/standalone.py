@@ -1,34 +1,38 @@
-"""A root op as a source of its own, for what is known of a dispatch when its model is not there."""
+"""Standalone ops: sources that are made from the record of a dispatch if its model is not available."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from iree.compiler import ir
-from iree.compiler.dialects import arith, func, linalg, tensor
+from iree.compiler.dialects import arith, func, linalg
 
 from pytest_shark_tune.dispatch.trust import check_pattern
-from pytest_shark_tune.dispatch.types import ATTENTION, ONLINE_ATTENTION, RootOp, Tensor
+from pytest_shark_tune.dispatch.types import ATTENTION, ONLINE_ATTENTION, RootOp
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.ops import OpSource
+from pytest_shark_tune.ops.builders import OpSource, tensor_type, zeros
 
 __all__ = ["lone_op"]
 
 
 def lone_op(name: str, root: RootOp) -> OpSource:
-    """A module named ``name`` whose public function ``@main`` fills the results of ``root`` with zeros and runs it.
+    """Build a module with a public function ``@main`` that fills the results of ``root`` with zeros and runs it.
 
-    The compiler makes of it one dispatch with such a root op, or something else: the caller must look.
+    The compiler may make one dispatch with such a root op of it, or something else, so the caller must check.
+
+    Args:
+        name: The name of the module.
+        root: The root op.
 
     Raises:
-        InputError: the root op is one that the compiler itself makes, or one that this IREE does not parse.
+        InputError: Only the compiler makes such root ops, or this IREE does not parse the op.
     """
     if root.op in (ATTENTION, ONLINE_ATTENTION):
         raise InputError(f"{name}: {root.op} cannot be made from its record alone: give the model")
     if not root.pattern and root.kind != "contraction":
         raise InputError(f"{name}: its record does not hold the op: give the model")
     if not all((*root.maps, *(tensor.element for tensor in (*root.inputs, *root.outputs)))):
-        raise InputError(f"{name}: its record lacks a map or a type")  # IREE would crash on the empty text
+        raise InputError(f"{name}: its record lacks a map or a type")  # IREE would crash on the empty text.
     with ir.Context() as context, ir.Location.unknown():
         context.enable_multithreading(False)
         try:
@@ -39,19 +43,21 @@ def lone_op(name: str, root: RootOp) -> OpSource:
 
 
 def _contraction(root: RootOp) -> str:
-    """A generic op that multiplies and sums up; what a matcher sees of a contraction is no more."""
-    inputs, outputs = ([_type(each) for each in tensors] for tensors in (root.inputs, root.outputs))
+    """Build a generic op that multiplies and adds. A matcher sees nothing else of a contraction."""
+    inputs, outputs = (
+        [tensor_type(tensor.shape, tensor.element) for tensor in tensors] for tensors in (root.inputs, root.outputs)
+    )
     module = ir.Module.create()
     with ir.InsertionPoint(module.body):
 
         def main(*arguments: ir.Value) -> ir.Value:
-            (init,) = _zeros(outputs)
+            (init,) = map(zeros, outputs)
             op = linalg.GenericOp(
                 outputs,
                 list(arguments),
                 [init],
-                ir.ArrayAttr.get([ir.Attribute.parse(each) for each in root.maps]),
-                ir.ArrayAttr.get([ir.Attribute.parse(f"#linalg.iterator_type<{each}>") for each in root.iterators]),
+                ir.ArrayAttr.get([ir.Attribute.parse(text) for text in root.maps]),
+                ir.ArrayAttr.get([ir.Attribute.parse(f"#linalg.iterator_type<{kind}>") for kind in root.iterators]),
             )
             elements = [kind.element_type for kind in (*inputs, *outputs)]
             block = op.regions[0].blocks.append(*elements)
@@ -68,7 +74,7 @@ def _contraction(root: RootOp) -> str:
 
 
 def _as(value: ir.Value, element: ir.Type) -> ir.Value:
-    """``value`` in the wider type ``element``."""
+    """Extend ``value`` to the wider type ``element``."""
     if value.type == element:
         return value
     is_float = isinstance(element, ir.FloatType)
@@ -77,7 +83,7 @@ def _as(value: ir.Value, element: ir.Type) -> ir.Value:
 
 
 def _copied(root: RootOp) -> str:
-    """The op that the pattern holds, its results filled with zeros before."""
+    """Build a copy of the op in the pattern, with its results filled with zeros before."""
     held = ir.Module.parse(root.pattern)
     check_pattern(held, f"the recorded op {root.op}")
     pattern = held.body.operations[0].regions[0].blocks[0]
@@ -88,7 +94,7 @@ def _copied(root: RootOp) -> str:
     with ir.InsertionPoint(module.body):
 
         def main(*arguments: ir.Value) -> Sequence[ir.Value]:
-            operands = [*arguments, *_zeros(kinds[-count:])]
+            operands = [*arguments, *map(zeros, kinds[-count:])]
             copy = source.clone().operation
             for position, value in enumerate(operands):
                 copy.operands[position] = value
@@ -97,19 +103,3 @@ def _copied(root: RootOp) -> str:
         func.FuncOp.from_py_func(*kinds[:-count])(main)
     module.operation.verify()
     return str(module)
-
-
-def _type(given: Tensor) -> ir.Type:
-    return ir.RankedTensorType.get(given.shape, ir.Type.parse(given.element))
-
-
-def _zeros(kinds: Sequence[ir.Type]) -> list[ir.Value]:
-    made = []
-    for kind in kinds:
-        shaped = ir.RankedTensorType(kind)
-        element = shaped.element_type
-        is_float = isinstance(element, ir.FloatType)
-        zero = ir.FloatAttr.get(element, 0.0) if is_float else ir.IntegerAttr.get(element, 0)
-        empty = tensor.EmptyOp(shaped.shape, element).result
-        made.append(linalg.fill(arith.ConstantOp(element, zero).result, outs=[empty]))
-    return made

@@ -1,4 +1,4 @@
-"""The dispatches of sources, as iree-compile makes them."""
+"""The dispatches of sources, as iree-compile forms them."""
 
 from __future__ import annotations
 
@@ -10,52 +10,42 @@ import msgspec
 
 from pytest_shark_tune.compiler.compiler import Compiler, why_rejected
 from pytest_shark_tune.compiler.configure import strip
-from pytest_shark_tune.dispatch.extraction import (
-    Flow,
-    function_inputs,
-    read_benchmark,
-    read_flow,
-)
+from pytest_shark_tune.dispatch.extraction import Flow, function_inputs, read_benchmark, read_flow
 from pytest_shark_tune.dispatch.grouping import group_dispatches
 from pytest_shark_tune.dispatch.types import Dispatch, FoundDispatch, Tensor, Untunable
 from pytest_shark_tune.errors import CommandFailed, InputError
-from pytest_shark_tune.plan.model_input import check_data
-from pytest_shark_tune.plan.source import Source
+from pytest_shark_tune.plan.source import Source, check_data
 
-__all__ = ["Extracted", "extract"]
-
-
-_NO_BENCHMARK = "iree-compile makes no benchmark of it, as of what has dynamic dimensions"
+__all__ = ["Extracted", "extract_dispatches"]
 
 
+_NO_BENCHMARK = "iree-compile makes no benchmark of it, as of anything with dynamic dimensions"
 _OPEN_SHAPES = f"{_NO_BENCHMARK}: fix the input shapes"
-
-
+_DATA_DEPENDENT = f"{_NO_BENCHMARK}, though no input has: its sizes depend on the data, and it keeps its default"
 _NO_PARAMETERS = (
     "it takes parameters from another file (as #flow.parameter.named says), which are not loaded here, so it is not "
     "run whole"
 )
 
 
-_DATA_DEPENDENT = f"{_NO_BENCHMARK}, though no input has: its sizes depend on the data, and it keeps its default"
-
-
 class Extracted(NamedTuple):
-    """The dispatches of some sources, and those of them that cannot be tuned."""
+    """The dispatches of some sources."""
 
     sources: tuple[Source, ...]
+    """The sources, with the functions that the compiler found in them."""
     dispatches: tuple[Dispatch, ...]
     untunable: tuple[Untunable, ...]
+    """The dispatches that cannot be tuned, with the reason."""
 
 
-def extract(
+def extract_dispatches(
     sources: Sequence[Source], compiler: Compiler, processors: int, tell: Callable[[str], None] = lambda message: None
 ) -> Extracted:
-    """Find the dispatches of ``sources``, each with its calls, grouped where no matcher tells them apart.
+    """Find the dispatches of ``sources`` with their calls. Dispatches that no matcher distinguishes are grouped.
 
     Raises:
-        InputError: the compiler rejects a source, a benchmark module was made for another target, or the data that is
-            given for a model is not what it takes.
+        InputError: the compiler rejects a source, a benchmark module was made for another target, or the data for a
+            model does not fit its inputs.
     """
     found: list[FoundDispatch] = []
     untunable: list[Untunable] = []
@@ -81,16 +71,16 @@ def extract(
                     untunable.append(dispatch)
                 else:
                     found.append(dispatch)
-            read_symbols = {each.symbol for each in found if each.source == source.name}
-            read_symbols |= {each.name for each in untunable if each.source == source.name}
-            # No ONNX model comes here with an input of open sizes.
+            read_symbols = {dispatch.symbol for dispatch in found if dispatch.source == source.name}
+            read_symbols |= {entry.name for entry in untunable if entry.source == source.name}
+            # An ONNX model with an input of open sizes was refused before.
             why = _DATA_DEPENDENT if source.input_names else _OPEN_SHAPES
             untunable += [Untunable(symbol, source.name, why) for symbol in flow.calls if symbol not in read_symbols]
     return Extracted(tuple(read), group_dispatches(found, calls), tuple(untunable))
 
 
 def _with_functions(source: Source, functions: dict[str, tuple[Tensor, ...]], flow: Flow) -> Source:
-    """The source with the functions that it turns out to have; one that was asked for may be another model's."""
+    """Add the functions of a source. The function that was asked for may be another model's, and is then dropped."""
     chosen = source.function if source.function in functions else ""
     called = {name: flow.called[name] for name in functions if name in flow.called}
     found = msgspec.structs.replace(source, functions=functions, function=chosen, called=called)
@@ -99,7 +89,7 @@ def _with_functions(source: Source, functions: dict[str, tuple[Tensor, ...]], fl
 
 
 class _Compiled(NamedTuple):
-    """What the compiler makes of a source, three commands beside each other."""
+    """The compiler's results for a source, from up to three commands at a time."""
 
     benchmarks: Future[list[str]]
     flow: Future[Flow]

@@ -1,58 +1,110 @@
-"""Shares: where the time of a model goes, as plain data."""
+"""The model profile: where the time of a model goes, and which of its dispatches are hot enough to be tuned."""
 
 from __future__ import annotations
 
-import msgspec
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-__all__ = ["Profile", "Share"]
+import msgspec
+from msgspec.structs import replace
+
+if TYPE_CHECKING:
+    from pytest_shark_tune.plan.source import Source
+    from pytest_shark_tune.plan.types import Plan, Task
+
+__all__ = ["Profile", "Share", "drop_cold", "tasks_of", "worth_profiling"]
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True):
-    """What one dispatch costs in one call of the model: ``time_us`` of all its ``calls`` together.
-
-    ``dispatch`` is its NAME, or the executable's where it cannot be tuned, for which ``reason`` says why. ``op`` says
-    what it computes, ``pipeline`` is the compiler's own choice. ``share`` is its part of the sum over all dispatches.
-    """
+    """The cost of one dispatch in one call of the model."""
 
     dispatch: str
+    """The dispatch's NAME, or the executable's if it cannot be tuned."""
     op: str = ""
+    """The op that it computes."""
     pipeline: str = ""
+    """The compiler's own choice."""
     calls: int
     time_us: float
+    """The time of all calls together."""
     share: float
+    """Its part of the sum over all dispatches."""
     reason: str = ""
+    """The reason why it cannot be tuned."""
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the time of a source's function goes, what takes longest first.
-
-    ``model_us`` is the time of a call as it was measured, ``None`` where only the dispatches were; ``measured`` says
-    what was measured, and ``unknown`` names dispatches whose time nobody could tell, with the reason.
-    """
+    """Where the time of a source's function goes."""
 
     source: str
     function: str
     model_us: float | None
+    """The measured time of a call; `None` if only the dispatches were measured."""
     shares: tuple[Share, ...]
+    """The dispatches, the one that takes longest first."""
     measured: str
+    """How the dispatches were measured."""
     unknown: dict[str, str] = {}
+    """The dispatches that could not be measured, with the reason."""
 
     @property
     def dispatches_us(self) -> float:
         """The time of all dispatches together, in microseconds."""
-        return sum(each.time_us for each in self.shares)
+        return sum(part.time_us for part in self.shares)
 
     def time_us(self, dispatch: str) -> float:
-        """The time of that dispatch in a call of the model; 0 where it is not told."""
-        return sum(each.time_us for each in self.shares if each.dispatch == dispatch)
+        """Return the time of that dispatch in a call of the model; 0 if it is unknown."""
+        return sum(part.time_us for part in self.shares if part.dispatch == dispatch)
 
     def hot(self, share: float) -> tuple[str, ...]:
-        """The names of the fewest dispatches that make up ``share`` of the time, those that take longest first."""
+        """Return the fewest dispatches that make up ``share`` of the time, the one that takes longest first."""
         names = []
         so_far = 0.0
-        for each in self.shares:
+        for part in self.shares:
             if so_far >= share:
                 break
-            so_far += each.share
-            names.append(each.dispatch)
+            so_far += part.share
+            names.append(part.dispatch)
         return tuple(names)
+
+
+def worth_profiling(plan: Plan) -> tuple[Source, ...]:
+    """The models of a plan that have a function to run and several dispatches, so that some of them may be cold."""
+    return tuple(
+        source
+        for source in plan.sources
+        if source.functions and not source.is_op and len(list(tasks_of(source, plan.tasks))) > 1
+    )
+
+
+def drop_cold(plan: Plan, profiles: Sequence[Profile], share: float, unprofiled: Mapping[str, str]) -> Plan:
+    """The plan without the dispatches that are not among those that make up ``share`` of a model's time.
+
+    A dispatch stays if a source without a profile calls it too, or if its default could not be run. The untunable
+    dispatches get their share of the time.
+
+    Args:
+        plan: The plan of all dispatches.
+        profiles: Where the time of its models goes.
+        share: The part of the time to tune, 1 for all of it.
+        unprofiled: The models that have no profile, with the reason.
+    """
+    hot = {profile.source: {*profile.hot(share), *profile.unknown} for profile in profiles}
+    costs = {(profile.source, part.dispatch): part.share for profile in profiles for part in profile.shares}
+
+    def is_hot(task: Task) -> bool:
+        return any(task.name in hot.get(member.source, (task.name,)) for member in task.dispatch.members)
+
+    untunable = (replace(entry, share=costs.get((entry.source, entry.name))) for entry in plan.untunable)
+    return replace(
+        plan,
+        tasks=tuple(filter(is_hot, plan.tasks)),
+        untunable=tuple(untunable),
+        profiles=tuple(profiles),
+        unprofiled=dict(unprofiled),
+    )
+
+
+def tasks_of(source: Source, tasks: Iterable[Task]) -> Iterator[Task]:
+    """Select the tasks of the dispatches that a source calls."""
+    return (task for task in tasks if any(member.source == source.name for member in task.dispatch.members))

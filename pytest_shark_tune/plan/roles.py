@@ -8,7 +8,7 @@ __all__ = ["Phase", "Role"]
 
 
 class Phase(IntEnum):
-    """When a test may start: once every test of the phases before has ended."""
+    """The phase of a test. A test may start once every test of the earlier phases has ended."""
 
     ORDINARY = 0
     CANDIDATE = 1
@@ -18,7 +18,7 @@ class Phase(IntEnum):
 
 
 class Role(StrEnum):
-    """What a test is for."""
+    """The purpose of a test."""
 
     DEFAULT = "default"
     CANDIDATE = "candidate"
@@ -30,16 +30,5 @@ class Role(StrEnum):
 
     @property
     def phase(self) -> Phase:
-        """When a test of this role may run."""
-        return _PHASES[self]
-
-
-_PHASES = {
-    Role.DEFAULT: Phase.CANDIDATE,
-    Role.CANDIDATE: Phase.CANDIDATE,
-    Role.FINAL: Phase.FINAL,
-    Role.SPEC: Phase.SPEC,
-    Role.END_TO_END: Phase.END_TO_END,
-    Role.INPUT: Phase.ORDINARY,
-    Role.PROMISE: Phase.ORDINARY,
-}
+        """The phase of a test with this role: the one of its name, or that of ordinary tests."""
+        return Phase.CANDIDATE if self is Role.DEFAULT else Phase.__members__.get(self.name, Phase.ORDINARY)

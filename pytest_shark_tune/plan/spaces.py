@@ -1,37 +1,86 @@
-"""The search spaces of a dispatch: emitted by the compiler, or built here."""
+"""The search spaces of dispatches: another package's, the compiler's, or our own."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
 from pytest_shark_tune.compiler.compiler import Compiler
-from pytest_shark_tune.dispatch.types import Dispatch
+from pytest_shark_tune.dispatch.rotation import rotated_dispatch
+from pytest_shark_tune.dispatch.types import Dispatch, Untunable
 from pytest_shark_tune.errors import CommandFailed
 from pytest_shark_tune.search_space import (
     NoSpace,
     SearchSpace,
+    SpaceRequest,
     SpaceTooLarge,
     UnboundedKnob,
     UnreadableConstraints,
+    opened,
     spaces_for,
     spaces_in,
 )
 from pytest_shark_tune.search_space.registry import provided_spaces
 
-__all__ = ["NO_SPACE", "emitted_constraints", "search_spaces", "spaces_from", "stated_spaces"]
-
+__all__ = [
+    "NO_SPACE",
+    "DispatchSpaces",
+    "attach_spaces",
+    "emitted_constraints",
+    "search_spaces",
+    "spaces_from",
+    "stated_spaces",
+    "untunable_members",
+]
 
 _EMITTING = ("cuda", "hip")
 """Backends for which the compiler emits constraints, at least for some ops."""
 
-
 NO_SPACE = (CommandFailed, NoSpace, SpaceTooLarge, UnboundedKnob, UnreadableConstraints)
-"""What keeps one dispatch from being tuned, and the others not."""
+"""Errors that keep one dispatch from being tuned, but not the others."""
+
+
+class DispatchSpaces(NamedTuple):
+    """A dispatch with its search spaces, as the user's request opens them."""
+
+    dispatch: Dispatch
+    spaces: tuple[SearchSpace, ...]
+
+
+def attach_spaces(
+    dispatches: Sequence[Dispatch],
+    compiler: Compiler,
+    request: SpaceRequest,
+    rotate_bytes: int = 0,
+    tell: Callable[[str], None] = lambda message: None,
+) -> tuple[tuple[DispatchSpaces, ...], tuple[Untunable, ...]]:
+    """Find the search spaces of ``dispatches``, which are measured on data rotated through ``rotate_bytes``.
+
+    Returns:
+        The dispatches that have a space, and the members of the others with the reason.
+    """
+    attached: list[DispatchSpaces] = []
+    untunable: list[Untunable] = []
+    for dispatch in dispatches:
+        tell(f"finding the configs of {dispatch.name}")
+        try:
+            spaces = opened(search_spaces(dispatch, compiler), request, compiler.target.backend)
+            attached.append(DispatchSpaces(rotated_dispatch(dispatch, rotate_bytes), spaces))
+        except NO_SPACE as reason:
+            untunable += untunable_members(dispatch, reason)
+    return tuple(attached), tuple(untunable)
+
+
+def untunable_members(dispatch: Dispatch, reason: Exception) -> list[Untunable]:
+    """The members of a dispatch that cannot be tuned for that reason."""
+    return [Untunable(member.symbol, member.source, str(reason)) for member in dispatch.members]
 
 
 def search_spaces(dispatch: Dispatch, compiler: Compiler) -> tuple[SearchSpace, ...]:
-    """The spaces of a dispatch: those of another package, else the compiler's own, else those that we build.
+    """Find the spaces of a dispatch: those of another package, else the compiler's, else our own.
 
     Raises:
-        NoSpace: there is none of them, and why.
+        NoSpace: there are none; the message says why.
         InputError: another package's entry point is broken.
     """
     if (provided := provided_spaces(dispatch.root, dispatch.target)) is not None:
@@ -40,7 +89,7 @@ def search_spaces(dispatch: Dispatch, compiler: Compiler) -> tuple[SearchSpace, 
 
 
 def emitted_constraints(dispatch: Dispatch, compiler: Compiler) -> str:
-    """The module in which the compiler states the constraints of a dispatch; empty for backends that state none.
+    """Have the compiler state the constraints of a dispatch, as a module. The text is empty for other backends.
 
     Raises:
         CommandFailed: the compiler rejects the dispatch.
@@ -57,14 +106,14 @@ def emitted_constraints(dispatch: Dispatch, compiler: Compiler) -> str:
 
 
 def stated_spaces(constraints: str) -> tuple[SearchSpace, ...]:
-    """The spaces that ``constraints`` state, a module or nothing; none of them is empty."""
+    """Read the spaces that are not empty from the module of `emitted_constraints`."""
     return tuple(space for space in spaces_in(constraints) if space) if constraints else ()
 
 
 def spaces_from(dispatch: Dispatch, constraints: str) -> tuple[SearchSpace, ...]:
-    """The spaces that ``constraints`` state, a module or nothing, else those that this package builds.
+    """Read the spaces from the module of `emitted_constraints`. If it states none, build our own.
 
     Raises:
-        NoSpace: there is neither, and why.
+        NoSpace: there are none; the message says why.
     """
     return stated_spaces(constraints) or spaces_for(dispatch.root, dispatch.target)

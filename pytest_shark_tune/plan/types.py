@@ -3,49 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import ClassVar, NamedTuple, TypeAlias
 
 import msgspec
+from msgspec.structs import replace
 
-from pytest_shark_tune.dispatch.types import Dispatch, Untunable
+from pytest_shark_tune.dispatch.types import Dispatch, RootOp, Untunable
 from pytest_shark_tune.plan.profile import Profile, Share
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.search.facts import ProblemFacts, facts_of, on_device
-from pytest_shark_tune.search_space.candidate import (
-    Candidate,
-)
+from pytest_shark_tune.search_space.candidate import Candidate
 
-__all__ = ["AnyTask", "KernelTask", "Plan", "Task", "renamed", "with_data_of"]
+__all__ = ["POOL", "AnyTask", "KernelTask", "Plan", "Task", "Wanted", "renamed", "with_data_of"]
+
+POOL = 4096
+"""The most candidates of a dispatch. The search chooses from them, and each one is a collected test."""
 
 
 class _Tried(msgspec.Struct, frozen=True, kw_only=True):
-    """A default and the candidates to try instead.
-
-    ``space_size`` counts the configs they were drawn from; ``None`` where they are too many to list.
-    """
+    """A default and the candidates to try instead."""
 
     default: Candidate
     candidates: tuple[Candidate, ...]
     space_size: int | None
+    """The number of configs that the candidates were drawn from; `None` if they are too many to list."""
 
     def candidate(self, identifier: str) -> Candidate:
-        """The candidate of that id, the default included."""
-        return next(each for each in (self.default, *self.candidates) if each.id == identifier)
+        """Return the candidate, or the default, with that id."""
+        return next(found for found in (self.default, *self.candidates) if found.id == identifier)
 
 
 class Task(_Tried, frozen=True, kw_only=True):
-    """A dispatch with the candidates to try.
-
-    ``near`` are the compiler's own choice of knobs, as far as spaces of its pipeline have them: by the position of such
-    a space among the dispatch's. ``facts`` are there where the compiler, which reads them, may not be.
-    """
+    """A dispatch with the candidates to try."""
 
     dispatch: Dispatch
     near: dict[int, dict[str, int]] = {}
+    """The knobs of the compiler's own choice, by the position of a space of its pipeline among the dispatch's."""
     facts: ProblemFacts | None = None
+    """Facts that were read by the compiler, for a machine without it."""
 
     def facts_on(self, device: str) -> ProblemFacts:
-        """What a search may know of the dispatch on the device of that name."""
+        """Return the facts about the dispatch on the device of that name, for the search."""
         if self.facts is None:
             return facts_of(self.dispatch.root, self.dispatch.target, device)
         return on_device(self.facts, self.dispatch.target, device)
@@ -56,34 +54,38 @@ class Task(_Tried, frozen=True, kw_only=True):
         return self.dispatch.name
 
     @property
+    def root(self) -> RootOp | None:
+        """The op that a spec entry for the dispatch matches."""
+        return self.dispatch.root
+
+    @property
     def weight(self) -> int:
-        """How many calls a better config makes faster."""
+        """The number of calls that a better config makes faster."""
         return self.dispatch.weight
 
 
 class KernelTask(_Tried, frozen=True, kw_only=True):
-    """A client's own kernel with the candidates to try: no dispatch of IREE, so no spec entry comes of it."""
+    """A client's own kernel with the candidates to try. It is not an IREE dispatch, so it has no spec entry."""
 
     name: str
     weight: int
+    root: ClassVar[None] = None
 
 
 AnyTask: TypeAlias = Task | KernelTask
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What one test function, or one model file, tunes.
-
-    ``profiles`` tell where the time of its models goes; ``unprofiled`` are models of which that could not be told, with
-    the reason. ``left_out`` are the dispatches that could be tuned and take too little of the time.
-    """
+    """The dispatches and kernels that one test function, or one model file, tunes."""
 
     sources: tuple[Source, ...]
     tasks: tuple[Task, ...]
     untunable: tuple[Untunable, ...]
     kernels: tuple[KernelTask, ...] = ()
     profiles: tuple[Profile, ...] = ()
+    """Where the time of its models goes."""
     unprofiled: dict[str, str] = {}
+    """The models without a profile, with the reason."""
 
     @property
     def everything(self) -> tuple[AnyTask, ...]:
@@ -92,65 +94,78 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def models(self) -> tuple[Source, ...]:
-        """The sources that are measured end to end: models with a function to run, and something to tune in them."""
+        """The sources that are measured end to end: models with a function to run and a dispatch to tune."""
         tuned = {member.source for task in self.tasks for member in task.dispatch.members}
-        return tuple(each for each in self.sources if each.run_whole and not each.is_op and each.name in tuned)
+        return tuple(model for model in self.sources if model.run_whole and not model.is_op and model.name in tuned)
 
     @property
     def left_out(self) -> tuple[Share, ...]:
-        """What takes too little of a model's time to be tuned, by model."""
+        """The tunable dispatches that take too little of a model's time to be tuned, model by model."""
         tuned = {task.name for task in self.tasks}
-        return tuple(
-            each
-            for profile in self.profiles
-            for each in profile.shares
-            if not each.reason and each.dispatch not in tuned
-        )
+        shares = (part for profile in self.profiles for part in profile.shares)
+        return tuple(part for part in shares if not part.reason and part.dispatch not in tuned)
 
     def time_us(self, task: AnyTask) -> float | None:
-        """Microseconds of all calls of a dispatch in the plan's models; ``None`` unless all of them were profiled."""
+        """Microseconds of all calls of a dispatch in the plan's models; `None` unless all of them were profiled."""
         profiled = {profile.source for profile in self.profiles}
-        if not isinstance(task, Task) or any(each.source not in profiled for each in task.dispatch.members):
+        if not isinstance(task, Task) or any(member.source not in profiled for member in task.dispatch.members):
             return None
         return sum(profile.time_us(task.name) for profile in self.profiles) or None
 
     def share(self, task: AnyTask) -> float | None:
-        """The part that a dispatch has in the time of the models that were profiled; ``None`` where none was."""
+        """A dispatch's part of the time of all profiled models; `None` if there are none."""
         total = sum(profile.dispatches_us for profile in self.profiles)
         return sum(profile.time_us(task.name) for profile in self.profiles) / total if total else None
 
     def source(self, name: str) -> Source:
-        """The source of that name."""
+        """Return the source of that name."""
         return next(source for source in self.sources if source.name == name)
 
 
+class Wanted(NamedTuple):
+    """A config that is to be among the candidates of a dispatch."""
+
+    key: str
+    """The key of the dispatch."""
+    pipeline: str
+    knobs: dict[str, int]
+    compilation_info: str = ""
+    """The text of the config. It replaces pipeline and knobs, and may lie outside of all spaces."""
+
+    def is_missing(self, plan: Plan) -> bool:
+        """Return whether a dispatch of ``plan`` could have the config, but was drawn without it."""
+        tasks = [task for task in plan.tasks if task.dispatch.key == self.key]
+        if self.compilation_info:
+            infos = ({known.compilation_info for known in task.candidates} for task in tasks)
+            return any(self.compilation_info not in known for known in infos)
+        return any(
+            task.space_size != len(task.candidates)
+            and not any(known.pipeline == self.pipeline and known.knobs == self.knobs for known in task.candidates)
+            for task in tasks
+        )
+
+
 def with_data_of(plan: Plan, sources: Sequence[Source]) -> Plan:
-    """``plan`` with the files of ``sources``, its own: who put it into the cache may have had them elsewhere."""
+    """Replace the data files of a plan from the cache by those of ``sources``, with paths that are valid here."""
     data = {source.name: source.data for source in sources}
-    here = tuple(msgspec.structs.replace(source, data=data[source.name]) for source in plan.sources)
-    return msgspec.structs.replace(plan, sources=here)
+    here = tuple(replace(source, data=data[source.name]) for source in plan.sources)
+    return replace(plan, sources=here)
 
 
 def renamed(plan: Plan, names: Mapping[str, str]) -> Plan:
-    """The plan with other names for some of its dispatches."""
+    """Return the plan with other names for some of its dispatches."""
 
     def rename(task: Task) -> Task:
         name = names.get(task.dispatch.name, task.dispatch.name)
-        return msgspec.structs.replace(
+        return replace(
             task,
-            dispatch=msgspec.structs.replace(task.dispatch, name=name),
-            default=msgspec.structs.replace(task.default, dispatch=name),
-            candidates=tuple(msgspec.structs.replace(each, dispatch=name) for each in task.candidates),
+            dispatch=replace(task.dispatch, name=name),
+            default=replace(task.default, dispatch=name),
+            candidates=tuple(replace(known, dispatch=name) for known in task.candidates),
         )
 
-    def rename_share(share: Share) -> Share:
-        return msgspec.structs.replace(share, dispatch=names.get(share.dispatch, share.dispatch))
+    def rename_shares(profile: Profile) -> Profile:
+        shares = (replace(part, dispatch=names.get(part.dispatch, part.dispatch)) for part in profile.shares)
+        return replace(profile, shares=tuple(shares))
 
-    return msgspec.structs.replace(
-        plan,
-        tasks=tuple(map(rename, plan.tasks)),
-        profiles=tuple(
-            msgspec.structs.replace(profile, shares=tuple(map(rename_share, profile.shares)))
-            for profile in plan.profiles
-        ),
-    )
+    return replace(plan, tasks=tuple(map(rename, plan.tasks)), profiles=tuple(map(rename_shares, plan.profiles)))

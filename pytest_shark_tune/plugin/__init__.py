@@ -99,7 +99,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 def _prepare_bindings(config: pytest.Config) -> None:
     """Replace the compiler's bindings in a run that measures a bundle: they need not be installed."""
     if bundle_is_given(config):
-        from pytest_shark_tune.ops.no_compiler import stand_in
+        from pytest_shark_tune.ops.builders import stand_in
 
         stand_in()
 

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plugin.cases import Trial
-from pytest_shark_tune.tuning.manifest import Collected, Coverage
+from pytest_shark_tune.results.coverage import Collected, Coverage
 
 __all__ = ["CollectionWatch", "whole_suites"]
 

@@ -33,7 +33,7 @@ from pytest_shark_tune.system.machine import processors
 
 if TYPE_CHECKING:
     # These modules import the compiler, and a run that does not tune must not wait for that.
-    from pytest_shark_tune.plan.model_input import ModelInput
+    from pytest_shark_tune.plan.source import ModelInput
     from pytest_shark_tune.search_space import SpaceRequest
 
 __all__ = [
@@ -369,7 +369,7 @@ def commands_file(config: pytest.Config) -> Path | None:
 
 def named_here(config: pytest.Config, models: ModelInput) -> ModelInput:
     """Return the part of ``models`` that is on the command line: an ini file may be about models of other runs."""
-    from pytest_shark_tune.plan.model_input import ModelInput
+    from pytest_shark_tune.plan.source import ModelInput
 
     return ModelInput(
         shapes=models.shapes if config.getoption("tune_input_shape") else {},
@@ -379,7 +379,7 @@ def named_here(config: pytest.Config, models: ModelInput) -> ModelInput:
 
 
 def _parse_models(config: pytest.Config, function: str) -> ModelInput:
-    from pytest_shark_tune.plan.model_input import ModelInput
+    from pytest_shark_tune.plan.source import ModelInput
 
     shapes, data = _either(config, "tune_input_shape"), _either(config, "tune_input")
     try:

@@ -8,6 +8,7 @@ from enum import StrEnum
 import msgspec
 
 from pytest_shark_tune.compiler.compiler import compiler_version, first_error
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.types import Dispatch, RootOp
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
 from pytest_shark_tune.plan.spaces import NO_SPACE, emitted_constraints, search_spaces, stated_spaces
@@ -18,15 +19,15 @@ from pytest_shark_tune.search_space import PIPELINE_OPTIONS, NoSpace, SearchSpac
 from pytest_shark_tune.search_space.candidate import Candidate, applied_candidate, default_candidate, make_candidates
 from pytest_shark_tune.search_space.config_reader import Reading, option_values, read_knobs
 from pytest_shark_tune.search_space.config_writer import cpu_compilation_info
-from pytest_shark_tune.search_space.cpu.tiling import BACKEND as CPU
+from pytest_shark_tune.search_space.cpu import BACKEND as CPU
 from pytest_shark_tune.search_space.nearest import nearest_member
 from pytest_shark_tune.tuning.session import Session
 
-__all__ = ["Fate", "PortedEntry"]
+__all__ = ["Fate", "PortedEntry", "keep_unplaced", "port_entry"]
 
 
 class Fate(StrEnum):
-    """What became of an entry."""
+    """The outcome for an entry."""
 
     SAME = "same config"
     NEAREST = "nearest config"
@@ -36,38 +37,50 @@ class Fate(StrEnum):
 
 
 class PortedEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of an entry, with its new config; ``changes`` are in words, and so is ``reason`` where it is lost.
-
-    ``dispatch`` is the name of what it is for, empty where that was not found.
-    """
+    """The outcome for one entry of the old spec."""
 
     name: str
     fate: Fate
     matcher: str = ""
     dispatch: str = ""
+    """The name of the dispatch that the entry is for; empty if none was found."""
     changes: tuple[str, ...] = ()
+    """The differences between the old config and the new one, in words."""
     reason: str = ""
+    """The reason why the entry is lost."""
     compilation_info: str = ""
+    """The new config."""
     record: WinnerRecord | None = None
 
+    @classmethod
+    def lost(cls, entry: OldEntry, reason: str, dispatch: str = "") -> PortedEntry:
+        """Return the outcome for an entry that cannot be ported."""
+        return cls(name=entry.name, fate=Fate.LOST, matcher=entry.matcher, dispatch=dispatch, reason=reason)
 
-def _without_dispatch(entry: OldEntry, has_models: bool) -> PortedEntry:
-    if has_models:
-        return _lost(entry, "it matches no dispatch of the models")
+    def as_lost(self, reason: str) -> PortedEntry:
+        """Return the outcome for the same entry, lost after all."""
+        return msgspec.structs.replace(self, fate=Fate.LOST, reason=reason)
+
+
+def keep_unplaced(entry: OldEntry) -> PortedEntry:
+    """Return the outcome for an entry that has neither a record nor a model: it is kept if its config parses."""
     if not entry.compilation_info:
-        return _lost(entry, "its config does not parse here, and without a record only a MODEL tells what it is for")
+        reason = "its config does not parse here, and without a record only a MODEL tells what it is for"
+        return PortedEntry.lost(entry, reason)
     return PortedEntry(name=entry.name, fate=Fate.KEPT, matcher=entry.matcher, compilation_info=entry.compilation_info)
 
 
-def _lost(entry: OldEntry, reason: str, dispatch: str = "") -> PortedEntry:
-    return PortedEntry(name=entry.name, fate=Fate.LOST, matcher=entry.matcher, dispatch=dispatch, reason=reason)
+def port_entry(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry:
+    """Return the entry with the config of this release's spaces that is nearest to its old one.
 
-
-def _ported(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry:
-    """The entry with the config of this release's spaces that is nearest to its old one."""
+    Args:
+        entry: the old entry.
+        dispatch: the dispatch that it is for.
+        session: compiles.
+    """
     compiler = session.compiler
     if entry.config is None and entry.record is None:
-        return _lost(entry, "it attaches no config", dispatch.name)
+        return PortedEntry.lost(entry, "it attaches no config", dispatch.name)
     pipeline = entry.config.pipeline if entry.config else entry.record.pipeline if entry.record else ""
     try:
         spaces = search_spaces(dispatch, compiler)
@@ -76,25 +89,25 @@ def _ported(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntr
         fits = [_fit(variant, entry) for variant in variants]
     except NO_SPACE as error:
         said = first_error(error) if isinstance(error, CommandFailed) else str(error)
-        return _lost(entry, f"no config can be made for {dispatch.name}: {said}", dispatch.name)
+        return PortedEntry.lost(entry, f"no config can be made for {dispatch.name}: {said}", dispatch.name)
     if not fitting:
         there = ", ".join(dict.fromkeys(space.pipeline for space in spaces))
-        return _lost(
+        return PortedEntry.lost(
             entry, f"there is no pipeline {pipeline} for {dispatch.name} any more; it has {there}", dispatch.name
         )
     best = min(fits, key=lambda fit: (not fit.is_same, len(fit.changes)))
-    # What the compiler states is binding; the spaces that we build leave out what is not worth a try, too.
+    # Constraints that the compiler states are binding. Spaces that we build also leave out configs not worth a try.
     if (
         not best.is_same
         and not stated_spaces(emitted_constraints(dispatch, compiler))
         and (kept := _kept(entry, dispatch, session))
     ):
         return kept
-    return _with_config(entry, dispatch, best, str(compiler.target))
+    return _with_config(entry, dispatch, best, compiler.target)
 
 
 def _kept(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry | None:
-    """The entry with its old config, where that can be written down and compiles."""
+    """Return the entry with its old config if that has an attribute and compiles."""
     target = session.compiler.target
     record = entry.record
     info = entry.compilation_info
@@ -111,34 +124,25 @@ def _kept(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry 
         session.artifact(task, candidate)
     except (InputError, CandidateFailed):
         return None
-    if record is not None:
-        is_same = record.target == str(target)
-        record = _new_record(record, dispatch, candidate, is_same=is_same, target=str(target))
-    return PortedEntry(
-        name=entry.name,
-        fate=Fate.KEPT,
-        matcher=entry.matcher,
-        dispatch=dispatch.name,
-        compilation_info=candidate.compilation_info,
-        record=record,
-    )
+    return _outcome(entry, dispatch, candidate, Fate.KEPT, target)
 
 
 class _Fit(msgspec.Struct, frozen=True):
-    """How an old config comes out in a space: as the member ``knobs``, with ``changes`` in words."""
+    """The nearest member of a space to an old config."""
 
     space: SearchSpace
     knobs: dict[str, int]
     changes: tuple[str, ...]
+    """The differences to the old config, in words."""
 
     @property
     def is_same(self) -> bool:
-        """Whether the config says what the old one said."""
+        """Whether the config equals the old one."""
         return not self.changes
 
 
 def _variants(space: SearchSpace, entry: OldEntry, backend: str) -> Iterator[SearchSpace]:
-    """The space as it is and, where the old config has options that it pins, with these open."""
+    """Yield the space and, if it pins options that the old config sets otherwise, the space with these open."""
     yield space
     recorded = entry.record.knobs if entry.record else {}
     options = {name: value for name, value in recorded.items() if name in PIPELINE_OPTIONS}
@@ -184,34 +188,34 @@ def _changes(wanted: Mapping[str, int], member: Mapping[str, int], violated: Seq
             yield f"{name}: {wanted[name]} -> {value}{because}"
 
 
-def _with_config(entry: OldEntry, dispatch: Dispatch, fit: _Fit, target: str) -> PortedEntry:
+def _with_config(entry: OldEntry, dispatch: Dispatch, fit: _Fit, target: Target) -> PortedEntry:
     (candidate,) = make_candidates(dispatch.name, _root(entry.record, dispatch), fit.space, [fit.knobs])
-    record = entry.record
-    if record is not None:
-        record = _new_record(
-            record, dispatch, candidate, is_same=fit.is_same and record.target == target, target=target
-        )
+    outcome = _outcome(entry, dispatch, candidate, Fate.SAME if fit.is_same else Fate.NEAREST, target)
+    return msgspec.structs.replace(outcome, changes=fit.changes)
+
+
+def _outcome(entry: OldEntry, dispatch: Dispatch, candidate: Candidate, fate: Fate, target: Target) -> PortedEntry:
+    """Return the outcome for an entry that gets the config of ``candidate``."""
     return PortedEntry(
         name=entry.name,
-        fate=Fate.SAME if fit.is_same else Fate.NEAREST,
+        fate=fate,
         matcher=entry.matcher,
         dispatch=dispatch.name,
-        changes=fit.changes,
         compilation_info=candidate.compilation_info,
-        record=record,
+        record=_new_record(entry.record, dispatch, candidate, fate, str(target)) if entry.record else None,
     )
 
 
 def _root(record: WinnerRecord | None, dispatch: Dispatch) -> RootOp:
-    """The recorded root op where a matcher does not tell it from the dispatch's: ids are made of it."""
+    """Return the recorded root op if a matcher takes it for the dispatch's: ids are made of it."""
     recorded = record.root if record else None
     return recorded if recorded and recorded.key == dispatch.key else dispatch.root
 
 
 def _new_record(
-    record: WinnerRecord, dispatch: Dispatch, candidate: Candidate, *, is_same: bool, target: str
+    record: WinnerRecord, dispatch: Dispatch, candidate: Candidate, fate: Fate, target: str
 ) -> WinnerRecord:
-    """The record of the new entry. Figures stay, and with them the release they were taken with, if the config does."""
+    """Return the record of the new entry. Figures, and the release of IREE they are of, stay if the config does."""
     changed = msgspec.structs.replace(
         record,
         id=candidate.id,
@@ -221,7 +225,7 @@ def _new_record(
         config=candidate.config,
         compilation_info=candidate.compilation_info,
     )
-    if is_same:
+    if fate is not Fate.NEAREST and record.target == target:
         return changed
     return msgspec.structs.replace(
         changed,

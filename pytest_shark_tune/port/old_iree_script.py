@@ -1,12 +1,12 @@
 """Reads a tuning spec with the release of IREE that wrote it: a script for the interpreter of another environment.
 
-It stands alone: nothing is imported but ``iree.compiler`` of that environment, of any release from 3.0 on, and the
+It stands alone: it imports nothing but ``iree.compiler`` of that environment, of any release from 3.0 on, and its
 syntax is that of Python 3.9. It reads a spec from stdin and writes one JSON object to stdout:
 
 - ``iree``: the version of that environment's compiler.
-- ``spec``: the spec in MLIR's generic form, whose syntax other releases parse too, with a name in place of each config.
+- ``spec``: the spec in MLIR's generic form, which other releases parse too, with a name in place of each config.
 - ``configs``: for each of these names the config as data, ``{"pipeline": ..., "tree": ...}``, just as
-  ``stages.space.reading.ReadConfig`` has it, with today's names of pipelines and options.
+  ``search_space.config_reader.ReadConfig`` has it, with today's names of pipelines and options.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from iree.compiler import ir, version
 from iree.compiler.dialects import iree_codegen, iree_gpu
 
 PLACEHOLDER = "shark_tune.config"
-"""What the names that stand for configs begin with."""
+"""The prefix of the names that stand for configs."""
 
 _PIPELINE_PREFIXES = ("LLVMGPU", "CPU", "SPIRV")
 """Until IREE 3.10 there was one list of pipelines for all backends."""
 _PREFETCH_STAGES = "prefetch_num_stages"
 _PREFETCH = "prefetch_shared_memory"
-"""A truth until the number of stages took its place; true meant two."""
+"""A bool until the number of stages took its place; true meant two stages."""
 _OPTIONS = (
     "use_igemm_convolution",
     "reorder_workgroups_strategy",
@@ -38,7 +38,7 @@ _DECOMPOSITION = "decomposition_config"
 
 
 def read(text: str) -> dict[str, Any]:
-    """The object to write, of a spec's text."""
+    """Return the object to write for a spec's text."""
     configs: dict[str, Any] = {}
     with ir.Context():
         module = ir.Module.parse(text)
@@ -55,7 +55,7 @@ def read(text: str) -> dict[str, Any]:
 
 
 def _take_configs(matcher_yield: Any, configs: dict[str, Any]) -> None:
-    """Put names in place of what one matcher yields to its action: a config, and perhaps a decomposition beside it."""
+    """Put names in place of the config that a matcher yields to its action, and of a decomposition beside it."""
     constants = [operand.owner for operand in matcher_yield.operands if not isinstance(operand.owner, ir.Block)]
     constants = [getattr(op, "operation", op) for op in constants]
     constants = [op for op in constants if op.name == "transform.param.constant"]
@@ -102,7 +102,7 @@ def _pipeline(attribute: Any) -> str:
 def _levels(config: Any) -> dict[str, Any]:
     if isinstance(config, iree_gpu.LoweringConfigAttr):
         return {entry.name: _tree(entry.attr) for entry in config.attributes}
-    # Of other dialects' configs, which have no bindings, what stands inside the brackets is a dictionary's inside.
+    # Configs of other dialects have no bindings. The text between their brackets is the inside of a dictionary.
     inner = str(config).partition("<")[2].removesuffix(">")
     return {entry.name: _tree(entry.attr) for entry in ir.DictAttr(ir.Attribute.parse("{" + inner + "}"))}
 
@@ -124,7 +124,7 @@ def _tree(attribute: Any) -> Any:
     if isinstance(attribute, ir.DictAttr):
         return {entry.name: _tree(entry.attr) for entry in attribute}
     if isinstance(attribute, (ir.ArrayAttr, ir.DenseI64ArrayAttr)):
-        return [each if isinstance(each, int) else _tree(each) for each in attribute]
+        return [value if isinstance(value, int) else _tree(value) for value in attribute]
     if isinstance(attribute, iree_gpu.LoweringConfigAttr):
         return _tree(attribute.attributes)
     if isinstance(attribute, iree_gpu.PipelineOptionsAttr):

@@ -1,57 +1,37 @@
 """Porting: a spec that another release of IREE wrote, made anew for this one.
 
-Configs are carried over as knobs. What an entry's config was made with is read from its attribute, or from its record
-where this release does not parse it; the constraints that this release states for the same op say whether those knobs
-are still a config, and which is nearest if not.
+Configs are carried over as knobs. They are read from the entry's attribute, or from its record if this release does not
+parse the attribute. The constraints that this release states for the same op tell whether those knobs are still a
+config, and which config is nearest if they are not.
 """
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 
-from pytest_shark_tune.compiler.compiler import Compiler
-from pytest_shark_tune.compiler.configure import ConfigureFailed
-from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import CommandFailed, InputError
-from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan, applied_to
-from pytest_shark_tune.guard.speed import RUN_ALPHA
-from pytest_shark_tune.guard.verdict import Outcome, Promise
-from pytest_shark_tune.ops.standalone import lone_op
-from pytest_shark_tune.plan.extract import extract
+from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import read_source
-from pytest_shark_tune.port.fit import Fate, PortedEntry, _lost, _ported, _without_dispatch
+from pytest_shark_tune.port.check import check_ported
+from pytest_shark_tune.port.find import find_in_models, recorded_op
+from pytest_shark_tune.port.fit import Fate, PortedEntry, keep_unplaced, port_entry
 from pytest_shark_tune.port.read_old import OldEntry, OldSpec
-from pytest_shark_tune.records.snapshot import (
-    read_records,
-    write_spec,
-)
+from pytest_shark_tune.records.snapshot import read_records, write_spec, write_text
 from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.spec.link import link_spec
-from pytest_shark_tune.spec.read import mark_entries, with_configs
-from pytest_shark_tune.system import journal, process
+from pytest_shark_tune.spec.read import with_configs
+from pytest_shark_tune.system import process
 from pytest_shark_tune.system.cleanup import scratch_folder
 from pytest_shark_tune.tuning.session import Session
 
-__all__ = ["port", "retuned"]
+__all__ = ["port", "tune_lost"]
 
 _TUNE_TIMEOUT_S = 24 * 3600.0
-_NEUTRAL = tuple(
-    f"#iree_codegen.compilation_info<lowering_config = {config}, "
-    "translation_info = <pipeline = #iree_codegen.no_pipeline>>"
-    for config in ("#iree_gpu.lowering_config<{}>", "#iree_gpu.lowering_config<{decomposition_config = {}}>")
-)
-"""Configs that stand for any while it is only asked what matches, without and with a decomposition beside it."""
-
-
-# What is there.
-
-
-# From entry to entry.
 
 
 def port(
@@ -63,88 +43,52 @@ def port(
     processors: int,
     tell: Callable[[str], None] = lambda message: None,
 ) -> tuple[PortedEntry, ...]:
-    """Write the port of ``old`` to ``new``, records beside it, and tell what became of each entry.
+    """Write the port of ``old`` to ``new``, with records beside it.
 
-    What an entry is for is looked for among the dispatches of ``models``, each as `plan.read_source` takes it;
-    without any a recorded entry's op is compiled by itself, and one without a record is kept where it parses. What
-    comes out is held to its promises, those that take a device where ``session`` has one and there are models; an entry
-    that breaks one is lost.
+    The new spec is checked like a guarded one. An entry that fails a check is lost.
+
+    Args:
+        old: the old spec.
+        new: the path of the new one.
+        models: the models to find the entries' dispatches in, each as `plan.read_source` takes it. Without any, the op
+            of a recorded entry is compiled by itself, and an entry without a record is kept if it parses.
+        session: compiles, and measures if it has a device and there are models.
+        processors: the number of processors to compile for.
+        tell: gets messages about long steps.
 
     Raises:
-        InputError: a model cannot be read or compiled, or what is said of one is said of none.
+        InputError: a model cannot be read or compiled, or an option names no model.
     """
-    compiler = session.compiler
-    given = [read_source(each, Path(), session.settings.models) for each in models]
-    if problem := session.settings.models.stray(given):
+    sources = [read_source(model, Path(), session.settings.models) for model in models]
+    if problem := session.settings.models.stray(sources):
         raise InputError(problem)
-    dispatches = extract(given, compiler, processors, tell).dispatches if models else ()
-    lone: list[object] = []
-    drafts = []
-    for entry in old.entries:
+    dispatches = extract_dispatches(sources, session.compiler, processors, tell).dispatches if models else ()
+    ops: list[object] = []
+
+    def ported(entry: OldEntry) -> PortedEntry:
         tell(f"porting {entry.name}")
         try:
-            dispatch = _in_models(entry, old, dispatches) if models else _alone(entry, compiler, processors, lone)
+            if models:
+                dispatch = find_in_models(entry, old, dispatches)
+            elif (found := recorded_op(entry, session.compiler, processors)) is not None:
+                ops.append(found[0])
+                dispatch = found[1]
+            else:
+                return keep_unplaced(entry)
         except InputError as reason:
-            drafts.append(_lost(entry, str(reason)))
-            continue
-        drafts.append(_ported(entry, dispatch, session) if dispatch else _without_dispatch(entry, bool(models)))
+            return PortedEntry.lost(entry, str(reason))
+        if dispatch is None:
+            return PortedEntry.lost(entry, "it matches no dispatch of the models")
+        return port_entry(entry, dispatch, session)
+
+    drafts = tuple(map(ported, old.entries))
     with scratch_folder() as folder:
-        checked = tuple(_checked(drafts, old, folder / new.name, models or lone, session, tell, whole=bool(models)))
-    _write(new, checked, old)
-    return checked
-
-
-def _in_models(entry: OldEntry, old: OldSpec, dispatches: Sequence[Dispatch]) -> Dispatch | None:
-    """The dispatch of the models that an entry is for: by its record's structure, else by what its matcher takes."""
-    root = entry.record.root if entry.record else None
-    if root is not None:
-        found = next((each for each in dispatches if each.key == root.key), None)
-        if found is not None:
-            return found
-    if not old.text:
-        return None
-    probe = _probe(old.text, entry.matcher)
-    return next((each for each in dispatches if _takes(each, probe)), None)
-
-
-def _probe(spec: str, matcher: str) -> str:
-    """A spec of one entry that tells what it matches, whatever config it has.
-
-    Raises:
-        InputError: the entry hands on more than a config and a decomposition.
-    """
-    alone, beside = _NEUTRAL
-    try:
-        return mark_entries(with_configs(spec, {matcher: alone}))
-    except InputError:
-        return mark_entries(with_configs(spec, {matcher: beside}))
-
-
-def _takes(dispatch: Dispatch, probe: str) -> bool:
-    try:
-        return bool(applied_to(dispatch, probe))
-    except ConfigureFailed:  # It matches: what is refused is the config.
-        return True
-
-
-def _alone(entry: OldEntry, compiler: Compiler, processors: int, lone: list[object]) -> Dispatch | None:
-    """The dispatch that comes of a recorded root op alone, whose source is added to ``lone``.
-
-    Raises:
-        InputError: there is none, or its root op is another one.
-    """
-    if entry.record is None or entry.record.root is None:
-        return None
-    source = lone_op(entry.record.dispatch, entry.record.root)
-    found = extract([read_source(source, Path())], compiler, processors).dispatches
-    dispatch = next((each for each in found if each.key == entry.record.root.key), None)
-    if dispatch is None:
-        raise InputError("compiled by itself, the recorded op becomes another one: give the MODEL that it is from")
-    lone.append(source)
-    return dispatch
-
-
-# What is written.
+        draft = folder / new.name
+        _write(draft, drafts, old)
+        if draft.exists():
+            drafts = tuple(check_ported(drafts, draft, models or ops, session, tell, has_models=bool(models)))
+    _write(new, drafts, old)
+    return drafts
 
 
 def _write(path: Path, ported: Iterable[PortedEntry], old: OldSpec) -> None:
@@ -152,75 +96,19 @@ def _write(path: Path, ported: Iterable[PortedEntry], old: OldSpec) -> None:
 
     Without any there is no file, unless it is the old spec itself, which then stays.
     """
-    kept = [each for each in ported if each.fate is not Fate.LOST]
+    kept = [entry for entry in ported if entry.fate is not Fate.LOST]
     if not kept and path.exists() and path.samefile(old.path):
         return
-    winners = [each.record for each in kept if each.record]
-    others = {each.matcher: each.compilation_info for each in kept if not each.record}
+    winners = [entry.record for entry in kept if entry.record]
+    others = {entry.matcher: entry.compilation_info for entry in kept if not entry.record}
     starter = with_configs(old.text, others) if others else None
-    write_spec(path, winners, starter)
     if starter and not winners:
-        journal.replace_file(path, link_spec(starter).encode())
+        write_text(path, link_spec(starter), ())
+    else:
+        write_spec(path, winners, starter)
 
 
-def _checked(
-    drafts: Sequence[PortedEntry],
-    old: OldSpec,
-    path: Path,
-    sources: Sequence[object],
-    session: Session,
-    tell: Callable[[str], None],
-    *,
-    whole: bool,
-) -> Iterator[PortedEntry]:
-    """The drafts, those of them lost that break a promise; ``whole`` says that ``sources`` are all they are for."""
-    _write(path, drafts, old)
-    if not path.exists():
-        yield from drafts
-        return
-    guarded = session.guard_plan(sources, Path(), path)
-    for draft in drafts:
-        if draft.fate is Fate.LOST:
-            yield draft
-            continue
-        entry = _guarded(draft, guarded)
-        if entry is None:
-            yield msgspec.structs.replace(draft, fate=Fate.LOST, reason="an entry before it asks the very same")
-            continue
-        tell(f"checking {draft.name}")
-        reason = _broken(entry, guarded, session, whole=whole)
-        yield msgspec.structs.replace(draft, fate=Fate.LOST, reason=reason) if reason else draft
-
-
-def _guarded(draft: PortedEntry, guarded: GuardPlan) -> GuardEntry | None:
-    """The entry of the written spec that a draft became."""
-    return next(
-        (
-            each
-            for each in guarded.entries
-            if (each.record == draft.record if draft.record else each.record is None and each.matcher == draft.matcher)
-        ),
-        None,
-    )
-
-
-def _broken(entry: GuardEntry, guarded: GuardPlan, session: Session, *, whole: bool) -> str:
-    """The first promise that the entry breaks, in words; of one whose op is not known it is only asked to parse."""
-    promises: Iterable[Promise] = Promise
-    if not whole:
-        promises = [each for each in Promise if each.is_static] if entry.record else [Promise.PARSES]
-    alpha = RUN_ALPHA / len(guarded.entries)
-    for promise in promises:
-        verdict = session.look(guarded, entry, promise, alpha=alpha)
-        if verdict.outcome is Outcome.BROKEN:
-            return verdict.reason.removeprefix(f"{entry.name} of {guarded.spec_path}: ")
-    return ""
-
-
-# What could not be ported.
-
-
-def retuned(
+def tune_lost(
     ported: Sequence[PortedEntry],
     new: Path,
     old: OldSpec,
@@ -229,14 +117,21 @@ def retuned(
     options: Sequence[str],
     tell: Callable[[str], None],
 ) -> tuple[PortedEntry, ...]:
-    """Tune what was lost, but for what is for no dispatch, with ``pytest --tune``; write the winners into ``new`` too.
+    """Tune the dispatches of lost entries with ``pytest --tune``, and write the winners into ``new`` too.
 
-    ``options`` are pytest's. ``tell`` is told what is tuned.
+    Args:
+        ported: the entries after porting.
+        new: the path of the new spec.
+        old: the old spec.
+        models: the models that have the dispatches.
+        target: the target to tune for.
+        options: further options of pytest.
+        tell: gets a message before tuning.
 
     Raises:
-        InputError: pytest did not come to an end.
+        InputError: pytest failed or ran out of time.
     """
-    lost = sorted({each.dispatch for each in ported if each.fate is Fate.LOST and each.dispatch})
+    lost = sorted({entry.dispatch for entry in ported if entry.fate is Fate.LOST and entry.dispatch})
     if not lost:
         return tuple(ported)
     with scratch_folder() as folder:
@@ -250,18 +145,21 @@ def retuned(
             process.run(command, timeout_s=_TUNE_TIMEOUT_S)
         except CommandFailed as error:
             raise InputError(f"--retune: {error}; to see why: {shlex.join(command)}") from error
-        winners = {each.dispatch: each for each in read_records(out / "spec.mlir")}
-    result = tuple(
-        _retuned(each, winners) if each.fate is Fate.LOST and each.dispatch in lost else each for each in ported
-    )
+        winners = {record.dispatch: record for record in read_records(out / "spec.mlir")}
+
+    def retuned(entry: PortedEntry) -> PortedEntry:
+        if entry.fate is not Fate.LOST or not entry.dispatch:
+            return entry
+        return _with_winner(entry, winners.get(entry.dispatch))
+
+    result = tuple(map(retuned, ported))
     _write(new, result, old)
     return result
 
 
-def _retuned(entry: PortedEntry, winners: Mapping[str, WinnerRecord]) -> PortedEntry:
-    record = winners.get(entry.dispatch)
-    if record is None:
-        return msgspec.structs.replace(entry, reason=f"{entry.reason}; tuned anew, nothing was faster than the default")
+def _with_winner(entry: PortedEntry, winner: WinnerRecord | None) -> PortedEntry:
+    if winner is None:
+        return entry.as_lost(f"{entry.reason}; tuned anew, nothing was faster than the default")
     return msgspec.structs.replace(
-        entry, fate=Fate.RETUNED, record=record, changes=(), reason="", compilation_info=record.compilation_info
+        entry, fate=Fate.RETUNED, record=winner, changes=(), reason="", compilation_info=winner.compilation_info
     )

@@ -1,7 +1,7 @@
-"""What differs between two specs, or two states of one, entry by entry and in words.
+"""The differences between two specs, or two states of one, entry by entry.
 
-Two entries are one and the same where they ask the same of an op, however they are named. A spec that this IREE does
-not parse is known by its records alone, whose dispatches' names stand for the questions.
+Two entries are the same if their match predicates are equal, however they are named. A spec that this IREE does not
+parse is known by its records alone: the names of their dispatches stand for the predicates.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ __all__ = ["Change", "Side", "SideEntry", "diff", "read_side", "side_of", "words
 
 
 class SideEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of a spec: its row, what it asks where that could be read, and its record if there is one."""
+    """One entry of a spec."""
 
     row: SpecRow
     question: Question | None = None
+    """The match predicate, if it could be read."""
     record: WinnerRecord | None = None
+    """The record, if there is one."""
 
     @property
     def name(self) -> str:
@@ -38,23 +40,23 @@ class SideEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def op(self) -> str:
-        """What is matched, in words; empty where that could not be read."""
+        """A description of the matched ops; empty if the predicate could not be read."""
         return describe(self.question) if self.question else ""
 
     @property
     def config(self) -> str:
-        """The config in short: its knobs where there is a record, else the lowering config."""
+        """The config in short: its knobs if there is a record, else the lowering config."""
         knobs = self.record.knobs if self.record else {}
         return ", ".join(f"{name}={value}" for name, value in knobs.items()) or self.row.config
 
     @property
     def device(self) -> str:
-        """What the entry was measured on, empty where nobody wrote it down."""
+        """The device that the entry was measured on; empty if it is not recorded."""
         return self.record.device if self.record else str(self.row.provenance.get("device", ""))
 
     @property
     def iree(self) -> str:
-        """The release of IREE that the entry was made with, empty where nobody wrote it down."""
+        """The release of IREE that the entry was made with; empty if it is not recorded."""
         return self.record.iree if self.record else str(self.row.provenance.get("iree", ""))
 
     @property
@@ -64,31 +66,30 @@ class SideEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Side(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the two specs; ``name`` is what words call it.
-
-    ``problem`` says why the spec does not parse, where its entries are known from its records alone.
-    """
+    """One of the two specs."""
 
     name: str
+    """The name of the spec in messages."""
     entries: tuple[SideEntry, ...] = ()
     problem: str = ""
+    """The reason why the spec does not parse; its entries are then those of its records."""
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one entry; ``old`` is before and ``new`` after, in pairs.
-
-    ``what`` is ``moved`` where the entry now stands in front of another one, ``before``, that may match ops of its.
-    ``knobs`` are those that differ, ``None`` where one side has no such knob, by name; they are empty where a record is
-    missing, and then ``configs`` are the texts of the lowering configs, or of all where those are alike.
-    """
+    """The change of one entry; pairs are the values before and after."""
 
     name: str
     what: Literal["added", "removed", "changed", "moved"]
+    """The kind of change: a moved entry now stands in front of another one that may match the same ops."""
     op: str = ""
+    """A description of the matched ops."""
     pipeline: str = ""
     knobs: dict[str, tuple[int | None, int | None]] = {}
+    """The knobs that differ, ``None`` on a side without such a knob; empty if a record is missing."""
     before: str = ""
+    """The entry that a moved one now stands in front of."""
     configs: tuple[str, str] | None = None
+    """The texts of the lowering configs if a record is missing, or of the whole configs if those are alike."""
     pipelines: tuple[str, str] | None = None
     iree: tuple[str, str] | None = None
     device: tuple[str, str] | None = None
@@ -97,7 +98,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def side_of(name: str, spec: str, records: Sequence[WinnerRecord]) -> Side:
-    """A side made of a spec's text and its records; an empty text has no entries.
+    """Return the side for a spec's text and its records; an empty text has no entries.
 
     Raises:
         InputError: the text is no tuning spec that this IREE parses, and there are no records; or it is refused.
@@ -121,7 +122,7 @@ def side_of(name: str, spec: str, records: Sequence[WinnerRecord]) -> Side:
 
 
 def read_side(path: Path) -> Side:
-    """A spec file and the records beside it.
+    """Read a spec file and the records beside it.
 
     Raises:
         InputError: the file cannot be read, or is no tuning spec and has no records.
@@ -134,7 +135,7 @@ def read_side(path: Path) -> Side:
 
 
 def diff(old: Side, new: Side) -> tuple[Change, ...]:
-    """What differs, in the order of the new side's entries, then of those that are gone; nothing where all is alike.
+    """Return the changes in the order of the new side's entries, then the entries that are gone.
 
     An entry that was measured again, with the same config, device and IREE, did not change.
     """
@@ -142,7 +143,7 @@ def diff(old: Side, new: Side) -> tuple[Change, ...]:
     left = list(old.entries)
     pairs: list[tuple[SideEntry, SideEntry]] = []
     for entry in new.entries:
-        before = next((each for each in left if _is_same(each, entry)), None)
+        before = next((other for other in left if _is_same(other, entry)), None)
         if before is None:
             changes.append(_whole(entry, "added"))
             continue
@@ -156,7 +157,7 @@ def diff(old: Side, new: Side) -> tuple[Change, ...]:
 
 
 def words(change: Change) -> str:
-    """One line that says what became of an entry."""
+    """Return one line that describes a change."""
     if change.what == "moved":
         return f"{change.name}: now stands in front of {change.before}, which may match the same ops"
     if change.what != "changed":
@@ -205,7 +206,7 @@ def _whole(entry: SideEntry, what: Literal["added", "removed"]) -> Change:
 
 
 def _changed(old: SideEntry, new: SideEntry) -> Change | None:
-    """What differs between two states of an entry; ``None`` where nothing does."""
+    """Return the change between two states of an entry, if there is any."""
     same_config = old.row.compilation_info == new.row.compilation_info
     part = "compilation_info" if old.row.config == new.row.config else "config"
     knobs = {} if same_config else _knobs(old.record, new.record)
@@ -221,7 +222,7 @@ def _changed(old: SideEntry, new: SideEntry) -> Change | None:
     )
     if not (change.knobs or change.pipelines or change.configs or change.iree or change.device):
         return None
-    ratios = [each.record.ratio if each.record else None for each in (old, new)]
+    ratios = [entry.record.ratio if entry.record else None for entry in (old, new)]
     return msgspec.structs.replace(change, times_us=(old.time_us, new.time_us), ratios=(ratios[0], ratios[1]))
 
 
@@ -236,7 +237,7 @@ def _knobs(old: WinnerRecord | None, new: WinnerRecord | None) -> dict[str, tupl
 
 
 def _moves(old: Side, pairs: Sequence[tuple[SideEntry, SideEntry]]) -> Iterable[Change]:
-    """Pairs of entries that changed their order, where that may change which one wins."""
+    """Yield the entries that changed their order with another one, if that may change which of the two wins."""
     for position, (before, entry) in enumerate(pairs):
         for other_before, other in pairs[position + 1 :]:
             if old.entries.index(other_before) < old.entries.index(before) and not _are_apart(entry, other):

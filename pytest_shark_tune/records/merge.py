@@ -1,7 +1,7 @@
-"""Several specs made into one: which entries stay, in which order, and why.
+"""Merging specs: which entries stay, in which order, and why.
 
-In a spec the first matcher that matches an op wins, so an entry that stands behind one which matches all of its ops is
-dead. Where two may match the same op without that, both stay, and what is said is which of them wins there.
+In a spec the first matcher that matches an op wins, so an entry behind one that matches all of its ops is dead. If two
+entries may match the same op otherwise, both stay, and a finding tells which of them wins there.
 """
 
 from __future__ import annotations
@@ -22,68 +22,78 @@ __all__ = ["Finding", "MergeInput", "Merged", "merge"]
 
 
 class MergeInput(msgspec.Struct, frozen=True, kw_only=True):
-    """A spec to be merged. The entries of a starter always stand behind those of all others."""
+    """A spec to merge."""
 
     name: str
     text: str
     records: tuple[WinnerRecord, ...] = ()
     is_starter: bool = False
+    """True if its entries stand behind those of all others."""
+
+
+_RELATIONS = {
+    "equal": "matches the same ops as",
+    "covered": "matches only ops that also match",
+    "covers": "matches, besides others, all ops of",
+    "overlaps": "may match the same ops as",
+}
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """How one entry lies to ``other``, which stands in front of it or took its place, and what came of it.
-
-    ``relation`` is as `stages.question.relation` tells it of the entry and the other one. ``why`` is the reason why
-    the other one is preferred.
-    """
+    """The outcome for an entry that may match the same ops as another one, which stands in front of it."""
 
     spec: str
+    """The name of the entry's spec."""
     entry: str
+    """The entry's matcher."""
     op: str
+    """A description of the matched ops."""
     relation: Relation
+    """The relation of the entry's match predicate to the other one's."""
     other_spec: str
+    """The name of the other entry's spec."""
     other: str
+    """The other entry's matcher."""
     outcome: Literal["dropped", "behind"]
     why: str
+    """The reason why the other entry is preferred."""
 
     def __str__(self) -> str:
-        """One line for people."""
-        if self.relation == "equal":
-            how = "asks the same as"
-        elif self.relation == "covered":
-            how = "matches only ops that also match"
-        elif self.relation == "covers":
-            how = "matches, besides others, all ops of"
-        elif self.relation == "overlaps":
-            how = "may match the same ops as"
-        else:
-            how = "asks something that cannot be read here, so it may match the same ops as"
+        """Return one line for people."""
+        how = _RELATIONS.get(self.relation, "has a matcher that cannot be read here, so it may match the same ops as")
         outcome = "dropped" if self.outcome == "dropped" else "kept behind it"
         return f"{self.spec}: {self.entry} ({self.op}) {how} {self.other} of {self.other_spec}: {outcome}, {self.why}"
 
 
 class Merged(msgspec.Struct, frozen=True, kw_only=True):
-    """The merged spec, the records of its entries, what was found, and what to beware of, in words."""
+    """A merged spec."""
 
     text: str
     entries: int
+    """The number of its entries."""
     records: tuple[WinnerRecord, ...]
+    """The records of its entries, as far as they have any."""
     findings: tuple[Finding, ...]
     warnings: tuple[str, ...]
+    """Sentences about entries that may not fit together."""
 
 
 def merge(inputs: Sequence[MergeInput], *, prefer_faster: bool = False) -> Merged:
-    """Make one spec of several: the entries of earlier ones win, or those with the higher recorded speedup.
+    """Make one spec of several.
 
-    An entry that one in front of it covers is dropped. With ``prefer_faster`` an entry for fewer ops is put in front
-    of the one that covers it where it has a figure of its own: it was measured on just those ops, the other one on
-    some that need not be among them. Without a figure it stays in front only if it stood there before.
+    The entries of earlier specs win. An entry is dropped if another one in front of it matches all of its ops.
+
+    Args:
+        inputs: the specs.
+        prefer_faster: whether entries with the higher recorded speedup win. An entry for fewer ops is then put in front
+            of one that matches all of its ops if it has a speedup of its own, because it was measured on just those
+            ops. Without one it stays in front only if it stood there before.
 
     Raises:
         InputError: an input is no tuning spec, or they cannot be linked.
     """
     entries = _entries(inputs)
-    order = sorted(entries, key=lambda each: (each.is_starter, -(each.speedup or 0) if prefer_faster else 0))
+    order = sorted(entries, key=lambda entry: (entry.is_starter, -(entry.speedup or 0) if prefer_faster else 0))
     kept: list[_Entry] = []
     dropped: list[tuple[_Entry, _Entry]] = []
     for entry in order:
@@ -100,14 +110,14 @@ def merge(inputs: Sequence[MergeInput], *, prefer_faster: bool = False) -> Merge
             kept.append(entry)
     names = _names(kept)
     parts = [
-        SpecPart(text=given.text, entries={each.matcher: names[each] for each in kept if each.source == number})
+        SpecPart(text=given.text, entries={entry.matcher: names[entry] for entry in kept if entry.source == number})
         for number, given in enumerate(inputs)
     ]
     return Merged(
-        text=merge_specs(parts, [(each.source, each.matcher) for each in kept]),
+        text=merge_specs(parts, [(entry.source, entry.matcher) for entry in kept]),
         entries=len(kept),
         records=tuple(
-            msgspec.structs.replace(each.record, dispatch=names[each]) for each in kept if each.record is not None
+            msgspec.structs.replace(entry.record, dispatch=names[entry]) for entry in kept if entry.record is not None
         ),
         findings=tuple(_findings(kept, dropped, prefer_faster=prefer_faster)),
         warnings=tuple(_warnings(kept)),
@@ -116,10 +126,12 @@ def merge(inputs: Sequence[MergeInput], *, prefer_faster: bool = False) -> Merge
 
 @dataclass(frozen=True, eq=False)
 class _Entry:
-    """An entry of the input of number ``source``; ``place`` counts over all inputs."""
+    """An entry of an input."""
 
     source: int
+    """The number of the input."""
     place: int
+    """The entry's position among those of all inputs."""
     spec: str
     is_starter: bool
     given: SideEntry
@@ -139,7 +151,7 @@ class _Entry:
 
     @property
     def speedup(self) -> float | None:
-        """The recorded ratio, else the one that the spec itself tells."""
+        """The recorded ratio, else the one in the spec itself."""
         if self.record is not None and self.record.ratio is not None:
             return self.record.ratio
         try:
@@ -157,17 +169,17 @@ def _entries(inputs: Sequence[MergeInput]) -> list[_Entry]:
 
 
 def _goes_in_front(entry: _Entry, covering: Sequence[_Entry]) -> bool:
-    """Whether an entry for fewer ops belongs in front of those that cover it."""
+    """Return whether an entry belongs in front of entries that match all of its ops and more."""
     if entry.is_starter and not all(other.is_starter for other in covering):
         return False
     return entry.speedup is not None or all(entry.place < other.place for other in covering)
 
 
 def _names(kept: Sequence[_Entry]) -> dict[_Entry, str]:
-    """The dispatch's name of each entry, which tells its record from others; empty for one that never had any."""
+    """Return the dispatch's name of each entry, made unique among them; empty for an entry that never had any."""
     taken: set[str] = set()
     names: dict[_Entry, str] = {}
-    for entry in sorted(kept, key=lambda each: each.place):
+    for entry in sorted(kept, key=lambda entry: entry.place):
         name = entry.given.name if entry.record or "dispatch" in entry.given.row.provenance else ""
         fresh, number = name, 1
         while name and fresh in taken:
@@ -187,7 +199,7 @@ def _findings(
     for position, entry in enumerate(kept):
         for other in kept[:position]:
             how = relation(entry.question, other.question)
-            # What one spec says of itself is as its author wanted it, as long as it stays in order.
+            # The author of a spec wanted its own order: nothing is said of it as long as it stays.
             if how != "apart" and (entry.source != other.source or entry.place < other.place):
                 yield _finding(entry, other, how, "behind", _why(entry, other, how, prefer_faster=prefer_faster))
 
@@ -206,24 +218,24 @@ def _finding(entry: _Entry, other: _Entry, how: Relation, outcome: Literal["drop
 
 
 def _why(entry: _Entry, winner: _Entry, how: Relation, *, prefer_faster: bool) -> str:
-    """Why ``winner`` is preferred to ``entry``."""
+    """Return why ``winner`` is preferred to ``entry``."""
     if entry.is_starter and not winner.is_starter:
         return "since a starter's entries stand behind"
     if prefer_faster and how == "covers":
-        return "since that one is for fewer ops" + (" and was measured on these" if winner.speedup else "")
+        return "since that entry is for fewer ops" + (" and was measured on these" if winner.speedup else "")
     ours, theirs = entry.speedup, winner.speedup
     if prefer_faster and (theirs or 0) > (ours or 0):
-        return f"since that one is faster ({theirs:.3f}x, this one {'unknown' if ours is None else f'{ours:.3f}x'})"
+        return f"since that entry is faster ({theirs:.3f}x, this one {'unknown' if ours is None else f'{ours:.3f}x'})"
     if prefer_faster and (theirs or 0) < (ours or 0):
-        return "since that one must stand in front of one that covers it"
+        return "since that entry must stand in front of one that matches all of its ops"
     if entry.source == winner.source:
-        return "since that one stands in front of it"
+        return "since that entry stands in front of it"
     remedy = f"; it stays if {entry.spec} is named first" if how == "covered" else ""
     return f"since {winner.spec} comes first{remedy}"
 
 
 def _warnings(kept: Iterable[_Entry]) -> Iterable[str]:
-    """What does not go together by what the entries tell of themselves."""
+    """Yield sentences about entries that were made for different devices or targets."""
     for what in ("device", "target"):
         specs: defaultdict[str, dict[str, None]] = defaultdict(dict)
         for entry in kept:

@@ -1,18 +1,16 @@
-"""Updating a suite's snapshot: which of its entries still hold, why the others do not, and what is tried first."""
+"""Reconciling a suite's snapshot with a run: which entries stay valid, which are tuned again, and which are gone."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
-from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.plan.make import Wanted
-from pytest_shark_tune.plan.types import Plan, Task
-from pytest_shark_tune.records.diff import diff, side_of, words
+from pytest_shark_tune.plan.roles import Role
+from pytest_shark_tune.plan.types import Plan, Task, Wanted
 from pytest_shark_tune.records.snapshot import find_snapshots, read_records, why_not_replaced
 from pytest_shark_tune.records.types import RecordedOp, WinnerRecord
 from pytest_shark_tune.system import journal
@@ -20,17 +18,18 @@ from pytest_shark_tune.system.cache import content_key
 
 __all__ = [
     "Requirements",
-    "SnapshotChange",
     "Subject",
     "Update",
     "as_it_is_now",
     "content_of",
     "entry_of_task",
+    "first_tasks",
     "incumbent_of",
     "is_gone",
     "look_back",
     "ops_of",
     "starter_of",
+    "untried_tests",
     "updated",
     "wanted_of",
     "why_stale",
@@ -43,47 +42,50 @@ _INCUMBENTS, _STARTERS = "incumbents.json", "starters.json"
 
 @dataclass(frozen=True)
 class Requirements:
-    """What an entry of a snapshot for ``target`` has to agree with to be kept.
-
-    ``setting`` is a hash of what its figures depend on besides the dispatch, ``iree`` and ``device`` name the two of
-    these that users know; ``candidates`` is how many are asked for. A ``fresh`` run keeps nothing.
-    """
+    """The conditions under which an entry of a snapshot is kept."""
 
     target: str
     setting: str
+    """The environment fingerprint: a hash of everything but the dispatch that an entry's figures depend on."""
     iree: str
+    """The compiler's release."""
     device: str
+    """The device's name."""
     candidates: int
+    """The number of candidates to try."""
     fresh: bool = False
+    """True if the run keeps no entry."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A dispatch of a suite that a run is to tune; ``is_ours`` says that our own stages compile and measure it."""
+    """A dispatch of a suite that a run is to tune."""
 
     task: Task
     suite: str
+    """The suite's directory."""
     is_ours: bool = True
+    """False if the suite's own stages compile or measure it."""
 
 
 @dataclass
 class Update:
-    """What the snapshots of a run's suites say of its dispatches, by the dispatches' names.
-
-    ``kept`` are records of entries that still hold, as this run names the dispatches; ``stale`` says of the other
-    entries why not. ``first`` are the ids of candidates to try before all others: an entry's own config, then what won
-    on other devices, whose snapshots are counted in ``others`` with the number of dispatches. ``incumbents`` are the
-    ids of the entries' own alone, ``starters`` those of the starter spec's configs. ``stuck`` says which snapshots
-    cannot be written, and why.
-    """
+    """The use of snapshots for a run: entries that are kept, and candidates to try first, by the dispatch's name."""
 
     kept: dict[str, WinnerRecord] = field(default_factory=dict)
+    """The records of valid entries, with the names that this run gives the dispatches."""
     stale: dict[str, str] = field(default_factory=dict)
+    """The reasons why other entries are tuned again."""
     first: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """The ids of candidates to try first: the entry's own config, then the winners of other devices."""
     incumbents: dict[str, str] = field(default_factory=dict)
+    """The ids of the candidates that have the entries' own configs."""
     starters: dict[str, str] = field(default_factory=dict)
+    """The ids of the candidates that have the starter spec's configs."""
     others: Counter[Path] = field(default_factory=Counter)
+    """The number of dispatches for which another device's snapshot has a config to try first."""
     stuck: dict[Path, str] = field(default_factory=dict)
+    """The snapshots that cannot be written, with the reasons."""
 
     def add_starter(self, name: str, candidate: str) -> None:
         """Have the starter's config for a dispatch tried first, after that of the snapshot's own entry."""
@@ -92,78 +94,31 @@ class Update:
         self.first[name] = tuple(dict.fromkeys([*own, candidate, *self.first.get(name, ())]))
 
     def words(self) -> Iterator[str]:
-        """What to tell the user when the run begins, a line each."""
+        """Yield the lines to show the user when the run begins."""
         if self.kept:
-            what = "1 dispatch is kept" if len(self.kept) == 1 else f"{len(self.kept)} dispatches are kept"
-            yield f"{what}: nothing changed since the snapshot was tuned (--tune-fresh tunes everything again)"
+            what = "is kept" if len(self.kept) == 1 else "are kept"
+            yield (
+                f"{_dispatches(len(self.kept))} {what}: nothing changed since the snapshot was tuned (--tune-fresh "
+                "tunes everything again)"
+            )
         for name, reason in self.stale.items():
             yield f"retuning {name}: {reason}"
         for path, count in self.others.items():
-            what = "1 dispatch" if count == 1 else f"{count} dispatches"
-            yield f"what {path.name}, of another device, has for {what} is tried first"
+            yield f"what {path.name}, of another device, has for {_dispatches(count)} is tried first"
         if self.starters:
-            what = "1 dispatch" if len(self.starters) == 1 else f"{len(self.starters)} dispatches"
-            yield f"the config that the starter spec has for {what} is tried first"
+            yield f"the config that the starter spec has for {_dispatches(len(self.starters))} is tried first"
         for path, why in self.stuck.items():
             yield f"{path} will not be updated: {why}"
 
 
-@dataclass(frozen=True)
-class SnapshotChange:
-    """A snapshot's text and records as they were before a run, empty without one, and as they are now.
-
-    ``gone`` are the names of dispatches that are in the suite no more; ``unchecked`` those of which a winner was found
-    and not put there, since not all that tries an entry in whole sources, ``untried``, came to a result. ``problem``
-    says why nothing could be written. ``left_out`` are the entries that did not hold beside the others when the
-    snapshot was about to be written, with the reasons; one without a record goes by its matcher after an ``@``.
-    """
-
-    path: Path
-    old: tuple[str, tuple[WinnerRecord, ...]]
-    new: tuple[str, tuple[WinnerRecord, ...]]
-    gone: frozenset[str] = frozenset()
-    unchecked: frozenset[str] = frozenset()
-    untried: frozenset[str] = frozenset()
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    problem: str = ""
-
-    @property
-    def is_unwritten(self) -> bool:
-        """Whether there was no snapshot, and still is none."""
-        return not self.old[0] and not self.new[0]
-
-    def words(self) -> tuple[str, ...]:
-        """What changed, a line for each entry, and what did not and why; nothing where all is as it was."""
-        lines = self._changed()
-        if self.problem:
-            lines += (f"not updated: {self.problem}",)
-        lines += tuple(f"left out: {name}: {why}" for name, why in self.left_out.items())
-        if self.unchecked:
-            names, untried = ", ".join(sorted(self.unchecked)), ", ".join(sorted(self.untried))
-            why = f"{untried} gave no result, and only what holds in the whole is written; run that as well"
-            lines += (f"not updated with {names}: {why}",)
-        return lines
-
-    def _changed(self) -> tuple[str, ...]:
-        if self.old == self.new:
-            return ()
-        if not self.old[0]:
-            return ("new snapshot",)
-        try:
-            changes = diff(side_of("before", *self.old), side_of("now", *self.new))
-        except InputError as error:
-            return (f"what there was before cannot be read: {error}",)
-        lines = tuple(
-            words(each) + (": its dispatch is in the suite no more" if each.name in self.gone else "")
-            for each in changes
-        )
-        return lines or ("measured again, with the same configs",)
+def _dispatches(count: int) -> str:
+    return "1 dispatch" if count == 1 else f"{count} dispatches"
 
 
 def wanted_of(suite: Path, target: str) -> tuple[Wanted, ...]:
-    """The configs of a suite's snapshots for a target, of all devices: each is to be tried where it can be."""
+    """Return the configs of a suite's snapshots for a target, of all devices, so that each is among the candidates."""
     return tuple(
-        # One from outside of all spaces has no knobs.
+        # A config from outside all spaces has no knobs.
         Wanted(record.root.key, record.pipeline, record.knobs, "" if record.knobs else record.compilation_info)
         for path in find_snapshots(suite, target)
         for record in read_records(path)
@@ -172,10 +127,15 @@ def wanted_of(suite: Path, target: str) -> tuple[Wanted, ...]:
 
 
 def look_back(subjects: Iterable[Subject], required: Requirements, snapshot_of: Callable[[str], Path]) -> Update:
-    """Judge the entries of the snapshots beside the suites of ``subjects``; ``snapshot_of`` gives this device's.
+    """Judge the entries of the snapshots beside the suites.
 
-    Several suites may have the same dispatch. It is tuned once for all of them, so it is kept only where each suite
-    has an entry that holds, with the same config.
+    Several suites may have the same dispatch. It is tuned once for all of them, so it is kept only if every one of
+    these suites has a valid entry for it, with the same config.
+
+    Args:
+        subjects: the dispatches to tune, by suite.
+        required: the conditions under which an entry is kept.
+        snapshot_of: returns the path of a suite's snapshot for this device.
     """
     update = Update()
     alike: defaultdict[str, list[Subject]] = defaultdict(list)
@@ -183,7 +143,7 @@ def look_back(subjects: Iterable[Subject], required: Requirements, snapshot_of: 
         alike[subject.task.name].append(subject)
     own: dict[str, tuple[WinnerRecord, ...]] = {}
     others: dict[str, dict[Path, tuple[WinnerRecord, ...]]] = {}
-    for suite in dict.fromkeys(each.suite for group in alike.values() for each in group):
+    for suite in dict.fromkeys(subject.suite for group in alike.values() for subject in group):
         path = snapshot_of(suite)
         if why := why_not_replaced(path):
             update.stuck[path] = why
@@ -191,7 +151,7 @@ def look_back(subjects: Iterable[Subject], required: Requirements, snapshot_of: 
         found = find_snapshots(Path(suite), required.target)
         others[suite] = {other: read_records(other) for other in found if other != path}
     for name, group in alike.items():
-        entries = [entry_of_task(each.task, own[each.suite]) for each in group]
+        entries = [entry_of_task(subject.task, own[subject.suite]) for subject in group]
         known = next(filter(None, entries), None)
         if known is not None and not required.fresh:
             stale = _why_not_kept(group, entries, required)
@@ -205,29 +165,39 @@ def look_back(subjects: Iterable[Subject], required: Requirements, snapshot_of: 
 
 
 def _why_not_kept(group: Sequence[Subject], entries: Sequence[WinnerRecord | None], required: Requirements) -> str:
-    """Why the entries of one dispatch in several suites, or one, do not hold; empty where all do, and are alike."""
+    """Return why the entries of one dispatch in one or several suites are stale; empty if all are valid and alike."""
     for subject, entry in zip(group, entries, strict=True):
         if entry is None:
             return f"{subject.suite} has it too, and no entry for it"
         if stale := why_stale(subject.task, entry, required, is_ours=subject.is_ours):
             return stale
-    if len({each.compilation_info for each in entries if each}) > 1:
-        return f"{', '.join(each.suite for each in group)} have different configs for it"
+    if len({entry.compilation_info for entry in entries if entry}) > 1:
+        return f"{', '.join(subject.suite for subject in group)} have different configs for it"
     return ""
 
 
 def entry_of_task(task: Task, records: Sequence[WinnerRecord]) -> WinnerRecord | None:
-    """The record of a dispatch: of one of the same structure, else of one of the same name."""
-    with_root = [each for each in records if each.root is not None]
-    alike = (each for each in with_root if each.root and each.root.key == task.dispatch.key)
-    return next(alike, None) or next((each for each in with_root if each.dispatch == task.name), None)
+    """Return the record of a dispatch of the same structure, else of one of the same name."""
+    with_root = [record for record in records if record.root is not None]
+    alike = (record for record in with_root if record.root and record.root.key == task.dispatch.key)
+    return next(alike, None) or next((record for record in with_root if record.dispatch == task.name), None)
 
 
 def why_stale(task: Task, record: WinnerRecord, required: Requirements, *, is_ours: bool = True) -> str:
-    """Why an entry has to be tuned again, in words; empty where it still holds."""
+    """Return why an entry has to be tuned again; empty if it is valid.
+
+    An entry is valid if its dispatch, compiler, flags, device, driver and measurement settings are unchanged and enough
+    candidates were tried.
+
+    Args:
+        task: the dispatch.
+        record: the entry's record.
+        required: the conditions under which an entry is kept.
+        is_ours: false if the suite's own stages compile or measure the dispatch.
+    """
     if not is_ours:
         return "its suite has stages of its own, and what they depend on is not known"
-    # First what may change all else.
+    # The causes come first that may change everything else.
     if record.iree != required.iree:
         return f"tuned with IREE {record.iree}"
     if record.device != required.device:
@@ -246,24 +216,29 @@ def why_stale(task: Task, record: WinnerRecord, required: Requirements, *, is_ou
 
 
 def ops_of(task: Task) -> tuple[RecordedOp, ...]:
-    """The ops that an entry for ``task`` is in force on."""
-    return tuple(RecordedOp(each.source, each.symbol) for each in task.dispatch.members)
+    """Return the ops that an entry for a dispatch is applied to."""
+    return tuple(RecordedOp(member.source, member.symbol) for member in task.dispatch.members)
 
 
 def content_of(task: Task) -> str:
-    """A hash of all that is compiled of ``task``: also of what surrounds its root ops, which no matcher sees."""
+    """Return a hash of all that is compiled of a dispatch, also of the ops around its root, which no matcher sees."""
     return content_key([member.module.text for member in task.dispatch.members])[:16]
 
 
 def with_ops(winner: WinnerRecord, task: Task) -> WinnerRecord:
-    """The record of a winner as that of ``task``: what its entry is in force on, was made of, and how many calls."""
+    """Return the record of a winner as that of ``task``, with its ops, its content and the number of its calls."""
     return msgspec.structs.replace(winner, weight=task.weight, ops=ops_of(task), content=content_of(task))
 
 
 def updated(old: Iterable[WinnerRecord], decisions: Sequence[tuple[Task, WinnerRecord | None]]) -> list[WinnerRecord]:
-    """The records of a snapshot after a run: winners in the places of the entries that they replace, new ones last.
+    """Return the records of a snapshot after a run.
 
-    A dispatch that was decided without a winner has no entry any more; entries of others stay as they are.
+    Winners take the places of the entries that they replace, and new ones come last. A dispatch that was decided
+    without a winner has no entry any more. Entries of others stay as they are.
+
+    Args:
+        old: the records before the run.
+        decisions: the dispatches that the run decided on, with the winner's record or ``None``.
     """
     decided = {task.name: winner for task, winner in decisions}
     by_key = {task.dispatch.key: task.name for task, _ in decisions}
@@ -279,26 +254,52 @@ def updated(old: Iterable[WinnerRecord], decisions: Sequence[tuple[Task, WinnerR
     return records + [winner for name, winner in decided.items() if winner and name not in placed]
 
 
-def is_gone(record: WinnerRecord, plans: Iterable[Plan]) -> bool:
-    """Whether the dispatch of an entry is in none of a suite's ``plans``.
+def is_gone(record: WinnerRecord, plans: Collection[Plan]) -> bool:
+    """Return whether the dispatch of an entry is in none of a suite's ``plans``, of which one at least has any.
 
-    One that cannot be tuned now, or that takes too little of a model's time to be tuned, is not gone.
+    A dispatch that cannot be tuned now, or that takes too little of a model's time to be tuned, is not gone.
     """
+    tasks = [task for plan in plans for task in plan.tasks]
+    if not tasks or record.root is None:
+        return False
+    if any(task.name == record.dispatch or task.dispatch.key == record.root.key for task in tasks):
+        return False
+    if any(share.dispatch == record.dispatch for plan in plans for share in plan.left_out):
+        return False
+    untunable = {RecordedOp(op.source, op.name) for plan in plans for op in plan.untunable}
+    return not untunable & set(record.ops)
+
+
+def first_tasks(plans: Iterable[Plan]) -> dict[str, Task]:
+    """Return the dispatches of a suite by name, each as the first of its ``plans`` has it."""
+    tasks: dict[str, Task] = {}
     for plan in plans:
-        if any(
-            record.root is None or task.name == record.dispatch or task.dispatch.key == record.root.key
-            for task in plan.tasks
-        ):
-            return False
-        if any(each.dispatch == record.dispatch for each in plan.left_out):
-            return False
-        if {RecordedOp(each.source, each.name) for each in plan.untunable} & set(record.ops):
-            return False
-    return True
+        for task in plan.tasks:
+            tasks.setdefault(task.name, task)
+    return tasks
+
+
+def untried_tests(plans: Mapping[str, Plan], checked: Collection[tuple[str, str]]) -> dict[str, set[str]]:
+    """Return the tests of whole sources that an entry of each of a suite's dispatches still has to pass, by dispatch.
+
+    Args:
+        plans: the suite's plans by key.
+        checked: the tests that came to a result, by the plan's key and the model's name, empty for ``[spec]``.
+    """
+    untried: dict[str, set[str]] = {}
+    for key, plan in plans.items():
+        models = {model.name for model in plan.models}
+        for task in plan.tasks:
+            used = models & {member.source for member in task.dispatch.members}
+            tests = {"": f"[{Role.SPEC}]", **{model: f"[{model}-{Role.END_TO_END}]" for model in used}}
+            untried.setdefault(task.name, set()).update(
+                test for model, test in tests.items() if (key, model) not in checked
+            )
+    return untried
 
 
 def write_incumbents(exchange: Path, update: Update) -> None:
-    """Tell whoever holds a final which candidate is its dispatch's winner so far, and which is the starter spec's.
+    """Write, for the workers that hold finals, the winner so far of each dispatch and the starter spec's candidate.
 
     Raises:
         OSError: it cannot be written.
@@ -308,16 +309,16 @@ def write_incumbents(exchange: Path, update: Update) -> None:
 
 
 def incumbent_of(exchange: Path, dispatch: str) -> str:
-    """The id of a dispatch's winner so far; empty without one."""
-    return _told(exchange / _INCUMBENTS, dispatch)
+    """Return the id of a dispatch's winner so far; empty without one."""
+    return _candidate_in(exchange / _INCUMBENTS, dispatch)
 
 
 def starter_of(exchange: Path, dispatch: str) -> str:
-    """The id of the candidate with the config that the starter spec has for a dispatch; empty without one."""
-    return _told(exchange / _STARTERS, dispatch)
+    """Return the id of the candidate with the starter spec's config for a dispatch; empty without one."""
+    return _candidate_in(exchange / _STARTERS, dispatch)
 
 
-def _told(path: Path, dispatch: str) -> str:
+def _candidate_in(path: Path, dispatch: str) -> str:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -326,7 +327,7 @@ def _told(path: Path, dispatch: str) -> str:
 
 
 def as_it_is_now(record: WinnerRecord, task: Task) -> WinnerRecord:
-    """A record that is kept, with what may have changed and leaves its figures valid."""
+    """Return a kept record with the dispatch's present name, calls and ops, which leave its figures valid."""
     return msgspec.structs.replace(record, dispatch=task.name, weight=task.weight, ops=ops_of(task))
 
 
@@ -338,7 +339,7 @@ def _try_first(
         first.append(own)
         update.incumbents.setdefault(task.name, own)
     for path, records in others.items():
-        found = [each for each in records if each.root is not None and each.root.key == task.dispatch.key]
+        found = [record for record in records if record.root is not None and record.root.key == task.dispatch.key]
         if found and (other := _candidate_of(task, found[0])):
             first.append(other)
             update.others[path] += 1
@@ -347,10 +348,14 @@ def _try_first(
 
 
 def _candidate_of(task: Task, record: WinnerRecord) -> str:
-    """The id of the candidate that has a record's config; empty where it is none of the task's any more."""
-    alike = [each for each in task.candidates if each.pipeline == record.pipeline and each.knobs == record.knobs]
+    """Return the id of the candidate that has a record's config; empty if the task has it no more."""
+    same_knobs = [
+        candidate
+        for candidate in task.candidates
+        if candidate.pipeline == record.pipeline and candidate.knobs == record.knobs
+    ]
     # Two spaces of one pipeline may have knobs of the same names.
-    alike.sort(key=lambda each: each.compilation_info != record.compilation_info)
-    if not record.knobs:  # It lies outside of all spaces.
-        alike = [each for each in alike if each.compilation_info == record.compilation_info]
-    return alike[0].id if alike else ""
+    same = [candidate for candidate in same_knobs if candidate.compilation_info == record.compilation_info]
+    # A config without knobs lies outside all spaces.
+    found = same or (same_knobs if record.knobs else [])
+    return found[0].id if found else ""

@@ -1,4 +1,4 @@
-"""Snapshots: a spec and, in a file beside it, the records that it was made from."""
+"""Snapshots: a spec and, in a file beside it, the records that its entries were made from."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 import msgspec
 
 from pytest_shark_tune.errors import InputError, SpecRefused
-from pytest_shark_tune.records.types import FinalRecord, WinnerRecord
-from pytest_shark_tune.spec.build import SpecEntry, build_spec
-from pytest_shark_tune.spec.link import link_spec
+from pytest_shark_tune.records.draft import Draft, entry_of
+from pytest_shark_tune.records.types import WinnerRecord
+from pytest_shark_tune.spec.build import build_spec
 from pytest_shark_tune.spec.module import matcher_name
 from pytest_shark_tune.spec.read import SpecRow, read_spec, select_entries
 from pytest_shark_tune.system import journal
@@ -22,7 +22,6 @@ from pytest_shark_tune.system.lock import FileLock
 __all__ = [
     "check_snapshots",
     "damaged_records",
-    "entry_of",
     "find_snapshots",
     "locked",
     "read_records",
@@ -31,27 +30,29 @@ __all__ = [
     "records_of",
     "records_path",
     "replace_spec",
+    "snapshot_draft",
     "snapshot_path",
-    "unrecorded",
     "why_not_replaced",
+    "write_draft",
     "write_spec",
     "write_text",
 ]
 
 FOLDER = "__specs__"
-"""Where the snapshots of a suite are, beside its tests."""
+"""The directory of a suite's snapshots, beside its tests."""
 _POLL_S = 0.02
 
 
 def snapshot_path(suite: Path, target: str, device_slug: str) -> Path:
-    """Where a suite's snapshot for a target and a device's model is."""
+    """Return the path of a suite's snapshot for a target and a model of device."""
     return suite / FOLDER / f"{_prefix(target)}{device_slug}.mlir"
 
 
 def find_snapshots(suite: Path, target: str) -> tuple[Path, ...]:
-    """A suite's snapshots for a target, of all devices.
+    """Return a suite's snapshots for a target, of all devices.
 
-    Names of targets may begin alike (``llvm-cpu``, ``llvm-cpu:x86-64-v3``): what records say is of others is left out.
+    Names of targets may begin alike (``llvm-cpu``, ``llvm-cpu:x86-64-v3``), so snapshots with records of another target
+    are left out.
     """
     found = sorted((suite / FOLDER).glob(f"{_prefix(target)}*.mlir"))
     return tuple(path for path in found if target in (recorded_targets(path) or {target}))
@@ -60,10 +61,10 @@ def find_snapshots(suite: Path, target: str) -> tuple[Path, ...]:
 def check_snapshots(suite: Path, target: str) -> None:
     """Refuse a suite's snapshots for a target if the compiler might do more with one than match and annotate.
 
-    One that this IREE does not parse is left to the code that reads it.
+    A snapshot that this IREE does not parse is left to the code that reads it.
 
     Raises:
-        InputError: a spec, or a record beside it, holds something that no spec needs (`stages.trust`).
+        InputError: a spec, or a record beside it, holds something that no spec needs (`dispatch.trust`).
     """
     for path in find_snapshots(suite, target):
         _pass_on_refusal(partial(read_spec, read_text(path)), path)
@@ -83,10 +84,9 @@ def _pass_on_refusal(read: Callable[[], object], path: Path) -> None:
 
 @contextmanager
 def locked(spec: Path) -> Iterator[None]:
-    """Keep others from writing a spec and its records from the moment when they are read until they are written.
+    """Keep other processes from writing a spec and its records between reading and writing them.
 
-    Where no lock file can be made, since nothing can be written there or the file system knows no locks, it goes on
-    without.
+    If no lock file can be made, because the directory is read-only or the file system has no locks, there is no lock.
     """
     folder = spec.parent
     is_new = not folder.exists()
@@ -112,17 +112,17 @@ def _try_lock(lock: FileLock) -> bool:
 
 
 def recorded_targets(spec: Path) -> set[str]:
-    """The targets that the records of a spec are of; none without any."""
-    return {each.target for each in read_records(spec)}
+    """Return the targets of a spec's records."""
+    return {record.target for record in read_records(spec)}
 
 
 def records_path(spec: Path) -> Path:
-    """Where the records of a spec are."""
+    """Return the path of a spec's records."""
     return spec.with_suffix(".jsonl")
 
 
 def read_text(spec: Path) -> str:
-    """The text of a spec file, which need not parse.
+    """Return the text of a spec file, which need not parse.
 
     Raises:
         InputError: the file cannot be read.
@@ -136,36 +136,48 @@ def read_text(spec: Path) -> str:
 
 
 def read_records(spec: Path) -> tuple[WinnerRecord, ...]:
-    """The records that a spec was made from, none where there is no such file.
+    """Return the records that a spec was made from, none if there is no such file.
 
     Raises:
         InputError: the file cannot be read.
     """
-    try:
+    with _readable(records_path(spec)):
         return tuple(journal.read(records_path(spec), WinnerRecord))
-    except OSError as error:
-        raise InputError(f"{records_path(spec)} cannot be read: {error.strerror}") from error
 
 
 def damaged_records(spec: Path) -> tuple[int, ...]:
-    """The numbers of the lines beside a spec that should be records and are none, as a merge may leave them."""
-    try:
+    """Return the numbers of the lines beside a spec that should be records and are none, as a merge may leave them.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    with _readable(records_path(spec)):
         return journal.damaged_lines(records_path(spec), WinnerRecord)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise InputError(f"{records_path(spec)} cannot be read: {error.strerror}") from error
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def records_of(rows: Sequence[SpecRow], records: Iterable[WinnerRecord]) -> tuple[WinnerRecord | None, ...]:
-    """The record of each entry of a spec, never one for two: that of the dispatch that the entry names.
+    """Return the record of each entry of a spec: the record of the dispatch that the entry names.
 
-    An entry that names none has that whose dispatch gives it its matcher's name, if no other entry has it. One that
-    somebody wrote or renamed by hand has none.
+    An entry that names no dispatch has the record with a dispatch that gives the matcher its name. An entry that was
+    written or renamed by hand has none, and no record belongs to two entries.
+
+    Args:
+        rows: the entries.
+        records: the records beside the spec.
     """
     free = list(records)
     found: dict[int, WinnerRecord] = {}
-    # Those that name a dispatch come first: another one's matcher may have the name that it would get.
+    # Entries that name a dispatch come first: another entry's matcher may have the name that such a dispatch gives.
     for place in sorted(range(len(rows)), key=lambda place: not _dispatch_of(rows[place])):
-        record = next((each for each in free if _is_of(each, rows[place])), None)
+        record = next((record for record in free if _is_of(record, rows[place])), None)
         if record is not None:
             found[place] = record
             free.remove(record)
@@ -182,19 +194,31 @@ def _dispatch_of(row: SpecRow) -> str:
 
 
 def write_spec(path: Path, winners: Sequence[WinnerRecord], starter: str | None = None) -> None:
-    """Write the spec of ``winners``, before ``starter``, and their records beside it; without any there is no file.
+    """Write the spec of ``winners``, in their order and before ``starter``, as `write_draft` does."""
+    write_draft(path, Draft(tuple(map(entry_of, winners)), starter or ""), winners)
 
-    A file that has just this content already is not touched.
+
+def write_draft(path: Path, draft: Draft, winners: Iterable[WinnerRecord]) -> None:
+    """Write the spec of a draft, and the records of its entries beside it.
+
+    A draft without entries of its own makes no file. A file that has the same content already is not touched.
+
+    Args:
+        path: the spec.
+        draft: the draft.
+        winners: the records of its entries; others among them are left out.
     """
-    if not winners:
+    if not draft.entries:
         path.unlink(missing_ok=True)
         records_path(path).unlink(missing_ok=True)
         return
-    write_text(path, link_spec(build_spec([entry_of(each) for each in winners], starter)), winners)
+    places = {entry.name: place for place, entry in enumerate(draft.entries)}
+    own = [winner for winner in winners if winner.dispatch in places]
+    write_text(path, draft.text, sorted(own, key=lambda winner: places[winner.dispatch]))
 
 
 def why_not_replaced(spec: Path) -> str:
-    """Why a spec cannot be brought up to date, in words; empty where it can."""
+    """Return why a spec cannot be brought up to date; empty if it can."""
     if lines := damaged_records(spec):
         places = ", ".join(f"{records_path(spec).name}:{number}" for number in lines)
         return (
@@ -208,53 +232,48 @@ def why_not_replaced(spec: Path) -> str:
     return ""
 
 
-def unrecorded(path: Path) -> str:
-    """The spec of the entries at ``path`` that have no record; empty without any.
+def snapshot_draft(path: Path, winners: Iterable[WinnerRecord]) -> Draft:
+    """Return the draft of the snapshot at ``path`` with ``winners`` in place of its recorded entries.
 
-    They are not made anew, and somebody may have put them there: where the others are, they stay behind them, but for
-    those whose matcher is another's.
+    Entries without a record stay behind the winners, since somebody may have put them there. Only an entry with a
+    winner's matcher goes.
 
     Raises:
-        InputError: it cannot be told which these are (see `why_not_replaced`).
+        InputError: the snapshot does not tell which entries have a record (see `why_not_replaced`).
     """
     if why := why_not_replaced(path):
         raise InputError(why)
     rows = _rows(path)
-    left = [
-        row.matcher for row, record in zip(rows, records_of(rows, read_records(path)), strict=True) if record is None
-    ]
-    return select_entries(read_text(path), left) if left else ""
+    records = records_of(rows, read_records(path))
+    left = [row.matcher for row, record in zip(rows, records, strict=True) if record is None]
+    return Draft(tuple(map(entry_of, winners)), select_entries(read_text(path), left) if left else "")
 
 
-def replace_spec(path: Path, winners: Sequence[WinnerRecord], rest: str | None = None) -> None:
-    """Write the spec of ``winners``, and their records, in place of the spec at ``path`` and its records.
+def replace_spec(path: Path, draft: Draft, winners: Iterable[WinnerRecord]) -> None:
+    """Write a draft, as `write_draft` does, in place of the snapshot at ``path``; see `snapshot_draft`.
 
-    Its `unrecorded` entries stay behind the winners, or those in ``rest``, where only some of them are to stay.
-
-    Raises:
-        InputError: it cannot be told which these are (see `why_not_replaced`); both files stay as they were.
+    A spec that has no records is somebody's own: without a winner it stays as it is.
     """
-    rest = unrecorded(path) if rest is None else rest
-    if winners or not rest:
-        write_spec(path, winners, rest or None)
-    elif read_records(path):  # Else all of it is somebody's own.
-        write_text(path, rest, ())
+    if draft.entries or not draft.starter:
+        write_draft(path, draft, winners)
+    elif read_records(path):
+        write_text(path, draft.starter, ())
 
 
 def _rows(spec: Path) -> tuple[SpecRow, ...]:
-    """The entries of a spec, none where there is no such file."""
+    """Return the entries of a spec, none if there is no such file."""
     text = read_text(spec) if spec.exists() else ""
     return read_spec(text) if text else ()
 
 
 def write_text(path: Path, text: str, records: Sequence[WinnerRecord]) -> None:
-    """Write the text of a spec, and the records of its entries beside it; without any there is no such file.
+    """Write the text of a spec, and the records of its entries beside it; without records there is no such file.
 
-    A file that has just this content already is not touched.
+    A file that has the same content already is not touched.
     """
     _write(path, text.encode())
     if records:
-        _write(records_path(path), b"".join(msgspec.json.encode(each) + b"\n" for each in records))
+        _write(records_path(path), msgspec.json.Encoder().encode_lines(records))
     else:
         records_path(path).unlink(missing_ok=True)
 
@@ -264,34 +283,12 @@ def _write(path: Path, content: bytes) -> None:
         journal.replace_file(path, content)
 
 
-def entry_of(won: WinnerRecord | FinalRecord) -> SpecEntry:
-    """The spec entry of a winner, by its record or by the final that it won; it tells where it comes from."""
-    assert won.root is not None
-    if isinstance(won, FinalRecord):
-        winner = won.winner or ""
-        ratio = next((each.ratio for each in won.finalists if each.id == winner), None)
-    else:
-        winner, ratio = won.id, won.ratio
-    return SpecEntry(
-        name=won.dispatch,
-        root=won.root,
-        compilation_info=won.compilation_info,
-        provenance={
-            "dispatch": won.dispatch,
-            "device": won.device,
-            "iree": won.iree,
-            **({} if ratio is None else {"speedup": f"{ratio:.3f}"}),
-            "candidate": winner,
-        },
-    )
-
-
 def _prefix(target: str) -> str:
     return f"{target.replace(':', '-')}-"
 
 
 def read_spec_file(path: Path) -> str:
-    """The text of a tuning spec.
+    """Return the text of a tuning spec.
 
     Raises:
         InputError: the file cannot be read, or holds no tuning spec that this IREE parses.

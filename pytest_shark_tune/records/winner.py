@@ -1,4 +1,4 @@
-"""Winners: who goes to the final, and who wins it."""
+"""Winners: which candidates reach the final, and which one wins it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = [
 ]
 
 WINNER_VERSION: Final = 1
-"""Which finalist wins. Raise it where the same figures may give another winner: finals are then held anew."""
+"""The rule for the winner. Raise it if the same figures may give another winner: finals are then held again."""
 
 FINALISTS = 4
-"""How many of the fastest are measured again: the first few swap places between measurements, the rest do not."""
+"""How many of the fastest are measured again: the first few swap places between measurements, the others do not."""
 
 Verdict = tuple[str | None, str]
 """A winner's id, or ``None``, and the reason for there being none."""
@@ -33,10 +33,13 @@ Verdict = tuple[str | None, str]
 def choose_finalists(
     records: Iterable[Record], count: int = FINALISTS, incumbent: str = "", starter: str = ""
 ) -> tuple[str, ...]:
-    """The ids of the ``count`` fastest measured candidates, fastest first, among those not surely slower.
+    """Return the ids of the fastest candidates that are not surely slower than the default, fastest first.
 
-    ``incumbent``, the winner so far, and ``starter``, which has the starter spec's config, come last where they are
-    none of these and not surely slower either.
+    Args:
+        records: the records of a dispatch.
+        count: the most finalists.
+        incumbent: the id of the winner so far. It is a finalist as well unless it is surely slower.
+        starter: the id of the candidate with the starter spec's config; likewise.
     """
     hopeful = [
         record
@@ -50,45 +53,55 @@ def choose_finalists(
 
 
 def bar_to_final(lows: Sequence[float], count: int = FINALISTS) -> float:
-    """The ratio that a candidate has to reach to get into the final: what ``count`` others surely have.
+    """Return the ratio that a candidate must reach to get into the final: ``count`` others surely have it.
 
-    ``lows`` are the lower bounds of those measured so far. Whose upper bound lies below their ``count``-th largest
-    has as many before it whose whole intervals are above its own; more measurements only raise the bar. Never below
-    1, where nobody wins.
+    If a candidate's upper bound lies below the ``count``-th largest lower bound, the whole intervals of ``count``
+    others lie above its own. More measurements only raise the threshold.
+
+    Args:
+        lows: the lower bounds of the candidates measured so far.
+        count: the most finalists.
+
+    Returns:
+        At least 1: a candidate below cannot win.
     """
     return max(1.0, sorted(lows)[-count]) if len(lows) >= count else 1.0
 
 
 def declare_winner(finalists: Iterable[Finalist], simplicity: Callable[[str], tuple[int, ...]]) -> Verdict:
-    """The winner of a final: significantly faster than the default, and by more than the noise floor.
+    """Return the winner of a final: significantly faster than the default, and by more than the noise floor.
 
-    Finalists whose ratio lies within the noise floor of the best are equals; among equals the simplest config
-    wins (the smallest value of ``simplicity``, then the id), so that equal runs name equal winners.
+    Finalists with a ratio within the noise floor of the best are equals. Among equals the simplest config wins, then
+    the smallest id, so that equal runs name equal winners.
+
+    Args:
+        finalists: the finalists.
+        simplicity: returns a value for an id that is smaller for a simpler config.
     """
-    measured = [each for each in finalists if each.state is State.MEASURED and each.ratio is not None]
+    measured = [finalist for finalist in finalists if finalist.state is State.MEASURED and finalist.ratio is not None]
     if not measured:
         return None, "no candidate that might be faster than the default was measured"
-    fastest = max(measured, key=lambda each: each.ratio or 0)
-    sure = [each for each in measured if (each.ratio_low or 0) > 1 + NOISE_FLOOR]
+    fastest = max(measured, key=lambda finalist: finalist.ratio or 0)
+    sure = [finalist for finalist in measured if (finalist.ratio_low or 0) > 1 + NOISE_FLOOR]
     if not sure:
         return None, (
             f"none is faster than the default by more than {NOISE_FLOOR:.0%} for sure: the best, {fastest.id}, came to "
             f"{fastest.ratio:.3f} times the default's speed ({fastest.ratio_low:.3f} to {fastest.ratio_high:.3f})"
         )
-    best = max(each.ratio or 0 for each in sure)
-    equals = [each for each in sure if (each.ratio or 0) >= best * (1 - NOISE_FLOOR)]
-    return min(equals, key=lambda each: (simplicity(each.id), each.id)).id, ""
+    best = max(finalist.ratio or 0 for finalist in sure)
+    equals = [finalist for finalist in sure if (finalist.ratio or 0) >= best * (1 - NOISE_FLOOR)]
+    return min(equals, key=lambda finalist: (simplicity(finalist.id), finalist.id)).id, ""
 
 
 def simplicity(knobs: Mapping[str, int]) -> tuple[int, ...]:
-    """What orders configs by how simple they are: fewer knobs in use first, then smaller tiles."""
+    """Return a value that is smaller for a simpler config: fewer knobs in use, then smaller tiles."""
     return sum(value != 0 for value in knobs.values()), sum(knobs.values())
 
 
 def provisional_winner(records: Iterable[Record]) -> Record | None:
-    """The best guess for a dispatch whose final was never run: the fastest whose interval clears the noise floor.
+    """Return the best guess for a dispatch without a final: the fastest candidate that clears the noise floor.
 
-    It is what a run that was interrupted can still give; it was not measured again, and whoever shows it says so.
+    A run that was interrupted can still give it. It was not measured again, and every report of it says so.
     """
     sure = [record for record in records if record.id != DEFAULT_ID and (record.ratio_low or 0) > 1 + NOISE_FLOOR]
     return max(sure, key=lambda record: (record.ratio or 0, record.id), default=None)

@@ -1,4 +1,4 @@
-"""What guarding found, in words: for the terminal, for Markdown, for GitHub."""
+"""Reports of a guarding run: for the terminal, as Markdown, and as annotations for GitHub."""
 
 from __future__ import annotations
 
@@ -26,58 +26,65 @@ _UNTOLD = "failed without a verdict"
 
 
 class GuardFinding(msgspec.Struct, frozen=True, kw_only=True):
-    """What a test of guard mode found out, on its way to whoever controls the run.
-
-    ``spec`` is the path of the spec; ``file`` and ``line`` are where the test stands (counted from 1), ``line`` is 0
-    for a model. ``where`` tells target, device and versions.
-    """
+    """The verdict of one test, as it travels to the process that controls the run."""
 
     verdict: Verdict
     spec: str
+    """The path of the spec."""
     file: str
+    """The file of the test."""
     line: int
+    """The line of the test, counted from 1; 0 for a model."""
     where: str
+    """Target, device and versions, in words."""
 
 
 class GuardFailure(msgspec.Struct, frozen=True, kw_only=True):
-    """A failure that is no verdict, as of an input that cannot be read or a file that cannot be collected.
-
-    ``test`` is the node id, ``reason`` the first line of what is said; ``file`` and ``line`` are as a finding's.
-    """
+    """A failure without a verdict, such as an input that cannot be read or a file that cannot be collected."""
 
     test: str
+    """The node id."""
     file: str
+    """The file of the test."""
     line: int
+    """The line of the test, counted from 1; 0 for a model."""
     reason: str
+    """The first line of the error."""
 
 
 def said_first(text: str) -> str:
-    """The first line of what a report says went wrong, without the way there."""
+    """Return the first line of the error in a report, without the traceback."""
     lines = text.splitlines() or ["it failed"]
     return next((line[1:].strip() for line in lines if line.startswith("E   ")), lines[0])
 
 
 def status_words(verdict: Verdict) -> str:
-    """What to show beside a test that passed: how fast an entry is, and whether that is undecided; else nothing."""
+    """Return the words beside a test that passed: the ratio of an entry, and whether that is undecided."""
     ratio = verdict.figures.get("ratio")
     words = [] if ratio is None else [f"{ratio:.2f}x"]
     return " ".join([*words, *([verdict.outcome] if verdict.outcome is Outcome.UNDECIDED else [])])
 
 
 def terminal_lines(findings: Iterable[GuardFinding], failures: Sequence[GuardFailure] = ()) -> Iterator[str]:
-    """The end of a run as plain text: counts, then whatever is worth a line, then what was looked at, and on what."""
+    """Yield the end of a run as plain text: counts, verdicts that need attention, then devices and specs.
+
+    Args:
+        findings: the verdicts.
+        failures: the failures without a verdict.
+    """
     found = _sorted(findings)
     verdicts = [finding.verdict for finding in found]
     yield _counts(found, failures)
     for heading, told in (
-        (_UNTOLD, [f"{each.test}: {each.reason}" for each in failures]),
-        ("worth a look", [_shown(each) for each in verdicts if each.note]),
-        ("undecided", [_shown(each) for each in verdicts if each.outcome is Outcome.UNDECIDED]),
+        (_UNTOLD, [f"{failure.test}: {failure.reason}" for failure in failures]),
+        ("worth a look", [_shown(verdict) for verdict in verdicts if verdict.note]),
+        ("undecided", [_shown(verdict) for verdict in verdicts if verdict.outcome is Outcome.UNDECIDED]),
     ):
         if told:
             yield f"{heading}:"
-            yield from (f"  {each}" for each in told)
-    reasons = Counter(_first_line(each.reason) for each in verdicts if each.outcome is Outcome.SKIPPED)
+            yield from (f"  {line}" for line in told)
+    skipped = (verdict.reason for verdict in verdicts if verdict.outcome is Outcome.SKIPPED)
+    reasons = Counter(map(_first_line, skipped))
     yield from (f"skipped {number}: {reason}" for reason, number in reasons.most_common())
     yield from dict.fromkeys(finding.where for finding in found)
     yield from (f"spec: {spec}" for spec in dict.fromkeys(finding.spec for finding in found))
@@ -86,7 +93,13 @@ def terminal_lines(findings: Iterable[GuardFinding], failures: Sequence[GuardFai
 def github_lines(
     findings: Iterable[GuardFinding], folder: Path, failures: Iterable[GuardFailure] = ()
 ) -> Iterator[str]:
-    """GitHub's workflow commands that show on the suite's file what is wrong; paths are relative to ``folder``."""
+    """Yield GitHub's workflow commands that annotate the suite's file with failures.
+
+    Args:
+        findings: the verdicts.
+        folder: the directory that paths are relative to.
+        failures: the failures without a verdict.
+    """
     levels = {Outcome.BROKEN: "error", Outcome.UNDECIDED: "warning"}
     for failure in failures:
         yield _annotation("error", failure, folder, f"{failure.test} failed", failure.reason)
@@ -107,9 +120,12 @@ def _annotation(level: str, at: GuardFinding | GuardFailure, folder: Path, title
 
 
 def markdown(findings: Iterable[GuardFinding], ended_early: str = "", failures: Sequence[GuardFailure] = ()) -> str:
-    """What changed, as Markdown; where nothing did, one line.
+    """Return the changes as Markdown, or one line if nothing changed.
 
-    ``ended_early`` says why the run did not look at everything.
+    Args:
+        findings: the verdicts.
+        ended_early: the reason why the run did not check everything; empty if it did.
+        failures: the failures without a verdict.
     """
     found = _sorted(findings)
     if not found and not failures:
@@ -119,7 +135,7 @@ def markdown(findings: Iterable[GuardFinding], ended_early: str = "", failures: 
     if ended_early:
         parts.append(f"The run ended early, so this is not all: {_plain(ended_early)}")
     if failures:
-        parts.append("\n".join(f"- **failed** {_code(each.test)}: {_plain(each.reason)}" for each in failures))
+        parts.append("\n".join(f"- **failed** {_code(failure.test)}: {_plain(failure.reason)}" for failure in failures))
     for spec in dict.fromkeys(finding.spec for finding in found):
         changes = [*_changes(finding.verdict for finding in found if finding.spec == spec)]
         parts += ["\n".join([_code(spec), "", *changes])] if changes else []
@@ -127,7 +143,7 @@ def markdown(findings: Iterable[GuardFinding], ended_early: str = "", failures: 
 
 
 def _changes(verdicts: Iterable[Verdict]) -> Iterator[str]:
-    """A list item for each verdict that says something new."""
+    """Yield a list item for each verdict with news."""
     for verdict in verdicts:
         name = _code(_name(verdict))
         if verdict.outcome in (Outcome.BROKEN, Outcome.UNDECIDED):
@@ -139,7 +155,7 @@ def _changes(verdicts: Iterable[Verdict]) -> Iterator[str]:
 
 
 def _moved(verdict: Verdict) -> str:
-    """How the ratio lies outside of the interval that was recorded; empty where it does not."""
+    """Return the ratio and the recorded one if the ratio lies outside of the recorded interval; else nothing."""
     figures = verdict.figures
     names = ("ratio", "recorded_ratio", "recorded_ratio_low", "recorded_ratio_high")
     if not all(name in figures for name in names):
@@ -151,13 +167,15 @@ def _moved(verdict: Verdict) -> str:
 
 
 def _sorted(findings: Iterable[GuardFinding]) -> list[GuardFinding]:
-    """Workers look at promises in any order; this is that of the specs' paths, the entries' names and the promises."""
+    """Sort findings, which workers report in any order, by spec, by entry and in the order of the checks."""
     order = list(Promise)
-    return sorted(findings, key=lambda each: (each.spec, each.verdict.entry, order.index(each.verdict.promise)))
+    return sorted(
+        findings, key=lambda finding: (finding.spec, finding.verdict.entry, order.index(finding.verdict.promise))
+    )
 
 
 def _counts(findings: Sequence[GuardFinding], failures: Sequence[GuardFailure]) -> str:
-    """How many promises of how many entries came to what, and how many failures are no verdict."""
+    """Return the number of entries, of the outcomes of their checks, and of failures without a verdict."""
     entries = len({(finding.spec, finding.verdict.entry) for finding in findings})
     counts = Counter(finding.verdict.outcome for finding in findings)
     outcomes = ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome if counts[outcome])
@@ -178,7 +196,7 @@ def _first_line(text: str) -> str:
 
 
 def _indented(text: str) -> str:
-    """A text of several lines inside a list item: the first as prose, the rest as it stands."""
+    """Return a text for a list item: its first line as prose, the others as a block of code."""
     first, _, rest = text.partition("\n")
     if not rest:
         return _plain(first)
@@ -186,22 +204,22 @@ def _indented(text: str) -> str:
 
 
 def _fenced(text: str) -> list[str]:
-    """The lines of ``text``, none of which ends the block of code that they stand in."""
+    """Return the lines of a text for a block of code, without a line that would end the block."""
     return [line.replace("```", "'''") for line in escaped(text).splitlines()]
 
 
 def _plain(text: str) -> str:
-    """``text`` as Markdown that looks like it."""
-    return "".join(f"\\{each}" if each in "\\`*_<>|[]#" else each for each in escaped(text))
+    """Return Markdown that reads as ``text``."""
+    return "".join(f"\\{sign}" if sign in "\\`*_<>|[]#" else sign for sign in escaped(text))
 
 
 def _code(text: str) -> str:
-    """``text`` as code inside a line of Markdown, which knows no escape for its own sign."""
+    """Return ``text`` as code inside a line of Markdown, in which a backquote has no escape."""
     shown = escaped_line(text).replace("`", "'")
     return f"`{shown}`"
 
 
 def _escaped(text: str, more: str = "") -> str:
-    """``text`` as GitHub reads it in a workflow command; in a property ``more`` characters have a meaning, too."""
-    encoded = "".join(f"%{ord(each):02X}" if each in f"%\r\n{more}" else each for each in text)
+    """Return ``text`` as GitHub reads it in a workflow command; in a property ``more`` signs have a meaning."""
+    encoded = "".join(f"%{ord(sign):02X}" if sign in f"%\r\n{more}" else sign for sign in text)
     return escaped(encoded)

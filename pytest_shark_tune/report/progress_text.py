@@ -1,4 +1,4 @@
-"""How a run comes along: the time that it has, the best so far, and how much longer it will take."""
+"""The progress of a run: its remaining time, the best candidates so far, and an estimate of the time left."""
 
 from __future__ import annotations
 
@@ -13,36 +13,45 @@ from pytest_shark_tune.system.units import format_s, format_us
 __all__ = ["RunProgress"]
 
 _QUIET_S = 30.0
-"""After so long without a line there is one, though nothing better was found."""
+"""The longest time without a line, even if nothing better was found."""
 _BETTER = 1.01
-"""What is faster by less than this factor is no news."""
+"""The least factor by which a new best candidate is faster."""
 
 
 class RunProgress:
-    """The time for trying candidates, ``limit_s`` of it or as much as it takes, from `start` on; and what to tell."""
+    """Keeps the time for trying candidates, from `start` on, and the best of them.
+
+    Args:
+        limit_s: the seconds for trying candidates; ``None`` for no limit.
+        clock: returns the time in seconds.
+    """
 
     def __init__(self, limit_s: float | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit_s = limit_s
         self._clock = clock
-        self._began_s = self._told_s = clock()
+        self._began_s = self._shown_s = clock()
         self._tried = 0
         self._best: dict[str, Record] = {}
 
     def start(self) -> None:
-        """Begin to count, the time as well as what is tried."""
-        self._began_s = self._told_s = self._clock()
+        """Begin to count the time and the candidates."""
+        self._began_s = self._shown_s = self._clock()
         self._tried = 0
 
     def note(self, record: Record) -> None:
-        """Take in what an earlier run found out: it costs no time, and may be the best so far."""
+        """Note a record of an earlier run: it costs no time, and may be the best so far."""
         self._is_best(record)
 
     def is_spent(self) -> bool:
-        """Whether the time is used up."""
+        """Return whether the time is used up."""
         return self._limit_s is not None and self._clock() > self._began_s + self._limit_s
 
     def left_s(self, waiting: int) -> float | None:
-        """Seconds until ``waiting`` more are tried at the pace so far, or until the time is used up; else ``None``."""
+        """Return the seconds until ``waiting`` more candidates are tried or the time is used up.
+
+        Returns:
+            ``None`` without a limit and before the first candidate.
+        """
         passed = self._clock() - self._began_s
         bounds = [] if self._limit_s is None else [max(0.0, self._limit_s - passed)]
         if self._tried:
@@ -50,14 +59,21 @@ class RunProgress:
         return min(bounds, default=None)
 
     def line(self, record: Record, *, tried: int, of: int, waiting: int) -> str:
-        """What to tell of ``record``, one of ``tried`` of its dispatch's ``of``: of a new best, or now and then.
+        """Return a line about the progress if there is a new best candidate, or none was returned for a while.
 
-        ``waiting`` is how many may yet be tried, of all dispatches. Empty where there is nothing to tell.
+        Args:
+            record: the record of the candidate that was just tried.
+            tried: the number of its dispatch's candidates that were tried.
+            of: the number of its dispatch's candidates.
+            waiting: the number of candidates of all dispatches that may yet be tried.
+
+        Returns:
+            An empty text if there is no news.
         """
         self._tried += 1
-        if not self._is_best(record) and self._clock() < self._told_s + _QUIET_S:
+        if not self._is_best(record) and self._clock() < self._shown_s + _QUIET_S:
             return ""
-        self._told_s = self._clock()
+        self._shown_s = self._clock()
         left_s = self.left_s(waiting)
         left = f", about {format_s(left_s)} left" if waiting and left_s is not None else ""
         return f"{record.dispatch}: {tried}/{of} tried, {self._best_so_far(record.dispatch)}{left}"

@@ -1,4 +1,7 @@
-"""The summary as text: what the terminal shows at the end of a run."""
+"""The summary as text, for the terminal at the end of a run.
+
+The tables are not rich's: their cells must stay whole, and names and losses take lines of their own between the rows.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,18 @@ from types import MappingProxyType
 from pytest_shark_tune.dispatch.types import Untunable
 from pytest_shark_tune.records.draft import is_of_starter
 from pytest_shark_tune.records.types import SourceCheck, State
+from pytest_shark_tune.results.coverage import Coverage
 from pytest_shark_tune.results.funnel import NOT_TRIED, OTHERS, Cause, Loss, common_run_failures
 from pytest_shark_tune.results.summary import DispatchSummary, Summary
 from pytest_shark_tune.system.units import format_us
-from pytest_shark_tune.tuning.manifest import Coverage
 
 __all__ = ["render"]
 
 _INDENT = 4
 _LISTED = 6
-"""So many names of a kind are told; all of them stand in summary.json."""
+"""The most names of a kind that are listed; all of them stand in summary.json."""
 _STATES = {NOT_TRIED: "not tried", State.MEASURED.value: "measured, not in the final"}
-"""States of candidates with which nothing is wrong."""
+"""Names for the states of candidates that did not fail."""
 
 
 def render(
@@ -35,12 +38,18 @@ def render(
     unwritten: Collection[Path] = (),
     without_spec: str = "no spec was written: nothing won",
 ) -> str:
-    """The end of a run as plain text, ``width`` columns wide: times, funnel, whole functions, what was written.
+    """Return the end of a run as plain text: times, funnel, whole functions, written files.
 
-    ``changes`` say of snapshots what changed, a line for each entry; ``unwritten`` are those that there never were.
-    ``without_spec`` says why there is no spec.
+    Lines are longer than ``width`` only to keep a figure, a name or a path whole. From 80 columns on all figures fit.
 
-    Lines are longer only where that keeps a figure, a name or a path whole; from 80 columns on figures fit.
+    Args:
+        summary: the summary of the run.
+        width: the columns of the terminal.
+        spec: the path of the spec.
+        snapshots: the snapshots that exist.
+        changes: the changes of snapshots, a line for each entry.
+        unwritten: the snapshots that did not exist and were not written.
+        without_spec: the sentence to show if there is no spec.
     """
     lines: list[str] = []
     if summary.dispatches:
@@ -101,7 +110,7 @@ def _table(
     notes: Iterable[Sequence[str]],
     width: int,
 ) -> Iterator[str]:
-    """A row for each dispatch, and its notes below; a name too long for its column gets a line of its own."""
+    """Yield a row for each dispatch, with its notes below; a name too long for its column gets a line of its own."""
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
     longest = max(len("dispatch"), *(len(row.name) for row in dispatches))
     free = width - sum(widths) - len(widths)
@@ -109,7 +118,7 @@ def _table(
     first = max(len("dispatch"), min(longest, free))
 
     def cells(values: Sequence[str]) -> str:
-        return "".join(f"{'':{gap}}{value:>{each}}" for value, each in zip(values, widths, strict=True))
+        return "".join(f"{'':{gap}}{value:>{columns}}" for value, columns in zip(values, widths, strict=True))
 
     heading = f"{'dispatch':{first}}{cells(headings)}"
     yield heading
@@ -124,7 +133,7 @@ def _table(
 
 
 def _loss(loss: Loss, width: int) -> Iterator[str]:
-    """How many candidates ended in a state, and why: in one line where that fits, else one for each cause."""
+    """Yield the number of candidates that ended in a state with the causes, in one line or in one for each cause."""
     head = f"{loss.count} {_STATES.get(loss.state, loss.state)}: "
     single = len(loss.causes) == 1
     causes = [f"{'' if single else f'{cause.count}x '}{cause.reason}{_example(loss, cause)}" for cause in loss.causes]
@@ -138,7 +147,7 @@ def _loss(loss: Loss, width: int) -> Iterator[str]:
 
 
 def _example(loss: Loss, cause: Cause) -> str:
-    """Whom to look up in the records, where something went wrong."""
+    """Return the id of a candidate to look up in the records; empty if nothing went wrong."""
     return "" if loss.state in _STATES or cause.reason == OTHERS else f" ({cause.example})"
 
 
@@ -179,9 +188,9 @@ def _notes(summary: Summary) -> Iterator[str]:
     reasons: defaultdict[str, list[Untunable]] = defaultdict(list)
     for untunable in summary.untunable:
         reasons[untunable.reason].append(untunable)
-    for reason, ones in reasons.items():
-        names = _listed(sorted({_costing(each.name, each.share) for each in ones}))
-        yield f"not tuned ({len(ones)}{_in_all(each.share for each in ones)}): {names}: {reason}"
+    for reason, ops in reasons.items():
+        names = _listed(sorted({_costing(op.name, op.share) for op in ops}))
+        yield f"not tuned ({len(ops)}{_in_all(op.share for op in ops)}): {names}: {reason}"
 
 
 def _why_kept(summary: Summary) -> str:
@@ -195,12 +204,12 @@ def _why_kept(summary: Summary) -> str:
 
 
 def _profile_notes(summary: Summary) -> Iterator[str]:
-    """What of each model was left out, and which model's time is not known."""
+    """Yield notes on the dispatches of models that were left out, and on models without a profile."""
     for profile in summary.profiles:
-        cold = [each for each in profile.shares if each in summary.left_out]
+        cold = [share for share in profile.shares if share in summary.left_out]
         if cold:
-            names = _listed([_costing(each.dispatch, each.share) for each in cold])
-            total = _in_all(each.share for each in cold)
+            names = _listed([_costing(share.dispatch, share.share) for share in cold])
+            total = _in_all(share.share for share in cold)
             yield f"left out of {profile.source} ({len(cold)}{total}): {names}; a larger --tune-share takes them in"
     for source, reason in summary.unprofiled.items():
         yield f"{source}: all of it was tuned, since nobody can tell where its time goes: {reason}"
@@ -226,8 +235,8 @@ def _costing(name: str, share: float | None) -> str:
 
 
 def _in_all(shares: Iterable[float | None]) -> str:
-    """What dispatches cost together, where that is known."""
-    known = [each for each in shares if each is not None]
+    """Return the time that dispatches take together, as far as it is known."""
+    known = [share for share in shares if share is not None]
     return f", {sum(known):.1%} of the time" if known else ""
 
 

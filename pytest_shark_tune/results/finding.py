@@ -10,16 +10,16 @@ __all__ = ["Finding"]
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """What one test found out, as it travels with the test's report; ``plan`` is the plan's key in the cache.
-
-    ``suite`` is the folder of the suite that the test belongs to, empty for a model file. ``is_ours`` says that our own
-    stages found it out. ``compiled`` are a dispatch's name and the id of a candidate with which nothing more was done.
-    """
+    """The result of one test, as it travels with the test's report."""
 
     plan: str
+    """The plan's key in the cache."""
     suite: str
+    """The directory of the test's suite; empty for a model file."""
     record: Record | None = None
     final: FinalRecord | None = None
     spec: SpecRecord | None = None
     compiled: tuple[str, str] | None = None
+    """A dispatch's name and the id of a candidate that was compiled and not measured."""
     is_ours: bool = True
+    """False if a suite's own stages gave the result."""

@@ -1,7 +1,7 @@
-"""The funnel: how far a dispatch's candidates came, and for what reasons the others did not.
+"""The funnel: how many of a dispatch's candidates reached each stage, and the reasons why the others did not.
 
-A reason is text for people. To count equal causes, what differs from one candidate to the next (numbers, names,
-types, places in a file) is blanked out of its words; nothing here reads MLIR.
+A reason is text for people. To count equal causes, the words that differ between candidates (numbers, names, types,
+places in a file) are blanked out. Nothing here reads MLIR.
 """
 
 from __future__ import annotations
@@ -42,30 +42,34 @@ _STAGE_LOST = {
 
 
 class Cause(msgspec.Struct, frozen=True, kw_only=True):
-    """Why ``count`` candidates were lost; ``example`` is the id of one.
-
-    ``reason`` has ``…`` where the candidates' own reasons differ.
-    """
+    """A reason for which candidates were lost."""
 
     reason: str
+    """The reason, with ``…`` in place of the words that differ between candidates."""
     count: int
+    """The number of candidates."""
     example: str
+    """The id of one of them."""
 
 
 class Loss(msgspec.Struct, frozen=True, kw_only=True):
-    """``count`` candidates that ended in ``state`` and so did not reach ``stage``; most frequent causes first.
-
-    ``state`` is a record's, or ``not_tried``. The causes' counts add up to ``count``.
-    """
+    """The candidates that ended in one state."""
 
     stage: str
+    """The first stage that they did not reach."""
     state: str
+    """A record's state, or ``not_tried``."""
     count: int
+    """The number of candidates."""
     causes: tuple[Cause, ...]
+    """The causes, most frequent first; their counts add up to ``count``."""
 
 
 class Funnel(msgspec.Struct, frozen=True, kw_only=True):
-    """How many candidates reached each stage, the default left out: ``generated`` less all losses are ``finalists``."""
+    """The numbers of candidates that reached each stage, without the default.
+
+    ``generated`` less all losses are ``finalists``.
+    """
 
     generated: int
     tried: int
@@ -81,9 +85,13 @@ class Funnel(msgspec.Struct, frozen=True, kw_only=True):
 def funnel_of(
     candidates: Sequence[str], records: Mapping[str, Record], finalists: Collection[str] | None, *, untried: str
 ) -> Funnel:
-    """The funnel of the candidates with these ids, of which those in ``finalists`` came to the final.
+    """Return the funnel of a dispatch.
 
-    ``finalists`` is ``None`` where no final was held. ``untried`` says why some have no record.
+    Args:
+        candidates: the ids of its candidates.
+        records: their records by id.
+        finalists: the ids of the candidates that reached the final; ``None`` if no final was held.
+        untried: the reason why some candidates have no record.
     """
     lost: dict[str, list[tuple[str, str]]] = {state: [] for state in _STAGE_LOST}
     for name in candidates:
@@ -104,12 +112,15 @@ def funnel_of(
     for stage in dict.fromkeys(_STAGE_LOST.values()):
         count -= sum(loss.count for loss in losses if loss.stage == stage)
         left[stage] = count
-    # Whatever is right is timed in the same go: one that fails then ends as run_failed or run_timeout.
+    # A candidate with right results is timed in the same go. If it fails then, it ends as run_failed or run_timeout.
     return Funnel(generated=len(candidates), measured=left["correct"], losses=losses, **left)
 
 
 def causes_of(reasons: Iterable[tuple[str, str]]) -> tuple[Cause, ...]:
-    """The most frequent causes among ``(id, reason)`` pairs, and how many have others; ties go by the alphabet."""
+    """Return the most frequent causes among ``(id, reason)`` pairs, then the sum of the others.
+
+    Equally frequent causes come in alphabetical order.
+    """
     alike: dict[tuple[str, ...], list[tuple[str, list[str]]]] = {}
     for name, reason in reasons:
         parts = _VARIABLE.split(_plain(reason))
@@ -128,9 +139,13 @@ def causes_of(reasons: Iterable[tuple[str, str]]) -> tuple[Cause, ...]:
 
 
 def common_run_failures(losses: Iterable[Loss], tried: int) -> tuple[Cause, ...]:
-    """The causes for which more than a third of the candidates ``tried`` failed at run time, most frequent first.
+    """Return the causes for which more than a third of all tried candidates failed at run time, most frequent first.
 
-    So many alike point at the device, the driver or the default rather than at the configs.
+    Such a cause points at the device, the driver or the default rather than at the configs.
+
+    Args:
+        losses: the losses of a dispatch.
+        tried: the number of candidates that were tried.
     """
     causes = [
         msgspec.structs.replace(cause, reason=f"{loss.state}: {cause.reason}")
@@ -150,7 +165,7 @@ def _why_no_finalist(record: Record, *, is_held: bool) -> str:
     return "not faster than the default"
 
 
-# What stands between < and >, which an arrow does not end, and a few more of the same inside.
+# Text between < and >, in which an arrow ends nothing, with a few levels of the same inside.
 _ANGLED = "<(?:->|[^<>])*+>"
 for _ in range(4):
     _ANGLED = f"<(?:->|[^<>]|{_ANGLED})*+>"
@@ -178,13 +193,13 @@ _LAST_WORDS = re.compile(r"; its stderr ends with:$")
 
 
 def _plain(reason: str) -> str:
-    """The first line of a reason without places in files and the word error."""
+    """Return the first line of a reason without places in files and the word error."""
     line = reason.strip().partition("\n")[0].rstrip()[:_MOST_READ]
     line = _PLACE.sub("", _LAST_WORDS.sub("", line))
     return re.sub(r"\berror:\s+", "", line, count=1) or "no reason was given"
 
 
 def _common(alike: Sequence[Sequence[str]]) -> str:
-    """The text of reasons of equal words, blank where they differ."""
+    """Return the text of reasons that have equal words, with a blank wherever they differ."""
     text = "".join(texts[0] if len(set(texts)) == 1 else _BLANK for texts in zip(*alike, strict=True))
     return text if len(text) <= _MOST_CHARACTERS else text[: _MOST_CHARACTERS - 1] + _BLANK

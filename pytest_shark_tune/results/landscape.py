@@ -1,4 +1,4 @@
-"""Landscapes of real runs: what a run measured, as `shark-tune replay` reads it."""
+"""Landscapes of real runs: the measurements of a run, as `shark-tune replay` reads them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,18 @@ __all__ = ["landscape_of", "write_landscapes"]
 
 
 def landscape_of(task: AnyTask, records: Sequence[Record], *, note: str = "") -> Landscape | None:
-    """The landscape of ``records`` of ``task``, in the order taken; ``None`` where nothing can be replayed of it.
+    """Return the landscape of a dispatch.
 
-    Candidates stand in the plan's order, those that were not tried left out; ``note`` follows their number. A
-    duplicate has the samples of the one whose binary it shares. The baseline is every sample of the default, those
-    beside candidates included.
+    The candidates that were tried stand in the plan's order. A duplicate has the samples of the candidate that has the
+    same binary. The baseline is every sample of the default, those beside candidates included.
+
+    Args:
+        task: the dispatch or kernel.
+        records: its records in the order taken.
+        note: a remark to put behind the number of candidates.
+
+    Returns:
+        ``None`` if nothing was measured, so that there is nothing to replay.
     """
     known = {record.id: record for record in records}
     baseline = tuple(record.baseline_samples_us for record in records if record.baseline_samples_us)
@@ -37,7 +44,7 @@ def landscape_of(task: AnyTask, records: Sequence[Record], *, note: str = "") ->
         for candidate in task.candidates
         if (record := known.get(candidate.id))
     )
-    if not baseline or not any(each.samples_us for each in candidates):
+    if not baseline or not any(candidate.samples_us for candidate in candidates):
         return None
     about = records[0]
     return Landscape(
@@ -53,10 +60,18 @@ def landscape_of(task: AnyTask, records: Sequence[Record], *, note: str = "") ->
 
 
 def write_landscapes(path: Path, ledger: Ledger, *, note: str = "") -> list[str]:
-    """Write the landscapes of a run to ``path``, and say in words, for each dispatch, which file it is.
+    """Write the landscape of a run to ``path``.
 
-    Of a run with several dispatches each gets a file of its own beside it, the dispatch's name behind the stem:
-    ``a-NAME.json`` for ``a.json``. What cannot be written is among the ledger's ``failures``.
+    If the run has several dispatches, a dispatch's file has its name behind the stem: ``a-NAME.json`` for ``a.json``. A
+    file that cannot be written is among the ledger's ``failures``.
+
+    Args:
+        path: the file.
+        ledger: the results of the run.
+        note: a remark for all landscapes.
+
+    Returns:
+        A sentence for each dispatch that names its file, or tells why there is none.
     """
     told = []
     for task in ledger.tasks:
@@ -85,5 +100,5 @@ def _samples(record: Record, known: dict[str, Record]) -> tuple[float, ...]:
 
 
 def _in_file_name(name: str) -> str:
-    """A dispatch is called what the model's author wrote, which may hold anything."""
+    """Return a name that a file can have: a dispatch's name comes from the model's author and may hold anything."""
     return re.sub(r"[^\w.-]", "_", name)

@@ -1,24 +1,23 @@
-"""Merging what several runs found out about the same dispatches, on machines of one kind, into one result."""
+"""Merging runs: the results of several runs for the same dispatches, on machines of one kind, made into one."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 
 import msgspec
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.types import Task
-from pytest_shark_tune.records.draft import draft_of_winners
+from pytest_shark_tune.records.draft import Draft
 from pytest_shark_tune.records.reconcile import with_ops
-from pytest_shark_tune.records.snapshot import write_spec
+from pytest_shark_tune.records.snapshot import write_draft
 from pytest_shark_tune.records.types import FinalRecord, Record, SpecRecord, State, WinnerRecord
 from pytest_shark_tune.records.winner import declare_winner, simplicity
 from pytest_shark_tune.results.funnel import funnel_of
-from pytest_shark_tune.results.summary import DispatchSummary, RunSummary, Summary
+from pytest_shark_tune.results.summary import DispatchSummary, RunSummary, Summary, write_summary
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 from pytest_shark_tune.system import journal
 
@@ -27,9 +26,10 @@ __all__ = ["Merged", "RunFindings", "merge_runs", "read_run", "write_merged"]
 
 @dataclass(frozen=True)
 class RunFindings:
-    """What one run left in its output folder, ``name``."""
+    """The files that one run left."""
 
     name: str
+    """The run's output directory."""
     summary: Summary
     records: tuple[Record, ...]
     finals: tuple[FinalRecord, ...]
@@ -37,43 +37,49 @@ class RunFindings:
 
 @dataclass(frozen=True)
 class Merged:
-    """The records and the finals of several runs, one for each candidate and dispatch; ``notes`` say what gave way.
-
-    ``refuted`` are winners that a run left out of its own spec, since they did not hold in the whole: dispatch and
-    candidate, with the reason.
-    """
+    """The results of several runs, with one record for each candidate and one final for each dispatch."""
 
     runs: tuple[RunFindings, ...]
     records: dict[str, dict[str, Record]] = field(default_factory=dict)
+    """The records of each dispatch by the candidate's id."""
     finals: dict[str, FinalRecord] = field(default_factory=dict)
+    """The finals by dispatch."""
     notes: list[str] = field(default_factory=list)
+    """Sentences about results that others took the place of."""
     refuted: dict[tuple[str, str], str] = field(default_factory=dict)
+    """The winners that a run left out of its own spec, by dispatch and candidate, with the reasons."""
 
     @property
     def dropped(self) -> dict[str, str]:
-        """Why a dispatch whose final has a winner gets no entry all the same, by the dispatch's name."""
+        """The dispatches that have a winner and get no entry all the same, with the reasons."""
         winners = {name: final.winner for name, final in self.finals.items() if final.winner is not None}
         return {name: self.refuted[name, winner] for name, winner in winners.items() if (name, winner) in self.refuted}
 
     @property
     def standing(self) -> tuple[FinalRecord, ...]:
-        """The finals without those whose winner was dropped."""
+        """The finals without those with a dropped winner."""
         dropped = self.dropped
         return tuple(final for name, final in self.finals.items() if name not in dropped)
 
     @property
     def recorded(self) -> tuple[FinalRecord, ...]:
-        """The finals that stand and whose winner is on record: those that may have an entry in the spec."""
+        """The finals with a winner that is on record and was not dropped: these may have an entry in the spec."""
         return tuple(final for final in self.standing if final.winner in self.records.get(final.dispatch, {}))
 
     @property
+    def unrecorded(self) -> tuple[FinalRecord, ...]:
+        """The finals with a winner that is not on record: it was kept from a snapshot, or a file was cut."""
+        won = (final for final in self.standing if final.winner is not None)
+        return tuple(final for final in won if final.winner not in self.records.get(final.dispatch, {}))
+
+    @property
     def names(self) -> tuple[str, ...]:
-        """The dispatches that any run has in its summary, in its order."""
+        """The dispatches in the summaries of all runs, in their order."""
         return tuple(dict.fromkeys(row.name for run in self.runs for row in run.summary.dispatches))
 
     @property
     def failed_defaults(self) -> dict[str, str]:
-        """Why the default of a dispatch cannot be compared with, by the dispatch's name."""
+        """The dispatches with a default that failed, so that nothing can be compared with it, with the reasons."""
         defaults = {name: records[DEFAULT_ID] for name, records in self.records.items() if DEFAULT_ID in records}
         return {
             name: f"{record.state}: {record.reason}"
@@ -83,10 +89,10 @@ class Merged:
 
 
 def read_run(folder: Path) -> RunFindings:
-    """What a run of ``pytest --tune`` left in ``folder``.
+    """Read the output directory of a run of ``pytest --tune``.
 
     Raises:
-        InputError: it is no such folder.
+        InputError: it is no such directory, or one of another version.
     """
     path = folder / "summary.json"
     try:
@@ -101,28 +107,21 @@ def read_run(folder: Path) -> RunFindings:
 
 
 def merge_runs(runs: Sequence[RunFindings]) -> Merged:
-    """Join what several runs found out, those that are named first winning where all else is equal.
+    """Merge the results of several runs; if all else is equal, the run that is named first wins.
 
-    Of a candidate that was tried twice the record with more samples stays. The winners of several finals of a dispatch
-    compete by their ratio to the default, beside which each was measured, as the finalists of one run do. One that a
-    run left out of its own spec competes only with others that were left out.
+    If two runs tried a candidate, the record with more samples stays. If several finals of a dispatch were held, their
+    winners compete by their ratio to the default, which was measured beside each of them, as the finalists of one run
+    do. A winner that a run left out of its own spec competes only with others that were left out.
 
     Raises:
-        InputError: they were not made for the same target, by the same compiler, on devices of one model.
+        InputError: the runs were not made for the same target, by the same compiler, on devices of one model.
     """
-    for what, values in (
-        ("targets", [run.summary.run.target for run in runs]),
-        ("device models", [run.summary.run.device for run in runs]),
-        ("releases of IREE", [run.summary.run.versions.get("iree-base-compiler", "") for run in runs]),
-    ):
-        if len(set(values)) > 1:
-            told = ", ".join(f"{run.name} ({value})" for run, value in zip(runs, values, strict=True))
-            raise InputError(f"the runs are of different {what}, so their times do not compare: {told}")
+    _check_alike(runs)
     merged = Merged(tuple(runs))
     finals: defaultdict[str, list[FinalRecord]] = defaultdict(list)
     replaced: Counter[str] = Counter()
     for run in runs:
-        # A journal's later lines take the place of earlier ones.
+        # Later lines of a journal take the place of earlier ones.
         own = {(record.dispatch, record.id): record for record in run.records}
         for (dispatch, name), record in own.items():
             known = merged.records.setdefault(dispatch, {})
@@ -130,7 +129,7 @@ def merge_runs(runs: Sequence[RunFindings]) -> Merged:
                 replaced[dispatch] += 1
             if name not in known or len(record.samples_us) > len(known[name].samples_us):
                 known[name] = record
-        for final in {each.dispatch: each for each in run.finals}.values():
+        for final in {final.dispatch: final for final in run.finals}.values():
             finals[final.dispatch].append(final)
             if final.winner is not None and (reason := run.summary.dropped.get(final.dispatch)):
                 merged.refuted.setdefault((final.dispatch, final.winner), f"{run.name} left it out: {reason}")
@@ -147,119 +146,115 @@ def merge_runs(runs: Sequence[RunFindings]) -> Merged:
     return merged
 
 
+def _check_alike(runs: Sequence[RunFindings]) -> None:
+    for what, values in (
+        ("targets", [run.summary.run.target for run in runs]),
+        ("device models", [run.summary.run.device for run in runs]),
+        ("releases of IREE", [run.summary.run.versions.get("iree-base-compiler", "") for run in runs]),
+    ):
+        if len(set(values)) > 1:
+            listed = ", ".join(f"{run.name} ({value})" for run, value in zip(runs, values, strict=True))
+            raise InputError(f"the runs are of different {what}, so their times do not compare: {listed}")
+
+
 def write_merged(
     out: Path,
     merged: Merged,
+    draft: Draft,
     *,
     tasks: Mapping[str, Task],
     checks: Sequence[SpecRecord],
-    starter: str | None,
 ) -> Summary:
-    """Write records, finals, spec and summary to ``out``, a folder that exists; return the summary.
+    """Write records, finals, spec and summary to ``out``, a directory that exists.
 
-    ``tasks`` are the dispatches by name as far as they are known, ``checks`` what came of the spec on their sources:
-    an entry that they speak against is left out.
+    Args:
+        out: the output directory.
+        merged: the merged results.
+        draft: the draft of the spec of those that are ``recorded``, without the entries that ``checks`` drop.
+        tasks: the dispatches by name, as far as they are known.
+        checks: the verification of the draft on its sources.
+
+    Returns:
+        The summary, as it is written.
     """
     dropped = merged.dropped | {name: reason for check in checks for name, reason in check.dropped.items()}
-    winners: list[WinnerRecord] = []
-    rows = []
-    for name in merged.names:
-        final, records = merged.finals.get(name), merged.records.get(name, {})
-        winner = None
-        if final is not None and final.winner is not None and name not in dropped:
-            if final.winner in records:
-                winner = WinnerRecord.of(final, records[final.winner])
-                winner = with_ops(winner, tasks[name]) if name in tasks else winner
-            else:  # It was kept from a snapshot, or the file was cut.
-                dropped[name] = (
-                    f"records.jsonl has no line for {final.winner}, which won: what a snapshot holds is tried again "
-                    "with --tune-fresh"
-                )
-        winners += [winner] if winner is not None and winner.root is not None else []
-        rows.append(_row(merged, name, final, winner, dropped.get(name, "")))
+    for final in merged.unrecorded:
+        reason = (
+            f"records.jsonl has no line for {final.winner}, which won: what a snapshot holds is tried again with "
+            "--tune-fresh"
+        )
+        dropped.setdefault(final.dispatch, reason)
+    won = {
+        final.dispatch: WinnerRecord.of(final, merged.records[final.dispatch][final.winner])
+        for final in merged.recorded
+        if final.winner is not None and final.dispatch not in dropped
+    }
+    won |= {name: with_ops(winner, tasks[name]) for name, winner in won.items() if name in tasks}
     summary = Summary(
         run=_run_of(merged),
-        dispatches=tuple(rows),
+        dispatches=tuple(_row(merged, name, won.get(name), dropped.get(name, "")) for name in merged.names),
         sources=tuple(source for check in checks for source in check.sources),
-        untunable=tuple(dict.fromkeys(each for run in merged.runs for each in run.summary.untunable)),
+        untunable=tuple(dict.fromkeys(untunable for run in merged.runs for untunable in run.summary.untunable)),
         dropped=dropped,
     )
-    lines = [record for known in merged.records.values() for record in known.values()]
-    journal.replace_file(out / "records.jsonl", _lines(lines))
-    journal.replace_file(out / "finals.jsonl", _lines(merged.finals.values()))
-    draft = draft_of_winners(winners, starter or "").without(dropped)
-    write_spec(out / "spec.mlir", sorted(winners, key=lambda winner: winner.dispatch), draft.starter or None)
-    journal.replace_file(out / "summary.json", msgspec.json.format(msgspec.json.encode(summary)) + b"\n")
+    records = [record for known in merged.records.values() for record in known.values()]
+    journal.replace_file(out / "records.jsonl", msgspec.json.Encoder().encode_lines(records))
+    journal.replace_file(out / "finals.jsonl", msgspec.json.Encoder().encode_lines([*merged.finals.values()]))
+    write_draft(out / "spec.mlir", draft, won.values())
+    write_summary(out / "summary.json", summary)
     return summary
 
 
 def _joined(
     finals: Sequence[FinalRecord], records: Mapping[str, Record], refuted: Mapping[tuple[str, str], str]
 ) -> FinalRecord:
-    """The final whose winner is the best of all finals' winners, with the other finals' finalists.
+    """Return the final with the best of all finals' winners, with the other finals' finalists.
 
     Winners that are ``refuted`` give way to any other.
     """
-    won = [each for each in finals if each.winner is not None]
-    won = [each for each in won if (each.dispatch, each.winner) not in refuted] or won
+    won = [final for final in finals if final.winner is not None]
+    won = [final for final in won if (final.dispatch, final.winner) not in refuted] or won
     if not won:
         return max(finals, key=_samples)
 
     def knobs(name: str) -> tuple[int, ...]:
         return simplicity(records[name].knobs if name in records else {})
 
-    # Of one that won twice the final with more samples counts.
-    of_winner = {each.winner: each for each in sorted(won, key=_samples) if each.winner is not None}
-    best, _ = declare_winner([each.finalist(name) for name, each in of_winner.items()], knobs)
-    final = of_winner[best] if best is not None else won[0]
-    own = {each.id for each in final.finalists}
-    others = {each.id: each for other in finals for each in other.finalists if each.id not in own}
-    return msgspec.structs.replace(final, finalists=(*final.finalists, *others.values()))
+    # If a candidate won twice, the final with more samples counts.
+    of_winner = {final.winner: final for final in sorted(won, key=_samples) if final.winner is not None}
+    best, _ = declare_winner([final.finalist(name) for name, final in of_winner.items()], knobs)
+    chosen = of_winner[best] if best is not None else won[0]
+    own = {finalist.id for finalist in chosen.finalists}
+    others = {finalist.id: finalist for final in finals for finalist in final.finalists if finalist.id not in own}
+    return msgspec.structs.replace(chosen, finalists=(*chosen.finalists, *others.values()))
 
 
 def _samples(final: FinalRecord) -> int:
-    return sum(len(each.samples_us) for each in final.finalists)
+    return sum(len(finalist.samples_us) for finalist in final.finalists)
 
 
-def _row(
-    merged: Merged, name: str, final: FinalRecord | None, winner: WinnerRecord | None, dropped: str
-) -> DispatchSummary:
-    told = [row for run in merged.runs for row in run.summary.dispatches if row.name == name]
-    records = merged.records.get(name, {})
-    tried = [each for each in records if each != DEFAULT_ID]
-    finalists = {each.id for each in final.finalists} if final is not None else None
+def _row(merged: Merged, name: str, winner: WinnerRecord | None, dropped: str) -> DispatchSummary:
+    rows = [row for run in merged.runs for row in run.summary.dispatches if row.name == name]
+    final, records = merged.finals.get(name), merged.records.get(name, {})
+    tried = [candidate for candidate in records if candidate != DEFAULT_ID]
+    finalists = {finalist.id for finalist in final.finalists} if final is not None else None
     funnel = funnel_of(tried, records, finalists, untried="no run tried it")
-    default = records.get(DEFAULT_ID)
-    baseline = (final.baseline_samples_us if final else ()) or (default.baseline_samples_us if default else ())
-    failed = merged.failed_defaults.get(name)
-    reason = f"the default config failed: {failed}" if failed and winner is None else ""
-    return DispatchSummary(
-        name=name,
-        weight=final.weight if final is not None else max((row.weight for row in told), default=1),
-        baseline_us=median(baseline) if baseline else None,
-        best_us=median(winner.samples_us) if winner is not None and winner.samples_us else None,
-        speedup=winner.ratio if winner else None,
-        speedup_low=winner.ratio_low if winner else None,
-        speedup_high=winner.ratio_high if winner else None,
-        generated=max([funnel.generated, *(row.generated for row in told)]),
-        tried=funnel.tried,
-        compiled=funnel.compiled,
-        applied=funnel.applied,
-        ran=funnel.ran,
-        correct=funnel.correct,
-        measured=funnel.measured,
-        finalists=funnel.finalists,
-        winner=winner.id if winner else None,
-        reason=reason or dropped or (final.reason if final else "no run held a final"),
-        space=next((row.space for row in told), None),
-        losses=funnel.losses,
-        knobs=winner.knobs if winner else None,
-        is_custom=any(row.is_custom for row in told),
+    return DispatchSummary.of(
+        name,
+        msgspec.structs.replace(funnel, generated=max([funnel.generated, *(row.generated for row in rows)])),
+        records,
+        final,
+        winner,
+        weight=final.weight if final is not None else max((row.weight for row in rows), default=1),
+        space=next((row.space for row in rows), None),
+        dropped=dropped,
+        without_final="no run held a final",
+        is_custom=any(row.is_custom for row in rows),
     )
 
 
 def _run_of(merged: Merged) -> RunSummary:
-    runs = [each.summary.run for each in merged.runs]
+    runs = [run.summary.run for run in merged.runs]
     return RunSummary(
         versions=runs[0].versions,
         target=runs[0].target,
@@ -268,7 +263,3 @@ def _run_of(merged: Merged) -> RunSummary:
         complete=all(run.complete for run in runs),
         unsteady=sum(run.unsteady for run in runs),
     )
-
-
-def _lines(values: Iterable[Record | FinalRecord]) -> bytes:
-    return b"".join(msgspec.json.encode(each) + b"\n" for each in values)

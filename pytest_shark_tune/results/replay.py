@@ -1,7 +1,7 @@
 """Searches run against recorded measurements, to judge them without a device.
 
-A landscape is the measured results of a large sample of one dispatch's configs, uniform over its spaces. What a
-search is told of it is what a device would have told; the results of configs that it did not propose stay hidden.
+A landscape is the measured results of a large sample of one dispatch's configs, uniform over its spaces. A search
+learns from it just as much as from a device: the results of configs that it did not propose stay hidden.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 import statistics
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
@@ -39,36 +40,31 @@ __all__ = [
 ]
 
 BATCH: Final = 2
-"""Configs asked for at a time: what one worker has in hand, one that is measured and the next."""
+"""Configs that a search proposes at a time: one worker measures one and prepares the next."""
 
 CHECKPOINTS: Final = (16, 32, 64, 128)
-"""The numbers of evaluations at which the best ratio so far is told."""
+"""The numbers of evaluations at which the best ratio so far is reported."""
 
 _NEAR = 0.05
 _NEAREST = 0.01
 
 
 class LandscapeCandidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One config of a landscape; ``space`` tells spaces of the same pipeline apart.
-
-    ``samples_us`` are microseconds of one dispatch, and empty unless ``state`` is ``measured``, or ``duplicate`` of a
-    config that was: then they are that one's.
-    """
+    """One config of a landscape."""
 
     pipeline: str
     space: int = 0
+    """The position of the config's space, which tells spaces of the same pipeline apart."""
     knobs: dict[str, int]
     state: State
     reason: str = ""
     compile_s: float | None = None
     samples_us: tuple[float, ...] = ()
+    """Microseconds of one dispatch. A duplicate has the samples of the config that has the same binary."""
 
 
 class Landscape(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What was recorded of one dispatch on one device; ``baseline_samples_us`` are samples in the order taken.
-
-    ``facts`` are what the search of a real run would know of the problem, where they were recorded.
-    """
+    """The record of one dispatch on one device."""
 
     dispatch: str
     device: str
@@ -76,55 +72,56 @@ class Landscape(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     iree: str
     note: str = ""
     facts: ProblemFacts | None = None
+    """The facts that the search of a real run knows of the problem, if they were recorded."""
     baseline_samples_us: tuple[tuple[float, ...], ...]
+    """The samples of the default's measurements, in the order taken."""
     candidates: tuple[LandscapeCandidate, ...]
 
     def table(self) -> ConfigTable:
-        """The configs, in their order."""
-        return ConfigTable.of((f"{each.pipeline} {each.space}", each.knobs) for each in self.candidates)
+        """Return the configs in their order."""
+        return ConfigTable.of((f"{config.pipeline} {config.space}", config.knobs) for config in self.candidates)
 
     def ratios(self) -> tuple[float | None, ...]:
-        """For each config the median baseline time by its median time, or None where it failed."""
+        """Return the median baseline time by each config's median time, ``None`` for a config that failed."""
         baseline = statistics.median(statistics.median(samples) for samples in self.baseline_samples_us)
         return tuple(
-            baseline / statistics.median(each.samples_us) if each.samples_us else None for each in self.candidates
+            baseline / statistics.median(config.samples_us) if config.samples_us else None for config in self.candidates
         )
 
     def known_facts(self) -> ProblemFacts:
-        """The facts recorded, or else what the dispatch's and the device's descriptions tell."""
+        """Return the recorded facts, or else those in the descriptions of the dispatch and the device."""
         return self.facts or _described(self.dispatch, gpu_processors(self.device))
 
 
 class Replayed(msgspec.Struct, frozen=True):
-    """One seed's search: evaluations to within 5% and 1% of the best recorded, None where it ended before.
-
-    ``best_ratios`` is, for each of `CHECKPOINTS`, the best ratio so far by the best recorded; 0 where nothing was
-    measured yet.
-    """
+    """The search of one seed."""
 
     evals_to_5pct: int | None
+    """The evaluations to within 5% of the best recorded; ``None`` if the search ended before."""
     evals_to_1pct: int | None
+    """The evaluations to within 1% of the best recorded; ``None`` if the search ended before."""
     best_ratios: tuple[float, ...]
+    """The best ratio so far by the best recorded, at each of `CHECKPOINTS`; 0 if nothing was measured yet."""
 
 
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
-    """What the seeds of one strategy came to. An evaluation is a config proposed, whatever came of it.
+    """The searches of all seeds of one strategy. An evaluation is a proposed config, measured or failed.
 
-    ``best_ratio_at`` is the median over seeds of the best time recorded by the best time found so far: 1 is the best
-    recorded. Numbers of evaluations are None where so many seeds ended before.
+    Numbers of evaluations are ``None`` if so many seeds ended before.
     """
 
     evals_to_5pct_median: float | None
     evals_to_5pct_p90: float | None
     evals_to_1pct_median: float | None
     best_ratio_at: dict[str, float]
+    """The median over seeds of the best recorded time by the best time so far, by `CHECKPOINTS`: 1 is the best."""
 
 
 def read_landscape(path: Path) -> Landscape:
     """Read a landscape.
 
     Raises:
-        InputError: the file cannot be read, is no landscape, or holds nothing that was measured.
+        InputError: the file cannot be read, is no landscape, or holds no measurement.
     """
     try:
         landscape = msgspec.json.decode(path.read_bytes(), type=Landscape)
@@ -134,10 +131,10 @@ def read_landscape(path: Path) -> Landscape:
         raise InputError(f"{path} is no landscape: {error}") from error
     if not landscape.baseline_samples_us or not all(landscape.baseline_samples_us):
         raise InputError(f"{path}: baseline_samples_us is empty, so there is nothing to compare with")
-    for position, each in enumerate(landscape.candidates):
-        if each.state is not State.DUPLICATE and (each.state is State.MEASURED) != bool(each.samples_us):
-            raise InputError(f"{path}: candidate {position} is {each.state} with {len(each.samples_us)} samples")
-    times = [time for each in landscape.candidates for time in each.samples_us]
+    for position, config in enumerate(landscape.candidates):
+        if config.state is not State.DUPLICATE and (config.state is State.MEASURED) != bool(config.samples_us):
+            raise InputError(f"{path}: candidate {position} is {config.state} with {len(config.samples_us)} samples")
+    times = [time for config in landscape.candidates for time in config.samples_us]
     if not times:
         raise InputError(f"{path}: no candidate was measured, so there is nothing to find")
     if not all(0 < time < math.inf for time in [*times, *sum(landscape.baseline_samples_us, ())]):
@@ -146,7 +143,7 @@ def read_landscape(path: Path) -> Landscape:
 
 
 def write_landscape(landscape: Landscape, path: Path) -> None:
-    """Write what `read_landscape` reads.
+    """Write a landscape for `read_landscape`.
 
     Raises:
         OSError: it cannot be written; an older file is then whole.
@@ -157,21 +154,25 @@ def write_landscape(landscape: Landscape, path: Path) -> None:
 def replay(
     landscape: Landscape, strategy: str, seeds: int, *, budget: int | None = None, batch: int = BATCH, jobs: int = 1
 ) -> tuple[Replayed, ...]:
-    """Run a strategy with the seeds 0 to ``seeds - 1``, in up to ``jobs`` processes.
+    """Run a strategy with the seeds 0 to ``seeds - 1``.
 
-    ``budget`` is the most evaluations of a seed; without one a search goes on to the best recorded.
+    Args:
+        landscape: the recorded measurements.
+        strategy: the name of the search.
+        seeds: the number of seeds.
+        budget: the most evaluations of a seed. Without one a search goes on to the best recorded config.
+        batch: the configs that a search proposes at a time.
+        jobs: the most processes.
     """
-    runs = [(landscape, strategy, seed, budget, batch) for seed in range(seeds)]
+    run = partial(_one_seed, landscape, strategy, budget, batch)
     if jobs < 2 or seeds < 2:
-        return tuple(map(_one_seed, runs))
+        return tuple(map(run, range(seeds)))
     # A child started afresh holds no copy of whatever threads this process runs.
     with ProcessPoolExecutor(min(jobs, seeds), mp_context=get_context("spawn")) as pool:
-        return tuple(pool.map(_one_seed, runs))
+        return tuple(pool.map(run, range(seeds)))
 
 
-def _one_seed(run: tuple[Landscape, str, int, int | None, int]) -> Replayed:
-    landscape, strategy, seed, budget, batch = run
-
+def _one_seed(landscape: Landscape, strategy: str, budget: int | None, batch: int, seed: int) -> Replayed:
     def make(table: ConfigTable) -> Search:
         return make_search(strategy, table, seed=seed, facts=landscape.known_facts(), budget=budget)
 
@@ -181,7 +182,14 @@ def _one_seed(run: tuple[Landscape, str, int, int | None, int]) -> Replayed:
 def replay_once(
     landscape: Landscape, make: Callable[[ConfigTable], Search], *, budget: int | None = None, batch: int = BATCH
 ) -> Replayed:
-    """Run one search until it is within 1% of the best and past the last checkpoint, or the budget is spent."""
+    """Run one search until it is within 1% of the best and past the last checkpoint, or the budget is spent.
+
+    Args:
+        landscape: the recorded measurements.
+        make: returns the search over a table of configs.
+        budget: the most evaluations.
+        batch: the configs that the search proposes at a time.
+    """
     search = make(landscape.table())
     ratios = landscape.ratios()
     best = max(ratio for ratio in ratios if ratio is not None)
@@ -202,14 +210,14 @@ def replay_once(
 
 
 def summarised(seeds: Sequence[Replayed]) -> Replay:
-    """Medians and 90th percentiles over the seeds of one strategy."""
-    near = [each.evals_to_5pct for each in seeds]
+    """Return medians and 90th percentiles over the seeds of one strategy."""
+    near = [seed.evals_to_5pct for seed in seeds]
     return Replay(
         evals_to_5pct_median=_percentile(near, 50),
         evals_to_5pct_p90=_percentile(near, 90),
-        evals_to_1pct_median=_percentile([each.evals_to_1pct for each in seeds], 50),
+        evals_to_1pct_median=_percentile([seed.evals_to_1pct for seed in seeds], 50),
         best_ratio_at={
-            str(count): round(statistics.median(each.best_ratios[position] for each in seeds), 4)
+            str(count): round(statistics.median(seed.best_ratios[position] for seed in seeds), 4)
             for position, count in enumerate(CHECKPOINTS)
         },
     )
@@ -220,7 +228,7 @@ def _reached(course: Sequence[float], goal: float) -> int | None:
 
 
 def _percentile(counts: Sequence[int | None], percent: float) -> float | None:
-    """A percentile of numbers of evaluations; None where it falls among those that never ended."""
+    """Return a percentile of numbers of evaluations; ``None`` if it falls among the searches that never got there."""
     with np.errstate(invalid="ignore"):
         value = float(np.percentile([math.inf if count is None else count for count in counts], percent))
     return round(value, 1) if math.isfinite(value) else None
@@ -230,7 +238,7 @@ _PRODUCT = re.compile(r"A\[(\d+)x(\d+)\](\w+) x B(\^T)?\[(\d+)x(\d+)\](\w+)")
 
 
 def _described(text: str, processors: int) -> ProblemFacts:
-    """The loops of a product in the notation ``A[MxK]f16 x B^T[NxK]f16``; of other texts only the processors."""
+    """Return the facts of a product in the notation ``A[MxK]f16 x B^T[NxK]f16``; of other texts only the processors."""
     if not (found := _PRODUCT.search(text)):
         return ProblemFacts(processors=processors)
     m, k = int(found[1]), int(found[2])

@@ -2,45 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
 
 import msgspec
 
 from pytest_shark_tune.dispatch.types import Untunable
 from pytest_shark_tune.plan.profile import Profile, Share
-from pytest_shark_tune.records.types import SourceCheck
-from pytest_shark_tune.results.funnel import Loss
-from pytest_shark_tune.tuning.manifest import Coverage
+from pytest_shark_tune.records.types import FinalRecord, Record, SourceCheck, State, WinnerRecord
+from pytest_shark_tune.results.coverage import Coverage
+from pytest_shark_tune.results.funnel import Funnel, Loss
+from pytest_shark_tune.search_space.candidate import DEFAULT_ID
+from pytest_shark_tune.system import journal
 
-__all__ = ["DispatchSummary", "RunSummary", "Summary", "coverage_of_spec"]
+__all__ = ["DispatchSummary", "RunSummary", "Summary", "write_summary"]
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What the run was: versions by package, target, device, seconds; ``complete`` unless it ended early.
-
-    ``unsteady`` counts the candidates and finals during whose measurement the machine changed its speed. ``coverage``
-    says how much of what was named was tuned, and ``spec_coverage`` the same of the run that ``spec.mlir`` is of, which
-    is an earlier one where ``keeps_spec``; it is ``None`` without such a file.
-    """
+    """The circumstances of a run."""
 
     versions: dict[str, str]
+    """Versions by package."""
     target: str
     device: str
     seconds: float
     complete: bool
+    """False if the run ended early."""
     unsteady: int = 0
+    """The number of candidates and finals for which the machine changed its speed while they were measured."""
     coverage: Coverage = Coverage.WHOLE
+    """The part of the input that was tuned."""
     spec_coverage: Coverage | None = None
+    """The same of the run that ``spec.mlir`` is of; ``None`` without such a file."""
     keeps_spec: bool = False
+    """True if ``spec.mlir`` is that of an earlier run."""
 
 
 class DispatchSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """One dispatch in the summary: times in microseconds, the funnel in candidates, the winner's id or ``None``.
-
-    ``losses`` say why the counts of the funnel fall from one stage to the next. ``knobs`` are the winner's; with
-    ``is_custom`` it is a kernel of the client's own, which no spec holds. ``space`` is ``None`` where the configs are
-    too many to list. ``share`` is its part of the time of the models that were profiled.
-    """
+    """One dispatch, or kernel, in the summary; the counts are those of its funnel."""
 
     name: str
     weight: int
@@ -58,50 +58,95 @@ class DispatchSummary(msgspec.Struct, frozen=True, kw_only=True):
     measured: int
     finalists: int
     winner: str | None
+    """The winner's id, ``None`` without one."""
     reason: str
+    """The reason for there being no winner, or a remark about the one there is."""
     space: int | None
+    """The number of configs, ``None`` if they are too many to list."""
     losses: tuple[Loss, ...]
+    """The reasons why the counts fall from one stage to the next."""
     knobs: dict[str, int] | None = None
+    """The winner's knobs."""
     is_custom: bool = False
+    """True for a kernel of the client's own, which no spec holds."""
     share: float | None = None
+    """The dispatch's part of the time of the models that were profiled."""
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        funnel: Funnel,
+        records: Mapping[str, Record],
+        final: FinalRecord | None,
+        winner: WinnerRecord | None,
+        *,
+        weight: int,
+        space: int | None,
+        dropped: str,
+        without_final: str,
+        is_custom: bool,
+        share: float | None = None,
+    ) -> DispatchSummary:
+        """Return the summary of one dispatch.
+
+        Args:
+            name: the dispatch's name.
+            funnel: the funnel of its candidates.
+            records: the records of its candidates by id, the default included.
+            final: its final, if one was held.
+            winner: the record of its winner, ``None`` without one and for one that was dropped.
+            weight: the number of its calls.
+            space: the number of configs, ``None`` if they are too many to list.
+            dropped: the reason why its winner has no entry, empty if that has one.
+            without_final: the reason for there being no final.
+            is_custom: true for a kernel of the client's own.
+            share: its part of the time of the models that were profiled.
+        """
+        default = records.get(DEFAULT_ID)
+        baseline_us = (final.baseline_samples_us if final else ()) or (default.baseline_samples_us if default else ())
+        reason = dropped or (final.reason if final else without_final)
+        if winner is None and default is not None and default.state is not State.MEASURED:
+            reason = f"the default config failed: {default.state}: {default.reason}"
+        return cls(
+            name=name,
+            weight=weight,
+            baseline_us=median(baseline_us) if baseline_us else None,
+            best_us=median(winner.samples_us) if winner and winner.samples_us else None,
+            speedup=winner.ratio if winner else None,
+            speedup_low=winner.ratio_low if winner else None,
+            speedup_high=winner.ratio_high if winner else None,
+            winner=winner.id if winner else None,
+            reason=reason,
+            space=space,
+            knobs=winner.knobs if winner else None,
+            is_custom=is_custom,
+            share=share,
+            **msgspec.structs.asdict(funnel),
+        )
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole of ``summary.json``.
-
-    ``profiles`` tell where the time of models goes, and ``unprofiled`` why that is not known. ``left_out`` take too
-    little of it to be tuned. ``dropped`` are entries that won and are not in the spec, with the reason.
-    """
+    """The whole of ``summary.json``."""
 
     run: RunSummary
     dispatches: tuple[DispatchSummary, ...]
     sources: tuple[SourceCheck, ...]
     untunable: tuple[Untunable, ...]
     left_out: tuple[Share, ...] = ()
+    """Dispatches that take too little of a model's time to be tuned."""
     dropped: dict[str, str] = {}
+    """Entries that won and are not in the spec, with the reasons."""
     profiles: tuple[Profile, ...] = ()
+    """Where the time of models goes."""
     unprofiled: dict[str, str] = {}
+    """Models without a profile, with the reasons."""
 
 
-class _EarlierRun(msgspec.Struct, frozen=True):
-    spec_coverage: Coverage | None = None
+def write_summary(path: Path, summary: Summary) -> None:
+    """Write ``summary.json``.
 
-
-class _EarlierSummary(msgspec.Struct, frozen=True):
-    """What is read of the summary that an earlier run left."""
-
-    run: _EarlierRun
-
-
-def coverage_of_spec(spec: Path, summary: Path) -> Coverage | None:
-    """What the run covered that left a spec beside its summary; ``None`` without a spec, or where no run tells of it.
-
-    Of a summary that does not say so the run is taken to have covered all.
+    Raises:
+        OSError: it cannot be written; an older file is then whole.
     """
-    if not spec.exists():
-        return None
-    try:
-        earlier = msgspec.json.decode(summary.read_bytes(), type=_EarlierSummary)
-    except (OSError, msgspec.DecodeError):
-        return None
-    return earlier.run.spec_coverage or Coverage.WHOLE
+    journal.replace_file(path, msgspec.json.format(msgspec.json.encode(summary)) + b"\n")

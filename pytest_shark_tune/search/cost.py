@@ -10,12 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from pytest_shark_tune.search.features import Features
+from pytest_shark_tune.search.features import Column, Features
 from pytest_shark_tune.search.forest import Forest
 
 __all__ = ["Costs"]
 
-Column = npt.NDArray[np.float64]
 
 _UNROLLED = ("work per thread", "vector volume", "part volume")
 """The features that tell how much code there will be, the best first; logarithms to base 2."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import takewhile
 from typing import Final
 
 import msgspec
 from iree.compiler import ir
 
+from pytest_shark_tune.dispatch.mlir import affine_map, loops_in
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 
 __all__ = ["FACTS_VERSION", "ProblemFacts", "facts_of", "gpu_processors", "on_device"]
@@ -66,7 +66,8 @@ def facts_of(root: RootOp, target: TargetFacts, device: str) -> ProblemFacts:
     """The facts of a dispatch's root op on a target, measured on the device of that name."""
     classes = {"m": root.m, "n": root.n, "k": root.k, "k1": root.k1, "k2": root.k2}
     with ir.Context():
-        spans = [tuple(sorted(set(_dims_of_map(text)))) for text in root.maps[: len(root.inputs)]]
+        maps = [affine_map(text) for text in root.maps[: len(root.inputs)]]
+        spans = [tuple(sorted({loop for result in affine.results for loop in loops_in(result)})) for affine in maps]
     facts = ProblemFacts(
         loops=root.loops,
         reductions=tuple(index for index, kind in enumerate(root.iterators) if kind == "reduction"),
@@ -97,17 +98,3 @@ def gpu_processors(device: str) -> int:
 def _element_bytes(element: str) -> float:
     bits = "".join(takewhile(str.isdigit, element.lstrip("abcdefghijklmnopqrstuvwxyz")))
     return int(bits) / 8 if bits else 8.0
-
-
-def _dims_of_map(text: str) -> Iterator[int]:
-    for result in ir.AffineMapAttr(ir.Attribute.parse(text)).value.results:
-        yield from _dims(result)
-
-
-def _dims(expression: ir.AffineExpr) -> Iterator[int]:
-    """The loops in an index, such as both of ``d1 + d4``."""
-    if isinstance(expression, ir.AffineDimExpr):
-        yield expression.position
-    elif isinstance(expression, ir.AffineBinaryExpr):
-        yield from _dims(expression.lhs)
-        yield from _dims(expression.rhs)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +20,10 @@ import numpy.typing as npt
 from pytest_shark_tune.search.facts import ProblemFacts
 from pytest_shark_tune.search.table import ConfigTable
 
-__all__ = ["Features", "features_of"]
+__all__ = ["Column", "Features", "features_of"]
 
-Column = npt.NDArray[np.float64]
+Column: TypeAlias = npt.NDArray[np.float64]
+"""One number per config."""
 
 _TILES = ("wg", "dist")
 _PARTS = ("vec", "thr", "sg")

@@ -16,14 +16,13 @@ import numpy.typing as npt
 
 from pytest_shark_tune.search.cost import Costs
 from pytest_shark_tune.search.facts import ProblemFacts
-from pytest_shark_tune.search.features import Features, features_of
+from pytest_shark_tune.search.features import Column, Features, features_of
 from pytest_shark_tune.search.forest import Forest
 from pytest_shark_tune.search.protocol import Outcome, Progress
 from pytest_shark_tune.search.table import ConfigTable
 
 __all__ = ["ModelSearch", "PriorResult"]
 
-Column = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.intp]
 
 _START = 12

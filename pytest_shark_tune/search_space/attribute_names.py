@@ -1,4 +1,4 @@
-"""What configs are made of besides the compiler's own: names that writing and reading them share."""
+"""Names in configs that both their writer and their reader use."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ DENORMALS = "iree_codegen.denormal_fp_math_f32"
 
 
 def denormals(*, flushed: bool) -> str:
-    """The text of the attribute that says what becomes of denormals; the bindings have no class for it."""
+    """Return the text of the attribute for the treatment of denormals. The bindings have no class for it."""
     return f'#iree_codegen.denormal_fp_math<"{"preserve-sign" if flushed else "none"}">'

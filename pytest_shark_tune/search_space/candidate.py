@@ -1,4 +1,4 @@
-"""Candidates: members of a search space as the compiler takes them, with ids that stay the same from run to run."""
+"""Candidates: members of a search space in the compiler's form, with ids that do not change between runs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import msgspec
 from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen
 
+from pytest_shark_tune.dispatch.mlir import pipeline_name
 from pytest_shark_tune.dispatch.types import Dispatch, RootOp
 from pytest_shark_tune.errors import InputError, SharkTuneError
-from pytest_shark_tune.search_space.config_writer import _compilation_info
-from pytest_shark_tune.search_space.constraints import pipeline_name
+from pytest_shark_tune.search_space.config_writer import compilation_info_of
 from pytest_shark_tune.search_space.space import SearchSpace
 
 __all__ = [
@@ -30,10 +30,9 @@ __all__ = [
 ]
 
 CANDIDATE_VERSION: Final = 1
-"""Which members are drawn of a space, with which ids and configs.
+"""The version of drawing members, of their ids and of their configs.
 
-Raise it where other candidates come of the same space and seed, or another config of the same knobs: plans are then
-made anew.
+Raise it if the same space and seed yield other candidates, or the same knobs another config. Plans are then made again.
 """
 
 DEFAULT_ID = "default"
@@ -42,27 +41,29 @@ _SHORTEST_ID = 6
 
 
 class NotInSpace(SharkTuneError):
-    """Knobs that a candidate was asked for are no member of the space; the message says why."""
+    """The knobs of a candidate are no member of the space; the message tells the reason."""
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """One configuration of one dispatch.
+    """One config of one dispatch.
 
-    ``id`` is made of the content: equal ids in one space mean equal candidates. ``dispatch`` is the dispatch's
-    name, ``pipeline`` the pipeline's without its dialect. ``config`` is the canonical text of the lowering
-    config attribute, ``compilation_info`` that of the attribute that applies it; the compiler's own choice,
-    whose id is ``default``, has no knobs and an empty ``compilation_info``, as nothing is applied. A kernel of the
-    client's own has knobs alone, its default included. ``space`` is the position of its space among the dispatch's:
-    two of them may be of one pipeline.
+    The compiler's own choice has the id ``default``, no knobs and an empty ``compilation_info``, since nothing is
+    applied. The candidates of a client's own kernel, its default included, have knobs only.
     """
 
     id: str
+    """A digest of the content: equal ids in one space mean equal candidates."""
     dispatch: str
+    """The name of the dispatch."""
     pipeline: str
+    """The name of the pipeline, without its dialect."""
     knobs: dict[str, int]
     config: str
+    """The canonical text of the lowering config."""
     compilation_info: str
+    """The text of the attribute that applies the config."""
     space: int = 0
+    """The position of its space among the dispatch's spaces, of which two may have the same pipeline."""
 
 
 def make_candidates(
@@ -74,14 +75,24 @@ def make_candidates(
     taken: Collection[str] = (),
     position: int = 0,
 ) -> tuple[Candidate, ...]:
-    """The candidates of ``knob_sets``, members of ``space``, the dispatch's at ``position``, in their order.
+    """Make candidates of members of a space.
 
-    An id is the first six hexadecimal digits of a digest of the root op's structure, the pipeline and the
-    knobs, and as many more as are needed to tell it from the others made in the same call and from ``taken``, the
-    ids of the dispatch's candidates from other spaces.
+    An id is the first six hexadecimal digits of a digest of the root op's structure, the pipeline and the knobs. It is
+    longer if another id of the same call or in ``taken`` has the same digits.
+
+    Args:
+        dispatch_name: The name of the dispatch.
+        root: The root op of the dispatch.
+        space: The space.
+        knob_sets: The members.
+        taken: The ids of the dispatch's candidates from other spaces.
+        position: The position of the space among the dispatch's spaces.
+
+    Returns:
+        The candidates in the order of ``knob_sets``.
 
     Raises:
-        NotInSpace: a knob set violates a constraint, lacks a knob or is given twice.
+        NotInSpace: A knob set violates a constraint, lacks a knob or is given twice.
     """
     members = _members(dispatch_name, space, knob_sets)
     ids = _unique_prefixes([_digest(root, space.pipeline, knobs) for knobs in members], taken)
@@ -89,7 +100,7 @@ def make_candidates(
     with ir.Context() as context, ir.Location.unknown():
         context.enable_multithreading(False)
         for identity, knobs in zip(ids, members, strict=True):
-            info = _compilation_info(space, knobs)
+            info = compilation_info_of(space, knobs)
             candidates.append(
                 Candidate(
                     id=identity,
@@ -105,7 +116,7 @@ def make_candidates(
 
 
 def default_candidate(dispatch: Dispatch) -> Candidate:
-    """The compiler's own choice for ``dispatch``, against which the others are measured."""
+    """Return the compiler's own choice for ``dispatch``, the baseline of all others."""
     return Candidate(
         id=DEFAULT_ID,
         dispatch=dispatch.name,
@@ -119,13 +130,13 @@ def default_candidate(dispatch: Dispatch) -> Candidate:
 def applied_candidate(
     dispatch_name: str, compilation_info: str, *, identifier: str, knobs: Mapping[str, int]
 ) -> Candidate:
-    """The candidate whose ``compilation_info`` a spec applies; ``identifier`` and ``knobs`` are its record's.
+    """Return the candidate that a spec applies, with the id and the knobs from its record.
 
     Raises:
-        InputError: the text is no compilation info that this IREE parses.
+        InputError: ``compilation_info`` is no text that this IREE parses.
     """
     if not compilation_info:
-        raise InputError("it attaches no compilation_info")  # IREE would crash on the empty text
+        raise InputError("it attaches no compilation_info")  # IREE would crash on the empty text.
     with ir.Context() as context, ir.Location.unknown():
         context.enable_multithreading(False)
         try:
@@ -145,13 +156,17 @@ def applied_candidate(
 def outside_candidate(
     dispatch_name: str, root: RootOp, compilation_info: str, *, taken: Collection[str], position: int
 ) -> Candidate:
-    """The candidate of a config that lies outside of all spaces, or is in none of them as it stands; it has no knobs.
+    """Return a candidate without knobs for a config that no space contains.
 
-    Its id is made like those of the others, and differs from those ``taken``. ``position`` comes after those of the
-    dispatch's spaces.
+    Args:
+        dispatch_name: The name of the dispatch.
+        root: The root op of the dispatch.
+        compilation_info: The text of the config.
+        taken: The ids of the dispatch's other candidates.
+        position: A position after those of the dispatch's spaces.
 
     Raises:
-        InputError: the text is no compilation info that this IREE parses.
+        InputError: ``compilation_info`` is no text that this IREE parses.
     """
     made = applied_candidate(dispatch_name, compilation_info, identifier="", knobs={})
     content = msgspec.json.encode((root, made.compilation_info))
@@ -160,10 +175,10 @@ def outside_candidate(
 
 
 def kernel_candidates(name: str, space: SearchSpace, knob_sets: Iterable[Mapping[str, int]]) -> tuple[Candidate, ...]:
-    """The candidates of a kernel that IREE knows nothing of: knobs alone, with ids made as by `make_candidates`.
+    """Make candidates of a kernel that IREE does not know: they have only knobs, and ids like `make_candidates`.
 
     Raises:
-        NotInSpace: a knob set violates a constraint, lacks a knob or is given twice.
+        NotInSpace: A knob set violates a constraint, lacks a knob or is given twice.
     """
     members = _members(name, space, knob_sets)
     ids = _unique_prefixes([_digest(name, space.pipeline, knobs) for knobs in members])
@@ -171,7 +186,7 @@ def kernel_candidates(name: str, space: SearchSpace, knob_sets: Iterable[Mapping
 
 
 def kernel_default(name: str, space: SearchSpace, knobs: Mapping[str, int]) -> Candidate:
-    """The baseline of such a kernel: unlike a dispatch's default, it has knobs."""
+    """Return the baseline of such a kernel, which has knobs, unlike a dispatch's default."""
     return _kernel_candidate(DEFAULT_ID, name, space, dict(sorted(knobs.items())))
 
 

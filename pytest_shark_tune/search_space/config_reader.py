@@ -1,7 +1,7 @@
-"""Reading configs: the knobs of a space that a compilation info was made with.
+"""Reading configs: finds the knobs of a space in a compilation info.
 
-A space's knob dictionary is what a config looks like with knobs left in it. A compilation info is brought into the
-same shape, and the two are walked side by side.
+The knob dictionary of a space is a config with knobs in it. A compilation info is converted to the same shape, and both
+are walked side by side.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import msgspec
 from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, iree_gpu
 
+from pytest_shark_tune.dispatch.mlir import pipeline_name
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.search_space.attribute_names import (
     DENORMALS,
@@ -21,9 +22,9 @@ from pytest_shark_tune.search_space.attribute_names import (
     WAVES_ATTRIBUTE,
     denormals,
 )
-from pytest_shark_tune.search_space.constraints import pipeline_name
 from pytest_shark_tune.search_space.pipeline_options import (
     FLUSH_DENORMALS,
+    GPU_OPTION_FIELDS,
     NO_REDUCE_BANK_CONFLICTS,
     PIPELINE_OPTIONS,
     PREFETCH_STAGES,
@@ -45,28 +46,28 @@ __all__ = [
 ]
 
 ConfigTree: TypeAlias = int | str | list["ConfigTree"] | dict[str, "ConfigTree"]
-"""An attribute as plain data: truths are 1 and 0, and what is no number, array or dictionary is its text."""
-
-_OPTIONS_READ = ("use_igemm_convolution", "reorder_workgroups_strategy", PREFETCH_STAGES, NO_REDUCE_BANK_CONFLICTS)
+"""An attribute as plain data: truth values are 1 and 0, and kinds without such a form are text."""
 
 
 class ReadConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """A compilation info as plain data.
-
-    ``pipeline`` is its name without a dialect. ``tree`` has the entries of the lowering config and, beside them,
-    ``workgroup_size``, ``subgroup_size`` and the entries of the translation info's dictionary: the shape of a
-    knob dictionary. Options that can be knobs (``waves_per_eu``, ``flush_denormals``) stand at the top, by their names.
-    """
+    """A compilation info as plain data."""
 
     pipeline: str
+    """The name of the pipeline, without its dialect."""
     tree: dict[str, ConfigTree]
+    """The entries of the lowering config and of the translation info's dictionary, in the shape of a knob dictionary.
+
+    ``workgroup_size``, ``subgroup_size`` and options that can be knobs (``waves_per_eu``, ``flush_denormals``) are
+    entries at the top level.
+    """
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """What a space finds of its knobs in a config, and in what else the config is none of the space's, in words."""
+    """The knobs of a space that were found in a config."""
 
     knobs: dict[str, int]
     differences: tuple[str, ...] = ()
+    """The differences between the config and all members of the space, as text."""
 
 
 class _IntKnob(msgspec.Struct, frozen=True):
@@ -83,13 +84,13 @@ _Template: TypeAlias = Any
 
 
 def knobs_of(space: SearchSpace, compilation_info: str) -> dict[str, int] | str:
-    """The knobs for which ``space`` makes this very compilation info, or why there are none, in words.
+    """Return the knobs for which ``space`` makes exactly this compilation info, or the reason why there are none.
 
-    The knobs need not be a member: ``space.violated`` says what they violate. Knobs that change nothing in the
-    attribute take the value that the space has for "off".
+    The knobs need not be a member: ``space.violated`` returns violated constraints. Knobs that change nothing in the
+    attribute take the space's value for "off".
 
     Raises:
-        InputError: the text is no compilation info that this IREE parses.
+        InputError: The text is no compilation info that this IREE parses.
     """
     config = read_config(compilation_info)
     if config.pipeline != space.pipeline:
@@ -99,10 +100,10 @@ def knobs_of(space: SearchSpace, compilation_info: str) -> dict[str, int] | str:
 
 
 def read_config(compilation_info: str) -> ReadConfig:
-    """A compilation info's text as plain data.
+    """Read the text of a compilation info as plain data.
 
     Raises:
-        InputError: the text is no compilation info that this IREE parses.
+        InputError: The text is no compilation info that this IREE parses.
     """
     if not compilation_info:
         raise InputError("not a compilation_info: the text is empty")  # IREE would crash on it
@@ -124,14 +125,14 @@ def read_config(compilation_info: str) -> ReadConfig:
 
 
 def read_knobs(space: SearchSpace, config: ReadConfig) -> Reading:
-    """The knobs of ``space`` as far as ``config``, which is of its pipeline, has them.
+    """Read the knobs of ``space`` from a config of its pipeline.
 
-    A knob that the config contradicts itself about, or has no value of, is missing, and is told as a difference.
+    A knob with contradicting values, or without a value, is missing from the result and reported as a difference.
     """
     found: dict[str, int] = {}
     differences: list[str] = []
     absent: dict[str, str] = {}
-    for path, problem in _walk(_template(space), config.tree, "", found, absent):
+    for path, problem in _differences(_template(space), config.tree, "", found, absent):
         differences.append(f"{path} {problem}" if path else problem)
     domains = {knob.name: knob.domain for knob in space.knobs}
     for name, path in absent.items():
@@ -146,7 +147,7 @@ def read_knobs(space: SearchSpace, config: ReadConfig) -> Reading:
 
 
 def option_values(config: ReadConfig) -> dict[str, int]:
-    """The pipeline options of a config that are not off, as ``--tune-knob`` names them."""
+    """Return the pipeline options of a config that are not off, by their names in ``--tune-knob``."""
     options = config.tree.get(GPU_OPTIONS, {})
     assert isinstance(options, dict)
     everything = {**options, **config.tree}
@@ -156,10 +157,10 @@ def option_values(config: ReadConfig) -> dict[str, int]:
 
 
 def config_entries(config: str) -> tuple[str, ...]:
-    """The names of a lowering config's entries; ``config`` is its text, as a `Candidate` has it, or nothing.
+    """Return the names of the entries of a lowering config, given its text or an empty text.
 
     Raises:
-        InputError: the text has another form than lowering configs of this IREE have.
+        InputError: The text is no lowering config of this IREE.
     """
     if not config:
         return ()
@@ -168,44 +169,49 @@ def config_entries(config: str) -> tuple[str, ...]:
 
 
 def space_entries(space: SearchSpace) -> tuple[str, ...]:
-    """The names of the entries that lowering configs of a space may have."""
+    """Return the names of the entries that lowering configs of a space may have."""
     with ir.Context():
         return tuple(entry.name for entry in ir.DictAttr(ir.Attribute.parse(space.knob_dictionary)))
 
 
 def without_entry(compilation_info: str, name: str) -> str:
-    """The same compilation info with the entry of that name taken out of its lowering config."""
+    """Remove the entry of that name from the lowering config of a compilation info."""
     with ir.Context():
         info = iree_codegen.CompilationInfoAttr(ir.Attribute.parse(compilation_info))
         kept = ir.DictAttr.get({key: value for key, value in _entries(info.lowering_config).items() if key != name})
         if isinstance(info.lowering_config, iree_gpu.LoweringConfigAttr):
             config = iree_gpu.LoweringConfigAttr.get(kept)
         else:
-            # The way back from what `_entries` did.
+            # This reverses `_entries`.
             head = str(info.lowering_config).partition("<")[0]
             config = ir.Attribute.parse(f"{head}<{str(kept)[1:-1]}>")
         return str(iree_codegen.CompilationInfoAttr.get(config, info.translation_info))
 
 
-def _walk(
+def _differences(
     template: _Template, given: ConfigTree | None, path: str, found: dict[str, int], absent: dict[str, str]
 ) -> Iterator[tuple[str, str]]:
-    """Fill ``found`` with the knobs in ``template`` as ``given`` has them; yield where the two differ, and how.
+    """Find the knobs of ``template`` in ``given``, and yield the paths of differences with a description.
 
-    ``absent`` gets the knobs that ``given`` has no place for, with that place.
+    Args:
+        template: A part of a knob dictionary.
+        given: The same part of a config, ``None`` if the config lacks it.
+        path: The path of the part.
+        found: Gets the knobs that are found.
+        absent: Gets the knobs with no place in the config, with the path of that place.
     """
     match template:
         case _IntKnob(name):
             if given is None:
                 absent[name] = path
             elif isinstance(given, int):
-                yield from _keep(name, given, path, found)
+                yield from _set_knob(name, given, path, found)
             else:
                 yield path, f"is {_shown(given)}, which is no whole number"
         case _OneOfKnob(name, choices):
-            positions = [index for index, choice in enumerate(choices) if _same(choice, given)]
+            positions = [index for index, choice in enumerate(choices) if _is_same(choice, given)]
             if positions:
-                yield from _keep(name, positions[0], path, found)
+                yield from _set_knob(name, positions[0], path, found)
             else:
                 yield path, f"is {_shown(given)}, which is none of {', '.join(map(_shown, choices))}"
         case dict():
@@ -214,10 +220,10 @@ def _walk(
                 yield path, f"is {_shown(given)}, which is no dictionary"
                 return
             for name, part in template.items():
-                yield from _walk(part, entries.get(name), _inside(path, name), found, absent)
+                yield from _differences(part, entries.get(name), _path_to(path, name), found, absent)
             for name, part in entries.items():
                 if name not in template and not _is_off(part):
-                    yield _inside(path, name), f"is {_shown(part)}, and the space has no such entry"
+                    yield _path_to(path, name), f"is {_shown(part)}, and the space has no such entry"
         case list():
             parts: Sequence[ConfigTree | None] = [None] * len(template)
             if given is not None:
@@ -226,19 +232,19 @@ def _walk(
                     return
                 parts = given
             for index, (part, entry) in enumerate(zip(template, parts, strict=True)):
-                yield from _walk(part, entry, f"{path}[{index}]", found, absent)
+                yield from _differences(part, entry, f"{path}[{index}]", found, absent)
         case _:
-            if not _same(template, given):
+            if not _is_same(template, given):
                 yield path, f"is {_shown(given)}, and in the space always {_shown(template)}"
 
 
-def _keep(name: str, value: int, path: str, found: dict[str, int]) -> Iterator[tuple[str, str]]:
+def _set_knob(name: str, value: int, path: str, found: dict[str, int]) -> Iterator[tuple[str, str]]:
     if found.setdefault(name, value) != value:
         yield path, f"makes the knob {name} {value}, and elsewhere it is {found[name]}"
 
 
-def _same(choice: ConfigTree, given: ConfigTree | None) -> bool:
-    """Whether the two are equal; what is left out is off."""
+def _is_same(choice: ConfigTree, given: ConfigTree | None) -> bool:
+    """Return whether both are equal; a missing entry is off."""
     return _is_off(choice) if given is None else choice == given or (_is_off(choice) and _is_off(given))
 
 
@@ -248,7 +254,7 @@ def _is_off(tree: ConfigTree) -> bool:
     return all(map(_is_off, tree)) if isinstance(tree, list) else not tree
 
 
-def _inside(path: str, name: str) -> str:
+def _path_to(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
@@ -261,7 +267,7 @@ def _shown(tree: ConfigTree | None) -> str:
 
 
 def _template(space: SearchSpace) -> dict[str, _Template]:
-    """The knob dictionary, with the knobs of pipeline options where those options are written."""
+    """Return the knob dictionary, with knobs of pipeline options at the places of the options."""
     with ir.Context() as context:
         context.enable_multithreading(False)
         template: dict[str, _Template] = _tree(ir.Attribute.parse(space.knob_dictionary))
@@ -278,10 +284,10 @@ def _levels(config: Any) -> dict[str, ConfigTree]:
 
 
 def _entries(config: Any) -> dict[str, Any]:
-    """The entries of a lowering config.
+    """Return the entries of a lowering config.
 
-    Those of CPUs and of SPIR-V have no bindings. Inside their brackets stands what stands in a dictionary's braces, so
-    their printed form is parsed as one: here, and nowhere else.
+    The configs of CPUs and of SPIR-V have no bindings. Their brackets enclose the content of a dictionary, so their
+    printed form is parsed as one. This happens only here.
     """
     if isinstance(config, iree_gpu.LoweringConfigAttr):
         return {entry.name: entry.attr for entry in config.attributes}
@@ -293,7 +299,7 @@ def _entries(config: Any) -> dict[str, Any]:
 
 
 def _option(name: str, attribute: Any) -> dict[str, ConfigTree]:
-    """An entry of a translation info's dictionary, by the names that knobs have."""
+    """Return an entry of a translation info's dictionary by the names of knobs."""
     if name == LLVM_ATTRIBUTES:
         others = {entry.name: _tree(entry.attr) for entry in ir.DictAttr(attribute)}
         waves = others.pop(WAVES_ATTRIBUTE, "")
@@ -307,20 +313,20 @@ def _option(name: str, attribute: Any) -> dict[str, ConfigTree]:
 
 
 def _tree(attribute: Any) -> Any:
-    """An attribute as plain data, with knobs where it has them."""
+    """Return an attribute as plain data, with its knobs."""
     match attribute:
         case iree_codegen.IntKnobAttr():
             return _IntKnob(attribute.name)
         case iree_codegen.OneOfKnobAttr():
-            return _OneOfKnob(attribute.name, [_tree(each) for each in attribute.options])
+            return _OneOfKnob(attribute.name, [_tree(option) for option in attribute.options])
         case ir.DictAttr():
             return {entry.name: _tree(entry.attr) for entry in attribute}
         case ir.ArrayAttr() | ir.DenseI64ArrayAttr():
-            return [each if isinstance(each, int) else _tree(each) for each in attribute]
+            return [part if isinstance(part, int) else _tree(part) for part in attribute]
         case iree_gpu.LoweringConfigAttr():
             return _tree(attribute.attributes)
         case iree_gpu.PipelineOptionsAttr():
-            given = {name: getattr(attribute, name) for name in _OPTIONS_READ}
+            given = {name: getattr(attribute, name) for name in GPU_OPTION_FIELDS}
             return {
                 name: int(value) if isinstance(value, int) else str(value)
                 for name, value in given.items()

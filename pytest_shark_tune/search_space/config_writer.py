@@ -1,4 +1,4 @@
-"""Compilation infos, written from knobs."""
+"""Writing compilation infos from knobs."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from pytest_shark_tune.search_space.attribute_names import (
 from pytest_shark_tune.search_space.config_reader import ReadConfig
 from pytest_shark_tune.search_space.pipeline_options import (
     FLUSH_DENORMALS,
+    GPU_OPTION_FIELDS,
     NO_REDUCE_BANK_CONFLICTS,
     PIPELINE_OPTIONS,
     PREFETCH_STAGES,
@@ -32,14 +33,14 @@ from pytest_shark_tune.search_space.pipeline_options import (
 )
 from pytest_shark_tune.search_space.space import SearchSpace
 
-__all__ = ["cpu_compilation_info"]
+__all__ = ["compilation_info_of", "cpu_compilation_info"]
 
 
 def cpu_compilation_info(config: ReadConfig) -> str:
-    """The text of the attribute of a config for CPUs that another release wrote.
+    """Return the text of the compilation info for a CPU config from another release.
 
     Raises:
-        InputError: this IREE has no such pipeline, level or option.
+        InputError: This IREE has no such pipeline, level or option.
     """
     levels = {name: tiles for name, tiles in config.tree.items() if isinstance(tiles, list)}
     flags = [name for name, value in config.tree.items() if name not in levels and value]
@@ -51,8 +52,8 @@ def cpu_compilation_info(config: ReadConfig) -> str:
             raise InputError(f"this IREE has no config of that form: {error}") from error
 
 
-def _compilation_info(space: SearchSpace, knobs: Mapping[str, int]) -> Any:
-    """The ``CompilationInfoAttr`` of a member: the compiler's own, save for CPUs and SPIR-V, where it makes none."""
+def compilation_info_of(space: SearchSpace, knobs: Mapping[str, int]) -> Any:
+    """Return the ``CompilationInfoAttr`` of a member. The compiler makes it, except on CPUs and SPIR-V."""
     if space.pipeline_attribute.startswith(CPU_PIPELINES):
         return _cpu_compilation_info(space, knobs)
     if space.pipeline_attribute.startswith(SPIRV_PIPELINES):
@@ -68,7 +69,7 @@ def _compilation_info(space: SearchSpace, knobs: Mapping[str, int]) -> Any:
     op.regions[0].blocks.append()
     info = iree_codegen.materialize_compilation_info(op, dict(knobs))
     if DECOMPOSITION in ir.DictAttr(op.knobs):
-        # The compiler makes this part of an attention's config apart, as it stands on the op; here one text holds both.
+        # The compiler makes this part of an attention's config separately, for an attribute of the op.
         part = iree_codegen.materialize_configuration_attr(op, DECOMPOSITION, dict(knobs))
         entries = {entry.name: entry.attr for entry in info.lowering_config.attributes} | {DECOMPOSITION: part}
         config = iree_gpu.LoweringConfigAttr.get(ir.DictAttr.get(entries))
@@ -78,7 +79,7 @@ def _compilation_info(space: SearchSpace, knobs: Mapping[str, int]) -> Any:
 
 
 def _with_options(info: Any, options: Mapping[str, int]) -> Any:
-    """``info`` with pipeline options in its translation info; those that the compiler filled in get the same again."""
+    """Add pipeline options to the translation info. Options that the compiler has set get the same value again."""
     translation = info.translation_info
     entries = {entry.name: entry.attr for entry in translation.configuration or ()}
     if PREFETCH_STAGES in options or NO_REDUCE_BANK_CONFLICTS in options:
@@ -106,8 +107,7 @@ def _pipeline_options(present: Any, options: Mapping[str, int]) -> Any:
     values: dict[str, Any] = {}
     if present is not None:
         given = iree_gpu.PipelineOptionsAttr(present)
-        for name in ("use_igemm_convolution", "reorder_workgroups_strategy", PREFETCH_STAGES, NO_REDUCE_BANK_CONFLICTS):
-            values[name] = getattr(given, name)
+        values = {name: getattr(given, name) for name in GPU_OPTION_FIELDS}
     if PREFETCH_STAGES in options:
         values[PREFETCH_STAGES] = options[PREFETCH_STAGES]
     if NO_REDUCE_BANK_CONFLICTS in options:
@@ -116,9 +116,9 @@ def _pipeline_options(present: Any, options: Mapping[str, int]) -> Any:
 
 
 def _cpu_compilation_info(space: SearchSpace, knobs: Mapping[str, int]) -> Any:
-    """The one place where an ``iree_cpu`` config is made; its dialect has no bindings, so text is parsed once.
+    """Make an ``iree_cpu`` config, the only place that does. Its dialect has no bindings, so text is parsed.
 
-    Of the knob dictionary, arrays are tiling levels; a level of zeros tiles nothing and is left out, save for
+    Arrays in the knob dictionary are tiling levels. A level of zeros tiles nothing and is left out, except for
     ``distribution``, which makes an op the root.
     """
     levels = {}
@@ -134,7 +134,7 @@ def _cpu_compilation_info(space: SearchSpace, knobs: Mapping[str, int]) -> Any:
 
 @lru_cache(maxsize=16)  # A space has thousands of members.
 def _cpu_levels(knob_dictionary: str) -> tuple[tuple[str, tuple[str | int, ...]], ...]:
-    """The entries of a knob dictionary, whose leaves are knobs, by their names, or fixed."""
+    """Return the entries of a knob dictionary. A leaf is the name of a knob or a constant."""
 
     def leaf(attribute: Any) -> str | int:
         return str(attribute.name) if isinstance(attribute, iree_codegen.IntKnobAttr) else int(attribute.value)
@@ -156,7 +156,7 @@ def _cpu_attribute(pipeline: str, levels: Mapping[str, object], flags: Collectio
 
 
 def _spirv_compilation_info(space: SearchSpace, knobs: Mapping[str, int]) -> Any:
-    """The one place where a config for SPIR-V is made: levels of tiles, which have no bindings either."""
+    """Make a config for SPIR-V, the only place that does: levels of tiles, which have no bindings either."""
     dictionary = ir.DictAttr(ir.Attribute.parse(space.knob_dictionary))
     entries = {entry.name: entry.attr for entry in dictionary}
     levels = [[_filled(leaf, knobs) for leaf in level] for level in entries["tile_sizes"]]

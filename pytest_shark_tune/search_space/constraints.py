@@ -1,7 +1,7 @@
-"""``iree_codegen.smt.constraints`` ops, read into search spaces.
+"""Reading ``iree_codegen.smt.constraints`` ops into search spaces.
 
-One reader serves the ops the compiler emits and those this package builds, so there is one form. IREE's
-objects stay in this module; what leaves it is plain data.
+The same reader serves ops that the compiler emits and ops that this package builds, so there is one form. IREE's
+objects stay in this module, and only plain data leaves it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any, Final
 from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, smt
 
+from pytest_shark_tune.dispatch.mlir import pipeline_name
 from pytest_shark_tune.errors import SharkTuneError
 from pytest_shark_tune.search_space.domains import domains_of
 from pytest_shark_tune.search_space.expression import (
@@ -26,10 +27,10 @@ from pytest_shark_tune.search_space.expression import (
 )
 from pytest_shark_tune.search_space.space import Constraint, Knob, SearchSpace
 
-__all__ = ["VERSION", "UnreadableConstraints", "pipeline_name", "read_constraints", "spaces_in"]
+__all__ = ["VERSION", "UnreadableConstraints", "read_constraints", "spaces_in"]
 
 VERSION: Final = 1
-"""The number of how emitted constraints are read. Raise it where other members, or knobs, come of the same ones."""
+"""The version of reading emitted constraints. Raise it if the same constraints yield other members or knobs."""
 
 
 class UnreadableConstraints(SharkTuneError):
@@ -53,7 +54,7 @@ _OPERATORS: dict[type, Operator] = {
     smt.IteOp: "ite",
 }
 
-_COMPARISONS: dict[int, Operator] = {
+_PREDICATES: dict[int, Operator] = {
     int(smt.IntPredicate.lt): "lt",
     int(smt.IntPredicate.le): "le",
     int(smt.IntPredicate.gt): "gt",
@@ -62,14 +63,14 @@ _COMPARISONS: dict[int, Operator] = {
 
 
 def spaces_in(text: str) -> tuple[SearchSpace, ...]:
-    """The space of each constraints op in an MLIR module, in order.
+    """Return the space of each constraints op in an MLIR module, in order.
 
     The compiler writes such a module with
     ``--iree-codegen-emit-pipeline-constraints --compile-to=executable-configurations``.
 
     Raises:
-        UnreadableConstraints: an op uses something a search space cannot express.
-        UnboundedKnob: an op leaves a knob without bounds.
+        UnreadableConstraints: An op uses something that a search space cannot express.
+        UnboundedKnob: An op leaves a knob without bounds.
     """
     with ir.Context() as context:
         context.enable_multithreading(False)
@@ -78,14 +79,14 @@ def spaces_in(text: str) -> tuple[SearchSpace, ...]:
 
 
 def read_constraints(op: Any) -> SearchSpace:
-    """The search space of one ``iree_codegen.ConstraintsOp``.
+    """Return the search space of one ``iree_codegen.ConstraintsOp``.
 
-    Problem dimensions that an assert fixes are replaced by their sizes. Constants that the op declares and
-    no knob uses become helpers: a member is an assignment to the knobs for which helpers exist.
+    Problem dimensions that an assert fixes are replaced by their sizes. Constants that the op declares and that are no
+    knobs become helpers: a member is an assignment to the knobs for which helpers exist.
 
     Raises:
-        UnreadableConstraints: the op uses something a search space cannot express.
-        UnboundedKnob: the op leaves a knob without bounds.
+        UnreadableConstraints: The op uses something that a search space cannot express.
+        UnboundedKnob: The op leaves a knob without bounds.
     """
     knobs = _knob_names(op.knobs)
     (block,) = op.regions[0].blocks
@@ -126,18 +127,12 @@ def read_constraints(op: Any) -> SearchSpace:
     )
 
 
-def pipeline_name(attribute: Any) -> str:
-    """A pipeline's name without its dialect: ``TileAndFuse`` of ``#iree_gpu.pipeline<TileAndFuse>``."""
-    # The bindings have no accessor for a pipeline attribute's value, and it has no other part than its name.
-    return str(attribute).partition("<")[2].removesuffix(">")
-
-
 def _is_used(name: str, constraints: list[Constraint]) -> bool:
     return any(name in variables(constraint.condition) for constraint in constraints)
 
 
 def _knob_names(attribute: Any) -> tuple[str, ...]:
-    """The names of the knobs that a knob dictionary holds at any depth, in the order of their first mention."""
+    """Return the names of the knobs at any depth of a knob dictionary, in the order of their first use."""
     names: dict[str, None] = {}
 
     def visit(node: Any) -> None:
@@ -169,14 +164,14 @@ def _expression(op: Any, values: dict[Any, Expression]) -> Expression:
         return Lookup(values[op.index], tuple(op.keys), tuple(op.attributes["values"]))
     operands = tuple(values[operand] for operand in op.operands)
     if isinstance(op, smt.IntCmpOp):
-        return Apply(_COMPARISONS[int(ir.IntegerAttr(op.attributes["pred"]).value)], operands)
+        return Apply(_PREDICATES[int(ir.IntegerAttr(op.attributes["pred"]).value)], operands)
     if (operator := _OPERATORS.get(type(op))) is None:
         raise UnreadableConstraints(f"constraints use {op.operation.name}, which no search space can express")
     return Apply(operator, operands)
 
 
 def _signed(value: int) -> int:
-    """Integer constants of the smt dialect are unsigned 64-bit attributes; a negative one wraps around."""
+    """Convert an integer constant of the smt dialect, an unsigned 64-bit attribute in which negative numbers wrap."""
     return value - (1 << 64) if value >= 1 << 63 else value
 
 

@@ -1,8 +1,8 @@
-"""Finite domains of variables, read off the constraints: bounds, divisors and enumerated values.
+"""Finite domains of variables, derived from constraints: bounds, divisors and enumerated values.
 
-Nothing is asked of a solver, which takes minutes where this takes milliseconds. Two steps: intervals are
-narrowed through every constraint until nothing changes, which gives each variable a first and a last value; then
-values that no partner allows are dropped, constraint by constraint.
+A solver would take minutes, and this takes milliseconds. First, intervals are narrowed through every constraint until
+nothing changes, which gives each variable a first and a last value. Then values that no other variable supports are
+dropped, constraint by constraint.
 """
 
 from __future__ import annotations
@@ -47,12 +47,18 @@ class _Empty(Exception):
 
 
 def domains_of(names: Sequence[str], constraints: Sequence[Expression]) -> dict[str, tuple[int, ...]]:
-    """The values each of ``names`` can take, ascending: complete, though a value need not occur in a solution.
+    """Return the values that each variable can take.
 
-    Every domain is empty where the constraints contradict each other.
+    Args:
+        names: The variables.
+        constraints: Conditions that hold together.
+
+    Returns:
+        All values that occur in a solution, and perhaps others, in ascending order. All domains are empty if the
+        constraints contradict each other.
 
     Raises:
-        UnboundedKnob: a name has no lower or no upper bound, or more than four million values between them.
+        UnboundedKnob: A variable has no lower or no upper bound, or more than four million values between them.
     """
     try:
         intervals = _narrowed(names, constraints)
@@ -157,7 +163,7 @@ def _equate(left: Expression, right: Expression, intervals: dict[str, _Interval]
             dividend, divisor = remainder.operands
             low, high = _range(dividend, intervals)
             if low >= 1:
-                # x mod 0 is x, so only a divisor that is not zero leaves no remainder of a positive x.
+                # x mod 0 is x, so a positive x has no remainder only if the divisor is not zero.
                 _narrow(divisor, (-high, high), intervals)
                 if (first := _range(divisor, intervals)[0]) >= 0:
                     _narrow(divisor, (1, high), intervals)
@@ -210,7 +216,7 @@ def _narrow(expression: Expression, target: _Interval, intervals: dict[str, _Int
         keys = [k for k, v in zip(expression.keys, expression.values, strict=True) if low <= v <= high]
         if not keys:
             raise _Empty
-        # The last value also stands for every index that is no key, so it bounds nothing.
+        # The last value also stands for every index that is no key, so it gives no bound.
         if not low <= expression.values[-1] <= high:
             _narrow(expression.index, (min(keys), max(keys)), intervals)
     elif isinstance(expression, Apply):

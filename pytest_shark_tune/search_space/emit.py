@@ -1,4 +1,4 @@
-"""Constraints ops built here, in the form that the compiler emits, and read back by the one reader."""
+"""Building constraints ops in the form that the compiler emits, for the same reader."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ __all__ = ["Body", "attribute_text", "built_space", "knob", "one_of_knob"]
 def built_space(
     pipeline: str, sizes: Sequence[int], knobs: Mapping[str, object], constrain: Callable[[Body], None]
 ) -> SearchSpace:
-    """The space of a constraints op with the problem's ``sizes`` and the constraints that ``constrain`` writes.
+    """Build a constraints op and return its space.
 
-    ``pipeline`` is the text of its attribute. ``knobs`` is what the lowering config is made from: numbers, truths,
-    texts of attributes (`knob`, `one_of_knob`), and sequences and mappings of these. Every knob in it must be
-    constrained.
+    Args:
+        pipeline: The text of the pipeline's attribute.
+        sizes: The sizes of the problem's dimensions.
+        knobs: The template of the lowering config: numbers, truth values, texts of attributes (`knob`, `one_of_knob`),
+            and sequences and mappings of these. Every knob in it must be constrained.
+        constrain: Writes the constraints.
     """
     with ir.Context() as context, ir.Location.unknown():
         context.enable_multithreading(False)
@@ -43,17 +46,17 @@ def built_space(
 
 
 def knob(name: str) -> str:
-    """The attribute that stands for the value of the knob ``name``."""
+    """Return the attribute for the value of the knob ``name``."""
     return f'#iree_codegen.smt.int_knob<"{name}">'
 
 
 def one_of_knob(name: str, choices: Sequence[object]) -> str:
-    """The attribute that stands for the one of ``choices`` at the position that the knob ``name`` says."""
+    """Return the attribute for one of ``choices``, with the knob ``name`` as its position."""
     return f'#iree_codegen.smt.one_of_knob<"{name}", {attribute_text(choices)}>'
 
 
 def attribute_text(value: object) -> str:
-    """The text of numbers, truths, texts of attributes, and sequences and mappings of these, as an attribute."""
+    """Return the attribute for numbers, truth values, texts of attributes, and sequences and mappings of these."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):
@@ -64,7 +67,7 @@ def attribute_text(value: object) -> str:
 
 
 class Body:
-    """Writes the body of a constraints op: smt ops for integers and truths, and asserts with their messages."""
+    """Writes the body of a constraints op: smt ops for integers and truth values, and asserts with their messages."""
 
     def __init__(self, sizes: Sequence[int], dims: Sequence[Any]) -> None:
         self._int = smt.IntType.get()
@@ -74,83 +77,83 @@ class Body:
             self.require(self.equal(dim, self.number(size)), f"dim_{index} ({{}}) == {size}", dim)
 
     def number(self, value: int) -> Any:
-        """The constant ``value``."""
+        """Return the constant ``value``."""
         if value not in self._constants:
             attribute = ir.IntegerAttr.get(ir.IntegerType.get_unsigned(64), value)
             self._constants[value] = smt.IntConstantOp(attribute).result
         return self._constants[value]
 
     def knob(self, name: str, choices: Sequence[int]) -> Any:
-        """The knob ``name``, one of ``choices``."""
+        """Add the knob ``name``, which is one of ``choices``."""
         value = iree_codegen.KnobOp(name, results=[self._int]).result
         words = ", ".join(map(str, choices))
         self.require(self.one_of(value, choices), f"{name} ({{}}) must be one of {words}", value)
         return value
 
     def derived_knob(self, name: str, value: Any, words: str) -> Any:
-        """The knob ``name``, which ``words`` say is ``value``."""
+        """Add the knob ``name``, which equals ``value``; ``words`` describe the value."""
         found = iree_codegen.KnobOp(name, results=[self._int]).result
         self.require(self.equal(found, value), f"{name} ({{}}) must be {words} ({{}})", found, value)
         return found
 
     def product(self, values: Sequence[Any]) -> Any:
-        """The product of ``values``, 1 of none."""
+        """Return the product of ``values``, 1 for none."""
         if len(values) > 1:
             return smt.IntMulOp(list(values)).result
         return values[0] if values else self.number(1)
 
     def total(self, values: Sequence[Any]) -> Any:
-        """The sum of ``values``, of which there is at least one."""
+        """Return the sum of ``values``, of which there is at least one."""
         return smt.IntAddOp(list(values)).result if len(values) > 1 else values[0]
 
     def rest(self, a: Any, b: Any) -> Any:
-        """What ``b`` leaves over of ``a``."""
+        """Return the remainder of ``a`` divided by ``b``."""
         return smt.IntModOp(a, b).result
 
     def tiles(self, size: Any, tile: Any) -> Any:
-        """How many tiles cover ``size``."""
+        """Return the number of tiles that cover ``size``."""
         return self.quotient(smt.IntSubOp(self.total([size, tile]), self.number(1)).result, tile)
 
     def quotient(self, a: Any, b: Any) -> Any:
-        """``a`` by ``b``, rounded down."""
+        """Return ``a`` divided by ``b``, rounded down."""
         return smt.IntDivOp(a, b).result
 
     def equal(self, a: Any, b: Any) -> Any:
-        """Whether ``a`` is ``b``."""
+        """Return whether ``a`` equals ``b``."""
         return smt.EqOp([a, b]).result
 
     def at_most(self, a: Any, b: Any) -> Any:
-        """Whether ``a`` is at most ``b``."""
+        """Return whether ``a`` is at most ``b``."""
         return smt.IntCmpOp(smt.IntPredicate.le, a, b).result
 
     def divides(self, part: Any, whole: Any) -> Any:
-        """Whether ``part`` divides ``whole``."""
+        """Return whether ``part`` divides ``whole``."""
         return self.equal(self.rest(whole, part), self.number(0))
 
     def every(self, truths: Sequence[Any]) -> Any:
-        """Whether all of ``truths`` hold, of which there is at least one."""
+        """Return whether all of ``truths`` hold, of which there is at least one."""
         return smt.AndOp(list(truths)).result if len(truths) > 1 else truths[0]
 
     def either(self, truths: Sequence[Any]) -> Any:
-        """Whether one of ``truths`` holds, of which there is at least one."""
+        """Return whether one of ``truths`` holds, of which there is at least one."""
         return smt.OrOp(list(truths)).result if len(truths) > 1 else truths[0]
 
     def one_of(self, value: Any, choices: Sequence[int]) -> Any:
-        """Whether ``value`` is one of ``choices``."""
+        """Return whether ``value`` is one of ``choices``."""
         return self.either([self.equal(value, self.number(choice)) for choice in choices])
 
     def choose(self, condition: Any, then: Any, otherwise: Any) -> Any:
-        """``then`` where ``condition`` holds, else ``otherwise``."""
+        """Return ``then`` if ``condition`` holds, else ``otherwise``."""
         return smt.IteOp(condition, then, otherwise).result
 
     def require(self, condition: Any, message: str, *shown: Any) -> None:
-        """Assert ``condition``; each ``{}`` in ``message`` stands for one of ``shown``."""
+        """Assert ``condition``; the ``{}`` in ``message`` stand for the values in ``shown``."""
         iree_codegen.AssertOp(condition, message, list(shown))
 
     def limit(self, value: Any, most: int, words: str) -> None:
-        """Assert that ``value``, which ``words`` name, is at most ``most``."""
+        """Assert that ``value``, described by ``words``, is at most ``most``."""
         self.require(self.at_most(value, self.number(most)), f"{words} ({{}}) must be at most {most}", value)
 
     def least(self, value: Any, least: int, words: str) -> None:
-        """Assert that ``value``, which ``words`` name, is at least ``least``."""
+        """Assert that ``value``, described by ``words``, is at least ``least``."""
         self.require(self.at_most(self.number(least), value), f"{words} ({{}}) must be at least {least}", value)

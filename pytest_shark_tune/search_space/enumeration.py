@@ -1,4 +1,4 @@
-"""Every assignment that fulfils constraints, one variable joined at a time over numpy columns."""
+"""Enumerating all assignments that fulfil constraints, by joining one variable at a time over numpy columns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TooManyRows(Exception):
 
 
 class _Scoped:
-    """A condition with its variables, computed once."""
+    """A condition with its variables, which are computed once."""
 
     def __init__(self, condition: Expression) -> None:
         self.condition = condition
@@ -28,14 +28,22 @@ class _Scoped:
 
 
 def join(domains: Mapping[str, Sequence[int]], conditions: Iterable[Expression], *, limit: int) -> Column:
-    """The rows of values, one column for each of ``domains`` in their order, that fulfil all ``conditions``.
+    """Enumerate the assignments that fulfil all conditions.
 
-    The variable that lets the fewest rows live is joined next, as a few probed rows tell; a variable that a
-    condition sets equal to known ones is computed instead of joined. A condition filters as soon as its
-    variables are bound. The rows' order is not specified.
+    The next variable to join is the one that leaves the fewest rows, estimated from a few rows. A variable that a
+    condition sets equal to known variables is computed instead of joined. A condition filters as soon as its variables
+    are bound.
+
+    Args:
+        domains: The values of each variable.
+        conditions: The conditions.
+        limit: The most rows at any time.
+
+    Returns:
+        One row per assignment, in no particular order, with columns in the order of ``domains``.
 
     Raises:
-        TooManyRows: more than ``limit`` rows live at some time.
+        TooManyRows: There were more than ``limit`` rows.
     """
     values = {name: np.array(domain, dtype=np.int64) for name, domain in domains.items()}
     waiting = [_Scoped(condition) for condition in conditions]
@@ -68,7 +76,7 @@ def _next_variable(
             continue
         _, kept = _extended(probed, len(picks) if bound else 1, name, values[name], ready, _CHUNK * _PROBES)
         sizes[name] = kept / (len(picks) if bound else 1)
-    # A variable that many conditions wait for comes first among equals: they filter the earlier.
+    # Among equals, the variable in most conditions comes first, so that they filter earlier.
     return min(left, key=lambda name: (sizes[name], -sum(name in scoped.names for scoped in waiting)))
 
 
@@ -111,7 +119,7 @@ def _filtered(rows: dict[str, Column], holds: Column | None, ready: Sequence[_Sc
 
 
 def _definition(condition: Expression, name: str) -> Expression | None:
-    """What ``condition`` says that ``name`` equals, or None where it says no such thing."""
+    """Return the expression that ``condition`` sets equal to ``name``, or ``None``."""
     match condition:
         case Apply(operator="eq", operands=(Variable(name=found), other)) if found == name:
             return None if name in variables(other) else other

@@ -1,14 +1,15 @@
-"""Integer and truth expressions over knobs, as plain data: what an ``iree_codegen.smt.constraints`` op says.
+"""Integer and Boolean expressions over knobs, as plain data: the content of ``iree_codegen.smt.constraints`` ops.
 
-A tree can be sent between processes, evaluated for a million assignments at once and handed to z3; the
-three meanings are the same, which the tests check. Truth values are columns of bool, integers columns of int64.
+An expression can be sent between processes, evaluated for a million assignments at once and converted to z3. Tests
+check that all three agree. Truth values are columns of bool, integers are columns of int64.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import reduce
+from functools import cache, reduce
 from itertools import pairwise
+from operator import sub
 from typing import Any, Literal
 
 import msgspec
@@ -54,15 +55,15 @@ class Truth(msgspec.Struct, frozen=True, tag="bool"):
 
 
 class Variable(msgspec.Struct, frozen=True, tag="var"):
-    """An integer that an assignment gives: a knob, or a helper that only constraints mention."""
+    """An integer with a value from an assignment: a knob, or a helper that only constraints mention."""
 
     name: str
 
 
 class Lookup(msgspec.Struct, frozen=True, tag="lookup"):
-    """The value at the position of the key that equals ``index``, and the last value where none does.
+    """The value at the position of the key that equals ``index``, or the last value if no key does.
 
-    The last value stands for every other index because the compiler's conversion to SMT-LIB says so.
+    The last value stands for every other index, as in the compiler's conversion to SMT-LIB.
     """
 
     index: Expression
@@ -71,11 +72,11 @@ class Lookup(msgspec.Struct, frozen=True, tag="lookup"):
 
 
 class Apply(msgspec.Struct, frozen=True, tag="apply"):
-    """An operator of SMT-LIB's core and integer theories on its operands.
+    """An operator of SMT-LIB's core and integer theories, applied to operands.
 
-    ``add`` and ``mul``, ``eq`` and ``distinct``, ``and`` and ``or`` take any number of operands. Division
-    rounds such that the remainder is never negative. SMT-LIB leaves division by zero open; here ``x div 0``
-    is 0 and ``x mod 0`` is x, in all three meanings.
+    ``add`` and ``mul``, ``eq`` and ``distinct``, ``and`` and ``or`` take any number of operands. Division rounds such
+    that the remainder is never negative. SMT-LIB leaves division by zero undefined; here ``x div 0`` is 0 and
+    ``x mod 0`` is x, also in z3.
     """
 
     operator: Operator
@@ -86,7 +87,7 @@ Expression = Constant | Truth | Variable | Lookup | Apply
 
 
 def variables(expression: Expression) -> frozenset[str]:
-    """The names of the variables in ``expression``."""
+    """Return the names of the variables in ``expression``."""
     found: set[str] = set()
     _collect(expression, found)
     return frozenset(found)
@@ -103,7 +104,7 @@ def _collect(expression: Expression, found: set[str]) -> None:
 
 
 def substitute(expression: Expression, values: Mapping[str, int]) -> Expression:
-    """``expression`` with the variables that ``values`` names replaced, and what became constant computed."""
+    """Replace the variables that ``values`` contains, and compute parts that become constant."""
     if isinstance(expression, Variable):
         return Constant(values[expression.name]) if expression.name in values else expression
     if isinstance(expression, Lookup):
@@ -123,13 +124,17 @@ def _folded(expression: Expression, operands: Sequence[Expression]) -> Expressio
 
 
 def evaluate(expression: Expression, columns: Columns) -> Column:
-    """The values of ``expression``, one for each row of ``columns``; a constant gives a column of length 1.
+    """Evaluate an expression for many assignments.
 
     Args:
-        columns: one int64 column of equal length (or length 1) for each variable in ``expression``.
+        expression: The expression.
+        columns: One int64 column for each variable in ``expression``, all of one length (or of length 1).
+
+    Returns:
+        One value for each row of ``columns``; a column of length 1 for a constant.
 
     Raises:
-        KeyError: a variable has no column.
+        KeyError: A variable has no column.
     """
     if isinstance(expression, Constant):
         return np.array([expression.value], dtype=np.int64)
@@ -166,17 +171,22 @@ def _chain(operands: Sequence[Column], test: Callable[[Column, Column], Column])
     return reduce(np.logical_and, [test(a, b) for a, b in pairwise(operands)])
 
 
-_NUMPY: dict[str, Callable[[Sequence[Column]], Column]] = {
-    "add": lambda x: reduce(np.add, x),
-    "sub": lambda x: reduce(np.subtract, x),
-    "mul": lambda x: reduce(np.multiply, x),
-    "div": lambda x: reduce(_divide, x),
-    "mod": lambda x: _remainder(x[0], x[1]),
-    "abs": lambda x: np.abs(x[0]),
+_SHARED: dict[str, Callable[[Sequence[Any]], Any]] = {
+    "sub": lambda x: reduce(sub, x),
     "lt": lambda x: x[0] < x[1],
     "le": lambda x: x[0] <= x[1],
     "gt": lambda x: x[0] > x[1],
     "ge": lambda x: x[0] >= x[1],
+}
+"""Operators that columns and z3 terms write alike."""
+
+_NUMPY: dict[str, Callable[[Sequence[Column]], Column]] = {
+    **_SHARED,
+    "add": lambda x: reduce(np.add, x),
+    "mul": lambda x: reduce(np.multiply, x),
+    "div": lambda x: reduce(_divide, x),
+    "mod": lambda x: _remainder(x[0], x[1]),
+    "abs": lambda x: np.abs(x[0]),
     "eq": lambda x: _chain(x, np.equal),
     "distinct": lambda x: _all_pairs(x, np.not_equal),
     "and": lambda x: reduce(np.logical_and, x),
@@ -189,7 +199,7 @@ _NUMPY: dict[str, Callable[[Sequence[Column]], Column]] = {
 
 
 def to_z3(expression: Expression) -> Any:
-    """``expression`` as a z3 term of sort Int or Bool, with variables as Int constants of the same names."""
+    """Return a z3 term of sort Int or Bool, with variables as Int constants of the same names."""
     import z3
 
     if isinstance(expression, Constant):
@@ -204,51 +214,30 @@ def to_z3(expression: Expression) -> Any:
         for key, value in zip(expression.keys[-2::-1], expression.values[-2::-1], strict=True):
             term = z3.If(index == key, z3.IntVal(value), term)
         return term
-    operands = [to_z3(operand) for operand in expression.operands]
-    return _z3_apply(z3, expression.operator, operands)
+    return _z3_operators()[expression.operator]([to_z3(operand) for operand in expression.operands])
 
 
-def _z3_apply(z3: Any, operator: Operator, x: Sequence[Any]) -> Any:
-    match operator:
-        case "add":
-            return z3.Sum(*x)
-        case "mul":
-            return z3.Product(*x)
-        case "sub":
-            return reduce(lambda a, b: a - b, x)
-        case "div":
-            return reduce(lambda a, b: _z3_by(z3, a / b, b, z3.IntVal(0)), x)
-        case "mod":
-            return _z3_by(z3, x[0] % x[1], x[1], x[0])
-        case "abs":
-            return z3.If(x[0] >= 0, x[0], -x[0])
-        case "lt":
-            return x[0] < x[1]
-        case "le":
-            return x[0] <= x[1]
-        case "gt":
-            return x[0] > x[1]
-        case "ge":
-            return x[0] >= x[1]
-        case "eq":
-            return x[0] == x[1] if len(x) == 2 else z3.And(*(a == b for a, b in pairwise(x)))
-        case "distinct":
-            return z3.Distinct(*x)
-        case "and":
-            return z3.And(*x)
-        case "or":
-            return z3.Or(*x)
-        case "xor":
-            return reduce(z3.Xor, x)
-        case "not":
-            return z3.Not(x[0])
-        case "implies":
-            return z3.Implies(x[0], x[1])
-        case "ite":
-            return z3.If(x[0], x[1], x[2])
+@cache
+def _z3_operators() -> dict[str, Callable[[Sequence[Any]], Any]]:
+    import z3
 
+    def divided(term: Any, divisor: Any, by_zero: Any) -> Any:
+        if z3.is_int_value(divisor) and divisor.as_long() != 0:
+            return term
+        return z3.If(divisor == 0, by_zero, term)
 
-def _z3_by(z3: Any, term: Any, divisor: Any, by_zero: Any) -> Any:
-    if z3.is_int_value(divisor) and divisor.as_long() != 0:
-        return term
-    return z3.If(divisor == 0, by_zero, term)
+    return _SHARED | {
+        "add": lambda x: z3.Sum(*x),
+        "mul": lambda x: z3.Product(*x),
+        "div": lambda x: reduce(lambda a, b: divided(a / b, b, z3.IntVal(0)), x),
+        "mod": lambda x: divided(x[0] % x[1], x[1], x[0]),
+        "abs": lambda x: z3.If(x[0] >= 0, x[0], -x[0]),
+        "eq": lambda x: x[0] == x[1] if len(x) == 2 else z3.And(*(a == b for a, b in pairwise(x))),
+        "distinct": lambda x: z3.Distinct(*x),
+        "and": lambda x: z3.And(*x),
+        "or": lambda x: z3.Or(*x),
+        "xor": lambda x: reduce(z3.Xor, x),
+        "not": lambda x: z3.Not(x[0]),
+        "implies": lambda x: z3.Implies(x[0], x[1]),
+        "ite": lambda x: z3.If(x[0], x[1], x[2]),
+    }

@@ -1,4 +1,4 @@
-"""The member of a space that is nearest to knobs which are none of its."""
+"""Finding the member of a space that is nearest to knobs outside of it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from pytest_shark_tune.search_space.space import SearchSpace, SpaceTooLarge
 __all__ = ["nearest_member"]
 
 _DRAWN = 20_000
-"""Members that are looked at where there are too many to list."""
+"""The number of members to compare if there are too many to list."""
 
 
 def nearest_member(space: SearchSpace, wanted: Mapping[str, int]) -> dict[str, int]:
-    """The member in which the fewest of the knobs in ``wanted`` change, and of these the one that changes least.
+    """Return the member that changes the fewest knobs of ``wanted``, and of those the one that changes them least.
 
-    How much a knob changes is the logarithm of the ratio, as tiles go in powers of two. Of equally near members it is
-    the first. A knob that ``wanted`` lacks may be anything. Of a space too large to list, a sample is looked at, the
-    same each time.
+    The change of a knob is the logarithm of the ratio, since tiles are mostly powers of two. The first of equally near
+    members is returned. If the space is too large to list, a fixed sample is compared.
+
+    Args:
+        space: The space.
+        wanted: The values of some or all knobs.
 
     Raises:
-        SpaceTooLarge: members can neither be listed nor be drawn.
-        ValueError: the space has no member.
+        SpaceTooLarge: Members can neither be listed nor be drawn.
+        ValueError: The space has no member.
     """
     try:
         rows = space.members()

@@ -1,6 +1,6 @@
-"""Options of GPU pipelines that the compiler pins or leaves out, as knobs of a space.
+"""Options of GPU pipelines as knobs of a space.
 
-The compiler's constraints fix them: a search over them is worth its time only to those who ask for it.
+The compiler's constraints fix these options or omit them. Searching over them takes time, so users must ask for it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pytest_shark_tune.search_space.space import Knob, NoSpace, SearchSpace
 
 __all__ = [
     "FLUSH_DENORMALS",
+    "GPU_OPTION_FIELDS",
     "NO_REDUCE_BANK_CONFLICTS",
     "PIPELINE_OPTIONS",
     "PREFETCH_STAGES",
@@ -28,16 +29,22 @@ NO_REDUCE_BANK_CONFLICTS = "no_reduce_shared_memory_bank_conflicts"
 WAVES_PER_EU = "waves_per_eu"
 FLUSH_DENORMALS = "flush_denormals"
 
+GPU_OPTION_FIELDS = ("use_igemm_convolution", "reorder_workgroups_strategy", PREFETCH_STAGES, NO_REDUCE_BANK_CONFLICTS)
+"""The fields of ``#iree_gpu.pipeline_options``."""
+
 _TILING_PIPELINES = ("TileAndFuse", "VectorDistribute")
 
 
 class PipelineOption(msgspec.Struct, frozen=True, kw_only=True):
-    """An option: the values it takes, the pipelines that have it, and the backends whose code it changes."""
+    """An option of a pipeline."""
 
     values: tuple[int, int]
+    """The least and the largest value."""
     meaning: str
     backends: tuple[str, ...]
+    """The backends on which the option changes code."""
     pipelines: tuple[str, ...] = _TILING_PIPELINES
+    """The pipelines that have the option."""
 
 
 PIPELINE_OPTIONS: Mapping[str, PipelineOption] = {
@@ -61,19 +68,25 @@ PIPELINE_OPTIONS: Mapping[str, PipelineOption] = {
 
 
 def options_of(backend: str) -> tuple[str, ...]:
-    """The options that change code for a backend (``cuda``, ``hip``)."""
+    """Return the options that change code on a backend (``cuda``, ``hip``)."""
     return tuple(name for name, option in PIPELINE_OPTIONS.items() if backend in option.backends)
 
 
 def open_option(
     spaces: Sequence[SearchSpace], name: str, values: Sequence[int], backend: str
 ) -> tuple[SearchSpace, ...]:
-    """``spaces`` with the option ``name`` as a knob that takes ``values``, wherever a pipeline has that option.
+    """Make an option a knob in all spaces with a pipeline that has the option.
 
-    What the constraints say of the option alone is dropped, since that is what pins it.
+    Constraints on the option alone are dropped, since they fix its value.
+
+    Args:
+        spaces: The spaces of one dispatch.
+        name: The option.
+        values: The values that the knob takes.
+        backend: The backend (``cuda``, ``hip``).
 
     Raises:
-        NoSpace: no pipeline of ``spaces`` has the option on this backend.
+        NoSpace: No pipeline of ``spaces`` has the option on this backend.
     """
     option = PIPELINE_OPTIONS[name]
     if backend not in option.backends or not any(space.pipeline in option.pipelines for space in spaces):
@@ -90,5 +103,5 @@ def _opened(space: SearchSpace, name: str, values: Sequence[int]) -> SearchSpace
     return msgspec.structs.replace(
         space,
         knobs=(*knobs, Knob(name, tuple(sorted(set(values))))),
-        constraints=tuple(each for each in space.constraints if variables(each.condition) != {name}),
+        constraints=tuple(c for c in space.constraints if variables(c.condition) != {name}),
     )

@@ -15,22 +15,27 @@ __all__ = ["GROUP", "SpaceProvider", "provided_spaces", "providers"]
 GROUP = "pytest_shark_tune.spaces"
 
 SpaceProvider: TypeAlias = Callable[[RootOp, TargetFacts], Sequence[SearchSpace] | None]
-"""Gives the spaces of a root op on a target, or ``None`` for an op that it does not cover."""
+"""Returns the spaces of a root op on a target, or ``None`` for an op that it does not cover."""
 
 
 def providers() -> tuple[EntryPoint, ...]:
-    """The registered entry points, by name: the order in which they are asked."""
+    """Return the registered entry points, sorted by name: the order in which they are asked."""
     return tuple(sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value)))
 
 
 def provided_spaces(
     root: RootOp, target: TargetFacts, entries: Sequence[EntryPoint] | None = None
 ) -> tuple[SearchSpace, ...] | None:
-    """What the first entry point that covers ``root`` gives for it; ``None`` where none does.
+    """Return the spaces from the first entry point that covers ``root``, or ``None`` if none does.
+
+    Args:
+        root: The root op.
+        target: The target.
+        entries: The entry points to ask, by default all that are registered.
 
     Raises:
-        InputError: an entry point cannot be loaded, raises, or gives something else than spaces; it is named.
-        NoSpace: an entry point says itself that the op has no space, or gives only empty ones.
+        InputError: An entry point cannot be loaded, raises, or returns something else than spaces. It is named.
+        NoSpace: An entry point raises it for the op, or returns only empty spaces.
     """
     for entry in providers() if entries is None else entries:
         spaces = _ask(entry, root, target)
@@ -45,7 +50,7 @@ def _ask(entry: EntryPoint, root: RootOp, target: TargetFacts) -> tuple[SearchSp
     name = f"the entry point {entry.name} = {entry.value!r} of {GROUP}"
     try:
         provider = entry.load()
-    except Exception as error:  # Whatever another package does while it is imported.
+    except Exception as error:  # Another package may raise anything while it is imported.
         raise InputError(f"{name} cannot be loaded: {type(error).__name__}: {error}") from error
     try:
         given = provider(root, target)
@@ -54,7 +59,7 @@ def _ask(entry: EntryPoint, root: RootOp, target: TargetFacts) -> tuple[SearchSp
         raise
     except Exception as error:
         raise InputError(f"{name} failed for {root.op}: {type(error).__name__}: {error}") from error
-    for each in spaces or ():
-        if not isinstance(each, SearchSpace):
-            raise InputError(f"{name} gave {each!r} for {root.op}, which is no SearchSpace")
+    for space in spaces or ():
+        if not isinstance(space, SearchSpace):
+            raise InputError(f"{name} gave {space!r} for {root.op}, which is no SearchSpace")
     return spaces

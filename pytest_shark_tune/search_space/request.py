@@ -1,4 +1,4 @@
-"""What a user asks of every space: options as knobs (``--tune-knob``) and further conditions (``--tune-where``)."""
+"""A user's requests to every space: options as knobs (``--tune-knob``) and conditions (``--tune-where``)."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ __all__ = ["SpaceRequest", "narrowed", "opened"]
 
 
 class SpaceRequest(msgspec.Struct, frozen=True):
-    """``where`` are conditions that all hold; ``knobs`` are pipeline options with the values each is to take."""
+    """The values of ``--tune-where`` and ``--tune-knob``."""
 
     where: tuple[str, ...] = ()
+    """Conditions that every member must fulfil."""
     knobs: dict[str, tuple[int, ...]] = {}
+    """The values to try of each pipeline option that becomes a knob."""
 
 
 def opened(spaces: Sequence[SearchSpace], request: SpaceRequest, backend: str) -> tuple[SearchSpace, ...]:
-    """The spaces of one dispatch with the options that ``request`` names as knobs.
+    """Return the spaces of one dispatch with the options in ``request`` as knobs.
 
     Raises:
-        NoSpace: no space of the dispatch has such an option.
+        NoSpace: No space of the dispatch has such an option.
     """
     result = tuple(spaces)
     for name, values in request.knobs.items():
@@ -34,13 +36,17 @@ def opened(spaces: Sequence[SearchSpace], request: SpaceRequest, backend: str) -
 
 
 def narrowed(spaces: Sequence[SearchSpace], request: SpaceRequest, known: Set[str]) -> tuple[SearchSpace, ...]:
-    """Those of one dispatch's spaces that the conditions of ``request`` leave something of, with the conditions.
+    """Restrict the spaces of one dispatch to the conditions in ``request``, and drop spaces that become empty.
 
-    A condition holds for each space that has all the knobs it names. ``known`` are the knobs of all dispatches
-    together: a name that only others have leaves this dispatch as it is.
+    A condition applies to the spaces that have all of its knobs.
+
+    Args:
+        spaces: The spaces of the dispatch.
+        request: The request.
+        known: The knobs of all dispatches together. A condition on a knob that only other dispatches have is ignored.
 
     Raises:
-        NoSpace: a condition names a knob that no dispatch has, or nothing is left.
+        NoSpace: A condition names a knob that no dispatch has, or all spaces become empty.
     """
     result = tuple(spaces)
     for text in request.where:

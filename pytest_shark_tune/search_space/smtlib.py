@@ -1,4 +1,4 @@
-"""SMT-LIB and z3 terms, read into expressions: for spaces that somebody else wrote down, with no IREE about."""
+"""Reading SMT-LIB and z3 terms into expressions, for spaces of other compilers than IREE."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["expression_of", "parse_smtlib", "words_of"]
 
 
 def parse_smtlib(text: str) -> tuple[Any, ...]:
-    """The asserts of an SMT-LIB script, as z3 terms in order; what a script defines is put in place.
+    """Return the asserts of an SMT-LIB script as z3 terms in order, with definitions expanded.
 
     Raises:
         InputError: z3 does not read the text.
@@ -26,17 +26,17 @@ def parse_smtlib(text: str) -> tuple[Any, ...]:
 
 
 def words_of(term: Any) -> str:
-    """A z3 term on one line, as z3 shows it: the message of an assert that comes with none."""
+    """Return a z3 term on one line, as z3 prints it: the message of an assert without a message."""
     return " ".join(str(term).split())
 
 
 def expression_of(term: Any) -> Expression:
-    """A z3 term over integers as an expression; its constants become variables.
+    """Convert a z3 term over integers to an expression; its constants become variables.
 
-    SMT-LIB leaves division by zero open and an expression does not, see `Apply`.
+    SMT-LIB leaves division by zero undefined, and an expression does not, see `Apply`.
 
     Raises:
-        InputError: the term holds something else than integers, truth values and their operators.
+        InputError: The term holds something else than integers, truth values and their operators.
     """
     import z3
 

@@ -1,4 +1,4 @@
-"""A search space as a value: knobs with finite domains, constraints with a message each, and what follows from them."""
+"""A search space as a value: knobs with finite domains, and constraints with messages."""
 
 from __future__ import annotations
 
@@ -29,78 +29,85 @@ from pytest_shark_tune.search_space.where import conjuncts, parse_condition
 __all__ = ["Constraint", "Knob", "NoSpace", "SearchSpace", "SpaceTooLarge"]
 
 ENUMERATION_LIMIT = 2_000_000
-"""The most rows that an enumeration holds at any time; ten knobs of that many rows take 160 MB."""
+"""The most rows of an enumeration at any time; ten knobs of that many rows take 160 MB."""
 
 _DRAWS = 1 << 16
 _MOST_DRAWS = 1 << 25
 
 
 class NoSpace(SharkTuneError):
-    """No search space covers an op on a target; the message says why."""
+    """No search space covers an op on a target; the message tells the reason."""
 
 
 class SpaceTooLarge(SharkTuneError):
-    """A space has too many members to list, or too few of them among its assignments to draw from; it says which."""
+    """A space has too many members to list, or its members are too rare to be drawn; the message tells which."""
 
 
 class Knob(msgspec.Struct, frozen=True):
-    """A knob and the values that it can take, ascending."""
+    """A knob."""
 
     name: str
     domain: tuple[int, ...]
+    """The values that it can take, in ascending order."""
 
 
 class Constraint(msgspec.Struct, frozen=True):
-    """A condition that every member fulfils, with the message for those that do not.
-
-    Each ``{}`` in ``message`` stands for the value of the expression at that place in ``shown``.
-    """
+    """A condition that every member fulfils."""
 
     condition: Expression
     message: str
+    """The message for assignments that violate it. Its ``{}`` stand for the values of ``shown``."""
     shown: tuple[Expression, ...] = ()
 
 
 class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
-    """Every configuration of one pipeline that is worth a try, as the solutions of constraints over knobs.
+    """All configs of one pipeline that are worth a try, as the solutions of constraints over knobs.
 
-    ``pipeline`` is its name without a dialect (``DoubleTilingExpert``). A member is a value for each of
-    ``knobs`` for which values of ``helpers`` exist such that every constraint holds. The canonical order of
-    members is lexicographic in the order of ``knobs``.
-
-    ``pipeline_attribute`` and ``knob_dictionary`` are the texts of the attributes that a member's lowering config
-    is made from; both are empty in a space that serves another compiler than IREE.
+    A member is a value for each knob for which values of the helpers exist such that every constraint holds. The
+    canonical order of members is lexicographic in the order of ``knobs``.
     """
 
     pipeline: str
+    """The name of the pipeline, without its dialect (``DoubleTilingExpert``)."""
     knobs: tuple[Knob, ...]
     constraints: tuple[Constraint, ...]
     helpers: tuple[Knob, ...] = ()
+    """Variables that only constraints mention."""
     pipeline_attribute: str = ""
+    """The text of the pipeline's attribute; empty if the space serves another compiler than IREE."""
     knob_dictionary: str = ""
+    """The text of the attribute that lowering configs are made from; empty for other compilers than IREE."""
 
     @classmethod
     def of(cls, pipeline: str, knobs: Mapping[str, Iterable[int]], *conditions: str) -> SearchSpace:
-        """A space for any compiler: each knob with its values, and conditions as ``where`` takes them.
+        """Make a space for any compiler.
+
+        Args:
+            pipeline: The name of the space.
+            knobs: The values of each knob.
+            conditions: Conditions as for ``where``.
 
         Raises:
-            InputError: a knob has no value or one that is no whole number, or a condition cannot be read.
+            InputError: A knob has no value or a value that is no whole number, or a condition cannot be read.
         """
-        space = cls(pipeline=pipeline, knobs=_knobs(knobs), constraints=())
+        space = cls(pipeline=pipeline, knobs=_checked_knobs(knobs), constraints=())
         for condition in conditions:
             space = space.where(condition)
         return space
 
     @classmethod
     def from_smtlib(cls, text: str, domains: Mapping[str, Iterable[int]], *, pipeline: str) -> SearchSpace:
-        """The space of an SMT-LIB script over integers; ``domains`` gives each knob's values, in canonical order.
+        """Make a space from an SMT-LIB script over integers.
 
-        Constants of the script that are no knobs become helpers, their values read off the asserts. An assert's
-        message is the assert.
+        Args:
+            text: The script. The message of an assert is the assert itself.
+            domains: The values of each knob, in canonical order. Other constants of the script become helpers, with
+                domains derived from the asserts.
+            pipeline: The name of the space.
 
         Raises:
-            InputError: z3 does not read the text, it is about something else than integers, or a knob has no value.
-            UnboundedKnob: the asserts leave a helper without bounds.
+            InputError: z3 does not read the text, it has other values than integers, or a knob has no value.
+            UnboundedKnob: The asserts leave a helper without bounds.
         """
         return cls.from_z3(parse_smtlib(text), domains, pipeline=pipeline)
 
@@ -108,19 +115,23 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
     def from_z3(
         cls, asserts: Mapping[str, Any] | Iterable[Any], domains: Mapping[str, Iterable[int]], *, pipeline: str
     ) -> SearchSpace:
-        """The same from z3 terms; a mapping gives each its message in words, else the term is its own message.
+        """Make a space from z3 terms.
+
+        Args:
+            asserts: The terms, or a mapping from messages to terms. The default message is the term itself.
+            domains: As for ``from_smtlib``.
+            pipeline: The name of the space.
 
         Raises:
-            InputError: a term is about something else than integers, or a knob has no value.
-            UnboundedKnob: the terms leave a helper without bounds.
+            InputError: A term has other values than integers, or a knob has no value.
+            UnboundedKnob: The terms leave a helper without bounds.
         """
         worded = asserts.items() if isinstance(asserts, Mapping) else [(words_of(term), term) for term in asserts]
-        # What is shown in place of ``{}`` is not known here, so no message may ask for it.
         constraints = tuple(Constraint(expression_of(term), message) for message, term in worded)
-        knobs = _knobs(domains)
-        mentioned = sorted({name for each in constraints for name in variables(each.condition)})
+        knobs = _checked_knobs(domains)
+        mentioned = sorted({name for constraint in constraints for name in variables(constraint.condition)})
         helpers = [name for name in mentioned if name not in domains]
-        conditions = [*map(_among, knobs), *(each.condition for each in constraints)]
+        conditions = [*map(_among, knobs), *(constraint.condition for constraint in constraints)]
         found = domains_of([*domains, *helpers], conditions) if helpers else {}
         return cls(
             pipeline=pipeline,
@@ -130,10 +141,10 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def where(self, condition: str | Expression) -> SearchSpace:
-        """The members that fulfil a further condition, such as ``"wg_0 >= 64 and red_2 in (4, 8)"``.
+        """Return the space of members that fulfil a further condition, such as ``"wg_0 >= 64 and red_2 in (4, 8)"``.
 
         Raises:
-            InputError: the text is no condition, or it names what is no knob of this space.
+            InputError: The text is no condition, or it contains a name that is no knob of this space.
         """
         expression = parse_condition(condition) if isinstance(condition, str) else condition
         for name in sorted(variables(expression)):
@@ -142,10 +153,10 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
                     f"there is no knob {name} in the {self.pipeline} space; it has {', '.join(self.names)}"
                 )
         message = condition.strip() if isinstance(condition, str) else words_of(to_z3(expression))
-        # What one knob alone decides leaves its domain at once, so that a large space is drawn from with less loss.
+        # A condition on one knob restricts its domain at once, so that fewer draws from a large space are rejected.
         knobs = tuple(
             msgspec.structs.replace(knob, domain=_fulfilling(knob, part))
-            if (part := [each for each in conjuncts(expression) if variables(each) == {knob.name}])
+            if (part := [term for term in conjuncts(expression) if variables(term) == {knob.name}])
             else knob
             for knob in self.knobs
         )
@@ -153,23 +164,23 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, knobs=knobs, constraints=(*self.constraints, constraint))
 
     def __len__(self) -> int:
-        """The number of members.
+        """Return the number of members.
 
         Raises:
-            SpaceTooLarge: there are too many to count by listing them.
+            SpaceTooLarge: There are too many members to list.
         """
         return len(self._rows())
 
     def __iter__(self) -> Iterator[dict[str, int]]:
-        """Every member, in canonical order; raises SpaceTooLarge like ``len``."""
+        """Yield every member in canonical order; raises SpaceTooLarge like ``len``."""
         return map(self._as_knobs, self._rows())
 
     def __contains__(self, knobs: object) -> bool:
-        """Whether ``knobs``, a mapping from every knob's name to a value, is a member."""
+        """Return whether ``knobs``, a mapping from the names of all knobs to values, is a member."""
         return isinstance(knobs, Mapping) and not self.violated(knobs)
 
     def __bool__(self) -> bool:
-        """Whether there is a member, without listing them all where there are too many to list."""
+        """Return whether there is a member; a space with too many members to list has members."""
         try:
             return len(self) > 0
         except SpaceTooLarge:
@@ -181,15 +192,15 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(knob.name for knob in self.knobs)
 
     def members(self) -> Column:
-        """Every member as a row of an int64 array of shape ``(len(self), len(self.knobs))``, in canonical order.
+        """Return all members as rows of an int64 array of shape ``(len(self), len(self.knobs))``, in canonical order.
 
         Raises:
-            SpaceTooLarge: there are more than fit in memory at once; ``sample`` draws from such a space.
+            SpaceTooLarge: There are too many members to list; ``sample`` draws from such a space.
         """
         return self._rows().copy()
 
     def violated(self, knobs: Mapping[str, int]) -> tuple[str, ...]:
-        """Why ``knobs`` is no member, one message in words for each reason; empty where it is one."""
+        """Return the reasons why ``knobs`` is no member, as messages; empty for a member."""
         reasons = [f"the knob {name} has no value" for name in self.names if name not in knobs]
         reasons += [f"there is no knob {name}" for name in knobs if name not in self.names]
         reasons += [
@@ -206,7 +217,7 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
             if variables(constraint.condition) & helpers:
                 open_constraints.append(constraint)
             elif not evaluate(constraint.condition, columns).all():
-                reasons.append(_worded(constraint, columns))
+                reasons.append(_filled_message(constraint, columns))
         if not reasons and open_constraints:
             reasons += self._without_helpers(knobs, open_constraints)
         if not reasons:
@@ -218,7 +229,7 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(reasons)
 
     def holds(self, knob_sets: Sequence[Mapping[str, int]]) -> tuple[bool, ...]:
-        """Which of ``knob_sets`` are members, all looked at together: `violated` says of one why it is none."""
+        """Return for each of ``knob_sets`` whether it is a member, faster than by `violated`."""
         names = set(self.names)
         sound = [set(knobs) == names and all(map(_is_whole, knobs.values())) for knobs in knob_sets]
         rows = [tuple(knobs[name] for name in self.names) for knobs, fits in zip(knob_sets, sound, strict=True) if fits]
@@ -234,9 +245,9 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
             table = np.array(rows, dtype=np.int64).reshape(len(rows), len(self.names))
             columns = {name: table[:, position] for position, name in enumerate(self.names)}
             good = np.ones(len(rows), dtype=bool)
-            for condition in (*map(_among, self.knobs), *(each.condition for each in self.constraints)):
+            for condition in (*map(_among, self.knobs), *(constraint.condition for constraint in self.constraints)):
                 good &= np.broadcast_to(evaluate(condition, columns), good.shape)
-            return [bool(each) for each in good]
+            return good.tolist()
         return [row in listed for row in rows]
 
     def _without_helpers(self, knobs: Mapping[str, int], constraints: Sequence[Constraint]) -> list[str]:
@@ -248,13 +259,17 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
         return [f"no {' and '.join(helper.name for helper in self.helpers)} can be found such that: {words}"]
 
     def sample(self, count: int, seed: int) -> tuple[dict[str, int], ...]:
-        """``count`` different members, every set of them equally likely, the same for the same ``seed``.
+        """Draw different members; every set of that size is equally likely.
 
-        All members, shuffled, where there are no more than ``count``. A space too large to list is drawn from by
-        rejection: a part of the knobs is enumerated, the rest drawn, and what violates a constraint dropped.
+        A space too large to list is sampled by rejection: some knobs are enumerated, the others are drawn, and
+        assignments that violate a constraint are dropped.
+
+        Args:
+            count: The number of members. If there are fewer, all are returned, shuffled.
+            seed: The same seed yields the same members.
 
         Raises:
-            SpaceTooLarge: the space can neither be listed nor be drawn from, as too few draws are members.
+            SpaceTooLarge: The space can neither be listed nor be sampled, since too few draws are members.
         """
         random = np.random.default_rng(seed)
         try:
@@ -265,9 +280,9 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(map(self._as_knobs, rows[picked]))
 
     def smtlib(self) -> str:
-        """The space as SMT-LIB: declarations of knobs and helpers, their domains and the constraints as asserts.
+        """Return the space as SMT-LIB: declarations of knobs and helpers, and asserts for domains and constraints.
 
-        An assert follows its message, which stands in a comment.
+        A comment with its message precedes an assert.
         """
         import z3
 
@@ -292,11 +307,11 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
                 rows = join(domains, [c.condition for c in self.constraints], limit=ENUMERATION_LIMIT)
             except TooManyRows as error:
                 reason = f"the {self.pipeline} space has too many members to list ({error}); sample from it instead"
-                _keep(key, too_large := SpaceTooLarge(reason))
+                _store_rows(key, too_large := SpaceTooLarge(reason))
                 raise too_large from error
             rows = _canonical(rows[:, : len(self.knobs)], unique=bool(self.helpers))
             rows.setflags(write=False)
-            _keep(key, rows)
+            _store_rows(key, rows)
         return rows
 
     def _drawn(self, count: int, random: np.random.Generator) -> tuple[dict[str, int], ...]:
@@ -329,7 +344,7 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(dict(zip(self.names, row, strict=True)) for row in list(found)[:count])
 
     def _largest_part(self) -> tuple[tuple[str, ...], Column]:
-        """As many leading knobs as can be enumerated together, by the constraints that mention no other."""
+        """Enumerate as many leading knobs as possible, under the constraints that mention no others."""
         best: tuple[tuple[str, ...], Column] = ((), np.zeros((1, 0), dtype=np.int64))
         for length in range(1, len(self.knobs)):
             part = self.knobs[:length]
@@ -347,7 +362,7 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
         return best
 
 
-def _knobs(domains: Mapping[str, Iterable[int]]) -> tuple[Knob, ...]:
+def _checked_knobs(domains: Mapping[str, Iterable[int]]) -> tuple[Knob, ...]:
     knobs = []
     for name, given in domains.items():
         values = tuple(given)
@@ -365,7 +380,7 @@ def _is_whole(value: object) -> bool:
 
 
 def _among(knob: Knob) -> Expression:
-    """That a knob takes one of its values."""
+    """Return the condition that a knob takes one of its values."""
     equal = tuple(Apply("eq", (Variable(knob.name), Constant(value))) for value in knob.domain)
     return Apply("or", equal) if equal else Truth(False)
 
@@ -377,12 +392,12 @@ def _fulfilling(knob: Knob, conditions: Sequence[Expression]) -> tuple[int, ...]
     return tuple(column.tolist())
 
 
-# What enumerating recent spaces gave: a frozen struct cannot keep it, and every method asks for it.
 _ROWS: dict[bytes, Column | SpaceTooLarge] = {}
+"""The results of enumerating recent spaces: every method needs them, and a frozen struct cannot store them."""
 _ROWS_KEPT = 8
 
 
-def _keep(key: bytes, rows: Column | SpaceTooLarge) -> None:
+def _store_rows(key: bytes, rows: Column | SpaceTooLarge) -> None:
     if len(_ROWS) >= _ROWS_KEPT:
         _ROWS.pop(next(iter(_ROWS)))
     _ROWS[key] = rows
@@ -397,7 +412,7 @@ def _canonical(rows: Column, *, unique: bool) -> Column:
     return order
 
 
-def _worded(constraint: Constraint, columns: Mapping[str, Column]) -> str:
+def _filled_message(constraint: Constraint, columns: Mapping[str, Column]) -> str:
     message = constraint.message
     for shown in constraint.shown:
         message = message.replace("{}", str(int(evaluate(shown, columns)[0])), 1)

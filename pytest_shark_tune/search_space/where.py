@@ -1,7 +1,7 @@
-"""Conditions over knobs as a user writes them, ``wg_0 >= 64 and red_2 in (4, 8)``, read into expressions.
+"""Reading conditions over knobs from a user's text, such as ``wg_0 >= 64 and red_2 in (4, 8)``.
 
-The syntax is Python's, the text is parsed and never evaluated: what is no integer arithmetic, comparison or
-logic is refused in words.
+The syntax is Python's. The text is parsed and never evaluated: everything except integer arithmetic, comparisons and
+logic is refused with a message.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ _COMPARISONS: dict[type[ast.cmpop], Operator] = {
     ast.NotEq: "distinct",
 }
 _LOGIC: dict[type[ast.boolop], Operator] = {ast.And: "and", ast.Or: "or"}
-_ALLOWED = "comparisons, and, or, not, in (...), + - * // % and parentheses"
+_SYNTAX = "comparisons, and, or, not, in (...), + - * // % and parentheses"
 
 
 def parse_condition(text: str) -> Expression:
     """Read a condition: comparisons of integer arithmetic over knobs, joined by ``and``, ``or`` and ``not``.
 
-    ``//`` and ``%`` are those of `Apply`: by zero they give 0 and the dividend. A divisor that is a number must be
-    positive, where they are Python's.
+    ``//`` and ``%`` are those of `Apply`: by zero they yield 0 and the dividend. A constant divisor must be positive,
+    so that they agree with Python's.
 
     Raises:
-        InputError: the text is no such condition; the message shows the part that is not.
+        InputError: The text is no such condition. The message shows the offending part.
     """
     if len(text) > _LONGEST_TEXT:
         raise InputError(f"a condition of {len(text)} characters is too long; {_LONGEST_TEXT} are the most")
     try:
         tree = ast.parse(text.strip(), mode="eval")
-        return _Reader(text.strip()).truth(tree.body)
+        return _ConditionReader(text.strip()).truth(tree.body)
     except SyntaxError as error:
         raise InputError(f"{text!r} is no condition: {error.msg}") from error
     except (RecursionError, MemoryError, ValueError) as error:
@@ -57,14 +57,14 @@ def parse_condition(text: str) -> Expression:
 
 
 def conjuncts(condition: Expression) -> tuple[Expression, ...]:
-    """The conditions that hold together where ``condition`` holds: the operands of its outermost ``and``."""
+    """Return the operands of the outermost ``and`` of a condition, or the condition itself."""
     if isinstance(condition, Apply) and condition.operator == "and":
         return tuple(part for operand in condition.operands for part in conjuncts(operand))
     return (condition,)
 
 
-class _Reader:
-    """Reads the tree of one text, which its messages quote."""
+class _ConditionReader:
+    """Reads the syntax tree of one text, which messages quote."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -82,7 +82,7 @@ class _Reader:
             case ast.Name() | ast.Constant() | ast.BinOp() | ast.UnaryOp():
                 raise self._refusal(node, "is a number where a condition is needed: compare it with something")
             case _:
-                raise self._refusal(node, f"is not among what a condition may have: {_ALLOWED}")
+                raise self._refusal(node, f"is not among what a condition may have: {_SYNTAX}")
 
     def _comparison(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> Expression:
         if isinstance(op, ast.In | ast.NotIn):
@@ -120,7 +120,7 @@ class _Reader:
             case ast.BoolOp() | ast.Compare() | ast.UnaryOp(op=ast.Not()):
                 raise self._refusal(node, "is a condition where a number is needed")
             case _:
-                raise self._refusal(node, f"is not among what a condition may have: {_ALLOWED}")
+                raise self._refusal(node, f"is not among what a condition may have: {_SYNTAX}")
 
     def _refusal(self, node: ast.expr, reason: str) -> InputError:
         shown = ast.get_source_segment(self._text, node) or self._text

@@ -1,9 +1,9 @@
-"""A tuning spec applied to a whole model, on any backend, with the proof of what it did.
+"""Applying a tuning spec to a whole model, on any backend, with proof of its effect.
 
-A spec is applied to the sources of executables. Some ops are rewritten between that point and the one where
-configs are chosen and dispatches are dumped (convolutions without a batch, softmax, attention), so an entry that was
-tuned on the dump matches nothing in the sources. Such executables are configured first, the spec is applied to
-them late, and they take the place of their sources: just what was measured when they were tuned.
+A spec is applied to the sources of executables. The compiler rewrites some ops (convolutions without a batch, softmax,
+attention) before it chooses configs and dumps dispatches, so an entry that was tuned on the dump matches nothing in the
+sources. Such executables are configured first, get the spec late, and then replace their sources: this is the state
+that was measured during tuning.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import msgspec
 from pytest_shark_tune.compiler.compiler import Compiler, first_error, why_rejected
 from pytest_shark_tune.compiler.configure import (
     Applied,
-    Configured,
     ConfigureFailed,
     configure_with,
     executables_alone,
@@ -32,46 +31,47 @@ __all__ = ["Application", "Placement", "SpecNotApplicable", "apply_spec"]
 
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of a spec in force on one op: ``symbol`` is the executable's name, ``entry`` the matcher's.
-
-    ``late`` says that the entry matches only after the compiler rewrote the op; ``by_flag`` that
-    ``iree-compile --iree-codegen-tuning-spec-path`` applies it to this op as well.
-    """
+    """One entry of a spec applied to one op."""
 
     symbol: str
+    """The name of the executable."""
     op: str
     entry: str
+    """The name of the matcher."""
     compilation_info: str
     late: bool
+    """Whether the entry matches only after the compiler has rewritten the op."""
     by_flag: bool
+    """Whether ``iree-compile --iree-codegen-tuning-spec-path`` applies the entry to this op too."""
 
 
 class SpecNotApplicable(InputError):
-    """The compiler takes the model, and refuses the spec or one of its configs."""
+    """The compiler accepts the model, but refuses the spec or one of its configs."""
 
 
 class Application(msgspec.Struct, frozen=True, kw_only=True):
-    """A model with a spec in force: ``text`` is at phase ``executable-sources``, ``sources`` the same without the spec.
-
-    ``lost`` holds placements whose config the compiler dropped afterwards; those executables have their default config.
-    ``unmatched`` names the entries that are in force nowhere, in the spec's order. ``flag_error`` says why
-    iree-compile fails when it is given the spec by its own flag, and is empty where it does not.
-    """
+    """A model with a spec applied."""
 
     text: str
+    """The model at phase ``executable-sources``, with the spec."""
     sources: str
+    """The model at phase ``executable-sources``, without the spec."""
     placed: tuple[Placement, ...]
+    """The entries that are applied."""
     lost: tuple[Placement, ...]
+    """Entries with a config that the compiler dropped afterwards; their executables have the default config."""
     unmatched: tuple[str, ...]
+    """The entries that are applied nowhere, in the spec's order."""
     flag_error: str = ""
+    """The reason why iree-compile fails if it gets the spec by its own flag; empty if it does not fail."""
 
 
 def apply_spec(source: Source, spec: str, compiler: Compiler) -> Application:
-    """Put ``spec`` in force in a whole model, or in one benchmark module.
+    """Apply ``spec`` to a whole model, or to one benchmark module.
 
     Raises:
-        SpecNotApplicable: the compiler rejects the spec or one of its configs.
-        InputError: the compiler rejects the model.
+        SpecNotApplicable: The compiler rejects the spec or one of its configs.
+        InputError: The compiler rejects the model.
     """
     compiler = compiler.for_models
     marked = mark_entries(spec)
@@ -90,7 +90,7 @@ def apply_spec(source: Source, spec: str, compiler: Compiler) -> Application:
 _SOURCES, _CONFIGURATIONS = "executable-sources", "executable-configurations"
 
 
-@lru_cache(maxsize=1)  # One spec after another is tried on a model, whose lowering takes longest.
+@lru_cache(maxsize=1)  # Several specs are tried on a model, and its lowering takes longest.
 def _lowered(name: str, text: str, compiler: Compiler) -> str:
     return compiler.lower(text, to=_SOURCES, name=name)
 
@@ -101,68 +101,71 @@ def _apply(name: str, sources: str, spec: str, marked: str, compiler: Compiler) 
 
     bare = executables_alone(sources)
     early = configure_with(bare, marked)
-    text = replace_executables(bare, early.text, _symbols(each for each in early.applied if each.entry))
+    text = replace_executables(bare, early.text, _symbols(op for op in early.applied if op.entry))
     configurations = chosen(text)
-    kept, lost = _survivors(early, configurations)
+    kept, lost = _survivors(early.applied, configurations)
     if lost:
         text = replace_executables(text, bare, _symbols(lost))
         configurations = chosen(text)
     taken = set(_symbols(kept))
     late = configure_with(configurations, marked)
-    late_applied = [each for each in late.applied if each.entry and each.symbol not in taken]
-    late_kept: list[Applied] = []
-    if late_applied:
+    late_matches = [op for op in late.applied if op.entry and op.symbol not in taken]
+    late_survivors: list[Applied] = []
+    if late_matches:
         before = text
-        text = replace_executables(text, late.text, _symbols(late_applied))
-        late_kept, late_lost = _survivors(msgspec.structs.replace(late, applied=tuple(late_applied)), chosen(text))
-        if late_lost:
-            text = replace_executables(text, before, _symbols(late_lost))
-        lost = [each for each in lost if each.symbol not in _symbols(late_kept)] + late_lost
+        text = replace_executables(text, late.text, _symbols(late_matches))
+        late_survivors, late_dropped = _survivors(late_matches, chosen(text))
+        if late_dropped:
+            text = replace_executables(text, before, _symbols(late_dropped))
+        lost = [op for op in lost if op.symbol not in _symbols(late_survivors)] + late_dropped
     by_flag: set[tuple[str, str, str]] = set()
     flag_error = ""
     if compiler.target.loads_specs:
         try:
             configured_by_flag = compiler.configure_by_flag(bare, marked, name=name)
-            by_flag = {(each.symbol, each.entry, each.compilation_info) for each in read_configs(configured_by_flag)}
+            by_flag = {(op.symbol, op.entry, op.compilation_info) for op in read_configs(configured_by_flag)}
         except CommandFailed as error:
             flag_error = first_error(error)
 
-    def placed(each: Applied, *, is_late: bool) -> Placement:
+    def placement(op: Applied, *, is_late: bool) -> Placement:
         return Placement(
-            symbol=each.symbol,
-            op=each.op,
-            entry=each.entry,
-            compilation_info=each.compilation_info,
+            symbol=op.symbol,
+            op=op.op,
+            entry=op.entry,
+            compilation_info=op.compilation_info,
             late=is_late,
-            by_flag=(each.symbol, each.entry, each.compilation_info) in by_flag,
+            by_flag=(op.symbol, op.entry, op.compilation_info) in by_flag,
         )
 
-    everywhere = [*(placed(each, is_late=False) for each in kept), *(placed(each, is_late=True) for each in late_kept)]
-    order = {applied.symbol: position for position, applied in enumerate(read_configs(configurations))}
-    used = {each.entry for each in everywhere}
+    everywhere = [
+        *(placement(op, is_late=False) for op in kept),
+        *(placement(op, is_late=True) for op in late_survivors),
+    ]
+    order = {op.symbol: position for position, op in enumerate(read_configs(configurations))}
+    used = {found.entry for found in everywhere}
     return Application(
-        text=replace_executables(sources, text, _symbols(kept + late_kept)),
+        text=replace_executables(sources, text, _symbols(kept + late_survivors)),
         sources=sources,
-        placed=tuple(sorted(everywhere, key=lambda each: order.get(each.symbol, -1))),
-        lost=tuple(placed(each, is_late=each in late_applied) for each in lost),
+        placed=tuple(sorted(everywhere, key=lambda found: order.get(found.symbol, -1))),
+        lost=tuple(placement(op, is_late=op in late_matches) for op in lost),
         unmatched=tuple(row.matcher for row in read_spec(spec) if row.matcher not in used),
         flag_error=flag_error,
     )
 
 
-def _survivors(configured: Configured, configurations: str) -> tuple[list[Applied], list[Applied]]:
-    """Part the ops that took an entry's config: those that still have it once all configs are chosen, and the rest.
+def _survivors(applied: Iterable[Applied], configurations: str) -> tuple[list[Applied], list[Applied]]:
+    """Split the ops that took an entry's config: those that still have it after all configs are chosen, and the rest.
 
-    The mark does not tell: an op that the compiler rewrites may keep its attributes and lose its config, or neither.
+    The mark is no evidence: an op that the compiler rewrites may keep its attributes and lose its config, or neither.
     """
-    there = {(each.symbol, each.compilation_info) for each in read_configs(configurations)}
+    there = {(op.symbol, op.compilation_info) for op in read_configs(configurations)}
     kept: list[Applied] = []
     lost: list[Applied] = []
-    for each in configured.applied:
-        if each.entry:
-            (kept if (each.symbol, each.compilation_info) in there else lost).append(each)
+    for op in applied:
+        if op.entry:
+            (kept if (op.symbol, op.compilation_info) in there else lost).append(op)
     return kept, lost
 
 
 def _symbols(applied: Iterable[Applied]) -> list[str]:
-    return list(dict.fromkeys(each.symbol for each in applied))
+    return list(dict.fromkeys(op.symbol for op in applied))

@@ -1,4 +1,4 @@
-"""Specs linked and merged into one."""
+"""Linking specs: several specs become one, in the form that IREE calls "with default entrypoint"."""
 
 from __future__ import annotations
 
@@ -10,63 +10,76 @@ from iree.compiler import ir, passmanager
 from pytest_shark_tune.compiler.configure import compiler_context, error_text
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.spec.module import (
-    _ENTRYPOINT,
-    _IS_DEFAULT_FORM,
-    _IS_ENTRYPOINT,
-    _LINK,
-    _NAME,
+    DEFAULT_FORM_MARK,
+    ENTRYPOINT,
+    ENTRYPOINT_MARK,
     PROVENANCE,
-    _dictionary,
-    _fresh,
-    _keep_pairs,
-    _module,
-    _pairs,
-    _parse_spec,
-    _provenance,
-    _rename,
-    _sequences,
-    _set_pairs,
-    _text,
-    _yielded,
+    empty_spec,
+    keep_pairs,
+    match_pairs,
     matcher_name,
+    named_sequences,
+    parse_spec,
+    provenance_of,
+    rename_sequence,
+    set_pairs,
+    set_provenance,
+    spec_text,
+    unique_name,
+    yielded_constants,
 )
 
-__all__ = ["SpecPart", "check_starter", "link_spec", "merge_specs"]
+__all__ = ["SpecPart", "check_starter", "link_spec", "linked_spec", "merge_specs", "nest_starter", "to_default_form"]
+
+_LINK = "builtin.module(iree-codegen-link-tuning-specs)"
 
 
 class SpecPart(msgspec.Struct, frozen=True, kw_only=True):
-    """What of one spec goes into a merged one: the matchers of ``entries``.
-
-    Each has the dispatch's name that its provenance is to tell from now on, which its matcher is then named after;
-    empty leaves both as they are, unless another part has a sequence of that name.
-    """
+    """The entries that one spec contributes to a merged spec."""
 
     text: str
+    """The text of the spec."""
     entries: dict[str, str]
+    """The matchers to take, each with the dispatch's name for its provenance, after which the matcher is renamed.
+
+    An empty name leaves provenance and matcher unchanged, unless another part has a sequence of the matcher's name.
+    """
 
 
 def link_spec(text: str) -> str:
-    """Make one spec of the specs nested in a module: one ``@__kernel_config`` with one ``foreach_match``.
+    """Link the specs that are nested in a module into one spec with one ``foreach_match``.
 
-    Matchers keep the order of the modules that they come from, so the first module's win. A spec that is linked
-    already comes back as IREE prints it.
+    Matchers keep the order of their modules, so the first module takes precedence.
+
+    Args:
+        text: The text of a module. A spec that is already linked is returned as IREE prints it.
+
+    Returns:
+        The text of the linked spec.
 
     Raises:
-        InputError: the text is no tuning spec, or cannot be brought into the default form.
+        InputError: The text is no tuning spec, or cannot be brought into the default form.
     """
     with compiler_context(keep=True):
-        return _text(_linked(text, "the spec"))
+        return spec_text(linked_spec(text, "the spec"))
 
 
 def merge_specs(parts: Sequence[SpecPart], order: Sequence[tuple[int, str]]) -> str:
-    """Return the text of one spec with the entries of ``parts``, tried in ``order``: a part's number and a matcher.
+    """Merge entries of several specs into one spec.
 
-    Names that two parts share are kept by the first; entries of one action share it. A single part of which all
-    entries are kept, in their order and under their names, comes back as `link_spec` prints it.
+    If two parts share a name, the first part keeps it. Entries with equal actions share one action.
+
+    Args:
+        parts: The specs, each with the entries to take.
+        order: The order in which entries are tried: the position of a part and the name of a matcher in it.
+
+    Returns:
+        The text of the merged spec. A single part that keeps all of its entries, in their order and under their
+        names, is returned as `link_spec` prints it.
 
     Raises:
-        InputError: a text is no tuning spec, or they cannot be linked.
-        ValueError: there is no entry to keep.
+        InputError: A text is no tuning spec, or the specs cannot be linked.
+        ValueError: ``order`` is empty.
     """
     if not order:
         raise ValueError("a spec needs an entry")
@@ -77,63 +90,80 @@ def merge_specs(parts: Sequence[SpecPart], order: Sequence[tuple[int, str]]) -> 
         for number, part in enumerate(parts):
             if not part.entries:
                 continue
-            module = _linked(part.text, "the spec")
-            _keep_pairs(module, [pair for pair in _pairs(module) if pair[0] in part.entries])
+            module = linked_spec(part.text, "the spec")
+            keep_pairs(module, [pair for pair in match_pairs(module) if pair[0] in part.entries])
             renamed = _name_entries(module, part.entries, used)
             names |= {(number, old): new for old, new in renamed.items()}
-            used |= set(_sequences(module))
+            used |= set(named_sequences(module))
             modules.append(module)
-        merged = modules[0] if len(modules) == 1 else _default_form(_nested(modules), "the merged spec")
-        actions = dict(_pairs(merged))
-        _set_pairs(merged, [(names[key], actions[names[key]]) for key in order])
+        merged = modules[0] if len(modules) == 1 else to_default_form(_nest(modules), "the merged spec")
+        actions = dict(match_pairs(merged))
+        set_pairs(merged, [(names[key], actions[names[key]]) for key in order])
         merged.operation.verify()
-        return _text(merged)
+        return spec_text(merged)
 
 
-def _nested(modules: Sequence[ir.Module]) -> ir.Module:
-    """Specs whose sequences have names of their own, in one module that can be linked."""
-    outer = _module(_NAME)
+def _nest(modules: Sequence[ir.Module]) -> ir.Module:
+    """Return a module that holds copies of specs, whose sequences have different names, ready to be linked."""
+    outer = empty_spec()
     for number, module in enumerate(modules):
-        inner = module.operation.clone()
-        outer.body.append(inner)
-        inner.operation.attributes["sym_name"] = ir.StringAttr.get(f"part_{number}")
+        _append_copy(outer, module, f"part_{number}")
     return outer
 
 
+def _append_copy(outer: ir.Module, module: ir.Module, name: str) -> None:
+    copy = module.operation.clone()
+    outer.body.append(copy)
+    copy.operation.attributes["sym_name"] = ir.StringAttr.get(name)
+
+
 def _name_entries(module: ir.Module, entries: Mapping[str, str], used: set[str]) -> dict[str, str]:
-    """Name the sequences of a part apart from those ``used``; return the new name of each matcher."""
-    taken = used | set(_sequences(module))
+    """Give the sequences of a part names that are not in ``used``, and return the new name of each sequence."""
+    taken = used | set(named_sequences(module))
     renamed: dict[str, str] = {}
-    for name, sequence in _sequences(module).items():
+    for name, sequence in named_sequences(module).items():
         wanted = name
         dispatch = entries.get(name)
-        if dispatch and dispatch != _provenance(sequence).get("dispatch"):
-            sequence.attributes[PROVENANCE] = _dictionary(_provenance(sequence) | {"dispatch": dispatch})
+        if dispatch and dispatch != _dispatch_of(sequence):
+            set_provenance(sequence, provenance_of(sequence) | {"dispatch": dispatch})
             wanted = matcher_name(dispatch)
-        if name != _ENTRYPOINT and (wanted != name or name in used):
-            wanted = _fresh(wanted, taken - ({name} - used))
+        if name != ENTRYPOINT and (wanted != name or name in used):
+            wanted = unique_name(wanted, taken - ({name} - used))
             taken.add(wanted)
-            _rename(sequence, wanted, module.operation)
+            rename_sequence(sequence, wanted, module.operation)
         renamed[name] = wanted
     return renamed
 
 
 def check_starter(text: str, name: str = "the starter spec") -> None:
-    """Refuse a text that cannot be linked behind new entries; ``name`` is what the message calls it.
+    """Refuse a starter spec that cannot be linked behind new entries.
+
+    Args:
+        text: The text of the spec.
+        name: What messages call the spec.
 
     Raises:
-        InputError: the text is no MLIR that this IREE parses, or no tuning spec; the message says what to do.
+        InputError: The text is no MLIR that this IREE parses, or no tuning spec. The message tells the remedy.
     """
     with compiler_context(keep=True):
-        _linked(text, name)
+        linked_spec(text, name)
 
 
-def _linked(text: str, name: str) -> ir.Module:
-    return _default_form(_parse_spec(text, name), name)
+def linked_spec(text: str, name: str) -> ir.Module:
+    """Parse a spec and bring it into the default form; messages call it ``name``.
+
+    Raises:
+        InputError: The text is no tuning spec, or cannot be brought into the default form.
+    """
+    return to_default_form(parse_spec(text, name), name)
 
 
-def _default_form(module: ir.Module, name: str) -> ir.Module:
-    """Bring a parsed spec into the default form, in place where that is possible."""
+def to_default_form(module: ir.Module, name: str) -> ir.Module:
+    """Bring a parsed spec into the default form, in place if possible; messages call it ``name``.
+
+    Raises:
+        InputError: The module is no tuning spec, or cannot be linked.
+    """
     nested = [op for op in module.body.operations if op.operation.name == "builtin.module"]
     if not nested:
         _promote(module.operation, name)
@@ -146,7 +176,7 @@ def _default_form(module: ir.Module, name: str) -> ir.Module:
     for inner in nested:
         _promote(inner.operation, name)
     if len(nested) == 1:
-        # IREE's linker would wrap it in the older form.
+        # IREE's linker would wrap a single module in the older form.
         alone = ir.Module.parse(str(nested[0]))
         if "sym_name" in module.operation.attributes:
             alone.operation.attributes["sym_name"] = module.operation.attributes["sym_name"]
@@ -155,40 +185,40 @@ def _default_form(module: ir.Module, name: str) -> ir.Module:
         passmanager.PassManager.parse(_LINK).run(module.operation)
     except ir.MLIRError as error:
         raise InputError(f"{name} cannot be linked: {error_text(error)}") from error
-    if _IS_DEFAULT_FORM not in module.operation.attributes:
+    if DEFAULT_FORM_MARK not in module.operation.attributes:
         raise InputError(f"{name} cannot be linked into one spec: symbols that are no named sequences clash in it")
     _merge_actions(module)
     return module
 
 
 def _merge_actions(module: ir.Module) -> None:
-    """Let the entries of all linked specs share their action where it is the same one."""
-    sequences = _sequences(module)
-    actions = list(dict.fromkeys(action for _, action in _pairs(module)))
+    """Replace actions of linked specs that are equal by one of them."""
+    sequences = named_sequences(module)
+    actions = list(dict.fromkeys(action for _, action in match_pairs(module)))
     for position, name in enumerate(actions):
         for earlier in actions[:position]:
-            if earlier in sequences and _same(_nameless(sequences[name]), _nameless(sequences[earlier])):
+            if earlier in sequences and _are_equal(_nameless(sequences[name]), _nameless(sequences[earlier])):
                 ir.SymbolTable.replace_all_symbol_uses(name, earlier, module.operation)
                 sequences.pop(name).erase()
                 break
 
 
 def _promote(module: ir.Operation, name: str) -> None:
-    """Give a spec whose one entrypoint has IREE's general form the default form's marks."""
-    if _IS_DEFAULT_FORM in module.attributes:
+    """Mark a spec as being in the default form, if its one entrypoint has that form."""
+    if DEFAULT_FORM_MARK in module.attributes:
         return
     entrypoints = [
-        op.operation for op in module.regions[0].blocks[0].operations if _IS_ENTRYPOINT in op.operation.attributes
+        op.operation for op in module.regions[0].blocks[0].operations if ENTRYPOINT_MARK in op.operation.attributes
     ]
     if len(entrypoints) != 1:
         found = f"{len(entrypoints)} entrypoints" if entrypoints else "no entrypoint"
         raise InputError(
             f"{name} is no tuning spec that can be linked: it has {found}, and one `transform.named_sequence` "
-            f"with the attribute `{_IS_ENTRYPOINT}` is needed"
+            f"with the attribute `{ENTRYPOINT_MARK}` is needed"
         )
     try:
-        _rename(entrypoints[0], _ENTRYPOINT, module)
-        module.attributes[_IS_DEFAULT_FORM] = ir.UnitAttr.get()
+        rename_sequence(entrypoints[0], ENTRYPOINT, module)
+        module.attributes[DEFAULT_FORM_MARK] = ir.UnitAttr.get()
         module.verify()
     except ir.MLIRError as error:
         raise InputError(
@@ -197,26 +227,36 @@ def _promote(module: ir.Operation, name: str) -> None:
         ) from error
 
 
-def _drop_shadowed(starter: ir.Module, new: ir.Module) -> bool:
-    """Take the pairs whose matcher is in ``new`` too out of ``starter``; tell whether any is left."""
-    taken = [_question(_sequences(new)[matcher]) for matcher, _ in _pairs(new)]
-    sequences = _sequences(starter)
+def nest_starter(starter: ir.Module, new: ir.Module, outer: ir.Module) -> None:
+    """Append a starter spec to ``outer``, behind the new entries.
 
-    def is_shadowed(matcher: str) -> bool:
-        question = _question(sequences[matcher])
-        return any(_same(question, other) for other in taken)
+    Entries of the starter with the matcher of a new entry could never match, so they are dropped.
 
-    shadowed = {matcher for matcher, _ in _pairs(starter) if is_shadowed(matcher)}
-    kept = [(matcher, action) for matcher, action in _pairs(starter) if matcher not in shadowed]
-    if shadowed and kept:
-        _keep_pairs(starter, kept)
-    return bool(kept)
+    Args:
+        starter: The starter in the default form. It is changed.
+        new: The new entries, a module in ``outer``.
+        outer: The module that the linker makes one spec of.
+    """
+    taken = [_bare_matcher(named_sequences(new)[matcher]) for matcher, _ in match_pairs(new)]
+    sequences = named_sequences(starter)
+    pairs = match_pairs(starter)
+    kept = [
+        (matcher, action)
+        for matcher, action in pairs
+        if not any(_are_equal(_bare_matcher(sequences[matcher]), other) for other in taken)
+    ]
+    if not kept:
+        return
+    if len(kept) < len(pairs):
+        keep_pairs(starter, kept)
+    _rename_apart(starter, new)
+    _append_copy(outer, starter, "starter")
 
 
-def _question(matcher: ir.Operation) -> ir.Operation:
-    """A copy of a matcher that holds what it asks, without its name, its provenance and the config that it yields."""
+def _bare_matcher(matcher: ir.Operation) -> ir.Operation:
+    """Return a copy of a matcher without its name, its provenance and the config that it yields."""
     copy = _nameless(matcher)
-    for config in _yielded(copy):
+    for config in yielded_constants(copy):
         config.attributes["value"] = ir.UnitAttr.get()
     return copy
 
@@ -229,26 +269,25 @@ def _nameless(sequence: ir.Operation) -> ir.Operation:
     return copy
 
 
-def _same(one: ir.Operation, other: ir.Operation) -> bool:
+def _are_equal(one: ir.Operation, other: ir.Operation) -> bool:
     return bool(one.is_structurally_equivalent(other, ir.OperationEquivalenceFlags.IGNORE_LOCATIONS))
 
 
 def _rename_apart(starter: ir.Module, new: ir.Module) -> None:
-    """Rename the starter's sequences that are named as new ones, wherever they are used, and the dispatches they tell.
+    """Rename sequences and dispatches of the starter that have the name of a new one.
 
-    IREE's linker would rename them too, but only where ``foreach_match`` uses them. A dispatch's name is what a record
-    is found by.
+    IREE's linker would rename sequences too, but only in ``foreach_match``. A record is found by the dispatch's name.
     """
-    own = {_told_dispatch(each) for each in _sequences(new).values()} - {""}
-    used = own | {_told_dispatch(each) for each in _sequences(starter).values()}
+    own = {_dispatch_of(sequence) for sequence in named_sequences(new).values()} - {""}
+    used = own | {_dispatch_of(sequence) for sequence in named_sequences(starter).values()}
     names: dict[str, str] = {}
-    for name, sequence in _sequences(starter).items():
-        dispatch = _told_dispatch(sequence)
-        names[name] = _fresh(dispatch, used) if dispatch in own else dispatch
+    for name, sequence in named_sequences(starter).items():
+        dispatch = _dispatch_of(sequence)
+        names[name] = unique_name(dispatch, used) if dispatch in own else dispatch
         used.add(names[name])
-    _name_entries(starter, names, set(_sequences(new)))
+    _name_entries(starter, names, set(named_sequences(new)))
 
 
-def _told_dispatch(sequence: ir.Operation) -> str:
-    """The dispatch's name in the provenance of an entry; empty where it tells none."""
-    return str(_provenance(sequence).get("dispatch", ""))
+def _dispatch_of(sequence: ir.Operation) -> str:
+    """Return the dispatch's name in the provenance of an entry, or an empty text."""
+    return str(provenance_of(sequence).get("dispatch", ""))

@@ -1,8 +1,8 @@
-"""Matchers: the transform ops that hold for ops like a root op, and fail for all else.
+"""Matchers: transform ops that succeed for ops like a root op, and fail for all others.
 
-One function a kind of op. Where IREE has a matcher for the kind it is used, since it sees named ops and generics alike;
-it is told all sizes, element types and maps, and what it does not look at (a body, an input that is larger than the
-loops need) is asked of other ops. Everything else is compared whole, attributes and body.
+There is one function for each kind of op. If IREE has a matcher for the kind, it is used, since it treats named ops and
+generics alike. It gets all sizes, element types and maps. Other ops check the properties that it ignores (a body, an
+input that is larger than the loops need). Ops of other kinds are compared as a whole, with attributes and body.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from iree.compiler import ir
 from iree.compiler.dialects import preprocessing_transform, transform
 
+from pytest_shark_tune.dispatch.mlir import affine_map
 from pytest_shark_tune.dispatch.trust import check_pattern
 from pytest_shark_tune.dispatch.types import ONLINE_ATTENTION, RootOp, Tensor
 from pytest_shark_tune.errors import InputError
@@ -20,45 +21,45 @@ __all__ = ["add_matcher", "has_matcher"]
 
 
 def has_matcher(root: RootOp) -> bool:
-    """Whether specs can match this op."""
-    return root.kind in _MATCHERS and (bool(root.pattern) or root.kind == "contraction")
+    """Return whether specs can match this op."""
+    return root.kind in _MATCHERS_BY_KIND and (bool(root.pattern) or root.kind == "contraction")
 
 
 def add_matcher(root: RootOp, op: ir.Value) -> None:
-    """Add, where ops are inserted, what holds for ``op`` if it is like ``root`` and fails if not.
+    """Add transform ops at the insertion point that succeed if ``op`` is like ``root``, and fail otherwise.
 
     Raises:
-        InputError: there is no matcher for the root, or what is recorded of it is no op.
+        InputError: There is no matcher for the root, or its record describes no op.
     """
     if not has_matcher(root):
         raise InputError(f"no spec can match a root op of kind {root.kind!r} ({root.op}): there is no matcher for it")
     if not all((*root.maps, *(tensor.element for tensor in (*root.inputs, *root.outputs)))):
-        raise InputError(f"the recorded op {root.op} lacks a map or a type")  # IREE would crash on the empty text
+        raise InputError(f"the recorded op {root.op} lacks a map or a type")  # IREE would crash on the empty text.
     try:
-        _MATCHERS[root.kind](root, op)
-    except (ir.MLIRError, LookupError, TypeError, ValueError) as error:  # A record may say anything.
+        _MATCHERS_BY_KIND[root.kind](root, op)
+    except (ir.MLIRError, LookupError, TypeError, ValueError) as error:  # A record may hold anything.
         raise InputError(f"the recorded op {root.op} is none: {error}") from error
 
 
 def _match_contraction(root: RootOp, op: ir.Value) -> None:
-    lhs, rhs, output = (_type(tensor.element) for tensor in (*root.inputs[:2], root.outputs[0]))
-    dims = preprocessing_transform.MatchContractionOp(op, lhs, rhs, output, indexing_maps=_maps(root))
+    lhs, rhs, output = (ir.Type.parse(tensor.element) for tensor in (*root.inputs[:2], root.outputs[0]))
+    dims = preprocessing_transform.MatchContractionOp(op, lhs, rhs, output, indexing_maps=_maps_of(root))
     _match_sizes(root, dims, (root.batch, root.m, root.n, root.k))
     if len({*root.batch, *root.m, *root.n, *root.k}) < len(root.loops):
-        # A loop over one input alone, which is then summed up, is none of the four: its size shows in that input.
+        # A loop over a single input, which is summed, is in none of the four classes. The input shows its size.
         for position, tensor in enumerate(root.inputs):
             _match_operand(op, position, tensor)
 
 
 def _match_convolution(root: RootOp, op: ir.Value) -> None:
-    """Match a convolution or pooling: a class that the root has no dimension of must be empty, as ``depth`` mostly is.
+    """Match a convolution or pooling. A class without dimensions, as ``depth`` usually is, must be empty.
 
-    The matcher does not look at the body, which alone tells a maximum from a sum of products. A strided or dilated
-    convolution may leave part of its input unread, so the operands are compared too.
+    The matcher ignores the body, which distinguishes a maximum from a sum of products. A strided or dilated convolution
+    may leave part of its input unread, so the operands are compared too.
     """
-    lhs, rhs, output = (_type(tensor.element) for tensor in (*root.inputs[:2], root.outputs[0]))
+    lhs, rhs, output = (ir.Type.parse(tensor.element) for tensor in (*root.inputs[:2], root.outputs[0]))
     *classes, strides, dilations = preprocessing_transform.MatchConvolutionOp(
-        op, lhs, rhs, output, indexing_maps=_maps(root)
+        op, lhs, rhs, output, indexing_maps=_maps_of(root)
     ).results
     expected = (
         root.batch,
@@ -78,33 +79,33 @@ def _match_convolution(root: RootOp, op: ir.Value) -> None:
 
 
 def _match_attention(root: RootOp, op: ir.Value) -> None:
-    """Match attention; one with a mask, which IREE's matchers refuse or do not look at, is compared whole."""
+    """Match attention. IREE's matchers refuse or ignore a mask, so attention with a mask is compared as a whole."""
     if len(root.inputs) > len(("query", "key", "value", "scale")):
         _match_whole(root, op)
         return
-    query, key, value, scale = (_type(tensor.element) for tensor in root.inputs)
-    outputs = [_type(tensor.element) for tensor in root.outputs]
+    query, key, value, scale = (ir.Type.parse(tensor.element) for tensor in root.inputs)
+    outputs = [ir.Type.parse(tensor.element) for tensor in root.outputs]
     if root.op == ONLINE_ATTENTION:
         sizes = [transform.ParamType.get(ir.IntegerType.get_signless(64))] * 5
-        maps = ir.ArrayAttr.get([ir.AffineMapAttr.get(affine) for affine in _maps(root)])
+        maps = ir.ArrayAttr.get([ir.AffineMapAttr.get(affine) for affine in _maps_of(root)])
         types = [ir.TypeAttr.get(kind) for kind in (query, key, value, scale, *outputs)]
         dims = preprocessing_transform.MatchOnlineAttentionOp(*sizes, op, *types, maps).results
     else:
         dims = preprocessing_transform.MatchAttentionOp(
-            op, query, key, value, *outputs, indexing_maps=_maps(root)
+            op, query, key, value, *outputs, indexing_maps=_maps_of(root)
         ).results
     _match_sizes(root, dims, (root.batch, root.m, root.n, root.k1, root.k2))
     _match_body(root, op)
 
 
 def _match_whole(root: RootOp, op: ir.Value) -> None:
-    """Compare name, attributes, types and body with the root's."""
+    """Match the name, the attributes, the types and the body."""
     values = transform.AnyValueType.get()
     matcher = preprocessing_transform.MatchCastCompatibleDagFromRootOp(values, values, op)
     _add_pattern(root, matcher)
 
 
-_MATCHERS: Mapping[str, Callable[[RootOp, ir.Value], None]] = {
+_MATCHERS_BY_KIND: Mapping[str, Callable[[RootOp, ir.Value], None]] = {
     "contraction": _match_contraction,
     "convolution": _match_convolution,
     "pooling": _match_convolution,
@@ -119,26 +120,26 @@ def _match_sizes(root: RootOp, dims: Iterable[ir.Value], classes: tuple[tuple[in
 
 
 def _match_operand(op: ir.Value, position: int, tensor: Tensor) -> None:
-    """Hold for ops whose operand at ``position`` is statically known to be like ``tensor``."""
+    """Match ops that have an operand at ``position`` of the static type ``tensor``."""
     operand = transform.GetOperandOp(transform.AnyValueType.get(), op, [position])
-    kind = ir.RankedTensorType.get(tensor.shape, _type(tensor.element))
+    kind = ir.RankedTensorType.get(tensor.shape, ir.Type.parse(tensor.element))
     preprocessing_transform.MatchCastCompatibleTypesOp(operand, kind)
 
 
 def _match_body(root: RootOp, op: ir.Value) -> None:
-    """Hold for ops whose body is the root's, however the op is spelled."""
+    """Match ops with the body of the root, regardless of the op's name."""
     _add_pattern(root, preprocessing_transform.MatchRegionsOp(op))
 
 
 def _add_pattern(root: RootOp, matcher: ir.OpView) -> None:
-    """Put a copy of the root's pattern into the matcher's region, whose arguments are its operands."""
+    """Copy the root's pattern into the matcher's region, with the region's arguments as operands."""
     try:
         module = ir.Module.parse(root.pattern)
-    except ir.MLIRError as error:  # It is a record's, which another release of IREE wrote.
+    except ir.MLIRError as error:  # Another release of IREE may have written the record.
         raise InputError(f"this IREE does not parse the recorded op {root.op}: {error}") from error
     check_pattern(module, f"the recorded op {root.op}")
     function = module.body.operations[0]
-    (source,) = (each for each in function.regions[0].blocks[0].operations if each.operation.name != "func.return")
+    (source,) = (op for op in function.regions[0].blocks[0].operations if op.operation.name != "func.return")
     block = matcher.regions[0].blocks.append(*(operand.type for operand in source.operation.operands))
     with ir.InsertionPoint(block):
         copy = source.operation.clone().operation
@@ -147,9 +148,5 @@ def _add_pattern(root: RootOp, matcher: ir.OpView) -> None:
         transform.yield_([])
 
 
-def _maps(root: RootOp) -> list[ir.AffineMap]:
-    return [ir.AffineMapAttr(ir.Attribute.parse(text)).value for text in root.maps]
-
-
-def _type(text: str) -> ir.Type:
-    return ir.Type.parse(text)
+def _maps_of(root: RootOp) -> list[ir.AffineMap]:
+    return [affine_map(text) for text in root.maps]

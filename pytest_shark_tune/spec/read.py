@@ -1,4 +1,4 @@
-"""The entries of a spec, read, selected and changed."""
+"""Reading, selecting and changing the entries of a spec."""
 
 from __future__ import annotations
 
@@ -9,180 +9,220 @@ from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, transform
 
 from pytest_shark_tune.compiler.configure import MARK, compiler_context
-from pytest_shark_tune.dispatch.extraction import pipeline_name
-from pytest_shark_tune.dispatch.mlir import ops_named
-from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.spec.link import (
-    _linked,
-)
+from pytest_shark_tune.dispatch.mlir import ops_named, pipeline_name, string_of
+from pytest_shark_tune.dispatch.trust import drop_prints, refusals_in
+from pytest_shark_tune.errors import InputError, SpecRefused
+from pytest_shark_tune.spec.link import linked_spec, to_default_form
 from pytest_shark_tune.spec.module import (
     Provenance,
-    _compilation_info,
-    _decomposition,
-    _foreach,
-    _fresh,
-    _is_compilation_info,
-    _keep_pairs,
-    _name,
-    _pairs,
-    _provenance,
-    _references,
-    _sequences,
-    _text,
-    _yielded,
+    decomposition_of,
+    foreach_match,
+    keep_pairs,
+    match_pairs,
+    named_sequences,
+    needed_sequences,
+    parse_compilation_info,
+    parse_unchecked,
+    provenance_of,
+    spec_text,
+    symbol_array,
+    unique_name,
+    yielded_constants,
 )
 
-__all__ = ["SpecRow", "mark_entries", "named_configs", "read_spec", "select_entries", "with_configs"]
+__all__ = [
+    "SpecRow",
+    "dropped_prints",
+    "mark_entries",
+    "named_configs",
+    "read_spec",
+    "refused_entries",
+    "select_entries",
+    "with_configs",
+]
 
 
 class SpecRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One matcher of an existing spec, and the config that it attaches.
-
-    ``matcher`` is the symbol's name. ``compilation_info`` is empty where the matcher yields no such attribute, as one
-    written by hand may; ``pipeline`` and ``config``, the text of the lowering config, are parts of it. ``provenance``
-    is empty where there is none.
-    """
+    """One entry of an existing spec: a matcher and the config that it attaches."""
 
     matcher: str
+    """The name of the matcher."""
     compilation_info: str
+    """The text of the config, empty if the matcher yields none, as a matcher that was written by hand may."""
     pipeline: str = ""
+    """The pipeline in ``compilation_info``, without its dialect."""
     config: str = ""
+    """The text of the lowering config in ``compilation_info``."""
     provenance: Provenance = {}
+    """The provenance of the entry, empty if it has none."""
 
 
 def read_spec(text: str) -> tuple[SpecRow, ...]:
-    """List a spec's matchers in the order in which they are tried; nested specs are linked first.
+    """Return the entries of a spec in the order in which they are tried. Nested specs are linked first.
 
     Raises:
-        InputError: the text is no tuning spec.
+        InputError: The text is no tuning spec.
     """
     with compiler_context(keep=True):
-        module = _linked(text, "the spec")
-        sequences = _sequences(module)
-        return tuple(_row(sequences[matcher]) for matcher, _ in _pairs(module))
+        module = linked_spec(text, "the spec")
+        sequences = named_sequences(module)
+        return tuple(_row_of(sequences[matcher]) for matcher, _ in match_pairs(module))
+
+
+def dropped_prints(text: str) -> tuple[str, ...]:
+    """Return a message for each sequence of a spec with ops that only print. They are dropped wherever it is used.
+
+    Raises:
+        InputError: The text is no MLIR that this IREE parses.
+    """
+    with compiler_context(keep=True):
+        return drop_prints(parse_unchecked(text, "the spec"))
+
+
+def refused_entries(text: str) -> tuple[tuple[SpecRow, str], ...]:
+    """Return the entries of a spec that is refused, so that a user can tell which ones to remove.
+
+    Nothing is interpreted.
+
+    Returns:
+        The entries, each with a message that names its refused content, or with an empty text.
+
+    Raises:
+        InputError: The text is no tuning spec.
+    """
+    with compiler_context(keep=True):
+        parsed = parse_unchecked(text, "the spec")
+        drop_prints(parsed)
+        module = to_default_form(parsed, "the spec")
+        sequences = named_sequences(module)
+
+        def refusal(matcher: str, action: str) -> str:
+            names = needed_sequences(module, {matcher, action})
+            found = [str(refusal) for name in names for refusal in refusals_in(sequences[name])]
+            return str(SpecRefused(matcher, ", ".join(dict.fromkeys(found)))) if found else ""
+
+        return tuple((_row_of(sequences[matcher]), refusal(matcher, action)) for matcher, action in match_pairs(module))
 
 
 def select_entries(text: str, matchers: Collection[str]) -> str:
-    """Make a spec, linked if need be, of just the entries of these matchers, in the spec's order; one at least.
+    """Return the text of a spec with the entries of ``matchers``, of which there is at least one, in their order.
 
     Raises:
-        InputError: the text is no tuning spec.
+        InputError: The text is no tuning spec.
     """
     with compiler_context(keep=True):
-        module = _linked(text, "the spec")
-        _keep_pairs(module, [pair for pair in _pairs(module) if pair[0] in matchers])
-        return _text(module)
+        module = linked_spec(text, "the spec")
+        keep_pairs(module, [pair for pair in match_pairs(module) if pair[0] in matchers])
+        return spec_text(module)
 
 
 def named_configs(text: str) -> dict[str, str]:
-    """The names that stand for configs in a spec that another release wrote (`port.old_iree_script`), by matcher.
+    """Return the names that stand for configs in a spec of another release (`port.old_iree_script`), by matcher.
 
     Raises:
-        InputError: the text is no tuning spec.
+        InputError: The text is no tuning spec.
     """
     with compiler_context(keep=True):
-        module = _linked(text, "the spec")
-        sequences = _sequences(module)
+        module = linked_spec(text, "the spec")
+        sequences = named_sequences(module)
         found: dict[str, str] = {}
-        for matcher, _ in _pairs(module):
-            values = [op.attributes["value"] for op in _yielded(sequences[matcher])]
+        for matcher, _ in match_pairs(module):
+            values = [op.attributes["value"] for op in yielded_constants(sequences[matcher])]
             if names := [value.value for value in values if isinstance(value, ir.StringAttr)]:
                 found[matcher] = names[0]
         return found
 
 
 def with_configs(text: str, configs: Mapping[str, str]) -> str:
-    """Make a spec of some of a spec's entries, one at least, that attach other configs.
+    """Return the text of a spec with other configs. Its matchers do not change.
 
-    ``configs`` has a compilation info by matcher; entries that it lacks are left out. Matchers stay as they are.
+    Args:
+        text: The text of the spec.
+        configs: The compilation info of each matcher to keep, at least one. Other entries are dropped.
 
     Raises:
-        InputError: the text is no tuning spec, an attribute's text does not parse, or an entry has another form than
-            its new config needs.
+        InputError: The text is no tuning spec, a config does not parse, or an entry has another form than its new
+            config needs.
     """
     with compiler_context(keep=True):
-        module = _linked(text, "the spec")
-        _keep_pairs(module, [pair for pair in _pairs(module) if pair[0] in configs])
-        sequences = _sequences(module)
+        module = linked_spec(text, "the spec")
+        keep_pairs(module, [pair for pair in match_pairs(module) if pair[0] in configs])
+        sequences = named_sequences(module)
         for matcher, info in configs.items():
-            _set_config(sequences[matcher], _compilation_info(info, f"the config of {matcher}"))
+            _set_config(sequences[matcher], parse_compilation_info(info, f"the config of {matcher}"))
         module.operation.verify()
-        return _text(module)
+        return spec_text(module)
 
 
 def _set_config(matcher: ir.Operation, config: ir.Attribute) -> None:
-    """Have a matcher yield ``config``, and the decomposition in it where it yields one beside it."""
-    decomposition = _decomposition(config)
+    """Replace the config that a matcher yields, and the decomposition that it yields beside it."""
+    decomposition = decomposition_of(config)
     values = [config] if decomposition is None else [config, decomposition]
-    constants = _yielded(matcher)
+    constants = yielded_constants(matcher)
     if len(constants) != len(values):
-        raise InputError(
-            f"{_name(matcher)} hands {len(constants)} attributes on, and its new config needs {len(values)}"
-        )
+        name = string_of(matcher, "sym_name")
+        raise InputError(f"{name} hands {len(constants)} attributes on, and its new config needs {len(values)}")
     for constant, value in zip(constants, values, strict=True):
         constant.attributes["value"] = value
 
 
 def mark_entries(text: str) -> str:
-    """Make a spec, linked if need be, that also writes its matcher's name on each op that an entry matches.
+    """Return the text of a spec that also writes the matcher's name on each op that an entry matches.
 
-    ``configure_with`` reads the names, and takes them off again.
+    ``configure_with`` reads these marks and removes them.
 
     Raises:
-        InputError: the text is no tuning spec.
+        InputError: The text is no tuning spec.
     """
     with compiler_context(keep=True):
-        module = _linked(text, "the spec")
-        pairs = _pairs(module)
-        sequences = _sequences(module)
+        module = linked_spec(text, "the spec")
+        sequences = named_sequences(module)
         used = set(sequences)
         actions = []
-        for matcher, action in pairs:
-            name = _fresh(f"{action}_of_{matcher}", used)
+        for matcher, action in match_pairs(module):
+            name = unique_name(f"{action}_of_{matcher}", used)
             used.add(name)
             actions.append(name)
-            marking = sequences[action].clone(ip=ir.InsertionPoint(_foreach(module).parent)).operation
+            marking = sequences[action].clone(ip=ir.InsertionPoint(foreach_match(module).parent)).operation
             marking.attributes["sym_name"] = ir.StringAttr.get(name)
             _drop_marks(marking)
-            _mark(marking, matcher)
-        _foreach(module).attributes["actions"] = _references(actions)
+            _add_mark(marking, matcher)
+        foreach_match(module).attributes["actions"] = symbol_array(actions)
         module.operation.verify()
-        return _text(module)
+        return spec_text(module)
 
 
 def _drop_marks(action: ir.Operation) -> None:
-    """Take off annotations of our own name: those of a spec from elsewhere could speak for another entry."""
+    """Remove marks that an action already writes: in a foreign spec they could name another entry."""
     for op in ops_named(action, "transform.annotate"):
-        if ir.StringAttr(op.attributes["name"]).value == MARK:
+        if string_of(op, "name") == MARK:
             op.erase()
 
 
-def _mark(action: ir.Operation, matcher: str) -> None:
-    """Have the action write ``matcher`` on the op that it is given; one that is given none is left as it is."""
+def _add_mark(action: ir.Operation, matcher: str) -> None:
+    """Let an action write ``matcher`` on the op that it takes. An action that takes no op does not change."""
     block = action.regions[0].blocks[0]
-    op = next((given for given in block.arguments if "op" in str(given.type)), None)
+    op = next((argument for argument in block.arguments if "op" in str(argument.type)), None)
     if op is not None:
         with ir.InsertionPoint.at_block_begin(block):
             name = transform.ParamConstantOp(transform.AnyParamType.get(), ir.StringAttr.get(matcher))
             transform.AnnotateOp(op, MARK, param=name)
 
 
-def _row(matcher: ir.Operation) -> SpecRow:
-    configs = _configs(matcher)
-    info = iree_codegen.CompilationInfoAttr(configs[-1].attributes["value"]) if configs else None
-    return SpecRow(
-        matcher=_name(matcher),
-        compilation_info="" if info is None else str(info),
-        pipeline="" if info is None else pipeline_name(info.translation_info),
-        config="" if info is None else str(info.lowering_config),
-        provenance=_provenance(matcher),
-    )
-
-
-def _configs(matcher: ir.Operation) -> list[ir.Operation]:
-    """The constants of a matcher that are compilation infos."""
-    return [
-        op.operation
+def _row_of(matcher: ir.Operation) -> SpecRow:
+    name, provenance = string_of(matcher, "sym_name"), provenance_of(matcher)
+    constants = [
+        op.operation.attributes["value"]
         for op in matcher.regions[0].blocks[0].operations
-        if op.operation.name == "transform.param.constant" and _is_compilation_info(op.operation.attributes["value"])
+        if op.operation.name == "transform.param.constant"
     ]
+    infos = [value for value in constants if isinstance(value, iree_codegen.CompilationInfoAttr)]
+    if not infos:
+        return SpecRow(matcher=name, compilation_info="", provenance=provenance)
+    return SpecRow(
+        matcher=name,
+        compilation_info=str(infos[-1]),
+        pipeline=pipeline_name(infos[-1].translation_info.pass_pipeline),
+        config=str(infos[-1].lowering_config),
+        provenance=provenance,
+    )

@@ -1,13 +1,6 @@
 """Moved to `pytest_shark_tune.search`."""
 
-import sys
-import warnings
-
 from pytest_shark_tune import search
+from pytest_shark_tune.stages import redirect
 
-warnings.warn(
-    "pytest_shark_tune.stages.search is pytest_shark_tune.search now; the old path goes with the next release",
-    DeprecationWarning,
-    stacklevel=2,
-)
-sys.modules[__name__] = search
+redirect(__name__, search)

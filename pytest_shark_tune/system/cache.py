@@ -1,4 +1,8 @@
-"""The one door to what is kept between runs: values by content, under one folder that runs may share."""
+"""The only module that stores values between runs: by content, in one directory that runs may share.
+
+Not diskcache: it unpickles values, so a damaged or planted file would run code, and its database needs locks that
+network file systems lack.
+"""
 
 from __future__ import annotations
 
@@ -25,86 +29,93 @@ from pytest_shark_tune.system.terminal import escaped_line
 __all__ = ["BINARY", "KINDS", "Cache", "Kind", "Removed", "Usage", "content_key", "file_digest", "is_key"]
 
 Kind = Literal["plans", "artifacts", "models", "records", "finals", "checks", "profiles", "limits", "yardsticks"]
-"""What is kept, each kind in a folder of that name; nothing else in the cache's folder is ever removed."""
+"""The kinds of values. A kind has a directory of its name; nothing else in the cache is ever removed."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 BINARY = ".vmfb"
-"""How the names of compiled modules end."""
+"""The suffix of compiled modules."""
 _KEY = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"\.?([0-9a-f]{64})\.")
-"""How the names of our files begin: with the key, after a dot where the file is only being written."""
+"""The beginning of our files' names: the key, after a dot while a file is being written."""
 _LOCK = ".making"
 _PARTIAL = ".part"
 _IN_USE_S = 3600.0
-"""What was used in so many seconds may be in the hands of a run that has yet to open it."""
+"""A file used within this time may belong to a run that has yet to open it."""
 _WRITING_S = 60.0
-"""A file that is older than this is not being written any more."""
+"""An older file is not being written any more."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """How many values and files of one kind are kept, one for each key; times of use in seconds since the epoch."""
+    """The stored values of one kind."""
 
     kind: Kind
     number: int
+    """The number of keys."""
     bytes: int
     oldest_s: float | None
+    """The oldest time of last use, in seconds since the epoch."""
     newest_s: float | None
+    """The newest time of last use."""
 
 
 @dataclass(frozen=True)
 class Removed:
-    """What was removed, by keys, and how many keys were to go and stay because somebody is at work on them."""
+    """The effect of a removal."""
 
     number: int = 0
+    """The number of removed keys."""
     bytes: int = 0
     busy: int = 0
+    """The number of keys that stay because a process is at work on them."""
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """All files of one key, with their size and the time when one of them was last used."""
+    """All files of one key."""
 
     kind: Kind
     files: tuple[Path, ...]
     bytes: int
     used_s: float
+    """The time when one of them was last used."""
 
 
 def content_key(*parts: object) -> str:
-    """A hash of ``parts``, each of them plain data; equal parts have equal keys in every process."""
+    """Hash plain data. Equal parts have equal keys in every process."""
     return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()
 
 
 def file_digest(path: Path) -> str:
-    """The SHA-256 of a file's content."""
+    """Compute the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_key(text: str) -> bool:
-    """Whether a text is a key as `content_key` makes them, and so can be part of a path."""
+    """Whether `content_key` could have made a text, so that it can be part of a path."""
     return _KEY.fullmatch(text) is not None
 
 
 class _Sealed(msgspec.Struct, frozen=True):
-    """A value as it is kept, with the hash of its text."""
+    """A stored value with the hash of its text."""
 
     sha256: str
     value: msgspec.Raw
 
 
 class Cache:
-    """Values and files by kind and content key; what is damaged is thrown away, counts as absent and is told of.
+    """Values and files by kind and content key.
 
-    A file's time of modification is that of its last use: by it `evict` knows what was not used for longest. ``tell``
-    is told of damage in words. Nothing that is kept holds the cache's own path, so the folder may be moved.
+    A damaged value is reported, removed and counts as absent. The time of a file's modification is that of its last
+    use, by which `evict` finds the oldest. No value holds the cache's own path, so the directory may be moved. ``tell``
+    gets a message about damage.
 
     Raises:
-        InputError: another user could have put something into the folder, of which binaries are loaded.
+        InputError: another user could have put something into the directory, from which binaries are loaded.
     """
 
     def __init__(self, folder: Path, tell: Callable[[str], None] = lambda message: None) -> None:
@@ -114,10 +125,10 @@ class Cache:
         self._whole: set[tuple[Path, str]] = set()
 
     def file(self, kind: Kind, key: str, suffix: str) -> Path:
-        """The path where the file of ``key`` lies, or would lie; its folder exists, and it counts as used now.
+        """The path of the file of ``key``, which need not exist. Its directory exists, and it counts as used now.
 
         Raises:
-            InputError: ``key`` is none, and might lead out of the cache's folder.
+            InputError: ``key`` is not a key, and might lead out of the cache's directory.
         """
         if not is_key(key) or kind not in KINDS:
             raise InputError(f"{key!r} is no key of {kind!r} in the cache {self.folder}")
@@ -129,21 +140,25 @@ class Cache:
         return path
 
     def touch(self, path: Path) -> bool:
-        """Whether the file is there; it then counts as used now, and stays for an hour at least."""
+        """Count a file as used now, so that it stays for an hour at least.
+
+        Returns:
+            Whether the file exists.
+        """
         try:
             os.utime(path)
         except FileNotFoundError:
             return False
-        except OSError:  # It is another user's.
+        except OSError:  # It belongs to another user.
             return path.exists()
         return True
 
     def lock(self, kind: Kind, key: str) -> FileLock:
-        """A lock for whoever makes the value or the file of ``key``; its file goes with it."""
+        """The lock for making the value or the file of ``key``. Its file is removed at the release."""
         return FileLock(self.file(kind, key, _LOCK), remove=True)
 
     def get(self, kind: Kind, key: str, value_type: type[_T]) -> _T | None:
-        """The value kept for ``key``, or ``None``."""
+        """Look up the value of ``key``; ``None`` if there is none."""
         path = self.file(kind, key, ".json")
         try:
             with path.open("rb") as file:
@@ -160,9 +175,9 @@ class Cache:
             return None
 
     def binary(self, kind: Kind, key: str, sha256: str) -> Path | None:
-        """The compiled module of ``key``, which counts as used now, or ``None`` where there is none of that digest.
+        """Look up the compiled module of ``key``; ``None`` if there is none with this digest. It counts as used now.
 
-        It is read where it is first asked for: a process that has seen it whole does not look again.
+        A process checks the digest once: it does not read a whole file again.
         """
         path = self.file(kind, key, BINARY)
         try:
@@ -179,17 +194,17 @@ class Cache:
         return path
 
     def _throw_away(self, path: Path, found: os.stat_result, why: str) -> None:
-        """Remove a damaged file, unless another process has put a whole one there meanwhile."""
+        """Remove a damaged file, unless another process has replaced it meanwhile."""
         message = f"{path} is damaged, and is left out and made anew: {why}"
         _logger.warning("%s", escaped_line(message))
         self._tell(message)
         now = _stat(path)
         if now is not None and (now.st_dev, now.st_ino) == (found.st_dev, found.st_ino):
-            with suppress(OSError):  # Another user's is replaced where that can be done.
+            with suppress(OSError):  # One of another user is replaced if that is possible.
                 path.unlink()
 
     def put(self, kind: Kind, key: str, value: object) -> None:
-        """Keep ``value`` for ``key``; whoever reads meanwhile sees the old value or the new one."""
+        """Store the value of ``key``. A process that reads meanwhile sees the old value or the new one."""
         content = msgspec.json.encode(value)
         sealed = _Sealed(hashlib.sha256(content).hexdigest(), msgspec.Raw(content))
         replace_file(self.file(kind, key, ".json"), msgspec.json.encode(sealed))
@@ -203,9 +218,16 @@ class Cache:
         *,
         lasts: Callable[[_T], bool] = lambda value: True,
     ) -> _T:
-        """The value of ``key``, made by one process while the others that ask for it wait, where files can be locked.
+        """Look up the value of ``key``, or make and store it.
 
-        A value that does not last, as ``lasts`` tells, is made anew by whoever asks next.
+        One process makes it while the others wait, if files can be locked.
+
+        Args:
+            kind: The kind of the value.
+            key: Its key.
+            value_type: Its type.
+            make: Makes the value.
+            lasts: Whether to store a value. Others are made again the next time.
         """
         value = self.get(kind, key, value_type)
         if value is not None:
@@ -219,7 +241,7 @@ class Cache:
             return value
 
     def usage(self) -> list[Usage]:
-        """What is kept of each kind."""
+        """Summarize the stored values by kind."""
         found = []
         for kind in KINDS:
             entries = list(self._entries([kind]))
@@ -229,10 +251,10 @@ class Cache:
         return found
 
     def evict(self, limit_bytes: int) -> Removed:
-        """Remove what was not used for longest, until at most ``limit_bytes`` are kept.
+        """Remove the values that were not used for longest, until at most ``limit_bytes`` are left.
 
-        What was used in the last hour stays, and so does what is locked: runs share a cache. Folders stay too, since
-        a run may be about to write there.
+        Runs share a cache, so values that were used in the last hour or are locked stay. Directories stay too, since a
+        run may be about to write there.
         """
         entries = sorted(self._entries(), key=lambda entry: (entry.used_s, entry.files))
         total, removed = sum(entry.bytes for entry in entries), Removed()
@@ -240,7 +262,7 @@ class Cache:
         for entry in entries:
             if total <= limit_bytes or entry.used_s > recent_s:
                 break
-            # Looking through a large cache takes a while, in which it may have been used.
+            # To list a large cache takes a while, and the value may have been used meanwhile.
             used_s = max((found.st_mtime for path in entry.files if (found := _stat(path))), default=0.0)
             if used_s <= recent_s:
                 gone = _remove(entry)
@@ -250,17 +272,17 @@ class Cache:
         return removed
 
     def clear(self, kinds: Collection[Kind] = KINDS) -> Removed:
-        """Remove everything of these kinds, however lately it was used, but what is being made at this moment."""
+        """Remove all values of these kinds, even if they were used just now, unless they are being made."""
         removed = Removed()
         for entry in self._entries(kinds):
             removed = _sum(removed, _remove(entry))
         return removed
 
     def _entries(self, kinds: Collection[Kind] = KINDS) -> Iterator[_Entry]:
-        """What is kept of these kinds, by key; files with other names than ours are left out."""
+        """List the stored values of these kinds. Files with names that are not ours are left out."""
         for kind in kinds:
             for folder in _listed(self.folder / kind):
-                # A folder of ours holds the keys that begin with its name.
+                # Our directories hold the keys that begin with their name.
                 if len(folder.name) != 2 or folder.is_symlink():
                     continue
                 files: dict[str, dict[Path, os.stat_result]] = {}
@@ -275,7 +297,7 @@ class Cache:
 
 
 def _listed(folder: Path) -> list[Path]:
-    """What lies in a folder, in a fixed order; nothing where it is none, or is not to be read."""
+    """List a directory in a fixed order; nothing if it cannot be read."""
     try:
         return sorted(folder.iterdir())
     except OSError:
@@ -293,15 +315,15 @@ def _sum(one: Removed, other: Removed) -> Removed:
 
 
 def _remove(entry: _Entry) -> Removed:
-    """Remove all files of a key, unless one of them is locked, or is being written or another user's."""
+    """Remove all files of a key, unless one of them is locked, is being written or belongs to another user."""
     if any(path.suffix == _PARTIAL and _is_young(path) for path in entry.files):
         return Removed(busy=1)
     with ExitStack() as held:
         for path in entry.files:
             if path.suffix == _LOCK and not _hold(path, held):
                 return Removed(busy=1)
-        # The value first: whoever finds one may take it that its file is there. The locks last, while they
-        # are held: whoever waits for one then makes a new one.
+        # The value first: a process that finds one relies on its file. The locks last, while they are held: a process
+        # that waits for one then makes a new one.
         for path in sorted(entry.files, key=lambda path: (path.suffix == _LOCK, path.suffix != ".json")):
             try:
                 path.unlink(missing_ok=True)
@@ -317,14 +339,14 @@ def _is_young(path: Path) -> bool:
 
 
 def _hold(path: Path, held: ExitStack) -> bool:
-    """Lock ``path`` until the end of ``held``; false where somebody else holds it."""
+    """Lock ``path`` until the end of ``held``; false if another process holds it."""
     lock = FileLock(path)
     try:
         if not lock.try_acquire():
             return False
-    except PermissionError:  # It is another user's.
+    except PermissionError:  # It belongs to another user.
         return False
-    except OSError:  # A file system without locks: then nobody holds one.
+    except OSError:  # The file system has no locks, so nobody holds one.
         return True
     held.callback(lock.release)
     return True

@@ -1,8 +1,10 @@
 """A child process that answers requests: frames over pipes, a watchdog, kept stderr.
 
-A request is one frame to the child's stdin, an answer one frame from its stdout; what a frame holds is
-the caller's business. After a time-out or a crash nothing of the child is left, so no answer can be taken
-for that of a later request: whoever owns the child starts a new one.
+A request is one frame to the child's stdin, an answer one frame from its stdout. The caller decides on their contents.
+After a time-out or a crash the child is gone, so no answer can belong to an earlier request. Its owner starts a new
+one.
+
+Not multiprocessing: its pools have no time-out that kills, and lose the stderr and the exit status of a dead worker.
 """
 
 from __future__ import annotations
@@ -17,9 +19,8 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import IO, BinaryIO
 
 from pytest_shark_tune.errors import DeviceChildDied
@@ -42,24 +43,28 @@ class _Ended(Exception):
 
 
 class _OutOfTime(Exception):
-    """The watchdog's deadline has passed."""
+    """The request ran out of time."""
 
 
-class Child:
-    """A persistent child in a session of its own that answers one framed request at a time.
+class Child(AbstractContextManager["Child"]):
+    """A persistent child that answers one framed request at a time. Several threads must not use it at once.
 
-    ``command`` is the argument vector; ``env`` replaces the environment. The child starts in the
-    constructor, and its session keeps a Ctrl-C in the terminal from it: an exception in the middle of a
-    request, ``KeyboardInterrupt`` included, ends the whole group instead of leaving half an answer behind.
+    The child starts in the constructor, in its own session, so that a Ctrl-C in the terminal does not reach it. An
+    exception during a request, ``KeyboardInterrupt`` included, ends its whole group instead of leaving half an answer.
 
-    Not safe for use by several threads at once.
+    Args:
+        command: The program and its arguments.
+        env: Its environment, if it is not this process's.
+
+    Raises:
+        DeviceChildDied: the child could not be started.
     """
 
     def __init__(self, command: Sequence[str], *, env: Mapping[str, str] | None = None) -> None:
         environment = dict(os.environ if env is None else env)
         environment.pop(_PARENT, None)
         if threading.current_thread() is threading.main_thread():
-            # The kernel's parent-death signal follows the thread that forked, so only the main one counts.
+            # The kernel's parent-death signal follows the thread that forked, so only the main thread may use it.
             environment[_PARENT] = str(os.getpid())
         _import_from_here(environment)
         try:
@@ -83,7 +88,7 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """The child's process id, which is also its process group's."""
+        """The id of the child's process and of its process group."""
         return self._process.pid
 
     @property
@@ -93,16 +98,16 @@ class Child:
 
     @property
     def stderr(self) -> str:
-        """The last 64 KiB of what the child wrote to its stderr."""
+        """The last 64 KiB of the child's stderr."""
         return self._stderr.text()
 
     def request(self, payload: bytes, *, timeout_s: float) -> bytes:
         """Send ``payload`` and return the answer's payload.
 
         Raises:
-            DeviceChildDied: the child ended, closed its pipes, or gave no whole answer within ``timeout_s``
-                seconds (``timed_out``). It and its group are gone by then. The message holds the signal or
-                exit status and the end of its stderr.
+            DeviceChildDied: the child ended, closed its pipes, or gave no whole answer within ``timeout_s`` seconds
+                (``timed_out``). By then it and its group are gone. The message has the signal or exit status and the
+                end of its stderr.
         """
         if self._closed:
             raise DeviceChildDied("the child process has been closed; start a new one")
@@ -118,7 +123,7 @@ class Child:
                 timed_out=True,
             ) from None
         except (_Ended, OSError):
-            # One that dies closes its pipes before it can be waited for.
+            # A child that dies closes its pipes before it can be waited for.
             self._finish(_FAREWELL_S)
             raise DeviceChildDied(f"the child process {self._fate()}{self._last_words()}") from None
         except BaseException:
@@ -126,19 +131,11 @@ class Child:
             raise
 
     def close(self) -> None:
-        """End the child: it sees the end of its stdin and has two seconds before its group is killed."""
+        """End the child. It sees the end of its stdin, and two seconds later its group is killed."""
         if not self._closed:
             self._finish(_FAREWELL_S)
 
-    def __enter__(self) -> Child:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _send(self, frame: bytes, deadline: float) -> None:
@@ -215,7 +212,7 @@ class _Tail:
             return self._kept.decode(errors="replace")
 
     def finish(self) -> None:
-        """Wait for the end of the stream; one that somebody still holds open is left to its thread."""
+        """Wait for the end of the stream. If another process holds it open, the thread goes on."""
         self._thread.join(1.0)
 
     def _drain(self) -> None:
@@ -227,7 +224,7 @@ class _Tail:
 
 
 def read_frame(stream: BinaryIO) -> bytes | None:
-    """The payload of the next frame of ``stream``, or None at its end, also in the middle of a frame."""
+    """Read the payload of the next frame; ``None`` at the end of the stream, also in the middle of a frame."""
     header = stream.read(_HEADER.size)
     if len(header) < _HEADER.size:
         return None
@@ -243,16 +240,16 @@ def write_frame(stream: BinaryIO, payload: bytes) -> None:
 
 
 def die_with_parent(stdin_fd: int = 0) -> None:
-    """Called by a child: end this process when its parent is gone, however busy it is.
+    """End this process, a child, when its parent is gone, even if it is busy.
 
-    A thread waits for the other end of ``stdin_fd`` to close. Where the parent started the child from its
-    main thread, the kernel sends SIGKILL besides, which also ends one that hangs with the GIL held.
+    A thread waits for the other end of ``stdin_fd`` to close. If the parent started the child from its main thread, the
+    kernel also sends SIGKILL, which ends a child that hangs with the GIL held.
     """
     threading.Thread(target=_exit_on_hangup, args=(stdin_fd,), name="parent-watch", daemon=True).start()
     parent = os.environ.get(_PARENT)
     if parent is not None and sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != int(parent):  # It ended before it could be watched.
+        if os.getppid() != int(parent):  # The parent ended before this was set.
             os._exit(1)
 
 
@@ -260,12 +257,12 @@ def _exit_on_hangup(fd: int) -> None:
     poller = select.poll()
     poller.register(fd, 0)
     poller.poll()
-    time.sleep(_FAREWELL_S / 2)  # An idle child sees the end of its stdin and leaves by itself.
+    time.sleep(_FAREWELL_S / 2)  # An idle child sees the end of its stdin and exits by itself.
     os._exit(1)
 
 
 def _import_from_here(environment: dict[str, str]) -> None:
-    """Let a child import the package from where this process did, which may be a checkout off its path."""
+    """Let a child import the package from the same place as this process, which may be a checkout off its path."""
     root = Path(__file__).resolve().parents[2]
     if root.name in ("site-packages", "dist-packages"):
         return

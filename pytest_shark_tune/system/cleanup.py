@@ -1,7 +1,7 @@
-"""What must not outlive this process: its commands and its temporary folders.
+"""Cleanup: commands and temporary directories that must not outlive this process.
 
-A process that is killed cleans nothing up, so a small guard does: a child in a session of its own that is told of
-every command, sees its stdin close when this process ends, however it ends, and then kills and removes what is left.
+A killed process cleans nothing up, so a small reaper does: a child in its own session that knows of every command. It
+sees its stdin close when this process ends in any way, and then kills the commands and removes the directory.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pytest_shark_tune.system import folders
 __all__ = ["clear", "new_folder", "release_group", "scratch_folder", "sweep", "watch_group"]
 
 _NEW_S = 60.0
-"""A folder younger than this may belong to a process that has yet to lock it."""
+"""A younger directory may belong to a process that has yet to lock it."""
 _CLEAR_S = 10.0
 _GUARD = """
 import os, shutil, signal, sys, time
@@ -41,11 +41,11 @@ for _ in range(100):
         break
     time.sleep(0.1)
 """
-"""Whom it kills may live for a moment yet, and write into a folder that is being emptied: it comes again for 10 s."""
+"""Killed processes may still write into the directory that is being removed, so it tries again for 10 s."""
 
 
 class _Guard:
-    """This process's temporary folder, locked, and the child that removes it when this process has ended."""
+    """The locked temporary directory of this process, and the child that removes it when this process has ended."""
 
     def __init__(self) -> None:
         self.owner = os.getpid()
@@ -63,7 +63,7 @@ class _Guard:
 
     def tell(self, sign: str, group: int) -> None:
         assert self._process.stdin is not None
-        with suppress(OSError):  # Whoever killed the guard has to clean up alone.
+        with suppress(OSError):  # The reaper was killed.
             self._process.stdin.write(f"{sign}{group}\n".encode())
 
     def end(self) -> None:
@@ -83,23 +83,23 @@ _guard: _Guard | None = None
 
 
 def watch_group(group: int) -> None:
-    """Have the process group killed should this process end before `release_group`."""
+    """Have a process group killed if this process ends before `release_group`."""
     _current().tell("+", group)
 
 
 def release_group(group: int) -> None:
-    """The process group has ended by itself."""
+    """Forget a process group that has ended."""
     _current().tell("-", group)
 
 
 def new_folder(name: str) -> Path:
-    """A folder that lasts until `clear`, or until this process has ended."""
+    """Make a directory that lasts until `clear`, or until this process has ended."""
     return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=_current().folder))
 
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder that is removed at the end."""
+    """Make a directory that is removed at the end."""
     folder = new_folder("scratch")
     try:
         yield folder
@@ -108,7 +108,7 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def clear() -> None:
-    """Kill and remove what is left; what comes later begins anew."""
+    """Kill the commands and remove the directory. Later commands get a new one."""
     global _guard  # noqa: PLW0603 - there is one guard a process
     with _mutex:
         if _guard is not None and _guard.owner == os.getpid():
@@ -117,9 +117,9 @@ def clear() -> None:
 
 
 def sweep() -> None:
-    """Remove the temporary folders of processes that ended without a trace, their guard included.
+    """Remove the temporary directories of processes that were killed together with their reaper.
 
-    A folder of ours whose lock is free belongs to nobody any more.
+    If the lock of such a directory is free, its process has ended.
     """
     for folder in Path(tempfile.gettempdir()).glob(f"{folders.PREFIX}*"):
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""CPU identity: the name by which one CPU model is told from another, read from the text of ``/proc/cpuinfo``."""
+"""CPU identity: a name that is different for every CPU model, from the text of ``/proc/cpuinfo``."""
 
 from __future__ import annotations
 
@@ -41,32 +41,35 @@ _PARTS = {
     ("0xc0", "0xac3"): "Ampere-1",
     ("0xc0", "0xac4"): "Ampere-1a",
 }
-"""Names of the common parts, from Linux's ``cputype.h``; a part that is not listed is known by its number."""
+"""The names of common parts, from Linux's ``cputype.h``. Other parts go by their number."""
 _X86 = ("vendor_id", "cpu family", "model", "stepping")
 _ARM = ("cpu implementer", "cpu part", "cpu variant", "cpu revision")
 _OTHERS = ("cpu", "machine", "uarch", "mvendorid", "marchid", "mimpid")
-"""What the kernel tells of a processor on POWER, s390 and RISC-V."""
+"""The kernel's fields about a processor on POWER, s390 and RISC-V."""
 _FEATURES = ("flags", "features", "isa")
 _X86_ISA = re.compile(
     r"(mmx|3dnow|sse|ssse|pni|avx|fma|f16c|bmi|abm|popcnt|aes|vaes|sha|pclmul|vpclmul|gfni|amx|adx|movbe|movdir|xop|tbm"
     r"|cmov|cx16|cx8|lm$|sm3|sm4|rdrand|rdseed|prefetch|clmul|clflushopt|clwb|cldemote|serialize|erms|fsrm|lahf|rtm|hle)"
 )
-"""Instruction sets among the flags of x86. The others tell of the kernel and its mitigations, which updates change."""
+"""The instruction sets among the flags of x86. Other flags are about the kernel and its mitigations, and change."""
 _CLOCK = re.compile(r"\b\d+(\.\d+)?\s*[GM]Hz\b", re.IGNORECASE)
 _CORES = re.compile(r"\b\d+-cores?\b.*", re.IGNORECASE)
 _MASK = re.compile(r"(?i:\b(qemu|kvm|virtual\w*|unknown|class|rev)\b)|\dx")
-"""Hypervisors and old ARM kernels use these words; ``E5-26xx`` stands for a whole series."""
+"""Words of hypervisors and old ARM kernels. ``E5-26xx`` stands for a whole series."""
 _NUMBER = re.compile(r"[A-Za-z]-?\d\d|(\d\D*){3}")
 _ARCHITECTURE = re.compile(r"(x86|[a-z]+64\b|i\d86)", re.IGNORECASE)
 
 
 def cpu_identity(cpuinfo: str, fallback: str = "") -> str:
-    """The name of the CPU that ``cpuinfo`` describes; it begins with ``fallback`` where it names no model at all.
+    """Name the CPU of a machine.
 
-    A name that tells the model stands for itself. Where there is no name (on ARM), or a hypervisor masks it ("AMD
-    EPYC"), vendor, family, model and stepping (on ARM implementer, part, variant and revision) follow, and a hash of
-    the instruction sets. All cores together make one name, which depends neither on their order nor on their number nor
-    on clocks.
+    The kernel's name of the model is used alone. If there is none (on ARM), or a hypervisor masks it ("AMD EPYC"),
+    vendor, family, model and stepping (on ARM implementer, part, variant and revision) follow, and a hash of the
+    instruction sets. All cores together make one name, which does not depend on their order, number or clocks.
+
+    Args:
+        cpuinfo: The text of ``/proc/cpuinfo``.
+        fallback: The beginning of the name if the text names no model at all.
     """
     cores = list(_cores(cpuinfo))
     names = sorted({name for core in cores if (name := core.get(_NAME, ""))})
@@ -83,7 +86,7 @@ def cpu_identity(cpuinfo: str, fallback: str = "") -> str:
 
 
 def is_model_name(name: str) -> bool:
-    """Whether a name that the kernel gives tells one CPU model from another: models have numbers, masks have none."""
+    """Whether the kernel's name is that of one CPU model. Models have numbers, masks have none."""
     if _MASK.search(name):
         return False
     plain = _CLOCK.sub(" ", re.sub(r"\([^)]*\)", " ", _plain(name)))
@@ -92,12 +95,12 @@ def is_model_name(name: str) -> bool:
 
 
 def _plain(name: str) -> str:
-    """``name`` without its clock rate and its number of cores."""
+    """Remove the clock rate and the number of cores from a name."""
     return _CORES.sub("", name.partition("@")[0]).strip()
 
 
 def _cores(cpuinfo: str) -> Iterator[Mapping[str, str]]:
-    """The fields of each processor, their names in lower case, since architectures spell them differently."""
+    """The fields of the processors. Names are in lower case, since architectures spell them differently."""
     for block in re.split(r"\n\s*\n", cpuinfo):
         fields: dict[str, str] = {}
         for line in block.splitlines():
@@ -108,7 +111,7 @@ def _cores(cpuinfo: str) -> Iterator[Mapping[str, str]]:
 
 
 def _kind(core: Mapping[str, str]) -> str:
-    """What tells the core's model from others, in words; empty where nothing does."""
+    """The vendor and model of a core; empty if the kernel gives none."""
     if "cpu implementer" in core:
         implementer, part, variant, revision = (core.get(name, "").lower() for name in _ARM)
         vendor = _VENDORS.get(implementer, f"implementer {implementer}")
@@ -121,7 +124,7 @@ def _kind(core: Mapping[str, str]) -> str:
 
 
 def _number(text: str) -> str:
-    """``0x3`` and ``3`` as ``3``."""
+    """Write ``0x3`` and ``3`` as ``3``."""
     return str(int(text, 0)) if re.fullmatch(r"0x[0-9a-f]+|\d+", text) else text
 
 

@@ -1,4 +1,4 @@
-"""Storage: what to tell a user when a folder that the run writes to takes no more."""
+"""Storage: the message for a user when a directory of the run takes no more."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
 class Storage:
-    """The folders that a run writes to, by the option, or variable, that names each."""
+    """The directories that a run writes to.
+
+    Args:
+        folders: The directories by the option or variable that names them.
+    """
 
     def __init__(self, folders: Mapping[str, Path]) -> None:
         self._folders = folders
 
     def explain(self, error: BaseException | None) -> str | None:
-        """Say which folder cannot be written to, and what to do; ``None`` where ``error`` is about something else."""
+        """Name the directory that cannot be written to, and the remedy; ``None`` for an error about something else."""
         if not isinstance(error, OSError):
             return None
         problem = error.strerror or str(error)

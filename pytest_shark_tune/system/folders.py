@@ -1,7 +1,7 @@
-"""The one door to folders of our own: nobody else can write into them, and a mark tells them from everybody else's.
+"""The only module that makes directories of our own: no other user can write into them, and they carry a mark.
 
-What a run loads as code lies in a folder that no other user could have made, or made ready, for it. What a run removes
-carries a mark that only we leave: a name alone says nothing.
+A run loads code only from directories that no other user could have made or prepared. A run removes only directories
+with a mark that this package leaves: a name alone says nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pytest_shark_tune.errors import InputError
 __all__ = ["PREFIX", "HeldFolder", "check_owner", "is_marked", "make_marked", "remove_if_free"]
 
 PREFIX = "shark-tune-"
-"""How our temporary folders are called, which somebody else's may be as well."""
+"""The prefix of our temporary directories. Other directories may have it as well."""
 _MARK = ".pytest-shark-tune"
 _TEXT = "pytest-shark-tune made this folder, and removes it with all that is in it: "
 _ROOT = 0
@@ -35,7 +35,7 @@ class HeldFolder:
         fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def remove(self) -> None:
-        """Remove it; to remove it again changes nothing."""
+        """Remove the directory, if that has not been done."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -43,20 +43,20 @@ class HeldFolder:
 
 
 def make_marked(prefix: str, parent: str | os.PathLike[str] | None = None) -> Path:
-    """A new folder that only its owner may enter, with our mark; without ``parent`` it lies in ``TMPDIR``."""
+    """Make a directory that only its owner may enter, with our mark. Without ``parent`` it lies in ``TMPDIR``."""
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     (folder / _MARK).write_text(_text(folder), encoding="utf-8")
     return folder
 
 
 def is_marked(folder: Path) -> bool:
-    """Whether ``folder`` is one that `make_marked` has made for this user, under this name."""
+    """Whether `make_marked` has made ``folder`` for this user, under this name."""
     with _marked(folder) as mark:
         return mark is not None
 
 
 def remove_if_free(folder: Path) -> None:
-    """Remove ``folder`` if it carries our mark and no living process holds it."""
+    """Remove a directory if it carries our mark and no living process holds it."""
     with _marked(folder) as mark:
         if mark is None:
             return
@@ -68,22 +68,23 @@ def remove_if_free(folder: Path) -> None:
 
 
 def check_owner(folder: Path) -> None:
-    """Refuse a folder that code is to be loaded from, where another user may have put it there.
+    """Refuse to load code from a directory of another user.
 
-    One that is not there yet is for us to make. Root may do anything anyway, so what is root's is as good as ours.
+    A directory that does not exist yet is for us to make. Root may do anything anyway, so root's files are as good as
+    ours.
 
     Raises:
-        InputError: it is, or is reached by a link that is, another user's, or everybody may write into it.
+        InputError: the directory, or a link to it, belongs to another user, or everybody may write into it.
     """
     try:
         found, itself = folder.stat(), folder.lstat()
-    except OSError:  # Whoever needs it is told why it cannot be used.
+    except OSError:  # The use of the directory reports this.
         return
-    for each, name in ((itself, "the link "), (found, "")):
-        if each.st_uid not in (os.geteuid(), _ROOT):
+    for state, name in ((itself, "the link "), (found, "")):
+        if state.st_uid not in (os.geteuid(), _ROOT):
             raise InputError(
-                f"{name if stat.S_ISLNK(each.st_mode) else ''}{folder} is another user's (id {each.st_uid}), who could "
-                "have this run load code from there: name a folder of your own"
+                f"{name if stat.S_ISLNK(state.st_mode) else ''}{folder} is another user's (id {state.st_uid}), who "
+                "could have this run load code from there: name a folder of your own"
             )
     if found.st_mode & stat.S_IWOTH:
         raise InputError(
@@ -94,7 +95,7 @@ def check_owner(folder: Path) -> None:
 
 @contextmanager
 def _marked(folder: Path) -> Iterator[int | None]:
-    """A descriptor of a folder's mark; ``None`` where it has none that we left for this user."""
+    """Open the mark of a directory; ``None`` if it has none that we left for this user."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     with ExitStack() as opened:
         mark: int | None = None
@@ -110,7 +111,7 @@ def _marked(folder: Path) -> Iterator[int | None]:
 
 
 def _is_ours(found: os.stat_result) -> bool:
-    """Whether a file or folder is this user's, and nobody else may write to it."""
+    """Whether a file or directory belongs to this user, and nobody else may write to it."""
     is_plain = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
     return is_plain and found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 

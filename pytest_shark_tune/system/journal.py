@@ -1,4 +1,7 @@
-"""The one door to append-only files of JSON lines: a line is whole or it is dropped, with a warning."""
+"""The only module that reads and writes append-only files of JSON lines. A torn line is dropped with a warning.
+
+Not a database: people and other tools read these files, and one write per line keeps them whole without locks.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +24,16 @@ __all__ = ["append", "damaged_lines", "put_first", "read", "read_plain", "replac
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _MOST_BYTES = 1 << 28
-"""A larger file is no spec and no list of records: patterns with their constants take some megabytes."""
+"""The largest file that is read. Specs with constants in their patterns have some megabytes."""
 
 
 def append(path: Path, value: object) -> None:
     """Append ``value`` as one line, in one write, so that a crash tears at most the last line.
 
-    After a torn line it starts a new one, lest both be lost.
+    After a torn line it starts a new one, so that only the torn one is lost.
 
     Raises:
-        OSError: it cannot be written whole, as on a full disk; ``filename`` is the journal's.
+        OSError: the line cannot be written whole, as on a full disk. ``filename`` is the journal's.
     """
     line = msgspec.json.encode(value) + b"\n"
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
@@ -47,12 +50,12 @@ def append(path: Path, value: object) -> None:
 
 
 def read(path: Path, kind: type[_T]) -> list[_T]:
-    """Read every whole line of ``path`` as ``kind``; no file is no lines, a torn line is dropped with a warning."""
+    """Read the whole lines of ``path`` as ``kind``. A torn line is dropped with a warning; no file has no lines."""
     values = []
     for number, value in _decoded(path, kind):
         if isinstance(value, Exception):
-            told = escaped_line(str(path)), number, kind.__name__, escaped_line(str(value))
-            _logger.warning("%s:%d is not a whole %s and is left out: %s", *told)
+            shown = escaped_line(str(path)), number, kind.__name__, escaped_line(str(value))
+            _logger.warning("%s:%d is not a whole %s and is left out: %s", *shown)
         else:
             values.append(value)
     return values
@@ -64,7 +67,7 @@ def damaged_lines(path: Path, kind: type[_T]) -> tuple[int, ...]:
 
 
 def _decoded(path: Path, kind: type[_T]) -> Iterator[tuple[int, _T | Exception]]:
-    """The lines of ``path`` with their numbers, but for empty ones: what each holds, or why that is not known."""
+    """Decode the lines of ``path`` that are not empty: their numbers, with their values or errors."""
     try:
         lines = read_plain(path).splitlines()
     except FileNotFoundError:
@@ -79,10 +82,10 @@ def _decoded(path: Path, kind: type[_T]) -> Iterator[tuple[int, _T | Exception]]
 
 
 def read_plain(path: Path) -> bytes:
-    """What a file from elsewhere holds: a regular one of bounded size, since others never end, or never begin.
+    """Read a file from elsewhere. It has to be a regular file of bounded size, since others never end, or never begin.
 
     Raises:
-        OSError: it cannot be read, or is a pipe, a device or too large; ``strerror`` says so.
+        OSError: the file cannot be read, or is a pipe, a device or too large. ``strerror`` says which.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:
@@ -98,10 +101,10 @@ def read_plain(path: Path) -> bytes:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write ``content`` so that a reader, or a crash, sees the old file or the new one and nothing between.
+    """Replace a file at once: a reader, or a crash, sees the old content or the new one and nothing between.
 
     Raises:
-        OSError: it cannot be written, as on a full disk; the old file is whole.
+        OSError: the file cannot be written, as on a full disk. The old file is whole.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -114,18 +117,21 @@ def replace_file(path: Path, content: bytes) -> None:
     except OSError as error:
         raise _of(path, error) from error
     finally:
-        with suppress(OSError):  # What kept it from being written may keep it from being looked for.
+        with suppress(OSError):  # An error that kept it from being written may also keep it from being found.
             partial.unlink()
 
 
 def put_first(path: Path, content: bytes) -> bytes:
-    """Make a file of ``content`` unless there is one, and return what the file holds; its folder exists.
+    """Create a file unless there is one. Its directory has to exist.
 
-    Of several processes that come at the same moment all get the content of one, and get it whole. Where the file
-    system knows no links, each of them may get its own.
+    Several processes that do so at the same moment all get the whole content of the same one. On a file system without
+    links, they may get their own.
+
+    Returns:
+        The content of the file.
 
     Raises:
-        OSError: it cannot be written, as on a full disk; ``filename`` is ``path``.
+        OSError: the file cannot be written, as on a full disk. ``filename`` is ``path``.
     """
     own = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
@@ -149,5 +155,5 @@ def _link(own: Path, path: Path) -> None:
 
 
 def _of(path: Path, error: OSError) -> OSError:
-    """The error with the name of the file, which the system does not give for a write."""
+    """Add the name of the file to an error, as the system does not give it for a write."""
     return OSError(error.errno, error.strerror, os.fspath(path))

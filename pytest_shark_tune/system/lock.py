@@ -1,4 +1,8 @@
-"""The one door to lock files: locks of the operating system, which end with the process that holds them."""
+"""The only module that locks files: locks of the operating system, which end with the process that holds them.
+
+Not filelock: it refuses the file of another user in a sticky directory, which is how users of a host share its devices.
+It also leaves every file behind, and has no place for the holder's note.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +23,18 @@ _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTS
 
 
 class NoLocks(OSError):
-    """The file system that a lock file lies on knows no locks."""
+    """The file system of a lock file has no locks."""
 
 
 class FileLock:
     """An exclusive lock on the file at ``path``, between processes and between locks of one process.
 
-    A killed process holds nothing any more, so no lock is ever stale. While it is held the file has a note of the
-    holder's. ``mode`` lets other users lock it too, whatever the umask. With ``remove`` the file goes with the lock.
+    A killed process holds nothing, so no lock is ever stale. While the lock is held, the file has a note of the holder.
+
+    Args:
+        path: The file.
+        mode: Its mode, whatever the umask, which may let other users lock it.
+        remove: Remove the file at the release.
     """
 
     def __init__(self, path: Path, *, mode: int = 0o644, remove: bool = False) -> None:
@@ -36,7 +44,7 @@ class FileLock:
         self._descriptor: int | None = None
 
     def check(self) -> None:
-        """Open the file as for locking, and leave it.
+        """Make sure that the file can be opened for locking.
 
         Raises:
             OSError: it cannot be opened for writing.
@@ -44,10 +52,13 @@ class FileLock:
         os.close(self._open())
 
     def try_acquire(self, note: bytes = b"") -> bool:
-        """Take the lock if nobody holds it, and leave ``note`` in the file.
+        """Take the lock if nobody holds it, and write ``note`` into the file.
+
+        Returns:
+            Whether the lock is held now.
 
         Raises:
-            NoLocks: its file system knows no locks.
+            NoLocks: the file system has no locks.
             OSError: the file cannot be opened for writing.
         """
         assert self._descriptor is None, f"{self.path} is locked already"
@@ -58,7 +69,7 @@ class FileLock:
                 if not self._is_current(descriptor):
                     os.close(descriptor)
                     continue
-                with suppress(OSError):  # On a full disk the lock is as good without a note.
+                with suppress(OSError):  # On a full disk the lock works without a note.
                     os.pwrite(descriptor, note, 0)
                     os.ftruncate(descriptor, len(note))
             except BlockingIOError:
@@ -71,24 +82,24 @@ class FileLock:
             return True
 
     def release(self) -> None:
-        """Let go; a lock that is not held is no error."""
+        """Release the lock, if it is held."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is None:
             return
         with suppress(OSError):
             os.ftruncate(descriptor, 0)
         if self._remove and self._is_current(descriptor):
-            # While it is held: whoever waits for this very file then sees that it is gone, and makes a new one.
+            # While it is held: a process that waits for this file then sees that it is gone, and makes a new one.
             with suppress(OSError):
                 self.path.unlink(missing_ok=True)
-        # Not by closing alone: a child that is being forked at this moment has the descriptor too.
+        # Closing is not enough: a child that is being forked at this moment has the descriptor too.
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the lock, waiting as long as it takes; where the file system knows no locks, go on without."""
+        """Wait for the lock and hold it. On a file system without locks, go on without."""
         with suppress(NoLocks):
             while not self.try_acquire():
                 time.sleep(_POLL_S)
@@ -98,7 +109,7 @@ class FileLock:
             self.release()
 
     def note(self) -> bytes:
-        """What whoever holds the lock left in the file; of a holder that was killed it may be an old one."""
+        """The note of the holder. It may be an old one, of a holder that was killed."""
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
@@ -109,7 +120,7 @@ class FileLock:
             os.close(descriptor)
 
     def _open(self) -> int:
-        """Open the file, which other users may have put there: no link, and nothing that is another file as well."""
+        """Open the file. Another user may have put it there, so links are refused, also hard links to another file."""
         descriptor = self._open_any()
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
@@ -120,7 +131,7 @@ class FileLock:
     def _open_any(self) -> int:
         flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         while True:
-            # Not with O_CREAT at once: in a sticky folder the kernel may refuse that for the file of another user.
+            # Not with O_CREAT at once: in a sticky directory the kernel may refuse it for the file of another user.
             with suppress(FileNotFoundError):
                 return os.open(self.path, flags)
             with suppress(FileExistsError):
@@ -142,7 +153,7 @@ class FileLock:
             raise NoLocks(error.errno, error.strerror, os.fspath(self.path)) from error
 
     def _is_current(self, descriptor: int) -> bool:
-        """Whether the file that was opened is still the one at the path."""
+        """Whether the open file is still the one at the path."""
         try:
             return os.path.samestat(os.fstat(descriptor), self.path.lstat())
         except OSError:

@@ -1,4 +1,4 @@
-"""The one door to facts about the machine."""
+"""The only module that reads facts about the machine."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ __all__ = ["driver_version", "last_level_cache_bytes", "processors"]
 
 _NVIDIA, _AMDGPU = Path("proc/driver/nvidia/version"), Path("sys/module/amdgpu/version")
 _DRIVER_FILES = {"cuda": (_NVIDIA,), "hip": (_AMDGPU,), "vulkan": (_NVIDIA, _AMDGPU)}
-"""Where kernel modules tell their versions; amdgpu does so only where it was built apart from the kernel."""
+"""The files with the versions of kernel modules. amdgpu has one only if it was built apart from the kernel."""
 _MANIFESTS = ("etc/vulkan/icd.d", "usr/local/share/vulkan/icd.d", "usr/share/vulkan/icd.d")
 _MANIFEST_VARIABLES = ("VK_DRIVER_FILES", "VK_ICD_FILENAMES")
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def processors() -> int:
-    """How many processors this process may use."""
+    """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def last_level_cache_bytes(cpus: Path = Path("/sys/devices/system/cpu")) -> int:
-    """The size of all last-level caches together, 0 where the system (anything but Linux) does not tell.
+    """The size of all last-level caches together; 0 on systems without such files (all but Linux).
 
-    ``cpus`` is the folder of the kernel's files about processors. A chip may have several such caches, and a dispatch
-    that runs on all processors uses them all.
+    A chip may have several such caches, and a dispatch that runs on all processors uses them all.
+
+    Args:
+        cpus: The directory of the kernel's files about processors.
     """
     sizes = {}
     for processor in cpus.glob("cpu[0-9]*"):
@@ -39,7 +41,7 @@ def last_level_cache_bytes(cpus: Path = Path("/sys/devices/system/cpu")) -> int:
 
 
 def _read_cache(folder: Path) -> tuple[int, str, int] | None:
-    """Level, sharing processors and size of a cache; ``None`` for one of instructions, or where these are not told."""
+    """The level, sharing processors and size of a cache; ``None`` for one of instructions, or without such files."""
     try:
         kind, level, shared, size = (
             (folder / name).read_text(encoding="ascii").strip() for name in ("type", "level", "shared_cpu_list", "size")
@@ -50,11 +52,16 @@ def _read_cache(folder: Path) -> tuple[int, str, int] | None:
 
 
 def driver_version(driver: str, *, root: Path = Path("/"), env: Mapping[str, str] = os.environ) -> str:
-    """What tells the driver behind IREE's ``driver`` of a GPU from its other versions; empty for a CPU's.
+    """The version of the system's driver behind one of IREE's drivers of GPUs; empty for a CPU's.
 
-    It is what the kernel's modules call themselves, or the kernel's release where they do not say. Vulkan may drive any
-    vendor's GPU, and most of its drivers lies outside the kernel, so both count there, and what its loader finds.
-    ``root`` is the folder of the system's files.
+    It is the version of the kernel's module, or the kernel's release if the module has none. Vulkan may drive the GPUs
+    of any vendor, with drivers that lie mostly outside the kernel. So for Vulkan both count, with the manifests that
+    its loader finds.
+
+    Args:
+        driver: IREE's driver.
+        root: The directory of the system's files.
+        env: The environment, where variables may name other manifests.
     """
     if driver.startswith("local"):
         return ""
@@ -67,15 +74,15 @@ def driver_version(driver: str, *, root: Path = Path("/"), env: Mapping[str, str
 
 
 def _vulkan_manifests(root: Path, env: Mapping[str, str]) -> list[Path]:
-    """The files by which Vulkan's loader finds drivers; its variables name others instead."""
+    """The files by which Vulkan's loader finds drivers, or those that its variables name instead."""
     for name in _MANIFEST_VARIABLES:
         if env.get(name):
-            return [Path(each) for each in env[name].split(os.pathsep)]
+            return [Path(path) for path in env[name].split(os.pathsep)]
     return sorted(path for folder in _MANIFESTS for path in (root / folder).glob("*.json"))
 
 
 def _vulkan_driver(manifest: Path) -> str:
-    """A manifest with the size and the time of the library that it names, where it does so by a path."""
+    """The text of a manifest, with the size and the time of the library that it names by a path."""
     text = _text(manifest)
     try:
         library = (manifest.parent / json.loads(text)["ICD"]["library_path"]).stat()
@@ -85,7 +92,7 @@ def _vulkan_driver(manifest: Path) -> str:
 
 
 def _text(path: Path) -> str:
-    """What a file says, empty where there is none."""
+    """The text of a file; empty if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:

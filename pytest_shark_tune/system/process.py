@@ -1,4 +1,7 @@
-"""The one door for commands: time-outs, memory limits, process groups and kept output, solved once."""
+"""The only module that runs commands, with time-outs, memory limits, process groups and kept output.
+
+Not `subprocess.run`: its time-out kills the command but not the processes that the command started.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ __all__ = ["Completed", "run", "stop_all", "stop_group"]
 
 
 _HELD = ("/bin/sh", "-c", 'read -r _ && exec "$@"', "sh")
-"""Starts a command once it is given a line. Without one, as this process ended before it was ready, it ends too."""
+"""Starts a command once it reads a line. If this process ends before it sends one, the shell ends too."""
 
 _lock = threading.Lock()
 _running: set[subprocess.Popen[bytes]] = set()
@@ -28,7 +31,7 @@ _stopped: set[subprocess.Popen[bytes]] = set()
 
 
 class Completed(NamedTuple):
-    """What a command that exited with 0 left: its output, whole, and the seconds it took."""
+    """The output of a command that exited with 0, and the seconds that it took."""
 
     stdout: str
     stderr: str
@@ -43,15 +46,24 @@ def run(
     memory_bytes: int | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Completed:
-    """Run ``command``, fed with ``stdin``, in a process group of its own and return what it printed.
+    """Run a command in its own process group.
 
-    The whole group is killed on a time-out, on any exception in the caller's thread, Ctrl-C included, and where this
-    process ends before it, be it by SIGKILL.
-    ``memory_bytes`` limits the command's address space.
+    The whole group is killed on a time-out, on any exception in the caller's thread (Ctrl-C included), and if this
+    process ends first, even by SIGKILL.
+
+    Args:
+        command: The program and its arguments.
+        timeout_s: The number of seconds that it may take.
+        stdin: Its input.
+        memory_bytes: The limit of its address space.
+        env: Its environment, if it is not this process's.
+
+    Returns:
+        The output of the command.
 
     Raises:
-        CommandFailed: the command could not be started, exited with another status than 0, or ran longer
-            than ``timeout_s`` seconds; its stderr is kept whole.
+        CommandFailed: the command could not be started, exited with another status than 0, or ran out of time. The
+            exception has its whole stderr.
     """
     name = os.path.basename(command[0])
     started = time.monotonic()
@@ -102,7 +114,7 @@ def run(
 
 
 def stop_all() -> None:
-    """Kill every command that is running, in whichever thread; each raises ``CommandFailed``, ``stopped``, there."""
+    """Kill the running commands of all threads. They raise ``CommandFailed`` with ``stopped`` there."""
     with _lock:
         _stopped.update(_running)
         for process in _running:
@@ -110,7 +122,7 @@ def stop_all() -> None:
 
 
 def stop_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill the process group that ``process`` leads; a group that has already gone is no error."""
+    """Kill the process group that ``process`` leads. It is no error if the group has ended."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
@@ -118,13 +130,13 @@ def stop_group(process: subprocess.Popen[bytes]) -> None:
 def _limit_memory(pid: int, memory_bytes: int | None) -> None:
     """Limit the address space of a process that has just started.
 
-    Set from outside, since a ``preexec_fn`` is unsafe in a parent with threads; where the system has no
-    ``prlimit`` (anything but Linux) there is no limit.
+    This process sets the limit, since a ``preexec_fn`` is unsafe in a parent with threads. Systems without ``prlimit``
+    (all but Linux) have no limit.
     """
     if memory_bytes is None or not hasattr(resource, "prlimit"):
         return
     with suppress(ProcessLookupError):
         _, hardest = resource.prlimit(pid, resource.RLIMIT_AS)
-        if hardest != resource.RLIM_INFINITY:  # Whoever is not root may not raise it.
+        if hardest != resource.RLIM_INFINITY:  # Only root may raise it.
             memory_bytes = min(memory_bytes, hardest)
         resource.prlimit(pid, resource.RLIMIT_AS, (memory_bytes, memory_bytes))

@@ -1,6 +1,6 @@
-"""The one door to terminals: text from outside is shown as it is, and does nothing there.
+"""The only module that escapes text for terminals: text from outside is shown as it is, and has no effect there.
 
-Names, compilers' messages, records and the notes of other processes come from files and from people that a run does not
+Names, compilers' messages, records and the notes of other processes come from files and people that a run does not
 know. A terminal obeys escape sequences in them, and a CI system obeys lines that look like its own commands.
 """
 
@@ -26,31 +26,32 @@ _COLON_AT_END = re.compile(rf"^({_BLANKS}):\Z", re.MULTILINE)
 
 
 def escaped(text: str) -> str:
-    r"""``text`` for a terminal: what is not printed is shown as ``\x1b`` or ``\u202e``; ends of lines and tabs stay.
+    r"""Escape text for a terminal: characters that are not printed become ``\x1b`` or ``\u202e``.
 
     Control characters, marks that change the direction of text, characters without a width and halves of surrogates
-    are not printed. Commands of CI systems lose their form.
+    are not printed. Ends of lines and tabs stay. Commands of CI systems lose their form.
     """
     if not text.isprintable():
-        text = "".join(each if _is_harmless(each) else _visible(each) for each in text)
+        text = "".join(letter if _is_harmless(letter) else _visible(letter) for letter in text)
     return _OLD_COMMAND.sub(r"\\x23", _COMMAND.sub(r"\1\\x3a", text))
 
 
 def escaped_line(text: str) -> str:
-    r"""`escaped`, in one line: ends of lines and tabs are shown as ``\n`` and ``\t``."""
+    r"""Escape text for one line: as `escaped`, with ends of lines and tabs as ``\n`` and ``\t``."""
     return escaped(text.replace("\n", "\\n").replace("\t", "\\t"))
 
 
 def escaped_json(text: str) -> str:
-    """JSON with the same values, of which nothing is left to escape: what is not printed can only be in its strings."""
-    shown = "".join(each if _is_harmless(each) else _as_json(each) for each in text)
+    """Escape JSON without changing its values: characters that are not printed can only be in its strings."""
+    shown = "".join(letter if _is_harmless(letter) else _as_json(letter) for letter in text)
     return _OLD_COMMAND.sub(r"\\u0023", shown)
 
 
 class EscapingStream(io.TextIOBase):
-    """A stream of text that hands on to ``stream``, escaped, what is written to it: a line at a time, and at a flush.
+    """A stream that escapes text and passes it to ``stream``, a line at a time and at a flush.
 
-    It has no buffer of bytes and is no terminal, so nobody gets past it and nobody writes escape sequences on purpose.
+    It has no buffer of bytes, so the escaping cannot be bypassed. It is no terminal, so no library writes escape
+    sequences to it on purpose.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -65,29 +66,29 @@ class EscapingStream(io.TextIOBase):
 
     @property
     def errors(self) -> str | None:  # type: ignore[override]
-        """What the stream behind it does with characters that its encoding lacks."""
+        """The treatment of characters that the encoding lacks, as in the stream behind it."""
         return self._stream.errors
 
     def writable(self) -> bool:
-        """Text can be written to it."""
+        """Whether text can be written: it can."""
         return True
 
     def write(self, text: str) -> int:
-        """Write ``text`` escaped, as far as its last line is whole; return its length."""
+        """Write the whole lines of ``text`` and hold back the rest; return the length of ``text``."""
         whole, end, self._held = (self._held + text).rpartition("\n")
         if end:
             self._hand_on(whole + end)
         return len(text)
 
     def flush(self) -> None:
-        """Write the last line also where it is not whole, and flush the stream behind."""
+        """Write the rest of the last line as well, and flush the stream behind."""
         held, self._held = self._held, ""
         if held:
             self._hand_on(held)
         self._stream.flush()
 
     def _hand_on(self, text: str) -> None:
-        # What comes in the middle of a line is no command, and a colon may be the first half of one's beginning.
+        # Text in the middle of a line is no command, and a colon at its end may begin one.
         front = "" if self._begins_line else "."
         shown = _COLON_AT_END.sub(r"\1\\x3a", escaped(front + text)).removeprefix(front)
         self._begins_line = text.endswith("\n") or (self._begins_line and not text.strip())
@@ -96,9 +97,9 @@ class EscapingStream(io.TextIOBase):
 
 @contextmanager
 def escaping_streams() -> Iterator[None]:
-    """Within it all that this process writes to its stdout and stderr is escaped.
+    """Escape everything that this process writes to its stdout and stderr.
 
-    An exception that nobody expects leaves it so, since the interpreter is about to show it.
+    After an unexpected exception the streams stay escaped, since the interpreter is about to show the exception.
     """
     streams = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = EscapingStream(streams[0]), EscapingStream(streams[1])

@@ -1,4 +1,4 @@
-"""How figures are written for people."""
+"""Times with units, for people."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["format_s", "format_us"]
 
 
 def format_us(microseconds: float | None) -> str:
-    """A time with three digits and a fitting unit."""
+    """Format a time with three digits and a fitting unit; ``-`` for none."""
     if microseconds is None:
         return "-"
     rounded = float(f"{microseconds:.3g}")
@@ -15,7 +15,7 @@ def format_us(microseconds: float | None) -> str:
 
 
 def format_s(seconds: float) -> str:
-    """A span of time that a user waits, to the second, the minute or a tenth of an hour."""
+    """Format the time that a user waits, to the second, the minute or a tenth of an hour."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.1f} h"

@@ -318,7 +318,6 @@ def _configured(dispatch: Dispatch, module: BenchmarkModule, candidate: Candidat
         configured = configure_with(module.text, single_entry_spec(dispatch.root, candidate.compilation_info))
     except ConfigureFailed as error:
         raise CandidateFailed(State.COMPILE_FAILED, str(error)) from error
-    missed = why_not_applied(configured, candidate.compilation_info)
-    if missed is not None:
-        raise CandidateFailed(State.NOT_APPLIED, missed.reason)
+    if missed := why_not_applied(configured, candidate.compilation_info):
+        raise CandidateFailed(State.NOT_APPLIED, missed)
     return configured.text

@@ -40,7 +40,7 @@ class CompileStep:
         except InputError as error:
             raise CandidateFailed(State.COMPILE_FAILED, f"the compile step {self.key} gave {error}") from error
         if missed := why_not_applied(configured, compilation_info):
-            raise CandidateFailed(State.NOT_APPLIED, f"after the compile step {self.key} {missed.reason}")
+            raise CandidateFailed(State.NOT_APPLIED, f"after the compile step {self.key} {missed}")
         return changed
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 
 import msgspec
 
 from pytest_shark_tune.plan.roles import Phase, Role
+from pytest_shark_tune.results.coverage import Collected
 from pytest_shark_tune.system import journal
 
-__all__ = ["Collected", "Coverage", "Part", "Roster", "read_roster", "write_roster"]
+__all__ = ["Part", "Roster", "read_roster", "write_roster"]
 
 _FILE = "roster.json"
 
@@ -33,26 +33,6 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
     def phase(self) -> Phase:
         """When the test may run."""
         return self.role.phase
-
-
-class Coverage(StrEnum):
-    """How much a run tunes of what it was given: all of it, not all files of a suite, or not all tests of a file."""
-
-    WHOLE = "whole"
-    FILES = "some files"
-    TESTS = "some tests"
-
-    def is_less_than(self, other: Coverage) -> bool:
-        """Whether a run of this coverage leaves out what one of the ``other`` may have tuned."""
-        order = list(Coverage)
-        return order.index(self) > order.index(other)
-
-
-class Collected(msgspec.Struct, frozen=True, kw_only=True):
-    """How much of what was named runs; ``whole`` are the suites of which every test was generated, and may run."""
-
-    whole: tuple[str, ...] = ()
-    coverage: Coverage = Coverage.WHOLE
 
 
 class Roster(msgspec.Struct, frozen=True):

@@ -11,10 +11,9 @@ import msgspec
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.device.identity import runtime_version, ways_of_driving
-from pytest_shark_tune.device.protocol import DeviceRequestFailed
 from pytest_shark_tune.dispatch.extraction import read_benchmark
 from pytest_shark_tune.dispatch.types import BenchmarkModule, Untunable
-from pytest_shark_tune.errors import CommandFailed, DeviceChildDied
+from pytest_shark_tune.errors import CommandFailed, DeviceChildDied, DeviceRequestFailed
 from pytest_shark_tune.measurement.roofline import Limits, Work, why_impossible
 from pytest_shark_tune.measurement.timing import MEASUREMENT_VERSION, calibrate
 from pytest_shark_tune.system.cache import BINARY, Cache, content_key, file_digest

@@ -12,9 +12,9 @@ from pytest_shark_tune.compiler.configure import strip
 from pytest_shark_tune.device.profiler import Cost, NoProfile, model_time_us, profile
 from pytest_shark_tune.dispatch.types import RootOp, Tensor, Untunable
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
-from pytest_shark_tune.plan.profile import Profile, Share
+from pytest_shark_tune.plan.profile import Profile, Share, tasks_of
 from pytest_shark_tune.plan.source import Source
-from pytest_shark_tune.plan.types import Plan, Task
+from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.tuning.builder import Builds
 from pytest_shark_tune.tuning.runner import Bench
 
@@ -23,10 +23,8 @@ __all__ = [
     "arguments",
     "by_symbol",
     "counted_profile",
-    "cut",
     "function_of",
     "profile_source",
-    "worth_profiling",
 ]
 
 PROFILE_VERSION: Final = 1
@@ -55,38 +53,6 @@ def function_of(source: Source, name: str = "") -> str:
     if not name and len(source.functions) > 1:
         raise InputError(f"{source.name} has several functions, {known}: choose one with --tune-function")
     return name or next(iter(source.functions))
-
-
-def worth_profiling(plan: Plan) -> tuple[Source, ...]:
-    """The sources of a plan of which a part may be left out: models with a function, and with dispatches to choose."""
-    return tuple(
-        source
-        for source in plan.sources
-        if source.functions and not source.is_op and len(list(_tasks_of(source, plan.tasks))) > 1
-    )
-
-
-def cut(plan: Plan, profiles: Sequence[Profile], share: float, unprofiled: Mapping[str, str]) -> Plan:
-    """The plan without the dispatches that are not among those that make up ``share`` of a model's time.
-
-    Whatever else calls a dispatch keeps it, as does a default that could not be run. ``unprofiled`` are sources without
-    a profile, with the reason. What cannot be tuned is told what it costs.
-    """
-    hot = {profile.source: {*profile.hot(share), *profile.unknown} for profile in profiles}
-    costs = {(profile.source, each.dispatch): each.share for profile in profiles for each in profile.shares}
-    return msgspec.structs.replace(
-        plan,
-        tasks=tuple(
-            task
-            for task in plan.tasks
-            if any(task.name in hot.get(member.source, (task.name,)) for member in task.dispatch.members)
-        ),
-        untunable=tuple(
-            msgspec.structs.replace(each, share=costs.get((each.source, each.name))) for each in plan.untunable
-        ),
-        profiles=tuple(profiles),
-        unprofiled=dict(unprofiled),
-    )
 
 
 def profile_source(
@@ -150,7 +116,7 @@ def counted_profile(
     """
     costs: dict[str, Cost] = {}
     unknown: dict[str, str] = {}
-    for task in _tasks_of(source, tasks):
+    for task in tasks_of(source, tasks):
         try:
             measured = bench.measure(task, task.default, builds.artifact(task, task.default))
         except CandidateFailed as failure:
@@ -185,13 +151,9 @@ def _operation(symbol: str, exports: Iterable[str]) -> str:
     return ", ".join(sorted(own))
 
 
-def _tasks_of(source: Source, tasks: Iterable[Task]) -> Iterator[Task]:
-    return (task for task in tasks if any(each.source == source.name for each in task.dispatch.members))
-
-
 def _known(source: Source, tasks: Iterable[Task]) -> Iterator[tuple[str, Share]]:
     """Each executable of a source that can be tuned, with what is known of its dispatch but its cost."""
-    for task in _tasks_of(source, tasks):
+    for task in tasks_of(source, tasks):
         share = Share(
             dispatch=task.name,
             op=_described(task.dispatch.root),

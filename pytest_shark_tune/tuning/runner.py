@@ -14,11 +14,11 @@ from types import MappingProxyType
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.device.lease import DeviceLeases
-from pytest_shark_tune.device.protocol import DeviceRequestFailed
 from pytest_shark_tune.dispatch.types import Dispatch, Member, Numerics, Sum, Tensor
-from pytest_shark_tune.errors import CandidateFailed, DeviceChildDied
+from pytest_shark_tune.errors import CandidateFailed, DeviceChildDied, DeviceRequestFailed
 from pytest_shark_tune.guard.speed import GATE
-from pytest_shark_tune.measurement.correctness import Acceptance, Check, Tolerance, acceptance_for, tolerance_in_model
+from pytest_shark_tune.measurement.acceptance import Acceptance, acceptance_for, tolerance_in_model
+from pytest_shark_tune.measurement.correctness import Check, Tolerance
 from pytest_shark_tune.measurement.roofline import SUSPICIOUS_RATIO, work_of
 from pytest_shark_tune.measurement.timing import (
     FINAL,

@@ -19,16 +19,15 @@ from pytest_shark_tune.guard.checks import Promises
 from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan, found_dispatches, guard_key, make_guard_plan
 from pytest_shark_tune.guard.speed import RUN_ALPHA
 from pytest_shark_tune.guard.verdict import Promise, Verdict
-from pytest_shark_tune.measurement.correctness import Check
 from pytest_shark_tune.measurement.timing import FINAL_ROUNDS, MOST_ROUNDS, Measurement, combine_rounds, is_decided
 from pytest_shark_tune.plan.custom import CustomTask
-from pytest_shark_tune.plan.make import POOL, Wanted, make_plan, plan_key
-from pytest_shark_tune.plan.profile import Profile
-from pytest_shark_tune.plan.source import Source, read_source
-from pytest_shark_tune.plan.types import AnyTask, Plan, Task, with_data_of
-from pytest_shark_tune.records.draft import Draft, draft_of_finals
+from pytest_shark_tune.plan.make import make_plan, plan_key
+from pytest_shark_tune.plan.profile import Profile, drop_cold, worth_profiling
+from pytest_shark_tune.plan.source import Source, read_sources
+from pytest_shark_tune.plan.types import POOL, AnyTask, Plan, Task, Wanted, with_data_of
+from pytest_shark_tune.records.draft import Draft, spec_of
 from pytest_shark_tune.records.reconcile import incumbent_of, starter_of
-from pytest_shark_tune.records.types import Finalist, FinalRecord, Record, SpecRecord, State
+from pytest_shark_tune.records.types import Finalist, FinalRecord, Origin, Record, SpecRecord, State
 from pytest_shark_tune.records.winner import choose_finalists, declare_winner, simplicity
 from pytest_shark_tune.search import PriorResult
 from pytest_shark_tune.search_space.candidate import Candidate
@@ -41,7 +40,7 @@ from pytest_shark_tune.tuning.compile_step import CompileStep
 from pytest_shark_tune.tuning.database import Recall
 from pytest_shark_tune.tuning.microbenchmarks import Yardsticks
 from pytest_shark_tune.tuning.model_final import ModelFinal, model_of
-from pytest_shark_tune.tuning.model_profile import PROFILE_VERSION, cut, function_of, profile_source, worth_profiling
+from pytest_shark_tune.tuning.model_profile import PROFILE_VERSION, function_of, profile_source
 from pytest_shark_tune.tuning.prefetch import coming
 from pytest_shark_tune.tuning.runner import Bench, model_tolerance
 from pytest_shark_tune.tuning.settings import RunSettings
@@ -101,6 +100,7 @@ class Session:
         self._recall = Recall(self.results, compiler, settings, step=key)
         self._promises = Promises(settings, cache, self._builds, self._bench, setting=self.setting, step=key)
         self._starter = Starter(settings.starter)
+        self._origin = Origin(device=settings.device_name, target=str(compiler.target), iree=compiler.version)
         self._stepped: dict[str, Session] = {}
         self.kernels: dict[tuple[str, str, str], tuple[Any, float]] = {}
         self.models: list[Source] = []
@@ -180,7 +180,7 @@ class Session:
 
     def _read(self, given: Sequence[object], folder: Path) -> tuple[Source, ...]:
         own = [each for each in given if not isinstance(each, CustomTask)]
-        return _named_apart([read_source(each, folder, self.settings.models) for each in own])
+        return read_sources(own, folder, self.settings.models)
 
     def _without_cold(self, key: str, plan: Plan) -> tuple[str, Plan]:
         """The plan with only the dispatches in which its models spend their time, as far as that can be told."""
@@ -193,7 +193,7 @@ class Session:
         share = self.settings.share
         # Its key says what is in it: a profile that is measured again may choose others.
         key = content_key("plan", PROFILE_VERSION, key, share, told)
-        return key, self._kept_plan(key, lambda: cut(plan, profiles, share, unprofiled), plan.sources)
+        return key, self._kept_plan(key, lambda: drop_cold(plan, profiles, share, unprofiled), plan.sources)
 
     def _told(self, plan: Plan, source: Source) -> _Told:
         """Where the time of a source goes, or why nobody can tell; all processes of the run are told the same."""
@@ -389,34 +389,16 @@ class Session:
         failed: Mapping[str, CandidateFailed],
     ) -> FinalRecord:
         """The record of a final of ``names``, each of which was measured or failed."""
-        finalists = [
-            Finalist(id=name, state=State(failed[name].state), reason=failed[name].reason)
-            if name in failed
-            else _finalist(name, joined[name])
-            for name in names
-        ]
+        finalists = [Finalist.of(name, failed[name] if name in failed else joined[name]) for name in names]
         incumbent = self._incumbent(task)
         # Among equals the snapshot's own comes first: it changes for a reason only.
-        winner, reason = declare_winner(
-            finalists, lambda name: (name != incumbent, *simplicity(task.candidate(name).knobs))
-        )
-        # Whoever was in all rounds has the default's samples of all, and saw every block that was repeated.
-        whole = next(iter(joined.values()), None)
-        return FinalRecord(
-            dispatch=task.name,
-            root=task.dispatch.root if isinstance(task, Task) else None,
-            weight=task.weight,
-            finalists=tuple(finalists),
-            baseline_samples_us=_rounded(whole.baseline_samples_us) if whole else (),
-            winner=winner,
-            reason=reason,
-            compilation_info=task.candidate(winner).compilation_info if winner else "",
-            rounds=whole.rounds if whole else 0,
-            repeated=whole.repeated if whole else 0,
-            note=whole.note if whole else "",
-            device=self.settings.device_name,
-            target=str(self.compiler.target),
-            iree=self.compiler.version,
+        verdict = declare_winner(finalists, lambda name: (name != incumbent, *simplicity(task.candidate(name).knobs)))
+        return FinalRecord.from_rounds(
+            task,
+            finalists,
+            next(iter(joined.values()), None),
+            verdict,
+            self._origin,
         )
 
     def record(
@@ -428,35 +410,10 @@ class Session:
         compile_s: float | None = None,
     ) -> Record:
         """The record of a candidate that was tried; ``compile_s`` is for kernels, which have no artifact of ours."""
-        failure = outcome if isinstance(outcome, CandidateFailed) else None
-        measured = outcome if isinstance(outcome, Measurement) else None
         if isinstance(task, Task):
             known = artifact or self._builds.known(task.dispatch.members[0].module, candidate)
             compile_s = known.compile_s or None if known else None
-        return Record(
-            id=candidate.id,
-            dispatch=task.name,
-            pipeline=candidate.pipeline,
-            knobs=candidate.knobs,
-            config=candidate.config,
-            state=State(failure.state) if failure else State.MEASURED,
-            reason=failure.reason if failure else "",
-            check=failure.detail if failure and isinstance(failure.detail, Check) else None,
-            duplicate_of=failure.detail if failure and isinstance(failure.detail, str) else "",
-            compile_s=compile_s,
-            samples_us=_rounded(measured.samples_us) if measured else (),
-            baseline_samples_us=_rounded(measured.baseline_samples_us) if measured else (),
-            ratio=round(measured.ratio, 5) if measured else None,
-            ratio_low=round(measured.ratio_low, 5) if measured else None,
-            ratio_high=round(measured.ratio_high, 5) if measured else None,
-            batch=measured.batch if measured else None,
-            blocks=measured.blocks if measured else 0,
-            repeated=measured.repeated if measured else 0,
-            note=measured.note if measured else "",
-            device=self.settings.device_name,
-            target=str(self.compiler.target),
-            iree=self.compiler.version,
-        )
+        return Record.of_outcome(candidate, outcome, self._origin, compile_s)
 
     def verify(self, plan: Plan) -> SpecRecord:
         """Try the spec of what won, and the starter, on the sources of ``plan``: applied where it should be, same
@@ -495,7 +452,7 @@ class Session:
 
     def _draft(self) -> Draft:
         """The spec to be, as far as this run knows."""
-        return draft_of_finals(journal.read(self.settings.finals, FinalRecord), self._starter.text)
+        return spec_of(journal.read(self.settings.finals, FinalRecord), self._starter.text)
 
     def starter_candidate(self, task: Task) -> str:
         """The id of the candidate with the config that the starter spec has for a dispatch; empty without one."""
@@ -547,30 +504,3 @@ class Session:
     def keep_record(self, task: Task, record: Record) -> None:
         """Keep what this run found out for later ones."""
         self._recall.keep(task, record)
-
-
-def _finalist(name: str, measured: Measurement) -> Finalist:
-    return Finalist(
-        id=name,
-        state=State.MEASURED,
-        samples_us=_rounded(measured.samples_us),
-        ratio=round(measured.ratio, 5),
-        ratio_low=round(measured.ratio_low, 5),
-        ratio_high=round(measured.ratio_high, 5),
-    )
-
-
-def _rounded(samples: Iterable[float]) -> tuple[float, ...]:
-    """Microseconds to the nanosecond: no clock here tells more, and journals stay readable."""
-    return tuple(round(sample, 3) for sample in samples)
-
-
-def _named_apart(sources: Sequence[Source]) -> tuple[Source, ...]:
-    """Give sources of equal names a number, since their dispatches are told apart by the source's name."""
-    seen: Counter[str] = Counter()
-    apart = []
-    for source in sources:
-        seen[source.name] += 1
-        number = seen[source.name]
-        apart.append(source if number == 1 else msgspec.structs.replace(source, name=f"{source.name}_{number}"))
-    return tuple(apart)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_shark_tune.guard.speed import TOLERANCE
-from pytest_shark_tune.plan.model_input import ModelInput
+from pytest_shark_tune.plan.source import ModelInput
 from pytest_shark_tune.search_space import SpaceRequest
 
 __all__ = ["RunSettings"]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pytest_shark_tune.guard.plan import takers
-from pytest_shark_tune.plan.types import Task
-from pytest_shark_tune.plan.wanted import Wanted
+from pytest_shark_tune.plan.types import Task, Wanted
 from pytest_shark_tune.spec.read import read_spec
 
 __all__ = ["Starter"]

@@ -35,7 +35,8 @@ from pytest_shark_tune.dispatch.grouping import group_dispatches
 from pytest_shark_tune.dispatch.rotation import rotated_dispatch
 from pytest_shark_tune.dispatch.types import FoundDispatch, Numerics, RootOp, Sum, TargetFacts
 from pytest_shark_tune.guard import plan
-from pytest_shark_tune.measurement.correctness import acceptance_for, check_output, tolerance_for, tolerance_in_model
+from pytest_shark_tune.measurement.acceptance import acceptance_for, tolerance_in_model
+from pytest_shark_tune.measurement.correctness import check_output, tolerance_for
 from pytest_shark_tune.measurement.roofline import Limits
 from pytest_shark_tune.measurement.timing import FINAL, Policy, calibrate, combine_rounds, compare
 from pytest_shark_tune.plan import make

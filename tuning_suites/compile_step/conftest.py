@@ -7,7 +7,7 @@ PASSES = "builtin.module(hal.executable(hal.executable.variant(builtin.module(fu
 
 @pytest.fixture
 def artifact(tune_dispatch, tune_session):
-    """The stage that compiles; the default, the finalists, the merged spec and what is guarded take the step, too."""
+    """The stage that compiles. The default, finalists, the merged spec and guarded entries take the step, too."""
 
     def clean_up(text):
         return tune_session.compiler.opt(text, f"--pass-pipeline={PASSES}")

@@ -1,4 +1,4 @@
-"""A dispatch whose modules go through a compile step of our own: run `pytest tuning_suites/compile_step --tune`."""
+"""A dispatch with a compile step of our own: run `pytest tuning_suites/compile_step --tune`."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The stages of a kernel that IREE knows nothing of: `cc` compiles it, ctypes loads it, the plugin compares."""
+"""The stages of a kernel that is not IREE's: `cc` compiles it, ctypes loads it, and the plugin compares."""
 
 import ctypes
 import hashlib
@@ -17,9 +17,9 @@ N = 256
 
 
 def compile_matmul(knobs, folder):
-    """Knobs in, a shared library out; what `cc` says of a failure becomes the candidate's reason."""
+    """Compile a shared library from knobs. If `cc` fails, its message becomes the candidate's reason."""
     defines = [f"-DN={N}", *(f"-D{name.upper()}={value}" for name, value in sorted(knobs.items()))]
-    # A library that is loaded stays loaded under its path, so each has a path of its own.
+    # A loaded library stays loaded under its path, so every library has a path of its own.
     out = folder / f"matmul-{hashlib.sha256(' '.join(defines).encode()).hexdigest()[:16]}.so"
     flags = ["-O3", "-march=native", "-shared", "-fPIC"]
     subprocess.run(["cc", *flags, *defines, "-o", out, SOURCE], check=True, capture_output=True, text=True, timeout=60)
@@ -27,10 +27,10 @@ def compile_matmul(knobs, folder):
 
 
 def load_matmul(library, seed):
-    """A library in, something to run and its result out, on inputs made from the seed."""
+    """Load a library as a kernel to run, on inputs made from the seed."""
     random = np.random.default_rng(seed)
     a, b = (random.standard_normal((N, N), dtype=np.float32) for _ in range(2))
-    # Memory that is used again may hold the right result of an earlier candidate: a NaN shows what was not written.
+    # Reused memory may hold the right result of an earlier candidate: a NaN shows elements that were not written.
     c = np.full((N, N), np.nan, dtype=np.float32)
     function = ctypes.CDLL(str(library)).matmul
     pointers = [ctypes.c_void_p(array.ctypes.data) for array in (a, b, c)]
@@ -41,7 +41,7 @@ def load_matmul(library, seed):
             function(*pointers)
         return time.perf_counter() - started
 
-    # The arrays must live as long as what points to them.
+    # The arrays must live as long as the pointers to them.
     run.arrays = (a, b, c)
     return Kernel(run=run, result=lambda: c)
 

@@ -1,6 +1,6 @@
 """A blocked C kernel, tuned by its block sizes: run `pytest tuning_suites/custom_kernel --tune`.
 
-Nothing here is IREE's: conftest.py says how to compile a kernel and how to load it.
+Nothing here is IREE's: conftest.py compiles and loads the kernel.
 """
 
 import pytest
@@ -17,7 +17,7 @@ SPACE = SearchSpace.of(
 )
 
 
-# Three plain loops, which no member of the space is.
+# Three plain loops, which are not a member of the space.
 UNBLOCKED = {"bi": 256, "bj": 256, "bk": 256, "unroll": 1}
 
 

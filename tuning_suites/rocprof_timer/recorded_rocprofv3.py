@@ -1,4 +1,4 @@
-"""Stands for `rocprofv3`: takes its arguments, and leaves a trace of this folder where it would leave one."""
+"""A stand-in for `rocprofv3`: takes the same arguments, and copies a recorded trace to the same place."""
 
 import argparse
 import shutil

@@ -1,4 +1,4 @@
-"""A dispatch that is timed by a profiler: run `pytest tuning_suites/rocprof_timer --tune`."""
+"""A dispatch that a profiler times: run `pytest tuning_suites/rocprof_timer --tune`."""
 
 import pytest
 

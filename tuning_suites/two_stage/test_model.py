@@ -1,4 +1,4 @@
-"""A model whose dispatches are tuned for what they do to it: run `pytest tuning_suites/two_stage --tune`."""
+"""A model, with its dispatches tuned for the time of the whole model: run `pytest tuning_suites/two_stage --tune`."""
 
 import pytest
 

@@ -17,7 +17,7 @@ from pytest_shark_tune.records.types import Record
 from pytest_shark_tune.report.progress_text import RunProgress
 from pytest_shark_tune.results.finding import Finding
 from pytest_shark_tune.results.store import Ledger
-from pytest_shark_tune.spec.build import dropped_prints
+from pytest_shark_tune.spec.read import dropped_prints
 from pytest_shark_tune.tuning.manifest import Part
 from pytest_shark_tune.tuning.prefetch import announce
 from pytest_shark_tune.tuning.scheduler import Campaign, make_quarry

@@ -1,0 +1,25 @@
+"""Search spaces on llvm-cpu, one module per kind of op."""
+
+from pytest_shark_tune.search_space.cpu import attention, contraction, convolution, generic
+
+__all__ = ["BACKEND", "BUILDERS", "VERSIONS"]
+
+BACKEND = "llvm-cpu"
+
+BUILDERS = {
+    BACKEND: {
+        "contraction": contraction.cpu_contraction_spaces,
+        "convolution": convolution.cpu_convolution_spaces,
+        "pooling": convolution.cpu_convolution_spaces,
+        "attention": attention.cpu_attention_spaces,
+        "other": generic.cpu_generic_spaces,
+    }
+}
+"""The function that builds the spaces of a kind of op, by backend."""
+
+VERSIONS = {
+    "cpu_attention": attention.VERSION,
+    "cpu_contraction": contraction.VERSION,
+    "cpu_convolution": convolution.VERSION,
+    "cpu_generic": generic.VERSION,
+}

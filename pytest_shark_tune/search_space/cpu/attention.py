@@ -1,8 +1,8 @@
 """Search spaces of attention on llvm-cpu, under the pipeline LinalgExtTileAndVectorize.
 
-The compiler turns attention into its online form before it looks at configs. The default config of that form holds
-tiles and nothing else, with no decomposition config as on GPUs. Figures given as seen were taken with IREE 3.13 on
-two AVX-512 cores.
+The compiler converts attention to its online form before it reads configs. The default config of that form holds only
+tiles, without a decomposition config as on GPUs. Measurements quoted here were taken with IREE 3.13 on two AVX-512
+cores.
 """
 
 from __future__ import annotations
@@ -15,23 +15,20 @@ from pytest_shark_tune.search_space.cpu.tiling import (
     Axis,
     Tiles,
     distribution_tiles,
-    divisors,
-    refuse_elements,
     require_vector_room,
     require_workgroups,
     tiled_space,
 )
 from pytest_shark_tune.search_space.emit import Body
 from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
+from pytest_shark_tune.search_space.tiles import divisors, fast_or_any, refuse_elements
 
-__all__ = ["ATTENTION", "VERSION", "cpu_attention_spaces"]
+__all__ = ["VERSION", "cpu_attention_spaces"]
 
 VERSION: Final = 1
-"""The number of this space. Raise it where it has other members, or other knobs: plans are then made anew."""
+"""The version of this space. Raise it if its members or knobs change. Plans are then made again."""
 
-ATTENTION = "attention"
-
-PIPELINE = "LinalgExtTileAndVectorize"
+_PIPELINE = "LinalgExtTileAndVectorize"
 
 _FLOATS = ("f16", "bf16", "f32", "f64")
 _ROW_TILES = (1, 2, 4, 6, 8, 12, 16)
@@ -40,22 +37,22 @@ _FEWEST_KEYS = 4
 _MOST_LANES = 8
 _WIDEST_KEY = 128
 _SUM_BYTES = 4
-"""Scores and sums are f32, whatever the inputs are, save for f64."""
+"""Scores and sums are f32 for all inputs except f64."""
 
 
 def cpu_attention_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...]:
-    """The space of an attention with static, positive sizes.
+    """Return the space of an attention with static, positive sizes.
 
-    Knobs, where ``i`` is a position in ``root.loops``; a dimension that leaves no choice has none:
+    The knobs are these, where ``i`` is a position in ``root.loops``. A dimension without a choice has no knob.
 
     - ``dist_i``: elements of a batch, query or value dimension in a workgroup's tile;
     - ``vec_i``: elements in the vector tile of the queries and of the values' width (``vector_common_parallel``), and
-      keys that are taken at a time (``vector_reduction``).
+      keys in one step (``vector_reduction``).
 
-    The width of a key (k1) is never tiled: the softmax would be taken of parts of the scores, and the result was wrong.
+    The width of a key (k1) is never tiled: softmax would be applied to parts of the scores, and results were wrong.
 
     Raises:
-        NoSpace: an element type is not covered, or keys are so wide that the compiler's own default tiles them.
+        NoSpace: An element type is not covered, or keys are so wide that the compiler's own default tiles them.
     """
     refuse_elements(root, _FLOATS)
     for name in ("m", "n", "k1", "k2"):
@@ -66,26 +63,24 @@ def cpu_attention_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace
             f"keys of {root.loops[root.k1[0]]} elements are wider than {_WIDEST_KEY}: the compiler's default tiles "
             "their width, which gives a wrong result, so there is nothing right to compare with"
         )
-    space = _space(root, target, fast=True)
-    # Limits made for speed may contradict each other where there is little to compute or to divide.
-    return (space if space else _space(root, target, fast=False),)
+    return (fast_or_any(lambda fast: _attention_space(root, target, fast=fast)),)
 
 
-def _space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
-    """The space read back from the op; with ``fast`` also without what compiles but cannot be fast."""
+def _attention_space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
+    """Build the space; with ``fast``, without configs that compile but cannot be fast."""
     (m,), (n,), (k1,), (k2,) = root.m, root.n, root.k1, root.k2
     sum_bytes = 8 if root.outputs[0].element == "f64" else _SUM_BYTES
     lanes = max(1, target.native_vector_bytes // sum_bytes)
     rows = tuple(tile for tile in _ROW_TILES if tile <= root.loops[m])
     keys = tuple(tile for tile in _KEY_TILES if tile <= root.loops[k2])
     if fast:
-        # One row or a few keys at a time load each value for a single use: at best half as fast.
+        # With one row or a few keys at a time, each value is loaded for a single use. At best this was half as fast.
         rows = rows[1:] or rows
         keys = tuple(tile for tile in keys if tile >= _FEWEST_KEYS) or keys
     batches = [Axis(index, root.loops[index], (1,), divisors(root.loops[index])) for index in root.batch]
     row_axis = Axis(m, root.loops[m], rows, distribution_tiles(root.loops[m], rows))
     key_axis = Axis(k2, root.loops[k2], keys)
-    # To share the width of a value out computes all scores again for each part.
+    # Distributing the width of a value would compute all scores again for each part.
     width_axis = Axis(n, root.loops[n], _width_tiles(root.loops[n], lanes, fast=fast), (root.loops[n],))
     axes = [*batches, row_axis, width_axis, key_axis]
 
@@ -108,13 +103,13 @@ def _space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
                 _require_small_rest(body, axis, tiles.vector[axis.index])
             require_workgroups(body, root, target, axes, tiles.distribution)
 
-    return tiled_space(root, PIPELINE, axes, constrain, peels=False)
+    return tiled_space(root, _PIPELINE, axes, constrain, peels=False)
 
 
 def _width_tiles(size: int, lanes: int, *, fast: bool) -> tuple[int, ...]:
-    """Parts of a value's width: the whole if it is no longer than eight native vectors, or whole vectors of it.
+    """Return parts of a value's width: whole vectors, or all of it if that is at most eight native vectors.
 
-    With ``fast`` the two longest: scores are weighed again for every part.
+    With ``fast`` these are the two longest, since scores are weighted again for every part.
     """
     tiles = tuple(tile for tile in divisors(size) if tile <= lanes * _MOST_LANES and tile % lanes == 0)
     if size <= lanes * _MOST_LANES:
@@ -124,9 +119,9 @@ def _width_tiles(size: int, lanes: int, *, fast: bool) -> tuple[int, ...]:
 
 
 def _require_small_rest(body: Body, axis: Axis, tile: Any) -> None:
-    """At most a quarter of a loop may be left over by its vectors, and more only where every tile leaves more."""
+    """Limit the remainder of a loop's vectors to a quarter of the loop, or to the least remainder of all tiles."""
     dim = body.dims[axis.index]
-    largest, rest = max(axis.size // 4, min(axis.size % each for each in axis.vector)), body.rest(dim, tile)
+    largest, rest = max(axis.size // 4, min(axis.size % choice for choice in axis.vector)), body.rest(dim, tile)
     body.require(
         body.at_most(rest, body.number(largest)),
         f"vec_{axis.index} ({{}}) must leave at most {largest} of dim_{axis.index} ({{}}), not {{}}",

@@ -1,6 +1,6 @@
 """Search spaces of matmul-like contractions on llvm-cpu, under the pipeline DoubleTilingExpert.
 
-Figures given as seen were taken with IREE 3.13 on two AVX-512 cores.
+Measurements quoted here were taken with IREE 3.13 on two AVX-512 cores.
 """
 
 from __future__ import annotations
@@ -12,32 +12,28 @@ from typing import Any, Final
 
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.search_space.cpu.tiling import (
-    ELEMENT_BYTES,
     MOST_NATIVE_VECTORS,
     Axis,
     Tiles,
     distribution_tiles,
-    divisors,
     lane_count,
     operand_dims,
-    powers,
-    refuse_elements,
     registers,
     require_tiling,
     require_workgroups,
     tiled_space,
+    widest_element,
 )
 from pytest_shark_tune.search_space.emit import Body
 from pytest_shark_tune.search_space.space import SearchSpace
+from pytest_shark_tune.search_space.tiles import divisors, fast_or_any, powers, refuse_elements
 
-__all__ = ["KIND", "VERSION", "cpu_contraction_spaces"]
+__all__ = ["VERSION", "cpu_contraction_spaces"]
 
 VERSION: Final = 1
-"""The number of this space. Raise it where it has other members, or other knobs: plans are then made anew."""
+"""The version of this space. Raise it if its members or knobs change. Plans are then made again."""
 
-KIND = "contraction"
-
-PIPELINE = "DoubleTilingExpert"
+_PIPELINE = "DoubleTilingExpert"
 
 _ROW_TILES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16)
 _DEPTH_TILES = (1, 2, 4, 8, 16)
@@ -45,37 +41,35 @@ _STRIDED_DEPTH_TILES = (4, 8, 16, 32)
 _LONE_DEPTH_TILES = (4, 8, 16, 32, 64)
 
 _FEWEST_ACCUMULATORS = 6
-"""Vectors of sums in flight; of a 512x512x512 f32 matmul, the best seen with four or five took 1.3 times the best."""
+"""Vectors of sums in flight. The best 512x512x512 f32 matmul with four or five of them took 1.3 times the best time."""
 
 _RAGGED_SHARE = 64
-"""At most this part of a dimension (1/64) may be left over by whole vectors in its last workgroup."""
+"""The remainder of whole vectors in the last workgroup may be at most this part (1/64) of a dimension."""
 
 
 def cpu_contraction_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...]:
-    """The space of a contraction with static, positive sizes.
+    """Return the space of a contraction with static, positive sizes.
 
-    Knobs, where ``i`` is a position in ``root.loops``; a dimension that leaves no choice has none:
+    The knobs are these, where ``i`` is a position in ``root.loops``. A dimension without a choice has no knob.
 
     - ``dist_i``: elements of a parallel dimension in a workgroup's tile;
     - ``vec_i``: elements in the vector tile, of a parallel dimension (``vector_common_parallel``) or of the
       innermost reduction (``vector_reduction``);
-    - ``peel``: 1 where a tile does not divide what it tiles, so loops are peeled; 0 where all divide.
+    - ``peel``: 1 if a tile has a remainder, so that loops are peeled; 0 if all tiles divide their dimensions.
 
-    There are no knobs for cache tiles: distribution tiles block for the cache as well, no cache tile seen was
+    There are no knobs for cache tiles. Distribution tiles block for the cache as well, no measured cache tile was
     faster beyond the noise, and a cache tile of the reduction often makes vectors that the compiler refuses.
 
     Raises:
-        NoSpace: an element type is not covered.
+        NoSpace: An element type is not covered.
     """
     refuse_elements(root)
-    space = _space(root, target, fast=True)
-    # Limits made for speed may contradict each other where there is little to compute or to divide.
-    return (space if space else _space(root, target, fast=False),)
+    return (fast_or_any(lambda fast: _contraction_space(root, target, fast=fast)),)
 
 
-def _space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
-    """The space read back from the op; with ``fast`` also without what compiles but cannot be fast."""
-    loops, lane, depth = _loops(root, target)
+def _contraction_space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
+    """Build the space; with ``fast``, without configs that compile but cannot be fast."""
+    loops, lane, depth = _tiled_loops(root, target)
     others = [Axis(index, root.loops[index], (1,)) for index in root.k if index != depth]
 
     def constrain(body: Body, tiles: Tiles) -> None:
@@ -88,11 +82,11 @@ def _space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
             _assert_registers(body, root, target, loops, lane, parallel)
             require_workgroups(body, root, target, loops.values(), tiles.distribution)
 
-    return tiled_space(root, PIPELINE, [*loops.values(), *others], constrain, peels=True)
+    return tiled_space(root, _PIPELINE, [*loops.values(), *others], constrain, peels=True)
 
 
-def _loops(root: RootOp, target: TargetFacts) -> tuple[dict[int, Axis], int, int]:
-    """The parallel and the innermost reduction loops by position, the loop that vectors run along, and the latter."""
+def _tiled_loops(root: RootOp, target: TargetFacts) -> tuple[dict[int, Axis], int, int]:
+    """Return the parallel and the innermost reduction loops, the loop along vectors, and the innermost reduction."""
     lanes = lane_count(root, target)
     *inputs, output = ([dim for dims in operand if len(dims) == 1 for dim in dims] for operand in operand_dims(root))
     parallel = [index for index, kind in enumerate(root.iterators) if kind == "parallel"]
@@ -120,11 +114,11 @@ def _loops(root: RootOp, target: TargetFacts) -> tuple[dict[int, Axis], int, int
 
 
 def _lane_tiles(size: int, shortest: int, longest: int) -> tuple[int, ...]:
-    """Powers of two, as other lengths were at best 1.7 times slower; half of ``shortest`` too if that leaves less.
+    """Return powers of two, since other lengths were at least 1.7 times slower.
 
-    They go from one native vector to eight. Where memory runs along another dimension, more than one only
-    shuffles more (at best 2.5 times slower); where there is no other dimension to go through, a quarter of one
-    is often better, as the reduction is then what fills the vectors.
+    They range from one native vector to eight. Half of ``shortest`` is included if its remainder is smaller. If memory
+    runs along another dimension, more than one vector only shuffles more (at least 2.5 times slower). If there is no
+    other dimension, a quarter of a vector is often better, since the reduction then fills the vectors.
     """
     half = shortest // 2
     if half and size % half < size % shortest:
@@ -134,14 +128,14 @@ def _lane_tiles(size: int, shortest: int, longest: int) -> tuple[int, ...]:
 
 
 def _largest_rest(loop: Axis) -> int:
-    """A quarter of a loop may be left over by a vector tile, and more only where every tile leaves more."""
+    """Return the limit of a vector tile's remainder: a quarter of the loop, or the least remainder of all tiles."""
     return max(loop.size // 4, min(loop.size % tile for tile in loop.vector))
 
 
 def _assert_compiles(body: Body, root: RootOp, target: TargetFacts, vector: Mapping[int, Any]) -> None:
-    """The compiler checks the unrolled contraction against native vectors, and what it spills against the stack."""
+    """Apply the compiler's limits: on native vectors in the unrolled contraction, and on the stack for spills."""
     room = min(target.max_stack_bytes, MOST_NATIVE_VECTORS * target.native_vector_bytes)
-    widest = max(ELEMENT_BYTES[tensor.element] for tensor in (*root.inputs, *root.outputs))
+    widest = widest_element(root)
     unrolled = body.product([body.number(widest), *vector.values()])
     body.require(
         body.at_most(unrolled, body.number(room - 1)),
@@ -153,7 +147,7 @@ def _assert_compiles(body: Body, root: RootOp, target: TargetFacts, vector: Mapp
 def _assert_whole_vectors(
     body: Body, loops: Mapping[int, Axis], lane: int, vector: Mapping[int, Any], distribution: Mapping[int, Any]
 ) -> None:
-    """Limits on what vector tiles leave over, which is computed in shorter vectors or element by element."""
+    """Limit the remainders of vector tiles, which are computed in shorter vectors or element by element."""
     for index, loop in loops.items():
         dim, tile = body.dims[index], vector[index]
         rest, largest = body.rest(dim, tile), _largest_rest(loop)
@@ -167,8 +161,8 @@ def _assert_whole_vectors(
     others = math.prod(loops[index].size for index in distribution if index != lane)
     if lane not in distribution or others == 1:
         return
-    # The length of a last workgroup's ragged vectors is not known when it is compiled: in the median seen, two to
-    # nine times slower.
+    # The compiler does not know the length of ragged vectors in a last workgroup. In the median, such configs were two
+    # to nine times slower.
     dim, allowed = body.dims[lane], loops[lane].size // _RAGGED_SHARE
     ragged = body.rest(body.rest(dim, distribution[lane]), vector[lane])
     body.require(
@@ -188,7 +182,7 @@ def _assert_registers(
     lane: int,
     parallel: Mapping[int, Any],
 ) -> None:
-    """Limits on accumulators: no more than registers hold, and enough to hide latency and to reuse what is loaded."""
+    """Limit accumulators: at most as many as registers hold, and enough to hide latency and to reuse loaded values."""
     lanes = lane_count(root, target)
     most = registers(target) * lanes
     accumulators = body.product(list(parallel.values()))
@@ -199,7 +193,7 @@ def _assert_registers(
     )
     rows = [index for index in parallel if index != lane and len(loops[index].vector) > 1]
     if not rows:
-        # A vector times a matrix waits for memory, not for the multipliers.
+        # The product of a vector and a matrix waits for memory, not for the multipliers.
         return
     fewest = min(_FEWEST_ACCUMULATORS * lanes, _largest_product([loops[index].vector for index in parallel], most))
     body.require(
@@ -217,6 +211,6 @@ def _assert_registers(
 
 
 def _largest_product(choices: Iterable[Sequence[int]], limit: int) -> int:
-    """The largest product of one number from each of ``choices`` that is at most ``limit``."""
+    """Return the largest product of one number per element of ``choices`` that is at most ``limit``."""
     products = reduce(lambda found, more: {a * b for a in found for b in more if a * b <= limit}, choices, {1})
     return max(products, default=1)

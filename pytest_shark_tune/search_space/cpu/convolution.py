@@ -1,14 +1,13 @@
 """Search spaces of convolutions and poolings on llvm-cpu.
 
-What the compiler can do with one depends on its layout. Figures given as seen were taken with IREE 3.13 on two AVX-512
-cores.
+The layout of an op determines the pipeline. Measurements quoted here were taken with IREE 3.13 on two AVX-512 cores.
 
 - Two image dimensions in one of the layouts in ``_DECOMPOSED``: the pipeline ConvTileAndDecomposeExpert makes a
-  one-dimensional convolution of it, which is vectorized. It can only where a vector tile has size one in an image
-  dimension and in that dimension's filter loop; all else runs element by element, 20 to 100 times slower.
-- One image dimension: DoubleTilingExpert vectorizes it as it is.
-- Everything else (grouped, filters with output channels first, depthwise with channels first): no pipeline
-  vectorizes it. Under DoubleTilingExpert tiles still choose the order of loops, which is what LLVM works with.
+  one-dimensional convolution, which is vectorized. This requires a vector tile of size one in an image dimension and in
+  that dimension's filter loop. All other configs run element by element, 20 to 100 times slower.
+- One image dimension: DoubleTilingExpert vectorizes the op directly.
+- Everything else (grouped, filters with output channels first, depthwise with channels first): no pipeline vectorizes
+  the op. Under DoubleTilingExpert, tiles still choose the order of loops that LLVM gets.
 """
 
 from __future__ import annotations
@@ -17,33 +16,29 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
+from pytest_shark_tune.dispatch.elements import ELEMENT_BYTES
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.search_space.cpu.tiling import (
-    ELEMENT_BYTES,
     MOST_NATIVE_VECTORS,
     Axis,
     Tiles,
-    divisors,
     lane_count,
     operand_dims,
-    powers,
-    refuse_elements,
     registers,
     require_even_tiling,
     require_vector_room,
     require_workgroups,
     tiled_space,
+    widest_element,
 )
 from pytest_shark_tune.search_space.emit import Body
 from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
+from pytest_shark_tune.search_space.tiles import divisors, fast_or_any, powers, refuse_elements
 
-__all__ = ["CONVOLUTION", "POOLING", "VERSION", "cpu_convolution_spaces"]
+__all__ = ["VERSION", "cpu_convolution_spaces"]
 
 VERSION: Final = 1
-"""The number of this space. Raise it where it has other members, or other knobs: plans are then made anew."""
-
-CONVOLUTION = "convolution"
-POOLING = "pooling"
+"""The version of this space. Raise it if its members or knobs change. Plans are then made again."""
 
 _DECOMPOSED = {
     ("nhwc", "HWcf", "nhwf"),
@@ -52,31 +47,32 @@ _DECOMPOSED = {
     ("nhwn", "HW", "nhwn"),
     ("nnhw", "HW", "nnhw"),
 }
-"""Layouts of image, filter and result that IREE decomposes: ``H`` and ``W`` are filter loops, ``f`` output channels.
+"""Layouts of image, filter and result that IREE decomposes.
 
-``n`` is a batch, which a pooling's channel is too; ``d`` is a channel that image, filter and result share.
+``H`` and ``W`` are filter loops, ``f`` is an output channel, ``n`` is a batch or the channel of a pooling, and ``d`` is
+a channel that image, filter and result share.
 """
 
 _LONGEST_ROW = 16
 _DEEPEST = 32
 _SHARE_OF_ROOM = 2
-"""A vector tile of more than half of what compiles was at best two thirds as fast as one of less."""
+"""Vector tiles of more than half of the compiler's limit reached at most two thirds of the speed of smaller ones."""
 
 
 def cpu_convolution_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...]:
-    """The space of a convolution or pooling with static, positive sizes.
+    """Return the space of a convolution or pooling with static, positive sizes.
 
-    Knobs, where ``i`` is a position in ``root.loops``; a dimension that leaves no choice has none:
+    The knobs are these, where ``i`` is a position in ``root.loops``. A dimension without a choice has no knob.
 
     - ``dist_i``: elements of a parallel dimension in a workgroup's tile;
     - ``vec_i``: elements in the vector tile, of a parallel dimension (``vector_common_parallel``) or of a
       reduction (``vector_reduction``).
 
-    Loops are never peeled and cache tiles never used: the pipelines compute what is left over by a tile element by
-    element with and without, and ConvTileAndDecomposeExpert passes over cache tiles.
+    Loops are never peeled, since the pipelines compute the remainder of a tile element by element in any case. Cache
+    tiles are never used, since ConvTileAndDecomposeExpert ignores them.
 
     Raises:
-        NoSpace: an element type is not covered, or the op has no image dimension.
+        NoSpace: An element type is not covered, or the op has no image dimension.
     """
     refuse_elements(root)
     if not root.output_image or len(root.output_image) != len(root.filter_loop):
@@ -85,17 +81,15 @@ def cpu_convolution_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpa
             "and its space is for one of each, or more"
         )
     build = _vectorized if _is_decomposed(root) or len(root.output_image) == 1 else _scalar
-    space = build(root, target, fast=True)
-    # Limits made for speed may contradict each other where there is little to compute or to divide.
-    return (space if space else build(root, target, fast=False),)
+    return (fast_or_any(lambda fast: build(root, target, fast=fast)),)
 
 
 def _is_decomposed(root: RootOp) -> bool:
-    return len(root.output_image) == 2 and _layout(root) in _DECOMPOSED
+    return len(root.output_image) == 2 and _operand_letters(root) in _DECOMPOSED
 
 
-def _layout(root: RootOp) -> tuple[str, ...]:
-    """One letter for each dimension of image, filter and result, as in ``_DECOMPOSED``."""
+def _operand_letters(root: RootOp) -> tuple[str, ...]:
+    """Return one letter for each dimension of image, filter and result, as in ``_DECOMPOSED``."""
     letters = {
         **dict.fromkeys(root.batch, "n"),
         **dict.fromkeys(root.depth, "d"),
@@ -104,12 +98,12 @@ def _layout(root: RootOp) -> tuple[str, ...]:
         **dict(zip(root.output_image, "hw", strict=True)),
         **dict(zip(root.filter_loop, "HW", strict=True)),
     }
-    # Where an image dimension is indexed by two loops, the result's comes first in the sum.
+    # If two loops index an image dimension, the first is a loop of the result.
     return tuple("".join(letters[dims[0]] for dims in operand) for operand in operand_dims(root))
 
 
 def _vectorized(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
-    """The space under a pipeline that vectorizes the op; with ``fast`` also without what cannot be fast."""
+    """Build the space under a pipeline that vectorizes the op; with ``fast``, without configs that cannot be fast."""
     lanes = lane_count(root, target)
     lane = operand_dims(root)[-1][-1][0]
     axes = [_vector_axis(root, index, lane, lanes) for index in range(len(root.loops))]
@@ -120,8 +114,8 @@ def _vectorized(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace
         if decomposed:
             _require_unit_window(body, root, tiles)
         room = MOST_NATIVE_VECTORS * target.native_vector_bytes
+        widest = widest_element(root)
         unrolled = list(tiles.vector.values())
-        widest = _widest(root)
         if not fast:
             require_vector_room(body, unrolled, widest, room, "the unrolled vector tile")
             return
@@ -140,23 +134,23 @@ def _vector_axis(root: RootOp, index: int, lane: int, lanes: int) -> Axis:
     if root.iterators[index] != "parallel":
         channels = math.prod(root.loops[position] for position in root.input_channel)
         if index in root.filter_loop:
-            # With channels to go through, a filter tile of more than one was at best a quarter slower.
+            # If there are channels, filter tiles of more than one were at least a quarter slower.
             return Axis(index, size, (1,) if channels >= lanes else tuple(sorted({1, size})))
         return Axis(index, size, tuple(tile for tile in divisors(size) if tile <= _DEEPEST))
     if index == lane:
         return Axis(index, size, _lane_tiles(size, lanes), divisors(size))
     if index in root.output_image and lane in root.output_image:
-        # Vectors across the rows of an image, along none, were at best a tenth as fast.
+        # Vectors across the rows of an image reached at most a tenth of the speed.
         return Axis(index, size, (1,), divisors(size))
     if index in root.batch:
-        return Axis(index, size, _row_tiles(size) if root.kind == POOLING and size > 1 else (1,), divisors(size))
+        return Axis(index, size, _row_tiles(size) if root.kind == "pooling" and size > 1 else (1,), divisors(size))
     return Axis(index, size, _row_tiles(size), divisors(size))
 
 
 def _lane_tiles(size: int, lanes: int) -> tuple[int, ...]:
-    """Powers of two that divide ``size``, from half a native vector to four; other divisors where there is none.
+    """Return powers of two that divide ``size``, from half a native vector to four, or other divisors if none does.
 
-    Other lengths (24, 48, 96) ran at best at a third of the speed of a power of two.
+    Other lengths (24, 48, 96) reached at most a third of the speed of a power of two.
     """
     tiles = tuple(tile for tile in powers(min(size, lanes * 4)) if size % tile == 0 and 2 * tile >= lanes)
     return tiles or tuple(tile for tile in divisors(size) if tile <= lanes * 4)
@@ -181,7 +175,7 @@ def _require_unit_window(body: Body, root: RootOp, tiles: Tiles) -> None:
 
 
 def _require_registers(body: Body, target: TargetFacts, lanes: int, parallel: Sequence[tuple[Axis, Any]]) -> None:
-    """Limits on accumulators: no more than registers hold, and at least two vectors where there are as many."""
+    """Limit accumulators: at most as many as registers hold, and at least two vectors if there are enough."""
     most = registers(target) * lanes
     accumulators = body.product([tile for _, tile in parallel])
     body.require(
@@ -198,9 +192,9 @@ def _require_registers(body: Body, target: TargetFacts, lanes: int, parallel: Se
 
 
 def _scalar(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
-    """The space of what no pipeline vectorizes: tiles that order the loops and share them out.
+    """Build the space of an op that no pipeline vectorizes: tiles that order and distribute the loops.
 
-    A tile is one, or long: a loop over a few elements only costs, whatever is done in it.
+    A tile is one, or long: the cost of a loop over a few elements exceeds its benefit.
     """
     lanes = lane_count(root, target)
     axes = []
@@ -215,7 +209,7 @@ def _scalar(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
     def constrain(body: Body, tiles: Tiles) -> None:
         require_even_tiling(body, tiles, axes)
         parallel = [tiles.vector[axis.index] for axis in axes if axis.distribution]
-        # The zeros that the result begins with are one vector, whatever becomes of the convolution.
+        # The initial zeros of the result are one vector, regardless of the convolution.
         require_vector_room(
             body,
             parallel,
@@ -234,13 +228,9 @@ def _long_tiles(size: int, lanes: int) -> tuple[int, ...]:
 
 
 def _coarse_tiles(size: int) -> tuple[int, ...]:
-    """Divisors of ``size``, of which neighbours differ by a factor of two at least, so that many loops leave few."""
+    """Return divisors of ``size`` that differ by a factor of at least two, to limit the choices of many loops."""
     tiles: list[int] = []
     for tile in reversed(divisors(size)):
         if not tiles or tile * 2 <= tiles[-1]:
             tiles.append(tile)
     return tuple(sorted({1, *tiles}))
-
-
-def _widest(root: RootOp) -> int:
-    return max(ELEMENT_BYTES[tensor.element] for tensor in (*root.inputs, *root.outputs))

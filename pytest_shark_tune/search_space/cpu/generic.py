@@ -1,7 +1,8 @@
-"""Search spaces of root ops that are no contraction, convolution or attention, on llvm-cpu.
+"""Search spaces on llvm-cpu of root ops other than contractions, convolutions and attention.
 
 Elementwise ops, transposes and reductions (sums, softmax, normalizations) are structured ops of parallel and reduction
-loops, all under the pipeline DoubleTilingExpert. Figures given as seen were taken with IREE 3.13 on two AVX-512 cores.
+loops, all under the pipeline DoubleTilingExpert. Measurements quoted here were taken with IREE 3.13 on two AVX-512
+cores.
 """
 
 from __future__ import annotations
@@ -12,74 +13,67 @@ from typing import Final
 
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.search_space.cpu.tiling import (
-    ELEMENT_BYTES,
     MOST_NATIVE_VECTORS,
     Axis,
     Tiles,
     distribution_tiles,
-    divisors,
     lane_count,
     operand_dims,
-    powers,
-    refuse_elements,
     registers,
     require_tiling,
     require_vector_room,
     require_workgroups,
     tiled_space,
+    widest_element,
 )
 from pytest_shark_tune.search_space.emit import Body
 from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
+from pytest_shark_tune.search_space.tiles import divisors, fast_or_any, powers, refuse_elements
 
-__all__ = ["OTHER", "VERSION", "cpu_generic_spaces"]
+__all__ = ["VERSION", "cpu_generic_spaces"]
 
 VERSION: Final = 1
-"""The number of this space. Raise it where it has other members, or other knobs: plans are then made anew."""
+"""The version of this space. Raise it if its members or knobs change. Plans are then made again."""
 
-OTHER = "other"
-
-PIPELINE = "DoubleTilingExpert"
+_PIPELINE = "DoubleTilingExpert"
 
 _ROW_TILES = (1, 2, 4, 8, 16)
 _CROSS_TILES = (1, 2)
 _FEW_LOOPS = 2
 _WHOLE_ROWS = "a vector tile of whole rows, as ops fused with the root have it,"
-"""A quarter of what the compiler takes: with three eighths, a layer norm was unrolled for longer than 40 seconds."""
+"""The limit is a quarter of the compiler's: with three eighths, unrolling a layer norm took more than 40 seconds."""
 
 
 def cpu_generic_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...]:
-    """The space of a structured op with static, positive sizes, and at least one parallel loop.
+    """Return the space of a structured op with static, positive sizes, and at least one parallel loop.
 
-    Knobs, where ``i`` is a position in ``root.loops``; a dimension that leaves no choice has none:
+    The knobs are these, where ``i`` is a position in ``root.loops``. A dimension without a choice has no knob.
 
     - ``dist_i``: elements of a parallel dimension in a workgroup's tile;
     - ``vec_i``: elements in the vector tile, of a parallel dimension (``vector_common_parallel``) or of the
       innermost reduction (``vector_reduction``);
-    - ``peel``: 1 where a tile does not divide what it tiles, so loops are peeled; 0 where all divide.
+    - ``peel``: 1 if a tile has a remainder, so that loops are peeled; 0 if all tiles divide their dimensions.
 
-    A config is for the root op alone: what is fused with it gets none, and the loops that only other ops have are not
-    tiled but are vectors as a whole. So with a reduction the rows of a vector tile are kept short enough for that,
-    unless even one row is too long: then configs compile only where nothing after the reduction goes through its
-    rows again, which the root op does not tell.
+    A config applies to the root op only. Ops fused with it get none, and their own loops are not tiled but become whole
+    vectors. So if there is a reduction, rows of a vector tile are kept short enough for that, unless even one row is
+    too long. In that case, configs compile only if no later op reads the rows again, which the root op does not show.
 
     Raises:
-        NoSpace: an element type is not covered, or the op has no loops with indexing maps or none that is parallel.
+        NoSpace: An element type is not covered, or the op has no indexing maps or no parallel loop.
     """
     if not root.maps:
         raise NoSpace(f"{root.op} has no indexing maps, so its tiles cannot be told apart")
     refuse_elements(root)
     if "parallel" not in root.iterators:
         raise NoSpace(f"{root.op} has no parallel loop, so there is nothing to share out and one way to compute it")
-    space = _space(root, target, fast=True)
-    # Limits made for speed may contradict each other where there is little to compute or to divide.
-    return (space if space else _space(root, target, fast=False),)
+    return (fast_or_any(lambda fast: _generic_space(root, target, fast=fast)),)
 
 
-def _space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
-    """The space read back from the op; with ``fast`` also without what compiles but cannot be fast."""
-    axes = _axes(root, target)
+def _generic_space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
+    """Build the space; with ``fast``, without configs that compile but cannot be fast."""
+    axes = _loop_axes(root, target)
     reductions = [axis for axis in axes if not axis.distribution]
-    widest = max(ELEMENT_BYTES[tensor.element] for tensor in (*root.inputs, *root.outputs))
+    widest = widest_element(root)
     room = MOST_NATIVE_VECTORS * target.native_vector_bytes
     row_bytes = widest * root.reduction_length
 
@@ -101,10 +95,10 @@ def _space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
             )
             require_workgroups(body, root, target, axes, tiles.distribution)
 
-    return tiled_space(root, PIPELINE, axes, constrain, peels=True)
+    return tiled_space(root, _PIPELINE, axes, constrain, peels=True)
 
 
-def _axes(root: RootOp, target: TargetFacts) -> list[Axis]:
+def _loop_axes(root: RootOp, target: TargetFacts) -> list[Axis]:
     lanes = lane_count(root, target)
     inputs, output = operand_dims(root)[: len(root.inputs)], operand_dims(root)[len(root.inputs)]
     inner = _innermost(root, output)
@@ -114,7 +108,7 @@ def _axes(root: RootOp, target: TargetFacts) -> list[Axis]:
     axes = []
     for index, size in enumerate(root.loops):
         if index in reductions:
-            # Of several reduction loops the innermost is what vectors run along; the others are gone through singly.
+            # Vectors run along the innermost of several reduction loops; the others get tiles of one.
             vector = _lane_tiles(size, lanes) if index == along else (1,)
             if index == reductions[-1] and along < 0:
                 vector = tuple(tile for tile in _CROSS_TILES if tile <= size)
@@ -131,25 +125,25 @@ def _axes(root: RootOp, target: TargetFacts) -> list[Axis]:
 
 
 def _innermost(root: RootOp, operand: Sequence[tuple[int, ...]]) -> int:
-    """The loop that memory runs along: the last one of more than one step, -1 where there is none."""
+    """Return the loop along memory: the last loop of more than one step, or -1 if there is none."""
     named = [dim for dims in operand for dim in dims if root.loops[dim] > 1]
     return named[-1] if named else -1
 
 
 def _lane_tiles(size: int, lanes: int) -> tuple[int, ...]:
-    """Powers of two from half a native vector to four, the loop itself where it is shorter."""
+    """Return powers of two from half a native vector to four, or the loop itself if it is shorter."""
     tiles = tuple(tile for tile in powers(min(size, lanes * 4)) if 2 * tile >= lanes)
     return tiles or (size,)
 
 
 def _distribution(root: RootOp, size: int, vector: Sequence[int]) -> tuple[int, ...]:
-    """Tiles that hold whole vectors; of more than two loops fewer, as their numbers multiply."""
+    """Return tiles that hold whole vectors, and fewer of them for more than two loops, since choices multiply."""
     tiles = distribution_tiles(size, vector)
     return tiles if len(root.loops) <= _FEW_LOOPS else _thinned(tiles)
 
 
 def _thinned(tiles: Sequence[int]) -> tuple[int, ...]:
-    """Those of ``tiles`` from the largest on that are at most half of the one before, and the smallest."""
+    """Return the largest of ``tiles``, tiles of at most half of the previous one, and the smallest."""
     kept: list[int] = []
     for tile in sorted(tiles, reverse=True):
         if not kept or tile * 2 <= kept[-1]:

@@ -1,0 +1,24 @@
+"""Search spaces on GPUs under TileAndFuse and VectorDistribute, one module per kind of op."""
+
+from pytest_shark_tune.search_space.gpu import attention, contraction, convolution
+
+__all__ = ["BUILDERS", "VERSIONS"]
+
+BUILDERS = {
+    "cuda": {
+        "contraction": contraction.gpu_contraction_spaces,
+        "convolution": convolution.gpu_convolution_spaces,
+        "attention": attention.gpu_attention_spaces,
+    },
+    "rocm": {
+        "contraction": contraction.gpu_contraction_spaces,
+        "convolution": convolution.gpu_convolution_spaces,
+    },
+}
+"""The function that builds the spaces of a kind of op, by backend."""
+
+VERSIONS = {
+    "gpu_attention": attention.VERSION,
+    "gpu_contraction": contraction.VERSION,
+    "gpu_convolution": convolution.VERSION,
+}

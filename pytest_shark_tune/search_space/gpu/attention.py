@@ -1,7 +1,7 @@
 """Search spaces of attention under VectorDistribute on CUDA, for which the compiler emits no constraints.
 
-The forms are those of the compiler's own choices: with matrix instructions, where they fit, and without, where the
-threads of a workgroup share the keys of one query.
+The forms are those of the compiler's own choices: with matrix instructions if they fit, and otherwise without. In the
+latter form, the threads of a workgroup share the keys of one query.
 """
 
 from __future__ import annotations
@@ -9,56 +9,61 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from pytest_shark_tune.dispatch.elements import ELEMENT_BYTES
 from pytest_shark_tune.dispatch.types import Intrinsic, RootOp, TargetFacts
 from pytest_shark_tune.search_space.emit import Body, attribute_text, built_space, knob
-from pytest_shark_tune.search_space.gpu.tiling import ELEMENT_BYTES, powers
 from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
+from pytest_shark_tune.search_space.tiles import powers, refuse_elements
 
 __all__ = ["VERSION", "gpu_attention_spaces"]
 
 VERSION: Final = 1
-"""The number of this space. Raise it where it has other members, or other knobs: plans are then made anew."""
+"""The version of this space. Raise it if its members or knobs change. Plans are then made again."""
 
 _PIPELINE = "#iree_gpu.pipeline<VectorDistribute>"
 _PROMOTION = "#iree_gpu.derived_thread_config"
 _ELEMENTS = ("f16", "bf16", "f32")
 
 _NO_LAYOUT = "NV_WMMA_"
-"""Instructions whose fragments have no known layout; the compiler fails on them here."""
+"""Instructions with fragments of unknown layout, on which the compiler fails here."""
 
 _MOST_SUBGROUPS = 8
 _LARGEST_QUERY_TILE = 256
 _MOST_THREAD_OUTPUTS = 192
-"""Scores and results that a thread keeps in registers; 255 is what there is, and compiling takes longer with each."""
+"""Scores and results that a thread keeps in registers. There are 255 registers, and more values compile slower."""
 
 _LARGEST_VECTOR_BYTES = 16
 _MOST_UNROLLED = 64
 
 
 def gpu_attention_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...]:
-    """The space of an attention with static, positive sizes; with matrix instructions where its sizes allow.
+    """Return the space of an attention with static, positive sizes.
 
-    With them the knobs are ``m_tile`` and ``n_tile``, the queries and the elements of the result in a workgroup's
-    tile, ``red_k2``, the keys in one step, ``sg_m_cnt``, the subgroups that share the queries, and ``wg_size_x``.
+    If its sizes fit matrix instructions, the knobs are:
 
-    Without, each query is a workgroup's own: ``lanes_k2`` and ``lanes_n`` are the threads of a subgroup along the keys
-    and along the elements of a key or result, ``sg_k2_cnt`` the subgroups along the keys, ``thr_k1`` and ``thr_n`` the
-    elements in a thread's vectors, ``n_tile`` as above and ``wg_size_x``.
+    - ``m_tile`` and ``n_tile``: the queries and the elements of the result in a workgroup's tile;
+    - ``red_k2``: the keys in one step;
+    - ``sg_m_cnt``: the subgroups that share the queries;
+    - ``wg_size_x``: the threads of a workgroup.
+
+    Otherwise a workgroup computes one query, and the knobs are ``n_tile``, ``wg_size_x`` and:
+
+    - ``lanes_k2`` and ``lanes_n``: the threads of a subgroup along keys and along elements of a key or result;
+    - ``sg_k2_cnt``: the subgroups along the keys;
+    - ``thr_k1`` and ``thr_n``: the elements in a thread's vectors.
 
     Raises:
-        NoSpace: an element type is not covered, or a class of dimensions is empty.
+        NoSpace: An element type is not covered, or a class of dimensions is empty.
     """
-    for tensor in root.inputs[:3]:
-        if tensor.element not in _ELEMENTS:
-            raise NoSpace(f"{root.op} has elements of type {tensor.element}; its space covers {', '.join(_ELEMENTS)}")
+    refuse_elements(root, _ELEMENTS, root.inputs[:3])
     if not (root.m and root.n and root.k1 and root.k2):
         raise NoSpace(f"{root.op} has no dimension of queries, keys or values to tile")
-    spaces = [_with_intrinsic(root, target, each) for each in target.intrinsics if _fits(root, each)]
+    spaces = [_with_intrinsic(root, target, intrinsic) for intrinsic in target.intrinsics if _fits(root, intrinsic)]
     return tuple(space for space in spaces if space) or (_by_lanes(root, target),)
 
 
 def _fits(root: RootOp, intrinsic: Intrinsic) -> bool:
-    """Whether both products can be made with an instruction that sums up in f32."""
+    """Return whether an instruction that accumulates in f32 can compute both products."""
     query, key, value = (tensor.element for tensor in root.inputs[:3])
     m, n, k = intrinsic.shape
     return (
@@ -97,9 +102,9 @@ def _with_intrinsic(root: RootOp, target: TargetFacts, intrinsic: Intrinsic) -> 
     }
 
     def constrain(body: Body) -> None:
-        m_tile = body.knob("m_tile", _divisors(root.loops[m_dim], m, _LARGEST_QUERY_TILE))
-        n_tile = body.knob("n_tile", _divisors(root.loops[n_dim], n, root.loops[n_dim]))
-        k2_tile = body.knob("red_k2", _divisors(root.loops[k2_dim], k, _LARGEST_QUERY_TILE))
+        m_tile = body.knob("m_tile", _dividing_tiles(root.loops[m_dim], m, _LARGEST_QUERY_TILE))
+        n_tile = body.knob("n_tile", _dividing_tiles(root.loops[n_dim], n, root.loops[n_dim]))
+        k2_tile = body.knob("red_k2", _dividing_tiles(root.loops[k2_dim], k, _LARGEST_QUERY_TILE))
         subgroups = body.knob("sg_m_cnt", powers(_MOST_SUBGROUPS))
         threads = body.product([subgroups, body.number(subgroup)])
         body.limit(threads, target.max_threads, "the threads of a workgroup")
@@ -168,7 +173,7 @@ def _by_lanes(root: RootOp, target: TargetFacts) -> SearchSpace:
             body.dims[k2_dim],
         )
         thr_k1, thr_n = (body.knob(name, choices) for name, choices in zip(("thr_k1", "thr_n"), vectors, strict=True))
-        n_tile = body.knob("n_tile", _divisors(root.loops[n_dim], 1, root.loops[n_dim]))
+        n_tile = body.knob("n_tile", _dividing_tiles(root.loops[n_dim], 1, root.loops[n_dim]))
         for whole, part, words in (
             (body.dims[k1_dim], thr_k1, f"lanes_n * thr_k1 ({{}}) must divide dim_{k1_dim} ({{}})"),
             (n_tile, thr_n, "lanes_n * thr_n ({}) must divide n_tile ({})"),
@@ -194,5 +199,5 @@ def _workgroup(root: RootOp, tiles: Mapping[int, object]) -> list[object]:
     return [tiles.get(index, int(index in parallel)) for index in range(len(root.loops))]
 
 
-def _divisors(size: int, multiple: int, most: int) -> tuple[int, ...]:
+def _dividing_tiles(size: int, multiple: int, most: int) -> tuple[int, ...]:
     return tuple(tile for tile in range(multiple, min(size, most) + 1, multiple) if size % tile == 0)

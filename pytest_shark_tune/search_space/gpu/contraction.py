@@ -1,4 +1,4 @@
-"""Search spaces of contractions on GPUs for whose element types there is no matrix instruction."""
+"""Search spaces of contractions on GPUs with element types that no matrix instruction supports."""
 
 from __future__ import annotations
 
@@ -6,38 +6,41 @@ from typing import Final
 
 from iree.compiler import ir
 
+from pytest_shark_tune.dispatch.elements import ELEMENT_BYTES
+from pytest_shark_tune.dispatch.mlir import affine_map
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.search_space.gpu.simt import simt_space
-from pytest_shark_tune.search_space.gpu.tiling import ELEMENT_BYTES, Problem, refuse_elements
+from pytest_shark_tune.search_space.gpu.tiling import GPU_ELEMENTS, Problem, indexing_loops
 from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
+from pytest_shark_tune.search_space.tiles import refuse_elements
 
 __all__ = ["VERSION", "contraction_problem", "gpu_contraction_spaces"]
 
 VERSION: Final = 1
-"""The number of this space. Raise it where it has other members, or other knobs: plans are then made anew."""
+"""The version of this space. Raise it if its members or knobs change. Plans are then made again."""
 
 
 def gpu_contraction_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...]:
-    """The space of a contraction with static, positive sizes, under TileAndFuse.
+    """Return the space of a contraction with static, positive sizes, under TileAndFuse.
 
     Raises:
-        NoSpace: an element type is not covered, or nothing is parallel or summed up.
+        NoSpace: An element type is not covered, or there is no parallel loop or no reduction.
     """
-    refuse_elements(root)
+    refuse_elements(root, GPU_ELEMENTS)
     return (simt_space(contraction_problem(root), target, igemm=False),)
 
 
 def contraction_problem(root: RootOp) -> Problem:
-    """The loops of a contraction: of its rows and of its columns the innermost are tiled.
+    """Return the loops of a contraction. The innermost loops of rows and of columns are tiled.
 
     Raises:
-        NoSpace: nothing is parallel or summed up.
+        NoSpace: There is no parallel loop or no reduction.
     """
     tiled = sorted({*root.m[-1:], *root.n[-1:]}) or list(root.batch[-1:])
     if not tiled or not root.k:
         raise NoSpace(f"{root.op} has no {'reduction' if tiled else 'parallel dimension'} to tile")
     with ir.Context():
-        loops = [_loops(text) for text in root.maps]
+        loops = [indexing_loops(affine_map(text)) for text in root.maps]
     elements = [ELEMENT_BYTES[tensor.element] for tensor in (*root.inputs, *root.outputs)]
     spans = tuple(zip(loops, elements, strict=True))
     reductions = tuple(
@@ -50,8 +53,3 @@ def contraction_problem(root: RootOp) -> Problem:
         operands=spans[:2],
         result=spans[-1],
     )
-
-
-def _loops(affine_map: str) -> tuple[int, ...]:
-    results = ir.AffineMapAttr(ir.Attribute.parse(affine_map)).value.results
-    return tuple(result.position for result in results if isinstance(result, ir.AffineDimExpr))

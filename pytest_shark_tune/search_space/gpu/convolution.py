@@ -1,4 +1,4 @@
-"""Search spaces of convolutions on GPUs for whose element types there is no matrix instruction."""
+"""Search spaces of convolutions on GPUs with element types that no matrix instruction supports."""
 
 from __future__ import annotations
 
@@ -7,48 +7,48 @@ from typing import Final
 from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, linalg
 
+from pytest_shark_tune.dispatch.elements import ELEMENT_BYTES
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.search_space.emit import Body, built_space, knob
 from pytest_shark_tune.search_space.gpu.simt import PIPELINE, simt_space
 from pytest_shark_tune.search_space.gpu.tiling import (
-    ELEMENT_BYTES,
+    GPU_ELEMENTS,
     Problem,
-    leaves,
-    refuse_elements,
+    indexing_loops,
     require_threads,
     require_work,
     tile_choices,
-    tile_knobs,
 )
 from pytest_shark_tune.search_space.space import SearchSpace
+from pytest_shark_tune.search_space.tiles import fast_or_any, refuse_elements, tile_knobs, tile_level
 
 __all__ = ["VERSION", "convolution_problem", "gpu_convolution_spaces", "step_choices"]
 
 VERSION: Final = 1
-"""The number of this space. Raise it where it has other members, or other knobs: plans are then made anew."""
+"""The version of this space. Raise it if its members or knobs change. Plans are then made again."""
 
 _LONGEST_WINDOW = 7
 _LARGEST_STEP = 16
 
 
 def gpu_convolution_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...]:
-    """The spaces of a convolution under TileAndFuse: as a matrix product after im2col, where that can be, and direct.
+    """Return the spaces of a convolution under TileAndFuse: as a matrix product after im2col if possible, and direct.
 
-    Knobs of the first are those of `simt_space`, where ``i`` is a position among the product's loops; those of the
-    second are ``wg_i``, ``thr_i``, ``red_i`` and ``wg_size_x`` with positions in ``root.loops``. Nothing is promoted
-    or padded there: it is not computed in vectors anyway.
+    The knobs of the product are those of `simt_space`, where ``i`` is a position among the product's loops. The knobs
+    of the direct form are ``wg_i``, ``thr_i``, ``red_i`` and ``wg_size_x`` with positions in ``root.loops``. The direct
+    form does not compute in vectors, so it promotes and pads nothing.
 
     Raises:
-        NoSpace: an element type is not covered.
+        NoSpace: An element type is not covered.
     """
-    refuse_elements(root)
+    refuse_elements(root, GPU_ELEMENTS)
     product = _product(root)
     spaces = () if product is None else (simt_space(product, target, igemm=True),)
-    return (*spaces, _direct_space(root, target))
+    return (*spaces, fast_or_any(lambda fast: _direct_space(root, target, fast=fast)))
 
 
 def convolution_problem(root: RootOp) -> Problem:
-    """The loops of a convolution: two innermost of the image and the innermost of the channels are tiled."""
+    """Return the loops of a convolution. The two innermost image loops and the innermost channel loop are tiled."""
     channels = root.output_channel[-1:] or root.depth[-1:] or root.batch[-1:]
     tiled = sorted({*root.output_image[-2:], *channels})
     return Problem(
@@ -61,7 +61,7 @@ def convolution_problem(root: RootOp) -> Problem:
 
 
 def step_choices(root: RootOp) -> dict[int, tuple[int, ...]]:
-    """For each reduction loop, how much of it one step takes: 1 or all of a window, a divisor of the channels."""
+    """Return the steps of each reduction loop: 1 or all of a window, or a divisor of the channels."""
     steps: dict[int, tuple[int, ...]] = {}
     for index, kind in enumerate(root.iterators):
         size = root.loops[index]
@@ -75,7 +75,7 @@ def step_choices(root: RootOp) -> dict[int, tuple[int, ...]]:
 
 
 def _product(root: RootOp) -> Problem | None:
-    """The matrix product that the compiler makes of a convolution by im2col, or None where it makes none."""
+    """Return the matrix product that the compiler makes of a convolution by im2col, or ``None`` if it makes none."""
     with ir.Context() as context, ir.Location.unknown():
         context.enable_multithreading(False)
         module = ir.Module.parse(root.pattern)
@@ -83,16 +83,13 @@ def _product(root: RootOp) -> Problem | None:
         details = iree_codegen.get_igemm_generic_conv_details(op.operation)
         if details is None:
             return None
-        maps = [ir.AffineMapAttr(each).value for each in details.igemm_contraction_maps]
+        maps = [ir.AffineMapAttr(attribute).value for attribute in details.igemm_contraction_maps]
         sizes = tuple(details.igemm_loop_bounds)
         dims = linalg.infer_contraction_dimensions_from_maps(maps)
         if dims is None or not dims.k:
             return None
         tiled = sorted({*list(dims.m)[-2:], *list(dims.n)[-1:]})
-        spans = [
-            tuple(result.position for result in affine.results if isinstance(result, ir.AffineDimExpr))
-            for affine in maps
-        ]
+        spans = [indexing_loops(affine) for affine in maps]
         elements = [ELEMENT_BYTES[tensor.element] for tensor in (*root.inputs[:2], root.outputs[0])]
         operands = tuple(zip(spans, elements, strict=True))
         reductions = tuple(dims.k)
@@ -101,20 +98,15 @@ def _product(root: RootOp) -> Problem | None:
     return Problem(sizes=sizes, reductions=reductions, tiled=tuple(tiled), operands=operands[:2], result=operands[2])
 
 
-def _direct_space(root: RootOp, target: TargetFacts) -> SearchSpace:
-    space = _direct(root, target, fast=True)
-    return space if space else _direct(root, target, fast=False)
-
-
-def _direct(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
+def _direct_space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
     problem = convolution_problem(root)
     choices = tile_choices(problem, step_choices(root))
     count = len(problem.sizes)
     parallel = [index for index in range(count) if index not in problem.reductions]
     knobs = {
-        "workgroup": leaves(count, "wg", choices.workgroup, parallel),
-        "thread": leaves(count, "thr", choices.thread, parallel),
-        "reduction": leaves(count, "red", choices.reduction),
+        "workgroup": tile_level(count, "wg", choices.workgroup, parallel),
+        "thread": tile_level(count, "thr", choices.thread, parallel),
+        "reduction": tile_level(count, "red", choices.reduction),
         "workgroup_size": [knob("wg_size_x"), 1, 1],
         "subgroup_size": target.subgroup_sizes[0],
     }

@@ -1,8 +1,8 @@
-"""Search spaces under the pipeline TileAndFuse without matrix instructions: each thread computes a tile by itself.
+"""Search spaces under the pipeline TileAndFuse without matrix instructions: a thread computes a tile by itself.
 
-The compiler emits constraints only where a matrix instruction fits. It chooses such configs for all else, as for f32
-on CUDA, and honours the same levels there: ``workgroup``, ``thread``, ``reduction``, ``promote_operands`` (copy these
-operands to shared memory first) and ``padding`` (pad tiles that stick out; where none does, nothing changes).
+The compiler emits constraints only if a matrix instruction fits. It chooses configs of this form otherwise, as for f32
+on CUDA. Their levels are ``workgroup``, ``thread``, ``reduction``, ``promote_operands`` (copy these operands to shared
+memory first) and ``padding`` (pad tiles that exceed the problem).
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ from pytest_shark_tune.search_space.emit import Body, built_space, knob, one_of_
 from pytest_shark_tune.search_space.gpu.tiling import (
     Problem,
     TileChoices,
-    leaves,
     require_threads,
     require_work,
     tile_choices,
-    tile_knobs,
     tile_sizes,
 )
 from pytest_shark_tune.search_space.space import SearchSpace
+from pytest_shark_tune.search_space.tiles import fast_or_any, tile_knobs, tile_level
 
 __all__ = ["PIPELINE", "simt_space"]
 
@@ -33,34 +32,37 @@ _PROMOTIONS = ((), (0, 1))
 
 
 def simt_space(problem: Problem, target: TargetFacts, *, igemm: bool) -> SearchSpace:
-    """The space of a contraction; with ``igemm`` it is what a convolution becomes after im2col.
+    """Return the space of a contraction.
 
-    Knobs, where ``i`` is a position among the loops; what leaves no choice has none:
+    The knobs are these, where ``i`` is a position among the loops. A dimension without a choice has no knob.
 
     - ``wg_i``, ``thr_i``: elements of a parallel dimension in the tile of a workgroup and of a thread;
     - ``red_i``: elements of the innermost reduction in one step;
-    - ``promote``: 1 where both operands go through shared memory, else 0; after im2col they always do, since each
-      thread would gather its elements one by one and unroll that;
+    - ``promote``: 1 if both operands go through shared memory, else 0;
     - ``wg_size_x``: the threads of a workgroup, which follow from the tiles.
+
+    Args:
+        problem: The loops.
+        target: The target.
+        igemm: Whether the contraction is a convolution after im2col. Its operands always go through shared memory,
+            since a thread would otherwise gather its elements one by one and unroll that.
     """
-    space = _space(problem, target, igemm=igemm, fast=True)
-    # Limits made for speed may contradict each other where there is little to compute.
-    return space if space else _space(problem, target, igemm=igemm, fast=False)
+    return fast_or_any(lambda fast: _simt_space(problem, target, igemm=igemm, fast=fast))
 
 
-def _space(problem: Problem, target: TargetFacts, *, igemm: bool, fast: bool) -> SearchSpace:
+def _simt_space(problem: Problem, target: TargetFacts, *, igemm: bool, fast: bool) -> SearchSpace:
     depth = problem.reductions[-1]
     steps = tuple(step for step in tile_sizes(problem.sizes[depth], _LARGEST_STEP) if step & (step - 1) == 0)
     choices = tile_choices(problem, {depth: steps or tile_sizes(problem.sizes[depth], _LARGEST_STEP)})
     count = len(problem.sizes)
     parallel = [index for index in range(count) if index not in problem.reductions]
-    # A reduction that is not tiled at all would be unrolled whole.
-    padding = leaves(count, "wg", choices.workgroup, range(count))
-    padding[depth] = leaves(count, "red", choices.reduction)[depth]
+    # A reduction without a tile would be unrolled completely.
+    padding = tile_level(count, "wg", choices.workgroup, range(count))
+    padding[depth] = tile_level(count, "red", choices.reduction)[depth]
     knobs = {
-        "workgroup": leaves(count, "wg", choices.workgroup, parallel),
-        "thread": leaves(count, "thr", choices.thread, parallel),
-        "reduction": leaves(count, "red", choices.reduction, problem.reductions),
+        "workgroup": tile_level(count, "wg", choices.workgroup, parallel),
+        "thread": tile_level(count, "thr", choices.thread, parallel),
+        "reduction": tile_level(count, "red", choices.reduction, problem.reductions),
         "padding": padding,
         "promote_operands": [0, 1] if igemm else one_of_knob("promote", _PROMOTIONS),
         "workgroup_size": [knob("wg_size_x"), 1, 1],
@@ -88,7 +90,7 @@ def _space(problem: Problem, target: TargetFacts, *, igemm: bool, fast: bool) ->
 def _require_shared_memory(
     body: Body, problem: Problem, target: TargetFacts, choices: TileChoices, tiles: Mapping[int, Any], promote: Any
 ) -> None:
-    """Ask that what goes through shared memory fits: promoted operands, and all tiles that are padded."""
+    """Require that promoted operands and padded tiles fit in shared memory."""
 
     def tile_bytes(loops: tuple[int, ...], element: int) -> Any:
         return body.product([body.number(element), *(tiles[index] for index in loops if index in tiles)])

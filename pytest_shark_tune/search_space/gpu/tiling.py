@@ -1,84 +1,78 @@
-"""What the GPU spaces that this package builds share: tiles of workgroups and threads as knobs, and their limits."""
+"""Tiles of workgroups and threads as knobs, and their limits, for the GPU spaces that this package builds."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from iree.compiler import ir
 
-from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
-from pytest_shark_tune.search_space.emit import Body, knob
-from pytest_shark_tune.search_space.space import NoSpace
+from pytest_shark_tune.dispatch.types import TargetFacts
+from pytest_shark_tune.search_space.emit import Body
+from pytest_shark_tune.search_space.tiles import powers
 
 __all__ = [
-    "ELEMENT_BYTES",
-    "MOST_THREAD_OUTPUTS",
-    "MOST_UNROLLED",
+    "GPU_ELEMENTS",
     "Problem",
     "TileChoices",
-    "leaves",
-    "powers",
-    "refuse_elements",
+    "indexing_loops",
     "require_thread_tiles",
     "require_threads",
     "require_work",
     "tile_choices",
-    "tile_knobs",
     "tile_sizes",
 ]
 
-ELEMENT_BYTES = {"i8": 1, "i16": 2, "f16": 2, "bf16": 2, "i32": 4, "f32": 4}
-"""The element types that the spaces cover, with their sizes."""
+GPU_ELEMENTS = ("i8", "i16", "f16", "bf16", "i32", "f32")
+"""The element types that the spaces cover."""
 
-MOST_THREAD_OUTPUTS = 64
-"""Sums that a thread keeps: with the operands they must fit in 255 registers."""
+_MOST_THREAD_OUTPUTS = 64
+"""Sums that a thread keeps. With the operands they must fit in 255 registers."""
 
-MOST_UNROLLED = 2048
-"""Multiply-adds of a thread in one step of the reduction; they are unrolled, and 4,096 take seconds to compile."""
+_MOST_UNROLLED = 2048
+"""Multiply-adds of a thread in one step of the reduction. They are unrolled, and 4,096 take seconds to compile."""
 
 _FEWEST_THREAD_OUTPUTS = 4
-"""A thread with fewer sums loads about as much as it computes."""
+"""A thread with fewer sums loads about as many values as it computes."""
 
 _LARGEST_TILE = 256
 _LARGEST_THREAD_TILE = 16
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """A nest of loops as a pipeline sees it: sizes, which of them are reductions, and what each operand spans.
-
-    ``tiled`` are the parallel loops that get knobs, outermost first; all other parallel loops are tiled by 1.
-    ``operands`` are, for each input, the loops that index it and its element's size in bytes; ``result`` are the
-    result's.
-    """
+    """A nest of loops as a pipeline sees it."""
 
     sizes: tuple[int, ...]
+    """The trip count of each loop."""
     reductions: tuple[int, ...]
+    """The loops that are reductions."""
     tiled: tuple[int, ...]
+    """The parallel loops that get knobs, outermost first; all other parallel loops are tiled by 1."""
     operands: tuple[tuple[tuple[int, ...], int], ...]
+    """The loops that index each input, and the size of its elements in bytes."""
     result: tuple[tuple[int, ...], int]
+    """The same for the result."""
 
 
 class TileChoices(msgspec.Struct, frozen=True, kw_only=True):
-    """For each loop with knobs, the tiles to try: of a workgroup, of a thread, and of one step of a reduction."""
+    """The tiles to try for each loop with knobs: of a workgroup, of a thread, and of one step of a reduction."""
 
     workgroup: Mapping[int, tuple[int, ...]]
     thread: Mapping[int, tuple[int, ...]]
     reduction: Mapping[int, tuple[int, ...]]
 
 
-def refuse_elements(root: RootOp, covered: Collection[str] = tuple(ELEMENT_BYTES)) -> None:
-    """Raise NoSpace where an operand's element type is not ``covered``."""
-    for tensor in (*root.inputs, *root.outputs):
-        if tensor.element not in covered:
-            raise NoSpace(f"{root.op} has elements of type {tensor.element}; its space covers {', '.join(covered)}")
+def indexing_loops(affine: ir.AffineMap) -> tuple[int, ...]:
+    """Return the loops that index a dimension alone."""
+    return tuple(result.position for result in affine.results if isinstance(result, ir.AffineDimExpr))
 
 
 def tile_choices(
     problem: Problem, reduction: Mapping[int, tuple[int, ...]], *, largest: int = _LARGEST_TILE
 ) -> TileChoices:
-    """Tiles for the tiled loops of ``problem``, with the reduction's as given."""
+    """Return tiles for the tiled loops of ``problem``; those of reductions are given."""
     return TileChoices(
         workgroup={index: tile_sizes(problem.sizes[index], largest) for index in problem.tiled},
         thread={index: powers(min(problem.sizes[index], _LARGEST_THREAD_TILE)) for index in problem.tiled},
@@ -87,9 +81,9 @@ def tile_choices(
 
 
 def tile_sizes(size: int, largest: int) -> tuple[int, ...]:
-    """Powers of two and three times such up to ``largest`` that leave at most a quarter of ``size`` idle at its end.
+    """Return tiles up to ``largest``: powers of two, and three times such.
 
-    Where there is none, those that leave the least.
+    They leave at most a quarter of ``size`` idle at its end. If no tile does, those that leave the least are returned.
     """
     room = min(largest, 1 << (size - 1).bit_length())
     tiles = sorted({factor * power for factor in (1, 3) for power in powers(room) if factor * power <= room})
@@ -98,35 +92,13 @@ def tile_sizes(size: int, largest: int) -> tuple[int, ...]:
     return tuple(tile for tile in tiles if idle[tile] <= allowed)
 
 
-def powers(largest: int) -> tuple[int, ...]:
-    """The powers of two up to ``largest``, which is at least 1."""
-    return tuple(1 << bit for bit in range(largest.bit_length()))
-
-
-def leaves(count: int, prefix: str, choices: Mapping[int, Sequence[int]], ones: Iterable[int] = ()) -> list[object]:
-    """A level of a lowering config over ``count`` loops: knobs where there is a choice, 1 for ``ones``, else 0."""
-    level: list[object] = [0] * count
-    for index in ones:
-        level[index] = 1
-    for index, tiles in choices.items():
-        level[index] = knob(f"{prefix}_{index}") if len(tiles) > 1 else tiles[0]
-    return level
-
-
-def tile_knobs(body: Body, prefix: str, choices: Mapping[int, Sequence[int]]) -> dict[int, Any]:
-    """The tiles of `leaves` as values: knobs where there is a choice, else the only tile."""
-    return {
-        index: body.knob(f"{prefix}_{index}", tiles) if len(tiles) > 1 else body.number(tiles[0])
-        for index, tiles in choices.items()
-    }
-
-
 def require_threads(
     body: Body, target: TargetFacts, workgroup: Mapping[int, Any], thread: Mapping[int, Any], *, fast: bool
 ) -> dict[int, Any]:
-    """Ask that threads fill a workgroup's tile within the target's limits; return how many there are by loop.
+    """Require that threads fill a workgroup's tile within the target's limits, and with ``fast`` whole subgroups.
 
-    With ``fast`` they must also fill whole subgroups.
+    Returns:
+        The number of threads along each loop.
     """
     threads = {}
     for index, tile in workgroup.items():
@@ -144,7 +116,7 @@ def require_threads(
 def require_thread_tiles(
     body: Body, target: TargetFacts, workgroup: Mapping[int, Any], threads: Mapping[int, Any], *, fast: bool
 ) -> dict[int, Any]:
-    """Do the same as ``require_threads`` where the threads are knobs; return each thread's tile by loop."""
+    """Do the same as ``require_threads`` if the threads are knobs, and return the tile of a thread by loop."""
     thread = {}
     for index, tile in workgroup.items():
         body.require(
@@ -173,10 +145,10 @@ def _limit_threads(body: Body, target: TargetFacts, threads: Mapping[int, Any], 
 def require_work(
     body: Body, problem: Problem, thread: Mapping[int, Any], reduction: Mapping[int, Any], *, fast: bool
 ) -> None:
-    """Limits on what one thread computes: what its registers hold, and what can be unrolled."""
+    """Limit the work of a thread to the capacity of its registers, and to a size that can be unrolled."""
     outputs = body.product(list(thread.values()))
-    body.limit(outputs, MOST_THREAD_OUTPUTS, "the elements that a thread computes")
-    body.limit(body.product([outputs, *reduction.values()]), MOST_UNROLLED, "the multiply-adds that a thread unrolls")
+    body.limit(outputs, _MOST_THREAD_OUTPUTS, "the elements that a thread computes")
+    body.limit(body.product([outputs, *reduction.values()]), _MOST_UNROLLED, "the multiply-adds that a thread unrolls")
     possible = math.prod(problem.sizes[index] for index in problem.tiled)
     if fast and possible >= 64 * _FEWEST_THREAD_OUTPUTS:
         body.least(outputs, _FEWEST_THREAD_OUTPUTS, "the elements that a thread computes")

@@ -8,28 +8,25 @@ from pytest_shark_tune.dispatch.types import Intrinsic, RootOp, TargetFacts
 from pytest_shark_tune.search_space.emit import Body, built_space, knob
 from pytest_shark_tune.search_space.gpu.contraction import contraction_problem
 from pytest_shark_tune.search_space.gpu.tiling import (
+    GPU_ELEMENTS,
     Problem,
-    leaves,
-    powers,
-    refuse_elements,
     require_thread_tiles,
     require_work,
     tile_choices,
-    tile_knobs,
 )
 from pytest_shark_tune.search_space.space import SearchSpace
 from pytest_shark_tune.search_space.spirv.tiling import (
     distributed_space,
     require_workgroup,
-    sized,
     spirv_pipeline,
     workgroup_knobs,
 )
+from pytest_shark_tune.search_space.tiles import fast_or_any, powers, refuse_elements, tile_knobs, tile_level
 
 __all__ = ["VERSION", "spirv_contraction_spaces"]
 
 VERSION: Final = 1
-"""The number of this space. Raise it where it has other members, or other knobs: plans are then made anew."""
+"""The version of this space. Raise it if its members or knobs change. Plans are then made again."""
 
 _LARGEST_STEP = 32
 _DEPTHS = (1, 2)
@@ -39,16 +36,17 @@ _MOST_FRAGMENTS = 16
 
 
 def spirv_contraction_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...]:
-    """The spaces of a contraction: ``BaseVectorize``, and where all tiles fit ``MatmulPromoteVectorize``.
+    """Return the spaces of a contraction, one for each pipeline.
 
-    Where the target has a matrix instruction for the element types there is ``CooperativeMatrixVectorize`` too. The
-    knobs of the first are told by `distributed_space`. The others have ``wg_i`` and ``red_i`` too; ``depth`` is how
-    many steps of the reduction are under way at a time, ``sg_i`` the elements in a subgroup's tile.
+    These are ``BaseVectorize``, ``MatmulPromoteVectorize`` if all tiles fit, and ``CooperativeMatrixVectorize`` if the
+    target has a matrix instruction for the element types. The knobs of the first are those of `distributed_space`. The
+    others also have ``wg_i`` and ``red_i``, ``depth``, the steps of the reduction in flight, and ``sg_i``, the elements
+    in a subgroup's tile.
 
     Raises:
-        NoSpace: an element type is not covered, or nothing is parallel or summed up.
+        NoSpace: An element type is not covered, or there is no parallel loop or no reduction.
     """
-    refuse_elements(root)
+    refuse_elements(root, GPU_ELEMENTS)
     problem = contraction_problem(root)
     depth = problem.reductions[-1]
     size = problem.sizes[depth]
@@ -59,16 +57,16 @@ def spirv_contraction_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchS
             spaces.append(_promoted(problem, target, steps))
         kinds = (*(tensor.element for tensor in root.inputs[:2]), root.outputs[0].element)
         spaces += [
-            _cooperative(problem, target, each)
-            for each in target.intrinsics
-            if each.elements == kinds
-            and all(problem.sizes[i] % n == 0 for i, n in zip((*problem.tiled, depth), each.shape, strict=True))
+            _cooperative(problem, target, intrinsic)
+            for intrinsic in target.intrinsics
+            if intrinsic.elements == kinds
+            and all(problem.sizes[i] % n == 0 for i, n in zip((*problem.tiled, depth), intrinsic.shape, strict=True))
         ]
     return tuple(spaces)
 
 
 def _promoted(problem: Problem, target: TargetFacts, steps: tuple[int, ...]) -> SearchSpace:
-    """Both operands go through shared memory; a step of at least 4 is loaded in vectors."""
+    """Build the space in which both operands go through shared memory; steps of at least 4 are loaded in vectors."""
     (depth,) = problem.reductions
     wide = tuple(step for step in steps if step >= 4)
     choices = tile_choices(problem, {depth: wide or steps[-1:]})
@@ -77,8 +75,8 @@ def _promoted(problem: Problem, target: TargetFacts, steps: tuple[int, ...]) -> 
         for index, tiles in choices.workgroup.items()
     }
     count = len(problem.sizes)
-    level = leaves(count, "wg", divisors, [index for index in range(count) if index != depth])
-    level[depth] = leaves(count, "red", choices.reduction)[depth]
+    level = tile_level(count, "wg", divisors, [index for index in range(count) if index != depth])
+    level[depth] = tile_level(count, "red", choices.reduction)[depth]
     knobs = {
         "tile_sizes": [level],
         "workgroup_size": workgroup_knobs(problem),
@@ -100,7 +98,7 @@ def _promoted(problem: Problem, target: TargetFacts, steps: tuple[int, ...]) -> 
             thread = require_thread_tiles(body, target, workgroup, threads, fast=fast)
             require_work(body, problem, thread, reduction, fast=fast)
             tiles = workgroup | reduction
-            # One buffer more than steps under way: what is stored in a stage is read in the next.
+            # There is one buffer more than steps in flight, since a stage reads the stores of the previous stage.
             buffers = body.total([body.knob("depth", _DEPTHS), body.number(1)])
             taken = body.product(
                 [
@@ -117,11 +115,11 @@ def _promoted(problem: Problem, target: TargetFacts, steps: tuple[int, ...]) -> 
 
         return built_space(spirv_pipeline("MatmulPromoteVectorize"), problem.sizes, knobs, constrain)
 
-    return sized(space)
+    return fast_or_any(space)
 
 
 def _cooperative(problem: Problem, target: TargetFacts, intrinsic: Intrinsic) -> SearchSpace:
-    """Each subgroup computes fragments of the size of the target's matrix instruction."""
+    """Build the space in which a subgroup computes fragments of the size of the target's matrix instruction."""
     (depth,) = problem.reductions
     row, column = problem.tiled
     m, n, k = intrinsic.shape
@@ -136,12 +134,12 @@ def _cooperative(problem: Problem, target: TargetFacts, intrinsic: Intrinsic) ->
     steps = {depth: tiles(depth, k, 4)}
     count = len(sizes)
     parallel = [index for index in range(count) if index != depth]
-    native = leaves(count, "native", {row: (m,), column: (n,), depth: (k,)}, parallel)
+    native = tile_level(count, "native", {row: (m,), column: (n,), depth: (k,)}, parallel)
     knobs = {
         "tile_sizes": [
-            leaves(count, "wg", workgroup, parallel)[: max(parallel) + 1],
-            leaves(count, "sg", fragments, parallel)[: max(parallel) + 1],
-            leaves(count, "red", steps),
+            tile_level(count, "wg", workgroup, parallel)[: max(parallel) + 1],
+            tile_level(count, "sg", fragments, parallel)[: max(parallel) + 1],
+            tile_level(count, "red", steps),
             native,
         ],
         "workgroup_size": workgroup_knobs(problem),

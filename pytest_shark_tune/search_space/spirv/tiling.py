@@ -1,12 +1,12 @@
-"""What the search spaces on SPIR-V share: lists of tile sizes, and threads along x, y and z.
+"""Lists of tile sizes, and threads along x, y and z, for all search spaces on SPIR-V.
 
-A lowering config is a list of levels (``tile_sizes``), whose meaning is the pipeline's; the compiler's function
-makes none of them, so `stages.candidate` does. The levels here are those of the compiler's own choices.
+A lowering config is a list of levels (``tile_sizes``), and the pipeline defines their meaning. The compiler's function
+makes no such config, so `config_writer` does. The levels here are those of the compiler's own choices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pytest_shark_tune.dispatch.types import TargetFacts
@@ -14,37 +14,28 @@ from pytest_shark_tune.search_space.emit import Body, built_space, knob
 from pytest_shark_tune.search_space.gpu.tiling import (
     Problem,
     TileChoices,
-    leaves,
     require_threads,
     require_work,
-    tile_knobs,
 )
 from pytest_shark_tune.search_space.space import SearchSpace
+from pytest_shark_tune.search_space.tiles import fast_or_any, tile_knobs, tile_level
 
-__all__ = ["BACKEND", "distributed_space", "require_workgroup", "sized", "spirv_pipeline", "workgroup_knobs"]
-
-BACKEND = "vulkan-spirv"
+__all__ = ["distributed_space", "require_workgroup", "spirv_pipeline", "workgroup_knobs"]
 
 _AXES = ("x", "y", "z")
 
 
 def spirv_pipeline(name: str) -> str:
-    """The text of the attribute of the pipeline ``name``."""
+    """Return the text of the attribute of the pipeline ``name``."""
     return f"#iree_gpu.spirv_pipeline<{name}>"
-
-
-def sized(space: Callable[[bool], SearchSpace]) -> SearchSpace:
-    """The space within the limits made for speed or, where there is too little to compute for them, without."""
-    fast = space(True)
-    return fast if fast else space(False)
 
 
 def distributed_space(
     pipeline: str, problem: Problem, target: TargetFacts, choices: TileChoices, *, steps: bool
 ) -> SearchSpace:
-    """The space of a pipeline whose levels are workgroup, thread and, with ``steps``, reduction.
+    """Return the space of a pipeline with the levels workgroup, thread and, with ``steps``, reduction.
 
-    Knobs, where ``i`` is a position among the loops; what leaves no choice has none:
+    The knobs are these, where ``i`` is a position among the loops. A dimension without a choice has no knob.
 
     - ``wg_i``, ``thr_i`` and ``red_i``: elements in the tile of a workgroup, of a thread and of a reduction's step;
     - ``wg_size_x``, ``wg_size_y`` and ``wg_size_z``: the threads of a workgroup, which follow from the tiles.
@@ -52,11 +43,11 @@ def distributed_space(
     count = len(problem.sizes)
     parallel = [index for index in range(count) if index not in problem.reductions]
     levels = [
-        leaves(count, "wg", choices.workgroup, parallel)[: max(parallel) + 1],
-        leaves(count, "thr", choices.thread, parallel)[: max(parallel) + 1],
+        tile_level(count, "wg", choices.workgroup, parallel)[: max(parallel) + 1],
+        tile_level(count, "thr", choices.thread, parallel)[: max(parallel) + 1],
     ]
     if steps:
-        levels.append(leaves(count, "red", choices.reduction, problem.reductions))
+        levels.append(tile_level(count, "red", choices.reduction, problem.reductions))
     knobs = {"tile_sizes": levels, "workgroup_size": workgroup_knobs(problem)}
 
     def space(fast: bool) -> SearchSpace:
@@ -70,17 +61,17 @@ def distributed_space(
 
         return built_space(spirv_pipeline(pipeline), problem.sizes, knobs, constrain)
 
-    return sized(space)
+    return fast_or_any(space)
 
 
 def workgroup_knobs(problem: Problem) -> list[object]:
-    """The size of a workgroup: the innermost tiled loop goes along x, the next along y, then z."""
+    """Return the size of a workgroup: the innermost tiled loop runs along x, the next along y, then z."""
     sizes: list[object] = [knob(f"wg_size_{axis}") for axis in _AXES[: len(problem.tiled)]]
     return sizes + [1] * (len(_AXES) - len(sizes))
 
 
 def require_workgroup(body: Body, problem: Problem, target: TargetFacts, threads: Mapping[int, Any]) -> None:
-    """Have the knobs of the workgroup's size follow from the threads of each loop, within the target's limits."""
+    """Derive the knobs of the workgroup's size from the threads along the loops, within the target's limits."""
     innermost: Sequence[int] = problem.tiled[::-1]
     for axis, most, index in zip(_AXES, target.max_workgroup_sizes, innermost, strict=False):
         size = body.derived_knob(f"wg_size_{axis}", threads[index], f"the threads along dim_{index}")

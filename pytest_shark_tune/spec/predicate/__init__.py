@@ -1,4 +1,4 @@
-"""Questions: what a matcher of any spec asks of an op, as plain data that can be shown and compared."""
+"""Match predicates: the conditions of a matcher on an op, as plain data that can be shown and compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a question is, and how the ops that one asks for lie to those of another."""
+"""Match predicates, and how the ops that one predicate matches relate to those of another."""
 
 from __future__ import annotations
 
@@ -27,81 +27,93 @@ __all__ = [
 ]
 
 Relation = Literal["equal", "covers", "covered", "overlaps", "apart", "unknown"]
-"""How the ops that one matcher matches lie to those of another: ``covers`` says that the first matches all of them."""
+"""How the ops that one predicate matches relate to those of another.
+
+``covers`` means that the first predicate matches all ops that the second matches, ``covered`` the reverse.
+"""
 
 CLASSES = {
     "contraction": ("batch", "m", "n", "k"),
     "convolution": ("batch", "output_image", "output_channel", "filter_loop", "input_channel", "depth"),
     "attention": ("batch", "m", "n", "k1", "k2"),
 }
-"""The classes of dimensions that IREE's matcher of a kind tells, in its order; behind a convolution's come `STEPS`."""
+"""The classes of dimensions that IREE's matcher of a kind returns, in its order; convolutions have `STEPS` too."""
 STEPS = ("strides", "dilations")
 ANY = -1
-"""The step, and in a matcher the size, that stands for any."""
+"""The step, and in a matcher the size, that means any."""
 ATTENTIONS = (ATTENTION, ONLINE_ATTENTION)
 _LINALG = ("contraction", "convolution")
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked of a dimension: at least ``low``, at most ``high`` (``None``: any), a multiple of ``step``."""
+    """A condition on the size of a dimension."""
 
     low: int = 0
+    """The least size."""
     high: int | None = None
+    """The largest size, ``None`` if there is no limit."""
     step: int = 1
+    """The size must be a multiple of this."""
 
     @property
     def exact(self) -> int | None:
-        """The one size that fulfils this, if there is just one."""
+        """The size, if only one size fulfils the condition."""
         return self.low if self.low == self.high else None
 
 
 class OperandType(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked of an operand's type; ``element`` is empty and ``sizes`` is ``None`` where they may be anything.
-
-    ``element`` is the element type of a tensor, else the whole type. ``bounds`` are conditions on dimensions of an
-    operand whose rank is not known.
-    """
+    """A condition on the type of an operand."""
 
     element: str = ""
+    """The element type of a tensor or the whole type of a scalar, empty if it may be any."""
     sizes: tuple[Condition, ...] | None = None
+    """The conditions on all dimensions, ``None`` if they may have any size."""
     bounds: dict[int, Condition] = {}
+    """The conditions on single dimensions of an operand of unknown rank."""
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """What one matcher asks of an op.
-
-    ``matcher`` is the symbol's name. ``kind`` is as a `RootOp` has it, where ``convolution`` may be a pooling and
-    ``other`` anything, unless there are ``attributes``; ``op`` is the op's name where one is asked for. ``inputs`` and
-    ``outputs`` are element types in the order of the operands, ``maps`` the texts of the indexing maps. ``sizes`` has a
-    condition for each dimension of each class (``batch``, ``m``, ``n``, ``k``, ... as in `RootOp`), in order; a class
-    that is missing may be anything. In ``strides`` and ``dilations`` -1 is any. ``operands`` are what is asked of
-    operands' types, by position, beyond what ``inputs``, ``outputs`` and ``sizes`` say. ``body`` is a hash that is
-    equal for equal bodies, ``attributes`` are the texts of all attributes that the op must have, ``None`` where it may
-    have any. ``unread`` names the transform ops that ask something that is not read here: a matcher that has any never
-    surely covers another, unless they are alike in every op, as those of equal ``fingerprint`` are.
-    """
+    """The conditions of one matcher on an op. An empty field is no condition."""
 
     matcher: str
+    """The name of the matcher."""
     kind: str
+    """A kind of `RootOp`. ``convolution`` includes pooling. ``other`` is any kind, unless there are ``attributes``."""
     op: str = ""
+    """The name of the op."""
     inputs: tuple[str, ...] = ()
+    """The element types of the inputs."""
     outputs: tuple[str, ...] = ()
+    """The element types of the outputs."""
     maps: tuple[str, ...] = ()
+    """The texts of the indexing maps."""
     sizes: dict[str, tuple[Condition, ...]] = {}
+    """A condition for each dimension of each class (``batch``, ``m``, ``n``, ``k``, ... as in `RootOp`), in order."""
     strides: tuple[int, ...] = ()
+    """The strides, of which -1 is any."""
     dilations: tuple[int, ...] = ()
+    """The dilations, of which -1 is any."""
     operands: dict[int, OperandType] = {}
+    """Further conditions on the types of operands, by position."""
     body: str = ""
+    """A hash that is equal for equal bodies."""
     attributes: dict[str, str] | None = None
+    """The texts of all attributes of the op, ``None`` if it may have any."""
     unread: tuple[str, ...] = ()
+    """The transform ops with conditions that are not read here.
+
+    A matcher with such ops is never said to cover another, unless both are equal in every op.
+    """
     fingerprint: str = ""
+    """A hash that is equal for matchers that are equal in every op."""
 
 
 def relation(first: Question, second: Question) -> Relation:
-    """How the ops that ``first`` matches lie to those that ``second`` matches.
+    """Return how the ops that ``first`` matches relate to those that ``second`` matches.
 
-    ``covers``, ``covered``, ``equal`` and ``apart`` are said only where they are sure; ``overlaps`` where neither
-    covers the other and nothing that is read keeps them apart; ``unknown`` where something is not read.
+    Returns:
+        ``covers``, ``covered``, ``equal`` or ``apart`` if that is certain; ``overlaps`` if neither covers the other and
+        no condition keeps them apart; ``unknown`` if a condition was not read.
     """
     if first.fingerprint == second.fingerprint:
         return "equal"
@@ -114,9 +126,9 @@ def relation(first: Question, second: Question) -> Relation:
 
 
 def _are_apart(first: Question, second: Question) -> bool:
-    """Whether no op can be matched by both. An op that is compared whole is of its kind for sure, also of none."""
+    """Return whether no op matches both. The kind of an op that is compared as a whole is certain, even ``other``."""
     pair = (first, second)
-    if first.kind != second.kind and all(each.kind != "other" or each.attributes is not None for each in pair):
+    if first.kind != second.kind and all(one.kind != "other" or one.attributes is not None for one in pair):
         return True
     if first.op and second.op and first.op != second.op:
         return True
@@ -134,14 +146,14 @@ def _are_apart(first: Question, second: Question) -> bool:
         or any(_steps_apart(getattr(first, name), getattr(second, name)) for name in STEPS)
         or any(_sizes_apart(first.sizes[name], second.sizes[name]) for name in first.sizes.keys() & second.sizes.keys())
         or any(
-            _types_apart(first.operands[each], second.operands[each])
-            for each in first.operands.keys() & second.operands.keys()
+            _types_apart(first.operands[position], second.operands[position])
+            for position in first.operands.keys() & second.operands.keys()
         )
     )
 
 
 def _covers(first: Question, second: Question) -> bool:
-    """Whether ``first`` surely matches all that ``second`` matches."""
+    """Return whether ``first`` certainly matches all ops that ``second`` matches."""
     if first.unread or (first.kind not in ("other", second.kind)):
         return False
     wanted = ("op", "maps", "body")
@@ -170,7 +182,7 @@ def _steps_apart(first: tuple[int, ...], second: tuple[int, ...]) -> bool:
 
 
 def steps_cover(first: tuple[int, ...], second: tuple[int, ...]) -> bool:
-    """Whether all steps that ``second`` allows are allowed by ``first``, which allows any if it is empty."""
+    """Return whether ``first`` allows all steps that ``second`` allows; an empty tuple allows any."""
     if not first:
         return True
     return len(first) == len(second) and all(one in (ANY, two) for one, two in zip(first, second, strict=True))
@@ -183,7 +195,7 @@ def _sizes_apart(first: tuple[Condition, ...], second: tuple[Condition, ...]) ->
 
 
 def sizes_cover(first: tuple[Condition, ...], second: tuple[Condition, ...]) -> bool:
-    """Whether all sizes, one for each condition, that fulfil ``second`` fulfil ``first``."""
+    """Return whether all sizes that fulfil the conditions ``second`` fulfil ``first`` too."""
     return len(first) == len(second) and all(_holds_for(*pair) for pair in zip(first, second, strict=True))
 
 
@@ -194,7 +206,7 @@ def _types_apart(first: OperandType, second: OperandType) -> bool:
 
 
 def type_covers(first: OperandType, second: OperandType) -> bool:
-    """Whether all types that ``second`` asks for are ones that ``first`` asks for."""
+    """Return whether all types that fulfil ``second`` fulfil ``first`` too."""
     if first.element not in ("", second.element):
         return False
     if first.sizes is not None:
@@ -204,15 +216,15 @@ def type_covers(first: OperandType, second: OperandType) -> bool:
 
 
 def exactly(size: int) -> Condition:
-    """The condition that only this size fulfils."""
+    """Return the condition that only this size fulfils."""
     return Condition(low=size, high=size)
 
 
 def both(one: Condition, other: Condition) -> Condition:
-    """The condition that holds where both do, with bounds that are multiples themselves."""
+    """Return the conjunction of two conditions, with bounds that are multiples of its step."""
     step = math.lcm(one.step, other.step)
     low = max(one.low, other.low)
-    highs = [each.high for each in (one, other) if each.high is not None]
+    highs = [condition.high for condition in (one, other) if condition.high is not None]
     high = min(highs) if highs else None
     low = -(-low // step) * step
     if high is not None:
@@ -225,5 +237,5 @@ def _is_empty(condition: Condition) -> bool:
 
 
 def _holds_for(wide: Condition, narrow: Condition) -> bool:
-    """Whether all sizes that fulfil ``narrow`` fulfil ``wide``."""
+    """Return whether all sizes that fulfil ``narrow`` fulfil ``wide`` too."""
     return both(wide, narrow) == both(narrow, narrow)

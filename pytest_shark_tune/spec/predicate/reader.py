@@ -1,9 +1,9 @@
-"""Reading questions: what a matcher asks, from the ops in it.
+"""Reading match predicates from the ops of a matcher.
 
-A matcher is a straight line of transform ops, each of which holds or ends it, so what it asks is the sum of what they
-ask. An op that is not known here makes the question narrower in a way that nobody knows; it is named in ``unread``.
-Whether an op has a config already is not asked about: specs are applied to stripped modules. Ops are taken to have
-static sizes, as all that is tuned has.
+A matcher is a straight line of transform ops, and it ends at the first op that fails. So its predicate is the
+conjunction of the conditions of its ops. An op that is unknown here adds an unknown condition, and ``unread`` names it.
+The condition that an op has no config yet is ignored, since specs are applied to modules without configs. Ops are
+assumed to have static sizes, as all tuned ops have.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, linalg, transform
 
 from pytest_shark_tune.compiler.configure import compiler_context
-from pytest_shark_tune.dispatch.mlir import ops_named, string_of
 from pytest_shark_tune.dispatch.types import ATTENTION, INCIDENTAL_ATTRIBUTES, ONLINE_ATTENTION, RootOp
-from pytest_shark_tune.spec.link import link_spec
-from pytest_shark_tune.spec.module import PROVENANCE
+from pytest_shark_tune.spec.link import linked_spec
+from pytest_shark_tune.spec.module import PROVENANCE, match_pairs, named_sequences
 from pytest_shark_tune.spec.predicate.predicate import (
     ANY,
     ATTENTIONS,
@@ -37,32 +36,28 @@ from pytest_shark_tune.spec.predicate.predicate import (
 __all__ = ["pattern_of", "read_questions"]
 
 _SUPPRESS = 2
-"""The mode of ``transform.include`` in which a sequence that fails does no harm, so that it asks nothing."""
+"""The mode of ``transform.include`` in which a failing sequence is ignored, so that it is no condition."""
 
 
 def read_questions(spec: str) -> tuple[Question, ...]:
-    """What each matcher of a spec asks, in the order in which they are tried, as ``spec.read_spec`` lists them.
+    """Return the predicate of each matcher of a spec, in the order of ``read_spec``.
 
     Raises:
-        InputError: the text is no tuning spec.
+        InputError: The text is no tuning spec.
     """
-    linked = link_spec(spec)
     with compiler_context(keep=True):
-        module = ir.Module.parse(linked)
-        sequences = {string_of(op, "sym_name"): op for op in ops_named(module.operation, "transform.named_sequence")}
-        return tuple(
-            _read(ir.FlatSymbolRefAttr(matcher).value, sequences)
-            for foreach in ops_named(module.operation, "transform.foreach_match")
-            for matcher in ir.ArrayAttr(foreach.attributes["matchers"])
-        )
+        module = linked_spec(spec, "the spec")
+        sequences = named_sequences(module)
+        return tuple(_read_matcher(matcher, sequences) for matcher, _ in match_pairs(module))
 
 
 @dataclass
 class _Asked:
-    """What a matcher was found to ask so far; ``meanings`` says what the values in it are."""
+    """The conditions of a matcher that were read so far."""
 
     sequences: Mapping[str, ir.Operation]
     meanings: dict[ir.Value, tuple[str, str | int]] = field(default_factory=dict)
+    """The meaning of each value in the matcher: the root, an operand of it, or sizes or steps of a class."""
     kind: str = "other"
     op: str = ""
     inputs: tuple[str, ...] = ()
@@ -76,7 +71,7 @@ class _Asked:
     unread: list[str] = field(default_factory=list)
 
     def set_once(self, name: str, value: object, op: ir.Operation) -> None:
-        """Note a fact; one that contradicts another matches nothing, which is not for this module to say."""
+        """Store a condition. A matcher with contradicting conditions matches nothing; it is treated as unread."""
         before = getattr(self, name)
         if before in ("", "other", (), None, value):
             setattr(self, name, value)
@@ -87,7 +82,7 @@ class _Asked:
 _ROOT = ("root", 0)
 
 
-def _read(name: str, sequences: Mapping[str, ir.Operation]) -> Question:
+def _read_matcher(name: str, sequences: Mapping[str, ir.Operation]) -> Question:
     asked = _Asked(sequences)
     matcher = sequences[name]
     block = matcher.regions[0].blocks[0]
@@ -111,12 +106,12 @@ def _read(name: str, sequences: Mapping[str, ir.Operation]) -> Question:
         body=asked.body,
         attributes=asked.attributes,
         unread=tuple(dict.fromkeys(asked.unread)),
-        fingerprint=_hash(_text(matcher, _Numbers(), sequences, _handed_on(block))),
+        fingerprint=_hash(_canonical_text(matcher, _Numbers(), sequences, _handed_on(block))),
     )
 
 
 def _follow(block: ir.Block, asked: _Asked) -> list[tuple[str, str | int] | None]:
-    """Read the ops of a sequence; return what the values that it yields are."""
+    """Read the ops of a sequence, and return the meanings of the values that it yields."""
     for op in block.operations:
         operation = op.operation
         if operation.name == "transform.yield":
@@ -128,17 +123,17 @@ def _follow(block: ir.Block, asked: _Asked) -> list[tuple[str, str | int] | None
 
 
 def pattern_of(root: RootOp) -> tuple[dict[str, str], str]:
-    """The attributes, as texts, and the body's hash of the op that ``root`` carries a copy of: its pattern."""
+    """Return the texts of the attributes and the hash of the body of the op in the pattern of ``root``."""
     with compiler_context(keep=True):
         module = ir.Module.parse(root.pattern)
         function = module.body.operations[0]
-        operations = [each.operation for each in function.regions[0].blocks[0].operations]
-        (op,) = (each for each in operations if each.name != "func.return")
-        return _attributes(op), _body(op)
+        operations = [op.operation for op in function.regions[0].blocks[0].operations]
+        (op,) = (op for op in operations if op.name != "func.return")
+        return _attribute_texts(op), _body_hash(op)
 
 
-def _is_about(op: ir.Operation, asked: _Asked, what: str) -> bool:
-    return asked.meanings.get(op.operands[0], ("", 0))[0] == what
+def _is_about(op: ir.Operation, asked: _Asked, meaning: str) -> bool:
+    return asked.meanings.get(op.operands[0], ("", 0))[0] == meaning
 
 
 def _read_nothing(op: ir.Operation, asked: _Asked) -> bool:
@@ -154,18 +149,25 @@ def _read_name(op: ir.Operation, asked: _Asked) -> bool:
 
 
 def _read_kind(kind: str, inputs: Sequence[str], outputs: Sequence[str], name: str = "") -> Callable[..., bool]:
-    """The reader of one of IREE's matchers for a kind of ops; the element types are in attributes of these names."""
+    """Return the reader of one of IREE's matchers for a kind of ops.
+
+    Args:
+        kind: The kind.
+        inputs: The attributes of the matcher that hold the element types of the inputs.
+        outputs: The same for the outputs.
+        name: The name of the only op that the matcher matches, if there is only one.
+    """
 
     def read(op: ir.Operation, asked: _Asked) -> bool:
         if not _is_about(op, asked, "root"):
             return False
         asked.set_once("kind", kind, op)
-        asked.set_once("inputs", tuple(_type_of(op, each) for each in inputs), op)
-        asked.set_once("outputs", tuple(_type_of(op, each) for each in outputs), op)
+        asked.set_once("inputs", tuple(_type_of(op, attribute) for attribute in inputs), op)
+        asked.set_once("outputs", tuple(_type_of(op, attribute) for attribute in outputs), op)
         if name:
             asked.set_once("op", name, op)
         if "indexing_maps" in op.attributes:
-            asked.set_once("maps", _maps(op), op)
+            asked.set_once("maps", _affine_maps(op), op)
         for result, meaning in zip(op.results, (*CLASSES[kind], *STEPS), strict=False):
             asked.meanings[result] = ("steps" if meaning in STEPS else "sizes", meaning)
         return True
@@ -174,12 +176,12 @@ def _read_kind(kind: str, inputs: Sequence[str], outputs: Sequence[str], name: s
 
 
 def _read_sizes(op: ir.Operation, asked: _Asked) -> bool:
-    what, name = asked.meanings.get(op.operands[0], ("", ""))
+    meaning, name = asked.meanings.get(op.operands[0], ("", ""))
     expected = tuple(ir.DenseI64ArrayAttr(op.attributes["expected_values"]))
-    if what == "steps":
+    if meaning == "steps":
         before = asked.steps.setdefault(str(name), expected)
         return before == expected
-    if what != "sizes":
+    if meaning != "sizes":
         return False
     given = tuple(Condition() if size == ANY else exactly(size) for size in expected)
     old = asked.sizes.get(str(name), given)
@@ -238,22 +240,22 @@ def _ask_bound(asked: _Asked, position: int, dim: int, condition: Condition) -> 
 def _read_body(op: ir.Operation, asked: _Asked) -> bool:
     if not _is_about(op, asked, "root"):
         return False
-    asked.set_once("body", _body(op.regions[0].blocks[0].operations[0].operation), op)
+    asked.set_once("body", _body_hash(op.regions[0].blocks[0].operations[0].operation), op)
     return True
 
 
 def _read_whole(op: ir.Operation, asked: _Asked) -> bool:
     if not _is_about(op, asked, "root"):
         return False
-    *producers, root, _ = (each.operation for each in op.regions[0].blocks[0].operations)
+    *producers, root, _ = (inner.operation for inner in op.regions[0].blocks[0].operations)
     asked.set_once("op", root.name, op)
     if "match.operation_name_only" in root.attributes:
         return True
-    asked.set_once("attributes", _attributes(root), op)
-    asked.set_once("body", _body(root), op)
-    asked.set_once("kind", _kind(root), op)
+    asked.set_once("attributes", _attribute_texts(root), op)
+    asked.set_once("body", _body_hash(root), op)
+    asked.set_once("kind", _kind_of(root), op)
     if "indexing_maps" in root.attributes:
-        asked.set_once("maps", _maps(root), op)
+        asked.set_once("maps", _affine_maps(root), op)
     types = [_ask_type(asked, position, operand.type) for position, operand in enumerate(root.operands)]
     return all(types) and not producers and len(set(root.operands)) == len(root.operands)
 
@@ -261,7 +263,7 @@ def _read_whole(op: ir.Operation, asked: _Asked) -> bool:
 def _read_included(op: ir.Operation, asked: _Asked) -> bool:
     if ir.IntegerAttr(op.attributes["failure_propagation_mode"]).value == _SUPPRESS:
         return True
-    block = _included(op, asked.sequences).regions[0].blocks[0]
+    block = _target_of(op, asked.sequences).regions[0].blocks[0]
     for argument, operand in zip(block.arguments, op.operands, strict=True):
         asked.meanings.pop(argument, None)
         if operand in asked.meanings:
@@ -300,14 +302,14 @@ _READERS: Mapping[str, Callable[[ir.Operation, _Asked], bool]] = {
 
 
 def _fold_operands(asked: _Asked) -> None:
-    """Turn what is asked of operands' sizes into what is asked of loops, so that two ways to ask it look alike."""
+    """Convert conditions on sizes of operands to conditions on loops, so that both ways to write them are equal."""
     if not asked.maps or not asked.inputs:
         return
     classes = _classes_of_loops(asked)
     for name in CLASSES[asked.kind]:
-        count = sum(each == name for each, _ in classes.values())
+        count = sum(dimension_class == name for dimension_class, _ in classes.values())
         if len(asked.sizes.setdefault(name, (Condition(),) * count)) != count:
-            # Such a matcher matches nothing, and nobody is to think that it asks what it says.
+            # Such a matcher matches nothing, so its conditions must not be taken at face value.
             asked.unread.append("transform.iree.match.dims_equal")
             return
     elements = _elements_by_position(asked)
@@ -331,7 +333,7 @@ def _fold_operands(asked: _Asked) -> None:
 
 
 def _classes_of_loops(asked: _Asked) -> dict[int, tuple[str, int]]:
-    """The class of each loop and its position in there, as IREE's matcher of the kind will tell them."""
+    """Return the class of each loop and its position in the class, as IREE's matcher of the kind infers them."""
     maps = list(asked.maps)
     found: Any
     suffix = ""
@@ -354,7 +356,7 @@ def _classes_of_loops(asked: _Asked) -> dict[int, tuple[str, int]]:
 
 
 def _elements_by_position(asked: _Asked) -> dict[int, str]:
-    """The element types that are asked for, by operand; IREE's matcher of attention passes over the scale."""
+    """Return the required element types by operand. IREE's matcher of attention ignores the scale."""
     first_output = len(asked.maps) - len(asked.outputs)
     outputs = {first_output + number: element for number, element in enumerate(asked.outputs)}
     return dict(enumerate(asked.inputs)) | outputs
@@ -380,12 +382,12 @@ def _operand_type(kind: ir.Type) -> OperandType:
     )
 
 
-def _maps(op: ir.Operation) -> tuple[ir.AffineMap, ...]:
-    return tuple(ir.AffineMapAttr(each).value for each in ir.ArrayAttr(op.attributes["indexing_maps"]))
+def _affine_maps(op: ir.Operation) -> tuple[ir.AffineMap, ...]:
+    return tuple(ir.AffineMapAttr(attribute).value for attribute in ir.ArrayAttr(op.attributes["indexing_maps"]))
 
 
-def _kind(op: ir.Operation) -> str:
-    """The kind of a `RootOp` that is like this op, as IREE's matchers see it."""
+def _kind_of(op: ir.Operation) -> str:
+    """Return the kind that a `RootOp` of this op has, as IREE's matchers see it."""
     if linalg.isa_contraction_op(op):
         return "contraction"
     if linalg.isa_convolution_op(op):
@@ -393,27 +395,27 @@ def _kind(op: ir.Operation) -> str:
     return "attention" if op.name in ATTENTIONS else "other"
 
 
-def _included(op: ir.Operation, sequences: Mapping[str, ir.Operation]) -> ir.Operation:
+def _target_of(op: ir.Operation, sequences: Mapping[str, ir.Operation]) -> ir.Operation:
     return sequences[ir.FlatSymbolRefAttr(op.attributes["target"]).value]
 
 
 class _Numbers(dict[Any, int]):
-    """Numbers values in the order in which they are met: a name that does not depend on what stands around."""
+    """Numbers values in the order of their first use: a name that does not depend on the surrounding text."""
 
     def __missing__(self, value: Any) -> int:
         return self.setdefault(value, len(self))
 
 
 def _handed_on(matcher: ir.Block) -> set[ir.Value]:
-    """What a matcher hands to its action: its last op's operands."""
+    """Return the values that a matcher passes to its action: the operands of its last op."""
     return set(list(matcher.operations)[-1].operation.operands)
 
 
-def _text(
+def _canonical_text(
     op: ir.Operation, numbers: _Numbers, sequences: Mapping[str, ir.Operation], handed_on: Collection[ir.Value] = ()
 ) -> str:
-    """A text that is equal for ops that are alike; sequences' names, provenance and what is handed on are left out."""
-    attributes = _attributes(op)
+    """Return a text that is equal for equal ops, without names of sequences, provenance and values in ``handed_on``."""
+    attributes = _attribute_texts(op)
     inner = ""
     if op.name == "transform.param.constant" and op.results[0] in handed_on:
         attributes = {}
@@ -421,30 +423,34 @@ def _text(
         attributes = {name: text for name, text in attributes.items() if name not in ("sym_name", PROVENANCE)}
     elif op.name == "transform.include":
         attributes.pop("target")
-        inner = _text(_included(op, sequences), _Numbers(), sequences)  # whose constants may be asked for
+        inner = _canonical_text(
+            _target_of(op, sequences), _Numbers(), sequences
+        )  # The matcher may compare its constants.
     operands = [numbers[value] for value in op.operands]
     results = [(numbers[value], str(value.type)) for value in op.results]
-    regions = _regions(op, numbers, sequences, handed_on)
+    regions = _canonical_regions(op, numbers, sequences, handed_on)
     return f"{op.name}{operands}{results}{sorted(attributes.items())}{inner}{regions}"
 
 
-def _regions(
-    op: ir.Operation, numbers: _Numbers, sequences: Mapping[str, ir.Operation], handed_on: Collection[ir.Value] = ()
+def _canonical_regions(
+    owner: ir.Operation, numbers: _Numbers, sequences: Mapping[str, ir.Operation], handed_on: Collection[ir.Value] = ()
 ) -> str:
     text = ""
-    for region in op.regions:
+    for region in owner.regions:
         for block in region.blocks:
             arguments = [(numbers[argument], str(argument.type)) for argument in block.arguments]
-            inner = ";".join(_text(each.operation, numbers, sequences, handed_on) for each in block.operations)
+            inner = ";".join(
+                _canonical_text(child.operation, numbers, sequences, handed_on) for child in block.operations
+            )
             text += f"{{{arguments}{inner}}}"
     return text
 
 
-def _body(op: ir.Operation) -> str:
-    return _hash(_regions(op, _Numbers(), {}))
+def _body_hash(op: ir.Operation) -> str:
+    return _hash(_canonical_regions(op, _Numbers(), {}))
 
 
-def _attributes(op: ir.Operation) -> dict[str, str]:
+def _attribute_texts(op: ir.Operation) -> dict[str, str]:
     return {name: str(op.attributes[name]) for name in op.attributes if name not in INCIDENTAL_ATTRIBUTES}
 
 

@@ -1,4 +1,4 @@
-"""Questions in words: what is asked, and how an op differs from it."""
+"""Match predicates as text: their conditions, and how an op differs from them."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _OUTPUTS = ("result", "max", "sum")
 
 
 def differences(question: Question, root: RootOp) -> tuple[str, ...]:
-    """In what ``root`` differs from what is asked, in words; empty where it would match as far as is read.
+    """Return how ``root`` differs from a predicate; empty if it would match, as far as the predicate was read.
 
-    As in ``its lhs has elements f16 instead of f32`` or ``its k is 256 instead of 512``.
+    Examples are ``its lhs has elements f16 instead of f32`` and ``its k is 256 instead of 512``.
     """
     kind = "convolution" if root.kind == "pooling" and question.kind == "convolution" else root.kind
     if question.kind not in ("other", kind):
@@ -49,7 +49,7 @@ def differences(question: Question, root: RootOp) -> tuple[str, ...]:
 
 
 def describe(question: Question) -> str:
-    """What is matched, in a few words: ``contraction 512x512x512 f32, f32 -> f32``; bounds as ``m in 1..64``."""
+    """Describe a predicate: ``contraction 512x512x512 f32, f32 -> f32``; bounds are shown as ``m in 1..64``."""
     words = [question.op or "any op"]
     if question.op == ONLINE_ATTENTION:
         words = ["online attention"]
@@ -60,7 +60,7 @@ def describe(question: Question) -> str:
     for name in STEPS:
         steps = getattr(question, name)
         if any(step != 1 for step in steps):
-            words.append(f"{name} {_by(steps)}")
+            words.append(f"{name} {_steps_text(steps)}")
     if question.inputs:
         words.append(f"{', '.join(question.inputs)} -> {', '.join(question.outputs)}")
     elif question.operands:
@@ -88,7 +88,7 @@ def _map_differences(question: Question, root: RootOp) -> Iterable[str]:
     names = [*_INPUTS[question.kind][:outputs], *_OUTPUTS]
     for name, asked, given in zip(names, question.maps, root.maps, strict=False):
         if asked != given:
-            yield f"its {name} has the layout {_layout(given)} instead of {_layout(asked)}"
+            yield f"its {name} has the layout {_map_text(given)} instead of {_map_text(asked)}"
 
 
 def _size_differences(question: Question, root: RootOp) -> Iterable[str]:
@@ -98,11 +98,11 @@ def _size_differences(question: Question, root: RootOp) -> Iterable[str]:
         asked = question.sizes[name]
         given = tuple(root.loops[position] for position in getattr(root, name))
         if not sizes_cover(asked, tuple(map(exactly, given))):
-            yield f"its {_plain(name)} is {_by(given)} instead of {_conditions(asked)}"
+            yield f"its {_spoken(name)} is {_steps_text(given)} instead of {_conditions(asked)}"
     for name in STEPS:
         asked_steps, given = getattr(question, name), getattr(root, name)
         if not steps_cover(asked_steps, given):
-            yield f"its {name} are {_by(given)} instead of {_by(asked_steps)}"
+            yield f"its {name} are {_steps_text(given)} instead of {_steps_text(asked_steps)}"
 
 
 def _operand_differences(question: Question, root: RootOp) -> Iterable[str]:
@@ -118,7 +118,7 @@ def _operand_differences(question: Question, root: RootOp) -> Iterable[str]:
 
 
 def _pattern_differences(question: Question, root: RootOp) -> Iterable[str]:
-    """What the copy of the op that a root carries tells: its body and attributes."""
+    """Return the differences of the body and the attributes, from the copy of the op that a root carries."""
     if not root.pattern or (question.attributes is None and not question.body):
         return
     given, body = pattern_of(root)
@@ -138,7 +138,7 @@ def _described_sizes(question: Question) -> str:
         return ""
     if len(question.sizes) == len(classes) and all(condition.exact is not None for condition in everything):
         return "x".join(str(condition.exact) for condition in everything)
-    return ", ".join(f"{_plain(name)} {_conditions(question.sizes[name])}" for name in names) + ","
+    return ", ".join(f"{_spoken(name)} {_conditions(question.sizes[name])}" for name in names) + ","
 
 
 def _conditions(conditions: tuple[Condition, ...]) -> str:
@@ -146,7 +146,7 @@ def _conditions(conditions: tuple[Condition, ...]) -> str:
         return "none"
     if len(conditions) == 1:
         return _condition(conditions[0])
-    return "x".join("?" if each == Condition() else _condition(each) for each in conditions)
+    return "x".join("?" if condition == Condition() else _condition(condition) for condition in conditions)
 
 
 def _condition(condition: Condition) -> str:
@@ -165,18 +165,18 @@ def _condition(condition: Condition) -> str:
 def _type_text(kind: OperandType) -> str:
     element = kind.element or "any"
     if kind.sizes is None:
-        return " and ".join([element, *(f"dimension {dim} {_condition(each)}" for dim, each in kind.bounds.items())])
-    sizes = "".join(f"{'?' if each == Condition() else _condition(each)}x" for each in kind.sizes)
+        return " and ".join([element, *(f"dimension {dim} {_condition(bound)}" for dim, bound in kind.bounds.items())])
+    sizes = "".join(f"{'?' if size == Condition() else _condition(size)}x" for size in kind.sizes)
     return f"tensor<{sizes}{element}>"
 
 
-def _layout(affine_map: str) -> str:
+def _map_text(affine_map: str) -> str:
     return affine_map.removeprefix("affine_map<").removesuffix(">")
 
 
-def _by(numbers: Iterable[int]) -> str:
+def _steps_text(numbers: Iterable[int]) -> str:
     return "x".join("any" if number == ANY else str(number) for number in numbers) or "none"
 
 
-def _plain(name: str) -> str:
+def _spoken(name: str) -> str:
     return name.replace("_", " ")

@@ -1,0 +1,43 @@
+"""The files that commands read: models and specs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pytest_shark_tune.commands.output import tell
+from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.plan.source import ModelInput, Source, read_source
+from pytest_shark_tune.records.snapshot import read_spec_file
+from pytest_shark_tune.spec.read import dropped_prints
+
+__all__ = ["read_model", "read_whole_spec", "tell_dropped"]
+
+
+def read_model(path: Path, shapes: tuple[str, ...]) -> Source:
+    """Read a model. ``shapes`` give the sizes of inputs that it leaves open, as ``--tune-input-shape`` takes them.
+
+    Raises:
+        InputError: the model cannot be read, or has no such input.
+    """
+    asked = ModelInput.parse(shapes)
+    source = read_source(path, Path(), asked)
+    if problem := asked.stray([source]):
+        raise InputError(problem)
+    return source
+
+
+def read_whole_spec(path: Path) -> str:
+    """Read a spec that must parse, and report its ops that are left out.
+
+    Raises:
+        InputError: the spec cannot be read, or does not parse.
+    """
+    text = read_spec_file(path)
+    tell_dropped(path, text)
+    return text
+
+
+def tell_dropped(name: object, text: str) -> None:
+    """Report the ops of a spec that are left out, since they only print."""
+    for sentence in dropped_prints(text):
+        tell(f"{name}: {sentence}")

@@ -1,0 +1,78 @@
+"""The options that several commands share, and the class of all commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pytest_shark_tune.dispatch.trust import trusting_specs
+from pytest_shark_tune.errors import InputError, SharkTuneError
+
+__all__ = [
+    "Command",
+    "cache_option",
+    "flags_option",
+    "json_option",
+    "shape_option",
+    "starter_option",
+    "target_option",
+    "trust_option",
+]
+
+
+class Command(click.Command):
+    """A command that reports the errors of this package as click reports its own."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command.
+
+        Raises:
+            click.UsageError: the user gave something that cannot be used.
+            click.ClickException: anything else that the package raises on purpose.
+        """
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            raise click.UsageError(str(error), ctx) from error
+        except SharkTuneError as error:
+            raise click.ClickException(str(error)) from error
+
+
+def _trust(context: click.Context, parameter: click.Parameter, given: bool) -> None:
+    del parameter
+    if given:
+        context.with_resource(trusting_specs())
+
+
+cache_option = click.option(
+    "--tune-cache",
+    "cache_folder",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="As pytest's option (default: your user cache).",
+)
+flags_option = click.option(
+    "--iree-compile-flag", "flags", multiple=True, metavar="FLAG", help="A flag for iree-compile; repeatable."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+shape_option = click.option(
+    "--tune-input-shape",
+    "shapes",
+    multiple=True,
+    metavar="NAME=SIZES",
+    help="The sizes of an ONNX model's input, as in x=1x3x224x224; repeatable.",
+)
+starter_option = click.option(
+    "--starter", type=click.Path(path_type=Path), help="A spec whose entries are tried after all others."
+)
+target_option = click.option("--tune-target", default="llvm-cpu", show_default=True, help="As pytest's option.")
+trust_option = click.option(
+    "--trust-spec",
+    "--tune-trust-spec",
+    is_flag=True,
+    expose_value=False,
+    callback=_trust,
+    help="Let the compiler interpret everything in a spec. It can then run commands and write files.",
+)

@@ -1,0 +1,116 @@
+"""An opened device: loads modules and copies buffers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import iree.runtime as rt
+import numpy as np
+
+from pytest_shark_tune.device import identity, protocol
+from pytest_shark_tune.device.buffers import BufferImage, BufferLayout
+from pytest_shark_tune.device.elements import Bytes
+from pytest_shark_tune.device.inputs import InputData
+
+__all__ = ["HalDevice", "driver_entries"]
+
+_MOST_IMAGES = 6
+_MOST_IMAGE_BYTES = 1 << 30
+_READ_THROUGH_STAGING = ("vulkan",)
+"""Drivers that need page-aligned host memory, which IREE's copy to the host does not give them."""
+
+
+class HalDevice:
+    """The device at ``uri``, open as long as this object lives."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self.driver = uri.partition("://")[0]
+        self.device: Any = rt.get_device(uri)
+        self._instance = rt.VmInstance()
+        self._hal_module = rt.create_hal_module(self._instance, self.device)
+        self._images: dict[tuple[BufferLayout, InputData], BufferImage] = {}
+
+    def describe(self) -> protocol.DeviceInfo:
+        """The device's model and the runtime's version."""
+        if self.driver.startswith("local"):
+            name = identity.cpu_name()
+        else:
+            entry = identity.find_device(self.uri, driver_entries(self.driver))
+            name = self.driver if entry is None else entry.name
+        return protocol.DeviceInfo(self.uri, self.driver, name, identity.slug(name), identity.runtime_version())
+
+    def works(self) -> bool:
+        """Whether the device still copies data. After an illegal access it does not."""
+        try:
+            probe = np.arange(64, dtype=np.uint8)
+            return bool(np.array_equal(self.read(self.allocate(probe)), probe))
+        except Exception:
+            return False
+
+    def load(self, path: str) -> tuple[Any, Any]:
+        """Load a compiled module.
+
+        Returns:
+            A context and the module in it.
+        """
+        module = rt.VmModule.copy_buffer(self._instance, Path(path).read_bytes())
+        return rt.VmContext(self._instance, modules=[self._hal_module, module]), module
+
+    def image(self, layout: BufferLayout, data: InputData) -> BufferImage:
+        """The contents of such a buffer with such data. The last few are kept."""
+        key = (layout, data)
+        image = self._images.pop(key, None) or BufferImage(*key)
+        while self._images and (
+            len(self._images) >= _MOST_IMAGES
+            or sum(kept.size for kept, _ in self._images) + layout.size > _MOST_IMAGE_BYTES
+        ):
+            del self._images[next(iter(self._images))]
+        self._images[key] = image
+        return image
+
+    def allocate(self, contents: Bytes) -> Any:
+        """A new buffer of the device with these contents."""
+        return self.device.allocator.allocate_buffer_copy(
+            memory_type=rt.MemoryType.DEVICE_LOCAL,
+            allowed_usage=rt.BufferUsage.DEFAULT,
+            device=self.device,
+            buffer=contents,
+        )
+
+    def copy(self, source: Any, target: Any) -> None:
+        """Copy the whole of ``source`` to the start of ``target`` on the device's queue, and wait."""
+        semaphore = self.device.create_semaphore(0)
+        self.device.queue_copy(
+            source,
+            target,
+            wait_semaphores=rt.HalFence.create_at(semaphore, 0),
+            signal_semaphores=rt.HalFence.create_at(semaphore, 1),
+        )
+        rt.HalFence.create_at(semaphore, 1).wait()
+
+    def read(self, buffer: Any) -> Bytes:
+        """The bytes of a buffer, copied to the host."""
+        size = buffer.byte_length()
+        if self.driver in _READ_THROUGH_STAGING:
+            staging = self.device.allocator.allocate_buffer(
+                memory_type=rt.MemoryType.HOST_LOCAL | rt.MemoryType.DEVICE_VISIBLE,
+                allowed_usage=rt.BufferUsage.TRANSFER | rt.BufferUsage.MAPPING,
+                allocation_size=size,
+            )
+            self.copy(buffer, staging)
+            return np.array(staging.map().asarray((size,), np.dtype(np.uint8)), np.uint8)
+        host = rt.DeviceArray(self.device, rt.HalBufferView(buffer, [size], rt.HalElementType.UINT_8)).to_host()
+        copied = host if host.flags.owndata else host.copy()  # What is mapped changes with the next run.
+        return np.asarray(copied, np.uint8).reshape(-1)
+
+
+def driver_entries(driver: str) -> list[protocol.DeviceEntry]:
+    """List the devices of a driver, which is loaded into this process."""
+    entries = []
+    for index, device in enumerate(rt.get_driver(driver).query_available_devices()):
+        path = str(device.get("path") or "")
+        uri = f"{driver}://{path}" if path else driver
+        entries.append(protocol.DeviceEntry(uri, str(device.get("name") or driver), path, index))
+    return entries

@@ -1,0 +1,242 @@
+"""References: results that the device child keeps, and the check of other results against them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from pytest_shark_tune.device.buffers import count_unwritten, hides_poison
+from pytest_shark_tune.device.elements import element_type, smallest_step, to_array
+from pytest_shark_tune.device.inputs import InputData
+from pytest_shark_tune.device.loaded import Loaded, ReferenceResult, RunResult
+from pytest_shark_tune.measurement.acceptance import Acceptance
+from pytest_shark_tune.measurement.correctness import (
+    Check,
+    Response,
+    Tolerance,
+    check_output,
+    magnitude,
+    merge_checks,
+    response,
+)
+
+__all__ = ["References"]
+
+_MOST_RESPONSE_RUNS = 8
+_FEWEST_RESPONSE_RUNS = 4
+_RESPONSE_S = 10.0
+"""Once the fewest runs have taken so long, no more are made."""
+_ENOUGH_FOR_A_QUANTILE = 1 << 20
+
+_Responses = tuple[Response | None, ...]
+"""The response of each output, ``None`` for integers; empty if it cannot be found."""
+
+
+class _Reference(msgspec.Struct):
+    """The results of a loaded module that others are compared with."""
+
+    name: str
+    key: str
+    """The key of the loaded module."""
+    seed: int
+    kept: tuple[ReferenceResult, ...]
+    """The results: a second one, with another poison, if values of the first look like poison."""
+    on_other_data: dict[InputData, ReferenceResult] = {}
+    unconfirmed: list[NDArray[np.bool_] | bool] | None = None
+    responses: _Responses | None = None
+
+
+class References:
+    """The references of one device, by name: results of the modules in ``loaded``."""
+
+    def __init__(self, loaded: Mapping[str, Loaded]) -> None:
+        self._loaded = loaded
+        self._references: dict[str, _Reference] = {}
+
+    def keep(self, key: str, name: str, seed: int) -> None:
+        """Fill ``key`` from ``seed``, run it once and keep the outputs as ``name``."""
+        kept = [_kept(self._loaded[key].run_once(InputData(seed)))]
+        if any(map(hides_poison, kept[0].result.outputs, kept[0].values)):
+            kept.append(_kept(self._loaded[key].run_once(InputData(seed, poison=1))))
+        self._references[name] = _Reference(name, key, seed, tuple(kept))
+
+    def check(self, key: str, name: str, acceptance: Acceptance) -> Check:
+        """Run ``key`` on the data of reference ``name`` and compare the outputs, then on exact data.
+
+        If outputs are out of tolerance, the reference is run on disturbed inputs, and the tolerance grows as much as
+        the reference responds.
+        """
+        reference, loaded = self._reference(name), self._loaded[key]
+        for poison, kept in enumerate(reference.kept):
+            results = loaded.run_once(InputData(reference.seed, poison))
+            check = _compare(results, key, reference, kept, acceptance.tolerance)
+            if not check.ok and (responses := self._responses_of(reference)):
+                check = _compare(results, key, reference, kept, acceptance.tolerance, responses=responses)
+            if not check.ok:
+                return check
+        if acceptance.data is not None and reference.key in self._loaded:
+            try:
+                for trial in range(acceptance.data.rounds):
+                    data = InputData(reference.seed, trial=trial, exact=acceptance.data)
+                    kept = self._kept_on(reference, data)
+                    exact = _compare(loaded.run_once(data), key, reference, kept, acceptance.exact)
+                    if not exact.ok:
+                        check = exact
+                        break
+            finally:
+                self._restore(key, reference)
+        return check
+
+    def check_edges(self, key: str, name: str, acceptance: Acceptance) -> Check:
+        """Run ``key`` and the reference on special values, and compare the outputs.
+
+        Some elements are very large and are off in proportion to themselves, so the magnitude is that of most elements.
+        """
+        reference = self._reference(name)
+        data = InputData(reference.seed, edges=True)
+        try:
+            kept = self._kept_on(reference, data)
+            if reference.unconfirmed is None:
+                reference.unconfirmed = self._loaded[reference.key].unconfirmed(kept)
+            results = self._loaded[key].run_once(data)
+            return _compare(results, key, reference, kept, acceptance.tolerance, finite_only=reference.unconfirmed)
+        finally:
+            self._restore(key, reference)
+
+    def learn_response(self, key: str, name: str, relative: float) -> None:
+        """Take the difference between ``key`` and reference ``name`` as a response of the reference."""
+        reference = self._reference(name)
+        was, now = reference.kept[0], _kept(self._loaded[key].run_once(InputData(reference.seed))).values
+        if [values.shape for values in was.values] != [values.shape for values in now]:
+            raise ValueError(f"outputs of {key!r} cannot be compared with reference {name!r}")
+        found = _responses(was, [now], relative / 2**0.5)
+        known = self._responses_of(reference) or (None,) * len(found)
+        reference.responses = tuple(map(_larger, known, found))
+
+    def _reference(self, name: str) -> _Reference:
+        if name not in self._references:
+            raise KeyError(f"no reference {name!r} is kept")
+        return self._references[name]
+
+    def _kept_on(self, reference: _Reference, data: InputData) -> ReferenceResult:
+        """The reference's results on other data than its own."""
+        if data not in reference.on_other_data:
+            reference.on_other_data[data] = _kept(self._loaded[reference.key].run_once(data))
+        return reference.on_other_data[data]
+
+    def _restore(self, key: str, reference: _Reference) -> None:
+        """Fill both modules with the reference's own data again, as timing may depend on it."""
+        for filled in {key, reference.key}:
+            self._loaded[filled].fill(InputData(reference.seed))
+
+    def _responses_of(self, reference: _Reference) -> _Responses:
+        """The response of each output of a reference to disturbed inputs."""
+        if reference.responses is None:
+            loaded = self._loaded.get(reference.key)
+            reference.responses = () if loaded is None or not loaded.step else _measure_responses(loaded, reference)
+        return reference.responses
+
+
+def _measure_responses(loaded: Loaded, reference: _Reference) -> _Responses:
+    runs = []
+    started = time.perf_counter()
+    for trial in range(_MOST_RESPONSE_RUNS):
+        data = InputData(reference.seed, disturbed=loaded.step, trial=trial)
+        runs.append(_kept(loaded.run_once(data)).values)
+        if trial + 1 >= _FEWEST_RESPONSE_RUNS and time.perf_counter() - started > _RESPONSE_S:
+            break
+    loaded.fill(InputData(reference.seed))
+    return _responses(reference.kept[0], runs, loaded.step)
+
+
+def _kept(results: Sequence[RunResult]) -> ReferenceResult:
+    values = tuple(to_array(output.raw, output.element, output.shape) for output in results[0].outputs)
+    magnitudes = tuple(magnitude(part) if part.dtype.kind == "f" else 0.0 for part in values)
+    return ReferenceResult(results[0], values, magnitudes)
+
+
+def _responses(was: ReferenceResult, runs: Sequence[tuple[Any, ...]], relative: float) -> _Responses:
+    return tuple(
+        response(part, [run[number] for run in runs], relative) if part.dtype.kind == "f" else None
+        for number, part in enumerate(was.values)
+    )
+
+
+def _larger(one: Response | None, other: Response | None) -> Response | None:
+    if one is None or other is None:
+        return one or other
+    return Response(np.maximum(one.elements, other.elements))
+
+
+def _compare(
+    results: Sequence[RunResult],
+    key: str,
+    reference: _Reference,
+    kept: ReferenceResult,
+    tolerance: Tolerance,
+    *,
+    responses: _Responses = (),
+    finite_only: Sequence[NDArray[np.bool_] | bool] = (),
+) -> Check:
+    """Compare results with those of a reference.
+
+    Args:
+        results: The results of ``key``: one for each copy of the data that differs.
+        key: The key of the module, for messages.
+        reference: The reference.
+        kept: The reference's result on the same data.
+        tolerance: The tolerance of outputs that are not rounded.
+        responses: The responses of the reference's outputs, if they count.
+        finite_only: The places of each output where only finite numbers are compared, if inputs hold special values.
+    """
+    ours = [(output.element, output.shape) for output in results[0].outputs]
+    theirs = [(output.element, output.shape) for output in kept.result.outputs]
+    if ours != theirs:
+        raise ValueError(f"outputs {ours} cannot be compared with reference {reference.name!r}, which has {theirs}")
+    if not ours:
+        raise ValueError(f"{key!r} has no outputs to compare")
+    merged = []
+    for result in results:
+        checks = []
+        for number, (output, expected) in enumerate(zip(result.outputs, kept.result.outputs, strict=True)):
+            is_float = element_type(output.element).kind == "float"
+            allowed = tolerance.stored_as(output.element) if is_float else tolerance
+            scale = kept.magnitudes[number]
+            if finite_only:
+                scale = _usual(kept.values[number])
+                allowed = msgspec.structs.replace(allowed, rtol=allowed.rtol + allowed.atol_scale)
+            check = check_output(
+                kept.values[number],
+                to_array(output.raw, output.element, output.shape),
+                allowed,
+                scale=scale,
+                answers=responses[number] if responses else None,
+                floor=smallest_step(output.element),
+                finite_only=finite_only[number] if finite_only else False,
+                seed=reference.seed,
+                output=number,
+            )
+            left = count_unwritten(output, expected) if output.before is not None and not check.ok else 0
+            checks.append(msgspec.structs.replace(check, copy=result.copy, poison_left=left))
+        # If the reference changes bytes outside its outputs as well, they may be scratch memory.
+        stray = 0 if kept.result.stray else result.stray
+        one = merge_checks(checks)
+        merged.append(msgspec.structs.replace(one, ok=one.ok and not stray, stray_bytes=stray))
+    return merge_checks(merged)
+
+
+def _usual(values: NDArray[Any]) -> float:
+    """The magnitude without the largest twentieth of the elements."""
+    if values.dtype.kind != "f":
+        return 0.0
+    flat = values.reshape(-1)
+    some = flat[:: max(1, flat.size // _ENOUGH_FOR_A_QUANTILE)]
+    finite = np.abs(some[np.isfinite(some)])
+    if not finite.size:
+        return 0.0
+    return magnitude(finite[finite <= np.quantile(finite, 0.95)]) or magnitude(finite)

@@ -1,0 +1,67 @@
+"""The checks of a ported spec: those of a guarded one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
+from pytest_shark_tune.guard.speed import RUN_ALPHA
+from pytest_shark_tune.guard.verdict import Outcome, Promise
+from pytest_shark_tune.port.fit import Fate, PortedEntry
+from pytest_shark_tune.tuning.session import Session
+
+__all__ = ["check_ported"]
+
+
+def check_ported(
+    drafts: Iterable[PortedEntry],
+    path: Path,
+    sources: Sequence[object],
+    session: Session,
+    tell: Callable[[str], None],
+    *,
+    has_models: bool,
+) -> Iterator[PortedEntry]:
+    """Yield the entries, those that fail a check as lost.
+
+    Args:
+        drafts: the ported entries.
+        path: the spec that was written of them.
+        sources: the models, or the single ops that recorded entries are for.
+        session: compiles, runs and measures.
+        tell: gets a message for every entry.
+        has_models: whether ``sources`` are models. In single ops only static checks make sense, and an entry without a
+            record, and so without a known op, only has to parse.
+    """
+    guarded = session.guard_plan(sources, Path(), path)
+    for draft in drafts:
+        if draft.fate is Fate.LOST:
+            yield draft
+            continue
+        entry = next((entry for entry in guarded.entries if _is_entry_of(entry, draft)), None)
+        if entry is None:
+            yield draft.as_lost("an entry before it asks the very same")
+            continue
+        tell(f"checking {draft.name}")
+        reason = _broken(entry, guarded, session, has_models=has_models)
+        yield draft.as_lost(reason) if reason else draft
+
+
+def _is_entry_of(entry: GuardEntry, draft: PortedEntry) -> bool:
+    if draft.record is not None:
+        return entry.record == draft.record
+    return entry.record is None and entry.matcher == draft.matcher
+
+
+def _broken(entry: GuardEntry, guarded: GuardPlan, session: Session, *, has_models: bool) -> str:
+    """The reason of the first check that the entry fails; empty if it passes all of them."""
+    promises: Iterable[Promise] = Promise
+    if not has_models:
+        promises = [promise for promise in Promise if promise.is_static] if entry.record else [Promise.PARSES]
+    alpha = RUN_ALPHA / len(guarded.entries)
+    for promise in promises:
+        verdict = session.look(guarded, entry, promise, alpha=alpha)
+        if verdict.outcome is Outcome.BROKEN:
+            return verdict.reason.removeprefix(f"{entry.name} of {guarded.spec_path}: ")
+    return ""

@@ -1,0 +1,263 @@
+"""The end of a run as text."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pytest_shark_tune.dispatch.types import Untunable
+from pytest_shark_tune.plan.profile import Profile, Share
+from pytest_shark_tune.records.types import SourceCheck
+from pytest_shark_tune.report.summary_text import render
+from pytest_shark_tune.results.funnel import OTHERS, Cause, Loss
+from pytest_shark_tune.results.summary import DispatchSummary, RunSummary, Summary
+from pytest_shark_tune.system.units import format_us
+
+WON = DispatchSummary(
+    name="matmul_512x512x512_f32",
+    weight=3,
+    baseline_us=3210.4,
+    best_us=1337.0,
+    speedup=2.4012,
+    speedup_low=2.355,
+    speedup_high=2.449,
+    generated=60,
+    tried=58,
+    compiled=46,
+    applied=46,
+    ran=45,
+    correct=44,
+    measured=44,
+    finalists=4,
+    winner="3f9a1c",
+    reason="",
+    space=12345,
+    losses=(
+        Loss(stage="tried", state="not_tried", count=2, causes=(Cause(reason="early", count=2, example="a"),)),
+        Loss(
+            stage="compiled",
+            state="compile_failed",
+            count=12,
+            causes=(
+                Cause(reason="more than … bytes of stack, as one function needs for its vectors", count=7, example="b"),
+                Cause(reason="'vector.contract' op failed to derive a layout", count=3, example="c"),
+                Cause(reason=OTHERS, count=2, example="d"),
+            ),
+        ),
+        Loss(stage="ran", state="run_failed", count=1, causes=(Cause(reason="SIGSEGV", count=1, example="e"),)),
+        Loss(
+            stage="finalists",
+            state="measured",
+            count=40,
+            causes=(Cause(reason="slow", count=30, example="f"), Cause(reason="slower", count=10, example="g")),
+        ),
+    ),
+)
+LOST = msgspec.structs.replace(
+    WON,
+    name="batch_matmul_12x128x128x64_f32",
+    weight=1,
+    best_us=None,
+    speedup=None,
+    speedup_low=None,
+    speedup_high=None,
+    winner=None,
+    reason="none is faster than the default [by more than 2%] for sure",
+    losses=(),
+)
+SUMMARY = Summary(
+    run=RunSummary(versions={}, target="llvm-cpu", device="AMD EPYC", seconds=12.5, complete=True),
+    dispatches=(WON, LOST),
+    sources=(
+        SourceCheck(source="matmul", applied=1, ratio=2.1, ratio_low=2.05, ratio_high=2.15),
+        SourceCheck(source="model", applied=2),
+        SourceCheck(source="dump", applied=0, note="nothing in it was tuned"),
+    ),
+    untunable=tuple(Untunable(f"dispatch_{number}", "model", "it has dynamic dimensions") for number in range(8)),
+)
+NOTHING = msgspec.structs.replace(SUMMARY, dispatches=(), sources=(), untunable=())
+
+
+def rows(text: str, name: str) -> list[list[str]]:
+    """The cells of the table rows of that name, in both tables."""
+    lines = text.splitlines()
+    return [re.split(r"  +", line.removeprefix(name).strip()) for line in lines if line.startswith(f"{name} ")]
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "text"),
+    [
+        (None, "-"),
+        (0.05, "0.05 us"),
+        (1.0, "1 us"),
+        (12.345, "12.3 us"),
+        (99.4, "99.4 us"),
+        (123.4, "123 us"),
+        (999.4, "999 us"),
+        (1000.0, "1 ms"),
+        (3210.4, "3.21 ms"),
+        (123_456, "123 ms"),
+        (999_000, "999 ms"),
+        (1e6, "1 s"),
+        (61_234_567, "61.2 s"),
+    ],
+)
+def test_a_time_has_three_digits_and_a_unit(microseconds: float | None, text: str) -> None:
+    assert format_us(microseconds) == text
+
+
+def test_the_table_shows_times_speedup_and_winner(tmp_path: Path) -> None:
+    text = render(SUMMARY, width=120, spec=tmp_path / "spec.mlir", snapshots=())
+    assert "llvm-cpu on AMD EPYC" in text
+    times, funnel = rows(text, WON.name)
+    assert times == ["3", "3.21 ms", "1.34 ms", "2.40x", "2.35 to 2.45", "3f9a1c"]
+    assert funnel == ["12,345", "60", "58", "46", "46", "45", "44", "44", "4"]
+
+
+def test_without_a_winner_the_reason_is_given(tmp_path: Path) -> None:
+    text = render(SUMMARY, width=120, spec=tmp_path / "spec.mlir", snapshots=())
+    assert rows(text, LOST.name)[0] == ["1", "3.21 ms", "-", "-", "-", "none"]
+    assert f"{LOST.name}: {LOST.reason}" in " ".join(text.split())
+
+
+def test_losses_stand_below_their_dispatch_with_their_causes(tmp_path: Path) -> None:
+    lines = render(SUMMARY, width=100, spec=tmp_path / "spec.mlir", snapshots=()).splitlines()
+    start = max(number for number, line in enumerate(lines) if line.startswith(WON.name)) + 1
+    assert lines[start : start + 7] == [
+        "    2 not tried: early",
+        "    12 compile_failed:",
+        "        7x more than … bytes of stack, as one function needs for its vectors (b)",
+        "        3x 'vector.contract' op failed to derive a layout (c)",
+        "        2x others",
+        "    1 run_failed: SIGSEGV (e)",
+        "    40 measured, not in the final: 30x slow; 10x slower",
+    ]
+    assert lines[start + 7].startswith(LOST.name), "a dispatch without losses has none below it"
+
+
+def test_a_name_too_long_for_its_column_gets_a_line_of_its_own(tmp_path: Path) -> None:
+    name = "conv_2d_nhwc_hwcf_" * 5
+    summary = msgspec.structs.replace(SUMMARY, dispatches=(msgspec.structs.replace(WON, name=name), LOST))
+    lines = render(summary, width=100, spec=tmp_path / "spec.mlir", snapshots=()).splitlines()
+    at = [number for number, line in enumerate(lines) if line == name]
+    assert [lines[number + 1].split()[0] for number in at] == ["3", "12,345"]
+
+
+def test_sources_and_what_cannot_be_tuned_are_told(tmp_path: Path) -> None:
+    text = render(SUMMARY, width=200, spec=tmp_path / "spec.mlir", snapshots=())
+    assert "matmul as a whole, with the spec: 2.10 times as fast (2.05 to 2.15), same results\n" in text
+    assert "model: the spec applies to 2 of its dispatches\n" in text
+    assert "dump: nothing in it was tuned\n" in text
+    first = ", ".join(f"dispatch_{number}" for number in range(6))
+    assert f"not tuned (8): {first}, …: it has dynamic dimensions\n" in text
+
+
+def test_a_machine_that_changed_its_speed_is_told(tmp_path: Path) -> None:
+    unsteady = msgspec.structs.replace(SUMMARY, run=msgspec.structs.replace(SUMMARY.run, unsteady=7))
+    nowhere = tmp_path / "none"
+    assert "unsteady" not in render(SUMMARY, width=120, spec=nowhere, snapshots=())
+    told = " ".join(render(unsteady, width=120, spec=nowhere, snapshots=()).split())
+    assert "it changed its speed while 7 candidates or finals were measured" in told
+
+
+def test_shares_are_shown_where_a_model_was_profiled(tmp_path: Path) -> None:
+    cold = [Share(dispatch=f"cold_{number}", calls=1, time_us=1.0, share=0.01) for number in range(2)]
+    hot = Share(dispatch=WON.name, calls=3, time_us=98.0, share=0.97)
+    profile = Profile(source="model", function="main", model_us=100.0, shares=(hot, *cold), measured="")
+    summary = msgspec.structs.replace(
+        SUMMARY,
+        dispatches=(msgspec.structs.replace(WON, share=0.97), LOST),
+        profiles=(profile,),
+        left_out=tuple(cold),
+        untunable=(Untunable("odd", "model", "it is odd", 0.01),),
+        unprofiled={"other": "it has two functions"},
+    )
+    text = render(summary, width=160, spec=tmp_path / "spec.mlir", snapshots=())
+    assert rows(text, WON.name)[0][:2] == ["3", "97.0%"]
+    assert rows(text, LOST.name)[0][:2] == ["1", "-"]
+    assert "left out of model (2, 2.0% of the time): cold_0 1.0%, cold_1 1.0%; a larger --tune-share takes " in text
+    assert "not tuned (1, 1.0% of the time): odd 1.0%: it is odd\n" in text
+    assert "other: all of it was tuned, since nobody can tell where its time goes: it has two functions\n" in text
+
+
+def test_what_did_not_pay_in_the_whole_is_named(tmp_path: Path) -> None:
+    whole = SourceCheck(
+        source="model", applied=1, ratio=1.5, ratio_low=1.4, ratio_high=1.6, default_us=3000.0, tuned_us=2000.0
+    )
+    summary = msgspec.structs.replace(
+        SUMMARY,
+        dispatches=(msgspec.structs.replace(LOST, reason="it does not pay"),),
+        sources=(whole,),
+        dropped={LOST.name: "it does not pay"},
+    )
+    text = render(summary, width=160, spec=tmp_path / "spec.mlir", snapshots=())
+    assert "model as a whole, with the spec: 3 ms by default, 2 ms tuned: 1.50 times as fast (1.40 to 1.60)" in text
+    assert f"{LOST.name}: not in the spec: it does not pay\n" in text
+    assert "no spec was written: what won was left out, as told above\n" in text
+
+
+def test_what_was_written_is_named(tmp_path: Path) -> None:
+    spec = tmp_path / ("a long folder " * 12) / "spec.mlir"
+    spec.parent.mkdir()
+    missing = render(SUMMARY, width=80, spec=spec, snapshots=())
+    assert "no spec was written: nothing won" in missing
+    spec.touch()
+    snapshots = (tmp_path / "[a].mlir", tmp_path / "b.mlir")
+    written = render(SUMMARY, width=80, spec=spec, snapshots=snapshots)
+    assert "no spec" not in written
+    assert f"spec: {spec}\n" in written  # In one line, however long, to be copied.
+    for snapshot in snapshots:
+        assert f"snapshot: {snapshot}\n" in written
+
+
+def test_what_changed_stands_below_its_snapshot(tmp_path: Path) -> None:
+    here, gone, new = (tmp_path / f"{name}.mlir" for name in ("here", "gone", "new"))
+    changes = {here: ["one: added (2 us)", "two: removed (3 us)"], gone: ["three: removed (4 us)"], new: ["not yet"]}
+    spec = tmp_path / "spec.mlir"
+    text = render(SUMMARY, width=200, spec=spec, snapshots=(here,), changes=changes, unwritten=[new])
+    assert text.splitlines()[-7:] == [
+        f"snapshot: {gone} is removed: it has no entry left",
+        "    three: removed (4 us)",
+        f"snapshot: {here}",
+        "    one: added (2 us)",
+        "    two: removed (3 us)",
+        f"snapshot: {new} is not written",
+        "    not yet",
+    ]
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_a_narrow_terminal_is_not_overrun(tmp_path: Path, width: int) -> None:
+    text = render(SUMMARY, width=width, spec=tmp_path / "spec.mlir", snapshots=())
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_a_terminal_of_usual_width_shows_every_figure(tmp_path: Path) -> None:
+    text = render(SUMMARY, width=100, spec=tmp_path / "spec.mlir", snapshots=())
+    for figure in ("3.21 ms", "1.34 ms", "2.40x", "2.35 to 2.45", "3f9a1c", "12,345"):
+        assert figure in text
+
+
+def test_a_run_that_tuned_nothing_shows_no_table(tmp_path: Path) -> None:
+    assert render(NOTHING, width=80, spec=tmp_path / "spec.mlir", snapshots=()) == ""
+
+
+def test_the_text_is_plain(tmp_path: Path) -> None:
+    assert "\x1b" not in render(SUMMARY, width=100, spec=tmp_path / "spec.mlir", snapshots=())
+
+
+def test_a_reason_for_which_many_candidates_failed_at_run_time_has_a_line_of_its_own() -> None:
+    cause = Cause(reason="no reference is kept", count=20, example="abc123")
+    loss = Loss(stage="ran", state="run_failed", count=20, causes=(cause,))
+    row = msgspec.structs.replace(WON, losses=(*WON.losses, loss))
+    summary = msgspec.structs.replace(NOTHING, dispatches=(row,))
+    said = (
+        "matmul_512x512x512_f32: 20 of the 58 candidates that were tried failed at run time for the same reason, which "
+        "may be none of theirs: run_failed: no reference is kept (abc123)"
+    )
+    assert said in render(summary, width=200, spec=Path("absent"), snapshots=()).splitlines()
+    few = msgspec.structs.replace(summary, dispatches=(msgspec.structs.replace(row, tried=60),))
+    assert "failed at run time" not in render(few, width=200, spec=Path("absent"), snapshots=())

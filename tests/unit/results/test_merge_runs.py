@@ -1,0 +1,135 @@
+"""Merging runs: which record stays, who wins, and what does not compare."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.records.types import Finalist, FinalRecord, Record, State
+from pytest_shark_tune.results.merge_runs import RunFindings, merge_runs
+from pytest_shark_tune.results.summary import RunSummary, Summary
+
+
+def record(name: str, samples: int, state: State = State.MEASURED) -> Record:
+    return Record(
+        id=name,
+        dispatch="matmul",
+        pipeline="P",
+        knobs={"tile": 8},
+        config="",
+        state=state,
+        samples_us=(5.0,) * samples,
+        device="CPU",
+        target="llvm-cpu",
+        iree="3.13.0",
+    )
+
+
+def final(name: str, ratio: float, *, samples: int = 3, wins: bool = True) -> FinalRecord:
+    finalist = Finalist(
+        id=name,
+        state=State.MEASURED,
+        samples_us=(10 / ratio,) * samples,
+        ratio=ratio,
+        ratio_low=ratio - 0.05,
+        ratio_high=ratio + 0.05,
+    )
+    return FinalRecord(
+        dispatch="matmul",
+        root=None,
+        weight=1,
+        finalists=(finalist,),
+        baseline_samples_us=(10.0,),
+        winner=name if wins else None,
+        device="CPU",
+        target="llvm-cpu",
+        iree="3.13.0",
+    )
+
+
+def run(
+    name: str,
+    records: list[Record],
+    finals: list[FinalRecord] | None = None,
+    *,
+    device: str = "CPU",
+    iree: str = "3",
+    dropped: dict[str, str] | None = None,
+) -> RunFindings:
+    about = RunSummary(
+        versions={"iree-base-compiler": iree}, target="llvm-cpu", device=device, seconds=1.0, complete=True
+    )
+    summary = Summary(run=about, dispatches=(), sources=(), untunable=(), dropped=dropped or {})
+    return RunFindings(name, summary, tuple(records), tuple(finals or ()))
+
+
+def test_of_a_candidate_tried_twice_the_record_with_more_samples_stays() -> None:
+    few, many, only = record("aa", 3), record("aa", 5), record("bb", 1)
+    for runs in ([run("x", [few]), run("y", [many, only])], [run("x", [many, only]), run("y", [few])]):
+        merged = merge_runs(runs)
+        assert merged.records == {"matmul": {"aa": many, "bb": only}}
+        assert merged.notes == ["matmul: 1 candidate was tried more than once; the record with more samples stays"]
+
+
+def test_records_with_as_many_samples_stay_with_the_run_that_is_named_first() -> None:
+    first, second = record("aa", 0, State.RUN_FAILED), record("aa", 0, State.WRONG_RESULT)
+    assert merge_runs([run("x", [first]), run("y", [second])]).records["matmul"]["aa"] is first
+
+
+def test_the_best_of_the_winners_of_all_finals_wins() -> None:
+    merged = merge_runs([run("x", [], [final("aa", 1.3)]), run("y", [], [final("bb", 1.6)])])
+    assert merged.finals["matmul"].winner == "bb"
+    assert [each.id for each in merged.finals["matmul"].finalists] == ["bb", "aa"]
+
+
+def test_a_final_without_a_winner_gives_way_to_one_with_a_winner() -> None:
+    lost = final("aa", 1.01, samples=9, wins=False)
+    merged = merge_runs([run("x", [], [lost]), run("y", [], [final("bb", 1.2)])])
+    assert merged.finals["matmul"].winner == "bb"
+    assert merge_runs([run("x", [], [lost])]).finals["matmul"].winner is None
+
+
+def test_of_one_that_won_twice_the_final_with_more_samples_counts() -> None:
+    long = final("aa", 1.3, samples=9)
+    merged = merge_runs([run("x", [], [final("aa", 1.5)]), run("y", [], [long])])
+    assert merged.finals["matmul"] == long
+
+
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        (run("y", [], device="GPU"), r"device models.*x \(CPU\), y \(GPU\)"),
+        (run("y", [], iree="4"), "releases of IREE"),
+    ],
+)
+def test_runs_that_do_not_compare_are_refused(other: RunFindings, what: str) -> None:
+    with pytest.raises(InputError, match=f"different {what}"):
+        merge_runs([run("x", []), other])
+
+
+def test_a_default_that_failed_is_told() -> None:
+    merged = merge_runs([run("x", [record("default", 0, State.RUN_FAILED)])])
+    assert merged.failed_defaults == {"matmul": "run_failed: "}
+
+
+def test_a_winner_that_its_run_dropped_gives_way_to_any_other() -> None:
+    best = run("x", [], [final("aa", 1.6)], dropped={"matmul": "it does not pay"})
+    other = run("y", [], [final("bb", 1.3)])
+    for runs in ([best, other], [other, best]):
+        merged = merge_runs(runs)
+        assert merged.finals["matmul"].winner == "bb"
+        assert merged.dropped == {}
+        assert merged.standing == (merged.finals["matmul"],)
+        assert "matmul: aa does not compete: x left it out: it does not pay" in merged.notes
+
+
+def test_a_winner_that_any_run_dropped_is_left_out_without_another() -> None:
+    dropped = run("x", [], [final("aa", 1.6)], dropped={"matmul": "it does not pay"})
+    kept = run("y", [], [final("aa", 1.7, samples=9)])
+    lost = run("z", [], [final("bb", 1.0, wins=False)], dropped={"other": "another dispatch"})
+    for runs in ([dropped], [kept, dropped], [dropped, lost]):
+        merged = merge_runs(runs)
+        assert merged.finals["matmul"].winner == "aa"
+        assert merged.dropped == {"matmul": "x left it out: it does not pay"}
+        assert merged.standing == ()
+    assert merge_runs([kept, lost]).dropped == {}
