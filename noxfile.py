@@ -1,4 +1,7 @@
-"""The checks of this project, each in an environment of its own: ``nox -s lint types unit integration slow``."""
+"""The checks of this project, one environment for each: ``nox -s lint types unit integration``.
+
+`.ci/run` and `.ci/nightly` run them in the environment that they made: ``nox --no-venv --no-install``.
+"""
 
 from __future__ import annotations
 
@@ -31,18 +34,32 @@ def types(session: nox.Session) -> None:
 def unit(session: nox.Session) -> None:
     """Run the tests that start no pytest of their own."""
     _install(session)
-    session.run("python", "-m", "pytest", "tests/unit", *session.posargs)
+    session.run("python", "-m", "pytest", "-nauto", "tests/unit", *session.posargs)
 
 
 @nox.session
 def integration(session: nox.Session) -> None:
     """Run the tests that tune and guard suites as a user would."""
     _install(session)
-    session.run("python", "-m", "pytest", "tests/integration", *session.posargs)
+    session.run("python", "-m", "pytest", "-nauto", "tests/integration", *session.posargs)
 
 
 @nox.session
 def slow(session: nox.Session) -> None:
-    """Run the tests that take minutes."""
+    """Run the tests that take minutes, one at a time."""
     _install(session)
-    session.run("python", "-m", "pytest", "-m", "slow", *session.posargs)
+    session.run("python", "-m", "pytest", "-m", "slow", "-n0", *session.posargs)
+
+
+@nox.session
+def smoke(session: nox.Session) -> None:
+    """Run the first slow test of each module."""
+    _install(session)
+    session.run("python", "-m", "pytest", "-m", "smoke", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Check that all that the docs link to is there."""
+    _install(session)
+    session.run("python", "-m", "pytest", "tests/unit/test_docs.py", *session.posargs)

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.models import matmuls
+
 __all__ = ["CONFIG", "MODEL", "hostile_config", "hostile_specs", "spec"]
 
-MODEL = """
-func.func @main(%a: tensor<48x56xf32>, %b: tensor<56x80xf32>) -> tensor<48x80xf32> {
-  %z = arith.constant 0.0 : f32
-  %e = tensor.empty() : tensor<48x80xf32>
-  %f = linalg.fill ins(%z : f32) outs(%e : tensor<48x80xf32>) -> tensor<48x80xf32>
-  %r = linalg.matmul ins(%a, %b : tensor<48x56xf32>, tensor<56x80xf32>)
-      outs(%f : tensor<48x80xf32>) -> tensor<48x80xf32>
-  return %r : tensor<48x80xf32>
-}
-"""
+MODEL = matmuls("main", 48, 56, 80)
 _LOWERING = (
     "#iree_cpu.lowering_config<distribution = [24, 80, 0], vector_common_parallel = [12, 16, 0], "
     "vector_reduction = [0, 0, 8]{more}>"

@@ -10,8 +10,8 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,10 +19,13 @@ from typing import Any, Protocol
 import pytest
 from iree.compiler import ir
 
+from tests.integration.forks import Forks
+
 # Over a hundred processes of these tests import the plugin: only the first has to compile it, whatever the shell says.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 TIMEOUT_S = 300
+PLUGINS = Path(__file__).with_name("plugins")
 _MARK = "SHARK_TUNE_TEST_RUN"
 
 
@@ -79,9 +82,7 @@ class Running:
     def __init__(self, command: list[str], folder: Path, out: Path) -> None:
         self.out = out
         self._mark = uuid.uuid4().hex
-        # Locks of devices lie in the temporary folder: with one of its own this run waits for no other on the machine.
-        self.temporary = folder.with_name(f"{folder.name}-tmp")
-        self.temporary.mkdir(exist_ok=True)
+        self.temporary = temporary_of(folder)
         self.process = subprocess.Popen(
             command,
             cwd=folder,
@@ -137,9 +138,12 @@ class Running:
 class Suite:
     """A folder with tests, and a pytest to run them with; runs share what they compile, not what they measure."""
 
-    def __init__(self, folder: Path, cache: Path) -> None:
+    def __init__(self, folder: Path, cache: Path, forks: Forks) -> None:
         self.folder = folder
+        self._forks = forks
         self.habits: tuple[str, ...] = ("--tune-fresh", "--tune-search=exhaustive", "--tune-share=1")
+        self.plugins: tuple[str, ...] = ("-p", "quick_rounds")
+        """Without any, runs are started from nothing and as they are, not by a fork."""
         self.cache = cache
         self.write("pytest.ini", "[pytest]\n")
 
@@ -150,14 +154,21 @@ class Suite:
         return path
 
     def start(self, *arguments: str, out: str = ".tune") -> Running:
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "error"]
-        # With a space instead of the sign pytest takes the folder for a test path when it looks for its ini file.
-        command += [f"--tune-cache={self.cache}", f"--tune-out={out}", *self.habits, *arguments]
+        command = [sys.executable, "-m", "pytest", *self._arguments(arguments, out)]
         return Running(command, self.folder, self.folder / out)
 
     def run(self, *arguments: str, out: str = ".tune") -> Outcome:
         """Run pytest with ``arguments`` in the folder; ``out`` is where results go."""
-        return self.start(*arguments, out=out).finish()
+        if not self.plugins:
+            return self.start(*arguments, out=out).finish()
+        environment = {**clean_environment(), "TMPDIR": os.fspath(temporary_of(self.folder))}
+        done = self._forks.run(self._arguments(arguments, out), self.folder, environment, TIMEOUT_S)
+        return Outcome(*done, self.folder / out)
+
+    def _arguments(self, arguments: Sequence[str], out: str) -> list[str]:
+        options = ["-p", "no:cacheprovider", "-W", "error", *self.plugins]
+        # With a space instead of the sign pytest takes the folder for a test path when it looks for its ini file.
+        return [*options, f"--tune-cache={self.cache}", f"--tune-out={out}", *self.habits, *arguments]
 
     def tune(self, *arguments: str, out: str = ".tune") -> Outcome:
         return self.run("--tune", *arguments, out=out)
@@ -167,6 +178,10 @@ class Suite:
         found = self.tune("--collect-only", "-q", *arguments)
         assert found.status == 0, found.text
         return [line for line in found.text.splitlines() if "::" in line]
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    item.add_marker("compiler")
 
 
 class MakeSuite(Protocol):
@@ -179,11 +194,17 @@ def tune_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def make_suite(tmp_path_factory: pytest.TempPathFactory, tune_cache: Path) -> MakeSuite:
+def forks() -> Iterator[Forks]:
+    with closing(Forks(clean_environment())) as forks:
+        yield forks
+
+
+@pytest.fixture(scope="session")
+def make_suite(tmp_path_factory: pytest.TempPathFactory, tune_cache: Path, forks: Forks) -> MakeSuite:
     """Makes a suite in a folder of its own, with ``files`` by name."""
 
     def make(files: dict[str, str] | None = None) -> Suite:
-        suite = Suite(tmp_path_factory.mktemp("suite"), tune_cache)
+        suite = Suite(tmp_path_factory.mktemp("suite"), tune_cache, forks)
         for name, content in (files or {}).items():
             suite.write(name, content)
         return suite
@@ -199,10 +220,18 @@ def _processes() -> Iterator[tuple[str, list[bytes]]]:
             yield (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"), environment
 
 
+def temporary_of(folder: Path) -> Path:
+    """The ``TMPDIR`` of runs in a folder. `plugins/quick_rounds.py` has locks there: no other run is waited for."""
+    temporary = folder.with_name(f"{folder.name}-tmp")
+    temporary.mkdir(exist_ok=True)
+    return temporary
+
+
 def clean_environment() -> dict[str, str]:
     """This process's environment without what would reach into a pytest that it starts."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
-    return {**kept, "COLUMNS": "200", "NO_COLOR": "1"}
+    path = os.pathsep.join(filter(None, [os.fspath(PLUGINS), os.environ.get("PYTHONPATH")]))
+    return {**kept, "COLUMNS": "200", "NO_COLOR": "1", "PYTHONPATH": path}
 
 
 @pytest.fixture(scope="session")

@@ -57,6 +57,8 @@ from pytest_shark_tune.tuning.model_profile import by_symbol
 from pytest_shark_tune.tuning.settings import RunSettings
 from pytest_shark_tune.tuning.verifier import culprits
 
+pytestmark = pytest.mark.compiler
+
 PACKAGE = Path(pytest_shark_tune.__file__).parent
 GOLDEN = Path(__file__).parent.parent / "golden" / "behaviour"
 SPACES = "search_space"

@@ -13,11 +13,11 @@ from click.testing import CliRunner, Result
 
 from pytest_shark_tune.cli import main
 from pytest_shark_tune.compiler.configure import configure_with
-from pytest_shark_tune.dispatch.types import RootOp, Tensor
 from pytest_shark_tune.records.snapshot import read_records, records_of, write_spec
-from pytest_shark_tune.records.types import State, WinnerRecord
+from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.spec.link import link_spec
 from pytest_shark_tune.spec.read import read_spec
+from tests.factories import make_winner, matmul_root
 
 GFX942 = Path(__file__).parents[2] / "golden" / "iree_default_tuning_spec_gfx942.mlir"
 MAPS = tuple(f"affine_map<(d0, d1, d2) -> ({each})>" for each in ("d0, d2", "d2, d1", "d0, d1"))
@@ -34,34 +34,18 @@ def winner(
     m: int, *, ratio: float = 2.0, tile: int = 8, element: str = "f32", device: str = "some CPU", iree: str = "3.13.0"
 ) -> WinnerRecord:
     """The record of a matmul of m x 32 x 16; ``tile`` is its only knob."""
-    root = RootOp(
-        op="linalg.matmul",
-        kind="contraction",
-        loops=(m, 32, 16),
-        iterators=("parallel", "parallel", "reduction"),
-        maps=MAPS,
-        inputs=(Tensor((m, 16), element), Tensor((16, 32), element)),
-        outputs=(Tensor((m, 32), element),),
-        m=(0,),
-        n=(1,),
-        k=(2,),
-    )
-    return WinnerRecord(
-        id=f"DoubleTilingExpert-{tile}",
+    return make_winner(
+        f"DoubleTilingExpert-{tile}",
         dispatch=f"matmul_{m}x32x16_f32",
-        pipeline="DoubleTilingExpert",
         knobs={"tile": tile},
         config=f"#iree_cpu.lowering_config<distribution = [{tile}, 8, 0]>",
-        state=State.MEASURED,
         samples_us=(100.0 / ratio,),
         ratio=ratio,
         ratio_low=ratio - 0.1,
         ratio_high=ratio + 0.1,
         device=device,
-        target="llvm-cpu",
         iree=iree,
-        root=root,
-        weight=1,
+        root=matmul_root(m, 32, 16, element, out=element),
         compilation_info=info(tile),
     )
 

@@ -21,11 +21,12 @@ from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.plan.spaces import search_spaces
 from pytest_shark_tune.port import old_iree_script
 from pytest_shark_tune.records.snapshot import read_records, records_path, write_spec
-from pytest_shark_tune.records.types import State, WinnerRecord
+from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.search_space import SearchSpace
 from pytest_shark_tune.search_space.candidate import make_candidates
 from pytest_shark_tune.spec.read import read_spec
 from pytest_shark_tune.system.machine import processors
+from tests.factories import make_winner
 
 TARGET = "llvm-cpu:x86-64-v3"
 OLD = Path(__file__).parents[2] / "golden" / "old_specs"
@@ -64,13 +65,12 @@ def record(small: tuple[Dispatch, SearchSpace]) -> WinnerRecord:
     wanted = {"peel": 0, "vec_0": 4, "vec_1": 16, "vec_2": 4}
     knobs = next(knobs for knobs in space if wanted.items() <= knobs.items())
     (candidate,) = make_candidates(dispatch.name, dispatch.root, space, [knobs])
-    return WinnerRecord(
-        id=candidate.id,
+    return make_winner(
+        candidate.id,
         dispatch=dispatch.name,
         pipeline=candidate.pipeline,
         knobs=knobs,
         config=candidate.config,
-        state=State.MEASURED,
         samples_us=(2.0,),
         baseline_samples_us=(3.0,),
         ratio=1.5,
@@ -80,7 +80,6 @@ def record(small: tuple[Dispatch, SearchSpace]) -> WinnerRecord:
         target=TARGET,
         iree="3.12.0",
         root=dispatch.root,
-        weight=1,
         compilation_info=candidate.compilation_info,
     )
 

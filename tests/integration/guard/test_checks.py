@@ -18,29 +18,23 @@ from pytest_shark_tune.dispatch.types import RootOp, Tensor
 from pytest_shark_tune.guard.plan import GuardPlan
 from pytest_shark_tune.guard.verdict import Outcome, Promise, Verdict
 from pytest_shark_tune.records.snapshot import records_path, write_spec
-from pytest_shark_tune.records.types import RecordedOp, State, WinnerRecord
+from pytest_shark_tune.records.types import RecordedOp, WinnerRecord
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tuning.compile_step import CompileStep
 from pytest_shark_tune.tuning.session import Session
 from pytest_shark_tune.tuning.settings import RunSettings
+from tests.factories import make_winner
+from tests.models import matmuls
 
-MODEL = """
-func.func @plain(%a: tensor<64x32xf32>, %b: tensor<32x48xf32>) -> tensor<64x48xf32> {
-  %zero = arith.constant 0.0 : f32
-  %e = tensor.empty() : tensor<64x48xf32>
-  %f = linalg.fill ins(%zero : f32) outs(%e : tensor<64x48xf32>) -> tensor<64x48xf32>
-  %0 = linalg.matmul ins(%a, %b : tensor<64x32xf32>, tensor<32x48xf32>)
-      outs(%f : tensor<64x48xf32>) -> tensor<64x48xf32>
-  return %0 : tensor<64x48xf32>
-}
-func.func @batch(%a: tensor<3x32x64xf32>, %b: tensor<3x64x48xf32>) -> tensor<3x32x48xf32> {
+MODEL = f"""{matmuls("plain", 64, 32, 48)}
+func.func @batch(%a: tensor<3x32x64xf32>, %b: tensor<3x64x48xf32>) -> tensor<3x32x48xf32> {{
   %zero = arith.constant 0.0 : f32
   %e = tensor.empty() : tensor<3x32x48xf32>
   %f = linalg.fill ins(%zero : f32) outs(%e : tensor<3x32x48xf32>) -> tensor<3x32x48xf32>
   %0 = linalg.batch_matmul ins(%a, %b : tensor<3x32x64xf32>, tensor<3x64x48xf32>)
       outs(%f : tensor<3x32x48xf32>) -> tensor<3x32x48xf32>
   return %0 : tensor<3x32x48xf32>
-}
+}}
 """
 NEGATED = """
 func.func @negated(%a: tensor<64x32xf32>, %b: tensor<32x48xf32>) -> tensor<64x48xf32> {
@@ -111,18 +105,13 @@ class Workshop:
     def winner(self, name: str, compilation_info: str = "", **changes: object) -> WinnerRecord:
         """The record of an entry for the dispatch of that name, as tuning writes one, but for ``changes``."""
         task = self.tasks[name]
-        record = WinnerRecord(
-            id="c0ffee",
+        record = make_winner(
+            "c0ffee",
             dispatch=name,
-            pipeline="DoubleTilingExpert",
-            knobs={},
-            config="",
-            state=State.MEASURED,
             device="this very CPU",
             target="llvm-cpu:x86-64-v3",
             iree="3.12.0",
             root=task.dispatch.root,
-            weight=1,
             compilation_info=compilation_info or INFOS[name],
             ops=tuple(RecordedOp(member.source, member.symbol) for member in task.dispatch.members),
         )

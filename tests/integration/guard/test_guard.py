@@ -152,12 +152,13 @@ def test_a_slower_entry_fails_with_its_figures(
     outcome = suite.run("-pno:xdist", "-k", "fast", "--tune-report-md=report.md", "--junitxml=junit.xml")
     assert outcome.status == 1
     told = f"{NAME} of */__specs__/llvm-cpu-*.mlir: it is slower than recorded: it should reach 1.392 times*"
+    options = "--tune-device=local-sync --tune-out=.tune --tune-cache=*"
     outcome.lines.fnmatch_lines(
         [
             told,
             "now: 1.050 *",
             "recorded: 1.500 (1.450 to 1.550)*",
-            f"reproduce with: pytest 'test_suite.py::test_dispatch[[]{NAME}-fast[]]' --tune-out=.tune --tune-cache=*",
+            f"reproduce with: pytest 'test_suite.py::test_dispatch[[]{NAME}-fast[]]' {options}",
             "1 entry, promises: 1 broken",
             f"::error file=test_suite.py,line=*,title=shark-tune%3A {NAME}-fast is broken::{told}%0Anow*",
             f"FAILED test_suite.py::test_dispatch[[]{NAME}-fast[]]*",
@@ -315,7 +316,7 @@ def test_dispatch(candidate, artifact, measurement):
     pass
 """
     suite = make_suite({"conftest.py": conftest, "test_suite.py": test})
-    suite.habits = ()
+    suite.habits = suite.plugins = ()
     outcome = suite.run("-rs", "-s", "--tune-target=cuda:sm_89")
     assert outcome.status == 0, outcome.text
     outcome.lines.fnmatch_lines(

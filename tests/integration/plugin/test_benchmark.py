@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -268,7 +267,7 @@ def test_dispatches_with_and_without_workers_and_the_compare_command(make_suite:
             "--group-by=group",
         ],
         cwd=suite.folder,
-        env={**clean_environment(), "PYTHONPATH": os.environ.get("PYTHONPATH", "")},
+        env=clean_environment(),
         capture_output=True,
         text=True,
         check=True,

@@ -21,6 +21,7 @@ from pytest_shark_tune.dispatch.types import FoundDispatch
 from pytest_shark_tune.spec.build import SpecEntry, build_spec, single_entry_spec
 from pytest_shark_tune.spec.link import check_starter, link_spec
 from pytest_shark_tune.spec.read import read_spec
+from tests.models import matmuls
 
 FIRST, SECOND = (
     "#iree_codegen.compilation_info<lowering_config = #iree_cpu.lowering_config<"
@@ -30,18 +31,7 @@ FIRST, SECOND = (
 )
 
 # A name like those of models imported from ONNX, and two dispatches that differ in their sizes alone.
-MODEL = """
-func.func @"a model from $x"(%a: tensor<64x128xf32>, %b: tensor<128x96xf32>, %c: tensor<96x32xf32>) -> tensor<64x32xf32> {
-  %zero = arith.constant 0.0 : f32
-  %e0 = tensor.empty() : tensor<64x96xf32>
-  %f0 = linalg.fill ins(%zero : f32) outs(%e0 : tensor<64x96xf32>) -> tensor<64x96xf32>
-  %0 = linalg.matmul ins(%a, %b : tensor<64x128xf32>, tensor<128x96xf32>) outs(%f0 : tensor<64x96xf32>) -> tensor<64x96xf32>
-  %e1 = tensor.empty() : tensor<64x32xf32>
-  %f1 = linalg.fill ins(%zero : f32) outs(%e1 : tensor<64x32xf32>) -> tensor<64x32xf32>
-  %1 = linalg.matmul ins(%0, %c : tensor<64x96xf32>, tensor<96x32xf32>) outs(%f1 : tensor<64x32xf32>) -> tensor<64x32xf32>
-  return %1 : tensor<64x32xf32>
-}
-"""  # noqa: E501
+MODEL = matmuls('"a model from $x"', 64, 128, 96, 32)
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,9 @@ def holder() -> Iterator[subprocess.Popen[str]]:
 def test_a_wait_for_another_process_is_told_and_ends_when_it_is_killed(
     make_suite: MakeSuite, holder: subprocess.Popen[str], workers: str
 ) -> None:
-    running = make_suite({"test_suite.py": SUITE}).start("--tune", workers, "--tune-candidates=1", "-k", "default")
+    suite = make_suite({"test_suite.py": SUITE})
+    suite.plugins = ()
+    running = suite.start("--tune", workers, "--tune-candidates=1", "-k", "default")
     assert running.process.stdout is not None
     said = ""
     # Should it never tell, it would wait for ever.
@@ -86,6 +88,7 @@ def test_a_wait_for_another_process_is_told_and_ends_when_it_is_killed(
 @pytest.mark.slow
 def test_two_runs_at_once_never_hold_the_device_together_and_both_are_right(make_suite: MakeSuite) -> None:
     suite = make_suite({"test_suite.py": SUITE})
+    suite.plugins = ()
     logs = [suite.folder / "first.log", suite.folder / "second.log"]
     runs = [
         suite.start(

@@ -11,6 +11,7 @@ import pytest
 
 from pytest_shark_tune.compiler.compiler import Compiler, environment
 from pytest_shark_tune.compiler.target import Target
+from tests.models import matmuls
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Outcome, Suite
@@ -18,16 +19,7 @@ if TYPE_CHECKING:
 DEFAULTS = ("--tune-candidates=1", "-k", "default")
 NO_FINALS = ("--tune-candidates=1", "-k", "not final and not spec and not end-to-end")
 
-MATMUL = """
-func.func @"name with $"(%a: tensor<32x32xf32>, %b: tensor<32x32xf32>) -> tensor<32x32xf32> {
-  %zero = arith.constant 0.0 : f32
-  %e = tensor.empty() : tensor<32x32xf32>
-  %f = linalg.fill ins(%zero : f32) outs(%e : tensor<32x32xf32>) -> tensor<32x32xf32>
-  %0 = linalg.matmul ins(%a, %b : tensor<32x32xf32>, tensor<32x32xf32>)
-      outs(%f : tensor<32x32xf32>) -> tensor<32x32xf32>
-  return %0 : tensor<32x32xf32>
-}
-"""
+MATMUL = matmuls('"name with $"', 32, 32, 32)
 
 # Three equal products (two calls of one dispatch with a relu, one without), one of another size, and a sum of all.
 MODEL = """

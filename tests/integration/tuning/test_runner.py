@@ -38,7 +38,7 @@ from pytest_shark_tune.tuning.session import Session
 from pytest_shark_tune.tuning.settings import RunSettings
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def task() -> Task:
     source = read_source(ops.matmul(m=64, n=64, k=64), Path())
     (task,) = make_plan([source], Compiler(Target.parse("llvm-cpu")), processors=2, count=4, seed=0).tasks
@@ -46,11 +46,14 @@ def task() -> Task:
 
 
 @pytest.fixture
-def session(tmp_path: Path) -> Iterator[Session]:
-    settings = RunSettings.in_folder(tmp_path, ["local-task"], "cpu", jobs=2)
-    session = Session(settings, Compiler(Target.parse("llvm-cpu")), Cache(tmp_path / "cache"))
-    yield session
-    session.close()
+def session(tmp_path: Path, tune_cache: Path) -> Iterator[Session]:
+    with closing(session_in(tmp_path, tune_cache)) as session:
+        yield session
+
+
+def session_in(folder: Path, cache: Path) -> Session:
+    settings = RunSettings.in_folder(folder, ["local-task"], "cpu", jobs=2)
+    return Session(settings, Compiler(Target.parse("llvm-cpu")), Cache(cache))
 
 
 def measure_all(session: Session, task: Task) -> list[Measurement]:
@@ -233,8 +236,7 @@ def test_what_an_earlier_run_measured_stands_for_its_binary(session: Session, ta
     artifact = session.artifact(task, one)
     known = session.record(task, one, artifact, session.measure(task, one, artifact))
     (tmp_path / "later").mkdir()
-    settings = RunSettings.in_folder(tmp_path / "later", ["local-task"], "cpu", jobs=1)
-    with closing(Session(settings, session.compiler, session.cache)) as later:
+    with closing(session_in(tmp_path / "later", session.cache.folder)) as later:
         later.reserve(task, [known])
         with pytest.raises(CandidateFailed, match=f"its binary equals that of candidate {one.id}") as raised:
             later.measure(task, other, msgspec.structs.replace(artifact, candidate=other.id))
@@ -262,14 +264,16 @@ def test_a_wrong_result_is_found_in_what_a_client_compiled(
         assert raised.value.state == State.WRONG_RESULT
 
 
-def test_a_default_that_fails_is_not_the_entrys_fault(session: Session, task: Task, bench: Bench) -> None:
-    candidate = a_candidate(session, task)
-    default = session.artifact(task, task.default)
-    assert default.vmfb is not None
-    Path(default.vmfb).write_bytes(b"no module")
-    for look in (bench.check_members, partial(bench.gate_round, number=0)):
-        with pytest.raises(CandidateFailed, match="the default config to compare with failed: run_failed"):
-            look(task, candidate)
+def test_a_default_that_fails_is_not_the_entrys_fault(task: Task, tmp_path: Path) -> None:
+    with closing(session_in(tmp_path, tmp_path / "cache")) as session:
+        bench = session._bench
+        candidate = a_candidate(session, task)
+        default = session.artifact(task, task.default)
+        assert default.vmfb is not None
+        Path(default.vmfb).write_bytes(b"no module")
+        for look in (bench.check_members, partial(bench.gate_round, number=0)):
+            with pytest.raises(CandidateFailed, match="the default config to compare with failed: run_failed"):
+                look(task, candidate)
 
 
 def compile_model(compiler: Compiler, text: str, out: Path) -> None:

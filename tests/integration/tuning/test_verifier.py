@@ -22,6 +22,7 @@ from pytest_shark_tune.tuning.builder import Builds
 from pytest_shark_tune.tuning.runner import Bench
 from pytest_shark_tune.tuning.settings import RunSettings
 from pytest_shark_tune.tuning.verifier import Verifier, culprits
+from tests.models import matmuls
 
 INFO = (
     "#iree_codegen.compilation_info<lowering_config = #iree_cpu.lowering_config<distribution = [{0}, {0}, 0], "
@@ -32,20 +33,7 @@ GOOD, BAD = INFO.format(64, 8), INFO.format(1, 1)
 # With it the defaults have 1,024 workgroups: some five times slower than GOOD, and five times faster than BAD.
 POOR_DEFAULTS = "--iree-llvmcpu-distribution-size=4"
 FIRST, SECOND = "matmul_128x128x128_f32", "matmul_128x64x128_f32"
-MODEL = """
-func.func @main(%a: tensor<128x128xf32>, %b: tensor<128x128xf32>, %c: tensor<128x64xf32>) -> tensor<128x64xf32> {
-  %zero = arith.constant 0.0 : f32
-  %e0 = tensor.empty() : tensor<128x128xf32>
-  %f0 = linalg.fill ins(%zero : f32) outs(%e0 : tensor<128x128xf32>) -> tensor<128x128xf32>
-  %0 = linalg.matmul ins(%a, %b : tensor<128x128xf32>, tensor<128x128xf32>)
-      outs(%f0 : tensor<128x128xf32>) -> tensor<128x128xf32>
-  %e1 = tensor.empty() : tensor<128x64xf32>
-  %f1 = linalg.fill ins(%zero : f32) outs(%e1 : tensor<128x64xf32>) -> tensor<128x64xf32>
-  %1 = linalg.matmul ins(%0, %c : tensor<128x128xf32>, tensor<128x64xf32>)
-      outs(%f1 : tensor<128x64xf32>) -> tensor<128x64xf32>
-  return %1 : tensor<128x64xf32>
-}
-"""
+MODEL = matmuls("main", 128, 128, 128, 64)
 
 
 @pytest.fixture(scope="module")
@@ -189,15 +177,7 @@ func.func @untouched(%a: tensor<64xf32>) -> tensor<64xf32> {{
   %0 = math.absf %a : tensor<64xf32>
   return %0 : tensor<64xf32>
 }}
-func.func @second(%a: tensor<128x128xf32>, %c: tensor<128x64xf32>) -> tensor<128x64xf32> {{
-  %zero = arith.constant 0.0 : f32
-  %e = tensor.empty() : tensor<128x64xf32>
-  %f = linalg.fill ins(%zero : f32) outs(%e : tensor<128x64xf32>) -> tensor<128x64xf32>
-  %0 = linalg.matmul ins(%a, %c : tensor<128x128xf32>, tensor<128x64xf32>)
-      outs(%f : tensor<128x64xf32>) -> tensor<128x64xf32>
-  return %0 : tensor<128x64xf32>
-}}
-"""
+{matmuls("second", 128, 128, 64)}"""
 
 
 @pytest.mark.slow

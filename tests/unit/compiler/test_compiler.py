@@ -18,6 +18,8 @@ from pytest_shark_tune.dispatch.extraction import read_benchmark
 from pytest_shark_tune.dispatch.types import FoundDispatch
 from pytest_shark_tune.errors import CommandFailed, InputError
 
+pytestmark = pytest.mark.compiler
+
 BROKEN = "func.func @main(%x: tensor<4xf32>) -> tensor<4xf32> {\n  return %y : tensor<4xf32>\n}\n"
 WORK = BROKEN.replace("return", "%y = math.absf %x : tensor<4xf32>\n  return")
 

@@ -24,6 +24,8 @@ from pytest_shark_tune.tuning.database import Recall
 from pytest_shark_tune.tuning.microbenchmarks import Yardsticks
 from pytest_shark_tune.tuning.settings import RunSettings
 
+pytestmark = pytest.mark.compiler
+
 CPU = Target.parse("llvm-cpu")
 SPEC = "--iree-preprocessing-transform-spec-filename"
 

@@ -22,6 +22,8 @@ from pytest_shark_tune.dispatch.grouping import group_dispatches
 from pytest_shark_tune.dispatch.types import BufferView, FoundDispatch, Tensor, Untunable
 from pytest_shark_tune.errors import InputError
 
+pytestmark = pytest.mark.compiler
+
 TUNABLE = ("plain", "transposed", "batch", "narrow", "fused", "reduction", "chain")
 
 

@@ -16,6 +16,8 @@ from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import read_source
 
+pytestmark = pytest.mark.compiler
+
 MATMUL = """
 func.func @main(%a: tensor<32x128x{taken}>, %b: tensor<128x48x{taken}>) -> tensor<32x48x{stored}> {{
   %zero = arith.constant 0.0 : {kept}

@@ -19,7 +19,7 @@ from pytest_shark_tune.dispatch.types import RootOp, Tensor
 from pytest_shark_tune.errors import CommandFailed, InputError, SpecRefused
 from pytest_shark_tune.ops.standalone import lone_op
 from pytest_shark_tune.records.snapshot import check_snapshots, snapshot_path, write_text
-from pytest_shark_tune.records.types import State, WinnerRecord
+from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.spec.build import SpecEntry, build_spec, single_entry_spec
 from pytest_shark_tune.spec.link import SpecPart, check_starter, link_spec, merge_specs
 from pytest_shark_tune.spec.read import (
@@ -30,6 +30,7 @@ from pytest_shark_tune.spec.read import (
     select_entries,
     with_configs,
 )
+from tests.factories import make_winner
 from tests.hostile import CONFIG, MODEL, hostile_config, hostile_specs, spec
 from tests.unit.spec.test_spec import contraction
 
@@ -304,20 +305,7 @@ def test_a_hostile_op_in_a_record_is_not_compiled() -> None:
 
 
 def record(root: RootOp, compilation_info: str) -> WinnerRecord:
-    return WinnerRecord(
-        id="c0ffee",
-        dispatch="mm",
-        pipeline="DoubleTilingExpert",
-        knobs={},
-        config="",
-        compilation_info=compilation_info,
-        state=State.MEASURED,
-        device="cpu",
-        target="llvm-cpu",
-        weight=1,
-        iree="3.13.0",
-        root=root,
-    )
+    return make_winner("c0ffee", dispatch="mm", compilation_info=compilation_info, root=root)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ import pytest
 from pytest_shark_tune.guard.speed import RUN_ALPHA, Terms, decide, hold_gate, judge, most_rounds
 from pytest_shark_tune.guard.verdict import Outcome, Promise
 from pytest_shark_tune.measurement.timing import FINAL_ROUNDS, Measurement, combine_rounds
-from pytest_shark_tune.records.types import State, WinnerRecord
+from pytest_shark_tune.records.types import WinnerRecord
+from tests.factories import make_winner
 
 ALPHA = 1e-3
 FEWEST = 11
@@ -57,25 +58,8 @@ def measured(ratio: float, *, noise: float = 0.007, blocks: int = 4, baseline_us
 
 
 def recorded(ratio: float, low: float, high: float, *, iree: str = "3.13.0") -> WinnerRecord:
-    return WinnerRecord(
-        id="3f9a1c",
-        dispatch="matmul",
-        pipeline="DoubleTilingExpert",
-        knobs={},
-        config="",
-        state=State.MEASURED,
-        samples_us=(1500 / ratio,),
-        baseline_samples_us=(1500.0,),
-        ratio=ratio,
-        ratio_low=low,
-        ratio_high=high,
-        device="a CPU",
-        target="llvm-cpu",
-        iree=iree,
-        root=None,
-        weight=1,
-        compilation_info="",
-    )
+    samples = {"samples_us": (1500 / ratio,), "baseline_samples_us": (1500.0,)}
+    return make_winner("3f9a1c", **samples, ratio=ratio, ratio_low=low, ratio_high=high, device="a CPU", iree=iree)
 
 
 def held_to(ratio: float, low: float, high: float, *, iree: str = "3.13.0") -> Terms:

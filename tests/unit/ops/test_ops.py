@@ -189,6 +189,7 @@ def test_a_bad_batch_is_named() -> None:
         ops.batch_matmul(batch=0, m=8, n=8, k=8)
 
 
+@pytest.mark.compiler
 @pytest.mark.parametrize(
     ("text", "loops"),
     [

@@ -16,6 +16,8 @@ from pytest_shark_tune.ops.standalone import lone_op
 from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import read_source
 
+pytestmark = pytest.mark.compiler
+
 OPS = {
     "transposed": ops.matmul(m=32, n=48, k=64, lhs="f16", transpose_b=True),
     "narrow": ops.batch_matmul(batch=2, m=16, n=16, k=32, lhs="i8"),

@@ -22,6 +22,8 @@ from pytest_shark_tune.tuning.model_profile import arguments, function_of
 from pytest_shark_tune.tuning.session import Session
 from pytest_shark_tune.tuning.settings import RunSettings
 
+pytestmark = pytest.mark.compiler
+
 TWO = """
 func.func @"one $.x"(%a: tensor<2x3xi64>, %b: tensor<4xf32>) -> tensor<2x3xi64> {
   %0 = arith.addi %a, %a : tensor<2x3xi64>

@@ -21,6 +21,8 @@ from pytest_shark_tune.plan.source import Source, read_source
 from pytest_shark_tune.plan.types import Plan
 from pytest_shark_tune.system.cache import Cache, content_key
 
+pytestmark = pytest.mark.compiler
+
 MATMUL = ops.matmul(m=64, n=96, k=128)
 
 

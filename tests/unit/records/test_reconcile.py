@@ -27,34 +27,29 @@ from pytest_shark_tune.records.reconcile import (
     write_incumbents,
 )
 from pytest_shark_tune.records.snapshot import find_snapshots, read_records, write_spec
-from pytest_shark_tune.records.types import RecordedOp, State, WinnerRecord
-from tests.unit.results.test_store import ONE, PLAN, TWO, make_task
+from pytest_shark_tune.records.types import RecordedOp, WinnerRecord
+from tests.factories import make_task, make_winner
+from tests.unit.results.test_store import ONE, PLAN, TWO
 
 REQUIREMENTS = Requirements(target="llvm-cpu", setting="setting", iree="3.13.0", device="Some CPU", candidates=2)
 
 
 def record_of(task: Task, identity: str = "aaaaaa", **changes: object) -> WinnerRecord:
     candidate = task.candidate(identity)
-    record = WinnerRecord(
-        id=identity,
-        dispatch=task.name,
-        pipeline=candidate.pipeline,
-        knobs=candidate.knobs,
-        config=candidate.config,
-        state=State.MEASURED,
-        ratio=2.0,
-        device="Some CPU",
-        target="llvm-cpu",
-        iree="3.13.0",
-        root=task.dispatch.root,
-        weight=task.weight,
-        compilation_info=candidate.compilation_info,
-        ops=ops_of(task),
-        setting="setting",
-        content=content_of(task),
-        candidates=2,
-    )
-    return msgspec.structs.replace(record, **changes)
+    fields = {
+        "dispatch": task.name,
+        "knobs": candidate.knobs,
+        "config": candidate.config,
+        "ratio": 2.0,
+        "root": task.dispatch.root,
+        "weight": task.weight,
+        "compilation_info": candidate.compilation_info,
+        "ops": ops_of(task),
+        "setting": "setting",
+        "content": content_of(task),
+        "candidates": 2,
+    }
+    return make_winner(identity, **(fields | changes))
 
 
 class Suite:

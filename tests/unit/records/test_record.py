@@ -8,7 +8,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pytest_shark_tune.dispatch.types import RootOp, Tensor
 from pytest_shark_tune.measurement.correctness import Check
 from pytest_shark_tune.records.types import (
     SCHEMA,
@@ -21,19 +20,9 @@ from pytest_shark_tune.records.types import (
     WinnerRecord,
 )
 from pytest_shark_tune.system import journal
+from tests.factories import matmul_root
 
-ROOT = RootOp(
-    op="linalg.matmul",
-    kind="contraction",
-    loops=(64, 96, 128),
-    iterators=("parallel", "parallel", "reduction"),
-    maps=("affine_map<(d0, d1, d2) -> (d0, d2)>",),
-    inputs=(Tensor((64, 128), "f32"), Tensor((128, 96), "f32")),
-    outputs=(Tensor((64, 96), "f32"),),
-    m=(0,),
-    n=(1,),
-    k=(2,),
-)
+ROOT = matmul_root(64, 96, 128)
 RECORD = Record(
     id="3f9a1c",
     dispatch="matmul_64x96x128_f32",

@@ -21,8 +21,9 @@ from pytest_shark_tune.records.snapshot import (
 from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.spec.build import SpecEntry, build_spec
 from pytest_shark_tune.spec.read import SpecRow, read_spec
+from tests.factories import INFO, make_task
 from tests.unit.records.test_reconcile import record_of
-from tests.unit.results.test_store import INFO, ONE, TWO, make_task
+from tests.unit.results.test_store import ONE, TWO
 
 OURS, OTHER = record_of(ONE), record_of(TWO)
 FOREIGN = make_task("foreign", 16)

@@ -13,7 +13,8 @@ from pytest_shark_tune.records.draft import Draft
 from pytest_shark_tune.records.types import SpecRecord
 from pytest_shark_tune.records.verification import Settled, Verification
 from pytest_shark_tune.spec.build import SpecEntry, build_spec
-from tests.unit.results.test_store import INFO, ONE, PLAN, TWO, make_task
+from tests.factories import INFO, make_task
+from tests.unit.results.test_store import ONE, PLAN, TWO
 
 THREE = make_task("three", 16)
 ENTRIES = tuple(

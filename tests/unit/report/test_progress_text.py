@@ -8,6 +8,7 @@ from pytest_shark_tune.records.types import Record, State
 from pytest_shark_tune.report.progress_text import RunProgress
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 from pytest_shark_tune.system.units import format_s
+from tests.factories import make_record
 
 
 class Watch:
@@ -19,19 +20,8 @@ class Watch:
 
 
 def record(identifier: str, ratio: float | None = None) -> Record:
-    return Record(
-        id=identifier,
-        dispatch="mm",
-        pipeline="Tiled",
-        knobs={},
-        config="",
-        state=State.RUN_FAILED if ratio is None else State.MEASURED,
-        samples_us=() if ratio is None else (10 / ratio,) * 3,
-        ratio=ratio,
-        device="a device",
-        target="llvm-cpu",
-        iree="3.13.0",
-    )
+    state, samples_us = (State.RUN_FAILED, ()) if ratio is None else (State.MEASURED, (10 / ratio,) * 3)
+    return make_record(identifier, dispatch="mm", state=state, samples_us=samples_us, ratio=ratio)
 
 
 @pytest.fixture

@@ -9,26 +9,14 @@ import pytest
 
 from pytest_shark_tune.records.types import Record, State
 from pytest_shark_tune.results.funnel import OTHERS, Cause, Funnel, Loss, causes_of, common_run_failures, funnel_of
+from tests.factories import make_record
 
 STAGES = ("generated", "tried", "compiled", "applied", "ran", "correct", "measured", "finalists")
 
 
-def make_record(identity: str, state: State, reason: str = "", ratio: float | None = None) -> Record:
-    return Record(
-        id=identity,
-        dispatch="matmul",
-        pipeline="DoubleTilingExpert",
-        knobs={},
-        config="",
-        state=state,
-        reason=reason,
-        ratio=ratio,
-        ratio_low=ratio and ratio * 0.9,
-        ratio_high=ratio and ratio * 1.1,
-        device="Some CPU",
-        target="llvm-cpu",
-        iree="3.13.0",
-    )
+def record_of(identity: str, state: State, reason: str = "", ratio: float | None = None) -> Record:
+    low, high = (ratio and ratio * factor for factor in (0.9, 1.1))
+    return make_record(identity, state=state, reason=reason, ratio=ratio, ratio_low=low, ratio_high=high)
 
 
 def funnel(
@@ -42,7 +30,7 @@ def reasons_of(*reasons: str) -> list[str]:
 
 
 def test_each_state_is_lost_at_its_stage_and_all_adds_up() -> None:
-    records = [make_record(f"{state}_{number}", state, "why") for state in State for number in range(2)]
+    records = [record_of(f"{state}_{number}", state, "why") for state in State for number in range(2)]
     names = [*(record.id for record in records), "untried"]
     found = funnel(names, records, {"measured_0"}, untried="no time")
     assert {loss.state: loss.stage for loss in found.losses} == {
@@ -63,13 +51,13 @@ def test_each_state_is_lost_at_its_stage_and_all_adds_up() -> None:
 
 
 def test_the_default_is_no_candidate() -> None:
-    found = funnel(["a"], [make_record("default", State.MEASURED, ratio=1.0)], untried="no time")
+    found = funnel(["a"], [record_of("default", State.MEASURED, ratio=1.0)], untried="no time")
     assert [getattr(found, stage) for stage in STAGES] == [1, 0, 0, 0, 0, 0, 0, 0]
     assert found.losses[0].causes == (Cause(reason="no time", count=1, example="a"),)
 
 
 def test_why_a_measured_candidate_was_not_in_the_final() -> None:
-    records = [make_record(name, State.MEASURED, ratio=ratio) for name, ratio in (("a", 2.0), ("b", 1.2), ("c", 0.5))]
+    records = [record_of(name, State.MEASURED, ratio=ratio) for name, ratio in (("a", 2.0), ("b", 1.2), ("c", 0.5))]
     held = funnel(["a", "b", "c"], records, ["a"])
     assert held.losses[0].causes == (
         Cause(reason="not among the 4 fastest", count=1, example="b"),

@@ -8,21 +8,11 @@ from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.records.types import Finalist, FinalRecord, Record, State
 from pytest_shark_tune.results.merge_runs import RunFindings, merge_runs
 from pytest_shark_tune.results.summary import RunSummary, Summary
+from tests.factories import make_record
 
 
 def record(name: str, samples: int, state: State = State.MEASURED) -> Record:
-    return Record(
-        id=name,
-        dispatch="matmul",
-        pipeline="P",
-        knobs={"tile": 8},
-        config="",
-        state=state,
-        samples_us=(5.0,) * samples,
-        device="CPU",
-        target="llvm-cpu",
-        iree="3.13.0",
-    )
+    return make_record(name, knobs={"tile": 8}, state=state, samples_us=(5.0,) * samples)
 
 
 def final(name: str, ratio: float, *, samples: int = 3, wins: bool = True) -> FinalRecord:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 import msgspec
 import pytest
 
-from pytest_shark_tune.dispatch.types import BenchmarkModule, Dispatch, Member, RootOp, TargetFacts, Tensor, Untunable
+from pytest_shark_tune.dispatch.types import Member, Untunable
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Plan, Task
 from pytest_shark_tune.records.snapshot import read_records, records_path, write_spec
@@ -30,71 +30,21 @@ from pytest_shark_tune.records.types import (
 from pytest_shark_tune.results.coverage import Collected, Coverage
 from pytest_shark_tune.results.finding import Finding
 from pytest_shark_tune.results.store import Ledger
-from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.spec.build import SpecEntry, build_spec
 from pytest_shark_tune.spec.read import read_spec
+from tests import factories
+from tests.factories import INFO, make_task
 
-MAPS = tuple(f"affine_map<(d0, d1, d2) -> ({dims})>" for dims in ("d0, d2", "d2, d1", "d0, d1"))
-MODULE = BenchmarkModule(text="", run_function="run", buffer_function="buffer", buffer_bytes=0, views=())
-INFO = (
-    "#iree_codegen.compilation_info<lowering_config = #iree_cpu.lowering_config<distribution = [{}, 32, 0], "
-    "vector_common_parallel = [8, 32, 0], vector_reduction = [0, 0, 8]>, "
-    "translation_info = <pipeline = #iree_cpu.pipeline<DoubleTilingExpert>>>"
-)
-
-
-def make_task(name: str, size: int, *, calls: int = 1) -> Task:
-    shape = Tensor((size, size), "f32")
-    root = RootOp(
-        op="linalg.matmul",
-        kind="contraction",
-        loops=(size,) * 3,
-        iterators=("parallel", "parallel", "reduction"),
-        maps=MAPS,
-        inputs=(shape, shape),
-        outputs=(shape,),
-        m=(0,),
-        n=(1,),
-        k=(2,),
-    )
-
-    def candidate(identity: str, tile: int) -> Candidate:
-        info = INFO.format(tile) if tile else ""
-        knobs = {"dist_0": tile} if tile else {}
-        return Candidate(
-            id=identity,
-            dispatch=name,
-            pipeline="DoubleTilingExpert",
-            knobs=knobs,
-            config=f"config {tile}",
-            compilation_info=info,
-        )
-
-    return Task(
-        dispatch=Dispatch(
-            name=name,
-            root=root,
-            target=TargetFacts(backend="llvm-cpu"),
-            default_pipeline="DoubleTilingExpert",
-            default_config="config 0",
-            members=(Member(symbol=f"{name}_0", source="model", calls=calls, module=MODULE),),
-        ),
-        default=candidate("default", 0),
-        candidates=(candidate("aaaaaa", 8), candidate("bbbbbb", 16)),
-        space_size=2,
-    )
-
-
+MODULE = make_task("any", 8).dispatch.members[0].module
 ONE, TWO = make_task("one", 64, calls=3), make_task("two", 32)
 PLAN = Plan(sources=(), tasks=(ONE, TWO), untunable=(Untunable("odd_0", "model", "it is odd"),))
 
 
 def make_record(task: Task, identity: str, ratio: float | None = None, state: State = State.MEASURED) -> Record:
     candidate = task.candidate(identity)
-    return Record(
-        id=identity,
+    return factories.make_record(
+        identity,
         dispatch=task.dispatch.name,
-        pipeline=candidate.pipeline,
         knobs=candidate.knobs,
         config=candidate.config,
         state=state,
@@ -105,9 +55,6 @@ def make_record(task: Task, identity: str, ratio: float | None = None, state: St
         ratio=ratio,
         ratio_low=ratio and ratio * 0.9,
         ratio_high=ratio and ratio * 1.1,
-        device="Some CPU",
-        target="llvm-cpu",
-        iree="3.13.0",
     )
 
 

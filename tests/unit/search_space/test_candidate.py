@@ -3,34 +3,16 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from pytest_shark_tune.dispatch.types import Dispatch, RootOp, TargetFacts, Tensor
+from pytest_shark_tune.dispatch.types import Dispatch, TargetFacts
 from pytest_shark_tune.search_space import SearchSpace, spaces_for
 from pytest_shark_tune.search_space import candidate as module
 from pytest_shark_tune.search_space.candidate import Candidate, NotInSpace, default_candidate, make_candidates
+from tests.factories import matmul_root
 
 TARGET = TargetFacts(backend="llvm-cpu", architecture="x86_64", native_vector_bytes=64, processors=2)
 
 
-def matmul(m: int, n: int, k: int) -> RootOp:
-    return RootOp(
-        op="linalg.matmul",
-        kind="contraction",
-        loops=(m, n, k),
-        iterators=("parallel", "parallel", "reduction"),
-        maps=(
-            "affine_map<(d0, d1, d2) -> (d0, d2)>",
-            "affine_map<(d0, d1, d2) -> (d2, d1)>",
-            "affine_map<(d0, d1, d2) -> (d0, d1)>",
-        ),
-        inputs=(Tensor((m, k), "f32"), Tensor((k, n), "f32")),
-        outputs=(Tensor((m, n), "f32"),),
-        m=(0,),
-        n=(1,),
-        k=(2,),
-    )
-
-
-ROOT = matmul(512, 512, 512)
+ROOT = matmul_root(512, 512, 512)
 KNOBS = {"dist_0": 64, "dist_1": 128, "peel": 0, "vec_0": 8, "vec_1": 32, "vec_2": 4}
 
 
@@ -72,7 +54,7 @@ def test_ids_are_made_of_the_content(space: SearchSpace) -> None:
     assert len(first.id) == 6
     assert first.id != second.id
     assert set(first.id) <= set("0123456789abcdef")
-    other = matmul(512, 512, 1024)
+    other = matmul_root(512, 512, 1024)
     (elsewhere,) = make_candidates("matmul", other, spaces_for(other, TARGET)[0], [KNOBS])
     assert elsewhere.id != first.id
 

@@ -19,6 +19,8 @@ from pytest_shark_tune.search_space import SearchSpace, SpaceRequest, opened
 from pytest_shark_tune.search_space.candidate import make_candidates
 from pytest_shark_tune.search_space.config_reader import ReadConfig, knobs_of, option_values, read_config, read_knobs
 
+pytestmark = pytest.mark.compiler
+
 IMAGE = ops.conv_2d(batch=2, height=8, width=8, channels=32, filters=32, kernel_height=3, kernel_width=3, lhs="f16")
 OPTIONS = {
     "prefetch_num_stages": (0, 2, 3),

@@ -11,6 +11,8 @@ from pytest_shark_tune.dispatch.types import RootOp
 from pytest_shark_tune.search_space import SearchSpace, spaces_in
 from pytest_shark_tune.search_space.candidate import make_candidates
 
+pytestmark = pytest.mark.compiler
+
 
 @pytest.fixture(scope="module")
 def emitted() -> str:

@@ -11,6 +11,7 @@ from pytest_shark_tune.dispatch.types import Intrinsic, RootOp, TargetFacts, Ten
 from pytest_shark_tune.search_space import NoSpace, SearchSpace, spaces_for
 from pytest_shark_tune.search_space.candidate import NotInSpace, make_candidates
 from pytest_shark_tune.search_space.gpu.tiling import tile_sizes
+from tests.factories import matmul_root
 
 NV_MMA = Intrinsic(
     attribute="#iree_gpu.mma_layout<NV_MMA_SYNC_F32_16x8x16_F16>", shape=(16, 8, 16), elements=("f16", "f16", "f32")
@@ -42,22 +43,7 @@ ANDROID = TargetFacts(
 
 
 def matmul(m: int, n: int, k: int, element: str = "f32") -> RootOp:
-    return RootOp(
-        op="linalg.generic",
-        kind="contraction",
-        loops=(m, n, k),
-        iterators=("parallel", "parallel", "reduction"),
-        maps=(
-            "affine_map<(d0, d1, d2) -> (d0, d2)>",
-            "affine_map<(d0, d1, d2) -> (d2, d1)>",
-            "affine_map<(d0, d1, d2) -> (d0, d1)>",
-        ),
-        inputs=(Tensor((m, k), element), Tensor((k, n), element)),
-        outputs=(Tensor((m, n), "f32"),),
-        m=(0,),
-        n=(1,),
-        k=(2,),
-    )
+    return matmul_root(m, n, k, element, op="linalg.generic")
 
 
 _CONVOLUTION = """

@@ -18,6 +18,8 @@ from pytest_shark_tune.search_space import SearchSpace
 from pytest_shark_tune.search_space.request import SpaceRequest, opened
 from pytest_shark_tune.testing.space_contract import SpaceContract
 
+pytestmark = pytest.mark.compiler
+
 SUITES = Path(__file__).parents[3] / "tuning_suites"
 SMALL = ops.matmul(m=128, n=96, k=64, lhs="f16")
 SINGLE = ops.matmul(m=32, n=48, k=64, lhs="f32")

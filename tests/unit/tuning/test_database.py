@@ -11,7 +11,7 @@ import pytest
 
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.dispatch.types import BenchmarkModule, Dispatch, Member, RootOp, TargetFacts, Tensor
+from pytest_shark_tune.dispatch.types import BenchmarkModule, Dispatch, Member, TargetFacts
 from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.records.types import Finalist, FinalRecord, Record, State
 from pytest_shark_tune.search import PriorResult
@@ -19,24 +19,13 @@ from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tuning.database import Recall
 from pytest_shark_tune.tuning.settings import RunSettings
+from tests.factories import matmul_root
 
-MAPS = tuple(f"affine_map<(d0, d1, d2) -> ({dims})>" for dims in ("d0, d2", "d2, d1", "d0, d1"))
+pytestmark = pytest.mark.compiler
 
 
 def make_task(size: int, *, count: int = 4, source: str = "model", kind: str = "contraction") -> Task:
-    name, shape = f"matmul_{size}", Tensor((size, size), "f32")
-    root = RootOp(
-        op="linalg.matmul",
-        kind=kind,
-        loops=(size,) * 3,
-        iterators=("parallel", "parallel", "reduction"),
-        maps=MAPS,
-        inputs=(shape, shape),
-        outputs=(shape,),
-        m=(0,),
-        n=(1,),
-        k=(2,),
-    )
+    name = f"matmul_{size}"
     module = BenchmarkModule(
         text=f"{source} {kind} {size}", run_function="", buffer_function="", buffer_bytes=0, views=()
     )
@@ -55,7 +44,7 @@ def make_task(size: int, *, count: int = 4, source: str = "model", kind: str = "
     return Task(
         dispatch=Dispatch(
             name=name,
-            root=root,
+            root=matmul_root(size, size, size, kind=kind),
             target=TargetFacts(backend="llvm-cpu", processors=2),
             default_pipeline="Tiled",
             default_config="config 0",
