@@ -61,7 +61,7 @@ def tune_kernel(candidate: Trial, tune_session: Session) -> KernelStages:
 
 @pytest.fixture
 def tune_dispatch(candidate: Trial, tune_session: Session, pytestconfig: pytest.Config) -> DispatchStages:
-    """What compiles and measures IREE's dispatches, for a client's own ``artifact`` and ``measurement``."""
+    """Compiles and measures IREE's dispatches, for a client's own ``artifact`` and ``measurement``."""
     from pytest_shark_tune.plugin.stages import DispatchStages
 
     guard = pytestconfig.stash[GUARD_KEY].stage if candidate.guarded is not None else None
@@ -70,17 +70,17 @@ def tune_dispatch(candidate: Trial, tune_session: Session, pytestconfig: pytest.
 
 @pytest.fixture
 def artifact(tune_dispatch: DispatchStages) -> Artifact | None:
-    """The compiled candidate; ``None`` for finals and for the spec, which compile what they compare.
+    """The compiled candidate; ``None`` for finals and for the spec, which compile while they measure.
 
-    In guard mode the candidate is a spec entry's config, and there is none for a promise that takes no device.
+    In guard mode the candidate is a spec entry's config, and it is ``None`` for a check that needs no device.
     """
     return tune_dispatch.build()
 
 
 @pytest.fixture
 def measurement(tune_dispatch: DispatchStages, artifact: Artifact | None) -> Result | None:
-    """The candidate timed beside the default, its result checked; for finals and the spec, what they gave.
+    """The candidate's time beside the default's, after a check of its result; a record for finals and for the spec.
 
-    In guard mode it is what became of the promise; in a run that stops after compiling it is ``None``.
+    In guard mode it is the verdict of the check. In a run that stops after compiling it is ``None``.
     """
     return tune_dispatch.measure(artifact)
