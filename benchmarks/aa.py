@@ -23,6 +23,7 @@ from pytest_shark_tune.records.types import Record, State
 from pytest_shark_tune.records.winner import FINALISTS
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.system import journal
+from pytest_shark_tune.tuning.run_directory import RunDirectory
 from pytest_shark_tune.tuning.session import Session
 
 
@@ -99,9 +100,9 @@ def _screen(op: SingleOp, count: int) -> list[Compared]:
     """What the default's own test does, ``count`` times in one process."""
     screenings = []
     with op.session(seed=0) as session:
-        artifact = session.artifact(op.task, op.task.default)
+        artifact = session.builder.artifact(op.task, op.task.default)
         for _ in range(count):
-            measured = session.measure(op.task, op.task.default, artifact)
+            measured = session.runner.measure(op.task, op.task.default, artifact)
             low, high = measured.ratio_low, measured.ratio_high
             wins = low > 1 + NOISE_FLOOR
             screenings.append(Compared(measured.ratio, low, high, wins, 1, measured.repeated))
@@ -112,7 +113,7 @@ def _with_copies(op: SingleOp, count: int) -> Task:
     """The task with ``count`` copies of the default as its candidates, put on record as the fastest."""
     copies = tuple(msgspec.structs.replace(op.task.default, id=f"copy{number}") for number in range(count))
     for each in copies:
-        journal.append(op.settings.records, _screened(op, each))
+        journal.append(RunDirectory(op.settings.exchange).records, _screened(op, each))
     return msgspec.structs.replace(op.task, candidates=copies)
 
 
@@ -136,7 +137,7 @@ def _screened(op: SingleOp, copy: Candidate) -> Record:
 def _final(session: Session, task: Task) -> tuple[list[Compared], str | None]:
     """Hold a final and print a line for it."""
     started = time.perf_counter()
-    final = session.final(task)
+    final = session.finals.hold(task)
     compared = []
     for each in final.finalists:
         if each.ratio is None or each.ratio_low is None or each.ratio_high is None:

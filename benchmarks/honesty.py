@@ -25,7 +25,6 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.device.lease import DeviceLeases
-from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.plan.make import make_plan
 from pytest_shark_tune.plan.source import read_source
@@ -35,6 +34,7 @@ from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.machine import processors
 from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.children import DeviceChildren
 from pytest_shark_tune.tuning.runner import Bench
 from pytest_shark_tune.tuning.settings import RunSettings
 
@@ -165,18 +165,17 @@ def _bench(
     settings = RunSettings.in_folder(folder, [device], device, jobs=1, seed=seed)
     leases = DeviceLeases(settings.devices)
     builds = Builds(compiler, Cache(folder / "cache"), leases, jobs=settings.jobs, tell=click.echo)
-    bench = Bench(settings, builds, leases, tell=click.echo)
+    children = DeviceChildren(leases, click.echo)
     try:
-        yield bench, task
+        yield Bench(settings, builds, children), task
     finally:
         builds.close()
-        bench.close()
+        children.close()
 
 
 def _measured_afresh(bench: Bench, task: Task, candidate: str) -> Measurement:
     """One round beside the default in a new process of the device."""
-    failed: dict[str, CandidateFailed] = {}
-    measured = dict(bench.round(task, [candidate], failed, _FRESH))
+    measured, failed = bench.round(task, [candidate], _FRESH)
     if candidate in failed:
         raise click.ClickException(f"{candidate} could not be measured again: {failed[candidate]}")
     return measured[candidate]

@@ -109,7 +109,7 @@ def main(
 def _measure(op: SingleOp, device: str, count: int, limit_s: float) -> tuple[int, list[dict[str, Measurement]]]:
     """The rounds, and the batch that all of them ran."""
     with op.session(seed=0) as session:
-        artifact = session.artifact(op.task, op.task.default)
+        artifact = session.builder.artifact(op.task, op.task.default)
     path = Path(artifact.vmfb or "")
     batch = 0
     rounds = []

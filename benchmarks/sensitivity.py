@@ -37,7 +37,7 @@ from pytest_shark_tune.errors import CommandFailed
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import read_source
-from pytest_shark_tune.tuning.runner import acceptance_of
+from pytest_shark_tune.tuning.acceptance import acceptance_of
 
 Array = NDArray[Any]
 Reference = Callable[[Sequence[Array]], Array]

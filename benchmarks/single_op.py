@@ -23,6 +23,7 @@ from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.machine import processors
 from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.children import DeviceChildren
 from pytest_shark_tune.tuning.runner import Bench
 from pytest_shark_tune.tuning.session import Session
 from pytest_shark_tune.tuning.settings import RunSettings
@@ -53,12 +54,12 @@ class SingleOp(NamedTuple):
         """A bench of its own."""
         leases = DeviceLeases(self.settings.devices)
         builds = Builds(self.compiler, self.cache, leases, jobs=1, tell=click.echo)
-        bench = Bench(self.settings, builds, leases, tell=click.echo)
+        children = DeviceChildren(leases, click.echo)
         try:
-            yield bench
+            yield Bench(self.settings, builds, children)
         finally:
             builds.close()
-            bench.close()
+            children.close()
 
 
 @contextmanager

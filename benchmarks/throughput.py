@@ -102,7 +102,7 @@ def _package(task: Task, compiler: Compiler, jobs: int, seed: int) -> Side:
         started = time.perf_counter()
         for candidate in (task.default, *task.candidates):
             try:
-                session.measure(task, candidate, session.artifact(task, candidate))
+                session.runner.measure(task, candidate, session.builder.artifact(task, candidate))
             except CandidateFailed as failure:
                 if candidate is task.default:
                     raise

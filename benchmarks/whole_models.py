@@ -25,9 +25,10 @@ from pytest_shark_tune.plan.make import make_plan
 from pytest_shark_tune.plan.source import ModelInput, Source, read_source
 from pytest_shark_tune.plan.types import Plan
 from pytest_shark_tune.system.cache import Cache
+from pytest_shark_tune.tuning.acceptance import model_tolerance
 from pytest_shark_tune.tuning.builder import Builds
-from pytest_shark_tune.tuning.runner import Bench, model_tolerance
-from pytest_shark_tune.tuning.settings import RunSettings
+from pytest_shark_tune.tuning.children import DeviceChildren
+from pytest_shark_tune.tuning.model.runner import ModelFunction, ModelRunner
 
 __all__ = ["Counts", "check_whole_models"]
 
@@ -280,24 +281,16 @@ class _Model:
     def _failure(
         self, builds: Builds, leases: DeviceLeases, default: Path, path: Path, changed: Sequence[str], seed: int
     ) -> str:
-        settings = RunSettings.in_folder(self.folder, [self.uri], "any", jobs=1, seed=seed)
-        bench = Bench(settings, builds, leases, tell=lambda _: None)
+        children = DeviceChildren(leases, lambda _: None)
         tolerance = model_tolerance(self.source, self.function, self.plan.tasks, changed)
-        inputs = self.source.functions[self.function]
+        inputs, disturbed = self.source.functions[self.function], partial(builds.disturbed_model, self.sources, changed)
         try:
-            bench.check_model(
-                default,
-                path,
-                self.function,
-                inputs,
-                tolerance,
-                self.source.files,
-                lambda: builds.disturbed_model(self.sources, changed),
-            )
+            function = ModelFunction(self.function, inputs, tolerance, self.source.files, disturbed)
+            ModelRunner(children, seed).check(function, default, path)
         except CandidateFailed as failure:
             return str(failure)
         finally:
-            bench.close()
+            children.close()
         return ""
 
 

@@ -73,10 +73,10 @@ def profile_model(
     devices = devices_for(target, [uri.strip() for uri in tune_device.split(",") if uri.strip()])
     asked = ModelInput.parse(shapes, data, tune_function)
     with open_session(compiler, devices, asked, cache_folder, fresh=tune_fresh) as session:
-        _, plan = session.plan([model.absolute()], Path())
-        if problem := asked.stray(session.models):
+        _, plan = session.planner.plan([model.absolute()], Path())
+        if problem := asked.stray(session.planner.models):
             raise InputError(problem)
-        found = session.profile(plan, plan.sources[0])
+        found = session.planner.profile(plan, plan.sources[0])
     if as_json:
         print_json({**msgspec.to_builtins(found), "dispatches_us": found.dispatches_us})
         return

@@ -1,4 +1,4 @@
-"""Legality: whether this compiler allows an entry's config on the dispatches that the entry is for."""
+"""The constraint check: whether this compiler allows an entry's config on the entry's dispatches."""
 
 from __future__ import annotations
 
@@ -21,20 +21,23 @@ __all__ = ["Legality"]
 
 
 class Legality:
-    """Holds configs against the constraints of this compiler, and compiles where these do not tell.
+    """Checks configs against the constraints of this compiler, and compiles if these do not decide.
 
-    What the compiler states is binding. Spaces that this package builds, where it states nothing, leave out what is
-    not worth a try, so there a config that is no member has to fail to compile as well.
+    Constraints that the compiler states are binding. If it states none, this package builds the space, and leaves out
+    configs that are not worth a try; so a config outside of such a space fails only if it does not compile either.
     """
 
     def __init__(self, builds: Builds) -> None:
         self._builds = builds
 
     def check(self, entry: GuardEntry) -> list[str]:
-        """Notes on what compiling alone tells of the entry's config.
+        """Check the config of an entry on the entry's dispatches.
+
+        Returns:
+            Notes on dispatches for which only compiling decided.
 
         Raises:
-            PromiseBroken: it is not allowed on one of the dispatches.
+            PromiseBroken: the config is not allowed on one of the dispatches.
             InputError: another package's entry point for spaces is broken.
         """
         return [note for task in entry.tasks for note in self._check_in(task, entry)]
@@ -45,7 +48,7 @@ class Legality:
             spaces, are_stated = self._spaces(task)
         except NO_SPACE as error:
             said = first_error(error) if isinstance(error, CommandFailed) else str(error)
-            yield self._told_by_compiling(task, f"there are no constraints to hold it against: {said}")
+            yield self._told_by_compiling(task, f"there are no constraints to check it against: {said}")
             return
         self._check_entries(task, spaces)
         fitting = [space for space in spaces if space.pipeline == candidate.pipeline]
@@ -73,9 +76,9 @@ class Legality:
         yield self._told_by_compiling(task, unread)
 
     def _check_entries(self, task: Task, spaces: Iterable[SearchSpace]) -> None:
-        """Find what the compiler passes over in a config, as it does without a word with what it has no use for.
+        """Find the parts of a config that the compiler silently ignores.
 
-        What no config of this compiler has is taken out, and the compiler asked whether that makes any difference.
+        A part that no config of this compiler has is taken out. If the same binary comes out, the part was ignored.
         """
         (candidate,) = task.candidates
         known = {*config_entries(task.default.config), *chain.from_iterable(map(space_entries, spaces))}
@@ -90,10 +93,10 @@ class Legality:
                 )
 
     def _spaces(self, task: Task) -> tuple[tuple[SearchSpace, ...], bool]:
-        """The spaces of a dispatch, and whether it is the compiler itself that states their constraints.
+        """The spaces of a dispatch, and whether the compiler itself states their constraints.
 
         Raises:
-            NO_SPACE: there is none, and why.
+            NO_SPACE: there is none.
         """
         compiler = self._builds.compiler
         stated = stated_spaces(emitted_constraints(task.dispatch, compiler))
@@ -107,7 +110,7 @@ class Legality:
         return f"{why}; it compiles"
 
     def _made(self, task: Task, candidate: Candidate) -> str:
-        """What compiling gives: the binary's hash, or the reason for none."""
+        """The hash of the compiled binary, or the reason for there being none."""
         try:
             return self._builds.artifact(task, candidate).sha256 or ""
         except CandidateFailed as failure:
@@ -115,7 +118,7 @@ class Legality:
 
 
 def _knobs(space: SearchSpace, task: Task, entry: GuardEntry) -> Mapping[str, int] | str:
-    """The knobs of the entry's config in ``space``, or why there are none."""
+    """The knobs of the entry's config in ``space``, or the reason for there being none."""
     recorded = entry.record.knobs if entry.record else {}
     if set(recorded) == set(space.names):
         return recorded

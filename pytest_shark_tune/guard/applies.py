@@ -1,4 +1,4 @@
-"""Reach: which ops an entry of a spec is in force on, and why it is not on others."""
+"""Applicability: which ops an entry of a spec is applied to, and why it is not applied to others."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import msgspec
 
 from pytest_shark_tune.compiler.configure import ConfigureFailed
 from pytest_shark_tune.errors import CandidateFailed, InputError, PromiseBroken
-from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan, applied_to
+from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.spec.apply import Placement, apply_spec
 from pytest_shark_tune.spec.predicate import Question, differences, read_questions
 from pytest_shark_tune.spec.read import mark_entries, select_entries
+from pytest_shark_tune.spec.takers import applied_to
 from pytest_shark_tune.system.cache import Cache, content_key
 from pytest_shark_tune.tuning.builder import Builds
 
@@ -24,23 +25,27 @@ _BY_FLAG = "flag"
 
 
 class _Application(msgspec.Struct, frozen=True):
-    """What a spec does to a source, without the module that comes of it; ``error`` says why nothing does."""
+    """The application of a spec to a source, without the resulting module."""
 
     placed: tuple[Placement, ...] = ()
+    """Where entries apply."""
     lost: tuple[Placement, ...] = ()
+    """Where the compiler dropped the config of an entry afterwards."""
     flag_error: str = ""
+    """Why iree-compile's own flag fails; empty if it works."""
     error: str = ""
+    """Why the spec cannot be applied at all; empty if it can."""
 
     @property
     def failed(self) -> bool:
-        """Whether the compiler failed on the way."""
+        """Whether the compiler failed."""
         return bool(self.error or self.flag_error)
 
 
 class Reach:
-    """Finds out where entries are in force, for whoever applies the spec by ``route`` (see ``RunSettings``).
+    """Checks where entries apply, if the spec is applied by ``route`` (see `RunSettings`).
 
-    What a spec does to a source is kept in the cache, since all its entries ask for it.
+    The application of a spec to a source is cached, since the checks of all its entries need it.
     """
 
     def __init__(self, builds: Builds, cache: Cache, route: str) -> None:
@@ -49,15 +54,18 @@ class Reach:
         self._route = route
 
     def check(self, guarded: GuardPlan, entry: GuardEntry) -> list[str]:
-        """Notes on an entry that is in force on just the ops that it should be.
+        """Check that an entry applies to exactly its ops.
+
+        Returns:
+            Notes on its dispatches and sources.
 
         Raises:
-            PromiseBroken: it is not.
+            PromiseBroken: it does not.
         """
         target = self._builds.compiler.target
         if self._route == _BY_FLAG and not target.loads_specs:
             raise PromiseBroken(
-                f"{target.backend} ignores iree-compile {_FLAG} without a word: build with shark-tune compile, and "
+                f"{target.backend} silently ignores iree-compile {_FLAG}: build with shark-tune compile, and "
                 "guard with --tune-guard-route compile"
             )
         marked = mark_entries(guarded.spec)
@@ -72,10 +80,10 @@ class Reach:
         return notes
 
     def _check_in(self, task: Task, guarded: GuardPlan, entry: GuardEntry, marked: str) -> list[str]:
-        """Notes on the entry in one dispatch that it is for."""
+        """Check the entry in one of its dispatches, and return notes."""
         (candidate,) = task.candidates
         try:
-            taken = {each.entry: each.compilation_info for each in applied_to(task.dispatch, marked)}
+            taken = {applied.entry: applied.compilation_info for applied in applied_to(task.dispatch, marked)}
         except ConfigureFailed as error:
             raise PromiseBroken(f"the compiler refuses it on {task.name}: {error}") from error
         if entry.matcher not in taken:
@@ -88,7 +96,7 @@ class Reach:
         try:
             tuned, plain = self._builds.artifact(task, candidate), self._builds.artifact(task, default)
         except CandidateFailed as failure:
-            raise PromiseBroken(f"no binary comes of it for {task.name}: {failure}") from failure
+            raise PromiseBroken(f"it does not compile for {task.name}: {failure}") from failure
         if tuned.sha256 != plain.sha256:
             return []
         if (default.pipeline, default.config) != (candidate.pipeline, candidate.config):
@@ -96,13 +104,13 @@ class Reach:
                 f"the backend ignores the config: the binary of {task.name} is the default's, byte for byte. Take the "
                 "entry out, or tune the dispatch again with --tune"
             )
-        return [f"no longer needed: it is what the compiler chooses for {task.name} by itself"]
+        return [f"no longer needed: the compiler chooses the same config for {task.name} by itself"]
 
     def _hits(self, source: Source, guarded: GuardPlan, entry: GuardEntry) -> tuple[set[str], list[str]]:
-        """The executables of a source that the entry is in force on, just those that it should be, and notes."""
+        """Check the executables of a source that the entry applies to; return them, and notes."""
         application = self._application(source, guarded, entry)
-        placed = [each for each in application.placed if each.entry == entry.matcher]
-        hit = {each.symbol for each in placed}
+        placed = [placement for placement in application.placed if placement.entry == entry.matcher]
+        hit = {placement.symbol for placement in placed}
         wanted = _recorded(source, guarded, entry)
         alike = _alike(source, entry)
         missed, extra = (alike if wanted is None else wanted) - hit, set() if wanted is None else hit - wanted
@@ -130,12 +138,12 @@ class Reach:
         guarded: GuardPlan,
         entry: GuardEntry,
     ) -> list[str]:
-        """Notes on what iree-compile's own flag makes of the entry, for whoever applies the spec by it."""
+        """Check the entry with iree-compile's own flag, and return notes."""
         if application.flag_error:
             alone = self._run(guarded, source, select_entries(guarded.spec, [entry.matcher]))
             if alone.flag_error:
                 raise PromiseBroken(f"iree-compile {_FLAG} fails on {source.name} with it: {alone.flag_error}")
-        left = sorted({each.symbol for each in placed if not each.by_flag})
+        left = sorted({placement.symbol for placement in placed if not placement.by_flag})
         if not left or not self._builds.compiler.target.loads_specs:
             return []
         said = f"only shark-tune compile applies it to {', '.join(left)} in {source.name}"
@@ -144,16 +152,16 @@ class Reach:
         return [said]
 
     def _application(self, source: Source, guarded: GuardPlan, entry: GuardEntry) -> _Application:
-        """What the spec does to a source.
+        """The application of the spec to a source.
 
         Raises:
-            PromiseBroken: nothing, for this entry's sake or another's.
+            PromiseBroken: the spec cannot be applied, because of this entry or another one.
         """
         application = self._run(guarded, source, guarded.spec)
         if application.error:
             alone = self._run(guarded, source, select_entries(guarded.spec, [entry.matcher]))
             raise PromiseBroken(
-                alone.error or f"no entry of the spec applies, for the sake of another: {application.error}"
+                alone.error or f"no entry of the spec applies, because of another entry: {application.error}"
             )
         return application
 
@@ -166,8 +174,8 @@ class Reach:
             return _Application(application.placed, application.lost, application.flag_error)
 
         key = content_key("application", guarded.key, source.name, spec)
-        # An error may come of a busy machine.
-        return self._cache.get_or_make("checks", key, _Application, make, lasts=lambda each: not each.failed)
+        # An error may be the fault of a busy machine.
+        return self._cache.get_or_make("checks", key, _Application, make, lasts=lambda done: not done.failed)
 
 
 def _listed(symbols: Iterable[str]) -> str:
@@ -175,54 +183,54 @@ def _listed(symbols: Iterable[str]) -> str:
 
 
 def _recorded(source: Source, guarded: GuardPlan, entry: GuardEntry) -> set[str] | None:
-    """The executables of a source that the entry was recorded for; ``None`` where its record does not tell."""
+    """The executables of a source that the entry was recorded for; ``None`` if its record does not say."""
     ops = entry.record.ops if entry.record else ()
-    return {each.symbol for each in ops if each.source == source.name} or None
+    return {op.symbol for op in ops if op.source == source.name} or None
 
 
 def _alike(source: Source, entry: GuardEntry) -> set[str]:
-    """The executables of a source whose dispatch the entry is for."""
+    """The executables of a source that have a dispatch of the entry."""
     members = (member for task in entry.tasks for member in task.dispatch.members)
     return {member.symbol for member in members if member.source == source.name}
 
 
 def _why_not_in(task: Task, guarded: GuardPlan, entry: GuardEntry, taken: Sequence[str]) -> str:
-    """Why the entry is not in force on a dispatch that it is for, those of ``taken`` being in force there."""
+    """Why the entry does not apply to one of its dispatches, to which those of ``taken`` apply."""
     if taken:
         alone = applied_to(task.dispatch, mark_entries(select_entries(guarded.spec, [entry.matcher])))
         if alone:
             return (
-                f"it never gets its turn on {task.name}: {', '.join(taken)} before it in the spec matches the same "
+                f"it is never reached on {task.name}: {', '.join(taken)} before it in the spec matches the same "
                 "op. Take one of the two out, or put this one in front"
             )
     return f"its matcher does not match {task.name}, for which it was recorded: {_differences(task, guarded, entry)}"
 
 
 def _why_missed(symbol: str, source: Source, application: _Application, guarded: GuardPlan, entry: GuardEntry) -> str:
-    """Why the entry is not in force on an executable of a source, in words."""
-    if any(each.entry == entry.matcher and each.symbol == symbol for each in application.lost):
+    """Why the entry does not apply to an executable of a source."""
+    if any(dropped.entry == entry.matcher and dropped.symbol == symbol for dropped in application.lost):
         return "the compiler drops the config afterwards"
-    if others := [each.entry for each in application.placed if each.symbol == symbol]:
+    if others := [placement.entry for placement in application.placed if placement.symbol == symbol]:
         return f"{', '.join(others)} before it in the spec matches the same op"
     for task in guarded.plan.tasks:
         if any(member.source == source.name and member.symbol == symbol for member in task.dispatch.members):
             return f"{task.name}, the op there, differs: {_differences(task, guarded, entry)}"
-    for each in guarded.plan.untunable:
-        if each.source == source.name and each.name == symbol:
-            return f"it cannot be looked at: {each.reason}"
+    for dispatch in guarded.plan.untunable:
+        if dispatch.source == source.name and dispatch.name == symbol:
+            return f"it cannot be checked: {dispatch.reason}"
     return f"there is no such op any more; {_nearest(guarded, entry)}"
 
 
 def _why_nowhere(guarded: GuardPlan, entry: GuardEntry) -> str:
     sources = ", ".join(source.name for source in guarded.plan.sources)
     return (
-        f"it never matches: it is in force on no op of {sources}; {_nearest(guarded, entry)}. Take the entry out, or "
+        f"it never matches: it applies to no op of {sources}; {_nearest(guarded, entry)}. Take the entry out, or "
         "tune again with --tune"
     )
 
 
 def _nearest(guarded: GuardPlan, entry: GuardEntry) -> str:
-    """The dispatch that is most like what the entry is for, and how it differs, in words."""
+    """Names the dispatch that is most like the entry's own, and how it differs."""
     kind = _question(guarded, entry).kind
     taken = {task.name for task in entry.tasks}
     alike = [task for task in guarded.plan.tasks if task.dispatch.root.kind == kind and task.name not in taken]
@@ -238,4 +246,4 @@ def _differences(task: Task, guarded: GuardPlan, entry: GuardEntry) -> str:
 
 
 def _question(guarded: GuardPlan, entry: GuardEntry) -> Question:
-    return next(each for each in read_questions(guarded.spec) if each.matcher == entry.matcher)
+    return next(question for question in read_questions(guarded.spec) if question.matcher == entry.matcher)

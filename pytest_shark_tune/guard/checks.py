@@ -1,4 +1,4 @@
-"""Promises: looks at what a spec entry promises, each with the tools that tuning uses."""
+"""The evaluator: runs the checks of spec entries with the tools that tuning uses."""
 
 from __future__ import annotations
 
@@ -16,33 +16,23 @@ from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
 from pytest_shark_tune.guard.speed import Terms, hold_gate
 from pytest_shark_tune.guard.verdict import Outcome, Promise, Verdict
 from pytest_shark_tune.plan.types import Task
-from pytest_shark_tune.system.cache import Cache, content_key
-from pytest_shark_tune.tuning.builder import Builds
-from pytest_shark_tune.tuning.runner import Bench
-from pytest_shark_tune.tuning.settings import RunSettings
+from pytest_shark_tune.system.cache import content_key
+from pytest_shark_tune.tuning.session import Session
 
 __all__ = ["Promises"]
 
 
 class Promises:
-    """Looks at promises for one process of a run.
+    """Evaluates checks for one process of a run.
 
-    Static ones that are kept are looked at once, for all processes and later runs. One that is broken may be so for a
-    busy machine's sake, so it is remembered in this process alone. ``step`` is the key of the compile step that all
-    goes through, empty without one; ``setting`` is what figures depend on, as in a record.
+    A static check that passes is stored for all processes and later runs. If it fails, a busy machine may be to blame,
+    so only this process remembers it.
     """
 
-    def __init__(
-        self, settings: RunSettings, cache: Cache, builds: Builds, bench: Bench, *, setting: str, step: str = ""
-    ) -> None:
-        self._settings = settings
-        self._cache = cache
-        self._builds = builds
-        self._bench = bench
-        self._setting = setting
-        self._step = [step] if step else []
-        self._legality = Legality(builds)
-        self._reach = Reach(builds, cache, settings.route)
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._legality = Legality(session.builder)
+        self._reach = Reach(session.builder, session.cache, session.settings.route)
         self._static_verdicts: dict[str, Verdict] = {}
 
     def look(
@@ -54,9 +44,14 @@ class Promises:
         *,
         alpha: float,
     ) -> Verdict:
-        """What became of ``promise``; ``artifact`` is that of the entry's first task, where somebody has it already.
+        """Evaluate one check of an entry. It is skipped if a static check before it fails.
 
-        ``alpha`` is the probability of a false alarm that this entry's speed promise has, of the whole run's.
+        Args:
+            guarded: the plan.
+            entry: its entry.
+            promise: the check.
+            artifact: the artifact of the entry's first task, if the caller has it.
+            alpha: the probability of a false alarm that the entry's speed check has, of the whole run's.
         """
         for earlier in Promise:
             if earlier is promise:
@@ -77,12 +72,13 @@ class Promises:
         except PromiseUntold as reason:
             return _verdict(entry, promise, Outcome.SKIPPED, reason=str(reason))
 
-    # Promises that are looked at without a device.
+    # Checks that need no device.
 
     def _static(self, guarded: GuardPlan, entry: GuardEntry, promise: Promise) -> Verdict:
-        key = content_key("promise", guarded.key, entry.name, promise, self._settings.route, *self._step)
+        step, route = self._session.step, self._session.settings.route
+        key = content_key("promise", guarded.key, entry.name, promise, route, *filter(None, [step]))
         if key not in self._static_verdicts:
-            self._static_verdicts[key] = self._cache.get_or_make(
+            self._static_verdicts[key] = self._session.cache.get_or_make(
                 "checks",
                 key,
                 Verdict,
@@ -101,10 +97,11 @@ class Promises:
         return _verdict(entry, promise, Outcome.KEPT, note="; ".join(dict.fromkeys(notes)))
 
     def _notes(self, guarded: GuardPlan, entry: GuardEntry, promise: Promise) -> list[str]:
-        """What is worth telling of a static promise that is kept.
+        """Run a static check, and return notes.
 
         Raises:
-            PromiseBroken, PromiseUntold: it is not kept, or cannot be looked at.
+            PromiseBroken: it fails.
+            PromiseUntold: it cannot run.
         """
         if promise is Promise.APPLIES:
             return self._reach.check(guarded, entry)
@@ -116,11 +113,11 @@ class Promises:
             raise PromiseBroken(entry.problem)
         return [entry.note] if entry.note else []
 
-    # Promises that take a device.
+    # Checks that need a device.
 
     def _check_device(self, entry: GuardEntry) -> None:
-        if not self._settings.devices:
-            raise PromiseUntold(f"there is no device here that runs {self._builds.compiler.target} (--tune-device)")
+        if not self._session.settings.devices:
+            raise PromiseUntold(f"there is no device here that runs {self._session.compiler.target} (--tune-device)")
         if not entry.tasks:
             raise PromiseUntold("it applies to ops before the compiler rewrites them, and runs only as part of a model")
 
@@ -132,25 +129,25 @@ class Promises:
     def _check_result(self, task: Task, artifact: Artifact | None) -> None:
         (candidate,) = task.candidates
         try:
-            self._bench.check_members(task, candidate, artifact)
+            self._session.runner.check_members(task, candidate, artifact)
         except CandidateFailed as failure:
             raise PromiseBroken(f"on {task.name}: {failure}") from failure
 
     def _terms(self, entry: GuardEntry, alpha: float) -> Terms:
-        """What the entry's speed is held to in each dispatch: they share its probability of a false alarm.
+        """The criteria for the entry's speed in each dispatch, which share its probability of a false alarm.
 
         Raises:
-            PromiseUntold: its figures say nothing of this device.
+            PromiseUntold: the entry was measured on another device.
         """
         if not entry.is_local:
-            raise PromiseUntold(f"recorded on {entry.device}, this is {self._settings.device_name}")
+            raise PromiseUntold(f"recorded on {entry.device}, this is {self._session.settings.device_name}")
         return Terms(
             alpha=alpha / len(entry.tasks),
-            device=self._settings.device_name,
+            device=self._session.settings.device_name,
             iree=compiler_version(),
             record=entry.record,
-            tolerance=self._settings.tolerance,
-            setting=self._setting,
+            tolerance=self._session.settings.tolerance,
+            setting=self._session.setting,
         )
 
     def _fast(self, entry: GuardEntry, artifact: Artifact | None, terms: Terms) -> Verdict:
@@ -163,7 +160,9 @@ class Promises:
         (candidate,) = task.candidates
         try:
             return hold_gate(
-                entry.name, lambda number: self._bench.gate_round(task, candidate, number, artifact), terms
+                entry.name,
+                lambda number: self._session.runner.gate_round(task, candidate, number, artifact),
+                terms,
             )
         except CandidateFailed as failure:
             try:
@@ -178,19 +177,19 @@ def _named(reason: Exception | str, guarded: GuardPlan, entry: GuardEntry) -> st
 
 
 def _with_artifact(entry: GuardEntry, artifact: Artifact | None) -> Iterator[tuple[Task, Artifact | None]]:
-    """The tasks of an entry, the first with what was compiled for it."""
+    """The tasks of an entry, the first with its artifact."""
     return zip(entry.tasks, chain([artifact], repeat(None)))  # noqa: B905 - the second has no end
 
 
 def _joined(verdicts: Mapping[str, Verdict]) -> Verdict:
-    """The verdict on the speed of an entry in several dispatches: the worst of them, with the figures of its lowest."""
+    """The verdict on an entry's speed in several dispatches: the worst outcome, with the lowest ratio's figures."""
     worst = next(
         outcome
         for outcome in (Outcome.BROKEN, Outcome.UNDECIDED, Outcome.KEPT)
-        if any(each.outcome is outcome for each in verdicts.values())
+        if any(verdict.outcome is outcome for verdict in verdicts.values())
     )
-    those = {name: each for name, each in verdicts.items() if each.outcome is worst}
-    lowest = min(those.values(), key=lambda each: each.figures["ratio"])
+    those = {name: verdict for name, verdict in verdicts.items() if verdict.outcome is worst}
+    lowest = min(those.values(), key=lambda verdict: verdict.figures["ratio"])
     if len(verdicts) == 1:
         return lowest
 
@@ -199,8 +198,8 @@ def _joined(verdicts: Mapping[str, Verdict]) -> Verdict:
 
     return msgspec.structs.replace(
         lowest,
-        reason=joined({name: each.reason for name, each in those.items()}),
-        note=joined({name: each.note for name, each in those.items()}),
+        reason=joined({name: verdict.reason for name, verdict in those.items()}),
+        note=joined({name: verdict.note for name, verdict in those.items()}),
     )
 
 

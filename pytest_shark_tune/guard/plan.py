@@ -1,4 +1,4 @@
-"""The plan of a guard run: which entries of which spec are looked at, each with the dispatches that it is for."""
+"""The plan of a guard run: the entries of a spec, with their dispatches."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import Final
 import msgspec
 
 from pytest_shark_tune.compiler.compiler import Compiler, compiler_version
-from pytest_shark_tune.compiler.configure import ARTIFACT_VERSION, Applied, ConfigureFailed, configure_with
+from pytest_shark_tune.compiler.configure import ARTIFACT_VERSION
 from pytest_shark_tune.dispatch.rotation import rotated_dispatch
 from pytest_shark_tune.dispatch.trust import trusts_specs
-from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import InputError, SpecRefused
 from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import Source
@@ -21,78 +20,75 @@ from pytest_shark_tune.records.snapshot import damaged_records, read_records, re
 from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.search_space.candidate import applied_candidate, default_candidate
 from pytest_shark_tune.spec.build import SPEC_VERSION, single_entry_spec
-from pytest_shark_tune.spec.read import (
-    SpecRow,
-    dropped_prints,
-    mark_entries,
-    read_spec,
-    refused_entries,
-    select_entries,
-)
+from pytest_shark_tune.spec.read import SpecRow, dropped_prints, read_spec, refused_entries
+from pytest_shark_tune.spec.takers import takers
 from pytest_shark_tune.system.cache import content_key
 
 __all__ = [
     "GUARD_VERSION",
     "GuardEntry",
     "GuardPlan",
-    "applied_to",
     "found_dispatches",
     "guard_key",
     "make_guard_plan",
-    "takers",
 ]
 
 GUARD_VERSION: Final = 1
-"""Which dispatches an entry is for, what static promises are held to, and the form of a `GuardPlan` in the cache.
+"""Which dispatches an entry is for, how static checks decide, and the form of a `GuardPlan` in the cache.
 
-Raise it where the same spec may get another plan, or a static promise of it another verdict.
+Raise it if the same spec may get another plan, or a static check another verdict.
 """
 
 _WHOLE = "spec"
-"""The name of the one entry of a spec that does not parse and has no records."""
+"""The name of the single entry that stands for a spec that does not parse and has no records."""
 _ENTRY_ID = "entry"
-"""The candidate's id where no record gives it one."""
+"""The id of the candidate if no record has one."""
 
 
 class GuardEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of a spec. ``name`` is NAME of its tests' ids: its record's dispatch, else its matcher's symbol.
-
-    ``matcher`` is that symbol, empty where the record is there and the entry is gone from the spec. ``problem`` says in
-    words why the entry, or the whole spec, does not parse, or how entry and record disagree; such an entry has no
-    tasks. ``tasks`` are the dispatches of the sources that it is for, each with its default and, as the only candidate,
-    this entry's config: those of the record's structure, without any those on which it is in force, or would be if no
-    entry before it matched them. ``device`` is the model of device that its figures were taken on, as its record or
-    the spec itself tells, empty where neither does; ``is_local`` says that it is this very one, or that nobody
-    knows. ``note`` is worth telling of an entry that parses: which ops of the spec are left out, said of its first one.
-    """
+    """One entry of a spec."""
 
     name: str
+    """The name in the ids of its tests: the dispatch of its record, or else the symbol of its matcher."""
     matcher: str = ""
+    """The symbol of its matcher; empty for a record whose entry is gone from the spec."""
     compilation_info: str = ""
+    """Its config."""
     record: WinnerRecord | None = None
+    """Its record, if it has one."""
     problem: str = ""
+    """Why the entry or the spec does not parse, or how entry and record disagree. Such an entry has no tasks."""
     tasks: tuple[Task, ...] = ()
+    """Its dispatches, with the entry's config as the only candidate.
+
+    They have the structure of the record. If there are none, they are the dispatches to which the entry applies, or
+    would apply if no entry before it matched them.
+    """
     device: str = ""
+    """The model of the device that it was measured on, by its record or the spec; empty if neither says."""
     is_local: bool = True
+    """Whether that is the model of the devices here, or is not known."""
     note: str = ""
+    """The ops of the spec that are left out; a note on the first entry that parses."""
 
 
 class GuardPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What one test function, or one model file, guards: a spec's text and entries, and what they are looked at in.
-
-    ``plan`` has the sources and all dispatches, each with its default and no candidates. ``key`` is a hash of all that
-    this was made from, the compiler included.
-    """
+    """The plan for guarding a spec in the sources of one test function, or of one model file."""
 
     key: str
+    """A hash of everything that it was made from, the compiler included."""
     spec_path: str
+    """The path of the spec."""
     spec: str
+    """The text of the spec."""
     entries: tuple[GuardEntry, ...]
+    """The entries of the spec."""
     plan: Plan
+    """The sources with all their dispatches, without candidates."""
 
     def entry(self, name: str) -> GuardEntry:
         """The entry of that name."""
-        return next(each for each in self.entries if each.name == name)
+        return next(entry for entry in self.entries if entry.name == name)
 
 
 def found_dispatches(
@@ -103,7 +99,7 @@ def found_dispatches(
     rotate_bytes: int = 0,
     tell: Callable[[str], None] = lambda message: None,
 ) -> Plan:
-    """The dispatches of ``sources``, each with its default and no candidates: no space is looked at.
+    """Plan the dispatches of ``sources`` with their defaults and without candidates, so that no space is needed.
 
     ``rotate_bytes`` is as for `make_plan`.
 
@@ -113,18 +109,18 @@ def found_dispatches(
     extracted = extract_dispatches(sources, compiler, processors, tell)
     tasks = (
         Task(
-            dispatch=rotated_dispatch(each, rotate_bytes),
-            default=default_candidate(each),
+            dispatch=rotated_dispatch(dispatch, rotate_bytes),
+            default=default_candidate(dispatch),
             candidates=(),
             space_size=None,
         )
-        for each in extracted.dispatches
+        for dispatch in extracted.dispatches
     )
     return Plan(sources=extracted.sources, tasks=tuple(tasks), untunable=extracted.untunable)
 
 
 def guard_key(plan_key: str, spec_path: Path, device_name: str) -> str:
-    """The content key of what ``make_guard_plan`` makes of the plan of that key; static promises depend on no more.
+    """The content key of the guard plan that is made from the plan of that key. Static checks depend on nothing else.
 
     Raises:
         InputError: the spec cannot be read.
@@ -143,45 +139,39 @@ def guard_key(plan_key: str, spec_path: Path, device_name: str) -> str:
 
 
 def make_guard_plan(plan: Plan, plan_key: str, spec_path: Path, *, device_name: str) -> GuardPlan:
-    """Find the dispatches of ``plan`` (``found_dispatches``) that each entry of the spec is for.
+    """Find the dispatches of each entry of a spec.
 
-    ``device_name`` is the model of the devices here, empty without any.
+    Args:
+        plan: the dispatches, from `found_dispatches`.
+        plan_key: the key of that plan.
+        spec_path: the spec.
+        device_name: the model of the devices here, empty without any.
 
     Raises:
-        InputError: the spec cannot be read; one that does not parse is no error.
+        InputError: the spec cannot be read. A spec that does not parse is no error.
     """
     spec = read_text(spec_path)
     drafts = _named_apart(_drafts(spec_path, spec, read_records(spec_path)))
-    entries = _noted(spec, [_localised(each, device_name) for each in _with_tasks(drafts, spec, plan.tasks)])
+    entries = _noted(spec, [_localised(entry, device_name) for entry in _with_tasks(drafts, spec, plan.tasks)])
     key = guard_key(plan_key, spec_path, device_name)
     return GuardPlan(key=key, spec_path=str(spec_path), spec=spec, entries=entries, plan=plan)
 
 
 def _noted(spec: str, entries: Sequence[GuardEntry]) -> tuple[GuardEntry, ...]:
-    """The entries of a spec, the first that parses with a note on what is left out of the spec."""
-    parsed = next((each for each in entries if not each.problem), None)
+    """Add a note on the ops of the spec that are left out to the first entry that parses."""
+    parsed = next((entry for entry in entries if not entry.problem), None)
     if parsed is None or not (left_out := dropped_prints(spec)):
         return tuple(entries)
     noted = msgspec.structs.replace(parsed, note="; ".join(left_out))
-    return tuple(noted if each is parsed else each for each in entries)
+    return tuple(noted if entry is parsed else entry for entry in entries)
 
 
-def applied_to(dispatch: Dispatch, marked: str) -> list[Applied]:
-    """The entries of a marked spec (``mark_entries``) that are in force on the dispatch's root op, as it was dumped.
-
-    Raises:
-        ConfigureFailed: the compiler refuses a config.
-    """
-    applied = configure_with(dispatch.members[0].module.text, marked).applied
-    return [each for each in applied if each.entry and each.op == dispatch.root.op]
-
-
-# Entries without what they are for.
+# Entries without their dispatches.
 
 
 def _drafts(spec_path: Path, spec: str, records: Sequence[WinnerRecord]) -> Iterator[GuardEntry]:
-    """The entries that the spec has or, as far as its records tell, should have."""
-    records = [each for each in records if each.root is not None]  # Kernels have no entry.
+    """The entries that the spec has or, by its records, should have."""
+    records = [record for record in records if record.root is not None]  # Kernels have no entry.
     try:
         rows = read_spec(spec)
     except SpecRefused as error:
@@ -210,7 +200,7 @@ def _drafts(spec_path: Path, spec: str, records: Sequence[WinnerRecord]) -> Iter
 
 
 def _refused(spec: str, problem: str, records: Sequence[WinnerRecord]) -> Iterator[GuardEntry]:
-    """The entries of a spec that holds more than a spec may: none is looked at any further."""
+    """The entries of a spec that has forbidden content; nothing else of it is checked."""
     try:
         entries = refused_entries(spec)
     except InputError:
@@ -229,22 +219,22 @@ def _name(row: SpecRow, record: WinnerRecord | None) -> str:
 
 
 def _unparsed(spec: str, problem: str, records: Sequence[WinnerRecord]) -> Iterator[GuardEntry]:
-    """The entries of a spec that does not parse: each record tells whether it is to blame."""
+    """The entries of a spec that does not parse, with the blame on the records that this IREE cannot use."""
     if not records:
         yield GuardEntry(name=_WHOLE, problem=problem)
         return
-    faults = {each.dispatch: fault for each in records if (fault := _fault(each))}
+    faults = {record.dispatch: fault for record in records if (fault := _fault(record))}
     if not faults:
-        # Records are fine, so that somebody edited the spec. Where it happened a recorded config is not there any more.
-        edited = [each.dispatch for each in records if _config(each) not in spec]
-        faults = dict.fromkeys(edited or [each.dispatch for each in records], problem)
+        # The records are fine, so somebody edited the spec: in the entries whose recorded config is not in it any more.
+        edited = [record.dispatch for record in records if _config(record) not in spec]
+        faults = dict.fromkeys(edited or [record.dispatch for record in records], problem)
     for record in records:
         said = faults.get(record.dispatch) or f"the spec as a whole does not parse, because of {', '.join(faults)}"
         yield GuardEntry(name=record.dispatch, record=record, problem=said)
 
 
 def _fault(record: WinnerRecord) -> str:
-    """Why this IREE cannot make the entry of a record; empty where it can."""
+    """Why this IREE cannot make the entry of a record; empty if it can."""
     assert record.root is not None
     try:
         single_entry_spec(record.root, record.compilation_info)
@@ -258,12 +248,12 @@ def _fault(record: WinnerRecord) -> str:
 
 
 def _config(record: WinnerRecord) -> str:
-    """A record's lowering config as this IREE spells it."""
+    """A record's lowering config, in the spelling of this IREE."""
     return applied_candidate("", record.compilation_info, identifier="", knobs={}).config
 
 
 def _damage(spec_path: Path, row: SpecRow) -> str:
-    """Why the record of an entry that was made from one may not be known; empty where there just is none."""
+    """Why the record of an entry that had one is missing; empty if the entry never had one."""
     if "dispatch" not in row.provenance or not (lines := damaged_records(spec_path)):
         return ""
     path = records_path(spec_path)
@@ -275,7 +265,7 @@ def _damage(spec_path: Path, row: SpecRow) -> str:
 
 
 def _disagreement(spec_path: Path, row: SpecRow, record: WinnerRecord) -> str:
-    """How an entry and its record disagree, in words; empty where they do not."""
+    """How an entry and its record disagree; empty if they agree."""
     names = f"{spec_path.name} has another config than its record in {records_path(spec_path).name}"
     remedy = (
         "if somebody edited the spec, tune the dispatch again with --tune, or delete the record to guard the spec as "
@@ -291,16 +281,16 @@ def _disagreement(spec_path: Path, row: SpecRow, record: WinnerRecord) -> str:
 
 
 def _named_apart(drafts: Iterable[GuardEntry]) -> list[GuardEntry]:
-    """Give entries of equal names a number: their tests are told apart by it."""
+    """Give entries of equal names a number, since their tests need different ids."""
     used: set[str] = set()
     named = []
-    for each in drafts:
-        name, number = each.name, 1
+    for draft in drafts:
+        name, number = draft.name, 1
         while name in used:
             number += 1
-            name = f"{each.name}_{number}"
+            name = f"{draft.name}_{number}"
         used.add(name)
-        named.append(msgspec.structs.replace(each, name=name))
+        named.append(msgspec.structs.replace(draft, name=name))
     return named
 
 
@@ -310,34 +300,34 @@ def _localised(entry: GuardEntry, device_name: str) -> GuardEntry:
     return msgspec.structs.replace(entry, device=device, is_local=is_local)
 
 
-# What they are for.
+# Their dispatches.
 
 
 def _with_tasks(drafts: Sequence[GuardEntry], spec: str, tasks: Sequence[Task]) -> Iterator[GuardEntry]:
     of_structure = {
-        each.name: [task for task in tasks if each.record.root and task.dispatch.key == each.record.root.key]
-        for each in drafts
-        if each.record
+        draft.name: [task for task in tasks if draft.record.root and task.dispatch.key == draft.record.root.key]
+        for draft in drafts
+        if draft.record
     }
-    sought = {each.matcher for each in drafts if not each.problem and not of_structure.get(each.name)}
+    sought = {draft.matcher for draft in drafts if not draft.problem and not of_structure.get(draft.name)}
     matched = _matched(spec, sought, tasks)
-    for each in drafts:
-        if each.problem:
-            yield each
+    for draft in drafts:
+        if draft.problem:
+            yield draft
             continue
-        pairs = [(task, each.compilation_info) for task in of_structure.get(each.name, ())]
-        pairs = pairs or [(task, info or each.compilation_info) for task, info in matched.get(each.matcher, ())]
+        pairs = [(task, draft.compilation_info) for task in of_structure.get(draft.name, ())]
+        pairs = pairs or [(task, info or draft.compilation_info) for task, info in matched.get(draft.matcher, ())]
         try:
-            yield msgspec.structs.replace(each, tasks=tuple(_task(each, task, info) for task, info in pairs))
+            yield msgspec.structs.replace(draft, tasks=tuple(_task(draft, task, info) for task, info in pairs))
         except InputError as error:
-            yield msgspec.structs.replace(each, problem=f"{each.matcher}: {error}")
+            yield msgspec.structs.replace(draft, problem=f"{draft.matcher}: {error}")
 
 
 def _task(entry: GuardEntry, task: Task, compilation_info: str) -> Task:
     """The task with the entry's config as its only candidate.
 
     Raises:
-        InputError: the entry attaches none that can be told.
+        InputError: the entry attaches no config that can be read.
     """
     candidate = applied_candidate(
         task.name,
@@ -349,15 +339,15 @@ def _task(entry: GuardEntry, task: Task, compilation_info: str) -> Task:
 
 
 _Matched = dict[str, list[tuple[Task, str]]]
-"""By matcher, the tasks whose root op it takes, and the config that comes of it, empty where none does."""
+"""The tasks that each matcher takes, with the attached config; empty if the compiler refuses that."""
 
 
 def _matched(spec: str, sought: Collection[str], tasks: Sequence[Task]) -> _Matched:
-    """What the matchers in ``sought`` take: those that an earlier one takes it all from, what they would take."""
+    """The tasks that the matchers in ``sought`` take, or would take if no earlier matcher took them."""
     if not sought:
         return {}
     matchers = [row.matcher for row in read_spec(spec)]
-    found_of = [(task, takers(task, spec, matchers)) for task in tasks]
+    found_of = [(task, takers(task.dispatch, spec, matchers)) for task in tasks]
     found: _Matched = {}
     for task, taken in found_of:
         for matcher, info in taken:
@@ -365,20 +355,9 @@ def _matched(spec: str, sought: Collection[str], tasks: Sequence[Task]) -> _Matc
     shadowed: _Matched = {}
     for task, taken in found_of if set(sought) - set(found) else ():
         names = {matcher for matcher, _ in taken}
-        left = [each for each in matchers if each not in names]
-        while left and (others := takers(task, spec, left)):
+        left = [matcher for matcher in matchers if matcher not in names]
+        while left and (others := takers(task.dispatch, spec, left)):
             for matcher, info in others:
                 shadowed.setdefault(matcher, []).append((task, info))
                 left.remove(matcher)
     return shadowed | found
-
-
-def takers(task: Task, spec: str, matchers: Sequence[str]) -> list[tuple[str, str]]:
-    """Which of ``matchers``, tried in their order, takes the root op of ``task``, with the config that comes of it."""
-    try:
-        applied = applied_to(task.dispatch, mark_entries(select_entries(spec, matchers)))
-    except ConfigureFailed:
-        if len(matchers) == 1:  # It matches, and its config is refused.
-            return [(matchers[0], "")]
-        return next((found for each in matchers if (found := takers(task, spec, [each]))), [])
-    return [(each.entry, each.compilation_info) for each in applied]

@@ -1,6 +1,6 @@
-"""Guarding: what a committed spec entry promises, what became of each promise, and the gate for that of speed.
+"""The speed check of a spec entry: a sequential test over rounds in fresh processes.
 
-docs/measurement.md says why the gate decides as it does, and what it costs.
+docs/measurement.md explains the decisions of the test, and their cost.
 """
 
 from __future__ import annotations
@@ -14,19 +14,14 @@ import msgspec
 
 from pytest_shark_tune.guard.verdict import Outcome, Promise, Verdict
 from pytest_shark_tune.measurement.intervals import student_quantile
-from pytest_shark_tune.measurement.timing import NOISE_FLOOR, Measurement, Policy, combine_rounds
+from pytest_shark_tune.measurement.timing import NOISE_FLOOR, Measurement, combine_rounds
 from pytest_shark_tune.records.types import WinnerRecord
+from pytest_shark_tune.tuning.settings import TOLERANCE
 
-__all__ = ["GATE", "RUN_ALPHA", "TOLERANCE", "Terms", "decide", "hold_gate", "judge", "most_rounds"]
+__all__ = ["RUN_ALPHA", "Terms", "decide", "hold_gate", "judge", "most_rounds"]
 
 RUN_ALPHA = 0.002
-"""The probability of a false alarm that all speed promises of a run have together."""
-
-TOLERANCE = 0.04
-"""By how much a ratio may fall below the lower end of what was recorded."""
-
-GATE = Policy(sample_s=0.010, blocks=4, min_blocks=3, budget_s=0.5, width=0.005)
-"""For one round of the gate, in one fresh process: samples as in a final, fewer, since what tells is the rounds."""
+"""The probability of a false alarm that all speed checks of a run have together."""
 
 _BUDGET_S = 10.0
 _FEWEST_TO_KEEP, _FEWEST = 3, 4
@@ -38,34 +33,37 @@ _SHOWN = 0.05
 _SLOWED = 1.25
 _DEFAULT_BAR = -math.log(1 + NOISE_FLOOR)
 _OTHER_SETTING = (
-    "it was tuned in another setting: give guarding the --iree-compile-flag, --tune-rotate, --tune-where and "
+    "it was tuned in another environment: give guarding the --iree-compile-flag, --tune-rotate, --tune-where and "
     "--tune-knob of tuning, if these changed, or tune it again if the driver or the number of processors did"
 )
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
-    """What an entry's speed is held to, and what a verdict about it tells.
-
-    ``alpha`` is the probability of a false alarm that this entry has. ``record`` is the entry's where its figures
-    were taken on this model of device, else ``None``: then it is held to the default's speed alone. ``device`` and
-    ``iree`` are those of now, and so is ``setting``, which is as in a record, and empty where it is not known.
-    ``budget_s`` seconds go into an entry that is not on its way to be found broken, or four rounds where those take
-    longer.
-    """
+    """The acceptance criteria for an entry's speed, and the facts for a verdict about it."""
 
     alpha: float
+    """The probability of a false alarm that this entry has."""
     device: str
+    """The model of the device here."""
     iree: str
+    """The release of IREE here."""
     record: WinnerRecord | None = None
+    """The entry's record, if it was measured on this model of device. Otherwise only the default's speed counts."""
     setting: str = ""
+    """The fingerprint of the environment here; empty if it is not known."""
     tolerance: float = TOLERANCE
+    """How far the ratio may fall below the lower end of the recorded one."""
     budget_s: float = _BUDGET_S
+    """The seconds for an entry that does not look too slow; four rounds are played even if they take longer."""
 
 
 def hold_gate(entry: str, play: Callable[[int], Measurement], terms: Terms) -> Verdict:
-    """Play rounds, each in a fresh process, until they decide or as many as there may be are played.
+    """Play rounds until they decide, or until the limit is reached.
 
-    ``play`` takes the number of a round and measures it; what it raises ends the gate.
+    Args:
+        entry: the name of the entry.
+        play: plays the round of a number in a fresh process. Its exceptions end the test.
+        terms: the acceptance criteria.
     """
     rounds: list[Measurement] = []
     started = time.perf_counter()
@@ -77,22 +75,30 @@ def hold_gate(entry: str, play: Callable[[int], Measurement], terms: Terms) -> V
 
 
 def decide(rounds: Sequence[Measurement], terms: Terms, spent_s: float = 0.0) -> Outcome | None:
-    """What the rounds played so far, which took ``spent_s`` seconds, say of an entry; ``None``: go on.
+    """Decide from the rounds played so far.
 
-    A round's margin is the logarithm of its ratio over what it is held to. *Broken* is decided by the margins' signs
-    alone, with Wald's sequential test: each round bets 19 to 1 that its margin is negative, at even odds, and the
-    entry is broken where the stake has grown by 1 / ``alpha``. As long as at least half of all processes have margins
-    of zero or more that happens with probability ``alpha`` at most, however many rounds are played, whoever stops them
-    when, and whatever the margins are distributed like (Ville 1939; Wald, 'Sequential Tests of Statistical
-    Hypotheses', 1945). *Kept* is decided by a t-interval for the mean margin, whose lower end has to be positive.
-    Where the default itself takes far longer than it did when the figures were recorded, these break nothing.
+    The margin of a round is the logarithm of its ratio by the threshold. Only the signs of the margins can fail an
+    entry, by Wald's sequential test: every round bets 19 to 1, at even odds, that its margin is negative, and the entry
+    fails when the e-value reaches 1 / ``alpha``. If at least half of all processes have a margin of zero or more, that
+    happens with a probability of ``alpha`` at most, for any number of rounds, any stopping rule and any distribution of
+    the margins (Ville 1939; Wald, 'Sequential Tests of Statistical Hypotheses', 1945). An entry passes if the lower end
+    of the t-interval for the mean margin is positive. If the default itself takes far longer than when it was recorded,
+    the recorded figures fail nothing.
+
+    Args:
+        rounds: the rounds.
+        terms: the acceptance criteria.
+        spent_s: the seconds that the rounds took.
+
+    Returns:
+        The outcome; ``None`` if another round is needed.
     """
     count = len(rounds)
-    margins = [math.log(each.ratio) - _bar(each, terms) for each in rounds]
+    margins = [math.log(played.ratio) - _bar(played, terms) for played in rounds]
     stake, enough = _stake(margins), -math.log(terms.alpha)
     if stake >= enough:
-        below_default = _stake([math.log(each.ratio) - _DEFAULT_BAR for each in rounds]) >= enough
-        baseline_us = statistics.median(each.baseline_median_us for each in rounds)
+        below_default = _stake([math.log(played.ratio) - _DEFAULT_BAR for played in rounds]) >= enough
+        baseline_us = statistics.median(played.baseline_median_us for played in rounds)
         return Outcome.BROKEN if below_default or not _is_slowed(baseline_us, terms) else Outcome.UNDECIDED
     if count >= _FEWEST_TO_KEEP and _lower_end(rounds, margins) > 0:
         return Outcome.KEPT
@@ -101,15 +107,15 @@ def decide(rounds: Sequence[Measurement], terms: Terms, spent_s: float = 0.0) ->
 
 
 def most_rounds(alpha: float) -> int:
-    """How many rounds there may be: enough to break a promise with two exceptions among them."""
+    """The limit of rounds: enough to fail an entry with two exceptions among them."""
     return math.ceil((-math.log(alpha) - _EXCEPTIONS * _LOSS) / _GAIN) + _EXCEPTIONS
 
 
 def judge(entry: str, measurement: Measurement, terms: Terms) -> Verdict:
-    """The verdict on one measurement that a client made in a way of its own, by its interval.
+    """The verdict on one measurement that a client made in its own way.
 
-    The interval covers with probability 95%; to break a promise it is widened to what covers but for ``alpha``.
-    What was cut short is broken where it is surely slower than the default.
+    The interval of the measurement covers with a probability of 95%. To fail an entry it is widened to cover with
+    1 - ``alpha``. A measurement that was stopped early fails if it is surely slower than the default.
     """
     bar = _bar(measurement, terms)
     is_far_slower = measurement.cut_short and measurement.ratio_high <= 1
@@ -123,23 +129,22 @@ def judge(entry: str, measurement: Measurement, terms: Terms) -> Verdict:
 
 
 def _stake(margins: Sequence[float]) -> float:
-    """The logarithm of what is left of 1 that was staked on each margin's being negative."""
+    """The logarithm of the e-value: of a stake of 1 after betting on every margin's being negative."""
     below = sum(margin < 0 for margin in margins)
     return below * _GAIN + (len(margins) - below) * _LOSS
 
 
 def _bar(measurement: Measurement, terms: Terms) -> float:
-    """The logarithm of the ratio that an entry is held to: the larger one of the default's and the recorded one's.
+    """The logarithm of the ratio that an entry has to reach: the default's, or the recorded one if it is larger.
 
-    Where both fall short, the test of the larger one needs no share of the other's alpha: what falls short of the
-    smaller one falls short of the larger one, too.
+    One test suffices for both: a ratio below the smaller threshold is below the larger one, too.
     """
     recorded = _recorded_bar(measurement, terms)
     return _DEFAULT_BAR if recorded is None else max(_DEFAULT_BAR, recorded)
 
 
 def _recorded_bar(measurement: Measurement, terms: Terms) -> float | None:
-    """The lower end recorded, less the tolerance, and less what another IREE's default gained since."""
+    """The recorded lower end, less the tolerance, and less the gain of another IREE's default since then."""
     record = terms.record
     if record is None or not record.ratio_low:
         return None
@@ -147,10 +152,10 @@ def _recorded_bar(measurement: Measurement, terms: Terms) -> float | None:
 
 
 def _default_gained(measurement: Measurement, terms: Terms) -> float:
-    """The logarithm of the recorded default's time over the default's now; 0 where it is the same code, or slower.
+    """The logarithm of the recorded default's time by the default's now; 0 if it is the same code, or slower.
 
-    A better default makes the ratio fall, and that is no fault of the entry. With the same IREE it cannot have become
-    better, so that then a machine that is in a better mood excuses nothing.
+    A better default makes the ratio fall, which is no fault of the entry. With the same IREE the default cannot have
+    become better, so a faster machine excuses nothing.
     """
     record = terms.record
     if record is None or record.iree == terms.iree or not record.baseline_samples_us:
@@ -159,21 +164,21 @@ def _default_gained(measurement: Measurement, terms: Terms) -> float:
 
 
 def _slowdown(baseline_us: float, terms: Terms) -> float:
-    """The default's time by its time when the figures were recorded; 1 where there are none."""
+    """The default's time by its recorded time; 1 without a record."""
     if terms.record is None or not terms.record.baseline_samples_us:
         return 1.0
     return baseline_us / statistics.median(terms.record.baseline_samples_us)
 
 
 def _is_slowed(baseline_us: float, terms: Terms) -> bool:
-    """Whether the machine is in so different a state that recorded figures tell nothing: busy, or throttled."""
+    """Whether the machine is so busy, or throttled, that recorded figures say nothing."""
     return _slowdown(baseline_us, terms) > _SLOWED
 
 
 def _lower_end(rounds: Sequence[Measurement], margins: Sequence[float]) -> float:
-    """The lower end of the t-interval of the mean margin; its deviation is never below the rounds' own errors."""
+    """The lower end of the t-interval of the mean margin. Its deviation is at least the error within rounds."""
     count = len(margins)
-    within = math.sqrt(math.fsum(each.noise**2 / max(each.blocks, 1) for each in rounds) / count)
+    within = math.sqrt(math.fsum(played.noise**2 / max(played.blocks, 1) for played in rounds) / count)
     error = max(statistics.stdev(margins), within) / math.sqrt(count)
     return statistics.fmean(margins) - student_quantile(count - 1, 2 * _MISS) * error
 
@@ -181,8 +186,8 @@ def _lower_end(rounds: Sequence[Measurement], margins: Sequence[float]) -> float
 def _upper_end(measurement: Measurement, alpha: float) -> float:
     """The logarithm of an upper end that is missed with probability ``alpha``, from that of a 95% interval.
 
-    Figures of several processes are taken for a t-interval over these, others for one over blocks. Where a measurement
-    was cut short, its upper end is no matter of probability.
+    The interval is taken for a t-interval over processes or, if there is only one, over blocks. The upper end of a
+    measurement that was stopped early has nothing to do with probability.
     """
     high = math.log(measurement.ratio_high)
     if measurement.cut_short:
@@ -221,7 +226,7 @@ def _reason(outcome: Outcome, measured: Measurement, terms: Terms) -> str:
 
 
 def _is_other_setting(record: WinnerRecord, terms: Terms) -> bool:
-    """Whether this is another setting for no other reason than what the user, or the machine's keeper, changed."""
+    """Whether the user, or the owner of the machine, changed the environment, and nothing else changed it."""
     is_comparable = bool(terms.setting and record.setting) and record.iree == terms.iree
     return is_comparable and record.device == terms.device and record.setting != terms.setting
 
@@ -232,7 +237,7 @@ def _claim(outcome: Outcome, measured: Measurement, terms: Terms) -> str:
     if outcome is Outcome.UNDECIDED and _is_slowed(measured.baseline_median_us, terms):
         return (
             f"the default itself takes {_slowdown(measured.baseline_median_us, terms):.1f} times as long as recorded: "
-            "the machine is busy or throttled, and whether the entry is as fast as recorded cannot be told on it"
+            "the machine is busy or throttled, so the entry cannot be compared with its recorded speed"
         )
     if outcome is Outcome.UNDECIDED:
         return f"measuring did not decide whether it is as fast as it should be, {bar:.3f} times the default's speed"
@@ -245,7 +250,7 @@ def _claim(outcome: Outcome, measured: Measurement, terms: Terms) -> str:
 
 
 def _note(measured: Measurement, terms: Terms) -> str:
-    """What is worth telling of an entry that is fast enough."""
+    """A remark on an entry that is fast enough."""
     if measured.ratio_high <= 1 + NOISE_FLOOR:
         return f"no longer needed: the default is as fast, {_told(measured)}"
     gained = _default_gained(measured, terms)

@@ -10,7 +10,7 @@ __all__ = ["Outcome", "Promise", "Verdict"]
 
 
 class Promise(StrEnum):
-    """What an entry promises, in the order in which it is looked at: none can hold where one before it fails."""
+    """The checks of an entry, in the order in which they run: none can pass if one before it fails."""
 
     PARSES = "parses"
     ALLOWED = "allowed"
@@ -20,12 +20,12 @@ class Promise(StrEnum):
 
     @property
     def is_static(self) -> bool:
-        """Whether it is kept or broken without a device."""
+        """Whether it needs no device."""
         return self not in (Promise.CORRECT, Promise.FAST)
 
 
 class Outcome(StrEnum):
-    """What became of a promise: skipped where it cannot be looked at here, undecided where time did not decide."""
+    """The outcome of a check: skipped if it cannot run here, undecided if the time did not suffice."""
 
     KEPT = "kept"
     BROKEN = "broken"
@@ -34,16 +34,17 @@ class Outcome(StrEnum):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one promise of one entry.
-
-    ``reason`` says in words why it is broken, undecided or skipped. ``note`` is what is worth telling of one that is
-    kept: that the default is as fast by now. ``figures`` are the numbers behind it, by a name with its unit
-    (``ratio``, ``ratio_low``, ``ratio_high``, ``baseline_us``, ``tuned_us``, ``rounds``).
-    """
+    """The verdict of one check of one entry."""
 
     entry: str
+    """The name of the entry."""
     promise: Promise
+    """The check."""
     outcome: Outcome
+    """The outcome."""
     reason: str = ""
+    """Why the check failed, was not decided or was skipped."""
     note: str = ""
+    """A remark on a check that passed, for instance that the default is as fast by now."""
     figures: dict[str, float] = {}
+    """The numbers behind the verdict, by a name with the unit (``ratio``, ``ratio_low``, ``baseline_us``, ...)."""

@@ -29,6 +29,7 @@ from pytest_shark_tune.measurement.intervals import (
 __all__ = [
     "FINAL",
     "FINAL_ROUNDS",
+    "GATE",
     "MEASUREMENT_VERSION",
     "MOST_ROUNDS",
     "NOISE_FLOOR",
@@ -102,6 +103,9 @@ SCREENING = Policy(sample_s=0.005, blocks=6, min_blocks=3, budget_s=0.11, width=
 
 FINAL = Policy(sample_s=0.010, blocks=8, min_blocks=3, budget_s=1.5, width=0.005)
 """The policy for one round of finalists, in one fresh process."""
+
+GATE = Policy(sample_s=0.010, blocks=4, min_blocks=3, budget_s=0.5, width=0.005)
+"""For one round of guarding: fewer samples than in a final, since the rounds make the decision."""
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):

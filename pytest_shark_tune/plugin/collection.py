@@ -86,7 +86,7 @@ class CaseCollector:
         if suite:
             check_snapshots(self._setup.root / suite, target)
         wanted = wanted_of(self._setup.root / suite, target) if suite else ()
-        key, plan = self._setup.session.plan(marks.sources, folder, wanted)
+        key, plan = self._setup.session.planner.plan(marks.sources, folder, wanted)
         if not plan.everything:
             raise InputError(_why_nothing(plan, [kernel.name for kernel in kernels], self._setup.options.share))
         if suite:
@@ -112,7 +112,7 @@ class CaseCollector:
             if self._structures.setdefault(name, structure) != structure:
                 names[name] = f"{name}_{structure[:4]}"
                 self._structures[names[name]] = structure
-        return self._setup.session.keep_plan(key, renamed(plan, names)) if names else (key, plan)
+        return self._setup.session.planner.store_derived(key, renamed(plan, names)) if names else (key, plan)
 
 
 def _why_nothing(plan: Plan, kernels: Sequence[str], share: float) -> str:

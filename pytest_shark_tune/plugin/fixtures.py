@@ -11,13 +11,10 @@ import pytest
 
 if TYPE_CHECKING:
     from pytest_shark_tune.compiler.artifact import Artifact
-    from pytest_shark_tune.guard.verdict import Verdict
-    from pytest_shark_tune.measurement.timing import Measurement
     from pytest_shark_tune.plugin.cases import Trial
     from pytest_shark_tune.plugin.guard.evaluation import CaseEvaluator
     from pytest_shark_tune.plugin.kernels import KernelStages
-    from pytest_shark_tune.plugin.stages import DispatchStages
-    from pytest_shark_tune.records.types import FinalRecord, SpecRecord
+    from pytest_shark_tune.plugin.stages import DispatchStages, Result
     from pytest_shark_tune.tuning.session import Session
 
 __all__ = [
@@ -64,28 +61,26 @@ def tune_kernel(candidate: Trial, tune_session: Session) -> KernelStages:
 
 @pytest.fixture
 def tune_dispatch(candidate: Trial, tune_session: Session, pytestconfig: pytest.Config) -> DispatchStages:
-    """What compiles and measures IREE's dispatches, for a client's own ``artifact`` and ``measurement``."""
+    """Compiles and measures IREE's dispatches, for a client's own ``artifact`` and ``measurement``."""
     from pytest_shark_tune.plugin.stages import DispatchStages
 
-    guard = pytestconfig.stash[GUARD_KEY] if candidate.guarded is not None else None
+    guard = pytestconfig.stash[GUARD_KEY].stage if candidate.guarded is not None else None
     return DispatchStages(tune_session, candidate, guard)
 
 
 @pytest.fixture
 def artifact(tune_dispatch: DispatchStages) -> Artifact | None:
-    """The compiled candidate; ``None`` for finals and for the spec, which compile what they compare.
+    """The compiled candidate; ``None`` for finals and for the spec, which compile while they measure.
 
-    In guard mode the candidate is a spec entry's config, and there is none for a promise that takes no device.
+    In guard mode the candidate is a spec entry's config, and it is ``None`` for a check that needs no device.
     """
     return tune_dispatch.build()
 
 
 @pytest.fixture
-def measurement(
-    tune_dispatch: DispatchStages, artifact: Artifact | None
-) -> Measurement | FinalRecord | SpecRecord | Verdict | None:
-    """The candidate timed beside the default, its result checked; for finals and the spec, what they gave.
+def measurement(tune_dispatch: DispatchStages, artifact: Artifact | None) -> Result | None:
+    """The candidate's time beside the default's, after a check of its result; a record for finals and for the spec.
 
-    In guard mode it is what became of the promise; in a run that stops after compiling it is ``None``.
+    In guard mode it is the verdict of the check. In a run that stops after compiling it is ``None``.
     """
     return tune_dispatch.measure(artifact)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from pytest_shark_tune.plugin.cases import Trial
 from pytest_shark_tune.records.types import FinalRecord, State
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.tuning.compile_step import command_failure
+from pytest_shark_tune.tuning.runner import RoundResult, default_failed
 from pytest_shark_tune.tuning.session import Session
 
 __all__ = ["Built", "Kernel", "KernelStages", "as_failure"]
@@ -91,13 +93,10 @@ class KernelStages:
             CandidateFailed: the candidate, or the default, cannot be loaded or run, or its result is wrong.
         """
         if self._trial.role is Role.FINAL:
-            return self._session.hold_final(
-                self._task, lambda names, failed, number: self._round(built, load, tolerance, names, failed, number)
-            )
-        config, default = self._trial.candidate, self._task.default
+            return self._session.finals.hold_by(self._task, partial(self._round, built, load, tolerance))
+        config, default, seed = self._trial.candidate, self._task.default, self._session.settings.seed
         with self._session.device():
             try:
-                seed = self._session.settings.seed
                 baseline, expected = _loaded(load, built.artifacts[default.id], seed)
                 if config.id == default.id:
                     # The default is its own reference: a result that changes from run to run can verify nothing.
@@ -106,7 +105,6 @@ class KernelStages:
                     return compare(baseline.run, baseline.run)
             except CandidateFailed as failure:
                 raise self._told(default, failure) from failure
-            seed = self._session.settings.seed
             kernel, result = _loaded(load, built.artifacts[config.id], seed)
             _check(result, expected, tolerance, seed)
             return compare(kernel.run, baseline.run)
@@ -117,13 +115,10 @@ class KernelStages:
         load: Callable[[_A, int], Kernel],
         tolerance: Tolerance,
         names: Sequence[str],
-        failed: dict[str, CandidateFailed],
         number: int,
-    ) -> Iterator[tuple[str, Measurement]]:
-        """One round of a final on new inputs; whoever fails is put into ``failed``, and the rest go on."""
-        if not names:
-            return
-        failed.update(built.failed)
+    ) -> RoundResult:
+        """One round of a final on new inputs. If a finalist fails, the others are measured without it."""
+        failed = {name: built.failed[name] for name in names if name in built.failed}
         seed = self._session.settings.seed + 1 + number
         runs: dict[str, Run] = {}
         with self._session.device():
@@ -137,13 +132,13 @@ class KernelStages:
                     runs[name] = kernel.run
                 except CandidateFailed as failure:
                     failed[name] = failure
-            if runs:
-                yield from compare_finalists(runs, baseline.run, FINAL, seed=seed).items()
+            measured = compare_finalists(runs, baseline.run, FINAL, seed=seed) if runs else {}
+        return RoundResult(measured, failed)
 
     def _configs(self) -> tuple[Candidate, ...]:
         task = self._task
         if self._trial.role is Role.FINAL:
-            finalists = tuple(map(task.candidate, self._session.finalists(task)))
+            finalists = tuple(map(task.candidate, self._session.finals.finalists(task)))
             return (task.default, *finalists) if finalists else ()
         config = self._trial.candidate
         return (task.default,) if config.id == task.default.id else (task.default, config)
@@ -170,7 +165,7 @@ class KernelStages:
         """The failure, as one of the test's own candidate."""
         if self._trial.role is not Role.CANDIDATE or config.id != self._task.default.id:
             return failure
-        return CandidateFailed(State.RUN_FAILED, f"the default config to compare with failed: {failure}")
+        return default_failed(failure)
 
 
 def as_failure(error: BaseException | None) -> BaseException | None:

@@ -180,7 +180,7 @@ def refuse_strays(config: pytest.Config, session: Session, items: list[pytest.It
     The models are known only once all tests are collected. By then xdist lets no worker refuse its command line, so
     the problem is reported as a collection error.
     """
-    problem = named_here(config, session.settings.models).stray(session.models)
+    problem = named_here(config, session.settings.models).stray(session.planner.models)
     if problem:
         items.clear()
         report = pytest.CollectReport(nodeid="", outcome="failed", longrepr=problem, result=[])

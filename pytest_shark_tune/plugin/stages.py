@@ -1,14 +1,16 @@
-"""Stages for IREE's dispatches: what the fixtures ``artifact`` and ``measurement`` do, for clients to change in part.
+"""Stages for IREE's dispatches: the fixtures ``artifact`` and ``measurement``, for clients to change in part.
 
-Whatever a client changes for a test holds for all that the test compiles or times: the candidate, the default that it
-is compared with, the finalists, and in guard mode the entry of a spec.
+A client's change of a test holds for everything that the test compiles or times: the candidate, the default that it is
+compared with, the finalists, and in guard mode the entry of a spec.
 """
 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, TypeAlias
 
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
@@ -19,24 +21,49 @@ from pytest_shark_tune.plan.types import KernelTask, Task
 from pytest_shark_tune.plugin.cases import Trial
 from pytest_shark_tune.records.types import FinalRecord, SpecRecord, State
 from pytest_shark_tune.tuning.compile_step import CompileStep, command_failure
+from pytest_shark_tune.tuning.runner import RoundResult, default_failed
 from pytest_shark_tune.tuning.session import Session
 
-if TYPE_CHECKING:
-    from pytest_shark_tune.plugin.guard.evaluation import CaseEvaluator
+__all__ = ["DispatchStages", "Result", "Stage", "Timer", "time_in_turns"]
 
-__all__ = ["DispatchStages", "Timer", "time_in_turns"]
+Result: TypeAlias = Measurement | FinalRecord | SpecRecord | Verdict
+"""The value of the fixture ``measurement``."""
 
 Timer: TypeAlias = Callable[[Artifact, str], Sequence[float]]
-"""Times an artifact on the device of that URI: the microseconds that each run of its dispatch took, as many as it has.
+"""Times an artifact on the device of that URI, and returns the microseconds of some runs of its dispatch.
 
-It raises `CandidateFailed`, or what `subprocess` raises, where that fails.
+If that fails it raises `CandidateFailed`, or an error of `subprocess`.
 """
 
 
-class DispatchStages:
-    """Compiles and measures what one test tries; ``guard`` looks at promises, in guard mode."""
+class Stage(Protocol):
+    """The two steps of a test: the fixture ``artifact`` builds, and ``measurement`` measures."""
 
-    def __init__(self, session: Session, trial: Trial, guard: CaseEvaluator | None = None) -> None:
+    def build(self) -> Artifact | None:
+        """Compile the test's candidate; ``None`` if the test compiles while it measures.
+
+        Raises:
+            CandidateFailed: it cannot be compiled.
+        """
+
+    def measure(self, artifact: Artifact | None) -> Result | None:
+        """Measure; ``None`` in a run that stops before that.
+
+        Raises:
+            CandidateFailed: the candidate cannot be run, runs too long, or its result is wrong.
+        """
+
+
+class DispatchStages:
+    """Compiles and measures a test of dispatches.
+
+    Args:
+        session: the session of this process.
+        trial: the case of the test.
+        guard: makes the stage of a test in guard mode.
+    """
+
+    def __init__(self, session: Session, trial: Trial, guard: Callable[[Trial, Session], Stage] | None = None) -> None:
         self._session = session
         self._trial = trial
         self._guard = guard
@@ -47,60 +74,49 @@ class DispatchStages:
         return self._session
 
     def build(self, step: Callable[[str], str] | None = None, *, key: str = "") -> Artifact | None:
-        """Compile the candidate; ``None`` for finals and for the spec, which compile what they compare.
+        """Compile the candidate.
 
-        With a ``step`` this test compiles nothing without it. It takes the text of a module whose configs are in
-        force, at the compiler's phase ``executable-sources`` (a dispatch's benchmark module, or a whole model for the
-        spec), and gives it changed, at the same phase. It is called once at a time, in pytest's own process. What is
-        compiled is kept by ``key``, so that has to change where what the step does changes; of steps with equal keys a
-        process runs the first. It raises CandidateFailed for what it cannot do; the errors of ``subprocess`` count as
-        that.
+        Args:
+            step: changes every module that this test compiles. It takes the text of a module with its configs applied,
+                at the compiler's phase ``executable-sources``, and returns it changed, at the same phase. The module is
+                a dispatch's benchmark or, for the spec, a whole model. The step is called once at a time, in pytest's
+                own process. It may raise CandidateFailed; the errors of ``subprocess`` count as that.
+            key: names the step in the keys of compiled modules, so it has to change if the step does. Of several steps
+                with one key, a process runs the first.
+
+        Returns:
+            The artifact; ``None`` for finals and for the spec, which compile while they measure.
 
         Raises:
-            CandidateFailed: the candidate cannot be compiled, or its config is not in force afterwards.
+            CandidateFailed: the candidate cannot be compiled, or its config is not applied afterwards.
             InputError: there is a step without a key.
         """
         if step is not None:
             if not key:
-                raise InputError("tune_dispatch.build: a step needs a key, by which what is compiled is kept")
+                raise InputError("tune_dispatch.build: a step needs a key, by which compiled modules are stored")
             self._session = self._session.with_step(CompileStep(key, step))
-        trial = self._trial
-        if trial.config is None or isinstance(trial.known_task, KernelTask):
-            return None
-        if self._guard is not None:
-            return self._guard.artifact(trial, self._session)
-        if self._session.settings.stops_after_compile:
-            self._session.prepare(trial.known_task, trial.config)
-        return self._session.artifact(trial.known_task, trial.config)
+        return self._stage.build()
 
-    def measure(self, artifact: Artifact | None) -> Measurement | FinalRecord | SpecRecord | Verdict | None:
-        """Do what the fixture ``measurement`` does where nobody overrides it; in a run that stops before, nothing.
+    def measure(self, artifact: Artifact | None) -> Result | None:
+        """Measure as the fixture ``measurement`` does if nobody overrides it; ``None`` in a run that stops before.
 
         Raises:
             CandidateFailed: the candidate cannot be run, runs too long, or its result is wrong.
         """
-        trial = self._trial
-        if trial.guarded is not None and self._guard is not None:
-            return self._guard.look(trial.guarded, artifact, self._session)
-        if self._session.settings.stops_after_compile:
-            return None
-        if trial.role is Role.SPEC:
-            return self._session.verify(trial.plan)
-        if trial.role is Role.END_TO_END:
-            return self._session.end_to_end(trial.plan, trial.model)
-        task = self._task
-        if trial.role is Role.FINAL:
-            return self._session.final(task)
-        assert artifact is not None
-        return self._session.measure(task, trial.candidate, artifact)
+        return self._stage.measure(artifact)
 
-    def compare(
-        self, artifact: Artifact | None, timer: Timer
-    ) -> Measurement | FinalRecord | SpecRecord | Verdict | None:
-        """Do the same with a ``timer`` of the client's own, once our runtime found the results right.
+    @property
+    def _stage(self) -> Stage:
+        if self._guard is not None:
+            return self._guard(self._trial, self._session)
+        return _TuneStage(self._session, self._trial)
 
-        The timer is called in turns for the default and whoever is compared with it, on a device that no other
-        process uses meanwhile. It times one dispatch of a group of alike ones. The merged spec is measured by us.
+    def compare(self, artifact: Artifact | None, timer: Timer) -> Result | None:
+        """Measure with a client's own timer, after our runtime has checked the results.
+
+        The timer is called in turns for the default and for the candidates that are compared with it, on a device that
+        no other process uses meanwhile. It times one dispatch of a group of alike ones. Our own runner measures the
+        merged spec.
 
         Raises:
             CandidateFailed: the candidate cannot be run or timed, or its result is wrong.
@@ -110,73 +126,102 @@ class DispatchStages:
         if self._session.settings.stops_after_compile:
             return None
         if trial.role is Role.FINAL:
-            return self._session.hold_final(
-                self._task, lambda names, failed, number: self._round(timer, names, failed, number)
-            )
+            return self._session.finals.hold_by(self._task, partial(self._round, timer))
         if artifact is None or promise not in (None, Promise.FAST):
             return self.measure(artifact)
-        self._session.check(self._task, trial.candidate, artifact)
+        self._session.runner.check_members(self._task, trial.candidate, artifact)
         rounds: list[Measurement] = []
-        failed: dict[str, CandidateFailed] = {}
         for _ in range(1 if promise is None else FINAL_ROUNDS):
-            rounds += self._in_turns(timer, {artifact.candidate: artifact}, failed).values()
-            for failure in failed.values():
+            played = self._in_turns(timer, {artifact.candidate: artifact})
+            for failure in played.failed.values():
                 raise failure
+            rounds += played.measured.values()
         return combine_rounds(rounds)
 
     def compare_in_model(self) -> FinalRecord:
-        """Compare a dispatch's finalists in the model that it is part of: the winner makes that fastest.
+        """Compare a dispatch's finalists in the model that it is part of. The winner makes the model fastest.
 
-        All figures of the record are the model's. The model has its default in all other dispatches.
+        All times in the record are the model's, which has its default in all other dispatches.
 
         Raises:
             InputError: the test is no final, or the dispatch is not part of one function that can be run.
         """
         if self._trial.role is not Role.FINAL:
             raise InputError("tune_dispatch.compare_in_model is for finals, whose candidate.role is 'final'")
-        return self._session.final_in_model(self._task, self._trial.plan)
+        return self._session.finals.hold_in_model(self._task, self._trial.plan)
 
     @property
     def _task(self) -> Task:
-        task = self._trial.known_task
-        if not isinstance(task, Task):
-            raise InputError(
-                f"{task.name} is a custom task, which only its suite can compile and run: override the fixtures "
-                "artifact and measurement in its conftest.py, with tune_kernel.build and tune_kernel.compare"
-            )
-        return task
+        return _dispatch_of(self._trial)
 
-    def _round(
-        self, timer: Timer, names: Sequence[str], failed: dict[str, CandidateFailed], number: int
-    ) -> Iterator[tuple[str, Measurement]]:
-        """One round of a final; whoever fails is put into ``failed``, and the rest go on."""
+    def _round(self, timer: Timer, names: Sequence[str], number: int) -> RoundResult:
+        """One round of a final. If a finalist fails, the others are measured without it."""
         artifacts: dict[str, Artifact] = {}
+        failed: dict[str, CandidateFailed] = {}
         for name in names:
             candidate = self._task.candidate(name)
             try:
-                artifacts[name] = self._session.artifact(self._task, candidate)
+                artifact = self._session.builder.artifact(self._task, candidate)
                 if number == 0:
-                    self._session.check(self._task, candidate)
+                    self._session.runner.check_members(self._task, candidate)
+                artifacts[name] = artifact
             except CandidateFailed as failure:
-                artifacts.pop(name, None)
                 failed[name] = failure
-        if artifacts:
-            yield from self._in_turns(timer, artifacts, failed).items()
+        timed = self._in_turns(timer, artifacts) if artifacts else RoundResult({}, {})
+        return RoundResult(timed.measured, failed | dict(timed.failed))
 
-    def _in_turns(
-        self, timer: Timer, artifacts: Mapping[str, Artifact], failed: dict[str, CandidateFailed]
-    ) -> dict[str, Measurement]:
-        default = self._session.artifact(self._task, self._task.default)
+    def _in_turns(self, timer: Timer, artifacts: Mapping[str, Artifact]) -> RoundResult:
+        default = self._session.builder.artifact(self._task, self._task.default)
         with self._session.device() as uri:
-            return time_in_turns(timer, uri, default, artifacts, failed)
+            return time_in_turns(timer, uri, default, artifacts)
 
 
-def time_in_turns(
-    timer: Timer, uri: str, default: Artifact, artifacts: Mapping[str, Artifact], failed: dict[str, CandidateFailed]
-) -> dict[str, Measurement]:
-    """Time the default and all others in turns, and once more in the reverse order, so that a linear drift cancels.
+@dataclass(frozen=True)
+class _TuneStage:
+    """Picks the builder, the runner, the finals or the verifier by the test's role."""
 
-    Whoever fails is put into ``failed``, and the rest go on.
+    session: Session
+    trial: Trial
+
+    def build(self) -> Artifact | None:
+        trial = self.trial
+        if trial.config is None or isinstance(trial.known_task, KernelTask):
+            return None
+        builder = self.session.builder
+        if self.session.settings.stops_after_compile:
+            builder.prepare(trial.known_task, trial.config)
+        return builder.artifact(trial.known_task, trial.config)
+
+    def measure(self, artifact: Artifact | None) -> Result | None:
+        session, trial = self.session, self.trial
+        if session.settings.stops_after_compile:
+            return None
+        match trial.role:
+            case Role.SPEC:
+                return session.verifier.verify(trial.plan)
+            case Role.END_TO_END:
+                return session.verifier.end_to_end(trial.plan, trial.model)
+            case Role.FINAL:
+                return session.finals.hold(_dispatch_of(trial))
+        task = _dispatch_of(trial)
+        assert artifact is not None
+        return session.runner.measure(task, trial.candidate, artifact)
+
+
+def _dispatch_of(trial: Trial) -> Task:
+    task = trial.known_task
+    if not isinstance(task, Task):
+        raise InputError(
+            f"{task.name} is a custom task, which only its suite can compile and run: override the fixtures "
+            "artifact and measurement in its conftest.py, with tune_kernel.build and tune_kernel.compare"
+        )
+    return task
+
+
+def time_in_turns(timer: Timer, uri: str, default: Artifact, artifacts: Mapping[str, Artifact]) -> RoundResult:
+    """Time the default and the others in turns, and once more in the reverse order, so that a linear drift cancels.
+
+    If one of the others fails, the rest is timed without it.
 
     Raises:
         CandidateFailed: the default cannot be timed; the message says so.
@@ -184,6 +229,7 @@ def time_in_turns(
     everyone: dict[str | None, Artifact] = {None: default}
     everyone.update(artifacts)
     samples: dict[str | None, list[float]] = {name: [] for name in everyone}
+    failed: dict[str, CandidateFailed] = {}
     for name in (*everyone, *reversed(everyone)):
         if name in failed:
             continue
@@ -191,10 +237,10 @@ def time_in_turns(
             samples[name] += _timed(timer, everyone[name], uri)
         except CandidateFailed as failure:
             if name is None:
-                reason = f"the default config to compare with failed: {failure}"
-                raise CandidateFailed(State.RUN_FAILED, reason) from failure
+                raise default_failed(failure) from failure
             failed[name] = failure
-    return {name: Measurement.of_samples(samples[name], samples[None]) for name in artifacts if name not in failed}
+    measured = {name: Measurement.of_samples(samples[name], samples[None]) for name in artifacts if name not in failed}
+    return RoundResult(measured, failed)
 
 
 def _timed(timer: Timer, artifact: Artifact, uri: str) -> Sequence[float]:

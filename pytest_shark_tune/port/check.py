@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
+from pytest_shark_tune.guard.session import GuardSession
 from pytest_shark_tune.guard.speed import RUN_ALPHA
 from pytest_shark_tune.guard.verdict import Outcome, Promise
 from pytest_shark_tune.port.fit import Fate, PortedEntry
-from pytest_shark_tune.tuning.session import Session
 
 __all__ = ["check_ported"]
 
@@ -18,7 +18,7 @@ def check_ported(
     drafts: Iterable[PortedEntry],
     path: Path,
     sources: Sequence[object],
-    session: Session,
+    session: GuardSession,
     tell: Callable[[str], None],
     *,
     has_models: bool,
@@ -54,7 +54,7 @@ def _is_entry_of(entry: GuardEntry, draft: PortedEntry) -> bool:
     return entry.record is None and entry.matcher == draft.matcher
 
 
-def _broken(entry: GuardEntry, guarded: GuardPlan, session: Session, *, has_models: bool) -> str:
+def _broken(entry: GuardEntry, guarded: GuardPlan, session: GuardSession, *, has_models: bool) -> str:
     """The reason of the first check that the entry fails; empty if it passes all of them."""
     promises: Iterable[Promise] = Promise
     if not has_models:

@@ -9,12 +9,12 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.configure import ConfigureFailed
 from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.guard.plan import applied_to
 from pytest_shark_tune.ops.standalone import lone_op
 from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.port.read_old import OldEntry, OldSpec
 from pytest_shark_tune.spec.read import mark_entries, with_configs
+from pytest_shark_tune.spec.takers import applied_to
 
 __all__ = ["find_in_models", "recorded_op"]
 

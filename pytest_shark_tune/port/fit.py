@@ -121,7 +121,7 @@ def _kept(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry 
             knobs=record.knobs if record else {},
         )
         task = Task(dispatch=dispatch, default=default_candidate(dispatch), candidates=(candidate,), space_size=None)
-        session.artifact(task, candidate)
+        session.builder.artifact(task, candidate)
     except (InputError, CandidateFailed):
         return None
     return _outcome(entry, dispatch, candidate, Fate.KEPT, target)

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from pytest_shark_tune.errors import CommandFailed, InputError
+from pytest_shark_tune.guard.session import GuardSession
 from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.port.check import check_ported
@@ -27,7 +28,6 @@ from pytest_shark_tune.spec.link import link_spec
 from pytest_shark_tune.spec.read import with_configs
 from pytest_shark_tune.system import process
 from pytest_shark_tune.system.cleanup import scratch_folder
-from pytest_shark_tune.tuning.session import Session
 
 __all__ = ["port", "tune_lost"]
 
@@ -38,7 +38,7 @@ def port(
     old: OldSpec,
     new: Path,
     models: Sequence[object],
-    session: Session,
+    session: GuardSession,
     *,
     processors: int,
     tell: Callable[[str], None] = lambda message: None,

@@ -193,28 +193,21 @@ def _names(kept: Sequence[_Entry]) -> dict[_Entry, str]:
 def _findings(
     kept: Sequence[_Entry], dropped: Sequence[tuple[_Entry, _Entry]], *, prefer_faster: bool
 ) -> Iterable[Finding]:
-    for entry, winner in dropped:
-        how = relation(entry.question, winner.question)
-        yield _finding(entry, winner, how, "dropped", _why(entry, winner, how, prefer_faster=prefer_faster))
-    for position, entry in enumerate(kept):
-        for other in kept[:position]:
-            how = relation(entry.question, other.question)
-            # The author of a spec wanted its own order: nothing is said of it as long as it stays.
-            if how != "apart" and (entry.source != other.source or entry.place < other.place):
-                yield _finding(entry, other, how, "behind", _why(entry, other, how, prefer_faster=prefer_faster))
-
-
-def _finding(entry: _Entry, other: _Entry, how: Relation, outcome: Literal["dropped", "behind"], why: str) -> Finding:
-    return Finding(
-        spec=entry.spec,
-        entry=entry.matcher,
-        op=entry.given.op,
-        relation=how,
-        other_spec=other.spec,
-        other=other.matcher,
-        outcome=outcome,
-        why=why,
-    )
+    pairs = [(entry, other) for position, entry in enumerate(kept) for other in kept[:position]]
+    # The author of a spec wanted its own order: nothing is said of it as long as it stays.
+    behind = [(entry, other) for entry, other in pairs if entry.source != other.source or entry.place < other.place]
+    for entry, other in [*dropped, *behind]:
+        if (how := relation(entry.question, other.question)) != "apart":
+            yield Finding(
+                spec=entry.spec,
+                entry=entry.matcher,
+                op=entry.given.op,
+                relation=how,
+                other_spec=other.spec,
+                other=other.matcher,
+                outcome="behind" if entry in kept else "dropped",
+                why=_why(entry, other, how, prefer_faster=prefer_faster),
+            )
 
 
 def _why(entry: _Entry, winner: _Entry, how: Relation, *, prefer_faster: bool) -> str:

@@ -13,7 +13,6 @@ from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import Plan, Task, Wanted
 from pytest_shark_tune.records.snapshot import find_snapshots, read_records, why_not_replaced
 from pytest_shark_tune.records.types import RecordedOp, WinnerRecord
-from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import content_key
 
 __all__ = [
@@ -24,20 +23,15 @@ __all__ = [
     "content_of",
     "entry_of_task",
     "first_tasks",
-    "incumbent_of",
     "is_gone",
     "look_back",
     "ops_of",
-    "starter_of",
     "untried_tests",
     "updated",
     "wanted_of",
     "why_stale",
     "with_ops",
-    "write_incumbents",
 ]
-
-_INCUMBENTS, _STARTERS = "incumbents.json", "starters.json"
 
 
 @dataclass(frozen=True)
@@ -296,34 +290,6 @@ def untried_tests(plans: Mapping[str, Plan], checked: Collection[tuple[str, str]
                 test for model, test in tests.items() if (key, model) not in checked
             )
     return untried
-
-
-def write_incumbents(exchange: Path, update: Update) -> None:
-    """Write, for the workers that hold finals, the winner so far of each dispatch and the starter spec's candidate.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    for name, candidates in ((_INCUMBENTS, update.incumbents), (_STARTERS, update.starters)):
-        journal.replace_file(exchange / name, msgspec.json.encode(candidates))
-
-
-def incumbent_of(exchange: Path, dispatch: str) -> str:
-    """Return the id of a dispatch's winner so far; empty without one."""
-    return _candidate_in(exchange / _INCUMBENTS, dispatch)
-
-
-def starter_of(exchange: Path, dispatch: str) -> str:
-    """Return the id of the candidate with the starter spec's config for a dispatch; empty without one."""
-    return _candidate_in(exchange / _STARTERS, dispatch)
-
-
-def _candidate_in(path: Path, dispatch: str) -> str:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return ""
-    return msgspec.json.decode(content, type=dict[str, str]).get(dispatch, "")
 
 
 def as_it_is_now(record: WinnerRecord, task: Task) -> WinnerRecord:

@@ -82,11 +82,6 @@ class RunResults:
         return name in self.finals and (default is None or default.state is State.MEASURED)
 
     @property
-    def spec_plans(self) -> list[str]:
-        """The keys of the plans in which the spec as a whole was verified."""
-        return [key for key, model in self.checks if not model]
-
-    @property
     def dropped(self) -> dict[str, str]:
         """The entries that the run's own tests dropped, with the reasons."""
         return {name: reason for check in self.checks.values() for name, reason in check.dropped.items()}

@@ -39,19 +39,15 @@ class Ledger:
         makes_specs: whether the run writes specs, for which it needs the compiler.
         root: the folder that folders of suites are relative to.
         mirror: a folder that records and finals go to as well, for workers that do not see ``out``.
-    """
 
-    records_path: Path
-    """Records of candidates, as they come."""
-    finals_path: Path
-    """Finals, as they come."""
-    summary_path: Path
-    spec_path: Path
-    """The merged spec."""
-    failures: list[OSError]
-    """The failures to write something down: this process still knows it."""
-    changes: list[SnapshotChange]
-    """The changes of the snapshots beside the suites, once the run is finished."""
+    Attributes:
+        records_path: the file of the records of candidates, as they come.
+        finals_path: the file of the finals, as they come.
+        summary_path: the file of the summary.
+        spec_path: the merged spec.
+        failures: the failures to write something down, which this process still knows.
+        changes: the changes of the snapshots beside the suites, once the run is finished.
+    """
 
     def __init__(
         self,
@@ -72,8 +68,8 @@ class Ledger:
         self.finals_path = out / "finals.jsonl"
         self.summary_path = out / "summary.json"
         self.spec_path = out / "spec.mlir"
-        self.failures = []
-        self.changes = []
+        self.failures: list[OSError] = []
+        self.changes: list[SnapshotChange] = []
         self._load_plan = load_plan
         self._target = target
         self._device = device
@@ -232,7 +228,8 @@ class Ledger:
     ) -> Settled:
         """Settle the draft of ``spec.mlir`` in each plan that ran its ``[spec]``."""
         draft = spec_of(won.values() if self._makes_specs else (), self._starter).without(dropped)
-        return verification.settle(draft, self._results.spec_plans) if draft.entries else Settled(draft, {})
+        plans = [key for key, model in self._results.checks if not model]
+        return verification.settle(draft, plans) if draft.entries else Settled(draft, {})
 
     def _keeps_spec(self, coverage: Coverage, draft: Draft) -> bool:
         """Whether the spec of an earlier run stays: this run makes none, or covers less."""

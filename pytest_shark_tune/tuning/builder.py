@@ -1,4 +1,4 @@
-"""Builds: compiled candidates, made several at a time and kept in the cache by what they are made of."""
+"""The builder: compiles several candidates at a time, and stores them in the cache by a hash of their inputs."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ __all__ = ["Builds"]
 FailedBuild = Literal["compile_failed", "compile_timeout", "not_applied"]
 
 _AHEAD = 8
-"""How many candidates beyond the one that is needed may be compiled, for each compilation at a time."""
+"""How many candidates beyond the needed one may be compiled, per job."""
 _QUEUED = 2
-"""How many candidates wait for each compilation at a time, those that are being compiled among them."""
+"""How many candidates may be queued per job, including those that are being compiled."""
 _POLL_S = 0.02
 _NICENESS = 10
 
@@ -46,18 +46,24 @@ _logger = logging.getLogger(__name__)
 
 
 class Builds:
-    """Compiles for one process of a run, ``jobs`` candidates at a time; ``tell`` is told of a long wait.
+    """Compiles candidates and models for one process of a run.
 
-    ``coming`` gives the candidates of a task that are likely to be needed next. With a ``step`` of a client's own all
-    that is compiled goes through it.
+    Processes share the work. A candidate that one of them is compiling has a lock in the cache; the others compile the
+    candidates after it, and a process that needs the candidate waits for it. If the compiler runs on the device that is
+    measured, it compiles a batch of candidates while it holds the device. Otherwise the pool goes on while the caller
+    measures.
 
-    Processes share the work: what one is compiling carries a lock in the cache, the others compile what comes after
-    it, and who needs it waits for that very one. Where the compiler runs on what is measured, it compiles a stretch of
-    candidates while it holds the device. Elsewhere the pool goes on while the caller measures.
+    No process waits for a device while it holds such a lock, so waiting for a lock while holding a device always ends.
 
-    What fails in one of them has failed for all that share ``of_run``, the cache that passes away with the run.
-
-    Nobody waits for a device while holding such a lock, so waiting for a lock while holding a device always ends.
+    Args:
+        compiler: the compiler.
+        cache: holds compiled modules.
+        leases: the devices.
+        jobs: how many candidates are compiled at a time.
+        tell: gets a message about a long wait for a device.
+        coming: returns the candidates of a task that are likely to be needed next.
+        step: a client's own compile step, through which everything goes that is compiled.
+        of_run: the cache that ends with the run. A candidate that failed in one process has failed for all of the run.
     """
 
     def __init__(
@@ -94,7 +100,7 @@ class Builds:
         self._pool.shutdown()
 
     def artifact(self, task: Task, candidate: Candidate, member: int = 0) -> Artifact:
-        """The compiled candidate; for the first member those that come next are compiled along with it.
+        """The compiled candidate. For the first member, the next candidates are compiled along with it.
 
         Raises:
             CandidateFailed: the candidate cannot be compiled, or its config is not applied.
@@ -103,33 +109,43 @@ class Builds:
         shares_processor = self.compiler.target.shares_processor
         artifact = self.known(module, candidate) if shares_processor else None
         if artifact is None:
-            ahead = [each for each in self._coming(task) if each.id != candidate.id] if member == 0 else []
+            ahead = [other for other in self._coming(task) if other.id != candidate.id] if member == 0 else []
             make = self._compile_stretch if shares_processor else self._compile_ahead
             artifact = make(task.dispatch, module, [candidate, *ahead[: _AHEAD * self._jobs]])
         if artifact.vmfb is None:
             raise CandidateFailed(artifact.state, artifact.reason)
         return artifact
 
+    def prepare(self, task: Task, candidate: Candidate) -> None:
+        """Compile the candidate and its default in every dispatch of the group, to be measured elsewhere.
+
+        Raises:
+            CandidateFailed: one cannot be compiled, or its config is not applied.
+        """
+        for config in (task.default, candidate):
+            for member in range(len(task.dispatch.members)):
+                self.artifact(task, config, member)
+
     def _compile_stretch(self, dispatch: Dispatch, module: BenchmarkModule, stretch: Sequence[Candidate]) -> Artifact:
-        """Compile all of ``stretch``, several at a time, while nothing is measured; return the first one's artifact."""
+        """Compile all of ``stretch`` while nothing is measured; return the artifact of the first candidate."""
         with self.processor():
             # Another process may have compiled them while this one waited for the device.
             for candidate in stretch:
                 self._start(dispatch, module, candidate)
-            # All of them, before an error of the first one can end the lease.
+            # Wait for all of them, before an error of the first one can end the lease.
             wait(self._running.values())
             artifact = self._wait_for(dispatch, module, stretch[0])
         self._sweep()
         return artifact
 
     def _compile_ahead(self, dispatch: Dispatch, module: BenchmarkModule, stretch: Sequence[Candidate]) -> Artifact:
-        """The first one's artifact; the rest of ``stretch`` is compiled in the background, a few at each call."""
+        """Return the artifact of the first candidate; start a few of the others in the background."""
         first, *rest = stretch
         self._sweep()
         self._start(dispatch, module, first)
         started = 0
         for candidate in rest:
-            # The device must not wait for what is not needed yet; configuring takes this thread's time.
+            # Configuring takes this thread's time, and the device must not wait for candidates that are not needed yet.
             enough = started >= _QUEUED and self.known(module, first) is not None
             if enough or len(self._running) >= _QUEUED * self._jobs:
                 break
@@ -137,7 +153,7 @@ class Builds:
         return self._wait_for(dispatch, module, first)
 
     def _wait_for(self, dispatch: Dispatch, module: BenchmarkModule, candidate: Candidate) -> Artifact:
-        """The candidate's artifact, whoever compiles it; where its compiler is gone this process takes over."""
+        """The candidate's artifact, from the process that compiles it. If that process is gone, this one takes over."""
         key = self.key(module, candidate)
         while (artifact := self.known(module, candidate)) is None:
             if future := self._running.pop(key, None):
@@ -147,17 +163,17 @@ class Builds:
         return artifact
 
     def _start(self, dispatch: Dispatch, module: BenchmarkModule, candidate: Candidate) -> bool:
-        """Have the candidate compiled in the pool, unless it is known or some process is at it; tell whether it is."""
+        """Start to compile the candidate, unless it is known or being compiled; return whether it was started."""
         key = self.key(module, candidate)
         if key in self._running or self.known(module, candidate):
             return False
         lock = self._cache.lock("artifacts", key)
-        # A file system without locks raises: then every process compiles for itself.
+        # On a file system without locks, every process compiles for itself.
         with suppress(OSError):
             if not lock.try_acquire():
                 return False
         try:
-            # Configured here, in the caller's thread: the bindings are not made for several.
+            # Configured in the caller's thread: the bindings are not thread-safe.
             job = None if self.known(module, candidate) else self._job(key, dispatch, module, candidate)
             if job is None:
                 lock.release()
@@ -172,7 +188,7 @@ class Builds:
     def _job(
         self, key: str, dispatch: Dispatch, module: BenchmarkModule, candidate: Candidate
     ) -> Callable[[], Artifact] | None:
-        """What compiles the configured module; ``None`` where configuring failed, which is then known."""
+        """The job that compiles the configured module; ``None`` if configuring failed, which is then stored."""
         try:
             text = _configured(dispatch, module, candidate)
             if self._step is not None:
@@ -183,25 +199,25 @@ class Builds:
 
         def job() -> Artifact:
             artifact, stopped = self._compile(candidate, text, self._cache.file("artifacts", key, BINARY))
-            if not stopped:  # Else it says nothing of the candidate: another process may go on with it.
+            if not stopped:  # Otherwise it says nothing about the candidate, and another process may compile it.
                 self._keep(key, artifact)
             return artifact
 
         return job
 
     def _sweep(self) -> None:
-        """Forget what has ended; an error stays until somebody needs that candidate."""
+        """Drop the jobs that have ended. An error stays until its candidate is needed."""
         self._running = {
             key: future for key, future in self._running.items() if not future.done() or future.exception()
         }
 
     def processor(self) -> AbstractContextManager[object]:
-        """Holds the device while the compiler runs, where both are the same processor."""
+        """Hold the device while the compiler runs, if both are the same processor."""
         waits = self.compiler.target.shares_processor and self._leases.has_devices
         return self._leases.acquire(self._tell) if waits else nullcontext()
 
     def known(self, module: BenchmarkModule, candidate: Candidate) -> Artifact | None:
-        """The candidate's artifact, where it was compiled before, or failed in this run."""
+        """The candidate's artifact, if it was compiled before or failed in this run."""
         key = self.key(module, candidate)
         artifact = self._artifacts.get(key) or self._cache.get("artifacts", key, Artifact) or self._failed(key)
         if artifact is None:
@@ -216,7 +232,7 @@ class Builds:
         return artifact
 
     def model(self, text: str) -> Path:
-        """Compile a whole model that is at executable-sources.
+        """Compile a whole model from its executable sources.
 
         Raises:
             CandidateFailed: the client's compile step fails.
@@ -234,9 +250,10 @@ class Builds:
         return out
 
     def disturbed_model(self, text: str, symbols: Collection[str]) -> Path | None:
-        """Compile a whole model at executable-sources with the sums of some executables disturbed.
+        """Compile a whole model from its executable sources, with the sums of some executables disturbed.
 
-        ``None`` where that does not compile.
+        Returns:
+            The compiled model; ``None`` if it does not compile.
         """
         try:
             return self.model(with_disturbed_sums(text, symbols))
@@ -245,7 +262,7 @@ class Builds:
             return None
 
     def _compile(self, candidate: Candidate, text: str, out: Path) -> tuple[Artifact, bool]:
-        """The artifact, and whether compiling it was stopped, as where this process closes."""
+        """Compile, and return the artifact and whether the compiler was stopped, as it is when this process closes."""
         began_s = time.monotonic()
         try:
             seconds = self.compiler.compile_sources(text, out)
@@ -277,30 +294,30 @@ class Builds:
 
     def _keep(self, key: str, artifact: Artifact) -> None:
         self._artifacts[key] = artifact
-        if artifact.vmfb is not None:  # Where the cache lies is no part of what is kept.
+        if artifact.vmfb is not None:  # The stored path is relative, since the cache may move.
             self._cache.put("artifacts", key, msgspec.structs.replace(artifact, vmfb=f"{key}{BINARY}"))
         elif lasts(State(artifact.state), artifact.reason):
             self._cache.put("artifacts", key, artifact)
         elif self._of_run is not None and self._of_run.folder.is_dir():
-            # Where that folder is gone, the run is over. Where it cannot be told, others find it out for themselves.
+            # If the directory is gone, the run is over. If it cannot be written, others find out by themselves.
             with suppress(OSError):
                 self._of_run.put("artifacts", key, artifact)
 
     def _failed(self, key: str) -> Artifact | None:
-        """What failed in some process of this run, which a later run is to try again."""
+        """A failure in some process of this run, which a later run is to try again."""
         if self._of_run is None or not (self._of_run.folder / "artifacts").is_dir():
             return None
         return self._of_run.get("artifacts", key, Artifact)
 
 
 def _step_back() -> None:
-    """Let this thread, and the compilers that it starts, give way to whoever launches kernels on a GPU meanwhile."""
-    if sys.platform == "linux":  # Elsewhere the whole process would step back.
+    """Lower the priority of this thread and of the compilers that it starts: kernel launches on a GPU come first."""
+    if sys.platform == "linux":  # Elsewhere that would lower the priority of the whole process.
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 def _state(failure: CandidateFailed) -> FailedBuild:
-    """The state of what came to nothing before it was compiled."""
+    """The state of a candidate that failed before it was compiled."""
     match failure.state:
         case State.NOT_APPLIED:
             return "not_applied"
@@ -311,7 +328,7 @@ def _state(failure: CandidateFailed) -> FailedBuild:
 
 
 def _configured(dispatch: Dispatch, module: BenchmarkModule, candidate: Candidate) -> str:
-    """The module with the candidate's config in force; the default's is the compiler's own choice."""
+    """The module with the candidate's config applied. The default's config is the compiler's own choice."""
     if not candidate.compilation_info:
         return module.text
     try:

@@ -25,39 +25,45 @@ from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache, Kind, content_key, is_key
 from pytest_shark_tune.tuning.builder import Builds
 from pytest_shark_tune.tuning.bundle_file import BINARY, BundleFile, opened, write_bundle
-from pytest_shark_tune.tuning.microbenchmarks import Yardstick, Yardsticks
+from pytest_shark_tune.tuning.microbenchmarks import Yardstick
+from pytest_shark_tune.tuning.session import Session
 
 __all__ = ["BUNDLE", "Bundle", "Packed", "PackedCompiler", "check_machine", "pack", "read_bundle"]
 
 BUNDLE = "bundle.tar"
-"""What a bundle is called in the output folder."""
+"""The name of a bundle in the output directory."""
 _SCHEMA: Final = 2
 
 
 class Bundle(msgspec.Struct, frozen=True, kw_only=True):
-    """What a bundle says of itself; its file holds the binaries beside it, each under its key in the cache.
-
-    ``identity`` is the compiler's, ``flags`` are the user's. ``tests`` gives the key of each test's plan by the id of
-    the test function, and ``plans`` have just the candidates that were compiled, or refused by the compiler.
-    ``builds`` are these, and ``yardsticks`` show what the device can reach; ``vmfb`` of both is a name in the file, and
-    ``digests`` are the SHA-256 of the binaries by these names.
-    """
+    """The manifest of a bundle. The bundle's file has the binaries beside it, each under its key in the cache."""
 
     schema: Literal[2] = _SCHEMA
     versions: dict[str, str]
+    """The versions of this package and of IREE."""
     target: Target
+    """The target."""
     flags: tuple[str, ...]
+    """The user's flags for the compiler."""
     identity: tuple[str, ...]
+    """The compiler's identity."""
     rotate_bytes: int
+    """Data is rotated through that much memory."""
     tests: dict[str, str]
+    """The key of the plan of each test function, by the function's id."""
     plans: dict[str, Plan]
+    """The plans by key, with the candidates that were compiled, or that the compiler refused."""
     builds: dict[str, Artifact]
+    """The artifacts of these candidates, by key; ``vmfb`` is a name in the file."""
     yardsticks: tuple[Yardstick, ...]
+    """The microbenchmarks; ``vmfb`` is a name in the file."""
     yardsticks_key: str
+    """The key of the microbenchmarks in the cache."""
     digests: dict[str, str]
+    """The SHA-256 of each binary, by its name in the file."""
 
     def plan_of(self, test: str) -> str:
-        """The key of the plan of a test function; folders above its file may have other names than they had.
+        """The key of the plan of a test function. Directories above its file may have been renamed.
 
         Raises:
             InputError: the bundle was made without the test.
@@ -74,13 +80,13 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def digest(self) -> str:
-        """A hash of all that is in the bundle: of its binaries it has the digests."""
+        """A hash of everything in the bundle: the manifest has the digests of the binaries."""
         return hashlib.sha256(msgspec.json.encode(self)).hexdigest()
 
     def unpack(self, path: Path, cache: Cache) -> None:
-        """Put plans and binaries, the latter from the bundle's file at ``path``, into a cache that is the run's own.
+        """Put the plans, and the binaries of the bundle's file at ``path``, into a cache of this run alone.
 
-        What is under a key here was put there by whoever made the bundle, so no other run may take it from a cache.
+        The maker of the bundle chose the content of every key, so no other run may read it from a cache.
 
         Raises:
             InputError: the file is not whole, or a binary is not the one that was put into it.
@@ -93,8 +99,8 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
                     unpacked = msgspec.structs.replace(artifact, vmfb=binary)
                 cache.put("artifacts", key, unpacked)
             yardsticks = [
-                msgspec.structs.replace(each, vmfb=self._unpack(file, cache, "yardsticks", each.vmfb))
-                for each in self.yardsticks
+                msgspec.structs.replace(packed, vmfb=self._unpack(file, cache, "yardsticks", packed.vmfb))
+                for packed in self.yardsticks
             ]
         if yardsticks:
             cache.put("yardsticks", self.yardsticks_key, yardsticks)
@@ -107,9 +113,9 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
         return os.fspath(binary)
 
     def why_refused(self, binaries: Collection[str]) -> str:
-        """What in it no bundle of ours has, in words; empty where there is nothing.
+        """The reason for refusing the manifest as not one of ours; empty without one.
 
-        ``binaries`` are the names of those in its file.
+        ``binaries`` are the names of the binaries in the bundle's file.
         """
         keys = {*self.builds, *self.plans, *self.tests.values(), self.yardsticks_key}
         if bad := sorted(key for key in keys if not is_key(key)):
@@ -122,7 +128,7 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
             if artifact.vmfb is not None and artifact.sha256 != self.digests.get(artifact.vmfb):
                 return f"{key} has two digests"
         named = {made.vmfb for made in self.builds.values() if made.vmfb is not None}
-        named |= {each.vmfb for each in self.yardsticks}
+        named |= {packed.vmfb for packed in self.yardsticks}
         if not named == set(binaries) == set(self.digests):
             return "its file has other binaries than its manifest"
         if {"pytest-shark-tune", "iree-base-compiler"} - self.versions.keys() or not self.identity:
@@ -133,7 +139,7 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PackedCompiler(Compiler):
-    """The compiler that a bundle was made with, as far as names and keys go; it compiles nothing."""
+    """Stands for the compiler that a bundle was made with, in names and keys; it compiles nothing."""
 
     def __init__(self, bundle: Bundle) -> None:
         super().__init__(bundle.target, bundle.flags, timeout_s=COMPILE_TIMEOUT_S, tool="")
@@ -141,12 +147,12 @@ class PackedCompiler(Compiler):
 
     @property
     def version(self) -> str:
-        """The version of the package that the bundle was made with."""
+        """The version of the compiler that the bundle was made with."""
         return self._bundle.versions["iree-base-compiler"]
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """That of the compiler that the bundle was made with: what it made has the same keys here."""
+        """The identity of the compiler that the bundle was made with, so that its modules have the same keys here."""
         return self._bundle.identity
 
     def _compile(self, folder: Path, source: str, name: str, flags: Sequence[str]) -> tuple[Path, float]:
@@ -155,13 +161,18 @@ class PackedCompiler(Compiler):
 
 @dataclass(frozen=True)
 class Packed:
-    """How much went into a bundle: dispatches, candidates with a binary, those that failed, bytes of the file."""
+    """The content of a bundle that was written."""
 
     path: Path
+    """The path of its file."""
     dispatches: int
+    """How many dispatches it has."""
     compiled: int
+    """How many candidates with a binary it has."""
     failed: int
+    """How many candidates that failed it has."""
     bytes: int
+    """The size of its file."""
 
     def words(self) -> str:
         """One line for the end of a run."""
@@ -175,32 +186,38 @@ class Packed:
 
 def pack(
     path: Path,
-    builds: Builds,
+    session: Session,
     plans: Mapping[str, Plan],
     *,
     tests: Mapping[str, str],
     tried: Collection[tuple[str, str]],
-    yardsticks: Yardsticks,
-    rotate_bytes: int,
 ) -> Packed | None:
-    """Write what ``builds`` compiled of ``plans`` to ``path``; ``None``, and no file, where no default is compiled.
+    """Write compiled candidates to a bundle.
 
-    ``tests`` gives the key of each test function's plan. Only what was ``tried``, pairs of a dispatch's name and a
-    candidate's id, goes in. Where the ``yardsticks`` cannot be compiled they are left
-    out, and nothing is called impossible.
+    If the device's microbenchmarks cannot be compiled they are left out, and nothing is called impossible.
+
+    Args:
+        path: where the bundle goes.
+        session: the session that compiled the candidates.
+        plans: the plans, by key.
+        tests: the key of each test function's plan.
+        tried: the candidates that go in, as pairs of a dispatch's name and a candidate's id.
+
+    Returns:
+        The content of the bundle; ``None``, and no file, if no default is compiled.
     """
-    packing = _Packing(builds, frozenset(tried))
+    packing = _Packing(session.builder, frozenset(tried))
     trimmed = {key: packing.trim(plan) for key, plan in plans.items()}
     new_keys = {key: content_key("packed", key, sorted(packing.artifacts)) for key in plans}
     path.unlink(missing_ok=True)
     if not packing.dispatches:
         return None
-    compiler = builds.compiler
+    compiler, yardsticks = session.compiler, session.yardsticks
     measures: list[Yardstick] = []
     with suppress(CommandFailed):
         measures = yardsticks.built()
     files = {f"{key}{BINARY}": Path(made.vmfb) for key, made in packing.artifacts.items() if made.vmfb is not None}
-    files |= {Path(each.vmfb).name: Path(each.vmfb) for each in measures}
+    files |= {Path(built.vmfb).name: Path(built.vmfb) for built in measures}
     bundle = Bundle(
         versions={
             "pytest-shark-tune": __version__,
@@ -210,24 +227,24 @@ def pack(
         target=compiler.target,
         flags=compiler.flags,
         identity=compiler.identity,
-        rotate_bytes=rotate_bytes,
+        rotate_bytes=session.settings.rotate_bytes,
         tests={test: new_keys[key] for test, key in tests.items() if trimmed[key].tasks},
         plans={new_keys[key]: plan for key, plan in trimmed.items() if plan.tasks},
         builds={key: _as_member(key, artifact) for key, artifact in packing.artifacts.items()},
-        yardsticks=tuple(msgspec.structs.replace(each, vmfb=Path(each.vmfb).name) for each in measures),
+        yardsticks=tuple(msgspec.structs.replace(built, vmfb=Path(built.vmfb).name) for built in measures),
         yardsticks_key=yardsticks.built_key,
         digests={name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()},
     )
     write_bundle(path, msgspec.json.encode(bundle), files)
-    made = [each for each in packing.candidates if each.vmfb is not None]
+    made = [artifact for artifact in packing.candidates if artifact.vmfb is not None]
     return Packed(path, packing.dispatches, len(made), len(packing.candidates) - len(made), bytes=path.stat().st_size)
 
 
 def read_bundle(path: Path) -> Bundle:
-    """What the bundle at ``path`` says of itself.
+    """Read the manifest of the bundle at ``path``.
 
     Raises:
-        InputError: it is no bundle, or one that this package, this runtime or this processor cannot use.
+        InputError: it is no bundle, or this version of the package cannot use it.
     """
     with opened(path) as file:
         binaries = file.binaries
@@ -248,10 +265,10 @@ def read_bundle(path: Path) -> Bundle:
 
 
 def check_machine(bundle: Bundle) -> None:
-    """Refuse to run the bundle's binaries where they cannot run.
+    """Check that the bundle's binaries can run on this machine.
 
     Raises:
-        InputError: the runtime is of another release than the compiler, or this is not the processor they are for.
+        InputError: the runtime is of another release than the compiler, or the processor is another one.
     """
     compiler = bundle.versions["iree-base-compiler"]
     if _release(compiler) != _release(runtime_version()):
@@ -267,7 +284,7 @@ def check_machine(bundle: Bundle) -> None:
 
 
 class _Packing:
-    """Collects what goes into a bundle."""
+    """Collects the content of a bundle."""
 
     def __init__(self, builds: Builds, tried: Collection[tuple[str, str]]) -> None:
         self._builds = builds
@@ -277,7 +294,7 @@ class _Packing:
         self.dispatches = 0
 
     def trim(self, plan: Plan) -> Plan:
-        """The plan with what was compiled of it, and what a search needs to know of each dispatch."""
+        """The plan with just the candidates that were compiled, and with the facts that a search needs."""
         tasks = tuple(found for task in plan.tasks if (found := self._trim_task(task)) is not None)
         self.dispatches += len(tasks)
         return msgspec.structs.replace(plan, tasks=tasks, kernels=())
@@ -297,14 +314,14 @@ class _Packing:
         return msgspec.structs.replace(task, candidates=tuple(kept), facts=facts)
 
     def _artifacts(self, task: Task, candidate: Candidate) -> dict[str, Artifact]:
-        """The candidate's artifacts by key, for each member of the dispatch's group; none where one is not known."""
+        """The candidate's artifacts by key, for each dispatch of the group; none if one of them is not known."""
         found = {}
         for member in task.dispatch.members:
             artifact = self._builds.known(member.module, candidate)
             if artifact is None:
                 return {}
             found[self._builds.key(member.module, candidate)] = artifact
-            if artifact.vmfb is None:  # What fails for one of the group is tried for none of the others.
+            if artifact.vmfb is None:  # A candidate that fails in one dispatch of the group is not tried in the others.
                 break
         return found
 
@@ -318,7 +335,7 @@ def _as_member(key: str, artifact: Artifact) -> Artifact:
 
 
 def _ends_alike(one: str, other: str) -> bool:
-    """Whether two ids of tests differ only in folders above what one of them has."""
+    """Whether two ids of tests differ only in leading directories that one of them lacks."""
     shorter, longer = sorted((one, other), key=len)
     return longer.endswith(f"/{shorter}")
 

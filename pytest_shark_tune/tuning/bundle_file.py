@@ -1,4 +1,4 @@
-"""A bundle's file: an archive with a manifest and binaries, of which nothing is taken on trust."""
+"""The file of a bundle: an archive with a manifest and binaries. Nothing in it is trusted."""
 
 from __future__ import annotations
 
@@ -16,18 +16,15 @@ from pytest_shark_tune.errors import InputError
 __all__ = ["BINARY", "BundleFile", "opened", "write_bundle"]
 
 BINARY = ".vmfb"
-"""How the names of binaries end, behind a key of the cache."""
+"""The suffix of a binary's name, which is a key of the cache."""
 _MANIFEST = "bundle.json"
 _NAME = re.compile(r"[0-9a-f]{64}\.vmfb")
 _DAMAGED = (OSError, tarfile.TarError, ValueError, OverflowError)
-"""What reading an archive raises that is damaged, or made up."""
+"""The errors that reading a damaged or forged archive raises."""
 
 
 class BundleFile:
-    """An archive that holds regular files of known names and nothing else.
-
-    Nothing is ever unpacked under a name that stands in it.
-    """
+    """An archive that has only regular files with known names. No name in it becomes a path on disk."""
 
     def __init__(self, path: Path, tar: tarfile.TarFile) -> None:
         self._path = path
@@ -46,18 +43,18 @@ class BundleFile:
         return frozenset(self._members) - {_MANIFEST}
 
     def manifest(self) -> bytes:
-        """What the bundle says of itself.
+        """The content of the manifest.
 
         Raises:
-            InputError: it is not there, or not whole.
+            InputError: it is missing or incomplete.
         """
         return self._content(_MANIFEST)
 
     def binary(self, name: str, sha256: str) -> bytes:
-        """A binary, which has the digest ``sha256``.
+        """The content of a binary with the digest ``sha256``.
 
         Raises:
-            InputError: it is not there, not whole, or has another digest.
+            InputError: it is missing or incomplete, or has another digest.
         """
         content = self._content(name)
         if hashlib.sha256(content).hexdigest() != sha256:
@@ -88,10 +85,10 @@ def opened(path: Path) -> Iterator[BundleFile]:
     """Open the archive at ``path``, which is not compressed.
 
     Raises:
-        InputError: it is none, or holds anything but regular files of known names.
+        InputError: it is no such archive, or has anything but regular files with known names.
     """
     try:
-        tar = tarfile.open(path, "r:")  # noqa: SIM115 - what goes wrong later is told otherwise
+        tar = tarfile.open(path, "r:")  # noqa: SIM115 - later errors have other messages
     except _DAMAGED as error:
         raise InputError(f"{path} cannot be read as a bundle: {error}") from error
     with tar:
@@ -99,7 +96,7 @@ def opened(path: Path) -> Iterator[BundleFile]:
 
 
 def write_bundle(path: Path, manifest: bytes, binaries: Mapping[str, Path]) -> None:
-    """Write an archive with files by their names in it; whoever looks meanwhile sees the old file, or none.
+    """Write an archive; ``binaries`` are files by their names in it. Until it is whole, readers see the old one.
 
     Raises:
         OSError: it cannot be written.
@@ -118,7 +115,7 @@ def write_bundle(path: Path, manifest: bytes, binaries: Mapping[str, Path]) -> N
 
 
 def _why_refused(member: tarfile.TarInfo) -> str:
-    """Why a member cannot be a bundle's, in words; empty where it can."""
+    """The reason for refusing a member; empty if it can be in a bundle."""
     if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
         return "is no regular file"
     if member.name != _MANIFEST and not _NAME.fullmatch(member.name):

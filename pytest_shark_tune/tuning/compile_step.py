@@ -1,4 +1,4 @@
-"""A compile step of a client's own: what happens to each configured module before it is compiled."""
+"""A client's own compile step: it changes every configured module before the module is compiled."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ __all__ = ["CompileStep", "command_failure"]
 
 @dataclass(frozen=True)
 class CompileStep:
-    """``run`` takes the text of a module at phase ``executable-sources`` and gives it changed, at the same phase.
-
-    What is compiled is kept by ``key``, which names what the step does: it changes where that does.
-    """
+    """A step between configuring and compiling."""
 
     key: str
+    """Names the step in the keys of compiled modules, so it has to change if the step does."""
     run: Callable[[str], str]
+    """Takes the text of a module at phase ``executable-sources`` and returns it changed, at the same phase."""
 
     def applied_to(self, text: str, compilation_info: str = "") -> str:
-        """The module after the step; with ``compilation_info``, which has to be in force still.
+        """The module after the step. If ``compilation_info`` is given, it has to be applied still.
 
         Raises:
             CandidateFailed: the step fails, gives no module, or loses the config.
@@ -45,7 +44,7 @@ class CompileStep:
 
 
 def command_failure(error: Exception, failed: State, timed_out: State) -> CandidateFailed:
-    """A client's command that failed, or ran out of time, as a failure of the candidate that it was run for."""
+    """Turn the failure, or the time-out, of a client's command into a failure of its candidate."""
     is_late = isinstance(error, subprocess.TimeoutExpired) or (isinstance(error, CommandFailed) and error.timed_out)
     stderr = getattr(error, "stderr", None) or ""
     said = stderr.decode(errors="replace") if isinstance(stderr, bytes) else str(stderr)

@@ -1,32 +1,26 @@
-"""What earlier runs found out, kept by content: what was measured on this very device is not measured again."""
+"""The tuning database: results of earlier runs, by content, so that nothing is measured twice on one device."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from pytest_shark_tune.compiler.compiler import Compiler
-from pytest_shark_tune.compiler.configure import ARTIFACT_VERSION
-from pytest_shark_tune.device.identity import runtime_version, ways_of_driving
-from pytest_shark_tune.measurement.correctness import CHECK_VERSION
-from pytest_shark_tune.measurement.timing import MEASUREMENT_VERSION
 from pytest_shark_tune.plan.profile import Profile
 from pytest_shark_tune.plan.source import Source
-from pytest_shark_tune.plan.types import Plan, Task
+from pytest_shark_tune.plan.types import AnyTask, Plan, Task
 from pytest_shark_tune.records.draft import Draft
 from pytest_shark_tune.records.types import FinalRecord, Record, SpecRecord, State, lasts
 from pytest_shark_tune.records.winner import WINNER_VERSION
 from pytest_shark_tune.search import PriorResult, ProblemFacts, pipeline_label
 from pytest_shark_tune.search.facts import FACTS_VERSION
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID, Candidate
-from pytest_shark_tune.spec.build import SPEC_VERSION
 from pytest_shark_tune.system import journal
-from pytest_shark_tune.system.cache import Cache, content_key
-from pytest_shark_tune.system.machine import driver_version, processors
-from pytest_shark_tune.tuning.model_profile import PROFILE_VERSION
+from pytest_shark_tune.system.cache import Cache, Kind, content_key
+from pytest_shark_tune.tuning.model.profile import PROFILE_VERSION
 from pytest_shark_tune.tuning.settings import RunSettings
 from pytest_shark_tune.tuning.verifier import VERIFY_VERSION
 
@@ -35,96 +29,97 @@ __all__ = ["KEPT_VERSION", "Recall"]
 KEPT_VERSION: Final = 1
 """The form of records, finals, checks and profiles in the cache.
 
-Raise it where a field of one is added, removed or means something else: all is then measured anew.
+Raise it if a field is added, removed or changes its meaning: everything is then measured anew.
 """
 
 _MOST_SIMILAR = 500
-"""So many results of other dispatches are enough to learn from, and learned from in a fraction of a second."""
+"""So many results of other dispatches are enough to learn from, and take a fraction of a second."""
+
+
+_T = TypeVar("_T")
 
 
 class _Kept(msgspec.Struct, frozen=True):
-    """A record and the config that it is about: names and ids may differ from run to run.
-
-    ``label`` is what tables call the candidate's pipeline. ``digest`` is a hash of all three.
-    """
+    """A record and the config that it is about, since names and ids may differ from run to run."""
 
     config: str
+    """The key of the config."""
     record: Record
+    """The record."""
     label: str
+    """The name of the candidate's pipeline in tables."""
     digest: str
+    """A hash of the three."""
 
     @classmethod
     def of(cls, config: str, record: Record, label: str) -> _Kept:
-        """What is kept of a record."""
+        """Make the stored form of a record."""
         return cls(config, record, label, content_key(config, record, label))
 
     def __post_init__(self) -> None:
-        """Refuse what changed since it was written, so that its line counts as one that cannot be read."""
+        """Refuse a record that changed since it was written: its line counts as damaged."""
         if self.digest != content_key(self.config, self.record, self.label):
-            raise ValueError("its content has another digest than was written with it")
+            raise ValueError("its content does not match its digest")
 
 
 class _Known(msgspec.Struct, frozen=True):
-    """A dispatch of which there are records, the key of its journal, and what a search may know of it."""
+    """A dispatch that has records."""
 
     key: str
+    """The key of its journal."""
     facts: ProblemFacts
+    """Its facts, for a search."""
 
 
 class Recall:
-    """Records, finals, checked specs and profiles of one compiler build, runtime, device, driver and way of measuring.
+    """Records, finals, checked specs and profiles by earlier runs in the same environment.
 
-    A fresh run, as ``settings`` say, recalls nothing, and keeps what it finds out in place of what was known.
-    ``setting`` is a hash of all these. What is recalled depends, besides, on the versions of our own ways of finding
-    it out, so that it is found out anew where one of them changed.
-    ``step`` is the key of a client's compile step, where there is one: what it changes is known by that. So is a bundle
-    known by its digest: whatever it holds may be named as something else. Of clients'
-    other stages nothing is known here, and only what our own found out is kept. Files are only ever added
-    to, or replaced whole, so runs at the same time may share a cache.
+    Results also depend on the versions of our own ways of finding them: if one of these changes, everything is found
+    anew. A fresh run reads nothing, and replaces known results by its own. Only results of our own stages are stored,
+    since nothing is known of clients' stages. Files are only appended to, or replaced whole, so concurrent runs may
+    share a cache.
+
+    Args:
+        cache: where the results are.
+        compiler: the compiler of this run.
+        settings: the settings of this run. The content of a bundle may go by other names elsewhere, so results
+            depend on its digest.
+        step: the key of a client's compile step; empty without one.
     """
 
     def __init__(self, cache: Cache, compiler: Compiler, settings: RunSettings, *, step: str = "") -> None:
         self._cache = cache
         self._fresh = settings.fresh
-        self.setting = content_key(
-            "setting",
-            compiler.identity,
-            runtime_version(),
-            settings.device_name,
-            processors(),
-            driver_version(compiler.target.driver),
-            settings.rotate_bytes,
-            *ways_of_driving(settings.devices, compiler.target.driver),
-        )
-        versions = [KEPT_VERSION, MEASUREMENT_VERSION, CHECK_VERSION, ARTIFACT_VERSION, SPEC_VERSION]
-        self._base = content_key(self.setting, versions, *filter(None, (step, settings.bundle)))
+        self.setting = settings.fingerprint(compiler)
+        """The fingerprint of the environment."""
+        self._base = settings.results_key(compiler, KEPT_VERSION, step)
         self._device = settings.device_name
         self._jobs = settings.jobs
         self._indexed: set[str] = set()
 
     def records(self, task: Task) -> list[Record]:
-        """What is known of the default and the candidates of ``task``, each once."""
+        """The known records of the default and the candidates of ``task``, one for each."""
         if self._fresh:
             return []
-        # A line takes the place of those before it.
-        kept = {each.config: each.record for each in journal.read(self._journal_of(self._key(task)), _Kept)}
+        # A later line replaces an earlier one.
+        kept = {line.config: line.record for line in journal.read(self._journal_of(self._key(task)), _Kept)}
         known = [
             msgspec.structs.replace(kept[key], id=candidate.id, dispatch=task.name)
             for candidate in (task.default, *task.candidates)
             if (key := _config_key(candidate)) in kept
         ]
-        # Whose binary a duplicate shares comes before it; where that one is to be tried again, either may be it.
+        # A duplicate follows the candidate whose binary it shares. If that candidate is retried, either one may own it.
         ids = {DEFAULT_ID, *(record.id for record in known)}
         told = [record for record in known if record.state is not State.DUPLICATE or record.duplicate_of in ids]
         return sorted(told, key=lambda record: record.state is State.DUPLICATE)
 
     def damaged(self, task: Task) -> list[str]:
-        """The lines that `records` leaves out since they cannot be read, as FILE:NUMBER."""
+        """The damaged lines, which `records` leaves out, as FILE:NUMBER."""
         path = self._journal_of(self._key(task))
         return [] if self._fresh else [f"{path}:{number}" for number in journal.damaged_lines(path, _Kept)]
 
-    def keep(self, task: Task, record: Record) -> None:
-        """Keep what was found out about a candidate, unless it tells of the machine, or of a default that fails."""
+    def add(self, task: Task, record: Record) -> None:
+        """Store a candidate's record, unless it is about the state of the machine, or about a default that failed."""
         if record.id == DEFAULT_ID and record.state is not State.MEASURED:
             return
         if not lasts(record.state, record.reason):
@@ -138,15 +133,16 @@ class Recall:
             facts = task.facts_on(self._device)
             journal.append(self._index(task), _Known(key, facts))
 
-    def similar(self, task: Task) -> list[PriorResult]:
-        """What is known of other dispatches of the same kind of op, those of the latest runs first; at most 500.
+    def similar(self, task: AnyTask) -> list[PriorResult]:
+        """The results of other dispatches of the same kind of op, those of the latest runs first; at most 500.
 
-        Of a dispatch with more records than there is room for, they are picked evenly over its course.
+        If a dispatch has more records than are wanted, they are picked at even distances. Kernels have none.
         """
-        if self._fresh:
+        if self._fresh or not isinstance(task, Task):
             return []
         own = self._key(task)
-        known = {each.key: each.facts for each in reversed(journal.read(self._index(task), _Known)) if each.key != own}
+        listed = reversed(journal.read(self._index(task), _Known))
+        known = {dispatch.key: dispatch.facts for dispatch in listed if dispatch.key != own}
         found: list[PriorResult] = []
         for key, facts in known.items():
             if len(found) >= _MOST_SIMILAR:
@@ -155,37 +151,44 @@ class Recall:
             found += _evenly(results, _MOST_SIMILAR - len(found))
         return found
 
-    def final(self, task: Task, finalists: Iterable[str], incumbent: str) -> FinalRecord | None:
-        """The final of just these finalists, if there was one with the same incumbent."""
-        return (
-            None if self._fresh else self._cache.get("finals", self._final_key(task, finalists, incumbent), FinalRecord)
+    def final(
+        self, task: Task, finalists: Iterable[str], incumbent: str, hold: Callable[[], FinalRecord]
+    ) -> FinalRecord:
+        """The final of just these finalists with that incumbent; held now if no earlier run held it."""
+        key = self._final_key(task, finalists, incumbent)
+        # The failure of a finalist may be the machine's fault.
+        return self._reused(
+            "finals", key, FinalRecord, hold, lambda final: all(lasts(one.state, one.reason) for one in final.finalists)
         )
 
-    def keep_final(self, task: Task, finalists: Iterable[str], incumbent: str, final: FinalRecord) -> None:
-        """Keep the final of these finalists, unless what came of one of them tells of the machine."""
-        if all(lasts(each.state, each.reason) for each in final.finalists):
-            self._cache.put("finals", self._final_key(task, finalists, incumbent), final)
+    def check(self, plan: Plan, draft: Draft, run: Callable[[], SpecRecord], *, model: str = "") -> SpecRecord:
+        """The check of a draft's spec in the sources of ``plan``, or in one ``model``; run now if it was not before."""
+        return self._reused("checks", self.check_key(plan, draft, model), SpecRecord, run)
 
-    def checked(self, plan: Plan, draft: Draft, *, model: str = "") -> SpecRecord | None:
-        """What came of the spec of a draft on the sources of ``plan``, or on one ``model``, if it was tried."""
-        return None if self._fresh else self._cache.get("checks", self.check_key(plan, draft, model), SpecRecord)
-
-    def keep_checked(self, plan: Plan, draft: Draft, record: SpecRecord, *, model: str = "") -> None:
-        """Keep what came of that spec."""
-        self._cache.put("checks", self.check_key(plan, draft, model), record)
-
-    def profile(self, plan: Plan, source: Source) -> Profile | None:
-        """Where the time of a source of ``plan`` goes, if it was measured."""
-        return None if self._fresh else self._cache.get("profiles", self.profile_key(plan, source), Profile)
-
-    def keep_profile(self, plan: Plan, source: Source, profile: Profile) -> None:
-        """Keep where the time of a source goes."""
-        self._cache.put("profiles", self.profile_key(plan, source), profile)
+    def profile(self, plan: Plan, source: Source, measure: Callable[[], Profile]) -> Profile:
+        """The profile of a source of ``plan``; measured now if it was not before."""
+        return self._reused("profiles", self.profile_key(plan, source), Profile, measure)
 
     def profile_key(self, plan: Plan, source: Source) -> str:
-        """A hash of what the profile of a source depends on."""
+        """A hash of everything that the profile of a source depends on."""
         names = [task.name for task in plan.tasks]
         return content_key("profile", PROFILE_VERSION, self._base, source.content, names)
+
+    def _reused(
+        self,
+        kind: Kind,
+        key: str,
+        form: type[_T],
+        make: Callable[[], _T],
+        lasts: Callable[[_T], bool] = lambda result: True,
+    ) -> _T:
+        """A result by an earlier run, or made now, and then stored if it ``lasts``."""
+        known = None if self._fresh else self._cache.get(kind, key, form)
+        if known is None:
+            known = make()
+            if lasts(known):
+                self._cache.put(kind, key, known)
+        return known
 
     def _key(self, task: Task) -> str:
         return content_key(self._base, _texts(task))
@@ -194,7 +197,7 @@ class Recall:
         return self._cache.file("records", key, ".jsonl")
 
     def _index(self, task: Task) -> Path:
-        """Where the dispatches of one kind are listed, once for each run that found something out about them."""
+        """The journal that lists the dispatches of one kind, once for each run that has results of them."""
         key = content_key(self._base, FACTS_VERSION, task.dispatch.root.kind)
         return self._cache.file("records", key, ".dispatches.jsonl")
 
@@ -203,7 +206,7 @@ class Recall:
         return content_key(self._base, WINNER_VERSION, task.name, task.weight, _texts(task), configs, incumbent)
 
     def check_key(self, plan: Plan, draft: Draft, model: str = "") -> str:
-        """A hash of what trying the spec of a draft depends on: entries are tried alike wherever they come from."""
+        """A hash of everything that the check of a draft depends on. The origin of an entry makes no difference."""
         sources = [source.content for source in plan.sources]
         entries = sorted(draft.configs.items())
         names = [task.name for task in plan.tasks]
@@ -211,22 +214,22 @@ class Recall:
 
 
 def _results(kept: Sequence[_Kept], facts: ProblemFacts, jobs: int) -> Iterator[PriorResult]:
-    """What came of each candidate, the default left out; a duplicate is as fast as the one whose binary it shares."""
-    ratios = {each.record.id: each.record.ratio for each in kept} | {DEFAULT_ID: 1.0}
-    for each in {each.config: each for each in kept}.values():
-        record = each.record
+    """The result of each candidate but the default. A duplicate is as fast as the candidate that owns its binary."""
+    ratios = {line.record.id: line.record.ratio for line in kept} | {DEFAULT_ID: 1.0}
+    for line in {line.config: line for line in kept}.values():
+        record = line.record
         ratio = record.ratio
         if record.state is State.DUPLICATE:
             ratio = ratios.get(record.duplicate_of)
-        # That a duplicate's time is not known does not mean that it failed, and 0 is what rounding left of a ratio.
+        # A duplicate of unknown time did not fail. A ratio of 0 was rounded.
         if record.id != DEFAULT_ID and (ratio or record.state not in (State.MEASURED, State.DUPLICATE)):
             yield PriorResult(
-                pipeline=each.label, knobs=record.knobs, ratio=ratio, seconds=record.cost_s(jobs), facts=facts
+                pipeline=line.label, knobs=record.knobs, ratio=ratio, seconds=record.cost_s(jobs), facts=facts
             )
 
 
 def _evenly(results: Sequence[PriorResult], most: int) -> Sequence[PriorResult]:
-    """``most`` of ``results`` at even distances, or all where they are no more."""
+    """Pick ``most`` of ``results`` at even distances, or all if there are no more."""
     if len(results) <= most:
         return results
     return [results[position * len(results) // most] for position in range(most)]

@@ -1,62 +1,41 @@
-"""The roster: which test of a run has which part, as the workers tell their controller, which never collects."""
+"""The test manifest: the workers write it for the controller, which never collects."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import msgspec
 
 from pytest_shark_tune.plan.roles import Phase, Role
 from pytest_shark_tune.results.coverage import Collected
-from pytest_shark_tune.system import journal
 
-__all__ = ["Part", "Roster", "read_roster", "write_roster"]
-
-_FILE = "roster.json"
+__all__ = ["Part", "Roster"]
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True):
-    """What a test is for: ``dispatch`` and ``candidate`` are names, empty where there is none.
-
-    ``plan`` is the plan's key in the cache, ``suite`` the folder of the suite, empty for a model file. ``is_ours``
-    says that our own stages serve it, so that it is known what its results depend on.
-    """
+    """One test of the manifest."""
 
     role: Role
+    """The role of the test."""
     plan: str
+    """The key of its plan in the cache."""
     suite: str
+    """The directory of its suite; empty for a model file."""
     dispatch: str = ""
+    """The name of its dispatch; empty without one."""
     candidate: str = ""
+    """The id of its candidate; empty without one."""
     is_ours: bool = True
+    """Whether our own stages serve it. Then everything is known that its results depend on."""
 
     @property
     def phase(self) -> Phase:
-        """When the test may run."""
+        """The phase of the run in which the test may run."""
         return self.role.phase
 
 
 class Roster(msgspec.Struct, frozen=True):
-    """The parts of the tests that have one, by test id, and what was collected."""
+    """The tests of a run, by id."""
 
     parts: dict[str, Part]
+    """The tests that tune."""
     collected: Collected
-
-
-def write_roster(folder: Path, roster: Roster) -> None:
-    """Write down what each test tries; all workers write the same, and the first one is enough.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    path = folder / _FILE
-    if not path.exists():
-        journal.replace_file(path, msgspec.json.encode(roster))
-
-
-def read_roster(folder: Path) -> Roster:
-    """What the workers wrote down.
-
-    Raises:
-        OSError: no worker could write it.
-    """
-    return msgspec.json.decode((folder / _FILE).read_bytes(), type=Roster)
+    """How much was collected."""

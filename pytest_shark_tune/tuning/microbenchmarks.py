@@ -1,4 +1,4 @@
-"""Yardsticks: dispatches of ours that show what a device can reach, compiled and run like any other."""
+"""Roofline microbenchmarks: dispatches of our own that show the limits of a device."""
 
 from __future__ import annotations
 
@@ -22,41 +22,48 @@ from pytest_shark_tune.system.machine import processors
 __all__ = ["YARDSTICK_VERSION", "Yardstick", "Yardsticks"]
 
 YARDSTICK_VERSION: Final = 1
-"""How limits of a device are measured, and the form of a `Yardstick` and of `Limits` in the cache.
+"""How the limits of a device are measured, and the form of a `Yardstick` and of `Limits` in the cache.
 
-Raise it where others would be found.
+Raise it if other limits would be found.
 """
 
 _TINY, _SMALL, _LARGE = 64, 1 << 15, 1 << 22
-"""Elements of the copies: next to nothing, what fits near each processor, and what keeps a whole GPU busy."""
+"""The elements of the copies: next to none, as many as fit into caches, and enough to keep a whole GPU busy."""
 _PRODUCTS_ON_CPU, _PRODUCTS_ON_GPU = (128, 512), (128, 2048)
 _ELEMENT_BYTES = 4
 _SAMPLE_S, _SAMPLES = 0.002, 5
 _LONGEST_S = 0.05
-"""A yardstick that would take longer, by the rate of a smaller one, is left out: there are GPUs made of software."""
+"""A microbenchmark that would take longer, by the rate of a smaller one, is left out: some GPUs are software."""
 
 
 class Yardstick(msgspec.Struct, frozen=True, kw_only=True):
-    """A compiled yardstick and what one dispatch of it does.
-
-    ``vmfb`` is the path of its binary, in the cache its name there; ``sha256`` is the binary's hash.
-    """
+    """A compiled microbenchmark."""
 
     module: BenchmarkModule
+    """Its module."""
     vmfb: str
+    """The path of its binary; in the cache, the name of it."""
     sha256: str
+    """The hash of its binary."""
     bytes: int
+    """The bytes that one dispatch moves."""
     operations: int
+    """The operations of one dispatch."""
 
 
 class Yardsticks:
-    """Limits of the devices of one model, ``device``, measured where first asked for, kept in the cache under ``key``.
+    """The limits of the devices of one model, measured when first needed.
 
-    ``uris`` say how they are driven.
+    They are needed rarely, for a candidate that is several times as fast as the default, so most runs pay nothing. The
+    first one that needs them compiles five dispatches; later ones take at most 0.2 s. If the limits cannot be measured,
+    which is tried once, nothing is called impossible.
 
-    What is asked for is rare (a candidate that is several times as fast as the default), so a usual run pays nothing;
-    the first that does pays for compiling five dispatches, others 0.2 s at most. Where they cannot be measured, which
-    is tried once, nothing is called impossible, and ``tell`` is told so.
+    Args:
+        compiler: compiles the dispatches.
+        cache: holds binaries and limits.
+        device: the model of the devices.
+        tell: gets a message if the limits cannot be measured.
+        uris: the devices, which say how they are driven.
     """
 
     def __init__(
@@ -85,13 +92,16 @@ class Yardsticks:
         self.built_key = content_key("yardsticks", YARDSTICK_VERSION, compiler.identity, _sources(compiler))
 
     def why_impossible(self, us: float, work: Work, child: DeviceChild) -> str:
-        """Why no config can do ``work`` in ``us`` microseconds, in words; empty where one can, or nothing is known.
+        """Explain why no config can do ``work`` in ``us`` microseconds.
 
-        Limits that were measured on a busy machine are too low, so nothing is called impossible by old ones: the
-        yardsticks are run once more on ``child``'s device, and the better figures count from then on.
+        Limits that were measured on a busy machine are too low, so stored ones call nothing impossible: they are
+        measured once more on the device of ``child``, and the better ones are stored.
+
+        Returns:
+            The reason; empty if a config can, or if nothing is known.
 
         Raises:
-            DeviceChildDied: a yardstick crashed or hung.
+            DeviceChildDied: a microbenchmark crashed or hung.
         """
         known = self._cache.get("limits", self.key, Limits)
         if not self._works or (known is not None and not why_impossible(us, work, known)):
@@ -103,28 +113,28 @@ class Yardsticks:
             raise
         except (CommandFailed, DeviceRequestFailed) as error:
             self._works = False
-            self._tell(f"what the device can reach is not known, so nothing is called impossible: {error}")
+            self._tell(f"the limits of the device cannot be measured, so no result is called impossible: {error}")
             return ""
         known = measured if known is None else known.better(measured)
         self._cache.put("limits", self.key, known)
         return why_impossible(us, work, known)
 
     def built(self) -> list[Yardstick]:
-        """The compiled yardsticks, kept in the cache under ``built_key``.
+        """The compiled microbenchmarks, from the cache or compiled now.
 
         Raises:
             CommandFailed: they cannot be compiled.
         """
         known = self._cache.get("yardsticks", self.built_key, list[Yardstick])
-        found = [placed for each in known or () if (placed := self._placed(each)) is not None]
+        found = [placed for stored in known or () if (placed := self._placed(stored)) is not None]
         if not found or len(found) != len(known or ()):
             found = [self._build(*source) for source in _sources(self._compiler)]
-            named = [msgspec.structs.replace(each, vmfb=Path(each.vmfb).name) for each in found]
+            named = [msgspec.structs.replace(built, vmfb=Path(built.vmfb).name) for built in found]
             self._cache.put("yardsticks", self.built_key, named)
         return found
 
     def _placed(self, kept: Yardstick) -> Yardstick | None:
-        """One from the cache with the path that its binary has here; ``None`` where that is not there, or damaged."""
+        """A stored one with the path of its binary; ``None`` if the binary is missing or damaged."""
         path = self._cache.binary("yardsticks", Path(kept.vmfb).stem, kept.sha256)
         return None if path is None else msgspec.structs.replace(kept, vmfb=str(path))
 
@@ -140,7 +150,7 @@ class Yardsticks:
 
 
 def _sources(compiler: Compiler) -> list[tuple[str, int, int]]:
-    """The yardsticks' MLIR, with the bytes and operations of each: one that does next to nothing, then by size."""
+    """The MLIR of the microbenchmarks, with bytes and operations: one that does next to nothing, then by size."""
     sizes = _PRODUCTS_ON_CPU if compiler.target.shares_processor else _PRODUCTS_ON_GPU
     products = [(_product(size), 3 * _ELEMENT_BYTES * size**2, 2 * size**3) for size in sizes]
     copies = [(_copying(count), 2 * _ELEMENT_BYTES * count, 0) for count in (_TINY, _SMALL, _LARGE)]
@@ -148,7 +158,7 @@ def _sources(compiler: Compiler) -> list[tuple[str, int, int]]:
 
 
 def _copying(count: int) -> str:
-    """Copies with a sign change, since a plain copy would be no dispatch."""
+    """A copy with a sign change, since a plain copy would be no dispatch."""
     tensor = f"tensor<{count}xf32>"
     return f"""
         func.func @copying(%from: {tensor}) -> {tensor} {{
@@ -174,11 +184,13 @@ def _product(size: int) -> str:
 def _measure(child: DeviceChild, yardsticks: list[Yardstick]) -> Limits:
     nothing = _best_s(child, yardsticks[0])
     moving = computing = 0.0
-    for each in yardsticks[1:]:
-        if (computing and each.operations / computing > _LONGEST_S) or (moving and each.bytes / moving > _LONGEST_S):
+    for larger in yardsticks[1:]:
+        if (computing and larger.operations / computing > _LONGEST_S) or (
+            moving and larger.bytes / moving > _LONGEST_S
+        ):
             continue
-        seconds = _best_s(child, each)
-        moving, computing = max(moving, each.bytes / seconds), max(computing, each.operations / seconds)
+        seconds = _best_s(child, larger)
+        moving, computing = max(moving, larger.bytes / seconds), max(computing, larger.operations / seconds)
     return Limits(bytes_per_s=moving, operations_per_s=computing, launch_us=nothing * 1e6)
 
 

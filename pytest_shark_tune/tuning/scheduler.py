@@ -1,4 +1,4 @@
-"""The campaign: which dispatch, and which of its candidates, is tried next, and when enough have been; no pytest."""
+"""The task scheduler: chooses the dispatch and the candidate that are tried next, and decides when to stop."""
 
 from __future__ import annotations
 
@@ -26,36 +26,41 @@ from pytest_shark_tune.tuning.manifest import Part
 __all__ = ["Campaign", "Quarry", "make_quarry"]
 
 _FIRST = 8
-"""How many candidates of each dispatch are tried before gains are compared."""
+"""How many candidates of a dispatch are tried before gains are compared."""
 _SLOWEST_RATIO = 1e-6
 _ENOUGH = 64
 _LEAST_GAIN = 0.005
-"""A dispatch of which at least that many were tried is given up where the rest is expected to gain less than this, as
-a part of its time."""
+"""After so many candidates, a dispatch is given up if the rest is expected to gain less than this part of its time."""
 
 
 @dataclass
 class Quarry:
-    """One dispatch in a campaign.
-
-    ``candidates`` are the ids of those that the search chooses from, in the order of its rows, and ``tests`` the
-    indices of their tests; ``defaults`` are those of its default's. ``most`` is how many are tried at most,
-    and ``jobs`` how many are compiled at a time. ``in_model_us`` is the time of all its calls as its models run, where
-    that was measured.
-    """
+    """The state of one dispatch."""
 
     name: str
+    """The name of the dispatch."""
     weight: int
+    """How many calls a better config makes faster."""
     search: Search
+    """Chooses its candidates."""
     candidates: Sequence[str]
+    """The ids of its candidates, in the order of the search's rows."""
     tests: Sequence[int]
+    """The indices of their tests."""
     defaults: Sequence[int]
+    """The indices of the tests of its default."""
     most: int
+    """How many candidates are tried at most."""
     jobs: int = 1
+    """How many candidates are compiled at a time."""
     in_model_us: float | None = None
+    """The time of all its calls in its models, if it was measured."""
     baseline_us: float | None = None
+    """The time of its default, once it is measured."""
     tried: int = 0
+    """How many candidates were tried."""
     spent_s: float = 0.0
+    """The seconds that these took."""
     coming: deque[int] = field(default_factory=deque)
     under_way: set[int] = field(default_factory=set)
     ratios: dict[str, float | None] = field(default_factory=dict)
@@ -66,9 +71,9 @@ class Quarry:
 
     @property
     def worth(self) -> float:
-        """What the next candidate is expected to save in the whole for each second that one takes, in microseconds.
+        """The microseconds that the next candidate is expected to save in the whole, per second that it takes.
 
-        Without a baseline no one knows.
+        It is infinite as long as there is no baseline.
         """
         if self.tried < _FIRST or self.baseline_us is None:
             return float("inf")
@@ -82,12 +87,12 @@ class Quarry:
 
     @property
     def wants_more(self) -> bool:
-        """Whether a candidate is to be tried that nobody has taken yet."""
+        """Whether there is a candidate to try that was not handed out yet."""
         return not self.is_exhausted and bool(self.coming or (self.room and not self.search.stop_reason))
 
     @property
     def left(self) -> int:
-        """How many candidates nobody has taken yet may be tried at most; 0 where no more is wanted."""
+        """How many candidates that were not handed out yet may be tried at most."""
         if not self.wants_more:
             return 0
         if self.search.stop_reason:
@@ -96,8 +101,10 @@ class Quarry:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether all that may still be chosen is expected to gain next to nothing."""
-        if self.tried < _ENOUGH or self.search.stop_reason:  # What was chosen when more was expected is tried.
+        """Whether the candidates that are left are expected to gain next to nothing."""
+        if (
+            self.tried < _ENOUGH or self.search.stop_reason
+        ):  # Candidates that were chosen when more was expected are tried.
             return False
         return self.search.expected_gain * (self.most - self.tried) < _LEAST_GAIN
 
@@ -105,9 +112,13 @@ class Quarry:
 class Campaign:
     """Chooses the candidates' tests of a run, by index into the collection.
 
-    Defaults come first. Then whoever is expected to gain most for each second gets the next ``stretch`` candidates. At
-    most as many are chosen ahead, so that they can be compiled together. ``is_spent`` tells that the time is used up.
-    ``announce`` is told, for a dispatch, the ids of the candidates that come next, in order.
+    Defaults come first. Then the dispatch that is expected to gain most per second gets the next batch of candidates.
+
+    Args:
+        quarries: the dispatches.
+        stretch: the size of a batch. At most so many candidates are chosen ahead, to be compiled together.
+        is_spent: returns whether the time is used up.
+        announce: gets the name of a dispatch and the ids of its next candidates, in order.
     """
 
     def __init__(
@@ -118,11 +129,11 @@ class Campaign:
         is_spent: Callable[[], bool] = lambda: False,
         announce: Callable[[str, tuple[str, ...]], None] = lambda name, coming: None,
     ) -> None:
-        self._quarries = {each.name: each for each in quarries}
+        self._quarries = {quarry.name: quarry for quarry in quarries}
         self._stretch = stretch
         self._is_spent = is_spent
         self._announce = announce
-        self._first = deque(index for each in self._quarries.values() for index in each.defaults)
+        self._first = deque(index for quarry in self._quarries.values() for index in quarry.defaults)
         self._returned: deque[int] = deque()
         self._turn: Quarry | None = None
         self._served = 0
@@ -130,17 +141,17 @@ class Campaign:
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing more is wanted: time, candidates or expected gain are spent."""
+        """Whether time, candidates or expected gain are used up."""
         if self._first or self._returned:
             return False
         if not any(quarry.wants_more for quarry in self._quarries.values()):
-            return True  # The finals may take what time is left, and longer: that cuts nothing short.
+            return True  # The finals may take longer than the time that is left.
         self._spent = self._spent or self._is_spent()
         return self._spent
 
     @property
     def expected(self) -> int:
-        """How many tests will be handed out at most, those that were given back included."""
+        """How many tests will be handed out at most, including those that were given back."""
         candidates = 0 if self._spent else sum(quarry.left for quarry in self._quarries.values())
         return len(self._first) + len(self._returned) + candidates
 
@@ -152,7 +163,7 @@ class Campaign:
             return self._first.popleft()
         if self._turn is None or not self._turn.wants_more or self._served >= self._stretch:
             wanting = [quarry for quarry in self._quarries.values() if quarry.wants_more]
-            self._turn, self._served = min(wanting, key=lambda each: (-each.worth, each.tried)), 0
+            self._turn, self._served = min(wanting, key=lambda quarry: (-quarry.worth, quarry.tried)), 0
         self._refill(self._turn)
         self._served += 1
         row = self._turn.coming.popleft()
@@ -160,18 +171,18 @@ class Campaign:
         return self._turn.tests[row]
 
     def give_back(self, index: int) -> None:
-        """Take back a test that was not run; it is the next one."""
+        """Take back a test that was not run; it is handed out next."""
         self._returned.appendleft(index)
 
     def pass_over(self, dispatch: str, candidate: str) -> None:
-        """Count a candidate that was compiled, and will not be measured in this run."""
+        """Count a candidate that was compiled and is not measured in this run."""
         quarry = self._quarries.get(dispatch)
         if quarry is not None and candidate in quarry.rows:
             quarry.under_way.discard(quarry.rows[candidate])
             quarry.tried += 1
 
     def tell(self, record: Record) -> None:
-        """Take in what came of a candidate, or of a dispatch's default."""
+        """Take in the record of a candidate, or of a dispatch's default."""
         quarry = self._quarries.get(record.dispatch)
         if quarry is None:
             return
@@ -179,7 +190,7 @@ class Campaign:
             self._first = deque(index for index in self._first if index not in quarry.defaults)
             if record.state is State.MEASURED:
                 quarry.baseline_us = float(np.median(record.baseline_samples_us))
-            else:  # There is nothing to compare the candidates with.
+            else:  # The candidates cannot be compared with anything.
                 quarry.most = 0
                 quarry.coming.clear()
             return
@@ -190,16 +201,16 @@ class Campaign:
         quarry.tried += 1
         seconds = record.cost_s(quarry.jobs)
         quarry.spent_s += seconds
-        # One that is rounded to nothing has a logarithm, too.
+        # A ratio that was rounded to 0 needs a logarithm, too.
         ratio = None if record.ratio is None else max(record.ratio, _SLOWEST_RATIO)
         if record.state is State.DUPLICATE:
-            # It would have taken as long as the one whose binary it shares.
+            # It would have taken as long as the candidate that owns its binary.
             ratio = quarry.ratios.get(record.duplicate_of, 1.0)
         quarry.ratios[record.id] = ratio
         quarry.search.tell([Outcome(row, ratio, seconds)])
 
     def why_stopped(self, name: str) -> str:
-        """Why no more candidates of a dispatch were tried, in words; empty where they all were."""
+        """The reason why no more candidates of a dispatch were tried; empty if all of them were."""
         quarry = self._quarries.get(name)
         if quarry is None or quarry.tried >= len(quarry.tests):
             return ""
@@ -212,14 +223,14 @@ class Campaign:
         return "the time was spent (--tune-time)" if self._spent else quarry.search.stop_reason
 
     def effort(self, name: str) -> int:
-        """How many candidates of a dispatch had their chance: all that were asked for, unless the run was cut short."""
+        """How many candidates of a dispatch count as tried: all that were asked for, unless the run ended early."""
         quarry = self._quarries.get(name)
         if quarry is None:
             return 0
         return max(quarry.most, quarry.tried) if quarry.is_exhausted else quarry.tried
 
     def _refill(self, quarry: Quarry) -> None:
-        """Choose what comes next: early enough to be compiled meanwhile, late enough to learn from what was tried."""
+        """Choose the next candidates: early enough to compile them in time, late enough to learn from earlier ones."""
         wanted = min(self._stretch - len(quarry.coming), quarry.room)
         if len(quarry.coming) <= self._stretch // 2 and wanted > 0 and not quarry.is_exhausted:
             quarry.coming.extend(quarry.search.ask(wanted))
@@ -240,13 +251,20 @@ def make_quarry(
     first: Sequence[str] = (),
     in_model_us: float | None = None,
 ) -> Quarry:
-    """The dispatch of ``task`` as a quarry of those candidates whose tests were collected.
+    """Make the state of a dispatch, with the candidates that have a collected test.
 
-    ``parts`` are the parts of its tests by index. Two tests of one candidate, in two suites, are one: it is tried once.
-    ``jobs`` are compiled at a time. With ``by_time`` time is what is short, and what costs much of it is tried only
-    where it promises more. ``prior`` gives results of similar dispatches, and is called only by a search that uses
-    them. ``first`` are the ids of candidates that are tried before all others. ``in_model_us`` is the time of all its
-    calls as its models run, if it is known.
+    Args:
+        task: the dispatch.
+        parts: its tests, by index. A candidate with tests in two suites is tried once.
+        strategy: the name of the search.
+        seed: the seed of the search.
+        most: how many candidates are tried at most.
+        device: the model of the device.
+        jobs: how many candidates are compiled at a time.
+        by_time: whether time is limited. Then a candidate that takes long is tried only if it promises more.
+        prior: returns the results of similar dispatches; called only by a search that uses them.
+        first: the ids of candidates that are tried before all others.
+        in_model_us: the time of all its calls in its models, if it is known.
     """
     tests: dict[str, int] = {}
     for index, part in parts.items():
@@ -282,12 +300,13 @@ def make_quarry(
 
 
 def _near(task: AnyTask, candidates: Sequence[Candidate]) -> list[tuple[str, dict[str, int]]]:
-    """The compiler's default as a table of ``candidates`` would have it, for each space that reads it."""
+    """The compiler's default in the form of a table of ``candidates``, for each space that can read it."""
     near = task.near if isinstance(task, Task) else {}
-    pipelines = {each.space: each.pipeline for each in candidates}
+    pipelines = {candidate.space: candidate.pipeline for candidate in candidates}
     return [(pipeline_label(pipelines[space], space), knobs) for space, knobs in near.items() if space in pipelines]
 
 
 def _table(candidates: Sequence[Candidate]) -> ConfigTable:
-    """The candidates' knobs; two spaces of one pipeline are told apart."""
-    return ConfigTable.of((pipeline_label(each.pipeline, each.space), each.knobs) for each in candidates)
+    """The table of the candidates' knobs. Two spaces of one pipeline have different labels."""
+    rows = ((pipeline_label(candidate.pipeline, candidate.space), candidate.knobs) for candidate in candidates)
+    return ConfigTable.of(rows)

@@ -1,57 +1,69 @@
-"""What a run works with, in each of its processes."""
+"""The settings of a run, in each of its processes, and a fingerprint of the environment that it measures in."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from pytest_shark_tune.guard.speed import TOLERANCE
+from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.configure import ARTIFACT_VERSION
+from pytest_shark_tune.device.identity import runtime_version, ways_of_driving
+from pytest_shark_tune.measurement.correctness import CHECK_VERSION
+from pytest_shark_tune.measurement.timing import MEASUREMENT_VERSION
 from pytest_shark_tune.plan.source import ModelInput
 from pytest_shark_tune.search_space import SpaceRequest
+from pytest_shark_tune.spec.build import SPEC_VERSION
+from pytest_shark_tune.system.cache import content_key
+from pytest_shark_tune.system.machine import driver_version, processors
 
-__all__ = ["RunSettings"]
+__all__ = ["TOLERANCE", "RunSettings"]
+
+TOLERANCE: Final = 0.04
+"""How far a ratio may fall below the lower end of the recorded one."""
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a run works with. ``exchange`` is a folder of this run alone that all its processes see.
-
-    ``records`` and ``finals`` are the journals in the output folder, written by whoever controls the run. Data is
-    rotated through ``rotate_bytes`` of memory, 0 for a dispatch's own alone. A ``fresh`` run measures again what
-    earlier ones measured, and tunes what a snapshot holds. Specs are guarded for how they come to their ops in
-    production: ``route`` is ``compile`` (``shark-tune compile``) or ``flag`` (iree-compile's own). A guarded entry may
-    fall behind its recorded speed by ``tolerance``: 0.04 reads as 4%. ``devices`` may be empty, and ``device_name``
-    with it, where only static promises are looked at, and where a run ``stops_after_compile``.
-
-    Of a model the dispatches that make up ``share`` of its time are tuned, all of them with 1. ``models`` is what the
-    user says of the models that are read. ``bundle`` is the digest of the bundle that is measured, empty without one.
-    user says of the models that are read. ``starter`` is the text of the starter spec, empty without one.
-    """
+    """The settings of a run."""
 
     devices: tuple[str, ...]
+    """The URIs of the devices; empty where only static checks run, and in a run that stops after compiling."""
     device_name: str
+    """The model of the devices; empty without any."""
     jobs: int
+    """How many candidates are compiled at a time."""
     seed: int
-    records: Path
-    finals: Path
+    """Draws candidates and inputs."""
     exchange: Path
+    """The directory of this run alone that all its processes see."""
     request: SpaceRequest
+    """What the user asks of every search space."""
     rotate_bytes: int = 0
+    """Data is rotated through that much memory; 0 for a dispatch's own data alone."""
     fresh: bool = False
+    """Whether to measure again what earlier runs measured, and to tune what a snapshot has."""
     share: float = 1.0
+    """Of a model, the dispatches that make up this share of its time are tuned; all of them with 1."""
     route: str = "compile"
+    """How specs come to their ops in production: ``compile`` (``shark-tune compile``) or ``flag`` (iree-compile's)."""
     tolerance: float = TOLERANCE
+    """How far a guarded entry may fall below its recorded speed."""
     models: ModelInput = ModelInput()  # noqa: RUF009 - it is frozen
+    """What the user says of the models that are read."""
     stops_after_compile: bool = False
+    """Whether nothing is measured."""
     bundle: str = ""
+    """The digest of the bundle that is measured; empty without one."""
     starter: str = ""
+    """The text of the starter spec; empty without one."""
 
     @classmethod
     def in_folder(
         cls, folder: Path, devices: Sequence[str], device_name: str, *, jobs: int, seed: int = 0
     ) -> RunSettings:
-        """For work outside of a run of pytest, which leaves all that it writes down in ``folder``, which exists."""
+        """The settings for work outside of pytest, which writes everything to ``folder``. The folder exists."""
         exchange = folder / "exchange"
         exchange.mkdir(exist_ok=True)
         return cls(
@@ -59,8 +71,30 @@ class RunSettings:
             device_name=device_name,
             jobs=jobs,
             seed=seed,
-            records=folder / "records.jsonl",
-            finals=folder / "finals.jsonl",
             exchange=exchange,
             request=SpaceRequest(),
         )
+
+    def fingerprint(self, compiler: Compiler) -> str:
+        """A hash of everything that measurements depend on besides the dispatch."""
+        return content_key(
+            "setting",
+            compiler.identity,
+            runtime_version(),
+            self.device_name,
+            processors(),
+            driver_version(compiler.target.driver),
+            self.rotate_bytes,
+            *ways_of_driving(self.devices, compiler.target.driver),
+        )
+
+    def results_key(self, compiler: Compiler, form: int, step: str) -> str:
+        """A hash of everything that results depend on besides the dispatch, our own versions included.
+
+        Args:
+            compiler: the compiler.
+            form: the version of the form in which they are stored.
+            step: the key of a client's compile step; empty without one.
+        """
+        versions = [form, MEASUREMENT_VERSION, CHECK_VERSION, ARTIFACT_VERSION, SPEC_VERSION]
+        return content_key(self.fingerprint(compiler), versions, *filter(None, (step, self.bundle)))

@@ -1,87 +1,79 @@
-"""Verifying: the merged spec on the sources that it was made from, before it is written.
+"""The verifier: tries a merged spec on the sources that it was made from, before the spec is written.
 
-First what it says is checked: that every entry applies where it should and nowhere else, and that whole models compile
-and compute what they do by default. Then each model is measured end to end: what won alone may lose in the whole.
+First it checks that every entry applies to its own ops and to no others, and that whole models compile and compute
+their default results. Then it measures each model end to end: an entry that won alone may lose in the whole.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
-from pathlib import Path
-from statistics import median
-from typing import Final
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from pytest_shark_tune.compiler.configure import replace_executables, strip
-from pytest_shark_tune.device.profiler import Cost, NoProfile, profile
-from pytest_shark_tune.errors import CandidateFailed, CommandFailed
-from pytest_shark_tune.measurement.correctness import Tolerance
-from pytest_shark_tune.measurement.timing import NOISE_FLOOR, Measurement
+from pytest_shark_tune.device.profiler import NoProfile
+from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Plan
-from pytest_shark_tune.records.draft import Draft, is_of_starter
-from pytest_shark_tune.records.types import SourceCheck, SpecRecord
+from pytest_shark_tune.records.draft import Draft, is_of_starter, spec_of
+from pytest_shark_tune.records.types import FinalRecord, SourceCheck, SpecRecord
 from pytest_shark_tune.spec.apply import Application, SpecNotApplicable, apply_spec
+from pytest_shark_tune.system import journal
+from pytest_shark_tune.tuning.acceptance import model_tolerance
 from pytest_shark_tune.tuning.builder import Builds
-from pytest_shark_tune.tuning.model_profile import arguments, by_symbol
-from pytest_shark_tune.tuning.runner import Bench, model_tolerance
+from pytest_shark_tune.tuning.model.runner import ModelRunner
+from pytest_shark_tune.tuning.model.tuned import TunedModel, culprits
+from pytest_shark_tune.tuning.run_directory import RunDirectory
 
-__all__ = ["VERIFY_VERSION", "TunedModel", "Verifier", "culprits"]
+if TYPE_CHECKING:
+    from pytest_shark_tune.tuning.database import Recall
+
+__all__ = ["VERIFY_VERSION", "RunVerifier", "Verifier"]
 
 VERIFY_VERSION: Final = 1
-"""What a spec is held to in whole sources.
+"""How a spec is checked in whole sources.
 
-Raise it where the same spec may lose other entries: it is then tried anew.
+Raise it if the same spec may lose other entries: it is then tried anew.
 """
 
-_ALL = "all"
-_WITHOUT = "without"
-_PROFILES = 3
-"""How often a model's dispatches are timed with and without a spec, in turns."""
-_PROFILE_S = 0.5
 _NO_INPUTS = "no function in it whose inputs can be made up, so it was not run"
 
 
-def culprits(names: Sequence[str], fails: Callable[[Sequence[str]], bool]) -> list[str]:
-    """Which of ``names``, that fail together, are to blame, found by trying halves, and halves of those that fail.
-
-    All of them, where neither half fails without the other.
-    """
-    if len(names) == 1:
-        return list(names)
-    middle = len(names) // 2
-    found = [name for half in (names[:middle], names[middle:]) if fails(half) for name in culprits(half, fails)]
-    return found or list(names)
-
-
 class Verifier:
-    """Tries specs in whole sources for one process of a run; ``tell`` is told what is under way.
+    """Tries specs in whole sources for one process of a run.
 
-    With ``asks_driver`` the driver is asked how long dispatches take in a running model, which tells more of each than
-    the whole does. Without a ``bench`` there is no device, and nothing is run.
+    Args:
+        builds: compiles the sources.
+        models: runs models; without it there is no device, and nothing is run.
+        tell: gets a message about work that takes long.
+        asks_driver: whether to ask the driver how long dispatches take in a running model. That says more about a
+            dispatch than the time of the whole does.
     """
 
     def __init__(
         self,
         builds: Builds,
-        bench: Bench | None,
+        models: ModelRunner | None,
         *,
         tell: Callable[[str], None],
         asks_driver: bool = True,
     ) -> None:
         self._builds = builds
-        self._bench = bench
+        self._models = models
         self._tell = tell
         self._asks_driver = asks_driver
         self._applications: dict[str, tuple[str, Application]] = {}
 
     def check(self, plan: Plan, draft: Draft) -> SpecRecord:
-        """Try the spec of a draft on the sources of ``plan``: applied where it should be, and the same results.
+        """Check the spec of a draft on the sources of ``plan``.
 
-        Entries that fail, of the starter too, are dropped with the reason, and the draft is tried without them, until
-        what is left holds. Single ops are measured, too, and must not become slower.
+        Every entry has to apply to exactly its ops, results have to be the default's, and single ops must not become
+        slower. Entries that fail, those of the starter included, are dropped, and the rest is checked again.
+
+        Returns:
+            The checks of the entries that are left, and the reasons for dropping the others.
         """
         dropped: dict[str, str] = {}
         has_winners = bool(draft.entries)
@@ -99,7 +91,7 @@ class Verifier:
         return SpecRecord(sources=(), dropped=dropped)
 
     def measure(self, plan: Plan, source: Source, draft: Draft) -> SpecRecord:
-        """Measure a model with the spec of a draft and without; drop what does not pay, until all that is left does.
+        """Measure a model with and without the spec of a draft; drop entries until all that are left pay.
 
         Raises:
             CandidateFailed: it cannot be run.
@@ -125,9 +117,10 @@ class Verifier:
         return _record(draft, (SourceCheck(source=source.name, applied=0, note=note),), dropped, model=source.name)
 
     def models(self, plan: Plan, source: Source, draft: Draft) -> list[TunedModel]:
-        """The source with the spec of a draft in force, once for each function to run; at least once if it has entries.
+        """The source with the spec of a draft applied, once for each function to run, and at least once.
 
-        Each has the entries whose dispatches it calls: of the others it can tell nothing.
+        A function owns only the entries of the dispatches that it calls, since it shows nothing of the others. If no
+        entry applies to the source there is no model.
         """
         if not _may_apply(plan, source, draft):
             return []
@@ -151,15 +144,15 @@ class Verifier:
                     if called is None or not set(symbols).isdisjoint(called)
                 },
                 draft=draft,
-                builds=self._builds,
-                bench=self._bench,
-                tell=self._tell,
+                builder=self._builds,
+                models=self._models,
+                report=self._tell,
             )
 
         return [model(function) for function in source.run_whole or ("",)]
 
     def _check(self, plan: Plan, source: Source, draft: Draft) -> tuple[SourceCheck, dict[str, str]]:
-        """The check of one source, and the entries that it speaks against, by name with the reason."""
+        """Check one source; return the check, and the reasons against entries by name."""
         nothing = SourceCheck(source=source.name, applied=0, note="nothing in it was tuned")
         if bad := self._refused(plan, source, draft):
             return nothing, bad
@@ -170,7 +163,7 @@ class Verifier:
         check = _applied_check(first)
         if bad := _misapplied(plan, first):
             return check, bad
-        if source.run_whole and self._bench is None:
+        if source.run_whole and self._models is None:
             return _noted(check, "not run as a whole, as there is no device here"), {}
         check = _noted(check, _untouched(models))
         for model in _touched(models):
@@ -188,21 +181,21 @@ class Verifier:
         return check, {}
 
     def _refused(self, plan: Plan, source: Source, draft: Draft) -> dict[str, str]:
-        """The entries with which the compiler fails on a source, by name with the reason."""
+        """The entries with which the compiler fails on a source, and the reasons by name."""
         if not _may_apply(plan, source, draft) or not (problem := self._problem(source, draft)):
             return {}
         names = culprits(draft.names, lambda part: bool(self._problem(source, draft.only(part))))
         return dict.fromkeys(names, f"iree-compile fails on {source.name} with it: {problem}")
 
     def _problem(self, source: Source, draft: Draft) -> str:
-        """Why the compiler fails on a source with a draft's spec, by its own flag or ours; empty where it works."""
+        """Why the compiler fails on a source with a draft's spec, given by its own flag or ours; empty if it works."""
         try:
             return self._application(source, draft).flag_error
         except SpecNotApplicable as error:
             return str(error)
 
     def _measure(self, model: TunedModel, check: SourceCheck) -> tuple[SourceCheck, dict[str, str]]:
-        """One function of a model end to end; the slowest function's figures stay."""
+        """Measure one function of a model end to end; the figures of the function that gains least stay."""
         self._tell(f"measuring the whole of {model.source.name} with {len(model.owned)} entries and without")
         whole = model.compare_whole()
         try:
@@ -211,12 +204,12 @@ class Verifier:
             ratios = None
         check = _with_figures(check, whole)
         if ratios:
-            told = {name: round(ratio, 4) for name, ratio in ratios.items()}
-            check = msgspec.structs.replace(check, in_model=check.in_model | told)
+            rounded = {name: round(ratio, 4) for name, ratio in ratios.items()}
+            check = msgspec.structs.replace(check, in_model=check.in_model | rounded)
         return check, model.what_does_not_pay(whole, ratios)
 
     def _application(self, source: Source, draft: Draft) -> Application:
-        """The spec of a draft applied; what was applied to a source last is remembered.
+        """Apply the spec of a draft; the last application to each source is remembered.
 
         Raises:
             SpecNotApplicable: the compiler refuses the spec or one of its configs.
@@ -230,186 +223,60 @@ class Verifier:
 
 
 @dataclass(frozen=True)
-class TunedModel:
-    """One function of a source with the spec of a ``draft`` in force.
+class RunVerifier:
+    """Verifies the spec of the winners so far."""
 
-    ``everything`` are the executables of each entry by its name, and ``owned`` those of what it calls. It is run on
-    ``bench``, and its results may be off by ``tolerance``.
-    """
+    verifier: Verifier
+    """Tries a spec that the database does not know."""
+    run: RunDirectory
+    """Has the finals so far, and the checks that any process of the run made."""
+    database: Recall
+    """Has the checks that earlier runs made."""
+    starter: str
+    """The text of the starter spec; empty without one."""
 
-    source: Source
-    function: str
-    tolerance: Tolerance
-    application: Application
-    everything: Mapping[str, Sequence[str]]
-    owned: Mapping[str, Sequence[str]]
-    draft: Draft
-    builds: Builds
-    bench: Bench | None
-    tell: Callable[[str], None]
+    def verify(self, plan: Plan) -> SpecRecord:
+        """Try the spec of the winners so far, and the starter, on the sources of ``plan``."""
+        draft = self._draft()
+        # Without a winner nothing is written.
+        return self.verify_draft(plan, draft) if draft.entries else SpecRecord(sources=(), dropped={})
 
-    @property
-    def _running(self) -> Bench:
-        assert self.bench is not None, "without a device no model is run"
-        return self.bench
+    def verify_draft(self, plan: Plan, draft: Draft) -> SpecRecord:
+        """Try the spec of a draft on the sources of ``plan``."""
+        check = partial(self.database.check, plan, draft, partial(self.verifier.check, plan, draft))
+        # The tests that measure the models ask again.
+        return self.run.cache.get_or_make("checks", self.database.check_key(plan, draft), SpecRecord, check)
 
-    def wrong(self) -> tuple[str, dict[str, str]]:
-        """Why its results could not be compared, and the entries with which they are not the default's, with reasons.
-
-        What does not compile or run in the whole is as wrong as a wrong result.
-        """
-        self.tell(f"checking the results of the whole of {self.source.name}")
-        everything = list(self.owned)
-        problems = {tuple(everything): self._problem(everything)}
-        if not problems[tuple(everything)]:
-            return "", {}
-        if failure := self._problem([]):
-            return f"by default it cannot be run as a whole, so its results were not compared: {failure}", {}
-
-        def fails(names: Sequence[str]) -> bool:
-            problems[tuple(names)] = self._problem(names)
-            return bool(problems[tuple(names)])
-
-        names = culprits(everything, fails)
-        reasons = {name: problems.get((name,)) or problems[tuple(everything)] for name in names}
-        return "", {name: f"in the whole of {self.source.name}: {reason}" for name, reason in reasons.items()}
-
-    def compare_whole(self) -> Measurement:
-        """The whole with all entries against its default.
+    def end_to_end(self, plan: Plan, name: str) -> SpecRecord:
+        """Measure the model ``name`` of ``plan`` with the entries of the spec that hold; drop those that do not pay.
 
         Raises:
-            CandidateFailed: it cannot be run, or its results are others.
+            CandidateFailed: the model cannot be run.
         """
-        return self._compare({_ALL: self._with(list(self.owned))})[_ALL]
+        bad = self.verify(plan).dropped
+        draft = self._draft().without(bad)
+        measure = partial(self.verifier.measure, plan, plan.source(name), draft)
+        measured = self.database.check(plan, draft, measure, model=name)
+        return msgspec.structs.replace(measured, dropped=bad | measured.dropped)
 
-    def ratios(self) -> dict[str, float]:
-        """Each entry's default time by its tuned time, as its dispatches run in the model; the runs take turns.
-
-        Raises:
-            NoProfile: the driver does not tell.
-        """
-        inputs = arguments(self.source, self.function)
-        symbols = [symbol for owned in self.owned.values() for symbol in owned]
-        taken: dict[Path, list[dict[str, Cost]]] = {self._with([]): [], self._with(list(self.owned)): []}
-        for _ in range(_PROFILES):
-            for path, costs_of in taken.items():
-                with self._running.device() as uri:
-                    told = profile(path, uri, self.function, inputs, seconds=_PROFILE_S)
-                costs_of.append(by_symbol(told.exports, symbols))
-        ratios = {}
-        for name, own in self.owned.items():
-            times = [
-                median(sum(costs[symbol].time_us for symbol in own if symbol in costs) for costs in each)
-                for each in taken.values()
-            ]
-            if len(times) > 1 and all(times):
-                ratios[name] = times[0] / times[1]
-        return ratios
-
-    def what_does_not_pay(self, whole: Measurement, ratios: Mapping[str, float] | None) -> dict[str, str]:
-        """The entries without which the model is no slower, by name with the reason; ``ratios`` as the driver told.
-
-        Where it tells nothing, they are found by leaving out halves, unless the whole is clearly faster.
-        """
-        names = list(self.owned)
-        if ratios is not None:
-            slow = [name for name, ratio in ratios.items() if ratio < 1]
-        elif whole.ratio < 1 + NOISE_FLOOR and len(names) > 1:
-            slow = self._burdens(names)
-        else:
-            slow = []
-        if slow and len(slow) < len(names) and self._is_no_slower_without(slow):
-            return {name: self._no_gain((ratios or {}).get(name)) for name in slow}
-        # Where dispatches tell of a gain, it may be too small for the whole to show.
-        tells_of_gain = ratios is not None and any(ratio >= 1 for ratio in ratios.values())
-        if whole.ratio_high < 1 or (whole.ratio < 1 and not tells_of_gain):
-            return dict.fromkeys(names, self.no_faster(whole))
-        return {}
-
-    def no_faster(self, whole: Measurement) -> str:
-        """Why all of the spec is of no use."""
-        low, high = whole.ratio_low, whole.ratio_high
-        speed = f"{whole.ratio:.3f} times the default's speed ({low:.3f} to {high:.3f})"
-        return f"the whole of {self.source.name} is no faster with the spec: {speed}"
-
-    def _no_gain(self, ratio: float | None) -> str:
-        told = f": its dispatch runs at {ratio:.3f} times the default's speed there" if ratio else ""
-        return f"the whole of {self.source.name} is no faster with it{told}"
-
-    def _burdens(self, names: Sequence[str]) -> list[str]:
-        """The entries without which the model is faster, found by leaving out halves, and halves of these."""
-        middle = len(names) // 2
-        halves = {"first": names[:middle], "second": names[middle:]}
-        variants = {key: self._without(left_out) for key, left_out in halves.items()}
-        measured = self._compare({_ALL: self._with(list(self.owned)), **variants})
-        found: list[str] = []
-        for key, left_out in halves.items():
-            if measured[key].ratio > measured[_ALL].ratio * (1 + NOISE_FLOOR):
-                # A half that burdens the model as a whole may hold no entry that does so alone.
-                found += (self._burdens(left_out) if len(left_out) > 1 else []) or left_out
-        return found
-
-    def _is_no_slower_without(self, names: Sequence[str]) -> bool:
-        measured = self._compare({_ALL: self._with(list(self.owned)), _WITHOUT: self._without(names)})
-        return measured[_WITHOUT].ratio >= measured[_ALL].ratio * (1 - NOISE_FLOOR)
-
-    def _problem(self, names: Sequence[str]) -> str:
-        """Why the model with these entries alone is not to be had; empty where its results are the default's."""
-        inputs = self.source.functions[self.function]
-        try:
-            self._running.check_model(
-                self._with([]),
-                self._with(names),
-                self.function,
-                inputs,
-                self.tolerance,
-                self.source.files,
-                self._disturbed,
-            )
-        except (CandidateFailed, CommandFailed) as error:
-            return str(error)
-        return ""
-
-    def _compare(self, tuned: Mapping[str, Path]) -> dict[str, Measurement]:
-        inputs = self.source.functions[self.function]
-        return self._running.compare_models(
-            self._with([]), tuned, self.function, inputs, self.tolerance, self.source.files, self._disturbed
-        )
-
-    def _disturbed(self) -> Path | None:
-        """The default with its sums disturbed."""
-        self.tell(f"asking how {self.source.name} answers to rounding errors")
-        changed = [symbol for symbols in self.everything.values() for symbol in symbols]
-        return self.builds.disturbed_model(strip(self.application.sources), changed)
-
-    def _without(self, names: Sequence[str]) -> Path:
-        self.tell(f"trying the whole of {self.source.name} without {', '.join(names)}")
-        return self._with([name for name in self.owned if name not in names])
-
-    def _with(self, names: Sequence[str]) -> Path:
-        """The model compiled with only these entries in force: the other executables have their default."""
-        default = strip(self.application.sources)
-        if not names:
-            return self.builds.model(default)
-        others = [symbol for name, symbols in self.everything.items() if name not in names for symbol in symbols]
-        text = replace_executables(self.application.text, default, others) if others else self.application.text
-        return self.builds.model(text)
+    def _draft(self) -> Draft:
+        return spec_of(journal.read(self.run.finals, FinalRecord), self.starter)
 
 
 def _record(draft: Draft, checks: tuple[SourceCheck, ...], dropped: dict[str, str], *, model: str = "") -> SpecRecord:
-    """What came of a draft, which is what was left in the end."""
+    """The record of a draft, which has the entries that were left in the end."""
     return SpecRecord(sources=checks, dropped=dropped, model=model, entries=draft.configs, starter=draft.starter_key)
 
 
 def _may_apply(plan: Plan, source: Source, draft: Draft) -> bool:
-    """Whether an entry may be for something in a source: nobody knows of a starter's."""
+    """Whether an entry may apply to a source. Of a starter's entries that is not known."""
     return bool(draft.starter or _owned(plan, source, draft.configs))
 
 
 def _owned(plan: Plan, source: Source, names: Collection[str]) -> dict[str, list[str]]:
-    """The executables of a source that the entries of these names are for; entries without any are left out."""
+    """The executables of a source by the entry that is for them, among entries of these names."""
     owned = {
-        task.name: [each.symbol for each in task.dispatch.members if each.source == source.name]
+        task.name: [member.symbol for member in task.dispatch.members if member.source == source.name]
         for task in plan.tasks
         if task.name in names
     }
@@ -417,7 +284,7 @@ def _owned(plan: Plan, source: Source, names: Collection[str]) -> dict[str, list
 
 
 def _of_starter(application: Application, draft: Draft) -> dict[str, list[str]]:
-    """The executables that entries of the starter are in force on, by the entry's name."""
+    """The executables that entries of the starter apply to, by the entry's name."""
     found: dict[str, list[str]] = {}
     for placement in application.placed:
         name = draft.by_matcher[placement.entry]
@@ -427,20 +294,20 @@ def _of_starter(application: Application, draft: Draft) -> dict[str, list[str]]:
 
 
 def _touched(models: Sequence[TunedModel]) -> list[TunedModel]:
-    """Those that an entry can make faster, or wrong."""
+    """The models that an entry can make faster, or wrong."""
     return [model for model in models if model.function and model.owned]
 
 
 def _untouched(models: Sequence[TunedModel]) -> str:
-    """Which functions no entry changes, in words; empty without any."""
+    """A note on the functions that no entry changes; empty without any."""
     names = ", ".join(repr(model.function) for model in models if model.function and not model.owned)
     return f"no entry is for what {names} calls, so that was not run" if names else ""
 
 
 def _applied_check(model: TunedModel) -> SourceCheck:
-    """To how many ops the spec applies, and which entries iree-compile's own flag does not apply."""
+    """The number of ops that the spec applies to, with a note on entries that only shark-tune compile applies."""
     placed = model.application.placed
-    missed = sorted({each.entry for each in placed if not each.by_flag})
+    missed = sorted({placement.entry for placement in placed if not placement.by_flag})
     note = f"only shark-tune compile applies {', '.join(missed)}" if missed else ""
     return SourceCheck(source=model.source.name, applied=len(placed), note=note)
 
@@ -450,7 +317,7 @@ def _noted(check: SourceCheck, note: str) -> SourceCheck:
 
 
 def _with_figures(check: SourceCheck, whole: Measurement) -> SourceCheck:
-    """The check with the whole's figures, unless it has those of a function that gained less."""
+    """The check with the figures of a function, unless it has those of one that gained less."""
     if check.ratio is not None and check.ratio <= whole.ratio:
         return check
     return msgspec.structs.replace(
@@ -464,12 +331,12 @@ def _with_figures(check: SourceCheck, whole: Measurement) -> SourceCheck:
 
 
 def _misapplied(plan: Plan, model: TunedModel) -> dict[str, str]:
-    """The entries that were not applied to exactly their ops in a source, with the reason."""
+    """The reasons against entries that were not applied to exactly their ops in a source."""
     source, draft, infos = model.source, model.draft, model.draft.configs
     applied = {
-        (each.symbol, each.compilation_info)
-        for each in model.application.placed
-        if not is_of_starter(draft.by_matcher[each.entry])
+        (placement.symbol, placement.compilation_info)
+        for placement in model.application.placed
+        if not is_of_starter(draft.by_matcher[placement.entry])
     }
     bad = {}
     for task in plan.tasks:
@@ -490,7 +357,7 @@ def _named(symbols: Set[str]) -> str:
 
 
 def _owners(plan: Plan, infos: Mapping[str, str], name: str) -> set[str]:
-    """The executables that take the same config by right: those of dispatches with an equal winner."""
+    """The executables that may have the same config: those of dispatches with an equal winner."""
     return {
         member.symbol for task in plan.tasks if infos.get(task.name) == infos[name] for member in task.dispatch.members
     }

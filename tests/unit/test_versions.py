@@ -53,9 +53,10 @@ from pytest_shark_tune.spec.build import SpecEntry, build_spec
 from pytest_shark_tune.spec.link import link_spec
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tuning import builder, database, microbenchmarks
-from pytest_shark_tune.tuning.model_profile import by_symbol
+from pytest_shark_tune.tuning import settings as run_settings
+from pytest_shark_tune.tuning.model.profile import by_symbol
+from pytest_shark_tune.tuning.model.tuned import culprits
 from pytest_shark_tune.tuning.settings import RunSettings
-from pytest_shark_tune.tuning.verifier import culprits
 
 pytestmark = pytest.mark.compiler
 
@@ -66,7 +67,7 @@ SPACES = "search_space"
 PINNED: dict[str, tuple[int, str]] = {
     "guard/plan.py GUARD_VERSION": (1, "b45f12c37afe3711"),
     "plan/make.py PLAN_VERSION": (1, "ab9835406bda1072"),
-    "tuning/model_profile.py PROFILE_VERSION": (1, "25a55421f8972cb2"),
+    "tuning/model/profile.py PROFILE_VERSION": (1, "25a55421f8972cb2"),
     "tuning/database.py KEPT_VERSION": (1, "9523a65632efc0ce"),
     "compiler/configure.py ARTIFACT_VERSION": (1, "23cf668e643781bb"),
     "search_space/candidate.py CANDIDATE_VERSION": (1, "0f1224cf658170e5"),
@@ -260,7 +261,7 @@ def space_file(name: str) -> str:
 OBSERVED: dict[str, Callable[[], object]] = {
     "guard/plan.py GUARD_VERSION": guarded,
     "plan/make.py PLAN_VERSION": lambda: form(Plan),
-    "tuning/model_profile.py PROFILE_VERSION": shares,
+    "tuning/model/profile.py PROFILE_VERSION": shares,
     "tuning/database.py KEPT_VERSION": kept,
     "compiler/configure.py ARTIFACT_VERSION": configured,
     "search_space/candidate.py CANDIDATE_VERSION": candidates,
@@ -409,7 +410,7 @@ def test_a_number_that_is_raised_empties_what_rests_on_it(
     (dispatch,) = group_dispatches([benchmark()], {("single", benchmark().symbol): 1})
     task = Task(dispatch=dispatch, default=default_candidate(dispatch), candidates=(), space_size=None)
     before = keys(tmp_path, task)
-    for module in (make, database, builder, microbenchmarks, plan):
+    for module in (make, database, builder, microbenchmarks, plan, run_settings):
         if hasattr(module, name):
             old = getattr(module, name)
             monkeypatch.setattr(module, name, old | {"cpu_generic": 2} if isinstance(old, dict) else old + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import msgspec
 
@@ -10,6 +11,7 @@ from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.compiler.compiler import compiler_version
 from pytest_shark_tune.errors import CandidateFailed, InputError
 from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
+from pytest_shark_tune.guard.session import GuardSession
 from pytest_shark_tune.guard.speed import RUN_ALPHA, Terms, judge
 from pytest_shark_tune.guard.verdict import Outcome, Promise, Verdict
 from pytest_shark_tune.measurement.timing import Measurement
@@ -18,7 +20,7 @@ from pytest_shark_tune.plugin.cases import Guarded, Trial
 from pytest_shark_tune.plugin.stages import DispatchStages
 from pytest_shark_tune.tuning.session import Session
 
-__all__ = ["CaseEvaluator", "verdict_on_failure"]
+__all__ = ["CaseEvaluator", "GuardStage", "verdict_on_failure"]
 
 
 class CaseEvaluator:
@@ -31,12 +33,17 @@ class CaseEvaluator:
         plans: the guard plans of the run by the path of their spec.
     """
 
-    def __init__(self, session: Session, plans: Mapping[str, list[GuardPlan]]) -> None:
+    def __init__(self, session: GuardSession, plans: Mapping[str, list[GuardPlan]]) -> None:
         self._session = session
         self._plans = plans
         self.alpha = RUN_ALPHA
 
-    def artifact(self, trial: Trial, session: Session) -> Artifact | None:
+    def stage(self, trial: Trial, session: Session) -> GuardStage:
+        """Return the stage of a test."""
+        assert isinstance(session, GuardSession)
+        return GuardStage(self, trial, session)
+
+    def artifact(self, trial: Trial, session: GuardSession) -> Artifact | None:
         """Compile the config of an entry.
 
         Args:
@@ -52,7 +59,7 @@ class CaseEvaluator:
         assert trial.guarded is not None
         assert isinstance(trial.task, Task)
         try:
-            return session.artifact(trial.task, trial.candidate)
+            return session.builder.artifact(trial.task, trial.candidate)
         except CandidateFailed:
             plan, entry = trial.guarded.plan, trial.guarded.entry
             earlier = session.look(plan, entry, Promise.APPLIES, alpha=self.alpha)
@@ -60,7 +67,7 @@ class CaseEvaluator:
                 raise
             return None
 
-    def look(self, guarded: Guarded, artifact: object, session: Session) -> Verdict:
+    def look(self, guarded: Guarded, artifact: object, session: GuardSession) -> Verdict:
         """Evaluate a check.
 
         Args:
@@ -92,6 +99,7 @@ class CaseEvaluator:
         """Return the verdict on a check, by the test's fixtures; the check is evaluated here if none of them did."""
         stages = funcargs.get("tune_dispatch")
         session = stages.session if isinstance(stages, DispatchStages) else self._session
+        assert isinstance(session, GuardSession)
         match funcargs.get("measurement"):
             case Verdict() as verdict:
                 return verdict
@@ -115,6 +123,31 @@ class CaseEvaluator:
             tolerance=settings.tolerance,
             setting=self._session.setting,
         )
+
+
+@dataclass(frozen=True)
+class GuardStage:
+    """The stage of a test in guard mode: it builds an entry's config, and evaluates a check of the entry."""
+
+    evaluator: CaseEvaluator
+    """Evaluates the check."""
+    trial: Trial
+    """The case of the test."""
+    session: GuardSession
+    """The session that compiles as the suite wants it."""
+
+    def build(self) -> Artifact | None:
+        """Compile the config; ``None`` for a check that needs no device, or if an earlier check fails.
+
+        Raises:
+            CandidateFailed: it cannot be compiled, and no earlier check says so.
+        """
+        return self.evaluator.artifact(self.trial, self.session) if self.trial.config is not None else None
+
+    def measure(self, artifact: Artifact | None) -> Verdict:
+        """Evaluate the check."""
+        assert self.trial.guarded is not None
+        return self.evaluator.look(self.trial.guarded, artifact, self.session)
 
 
 def verdict_on_failure(guarded: Guarded, failure: CandidateFailed) -> Verdict:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_shark_tune.device.discovery import FoundDevices, jobs_of_worker
+from pytest_shark_tune.guard.session import GuardSession
 from pytest_shark_tune.plugin.devices import find_devices
 from pytest_shark_tune.plugin.guard.reporter import EXCHANGE
 from pytest_shark_tune.plugin.interrupts import Interrupts
@@ -19,7 +20,6 @@ from pytest_shark_tune.system import cleanup
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.disk_errors import Storage
 from pytest_shark_tune.system.folders import is_marked
-from pytest_shark_tune.tuning.session import Session
 from pytest_shark_tune.tuning.settings import RunSettings
 
 __all__ = ["GuardSetup", "set_up_guard"]
@@ -31,7 +31,7 @@ class GuardSetup:
 
     options: TuneOptions
     guard: GuardOptions
-    session: Session
+    session: GuardSession
     storage: Storage
     interrupts: Interrupts
 
@@ -53,7 +53,7 @@ def set_up_guard(config: pytest.Config) -> GuardSetup:
     check_cache(options.cache)
     cleanup.sweep()
     report = teller(config)
-    session = Session(_settings(config, options, guard), compiler, Cache(options.cache, report), tell=report)
+    session = GuardSession(_settings(config, options, guard), compiler, Cache(options.cache, report), tell=report)
     return GuardSetup(
         options=options,
         guard=guard,
@@ -75,8 +75,6 @@ def _settings(config: pytest.Config, options: TuneOptions, guard: GuardOptions) 
         device_name=devices["name"],
         jobs=options.jobs if worker is None else jobs_of_worker(options.jobs, worker["workercount"], options.target),
         seed=options.seed,
-        records=options.out / "records.jsonl",
-        finals=options.out / "finals.jsonl",
         exchange=run_directory,
         request=options.request,
         rotate_bytes=options.rotate_bytes,

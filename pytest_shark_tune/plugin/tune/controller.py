@@ -45,7 +45,7 @@ def store_of(setup: Setup) -> Ledger:
         setting=setup.session.setting,
         makes_specs=setup.bundle is None,
         root=setup.root,
-        mirror=settings.exchange if setup.is_remote else None,
+        mirror=settings.exchange,
     )
 
 

@@ -12,7 +12,7 @@ from pytest_shark_tune.plugin.tune.setup import Setup
 from pytest_shark_tune.report.summary_text import render
 from pytest_shark_tune.results.landscape import write_landscapes
 from pytest_shark_tune.results.store import Ledger, Summary
-from pytest_shark_tune.tuning.bundle import BUNDLE, Packed
+from pytest_shark_tune.tuning.bundle import BUNDLE, Packed, pack
 
 __all__ = ["Finished", "finish_run", "show"]
 
@@ -46,7 +46,7 @@ def finish_run(setup: Setup, store: Ledger, run: TuningRun, *, complete: bool) -
             complete=complete,
             why_stopped=run.scheduler.why_stopped,
             effort=run.scheduler.effort,
-            verify=setup.session.verify_draft if complete and setup.bundle is None else None,
+            verify=setup.session.verifier.verify_draft if complete and setup.bundle is None else None,
         )
     landscapes: list[str] = []
     if setup.options.landscape is not None:
@@ -59,7 +59,7 @@ def _pack(setup: Setup, store: Ledger, run: TuningRun) -> Packed | None:
     """Write the compiled candidates to a bundle, even if the run ended early."""
     plans = {key: store.plan(key) for key in run.plans.values()}
     try:
-        return setup.session.pack(setup.options.out / BUNDLE, plans, tests=run.plans, tried=run.compiled)
+        return pack(setup.options.out / BUNDLE, setup.session, plans, tests=run.plans, tried=run.compiled)
     except OSError as error:
         store.failures.append(error)
         return None

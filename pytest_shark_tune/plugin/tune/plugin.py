@@ -20,7 +20,7 @@ from pytest_shark_tune.plugin.tune.setup import Setup, set_up
 from pytest_shark_tune.results.store import Ledger
 from pytest_shark_tune.system import cleanup
 from pytest_shark_tune.system.terminal import escaped_line
-from pytest_shark_tune.tuning.manifest import Roster, write_roster
+from pytest_shark_tune.tuning.manifest import Roster
 
 __all__ = ["TuningPlugin", "start_tuning"]
 
@@ -87,7 +87,7 @@ class TuningPlugin:
         if self._store is None:
             entries = {item.nodeid: entry for item in session.items if (entry := entry_of(item))}
             with suppress(OSError):  # The controller misses it, and says so once for all workers.
-                write_roster(self._setup.settings.exchange, Roster(entries, collected))
+                self._setup.session.run.write_manifest(Roster(entries, collected))
             return
         self._store.add_collected(collected)
         for case in cases:

@@ -77,7 +77,8 @@ def _measured(setup: Setup, case: Trial, artifact: object, outcome: object, *, i
         case Measurement() | CandidateFailed() if case.config is not None:
             built = artifact if isinstance(artifact, Artifact) else None
             compile_s = artifact.compile_s.get(case.config.id) if isinstance(artifact, Built) else None
-            record = setup.session.record(case.known_task, case.config, built, outcome, compile_s)
+            tried = case.known_task, case.config, outcome
+            record = setup.session.runner.record(*tried, artifact=built, compile_s=compile_s)
             return Finding(plan=case.plan_key, suite=case.suite, record=record, is_ours=is_ours)
         case FinalRecord():
             return Finding(plan=case.plan_key, suite=case.suite, final=outcome)

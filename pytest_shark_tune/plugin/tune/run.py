@@ -12,14 +12,13 @@ from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.plugin.reporting import end_run
 from pytest_shark_tune.plugin.tune.setup import Setup
 from pytest_shark_tune.plugin.xdist.order import RunOrder
-from pytest_shark_tune.records.reconcile import Requirements, Subject, Update, look_back, write_incumbents
+from pytest_shark_tune.records.reconcile import Requirements, Subject, Update, look_back
 from pytest_shark_tune.records.types import Record
 from pytest_shark_tune.report.progress_text import RunProgress
 from pytest_shark_tune.results.finding import Finding
 from pytest_shark_tune.results.store import Ledger
 from pytest_shark_tune.spec.read import dropped_prints
 from pytest_shark_tune.tuning.manifest import Part
-from pytest_shark_tune.tuning.prefetch import announce
 from pytest_shark_tune.tuning.scheduler import Campaign, make_quarry
 
 __all__ = ["TuningRun"]
@@ -82,13 +81,14 @@ class TuningRun:
         update = look_back(self._subjects(by_dispatch), required, self._store.snapshot_of)
         for name, record in update.kept.items() if not self._setup.is_dry else ():
             self._store.keep(next(iter(by_dispatch[name].values())).plan, record)
+        starter = session.planner.starter
         for name in by_dispatch:
             task = self._store.task(name)
-            if isinstance(task, Task) and name not in update.kept and (own := session.starter_candidate(task)):
+            if isinstance(task, Task) and name not in update.kept and (own := starter.candidate_for(task)):
                 update.add_starter(name, own)
         if update.incumbents or update.starters:
             try:
-                write_incumbents(settings.exchange, update)
+                session.run.write_incumbents(update.incumbents, update.starters)
             except OSError as error:
                 end_run(self._setup.storage.explain(error) or str(error), returncode=1)
         dropped = (f"{options.starter}: {sentence}" for sentence in dropped_prints(settings.starter))
@@ -118,7 +118,7 @@ class TuningRun:
                 device=self._setup.settings.device_name,
                 jobs=options.jobs,
                 by_time=options.time_s is not None,
-                prior=partial(session.similar, task),
+                prior=partial(session.database.similar, task),
                 first=update.first.get(name, ()),
                 in_model_us=self._store.time_us(name),
             )
@@ -134,7 +134,7 @@ class TuningRun:
     def _announce(self, dispatch: str, candidates: Sequence[str]) -> None:
         """Let those that compile know which candidates come next: a hint, so a full disk ends nothing here."""
         with suppress(OSError):
-            announce(self._setup.settings.exchange, self._store.task(dispatch), candidates)
+            self._setup.session.run.publish(self._store.task(dispatch), candidates)
 
     def _reuse_results(self, by_dispatch: Mapping[str, Mapping[int, Part]], scheduler: Campaign) -> None:
         """Take in the results of earlier runs as if they came from this one."""
@@ -145,8 +145,8 @@ class TuningRun:
             collected = {entry.candidate: entry for entry in tests.values()}
             if not isinstance(task, Task) or not all(entry.is_ours for entry in tests.values()):
                 continue
-            damaged += session.damaged_records(task)
-            records = [record for record in session.known_records(task) if record.id in collected]
+            damaged += session.database.damaged(task)
+            records = [record for record in session.database.records(task) if record.id in collected]
             for record in records:
                 entry = collected[record.id]
                 self._store.take(Finding(plan=entry.plan, suite=entry.suite, record=record))
@@ -154,7 +154,7 @@ class TuningRun:
                 self._progress.note(record)
             reused += len(records)
             with suppress(OSError):  # Then a binary may be measured twice.
-                session.reserve(task, records)
+                session.runner.reserve(task, records)
         if damaged:  # Nobody shows a log at this point of a run.
             lines = "1 line is" if len(damaged) == 1 else f"{len(damaged)} lines are"
             self._setup.report(
@@ -198,6 +198,6 @@ class TuningRun:
         task = self._store.task(record.dispatch)
         if isinstance(task, Task):
             try:
-                self._setup.session.keep_record(task, record)
+                self._setup.session.database.add(task, record)
             except OSError as error:  # This run has its record all the same; a later one measures again.
                 self._store.failures.append(error)

@@ -141,14 +141,11 @@ def _caches(options: TuneOptions, share: Share, report: Callable[[str], None]) -
 
 
 def _settings(options: TuneOptions, share: Share, worker: dict[str, Any] | None, bundle: Bundle | None) -> RunSettings:
-    journals = share.run_directory if worker is not None and share.is_remote else options.out
     return RunSettings(
         devices=tuple(share.devices["uris"]),
         device_name=share.devices["name"],
         jobs=share.jobs,
         seed=options.seed,
-        records=journals / "records.jsonl",
-        finals=journals / "finals.jsonl",
         exchange=share.run_directory,
         request=options.request,
         rotate_bytes=options.rotate_bytes,

@@ -18,7 +18,7 @@ from pytest_shark_tune.plugin.xdist.remote import hand_over
 from pytest_shark_tune.records.types import State
 from pytest_shark_tune.results.finding import Finding
 from pytest_shark_tune.results.store import Ledger
-from pytest_shark_tune.tuning.manifest import Part, Roster, read_roster
+from pytest_shark_tune.tuning.manifest import Part, Roster
 
 __all__ = ["TuneWorkers"]
 
@@ -66,7 +66,7 @@ class TuneWorkers:
     def _begin_with_workers(self, names: Sequence[str]) -> RunOrder:
         run_directory = self._setup.settings.exchange
         try:
-            self._roster = read_roster(run_directory)
+            self._roster = self._setup.session.run.read_manifest()
         except OSError as error:
             end_run(f"TMPDIR: the workers cannot write to {run_directory}: {error.strerror}; is it full?", returncode=1)
         self._store.add_collected(self._roster.collected)
@@ -126,7 +126,7 @@ class TuneWorkers:
         if any(record.id == entry.candidate for record in self._store.records(entry.dispatch)):
             return None
         task = self._store.task(entry.dispatch)
-        record = self._setup.session.record(task, task.candidate(entry.candidate), None, failure)
+        record = self._setup.session.runner.record(task, task.candidate(entry.candidate), failure)
         return Finding(plan=entry.plan, suite=entry.suite, record=record, is_ours=entry.is_ours)
 
     def _heed_maxfail(self, report: pytest.TestReport) -> None:

@@ -16,12 +16,12 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.types import RootOp, Tensor
 from pytest_shark_tune.guard.plan import GuardPlan
+from pytest_shark_tune.guard.session import GuardSession
 from pytest_shark_tune.guard.verdict import Outcome, Promise, Verdict
 from pytest_shark_tune.records.snapshot import records_path, write_spec
 from pytest_shark_tune.records.types import RecordedOp, WinnerRecord
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tuning.compile_step import CompileStep
-from pytest_shark_tune.tuning.session import Session
 from pytest_shark_tune.tuning.settings import RunSettings
 from tests.factories import make_winner
 from tests.models import matmuls
@@ -93,7 +93,7 @@ class Workshop:
         self.folder = folder
         self.given = given
         (folder / "model.mlir").write_text(MODEL, encoding="utf-8")
-        self.session = Session(
+        self.session = GuardSession(
             replace(RunSettings.in_folder(folder, devices, "this very CPU", jobs=2), route=route),
             compiler,
             Cache(folder / "cache"),
@@ -274,7 +274,7 @@ def test_an_entry_that_matches_nothing_is_named_with_the_nearest_op(workshop: Wo
     assert not guarded.entry("stranger").tasks
     assert workshop.look(guarded, "stranger", Promise.ALLOWED).outcome is Outcome.SKIPPED
     reason = broken(workshop.look(guarded, "stranger", Promise.APPLIES))
-    assert "it never matches: it is in force on no op of model" in reason
+    assert "it never matches: it applies to no op of model" in reason
     assert f"the nearest dispatch is {PLAIN}: its k is 32 instead of 128" in reason
 
 
@@ -290,7 +290,7 @@ def test_an_entry_that_never_gets_its_turn_is_named_with_the_one_before_it(
         with_records=with_records,
     )
     reason = broken(workshop.look(guarded, "second", Promise.APPLIES))
-    assert f"it never gets its turn on {PLAIN}: match_first before it in the spec matches the same op" in reason
+    assert f"it is never reached on {PLAIN}: match_first before it in the spec matches the same op" in reason
     assert workshop.look(guarded, "first", Promise.APPLIES).outcome is Outcome.KEPT
 
 

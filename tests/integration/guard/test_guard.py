@@ -63,7 +63,7 @@ def artifact(candidate, artifact, tune_session, tmp_path):
     if candidate.config is None:
         return artifact
     (other,) = tune_session.guard_plan([ops.matmul(m=64, n=64, k=64, transpose_b=True)], tmp_path, SPEC).plan.tasks
-    return tune_session.artifact(other, other.default)
+    return tune_session.builder.artifact(other, other.default)
 """
 BROKEN_COMPILER = """
 import pytest
@@ -492,7 +492,7 @@ import pytest
 def measurement(candidate, artifact, tune_session):
     if candidate.config is None:
         return None
-    tune_session.measure(candidate.task, candidate.config, artifact)  # From here on a child holds the device.
+    tune_session.runner.measure(candidate.task, candidate.config, artifact)  # From here on a child holds the device.
     Path("begun").touch()
     time.sleep(600)
 """

@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 
 from pytest_shark_tune.device import lease
-from pytest_shark_tune.guard import speed
 from pytest_shark_tune.measurement import timing
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Change the constants before the modules that import them by name are loaded."""
-    speed.GATE = timing.FINAL = timing.Policy(sample_s=0.002, blocks=4, min_blocks=3, budget_s=0.1, width=0.02)
+    timing.GATE = timing.FINAL = timing.Policy(sample_s=0.002, blocks=4, min_blocks=3, budget_s=0.1, width=0.02)
     timing.FINAL_ROUNDS, timing.MOST_ROUNDS = 3, 4
     # Runs of other tests at the same time need not wait: nobody compares their figures.
     lease._HOST_FOLDER = Path(tempfile.gettempdir()) / "pytest-device-locks"

@@ -312,7 +312,7 @@ import sys
 
 def hear(event, arguments):
     writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_WRONLY
-    if writes and "/coming/" in str(arguments[0]):
+    if writes and "/prefetch/" in str(arguments[0]):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(arguments[0]))
 
 sys.addaudithook(hear)

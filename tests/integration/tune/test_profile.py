@@ -17,7 +17,7 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.plan.types import Plan
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.tuning.model_profile import counted_profile
+from pytest_shark_tune.tuning.model.profile import Profiler
 from pytest_shark_tune.tuning.session import Session
 from pytest_shark_tune.tuning.settings import RunSettings
 
@@ -82,7 +82,7 @@ def names(plan: Plan) -> list[str]:
 
 
 def test_of_a_model_what_takes_the_time_is_tuned(session: Session, models: Path) -> None:
-    key, plan = session.plan(["a model.mlir"], models)
+    key, plan = session.planner.plan(["a model.mlir"], models)
     assert names(plan) == [LARGE]
     assert [(each.dispatch, each.calls) for each in plan.left_out] == [(SMALL, 1)]
     assert session.cache.get("plans", key, Plan) == plan
@@ -98,37 +98,38 @@ def test_of_a_model_what_takes_the_time_is_tuned(session: Session, models: Path)
     assert untunable.share is not None
     assert 0 < untunable.share < large.share
     # What was measured is known to the next run.
-    assert session.plan(["a model.mlir"], models) == (key, plan)
+    assert session.planner.plan(["a model.mlir"], models) == (key, plan)
 
 
 def test_whatever_else_needs_a_dispatch_keeps_it(session: Session, models: Path) -> None:
     op = ops.matmul(m=16, n=16, k=16, lhs="f32")
-    _, plan = session.plan(["a model.mlir", op], models)
+    _, plan = session.planner.plan(["a model.mlir", op], models)
     assert names(plan) == [LARGE, SMALL]
     assert plan.left_out == ()
     assert plan.time_us(plan.tasks[1]) is None, "half of its calls were not profiled"
 
 
 def test_ops_are_tuned_whole_and_not_profiled(session: Session, models: Path) -> None:
-    _, plan = session.plan([ops.matmul(m=16, n=16, k=16, lhs="f32"), ops.matmul(m=8, n=8, k=8, lhs="f32")], models)
+    _, plan = session.planner.plan(
+        [ops.matmul(m=16, n=16, k=16, lhs="f32"), ops.matmul(m=8, n=8, k=8, lhs="f32")], models
+    )
     assert len(plan.tasks) == 2
     assert (plan.profiles, plan.unprofiled, plan.models) == ((), {}, ())
     assert plan.share(plan.tasks[0]) is None
 
 
 def test_a_model_that_cannot_be_profiled_is_tuned_whole(session: Session, models: Path) -> None:
-    _, plan = session.plan(["two.mlir"], models)
+    _, plan = session.planner.plan(["two.mlir"], models)
     assert names(plan) == [LARGE, SMALL]
     assert plan.profiles == ()
     assert plan.unprofiled == {"two": "two has several functions, 'main', 'other': choose one with --tune-function"}
 
 
 def test_without_the_driver_s_help_benchmarks_are_counted(session: Session, models: Path) -> None:
-    _, plan = session.plan(["two.mlir"], models)
+    _, plan = session.planner.plan(["two.mlir"], models)
     source = plan.sources[0]
-    profile = counted_profile(
-        source, "main", plan.tasks, session._builds, session._bench, model_us=1234.5678, why="it does not tell"
-    )
+    profiler = Profiler(session.builder, session.runner, session.children)
+    profile = profiler.counted(source, "main", plan.tasks, model_us=1234.5678, why="it does not tell")
     assert [(each.dispatch, each.calls, each.reason) for each in profile.shares] == [(LARGE, 2, ""), (SMALL, 1, "")]
     assert profile.shares[0].time_us > 2 * profile.shares[1].time_us
     assert profile.model_us == 1234.568

@@ -23,6 +23,7 @@ from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.children import DeviceChildren
 from pytest_shark_tune.tuning.microbenchmarks import Yardsticks
 from pytest_shark_tune.tuning.runner import Bench
 from pytest_shark_tune.tuning.settings import RunSettings
@@ -61,10 +62,9 @@ def builds(cache: Cache, tmp_path: Path) -> Iterator[Builds]:
 @pytest.fixture
 def bench(builds: Builds, yardsticks: Yardsticks, tmp_path: Path) -> Iterator[Bench]:
     settings = RunSettings.in_folder(tmp_path, [URI], "the CPU of these tests", jobs=2)
-    leases = DeviceLeases([URI], folder=tmp_path / "locks")
-    bench = Bench(settings, builds, leases, tell=silent, yardsticks=yardsticks)
-    yield bench
-    bench.close()
+    children = DeviceChildren(DeviceLeases([URI], folder=tmp_path / "locks"), silent)
+    yield Bench(settings, builds, children, yardsticks=yardsticks)
+    children.close()
 
 
 def running_once(text: str) -> str:
@@ -148,7 +148,7 @@ def test_that_limits_cannot_be_measured_is_told_once(tmp_path: Path) -> None:
         for _ in range(2):
             assert yardsticks.why_impossible(1e-6, Work(bytes=1, operations=1), child) == ""
     (line,) = told
-    assert line.startswith("what the device can reach is not known, so nothing is called impossible: ")
+    assert line.startswith("the limits of the device cannot be measured, so no result is called impossible: ")
 
 
 def test_damaged_yardsticks_are_compiled_anew_and_a_moved_cache_has_whole_ones(tmp_path: Path) -> None:

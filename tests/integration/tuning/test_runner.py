@@ -22,9 +22,8 @@ from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import CandidateFailed
-from pytest_shark_tune.guard.speed import GATE
 from pytest_shark_tune.measurement.correctness import EXACT, tolerance_for
-from pytest_shark_tune.measurement.timing import Measurement
+from pytest_shark_tune.measurement.timing import GATE, Measurement
 from pytest_shark_tune.plan.make import make_plan
 from pytest_shark_tune.plan.source import Source, read_source
 from pytest_shark_tune.plan.types import Task
@@ -33,7 +32,9 @@ from pytest_shark_tune.records.winner import FINALISTS
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.tuning.runner import Bench, model_tolerance
+from pytest_shark_tune.tuning.acceptance import model_tolerance
+from pytest_shark_tune.tuning.model.runner import ModelFunction, ModelRunner
+from pytest_shark_tune.tuning.runner import Bench
 from pytest_shark_tune.tuning.session import Session
 from pytest_shark_tune.tuning.settings import RunSettings
 
@@ -60,14 +61,14 @@ def measure_all(session: Session, task: Task) -> list[Measurement]:
     measured = []
     for candidate in (task.default, *task.candidates):
         try:
-            measured.append(session.measure(task, candidate, session.artifact(task, candidate)))
+            measured.append(session.runner.measure(task, candidate, session.builder.artifact(task, candidate)))
         except CandidateFailed:
             assert candidate is not task.default
     return measured
 
 
 def test_candidates_raise_the_bar_and_whoever_stays_below_is_dropped(session: Session, task: Task) -> None:
-    bars = session.settings.exchange / "bars" / f"{task.dispatch.key}.jsonl"
+    bars = session.settings.exchange / "thresholds" / f"{task.dispatch.key}.jsonl"
     default, *candidates = measure_all(session, task)
     assert len(candidates) >= 2
     told = [round(each.ratio_low, 5) for each in candidates if not each.cut_short and each.ratio_low > 1]
@@ -85,11 +86,11 @@ def test_candidates_raise_the_bar_and_whoever_stays_below_is_dropped(session: Se
 
 @pytest.mark.slow
 def test_a_final_is_among_the_candidates_that_its_own_test_has(session: Session, task: Task) -> None:
-    ours = session.record(task, task.candidates[0], None, CandidateFailed(State.RUN_FAILED, ""))
+    ours = session.runner.record(task, task.candidates[0], CandidateFailed(State.RUN_FAILED, ""))
     for name, ratio in ((ours.id, 1.5), ("elsewhere", 2.0)):
         told = {"id": name, "state": State.MEASURED, "ratio": ratio, "ratio_high": ratio}
-        journal.append(session.settings.records, msgspec.structs.replace(ours, **told))
-    assert session.finalists(task) == (ours.id,)
+        journal.append(session.run.records, msgspec.structs.replace(ours, **told))
+    assert session.finals.finalists(task) == (ours.id,)
 
 
 def test_nothing_is_left_in_the_exchange_of_a_run_that_is_over(session: Session, task: Task) -> None:
@@ -102,11 +103,11 @@ def test_nothing_is_left_in_the_exchange_of_a_run_that_is_over(session: Session,
 
 @pytest.fixture
 def bench(session: Session) -> Bench:
-    return session._bench
+    return session.runner
 
 
 def measure(session: Session, task: Task, candidate: Candidate) -> Measurement:
-    return session.measure(task, candidate, session.artifact(task, candidate))
+    return session.runner.measure(task, candidate, session.builder.artifact(task, candidate))
 
 
 def runnable(session: Session, task: Task) -> list[Candidate]:
@@ -114,7 +115,7 @@ def runnable(session: Session, task: Task) -> list[Candidate]:
     found: dict[str | None, Candidate] = {}
     for candidate in task.candidates:
         with suppress(CandidateFailed):
-            found.setdefault(session.artifact(task, candidate).sha256, candidate)
+            found.setdefault(session.builder.artifact(task, candidate).sha256, candidate)
     return list(found.values())
 
 
@@ -143,14 +144,14 @@ def interrupt_within(child: DeviceChild, request: str, monkeypatch: pytest.Monke
 def test_an_idle_child_that_is_killed_costs_no_candidate(session: Session, task: Task, bench: Bench) -> None:
     for candidate in (task.default, *runnable(session, task)):
         assert measure(session, task, candidate).samples_us
-        (child,) = bench._children.values()
+        (child,) = session.children._children.values()
         os.kill(child.pid, signal.SIGKILL)
 
 
 def test_a_child_that_was_started_anew_is_prepared_anew(session: Session, task: Task, bench: Bench) -> None:
     for candidate in (task.default, *runnable(session, task)):
         assert measure(session, task, candidate).samples_us
-        (child,) = bench._children.values()
+        (child,) = session.children._children.values()
         child.restart()
 
 
@@ -169,7 +170,7 @@ def test_a_request_that_is_interrupted_costs_no_other_candidate(
 ) -> None:
     first, *others = runnable(session, task)
     measure(session, task, task.default)
-    (child,) = bench._children.values()
+    (child,) = session.children._children.values()
     if request_ == "keep_reference":  # As where another dispatch was measured in between.
         bench._prepared.clear()
     interrupt_within(child, request_, monkeypatch, error)
@@ -186,14 +187,14 @@ def test_a_binary_whose_measurement_was_interrupted_is_measured_for_another(
 ) -> None:
     measure(session, task, task.default)
     first, second, *_ = runnable(session, task)
-    (child,) = bench._children.values()
+    (child,) = session.children._children.values()
     interrupt_within(child, "check", monkeypatch, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         measure(session, task, first)
-    artifact = session.artifact(task, first)
-    assert session.measure(task, second, msgspec.structs.replace(artifact, candidate=second.id)).samples_us
+    artifact = session.builder.artifact(task, first)
+    assert session.runner.measure(task, second, msgspec.structs.replace(artifact, candidate=second.id)).samples_us
     with pytest.raises(CandidateFailed, match=f"its binary equals that of candidate {second.id}"):
-        session.measure(task, first, artifact)
+        session.runner.measure(task, first, artifact)
 
 
 def test_a_default_that_could_not_be_prepared_leaves_nothing_of_itself(
@@ -206,8 +207,10 @@ def test_a_default_that_could_not_be_prepared_leaves_nothing_of_itself(
     broken = tmp_path / "broken.vmfb"
     broken.write_bytes(b"no module")
     with pytest.raises(CandidateFailed, match="run_failed"):
-        session.measure(
-            other, other.default, msgspec.structs.replace(session.artifact(other, other.default), vmfb=str(broken))
+        session.runner.measure(
+            other,
+            other.default,
+            msgspec.structs.replace(session.builder.artifact(other, other.default), vmfb=str(broken)),
         )
     for candidate in runnable(session, task):
         assert measure(session, task, candidate).samples_us
@@ -224,7 +227,7 @@ def a_candidate(session: Session, task: Task) -> Candidate:
     """The first that compiles."""
     for candidate in task.candidates:
         with suppress(CandidateFailed):
-            session.artifact(task, candidate)
+            session.builder.artifact(task, candidate)
             return candidate
     raise AssertionError
 
@@ -233,13 +236,13 @@ def a_candidate(session: Session, task: Task) -> Candidate:
 def test_what_an_earlier_run_measured_stands_for_its_binary(session: Session, task: Task, tmp_path: Path) -> None:
     one = a_candidate(session, task)
     other = next(each for each in task.candidates if each is not one)
-    artifact = session.artifact(task, one)
-    known = session.record(task, one, artifact, session.measure(task, one, artifact))
+    artifact = session.builder.artifact(task, one)
+    known = session.runner.record(task, one, session.runner.measure(task, one, artifact), artifact=artifact)
     (tmp_path / "later").mkdir()
     with closing(session_in(tmp_path / "later", session.cache.folder)) as later:
-        later.reserve(task, [known])
+        later.runner.reserve(task, [known])
         with pytest.raises(CandidateFailed, match=f"its binary equals that of candidate {one.id}") as raised:
-            later.measure(task, other, msgspec.structs.replace(artifact, candidate=other.id))
+            later.runner.measure(task, other, msgspec.structs.replace(artifact, candidate=other.id))
     assert (raised.value.state, raised.value.detail) == (State.DUPLICATE, one.id)
 
 
@@ -251,7 +254,7 @@ def test_guarding_checks_and_times_a_config(session: Session, task: Task, bench:
     assert first.blocks >= GATE.min_blocks
     assert first.samples_us != second.samples_us
     # What was loaded for guarding is in no later measurement's way.
-    assert session.measure(task, candidate, session.artifact(task, candidate)).samples_us
+    assert session.runner.measure(task, candidate, session.builder.artifact(task, candidate)).samples_us
 
 
 def test_a_wrong_result_is_found_in_what_a_client_compiled(
@@ -266,9 +269,9 @@ def test_a_wrong_result_is_found_in_what_a_client_compiled(
 
 def test_a_default_that_fails_is_not_the_entrys_fault(task: Task, tmp_path: Path) -> None:
     with closing(session_in(tmp_path, tmp_path / "cache")) as session:
-        bench = session._bench
+        bench = session.runner
         candidate = a_candidate(session, task)
-        default = session.artifact(task, task.default)
+        default = session.builder.artifact(task, task.default)
         assert default.vmfb is not None
         Path(default.vmfb).write_bytes(b"no module")
         for look in (bench.check_members, partial(bench.gate_round, number=0)):
@@ -293,10 +296,10 @@ def test_whole_models_are_compared_on_what_files_hold(session: Session, bench: B
         compile_model(session.compiler, text, paths[name])
     np.save(tmp_path / "whole.npy", np.arange(4, dtype=np.float32))
     pair, inputs = (paths["default"], paths["tuned"]), (Tensor((4,), "f32"),)
-    tolerance = tolerance_for("f32", "f32", 1)
-    bench.check_model(*pair, "main", inputs, tolerance, {0: str(tmp_path / "whole.npy")})
+    tolerance, models = tolerance_for("f32", "f32", 1), ModelRunner(session.children, seed=0)
+    models.check(ModelFunction("main", inputs, tolerance, {0: str(tmp_path / "whole.npy")}), *pair)
     with pytest.raises(CandidateFailed, match="wrong_result"):
-        bench.check_model(*pair, "main", inputs, tolerance)
+        models.check(ModelFunction("main", inputs, tolerance), *pair)
 
 
 # As language models do, it takes whole numbers first: places in a table.
@@ -346,6 +349,7 @@ def test_a_model_whose_first_input_is_of_integers_may_sum_in_another_order(
     inputs = plan.sources[0].functions["main"]
     assert inputs[0].element == "i64"
     symbols = [member.symbol for task in plan.tasks for member in task.dispatch.members]
-    bench.check_model(*pair, "main", inputs, model_tolerance(plan.sources[0], "main", plan.tasks, symbols))
+    tolerance, models = model_tolerance(plan.sources[0], "main", plan.tasks, symbols), ModelRunner(session.children, 0)
+    models.check(ModelFunction("main", inputs, tolerance), *pair)
     with pytest.raises(CandidateFailed, match="wrong_result"):
-        bench.check_model(*pair, "main", inputs, EXACT)
+        models.check(ModelFunction("main", inputs, EXACT), *pair)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -26,9 +26,10 @@ from pytest_shark_tune.plan.make import make_plan
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.records.types import State
 from pytest_shark_tune.system.cache import Cache
+from pytest_shark_tune.tuning.acceptance import acceptance_of, model_tolerance
 from pytest_shark_tune.tuning.builder import Builds
-from pytest_shark_tune.tuning.runner import Bench, acceptance_of, model_tolerance
-from pytest_shark_tune.tuning.settings import RunSettings
+from pytest_shark_tune.tuning.children import DeviceChildren
+from pytest_shark_tune.tuning.model.runner import ModelFunction, ModelRunner
 from tests.integration.conftest import MakeSuite
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
@@ -252,33 +253,35 @@ def test_a_model_of_integers_shows_what_it_makes_of_rounding_errors(
     sources = strip(host.for_models.lower(source.text, to="executable-sources", name="main"))
     leases = DeviceLeases(("local-task",))
     builds = Builds(host, Cache(tmp_path / "cache"), leases, jobs=1, tell=lambda _: None)
-    bench = Bench(RunSettings.in_folder(tmp_path, ["local-task"], "cpu", jobs=1), builds, leases, tell=lambda _: None)
+    children = DeviceChildren(leases, lambda _: None)
+    models = ModelRunner(children, seed=0)
     symbols = [member.symbol for task in plan.tasks for member in task.dispatch.members]
     tolerance = model_tolerance(source, "main", plan.tasks, symbols)
     default = builds.model(sources)
-    check = partial(bench.check_model, default, function="main", inputs=source.functions["main"], tolerance=tolerance)
+    function = ModelFunction("main", source.functions["main"], tolerance)
     asked: list[Path | None] = []
 
     def disturbed() -> Path | None:
         asked.append(builds.disturbed_model(sources, symbols))
         return asked[-1]
 
+    answering = replace(function, disturbed=disturbed)
     try:
         edit, *_ = wrong_modules.RIGHT.values()
         reordered = builds.model(wrong_modules.edited(sources, edit))
         with pytest.raises(CandidateFailed, match="times what is allowed") as refused:
-            check(tuned=reordered)
+            models.check(function, default, reordered)
         assert refused.value.state is State.WRONG_RESULT
-        check(tuned=reordered, disturbed=disturbed)
+        models.check(answering, default, reordered)
         assert len(asked) == 1
         assert asked[0] is not None
         for what in ("one product is missing", "a quarter of the results is 0"):
             wrong = builds.model(wrong_modules.edited(sources, wrong_modules.WRONG[what]))
             with pytest.raises(CandidateFailed, match="elements are wrong"):
-                check(tuned=wrong, disturbed=disturbed)
+                models.check(answering, default, wrong)
     finally:
         builds.close()
-        bench.close()
+        children.close()
 
 
 def test_every_sum_of_floats_is_disturbed_and_nothing_else(host: Compiler) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import ml_dtypes
+import msgspec
 import numpy as np
 import pytest
 
@@ -18,7 +19,7 @@ from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.make import plan_key
 from pytest_shark_tune.plan.source import InputFile, ModelInput, Source, check_data, read_source
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.tuning.model_profile import arguments, function_of
+from pytest_shark_tune.tuning.model.profile import arguments, function_of
 from pytest_shark_tune.tuning.session import Session
 from pytest_shark_tune.tuning.settings import RunSettings
 
@@ -173,7 +174,8 @@ def test_a_source_knows_what_is_run_whole_and_on_what(compiler: Compiler, tmp_pa
     read = [read_source(each, tmp_path, asked) for each in ("two.mlir", ops.matmul(m=8, n=8, k=8))]
     model, op = extract_dispatches(read, compiler, processors=2).sources
     assert (model.run_whole, op.run_whole) == (("one $.x",), ("main",))
-    assert (function_of(model), function_of(model, "other")) == ("one $.x", "other")
+    other = msgspec.structs.replace(model, function="other")
+    assert (function_of(model), function_of(other)) == ("one $.x", "other")
     assert arguments(model, "one $.x") == [f"@{tmp_path / 'in.npy'}", "4xf32=0.5"]
     assert (list(model.files.values()), op.files) == ([str(tmp_path / "in.npy")], {})
 
@@ -209,7 +211,7 @@ def test_a_plan_is_the_same_wherever_its_data_lies(compiler: Compiler, tmp_path:
         settings = replace(RunSettings.in_folder(folder, (), "", jobs=1), models=asked)
         session = Session(settings, compiler, Cache(tmp_path / "cache"))
         try:
-            found.append(session.plan(["two.mlir"], tmp_path))
+            found.append(session.planner.plan(["two.mlir"], tmp_path))
         finally:
             session.close()
         data.unlink()

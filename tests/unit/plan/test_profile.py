@@ -6,7 +6,7 @@ import pytest
 
 from pytest_shark_tune.device.profiler import Cost
 from pytest_shark_tune.plan.profile import Profile, Share
-from pytest_shark_tune.tuning.model_profile import by_symbol
+from pytest_shark_tune.tuning.model.profile import by_symbol
 
 SHARES = tuple(
     Share(dispatch=name, calls=1, time_us=100 * share, share=share, reason=reason)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -32,40 +32,38 @@ class Timer:
         return [COST[artifact.candidate] * 1.01 ** len(self.called)] * 2
 
 
-def turns(timer: Timer, failed: dict[str, CandidateFailed]) -> dict[str, float]:
-    measured = time_in_turns(timer, "local-task", DEFAULT, {"fast": FAST, "slow": SLOW}, failed)
-    return {name: each.ratio for name, each in measured.items()}
+def turns(timer: Timer) -> tuple[dict[str, float], Mapping[str, CandidateFailed]]:
+    measured, failed = time_in_turns(timer, "local-task", DEFAULT, {"fast": FAST, "slow": SLOW})
+    return {name: measurement.ratio for name, measurement in measured.items()}, failed
 
 
 def test_a_drift_cancels() -> None:
     timer = Timer()
-    assert turns(timer, {}) == pytest.approx({"fast": 2.0, "slow": 0.5})
+    assert turns(timer)[0] == pytest.approx({"fast": 2.0, "slow": 0.5})
     assert timer.called == ["default", "fast", "slow", "slow", "fast", "default"]
 
 
 def test_one_that_fails_does_not_cost_the_others_their_figures() -> None:
-    failed: dict[str, CandidateFailed] = {}
-    assert list(turns(Timer("slow"), failed)) == ["fast"]
+    ratios, failed = turns(Timer("slow"))
+    assert list(ratios) == ["fast"]
     assert (failed["slow"].state, "no counters" in failed["slow"].reason) == ("run_failed", True)
 
 
 def test_a_timer_that_hangs_is_a_run_that_timed_out() -> None:
-    failed: dict[str, CandidateFailed] = {}
-    turns(Timer("fast", ("-c", "import time; time.sleep(60)")), failed)
+    _, failed = turns(Timer("fast", ("-c", "import time; time.sleep(60)")))
     assert failed["fast"].state == "run_timeout"
 
 
 def test_a_default_that_cannot_be_timed_is_told_as_such() -> None:
     with pytest.raises(CandidateFailed, match=r"the default config to compare with failed: .*no counters"):
-        turns(Timer("default"), {})
+        turns(Timer("default"))
 
 
 @pytest.mark.parametrize("samples", [[], [1.0, 0.0]])
 def test_a_timer_without_times_fails_the_candidate(samples: list[float]) -> None:
-    failed: dict[str, CandidateFailed] = {}
-
     def timer(artifact: Artifact, device: str) -> list[float]:
         return samples if artifact is FAST else [1.0]
 
-    assert time_in_turns(timer, "local-task", DEFAULT, {"fast": FAST}, failed) == {}
+    measured, failed = time_in_turns(timer, "local-task", DEFAULT, {"fast": FAST})
+    assert measured == {}
     assert "the suite's timer gave" in failed["fast"].reason

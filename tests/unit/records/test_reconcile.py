@@ -19,15 +19,14 @@ from pytest_shark_tune.records.reconcile import (
     Subject,
     Update,
     content_of,
-    incumbent_of,
     is_gone,
     look_back,
     ops_of,
     updated,
-    write_incumbents,
 )
 from pytest_shark_tune.records.snapshot import find_snapshots, read_records, write_spec
 from pytest_shark_tune.records.types import RecordedOp, WinnerRecord
+from pytest_shark_tune.tuning.run_directory import RunDirectory
 from tests.factories import make_task, make_winner
 from tests.unit.results.test_store import ONE, PLAN, TWO
 
@@ -191,9 +190,10 @@ def test_a_config_that_is_no_candidate_any_more_is_not_tried(suite: Suite) -> No
 
 
 def test_incumbents_are_told_from_process_to_process(tmp_path: Path) -> None:
-    assert incumbent_of(tmp_path, "one") == ""
-    write_incumbents(tmp_path, Update(incumbents={"one": "aaaaaa"}))
-    assert (incumbent_of(tmp_path, "one"), incumbent_of(tmp_path, "two")) == ("aaaaaa", "")
+    run = RunDirectory(tmp_path)
+    assert run.incumbent("one") == ""
+    run.write_incumbents({"one": "aaaaaa"}, {})
+    assert (run.incumbent("one"), run.incumbent("two")) == ("aaaaaa", "")
 
 
 THREE = make_task("three", 16)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.measurement.timing import Measurement
-from pytest_shark_tune.tuning.model_final import compare_apart
+from pytest_shark_tune.tuning.model.final import compare_apart
 
 MODELS = {name: Path(name) for name in ("a", "b", "c")}
 
@@ -27,18 +27,19 @@ class Device:
 
 
 def test_models_that_all_run_are_compared_with_each_other() -> None:
-    device, failed = Device(), dict[str, CandidateFailed]()
-    assert list(compare_apart(device, MODELS, failed)) == ["a", "b", "c"]
+    device = Device()
+    measured, failed = compare_apart(device, MODELS)
+    assert list(measured) == ["a", "b", "c"]
     assert (device.compared, failed) == ([["a", "b", "c"]], {})
 
 
 def test_one_that_fails_does_not_cost_the_others_their_figures() -> None:
-    device, failed = Device("b"), dict[str, CandidateFailed]()
-    assert list(compare_apart(device, MODELS, failed)) == ["a", "c"]
+    measured, failed = compare_apart(Device("b"), MODELS)
+    assert list(measured) == ["a", "c"]
     assert {name: failure.state for name, failure in failed.items()} == {"b": "wrong_result"}
 
 
 def test_where_all_fail_each_is_told_why() -> None:
-    failed = dict[str, CandidateFailed]()
-    assert compare_apart(Device(*MODELS), MODELS, failed) == {}
+    measured, failed = compare_apart(Device(*MODELS), MODELS)
+    assert measured == {}
     assert list(failed) == ["a", "b", "c"]

@@ -1,0 +1,91 @@
+"""Device children: one process per leased device, kept from candidate to candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+
+from pytest_shark_tune.device.client import DeviceChild
+from pytest_shark_tune.device.lease import DeviceLeases
+from pytest_shark_tune.errors import CandidateFailed, DeviceChildDied, DeviceRequestFailed
+from pytest_shark_tune.records.types import State
+
+__all__ = ["DeviceChildren"]
+
+_PROBE = "probe"
+
+
+class DeviceChildren:
+    """The device children of one process of a run, by URI.
+
+    Args:
+        leases: the devices that processes share.
+        report: gets a message about a long wait for a device.
+    """
+
+    def __init__(self, leases: DeviceLeases, report: Callable[[str], None]) -> None:
+        self._leases = leases
+        self._report = report
+        self._children: dict[str, DeviceChild] = {}
+
+    def close(self) -> None:
+        """End all children."""
+        for uri in list(self._children):
+            self.end(uri)
+
+    def lease(self) -> AbstractContextManager[str]:
+        """Hold a device until the context ends; the context gives its URI."""
+        return self._leases.acquire(self._report)
+
+    @contextmanager
+    def leased(self) -> Iterator[DeviceChild]:
+        """Hold a device and its child, which may have programs of earlier contexts loaded.
+
+        Raises:
+            CandidateFailed: the child died or refused a request.
+        """
+        with self.lease() as uri, self._failures(uri):
+            yield self._child(uri)
+
+    @contextmanager
+    def fresh(self) -> Iterator[DeviceChild]:
+        """Hold a device and a new child, which ends with the context.
+
+        Raises:
+            CandidateFailed: the child died or refused a request.
+        """
+        with self.lease() as uri:
+            self.end(uri)
+            try:
+                with self._failures(uri):
+                    yield self._child(uri)
+            finally:
+                self.end(uri)
+
+    def end(self, uri: str) -> None:
+        """End the child of a device, if there is one."""
+        child = self._children.pop(uri, None)
+        if child is not None:
+            child.close()
+
+    def _child(self, uri: str) -> DeviceChild:
+        child = self._children.get(uri)
+        if child is not None and child.alive:
+            # A request that costs nothing: a child that died while it was idle is replaced, and costs no candidate.
+            with suppress(DeviceChildDied):
+                child.unload(_PROBE)
+                return child
+        self.end(uri)
+        child = self._children[uri] = DeviceChild(uri)
+        return child
+
+    @contextmanager
+    def _failures(self, uri: str) -> Iterator[None]:
+        """Turn an error of a device's child into the candidate's state."""
+        try:
+            yield
+        except DeviceChildDied as error:
+            self.end(uri)
+            raise CandidateFailed(State.RUN_TIMEOUT if error.timed_out else State.RUN_FAILED, str(error)) from error
+        except DeviceRequestFailed as error:
+            raise CandidateFailed(State.RUN_FAILED, str(error)) from error

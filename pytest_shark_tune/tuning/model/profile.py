@@ -1,0 +1,218 @@
+"""The profiler: measures the share of each dispatch in a model's time, and leaves out dispatches with small ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from pytest_shark_tune.compiler.compiler import why_rejected
+from pytest_shark_tune.compiler.configure import strip
+from pytest_shark_tune.device.profiler import Cost, NoProfile, model_time_us, profile
+from pytest_shark_tune.dispatch.types import RootOp, Tensor, Untunable
+from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
+from pytest_shark_tune.plan.profile import Profile, Share, tasks_of
+from pytest_shark_tune.plan.source import Source
+from pytest_shark_tune.plan.types import Task
+from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.children import DeviceChildren
+from pytest_shark_tune.tuning.runner import Bench
+
+__all__ = [
+    "PROFILE_VERSION",
+    "Profiler",
+    "arguments",
+    "by_symbol",
+    "function_of",
+]
+
+PROFILE_VERSION: Final = 1
+"""How the time of a model is split among its dispatches.
+
+Raise it if the same run of a model may give other shares, or the same shares may give other dispatches to tune.
+"""
+
+_COUNTED = "its dispatches' benchmarks, times how often each is called"
+_RUN = "the running model"
+_NO_CONFIG = "it computes nothing that has a config"
+
+
+def function_of(source: Source) -> str:
+    """The function of a source that is measured: the one that the user asked for, or the only one.
+
+    Raises:
+        InputError: there is no such function, none at all, or several to choose from.
+    """
+    name, known = source.function, ", ".join(map(repr, source.functions))
+    if name and name not in source.functions:
+        raise InputError(f"{source.name}: there is no function {name!r} whose inputs can be made up; it has {known}")
+    if not source.functions:
+        raise InputError(f"{source.name} has no public function that takes tensors of fixed shapes alone")
+    if not name and len(source.functions) > 1:
+        raise InputError(f"{source.name} has several functions, {known}: choose one with --tune-function")
+    return name or next(iter(source.functions))
+
+
+@dataclass(frozen=True)
+class Profiler:
+    """Measures the profiles of models for one process of a run."""
+
+    builder: Builds
+    """Compiles models and dispatches."""
+    runner: Bench
+    """Measures dispatches."""
+    children: DeviceChildren
+    """Lease the devices that models run on."""
+
+    def profile(self, source: Source, tasks: Sequence[Task], untunable: Iterable[Untunable]) -> Profile:
+        """Measure the profile of a source.
+
+        It is made of the driver's own statistics of the running model, if the driver has some. Otherwise it is made of
+        each dispatch's benchmark times its calls, which leaves out the dispatches that cannot be tuned.
+
+        Args:
+            source: a model.
+            tasks: the tasks of its plan.
+            untunable: the dispatches of the plan that cannot be tuned.
+
+        Raises:
+            InputError: there is no function to run, or the model cannot be compiled.
+            CandidateFailed: a default cannot be run.
+        """
+        function = function_of(source)
+        if source.why_not_run:
+            return self.counted(source, function, tasks, model_us=None, why=source.why_not_run)
+        try:
+            sources = self.builder.compiler.for_models.lower(source.text, to="executable-sources", name=source.name)
+            # Stripped like the default that a model with a spec is compared with, so that it is compiled only once.
+            vmfb = self.builder.model(strip(sources))
+        except CommandFailed as error:
+            raise InputError(f"{source.name}: {why_rejected(error)}") from error
+        inputs = arguments(source, function)
+        try:
+            with self.children.lease() as uri:
+                statistics = profile(vmfb, uri, function, inputs)
+        except NoProfile as reason:
+            with self.children.lease() as uri:
+                model_us = model_time_us(vmfb, uri, function, inputs)
+            return self.counted(source, function, tasks, model_us=model_us, why=str(reason))
+        known = dict(_known(source, tasks)) | {
+            dispatch.name: Share(dispatch=dispatch.name, calls=0, time_us=0, share=0, reason=dispatch.reason)
+            for dispatch in untunable
+            if dispatch.source == source.name
+        }
+        costs = by_symbol(statistics.exports, list(known))
+        operations = {symbol: _operation(symbol, statistics.exports) for symbol in costs}
+        return Profile(
+            source=source.name,
+            function=function,
+            model_us=round(statistics.model_us, 3),
+            shares=_shares(costs, known, operations),
+            measured=_RUN,
+        )
+
+    def counted(
+        self, source: Source, function: str, tasks: Sequence[Task], *, model_us: float | None, why: str
+    ) -> Profile:
+        """The profile by the dispatches' own benchmarks, without the dispatches that cannot be tuned.
+
+        Args:
+            source: a model.
+            function: the name of its function.
+            tasks: the tasks of its plan.
+            model_us: the time of a call of the model, if it is known.
+            why: the reason for not asking the driver.
+        """
+        costs: dict[str, Cost] = {}
+        unknown: dict[str, str] = {}
+        for task in tasks_of(source, tasks):
+            try:
+                artifact = self.builder.artifact(task, task.default)
+                time_us = self.runner.measure(task, task.default, artifact).baseline_median_us
+            except CandidateFailed as failure:
+                unknown[task.name] = str(failure)
+                continue
+            for member in task.dispatch.members:
+                if member.source == source.name:
+                    costs[member.symbol] = Cost(time_us=time_us * member.calls, calls=member.calls)
+        return Profile(
+            source=source.name,
+            function=function,
+            model_us=model_us and round(model_us, 3),
+            shares=_shares(costs, dict(_known(source, tasks)), {}),
+            measured=f"{_COUNTED} ({why})",
+            unknown=unknown,
+        )
+
+
+def by_symbol(exports: Mapping[str, Cost], symbols: Sequence[str]) -> dict[str, Cost]:
+    """The cost of each executable. The name of an entry point has that of its executable in front."""
+    costs: dict[str, Cost] = {}
+    for export, cost in exports.items():
+        owner = next((symbol for symbol in symbols if export == symbol or export.startswith(f"{symbol}_")), export)
+        so_far = costs.get(owner, Cost(time_us=0, calls=0))
+        costs[owner] = Cost(time_us=so_far.time_us + cost.time_us, calls=so_far.calls + cost.calls)
+    return costs
+
+
+def _operation(symbol: str, exports: Iterable[str]) -> str:
+    """The operations of an executable's entry points, by the names of these."""
+    own = (export.removeprefix(f"{symbol}_") for export in exports if export.startswith(f"{symbol}_"))
+    return ", ".join(sorted(own))
+
+
+def _known(source: Source, tasks: Iterable[Task]) -> Iterator[tuple[str, Share]]:
+    """The tunable executables of a source, with the shares of their dispatches before the costs are known."""
+    for task in tasks_of(source, tasks):
+        share = Share(
+            dispatch=task.name,
+            op=_described(task.dispatch.root),
+            pipeline=task.dispatch.default_pipeline,
+            calls=0,
+            time_us=0,
+            share=0,
+        )
+        for member in task.dispatch.members:
+            if member.source == source.name:
+                yield member.symbol, share
+
+
+def _described(root: RootOp) -> str:
+    return " ".join(filter(None, (root.op, "x".join(map(str, root.loops)))))
+
+
+def _shares(costs: Mapping[str, Cost], known: Mapping[str, Share], operations: Mapping[str, str]) -> tuple[Share, ...]:
+    """Join the executables of a dispatch; largest first, then by name."""
+    total = sum(cost.time_us for cost in costs.values()) or 1.0
+    joined: dict[str, Share] = {}
+    for symbol, cost in costs.items():
+        like = known.get(symbol) or Share(dispatch=symbol, calls=0, time_us=0, share=0, reason=_NO_CONFIG)
+        so_far = joined.get(like.dispatch, like)
+        joined[like.dispatch] = msgspec.structs.replace(
+            so_far,
+            op=so_far.op or operations.get(symbol, ""),
+            calls=so_far.calls + cost.calls,
+            time_us=so_far.time_us + cost.time_us,
+        )
+    found = [
+        msgspec.structs.replace(part, time_us=round(part.time_us, 3), share=round(part.time_us / total, 6))
+        for part in joined.values()
+    ]
+    return tuple(sorted(found, key=lambda part: (-part.time_us, part.dispatch)))
+
+
+def arguments(source: Source, function: str) -> list[str]:
+    """The inputs of a function for ``iree-benchmark-module``.
+
+    An input without a file that it can read has the same value everywhere.
+    """
+    given = {number: f"@{file.path}" for number, file in source.data.items() if file.is_plain}
+    return [given.get(number) or _splat(tensor) for number, tensor in enumerate(source.functions[function])]
+
+
+def _splat(tensor: Tensor) -> str:
+    """A tensor with the same value everywhere, since times hardly depend on it."""
+    shape = "".join(f"{size}x" for size in tensor.shape)
+    return f"{shape}{tensor.element}={0.5 if 'f' in tensor.element else 1}"
