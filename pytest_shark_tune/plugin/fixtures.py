@@ -1,6 +1,6 @@
-"""The stages as fixtures; a client that compiles or times in its own way overrides one in its conftest.py.
+"""The stages as fixtures. A suite that compiles or times in its own way overrides one of them in its conftest.py.
 
-They are there in every run, so what they take is imported where a test asks for one.
+They are registered in every run, so they import the rest of the package only when a test asks for one.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def tune_session(pytestconfig: pytest.Config) -> Session:
 
 @pytest.fixture
 def candidate(request: pytest.FixtureRequest) -> Trial:
-    """What this test tries; the plugin parametrizes it from the ``tune`` marker."""
+    """The tuning case of this test; the plugin parametrizes it from the ``tune`` marker."""
     from pytest_shark_tune.plugin.cases import Trial
 
     trial = request.param
@@ -53,7 +53,7 @@ def candidate(request: pytest.FixtureRequest) -> Trial:
 
 @pytest.fixture
 def tune_kernel(candidate: Trial, tune_session: Session) -> KernelStages:
-    """What compiles and compares a custom task's configs, for a client's own ``artifact`` and ``measurement``."""
+    """Compiles and compares a custom task's configs, for a suite's own ``artifact`` and ``measurement``."""
     from pytest_shark_tune.plugin.kernels import KernelStages
 
     return KernelStages(tune_session, candidate)
@@ -61,7 +61,7 @@ def tune_kernel(candidate: Trial, tune_session: Session) -> KernelStages:
 
 @pytest.fixture
 def tune_dispatch(candidate: Trial, tune_session: Session, pytestconfig: pytest.Config) -> DispatchStages:
-    """Compiles and measures IREE's dispatches, for a client's own ``artifact`` and ``measurement``."""
+    """Compiles and measures IREE's dispatches, for a suite's own ``artifact`` and ``measurement``."""
     from pytest_shark_tune.plugin.stages import DispatchStages
 
     guard = pytestconfig.stash[GUARD_KEY].stage if candidate.guarded is not None else None
