@@ -73,7 +73,7 @@ class SnapshotChange:
         except InputError as error:
             return (f"what there was before cannot be read: {error}",)
         lines = tuple(
-            words(change) + (": its dispatch is in the suite no more" if change.name in self.gone else "")
+            describe_change(change) + (": its dispatch is in the suite no more" if change.name in self.gone else "")
             for change in changes
         )
         return lines or ("measured again, with the same configs",)
