@@ -110,8 +110,8 @@ class Recall:
         ]
         # A duplicate follows the candidate whose binary it shares. If that candidate is retried, either one may own it.
         ids = {DEFAULT_ID, *(record.id for record in known)}
-        told = [record for record in known if record.state is not State.DUPLICATE or record.duplicate_of in ids]
-        return sorted(told, key=lambda record: record.state is State.DUPLICATE)
+        usable = [record for record in known if record.state is not State.DUPLICATE or record.duplicate_of in ids]
+        return sorted(usable, key=lambda record: record.state is State.DUPLICATE)
 
     def damaged(self, task: Task) -> list[str]:
         """The damaged lines, which `records` leaves out, as FILE:NUMBER."""

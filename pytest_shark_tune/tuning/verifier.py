@@ -301,7 +301,7 @@ def _touched(models: Sequence[TunedModel]) -> list[TunedModel]:
 def _untouched(models: Sequence[TunedModel]) -> str:
     """A note on the functions that no entry changes; empty without any."""
     names = ", ".join(repr(model.function) for model in models if model.function and not model.owned)
-    return f"no entry is for what {names} calls, so that was not run" if names else ""
+    return f"no entry is for a dispatch of {names}, so that was not run" if names else ""
 
 
 def _applied_check(model: TunedModel) -> SourceCheck:
