@@ -1,4 +1,4 @@
-"""Shows that the installed wheel works on its own: run it with the Python that has the wheel, in an empty folder."""
+"""Shows that the installed wheel works on its own: run it with the Python that has the wheel, in an empty directory."""
 
 from __future__ import annotations
 

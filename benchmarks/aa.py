@@ -72,7 +72,7 @@ def main(
     with single_op(target, device, size, lhs) as op:
         click.echo(f"{op.name}, load {os.getloadavg()[0]:.2f}")
         screenings = _screen(op, count)
-        _tell("screenings, each beside itself in one process", screenings)
+        _report("screenings, each beside itself in one process", screenings)
         task = _with_copies(op, finalists)
         finals: list[list[Compared]] = []
         winners = 0
@@ -82,7 +82,7 @@ def main(
             finals.append(compared)
             winners += winner is not None
     everyone = [each for final in finals for each in final]
-    _tell("finalists, in fresh processes", everyone)
+    _report("finalists, in fresh processes", everyone)
     wins = sum(each.wins for each in everyone)
     seconds = time.perf_counter() - started
     click.echo(
@@ -113,7 +113,7 @@ def _with_copies(op: SingleOp, count: int) -> Task:
     """The task with ``count`` copies of the default as its candidates, put on record as the fastest."""
     copies = tuple(msgspec.structs.replace(op.task.default, id=f"copy{number}") for number in range(count))
     for each in copies:
-        journal.append(RunDirectory(op.settings.exchange).records, _screened(op, each))
+        journal.append(RunDirectory(op.settings.run_directory).records, _screened(op, each))
     return msgspec.structs.replace(op.task, candidates=copies)
 
 
@@ -151,7 +151,7 @@ def _final(session: Session, task: Task) -> tuple[list[Compared], str | None]:
     return compared, final.winner
 
 
-def _tell(what: str, compared: list[Compared]) -> None:
+def _report(what: str, compared: list[Compared]) -> None:
     click.echo(
         f"{len(compared)} {what}; quantiles at 0 5 25 50 75 95 100:\n"
         f"  ratio - 1, %:   {quantiles([each.ratio - 1 for each in compared])}\n"

@@ -108,8 +108,8 @@ def main(models: tuple[Path, ...], count: int, seed: int, jobs: int, targets: tu
 def _share(dispatch: Dispatch, space: SearchSpace, compiler: Compiler, count: int, seed: int, jobs: int) -> float:
     started = time.perf_counter()
     candidates = make_candidates(dispatch.name, dispatch.root, space, space.sample(count, seed))
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
-        reasons = list(pool.map(lambda each: _reason(dispatch, each, compiler, Path(folder)), candidates))
+    with tempfile.TemporaryDirectory() as directory, ThreadPoolExecutor(jobs) as pool:
+        reasons = list(pool.map(lambda each: _reason(dispatch, each, compiler, Path(directory)), candidates))
     failed = [(each, reason) for each, reason in zip(candidates, reasons, strict=True) if reason]
     compiled = len(candidates) - len(failed)
     seconds = time.perf_counter() - started
@@ -122,14 +122,14 @@ def _share(dispatch: Dispatch, space: SearchSpace, compiler: Compiler, count: in
     return compiled / len(candidates)
 
 
-def _reason(dispatch: Dispatch, candidate: Candidate, compiler: Compiler, folder: Path) -> str:
+def _reason(dispatch: Dispatch, candidate: Candidate, compiler: Compiler, directory: Path) -> str:
     """Why a candidate does not compile; empty where it does."""
     try:
         spec = single_entry_spec(dispatch.root, candidate.compilation_info)
         configured = configure_with(dispatch.members[0].module.text, spec)
         if missing := why_not_applied(configured, candidate.compilation_info):
             return missing
-        compiler.compile_sources(configured.text, folder / f"{candidate.id}.vmfb")
+        compiler.compile_sources(configured.text, directory / f"{candidate.id}.vmfb")
     except CommandFailed as error:
         return first_error(error)
     except ConfigureFailed as error:

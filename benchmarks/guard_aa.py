@@ -17,7 +17,7 @@ import click
 import msgspec
 from guarded_suite import GuardedSuite, show
 
-from pytest_shark_tune.guard.verdict import Outcome, Promise, Verdict
+from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
 from pytest_shark_tune.system.machine import processors
 
 _SIZES = ((251, 257, 127), (256, 512, 256))
@@ -48,16 +48,16 @@ def main(count: int, candidates: int, target: str, device: str, at_most: int, li
     click.echo(what)
     speeds: list[Verdict] = []
     broken: dict[int, list[Verdict]] = {}
-    with tempfile.TemporaryDirectory(prefix="guard-aa-") as folder:
-        suite = GuardedSuite(Path(folder), target, device)
+    with tempfile.TemporaryDirectory(prefix="guard-aa-") as directory:
+        suite = GuardedSuite(Path(directory), target, device)
         suite.tune(_SIZES, candidates)
         for number in range(1, count + 1):
             before = time.perf_counter()
             verdicts = suite.guard(suite.spec)
             now = time.perf_counter()
-            run = [each for each in verdicts if each.promise is Promise.FAST]
+            run = [each for each in verdicts if each.check is EntryCheck.FAST]
             speeds += run
-            if bad := [each for each in verdicts if each.outcome is Outcome.BROKEN]:
+            if bad := [each for each in verdicts if each.outcome is CheckOutcome.FAILED]:
                 broken[number] = bad
             click.echo(f"  run {number}: {'; '.join(map(show, run))}; {now - before:.1f} s")
             if now - started > limit:
@@ -65,9 +65,9 @@ def main(count: int, candidates: int, target: str, device: str, at_most: int, li
                 break
     seconds = round(time.perf_counter() - started, 1)
     for number, bad in broken.items():
-        click.echo("\n".join(f"run {number}, {each.promise}: {each.reason}" for each in bad))
+        click.echo("\n".join(f"run {number}, {each.check}: {each.reason}" for each in bad))
     counts = Counter(each.outcome for each in speeds)
-    told = ", ".join(f"{counts[each]} {each}" for each in Outcome)
+    told = ", ".join(f"{counts[each]} {each}" for each in CheckOutcome)
     click.echo(
         f"{len(speeds)} speeds of {number} runs: {told}; {len(broken)} runs failed, {at_most} may; {seconds:.0f} s"
     )

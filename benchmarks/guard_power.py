@@ -23,14 +23,14 @@ import msgspec
 from guarded_suite import GuardedSuite, show
 from single_op import SingleOp, single_op
 
-from pytest_shark_tune.guard.verdict import Outcome, Promise
+from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck
 from pytest_shark_tune.measurement.timing import MOST_ROUNDS, Measurement, combine_rounds
 from pytest_shark_tune.plan.types import POOL
 from pytest_shark_tune.records.snapshot import read_records, write_spec
 from pytest_shark_tune.records.types import Record, State, WinnerRecord
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 from pytest_shark_tune.system import journal
-from pytest_shark_tune.tuning.runner import Bench
+from pytest_shark_tune.tuning.runner import Runner
 
 WANTED = {1.15: 0.95, 1.30: 1.0}
 """In what part of the runs a slowdown should fail, where two equal configs are told apart to ``QUIET``."""
@@ -86,24 +86,24 @@ def main(
     started = time.perf_counter()
     with (
         single_op(target, device, size, lhs, count=POOL) as op,
-        op.bench() as bench,
-        tempfile.TemporaryDirectory(prefix="guard-power-") as folder,
+        op.runner() as runner,
+        tempfile.TemporaryDirectory(prefix="guard-power-") as directory,
     ):
         click.echo(f"{op.name}, load {os.getloadavg()[0]:.2f}")
-        suite = GuardedSuite(Path(folder), target, device)
+        suite = GuardedSuite(Path(directory), target, device)
         suite.tune([size], candidates, lhs)
         (winner,) = read_records(suite.spec)
-        same = _measured(op, bench, DEFAULT_ID)
+        same = _measured(op, runner, DEFAULT_ID)
         half_width = math.log(same.ratio_high / same.ratio)
         click.echo(f"A/A: half-width {half_width:.2%} from {same.rounds} processes{_unasked(half_width)}")
-        fastest = _measured(op, bench, winner.id)
+        fastest = _measured(op, runner, winner.id)
         click.echo(f"winner {winner.id}: {fastest.ratio:.3f}, recorded {_interval(winner)}")
         guarded = []
         for wanted in WANTED:
-            name, slowdown = _slower(op, bench, journal.read(suite.records, Record), fastest, winner, wanted)
+            name, slowdown = _slower(op, runner, journal.read(suite.records, Record), fastest, winner, wanted)
             far = "" if slowdown < wanted + _FAR else "; none nearer was found, more --candidates may find one"
             click.echo(f"{name} takes the place of {winner.id}: {slowdown:.3f} times as slow{far}")
-            spec = Path(folder) / f"slower-{wanted}.mlir"
+            spec = Path(directory) / f"slower-{wanted}.mlir"
             write_spec(spec, [_replaced(winner, op, name)])
             counts = _guard(suite, spec, runs, started + limit)
             guarded.append(
@@ -111,28 +111,28 @@ def main(
                     wanted,
                     round(slowdown, 4),
                     name,
-                    counts[Outcome.BROKEN],
-                    counts[Outcome.UNDECIDED],
-                    counts[Outcome.KEPT],
+                    counts[CheckOutcome.FAILED],
+                    counts[CheckOutcome.UNDECIDED],
+                    counts[CheckOutcome.PASSED],
                 )
             )
     recorded = (winner.ratio or 0, winner.ratio_low or 0, winner.ratio_high or 0)
     report = Report(op.name, half_width, recorded, guarded, round(time.perf_counter() - started, 1))
-    missed = _tell(report)
+    missed = _report(report)
     if out is not None:
         out.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
     if missed and half_width < QUIET:
         sys.exit(1)
 
 
-def _measured(op: SingleOp, bench: Bench, name: str) -> Measurement:
+def _measured(op: SingleOp, runner: Runner, name: str) -> Measurement:
     """A config beside the default, in as many fresh processes as a final has at most."""
     candidate = op.task.candidate(name)
-    return combine_rounds([bench.gate_round(op.task, candidate, number) for number in range(MOST_ROUNDS)])
+    return combine_rounds([runner.guard_round(op.task, candidate, number) for number in range(MOST_ROUNDS)])
 
 
 def _slower(
-    op: SingleOp, bench: Bench, records: Iterable[Record], fastest: Measurement, winner: WinnerRecord, wanted: float
+    op: SingleOp, runner: Runner, records: Iterable[Record], fastest: Measurement, winner: WinnerRecord, wanted: float
 ) -> tuple[str, float]:
     """The config that is nearest to ``wanted`` times as slow as the winner, and how slow it is; seldom less slow.
 
@@ -142,7 +142,7 @@ def _slower(
     measured.pop(DEFAULT_ID, None)
     bar = measured.pop(winner.id) / wanted
     nearest = sorted(measured, key=lambda name: abs(math.log(measured[name] / bar)))[:_NEAREST]
-    slowdowns = {name: fastest.ratio / _measured(op, bench, name).ratio for name in nearest}
+    slowdowns = {name: fastest.ratio / _measured(op, runner, name).ratio for name in nearest}
     enough = {name: slow for name, slow in slowdowns.items() if slow >= wanted - _BY_LUCK} or slowdowns
     name = min(enough, key=lambda each: (abs(enough[each] - wanted), each))
     return name, enough[name]
@@ -161,11 +161,11 @@ def _replaced(winner: WinnerRecord, op: SingleOp, name: str) -> WinnerRecord:
     )
 
 
-def _guard(suite: GuardedSuite, spec: Path, runs: int, end: float) -> Counter[Outcome]:
-    counts: Counter[Outcome] = Counter()
+def _guard(suite: GuardedSuite, spec: Path, runs: int, end: float) -> Counter[CheckOutcome]:
+    counts: Counter[CheckOutcome] = Counter()
     for number in range(1, runs + 1):
         before = time.perf_counter()
-        (speed,) = (each for each in suite.guard(spec) if each.promise is Promise.FAST)
+        (speed,) = (each for each in suite.guard(spec) if each.check is EntryCheck.FAST)
         counts[speed.outcome] += 1
         now = time.perf_counter()
         click.echo(f"  run {number}: {show(speed)}; {now - before:.1f} s")
@@ -175,7 +175,7 @@ def _guard(suite: GuardedSuite, spec: Path, runs: int, end: float) -> Counter[Ou
     return counts
 
 
-def _tell(report: Report) -> bool:
+def _report(report: Report) -> bool:
     """Print how often each slower config failed; whether that was too seldom for one of them."""
     click.echo(f"\nA/A: half-width {report.half_width:.2%}{_unasked(report.half_width)}")
     missed = False

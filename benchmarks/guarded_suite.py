@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import click
 
-from pytest_shark_tune.guard.verdict import Promise, Verdict
+from pytest_shark_tune.guard.verdict import EntryCheck, Verdict
 from pytest_shark_tune.plugin.guard.reporter import PROPERTY
-from pytest_shark_tune.report.guard_text import GuardFinding
+from pytest_shark_tune.report.guard_text import GuardResult
 from pytest_shark_tune.system import journal
 
 __all__ = ["GuardedSuite", "show"]
@@ -33,38 +33,38 @@ def pytest_runtest_logreport(report):
 
 
 class GuardedSuite(NamedTuple):
-    """Matmuls in a ``folder`` of their own, tuned and guarded for ``target`` on ``device``."""
+    """Matmuls in a ``directory`` of their own, tuned and guarded for ``target`` on ``device``."""
 
-    folder: Path
+    directory: Path
     target: str
     device: str
 
     @property
     def spec(self) -> Path:
         """The spec that tuning wrote, its records beside it."""
-        return self.folder / "out" / "spec.mlir"
+        return self.directory / "out" / "spec.mlir"
 
     @property
     def records(self) -> Path:
         """What became of each candidate that was tried."""
-        return self.folder / "out" / "records.jsonl"
+        return self.directory / "out" / "records.jsonl"
 
     def tune(self, sizes: Sequence[tuple[int, int, int]], candidates: int, lhs: str = "f32") -> None:
         """Write the suite and tune it; at least one of its dispatches has to have a winner."""
         calls = (f"ops.matmul(m={m}, n={n}, k={k}, lhs={lhs!r})" for m, n, k in sizes)
-        (self.folder / "test_matmul.py").write_text(_SUITE.format(ops=", ".join(calls)), encoding="utf-8")
-        (self.folder / "conftest.py").write_text(_CONFTEST, encoding="utf-8")
+        (self.directory / "test_matmul.py").write_text(_SUITE.format(ops=", ".join(calls)), encoding="utf-8")
+        (self.directory / "conftest.py").write_text(_CONFTEST, encoding="utf-8")
         status, output = self._pytest("--tune", f"--tune-candidates={candidates}", "--tune-out=out")
         if status or not self.spec.exists():
             raise click.ClickException(f"there is nothing to guard:\n{output}")
 
     def guard(self, spec: Path) -> list[Verdict]:
-        """What became of each promise of ``spec``, by a pytest of its own."""
-        findings = self.folder / "findings.jsonl"
-        findings.unlink(missing_ok=True)
+        """The outcome of each check of ``spec``, by a pytest of its own."""
+        results = self.directory / "findings.jsonl"
+        results.unlink(missing_ok=True)
         status, output = self._pytest(f"--tune-guard={spec}")
-        verdicts = [each.verdict for each in journal.read(findings, GuardFinding)]
-        if status not in (0, 1) or not any(each.promise is Promise.FAST for each in verdicts):
+        verdicts = [each.verdict for each in journal.read(results, GuardResult)]
+        if status not in (0, 1) or not any(each.check is EntryCheck.FAST for each in verdicts):
             raise click.ClickException(f"guarding ended with status {status}:\n{output}")
         return verdicts
 
@@ -74,17 +74,17 @@ class GuardedSuite(NamedTuple):
             *(f"--tune-target={self.target}", f"--tune-device={self.device}", "--tune-cache=cache"),
         ]
         done = subprocess.run(
-            command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+            command, cwd=self.directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
         )
         return done.returncode, done.stdout
 
 
 def show(verdict: Verdict) -> str:
     """One verdict on an entry's speed, in half a line."""
-    figures = verdict.figures
-    if "ratio" not in figures:
+    metrics = verdict.metrics
+    if "ratio" not in metrics:
         return f"{verdict.entry} {verdict.outcome}: {verdict.reason}"
     return (
-        f"{verdict.entry} {verdict.outcome} at {figures['ratio']:.3f} ({figures['ratio_low']:.3f} to "
-        f"{figures['ratio_high']:.3f}) of {figures['ratio_wanted']:.3f}, {figures['rounds']:.0f} rounds"
+        f"{verdict.entry} {verdict.outcome} at {metrics['ratio']:.3f} ({metrics['ratio_low']:.3f} to "
+        f"{metrics['ratio_high']:.3f}) of {metrics['ratio_wanted']:.3f}, {metrics['rounds']:.0f} rounds"
     )

@@ -33,9 +33,9 @@ from pytest_shark_tune.records.types import FinalRecord, State
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.machine import processors
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.children import DeviceChildren
-from pytest_shark_tune.tuning.runner import Bench
+from pytest_shark_tune.tuning.runner import Runner
 from pytest_shark_tune.tuning.settings import RunSettings
 
 _WANTED = 0.9
@@ -99,9 +99,9 @@ def main(
     )
     started = time.monotonic()
     pairs: list[Pair] = []
-    with tempfile.TemporaryDirectory(prefix="honesty-") as folder:
+    with tempfile.TemporaryDirectory(prefix="honesty-") as directory:
         for seed in range(first_seed, first_seed + runs):
-            pair = _pair(Path(folder), seed, count, size, target, device)
+            pair = _pair(Path(directory), seed, count, size, target, device)
             if pair is None:
                 click.echo(f"seed {seed}: no candidate came to the final, so nothing was reported")
                 continue
@@ -120,14 +120,14 @@ def main(
         out.write_bytes(msgspec.json.format(msgspec.json.encode(pairs)) + b"\n")
 
 
-def _pair(folder: Path, seed: int, count: int, size: tuple[int, int, int], target: str, device: str) -> Pair | None:
-    final = _tuned(folder, seed, count, size, target, device)
+def _pair(directory: Path, seed: int, count: int, size: tuple[int, int, int], target: str, device: str) -> Pair | None:
+    final = _tuned(directory, seed, count, size, target, device)
     measured = [each for each in final.finalists if each.state is State.MEASURED and each.ratio]
     if not measured:
         return None
     best = final.finalist(final.winner) if final.winner else max(measured, key=lambda each: each.ratio or 0)
-    with _bench(folder, seed, count, size, target, device) as (bench, task):
-        fresh = _measured_afresh(bench, task, best.id)
+    with _runner(directory, seed, count, size, target, device) as (runner, task):
+        fresh = _measured_afresh(runner, task, best.id)
     return Pair(
         seed=seed,
         candidate=best.id,
@@ -137,16 +137,18 @@ def _pair(folder: Path, seed: int, count: int, size: tuple[int, int, int], targe
     )
 
 
-def _tuned(folder: Path, seed: int, count: int, size: tuple[int, int, int], target: str, device: str) -> FinalRecord:
+def _tuned(directory: Path, seed: int, count: int, size: tuple[int, int, int], target: str, device: str) -> FinalRecord:
     """Tune in a pytest of its own, whose final is what it reports in its summary; the spec is not verified."""
-    suite, out = folder / "test_matmul.py", folder / f"out-{seed}"
+    suite, out = directory / "test_matmul.py", directory / f"out-{seed}"
     suite.write_text(_SUITE.format(*size), encoding="utf-8")
     command = [
         *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n0", "-k", "not spec", suite.name),
         *("--tune", "--tune-fresh", f"--tune-candidates={count}", f"--tune-seed={seed}", f"--tune-target={target}"),
         *(f"--tune-device={device}", "--tune-cache=cache", f"--tune-out={out.name}"),
     ]
-    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
     if done.returncode:
         raise click.ClickException(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stdout}")
     (final,) = journal.read(out / "finals.jsonl", FinalRecord)
@@ -154,28 +156,28 @@ def _tuned(folder: Path, seed: int, count: int, size: tuple[int, int, int], targ
 
 
 @contextmanager
-def _bench(
-    folder: Path, seed: int, count: int, size: tuple[int, int, int], target: str, device: str
-) -> Iterator[tuple[Bench, Task]]:
+def _runner(
+    directory: Path, seed: int, count: int, size: tuple[int, int, int], target: str, device: str
+) -> Iterator[tuple[Runner, Task]]:
     """What the run with ``seed`` measured with, on what it compiled."""
     compiler = Compiler(Target.parse(target))
     m, n, k = size
     source = read_source(ops.matmul(m=m, n=n, k=k, lhs="f32"), Path())
     (task,) = make_plan([source], compiler, processors=processors(), count=count, seed=seed).tasks
-    settings = RunSettings.in_folder(folder, [device], device, jobs=1, seed=seed)
+    settings = RunSettings.in_directory(directory, [device], device, jobs=1, seed=seed)
     leases = DeviceLeases(settings.devices)
-    builds = Builds(compiler, Cache(folder / "cache"), leases, jobs=settings.jobs, tell=click.echo)
+    builder = Builder(compiler, Cache(directory / "cache"), leases, jobs=settings.jobs, report=click.echo)
     children = DeviceChildren(leases, click.echo)
     try:
-        yield Bench(settings, builds, children), task
+        yield Runner(settings, builder, children), task
     finally:
-        builds.close()
+        builder.close()
         children.close()
 
 
-def _measured_afresh(bench: Bench, task: Task, candidate: str) -> Measurement:
+def _measured_afresh(runner: Runner, task: Task, candidate: str) -> Measurement:
     """One round beside the default in a new process of the device."""
-    measured, failed = bench.round(task, [candidate], _FRESH)
+    measured, failed = runner.round(task, [candidate], _FRESH)
     if candidate in failed:
         raise click.ClickException(f"{candidate} could not be measured again: {failed[candidate]}")
     return measured[candidate]

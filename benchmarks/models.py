@@ -144,12 +144,12 @@ def main(
     """Compare MODEL by IREE's default, with a tuning spec, and by ONNX Runtime."""
     before = os.getloadavg()[0]
     notes = [] if before < _IDLE_LOAD else [f"the load was {before:.2f} before the run: nothing else should run"]
-    with tempfile.TemporaryDirectory(prefix="models-") as folder:
+    with tempfile.TemporaryDirectory(prefix="models-") as directory:
         try:
             compiler = Compiler(Target.parse(target)).for_models
             source = _read(path, shapes)
             function, inputs = _function(source, function, compiler)
-            built, entries = _compile(source, spec, compiler, Path(folder), notes)
+            built, entries = _compile(source, spec, compiler, Path(directory), notes)
         except (InputError, CommandFailed) as error:
             raise click.ClickException(
                 first_error(error) if isinstance(error, CommandFailed) else str(error)
@@ -208,19 +208,19 @@ def _function(source: Source, name: str, compiler: Compiler) -> tuple[str, tuple
 
 
 def _compile(
-    source: Source, spec: Path | None, compiler: Compiler, folder: Path, notes: list[str]
+    source: Source, spec: Path | None, compiler: Compiler, directory: Path, notes: list[str]
 ) -> tuple[dict[str, Path], list[str]]:
     """The binaries by name, and what the spec put in force, one line an executable."""
-    default = folder / "default.vmfb"
+    default = directory / "default.vmfb"
     if spec is None:
         compiler.compile_sources(compiler.lower(source.text, to="executable-sources"), default, source.name)
         return {_DEFAULT: default}, []
     application = apply_spec(source, read_spec_file(spec), compiler)
     compiler.compile_sources(strip(application.sources), default, source.name)
-    tuned = folder / "tuned.vmfb"
+    tuned = directory / "tuned.vmfb"
     compiler.compile_sources(application.text, tuned, source.name)
-    notes += [f"{entry} is in force nowhere" for entry in application.unmatched]
-    return {_DEFAULT: default, _TUNED: tuned}, [f"{each.symbol}: {each.entry}" for each in application.placed]
+    notes += [f"{entry} is applied nowhere" for entry in application.unmatched]
+    return {_DEFAULT: default, _TUNED: tuned}, [f"{each.symbol}: {each.entry}" for each in application.placements]
 
 
 def _why_no_onnxruntime(path: Path, target: Target, python: str) -> str:
@@ -295,8 +295,8 @@ class _OnnxRuntime:
 def _onnxruntime(python: str, model: Path, inputs: Sequence[Any]) -> Iterator[_OnnxRuntime]:
     # It imports nothing of ours.
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    with tempfile.TemporaryDirectory(prefix="models-") as folder:
-        given, outputs = Path(folder, "inputs.npz"), Path(folder, "outputs.npz")
+    with tempfile.TemporaryDirectory(prefix="models-") as directory:
+        given, outputs = Path(directory, "inputs.npz"), Path(directory, "outputs.npz")
         np.savez(given, *inputs)
         script = Path(__file__).with_name("onnxruntime_child.py")
         command = [python, *map(str, (script, model, given, outputs, processors()))]

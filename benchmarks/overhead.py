@@ -25,7 +25,7 @@ from pathlib import Path
 
 import click
 import msgspec
-from overhead_probe import COMPILE, FOLDER, SAMPLES, WAIT, TestTimes
+from overhead_probe import COMPILE, DIRECTORY, SAMPLES, WAIT, TestTimes
 
 from pytest_shark_tune.device.identity import cpu_name
 from pytest_shark_tune.records.types import Record, State
@@ -71,21 +71,21 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 def main(count: int, size: int, workers: int, target: str, out: Path | None) -> None:
     """Print what a candidate costs beyond compiling it and beyond its samples."""
     with tempfile.TemporaryDirectory(prefix="overhead-") as name:
-        folder = Path(name)
-        suite = folder / "test_matmul.py"
+        directory = Path(name)
+        suite = directory / "test_matmul.py"
         suite.write_text(_SUITE.format(size=size), encoding="utf-8")
-        _tune(folder, count, workers, target)
-        processes = _tune(folder, count, workers, target)
-        known = _measured(folder)
+        _tune(directory, count, workers, target)
+        processes = _tune(directory, count, workers, target)
+        known = _measured(directory)
     report = _report(processes, known, workers)
     _show(report, size, target)
     if out is not None:
         out.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
 
 
-def _tune(folder: Path, count: int, workers: int, target: str) -> list[list[TestTimes]]:
+def _tune(directory: Path, count: int, workers: int, target: str) -> list[list[TestTimes]]:
     """Tune once; the tests of each process that ran any, in order."""
-    probes = Path(tempfile.mkdtemp(dir=folder))
+    probes = Path(tempfile.mkdtemp(dir=directory))
     here = os.fspath(Path(__file__).parent)
     path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")]))
     command = [
@@ -102,8 +102,8 @@ def _tune(folder: Path, count: int, workers: int, target: str) -> list[list[Test
     ]
     done = subprocess.run(
         command,
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": path, FOLDER: os.fspath(probes)},
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": path, DIRECTORY: os.fspath(probes)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -116,9 +116,9 @@ def _tune(folder: Path, count: int, workers: int, target: str) -> list[list[Test
     return [tests for tests in found if any(SAMPLES in test.parts for test in tests)]
 
 
-def _measured(folder: Path) -> set[str]:
+def _measured(directory: Path) -> set[str]:
     """The ids of the candidates that were measured."""
-    records = journal.read(folder / "out" / "records.jsonl", Record)
+    records = journal.read(directory / "out" / "records.jsonl", Record)
     return {record.id for record in records if record.state is State.MEASURED} - {DEFAULT_ID}
 
 

@@ -1,7 +1,7 @@
 """A pytest plugin for ``overhead.py``: notes where the time of each test of a tuning run goes.
 
 It wraps what the package does for a candidate, counts each call's own time (less that of the calls inside it) and
-writes a file for each process into the folder ``OVERHEAD_PROBE``.
+writes a file for each process into the directory ``OVERHEAD_PROBE``.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ import msgspec
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.device.lease import DeviceLeases
-from pytest_shark_tune.results.store import Ledger
-from pytest_shark_tune.tuning.builder import Builds
-from pytest_shark_tune.tuning.runner import Bench
+from pytest_shark_tune.results.store import ResultStore
+from pytest_shark_tune.tuning.builder import Builder
+from pytest_shark_tune.tuning.runner import Runner
 
-__all__ = ["COMPILE", "FOLDER", "SAMPLES", "WAIT", "TestTimes"]
+__all__ = ["COMPILE", "DIRECTORY", "SAMPLES", "WAIT", "TestTimes"]
 
-FOLDER = "OVERHEAD_PROBE"
+DIRECTORY = "OVERHEAD_PROBE"
 COMPILE, SAMPLES, WAIT = "compile", "samples", "wait for the device"
 
 _WRAPPED = (
-    (Builds, "artifact", "look the artifact up"),
+    (Builder, "artifact", "look the artifact up"),
     (DeviceChild, "load_benchmark", "load"),
     (DeviceChild, "check", "check (fill, run once, read back, compare)"),
     (DeviceChild, "unload", "unload"),
-    (Bench, "measure", "measure (claim, policy, statistics)"),
-    (Ledger, "take", "record and journal"),
+    (Runner, "measure", "measure (claim, policy, statistics)"),
+    (ResultStore, "add", "record and journal"),
 )
 
 
@@ -140,4 +140,4 @@ def pytest_runtest_logfinish(nodeid: str) -> None:
 
 def pytest_unconfigure() -> None:
     """Write down what this process saw."""
-    Path(os.environ[FOLDER], f"{os.getpid()}.json").write_bytes(msgspec.json.encode(_tests))
+    Path(os.environ[DIRECTORY], f"{os.getpid()}.json").write_bytes(msgspec.json.encode(_tests))

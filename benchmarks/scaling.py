@@ -120,28 +120,28 @@ def main(
 
 def _run(workers: int, suite: Path, arguments: Sequence[str]) -> Run:
     with tempfile.TemporaryDirectory(prefix="scaling-") as name:
-        folder = Path(name)
-        clock = folder / "clock.jsonl"
+        directory = Path(name)
+        clock = directory / "clock.jsonl"
         command = [sys.executable, "-m", "pytest", "-q", "-p", "scaling", f"-n{workers}", "--max-worker-restart=0"]
         command += [
-            f"--tune-cache={folder / 'cache'}",
-            f"--tune-out={folder / 'out'}",
+            f"--tune-cache={directory / 'cache'}",
+            f"--tune-out={directory / 'out'}",
             *arguments,
-            _copied(suite, folder),
+            _copied(suite, directory),
         ]
         paths = [os.fspath(Path(__file__).resolve().parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), _CLOCK: os.fspath(clock)}
         # The driver keeps what it made of a candidate's PTX: a later run of the same ones would load them faster.
-        env["CUDA_CACHE_PATH"] = os.fspath(folder / "cuda")
+        env["CUDA_CACHE_PATH"] = os.fspath(directory / "cuda")
         started = time.monotonic()
-        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=directory, env=env, capture_output=True, text=True, check=False)
         whole_s = time.monotonic() - started
         if done.returncode:
             raise click.ClickException(f"pytest exited with {done.returncode}:\n{done.stdout}{done.stderr}")
         events = journal.read(clock, Event)
         trials = [event.when for event in events if not event.nodeid.endswith(_LATER)]
-        tried = [each for each in journal.read(folder / "out" / "records.jsonl", Record) if each.id != DEFAULT_ID]
-        summary = msgspec.json.decode((folder / "out" / "summary.json").read_bytes(), type=Summary)
+        tried = [each for each in journal.read(directory / "out" / "records.jsonl", Record) if each.id != DEFAULT_ID]
+        summary = msgspec.json.decode((directory / "out" / "summary.json").read_bytes(), type=Summary)
         return Run(
             workers=workers,
             candidates=len(tried),
@@ -151,8 +151,8 @@ def _run(workers: int, suite: Path, arguments: Sequence[str]) -> Run:
         )
 
 
-def _copied(suite: Path, folder: Path) -> str:
-    copy = folder / suite.resolve().name
+def _copied(suite: Path, directory: Path) -> str:
+    copy = directory / suite.resolve().name
     if suite.is_dir():
         shutil.copytree(suite, copy, ignore=shutil.ignore_patterns("__specs__", "__pycache__"))
     else:

@@ -35,7 +35,7 @@ from pytest_shark_tune.search import ConfigTable, ModelSearch, Outcome, PriorRes
 from pytest_shark_tune.search.facts import gpu_processors
 
 HERE = Path(__file__).parent
-FOLDERS = (HERE / "landscapes", HERE / "results" / "landscapes")
+DIRECTORIES = (HERE / "landscapes", HERE / "results" / "landscapes")
 RECORDS = HERE / "results"
 _RUN = "run of "
 _SPANS_S = (15, 30, 60, 120, 240)
@@ -189,7 +189,9 @@ class GpSearch:
 @click.option("--time-configs", default=30_000, show_default=True, help="Time the search at this many configs; 0: not.")
 def main(seeds: int, gp_seeds: int, made_up: int, most: int, time_configs: int) -> None:
     """Print, for each landscape and strategy, evaluations to within 5% and 1%, and the best so far."""
-    landscapes = {path.stem: read_landscape(path) for folder in FOLDERS for path in sorted(folder.glob("*.json"))}
+    landscapes = {
+        path.stem: read_landscape(path) for directory in DIRECTORIES for path in sorted(directory.glob("*.json"))
+    }
     landscapes |= {f"{_RUN}{path.parent.name}": from_records(path) for path in sorted(RECORDS.glob("*/records.jsonl"))}
     has_tpe = importlib.util.find_spec("optuna") is not None
     if not has_tpe:

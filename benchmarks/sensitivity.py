@@ -336,10 +336,10 @@ def run_case(case: Case, compiler: Compiler, seeds: int, tally: Tally, jobs: int
     (dispatch,) = found.dispatches
     module = dispatch.members[0].module
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(jobs) as pool, DeviceChild(uri) as child:
-        folder = Path(name)
+        directory = Path(name)
 
         def build(number: int, edit: Any) -> Path | str:
-            out = folder / f"{number}.vmfb"
+            out = directory / f"{number}.vmfb"
             try:
                 compiler.compile_sources(module.text if edit is None else edited(module.text, edit), out)
             except NotApplicable as reason:
@@ -373,7 +373,7 @@ def _judge(case: Case, what: str, dispatch: Dispatch, child: DeviceChild, seeds:
     tally.right_modules += is_right
     is_wrong, caught = False, False
     for seed in range(seeds if is_right else 3):
-        child.keep_reference("default", "reference", seed)
+        child.store_reference("default", "reference", seed)
         checks = [child.check("edited", "reference", acceptance)]
         if not is_right:
             default, tensors = (results_of(child, key, seed) for key in ("default", "edited"))

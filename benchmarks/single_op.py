@@ -22,9 +22,9 @@ from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.machine import processors
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.children import DeviceChildren
-from pytest_shark_tune.tuning.runner import Bench
+from pytest_shark_tune.tuning.runner import Runner
 from pytest_shark_tune.tuning.session import Session
 from pytest_shark_tune.tuning.settings import RunSettings
 
@@ -50,21 +50,21 @@ class SingleOp(NamedTuple):
             session.close()
 
     @contextmanager
-    def bench(self) -> Iterator[Bench]:
+    def runner(self) -> Iterator[Runner]:
         """A bench of its own."""
         leases = DeviceLeases(self.settings.devices)
-        builds = Builds(self.compiler, self.cache, leases, jobs=1, tell=click.echo)
+        builder = Builder(self.compiler, self.cache, leases, jobs=1, report=click.echo)
         children = DeviceChildren(leases, click.echo)
         try:
-            yield Bench(self.settings, builds, children)
+            yield Runner(self.settings, builder, children)
         finally:
-            builds.close()
+            builder.close()
             children.close()
 
 
 @contextmanager
 def single_op(target: str, device: str, size: tuple[int, int, int], lhs: str, *, count: int = 1) -> Iterator[SingleOp]:
-    """A matmul of M, N and K as ``size`` says on ``device``, in a folder that is removed again.
+    """A matmul of M, N and K as ``size`` says on ``device``, in a directory that is removed again.
 
     Besides its default config it has ``count`` candidates, or as many as there are.
     """
@@ -75,10 +75,10 @@ def single_op(target: str, device: str, size: tuple[int, int, int], lhs: str, *,
     with DeviceChild(device) as child:
         device_name = child.info().name
     with tempfile.TemporaryDirectory(prefix="single-op-") as name:
-        folder = Path(name)
-        settings = RunSettings.in_folder(folder, [device], device_name, jobs=1)
+        directory = Path(name)
+        settings = RunSettings.in_directory(directory, [device], device_name, jobs=1)
         described = f"{task.name} for {target} on {device_name} ({device}), {processors()} processors"
-        yield SingleOp(task, compiler, settings, Cache(folder / "cache"), described)
+        yield SingleOp(task, compiler, settings, Cache(directory / "cache"), described)
 
 
 def quantiles(values: list[float]) -> str:

@@ -114,9 +114,9 @@ def _package(task: Task, compiler: Compiler, jobs: int, seed: int) -> Side:
 @contextmanager
 def _session(compiler: Compiler, jobs: int, seed: int) -> Iterator[Session]:
     with tempfile.TemporaryDirectory(prefix="throughput-") as name:
-        folder = Path(name)
-        settings = RunSettings.in_folder(folder, [_DEVICE], cpu_name(), jobs=jobs, seed=seed)
-        session = Session(settings, compiler, Cache(folder / "cache"))
+        directory = Path(name)
+        settings = RunSettings.in_directory(directory, [_DEVICE], cpu_name(), jobs=jobs, seed=seed)
+        session = Session(settings, compiler, Cache(directory / "cache"))
         try:
             yield session
         finally:

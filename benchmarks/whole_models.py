@@ -26,7 +26,7 @@ from pytest_shark_tune.plan.source import ModelInput, Source, read_source
 from pytest_shark_tune.plan.types import Plan
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tuning.acceptance import model_tolerance
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.children import DeviceChildren
 from pytest_shark_tune.tuning.model.runner import ModelFunction, ModelRunner
 
@@ -174,10 +174,10 @@ def _edited(edit: Any, place: int, text: str) -> str:
 class _Model:
     """A model with its default, and edits of it, checked as a run checks them."""
 
-    def __init__(self, compiler: Compiler, uri: str, source: Source, folder: Path) -> None:
+    def __init__(self, compiler: Compiler, uri: str, source: Source, directory: Path) -> None:
         self.compiler = compiler
         self.uri = uri
-        self.folder = folder
+        self.directory = directory
         self.plan: Plan = make_plan([source], compiler, processors=2, count=1, seed=0)
         (self.source,) = self.plan.sources
         self.function = next(iter(self.source.functions))
@@ -188,26 +188,26 @@ class _Model:
     def check(self, tally: Counts, seeds: int) -> None:
         """Check each edit in a few of the sums."""
         leases = DeviceLeases((self.uri,))
-        builds = Builds(self.compiler, Cache(self.folder / "cache"), leases, jobs=2, tell=click.echo)
+        builder = Builder(self.compiler, Cache(self.directory / "cache"), leases, jobs=2, report=click.echo)
         try:
-            default = builds.model(self.sources)
-            rights = self._rights(builds, tally)
+            default = builder.model(self.sources)
+            rights = self._rights(builder, tally)
             noise = self._largest(default, rights)
             for number, path in enumerate(rights):
                 tally.right_modules += 1
                 for seed in range(seeds):
                     tally.right_comparisons += 1
-                    if failure := self._failure(builds, leases, default, path, self.sums, seed):
+                    if failure := self._failure(builder, leases, default, path, self.sums, seed):
                         tally.refused.append(f"{self.source.name}, right {number}, seed {seed}: {failure}")
             for place, what, edit in self._edits():
-                wrong = self._built(builds, what, partial(_edited, edit, place), tally)
+                wrong = self._built(builder, what, partial(_edited, edit, place), tally)
                 if wrong is None or not self._is_wrong(default, wrong, noise):
                     continue
                 tally.wrong_modules += 1
-                if not self._failure(builds, leases, default, wrong, [self.sums[place]], 0):
+                if not self._failure(builder, leases, default, wrong, [self.sums[place]], 0):
                     tally.passed.append(f"{self.source.name}, sum {place}: {what}")
         finally:
-            builds.close()
+            builder.close()
 
     def _edits(self) -> Iterator[tuple[int, str, Any]]:
         """Every wrong edit with the number of the sum to make it in: in all of a few sums, else in one of many."""
@@ -217,7 +217,7 @@ class _Model:
             for place in places:
                 yield place, what, edit
 
-    def _rights(self, builds: Builds, tally: Counts) -> list[Path]:
+    def _rights(self, builder: Builder, tally: Counts) -> list[Path]:
         """The model with all of its sums in another order that can be."""
         found = []
         for what, edit in RIGHT.items():
@@ -233,13 +233,13 @@ class _Model:
                     raise NotApplicable("no sum can be reordered")
                 return text
 
-            path = self._built(builds, what, reordered, tally)
+            path = self._built(builder, what, reordered, tally)
             found += [path] if path is not None else []
         return found
 
-    def _built(self, builds: Builds, what: str, change: Callable[[str], str], tally: Counts) -> Path | None:
+    def _built(self, builder: Builder, what: str, change: Callable[[str], str], tally: Counts) -> Path | None:
         try:
-            return builds.model(change(self.sources))
+            return builder.model(change(self.sources))
         except NotApplicable:
             return None
         except CommandFailed as error:
@@ -279,11 +279,14 @@ class _Model:
             return [part.element for part in child.read("it")[len(self.source.functions[self.function]) :]]
 
     def _failure(
-        self, builds: Builds, leases: DeviceLeases, default: Path, path: Path, changed: Sequence[str], seed: int
+        self, builder: Builder, leases: DeviceLeases, default: Path, path: Path, changed: Sequence[str], seed: int
     ) -> str:
         children = DeviceChildren(leases, lambda _: None)
         tolerance = model_tolerance(self.source, self.function, self.plan.tasks, changed)
-        inputs, disturbed = self.source.functions[self.function], partial(builds.disturbed_model, self.sources, changed)
+        inputs, disturbed = (
+            self.source.functions[self.function],
+            partial(builder.disturbed_model, self.sources, changed),
+        )
         try:
             function = ModelFunction(self.function, inputs, tolerance, self.source.files, disturbed)
             ModelRunner(children, seed).check(function, default, path)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 __all__ = [
     "CandidateFailed",
+    "CheckFailed",
+    "CheckSkipped",
     "CommandFailed",
     "DeviceChildDied",
     "DeviceRequestFailed",
     "InputError",
     "NoCompiler",
-    "PromiseBroken",
-    "PromiseUntold",
     "SharkTuneError",
     "SpecNotParsed",
     "SpecRefused",
@@ -122,9 +122,9 @@ class UndecidedWarning(UserWarning):
     """The speed check of a guarded entry was not decided within its time."""
 
 
-class PromiseBroken(SharkTuneError):
+class CheckFailed(SharkTuneError):
     """An entry of a spec fails a check. The message gives the reason and the remedy."""
 
 
-class PromiseUntold(SharkTuneError):
+class CheckSkipped(SharkTuneError):
     """A check cannot run here. The message gives the reason."""

@@ -16,8 +16,8 @@ from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.records.draft import Draft
 from pytest_shark_tune.records.types import SpecRecord
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.system.cleanup import scratch_folder
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.system.cleanup import scratch_directory
+from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.bundle import Bundle
 from pytest_shark_tune.tuning.verifier import Verifier
 
@@ -40,9 +40,9 @@ def try_spec(bundle: Bundle, draft: Draft, flags: tuple[str, ...]) -> tuple[Draf
     """
     compiler = _compiler_of(bundle, flags)
     dropped: dict[str, str] = {}
-    with scratch_folder() as folder:
-        builds = Builds(compiler, Cache(folder, click.echo), DeviceLeases(()), jobs=1, tell=click.echo)
-        verifier = Verifier(builds, None, tell=click.echo)
+    with scratch_directory() as directory:
+        builder = Builder(compiler, Cache(directory, click.echo), DeviceLeases(()), jobs=1, report=click.echo)
+        verifier = Verifier(builder, None, report=click.echo)
         try:
             # The written draft has to hold in all plans, so a draft that has changed is tried in all of them again.
             while True:
@@ -53,7 +53,7 @@ def try_spec(bundle: Bundle, draft: Draft, flags: tuple[str, ...]) -> tuple[Draf
                 dropped |= failing
                 draft = draft.without(failing)
         finally:
-            builds.close()
+            builder.close()
 
 
 def _compiler_of(bundle: Bundle, flags: tuple[str, ...]) -> Compiler:

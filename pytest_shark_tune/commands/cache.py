@@ -21,27 +21,28 @@ __all__ = ["cache"]
 @click.option("--clear", is_flag=True, help="Remove the entries of these kinds, or of all kinds.")
 @cache_option
 @click.option("--tune-cache-size", default=CACHE_SIZE, metavar="SIZE", show_default=True, help="As pytest's option.")
-def cache(kinds: tuple[Kind, ...], clear: bool, cache_folder: Path | None, tune_cache_size: str) -> None:
+def cache(kinds: tuple[Kind, ...], clear: bool, cache_directory: Path | None, tune_cache_size: str) -> None:
     """Show the cache that pytest --tune keeps between runs, or clear it.
 
     A KIND is plans, artifacts (compiled candidates), models (compiled whole models), records, finals, checks (of
-    specs), profiles (where the time of models goes), limits (of devices) or yardsticks. The size limit applies after
-    every run: the entries that have not been used for longest are removed, but none that was used in the last hour.
+    specs), profiles (where the time of models goes), limits (of devices) or microbenchmarks. The size limit applies
+    after every run: the entries that have not been used for longest are removed, but none that was used in the last
+    hour.
     """
     try:
         limit = parse_size("--tune-cache-size", tune_cache_size)
     except pytest.UsageError as error:
         raise click.UsageError(str(error)) from error
-    kept = Cache(cache_folder or default_cache())
+    kept = Cache(cache_directory or default_cache())
     if clear:
         removed = kept.clear(kinds or KINDS)
-        click.echo(f"{kept.folder}: {removed.number} removed, {_bytes_text(removed.bytes)}")
+        click.echo(f"{kept.directory}: {removed.number} removed, {_bytes_text(removed.bytes)}")
         if removed.busy:
             click.echo(f"{removed.busy} stay: they are in use, or another user owns them", err=True)
             raise SystemExit(1)
         return
     usage = kept.usage()
-    click.echo(kept.folder)
+    click.echo(kept.directory)
     click.echo(f"{'kind':<12}{'number':>9}{'size':>9}  {'oldest use':<18}newest use")
     for row in usage:
         if not kinds or row.kind in kinds:

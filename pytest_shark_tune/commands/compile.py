@@ -8,7 +8,7 @@ import click
 
 from pytest_shark_tune.commands.inputs import read_model, read_whole_spec
 from pytest_shark_tune.commands.options import Command, flags_option, shape_option, target_option, trust_option
-from pytest_shark_tune.commands.output import check_output
+from pytest_shark_tune.commands.output import check_output_path
 from pytest_shark_tune.compiler.compiler import Compiler, first_error
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import CommandFailed, InputError
@@ -45,7 +45,7 @@ def compile_model(
     """
     _check_flags(flags)
     compiler = Compiler(Target.parse(tune_target), flags).for_models
-    check_output(output)
+    check_output_path(output)
     text = read_whole_spec(spec)
     source = read_model(model, shapes)
     compiler.check()
@@ -54,7 +54,7 @@ def compile_model(
         compiler.compile_sources(application.text, output, source.name)
     except CommandFailed as error:
         raise click.ClickException(f"{model}: a config of {spec} cannot be compiled: {first_error(error)}") from error
-    _report(application, flag_works=compiler.target.loads_specs)
+    _print_application(application, flag_works=compiler.target.loads_specs)
     if application.unmatched and not allow_unmatched:
         raise SystemExit(1)
 
@@ -67,14 +67,14 @@ def _check_flags(flags: tuple[str, ...]) -> None:
             raise InputError(f"--iree-compile-flag={flag}: leave it out, shark-tune compile sets this flag itself")
 
 
-def _report(application: Application, *, flag_works: bool) -> None:
+def _print_application(application: Application, *, flag_works: bool) -> None:
     """Print a line for each executable that a spec touched. Lines that need attention go to stderr."""
-    for placed in application.placed:
+    for placed in application.placements:
         notes = [placed.op] + ["late"] * placed.late
         if flag_works and not placed.by_flag:
             notes.append(f"{_SPEC_FLAG} does not apply it")
         click.echo(f"{placed.symbol}: {placed.entry} ({', '.join(notes)})")
-    for lost in application.lost:
+    for lost in application.dropped:
         click.echo(f"{lost.symbol}: {lost.entry} matches, but the compiler drops its config: default config", err=True)
     for entry in application.unmatched:
         click.echo(f"{entry} is applied nowhere", err=True)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from pytest_shark_tune.commands.inputs import tell_dropped
+from pytest_shark_tune.commands.inputs import report_dropped
 from pytest_shark_tune.commands.options import Command, json_option, trust_option
 from pytest_shark_tune.commands.output import print_json
-from pytest_shark_tune.records.diff import diff, read_side, words
+from pytest_shark_tune.records.diff import describe_change, diff, read_view
 from pytest_shark_tune.records.snapshot import read_text
 
 __all__ = ["diff_specs"]
@@ -26,17 +26,17 @@ def diff_specs(old: Path, new: Path, as_json: bool) -> None:
     Two entries are the same if they match the same ops; their names do not matter. Knobs and times come from the
     records beside the specs. The exit status is 1 if the specs differ.
     """
-    sides = read_side(old), read_side(new)
-    for side in sides:
-        if side.problem:
-            click.echo(f"{side.name}: read from its records alone, since {side.problem}", err=True)
+    views = read_view(old), read_view(new)
+    for view in views:
+        if view.problem:
+            click.echo(f"{view.name}: read from its records alone, since {view.problem}", err=True)
         else:
-            tell_dropped(side.name, read_text(Path(side.name)))
-    changes = diff(*sides)
+            report_dropped(view.name, read_text(Path(view.name)))
+    changes = diff(*views)
     if as_json:
         print_json(changes)
     else:
         for change in changes:
-            click.echo(words(change))
+            click.echo(describe_change(change))
     if changes:
         raise SystemExit(1)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pytest_shark_tune.commands.output import tell
+from pytest_shark_tune.commands.output import report
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.source import ModelInput, Source, read_source
 from pytest_shark_tune.records.snapshot import read_spec_file
 from pytest_shark_tune.spec.read import dropped_prints
 
-__all__ = ["read_model", "read_whole_spec", "tell_dropped"]
+__all__ = ["read_model", "read_whole_spec", "report_dropped"]
 
 
 def read_model(path: Path, shapes: tuple[str, ...]) -> Source:
@@ -33,11 +33,11 @@ def read_whole_spec(path: Path) -> str:
         InputError: the spec cannot be read, or does not parse.
     """
     text = read_spec_file(path)
-    tell_dropped(path, text)
+    report_dropped(path, text)
     return text
 
 
-def tell_dropped(name: object, text: str) -> None:
+def report_dropped(name: object, text: str) -> None:
     """Report the ops of a spec that are left out, since they only print."""
     for sentence in dropped_prints(text):
-        tell(f"{name}: {sentence}")
+        report(f"{name}: {sentence}")

@@ -35,22 +35,22 @@ def merge_files(specs: tuple[Path, ...], output: Path, prefer: str | None, start
     check_spec_output(output)
     # The output may be one of the specs, and a run that tunes may be about to write it.
     with writing(output), locked(output):
-        inputs = [_read(path, is_starter=False) for path in specs]
+        inputs = [_read_input(path, is_starter=False) for path in specs]
         if starter is not None:
-            inputs.append(_read(starter, is_starter=True))
+            inputs.append(_read_input(starter, is_starter=True))
         merged = merge(inputs, prefer_faster=prefer == "faster")
         write_text(output, merged.text, merged.records)
     for warning in merged.warnings:
         click.echo(warning, err=True)
     if as_json:
-        print_json({"entries": merged.entries, "findings": merged.findings, "warnings": merged.warnings})
+        print_json({"entries": merged.entries, "findings": merged.conflicts, "warnings": merged.warnings})
         return
-    for finding in merged.findings:
-        click.echo(str(finding))
-    dropped = sum(finding.outcome == "dropped" for finding in merged.findings)
+    for conflict in merged.conflicts:
+        click.echo(str(conflict))
+    dropped = sum(conflict.outcome == "dropped" for conflict in merged.conflicts)
     click.echo(f"{output}: {merged.entries} {'entry' if merged.entries == 1 else 'entries'}, {dropped} dropped")
 
 
-def _read(path: Path, *, is_starter: bool) -> MergeInput:
+def _read_input(path: Path, *, is_starter: bool) -> MergeInput:
     text = read_whole_spec(path)
     return MergeInput(name=str(path), text=text, records=read_records(path), is_starter=is_starter)

@@ -22,7 +22,7 @@ __all__ = ["merge_records"]
 
 @click.command(name="merge-records", cls=Command)
 @click.argument("outs", metavar="OUT...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder to write to.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The directory to write to.")
 @click.option("--bundle", type=click.Path(path_type=Path), help="The bundle that the runs measured.")
 @trust_option
 @starter_option
@@ -30,7 +30,7 @@ __all__ = ["merge_records"]
 def merge_records(
     outs: tuple[Path, ...], output: Path, bundle: Path | None, starter: Path | None, flags: tuple[str, ...]
 ) -> None:
-    """Join the output folders of several runs of pytest --tune, declare the winners and write the spec.
+    """Join the output directories of several runs of pytest --tune, declare the winners and write the spec.
 
     The runs must be of one target and of devices of one model. If a candidate was tried twice, the record with more
     samples stays. An entry that a run left out of its own spec is left out here, too. With --bundle the spec must apply
@@ -38,7 +38,7 @@ def merge_records(
 
     The exit status is 1 if an entry is left out, or if the default of a dispatch could not be measured.
     """
-    merged = merge_runs([read_run(folder) for folder in outs])
+    merged = merge_runs([read_run(directory) for directory in outs])
     text = read_whole_spec(starter) if starter is not None else None
     draft, tasks = spec_of(merged.recorded, text or ""), {}
     checks: list[SpecRecord] = []

@@ -48,7 +48,7 @@ def _trust(context: click.Context, parameter: click.Parameter, given: bool) -> N
 
 cache_option = click.option(
     "--tune-cache",
-    "cache_folder",
+    "cache_directory",
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
     help="As pytest's option (default: your user cache).",

@@ -20,25 +20,25 @@ from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.records.snapshot import records_path
 from pytest_shark_tune.system.terminal import escaped, escaped_json
 
-__all__ = ["check_output", "check_spec_output", "print_json", "print_table", "tell", "writing"]
+__all__ = ["check_output_path", "check_spec_output", "print_json", "print_table", "report", "writing"]
 
 
-def check_output(output: Path) -> None:
+def check_output_path(output: Path) -> None:
     """Check that a file can be written to ``output``.
 
     Raises:
         InputError: it is a directory, or its directory is absent or cannot be written to.
     """
-    folder = output.absolute().parent
+    directory = output.absolute().parent
     try:
         if output.is_dir():
             raise InputError(f"-o {output}: this is a directory, name a file in it")
-        if not folder.is_dir():
+        if not directory.is_dir():
             raise InputError(f"-o {output}: there is no directory {output.parent}")
     except OSError as error:  # For example a name that is too long.
         raise InputError(f"-o {output}: cannot be written: {error.strerror}") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"-o {output}: the directory {folder} cannot be written to")
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise InputError(f"-o {output}: the directory {directory} cannot be written to")
 
 
 def check_spec_output(output: Path) -> None:
@@ -47,7 +47,7 @@ def check_spec_output(output: Path) -> None:
     Raises:
         InputError: as `check_output`, or the path is that of the spec's own records.
     """
-    check_output(output)
+    check_output_path(output)
     if records_path(output) == output:
         raise InputError(
             f"-o {output}: a spec's records are written there, name the spec {output.with_suffix('.mlir')}"
@@ -73,7 +73,7 @@ def writing(output: Path) -> Iterator[None]:
         raise InputError(f"-o {output}: {error.filename} cannot be written: {error.strerror}") from error
 
 
-def tell(message: str) -> None:
+def report(message: str) -> None:
     """Print a message about the work of a command to stderr, apart from its output."""
     click.echo(message, err=True)
 

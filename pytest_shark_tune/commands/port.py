@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pytest_shark_tune.commands.inputs import tell_dropped
+from pytest_shark_tune.commands.inputs import report_dropped
 from pytest_shark_tune.commands.options import (
     Command,
     cache_option,
@@ -15,14 +15,14 @@ from pytest_shark_tune.commands.options import (
     shape_option,
     trust_option,
 )
-from pytest_shark_tune.commands.output import check_spec_output, print_json, print_table, tell, writing
+from pytest_shark_tune.commands.output import check_spec_output, print_json, print_table, report, writing
 from pytest_shark_tune.commands.session import open_session
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.discovery import FoundDevices, devices_for
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.source import ModelInput
-from pytest_shark_tune.port.fit import Fate, PortedEntry
+from pytest_shark_tune.port.fit import PortedEntry, PortStatus
 from pytest_shark_tune.port.port import port, tune_lost
 from pytest_shark_tune.port.read_old import read_old, target_of
 from pytest_shark_tune.system.machine import processors
@@ -59,7 +59,7 @@ def port_spec(
     retune: bool,
     flags: tuple[str, ...],
     as_json: bool,
-    cache_folder: Path | None,
+    cache_directory: Path | None,
 ) -> None:
     """Make the spec OLD anew for this release of IREE.
 
@@ -75,42 +75,42 @@ def port_spec(
     target = Target.parse(tune_target or target_of(old) or "llvm-cpu")
     spec = read_old(old, from_python)
     if spec.text:
-        tell_dropped(old, spec.text)
+        report_dropped(old, spec.text)
     compiler = Compiler(target, flags)
     compiler.check()
-    devices = _devices(target) if models and not static else FoundDevices(uris=[], name="")
+    devices = _devices_or_none(target) if models and not static else FoundDevices(uris=[], name="")
     with writing(output):
-        with open_session(compiler, devices, ModelInput.parse(shapes), cache_folder) as session:
-            ported = port(spec, output, models, session, processors=processors(), tell=tell)
+        with open_session(compiler, devices, ModelInput.parse(shapes), cache_directory) as session:
+            ported = port(spec, output, models, session, processors=processors(), report=report)
         if retune:
             # All lost dispatches of a model are tuned, even those with a small share of its time.
             options = ["--tune-share=1", *(f"--iree-compile-flag={flag}" for flag in flags)]
-            options += [f"--tune-cache={cache_folder}"] if cache_folder else []
+            options += [f"--tune-cache={cache_directory}"] if cache_directory else []
             options += [f"--tune-input-shape={shape}" for shape in shapes]
-            ported = tune_lost(ported, output, spec, models, str(target), options, tell)
-    _report(ported, output, as_json=as_json)
-    if any(entry.fate is Fate.LOST for entry in ported):
+            ported = tune_lost(ported, output, spec, models, str(target), options, report)
+    _print_port(ported, output, as_json=as_json)
+    if any(entry.status is PortStatus.NOT_PORTED for entry in ported):
         raise SystemExit(1)
 
 
-def _devices(target: Target) -> FoundDevices:
+def _devices_or_none(target: Target) -> FoundDevices:
     try:
         return devices_for(target)
     except InputError as error:
-        tell(f"results and speed are not checked: {error}")
+        report(f"results and speed are not checked: {error}")
         return FoundDevices(uris=[], name="")
 
 
-def _report(ported: tuple[PortedEntry, ...], output: Path, *, as_json: bool) -> None:
-    written = sum(entry.fate is not Fate.LOST for entry in ported)
+def _print_port(ported: tuple[PortedEntry, ...], output: Path, *, as_json: bool) -> None:
+    written = sum(entry.status is not PortStatus.NOT_PORTED for entry in ported)
     left = f"{output} stays as it was" if output.exists() else f"no {output}"
-    tell(f"{written} of {len(ported)} entries are in {output}" if written else f"no entry is left: {left}")
+    report(f"{written} of {len(ported)} entries are in {output}" if written else f"no entry is left: {left}")
     if as_json:
         keys = ("entry", "fate", "dispatch", "changes", "reason", "compilation_info")
-        rows = [(row.name, row.fate, row.dispatch, row.changes, row.reason, row.compilation_info) for row in ported]
+        rows = [(row.name, row.status, row.dispatch, row.changes, row.reason, row.compilation_info) for row in ported]
         print_json([dict(zip(keys, row, strict=True)) for row in rows])
         return
     print_table(
         ("entry", "what became of it", "changes"),
-        ((entry.name, entry.fate, entry.reason or "\n".join(entry.changes)) for entry in ported),
+        ((entry.name, entry.status, entry.reason or "\n".join(entry.changes)) for entry in ported),
     )

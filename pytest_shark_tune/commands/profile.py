@@ -56,7 +56,7 @@ def profile_model(
     data: tuple[str, ...],
     tune_device: str,
     tune_function: str,
-    cache_folder: Path | None,
+    cache_directory: Path | None,
     tune_fresh: bool,
     flags: tuple[str, ...],
     as_json: bool,
@@ -72,7 +72,7 @@ def profile_model(
     compiler.check()
     devices = devices_for(target, [uri.strip() for uri in tune_device.split(",") if uri.strip()])
     asked = ModelInput.parse(shapes, data, tune_function)
-    with open_session(compiler, devices, asked, cache_folder, fresh=tune_fresh) as session:
+    with open_session(compiler, devices, asked, cache_directory, fresh=tune_fresh) as session:
         _, plan = session.planner.plan([model.absolute()], Path())
         if problem := asked.stray(session.planner.models):
             raise InputError(problem)
@@ -80,12 +80,12 @@ def profile_model(
     if as_json:
         print_json({**msgspec.to_builtins(found), "dispatches_us": found.dispatches_us})
         return
-    print_table(_HEADINGS, _rows(found), numbers=_NUMBERS)
+    print_table(_HEADINGS, _profile_table(found), numbers=_NUMBERS)
     for line in _conclusion(found):
         click.echo(line)
 
 
-def _rows(found: Profile) -> Iterator[tuple[str, ...]]:
+def _profile_table(found: Profile) -> Iterator[tuple[str, ...]]:
     so_far = 0.0
     for part in found.shares:
         so_far += part.share

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from pytest_shark_tune.commands.inputs import tell_dropped
+from pytest_shark_tune.commands.inputs import report_dropped
 from pytest_shark_tune.commands.options import Command, json_option, trust_option
 from pytest_shark_tune.commands.output import print_json, print_table
-from pytest_shark_tune.records.diff import SideEntry, read_side
+from pytest_shark_tune.records.diff import SpecEntryView, read_view
 from pytest_shark_tune.records.snapshot import read_text
 
 __all__ = ["show"]
@@ -26,23 +26,23 @@ def show(spec: Path, as_json: bool) -> None:
 
     Speedups and knobs come from the records beside the spec. Without records a config is shown as its attribute.
     """
-    side = read_side(spec)
-    if not side.problem:
-        tell_dropped(spec, read_text(spec))
+    view = read_view(spec)
+    if not view.problem:
+        report_dropped(spec, read_text(spec))
     else:
-        click.echo(f"{spec}: shown from its records, since {side.problem}", err=True)
+        click.echo(f"{spec}: shown from its records, since {view.problem}", err=True)
     if as_json:
-        print_json([_json_row(entry) for entry in side.entries])
+        print_json([_json_row(entry) for entry in view.entries])
         return
-    print_table(_HEADINGS, ([cell or "-" for cell in _row(entry)] for entry in side.entries))
+    print_table(_HEADINGS, ([cell or "-" for cell in _table_row(entry)] for entry in view.entries))
 
 
-def _row(entry: SideEntry) -> tuple[str, ...]:
+def _table_row(entry: SpecEntryView) -> tuple[str, ...]:
     row = entry.row
     return (row.matcher, entry.op, row.pipeline, entry.config, _speedup(entry), entry.iree, entry.device)
 
 
-def _speedup(entry: SideEntry) -> str:
+def _speedup(entry: SpecEntryView) -> str:
     """The recorded ratio with its interval, or else the ratio in the spec itself."""
     record = entry.record
     if record is None or record.ratio is None:
@@ -51,7 +51,7 @@ def _speedup(entry: SideEntry) -> str:
     return f"{record.ratio:.3f}{interval}"
 
 
-def _json_row(entry: SideEntry) -> dict[str, object]:
+def _json_row(entry: SpecEntryView) -> dict[str, object]:
     record = entry.record
     return {
         "matcher": entry.row.matcher,

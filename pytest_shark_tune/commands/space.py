@@ -20,7 +20,7 @@ from pytest_shark_tune.system.machine import processors
 
 __all__ = ["space"]
 
-_FIGURES = ("dispatch", "kind", "pipeline", "configs", "seconds")
+_COLUMNS = ("dispatch", "kind", "pipeline", "configs", "seconds")
 
 
 @click.command(cls=Command)
@@ -65,10 +65,12 @@ def space(source: Path, tune_target: str, shapes: tuple[str, ...], as_json: bool
     if as_json:
         print_json(rows)
         return
-    print_table((*_FIGURES, "knobs"), ([*(str(row[name]) for name in _FIGURES), _knobs(row["knobs"])] for row in rows))
+    print_table(
+        (*_COLUMNS, "knobs"), ([*(str(row[name]) for name in _COLUMNS), _knobs_text(row["knobs"])] for row in rows)
+    )
 
 
-def _knobs(domains: object) -> str:
+def _knobs_text(domains: object) -> str:
     assert isinstance(domains, dict)
     return ", ".join(f"{name} ({len(domain)})" for name, domain in domains.items())
 

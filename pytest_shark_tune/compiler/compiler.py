@@ -20,9 +20,9 @@ from pytest_shark_tune.compiler.flag_files import FlagFile, changed_files, flag_
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.system import journal, process
-from pytest_shark_tune.system.cleanup import scratch_folder
+from pytest_shark_tune.system.cleanup import scratch_directory
 from pytest_shark_tune.system.cpu import cpu_identity, is_model_name
-from pytest_shark_tune.system.folders import HeldFolder
+from pytest_shark_tune.system.directories import HeldDirectory
 
 __all__ = [
     "COMPILE_TIMEOUT_S",
@@ -45,7 +45,7 @@ MODEL_TIMEOUT_S = 1800.0
 _LINKER_VARIABLE = "IREE_LLVM_EMBEDDED_LINKER_PATH"
 _MEMORY_BYTES = 16 << 30
 _MODEL_NAME = "model name"
-_PLAIN_FOLDER = "/tmp"  # noqa: S108 - a directory of our own is made in it
+_PLAIN_DIRECTORY = "/tmp"  # noqa: S108 - a directory of our own is made in it
 _SMALLEST = """
 func.func @main(%x: tensor<4xf32>) -> tensor<4xf32> {
   %y = math.absf %x : tensor<4xf32>
@@ -144,11 +144,11 @@ class Compiler:
         Raises:
             CommandFailed: iree-compile rejects the source.
         """
-        with scratch_folder() as folder:
-            dump = folder / "benchmarks"
+        with scratch_directory() as directory:
+            dump = directory / "benchmarks"
             dump.mkdir()
             self._compile(
-                folder,
+                directory,
                 source,
                 name,
                 [
@@ -173,8 +173,8 @@ class Compiler:
             CommandFailed: iree-compile rejects the source.
         """
         phases = [f"--compile-to={to}", *([f"--compile-from={since}"] if since else [])]
-        with scratch_folder() as folder:
-            out, _ = self._compile(folder, source, name, [*phases, *flags])
+        with scratch_directory() as directory:
+            out, _ = self._compile(directory, source, name, [*phases, *flags])
             return out.read_text(encoding="utf-8")
 
     def opt(self, text: str, *flags: str, name: str = "module") -> str:
@@ -211,8 +211,8 @@ class Compiler:
         Raises:
             CommandFailed: iree-compile rejects the module or the spec. Messages call the module ``name``.
         """
-        with scratch_folder() as folder:
-            path = folder / "spec.mlir"
+        with scratch_directory() as directory:
+            path = directory / "spec.mlir"
             path.write_text(spec, encoding="utf-8")
             # With threads, the compiler sometimes deadlocks while it loads a spec.
             flags = [f"--iree-codegen-tuning-spec-path={path}", "--mlir-disable-threading"]
@@ -238,14 +238,14 @@ class Compiler:
             CommandFailed: iree-compile fails, or runs out of time or memory.
             InputError: a file that the user's flags name changed meanwhile.
         """
-        with scratch_folder() as folder:
-            made, seconds = self._compile(folder, text, name, ["--compile-from=executable-sources"])
+        with scratch_directory() as directory:
+            made, seconds = self._compile(directory, text, name, ["--compile-from=executable-sources"])
             journal.replace_file(out, made.read_bytes())
             return seconds
 
-    def _compile(self, folder: Path, source: str, name: str, flags: Sequence[str]) -> tuple[Path, float]:
+    def _compile(self, directory: Path, source: str, name: str, flags: Sequence[str]) -> tuple[Path, float]:
         # The source goes in by stdin, as the binary would hold its path, and equal code would differ.
-        out = folder / "out"
+        out = directory / "out"
         read = self.flag_files
         try:
             done = process.run(
@@ -258,7 +258,7 @@ class Compiler:
         except CommandFailed as error:
             _refuse_changed(read)
             if (full := os.strerror(errno.ENOSPC)) in error.stderr:  # The source is not the reason.
-                raise OSError(errno.ENOSPC, full, os.fspath(folder)) from error
+                raise OSError(errno.ENOSPC, full, os.fspath(directory)) from error
             error.stderr = error.stderr.replace("<stdin>:", f"{name}:")
             if error.timed_out and self._remedy:
                 raise CommandFailed(f"{error}: {self._remedy}", stderr=error.stderr, timed_out=True) from error
@@ -328,13 +328,13 @@ def environment() -> Mapping[str, str]:
     env = dict(os.environ)
     linker = Path(_find_tool("iree-lld"))
     if _needs_quotes(linker) and _LINKER_VARIABLE not in env:
-        folder = HeldFolder(_PLAIN_FOLDER)
-        atexit.register(folder.remove)
-        link = folder.path / linker.name
+        directory = HeldDirectory(_PLAIN_DIRECTORY)
+        atexit.register(directory.remove)
+        link = directory.path / linker.name
         link.symlink_to(linker)
         env[_LINKER_VARIABLE] = os.fspath(link)
     if _needs_quotes(Path(tempfile.gettempdir())):
-        env["TMPDIR"] = _PLAIN_FOLDER
+        env["TMPDIR"] = _PLAIN_DIRECTORY
     return env
 
 

@@ -141,7 +141,7 @@ def read_configs(text: str) -> tuple[Applied, ...]:
         InputError: the text is not MLIR that this IREE parses.
     """
     with compiler_context():
-        return _read(_parse(text, "the module"))
+        return _read_applied(_parse(text, "the module"))
 
 
 def replace_executables(text: str, source: str, symbols: Iterable[str]) -> str:
@@ -205,7 +205,7 @@ def why_not_applied(configured: Configured, compilation_info: str) -> str | None
         InputError: ``compilation_info`` is not the text of such an attribute.
     """
     present = {applied.compilation_info for applied in configured.applied}
-    if compilation_info in present or _canonical(compilation_info) in present:
+    if compilation_info in present or _canonical_info(compilation_info) in present:
         return None
     if not configured.applied:
         return "no op took the config: the spec's matcher matches none of the module's ops"
@@ -218,7 +218,7 @@ def why_not_applied(configured: Configured, compilation_info: str) -> str | None
 
 def error_text(error: ir.MLIRError) -> str:
     """The compiler's errors, one per line, without the notes that print whole ops."""
-    lines = [f"{_place(diagnostic.location)}{diagnostic.message}" for diagnostic in error.error_diagnostics]
+    lines = [f"{_location_prefix(diagnostic.location)}{diagnostic.message}" for diagnostic in error.error_diagnostics]
     return "\n".join(lines) or str(error)
 
 
@@ -260,12 +260,12 @@ def _configure(module_text: str, spec: bytes, spec_name: str) -> Configured:
             except ir.MLIRError as error:
                 said = error_text(error).replace(str(path), spec_name)
                 raise ConfigureFailed(f"{spec_name} cannot be applied: {said}") from error
-        applied = _read(module)
-        _drop_marks(module)
+        applied = _read_applied(module)
+        _drop_op_marks(module)
         return Configured(text=str(module), applied=applied)
 
 
-def _drop_marks(module: ir.Module) -> None:
+def _drop_op_marks(module: ir.Module) -> None:
     for op in walk(module.operation):
         if MARK in op.attributes:
             del op.attributes[MARK]
@@ -301,10 +301,12 @@ def _holds_constant(region: ir.Region) -> bool:
 def _scratch_file(text: str) -> Iterator[Path]:
     # The path goes into the text of a pass pipeline, which has no escapes inside quotes, so its characters matter. It
     # must be new each time: IREE keeps the libraries that it loaded by path.
-    with tempfile.TemporaryDirectory(prefix="shark-tune-") as folder:
-        path = Path(folder, "spec.mlir")
+    with tempfile.TemporaryDirectory(prefix="shark-tune-") as directory:
+        path = Path(directory, "spec.mlir")
         if set('"{}') & set(str(path)):
-            raise InputError(f'the temporary folder {folder} has one of the characters " {{ }} in its path: set TMPDIR')
+            raise InputError(
+                f'the temporary directory {directory} has one of the characters " {{ }} in its path: set TMPDIR'
+            )
         path.write_text(text, encoding="utf-8")
         yield path
 
@@ -316,7 +318,7 @@ def _parse(source: str | bytes, name: str) -> ir.Module:
         raise InputError(f"{name} is not MLIR that this IREE parses: {error_text(error)}") from error
 
 
-def _canonical(compilation_info: str) -> str:
+def _canonical_info(compilation_info: str) -> str:
     if not compilation_info:
         raise InputError("not a compilation_info: the text is empty")  # IREE would crash on it
     with compiler_context(keep=True):
@@ -327,7 +329,7 @@ def _canonical(compilation_info: str) -> str:
             raise InputError(f"not a compilation_info that this IREE parses: {compilation_info}: {message}") from error
 
 
-def _read(module: ir.Module) -> tuple[Applied, ...]:
+def _read_applied(module: ir.Module) -> tuple[Applied, ...]:
     return tuple(_applied(op) for op in walk(module.operation) if "lowering_config" in op.attributes)
 
 
@@ -365,6 +367,6 @@ def _symbol(op: ir.Operation) -> str:
     return ir.StringAttr(op.attributes["sym_name"]).value if "sym_name" in op.attributes else ""
 
 
-def _place(location: ir.Location) -> str:
+def _location_prefix(location: ir.Location) -> str:
     """The place of an error before a message, as MLIR writes it (``loc("-":12:7)``); empty if it is unknown."""
     return "" if location == ir.Location.unknown(location.context) else f"{location}: "

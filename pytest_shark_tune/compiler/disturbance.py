@@ -44,14 +44,14 @@ def with_disturbed_sums(sources: str, symbols: Collection[str]) -> str:
             for op in module.body.operations
             if op.operation.name == "hal.executable" and string_of(op.operation, "sym_name") in symbols
         ]
-        for op in [op for executable in executables for op in _sums(executable)]:
+        for op in [op for executable in executables for op in _sum_ops(executable)]:
             for result in op.results:
                 if isinstance(ir.ShapedType(result.type).element_type, ir.FloatType):
                     _disturb(op, result, deviation_of(op))
         return str(module)
 
 
-def _sums(executable: ir.Operation) -> Iterator[ir.Operation]:
+def _sum_ops(executable: ir.Operation) -> Iterator[ir.Operation]:
     return (op for op in ops_inside(executable) if sums_floats(op))
 
 

@@ -36,7 +36,7 @@ class FlagFile(msgspec.Struct, frozen=True, order=True):
 
     name: str
     sha256: str
-    is_folder: bool = False
+    is_directory: bool = False
 
 
 def flag_files(flags: Sequence[str]) -> tuple[FlagFile, ...]:
@@ -53,7 +53,7 @@ def flag_files(flags: Sequence[str]) -> tuple[FlagFile, ...]:
 
 def changed_files(known: Iterable[FlagFile]) -> list[str]:
     """The names of the files that have changed. Directories are left out."""
-    return [file.name for file in known if not file.is_folder and _digest(Path(file.name)) != file.sha256]
+    return [file.name for file in known if not file.is_directory and _state_digest(Path(file.name)) != file.sha256]
 
 
 def _add_flags(flags: Iterable[str], found: dict[str, FlagFile]) -> None:
@@ -75,14 +75,14 @@ def _add_names(text: str, found: dict[str, FlagFile], *, in_flag: bool, holds_fl
             continue
         path = Path(name)
         if path.is_file():
-            found[name] = FlagFile(name, _digest(path))
+            found[name] = FlagFile(name, _state_digest(path))
             if holds_flags:
-                _add_flags(_words(_text(path)), found)
+                _add_flags(_words(_file_text(path)), found)
             else:
-                for part in _parts(_text(path)):
+                for part in _parts(_file_text(path)):
                     _add_names(part, found, in_flag=False)
         elif in_flag and path.is_dir() and path.resolve() != Path(path.resolve().anchor):
-            found[name] = FlagFile(name, _digest_of_folder(path), is_folder=True)
+            found[name] = FlagFile(name, _digest_of_directory(path), is_directory=True)
 
 
 def _paths(text: str) -> Iterator[str]:
@@ -118,7 +118,7 @@ def _parts(text: str) -> Iterator[str]:
         yield from strings
 
 
-def _text(path: Path) -> str:
+def _file_text(path: Path) -> str:
     """The content of a file; empty if it is no text or too long."""
     try:
         return path.read_text(encoding="utf-8") if path.stat().st_size <= _TEXT_BYTES else ""
@@ -126,23 +126,25 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _digest_of_folder(folder: Path) -> str:
+def _digest_of_directory(directory: Path) -> str:
     digest = hashlib.sha256()
     seen = set()
-    for root, folders, files in os.walk(folder, followlinks=True):
+    for root, directories, files in os.walk(directory, followlinks=True):
         if (real := os.path.realpath(root)) in seen:
-            folders.clear()
+            directories.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__pycache__")))
+        directories[:] = sorted(name for name in directories if not name.startswith((".", "__pycache__")))
         for name in sorted(files):
             path = Path(root, name)
             if not name.startswith(".") and path.is_file():
-                digest.update(f"{path.relative_to(folder)}\0{_digest(path)}\n".encode(errors="surrogateescape"))
+                digest.update(
+                    f"{path.relative_to(directory)}\0{_state_digest(path)}\n".encode(errors="surrogateescape")
+                )
     return digest.hexdigest()
 
 
-def _digest(path: Path) -> str:
+def _state_digest(path: Path) -> str:
     """A hash of a file's content; empty if it cannot be read."""
     try:
         found = path.stat()

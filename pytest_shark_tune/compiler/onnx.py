@@ -11,7 +11,7 @@ from typing import Any
 
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.system import process
-from pytest_shark_tune.system.cleanup import scratch_folder
+from pytest_shark_tune.system.cleanup import scratch_directory
 
 __all__ = ["import_onnx", "onnx_inputs", "write_fixed"]
 
@@ -48,14 +48,16 @@ def import_onnx(path: Path, shapes: Mapping[str, Sequence[int]] | None = None, *
     dynamic = _dynamic_inputs(model.graph)
     if dynamic:
         values = [value for value in model.graph.input if any(repr(value.name) in problem for problem in dynamic)]
-        examples = " ".join(f"--tune-input-shape {shlex.quote(f'{value.name}={_example(value)}')}" for value in values)
+        examples = " ".join(
+            f"--tune-input-shape {shlex.quote(f'{value.name}={_example_shape(value)}')}" for value in values
+        )
         raise InputError(
             f"{path}: every dimension of an input needs a fixed size, but {'; '.join(dynamic)}. "
             f"Give them, as in {examples}"
         )
-    with scratch_folder() as folder:
-        output = folder / "model.mlir"
-        source = folder / "model.onnx" if fixed else path.absolute()
+    with scratch_directory() as directory:
+        output = directory / "model.mlir"
+        source = directory / "model.onnx" if fixed else path.absolute()
         if fixed:
             write_fixed(model, path, source)
         command = [sys.executable, "-m", "iree.compiler.tools.import_onnx", str(source), "-o", str(output)]
@@ -174,7 +176,7 @@ def _dynamic_inputs(graph: Any) -> list[str]:
     return found
 
 
-def _example(value: Any) -> str:
+def _example_shape(value: Any) -> str:
     """An example of an input's shape, with the sizes that are known."""
     dims = value.type.tensor_type.shape.dim
     if not dims:

@@ -20,7 +20,6 @@ from pytest_shark_tune.device.protocol import (
     Describe,
     DeviceInfo,
     Fill,
-    KeepReference,
     LearnResponse,
     LoadBenchmark,
     LoadFunction,
@@ -28,6 +27,7 @@ from pytest_shark_tune.device.protocol import (
     Read,
     Request,
     RunBatch,
+    StoreReference,
     TensorData,
     Unload,
     ask,
@@ -161,9 +161,9 @@ class DeviceChild(AbstractContextManager["DeviceChild"]):
         """
         return self._ask(RunBatch(key, batch), float, self._timeouts.run_s, timeout_s)
 
-    def keep_reference(self, key: str, name: str, seed: int, *, timeout_s: float | None = None) -> None:
+    def store_reference(self, key: str, name: str, seed: int, *, timeout_s: float | None = None) -> None:
         """Fill ``key`` from ``seed``, run it once and keep its outputs as the reference ``name``."""
-        self._ask(KeepReference(key, name, seed), None, self._timeouts.check_s, timeout_s)
+        self._ask(StoreReference(key, name, seed), None, self._timeouts.check_s, timeout_s)
 
     def check(
         self,

@@ -40,7 +40,7 @@ def devices_for(target: Target, asked: Sequence[str] = ()) -> FoundDevices:
     if driver.startswith("local"):
         found: FoundDevices = {"uris": _processor(asked or (driver,), target), "name": cpu_name()}
     else:
-        found = choose_devices(asked, target, _listed, os.environ)
+        found = choose_devices(asked, target, _devices_of_driver, os.environ)
     try:
         DeviceLeases(found["uris"]).check()
     except InputError as error:
@@ -111,7 +111,7 @@ def _processor(asked: Sequence[str], target: Target) -> list[str]:
     return uris
 
 
-def _listed(driver: str) -> list[DeviceEntry]:
+def _devices_of_driver(driver: str) -> list[DeviceEntry]:
     try:
         return list_devices(driver)
     except (DeviceRequestFailed, DeviceChildDied) as error:

@@ -21,11 +21,11 @@ from pytest_shark_tune.system.lock import FileLock
 __all__ = ["DeviceLeases", "device_key", "signature", "who_holds"]
 
 # Not TMPDIR: users and jobs may have their own, and all of them share the devices.
-_HOST_FOLDER = Path("/tmp/pytest-shark-tune")  # noqa: S108 - its files hold only who holds them
+_HOST_DIRECTORY = Path("/tmp/pytest-shark-tune")  # noqa: S108 - its files hold only who holds them
 _POLL_S = 0.02
-_TELL_AFTER_S = 5.0
-_TELL_EVERY_S = 60.0
-_LOOK_EVERY_S = 0.5
+_REPORT_AFTER_S = 5.0
+_REPORT_EVERY_S = 60.0
+_POLL_S = 0.5
 _CHANCES = 2
 _LONGEST_COMMAND = 120
 _UUID = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}")
@@ -50,7 +50,7 @@ class DeviceLeases:
 
     Args:
         uris: The devices.
-        folder: The directory of the lock files. It belongs to the host and not to a run, since runs with different
+        directory: The directory of the lock files. It belongs to the host and not to a run, since runs with different
             caches share devices.
         run: The id that the processes of one run have in common. They wait for one another all the time, so such a wait
             is not reported.
@@ -59,14 +59,14 @@ class DeviceLeases:
         InputError: the devices cannot be locked. The message gives the reason.
     """
 
-    def __init__(self, uris: Sequence[str], *, folder: Path | None = None, run: str = "") -> None:
-        folder = folder or _HOST_FOLDER
-        _make_shared(folder)
+    def __init__(self, uris: Sequence[str], *, directory: Path | None = None, run: str = "") -> None:
+        directory = directory or _HOST_DIRECTORY
+        _make_shared(directory)
         self._run = run
-        self._gates = {uri: FileLock(folder / f"{device_key(uri)}.gate", mode=0o666) for uri in uris}
-        self._locks = {uri: FileLock(folder / f"{device_key(uri)}.lock", mode=0o666) for uri in uris}
+        self._gates = {uri: FileLock(directory / f"{device_key(uri)}.gate", mode=0o666) for uri in uris}
+        self._locks = {uri: FileLock(directory / f"{device_key(uri)}.lock", mode=0o666) for uri in uris}
         self._order = list(uris)
-        self._tell_at = 0.0
+        self._report_at = 0.0
         self._unsigned: dict[str, int] = {}
 
     @property
@@ -87,17 +87,17 @@ class DeviceLeases:
                 raise InputError(_why_not_locked(error, lock.path)) from error
 
     @contextmanager
-    def acquire(self, tell: Callable[[str], None] = lambda message: None) -> Iterator[str]:
+    def acquire(self, report: Callable[[str], None] = lambda message: None) -> Iterator[str]:
         """Wait until a device is free, and hold it.
 
         The device held last comes first, since its modules are still loaded. A process that waits for a device holds
         its gate, and a holder that wants the device again has to pass the gate. So processes that share a device take
-        turns. ``tell`` gets a message about a long wait.
+        turns. ``report`` gets a message about a long wait.
 
         Yields:
             The URI of the device.
         """
-        uri = self._wait(tell)
+        uri = self._wait(report)
         _logger.debug("holds %s", uri)
         try:
             self._order.remove(uri)
@@ -107,9 +107,9 @@ class DeviceLeases:
             _logger.debug("lets go of %s", uri)
             self._locks[uri].release()
 
-    def _wait(self, tell: Callable[[str], None]) -> str:
+    def _wait(self, report: Callable[[str], None]) -> str:
         """Take the first device that is free."""
-        self._tell_at = time.monotonic() + _TELL_AFTER_S
+        self._report_at = time.monotonic() + _REPORT_AFTER_S
         self._unsigned = {}
         passed: list[str] = []
         try:
@@ -119,29 +119,29 @@ class DeviceLeases:
                         passed.append(uri)
                     if uri in passed and self._locks[uri].try_acquire(signature(self._run)):
                         return uri
-                self._tell_of_wait(tell)
+                self._report_wait(report)
                 time.sleep(_POLL_S)
         except OSError as error:
-            raise InputError(_why_not_locked(error, Path(error.filename or _HOST_FOLDER))) from error
+            raise InputError(_why_not_locked(error, Path(error.filename or _HOST_DIRECTORY))) from error
         finally:
             for uri in passed:
                 self._gates[uri].release()
 
-    def _tell_of_wait(self, tell: Callable[[str], None]) -> None:
-        if time.monotonic() < self._tell_at:
+    def _report_wait(self, report: Callable[[str], None]) -> None:
+        if time.monotonic() < self._report_at:
             return
         notes = {uri: lock.note() for uri, lock in self._locks.items()}
         # While a device changes hands there is no note, so a note counts as missing only if it is missing repeatedly.
         self._unsigned = {uri: self._unsigned.get(uri, 0) + 1 for uri, note in notes.items() if not note}
-        holders = {uri: _read(note) for uri, note in notes.items() if note or self._unsigned[uri] > _CHANCES}
+        holders = {uri: _read_holder(note) for uri, note in notes.items() if note or self._unsigned[uri] > _CHANCES}
         waits = [
-            f"{uri}: {_in_words(holder)}"
+            f"{uri}: {_describe_holder(holder)}"
             for uri, holder in holders.items()
             if not (holder and self._run and holder.run == self._run)
         ]
-        self._tell_at = time.monotonic() + (_TELL_EVERY_S if waits else _LOOK_EVERY_S)
+        self._report_at = time.monotonic() + (_REPORT_EVERY_S if waits else _POLL_S)
         if waits:
-            tell(f"waiting for {', '.join(waits)}")
+            report(f"waiting for {', '.join(waits)}")
 
 
 def device_key(uri: str) -> str:
@@ -167,33 +167,33 @@ def signature(run: str = "") -> bytes:
 
 def who_holds(note: bytes) -> str:
     """Describe the holder of the lock that has this note."""
-    return _in_words(_read(note))
+    return _describe_holder(_read_holder(note))
 
 
-def _make_shared(folder: Path) -> None:
+def _make_shared(directory: Path) -> None:
     """Make the directory of the locks. Every user of the host may add files and remove only their own.
 
     It belongs to the user who was the first to measure. Nothing is loaded from there.
     """
-    if folder.is_symlink():
+    if directory.is_symlink():
         raise InputError(
-            f"devices are locked by files in {folder}, so that no two runs measure on one at a time, and it is a link "
-            "that somebody put there, to have these files written elsewhere: remove it"
+            f"devices are locked by files in {directory}, so that no two runs measure on one at a time, and it is a "
+            "link that somebody put there, to have these files written elsewhere: remove it"
         )
     try:
-        if not folder.is_dir():
-            folder.mkdir(parents=True, exist_ok=True)
+        if not directory.is_dir():
+            directory.mkdir(parents=True, exist_ok=True)
             with suppress(OSError):
-                folder.chmod(0o1777)
+                directory.chmod(0o1777)
     except OSError as error:
-        raise InputError(_why_not_locked(error, folder)) from error
+        raise InputError(_why_not_locked(error, directory)) from error
 
 
 def _why_not_locked(error: OSError, path: Path) -> str:
-    folder = path if path.suffix not in (".gate", ".lock") else path.parent
+    directory = path if path.suffix not in (".gate", ".lock") else path.parent
     return (
-        f"devices are locked by files in {folder}, so that no two runs measure on one at a time, and {path} cannot "
-        f"be written: {error.strerror}. Every user of this host needs to write there: chmod 1777 {folder}"
+        f"devices are locked by files in {directory}, so that no two runs measure on one at a time, and {path} cannot "
+        f"be written: {error.strerror}. Every user of this host needs to write there: chmod 1777 {directory}"
     )
 
 
@@ -209,7 +209,7 @@ def _started_by() -> tuple[int, str]:
     return pid, command if len(command) <= _LONGEST_COMMAND else f"{command[:_LONGEST_COMMAND]}…"
 
 
-def _read(note: bytes) -> Holder | None:
+def _read_holder(note: bytes) -> Holder | None:
     """Read a note; ``None`` if no such process lives: it was killed, or it lives in another container."""
     with suppress(PermissionError):
         try:
@@ -220,7 +220,7 @@ def _read(note: bytes) -> Holder | None:
     return holder
 
 
-def _in_words(holder: Holder | None) -> str:
+def _describe_holder(holder: Holder | None) -> str:
     if holder is None:
         return "held by another process"
     seconds = max(0, round(time.time() - holder.since))

@@ -19,7 +19,6 @@ __all__ = [
     "DeviceEntry",
     "DeviceInfo",
     "Fill",
-    "KeepReference",
     "LearnResponse",
     "ListDevices",
     "LoadBenchmark",
@@ -29,6 +28,7 @@ __all__ = [
     "Reply",
     "Request",
     "RunBatch",
+    "StoreReference",
     "TensorData",
     "Unload",
     "ask",
@@ -88,7 +88,7 @@ class RunBatch(msgspec.Struct, frozen=True, tag=True):
     batch: int
 
 
-class KeepReference(msgspec.Struct, frozen=True, tag=True):
+class StoreReference(msgspec.Struct, frozen=True, tag=True):
     """Fill, run once on each copy of the data and keep the outputs under ``name``."""
 
     key: str
@@ -136,7 +136,7 @@ Request = (
     | LoadFunction
     | Fill
     | RunBatch
-    | KeepReference
+    | StoreReference
     | CheckOutputs
     | LearnResponse
     | Read

@@ -165,7 +165,9 @@ def read_flow(flow_text: str) -> Flow:
         functions = _functions(module)
         own = {name: _dispatched(op) for name, op in functions.items()}
         callees = {name: [_callee(call) for call in ops_named(op, "util.call")] for name, op in functions.items()}
-        called = {name: {symbol for function in _reached(name, callees) for symbol in own[function]} for name in own}
+        called = {
+            name: {symbol for function in _call_closure(name, callees) for symbol in own[function]} for name in own
+        }
         return Flow(
             calls=dict(Counter(_dispatched(module.operation))),
             called={name: tuple(sorted(symbols)) for name, symbols in called.items()},
@@ -194,7 +196,7 @@ def _callee(call: ir.Operation) -> str:
     return str(ir.FlatSymbolRefAttr(call.attributes["callee"]).value)
 
 
-def _reached(name: str, callees: Mapping[str, Sequence[str]]) -> list[str]:
+def _call_closure(name: str, callees: Mapping[str, Sequence[str]]) -> list[str]:
     """Return a function and all functions with a body that it calls, directly or not."""
     reached = [name]
     for function in reached:  # The list grows during the loop.
@@ -294,7 +296,7 @@ def _root_op(op: ir.Operation) -> RootOp:
     results = tuple(tensor_of(value.type) for value in op.results)
     maps = _indexing_maps(op)
     affine = [attribute.value for attribute in maps]
-    loops, iterators = _loops(op, affine, operands)
+    loops, iterators = _loop_nest(op, affine, operands)
     kind, classes = _dimension_classes(op, affine)
     root = RootOp(
         op=op.name,
@@ -335,7 +337,7 @@ def _dimension_classes(op: ir.Operation, maps: Sequence[ir.AffineMap]) -> tuple[
     return kind, {name: tuple(getattr(dimensions, f"{name}{suffix}")) for name in names}
 
 
-def _loops(
+def _loop_nest(
     op: ir.Operation, maps: Sequence[ir.AffineMap], operands: Sequence[Tensor]
 ) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Return the trip count and the kind of each loop.

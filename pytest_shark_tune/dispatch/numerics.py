@@ -65,7 +65,7 @@ def read_numerics(function: ir.Operation) -> Numerics:
             inner.name in ("arith.fptosi", "arith.fptoui")
             for op in ops
             if op in after or op in sums
-            for inner in _body(op)
+            for inner in _body_ops(op)
         ),
         products=bool(sums) and all(_is_sum_of_products(op) for op in reductions),
     )
@@ -86,7 +86,7 @@ def may_index(function: ir.Operation) -> bool:
     ops = [op for op in ops_inside(function) if _computes(op)]
     if any(op.name.startswith("iree_linalg_ext.") for op in ops):
         return True
-    for inner in (inner for op in ops for inner in _body(op)):
+    for inner in (inner for op in ops for inner in _body_ops(op)):
         if inner.name in _NEEDS_SMALL:
             return True
         if inner.name.startswith("arith.index_cast") and not isinstance(inner.operands[0].type, ir.IndexType):
@@ -173,7 +173,7 @@ def _view_ahead(value: ir.Value, subspans: Sequence[ir.Operation]) -> int | None
         op = uses[0].owner.operation
         if op.name in STORES:
             return view_behind(op.operands[1], subspans)
-        rounds = _computes(op) and [inner.name for inner in _body(op)] == ["arith.truncf", "linalg.yield"]
+        rounds = _computes(op) and [inner.name for inner in _body_ops(op)] == ["arith.truncf", "linalg.yield"]
         if not (op.name in _RESHAPES or (rounds and _maps_alike(op))):
             return None
         value = op.results[0]
@@ -201,7 +201,7 @@ def view_behind(value: ir.Value, subspans: Sequence[ir.Operation], *, casts: boo
             casts
             and _computes(op)
             and not _sums(op)
-            and all(inner.name in (*_CASTS, "linalg.yield") for inner in _body(op))
+            and all(inner.name in (*_CASTS, "linalg.yield") for inner in _body_ops(op))
         )
         moves = op.name.startswith(("memref.", "amdgpu.fat_raw_buffer_cast")) or op.name in (*LOADS, *_RESHAPES)
         moves = moves or (casts and op.name.startswith("tensor."))
@@ -222,7 +222,7 @@ def _sums(op: ir.Operation) -> list[Sum]:
         # One sum over what query and key share, and two over the keys: the weights, and the weighted values.
         return [Sum(_ACCUMULATOR, width), Sum(_ACCUMULATOR, keys), Sum(_ACCUMULATOR, keys)]
     if not op.name.startswith("linalg."):
-        if not op.name.startswith(_TRANSFORMS) and not any(inner.name in _ROUNDS for inner in _body(op)):
+        if not op.name.startswith(_TRANSFORMS) and not any(inner.name in _ROUNDS for inner in _body_ops(op)):
             return []  # The op moves, picks or sorts.
         return [Sum(str(result.element_type), _transformed_length(op, result)) for result in _float_results(op)]
     if op.name == "linalg.softmax":
@@ -259,7 +259,7 @@ def _transformed_length(op: ir.Operation, result: ir.ShapedType) -> int:
 
 def _adds(op: ir.Operation) -> bool:
     """Return whether an op rounds while it reduces. An op that picks the largest element does not."""
-    return any(inner.name in (*_ROUNDS, "arith.addi", "arith.muli") for inner in _body(op))
+    return any(inner.name in (*_ROUNDS, "arith.addi", "arith.muli") for inner in _body_ops(op))
 
 
 def _reduced(op: ir.Operation, maps: Sequence[ir.AffineMap]) -> int:
@@ -323,7 +323,7 @@ def _through_moves(op: ir.Operation) -> list[ir.Operation]:
     return found
 
 
-def _body(op: ir.Operation) -> list[ir.Operation]:
+def _body_ops(op: ir.Operation) -> list[ir.Operation]:
     return [inner.operation for region in op.regions for block in region.blocks for inner in block.operations]
 
 
@@ -332,7 +332,7 @@ def _is_coarse(kind: ir.Type) -> bool:
 
 
 def _float_types(op: ir.Operation) -> list[str]:
-    kinds = [result.type for inner in _body(op) for result in inner.results]
+    kinds = [result.type for inner in _body_ops(op) for result in inner.results]
     kinds += [
         ir.ShapedType(result.type).element_type for result in op.results if isinstance(result.type, ir.ShapedType)
     ]
@@ -344,7 +344,7 @@ def _roundings(op: ir.Operation) -> list[str]:
     """Return the types of less than 32 bits that an op rounds a value to before it, or another op, uses the value."""
     is_used = any(_computes(use.owner.operation) for result in op.results for use in result.uses)
     found = []
-    for inner in _body(op):
+    for inner in _body_ops(op):
         if inner.name in ("arith.extf", "arith.constant"):
             continue
         for result in inner.results:
@@ -361,17 +361,17 @@ def _narrow_inputs(attention: ir.Operation) -> list[str]:
 
 
 def _picks_largest(op: ir.Operation) -> bool:
-    picks = any(inner.name in ("arith.maximumf", "arith.maxnumf") for inner in _body(op))
+    picks = any(inner.name in ("arith.maximumf", "arith.maxnumf") for inner in _body_ops(op))
     kinds = op.attributes.get("iterator_types", ())  # A named op has no such attribute.
     return picks and any("reduction" in str(kind) for kind in kinds)
 
 
 def _is_exact(op: ir.Operation, *, is_sum: bool, also: Sequence[str] = ()) -> bool:
-    names = [inner.name for inner in _body(op)]
+    names = [inner.name for inner in _body_ops(op)]
     if op.name.startswith("iree_linalg_ext.") or op.name == "linalg.softmax":
         return False
     allowed = _EXACT_IN_A_SUM if is_sum else _EXACT_BEFORE_A_SUM
-    takes_constants = any(_is_float_constant(value) for inner in _body(op) for value in inner.operands)
+    takes_constants = any(_is_float_constant(value) for inner in _body_ops(op) for value in inner.operands)
     return set(names) <= {*allowed, *also} and names.count("arith.mulf") <= 1 and not takes_constants
 
 
@@ -381,7 +381,7 @@ def _is_float_constant(value: ir.Value) -> bool:
 
 
 def _is_sum_of_products(op: ir.Operation) -> bool:
-    products = [inner for inner in _body(op) if inner.name == "arith.mulf"]
+    products = [inner for inner in _body_ops(op) if inner.name == "arith.mulf"]
     return bool(products) and all(_source(inner.operands[0]) != _source(inner.operands[1]) for inner in products)
 
 

@@ -189,7 +189,7 @@ def check_spec(module: ir.Module, name: str) -> None:
     """
     drop_prints(module)
     if not trusts_specs() and _is_interpreted(module.operation):
-        _refuse(list(refusals_in(module.operation)), name)
+        _raise_refused(list(refusals_in(module.operation)), name)
 
 
 def check_depth(text: str | bytes, name: str) -> None:
@@ -214,7 +214,7 @@ def check_attribute(attribute: ir.Attribute, name: str) -> None:
         SpecRefused: The attribute holds something that is not on the list. The message calls it ``name``.
     """
     if not trusts_specs():
-        _refuse([Refusal(what) for what in _objections(attribute)], name)
+        _raise_refused([Refusal(what) for what in _objections(attribute)], name)
 
 
 def check_pattern(module: ir.Module, name: str) -> None:
@@ -224,7 +224,7 @@ def check_pattern(module: ir.Module, name: str) -> None:
         SpecRefused: The op holds something that is not on the list. The message calls it ``name``.
     """
     if not trusts_specs():
-        _refuse(list(_refusals(module.operation, "", in_pattern=True)), name)
+        _raise_refused(list(_refusals(module.operation, "", in_pattern=True)), name)
 
 
 def check_source(text: str, name: str) -> None:
@@ -252,7 +252,7 @@ def check_source(text: str, name: str) -> None:
                     found.append(Refusal(f"the attribute {named.name}"))
                 elif not isinstance(named.attr, _constant_kinds()):
                     found.extend(Refusal(what) for what in _run_by_compiler(named.attr))
-    _refuse(found, name)
+    _raise_refused(found, name)
 
 
 def _run_by_compiler(attribute: ir.Attribute) -> Iterator[str]:
@@ -291,7 +291,7 @@ def _is_interpreted(module: ir.Operation) -> bool:
     return any(op.name.startswith("transform.") for op in walk(module))
 
 
-def _refuse(found: list[Refusal], name: str) -> None:
+def _raise_refused(found: list[Refusal], name: str) -> None:
     if not found:
         return
     refusals = list(dict.fromkeys(map(str, found)))
@@ -351,7 +351,7 @@ def _objections(attribute: ir.Attribute, *, in_pattern: bool = False) -> Iterato
         return
     inside = _parts_of(attribute)
     if inside is None:
-        yield _described(attribute)
+        yield _kind_text(attribute)
         return
     for inner in inside:
         if isinstance(inner, str):
@@ -387,7 +387,7 @@ def _parts_of(attribute: ir.Attribute) -> list[ir.Attribute | str] | None:
     return None
 
 
-def _described(attribute: ir.Attribute) -> str:
+def _kind_text(attribute: ir.Attribute) -> str:
     kind = str(attribute).partition("<")[0] if not isinstance(attribute, _constant_kinds()) else ""
     return f"an attribute {kind}" if kind.startswith("#") else f"an attribute of the kind {type(attribute).__name__}"
 

@@ -7,18 +7,18 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from pytest_shark_tune.compiler.configure import ConfigureFailed
-from pytest_shark_tune.errors import CandidateFailed, InputError, PromiseBroken
+from pytest_shark_tune.errors import CandidateFailed, CheckFailed, InputError
 from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.spec.apply import Placement, apply_spec
-from pytest_shark_tune.spec.predicate import Question, differences, read_questions
+from pytest_shark_tune.spec.predicate import MatchPredicate, differences, read_predicates
 from pytest_shark_tune.spec.read import mark_entries, select_entries
 from pytest_shark_tune.spec.takers import applied_to
 from pytest_shark_tune.system.cache import Cache, content_key
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 
-__all__ = ["Reach"]
+__all__ = ["Applicability"]
 
 _FLAG = "--iree-codegen-tuning-spec-path"
 _BY_FLAG = "flag"
@@ -27,9 +27,9 @@ _BY_FLAG = "flag"
 class _Application(msgspec.Struct, frozen=True):
     """The application of a spec to a source, without the resulting module."""
 
-    placed: tuple[Placement, ...] = ()
+    placements: tuple[Placement, ...] = msgspec.field(default=(), name="placed")
     """Where entries apply."""
-    lost: tuple[Placement, ...] = ()
+    dropped: tuple[Placement, ...] = msgspec.field(default=(), name="lost")
     """Where the compiler dropped the config of an entry afterwards."""
     flag_error: str = ""
     """Why iree-compile's own flag fails; empty if it works."""
@@ -42,14 +42,14 @@ class _Application(msgspec.Struct, frozen=True):
         return bool(self.error or self.flag_error)
 
 
-class Reach:
+class Applicability:
     """Checks where entries apply, if the spec is applied by ``route`` (see `RunSettings`).
 
     The application of a spec to a source is cached, since the checks of all its entries need it.
     """
 
-    def __init__(self, builds: Builds, cache: Cache, route: str) -> None:
-        self._builds = builds
+    def __init__(self, builder: Builder, cache: Cache, route: str) -> None:
+        self._builder = builder
         self._cache = cache
         self._route = route
 
@@ -60,11 +60,11 @@ class Reach:
             Notes on its dispatches and sources.
 
         Raises:
-            PromiseBroken: it does not.
+            CheckFailed: it does not.
         """
-        target = self._builds.compiler.target
+        target = self._builder.compiler.target
         if self._route == _BY_FLAG and not target.loads_specs:
-            raise PromiseBroken(
+            raise CheckFailed(
                 f"{target.backend} silently ignores iree-compile {_FLAG}: build with shark-tune compile, and "
                 "guard with --tune-guard-route compile"
             )
@@ -76,7 +76,7 @@ class Reach:
             is_anywhere = is_anywhere or bool(hit)
             notes += said
         if not is_anywhere:
-            raise PromiseBroken(_why_nowhere(guarded, entry))
+            raise CheckFailed(_why_nowhere(guarded, entry))
         return notes
 
     def _check_in(self, task: Task, guarded: GuardPlan, entry: GuardEntry, marked: str) -> list[str]:
@@ -85,22 +85,20 @@ class Reach:
         try:
             taken = {applied.entry: applied.compilation_info for applied in applied_to(task.dispatch, marked)}
         except ConfigureFailed as error:
-            raise PromiseBroken(f"the compiler refuses it on {task.name}: {error}") from error
+            raise CheckFailed(f"the compiler refuses it on {task.name}: {error}") from error
         if entry.matcher not in taken:
-            raise PromiseBroken(_why_not_in(task, guarded, entry, list(taken)))
+            raise CheckFailed(_why_not_in(task, guarded, entry, list(taken)))
         if taken[entry.matcher] != candidate.compilation_info:
-            raise PromiseBroken(
-                f"{task.name} gets {taken[entry.matcher]} of it instead of {candidate.compilation_info}"
-            )
+            raise CheckFailed(f"{task.name} gets {taken[entry.matcher]} of it instead of {candidate.compilation_info}")
         default = task.default
         try:
-            tuned, plain = self._builds.artifact(task, candidate), self._builds.artifact(task, default)
+            tuned, plain = self._builder.artifact(task, candidate), self._builder.artifact(task, default)
         except CandidateFailed as failure:
-            raise PromiseBroken(f"it does not compile for {task.name}: {failure}") from failure
+            raise CheckFailed(f"it does not compile for {task.name}: {failure}") from failure
         if tuned.sha256 != plain.sha256:
             return []
         if (default.pipeline, default.config) != (candidate.pipeline, candidate.config):
-            raise PromiseBroken(
+            raise CheckFailed(
                 f"the backend ignores the config: the binary of {task.name} is the default's, byte for byte. Take the "
                 "entry out, or tune the dispatch again with --tune"
             )
@@ -109,31 +107,32 @@ class Reach:
     def _hits(self, source: Source, guarded: GuardPlan, entry: GuardEntry) -> tuple[set[str], list[str]]:
         """Check the executables of a source that the entry applies to; return them, and notes."""
         application = self._application(source, guarded, entry)
-        placed = [placement for placement in application.placed if placement.entry == entry.matcher]
-        hit = {placement.symbol for placement in placed}
+        placements = [placement for placement in application.placements if placement.entry == entry.matcher]
+        hit = {placement.symbol for placement in placements}
         wanted = _recorded(source, guarded, entry)
         alike = _alike(source, entry)
         missed, extra = (alike if wanted is None else wanted) - hit, set() if wanted is None else hit - wanted
         notes = []
         if missed and len(missed) == len(extra) and extra <= alike and not missed & alike:
-            notes.append(f"{_listed(missed)} in {source.name} is called {_listed(extra)} by now")
+            notes.append(f"{_join_symbols(missed)} in {source.name} is called {_join_symbols(extra)} by now")
         elif missed:
             symbol = min(missed)
             why = _why_missed(symbol, source, application, guarded, entry)
-            raise PromiseBroken(
-                f"it does not apply to {_listed(missed)} in the whole of {source.name}: {why}. Tune again with --tune"
+            raise CheckFailed(
+                f"it does not apply to {_join_symbols(missed)} in the whole of {source.name}: {why}. Tune again with "
+                "--tune"
             )
         elif extra:
-            raise PromiseBroken(
-                f"in the whole of {source.name} it applies to {_listed(extra)} as well, which its record does not "
-                "list: tune again with --tune, so that it is checked there too"
+            raise CheckFailed(
+                f"in the whole of {source.name} it applies to {_join_symbols(extra)} as well, which its record does "
+                "not list: tune again with --tune, so that it is checked there too"
             )
-        return hit, notes + self._by_route(source, placed, application, guarded, entry)
+        return hit, notes + self._by_route(source, placements, application, guarded, entry)
 
     def _by_route(
         self,
         source: Source,
-        placed: Sequence[Placement],
+        placements: Sequence[Placement],
         application: _Application,
         guarded: GuardPlan,
         entry: GuardEntry,
@@ -142,25 +141,25 @@ class Reach:
         if application.flag_error:
             alone = self._run(guarded, source, select_entries(guarded.spec, [entry.matcher]))
             if alone.flag_error:
-                raise PromiseBroken(f"iree-compile {_FLAG} fails on {source.name} with it: {alone.flag_error}")
-        left = sorted({placement.symbol for placement in placed if not placement.by_flag})
-        if not left or not self._builds.compiler.target.loads_specs:
+                raise CheckFailed(f"iree-compile {_FLAG} fails on {source.name} with it: {alone.flag_error}")
+        left = sorted({placement.symbol for placement in placements if not placement.by_flag})
+        if not left or not self._builder.compiler.target.loads_specs:
             return []
         said = f"only shark-tune compile applies it to {', '.join(left)} in {source.name}"
         if self._route == _BY_FLAG:
-            raise PromiseBroken(f"iree-compile {_FLAG} does not apply it: {said}")
+            raise CheckFailed(f"iree-compile {_FLAG} does not apply it: {said}")
         return [said]
 
     def _application(self, source: Source, guarded: GuardPlan, entry: GuardEntry) -> _Application:
         """The application of the spec to a source.
 
         Raises:
-            PromiseBroken: the spec cannot be applied, because of this entry or another one.
+            CheckFailed: the spec cannot be applied, because of this entry or another one.
         """
         application = self._run(guarded, source, guarded.spec)
         if application.error:
             alone = self._run(guarded, source, select_entries(guarded.spec, [entry.matcher]))
-            raise PromiseBroken(
+            raise CheckFailed(
                 alone.error or f"no entry of the spec applies, because of another entry: {application.error}"
             )
         return application
@@ -168,17 +167,17 @@ class Reach:
     def _run(self, guarded: GuardPlan, source: Source, spec: str) -> _Application:
         def make() -> _Application:
             try:
-                application = apply_spec(source, spec, self._builds.compiler)
+                application = apply_spec(source, spec, self._builder.compiler)
             except InputError as error:
                 return _Application(error=str(error))
-            return _Application(application.placed, application.lost, application.flag_error)
+            return _Application(application.placements, application.dropped, application.flag_error)
 
         key = content_key("application", guarded.key, source.name, spec)
         # An error may be the fault of a busy machine.
         return self._cache.get_or_make("checks", key, _Application, make, lasts=lambda done: not done.failed)
 
 
-def _listed(symbols: Iterable[str]) -> str:
+def _join_symbols(symbols: Iterable[str]) -> str:
     return ", ".join(sorted(symbols))
 
 
@@ -208,9 +207,9 @@ def _why_not_in(task: Task, guarded: GuardPlan, entry: GuardEntry, taken: Sequen
 
 def _why_missed(symbol: str, source: Source, application: _Application, guarded: GuardPlan, entry: GuardEntry) -> str:
     """Why the entry does not apply to an executable of a source."""
-    if any(dropped.entry == entry.matcher and dropped.symbol == symbol for dropped in application.lost):
+    if any(dropped.entry == entry.matcher and dropped.symbol == symbol for dropped in application.dropped):
         return "the compiler drops the config afterwards"
-    if others := [placement.entry for placement in application.placed if placement.symbol == symbol]:
+    if others := [placement.entry for placement in application.placements if placement.symbol == symbol]:
         return f"{', '.join(others)} before it in the spec matches the same op"
     for task in guarded.plan.tasks:
         if any(member.source == source.name and member.symbol == symbol for member in task.dispatch.members):
@@ -231,19 +230,19 @@ def _why_nowhere(guarded: GuardPlan, entry: GuardEntry) -> str:
 
 def _nearest(guarded: GuardPlan, entry: GuardEntry) -> str:
     """Names the dispatch that is most like the entry's own, and how it differs."""
-    kind = _question(guarded, entry).kind
+    kind = _predicate_of(guarded, entry).kind
     taken = {task.name for task in entry.tasks}
     alike = [task for task in guarded.plan.tasks if task.dispatch.root.kind == kind and task.name not in taken]
     if not alike:
         return f"there is no other {kind} among the dispatches"
-    found = min(alike, key=lambda task: len(differences(_question(guarded, entry), task.dispatch.root)))
+    found = min(alike, key=lambda task: len(differences(_predicate_of(guarded, entry), task.dispatch.root)))
     return f"the nearest dispatch is {found.name}: {_differences(found, guarded, entry)}"
 
 
 def _differences(task: Task, guarded: GuardPlan, entry: GuardEntry) -> str:
-    found = differences(_question(guarded, entry), task.dispatch.root)
+    found = differences(_predicate_of(guarded, entry), task.dispatch.root)
     return "; ".join(found) or "in something that cannot be named"
 
 
-def _question(guarded: GuardPlan, entry: GuardEntry) -> Question:
-    return next(question for question in read_questions(guarded.spec) if question.matcher == entry.matcher)
+def _predicate_of(guarded: GuardPlan, entry: GuardEntry) -> MatchPredicate:
+    return next(predicate for predicate in read_predicates(guarded.spec) if predicate.matcher == entry.matcher)

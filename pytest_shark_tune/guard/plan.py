@@ -97,7 +97,7 @@ def found_dispatches(
     *,
     processors: int,
     rotate_bytes: int = 0,
-    tell: Callable[[str], None] = lambda message: None,
+    report: Callable[[str], None] = lambda message: None,
 ) -> Plan:
     """Plan the dispatches of ``sources`` with their defaults and without candidates, so that no space is needed.
 
@@ -106,7 +106,7 @@ def found_dispatches(
     Raises:
         InputError: the compiler rejects a source.
     """
-    extracted = extract_dispatches(sources, compiler, processors, tell)
+    extracted = extract_dispatches(sources, compiler, processors, report)
     tasks = (
         Task(
             dispatch=rotated_dispatch(dispatch, rotate_bytes),
@@ -152,12 +152,12 @@ def make_guard_plan(plan: Plan, plan_key: str, spec_path: Path, *, device_name: 
     """
     spec = read_text(spec_path)
     drafts = _named_apart(_drafts(spec_path, spec, read_records(spec_path)))
-    entries = _noted(spec, [_localised(entry, device_name) for entry in _with_tasks(drafts, spec, plan.tasks)])
+    entries = _note_dropped(spec, [_localised(entry, device_name) for entry in _with_tasks(drafts, spec, plan.tasks)])
     key = guard_key(plan_key, spec_path, device_name)
     return GuardPlan(key=key, spec_path=str(spec_path), spec=spec, entries=entries, plan=plan)
 
 
-def _noted(spec: str, entries: Sequence[GuardEntry]) -> tuple[GuardEntry, ...]:
+def _note_dropped(spec: str, entries: Sequence[GuardEntry]) -> tuple[GuardEntry, ...]:
     """Add a note on the ops of the spec that are left out to the first entry that parses."""
     parsed = next((entry for entry in entries if not entry.problem), None)
     if parsed is None or not (left_out := dropped_prints(spec)):
@@ -183,7 +183,7 @@ def _drafts(spec_path: Path, spec: str, records: Sequence[WinnerRecord]) -> Iter
     found = records_of(rows, records)
     for row, record in zip(rows, found, strict=True):
         yield GuardEntry(
-            name=_name(row, record),
+            name=_entry_name(row, record),
             matcher=row.matcher,
             compilation_info=row.compilation_info,
             record=record,
@@ -211,10 +211,10 @@ def _refused(spec: str, problem: str, records: Sequence[WinnerRecord]) -> Iterat
     blamed = [row.matcher for row, said in entries if said]
     whole = f"the spec is refused as a whole, because of {', '.join(blamed)}" if blamed else problem
     for (row, said), record in zip(entries, records_of([row for row, _ in entries], records), strict=True):
-        yield GuardEntry(name=_name(row, record), matcher=row.matcher, record=record, problem=said or whole)
+        yield GuardEntry(name=_entry_name(row, record), matcher=row.matcher, record=record, problem=said or whole)
 
 
-def _name(row: SpecRow, record: WinnerRecord | None) -> str:
+def _entry_name(row: SpecRow, record: WinnerRecord | None) -> str:
     return record.dispatch if record else str(row.provenance.get("dispatch") or row.matcher)
 
 
@@ -226,7 +226,7 @@ def _unparsed(spec: str, problem: str, records: Sequence[WinnerRecord]) -> Itera
     faults = {record.dispatch: fault for record in records if (fault := _fault(record))}
     if not faults:
         # The records are fine, so somebody edited the spec: in the entries whose recorded config is not in it any more.
-        edited = [record.dispatch for record in records if _config(record) not in spec]
+        edited = [record.dispatch for record in records if _respelled_config(record) not in spec]
         faults = dict.fromkeys(edited or [record.dispatch for record in records], problem)
     for record in records:
         said = faults.get(record.dispatch) or f"the spec as a whole does not parse, because of {', '.join(faults)}"
@@ -247,7 +247,7 @@ def _fault(record: WinnerRecord) -> str:
     return ""
 
 
-def _config(record: WinnerRecord) -> str:
+def _respelled_config(record: WinnerRecord) -> str:
     """A record's lowering config, in the spelling of this IREE."""
     return applied_candidate("", record.compilation_info, identifier="", knobs={}).config
 
@@ -318,12 +318,12 @@ def _with_tasks(drafts: Sequence[GuardEntry], spec: str, tasks: Sequence[Task]) 
         pairs = [(task, draft.compilation_info) for task in of_structure.get(draft.name, ())]
         pairs = pairs or [(task, info or draft.compilation_info) for task, info in matched.get(draft.matcher, ())]
         try:
-            yield msgspec.structs.replace(draft, tasks=tuple(_task(draft, task, info) for task, info in pairs))
+            yield msgspec.structs.replace(draft, tasks=tuple(_task_of_entry(draft, task, info) for task, info in pairs))
         except InputError as error:
             yield msgspec.structs.replace(draft, problem=f"{draft.matcher}: {error}")
 
 
-def _task(entry: GuardEntry, task: Task, compilation_info: str) -> Task:
+def _task_of_entry(entry: GuardEntry, task: Task, compilation_info: str) -> Task:
     """The task with the entry's config as its only candidate.
 
     Raises:

@@ -9,10 +9,10 @@ from pathlib import Path
 import msgspec
 
 from pytest_shark_tune.compiler.artifact import Artifact
-from pytest_shark_tune.guard.checks import Promises
+from pytest_shark_tune.guard.checks import EntryEvaluator
 from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan, found_dispatches, guard_key, make_guard_plan
 from pytest_shark_tune.guard.speed import RUN_ALPHA
-from pytest_shark_tune.guard.verdict import Promise, Verdict
+from pytest_shark_tune.guard.verdict import EntryCheck, Verdict
 from pytest_shark_tune.plan.make import plan_key
 from pytest_shark_tune.system.machine import processors
 from pytest_shark_tune.tuning.session import Session
@@ -24,8 +24,8 @@ class GuardSession(Session):
     """A session that guards specs."""
 
     @cached_property
-    def _promises(self) -> Promises:
-        return Promises(self)
+    def _evaluator(self) -> EntryEvaluator:
+        return EntryEvaluator(self)
 
     def guard_plan(self, given: Sequence[object], directory: Path, spec_path: Path) -> GuardPlan:
         """The plan for guarding a spec; one process makes it, the others read it from the cache.
@@ -43,7 +43,7 @@ class GuardSession(Session):
         count, rotate_bytes = processors(), self.settings.rotate_bytes
         key = plan_key(sources, self.compiler, processors=count, rotate_bytes=rotate_bytes)
         find = partial(
-            found_dispatches, sources, self.compiler, processors=count, rotate_bytes=rotate_bytes, tell=self.tell
+            found_dispatches, sources, self.compiler, processors=count, rotate_bytes=rotate_bytes, report=self.tell
         )
         plan = self.planner.stored(key, find, sources)
         self.planner.add_models(plan.sources)
@@ -51,11 +51,11 @@ class GuardSession(Session):
         found = self.cache.get_or_make("plans", guard_key(key, spec_path, device_name), GuardPlan, make)
         return msgspec.structs.replace(found, plan=plan)
 
-    def look(
+    def evaluate(
         self,
         guarded: GuardPlan,
         entry: GuardEntry,
-        promise: Promise,
+        check: EntryCheck,
         artifact: Artifact | None = None,
         *,
         alpha: float = RUN_ALPHA,
@@ -69,4 +69,4 @@ class GuardSession(Session):
             artifact: a client's own artifact of the entry's first task.
             alpha: the probability of a false alarm that the entry's speed check has, of the whole run's.
         """
-        return self._promises.look(guarded, entry, promise, artifact, alpha=alpha)
+        return self._evaluator.evaluate(guarded, entry, check, artifact, alpha=alpha)

@@ -12,33 +12,33 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from pytest_shark_tune.guard.verdict import Outcome, Promise, Verdict
+from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
 from pytest_shark_tune.measurement.intervals import student_quantile
 from pytest_shark_tune.measurement.timing import NOISE_FLOOR, Measurement, combine_rounds
 from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.tuning.settings import TOLERANCE
 
-__all__ = ["RUN_ALPHA", "Terms", "decide", "hold_gate", "judge", "most_rounds"]
+__all__ = ["RUN_ALPHA", "AcceptanceCriteria", "decide", "judge", "most_rounds", "run_sequential_test"]
 
 RUN_ALPHA = 0.002
 """The probability of a false alarm that all speed checks of a run have together."""
 
 _BUDGET_S = 10.0
 _FEWEST_TO_KEEP, _FEWEST = 3, 4
-_BET = 0.95
-_GAIN, _LOSS = math.log(2 * _BET), math.log(2 * (1 - _BET))
+_ALTERNATIVE = 0.95
+_GAIN, _LOSS = math.log(2 * _ALTERNATIVE), math.log(2 * (1 - _ALTERNATIVE))
 _EXCEPTIONS = 2
 _MISS = 0.005
 _SHOWN = 0.05
 _SLOWED = 1.25
-_DEFAULT_BAR = -math.log(1 + NOISE_FLOOR)
-_OTHER_SETTING = (
+_DEFAULT_THRESHOLD = -math.log(1 + NOISE_FLOOR)
+_OTHER_ENVIRONMENT = (
     "it was tuned in another environment: give guarding the --iree-compile-flag, --tune-rotate, --tune-where and "
     "--tune-knob of tuning, if these changed, or tune it again if the driver or the number of processors did"
 )
 
 
-class Terms(msgspec.Struct, frozen=True, kw_only=True):
+class AcceptanceCriteria(msgspec.Struct, frozen=True, kw_only=True):
     """The acceptance criteria for an entry's speed, and the facts for a verdict about it."""
 
     alpha: float
@@ -49,7 +49,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """The release of IREE here."""
     record: WinnerRecord | None = None
     """The entry's record, if it was measured on this model of device. Otherwise only the default's speed counts."""
-    setting: str = ""
+    fingerprint: str = ""
     """The fingerprint of the environment here; empty if it is not known."""
     tolerance: float = TOLERANCE
     """How far the ratio may fall below the lower end of the recorded one."""
@@ -57,7 +57,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """The seconds for an entry that does not look too slow; four rounds are played even if they take longer."""
 
 
-def hold_gate(entry: str, play: Callable[[int], Measurement], terms: Terms) -> Verdict:
+def run_sequential_test(entry: str, play: Callable[[int], Measurement], criteria: AcceptanceCriteria) -> Verdict:
     """Play rounds until they decide, or until the limit is reached.
 
     Args:
@@ -67,14 +67,14 @@ def hold_gate(entry: str, play: Callable[[int], Measurement], terms: Terms) -> V
     """
     rounds: list[Measurement] = []
     started = time.perf_counter()
-    outcome: Outcome | None = None
+    outcome: CheckOutcome | None = None
     while outcome is None:
         rounds.append(play(len(rounds)))
-        outcome = decide(rounds, terms, time.perf_counter() - started)
-    return _verdict(entry, outcome, combine_rounds(rounds), terms)
+        outcome = decide(rounds, criteria, time.perf_counter() - started)
+    return _speed_verdict(entry, outcome, combine_rounds(rounds), criteria)
 
 
-def decide(rounds: Sequence[Measurement], terms: Terms, spent_s: float = 0.0) -> Outcome | None:
+def decide(rounds: Sequence[Measurement], criteria: AcceptanceCriteria, spent_s: float = 0.0) -> CheckOutcome | None:
     """Decide from the rounds played so far.
 
     The margin of a round is the logarithm of its ratio by the threshold. Only the signs of the margins can fail an
@@ -94,16 +94,16 @@ def decide(rounds: Sequence[Measurement], terms: Terms, spent_s: float = 0.0) ->
         The outcome; ``None`` if another round is needed.
     """
     count = len(rounds)
-    margins = [math.log(played.ratio) - _bar(played, terms) for played in rounds]
-    stake, enough = _stake(margins), -math.log(terms.alpha)
-    if stake >= enough:
-        below_default = _stake([math.log(played.ratio) - _DEFAULT_BAR for played in rounds]) >= enough
+    margins = [math.log(played.ratio) - _threshold(played, criteria) for played in rounds]
+    log_e_value, enough = _log_e_value(margins), -math.log(criteria.alpha)
+    if log_e_value >= enough:
+        below_default = _log_e_value([math.log(played.ratio) - _DEFAULT_THRESHOLD for played in rounds]) >= enough
         baseline_us = statistics.median(played.baseline_median_us for played in rounds)
-        return Outcome.BROKEN if below_default or not _is_slowed(baseline_us, terms) else Outcome.UNDECIDED
+        return CheckOutcome.FAILED if below_default or not _is_slowed(baseline_us, criteria) else CheckOutcome.UNDECIDED
     if count >= _FEWEST_TO_KEEP and _lower_end(rounds, margins) > 0:
-        return Outcome.KEPT
-    is_late = count >= _FEWEST and spent_s >= terms.budget_s and stake <= 0
-    return Outcome.UNDECIDED if is_late or count >= most_rounds(terms.alpha) else None
+        return CheckOutcome.PASSED
+    is_late = count >= _FEWEST and spent_s >= criteria.budget_s and log_e_value <= 0
+    return CheckOutcome.UNDECIDED if is_late or count >= most_rounds(criteria.alpha) else None
 
 
 def most_rounds(alpha: float) -> int:
@@ -111,68 +111,68 @@ def most_rounds(alpha: float) -> int:
     return math.ceil((-math.log(alpha) - _EXCEPTIONS * _LOSS) / _GAIN) + _EXCEPTIONS
 
 
-def judge(entry: str, measurement: Measurement, terms: Terms) -> Verdict:
+def judge(entry: str, measurement: Measurement, criteria: AcceptanceCriteria) -> Verdict:
     """The verdict on one measurement that a client made in its own way.
 
     The interval of the measurement covers with a probability of 95%. To fail an entry it is widened to cover with
     1 - ``alpha``. A measurement that was stopped early fails if it is surely slower than the default.
     """
-    bar = _bar(measurement, terms)
+    threshold = _threshold(measurement, criteria)
     is_far_slower = measurement.cut_short and measurement.ratio_high <= 1
-    upper_end = _upper_end(measurement, terms.alpha)
-    is_slowed = _is_slowed(measurement.baseline_median_us, terms)
-    if is_far_slower or upper_end < (_DEFAULT_BAR if is_slowed else bar):
-        outcome = Outcome.BROKEN
+    upper_end = _upper_end(measurement, criteria.alpha)
+    is_slowed = _is_slowed(measurement.baseline_median_us, criteria)
+    if is_far_slower or upper_end < (_DEFAULT_THRESHOLD if is_slowed else threshold):
+        outcome = CheckOutcome.FAILED
     else:
-        outcome = Outcome.KEPT if measurement.ratio_low > math.exp(bar) else Outcome.UNDECIDED
-    return _verdict(entry, outcome, measurement, terms)
+        outcome = CheckOutcome.PASSED if measurement.ratio_low > math.exp(threshold) else CheckOutcome.UNDECIDED
+    return _speed_verdict(entry, outcome, measurement, criteria)
 
 
-def _stake(margins: Sequence[float]) -> float:
+def _log_e_value(margins: Sequence[float]) -> float:
     """The logarithm of the e-value: of a stake of 1 after betting on every margin's being negative."""
     below = sum(margin < 0 for margin in margins)
     return below * _GAIN + (len(margins) - below) * _LOSS
 
 
-def _bar(measurement: Measurement, terms: Terms) -> float:
+def _threshold(measurement: Measurement, criteria: AcceptanceCriteria) -> float:
     """The logarithm of the ratio that an entry has to reach: the default's, or the recorded one if it is larger.
 
     One test suffices for both: a ratio below the smaller threshold is below the larger one, too.
     """
-    recorded = _recorded_bar(measurement, terms)
-    return _DEFAULT_BAR if recorded is None else max(_DEFAULT_BAR, recorded)
+    recorded = _recorded_threshold(measurement, criteria)
+    return _DEFAULT_THRESHOLD if recorded is None else max(_DEFAULT_THRESHOLD, recorded)
 
 
-def _recorded_bar(measurement: Measurement, terms: Terms) -> float | None:
+def _recorded_threshold(measurement: Measurement, criteria: AcceptanceCriteria) -> float | None:
     """The recorded lower end, less the tolerance, and less the gain of another IREE's default since then."""
-    record = terms.record
+    record = criteria.record
     if record is None or not record.ratio_low:
         return None
-    return math.log(record.ratio_low * (1 - terms.tolerance)) - _default_gained(measurement, terms)
+    return math.log(record.ratio_low * (1 - criteria.tolerance)) - _default_gained(measurement, criteria)
 
 
-def _default_gained(measurement: Measurement, terms: Terms) -> float:
+def _default_gained(measurement: Measurement, criteria: AcceptanceCriteria) -> float:
     """The logarithm of the recorded default's time by the default's now; 0 if it is the same code, or slower.
 
     A better default makes the ratio fall, which is no fault of the entry. With the same IREE the default cannot have
     become better, so a faster machine excuses nothing.
     """
-    record = terms.record
-    if record is None or record.iree == terms.iree or not record.baseline_samples_us:
+    record = criteria.record
+    if record is None or record.iree == criteria.iree or not record.baseline_samples_us:
         return 0.0
     return max(0.0, math.log(statistics.median(record.baseline_samples_us) / measurement.baseline_median_us))
 
 
-def _slowdown(baseline_us: float, terms: Terms) -> float:
+def _slowdown(baseline_us: float, criteria: AcceptanceCriteria) -> float:
     """The default's time by its recorded time; 1 without a record."""
-    if terms.record is None or not terms.record.baseline_samples_us:
+    if criteria.record is None or not criteria.record.baseline_samples_us:
         return 1.0
-    return baseline_us / statistics.median(terms.record.baseline_samples_us)
+    return baseline_us / statistics.median(criteria.record.baseline_samples_us)
 
 
-def _is_slowed(baseline_us: float, terms: Terms) -> bool:
+def _is_slowed(baseline_us: float, criteria: AcceptanceCriteria) -> bool:
     """Whether the machine is so busy, or throttled, that recorded figures say nothing."""
-    return _slowdown(baseline_us, terms) > _SLOWED
+    return _slowdown(baseline_us, criteria) > _SLOWED
 
 
 def _lower_end(rounds: Sequence[Measurement], margins: Sequence[float]) -> float:
@@ -198,94 +198,99 @@ def _upper_end(measurement: Measurement, alpha: float) -> float:
     return centre + wider * (high - centre)
 
 
-def _verdict(entry: str, outcome: Outcome, measured: Measurement, terms: Terms) -> Verdict:
-    reason = _reason(outcome, measured, terms) if outcome is not Outcome.KEPT else ""
+def _speed_verdict(entry: str, outcome: CheckOutcome, measured: Measurement, criteria: AcceptanceCriteria) -> Verdict:
+    reason = _reason(outcome, measured, criteria) if outcome is not CheckOutcome.PASSED else ""
     return Verdict(
         entry=entry,
-        promise=Promise.FAST,
+        check=EntryCheck.FAST,
         outcome=outcome,
         reason=reason,
-        note="" if reason else _note(measured, terms),
-        figures=_figures(measured, terms),
+        note="" if reason else _note(measured, criteria),
+        metrics=_metrics(measured, criteria),
     )
 
 
-def _reason(outcome: Outcome, measured: Measurement, terms: Terms) -> str:
-    lines = [_claim(outcome, measured, terms), f"now: {_told(measured)}, {_times(measured)}, on {terms.device}"]
-    record = terms.record
+def _reason(outcome: CheckOutcome, measured: Measurement, criteria: AcceptanceCriteria) -> str:
+    lines = [
+        _claim(outcome, measured, criteria),
+        f"now: {_speed_text(measured)}, {_times_text(measured)}, on {criteria.device}",
+    ]
+    record = criteria.record
     if record is not None and record.ratio is not None:
         interval = f"{record.ratio:.3f} ({record.ratio_low or 0:.3f} to {record.ratio_high or 0:.3f})"
         lines.append(f"recorded: {interval}, {_recorded_times(record)}, on {record.device}")
-        lines.append(f"recorded with IREE {record.iree}, now IREE {terms.iree}")
-        lines += [_OTHER_SETTING] if _is_other_setting(record, terms) else []
+        lines.append(f"recorded with IREE {record.iree}, now IREE {criteria.iree}")
+        lines += [_OTHER_ENVIRONMENT] if _is_other_environment(record, criteria) else []
     else:
-        lines.append(f"nothing is recorded for this device; IREE {terms.iree}")
-    if outcome is Outcome.BROKEN:
+        lines.append(f"nothing is recorded for this device; IREE {criteria.iree}")
+    if outcome is CheckOutcome.FAILED:
         lines.append("tune it again with --tune, or remove the entry if the default will do")
     return "\n".join(lines)
 
 
-def _is_other_setting(record: WinnerRecord, terms: Terms) -> bool:
+def _is_other_environment(record: WinnerRecord, criteria: AcceptanceCriteria) -> bool:
     """Whether the user, or the owner of the machine, changed the environment, and nothing else changed it."""
-    is_comparable = bool(terms.setting and record.setting) and record.iree == terms.iree
-    return is_comparable and record.device == terms.device and record.setting != terms.setting
+    is_comparable = bool(criteria.fingerprint and record.fingerprint) and record.iree == criteria.iree
+    return is_comparable and record.device == criteria.device and record.fingerprint != criteria.fingerprint
 
 
-def _claim(outcome: Outcome, measured: Measurement, terms: Terms) -> str:
-    bar = math.exp(_bar(measured, terms))
-    recorded = _recorded_bar(measured, terms)
-    if outcome is Outcome.UNDECIDED and _is_slowed(measured.baseline_median_us, terms):
+def _claim(outcome: CheckOutcome, measured: Measurement, criteria: AcceptanceCriteria) -> str:
+    threshold = math.exp(_threshold(measured, criteria))
+    recorded = _recorded_threshold(measured, criteria)
+    if outcome is CheckOutcome.UNDECIDED and _is_slowed(measured.baseline_median_us, criteria):
         return (
-            f"the default itself takes {_slowdown(measured.baseline_median_us, terms):.1f} times as long as recorded: "
-            "the machine is busy or throttled, so the entry cannot be compared with its recorded speed"
+            f"the default itself takes {_slowdown(measured.baseline_median_us, criteria):.1f} times as long as "
+            "recorded: the machine is busy or throttled, so the entry cannot be compared with its recorded speed"
         )
-    if outcome is Outcome.UNDECIDED:
-        return f"measuring did not decide whether it is as fast as it should be, {bar:.3f} times the default's speed"
-    if recorded is None or recorded <= _DEFAULT_BAR or measured.ratio_high < math.exp(_DEFAULT_BAR):
+    if outcome is CheckOutcome.UNDECIDED:
+        return (
+            f"measuring did not decide whether it is as fast as it should be, {threshold:.3f} times the default's speed"
+        )
+    if recorded is None or recorded <= _DEFAULT_THRESHOLD or measured.ratio_high < math.exp(_DEFAULT_THRESHOLD):
         return f"it is slower than the default, by more than the {NOISE_FLOOR:.0%} that layout alone can make"
     return (
-        f"it is slower than recorded: it should reach {bar:.3f} times the default's speed, the lower end recorded less "
-        f"{terms.tolerance:.0%} (--tune-tolerance)"
+        f"it is slower than recorded: it should reach {threshold:.3f} times the default's speed, the lower end "
+        f"recorded less {criteria.tolerance:.0%} (--tune-tolerance)"
     )
 
 
-def _note(measured: Measurement, terms: Terms) -> str:
+def _note(measured: Measurement, criteria: AcceptanceCriteria) -> str:
     """A remark on an entry that is fast enough."""
     if measured.ratio_high <= 1 + NOISE_FLOOR:
-        return f"no longer needed: the default is as fast, {_told(measured)}"
-    gained = _default_gained(measured, terms)
-    record = terms.record
+        return f"no longer needed: the default is as fast, {_speed_text(measured)}"
+    gained = _default_gained(measured, criteria)
+    record = criteria.record
     if record is None or not record.ratio_low or gained <= 0:
         return ""
-    if measured.ratio >= record.ratio_low * (1 - terms.tolerance):
+    if measured.ratio >= record.ratio_low * (1 - criteria.tolerance):
         return ""
     return (
-        f"the default of IREE {terms.iree} takes {math.exp(-gained):.2f} times as long as that of {record.iree}: the "
-        f"entry now gives {measured.ratio:.2f} instead of {record.ratio or 0:.2f}"
+        f"the default of IREE {criteria.iree} takes {math.exp(-gained):.2f} times as long as that of {record.iree}: "
+        f"the entry now gives {measured.ratio:.2f} instead of {record.ratio or 0:.2f}"
     )
 
 
-def _figures(measured: Measurement, terms: Terms) -> dict[str, float]:
-    figures = {
+def _metrics(measured: Measurement, criteria: AcceptanceCriteria) -> dict[str, float]:
+    metrics = {
         "ratio": round(measured.ratio, 5),
         "ratio_low": round(measured.ratio_low, 5),
         "ratio_high": round(measured.ratio_high, 5),
-        "ratio_wanted": round(math.exp(_bar(measured, terms)), 5),
+        "ratio_wanted": round(math.exp(_threshold(measured, criteria)), 5),
         "baseline_us": round(measured.baseline_median_us, 3),
         "tuned_us": round(measured.median_us, 3),
         "rounds": float(measured.rounds),
     }
-    record = terms.record
+    record = criteria.record
     if record is not None and record.ratio and record.ratio_low and record.ratio_high:
-        figures |= {
+        metrics |= {
             "recorded_ratio": record.ratio,
             "recorded_ratio_low": record.ratio_low,
             "recorded_ratio_high": record.ratio_high,
         }
-    return figures
+    return metrics
 
 
-def _told(measured: Measurement) -> str:
+def _speed_text(measured: Measurement) -> str:
     processes = "process" if measured.rounds == 1 else "fresh processes"
     return (
         f"{measured.ratio:.3f} ({measured.ratio_low:.3f} to {measured.ratio_high:.3f}) times the default's speed in "
@@ -293,7 +298,7 @@ def _told(measured: Measurement) -> str:
     )
 
 
-def _times(measured: Measurement) -> str:
+def _times_text(measured: Measurement) -> str:
     return f"{_time(measured.median_us)} where the default takes {_time(measured.baseline_median_us)}"
 
 

@@ -6,10 +6,10 @@ from enum import StrEnum
 
 import msgspec
 
-__all__ = ["Outcome", "Promise", "Verdict"]
+__all__ = ["CheckOutcome", "EntryCheck", "Verdict"]
 
 
-class Promise(StrEnum):
+class EntryCheck(StrEnum):
     """The checks of an entry, in the order in which they run: none can pass if one before it fails."""
 
     PARSES = "parses"
@@ -21,14 +21,14 @@ class Promise(StrEnum):
     @property
     def is_static(self) -> bool:
         """Whether it needs no device."""
-        return self not in (Promise.CORRECT, Promise.FAST)
+        return self not in (EntryCheck.CORRECT, EntryCheck.FAST)
 
 
-class Outcome(StrEnum):
+class CheckOutcome(StrEnum):
     """The outcome of a check: skipped if it cannot run here, undecided if the time did not suffice."""
 
-    KEPT = "kept"
-    BROKEN = "broken"
+    PASSED = "kept"
+    FAILED = "broken"
     UNDECIDED = "undecided"
     SKIPPED = "skipped"
 
@@ -38,13 +38,13 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     entry: str
     """The name of the entry."""
-    promise: Promise
+    check: EntryCheck = msgspec.field(name="promise")
     """The check."""
-    outcome: Outcome
+    outcome: CheckOutcome
     """The outcome."""
     reason: str = ""
     """Why the check failed, was not decided or was skipped."""
     note: str = ""
     """A remark on a check that passed, for instance that the default is as fast by now."""
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = msgspec.field(default_factory=dict, name="figures")
     """The numbers behind the verdict, by a name with the unit (``ratio``, ``ratio_low``, ``baseline_us``, ...)."""

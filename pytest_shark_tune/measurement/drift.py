@@ -63,10 +63,10 @@ class DriftDetector:
             others: The two samples of each other config.
         """
         drift = max(map(_gap, (baseline, *others)))
-        usual = float(np.median(self._levels)) if self._levels else _level(baseline)
-        shift = abs(_level(baseline) - usual)
-        is_drift = drift > _allowed(self._gaps, _LEAST_DRIFT, _UNKNOWN_DRIFT)
-        is_shift = shift > _allowed([abs(level - usual) for level in self._levels], _LEAST_SHIFT, math.inf)
+        usual = float(np.median(self._levels)) if self._levels else _log_level(baseline)
+        shift = abs(_log_level(baseline) - usual)
+        is_drift = drift > _explained_by_noise(self._gaps, _LEAST_DRIFT, _UNKNOWN_DRIFT)
+        is_shift = shift > _explained_by_noise([abs(level - usual) for level in self._levels], _LEAST_SHIFT, math.inf)
         if is_drift:
             self._drifts.append(math.expm1(drift))
         elif is_shift:
@@ -79,10 +79,10 @@ class DriftDetector:
 
     def _learn(self, baseline: Sequence[float], others: Sequence[Sequence[float]]) -> None:
         self._gaps += map(_gap, (baseline, *others))
-        self._levels.append(_level(baseline))
+        self._levels.append(_log_level(baseline))
 
 
-def _allowed(deviations: Sequence[float], least: float, unknown: float) -> float:
+def _explained_by_noise(deviations: Sequence[float], least: float, unknown: float) -> float:
     """The deviation that noise explains: five times the standard deviation, estimated from absolute deviations."""
     if len(deviations) < _ENOUGH_KNOWN:
         return unknown
@@ -94,7 +94,7 @@ def _gap(pair: Sequence[float]) -> float:
     return abs(math.log(pair[0] / pair[1]))
 
 
-def _level(pair: Sequence[float]) -> float:
+def _log_level(pair: Sequence[float]) -> float:
     return math.fsum(map(math.log, pair)) / len(pair)
 
 

@@ -44,7 +44,7 @@ def product_of(product: Product, lhs: NDArray[Any], rhs: NDArray[Any]) -> NDArra
         for places in itertools.product(*(range(product.loops[loop]) for loop in shared)):
             at = dict(zip(shared, places, strict=True))
             parts = [
-                part[tuple(_place(index, at, product.loops) for index in indices)]
+                part[tuple(_index_at(index, at, product.loops) for index in indices)]
                 for part, indices in zip(values, operands, strict=True)
             ]
             total += np.einsum(f"{names[0]},{names[1]}->{names[2]}", *parts, optimize=True)
@@ -56,7 +56,7 @@ def _subscripts(indices: tuple[Index, ...], shared: list[int]) -> str:
     return "".join(_LETTERS[loop] for index in indices for loop, _ in index if loop not in shared)
 
 
-def _place(index: Index, at: dict[int, int], loops: tuple[int, ...]) -> int | slice:
+def _index_at(index: Index, at: dict[int, int], loops: tuple[int, ...]) -> int | slice:
     """The place in one dimension: the values of the loops in ``at``, and the whole range of the remaining loop."""
     start = sum(factor * at[loop] for loop, factor in index if loop in at)
     free = [(loop, factor) for loop, factor in index if loop not in at]

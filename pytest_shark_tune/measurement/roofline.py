@@ -15,7 +15,7 @@ SUSPICIOUS_RATIO = 3.0
 """From this many times the default's speed on, a candidate is compared with the roofline.
 
 A slower candidate cannot be found impossible, as long as the default runs at no more than 4/3 of the speed of the
-yardsticks, since every allowance below is at least 4.
+microbenchmarks, since every allowance below is at least 4.
 """
 
 _MOVING, _LAUNCHING, _COMPUTING = 4.0, 4.0, 8.0
@@ -25,7 +25,7 @@ _FIRST_NUMBER = re.compile(r"[0-9]+")
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """The speed of a device with yardsticks: three dispatches that the compiler's default config is good at."""
+    """The speed of a device with microbenchmarks: three dispatches that the compiler's default config is good at."""
 
     bytes_per_s: float
     """The bytes read and written, in the cache where that was fastest."""
@@ -78,8 +78,8 @@ def work_of(root: RootOp, module: BenchmarkModule) -> Work:
 def why_impossible(us: float, work: Work, limits: Limits) -> str:
     """Explain why no config of a dispatch can be as fast as a measured time.
 
-    A yardstick is not the fastest code there is, so the device may exceed it: four times the bytes (nearer caches, more
-    units at work), a quarter of the launch, and eight times the arithmetic. Types narrower than f32 may be as many
+    A microbenchmark is not the fastest code there is, so the device may exceed it: four times the bytes (nearer caches,
+    more units at work), a quarter of the launch, and eight times the arithmetic. Types narrower than f32 may be as many
     times faster as fit into 32 bits, times 16 for matrix units.
 
     Args:

@@ -29,7 +29,7 @@ from pytest_shark_tune.measurement.intervals import (
 __all__ = [
     "FINAL",
     "FINAL_ROUNDS",
-    "GATE",
+    "GUARD_ROUND",
     "MEASUREMENT_VERSION",
     "MOST_ROUNDS",
     "NOISE_FLOOR",
@@ -66,10 +66,10 @@ MOST_ROUNDS = 10
 
 _NARROW = 0.1
 _LASTS = 0.8
-_GLANCE = 2.0
+_QUICK_REJECT = 2.0
 _TICKS = 1000
 _OVERHEAD = 0.01
-_STRETCH = 4
+_LONGEST_SAMPLE = 4
 _SHORTEST_LIMIT_S = 2.0
 _SLOWEST = 20.0
 
@@ -104,7 +104,7 @@ SCREENING = Policy(sample_s=0.005, blocks=6, min_blocks=3, budget_s=0.11, width=
 FINAL = Policy(sample_s=0.010, blocks=8, min_blocks=3, budget_s=1.5, width=0.005)
 """The policy for one round of finalists, in one fresh process."""
 
-GATE = Policy(sample_s=0.010, blocks=4, min_blocks=3, budget_s=0.5, width=0.005)
+GUARD_ROUND = Policy(sample_s=0.010, blocks=4, min_blocks=3, budget_s=0.5, width=0.005)
 """For one round of guarding: fewer samples than in a final, since the rounds make the decision."""
 
 
@@ -226,7 +226,7 @@ def calibrate(run: Run, target_s: float, *, cap: int = 4096) -> int:
     if overhead_s <= _OVERHEAD * seconds:
         return batch
     dispatch_s = max((seconds - overhead_s) / batch, 0.0)
-    lasting_s = min(overhead_s / _OVERHEAD, _STRETCH * target_s) - overhead_s
+    lasting_s = min(overhead_s / _OVERHEAD, _LONGEST_SAMPLE * target_s) - overhead_s
     return min(max(batch, math.ceil(lasting_s / dispatch_s)) if dispatch_s else cap, cap)
 
 
@@ -266,9 +266,9 @@ def compare(
     """
     if batch is None:
         batch = calibrate(baseline, policy.sample_s, cap=policy.batch_cap)
-    glance = _glance(candidate, baseline, policy.cutoff)
-    if glance is not None:
-        return glance
+    rejected = _quick_reject(candidate, baseline, policy.cutoff)
+    if rejected is not None:
+        return rejected
     wanted = max(1.0, best)
     samples: list[float] = []
     baseline_samples: list[float] = []
@@ -279,7 +279,7 @@ def compare(
         block_started = time.perf_counter()
         ours, theirs = _block(candidate, baseline, batch, flip=len(logs) % 2 == 1)
         if not logs and min(ours) * wanted > policy.cutoff * max(theirs):
-            return _cut_short(ours, theirs, batch, wanted)
+            return _stopped_early(ours, theirs, batch, wanted)
         if not drift_detector.accepts(theirs, [ours]):
             continue
         samples += ours
@@ -416,7 +416,7 @@ def _clock_step_s() -> float:
     return min(steps)
 
 
-def _glance(candidate: Run, baseline: Run, cutoff: float) -> Measurement | None:
+def _quick_reject(candidate: Run, baseline: Run, cutoff: float) -> Measurement | None:
     """Measure single dispatches; ``None`` unless they show that the candidate is far slower.
 
     Single runs are at times twice as slow as they should be, even twice in a row (seen on an H100). So the candidate
@@ -428,12 +428,12 @@ def _glance(candidate: Run, baseline: Run, cutoff: float) -> Measurement | None:
     ours: list[float] = []
     for _ in range(3):
         ours.append(candidate(1))
-        if ours[-1] <= _GLANCE * cutoff * theirs[0]:
+        if ours[-1] <= _QUICK_REJECT * cutoff * theirs[0]:
             return None
     theirs.append(baseline(1))
-    if min(ours) <= _GLANCE * cutoff * max(theirs):
+    if min(ours) <= _QUICK_REJECT * cutoff * max(theirs):
         return None
-    return _cut_short([seconds * 1e6 for seconds in ours], [seconds * 1e6 for seconds in theirs], 1, 1.0)
+    return _stopped_early([seconds * 1e6 for seconds in ours], [seconds * 1e6 for seconds in theirs], 1, 1.0)
 
 
 def _block(candidate: Run, baseline: Run, batch: int, *, flip: bool) -> tuple[list[float], list[float]]:
@@ -451,7 +451,7 @@ def _block(candidate: Run, baseline: Run, batch: int, *, flip: bool) -> tuple[li
     return [seconds * scale for seconds in ours], [seconds * scale for seconds in theirs]
 
 
-def _cut_short(samples: Sequence[float], baseline_samples: Sequence[float], batch: int, high: float) -> Measurement:
+def _stopped_early(samples: Sequence[float], baseline_samples: Sequence[float], batch: int, high: float) -> Measurement:
     return Measurement(
         samples_us=tuple(samples),
         baseline_samples_us=tuple(baseline_samples),

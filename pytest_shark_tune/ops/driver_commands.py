@@ -96,7 +96,7 @@ def read_commands(text: str, name: str) -> tuple[ops.OpSource, ...]:
         if not line.strip() or line.lstrip().startswith(("#", "[SKIP]")):
             continue
         try:
-            for source in _sources(shlex.split(line)):
+            for source in _ops_of_line(shlex.split(line)):
                 known = found.setdefault(source.name, source)
                 assert known == source, f"{source.name} is the name of two ops"
         except (InputError, ValueError) as error:
@@ -106,7 +106,7 @@ def read_commands(text: str, name: str) -> tuple[ops.OpSource, ...]:
     return tuple(found.values())
 
 
-def _sources(words: list[str]) -> Iterator[ops.OpSource]:
+def _ops_of_line(words: list[str]) -> Iterator[ops.OpSource]:
     """Return the ops of one line."""
     if words[0].rpartition("/")[2] in _DRIVERS:
         del words[0]
@@ -139,7 +139,7 @@ def _add_convolution_flags(parser: argparse.ArgumentParser, element: str) -> Non
     for name, (short, default) in _COUNTS.items():
         parser.add_argument(short, f"--{name}", type=_positive, default=default)
     for name, short in _PADDING.items():
-        parser.add_argument(short, f"--{name}", type=_whole, default=0)
+        parser.add_argument(short, f"--{name}", type=_whole_number, default=0)
     for name, short in _ZERO.items():
         parser.add_argument(short, f"--{name}", type=_zero)
     for name, short in _IGNORED.items():
@@ -155,8 +155,8 @@ def _add_matmul_flags(parser: argparse.ArgumentParser) -> None:
     for half, kind in (("--fp16", "f16"), ("--bf16", "bf16")):
         parser.add_argument(half, dest="half", action="store_const", const=kind)
     for name in "mnk":
-        parser.add_argument(f"-{name.upper()}", f"--{name}", type=_whole, required=True)
-    parser.add_argument("-B", "--b", dest="batch", type=_whole)
+        parser.add_argument(f"-{name.upper()}", f"--{name}", type=_whole_number, required=True)
+    parser.add_argument("-B", "--b", dest="batch", type=_whole_number)
     for flag, name in (("--a_type", "lhs"), ("--b_type", "rhs"), ("--out_type", "out")):
         parser.add_argument(flag, dest=name)
     for flag, name in (("--transA", "transpose_a"), ("--transB", "transpose_b")):
@@ -202,26 +202,26 @@ def _matmul(given: Namespace, words: list[str]) -> ops.OpSource:
 
 
 def _directions(value: str) -> tuple[Direction, ...]:
-    number = _whole(value)
+    number = _whole_number(value)
     if not 1 <= number <= 7:
         raise ArgumentTypeError(f"{value} is no sum of 1 (forward), 2 (input gradient) and 4 (weight gradient)")
     return tuple(direction for bit, direction in _DIRECTIONS if number & bit)
 
 
 def _positive(value: str) -> int:
-    number = _whole(value)
+    number = _whole_number(value)
     if number < 1:
         raise ArgumentTypeError(f"{value} is less than 1")
     return number
 
 
 def _zero(value: str) -> int:
-    if number := _whole(value):
+    if number := _whole_number(value):
         raise ArgumentTypeError(f"{number} cannot be expressed; leave the flag out")
     return 0
 
 
-def _whole(value: str) -> int:
+def _whole_number(value: str) -> int:
     if not (value.isascii() and value.isdigit()):
         raise ArgumentTypeError(f"{value} is no whole number")
     return int(value)

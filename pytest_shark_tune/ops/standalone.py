@@ -12,10 +12,10 @@ from pytest_shark_tune.dispatch.types import ATTENTION, ONLINE_ATTENTION, RootOp
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.ops.builders import OpSource, tensor_type, zeros
 
-__all__ = ["lone_op"]
+__all__ = ["standalone_op"]
 
 
-def lone_op(name: str, root: RootOp) -> OpSource:
+def standalone_op(name: str, root: RootOp) -> OpSource:
     """Build a module with a public function ``@main`` that fills the results of ``root`` with zeros and runs it.
 
     The compiler may make one dispatch with such a root op of it, or something else, so the caller must check.

@@ -45,7 +45,7 @@ def draw_candidates(
     count: int,
     seed: int,
     wanted: Sequence[Wanted] = (),
-    tell: Callable[[str], None] = lambda message: None,
+    report: Callable[[str], None] = lambda message: None,
 ) -> Drawn:
     """Draw up to ``count`` candidates for each dispatch and kernel, or the whole space if it is no larger.
 
@@ -67,7 +67,7 @@ def draw_candidates(
     kernel_tasks: list[KernelTask] = []
     untunable: list[Untunable] = []
     for dispatch, spaces in attached:
-        tell(f"drawing candidates for {dispatch.name}")
+        report(f"drawing candidates for {dispatch.name}")
         try:
             own = [config for config in wanted if config.key == dispatch.key]
             tasks.append(_task(dispatch, narrowed(spaces, request, known), count, seed, own))

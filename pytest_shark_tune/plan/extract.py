@@ -39,7 +39,7 @@ class Extracted(NamedTuple):
 
 
 def extract_dispatches(
-    sources: Sequence[Source], compiler: Compiler, processors: int, tell: Callable[[str], None] = lambda message: None
+    sources: Sequence[Source], compiler: Compiler, processors: int, report: Callable[[str], None] = lambda message: None
 ) -> Extracted:
     """Find the dispatches of ``sources`` with their calls. Dispatches that no matcher distinguishes are grouped.
 
@@ -54,7 +54,7 @@ def extract_dispatches(
     with ThreadPoolExecutor(processors) as pool:
         compiled = [(source, _Compiled.submit(pool, compiler, source)) for source in sources]
         for source, parts in compiled:
-            tell(f"extracting the dispatches of {source.name}")
+            report(f"extracting the dispatches of {source.name}")
             try:
                 flow, functions = parts.flow.result(), parts.functions.result()
                 # The compiler refuses to make an executable of a module that calls for none.

@@ -46,7 +46,7 @@ def make_plan(
     request: SpaceRequest = SpaceRequest(),  # noqa: B008 - it is frozen
     rotate_bytes: int = 0,
     wanted: Sequence[Wanted] = (),
-    tell: Callable[[str], None] = lambda message: None,
+    report: Callable[[str], None] = lambda message: None,
 ) -> Plan:
     """Extract the dispatches of ``sources`` and draw candidates for each of them, and for each kernel.
 
@@ -65,9 +65,9 @@ def make_plan(
     Raises:
         InputError: the compiler rejects a source.
     """
-    extracted = extract_dispatches(sources, compiler, processors, tell)
-    attached, without_space = attach_spaces(extracted.dispatches, compiler, request, rotate_bytes, tell)
-    drawn = draw_candidates(attached, kernels, request=request, count=count, seed=seed, wanted=wanted, tell=tell)
+    extracted = extract_dispatches(sources, compiler, processors, report)
+    attached, without_space = attach_spaces(extracted.dispatches, compiler, request, rotate_bytes, report)
+    drawn = draw_candidates(attached, kernels, request=request, count=count, seed=seed, wanted=wanted, report=report)
     return Plan(
         sources=extracted.sources,
         tasks=drawn.tasks,

@@ -56,7 +56,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         """Return the time of that dispatch in a call of the model; 0 if it is unknown."""
         return sum(part.time_us for part in self.shares if part.dispatch == dispatch)
 
-    def hot(self, share: float) -> tuple[str, ...]:
+    def hot_dispatches(self, share: float) -> tuple[str, ...]:
         """Return the fewest dispatches that make up ``share`` of the time, the one that takes longest first."""
         names = []
         so_far = 0.0
@@ -89,11 +89,11 @@ def drop_cold(plan: Plan, profiles: Sequence[Profile], share: float, unprofiled:
         share: The part of the time to tune, 1 for all of it.
         unprofiled: The models that have no profile, with the reason.
     """
-    hot = {profile.source: {*profile.hot(share), *profile.unknown} for profile in profiles}
+    hot_dispatches = {profile.source: {*profile.hot_dispatches(share), *profile.unknown} for profile in profiles}
     costs = {(profile.source, part.dispatch): part.share for profile in profiles for part in profile.shares}
 
     def is_hot(task: Task) -> bool:
-        return any(task.name in hot.get(member.source, (task.name,)) for member in task.dispatch.members)
+        return any(task.name in hot_dispatches.get(member.source, (task.name,)) for member in task.dispatch.members)
 
     untunable = (replace(entry, share=costs.get((entry.source, entry.name))) for entry in plan.untunable)
     return replace(

@@ -26,7 +26,7 @@ class Role(StrEnum):
     SPEC = "spec"
     END_TO_END = "end-to-end"
     INPUT = "input"
-    PROMISE = "promise"
+    CHECK = "promise"
 
     @property
     def phase(self) -> Phase:

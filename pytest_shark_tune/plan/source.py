@@ -197,7 +197,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_sources(
     given: Sequence[object],
-    folder: Path,
+    directory: Path,
     asked: ModelInput = ModelInput(),  # noqa: B008 - it is frozen
 ) -> tuple[Source, ...]:
     """Read every source as `read_source` does. Equal names get a number, since dispatches go by their source's name.
@@ -207,15 +207,15 @@ def read_sources(
     """
     seen: Counter[str] = Counter()
     apart = []
-    for source in (read_source(item, folder, asked) for item in given):
+    for source in (read_source(item, directory, asked) for item in given):
         seen[source.name] += 1
         number = seen[source.name]
         apart.append(source if number == 1 else msgspec.structs.replace(source, name=f"{source.name}_{number}"))
     return tuple(apart)
 
 
-def read_source(given: object, folder: Path, asked: ModelInput = ModelInput()) -> Source:  # noqa: B008 - it is frozen
-    """Read a source of a marker, or of the command line: an op, or a path relative to ``folder``.
+def read_source(given: object, directory: Path, asked: ModelInput = ModelInput()) -> Source:  # noqa: B008 - it is frozen
+    """Read a source of a marker, or of the command line: an op, or a path relative to ``directory``.
 
     ``asked`` are the user's inputs for models.
 
@@ -229,7 +229,7 @@ def read_source(given: object, folder: Path, asked: ModelInput = ModelInput()) -
             f"{given!r} is not a source: give a path to {', '.join(MODEL_SUFFIXES)}, an op such as "
             "ops.matmul(m=512, n=512, k=512) or a CustomTask"
         )
-    path = folder / given
+    path = directory / given
     if path.suffix not in MODEL_SUFFIXES:
         raise InputError(f"{path} is not one of {', '.join(MODEL_SUFFIXES)}")
     if not path.is_file():

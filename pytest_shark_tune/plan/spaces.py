@@ -52,7 +52,7 @@ def attach_spaces(
     compiler: Compiler,
     request: SpaceRequest,
     rotate_bytes: int = 0,
-    tell: Callable[[str], None] = lambda message: None,
+    report: Callable[[str], None] = lambda message: None,
 ) -> tuple[tuple[DispatchSpaces, ...], tuple[Untunable, ...]]:
     """Find the search spaces of ``dispatches``, which are measured on data rotated through ``rotate_bytes``.
 
@@ -62,7 +62,7 @@ def attach_spaces(
     attached: list[DispatchSpaces] = []
     untunable: list[Untunable] = []
     for dispatch in dispatches:
-        tell(f"finding the configs of {dispatch.name}")
+        report(f"finding the configs of {dispatch.name}")
         try:
             spaces = opened(search_spaces(dispatch, compiler), request, compiler.target.backend)
             attached.append(DispatchSpaces(rotated_dispatch(dispatch, rotate_bytes), spaces))

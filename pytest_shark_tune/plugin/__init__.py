@@ -48,10 +48,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # The process that controls the run shows the reports of all.
         config.pluginmanager.register(EscapedReports(), "shark-tune-reports")
     with escaping_errors():
-        _configure(config)
+        _configure_plugin(config)
 
 
-def _configure(config: pytest.Config) -> None:
+def _configure_plugin(config: pytest.Config) -> None:
     refuse_hidden_characters(config)
     guard = GuardOptions.from_pytest_config(config)
     read_commands_file(config)

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from pytest_shark_tune.plugin import reporting
-from pytest_shark_tune.plugin.tune.reports import finding_of
+from pytest_shark_tune.plugin.tune.reports import result_of
 from pytest_shark_tune.records.types import Finalist, FinalRecord, Record, State
-from pytest_shark_tune.results.finding import Finding
+from pytest_shark_tune.results.result import TestResult
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 from pytest_shark_tune.system.terminal import escaped_line
 
@@ -56,8 +56,8 @@ class Benchmark:
         return {"candidate": self.param}
 
 
-def benchmarks_of(findings: Mapping[str, Finding]) -> list[Benchmark]:
-    """Return a benchmark for every test that measured something, in the order of ``findings``.
+def benchmarks_of(results: Mapping[str, TestResult]) -> list[Benchmark]:
+    """Return a benchmark for every test that measured something, in the order of ``results``.
 
     The benchmark of the default has both halves of its comparison with itself. The benchmark of a final has the
     samples of the winner, or of the default if nothing won. Candidates that failed have no benchmark.
@@ -65,13 +65,13 @@ def benchmarks_of(findings: Mapping[str, Finding]) -> list[Benchmark]:
     Args:
         findings: the results of tests by their ids.
     """
-    records = {(record.dispatch, record.id): record for found in findings.values() if (record := found.record)}
-    benchmarks = (_benchmark_of(test, finding, records) for test, finding in findings.items())
+    records = {(record.dispatch, record.id): record for found in results.values() if (record := found.record)}
+    benchmarks = (_benchmark_of(test, result, records) for test, result in results.items())
     return [benchmark for benchmark in benchmarks if benchmark is not None and benchmark.samples_s]
 
 
-def _benchmark_of(test: str, finding: Finding, records: Mapping[tuple[str, str], Record]) -> Benchmark | None:
-    record, final = finding.record, finding.final
+def _benchmark_of(test: str, result: TestResult, records: Mapping[tuple[str, str], Record]) -> Benchmark | None:
+    record, final = result.record, result.final
     if final is not None:
         subject = records.get((final.dispatch, final.winner or DEFAULT_ID))
         return _benchmark(test, final, _final_samples(final, subject), _final_facts(final, subject))
@@ -141,7 +141,7 @@ class BenchmarkBridge:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._findings: dict[str, Finding] = {}
+        self._results: dict[str, TestResult] = {}
         self._session: pytest.Session | None = None
         self._has_nothing = False
 
@@ -174,8 +174,8 @@ class BenchmarkBridge:
             return
         if self._benchmarks.compare_fail and not self._benchmarks.compare:
             raise pytest.UsageError("--benchmark-compare-fail needs --benchmark-compare, the run to compare with")
-        if self._benchmarks.json and not (folder := Path(self._benchmarks.json).parent).is_dir():
-            raise pytest.UsageError(f"--benchmark-json: there is no folder {folder}: make it first")
+        if self._benchmarks.json and not (directory := Path(self._benchmarks.json).parent).is_dir():
+            raise pytest.UsageError(f"--benchmark-json: there is no directory {directory}: make it first")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None, object, object]:
@@ -194,9 +194,9 @@ class BenchmarkBridge:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Store the result of a test; of a test that ran twice, the last one."""
-        finding = finding_of(report)
-        if finding is not None:
-            self._findings[report.nodeid] = finding
+        result = result_of(report)
+        if result is not None:
+            self._results[report.nodeid] = result
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
@@ -209,12 +209,12 @@ class BenchmarkBridge:
     def _hand_over(self) -> None:
         from pytest_benchmark.stats import Metadata
 
-        for benchmark in benchmarks_of(self._findings):
+        for benchmark in benchmarks_of(self._results):
             metadata = Metadata(benchmark, iterations=1, options={})
             for seconds in benchmark.samples_s:
                 metadata.update(seconds)
             self._benchmarks.benchmarks.append(metadata)
-        if self._findings and not self._benchmarks.benchmarks:
+        if self._results and not self._benchmarks.benchmarks:
             self._has_nothing = True
             self._benchmarks.disabled = True  # Otherwise it warns, and some runs turn warnings into errors.
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
-from pytest_shark_tune.guard.verdict import Promise
+from pytest_shark_tune.guard.verdict import EntryCheck
 from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import AnyTask, Plan
 from pytest_shark_tune.search_space.candidate import Candidate
 
-__all__ = ["NO_PLAN", "Guarded", "Trial", "guard_trials", "trials_of"]
+__all__ = ["NO_PLAN", "Guarded", "TuningCase", "cases_of", "guard_cases"]
 
 NO_PLAN = Plan(sources=(), tasks=(), untunable=())
 """The plan of an input that cannot be read."""
@@ -23,18 +23,18 @@ class Guarded:
 
     plan: GuardPlan
     entry: GuardEntry
-    promise: Promise
+    check: EntryCheck
     slug: str = ""
     """The device of the spec, if several specs are guarded together."""
 
     @property
     def id(self) -> str:
         """The part of the test's id between its brackets."""
-        return "-".join(filter(None, (self.entry.name, self.slug, self.promise)))
+        return "-".join(filter(None, (self.entry.name, self.slug, self.check)))
 
 
 @dataclass(frozen=True)
-class Trial:
+class TuningCase:
     """The subject of a test: a candidate of a task, its default, its finalists, the spec of a plan, or a model."""
 
     role: Role
@@ -76,13 +76,13 @@ class Trial:
     @property
     def known_task(self) -> AnyTask:
         """The task; the case of a whole spec has none."""
-        assert self.task is not None, f"a trial of role {self.role} has no dispatch of its own"
+        assert self.task is not None, f"a tuning case of role {self.role} has no dispatch of its own"
         return self.task
 
     @property
     def candidate(self) -> Candidate:
         """The candidate, or the default."""
-        assert self.config is not None, f"a trial of role {self.role} has no config of its own"
+        assert self.config is not None, f"a tuning case of role {self.role} has no config of its own"
         return self.config
 
     @property
@@ -91,33 +91,33 @@ class Trial:
         return self.candidate.knobs
 
 
-def trials_of(plan: Plan, plan_key: str, suite: str) -> Iterator[Trial]:
+def cases_of(plan: Plan, plan_key: str, suite: str) -> Iterator[TuningCase]:
     """Yield the cases of a plan in the order of their tests."""
 
-    def trial(role: Role, task: AnyTask | None = None, config: Candidate | None = None) -> Trial:
-        return Trial(role, plan, plan_key, suite, task, config)
+    def case(role: Role, task: AnyTask | None = None, config: Candidate | None = None) -> TuningCase:
+        return TuningCase(role, plan, plan_key, suite, task, config)
 
     for task in plan.everything:
-        yield trial(Role.DEFAULT, task, task.default)
+        yield case(Role.DEFAULT, task, task.default)
         for candidate in task.candidates:
-            yield trial(Role.CANDIDATE, task, candidate)
+            yield case(Role.CANDIDATE, task, candidate)
     for task in plan.everything:
-        yield trial(Role.FINAL, task)
+        yield case(Role.FINAL, task)
     if plan.tasks:
-        yield trial(Role.SPEC)
+        yield case(Role.SPEC)
     for source in plan.models:
-        yield Trial(Role.END_TO_END, plan, plan_key, suite, model=source.name)
+        yield TuningCase(Role.END_TO_END, plan, plan_key, suite, model=source.name)
 
 
-def guard_trials(plan: GuardPlan, suite: str, slug: str = "") -> Iterator[Trial]:
+def guard_cases(plan: GuardPlan, suite: str, slug: str = "") -> Iterator[TuningCase]:
     """Yield a case for every check of every entry of a spec, in the order of their tests."""
     for entry in plan.entries:
-        for promise in Promise:
-            guarded = Guarded(plan, entry, promise, slug)
-            if promise.is_static or not entry.tasks:
-                yield Trial(Role.PROMISE, plan.plan, suite=suite, guarded=guarded)
+        for check in EntryCheck:
+            guarded = Guarded(plan, entry, check, slug)
+            if check.is_static or not entry.tasks:
+                yield TuningCase(Role.CHECK, plan.plan, suite=suite, guarded=guarded)
             else:
                 task = entry.tasks[0]
-                yield Trial(
+                yield TuningCase(
                     Role.CANDIDATE, plan.plan, suite=suite, task=task, config=task.candidates[0], guarded=guarded
                 )

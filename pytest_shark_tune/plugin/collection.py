@@ -10,7 +10,7 @@ from pytest_shark_tune.plan.custom import CustomTask
 from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Plan, Task, renamed
-from pytest_shark_tune.plugin.cases import NO_PLAN, Trial, trials_of
+from pytest_shark_tune.plugin.cases import NO_PLAN, TuningCase, cases_of
 from pytest_shark_tune.plugin.marker import TuneMarks
 from pytest_shark_tune.plugin.tune.setup import Setup
 from pytest_shark_tune.records.reconcile import wanted_of
@@ -31,7 +31,7 @@ class CaseCollector:
         self._kernels: dict[str, CustomTask] = {}
         self._models: dict[tuple[str, str], str] = {}
 
-    def cases(self, marks: TuneMarks, path: Path, test: str) -> list[Trial]:
+    def cases(self, marks: TuneMarks, path: Path, test: str) -> list[TuningCase]:
         """Return the cases of a marked test function; a single one with the problem if its input cannot be tuned.
 
         Args:
@@ -43,11 +43,11 @@ class CaseCollector:
         try:
             if self._setup.bundle is not None:
                 key = self._setup.bundle.plan_of(test)
-                packed = trials_of(self._setup.load_plan(key), key, suite)
+                packed = cases_of(self._setup.load_plan(key), key, suite)
                 # Making a spec, and trying it, takes the compiler.
                 return [case for case in packed if case.role not in (Role.SPEC, Role.END_TO_END)]
             key, plan = self._plan(marks, path.parent, suite)
-            cases = list(trials_of(plan, key, suite))
+            cases = list(cases_of(plan, key, suite))
             if self._setup.stops_after_compile:
                 return [case for case in cases if case.config is not None and isinstance(case.task, Task)]
             return cases
@@ -58,14 +58,14 @@ class CaseCollector:
             if not explained:
                 raise
             problem = explained
-        return [Trial(Role.INPUT, NO_PLAN, problem=problem)]
+        return [TuningCase(Role.INPUT, NO_PLAN, problem=problem)]
 
-    def _suite(self, folder: Path) -> str:
+    def _suite(self, directory: Path) -> str:
         """The directory of a suite as all processes of the run name it, wherever they have the suite."""
         root = self._setup.root
-        return folder.relative_to(root).as_posix() if folder.is_relative_to(root) else str(folder)
+        return directory.relative_to(root).as_posix() if directory.is_relative_to(root) else str(directory)
 
-    def _plan(self, marks: TuneMarks, folder: Path, suite: str) -> tuple[str, Plan]:
+    def _plan(self, marks: TuneMarks, directory: Path, suite: str) -> tuple[str, Plan]:
         """The plan for a test's marks, and its key in the cache.
 
         Raises:
@@ -86,7 +86,7 @@ class CaseCollector:
         if suite:
             check_snapshots(self._setup.root / suite, target)
         wanted = wanted_of(self._setup.root / suite, target) if suite else ()
-        key, plan = self._setup.session.planner.plan(marks.sources, folder, wanted)
+        key, plan = self._setup.session.planner.plan(marks.sources, directory, wanted)
         if not plan.everything:
             raise InputError(_why_nothing(plan, [kernel.name for kernel in kernels], self._setup.options.share))
         if suite:
@@ -98,7 +98,7 @@ class CaseCollector:
             if not source.is_op and self._models.setdefault((suite, source.name), source.text) != source.text:
                 raise InputError(
                     f"{source.name} is the name of two different models of this suite, whose snapshot tells models by "
-                    "their names: rename one of the files, or put its test into another folder"
+                    "their names: rename one of the files, or put its test into another directory"
                 )
 
     def _with_unique_names(self, key: str, plan: Plan) -> tuple[str, Plan]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_shark_tune.plan.roles import Role
-from pytest_shark_tune.plugin.cases import Trial
+from pytest_shark_tune.plugin.cases import TuningCase
 from pytest_shark_tune.results.coverage import Collected, Coverage
 
 __all__ = ["CollectionWatch", "whole_suites"]
@@ -24,7 +24,7 @@ class CollectionWatch:
     def __init__(self) -> None:
         self._read: set[Path] = set()
         self._left_out: set[Path] = set()
-        self._cases: dict[Path, list[Trial]] = {}
+        self._cases: dict[Path, list[TuningCase]] = {}
 
     @pytest.hookimpl(wrapper=True)
     def pytest_pycollect_makeitem(self, collector: pytest.Collector, obj: object) -> Generator[None, object, object]:
@@ -38,11 +38,11 @@ class CollectionWatch:
             self._left_out.add(collector.path)
         return made
 
-    def add(self, path: Path, cases: Iterable[Trial]) -> None:
+    def add(self, path: Path, cases: Iterable[TuningCase]) -> None:
         """Record the cases that a test function in the file ``path`` is parametrized with."""
         self._cases.setdefault(path, []).extend(cases)
 
-    def collected(self, kept: Collection[Trial], arguments: Sequence[str], patterns: Sequence[str]) -> Collected:
+    def collected(self, kept: Collection[TuningCase], arguments: Sequence[str], patterns: Sequence[str]) -> Collected:
         """Return how much of the generated tests may run.
 
         Args:
@@ -64,10 +64,10 @@ class CollectionWatch:
             coverage = Coverage.TESTS
         else:
             coverage = Coverage.FILES if suites.keys() - set(whole) else Coverage.WHOLE
-        return Collected(whole=tuple(suites[folder] for folder in whole), coverage=coverage)
+        return Collected(whole=tuple(suites[directory] for directory in whole), coverage=coverage)
 
 
-def whole_suites(cases: Mapping[Path, Sequence[Trial]], patterns: Sequence[str]) -> tuple[Path, ...]:
+def whole_suites(cases: Mapping[Path, Sequence[TuningCase]], patterns: Sequence[str]) -> tuple[Path, ...]:
     """Return the directories of the suites of which every tuning test was generated.
 
     A suite is left out if one of its test files was not read, or if one of its inputs cannot be read.
@@ -76,10 +76,12 @@ def whole_suites(cases: Mapping[Path, Sequence[Trial]], patterns: Sequence[str])
         cases: the tuning cases of all files that were read.
         patterns: the patterns of the names of test files.
     """
-    folders = {path.parent for path, found in cases.items() if any(case.suite for case in found)}
+    directories = {path.parent for path, found in cases.items() if any(case.suite for case in found)}
     unread = {path.parent for path, found in cases.items() if any(case.role is Role.INPUT for case in found)}
-    return tuple(folder for folder in sorted(folders - unread) if _tests_in(folder, patterns) <= cases.keys())
+    return tuple(
+        directory for directory in sorted(directories - unread) if _tests_in(directory, patterns) <= cases.keys()
+    )
 
 
-def _tests_in(folder: Path, patterns: Sequence[str]) -> set[Path]:
-    return {path for path in folder.glob("*.py") if any(path.match(pattern) for pattern in patterns)}
+def _tests_in(directory: Path, patterns: Sequence[str]) -> set[Path]:
+    return {path for path in directory.glob("*.py") if any(path.match(pattern) for pattern in patterns)}

@@ -11,7 +11,7 @@ import pytest
 
 if TYPE_CHECKING:
     from pytest_shark_tune.compiler.artifact import Artifact
-    from pytest_shark_tune.plugin.cases import Trial
+    from pytest_shark_tune.plugin.cases import TuningCase
     from pytest_shark_tune.plugin.guard.evaluation import CaseEvaluator
     from pytest_shark_tune.plugin.kernels import KernelStages
     from pytest_shark_tune.plugin.stages import DispatchStages, Result
@@ -40,19 +40,19 @@ def tune_session(pytestconfig: pytest.Config) -> Session:
 
 
 @pytest.fixture
-def candidate(request: pytest.FixtureRequest) -> Trial:
+def candidate(request: pytest.FixtureRequest) -> TuningCase:
     """What this test tries; the plugin parametrizes it from the ``tune`` marker."""
-    from pytest_shark_tune.plugin.cases import Trial
+    from pytest_shark_tune.plugin.cases import TuningCase
 
-    trial = request.param
-    assert isinstance(trial, Trial)
-    if trial.problem:
-        pytest.fail(trial.problem, pytrace=False)
-    return trial
+    case = request.param
+    assert isinstance(case, TuningCase)
+    if case.problem:
+        pytest.fail(case.problem, pytrace=False)
+    return case
 
 
 @pytest.fixture
-def tune_kernel(candidate: Trial, tune_session: Session) -> KernelStages:
+def tune_kernel(candidate: TuningCase, tune_session: Session) -> KernelStages:
     """What compiles and compares a custom task's configs, for a client's own ``artifact`` and ``measurement``."""
     from pytest_shark_tune.plugin.kernels import KernelStages
 
@@ -60,7 +60,7 @@ def tune_kernel(candidate: Trial, tune_session: Session) -> KernelStages:
 
 
 @pytest.fixture
-def tune_dispatch(candidate: Trial, tune_session: Session, pytestconfig: pytest.Config) -> DispatchStages:
+def tune_dispatch(candidate: TuningCase, tune_session: Session, pytestconfig: pytest.Config) -> DispatchStages:
     """Compiles and measures IREE's dispatches, for a client's own ``artifact`` and ``measurement``."""
     from pytest_shark_tune.plugin.stages import DispatchStages
 

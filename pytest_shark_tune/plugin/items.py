@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_shark_tune.plugin.cases import Trial
-from pytest_shark_tune.tuning.manifest import Part
+from pytest_shark_tune.plugin.cases import TuningCase
+from pytest_shark_tune.tuning.manifest import TestEntry
 
 __all__ = ["case_of", "entry_of", "is_ours"]
 
 
-def case_of(item: pytest.Item) -> Trial | None:
+def case_of(item: pytest.Item) -> TuningCase | None:
     """Return the tuning case that ``item`` is parametrized with; ``None`` for a test without the marker."""
     callspec = getattr(item, "callspec", None)
     case = callspec.params.get("candidate") if callspec is not None else None
-    return case if isinstance(case, Trial) else None
+    return case if isinstance(case, TuningCase) else None
 
 
-def entry_of(item: pytest.Item) -> Part | None:
+def entry_of(item: pytest.Item) -> TestEntry | None:
     """Return the entry of ``item`` in the test manifest; ``None`` for a test without the marker."""
     case = case_of(item)
     if case is None:
         return None
     task, config = case.task, case.config
-    return Part(
+    return TestEntry(
         case.role,
         case.plan_key,
         case.suite,

@@ -21,7 +21,7 @@ from pytest_shark_tune.measurement.correctness import EXACT, Tolerance, check_ou
 from pytest_shark_tune.measurement.timing import FINAL, Measurement, Run, compare, compare_finalists
 from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import KernelTask
-from pytest_shark_tune.plugin.cases import Trial
+from pytest_shark_tune.plugin.cases import TuningCase
 from pytest_shark_tune.records.types import FinalRecord, State
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.tuning.compile_step import command_failure
@@ -52,11 +52,11 @@ class Built(Generic[_A]):
 class KernelStages:
     """Compiles and compares the configs of one test of a custom task, for the client's fixtures."""
 
-    def __init__(self, session: Session, trial: Trial) -> None:
+    def __init__(self, session: Session, case: TuningCase) -> None:
         self._session = session
-        self._trial = trial
-        if trial.role in (Role.DEFAULT, Role.CANDIDATE, Role.FINAL) and isinstance(trial.known_task, KernelTask):
-            self._task = trial.known_task
+        self._case = case
+        if case.role in (Role.DEFAULT, Role.CANDIDATE, Role.FINAL) and isinstance(case.known_task, KernelTask):
+            self._task = case.known_task
         else:
             raise InputError("tune_kernel is for the tests of a CustomTask; IREE's dispatches have stages already")
 
@@ -76,7 +76,7 @@ class KernelStages:
             try:
                 artifacts[config.id], seconds[config.id] = self._compiled(config, compile_kernel)
             except CandidateFailed as failure:
-                if self._trial.role is not Role.FINAL or config.id == self._task.default.id:
+                if self._case.role is not Role.FINAL or config.id == self._task.default.id:
                     raise self._told(config, failure) from failure
                 failed[config.id] = failure
         return Built(artifacts, failed, seconds)
@@ -92,9 +92,9 @@ class KernelStages:
         Raises:
             CandidateFailed: the candidate, or the default, cannot be loaded or run, or its result is wrong.
         """
-        if self._trial.role is Role.FINAL:
+        if self._case.role is Role.FINAL:
             return self._session.finals.hold_by(self._task, partial(self._round, built, load, tolerance))
-        config, default, seed = self._trial.candidate, self._task.default, self._session.settings.seed
+        config, default, seed = self._case.candidate, self._task.default, self._session.settings.seed
         with self._session.device():
             try:
                 baseline, expected = _loaded(load, built.artifacts[default.id], seed)
@@ -137,15 +137,15 @@ class KernelStages:
 
     def _configs(self) -> tuple[Candidate, ...]:
         task = self._task
-        if self._trial.role is Role.FINAL:
+        if self._case.role is Role.FINAL:
             finalists = tuple(map(task.candidate, self._session.finals.finalists(task)))
             return (task.default, *finalists) if finalists else ()
-        config = self._trial.candidate
+        config = self._case.candidate
         return (task.default,) if config.id == task.default.id else (task.default, config)
 
     def _compiled(self, config: Candidate, compile_kernel: Callable[[Mapping[str, int]], _A]) -> tuple[_A, float]:
         memory = self._session.kernels
-        key = (self._trial.plan_key, self._task.name, config.id)
+        key = (self._case.plan_key, self._task.name, config.id)
         if key not in memory:
             started = time.perf_counter()
             try:
@@ -163,7 +163,7 @@ class KernelStages:
 
     def _told(self, config: Candidate, failure: CandidateFailed) -> CandidateFailed:
         """The failure, as one of the test's own candidate."""
-        if self._trial.role is not Role.CANDIDATE or config.id != self._task.default.id:
+        if self._case.role is not Role.CANDIDATE or config.id != self._task.default.id:
             return failure
         return default_failed(failure)
 

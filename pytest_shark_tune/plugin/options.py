@@ -185,7 +185,7 @@ class TuneOptions:
         if options.starter and not options.starter.is_file():
             raise pytest.UsageError(f"--tune-spec: there is no file {options.starter}")
         if options.landscape and options.landscape.is_dir():
-            raise pytest.UsageError(f"--tune-record-landscape: {options.landscape} is a folder; name a file in it")
+            raise pytest.UsageError(f"--tune-record-landscape: {options.landscape} is a directory; name a file in it")
         unprofiled = "--tune-bundle" if bundle else "--tune-stop-after" if stop_after else ""
         if unprofiled and options.share < 1 and config.getoption("tune_share") is not None:
             raise pytest.UsageError(
@@ -222,7 +222,7 @@ class GuardOptions:
         def file(name: str) -> Path | None:
             """The path in an option; a path in the ini file is relative to that file, wherever pytest is started."""
             option = config.getoption(f"tune_{name}")
-            base = config.invocation_params.dir if option is not None else _ini_folder(config)
+            base = config.invocation_params.dir if option is not None else _ini_directory(config)
             return base / value(name) if value(name) else None
 
         given = _given(config, _OF_GUARDING)
@@ -234,7 +234,7 @@ class GuardOptions:
         spec, report = file("guard"), file("report_md")
         if report is not None and (report.is_dir() or not report.parent.is_dir()):
             raise pytest.UsageError(
-                f"--tune-report-md: {report} is not a file in an existing folder: make the folder first"
+                f"--tune-report-md: {report} is not a file in an existing directory: make the directory first"
             )
         return cls(
             spec=_read_spec(spec) if spec is not None else None,
@@ -245,7 +245,7 @@ class GuardOptions:
         )
 
 
-def _ini_folder(config: pytest.Config) -> Path:
+def _ini_directory(config: pytest.Config) -> Path:
     """The directory of the ini file or, without one, the root directory."""
     return config.inipath.parent if config.inipath is not None else config.rootpath
 

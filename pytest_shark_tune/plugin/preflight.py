@@ -18,7 +18,7 @@ from pytest_shark_tune.plugin.parse import naming
 from pytest_shark_tune.spec.link import check_starter
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.system.folders import check_owner
+from pytest_shark_tune.system.directories import check_owner
 from pytest_shark_tune.system.lock import FileLock, NoLocks
 from pytest_shark_tune.tuning.bundle import Bundle, check_machine, read_bundle
 from pytest_shark_tune.tuning.session import Session
@@ -27,10 +27,10 @@ __all__ = [
     "check_bundle",
     "check_cache",
     "check_compiler",
-    "check_folder",
+    "check_directory",
     "check_inputs",
     "claim_output",
-    "hold_folder",
+    "hold_directory",
     "refuse_strays",
     "unpack_bundle",
 ]
@@ -61,9 +61,9 @@ def check_inputs(options: TuneOptions, compiler: Compiler, *, writes: bool) -> F
     # Last, so that a run that is refused leaves no directory behind.
     check_cache(options.cache)
     if writes:
-        check_folder("--tune-out", options.out)
+        check_directory("--tune-out", options.out)
         if options.landscape is not None:
-            check_folder("--tune-record-landscape", options.landscape.parent)
+            check_directory("--tune-record-landscape", options.landscape.parent)
     return devices
 
 
@@ -106,36 +106,36 @@ def unpack_bundle(bundle: Bundle, path: Path, cache: Cache) -> None:
         with naming("--tune-bundle"):
             bundle.unpack(path, cache)
     except OSError as error:
-        raise pytest.UsageError(f"--tune-bundle: {path} cannot be unpacked into {cache.folder}: {error}") from error
+        raise pytest.UsageError(f"--tune-bundle: {path} cannot be unpacked into {cache.directory}: {error}") from error
 
 
-def check_cache(folder: Path) -> None:
+def check_cache(directory: Path) -> None:
     """Make sure that the cache can be written to and belongs to this user; make it if it does not exist.
 
     Raises:
         pytest.UsageError: it cannot be written to, or it belongs to someone else.
     """
     with naming("--tune-cache"), suppress(OSError):  # The check below reports it.
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        check_owner(folder)
-    check_folder("--tune-cache", folder)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_owner(directory)
+    check_directory("--tune-cache", directory)
 
 
-def check_folder(option: str, folder: Path) -> None:
+def check_directory(option: str, directory: Path) -> None:
     """Make sure that the directory in an option can be written to; make it if it does not exist.
 
     Raises:
         pytest.UsageError: it cannot be written to.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as error:
-        raise pytest.UsageError(f"{option}: cannot write to {folder}: {error.strerror}") from error
+        raise pytest.UsageError(f"{option}: cannot write to {directory}: {error.strerror}") from error
 
 
-def hold_folder(option: str, folder: Path) -> FileLock:
+def hold_directory(option: str, directory: Path) -> FileLock:
     """Keep other runs out of the directory in an option until the lock is released or this process has ended.
 
     A directory on a file system without locks counts as held.
@@ -143,7 +143,7 @@ def hold_folder(option: str, folder: Path) -> FileLock:
     Raises:
         pytest.UsageError: another run holds it, or it cannot be written to.
     """
-    lock = FileLock(folder / _LOCK, mode=0o666, remove=True)
+    lock = FileLock(directory / _LOCK, mode=0o666, remove=True)
     try:
         held = lock.try_acquire(signature())
     except NoLocks:
@@ -152,8 +152,8 @@ def hold_folder(option: str, folder: Path) -> FileLock:
         raise pytest.UsageError(f"{option}: cannot write to {lock.path}: {error.strerror}") from error
     if not held:
         raise pytest.UsageError(
-            f"{option}: another run writes to {folder}, {who_holds(lock.note())}, and the two would overwrite each "
-            f"other's files: name another folder with {option}, or wait until that run has ended"
+            f"{option}: another run writes to {directory}, {who_holds(lock.note())}, and the two would overwrite each "
+            f"other's files: name another directory with {option}, or wait until that run has ended"
         )
     return lock
 
@@ -164,7 +164,7 @@ def claim_output(config: pytest.Config, out: Path) -> None:
     Raises:
         pytest.UsageError: another run holds it, or it cannot be written to.
     """
-    lock = hold_folder("--tune-out", out)
+    lock = hold_directory("--tune-out", out)
 
     def release() -> None:
         lock.release()

@@ -14,11 +14,11 @@ from typing import Protocol, TypeAlias
 
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
-from pytest_shark_tune.guard.verdict import Promise, Verdict
+from pytest_shark_tune.guard.verdict import EntryCheck, Verdict
 from pytest_shark_tune.measurement.timing import FINAL_ROUNDS, Measurement, combine_rounds
 from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import KernelTask, Task
-from pytest_shark_tune.plugin.cases import Trial
+from pytest_shark_tune.plugin.cases import TuningCase
 from pytest_shark_tune.records.types import FinalRecord, SpecRecord, State
 from pytest_shark_tune.tuning.compile_step import CompileStep, command_failure
 from pytest_shark_tune.tuning.runner import RoundResult, default_failed
@@ -63,9 +63,11 @@ class DispatchStages:
         guard: makes the stage of a test in guard mode.
     """
 
-    def __init__(self, session: Session, trial: Trial, guard: Callable[[Trial, Session], Stage] | None = None) -> None:
+    def __init__(
+        self, session: Session, case: TuningCase, guard: Callable[[TuningCase, Session], Stage] | None = None
+    ) -> None:
         self._session = session
-        self._trial = trial
+        self._case = case
         self._guard = guard
 
     @property
@@ -108,8 +110,8 @@ class DispatchStages:
     @property
     def _stage(self) -> Stage:
         if self._guard is not None:
-            return self._guard(self._trial, self._session)
-        return _TuneStage(self._session, self._trial)
+            return self._guard(self._case, self._session)
+        return _TuneStage(self._session, self._case)
 
     def compare(self, artifact: Artifact | None, timer: Timer) -> Result | None:
         """Measure with a client's own timer, after our runtime has checked the results.
@@ -121,17 +123,17 @@ class DispatchStages:
         Raises:
             CandidateFailed: the candidate cannot be run or timed, or its result is wrong.
         """
-        trial = self._trial
-        promise = trial.guarded.promise if trial.guarded is not None else None
+        case = self._case
+        check = case.guarded.check if case.guarded is not None else None
         if self._session.settings.stops_after_compile:
             return None
-        if trial.role is Role.FINAL:
+        if case.role is Role.FINAL:
             return self._session.finals.hold_by(self._task, partial(self._round, timer))
-        if artifact is None or promise not in (None, Promise.FAST):
+        if artifact is None or check not in (None, EntryCheck.FAST):
             return self.measure(artifact)
-        self._session.runner.check_members(self._task, trial.candidate, artifact)
+        self._session.runner.check_members(self._task, case.candidate, artifact)
         rounds: list[Measurement] = []
-        for _ in range(1 if promise is None else FINAL_ROUNDS):
+        for _ in range(1 if check is None else FINAL_ROUNDS):
             played = self._in_turns(timer, {artifact.candidate: artifact})
             for failure in played.failed.values():
                 raise failure
@@ -146,13 +148,13 @@ class DispatchStages:
         Raises:
             InputError: the test is no final, or the dispatch is not part of one function that can be run.
         """
-        if self._trial.role is not Role.FINAL:
+        if self._case.role is not Role.FINAL:
             raise InputError("tune_dispatch.compare_in_model is for finals, whose candidate.role is 'final'")
-        return self._session.finals.hold_in_model(self._task, self._trial.plan)
+        return self._session.finals.hold_in_model(self._task, self._case.plan)
 
     @property
     def _task(self) -> Task:
-        return _dispatch_of(self._trial)
+        return _dispatch_of(self._case)
 
     def _round(self, timer: Timer, names: Sequence[str], number: int) -> RoundResult:
         """One round of a final. If a finalist fails, the others are measured without it."""
@@ -181,35 +183,35 @@ class _TuneStage:
     """Picks the builder, the runner, the finals or the verifier by the test's role."""
 
     session: Session
-    trial: Trial
+    case: TuningCase
 
     def build(self) -> Artifact | None:
-        trial = self.trial
-        if trial.config is None or isinstance(trial.known_task, KernelTask):
+        case = self.case
+        if case.config is None or isinstance(case.known_task, KernelTask):
             return None
         builder = self.session.builder
         if self.session.settings.stops_after_compile:
-            builder.prepare(trial.known_task, trial.config)
-        return builder.artifact(trial.known_task, trial.config)
+            builder.prepare(case.known_task, case.config)
+        return builder.artifact(case.known_task, case.config)
 
     def measure(self, artifact: Artifact | None) -> Result | None:
-        session, trial = self.session, self.trial
+        session, case = self.session, self.case
         if session.settings.stops_after_compile:
             return None
-        match trial.role:
+        match case.role:
             case Role.SPEC:
-                return session.verifier.verify(trial.plan)
+                return session.verifier.verify(case.plan)
             case Role.END_TO_END:
-                return session.verifier.end_to_end(trial.plan, trial.model)
+                return session.verifier.end_to_end(case.plan, case.model)
             case Role.FINAL:
-                return session.finals.hold(_dispatch_of(trial))
-        task = _dispatch_of(trial)
+                return session.finals.hold(_dispatch_of(case))
+        task = _dispatch_of(case)
         assert artifact is not None
-        return session.runner.measure(task, trial.candidate, artifact)
+        return session.runner.measure(task, case.candidate, artifact)
 
 
-def _dispatch_of(trial: Trial) -> Task:
-    task = trial.known_task
+def _dispatch_of(case: TuningCase) -> Task:
+    task = case.known_task
     if not isinstance(task, Task):
         raise InputError(
             f"{task.name} is a custom task, which only its suite can compile and run: override the fixtures "

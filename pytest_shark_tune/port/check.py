@@ -8,8 +8,8 @@ from pathlib import Path
 from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
 from pytest_shark_tune.guard.session import GuardSession
 from pytest_shark_tune.guard.speed import RUN_ALPHA
-from pytest_shark_tune.guard.verdict import Outcome, Promise
-from pytest_shark_tune.port.fit import Fate, PortedEntry
+from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck
+from pytest_shark_tune.port.fit import PortedEntry, PortStatus
 
 __all__ = ["check_ported"]
 
@@ -19,7 +19,7 @@ def check_ported(
     path: Path,
     sources: Sequence[object],
     session: GuardSession,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
     *,
     has_models: bool,
 ) -> Iterator[PortedEntry]:
@@ -36,15 +36,15 @@ def check_ported(
     """
     guarded = session.guard_plan(sources, Path(), path)
     for draft in drafts:
-        if draft.fate is Fate.LOST:
+        if draft.status is PortStatus.NOT_PORTED:
             yield draft
             continue
         entry = next((entry for entry in guarded.entries if _is_entry_of(entry, draft)), None)
         if entry is None:
             yield draft.as_lost("an entry before it asks the very same")
             continue
-        tell(f"checking {draft.name}")
-        reason = _broken(entry, guarded, session, has_models=has_models)
+        report(f"checking {draft.name}")
+        reason = _failure_reason(entry, guarded, session, has_models=has_models)
         yield draft.as_lost(reason) if reason else draft
 
 
@@ -54,14 +54,14 @@ def _is_entry_of(entry: GuardEntry, draft: PortedEntry) -> bool:
     return entry.record is None and entry.matcher == draft.matcher
 
 
-def _broken(entry: GuardEntry, guarded: GuardPlan, session: GuardSession, *, has_models: bool) -> str:
+def _failure_reason(entry: GuardEntry, guarded: GuardPlan, session: GuardSession, *, has_models: bool) -> str:
     """The reason of the first check that the entry fails; empty if it passes all of them."""
-    promises: Iterable[Promise] = Promise
+    checks: Iterable[EntryCheck] = EntryCheck
     if not has_models:
-        promises = [promise for promise in Promise if promise.is_static] if entry.record else [Promise.PARSES]
+        checks = [check for check in EntryCheck if check.is_static] if entry.record else [EntryCheck.PARSES]
     alpha = RUN_ALPHA / len(guarded.entries)
-    for promise in promises:
-        verdict = session.look(guarded, entry, promise, alpha=alpha)
-        if verdict.outcome is Outcome.BROKEN:
+    for check in checks:
+        verdict = session.evaluate(guarded, entry, check, alpha=alpha)
+        if verdict.outcome is CheckOutcome.FAILED:
             return verdict.reason.removeprefix(f"{entry.name} of {guarded.spec_path}: ")
     return ""

@@ -9,7 +9,7 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.configure import ConfigureFailed
 from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.ops.standalone import lone_op
+from pytest_shark_tune.ops.standalone import standalone_op
 from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.port.read_old import OldEntry, OldSpec
@@ -48,7 +48,7 @@ def recorded_op(entry: OldEntry, compiler: Compiler, processors: int) -> tuple[o
     """
     if entry.record is None or entry.record.root is None:
         return None
-    source = lone_op(entry.record.dispatch, entry.record.root)
+    source = standalone_op(entry.record.dispatch, entry.record.root)
     for dispatch in extract_dispatches([read_source(source, Path())], compiler, processors).dispatches:
         if dispatch.key == entry.record.root.key:
             return source, dispatch

@@ -23,16 +23,16 @@ from pytest_shark_tune.search_space.cpu import BACKEND as CPU
 from pytest_shark_tune.search_space.nearest import nearest_member
 from pytest_shark_tune.tuning.session import Session
 
-__all__ = ["Fate", "PortedEntry", "keep_unplaced", "port_entry"]
+__all__ = ["PortStatus", "PortedEntry", "keep_unplaced", "port_entry"]
 
 
-class Fate(StrEnum):
+class PortStatus(StrEnum):
     """The outcome for an entry."""
 
     SAME = "same config"
     NEAREST = "nearest config"
     KEPT = "kept as it is"
-    LOST = "not ported"
+    NOT_PORTED = "not ported"
     RETUNED = "tuned anew"
 
 
@@ -40,7 +40,7 @@ class PortedEntry(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome for one entry of the old spec."""
 
     name: str
-    fate: Fate
+    status: PortStatus
     matcher: str = ""
     dispatch: str = ""
     """The name of the dispatch that the entry is for; empty if none was found."""
@@ -53,13 +53,15 @@ class PortedEntry(msgspec.Struct, frozen=True, kw_only=True):
     record: WinnerRecord | None = None
 
     @classmethod
-    def lost(cls, entry: OldEntry, reason: str, dispatch: str = "") -> PortedEntry:
+    def not_ported(cls, entry: OldEntry, reason: str, dispatch: str = "") -> PortedEntry:
         """Return the outcome for an entry that cannot be ported."""
-        return cls(name=entry.name, fate=Fate.LOST, matcher=entry.matcher, dispatch=dispatch, reason=reason)
+        return cls(
+            name=entry.name, status=PortStatus.NOT_PORTED, matcher=entry.matcher, dispatch=dispatch, reason=reason
+        )
 
     def as_lost(self, reason: str) -> PortedEntry:
         """Return the outcome for the same entry, lost after all."""
-        return msgspec.structs.replace(self, fate=Fate.LOST, reason=reason)
+        return msgspec.structs.replace(self, status=PortStatus.NOT_PORTED, reason=reason)
 
 
 def keep_unplaced(entry: OldEntry) -> PortedEntry:
@@ -67,7 +69,9 @@ def keep_unplaced(entry: OldEntry) -> PortedEntry:
     if not entry.compilation_info:
         reason = "its config does not parse here, and without a record only a MODEL tells what it is for"
         return PortedEntry.lost(entry, reason)
-    return PortedEntry(name=entry.name, fate=Fate.KEPT, matcher=entry.matcher, compilation_info=entry.compilation_info)
+    return PortedEntry(
+        name=entry.name, status=PortStatus.KEPT, matcher=entry.matcher, compilation_info=entry.compilation_info
+    )
 
 
 def port_entry(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry:
@@ -100,13 +104,13 @@ def port_entry(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedE
     if (
         not best.is_same
         and not stated_spaces(emitted_constraints(dispatch, compiler))
-        and (kept := _kept(entry, dispatch, session))
+        and (kept := _keep_config(entry, dispatch, session))
     ):
         return kept
     return _with_config(entry, dispatch, best, compiler.target)
 
 
-def _kept(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry | None:
+def _keep_config(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry | None:
     """Return the entry with its old config if that has an attribute and compiles."""
     target = session.compiler.target
     record = entry.record
@@ -124,7 +128,7 @@ def _kept(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry 
         session.builder.artifact(task, candidate)
     except (InputError, CandidateFailed):
         return None
-    return _outcome(entry, dispatch, candidate, Fate.KEPT, target)
+    return _outcome(entry, dispatch, candidate, PortStatus.KEPT, target)
 
 
 class _Fit(msgspec.Struct, frozen=True):
@@ -175,10 +179,10 @@ def _fit(space: SearchSpace, entry: OldEntry) -> _Fit:
     is_whole = len(wanted) == len(space.names)
     violated = space.violated(wanted) if is_whole else ()
     member = nearest_member(space, wanted) if violated or not is_whole else wanted
-    return _Fit(space, member, (*reading.differences, *_changes(wanted, member, violated)))
+    return _Fit(space, member, (*reading.differences, *_knob_changes(wanted, member, violated)))
 
 
-def _changes(wanted: Mapping[str, int], member: Mapping[str, int], violated: Sequence[str]) -> Iterator[str]:
+def _knob_changes(wanted: Mapping[str, int], member: Mapping[str, int], violated: Sequence[str]) -> Iterator[str]:
     for name, value in member.items():
         if name not in wanted:
             yield f"{name}: {value}, because the old config does not tell"
@@ -190,19 +194,21 @@ def _changes(wanted: Mapping[str, int], member: Mapping[str, int], violated: Seq
 
 def _with_config(entry: OldEntry, dispatch: Dispatch, fit: _Fit, target: Target) -> PortedEntry:
     (candidate,) = make_candidates(dispatch.name, _root(entry.record, dispatch), fit.space, [fit.knobs])
-    outcome = _outcome(entry, dispatch, candidate, Fate.SAME if fit.is_same else Fate.NEAREST, target)
+    outcome = _outcome(entry, dispatch, candidate, PortStatus.SAME if fit.is_same else PortStatus.NEAREST, target)
     return msgspec.structs.replace(outcome, changes=fit.changes)
 
 
-def _outcome(entry: OldEntry, dispatch: Dispatch, candidate: Candidate, fate: Fate, target: Target) -> PortedEntry:
+def _outcome(
+    entry: OldEntry, dispatch: Dispatch, candidate: Candidate, status: PortStatus, target: Target
+) -> PortedEntry:
     """Return the outcome for an entry that gets the config of ``candidate``."""
     return PortedEntry(
         name=entry.name,
-        fate=fate,
+        status=status,
         matcher=entry.matcher,
         dispatch=dispatch.name,
         compilation_info=candidate.compilation_info,
-        record=_new_record(entry.record, dispatch, candidate, fate, str(target)) if entry.record else None,
+        record=_new_record(entry.record, dispatch, candidate, status, str(target)) if entry.record else None,
     )
 
 
@@ -213,7 +219,7 @@ def _root(record: WinnerRecord | None, dispatch: Dispatch) -> RootOp:
 
 
 def _new_record(
-    record: WinnerRecord, dispatch: Dispatch, candidate: Candidate, fate: Fate, target: str
+    record: WinnerRecord, dispatch: Dispatch, candidate: Candidate, status: PortStatus, target: str
 ) -> WinnerRecord:
     """Return the record of the new entry. Figures, and the release of IREE they are of, stay if the config does."""
     changed = msgspec.structs.replace(
@@ -225,7 +231,7 @@ def _new_record(
         config=candidate.config,
         compilation_info=candidate.compilation_info,
     )
-    if fate is not Fate.NEAREST and record.target == target:
+    if status is not PortStatus.NEAREST and record.target == target:
         return changed
     return msgspec.structs.replace(
         changed,
@@ -238,7 +244,7 @@ def _new_record(
         blocks=0,
         repeated=0,
         note=f"ported from IREE {record.iree}, not measured since",
-        setting="",
+        fingerprint="",
         target=target,
         iree=compiler_version(),
     )

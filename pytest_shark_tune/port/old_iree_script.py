@@ -62,7 +62,7 @@ def _take_configs(matcher_yield: Any, configs: dict[str, Any]) -> None:
     infos = [op for op in constants if iree_codegen.CompilationInfoAttr.isinstance(op.attributes["value"])]
     if not infos:
         return
-    config = _config(infos[-1].attributes["value"])
+    config = _config_tree(infos[-1].attributes["value"])
     for op in constants:
         value = op.attributes["value"]
         if op not in infos and _is_decomposition(value):
@@ -79,7 +79,7 @@ def _is_decomposition(value: Any) -> bool:
     return isinstance(value, ir.DictAttr) and ("qk_attrs" in value or "pv_attrs" in value)
 
 
-def _config(info: Any) -> dict[str, Any]:
+def _config_tree(info: Any) -> dict[str, Any]:
     translation = info.translation_info
     tree = _levels(info.lowering_config)
     if translation.workgroup_size:

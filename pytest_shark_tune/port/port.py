@@ -20,14 +20,14 @@ from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.port.check import check_ported
 from pytest_shark_tune.port.find import find_in_models, recorded_op
-from pytest_shark_tune.port.fit import Fate, PortedEntry, keep_unplaced, port_entry
+from pytest_shark_tune.port.fit import PortedEntry, PortStatus, keep_unplaced, port_entry
 from pytest_shark_tune.port.read_old import OldEntry, OldSpec
 from pytest_shark_tune.records.snapshot import read_records, write_spec, write_text
 from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.spec.link import link_spec
 from pytest_shark_tune.spec.read import with_configs
 from pytest_shark_tune.system import process
-from pytest_shark_tune.system.cleanup import scratch_folder
+from pytest_shark_tune.system.cleanup import scratch_directory
 
 __all__ = ["port", "tune_lost"]
 
@@ -41,7 +41,7 @@ def port(
     session: GuardSession,
     *,
     processors: int,
-    tell: Callable[[str], None] = lambda message: None,
+    report: Callable[[str], None] = lambda message: None,
 ) -> tuple[PortedEntry, ...]:
     """Write the port of ``old`` to ``new``, with records beside it.
 
@@ -62,11 +62,11 @@ def port(
     sources = [read_source(model, Path(), session.settings.models) for model in models]
     if problem := session.settings.models.stray(sources):
         raise InputError(problem)
-    dispatches = extract_dispatches(sources, session.compiler, processors, tell).dispatches if models else ()
+    dispatches = extract_dispatches(sources, session.compiler, processors, report).dispatches if models else ()
     ops: list[object] = []
 
     def ported(entry: OldEntry) -> PortedEntry:
-        tell(f"porting {entry.name}")
+        report(f"porting {entry.name}")
         try:
             if models:
                 dispatch = find_in_models(entry, old, dispatches)
@@ -82,21 +82,21 @@ def port(
         return port_entry(entry, dispatch, session)
 
     drafts = tuple(map(ported, old.entries))
-    with scratch_folder() as folder:
-        draft = folder / new.name
-        _write(draft, drafts, old)
+    with scratch_directory() as directory:
+        draft = directory / new.name
+        _write_port(draft, drafts, old)
         if draft.exists():
-            drafts = tuple(check_ported(drafts, draft, models or ops, session, tell, has_models=bool(models)))
-    _write(new, drafts, old)
+            drafts = tuple(check_ported(drafts, draft, models or ops, session, report, has_models=bool(models)))
+    _write_port(new, drafts, old)
     return drafts
 
 
-def _write(path: Path, ported: Iterable[PortedEntry], old: OldSpec) -> None:
+def _write_port(path: Path, ported: Iterable[PortedEntry], old: OldSpec) -> None:
     """Write the spec of the entries that are not lost, recorded ones first.
 
     Without any there is no file, unless it is the old spec itself, which then stays.
     """
-    kept = [entry for entry in ported if entry.fate is not Fate.LOST]
+    kept = [entry for entry in ported if entry.status is not PortStatus.NOT_PORTED]
     if not kept and path.exists() and path.samefile(old.path):
         return
     winners = [entry.record for entry in kept if entry.record]
@@ -115,7 +115,7 @@ def tune_lost(
     models: Sequence[Path],
     target: str,
     options: Sequence[str],
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> tuple[PortedEntry, ...]:
     """Tune the dispatches of lost entries with ``pytest --tune``, and write the winners into ``new`` too.
 
@@ -131,16 +131,18 @@ def tune_lost(
     Raises:
         InputError: pytest failed or ran out of time.
     """
-    lost = sorted({entry.dispatch for entry in ported if entry.fate is Fate.LOST and entry.dispatch})
-    if not lost:
+    not_ported = sorted(
+        {entry.dispatch for entry in ported if entry.status is PortStatus.NOT_PORTED and entry.dispatch}
+    )
+    if not not_ported:
         return tuple(ported)
-    with scratch_folder() as folder:
-        out = folder / "tuned"
+    with scratch_directory() as directory:
+        out = directory / "tuned"
         command = [sys.executable, "-m", "pytest", *map(str, models), "--tune", "--tune-target", target]
-        chosen = [*(f"[{name}-" for name in lost), "[spec]"]  # With the bracket: names may end others.
+        chosen = [*(f"[{name}-" for name in not_ported), "[spec]"]  # With the bracket: names may end others.
         command += ["--tune-out", str(out), "-k", " or ".join(chosen)]
         command += options
-        tell(f"tuning {', '.join(lost)} anew; this takes a while")
+        report(f"tuning {', '.join(not_ported)} anew; this takes a while")
         try:
             process.run(command, timeout_s=_TUNE_TIMEOUT_S)
         except CommandFailed as error:
@@ -148,12 +150,12 @@ def tune_lost(
         winners = {record.dispatch: record for record in read_records(out / "spec.mlir")}
 
     def retuned(entry: PortedEntry) -> PortedEntry:
-        if entry.fate is not Fate.LOST or not entry.dispatch:
+        if entry.status is not PortStatus.NOT_PORTED or not entry.dispatch:
             return entry
         return _with_winner(entry, winners.get(entry.dispatch))
 
     result = tuple(map(retuned, ported))
-    _write(new, result, old)
+    _write_port(new, result, old)
     return result
 
 
@@ -161,5 +163,5 @@ def _with_winner(entry: PortedEntry, winner: WinnerRecord | None) -> PortedEntry
     if winner is None:
         return entry.as_lost(f"{entry.reason}; tuned anew, nothing was faster than the default")
     return msgspec.structs.replace(
-        entry, fate=Fate.RETUNED, record=winner, changes=(), reason="", compilation_info=winner.compilation_info
+        entry, status=PortStatus.RETUNED, record=winner, changes=(), reason="", compilation_info=winner.compilation_info
     )

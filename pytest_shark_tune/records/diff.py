@@ -17,18 +17,18 @@ from pytest_shark_tune.errors import InputError, SpecRefused
 from pytest_shark_tune.records.snapshot import read_records, read_text, records_of
 from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.spec.module import matcher_name
-from pytest_shark_tune.spec.predicate import Question, describe, read_questions, relation
+from pytest_shark_tune.spec.predicate import MatchPredicate, describe, read_predicates, relation
 from pytest_shark_tune.spec.read import SpecRow, read_spec
 from pytest_shark_tune.system.units import format_us
 
-__all__ = ["Change", "Side", "SideEntry", "diff", "read_side", "side_of", "words"]
+__all__ = ["Change", "SpecEntryView", "SpecView", "describe_change", "diff", "read_view", "view_of"]
 
 
-class SideEntry(msgspec.Struct, frozen=True, kw_only=True):
+class SpecEntryView(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of a spec."""
 
     row: SpecRow
-    question: Question | None = None
+    predicate: MatchPredicate | None = None
     """The match predicate, if it could be read."""
     record: WinnerRecord | None = None
     """The record, if there is one."""
@@ -41,7 +41,7 @@ class SideEntry(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def op(self) -> str:
         """A description of the matched ops; empty if the predicate could not be read."""
-        return describe(self.question) if self.question else ""
+        return describe(self.predicate) if self.predicate else ""
 
     @property
     def config(self) -> str:
@@ -65,12 +65,12 @@ class SideEntry(msgspec.Struct, frozen=True, kw_only=True):
         return statistics.median(self.record.samples_us) if self.record and self.record.samples_us else None
 
 
-class Side(msgspec.Struct, frozen=True, kw_only=True):
+class SpecView(msgspec.Struct, frozen=True, kw_only=True):
     """One of the two specs."""
 
     name: str
     """The name of the spec in messages."""
-    entries: tuple[SideEntry, ...] = ()
+    entries: tuple[SpecEntryView, ...] = ()
     problem: str = ""
     """The reason why the spec does not parse; its entries are then those of its records."""
 
@@ -97,31 +97,31 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     ratios: tuple[float | None, float | None] = (None, None)
 
 
-def side_of(name: str, spec: str, records: Sequence[WinnerRecord]) -> Side:
+def view_of(name: str, spec: str, records: Sequence[WinnerRecord]) -> SpecView:
     """Return the side for a spec's text and its records; an empty text has no entries.
 
     Raises:
         InputError: the text is no tuning spec that this IREE parses, and there are no records; or it is refused.
     """
     if not spec:
-        return Side(name=name)
+        return SpecView(name=name)
     try:
-        rows, questions = read_spec(spec), read_questions(spec)
+        rows, predicates = read_spec(spec), read_predicates(spec)
     except SpecRefused:
         raise
     except InputError as error:
         if not records:
             raise
-        known = tuple(SideEntry(row=_row_of(record), record=record) for record in records)
-        return Side(name=name, entries=known, problem=str(error))
+        known = tuple(SpecEntryView(row=_row_of(record), record=record) for record in records)
+        return SpecView(name=name, entries=known, problem=str(error))
     entries = (
-        SideEntry(row=row, question=question, record=record)
-        for row, question, record in zip(rows, questions, records_of(rows, records), strict=True)
+        SpecEntryView(row=row, predicate=predicate, record=record)
+        for row, predicate, record in zip(rows, predicates, records_of(rows, records), strict=True)
     )
-    return Side(name=name, entries=tuple(entries))
+    return SpecView(name=name, entries=tuple(entries))
 
 
-def read_side(path: Path) -> Side:
+def read_view(path: Path) -> SpecView:
     """Read a spec file and the records beside it.
 
     Raises:
@@ -129,34 +129,34 @@ def read_side(path: Path) -> Side:
     """
     text = read_text(path)
     try:
-        return side_of(str(path), text, read_records(path))
+        return view_of(str(path), text, read_records(path))
     except InputError as error:
         raise InputError(f"tuning spec {path}: {error}") from error
 
 
-def diff(old: Side, new: Side) -> tuple[Change, ...]:
-    """Return the changes in the order of the new side's entries, then the entries that are gone.
+def diff(old: SpecView, new: SpecView) -> tuple[Change, ...]:
+    """Return the changes in the order of the new spec's entries, then the entries that are gone.
 
     An entry that was measured again, with the same config, device and IREE, did not change.
     """
     changes: list[Change] = []
     left = list(old.entries)
-    pairs: list[tuple[SideEntry, SideEntry]] = []
+    pairs: list[tuple[SpecEntryView, SpecEntryView]] = []
     for entry in new.entries:
         before = next((other for other in left if _is_same(other, entry)), None)
         if before is None:
-            changes.append(_whole(entry, "added"))
+            changes.append(_added_or_removed(entry, "added"))
             continue
         left.remove(before)
         pairs.append((before, entry))
         if (change := _changed(before, entry)) is not None:
             changes.append(change)
-    changes += _moves(old, pairs)
-    changes += [_whole(entry, "removed") for entry in left]
+    changes += _reordered(old, pairs)
+    changes += [_added_or_removed(entry, "removed") for entry in left]
     return tuple(changes)
 
 
-def words(change: Change) -> str:
+def describe_change(change: Change) -> str:
     """Return one line that describes a change."""
     if change.what == "moved":
         return f"{change.name}: now stands in front of {change.before}, which may match the same ops"
@@ -187,13 +187,13 @@ def _row_of(record: WinnerRecord) -> SpecRow:
     )
 
 
-def _is_same(old: SideEntry, new: SideEntry) -> bool:
-    if old.question is None or new.question is None:
+def _is_same(old: SpecEntryView, new: SpecEntryView) -> bool:
+    if old.predicate is None or new.predicate is None:
         return old.name == new.name
-    return relation(old.question, new.question) == "equal"
+    return relation(old.predicate, new.predicate) == "equal"
 
 
-def _whole(entry: SideEntry, what: Literal["added", "removed"]) -> Change:
+def _added_or_removed(entry: SpecEntryView, what: Literal["added", "removed"]) -> Change:
     ratio = entry.record.ratio if entry.record else None
     return Change(
         name=entry.name,
@@ -205,11 +205,11 @@ def _whole(entry: SideEntry, what: Literal["added", "removed"]) -> Change:
     )
 
 
-def _changed(old: SideEntry, new: SideEntry) -> Change | None:
+def _changed(old: SpecEntryView, new: SpecEntryView) -> Change | None:
     """Return the change between two states of an entry, if there is any."""
     same_config = old.row.compilation_info == new.row.compilation_info
     part = "compilation_info" if old.row.config == new.row.config else "config"
-    knobs = {} if same_config else _knobs(old.record, new.record)
+    knobs = {} if same_config else _changed_knobs(old.record, new.record)
     change = Change(
         name=new.name,
         what="changed",
@@ -226,7 +226,7 @@ def _changed(old: SideEntry, new: SideEntry) -> Change | None:
     return msgspec.structs.replace(change, times_us=(old.time_us, new.time_us), ratios=(ratios[0], ratios[1]))
 
 
-def _knobs(old: WinnerRecord | None, new: WinnerRecord | None) -> dict[str, tuple[int | None, int | None]]:
+def _changed_knobs(old: WinnerRecord | None, new: WinnerRecord | None) -> dict[str, tuple[int | None, int | None]]:
     if old is None or new is None:
         return {}
     return {
@@ -236,7 +236,7 @@ def _knobs(old: WinnerRecord | None, new: WinnerRecord | None) -> dict[str, tupl
     }
 
 
-def _moves(old: Side, pairs: Sequence[tuple[SideEntry, SideEntry]]) -> Iterable[Change]:
+def _reordered(old: SpecView, pairs: Sequence[tuple[SpecEntryView, SpecEntryView]]) -> Iterable[Change]:
     """Yield the entries that changed their order with another one, if that may change which of the two wins."""
     for position, (before, entry) in enumerate(pairs):
         for other_before, other in pairs[position + 1 :]:
@@ -244,8 +244,8 @@ def _moves(old: Side, pairs: Sequence[tuple[SideEntry, SideEntry]]) -> Iterable[
                 yield Change(name=entry.name, what="moved", op=entry.op, before=other.name)
 
 
-def _are_apart(one: SideEntry, other: SideEntry) -> bool:
-    return one.question is None or other.question is None or relation(one.question, other.question) == "apart"
+def _are_apart(one: SpecEntryView, other: SpecEntryView) -> bool:
+    return one.predicate is None or other.predicate is None or relation(one.predicate, other.predicate) == "apart"
 
 
 def _pair(old: str, new: str) -> tuple[str, str] | None:
@@ -256,6 +256,6 @@ def _value(value: int | None) -> str:
     return "none" if value is None else str(value)
 
 
-def _timing(change: Change, side: int) -> str:
-    ratio = change.ratios[side]
-    return format_us(change.times_us[side]) + (f" ({ratio:.2f}x)" if ratio else "")
+def _timing(change: Change, view: int) -> str:
+    ratio = change.ratios[view]
+    return format_us(change.times_us[view]) + (f" ({ratio:.2f}x)" if ratio else "")

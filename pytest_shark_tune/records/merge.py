@@ -13,12 +13,12 @@ from typing import Literal
 
 import msgspec
 
-from pytest_shark_tune.records.diff import SideEntry, side_of
+from pytest_shark_tune.records.diff import SpecEntryView, view_of
 from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.spec.link import SpecPart, merge_specs
-from pytest_shark_tune.spec.predicate import Question, Relation, relation
+from pytest_shark_tune.spec.predicate import MatchPredicate, Relation, relation
 
-__all__ = ["Finding", "MergeInput", "Merged", "merge"]
+__all__ = ["MergeConflict", "MergeInput", "MergedSpec", "merge"]
 
 
 class MergeInput(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +39,7 @@ _RELATIONS = {
 }
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
+class MergeConflict(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome for an entry that may match the same ops as another one, which stands in front of it."""
 
     spec: str
@@ -65,7 +65,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.spec}: {self.entry} ({self.op}) {how} {self.other} of {self.other_spec}: {outcome}, {self.why}"
 
 
-class Merged(msgspec.Struct, frozen=True, kw_only=True):
+class MergedSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A merged spec."""
 
     text: str
@@ -73,12 +73,12 @@ class Merged(msgspec.Struct, frozen=True, kw_only=True):
     """The number of its entries."""
     records: tuple[WinnerRecord, ...]
     """The records of its entries, as far as they have any."""
-    findings: tuple[Finding, ...]
+    conflicts: tuple[MergeConflict, ...]
     warnings: tuple[str, ...]
     """Sentences about entries that may not fit together."""
 
 
-def merge(inputs: Sequence[MergeInput], *, prefer_faster: bool = False) -> Merged:
+def merge(inputs: Sequence[MergeInput], *, prefer_faster: bool = False) -> MergedSpec:
     """Make one spec of several.
 
     The entries of earlier specs win. An entry is dropped if another one in front of it matches all of its ops.
@@ -92,12 +92,12 @@ def merge(inputs: Sequence[MergeInput], *, prefer_faster: bool = False) -> Merge
     Raises:
         InputError: an input is no tuning spec, or they cannot be linked.
     """
-    entries = _entries(inputs)
+    entries = _merge_entries(inputs)
     order = sorted(entries, key=lambda entry: (entry.is_starter, -(entry.speedup or 0) if prefer_faster else 0))
-    kept: list[_Entry] = []
-    dropped: list[tuple[_Entry, _Entry]] = []
+    kept: list[_MergeEntry] = []
+    dropped: list[tuple[_MergeEntry, _MergeEntry]] = []
     for entry in order:
-        in_front = [(other, relation(entry.question, other.question)) for other in kept]
+        in_front = [(other, relation(entry.predicate, other.predicate)) for other in kept]
         winner = next((other for other, how in in_front if how == "equal"), None)
         covering = [other for other, how in in_front if how == "covered"]
         if winner is None and covering and not (prefer_faster and _goes_in_front(entry, covering)):
@@ -113,19 +113,19 @@ def merge(inputs: Sequence[MergeInput], *, prefer_faster: bool = False) -> Merge
         SpecPart(text=given.text, entries={entry.matcher: names[entry] for entry in kept if entry.source == number})
         for number, given in enumerate(inputs)
     ]
-    return Merged(
+    return MergedSpec(
         text=merge_specs(parts, [(entry.source, entry.matcher) for entry in kept]),
         entries=len(kept),
         records=tuple(
             msgspec.structs.replace(entry.record, dispatch=names[entry]) for entry in kept if entry.record is not None
         ),
-        findings=tuple(_findings(kept, dropped, prefer_faster=prefer_faster)),
+        conflicts=tuple(_conflicts(kept, dropped, prefer_faster=prefer_faster)),
         warnings=tuple(_warnings(kept)),
     )
 
 
 @dataclass(frozen=True, eq=False)
-class _Entry:
+class _MergeEntry:
     """An entry of an input."""
 
     source: int
@@ -134,16 +134,16 @@ class _Entry:
     """The entry's position among those of all inputs."""
     spec: str
     is_starter: bool
-    given: SideEntry
+    given: SpecEntryView
 
     @property
     def matcher(self) -> str:
         return self.given.row.matcher
 
     @property
-    def question(self) -> Question:
-        assert self.given.question is not None  # The text was parsed.
-        return self.given.question
+    def predicate(self) -> MatchPredicate:
+        assert self.given.predicate is not None  # The text was parsed.
+        return self.given.predicate
 
     @property
     def record(self) -> WinnerRecord | None:
@@ -160,25 +160,25 @@ class _Entry:
             return None
 
 
-def _entries(inputs: Sequence[MergeInput]) -> list[_Entry]:
-    entries: list[_Entry] = []
+def _merge_entries(inputs: Sequence[MergeInput]) -> list[_MergeEntry]:
+    entries: list[_MergeEntry] = []
     for source, given in enumerate(inputs):
-        for entry in side_of(given.name, given.text, given.records).entries:
-            entries.append(_Entry(source, len(entries), given.name, given.is_starter, entry))
+        for entry in view_of(given.name, given.text, given.records).entries:
+            entries.append(_MergeEntry(source, len(entries), given.name, given.is_starter, entry))
     return entries
 
 
-def _goes_in_front(entry: _Entry, covering: Sequence[_Entry]) -> bool:
+def _goes_in_front(entry: _MergeEntry, covering: Sequence[_MergeEntry]) -> bool:
     """Return whether an entry belongs in front of entries that match all of its ops and more."""
     if entry.is_starter and not all(other.is_starter for other in covering):
         return False
     return entry.speedup is not None or all(entry.place < other.place for other in covering)
 
 
-def _names(kept: Sequence[_Entry]) -> dict[_Entry, str]:
+def _names(kept: Sequence[_MergeEntry]) -> dict[_MergeEntry, str]:
     """Return the dispatch's name of each entry, made unique among them; empty for an entry that never had any."""
     taken: set[str] = set()
-    names: dict[_Entry, str] = {}
+    names: dict[_MergeEntry, str] = {}
     for entry in sorted(kept, key=lambda entry: entry.place):
         name = entry.given.name if entry.record or "dispatch" in entry.given.row.provenance else ""
         fresh, number = name, 1
@@ -190,15 +190,15 @@ def _names(kept: Sequence[_Entry]) -> dict[_Entry, str]:
     return names
 
 
-def _findings(
-    kept: Sequence[_Entry], dropped: Sequence[tuple[_Entry, _Entry]], *, prefer_faster: bool
-) -> Iterable[Finding]:
+def _conflicts(
+    kept: Sequence[_MergeEntry], dropped: Sequence[tuple[_MergeEntry, _MergeEntry]], *, prefer_faster: bool
+) -> Iterable[MergeConflict]:
     pairs = [(entry, other) for position, entry in enumerate(kept) for other in kept[:position]]
     # The author of a spec wanted its own order: nothing is said of it as long as it stays.
     behind = [(entry, other) for entry, other in pairs if entry.source != other.source or entry.place < other.place]
     for entry, other in [*dropped, *behind]:
-        if (how := relation(entry.question, other.question)) != "apart":
-            yield Finding(
+        if (how := relation(entry.predicate, other.predicate)) != "apart":
+            yield MergeConflict(
                 spec=entry.spec,
                 entry=entry.matcher,
                 op=entry.given.op,
@@ -210,7 +210,7 @@ def _findings(
             )
 
 
-def _why(entry: _Entry, winner: _Entry, how: Relation, *, prefer_faster: bool) -> str:
+def _why(entry: _MergeEntry, winner: _MergeEntry, how: Relation, *, prefer_faster: bool) -> str:
     """Return why ``winner`` is preferred to ``entry``."""
     if entry.is_starter and not winner.is_starter:
         return "since a starter's entries stand behind"
@@ -227,7 +227,7 @@ def _why(entry: _Entry, winner: _Entry, how: Relation, *, prefer_faster: bool) -
     return f"since {winner.spec} comes first{remedy}"
 
 
-def _warnings(kept: Iterable[_Entry]) -> Iterable[str]:
+def _warnings(kept: Iterable[_MergeEntry]) -> Iterable[str]:
     """Yield sentences about entries that were made for different devices or targets."""
     for what in ("device", "target"):
         specs: defaultdict[str, dict[str, None]] = defaultdict(dict)
@@ -236,5 +236,5 @@ def _warnings(kept: Iterable[_Entry]) -> Iterable[str]:
             if found:
                 specs[found][entry.spec] = None
         if len(specs) > 1:
-            told = "; ".join(f"{found} ({', '.join(names)})" for found, names in specs.items())
-            yield f"entries were made for different {what}s: {told}"
+            listed = "; ".join(f"{found} ({', '.join(names)})" for found, names in specs.items())
+            yield f"entries were made for different {what}s: {listed}"

@@ -24,8 +24,8 @@ __all__ = [
     "entry_of_task",
     "first_tasks",
     "is_gone",
-    "look_back",
     "ops_of",
+    "reconcile",
     "untried_tests",
     "updated",
     "wanted_of",
@@ -39,7 +39,7 @@ class Requirements:
     """The conditions under which an entry of a snapshot is kept."""
 
     target: str
-    setting: str
+    fingerprint: str
     """The environment fingerprint: a hash of everything but the dispatch that an entry's figures depend on."""
     iree: str
     """The compiler's release."""
@@ -87,7 +87,7 @@ class Update:
         own = [self.incumbents[name]] if name in self.incumbents else []
         self.first[name] = tuple(dict.fromkeys([*own, candidate, *self.first.get(name, ())]))
 
-    def words(self) -> Iterator[str]:
+    def describe(self) -> Iterator[str]:
         """Yield the lines to show the user when the run begins."""
         if self.kept:
             what = "is kept" if len(self.kept) == 1 else "are kept"
@@ -120,7 +120,7 @@ def wanted_of(suite: Path, target: str) -> tuple[Wanted, ...]:
     )
 
 
-def look_back(subjects: Iterable[Subject], required: Requirements, snapshot_of: Callable[[str], Path]) -> Update:
+def reconcile(subjects: Iterable[Subject], required: Requirements, snapshot_of: Callable[[str], Path]) -> Update:
     """Judge the entries of the snapshots beside the suites.
 
     Several suites may have the same dispatch. It is tuned once for all of them, so it is kept only if every one of
@@ -196,13 +196,13 @@ def why_stale(task: Task, record: WinnerRecord, required: Requirements, *, is_ou
         return f"tuned with IREE {record.iree}"
     if record.device != required.device:
         return f"tuned for another device, {record.device}"
-    if not record.setting:
+    if not record.fingerprint:
         return "its record does not say how it was tuned"
     if record.root is None or record.root.key != task.dispatch.key or set(record.ops) != set(ops_of(task)):
         return "its dispatch changed"
     if record.content and record.content != content_of(task):
         return "its dispatch changed around its root op"
-    if record.setting != required.setting:
+    if record.fingerprint != required.fingerprint:
         return "flags, driver, the choice of configs or the way of measuring changed"
     if record.candidates < min(required.candidates, len(task.candidates)):
         return f"only {record.candidates} candidate{'s were' if record.candidates != 1 else ' was'} tried"

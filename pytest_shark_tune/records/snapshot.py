@@ -38,14 +38,14 @@ __all__ = [
     "write_text",
 ]
 
-FOLDER = "__specs__"
+DIRECTORY = "__specs__"
 """The directory of a suite's snapshots, beside its tests."""
 _POLL_S = 0.02
 
 
 def snapshot_path(suite: Path, target: str, device_slug: str) -> Path:
     """Return the path of a suite's snapshot for a target and a model of device."""
-    return suite / FOLDER / f"{_prefix(target)}{device_slug}.mlir"
+    return suite / DIRECTORY / f"{_prefix(target)}{device_slug}.mlir"
 
 
 def find_snapshots(suite: Path, target: str) -> tuple[Path, ...]:
@@ -54,7 +54,7 @@ def find_snapshots(suite: Path, target: str) -> tuple[Path, ...]:
     Names of targets may begin alike (``llvm-cpu``, ``llvm-cpu:x86-64-v3``), so snapshots with records of another target
     are left out.
     """
-    found = sorted((suite / FOLDER).glob(f"{_prefix(target)}*.mlir"))
+    found = sorted((suite / DIRECTORY).glob(f"{_prefix(target)}*.mlir"))
     return tuple(path for path in found if target in (recorded_targets(path) or {target}))
 
 
@@ -88,9 +88,9 @@ def locked(spec: Path) -> Iterator[None]:
 
     If no lock file can be made, because the directory is read-only or the file system has no locks, there is no lock.
     """
-    folder = spec.parent
-    is_new = not folder.exists()
-    lock = FileLock(folder / f".{spec.name}.lock", mode=0o666, remove=True)
+    directory = spec.parent
+    is_new = not directory.exists()
+    lock = FileLock(directory / f".{spec.name}.lock", mode=0o666, remove=True)
     with suppress(OSError):
         while not _try_lock(lock):
             time.sleep(_POLL_S)
@@ -100,14 +100,14 @@ def locked(spec: Path) -> Iterator[None]:
         lock.release()
         if is_new:
             with suppress(OSError):  # It stays unless it is empty.
-                folder.rmdir()
+                directory.rmdir()
 
 
 def _try_lock(lock: FileLock) -> bool:
     lock.path.parent.mkdir(parents=True, exist_ok=True)
     try:
         return lock.try_acquire()
-    except FileNotFoundError:  # Another run made the folder, wrote nothing and has just removed it.
+    except FileNotFoundError:  # Another run made the directory, wrote nothing and has just removed it.
         return False
 
 
@@ -226,7 +226,7 @@ def why_not_replaced(spec: Path) -> str:
             "version control again, or delete that line"
         )
     try:
-        _rows(spec)
+        _spec_rows(spec)
     except InputError as error:
         return str(error)
     return ""
@@ -243,7 +243,7 @@ def snapshot_draft(path: Path, winners: Iterable[WinnerRecord]) -> Draft:
     """
     if why := why_not_replaced(path):
         raise InputError(why)
-    rows = _rows(path)
+    rows = _spec_rows(path)
     records = records_of(rows, read_records(path))
     left = [row.matcher for row, record in zip(rows, records, strict=True) if record is None]
     return Draft(tuple(map(entry_of, winners)), select_entries(read_text(path), left) if left else "")
@@ -260,7 +260,7 @@ def replace_spec(path: Path, draft: Draft, winners: Iterable[WinnerRecord]) -> N
         write_text(path, draft.starter, ())
 
 
-def _rows(spec: Path) -> tuple[SpecRow, ...]:
+def _spec_rows(spec: Path) -> tuple[SpecRow, ...]:
     """Return the entries of a spec, none if there is no such file."""
     text = read_text(spec) if spec.exists() else ""
     return read_spec(text) if text else ()
@@ -271,14 +271,14 @@ def write_text(path: Path, text: str, records: Sequence[WinnerRecord]) -> None:
 
     A file that has the same content already is not touched.
     """
-    _write(path, text.encode())
+    _write_if_changed(path, text.encode())
     if records:
-        _write(records_path(path), msgspec.json.Encoder().encode_lines(records))
+        _write_if_changed(records_path(path), msgspec.json.Encoder().encode_lines(records))
     else:
         records_path(path).unlink(missing_ok=True)
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write_if_changed(path: Path, content: bytes) -> None:
     if not path.is_file() or path.read_bytes() != content:
         journal.replace_file(path, content)
 

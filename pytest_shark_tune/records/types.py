@@ -318,7 +318,7 @@ class WinnerRecord(Record, frozen=True, kw_only=True):
     """The config as text."""
     ops: tuple[RecordedOp, ...] = ()
     """The ops that the entry is applied to."""
-    setting: str = ""
+    fingerprint: str = msgspec.field(default="", name="setting")
     """The environment fingerprint: a hash of compiler, flags, runtime, device and driver."""
     content: str = ""
     """A hash of the dispatch's modules; empty if it is not known."""

@@ -13,9 +13,9 @@ __all__ = [
     "FINALISTS",
     "WINNER_VERSION",
     "Verdict",
-    "bar_to_final",
     "choose_finalists",
     "declare_winner",
+    "final_threshold",
     "provisional_winner",
     "simplicity",
 ]
@@ -52,7 +52,7 @@ def choose_finalists(
     )
 
 
-def bar_to_final(lows: Sequence[float], count: int = FINALISTS) -> float:
+def final_threshold(lows: Sequence[float], count: int = FINALISTS) -> float:
     """Return the ratio that a candidate must reach to get into the final: ``count`` others surely have it.
 
     If a candidate's upper bound lies below the ``count``-th largest lower bound, the whole intervals of ``count``

@@ -8,24 +8,24 @@ from pathlib import Path
 
 import msgspec
 
-from pytest_shark_tune.guard.verdict import Outcome, Promise, Verdict
+from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
 from pytest_shark_tune.system.terminal import escaped, escaped_line
 
 __all__ = [
     "GuardFailure",
-    "GuardFinding",
+    "GuardResult",
     "github_lines",
     "markdown",
     "said_first",
-    "status_words",
+    "status_text",
     "terminal_lines",
 ]
 
 _NOTHING = "nothing was guarded"
-_UNTOLD = "failed without a verdict"
+_NO_VERDICT = "failed without a verdict"
 
 
-class GuardFinding(msgspec.Struct, frozen=True, kw_only=True):
+class GuardResult(msgspec.Struct, frozen=True, kw_only=True):
     """The verdict of one test, as it travels to the process that controls the run."""
 
     verdict: Verdict
@@ -58,68 +58,68 @@ def said_first(text: str) -> str:
     return next((line[1:].strip() for line in lines if line.startswith("E   ")), lines[0])
 
 
-def status_words(verdict: Verdict) -> str:
+def status_text(verdict: Verdict) -> str:
     """Return the words beside a test that passed: the ratio of an entry, and whether that is undecided."""
-    ratio = verdict.figures.get("ratio")
+    ratio = verdict.metrics.get("ratio")
     words = [] if ratio is None else [f"{ratio:.2f}x"]
-    return " ".join([*words, *([verdict.outcome] if verdict.outcome is Outcome.UNDECIDED else [])])
+    return " ".join([*words, *([verdict.outcome] if verdict.outcome is CheckOutcome.UNDECIDED else [])])
 
 
-def terminal_lines(findings: Iterable[GuardFinding], failures: Sequence[GuardFailure] = ()) -> Iterator[str]:
+def terminal_lines(results: Iterable[GuardResult], failures: Sequence[GuardFailure] = ()) -> Iterator[str]:
     """Yield the end of a run as plain text: counts, verdicts that need attention, then devices and specs.
 
     Args:
         findings: the verdicts.
         failures: the failures without a verdict.
     """
-    found = _sorted(findings)
-    verdicts = [finding.verdict for finding in found]
+    found = _sorted(results)
+    verdicts = [result.verdict for result in found]
     yield _counts(found, failures)
-    for heading, told in (
-        (_UNTOLD, [f"{failure.test}: {failure.reason}" for failure in failures]),
-        ("worth a look", [_shown(verdict) for verdict in verdicts if verdict.note]),
-        ("undecided", [_shown(verdict) for verdict in verdicts if verdict.outcome is Outcome.UNDECIDED]),
+    for heading, lines in (
+        (_NO_VERDICT, [f"{failure.test}: {failure.reason}" for failure in failures]),
+        ("worth a look", [_verdict_line(verdict) for verdict in verdicts if verdict.note]),
+        ("undecided", [_verdict_line(verdict) for verdict in verdicts if verdict.outcome is CheckOutcome.UNDECIDED]),
     ):
-        if told:
+        if lines:
             yield f"{heading}:"
-            yield from (f"  {line}" for line in told)
-    skipped = (verdict.reason for verdict in verdicts if verdict.outcome is Outcome.SKIPPED)
+            yield from (f"  {line}" for line in lines)
+    skipped = (verdict.reason for verdict in verdicts if verdict.outcome is CheckOutcome.SKIPPED)
     reasons = Counter(map(_first_line, skipped))
     yield from (f"skipped {number}: {reason}" for reason, number in reasons.most_common())
-    yield from dict.fromkeys(finding.where for finding in found)
-    yield from (f"spec: {spec}" for spec in dict.fromkeys(finding.spec for finding in found))
+    yield from dict.fromkeys(result.where for result in found)
+    yield from (f"spec: {spec}" for spec in dict.fromkeys(result.spec for result in found))
 
 
 def github_lines(
-    findings: Iterable[GuardFinding], folder: Path, failures: Iterable[GuardFailure] = ()
+    results: Iterable[GuardResult], directory: Path, failures: Iterable[GuardFailure] = ()
 ) -> Iterator[str]:
     """Yield GitHub's workflow commands that annotate the suite's file with failures.
 
     Args:
         findings: the verdicts.
-        folder: the directory that paths are relative to.
+        directory: the directory that paths are relative to.
         failures: the failures without a verdict.
     """
-    levels = {Outcome.BROKEN: "error", Outcome.UNDECIDED: "warning"}
+    levels = {CheckOutcome.FAILED: "error", CheckOutcome.UNDECIDED: "warning"}
     for failure in failures:
-        yield _annotation("error", failure, folder, f"{failure.test} failed", failure.reason)
-    for finding in findings:
-        verdict = finding.verdict
+        yield _annotation("error", failure, directory, f"{failure.test} failed", failure.reason)
+    for result in results:
+        verdict = result.verdict
         level = levels.get(verdict.outcome, "notice" if verdict.note else "")
         if level:
-            title = f"{_name(verdict)} is {verdict.outcome}"
-            yield _annotation(level, finding, folder, title, verdict.reason or verdict.note)
+            title = f"{_check_name(verdict)} is {verdict.outcome}"
+            yield _annotation(level, result, directory, title, verdict.reason or verdict.note)
 
 
-def _annotation(level: str, at: GuardFinding | GuardFailure, folder: Path, title: str, message: str) -> str:
+def _annotation(level: str, at: GuardResult | GuardFailure, directory: Path, title: str, message: str) -> str:
     path = Path(at.file)
-    file = path.relative_to(folder) if path.is_relative_to(folder) else path
+    file = path.relative_to(directory) if path.is_relative_to(directory) else path
     properties = {"file": str(file), **({"line": str(at.line)} if at.line else {}), "title": f"shark-tune: {title}"}
     given = ",".join(f"{name}={_escaped(value, ',:')}" for name, value in properties.items())
     return f"::{level} {given}::{_escaped(message)}"
 
 
-def markdown(findings: Iterable[GuardFinding], ended_early: str = "", failures: Sequence[GuardFailure] = ()) -> str:
+def markdown(results: Iterable[GuardResult], ended_early: str = "", failures: Sequence[GuardFailure] = ()) -> str:
     """Return the changes as Markdown, or one line if nothing changed.
 
     Args:
@@ -127,26 +127,28 @@ def markdown(findings: Iterable[GuardFinding], ended_early: str = "", failures: 
         ended_early: the reason why the run did not check everything; empty if it did.
         failures: the failures without a verdict.
     """
-    found = _sorted(findings)
+    found = _sorted(results)
     if not found and not failures:
-        return f"**shark-tune guard**: {_NOTHING}{f'; {_plain(ended_early)}' if ended_early else ''}.\n"
-    where = "; ".join(dict.fromkeys(_plain(finding.where) for finding in found))
+        return f"**shark-tune guard**: {_NOTHING}{f'; {_markdown_text(ended_early)}' if ended_early else ''}.\n"
+    where = "; ".join(dict.fromkeys(_markdown_text(result.where) for result in found))
     parts = [f"**shark-tune guard**: {_counts(found, failures)}{f' ({where})' if where else ''}"]
     if ended_early:
-        parts.append(f"The run ended early, so this is not all: {_plain(ended_early)}")
+        parts.append(f"The run ended early, so this is not all: {_markdown_text(ended_early)}")
     if failures:
-        parts.append("\n".join(f"- **failed** {_code(failure.test)}: {_plain(failure.reason)}" for failure in failures))
-    for spec in dict.fromkeys(finding.spec for finding in found):
-        changes = [*_changes(finding.verdict for finding in found if finding.spec == spec)]
+        parts.append(
+            "\n".join(f"- **failed** {_code(failure.test)}: {_markdown_text(failure.reason)}" for failure in failures)
+        )
+    for spec in dict.fromkeys(result.spec for result in found):
+        changes = [*_change_items(result.verdict for result in found if result.spec == spec)]
         parts += ["\n".join([_code(spec), "", *changes])] if changes else []
     return "\n\n".join(parts) + "\n"
 
 
-def _changes(verdicts: Iterable[Verdict]) -> Iterator[str]:
+def _change_items(verdicts: Iterable[Verdict]) -> Iterator[str]:
     """Yield a list item for each verdict with news."""
     for verdict in verdicts:
-        name = _code(_name(verdict))
-        if verdict.outcome in (Outcome.BROKEN, Outcome.UNDECIDED):
+        name = _code(_check_name(verdict))
+        if verdict.outcome in (CheckOutcome.FAILED, CheckOutcome.UNDECIDED):
             yield f"- **{verdict.outcome}** {name}: {_indented(verdict.reason)}"
         elif verdict.note:
             yield f"- {name}: {_indented(verdict.note)}"
@@ -156,39 +158,37 @@ def _changes(verdicts: Iterable[Verdict]) -> Iterator[str]:
 
 def _moved(verdict: Verdict) -> str:
     """Return the ratio and the recorded one if the ratio lies outside of the recorded interval; else nothing."""
-    figures = verdict.figures
+    metrics = verdict.metrics
     names = ("ratio", "recorded_ratio", "recorded_ratio_low", "recorded_ratio_high")
-    if not all(name in figures for name in names):
+    if not all(name in metrics for name in names):
         return ""
-    ratio, recorded, low, high = (figures[name] for name in names)
+    ratio, recorded, low, high = (metrics[name] for name in names)
     if low <= ratio <= high:
         return ""
     return f"{ratio:.2f} times the default's speed, recorded {recorded:.2f} ({low:.2f} to {high:.2f})"
 
 
-def _sorted(findings: Iterable[GuardFinding]) -> list[GuardFinding]:
+def _sorted(results: Iterable[GuardResult]) -> list[GuardResult]:
     """Sort findings, which workers report in any order, by spec, by entry and in the order of the checks."""
-    order = list(Promise)
-    return sorted(
-        findings, key=lambda finding: (finding.spec, finding.verdict.entry, order.index(finding.verdict.promise))
-    )
+    order = list(EntryCheck)
+    return sorted(results, key=lambda result: (result.spec, result.verdict.entry, order.index(result.verdict.check)))
 
 
-def _counts(findings: Sequence[GuardFinding], failures: Sequence[GuardFailure]) -> str:
+def _counts(results: Sequence[GuardResult], failures: Sequence[GuardFailure]) -> str:
     """Return the number of entries, of the outcomes of their checks, and of failures without a verdict."""
-    entries = len({(finding.spec, finding.verdict.entry) for finding in findings})
-    counts = Counter(finding.verdict.outcome for finding in findings)
-    outcomes = ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome if counts[outcome])
-    told = [f"{entries} {'entry' if entries == 1 else 'entries'}, promises: {outcomes}" if findings else _NOTHING]
-    return "; ".join([*told, *([f"{len(failures)} {_UNTOLD}"] if failures else [])])
+    entries = len({(result.spec, result.verdict.entry) for result in results})
+    counts = Counter(result.verdict.outcome for result in results)
+    outcomes = ", ".join(f"{counts[outcome]} {outcome}" for outcome in CheckOutcome if counts[outcome])
+    counted = [f"{entries} {'entry' if entries == 1 else 'entries'}, checks: {outcomes}" if results else _NOTHING]
+    return "; ".join([*counted, *([f"{len(failures)} {_NO_VERDICT}"] if failures else [])])
 
 
-def _shown(verdict: Verdict) -> str:
-    return f"{_name(verdict)}: {_first_line(verdict.note or verdict.reason)}"
+def _verdict_line(verdict: Verdict) -> str:
+    return f"{_check_name(verdict)}: {_first_line(verdict.note or verdict.reason)}"
 
 
-def _name(verdict: Verdict) -> str:
-    return f"{verdict.entry}-{verdict.promise}"
+def _check_name(verdict: Verdict) -> str:
+    return f"{verdict.entry}-{verdict.check}"
 
 
 def _first_line(text: str) -> str:
@@ -199,8 +199,8 @@ def _indented(text: str) -> str:
     """Return a text for a list item: its first line as prose, the others as a block of code."""
     first, _, rest = text.partition("\n")
     if not rest:
-        return _plain(first)
-    return "\n".join([_plain(first), "", "  ```text", *(f"  {line}" for line in _fenced(rest)), "  ```", ""])
+        return _markdown_text(first)
+    return "\n".join([_markdown_text(first), "", "  ```text", *(f"  {line}" for line in _fenced(rest)), "  ```", ""])
 
 
 def _fenced(text: str) -> list[str]:
@@ -208,7 +208,7 @@ def _fenced(text: str) -> list[str]:
     return [line.replace("```", "'''") for line in escaped(text).splitlines()]
 
 
-def _plain(text: str) -> str:
+def _markdown_text(text: str) -> str:
     """Return Markdown that reads as ``text``."""
     return "".join(f"\\{sign}" if sign in "\\`*_<>|[]#" else sign for sign in escaped(text))
 

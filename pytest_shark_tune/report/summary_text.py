@@ -53,7 +53,7 @@ def render(
     """
     lines: list[str] = []
     if summary.dispatches:
-        lines += [f"{summary.run.target} on {summary.run.device}", *_times(summary, width), ""]
+        lines += [f"{summary.run.target} on {summary.run.device}", *_times_table(summary, width), ""]
         lines += [*_funnel(summary, width), ""]
     for note in _notes(summary):
         lines += _wrapped(note, width, indent=0)
@@ -71,7 +71,7 @@ def render(
     return "".join(f"{line}\n" for line in lines)
 
 
-def _times(summary: Summary, width: int) -> Iterator[str]:
+def _times_table(summary: Summary, width: int) -> Iterator[str]:
     profiled = any(row.share is not None for row in summary.dispatches)
     headings = ("calls", *["share"] * profiled, "default", "best", "speedup", "interval", "winner")
     rows = [
@@ -86,7 +86,7 @@ def _times(summary: Summary, width: int) -> Iterator[str]:
         )
         for row in summary.dispatches
     ]
-    return _table(summary.dispatches, headings, rows, ([] for _ in rows), width)
+    return _dispatch_table(summary.dispatches, headings, rows, ([] for _ in rows), width)
 
 
 def _funnel(summary: Summary, width: int) -> Iterator[str]:
@@ -100,10 +100,10 @@ def _funnel(summary: Summary, width: int) -> Iterator[str]:
         for row in summary.dispatches
     ]
     losses = ([line for loss in row.losses for line in _loss(loss, width)] for row in summary.dispatches)
-    return _table(summary.dispatches, headings, rows, losses, width)
+    return _dispatch_table(summary.dispatches, headings, rows, losses, width)
 
 
-def _table(
+def _dispatch_table(
     dispatches: Sequence[DispatchSummary],
     headings: Sequence[str],
     rows: Sequence[Sequence[str]],
@@ -136,7 +136,9 @@ def _loss(loss: Loss, width: int) -> Iterator[str]:
     """Yield the number of candidates that ended in a state with the causes, in one line or in one for each cause."""
     head = f"{loss.count} {_STATES.get(loss.state, loss.state)}: "
     single = len(loss.causes) == 1
-    causes = [f"{'' if single else f'{cause.count}x '}{cause.reason}{_example(loss, cause)}" for cause in loss.causes]
+    causes = [
+        f"{'' if single else f'{cause.count}x '}{cause.reason}{_example_text(loss, cause)}" for cause in loss.causes
+    ]
     line = head + "; ".join(causes)
     if single or len(line) + _INDENT <= width:
         yield from _wrapped(line, width, indent=_INDENT)
@@ -146,7 +148,7 @@ def _loss(loss: Loss, width: int) -> Iterator[str]:
         yield from _wrapped(cause, width, indent=2 * _INDENT)
 
 
-def _example(loss: Loss, cause: Cause) -> str:
+def _example_text(loss: Loss, cause: Cause) -> str:
     """Return the id of a candidate to look up in the records; empty if nothing went wrong."""
     return "" if loss.state in _STATES or cause.reason == OTHERS else f" ({cause.example})"
 
@@ -189,7 +191,7 @@ def _notes(summary: Summary) -> Iterator[str]:
     for untunable in summary.untunable:
         reasons[untunable.reason].append(untunable)
     for reason, ops in reasons.items():
-        names = _listed(sorted({_costing(op.name, op.share) for op in ops}))
+        names = _first_names(sorted({_costing(op.name, op.share) for op in ops}))
         yield f"not tuned ({len(ops)}{_in_all(op.share for op in ops)}): {names}: {reason}"
 
 
@@ -206,11 +208,11 @@ def _why_kept(summary: Summary) -> str:
 def _profile_notes(summary: Summary) -> Iterator[str]:
     """Yield notes on the dispatches of models that were left out, and on models without a profile."""
     for profile in summary.profiles:
-        cold = [share for share in profile.shares if share in summary.left_out]
-        if cold:
-            names = _listed([_costing(share.dispatch, share.share) for share in cold])
-            total = _in_all(share.share for share in cold)
-            yield f"left out of {profile.source} ({len(cold)}{total}): {names}; a larger --tune-share takes them in"
+        filtered = [share for share in profile.shares if share in summary.left_out]
+        if filtered:
+            names = _first_names([_costing(share.dispatch, share.share) for share in filtered])
+            total = _in_all(share.share for share in filtered)
+            yield f"left out of {profile.source} ({len(filtered)}{total}): {names}; a larger --tune-share takes them in"
     for source, reason in summary.unprofiled.items():
         yield f"{source}: all of it was tuned, since nobody can tell where its time goes: {reason}"
 
@@ -240,5 +242,5 @@ def _in_all(shares: Iterable[float | None]) -> str:
     return f", {sum(known):.1%} of the time" if known else ""
 
 
-def _listed(names: Sequence[str]) -> str:
+def _first_names(names: Sequence[str]) -> str:
     return ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")

@@ -123,7 +123,7 @@ def causes_of(reasons: Iterable[tuple[str, str]]) -> tuple[Cause, ...]:
     """
     alike: dict[tuple[str, ...], list[tuple[str, list[str]]]] = {}
     for name, reason in reasons:
-        parts = _VARIABLE.split(_plain(reason))
+        parts = _VARIABLE.split(_reason_line(reason))
         alike.setdefault(tuple(parts[::2]), []).append((name, parts))
     causes = sorted(
         (
@@ -189,13 +189,13 @@ _PLACE = re.compile(
     r"^/.*?:\d+:\d+:\s+(?=error:)"  # A path with blanks in it.
     r"|(?<!\S)[\w./<>+-]*[A-Za-z_/>][\w./<>+-]*:\d+(?::\d+)?:\s+"
 )
-_LAST_WORDS = re.compile(r"; its stderr ends with:$")
+_STDERR_FOLLOWS = re.compile(r"; its stderr ends with:$")
 
 
-def _plain(reason: str) -> str:
+def _reason_line(reason: str) -> str:
     """Return the first line of a reason without places in files and the word error."""
     line = reason.strip().partition("\n")[0].rstrip()[:_MOST_READ]
-    line = _PLACE.sub("", _LAST_WORDS.sub("", line))
+    line = _PLACE.sub("", _STDERR_FOLLOWS.sub("", line))
     return re.sub(r"\berror:\s+", "", line, count=1) or "no reason was given"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from pytest_shark_tune.plan.types import AnyTask, Task
 from pytest_shark_tune.records.types import Record, State
 from pytest_shark_tune.results.replay import Landscape, LandscapeCandidate, write_landscape
-from pytest_shark_tune.results.store import Ledger
+from pytest_shark_tune.results.store import ResultStore
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 
 __all__ = ["landscape_of", "write_landscapes"]
@@ -39,7 +39,7 @@ def landscape_of(task: AnyTask, records: Sequence[Record], *, note: str = "") ->
             state=record.state,
             reason=record.reason,
             compile_s=record.compile_s,
-            samples_us=_samples(record, known),
+            samples_us=_samples_of(record, known),
         )
         for candidate in task.candidates
         if (record := known.get(candidate.id))
@@ -59,38 +59,38 @@ def landscape_of(task: AnyTask, records: Sequence[Record], *, note: str = "") ->
     )
 
 
-def write_landscapes(path: Path, ledger: Ledger, *, note: str = "") -> list[str]:
+def write_landscapes(path: Path, store: ResultStore, *, note: str = "") -> list[str]:
     """Write the landscape of a run to ``path``.
 
     If the run has several dispatches, a dispatch's file has its name behind the stem: ``a-NAME.json`` for ``a.json``. A
-    file that cannot be written is among the ledger's ``failures``.
+    file that cannot be written is among the result store's ``failures``.
 
     Args:
         path: the file.
-        ledger: the results of the run.
+        result store: the results of the run.
         note: a remark for all landscapes.
 
     Returns:
         A sentence for each dispatch that names its file, or tells why there is none.
     """
-    told = []
-    for task in ledger.tasks:
-        landscape = landscape_of(task, ledger.records(task.name), note=note)
+    messages = []
+    for task in store.tasks:
+        landscape = landscape_of(task, store.records(task.name), note=note)
         if landscape is None:
-            told.append(f"no landscape of {task.name}: no candidate was measured")
+            messages.append(f"no landscape of {task.name}: no candidate was measured")
             continue
         own = path
-        if len(ledger.tasks) > 1:
+        if len(store.tasks) > 1:
             own = path.with_name(f"{path.stem}-{_in_file_name(task.name)}{path.suffix}")
         try:
             write_landscape(landscape, own)
-            told.append(f"landscape: {own}")
+            messages.append(f"landscape: {own}")
         except OSError as error:
-            ledger.failures.append(error)
-    return told
+            store.failures.append(error)
+    return messages
 
 
-def _samples(record: Record, known: dict[str, Record]) -> tuple[float, ...]:
+def _samples_of(record: Record, known: dict[str, Record]) -> tuple[float, ...]:
     if record.state is not State.DUPLICATE:
         return record.samples_us
     owner = known.get(record.duplicate_of)

@@ -21,11 +21,11 @@ from pytest_shark_tune.results.summary import DispatchSummary, RunSummary, Summa
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 from pytest_shark_tune.system import journal
 
-__all__ = ["Merged", "RunFindings", "merge_runs", "read_run", "write_merged"]
+__all__ = ["MergedRuns", "RunResults", "merge_runs", "read_run", "write_merged"]
 
 
 @dataclass(frozen=True)
-class RunFindings:
+class RunResults:
     """The files that one run left."""
 
     name: str
@@ -36,10 +36,10 @@ class RunFindings:
 
 
 @dataclass(frozen=True)
-class Merged:
+class MergedRuns:
     """The results of several runs, with one record for each candidate and one final for each dispatch."""
 
-    runs: tuple[RunFindings, ...]
+    runs: tuple[RunResults, ...]
     records: dict[str, dict[str, Record]] = field(default_factory=dict)
     """The records of each dispatch by the candidate's id."""
     finals: dict[str, FinalRecord] = field(default_factory=dict)
@@ -88,25 +88,25 @@ class Merged:
         }
 
 
-def read_run(folder: Path) -> RunFindings:
+def read_run(directory: Path) -> RunResults:
     """Read the output directory of a run of ``pytest --tune``.
 
     Raises:
         InputError: it is no such directory, or one of another version.
     """
-    path = folder / "summary.json"
+    path = directory / "summary.json"
     try:
         summary = msgspec.json.decode(path.read_bytes(), type=Summary)
     except OSError as error:
-        raise InputError(f"{folder} is no output folder of pytest --tune: {path}: {error.strerror}") from error
+        raise InputError(f"{directory} is no output directory of pytest --tune: {path}: {error.strerror}") from error
     except msgspec.DecodeError as error:
         raise InputError(f"{path} is no summary of this version of pytest-shark-tune: {error}") from error
-    records = journal.read(folder / "records.jsonl", Record)
-    finals = journal.read(folder / "finals.jsonl", FinalRecord)
-    return RunFindings(str(folder), summary, tuple(records), tuple(finals))
+    records = journal.read(directory / "records.jsonl", Record)
+    finals = journal.read(directory / "finals.jsonl", FinalRecord)
+    return RunResults(str(directory), summary, tuple(records), tuple(finals))
 
 
-def merge_runs(runs: Sequence[RunFindings]) -> Merged:
+def merge_runs(runs: Sequence[RunResults]) -> MergedRuns:
     """Merge the results of several runs; if all else is equal, the run that is named first wins.
 
     If two runs tried a candidate, the record with more samples stays. If several finals of a dispatch were held, their
@@ -117,7 +117,7 @@ def merge_runs(runs: Sequence[RunFindings]) -> Merged:
         InputError: the runs were not made for the same target, by the same compiler, on devices of one model.
     """
     _check_alike(runs)
-    merged = Merged(tuple(runs))
+    merged = MergedRuns(tuple(runs))
     finals: defaultdict[str, list[FinalRecord]] = defaultdict(list)
     replaced: Counter[str] = Counter()
     for run in runs:
@@ -137,7 +137,7 @@ def merge_runs(runs: Sequence[RunFindings]) -> Merged:
         what = "1 candidate was" if count == 1 else f"{count} candidates were"
         merged.notes.append(f"{dispatch}: {what} tried more than once; the record with more samples stays")
     for dispatch, found in finals.items():
-        merged.finals[dispatch] = _joined(found, merged.records.get(dispatch, {}), merged.refuted)
+        merged.finals[dispatch] = _join_finals(found, merged.records.get(dispatch, {}), merged.refuted)
         if len(found) > 1:
             merged.notes.append(f"{dispatch}: {len(found)} finals were held; the best of their winners wins")
     for (dispatch, winner), reason in merged.refuted.items():
@@ -146,7 +146,7 @@ def merge_runs(runs: Sequence[RunFindings]) -> Merged:
     return merged
 
 
-def _check_alike(runs: Sequence[RunFindings]) -> None:
+def _check_alike(runs: Sequence[RunResults]) -> None:
     for what, values in (
         ("targets", [run.summary.run.target for run in runs]),
         ("device models", [run.summary.run.device for run in runs]),
@@ -159,7 +159,7 @@ def _check_alike(runs: Sequence[RunFindings]) -> None:
 
 def write_merged(
     out: Path,
-    merged: Merged,
+    merged: MergedRuns,
     draft: Draft,
     *,
     tasks: Mapping[str, Task],
@@ -192,7 +192,7 @@ def write_merged(
     won |= {name: with_ops(winner, tasks[name]) for name, winner in won.items() if name in tasks}
     summary = Summary(
         run=_run_of(merged),
-        dispatches=tuple(_row(merged, name, won.get(name), dropped.get(name, "")) for name in merged.names),
+        dispatches=tuple(_summary_row(merged, name, won.get(name), dropped.get(name, "")) for name in merged.names),
         sources=tuple(source for check in checks for source in check.sources),
         untunable=tuple(dict.fromkeys(untunable for run in merged.runs for untunable in run.summary.untunable)),
         dropped=dropped,
@@ -205,7 +205,7 @@ def write_merged(
     return summary
 
 
-def _joined(
+def _join_finals(
     finals: Sequence[FinalRecord], records: Mapping[str, Record], refuted: Mapping[tuple[str, str], str]
 ) -> FinalRecord:
     """Return the final with the best of all finals' winners, with the other finals' finalists.
@@ -215,13 +215,13 @@ def _joined(
     won = [final for final in finals if final.winner is not None]
     won = [final for final in won if (final.dispatch, final.winner) not in refuted] or won
     if not won:
-        return max(finals, key=_samples)
+        return max(finals, key=_sample_count)
 
     def knobs(name: str) -> tuple[int, ...]:
         return simplicity(records[name].knobs if name in records else {})
 
     # If a candidate won twice, the final with more samples counts.
-    of_winner = {final.winner: final for final in sorted(won, key=_samples) if final.winner is not None}
+    of_winner = {final.winner: final for final in sorted(won, key=_sample_count) if final.winner is not None}
     best, _ = declare_winner([final.finalist(name) for name, final in of_winner.items()], knobs)
     chosen = of_winner[best] if best is not None else won[0]
     own = {finalist.id for finalist in chosen.finalists}
@@ -229,11 +229,11 @@ def _joined(
     return msgspec.structs.replace(chosen, finalists=(*chosen.finalists, *others.values()))
 
 
-def _samples(final: FinalRecord) -> int:
+def _sample_count(final: FinalRecord) -> int:
     return sum(len(finalist.samples_us) for finalist in final.finalists)
 
 
-def _row(merged: Merged, name: str, winner: WinnerRecord | None, dropped: str) -> DispatchSummary:
+def _summary_row(merged: MergedRuns, name: str, winner: WinnerRecord | None, dropped: str) -> DispatchSummary:
     rows = [row for run in merged.runs for row in run.summary.dispatches if row.name == name]
     final, records = merged.finals.get(name), merged.records.get(name, {})
     tried = [candidate for candidate in records if candidate != DEFAULT_ID]
@@ -253,7 +253,7 @@ def _row(merged: Merged, name: str, winner: WinnerRecord | None, dropped: str) -
     )
 
 
-def _run_of(merged: Merged) -> RunSummary:
+def _run_of(merged: MergedRuns) -> RunSummary:
     runs = [run.summary.run for run in merged.runs]
     return RunSummary(
         versions=runs[0].versions,

@@ -90,7 +90,7 @@ class Landscape(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def known_facts(self) -> ProblemFacts:
         """Return the recorded facts, or else those in the descriptions of the dispatch and the device."""
-        return self.facts or _described(self.dispatch, gpu_processors(self.device))
+        return self.facts or _facts_of_text(self.dispatch, gpu_processors(self.device))
 
 
 class Replayed(msgspec.Struct, frozen=True):
@@ -203,8 +203,8 @@ def replay_once(
             course.append(max(course[-1] if course else 0.0, ratios[index] or 0.0))
         search.tell(Outcome(index, ratios[index]) for index in chosen)
     return Replayed(
-        _reached(course, best / (1 + _NEAR)),
-        _reached(course, best / (1 + _NEAREST)),
+        _evaluations_to(course, best / (1 + _NEAR)),
+        _evaluations_to(course, best / (1 + _NEAREST)),
         tuple((course[min(count, len(course)) - 1] if course else 0.0) / best for count in CHECKPOINTS),
     )
 
@@ -223,7 +223,7 @@ def summarised(seeds: Sequence[Replayed]) -> Replay:
     )
 
 
-def _reached(course: Sequence[float], goal: float) -> int | None:
+def _evaluations_to(course: Sequence[float], goal: float) -> int | None:
     return next((position for position, ratio in enumerate(course, 1) if ratio >= goal), None)
 
 
@@ -237,7 +237,7 @@ def _percentile(counts: Sequence[int | None], percent: float) -> float | None:
 _PRODUCT = re.compile(r"A\[(\d+)x(\d+)\](\w+) x B(\^T)?\[(\d+)x(\d+)\](\w+)")
 
 
-def _described(text: str, processors: int) -> ProblemFacts:
+def _facts_of_text(text: str, processors: int) -> ProblemFacts:
     """Return the facts of a product in the notation ``A[MxK]f16 x B^T[NxK]f16``; of other texts only the processors."""
     if not (found := _PRODUCT.search(text)):
         return ProblemFacts(processors=processors)

@@ -11,7 +11,7 @@ from pytest_shark_tune.plan.types import AnyTask, Plan, Task
 from pytest_shark_tune.records.reconcile import with_ops
 from pytest_shark_tune.records.types import FinalRecord, Record, SourceCheck, SpecRecord, State, WinnerRecord
 from pytest_shark_tune.records.winner import provisional_winner
-from pytest_shark_tune.results.finding import Finding
+from pytest_shark_tune.results.result import TestResult
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 
 __all__ = ["RunResults"]
@@ -43,14 +43,14 @@ class RunResults:
             self.tasks.setdefault(task.name, task)
             self.plan_of.setdefault(task.name, plan)
 
-    def add(self, finding: Finding) -> None:
+    def add(self, result: TestResult) -> None:
         """Add the result of one test; of two results of a candidate, a final or a model the later one counts."""
-        if finding.record is not None:
-            self.records[finding.record.dispatch][finding.record.id] = finding.record
-        if finding.final is not None:
-            self.finals[finding.final.dispatch] = finding.final
-        if finding.spec is not None:
-            self.checks[finding.plan, finding.spec.model] = finding.spec
+        if result.record is not None:
+            self.records[result.record.dispatch][result.record.id] = result.record
+        if result.final is not None:
+            self.finals[result.final.dispatch] = result.final
+        if result.spec is not None:
+            self.checks[result.plan, result.spec.model] = result.spec
 
     def final(self, name: str) -> FinalRecord | None:
         """Return the final of a dispatch, or a provisional one from its records; ``None`` if nothing was faster."""
@@ -59,7 +59,7 @@ class RunResults:
         best = provisional_winner(self.records[name].values())
         return FinalRecord.provisional(best, self.tasks[name]) if best is not None else None
 
-    def winner(self, name: str, setting: str, candidates: int) -> WinnerRecord | None:
+    def winner(self, name: str, fingerprint: str, candidates: int) -> WinnerRecord | None:
         """Return the record of a dispatch's winner.
 
         Args:
@@ -73,7 +73,7 @@ class RunResults:
         if final is None or final.winner is None:
             return None
         winner = WinnerRecord.of(final, self.records[name][final.winner])
-        winner = msgspec.structs.replace(winner, setting=setting, candidates=candidates)
+        winner = msgspec.structs.replace(winner, fingerprint=fingerprint, candidates=candidates)
         return with_ops(winner, task) if isinstance(task, Task) else winner
 
     def is_decided(self, name: str) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.types import Plan
-from pytest_shark_tune.records.diff import diff, side_of, words
+from pytest_shark_tune.records.diff import diff, view_of
 from pytest_shark_tune.records.reconcile import (
     as_it_is_now,
     entry_of_task,
@@ -51,7 +51,7 @@ class SnapshotChange:
         """Whether there was no snapshot, and still is none."""
         return not self.old[0] and not self.new[0]
 
-    def words(self) -> tuple[str, ...]:
+    def describe(self) -> tuple[str, ...]:
         """Return a line for each entry that changed or could not be updated; nothing if all is as it was."""
         lines = self._changed()
         if self.problem:
@@ -69,7 +69,7 @@ class SnapshotChange:
         if not self.old[0]:
             return ("new snapshot",)
         try:
-            changes = diff(side_of("before", *self.old), side_of("now", *self.new))
+            changes = diff(view_of("before", *self.old), view_of("now", *self.new))
         except InputError as error:
             return (f"what there was before cannot be read: {error}",)
         lines = tuple(

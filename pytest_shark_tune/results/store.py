@@ -14,21 +14,21 @@ from pytest_shark_tune.records.snapshot import locked, read_records, snapshot_pa
 from pytest_shark_tune.records.types import FinalRecord, Record, WinnerRecord
 from pytest_shark_tune.records.verification import Settled, Verification, Verify
 from pytest_shark_tune.results.coverage import Collected, Coverage, coverage_of_spec
-from pytest_shark_tune.results.finding import Finding
+from pytest_shark_tune.results.result import TestResult
 from pytest_shark_tune.results.run_results import RunResults
 from pytest_shark_tune.results.snapshots import SnapshotChange, update_snapshot
 from pytest_shark_tune.results.summarise import summarise
 from pytest_shark_tune.results.summary import RunSummary, Summary, write_summary
 from pytest_shark_tune.system import journal
 
-__all__ = ["Ledger", "Summary"]
+__all__ = ["ResultStore", "Summary"]
 
 
-class Ledger:
+class ResultStore:
     """Takes the results of tests, writes them down at once, and derives spec, summary and snapshots at the end.
 
     Args:
-        out: the output folder.
+        out: the output directory.
         load_plan: returns a plan by its key.
         target: the target of the run.
         device: the name of the device.
@@ -37,8 +37,8 @@ class Ledger:
         starter: the text of the starter spec.
         setting: the environment fingerprint: a hash of everything but the dispatch that figures depend on.
         makes_specs: whether the run writes specs, for which it needs the compiler.
-        root: the folder that folders of suites are relative to.
-        mirror: a folder that records and finals go to as well, for workers that do not see ``out``.
+        root: the directory that directories of suites are relative to.
+        mirror: a directory that records and finals go to as well, for workers that do not see ``out``.
 
     Attributes:
         records_path: the file of the records of candidates, as they come.
@@ -59,7 +59,7 @@ class Ledger:
         device_slug: str,
         versions: dict[str, str],
         starter: str | None,
-        setting: str = "",
+        fingerprint: str = "",
         makes_specs: bool = True,
         root: Path = Path(),
         mirror: Path | None = None,
@@ -76,10 +76,10 @@ class Ledger:
         self._slug = device_slug
         self._versions = versions
         self._starter = starter or ""
-        self._setting = setting
+        self._fingerprint = fingerprint
         self._makes_specs = makes_specs
         self._root = root
-        self._folders = (out, *([mirror] if mirror is not None else []))
+        self._directories = (out, *([mirror] if mirror is not None else []))
         self._started = time.monotonic()
         self._results = RunResults()
         self._suites: dict[str, dict[str, Plan]] = {}
@@ -94,7 +94,7 @@ class Ledger:
         return tuple(self._results.tasks.values())
 
     @property
-    def has_findings(self) -> bool:
+    def has_results(self) -> bool:
         """Whether the run has a result; until then nothing is written."""
         return self._begun
 
@@ -122,15 +122,15 @@ class Ledger:
         self._collected = collected
         self._at_first = {suite: read_records(self.snapshot_of(suite)) for suite in collected.whole}
 
-    def keep(self, plan: str, record: WinnerRecord) -> None:
+    def add_kept(self, plan: str, record: WinnerRecord) -> None:
         """Let an entry of a snapshot stand as the winner of its dispatch, which is in ``plan``."""
         self._results.kept[record.dispatch] = record
         suite = next(suite for suite, plans in self._suites.items() if plan in plans)
-        self.take(Finding(plan=plan, suite=suite, final=FinalRecord.kept(record)))
+        self.add(TestResult(plan=plan, suite=suite, final=FinalRecord.kept(record)))
 
-    def take(self, finding: Finding) -> None:
+    def add(self, result: TestResult) -> None:
         """Write down the result of a test; see ``failures``."""
-        self.add_plan(finding.plan, finding.suite)
+        self.add_plan(result.plan, result.suite)
         if not self._begun:
             self._begun = True
             self._earlier_spec = coverage_of_spec(self.spec_path, self.summary_path)
@@ -138,16 +138,16 @@ class Ledger:
             for stale in (self.records_path, self.finals_path, self.summary_path):
                 with self._noting_failure():
                     stale.unlink(missing_ok=True)
-        self._results.add(finding)
-        if finding.record is not None:
-            self._append(self.records_path.name, finding.record)
-        if finding.final is not None:
-            self._append(self.finals_path.name, finding.final)
+        self._results.add(result)
+        if result.record is not None:
+            self._append(self.records_path.name, result.record)
+        if result.final is not None:
+            self._append(self.finals_path.name, result.final)
 
     def _append(self, name: str, line: Record | FinalRecord) -> None:
-        for folder in self._folders:
+        for directory in self._directories:
             with self._noting_failure():
-                journal.append(folder / name, line)
+                journal.append(directory / name, line)
 
     def plan(self, key: str) -> Plan:
         """Return the plan of that key."""
@@ -174,7 +174,7 @@ class Ledger:
         *,
         complete: bool,
         why_stopped: Callable[[str], str] = lambda dispatch: "",
-        effort: Callable[[str], int] = lambda dispatch: 0,
+        candidates_tried: Callable[[str], int] = lambda dispatch: 0,
         verify: Verify | None = None,
     ) -> Summary:
         """Derive and write summary, spec and snapshots.
@@ -186,7 +186,7 @@ class Ledger:
         Args:
             complete: whether every test was run.
             why_stopped: returns the reason why no more of a dispatch's candidates were tried.
-            effort: returns the number of a dispatch's candidates that had their chance.
+            candidates_tried: returns the number of a dispatch's candidates that had their chance.
             verify: verifies drafts that the run's tests did not verify: a test may have dropped an entry, and a
                 snapshot may have other entries.
 
@@ -194,7 +194,7 @@ class Ledger:
             The summary, as it is written.
         """
         results = self._results
-        found = {name: results.winner(name, self._setting, effort(name)) for name in results.tasks}
+        found = {name: results.winner(name, self._fingerprint, candidates_tried(name)) for name in results.tasks}
         won = {name: winner for name, winner in found.items() if winner is not None}
         verification = Verification(results.plans, results.tasks.keys(), results.checks, verify)
         dropped = results.dropped

@@ -1,4 +1,4 @@
-"""Configs drawn uniformly, without any model: the yardstick for every other strategy."""
+"""Configs drawn uniformly, without any model: the baseline for every other strategy."""
 
 from __future__ import annotations
 

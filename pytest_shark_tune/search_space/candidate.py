@@ -95,7 +95,7 @@ def make_candidates(
         NotInSpace: A knob set violates a constraint, lacks a knob or is given twice.
     """
     members = _members(dispatch_name, space, knob_sets)
-    ids = _unique_prefixes([_digest(root, space.pipeline, knobs) for knobs in members], taken)
+    ids = _unique_prefixes([_config_digest(root, space.pipeline, knobs) for knobs in members], taken)
     candidates = []
     with ir.Context() as context, ir.Location.unknown():
         context.enable_multithreading(False)
@@ -181,7 +181,7 @@ def kernel_candidates(name: str, space: SearchSpace, knob_sets: Iterable[Mapping
         NotInSpace: A knob set violates a constraint, lacks a knob or is given twice.
     """
     members = _members(name, space, knob_sets)
-    ids = _unique_prefixes([_digest(name, space.pipeline, knobs) for knobs in members])
+    ids = _unique_prefixes([_config_digest(name, space.pipeline, knobs) for knobs in members])
     return tuple(_kernel_candidate(identity, name, space, knobs) for identity, knobs in zip(ids, members, strict=True))
 
 
@@ -202,7 +202,7 @@ def _members(name: str, space: SearchSpace, knob_sets: Iterable[Mapping[str, int
     return members
 
 
-def _digest(root: RootOp | str, pipeline: str, knobs: Mapping[str, int]) -> str:
+def _config_digest(root: RootOp | str, pipeline: str, knobs: Mapping[str, int]) -> str:
     content = msgspec.json.encode((root, pipeline, sorted(knobs.items())))
     return hashlib.sha256(content).hexdigest()
 

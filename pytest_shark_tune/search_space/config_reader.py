@@ -178,7 +178,9 @@ def without_entry(compilation_info: str, name: str) -> str:
     """Remove the entry of that name from the lowering config of a compilation info."""
     with ir.Context():
         info = iree_codegen.CompilationInfoAttr(ir.Attribute.parse(compilation_info))
-        kept = ir.DictAttr.get({key: value for key, value in _entries(info.lowering_config).items() if key != name})
+        kept = ir.DictAttr.get(
+            {key: value for key, value in _lowering_entries(info.lowering_config).items() if key != name}
+        )
         if isinstance(info.lowering_config, iree_gpu.LoweringConfigAttr):
             config = iree_gpu.LoweringConfigAttr.get(kept)
         else:
@@ -207,35 +209,35 @@ def _differences(
             elif isinstance(given, int):
                 yield from _set_knob(name, given, path, found)
             else:
-                yield path, f"is {_shown(given)}, which is no whole number"
+                yield path, f"is {_tree_text(given)}, which is no whole number"
         case _OneOfKnob(name, choices):
             positions = [index for index, choice in enumerate(choices) if _is_same(choice, given)]
             if positions:
                 yield from _set_knob(name, positions[0], path, found)
             else:
-                yield path, f"is {_shown(given)}, which is none of {', '.join(map(_shown, choices))}"
+                yield path, f"is {_tree_text(given)}, which is none of {', '.join(map(_tree_text, choices))}"
         case dict():
             entries = {} if given is None else given
             if not isinstance(entries, dict):
-                yield path, f"is {_shown(given)}, which is no dictionary"
+                yield path, f"is {_tree_text(given)}, which is no dictionary"
                 return
             for name, part in template.items():
                 yield from _differences(part, entries.get(name), _path_to(path, name), found, absent)
             for name, part in entries.items():
                 if name not in template and not _is_off(part):
-                    yield _path_to(path, name), f"is {_shown(part)}, and the space has no such entry"
+                    yield _path_to(path, name), f"is {_tree_text(part)}, and the space has no such entry"
         case list():
             parts: Sequence[ConfigTree | None] = [None] * len(template)
             if given is not None:
                 if not isinstance(given, list) or len(given) != len(template):
-                    yield path, f"is {_shown(given)}, and the space has {len(template)} entries there"
+                    yield path, f"is {_tree_text(given)}, and the space has {len(template)} entries there"
                     return
                 parts = given
             for index, (part, entry) in enumerate(zip(template, parts, strict=True)):
                 yield from _differences(part, entry, f"{path}[{index}]", found, absent)
         case _:
             if not _is_same(template, given):
-                yield path, f"is {_shown(given)}, and in the space always {_shown(template)}"
+                yield path, f"is {_tree_text(given)}, and in the space always {_tree_text(template)}"
 
 
 def _set_knob(name: str, value: int, path: str, found: dict[str, int]) -> Iterator[tuple[str, str]]:
@@ -258,11 +260,11 @@ def _path_to(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _shown(tree: ConfigTree | None) -> str:
+def _tree_text(tree: ConfigTree | None) -> str:
     if isinstance(tree, dict):
-        return f"{{{', '.join(f'{name} = {_shown(part)}' for name, part in tree.items())}}}"
+        return f"{{{', '.join(f'{name} = {_tree_text(part)}' for name, part in tree.items())}}}"
     if isinstance(tree, list):
-        return f"[{', '.join(map(_shown, tree))}]"
+        return f"[{', '.join(map(_tree_text, tree))}]"
     return "missing" if tree is None else str(tree)
 
 
@@ -280,10 +282,10 @@ def _template(space: SearchSpace) -> dict[str, _Template]:
 
 
 def _levels(config: Any) -> dict[str, ConfigTree]:
-    return {name: _tree(attribute) for name, attribute in _entries(config).items()}
+    return {name: _tree(attribute) for name, attribute in _lowering_entries(config).items()}
 
 
-def _entries(config: Any) -> dict[str, Any]:
+def _lowering_entries(config: Any) -> dict[str, Any]:
     """Return the entries of a lowering config.
 
     The configs of CPUs and of SPIR-V have no bindings. Their brackets enclose the content of a dictionary, so their

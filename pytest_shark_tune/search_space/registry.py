@@ -38,7 +38,7 @@ def provided_spaces(
         NoSpace: An entry point raises it for the op, or returns only empty spaces.
     """
     for entry in providers() if entries is None else entries:
-        spaces = _ask(entry, root, target)
+        spaces = _provided_by(entry, root, target)
         if spaces is not None:
             if not any(spaces):
                 raise NoSpace(f"the entry point {entry.name} of {GROUP} offers no config of {root.op}")
@@ -46,7 +46,7 @@ def provided_spaces(
     return None
 
 
-def _ask(entry: EntryPoint, root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...] | None:
+def _provided_by(entry: EntryPoint, root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...] | None:
     name = f"the entry point {entry.name} = {entry.value!r} of {GROUP}"
     try:
         provider = entry.load()

@@ -7,7 +7,7 @@ from typing import Any
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.search_space.expression import Apply, Constant, Expression, Operator, Truth, Variable
 
-__all__ = ["expression_of", "parse_smtlib", "words_of"]
+__all__ = ["expression_of", "parse_smtlib", "text_of"]
 
 
 def parse_smtlib(text: str) -> tuple[Any, ...]:
@@ -25,7 +25,7 @@ def parse_smtlib(text: str) -> tuple[Any, ...]:
         raise InputError(f"not SMT-LIB that z3 reads: {' '.join(said.split())}") from error
 
 
-def words_of(term: Any) -> str:
+def text_of(term: Any) -> str:
     """Return a z3 term on one line, as z3 prints it: the message of an assert without a message."""
     return " ".join(str(term).split())
 
@@ -69,14 +69,14 @@ def expression_of(term: Any) -> Expression:
 
     def convert(node: Any) -> Expression:
         if not z3.is_app(node) or not (z3.is_int(node) or z3.is_bool(node)):
-            raise InputError(f"{words_of(node)} is neither a whole number nor a truth value")
+            raise InputError(f"{text_of(node)} is neither a whole number nor a truth value")
         if z3.is_int_value(node):
             return Constant(node.as_long())
         if z3.is_true(node) or z3.is_false(node):
             return Truth(z3.is_true(node))
         if z3.is_const(node):
             if not z3.is_int(node):
-                raise InputError(f"{words_of(node)} is a truth value; knobs and helpers are whole numbers")
+                raise InputError(f"{text_of(node)} is a truth value; knobs and helpers are whole numbers")
             return Variable(str(node.decl().name()))
         operands = tuple(map(read, node.children()))
         kind = node.decl().kind()
@@ -85,7 +85,7 @@ def expression_of(term: Any) -> Expression:
         if node.decl().name() == "abs":
             return Apply("abs", operands)
         if kind not in operators:
-            raise InputError(f"{node.decl().name()} in {words_of(node)} is no operator of a search space")
+            raise InputError(f"{node.decl().name()} in {text_of(node)} is no operator of a search space")
         return Apply(operators[kind], operands)
 
     return read(term)

@@ -23,7 +23,7 @@ from pytest_shark_tune.search_space.expression import (
     to_z3,
     variables,
 )
-from pytest_shark_tune.search_space.smtlib import expression_of, parse_smtlib, words_of
+from pytest_shark_tune.search_space.smtlib import expression_of, parse_smtlib, text_of
 from pytest_shark_tune.search_space.where import conjuncts, parse_condition
 
 __all__ = ["Constraint", "Knob", "NoSpace", "SearchSpace", "SpaceTooLarge"]
@@ -126,7 +126,7 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
             InputError: A term has other values than integers, or a knob has no value.
             UnboundedKnob: The terms leave a helper without bounds.
         """
-        worded = asserts.items() if isinstance(asserts, Mapping) else [(words_of(term), term) for term in asserts]
+        worded = asserts.items() if isinstance(asserts, Mapping) else [(text_of(term), term) for term in asserts]
         constraints = tuple(Constraint(expression_of(term), message) for message, term in worded)
         knobs = _checked_knobs(domains)
         mentioned = sorted({name for constraint in constraints for name in variables(constraint.condition)})
@@ -152,7 +152,7 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
                 raise InputError(
                     f"there is no knob {name} in the {self.pipeline} space; it has {', '.join(self.names)}"
                 )
-        message = condition.strip() if isinstance(condition, str) else words_of(to_z3(expression))
+        message = condition.strip() if isinstance(condition, str) else text_of(to_z3(expression))
         # A condition on one knob restricts its domain at once, so that fewer draws from a large space are rejected.
         knobs = tuple(
             msgspec.structs.replace(knob, domain=_fulfilling(knob, part))
@@ -206,7 +206,7 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
         reasons += [
             f"{name} = {value!r} is not a whole number of at most 63 bits"
             for name, value in knobs.items()
-            if not _is_whole(value)
+            if not _is_integer(value)
         ]
         if reasons:
             return tuple(reasons)
@@ -231,7 +231,7 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
     def holds(self, knob_sets: Sequence[Mapping[str, int]]) -> tuple[bool, ...]:
         """Return for each of ``knob_sets`` whether it is a member, faster than by `violated`."""
         names = set(self.names)
-        sound = [set(knobs) == names and all(map(_is_whole, knobs.values())) for knobs in knob_sets]
+        sound = [set(knobs) == names and all(map(_is_integer, knobs.values())) for knobs in knob_sets]
         rows = [tuple(knobs[name] for name in self.names) for knobs, fits in zip(knob_sets, sound, strict=True) if fits]
         answers = iter(self._hold(rows))
         return tuple(fits and next(answers) for fits in sound)
@@ -309,7 +309,7 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
                 reason = f"the {self.pipeline} space has too many members to list ({error}); sample from it instead"
                 _store_rows(key, too_large := SpaceTooLarge(reason))
                 raise too_large from error
-            rows = _canonical(rows[:, : len(self.knobs)], unique=bool(self.helpers))
+            rows = _canonical_rows(rows[:, : len(self.knobs)], unique=bool(self.helpers))
             rows.setflags(write=False)
             _store_rows(key, rows)
         return rows
@@ -369,13 +369,13 @@ def _checked_knobs(domains: Mapping[str, Iterable[int]]) -> tuple[Knob, ...]:
         if not values:
             raise InputError(f"the knob {name} has no value to take")
         for value in values:
-            if not _is_whole(value):
+            if not _is_integer(value):
                 raise InputError(f"the knob {name} cannot be {value!r}: values are whole numbers of at most 63 bits")
         knobs.append(Knob(name, tuple(sorted({int(value) for value in values}))))
     return tuple(knobs)
 
 
-def _is_whole(value: object) -> bool:
+def _is_integer(value: object) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and abs(int(value)) < 1 << 63
 
 
@@ -403,7 +403,7 @@ def _store_rows(key: bytes, rows: Column | SpaceTooLarge) -> None:
     _ROWS[key] = rows
 
 
-def _canonical(rows: Column, *, unique: bool) -> Column:
+def _canonical_rows(rows: Column, *, unique: bool) -> Column:
     if unique:
         return np.unique(rows, axis=0)
     if not rows.shape[1]:

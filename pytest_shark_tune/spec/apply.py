@@ -56,9 +56,9 @@ class Application(msgspec.Struct, frozen=True, kw_only=True):
     """The model at phase ``executable-sources``, with the spec."""
     sources: str
     """The model at phase ``executable-sources``, without the spec."""
-    placed: tuple[Placement, ...]
+    placements: tuple[Placement, ...]
     """The entries that are applied."""
-    lost: tuple[Placement, ...]
+    dropped: tuple[Placement, ...]
     """Entries with a config that the compiler dropped afterwards; their executables have the default config."""
     unmatched: tuple[str, ...]
     """The entries that are applied nowhere, in the spec's order."""
@@ -103,9 +103,9 @@ def _apply(name: str, sources: str, spec: str, marked: str, compiler: Compiler) 
     early = configure_with(bare, marked)
     text = replace_executables(bare, early.text, _symbols(op for op in early.applied if op.entry))
     configurations = chosen(text)
-    kept, lost = _survivors(early.applied, configurations)
-    if lost:
-        text = replace_executables(text, bare, _symbols(lost))
+    kept, dropped = _survivors(early.applied, configurations)
+    if dropped:
+        text = replace_executables(text, bare, _symbols(dropped))
         configurations = chosen(text)
     taken = set(_symbols(kept))
     late = configure_with(configurations, marked)
@@ -117,7 +117,7 @@ def _apply(name: str, sources: str, spec: str, marked: str, compiler: Compiler) 
         late_survivors, late_dropped = _survivors(late_matches, chosen(text))
         if late_dropped:
             text = replace_executables(text, before, _symbols(late_dropped))
-        lost = [op for op in lost if op.symbol not in _symbols(late_survivors)] + late_dropped
+        dropped = [op for op in dropped if op.symbol not in _symbols(late_survivors)] + late_dropped
     by_flag: set[tuple[str, str, str]] = set()
     flag_error = ""
     if compiler.target.loads_specs:
@@ -146,8 +146,8 @@ def _apply(name: str, sources: str, spec: str, marked: str, compiler: Compiler) 
     return Application(
         text=replace_executables(sources, text, _symbols(kept + late_survivors)),
         sources=sources,
-        placed=tuple(sorted(everywhere, key=lambda found: order.get(found.symbol, -1))),
-        lost=tuple(placement(op, is_late=op in late_matches) for op in lost),
+        placements=tuple(sorted(everywhere, key=lambda found: order.get(found.symbol, -1))),
+        dropped=tuple(placement(op, is_late=op in late_matches) for op in dropped),
         unmatched=tuple(row.matcher for row in read_spec(spec) if row.matcher not in used),
         flag_error=flag_error,
     )
@@ -160,11 +160,11 @@ def _survivors(applied: Iterable[Applied], configurations: str) -> tuple[list[Ap
     """
     there = {(op.symbol, op.compilation_info) for op in read_configs(configurations)}
     kept: list[Applied] = []
-    lost: list[Applied] = []
+    dropped: list[Applied] = []
     for op in applied:
         if op.entry:
-            (kept if (op.symbol, op.compilation_info) in there else lost).append(op)
-    return kept, lost
+            (kept if (op.symbol, op.compilation_info) in there else dropped).append(op)
+    return kept, dropped
 
 
 def _symbols(applied: Iterable[Applied]) -> list[str]:

@@ -185,14 +185,14 @@ def mark_entries(text: str) -> str:
             actions.append(name)
             marking = sequences[action].clone(ip=ir.InsertionPoint(foreach_match(module).parent)).operation
             marking.attributes["sym_name"] = ir.StringAttr.get(name)
-            _drop_marks(marking)
+            _drop_annotations(marking)
             _add_mark(marking, matcher)
         foreach_match(module).attributes["actions"] = symbol_array(actions)
         module.operation.verify()
         return spec_text(module)
 
 
-def _drop_marks(action: ir.Operation) -> None:
+def _drop_annotations(action: ir.Operation) -> None:
     """Remove marks that an action already writes: in a foreign spec they could name another entry."""
     for op in ops_named(action, "transform.annotate"):
         if string_of(op, "name") == MARK:

@@ -21,7 +21,7 @@ from typing import Literal, TypeVar, get_args
 import msgspec
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.system.folders import check_owner
+from pytest_shark_tune.system.directories import check_owner
 from pytest_shark_tune.system.journal import replace_file
 from pytest_shark_tune.system.lock import FileLock
 from pytest_shark_tune.system.terminal import escaped_line
@@ -74,7 +74,7 @@ class Removed:
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _CacheEntry:
     """All files of one key."""
 
     kind: Kind
@@ -111,17 +111,17 @@ class Cache:
     """Values and files by kind and content key.
 
     A damaged value is reported, removed and counts as absent. The time of a file's modification is that of its last
-    use, by which `evict` finds the oldest. No value holds the cache's own path, so the directory may be moved. ``tell``
-    gets a message about damage.
+    use, by which `evict` finds the oldest. No value holds the cache's own path, so the directory may be moved.
+    ``report`` gets a message about damage.
 
     Raises:
         InputError: another user could have put something into the directory, from which binaries are loaded.
     """
 
-    def __init__(self, folder: Path, tell: Callable[[str], None] = lambda message: None) -> None:
-        check_owner(folder)
-        self.folder = folder
-        self._tell = tell
+    def __init__(self, directory: Path, report: Callable[[str], None] = lambda message: None) -> None:
+        check_owner(directory)
+        self.directory = directory
+        self._report = report
         self._whole: set[tuple[Path, str]] = set()
 
     def file(self, kind: Kind, key: str, suffix: str) -> Path:
@@ -131,10 +131,10 @@ class Cache:
             InputError: ``key`` is not a key, and might lead out of the cache's directory.
         """
         if not is_key(key) or kind not in KINDS:
-            raise InputError(f"{key!r} is no key of {kind!r} in the cache {self.folder}")
-        path = self.folder / kind / key[:2] / f"{key}{suffix}"
+            raise InputError(f"{key!r} is no key of {kind!r} in the cache {self.directory}")
+        path = self.directory / kind / key[:2] / f"{key}{suffix}"
         if not path.parent.is_dir():
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.parent.mkdir(parents=True, exist_ok=True)
         self.touch(path)
         return path
@@ -197,7 +197,7 @@ class Cache:
         """Remove a damaged file, unless another process has replaced it meanwhile."""
         message = f"{path} is damaged, and is left out and made anew: {why}"
         _logger.warning("%s", escaped_line(message))
-        self._tell(message)
+        self._report(message)
         now = _stat(path)
         if now is not None and (now.st_dev, now.st_ino) == (found.st_dev, found.st_ino):
             with suppress(OSError):  # One of another user is replaced if that is possible.
@@ -268,7 +268,7 @@ class Cache:
                 gone = _remove(entry)
                 removed = _sum(removed, gone)
                 total -= gone.bytes
-        _logger.info("%d of %s removed, %d bytes", removed.number, self.folder, removed.bytes)
+        _logger.info("%d of %s removed, %d bytes", removed.number, self.directory, removed.bytes)
         return removed
 
     def clear(self, kinds: Collection[Kind] = KINDS) -> Removed:
@@ -278,28 +278,28 @@ class Cache:
             removed = _sum(removed, _remove(entry))
         return removed
 
-    def _entries(self, kinds: Collection[Kind] = KINDS) -> Iterator[_Entry]:
+    def _entries(self, kinds: Collection[Kind] = KINDS) -> Iterator[_CacheEntry]:
         """List the stored values of these kinds. Files with names that are not ours are left out."""
         for kind in kinds:
-            for folder in _listed(self.folder / kind):
+            for directory in _sorted_files(self.directory / kind):
                 # Our directories hold the keys that begin with their name.
-                if len(folder.name) != 2 or folder.is_symlink():
+                if len(directory.name) != 2 or directory.is_symlink():
                     continue
                 files: dict[str, dict[Path, os.stat_result]] = {}
-                for path in _listed(folder):
-                    if (match := _NAME.match(path.name)) and match[1].startswith(folder.name):
+                for path in _sorted_files(directory):
+                    if (match := _NAME.match(path.name)) and match[1].startswith(directory.name):
                         found = _stat(path)
                         if found is not None and stat.S_ISREG(found.st_mode):
                             files.setdefault(match[1], {})[path] = found
                 for of_key in files.values():
                     size = sum(found.st_size for found in of_key.values())
-                    yield _Entry(kind, tuple(of_key), size, max(found.st_mtime for found in of_key.values()))
+                    yield _CacheEntry(kind, tuple(of_key), size, max(found.st_mtime for found in of_key.values()))
 
 
-def _listed(folder: Path) -> list[Path]:
+def _sorted_files(directory: Path) -> list[Path]:
     """List a directory in a fixed order; nothing if it cannot be read."""
     try:
-        return sorted(folder.iterdir())
+        return sorted(directory.iterdir())
     except OSError:
         return []
 
@@ -314,7 +314,7 @@ def _sum(one: Removed, other: Removed) -> Removed:
     return Removed(one.number + other.number, one.bytes + other.bytes, one.busy + other.busy)
 
 
-def _remove(entry: _Entry) -> Removed:
+def _remove(entry: _CacheEntry) -> Removed:
     """Remove all files of a key, unless one of them is locked, is being written or belongs to another user."""
     if any(path.suffix == _PARTIAL and _is_young(path) for path in entry.files):
         return Removed(busy=1)

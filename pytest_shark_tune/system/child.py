@@ -33,7 +33,7 @@ _PARENT = "PYTEST_SHARK_TUNE_PARENT"
 _PR_SET_PDEATHSIG = 1
 _STDERR_KEPT_BYTES = 65536
 _STDERR_SHOWN_BYTES = 4000
-_LOOK_S = 0.5
+_WAKE_S = 0.5
 _REAP_S = 10.0
 _FAREWELL_S = 2.0
 
@@ -119,13 +119,13 @@ class Child(AbstractContextManager["Child"]):
         except _OutOfTime:
             self._finish(0.0)
             raise DeviceChildDied(
-                f"the child process gave no answer within {timeout_s:g} s and was stopped{self._last_words()}",
+                f"the child process gave no answer within {timeout_s:g} s and was stopped{self._stderr_text()}",
                 timed_out=True,
             ) from None
         except (_Ended, OSError):
             # A child that dies closes its pipes before it can be waited for.
             self._finish(_FAREWELL_S)
-            raise DeviceChildDied(f"the child process {self._fate()}{self._last_words()}") from None
+            raise DeviceChildDied(f"the child process {self._how_it_ended()}{self._stderr_text()}") from None
         except BaseException:
             self._finish(0.0)
             raise
@@ -163,7 +163,7 @@ class Child(AbstractContextManager["Child"]):
             left = deadline - time.monotonic()
             if left <= 0:
                 raise _OutOfTime
-            if poller.poll(min(left, _LOOK_S) * 1000):
+            if poller.poll(min(left, _WAKE_S) * 1000):
                 return
             # A grandchild may hold the pipe open, so its closing is not the only sign of an end.
             if self._process.poll() is not None and not poller.poll(0):
@@ -182,7 +182,7 @@ class Child(AbstractContextManager["Child"]):
         self._stdout.close()
         self._stderr.finish()
 
-    def _fate(self) -> str:
+    def _how_it_ended(self) -> str:
         status = self._process.returncode
         if status is None:
             return "does not end"
@@ -192,7 +192,7 @@ class Child(AbstractContextManager["Child"]):
             return f"was ended by {_signal_name(-status)}"
         return f"exited with status {status}"
 
-    def _last_words(self) -> str:
+    def _stderr_text(self) -> str:
         words = self._stderr.text()[-_STDERR_SHOWN_BYTES:].strip()
         return f"; its stderr ends with:\n{words}" if words else "; it wrote nothing to stderr"
 

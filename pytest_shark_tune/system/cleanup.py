@@ -18,14 +18,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pytest_shark_tune.system import folders
+from pytest_shark_tune.system import directories
 
-__all__ = ["clear", "new_folder", "release_group", "scratch_folder", "sweep", "watch_group"]
+__all__ = ["clear", "new_directory", "release_group", "remove_abandoned", "scratch_directory", "watch_group"]
 
 _NEW_S = 60.0
 """A younger directory may belong to a process that has yet to lock it."""
 _CLEAR_S = 10.0
-_GUARD = """
+_REAPER_SCRIPT = """
 import os, shutil, signal, sys, time
 groups = set()
 for line in sys.stdin:
@@ -44,15 +44,15 @@ for _ in range(100):
 """Killed processes may still write into the directory that is being removed, so it tries again for 10 s."""
 
 
-class _Guard:
+class _Reaper:
     """The locked temporary directory of this process, and the child that removes it when this process has ended."""
 
     def __init__(self) -> None:
         self.owner = os.getpid()
-        self._held = folders.HeldFolder()
-        self.folder = self._held.path
+        self._held = directories.HeldDirectory()
+        self.directory = self._held.path
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _GUARD, os.fspath(self.folder)],
+            [sys.executable, "-I", "-S", "-c", _REAPER_SCRIPT, os.fspath(self.directory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -61,7 +61,7 @@ class _Guard:
             start_new_session=True,
         )
 
-    def tell(self, sign: str, group: int) -> None:
+    def send(self, sign: str, group: int) -> None:
         assert self._process.stdin is not None
         with suppress(OSError):  # The reaper was killed.
             self._process.stdin.write(f"{sign}{group}\n".encode())
@@ -79,60 +79,60 @@ class _Guard:
 
 
 _mutex = threading.Lock()
-_guard: _Guard | None = None
+_reaper: _Reaper | None = None
 
 
 def watch_group(group: int) -> None:
     """Have a process group killed if this process ends before `release_group`."""
-    _current().tell("+", group)
+    _current().send("+", group)
 
 
 def release_group(group: int) -> None:
     """Forget a process group that has ended."""
-    _current().tell("-", group)
+    _current().send("-", group)
 
 
-def new_folder(name: str) -> Path:
+def new_directory(name: str) -> Path:
     """Make a directory that lasts until `clear`, or until this process has ended."""
-    return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=_current().folder))
+    return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=_current().directory))
 
 
 @contextmanager
-def scratch_folder() -> Iterator[Path]:
+def scratch_directory() -> Iterator[Path]:
     """Make a directory that is removed at the end."""
-    folder = new_folder("scratch")
+    directory = new_directory("scratch")
     try:
-        yield folder
+        yield directory
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def clear() -> None:
     """Kill the commands and remove the directory. Later commands get a new one."""
-    global _guard  # noqa: PLW0603 - there is one guard a process
+    global _reaper  # noqa: PLW0603 - there is one reaper a process
     with _mutex:
-        if _guard is not None and _guard.owner == os.getpid():
-            _guard.end()
-        _guard = None
+        if _reaper is not None and _reaper.owner == os.getpid():
+            _reaper.end()
+        _reaper = None
 
 
-def sweep() -> None:
+def remove_abandoned() -> None:
     """Remove the temporary directories of processes that were killed together with their reaper.
 
     If the lock of such a directory is free, its process has ended.
     """
-    for folder in Path(tempfile.gettempdir()).glob(f"{folders.PREFIX}*"):
+    for directory in Path(tempfile.gettempdir()).glob(f"{directories.PREFIX}*"):
         with suppress(OSError):
-            if time.time() - folder.lstat().st_mtime > _NEW_S:
-                folders.remove_if_free(folder)
+            if time.time() - directory.lstat().st_mtime > _NEW_S:
+                directories.remove_if_free(directory)
 
 
-def _current() -> _Guard:
-    global _guard  # noqa: PLW0603 - there is one guard a process
+def _current() -> _Reaper:
+    global _reaper  # noqa: PLW0603 - there is one reaper a process
     with _mutex:
-        if _guard is None or _guard.owner != os.getpid():
-            _guard = _Guard()
-        return _guard
+        if _reaper is None or _reaper.owner != os.getpid():
+            _reaper = _Reaper()
+        return _reaper
 
 
 atexit.register(clear)

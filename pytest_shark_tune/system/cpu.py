@@ -75,9 +75,9 @@ def cpu_identity(cpuinfo: str, fallback: str = "") -> str:
     names = sorted({name for core in cores if (name := core.get(_NAME, ""))})
     if names and all(map(is_model_name, names)):
         return " + ".join(names)
-    kinds = sorted({kind for core in cores if (kind := _kind(core))})
+    kinds = sorted({kind for core in cores if (kind := _core_kind(core))})
     features = sorted({feature for core in cores for feature in _features(core)})
-    parts = [" + ".join(dict.fromkeys(map(_plain, names))), " + ".join(kinds)]
+    parts = [" + ".join(dict.fromkeys(map(_short_model, names))), " + ".join(kinds)]
     if not any(parts):
         parts.append(fallback)
     if features:
@@ -89,12 +89,12 @@ def is_model_name(name: str) -> bool:
     """Whether the kernel's name is that of one CPU model. Models have numbers, masks have none."""
     if _MASK.search(name):
         return False
-    plain = _CLOCK.sub(" ", re.sub(r"\([^)]*\)", " ", _plain(name)))
+    plain = _CLOCK.sub(" ", re.sub(r"\([^)]*\)", " ", _short_model(name)))
     numbered = (word for word in plain.split() if _NUMBER.search(word) and not _ARCHITECTURE.match(word))
     return any(set(re.findall(r"\d", word)) != {"0"} for word in numbered)  # Engineering samples are "0000".
 
 
-def _plain(name: str) -> str:
+def _short_model(name: str) -> str:
     """Remove the clock rate and the number of cores from a name."""
     return _CORES.sub("", name.partition("@")[0]).strip()
 
@@ -110,7 +110,7 @@ def _cores(cpuinfo: str) -> Iterator[Mapping[str, str]]:
         yield fields
 
 
-def _kind(core: Mapping[str, str]) -> str:
+def _core_kind(core: Mapping[str, str]) -> str:
     """The vendor and model of a core; empty if the kernel gives none."""
     if "cpu implementer" in core:
         implementer, part, variant, revision = (core.get(name, "").lower() for name in _ARM)

@@ -15,11 +15,11 @@ class Storage:
     """The directories that a run writes to.
 
     Args:
-        folders: The directories by the option or variable that names them.
+        directories: The directories by the option or variable that names them.
     """
 
-    def __init__(self, folders: Mapping[str, Path]) -> None:
-        self._folders = folders
+    def __init__(self, directories: Mapping[str, Path]) -> None:
+        self._directories = directories
 
     def explain(self, error: BaseException | None) -> str | None:
         """Name the directory that cannot be written to, and the remedy; ``None`` for an error about something else."""
@@ -28,10 +28,13 @@ class Storage:
         problem = error.strerror or str(error)
         if isinstance(error.filename, str):
             path = Path(error.filename)
-            for option, folder in self._folders.items():
-                if path.is_relative_to(folder):
-                    return f"{option}: cannot write to {path}: {problem}; make room in {folder}, or name another folder"
+            for option, directory in self._directories.items():
+                if path.is_relative_to(directory):
+                    return (
+                        f"{option}: cannot write to {path}: {problem}; make room in {directory}, or name another "
+                        "directory"
+                    )
         elif error.errno in _FULL:
-            places = ", ".join(f"{folder} ({option})" for option, folder in self._folders.items())
+            places = ", ".join(f"{directory} ({option})" for option, directory in self._directories.items())
             return f"cannot write: {problem}; make room in {places}"
         return None

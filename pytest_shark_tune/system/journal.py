@@ -19,7 +19,7 @@ import msgspec
 
 from pytest_shark_tune.system.terminal import escaped_line
 
-__all__ = ["append", "damaged_lines", "put_first", "read", "read_plain", "replace_file"]
+__all__ = ["append", "create_exclusive", "damaged_lines", "read", "read_plain", "replace_file"]
 
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -121,7 +121,7 @@ def replace_file(path: Path, content: bytes) -> None:
             partial.unlink()
 
 
-def put_first(path: Path, content: bytes) -> bytes:
+def create_exclusive(path: Path, content: bytes) -> bytes:
     """Create a file unless there is one. Its directory has to exist.
 
     Several processes that do so at the same moment all get the whole content of the same one. On a file system without

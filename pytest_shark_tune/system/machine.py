@@ -33,18 +33,19 @@ def last_level_cache_bytes(cpus: Path = Path("/sys/devices/system/cpu")) -> int:
     """
     sizes = {}
     for processor in cpus.glob("cpu[0-9]*"):
-        caches = [found for folder in processor.glob("cache/index[0-9]*") if (found := _read_cache(folder))]
+        caches = [found for directory in processor.glob("cache/index[0-9]*") if (found := _read_cache(directory))]
         if caches:
             level, shared, size = max(caches)
             sizes[level, shared] = size
     return sum(sizes.values())
 
 
-def _read_cache(folder: Path) -> tuple[int, str, int] | None:
+def _read_cache(directory: Path) -> tuple[int, str, int] | None:
     """The level, sharing processors and size of a cache; ``None`` for one of instructions, or without such files."""
     try:
         kind, level, shared, size = (
-            (folder / name).read_text(encoding="ascii").strip() for name in ("type", "level", "shared_cpu_list", "size")
+            (directory / name).read_text(encoding="ascii").strip()
+            for name in ("type", "level", "shared_cpu_list", "size")
         )
         return None if kind == "Instruction" else (int(level), shared, int(size[:-1]) * _UNITS[size[-1]])
     except (OSError, ValueError, KeyError):
@@ -65,12 +66,12 @@ def driver_version(driver: str, *, root: Path = Path("/"), env: Mapping[str, str
     """
     if driver.startswith("local"):
         return ""
-    told = [text for path in _DRIVER_FILES.get(driver, ()) if (text := _text(root / path))]
-    if not told or driver == "vulkan":
-        told.append(platform.release())
+    versions = [text for path in _DRIVER_FILES.get(driver, ()) if (text := _file_text(root / path))]
+    if not versions or driver == "vulkan":
+        versions.append(platform.release())
     if driver == "vulkan":
-        told += [_vulkan_driver(path) for path in _vulkan_manifests(root, env)]
-    return "\n".join(told)
+        versions += [_vulkan_driver(path) for path in _vulkan_manifests(root, env)]
+    return "\n".join(versions)
 
 
 def _vulkan_manifests(root: Path, env: Mapping[str, str]) -> list[Path]:
@@ -78,12 +79,12 @@ def _vulkan_manifests(root: Path, env: Mapping[str, str]) -> list[Path]:
     for name in _MANIFEST_VARIABLES:
         if env.get(name):
             return [Path(path) for path in env[name].split(os.pathsep)]
-    return sorted(path for folder in _MANIFESTS for path in (root / folder).glob("*.json"))
+    return sorted(path for directory in _MANIFESTS for path in (root / directory).glob("*.json"))
 
 
 def _vulkan_driver(manifest: Path) -> str:
     """The text of a manifest, with the size and the time of the library that it names by a path."""
-    text = _text(manifest)
+    text = _file_text(manifest)
     try:
         library = (manifest.parent / json.loads(text)["ICD"]["library_path"]).stat()
     except (OSError, ValueError, LookupError, TypeError):
@@ -91,7 +92,7 @@ def _vulkan_driver(manifest: Path) -> str:
     return f"{text} {library.st_size} {library.st_mtime_ns}"
 
 
-def _text(path: Path) -> str:
+def _file_text(path: Path) -> str:
     """The text of a file; empty if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip()

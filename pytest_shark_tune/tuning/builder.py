@@ -30,7 +30,7 @@ from pytest_shark_tune.system import process
 from pytest_shark_tune.system.cache import BINARY, Cache, content_key, file_digest
 from pytest_shark_tune.tuning.compile_step import CompileStep
 
-__all__ = ["Builds"]
+__all__ = ["Builder"]
 
 FailedBuild = Literal["compile_failed", "compile_timeout", "not_applied"]
 
@@ -45,7 +45,7 @@ _NICENESS = 10
 _logger = logging.getLogger(__name__)
 
 
-class Builds:
+class Builder:
     """Compiles candidates and models for one process of a run.
 
     Processes share the work. A candidate that one of them is compiling has a lock in the cache; the others compile the
@@ -73,8 +73,8 @@ class Builds:
         leases: DeviceLeases,
         *,
         jobs: int,
-        tell: Callable[[str], None],
-        coming: Callable[[Task], Sequence[Candidate]] = lambda task: (),
+        report: Callable[[str], None],
+        prefetch_queue: Callable[[Task], Sequence[Candidate]] = lambda task: (),
         step: CompileStep | None = None,
         of_run: Cache | None = None,
     ) -> None:
@@ -82,8 +82,8 @@ class Builds:
         self._cache = cache
         self._leases = leases
         self._jobs = jobs
-        self._tell = tell
-        self._coming = coming
+        self._report = report
+        self._prefetch_queue = prefetch_queue
         self._step = step
         self._of_run = of_run
         self._identity = (*compiler.identity, step.key) if step else compiler.identity
@@ -109,8 +109,8 @@ class Builds:
         shares_processor = self.compiler.target.shares_processor
         artifact = self.known(module, candidate) if shares_processor else None
         if artifact is None:
-            ahead = [other for other in self._coming(task) if other.id != candidate.id] if member == 0 else []
-            make = self._compile_stretch if shares_processor else self._compile_ahead
+            ahead = [other for other in self._prefetch_queue(task) if other.id != candidate.id] if member == 0 else []
+            make = self._compile_batch if shares_processor else self._compile_ahead
             artifact = make(task.dispatch, module, [candidate, *ahead[: _AHEAD * self._jobs]])
         if artifact.vmfb is None:
             raise CandidateFailed(artifact.state, artifact.reason)
@@ -126,22 +126,22 @@ class Builds:
             for member in range(len(task.dispatch.members)):
                 self.artifact(task, config, member)
 
-    def _compile_stretch(self, dispatch: Dispatch, module: BenchmarkModule, stretch: Sequence[Candidate]) -> Artifact:
-        """Compile all of ``stretch`` while nothing is measured; return the artifact of the first candidate."""
+    def _compile_batch(self, dispatch: Dispatch, module: BenchmarkModule, batch: Sequence[Candidate]) -> Artifact:
+        """Compile all of ``batch`` while nothing is measured; return the artifact of the first candidate."""
         with self.processor():
             # Another process may have compiled them while this one waited for the device.
-            for candidate in stretch:
+            for candidate in batch:
                 self._start(dispatch, module, candidate)
             # Wait for all of them, before an error of the first one can end the lease.
             wait(self._running.values())
-            artifact = self._wait_for(dispatch, module, stretch[0])
-        self._sweep()
+            artifact = self._wait_for(dispatch, module, batch[0])
+        self._forget_finished()
         return artifact
 
-    def _compile_ahead(self, dispatch: Dispatch, module: BenchmarkModule, stretch: Sequence[Candidate]) -> Artifact:
+    def _compile_ahead(self, dispatch: Dispatch, module: BenchmarkModule, batch: Sequence[Candidate]) -> Artifact:
         """Return the artifact of the first candidate; start a few of the others in the background."""
-        first, *rest = stretch
-        self._sweep()
+        first, *rest = batch
+        self._forget_finished()
         self._start(dispatch, module, first)
         started = 0
         for candidate in rest:
@@ -194,7 +194,7 @@ class Builds:
             if self._step is not None:
                 text = self._step.applied_to(text, candidate.compilation_info)
         except CandidateFailed as failure:
-            self._keep(key, Artifact(candidate=candidate.id, state=_state(failure), reason=failure.reason))
+            self._keep(key, Artifact(candidate=candidate.id, state=_failed_state(failure), reason=failure.reason))
             return None
 
         def job() -> Artifact:
@@ -205,7 +205,7 @@ class Builds:
 
         return job
 
-    def _sweep(self) -> None:
+    def _forget_finished(self) -> None:
         """Drop the jobs that have ended. An error stays until its candidate is needed."""
         self._running = {
             key: future for key, future in self._running.items() if not future.done() or future.exception()
@@ -214,7 +214,7 @@ class Builds:
     def processor(self) -> AbstractContextManager[object]:
         """Hold the device while the compiler runs, if both are the same processor."""
         waits = self.compiler.target.shares_processor and self._leases.has_devices
-        return self._leases.acquire(self._tell) if waits else nullcontext()
+        return self._leases.acquire(self._report) if waits else nullcontext()
 
     def known(self, module: BenchmarkModule, candidate: Candidate) -> Artifact | None:
         """The candidate's artifact, if it was compiled before or failed in this run."""
@@ -298,14 +298,14 @@ class Builds:
             self._cache.put("artifacts", key, msgspec.structs.replace(artifact, vmfb=f"{key}{BINARY}"))
         elif lasts(State(artifact.state), artifact.reason):
             self._cache.put("artifacts", key, artifact)
-        elif self._of_run is not None and self._of_run.folder.is_dir():
+        elif self._of_run is not None and self._of_run.directory.is_dir():
             # If the directory is gone, the run is over. If it cannot be written, others find out by themselves.
             with suppress(OSError):
                 self._of_run.put("artifacts", key, artifact)
 
     def _failed(self, key: str) -> Artifact | None:
         """A failure in some process of this run, which a later run is to try again."""
-        if self._of_run is None or not (self._of_run.folder / "artifacts").is_dir():
+        if self._of_run is None or not (self._of_run.directory / "artifacts").is_dir():
             return None
         return self._of_run.get("artifacts", key, Artifact)
 
@@ -316,7 +316,7 @@ def _step_back() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
-def _state(failure: CandidateFailed) -> FailedBuild:
+def _failed_state(failure: CandidateFailed) -> FailedBuild:
     """The state of a candidate that failed before it was compiled."""
     match failure.state:
         case State.NOT_APPLIED:

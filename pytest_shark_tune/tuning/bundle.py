@@ -23,9 +23,9 @@ from pytest_shark_tune.search.facts import facts_of
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache, Kind, content_key, is_key
-from pytest_shark_tune.tuning.builder import Builds
-from pytest_shark_tune.tuning.bundle_file import BINARY, BundleFile, opened, write_bundle
-from pytest_shark_tune.tuning.microbenchmarks import Yardstick
+from pytest_shark_tune.tuning.builder import Builder
+from pytest_shark_tune.tuning.bundle_file import BINARY, BundleFile, open_bundle, write_bundle
+from pytest_shark_tune.tuning.microbenchmarks import Microbenchmark
 from pytest_shark_tune.tuning.session import Session
 
 __all__ = ["BUNDLE", "Bundle", "Packed", "PackedCompiler", "check_machine", "pack", "read_bundle"]
@@ -55,9 +55,9 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
     """The plans by key, with the candidates that were compiled, or that the compiler refused."""
     builds: dict[str, Artifact]
     """The artifacts of these candidates, by key; ``vmfb`` is a name in the file."""
-    yardsticks: tuple[Yardstick, ...]
+    microbenchmarks: tuple[Microbenchmark, ...] = msgspec.field(name="yardsticks")
     """The microbenchmarks; ``vmfb`` is a name in the file."""
-    yardsticks_key: str
+    microbenchmarks_key: str = msgspec.field(name="yardsticks_key")
     """The key of the microbenchmarks in the cache."""
     digests: dict[str, str]
     """The SHA-256 of each binary, by its name in the file."""
@@ -91,19 +91,19 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             InputError: the file is not whole, or a binary is not the one that was put into it.
         """
-        with opened(path) as file:
+        with open_bundle(path) as file:
             for key, artifact in self.builds.items():
                 unpacked = artifact
                 if artifact.vmfb is not None:
                     binary = self._unpack(file, cache, "artifacts", artifact.vmfb)
                     unpacked = msgspec.structs.replace(artifact, vmfb=binary)
                 cache.put("artifacts", key, unpacked)
-            yardsticks = [
+            microbenchmarks = [
                 msgspec.structs.replace(packed, vmfb=self._unpack(file, cache, "yardsticks", packed.vmfb))
-                for packed in self.yardsticks
+                for packed in self.microbenchmarks
             ]
-        if yardsticks:
-            cache.put("yardsticks", self.yardsticks_key, yardsticks)
+        if microbenchmarks:
+            cache.put("yardsticks", self.microbenchmarks_key, microbenchmarks)
         for key, plan in self.plans.items():
             cache.put("plans", key, plan)
 
@@ -117,7 +117,7 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
 
         ``binaries`` are the names of the binaries in the bundle's file.
         """
-        keys = {*self.builds, *self.plans, *self.tests.values(), self.yardsticks_key}
+        keys = {*self.builds, *self.plans, *self.tests.values(), self.microbenchmarks_key}
         if bad := sorted(key for key in keys if not is_key(key)):
             return f"{bad[0]!r} is no key"
         for key, artifact in self.builds.items():
@@ -128,7 +128,7 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
             if artifact.vmfb is not None and artifact.sha256 != self.digests.get(artifact.vmfb):
                 return f"{key} has two digests"
         named = {made.vmfb for made in self.builds.values() if made.vmfb is not None}
-        named |= {packed.vmfb for packed in self.yardsticks}
+        named |= {packed.vmfb for packed in self.microbenchmarks}
         if not named == set(binaries) == set(self.digests):
             return "its file has other binaries than its manifest"
         if {"pytest-shark-tune", "iree-base-compiler"} - self.versions.keys() or not self.identity:
@@ -155,7 +155,7 @@ class PackedCompiler(Compiler):
         """The identity of the compiler that the bundle was made with, so that its modules have the same keys here."""
         return self._bundle.identity
 
-    def _compile(self, folder: Path, source: str, name: str, flags: Sequence[str]) -> tuple[Path, float]:
+    def _compile(self, directory: Path, source: str, name: str, flags: Sequence[str]) -> tuple[Path, float]:
         raise CommandFailed(f"{name} is not in the bundle, and a run with --tune-bundle compiles nothing")
 
 
@@ -174,7 +174,7 @@ class Packed:
     bytes: int
     """The size of its file."""
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """One line for the end of a run."""
         dispatches = "1 dispatch" if self.dispatches == 1 else f"{self.dispatches} dispatches"
         failed = f", {self.failed} that failed," if self.failed else ""
@@ -212,10 +212,10 @@ def pack(
     path.unlink(missing_ok=True)
     if not packing.dispatches:
         return None
-    compiler, yardsticks = session.compiler, session.yardsticks
-    measures: list[Yardstick] = []
+    compiler, microbenchmarks = session.compiler, session.microbenchmarks
+    measures: list[Microbenchmark] = []
     with suppress(CommandFailed):
-        measures = yardsticks.built()
+        measures = microbenchmarks.built()
     files = {f"{key}{BINARY}": Path(made.vmfb) for key, made in packing.artifacts.items() if made.vmfb is not None}
     files |= {Path(built.vmfb).name: Path(built.vmfb) for built in measures}
     bundle = Bundle(
@@ -231,8 +231,8 @@ def pack(
         tests={test: new_keys[key] for test, key in tests.items() if trimmed[key].tasks},
         plans={new_keys[key]: plan for key, plan in trimmed.items() if plan.tasks},
         builds={key: _as_member(key, artifact) for key, artifact in packing.artifacts.items()},
-        yardsticks=tuple(msgspec.structs.replace(built, vmfb=Path(built.vmfb).name) for built in measures),
-        yardsticks_key=yardsticks.built_key,
+        microbenchmarks=tuple(msgspec.structs.replace(built, vmfb=Path(built.vmfb).name) for built in measures),
+        microbenchmarks_key=microbenchmarks.built_key,
         digests={name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()},
     )
     write_bundle(path, msgspec.json.encode(bundle), files)
@@ -246,7 +246,7 @@ def read_bundle(path: Path) -> Bundle:
     Raises:
         InputError: it is no bundle, or this version of the package cannot use it.
     """
-    with opened(path) as file:
+    with open_bundle(path) as file:
         binaries = file.binaries
         try:
             bundle = msgspec.json.decode(file.manifest(), type=Bundle)
@@ -286,8 +286,8 @@ def check_machine(bundle: Bundle) -> None:
 class _Packing:
     """Collects the content of a bundle."""
 
-    def __init__(self, builds: Builds, tried: Collection[tuple[str, str]]) -> None:
-        self._builds = builds
+    def __init__(self, builder: Builder, tried: Collection[tuple[str, str]]) -> None:
+        self._builder = builder
         self._tried = tried
         self.artifacts: dict[str, Artifact] = {}
         self.candidates: list[Artifact] = []
@@ -317,10 +317,10 @@ class _Packing:
         """The candidate's artifacts by key, for each dispatch of the group; none if one of them is not known."""
         found = {}
         for member in task.dispatch.members:
-            artifact = self._builds.known(member.module, candidate)
+            artifact = self._builder.known(member.module, candidate)
             if artifact is None:
                 return {}
-            found[self._builds.key(member.module, candidate)] = artifact
+            found[self._builder.key(member.module, candidate)] = artifact
             if artifact.vmfb is None:  # A candidate that fails in one dispatch of the group is not tried in the others.
                 break
         return found

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pytest_shark_tune.errors import InputError
 
-__all__ = ["BINARY", "BundleFile", "opened", "write_bundle"]
+__all__ = ["BINARY", "BundleFile", "open_bundle", "write_bundle"]
 
 BINARY = ".vmfb"
 """The suffix of a binary's name, which is a key of the cache."""
@@ -81,7 +81,7 @@ class BundleFile:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BundleFile]:
+def open_bundle(path: Path) -> Iterator[BundleFile]:
     """Open the archive at ``path``, which is not compressed.
 
     Raises:

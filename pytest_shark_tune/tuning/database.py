@@ -24,9 +24,9 @@ from pytest_shark_tune.tuning.model.profile import PROFILE_VERSION
 from pytest_shark_tune.tuning.settings import RunSettings
 from pytest_shark_tune.tuning.verifier import VERIFY_VERSION
 
-__all__ = ["KEPT_VERSION", "Recall"]
+__all__ = ["DATABASE_VERSION", "TuningDatabase"]
 
-KEPT_VERSION: Final = 1
+DATABASE_VERSION: Final = 1
 """The form of records, finals, checks and profiles in the cache.
 
 Raise it if a field is added, removed or changes its meaning: everything is then measured anew.
@@ -39,7 +39,7 @@ _MOST_SIMILAR = 500
 _T = TypeVar("_T")
 
 
-class _Kept(msgspec.Struct, frozen=True):
+class _StoredRecord(msgspec.Struct, frozen=True):
     """A record and the config that it is about, since names and ids may differ from run to run."""
 
     config: str
@@ -52,7 +52,7 @@ class _Kept(msgspec.Struct, frozen=True):
     """A hash of the three."""
 
     @classmethod
-    def of(cls, config: str, record: Record, label: str) -> _Kept:
+    def of(cls, config: str, record: Record, label: str) -> _StoredRecord:
         """Make the stored form of a record."""
         return cls(config, record, label, content_key(config, record, label))
 
@@ -71,7 +71,7 @@ class _Known(msgspec.Struct, frozen=True):
     """Its facts, for a search."""
 
 
-class Recall:
+class TuningDatabase:
     """Records, finals, checked specs and profiles by earlier runs in the same environment.
 
     Results also depend on the versions of our own ways of finding them: if one of these changes, everything is found
@@ -90,9 +90,9 @@ class Recall:
     def __init__(self, cache: Cache, compiler: Compiler, settings: RunSettings, *, step: str = "") -> None:
         self._cache = cache
         self._fresh = settings.fresh
-        self.setting = settings.fingerprint(compiler)
+        self.fingerprint = settings.fingerprint(compiler)
         """The fingerprint of the environment."""
-        self._base = settings.results_key(compiler, KEPT_VERSION, step)
+        self._base = settings.results_key(compiler, DATABASE_VERSION, step)
         self._device = settings.device_name
         self._jobs = settings.jobs
         self._indexed: set[str] = set()
@@ -102,7 +102,7 @@ class Recall:
         if self._fresh:
             return []
         # A later line replaces an earlier one.
-        kept = {line.config: line.record for line in journal.read(self._journal_of(self._key(task)), _Kept)}
+        kept = {line.config: line.record for line in journal.read(self._journal_of(self._key(task)), _StoredRecord)}
         known = [
             msgspec.structs.replace(kept[key], id=candidate.id, dispatch=task.name)
             for candidate in (task.default, *task.candidates)
@@ -116,7 +116,7 @@ class Recall:
     def damaged(self, task: Task) -> list[str]:
         """The damaged lines, which `records` leaves out, as FILE:NUMBER."""
         path = self._journal_of(self._key(task))
-        return [] if self._fresh else [f"{path}:{number}" for number in journal.damaged_lines(path, _Kept)]
+        return [] if self._fresh else [f"{path}:{number}" for number in journal.damaged_lines(path, _StoredRecord)]
 
     def add(self, task: Task, record: Record) -> None:
         """Store a candidate's record, unless it is about the state of the machine, or about a default that failed."""
@@ -125,7 +125,7 @@ class Recall:
         if not lasts(record.state, record.reason):
             return
         candidate = task.candidate(record.id)
-        kept = _Kept.of(_config_key(candidate), record, pipeline_label(candidate.pipeline, candidate.space))
+        kept = _StoredRecord.of(_config_key(candidate), record, pipeline_label(candidate.pipeline, candidate.space))
         key = self._key(task)
         journal.append(self._journal_of(key), kept)
         if key not in self._indexed:
@@ -147,7 +147,7 @@ class Recall:
         for key, facts in known.items():
             if len(found) >= _MOST_SIMILAR:
                 break
-            results = list(_results(journal.read(self._journal_of(key), _Kept), facts, self._jobs))
+            results = list(_results(journal.read(self._journal_of(key), _StoredRecord), facts, self._jobs))
             found += _evenly(results, _MOST_SIMILAR - len(found))
         return found
 
@@ -213,7 +213,7 @@ class Recall:
         return content_key(self._base, VERIFY_VERSION, sources, names, entries, draft.starter, model)
 
 
-def _results(kept: Sequence[_Kept], facts: ProblemFacts, jobs: int) -> Iterator[PriorResult]:
+def _results(kept: Sequence[_StoredRecord], facts: ProblemFacts, jobs: int) -> Iterator[PriorResult]:
     """The result of each candidate but the default. A duplicate is as fast as the candidate that owns its binary."""
     ratios = {line.record.id: line.record.ratio for line in kept} | {DEFAULT_ID: 1.0}
     for line in {line.config: line for line in kept}.values():

@@ -14,10 +14,10 @@ from pytest_shark_tune.plan.types import AnyTask, Plan, Task
 from pytest_shark_tune.records.types import Finalist, FinalRecord, Record
 from pytest_shark_tune.records.winner import choose_finalists, declare_winner, simplicity
 from pytest_shark_tune.system import journal
-from pytest_shark_tune.tuning.database import Recall
+from pytest_shark_tune.tuning.database import TuningDatabase
 from pytest_shark_tune.tuning.model.final import ModelFinal
 from pytest_shark_tune.tuning.run_directory import RunDirectory
-from pytest_shark_tune.tuning.runner import Bench, RoundResult
+from pytest_shark_tune.tuning.runner import RoundResult, Runner
 
 __all__ = ["Finals", "PlayRound"]
 
@@ -31,9 +31,9 @@ class Finals:
 
     run: RunDirectory
     """Has the records of all candidates."""
-    database: Recall
+    database: TuningDatabase
     """Has the finals that earlier runs held."""
-    runner: Bench
+    runner: Runner
     """Measures finalists by themselves."""
     model_final: ModelFinal
     """Measures finalists in a model."""

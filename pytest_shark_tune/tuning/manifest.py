@@ -7,11 +7,13 @@ import msgspec
 from pytest_shark_tune.plan.roles import Phase, Role
 from pytest_shark_tune.results.coverage import Collected
 
-__all__ = ["Part", "Roster"]
+__all__ = ["TestEntry", "TestManifest"]
 
 
-class Part(msgspec.Struct, frozen=True, array_like=True):
+class TestEntry(msgspec.Struct, frozen=True, array_like=True):
     """One test of the manifest."""
+
+    __test__ = False  # pytest is not to collect it.
 
     role: Role
     """The role of the test."""
@@ -32,10 +34,12 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
         return self.role.phase
 
 
-class Roster(msgspec.Struct, frozen=True):
+class TestManifest(msgspec.Struct, frozen=True):
     """The tests of a run, by id."""
 
-    parts: dict[str, Part]
+    __test__ = False  # pytest is not to collect it.
+
+    entries: dict[str, TestEntry]
     """The tests that tune."""
     collected: Collected
     """How much was collected."""

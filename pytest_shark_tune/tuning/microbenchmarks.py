@@ -19,10 +19,10 @@ from pytest_shark_tune.measurement.timing import MEASUREMENT_VERSION, calibrate
 from pytest_shark_tune.system.cache import BINARY, Cache, content_key, file_digest
 from pytest_shark_tune.system.machine import processors
 
-__all__ = ["YARDSTICK_VERSION", "Yardstick", "Yardsticks"]
+__all__ = ["MICROBENCHMARK_VERSION", "Microbenchmark", "Microbenchmarks"]
 
-YARDSTICK_VERSION: Final = 1
-"""How the limits of a device are measured, and the form of a `Yardstick` and of `Limits` in the cache.
+MICROBENCHMARK_VERSION: Final = 1
+"""How the limits of a device are measured, and the form of a `Microbenchmark` and of `Limits` in the cache.
 
 Raise it if other limits would be found.
 """
@@ -36,7 +36,7 @@ _LONGEST_S = 0.05
 """A microbenchmark that would take longer, by the rate of a smaller one, is left out: some GPUs are software."""
 
 
-class Yardstick(msgspec.Struct, frozen=True, kw_only=True):
+class Microbenchmark(msgspec.Struct, frozen=True, kw_only=True):
     """A compiled microbenchmark."""
 
     module: BenchmarkModule
@@ -51,7 +51,7 @@ class Yardstick(msgspec.Struct, frozen=True, kw_only=True):
     """The operations of one dispatch."""
 
 
-class Yardsticks:
+class Microbenchmarks:
     """The limits of the devices of one model, measured when first needed.
 
     They are needed rarely, for a candidate that is several times as fast as the default, so most runs pay nothing. The
@@ -71,25 +71,27 @@ class Yardsticks:
         compiler: Compiler,
         cache: Cache,
         device: str,
-        tell: Callable[[str], None] = lambda message: None,
+        report: Callable[[str], None] = lambda message: None,
         *,
         uris: Sequence[str] = (),
     ) -> None:
         self._compiler = compiler
         self._cache = cache
-        self._tell = tell
+        self._report = report
         self.key = content_key(
             "limits",
-            [YARDSTICK_VERSION, MEASUREMENT_VERSION],
+            [MICROBENCHMARK_VERSION, MEASUREMENT_VERSION],
             compiler.identity,
             runtime_version(),
             device,
             processors(),
-            _sources(compiler),
+            _microbenchmark_sources(compiler),
             *ways_of_driving(uris, compiler.target.driver),
         )
         self._works = True
-        self.built_key = content_key("yardsticks", YARDSTICK_VERSION, compiler.identity, _sources(compiler))
+        self.built_key = content_key(
+            "yardsticks", MICROBENCHMARK_VERSION, compiler.identity, _microbenchmark_sources(compiler)
+        )
 
     def why_impossible(self, us: float, work: Work, child: DeviceChild) -> str:
         """Explain why no config can do ``work`` in ``us`` microseconds.
@@ -113,46 +115,46 @@ class Yardsticks:
             raise
         except (CommandFailed, DeviceRequestFailed) as error:
             self._works = False
-            self._tell(f"the limits of the device cannot be measured, so no result is called impossible: {error}")
+            self._report(f"the limits of the device cannot be measured, so no result is called impossible: {error}")
             return ""
         known = measured if known is None else known.better(measured)
         self._cache.put("limits", self.key, known)
         return why_impossible(us, work, known)
 
-    def built(self) -> list[Yardstick]:
+    def built(self) -> list[Microbenchmark]:
         """The compiled microbenchmarks, from the cache or compiled now.
 
         Raises:
             CommandFailed: they cannot be compiled.
         """
-        known = self._cache.get("yardsticks", self.built_key, list[Yardstick])
+        known = self._cache.get("yardsticks", self.built_key, list[Microbenchmark])
         found = [placed for stored in known or () if (placed := self._placed(stored)) is not None]
         if not found or len(found) != len(known or ()):
-            found = [self._build(*source) for source in _sources(self._compiler)]
+            found = [self._build(*source) for source in _microbenchmark_sources(self._compiler)]
             named = [msgspec.structs.replace(built, vmfb=Path(built.vmfb).name) for built in found]
             self._cache.put("yardsticks", self.built_key, named)
         return found
 
-    def _placed(self, kept: Yardstick) -> Yardstick | None:
+    def _placed(self, kept: Microbenchmark) -> Microbenchmark | None:
         """A stored one with the path of its binary; ``None`` if the binary is missing or damaged."""
         path = self._cache.binary("yardsticks", Path(kept.vmfb).stem, kept.sha256)
         return None if path is None else msgspec.structs.replace(kept, vmfb=str(path))
 
-    def _build(self, source: str, moved: int, operations: int) -> Yardstick:
+    def _build(self, source: str, moved: int, operations: int) -> Microbenchmark:
         (text,) = self._compiler.dump_benchmarks(source, "yardstick")
         found = read_benchmark(text, "yardstick", processors=processors())
         if isinstance(found, Untunable):
-            raise CommandFailed(f"a yardstick cannot be read: {found.reason}")
+            raise CommandFailed(f"a microbenchmark cannot be read: {found.reason}")
         vmfb = self._cache.file("yardsticks", content_key(self.built_key, source), BINARY)
         self._compiler.compile_sources(found.module.text, vmfb, "yardstick")
         digest = file_digest(vmfb)
-        return Yardstick(module=found.module, vmfb=str(vmfb), sha256=digest, bytes=moved, operations=operations)
+        return Microbenchmark(module=found.module, vmfb=str(vmfb), sha256=digest, bytes=moved, operations=operations)
 
 
-def _sources(compiler: Compiler) -> list[tuple[str, int, int]]:
+def _microbenchmark_sources(compiler: Compiler) -> list[tuple[str, int, int]]:
     """The MLIR of the microbenchmarks, with bytes and operations: one that does next to nothing, then by size."""
     sizes = _PRODUCTS_ON_CPU if compiler.target.shares_processor else _PRODUCTS_ON_GPU
-    products = [(_product(size), 3 * _ELEMENT_BYTES * size**2, 2 * size**3) for size in sizes]
+    products = [(_product_source(size), 3 * _ELEMENT_BYTES * size**2, 2 * size**3) for size in sizes]
     copies = [(_copying(count), 2 * _ELEMENT_BYTES * count, 0) for count in (_TINY, _SMALL, _LARGE)]
     return [*copies, *products]
 
@@ -168,7 +170,7 @@ def _copying(count: int) -> str:
     """
 
 
-def _product(size: int) -> str:
+def _product_source(size: int) -> str:
     tensor = f"tensor<{size}x{size}xf32>"
     return f"""
         func.func @product(%lhs: {tensor}, %rhs: {tensor}) -> {tensor} {{
@@ -181,10 +183,10 @@ def _product(size: int) -> str:
     """
 
 
-def _measure(child: DeviceChild, yardsticks: list[Yardstick]) -> Limits:
-    nothing = _best_s(child, yardsticks[0])
+def _measure(child: DeviceChild, microbenchmarks: list[Microbenchmark]) -> Limits:
+    nothing = _best_s(child, microbenchmarks[0])
     moving = computing = 0.0
-    for larger in yardsticks[1:]:
+    for larger in microbenchmarks[1:]:
         if (computing and larger.operations / computing > _LONGEST_S) or (
             moving and larger.bytes / moving > _LONGEST_S
         ):
@@ -194,10 +196,10 @@ def _measure(child: DeviceChild, yardsticks: list[Yardstick]) -> Limits:
     return Limits(bytes_per_s=moving, operations_per_s=computing, launch_us=nothing * 1e6)
 
 
-def _best_s(child: DeviceChild, yardstick: Yardstick) -> float:
+def _best_s(child: DeviceChild, microbenchmark: Microbenchmark) -> float:
     """The seconds of one dispatch in the best of a few batches."""
     key = "yardstick"
-    child.load_benchmark(key, Path(yardstick.vmfb), yardstick.module)
+    child.load_benchmark(key, Path(microbenchmark.vmfb), microbenchmark.module)
     try:
         batch = calibrate(lambda count: child.run(key, count), _SAMPLE_S)
         return min(child.run(key, batch) for _ in range(_SAMPLES)) / batch

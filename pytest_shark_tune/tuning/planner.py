@@ -17,8 +17,8 @@ from pytest_shark_tune.plan.types import POOL, Plan, Wanted, with_data_of
 from pytest_shark_tune.spec.starter import Starter
 from pytest_shark_tune.system.cache import Cache, content_key
 from pytest_shark_tune.system.machine import processors
-from pytest_shark_tune.tuning.builder import Builds
-from pytest_shark_tune.tuning.database import Recall
+from pytest_shark_tune.tuning.builder import Builder
+from pytest_shark_tune.tuning.database import TuningDatabase
 from pytest_shark_tune.tuning.model.profile import PROFILE_VERSION, Profiler
 from pytest_shark_tune.tuning.run_directory import RunDirectory
 from pytest_shark_tune.tuning.settings import RunSettings
@@ -51,8 +51,8 @@ class Planner:
         settings: RunSettings,
         cache: Cache,
         run: RunDirectory,
-        builder: Builds,
-        database: Recall,
+        builder: Builder,
+        database: TuningDatabase,
         profiler: Profiler,
         report: Callable[[str], None],
     ) -> None:
@@ -97,7 +97,7 @@ class Planner:
                 self._report(f"{source.name}: {source.why_not_run}")
         if missing:
             key, plan = self._plan(sources, kernels, missing)
-        return self._without_cold(key, plan)
+        return self._filtered(key, plan)
 
     def read(self, given: Sequence[object], directory: Path) -> tuple[Source, ...]:
         """Read the sources that a marker names, but for custom tasks; sources of equal names get a number.
@@ -148,12 +148,12 @@ class Planner:
 
         def make() -> Plan:
             return make_plan(
-                sources, self._compiler, kernels=kernels, request=request, wanted=wanted, tell=self._report, **numbers
+                sources, self._compiler, kernels=kernels, request=request, wanted=wanted, report=self._report, **numbers
             )
 
         return key, self.stored(key, make, sources)
 
-    def _without_cold(self, key: str, plan: Plan) -> tuple[str, Plan]:
+    def _filtered(self, key: str, plan: Plan) -> tuple[str, Plan]:
         """The plan with only the hot dispatches of its models, as far as their profiles are known."""
         sources, share = worth_profiling(plan), self._settings.share
         if not sources or share >= 1 or self._settings.stops_after_compile:

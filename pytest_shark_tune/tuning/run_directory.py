@@ -16,11 +16,11 @@ from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.plan.types import AnyTask, Task
 from pytest_shark_tune.records.types import State
-from pytest_shark_tune.records.winner import bar_to_final
+from pytest_shark_tune.records.winner import final_threshold
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache, content_key
-from pytest_shark_tune.tuning.manifest import Roster
+from pytest_shark_tune.tuning.manifest import TestManifest
 
 __all__ = ["RunDirectory"]
 
@@ -55,7 +55,7 @@ class RunDirectory:
 
     def threshold(self, task: Task) -> float:
         """The ratio that a candidate needs to get into the final, by the measurements of all processes."""
-        return bar_to_final(journal.read(self._thresholds(task), float))
+        return final_threshold(journal.read(self._thresholds(task), float))
 
     def raise_threshold(self, task: Task, ratio_low: float) -> None:
         """Add the lower end of a candidate's ratio.
@@ -99,7 +99,7 @@ class RunDirectory:
         Raises:
             OSError: the claim cannot be written.
         """
-        return journal.put_first(self._claim(task, artifact), candidate.id.encode()).decode()
+        return journal.create_exclusive(self._claim(task, artifact), candidate.id.encode()).decode()
 
     def _claim(self, task: Task, artifact: Artifact) -> Path:
         return self._subdirectory("claims") / f"{task.dispatch.key}-{artifact.sha256}"
@@ -147,7 +147,7 @@ class RunDirectory:
 
     # The test manifest.
 
-    def write_manifest(self, roster: Roster) -> None:
+    def write_manifest(self, manifest: TestManifest) -> None:
         """Write the test manifest. All workers write the same, so the first one is enough.
 
         Raises:
@@ -155,15 +155,15 @@ class RunDirectory:
         """
         path = self.path / _MANIFEST
         if not path.exists():
-            journal.replace_file(path, msgspec.json.encode(roster))
+            journal.replace_file(path, msgspec.json.encode(manifest))
 
-    def read_manifest(self) -> Roster:
+    def read_manifest(self) -> TestManifest:
         """Read the test manifest that the workers wrote.
 
         Raises:
             OSError: no worker could write it.
         """
-        return msgspec.json.decode((self.path / _MANIFEST).read_bytes(), type=Roster)
+        return msgspec.json.decode((self.path / _MANIFEST).read_bytes(), type=TestManifest)
 
     def _subdirectory(self, name: str) -> Path:
         directory = self.path / name

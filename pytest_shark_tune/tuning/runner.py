@@ -18,7 +18,7 @@ from pytest_shark_tune.errors import CandidateFailed, DeviceChildDied
 from pytest_shark_tune.measurement.roofline import SUSPICIOUS_RATIO, work_of
 from pytest_shark_tune.measurement.timing import (
     FINAL,
-    GATE,
+    GUARD_ROUND,
     SCREENING,
     Measurement,
     Policy,
@@ -31,13 +31,13 @@ from pytest_shark_tune.plan.types import AnyTask, Task
 from pytest_shark_tune.records.types import Origin, Record, State
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.tuning.acceptance import check_edges, check_result
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.children import DeviceChildren
-from pytest_shark_tune.tuning.microbenchmarks import Yardsticks
+from pytest_shark_tune.tuning.microbenchmarks import Microbenchmarks
 from pytest_shark_tune.tuning.run_directory import RunDirectory
 from pytest_shark_tune.tuning.settings import RunSettings
 
-__all__ = ["Bench", "RoundResult", "default_failed"]
+__all__ = ["RoundResult", "Runner", "default_failed"]
 
 _DEFAULT, _CANDIDATE, _REFERENCE = "default", "candidate", "reference"
 _RUN_TIMEOUT_S = 30.0
@@ -72,32 +72,32 @@ class _Prepared:
     """Its last samples in the child."""
 
 
-class Bench:
+class Runner:
     """Checks and times candidates for one process of a run.
 
     Args:
         settings: the settings of the run.
         builds: compiles the candidates.
         children: the device children of this process.
-        yardsticks: the device's limits. A candidate that is faster than these is refused.
+        microbenchmarks: the device's limits. A candidate that is faster than these is refused.
     """
 
     def __init__(
         self,
         settings: RunSettings,
-        builds: Builds,
+        builder: Builder,
         children: DeviceChildren,
         *,
-        yardsticks: Yardsticks | None = None,
+        microbenchmarks: Microbenchmarks | None = None,
     ) -> None:
-        self._builds = builds
+        self._builder = builder
         self._children = children
-        self._run = RunDirectory(settings.exchange)
+        self._run = RunDirectory(settings.run_directory)
         self._seed = settings.seed
-        compiler = builds.compiler
+        compiler = builder.compiler
         self.origin = Origin(device=settings.device_name, target=str(compiler.target), iree=compiler.version)
         """The origin of this runner's records."""
-        self._yardsticks = yardsticks
+        self._microbenchmarks = microbenchmarks
         self._prepared: WeakKeyDictionary[DeviceChild, _Prepared] = WeakKeyDictionary()
 
     def measure(self, task: Task, candidate: Candidate, artifact: Artifact) -> Measurement:
@@ -185,7 +185,7 @@ class Bench:
                 for check in (check_result, check_edges):
                     check(child, _CANDIDATE, _REFERENCE, task.dispatch, member, limit_s)
 
-    def gate_round(
+    def guard_round(
         self, task: Task, candidate: Candidate, number: int, artifact: Artifact | None = None
     ) -> Measurement:
         """Check a candidate's results on new inputs, then time it beside the default, all in a fresh child.
@@ -203,7 +203,7 @@ class Bench:
         built = dict(zip((task.default.id, _CANDIDATE), self._pair(task, candidate, artifact), strict=True))
         busy = [task.default.id]
         with self._against_default(busy) as child:
-            return self._compare_all(child, task, built, GATE, number, busy)[_CANDIDATE]
+            return self._compare_all(child, task, built, GUARD_ROUND, number, busy)[_CANDIDATE]
 
     def reserve(self, task: Task, records: Iterable[Record]) -> None:
         """Claim the binaries that earlier runs measured, as ``records`` say, for the candidates that had them.
@@ -256,7 +256,7 @@ class Bench:
                 key, reference = f"{name}/{index}", f"reference/{index}"
                 _load(child, key, member, artifacts[index])
                 if name == default:
-                    child.keep_reference(key, reference, self._seed + 1 + number)
+                    child.store_reference(key, reference, self._seed + 1 + number)
                 else:
                     check_result(child, key, reference, task.dispatch, member, _RUN_TIMEOUT_S)
                     if not number:
@@ -300,7 +300,7 @@ class Bench:
     def _load_reference(self, child: DeviceChild, task: Task, member: Member, default: Artifact) -> float:
         """Load the default and keep its result; return the seconds that the check of a result takes."""
         _load(child, _DEFAULT, member, default)
-        child.keep_reference(_DEFAULT, _REFERENCE, self._seed)
+        child.store_reference(_DEFAULT, _REFERENCE, self._seed)
         # The default is its own reference: a result that changes from run to run can verify nothing.
         started = time.perf_counter()
         check_result(child, _DEFAULT, _REFERENCE, task.dispatch, member, _RUN_TIMEOUT_S)
@@ -308,11 +308,11 @@ class Bench:
 
     def _refuse_impossible(self, child: DeviceChild, task: Task, measured: Measurement) -> None:
         """Refuse a time that the device cannot reach: the run left out work."""
-        if self._yardsticks is None or measured.cut_short or measured.ratio < SUSPICIOUS_RATIO:
+        if self._microbenchmarks is None or measured.cut_short or measured.ratio < SUSPICIOUS_RATIO:
             return
         work = work_of(task.dispatch.root, task.dispatch.members[0].module)
         try:
-            reason = self._yardsticks.why_impossible(measured.median_us, work, child)
+            reason = self._microbenchmarks.why_impossible(measured.median_us, work, child)
         except DeviceChildDied:  # That is no fault of the candidate, so its measurement stands.
             self._children.end(child.uri)
             return
@@ -320,25 +320,25 @@ class Bench:
             raise CandidateFailed(State.WRONG_RESULT, reason)
 
     def _known(self, task: Task, candidate: Candidate) -> Artifact | None:
-        return self._builds.known(task.dispatch.members[0].module, candidate)
+        return self._builder.known(task.dispatch.members[0].module, candidate)
 
     def _default_artifact(self, task: Task, member: int = 0) -> Artifact:
         try:
-            return self._builds.artifact(task, task.default, member)
+            return self._builder.artifact(task, task.default, member)
         except CandidateFailed as failure:
             raise default_failed(failure) from failure
 
     def _group(self, task: Task, candidate: Candidate) -> list[Artifact]:
         """The artifacts of a candidate, one for each dispatch of the task's group."""
-        return [self._builds.artifact(task, candidate, member) for member in range(len(task.dispatch.members))]
+        return [self._builder.artifact(task, candidate, member) for member in range(len(task.dispatch.members))]
 
     def _pair(
         self, task: Task, candidate: Candidate, artifact: Artifact | None
     ) -> tuple[list[Artifact], list[Artifact]]:
         """The artifacts of the default and of a candidate, one for each dispatch of the task's group."""
         members = range(len(task.dispatch.members))
-        first = artifact or self._builds.artifact(task, candidate)
-        rest = [self._builds.artifact(task, candidate, member) for member in members[1:]]
+        first = artifact or self._builder.artifact(task, candidate)
+        rest = [self._builder.artifact(task, candidate, member) for member in members[1:]]
         return [self._default_artifact(task, member) for member in members], [first, *rest]
 
     def _refuse_default_binary(self, task: Task, candidate: Candidate, artifact: Artifact) -> None:

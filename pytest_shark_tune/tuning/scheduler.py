@@ -21,9 +21,9 @@ from pytest_shark_tune.search import (
     pipeline_label,
 )
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID, Candidate
-from pytest_shark_tune.tuning.manifest import Part
+from pytest_shark_tune.tuning.manifest import TestEntry
 
-__all__ = ["Campaign", "Quarry", "make_quarry"]
+__all__ = ["TaskScheduler", "TaskState", "make_task_state"]
 
 _FIRST = 8
 """How many candidates of a dispatch are tried before gains are compared."""
@@ -34,7 +34,7 @@ _LEAST_GAIN = 0.005
 
 
 @dataclass
-class Quarry:
+class TaskState:
     """The state of one dispatch."""
 
     name: str
@@ -61,7 +61,7 @@ class Quarry:
     """How many candidates were tried."""
     spent_s: float = 0.0
     """The seconds that these took."""
-    coming: deque[int] = field(default_factory=deque)
+    queued: deque[int] = field(default_factory=deque)
     under_way: set[int] = field(default_factory=set)
     ratios: dict[str, float | None] = field(default_factory=dict)
     rows: dict[str, int] = field(init=False)
@@ -81,14 +81,14 @@ class Quarry:
         return cost_us * self.search.expected_gain / (self.spent_s / self.tried)
 
     @property
-    def room(self) -> int:
+    def remaining(self) -> int:
         """How many candidates may still be asked for."""
-        return max(0, self.most - self.tried - len(self.under_way) - len(self.coming))
+        return max(0, self.most - self.tried - len(self.under_way) - len(self.queued))
 
     @property
     def wants_more(self) -> bool:
         """Whether there is a candidate to try that was not handed out yet."""
-        return not self.is_exhausted and bool(self.coming or (self.room and not self.search.stop_reason))
+        return not self.is_exhausted and bool(self.queued or (self.remaining and not self.search.stop_reason))
 
     @property
     def left(self) -> int:
@@ -96,7 +96,7 @@ class Quarry:
         if not self.wants_more:
             return 0
         if self.search.stop_reason:
-            return len(self.coming)
+            return len(self.queued)
         return max(0, min(self.most, len(self.tests)) - self.tried - len(self.under_way))
 
     @property
@@ -109,7 +109,7 @@ class Quarry:
         return self.search.expected_gain * (self.most - self.tried) < _LEAST_GAIN
 
 
-class Campaign:
+class TaskScheduler:
     """Chooses the candidates' tests of a run, by index into the collection.
 
     Defaults come first. Then the dispatch that is expected to gain most per second gets the next batch of candidates.
@@ -123,19 +123,19 @@ class Campaign:
 
     def __init__(
         self,
-        quarries: Iterable[Quarry],
+        states: Iterable[TaskState],
         *,
-        stretch: int,
+        batch: int,
         is_spent: Callable[[], bool] = lambda: False,
-        announce: Callable[[str, tuple[str, ...]], None] = lambda name, coming: None,
+        publish: Callable[[str, tuple[str, ...]], None] = lambda name, queued: None,
     ) -> None:
-        self._quarries = {quarry.name: quarry for quarry in quarries}
-        self._stretch = stretch
+        self._states = {state.name: state for state in states}
+        self._batch = batch
         self._is_spent = is_spent
-        self._announce = announce
-        self._first = deque(index for quarry in self._quarries.values() for index in quarry.defaults)
+        self._publish = publish
+        self._first = deque(index for state in self._states.values() for index in state.defaults)
         self._returned: deque[int] = deque()
-        self._turn: Quarry | None = None
+        self._turn: TaskState | None = None
         self._served = 0
         self._spent = False
 
@@ -144,7 +144,7 @@ class Campaign:
         """Whether time, candidates or expected gain are used up."""
         if self._first or self._returned:
             return False
-        if not any(quarry.wants_more for quarry in self._quarries.values()):
+        if not any(state.wants_more for state in self._states.values()):
             return True  # The finals may take longer than the time that is left.
         self._spent = self._spent or self._is_spent()
         return self._spent
@@ -152,7 +152,7 @@ class Campaign:
     @property
     def expected(self) -> int:
         """How many tests will be handed out at most, including those that were given back."""
-        candidates = 0 if self._spent else sum(quarry.left for quarry in self._quarries.values())
+        candidates = 0 if self._spent else sum(state.left for state in self._states.values())
         return len(self._first) + len(self._returned) + candidates
 
     def take(self) -> int:
@@ -161,12 +161,12 @@ class Campaign:
             return self._returned.popleft()
         if self._first:
             return self._first.popleft()
-        if self._turn is None or not self._turn.wants_more or self._served >= self._stretch:
-            wanting = [quarry for quarry in self._quarries.values() if quarry.wants_more]
-            self._turn, self._served = min(wanting, key=lambda quarry: (-quarry.worth, quarry.tried)), 0
+        if self._turn is None or not self._turn.wants_more or self._served >= self._batch:
+            wanting = [state for state in self._states.values() if state.wants_more]
+            self._turn, self._served = min(wanting, key=lambda state: (-state.worth, state.tried)), 0
         self._refill(self._turn)
         self._served += 1
-        row = self._turn.coming.popleft()
+        row = self._turn.queued.popleft()
         self._turn.under_way.add(row)
         return self._turn.tests[row]
 
@@ -176,70 +176,70 @@ class Campaign:
 
     def pass_over(self, dispatch: str, candidate: str) -> None:
         """Count a candidate that was compiled and is not measured in this run."""
-        quarry = self._quarries.get(dispatch)
-        if quarry is not None and candidate in quarry.rows:
-            quarry.under_way.discard(quarry.rows[candidate])
-            quarry.tried += 1
+        state = self._states.get(dispatch)
+        if state is not None and candidate in state.rows:
+            state.under_way.discard(state.rows[candidate])
+            state.tried += 1
 
     def tell(self, record: Record) -> None:
         """Take in the record of a candidate, or of a dispatch's default."""
-        quarry = self._quarries.get(record.dispatch)
-        if quarry is None:
+        state = self._states.get(record.dispatch)
+        if state is None:
             return
         if record.id == DEFAULT_ID:
-            self._first = deque(index for index in self._first if index not in quarry.defaults)
+            self._first = deque(index for index in self._first if index not in state.defaults)
             if record.state is State.MEASURED:
-                quarry.baseline_us = float(np.median(record.baseline_samples_us))
+                state.baseline_us = float(np.median(record.baseline_samples_us))
             else:  # The candidates cannot be compared with anything.
-                quarry.most = 0
-                quarry.coming.clear()
+                state.most = 0
+                state.queued.clear()
             return
-        if record.id not in quarry.rows:
+        if record.id not in state.rows:
             return
-        row = quarry.rows[record.id]
-        quarry.under_way.discard(row)
-        quarry.tried += 1
-        seconds = record.cost_s(quarry.jobs)
-        quarry.spent_s += seconds
+        row = state.rows[record.id]
+        state.under_way.discard(row)
+        state.tried += 1
+        seconds = record.cost_s(state.jobs)
+        state.spent_s += seconds
         # A ratio that was rounded to 0 needs a logarithm, too.
         ratio = None if record.ratio is None else max(record.ratio, _SLOWEST_RATIO)
         if record.state is State.DUPLICATE:
             # It would have taken as long as the candidate that owns its binary.
-            ratio = quarry.ratios.get(record.duplicate_of, 1.0)
-        quarry.ratios[record.id] = ratio
-        quarry.search.tell([Outcome(row, ratio, seconds)])
+            ratio = state.ratios.get(record.duplicate_of, 1.0)
+        state.ratios[record.id] = ratio
+        state.search.tell([Outcome(row, ratio, seconds)])
 
     def why_stopped(self, name: str) -> str:
         """The reason why no more candidates of a dispatch were tried; empty if all of them were."""
-        quarry = self._quarries.get(name)
-        if quarry is None or quarry.tried >= len(quarry.tests):
+        state = self._states.get(name)
+        if state is None or state.tried >= len(state.tests):
             return ""
-        if quarry.tried >= quarry.most:
+        if state.tried >= state.most:
             return (
-                "enough candidates were tried (--tune-candidates)" if quarry.most else "its default cannot be measured"
+                "enough candidates were tried (--tune-candidates)" if state.most else "its default cannot be measured"
             )
-        if quarry.is_exhausted:
+        if state.is_exhausted:
             return "no more gain is expected"
-        return "the time was spent (--tune-time)" if self._spent else quarry.search.stop_reason
+        return "the time was spent (--tune-time)" if self._spent else state.search.stop_reason
 
-    def effort(self, name: str) -> int:
+    def candidates_tried(self, name: str) -> int:
         """How many candidates of a dispatch count as tried: all that were asked for, unless the run ended early."""
-        quarry = self._quarries.get(name)
-        if quarry is None:
+        state = self._states.get(name)
+        if state is None:
             return 0
-        return max(quarry.most, quarry.tried) if quarry.is_exhausted else quarry.tried
+        return max(state.most, state.tried) if state.is_exhausted else state.tried
 
-    def _refill(self, quarry: Quarry) -> None:
+    def _refill(self, state: TaskState) -> None:
         """Choose the next candidates: early enough to compile them in time, late enough to learn from earlier ones."""
-        wanted = min(self._stretch - len(quarry.coming), quarry.room)
-        if len(quarry.coming) <= self._stretch // 2 and wanted > 0 and not quarry.is_exhausted:
-            quarry.coming.extend(quarry.search.ask(wanted))
-            self._announce(quarry.name, tuple(quarry.candidates[row] for row in quarry.coming))
+        wanted = min(self._batch - len(state.queued), state.remaining)
+        if len(state.queued) <= self._batch // 2 and wanted > 0 and not state.is_exhausted:
+            state.queued.extend(state.search.ask(wanted))
+            self._publish(state.name, tuple(state.candidates[row] for row in state.queued))
 
 
-def make_quarry(
+def make_task_state(
     task: AnyTask,
-    parts: Mapping[int, Part],
+    entries: Mapping[int, TestEntry],
     *,
     strategy: str,
     seed: int,
@@ -250,7 +250,7 @@ def make_quarry(
     prior: Callable[[], Sequence[PriorResult]] = tuple,
     first: Sequence[str] = (),
     in_model_us: float | None = None,
-) -> Quarry:
+) -> TaskState:
     """Make the state of a dispatch, with the candidates that have a collected test.
 
     Args:
@@ -267,19 +267,19 @@ def make_quarry(
         in_model_us: the time of all its calls in its models, if it is known.
     """
     tests: dict[str, int] = {}
-    for index, part in parts.items():
-        if part.role is Role.CANDIDATE:
-            tests.setdefault(part.candidate, index)
+    for index, entry in entries.items():
+        if entry.role is Role.CANDIDATE:
+            tests.setdefault(entry.candidate, index)
     chosen = [candidate for candidate in task.candidates if candidate.id in tests]
     facts = task.facts_on(device) if isinstance(task, Task) else None
     rows = {candidate.id: row for row, candidate in enumerate(chosen)}
     begin = [rows[name] for name in first if name in rows]
-    return Quarry(
+    return TaskState(
         name=task.name,
         weight=task.weight,
         search=make_search(
             strategy,
-            _table(chosen),
+            _config_table(chosen),
             seed=seed,
             facts=facts,
             near=_near(task, chosen),
@@ -292,7 +292,7 @@ def make_quarry(
         else ExhaustiveSearch(0),
         candidates=[candidate.id for candidate in chosen],
         tests=[tests[candidate.id] for candidate in chosen],
-        defaults=[index for index, part in parts.items() if part.role is Role.DEFAULT],
+        defaults=[index for index, entry in entries.items() if entry.role is Role.DEFAULT],
         most=most,
         jobs=jobs,
         in_model_us=in_model_us,
@@ -306,7 +306,7 @@ def _near(task: AnyTask, candidates: Sequence[Candidate]) -> list[tuple[str, dic
     return [(pipeline_label(pipelines[space], space), knobs) for space, knobs in near.items() if space in pipelines]
 
 
-def _table(candidates: Sequence[Candidate]) -> ConfigTable:
+def _config_table(candidates: Sequence[Candidate]) -> ConfigTable:
     """The table of the candidates' knobs. Two spaces of one pipeline have different labels."""
     rows = ((pipeline_label(candidate.pipeline, candidate.space), candidate.knobs) for candidate in candidates)
     return ConfigTable.of(rows)

@@ -9,16 +9,16 @@ from typing import Any, Self
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.system.cache import Cache, content_key
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.children import DeviceChildren
 from pytest_shark_tune.tuning.compile_step import CompileStep
-from pytest_shark_tune.tuning.database import Recall
+from pytest_shark_tune.tuning.database import TuningDatabase
 from pytest_shark_tune.tuning.finals import Finals
-from pytest_shark_tune.tuning.microbenchmarks import Yardsticks
+from pytest_shark_tune.tuning.microbenchmarks import Microbenchmarks
 from pytest_shark_tune.tuning.model import ModelFinal, ModelRunner, Profiler
 from pytest_shark_tune.tuning.planner import Planner
 from pytest_shark_tune.tuning.run_directory import RunDirectory
-from pytest_shark_tune.tuning.runner import Bench
+from pytest_shark_tune.tuning.runner import Runner
 from pytest_shark_tune.tuning.settings import RunSettings
 from pytest_shark_tune.tuning.verifier import RunVerifier, Verifier
 
@@ -43,7 +43,7 @@ class Session:
         compiler: Compiler,
         cache: Cache,
         *,
-        tell: Callable[[str], None] = lambda message: None,
+        report: Callable[[str], None] = lambda message: None,
         step: CompileStep | None = None,
         results: Cache | None = None,
     ) -> None:
@@ -53,34 +53,34 @@ class Session:
         self.results = results or cache
         self.step = step.key if step else ""
         """The key of the compile step; empty without one."""
-        self.run = RunDirectory(settings.exchange, tell)
+        self.run = RunDirectory(settings.run_directory, report)
         """The directory that all processes of the run share."""
-        leases = DeviceLeases(settings.devices, run=str(settings.exchange))
-        self.builder = Builds(
+        leases = DeviceLeases(settings.devices, run=str(settings.run_directory))
+        self.builder = Builder(
             compiler,
             cache,
             leases,
             jobs=settings.jobs,
-            tell=tell,
-            coming=self.run.queued,
+            report=report,
+            prefetch_queue=self.run.queued,
             step=step,
             of_run=self.run.cache,
         )
-        self.yardsticks = Yardsticks(compiler, cache, settings.device_name, tell, uris=settings.devices)
-        self.children = DeviceChildren(leases, tell)
-        self.runner = Bench(settings, self.builder, self.children, yardsticks=self.yardsticks)
-        self.database = Recall(self.results, compiler, settings, step=self.step)
+        self.microbenchmarks = Microbenchmarks(compiler, cache, settings.device_name, report, uris=settings.devices)
+        self.children = DeviceChildren(leases, report)
+        self.runner = Runner(settings, self.builder, self.children, microbenchmarks=self.microbenchmarks)
+        self.database = TuningDatabase(self.results, compiler, settings, step=self.step)
         models = ModelRunner(self.children, settings.seed)
         profiler = Profiler(self.builder, self.runner, self.children)
-        self.planner = Planner(settings, cache, self.run, self.builder, self.database, profiler, tell)
+        self.planner = Planner(settings, cache, self.run, self.builder, self.database, profiler, report)
         model_final = ModelFinal(self.builder, models)
         self.finals = Finals(self.run, self.database, self.runner, model_final)
         self.verifier = RunVerifier(
-            Verifier(self.builder, models, tell=tell), self.run, self.database, settings.starter
+            Verifier(self.builder, models, report=report), self.run, self.database, settings.starter
         )
         self.kernels: dict[tuple[str, str, str], tuple[Any, float]] = {}
         """Kernels that clients compiled, and the seconds that took, by plan, task and candidate."""
-        self.tell = tell
+        self.tell = report
         self._stepped: dict[str, Self] = {}
 
     def close(self) -> None:
@@ -94,7 +94,7 @@ class Session:
         """A session like this with a client's own compile step; the same one for equal keys."""
         if step.key not in self._stepped:
             self._stepped[step.key] = type(self)(
-                self.settings, self.compiler, self.cache, tell=self.tell, step=step, results=self.results
+                self.settings, self.compiler, self.cache, report=self.tell, step=step, results=self.results
             )
         return self._stepped[step.key]
 
@@ -107,6 +107,6 @@ class Session:
         return self.children.lease()
 
     @property
-    def setting(self) -> str:
+    def fingerprint(self) -> str:
         """A hash of everything that measurements depend on besides the dispatch, and of the user's search space."""
-        return content_key(self.database.setting, self.settings.request)
+        return content_key(self.database.fingerprint, self.settings.request)

@@ -36,7 +36,7 @@ class RunSettings:
     """How many candidates are compiled at a time."""
     seed: int
     """Draws candidates and inputs."""
-    exchange: Path
+    run_directory: Path
     """The directory of this run alone that all its processes see."""
     request: SpaceRequest
     """What the user asks of every search space."""
@@ -60,18 +60,18 @@ class RunSettings:
     """The text of the starter spec; empty without one."""
 
     @classmethod
-    def in_folder(
-        cls, folder: Path, devices: Sequence[str], device_name: str, *, jobs: int, seed: int = 0
+    def in_directory(
+        cls, directory: Path, devices: Sequence[str], device_name: str, *, jobs: int, seed: int = 0
     ) -> RunSettings:
-        """The settings for work outside of pytest, which writes everything to ``folder``. The folder exists."""
-        exchange = folder / "exchange"
-        exchange.mkdir(exist_ok=True)
+        """The settings for work outside of pytest, which writes everything to ``directory``. The directory exists."""
+        run_directory = directory / "run"
+        run_directory.mkdir(exist_ok=True)
         return cls(
             devices=tuple(devices),
             device_name=device_name,
             jobs=jobs,
             seed=seed,
-            exchange=exchange,
+            run_directory=run_directory,
             request=SpaceRequest(),
         )
 

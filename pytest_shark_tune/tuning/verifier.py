@@ -22,13 +22,13 @@ from pytest_shark_tune.records.types import FinalRecord, SourceCheck, SpecRecord
 from pytest_shark_tune.spec.apply import Application, SpecNotApplicable, apply_spec
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.tuning.acceptance import model_tolerance
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.model.runner import ModelRunner
-from pytest_shark_tune.tuning.model.tuned import TunedModel, culprits
+from pytest_shark_tune.tuning.model.tuned import TunedModel, failing_entries
 from pytest_shark_tune.tuning.run_directory import RunDirectory
 
 if TYPE_CHECKING:
-    from pytest_shark_tune.tuning.database import Recall
+    from pytest_shark_tune.tuning.database import TuningDatabase
 
 __all__ = ["VERIFY_VERSION", "RunVerifier", "Verifier"]
 
@@ -54,15 +54,15 @@ class Verifier:
 
     def __init__(
         self,
-        builds: Builds,
+        builder: Builder,
         models: ModelRunner | None,
         *,
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
         asks_driver: bool = True,
     ) -> None:
-        self._builds = builds
+        self._builder = builder
         self._models = models
-        self._tell = tell
+        self._report = report
         self._asks_driver = asks_driver
         self._applications: dict[str, tuple[str, Application]] = {}
 
@@ -103,7 +103,7 @@ class Verifier:
             if not models and not bad:
                 break
             if models:
-                check = _noted(_applied_check(models[0]), _untouched(models))
+                check = _with_note(_applied_check(models[0]), _untouched(models))
                 bad = _misapplied(plan, models[0])
             for model in _touched(models) if not bad else ():
                 check, bad = self._measure(model, check)
@@ -144,9 +144,9 @@ class Verifier:
                     if called is None or not set(symbols).isdisjoint(called)
                 },
                 draft=draft,
-                builder=self._builds,
+                builder=self._builder,
                 models=self._models,
-                report=self._tell,
+                report=self._report,
             )
 
         return [model(function) for function in source.run_whole or ("",)]
@@ -164,27 +164,27 @@ class Verifier:
         if bad := _misapplied(plan, first):
             return check, bad
         if source.run_whole and self._models is None:
-            return _noted(check, "not run as a whole, as there is no device here"), {}
-        check = _noted(check, _untouched(models))
+            return _with_note(check, "not run as a whole, as there is no device here"), {}
+        check = _with_note(check, _untouched(models))
         for model in _touched(models):
             note, bad = model.wrong()
-            check = _noted(check, note)
+            check = _with_note(check, note)
             if bad:
                 return check, bad
             if source.is_op and not note:
                 whole = model.compare_whole()
-                check = _with_figures(check, whole)
+                check = _with_metrics(check, whole)
                 if whole.ratio_high < 1:
                     return check, dict.fromkeys(model.owned, model.no_faster(whole))
         if not source.run_whole and not source.is_benchmark:
-            check = _noted(check, source.why_not_run or _NO_INPUTS)
+            check = _with_note(check, source.why_not_run or _NO_INPUTS)
         return check, {}
 
     def _refused(self, plan: Plan, source: Source, draft: Draft) -> dict[str, str]:
         """The entries with which the compiler fails on a source, and the reasons by name."""
         if not _may_apply(plan, source, draft) or not (problem := self._problem(source, draft)):
             return {}
-        names = culprits(draft.names, lambda part: bool(self._problem(source, draft.only(part))))
+        names = failing_entries(draft.names, lambda part: bool(self._problem(source, draft.only(part))))
         return dict.fromkeys(names, f"iree-compile fails on {source.name} with it: {problem}")
 
     def _problem(self, source: Source, draft: Draft) -> str:
@@ -196,13 +196,13 @@ class Verifier:
 
     def _measure(self, model: TunedModel, check: SourceCheck) -> tuple[SourceCheck, dict[str, str]]:
         """Measure one function of a model end to end; the figures of the function that gains least stay."""
-        self._tell(f"measuring the whole of {model.source.name} with {len(model.owned)} entries and without")
+        self._report(f"measuring the whole of {model.source.name} with {len(model.owned)} entries and without")
         whole = model.compare_whole()
         try:
             ratios = model.ratios() if self._asks_driver else None
         except NoProfile:
             ratios = None
-        check = _with_figures(check, whole)
+        check = _with_metrics(check, whole)
         if ratios:
             rounded = {name: round(ratio, 4) for name, ratio in ratios.items()}
             check = msgspec.structs.replace(check, in_model=check.in_model | rounded)
@@ -216,8 +216,8 @@ class Verifier:
         """
         known = self._applications.get(source.name)
         if known is None or known[0] != draft.text:
-            self._tell(f"applying the spec's {len(draft.by_matcher)} entries to {source.name}")
-            application = apply_spec(source, draft.text, self._builds.compiler)
+            self._report(f"applying the spec's {len(draft.by_matcher)} entries to {source.name}")
+            application = apply_spec(source, draft.text, self._builder.compiler)
             known = self._applications[source.name] = draft.text, application
         return known[1]
 
@@ -230,7 +230,7 @@ class RunVerifier:
     """Tries a spec that the database does not know."""
     run: RunDirectory
     """Has the finals so far, and the checks that any process of the run made."""
-    database: Recall
+    database: TuningDatabase
     """Has the checks that earlier runs made."""
     starter: str
     """The text of the starter spec; empty without one."""
@@ -286,7 +286,7 @@ def _owned(plan: Plan, source: Source, names: Collection[str]) -> dict[str, list
 def _of_starter(application: Application, draft: Draft) -> dict[str, list[str]]:
     """The executables that entries of the starter apply to, by the entry's name."""
     found: dict[str, list[str]] = {}
-    for placement in application.placed:
+    for placement in application.placements:
         name = draft.by_matcher[placement.entry]
         if is_of_starter(name) and placement.symbol not in found.setdefault(name, []):
             found[name].append(placement.symbol)
@@ -306,17 +306,17 @@ def _untouched(models: Sequence[TunedModel]) -> str:
 
 def _applied_check(model: TunedModel) -> SourceCheck:
     """The number of ops that the spec applies to, with a note on entries that only shark-tune compile applies."""
-    placed = model.application.placed
-    missed = sorted({placement.entry for placement in placed if not placement.by_flag})
+    placements = model.application.placements
+    missed = sorted({placement.entry for placement in placements if not placement.by_flag})
     note = f"only shark-tune compile applies {', '.join(missed)}" if missed else ""
-    return SourceCheck(source=model.source.name, applied=len(placed), note=note)
+    return SourceCheck(source=model.source.name, applied=len(placements), note=note)
 
 
-def _noted(check: SourceCheck, note: str) -> SourceCheck:
+def _with_note(check: SourceCheck, note: str) -> SourceCheck:
     return msgspec.structs.replace(check, note="; ".join(filter(None, [note, check.note])))
 
 
-def _with_figures(check: SourceCheck, whole: Measurement) -> SourceCheck:
+def _with_metrics(check: SourceCheck, whole: Measurement) -> SourceCheck:
     """The check with the figures of a function, unless it has those of one that gained less."""
     if check.ratio is not None and check.ratio <= whole.ratio:
         return check
@@ -335,7 +335,7 @@ def _misapplied(plan: Plan, model: TunedModel) -> dict[str, str]:
     source, draft, infos = model.source, model.draft, model.draft.configs
     applied = {
         (placement.symbol, placement.compilation_info)
-        for placement in model.application.placed
+        for placement in model.application.placements
         if not is_of_starter(draft.by_matcher[placement.entry])
     }
     bad = {}
@@ -346,13 +346,13 @@ def _misapplied(plan: Plan, model: TunedModel) -> dict[str, str]:
         wanted = {member.symbol for member in task.dispatch.members if member.source == source.name}
         got = {symbol for symbol, info in applied if info == infos[name]}
         if missed := wanted - got:
-            bad[name] = f"in the whole of {source.name} it does not apply to {_named(missed)}"
+            bad[name] = f"in the whole of {source.name} it does not apply to {_join_symbols(missed)}"
         elif extra := got - wanted - _owners(plan, infos, name):
-            bad[name] = f"in the whole of {source.name} it applies to {_named(extra)} as well"
+            bad[name] = f"in the whole of {source.name} it applies to {_join_symbols(extra)} as well"
     return bad
 
 
-def _named(symbols: Set[str]) -> str:
+def _join_symbols(symbols: Set[str]) -> str:
     return ", ".join(sorted(symbols))
 
 

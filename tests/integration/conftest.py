@@ -79,13 +79,13 @@ class Outcome:
 class Running:
     """A pytest that is under way."""
 
-    def __init__(self, command: list[str], folder: Path, out: Path) -> None:
+    def __init__(self, command: list[str], directory: Path, out: Path) -> None:
         self.out = out
         self._mark = uuid.uuid4().hex
-        self.temporary = temporary_of(folder)
+        self.temporary = temporary_of(directory)
         self.process = subprocess.Popen(
             command,
-            cwd=folder,
+            cwd=directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -123,7 +123,7 @@ class Running:
             time.sleep(0.1)
 
     def litter(self) -> list[str]:
-        """What the run left in the temporary folder, apart from locks and from pytest's own folders."""
+        """What the run left in the temporary directory, apart from locks and from pytest's own directories."""
         return [path.name for path in self.temporary.iterdir() if not path.name.startswith("pytest-")]
 
     def finish(self) -> Outcome:
@@ -136,10 +136,10 @@ class Running:
 
 
 class Suite:
-    """A folder with tests, and a pytest to run them with; runs share what they compile, not what they measure."""
+    """A directory with tests, and a pytest to run them with; runs share what they compile, not what they measure."""
 
-    def __init__(self, folder: Path, cache: Path, forks: Forks) -> None:
-        self.folder = folder
+    def __init__(self, directory: Path, cache: Path, forks: Forks) -> None:
+        self.directory = directory
         self._forks = forks
         self.habits: tuple[str, ...] = ("--tune-fresh", "--tune-search=exhaustive", "--tune-share=1")
         self.plugins: tuple[str, ...] = ("-p", "quick_rounds")
@@ -148,26 +148,26 @@ class Suite:
         self.write("pytest.ini", "[pytest]\n")
 
     def write(self, name: str, content: str | bytes) -> Path:
-        path = self.folder / name
+        path = self.directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         return path
 
     def start(self, *arguments: str, out: str = ".tune") -> Running:
         command = [sys.executable, "-m", "pytest", *self._arguments(arguments, out)]
-        return Running(command, self.folder, self.folder / out)
+        return Running(command, self.directory, self.directory / out)
 
     def run(self, *arguments: str, out: str = ".tune") -> Outcome:
-        """Run pytest with ``arguments`` in the folder; ``out`` is where results go."""
+        """Run pytest with ``arguments`` in the directory; ``out`` is where results go."""
         if not self.plugins:
             return self.start(*arguments, out=out).finish()
-        environment = {**clean_environment(), "TMPDIR": os.fspath(temporary_of(self.folder))}
-        done = self._forks.run(self._arguments(arguments, out), self.folder, environment, TIMEOUT_S)
-        return Outcome(*done, self.folder / out)
+        environment = {**clean_environment(), "TMPDIR": os.fspath(temporary_of(self.directory))}
+        done = self._forks.run(self._arguments(arguments, out), self.directory, environment, TIMEOUT_S)
+        return Outcome(*done, self.directory / out)
 
     def _arguments(self, arguments: Sequence[str], out: str) -> list[str]:
         options = ["-p", "no:cacheprovider", "-W", "error", *self.plugins]
-        # With a space instead of the sign pytest takes the folder for a test path when it looks for its ini file.
+        # With a space instead of the sign pytest takes the directory for a test path when it looks for its ini file.
         return [*options, f"--tune-cache={self.cache}", f"--tune-out={out}", *self.habits, *arguments]
 
     def tune(self, *arguments: str, out: str = ".tune") -> Outcome:
@@ -201,7 +201,7 @@ def forks() -> Iterator[Forks]:
 
 @pytest.fixture(scope="session")
 def make_suite(tmp_path_factory: pytest.TempPathFactory, tune_cache: Path, forks: Forks) -> MakeSuite:
-    """Makes a suite in a folder of its own, with ``files`` by name."""
+    """Makes a suite in a directory of its own, with ``files`` by name."""
 
     def make(files: dict[str, str] | None = None) -> Suite:
         suite = Suite(tmp_path_factory.mktemp("suite"), tune_cache, forks)
@@ -214,15 +214,15 @@ def make_suite(tmp_path_factory: pytest.TempPathFactory, tune_cache: Path, forks
 
 def _processes() -> Iterator[tuple[str, list[bytes]]]:
     """The command and the environment of every process that may be looked at."""
-    for folder in Path("/proc").glob("[0-9]*"):
+    for directory in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            environment = (folder / "environ").read_bytes().split(b"\0")
-            yield (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"), environment
+            environment = (directory / "environ").read_bytes().split(b"\0")
+            yield (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"), environment
 
 
-def temporary_of(folder: Path) -> Path:
-    """The ``TMPDIR`` of runs in a folder. `plugins/quick_rounds.py` has locks there: no other run is waited for."""
-    temporary = folder.with_name(f"{folder.name}-tmp")
+def temporary_of(directory: Path) -> Path:
+    """The ``TMPDIR`` of runs in a directory. `plugins/quick_rounds.py` has locks there: no other run is waited for."""
+    temporary = directory.with_name(f"{directory.name}-tmp")
     temporary.mkdir(exist_ok=True)
     return temporary
 

@@ -38,10 +38,12 @@ class Forks:
         self._process.wait()
 
     def run(
-        self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], timeout_s: float
+        self, arguments: Sequence[str], directory: Path, environment: Mapping[str, str], timeout_s: float
     ) -> tuple[int, str]:
-        """The exit status of ``python -m pytest`` with ``arguments`` in a folder, and what it printed."""
-        request = json.dumps({"arguments": arguments, "folder": os.fspath(folder), "environment": dict(environment)})
+        """The exit status of ``python -m pytest`` with ``arguments`` in a directory, and what it printed."""
+        request = json.dumps(
+            {"arguments": arguments, "directory": os.fspath(directory), "environment": dict(environment)}
+        )
         with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
             socket.send_fds(self._channel, [request.encode()], [output.fileno()])
             self._channel.settimeout(timeout_s)
@@ -70,13 +72,13 @@ def _serve(channel: socket.socket) -> None:
     channel.close()
     request = json.loads(message)
     os.setsid()
-    os.chdir(request["folder"])
+    os.chdir(request["directory"])
     os.environ.clear()
     os.environ.update(request["environment"])
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(files[0], 1)
     os.dup2(files[0], 2)
-    sys.path[0] = request["folder"]
+    sys.path[0] = request["directory"]
     sys.argv[1:] = request["arguments"]
 
 

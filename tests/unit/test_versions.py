@@ -55,7 +55,7 @@ from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tuning import builder, database, microbenchmarks
 from pytest_shark_tune.tuning import settings as run_settings
 from pytest_shark_tune.tuning.model.profile import by_symbol
-from pytest_shark_tune.tuning.model.tuned import culprits
+from pytest_shark_tune.tuning.model.tuned import failing_entries
 from pytest_shark_tune.tuning.settings import RunSettings
 
 pytestmark = pytest.mark.compiler
@@ -68,7 +68,7 @@ PINNED: dict[str, tuple[int, str]] = {
     "guard/plan.py GUARD_VERSION": (1, "b45f12c37afe3711"),
     "plan/make.py PLAN_VERSION": (1, "ab9835406bda1072"),
     "tuning/model/profile.py PROFILE_VERSION": (1, "25a55421f8972cb2"),
-    "tuning/database.py KEPT_VERSION": (1, "9523a65632efc0ce"),
+    "tuning/database.py DATABASE_VERSION": (1, "9523a65632efc0ce"),
     "compiler/configure.py ARTIFACT_VERSION": (1, "23cf668e643781bb"),
     "search_space/candidate.py CANDIDATE_VERSION": (1, "0f1224cf658170e5"),
     "measurement/correctness.py CHECK_VERSION": (1, "1884d929afe2f1d1"),
@@ -88,7 +88,7 @@ PINNED: dict[str, tuple[int, str]] = {
     "spec/build.py SPEC_VERSION": (1, "2e7cbf7e0604988a"),
     "records/winner.py WINNER_VERSION": (1, "6be8e0aa2033669d"),
     "tuning/verifier.py VERIFY_VERSION": (1, "fdcc9589d7a823f7"),
-    "tuning/microbenchmarks.py YARDSTICK_VERSION": (1, "42e9cdd2e22ae159"),
+    "tuning/microbenchmarks.py MICROBENCHMARK_VERSION": (1, "42e9cdd2e22ae159"),
 }
 """By file and constant: its number, and the digest of the behaviour that has it."""
 
@@ -223,7 +223,10 @@ def shares() -> object:
         measured="",
     )
     exports = {"one_dispatch_0_matmul": Cost(time_us=1.0, calls=1), "one_dispatch_1_x": Cost(time_us=2.0, calls=3)}
-    return [by_symbol(exports, ["one_dispatch_0", "one_dispatch_1"]), [profile.hot(each / 10) for each in range(11)]]
+    return [
+        by_symbol(exports, ["one_dispatch_0", "one_dispatch_1"]),
+        [profile.hot_dispatches(each / 10) for each in range(11)],
+    ]
 
 
 def kept() -> object:
@@ -232,9 +235,9 @@ def kept() -> object:
 
 def blamed() -> object:
     return [
-        culprits("abcdef", lambda names: "c" in names),
-        culprits("abcdef", lambda names: "a" in names and "f" in names),
-        culprits("abcdef", lambda names: len(names) > 2),
+        failing_entries("abcdef", lambda names: "c" in names),
+        failing_entries("abcdef", lambda names: "a" in names and "f" in names),
+        failing_entries("abcdef", lambda names: len(names) > 2),
     ]
 
 
@@ -244,9 +247,9 @@ def guarded() -> object:
     task = Task(dispatch=dispatch, default=default_candidate(dispatch), candidates=(), space_size=None)
     found = Plan(sources=(), tasks=(task,), untunable=())
     entries: list[plan.GuardEntry] = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as directory:
         for text in (specs()[0], specs()[1], "no spec"):
-            path = Path(folder, "spec.mlir")
+            path = Path(directory, "spec.mlir")
             path.write_text(text)
             entries += plan.make_guard_plan(found, "key", path, device_name="a cpu").entries
     told = [msgspec.structs.replace(each, problem=str(bool(each.problem))) for each in entries]
@@ -262,7 +265,7 @@ OBSERVED: dict[str, Callable[[], object]] = {
     "guard/plan.py GUARD_VERSION": guarded,
     "plan/make.py PLAN_VERSION": lambda: form(Plan),
     "tuning/model/profile.py PROFILE_VERSION": shares,
-    "tuning/database.py KEPT_VERSION": kept,
+    "tuning/database.py DATABASE_VERSION": kept,
     "compiler/configure.py ARTIFACT_VERSION": configured,
     "search_space/candidate.py CANDIDATE_VERSION": candidates,
     "measurement/correctness.py CHECK_VERSION": checked,
@@ -274,7 +277,7 @@ OBSERVED: dict[str, Callable[[], object]] = {
     "spec/build.py SPEC_VERSION": specs,
     "records/winner.py WINNER_VERSION": winners,
     "tuning/verifier.py VERIFY_VERSION": blamed,
-    "tuning/microbenchmarks.py YARDSTICK_VERSION": lambda: [form(microbenchmarks.Yardstick), form(Limits)],
+    "tuning/microbenchmarks.py MICROBENCHMARK_VERSION": lambda: [form(microbenchmarks.Microbenchmark), form(Limits)],
 }
 COMPILED = (
     "guard/plan",
@@ -353,18 +356,18 @@ def test_a_form_is_of_what_is_kept_and_not_of_what_it_is_called() -> None:
     assert form(One) == form(Other) != form(Longer)
 
 
-def keys(folder: Path, task: Task) -> dict[str, str]:
+def keys(directory: Path, task: Task) -> dict[str, str]:
     """A key of each kind that a run has."""
     compiler = Compiler(Target.parse("llvm-cpu"))
-    kept = Cache(folder / "cache")
-    settings = RunSettings.in_folder(folder, [], "a cpu", jobs=1)
-    known = database.Recall(kept, compiler, settings)
-    maker = builder.Builds(compiler, kept, DeviceLeases(()), jobs=1, tell=print)
-    source = read_source(ops.matmul(m=4, n=4, k=4, lhs="f32"), folder)
+    kept = Cache(directory / "cache")
+    settings = RunSettings.in_directory(directory, [], "a cpu", jobs=1)
+    known = database.TuningDatabase(kept, compiler, settings)
+    maker = builder.Builder(compiler, kept, DeviceLeases(()), jobs=1, report=print)
+    source = read_source(ops.matmul(m=4, n=4, k=4, lhs="f32"), directory)
     whole = Plan(sources=(source,), tasks=(task,), untunable=())
-    spec = folder / "spec.mlir"
+    spec = directory / "spec.mlir"
     spec.write_text("module {}")
-    benches = microbenchmarks.Yardsticks(compiler, kept, "a cpu")
+    benches = microbenchmarks.Microbenchmarks(compiler, kept, "a cpu")
     maker.close()
     return {
         "plan": make.plan_key([source], compiler),
@@ -377,7 +380,7 @@ def keys(folder: Path, task: Task) -> dict[str, str]:
         "profile": known.profile_key(whole, source),
         "limits": benches.key,
         "yardsticks": benches.built_key,
-        "setting": known.setting,
+        "setting": known.fingerprint,
     }
 
 
@@ -394,14 +397,14 @@ MEASURED = {"records", "index", "final", "check", "profile"}
         ("GUARD_VERSION", {"guard"}),
         ("ARTIFACT_VERSION", {"artifact", "guard", *MEASURED}),
         ("SPEC_VERSION", {"artifact", "guard", *MEASURED}),
-        ("KEPT_VERSION", MEASURED),
+        ("DATABASE_VERSION", MEASURED),
         ("CHECK_VERSION", MEASURED),
         ("MEASUREMENT_VERSION", {"limits", *MEASURED}),
         ("FACTS_VERSION", {"index"}),
         ("WINNER_VERSION", {"final"}),
         ("VERIFY_VERSION", {"check"}),
         ("PROFILE_VERSION", {"profile"}),
-        ("YARDSTICK_VERSION", {"limits", "yardsticks"}),
+        ("MICROBENCHMARK_VERSION", {"limits", "yardsticks"}),
     ],
 )
 def test_a_number_that_is_raised_empties_what_rests_on_it(

@@ -16,11 +16,11 @@ SOURCE = Path(__file__).with_name("matmul.c")
 N = 256
 
 
-def compile_matmul(knobs, folder):
+def compile_matmul(knobs, directory):
     """Compile a shared library from knobs. If `cc` fails, its message becomes the candidate's reason."""
     defines = [f"-DN={N}", *(f"-D{name.upper()}={value}" for name, value in sorted(knobs.items()))]
     # A loaded library stays loaded under its path, so every library has a path of its own.
-    out = folder / f"matmul-{hashlib.sha256(' '.join(defines).encode()).hexdigest()[:16]}.so"
+    out = directory / f"matmul-{hashlib.sha256(' '.join(defines).encode()).hexdigest()[:16]}.so"
     flags = ["-O3", "-march=native", "-shared", "-fPIC"]
     subprocess.run(["cc", *flags, *defines, "-o", out, SOURCE], check=True, capture_output=True, text=True, timeout=60)
     return out

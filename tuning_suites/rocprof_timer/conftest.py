@@ -15,12 +15,12 @@ REPEATS = 20
 
 def kernel_times_us(artifact, device):
     """Time an artifact: return the microseconds of each of its kernels. A failure has the profiler's message."""
-    with tempfile.TemporaryDirectory() as folder:
-        trace = ["--kernel-trace", "-f", "csv", "-d", folder, "-o", artifact.candidate]
+    with tempfile.TemporaryDirectory() as directory:
+        trace = ["--kernel-trace", "-f", "csv", "-d", directory, "-o", artifact.candidate]
         benchmark = [f"--module={artifact.vmfb}", f"--device={device}", f"--benchmark_min_time={REPEATS}x"]
         command = [*PROFILER, *trace, "--", "iree-benchmark-module", *benchmark]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
-        (path,) = Path(folder).rglob("*_kernel_trace.csv")
+        (path,) = Path(directory).rglob("*_kernel_trace.csv")
         with path.open(encoding="utf-8", newline="") as file:
             rows = [row for row in csv.DictReader(file) if row["Kind"] == "KERNEL_DISPATCH"]
     # The runtime's own kernels fill and copy buffers. Times are nanoseconds.

@@ -14,7 +14,7 @@ from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.guard.plan import GuardPlan
 from pytest_shark_tune.plan.custom import CustomTask
 from pytest_shark_tune.plan.roles import Role
-from pytest_shark_tune.plugin.cases import NO_PLAN, Guarded, Trial, guard_trials
+from pytest_shark_tune.plugin.cases import NO_PLAN, Guarded, TuningCase, guard_cases
 from pytest_shark_tune.plugin.guard.setup import GuardSetup
 from pytest_shark_tune.plugin.items import case_of
 from pytest_shark_tune.records.snapshot import find_snapshots, recorded_targets, snapshot_path
@@ -32,14 +32,14 @@ class GuardCollector:
         self._setup = setup
         self.plans: dict[str, list[GuardPlan]] = {}
 
-    def cases(self, given: Sequence[object], path: Path) -> list[Trial]:
+    def cases(self, given: Sequence[object], path: Path) -> list[TuningCase]:
         """Return the cases of a test that is marked with ``given`` in the file ``path``; none without a spec to guard.
 
         If an input cannot be used, a single case has the problem.
         """
         suite = str(path.parent) if path.suffix == ".py" else ""
         sources = [source for source in given if not isinstance(source, CustomTask)]
-        found: list[Trial] = []
+        found: list[TuningCase] = []
         try:
             for spec, slug in self._specs(path) if sources else ():
                 plan = self._setup.session.guard_plan(sources, path.parent, spec)
@@ -47,9 +47,9 @@ class GuardCollector:
                     raise InputError(f"{spec} has no entry to guard; pytest --tune writes it anew, or remove it")
                 self._refuse_same_models(plan)
                 self.plans.setdefault(plan.spec_path, []).append(plan)
-                found += guard_trials(plan, suite, slug)
+                found += guard_cases(plan, suite, slug)
         except InputError as error:
-            return [Trial(Role.INPUT, NO_PLAN, problem=str(error))]
+            return [TuningCase(Role.INPUT, NO_PLAN, problem=str(error))]
         return found
 
     def _refuse_same_models(self, guarded: GuardPlan) -> None:
@@ -145,18 +145,18 @@ def _is_for(guarded: Guarded) -> bool:
     return bool(guarded.entry.tasks) or (record is not None and any(op.source in sources for op in record.ops))
 
 
-def _sees_all(folder: Path, unread: Collection[Path], session: pytest.Session, spec: Path | None) -> bool:
+def _sees_all(directory: Path, unread: Collection[Path], session: pytest.Session, spec: Path | None) -> bool:
     """Whether all tests that share the spec of a directory were collected, and all inputs could be read."""
     if session.testsfailed:  # A file could not be collected.
         return False
     if spec is not None:
         return not unread
-    return folder not in unread and _is_whole(folder, session.config)
+    return directory not in unread and _is_fully_named(directory, session.config)
 
 
-def _is_whole(folder: Path, config: pytest.Config) -> bool:
+def _is_fully_named(directory: Path, config: pytest.Config) -> bool:
     """Whether all test files of a directory, or directories around them, are named in this run."""
     named = [Path(config.invocation_params.dir, argument) for argument in config.args if "::" not in argument]
     patterns = config.getini("python_files")
-    files = (file for file in folder.glob("*.py") if any(fnmatch(file.name, pattern) for pattern in patterns))
+    files = (file for file in directory.glob("*.py") if any(fnmatch(file.name, pattern) for pattern in patterns))
     return all(any(file.is_relative_to(os.path.abspath(path)) for path in named) for file in files)  # noqa: PTH100

@@ -12,11 +12,11 @@ from pytest_shark_tune.compiler.compiler import compiler_version
 from pytest_shark_tune.errors import CandidateFailed, InputError
 from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
 from pytest_shark_tune.guard.session import GuardSession
-from pytest_shark_tune.guard.speed import RUN_ALPHA, Terms, judge
-from pytest_shark_tune.guard.verdict import Outcome, Promise, Verdict
+from pytest_shark_tune.guard.speed import RUN_ALPHA, AcceptanceCriteria, judge
+from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
 from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.plan.types import Task
-from pytest_shark_tune.plugin.cases import Guarded, Trial
+from pytest_shark_tune.plugin.cases import Guarded, TuningCase
 from pytest_shark_tune.plugin.stages import DispatchStages
 from pytest_shark_tune.tuning.session import Session
 
@@ -38,12 +38,12 @@ class CaseEvaluator:
         self._plans = plans
         self.alpha = RUN_ALPHA
 
-    def stage(self, trial: Trial, session: Session) -> GuardStage:
+    def stage(self, case: TuningCase, session: Session) -> GuardStage:
         """Return the stage of a test."""
         assert isinstance(session, GuardSession)
-        return GuardStage(self, trial, session)
+        return GuardStage(self, case, session)
 
-    def artifact(self, trial: Trial, session: GuardSession) -> Artifact | None:
+    def artifact(self, case: TuningCase, session: GuardSession) -> Artifact | None:
         """Compile the config of an entry.
 
         Args:
@@ -56,18 +56,18 @@ class CaseEvaluator:
         Raises:
             CandidateFailed: it cannot be compiled, and no earlier check says so.
         """
-        assert trial.guarded is not None
-        assert isinstance(trial.task, Task)
+        assert case.guarded is not None
+        assert isinstance(case.task, Task)
         try:
-            return session.builder.artifact(trial.task, trial.candidate)
+            return session.builder.artifact(case.task, case.candidate)
         except CandidateFailed:
-            plan, entry = trial.guarded.plan, trial.guarded.entry
-            earlier = session.look(plan, entry, Promise.APPLIES, alpha=self.alpha)
-            if earlier.outcome is Outcome.KEPT:
+            plan, entry = case.guarded.plan, case.guarded.entry
+            earlier = session.evaluate(plan, entry, EntryCheck.APPLIES, alpha=self.alpha)
+            if earlier.outcome is CheckOutcome.PASSED:
                 raise
             return None
 
-    def look(self, guarded: Guarded, artifact: object, session: GuardSession) -> Verdict:
+    def evaluate(self, guarded: Guarded, artifact: object, session: GuardSession) -> Verdict:
         """Evaluate a check.
 
         Args:
@@ -83,17 +83,17 @@ class CaseEvaluator:
                 f"the suite's own artifact gives a {type(artifact).__name__}, which only the suite can run: override "
                 "the fixture measurement in its conftest.py, too"
             )
-        verdict = session.look(guarded.plan, guarded.entry, guarded.promise, artifact, alpha=self.alpha)
-        if verdict.outcome is not Outcome.BROKEN or guarded.promise is not Promise.APPLIES or guarded.entry.tasks:
+        verdict = session.evaluate(guarded.plan, guarded.entry, guarded.check, artifact, alpha=self.alpha)
+        if verdict.outcome is not CheckOutcome.FAILED or guarded.check is not EntryCheck.APPLIES or guarded.entry.tasks:
             return verdict
         # The entry has no dispatch in this test. It may still apply in a model of another test, to an op that is
         # rewritten later.
         elsewhere = (
-            session.look(plan, plan.entry(guarded.entry.name), Promise.APPLIES, alpha=self.alpha)
+            session.evaluate(plan, plan.entry(guarded.entry.name), EntryCheck.APPLIES, alpha=self.alpha)
             for plan in self._plans[guarded.plan.spec_path]
             if plan is not guarded.plan
         )
-        return next((other for other in elsewhere if other.outcome is Outcome.KEPT), verdict)
+        return next((other for other in elsewhere if other.outcome is CheckOutcome.PASSED), verdict)
 
     def verdict(self, guarded: Guarded, funcargs: Mapping[str, object]) -> Verdict:
         """Return the verdict on a check, by the test's fixtures; the check is evaluated here if none of them did."""
@@ -103,25 +103,27 @@ class CaseEvaluator:
         match funcargs.get("measurement"):
             case Verdict() as verdict:
                 return verdict
-            case Measurement() if guarded.promise is not Promise.FAST:
-                return Verdict(entry=guarded.entry.name, promise=guarded.promise, outcome=Outcome.KEPT)
+            case Measurement() if guarded.check is not EntryCheck.FAST:
+                return Verdict(entry=guarded.entry.name, check=guarded.check, outcome=CheckOutcome.PASSED)
             case Measurement() as measured if guarded.entry.is_local:
-                verdict = judge(guarded.entry.name, measured, self._terms(guarded.entry))
-                return msgspec.structs.replace(verdict, reason=verdict.reason and _named(guarded, verdict.reason))
+                verdict = judge(guarded.entry.name, measured, self._criteria(guarded.entry))
+                return msgspec.structs.replace(
+                    verdict, reason=verdict.reason and _with_entry_name(guarded, verdict.reason)
+                )
             case Measurement():  # Of another device than the record's it says nothing, so ours is reported.
-                return self.look(guarded, None, session)
+                return self.evaluate(guarded, None, session)
             case _:
-                return self.look(guarded, funcargs.get("artifact"), session)
+                return self.evaluate(guarded, funcargs.get("artifact"), session)
 
-    def _terms(self, entry: GuardEntry) -> Terms:
+    def _criteria(self, entry: GuardEntry) -> AcceptanceCriteria:
         settings = self._session.settings
-        return Terms(
+        return AcceptanceCriteria(
             alpha=self.alpha,
             device=settings.device_name,
             iree=compiler_version(),
             record=entry.record,
             tolerance=settings.tolerance,
-            setting=self._session.setting,
+            fingerprint=self._session.fingerprint,
         )
 
 
@@ -131,7 +133,7 @@ class GuardStage:
 
     evaluator: CaseEvaluator
     """Evaluates the check."""
-    trial: Trial
+    case: TuningCase
     """The case of the test."""
     session: GuardSession
     """The session that compiles as the suite wants it."""
@@ -142,23 +144,23 @@ class GuardStage:
         Raises:
             CandidateFailed: it cannot be compiled, and no earlier check says so.
         """
-        return self.evaluator.artifact(self.trial, self.session) if self.trial.config is not None else None
+        return self.evaluator.artifact(self.case, self.session) if self.case.config is not None else None
 
     def measure(self, artifact: Artifact | None) -> Verdict:
         """Evaluate the check."""
-        assert self.trial.guarded is not None
-        return self.evaluator.look(self.trial.guarded, artifact, self.session)
+        assert self.case.guarded is not None
+        return self.evaluator.look(self.case.guarded, artifact, self.session)
 
 
 def verdict_on_failure(guarded: Guarded, failure: CandidateFailed) -> Verdict:
     """Return the verdict on a candidate that failed: its result is wrong, and its speed is not known."""
     name = guarded.entry.name
-    if guarded.promise is Promise.FAST:
-        reason = f"see [{name}-{Promise.CORRECT}]: {failure}"
-        return Verdict(entry=name, promise=Promise.FAST, outcome=Outcome.SKIPPED, reason=reason)
-    reason = _named(guarded, str(failure))
-    return Verdict(entry=name, promise=guarded.promise, outcome=Outcome.BROKEN, reason=reason)
+    if guarded.check is EntryCheck.FAST:
+        reason = f"see [{name}-{EntryCheck.CORRECT}]: {failure}"
+        return Verdict(entry=name, check=EntryCheck.FAST, outcome=CheckOutcome.SKIPPED, reason=reason)
+    reason = _with_entry_name(guarded, str(failure))
+    return Verdict(entry=name, check=guarded.check, outcome=CheckOutcome.FAILED, reason=reason)
 
 
-def _named(guarded: Guarded, reason: str) -> str:
+def _with_entry_name(guarded: Guarded, reason: str) -> str:
     return f"{guarded.entry.name} of {guarded.plan.spec_path}: {reason}"

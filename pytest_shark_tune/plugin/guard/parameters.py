@@ -19,7 +19,7 @@ from pytest_shark_tune.plugin.options import commands_file, given_options, guard
 from pytest_shark_tune.system.terminal import escaped_line
 
 if TYPE_CHECKING:
-    from pytest_shark_tune.plugin.cases import Trial
+    from pytest_shark_tune.plugin.cases import TuningCase
 
 __all__ = ["guard_parameters", "has_snapshots"]
 
@@ -33,19 +33,19 @@ def guard_parameters(metafunc: pytest.Metafunc, sources: Sequence[object]) -> li
     ]
     if sources and len(kernels) == len(sources):
         return params
-    cases: Sequence[Trial] = ()
+    cases: Sequence[TuningCase] = ()
     if guard_is_given(config) or (path.suffix == ".py" and has_snapshots(path.parent)):
-        from pytest_shark_tune.plugin.guard.plugin import guard_trials_of
+        from pytest_shark_tune.plugin.guard.plugin import guard_cases_of
 
-        cases = guard_trials_of(metafunc, sources)
+        cases = guard_cases_of(metafunc, sources)
     if not cases:
         return [*params, _skipped(UNGUARDED, _nothing_to_guard(path, config))]
     return params + [pytest.param(case, id=escaped_line(case.id)) for case in cases]
 
 
-def has_snapshots(folder: Path) -> bool:
+def has_snapshots(directory: Path) -> bool:
     """Whether a directory has snapshots, of any target and device."""
-    return any((folder / SNAPSHOTS).glob("*.mlir"))
+    return any((directory / SNAPSHOTS).glob("*.mlir"))
 
 
 def _kernels(sources: Sequence[object]) -> list[str]:

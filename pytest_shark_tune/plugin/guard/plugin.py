@@ -10,8 +10,8 @@ import pytest
 
 from pytest_shark_tune.errors import UndecidedWarning
 from pytest_shark_tune.guard.speed import RUN_ALPHA
-from pytest_shark_tune.guard.verdict import Outcome, Promise, Verdict
-from pytest_shark_tune.plugin.cases import Trial
+from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
+from pytest_shark_tune.plugin.cases import TuningCase
 from pytest_shark_tune.plugin.fixtures import GUARD_KEY, SESSION_KEY
 from pytest_shark_tune.plugin.guard.collection import GuardCollector, drop_strangers
 from pytest_shark_tune.plugin.guard.evaluation import CaseEvaluator
@@ -23,12 +23,12 @@ from pytest_shark_tune.plugin.preflight import refuse_strays
 from pytest_shark_tune.system import cleanup
 from pytest_shark_tune.system.terminal import escaped
 
-__all__ = ["GuardingPlugin", "guard_trials_of"]
+__all__ = ["GuardingPlugin", "guard_cases_of"]
 
 _NAME = "shark-tune-guard"
 
 
-def guard_trials_of(metafunc: pytest.Metafunc, sources: Sequence[object]) -> list[Trial]:
+def guard_cases_of(metafunc: pytest.Metafunc, sources: Sequence[object]) -> list[TuningCase]:
     """Return the cases of a marked test; none if there is no spec to guard for it.
 
     The first test that has something to guard starts the plugin.
@@ -59,7 +59,7 @@ class GuardingPlugin:
         setup.interrupts.install()
         config.pluginmanager.register(self, _NAME)
 
-    def cases(self, sources: Sequence[object], path: Path) -> list[Trial]:
+    def cases(self, sources: Sequence[object], path: Path) -> list[TuningCase]:
         """Return the cases of a test in the file ``path`` that is marked with ``sources``."""
         return self._collector.cases(sources, path)
 
@@ -69,7 +69,7 @@ class GuardingPlugin:
         refuse_strays(self._config, self._setup.session, items)
         drop_strangers(items, session, self._setup.guard.spec)
         guarded = [case.guarded for item in items if (case := case_of(item)) and case.guarded]
-        self._evaluator.alpha = RUN_ALPHA / max(1, sum(check.promise is Promise.FAST for check in guarded))
+        self._evaluator.alpha = RUN_ALPHA / max(1, sum(check.check is EntryCheck.FAST for check in guarded))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, object, object]:
@@ -78,18 +78,18 @@ class GuardingPlugin:
         if case is not None and case.guarded is not None:
             verdict = self._evaluator.verdict(case.guarded, pyfuncitem.funcargs)
             pyfuncitem.stash[VERDICT] = verdict
-            self._heed(verdict)
+            self._raise_for_verdict(verdict)
         return (yield)
 
-    def _heed(self, verdict: Verdict) -> None:
+    def _raise_for_verdict(self, verdict: Verdict) -> None:
         match verdict.outcome:
-            case Outcome.BROKEN:
+            case CheckOutcome.FAILED:
                 pytest.fail(verdict.reason, pytrace=False)
-            case Outcome.SKIPPED:
+            case CheckOutcome.SKIPPED:
                 pytest.skip(verdict.reason)
-            case Outcome.UNDECIDED if self._setup.guard.strict:
+            case CheckOutcome.UNDECIDED if self._setup.guard.strict:
                 pytest.fail(f"{verdict.reason}\n(--tune-strict)", pytrace=False)
-            case Outcome.UNDECIDED:
+            case CheckOutcome.UNDECIDED:
                 warnings.warn(UndecidedWarning(escaped(verdict.reason)), stacklevel=2)
 
     @pytest.hookimpl(wrapper=True)

@@ -17,15 +17,15 @@ from pytest_shark_tune.plugin import reporting
 from pytest_shark_tune.plugin.interrupts import TERMINATED, Interrupts
 from pytest_shark_tune.plugin.options import GuardOptions, TuneOptions, is_dry, target_name
 from pytest_shark_tune.plugin.parse import naming
-from pytest_shark_tune.plugin.xdist.messages import note_of, property_of, show_line
+from pytest_shark_tune.plugin.xdist.messages import message_of, property_of, show_line
 
 if TYPE_CHECKING:
-    from pytest_shark_tune.report.guard_text import GuardFailure, GuardFinding
-    from pytest_shark_tune.system.folders import HeldFolder
+    from pytest_shark_tune.report.guard_text import GuardFailure, GuardResult
+    from pytest_shark_tune.system.directories import HeldDirectory
 
-__all__ = ["EXCHANGE", "FAILURE", "PROPERTY", "SNAPSHOTS", "UNGUARDED", "GuardReporter"]
+__all__ = ["FAILURE", "PROPERTY", "RUN_DIRECTORY", "SNAPSHOTS", "UNGUARDED", "GuardReporter"]
 
-EXCHANGE = "shark_tune_guard_exchange"
+RUN_DIRECTORY = "shark_tune_guard_run_directory"
 """The key in a worker's input for the directory that all workers of a run share."""
 PROPERTY = "shark_tune_guard"
 """The property of a report for the result of its test."""
@@ -43,22 +43,22 @@ class GuardReporter:
     def __init__(self, config: pytest.Config, options: GuardOptions) -> None:
         self._config = config
         self._options = options
-        self._findings: dict[str, GuardFinding] = {}
+        self._results: dict[str, GuardResult] = {}
         self._failures: dict[str, GuardFailure] = {}
         self._lost: dict[str, GuardFailure] = {}
         self._unguarded = 0
         self._problems: list[str] = []
         self._interrupts = Interrupts(terminate=True)
-        self._exchange: HeldFolder | None = None
+        self._run_directory: HeldDirectory | None = None
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """Give a worker the directory that it shares with the others, in case one of them has something to guard."""
-        from pytest_shark_tune.system.folders import HeldFolder
+        from pytest_shark_tune.system.directories import HeldDirectory
 
         with suppress(OSError):  # Every worker then makes one for itself, or says why it cannot.
-            self._exchange = self._exchange or HeldFolder()
-            node.workerinput[EXCHANGE] = os.fspath(self._exchange.path)
+            self._run_directory = self._run_directory or HeldDirectory()
+            node.workerinput[RUN_DIRECTORY] = os.fspath(self._run_directory.path)
 
     def pytest_sessionstart(self) -> None:
         """Empty the cache before any process of the run takes something from it.
@@ -76,7 +76,7 @@ class GuardReporter:
         """Store the error of a file that cannot be collected, if it may be one to guard."""
         path = self._config.rootpath / report.nodeid.partition("::")[0]
         if report.failed and self._guards(path):
-            self._failures[report.nodeid] = _failure(report.nodeid or "collecting", path, report)
+            self._failures[report.nodeid] = _failure_from_report(report.nodeid or "collecting", path, report)
 
     def _guards(self, path: Path) -> bool:
         """Whether a test file that cannot be collected is probably one to guard."""
@@ -85,13 +85,13 @@ class GuardReporter:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Store the result of a test, and show the messages of workers."""
-        if note := note_of(report):
+        if note := message_of(report):
             show_line(self._config, f"shark-tune: {note}")
-        finding = _finding_of(report)
-        if finding is not None:
-            if not self._findings:
+        result = _result_of(report)
+        if result is not None:
+            if not self._results:
                 self._interrupts.install()  # Without xdist, the guarding plugin has installed its own, which stay.
-            self._findings[report.nodeid] = finding
+            self._results[report.nodeid] = result
         elif report.failed:
             self._keep_failure(report)
         self._unguarded += _is_unguarded(report)
@@ -103,23 +103,23 @@ class GuardReporter:
             self._failures[report.nodeid] = failure
         elif report.when not in ("setup", "call", "teardown"):
             path = self._config.rootpath / report.nodeid.partition("::")[0]
-            self._lost[report.nodeid] = _failure(report.nodeid, path, report)
+            self._lost[report.nodeid] = _failure_from_report(report.nodeid, path, report)
 
     @property
-    def _told(self) -> list[GuardFailure]:
+    def _shown_failures(self) -> list[GuardFailure]:
         """The failures without a verdict, in the order of their tests."""
-        guards = self._findings or self._failures
+        guards = self._results or self._failures
         found = self._failures | (self._lost if guards else {})
         return [found[test] for test in sorted(found)]
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
         """Show the speed of an entry with ``-v``."""
-        finding = _finding_of(report)
-        if finding is None or not report.passed:
+        result = _result_of(report)
+        if result is None or not report.passed:
             return None
-        from pytest_shark_tune.report.guard_text import status_words
+        from pytest_shark_tune.report.guard_text import status_text
 
-        words = status_words(finding.verdict)
+        words = status_text(result.verdict)
         return ("passed", ".", words) if words else None
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -129,12 +129,12 @@ class GuardReporter:
         if self._options.report is not None and not is_dry(session.config):
             from pytest_shark_tune.report.guard_text import markdown
 
-            text = markdown(self._findings.values(), _why_ended(session, exitstatus), self._told)
+            text = markdown(self._results.values(), _why_ended(session, exitstatus), self._shown_failures)
             try:
                 self._options.report.write_text(text, encoding="utf-8")
             except OSError as error:
                 self._fail(session, f"--tune-report-md: cannot write {self._options.report}: {error.strerror}")
-        if not self._findings and not is_dry(session.config) and exitstatus in _UNALARMED:
+        if not self._results and not is_dry(session.config) and exitstatus in _UNALARMED:
             self._miss(session)
         if self._interrupts.terminated:
             session.exitstatus = TERMINATED
@@ -158,15 +158,15 @@ class GuardReporter:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Show the counts and the notable results and, on GitHub, annotations beside the code."""
-        if self._findings or self._failures:
+        if self._results or self._failures:
             from pytest_shark_tune.report.guard_text import github_lines, terminal_lines
 
             reporting.section(terminalreporter, "shark-tune guard")
-            for line in terminal_lines(self._findings.values(), self._told):
+            for line in terminal_lines(self._results.values(), self._shown_failures):
                 reporting.write_line(terminalreporter, line)
             if os.environ.get("GITHUB_ACTIONS") == "true":
                 workspace = Path(os.environ.get("GITHUB_WORKSPACE") or self._config.invocation_params.dir)
-                annotations = github_lines(self._findings.values(), workspace, self._told)
+                annotations = github_lines(self._results.values(), workspace, self._shown_failures)
                 reporting.write_annotations(terminalreporter, annotations)
         for problem in self._problems:
             reporting.write_line(terminalreporter, problem, red=True)
@@ -174,9 +174,9 @@ class GuardReporter:
     def pytest_unconfigure(self) -> None:
         """Cut the cache to its maximum size, once all processes of the run have finished with it."""
         self._interrupts.restore()
-        if self._exchange is not None:
-            self._exchange.remove()
-        if self._findings:
+        if self._run_directory is not None:
+            self._run_directory.remove()
+        if self._results:
             from pytest_shark_tune.system.cache import Cache
 
             options = TuneOptions.from_pytest_config(self._config)
@@ -197,9 +197,9 @@ def _why_ended(session: pytest.Session, exitstatus: int | pytest.ExitCode) -> st
     return ended.get(pytest.ExitCode(exitstatus), "") if exitstatus in list(pytest.ExitCode) else ""
 
 
-def _finding_of(report: pytest.TestReport | pytest.CollectReport) -> GuardFinding | None:
+def _result_of(report: pytest.TestReport | pytest.CollectReport) -> GuardResult | None:
     """The result of a test, from its report."""
-    found: GuardFinding | None = _decoded(report, PROPERTY)
+    found: GuardResult | None = _decoded(report, PROPERTY)
     return found
 
 
@@ -210,12 +210,12 @@ def _decoded(report: pytest.TestReport | pytest.CollectReport, name: str) -> Any
         return None
     import msgspec
 
-    from pytest_shark_tune.report.guard_text import GuardFailure, GuardFinding
+    from pytest_shark_tune.report.guard_text import GuardFailure, GuardResult
 
-    return msgspec.json.decode(carried, type=GuardFinding if name == PROPERTY else GuardFailure)
+    return msgspec.json.decode(carried, type=GuardResult if name == PROPERTY else GuardFailure)
 
 
-def _failure(test: str, path: Path, report: pytest.TestReport | pytest.CollectReport) -> GuardFailure:
+def _failure_from_report(test: str, path: Path, report: pytest.TestReport | pytest.CollectReport) -> GuardFailure:
     """The failure in a report that does not come from a test of ours."""
     from pytest_shark_tune.report.guard_text import GuardFailure, said_first
 

@@ -11,14 +11,14 @@ import pytest
 from pytest_shark_tune.compiler.compiler import compiler_version
 from pytest_shark_tune.device.identity import runtime_version
 from pytest_shark_tune.errors import CandidateFailed, SharkTuneError
-from pytest_shark_tune.guard.verdict import Outcome, Verdict
+from pytest_shark_tune.guard.verdict import CheckOutcome, Verdict
 from pytest_shark_tune.plugin.cases import Guarded
 from pytest_shark_tune.plugin.guard.evaluation import verdict_on_failure
 from pytest_shark_tune.plugin.guard.reporter import FAILURE, PROPERTY
 from pytest_shark_tune.plugin.guard.setup import GuardSetup
 from pytest_shark_tune.plugin.kernels import as_failure
 from pytest_shark_tune.plugin.options import given_options
-from pytest_shark_tune.report.guard_text import GuardFailure, GuardFinding, said_first
+from pytest_shark_tune.report.guard_text import GuardFailure, GuardResult, said_first
 
 __all__ = ["VERDICT", "attach_failure", "conclude"]
 
@@ -38,11 +38,11 @@ def conclude(
     if isinstance(error, CandidateFailed) and verdict is None:
         verdict = verdict_on_failure(guarded, error)
         report.when = "call"  # During the setup of a test, pytest would report an error instead of a failure.
-        report.outcome = "skipped" if verdict.outcome is Outcome.SKIPPED else "failed"
+        report.outcome = "skipped" if verdict.outcome is CheckOutcome.SKIPPED else "failed"
         report.longrepr = verdict.reason
     elif isinstance(error, SharkTuneError):
         report.longrepr = str(error)
-    if verdict is not None and not (report.failed and verdict.outcome is Outcome.KEPT):  # Then its body failed.
+    if verdict is not None and not (report.failed and verdict.outcome is CheckOutcome.PASSED):  # Then its body failed.
         _attach(setup, item, guarded, report, verdict)
 
 
@@ -50,21 +50,21 @@ def _attach(
     setup: GuardSetup, item: pytest.Item, guarded: Guarded, report: pytest.TestReport, verdict: Verdict
 ) -> None:
     path = str(item.path)
-    if report.skipped and verdict.outcome is Outcome.SKIPPED:
+    if report.skipped and verdict.outcome is CheckOutcome.SKIPPED:
         report.longrepr = (path, item.location[1] or 0, f"Skipped: {verdict.reason}")
-    elif report.failed and verdict.outcome in (Outcome.BROKEN, Outcome.UNDECIDED):
+    elif report.failed and verdict.outcome in (CheckOutcome.FAILED, CheckOutcome.UNDECIDED):
         report.longrepr = f"{report.longrepr}\nreproduce with: {_command(item)}"
-    finding = GuardFinding(
+    result = GuardResult(
         verdict=verdict,
         spec=os.path.relpath(guarded.plan.spec_path, item.config.invocation_params.dir),
         file=path,
         line=_line_of(item),
         where=_where(setup),
     )
-    report.user_properties.append((PROPERTY, msgspec.json.encode(finding).decode()))
-    facts = {"entry": verdict.entry, "promise": str(verdict.promise), "outcome": str(verdict.outcome)}
+    report.user_properties.append((PROPERTY, msgspec.json.encode(result).decode()))
+    facts = {"entry": verdict.entry, "promise": str(verdict.check), "outcome": str(verdict.outcome)}
     # These go on with the item, to the report of its end: --junitxml reads that one.
-    item.user_properties += [*facts.items(), *verdict.figures.items()]
+    item.user_properties += [*facts.items(), *verdict.metrics.items()]
 
 
 def attach_failure(item: pytest.Item, report: pytest.TestReport) -> None:

@@ -11,15 +11,15 @@ import pytest
 from pytest_shark_tune.device.discovery import FoundDevices, jobs_of_worker
 from pytest_shark_tune.guard.session import GuardSession
 from pytest_shark_tune.plugin.devices import find_devices
-from pytest_shark_tune.plugin.guard.reporter import EXCHANGE
+from pytest_shark_tune.plugin.guard.reporter import RUN_DIRECTORY
 from pytest_shark_tune.plugin.interrupts import Interrupts
 from pytest_shark_tune.plugin.options import GuardOptions, TuneOptions
 from pytest_shark_tune.plugin.preflight import check_cache, check_compiler
-from pytest_shark_tune.plugin.xdist.messages import teller
+from pytest_shark_tune.plugin.xdist.messages import progress_callback
 from pytest_shark_tune.system import cleanup
 from pytest_shark_tune.system.cache import Cache
+from pytest_shark_tune.system.directories import is_marked
 from pytest_shark_tune.system.disk_errors import Storage
-from pytest_shark_tune.system.folders import is_marked
 from pytest_shark_tune.tuning.settings import RunSettings
 
 __all__ = ["GuardSetup", "set_up_guard"]
@@ -51,9 +51,11 @@ def set_up_guard(config: pytest.Config) -> GuardSetup:
     compiler = options.compiler
     check_compiler(options, compiler)
     check_cache(options.cache)
-    cleanup.sweep()
-    report = teller(config)
-    session = GuardSession(_settings(config, options, guard), compiler, Cache(options.cache, report), tell=report)
+    cleanup.remove_abandoned()
+    report = progress_callback(config)
+    session = GuardSession(
+        _guard_settings(config, options, guard), compiler, Cache(options.cache, report), report=report
+    )
     return GuardSetup(
         options=options,
         guard=guard,
@@ -63,19 +65,19 @@ def set_up_guard(config: pytest.Config) -> GuardSetup:
     )
 
 
-def _settings(config: pytest.Config, options: TuneOptions, guard: GuardOptions) -> RunSettings:
+def _guard_settings(config: pytest.Config, options: TuneOptions, guard: GuardOptions) -> RunSettings:
     worker = getattr(config, "workerinput", None)
-    devices = _devices(options)
-    shared = Path(worker.get(EXCHANGE, "")) if worker is not None else Path()
+    devices = _guard_devices(options)
+    shared = Path(worker.get(RUN_DIRECTORY, "")) if worker is not None else Path()
     # The processes of a run share a directory, and leases know them by its name. Workers on other hosts do not see the
     # controller's.
-    run_directory = shared if is_marked(shared) else cleanup.new_folder("guard")
+    run_directory = shared if is_marked(shared) else cleanup.new_directory("guard")
     return RunSettings(
         devices=tuple(devices["uris"]),
         device_name=devices["name"],
         jobs=options.jobs if worker is None else jobs_of_worker(options.jobs, worker["workercount"], options.target),
         seed=options.seed,
-        exchange=run_directory,
+        run_directory=run_directory,
         request=options.request,
         rotate_bytes=options.rotate_bytes,
         route=guard.route,
@@ -84,7 +86,7 @@ def _settings(config: pytest.Config, options: TuneOptions, guard: GuardOptions) 
     )
 
 
-def _devices(options: TuneOptions) -> FoundDevices:
+def _guard_devices(options: TuneOptions) -> FoundDevices:
     """The devices to measure on; none if the target has none here, and then only static checks run.
 
     Raises:

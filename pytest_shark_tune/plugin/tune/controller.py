@@ -14,23 +14,23 @@ from pytest_shark_tune.plugin import reporting
 from pytest_shark_tune.plugin.interrupts import TERMINATED
 from pytest_shark_tune.plugin.items import entry_of
 from pytest_shark_tune.plugin.tune.finish import Finished, finish_run, show
-from pytest_shark_tune.plugin.tune.reports import finding_of, status_text
+from pytest_shark_tune.plugin.tune.reports import result_of, status_text
 from pytest_shark_tune.plugin.tune.run import TuningRun
 from pytest_shark_tune.plugin.tune.setup import Setup
-from pytest_shark_tune.plugin.xdist.messages import note_of, show_line
+from pytest_shark_tune.plugin.xdist.messages import message_of, show_line
 from pytest_shark_tune.plugin.xdist.order import RunOrder
 from pytest_shark_tune.plugin.xdist.workers import TuneWorkers
-from pytest_shark_tune.results.store import Ledger
+from pytest_shark_tune.results.store import ResultStore
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.tuning.manifest import Part
+from pytest_shark_tune.tuning.manifest import TestEntry
 
 __all__ = ["TuneController", "store_of"]
 
 
-def store_of(setup: Setup) -> Ledger:
+def store_of(setup: Setup) -> ResultStore:
     """Return the result store of a run that begins now."""
     settings, options = setup.settings, setup.options
-    return Ledger(
+    return ResultStore(
         options.out,
         setup.load_plan,
         target=str(options.target),
@@ -42,17 +42,17 @@ def store_of(setup: Setup) -> Ledger:
             "iree-base-runtime": runtime_version(),
         },
         starter=settings.starter,
-        setting=setup.session.setting,
+        fingerprint=setup.session.fingerprint,
         makes_specs=setup.bundle is None,
         root=setup.root,
-        mirror=settings.exchange,
+        mirror=settings.run_directory,
     )
 
 
 class TuneController:
     """Orders the tests of a run, stores their results, and writes and shows the summary."""
 
-    def __init__(self, config: pytest.Config, setup: Setup, store: Ledger) -> None:
+    def __init__(self, config: pytest.Config, setup: Setup, store: ResultStore) -> None:
         self._config = config
         self._setup = setup
         self._store = store
@@ -88,7 +88,7 @@ class TuneController:
             index = following
         return True
 
-    def _begin(self, entries: Sequence[Part | None]) -> RunOrder:
+    def _begin(self, entries: Sequence[TestEntry | None]) -> RunOrder:
         order = self._run.begin(entries)
         if self._tests is not None and entries:
             # Pytest's progress is a part of this: most candidates are there to be chosen from only. Without any test
@@ -99,16 +99,16 @@ class TuneController:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Store the result of a test as it comes; show a new best, and the messages of workers."""
-        if note := note_of(report):
+        if note := message_of(report):
             self._setup.report(note)
-        finding = finding_of(report)
-        if finding is not None and not self._setup.is_dry and (line := self._run.add(report.nodeid, finding)):
+        result = result_of(report)
+        if result is not None and not self._setup.is_dry and (line := self._run.add(report.nodeid, result)):
             show_line(self._config, f"  {line}")
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
         """Show the result of a candidate with ``-v``."""
-        finding = finding_of(report)
-        if finding is None or not report.passed or not (text := status_text(finding)):
+        result = result_of(report)
+        if result is None or not report.passed or not (text := status_text(result)):
             return None
         return "passed", ".", text
 
@@ -153,5 +153,5 @@ class TuneController:
         """Remove the directory of a remote run, and cut the cache to its size."""
         self._setup.session.close()
         if self._setup.is_remote:
-            shutil.rmtree(self._setup.settings.exchange, ignore_errors=True)
+            shutil.rmtree(self._setup.settings.run_directory, ignore_errors=True)
         Cache(self._setup.options.cache).evict(self._setup.options.cache_bytes)

@@ -11,7 +11,7 @@ from pytest_shark_tune.plugin.tune.run import TuningRun
 from pytest_shark_tune.plugin.tune.setup import Setup
 from pytest_shark_tune.report.summary_text import render
 from pytest_shark_tune.results.landscape import write_landscapes
-from pytest_shark_tune.results.store import Ledger, Summary
+from pytest_shark_tune.results.store import ResultStore, Summary
 from pytest_shark_tune.tuning.bundle import BUNDLE, Packed, pack
 
 __all__ = ["Finished", "finish_run", "show"]
@@ -27,7 +27,7 @@ class Finished:
     """A line for every landscape."""
 
 
-def finish_run(setup: Setup, store: Ledger, run: TuningRun, *, complete: bool) -> Finished:
+def finish_run(setup: Setup, store: ResultStore, run: TuningRun, *, complete: bool) -> Finished:
     """Derive spec, summary and snapshots from the results so far.
 
     Args:
@@ -37,7 +37,7 @@ def finish_run(setup: Setup, store: Ledger, run: TuningRun, *, complete: bool) -
         complete: whether the run came to its end: otherwise the spec has the winners so far, unverified.
     """
     packed = _pack(setup, store, run) if setup.stops_after_compile and not setup.is_dry else None
-    if not store.has_findings:
+    if not store.has_results:
         return Finished(packed=packed)
     if run.scheduler is None:
         summary = store.finish(complete=complete)
@@ -45,7 +45,7 @@ def finish_run(setup: Setup, store: Ledger, run: TuningRun, *, complete: bool) -
         summary = store.finish(
             complete=complete,
             why_stopped=run.scheduler.why_stopped,
-            effort=run.scheduler.effort,
+            candidates_tried=run.scheduler.candidates_tried,
             verify=setup.session.verifier.verify_draft if complete and setup.bundle is None else None,
         )
     landscapes: list[str] = []
@@ -55,7 +55,7 @@ def finish_run(setup: Setup, store: Ledger, run: TuningRun, *, complete: bool) -
     return Finished(summary, packed, tuple(landscapes))
 
 
-def _pack(setup: Setup, store: Ledger, run: TuningRun) -> Packed | None:
+def _pack(setup: Setup, store: ResultStore, run: TuningRun) -> Packed | None:
     """Write the compiled candidates to a bundle, even if the run ended early."""
     plans = {key: store.plan(key) for key in run.plans.values()}
     try:
@@ -65,11 +65,11 @@ def _pack(setup: Setup, store: Ledger, run: TuningRun) -> Packed | None:
         return None
 
 
-def show(terminalreporter: Any, setup: Setup, store: Ledger, finished: Finished) -> None:
+def show(terminalreporter: Any, setup: Setup, store: ResultStore, finished: Finished) -> None:
     """Show the table, the funnel, and the files that were written or could not be written."""
     if setup.stops_after_compile and not setup.is_dry:
         reporting.section(terminalreporter, "shark-tune")
-        packed = finished.packed.words() if finished.packed else "no bundle was written: nothing was compiled"
+        packed = finished.packed.describe() if finished.packed else "no bundle was written: nothing was compiled"
         reporting.write_line(terminalreporter, packed)
     if finished.summary is None:
         return
@@ -79,7 +79,7 @@ def show(terminalreporter: Any, setup: Setup, store: Ledger, finished: Finished)
         width=max(terminalreporter._tw.fullwidth, 100),
         spec=store.spec_path,
         snapshots=store.snapshots,
-        changes={change.path: said for change in store.changes if (said := change.words())},
+        changes={change.path: said for change in store.changes if (said := change.describe())},
         unwritten=[change.path for change in store.changes if change.is_unwritten],
         **({} if setup.bundle is None else {"without_spec": _merge_advice(setup)}),
     )

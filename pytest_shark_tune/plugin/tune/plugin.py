@@ -17,10 +17,10 @@ from pytest_shark_tune.plugin.preflight import refuse_strays
 from pytest_shark_tune.plugin.tune.controller import TuneController, store_of
 from pytest_shark_tune.plugin.tune.reports import conclude
 from pytest_shark_tune.plugin.tune.setup import Setup, set_up
-from pytest_shark_tune.results.store import Ledger
+from pytest_shark_tune.results.store import ResultStore
 from pytest_shark_tune.system import cleanup
 from pytest_shark_tune.system.terminal import escaped_line
-from pytest_shark_tune.tuning.manifest import Roster
+from pytest_shark_tune.tuning.manifest import TestManifest
 
 __all__ = ["TuningPlugin", "start_tuning"]
 
@@ -43,7 +43,7 @@ def start_tuning(config: pytest.Config) -> None:
 class TuningPlugin:
     """One process's share of a tuning run; ``store`` is there if this process also controls the run."""
 
-    def __init__(self, config: pytest.Config, setup: Setup, store: Ledger | None) -> None:
+    def __init__(self, config: pytest.Config, setup: Setup, store: ResultStore | None) -> None:
         self._config = config
         self._setup = setup
         self._session = setup.session
@@ -87,7 +87,7 @@ class TuningPlugin:
         if self._store is None:
             entries = {item.nodeid: entry for item in session.items if (entry := entry_of(item))}
             with suppress(OSError):  # The controller misses it, and says so once for all workers.
-                self._setup.session.run.write_manifest(Roster(entries, collected))
+                self._setup.session.run.write_manifest(TestManifest(entries, collected))
             return
         self._store.add_collected(collected)
         for case in cases:

@@ -11,35 +11,35 @@ from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.errors import CandidateFailed, SharkTuneError
 from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.plan.roles import Role
-from pytest_shark_tune.plugin.cases import Trial
+from pytest_shark_tune.plugin.cases import TuningCase
 from pytest_shark_tune.plugin.items import is_ours
 from pytest_shark_tune.plugin.kernels import Built, as_failure
 from pytest_shark_tune.plugin.tune.setup import Setup
 from pytest_shark_tune.plugin.xdist.messages import property_of
 from pytest_shark_tune.records.types import FinalRecord, SourceCheck, SpecRecord, State
-from pytest_shark_tune.results.finding import Finding
+from pytest_shark_tune.results.result import TestResult
 from pytest_shark_tune.system.terminal import escaped_line
 from pytest_shark_tune.system.units import format_us
 
-__all__ = ["attach", "conclude", "finding_of", "status_text"]
+__all__ = ["attach", "conclude", "result_of", "status_text"]
 
 _PROPERTY = "shark_tune"
 
 
-def attach(report: pytest.TestReport, finding: Finding | None) -> None:
+def attach(report: pytest.TestReport, result: TestResult | None) -> None:
     """Have ``report`` carry the result of its test, if there is one."""
-    if finding is not None:
-        report.user_properties.append((_PROPERTY, msgspec.json.encode(finding).decode()))
+    if result is not None:
+        report.user_properties.append((_PROPERTY, msgspec.json.encode(result).decode()))
 
 
-def finding_of(report: pytest.TestReport | pytest.CollectReport) -> Finding | None:
+def result_of(report: pytest.TestReport | pytest.CollectReport) -> TestResult | None:
     """Return the result that a report carries, if any."""
     carried = property_of(report, _PROPERTY)
-    return msgspec.json.decode(carried, type=Finding) if carried is not None else None
+    return msgspec.json.decode(carried, type=TestResult) if carried is not None else None
 
 
 def conclude(
-    setup: Setup, item: pytest.Item, case: Trial, call: pytest.CallInfo[None], report: pytest.TestReport
+    setup: Setup, item: pytest.Item, case: TuningCase, call: pytest.CallInfo[None], report: pytest.TestReport
 ) -> None:
     """Make the failure of a candidate data, and attach the result of ``case`` to its report.
 
@@ -68,34 +68,34 @@ def conclude(
     elif case.config is not None and (call.when == "call" or outcome is not None):
         attach(
             report,
-            Finding(plan=case.plan_key, suite=case.suite, compiled=(case.known_task.name, case.config.id)),
+            TestResult(plan=case.plan_key, suite=case.suite, compiled=(case.known_task.name, case.config.id)),
         )
 
 
-def _measured(setup: Setup, case: Trial, artifact: object, outcome: object, *, is_ours: bool) -> Finding | None:
+def _measured(setup: Setup, case: TuningCase, artifact: object, outcome: object, *, is_ours: bool) -> TestResult | None:
     match outcome:
         case Measurement() | CandidateFailed() if case.config is not None:
             built = artifact if isinstance(artifact, Artifact) else None
             compile_s = artifact.compile_s.get(case.config.id) if isinstance(artifact, Built) else None
             tried = case.known_task, case.config, outcome
             record = setup.session.runner.record(*tried, artifact=built, compile_s=compile_s)
-            return Finding(plan=case.plan_key, suite=case.suite, record=record, is_ours=is_ours)
+            return TestResult(plan=case.plan_key, suite=case.suite, record=record, is_ours=is_ours)
         case FinalRecord():
-            return Finding(plan=case.plan_key, suite=case.suite, final=outcome)
+            return TestResult(plan=case.plan_key, suite=case.suite, final=outcome)
         case SpecRecord():
-            return Finding(plan=case.plan_key, suite=case.suite, spec=outcome)
+            return TestResult(plan=case.plan_key, suite=case.suite, spec=outcome)
         case _:
             return None
 
 
-def status_text(finding: Finding) -> str:
+def status_text(result: TestResult) -> str:
     """Return the text that ``pytest -v`` shows for a test that passed; empty if there is nothing to say."""
-    if finding.record is not None and finding.record.ratio is not None:
-        return f"{finding.record.ratio:.2f}x ({format_us(median_high(finding.record.samples_us))})"
-    if finding.spec is not None and finding.spec.model:
-        return escaped_line("; ".join(map(_model_text, finding.spec.sources)))
-    if finding.final is not None:
-        return escaped_line(f"winner {finding.final.winner}") if finding.final.winner else "no winner"
+    if result.record is not None and result.record.ratio is not None:
+        return f"{result.record.ratio:.2f}x ({format_us(median_high(result.record.samples_us))})"
+    if result.spec is not None and result.spec.model:
+        return escaped_line("; ".join(map(_model_text, result.spec.sources)))
+    if result.final is not None:
+        return escaped_line(f"winner {result.final.winner}") if result.final.winner else "no winner"
     return ""
 
 

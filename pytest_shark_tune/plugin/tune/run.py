@@ -12,14 +12,14 @@ from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.plugin.reporting import end_run
 from pytest_shark_tune.plugin.tune.setup import Setup
 from pytest_shark_tune.plugin.xdist.order import RunOrder
-from pytest_shark_tune.records.reconcile import Requirements, Subject, Update, look_back
+from pytest_shark_tune.records.reconcile import Requirements, Subject, Update, reconcile
 from pytest_shark_tune.records.types import Record
 from pytest_shark_tune.report.progress_text import RunProgress
-from pytest_shark_tune.results.finding import Finding
-from pytest_shark_tune.results.store import Ledger
+from pytest_shark_tune.results.result import TestResult
+from pytest_shark_tune.results.store import ResultStore
 from pytest_shark_tune.spec.read import dropped_prints
-from pytest_shark_tune.tuning.manifest import Part
-from pytest_shark_tune.tuning.scheduler import Campaign, make_quarry
+from pytest_shark_tune.tuning.manifest import TestEntry
+from pytest_shark_tune.tuning.scheduler import TaskScheduler, make_task_state
 
 __all__ = ["TuningRun"]
 
@@ -34,27 +34,27 @@ class TuningRun:
     the candidates, by the names of their dispatches and their ids, and ``plans`` the plans' keys by test function.
     """
 
-    def __init__(self, setup: Setup, store: Ledger) -> None:
+    def __init__(self, setup: Setup, store: ResultStore) -> None:
         self._setup = setup
         self._store = store
         self._progress = RunProgress(setup.options.time_s)
         self.order: RunOrder | None = None
-        self.scheduler: Campaign | None = None
+        self.scheduler: TaskScheduler | None = None
         self.compiled: set[tuple[str, str]] = set()
         self.plans: dict[str, str] = {}
 
-    def begin(self, entries: Sequence[Part | None]) -> RunOrder:
+    def begin(self, entries: Sequence[TestEntry | None]) -> RunOrder:
         """Begin the run, and return the order of its tests.
 
         Args:
             entries: the entries of all collected tests in the test manifest; ``None`` for a test without the marker.
         """
-        by_dispatch: dict[str, dict[int, Part]] = {}
+        by_dispatch: dict[str, dict[int, TestEntry]] = {}
         for index, entry in enumerate(entries):
             if entry is not None and entry.plan and entry.dispatch:
                 self._store.add_plan(entry.plan, entry.suite)
                 by_dispatch.setdefault(entry.dispatch, {})[index] = entry
-        update = self._look_back(by_dispatch)
+        update = self._reconcile(by_dispatch)
         kept = {index for name in update.kept for index in by_dispatch.pop(name)}
         self.scheduler = self._schedule(by_dispatch, update)
         if not self._setup.is_dry:
@@ -65,22 +65,22 @@ class TuningRun:
         self.order = RunOrder(phases, self.scheduler, needless)
         return self.order
 
-    def _look_back(self, by_dispatch: Mapping[str, Mapping[int, Part]]) -> Update:
+    def _reconcile(self, by_dispatch: Mapping[str, Mapping[int, TestEntry]]) -> Update:
         """Keep the entries of snapshots that are up to date, and report why the others are tuned again."""
         if self._setup.bundle is not None:  # Snapshots are brought up to date where specs are made.
             return Update()
         options, settings, session = self._setup.options, self._setup.settings, self._setup.session
         required = Requirements(
             target=str(options.target),
-            setting=session.setting,
+            fingerprint=session.fingerprint,
             iree=session.compiler.version,
             device=settings.device_name,
             candidates=options.candidates,
             fresh=options.fresh,
         )
-        update = look_back(self._subjects(by_dispatch), required, self._store.snapshot_of)
+        update = reconcile(self._subjects(by_dispatch), required, self._store.snapshot_of)
         for name, record in update.kept.items() if not self._setup.is_dry else ():
-            self._store.keep(next(iter(by_dispatch[name].values())).plan, record)
+            self._store.add_kept(next(iter(by_dispatch[name].values())).plan, record)
         starter = session.planner.starter
         for name in by_dispatch:
             task = self._store.task(name)
@@ -92,11 +92,11 @@ class TuningRun:
             except OSError as error:
                 end_run(self._setup.storage.explain(error) or str(error), returncode=1)
         dropped = (f"{options.starter}: {sentence}" for sentence in dropped_prints(settings.starter))
-        for line in chain(dropped, update.words()):
+        for line in chain(dropped, update.describe()):
             self._setup.report(line)
         return update
 
-    def _subjects(self, by_dispatch: Mapping[str, Mapping[int, Part]]) -> Iterator[Subject]:
+    def _subjects(self, by_dispatch: Mapping[str, Mapping[int, TestEntry]]) -> Iterator[Subject]:
         """The dispatches of the suites, once for every suite that has them."""
         suites = {entry.suite for entries in by_dispatch.values() for entry in entries.values()} - {""}
         tasks = {suite: self._store.tasks_of(suite) for suite in suites}
@@ -106,10 +106,10 @@ class TuningRun:
                     is_ours = all(entry.is_ours for entry in entries.values() if entry.suite == suite)
                     yield Subject(task, str(self._setup.root / suite), is_ours=is_ours)
 
-    def _schedule(self, by_dispatch: Mapping[str, dict[int, Part]], update: Update) -> Campaign:
+    def _schedule(self, by_dispatch: Mapping[str, dict[int, TestEntry]], update: Update) -> TaskScheduler:
         options, session = self._setup.options, self._setup.session
         states = [
-            make_quarry(
+            make_task_state(
                 task := self._store.task(name),
                 tests,
                 strategy=options.search,
@@ -124,19 +124,19 @@ class TuningRun:
             )
             for name, tests in by_dispatch.items()
         ]
-        return Campaign(
+        return TaskScheduler(
             states,
-            stretch=min(max(options.jobs, _SMALLEST_BATCH), _LARGEST_BATCH),
+            batch=min(max(options.jobs, _SMALLEST_BATCH), _LARGEST_BATCH),
             is_spent=self._progress.is_spent,
-            announce=self._announce,
+            publish=self._publish,
         )
 
-    def _announce(self, dispatch: str, candidates: Sequence[str]) -> None:
+    def _publish(self, dispatch: str, candidates: Sequence[str]) -> None:
         """Let those that compile know which candidates come next: a hint, so a full disk ends nothing here."""
         with suppress(OSError):
             self._setup.session.run.publish(self._store.task(dispatch), candidates)
 
-    def _reuse_results(self, by_dispatch: Mapping[str, Mapping[int, Part]], scheduler: Campaign) -> None:
+    def _reuse_results(self, by_dispatch: Mapping[str, Mapping[int, TestEntry]], scheduler: TaskScheduler) -> None:
         """Take in the results of earlier runs as if they came from this one."""
         session = self._setup.session
         reused, damaged = 0, list[str]()
@@ -149,7 +149,7 @@ class TuningRun:
             records = [record for record in session.database.records(task) if record.id in collected]
             for record in records:
                 entry = collected[record.id]
-                self._store.take(Finding(plan=entry.plan, suite=entry.suite, record=record))
+                self._store.add(TestResult(plan=entry.plan, suite=entry.suite, record=record))
                 scheduler.tell(record)
                 self._progress.note(record)
             reused += len(records)
@@ -162,22 +162,22 @@ class TuningRun:
                 f"{damaged[0]}{', ...' if damaged[1:] else ''}"
             )
         if reused:
-            self._setup.report(f"{reused} results of earlier runs are taken from {session.results.folder}")
+            self._setup.report(f"{reused} results of earlier runs are taken from {session.results.directory}")
 
-    def add(self, test: str, finding: Finding) -> str:
+    def add(self, test: str, result: TestResult) -> str:
         """Take in the result of the test with the id ``test``; return a line about it if it is worth showing."""
-        record = finding.record
-        if finding.compiled is not None:
-            self.compiled.add(finding.compiled)
+        record = result.record
+        if result.compiled is not None:
+            self.compiled.add(result.compiled)
             path, _, rest = test.partition("::")
-            self.plans[f"{path}::{rest.partition('[')[0]}"] = finding.plan
+            self.plans[f"{path}::{rest.partition('[')[0]}"] = result.plan
             if self.scheduler is not None:
-                self.scheduler.pass_over(*finding.compiled)
+                self.scheduler.pass_over(*result.compiled)
             return ""
-        if record is not None and finding.is_ours:
-            self._store_for_later_runs(finding, record)
+        if record is not None and result.is_ours:
+            self._store_for_later_runs(result, record)
         failures = len(self._store.failures)
-        self._store.take(finding)
+        self._store.add(result)
         if len(self._store.failures) > failures:
             # A final reads the records: without some of them its winner would be a wrong one.
             end_run("results cannot be written", returncode=1)
@@ -192,9 +192,9 @@ class TuningRun:
             waiting=self.scheduler.expected if self.scheduler is not None else 0,
         )
 
-    def _store_for_later_runs(self, finding: Finding, record: Record) -> None:
+    def _store_for_later_runs(self, result: TestResult, record: Record) -> None:
         """Store a record for later runs before it is this run's: a run that is killed then loses no measurement."""
-        self._store.add_plan(finding.plan, finding.suite)
+        self._store.add_plan(result.plan, result.suite)
         task = self._store.task(record.dispatch)
         if isinstance(task, Task):
             try:

@@ -16,8 +16,8 @@ from pytest_shark_tune.plan.types import Plan
 from pytest_shark_tune.plugin.interrupts import Interrupts
 from pytest_shark_tune.plugin.options import TuneOptions, is_dry
 from pytest_shark_tune.plugin.preflight import check_bundle, check_inputs, claim_output, unpack_bundle
-from pytest_shark_tune.plugin.xdist.messages import teller
-from pytest_shark_tune.plugin.xdist.remote import Share, is_remote, paths_of_worker, share_of_worker, shared_folder
+from pytest_shark_tune.plugin.xdist.messages import progress_callback
+from pytest_shark_tune.plugin.xdist.remote import Share, is_remote, paths_of_worker, share_of_worker, shared_directory
 from pytest_shark_tune.system import cleanup, journal
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.disk_errors import Storage
@@ -70,7 +70,7 @@ class Setup:
         plan = cache.get("plans", key, Plan)
         if plan is None:
             raise SharkTuneError(
-                f"the plan {key} is gone from the cache {cache.folder}: was it cleared during the run?"
+                f"the plan {key} is gone from the cache {cache.directory}: was it cleared during the run?"
             )
         return plan
 
@@ -91,7 +91,7 @@ def set_up(config: pytest.Config) -> Setup:
         compiler = PackedCompiler(bundle)
         options = replace(options, target=bundle.target, rotate_bytes=bundle.rotate_bytes)
     share = share_of_worker(worker, options) if worker is not None else _first_share(config, options, compiler)
-    report = teller(config)
+    report = progress_callback(config)
     cache, results = _caches(options, share, report)
     if worker is None:
         if options.clears_cache and not is_dry(config):
@@ -102,7 +102,7 @@ def set_up(config: pytest.Config) -> Setup:
     settings = _settings(options, share, worker, bundle)
     return Setup(
         options=options,
-        session=Session(settings, compiler, cache, tell=report, results=results),
+        session=Session(settings, compiler, cache, report=report, results=results),
         bundle=bundle,
         storage=_storage_of(options, share.run_directory),
         interrupts=Interrupts(terminate=worker is None),
@@ -115,16 +115,16 @@ def set_up(config: pytest.Config) -> Setup:
 
 def _first_share(config: pytest.Config, options: TuneOptions, compiler: Compiler) -> Share:
     """The share of the process that controls the run, which checks the inputs and makes the shared directories."""
-    cleanup.sweep()
+    cleanup.remove_abandoned()
     remote = is_remote(config)
     try:
         devices = check_inputs(options, compiler, writes=not is_dry(config))
         if not is_dry(config):
             claim_output(config, options.out)
-        run_directory = shared_folder(options.cache) if remote else cleanup.new_folder("run")
+        run_directory = shared_directory(options.cache) if remote else cleanup.new_directory("run")
     except OSError as error:
-        folder = Path(tempfile.gettempdir())
-        raise pytest.UsageError(_storage_of(options, folder).explain(error) or str(error)) from error
+        directory = Path(tempfile.gettempdir())
+        raise pytest.UsageError(_storage_of(options, directory).explain(error) or str(error)) from error
     return Share(devices, run_directory, options.jobs, remote)
 
 
@@ -146,7 +146,7 @@ def _settings(options: TuneOptions, share: Share, worker: dict[str, Any] | None,
         device_name=share.devices["name"],
         jobs=share.jobs,
         seed=options.seed,
-        exchange=share.run_directory,
+        run_directory=share.run_directory,
         request=options.request,
         rotate_bytes=options.rotate_bytes,
         share=options.share,
@@ -159,6 +159,6 @@ def _settings(options: TuneOptions, share: Share, worker: dict[str, Any] | None,
 
 
 def _storage_of(options: TuneOptions, temporary: Path) -> Storage:
-    folders = {"--tune-out": options.out, "--tune-cache": options.cache, "TMPDIR": temporary}
+    directories = {"--tune-out": options.out, "--tune-cache": options.cache, "TMPDIR": temporary}
     # Last: it may lie in any of the others, or around them.
-    return Storage(folders | ({"--tune-record-landscape": options.landscape.parent} if options.landscape else {}))
+    return Storage(directories | ({"--tune-record-landscape": options.landscape.parent} if options.landscape else {}))

@@ -14,12 +14,12 @@ import pytest
 
 from pytest_shark_tune.plugin import reporting
 
-__all__ = ["NoteSender", "note_of", "property_of", "show_line", "teller"]
+__all__ = ["MessageSender", "message_of", "progress_callback", "property_of", "show_line"]
 
-_PROPERTY = "shark_tune_note"
+_PROPERTY = "shark_tune_message"
 
 
-class NoteSender:
+class MessageSender:
     """A plugin of a worker that sends messages to the controller, on behalf of the test that is running."""
 
     def __init__(self, config: pytest.Config) -> None:
@@ -51,7 +51,7 @@ class NoteSender:
         self._config.hook.pytest_runtest_logreport(report=report)
 
 
-def note_of(report: pytest.TestReport) -> str | None:
+def message_of(report: pytest.TestReport) -> str | None:
     """Return the message that a report carries, if it is one of these."""
     return property_of(report, _PROPERTY)
 
@@ -62,11 +62,11 @@ def property_of(report: pytest.TestReport | pytest.CollectReport, name: str) -> 
     return next((str(value) for key, value in getattr(report, "user_properties", ()) if key == name), None)
 
 
-def teller(config: pytest.Config) -> Callable[[str], None]:
+def progress_callback(config: pytest.Config) -> Callable[[str], None]:
     """Return a callback that shows the user a message on the terminal; a worker's goes through the controller."""
     if hasattr(config, "workerinput"):
-        sender = NoteSender(config)
-        config.pluginmanager.register(sender, "shark-tune-notes")
+        sender = MessageSender(config)
+        config.pluginmanager.register(sender, "shark-tune-messages")
         return sender.send
 
     return lambda message: show_line(config, f"shark-tune: {message}")

@@ -16,10 +16,10 @@ import pytest
 from pytest_shark_tune.device.discovery import FoundDevices, jobs_of_worker
 from pytest_shark_tune.plugin.devices import find_devices
 from pytest_shark_tune.plugin.options import TuneOptions
-from pytest_shark_tune.system.folders import is_marked, make_marked
+from pytest_shark_tune.system.directories import is_marked, make_marked
 from pytest_shark_tune.tuning.settings import RunSettings
 
-__all__ = ["Share", "hand_over", "is_remote", "paths_of_worker", "share_of_worker", "shared_folder"]
+__all__ = ["Share", "hand_over", "is_remote", "paths_of_worker", "share_of_worker", "shared_directory"]
 
 _RUNS = "runs"
 _OLD_S = 86400.0
@@ -49,7 +49,7 @@ def is_remote(config: pytest.Config) -> bool:
     return any(not spec.popen or spec.chdir for spec in specs)
 
 
-def shared_folder(cache: Path) -> Path:
+def shared_directory(cache: Path) -> Path:
     """Make a directory for the processes of one run in the cache, the directory that all of them share."""
     runs = cache / _RUNS
     runs.mkdir(parents=True, exist_ok=True)
@@ -60,19 +60,19 @@ def shared_folder(cache: Path) -> Path:
     return make_marked("run-", runs)
 
 
-def _last_used(folder: Path) -> float:
+def _last_used(directory: Path) -> float:
     """When a file in a run's directory was last written: the controller writes every record there.
 
     Raises:
         OSError: a file was removed in the meantime.
     """
-    return max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+    return max(path.stat().st_mtime for path in (directory, *directory.rglob("*")))
 
 
 def hand_over(workerinput: dict[str, Any], options: TuneOptions, settings: RunSettings, remote: bool) -> None:
     """Give a worker the devices and the absolute paths of its controller."""
     workerinput["shark_tune_devices"] = {"uris": list(settings.devices), "name": settings.device_name}
-    workerinput["shark_tune_exchange"] = os.fspath(settings.exchange)
+    workerinput["shark_tune_run_directory"] = os.fspath(settings.run_directory)
     workerinput["shark_tune_is_remote"] = remote
     workerinput["shark_tune_host"] = platform.node()
     workerinput["shark_tune_cache"] = os.fspath(options.cache)
@@ -86,12 +86,12 @@ def paths_of_worker(workerinput: dict[str, Any]) -> dict[str, Any]:
     Raises:
         pytest.UsageError: the worker does not see the directory that the run shares.
     """
-    exchange = Path(workerinput["shark_tune_exchange"])
-    if not exchange.is_dir():
+    run_directory = Path(workerinput["shark_tune_run_directory"])
+    if not run_directory.is_dir():
         option = "--tune-cache" if workerinput["shark_tune_is_remote"] else "TMPDIR"
         raise pytest.UsageError(
-            f"{option}: there is no {exchange} on {platform.node()}: {option} has to name a folder that all workers "
-            f"share with {workerinput['shark_tune_host']}, under the same path"
+            f"{option}: there is no {run_directory} on {platform.node()}: {option} has to name a directory that all "
+            f"workers share with {workerinput['shark_tune_host']}, under the same path"
         )
     bundle = workerinput["shark_tune_bundle"]
     return {
@@ -110,7 +110,7 @@ def share_of_worker(workerinput: dict[str, Any], options: TuneOptions) -> Share:
     jobs = jobs_of_worker(options.jobs, workerinput["workercount"], options.target, measures=not options.stop_after)
     return Share(
         devices=_devices_of_worker(workerinput, options),
-        run_directory=Path(workerinput["shark_tune_exchange"]),
+        run_directory=Path(workerinput["shark_tune_run_directory"]),
         jobs=jobs,
         is_remote=workerinput["shark_tune_is_remote"],
     )

@@ -16,9 +16,9 @@ from pytest_shark_tune.plugin.tune.setup import Setup
 from pytest_shark_tune.plugin.xdist.order import RunOrder
 from pytest_shark_tune.plugin.xdist.remote import hand_over
 from pytest_shark_tune.records.types import State
-from pytest_shark_tune.results.finding import Finding
-from pytest_shark_tune.results.store import Ledger
-from pytest_shark_tune.tuning.manifest import Part, Roster
+from pytest_shark_tune.results.result import TestResult
+from pytest_shark_tune.results.store import ResultStore
+from pytest_shark_tune.tuning.manifest import TestEntry, TestManifest
 
 __all__ = ["TuneWorkers"]
 
@@ -30,14 +30,14 @@ class TuneWorkers:
         self,
         config: pytest.Config,
         setup: Setup,
-        store: Ledger,
-        begin: Callable[[Sequence[Part | None]], RunOrder],
+        store: ResultStore,
+        begin: Callable[[Sequence[TestEntry | None]], RunOrder],
     ) -> None:
         self._config = config
         self._setup = setup
         self._store = store
         self._begin = begin
-        self._roster: Roster | None = None
+        self._manifest: TestManifest | None = None
         self._lost = 0
         self._lost_in_a_row = 0
         if getattr(config.option, "maxworkerrestart", "") is None and config.option.numprocesses:
@@ -64,13 +64,13 @@ class TuneWorkers:
         return scheduling
 
     def _begin_with_workers(self, names: Sequence[str]) -> RunOrder:
-        run_directory = self._setup.settings.exchange
+        run_directory = self._setup.settings.run_directory
         try:
-            self._roster = self._setup.session.run.read_manifest()
+            self._manifest = self._setup.session.run.read_manifest()
         except OSError as error:
             end_run(f"TMPDIR: the workers cannot write to {run_directory}: {error.strerror}; is it full?", returncode=1)
-        self._store.add_collected(self._roster.collected)
-        return self._begin([self._roster.parts.get(name) for name in names])
+        self._store.add_collected(self._manifest.collected)
+        return self._begin([self._manifest.entries.get(name) for name in names])
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -104,7 +104,7 @@ class TuneWorkers:
         """Record the candidate that a lost worker was trying; any other test fails."""
         from pytest_shark_tune.plugin.xdist.scheduling import how_it_ended
 
-        entry = self._roster.parts.get(crashitem) if self._roster is not None else None
+        entry = self._manifest.entries.get(crashitem) if self._manifest is not None else None
         node: Any = report.node
         if entry is None or not entry.plan:
             return
@@ -118,18 +118,18 @@ class TuneWorkers:
             report.longrepr = (path, None, f"Skipped: {State.RUN_FAILED}: {reason}")  # type: ignore[assignment]
         if entry.candidate and not self._setup.stops_after_compile:
             attach(report, self._lost_candidate(entry, CandidateFailed(State.RUN_FAILED, reason)))
-        self._heed_maxfail(report)
+        self._count_failure(report)
 
-    def _lost_candidate(self, entry: Part, failure: CandidateFailed) -> Finding | None:
+    def _lost_candidate(self, entry: TestEntry, failure: CandidateFailed) -> TestResult | None:
         """The result of a candidate that lost its worker, unless it has one already."""
         self._store.add_plan(entry.plan, entry.suite)
         if any(record.id == entry.candidate for record in self._store.records(entry.dispatch)):
             return None
         task = self._store.task(entry.dispatch)
         record = self._setup.session.runner.record(task, task.candidate(entry.candidate), failure)
-        return Finding(plan=entry.plan, suite=entry.suite, record=record, is_ours=entry.is_ours)
+        return TestResult(plan=entry.plan, suite=entry.suite, record=record, is_ours=entry.is_ours)
 
-    def _heed_maxfail(self, report: pytest.TestReport) -> None:
+    def _count_failure(self, report: pytest.TestReport) -> None:
         """Count a lost worker's test for ``-x`` and ``--maxfail``: xdist leaves it out."""
         controller = self._config.pluginmanager.get_plugin("dsession")
         if report.failed and controller is not None:

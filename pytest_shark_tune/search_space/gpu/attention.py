@@ -89,13 +89,13 @@ def _with_intrinsic(root: RootOp, target: TargetFacts, intrinsic: Intrinsic) -> 
             "promotion_types": [_PROMOTION] * len(promoted),
             "subgroup_basis": [basis, [index for index in range(len(basis)) if index not in without]],
         }
-        return {"lowering_config": _config(config)}
+        return {"lowering_config": _lowering_config_text(config)}
 
     knobs = {
         "decomposition_config": {"qk_attrs": product(root.n, [0, 1]), "pv_attrs": product(root.k1, [1])},
         "promote_operands": [0, 1, 2],
         "promotion_types": [_PROMOTION] * 3,
-        "reduction": _level(root, root.k2, k2_dim, knob("red_k2")),
+        "reduction": _tile_level(root, root.k2, k2_dim, knob("red_k2")),
         "workgroup": _workgroup(root, {m_dim: knob("m_tile"), n_dim: knob("n_tile")}),
         "workgroup_size": [knob("wg_size_x"), 1, 1],
         "subgroup_size": subgroup,
@@ -146,14 +146,14 @@ def _by_lanes(root: RootOp, target: TargetFacts) -> SearchSpace:
             "subgroup_basis": [subgroups, dims],
             "thread": [knob(vector) if index == along else 0 for index in dims],
         }
-        return {"lowering_config": _config(config)}
+        return {"lowering_config": _lowering_config_text(config)}
 
     knobs = {
         "decomposition_config": {
             "qk_attrs": product(root.n, k1_dim, "thr_k1"),
             "pv_attrs": product(root.k1, n_dim, "thr_n"),
         },
-        "partial_reduction": _level(root, root.k2, k2_dim, knob("red_k2")),
+        "partial_reduction": _tile_level(root, root.k2, k2_dim, knob("red_k2")),
         "workgroup": _workgroup(root, {root.m[-1]: 1, n_dim: knob("n_tile")}),
         "workgroup_size": [knob("wg_size_x"), 1, 1],
         "subgroup_size": subgroup,
@@ -186,11 +186,11 @@ def _by_lanes(root: RootOp, target: TargetFacts) -> SearchSpace:
     return built_space(_PIPELINE, root.loops, knobs, constrain)
 
 
-def _config(entries: Mapping[str, object]) -> str:
+def _lowering_config_text(entries: Mapping[str, object]) -> str:
     return f"#iree_gpu.lowering_config<{attribute_text(entries)}>"
 
 
-def _level(root: RootOp, dims: Sequence[int], innermost: int, leaf: str) -> list[object]:
+def _tile_level(root: RootOp, dims: Sequence[int], innermost: int, leaf: str) -> list[object]:
     return [leaf if index == innermost else int(index in dims) for index in range(len(root.loops))]
 
 

@@ -42,7 +42,7 @@ def gpu_convolution_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpa
         NoSpace: An element type is not covered.
     """
     refuse_elements(root, GPU_ELEMENTS)
-    product = _product(root)
+    product = _im2col_product(root)
     spaces = () if product is None else (simt_space(product, target, igemm=True),)
     return (*spaces, fast_or_any(lambda fast: _direct_space(root, target, fast=fast)))
 
@@ -74,7 +74,7 @@ def step_choices(root: RootOp) -> dict[int, tuple[int, ...]]:
     return steps
 
 
-def _product(root: RootOp) -> Problem | None:
+def _im2col_product(root: RootOp) -> Problem | None:
     """Return the matrix product that the compiler makes of a convolution by im2col, or ``None`` if it makes none."""
     with ir.Context() as context, ir.Location.unknown():
         context.enable_multithreading(False)

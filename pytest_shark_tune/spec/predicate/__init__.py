@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from pytest_shark_tune.spec.predicate.predicate import Condition, OperandType, Question, Relation, relation
-from pytest_shark_tune.spec.predicate.reader import read_questions
+from pytest_shark_tune.spec.predicate.predicate import Condition, MatchPredicate, OperandType, Relation, relation
+from pytest_shark_tune.spec.predicate.reader import read_predicates
 from pytest_shark_tune.spec.predicate.text import describe, differences
 
-__all__ = ["Condition", "OperandType", "Question", "Relation", "describe", "differences", "read_questions", "relation"]
+__all__ = [
+    "Condition",
+    "MatchPredicate",
+    "OperandType",
+    "Relation",
+    "describe",
+    "differences",
+    "read_predicates",
+    "relation",
+]

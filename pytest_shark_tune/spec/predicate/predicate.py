@@ -15,15 +15,15 @@ __all__ = [
     "CLASSES",
     "STEPS",
     "Condition",
+    "MatchPredicate",
     "OperandType",
-    "Question",
     "Relation",
     "both",
     "exactly",
     "relation",
-    "sizes_cover",
-    "steps_cover",
-    "type_covers",
+    "sizes_subsume",
+    "steps_subsume",
+    "type_subsumes",
 ]
 
 Relation = Literal["equal", "covers", "covered", "overlaps", "apart", "unknown"]
@@ -72,7 +72,7 @@ class OperandType(msgspec.Struct, frozen=True, kw_only=True):
     """The conditions on single dimensions of an operand of unknown rank."""
 
 
-class Question(msgspec.Struct, frozen=True, kw_only=True):
+class MatchPredicate(msgspec.Struct, frozen=True, kw_only=True):
     """The conditions of one matcher on an op. An empty field is no condition."""
 
     matcher: str
@@ -104,28 +104,28 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
     A matcher with such ops is never said to cover another, unless both are equal in every op.
     """
-    fingerprint: str = ""
+    digest: str = ""
     """A hash that is equal for matchers that are equal in every op."""
 
 
-def relation(first: Question, second: Question) -> Relation:
+def relation(first: MatchPredicate, second: MatchPredicate) -> Relation:
     """Return how the ops that ``first`` matches relate to those that ``second`` matches.
 
     Returns:
         ``covers``, ``covered``, ``equal`` or ``apart`` if that is certain; ``overlaps`` if neither covers the other and
         no condition keeps them apart; ``unknown`` if a condition was not read.
     """
-    if first.fingerprint == second.fingerprint:
+    if first.digest == second.digest:
         return "equal"
     if _are_apart(first, second):
         return "apart"
-    covers, covered = _covers(first, second), _covers(second, first)
-    if covers or covered:
-        return "equal" if covers and covered else "covers" if covers else "covered"
+    subsumes, subsumed = _subsumes(first, second), _subsumes(second, first)
+    if subsumes or subsumed:
+        return "equal" if subsumes and subsumed else "covers" if subsumes else "covered"
     return "unknown" if first.unread or second.unread else "overlaps"
 
 
-def _are_apart(first: Question, second: Question) -> bool:
+def _are_apart(first: MatchPredicate, second: MatchPredicate) -> bool:
     """Return whether no op matches both. The kind of an op that is compared as a whole is certain, even ``other``."""
     pair = (first, second)
     if first.kind != second.kind and all(one.kind != "other" or one.attributes is not None for one in pair):
@@ -152,7 +152,7 @@ def _are_apart(first: Question, second: Question) -> bool:
     )
 
 
-def _covers(first: Question, second: Question) -> bool:
+def _subsumes(first: MatchPredicate, second: MatchPredicate) -> bool:
     """Return whether ``first`` certainly matches all ops that ``second`` matches."""
     if first.unread or (first.kind not in ("other", second.kind)):
         return False
@@ -164,10 +164,12 @@ def _covers(first: Question, second: Question) -> bool:
     return (
         second.inputs[: len(first.inputs)] == first.inputs
         and second.outputs[: len(first.outputs)] == first.outputs
-        and all(steps_cover(getattr(first, name), getattr(second, name)) for name in STEPS)
-        and all(name in second.sizes and sizes_cover(asked, second.sizes[name]) for name, asked in first.sizes.items())
+        and all(steps_subsume(getattr(first, name), getattr(second, name)) for name in STEPS)
         and all(
-            position in second.operands and type_covers(asked, second.operands[position])
+            name in second.sizes and sizes_subsume(asked, second.sizes[name]) for name, asked in first.sizes.items()
+        )
+        and all(
+            position in second.operands and type_subsumes(asked, second.operands[position])
             for position, asked in first.operands.items()
         )
     )
@@ -181,7 +183,7 @@ def _steps_apart(first: tuple[int, ...], second: tuple[int, ...]) -> bool:
     return any(one != other and ANY not in (one, other) for one, other in zip(first, second, strict=True))
 
 
-def steps_cover(first: tuple[int, ...], second: tuple[int, ...]) -> bool:
+def steps_subsume(first: tuple[int, ...], second: tuple[int, ...]) -> bool:
     """Return whether ``first`` allows all steps that ``second`` allows; an empty tuple allows any."""
     if not first:
         return True
@@ -194,7 +196,7 @@ def _sizes_apart(first: tuple[Condition, ...], second: tuple[Condition, ...]) ->
     return any(_is_empty(both(one, other)) for one, other in zip(first, second, strict=True))
 
 
-def sizes_cover(first: tuple[Condition, ...], second: tuple[Condition, ...]) -> bool:
+def sizes_subsume(first: tuple[Condition, ...], second: tuple[Condition, ...]) -> bool:
     """Return whether all sizes that fulfil the conditions ``second`` fulfil ``first`` too."""
     return len(first) == len(second) and all(_holds_for(*pair) for pair in zip(first, second, strict=True))
 
@@ -205,12 +207,12 @@ def _types_apart(first: OperandType, second: OperandType) -> bool:
     return first.sizes is not None and second.sizes is not None and _sizes_apart(first.sizes, second.sizes)
 
 
-def type_covers(first: OperandType, second: OperandType) -> bool:
+def type_subsumes(first: OperandType, second: OperandType) -> bool:
     """Return whether all types that fulfil ``second`` fulfil ``first`` too."""
     if first.element not in ("", second.element):
         return False
     if first.sizes is not None:
-        return second.sizes is not None and sizes_cover(first.sizes, second.sizes)
+        return second.sizes is not None and sizes_subsume(first.sizes, second.sizes)
     known = dict(enumerate(second.sizes)) if second.sizes is not None else second.bounds
     return all(dim in known and _holds_for(asked, known[dim]) for dim, asked in first.bounds.items())
 

@@ -27,19 +27,19 @@ from pytest_shark_tune.spec.predicate.predicate import (
     CLASSES,
     STEPS,
     Condition,
+    MatchPredicate,
     OperandType,
-    Question,
     both,
     exactly,
 )
 
-__all__ = ["pattern_of", "read_questions"]
+__all__ = ["pattern_of", "read_predicates"]
 
 _SUPPRESS = 2
 """The mode of ``transform.include`` in which a failing sequence is ignored, so that it is no condition."""
 
 
-def read_questions(spec: str) -> tuple[Question, ...]:
+def read_predicates(spec: str) -> tuple[MatchPredicate, ...]:
     """Return the predicate of each matcher of a spec, in the order of ``read_spec``.
 
     Raises:
@@ -82,7 +82,7 @@ class _Asked:
 _ROOT = ("root", 0)
 
 
-def _read_matcher(name: str, sequences: Mapping[str, ir.Operation]) -> Question:
+def _read_matcher(name: str, sequences: Mapping[str, ir.Operation]) -> MatchPredicate:
     asked = _Asked(sequences)
     matcher = sequences[name]
     block = matcher.regions[0].blocks[0]
@@ -92,7 +92,7 @@ def _read_matcher(name: str, sequences: Mapping[str, ir.Operation]) -> Question:
             asked.op = transform.OperationType(argument.type).operation_name
     _follow(block, asked)
     _fold_operands(asked)
-    return Question(
+    return MatchPredicate(
         matcher=name,
         kind=asked.kind,
         op=asked.op,
@@ -106,7 +106,7 @@ def _read_matcher(name: str, sequences: Mapping[str, ir.Operation]) -> Question:
         body=asked.body,
         attributes=asked.attributes,
         unread=tuple(dict.fromkeys(asked.unread)),
-        fingerprint=_hash(_canonical_text(matcher, _Numbers(), sequences, _handed_on(block))),
+        digest=_hash(_canonical_text(matcher, _Numbers(), sequences, _handed_on(block))),
     )
 
 

@@ -10,12 +10,12 @@ from pytest_shark_tune.spec.predicate.predicate import (
     CLASSES,
     STEPS,
     Condition,
+    MatchPredicate,
     OperandType,
-    Question,
     exactly,
-    sizes_cover,
-    steps_cover,
-    type_covers,
+    sizes_subsume,
+    steps_subsume,
+    type_subsumes,
 )
 from pytest_shark_tune.spec.predicate.reader import pattern_of
 
@@ -29,116 +29,116 @@ _INPUTS = {
 _OUTPUTS = ("result", "max", "sum")
 
 
-def differences(question: Question, root: RootOp) -> tuple[str, ...]:
+def differences(predicate: MatchPredicate, root: RootOp) -> tuple[str, ...]:
     """Return how ``root`` differs from a predicate; empty if it would match, as far as the predicate was read.
 
     Examples are ``its lhs has elements f16 instead of f32`` and ``its k is 256 instead of 512``.
     """
-    kind = "convolution" if root.kind == "pooling" and question.kind == "convolution" else root.kind
-    if question.kind not in ("other", kind):
-        return (f"it is of kind {root.kind} instead of {question.kind}",)
-    if question.op and question.op != root.op:
-        return (f"it is {root.op} instead of {question.op}",)
+    kind = "convolution" if root.kind == "pooling" and predicate.kind == "convolution" else root.kind
+    if predicate.kind not in ("other", kind):
+        return (f"it is of kind {root.kind} instead of {predicate.kind}",)
+    if predicate.op and predicate.op != root.op:
+        return (f"it is {root.op} instead of {predicate.op}",)
     return (
-        *_element_differences(question, root),
-        *_map_differences(question, root),
-        *_size_differences(question, root),
-        *_operand_differences(question, root),
-        *_pattern_differences(question, root),
+        *_element_differences(predicate, root),
+        *_map_differences(predicate, root),
+        *_size_differences(predicate, root),
+        *_operand_differences(predicate, root),
+        *_pattern_differences(predicate, root),
     )
 
 
-def describe(question: Question) -> str:
+def describe(predicate: MatchPredicate) -> str:
     """Describe a predicate: ``contraction 512x512x512 f32, f32 -> f32``; bounds are shown as ``m in 1..64``."""
-    words = [question.op or "any op"]
-    if question.op == ONLINE_ATTENTION:
+    words = [predicate.op or "any op"]
+    if predicate.op == ONLINE_ATTENTION:
         words = ["online attention"]
-    elif question.kind != "other":
-        words = [question.kind]
-    if sizes := _described_sizes(question):
+    elif predicate.kind != "other":
+        words = [predicate.kind]
+    if sizes := _described_sizes(predicate):
         words.append(sizes)
     for name in STEPS:
-        steps = getattr(question, name)
+        steps = getattr(predicate, name)
         if any(step != 1 for step in steps):
             words.append(f"{name} {_steps_text(steps)}")
-    if question.inputs:
-        words.append(f"{', '.join(question.inputs)} -> {', '.join(question.outputs)}")
-    elif question.operands:
-        words.append(", ".join(_type_text(question.operands[position]) for position in sorted(question.operands)))
+    if predicate.inputs:
+        words.append(f"{', '.join(predicate.inputs)} -> {', '.join(predicate.outputs)}")
+    elif predicate.operands:
+        words.append(", ".join(_type_text(predicate.operands[position]) for position in sorted(predicate.operands)))
     return " ".join(words)
 
 
-def _element_differences(question: Question, root: RootOp) -> Iterable[str]:
-    names = _INPUTS.get(question.kind, ())
-    for name, asked, tensor in zip(names, question.inputs, root.inputs, strict=False):
+def _element_differences(predicate: MatchPredicate, root: RootOp) -> Iterable[str]:
+    names = _INPUTS.get(predicate.kind, ())
+    for name, asked, tensor in zip(names, predicate.inputs, root.inputs, strict=False):
         if tensor.element != asked:
             yield f"its {name} has elements {tensor.element} instead of {asked}"
-    for name, asked, tensor in zip(_OUTPUTS, question.outputs, root.outputs, strict=False):
+    for name, asked, tensor in zip(_OUTPUTS, predicate.outputs, root.outputs, strict=False):
         if tensor.element != asked:
             yield f"its {name} has elements {tensor.element} instead of {asked}"
 
 
-def _map_differences(question: Question, root: RootOp) -> Iterable[str]:
-    if not question.maps or question.maps == root.maps or question.attributes is not None:
+def _map_differences(predicate: MatchPredicate, root: RootOp) -> Iterable[str]:
+    if not predicate.maps or predicate.maps == root.maps or predicate.attributes is not None:
         return
-    if len(question.maps) != len(root.maps):
-        yield f"it has {len(root.maps)} indexing maps instead of {len(question.maps)}"
+    if len(predicate.maps) != len(root.maps):
+        yield f"it has {len(root.maps)} indexing maps instead of {len(predicate.maps)}"
         return
     outputs = len(root.maps) - len(root.outputs)
-    names = [*_INPUTS[question.kind][:outputs], *_OUTPUTS]
-    for name, asked, given in zip(names, question.maps, root.maps, strict=False):
+    names = [*_INPUTS[predicate.kind][:outputs], *_OUTPUTS]
+    for name, asked, given in zip(names, predicate.maps, root.maps, strict=False):
         if asked != given:
             yield f"its {name} has the layout {_map_text(given)} instead of {_map_text(asked)}"
 
 
-def _size_differences(question: Question, root: RootOp) -> Iterable[str]:
-    for name in CLASSES.get(question.kind, ()):
-        if name not in question.sizes:
+def _size_differences(predicate: MatchPredicate, root: RootOp) -> Iterable[str]:
+    for name in CLASSES.get(predicate.kind, ()):
+        if name not in predicate.sizes:
             continue
-        asked = question.sizes[name]
+        asked = predicate.sizes[name]
         given = tuple(root.loops[position] for position in getattr(root, name))
-        if not sizes_cover(asked, tuple(map(exactly, given))):
+        if not sizes_subsume(asked, tuple(map(exactly, given))):
             yield f"its {_spoken(name)} is {_steps_text(given)} instead of {_conditions(asked)}"
     for name in STEPS:
-        asked_steps, given = getattr(question, name), getattr(root, name)
-        if not steps_cover(asked_steps, given):
+        asked_steps, given = getattr(predicate, name), getattr(root, name)
+        if not steps_subsume(asked_steps, given):
             yield f"its {name} are {_steps_text(given)} instead of {_steps_text(asked_steps)}"
 
 
-def _operand_differences(question: Question, root: RootOp) -> Iterable[str]:
+def _operand_differences(predicate: MatchPredicate, root: RootOp) -> Iterable[str]:
     tensors = (*root.inputs, *root.outputs)
-    for position, asked in question.operands.items():
+    for position, asked in predicate.operands.items():
         if position >= len(tensors):
             yield f"it has {len(tensors)} operands, and operand {position} is asked about"
         elif tensors[position].shape:
             tensor = tensors[position]
             given = OperandType(element=tensor.element, sizes=tuple(map(exactly, tensor.shape)))
-            if not type_covers(asked, given):
+            if not type_subsumes(asked, given):
                 yield f"its operand {position} is {_type_text(given)} instead of {_type_text(asked)}"
 
 
-def _pattern_differences(question: Question, root: RootOp) -> Iterable[str]:
+def _pattern_differences(predicate: MatchPredicate, root: RootOp) -> Iterable[str]:
     """Return the differences of the body and the attributes, from the copy of the op that a root carries."""
-    if not root.pattern or (question.attributes is None and not question.body):
+    if not root.pattern or (predicate.attributes is None and not predicate.body):
         return
     given, body = pattern_of(root)
-    for name in sorted({*given, *(question.attributes or {})} if question.attributes is not None else ()):
-        asked = (question.attributes or {}).get(name, "absent")
+    for name in sorted({*given, *(predicate.attributes or {})} if predicate.attributes is not None else ()):
+        asked = (predicate.attributes or {}).get(name, "absent")
         if given.get(name, "absent") != asked:
             yield f"its {name} is {given.get(name, 'absent')} instead of {asked}"
-    if question.body and question.body != body:
+    if predicate.body and predicate.body != body:
         yield "its body computes something else"
 
 
-def _described_sizes(question: Question) -> str:
-    classes = CLASSES.get(question.kind, ())
-    names = [name for name in classes if question.sizes.get(name)]
-    everything = [condition for name in names for condition in question.sizes[name]]
+def _described_sizes(predicate: MatchPredicate) -> str:
+    classes = CLASSES.get(predicate.kind, ())
+    names = [name for name in classes if predicate.sizes.get(name)]
+    everything = [condition for name in names for condition in predicate.sizes[name]]
     if not everything:
         return ""
-    if len(question.sizes) == len(classes) and all(condition.exact is not None for condition in everything):
+    if len(predicate.sizes) == len(classes) and all(condition.exact is not None for condition in everything):
         return "x".join(str(condition.exact) for condition in everything)
-    return ", ".join(f"{_spoken(name)} {_conditions(question.sizes[name])}" for name in names) + ","
+    return ", ".join(f"{_spoken(name)} {_conditions(predicate.sizes[name])}" for name in names) + ","
 
 
 def _conditions(conditions: tuple[Condition, ...]) -> str:

@@ -17,7 +17,7 @@ from pytest_shark_tune.spec.apply import apply_spec
 from pytest_shark_tune.spec.build import SpecEntry, build_spec
 from pytest_shark_tune.spec.link import link_spec
 from pytest_shark_tune.tuning.acceptance import model_tolerance
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.compile_step import command_failure
 from pytest_shark_tune.tuning.model.runner import ModelFunction, ModelRunner
 from pytest_shark_tune.tuning.runner import RoundResult
@@ -29,7 +29,7 @@ __all__ = ["ModelFinal", "compare_apart"]
 class ModelFinal:
     """Compares the finalists of a dispatch in one function of a model, which has its default elsewhere."""
 
-    builder: Builds
+    builder: Builder
     """Compiles the models."""
     models: ModelRunner
     """Runs them."""
@@ -82,7 +82,7 @@ class ModelFinal:
             application = apply_spec(source, link_spec(build_spec([entry])), self.builder.compiler)
         except InputError as error:
             raise CandidateFailed(State.COMPILE_FAILED, str(error)) from error
-        if missed := sorted(set(symbols) - {placement.symbol for placement in application.placed}):
+        if missed := sorted(set(symbols) - {placement.symbol for placement in application.placements}):
             raise CandidateFailed(
                 State.NOT_APPLIED, f"in the whole of {source.name} it does not apply to {', '.join(missed)}"
             )

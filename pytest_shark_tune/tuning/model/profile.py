@@ -16,9 +16,9 @@ from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
 from pytest_shark_tune.plan.profile import Profile, Share, tasks_of
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Task
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.children import DeviceChildren
-from pytest_shark_tune.tuning.runner import Bench
+from pytest_shark_tune.tuning.runner import Runner
 
 __all__ = [
     "PROFILE_VERSION",
@@ -59,9 +59,9 @@ def function_of(source: Source) -> str:
 class Profiler:
     """Measures the profiles of models for one process of a run."""
 
-    builder: Builds
+    builder: Builder
     """Compiles models and dispatches."""
-    runner: Bench
+    runner: Runner
     """Measures dispatches."""
     children: DeviceChildren
     """Lease the devices that models run on."""
@@ -109,7 +109,7 @@ class Profiler:
             source=source.name,
             function=function,
             model_us=round(statistics.model_us, 3),
-            shares=_shares(costs, known, operations),
+            shares=_profile_rows(costs, known, operations),
             measured=_RUN,
         )
 
@@ -141,7 +141,7 @@ class Profiler:
             source=source.name,
             function=function,
             model_us=model_us and round(model_us, 3),
-            shares=_shares(costs, dict(_known(source, tasks)), {}),
+            shares=_profile_rows(costs, dict(_known(source, tasks)), {}),
             measured=f"{_COUNTED} ({why})",
             unknown=unknown,
         )
@@ -183,7 +183,9 @@ def _described(root: RootOp) -> str:
     return " ".join(filter(None, (root.op, "x".join(map(str, root.loops)))))
 
 
-def _shares(costs: Mapping[str, Cost], known: Mapping[str, Share], operations: Mapping[str, str]) -> tuple[Share, ...]:
+def _profile_rows(
+    costs: Mapping[str, Cost], known: Mapping[str, Share], operations: Mapping[str, str]
+) -> tuple[Share, ...]:
     """Join the executables of a dispatch; largest first, then by name."""
     total = sum(cost.time_us for cost in costs.values()) or 1.0
     joined: dict[str, Share] = {}

@@ -94,7 +94,7 @@ class ModelRunner:
         with self.children.fresh() as child:
             load = partial(child.load_function, function=function.name, inputs=function.inputs, files=function.files)
             load(_DEFAULT, default)
-            child.keep_reference(_DEFAULT, _REFERENCE, self._seed + number)
+            child.store_reference(_DEFAULT, _REFERENCE, self._seed + number)
             if disturbed is not None:
                 load(_DISTURBED, disturbed)
                 child.learn_response(_DISTURBED, _REFERENCE, function.tolerance.deviation)

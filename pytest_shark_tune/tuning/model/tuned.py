@@ -15,11 +15,11 @@ from pytest_shark_tune.measurement.timing import NOISE_FLOOR, Measurement
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.records.draft import Draft
 from pytest_shark_tune.spec.apply import Application
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.model.profile import arguments, by_symbol
 from pytest_shark_tune.tuning.model.runner import ModelFunction, ModelRunner
 
-__all__ = ["TunedModel", "culprits"]
+__all__ = ["TunedModel", "failing_entries"]
 
 _ALL = "all"
 _WITHOUT = "without"
@@ -28,7 +28,7 @@ _PROFILES = 3
 _PROFILE_S = 0.5
 
 
-def culprits(names: Sequence[str], fails: Callable[[Sequence[str]], bool]) -> list[str]:
+def failing_entries(names: Sequence[str], fails: Callable[[Sequence[str]], bool]) -> list[str]:
     """Find the entries among ``names``, which fail together, that are to blame: by halves, and halves of those.
 
     If neither half fails without the other, all of them are to blame.
@@ -36,7 +36,7 @@ def culprits(names: Sequence[str], fails: Callable[[Sequence[str]], bool]) -> li
     if len(names) == 1:
         return list(names)
     middle = len(names) // 2
-    found = [name for half in (names[:middle], names[middle:]) if fails(half) for name in culprits(half, fails)]
+    found = [name for half in (names[:middle], names[middle:]) if fails(half) for name in failing_entries(half, fails)]
     return found or list(names)
 
 
@@ -58,7 +58,7 @@ class TunedModel:
     """The same, of the entries that have an executable which the function calls."""
     draft: Draft
     """The draft of the spec."""
-    builder: Builds
+    builder: Builder
     """Compiles the model."""
     models: ModelRunner | None
     """Runs it; ``None`` if there is no device."""
@@ -83,7 +83,7 @@ class TunedModel:
             problems[tuple(names)] = self._problem(names)
             return bool(problems[tuple(names)])
 
-        names = culprits(everything, fails)
+        names = failing_entries(everything, fails)
         reasons = {name: problems.get((name,)) or problems[tuple(everything)] for name in names}
         return "", {name: f"in the whole of {self.source.name}: {reason}" for name, reason in reasons.items()}
 
@@ -134,7 +134,7 @@ class TunedModel:
         if ratios is not None:
             slow = [name for name, ratio in ratios.items() if ratio < 1]
         elif whole.ratio < 1 + NOISE_FLOOR and len(names) > 1:
-            slow = self._burdens(names)
+            slow = self._regressions(names)
         else:
             slow = []
         if slow and len(slow) < len(names) and self._is_no_slower_without(slow):
@@ -155,7 +155,7 @@ class TunedModel:
         own = f": its dispatch runs at {ratio:.3f} times the default's speed there" if ratio else ""
         return f"the whole of {self.source.name} is no faster with it{own}"
 
-    def _burdens(self, names: Sequence[str]) -> list[str]:
+    def _regressions(self, names: Sequence[str]) -> list[str]:
         """Find the entries without which the model is faster: by leaving out halves, and halves of these."""
         middle = len(names) // 2
         halves = {"first": names[:middle], "second": names[middle:]}
@@ -164,7 +164,7 @@ class TunedModel:
         for half, left_out in halves.items():
             if measured[half].ratio > measured[_ALL].ratio * (1 + NOISE_FLOOR):
                 # A half that slows the model down as a whole may have no entry that does so alone.
-                found += (self._burdens(left_out) if len(left_out) > 1 else []) or left_out
+                found += (self._regressions(left_out) if len(left_out) > 1 else []) or left_out
         return found
 
     def _is_no_slower_without(self, names: Sequence[str]) -> bool:

@@ -107,15 +107,15 @@ def cache(tmp_path: Path) -> Cache:
 
 
 def run_cache(cache: Cache, *arguments: str) -> tuple[int, str, str]:
-    command = ["cache", f"--tune-cache={cache.folder}", *arguments]
+    command = ["cache", f"--tune-cache={cache.directory}", *arguments]
     result = CliRunner().invoke(main, command, catch_exceptions=False)
     return result.exit_code, result.stdout, result.stderr
 
 
 def test_cache_shows_what_is_kept(cache: Cache) -> None:
     status, shown, _ = run_cache(cache, "--tune-cache-size=5G")
-    folder, heading, *rows, total = shown.splitlines()
-    assert (status, folder, heading.split()[:3]) == (0, str(cache.folder), ["kind", "number", "size"])
+    directory, heading, *rows, total = shown.splitlines()
+    assert (status, directory, heading.split()[:3]) == (0, str(cache.directory), ["kind", "number", "size"])
     assert [row.split()[0] for row in rows] == list(KINDS)
     by_kind = {row.split()[0]: row.split()[1:] for row in rows}
     times = [time.strftime("%Y-%m-%d %H:%M", time.localtime(used_s)).split() for used_s in (min(USED_S), max(USED_S))]
@@ -133,16 +133,16 @@ def test_the_help_of_cache_names_every_kind() -> None:
 def test_cache_shows_and_clears_some_kinds(cache: Cache) -> None:
     _, shown, _ = run_cache(cache, "plans", "models")
     assert [line.split()[0] for line in shown.splitlines()[2:]] == ["plans", "models", "all"]
-    assert run_cache(cache, "--clear", "artifacts", "models") == (0, f"{cache.folder}: 3 removed, 6.0K\n", "")
+    assert run_cache(cache, "--clear", "artifacts", "models") == (0, f"{cache.directory}: 3 removed, 6.0K\n", "")
     assert cache.get("plans", content_key("a"), int) == 1
-    assert run_cache(cache, "--clear")[:2] == (0, f"{cache.folder}: 1 removed, {SEAL - 1}B\n")
+    assert run_cache(cache, "--clear")[:2] == (0, f"{cache.directory}: 1 removed, {SEAL - 1}B\n")
     assert [each.number for each in cache.usage()] == [0] * len(KINDS)
 
 
 def test_cache_leaves_what_is_being_made(cache: Cache) -> None:
     with cache.lock("plans", content_key("a")).held():
         status, shown, problem = run_cache(cache, "--clear", "plans")
-    assert (status, shown) == (1, f"{cache.folder}: 0 removed, 0B\n")
+    assert (status, shown) == (1, f"{cache.directory}: 0 removed, 0B\n")
     assert problem.startswith("1 stay")
 
 

@@ -94,11 +94,11 @@ def test_every_entry_is_in_force_on_every_backend(target: str) -> None:
     dispatches, infos = extracted(compiler)
     # A default config of one op changes nothing that can be seen, but for the other op's missing entry.
     application = apply_spec(SOURCE, spec_of(dispatches, infos), compiler)
-    assert application.lost == ()
+    assert application.dropped == ()
     assert application.unmatched == ()
-    assert sorted(each.compilation_info for each in application.placed) == sorted(infos.values())
-    assert len({each.symbol for each in application.placed}) == 2
-    matmul, convolution = sorted(application.placed, key=lambda each: each.symbol)
+    assert sorted(each.compilation_info for each in application.placements) == sorted(infos.values())
+    assert len({each.symbol for each in application.placements}) == 2
+    matmul, convolution = sorted(application.placements, key=lambda each: each.symbol)
     is_cpu = target == "llvm-cpu"
     assert [matmul.late, convolution.late] == [False, is_cpu]
     assert matmul.by_flag == (target in {"llvm-cpu", "hip:gfx942"})
@@ -120,7 +120,7 @@ def test_the_result_is_that_of_the_compilers_own_flag(target: str) -> None:
 
 
 def test_a_convolution_that_is_rewritten_takes_its_config_late(cpu_application: Application) -> None:
-    matmul, convolution = cpu_application.placed
+    matmul, convolution = cpu_application.placements
     assert (matmul.late, matmul.by_flag) == (False, True)
     assert (convolution.late, convolution.by_flag) == (True, False)
     compiler = Compiler(Target.parse("llvm-cpu"))
@@ -141,8 +141,8 @@ def test_a_config_that_the_compiler_drops_is_told_and_leaves_the_default() -> No
     )
     compiler = Compiler(Target.parse("llvm-cpu"))
     application = apply_spec(SOURCE, spec_of((convolution,), {convolution.name: info}), compiler)
-    assert application.placed == ()
-    assert [each.symbol for each in application.lost] == ["main_dispatch_1"]
+    assert application.placements == ()
+    assert [each.symbol for each in application.dropped] == ["main_dispatch_1"]
     assert application.unmatched == (f"match_{convolution.name}",)
     chosen = compiler.lower(application.text, to="executable-configurations", since="executable-sources")
     assert chosen == compiler.lower(MODEL, to="executable-configurations")
@@ -171,7 +171,7 @@ def test_a_model_keeps_its_weights(tmp_path: Path) -> None:
     (dispatch,) = (each for each in extracted(compiler, text)[0] if each.root.kind == "contraction")
     spec = spec_of((dispatch,), {dispatch.name: CPU_MATMUL})
     application = apply_spec(Source(name="weights", text=text, is_benchmark=False), spec, compiler)
-    assert [each.compilation_info for each in application.placed] == [CPU_MATMUL]
+    assert [each.compilation_info for each in application.placements] == [CPU_MATMUL]
     compiler.compile_sources(application.text, tmp_path / "tuned.vmfb")
     inputs = [np.ones(shape, np.float32) for shape in [(64, 32), (1, 10, 10, 8), (3, 3, 8, 16)]]
     result, _ = run(tmp_path / "tuned.vmfb", inputs)
@@ -227,7 +227,7 @@ def test_an_entry_that_is_in_force_nowhere_fails_the_command(files: tuple[Path, 
         ({"model": "absent.mlir"}, "there is no file absent.mlir"),
         ({"model": "model.pt"}, "model.pt is not one of .mlir, .mlirbc, .onnx"),
         ({"spec": "absent.mlir"}, "tuning spec absent.mlir cannot be read: No such file"),
-        ({"out": "no/such/folder.vmfb"}, "there is no directory no/such"),
+        ({"out": "no/such/directory.vmfb"}, "there is no directory no/such"),
         ({"more": "--tune-target=cuda"}, "target 'cuda' names no architecture"),
         ({"more": "--tune-target=cuda:sm_90"}, "iree-compile does not take target cuda:sm_90"),
         ({"more": "--iree-compile-flag=--no-such-flag"}, "--no-such-flag"),

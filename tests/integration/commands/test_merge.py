@@ -94,15 +94,15 @@ def tiles(spec: Path, *sizes: int) -> list[str]:
     return [configured.get(f"m{m}", "").partition("[")[2].partition(",")[0] for m in sizes]
 
 
-class Bench:
-    """A folder with specs to be worked with."""
+class Runner:
+    """A directory with specs to be worked with."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.out = folder / "out.mlir"
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.out = directory / "out.mlir"
 
     def write(self, name: str, spec: str | Sequence[WinnerRecord]) -> Path:
-        path = self.folder / f"{name}.mlir"
+        path = self.directory / f"{name}.mlir"
         if isinstance(spec, str):
             path.write_text(spec, encoding="utf-8")
         else:
@@ -114,195 +114,195 @@ class Bench:
         return CliRunner().invoke(main, command, env={"COLUMNS": "250"}, catch_exceptions=False)
 
     def merge(self, *arguments: str | Path, status: int = 0) -> list[str]:
-        """What a merge prints, with the folder left out."""
+        """What a merge prints, with the directory left out."""
         result = self.run("merge", *arguments, "-o", self.out)
         assert result.exit_code == status, result.output
-        return result.stdout.replace(f"{self.folder}/", "").splitlines()
+        return result.stdout.replace(f"{self.directory}/", "").splitlines()
 
     def order(self) -> list[str]:
         return [row.matcher for row in read_spec(self.out.read_text("utf-8"))]
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+def runner(tmp_path: Path) -> Runner:
+    return Runner(tmp_path)
 
 
-def test_specs_that_have_nothing_in_common_are_put_together(bench: Bench) -> None:
-    one = bench.write("one", [winner(64, tile=8), winner(96, tile=16)])
-    two = bench.write("two", [winner(128, tile=32)])
-    assert bench.merge(one, two) == ["out.mlir: 3 entries, 0 dropped"]
-    assert bench.order() == ["match_matmul_64x32x16_f32", "match_matmul_96x32x16_f32", "match_matmul_128x32x16_f32"]
-    assert tiles(bench.out, 64, 96, 128, 32) == ["8", "16", "32", ""]
-    assert read_records(bench.out) == (winner(64, tile=8), winner(96, tile=16), winner(128, tile=32))
-    rows = read_spec(bench.out.read_text("utf-8"))
+def test_specs_that_have_nothing_in_common_are_put_together(runner: Runner) -> None:
+    one = runner.write("one", [winner(64, tile=8), winner(96, tile=16)])
+    two = runner.write("two", [winner(128, tile=32)])
+    assert runner.merge(one, two) == ["out.mlir: 3 entries, 0 dropped"]
+    assert runner.order() == ["match_matmul_64x32x16_f32", "match_matmul_96x32x16_f32", "match_matmul_128x32x16_f32"]
+    assert tiles(runner.out, 64, 96, 128, 32) == ["8", "16", "32", ""]
+    assert read_records(runner.out) == (winner(64, tile=8), winner(96, tile=16), winner(128, tile=32))
+    rows = read_spec(runner.out.read_text("utf-8"))
     assert rows == read_spec(one.read_text("utf-8")) + read_spec(two.read_text("utf-8"))
 
 
-def test_of_duplicates_the_first_named_wins(bench: Bench) -> None:
-    one, two = bench.write("one", [winner(64, ratio=1.5, tile=8)]), bench.write("two", [winner(64, ratio=3, tile=32)])
-    (line, last) = bench.merge(one, two)
+def test_of_duplicates_the_first_named_wins(runner: Runner) -> None:
+    one, two = runner.write("one", [winner(64, ratio=1.5, tile=8)]), runner.write("two", [winner(64, ratio=3, tile=32)])
+    (line, last) = runner.merge(one, two)
     assert line == (
         "two.mlir: match_matmul_64x32x16_f32 (contraction 64x32x16 f32, f32 -> f32) matches the same ops as "
         "match_matmul_64x32x16_f32 of one.mlir: dropped, since one.mlir comes first"
     )
     assert last == "out.mlir: 1 entry, 1 dropped"
-    assert tiles(bench.out, 64) == ["8"]
-    assert read_records(bench.out) == (winner(64, ratio=1.5, tile=8),)
+    assert tiles(runner.out, 64) == ["8"]
+    assert read_records(runner.out) == (winner(64, ratio=1.5, tile=8),)
 
 
-def test_of_duplicates_the_faster_wins_if_wished(bench: Bench) -> None:
-    one, two = bench.write("one", [winner(64, ratio=1.5, tile=8)]), bench.write("two", [winner(64, ratio=3, tile=32)])
-    (line, _) = bench.merge(one, two, "--prefer", "faster")
+def test_of_duplicates_the_faster_wins_if_wished(runner: Runner) -> None:
+    one, two = runner.write("one", [winner(64, ratio=1.5, tile=8)]), runner.write("two", [winner(64, ratio=3, tile=32)])
+    (line, _) = runner.merge(one, two, "--prefer", "faster")
     assert line.startswith("one.mlir: match_matmul_64x32x16_f32 ")
     assert line.endswith("dropped, since that entry is faster (3.000x, this one 1.500x)")
-    assert tiles(bench.out, 64) == ["32"]
+    assert tiles(runner.out, 64) == ["32"]
 
 
-def test_an_entry_behind_one_that_covers_it_is_dropped(bench: Bench) -> None:
-    general, special = bench.write("general", general_spec(8)), bench.write("special", [winner(64, tile=32)])
-    (line, _) = bench.merge(general, special)
+def test_an_entry_behind_one_that_covers_it_is_dropped(runner: Runner) -> None:
+    general, special = runner.write("general", general_spec(8)), runner.write("special", [winner(64, tile=32)])
+    (line, _) = runner.merge(general, special)
     assert "matches only ops that also match match_any of general.mlir: dropped" in line
     assert line.endswith("since general.mlir comes first; it stays if special.mlir is named first")
-    assert tiles(bench.out, 64, 96) == ["8", "8"]
-    assert not read_records(bench.out)
+    assert tiles(runner.out, 64, 96) == ["8", "8"]
+    assert not read_records(runner.out)
 
 
-def test_an_entry_in_front_of_one_that_covers_it_stays(bench: Bench) -> None:
-    general, special = bench.write("general", general_spec(8)), bench.write("special", [winner(64, tile=32)])
-    (line, _) = bench.merge(special, general)
+def test_an_entry_in_front_of_one_that_covers_it_stays(runner: Runner) -> None:
+    general, special = runner.write("general", general_spec(8)), runner.write("special", [winner(64, tile=32)])
+    (line, _) = runner.merge(special, general)
     assert line == (
         "general.mlir: match_any (contraction f32, f32 -> f32) matches, besides others, all ops of "
         "match_matmul_64x32x16_f32 of special.mlir: kept behind it, since special.mlir comes first"
     )
-    assert tiles(bench.out, 64, 96) == ["32", "8"]
+    assert tiles(runner.out, 64, 96) == ["32", "8"]
 
 
-def test_what_was_measured_on_fewer_ops_goes_in_front_where_the_faster_is_wished(bench: Bench) -> None:
-    general, special = bench.write("general", general_spec(8)), bench.write("special", [winner(64, tile=32)])
-    bench.merge(general, special, "--prefer", "faster")
-    assert tiles(bench.out, 64, 96) == ["32", "8"]
-    by_hand = bench.write(
+def test_what_was_measured_on_fewer_ops_goes_in_front_where_the_faster_is_wished(runner: Runner) -> None:
+    general, special = runner.write("general", general_spec(8)), runner.write("special", [winner(64, tile=32)])
+    runner.merge(general, special, "--prefer", "faster")
+    assert tiles(runner.out, 64, 96) == ["32", "8"]
+    by_hand = runner.write(
         "by_hand", general_spec(16, "transform.iree.match.dims_equal %m, [64] : !transform.param<i64>")
     )
-    bench.merge(general, by_hand, "--prefer", "faster")
-    assert tiles(bench.out, 64, 96) == ["8", "8"]
+    runner.merge(general, by_hand, "--prefer", "faster")
+    assert tiles(runner.out, 64, 96) == ["8", "8"]
 
 
-def test_overlaps_are_kept_in_order(bench: Bench) -> None:
+def test_overlaps_are_kept_in_order(runner: Runner) -> None:
     ask = "transform.iree.match.dims_equal %{}, [{}] : !transform.param<i64>"
     one, two = (
-        bench.write("one", general_spec(8, ask.format("n", 32))),
-        bench.write("two", general_spec(16, ask.format("m", 64))),
+        runner.write("one", general_spec(8, ask.format("n", 32))),
+        runner.write("two", general_spec(16, ask.format("m", 64))),
     )
-    (line, last) = bench.merge(one, two)
+    (line, last) = runner.merge(one, two)
     assert "may match the same ops as match_any of one.mlir: kept behind it, since one.mlir comes first" in line
     assert last == "out.mlir: 2 entries, 0 dropped"
-    assert bench.order() == ["match_any", "match_any_2"]
-    assert tiles(bench.out, 64) == ["8"]
+    assert runner.order() == ["match_any", "match_any_2"]
+    assert tiles(runner.out, 64) == ["8"]
 
 
 @pytest.mark.parametrize("order", list(permutations(range(4)))[::3], ids=lambda order: "".join(map(str, order)))
-def test_each_op_gets_what_the_first_spec_that_matches_it_gives(bench: Bench, order: tuple[int, ...]) -> None:
+def test_each_op_gets_what_the_first_spec_that_matches_it_gives(runner: Runner, order: tuple[int, ...]) -> None:
     by_64 = "%v = transform.get_operand %op[0] : (!transform.any_op) -> !transform.any_value {} : !transform.any_value"
     specs = [
-        bench.write("special", [winner(64, tile=8), winner(96, tile=16)]),
-        bench.write(
+        runner.write("special", [winner(64, tile=8), winner(96, tile=16)]),
+        runner.write(
             "bounded", general_spec(24, by_64.format("transform.iree.match.dim_bounds %v[0], none, umax = 100"))
         ),
-        bench.write("multiple", general_spec(32, by_64.format("transform.iree.match.dim_is_multiple_of %v[0], 64"))),
-        bench.write("any", general_spec(40, "transform.iree.match.dims_equal %n, [32] : !transform.param<i64>")),
+        runner.write("multiple", general_spec(32, by_64.format("transform.iree.match.dim_is_multiple_of %v[0], 64"))),
+        runner.write("any", general_spec(40, "transform.iree.match.dims_equal %n, [32] : !transform.param<i64>")),
     ]
     sizes = (32, 64, 96, 128, 160)
     given = [tiles(specs[number], *sizes) for number in order]
-    bench.merge(*(specs[number] for number in order))
-    assert tiles(bench.out, *sizes) == [next(each for each in column if each) for column in zip(*given, strict=True)]
+    runner.merge(*(specs[number] for number in order))
+    assert tiles(runner.out, *sizes) == [next(each for each in column if each) for column in zip(*given, strict=True)]
 
 
-def test_an_entry_for_fewer_ops_stands_in_front_of_all_where_the_faster_is_wished(bench: Bench) -> None:
+def test_an_entry_for_fewer_ops_stands_in_front_of_all_where_the_faster_is_wished(runner: Runner) -> None:
     n, m, k = (
         f"transform.iree.match.dims_equal %{name} : !transform.param<i64> "
         for name in ("n, [32]", "m, [64]", "k, [16]")
     )
     specs = [
-        bench.write("wide", general_spec(8, n, speedup=3)),
-        bench.write("deep", general_spec(16, k, speedup=2)),
-        bench.write("special", general_spec(24, n + m, speedup=1.5)),
+        runner.write("wide", general_spec(8, n, speedup=3)),
+        runner.write("deep", general_spec(16, k, speedup=2)),
+        runner.write("special", general_spec(24, n + m, speedup=1.5)),
     ]
-    lines = [line.partition(" (")[0] + line.rpartition(":")[2] for line in bench.merge(*specs, "--prefer", "faster")]
+    lines = [line.partition(" (")[0] + line.rpartition(":")[2] for line in runner.merge(*specs, "--prefer", "faster")]
     assert lines == [
         "wide.mlir: match_any kept behind it, since that entry is for fewer ops and was measured on these",
         "deep.mlir: match_any kept behind it, since that entry must stand in front of one that matches all of its ops",
         "deep.mlir: match_any kept behind it, since that entry is faster (3.000x, this one 2.000x)",
         "out.mlir: 3 entries, 0 dropped 3 entries, 0 dropped",
     ]
-    assert tiles(bench.out, 64, 96) == ["24", "8"]
+    assert tiles(runner.out, 64, 96) == ["24", "8"]
 
 
-def test_what_is_not_read_is_kept_and_said(bench: Bench) -> None:
+def test_what_is_not_read_is_kept_and_said(runner: Runner) -> None:
     compared = (
         "%c = transform.param.constant 64 : i64 -> !transform.param<i64> "
         "transform.match.param.cmpi eq %m, %c : !transform.param<i64>"
     )
-    one, two = bench.write("one", general_spec(8, compared)), bench.write("two", [winner(64)])
-    (line, last) = bench.merge(one, two)
+    one, two = runner.write("one", general_spec(8, compared)), runner.write("two", [winner(64)])
+    (line, last) = runner.merge(one, two)
     assert "cannot be read here" in line
     assert last == "out.mlir: 2 entries, 0 dropped"
 
 
-def test_a_starter_stands_behind_even_if_it_is_faster(bench: Bench) -> None:
-    one = bench.write("one", [winner(64, ratio=1.2, tile=8)])
-    starter = bench.write("starter", [winner(64, ratio=3, tile=32), winner(96, ratio=3, tile=16)])
-    (line, _) = bench.merge(one, "--starter", starter, "--prefer", "faster")
+def test_a_starter_stands_behind_even_if_it_is_faster(runner: Runner) -> None:
+    one = runner.write("one", [winner(64, ratio=1.2, tile=8)])
+    starter = runner.write("starter", [winner(64, ratio=3, tile=32), winner(96, ratio=3, tile=16)])
+    (line, _) = runner.merge(one, "--starter", starter, "--prefer", "faster")
     assert line.endswith("dropped, since a starter's entries stand behind")
-    assert tiles(bench.out, 64, 96) == ["8", "16"]
+    assert tiles(runner.out, 64, 96) == ["8", "16"]
 
 
 @pytest.mark.parametrize("prefer", [(), ("--prefer", "faster")])
-def test_a_spec_merged_with_itself_stays_as_it_is(bench: Bench, prefer: tuple[str, ...]) -> None:
-    one = bench.write("one", [winner(64, ratio=1.2, tile=8), winner(96, ratio=3)])
-    bench.merge(one, bench.write("general", general_spec(8)), bench.write("two", [winner(128, tile=16)]), *prefer)
-    text, records = bench.out.read_bytes(), read_records(bench.out)
+def test_a_spec_merged_with_itself_stays_as_it_is(runner: Runner, prefer: tuple[str, ...]) -> None:
+    one = runner.write("one", [winner(64, ratio=1.2, tile=8), winner(96, ratio=3)])
+    runner.merge(one, runner.write("general", general_spec(8)), runner.write("two", [winner(128, tile=16)]), *prefer)
+    text, records = runner.out.read_bytes(), read_records(runner.out)
     assert link_spec(text.decode()) == text.decode()
-    count = len(bench.order())
-    assert bench.merge(bench.out, bench.out, *prefer)[-1] == f"out.mlir: {count} entries, {count} dropped"
-    assert (bench.out.read_bytes(), read_records(bench.out)) == (text, records)
+    count = len(runner.order())
+    assert runner.merge(runner.out, runner.out, *prefer)[-1] == f"out.mlir: {count} entries, {count} dropped"
+    assert (runner.out.read_bytes(), read_records(runner.out)) == (text, records)
 
 
-def test_records_of_one_name_stay_apart(bench: Bench) -> None:
-    one = bench.write("one", [winner(64, tile=8)])
-    two = bench.write("two", [winner(64, tile=16, element="f16")])
-    bench.merge(one, two)
-    rows, records = read_spec(bench.out.read_text("utf-8")), read_records(bench.out)
+def test_records_of_one_name_stay_apart(runner: Runner) -> None:
+    one = runner.write("one", [winner(64, tile=8)])
+    two = runner.write("two", [winner(64, tile=16, element="f16")])
+    runner.merge(one, two)
+    rows, records = read_spec(runner.out.read_text("utf-8")), read_records(runner.out)
     assert [each.dispatch for each in records] == ["matmul_64x32x16_f32", "matmul_64x32x16_f32_2"]
     assert records_of(rows, records) == records
     assert [row.config for row in rows] == [each.config for each in records]
 
 
-def test_specs_of_other_devices_are_warned_of(bench: Bench) -> None:
-    one = bench.write("one", [winner(64, device="CPU A")])
-    two = bench.write("two", [winner(96, device="CPU B")])
-    result = bench.run("merge", one, two, "-o", bench.out)
+def test_specs_of_other_devices_are_warned_of(runner: Runner) -> None:
+    one = runner.write("one", [winner(64, device="CPU A")])
+    two = runner.write("two", [winner(96, device="CPU B")])
+    result = runner.run("merge", one, two, "-o", runner.out)
     assert (result.exit_code, result.stderr) == (
         0,
         f"entries were made for different devices: CPU A ({one}); CPU B ({two})\n",
     )
 
 
-def test_a_spec_that_iree_ships_is_merged(bench: Bench) -> None:
-    one = bench.write("one", [winner(64)])
-    assert bench.merge(one, GFX942) == ["out.mlir: 3 entries, 0 dropped"]
-    merged, shipped = (read_spec(path.read_text("utf-8")) for path in (bench.out, GFX942))
+def test_a_spec_that_iree_ships_is_merged(runner: Runner) -> None:
+    one = runner.write("one", [winner(64)])
+    assert runner.merge(one, GFX942) == ["out.mlir: 3 entries, 0 dropped"]
+    merged, shipped = (read_spec(path.read_text("utf-8")) for path in (runner.out, GFX942))
     assert merged[1:] == shipped
-    assert "__tuning_spec_applied__" in bench.out.read_text("utf-8")
+    assert "__tuning_spec_applied__" in runner.out.read_text("utf-8")
 
 
-def test_findings_as_json(bench: Bench) -> None:
-    one, two = bench.write("one", [winner(64)]), bench.write("two", [winner(64)])
-    result = bench.run("merge", one, two, "-o", bench.out, "--json")
+def test_findings_as_json(runner: Runner) -> None:
+    one, two = runner.write("one", [winner(64)]), runner.write("two", [winner(64)])
+    result = runner.run("merge", one, two, "-o", runner.out, "--json")
     shown = json.loads(result.stdout)
-    (finding,) = shown["findings"]
-    assert (shown["entries"], finding["relation"], finding["outcome"], finding["other_spec"]) == (
+    (conflict,) = shown["findings"]
+    assert (shown["entries"], conflict["relation"], conflict["outcome"], conflict["other_spec"]) == (
         1,
         "equal",
         "dropped",
@@ -315,50 +315,50 @@ def test_findings_as_json(bench: Bench) -> None:
     ("content", "message"),
     [(None, "cannot be read"), ("module {}", "has no entrypoint"), ("nonsense", "is not MLIR that this IREE parses")],
 )
-def test_a_bad_input_is_a_usage_error(bench: Bench, command: str, content: str | None, message: str) -> None:
-    good, bad = bench.write("good", general_spec(8)), bench.folder / "bad.mlir"
+def test_a_bad_input_is_a_usage_error(runner: Runner, command: str, content: str | None, message: str) -> None:
+    good, bad = runner.write("good", general_spec(8)), runner.directory / "bad.mlir"
     if content is not None:
-        bench.write("bad", content)
+        runner.write("bad", content)
     files: dict[str, list[str | Path]] = {
-        "merge": [good, bad, "-o", bench.out],
+        "merge": [good, bad, "-o", runner.out],
         "show": [bad],
         "diff": [good, bad],
     }
-    result = bench.run(command, *files[command])
+    result = runner.run(command, *files[command])
     assert result.exit_code == 2
     assert f"tuning spec {bad}" in result.stderr
     assert message in result.stderr
-    assert not bench.out.exists()
+    assert not runner.out.exists()
 
 
-@pytest.mark.parametrize(("name", "message"), [(".", "this is a folder"), ("out.jsonl", "name the spec ")])
-def test_an_output_that_is_no_spec_is_a_usage_error(bench: Bench, name: str, message: str) -> None:
-    result = bench.run("merge", bench.write("one", general_spec(8)), "-o", bench.folder / name)
+@pytest.mark.parametrize(("name", "message"), [(".", "this is a directory"), ("out.jsonl", "name the spec ")])
+def test_an_output_that_is_no_spec_is_a_usage_error(runner: Runner, name: str, message: str) -> None:
+    result = runner.run("merge", runner.write("one", general_spec(8)), "-o", runner.directory / name)
     assert result.exit_code == 2
     assert message in result.stderr
-    assert not (bench.folder / "out.jsonl").exists()
+    assert not (runner.directory / "out.jsonl").exists()
 
 
-def test_an_output_without_a_folder_is_a_usage_error(bench: Bench) -> None:
-    result = bench.run("merge", bench.write("one", general_spec(8)), "-o", bench.folder / "no" / "out.mlir")
+def test_an_output_without_a_directory_is_a_usage_error(runner: Runner) -> None:
+    result = runner.run("merge", runner.write("one", general_spec(8)), "-o", runner.directory / "no" / "out.mlir")
     assert result.exit_code == 2
     assert "there is no directory" in result.stderr
 
 
 @pytest.mark.parametrize("length", [300, 250])
-def test_an_output_that_cannot_be_written_is_a_usage_error(bench: Bench, length: int) -> None:
+def test_an_output_that_cannot_be_written_is_a_usage_error(runner: Runner, length: int) -> None:
     """The longer name is refused at once; beside the shorter one there is no room for a file that is not whole yet."""
-    out = bench.folder / "out.mlir".rjust(length, "x")
-    result = bench.run("merge", bench.write("one", general_spec(8)), "-o", out)
+    out = runner.directory / "out.mlir".rjust(length, "x")
+    result = runner.run("merge", runner.write("one", general_spec(8)), "-o", out)
     assert result.exit_code == 2
     assert f"-o {out}: " in result.stderr
     assert "cannot be written: File name too long" in result.stderr
 
 
-def test_show_has_a_row_for_each_entry(bench: Bench) -> None:
-    path = bench.write("one", [winner(64, tile=8), winner(96, tile=16, ratio=1.25)])
-    bench.merge(path, bench.write("two", general_spec(32)))
-    result = bench.run("show", bench.out)
+def test_show_has_a_row_for_each_entry(runner: Runner) -> None:
+    path = runner.write("one", [winner(64, tile=8), winner(96, tile=16, ratio=1.25)])
+    runner.merge(path, runner.write("two", general_spec(32)))
+    result = runner.run("show", runner.out)
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in result.stdout.splitlines() if "│" in line]
     assert result.exit_code == 0
     assert rows == [
@@ -392,9 +392,9 @@ def test_show_has_a_row_for_each_entry(bench: Bench) -> None:
     ]
 
 
-def test_show_as_json(bench: Bench) -> None:
-    path = bench.write("one", [winner(64, tile=8)])
-    (row,) = json.loads(bench.run("show", path, "--json").stdout)
+def test_show_as_json(runner: Runner) -> None:
+    path = runner.write("one", [winner(64, tile=8)])
+    (row,) = json.loads(runner.run("show", path, "--json").stdout)
     assert (row["dispatch"], row["knobs"], row["speedup"], row["time_us"]) == (
         "matmul_64x32x16_f32",
         {"tile": 8},
@@ -403,32 +403,32 @@ def test_show_as_json(bench: Bench) -> None:
     )
 
 
-def test_a_spec_that_no_longer_parses_is_shown_from_its_records(bench: Bench) -> None:
-    path = bench.write("one", [winner(64, iree="3.9.0")])
+def test_a_spec_that_no_longer_parses_is_shown_from_its_records(runner: Runner) -> None:
+    path = runner.write("one", [winner(64, iree="3.9.0")])
     path.write_text("syntax of another age", encoding="utf-8")
-    result = bench.run("show", path, "--json")
+    result = runner.run("show", path, "--json")
     (row,) = json.loads(result.stdout)
     assert (row["dispatch"], row["iree"], row["op"]) == ("matmul_64x32x16_f32", "3.9.0", "")
     assert result.stderr.startswith(f"{path}: shown from its records, since the spec is not MLIR")
-    compared = bench.run("diff", path, bench.write("new", [winner(64, tile=16)]))
+    compared = runner.run("diff", path, runner.write("new", [winner(64, tile=16)]))
     assert compared.stdout == (
         "matmul_64x32x16_f32: tile: 8 -> 16, IREE: 3.9.0 -> 3.13.0, time: 50 us (2.00x) -> 50 us (2.00x)\n"
     )
     assert "read from its records alone" in compared.stderr
 
 
-def test_equal_specs_do_not_differ(bench: Bench) -> None:
-    one = bench.write("one", [winner(64), winner(96)])
-    again = bench.write("again", [msgspec.structs.replace(winner(64, ratio=2.05)), winner(96)])
+def test_equal_specs_do_not_differ(runner: Runner) -> None:
+    one = runner.write("one", [winner(64), winner(96)])
+    again = runner.write("again", [msgspec.structs.replace(winner(64, ratio=2.05)), winner(96)])
     for other in (one, again):
-        result = bench.run("diff", one, other)
+        result = runner.run("diff", one, other)
         assert (result.exit_code, result.output) == (0, "")
 
 
-def test_differences_are_told_entry_by_entry(bench: Bench) -> None:
-    old = bench.write("old", [winner(64, tile=8), winner(96), winner(128, iree="3.12.0", device="CPU A")])
-    new = bench.write("new", [winner(64, tile=16, ratio=4), winner(128, device="CPU B"), winner(160, ratio=2.5)])
-    result = bench.run("diff", old, new)
+def test_differences_are_told_entry_by_entry(runner: Runner) -> None:
+    old = runner.write("old", [winner(64, tile=8), winner(96), winner(128, iree="3.12.0", device="CPU A")])
+    new = runner.write("new", [winner(64, tile=16, ratio=4), winner(128, device="CPU B"), winner(160, ratio=2.5)])
+    result = runner.run("diff", old, new)
     assert result.exit_code == 1
     assert result.stdout.splitlines() == [
         "matmul_64x32x16_f32: tile: 8 -> 16, time: 50 us (2.00x) -> 25 us (4.00x)",
@@ -436,23 +436,23 @@ def test_differences_are_told_entry_by_entry(bench: Bench) -> None:
         "matmul_160x32x16_f32: added (contraction 160x32x16 f32, f32 -> f32, DoubleTilingExpert, 40 us, 2.50x)",
         "matmul_96x32x16_f32: removed (contraction 96x32x16 f32, f32 -> f32, DoubleTilingExpert, 50 us, 2.00x)",
     ]
-    (first, *_) = json.loads(bench.run("diff", old, new, "--json").stdout)
+    (first, *_) = json.loads(runner.run("diff", old, new, "--json").stdout)
     assert (first["what"], first["knobs"]) == ("changed", {"tile": [8, 16]})
 
 
-def test_without_records_configs_are_compared(bench: Bench) -> None:
-    result = bench.run("diff", bench.write("old", general_spec(8)), bench.write("new", general_spec(16)))
+def test_without_records_configs_are_compared(runner: Runner) -> None:
+    result = runner.run("diff", runner.write("old", general_spec(8)), runner.write("new", general_spec(16)))
     config = "#iree_cpu.lowering_config<distribution = [{}, 8, 0]>"
     assert result.stdout == f"match_any: config: {config.format(8)} -> {config.format(16)}\n"
 
 
-def test_an_order_that_matters_is_told(bench: Bench) -> None:
-    special, general = bench.write("special", [winner(64)]), bench.write("general", general_spec(8))
-    bench.merge(special, general)
+def test_an_order_that_matters_is_told(runner: Runner) -> None:
+    special, general = runner.write("special", [winner(64)]), runner.write("general", general_spec(8))
+    runner.merge(special, general)
     # The other way round the merge would drop the entry, so its matchers are exchanged.
-    text = bench.out.read_text("utf-8")
+    text = runner.out.read_text("utf-8")
     pairs = ["@match_matmul_64x32x16_f32 -> @apply_op_config", "@match_any -> @apply_op_config_2"]
     assert all(pair in text for pair in pairs)
-    turned = bench.write("turned", text.replace(pairs[0], "X").replace(pairs[1], pairs[0]).replace("X", pairs[1]))
-    result = bench.run("diff", bench.out, turned)
+    turned = runner.write("turned", text.replace(pairs[0], "X").replace(pairs[1], pairs[0]).replace("X", pairs[1]))
+    result = runner.run("diff", runner.out, turned)
     assert "match_any: now stands in front of matmul_64x32x16_f32, which may match the same ops" in result.stdout

@@ -42,8 +42,8 @@ OLD_TARGETS = {"gfx942": ("hip:gfx942", ("matmul", "conv")), "llvm-cpu": (TARGET
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("models")
-    paths = {name: folder / f"{name}.mlir" for name in MODELS}
+    directory = tmp_path_factory.mktemp("models")
+    paths = {name: directory / f"{name}.mlir" for name in MODELS}
     for name, path in paths.items():
         path.write_text(MODELS[name].text, encoding="utf-8")
     return paths
@@ -84,9 +84,9 @@ def record(small: tuple[Dispatch, SearchSpace]) -> WinnerRecord:
     )
 
 
-def keep(folder: Path, record: WinnerRecord, *, is_readable: bool) -> Path:
+def keep(directory: Path, record: WinnerRecord, *, is_readable: bool) -> Path:
     """A spec that this IREE parses or does not, and its record."""
-    path = folder / "old.mlir"
+    path = directory / "old.mlir"
     write_spec(path, [record])
     if not is_readable:
         spoil(path)
@@ -155,9 +155,9 @@ def test_what_is_lost_is_tuned_anew_and_nothing_else(
     old = tmp_path / "old.mlir"
     write_spec(old, [record, lost])
     spoil(old)
-    folder = tmp_path / "elsewhere"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
+    directory = tmp_path / "elsewhere"
+    directory.mkdir()
+    monkeypatch.chdir(directory)
     monkeypatch.setenv("PYTEST_ADDOPTS", "--tune-candidates=4")
     result = port(tmp_path, old, models["small"], prime, "--static", "--retune", f"--tune-target={target}")
     assert result.exit_code == 0, result.output
@@ -229,21 +229,21 @@ def test_a_port_that_cannot_be_written_is_a_usage_error(tmp_path: Path, record: 
     assert f"-o {tmp_path / 'new.mlir'}: {records} cannot be written: Is a directory" in result.stderr
 
 
-def fake_python(folder: Path, answer: Path) -> Path:
+def fake_python(directory: Path, answer: Path) -> Path:
     """An interpreter that answers what the reader answered under the release that wrote the spec."""
-    path = folder / "python"
+    path = directory / "python"
     path.write_text(f'#!/bin/sh\ncat > /dev/null\ncat "{answer}"\n', encoding="utf-8")
     path.chmod(0o755)
     return path
 
 
-def check_applies(new: Path, target: str, sources: list[Path], folder: Path) -> None:
+def check_applies(new: Path, target: str, sources: list[Path], directory: Path) -> None:
     """Every entry is in force in the models: ``shark-tune compile`` says so."""
     matchers = {row.matcher for row in read_spec(new.read_text())}
     assert matchers == {f"match_{source.stem}" for source in sources}
     for source in sources:
         command = ["compile", str(source), "--spec", str(new), f"--tune-target={target}", "--allow-unmatched"]
-        result = CliRunner().invoke(main, [*command, "-o", str(folder / "out.vmfb")], catch_exceptions=False)
+        result = CliRunner().invoke(main, [*command, "-o", str(directory / "out.vmfb")], catch_exceptions=False)
         assert result.exit_code == 0, result.output
         assert f": match_{source.stem} (" in result.stdout
 
@@ -271,9 +271,9 @@ def test_a_spec_of_39_is_ported_with_what_39_reads_in_it(tmp_path: Path, models:
 def release(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """A release of IREE and the Python of an environment with it."""
     version: str = request.param
-    folder = tmp_path_factory.mktemp("environment")
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    python = folder / "bin" / "python"
+    directory = tmp_path_factory.mktemp("environment")
+    subprocess.run([sys.executable, "-m", "venv", str(directory)], check=True)
+    python = directory / "bin" / "python"
     install: list[str | Path] = [python, "-m", "pip", "install", "--quiet", f"iree-base-compiler=={version}.*"]
     done = subprocess.run(install, capture_output=True, text=True, check=False)
     if done.returncode:

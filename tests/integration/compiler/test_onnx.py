@@ -48,7 +48,7 @@ def test_what_it_returns_is_a_module(tmp_path: Path) -> None:
         assert ir.Module.parse(text).operation.name == "builtin.module"
 
 
-def test_the_folder_of_the_model_stays_as_it_was(tmp_path: Path) -> None:
+def test_the_directory_of_the_model_stays_as_it_was(tmp_path: Path) -> None:
     model = write_model(tmp_path / "tiny.onnx")
     import_onnx(model)
     assert list(tmp_path.iterdir()) == [model]

@@ -133,19 +133,19 @@ def with_buffer_function(text: str) -> tuple[str, str]:
         return str(module), names["util.func"]
 
 
-def build(folder: Path) -> dict[str, Kernel]:
-    source, model, dump = folder / "model.mlir", folder / "model.vmfb", folder / "dump"
+def build(directory: Path) -> dict[str, Kernel]:
+    source, model, dump = directory / "model.mlir", directory / "model.vmfb", directory / "dump"
     source.write_text("".join(matmul(*elements) for elements in KERNELS.items()))
     tuner = "--iree-codegen-add-tuner-attributes"
     iree_compile(source, model, tuner, f"--iree-hal-dump-executable-benchmarks-to={dump}")
-    return {element_in: build_benchmark(folder, model, element_in) for element_in in KERNELS}
+    return {element_in: build_benchmark(directory, model, element_in) for element_in in KERNELS}
 
 
-def build_benchmark(folder: Path, model: Path, element_in: str) -> Kernel:
+def build_benchmark(directory: Path, model: Path, element_in: str) -> Kernel:
     function = f"matmul_{element_in}"
-    (dumped,) = (folder / "dump").glob(f"*{function}_*")
+    (dumped,) = (directory / "dump").glob(f"*{function}_*")
     text, run_function = with_buffer_function(dumped.read_text())
-    instrumented, benchmark = folder / f"{function}.mlir", folder / f"{function}.vmfb"
+    instrumented, benchmark = directory / f"{function}.mlir", directory / f"{function}.vmfb"
     instrumented.write_text(text)
     iree_compile(instrumented, benchmark, "--compile-from=executable-sources")
     element_out = KERNELS[element_in]
@@ -203,7 +203,7 @@ def test_a_benchmark_computes_what_numpy_computes(child: DeviceChild, kernels: d
     lhs, rhs, out = child.read("it")
     assert np.abs(array(lhs).astype(np.float64)).max() > 0.9
     np.testing.assert_allclose(array(out), product(lhs, rhs), rtol=1e-5, atol=1e-5)
-    child.keep_reference("it", "matmul", 3)
+    child.store_reference("it", "matmul", 3)
     check = child.check("it", "matmul", tolerance_for(element, KERNELS[element], K))
     assert check.ok, check.reason
     assert (check.seed, check.compared, check.poison_left, check.stray_bytes) == (3, M * N, 0, 0)
@@ -214,7 +214,7 @@ def test_what_was_never_written_is_seen(child: DeviceChild, kernels: dict[str, K
     kernel = kernels[element]
     child.load_benchmark("right", kernel.benchmark, kernel.module)
     child.load_benchmark("idle", kernel.benchmark, replaced(kernel.module, run_function="nothing"))
-    child.keep_reference("right", "poison", 3)
+    child.store_reference("right", "poison", 3)
     check = child.check("idle", "poison", tolerance_for(element, KERNELS[element], K))
     assert not check.ok
     assert check.poison_left == check.wrong == M * N
@@ -228,13 +228,13 @@ def test_what_is_written_outside_the_outputs_is_seen(child: DeviceChild, kernel:
     short = replaced(kernel.module, views=(lhs, rhs, msgspec.structs.replace(out, shape=(M - 1, N))))
     child.load_benchmark("idle", kernel.benchmark, replaced(short, run_function="nothing"))
     child.load_benchmark("stray", kernel.benchmark, short)
-    child.keep_reference("idle", "idle", 3)
+    child.store_reference("idle", "idle", 3)
     check = child.check("stray", "idle", EXACT)
     assert not check.ok
     # The last row's floats replace zeroes, and may hold a zero in any of their bytes.
     assert 3 * N < check.stray_bytes <= 4 * N
     assert "bytes changed outside the outputs" in check.reason
-    child.keep_reference("stray", "stray", 3)
+    child.store_reference("stray", "stray", 3)
     assert child.check("stray", "stray", EXACT).ok
 
 
@@ -265,7 +265,7 @@ def test_what_is_added_to_and_was_never_written_is_seen(child: DeviceChild, kern
     module = replaced(kernel.module, views=(lhs, rhs, msgspec.structs.replace(out, reads=True)))
     child.load_benchmark("right", kernel.benchmark, module)
     child.load_benchmark("idle", kernel.benchmark, replaced(module, run_function="nothing"))
-    child.keep_reference("right", "in place", 3)
+    child.store_reference("right", "in place", 3)
     check = child.check("idle", "in place", tolerance_for("f32", "f32", K))
     assert not check.ok
     assert check.poison_left == M * N
@@ -282,7 +282,7 @@ def test_every_element_type_can_be_filled_and_compared(child: DeviceChild, kerne
     written = msgspec.structs.replace(read, offset_bytes=M * K * 4, reads=False, writes=True)
     module = replaced(kernel.module, run_function="nothing", views=(read, written))
     child.load_benchmark("it", kernel.benchmark, module)
-    child.keep_reference("it", "types", 5)
+    child.store_reference("it", "types", 5)
     values, poison = child.read("it")
     assert len(set(values.data)) > 1
     assert len(set(poison.data)) == 1
@@ -297,7 +297,7 @@ def test_poison_of_every_element_type_is_seen(child: DeviceChild, kernel: Kernel
     child.load_benchmark("data", kernel.benchmark, module)  # Its output lies where its input's data is.
     apart = msgspec.structs.replace(written, offset_bytes=M * K * 4)
     child.load_benchmark("poison", kernel.benchmark, replaced(module, views=(read, apart)))
-    child.keep_reference("data", "data", 5)
+    child.store_reference("data", "data", 5)
     assert child.check("data", "data", EXACT).ok
     check = child.check("poison", "data", EXACT)
     assert not check.ok
@@ -313,7 +313,7 @@ def test_a_function_is_called_on_its_inputs(child: DeviceChild, kernels: dict[st
         lhs, rhs, out = child.read("model")
         assert (out.shape, out.element) == ((M, N), KERNELS[element])
         np.testing.assert_allclose(array(out), product(lhs, rhs), rtol=1e-5, atol=1e-5)
-        child.keep_reference("model", "model", 7)
+        child.store_reference("model", "model", 7)
         assert child.check("model", "model", EXACT).ok
 
 
@@ -382,11 +382,11 @@ def test_a_tail_that_amplifies_is_allowed_what_it_makes_of_rounding(child: Devic
     for function in ("whole", "halves", "halves_too_near"):
         child.load_function(function, model, function, inputs)
     tolerance = tolerance_for("f32", "f32", 1024)
-    child.keep_reference("whole", "kept", 3)
+    child.store_reference("whole", "kept", 3)
     assert child.check("halves", "kept", tolerance).ok
     assert not child.check("halves_too_near", "kept", tolerance).ok
     # Nobody knows how the reference answers once it is gone.
-    child.keep_reference("whole", "kept", 3)
+    child.store_reference("whole", "kept", 3)
     child.unload("whole")
     assert not child.check("halves", "kept", tolerance).ok
 
@@ -394,7 +394,7 @@ def test_a_tail_that_amplifies_is_allowed_what_it_makes_of_rounding(child: Devic
 def test_references_of_other_shapes_are_refused(child: DeviceChild, kernels: dict[str, Kernel]) -> None:
     child.load_benchmark("f32", kernels["f32"].benchmark, kernels["f32"].module)
     child.load_benchmark("i8", kernels["i8"].benchmark, kernels["i8"].module)
-    child.keep_reference("f32", "floats", 1)
+    child.store_reference("f32", "floats", 1)
     with pytest.raises(DeviceRequestFailed, match="cannot be compared with reference 'floats'"):
         child.check("i8", "floats", EXACT)
     with pytest.raises(DeviceRequestFailed, match="no reference 'nobody'"):

@@ -127,7 +127,7 @@ def test_every_copy_takes_its_turn(child: DeviceChild, plain: dict[str, Benchmar
             lhs, rhs, out = map(floats, tensors[copy * views : (copy + 1) * views])
             expected = lhs + rhs if copy < done else np.full_like(lhs, np.nan)
             np.testing.assert_array_equal(out, expected, err_msg=f"copy {copy} after {done} dispatches")
-    child.keep_reference("sum", "sum", 4)  # The next turn is the second copy's.
+    child.store_reference("sum", "sum", 4)  # The next turn is the second copy's.
     check = child.check("sum", "sum", EXACT)
     assert check.ok, check.reason
 
@@ -140,7 +140,7 @@ def test_a_copy_that_nobody_writes_is_seen(
     lazy = msgspec.structs.replace(module, text=running(module.text, module.copies - 1))
     load(child, "right", compiled(module, tmp_path / "right.vmfb"))
     load(child, "lazy", compiled(lazy, tmp_path / "lazy.vmfb"))
-    child.keep_reference("right", name, 3)
+    child.store_reference("right", name, 3)
     assert child.check("right", name, EXACT).ok
     check = child.check("lazy", name, EXACT)
     assert not check.ok

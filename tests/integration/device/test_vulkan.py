@@ -73,7 +73,7 @@ def test_the_default_is_loaded_checked_and_measured(
     child = DeviceChild(devices[0].uri)
     try:
         child.load_benchmark("default", tmp_path / "default.vmfb", module)
-        child.keep_reference("default", "reference", 0)
+        child.store_reference("default", "reference", 0)
         assert child.check("default", "reference", tolerance_for("f32", "f32", 64)).ok
         measured = compare(lambda n: child.run("default", n), lambda n: child.run("default", n), SCREENING)
     finally:

@@ -1,4 +1,4 @@
-"""Every way in which a spec rots, told by the real compiler: each is found by the promise that it breaks, by name."""
+"""Every way in which a spec rots, told by the real compiler: each is found by the check that it breaks, by name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.types import RootOp, Tensor
 from pytest_shark_tune.guard.plan import GuardPlan
 from pytest_shark_tune.guard.session import GuardSession
-from pytest_shark_tune.guard.verdict import Outcome, Promise, Verdict
+from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
 from pytest_shark_tune.records.snapshot import records_path, write_spec
 from pytest_shark_tune.records.types import RecordedOp, WinnerRecord
 from pytest_shark_tune.system.cache import Cache
@@ -83,23 +83,23 @@ class Workshop:
 
     def __init__(
         self,
-        folder: Path,
+        directory: Path,
         compiler: Compiler,
         given: object = "model.mlir",
         *,
         route: str = "compile",
         devices: tuple[str, ...] = (),
     ) -> None:
-        self.folder = folder
+        self.directory = directory
         self.given = given
-        (folder / "model.mlir").write_text(MODEL, encoding="utf-8")
+        (directory / "model.mlir").write_text(MODEL, encoding="utf-8")
         self.session = GuardSession(
-            replace(RunSettings.in_folder(folder, devices, "this very CPU", jobs=2), route=route),
+            replace(RunSettings.in_directory(directory, devices, "this very CPU", jobs=2), route=route),
             compiler,
-            Cache(folder / "cache"),
+            Cache(directory / "cache"),
         )
-        (self.folder / "none.mlir").write_text("module {}", encoding="utf-8")
-        found = self.guarded(self.folder / "none.mlir").plan.tasks
+        (self.directory / "none.mlir").write_text("module {}", encoding="utf-8")
+        found = self.guarded(self.directory / "none.mlir").plan.tasks
         self.tasks = {task.name: task for task in found}
 
     def winner(self, name: str, compilation_info: str = "", **changes: object) -> WinnerRecord:
@@ -118,7 +118,7 @@ class Workshop:
         return msgspec.structs.replace(record, **changes)
 
     def guarded(self, spec: Path) -> GuardPlan:
-        return self.session.guard_plan([self.given], self.folder, spec)
+        return self.session.guard_plan([self.given], self.directory, spec)
 
     def spec(self, path: Path, winners: Sequence[WinnerRecord], *, with_records: bool = True) -> GuardPlan:
         write_spec(path, winners)
@@ -126,10 +126,10 @@ class Workshop:
             records_path(path).unlink()
         return self.guarded(path)
 
-    def look(
-        self, guarded: GuardPlan, name: str, promise: Promise, artifact: Artifact | None = None, alpha: float = 0.002
+    def evaluate(
+        self, guarded: GuardPlan, name: str, check: EntryCheck, artifact: Artifact | None = None, alpha: float = 0.002
     ) -> Verdict:
-        return self.session.look(guarded, guarded.entry(name), promise, artifact, alpha=alpha)
+        return self.session.evaluate(guarded, guarded.entry(name), check, artifact, alpha=alpha)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def root_of(workshop: Workshop, name: str, **changes: object) -> RootOp:
 
 
 def broken(verdict: Verdict) -> str:
-    assert verdict.outcome is Outcome.BROKEN, verdict
+    assert verdict.outcome is CheckOutcome.FAILED, verdict
     return verdict.reason
 
 
@@ -161,14 +161,14 @@ def test_an_attribute_that_does_not_parse_any_more_is_found_where_it_is(workshop
     rewritten(path, "DoubleTilingExpert", "CPUDoubleTilingExpert")
     rewritten(records_path(path), "#iree_cpu.pipeline<DoubleTilingExpert>", "CPUDoubleTilingExpert", first=True)
     guarded = workshop.guarded(path)
-    reason = broken(workshop.look(guarded, PLAIN, Promise.PARSES))
+    reason = broken(workshop.evaluate(guarded, PLAIN, EntryCheck.PARSES))
     assert f"{PLAIN} of {path}" in reason
     assert "CPUDoubleTilingExpert" in reason
     assert "written by IREE 3.12.0" in reason
     assert "shark-tune port" in reason
-    assert f"because of {PLAIN}" in broken(workshop.look(guarded, BATCH, Promise.PARSES))
-    later = workshop.look(guarded, BATCH, Promise.APPLIES)
-    assert (later.outcome, later.reason) == (Outcome.SKIPPED, f"see [{BATCH}-parses]")
+    assert f"because of {PLAIN}" in broken(workshop.evaluate(guarded, BATCH, EntryCheck.PARSES))
+    later = workshop.evaluate(guarded, BATCH, EntryCheck.APPLIES)
+    assert (later.outcome, later.reason) == (CheckOutcome.SKIPPED, f"see [{BATCH}-parses]")
 
 
 def test_a_spec_that_does_not_parse_is_told_with_and_without_records(workshop: Workshop, tmp_path: Path) -> None:
@@ -176,20 +176,20 @@ def test_a_spec_that_does_not_parse_is_told_with_and_without_records(workshop: W
     write_spec(path, [workshop.winner(PLAIN), workshop.winner(BATCH)])
     rewritten(path, "DoubleTilingExpert", "CPUDoubleTilingExpert")
     for name in (PLAIN, BATCH):
-        assert "CPUDoubleTilingExpert" in broken(workshop.look(workshop.guarded(path), name, Promise.PARSES))
+        assert "CPUDoubleTilingExpert" in broken(workshop.evaluate(workshop.guarded(path), name, EntryCheck.PARSES))
     rewritten(path, "CPUDoubleTilingExpert", "DoubleTilingExpert")
     rewritten(path, "vector_reduction = [0, 0, 4]", "vector_reduction = [0, 0, 4")
-    assert "vector_reduction = [0, 0, 4" in broken(workshop.look(workshop.guarded(path), PLAIN, Promise.PARSES))
-    assert f"because of {PLAIN}" in broken(workshop.look(workshop.guarded(path), BATCH, Promise.PARSES))
+    assert "vector_reduction = [0, 0, 4" in broken(workshop.evaluate(workshop.guarded(path), PLAIN, EntryCheck.PARSES))
+    assert f"because of {PLAIN}" in broken(workshop.evaluate(workshop.guarded(path), BATCH, EntryCheck.PARSES))
     records_path(path).unlink()
     guarded = workshop.guarded(path)
-    assert "vector_reduction = [0, 0, 4" in broken(workshop.look(guarded, "spec", Promise.PARSES))
+    assert "vector_reduction = [0, 0, 4" in broken(workshop.evaluate(guarded, "spec", EntryCheck.PARSES))
 
 
 def test_an_attribute_that_the_compiler_passes_over_is_named(workshop: Workshop, tmp_path: Path) -> None:
     renamed = INFOS[PLAIN].replace("vector_reduction", "vector_sum")
     guarded = workshop.spec(tmp_path / "spec.mlir", [workshop.winner(PLAIN, renamed)])
-    reason = broken(workshop.look(guarded, PLAIN, Promise.ALLOWED))
+    reason = broken(workshop.evaluate(guarded, PLAIN, EntryCheck.ALLOWED))
     assert "this compiler ignores vector_sum in its config" in reason
     assert "vector_reduction" in reason
 
@@ -201,11 +201,11 @@ def test_a_spec_and_its_records_must_agree(workshop: Workshop, tmp_path: Path) -
     with records_path(path).open("ab") as records:
         records.write(msgspec.json.encode(workshop.winner(BATCH)) + b"\n")
     guarded = workshop.guarded(path)
-    reason = broken(workshop.look(guarded, PLAIN, Promise.PARSES))
+    reason = broken(workshop.evaluate(guarded, PLAIN, EntryCheck.PARSES))
     assert "spec.mlir has another config than its record in spec.jsonl" in reason
     assert "vector_reduction = [0, 0, 8]" in reason
     assert "vector_reduction = [0, 0, 4]" in reason
-    assert "has no such entry any more" in broken(workshop.look(guarded, BATCH, Promise.PARSES))
+    assert "has no such entry any more" in broken(workshop.evaluate(guarded, BATCH, EntryCheck.PARSES))
 
 
 def test_records_that_cannot_be_read_are_not_taken_for_none(workshop: Workshop, tmp_path: Path) -> None:
@@ -213,17 +213,17 @@ def test_records_that_cannot_be_read_are_not_taken_for_none(workshop: Workshop, 
     write_spec(path, [workshop.winner(PLAIN), workshop.winner(BATCH)])
     whole, _, other = records_path(path).read_bytes().partition(b"\n")
     records_path(path).write_bytes(other)
-    assert workshop.look(workshop.guarded(path), PLAIN, Promise.PARSES).outcome is Outcome.KEPT
+    assert workshop.evaluate(workshop.guarded(path), PLAIN, EntryCheck.PARSES).outcome is CheckOutcome.PASSED
     records_path(path).write_bytes(b"<<<<<<< ours" + whole + b"\n" + other)
     guarded = workshop.guarded(path)
-    assert "spec.jsonl:1 is none" in broken(workshop.look(guarded, PLAIN, Promise.PARSES))
-    assert workshop.look(guarded, BATCH, Promise.PARSES).outcome is Outcome.KEPT
+    assert "spec.jsonl:1 is none" in broken(workshop.evaluate(guarded, PLAIN, EntryCheck.PARSES))
+    assert workshop.evaluate(guarded, BATCH, EntryCheck.PARSES).outcome is CheckOutcome.PASSED
 
 
 def test_a_config_that_breaks_a_constraint_is_told_which(workshop: Workshop, tmp_path: Path) -> None:
     whole = info("distribution = [64, 48, 0], vector_common_parallel = [64, 48, 0], vector_reduction = [0, 0, 32]")
     guarded = workshop.spec(tmp_path / "spec.mlir", [workshop.winner(PLAIN, whole)])
-    reason = broken(workshop.look(guarded, PLAIN, Promise.ALLOWED))
+    reason = broken(workshop.evaluate(guarded, PLAIN, EntryCheck.ALLOWED))
     assert "the unrolled vector tile takes 393216 bytes and must take less than 16384" in reason
     assert "the compiler refuses it" in reason
 
@@ -232,7 +232,7 @@ def test_what_is_not_worth_a_try_is_allowed_where_it_compiles(workshop: Workshop
     """Which tiles are worth a try depends on how many processors there are, and a suite is guarded on any machine."""
     odd = info("distribution = [8, 48, 0], vector_common_parallel = [1, 48, 0], vector_reduction = [0, 0, 1]")
     guarded = workshop.spec(tmp_path / "spec.mlir", [workshop.winner(PLAIN, odd)])
-    assert workshop.look(guarded, PLAIN, Promise.ALLOWED).outcome is Outcome.KEPT
+    assert workshop.evaluate(guarded, PLAIN, EntryCheck.ALLOWED).outcome is CheckOutcome.PASSED
 
 
 @pytest.mark.parametrize(
@@ -262,18 +262,18 @@ def test_an_op_that_is_missed_is_named_with_how_it_differs(
 ) -> None:
     winner = workshop.winner(PLAIN, root=root_of(workshop, PLAIN, **changes))
     guarded = workshop.spec(tmp_path / "spec.mlir", [winner])
-    reason = broken(workshop.look(guarded, PLAIN, Promise.APPLIES))
+    reason = broken(workshop.evaluate(guarded, PLAIN, EntryCheck.APPLIES))
     assert "it does not apply to plain_dispatch_0 in the whole of model" in reason
     assert said in reason
-    assert workshop.look(guarded, PLAIN, Promise.CORRECT).reason == f"see [{PLAIN}-applies]"
+    assert workshop.evaluate(guarded, PLAIN, EntryCheck.CORRECT).reason == f"see [{PLAIN}-applies]"
 
 
 def test_an_entry_that_matches_nothing_is_named_with_the_nearest_op(workshop: Workshop, tmp_path: Path) -> None:
     stranger = workshop.winner(PLAIN, dispatch="stranger", root=root_of(workshop, PLAIN, loops=(64, 48, 128)), ops=())
     guarded = workshop.spec(tmp_path / "spec.mlir", [workshop.winner(BATCH), stranger], with_records=False)
     assert not guarded.entry("stranger").tasks
-    assert workshop.look(guarded, "stranger", Promise.ALLOWED).outcome is Outcome.SKIPPED
-    reason = broken(workshop.look(guarded, "stranger", Promise.APPLIES))
+    assert workshop.evaluate(guarded, "stranger", EntryCheck.ALLOWED).outcome is CheckOutcome.SKIPPED
+    reason = broken(workshop.evaluate(guarded, "stranger", EntryCheck.APPLIES))
     assert "it never matches: it applies to no op of model" in reason
     assert f"the nearest dispatch is {PLAIN}: its k is 32 instead of 128" in reason
 
@@ -289,19 +289,19 @@ def test_an_entry_that_never_gets_its_turn_is_named_with_the_one_before_it(
         [workshop.winner(PLAIN, dispatch="first"), workshop.winner(PLAIN, second, dispatch="second")],
         with_records=with_records,
     )
-    reason = broken(workshop.look(guarded, "second", Promise.APPLIES))
+    reason = broken(workshop.evaluate(guarded, "second", EntryCheck.APPLIES))
     assert f"it is never reached on {PLAIN}: match_first before it in the spec matches the same op" in reason
-    assert workshop.look(guarded, "first", Promise.APPLIES).outcome is Outcome.KEPT
+    assert workshop.evaluate(guarded, "first", EntryCheck.APPLIES).outcome is CheckOutcome.PASSED
 
 
 def test_ops_are_those_recorded_whatever_they_are_called_by_now(workshop: Workshop, tmp_path: Path) -> None:
     renamed = workshop.winner(PLAIN, ops=(RecordedOp("model", "main_dispatch_7"),))
-    verdict = workshop.look(workshop.spec(tmp_path / "renamed.mlir", [renamed]), PLAIN, Promise.APPLIES)
-    assert verdict.outcome is Outcome.KEPT
+    verdict = workshop.evaluate(workshop.spec(tmp_path / "renamed.mlir", [renamed]), PLAIN, EntryCheck.APPLIES)
+    assert verdict.outcome is CheckOutcome.PASSED
     assert "main_dispatch_7 in model is called plain_dispatch_0 by now" in verdict.note
     ops = (RecordedOp("model", "main_dispatch_7"), RecordedOp("model", "plain_dispatch_0"))
     guarded = workshop.spec(tmp_path / "gone.mlir", [workshop.winner(PLAIN, ops=ops)])
-    reason = broken(workshop.look(guarded, PLAIN, Promise.APPLIES))
+    reason = broken(workshop.evaluate(guarded, PLAIN, EntryCheck.APPLIES))
     assert "it does not apply to main_dispatch_7 in the whole of model: there is no such op any more" in reason
     assert f"the nearest dispatch is {BATCH}" in reason
 
@@ -317,12 +317,12 @@ def test_ops_are_held_to_a_record_in_the_sources_that_it_names(tmp_path: Path) -
         looks = {}
         for name, ops_ in (("one", (first,)), ("both", (first, second)), ("elsewhere", (RecordedOp("other", "x"),))):
             guarded = shop.spec(tmp_path / f"{name}.mlir", [shop.winner(PLAIN, ops=ops_)])
-            looks[name] = shop.look(guarded, PLAIN, Promise.APPLIES)
+            looks[name] = shop.evaluate(guarded, PLAIN, EntryCheck.APPLIES)
     finally:
         shop.session.close()
     assert "in the whole of twice it applies to negated_dispatch_0 as well" in broken(looks["one"])
-    assert looks["both"].outcome is Outcome.KEPT
-    assert looks["elsewhere"].outcome is Outcome.KEPT
+    assert looks["both"].outcome is CheckOutcome.PASSED
+    assert looks["elsewhere"].outcome is CheckOutcome.PASSED
 
 
 def test_where_an_entry_without_a_record_was_tuned_its_spec_tells(workshop: Workshop, tmp_path: Path) -> None:
@@ -335,14 +335,14 @@ def test_where_an_entry_without_a_record_was_tuned_its_spec_tells(workshop: Work
 @pytest.mark.slow
 def test_a_static_promise_is_looked_at_anew_with_a_compile_step(workshop: Workshop, tmp_path: Path) -> None:
     guarded = workshop.spec(tmp_path / "spec.mlir", [workshop.winner(PLAIN)])
-    assert workshop.look(guarded, PLAIN, Promise.APPLIES).outcome is Outcome.KEPT
+    assert workshop.evaluate(guarded, PLAIN, EntryCheck.APPLIES).outcome is CheckOutcome.PASSED
 
     def refuse(text: str) -> str:
         raise OSError("no such pass")
 
     stepped = workshop.session.with_step(CompileStep("refuse", refuse))
-    looks = [stepped.look(guarded, guarded.entry(PLAIN), each) for each in (Promise.ALLOWED, Promise.APPLIES)]
-    (first, *_) = (each for each in looks if each.outcome is not Outcome.KEPT)
+    looks = [stepped.evaluate(guarded, guarded.entry(PLAIN), each) for each in (EntryCheck.ALLOWED, EntryCheck.APPLIES)]
+    (first, *_) = (each for each in looks if each.outcome is not CheckOutcome.PASSED)
     assert "no such pass" in broken(first)
 
 
@@ -351,24 +351,26 @@ def test_results_are_compared_on_a_device_and_speed_only_where_it_was_recorded(t
     shop = Workshop(tmp_path, Compiler(Target.parse("llvm-cpu")), devices=("local-task",))
     try:
         guarded = shop.spec(tmp_path / "spec.mlir", [shop.winner(PLAIN, device="another CPU"), shop.winner(BATCH)])
-        right = shop.look(guarded, PLAIN, Promise.CORRECT)
+        right = shop.evaluate(guarded, PLAIN, EntryCheck.CORRECT)
         (task,) = guarded.entry(PLAIN).tasks
         text = task.dispatch.members[0].module.text
         assert "0.000000e+00" in text
         shop.session.compiler.compile_sources(text.replace("0.000000e+00", "1.000000e+00"), tmp_path / "wrong.vmfb")
         other = Artifact(candidate="c0ffee", state="compiled", vmfb=str(tmp_path / "wrong.vmfb"), sha256="0")
-        wrong = shop.look(guarded, PLAIN, Promise.CORRECT, other)
-        fast = shop.look(guarded, PLAIN, Promise.FAST)
+        wrong = shop.evaluate(guarded, PLAIN, EntryCheck.CORRECT, other)
+        fast = shop.evaluate(guarded, PLAIN, EntryCheck.FAST)
         elsewhere = shop.winner(PLAIN, device="another CPU")
-        bare = shop.look(shop.spec(tmp_path / "bare.mlir", [elsewhere], with_records=False), PLAIN, Promise.FAST)
-        late = shop.look(guarded, BATCH, Promise.FAST, msgspec.structs.replace(other, vmfb=str(tmp_path / "absent")))
+        bare = shop.evaluate(shop.spec(tmp_path / "bare.mlir", [elsewhere], with_records=False), PLAIN, EntryCheck.FAST)
+        late = shop.evaluate(
+            guarded, BATCH, EntryCheck.FAST, msgspec.structs.replace(other, vmfb=str(tmp_path / "absent"))
+        )
     finally:
         shop.session.close()
-    assert right.outcome is Outcome.KEPT, right
+    assert right.outcome is CheckOutcome.PASSED, right
     assert f"on {PLAIN}: wrong_result" in broken(wrong)
-    assert (fast.outcome, fast.reason) == (Outcome.SKIPPED, "recorded on another CPU, this is this very CPU")
+    assert (fast.outcome, fast.reason) == (CheckOutcome.SKIPPED, "recorded on another CPU, this is this very CPU")
     assert (bare.outcome, bare.reason) == (fast.outcome, fast.reason)
-    assert (late.outcome, late.reason) == (Outcome.SKIPPED, f"see [{BATCH}-correct]")
+    assert (late.outcome, late.reason) == (CheckOutcome.SKIPPED, f"see [{BATCH}-correct]")
 
 
 @pytest.mark.slow
@@ -381,23 +383,25 @@ def test_an_entry_that_the_flag_does_not_apply_is_told_by_either_route(tmp_path:
         try:
             (name,) = shop.tasks
             guarded = shop.spec(tmp_path / "spec.mlir", [shop.winner(name, CONVOLUTION_INFO)])
-            outcomes[route] = shop.look(guarded, name, Promise.APPLIES)
+            outcomes[route] = shop.evaluate(guarded, name, EntryCheck.APPLIES)
         finally:
             shop.session.close()
-    assert outcomes["compile"].outcome is Outcome.KEPT
+    assert outcomes["compile"].outcome is CheckOutcome.PASSED
     assert "only shark-tune compile applies it" in outcomes["compile"].note
     assert "only shark-tune compile applies it" in broken(outcomes["flag"])
 
 
 def test_a_gpu_states_constraints_and_may_ignore_the_flag(tmp_path: Path) -> None:
-    op, allowed = ops.matmul(m=64, n=64, k=64, lhs="f16"), Promise.ALLOWED
+    op, allowed = ops.matmul(m=64, n=64, k=64, lhs="f16"), EntryCheck.ALLOWED
     shop = Workshop(tmp_path, Compiler(Target.parse("cuda:sm_89")), op, route="flag")
     try:
         (name,) = shop.tasks
         guarded = shop.spec(tmp_path / "spec.mlir", [shop.winner(name, CUDA_INFO)])
-        reason = broken(shop.look(guarded, name, Promise.APPLIES))
+        reason = broken(shop.evaluate(guarded, name, EntryCheck.APPLIES))
         uneven = CUDA_INFO.replace("workgroup = [64, 64, 0]", "workgroup = [64, 40, 0]")
-        violated = broken(shop.look(shop.spec(tmp_path / "uneven.mlir", [shop.winner(name, uneven)]), name, allowed))
+        violated = broken(
+            shop.evaluate(shop.spec(tmp_path / "uneven.mlir", [shop.winner(name, uneven)]), name, allowed)
+        )
     finally:
         shop.session.close()
     assert "its config breaks the constraints of TileAndFuse" in violated
@@ -419,7 +423,7 @@ def test_a_backend_that_ignores_configs_makes_the_same_binary(workshop: Workshop
     shop = Workshop(tmp_path, Compiler(Target.parse("llvm-cpu:x86-64-v3"), tool=str(tool)))
     try:
         guarded = shop.spec(tmp_path / "spec.mlir", [shop.winner(PLAIN)])
-        reason = broken(shop.look(guarded, PLAIN, Promise.APPLIES))
+        reason = broken(shop.evaluate(guarded, PLAIN, EntryCheck.APPLIES))
     finally:
         shop.session.close()
     assert f"the backend ignores the config: the binary of {PLAIN} is the default's, byte for byte" in reason

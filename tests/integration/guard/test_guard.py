@@ -112,7 +112,7 @@ def guarded(make_suite: MakeSuite, winner: WinnerRecord, files: dict[str, str], 
     """A suite with a snapshot of this device, or of that of another ``slug``."""
     suite = make_suite({"test_suite.py": SUITE, **files})
     suite.habits = ()
-    write_spec(snapshot_path(suite.folder, "llvm-cpu", slug or device_slug("local-task")), [winner])
+    write_spec(snapshot_path(suite.directory, "llvm-cpu", slug or device_slug("local-task")), [winner])
     return suite
 
 
@@ -129,16 +129,16 @@ def test_each_promise_is_a_test_of_its_own(make_suite: MakeSuite, winner: Winner
     assert outcome.status == 0, outcome.text
     outcome.lines.fnmatch_lines_random(
         [
-            f"*test_suite.py::test_dispatch[[]{NAME}-{promise}[]]*"
-            for promise in ("parses", "allowed", "applies", "correct", "fast")
+            f"*test_suite.py::test_dispatch[[]{NAME}-{check}[]]*"
+            for check in ("parses", "allowed", "applies", "correct", "fast")
         ]
     )
     outcome.lines.fnmatch_lines(
-        ["*= shark-tune guard =*", "1 entry, promises: 5 kept", "llvm-cpu on *, IREE 3.*", "spec: __specs__/*.mlir"]
+        ["*= shark-tune guard =*", "1 entry, checks: 5 kept", "llvm-cpu on *, IREE 3.*", "spec: __specs__/*.mlir"]
     )
     assert "1.50x" in outcome.text
-    report = (suite.folder / "report.md").read_text(encoding="utf-8")
-    assert report.startswith("**shark-tune guard**: 1 entry, promises: 5 kept")
+    report = (suite.directory / "report.md").read_text(encoding="utf-8")
+    assert report.startswith("**shark-tune guard**: 1 entry, checks: 5 kept")
     assert len(report.splitlines()) == 1
     assert not outcome.out.exists()
 
@@ -148,7 +148,7 @@ def test_a_slower_entry_fails_with_its_figures(
 ) -> None:
     suite = guarded(make_suite, winner, {"conftest.py": SLOW})
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
-    monkeypatch.setenv("GITHUB_WORKSPACE", str(suite.folder))
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(suite.directory))
     outcome = suite.run("-pno:xdist", "-k", "fast", "--tune-report-md=report.md", "--junitxml=junit.xml")
     assert outcome.status == 1
     told = f"{NAME} of */__specs__/llvm-cpu-*.mlir: it is slower than recorded: it should reach 1.392 times*"
@@ -159,15 +159,15 @@ def test_a_slower_entry_fails_with_its_figures(
             "now: 1.050 *",
             "recorded: 1.500 (1.450 to 1.550)*",
             f"reproduce with: pytest 'test_suite.py::test_dispatch[[]{NAME}-fast[]]' {options}",
-            "1 entry, promises: 1 broken",
+            "1 entry, checks: 1 broken",
             f"::error file=test_suite.py,line=*,title=shark-tune%3A {NAME}-fast is broken::{told}%0Anow*",
             f"FAILED test_suite.py::test_dispatch[[]{NAME}-fast[]]*",
             "*1 failed, 4 deselected*",
         ]
     )
     assert "Traceback" not in outcome.text
-    assert f"- **broken** `{NAME}-fast`: " in (suite.folder / "report.md").read_text(encoding="utf-8")
-    (case,) = ET.parse(suite.folder / "junit.xml").iter("testcase")
+    assert f"- **broken** `{NAME}-fast`: " in (suite.directory / "report.md").read_text(encoding="utf-8")
+    (case,) = ET.parse(suite.directory / "junit.xml").iter("testcase")
     properties = {each.get("name"): each.get("value") for each in case.iter("property")}
     assert properties["outcome"] == "broken"
     assert float(properties["ratio"] or 0) == pytest.approx(1.05, abs=1e-3)
@@ -183,12 +183,12 @@ def test_an_undecided_entry_passes_with_a_warning_unless_strict(make_suite: Make
         [
             "*1.50x undecided*",
             "*UndecidedWarning: *",
-            "1 entry, promises: 1 undecided",
+            "1 entry, checks: 1 undecided",
             "undecided:",
             f"  {NAME}-fast: *",
         ]
     )
-    assert f"- **undecided** `{NAME}-fast`: " in (suite.folder / "r.md").read_text(encoding="utf-8")
+    assert f"- **undecided** `{NAME}-fast`: " in (suite.directory / "r.md").read_text(encoding="utf-8")
     strict = suite.run("-k", "fast", "--tune-strict")
     assert strict.status == 1
     strict.lines.fnmatch_lines(["(--tune-strict)", "*1 failed, 4 deselected*"])
@@ -203,14 +203,14 @@ def test_a_wrong_result_of_an_overridden_stage_is_named(
     make_suite: MakeSuite, winner: WinnerRecord, workers: str
 ) -> None:
     suite = guarded(make_suite, winner, {})
-    (spec,) = (suite.folder / "__specs__").glob("*.mlir")
+    (spec,) = (suite.directory / "__specs__").glob("*.mlir")
     suite.write("conftest.py", WRONG.replace("SPEC", f"__import__('pathlib').Path({str(spec)!r})"))
     outcome = suite.run("-rs", workers)
     assert outcome.status == 1
     outcome.lines.fnmatch_lines(
         [
             f"{NAME} of *: on {NAME}: wrong_result: *",
-            "1 entry, promises: 3 kept, 1 broken, 1 skipped",
+            "1 entry, checks: 3 kept, 1 broken, 1 skipped",
             f"SKIPPED *see [[]{NAME}-correct[]]",
             "*1 failed, 3 passed, 1 skipped*",
         ]
@@ -243,12 +243,12 @@ def test_snapshots_of_other_devices_are_looked_at_without_times(
     assert outcome.status == 0, outcome.text
     outcome.lines.fnmatch_lines(["skipped 1: recorded on A64FX, this is *", "*1 passed, 1 skipped*"])
     assert ids(suite)[0] == f"test_dispatch[{NAME}-parses]"
-    write_spec(snapshot_path(suite.folder, "llvm-cpu", "cortex-x4"), [other])
+    write_spec(snapshot_path(suite.directory, "llvm-cpu", "cortex-x4"), [other])
     assert [each for each in ids(suite) if "parses" in each] == [
         f"test_dispatch[{NAME}-a64fx-parses]",
         f"test_dispatch[{NAME}-cortex-x4-parses]",
     ]
-    write_spec(snapshot_path(suite.folder, "llvm-cpu", device_slug("local-task")), [winner])
+    write_spec(snapshot_path(suite.directory, "llvm-cpu", device_slug("local-task")), [winner])
     assert ids(suite)[0] == f"test_dispatch[{NAME}-parses]"
     assert len(ids(suite)) == 5
 
@@ -256,7 +256,7 @@ def test_snapshots_of_other_devices_are_looked_at_without_times(
 @pytest.mark.slow
 def test_an_entry_is_shown_by_the_tests_that_it_is_for(make_suite: MakeSuite, winner: WinnerRecord) -> None:
     suite = guarded(make_suite, winner, {"test_other.py": SUITE.replace("m=64", "m=32")})
-    (spec,) = (suite.folder / "__specs__").glob("*.mlir")
+    (spec,) = (suite.directory / "__specs__").glob("*.mlir")
     gone = record_of(ops.matmul(m=48, n=64, k=64))
     write_spec(spec, [*read_records(spec), gone])
     whole = suite.run("--collect-only", "-q", "-k", "parses").text
@@ -270,15 +270,15 @@ def test_an_entry_is_shown_by_the_tests_that_it_is_for(make_suite: MakeSuite, wi
 def test_a_named_spec_is_held_against_a_model(make_suite: MakeSuite, winner: WinnerRecord) -> None:
     suite = make_suite({"model.mlir": SOURCE.text})
     suite.habits = ()
-    write_spec(suite.folder / "spec.mlir", [winner])
-    (suite.folder / "spec.jsonl").unlink()
+    write_spec(suite.directory / "spec.mlir", [winner])
+    (suite.directory / "spec.jsonl").unlink()
     outcome = suite.run("model.mlir", "--tune-guard", "spec.mlir", "-k", "not fast")
     assert outcome.status == 0, outcome.text
-    outcome.lines.fnmatch_lines(["1 entry, promises: 4 kept", "spec: spec.mlir"])
+    outcome.lines.fnmatch_lines(["1 entry, checks: 4 kept", "spec: spec.mlir"])
     suite.write("other.mlir", ops.matmul(m=32, n=64, k=64).text)
     outcome = suite.run("other.mlir", "--tune-guard", "spec.mlir", "-k", "applies")
     assert outcome.status == 1
-    outcome.lines.fnmatch_lines(["1 entry, promises: 1 broken"])
+    outcome.lines.fnmatch_lines(["1 entry, checks: 1 broken"])
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_a_named_spec_is_held_against_a_model(make_suite: MakeSuite, winner: Win
         (["--tune", "--tune-tolerance=4%"], "*--tune-tolerance: it is for checking specs, and --tune makes one*"),
         (["--tune-tolerance=4"], "*--tune-tolerance: '4' is no share*"),
         (["--tune-guard-route=both"], "*--tune-guard-route: unknown route 'both'; there is compile and flag"),
-        (["--tune-report-md=none/r.md"], "*--tune-report-md: *none/r.md is not a file in an existing folder*"),
+        (["--tune-report-md=none/r.md"], "*--tune-report-md: *none/r.md is not a file in an existing directory*"),
     ],
 )
 def test_what_cannot_be_met_is_a_usage_error(make_suite: MakeSuite, arguments: list[str], message: str) -> None:
@@ -335,27 +335,27 @@ def test_an_input_that_cannot_be_read_is_told_and_its_entry_is_nobody_elses(
     """An entry that is for no test is told to be taken out, which would be wrong of one whose model was moved."""
     other = SUITE.replace("ops.matmul(m=64, n=64, k=64)", "'moved.mlir'")
     suite = guarded(make_suite, winner, {"test_other.py": other})
-    (spec,) = (suite.folder / "__specs__").glob("*.mlir")
+    (spec,) = (suite.directory / "__specs__").glob("*.mlir")
     moved = record_of(ops.matmul(m=48, n=64, k=64))
     write_spec(spec, [*read_records(spec), moved])
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
-    monkeypatch.setenv("GITHUB_WORKSPACE", str(suite.folder))
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(suite.directory))
     outcome = suite.run("-v", "-k", "input or applies", "--tune-report-md=report.md", workers)
     assert outcome.status == 1, outcome.text
     assert moved.dispatch not in outcome.text
     test, told = "test_other.py::test_dispatch[[]input[]]", "there is no file */moved.mlir"
     outcome.lines.fnmatch_lines(
         [
-            "1 entry, promises: 1 kept; 1 failed without a verdict",
+            "1 entry, checks: 1 kept; 1 failed without a verdict",
             "failed without a verdict:",
             f"  {test}: {told}",
             f"::error file=test_other.py,line=*,title=shark-tune%3A {test.replace(':', '%3A')} failed::{told}",
         ]
     )
-    report = pytest.LineMatcher((suite.folder / "report.md").read_text(encoding="utf-8").splitlines())
+    report = pytest.LineMatcher((suite.directory / "report.md").read_text(encoding="utf-8").splitlines())
     report.fnmatch_lines(
         [
-            "[*][*]shark-tune guard[*][*]: 1 entry, promises: 1 kept; 1 failed without a verdict (*",
+            "[*][*]shark-tune guard[*][*]: 1 entry, checks: 1 kept; 1 failed without a verdict (*",
             f"- * `{test}`: {told}",
         ]
     )
@@ -366,16 +366,16 @@ def test_a_test_that_ends_its_worker_or_fails_by_itself_is_told(make_suite: Make
     body = """
     import os
 
-    if candidate.guarded.promise == "parses":
+    if candidate.guarded.check == "parses":
         os._exit(3)
-    assert candidate.guarded.promise != "allowed", "our own check"
+    assert candidate.guarded.check != "allowed", "our own check"
 """
     suite = guarded(make_suite, winner, {"test_suite.py": SUITE.replace("    pass\n", body)})
     outcome = suite.run("-k", "parses or allowed or applies", "-n2")
     assert outcome.status == 1, outcome.text
     outcome.lines.fnmatch_lines(
         [
-            "1 entry, promises: 1 kept; 2 failed without a verdict",
+            "1 entry, checks: 1 kept; 2 failed without a verdict",
             "failed without a verdict:",
             f"  test_suite.py::test_dispatch[[]{NAME}-allowed[]]: AssertionError: our own check",
             f"  test_suite.py::test_dispatch[[]{NAME}-parses[]]: worker 'gw*' crashed while running *",
@@ -389,7 +389,7 @@ def test_a_file_that_cannot_be_collected_is_told(make_suite: MakeSuite, monkeypa
     suite = make_suite({**files, "test_plain.py": "import another_such_module\n"})
     suite.habits = ()
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
-    monkeypatch.setenv("GITHUB_WORKSPACE", str(suite.folder))
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(suite.directory))
     outcome = suite.run("-pno:xdist")
     assert outcome.status == pytest.ExitCode.INTERRUPTED, outcome.text
     told = "ModuleNotFoundError: No module named 'no_such_module'"
@@ -407,7 +407,7 @@ def test_a_file_that_cannot_be_collected_is_told(make_suite: MakeSuite, monkeypa
 def test_a_spec_that_is_named_is_held_against_its_own_target(make_suite: MakeSuite, winner: WinnerRecord) -> None:
     suite = make_suite({"model.mlir": SOURCE.text})
     suite.habits = ()
-    write_spec(suite.folder / "spec.mlir", [msgspec.structs.replace(winner, target="hip:gfx942")])
+    write_spec(suite.directory / "spec.mlir", [msgspec.structs.replace(winner, target="hip:gfx942")])
     arguments = ("model.mlir", "--tune-guard=spec.mlir", "-k", "input or applies")
     outcome = suite.run(*arguments)
     assert outcome.status == 1
@@ -416,7 +416,7 @@ def test_a_spec_that_is_named_is_held_against_its_own_target(make_suite: MakeSui
     )
     outcome = suite.run(*arguments, "--tune-target=llvm-cpu")
     assert outcome.status == 0, outcome.text
-    outcome.lines.fnmatch_lines(["1 entry, promises: 1 kept"])
+    outcome.lines.fnmatch_lines(["1 entry, checks: 1 kept"])
 
 
 @pytest.mark.slow
@@ -424,8 +424,8 @@ def test_a_spec_in_the_ini_file_is_for_runs_that_guard(make_suite: MakeSuite) ->
     ini = "[pytest]\ntune_guard = specs/x.mlir\ntune_report_md = specs/report.md\n"
     files = {"pytest.ini": ini, "specs/x.mlir": "module {}", "sub/test_plain.py": "def test_nothing(): pass\n"}
     suite = make_suite(files)
-    report = suite.folder / "specs" / "report.md"
-    suite.habits, suite.folder = (), suite.folder / "sub"
+    report = suite.directory / "specs" / "report.md"
+    suite.habits, suite.directory = (), suite.directory / "sub"
     outcome = suite.run("--tune-strict")
     assert outcome.status == 0, outcome.text
     assert report.read_text(encoding="utf-8") == "**shark-tune guard**: nothing was guarded.\n"
@@ -469,7 +469,7 @@ def test_ctrl_c_ends_the_children_and_reports_what_is_known(make_suite: MakeSuit
     suite = guarded(make_suite, winner, {"conftest.py": HANGING})
     running = suite.start("-v", "--tune-report-md=report.md", "-k", "parses or correct")
     end = time.monotonic() + 120
-    while not (suite.folder / "begun").exists():
+    while not (suite.directory / "begun").exists():
         assert time.monotonic() < end
         assert running.process.poll() is None
         time.sleep(0.05)
@@ -477,7 +477,7 @@ def test_ctrl_c_ends_the_children_and_reports_what_is_known(make_suite: MakeSuit
     assert outcome.status == pytest.ExitCode.INTERRUPTED
     assert running.survivors() == []
     assert running.litter() == []
-    report = (suite.folder / "report.md").read_text(encoding="utf-8")
+    report = (suite.directory / "report.md").read_text(encoding="utf-8")
     assert "1 kept" in report
     assert "The run ended early" in report
 
@@ -501,7 +501,7 @@ def measurement(candidate, artifact, tune_session):
 @pytest.mark.slow
 def test_two_models_that_records_cannot_tell_apart_are_refused(make_suite: MakeSuite, winner: WinnerRecord) -> None:
     test = '@pytest.mark.tune("{0}/model.mlir")\ndef test_{0}(candidate, artifact, measurement): pass\n'
-    files = {f"{folder}/model.mlir": ops.matmul(m=64, n=64, k=k).text for folder, k in (("a", 64), ("b", 32))}
+    files = {f"{directory}/model.mlir": ops.matmul(m=64, n=64, k=k).text for directory, k in (("a", 64), ("b", 32))}
     files["test_suite.py"] = f"import pytest\n{test.format('a')}{test.format('b')}"
     other = guarded(make_suite, winner, files)
     assert "[input]" not in other.run("--collect-only", "-q").text, "its records tell of neither"

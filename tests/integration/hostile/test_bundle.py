@@ -1,4 +1,4 @@
-"""Bundles of strangers: nothing is written outside of the run's own folder, and nothing of them is kept."""
+"""Bundles of strangers: nothing is written outside of the run's own directory, and nothing of them is kept."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def suite(make_suite: MakeSuite) -> Suite:
 
 @pytest.fixture(scope="module")
 def bundle(suite: Suite) -> Path:
-    return suite.folder / "compiled" / BUNDLE
+    return suite.directory / "compiled" / BUNDLE
 
 
 def changed(bundle: Path, out: Path, change: Callable[[Manifest, Members], None]) -> Path:
@@ -152,8 +152,8 @@ HOSTILE = {
     "key is absolute": renamed_key("/outside"),
     "key is short": renamed_key("ab"),
     "key of a plan leads up": renamed_plan("../../../outside"),
-    "key of the yardsticks leads up": other_yardsticks_key,
-    "binary of a yardstick is absolute": other_yardstick,
+    "key of the microbenchmarks leads up": other_yardsticks_key,
+    "binary of a microbenchmark is absolute": other_yardstick,
     "member leads up": extra("../outside"),
     "member is absolute": extra("/outside"),
     "member is unknown": extra("notes.txt"),
@@ -162,7 +162,7 @@ HOSTILE = {
     "member is a hard link": special(tarfile.LNKTYPE, target="bundle.json"),
     "member is a device": special(tarfile.CHRTYPE, "console"),
     "member is a fifo": special(tarfile.FIFOTYPE, f"{content_key('y')}.vmfb"),
-    "member is a folder": special(tarfile.DIRTYPE, "folder"),
+    "member is a directory": special(tarfile.DIRTYPE, "directory"),
     "member is there twice": twice,
     "binary is another": other_binary,
     "digest is a path": other_digest,
@@ -212,8 +212,8 @@ def poisoned(manifest: Manifest, members: Members) -> None:
             manifest["builds"][info.name.removesuffix(".vmfb")]["sha256"] = manifest["digests"][info.name]
 
 
-def files_in(folder: Path) -> list[Path]:
-    return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+def files_in(directory: Path) -> list[Path]:
+    return sorted(path.relative_to(directory) for path in directory.rglob("*") if path.is_file())
 
 
 def test_nothing_of_a_bundle_is_kept_where_another_run_would_take_it(
@@ -228,7 +228,7 @@ def test_nothing_of_a_bundle_is_kept_where_another_run_would_take_it(
         assert measured.status == 0, measured.text
         assert {each["state"] for each in measured.records} == {"measured", "duplicate"}
         assert files_in(cache) == []
-        # The same command again measures nothing, since its own output folder knows.
+        # The same command again measures nothing, since its own output directory knows.
         recalled = suite.tune(f"--tune-bundle={bad}", *options, *again, out="poisoned")
         assert recalled.status == 0, recalled.text
         assert "2 results of earlier runs are taken from" in recalled.text
@@ -279,8 +279,8 @@ from pytest_shark_tune import ops
 
 @pytest.mark.tune(ops.matmul(m=32, n=32, k=32, lhs="f32"))
 def test_dispatch(candidate, artifact, measurement, tune_session):
-    folder = tune_session.cache.folder
-    assert {oct(each.stat().st_mode & 0o77) for each in (folder.parent, folder)} == {"0o0"}
+    directory = tune_session.cache.directory
+    assert {oct(each.stat().st_mode & 0o77) for each in (directory.parent, directory)} == {"0o0"}
 """
 
 

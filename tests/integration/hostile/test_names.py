@@ -27,7 +27,10 @@ from tests.integration.commands.test_merge import winner
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite
 
-EVIL = "x\x1b[2J\x1b]0;t\x07\x9b1m\r\u202e\u200b\n::error::pwned\n  ::add-mask::a\n##[error]b [bold]c[/bold] [link=http://e]d[/link]"
+EVIL = (
+    "x\x1b[2J\x1b]0;t\x07\x9b1m\r\u202e\u200b\n::error::pwned\n  ::add-mask::a\n##[error]b [bold]c[/bold] "
+    "[link=http://e]d[/link]"
+)
 SHOWN = r"x\x1b[2J\x1b]0;t\x07\x9b1m\r\u202e\u200b"
 SUITE = """
 import pytest
@@ -71,10 +74,10 @@ def mlir_name(name: str) -> str:
     return '"' + "".join(c if c.isalnum() else "".join(f"\\{byte:02X}" for byte in c.encode()) for c in name) + '"'
 
 
-def evil_spec(folder: Path) -> Path:
+def evil_spec(directory: Path) -> Path:
     """A spec whose matcher, dispatch and device have hostile names, with records of the same dispatch."""
-    folder.mkdir(exist_ok=True)
-    path = folder / "evil.mlir"
+    directory.mkdir(exist_ok=True)
+    path = directory / "evil.mlir"
     write_spec(path, [msgspec.structs.replace(winner(64), dispatch="matmul_64x32x16_f32", device=EVIL, iree=EVIL)])
     quoted = mlir_name(EVIL)
     text = path.read_text(encoding="utf-8")
@@ -83,10 +86,10 @@ def evil_spec(folder: Path) -> Path:
     return path
 
 
-def evil_model(folder: Path) -> Path:
+def evil_model(directory: Path) -> Path:
     """A model whose function and file have hostile names, and whose op can be tuned."""
     name = EVIL.replace("/", "")  # IREE makes file names of functions' names.
-    path = folder / f"{name[:40]}.mlir"
+    path = directory / f"{name[:40]}.mlir"
     source = ops.matmul(m=32, n=32, k=32).text
     path.write_text(re.sub(r"@\w+", f"@{mlir_name(name)}".replace("\\", r"\\"), source, count=1), encoding="utf-8")
     return path
@@ -130,8 +133,8 @@ def test_diff_and_merge(tmp_path: Path) -> None:
     assert json.loads(run("diff", "--json", spec, other).stdout)
     out = tmp_path / "out.mlir"
     assert SHOWN in run("merge", spec, other, "-o", out).stdout
-    (finding,) = json.loads(run("merge", "--json", spec, other, "-o", out).stdout)["findings"]
-    assert finding["other"] == EVIL
+    (result,) = json.loads(run("merge", "--json", spec, other, "-o", out).stdout)["findings"]
+    assert result["other"] == EVIL
     assert run("merge", spec, other, "-o", tmp_path / EVIL / "x").exit_code == 2
 
 
@@ -180,7 +183,7 @@ def test_tune(make_suite: MakeSuite) -> None:
         outcome = suite.tune("--tune-candidates=2", verbosity, "--benchmark-columns=median")
         assert_harmless(outcome.text)
         assert SHOWN in outcome.text
-    (suite.folder / "test_suite.py").write_text(
+    (suite.directory / "test_suite.py").write_text(
         SUITE.replace('ops.matmul(m=32, n=32, k=32, lhs="f32")', f"{EVIL + '.mlir'!r}"), encoding="utf-8"
     )
     outcome = suite.tune()
@@ -200,7 +203,7 @@ def test_an_internal_error(make_suite: MakeSuite) -> None:
 
 def test_a_model_whose_name_is_hidden_is_refused(make_suite: MakeSuite) -> None:
     suite = make_suite()
-    model = evil_model(suite.folder)
+    model = evil_model(suite.directory)
     for arguments in (("--tune", model.name), (model.name, "--tune-guard=x.mlir")):
         outcome = suite.run(*arguments)
         assert outcome.status == pytest.ExitCode.USAGE_ERROR
@@ -223,7 +226,7 @@ def test_options_and_files_that_cannot_be_used(make_suite: MakeSuite, option: st
 
 def test_a_model_with_a_hostile_function_is_tuned(make_suite: MakeSuite) -> None:
     suite = make_suite()
-    evil_model(suite.folder).rename(suite.folder / "model.mlir")
+    evil_model(suite.directory).rename(suite.directory / "model.mlir")
     outcome = suite.tune("model.mlir", "--tune-candidates=1", "-v", "-k", "default or end-to-end")
     assert_harmless(outcome.text)
 
@@ -232,16 +235,16 @@ def test_a_model_with_a_hostile_function_is_tuned(make_suite: MakeSuite) -> None
 def test_guard(make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch, workers: str) -> None:
     suite = make_suite({"test_suite.py": SUITE, "conftest.py": STAGES})
     suite.habits = ()
-    snapshot = snapshot_path(suite.folder, "llvm-cpu", device_slug("local-task"))
+    snapshot = snapshot_path(suite.directory, "llvm-cpu", device_slug("local-task"))
     snapshot.parent.mkdir()
-    spec = evil_spec(suite.folder)
+    spec = evil_spec(suite.directory)
     snapshot.write_bytes(spec.read_bytes())
     snapshot.with_suffix(".jsonl").write_text(f"{EVIL}\n", encoding="utf-8")
     outcome = suite.run("-v", "-rA", workers, "--tune-report-md=report.md")
     assert outcome.status == 1
     assert_harmless(outcome.text)
     assert "pwned" in outcome.text
-    report = (suite.folder / "report.md").read_text(encoding="utf-8")
+    report = (suite.directory / "report.md").read_text(encoding="utf-8")
     assert "\x1b" not in report
     assert "\u202e" not in report
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
@@ -254,7 +257,7 @@ def test_guard(make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch, workers: 
 
 def test_the_note_of_who_holds_a_device(make_suite: MakeSuite, tmp_path: Path) -> None:
     suite = make_suite({"test_suite.py": SUITE})
-    out = suite.folder / ".tune"
+    out = suite.directory / ".tune"
     out.mkdir()
     lock = FileLock(out / ".shark-tune.lock")
     assert lock.try_acquire(msgspec.json.encode(Holder(os.getpid(), EVIL, "", 0.0)))

@@ -1,4 +1,6 @@
-"""A hostile spec at every door: nothing in it runs, and the message names the file, the op and the option."""
+"""A hostile spec in every place that takes one: nothing in it runs, and the message names the file, the op and the
+option.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_refuses_it(command: str, suite: Suite, marker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(suite.folder)
+    monkeypatch.chdir(suite.directory)
     done = CliRunner().invoke(main, COMMANDS[command])
     assert done.exit_code == 2, done.output
     for named in ("hostile.mlir", OP, OPTION):
@@ -63,7 +65,7 @@ def test_a_command_refuses_it(command: str, suite: Suite, marker: Path, monkeypa
 def test_compile_interprets_it_for_those_who_trust_it(
     suite: Suite, marker: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(suite.folder)
+    monkeypatch.chdir(suite.directory)
     done = CliRunner().invoke(main, [*COMMANDS["compile"], "--trust-spec"])
     assert done.exit_code == 0, done.output
     assert marker.exists()
@@ -91,8 +93,8 @@ def test_the_guard_refuses_the_entry(suite: Suite, marker: Path) -> None:
 
 def test_a_snapshot_is_refused(suite: Suite, marker: Path) -> None:
     suite.write("test_suite.py", SUITE)
-    path = snapshot_path(suite.folder, "llvm-cpu", device_slug("local-task"))
-    suite.write(str(path.relative_to(suite.folder)), hostile_specs(marker)["action runs"][0])
+    path = snapshot_path(suite.directory, "llvm-cpu", device_slug("local-task"))
+    suite.write(str(path.relative_to(suite.directory)), hostile_specs(marker)["action runs"][0])
     guarded, tuned = suite.run("test_suite.py"), suite.tune("test_suite.py", "--tune-candidates=1")
     for done in (guarded, tuned):
         assert done.status == 1, done.text
@@ -123,7 +125,7 @@ def test_what_prints_is_left_out_with_a_line(suite: Suite, monkeypatch: pytest.M
     done = suite.run("model.mlir", "--tune-guard=printing.mlir", "-k", "parses or applies")
     assert done.status == 0, done.text
     assert line in done.text
-    monkeypatch.chdir(suite.folder)
+    monkeypatch.chdir(suite.directory)
     for command in (["show", "printing.mlir"], ["merge", "printing.mlir", "-o", "merged.mlir"]):
         shown = CliRunner().invoke(main, command)
         assert shown.exit_code == 0, shown.output

@@ -75,9 +75,9 @@ def reference(conv: Convolution, image: Array, weights: Array) -> Array:
     return out.transpose([letters.index(letter) for letter in conv.output_layout])
 
 
-def run(conv: Convolution, first: Array, second: Array, folder: Path) -> Array:
+def run(conv: Convolution, first: Array, second: Array, directory: Path) -> Array:
     compiler = Compiler(Target.parse("llvm-cpu"))
-    binary = folder / "convolution.vmfb"
+    binary = directory / "convolution.vmfb"
     compiler.compile_sources(compiler.lower(convolution_text(conv), to="executable-sources"), binary)
     module = iree.runtime.load_vm_flatbuffer(binary.read_bytes(), driver="local-task")
     return np.asarray(module.main(first.astype(np.float32), second.astype(np.float32)))

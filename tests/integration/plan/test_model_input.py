@@ -72,7 +72,7 @@ def onnx_model(path: Path, *, columns: int = 16, external: bool = False, data_de
 @pytest.fixture(scope="module")
 def suite(make_suite: MakeSuite) -> Suite:
     suite = make_suite({"ops.txt": COMMANDS, "test_nothing.py": "def test_nothing():\n    pass\n"})
-    onnx_model(suite.folder / "my $ model.onnx")
+    onnx_model(suite.directory / "my $ model.onnx")
     return suite
 
 
@@ -102,8 +102,8 @@ def test_a_name_that_no_model_has_is_told_before_anything_runs(suite: Suite, wor
 def test_guarding_and_suites_take_sizes_too(make_suite: MakeSuite) -> None:
     marked = "import pytest\n\n@pytest.mark.tune('models/a.onnx')\ndef test_it(candidate, measurement):\n    pass\n"
     suite = make_suite({"test_it.py": marked, "pytest.ini": "[pytest]\ntune_input_shape =\n    x=8x8\n    z=4\n"})
-    onnx_model(suite.folder / "models" / "a.onnx")
-    write_spec(suite.folder / "spec.mlir", [record_of(ops.matmul(m=64, n=64, k=64))])
+    onnx_model(suite.directory / "models" / "a.onnx")
+    write_spec(suite.directory / "spec.mlir", [record_of(ops.matmul(m=64, n=64, k=64))])
     assert suite.tune(*DEFAULTS).status == 0, "the ini file's z may be another model's"
     guarded = suite.run("--tune-guard=spec.mlir", "-k", "parses")
     assert guarded.status == 0, guarded.text
@@ -164,7 +164,7 @@ def test_sizes_that_depend_on_the_data_are_told_once_for_all(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("shape", "status"), [("x=8x8", 0), ("y=8x8", 2)])
 def test_commands_take_sizes(suite: Suite, shape: str, status: int) -> None:
-    arguments = ["space", str(suite.folder / "my $ model.onnx"), "--tune-input-shape", shape]
+    arguments = ["space", str(suite.directory / "my $ model.onnx"), "--tune-input-shape", shape]
     result = CliRunner().invoke(main, arguments, env={"COLUMNS": "200"})
     assert result.exit_code == status, result.output
     assert (NAME if status == 0 else "--tune-input-shape") in result.output
@@ -217,7 +217,7 @@ def test_a_function_is_run_on_what_the_files_hold(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_data_that_does_not_fit_is_told_before_anything_runs(suite: Suite) -> None:
-    np.save(suite.folder / "in.npy", np.zeros((8, 9), np.float32))
+    np.save(suite.directory / "in.npy", np.zeros((8, 9), np.float32))
     given = ("--tune-input-shape=x=8x8", "--tune-input=x=in.npy")
     outcome = suite.tune("my $ model.onnx", *given, out="data")
     assert outcome.status == 1
@@ -285,9 +285,9 @@ def test_without_tune_the_list_is_skipped_with_the_command(suite: Suite) -> None
 def test_a_list_is_guarded_with_a_spec(make_suite: MakeSuite, workers: str) -> None:
     suite = make_suite({"ops.txt": "matmul -M 64 -N 64 -K 64\n"})
     suite.habits = ()
-    write_spec(suite.folder / "spec.mlir", [record_of(ops.matmul(m=64, n=64, k=64))])
+    write_spec(suite.directory / "spec.mlir", [record_of(ops.matmul(m=64, n=64, k=64))])
     static = "parses or allowed or applies"
     outcome = suite.run(workers, "--tune-commands=ops.txt", "--tune-guard=spec.mlir", "-k", static, "-v")
     assert outcome.status == 0, outcome.text
     outcome.lines.fnmatch_lines(["*ops.txt::test_dispatch[[]matmul_64x64x64_f32-applies[]]*", "*= 3 passed*"])
-    assert CONFIG.partition("<")[0] in (suite.folder / "spec.mlir").read_text(encoding="utf-8")
+    assert CONFIG.partition("<")[0] in (suite.directory / "spec.mlir").read_text(encoding="utf-8")

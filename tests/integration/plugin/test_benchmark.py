@@ -99,7 +99,7 @@ def options(suite: Suite, *arguments: str) -> Outcome:
 def test_a_regression_between_runs_is_a_result(suite: Suite) -> None:
     first = suite.tune("-n0", "--benchmark-json=it.json", "--benchmark-autosave", "--benchmark-storage=saved")
     assert first.status == 0, first.text
-    found = benchmarks(suite.folder / "it.json")
+    found = benchmarks(suite.directory / "it.json")
     records = {each["id"]: each for each in first.records}
     (winner,) = [each for each in records.values() if each["knobs"] == {"tile": 2}]
     (other,) = [each for each in records.values() if each["knobs"] == {"tile": 4}]
@@ -119,7 +119,7 @@ def test_a_regression_between_runs_is_a_result(suite: Suite) -> None:
     facts = {"dispatch": "kernel", "candidate": winner["id"], "pipeline": "Fake", "knobs": {"tile": 2}}
     assert told["extra_info"].items() >= {**facts, "device": device, "target": "llvm-cpu"}.items()
     assert told["extra_info"]["ratio"] == pytest.approx(2.5)
-    assert json.loads((suite.folder / "it.json").read_text())["machine_info"]["device"] == device
+    assert json.loads((suite.directory / "it.json").read_text())["machine_info"]["device"] == device
 
     suite.write("slower.txt", "1.1")
     second = suite.tune("-n2", *COMPARE, "--benchmark-compare-fail=median:5%", "--benchmark-histogram=plot")
@@ -134,7 +134,7 @@ def test_a_regression_between_runs_is_a_result(suite: Suite) -> None:
         ]
     )
     assert second.summary["run"]["complete"] is True
-    assert (suite.folder / "plot-kernel.svg").read_text().count("kernel-default") >= 2
+    assert (suite.directory / "plot-kernel.svg").read_text().count("kernel-default") >= 2
 
 
 def test_without_pytest_benchmark_a_suite_is_tuned_all_the_same(suite: Suite) -> None:
@@ -176,12 +176,12 @@ def test_ordinary_benchmarks_are_what_they_are_without_us(suite: Suite) -> None:
     assert table(plain) == ["test_sum"]
     together = options(suite, "--benchmark-json=it.json")
     assert together.status == 0, together.text
-    assert benchmarks(suite.folder / "it.json")["test_sum"]["stats"]["rounds"] == 3
+    assert benchmarks(suite.directory / "it.json")["test_sum"]["stats"]["rounds"] == 3
     assert "benchmark: 1 tests" in together.text
     workers = suite.tune("-n2", "-k", "sum or default", "-W", "default", "--benchmark-json=two.json")
     assert workers.status == 0, workers.text
     assert "automatically disabled because xdist plugin is active" in workers.text
-    assert set(benchmarks(suite.folder / "two.json")) == {"test_kernel[kernel-default]"}
+    assert set(benchmarks(suite.directory / "two.json")) == {"test_kernel[kernel-default]"}
 
 
 @pytest.mark.slow
@@ -191,10 +191,10 @@ def test_only_skip_and_disable(suite: Suite) -> None:
     only.lines.fnmatch_lines(["*test_ordinary.py*Skipping non-benchmark*", "*4 passed, 2 skipped, 1 deselected*"])
     skip = options(suite, "--benchmark-skip", "--benchmark-json=skip.json", "-rs")
     skip.lines.fnmatch_lines(["*test_ordinary.py*Skipping benchmark*", "*4 passed, 2 skipped, 1 deselected*"])
-    assert len(benchmarks(suite.folder / "skip.json")) == 3
+    assert len(benchmarks(suite.directory / "skip.json")) == 3
     off = options(suite, "--benchmark-disable", "--benchmark-json=off.json")
     off.lines.fnmatch_lines(["*5 passed, 1 skipped, 1 deselected*"])
-    assert not (suite.folder / "off.json").exists()
+    assert not (suite.directory / "off.json").exists()
     workers = suite.tune("-n2", "--benchmark-only")
     assert workers.status == 4
     workers.lines.fnmatch_lines(["ERROR: Can't have both --benchmark-only and --benchmark-disable options*"])
@@ -208,7 +208,7 @@ def test_a_run_that_measured_nothing_has_nothing_to_report(suite: Suite) -> None
     assert outcome.status == 1
     assert "Traceback" not in outcome.text
     outcome.lines.fnmatch_lines(["*compile_failed: no registers left*", "pytest-benchmark has nothing to report*"])
-    assert not (suite.folder / "it.json").exists()
+    assert not (suite.directory / "it.json").exists()
 
 
 @pytest.mark.slow
@@ -216,7 +216,7 @@ def test_a_run_that_measured_nothing_has_nothing_to_report(suite: Suite) -> None
     ("arguments", "message"),
     [
         (("--benchmark-compare-fail=median:5%",), "ERROR: --benchmark-compare-fail needs --benchmark-compare*"),
-        (("--benchmark-json=absent/it.json",), "ERROR: --benchmark-json: there is no folder absent*"),
+        (("--benchmark-json=absent/it.json",), "ERROR: --benchmark-json: there is no directory absent*"),
     ],
 )
 def test_what_would_fail_at_the_end_is_refused_at_once(suite: Suite, arguments: Sequence[str], message: str) -> None:
@@ -228,8 +228,8 @@ def test_what_would_fail_at_the_end_is_refused_at_once(suite: Suite, arguments: 
 
 @pytest.mark.slow
 def test_results_are_written_whatever_becomes_of_pytest_benchmark(suite: Suite) -> None:
-    suite.write("folder.json/inside", "")
-    outcome = options(suite, "--benchmark-json=folder.json")
+    suite.write("directory.json/inside", "")
+    outcome = options(suite, "--benchmark-json=directory.json")
     assert "IsADirectoryError" in outcome.text
     assert outcome.summary["run"]["complete"] is True
 
@@ -243,7 +243,7 @@ def test_dispatches_with_and_without_workers_and_the_compare_command(make_suite:
         suite.tune("-n2", *options, *COMPARE),
     ]
     assert [outcome.status for outcome in outcomes] == [0, 0], outcomes[-1].text
-    first, second = sorted((suite.folder / "saved").rglob("*.json"))
+    first, second = sorted((suite.directory / "saved").rglob("*.json"))
     assert set(benchmarks(first)) == set(benchmarks(second))
     found = benchmarks(second)
     for record in outcomes[-1].records:
@@ -266,7 +266,7 @@ def test_dispatches_with_and_without_workers_and_the_compare_command(make_suite:
             "--columns=median",
             "--group-by=group",
         ],
-        cwd=suite.folder,
+        cwd=suite.directory,
         env=clean_environment(),
         capture_output=True,
         text=True,

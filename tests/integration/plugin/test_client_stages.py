@@ -25,7 +25,7 @@ def twice_as_fast(artifact):
 
 
 def suite_of(make_suite: MakeSuite, name: str) -> Suite:
-    """A copy of one of the suites, in a folder of its own."""
+    """A copy of one of the suites, in a directory of its own."""
     files = {path.relative_to(SUITES / name): path for path in (SUITES / name).rglob("*") if path.suffix in SOURCES}
     suite = make_suite({str(place): path.read_text(encoding="utf-8") for place, path in files.items()})
     suite.plugins = ()
@@ -33,7 +33,7 @@ def suite_of(make_suite: MakeSuite, name: str) -> Suite:
 
 
 def changed(suite: Suite, name: str, old: str, new: str) -> None:
-    text = (suite.folder / name).read_text(encoding="utf-8")
+    text = (suite.directory / name).read_text(encoding="utf-8")
     assert old in text
     suite.write(name, text.replace(old, new))
 
@@ -68,7 +68,7 @@ def test_what_is_guarded_takes_the_suites_stages(make_suite: MakeSuite, tmp_path
     assert outcome.status == 0, outcome.text
     guarded = suite.run("--tune-guard=.tune/spec.mlir", "-k", "fast")
     assert guarded.status == 0, guarded.text
-    traces = [suite.folder / "recorded" / f"{name}_kernel_trace.csv" for name in ("default", "candidate")]
+    traces = [suite.directory / "recorded" / f"{name}_kernel_trace.csv" for name in ("default", "candidate")]
     for path, other in zip(traces, [each.read_bytes() for each in reversed(traces)], strict=True):
         path.write_bytes(other)
     guarded = suite.run("--tune-guard=.tune/spec.mlir", "-k", "fast")
@@ -129,7 +129,7 @@ def test_finalists_compete_in_the_model(make_suite: MakeSuite) -> None:
     suite = suite_of(make_suite, "two_stage")
     # On a busy machine nobody might come to the final.
     changed(suite, "conftest.py", "return tune_dispatch.measure(artifact)", "return twice_as_fast(artifact)")
-    conftest = (suite.folder / "conftest.py").read_text(encoding="utf-8")
+    conftest = (suite.directory / "conftest.py").read_text(encoding="utf-8")
     suite.write("conftest.py", conftest + TWICE_AS_FAST)
     outcome = suite.tune("--tune-candidates=2", "-k", "64x48x128 and not spec")
     assert outcome.status == 0, outcome.text

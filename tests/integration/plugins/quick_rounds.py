@@ -16,10 +16,10 @@ from pytest_shark_tune.measurement import timing
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Change the constants before the modules that import them by name are loaded."""
-    timing.GATE = timing.FINAL = timing.Policy(sample_s=0.002, blocks=4, min_blocks=3, budget_s=0.1, width=0.02)
+    timing.GUARD_ROUND = timing.FINAL = timing.Policy(sample_s=0.002, blocks=4, min_blocks=3, budget_s=0.1, width=0.02)
     timing.FINAL_ROUNDS, timing.MOST_ROUNDS = 3, 4
     # Runs of other tests at the same time need not wait: nobody compares their figures.
-    lease._HOST_FOLDER = Path(tempfile.gettempdir()) / "pytest-device-locks"
+    lease._HOST_DIRECTORY = Path(tempfile.gettempdir()) / "pytest-device-locks"
     # One thread keeps its speed on a busy machine; the several of local-task wait for one another.
     is_default = not any(config.getoption(name) or config.getini(name) for name in ("tune_device", "tune_bundle"))
     if is_default and (config.getoption("tune_target") or config.getini("tune_target")) == "llvm-cpu":

@@ -98,7 +98,7 @@ def test_sampled_configs_compile_and_compute_what_the_default_does(
     acceptance = acceptance_for(dispatch.module.numerics, elements=1)
     with DeviceChild("local-sync") as child:
         child.load_benchmark("default", default, dispatch.module)
-        child.keep_reference("default", "reference", 0)
+        child.store_reference("default", "reference", 0)
         for candidate in make_candidates("dispatch", dispatch.root, space, space.sample(2, 0)):
             spec = single_entry_spec(dispatch.root, candidate.compilation_info)
             configured = configure_with(dispatch.module.text, spec)

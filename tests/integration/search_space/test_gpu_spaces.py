@@ -113,12 +113,12 @@ def test_the_candidates_of_our_spaces_apply_and_compile(target: str, op: OpSourc
         assert compiles(compiler, dispatch, candidate, tmp_path), candidate.config
 
 
-def compiles(compiler: Compiler, dispatch: Dispatch, candidate: Candidate, folder: Path) -> bool:
+def compiles(compiler: Compiler, dispatch: Dispatch, candidate: Candidate, directory: Path) -> bool:
     spec = single_entry_spec(dispatch.root, candidate.compilation_info)
     configured = configure_with(dispatch.members[0].module.text, spec)
     assert why_not_applied(configured, candidate.compilation_info) is None
     try:
-        compiler.compile_sources(configured.text, folder / "candidate.vmfb")
+        compiler.compile_sources(configured.text, directory / "candidate.vmfb")
     except CommandFailed:
         return False
     return True

@@ -41,15 +41,15 @@ def candidates(target: str, pipeline: str, name: str, *values: int) -> list[Cand
     return list(make_candidates(dispatch.name, dispatch.root, wider, [{**member, name: value} for value in values]))
 
 
-def binary(target: str, candidate: Candidate, folder: Path) -> str:
+def binary(target: str, candidate: Candidate, directory: Path) -> str:
     """The hash of a candidate's code, once its config is found in force."""
     compiler, dispatch, _ = emitted(target)
     configured = configure_with(
         dispatch.members[0].module.text, single_entry_spec(dispatch.root, candidate.compilation_info)
     )
     assert why_not_applied(configured, candidate.compilation_info) is None
-    compiler.compile_sources(configured.text, folder / "out.vmfb")
-    return hashlib.sha256((folder / "out.vmfb").read_bytes()).hexdigest()
+    compiler.compile_sources(configured.text, directory / "out.vmfb")
+    return hashlib.sha256((directory / "out.vmfb").read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES)

@@ -177,7 +177,7 @@ func.func @main(%a: tensor<2048x5120xf16>, %b: tensor<1280x5120xf16>) -> tensor<
 @pytest.fixture(scope="module")
 def default_spec(half_matmul: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The spec for gfx942 that is embedded in the compiler, as the compiler itself dumps it."""
-    folder = tmp_path_factory.mktemp("default")
-    flags = ["--iree-codegen-enable-default-tuning-specs", f"--iree-codegen-dump-tuning-specs-to={folder}"]
+    directory = tmp_path_factory.mktemp("default")
+    flags = ["--iree-codegen-enable-default-tuning-specs", f"--iree-codegen-dump-tuning-specs-to={directory}"]
     Compiler(Target.parse("hip:gfx942"), flags).lower(half_matmul, to="executable-configurations")
-    return next(folder.glob("*.mlir")).read_text(encoding="utf-8")
+    return next(directory.glob("*.mlir")).read_text(encoding="utf-8")

@@ -62,8 +62,8 @@ def test_untunable(candidate): pass
 @tune("dynamic.mlir")
 def test_dynamic(candidate): pass
 
-@tune("folder.mlir")
-def test_folder(candidate): pass
+@tune("directory.mlir")
+def test_directory(candidate): pass
 
 @tune("notes.txt")
 def test_suffix(candidate): pass
@@ -109,7 +109,7 @@ func.func @f(%a: tensor<?x32xf32>, %b: tensor<32x32xf32>, %c: tensor<?x32xf32>) 
   return %0 : tensor<?x32xf32>
 }
 """,
-    "folder.mlir/inside": b"",
+    "directory.mlir/inside": b"",
     "notes.txt": b"",
 }
 
@@ -124,7 +124,7 @@ MESSAGES = {
     "module": "there is nothing to tune in module: it has no dispatch",
     "untunable": "there is nothing to tune in total: f_dispatch_0: linalg.generic has no parallel loop*",
     "dynamic": "there is nothing to tune in dynamic: f_dispatch_0: * dynamic dimensions: fix the input shapes",
-    "folder": "there is no file */folder.mlir",
+    "directory": "there is no file */directory.mlir",
     "suffix": "*/notes.txt is not one of .mlir, .mlirbc, .onnx",
     "keyword": "the marker tune knows no option 'candidates': it takes sources only, as in *",
     "nothing": "the marker tune needs at least one source: an op or a path to a model",
@@ -255,8 +255,8 @@ def test_two_models_of_one_name_in_a_suite_are_refused(make_suite: MakeSuite) ->
     given = {"one": '"a/model.mlir"', "again": '"a/model.mlir"', "other": '"b/model.mlir"'}
     tests = "".join(test.format(source, name) for name, source in given.items())
     suite = make_suite({"test_suite.py": f"import pytest\n{tests}"})
-    for folder, size in (("a", 32), ("b", 48)):
-        suite.write(f"{folder}/model.mlir", ops.matmul(m=size, n=32, k=32).text)
+    for directory, size in (("a", 32), ("b", 48)):
+        suite.write(f"{directory}/model.mlir", ops.matmul(m=size, n=32, k=32).text)
     outcome = suite.tune("-k", "input")
     assert outcome.status == 1
     message = "model is the name of two different models of this suite, whose snapshot tells models by their names: *"

@@ -21,9 +21,9 @@ from pytest_shark_tune.results.summary import Summary
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache, content_key
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.bundle import BUNDLE, PackedCompiler, read_bundle
-from pytest_shark_tune.tuning.microbenchmarks import Yardsticks
+from pytest_shark_tune.tuning.microbenchmarks import Microbenchmarks
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Outcome, Suite
@@ -94,13 +94,15 @@ def test_what_a_bundle_holds_is_not_compiled_again(compiled: Outcome, tmp_path: 
     bundle, cache = read_bundle(compiled.out / BUNDLE), Cache(tmp_path)
     bundle.unpack(compiled.out / BUNDLE, cache)
     compiler = PackedCompiler(bundle)
-    yardsticks = Yardsticks(compiler, cache, "a device").built()
-    assert len({each.vmfb for each in yardsticks}) == 5
+    microbenchmarks = Microbenchmarks(compiler, cache, "a device").built()
+    assert len({each.vmfb for each in microbenchmarks}) == 5
     (task,) = next(iter(bundle.plans.values())).tasks
-    builds = Builds(compiler, cache, DeviceLeases(()), jobs=1, tell=print)
+    builds = Builder(compiler, cache, DeviceLeases(()), jobs=1, report=print)
     try:
         made = [builds.artifact(task, candidate).vmfb for candidate in (task.default, *task.candidates)]
-        assert {Path(each or "").read_bytes()[4:8] for each in made} == {Path(yardsticks[0].vmfb).read_bytes()[4:8]}
+        assert {Path(each or "").read_bytes()[4:8] for each in made} == {
+            Path(microbenchmarks[0].vmfb).read_bytes()[4:8]
+        }
         with pytest.raises(CommandFailed, match="a run with --tune-bundle compiles nothing"):
             compiler.lower("", to="flow")
     finally:
@@ -142,9 +144,9 @@ def test_a_bundle_is_measured_without_the_compiler(compiled: Outcome, measured: 
     measured.lines.fnmatch_lines(["no spec yet, * shark-tune merge-records *measured --bundle *"])
 
 
-def write_findings(folder: Path, summary: Summary, task: Task, candidate: Candidate, ratio: float) -> None:
+def write_findings(directory: Path, summary: Summary, task: Task, candidate: Candidate, ratio: float) -> None:
     """What a run leaves in whose final ``candidate`` won."""
-    folder.mkdir(exist_ok=True)
+    directory.mkdir(exist_ok=True)
     finalist = Finalist(
         id=candidate.id,
         state=State.MEASURED,
@@ -177,21 +179,21 @@ def write_findings(folder: Path, summary: Summary, task: Task, candidate: Candid
         target=record.target,
         iree=record.iree,
     )
-    (folder / "summary.json").write_bytes(msgspec.json.encode(summary))
-    journal.append(folder / "records.jsonl", record)
-    journal.append(folder / "finals.jsonl", final)
+    (directory / "summary.json").write_bytes(msgspec.json.encode(summary))
+    journal.append(directory / "records.jsonl", record)
+    journal.append(directory / "finals.jsonl", final)
 
 
 def test_the_records_of_two_runs_become_a_spec(compiled: Outcome, measured: Outcome, tmp_path: Path) -> None:
     bundle = compiled.out / BUNDLE
     (plan,) = read_bundle(bundle).plans.values()
     (task,) = plan.tasks
-    folders = [tmp_path / name for name in ("one", "two")]
+    directories = [tmp_path / name for name in ("one", "two")]
     summary = msgspec.convert(measured.summary, Summary)
-    for folder, candidate, ratio in zip(folders, task.candidates, (1.5, 2.0), strict=True):
-        write_findings(folder, summary, task, candidate, ratio)
+    for directory, candidate, ratio in zip(directories, task.candidates, (1.5, 2.0), strict=True):
+        write_findings(directory, summary, task, candidate, ratio)
     out = tmp_path / "merged"
-    arguments = ["merge-records", *map(str, folders), "-o", str(out), "--bundle", str(bundle)]
+    arguments = ["merge-records", *map(str, directories), "-o", str(out), "--bundle", str(bundle)]
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 0, done.output
     assert f"{task.name}: 2 finals were held; the best of their winners wins" in done.output
@@ -203,10 +205,10 @@ def test_the_records_of_two_runs_become_a_spec(compiled: Outcome, measured: Outc
     assert [op.symbol for op in entry.ops] == [member.symbol for member in task.dispatch.members]
     assert len(journal.read(out / "records.jsonl", Record)) == 2
     # An entry whose op is another matches nothing in the sources, and is left out.
-    (final,) = journal.read(folders[1] / "finals.jsonl", FinalRecord)
+    (final,) = journal.read(directories[1] / "finals.jsonl", FinalRecord)
     assert final.root is not None
     other = msgspec.structs.replace(final.root, loops=(32, 64, 64))
-    (folders[1] / "finals.jsonl").write_bytes(msgspec.json.encode(msgspec.structs.replace(final, root=other)))
+    (directories[1] / "finals.jsonl").write_bytes(msgspec.json.encode(msgspec.structs.replace(final, root=other)))
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 1, done.output
     assert not (out / "spec.mlir").exists()
@@ -222,8 +224,8 @@ def test_what_a_run_dropped_is_left_out(compiled: Outcome, measured: Outcome, tm
     write_findings(one, spoiled, task, best, 2.0)
     write_findings(two, summary, task, good, 1.5)
 
-    def merge(*folders: Path) -> tuple[int, Summary]:
-        done = CliRunner().invoke(main, ["merge-records", *map(str, folders), "-o", str(out)])
+    def merge(*directories: Path) -> tuple[int, Summary]:
+        done = CliRunner().invoke(main, ["merge-records", *map(str, directories), "-o", str(out)])
         return done.exit_code, msgspec.json.decode((out / "summary.json").read_bytes(), type=Summary)
 
     status, merged = merge(one, two)

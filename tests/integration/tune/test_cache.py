@@ -44,16 +44,16 @@ def names(cache: Cache) -> list[str]:
 @pytest.mark.parametrize("workers", ["-n0", pytest.param("-n2", marks=pytest.mark.slow)])
 def test_a_run_cuts_the_cache_to_its_size(suite: Suite, cache: Cache, workers: str) -> None:
     suite.write("pytest.ini", "[pytest]\ntune_cache_size = 1K\n")
-    outcome = suite.tune(f"--tune-cache={cache.folder}", workers)
+    outcome = suite.tune(f"--tune-cache={cache.directory}", workers)
     assert outcome.status == 0, outcome.text
     assert names(cache) == ["new"]
 
 
 @pytest.mark.slow
 def test_a_cache_within_its_size_is_left_alone_and_one_is_emptied_on_request(suite: Suite, cache: Cache) -> None:
-    outcome = suite.tune(f"--tune-cache={cache.folder}", "--tune-cache-size=2K")
+    outcome = suite.tune(f"--tune-cache={cache.directory}", "--tune-cache-size=2K")
     assert outcome.status == 0, outcome.text
     assert names(cache) == ["old", "new"]
-    outcome = suite.tune(f"--tune-cache={cache.folder}", "--tune-cache-clear")
+    outcome = suite.tune(f"--tune-cache={cache.directory}", "--tune-cache-clear")
     assert outcome.status == 0, outcome.text
     assert names(cache) == []

@@ -59,7 +59,7 @@ def twice(known: Suite) -> tuple[Outcome, Outcome]:
     """The run that made it known, and the same command again, before any other run adds to what is known."""
     first = known.tune("--tune-candidates=1", out="first")
     # What a snapshot holds would not be looked up at all.
-    shutil.rmtree(known.folder / "__specs__", ignore_errors=True)
+    shutil.rmtree(known.directory / "__specs__", ignore_errors=True)
     return first, known.tune("--tune-candidates=1", out="again")
 
 
@@ -132,7 +132,7 @@ def test_an_edited_file_of_flags_is_another_compiler_and_a_damaged_binary_is_mad
 def test_what_pytest_benchmark_is_to_save_is_measured_anew(known: Suite, first: Outcome) -> None:
     saving = known.tune("--tune-candidates=1", *NO_FINALS, "--benchmark-json=bench.json", out="saving")
     assert tried(saving.verdicts) == tried(first.verdicts)
-    saved = json.loads((known.folder / "bench.json").read_text(encoding="utf-8"))
+    saved = json.loads((known.directory / "bench.json").read_text(encoding="utf-8"))
     assert len(saved["benchmarks"]) == 2
 
 
@@ -167,7 +167,7 @@ def test_a_killed_run_goes_on_where_it_was(suite: Suite, workers: str) -> None:
     suite.write("conftest.py", KILLED)
     running = suite.start("--tune", workers, "--tune-candidates=60", *NO_FINALS, "--tune-jobs=1")
     known = {str(record["id"]) for record in running.finish().records}
-    (suite.folder / "conftest.py").unlink()
+    (suite.directory / "conftest.py").unlink()
     (kept,) = journals(suite)
     whole = kept.read_bytes()
     kept.write_bytes(whole + b'{"config":"torn')

@@ -89,7 +89,7 @@ def test_a_wait_for_another_process_is_told_and_ends_when_it_is_killed(
 def test_two_runs_at_once_never_hold_the_device_together_and_both_are_right(make_suite: MakeSuite) -> None:
     suite = make_suite({"test_suite.py": SUITE})
     suite.plugins = ()
-    logs = [suite.folder / "first.log", suite.folder / "second.log"]
+    logs = [suite.directory / "first.log", suite.directory / "second.log"]
     runs = [
         suite.start(
             *("--tune", "-n0", "--tune-candidates=6", f"--tune-seed={seed}"),
@@ -125,16 +125,16 @@ def test_the_benchmark_of_workers_counts_candidates_and_compares_winners(make_su
     suite = make_suite({"suite/test_suite.py": SUITE})
     command = [sys.executable, os.fspath(SCALING), "--suite=suite", "--devices=local-task", "--candidates=2"]
     done = subprocess.run(
-        [*command, "--rounds=1", "--json=out.json"], cwd=suite.folder, capture_output=True, text=True, check=False
+        [*command, "--rounds=1", "--json=out.json"], cwd=suite.directory, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    figures = json.loads((suite.folder / "out.json").read_text())
-    one, two = figures["runs"]
+    metrics = json.loads((suite.directory / "out.json").read_text())
+    one, two = metrics["runs"]
     assert (one["workers"], two["workers"]) == (1, 2)
     assert one["candidates"] == two["candidates"] == 2
     assert 0 < one["screening_s"] < one["whole_s"]
-    assert figures["screening_ratio"] == pytest.approx(one["screening_s"] / two["screening_s"], rel=1e-2)
+    assert metrics["screening_ratio"] == pytest.approx(one["screening_s"] / two["screening_s"], rel=1e-2)
     assert one["winners"][NAME]["id"] is not None, "nearly every config beats the default"
-    assert figures["agree"].keys() == {NAME}
+    assert metrics["agree"].keys() == {NAME}
     assert f"{NAME}: the winners " in done.stdout
-    assert not list(suite.folder.rglob("__specs__"))
+    assert not list(suite.directory.rglob("__specs__"))

@@ -94,22 +94,22 @@ import os
 import msgspec
 import pytest
 from pathlib import Path
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.device.lease import DeviceLeases
 
-FOLDER = Path({folder!r})
+DIRECTORY = Path({directory!r})
 FAULTS = ["endless", "wild", "greedy", "crashing", "hanging", "aborting"]
 
 def build_with(tool, session, task, candidate):
-    compiler = Compiler(session.compiler.target, tool=str(FOLDER / tool), timeout_s=1.0)
+    compiler = Compiler(session.compiler.target, tool=str(DIRECTORY / tool), timeout_s=1.0)
     leases = DeviceLeases(session.settings.devices)
-    builds = Builds(compiler, Cache(FOLDER / "cache"), leases, jobs=1, tell=print)
+    builder = Builder(compiler, Cache(DIRECTORY / "cache"), leases, jobs=1, report=print)
     try:
-        return builds.artifact(msgspec.structs.replace(task, candidates=(candidate,)), candidate)
+        return builder.artifact(msgspec.structs.replace(task, candidates=(candidate,)), candidate)
     finally:
-        builds.close()
+        builder.close()
 
 @pytest.fixture
 def artifact(candidate, artifact, tune_session):
@@ -123,31 +123,31 @@ def artifact(candidate, artifact, tune_session):
         if "PYTEST_XDIST_WORKER" in os.environ:
             os.abort()
         return artifact
-    return msgspec.structs.replace(artifact, vmfb=str(FOLDER / fault) + ".vmfb", sha256=fault)
+    return msgspec.structs.replace(artifact, vmfb=str(DIRECTORY / fault) + ".vmfb", sha256=fault)
 """
 
 
 @pytest.fixture(scope="module")
 def faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with compiled modules and compilers that fail, each in its way."""
-    folder = tmp_path_factory.mktemp("faults")
+    """A directory with compiled modules and compilers that fail, each in its way."""
+    directory = tmp_path_factory.mktemp("faults")
     compiler = Compiler(Target.parse("llvm-cpu"))
     plan = make_plan([read_source(ops.matmul(m=32, n=32, k=32), Path())], compiler, processors=1, count=1, seed=0)
     module = plan.tasks[0].dispatch.members[0].module
     for name, text, size in (("endless", ENDLESS, ENOUGH), ("wild", WILD, ENOUGH), ("greedy", IDLE, TOO_MUCH)):
         source = text.format(run=module.run_function, buffer=module.buffer_function, size=size)
-        command = [TOOL, "-", *compiler.target.flags, "-o", str(folder / f"{name}.vmfb")]
+        command = [TOOL, "-", *compiler.target.flags, "-o", str(directory / f"{name}.vmfb")]
         process.run(command, timeout_s=120, stdin=source, env=environment())
     for name, line in (("crashing", "kill -SEGV $$"), ("hanging", "sleep 1000")):
-        (folder / name).write_text(f"#!/bin/sh\n{line}\n")
-        (folder / name).chmod(0o755)
-    return folder
+        (directory / name).write_text(f"#!/bin/sh\n{line}\n")
+        (directory / name).chmod(0o755)
+    return directory
 
 
 @pytest.mark.slow  # It waits for the watchdog of the device.
 @pytest.mark.parametrize("workers", ["-n0", "-n2"])
 def test_each_fault_costs_its_candidate_and_no_other(make_suite: MakeSuite, faults: Path, workers: str) -> None:
-    suite = make_suite({"test_suite.py": SUITE, "conftest.py": FAULTY.format(folder=str(faults))})
+    suite = make_suite({"test_suite.py": SUITE, "conftest.py": FAULTY.format(directory=str(faults))})
     running = suite.start("--tune", "-v", "-rs", workers, "--tune-candidates=8", "-k", "not final and not spec")
     outcome = running.finish()
     assert outcome.status == 0, outcome.text
@@ -244,7 +244,7 @@ def test_workers_that_crash_before_any_test_are_not_replaced_for_ever(make_suite
 
 
 @pytest.mark.slow
-def test_a_second_run_in_one_folder_is_refused_until_the_first_is_gone(make_suite: MakeSuite) -> None:
+def test_a_second_run_in_one_directory_is_refused_until_the_first_is_gone(make_suite: MakeSuite) -> None:
     suite = make_suite({"test_suite.py": SUITE})
     running = suite.start("--tune", "--tune-candidates=60")
     running.wait_for_records(2)
@@ -283,13 +283,16 @@ def pytest_runtest_logreport(report):
 def test_records_that_cannot_be_kept_end_the_run_in_words(make_suite: MakeSuite, workers: str) -> None:
     suite = make_suite({"test_suite.py": SUITE, "conftest.py": FULL})
     suite.write(".tune/spec.mlir", "// of a run long ago, which is longer than what may be written\n" * 500)
-    spec = (suite.folder / ".tune" / "spec.mlir").read_bytes()
+    spec = (suite.directory / ".tune" / "spec.mlir").read_bytes()
     outcome = suite.tune(workers, "--tune-candidates=4", "-k", "not final and not spec")
     assert outcome.status == 1, outcome.text
     assert "Traceback" not in outcome.text
     outcome.lines.fnmatch_lines(
         [
-            "--tune-out: cannot write to *records.jsonl: File too large; make room in *.tune, or name another folder",
+            (
+                "--tune-out: cannot write to *records.jsonl: File too large; make room in *.tune, or name another "
+                "directory"
+            ),
             "the run ended early: results cannot be written; * of its tests were not run to their end",
         ]
     )
@@ -329,14 +332,14 @@ def test_what_comes_next_need_not_be_told(make_suite: MakeSuite) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder that takes 64 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,mode=0700", "tmpfs", folder], check=False)
+    """A directory that takes 64 KiB."""
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,mode=0700", "tmpfs", directory], check=False)
     if mounted.returncode:
         pytest.skip("a small disk takes the right to mount one")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
+    yield directory
+    subprocess.run(["umount", "-l", directory], check=True)
 
 
 @pytest.mark.slow

@@ -65,7 +65,7 @@ func.func @main(%a: !square, %b: !square, %c: tensor<32x16xf32>) -> (!square, te
 
 @pytest.fixture(scope="module")
 def suite(make_suite: MakeSuite) -> Suite:
-    suite = make_suite({"sub folder/a model with $ in it.mlir": MATMUL, "model.mlir": MODEL})
+    suite = make_suite({"sub directory/a model with $ in it.mlir": MATMUL, "model.mlir": MODEL})
     suite.write("test_nothing.py", "def test_nothing():\n    pass\n")
     return suite
 
@@ -75,43 +75,43 @@ def model(suite: Suite) -> Outcome:
     return suite.tune("-v", "model.mlir", *NO_FINALS, out="model")
 
 
-def dump(suite: Suite, folder: str, *flags: str) -> Path:
+def dump(suite: Suite, directory: str, *flags: str) -> Path:
     """The benchmark file of the matrix product's only dispatch, as a user has it dumped."""
-    out = suite.folder / folder
+    out = suite.directory / directory
     command: list[str | Path] = [
         Path(sys.prefix, "bin", "iree-compile"),
-        "sub folder/a model with $ in it.mlir",
+        "sub directory/a model with $ in it.mlir",
         "-o",
         "model.vmfb",
     ]
     command += [*Target.parse("llvm-cpu").flags, f"--iree-hal-dump-executable-benchmarks-to={out}", *flags]
-    subprocess.run(command, cwd=suite.folder, check=True, env=environment())
+    subprocess.run(command, cwd=suite.directory, check=True, env=environment())
     (file,) = list(out.glob("*.mlir"))
-    return file.relative_to(suite.folder)
+    return file.relative_to(suite.directory)
 
 
 def test_a_model_file_needs_no_suite(suite: Suite) -> None:
-    outcome = suite.tune("-v", "sub folder/a model with $ in it.mlir", *NO_FINALS, out="spaces")
+    outcome = suite.tune("-v", "sub directory/a model with $ in it.mlir", *NO_FINALS, out="spaces")
     assert outcome.status == 0, outcome.text
     outcome.lines.fnmatch_lines(
-        ["sub folder/a model with $ in it.mlir::test_dispatch[[]matmul_32x32x32_f32-default[]] *"]
+        ["sub directory/a model with $ in it.mlir::test_dispatch[[]matmul_32x32x32_f32-default[]] *"]
     )
     assert [each["state"] for each in outcome.records] == ["measured", "measured"]
-    assert not (suite.folder / "sub folder" / "__specs__").exists(), "snapshots are for suites"
+    assert not (suite.directory / "sub directory" / "__specs__").exists(), "snapshots are for suites"
 
 
 @pytest.mark.slow
 def test_a_model_file_with_workers(suite: Suite) -> None:
-    outcome = suite.tune("-n2", "sub folder/a model with $ in it.mlir", "model.mlir", *DEFAULTS, out="workers")
+    outcome = suite.tune("-n2", "sub directory/a model with $ in it.mlir", "model.mlir", *DEFAULTS, out="workers")
     assert outcome.status == 0, outcome.text
     outcome.lines.fnmatch_lines(["*3 passed in *"])
 
 
 def test_a_model_file_without_tune_is_skipped_with_the_command(suite: Suite) -> None:
-    outcome = suite.run("-rs", "sub folder/a model with $ in it.mlir")
+    outcome = suite.run("-rs", "sub directory/a model with $ in it.mlir")
     outcome.lines.fnmatch_lines(
         [
-            "SKIPPED *: there is nothing to guard: pytest 'sub folder/a model with $ in it.mlir' --tune * tunes it*",
+            "SKIPPED *: there is nothing to guard: pytest 'sub directory/a model with $ in it.mlir' --tune * tunes it*",
             "*1 skipped in *",
         ]
     )
@@ -123,7 +123,7 @@ def test_a_model_found_on_the_way_is_left_alone(suite: Suite) -> None:
 
 def test_bytecode(suite: Suite) -> None:
     opt: list[str | Path] = [Path(sys.prefix, "bin", "iree-opt"), "model.mlir", "--emit-bytecode", "-o", "model.mlirbc"]
-    subprocess.run(opt, cwd=suite.folder, check=True)
+    subprocess.run(opt, cwd=suite.directory, check=True)
     text, bytecode = (suite.collect(name, "--tune-candidates=1") for name in ("model.mlir", "model.mlirbc"))
     assert [each.partition("::")[2] for each in bytecode] == [each.partition("::")[2] for each in text]
 

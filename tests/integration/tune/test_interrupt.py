@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_shark_tune.spec.read import read_spec
-from pytest_shark_tune.system.folders import make_marked
+from pytest_shark_tune.system.directories import make_marked
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Outcome, Running
@@ -55,7 +55,7 @@ def test_what_was_measured_is_kept(make_suite: MakeSuite, workers: str, everyone
     outcome = running.interrupt(everyone=everyone)
     assert outcome.status == pytest.ExitCode.INTERRUPTED, outcome.text
     check_end(running, outcome, "Ctrl-C")
-    assert not (suite.folder / "__specs__").exists(), "a snapshot holds what was verified only"
+    assert not (suite.directory / "__specs__").exists(), "a snapshot holds what was verified only"
 
 
 def check_end(running: Running, outcome: Outcome, why: str) -> None:

@@ -31,7 +31,7 @@ def test_a_run_records_what_replay_reads(make_suite: MakeSuite, workers: str) ->
     outcome = suite.tune(workers, "--tune-candidates=6", "--tune-search=random")
     assert outcome.status == 0, outcome.text
     for name in ("matmul_53x59x61_f32", "matmul_48x32x64_f32"):
-        path = suite.folder / "recorded" / f"run-{name}.json"
+        path = suite.directory / "recorded" / f"run-{name}.json"
         outcome.lines.fnmatch_lines([f"landscape: {path}"])
         landscape = read_landscape(path)
         records = {json.dumps(each["knobs"]): each for each in outcome.records if each["dispatch"] == name}

@@ -63,7 +63,7 @@ def test_the_ini_file_has_a_twin_for_each_option(suite: Suite) -> None:
     assert outcome.status == 0, outcome.text
     assert outcome.summary["run"]["target"] == "llvm-cpu:x86-64-v3"
     assert outcome.dispatch(NAME)["tried"] == 1
-    assert not (suite.folder / "elsewhere").exists(), "the command line wins"
+    assert not (suite.directory / "elsewhere").exists(), "the command line wins"
 
 
 def test_a_flag_reaches_the_compiler(suite: Suite) -> None:
@@ -91,7 +91,7 @@ def test_a_starter_spec_is_linked_behind_the_new_entries(suite: Suite) -> None:
     assert outcome.dispatch(NAME)["winner"], "the default of prime sizes is many times slower"
     matchers = [each.matcher for each in read_spec((outcome.out / "spec.mlir").read_text())]
     assert matchers == [f"match_{NAME}", "match_mine"]
-    (snapshot,) = (suite.folder / "__specs__").glob("*.mlir")
+    (snapshot,) = (suite.directory / "__specs__").glob("*.mlir")
     assert [each.matcher for each in read_spec(snapshot.read_text())] == [f"match_{NAME}"]
 
 
@@ -173,7 +173,7 @@ def test_what_is_verified_with_a_starter_is_what_is_written(suite: Suite) -> Non
     )
     spec = outcome.out / "spec.mlir"
     assert [each.matcher for each in read_spec(spec.read_text())] == [f"match_{NAME}"]
-    (snapshot,) = (suite.folder / "__specs__").glob("*.mlir")
+    (snapshot,) = (suite.directory / "__specs__").glob("*.mlir")
     assert snapshot.read_text() == spec.read_text()
     compiler = Compiler(Target.parse("llvm-cpu"))
     compiler.configure_by_flag(compiler.lower(model.read_text(), to="executable-sources"), spec.read_text())
@@ -190,8 +190,8 @@ def test_what_is_verified_with_entries_without_a_record_is_what_is_written(suite
     assert [each.matcher for each in read_spec(snapshot.read_text())] == [f"match_{NAME}"]
 
 
-def test_one_job_at_a_time_and_another_output_folder(suite: Suite) -> None:
+def test_one_job_at_a_time_and_another_output_directory(suite: Suite) -> None:
     outcome = suite.tune("--tune-jobs=1", "-k", "default", "--tune-candidates=1", out="deep/er")
     assert outcome.status == 0, outcome.text
     assert {path.name for path in outcome.out.iterdir()} == {"records.jsonl", "summary.json"}
-    assert not (suite.folder / ".tune").exists()
+    assert not (suite.directory / ".tune").exists()

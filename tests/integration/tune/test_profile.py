@@ -63,15 +63,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    (folder / "a model.mlir").write_text(MODEL, encoding="utf-8")
-    (folder / "two.mlir").write_text(TWO_FUNCTIONS, encoding="utf-8")
-    return folder
+    directory = tmp_path_factory.mktemp("models")
+    (directory / "a model.mlir").write_text(MODEL, encoding="utf-8")
+    (directory / "two.mlir").write_text(TWO_FUNCTIONS, encoding="utf-8")
+    return directory
 
 
 @pytest.fixture
 def session(tmp_path: Path, cache: Path) -> Iterator[Session]:
-    settings = replace(RunSettings.in_folder(tmp_path, ["local-task"], "cpu", jobs=2), share=0.5)
+    settings = replace(RunSettings.in_directory(tmp_path, ["local-task"], "cpu", jobs=2), share=0.5)
     session = Session(settings, Compiler(Target.parse("llvm-cpu")), Cache(cache))
     yield session
     session.close()

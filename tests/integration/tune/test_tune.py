@@ -57,7 +57,7 @@ def alone(suite: Suite) -> Outcome:
 
 @pytest.fixture(scope="module")
 def shared(make_suite: MakeSuite) -> Outcome:
-    """The same suite with two workers, in another folder."""
+    """The same suite with two workers, in another directory."""
     return make_suite({"test_suite.py": SUITE}).tune("-v", "-n2", *ARGUMENTS)
 
 

@@ -46,13 +46,13 @@ class Tuned:
     outcome: Outcome
 
     def copy(self, *ops: str, with_gone: bool = False) -> Suite:
-        """A suite of these ops, or of the same, in a folder of its own, with the snapshot.
+        """A suite of these ops, or of the same, in a directory of its own, with the snapshot.
 
         With ``with_gone`` the snapshot has an entry, too, for a dispatch that the suite does not have.
         """
         suite = self.make_suite({"test_suite.py": source(*(ops or (ONE,)))})
         suite.habits = self.suite.habits
-        shutil.copytree(self.suite.folder / "__specs__", suite.folder / "__specs__")
+        shutil.copytree(self.suite.directory / "__specs__", suite.directory / "__specs__")
         if with_gone:
             (record,) = read_records(snapshot(suite))
             write_spec(snapshot(suite), [gone(record), record])
@@ -77,7 +77,7 @@ def tuned(make_suite: MakeSuite) -> Tuned:
 
 
 def snapshot(suite: Suite) -> Path:
-    (spec,) = (suite.folder / "__specs__").glob("*.mlir")
+    (spec,) = (suite.directory / "__specs__").glob("*.mlir")
     return spec
 
 
@@ -103,7 +103,7 @@ def test_a_first_snapshot_is_new_and_says_how_it_was_made(tuned: Tuned) -> None:
     assert entries(tuned.suite) == [NAME]
     tuned.outcome.lines.fnmatch_lines([f"snapshot: {snapshot(tuned.suite)}", "    new snapshot"])
     (record,) = read_records(snapshot(tuned.suite))
-    assert record.setting
+    assert record.fingerprint
     assert record.content
     assert record.candidates == 1
     assert [op.source for op in record.ops] == [NAME]
@@ -121,8 +121,8 @@ def test_where_nothing_changed_nothing_is_tuned_or_written(tuned: Tuned) -> None
     assert not [line for line in again.text.splitlines() if line.startswith("    new snapshot")]
     assert read_spec((again.out / "spec.mlir").read_text()) == read_spec(snapshot(suite).read_text())
     row, first = again.dispatch(NAME), tuned.outcome.dispatch(NAME)
-    figures = ("winner", "knobs", "baseline_us", "best_us", "speedup", "speedup_low", "speedup_high")
-    assert [row[key] for key in figures] == [first[key] for key in figures]
+    metrics = ("winner", "knobs", "baseline_us", "best_us", "speedup", "speedup_low", "speedup_high")
+    assert [row[key] for key in metrics] == [first[key] for key in metrics]
     assert (row["tried"], row["finalists"]) == (0, 0)
 
 
@@ -258,7 +258,7 @@ def test_another_flag_is_a_reason_to_tune_again_and_leaves_other_entries_alone(t
     assert read_records(snapshot(suite))[0] == other
     anew = read_records(snapshot(suite))[1]
     assert (anew.dispatch, anew.id) == (NAME, record.id)
-    assert anew.setting != record.setting
+    assert anew.fingerprint != record.fingerprint
     outcome.lines.fnmatch_lines([f"snapshot: {snapshot(suite)}", "    measured again, with the same configs"])
 
 
@@ -343,7 +343,7 @@ def test_a_winner_in_a_model_that_was_not_measured_whole_is_not_in_the_snapshot(
     assert outcome.dispatch(NAME)["winner"]
     why = "[[]model-end-to-end[]] gave no result, *"
     outcome.lines.fnmatch_lines(["snapshot: *.mlir is not written", f"    not updated with {NAME}: {why}"])
-    assert not (suite.folder / "__specs__").exists()
+    assert not (suite.directory / "__specs__").exists()
 
 
 @pytest.mark.slow
@@ -351,7 +351,7 @@ def test_suites_that_share_a_dispatch_each_get_its_entry(make_suite: MakeSuite, 
     suite = make_suite({"a/test_a.py": source(ONE), "b/test_b.py": source(ONE)})
     suite.habits = tuned.suite.habits
     assert suite.tune(*ARGUMENTS, "--tune-fresh").status == 0
-    specs = sorted(suite.folder.glob("*/__specs__/*.mlir"))
+    specs = sorted(suite.directory.glob("*/__specs__/*.mlir"))
     assert [path.parent.parent.name for path in specs] == ["a", "b"]
     assert specs[0].read_bytes() == specs[1].read_bytes()
     again = suite.tune(*ARGUMENTS)

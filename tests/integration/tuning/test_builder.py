@@ -33,7 +33,7 @@ from pytest_shark_tune.spec.apply import apply_spec
 from pytest_shark_tune.spec.build import SpecEntry, build_spec
 from pytest_shark_tune.spec.link import link_spec
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 
 GPU, CPU = "cuda:sm_89", "llvm-cpu:x86-64-v3"
 COUNT = 3
@@ -43,27 +43,27 @@ WORKER = """
 import sys
 from pathlib import Path
 import msgspec
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.plan.types import Plan
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.compiler.compiler import Compiler, Target
 from pytest_shark_tune.device.lease import DeviceLeases
 
-folder, plan, target, tool, first, step = sys.argv[1:]
+directory, plan, target, tool, first, step = sys.argv[1:]
 (task,) = msgspec.json.decode(Path(plan).read_bytes(), type=Plan).tasks
-leases = DeviceLeases(["local-task"], folder=Path(folder, "locks"))
+leases = DeviceLeases(["local-task"], directory=Path(directory, "locks"))
 compiler = Compiler(Target.parse(target), tool=tool)
-builds = Builds(
-    compiler, Cache(Path(folder, "cache")), leases, jobs=2, tell=print, coming=lambda task: task.candidates
+builder = Builder(
+    compiler, Cache(Path(directory, "cache")), leases, jobs=2, report=print, prefetch_queue=lambda task: task.candidates
 )
 print("ready", flush=True)
 sys.stdin.readline()
 for candidate in (task.default, *task.candidates)[int(first)::int(step)]:
-    print(candidate.id, builds.artifact(task, candidate).state, flush=True)
+    print(candidate.id, builder.artifact(task, candidate).state, flush=True)
 print("done", flush=True)
 sys.stdin.readline()
-builds.close()
+builder.close()
 """
 
 
@@ -87,21 +87,21 @@ def task_of(plan: Path) -> Task:
     return task
 
 
-def tool(folder: Path, name: str, *lines: str) -> Path:
+def tool(directory: Path, name: str, *lines: str) -> Path:
     """A compiler that does ``lines`` of shell before it compiles."""
-    path = folder / name
+    path = directory / name
     path.write_text("\n".join(["#!/bin/sh", *lines, f'exec {shlex.quote(find_tool("iree-compile"))} "$@"', ""]))
     path.chmod(0o755)
     return path
 
 
-def counting(folder: Path) -> Path:
-    return tool(folder, "counting", f"echo once >> {shlex.quote(str(folder / 'log'))}")
+def counting(directory: Path) -> Path:
+    return tool(directory, "counting", f"echo once >> {shlex.quote(str(directory / 'log'))}")
 
 
-def start(folder: Path, plan: Path, target: str, tool: Path, first: int, step: int) -> subprocess.Popen[str]:
+def start(directory: Path, plan: Path, target: str, tool: Path, first: int, step: int) -> subprocess.Popen[str]:
     worker = subprocess.Popen(
-        [sys.executable, "-c", WORKER, *map(str, (folder, plan, target, tool, first, step))],
+        [sys.executable, "-c", WORKER, *map(str, (directory, plan, target, tool, first, step))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -113,7 +113,7 @@ def start(folder: Path, plan: Path, target: str, tool: Path, first: int, step: i
     return worker
 
 
-def tell(worker: subprocess.Popen[str]) -> None:
+def report(worker: subprocess.Popen[str]) -> None:
     assert worker.stdin is not None
     worker.stdin.write("go\n")
     worker.stdin.flush()
@@ -136,12 +136,12 @@ def finish(workers: Sequence[subprocess.Popen[str]]) -> list[list[str]]:
     return outputs
 
 
-def compilations(folder: Path) -> int:
-    return len((folder / "log").read_text().splitlines())
+def compilations(directory: Path) -> int:
+    return len((directory / "log").read_text().splitlines())
 
 
-def litter(folder: Path) -> list[str]:
-    return [path.name for path in (folder / "cache").rglob("*.making")]
+def litter(directory: Path) -> list[str]:
+    return [path.name for path in (directory / "cache").rglob("*.making")]
 
 
 @pytest.mark.parametrize("target", [pytest.param(GPU, marks=pytest.mark.slow), CPU])
@@ -152,7 +152,7 @@ def test_workers_compile_each_candidate_once(plan_for: Callable[[str], Path], ta
     # The second asks for all of them: for those that the first is compiling it waits.
     workers = [start(tmp_path, plan, target, compiler, 0, 2), start(tmp_path, plan, target, compiler, 0, 1)]
     for worker in workers:
-        tell(worker)
+        report(worker)
     assert finish(workers) == [[f"{each} compiled" for each in ids[::2]], [f"{each} compiled" for each in ids]]
     assert compilations(tmp_path) == 1 + COUNT
     assert litter(tmp_path) == []
@@ -162,28 +162,28 @@ def test_a_gpu_can_be_measured_on_while_what_follows_is_compiled(
     plan_for: Callable[[str], Path], tmp_path: Path
 ) -> None:
     task = task_of(plan_for(GPU))
-    leases = DeviceLeases(["local-task"], folder=tmp_path / "locks")
-    builds = Builds(
+    leases = DeviceLeases(["local-task"], directory=tmp_path / "locks")
+    builder = Builder(
         Compiler(Target.parse(GPU), tool=str(counting(tmp_path))),
         Cache(tmp_path),
         leases,
         jobs=1,
-        tell=print,
-        coming=lambda task: task.candidates,
+        report=print,
+        prefetch_queue=lambda task: task.candidates,
     )
     try:
-        assert builds.artifact(task, task.default).state == "compiled"
+        assert builder.artifact(task, task.default).state == "compiled"
         following = task.candidates[0]
         end = time.monotonic() + 60
         # Nobody asks for an artifact meanwhile, as while the default is measured.
-        while not builds.known(task.dispatch.members[0].module, following):
+        while not builder.known(task.dispatch.members[0].module, following):
             assert time.monotonic() < end
             time.sleep(0.02)
         before = compilations(tmp_path)
-        assert builds.artifact(task, following).state == "compiled"
+        assert builder.artifact(task, following).state == "compiled"
         assert before > 1
     finally:
-        builds.close()
+        builder.close()
     assert list(tmp_path.rglob("*.making")) == [], "what was waiting is given up"
 
 
@@ -196,11 +196,11 @@ def test_who_waits_for_a_worker_that_is_killed_takes_over(
     hanging = tool(tmp_path, "hanging", f"echo $$ >> {shlex.quote(str(compiling))}", "exec sleep 300")
     killed = start(tmp_path, plan, target, hanging, 0, 1 + COUNT)
     try:
-        tell(killed)
+        report(killed)
         while not compiling.exists():
             time.sleep(0.02)
         waiting = start(tmp_path, plan, target, counting(tmp_path), 0, 1 + COUNT)
-        tell(waiting)
+        report(waiting)
         time.sleep(0.5)
         assert not (tmp_path / "log").exists(), "it waits for what is being compiled"
         killed.kill()
@@ -213,27 +213,27 @@ def test_who_waits_for_a_worker_that_is_killed_takes_over(
                 os.kill(int(pid), signal.SIGKILL)
 
 
-Make = Callable[..., Builds]
+Make = Callable[..., Builder]
 
 
 @pytest.fixture
 def make_builds(tmp_path: Path) -> Iterator[Make]:
-    """Makes the builds of another process of a run, all with one cache; ``run`` is the folder of the run alone."""
-    made: list[Builds] = []
+    """Makes the builds of another process of a run, all with one cache; ``run`` is the directory of the run alone."""
+    made: list[Builder] = []
 
     def make(
         tool: Path, *, run: str = "run", timeout_s: float = 120.0, cache: str = "cache", told: list[str] | None = None
-    ) -> Builds:
+    ) -> Builder:
         compiler = Compiler(Target.parse(CPU), tool=str(tool), timeout_s=timeout_s)
         kept = Cache(tmp_path / cache, print if told is None else told.append)
-        leases = DeviceLeases(["local-task"], folder=tmp_path / "locks")
+        leases = DeviceLeases(["local-task"], directory=tmp_path / "locks")
         of_run = Cache(tmp_path / run)
-        made.append(Builds(compiler, kept, leases, jobs=1, tell=print, of_run=of_run))
+        made.append(Builder(compiler, kept, leases, jobs=1, report=print, of_run=of_run))
         return made[-1]
 
     yield make
-    for builds in made:
-        builds.close()
+    for builder in made:
+        builder.close()
 
 
 @pytest.mark.parametrize(
@@ -295,8 +295,8 @@ def test_a_cache_whose_file_system_knows_no_locks_takes_what_is_compiled(
     assert litter(tmp_path) == []
 
 
-def files(folder: Path, kind: str, ending: str) -> list[Path]:
-    return sorted((folder / kind).rglob(f"*{ending}"))
+def files(directory: Path, kind: str, ending: str) -> list[Path]:
+    return sorted((directory / kind).rglob(f"*{ending}"))
 
 
 @pytest.mark.parametrize("damage", [b"", b"half", None])
@@ -346,14 +346,14 @@ def test_a_cache_that_was_moved_holds_what_it_held(
 
 
 def test_a_damaged_model_is_compiled_anew(make_builds: Make, tmp_path: Path) -> None:
-    builds = make_builds(counting(tmp_path))
-    text = builds.compiler.lower(
+    builder = make_builds(counting(tmp_path))
+    text = builder.compiler.lower(
         "func.func @f(%x: tensor<4xf32>) -> tensor<4xf32> {"
         " %y = math.absf %x : tensor<4xf32> return %y : tensor<4xf32> }",
         to="executable-sources",
     )
     before = compilations(tmp_path)
-    path = builds.model(text)
+    path = builder.model(text)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     told: list[str] = []
@@ -370,15 +370,15 @@ def test_a_whole_model_has_more_time_and_memory_than_a_candidate(
     plan = msgspec.json.decode(plan_for(CPU).read_bytes(), type=Plan)
     (task,), (source,) = plan.tasks, plan.sources
     hasty = Compiler(Target.parse(CPU), timeout_s=0.01, memory_bytes=64 << 20)
-    leases = DeviceLeases(["local-task"], folder=tmp_path / "locks")
-    builds = Builds(hasty, Cache(tmp_path / "cache"), leases, jobs=1, tell=print)
+    leases = DeviceLeases(["local-task"], directory=tmp_path / "locks")
+    builder = Builder(hasty, Cache(tmp_path / "cache"), leases, jobs=1, report=print)
     try:
         with pytest.raises(CandidateFailed, match="compile_"):  # Whichever limit it meets first.
-            builds.artifact(task, task.default)
+            builder.artifact(task, task.default)
         info = task.candidates[0].compilation_info
         entry = SpecEntry(name=task.name, root=task.dispatch.root, compilation_info=info)
         application = apply_spec(source, link_spec(build_spec([entry])), hasty)
-        assert len(application.placed) == 1
-        assert builds.model(application.text).exists()
+        assert len(application.placements) == 1
+        assert builder.model(application.text).exists()
     finally:
-        builds.close()
+        builder.close()

@@ -23,7 +23,7 @@ from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.measurement.correctness import EXACT, tolerance_for
-from pytest_shark_tune.measurement.timing import GATE, Measurement
+from pytest_shark_tune.measurement.timing import GUARD_ROUND, Measurement
 from pytest_shark_tune.plan.make import make_plan
 from pytest_shark_tune.plan.source import Source, read_source
 from pytest_shark_tune.plan.types import Task
@@ -34,7 +34,7 @@ from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tuning.acceptance import model_tolerance
 from pytest_shark_tune.tuning.model.runner import ModelFunction, ModelRunner
-from pytest_shark_tune.tuning.runner import Bench
+from pytest_shark_tune.tuning.runner import Runner
 from pytest_shark_tune.tuning.session import Session
 from pytest_shark_tune.tuning.settings import RunSettings
 
@@ -52,8 +52,8 @@ def session(tmp_path: Path, tune_cache: Path) -> Iterator[Session]:
         yield session
 
 
-def session_in(folder: Path, cache: Path) -> Session:
-    settings = RunSettings.in_folder(folder, ["local-task"], "cpu", jobs=2)
+def session_in(directory: Path, cache: Path) -> Session:
+    settings = RunSettings.in_directory(directory, ["local-task"], "cpu", jobs=2)
     return Session(settings, Compiler(Target.parse("llvm-cpu")), Cache(cache))
 
 
@@ -68,20 +68,20 @@ def measure_all(session: Session, task: Task) -> list[Measurement]:
 
 
 def test_candidates_raise_the_bar_and_whoever_stays_below_is_dropped(session: Session, task: Task) -> None:
-    bars = session.settings.exchange / "thresholds" / f"{task.dispatch.key}.jsonl"
+    thresholds = session.settings.run_directory / "thresholds" / f"{task.dispatch.key}.jsonl"
     default, *candidates = measure_all(session, task)
     assert len(candidates) >= 2
     told = [round(each.ratio_low, 5) for each in candidates if not each.cut_short and each.ratio_low > 1]
-    assert journal.read(bars, float) == told
+    assert journal.read(thresholds, float) == told
     # As if another process had found four that are out of reach; the default is measured all the same.
-    bars.parent.mkdir(exist_ok=True)
+    thresholds.parent.mkdir(exist_ok=True)
     for _ in range(FINALISTS):
-        journal.append(bars, 1000.0)
+        journal.append(thresholds, 1000.0)
     default, *candidates = measure_all(session, task)
     assert default.ratio_high != 1000.0
     assert all(each.cut_short and each.ratio_high in (1.0, 1000.0) for each in candidates)
     assert any(each.ratio_high == 1000.0 for each in candidates)
-    assert journal.read(bars, float) == [*told, *[1000.0] * FINALISTS]
+    assert journal.read(thresholds, float) == [*told, *[1000.0] * FINALISTS]
 
 
 @pytest.mark.slow
@@ -94,15 +94,15 @@ def test_a_final_is_among_the_candidates_that_its_own_test_has(session: Session,
 
 
 def test_nothing_is_left_in_the_exchange_of_a_run_that_is_over(session: Session, task: Task) -> None:
-    """As for a worker whose controller was killed, and whose folders are gone."""
-    session.settings.exchange.rmdir()
+    """As for a worker whose controller was killed, and whose directories are gone."""
+    session.settings.run_directory.rmdir()
     with pytest.raises(FileNotFoundError):
         measure_all(session, task)
-    assert not session.settings.exchange.exists()
+    assert not session.settings.run_directory.exists()
 
 
 @pytest.fixture
-def bench(session: Session) -> Bench:
+def runner(session: Session) -> Runner:
     return session.runner
 
 
@@ -141,14 +141,14 @@ def interrupt_within(child: DeviceChild, request: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(child, request, interrupted)
 
 
-def test_an_idle_child_that_is_killed_costs_no_candidate(session: Session, task: Task, bench: Bench) -> None:
+def test_an_idle_child_that_is_killed_costs_no_candidate(session: Session, task: Task, runner: Runner) -> None:
     for candidate in (task.default, *runnable(session, task)):
         assert measure(session, task, candidate).samples_us
         (child,) = session.children._children.values()
         os.kill(child.pid, signal.SIGKILL)
 
 
-def test_a_child_that_was_started_anew_is_prepared_anew(session: Session, task: Task, bench: Bench) -> None:
+def test_a_child_that_was_started_anew_is_prepared_anew(session: Session, task: Task, runner: Runner) -> None:
     for candidate in (task.default, *runnable(session, task)):
         assert measure(session, task, candidate).samples_us
         (child,) = session.children._children.values()
@@ -159,20 +159,20 @@ def test_a_child_that_was_started_anew_is_prepared_anew(session: Session, task: 
     ("request_", "error"),
     [
         ("load_benchmark", KeyboardInterrupt()),
-        ("keep_reference", LIMIT),
+        ("store_reference", LIMIT),
         ("check", LIMIT),
         ("run", KeyboardInterrupt()),
         ("unload", LIMIT),
     ],
 )
 def test_a_request_that_is_interrupted_costs_no_other_candidate(
-    session: Session, task: Task, bench: Bench, monkeypatch: pytest.MonkeyPatch, request_: str, error: BaseException
+    session: Session, task: Task, runner: Runner, monkeypatch: pytest.MonkeyPatch, request_: str, error: BaseException
 ) -> None:
     first, *others = runnable(session, task)
     measure(session, task, task.default)
     (child,) = session.children._children.values()
-    if request_ == "keep_reference":  # As where another dispatch was measured in between.
-        bench._prepared.clear()
+    if request_ == "store_reference":  # As where another dispatch was measured in between.
+        runner._prepared.clear()
     interrupt_within(child, request_, monkeypatch, error)
     with pytest.raises(type(error)):
         measure(session, task, first)
@@ -183,7 +183,7 @@ def test_a_request_that_is_interrupted_costs_no_other_candidate(
 
 
 def test_a_binary_whose_measurement_was_interrupted_is_measured_for_another(
-    session: Session, task: Task, monkeypatch: pytest.MonkeyPatch, bench: Bench
+    session: Session, task: Task, monkeypatch: pytest.MonkeyPatch, runner: Runner
 ) -> None:
     measure(session, task, task.default)
     first, second, *_ = runnable(session, task)
@@ -198,7 +198,7 @@ def test_a_binary_whose_measurement_was_interrupted_is_measured_for_another(
 
 
 def test_a_default_that_could_not_be_prepared_leaves_nothing_of_itself(
-    session: Session, task: Task, bench: Bench, tmp_path: Path
+    session: Session, task: Task, runner: Runner, tmp_path: Path
 ) -> None:
     """The child lives on, and holds a part of the other dispatch's default."""
     source = read_source(ops.matmul(m=32, n=32, k=32), Path())
@@ -239,29 +239,29 @@ def test_what_an_earlier_run_measured_stands_for_its_binary(session: Session, ta
     artifact = session.builder.artifact(task, one)
     known = session.runner.record(task, one, session.runner.measure(task, one, artifact), artifact=artifact)
     (tmp_path / "later").mkdir()
-    with closing(session_in(tmp_path / "later", session.cache.folder)) as later:
+    with closing(session_in(tmp_path / "later", session.cache.directory)) as later:
         later.runner.reserve(task, [known])
         with pytest.raises(CandidateFailed, match=f"its binary equals that of candidate {one.id}") as raised:
             later.runner.measure(task, other, msgspec.structs.replace(artifact, candidate=other.id))
     assert (raised.value.state, raised.value.detail) == (State.DUPLICATE, one.id)
 
 
-def test_guarding_checks_and_times_a_config(session: Session, task: Task, bench: Bench) -> None:
+def test_guarding_checks_and_times_a_config(session: Session, task: Task, runner: Runner) -> None:
     candidate = a_candidate(session, task)
-    bench.check_members(task, candidate)
-    first, second = (bench.gate_round(task, candidate, number) for number in range(2))
+    runner.check_members(task, candidate)
+    first, second = (runner.guard_round(task, candidate, number) for number in range(2))
     assert first.ratio > 0
-    assert first.blocks >= GATE.min_blocks
+    assert first.blocks >= GUARD_ROUND.min_blocks
     assert first.samples_us != second.samples_us
     # What was loaded for guarding is in no later measurement's way.
     assert session.runner.measure(task, candidate, session.builder.artifact(task, candidate)).samples_us
 
 
 def test_a_wrong_result_is_found_in_what_a_client_compiled(
-    session: Session, task: Task, bench: Bench, wrong: Artifact
+    session: Session, task: Task, runner: Runner, wrong: Artifact
 ) -> None:
     candidate = a_candidate(session, task)
-    for look in (bench.check_members, partial(bench.gate_round, number=0)):
+    for look in (runner.check_members, partial(runner.guard_round, number=0)):
         with pytest.raises(CandidateFailed, match="wrong_result") as raised:
             look(task, candidate, artifact=wrong)
         assert raised.value.state == State.WRONG_RESULT
@@ -269,12 +269,12 @@ def test_a_wrong_result_is_found_in_what_a_client_compiled(
 
 def test_a_default_that_fails_is_not_the_entrys_fault(task: Task, tmp_path: Path) -> None:
     with closing(session_in(tmp_path, tmp_path / "cache")) as session:
-        bench = session.runner
+        runner = session.runner
         candidate = a_candidate(session, task)
         default = session.builder.artifact(task, task.default)
         assert default.vmfb is not None
         Path(default.vmfb).write_bytes(b"no module")
-        for look in (bench.check_members, partial(bench.gate_round, number=0)):
+        for look in (runner.check_members, partial(runner.guard_round, number=0)):
             with pytest.raises(CandidateFailed, match="the default config to compare with failed: run_failed"):
                 look(task, candidate)
 
@@ -283,7 +283,7 @@ def compile_model(compiler: Compiler, text: str, out: Path) -> None:
     compiler.compile_sources(compiler.lower(text, to="executable-sources"), out)
 
 
-def test_whole_models_are_compared_on_what_files_hold(session: Session, bench: Bench, tmp_path: Path) -> None:
+def test_whole_models_are_compared_on_what_files_hold(session: Session, runner: Runner, tmp_path: Path) -> None:
     """Rounding off changes what is random, and not whole numbers."""
     paths = {}
     for name, result in (("default", "%a"), ("tuned", "%0")):
@@ -338,7 +338,7 @@ IN_HALVES = """
 
 
 def test_a_model_whose_first_input_is_of_integers_may_sum_in_another_order(
-    session: Session, bench: Bench, tmp_path: Path
+    session: Session, runner: Runner, tmp_path: Path
 ) -> None:
     texts = [EMBEDDED.replace("PRODUCT", product) for product in (AT_ONCE, IN_HALVES)]
     pair = tmp_path / "default", tmp_path / "tuned"

@@ -18,10 +18,10 @@ from pytest_shark_tune.plan.types import Plan
 from pytest_shark_tune.records.draft import Draft, spec_of
 from pytest_shark_tune.records.types import FinalRecord
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.children import DeviceChildren
 from pytest_shark_tune.tuning.model.runner import ModelRunner
-from pytest_shark_tune.tuning.model.tuned import culprits
+from pytest_shark_tune.tuning.model.tuned import failing_entries
 from pytest_shark_tune.tuning.settings import RunSettings
 from pytest_shark_tune.tuning.verifier import Verifier
 from tests.models import matmuls
@@ -58,20 +58,20 @@ def told() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def stages(compiler: Compiler, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Builds, ModelRunner]]:
-    folder = tmp_path_factory.mktemp("verify")
-    settings = RunSettings.in_folder(folder, ["local-task"], "cpu", jobs=2)
+def stages(compiler: Compiler, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Builder, ModelRunner]]:
+    directory = tmp_path_factory.mktemp("verify")
+    settings = RunSettings.in_directory(directory, ["local-task"], "cpu", jobs=2)
     # With locks of its own this waits for no other run on the machine.
-    leases = DeviceLeases(settings.devices, folder=folder / "locks")
-    builds = Builds(compiler, Cache(folder / "cache"), leases, jobs=2, tell=print)
+    leases = DeviceLeases(settings.devices, directory=directory / "locks")
+    builder = Builder(compiler, Cache(directory / "cache"), leases, jobs=2, report=print)
     children = DeviceChildren(leases, print)
-    yield builds, ModelRunner(children, settings.seed)
-    builds.close()
+    yield builder, ModelRunner(children, settings.seed)
+    builder.close()
     children.close()
 
 
-def verifier(stages: tuple[Builds, ModelRunner], told: list[str], *, asks_driver: bool = True) -> Verifier:
-    return Verifier(*stages, tell=told.append, asks_driver=asks_driver)
+def verifier(stages: tuple[Builder, ModelRunner], told: list[str], *, asks_driver: bool = True) -> Verifier:
+    return Verifier(*stages, report=told.append, asks_driver=asks_driver)
 
 
 def finals(plan: Plan, *, starter: str = "", **infos: str) -> Draft:
@@ -106,17 +106,17 @@ def test_whoever_is_to_blame_is_found_by_halves(blamed: set[str], expected: list
         tried.append(names)
         return bool(blamed & set(names))
 
-    assert culprits(list("abcde"), fails) == expected
+    assert failing_entries(list("abcde"), fails) == expected
     assert [] not in tried
 
 
 def test_those_that_fail_only_together_are_all_to_blame() -> None:
-    assert culprits(list("abcd"), lambda names: {"a", "d"} <= set(names)) == list("abcd")
+    assert failing_entries(list("abcd"), lambda names: {"a", "d"} <= set(names)) == list("abcd")
 
 
 @pytest.mark.slow
 def test_only_the_entry_that_is_wrong_in_the_whole_is_blamed(
-    plan: Plan, stages: tuple[Builds, ModelRunner], told: list[str], starting_at_one: Callable[[str], str]
+    plan: Plan, stages: tuple[Builder, ModelRunner], told: list[str], starting_at_one: Callable[[str], str]
 ) -> None:
     won = finals(plan, **{FIRST: GOOD, SECOND: GOOD})
     (model,) = verifier(stages, told).models(plan, plan.sources[0], won)
@@ -130,7 +130,7 @@ def test_only_the_entry_that_is_wrong_in_the_whole_is_blamed(
 
 
 def test_a_model_that_cannot_be_run_by_default_costs_no_entry(
-    plan: Plan, stages: tuple[Builds, ModelRunner], told: list[str]
+    plan: Plan, stages: tuple[Builder, ModelRunner], told: list[str]
 ) -> None:
     (model,) = verifier(stages, told).models(plan, plan.sources[0], finals(plan, **{FIRST: GOOD, SECOND: GOOD}))
     source = msgspec.structs.replace(model.source, functions={"absent": model.source.functions["main"]})
@@ -142,7 +142,7 @@ def test_a_model_that_cannot_be_run_by_default_costs_no_entry(
 @pytest.mark.slow
 @pytest.mark.parametrize("asks_driver", [True, False], ids=["by-statistics", "by-halves"])
 def test_what_is_slower_in_the_whole_is_dropped_by_name(
-    plan: Plan, stages: tuple[Builds, ModelRunner], told: list[str], asks_driver: bool
+    plan: Plan, stages: tuple[Builder, ModelRunner], told: list[str], asks_driver: bool
 ) -> None:
     judge = verifier(stages, told, asks_driver=asks_driver)
     won = finals(plan, **{FIRST: GOOD, SECOND: BAD})
@@ -165,7 +165,7 @@ def test_what_is_slower_in_the_whole_is_dropped_by_name(
 
 
 @pytest.mark.slow
-def test_where_nothing_pays_nothing_is_left(plan: Plan, stages: tuple[Builds, ModelRunner], told: list[str]) -> None:
+def test_where_nothing_pays_nothing_is_left(plan: Plan, stages: tuple[Builder, ModelRunner], told: list[str]) -> None:
     measured = verifier(stages, told).measure(plan, plan.sources[0], finals(plan, **{FIRST: BAD, SECOND: BAD}))
     assert list(measured.dropped) == [FIRST, SECOND]
     assert measured.dropped[FIRST].startswith("the whole of the model is no faster with the spec: 0.")
@@ -184,7 +184,7 @@ func.func @untouched(%a: tensor<64xf32>) -> tensor<64xf32> {{
 
 @pytest.mark.slow
 def test_a_function_judges_only_what_it_calls(
-    compiler: Compiler, stages: tuple[Builds, ModelRunner], told: list[str], starting_at_one: Callable[[str], str]
+    compiler: Compiler, stages: tuple[Builder, ModelRunner], told: list[str], starting_at_one: Callable[[str], str]
 ) -> None:
     source = Source(name="three", text=THREE_FUNCTIONS, is_benchmark=False)
     plan = make_plan([source], compiler, processors=2, count=1, seed=0)
@@ -219,7 +219,7 @@ def test_a_function_judges_only_what_it_calls(
 
 @pytest.mark.slow
 def test_where_no_function_calls_what_is_tuned_nothing_is_dropped(
-    compiler: Compiler, stages: tuple[Builds, ModelRunner], told: list[str]
+    compiler: Compiler, stages: tuple[Builder, ModelRunner], told: list[str]
 ) -> None:
     source = Source(name="three", text=THREE_FUNCTIONS, is_benchmark=False, function="untouched")
     plan = make_plan([source], compiler, processors=2, count=1, seed=0)
@@ -231,7 +231,7 @@ def test_where_no_function_calls_what_is_tuned_nothing_is_dropped(
 
 @pytest.mark.slow
 def test_a_model_whose_weights_are_in_another_file_costs_no_entry(
-    compiler: Compiler, stages: tuple[Builds, ModelRunner], told: list[str]
+    compiler: Compiler, stages: tuple[Builder, ModelRunner], told: list[str]
 ) -> None:
     weight = 'util.global private @w = #flow.parameter.named<"model"::"w"> : tensor<128x128xf32>\nfunc.func'
     loaded = "%b = util.global.load @w : tensor<128x128xf32>\n  %zero = "
@@ -277,7 +277,7 @@ TOO_LARGE = INFO.format(128, 128)
 
 @pytest.mark.parametrize("info", [REFUSED, TOO_LARGE], ids=["refused", "too-large"])
 def test_an_entry_of_the_starter_that_the_compiler_fails_with_is_dropped_by_name(
-    plan: Plan, stages: tuple[Builds, ModelRunner], told: list[str], info: str
+    plan: Plan, stages: tuple[Builder, ModelRunner], told: list[str], info: str
 ) -> None:
     """It matches what no winner is for, so that winners alone tell nothing of it."""
     judge = verifier(stages, told)
@@ -291,7 +291,7 @@ def test_an_entry_of_the_starter_that_the_compiler_fails_with_is_dropped_by_name
 
 
 def test_an_entry_of_the_starter_that_holds_is_in_what_is_verified(
-    plan: Plan, stages: tuple[Builds, ModelRunner], told: list[str]
+    plan: Plan, stages: tuple[Builder, ModelRunner], told: list[str]
 ) -> None:
     draft = finals(plan, starter=broad(GOOD), **{FIRST: GOOD})
     assert draft.names == (FIRST, "@match_any")
@@ -301,7 +301,7 @@ def test_an_entry_of_the_starter_that_holds_is_in_what_is_verified(
 
 
 def test_an_entry_that_shows_once_a_winner_is_dropped_is_verified_as_well(
-    plan: Plan, stages: tuple[Builds, ModelRunner], told: list[str]
+    plan: Plan, stages: tuple[Builder, ModelRunner], told: list[str]
 ) -> None:
     """The winners take all ops from it until one of them has to go."""
     draft = finals(plan, starter=broad(REFUSED), **{FIRST: GOOD, SECOND: TOO_LARGE})

@@ -27,7 +27,7 @@ from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.records.types import State
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tuning.acceptance import acceptance_of, model_tolerance
-from pytest_shark_tune.tuning.builder import Builds
+from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.children import DeviceChildren
 from pytest_shark_tune.tuning.model.runner import ModelFunction, ModelRunner
 from tests.integration.conftest import MakeSuite
@@ -96,15 +96,15 @@ def child() -> Iterator[DeviceChild]:
 class Checked:
     """A dispatch with its default loaded; edits of it are compiled, and checked as a run does."""
 
-    def __init__(self, op: OpSource, compiler: Compiler, child: DeviceChild, folder: Path) -> None:
+    def __init__(self, op: OpSource, compiler: Compiler, child: DeviceChild, directory: Path) -> None:
         (self.dispatch,) = extract_dispatches([read_source(op, Path())], compiler, 2).dispatches
         self.module = self.dispatch.members[0].module
-        self.compiler, self.child, self.folder = compiler, child, folder
+        self.compiler, self.child, self.directory = compiler, child, directory
         self.load("default", self.module.text)
-        child.keep_reference("default", "reference", 0)
+        child.store_reference("default", "reference", 0)
 
     def load(self, key: str, text: str) -> None:
-        out = self.folder / f"{key}.vmfb"
+        out = self.directory / f"{key}.vmfb"
         self.compiler.compile_sources(text, out)
         self.child.load_benchmark(key, out, self.module)
 
@@ -252,23 +252,23 @@ def test_a_model_of_integers_shows_what_it_makes_of_rounding_errors(
     (source,) = plan.sources
     sources = strip(host.for_models.lower(source.text, to="executable-sources", name="main"))
     leases = DeviceLeases(("local-task",))
-    builds = Builds(host, Cache(tmp_path / "cache"), leases, jobs=1, tell=lambda _: None)
+    builder = Builder(host, Cache(tmp_path / "cache"), leases, jobs=1, report=lambda _: None)
     children = DeviceChildren(leases, lambda _: None)
     models = ModelRunner(children, seed=0)
     symbols = [member.symbol for task in plan.tasks for member in task.dispatch.members]
     tolerance = model_tolerance(source, "main", plan.tasks, symbols)
-    default = builds.model(sources)
+    default = builder.model(sources)
     function = ModelFunction("main", source.functions["main"], tolerance)
     asked: list[Path | None] = []
 
     def disturbed() -> Path | None:
-        asked.append(builds.disturbed_model(sources, symbols))
+        asked.append(builder.disturbed_model(sources, symbols))
         return asked[-1]
 
     answering = replace(function, disturbed=disturbed)
     try:
         edit, *_ = wrong_modules.RIGHT.values()
-        reordered = builds.model(wrong_modules.edited(sources, edit))
+        reordered = builder.model(wrong_modules.edited(sources, edit))
         with pytest.raises(CandidateFailed, match="times what is allowed") as refused:
             models.check(function, default, reordered)
         assert refused.value.state is State.WRONG_RESULT
@@ -276,11 +276,11 @@ def test_a_model_of_integers_shows_what_it_makes_of_rounding_errors(
         assert len(asked) == 1
         assert asked[0] is not None
         for what in ("one product is missing", "a quarter of the results is 0"):
-            wrong = builds.model(wrong_modules.edited(sources, wrong_modules.WRONG[what]))
+            wrong = builder.model(wrong_modules.edited(sources, wrong_modules.WRONG[what]))
             with pytest.raises(CandidateFailed, match="elements are wrong"):
                 models.check(answering, default, wrong)
     finally:
-        builds.close()
+        builder.close()
         children.close()
 
 

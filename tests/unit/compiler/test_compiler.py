@@ -1,4 +1,4 @@
-"""The door to the compiler, with the real one."""
+"""The compiler, with the real one."""
 
 from __future__ import annotations
 
@@ -120,19 +120,19 @@ def test_the_first_error_is_found_among_other_lines() -> None:
     assert first_error(CommandFailed("it ran too long", stderr="warning: odd\n", timed_out=True)) == "it ran too long"
 
 
-def test_equal_input_gives_equal_binaries_in_different_folders(
+def test_equal_input_gives_equal_binaries_in_different_directories(
     compiler: Compiler, benchmark_module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digests = set()
     for name in ("one", "another"):  # No blank: IREE does not link where TMPDIR has one.
-        folder = tmp_path / name
-        folder.mkdir()
-        monkeypatch.chdir(folder)
-        monkeypatch.setenv("TMPDIR", os.fspath(folder))
-        out = folder / f"{name}.vmfb"
+        directory = tmp_path / name
+        directory.mkdir()
+        monkeypatch.chdir(directory)
+        monkeypatch.setenv("TMPDIR", os.fspath(directory))
+        out = directory / f"{name}.vmfb"
         assert compiler.compile_sources(benchmark_module, out) > 0
         digests.add(hashlib.sha256(out.read_bytes()).hexdigest())
-        assert [each.name for each in folder.iterdir()] == [out.name]
+        assert [each.name for each in directory.iterdir()] == [out.name]
     assert len(digests) == 1
 
 
@@ -180,8 +180,8 @@ def test_dumps_come_in_the_order_of_the_dispatches(tmp_path: Path) -> None:
     tool = tmp_path / "tool"
     tool.write_text(
         "#!/bin/sh\n"
-        'for flag; do case "$flag" in *dump-executable-benchmarks-to=*) folder="${flag#*=}";; esac; done\n'
-        'for n in 10 9 2 0 1; do echo $n > "$folder/a b\\$c_dispatch_${n}_x86_64_benchmark.mlir"; done\n',
+        'for flag; do case "$flag" in *dump-executable-benchmarks-to=*) directory="${flag#*=}";; esac; done\n'
+        'for n in 10 9 2 0 1; do echo $n > "$directory/a b\\$c_dispatch_${n}_x86_64_benchmark.mlir"; done\n',
         encoding="utf-8",
     )
     tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
@@ -217,9 +217,9 @@ def test_identity_tells_targets_and_flags_apart() -> None:
     assert all(compiler_version() in one for one in ones)
 
 
-def test_it_links_with_a_temporary_folder_whose_name_has_a_blank(tmp_path: Path) -> None:
-    folder = tmp_path / "a folder"
-    folder.mkdir()
+def test_it_links_with_a_temporary_directory_whose_name_has_a_blank(tmp_path: Path) -> None:
+    directory = tmp_path / "a directory"
+    directory.mkdir()
     code = (
         "import sys; from pathlib import Path; from pytest_shark_tune.compiler.compiler import Compiler, Target; "
         "compiler = Compiler(Target.parse('llvm-cpu')); "
@@ -227,7 +227,7 @@ def test_it_links_with_a_temporary_folder_whose_name_has_a_blank(tmp_path: Path)
     )
     source = "func.func @main(%x: tensor<4xf32>) -> tensor<4xf32> {\n"
     source += "  %y = math.absf %x : tensor<4xf32>\n  return %y : tensor<4xf32>\n}\n"
-    out = folder / "out.vmfb"
-    env = {**os.environ, "TMPDIR": str(folder)}
+    out = directory / "out.vmfb"
+    env = {**os.environ, "TMPDIR": str(directory)}
     subprocess.run([sys.executable, "-c", code, str(out)], input=source, text=True, env=env, check=True)
     assert out.stat().st_size > 0

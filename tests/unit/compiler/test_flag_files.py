@@ -19,9 +19,9 @@ from pytest_shark_tune.plan.make import plan_key
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.tuning.builder import Builds
-from pytest_shark_tune.tuning.database import Recall
-from pytest_shark_tune.tuning.microbenchmarks import Yardsticks
+from pytest_shark_tune.tuning.builder import Builder
+from pytest_shark_tune.tuning.database import TuningDatabase
+from pytest_shark_tune.tuning.microbenchmarks import Microbenchmarks
 from pytest_shark_tune.tuning.settings import RunSettings
 
 pytestmark = pytest.mark.compiler
@@ -31,8 +31,8 @@ SPEC = "--iree-preprocessing-transform-spec-filename"
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with some files."""
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current directory, with some files."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sub").mkdir()
     for name in ("a.mlir", "b.mlir", "with blank.mlir", "with,comma@at.mlir", "sub/c.mlir", "sub/.hidden"):
@@ -75,7 +75,7 @@ def names(*flags: str) -> list[str]:
          ["b.mlir"]),
     ],
 )  # fmt: skip
-def test_files_are_found_however_a_flag_names_them(folder: Path, flags: list[str], named: list[str]) -> None:
+def test_files_are_found_however_a_flag_names_them(directory: Path, flags: list[str], named: list[str]) -> None:
     assert names(*flags) == named
 
 
@@ -92,9 +92,9 @@ def test_files_are_found_however_a_flag_names_them(folder: Path, flags: list[str
         ("--p=builtin.module(x{spec-path=a.mlir})", "a.mlir"),
     ],
 )
-def test_content_counts_and_the_time_of_writing_does_not(folder: Path, flag: str, edited: str) -> None:
+def test_content_counts_and_the_time_of_writing_does_not(directory: Path, flag: str, edited: str) -> None:
     before = flag_files([flag])
-    path = folder / edited
+    path = directory / edited
     old = path.read_text() if path.exists() else None
     path.write_text("edited, of another length")
     os.utime(path, ns=(0, 0))
@@ -106,8 +106,8 @@ def test_content_counts_and_the_time_of_writing_does_not(folder: Path, flag: str
     assert flag_files([flag]) == before
 
 
-def test_an_edit_that_keeps_length_and_time_is_seen(folder: Path) -> None:
-    path = folder / "a.mlir"
+def test_an_edit_that_keeps_length_and_time_is_seen(directory: Path) -> None:
+    path = directory / "a.mlir"
     times = path.stat()
     before = flag_files(["--f=a.mlir"])
     path.write_text("// b.mlir")
@@ -115,49 +115,49 @@ def test_an_edit_that_keeps_length_and_time_is_seen(folder: Path) -> None:
     assert flag_files(["--f=a.mlir"]) != before
 
 
-def test_files_that_name_each_other_and_folders_in_a_ring_end(folder: Path) -> None:
-    (folder / "ring.txt").write_text("@ring.txt")
-    (folder / "sub" / "again").symlink_to(folder / "sub")
+def test_files_that_name_each_other_and_directories_in_a_ring_end(directory: Path) -> None:
+    (directory / "ring.txt").write_text("@ring.txt")
+    (directory / "sub" / "again").symlink_to(directory / "sub")
     assert names("@ring.txt", "--from=sub") == ["ring.txt", "sub"]
 
 
-def keys_of(folder: Path, *flags: str) -> dict[str, str]:
+def keys_of(directory: Path, *flags: str) -> dict[str, str]:
     """All kinds of keys of a run with these flags."""
     compiler = Compiler(CPU, flags)
-    cache = Cache(folder / "cache")
-    settings = RunSettings.in_folder(folder, [], "a cpu", jobs=1)
-    builds = Builds(compiler, cache, DeviceLeases(()), jobs=1, tell=print)
+    cache = Cache(directory / "cache")
+    settings = RunSettings.in_directory(directory, [], "a cpu", jobs=1)
+    builder = Builder(compiler, cache, DeviceLeases(()), jobs=1, report=print)
     module = BenchmarkModule(text="module {}", run_function="r", buffer_function="b", buffer_bytes=0, views=())
     candidate = Candidate(id="a", dispatch="d", pipeline="", knobs={}, config="", compilation_info="")
-    source = read_source(ops.matmul(m=4, n=4, k=4, lhs="f32"), folder)
-    yardsticks = Yardsticks(compiler, cache, "a cpu")
-    builds.close()
+    source = read_source(ops.matmul(m=4, n=4, k=4, lhs="f32"), directory)
+    microbenchmarks = Microbenchmarks(compiler, cache, "a cpu")
+    builder.close()
     return {
         "plan": plan_key([source], compiler),
-        "artifact": builds.key(module, candidate),
-        "setting": Recall(cache, compiler, settings).setting,
-        "limits": yardsticks.key,
-        "yardsticks": yardsticks.built_key,
+        "artifact": builder.key(module, candidate),
+        "setting": TuningDatabase(cache, compiler, settings).fingerprint,
+        "limits": microbenchmarks.key,
+        "yardsticks": microbenchmarks.built_key,
     }
 
 
-def test_every_key_changes_with_a_file_and_with_no_other(folder: Path) -> None:
-    before = keys_of(folder, f"{SPEC}=a.mlir")
-    (folder / "b.mlir").write_text("which no flag names")
-    assert keys_of(folder, f"{SPEC}=a.mlir") == before
-    (folder / "a.mlir").write_text("edited")
-    after = keys_of(folder, f"{SPEC}=a.mlir")
+def test_every_key_changes_with_a_file_and_with_no_other(directory: Path) -> None:
+    before = keys_of(directory, f"{SPEC}=a.mlir")
+    (directory / "b.mlir").write_text("which no flag names")
+    assert keys_of(directory, f"{SPEC}=a.mlir") == before
+    (directory / "a.mlir").write_text("edited")
+    after = keys_of(directory, f"{SPEC}=a.mlir")
     assert [kind for kind in before if after[kind] == before[kind]] == []
 
 
-def test_nothing_is_kept_that_was_compiled_of_a_file_while_it_changed(folder: Path) -> None:
-    spec = folder / "flags.txt"
+def test_nothing_is_kept_that_was_compiled_of_a_file_while_it_changed(directory: Path) -> None:
+    spec = directory / "flags.txt"
     spec.write_text("--iree-opt-level=O1")
-    tool = folder / "tool"
+    tool = directory / "tool"
     tool.write_text(f'#!/bin/sh\necho --iree-opt-level=O2 > flags.txt\nexec {find_tool("iree-compile")} "$@"\n')
     tool.chmod(0o755)
     compiler = Compiler(CPU, ["@flags.txt"], tool=str(tool))
-    out = folder / "out.vmfb"
+    out = directory / "out.vmfb"
     with pytest.raises(InputError, match=r"flags\.txt.*changed while this run was at work: start it again"):
         compiler.compile_sources("module {}", out)
     assert not out.exists()

@@ -26,12 +26,13 @@ import os, sys, time
 from pathlib import Path
 from pytest_shark_tune.device.lease import DeviceLeases
 
-folder, rounds, *uris = sys.argv[1:]
-leases = DeviceLeases(uris, folder=Path(folder))
+directory, rounds, *uris = sys.argv[1:]
+leases = DeviceLeases(uris, directory=Path(directory))
 sys.stdin.readline()
 for _ in range(int(rounds)):
     with leases.acquire() as uri:
-        held = Path(folder, uri.replace("local-task", "cpu").replace("local-sync", "cpu").replace("/", "-") + ".held")
+        name = uri.replace("local-task", "cpu").replace("local-sync", "cpu").replace("/", "-")
+        held = Path(directory, name + ".held")
         os.close(os.open(held, os.O_CREAT | os.O_EXCL))
         time.sleep(0.01)
         held.unlink()
@@ -43,17 +44,17 @@ import sys
 from pathlib import Path
 from pytest_shark_tune.device.lease import DeviceLeases
 
-with DeviceLeases([sys.argv[2]], folder=Path(sys.argv[1]), run=sys.argv[3]).acquire() as uri:
+with DeviceLeases([sys.argv[2]], directory=Path(sys.argv[1]), run=sys.argv[3]).acquire() as uri:
     print(uri, flush=True)
     sys.stdin.readline()
 """
 
 
-def contend(folder: Path, env: dict[str, str], *uri_lists: Sequence[str], rounds: int = 8) -> list[list[str]]:
+def contend(directory: Path, env: dict[str, str], *uri_lists: Sequence[str], rounds: int = 8) -> list[list[str]]:
     """Let one process for each list of URIs lease at the same time; what each of them held, in order."""
     children = [
         subprocess.Popen(
-            [sys.executable, "-c", CONTENDER, str(folder), str(rounds), *uris],
+            [sys.executable, "-c", CONTENDER, str(directory), str(rounds), *uris],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -73,10 +74,10 @@ def contend(folder: Path, env: dict[str, str], *uri_lists: Sequence[str], rounds
 
 
 @contextmanager
-def holding(folder: Path, env: dict[str, str], uri: str, run: str = "another") -> Iterator[subprocess.Popen[str]]:
+def holding(directory: Path, env: dict[str, str], uri: str, run: str = "another") -> Iterator[subprocess.Popen[str]]:
     """Another process that holds a device until it is told to let go, or killed."""
     child = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(folder), uri, run],
+        [sys.executable, "-c", HOLDER, str(directory), uri, run],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=env,
@@ -91,10 +92,10 @@ def holding(folder: Path, env: dict[str, str], uri: str, run: str = "another") -
             child.kill()
 
 
-def is_free(folder: Path, uri: str) -> bool:
+def is_free(directory: Path, uri: str) -> bool:
     """Whether this process gets the device at once."""
     try:
-        with DeviceLeases([uri], folder=folder).acquire(_give_up):
+        with DeviceLeases([uri], directory=directory).acquire(_give_up):
             return True
     except _GaveUp:
         return False
@@ -110,8 +111,8 @@ def _give_up(message: str) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "_TELL_AFTER_S", 0.0)
-    monkeypatch.setattr(lease, "_LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(lease, "_REPORT_AFTER_S", 0.0)
+    monkeypatch.setattr(lease, "_POLL_S", 0.0)
 
 
 def test_two_processes_never_hold_one_device_together(tmp_path: Path, child_env: dict[str, str]) -> None:
@@ -127,7 +128,7 @@ def test_every_uri_of_the_processor_is_one_device(tmp_path: Path, child_env: dic
 def test_a_free_device_is_taken_where_another_is_held(tmp_path: Path, child_env: dict[str, str]) -> None:
     with (
         holding(tmp_path, child_env, "cuda://0"),
-        DeviceLeases(["cuda://0", "cuda://1"], folder=tmp_path).acquire() as uri,
+        DeviceLeases(["cuda://0", "cuda://1"], directory=tmp_path).acquire() as uri,
     ):
         assert uri == "cuda://1"
 
@@ -150,7 +151,7 @@ def test_a_held_device_is_waited_for_and_the_wait_is_told(tmp_path: Path, child_
             told.append(message)
             holder.communicate("go\n")
 
-        with DeviceLeases(["local-task"], folder=tmp_path).acquire(let_go) as uri:
+        with DeviceLeases(["local-task"], directory=tmp_path).acquire(let_go) as uri:
             assert uri == "local-task"
     (message,) = told
     who = f"held by process {holder.pid} \\({re.escape(shlex.quote(sys.executable))} -c .*…\\) for [0-9]+ s"
@@ -177,7 +178,7 @@ def test_what_a_killed_holder_wrote_is_not_told_of_the_next_one(tmp_path: Path, 
             told.append(message)
             holder.kill()
 
-        with DeviceLeases(["local-task"], folder=tmp_path).acquire(let_go):
+        with DeviceLeases(["local-task"], directory=tmp_path).acquire(let_go):
             pass
     assert f"process {holder.pid} " in told[0]
     assert f"process {killed.pid} " not in told[0]
@@ -197,7 +198,7 @@ def test_a_note_of_a_process_that_is_not_seen_names_nobody(tmp_path: Path, child
             told.append(message)
             holder.kill()
 
-        with DeviceLeases(["local-task"], folder=tmp_path).acquire(let_go):
+        with DeviceLeases(["local-task"], directory=tmp_path).acquire(let_go):
             pass
     assert told == ["waiting for local-task: held by another process"]
 
@@ -211,13 +212,13 @@ def test_a_holder_that_left_no_note_is_told_of_too(tmp_path: Path, child_env: di
             told.append(message)
             holder.kill()
 
-        with DeviceLeases(["local-task"], folder=tmp_path).acquire(let_go):
+        with DeviceLeases(["local-task"], directory=tmp_path).acquire(let_go):
             pass
     assert told == ["waiting for local-task: held by another process"]
 
 
 def test_a_long_wait_is_told_again(tmp_path: Path, child_env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "_TELL_EVERY_S", 0.2)
+    monkeypatch.setattr(lease, "_REPORT_EVERY_S", 0.2)
     told: list[float] = []
     with holding(tmp_path, child_env, "local-task") as holder:
 
@@ -226,7 +227,7 @@ def test_a_long_wait_is_told_again(tmp_path: Path, child_env: dict[str, str], mo
             if len(told) == 3:
                 holder.kill()
 
-        with DeviceLeases(["local-task"], folder=tmp_path).acquire(let_go_at_the_third):
+        with DeviceLeases(["local-task"], directory=tmp_path).acquire(let_go_at_the_third):
             pass
     assert len(told) == 3
     assert all(later - earlier >= 0.2 for earlier, later in itertools.pairwise(told))
@@ -244,7 +245,7 @@ def test_waiting_for_another_process_of_the_run_is_not_told(tmp_path: Path, chil
             told.append(message)
             other.kill()
 
-        with DeviceLeases(uris, folder=tmp_path, run="ours").acquire(let_go) as uri:
+        with DeviceLeases(uris, directory=tmp_path, run="ours").acquire(let_go) as uri:
             assert uri == uris[1]
     assert len(told) == 1
     assert told[0].startswith(f"waiting for {uris[1]}: held by process {other.pid} ")
@@ -252,7 +253,7 @@ def test_waiting_for_another_process_of_the_run_is_not_told(tmp_path: Path, chil
 
 def test_the_device_held_last_comes_first(tmp_path: Path) -> None:
     uris = ["cuda://GPU-a", "cuda://GPU-b"]
-    mine, others = DeviceLeases(uris, folder=tmp_path), DeviceLeases(uris, folder=tmp_path)
+    mine, others = DeviceLeases(uris, directory=tmp_path), DeviceLeases(uris, directory=tmp_path)
     with others.acquire() as first, mine.acquire() as second:
         assert (first, second) == (uris[0], uris[1])
     with mine.acquire() as again:
@@ -262,15 +263,15 @@ def test_the_device_held_last_comes_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize("uris", [["cuda://GPU-a"], ["cuda://GPU-a", "cuda://GPU-b"]], ids=["one", "two"])
 def test_who_waits_comes_before_who_wants_a_device_again(tmp_path: Path, uris: list[str]) -> None:
     order: list[str] = []
-    greedy = DeviceLeases(uris, folder=tmp_path)
+    greedy = DeviceLeases(uris, directory=tmp_path)
 
     def be_patient() -> None:
-        with DeviceLeases(uris, folder=tmp_path).acquire():
+        with DeviceLeases(uris, directory=tmp_path).acquire():
             order.append("patient")
 
     with ExitStack() as others:
         for _ in uris[1:]:
-            others.enter_context(DeviceLeases(uris, folder=tmp_path).acquire())
+            others.enter_context(DeviceLeases(uris, directory=tmp_path).acquire())
         patient = threading.Thread(target=be_patient)
         with greedy.acquire():
             patient.start()
@@ -304,28 +305,28 @@ def test_one_device_has_one_key(uri: str, other: str, same: bool) -> None:
 
 @pytest.mark.parametrize("umask", [0o022, 0o077])
 def test_other_users_can_lock_what_one_user_made(tmp_path: Path, umask: int) -> None:
-    folder = tmp_path / "locks"
+    directory = tmp_path / "locks"
     before = os.umask(umask)
     try:
-        with DeviceLeases(["local-task"], folder=folder).acquire():
+        with DeviceLeases(["local-task"], directory=directory).acquire():
             pass
     finally:
         os.umask(before)
-    assert folder.stat().st_mode & 0o7777 == 0o1777
-    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o666}
+    assert directory.stat().st_mode & 0o7777 == 0o1777
+    assert {path.stat().st_mode & 0o777 for path in directory.iterdir()} == {0o666}
 
 
-def test_a_folder_that_cannot_be_written_to_is_told_with_the_remedy(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_written_to_is_told_with_the_remedy(tmp_path: Path) -> None:
     tmp_path.joinpath("file").write_text("")
-    folder = tmp_path / "file" / "locks"
-    remedy = f"{re.escape(str(folder))} cannot be written: Not a directory.*: chmod 1777 {re.escape(str(folder))}"
+    directory = tmp_path / "file" / "locks"
+    remedy = f"{re.escape(str(directory))} cannot be written: Not a directory.*: chmod 1777 {re.escape(str(directory))}"
     with pytest.raises(InputError, match=remedy):
-        DeviceLeases(["local-task"], folder=folder)
+        DeviceLeases(["local-task"], directory=directory)
 
 
 def test_a_lock_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
     tmp_path.joinpath("cpu.lock").symlink_to(tmp_path / "elsewhere")
-    leases = DeviceLeases(["local-task"], folder=tmp_path)
+    leases = DeviceLeases(["local-task"], directory=tmp_path)
     with pytest.raises(InputError, match=r"cpu\.lock cannot be written: .*chmod 1777"):
         leases.check()
     with pytest.raises(InputError, match=r"cpu\.lock cannot be written: .*chmod 1777"), leases.acquire():
@@ -334,7 +335,7 @@ def test_a_lock_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
 
 
 def test_a_lease_ends_with_its_block_also_when_it_fails(tmp_path: Path) -> None:
-    leases = DeviceLeases(["local-task"], folder=tmp_path)
+    leases = DeviceLeases(["local-task"], directory=tmp_path)
     with suppress(LookupError), leases.acquire():
         assert not is_free(tmp_path, "local-task")
         raise LookupError
@@ -344,7 +345,7 @@ def test_a_lease_ends_with_its_block_also_when_it_fails(tmp_path: Path) -> None:
 
 
 def test_leases_of_one_process_exclude_each_other(tmp_path: Path) -> None:
-    with DeviceLeases(["local-task"], folder=tmp_path).acquire():
+    with DeviceLeases(["local-task"], directory=tmp_path).acquire():
         assert not is_free(tmp_path, "local-task")
 
 
@@ -354,19 +355,19 @@ def test_locks_lie_outside_of_any_run() -> None:
         pass
 
 
-def test_a_link_in_place_of_the_folder_of_locks_is_not_followed(tmp_path: Path) -> None:
-    victim, folder = tmp_path / "victim", tmp_path / "locks"
+def test_a_link_in_place_of_the_directory_of_locks_is_not_followed(tmp_path: Path) -> None:
+    victim, directory = tmp_path / "victim", tmp_path / "locks"
     victim.mkdir()
-    folder.symlink_to(victim)
+    directory.symlink_to(victim)
     with pytest.raises(InputError, match="it is a link that somebody put there"):
-        DeviceLeases(["local-task"], folder=folder).check()
+        DeviceLeases(["local-task"], directory=directory).check()
     assert list(victim.iterdir()) == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
-def test_users_share_the_folder_of_locks(tmp_path: Path) -> None:
-    folder = tmp_path / "locks"
-    DeviceLeases(["local-task"], folder=folder).check()
-    assert folder.stat().st_mode & 0o7777 == 0o1777
-    os.chown(folder, 12345, 12345)
-    assert is_free(folder, "local-task")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to another user")
+def test_users_share_the_directory_of_locks(tmp_path: Path) -> None:
+    directory = tmp_path / "locks"
+    DeviceLeases(["local-task"], directory=directory).check()
+    assert directory.stat().st_mode & 0o7777 == 0o1777
+    os.chown(directory, 12345, 12345)
+    assert is_free(directory, "local-task")

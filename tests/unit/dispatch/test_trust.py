@@ -17,7 +17,7 @@ from pytest_shark_tune.dispatch.passes import why_not_plain
 from pytest_shark_tune.dispatch.trust import check_source, trusting_specs
 from pytest_shark_tune.dispatch.types import RootOp, Tensor
 from pytest_shark_tune.errors import CommandFailed, InputError, SpecRefused
-from pytest_shark_tune.ops.standalone import lone_op
+from pytest_shark_tune.ops.standalone import standalone_op
 from pytest_shark_tune.records.snapshot import check_snapshots, snapshot_path, write_text
 from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.spec.build import SpecEntry, build_spec, single_entry_spec
@@ -296,10 +296,10 @@ def test_a_hostile_config_in_a_record_never_becomes_a_spec() -> None:
 
 
 def test_a_hostile_op_in_a_record_is_not_compiled() -> None:
-    assert lone_op("sum", reduction()).text
+    assert standalone_op("sum", reduction()).text
     for more in (f"compilation_info = {HOSTILE}", 'objects = [#hal.executable.object<{path = "x.o"}>]'):
         with pytest.raises(InputError, match=r"the recorded op linalg.generic is refused"):
-            lone_op("sum", reduction(more))
+            standalone_op("sum", reduction(more))
         with pytest.raises(SpecRefused, match=r"the recorded op linalg.generic is refused"):
             single_entry_spec(reduction(more), CONFIG)
 
@@ -410,4 +410,4 @@ def test_a_recorded_op_that_is_none_is_told_in_words(damage: dict[str, object]) 
     with pytest.raises(InputError, match="the recorded op"):
         single_entry_spec(root, CONFIG)
     with pytest.raises(InputError, match="record"):
-        lone_op("mm", msgspec.structs.replace(root, inputs=(Tensor(element="", shape=(1,)),)))
+        standalone_op("mm", msgspec.structs.replace(root, inputs=(Tensor(element="", shape=(1,)),)))

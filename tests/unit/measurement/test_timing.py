@@ -25,7 +25,7 @@ from pytest_shark_tune.measurement.timing import (
     time_limit_s,
 )
 from pytest_shark_tune.records.types import Finalist, State
-from pytest_shark_tune.records.winner import FINALISTS, bar_to_final, declare_winner
+from pytest_shark_tune.records.winner import FINALISTS, declare_winner, final_threshold
 
 # The synthetic kernels below take no time, so budgets never end a comparison.
 POLICY = Policy(sample_s=0.005, blocks=8, min_blocks=3, budget_s=60.0, cutoff=2.0)
@@ -371,7 +371,7 @@ def search(truths: list[float], noise: float, seed: int, *, with_bar: bool) -> t
             Kernel(0.001 / truth, noise=noise, seed=seed + 2 * i),
             Kernel(0.001, noise=noise, seed=seed + 2 * i + 1),
         )
-        measurement = compare(ours, theirs, SIMULATED, batch=5, best=bar_to_final(lows) if with_bar else 1.0)
+        measurement = compare(ours, theirs, SIMULATED, batch=5, best=final_threshold(lows) if with_bar else 1.0)
         blocks += max(measurement.blocks, 1)
         if measurement.ratio_high > 1:
             seen.append((measurement.ratio, i))

@@ -12,7 +12,7 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.ops import OpSource
-from pytest_shark_tune.ops.standalone import lone_op
+from pytest_shark_tune.ops.standalone import standalone_op
 from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import read_source
 
@@ -35,7 +35,7 @@ def dispatch_of(source: OpSource, compiler: Compiler) -> Dispatch:
 @pytest.mark.parametrize("name", OPS)
 def test_it_becomes_the_dispatch_that_it_is_of(compiler: Compiler, name: str) -> None:
     dispatch = dispatch_of(OPS[name], compiler)
-    again = dispatch_of(lone_op("alone", dispatch.root), compiler)
+    again = dispatch_of(standalone_op("alone", dispatch.root), compiler)
     assert again.key == dispatch.key
     assert again.members[0].source == "alone"
 
@@ -43,12 +43,12 @@ def test_it_becomes_the_dispatch_that_it_is_of(compiler: Compiler, name: str) ->
 def test_what_the_compiler_makes_itself_is_refused(compiler: Compiler) -> None:
     attention = dispatch_of(ops.attention(batch=1, queries=16, keys=16, head=8, element="f32"), compiler)
     with pytest.raises(InputError, match=r"online_attention cannot be made .* give the model"):
-        lone_op("alone", attention.root)
+        standalone_op("alone", attention.root)
 
 
 def test_what_does_not_parse_is_refused(compiler: Compiler) -> None:
     root = dispatch_of(OPS["convolution"], compiler).root
     with pytest.raises(InputError, match="alone: this IREE does not parse the op in its record"):
-        lone_op("alone", msgspec.structs.replace(root, pattern="what another release wrote"))
+        standalone_op("alone", msgspec.structs.replace(root, pattern="what another release wrote"))
     with pytest.raises(InputError, match="its record does not hold the op: give the model"):
-        lone_op("alone", msgspec.structs.replace(root, pattern=""))
+        standalone_op("alone", msgspec.structs.replace(root, pattern=""))

@@ -202,13 +202,13 @@ def test_what_is_said_of_a_model_is_part_of_the_key(compiler: Compiler, tmp_path
 
 def test_a_plan_is_the_same_wherever_its_data_lies(compiler: Compiler, tmp_path: Path) -> None:
     (tmp_path / "two.mlir").write_text(TWO, encoding="utf-8")
-    folders = [tmp_path / name for name in ("here", "elsewhere")]
+    directories = [tmp_path / name for name in ("here", "elsewhere")]
     found = []
-    for folder in folders:
-        folder.mkdir()
-        data = save(folder / "in.npy", np.ones((2, 3), np.int64))
-        asked = ModelInput.parse((), ["0=in.npy"], "one $.x", base=folder)
-        settings = replace(RunSettings.in_folder(folder, (), "", jobs=1), models=asked)
+    for directory in directories:
+        directory.mkdir()
+        data = save(directory / "in.npy", np.ones((2, 3), np.int64))
+        asked = ModelInput.parse((), ["0=in.npy"], "one $.x", base=directory)
+        settings = replace(RunSettings.in_directory(directory, (), "", jobs=1), models=asked)
         session = Session(settings, compiler, Cache(tmp_path / "cache"))
         try:
             found.append(session.planner.plan(["two.mlir"], tmp_path))
@@ -217,4 +217,4 @@ def test_a_plan_is_the_same_wherever_its_data_lies(compiler: Compiler, tmp_path:
         data.unlink()
     (key, first), (again, second) = found
     assert key == again
-    assert [plan.sources[0].files for plan in (first, second)] == [{0: str(each / "in.npy")} for each in folders]
+    assert [plan.sources[0].files for plan in (first, second)] == [{0: str(each / "in.npy")} for each in directories]

@@ -55,22 +55,22 @@ def test_bytecode_is_read_as_text(tmp_path: Path) -> None:
         (3, "3 is not a source: give a path to .mlir, .mlirbc, .onnx, an op such as ops.matmul("),
         (None, "None is not a source"),
         (ops.matmul, "<function matmul at "),
-        ("missing.mlir", "there is no file {folder}/missing.mlir"),
-        ("folder.mlir", "there is no file {folder}/folder.mlir"),
-        ("model.txt", "{folder}/model.txt is not one of .mlir, .mlirbc, .onnx"),
-        ("", "{folder} is not one of"),
-        ("binary.mlir", "{folder}/binary.mlir: it is neither MLIR text nor MLIR bytecode"),
-        ("broken.mlirbc", "{folder}/broken.mlirbc: it is not MLIR that this IREE parses"),
+        ("missing.mlir", "there is no file {directory}/missing.mlir"),
+        ("directory.mlir", "there is no file {directory}/directory.mlir"),
+        ("model.txt", "{directory}/model.txt is not one of .mlir, .mlirbc, .onnx"),
+        ("", "{directory} is not one of"),
+        ("binary.mlir", "{directory}/binary.mlir: it is neither MLIR text nor MLIR bytecode"),
+        ("broken.mlirbc", "{directory}/broken.mlirbc: it is not MLIR that this IREE parses"),
     ],
 )
 def test_a_bad_source_is_refused_with_the_reason(tmp_path: Path, given: object, message: str) -> None:
-    (tmp_path / "folder.mlir").mkdir()
+    (tmp_path / "directory.mlir").mkdir()
     (tmp_path / "model.txt").touch()
     (tmp_path / "binary.mlir").write_bytes(b"\xff\xfe")
     (tmp_path / "broken.mlirbc").write_bytes(b"ML\xefR\x00\x00")
     with pytest.raises(InputError) as caught:
         read_source(given, tmp_path)
-    assert str(caught.value).startswith(message.format(folder=tmp_path))
+    assert str(caught.value).startswith(message.format(directory=tmp_path))
 
 
 def test_a_plan_holds_a_default_and_distinct_candidates(plan: Plan) -> None:

@@ -20,7 +20,7 @@ PROFILE = Profile(source="model", function="main", model_us=110.0, shares=SHARES
     [(0.01, "a"), (0.5, "a"), (0.51, "a odd"), (0.8, "a odd"), (0.9, "a odd b"), (1.0, "a odd b c")],
 )
 def test_the_fewest_that_make_up_a_share_are_hot_tunable_or_not(share: float, hot: str) -> None:
-    assert PROFILE.hot(share) == tuple(hot.split())
+    assert PROFILE.hot_dispatches(share) == tuple(hot.split())
 
 
 def test_times_are_told_by_dispatch() -> None:

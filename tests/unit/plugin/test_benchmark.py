@@ -9,13 +9,13 @@ from pytest_benchmark.stats import Metadata
 
 from pytest_shark_tune.plugin.benchmark import Benchmark, benchmarks_of
 from pytest_shark_tune.records.types import Finalist, FinalRecord, Record, SpecRecord, State
-from pytest_shark_tune.results.finding import Finding
+from pytest_shark_tune.results.result import TestResult
 
 PLACE = "odd[1]/test_ops.py::TestOps::test_dispatch"
 DEFAULT, CANDIDATE, FINAL = f"{PLACE}[mm-default]", f"{PLACE}[mm-Expert-abc123]", f"{PLACE}[mm-final]"
 
 
-def tried(identifier: str, *samples_us: float, state: State = State.MEASURED, failed: str = "") -> Finding:
+def tried(identifier: str, *samples_us: float, state: State = State.MEASURED, failed: str = "") -> TestResult:
     record = Record(
         id=identifier,
         dispatch="mm",
@@ -33,10 +33,10 @@ def tried(identifier: str, *samples_us: float, state: State = State.MEASURED, fa
         target="llvm-cpu",
         iree="3.13.0",
     )
-    return Finding(plan="plan", suite="", record=record)
+    return TestResult(plan="plan", suite="", record=record)
 
 
-def final(winner: str | None, *, baseline_us: tuple[float, ...] = (9.0, 9.5)) -> Finding:
+def final(winner: str | None, *, baseline_us: tuple[float, ...] = (9.0, 9.5)) -> TestResult:
     finalist = Finalist(
         id="abc123", state=State.MEASURED, samples_us=(4.0, 4.5), ratio=2.2, ratio_low=2.1, ratio_high=2.3
     )
@@ -51,7 +51,7 @@ def final(winner: str | None, *, baseline_us: tuple[float, ...] = (9.0, 9.5)) ->
         target="llvm-cpu",
         iree="3.13.0",
     )
-    return Finding(plan="plan", suite="", final=record)
+    return TestResult(plan="plan", suite="", final=record)
 
 
 def one(benchmarks: list[Benchmark], name: str) -> Benchmark:
@@ -92,7 +92,7 @@ def test_what_failed_is_no_benchmark() -> None:
         {
             CANDIDATE: tried("abc123", state=State.RUN_FAILED, failed="launch failed"),
             FINAL: final(None, baseline_us=()),
-            f"{PLACE}[spec]": Finding(plan="plan", suite="", spec=SpecRecord(sources=(), dropped={})),
+            f"{PLACE}[spec]": TestResult(plan="plan", suite="", spec=SpecRecord(sources=(), dropped={})),
         }
     )
 
@@ -107,11 +107,11 @@ def test_what_failed_is_no_benchmark() -> None:
     ids=["the winner's", "the default's where nothing won", "the default's own where nothing came to the final"],
 )
 def test_a_final_is_what_the_dispatch_comes_to(
-    found: Finding, samples_us: tuple[float, ...], facts: dict[str, object]
+    found: TestResult, samples_us: tuple[float, ...], facts: dict[str, object]
 ) -> None:
     # With workers a final's report may come in whatever order.
-    findings = {FINAL: found, CANDIDATE: tried("abc123", 5.0), DEFAULT: tried("default", 12.0)}
-    benchmark = one(benchmarks_of(findings), FINAL)
+    results = {FINAL: found, CANDIDATE: tried("abc123", 5.0), DEFAULT: tried("default", 12.0)}
+    benchmark = one(benchmarks_of(results), FINAL)
     assert us(benchmark) == samples_us
     assert {name: benchmark.extra_info[name] for name in facts} == facts
 

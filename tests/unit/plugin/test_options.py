@@ -144,7 +144,7 @@ def test_a_bad_size_is_refused_by_name(text: str) -> None:
         ((), ()),
         (("--a=1", "--b"), ("--a=1", "--b")),
         (("--a=1 --b", "--c"), ("--a=1", "--b", "--c")),
-        (("--path='a folder/file'",), ("--path=a folder/file",)),
+        (("--path='a directory/file'",), ("--path=a directory/file",)),
         (("",), ()),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from pytest_shark_tune.plan.roles import Phase
 from pytest_shark_tune.plugin.xdist.order import RunOrder
 from pytest_shark_tune.search import ExhaustiveSearch
-from pytest_shark_tune.tuning.scheduler import Campaign, Quarry
+from pytest_shark_tune.tuning.scheduler import TaskScheduler, TaskState
 
 ORDINARY, CANDIDATE, FINAL, SPEC = Phase.ORDINARY, Phase.CANDIDATE, Phase.FINAL, Phase.SPEC
 
@@ -22,7 +22,7 @@ def order_of(
     most: int | None = None,
 ) -> RunOrder:
     tests = [index for index, phase in enumerate(phases) if phase is CANDIDATE]
-    quarry = Quarry(
+    state = TaskState(
         name="mm",
         weight=1,
         search=ExhaustiveSearch(len(tests)),
@@ -31,7 +31,7 @@ def order_of(
         defaults=(),
         most=len(tests) if most is None else most,
     )
-    return RunOrder(phases, Campaign([quarry], stretch=4, is_spent=is_spent), needless)
+    return RunOrder(phases, TaskScheduler([state], batch=4, is_spent=is_spent), needless)
 
 
 def drain(order: RunOrder) -> list[int]:

@@ -14,7 +14,7 @@ from pytest_shark_tune.plan.roles import Phase
 from pytest_shark_tune.plugin.xdist.order import RunOrder
 from pytest_shark_tune.plugin.xdist.scheduling import TuneScheduling
 from pytest_shark_tune.search import ExhaustiveSearch
-from pytest_shark_tune.tuning.scheduler import Campaign, Quarry
+from pytest_shark_tune.tuning.scheduler import TaskScheduler, TaskState
 
 ORDINARY, CANDIDATE, FINAL, SPEC = Phase.ORDINARY, Phase.CANDIDATE, Phase.FINAL, Phase.SPEC
 PHASES = (ORDINARY, *[CANDIDATE] * 8, FINAL, ORDINARY, FINAL, SPEC, *[CANDIDATE] * 4, FINAL, SPEC)
@@ -89,7 +89,7 @@ class Controller:
     def order_of(self, names: Sequence[str]) -> RunOrder:
         phases = [self.phases[self.names.index(name)] for name in names]
         candidates = [index for index, phase in enumerate(phases) if phase is CANDIDATE]
-        quarry = Quarry(
+        state = TaskState(
             name="mm",
             weight=1,
             search=ExhaustiveSearch(len(candidates)),
@@ -98,7 +98,7 @@ class Controller:
             defaults=(),
             most=len(candidates),
         )
-        return RunOrder(phases, Campaign([quarry], stretch=4, is_spent=self.is_spent))
+        return RunOrder(phases, TaskScheduler([state], batch=4, is_spent=self.is_spent))
 
     def start(self) -> Controller:
         for _ in range(self.config.workers):

@@ -135,7 +135,7 @@ def test_without_entries_there_is_no_file(path: Path) -> None:
     assert list(path.parent.iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "directory"])
 @pytest.mark.parametrize("suffix", [".mlir", ".jsonl"])
 def test_what_is_no_regular_file_is_refused_and_not_read(path: Path, kind: str, suffix: str) -> None:
     other = path.with_suffix(suffix)

@@ -9,9 +9,9 @@ import pytest
 from pytest_shark_tune.records.types import Finalist, Record, State
 from pytest_shark_tune.records.winner import (
     FINALISTS,
-    bar_to_final,
     choose_finalists,
     declare_winner,
+    final_threshold,
     provisional_winner,
 )
 
@@ -92,12 +92,12 @@ def test_who_cannot_win_stays_at_home(loser: Record) -> None:
     ids=["nobody", "too-few", "four", "six", "slower-than-the-default"],
 )
 def test_the_bar_to_the_final_is_what_four_surely_have(lows: list[float], bar: float) -> None:
-    assert bar_to_final(lows) == bar
+    assert final_threshold(lows) == bar
 
 
 def test_whoever_stays_below_the_bar_was_no_finalist() -> None:
     four = [record(f"c{number}", 1.5, 1.4, 1.6) for number in range(4)]
-    below = record("x", 1.3, 0.0, bar_to_final([each.ratio_low or 0 for each in four]))
+    below = record("x", 1.3, 0.0, final_threshold([each.ratio_low or 0 for each in four]))
     assert "x" not in choose_finalists([below, *four])
     # Where those four are not on record after all, it may still get its chance.
     assert "x" in choose_finalists([below, *four[:3]])

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from pytest_shark_tune.guard.verdict import Outcome, Promise, Verdict
+from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
 from pytest_shark_tune.report.guard_text import (
     GuardFailure,
-    GuardFinding,
+    GuardResult,
     github_lines,
     markdown,
     said_first,
-    status_words,
+    status_text,
     terminal_lines,
 )
 
@@ -21,35 +21,35 @@ WHERE = "llvm-cpu on CPU, IREE 3.13.0 (runtime 3.13.0)"
 RECORDED = {"recorded_ratio": 1.5, "recorded_ratio_low": 1.45, "recorded_ratio_high": 1.55}
 
 
-def finding(
-    outcome: Outcome,
+def result(
+    outcome: CheckOutcome,
     reason: str = "",
     *,
     entry: str = "matmul",
-    promise: Promise = Promise.FAST,
+    check: EntryCheck = EntryCheck.FAST,
     note: str = "",
-    figures: dict[str, float] | None = None,
+    metrics: dict[str, float] | None = None,
     spec: str = "suite/__specs__/llvm-cpu-x.mlir",
     line: int = 7,
-) -> GuardFinding:
-    verdict = Verdict(entry=entry, promise=promise, outcome=outcome, reason=reason, note=note, figures=figures or {})
-    return GuardFinding(verdict=verdict, spec=spec, file="/home/me/work/suite/test_a.py", line=line, where=WHERE)
+) -> GuardResult:
+    verdict = Verdict(entry=entry, check=check, outcome=outcome, reason=reason, note=note, metrics=metrics or {})
+    return GuardResult(verdict=verdict, spec=spec, file="/home/me/work/suite/test_a.py", line=line, where=WHERE)
 
 
-KEPT = finding(Outcome.KEPT, figures={"ratio": 1.5, **RECORDED})
-BROKEN = finding(Outcome.BROKEN, "a_b is 5% slower\nnow: 1.0\nthen: 1.5", entry="conv")
-UNDECIDED = finding(Outcome.UNDECIDED, "did not decide\nmore", figures={"ratio": 0.999})
-NOT_NEEDED = finding(Outcome.KEPT, note="no longer needed: the default is as fast", entry="pool")
-SKIPPED = finding(Outcome.SKIPPED, "recorded on A, this is B", entry="conv", promise=Promise.CORRECT)
+KEPT = result(CheckOutcome.PASSED, metrics={"ratio": 1.5, **RECORDED})
+BROKEN = result(CheckOutcome.FAILED, "a_b is 5% slower\nnow: 1.0\nthen: 1.5", entry="conv")
+UNDECIDED = result(CheckOutcome.UNDECIDED, "did not decide\nmore", metrics={"ratio": 0.999})
+NOT_NEEDED = result(CheckOutcome.PASSED, note="no longer needed: the default is as fast", entry="pool")
+SKIPPED = result(CheckOutcome.SKIPPED, "recorded on A, this is B", entry="conv", check=EntryCheck.CORRECT)
 FAILED = GuardFailure(
     test="suite/test_a.py::test_a[input]", file="/home/me/work/suite/test_a.py", line=7, reason="there is no file a_b"
 )
 
 
 def test_the_terminal_counts_and_tells_what_is_worth_a_line() -> None:
-    lines = list(terminal_lines([BROKEN, UNDECIDED, NOT_NEEDED, SKIPPED, finding(Outcome.KEPT, entry="other")]))
+    lines = list(terminal_lines([BROKEN, UNDECIDED, NOT_NEEDED, SKIPPED, result(CheckOutcome.PASSED, entry="other")]))
     assert lines == [
-        "4 entries, promises: 2 kept, 1 broken, 1 undecided, 1 skipped",
+        "4 entries, checks: 2 kept, 1 broken, 1 undecided, 1 skipped",
         "worth a look:",
         "  pool-fast: no longer needed: the default is as fast",
         "undecided:",
@@ -61,20 +61,20 @@ def test_the_terminal_counts_and_tells_what_is_worth_a_line() -> None:
 
 
 def test_entries_of_two_specs_are_two() -> None:
-    lines = list(terminal_lines([KEPT, finding(Outcome.KEPT, spec="other.mlir")]))
-    assert lines == ["2 entries, promises: 2 kept", WHERE, "spec: other.mlir", "spec: suite/__specs__/llvm-cpu-x.mlir"]
+    lines = list(terminal_lines([KEPT, result(CheckOutcome.PASSED, spec="other.mlir")]))
+    assert lines == ["2 entries, checks: 2 kept", WHERE, "spec: other.mlir", "spec: suite/__specs__/llvm-cpu-x.mlir"]
 
 
 def test_where_nothing_changed_the_markdown_is_one_line() -> None:
     text = markdown([KEPT, SKIPPED])
-    assert text == f"**shark-tune guard**: 2 entries, promises: 1 kept, 1 skipped ({WHERE})\n"
+    assert text == f"**shark-tune guard**: 2 entries, checks: 1 kept, 1 skipped ({WHERE})\n"
     assert markdown([]) == "**shark-tune guard**: nothing was guarded.\n"
 
 
 def test_the_markdown_says_what_changed() -> None:
-    moved = finding(Outcome.KEPT, entry="dense", figures={"ratio": 1.61, **RECORDED})
+    moved = result(CheckOutcome.PASSED, entry="dense", metrics={"ratio": 1.61, **RECORDED})
     assert markdown([NOT_NEEDED, KEPT, UNDECIDED, BROKEN, moved], "Ctrl-C").splitlines() == [
-        f"**shark-tune guard**: 4 entries, promises: 3 kept, 1 broken, 1 undecided ({WHERE})",
+        f"**shark-tune guard**: 4 entries, checks: 3 kept, 1 broken, 1 undecided ({WHERE})",
         "",
         "The run ended early, so this is not all: Ctrl-C",
         "",
@@ -101,7 +101,7 @@ def test_the_markdown_says_what_changed() -> None:
 def test_a_failure_that_is_no_verdict_is_told_with_and_without_findings() -> None:
     told = "failed without a verdict"
     assert list(terminal_lines([KEPT], [FAILED])) == [
-        f"1 entry, promises: 1 kept; 1 {told}",
+        f"1 entry, checks: 1 kept; 1 {told}",
         f"{told}:",
         "  suite/test_a.py::test_a[input]: there is no file a_b",
         WHERE,
@@ -110,7 +110,7 @@ def test_a_failure_that_is_no_verdict_is_told_with_and_without_findings() -> Non
     assert next(terminal_lines([], [FAILED])) == f"nothing was guarded; 1 {told}"
     item = "- **failed** `suite/test_a.py::test_a[input]`: there is no file a\\_b"
     assert markdown([KEPT], failures=[FAILED]).splitlines() == [
-        f"**shark-tune guard**: 1 entry, promises: 1 kept; 1 {told} ({WHERE})",
+        f"**shark-tune guard**: 1 entry, checks: 1 kept; 1 {told} ({WHERE})",
         "",
         item,
     ]
@@ -139,18 +139,18 @@ def test_what_a_report_says_first_is_what_went_wrong(text: str, first: str) -> N
     assert said_first(text) == first
 
 
-@pytest.mark.parametrize("outcome", [Outcome.KEPT, Outcome.SKIPPED])
-def test_github_hears_nothing_of_what_is_well(outcome: Outcome) -> None:
-    assert list(github_lines([finding(outcome, "why")], Path("/home/me/work"))) == []
+@pytest.mark.parametrize("outcome", [CheckOutcome.PASSED, CheckOutcome.SKIPPED])
+def test_github_hears_nothing_of_what_is_well(outcome: CheckOutcome) -> None:
+    assert list(github_lines([result(outcome, "why")], Path("/home/me/work"))) == []
 
 
 def test_github_is_told_in_its_own_escapes() -> None:
-    odd = finding(Outcome.BROKEN, "5% slower,\r\nnow: 1", entry="a:b,c")
+    odd = result(CheckOutcome.FAILED, "5% slower,\r\nnow: 1", entry="a:b,c")
     (line,) = github_lines([odd], Path("/home/me/work"))
     assert line == (
         "::error file=suite/test_a.py,line=7,title=shark-tune%3A a%3Ab%2Cc-fast is broken::5%25 slower,%0D%0Anow: 1"
     )
-    (line,) = github_lines([finding(Outcome.UNDECIDED, "why", line=0)], Path("/elsewhere"))
+    (line,) = github_lines([result(CheckOutcome.UNDECIDED, "why", line=0)], Path("/elsewhere"))
     assert line == "::warning file=/home/me/work/suite/test_a.py,title=shark-tune%3A matmul-fast is undecided::why"
     (line,) = github_lines([NOT_NEEDED], Path("/home/me/work"))
     assert line.startswith("::notice file=suite/test_a.py,line=7,title=shark-tune%3A pool-fast is kept::no longer")
@@ -159,5 +159,5 @@ def test_github_is_told_in_its_own_escapes() -> None:
 @pytest.mark.parametrize(
     ("found", "words"), [(KEPT, "1.50x"), (UNDECIDED, "1.00x undecided"), (SKIPPED, ""), (NOT_NEEDED, "")]
 )
-def test_a_ratio_stands_beside_its_test(found: GuardFinding, words: str) -> None:
-    assert status_words(found.verdict) == words
+def test_a_ratio_stands_beside_its_test(found: GuardResult, words: str) -> None:
+    assert status_text(found.verdict) == words

@@ -200,7 +200,7 @@ def test_what_did_not_pay_in_the_whole_is_named(tmp_path: Path) -> None:
 
 
 def test_what_was_written_is_named(tmp_path: Path) -> None:
-    spec = tmp_path / ("a long folder " * 12) / "spec.mlir"
+    spec = tmp_path / ("a long directory " * 12) / "spec.mlir"
     spec.parent.mkdir()
     missing = render(SUMMARY, width=80, spec=spec, snapshots=())
     assert "no spec was written: nothing won" in missing

@@ -11,10 +11,10 @@ from pytest_shark_tune.cli import main
 from pytest_shark_tune.plan.types import KernelTask, Plan
 from pytest_shark_tune.plugin.options import TuneOptions
 from pytest_shark_tune.records.types import Record, State
-from pytest_shark_tune.results.finding import Finding
 from pytest_shark_tune.results.landscape import landscape_of, write_landscapes
 from pytest_shark_tune.results.replay import read_landscape
-from pytest_shark_tune.results.store import Ledger
+from pytest_shark_tune.results.result import TestResult
+from pytest_shark_tune.results.store import ResultStore
 from pytest_shark_tune.search_space import SearchSpace
 from pytest_shark_tune.search_space.candidate import kernel_candidates, kernel_default
 
@@ -68,10 +68,10 @@ def records_of(task: KernelTask) -> list[Record]:
     ]
 
 
-def ledger_of(folder: Path, *tasks: KernelTask) -> Ledger:
+def ledger_of(directory: Path, *tasks: KernelTask) -> ResultStore:
     plan = Plan(sources=(), tasks=(), untunable=(), kernels=tasks)
-    ledger = Ledger(
-        folder,
+    store = ResultStore(
+        directory,
         {"plan": plan}.__getitem__,
         target="llvm-cpu",
         device="Some CPU",
@@ -79,13 +79,13 @@ def ledger_of(folder: Path, *tasks: KernelTask) -> Ledger:
         versions={},
         starter=None,
     )
-    ledger.add_plan("plan", "")
-    return ledger
+    store.add_plan("plan", "")
+    return store
 
 
-def take(ledger: Ledger, *records: Record) -> None:
+def take(store: ResultStore, *records: Record) -> None:
     for record in records:
-        ledger.take(Finding(plan="plan", suite="", record=record))
+        store.add(TestResult(plan="plan", suite="", record=record))
 
 
 def test_what_was_tried_stands_in_the_order_of_the_plan_with_its_state() -> None:
@@ -140,11 +140,11 @@ def test_a_dispatch_of_iree_brings_its_facts(plan: Plan) -> None:
 
 def test_what_is_written_can_be_replayed(tmp_path: Path) -> None:
     task = kernel("blocked")
-    ledger = ledger_of(tmp_path / "out", task)
+    store = ledger_of(tmp_path / "out", task)
     (tmp_path / "out").mkdir()
-    take(ledger, *records_of(task))
-    path = tmp_path / "new folder" / "blocked.json"
-    assert write_landscapes(path, ledger, note="all") == [f"landscape: {path}"]
+    take(store, *records_of(task))
+    path = tmp_path / "new directory" / "blocked.json"
+    assert write_landscapes(path, store, note="all") == [f"landscape: {path}"]
     assert read_landscape(path) == landscape_of(task, records_of(task), note="all")
     for strategy in ("exhaustive", "random", "model"):
         result = CliRunner().invoke(main, ["replay", str(path), "--search", strategy, "--seeds", "1"])
@@ -154,9 +154,9 @@ def test_what_is_written_can_be_replayed(tmp_path: Path) -> None:
 
 def test_several_dispatches_get_a_file_each_and_one_without_a_measurement_is_told(tmp_path: Path) -> None:
     one, two, three = (kernel(name) for name in ("one", "two", "three"))
-    ledger = ledger_of(tmp_path, one, two, three)
-    take(ledger, *records_of(one), *records_of(three), make_record(two, "default", 10.0))
-    assert write_landscapes(tmp_path / "run.json", ledger) == [
+    store = ledger_of(tmp_path, one, two, three)
+    take(store, *records_of(one), *records_of(three), make_record(two, "default", 10.0))
+    assert write_landscapes(tmp_path / "run.json", store) == [
         f"landscape: {tmp_path / 'run-one.json'}",
         "no landscape of two: no candidate was measured",
         f"landscape: {tmp_path / 'run-three.json'}",
@@ -166,19 +166,19 @@ def test_several_dispatches_get_a_file_each_and_one_without_a_measurement_is_tol
 
 def test_a_name_that_is_no_file_name_becomes_one(tmp_path: Path) -> None:
     odd, plain = kernel("a/b c.d"), kernel("plain")
-    ledger = ledger_of(tmp_path, odd, plain)
-    take(ledger, *records_of(odd))
-    write_landscapes(tmp_path / "run.json", ledger)
+    store = ledger_of(tmp_path, odd, plain)
+    take(store, *records_of(odd))
+    write_landscapes(tmp_path / "run.json", store)
     assert (tmp_path / "run-a_b_c.d.json").is_file()
 
 
 def test_what_cannot_be_written_is_a_failure_of_the_run(tmp_path: Path) -> None:
     task = kernel("blocked")
-    ledger = ledger_of(tmp_path, task)
-    take(ledger, *records_of(task))
+    store = ledger_of(tmp_path, task)
+    take(store, *records_of(task))
     (tmp_path / "taken").mkdir()
-    assert write_landscapes(tmp_path / "taken", ledger) == []
-    (error,) = ledger.failures
+    assert write_landscapes(tmp_path / "taken", store) == []
+    (error,) = store.failures
     assert error.filename == str(tmp_path / "taken")
 
 
@@ -188,5 +188,5 @@ def test_the_option_names_a_file(pytester: pytest.Pytester) -> None:
 
     assert asked() is None
     assert asked("--tune-record-landscape=a.json") == pytester.path / "a.json"
-    with pytest.raises(pytest.UsageError, match=r"--tune-record-landscape: .* is a folder; name a file in it"):
+    with pytest.raises(pytest.UsageError, match=r"--tune-record-landscape: .* is a directory; name a file in it"):
         asked("--tune-record-landscape=.")

@@ -17,7 +17,7 @@ from pytest_shark_tune.dispatch.types import FoundDispatch, RootOp, Tensor
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.spec.build import SpecEntry, build_spec
 from pytest_shark_tune.spec.matcher import has_matcher
-from pytest_shark_tune.spec.predicate import Question, Relation, describe, differences, read_questions, relation
+from pytest_shark_tune.spec.predicate import MatchPredicate, Relation, describe, differences, read_predicates, relation
 from pytest_shark_tune.spec.read import read_spec
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -126,8 +126,8 @@ def spec_of(asks: Mapping[str, str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def questions() -> Mapping[str, Question]:
-    return dict(zip(ASKS, read_questions(spec_of(ASKS)), strict=True))
+def predicates() -> Mapping[str, MatchPredicate]:
+    return dict(zip(ASKS, read_predicates(spec_of(ASKS)), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -170,9 +170,9 @@ def root(name: str) -> RootOp:
 
 @pytest.mark.parametrize("name", ASKS)
 def test_an_op_differs_in_something_just_where_it_is_not_matched(
-    name: str, questions: Mapping[str, Question], matched: Mapping[str, frozenset[str]]
+    name: str, predicates: Mapping[str, MatchPredicate], matched: Mapping[str, frozenset[str]]
 ) -> None:
-    alike = {each for each in OPS if not differences(questions[name], root(each))}
+    alike = {each for each in OPS if not differences(predicates[name], root(each))}
     if name in UNREAD:
         assert alike >= matched[name]
     else:
@@ -180,11 +180,11 @@ def test_an_op_differs_in_something_just_where_it_is_not_matched(
 
 
 def test_relations_hold_for_what_iree_matches(
-    questions: Mapping[str, Question], matched: Mapping[str, frozenset[str]]
+    predicates: Mapping[str, MatchPredicate], matched: Mapping[str, frozenset[str]]
 ) -> None:
     said: set[Relation] = set()
-    for one, first in questions.items():
-        for other, second in questions.items():
+    for one, first in predicates.items():
+        for other, second in predicates.items():
             how = relation(first, second)
             said.add(how)
             pair = f"{one} {how} {other}"
@@ -228,12 +228,14 @@ def test_relations_hold_for_what_iree_matches(
         ("compared", "transposed", "apart"),
     ],
 )
-def test_a_relation_is_told(questions: Mapping[str, Question], first: str, second: str, expected: Relation) -> None:
-    assert relation(questions[first], questions[second]) == expected
+def test_a_relation_is_told(
+    predicates: Mapping[str, MatchPredicate], first: str, second: str, expected: Relation
+) -> None:
+    assert relation(predicates[first], predicates[second]) == expected
 
 
-def test_what_is_not_read_is_named(questions: Mapping[str, Question]) -> None:
-    assert {name: " ".join(each.unread) for name, each in questions.items() if each.unread} == UNREAD
+def test_what_is_not_read_is_named(predicates: Mapping[str, MatchPredicate]) -> None:
+    assert {name: " ".join(each.unread) for name, each in predicates.items() if each.unread} == UNREAD
 
 
 @pytest.mark.parametrize(
@@ -257,8 +259,8 @@ def test_what_is_not_read_is_named(questions: Mapping[str, Question]) -> None:
         ("another name", "base", ["it is linalg.matmul instead of linalg.generic"]),
     ],
 )
-def test_differences_in_words(questions: Mapping[str, Question], ask: str, op: str, expected: list[str]) -> None:
-    assert list(differences(questions[ask], root(op))) == expected
+def test_differences_in_words(predicates: Mapping[str, MatchPredicate], ask: str, op: str, expected: list[str]) -> None:
+    assert list(differences(predicates[ask], root(op))) == expected
 
 
 @pytest.mark.parametrize(
@@ -273,8 +275,8 @@ def test_differences_in_words(questions: Mapping[str, Question], ask: str, op: s
         ("by name", "linalg.matmul"),
     ],
 )
-def test_a_question_in_a_few_words(questions: Mapping[str, Question], ask: str, expected: str) -> None:
-    assert describe(questions[ask]) == expected
+def test_a_question_in_a_few_words(predicates: Mapping[str, MatchPredicate], ask: str, expected: str) -> None:
+    assert describe(predicates[ask]) == expected
 
 
 def test_each_real_op_is_asked_for_by_its_own_entry_alone(dumps: Mapping[str, str], compiler: Compiler) -> None:
@@ -293,18 +295,18 @@ def test_each_real_op_is_asked_for_by_its_own_entry_alone(dumps: Mapping[str, st
     roots = list({msgspec.json.encode(msgspec.structs.replace(each, op="")): each for each in matchable}.values())
     assert {each.kind for each in roots} >= {"contraction", "convolution", "attention", "other"}
     entries = [SpecEntry(name=f"e{number}", root=each, compilation_info=INFO) for number, each in enumerate(roots)]
-    questions = read_questions(build_spec(entries))
-    assert not any(question.unread for question in questions)
-    for one, question in enumerate(questions):
+    predicates = read_predicates(build_spec(entries))
+    assert not any(predicate.unread for predicate in predicates)
+    for one, predicate in enumerate(predicates):
         for other, each in enumerate(roots):
-            assert bool(differences(question, each)) == (one != other), (question.matcher, each.op)
+            assert bool(differences(predicate, each)) == (one != other), (predicate.matcher, each.op)
             expected = "equal" if one == other else "apart"
-            assert relation(question, questions[other]) == expected, (question.matcher, questions[other].matcher)
+            assert relation(predicate, predicates[other]) == expected, (predicate.matcher, predicates[other].matcher)
 
 
 def test_a_spec_that_iree_ships_is_read() -> None:
     text = (GOLDEN / "iree_default_tuning_spec_gfx942.mlir").read_text(encoding="utf-8")
-    attention, matmul = read_questions(text)
+    attention, matmul = read_predicates(text)
     assert (attention.matcher, matmul.matcher) == tuple(row.matcher for row in read_spec(text))
     assert not attention.unread
     assert describe(attention) == (
@@ -323,12 +325,12 @@ def test_a_spec_that_iree_ships_is_read() -> None:
     ],
     ids=["too many sizes", "too few maps"],
 )
-def test_a_matcher_that_contradicts_itself_covers_nothing(ask: str, questions: Mapping[str, Question]) -> None:
-    (question,) = read_questions(spec_of({"ask": ask}))
-    assert question.unread == ("transform.iree.match.dims_equal",)
-    assert {relation(question, each) for each in questions.values()} <= {"apart", "covered", "unknown"}
+def test_a_matcher_that_contradicts_itself_covers_nothing(ask: str, predicates: Mapping[str, MatchPredicate]) -> None:
+    (predicate,) = read_predicates(spec_of({"ask": ask}))
+    assert predicate.unread == ("transform.iree.match.dims_equal",)
+    assert {relation(predicate, each) for each in predicates.values()} <= {"apart", "covered", "unknown"}
 
 
 def test_what_is_no_spec_is_refused() -> None:
     with pytest.raises(InputError, match="no entrypoint"):
-        read_questions("module {}")
+        read_predicates("module {}")

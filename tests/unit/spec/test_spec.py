@@ -410,9 +410,9 @@ def test_specs_linked_in_the_older_form_are_refused() -> None:
         check_starter(outer)
 
 
-@pytest.mark.parametrize("folder", ["a b", "it's", 'a"b', "a$b", "a}b", "{ab", "a,b", "größe", "a(b)@c"])
-def test_a_spec_is_found_whatever_its_path(folder: str, tmp_path: Path) -> None:
-    path = tmp_path / folder / f"spec {folder}.mlir"
+@pytest.mark.parametrize("directory", ["a b", "it's", 'a"b', "a$b", "a}b", "{ab", "a,b", "größe", "a(b)@c"])
+def test_a_spec_is_found_whatever_its_path(directory: str, tmp_path: Path) -> None:
+    path = tmp_path / directory / f"spec {directory}.mlir"
     path.parent.mkdir()
     path.write_text(single_entry_spec(MATMUL, info(128)), encoding="utf-8")
     assert why_not_applied(configure(payload({"mm": MATMUL}), path), info(128)) is None

@@ -39,7 +39,7 @@ def test_a_value_comes_back_by_kind_and_key(cache: Cache) -> None:
 
 def test_another_run_finds_what_one_kept(cache: Cache) -> None:
     cache.put("plans", content_key("a"), Value(1))
-    assert Cache(cache.folder).get("plans", content_key("a"), Value) == Value(1)
+    assert Cache(cache.directory).get("plans", content_key("a"), Value) == Value(1)
 
 
 def sealed(content: bytes, digest: str = "") -> bytes:
@@ -87,7 +87,7 @@ def test_a_binary_is_read_once_and_only_the_one_of_its_digest_is_given(tmp_path:
     assert cache.binary("artifacts", key, digest) == path
     path.write_bytes(b"codE")
     assert cache.binary("artifacts", key, digest) == path, "this process has seen it whole"
-    assert Cache(cache.folder, told.append).binary("artifacts", key, digest) is None
+    assert Cache(cache.directory, told.append).binary("artifacts", key, digest) is None
     assert len(told) == 2
 
 
@@ -107,7 +107,7 @@ def test_a_cache_may_be_moved(cache: Cache, tmp_path: Path) -> None:
     key, digest = content_key("a"), hashlib.sha256(b"code").hexdigest()
     cache.put("plans", key, Value(1))
     cache.file("artifacts", key, BINARY).write_bytes(b"code")
-    moved = Cache(cache.folder.rename(tmp_path / "elsewhere"))
+    moved = Cache(cache.directory.rename(tmp_path / "elsewhere"))
     assert moved.get("plans", key, Value) == Value(1)
     assert moved.binary("artifacts", key, digest) == moved.file("artifacts", key, BINARY)
 
@@ -167,7 +167,7 @@ def test_a_value_is_made_where_the_file_system_knows_no_locks(cache: Cache, monk
     key = content_key("a")
     made = iter((1, 2))
     assert [cache.get_or_make("plans", key, int, lambda: next(made)) for _ in range(2)] == [1, 1]
-    assert [path.name for path in cache.folder.rglob("*") if path.is_file()] == [f"{key}.json"]
+    assert [path.name for path in cache.directory.rglob("*") if path.is_file()] == [f"{key}.json"]
 
 
 def test_processes_that_ask_at_the_same_time_make_it_once(cache: Cache, child_env: dict[str, str]) -> None:
@@ -185,7 +185,7 @@ print(Cache(Path(sys.argv[1])).get_or_make("plans", content_key("a"), int, make)
 """
     children = [
         subprocess.Popen(
-            [sys.executable, "-c", code, str(cache.folder)],
+            [sys.executable, "-c", code, str(cache.directory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=child_env,
@@ -235,7 +235,7 @@ print(content_key("plan", {"b": 1, "a": [1, 2.5, None]}, {"x", "y", "z"}))
     assert keys == {content_key("plan", {"a": [1, 2.5, None], "b": 1}, {"z", "y", "x"})}
 
 
-def test_the_folder_of_a_file_exists(cache: Cache) -> None:
+def test_the_directory_of_a_file_exists(cache: Cache) -> None:
     path = cache.file("artifacts", content_key("a"), ".vmfb")
     assert path.parent.is_dir()
     assert not path.exists()

@@ -46,7 +46,7 @@ def there(paths: list[Path]) -> list[bool]:
 
 
 def all_files(cache: Cache) -> list[Path]:
-    return [path for path in cache.folder.rglob("*") if path.is_file()]
+    return [path for path in cache.directory.rglob("*") if path.is_file()]
 
 
 def test_what_was_not_used_for_longest_goes_first_a_value_with_its_file(cache: Cache) -> None:
@@ -99,7 +99,7 @@ def test_what_vanishes_meanwhile_is_no_error(cache: Cache) -> None:
     old = [path for number in range(100) for path in keep(cache, str(number), hours=9)]
     new = keep(cache, "new", hours=0)
     with ThreadPoolExecutor(4) as runs:
-        ends = [runs.submit(Cache(cache.folder).evict, SIZE) for _ in range(4)]
+        ends = [runs.submit(Cache(cache.directory).evict, SIZE) for _ in range(4)]
         assert all(end.result().busy == 0 for end in ends)
     assert sorted(all_files(cache)) == sorted(new)
     assert not any(there(old))
@@ -134,30 +134,30 @@ def test_a_file_that_is_being_written_stays_and_a_torn_one_goes(cache: Cache) ->
 def test_only_what_is_ours_is_removed(cache: Cache) -> None:
     key = content_key("a")
     others = [
-        cache.folder / "notes.txt",
-        cache.folder / "pictures" / key[:2] / f"{key}.json",
-        cache.folder / "plans" / "notes.txt",
-        cache.folder / "plans" / f"{key}.json",
-        cache.folder / "plans" / key[:2] / "notes.txt",
-        cache.folder / "plans" / key[:2] / f"{key}0.json",
-        cache.folder / "plans" / ("aa" if key[:2] != "aa" else "bb") / f"{key}.json",
-        cache.folder / "plans" / key[:2] / f"{key}.json.d" / "inside",
+        cache.directory / "notes.txt",
+        cache.directory / "pictures" / key[:2] / f"{key}.json",
+        cache.directory / "plans" / "notes.txt",
+        cache.directory / "plans" / f"{key}.json",
+        cache.directory / "plans" / key[:2] / "notes.txt",
+        cache.directory / "plans" / key[:2] / f"{key}0.json",
+        cache.directory / "plans" / ("aa" if key[:2] != "aa" else "bb") / f"{key}.json",
+        cache.directory / "plans" / key[:2] / f"{key}.json.d" / "inside",
     ]
     for path in others:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes(9))
         age(path, 9)
-    elsewhere = cache.folder.with_name("elsewhere")
+    elsewhere = cache.directory.with_name("elsewhere")
     elsewhere.mkdir()
     (elsewhere / f"{content_key('b')}.json").touch()
-    (cache.folder / "plans" / content_key("b")[:2]).symlink_to(elsewhere)
+    (cache.directory / "plans" / content_key("b")[:2]).symlink_to(elsewhere)
     keep(cache, "mine", hours=9, kind="plans")
     assert cache.evict(0).number == 1
     assert cache.clear() == Removed()
     assert all(there([*others, *elsewhere.iterdir()]))
 
 
-def test_one_kind_is_cleared_alone_and_folders_stay(cache: Cache) -> None:
+def test_one_kind_is_cleared_alone_and_directories_stay(cache: Cache) -> None:
     plan, artifact = keep(cache, "a", hours=0, kind="plans"), keep(cache, "a", hours=0)
     assert cache.clear(["plans"]) == Removed(number=1, bytes=SIZE)
     assert there(plan + artifact) == [False, False, True, True]

@@ -1,4 +1,4 @@
-"""Leftovers: commands and folders of a process that ends in whichever way."""
+"""Leftovers: commands and directories of a process that ends in whichever way."""
 
 from __future__ import annotations
 
@@ -13,31 +13,29 @@ import pytest
 
 SLEEPER = """
 import os, signal, subprocess, sys
-from pytest_shark_tune.system import cleanup as leftovers
-folder = leftovers.new_folder("kept")
-with leftovers.scratch_folder() as scratch:
+from pytest_shark_tune.system import cleanup
+directory = cleanup.new_directory("kept")
+with cleanup.scratch_directory() as scratch:
     pass
 assert not scratch.exists()
 ended, left = [subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL, start_new_session=True) for _ in range(2)]
 for each in (ended, left):
-    leftovers.watch_group(each.pid)
-leftovers.release_group(ended.pid)
-print(folder.parent, ended.pid, left.pid, flush=True)
+    cleanup.watch_group(each.pid)
+cleanup.release_group(ended.pid)
+print(directory.parent, ended.pid, left.pid, flush=True)
 """
 
 
-@pytest.mark.parametrize(
-    "end", ["os.kill(os.getpid(), signal.SIGKILL)", "os._exit(0)", "leftovers.clear(); os._exit(0)"]
-)
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), signal.SIGKILL)", "os._exit(0)", "cleanup.clear(); os._exit(0)"])
 def test_nothing_outlives_the_process(child_env: dict[str, str], tmp_path: Path, end: str) -> None:
     env = {**child_env, "TMPDIR": os.fspath(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", SLEEPER + end], env=env, stdout=subprocess.PIPE, text=True, check=False
     )
-    folder, ended, left = done.stdout.split()
+    directory, ended, left = done.stdout.split()
     deadline = time.monotonic() + 20
-    while Path(folder).exists() or _is_alive(int(left)):
-        assert time.monotonic() < deadline, f"{folder} or process {left} is still there"
+    while Path(directory).exists() or _is_alive(int(left)):
+        assert time.monotonic() < deadline, f"{directory} or process {left} is still there"
         time.sleep(0.02)
     assert _is_alive(int(ended)), "what was released is nobody's business"
     os.kill(int(ended), 9)
@@ -47,10 +45,10 @@ def test_nothing_outlives_the_process(child_env: dict[str, str], tmp_path: Path,
 # What a process leaves whose guard is killed together with it.
 KILLED = """
 import os, signal
-from pytest_shark_tune.system import cleanup as leftovers
-folder = leftovers.new_folder("kept").parent
-print(folder, flush=True)
-os.kill(leftovers._current()._process.pid, signal.SIGKILL)
+from pytest_shark_tune.system import cleanup
+directory = cleanup.new_directory("kept").parent
+print(directory, flush=True)
+os.kill(cleanup._current()._process.pid, signal.SIGKILL)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -59,7 +57,7 @@ def test_only_what_belongs_to_nobody_is_swept(child_env: dict[str, str], tmp_pat
     env = {**child_env, "TMPDIR": os.fspath(tmp_path)}
     old, young = left_by_a_killed_process(env), left_by_a_killed_process(env)
     os.utime(old, (0, 0))
-    sweep(env)
+    remove_abandoned(env)
     assert not old.exists()
     assert young.exists(), "its process may have yet to lock it"
 
@@ -75,29 +73,29 @@ def test_what_is_only_called_like_ours_is_not_swept(child_env: dict[str, str], t
     for each in (notes, renamed, tmp_path / "elsewhere"):
         os.utime(each, (0, 0))
     os.utime(link, (0, 0), follow_symlinks=False)
-    sweep(env)
+    remove_abandoned(env)
     assert {path.name for path in tmp_path.iterdir()} == {notes.name, renamed.name, link.name, "elsewhere"}
     assert (tmp_path / "elsewhere").is_dir()
     assert (notes / "chapters").is_dir()
 
 
 def left_by_a_killed_process(env: dict[str, str]) -> Path:
-    """The temporary folder of a process that could remove nothing."""
+    """The temporary directory of a process that could remove nothing."""
     command = [sys.executable, "-c", KILLED]
     done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=False)
     return Path(done.stdout.strip())
 
 
-def sweep(env: dict[str, str]) -> None:
-    """Sweep in a process that has a folder of its own, which it keeps until it ends."""
+def remove_abandoned(env: dict[str, str]) -> None:
+    """Sweep in a process that has a directory of its own, which it keeps until it ends."""
     code = """
 import os
-from pytest_shark_tune.system import cleanup as leftovers
-own = leftovers.new_folder("own")
+from pytest_shark_tune.system import cleanup
+own = cleanup.new_directory("own")
 os.utime(own.parent, (0, 0))
-leftovers.sweep()
+cleanup.remove_abandoned()
 assert own.exists()
-leftovers.clear()
+cleanup.clear()
 assert not own.parent.exists()
 """
     subprocess.run([sys.executable, "-c", code], env=env, check=True)

@@ -115,11 +115,11 @@ def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(tmp_path: Path) -> None:
-    path = tmp_path / "folder"
+    path = tmp_path / "directory"
     (path / "inside").mkdir(parents=True)
-    with pytest.raises(OSError, match=r"folder"):
+    with pytest.raises(OSError, match=r"directory"):
         journal.replace_file(path, b"content")
-    assert [each.name for each in tmp_path.iterdir()] == ["folder"]
+    assert [each.name for each in tmp_path.iterdir()] == ["directory"]
 
 
 def test_of_many_that_come_at_once_all_read_the_one_that_was_first(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_of_many_that_come_at_once_all_read_the_one_that_was_first(tmp_path: Pat
         found = []
         for path in paths:
             start.wait()
-            found.append(journal.put_first(path, name))
+            found.append(journal.create_exclusive(path, name))
         return found
 
     with ThreadPoolExecutor(WRITERS) as pool:
@@ -146,10 +146,10 @@ def test_without_links_who_comes_later_reads_who_was_first(tmp_path: Path, monke
 
     monkeypatch.setattr(os, "link", link)
     path = tmp_path / "claim"
-    assert [journal.put_first(path, name) for name in (b"first", b"second")] == [b"first", b"first"]
+    assert [journal.create_exclusive(path, name) for name in (b"first", b"second")] == [b"first", b"first"]
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_what_cannot_be_put_is_an_error_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="gone"):
-        journal.put_first(tmp_path / "gone" / "claim", b"one")
+        journal.create_exclusive(tmp_path / "gone" / "claim", b"one")

@@ -20,14 +20,14 @@ import os, sys
 from pathlib import Path
 from pytest_shark_tune.system.lock import FileLock
 
-folder = Path(sys.argv[1])
-lock = FileLock(folder / "x.lock", remove=True)
+directory = Path(sys.argv[1])
+lock = FileLock(directory / "x.lock", remove=True)
 sys.stdin.readline()
 for _ in range(300):
     while not lock.try_acquire():
         pass
-    os.close(os.open(folder / "held", os.O_CREAT | os.O_EXCL))
-    (folder / "held").unlink()
+    os.close(os.open(directory / "held", os.O_CREAT | os.O_EXCL))
+    (directory / "held").unlink()
     lock.release()
 """
 
@@ -71,12 +71,12 @@ def test_locks_of_one_process_exclude_each_other(tmp_path: Path) -> None:
     assert second.try_acquire()
 
 
-def test_a_lock_in_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_a_lock_in_a_directory_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         FileLock(tmp_path / "absent" / "x.lock").try_acquire()
 
 
-def test_a_lock_whose_folder_was_made_anew_leaves_the_lock_of_another(tmp_path: Path) -> None:
+def test_a_lock_whose_directory_was_made_anew_leaves_the_lock_of_another(tmp_path: Path) -> None:
     path = tmp_path / "x.lock"
     first, second = FileLock(path, remove=True), FileLock(path, remove=True)
     assert first.try_acquire()
@@ -125,11 +125,11 @@ def fifo(path: Path, victim: Path) -> None:
     os.mkfifo(path)
 
 
-def folder(path: Path, victim: Path) -> None:
+def directory(path: Path, victim: Path) -> None:
     path.mkdir()
 
 
-@pytest.mark.parametrize("plant", [link, hard_link, fifo, folder])
+@pytest.mark.parametrize("plant", [link, hard_link, fifo, directory])
 def test_what_another_user_planted_in_place_of_a_lock_is_not_touched(
     tmp_path: Path, plant: Callable[[Path, Path], None]
 ) -> None:

@@ -12,10 +12,10 @@ from pytest_shark_tune.system.machine import driver_version, last_level_cache_by
 
 
 def cache(cpus: Path, cpu: int, index: int, level: int, kind: str, size: str, shared: str) -> None:
-    folder = cpus / f"cpu{cpu}" / "cache" / f"index{index}"
-    folder.mkdir(parents=True)
+    directory = cpus / f"cpu{cpu}" / "cache" / f"index{index}"
+    directory.mkdir(parents=True)
     for name, value in (("level", level), ("type", kind), ("size", size), ("shared_cpu_list", shared)):
-        (folder / name).write_text(f"{value}\n")
+        (directory / name).write_text(f"{value}\n")
 
 
 def test_each_last_level_cache_counts_once(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The door for commands, against real children that sleep, fork, eat memory and write a lot."""
+"""Commands, against real children that sleep, fork, eat memory and write a lot."""
 
 from __future__ import annotations
 
@@ -195,13 +195,13 @@ def test_a_command_leads_a_group_of_its_own() -> None:
 # Is killed as soon as its command has been started, before anybody else can know of it.
 GONE_AT_ONCE = """
     import os
-    from pytest_shark_tune.system import cleanup as leftovers, process
+    from pytest_shark_tune.system import cleanup, process
 
     def end(pid):
         print(pid, flush=True)
         os._exit(0)
 
-    leftovers.watch_group = end
+    cleanup.watch_group = end
     process.run(["sleep", "120"], timeout_s=120)
 """
 

@@ -1,4 +1,4 @@
-"""What reaches a terminal: shown, and without effect; and no way past the doors that see to it."""
+"""What reaches a terminal: shown, and without effect; and no way past the modules that see to it."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_stream_has_no_way_past_it() -> None:
 
 def test_an_error_that_nobody_expects_is_escaped_as_well() -> None:
     code = "import sys; from pytest_shark_tune.cli import main; from pytest_shark_tune.commands import show as s\n"
-    code += "def fail(spec): raise RuntimeError('a\\x1b[2J\\n::error::b')\ns.read_side = fail\nmain(['show', 'x'])"
+    code += "def fail(spec): raise RuntimeError('a\\x1b[2J\\n::error::b')\ns.read_view = fail\nmain(['show', 'x'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "RuntimeError: a\\x1b[2J\n\\x3a:error::b" in done.stderr

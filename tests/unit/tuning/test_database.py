@@ -17,7 +17,7 @@ from pytest_shark_tune.records.types import Finalist, FinalRecord, Record, State
 from pytest_shark_tune.search import PriorResult
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.tuning.database import Recall
+from pytest_shark_tune.tuning.database import TuningDatabase
 from pytest_shark_tune.tuning.settings import RunSettings
 from tests.factories import matmul_root
 
@@ -87,15 +87,15 @@ def make_record(
 class Runs:
     """Runs on one machine that share a cache, one after the other."""
 
-    def __init__(self, folder: Path) -> None:
-        self.cache = Cache(folder)
+    def __init__(self, directory: Path) -> None:
+        self.cache = Cache(directory)
         self.compiler = Compiler(Target.parse("llvm-cpu:x86-64-v3"), ())
-        self.settings = RunSettings.in_folder(folder, ["local-task"], "Some CPU", jobs=1)
+        self.settings = RunSettings.in_directory(directory, ["local-task"], "Some CPU", jobs=1)
 
-    def recall(self, **changes: Any) -> Recall:
-        return Recall(self.cache, self.compiler, replace(self.settings, **changes))
+    def recall(self, **changes: Any) -> TuningDatabase:
+        return TuningDatabase(self.cache, self.compiler, replace(self.settings, **changes))
 
-    def keep(self, task: Task, *records: Record) -> None:
+    def add(self, task: Task, *records: Record) -> None:
         recall = self.recall()
         for record in records:
             recall.add(task, record)
@@ -118,7 +118,7 @@ def test_nothing_is_known_at_first(runs: Runs) -> None:
 
 
 def test_results_of_another_dispatch_come_with_its_facts_and_its_spaces_told_apart(runs: Runs) -> None:
-    runs.keep(ONE, make_record(ONE, "default", 1.0), make_record(ONE, "c1", 1.5), make_record(ONE, "c2", 0.5))
+    runs.add(ONE, make_record(ONE, "default", 1.0), make_record(ONE, "c1", 1.5), make_record(ONE, "c2", 0.5))
     first, second = runs.similar(TWO)
     assert (first.pipeline, first.knobs, first.ratio) == ("Tiled/1", {"wg_0": 1}, 1.5)
     assert (second.pipeline, second.knobs, second.ratio) == ("Tiled/0", {"wg_0": 2}, 0.5)
@@ -128,18 +128,18 @@ def test_results_of_another_dispatch_come_with_its_facts_and_its_spaces_told_apa
 
 
 def test_its_own_results_are_recalled_instead(runs: Runs) -> None:
-    runs.keep(ONE, make_record(ONE, "c1", 1.5))
+    runs.add(ONE, make_record(ONE, "c1", 1.5))
     assert runs.similar(ONE) == []
     assert [record.id for record in runs.recall().records(ONE)] == ["c1"]
 
 
 def test_the_same_op_in_another_model_is_another_dispatch(runs: Runs) -> None:
-    runs.keep(ONE, make_record(ONE, "c1", 1.5))
+    runs.add(ONE, make_record(ONE, "c1", 1.5))
     assert [each.ratio for each in runs.similar(make_task(32, source="other"))] == [1.5]
 
 
 def test_another_kind_of_op_says_nothing(runs: Runs) -> None:
-    runs.keep(ONE, make_record(ONE, "c1", 1.5))
+    runs.add(ONE, make_record(ONE, "c1", 1.5))
     assert runs.similar(make_task(64, kind="other")) == []
 
 
@@ -153,12 +153,12 @@ def test_another_kind_of_op_says_nothing(runs: Runs) -> None:
     ],
 )
 def test_another_device_or_way_of_measuring_says_nothing(runs: Runs, change: dict[str, object]) -> None:
-    runs.keep(ONE, make_record(ONE, "c1", 1.5))
+    runs.add(ONE, make_record(ONE, "c1", 1.5))
     assert runs.recall(**change).similar(TWO) == []
 
 
 def test_failures_are_told_and_duplicates_are_as_fast_as_the_other(runs: Runs) -> None:
-    runs.keep(
+    runs.add(
         ONE,
         make_record(ONE, "c1", 1.5),
         make_record(ONE, "c2", state=State.DUPLICATE, duplicate_of="c1"),
@@ -169,28 +169,28 @@ def test_failures_are_told_and_duplicates_are_as_fast_as_the_other(runs: Runs) -
 
 
 def test_a_duplicate_of_what_is_not_known_is_left_out(runs: Runs) -> None:
-    runs.keep(ONE, make_record(ONE, "c2", state=State.DUPLICATE, duplicate_of="c1"))
+    runs.add(ONE, make_record(ONE, "c2", state=State.DUPLICATE, duplicate_of="c1"))
     assert runs.similar(TWO) == []
 
 
 def test_what_a_later_run_found_out_takes_the_place_of_an_earlier_result(runs: Runs) -> None:
-    runs.keep(ONE, make_record(ONE, "c1", 1.5))
-    runs.keep(ONE, make_record(ONE, "c1", 1.6))
+    runs.add(ONE, make_record(ONE, "c1", 1.5))
+    runs.add(ONE, make_record(ONE, "c1", 1.6))
     assert [each.ratio for each in runs.similar(TWO)] == [1.6]
 
 
 def test_dispatches_of_the_latest_runs_come_first(runs: Runs) -> None:
-    runs.keep(ONE, make_record(ONE, "c1", 1.5))
-    runs.keep(TWO, make_record(TWO, "c1", 1.6))
+    runs.add(ONE, make_record(ONE, "c1", 1.5))
+    runs.add(TWO, make_record(TWO, "c1", 1.6))
     assert [each.ratio for each in runs.similar(THREE)] == [1.6, 1.5]
-    runs.keep(ONE, make_record(ONE, "c2", 1.7))
+    runs.add(ONE, make_record(ONE, "c2", 1.7))
     assert [each.ratio for each in runs.similar(THREE)] == [1.5, 1.7, 1.6]
 
 
 def test_of_many_results_500_are_taken_all_over_the_course(runs: Runs) -> None:
     early, late = make_task(32, count=300), make_task(64, count=400)
     for task in (early, late):
-        runs.keep(task, *(make_record(task, each.id, 1 + each.knobs["wg_0"] / 1e3) for each in task.candidates))
+        runs.add(task, *(make_record(task, each.id, 1 + each.knobs["wg_0"] / 1e3) for each in task.candidates))
     found = runs.similar(THREE)
     assert len(found) == 500
     assert [each.facts.loops[0] for each in found] == [64] * 400 + [32] * 100
@@ -198,9 +198,9 @@ def test_of_many_results_500_are_taken_all_over_the_course(runs: Runs) -> None:
 
 
 def test_a_torn_line_costs_that_line(runs: Runs, caplog: pytest.LogCaptureFixture) -> None:
-    runs.keep(ONE, make_record(ONE, "c1", 1.5))
-    runs.keep(TWO, make_record(TWO, "c1", 1.6))
-    (index,) = runs.cache.folder.rglob("*.dispatches.jsonl")
+    runs.add(ONE, make_record(ONE, "c1", 1.5))
+    runs.add(TWO, make_record(TWO, "c1", 1.6))
+    (index,) = runs.cache.directory.rglob("*.dispatches.jsonl")
     first, second = index.read_bytes().splitlines()
     index.write_bytes(first + b"\n" + second[:40])
     assert [each.ratio for each in runs.similar(THREE)] == [1.5]
@@ -212,7 +212,7 @@ def test_a_torn_line_costs_that_line(runs: Runs, caplog: pytest.LogCaptureFixtur
 def test_what_tells_of_the_machine_is_found_out_anew(runs: Runs, state: State) -> None:
     ratio = 1.5 if state is State.MEASURED else None
     record = make_record(ONE, "c1", ratio, state, reason="error: no", duplicate_of="default")
-    runs.keep(ONE, record)
+    runs.add(ONE, record)
     assert runs.recall().records(ONE) == ([] if state in PASSING else [record])
     assert len(runs.similar(TWO)) == (state not in PASSING)
 
@@ -222,19 +222,19 @@ def test_what_tells_of_the_machine_is_found_out_anew(runs: Runs, state: State) -
     [("error: too large", 1), ("error: failed to link", 0), ("iree-compile was ended by SIGKILL", 0)],
 )
 def test_of_a_failed_compilation_what_the_compiler_says_is_kept(runs: Runs, reason: str, kept: int) -> None:
-    runs.keep(ONE, make_record(ONE, "c1", state=State.COMPILE_FAILED, reason=reason))
+    runs.add(ONE, make_record(ONE, "c1", state=State.COMPILE_FAILED, reason=reason))
     assert len(runs.recall().records(ONE)) == kept
 
 
 def test_a_duplicate_of_what_is_tried_again_is_tried_again(runs: Runs) -> None:
-    runs.keep(
+    runs.add(
         ONE,
         make_record(ONE, "c1", state=State.RUN_FAILED),
         make_record(ONE, "c2", state=State.DUPLICATE, duplicate_of="c1"),
         make_record(ONE, "c3", state=State.DUPLICATE, duplicate_of="default"),
     )
     assert [record.id for record in runs.recall().records(ONE)] == ["c3"]
-    runs.keep(ONE, make_record(ONE, "c1", 1.5))
+    runs.add(ONE, make_record(ONE, "c1", 1.5))
     assert [record.id for record in runs.recall().records(ONE)] == ["c1", "c2", "c3"]
 
 

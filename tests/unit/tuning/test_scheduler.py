@@ -1,4 +1,4 @@
-"""The campaign on kernels made up here: which candidate is tried next, and when enough have been."""
+"""The task scheduler on kernels made up here: which candidate is tried next, and when enough have been."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pytest_shark_tune.records.types import Record, State
 from pytest_shark_tune.search import STRATEGIES, PriorResult
 from pytest_shark_tune.search_space import SearchSpace
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID, kernel_candidates, kernel_default
-from pytest_shark_tune.tuning.manifest import Part
-from pytest_shark_tune.tuning.scheduler import Campaign, Quarry, make_quarry
+from pytest_shark_tune.tuning.manifest import TestEntry
+from pytest_shark_tune.tuning.scheduler import TaskScheduler, TaskState, make_task_state
 
 SPACE = SearchSpace.of("Blocked", {"bi": range(1, 11), "bj": range(1, 11)})
 KNOBS = [{"bi": bi, "bj": bj} for bi in range(1, 11) for bj in range(1, 11)]
@@ -34,45 +34,45 @@ def kernel(name: str, count: int = 20, *, weight: int = 1) -> KernelTask:
     )
 
 
-def parts_of(task: KernelTask, names: Iterable[str] = (), *, suite: str = "") -> list[Part]:
+def parts_of(task: KernelTask, names: Iterable[str] = (), *, suite: str = "") -> list[TestEntry]:
     """The parts of a task's tests as collected: its default's, and its candidates' of these ids, or of all."""
     wanted = set(names) or {each.id for each in task.candidates}
     candidates = [each for each in task.candidates if each.id in wanted]
     return [
-        Part(Role.DEFAULT, "plan", suite, task.name, DEFAULT_ID),
-        *(Part(Role.CANDIDATE, "plan", suite, task.name, each.id) for each in candidates),
-        Part(Role.FINAL, "plan", suite, task.name),
+        TestEntry(Role.DEFAULT, "plan", suite, task.name, DEFAULT_ID),
+        *(TestEntry(Role.CANDIDATE, "plan", suite, task.name, each.id) for each in candidates),
+        TestEntry(Role.FINAL, "plan", suite, task.name),
     ]
 
 
 class Run:
-    """A campaign over kernels in the order of their collection, and ways to play the rest of a run."""
+    """A task scheduler over kernels in the order of their collection, and ways to play the rest of a run."""
 
     def __init__(
         self,
         *tasks: KernelTask,
-        parts: list[Part] | None = None,
+        entries: list[TestEntry] | None = None,
         strategy: str = "exhaustive",
         most: int = 60,
-        stretch: int = 4,
+        batch: int = 4,
         is_spent: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.parts = parts if parts is not None else [part for task in tasks for part in parts_of(task)]
-        self.quarries: dict[str, Quarry] = {}
+        self.parts = entries if entries is not None else [entry for task in tasks for entry in parts_of(task)]
+        self.states: dict[str, TaskState] = {}
         for task in tasks:
-            own = {index: part for index, part in enumerate(self.parts) if part.dispatch == task.name}
-            self.quarries[task.name] = make_quarry(task, own, strategy=strategy, seed=0, most=most, device="a device")
+            own = {index: entry for index, entry in enumerate(self.parts) if entry.dispatch == task.name}
+            self.states[task.name] = make_task_state(task, own, strategy=strategy, seed=0, most=most, device="a device")
         self.announced: list[tuple[str, tuple[str, ...]]] = []
-        self.campaign = Campaign(
-            self.quarries.values(),
-            stretch=stretch,
+        self.scheduler = TaskScheduler(
+            self.states.values(),
+            batch=batch,
             is_spent=is_spent,
-            announce=lambda name, coming: self.announced.append((name, coming)),
+            publish=lambda name, coming: self.announced.append((name, coming)),
         )
 
     def take(self) -> tuple[str, str]:
-        part = self.parts[self.campaign.take()]
-        return part.dispatch, part.candidate
+        entry = self.parts[self.scheduler.take()]
+        return entry.dispatch, entry.candidate
 
     def tell(
         self,
@@ -85,7 +85,7 @@ class Run:
         baseline_us: float = 10.0,
     ) -> None:
         measured = ratio is not None and state is State.MEASURED
-        self.campaign.tell(
+        self.scheduler.tell(
             Record(
                 id=candidate,
                 dispatch=dispatch,
@@ -111,7 +111,7 @@ class Run:
 
     def drain(self, ratio: float | None = 1.0) -> list[tuple[str, str]]:
         taken = []
-        while not self.campaign.is_done:
+        while not self.scheduler.is_done:
             taken.append(self.try_next(ratio))
         return taken
 
@@ -130,7 +130,7 @@ def test_a_default_that_is_known_already_is_not_tried() -> None:
 
 
 def test_a_dispatch_keeps_its_turn_for_a_stretch_which_is_announced() -> None:
-    run = Run(kernel("one"), kernel("two"), stretch=4)
+    run = Run(kernel("one"), kernel("two"), batch=4)
     run.take(), run.take()
     taken = [run.try_next() for _ in range(12)]
     assert [name for name, _ in taken] == ["one"] * 4 + ["two"] * 4 + ["one"] * 4
@@ -148,31 +148,31 @@ def test_nothing_is_tried_twice_however_late_results_come(strategy: str, seed: i
     run = Run(kernel("one", 17), kernel("two", 30), strategy=strategy)
     done: list[tuple[str, str]] = []
     held: list[int] = []
-    while held or not run.campaign.is_done:
-        if len(held) < 6 and not run.campaign.is_done and choose.random() < 0.6:
-            held.append(run.campaign.take())
+    while held or not run.scheduler.is_done:
+        if len(held) < 6 and not run.scheduler.is_done and choose.random() < 0.6:
+            held.append(run.scheduler.take())
         elif held:
             index = held.pop(choose.randrange(len(held)))
             if choose.random() < 0.2:
-                run.campaign.give_back(index)
+                run.scheduler.give_back(index)
                 continue
-            part = run.parts[index]
-            done.append((part.dispatch, part.candidate))
-            outcomes = [1.0] if part.candidate == "default" else [None, 0.5, 1.0, 1.2]
-            run.tell(part.dispatch, part.candidate, choose.choice(outcomes))
-    assert sorted(done) == sorted((part.dispatch, part.candidate) for part in run.parts if part.candidate)
+            entry = run.parts[index]
+            done.append((entry.dispatch, entry.candidate))
+            outcomes = [1.0] if entry.candidate == "default" else [None, 0.5, 1.0, 1.2]
+            run.tell(entry.dispatch, entry.candidate, choose.choice(outcomes))
+    assert sorted(done) == sorted((entry.dispatch, entry.candidate) for entry in run.parts if entry.candidate)
 
 
 def test_no_more_are_tried_than_asked_for_even_before_results_come() -> None:
-    run = Run(kernel("one"), most=6, stretch=4)
+    run = Run(kernel("one"), most=6, batch=4)
     taken = []
-    while not run.campaign.is_done:
+    while not run.scheduler.is_done:
         taken.append(run.take())
     assert len(taken) == 1 + 6
     for each in taken:
         run.tell(*each)
-    assert run.campaign.is_done
-    assert run.campaign.why_stopped("one") == "enough candidates were tried (--tune-candidates)"
+    assert run.scheduler.is_done
+    assert run.scheduler.why_stopped("one") == "enough candidates were tried (--tune-candidates)"
 
 
 def test_a_default_that_fails_stops_its_dispatch_and_no_other() -> None:
@@ -181,21 +181,21 @@ def test_a_default_that_fails_stops_its_dispatch_and_no_other() -> None:
     assert run.take()[0] == "one"
     run.tell("one", "default", state=State.WRONG_RESULT, ratio=None)
     assert {name for name, _ in run.drain()} == {"two"}
-    assert run.campaign.why_stopped("one") == "its default cannot be measured"
-    assert run.campaign.why_stopped("two") == ""
+    assert run.scheduler.why_stopped("one") == "its default cannot be measured"
+    assert run.scheduler.why_stopped("two") == ""
 
 
 def test_what_is_given_back_comes_next_also_when_the_time_is_spent() -> None:
     spent = False
     run = Run(kernel("one"), is_spent=lambda: spent)
     run.take()
-    first, second = run.campaign.take(), run.campaign.take()
-    run.campaign.give_back(second)
-    run.campaign.give_back(first)
+    first, second = run.scheduler.take(), run.scheduler.take()
+    run.scheduler.give_back(second)
+    run.scheduler.give_back(first)
     spent = True
-    assert not run.campaign.is_done
-    assert [run.campaign.take(), run.campaign.take()] == [first, second]
-    assert run.campaign.is_done
+    assert not run.scheduler.is_done
+    assert [run.scheduler.take(), run.scheduler.take()] == [first, second]
+    assert run.scheduler.is_done
 
 
 def test_spent_time_leaves_candidates_out_but_no_default() -> None:
@@ -203,12 +203,12 @@ def test_spent_time_leaves_candidates_out_but_no_default() -> None:
     run = Run(kernel("one"), kernel("two"), is_spent=lambda: spent)
     run.try_next()
     spent = True
-    assert not run.campaign.is_done
+    assert not run.scheduler.is_done
     assert run.try_next() == ("two", "default")
-    assert run.campaign.is_done
+    assert run.scheduler.is_done
     spent = False
-    assert run.campaign.is_done, "once spent is spent"
-    assert run.campaign.why_stopped("one") == "the time was spent (--tune-time)"
+    assert run.scheduler.is_done, "once spent is spent"
+    assert run.scheduler.why_stopped("one") == "the time was spent (--tune-time)"
 
 
 def after_the_first(
@@ -223,7 +223,7 @@ def after_the_first(
     for name in gains:
         run.take()
         run.tell(name, "default", baseline_us=baselines.get(name, 10.0))
-        run.quarries[name].in_model_us = in_model_us.get(name)
+        run.states[name].in_model_us = in_model_us.get(name)
     seen = dict.fromkeys(gains, 0)
     for _ in range(8 * len(gains)):
         name, candidate = run.take()
@@ -255,7 +255,7 @@ def test_a_duplicate_takes_the_ratio_of_whose_binary_it_shares() -> None:
     run.take()
     run.tell("one", "default")
     (_, first), (_, second), (_, third) = (run.take() for _ in range(3))
-    search = run.quarries["one"].search
+    search = run.states["one"].search
     run.tell("one", first, 2.0)
     assert search.expected_gain == math.inf, "one result says nothing of a gain"
     run.tell("one", second, None, state=State.DUPLICATE, duplicate_of=DEFAULT_ID)
@@ -277,16 +277,16 @@ def test_what_is_known_already_is_never_taken_and_counts() -> None:
 
 def test_a_run_of_which_all_is_known_takes_nothing() -> None:
     run = Run(kernel("one", 5))
-    for part in run.parts[:-1]:
-        run.tell(part.dispatch, part.candidate)
-    assert run.campaign.is_done
-    assert run.campaign.why_stopped("one") == ""
+    for entry in run.parts[:-1]:
+        run.tell(entry.dispatch, entry.candidate)
+    assert run.scheduler.is_done
+    assert run.scheduler.why_stopped("one") == ""
 
 
 def test_a_dispatch_is_given_up_where_next_to_nothing_is_expected() -> None:
     run = Run(kernel("one", 100), most=100)
     assert len(run.drain()) == 1 + 64
-    assert run.campaign.why_stopped("one") == "no more gain is expected"
+    assert run.scheduler.why_stopped("one") == "no more gain is expected"
 
 
 def test_one_where_the_best_still_leads_goes_on() -> None:
@@ -294,25 +294,25 @@ def test_one_where_the_best_still_leads_goes_on() -> None:
     run.try_next()
     run.try_next(2.0)
     assert len(run.drain()) == 89
-    assert run.campaign.why_stopped("one") == "enough candidates were tried (--tune-candidates)"
+    assert run.scheduler.why_stopped("one") == "enough candidates were tried (--tune-candidates)"
 
 
 def test_candidates_whose_tests_were_deselected_are_left_alone() -> None:
     task = kernel("one")
     wanted = [each.id for each in task.candidates[5:8]]
-    run = Run(task, parts=parts_of(task, wanted))
+    run = Run(task, entries=parts_of(task, wanted))
     assert sorted(name for _, name in run.drain()) == sorted(["default", *wanted])
 
 
 def test_without_a_candidate_only_the_default_is_tried() -> None:
     task = kernel("one")
-    run = Run(task, parts=parts_of(task)[:1])
+    run = Run(task, entries=parts_of(task)[:1])
     assert run.drain() == [("one", "default")]
 
 
 def test_a_candidate_of_two_suites_is_tried_once() -> None:
     task = kernel("one", 5)
-    run = Run(task, parts=[*parts_of(task, suite="a"), *parts_of(task, suite="b")])
+    run = Run(task, entries=[*parts_of(task, suite="a"), *parts_of(task, suite="b")])
     taken = [name for _, name in run.drain()]
     assert sorted(taken) == sorted(["default", *(each.id for each in task.candidates)])
 
@@ -321,17 +321,19 @@ def test_records_of_others_are_none_of_its_business() -> None:
     run = Run(kernel("one", 5))
     run.tell("other", "default", state=State.RUN_FAILED, ratio=None)
     run.tell("one", "of an earlier plan", 9.0)
-    assert run.campaign.why_stopped("other") == ""
+    assert run.scheduler.why_stopped("other") == ""
     assert len(run.drain()) == 6
 
 
 def test_a_search_begins_beside_the_default(plan: Plan) -> None:
     (task,) = plan.tasks
-    parts = {index: Part(Role.CANDIDATE, "plan", "", task.name, each.id) for index, each in enumerate(task.candidates)}
+    entries = {
+        index: TestEntry(Role.CANDIDATE, "plan", "", task.name, each.id) for index, each in enumerate(task.candidates)
+    }
 
     def first_two(near: dict[int, dict[str, int]]) -> list[int]:
         placed = msgspec.structs.replace(task, near=near)
-        return make_quarry(placed, parts, strategy="model", seed=0, most=60, device="a device").search.ask(2)
+        return make_task_state(placed, entries, strategy="model", seed=0, most=60, device="a device").search.ask(2)
 
     for position, default in enumerate(task.candidates):
         assert sorted([position, *first_two({0: default.knobs})]) == [0, 1, 2], "what the default gave is known"
@@ -340,7 +342,7 @@ def test_a_search_begins_beside_the_default(plan: Plan) -> None:
 
 def test_prior_results_are_read_only_where_they_are_used() -> None:
     task = kernel("one")
-    parts = dict(enumerate(parts_of(task)))
+    entries = dict(enumerate(parts_of(task)))
     read: list[str] = []
 
     def prior(strategy: str) -> list[PriorResult]:
@@ -348,24 +350,26 @@ def test_prior_results_are_read_only_where_they_are_used() -> None:
         return []
 
     for strategy in STRATEGIES:
-        quarry = make_quarry(
-            task, parts, strategy=strategy, seed=0, most=60, device="a device", prior=partial(prior, strategy)
+        state = make_task_state(
+            task, entries, strategy=strategy, seed=0, most=60, device="a device", prior=partial(prior, strategy)
         )
         assert not read, "nothing was asked for yet"
-        quarry.search.ask(1)
+        state.search.ask(1)
         assert read == (["model"] if strategy == "model" else [])
         read.clear()
 
 
 def test_prior_results_reach_the_search() -> None:
     task = kernel("one", 100)
-    parts = dict(enumerate(parts_of(task)))
+    entries = dict(enumerate(parts_of(task)))
     prior = [PriorResult(pipeline="Blocked/0", knobs=knobs, ratio=float(knobs["bi"])) for knobs in KNOBS[::3]]
 
     def first(prior: list[PriorResult]) -> float:
-        quarry = make_quarry(task, parts, strategy="model", seed=0, most=60, device="a device", prior=lambda: prior)
-        rows = quarry.search.ask(6)
-        return sum(task.candidate(quarry.candidates[row]).knobs["bi"] for row in rows) / len(rows)
+        state = make_task_state(
+            task, entries, strategy="model", seed=0, most=60, device="a device", prior=lambda: prior
+        )
+        rows = state.search.ask(6)
+        return sum(task.candidate(state.candidates[row]).knobs["bi"] for row in rows) / len(rows)
 
     assert first(prior) > 1.3 * first([])
     assert first([PriorResult(pipeline="Blocked/1", knobs=KNOBS[0], ratio=None)]) == first([])
@@ -373,23 +377,23 @@ def test_prior_results_reach_the_search() -> None:
 
 def test_the_tests_that_are_still_expected_are_counted() -> None:
     run = Run(kernel("one", 30), kernel("two", 3), most=10)
-    assert run.campaign.expected == 2 + 10 + 3
+    assert run.scheduler.expected == 2 + 10 + 3
     run.tell("one", "default")
     run.drain()
-    assert run.campaign.expected == 0
+    assert run.scheduler.expected == 0
 
 
 def test_those_that_are_chosen_and_not_yet_taken_are_expected_as_well() -> None:
     run = Run(kernel("one", 30), kernel("two", 6), most=10)
     run.try_next(), run.try_next()
     for taken in range(1, 17):
-        index = run.campaign.take()
-        assert run.campaign.expected == 16 - taken
-        run.campaign.give_back(index)
-        assert run.campaign.expected == 17 - taken
+        index = run.scheduler.take()
+        assert run.scheduler.expected == 16 - taken
+        run.scheduler.give_back(index)
+        assert run.scheduler.expected == 17 - taken
         run.try_next()
-        assert run.campaign.expected == 16 - taken
-    assert run.campaign.is_done
+        assert run.scheduler.expected == 16 - taken
+    assert run.scheduler.is_done
 
 
 def given_up_beside_another(is_spent: Callable[[], bool]) -> Run:
@@ -404,11 +408,11 @@ def given_up_beside_another(is_spent: Callable[[], bool]) -> Run:
 def test_none_is_expected_of_a_dispatch_that_is_given_up_or_once_the_time_is_spent() -> None:
     spent = False
     run = given_up_beside_another(lambda: spent)
-    assert run.campaign.expected == 1 + 20
+    assert run.scheduler.expected == 1 + 20
     assert run.try_next() == ("two", "default")
     spent = True
-    assert run.campaign.is_done
-    assert run.campaign.expected == 0
+    assert run.scheduler.is_done
+    assert run.scheduler.expected == 0
 
 
 def test_what_was_given_up_before_the_time_was_spent_on_others_was_given_up() -> None:
@@ -416,9 +420,9 @@ def test_what_was_given_up_before_the_time_was_spent_on_others_was_given_up() ->
     run = given_up_beside_another(lambda: spent)
     run.try_next(), run.try_next()
     spent = True
-    assert run.campaign.is_done
-    assert run.campaign.why_stopped("one") == "no more gain is expected"
-    assert run.campaign.why_stopped("two") == "the time was spent (--tune-time)"
+    assert run.scheduler.is_done
+    assert run.scheduler.why_stopped("one") == "no more gain is expected"
+    assert run.scheduler.why_stopped("two") == "the time was spent (--tune-time)"
 
 
 def test_time_that_is_spent_once_nothing_more_is_wanted_stopped_nothing() -> None:
@@ -428,10 +432,10 @@ def test_time_that_is_spent_once_nothing_more_is_wanted_stopped_nothing() -> Non
     for _ in range(5):
         run.try_next()
     run.take()  # Its test fails, and nothing is told of it.
-    assert run.campaign.is_done
+    assert run.scheduler.is_done
     spent = True
-    assert run.campaign.is_done
-    assert run.campaign.why_stopped("one") == "all 5 configs were tried"
+    assert run.scheduler.is_done
+    assert run.scheduler.why_stopped("one") == "all 5 configs were tried"
 
 
 def test_of_a_dispatch_that_is_not_given_up_the_last_are_tried_as_well() -> None:
@@ -439,22 +443,22 @@ def test_of_a_dispatch_that_is_not_given_up_the_last_are_tried_as_well() -> None
     run.try_next()
     run.try_next(2.0)
     assert len(run.drain()) == 99
-    assert run.campaign.why_stopped("one") == ""
+    assert run.scheduler.why_stopped("one") == ""
 
 
 def test_a_ratio_that_is_rounded_to_nothing_is_no_failure() -> None:
     run = Run(kernel("one"))
     run.take()
     run.try_next(1e-9)
-    assert run.quarries["one"].tried == 1
+    assert run.states["one"].tried == 1
 
 
 def test_a_dispatch_begins_with_the_candidates_that_it_is_told_to() -> None:
     task = kernel("one", 20)
     wanted = [task.candidates[15].id, "of another plan", task.candidates[9].id]
-    parts = dict(enumerate(parts_of(task)))
-    quarry = make_quarry(task, parts, strategy="exhaustive", seed=0, most=60, device="a device", first=wanted)
-    assert [quarry.candidates[row] for row in quarry.search.ask(3)] == [
+    entries = dict(enumerate(parts_of(task)))
+    state = make_task_state(task, entries, strategy="exhaustive", seed=0, most=60, device="a device", first=wanted)
+    assert [state.candidates[row] for row in state.search.ask(3)] == [
         wanted[0],
         wanted[2],
         task.candidates[0].id,
@@ -468,9 +472,9 @@ def test_the_effort_is_what_had_its_chance() -> None:
         run.try_next()
     spent = True
     run.drain()
-    assert run.campaign.effort("small") == 3
-    assert 3 < run.campaign.effort("cut") < 10
-    assert run.campaign.effort("unknown") == 0
+    assert run.scheduler.candidates_tried("small") == 3
+    assert 3 < run.scheduler.candidates_tried("cut") < 10
+    assert run.scheduler.candidates_tried("unknown") == 0
     given_up = Run(kernel("one", 100), most=100)
     given_up.drain()
-    assert given_up.campaign.effort("one") == 100, "the others were not expected to gain"
+    assert given_up.scheduler.candidates_tried("one") == 100, "the others were not expected to gain"

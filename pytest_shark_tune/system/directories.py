@@ -17,17 +17,17 @@ from pathlib import Path
 
 from pytest_shark_tune.errors import InputError
 
-__all__ = ["PREFIX", "HeldFolder", "check_owner", "is_marked", "make_marked", "remove_if_free"]
+__all__ = ["PREFIX", "HeldDirectory", "check_owner", "is_marked", "make_marked", "remove_if_free"]
 
 PREFIX = "shark-tune-"
 """The prefix of our temporary directories. Other directories may have it as well."""
 _MARK = ".pytest-shark-tune"
-_TEXT = "pytest-shark-tune made this folder, and removes it with all that is in it: "
+_TEXT = "pytest-shark-tune made this directory, and removes it with all that is in it: "
 _ROOT = 0
 
 
-class HeldFolder:
-    """A new temporary folder, marked, and locked until it is removed or this process has ended."""
+class HeldDirectory:
+    """A new temporary directory, marked, and locked until it is removed or this process has ended."""
 
     def __init__(self, parent: str | os.PathLike[str] | None = None) -> None:
         self.path = make_marked(PREFIX, parent)
@@ -44,30 +44,30 @@ class HeldFolder:
 
 def make_marked(prefix: str, parent: str | os.PathLike[str] | None = None) -> Path:
     """Make a directory that only its owner may enter, with our mark. Without ``parent`` it lies in ``TMPDIR``."""
-    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-    (folder / _MARK).write_text(_text(folder), encoding="utf-8")
-    return folder
+    directory = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    (directory / _MARK).write_text(_mark_text(directory), encoding="utf-8")
+    return directory
 
 
-def is_marked(folder: Path) -> bool:
-    """Whether `make_marked` has made ``folder`` for this user, under this name."""
-    with _marked(folder) as mark:
+def is_marked(directory: Path) -> bool:
+    """Whether `make_marked` has made ``directory`` for this user, under this name."""
+    with _marked(directory) as mark:
         return mark is not None
 
 
-def remove_if_free(folder: Path) -> None:
+def remove_if_free(directory: Path) -> None:
     """Remove a directory if it carries our mark and no living process holds it."""
-    with _marked(folder) as mark:
+    with _marked(directory) as mark:
         if mark is None:
             return
         try:
             fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
-def check_owner(folder: Path) -> None:
+def check_owner(directory: Path) -> None:
     """Refuse to load code from a directory of another user.
 
     A directory that does not exist yet is for us to make. Root may do anything anyway, so root's files are as good as
@@ -77,44 +77,48 @@ def check_owner(folder: Path) -> None:
         InputError: the directory, or a link to it, belongs to another user, or everybody may write into it.
     """
     try:
-        found, itself = folder.stat(), folder.lstat()
+        found, itself = directory.stat(), directory.lstat()
     except OSError:  # The use of the directory reports this.
         return
     for state, name in ((itself, "the link "), (found, "")):
         if state.st_uid not in (os.geteuid(), _ROOT):
             raise InputError(
-                f"{name if stat.S_ISLNK(state.st_mode) else ''}{folder} is another user's (id {state.st_uid}), who "
-                "could have this run load code from there: name a folder of your own"
+                f"{name if stat.S_ISLNK(state.st_mode) else ''}{directory} is another user's (id {state.st_uid}), who "
+                "could have this run load code from there: name a directory of your own"
             )
     if found.st_mode & stat.S_IWOTH:
         raise InputError(
-            f"every user may write to {folder}, and could have this run load code from there: name a folder in it, or "
-            f"another one, or take that right away (chmod o-w {folder})"
+            f"every user may write to {directory}, and could have this run load code from there: name a directory in "
+            f"it, or another one, or take that right away (chmod o-w {directory})"
         )
 
 
 @contextmanager
-def _marked(folder: Path) -> Iterator[int | None]:
+def _marked(directory: Path) -> Iterator[int | None]:
     """Open the mark of a directory; ``None`` if it has none that we left for this user."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     with ExitStack() as opened:
         mark: int | None = None
         with suppress(OSError):
-            itself = os.open(folder, flags | os.O_DIRECTORY)
+            itself = os.open(directory, flags | os.O_DIRECTORY)
             opened.callback(os.close, itself)
             mark = os.open(_MARK, flags, dir_fd=itself)
             opened.callback(os.close, mark)
-            text = _text(folder).encode()
-            if not (_is_ours(os.fstat(itself)) and _is_ours(os.fstat(mark)) and os.read(mark, len(text) + 1) == text):
+            text = _mark_text(directory).encode()
+            if not (
+                _belongs_to_user(os.fstat(itself))
+                and _belongs_to_user(os.fstat(mark))
+                and os.read(mark, len(text) + 1) == text
+            ):
                 mark = None
         yield mark
 
 
-def _is_ours(found: os.stat_result) -> bool:
+def _belongs_to_user(found: os.stat_result) -> bool:
     """Whether a file or directory belongs to this user, and nobody else may write to it."""
     is_plain = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
     return is_plain and found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
-def _text(folder: Path) -> str:
-    return f"{_TEXT}{folder.name}\n"
+def _mark_text(directory: Path) -> str:
+    return f"{_TEXT}{directory.name}\n"

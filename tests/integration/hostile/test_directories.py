@@ -1,4 +1,4 @@
-"""Folders of others in ``TMPDIR`` and in place of the cache: they stay, and nothing is loaded from them."""
+"""Directories of others in ``TMPDIR`` and in place of the cache: they stay, and nothing is loaded from them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from pytest_shark_tune import ops
 
 @pytest.mark.tune(ops.matmul(m=32, n=32, k=32, lhs="f32"))
 def test_dispatch(candidate, artifact, measurement, tune_session):
-    folder = tune_session.settings.exchange
-    assert (folder / "x").write_text("x")
-    assert not {each.stat().st_mode & 0o77 for each in (folder, folder.parent) if "shark-tune" in each.name} - {0}
+    directory = tune_session.settings.run_directory
+    assert (directory / "x").write_text("x")
+    assert not {each.stat().st_mode & 0o77 for each in (directory, directory.parent) if "shark-tune" in each.name} - {0}
 """
 RUN = "a-run-that-can-be-guessed"
 
@@ -35,19 +35,19 @@ RUN = "a-run-that-can-be-guessed"
         pytest.param(("-n2", f"--testrunuid={RUN}"), id="guard with workers", marks=pytest.mark.slow),
     ],
 )
-def test_what_others_keep_in_the_temporary_folder_is_neither_used_nor_removed(
+def test_what_others_keep_in_the_temporary_directory_is_neither_used_nor_removed(
     make_suite: MakeSuite, arguments: tuple[str, ...]
 ) -> None:
     suite = make_suite({"test_suite.py": SUITE})
     suite.habits = ()
-    write_spec(snapshot_path(suite.folder, "llvm-cpu", device_slug("local-task")), [winner(64)])
-    temporary = suite.folder.with_name(f"{suite.folder.name}-tmp")
-    notes, planted = temporary / "shark-tune-notes", temporary / f"shark-tune-guard-{RUN}"
-    for folder in (notes, planted):
-        folder.mkdir(parents=True)
-        (folder / "lock").touch()
-        folder.chmod(0o777)
-        os.utime(folder, (0, 0))
+    write_spec(snapshot_path(suite.directory, "llvm-cpu", device_slug("local-task")), [winner(64)])
+    temporary = suite.directory.with_name(f"{suite.directory.name}-tmp")
+    notes, planted = temporary / "shark-tune-messages", temporary / f"shark-tune-guard-{RUN}"
+    for directory in (notes, planted):
+        directory.mkdir(parents=True)
+        (directory / "lock").touch()
+        directory.chmod(0o777)
+        os.utime(directory, (0, 0))
     running = suite.start(*arguments)
     outcome = running.finish()
     assert outcome.status in (0, 1), outcome.text
@@ -59,8 +59,8 @@ def test_what_others_keep_in_the_temporary_folder_is_neither_used_nor_removed(
 def test_a_cache_that_everybody_may_fill_is_refused(make_suite: MakeSuite, mode: tuple[str, ...]) -> None:
     suite = make_suite({"test_suite.py": SUITE})
     suite.habits = ()
-    write_spec(snapshot_path(suite.folder, "llvm-cpu", device_slug("local-task")), [winner(64)])
-    cache = suite.folder / "open"
+    write_spec(snapshot_path(suite.directory, "llvm-cpu", device_slug("local-task")), [winner(64)])
+    cache = suite.directory / "open"
     (cache / "artifacts").mkdir(parents=True)
     cache.chmod(0o777)
     outcome = suite.run(f"--tune-cache={cache}", *mode)

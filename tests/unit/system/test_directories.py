@@ -1,4 +1,4 @@
-"""Folders of our own: whom they may belong to, and by what they are known again."""
+"""Directories of our own: whom they may belong to, and by what they are known again."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plugin.preflight import check_cache
 from pytest_shark_tune.system.cache import Cache, content_key
-from pytest_shark_tune.system.folders import HeldFolder, check_owner, is_marked, make_marked, remove_if_free
+from pytest_shark_tune.system.directories import HeldDirectory, check_owner, is_marked, make_marked, remove_if_free
 
 STRANGER = 12345
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to another user")
 
 
-def test_a_folder_of_ours_is_for_its_owner_alone_and_known_by_its_mark(tmp_path: Path) -> None:
+def test_a_directory_of_ours_is_for_its_owner_alone_and_known_by_its_mark(tmp_path: Path) -> None:
     made = make_marked("shark-tune-", tmp_path)
     assert stat.S_IMODE(made.stat().st_mode) == 0o700
     assert is_marked(made)
@@ -25,8 +25,8 @@ def test_a_folder_of_ours_is_for_its_owner_alone_and_known_by_its_mark(tmp_path:
     assert not made.exists()
 
 
-def test_a_folder_that_is_held_is_not_removed(tmp_path: Path) -> None:
-    held = HeldFolder(tmp_path)
+def test_a_directory_that_is_held_is_not_removed(tmp_path: Path) -> None:
+    held = HeldDirectory(tmp_path)
     remove_if_free(held.path)
     assert held.path.exists()
     held.remove()
@@ -34,7 +34,7 @@ def test_a_folder_that_is_held_is_not_removed(tmp_path: Path) -> None:
     assert not held.path.exists()
 
 
-def test_a_name_or_a_mark_of_another_folder_is_no_mark(tmp_path: Path) -> None:
+def test_a_name_or_a_mark_of_another_directory_is_no_mark(tmp_path: Path) -> None:
     own = tmp_path / "shark-tune-results"
     own.mkdir()
     made = make_marked("shark-tune-", tmp_path)
@@ -45,9 +45,9 @@ def test_a_name_or_a_mark_of_another_folder_is_no_mark(tmp_path: Path) -> None:
     linked = tmp_path / "shark-tune-linked"
     linked.mkdir()
     (linked / mark.name).symlink_to(mark)
-    for folder in (own, link, linked, tmp_path / "absent", mark):
-        assert not is_marked(folder)
-        remove_if_free(folder)
+    for directory in (own, link, linked, tmp_path / "absent", mark):
+        assert not is_marked(directory)
+        remove_if_free(directory)
     assert own.is_dir()
     assert made.is_dir()
     os.mkfifo(linked / "fifo")
@@ -57,31 +57,31 @@ def test_a_name_or_a_mark_of_another_folder_is_no_mark(tmp_path: Path) -> None:
 
 
 @needs_root
-@pytest.mark.parametrize("part", ["folder", "mark"])
+@pytest.mark.parametrize("part", ["directory", "mark"])
 def test_a_mark_that_another_user_left_is_none(tmp_path: Path, part: str) -> None:
     made = make_marked("shark-tune-", tmp_path)
     (mark,) = made.iterdir()
-    os.chown(made if part == "folder" else mark, STRANGER, STRANGER)
+    os.chown(made if part == "directory" else mark, STRANGER, STRANGER)
     assert not is_marked(made)
 
 
-def foreign(folder: Path) -> None:
-    os.chown(folder, STRANGER, STRANGER)
+def foreign(directory: Path) -> None:
+    os.chown(directory, STRANGER, STRANGER)
 
 
-def open_to_all(folder: Path) -> None:
-    folder.chmod(0o777)
+def open_to_all(directory: Path) -> None:
+    directory.chmod(0o777)
 
 
-def sticky(folder: Path) -> None:
-    folder.chmod(0o1777)
+def sticky(directory: Path) -> None:
+    directory.chmod(0o1777)
 
 
-def linked_by_a_stranger(folder: Path) -> None:
-    target = folder.with_name("target")
-    folder.rename(target)
-    folder.symlink_to(target)
-    os.chown(folder, STRANGER, STRANGER, follow_symlinks=False)
+def linked_by_a_stranger(directory: Path) -> None:
+    target = directory.with_name("target")
+    directory.rename(target)
+    directory.symlink_to(target)
+    os.chown(directory, STRANGER, STRANGER, follow_symlinks=False)
 
 
 @pytest.mark.parametrize(
@@ -94,17 +94,17 @@ def linked_by_a_stranger(folder: Path) -> None:
     ],
 )
 def test_code_is_not_loaded_from_where_a_stranger_may_have_put_it(tmp_path: Path, spoil: object, message: str) -> None:
-    folder = tmp_path / "cache"
+    directory = tmp_path / "cache"
     key = content_key("a")
-    Cache(folder).put("artifacts", key, "theirs")
+    Cache(directory).put("artifacts", key, "theirs")
     assert callable(spoil)
-    spoil(folder)
+    spoil(directory)
     with pytest.raises(InputError, match=message):
-        check_owner(folder)
+        check_owner(directory)
     with pytest.raises(InputError, match=message):
-        Cache(folder).get("artifacts", key, str)
+        Cache(directory).get("artifacts", key, str)
     with pytest.raises(pytest.UsageError, match=f"^--tune-cache: .*{message}"):
-        check_cache(folder)
+        check_cache(directory)
 
 
 def test_a_cache_is_made_for_its_owner_alone_whatever_the_umask(tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ import msgspec
 
 from pytest_shark_tune.records.types import FinalRecord, Record, SpecRecord
 
-__all__ = ["Finding"]
+__all__ = ["TestResult"]
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
+class TestResult(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one test, as it travels with the test's report."""
 
     plan: str
