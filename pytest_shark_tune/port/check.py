@@ -41,11 +41,11 @@ def check_ported(
             continue
         entry = next((entry for entry in guarded.entries if _is_entry_of(entry, draft)), None)
         if entry is None:
-            yield draft.as_lost("an entry before it asks the very same")
+            yield draft.as_not_ported("an entry before it asks the very same")
             continue
         report(f"checking {draft.name}")
         reason = _failure_reason(entry, guarded, session, has_models=has_models)
-        yield draft.as_lost(reason) if reason else draft
+        yield draft.as_not_ported(reason) if reason else draft
 
 
 def _is_entry_of(entry: GuardEntry, draft: PortedEntry) -> bool:

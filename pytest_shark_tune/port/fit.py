@@ -59,8 +59,8 @@ class PortedEntry(msgspec.Struct, frozen=True, kw_only=True):
             name=entry.name, status=PortStatus.NOT_PORTED, matcher=entry.matcher, dispatch=dispatch, reason=reason
         )
 
-    def as_lost(self, reason: str) -> PortedEntry:
-        """Return the outcome for the same entry, lost after all."""
+    def as_not_ported(self, reason: str) -> PortedEntry:
+        """Return the outcome for the same entry, not ported after all."""
         return msgspec.structs.replace(self, status=PortStatus.NOT_PORTED, reason=reason)
 
 
@@ -68,7 +68,7 @@ def keep_unplaced(entry: OldEntry) -> PortedEntry:
     """Return the outcome for an entry that has neither a record nor a model: it is kept if its config parses."""
     if not entry.compilation_info:
         reason = "its config does not parse here, and without a record only a MODEL tells what it is for"
-        return PortedEntry.lost(entry, reason)
+        return PortedEntry.not_ported(entry, reason)
     return PortedEntry(
         name=entry.name, status=PortStatus.KEPT, matcher=entry.matcher, compilation_info=entry.compilation_info
     )
@@ -84,7 +84,7 @@ def port_entry(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedE
     """
     compiler = session.compiler
     if entry.config is None and entry.record is None:
-        return PortedEntry.lost(entry, "it attaches no config", dispatch.name)
+        return PortedEntry.not_ported(entry, "it attaches no config", dispatch.name)
     pipeline = entry.config.pipeline if entry.config else entry.record.pipeline if entry.record else ""
     try:
         spaces = search_spaces(dispatch, compiler)
@@ -93,10 +93,10 @@ def port_entry(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedE
         fits = [_fit(variant, entry) for variant in variants]
     except NO_SPACE as error:
         said = first_error(error) if isinstance(error, CommandFailed) else str(error)
-        return PortedEntry.lost(entry, f"no config can be made for {dispatch.name}: {said}", dispatch.name)
+        return PortedEntry.not_ported(entry, f"no config can be made for {dispatch.name}: {said}", dispatch.name)
     if not fitting:
         there = ", ".join(dict.fromkeys(space.pipeline for space in spaces))
-        return PortedEntry.lost(
+        return PortedEntry.not_ported(
             entry, f"there is no pipeline {pipeline} for {dispatch.name} any more; it has {there}", dispatch.name
         )
     best = min(fits, key=lambda fit: (not fit.is_same, len(fit.changes)))

@@ -76,9 +76,9 @@ def port(
             else:
                 return keep_unplaced(entry)
         except InputError as reason:
-            return PortedEntry.lost(entry, str(reason))
+            return PortedEntry.not_ported(entry, str(reason))
         if dispatch is None:
-            return PortedEntry.lost(entry, "it matches no dispatch of the models")
+            return PortedEntry.not_ported(entry, "it matches no dispatch of the models")
         return port_entry(entry, dispatch, session)
 
     drafts = tuple(map(ported, old.entries))
@@ -161,7 +161,7 @@ def tune_lost(
 
 def _with_winner(entry: PortedEntry, winner: WinnerRecord | None) -> PortedEntry:
     if winner is None:
-        return entry.as_lost(f"{entry.reason}; tuned anew, nothing was faster than the default")
+        return entry.as_not_ported(f"{entry.reason}; tuned anew, nothing was faster than the default")
     return msgspec.structs.replace(
         entry, status=PortStatus.RETUNED, record=winner, changes=(), reason="", compilation_info=winner.compilation_info
     )

@@ -12,6 +12,8 @@ __all__ = ["TestResult"]
 class TestResult(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one test, as it travels with the test's report."""
 
+    __test__ = False  # pytest is not to collect it.
+
     plan: str
     """The plan's key in the cache."""
     suite: str

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.types import Plan
-from pytest_shark_tune.records.diff import diff, view_of
+from pytest_shark_tune.records.diff import describe_change, diff, view_of
 from pytest_shark_tune.records.reconcile import (
     as_it_is_now,
     entry_of_task,
@@ -73,7 +73,7 @@ class SnapshotChange:
         except InputError as error:
             return (f"what there was before cannot be read: {error}",)
         lines = tuple(
-            words(change) + (": its dispatch is in the suite no more" if change.name in self.gone else "")
+            describe_change(change) + (": its dispatch is in the suite no more" if change.name in self.gone else "")
             for change in changes
         )
         return lines or ("measured again, with the same configs",)

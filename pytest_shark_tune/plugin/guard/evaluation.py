@@ -149,7 +149,7 @@ class GuardStage:
     def measure(self, artifact: Artifact | None) -> Verdict:
         """Evaluate the check."""
         assert self.case.guarded is not None
-        return self.evaluator.look(self.case.guarded, artifact, self.session)
+        return self.evaluator.evaluate(self.case.guarded, artifact, self.session)
 
 
 def verdict_on_failure(guarded: Guarded, failure: CandidateFailed) -> Verdict:

@@ -44,7 +44,7 @@ def record_of(task: Task, identity: str = "aaaaaa", **changes: object) -> Winner
         "weight": task.weight,
         "compilation_info": candidate.compilation_info,
         "ops": ops_of(task),
-        "setting": "setting",
+        "fingerprint": "setting",
         "content": content_of(task),
         "candidates": 2,
     }

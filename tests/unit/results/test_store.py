@@ -196,7 +196,7 @@ def test_a_run_that_ended_early_gives_a_provisional_winner_and_no_snapshot(run: 
     assert not run.snapshot.exists()
 
 
-def test_the_funnel_counts_where_each_candidate_was_lost(run: Run) -> None:
+def test_the_funnel_counts_where_each_candidate_was_not_ported(run: Run) -> None:
     run.take(
         ALL_OF_ONE[0],
         make_record(ONE, "aaaaaa", state=State.COMPILE_FAILED),
