@@ -426,9 +426,7 @@ def _pipeline_of(function: ir.Operation) -> str:
     """Return the name of the function's pipeline (``DoubleTilingExpert``), empty if it has none."""
     if "translation_info" not in function.attributes:
         return ""
-    return pipeline_name(
-        iree_codegen.TranslationInfoAttr(function.attributes["translation_info"]).pass_pipeline
-    )
+    return pipeline_name(iree_codegen.TranslationInfoAttr(function.attributes["translation_info"]).pass_pipeline)
 
 
 def _info_of(root: ir.Operation, function: ir.Operation) -> str:

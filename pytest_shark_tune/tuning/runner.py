@@ -77,7 +77,7 @@ class Runner:
 
     Args:
         settings: the settings of the run.
-        builds: compiles the candidates.
+        builder: compiles the candidates.
         children: the device children of this process.
         microbenchmarks: the device's limits. A candidate that is faster than these is refused.
     """

@@ -45,9 +45,9 @@ class Verifier:
     """Tries specs in whole sources for one process of a run.
 
     Args:
-        builds: compiles the sources.
+        builder: compiles the sources.
         models: runs models; without it there is no device, and nothing is run.
-        tell: gets a message about work that takes long.
+        report: gets a message about work that takes long.
         asks_driver: whether to ask the driver how long dispatches take in a running model. That says more about a
             dispatch than the time of the whole does.
     """
@@ -195,7 +195,7 @@ class Verifier:
             return str(error)
 
     def _measure(self, model: TunedModel, check: SourceCheck) -> tuple[SourceCheck, dict[str, str]]:
-        """Measure one function of a model end to end; the figures of the function that gains least stay."""
+        """Measure one function of a model end to end; the metrics of the function that gains least stay."""
         self._report(f"measuring the whole of {model.source.name} with {len(model.owned)} entries and without")
         whole = model.compare_whole()
         try:
@@ -317,7 +317,7 @@ def _with_note(check: SourceCheck, note: str) -> SourceCheck:
 
 
 def _with_metrics(check: SourceCheck, whole: Measurement) -> SourceCheck:
-    """The check with the figures of a function, unless it has those of one that gained less."""
+    """The check with the metrics of a function, unless it has those of one that gained less."""
     if check.ratio is not None and check.ratio <= whole.ratio:
         return check
     return msgspec.structs.replace(
