@@ -59,7 +59,7 @@ class DispatchStages:
 
     Args:
         session: the session of this process.
-        trial: the case of the test.
+        case: the case of the test.
         guard: makes the stage of a test in guard mode.
     """
 

@@ -397,7 +397,7 @@ def test_a_gpu_states_constraints_and_may_ignore_the_flag(tmp_path: Path) -> Non
         shop.session.close()
     assert "its config breaks the constraints of TileAndFuse" in violated
     assert "40" in violated
-    assert "cuda ignores iree-compile --iree-codegen-tuning-spec-path" in reason
+    assert "cuda silently ignores iree-compile --iree-codegen-tuning-spec-path" in reason
     assert "shark-tune compile" in reason
 
 

@@ -201,7 +201,7 @@ def test_a_function_judges_only_what_it_calls(
     }
     assert list(broken["main"].wrong()[1]) == [FIRST]
     assert broken["second"].wrong() == ("", {})
-    note = "no entry is for what 'untouched' calls, so that was not run"
+    note = "no entry is for a dispatch of 'untouched', so that was not run"
     (checked,) = judge.check(plan, won).sources
     assert checked.note == note
     measured = judge.measure(plan, source, won)
@@ -221,7 +221,7 @@ def test_where_no_function_calls_what_is_tuned_nothing_is_dropped(
     measured = verifier(stages, told).measure(plan, plan.sources[0], finals(plan, **{FIRST: BAD, SECOND: BAD}))
     assert measured.dropped == {}
     (check,) = measured.sources
-    assert (check.ratio, check.note) == (None, "no entry is for what 'untouched' calls, so that was not run")
+    assert (check.ratio, check.note) == (None, "no entry is for a dispatch of 'untouched', so that was not run")
 
 
 @pytest.mark.slow
