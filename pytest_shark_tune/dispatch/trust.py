@@ -152,13 +152,12 @@ _trusting = 0
 class Refusal(msgspec.Struct, frozen=True):
     """One thing that a spec may not hold."""
 
-    what: str
-    """A description of it."""
+    description: str
     sequence: str = ""
     """The named sequence around it, if any."""
 
     def __str__(self) -> str:
-        return f"{self.what} in @{self.sequence}" if self.sequence else self.what
+        return f"{self.description} in @{self.sequence}" if self.sequence else self.description
 
 
 @contextmanager
@@ -214,7 +213,7 @@ def check_attribute(attribute: ir.Attribute, name: str) -> None:
         SpecRefused: The attribute holds something that is not on the list. The message calls it ``name``.
     """
     if not trusts_specs():
-        _raise_refused([Refusal(what) for what in _objections(attribute)], name)
+        _raise_refused([Refusal(description) for description in _objections(attribute)], name)
 
 
 def check_pattern(module: ir.Module, name: str) -> None:
@@ -251,7 +250,7 @@ def check_source(text: str, name: str) -> None:
                 if named.name.startswith(_BAKED_IN):
                     found.append(Refusal(f"the attribute {named.name}"))
                 elif not isinstance(named.attr, _constant_kinds()):
-                    found.extend(Refusal(what) for what in _run_by_compiler(named.attr))
+                    found.extend(Refusal(description) for description in _run_by_compiler(named.attr))
     _raise_refused(found, name)
 
 
@@ -306,11 +305,11 @@ def _refusals(op: ir.Operation, sequence: str, *, in_pattern: bool) -> Iterator[
     if not (_is_of_pattern(name) if in_pattern else _is_of_spec(name)):
         yield Refusal(f"the op {name}", sequence)
         return
-    if name == "transform.annotate" and (what := _annotation_objection(op)):
-        yield Refusal(what, sequence)
+    if name == "transform.annotate" and (objection := _annotation_objection(op)):
+        yield Refusal(objection, sequence)
     for attribute in _attribute_values(op):
-        for what in _objections(attribute, in_pattern=in_pattern):
-            yield Refusal(what, sequence)
+        for objection in _objections(attribute, in_pattern=in_pattern):
+            yield Refusal(objection, sequence)
     for region in op.regions:
         for block in region.blocks:
             for inner in block.operations:

@@ -131,10 +131,10 @@ def matmul(
     Raises:
         InputError: A size is no positive integer, an element type is unknown, or the types do not fit together.
     """
-    sizes = _checked_sizes(m=m, n=n, k=k)
-    types = _checked_types(lhs, rhs, acc)
-    layout = _checked_flags(transpose_a=transpose_a, transpose_b=transpose_b)
-    out = _checked_out(types, out)
+    sizes = _check_sizes(m=m, n=n, k=k)
+    types = _check_types(lhs, rhs, acc)
+    layout = _check_flags(transpose_a=transpose_a, transpose_b=transpose_b)
+    out = _check_out(types, out)
     return OpSource(_op_name("matmul", sizes, types, out, layout), _contraction_text(sizes, types, out, layout))
 
 
@@ -158,10 +158,10 @@ def batch_matmul(
     Raises:
         InputError: As for `matmul`.
     """
-    sizes = _checked_sizes(batch=batch, m=m, n=n, k=k)
-    types = _checked_types(lhs, rhs, acc)
-    layout = _checked_flags(transpose_a=transpose_a, transpose_b=transpose_b)
-    out = _checked_out(types, out)
+    sizes = _check_sizes(batch=batch, m=m, n=n, k=k)
+    types = _check_types(lhs, rhs, acc)
+    layout = _check_flags(transpose_a=transpose_a, transpose_b=transpose_b)
+    out = _check_out(types, out)
     return OpSource(_op_name("batch_matmul", sizes, types, out, layout), _contraction_text(sizes, types, out, layout))
 
 
@@ -203,7 +203,7 @@ def conv_2d(
     Raises:
         InputError: As for `matmul`, or the layout is unknown.
     """
-    sizes = _checked_sizes(
+    sizes = _check_sizes(
         batch=batch,
         height=height,
         width=width,
@@ -216,7 +216,7 @@ def conv_2d(
     )
     if layout not in ("nhwc", "nchw"):
         raise InputError(f"layout={layout!r}: it is nhwc or nchw")
-    types = _checked_types(lhs, rhs, acc)
+    types = _check_types(lhs, rhs, acc)
     shape = f"{batch}x{height}x{width}x{channels}_{filters}x{kernel_height}x{kernel_width}"
     steps = f"{f'_stride_{stride}' if stride > 1 else ''}{f'_dilation_{dilation}' if dilation > 1 else ''}"
     return OpSource(f"conv_2d_{layout}_{shape}{steps}_{_type_name(types)}", _convolution_text(sizes, types, layout))
@@ -239,21 +239,21 @@ def attention(
         InputError: A size is no positive integer, or the element type is unknown.
     """
     value_head = head if value_head is None else value_head
-    sizes = _checked_sizes(batch=batch, queries=queries, keys=keys, head=head, value_head=value_head)
+    sizes = _check_sizes(batch=batch, queries=queries, keys=keys, head=head, value_head=value_head)
     if element not in ("f16", "bf16", "f32"):
         raise InputError(f"element={element!r}: it is one of f16, bf16, f32")
     shape = f"{batch}x{queries}x{keys}x{head}" + (f"x{value_head}" if value_head != head else "")
     return OpSource(f"attention_{shape}_{element}", _attention_text(sizes, element))
 
 
-def _checked_sizes(**sizes: int) -> tuple[int, ...]:
+def _check_sizes(**sizes: int) -> tuple[int, ...]:
     for argument, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= _LARGEST_SIZE:
             raise InputError(f"{argument}={size!r}: a size is an integer from 1 to {_LARGEST_SIZE}")
     return tuple(sizes.values())
 
 
-def _checked_types(lhs: str, rhs: str | None, acc: str | None) -> tuple[str, str, str]:
+def _check_types(lhs: str, rhs: str | None, acc: str | None) -> tuple[str, str, str]:
     """Return the element types of both inputs and of the sums, with defaults filled in."""
     rhs = lhs if rhs is None else rhs
     for argument, element in (("lhs", lhs), ("rhs", rhs)):
@@ -270,7 +270,7 @@ def _checked_types(lhs: str, rhs: str | None, acc: str | None) -> tuple[str, str
     return lhs, rhs, acc
 
 
-def _checked_out(types: tuple[str, str, str], out: str | None) -> str:
+def _check_out(types: tuple[str, str, str], out: str | None) -> str:
     """Return the element type in which the result is stored."""
     acc = types[2]
     allowed = (acc, *_NARROWED.get(acc, ()))
@@ -281,7 +281,7 @@ def _checked_out(types: tuple[str, str, str], out: str | None) -> str:
     return out
 
 
-def _checked_flags(**flags: bool) -> tuple[bool, bool]:
+def _check_flags(**flags: bool) -> tuple[bool, bool]:
     for argument, flag in flags.items():
         if not isinstance(flag, bool):
             raise InputError(f"{argument}={flag!r}: it is True or False")
@@ -299,7 +299,7 @@ def _op_name(op: str, sizes: tuple[int, ...], types: tuple[str, str, str], out: 
 def _type_name(types: tuple[str, str, str]) -> str:
     lhs, rhs, acc = types
     inputs = lhs if lhs == rhs else f"{lhs}x{rhs}"
-    return inputs if acc == _checked_types(lhs, rhs, None)[2] else f"{inputs}_acc_{acc}"
+    return inputs if acc == _check_types(lhs, rhs, None)[2] else f"{inputs}_acc_{acc}"
 
 
 @functools.cache

@@ -184,11 +184,11 @@ def _space_dims(loop: str, sizes: Sequence[int]) -> list[_Dim]:
 
 
 def _forward(conv: Convolution, parts: _Parts, image: Any, weights: Any) -> Any:
-    return _contract(conv, _padded(conv, parts, image), (weights, parts.filter), parts.result, reduced=parts.filter)
+    return _contract(conv, _pad(conv, parts, image), (weights, parts.filter), parts.result, reduced=parts.filter)
 
 
 def _weight_gradient(conv: Convolution, parts: _Parts, gradient: Any, image: Any) -> Any:
-    return _contract(conv, _padded(conv, parts, image), (gradient, parts.result), parts.filter, reduced=parts.result)
+    return _contract(conv, _pad(conv, parts, image), (gradient, parts.result), parts.filter, reduced=parts.result)
 
 
 def _input_gradient(conv: Convolution, parts: _Parts, gradient: Any, weights: Any) -> Any:
@@ -200,19 +200,19 @@ def _input_gradient(conv: Convolution, parts: _Parts, gradient: Any, weights: An
     ]
     layout = _with_space(parts.result, window)
     low = [extent - pad for extent, pad in zip(reach, conv.padding, strict=True)]
-    spread = _inserted(gradient, parts.result, layout, low, conv.stride)
-    mirrored = weights if max(conv.kernel) == 1 else _mirrored(weights, parts.filter)
+    spread = _insert(gradient, parts.result, layout, low, conv.stride)
+    mirrored = weights if max(conv.kernel) == 1 else _mirror(weights, parts.filter)
     return _contract(conv, (spread, layout), (mirrored, parts.filter), parts.image, reduced=parts.filter)
 
 
-def _padded(conv: Convolution, parts: _Parts, image: Any) -> tuple[Any, _Layout]:
+def _pad(conv: Convolution, parts: _Parts, image: Any) -> tuple[Any, _Layout]:
     """Return the padded image, and its layout as the filter moves over it."""
     window = [
         _Dim({f"x{axis}": conv.stride[axis], f"y{axis}": conv.dilation[axis]}, size + 2 * conv.padding[axis])
         for axis, size in enumerate(conv.image)
     ]
     layout = _with_space(parts.image, window)
-    return _inserted(image, parts.image, layout, conv.padding, [1] * len(conv.image)), layout
+    return _insert(image, parts.image, layout, conv.padding, [1] * len(conv.image)), layout
 
 
 def _with_space(layout: _Layout, space: Sequence[_Dim]) -> _Layout:
@@ -225,7 +225,7 @@ def _is_space(dims: Sequence[_Dim]) -> bool:
     return next(iter(dims[0].loops))[0] in "pxy"
 
 
-def _inserted(tensor: Any, old: _Layout, new: _Layout, low: Sequence[int], steps: Sequence[int]) -> Any:
+def _insert(tensor: Any, old: _Layout, new: _Layout, low: Sequence[int], steps: Sequence[int]) -> Any:
     """Insert ``tensor`` into a larger tensor of zeros, from ``low`` on and in ``steps``, in all directions of space."""
     from iree.compiler import ir
     from iree.compiler.dialects import tensor as tensors
@@ -246,7 +246,7 @@ def _inserted(tensor: Any, old: _Layout, new: _Layout, low: Sequence[int], steps
     )
 
 
-def _mirrored(weights: Any, layout: _Layout) -> Any:
+def _mirror(weights: Any, layout: _Layout) -> Any:
     """Reverse the taps of the filter in all directions of space."""
     from iree.compiler import ir
     from iree.compiler.dialects import arith, linalg, tensor
@@ -283,7 +283,7 @@ def _contract(
     kind = ir.RankedTensorType.get(_sizes(result), sums)
     op = linalg.GenericOp(
         [kind],
-        [_expanded(*lhs), _expanded(*rhs)],
+        [_expand(*lhs), _expand(*rhs)],
         [zeros(kind)],
         _map_attributes([_build_map(layout, loops) for layout in layouts]),
         _iterators(["parallel"] * len(own) + ["reduction"] * (len(loops) - len(own))),
@@ -298,7 +298,7 @@ def _contract(
         else:
             wide = [value if element == sums else arith.ExtFOp(sums, value).result for value in (first, second)]
             linalg.YieldOp([arith.AddFOp(so_far, arith.MulFOp(*wide).result).result])
-    total = _collapsed(op.results[0], result)
+    total = _collapse(op.results[0], result)
     if conv.element in ("f32", "i8"):
         return total
     return arith.TruncFOp(ir.RankedTensorType.get(_shape(result), element), total).result
@@ -342,7 +342,7 @@ def _iterators(kinds: Sequence[str]) -> Any:
     return ir.ArrayAttr.get([ir.Attribute.parse(f"#linalg.iterator_type<{kind}>") for kind in kinds])
 
 
-def _expanded(value: Any, layout: _Layout) -> Any:
+def _expand(value: Any, layout: _Layout) -> Any:
     """Give groups of channels a separate dimension."""
     from iree.compiler import ir
     from iree.compiler.dialects import tensor
@@ -353,7 +353,7 @@ def _expanded(value: Any, layout: _Layout) -> Any:
     return tensor.ExpandShapeOp(kind, value, _reassociation(layout), [], _sizes(layout)).result
 
 
-def _collapsed(value: Any, layout: _Layout) -> Any:
+def _collapse(value: Any, layout: _Layout) -> Any:
     from iree.compiler import ir
     from iree.compiler.dialects import tensor
 

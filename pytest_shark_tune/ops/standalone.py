@@ -36,7 +36,7 @@ def standalone_op(name: str, root: RootOp) -> OpSource:
     with ir.Context() as context, ir.Location.unknown():
         context.enable_multithreading(False)
         try:
-            text = _copied(root) if root.pattern else _contraction(root)
+            text = _pattern_copy(root) if root.pattern else _contraction(root)
         except (ir.MLIRError, LookupError, TypeError, ValueError) as error:
             raise InputError(f"{name}: this IREE does not parse the op in its record: {error}") from error
     return OpSource(name=name, text=text)
@@ -62,7 +62,7 @@ def _contraction(root: RootOp) -> str:
             elements = [kind.element_type for kind in (*inputs, *outputs)]
             block = op.regions[0].blocks.append(*elements)
             with ir.InsertionPoint(block):
-                lhs, rhs, total = (_as(value, elements[-1]) for value in block.arguments)
+                lhs, rhs, total = (_extend(value, elements[-1]) for value in block.arguments)
                 is_float = isinstance(elements[-1], ir.FloatType)
                 multiply, add = (arith.MulFOp, arith.AddFOp) if is_float else (arith.MulIOp, arith.AddIOp)
                 linalg.YieldOp([add(total, multiply(lhs, rhs).result).result])
@@ -73,7 +73,7 @@ def _contraction(root: RootOp) -> str:
     return str(module)
 
 
-def _as(value: ir.Value, element: ir.Type) -> ir.Value:
+def _extend(value: ir.Value, element: ir.Type) -> ir.Value:
     """Extend ``value`` to the wider type ``element``."""
     if value.type == element:
         return value
@@ -82,7 +82,7 @@ def _as(value: ir.Value, element: ir.Type) -> ir.Value:
     return extended
 
 
-def _copied(root: RootOp) -> str:
+def _pattern_copy(root: RootOp) -> str:
     """Build a copy of the op in the pattern, with its results filled with zeros before."""
     held = ir.Module.parse(root.pattern)
     check_pattern(held, f"the recorded op {root.op}")

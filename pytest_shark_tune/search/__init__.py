@@ -1,6 +1,6 @@
-"""Search: which configs of a dispatch's spaces to try next, one strategy in each module.
+"""Search strategies, which choose the configs of a dispatch to try next, one strategy per module.
 
-A strategy works over a `ConfigTable` and speaks in its rows' indices; it knows neither tests nor devices.
+A strategy works over a `ConfigTable` and uses the indices of its rows. It knows neither tests nor devices.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 STRATEGIES = ("model", "random", "exhaustive")
-"""The names of the strategies as users give them, the default first."""
+"""The names of the strategies for users, the default first."""
 
 
 def make_search(
@@ -45,10 +45,21 @@ def make_search(
     by_time: bool = False,
     first: Sequence[int] = (),
 ) -> Search:
-    """The strategy of that name, one of `STRATEGIES`, over ``table``; it begins with the rows in ``first``.
+    """Make a search strategy.
 
-    All but ``seed`` and ``first`` serve ``model`` only, as `ModelSearch` says. Pipelines are called what the table
-    calls them.
+    The arguments ``facts`` to ``by_time`` are for ``model`` only; see `ModelSearch`. Pipelines have the names that the
+    table gives them.
+
+    Args:
+        name: The strategy, one of `STRATEGIES`.
+        table: The configs.
+        seed: The seed of random choices.
+        facts: The facts of the problem and the device.
+        near: Configs of known time.
+        prior: Returns results of similar dispatches.
+        budget: The number of configs that will be asked for.
+        by_time: Whether time is the limit instead of the number of configs.
+        first: The rows to begin with.
     """
     if name == "exhaustive":
         return ExhaustiveSearch(len(table), first)

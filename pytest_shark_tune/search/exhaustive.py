@@ -10,7 +10,7 @@ __all__ = ["ExhaustiveSearch"]
 
 
 class ExhaustiveSearch(OrderedSearch):
-    """Every row of a table of ``count``: those in ``first``, then the others from first to last."""
+    """Proposes every row of a table of ``count`` rows: those in ``first``, then the others in order."""
 
     def __init__(self, count: int, first: Sequence[int] = ()) -> None:
         super().__init__([*dict.fromkeys([*first, *range(count)])])

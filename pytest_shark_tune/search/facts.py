@@ -1,4 +1,4 @@
-"""What is known of a problem and its device besides the configs: it makes features of knobs comparable."""
+"""Facts of a problem and its device, which make features of knobs comparable."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 __all__ = ["FACTS_VERSION", "ProblemFacts", "facts_of", "gpu_processors", "on_device"]
 
 FACTS_VERSION: Final = 1
-"""What a search knows of a dispatch.
+"""The version of the facts of a dispatch.
 
-Raise it where the same op has other facts: what is similar is then learned anew.
+Raise it if the same op has other facts. Results of similar dispatches are then collected again.
 """
 
 _GPU_PROCESSORS = {
@@ -42,28 +42,27 @@ _GPU_PROCESSORS = {
 }
 """Streaming multiprocessors or compute units by a part of the device's name, from the vendors' data sheets.
 
-IREE's runtime does not tell them. Longer names stand for more: ``H100 PCIe`` before ``H100``.
+IREE's runtime does not report them. Longer names take precedence: ``H100 PCIe`` before ``H100``.
 """
 
 
 class ProblemFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a search may know; each part may be absent, and features that need it are then left out.
-
-    ``loops`` are the loops' trip counts and ``reductions`` the positions of those that sum up. ``operands`` are, for
-    each input, the loops that index it and its element's size in bytes. ``dims`` gives the loop of a class of
-    dimensions by name (``m``, ``n``, ``k2``): the innermost, as that is the one with knobs. ``processors`` share a
-    dispatch: cores of a CPU, multiprocessors of a GPU; 0 where their number is not known.
-    """
+    """The facts that a search may use. Any of them may be absent, and features that need it are then left out."""
 
     loops: tuple[int, ...] = ()
+    """The trip count of each loop."""
     reductions: tuple[int, ...] = ()
+    """The loops that are reductions."""
     operands: tuple[tuple[tuple[int, ...], float], ...] = ()
+    """The loops that index each input, and the size of its elements in bytes."""
     dims: dict[str, int] = {}
+    """The innermost loop of each class of dimensions (``m``, ``n``, ``k2``), which is the one with knobs."""
     processors: int = 0
+    """The cores of a CPU or multiprocessors of a GPU that share a dispatch; 0 if their number is unknown."""
 
 
 def facts_of(root: RootOp, target: TargetFacts, device: str) -> ProblemFacts:
-    """The facts of a dispatch's root op on a target, measured on the device of that name."""
+    """Return the facts of a dispatch's root op on a target; ``device`` is the name of the device that measures it."""
     classes = {"m": root.m, "n": root.n, "k": root.k, "k1": root.k1, "k2": root.k2}
     with ir.Context():
         maps = [affine_map(text) for text in root.maps[: len(root.inputs)]]
@@ -82,13 +81,13 @@ def facts_of(root: RootOp, target: TargetFacts, device: str) -> ProblemFacts:
 
 
 def on_device(facts: ProblemFacts, target: TargetFacts, device: str) -> ProblemFacts:
-    """The facts of a dispatch, as they are on the device of that name."""
+    """Return the facts of a dispatch on the device of that name."""
     processors = gpu_processors(device) if target.subgroup_sizes else target.processors
     return msgspec.structs.replace(facts, processors=processors)
 
 
 def gpu_processors(device: str) -> int:
-    """The multiprocessors of a GPU by its name as drivers give it; 0 where the name says nothing."""
+    """Return the number of multiprocessors of a GPU by the driver's name for it, or 0 if the name is unknown."""
     for part in sorted(_GPU_PROCESSORS, key=len, reverse=True):
         if part.lower() in device.lower():
             return _GPU_PROCESSORS[part]

@@ -1,10 +1,15 @@
-"""Features of configs: what a model learns from, derived from knobs' names and values and from the problem's facts.
+"""Features of configs, from which a model learns. They are derived from knobs and from the facts of the problem.
 
-Names follow the conventions of `stages.space` and of the compiler's own spaces, where ``i`` is a loop or the name
-of a class of loops: ``wg_i``, ``dist_i`` and ``i_tile`` are elements in a workgroup's tile, ``red_i`` those of a
-reduction's step, ``vec_i`` and ``thr_i`` those of a vector or a thread, ``sg_i`` a subgroup's, ``sg_i_cnt`` and
-``lanes_i`` how many share a tile, ``wg_size_x`` threads. A knob of any other name is a feature like the rest, only
-that nothing is derived from it.
+Names of knobs follow the conventions of `search_space` and of the compiler's own spaces. In these, ``i`` is a loop or
+the name of a class of loops:
+
+- ``wg_i``, ``dist_i`` and ``i_tile``: elements in a workgroup's tile;
+- ``red_i``: elements in a step of a reduction;
+- ``vec_i``, ``thr_i`` and ``sg_i``: elements of a vector, a thread and a subgroup;
+- ``sg_i_cnt`` and ``lanes_i``: the number of subgroups or lanes that share a tile;
+- ``wg_size_x``: threads.
+
+A knob of any other name is a feature too, but no other features are derived from it.
 """
 
 from __future__ import annotations
@@ -28,26 +33,28 @@ Column: TypeAlias = npt.NDArray[np.float64]
 _TILES = ("wg", "dist")
 _PARTS = ("vec", "thr", "sg")
 _MOST_WAVES = 32.0
-"""Beyond this many workgroups for each processor the number of them is no longer felt."""
+"""The number of workgroups per processor beyond which more make no difference."""
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Named columns, one row for each config, as an array of shape ``(rows, len(names))``.
-
-    Sizes are logarithms to base 2. NaN stands where a pipeline has no such feature.
-    """
+    """Named columns with one row per config. Sizes are logarithms to base 2."""
 
     names: tuple[str, ...]
     values: Column
+    """An array of shape ``(rows, len(names))``, with NaN for features that a pipeline lacks."""
 
 
 def features_of(
     table: ConfigTable, facts: ProblemFacts | None = None, names: tuple[str, ...] | None = None
 ) -> Features:
-    """The features of every config of ``table``, the pipeline included, without those that are the same for all.
+    """Derive the features of all configs of a table, the pipeline included.
 
-    With ``names``, those of another table, they are exactly these, and NaN where this table has no such feature.
+    Args:
+        table: The configs.
+        facts: The facts of the problem.
+        names: The features to return, from another table; NaN replaces features that this table lacks. By default, all
+            features that differ between configs are returned.
     """
     knobs = _Knobs(table, facts or ProblemFacts())
     columns = {name: knobs.logs[name] for name in table.names}
@@ -63,7 +70,7 @@ def features_of(
 
 
 class _Knobs:
-    """The columns of a table by what they mean; sums of logarithms are products."""
+    """The columns of a table by their meaning, as logarithms; sums of logarithms are products."""
 
     def __init__(self, table: ConfigTable, facts: ProblemFacts) -> None:
         self.facts = facts
@@ -88,7 +95,7 @@ class _Knobs:
         self.depth = self._sum(self.steps.values())
 
     def of_tiles(self) -> dict[str, Column]:
-        """Of a workgroup's tile: its volume, shape and alignment, and how it is divided along each loop."""
+        """Return features of a workgroup's tile: its volume and shape, and its division along loops."""
         found: dict[str, Column] = {}
         if not self.tiles:
             return found
@@ -99,19 +106,19 @@ class _Knobs:
             found[f"aspect {first} {second}"] = self.tiles[first] - self.tiles[second]
         parts = []
         for loop in names:
-            divided = self._divided(loop)
+            divided = self._divide(loop)
             if divided is not None:
                 quotient, part = divided
                 found[f"split {loop}"] = quotient
                 parts.append(part)
         if len(parts) > 1:
-            # Multiply-adds of a part of the tile, and those for each operand that it loads.
+            # The multiply-adds of a part of the tile, in total and per operand that it loads.
             found["part volume"] = np.sum(parts, axis=0)
             found["part intensity"] = found["part volume"] - _log_sum(parts)
         return found
 
     def of_threads(self) -> dict[str, Column]:
-        """Of one thread: results that it keeps in registers, and multiply-adds of a step."""
+        """Return features of one thread: the results that it keeps in registers, and the multiply-adds of a step."""
         if self.threads is None or not self.tiles:
             vectors = [log for name, log in self.logs.items() if name.startswith(("vec_", "thr_"))]
             return {"vector volume": self._sum(vectors)} if vectors else {}
@@ -119,7 +126,7 @@ class _Knobs:
         return {"threads": self.threads, "results per thread": kept, "work per thread": kept + self.depth}
 
     def of_memory(self) -> dict[str, Column]:
-        """Of the operands of a step: their bytes, in shared memory or cache, and the multiply-adds for each byte."""
+        """Return features of the operands of a step: their bytes in shared memory or cache, and the intensity."""
         if not self.tiles:
             return {}
         sizes = self.tiles | self.steps
@@ -137,7 +144,7 @@ class _Knobs:
         return found
 
     def of_workgroups(self) -> dict[str, Column]:
-        """How workgroups fill the processors, and what the last wave and ragged tiles waste; needs the loops."""
+        """Return how workgroups fill the processors, and the waste of the last wave and of ragged tiles."""
         sizes = self.facts.loops
         tiled = {int(loop): log for loop, log in self.tiles.items() if loop.isdigit() and int(loop) < len(sizes)}
         if not tiled:
@@ -155,10 +162,12 @@ class _Knobs:
             found["last wave"] = np.log2(np.ceil(waves) / waves)
         return found
 
-    def _divided(self, loop: str) -> tuple[Column, Column] | None:
-        """A workgroup's tile along a loop by the knob that divides it, and the size of a part; None without such.
+    def _divide(self, loop: str) -> tuple[Column, Column] | None:
+        """Divide a workgroup's tile along a loop by the knob that divides it.
 
-        A knob either counts the parts or gives their size, in elements or in matrix instructions.
+        Returns:
+            The quotient and the size of a part, or ``None`` if there is no such knob. A knob either counts the parts or
+            is their size, in elements or in matrix instructions.
         """
         quotient = np.full(self.rows, np.nan)
         part = np.full(self.rows, np.nan)
@@ -172,13 +181,13 @@ class _Knobs:
         return None if np.isnan(quotient).all() else (quotient, part)
 
     def _letters(self, loop: str) -> list[str]:
-        """The classes of dimensions that a loop belongs to; unless the facts tell, the last tiles are m's and n's."""
+        """Return the classes of dimensions of a loop. Without facts, the last tiles are taken for those of m and n."""
         if self.facts.dims:
             return [name for name, position in self.facts.dims.items() if str(position) == loop]
         return [letter for letter, other in zip(("n", "m"), reversed(self.tiles), strict=False) if other == loop]
 
     def _loop(self, tail: str) -> str:
-        """A loop by its position, where a knob names it by its class and the facts tell which that is."""
+        """Return the position of a loop that a knob names by its class, if the facts contain it."""
         return str(self.facts.dims.get(tail, tail))
 
     def _reduces(self, tail: str) -> bool:
@@ -190,12 +199,12 @@ class _Knobs:
 
 
 def _log(values: Column) -> Column:
-    """Logarithms to base 2, with -1 for 0, which switches and choices may be."""
+    """Return logarithms to base 2, and -1 for 0, the value of some switches and choices."""
     return np.asarray(np.log2(np.maximum(values, 0.5)))
 
 
 def _log_sum(logs: list[Column]) -> Column:
-    """The logarithm of a sum, of logarithms."""
+    """Return the logarithm of the sum of numbers that are given by their logarithms."""
     return np.asarray(np.log2(np.sum([np.exp2(np.nan_to_num(log)) for log in logs], axis=0)))
 
 

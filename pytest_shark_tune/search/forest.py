@@ -1,4 +1,4 @@
-"""Regression trees that are renewed a part at a time, so that learning costs little with every answer."""
+"""Regression trees that are replaced in parts, so that learning costs little with every answer."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _FEATURE_SHARE = 0.5
 
 
 class Forest:
-    """An ensemble of ``size`` regression trees, each grown on all results that there are when it is planted.
+    """An ensemble of ``size`` regression trees. A tree learns from all results that exist when it is made.
 
-    Every other tree is extremely randomised: it splits at random places and sees all results. The others split where
-    it is best, among half of the features, and see a bootstrap sample, as in a random forest. The former know slopes
-    and the latter cliffs; together they are wrong less often, and differ where little is known.
+    Every other tree is extremely randomised: it splits at random places and sees all results. The others split at the
+    best place among half of the features, and see a bootstrap sample, as in a random forest. The former model slopes
+    and the latter cliffs. Together they are wrong less often, and they differ in regions with few results.
 
-    `sklearn.ensemble` spends more on managing trees than on growing them where there are a hundred rows.
+    With a hundred rows, `sklearn.ensemble` spends more time on managing trees than on growing them.
     """
 
     def __init__(self, size: int, seed: int) -> None:
@@ -28,7 +28,7 @@ class Forest:
         self._trees: list[Any] = []
 
     def learn(self, rows: npt.NDArray[np.float32], targets: npt.NDArray[np.float64], *, share: float = 1.0) -> None:
-        """Replace a ``share`` of the trees, the oldest first, by ones that know these results."""
+        """Replace a ``share`` of the trees, the oldest first, by trees that know these results."""
         from sklearn.tree import DecisionTreeRegressor, ExtraTreeRegressor
 
         missing = self._size - len(self._trees)
@@ -44,5 +44,5 @@ class Forest:
         del self._trees[: len(self._trees) - self._size]
 
     def predict(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """What each tree says of each row: an array of shape ``(size, len(rows))``."""
+        """Return the predictions of all trees for all rows, an array of shape ``(size, len(rows))``."""
         return np.stack([tree.predict(rows)[:, 0] for tree in self._trees])

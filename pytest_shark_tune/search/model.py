@@ -1,7 +1,7 @@
-"""A search that learns: trees on features of configs tell what to try next, and what will fail.
+"""A search that learns: trees on features of configs predict their times and their failures.
 
-Configs' times have cliffs and depend on products of knobs; trees on logarithms of products take to both, and cost
-little. (Breiman, *Random forests*, 2001; Geurts, Ernst, Wehenkel, *Extremely randomized trees*, 2006; expected
+Times of configs have cliffs and depend on products of knobs. Trees on logarithms of products model both, and are cheap.
+(Breiman, *Random forests*, 2001; Geurts, Ernst, Wehenkel, *Extremely randomized trees*, 2006; expected
 improvement from trees as in Hutter, Hoos, Leyton-Brown, *Sequential model-based optimization*, 2011.)
 """
 
@@ -26,56 +26,59 @@ __all__ = ["ModelSearch", "PriorResult"]
 Rows = npt.NDArray[np.intp]
 
 _START = 12
-"""Configs that fill the space before there is a model; prior results take the place of half of them."""
+"""The number of configs that fill the space before there is a model; prior results replace half of them."""
 
 _BESIDE = 2
-"""Of each config that is given to begin near, so many of the nearest others."""
+"""The number of nearest configs to try for each config in ``near``."""
 
 _FEWEST_RESULTS = 4
-"""Measured configs without which there is no model."""
+"""The fewest measured configs for a model."""
 
 _FEWEST_PRIOR = 24
-"""Fewer measured prior results say nothing: a run reads what it has itself found out of similar dispatches, too."""
+"""The fewest measured prior results that are used. They include results of the same run for similar dispatches."""
 
 _TREES = 48
 _POOL = 4096
-"""Rows that a model looks at for one answer, drawn anew each time, besides the neighbours of the best."""
+"""The number of rows that a model evaluates for one answer, besides the neighbours of the best."""
 
 _MOST_MODELLED = 64
-"""Of one answer, so many are chosen by the model, and the rest drawn."""
+"""The most rows of one answer that the model chooses; the rest is drawn."""
 
 _FAIR_TRIAL = 30
 _FAIR_SHARE = 0.4
-"""Until a pipeline has had so many proposals, this share of all goes to the one that has had fewest."""
+"""Until a pipeline has had ``_FAIR_TRIAL`` proposals, this share goes to the pipeline with the fewest."""
 
 _EXPLORED_SHARE = 0.06
-"""The share of proposals that go where the model knows least."""
+"""The share of proposals with the most uncertain predictions."""
 
 _LEADERS = 3
 _NEIGHBOURS = 24
-"""For each of the leaders, this many of the nearest configs are always looked at."""
+"""The number of nearest configs of a leader that are always evaluated."""
 
 _LAST_SHARE = 0.1
-"""The part of the budget that is spent next to the best found, at the end."""
+"""The last part of the budget, which is spent next to the best configs."""
 
 _LIKELIEST_FAILURE = 0.98
 _ABSENT = -8.0
-"""What trees see for a feature that a pipeline does not have: less than any that it could have."""
+"""The value in trees of a feature that a pipeline lacks, less than any possible value."""
 
 _MOST_REGISTERS = 8.0
-"""Of results per thread, as a logarithm to base 2: a thread has 255 registers on NVIDIA's GPUs, and 256 besides those
-of a wave's operands on AMD's. (CUDA C++ Programming Guide, compute capabilities; CDNA 3 ISA, accumulation VGPRs.)"""
+"""The most results per thread, as a logarithm to base 2.
+
+A thread has 255 registers on NVIDIA's GPUs, and 256 besides those of a wave's operands on AMD's. (CUDA C++ Programming
+Guide, compute capabilities; CDNA 3 ISA, accumulation VGPRs.)
+"""
 
 _SPILLED = 0.1
-"""The chance that a config is of use that keeps more than that: its results go to memory and back in each step."""
+"""The chance that a config with more results is useful: they go to memory and back in every step."""
 
 _SMALLEST = 1e-12
 _LEAST_SPREAD = 0.02
-"""Shares of the best ratio closer than this cannot be told apart."""
+"""The least difference of ratios, relative to the best, that can be distinguished."""
 
 
 class PriorResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a config of a similar dispatch gave: one of the same kind of op, on the same device."""
+    """The result of a config of a similar dispatch: the same kind of op on the same device."""
 
     pipeline: str
     knobs: Mapping[str, int]
@@ -85,15 +88,7 @@ class PriorResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelSearch:
-    """Expected improvement over a forest that is renewed with every answer.
-
-    The rows in ``first`` come before all others. ``near`` are configs whose time is known, such as the compiler's
-    default as far as its knobs are: pairs of a pipeline and knobs. The nearest others come next. ``prior`` gives
-    results of similar dispatches, and is called when the first config is asked for, if any is: they choose half of the
-    first configs, and what they let expect of a config is one more feature. ``budget`` is how many configs will be
-    asked for, if known: the last of them go next to the best. With ``by_time`` it is time that is short, and not the
-    number of configs: what is expected to cost more of it than is common has to promise as much more.
-    """
+    """Expected improvement over a forest that is partly replaced with every answer."""
 
     def __init__(
         self,
@@ -107,6 +102,21 @@ class ModelSearch:
         by_time: bool = False,
         first: Sequence[int] = (),
     ) -> None:
+        """Prepare a search.
+
+        Args:
+            table: The configs.
+            seed: The seed of random choices.
+            facts: The facts of the problem and the device.
+            near: Configs of known time, such as the compiler's default if its knobs are known, as pairs of a pipeline
+                and knobs. The configs nearest to them are tried after ``first``.
+            prior: Returns results of similar dispatches. It is called when the first config is asked for. The results
+                choose half of the first configs, and the expectations from them are further features.
+            budget: The number of configs that will be asked for, if known. The last of them go next to the best.
+            by_time: Whether time is the limit instead of the number of configs. A config with a high expected cost must
+                then promise a proportionally higher gain.
+            first: The rows to begin with.
+        """
         self._progress = Progress(len(table))
         self._random = np.random.default_rng(seed)
         self._pipelines = table.pipelines
@@ -132,7 +142,7 @@ class ModelSearch:
         self._gain = math.inf
 
     def ask(self, count: int) -> list[int]:
-        """Rows of the start, then those of which the model expects most."""
+        """Return the first rows, then those with the highest expected gain."""
         chosen: list[int] = []
         if self._start is None:
             self._start = self._first_rows()
@@ -141,24 +151,24 @@ class ModelSearch:
             if index not in self._progress.proposed:
                 chosen += self._progress.propose([index])
         missing = min(count - len(chosen), self._progress.left)
-        return chosen + self._progress.propose(self._modelled(missing) if missing > 0 else [])
+        return chosen + self._progress.propose(self._propose(missing) if missing > 0 else [])
 
     def tell(self, outcomes: Iterable[Outcome]) -> None:
-        """Take in results; the next answer learns from them."""
+        """Store results. The next answer learns from them."""
         self._progress.note(outcomes)
 
     @property
     def stop_reason(self) -> str:
-        """That all were tried, once they were."""
+        """A message when all rows were tried."""
         return self._progress.stop_reason
 
     @property
     def expected_gain(self) -> float:
-        """The most that the model expected of a config at the last answer."""
+        """The highest expected gain of a config at the last answer."""
         return self._gain if self._progress.left else 0.0
 
     def _first_rows(self) -> list[int]:
-        """The rows to begin with. Prior results are read only now: a search may be told all it needs."""
+        """Return the rows to begin with. Prior results are read only now, since they may never be needed."""
         first = list(self._near)
         prior = _Learned.of(self._features, self._prior())
         if self._costs is not None:
@@ -168,19 +178,19 @@ class ModelSearch:
             expected = prior.expected(self._learned, self._seed)
             self._learned = np.hstack([self._learned, expected.astype(np.float32)])
             first += self._best_expected(expected, _START // 2)
-        return self._filled_up(first, _START)
+        return self._fill_up(first, _START)
 
     def _best_expected(self, expected: Column, count: int) -> list[int]:
-        """The rows of which prior results promise most, each the best of a part of the space."""
+        """Return the rows that prior results promise most of, the best of each part of the space."""
         promise = expected.prod(axis=1)
         order = np.argsort(-promise, kind="stable")[: 8 * count]
         return [int(part[0]) for part in np.array_split(order, count) if len(part)]
 
-    def _filled_up(self, rows: Sequence[int], count: int) -> list[int]:
-        """``rows`` and further ones that fill the space: each drawn with a chance that grows with its distance.
+    def _fill_up(self, rows: Sequence[int], count: int) -> list[int]:
+        """Return ``rows`` and further rows that fill the space.
 
-        (The squared distance from the nearest of those before, as k-means++ draws its centres. What is dear is drawn
-        less often.)
+        A row is drawn with a probability proportional to its squared distance from the nearest previous row, as
+        k-means++ draws its centres. Expensive rows are drawn less often.
         """
         chosen = list(dict.fromkeys(rows))
         pool = self._random.permutation(len(self._places))[:_POOL]
@@ -190,7 +200,7 @@ class ModelSearch:
         for index in chosen:
             distances = np.minimum(distances, _distances(self._places[pool], self._places[index]))
         while len(chosen) < count and distances.any():
-            # Squared like the distances, as costs that are but guessed spread less than the true ones.
+            # Costs are squared like distances, since guessed costs spread less than true ones.
             chances = distances / costs**2 * prospects
             following = int(pool[self._random.choice(len(pool), p=chances / chances.sum())])
             away = _distances(self._places[pool], self._places[following])
@@ -198,7 +208,7 @@ class ModelSearch:
             chosen.append(following)
         return chosen
 
-    def _modelled(self, count: int) -> list[int]:
+    def _propose(self, count: int) -> list[int]:
         rows = np.array(self._progress.indices, dtype=np.intp)
         results = np.array(self._progress.log_ratios)
         measured = ~np.isnan(results)
@@ -215,24 +225,24 @@ class ModelSearch:
         costs = self._costs_of(pool)
         chosen: list[int] = []
         while len(chosen) < min(count, _MOST_MODELLED, len(pool)):
-            # Half of the trees after the first choice, so that those of one answer differ.
+            # After the first choice, half of the trees vote, so that the rows of one answer differ.
             judges = votes[self._random.permutation(len(votes))[: len(votes) // 2]] if chosen else votes
             centre, spread = judges.mean(axis=0), judges.std(axis=0) + _LEAST_SPREAD
             gains = np.where(np.isin(pool, chosen), -1.0, _expected_improvement(centre, spread, best=1.0) * succeeds)
             if not chosen:
-                # On the scale of ratios to the best, which near 1 is that of their logarithms.
+                # Ratios to the best near 1 have the scale of their logarithms.
                 self._gain = float(gains.max())
-            # What was chosen counts less than nothing; divided by its cost it still does.
+            # Chosen rows have a negative gain, also after division by their cost.
             chosen.append(int(pool[self._choice(gains / costs, spread * succeeds / costs, pool, neighbours, chosen)]))
-        # What is asked for at once cannot learn from one another, so beyond some it is as well to draw.
+        # Rows of one answer cannot learn from each other, so beyond some number they are drawn.
         further = self._left(count + len(chosen)).tolist() if len(chosen) < count else []
         return list(dict.fromkeys([*chosen, *further]))[:count]
 
     def _choice(self, gains: Column, doubts: Column, pool: Rows, neighbours: Rows, chosen: list[int]) -> int:
-        """The position in ``pool`` of the next proposal: mostly, but not always, that of the largest gain.
+        """Return the position in ``pool`` of the next proposal, which usually has the largest gain.
 
-        Part of the proposals go to the pipeline with the fewest, so that none is given up for what its first few
-        configs were; some go where the model doubts most; and the last of a budget next to the best.
+        Some proposals go to the pipeline with the fewest, so that no pipeline is given up because of its first few
+        configs. Some go to the most uncertain configs, and the last of a budget go next to the best.
         """
         taken = np.isin(pool, chosen)
         if self._is_ending:
@@ -251,11 +261,11 @@ class ModelSearch:
 
     @property
     def _is_ending(self) -> bool:
-        """Whether the part of the budget has come that is spent next to the best."""
+        """Whether the rest of the budget is spent next to the best."""
         return self._budget is not None and len(self._progress.proposed) >= self._budget * (1 - _LAST_SHARE)
 
     def _neighbours(self, leaders: Rows) -> Rows:
-        """Rows not proposed yet that are among the nearest to one of ``leaders``."""
+        """Return rows that were not proposed and are among the nearest to one of ``leaders``."""
         proposed = self._progress.proposed
         near: set[int] = set()
         for leader in leaders.tolist():
@@ -267,7 +277,7 @@ class ModelSearch:
         return np.array(sorted(near), dtype=np.intp)
 
     def _left(self, count: int) -> Rows:
-        """Up to ``count`` rows that were not proposed, drawn at random."""
+        """Draw up to ``count`` rows that were not proposed."""
         left = np.ones(self._progress.count, dtype=np.bool_)
         left[list(self._progress.proposed)] = False
         return self._random.permutation(np.flatnonzero(left))[:count]
@@ -279,11 +289,11 @@ class ModelSearch:
             self._costs.learn(np.array(self._progress.indices)[known].tolist(), seconds[known].tolist(), share=share)
 
     def _costs_of(self, rows: Rows) -> Column:
-        """What each of ``rows`` is expected to cost; all the same where time is not what is short."""
+        """Return the expected costs of ``rows``, all 1 if time is not the limit."""
         return np.ones(len(rows)) if self._costs is None else self._costs.of(rows)
 
     def _success(self, rows: Rows, failed: npt.NDArray[np.bool_], pool: Rows) -> Column:
-        """For each row of ``pool`` the probability that it can be measured."""
+        """Return the probability that a row of ``pool`` can be measured, for all rows."""
         if not failed.any():
             return np.ones(len(pool))
         self._failures.learn(self._learned[rows], failed.astype(np.float64), share=1 / 3)
@@ -291,46 +301,50 @@ class ModelSearch:
 
 
 class _Scale:
-    """Columns of mean 0 and spread 1, with 0 for what is absent: distances then weigh all features alike."""
+    """Scales columns to mean 0 and spread 1, and absent values to 0, so that distances weight all features alike."""
 
     def __init__(self, values: Column) -> None:
         self._centre = np.nanmean(values, axis=0)
         self._spread = np.maximum(np.nanstd(values, axis=0), _SMALLEST)
 
     def places(self, values: Column) -> Column:
-        """``values`` on this scale."""
+        """Return ``values`` on this scale."""
         return np.asarray(np.nan_to_num((values - self._centre) / self._spread, nan=0.0))
 
 
 class _Learned(msgspec.Struct, frozen=True):
-    """Prior results as trees take them, a row for each: ``nearness`` is NaN where it failed, ``seconds`` if unknown."""
+    """Prior results in the form for trees, one per row."""
 
     rows: npt.NDArray[np.float32]
+    """The features."""
     nearness: Column
+    """The ratios to the best of the dispatch, NaN for failures."""
     seconds: Column
+    """The times of trying, NaN if unknown."""
 
     @classmethod
     def of(cls, features: Features, prior: Sequence[PriorResult]) -> _Learned:
-        """What ``prior`` tells in the terms of ``features``; nothing of a dispatch of which nothing was measured."""
+        """Convert prior results to ``features``. Dispatches without a measured result are left out."""
         by_facts: dict[bytes, list[PriorResult]] = {}
-        for each in prior:
-            by_facts.setdefault(msgspec.msgpack.encode(each.facts), []).append(each)
+        for result in prior:
+            by_facts.setdefault(msgspec.msgpack.encode(result.facts), []).append(result)
         rows, nearness, seconds = [np.zeros((0, len(features.names)))], [np.zeros(0)], [np.zeros(0)]
         for group in by_facts.values():
-            unique = {(each.pipeline, *sorted(each.knobs.items())): each for each in group}
-            results = np.array([math.nan if each.ratio is None else math.log(each.ratio) for each in unique.values()])
+            unique = {(result.pipeline, *sorted(result.knobs.items())): result for result in group}
+            ratios = [result.ratio for result in unique.values()]
+            results = np.array([math.nan if ratio is None else math.log(ratio) for ratio in ratios])
             if np.isnan(results).all():
                 continue
-            table = ConfigTable.of((each.pipeline, each.knobs) for each in unique.values())
+            table = ConfigTable.of((result.pipeline, result.knobs) for result in unique.values())
             rows.append(features_of(table, group[0].facts, features.names).values)
-            # Dispatches differ in how much their defaults leave to gain: what carries over is the order.
+            # The possible gain over the default differs between dispatches, so only the order carries over.
             results[~np.isnan(results)] = _nearness(results[~np.isnan(results)])
             nearness.append(results)
-            seconds.append(np.array([each.seconds or math.nan for each in unique.values()]))
+            seconds.append(np.array([result.seconds or math.nan for result in unique.values()]))
         return cls(_without_gaps(np.vstack(rows)), np.concatenate(nearness), np.concatenate(seconds))
 
     def expected(self, asked: npt.NDArray[np.float32], seed: int) -> Column:
-        """What forests on these expect of each row: two columns, ratio to the best and chance to be measured."""
+        """Return the expectations of forests on these results: the ratio to the best and the chance to be measured."""
         failed = np.isnan(self.nearness)
         values = Forest(_TREES, seed)
         values.learn(self.rows[~failed], self.nearness[~failed])
@@ -340,7 +354,7 @@ class _Learned(msgspec.Struct, frozen=True):
 
 
 def _prospects(features: Features) -> Column:
-    """What is known of each config before any was tried: whether what a thread computes fits its registers."""
+    """Return the chances of configs before any was tried: whether the results of a thread fit in its registers."""
     if "results per thread" not in features.names:
         return np.ones(len(features.values))
     results = np.nan_to_num(features.values[:, features.names.index("results per thread")])
@@ -348,7 +362,7 @@ def _prospects(features: Features) -> Column:
 
 
 def _without_gaps(values: Column) -> npt.NDArray[np.float32]:
-    """``values`` as trees take them."""
+    """Return ``values`` in the form for trees."""
     return np.nan_to_num(values, nan=_ABSENT).astype(np.float32)
 
 
@@ -357,12 +371,12 @@ def _distances(places: Column, place: Column) -> Column:
 
 
 def _nearness(results: Column) -> Column:
-    """Ratios to the best: the same order as the log-ratios, with more weight on what is near the best."""
+    """Return ratios to the best: the order of log-ratios, with more weight near the best."""
     return np.asarray(np.exp(results - results.max()))
 
 
 def _expected_improvement(centre: Column, spread: Column, best: float) -> Column:
-    """The mean of what a normal variable exceeds ``best`` by."""
+    """Return the expected excess of a normal variable over ``best``."""
     from scipy.special import ndtr
 
     distance = (centre - best) / spread

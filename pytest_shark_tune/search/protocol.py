@@ -1,4 +1,4 @@
-"""What every search strategy does: it is asked for configs, told what came of them, and says when to stop."""
+"""The protocol of search strategies: ask for configs, tell their outcomes, and stop if nothing is left to try."""
 
 from __future__ import annotations
 
@@ -12,51 +12,50 @@ __all__ = ["Outcome", "Progress", "Search"]
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What came of the config in row ``index`` of the table.
-
-    ``ratio`` is baseline time by candidate time, above 1 for a faster one; a config that failed, however, has none.
-    ``seconds`` are what it took to find out, where that is known.
-    """
+    """The outcome of one config."""
 
     index: int
+    """The row of the config in the table."""
     ratio: float | None = None
+    """The baseline's time divided by the candidate's, above 1 for a faster candidate; ``None`` if the config failed."""
     seconds: float | None = None
+    """The time that trying it took, if that is known."""
 
 
 class Search(Protocol):
     """A strategy over the rows of one `ConfigTable`."""
 
     def ask(self, count: int) -> list[int]:
-        """Up to ``count`` rows to try next, never one that was asked for or told of before.
+        """Return up to ``count`` rows to try next, none of which was asked for or told before.
 
-        Fewer only where no more are left; asking again before outcomes are told is allowed.
+        There are fewer only if no more are left. Asking again before outcomes are told is allowed.
         """
         ...
 
     def tell(self, outcomes: Iterable[Outcome]) -> None:
-        """Take in results, in any order, also of rows that were not asked for, such as those of an earlier run."""
+        """Learn from results in any order, also of rows that were not asked for, such as those of an earlier run."""
         ...
 
     @property
     def stop_reason(self) -> str:
-        """Why there is nothing more to try, in words; empty as long as there is."""
+        """The reason why nothing is left to try; empty as long as something is."""
         ...
 
     @property
     def expected_gain(self) -> float:
-        """What the next config is expected to add to the log of the best ratio: 0 where nothing is left.
+        """The expected increase of the log of the best ratio by the next config: 0 if nothing is left.
 
-        Times the dispatch's weight, it tells which of several dispatches a device serves best. It is infinite until
-        there are results to judge by.
+        Multiplied by the dispatch's weight, it tells which of several dispatches a device should serve. It is infinite
+        until there are enough results to estimate it.
         """
         ...
 
 
 class Progress:
-    """Which rows have been proposed, and the results so far: what every strategy keeps.
+    """The proposed rows and the results so far, which every strategy stores.
 
-    ``indices``, ``log_ratios`` and ``seconds`` grow together, one element for each result; a failure's log-ratio is
-    NaN, and so are seconds that are not known.
+    ``indices``, ``log_ratios`` and ``seconds`` have one element per result. The log-ratio of a failure is NaN, and so
+    is an unknown time.
     """
 
     def __init__(self, count: int) -> None:
@@ -68,22 +67,22 @@ class Progress:
 
     @property
     def left(self) -> int:
-        """How many rows were never proposed."""
+        """The number of rows that were never proposed."""
         return self.count - len(self.proposed)
 
     @property
     def stop_reason(self) -> str:
-        """The reason that every strategy has: nothing is left."""
+        """The reason to stop that all strategies share: nothing is left."""
         return "" if self.left else f"all {self.count} configs were tried"
 
     def propose(self, indices: Iterable[int]) -> list[int]:
-        """Note rows as proposed, and return them."""
+        """Mark rows as proposed, and return them."""
         chosen = list(indices)
         self.proposed.update(chosen)
         return chosen
 
     def note(self, outcomes: Iterable[Outcome]) -> None:
-        """Take in results, which count as proposed."""
+        """Store results. Their rows count as proposed."""
         for outcome in outcomes:
             assert 0 <= outcome.index < self.count, outcome
             assert outcome.ratio is None or outcome.ratio > 0, outcome
@@ -93,10 +92,10 @@ class Progress:
             self.seconds.append(outcome.seconds or math.nan)
 
     def expected_record(self) -> float:
-        """The gain expected of one more row drawn at random.
+        """Return the expected gain of one more row that is drawn at random.
 
-        Of ``n`` draws so far, the next is the best with probability ``1 / (n + 1)``; it then leads by about as
-        much as the best now leads the second.
+        After ``n`` draws, the next is the best with probability ``1 / (n + 1)``. Its lead is then about that of the
+        current best over the second.
         """
         if not self.left:
             return 0.0

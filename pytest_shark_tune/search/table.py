@@ -15,11 +15,11 @@ from pytest_shark_tune.search_space.space import SearchSpace, SpaceTooLarge
 __all__ = ["MOST_CONFIGS", "ConfigTable", "pipeline_label", "table_of_spaces"]
 
 MOST_CONFIGS = 30_000
-"""The most configs that a search chooses from; of more, a uniform sample of this many is taken."""
+"""The most configs that a search chooses from; of larger spaces, a uniform sample of this size is taken."""
 
 
 def pipeline_label(pipeline: str, space: int) -> str:
-    """What tables call a pipeline: two spaces of one pipeline, by position among a dispatch's, are told apart."""
+    """Return the name of a pipeline in tables; ``space`` distinguishes two spaces of a dispatch with one pipeline."""
     return f"{pipeline}/{space}"
 
 
@@ -28,29 +28,28 @@ _Part = tuple[str, Sequence[str], npt.NDArray[np.float64]]
 
 @dataclass(frozen=True, eq=False)
 class ConfigTable:
-    """Configs of one dispatch, of any number of pipelines, one in each row.
-
-    ``values`` is a float64 array of shape ``(rows, len(names))`` with NaN where a row's pipeline lacks the knob;
-    ``pipelines`` are the rows' pipelines, positions in ``pipeline_names``. ``note`` says in words where these are not
-    all the configs that there are.
-    """
+    """Configs of one dispatch, of any number of pipelines, one per row."""
 
     pipeline_names: tuple[str, ...]
     pipelines: npt.NDArray[np.intp]
+    """The pipeline of each row, as a position in ``pipeline_names``."""
     names: tuple[str, ...]
+    """The names of the knobs."""
     values: npt.NDArray[np.float64]
+    """An array of shape ``(rows, len(names))``, with NaN for knobs that a row's pipeline lacks."""
     note: str = ""
+    """A message if these are not all configs."""
 
     def __len__(self) -> int:
-        """The number of configs."""
+        """Return the number of configs."""
         return len(self.values)
 
     @classmethod
     def of(cls, configs: Iterable[tuple[str, Mapping[str, int]]]) -> ConfigTable:
-        """A table of pipelines with knobs.
+        """Make a table of configs, given as pairs of a pipeline and knobs.
 
         Raises:
-            InputError: there is no config, or one is given twice.
+            InputError: There is no config, or one is given twice.
         """
         rows = list(configs)
         pipelines = tuple(dict.fromkeys(pipeline for pipeline, _ in rows))
@@ -62,13 +61,13 @@ class ConfigTable:
             values = [[rows[position][1].get(name, np.nan) for name in names] for position in positions]
             parts.append((pipeline, names, np.array(values, dtype=np.float64).reshape(len(positions), len(names))))
             order += positions
-        table = cls._joined(parts)
+        table = cls._join(parts)
         back = np.argsort(order)
         return cls(table.pipeline_names, table.pipelines[back], table.names, table.values[back])
 
     @classmethod
-    def _joined(cls, parts: Sequence[_Part], note: str = "") -> ConfigTable:
-        """One table of parts, each a pipeline with its knobs' names and values."""
+    def _join(cls, parts: Sequence[_Part], note: str = "") -> ConfigTable:
+        """Make one table of parts: a pipeline, the names of its knobs and their values."""
         pipelines = tuple(dict.fromkeys(pipeline for pipeline, _, _ in parts))
         names = tuple(dict.fromkeys(name for _, part, _ in parts for name in part))
         count = sum(len(values) for _, _, values in parts)
@@ -82,26 +81,26 @@ class ConfigTable:
             codes[start:end] = pipelines.index(pipeline)
             joined[start:end, [names.index(name) for name in part]] = values
             start = end
-        # NaN is no value of a knob, and np.unique takes two of them for different.
+        # np.unique takes two NaN for different values, so another value replaces them.
         keyed = np.column_stack([codes, np.nan_to_num(joined, nan=-1.0)])
         if len(np.unique(keyed, axis=0)) < count:
             raise InputError("a config is given twice: a search tells results by their knobs")
         return cls(pipelines, codes, names, joined, note)
 
     def knobs(self, index: int) -> dict[str, int]:
-        """The knobs of a row, as whole numbers."""
+        """Return the knobs of a row, as whole numbers."""
         row = self.values[index].tolist()
         return {name: int(value) for name, value in zip(self.names, row, strict=True) if not math.isnan(value)}
 
     def pipeline(self, index: int) -> str:
-        """The pipeline of a row."""
+        """Return the pipeline of a row."""
         return self.pipeline_names[int(self.pipelines[index])]
 
 
 def table_of_spaces(spaces: Sequence[SearchSpace], *, most: int = MOST_CONFIGS, seed: int = 0) -> ConfigTable:
-    """Every config of ``spaces``; where there are more than ``most``, a uniform sample of about that many.
+    """Make a table of all configs of ``spaces``, or of a uniform sample of about ``most`` configs.
 
-    Of a space too large to list it is not known how many there are: it gets an even share of ``most``.
+    The size of a space that is too large to list is unknown: such a space gets an even share of ``most``.
     """
     sizes = [_size(space) for space in spaces]
     known = sum(size for size in sizes if size is not None)
@@ -115,7 +114,7 @@ def table_of_spaces(spaces: Sequence[SearchSpace], *, most: int = MOST_CONFIGS, 
     taken = sum(len(values) for _, _, values in parts)
     whole = f"more than {known}" if None in sizes else str(known)
     note = "" if None not in sizes and taken == known else f"a uniform sample of {taken} of {whole} configs"
-    return ConfigTable._joined(parts, note)
+    return ConfigTable._join(parts, note)
 
 
 def _size(space: SearchSpace) -> int | None:

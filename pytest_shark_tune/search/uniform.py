@@ -1,4 +1,4 @@
-"""Configs drawn uniformly, without any model: the baseline for every other strategy."""
+"""Drawing configs uniformly, without a model: the baseline for all other strategies."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["OrderedSearch", "UniformSearch"]
 
 
 class OrderedSearch:
-    """Rows in an order fixed beforehand; results serve only to judge what is still to gain."""
+    """Proposes rows in a fixed order; results serve only to estimate the remaining gain."""
 
     def __init__(self, order: Sequence[int]) -> None:
         self._order = iter(order)
         self._progress = Progress(len(order))
 
     def ask(self, count: int) -> list[int]:
-        """The next ``count`` rows in order that nobody has told of."""
+        """Return the next ``count`` rows without a result."""
         chosen: list[int] = []
         while len(chosen) < count and (index := next(self._order, None)) is not None:
             if index not in self._progress.proposed:
@@ -27,22 +27,22 @@ class OrderedSearch:
         return self._progress.propose(chosen)
 
     def tell(self, outcomes: Iterable[Outcome]) -> None:
-        """Take in results; the order stays."""
+        """Store results. The order does not change."""
         self._progress.note(outcomes)
 
     @property
     def stop_reason(self) -> str:
-        """That all were tried, once they were."""
+        """A message when all rows were tried."""
         return self._progress.stop_reason
 
     @property
     def expected_gain(self) -> float:
-        """That of one more draw."""
+        """The expected gain of one more draw."""
         return self._progress.expected_record()
 
 
 class UniformSearch(OrderedSearch):
-    """Behind the rows in ``first``, each set of rows of a table of ``count`` equally likely; the same for a seed."""
+    """Proposes the rows in ``first``, then the others of ``count`` rows in a random order that the seed determines."""
 
     def __init__(self, count: int, seed: int = 0, first: Sequence[int] = ()) -> None:
         drawn: list[int] = np.random.default_rng(seed).permutation(count).tolist()

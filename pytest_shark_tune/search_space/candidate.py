@@ -8,11 +8,11 @@ from typing import Final
 
 import msgspec
 from iree.compiler import ir
-from iree.compiler.dialects import iree_codegen
 
 from pytest_shark_tune.dispatch.mlir import pipeline_name
 from pytest_shark_tune.dispatch.types import Dispatch, RootOp
 from pytest_shark_tune.errors import InputError, SharkTuneError
+from pytest_shark_tune.search_space.config_reader import parse_info
 from pytest_shark_tune.search_space.config_writer import compilation_info_of
 from pytest_shark_tune.search_space.space import SearchSpace
 
@@ -139,10 +139,7 @@ def applied_candidate(
         raise InputError("it attaches no compilation_info")  # IREE would crash on the empty text.
     with ir.Context() as context, ir.Location.unknown():
         context.enable_multithreading(False)
-        try:
-            info = iree_codegen.CompilationInfoAttr(ir.Attribute.parse(compilation_info))
-        except (ir.MLIRError, ValueError) as error:
-            raise InputError(f"not a compilation_info that this IREE parses: {compilation_info}: {error}") from error
+        info = parse_info(compilation_info)
         return Candidate(
             id=identifier,
             dispatch=dispatch_name,

@@ -39,6 +39,7 @@ __all__ = [
     "config_entries",
     "knobs_of",
     "option_values",
+    "parse_info",
     "read_config",
     "read_knobs",
     "space_entries",
@@ -106,13 +107,10 @@ def read_config(compilation_info: str) -> ReadConfig:
         InputError: The text is no compilation info that this IREE parses.
     """
     if not compilation_info:
-        raise InputError("not a compilation_info: the text is empty")  # IREE would crash on it
+        raise InputError("not a compilation_info: the text is empty")  # IREE would crash on it.
     with ir.Context() as context:
         context.enable_multithreading(False)
-        try:
-            info = iree_codegen.CompilationInfoAttr(ir.Attribute.parse(compilation_info))
-        except (ir.MLIRError, ValueError) as error:
-            raise InputError(f"not a compilation_info that this IREE parses: {compilation_info}: {error}") from error
+        info = parse_info(compilation_info)
         translation = info.translation_info
         tree = _levels(info.lowering_config)
         if sizes := list(translation.workgroup_size):
@@ -122,6 +120,18 @@ def read_config(compilation_info: str) -> ReadConfig:
         for entry in translation.configuration or ():
             tree.update(_option(entry.name, entry.attr))
         return ReadConfig(pipeline=pipeline_name(translation.pass_pipeline), tree=tree)
+
+
+def parse_info(text: str) -> Any:
+    """Parse a compilation info, which is not empty, in the current context.
+
+    Raises:
+        InputError: The text is no compilation info that this IREE parses.
+    """
+    try:
+        return iree_codegen.CompilationInfoAttr(ir.Attribute.parse(text))
+    except (ir.MLIRError, ValueError) as error:
+        raise InputError(f"not a compilation_info that this IREE parses: {text}: {error}") from error
 
 
 def read_knobs(space: SearchSpace, config: ReadConfig) -> Reading:

@@ -159,21 +159,19 @@ def _spirv_compilation_info(space: SearchSpace, knobs: Mapping[str, int]) -> Any
     """Make a config for SPIR-V, the only place that does: levels of tiles, which have no bindings either."""
     dictionary = ir.DictAttr(ir.Attribute.parse(space.knob_dictionary))
     entries = {entry.name: entry.attr for entry in dictionary}
-    levels = [[_filled(leaf, knobs) for leaf in level] for level in entries["tile_sizes"]]
+    levels = [[_fill(leaf, knobs) for leaf in level] for level in entries["tile_sizes"]]
     i64 = ir.IntegerType.get_signless(64)
-    options = {
-        name: ir.IntegerAttr.get(i64, _filled(entries[name], knobs)) for name in SPIRV_OPTIONS if name in entries
-    }
+    options = {name: ir.IntegerAttr.get(i64, _fill(entries[name], knobs)) for name in SPIRV_OPTIONS if name in entries}
     translation = iree_codegen.TranslationInfoAttr.get(
         ir.Attribute.parse(space.pipeline_attribute),
         None,
-        [_filled(leaf, knobs) for leaf in entries["workgroup_size"]],
-        _filled(entries["subgroup_size"], knobs) if "subgroup_size" in entries else 0,
+        [_fill(leaf, knobs) for leaf in entries["workgroup_size"]],
+        _fill(entries["subgroup_size"], knobs) if "subgroup_size" in entries else 0,
         ir.DictAttr.get(options) if options else None,
     )
     config = ir.Attribute.parse(f"#iree_codegen.lowering_config<tile_sizes = {levels}>")
     return iree_codegen.CompilationInfoAttr.get(config, translation)
 
 
-def _filled(leaf: Any, knobs: Mapping[str, int]) -> int:
+def _fill(leaf: Any, knobs: Mapping[str, int]) -> int:
     return knobs[leaf.name] if isinstance(leaf, iree_codegen.IntKnobAttr) else int(leaf.value)

@@ -61,7 +61,7 @@ def domains_of(names: Sequence[str], constraints: Sequence[Expression]) -> dict[
         UnboundedKnob: A variable has no lower or no upper bound, or more than four million values between them.
     """
     try:
-        intervals = _narrowed(names, constraints)
+        intervals = _narrow_all(names, constraints)
     except _Empty:
         return dict.fromkeys(names, ())
     domains: dict[str, Column] = {}
@@ -97,7 +97,7 @@ def _drop_unsupported(domains: dict[str, Column], constraints: Sequence[Expressi
             return
 
 
-def _narrowed(names: Sequence[str], constraints: Sequence[Expression]) -> dict[str, _Interval]:
+def _narrow_all(names: Sequence[str], constraints: Sequence[Expression]) -> dict[str, _Interval]:
     intervals: dict[str, _Interval] = dict.fromkeys(names, (-_INFINITY, _INFINITY))
     for _ in range(_MOST_ROUNDS):
         before = dict(intervals)

@@ -11,10 +11,10 @@ from iree.compiler.dialects import arith, iree_codegen, smt
 from pytest_shark_tune.search_space.constraints import read_constraints
 from pytest_shark_tune.search_space.space import SearchSpace
 
-__all__ = ["Body", "attribute_text", "built_space", "knob", "one_of_knob"]
+__all__ = ["Body", "attribute_text", "build_space", "knob", "one_of_knob"]
 
 
-def built_space(
+def build_space(
     pipeline: str, sizes: Sequence[int], knobs: Mapping[str, object], constrain: Callable[[Body], None]
 ) -> SearchSpace:
     """Build a constraints op and return its space.
@@ -150,10 +150,15 @@ class Body:
         """Assert ``condition``; the ``{}`` in ``message`` stand for the values in ``shown``."""
         iree_codegen.AssertOp(condition, message, list(shown))
 
-    def limit(self, value: Any, most: int, words: str) -> None:
-        """Assert that ``value``, described by ``words``, is at most ``most``."""
-        self.require(self.at_most(value, self.number(most)), f"{words} ({{}}) must be at most {most}", value)
+    def limit(self, value: Any, most: int, words: str, reason: str = "") -> None:
+        """Assert that ``value``, described by ``words``, is at most ``most``; ``reason`` ends the message."""
+        self.require(self.at_most(value, self.number(most)), f"{words} ({{}}) must be at most {most}{reason}", value)
 
-    def least(self, value: Any, least: int, words: str) -> None:
-        """Assert that ``value``, described by ``words``, is at least ``least``."""
-        self.require(self.at_most(self.number(least), value), f"{words} ({{}}) must be at least {least}", value)
+    def least(self, value: Any, least: int, words: str, reason: str = "") -> None:
+        """Assert that ``value``, described by ``words``, is at least ``least``; ``reason`` ends the message."""
+        self.require(self.at_most(self.number(least), value), f"{words} ({{}}) must be at least {least}{reason}", value)
+
+    def multiple(self, whole: Any, part: Any, whole_words: str, part_words: str) -> None:
+        """Assert that ``whole`` is a multiple of ``part``; the words describe both."""
+        message = f"{whole_words} ({{}}) must be a multiple of {part_words} ({{}})"
+        self.require(self.divides(part, whole), message, whole, part)

@@ -56,7 +56,7 @@ def join(domains: Mapping[str, Sequence[int]], conditions: Iterable[Expression],
         name = _next_variable(values, bound, waiting, length)
         ready = [scoped for scoped in waiting if name in scoped.names and scoped.names <= bound.keys() | {name}]
         waiting = [scoped for scoped in waiting if scoped not in ready]
-        bound, length = _extended(bound, length, name, values[name], ready, limit)
+        bound, length = _extend(bound, length, name, values[name], ready, limit)
     return np.stack([bound[name] for name in values], axis=1) if values else np.zeros((1, 0), dtype=np.int64)
 
 
@@ -74,20 +74,20 @@ def _next_variable(
         if not ready and bound:
             sizes[name] = float(len(values[name]))
             continue
-        _, kept = _extended(probed, len(picks) if bound else 1, name, values[name], ready, _CHUNK * _PROBES)
+        _, kept = _extend(probed, len(picks) if bound else 1, name, values[name], ready, _CHUNK * _PROBES)
         sizes[name] = kept / (len(picks) if bound else 1)
     # Among equals, the variable in most conditions comes first, so that they filter earlier.
     return min(left, key=lambda name: (sizes[name], -sum(name in scoped.names for scoped in waiting)))
 
 
-def _extended(
+def _extend(
     bound: Mapping[str, Column], length: int, name: str, domain: Column, ready: Sequence[_Scoped], limit: int
 ) -> tuple[dict[str, Column], int]:
     for scoped in ready:
         if (computed := _definition(scoped.condition, name)) is not None and variables(computed) <= bound.keys():
             column = np.broadcast_to(evaluate(computed, bound), length)
             extended = {**bound, name: column}
-            return _filtered(extended, np.isin(column, domain), [other for other in ready if other is not scoped])
+            return _filter(extended, np.isin(column, domain), [other for other in ready if other is not scoped])
     step = max(1, _CHUNK // max(1, len(domain)))
     parts: list[dict[str, Column]] = []
     total = 0
@@ -95,7 +95,7 @@ def _extended(
         count = min(step, length - start)
         rows = {key: np.repeat(column[start : start + count], len(domain)) for key, column in bound.items()}
         rows[name] = np.tile(domain, count)
-        part, kept = _filtered(rows, None, ready)
+        part, kept = _filter(rows, None, ready)
         total += kept
         if total > limit:
             raise TooManyRows(f"more than {limit} partial assignments when {name} is joined")
@@ -105,7 +105,7 @@ def _extended(
     return {key: np.concatenate([part[key] for part in parts]) for key in (*bound, name)}, total
 
 
-def _filtered(rows: dict[str, Column], holds: Column | None, ready: Sequence[_Scoped]) -> tuple[dict[str, Column], int]:
+def _filter(rows: dict[str, Column], holds: Column | None, ready: Sequence[_Scoped]) -> tuple[dict[str, Column], int]:
     length = max(len(column) for column in rows.values())
     if holds is not None:
         rows = {key: column[holds] for key, column in rows.items()}

@@ -109,14 +109,14 @@ def substitute(expression: Expression, values: Mapping[str, int]) -> Expression:
         return Constant(values[expression.name]) if expression.name in values else expression
     if isinstance(expression, Lookup):
         index = substitute(expression.index, values)
-        return _folded(Lookup(index, expression.keys, expression.values), (index,))
+        return _fold(Lookup(index, expression.keys, expression.values), (index,))
     if isinstance(expression, Apply):
         operands = tuple(substitute(operand, values) for operand in expression.operands)
-        return _folded(Apply(expression.operator, operands), operands)
+        return _fold(Apply(expression.operator, operands), operands)
     return expression
 
 
-def _folded(expression: Expression, operands: Sequence[Expression]) -> Expression:
+def _fold(expression: Expression, operands: Sequence[Expression]) -> Expression:
     if not all(isinstance(operand, Constant | Truth) for operand in operands):
         return expression
     value = evaluate(expression, {})[0]

@@ -95,10 +95,10 @@ def open_option(
             f"--tune-knob: {name} is no option of {pipelines} on {backend}; "
             f"{' and '.join(option.pipelines)} have it on {' and '.join(option.backends)}"
         )
-    return tuple(_opened(space, name, values) if space.pipeline in option.pipelines else space for space in spaces)
+    return tuple(_open_in(space, name, values) if space.pipeline in option.pipelines else space for space in spaces)
 
 
-def _opened(space: SearchSpace, name: str, values: Sequence[int]) -> SearchSpace:
+def _open_in(space: SearchSpace, name: str, values: Sequence[int]) -> SearchSpace:
     knobs = [knob for knob in space.knobs if knob.name != name]
     return msgspec.structs.replace(
         space,

@@ -90,7 +90,7 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             InputError: A knob has no value or a value that is no whole number, or a condition cannot be read.
         """
-        space = cls(pipeline=pipeline, knobs=_checked_knobs(knobs), constraints=())
+        space = cls(pipeline=pipeline, knobs=_check_knobs(knobs), constraints=())
         for condition in conditions:
             space = space.where(condition)
         return space
@@ -128,7 +128,7 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
         """
         worded = asserts.items() if isinstance(asserts, Mapping) else [(text_of(term), term) for term in asserts]
         constraints = tuple(Constraint(expression_of(term), message) for message, term in worded)
-        knobs = _checked_knobs(domains)
+        knobs = _check_knobs(domains)
         mentioned = sorted({name for constraint in constraints for name in variables(constraint.condition)})
         helpers = [name for name in mentioned if name not in domains]
         conditions = [*map(_among, knobs), *(constraint.condition for constraint in constraints)]
@@ -155,7 +155,7 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
         message = condition.strip() if isinstance(condition, str) else text_of(to_z3(expression))
         # A condition on one knob restricts its domain at once, so that fewer draws from a large space are rejected.
         knobs = tuple(
-            msgspec.structs.replace(knob, domain=_fulfilling(knob, part))
+            msgspec.structs.replace(knob, domain=_restrict(knob, part))
             if (part := [term for term in conjuncts(expression) if variables(term) == {knob.name}])
             else knob
             for knob in self.knobs
@@ -275,7 +275,7 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
         try:
             rows = self._rows()
         except SpaceTooLarge:
-            return self._drawn(count, random)
+            return self._draw(count, random)
         picked = random.permutation(len(rows))[:count]
         return tuple(map(self._as_knobs, rows[picked]))
 
@@ -314,7 +314,7 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
             _store_rows(key, rows)
         return rows
 
-    def _drawn(self, count: int, random: np.random.Generator) -> tuple[dict[str, int], ...]:
+    def _draw(self, count: int, random: np.random.Generator) -> tuple[dict[str, int], ...]:
         if self.helpers:
             raise SpaceTooLarge(f"the {self.pipeline} space is too large to list, and helpers make drawing uneven")
         domains = {knob.name: np.array(knob.domain, dtype=np.int64) for knob in self.knobs}
@@ -362,7 +362,7 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True):
         return best
 
 
-def _checked_knobs(domains: Mapping[str, Iterable[int]]) -> tuple[Knob, ...]:
+def _check_knobs(domains: Mapping[str, Iterable[int]]) -> tuple[Knob, ...]:
     knobs = []
     for name, given in domains.items():
         values = tuple(given)
@@ -385,7 +385,7 @@ def _among(knob: Knob) -> Expression:
     return Apply("or", equal) if equal else Truth(False)
 
 
-def _fulfilling(knob: Knob, conditions: Sequence[Expression]) -> tuple[int, ...]:
+def _restrict(knob: Knob, conditions: Sequence[Expression]) -> tuple[int, ...]:
     column = np.array(knob.domain, dtype=np.int64)
     for condition in conditions:
         column = column[np.broadcast_to(evaluate(condition, {knob.name: column}), column.shape)]

@@ -104,7 +104,7 @@ def merge_specs(parts: Sequence[SpecPart], order: Sequence[tuple[int, str]]) -> 
 
 
 def _nest(modules: Sequence[ir.Module]) -> ir.Module:
-    """Return a module that holds copies of specs, whose sequences have different names, ready to be linked."""
+    """Return a module with copies of specs to be linked. Their sequences must have different names."""
     outer = empty_spec()
     for number, module in enumerate(modules):
         _append_copy(outer, module, f"part_{number}")

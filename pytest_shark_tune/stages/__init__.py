@@ -1,4 +1,4 @@
-"""Old paths of public names, for one release: each module warns and becomes the module that it moved to."""
+"""Old paths of public names, for one release: a module here warns and becomes the module that it moved to."""
 
 import sys
 import warnings

@@ -1,14 +1,14 @@
-"""What every search space must keep, as tests: whoever adds one runs it through them.
+"""The contract of search spaces, as tests to run on every new space.
 
-In a test module, derive a class whose name pytest collects and give it the space::
+In a test module, derive a class with a name that pytest collects, and override the fixture ``space``::
 
     class TestMySpace(SpaceContract):
         @pytest.fixture
         def space(self) -> SearchSpace:
             return SearchSpace.of("Mine", {"tile": (8, 16, 32)}, "tile <= 16")
 
-A fixture with parameters runs several spaces. z3 takes long to list a space, so that of a large one only slices
-are listed twice: some knobs held at the values of a member, the others free.
+A fixture with parameters tests several spaces. Since z3 takes long to list a space, only slices of large spaces are
+listed twice: some knobs have the values of a member, and the others are free.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SAMPLE = 50
 
 
 class SpaceContract:
-    """The tests; ``space`` is the fixture to override. A space that is meant to be empty does not belong here."""
+    """The tests, with the fixture ``space`` to override. An intentionally empty space does not belong here."""
 
     @pytest.fixture
     def space(self) -> SearchSpace:
@@ -39,33 +39,33 @@ class SpaceContract:
         raise NotImplementedError("override the fixture space")
 
     def test_it_has_members(self, space: SearchSpace) -> None:
-        """An empty space is no space: whoever builds it says NoSpace with the reason instead."""
+        """An empty space is no space: its builder must raise NoSpace with the reason instead."""
         assert space
         assert space.sample(1, seed=0)
 
     def test_knobs_are_named_once_and_have_finite_ascending_domains(self, space: SearchSpace) -> None:
-        """Names and domains are what a record and a canonical order are made from."""
+        """Records and the canonical order depend on names and domains."""
         everyone = (*space.knobs, *space.helpers)
         assert len({knob.name for knob in everyone}) == len(everyone)
         for knob in everyone:
             assert list(knob.domain) == sorted(set(knob.domain)), knob.name
 
     def test_enumeration_equals_z3(self, space: SearchSpace) -> None:
-        """The fast enumerator lists what a solver finds in the space's SMT-LIB form, no more and no less."""
+        """The fast enumerator lists exactly the solutions that a solver finds in the space's SMT-LIB form."""
         for part in _slices(space):
             listed = {tuple(row) for row in part.members().tolist()}
-            # One more than there should be is enough to tell.
+            # One solution too many is enough to fail.
             assert _solutions(part, len(listed) + 1) == listed
 
     def test_enumeration_is_in_canonical_order_and_without_repeats(self, space: SearchSpace) -> None:
-        """Lexicographic in the order of the knobs, so that equal spaces give equal plans."""
+        """The order is lexicographic in the order of the knobs, so that equal spaces yield equal plans."""
         part = _slices(space)[0] if _is_too_large(space) else space
         rows = part.members().tolist()
         assert all(first < second for first, second in pairwise(rows))
         assert [tuple(knobs.values()) for knobs in islice(part, _SAMPLE)] == [tuple(row) for row in rows[:_SAMPLE]]
 
     def test_membership_agrees_with_enumeration(self, space: SearchSpace) -> None:
-        """A neighbour of a member, one knob changed, is a member exactly if it is listed."""
+        """A member with one changed knob is a member exactly if it is listed."""
         random = np.random.default_rng(0)
         listed = None if _is_too_large(space) else {tuple(row) for row in space.members().tolist()}
         for knobs in space.sample(_SAMPLE // 2, seed=2):
@@ -77,7 +77,7 @@ class SpaceContract:
                 assert (neighbour in space) == (values in listed)
 
     def test_what_is_violated_is_said_in_words(self, space: SearchSpace) -> None:
-        """A member violates nothing; everything else comes with a reason that has no gap left to fill."""
+        """A member violates nothing; other knobs have reasons with all gaps filled."""
         (member,) = space.sample(1, seed=3)
         assert space.violated(member) == ()
         for knob in space.knobs:
@@ -89,30 +89,30 @@ class SpaceContract:
         assert any("no_such_knob" in reason for reason in space.violated(member | {"no_such_knob": 1}))
 
     def test_every_constraint_has_a_message(self, space: SearchSpace) -> None:
-        """With a gap for each value that it shows."""
+        """The message has a gap for each value that it shows."""
         for constraint in space.constraints:
             assert constraint.message.strip()
             assert constraint.message.count("{}") == len(constraint.shown)
 
     def test_a_sample_is_made_of_members_without_repeats(self, space: SearchSpace) -> None:
-        """As many as were asked for, or all there are."""
+        """There are as many as requested, or all."""
         drawn = space.sample(_SAMPLE, seed=4)
         assert len({tuple(knobs.items()) for knobs in drawn}) == len(drawn)
         assert len(drawn) == (_SAMPLE if _is_too_large(space) else min(_SAMPLE, len(space)))
         assert all(tuple(knobs) == space.names and knobs in space for knobs in drawn)
 
     def test_a_sample_follows_its_seed(self, space: SearchSpace) -> None:
-        """The same for the same seed; another for another, where there is more than one."""
+        """The same seed yields the same sample, and another seed another sample if there are enough members."""
         assert space.sample(_SAMPLE, seed=5) == space.sample(_SAMPLE, seed=5)
         if _is_too_large(space) or len(space) > 2 * _SAMPLE:
             assert space.sample(_SAMPLE, seed=5) != space.sample(_SAMPLE, seed=6)
 
     def test_it_survives_being_written_down(self, space: SearchSpace) -> None:
-        """A plan is cached and read by other processes."""
+        """Plans are cached and read by other processes."""
         assert msgspec.json.decode(msgspec.json.encode(space), type=SearchSpace) == space
 
     def test_a_condition_narrows_it(self, space: SearchSpace) -> None:
-        """What ``where`` leaves are the members that fulfil the condition."""
+        """``where`` keeps exactly the members that fulfil the condition."""
         (member,) = space.sample(1, seed=7)
         name = space.names[-1]
         narrower = space.where(f"{name} == {member[name]}")
@@ -121,8 +121,7 @@ class SpaceContract:
             assert list(narrower) == [knobs for knobs in space if knobs[name] == member[name]]
 
 
-# Only what counts the members of a space knows, and several tests ask it.
-@cache
+@cache  # The answer takes counting the members, and several tests need it.
 def _is_too_large(space: SearchSpace) -> bool:
     try:
         len(space)
@@ -133,7 +132,7 @@ def _is_too_large(space: SearchSpace) -> bool:
 
 @cache
 def _slices(space: SearchSpace) -> tuple[SearchSpace, ...]:
-    """The space, where it is small, else parts of it that are."""
+    """Return the space if it is small, else small parts of it."""
     if not _is_too_large(space) and len(space) <= _LARGEST_SLICE:
         return (space,)
     random = np.random.default_rng(1)

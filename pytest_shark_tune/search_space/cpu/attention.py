@@ -7,7 +7,7 @@ cores.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.search_space.cpu.tiling import (
@@ -15,7 +15,9 @@ from pytest_shark_tune.search_space.cpu.tiling import (
     Axis,
     Tiles,
     distribution_tiles,
+    require_small_rest,
     require_vector_room,
+    require_whole_vectors,
     require_workgroups,
     tiled_space,
 )
@@ -86,21 +88,14 @@ def _attention_space(root: RootOp, target: TargetFacts, *, fast: bool) -> Search
 
     def constrain(body: Body, tiles: Tiles) -> None:
         row, key, width = tiles.vector[m], tiles.vector[k2], tiles.vector[n]
-        outer, dim = tiles.distribution[m], body.dims[m]
-        body.require(
-            body.either([body.divides(row, outer), body.equal(outer, dim)]),
-            f"dist_{m} ({{}}) must be a multiple of vec_{m} ({{}}) or the whole of dim_{m} ({{}})",
-            outer,
-            row,
-            dim,
-        )
+        require_whole_vectors(body, m, row, tiles.distribution[m])
         room = MOST_NATIVE_VECTORS * target.native_vector_bytes
         scores, values = [row, key, body.dims[k1]], [row, key, width]
         require_vector_room(body, scores, sum_bytes, room, "the unrolled product of queries and keys")
         require_vector_room(body, values, sum_bytes, room, "the unrolled product of scores and values")
         if fast:
             for axis in (row_axis, key_axis):
-                _require_small_rest(body, axis, tiles.vector[axis.index])
+                require_small_rest(body, axis, tiles.vector[axis.index])
             require_workgroups(body, root, target, axes, tiles.distribution)
 
     return tiled_space(root, _PIPELINE, axes, constrain, peels=False)
@@ -116,16 +111,3 @@ def _width_tiles(size: int, lanes: int, *, fast: bool) -> tuple[int, ...]:
         tiles = tuple(sorted({*tiles, size}))
     tiles = tiles or tuple(tile for tile in divisors(size) if tile <= lanes * _MOST_LANES)
     return tiles[-2:] if fast else tiles
-
-
-def _require_small_rest(body: Body, axis: Axis, tile: Any) -> None:
-    """Limit the remainder of a loop's vectors to a quarter of the loop, or to the least remainder of all tiles."""
-    dim = body.dims[axis.index]
-    largest, rest = max(axis.size // 4, min(axis.size % choice for choice in axis.vector)), body.rest(dim, tile)
-    body.require(
-        body.at_most(rest, body.number(largest)),
-        f"vec_{axis.index} ({{}}) must leave at most {largest} of dim_{axis.index} ({{}}), not {{}}",
-        tile,
-        dim,
-        rest,
-    )

@@ -19,6 +19,7 @@ from pytest_shark_tune.search_space.cpu.tiling import (
     lane_count,
     operand_dims,
     registers,
+    require_small_rest,
     require_tiling,
     require_workgroups,
     tiled_space,
@@ -127,11 +128,6 @@ def _lane_tiles(size: int, shortest: int, longest: int) -> tuple[int, ...]:
     return tiles or tuple(sorted({powers(size)[-1], size}))
 
 
-def _largest_rest(loop: Axis) -> int:
-    """Return the limit of a vector tile's remainder: a quarter of the loop, or the least remainder of all tiles."""
-    return max(loop.size // 4, min(loop.size % tile for tile in loop.vector))
-
-
 def _assert_compiles(body: Body, root: RootOp, target: TargetFacts, vector: Mapping[int, Any]) -> None:
     """Apply the compiler's limits: on native vectors in the unrolled contraction, and on the stack for spills."""
     room = min(target.max_stack_bytes, MOST_NATIVE_VECTORS * target.native_vector_bytes)
@@ -149,15 +145,7 @@ def _assert_whole_vectors(
 ) -> None:
     """Limit the remainders of vector tiles, which are computed in shorter vectors or element by element."""
     for index, loop in loops.items():
-        dim, tile = body.dims[index], vector[index]
-        rest, largest = body.rest(dim, tile), _largest_rest(loop)
-        body.require(
-            body.at_most(rest, body.number(largest)),
-            f"vec_{index} ({{}}) must leave at most {largest} of dim_{index} ({{}}), not {{}}",
-            tile,
-            dim,
-            rest,
-        )
+        require_small_rest(body, loop, vector[index])
     others = math.prod(loops[index].size for index in distribution if index != lane)
     if lane not in distribution or others == 1:
         return
@@ -186,28 +174,16 @@ def _assert_registers(
     lanes = lane_count(root, target)
     most = registers(target) * lanes
     accumulators = body.product(list(parallel.values()))
-    body.require(
-        body.at_most(accumulators, body.number(most)),
-        f"the product of the parallel vector tiles ({{}}) must be at most {most}, which fills the vector registers",
-        accumulators,
-    )
+    body.limit(accumulators, most, "the product of the parallel vector tiles", ", which fills the vector registers")
     rows = [index for index in parallel if index != lane and len(loops[index].vector) > 1]
     if not rows:
         # The product of a vector and a matrix waits for memory, not for the multipliers.
         return
     fewest = min(_FEWEST_ACCUMULATORS * lanes, _largest_product([loops[index].vector for index in parallel], most))
-    body.require(
-        body.at_most(body.number(fewest), accumulators),
-        f"the product of the parallel vector tiles ({{}}) must be at least {fewest}, to keep the multipliers busy",
-        accumulators,
-    )
-    used = body.product([parallel[index] for index in rows])
-    body.require(
-        body.at_most(body.number(2), used),
-        f"the product of the vector tiles of dimensions {', '.join(map(str, rows))} ({{}}) must be at least 2, "
-        f"so that what is loaded along dim_{lane} is used twice",
-        used,
-    )
+    body.least(accumulators, fewest, "the product of the parallel vector tiles", ", to keep the multipliers busy")
+    tiles = f"the product of the vector tiles of dimensions {', '.join(map(str, rows))}"
+    reason = f", so that what is loaded along dim_{lane} is used twice"
+    body.least(body.product([parallel[index] for index in rows]), 2, tiles, reason)
 
 
 def _largest_product(choices: Iterable[Sequence[int]], limit: int) -> int:

@@ -178,17 +178,9 @@ def _require_registers(body: Body, target: TargetFacts, lanes: int, parallel: Se
     """Limit accumulators: at most as many as registers hold, and at least two vectors if there are enough."""
     most = registers(target) * lanes
     accumulators = body.product([tile for _, tile in parallel])
-    body.require(
-        body.at_most(accumulators, body.number(most)),
-        f"the product of the parallel vector tiles ({{}}) must be at most {most}, which fills the vector registers",
-        accumulators,
-    )
+    body.limit(accumulators, most, "the product of the parallel vector tiles", ", which fills the vector registers")
     fewest = min(2 * lanes, math.prod(max(axis.vector) for axis, _ in parallel) // 2)
-    body.require(
-        body.at_most(body.number(fewest), accumulators),
-        f"the product of the parallel vector tiles ({{}}) must be at least {fewest}, to keep the multipliers busy",
-        accumulators,
-    )
+    body.least(accumulators, fewest, "the product of the parallel vector tiles", ", to keep the multipliers busy")
 
 
 def _scalar(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:

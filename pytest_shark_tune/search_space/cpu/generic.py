@@ -88,11 +88,7 @@ def _generic_space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSp
         if fast:
             most = registers(target) * lane_count(root, target)
             product = body.product(list(tiles.vector.values()))
-            body.require(
-                body.at_most(product, body.number(most)),
-                f"the product of the vector tiles ({{}}) must be at most {most}, which fills the vector registers",
-                product,
-            )
+            body.limit(product, most, "the product of the vector tiles", ", which fills the vector registers")
             require_workgroups(body, root, target, axes, tiles.distribution)
 
     return tiled_space(root, _PIPELINE, axes, constrain, peels=True)

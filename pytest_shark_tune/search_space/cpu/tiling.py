@@ -16,7 +16,7 @@ from iree.compiler import ir
 from pytest_shark_tune.dispatch.elements import ELEMENT_BYTES
 from pytest_shark_tune.dispatch.mlir import affine_map, loops_in
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
-from pytest_shark_tune.search_space.emit import Body, built_space, knob
+from pytest_shark_tune.search_space.emit import Body, build_space, knob
 from pytest_shark_tune.search_space.space import SearchSpace
 from pytest_shark_tune.search_space.tiles import divisors, powers, tile_knobs, tile_level
 
@@ -29,8 +29,10 @@ __all__ = [
     "operand_dims",
     "registers",
     "require_even_tiling",
+    "require_small_rest",
     "require_tiling",
     "require_vector_room",
+    "require_whole_vectors",
     "require_workgroups",
     "tiled_space",
     "widest_element",
@@ -94,7 +96,7 @@ def tiled_space(
     def write(body: Body) -> None:
         constrain(body, Tiles(tile_knobs(body, "vec", vector), tile_knobs(body, "dist", distribution)))
 
-    return built_space(f"#iree_cpu.pipeline<{pipeline}>", root.loops, knobs, write)
+    return build_space(f"#iree_cpu.pipeline<{pipeline}>", root.loops, knobs, write)
 
 
 def require_tiling(body: Body, vector: Mapping[int, Any], distribution: Mapping[int, Any]) -> None:
@@ -106,19 +108,38 @@ def require_tiling(body: Body, vector: Mapping[int, Any], distribution: Mapping[
             whole.append(body.divides(tile, dim))
             continue
         outer = distribution[index]
-        body.require(
-            body.either([body.divides(tile, outer), body.equal(outer, dim)]),
-            f"dist_{index} ({{}}) must be a multiple of vec_{index} ({{}}) or the whole of dim_{index} ({{}})",
-            outer,
-            tile,
-            dim,
-        )
+        require_whole_vectors(body, index, tile, outer)
         whole += [body.divides(tile, outer), body.divides(outer, dim)]
     peel = body.knob("peel", (0, 1))
     body.require(
         body.equal(peel, body.choose(body.every(whole), body.number(0), body.number(1))),
         "peel ({}) must be 0 where every tile divides what it tiles, and 1 where one does not",
         peel,
+    )
+
+
+def require_whole_vectors(body: Body, index: int, tile: Any, outer: Any) -> None:
+    """Require that vectors fill a workgroup's tile, unless it is the whole loop."""
+    dim = body.dims[index]
+    body.require(
+        body.either([body.divides(tile, outer), body.equal(outer, dim)]),
+        f"dist_{index} ({{}}) must be a multiple of vec_{index} ({{}}) or the whole of dim_{index} ({{}})",
+        outer,
+        tile,
+        dim,
+    )
+
+
+def require_small_rest(body: Body, axis: Axis, tile: Any) -> None:
+    """Limit the remainder of a loop's vectors to a quarter of the loop, or to the least remainder of all tiles."""
+    dim = body.dims[axis.index]
+    largest, rest = max(axis.size // 4, min(axis.size % choice for choice in axis.vector)), body.rest(dim, tile)
+    body.require(
+        body.at_most(rest, body.number(largest)),
+        f"vec_{axis.index} ({{}}) must leave at most {largest} of dim_{axis.index} ({{}}), not {{}}",
+        tile,
+        dim,
+        rest,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from pytest_shark_tune.dispatch.elements import ELEMENT_BYTES
 from pytest_shark_tune.dispatch.types import Intrinsic, RootOp, TargetFacts
-from pytest_shark_tune.search_space.emit import Body, attribute_text, built_space, knob
+from pytest_shark_tune.search_space.emit import Body, attribute_text, build_space, knob
 from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
 from pytest_shark_tune.search_space.tiles import powers, refuse_elements
 
@@ -110,9 +110,7 @@ def _with_intrinsic(root: RootOp, target: TargetFacts, intrinsic: Intrinsic) -> 
         body.limit(threads, target.max_threads, "the threads of a workgroup")
         body.derived_knob("wg_size_x", threads, "the number of threads")
         rows = body.product([subgroups, body.number(m)])
-        body.require(
-            body.divides(rows, m_tile), f"m_tile ({{}}) must be a multiple of sg_m_cnt * {m} ({{}})", m_tile, rows
-        )
+        body.multiple(m_tile, rows, "m_tile", f"sg_m_cnt * {m}")
         kept = body.quotient(body.product([m_tile, body.total([n_tile, k2_tile])]), threads)
         body.limit(kept, _MOST_THREAD_OUTPUTS, "the scores and results that a thread keeps")
         k1 = body.number(root.loops[root.k1[-1]])
@@ -122,7 +120,7 @@ def _with_intrinsic(root: RootOp, target: TargetFacts, intrinsic: Intrinsic) -> 
         taken = body.product([elements, body.number(ELEMENT_BYTES[root.inputs[0].element])])
         body.limit(taken, target.shared_memory_bytes, "the bytes of shared memory that queries, keys and values take")
 
-    return built_space(_PIPELINE, root.loops, knobs, constrain)
+    return build_space(_PIPELINE, root.loops, knobs, constrain)
 
 
 def _by_lanes(root: RootOp, target: TargetFacts) -> SearchSpace:
@@ -183,7 +181,7 @@ def _by_lanes(root: RootOp, target: TargetFacts) -> SearchSpace:
         for whole in (body.dims[k1_dim], n_tile):
             body.limit(body.quotient(whole, lanes_n), _MOST_UNROLLED, "the elements of a key or a result in one thread")
 
-    return built_space(_PIPELINE, root.loops, knobs, constrain)
+    return build_space(_PIPELINE, root.loops, knobs, constrain)
 
 
 def _lowering_config_text(entries: Mapping[str, object]) -> str:

@@ -9,7 +9,7 @@ from iree.compiler.dialects import iree_codegen, linalg
 
 from pytest_shark_tune.dispatch.elements import ELEMENT_BYTES
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
-from pytest_shark_tune.search_space.emit import Body, built_space, knob
+from pytest_shark_tune.search_space.emit import Body, build_space, knob
 from pytest_shark_tune.search_space.gpu.simt import PIPELINE, simt_space
 from pytest_shark_tune.search_space.gpu.tiling import (
     GPU_ELEMENTS,
@@ -119,4 +119,4 @@ def _direct_space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpa
         body.derived_knob("wg_size_x", body.product(list(threads.values())), "the number of threads")
         require_work(body, problem, thread, reduction, fast=False)
 
-    return built_space(PIPELINE, problem.sizes, knobs, constrain)
+    return build_space(PIPELINE, problem.sizes, knobs, constrain)

@@ -11,12 +11,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from pytest_shark_tune.dispatch.types import TargetFacts
-from pytest_shark_tune.search_space.emit import Body, built_space, knob, one_of_knob
+from pytest_shark_tune.search_space.emit import Body, build_space, knob, one_of_knob
 from pytest_shark_tune.search_space.gpu.tiling import (
     Problem,
     TileChoices,
+    require_shared_memory,
     require_threads,
     require_work,
+    tile_bytes,
     tile_choices,
     tile_sizes,
 )
@@ -82,26 +84,22 @@ def _simt_space(problem: Problem, target: TargetFacts, *, igemm: bool, fast: boo
         body.derived_knob("wg_size_x", body.product(list(threads.values())), "the number of threads")
         require_work(body, problem, thread, reduction, fast=fast)
         promote = body.number(1) if igemm else body.knob("promote", range(len(_PROMOTIONS)))
-        _require_shared_memory(body, problem, target, choices, workgroup | reduction, promote)
+        _require_room(body, problem, target, choices, workgroup | reduction, promote)
 
-    return built_space(PIPELINE, problem.sizes, knobs, constrain)
+    return build_space(PIPELINE, problem.sizes, knobs, constrain)
 
 
-def _require_shared_memory(
+def _require_room(
     body: Body, problem: Problem, target: TargetFacts, choices: TileChoices, tiles: Mapping[int, Any], promote: Any
 ) -> None:
     """Require that promoted operands and padded tiles fit in shared memory."""
-
-    def tile_bytes(loops: tuple[int, ...], element: int) -> Any:
-        return body.product([body.number(element), *(tiles[index] for index in loops if index in tiles)])
-
-    inputs = body.total([tile_bytes(*operand) for operand in problem.operands])
+    inputs = body.total([tile_bytes(body, tiles, *operand) for operand in problem.operands])
     promoted = body.choose(body.equal(promote, body.number(1)), inputs, body.number(0))
     tried = {**choices.workgroup, **choices.reduction}
     ragged = [index for index in tiles if any(problem.sizes[index] % tile for tile in tried[index])]
     used = [promoted]
     if ragged:
         whole = body.every([body.divides(tiles[index], body.dims[index]) for index in ragged])
-        everything = body.total([inputs, tile_bytes(*problem.result)])
+        everything = body.total([inputs, tile_bytes(body, tiles, *problem.result)])
         used = [body.choose(whole, promoted, everything)]
-    body.limit(body.total(used), target.shared_memory_bytes, "the bytes of shared memory that tiles take")
+    require_shared_memory(body, target, body.total(used))

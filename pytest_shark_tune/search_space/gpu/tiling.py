@@ -18,9 +18,11 @@ __all__ = [
     "Problem",
     "TileChoices",
     "indexing_loops",
+    "require_shared_memory",
     "require_thread_tiles",
     "require_threads",
     "require_work",
+    "tile_bytes",
     "tile_choices",
     "tile_sizes",
 ]
@@ -102,12 +104,7 @@ def require_threads(
     """
     threads = {}
     for index, tile in workgroup.items():
-        body.require(
-            body.divides(thread[index], tile),
-            f"wg_{index} ({{}}) must be a multiple of thr_{index} ({{}})",
-            tile,
-            thread[index],
-        )
+        body.multiple(tile, thread[index], f"wg_{index}", f"thr_{index}")
         threads[index] = body.quotient(tile, thread[index])
     _limit_threads(body, target, threads, fast=fast)
     return threads
@@ -119,12 +116,7 @@ def require_thread_tiles(
     """Do the same as ``require_threads`` if the threads are knobs, and return the tile of a thread by loop."""
     thread = {}
     for index, tile in workgroup.items():
-        body.require(
-            body.divides(threads[index], tile),
-            f"wg_{index} ({{}}) must be a multiple of the threads along it ({{}})",
-            tile,
-            threads[index],
-        )
+        body.multiple(tile, threads[index], f"wg_{index}", "the threads along it")
         thread[index] = body.quotient(tile, threads[index])
     _limit_threads(body, target, threads, fast=fast)
     return thread
@@ -140,6 +132,16 @@ def _limit_threads(body: Body, target: TargetFacts, threads: Mapping[int, Any], 
             f"the threads of a workgroup ({{}}) must fill subgroups of {subgroup}",
             count,
         )
+
+
+def require_shared_memory(body: Body, target: TargetFacts, taken: Any) -> None:
+    """Require that the target has ``taken`` bytes of shared memory for tiles."""
+    body.limit(taken, target.shared_memory_bytes, "the bytes of shared memory that tiles take")
+
+
+def tile_bytes(body: Body, tiles: Mapping[int, Any], loops: tuple[int, ...], element_bytes: int) -> Any:
+    """Return the size of a tile of a tensor that ``loops`` index."""
+    return body.product([body.number(element_bytes), *(tiles[index] for index in loops if index in tiles)])
 
 
 def require_work(

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 from pytest_shark_tune.dispatch.types import Intrinsic, RootOp, TargetFacts
-from pytest_shark_tune.search_space.emit import Body, built_space, knob
+from pytest_shark_tune.search_space.emit import Body, build_space, knob
 from pytest_shark_tune.search_space.gpu.contraction import contraction_problem
 from pytest_shark_tune.search_space.gpu.tiling import (
     GPU_ELEMENTS,
     Problem,
+    require_shared_memory,
     require_thread_tiles,
     require_work,
+    tile_bytes,
     tile_choices,
 )
 from pytest_shark_tune.search_space.space import SearchSpace
@@ -100,20 +102,10 @@ def _promoted(problem: Problem, target: TargetFacts, steps: tuple[int, ...]) -> 
             tiles = workgroup | reduction
             # There is one buffer more than steps in flight, since a stage reads the stores of the previous stage.
             buffers = body.total([body.knob("depth", _DEPTHS), body.number(1)])
-            taken = body.product(
-                [
-                    buffers,
-                    body.total(
-                        [
-                            body.product([body.number(element), *(tiles[index] for index in loops if index in tiles)])
-                            for loops, element in problem.operands
-                        ]
-                    ),
-                ]
-            )
-            body.limit(taken, target.shared_memory_bytes, "the bytes of shared memory that tiles take")
+            operands = body.total([tile_bytes(body, tiles, *operand) for operand in problem.operands])
+            require_shared_memory(body, target, body.product([buffers, operands]))
 
-        return built_space(spirv_pipeline("MatmulPromoteVectorize"), problem.sizes, knobs, constrain)
+        return build_space(spirv_pipeline("MatmulPromoteVectorize"), problem.sizes, knobs, constrain)
 
     return fast_or_any(space)
 
@@ -153,12 +145,7 @@ def _cooperative(problem: Problem, target: TargetFacts, intrinsic: Intrinsic) ->
         inner = tile_knobs(body, "sg", fragments)
         reduction = tile_knobs(body, "red", steps)
         for index in (row, column):
-            body.require(
-                body.divides(inner[index], outer[index]),
-                f"wg_{index} ({{}}) must be a multiple of sg_{index} ({{}})",
-                outer[index],
-                inner[index],
-            )
+            body.multiple(outer[index], inner[index], f"wg_{index}", f"sg_{index}")
         counts = {index: body.quotient(outer[index], inner[index]) for index in (row, column)}
         body.limit(body.product(list(counts.values())), _MOST_SUBGROUPS, "the subgroups of a workgroup")
         held = body.quotient(body.product(list(inner.values())), body.number(m * n))
@@ -166,12 +153,7 @@ def _cooperative(problem: Problem, target: TargetFacts, intrinsic: Intrinsic) ->
         threads = {row: counts[row], column: body.product([counts[column], body.number(subgroup)])}
         body.limit(body.product(list(threads.values())), target.max_threads, "the threads of a workgroup")
         require_workgroup(body, problem, target, threads)
-        taken = body.total(
-            [
-                body.product([body.number(element), *(tile for i, tile in (outer | reduction).items() if i in loops)])
-                for loops, element in (*problem.operands, problem.result)
-            ]
-        )
-        body.limit(taken, target.shared_memory_bytes, "the bytes of shared memory that tiles take")
+        operands = [tile_bytes(body, outer | reduction, *operand) for operand in (*problem.operands, problem.result)]
+        require_shared_memory(body, target, body.total(operands))
 
-    return built_space(spirv_pipeline("CooperativeMatrixVectorize"), sizes, knobs, constrain)
+    return build_space(spirv_pipeline("CooperativeMatrixVectorize"), sizes, knobs, constrain)

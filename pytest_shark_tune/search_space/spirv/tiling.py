@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pytest_shark_tune.dispatch.types import TargetFacts
-from pytest_shark_tune.search_space.emit import Body, built_space, knob
+from pytest_shark_tune.search_space.emit import Body, build_space, knob
 from pytest_shark_tune.search_space.gpu.tiling import (
     Problem,
     TileChoices,
@@ -59,7 +59,7 @@ def distributed_space(
             require_workgroup(body, problem, target, threads)
             require_work(body, problem, thread, reduction, fast=fast and steps)
 
-        return built_space(spirv_pipeline(pipeline), problem.sizes, knobs, constrain)
+        return build_space(spirv_pipeline(pipeline), problem.sizes, knobs, constrain)
 
     return fast_or_any(space)
 

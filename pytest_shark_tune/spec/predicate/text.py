@@ -69,11 +69,8 @@ def describe(predicate: MatchPredicate) -> str:
 
 
 def _element_differences(predicate: MatchPredicate, root: RootOp) -> Iterable[str]:
-    names = _INPUTS.get(predicate.kind, ())
-    for name, asked, tensor in zip(names, predicate.inputs, root.inputs, strict=False):
-        if tensor.element != asked:
-            yield f"its {name} has elements {tensor.element} instead of {asked}"
-    for name, asked, tensor in zip(_OUTPUTS, predicate.outputs, root.outputs, strict=False):
+    inputs = zip(_INPUTS.get(predicate.kind, ()), predicate.inputs, root.inputs, strict=False)
+    for name, asked, tensor in (*inputs, *zip(_OUTPUTS, predicate.outputs, root.outputs, strict=False)):
         if tensor.element != asked:
             yield f"its {name} has elements {tensor.element} instead of {asked}"
 
