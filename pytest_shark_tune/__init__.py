@@ -1,4 +1,4 @@
-"""Tunes IREE dispatches as pytest tests, and keeps what was tuned."""
+"""Tunes IREE dispatches as pytest tests, and guards the tuned configs."""
 
 from __future__ import annotations
 
@@ -47,17 +47,19 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    # Late, because pytest imports this package in every run and the compiler's bindings take a second.
-    if name in _MODULES:
-        return getattr(import_module(_MODULES[name]), name)
-    if name == "__version__":
-        return _version()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # A type checker refuses a name that is not imported above.
+
+    def __getattr__(name: str) -> Any:
+        # Late, because pytest imports this package in every run and the compiler's bindings take a second.
+        if name in _MODULES:
+            return getattr(import_module(_MODULES[name]), name)
+        if name == "__version__":
+            return _version()
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _version() -> str:
-    # Late, because every device child imports this package, and what reads versions is a fifth of its start.
+    # Late, because every device child imports this package, and `importlib.metadata` is a fifth of its start.
     from importlib.metadata import PackageNotFoundError, version
 
     try:

@@ -7,6 +7,12 @@ import os
 import pytest
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let what the tests of a worker start be no part of a run with workers."""
+    if hasattr(config, "workerinput"):
+        del os.environ["PYTEST_XDIST_WORKER"]
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the first slow test of each module, before `-m` looks at marks."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from pytest_shark_tune.dispatch.types import BenchmarkModule, Dispatch, Member, RootOp, TargetFacts, Tensor
 from pytest_shark_tune.plan.types import Task
-from pytest_shark_tune.records.types import Record, State, WinnerRecord
+from pytest_shark_tune.records.types import Finalist, FinalRecord, Record, State, WinnerRecord
 from pytest_shark_tune.search_space.candidate import Candidate
 
 INFO = (
@@ -89,3 +89,9 @@ def make_record(identity: str, **fields: Any) -> Record:
 def make_winner(identity: str, **fields: Any) -> WinnerRecord:
     """The record of a winner with these ``fields``."""
     return WinnerRecord(id=identity, **(_WINNER | fields))
+
+
+def make_final(*finalists: Finalist, **fields: Any) -> FinalRecord:
+    """The record of a final; its default took 10 us."""
+    given = {name: _WINNER[name] for name in ("dispatch", "root", "weight", "device", "target", "iree")}
+    return FinalRecord(finalists=finalists, **(given | {"baseline_samples_us": (10.0,)} | fields))

@@ -30,8 +30,19 @@ func.func @{function}({arguments}) -> {results[-1]} {{
 """
 
 
+BATCH = """
+func.func @batch(%a: tensor<3x32x64xf32>, %b: tensor<3x64x48xf32>) -> tensor<3x32x48xf32> {
+  %zero = arith.constant 0.0 : f32
+  %e = tensor.empty() : tensor<3x32x48xf32>
+  %f = linalg.fill ins(%zero : f32) outs(%e : tensor<3x32x48xf32>) -> tensor<3x32x48xf32>
+  %0 = linalg.batch_matmul ins(%a, %b : tensor<3x32x64xf32>, tensor<3x64x48xf32>)
+      outs(%f : tensor<3x32x48xf32>) -> tensor<3x32x48xf32>
+  return %0 : tensor<3x32x48xf32>
+}
+"""
 # Each function becomes one dispatch, named after it: FUNCTION_dispatch_0.
-MODEL = """
+MODEL = (
+    """
 #rows = affine_map<(m, n, k) -> (m, k)>
 #columns = affine_map<(m, n, k) -> (k, n)>
 #transposed = affine_map<(m, n, k) -> (n, k)>
@@ -42,14 +53,9 @@ MODEL = """
 #whole = affine_map<(c, h, w) -> (c, h, w)>
 #channel = affine_map<(c, h, w) -> (c)>
 
-func.func @plain(%a: tensor<64x128xf32>, %b: tensor<128x96xf32>) -> tensor<64x96xf32> {
-  %zero = arith.constant 0.0 : f32
-  %e = tensor.empty() : tensor<64x96xf32>
-  %f = linalg.fill ins(%zero : f32) outs(%e : tensor<64x96xf32>) -> tensor<64x96xf32>
-  %0 = linalg.matmul ins(%a, %b : tensor<64x128xf32>, tensor<128x96xf32>)
-      outs(%f : tensor<64x96xf32>) -> tensor<64x96xf32>
-  return %0 : tensor<64x96xf32>
-}
+"""
+    + matmuls("plain", 64, 128, 96)
+    + """
 func.func @transposed(%a: tensor<64x128xf32>, %b: tensor<96x128xf32>) -> tensor<64x96xf32> {
   %zero = arith.constant 0.0 : f32
   %e = tensor.empty() : tensor<64x96xf32>
@@ -58,14 +64,9 @@ func.func @transposed(%a: tensor<64x128xf32>, %b: tensor<96x128xf32>) -> tensor<
       ins(%a, %b : tensor<64x128xf32>, tensor<96x128xf32>) outs(%f : tensor<64x96xf32>) -> tensor<64x96xf32>
   return %0 : tensor<64x96xf32>
 }
-func.func @batch(%a: tensor<3x32x64xf32>, %b: tensor<3x64x48xf32>) -> tensor<3x32x48xf32> {
-  %zero = arith.constant 0.0 : f32
-  %e = tensor.empty() : tensor<3x32x48xf32>
-  %f = linalg.fill ins(%zero : f32) outs(%e : tensor<3x32x48xf32>) -> tensor<3x32x48xf32>
-  %0 = linalg.batch_matmul ins(%a, %b : tensor<3x32x64xf32>, tensor<3x64x48xf32>)
-      outs(%f : tensor<3x32x48xf32>) -> tensor<3x32x48xf32>
-  return %0 : tensor<3x32x48xf32>
-}
+"""
+    + BATCH
+    + """
 func.func @narrow(%a: tensor<64x128xi8>, %b: tensor<128x96xi8>) -> tensor<64x96xi32> {
   %zero = arith.constant 0 : i32
   %e = tensor.empty() : tensor<64x96xi32>
@@ -139,3 +140,4 @@ func.func @chain(%a: tensor<32x32xf32>, %w: tensor<32x32xf32>) -> tensor<32x32xf
   return %2 : tensor<32x32xf32>
 }
 """
+)

@@ -1,4 +1,4 @@
-"""A session outside of pytest: its devices, its cache and a scratch directory that is removed at the end."""
+"""A session outside of pytest: its cache and a scratch directory that is removed at the end."""
 
 from __future__ import annotations
 

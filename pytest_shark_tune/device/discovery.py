@@ -1,4 +1,4 @@
-"""The devices of a run: which of them the user chose, as URIs that name each physical device once."""
+"""The devices of a run: the user's choice, as URIs that name every physical device once."""
 
 from __future__ import annotations
 
@@ -19,21 +19,26 @@ _HIDING_VARIABLES = {
     "cuda": ("CUDA_VISIBLE_DEVICES",),
     "hip": ("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"),
 }
-"""The variables that hide devices from a driver, and give those that are left other indices."""
+"""The variables that hide devices from a driver and renumber the others."""
 
 
 class FoundDevices(TypedDict):
-    """The devices to measure on: a URI for each, and the model's name, which they share."""
+    """The devices to measure on."""
 
     uris: list[str]
     name: str
+    """The model, which is the same for all of them."""
 
 
 def devices_for(target: Target, asked: Sequence[str] = ()) -> FoundDevices:
-    """The devices of a target that are asked for, or all of its driver, which can be locked.
+    """Find the devices of a target, and make sure that they can be locked.
+
+    Args:
+        target: The target.
+        asked: The URIs that the user chose; by default all devices of the target's driver.
 
     Raises:
-        InputError: there is no such device, or the devices differ, or they cannot be locked; the message begins with
+        InputError: there is no such device, or the devices differ, or they cannot be locked. The message begins with
             the option ``--tune-device``.
     """
     driver = target.driver
@@ -51,13 +56,19 @@ def devices_for(target: Target, asked: Sequence[str] = ()) -> FoundDevices:
 def choose_devices(
     asked: Sequence[str], target: Target, listed: Callable[[str], Sequence[DeviceEntry]], env: Mapping[str, str]
 ) -> FoundDevices:
-    """Those of the devices that ``listed`` gives for a GPU's driver that are asked for, or all; each of them once.
+    """Choose among the devices of a GPU's driver. A device that is named twice counts once.
 
-    Their URIs are the driver's own, by UUID where it tells one: an index means another device for whoever sets
-    CUDA_VISIBLE_DEVICES to something else.
+    The URIs in the result are the driver's own, by UUID if it has one: an index means another device under another
+    CUDA_VISIBLE_DEVICES.
+
+    Args:
+        asked: The URIs that the user chose; by default all devices.
+        target: The target.
+        listed: Lists the devices of a driver.
+        env: The environment. A message names its variables that hide devices.
 
     Raises:
-        InputError: a device is not there, or they differ; a variable of ``env`` that hides some is named.
+        InputError: there is no such device, or the devices differ.
     """
     driver = target.driver
     for uri in asked:
@@ -82,15 +93,21 @@ def choose_devices(
 
 
 def jobs_of_worker(jobs: int, workers: int, target: Target, *, measures: bool = True) -> int:
-    """How many compilations at a time are each worker's, of the ``jobs`` of the whole run.
+    """Divide the compilations that run at a time among the workers.
 
-    Where the compiler runs on what is measured, if the run ``measures``, one process at a time compiles, with all.
+    If the compiler runs on the processor that is measured, only one worker compiles at a time, and gets all jobs.
+
+    Args:
+        jobs: The compilations at a time of the whole run.
+        workers: The number of workers.
+        target: The target.
+        measures: Whether the run measures at all.
     """
     return jobs if target.shares_processor and measures else max(1, jobs // max(1, workers))
 
 
 def crowding(workers: int, devices: Sequence[str]) -> str:
-    """What to tell the user where workers have to take turns on devices; empty where they do not, or have none."""
+    """The message about workers that take turns on devices; empty if there are enough devices, or none at all."""
     if workers <= len(devices) or not devices:
         return ""
     share = "1 device" if len(devices) == 1 else f"{len(devices)} devices"
@@ -101,7 +118,7 @@ def crowding(workers: int, devices: Sequence[str]) -> str:
 
 
 def _processor(asked: Sequence[str], target: Target) -> list[str]:
-    """The one URI of this host's processor that is asked for."""
+    """The URI of this host's processor, of which the user may name one."""
     uris = list(dict.fromkeys(asked))
     for uri in uris:
         _check_scheme(uri, target)
@@ -120,7 +137,7 @@ def _devices_of_driver(driver: str) -> list[DeviceEntry]:
 
 
 def _own_uri(entry: DeviceEntry) -> str:
-    """The URI of one device, also of a driver that gives them no path."""
+    """The URI of a device, which is by index if the driver gives devices no path."""
     return entry.uri if entry.path or not entry.index else f"{entry.uri}://{entry.index}"
 
 
@@ -137,7 +154,7 @@ def _check_scheme(uri: str, target: Target) -> None:
 
 
 def _refuse_one_device_twice(uris: Sequence[str]) -> None:
-    """Refuse one device driven in two ways: its times would differ by the way, not by the candidate."""
+    """Refuse one device driven in two ways, as its times would differ by the way and not by the candidate."""
     seen: dict[str, str] = {}
     for uri in uris:
         other = seen.setdefault(device_key(uri), uri)
@@ -147,18 +164,18 @@ def _refuse_one_device_twice(uris: Sequence[str]) -> None:
 
 def _absent(uri: str, driver: str, entries: Sequence[DeviceEntry], env: Mapping[str, str]) -> str:
     listed = ", ".join(_own_uri(entry) for entry in entries) or "none"
-    what = f"there is no device {uri!r}" if uri else "there is no device"
-    return f"--tune-device: {what}; driver {driver} has {listed}{_hidden(driver, env)}"
+    absent = f"there is no device {uri!r}" if uri else "there is no device"
+    return f"--tune-device: {absent}; driver {driver} has {listed}{_hidden(driver, env)}"
 
 
 def _hidden(driver: str, env: Mapping[str, str]) -> str:
-    """The variables that may hide the device in question, in words; empty without any."""
+    """A phrase that names the variables that may hide a device; empty without any."""
     given = [f"{name}={env[name]!r}" for name in _HIDING_VARIABLES.get(driver, ()) if name in env]
     return f" with {' and '.join(given)}, which hides every other" if given else ""
 
 
 def _check_opens(uri: str) -> None:
-    """Refuse a URI of this host's processor that its driver does not open; it lists none of them."""
+    """Refuse a URI of this host's processor that its driver does not open. The driver does not list such URIs."""
     try:
         DeviceChild(uri).close()
     except (DeviceRequestFailed, DeviceChildDied) as error:

@@ -25,7 +25,7 @@ _HOST_DIRECTORY = Path("/tmp/pytest-shark-tune")  # noqa: S108 - its files hold 
 _POLL_S = 0.02
 _REPORT_AFTER_S = 5.0
 _REPORT_EVERY_S = 60.0
-_POLL_S = 0.5
+_RECHECK_S = 0.5
 _CHANCES = 2
 _LONGEST_COMMAND = 120
 _UUID = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}")
@@ -139,7 +139,7 @@ class DeviceLeases:
             for uri, holder in holders.items()
             if not (holder and self._run and holder.run == self._run)
         ]
-        self._report_at = time.monotonic() + (_REPORT_EVERY_S if waits else _POLL_S)
+        self._report_at = time.monotonic() + (_REPORT_EVERY_S if waits else _RECHECK_S)
         if waits:
             report(f"waiting for {', '.join(waits)}")
 

@@ -241,7 +241,7 @@ def _nearest(guarded: GuardPlan, entry: GuardEntry) -> str:
 
 def _differences(task: Task, guarded: GuardPlan, entry: GuardEntry) -> str:
     found = differences(_predicate_of(guarded, entry), task.dispatch.root)
-    return "; ".join(found) or "in something that cannot be told"
+    return "; ".join(found) or "in something that cannot be named"
 
 
 def _predicate_of(guarded: GuardPlan, entry: GuardEntry) -> MatchPredicate:

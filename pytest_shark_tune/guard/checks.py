@@ -49,7 +49,7 @@ class EntryEvaluator:
         Args:
             guarded: the plan.
             entry: its entry.
-            promise: the check.
+            check: the check.
             artifact: the artifact of the entry's first task, if the caller has it.
             alpha: the probability of a false alarm that the entry's speed check has, of the whole run's.
         """

@@ -43,7 +43,7 @@ class GuardSession(Session):
         count, rotate_bytes = processors(), self.settings.rotate_bytes
         key = plan_key(sources, self.compiler, processors=count, rotate_bytes=rotate_bytes)
         find = partial(
-            found_dispatches, sources, self.compiler, processors=count, rotate_bytes=rotate_bytes, report=self.tell
+            found_dispatches, sources, self.compiler, processors=count, rotate_bytes=rotate_bytes, report=self.report
         )
         plan = self.planner.stored(key, find, sources)
         self.planner.add_models(plan.sources)
@@ -65,7 +65,7 @@ class GuardSession(Session):
         Args:
             guarded: the plan.
             entry: its entry.
-            promise: the check.
+            check: the check.
             artifact: a client's own artifact of the entry's first task.
             alpha: the probability of a false alarm that the entry's speed check has, of the whole run's.
         """

@@ -63,7 +63,7 @@ def run_sequential_test(entry: str, play: Callable[[int], Measurement], criteria
     Args:
         entry: the name of the entry.
         play: plays the round of a number in a fresh process. Its exceptions end the test.
-        terms: the acceptance criteria.
+        criteria: the acceptance criteria.
     """
     rounds: list[Measurement] = []
     started = time.perf_counter()
@@ -83,11 +83,11 @@ def decide(rounds: Sequence[Measurement], criteria: AcceptanceCriteria, spent_s:
     happens with a probability of ``alpha`` at most, for any number of rounds, any stopping rule and any distribution of
     the margins (Ville 1939; Wald, 'Sequential Tests of Statistical Hypotheses', 1945). An entry passes if the lower end
     of the t-interval for the mean margin is positive. If the default itself takes far longer than when it was recorded,
-    the recorded figures fail nothing.
+    the recorded times fail nothing.
 
     Args:
         rounds: the rounds.
-        terms: the acceptance criteria.
+        criteria: the acceptance criteria.
         spent_s: the seconds that the rounds took.
 
     Returns:
@@ -171,7 +171,7 @@ def _slowdown(baseline_us: float, criteria: AcceptanceCriteria) -> float:
 
 
 def _is_slowed(baseline_us: float, criteria: AcceptanceCriteria) -> bool:
-    """Whether the machine is so busy, or throttled, that recorded figures say nothing."""
+    """Whether the machine is so busy, or throttled, that recorded times say nothing."""
     return _slowdown(baseline_us, criteria) > _SLOWED
 
 

@@ -105,7 +105,7 @@ FINAL = Policy(sample_s=0.010, blocks=8, min_blocks=3, budget_s=1.5, width=0.005
 """The policy for one round of finalists, in one fresh process."""
 
 GUARD_ROUND = Policy(sample_s=0.010, blocks=4, min_blocks=3, budget_s=0.5, width=0.005)
-"""For one round of guarding: fewer samples than in a final, since the rounds make the decision."""
+"""The policy for one round of guarding: fewer samples than in a final, since the rounds make the decision."""
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):

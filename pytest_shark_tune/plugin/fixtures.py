@@ -1,6 +1,6 @@
-"""The stages as fixtures; a client that compiles or times in its own way overrides one in its conftest.py.
+"""The stages as fixtures. A suite that compiles or times in its own way overrides one of them in its conftest.py.
 
-They are there in every run, so what they take is imported where a test asks for one.
+They are registered in every run, so they import the rest of the package only when a test asks for one.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def tune_session(pytestconfig: pytest.Config) -> Session:
 
 @pytest.fixture
 def candidate(request: pytest.FixtureRequest) -> TuningCase:
-    """What this test tries; the plugin parametrizes it from the ``tune`` marker."""
+    """The tuning case of this test; the plugin parametrizes it from the ``tune`` marker."""
     from pytest_shark_tune.plugin.cases import TuningCase
 
     case = request.param
@@ -53,7 +53,7 @@ def candidate(request: pytest.FixtureRequest) -> TuningCase:
 
 @pytest.fixture
 def tune_kernel(candidate: TuningCase, tune_session: Session) -> KernelStages:
-    """What compiles and compares a custom task's configs, for a client's own ``artifact`` and ``measurement``."""
+    """Compiles and compares a custom task's configs, for a suite's own ``artifact`` and ``measurement``."""
     from pytest_shark_tune.plugin.kernels import KernelStages
 
     return KernelStages(tune_session, candidate)
@@ -61,7 +61,7 @@ def tune_kernel(candidate: TuningCase, tune_session: Session) -> KernelStages:
 
 @pytest.fixture
 def tune_dispatch(candidate: TuningCase, tune_session: Session, pytestconfig: pytest.Config) -> DispatchStages:
-    """What compiles and measures IREE's dispatches, for a client's own ``artifact`` and ``measurement``."""
+    """Compiles and measures IREE's dispatches, for a suite's own ``artifact`` and ``measurement``."""
     from pytest_shark_tune.plugin.stages import DispatchStages
 
     guard = pytestconfig.stash[GUARD_KEY].stage if candidate.guarded is not None else None
@@ -70,17 +70,17 @@ def tune_dispatch(candidate: TuningCase, tune_session: Session, pytestconfig: py
 
 @pytest.fixture
 def artifact(tune_dispatch: DispatchStages) -> Artifact | None:
-    """The compiled candidate; ``None`` for finals and for the spec, which compile what they compare.
+    """The compiled candidate; ``None`` for finals and for the spec, which compile while they measure.
 
-    In guard mode the candidate is a spec entry's config, and there is none for a check that takes no device.
+    In guard mode the candidate is a spec entry's config, and it is ``None`` for a check that needs no device.
     """
     return tune_dispatch.build()
 
 
 @pytest.fixture
 def measurement(tune_dispatch: DispatchStages, artifact: Artifact | None) -> Result | None:
-    """The candidate timed beside the default, its result checked; for finals and the spec, what they gave.
+    """The candidate's time beside the default's, after a check of its result; a record for finals and for the spec.
 
-    In guard mode it is the outcome of the check; in a run that stops after compiling it is ``None``.
+    In guard mode it is the verdict of the check. In a run that stops after compiling it is ``None``.
     """
     return tune_dispatch.measure(artifact)

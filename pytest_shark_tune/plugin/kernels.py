@@ -1,7 +1,7 @@
-"""Stages for a client's own kernels: the client says how to compile and load one, this compares them.
+"""Stages for a suite's own kernels: the suite compiles and loads them, and the stages compare them.
 
-A test of a custom task compares a few configs, the default always among them: one candidate, or in a final the
-fastest of them. So the client's fixtures hand over what compiles and what loads, and get called for each.
+A test of a custom task compares one candidate with the default, or in a final the fastest candidates with it. So the
+suite's fixtures hand over a function that compiles a config and a function that loads it.
 """
 
 from __future__ import annotations
@@ -34,23 +34,26 @@ _A = TypeVar("_A")
 
 
 class Kernel(NamedTuple):
-    """A kernel that is loaded: ``run`` runs it n times and returns the seconds, ``result`` is what it computed."""
+    """A kernel that is loaded."""
 
     run: Run
+    """Runs the kernel n times and returns the seconds."""
     result: Callable[[], NDArray[Any]]
+    """Returns the result of the last run."""
 
 
 @dataclass(frozen=True)
 class Built(Generic[_A]):
-    """What compiling the configs of one test gave, by candidate id; ``failed`` are finalists that came to nothing."""
+    """The compiled configs of one test, by the ids of their candidates."""
 
     artifacts: Mapping[str, _A]
     failed: Mapping[str, CandidateFailed]
+    """The finalists that cannot be compiled."""
     compile_s: Mapping[str, float]
 
 
 class KernelStages:
-    """Compiles and compares the configs of one test of a custom task, for the client's fixtures."""
+    """Compiles and compares the configs of one test of a custom task, for the suite's fixtures."""
 
     def __init__(self, session: Session, case: TuningCase) -> None:
         self._session = session
@@ -61,10 +64,12 @@ class KernelStages:
             raise InputError("tune_kernel is for the tests of a CustomTask; IREE's dispatches have stages already")
 
     def build(self, compile_kernel: Callable[[Mapping[str, int]], _A]) -> Built[_A]:
-        """Compile every config of this test; ``compile_kernel`` takes knobs and gives whatever ``compare`` loads.
+        """Compile every config of this test.
 
-        It is called once in a process for equal knobs. It raises CandidateFailed for what cannot be compiled;
-        the errors of ``subprocess`` count as that.
+        Args:
+            compile_kernel: compiles the kernel with these knobs, and returns an artifact for ``compare`` to load. A
+                process calls it once for equal knobs. It raises CandidateFailed or an error of ``subprocess`` if it
+                cannot compile the kernel.
 
         Raises:
             CandidateFailed: the candidate, or the default that it is compared with, cannot be compiled.
@@ -77,17 +82,20 @@ class KernelStages:
                 artifacts[config.id], seconds[config.id] = self._compiled(config, compile_kernel)
             except CandidateFailed as failure:
                 if self._case.role is not Role.FINAL or config.id == self._task.default.id:
-                    raise self._told(config, failure) from failure
+                    raise self._reported(config, failure) from failure
                 failed[config.id] = failure
         return Built(artifacts, failed, seconds)
 
     def compare(
         self, built: Built[_A], load: Callable[[_A, int], Kernel], tolerance: Tolerance = EXACT
     ) -> Measurement | FinalRecord:
-        """Time what ``build`` gave, in turns with the default, once each result agrees with the default's.
+        """Time the compiled configs in turns with the default, once their results agree with the default's.
 
-        ``load`` takes an artifact and the seed of the inputs; a final calls it anew for every round, with another
-        seed. It runs in this process: a client whose kernels crash or hang gives each a process of its own there.
+        Args:
+            built: the compiled configs, from ``build``.
+            load: loads an artifact with inputs from a seed. A final calls it again for every round, with another seed.
+                It runs in this process: if kernels may crash or hang, it has to run them in processes of their own.
+            tolerance: the tolerance of results.
 
         Raises:
             CandidateFailed: the candidate, or the default, cannot be loaded or run, or its result is wrong.
@@ -104,7 +112,7 @@ class KernelStages:
                     _check(baseline.result(), expected, tolerance, seed)
                     return compare(baseline.run, baseline.run)
             except CandidateFailed as failure:
-                raise self._told(default, failure) from failure
+                raise self._reported(default, failure) from failure
             kernel, result = _loaded(load, built.artifacts[config.id], seed)
             _check(result, expected, tolerance, seed)
             return compare(kernel.run, baseline.run)
@@ -161,15 +169,15 @@ class KernelStages:
             raise CandidateFailed(made.state, made.reason) from made
         return made, seconds
 
-    def _told(self, config: Candidate, failure: CandidateFailed) -> CandidateFailed:
-        """The failure, as one of the test's own candidate."""
+    def _reported(self, config: Candidate, failure: CandidateFailed) -> CandidateFailed:
+        """The failure as the test reports it: a failure of the default is one of the candidate, too."""
         if self._case.role is not Role.CANDIDATE or config.id != self._task.default.id:
             return failure
         return default_failed(failure)
 
 
 def as_failure(error: BaseException | None) -> BaseException | None:
-    """A client's command that failed, run by `tools.process`, as a failure of the candidate that it was run for."""
+    """Return the failure of a candidate if ``error`` is that of a suite's command, run by `system.process`."""
     if not isinstance(error, CommandFailed):
         return error
     state = State.COMPILE_TIMEOUT if error.timed_out else State.COMPILE_FAILED

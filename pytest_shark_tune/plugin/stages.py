@@ -1,7 +1,7 @@
-"""Stages for IREE's dispatches: what the fixtures ``artifact`` and ``measurement`` do, for clients to change in part.
+"""Stages for IREE's dispatches: the fixtures ``artifact`` and ``measurement``, for clients to change in part.
 
-Whatever a client changes for a test holds for all that the test compiles or times: the candidate, the default that it
-is compared with, the finalists, and in guard mode the entry of a spec.
+A client's change of a test holds for everything that the test compiles or times: the candidate, the default that it is
+compared with, the finalists, and in guard mode the entry of a spec.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ Result: TypeAlias = Measurement | FinalRecord | SpecRecord | Verdict
 """The value of the fixture ``measurement``."""
 
 Timer: TypeAlias = Callable[[Artifact, str], Sequence[float]]
-"""Times an artifact on the device of that URI: the microseconds that each run of its dispatch took, as many as it has.
+"""Times an artifact on the device of that URI, and returns the microseconds of some runs of its dispatch.
 
-It raises `CandidateFailed`, or what `subprocess` raises, where that fails.
+If that fails it raises `CandidateFailed`, or an error of `subprocess`.
 """
 
 
@@ -59,7 +59,7 @@ class DispatchStages:
 
     Args:
         session: the session of this process.
-        trial: what the test tries.
+        case: the case of the test.
         guard: makes the stage of a test in guard mode.
     """
 
@@ -76,27 +76,31 @@ class DispatchStages:
         return self._session
 
     def build(self, step: Callable[[str], str] | None = None, *, key: str = "") -> Artifact | None:
-        """Compile the candidate; ``None`` for finals and for the spec, which compile what they compare.
+        """Compile the candidate.
 
-        With a ``step`` this test compiles nothing without it. It takes the text of a module whose configs are in
-        force, at the compiler's phase ``executable-sources`` (a dispatch's benchmark module, or a whole model for the
-        spec), and gives it changed, at the same phase. It is called once at a time, in pytest's own process. What is
-        compiled is kept by ``key``, so that has to change where what the step does changes; of steps with equal keys a
-        process runs the first. It raises CandidateFailed for what it cannot do; the errors of ``subprocess`` count as
-        that.
+        Args:
+            step: changes every module that this test compiles. It takes the text of a module with its configs applied,
+                at the compiler's phase ``executable-sources``, and returns it changed, at the same phase. The module is
+                a dispatch's benchmark or, for the spec, a whole model. The step is called once at a time, in pytest's
+                own process. It may raise CandidateFailed; the errors of ``subprocess`` count as that.
+            key: names the step in the keys of compiled modules, so it has to change if the step does. Of several steps
+                with one key, a process runs the first.
+
+        Returns:
+            The artifact; ``None`` for finals and for the spec, which compile while they measure.
 
         Raises:
-            CandidateFailed: the candidate cannot be compiled, or its config is not in force afterwards.
+            CandidateFailed: the candidate cannot be compiled, or its config is not applied afterwards.
             InputError: there is a step without a key.
         """
         if step is not None:
             if not key:
-                raise InputError("tune_dispatch.build: a step needs a key, by which what is compiled is kept")
+                raise InputError("tune_dispatch.build: a step needs a key, by which compiled modules are stored")
             self._session = self._session.with_step(CompileStep(key, step))
         return self._stage.build()
 
     def measure(self, artifact: Artifact | None) -> Result | None:
-        """Do what the fixture ``measurement`` does where nobody overrides it; in a run that stops before, nothing.
+        """Measure as the fixture ``measurement`` does if nobody overrides it; ``None`` in a run that stops before.
 
         Raises:
             CandidateFailed: the candidate cannot be run, runs too long, or its result is wrong.
@@ -110,10 +114,11 @@ class DispatchStages:
         return _TuneStage(self._session, self._case)
 
     def compare(self, artifact: Artifact | None, timer: Timer) -> Result | None:
-        """Do the same with a ``timer`` of the client's own, once our runtime found the results right.
+        """Measure with a client's own timer, after our runtime has checked the results.
 
-        The timer is called in turns for the default and whoever is compared with it, on a device that no other
-        process uses meanwhile. It times one dispatch of a group of alike ones. The merged spec is measured by us.
+        The timer is called in turns for the default and for the candidates that are compared with it, on a device that
+        no other process uses meanwhile. It times one dispatch of a group of alike ones. Our own runner measures the
+        merged spec.
 
         Raises:
             CandidateFailed: the candidate cannot be run or timed, or its result is wrong.
@@ -136,9 +141,9 @@ class DispatchStages:
         return combine_rounds(rounds)
 
     def compare_in_model(self) -> FinalRecord:
-        """Compare a dispatch's finalists in the model that it is part of: the winner makes that fastest.
+        """Compare a dispatch's finalists in the model that it is part of. The winner makes the model fastest.
 
-        All figures of the record are the model's. The model has its default in all other dispatches.
+        All times in the record are the model's, which has its default in all other dispatches.
 
         Raises:
             InputError: the test is no final, or the dispatch is not part of one function that can be run.

@@ -25,7 +25,7 @@ def takers(dispatch: Dispatch, spec: str, matchers: Sequence[str]) -> list[tuple
     """The matchers that take the dispatch's root op, of ``matchers`` in their order.
 
     Returns:
-        Each matcher, with the config that it attaches; empty where the compiler refuses that.
+        Each matcher, with the config that it attaches; empty if the compiler refuses that.
     """
     try:
         applied = applied_to(dispatch, mark_entries(select_entries(spec, matchers)))

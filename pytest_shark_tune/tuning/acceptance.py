@@ -24,7 +24,7 @@ def acceptance_of(dispatch: Dispatch, member: Member) -> Acceptance:
 
 
 def model_tolerance(source: Source, function: str, tasks: Iterable[Task], symbols: Iterable[str]) -> Tolerance:
-    """How far the results of a source's function may be off where the executables ``symbols`` have other configs.
+    """How far the results of a source's function may be off if the executables ``symbols`` have other configs.
 
     Args:
         source: the model.

@@ -60,8 +60,8 @@ class Builder:
         cache: holds compiled modules.
         leases: the devices.
         jobs: how many candidates are compiled at a time.
-        tell: gets a message about a long wait for a device.
-        coming: returns the candidates of a task that are likely to be needed next.
+        report: gets a message about a long wait for a device.
+        prefetch_queue: returns the candidates of a task that are likely to be needed next.
         step: a client's own compile step, through which everything goes that is compiled.
         of_run: the cache that ends with the run. A candidate that failed in one process has failed for all of the run.
     """

@@ -68,7 +68,7 @@ class Finals:
         return msgspec.structs.replace(record, note="; ".join(filter(None, [note, record.note])))
 
     def hold_by(self, task: AnyTask, play: PlayRound) -> FinalRecord:
-        """Play rounds until they tell enough, and declare a winner."""
+        """Play rounds until they decide, and declare a winner."""
         rounds: dict[str, list[Measurement]] = {name: [] for name in self.finalists(task)}
         failed: dict[str, CandidateFailed] = {}
         for number in range(MOST_ROUNDS):

@@ -62,7 +62,7 @@ class Microbenchmarks:
         compiler: compiles the dispatches.
         cache: holds binaries and limits.
         device: the model of the devices.
-        tell: gets a message if the limits cannot be measured.
+        report: gets a message if the limits cannot be measured.
         uris: the devices, which say how they are driven.
     """
 

@@ -42,7 +42,7 @@ __all__ = ["RoundResult", "Runner", "default_failed"]
 _DEFAULT, _CANDIDATE, _REFERENCE = "default", "candidate", "reference"
 _RUN_TIMEOUT_S = 30.0
 _REMEMBERED = 24
-"""How many of the default's last samples tell what is usual: the last few candidates', so that a lasting change is."""
+"""How many of the default's last samples count as usual: few enough that a lasting change soon is."""
 
 
 class RoundResult(NamedTuple):
@@ -77,7 +77,7 @@ class Runner:
 
     Args:
         settings: the settings of the run.
-        builds: compiles the candidates.
+        builder: compiles the candidates.
         children: the device children of this process.
         microbenchmarks: the device's limits. A candidate that is faster than these is refused.
     """

@@ -115,10 +115,10 @@ class TaskScheduler:
     Defaults come first. Then the dispatch that is expected to gain most per second gets the next batch of candidates.
 
     Args:
-        quarries: the dispatches.
-        stretch: the size of a batch. At most so many candidates are chosen ahead, to be compiled together.
+        states: the dispatches.
+        batch: the size of a batch. At most so many candidates are chosen ahead, to be compiled together.
         is_spent: returns whether the time is used up.
-        announce: gets the name of a dispatch and the ids of its next candidates, in order.
+        publish: gets the name of a dispatch and the ids of its next candidates, in order.
     """
 
     def __init__(
@@ -255,7 +255,7 @@ def make_task_state(
 
     Args:
         task: the dispatch.
-        parts: its tests, by index. A candidate with tests in two suites is tried once.
+        entries: its tests, by index. A candidate with tests in two suites is tried once.
         strategy: the name of the search.
         seed: the seed of the search.
         most: how many candidates are tried at most.

@@ -32,7 +32,7 @@ class Session:
         settings: the settings of the run.
         compiler: compiles everything.
         cache: holds plans and compiled modules.
-        tell: gets a message about work that takes long.
+        report: gets a message about work that takes long.
         step: a client's own compile step, through which everything goes that is compiled.
         results: holds results for later runs, if that is another cache.
     """
@@ -80,7 +80,7 @@ class Session:
         )
         self.kernels: dict[tuple[str, str, str], tuple[Any, float]] = {}
         """Kernels that clients compiled, and the seconds that took, by plan, task and candidate."""
-        self.tell = report
+        self.report = report
         self._stepped: dict[str, Self] = {}
 
     def close(self) -> None:
@@ -94,7 +94,7 @@ class Session:
         """A session like this with a client's own compile step; the same one for equal keys."""
         if step.key not in self._stepped:
             self._stepped[step.key] = type(self)(
-                self.settings, self.compiler, self.cache, report=self.tell, step=step, results=self.results
+                self.settings, self.compiler, self.cache, report=self.report, step=step, results=self.results
             )
         return self._stepped[step.key]
 

@@ -45,9 +45,9 @@ class Verifier:
     """Tries specs in whole sources for one process of a run.
 
     Args:
-        builds: compiles the sources.
+        builder: compiles the sources.
         models: runs models; without it there is no device, and nothing is run.
-        tell: gets a message about work that takes long.
+        report: gets a message about work that takes long.
         asks_driver: whether to ask the driver how long dispatches take in a running model. That says more about a
             dispatch than the time of the whole does.
     """
@@ -195,7 +195,7 @@ class Verifier:
             return str(error)
 
     def _measure(self, model: TunedModel, check: SourceCheck) -> tuple[SourceCheck, dict[str, str]]:
-        """Measure one function of a model end to end; the figures of the function that gains least stay."""
+        """Measure one function of a model end to end; the metrics of the function that gains least stay."""
         self._report(f"measuring the whole of {model.source.name} with {len(model.owned)} entries and without")
         whole = model.compare_whole()
         try:
@@ -301,7 +301,7 @@ def _touched(models: Sequence[TunedModel]) -> list[TunedModel]:
 def _untouched(models: Sequence[TunedModel]) -> str:
     """A note on the functions that no entry changes; empty without any."""
     names = ", ".join(repr(model.function) for model in models if model.function and not model.owned)
-    return f"no entry is for what {names} calls, so that was not run" if names else ""
+    return f"no entry is for a dispatch of {names}, so that was not run" if names else ""
 
 
 def _applied_check(model: TunedModel) -> SourceCheck:
@@ -317,7 +317,7 @@ def _with_note(check: SourceCheck, note: str) -> SourceCheck:
 
 
 def _with_metrics(check: SourceCheck, whole: Measurement) -> SourceCheck:
-    """The check with the figures of a function, unless it has those of one that gained less."""
+    """The check with the metrics of a function, unless it has those of one that gained less."""
     if check.ratio is not None and check.ratio <= whole.ratio:
         return check
     return msgspec.structs.replace(

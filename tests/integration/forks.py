@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -44,17 +44,17 @@ class Forks:
         request = json.dumps(
             {"arguments": arguments, "directory": os.fspath(directory), "environment": dict(environment)}
         )
-        with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
-            socket.send_fds(self._channel, [request.encode()], [output.fileno()])
-            self._channel.settimeout(timeout_s)
-            pid = int(self._channel.recv(99))
-            try:
-                status = int(self._channel.recv(99))
-            except TimeoutError:
-                os.killpg(pid, signal.SIGKILL)
-                raise
-            output.seek(0)
-            return status, output.read()
+        reader, writer = os.pipe()
+        socket.send_fds(self._channel, [request.encode()], [writer])
+        os.close(writer)
+        too_late = threading.Timer(timeout_s, os.killpg, (int(self._channel.recv(99)), signal.SIGKILL))
+        too_late.start()
+        try:
+            with os.fdopen(reader, encoding="utf-8") as output:
+                text = output.read()
+            return int(self._channel.recv(99)), text
+        finally:
+            too_late.cancel()
 
 
 def _serve(channel: socket.socket) -> None:

@@ -47,7 +47,7 @@ class CaseEvaluator:
         """Compile the config of an entry.
 
         Args:
-            trial: the case of the test.
+            case: the case of the test.
             session: a session that compiles as the suite wants it.
 
         Returns:

@@ -85,8 +85,10 @@ def set_up(config: pytest.Config) -> Setup:
     options = TuneOptions.from_pytest_config(config)
     if worker is not None:
         options = replace(options, **paths_of_worker(worker))
-    bundle, compiler = None, options.compiler
-    if options.bundle is not None:
+    bundle: Bundle | None = None
+    if options.bundle is None:
+        compiler = options.compiler
+    else:
         bundle = check_bundle(options, options.bundle)
         compiler = PackedCompiler(bundle)
         options = replace(options, target=bundle.target, rotate_bytes=bundle.rotate_bytes)

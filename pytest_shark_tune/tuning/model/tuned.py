@@ -124,8 +124,8 @@ class TunedModel:
 
         Args:
             whole: the model with all entries, compared with its default.
-            ratios: each entry's own ratio, if the driver told. Otherwise the entries are found by leaving out halves,
-                unless the whole is clearly faster.
+            ratios: each entry's own ratio, if the driver reported one. Otherwise the entries are found by leaving out
+                halves, unless the whole is clearly faster.
 
         Returns:
             The reasons by entry.

@@ -17,8 +17,9 @@ from pytest_shark_tune.device.identity import cpu_name, device_slug
 from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.records.snapshot import read_records, snapshot_path, write_spec
-from pytest_shark_tune.records.types import RecordedOp, State, WinnerRecord
+from pytest_shark_tune.records.types import RecordedOp, WinnerRecord
 from pytest_shark_tune.search_space.candidate import applied_candidate
+from tests.factories import make_winner
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Suite
@@ -82,21 +83,16 @@ def record_of(source: ops.OpSource) -> WinnerRecord:
         [read_source(source, Path())], Compiler(Target.parse("llvm-cpu")), 1, lambda message: None
     ).dispatches
     candidate = applied_candidate(dispatch.name, CONFIG, identifier="c0ffee", knobs={})
-    return WinnerRecord(
-        id=candidate.id,
+    return make_winner(
+        candidate.id,
         dispatch=dispatch.name,
-        pipeline=candidate.pipeline,
-        knobs={},
         config=candidate.config,
-        state=State.MEASURED,
         ratio=1.5,
         ratio_low=1.45,
         ratio_high=1.55,
         device=cpu_name(),
-        target="llvm-cpu",
         iree=compiler_version(),
         root=dispatch.root,
-        weight=1,
         compilation_info=candidate.compilation_info,
         ops=tuple(RecordedOp(member.source, member.symbol) for member in dispatch.members),
     )

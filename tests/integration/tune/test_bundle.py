@@ -24,6 +24,7 @@ from pytest_shark_tune.system.cache import Cache, content_key
 from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.bundle import BUNDLE, PackedCompiler, read_bundle
 from pytest_shark_tune.tuning.microbenchmarks import Microbenchmarks
+from tests.factories import make_final, make_record
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Outcome, Suite
@@ -42,7 +43,7 @@ def test_the_compiler_is_absent():
     with pytest.raises(Exception, match="takes the IREE compiler"):
         ir.Context()
 """
-# What stands for a machine without the compiler.
+# What stands for a machine without the compiler; a run that is forked has imported it.
 FORBID = """
 import sys
 
@@ -74,7 +75,7 @@ def measured(suite: Suite, compiled: Outcome, tmp_path_factory: pytest.TempPathF
     assert compiled.status == 0, compiled.text
     cache = tmp_path_factory.mktemp("elsewhere")
     options = (*WITHOUT_COMPILER, f"--tune-bundle=compiled/{BUNDLE}", f"--tune-cache={cache}")
-    return suite.tune(*options, "-k", "not final", out="measured")
+    return suite.start("--tune", *options, "-k", "not final", out="measured").finish()
 
 
 def test_what_is_compiled_is_left_in_a_bundle_and_nothing_is_measured(compiled: Outcome) -> None:
@@ -155,30 +156,11 @@ def write_findings(directory: Path, summary: Summary, task: Task, candidate: Can
         ratio_low=ratio - 0.1,
         ratio_high=ratio + 0.1,
     )
-    record = Record(
-        id=candidate.id,
-        dispatch=task.name,
-        pipeline=candidate.pipeline,
-        knobs=candidate.knobs,
-        config=candidate.config,
-        state=State.MEASURED,
-        samples_us=(10 / ratio,),
-        device=summary.run.device,
-        target="llvm-cpu",
-        iree="3.13.0",
-    )
-    final = FinalRecord(
-        dispatch=task.name,
-        root=task.dispatch.root,
-        weight=1,
-        finalists=(finalist,),
-        baseline_samples_us=(10.0,),
-        winner=candidate.id,
-        compilation_info=candidate.compilation_info,
-        device=record.device,
-        target=record.target,
-        iree=record.iree,
-    )
+    where = {"dispatch": task.name, "device": summary.run.device}
+    tried = {"pipeline": candidate.pipeline, "knobs": candidate.knobs, "config": candidate.config}
+    record = make_record(candidate.id, **where, **tried, samples_us=(10 / ratio,))
+    won = {"root": task.dispatch.root, "winner": candidate.id, "compilation_info": candidate.compilation_info}
+    final = make_final(finalist, **where, **won)
     (directory / "summary.json").write_bytes(msgspec.json.encode(summary))
     journal.append(directory / "records.jsonl", record)
     journal.append(directory / "finals.jsonl", final)
@@ -248,7 +230,7 @@ def test_a_whole_job_on_two_machines_with_workers(suite: Suite, tmp_path: Path) 
     assert made.status == 0, made.text
     bundle = made.out / BUNDLE
     options = (*WITHOUT_COMPILER, f"--tune-bundle={bundle}", f"--tune-cache={tmp_path / 'cache'}", "-n2")
-    measured = suite.tune(*options, out="whole-measured")
+    measured = suite.start("--tune", *options, out="whole-measured").finish()
     assert measured.status == 0, measured.text
     assert (measured.out / "finals.jsonl").exists()
     arguments = ["merge-records", str(measured.out), "-o", str(tmp_path / "out"), "--bundle", str(bundle)]

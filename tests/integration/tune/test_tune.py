@@ -139,7 +139,7 @@ def test_the_winner_is_on_record_and_in_the_spec(outcome: Outcome) -> None:
 def test_the_spec_holds_one_entry_a_winner(outcome: Outcome) -> None:
     winners = [row["name"] for row in outcome.summary["dispatches"] if row["winner"]]
     assert [each.matcher for each in read_spec((outcome.out / "spec.mlir").read_text())] == [
-        f"match_{name}" for name in winners
+        f"match_{name}" for name in sorted(winners)
     ]
 
 
@@ -164,6 +164,11 @@ def test_the_snapshot_beside_the_suite_is_what_is_settled_of_the_spec_with_its_r
     winners = [json.loads(line) for line in spec.with_suffix(".jsonl").read_text().splitlines()]
     assert {each["dispatch"]: each["id"] for each in winners} == {SLOW: outcome.dispatch(SLOW)["winner"]}
     assert all(each["root"]["kind"] == "contraction" and each["compilation_info"] for each in winners)
+
+
+def test_a_final_is_quick_here(alone: Outcome) -> None:
+    (final,) = (json.loads(line) for line in (alone.out / "finals.jsonl").read_text().splitlines())
+    assert final["rounds"] in (3, 4), "plugins/quick_rounds.py has an effect"
 
 
 def test_finals_and_the_spec_run_last(outcome: Outcome) -> None:

@@ -16,7 +16,6 @@ from pytest_shark_tune.plan.make import make_plan
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Plan
 from pytest_shark_tune.records.draft import Draft, spec_of
-from pytest_shark_tune.records.types import FinalRecord
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.children import DeviceChildren
@@ -24,6 +23,7 @@ from pytest_shark_tune.tuning.model.runner import ModelRunner
 from pytest_shark_tune.tuning.model.tuned import failing_entries
 from pytest_shark_tune.tuning.settings import RunSettings
 from pytest_shark_tune.tuning.verifier import Verifier
+from tests.factories import make_final
 from tests.models import matmuls
 
 INFO = (
@@ -77,17 +77,12 @@ def verifier(stages: tuple[Builder, ModelRunner], told: list[str], *, asks_drive
 def finals(plan: Plan, *, starter: str = "", **infos: str) -> Draft:
     """The draft of a spec in which each dispatch of the plan that ``infos`` has a config of got that."""
     won = [
-        FinalRecord(
+        make_final(
             dispatch=task.name,
             root=task.dispatch.root,
             weight=task.weight,
-            finalists=(),
-            baseline_samples_us=(),
             winner="winner",
             compilation_info=infos[task.name],
-            device="cpu",
-            target="llvm-cpu",
-            iree="any",
         )
         for task in plan.tasks
         if task.name in infos
@@ -206,7 +201,7 @@ def test_a_function_judges_only_what_it_calls(
     }
     assert list(broken["main"].wrong()[1]) == [FIRST]
     assert broken["second"].wrong() == ("", {})
-    note = "no entry is for what 'untouched' calls, so that was not run"
+    note = "no entry is for a dispatch of 'untouched', so that was not run"
     (checked,) = judge.check(plan, won).sources
     assert checked.note == note
     measured = judge.measure(plan, source, won)
@@ -226,7 +221,7 @@ def test_where_no_function_calls_what_is_tuned_nothing_is_dropped(
     measured = verifier(stages, told).measure(plan, plan.sources[0], finals(plan, **{FIRST: BAD, SECOND: BAD}))
     assert measured.dropped == {}
     (check,) = measured.sources
-    assert (check.ratio, check.note) == (None, "no entry is for what 'untouched' calls, so that was not run")
+    assert (check.ratio, check.note) == (None, "no entry is for a dispatch of 'untouched', so that was not run")
 
 
 @pytest.mark.slow
@@ -234,8 +229,8 @@ def test_a_model_whose_weights_are_in_another_file_costs_no_entry(
     compiler: Compiler, stages: tuple[Builder, ModelRunner], told: list[str]
 ) -> None:
     weight = 'util.global private @w = #flow.parameter.named<"model"::"w"> : tensor<128x128xf32>\nfunc.func'
-    loaded = "%b = util.global.load @w : tensor<128x128xf32>\n  %zero = "
-    text = MODEL.replace("%b: tensor<128x128xf32>, ", "").replace("func.func", weight).replace("%zero = ", loaded)
+    loaded = "%a1 = util.global.load @w : tensor<128x128xf32>\n  %zero = "
+    text = MODEL.replace("%a1: tensor<128x128xf32>, ", "").replace("func.func", weight).replace("%zero = ", loaded)
     plan = make_plan(
         [Source(name="weightless", text=text, is_benchmark=False)], compiler, processors=2, count=1, seed=0
     )

@@ -112,7 +112,7 @@ def _give_up(message: str) -> None:
 @pytest.fixture(autouse=True)
 def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "_REPORT_AFTER_S", 0.0)
-    monkeypatch.setattr(lease, "_POLL_S", 0.0)
+    monkeypatch.setattr(lease, "_RECHECK_S", 0.0)
 
 
 def test_two_processes_never_hold_one_device_together(tmp_path: Path, child_env: dict[str, str]) -> None:

@@ -8,20 +8,20 @@ import pytest
 from pytest_benchmark.stats import Metadata
 
 from pytest_shark_tune.plugin.benchmark import Benchmark, benchmarks_of
-from pytest_shark_tune.records.types import Finalist, FinalRecord, Record, SpecRecord, State
+from pytest_shark_tune.records.types import Finalist, SpecRecord, State
 from pytest_shark_tune.results.result import TestResult
+from tests.factories import make_final, make_record
 
 PLACE = "odd[1]/test_ops.py::TestOps::test_dispatch"
 DEFAULT, CANDIDATE, FINAL = f"{PLACE}[mm-default]", f"{PLACE}[mm-Expert-abc123]", f"{PLACE}[mm-final]"
 
 
 def tried(identifier: str, *samples_us: float, state: State = State.MEASURED, failed: str = "") -> TestResult:
-    record = Record(
-        id=identifier,
+    record = make_record(
+        identifier,
         dispatch="mm",
         pipeline="Expert",
         knobs={} if identifier == "default" else {"m": 8},
-        config="",
         state=state,
         reason=failed,
         samples_us=samples_us,
@@ -29,9 +29,6 @@ def tried(identifier: str, *samples_us: float, state: State = State.MEASURED, fa
         ratio=2.0 if samples_us else None,
         ratio_low=1.9 if samples_us else None,
         ratio_high=2.1 if samples_us else None,
-        device="Some CPU",
-        target="llvm-cpu",
-        iree="3.13.0",
     )
     return TestResult(plan="plan", suite="", record=record)
 
@@ -40,17 +37,8 @@ def final(winner: str | None, *, baseline_us: tuple[float, ...] = (9.0, 9.5)) ->
     finalist = Finalist(
         id="abc123", state=State.MEASURED, samples_us=(4.0, 4.5), ratio=2.2, ratio_low=2.1, ratio_high=2.3
     )
-    record = FinalRecord(
-        dispatch="mm",
-        root=None,
-        weight=1,
-        finalists=(finalist,) if baseline_us else (),
-        baseline_samples_us=baseline_us,
-        winner=winner,
-        device="Some CPU",
-        target="llvm-cpu",
-        iree="3.13.0",
-    )
+    finalists = (finalist,) if baseline_us else ()
+    record = make_final(*finalists, dispatch="mm", baseline_samples_us=baseline_us, winner=winner)
     return TestResult(plan="plan", suite="", final=record)
 
 

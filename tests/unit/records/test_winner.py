@@ -14,6 +14,7 @@ from pytest_shark_tune.records.winner import (
     final_threshold,
     provisional_winner,
 )
+from tests.factories import make_record
 
 
 def record(
@@ -25,20 +26,8 @@ def record(
     state: State = State.MEASURED,
     knobs: int | None = 8,
 ) -> Record:
-    return Record(
-        id=identifier,
-        dispatch="matmul",
-        pipeline="DoubleTilingExpert",
-        knobs={} if knobs is None else {"m": knobs},
-        config="",
-        state=state,
-        ratio=ratio,
-        ratio_low=low,
-        ratio_high=high,
-        device="cpu",
-        target="llvm-cpu",
-        iree="3.13.0",
-    )
+    given = {} if knobs is None else {"m": knobs}
+    return make_record(identifier, knobs=given, state=state, ratio=ratio, ratio_low=low, ratio_high=high)
 
 
 def finalist(identifier: str, ratio: float, low: float, high: float, state: State = State.MEASURED) -> Finalist:

@@ -17,6 +17,7 @@ from pytest_shark_tune.results.result import TestResult
 from pytest_shark_tune.results.store import ResultStore
 from pytest_shark_tune.search_space import SearchSpace
 from pytest_shark_tune.search_space.candidate import kernel_candidates, kernel_default
+from tests import factories
 
 SPACE = SearchSpace.of("Blocked", {"bi": (1, 2, 4, 8), "bj": (1, 2, 4)})
 KNOBS = [{"bi": bi, "bj": bj} for bi in (1, 2, 4, 8) for bj in (1, 2, 4)]
@@ -36,12 +37,11 @@ def make_record(
     task: KernelTask, identity: str, time_us: float | None, state: State = State.MEASURED, *, duplicate_of: str = ""
 ) -> Record:
     candidate = task.candidate(identity)
-    return Record(
-        id=identity,
+    return factories.make_record(
+        identity,
         dispatch=task.name,
         pipeline=candidate.pipeline,
         knobs=candidate.knobs,
-        config="",
         state=state,
         reason="" if time_us else "because",
         duplicate_of=duplicate_of,
@@ -49,9 +49,6 @@ def make_record(
         samples_us=(time_us, time_us) if time_us else (),
         baseline_samples_us=(10.0, 10.2) if time_us else (),
         ratio=10 / time_us if time_us else None,
-        device="Some CPU",
-        target="llvm-cpu",
-        iree="3.13.0",
     )
 
 

@@ -8,7 +8,7 @@ from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.records.types import Finalist, FinalRecord, Record, State
 from pytest_shark_tune.results.merge_runs import RunResults, merge_runs
 from pytest_shark_tune.results.summary import RunSummary, Summary
-from tests.factories import make_record
+from tests.factories import make_final, make_record
 
 
 def record(name: str, samples: int, state: State = State.MEASURED) -> Record:
@@ -24,17 +24,7 @@ def final(name: str, ratio: float, *, samples: int = 3, wins: bool = True) -> Fi
         ratio_low=ratio - 0.05,
         ratio_high=ratio + 0.05,
     )
-    return FinalRecord(
-        dispatch="matmul",
-        root=None,
-        weight=1,
-        finalists=(finalist,),
-        baseline_samples_us=(10.0,),
-        winner=name if wins else None,
-        device="CPU",
-        target="llvm-cpu",
-        iree="3.13.0",
-    )
+    return make_final(finalist, winner=name if wins else None)
 
 
 def run(

@@ -60,18 +60,14 @@ def make_record(task: Task, identity: str, ratio: float | None = None, state: St
 
 def make_final(task: Task, winner: str | None) -> FinalRecord:
     finalist = Finalist(id="aaaaaa", state=State.MEASURED, samples_us=(5.0,), ratio=2.0, ratio_low=1.9, ratio_high=2.1)
-    return FinalRecord(
+    return factories.make_final(
+        finalist,
         dispatch=task.dispatch.name,
         root=task.dispatch.root,
         weight=task.dispatch.weight,
-        finalists=(finalist,),
-        baseline_samples_us=(10.0,),
         winner=winner,
         reason="" if winner else "none is faster",
         compilation_info=task.candidate(winner).compilation_info if winner else "",
-        device="Some CPU",
-        target="llvm-cpu",
-        iree="3.13.0",
     )
 
 

@@ -19,6 +19,7 @@ from pytest_shark_tune.spec.build import SpecEntry, build_spec
 from pytest_shark_tune.spec.matcher import has_matcher
 from pytest_shark_tune.spec.predicate import MatchPredicate, Relation, describe, differences, read_predicates, relation
 from pytest_shark_tune.spec.read import read_spec
+from tests.factories import matmul_root
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 
@@ -154,18 +155,9 @@ def matched() -> Mapping[str, frozenset[str]]:
 
 def root(name: str) -> RootOp:
     m, n, k, element, rhs = OPS[name]
-    return RootOp(
-        op="linalg.matmul",
-        kind="contraction",
-        loops=(m, n, k),
-        iterators=("parallel", "parallel", "reduction"),
-        maps=(LHS, rhs, OUT),
-        inputs=(Tensor((m, k), element), Tensor((n, k) if rhs == TRANSPOSED else (k, n), element)),
-        outputs=(Tensor((m, n), element),),
-        m=(0,),
-        n=(1,),
-        k=(2,),
-    )
+    inputs = (Tensor((m, k), element), Tensor((n, k) if rhs == TRANSPOSED else (k, n), element))
+    plain = matmul_root(m, n, k, element, out=element)
+    return msgspec.structs.replace(plain, maps=(LHS, rhs, OUT), inputs=inputs)
 
 
 @pytest.mark.parametrize("name", ASKS)

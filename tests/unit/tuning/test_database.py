@@ -19,6 +19,7 @@ from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tuning.database import TuningDatabase
 from pytest_shark_tune.tuning.settings import RunSettings
+from tests import factories
 from tests.factories import matmul_root
 
 pytestmark = pytest.mark.compiler
@@ -66,8 +67,8 @@ def make_record(
     reason: str = "",
 ) -> Record:
     candidate = task.candidate(identity)
-    return Record(
-        id=identity,
+    return factories.make_record(
+        identity,
         dispatch=task.name,
         pipeline=candidate.pipeline,
         knobs=candidate.knobs,
@@ -78,9 +79,6 @@ def make_record(
         samples_us=(10 / ratio,) if ratio else (),
         baseline_samples_us=(10.0,) if ratio else (),
         ratio=ratio,
-        device="Some CPU",
-        target="llvm-cpu",
-        iree="3.13.0",
     )
 
 
