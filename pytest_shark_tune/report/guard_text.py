@@ -17,8 +17,8 @@ __all__ = [
     "github_lines",
     "markdown",
     "said_first",
-    "status_text",
     "terminal_lines",
+    "verdict_status",
 ]
 
 _NOTHING = "nothing was guarded"
@@ -58,7 +58,7 @@ def said_first(text: str) -> str:
     return next((line[1:].strip() for line in lines if line.startswith("E   ")), lines[0])
 
 
-def status_text(verdict: Verdict) -> str:
+def verdict_status(verdict: Verdict) -> str:
     """Return the words beside a test that passed: the ratio of an entry, and whether that is undecided."""
     ratio = verdict.metrics.get("ratio")
     words = [] if ratio is None else [f"{ratio:.2f}x"]
