@@ -69,7 +69,7 @@ def terminal_lines(results: Iterable[GuardResult], failures: Sequence[GuardFailu
     """Yield the end of a run as plain text: counts, verdicts that need attention, then devices and specs.
 
     Args:
-        findings: the verdicts.
+        results: the verdicts.
         failures: the failures without a verdict.
     """
     found = _sorted(results)
@@ -96,7 +96,7 @@ def github_lines(
     """Yield GitHub's workflow commands that annotate the suite's file with failures.
 
     Args:
-        findings: the verdicts.
+        results: the verdicts.
         directory: the directory that paths are relative to.
         failures: the failures without a verdict.
     """
@@ -123,7 +123,7 @@ def markdown(results: Iterable[GuardResult], ended_early: str = "", failures: Se
     """Return the changes as Markdown, or one line if nothing changed.
 
     Args:
-        findings: the verdicts.
+        results: the verdicts.
         ended_early: the reason why the run did not check everything; empty if it did.
         failures: the failures without a verdict.
     """
