@@ -29,7 +29,7 @@ __all__ = ["replay"]
 @click.option(
     "--budget",
     type=click.IntRange(min=1),
-    help="Most evaluations of a search (default: no limit).",
+    help="Most evaluations of a search (default: until it succeeds).",
 )
 @click.option(
     "--batch", type=click.IntRange(min=1), default=BATCH, show_default=True, help="Configs asked for at once."

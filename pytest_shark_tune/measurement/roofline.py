@@ -14,8 +14,7 @@ __all__ = ["SUSPICIOUS_RATIO", "Limits", "Work", "why_impossible", "work_of"]
 SUSPICIOUS_RATIO = 3.0
 """From this many times the default's speed on, a candidate is compared with the roofline.
 
-A slower candidate cannot be found impossible, as long as the default runs at no more than 4/3 of the speed of the
-microbenchmarks, since every allowance below is at least 4.
+A slower candidate cannot be found impossible: every allowance below is at least 4, and the default's own speed counts.
 """
 
 _MOVING, _LAUNCHING, _COMPUTING = 4.0, 4.0, 8.0
@@ -75,26 +74,28 @@ def work_of(root: RootOp, module: BenchmarkModule) -> Work:
     )
 
 
-def why_impossible(us: float, work: Work, limits: Limits) -> str:
+def why_impossible(us: float, work: Work, limits: Limits, default_us: float = math.inf) -> str:
     """Explain why no config of a dispatch can be as fast as a measured time.
 
     A microbenchmark is not the fastest code there is, so the device may exceed it: four times the bytes (nearer caches,
     more units at work), a quarter of the launch, and eight times the arithmetic. Types narrower than f32 may be as many
-    times faster as fit into 32 bits, times 16 for matrix units.
+    times faster as fit into 32 bits, times 16 for matrix units. The default may be faster than a microbenchmark: the
+    same allowances then hold for its own speed.
 
     Args:
         us: The time of the dispatch, in microseconds.
         work: The least work of the dispatch.
         limits: The device's limits.
+        default_us: The time of the default, in microseconds.
 
     Returns:
         The explanation; empty if the time is possible.
     """
     allowed = _COMPUTING if work.bits >= _FULL_BITS else _COMPUTING * _MATRIX_UNITS * _FULL_BITS / work.bits
     rate = limits.operations_per_s * allowed
-    moving = work.bytes / (limits.bytes_per_s * _MOVING) * 1e6
-    computing = work.operations / rate * 1e6
-    launching = limits.launch_us / _LAUNCHING
+    moving = min(work.bytes / (limits.bytes_per_s * _MOVING) * 1e6, default_us / _MOVING)
+    computing = min(work.operations / rate * 1e6, default_us / _COMPUTING)
+    launching = min(limits.launch_us, default_us) / _LAUNCHING
     reasons = {
         f"moving its {_amount(work.bytes)}B takes at least {moving:.3g} us, at {_MOVING:g} times the "
         f"{_amount(limits.bytes_per_s)}B/s that copying reaches on this device": moving,

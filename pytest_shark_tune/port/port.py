@@ -50,8 +50,8 @@ def port(
     Args:
         old: the old spec.
         new: the path of the new one.
-        models: the models to find the entries' dispatches in, each as `plan.read_source` takes it. Without any, the op
-            of a recorded entry is compiled by itself, and an entry without a record is kept if it parses.
+        models: the models to find the entries' dispatches in, each as `plan.source.read_source` takes it. Without any,
+            the op of a recorded entry is compiled by itself, and an entry without a record is kept if it parses.
         session: compiles, and measures if it has a device and there are models.
         processors: the number of processors to compile for.
         report: gets messages about long steps.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -93,8 +94,8 @@ class Microbenchmarks:
             "yardsticks", MICROBENCHMARK_VERSION, compiler.identity, _microbenchmark_sources(compiler)
         )
 
-    def why_impossible(self, us: float, work: Work, child: DeviceChild) -> str:
-        """Explain why no config can do ``work`` in ``us`` microseconds.
+    def why_impossible(self, us: float, work: Work, child: DeviceChild, default_us: float = math.inf) -> str:
+        """Explain why no config can do ``work`` in ``us`` microseconds, if the default takes ``default_us``.
 
         Limits that were measured on a busy machine are too low, so stored ones call nothing impossible: they are
         measured once more on the device of ``child``, and the better ones are stored.
@@ -106,7 +107,7 @@ class Microbenchmarks:
             DeviceChildDied: a microbenchmark crashed or hung.
         """
         known = self._cache.get("limits", self.key, Limits)
-        if not self._works or (known is not None and not why_impossible(us, work, known)):
+        if not self._works or (known is not None and not why_impossible(us, work, known, default_us)):
             return ""
         try:
             measured = _measure(child, self.built())
@@ -119,7 +120,7 @@ class Microbenchmarks:
             return ""
         known = measured if known is None else known.better(measured)
         self._cache.put("limits", self.key, known)
-        return why_impossible(us, work, known)
+        return why_impossible(us, work, known, default_us)
 
     def built(self) -> list[Microbenchmark]:
         """The compiled microbenchmarks, from the cache or compiled now.

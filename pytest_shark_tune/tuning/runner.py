@@ -312,7 +312,7 @@ class Runner:
             return
         work = work_of(task.dispatch.root, task.dispatch.members[0].module)
         try:
-            reason = self._microbenchmarks.why_impossible(measured.median_us, work, child)
+            reason = self._microbenchmarks.why_impossible(measured.median_us, work, child, measured.baseline_median_us)
         except DeviceChildDied:  # That is no fault of the candidate, so its measurement stands.
             self._children.end(child.uri)
             return

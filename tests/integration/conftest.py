@@ -154,7 +154,9 @@ class Suite:
         return path
 
     def start(self, *arguments: str, out: str = ".tune") -> Running:
-        command = [sys.executable, "-m", "pytest", *self._arguments(arguments, out)]
+        # An interrupt may come between the opening of a file and the with statement that closes it.
+        ignored = ["-W", "ignore:unclosed file:ResourceWarning"]
+        command = [sys.executable, "-m", "pytest", *self._arguments(arguments, out), *ignored]
         return Running(command, self.directory, self.directory / out)
 
     def run(self, *arguments: str, out: str = ".tune") -> Outcome:

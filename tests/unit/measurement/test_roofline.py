@@ -89,6 +89,15 @@ def test_what_is_impossible_and_why(work: Work, least_us: float, words: str) -> 
     assert why_impossible(1.01 * least_us, work, LIMITS) == ""
 
 
+def test_what_the_default_reaches_is_possible_on_the_device() -> None:
+    product = Work(bytes=3 * 512 * 512 * 4, operations=2 * 512**3)
+    slow = Limits(bytes_per_s=1e12, operations_per_s=1e11, launch_us=2.0)  # The microbenchmark suits the device badly.
+    assert "take at least 336 us" in why_impossible(37.0, product, slow)
+    assert why_impossible(37.0, product, slow, default_us=188.0) == ""
+    assert "impossibly fast" in why_impossible(23.0, product, slow, default_us=188.0)
+    assert "impossibly fast" in why_impossible(23.0, product, slow, default_us=1e6)
+
+
 def test_a_busy_machine_lowers_no_limit() -> None:
     busy = Limits(bytes_per_s=1e11, operations_per_s=2e13, launch_us=9.0)
     assert LIMITS.better(busy) == busy.better(LIMITS) == Limits(bytes_per_s=1e12, operations_per_s=2e13, launch_us=2.0)
