@@ -257,12 +257,9 @@ def _imported_type(argument: ir.Value, defined: Mapping[str, ir.Operation]) -> i
 def _read_dispatch(module: ir.Module, symbol: str, source: str, processors: int) -> FoundDispatch:
     roots = iree_codegen.get_tuner_root_ops(module)
     if not roots:
-        raise CannotTune(
-            "the compiler marks no root op in it (a benchmark file needs "
-            "--iree-codegen-add-tuner-attributes when it is dumped)"
-            if not _has_compute(module)
-            else "the compiler marks no root op in it"
-        )
+        computes = any(op.name.startswith(("linalg.", "iree_linalg_ext.")) for op in walk(module.operation))
+        hint = "" if computes else " (a benchmark file needs --iree-codegen-add-tuner-attributes when it is dumped)"
+        raise CannotTune(f"the compiler marks no root op in it{hint}")
     if len(roots) > 1:
         raise CannotTune(f"it has {len(roots)} root ops, and a config is for one")
     root = roots[0]
@@ -283,10 +280,6 @@ def _read_dispatch(module: ir.Module, symbol: str, source: str, processors: int)
         default_info=default_info,
         module=benchmark_module(module, function, root),
     )
-
-
-def _has_compute(module: ir.Module) -> bool:
-    return any(op.name.startswith(("linalg.", "iree_linalg_ext.")) for op in walk(module.operation))
 
 
 def _root_op(op: ir.Operation) -> RootOp:

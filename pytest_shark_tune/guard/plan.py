@@ -226,7 +226,11 @@ def _unparsed(spec: str, problem: str, records: Sequence[WinnerRecord]) -> Itera
     faults = {record.dispatch: fault for record in records if (fault := _fault(record))}
     if not faults:
         # The records are fine, so somebody edited the spec: in the entries whose recorded config is not in it any more.
-        edited = [record.dispatch for record in records if _respelled_config(record) not in spec]
+        edited = [
+            record.dispatch
+            for record in records
+            if applied_candidate("", record.compilation_info, identifier="", knobs={}).config not in spec
+        ]
         faults = dict.fromkeys(edited or [record.dispatch for record in records], problem)
     for record in records:
         said = faults.get(record.dispatch) or f"the spec as a whole does not parse, because of {', '.join(faults)}"
@@ -245,11 +249,6 @@ def _fault(record: WinnerRecord) -> str:
             f"{error}. It was written by IREE {record.iree}, this is {compiler_version()}: port it (`shark-tune port`)"
         )
     return ""
-
-
-def _respelled_config(record: WinnerRecord) -> str:
-    """A record's lowering config, in the spelling of this IREE."""
-    return applied_candidate("", record.compilation_info, identifier="", knobs={}).config
 
 
 def _damage(spec_path: Path, row: SpecRow) -> str:

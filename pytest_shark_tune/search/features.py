@@ -84,7 +84,7 @@ class _Knobs:
             prefix, _, tail = name.rpartition("_")
             if name.startswith("wg_size_"):
                 threads.append(log)
-            elif prefix == "red" or (prefix == "vec" and self._reduces(tail)):
+            elif prefix == "red" or (prefix == "vec" and tail in map(str, facts.reductions)):
                 self.steps[self._loop(tail)] = log
             elif prefix in _TILES:
                 self.tiles[self._loop(tail)] = log
@@ -189,9 +189,6 @@ class _Knobs:
     def _loop(self, tail: str) -> str:
         """Return the position of a loop that a knob names by its class, if the facts contain it."""
         return str(self.facts.dims.get(tail, tail))
-
-    def _reduces(self, tail: str) -> bool:
-        return tail.isdigit() and int(tail) in self.facts.reductions
 
     def _sum(self, logs: Iterable[Column]) -> Column:
         stacked = list(logs)

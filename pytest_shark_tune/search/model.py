@@ -245,7 +245,7 @@ class ModelSearch:
         configs. Some go to the most uncertain configs, and the last of a budget go next to the best.
         """
         taken = np.isin(pool, chosen)
-        if self._is_ending:
+        if self._budget is not None and len(self._progress.proposed) >= self._budget * (1 - _LAST_SHARE):
             near = np.isin(pool, neighbours) & ~taken
             return int(np.argmax(np.where(near, gains, -1.0) if near.any() else gains))
         proposed = np.bincount(
@@ -258,11 +258,6 @@ class ModelSearch:
         if self._random.random() < _EXPLORED_SHARE:
             return int(np.argmax(np.where(taken, -1.0, doubts)))
         return int(np.argmax(gains))
-
-    @property
-    def _is_ending(self) -> bool:
-        """Whether the rest of the budget is spent next to the best."""
-        return self._budget is not None and len(self._progress.proposed) >= self._budget * (1 - _LAST_SHARE)
 
     def _neighbours(self, leaders: Rows) -> Rows:
         """Return rows that were not proposed and are among the nearest to one of ``leaders``."""

@@ -68,12 +68,9 @@ def cpu_convolution_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpa
             f"{root.op} has {len(root.output_image)} image and {len(root.filter_loop)} filter dimensions, "
             "and its space is for one of each, or more"
         )
-    build = _vectorized if _is_decomposed(root) or len(root.output_image) == 1 else _scalar
+    is_decomposed = len(root.output_image) == 2 and _operand_letters(root) in _DECOMPOSED
+    build = _vectorized if is_decomposed or len(root.output_image) == 1 else _scalar
     return (fast_or_any(lambda fast: build(root, target, fast=fast)),)
-
-
-def _is_decomposed(root: RootOp) -> bool:
-    return len(root.output_image) == 2 and _operand_letters(root) in _DECOMPOSED
 
 
 def _operand_letters(root: RootOp) -> tuple[str, ...]:

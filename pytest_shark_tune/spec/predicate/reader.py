@@ -106,7 +106,7 @@ def _read_matcher(name: str, sequences: Mapping[str, ir.Operation]) -> MatchPred
         body=asked.body,
         attributes=asked.attributes,
         unread=tuple(dict.fromkeys(asked.unread)),
-        digest=_hash(_canonical_text(matcher, _Numbers(), sequences, _handed_on(block))),
+        digest=_hash(_canonical_text(matcher, _Numbers(), sequences, set(block.operations[-1].operation.operands))),
     )
 
 
@@ -404,11 +404,6 @@ class _Numbers(dict[Any, int]):
 
     def __missing__(self, value: Any) -> int:
         return self.setdefault(value, len(self))
-
-
-def _handed_on(matcher: ir.Block) -> set[ir.Value]:
-    """Return the values that a matcher passes to its action: the operands of its last op."""
-    return set(list(matcher.operations)[-1].operation.operands)
 
 
 def _canonical_text(
