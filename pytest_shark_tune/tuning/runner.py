@@ -320,18 +320,18 @@ class Runner:
         except CandidateFailed as failure:
             raise default_failed(failure) from failure
 
-    def _group(self, task: Task, candidate: Candidate) -> list[Artifact]:
-        """The artifacts of a candidate, one for each dispatch of the task's group."""
-        return [self._builder.artifact(task, candidate, member) for member in range(len(task.dispatch.members))]
+    def _group(self, task: Task, candidate: Candidate, first: Artifact | None = None) -> list[Artifact]:
+        """The artifacts of a candidate, one for each dispatch of the task's group; ``first`` if that one is there."""
+        rest = range(1, len(task.dispatch.members))
+        first = first or self._builder.artifact(task, candidate)
+        return [first, *(self._builder.artifact(task, candidate, member) for member in rest)]
 
     def _pair(
         self, task: Task, candidate: Candidate, artifact: Artifact | None
     ) -> tuple[list[Artifact], list[Artifact]]:
         """The artifacts of the default and of a candidate, one for each dispatch of the task's group."""
-        members = range(len(task.dispatch.members))
-        first = artifact or self._builder.artifact(task, candidate)
-        rest = [self._builder.artifact(task, candidate, member) for member in members[1:]]
-        return [self._default_artifact(task, member) for member in members], [first, *rest]
+        tuned = self._group(task, candidate, artifact)
+        return [self._default_artifact(task, member) for member in range(len(tuned))], tuned
 
     def _refuse_default_binary(self, task: Task, candidate: Candidate, artifact: Artifact) -> None:
         default = self._known(task, task.default)

@@ -62,7 +62,7 @@ class CaseEvaluator:
             return session.builder.artifact(case.task, case.candidate)
         except CandidateFailed:
             plan, entry = case.guarded.plan, case.guarded.entry
-            earlier = session.evaluate(plan, entry, EntryCheck.APPLIES, alpha=self.alpha)
+            earlier = session.evaluator.evaluate(plan, entry, EntryCheck.APPLIES, alpha=self.alpha)
             if earlier.outcome is CheckOutcome.PASSED:
                 raise
             return None
@@ -83,13 +83,13 @@ class CaseEvaluator:
                 f"the suite's own artifact gives a {type(artifact).__name__}, which only the suite can run: override "
                 "the fixture measurement in its conftest.py, too"
             )
-        verdict = session.evaluate(guarded.plan, guarded.entry, guarded.check, artifact, alpha=self.alpha)
+        verdict = session.evaluator.evaluate(guarded.plan, guarded.entry, guarded.check, artifact, alpha=self.alpha)
         if verdict.outcome is not CheckOutcome.FAILED or guarded.check is not EntryCheck.APPLIES or guarded.entry.tasks:
             return verdict
         # The entry has no dispatch in this test. It may still apply in a model of another test, to an op that is
         # rewritten later.
         elsewhere = (
-            session.evaluate(plan, plan.entry(guarded.entry.name), EntryCheck.APPLIES, alpha=self.alpha)
+            session.evaluator.evaluate(plan, plan.entry(guarded.entry.name), EntryCheck.APPLIES, alpha=self.alpha)
             for plan in self._plans[guarded.plan.spec_path]
             if plan is not guarded.plan
         )
