@@ -71,7 +71,12 @@ def port_spec(
         report_dropped(old, spec.text)
     compiler = Compiler(target, flags)
     compiler.check()
-    devices = _devices_or_none(target) if models and not static else FoundDevices(uris=[], name="")
+    devices = FoundDevices(uris=[], name="")
+    if models and not static:
+        try:
+            devices = devices_for(target)
+        except InputError as error:
+            report(f"results and speed are not checked: {error}")
     with writing(output):
         with open_session(compiler, devices, ModelInput.parse(shapes), cache_directory) as session:
             ported = port(spec, output, models, session, processors=processors(), report=report)
@@ -84,14 +89,6 @@ def port_spec(
     _print_port(ported, output, as_json=as_json)
     if any(entry.status is PortStatus.NOT_PORTED for entry in ported):
         raise SystemExit(1)
-
-
-def _devices_or_none(target: Target) -> FoundDevices:
-    try:
-        return devices_for(target)
-    except InputError as error:
-        report(f"results and speed are not checked: {error}")
-        return FoundDevices(uris=[], name="")
 
 
 def _print_port(ported: tuple[PortedEntry, ...], output: Path, *, as_json: bool) -> None:

@@ -24,14 +24,7 @@ from pytest_shark_tune.spec.read import SpecRow, dropped_prints, read_spec, refu
 from pytest_shark_tune.spec.takers import takers
 from pytest_shark_tune.system.cache import content_key
 
-__all__ = [
-    "GUARD_VERSION",
-    "GuardEntry",
-    "GuardPlan",
-    "found_dispatches",
-    "guard_key",
-    "make_guard_plan",
-]
+__all__ = ["GUARD_VERSION", "GuardEntry", "GuardPlan", "found_dispatches", "guard_key", "make_guard_plan"]
 
 GUARD_VERSION: Final = 1
 """Which dispatches an entry is for, how static checks decide, and the form of a `GuardPlan` in the cache.
@@ -89,6 +82,10 @@ class GuardPlan(msgspec.Struct, frozen=True, kw_only=True):
     def entry(self, name: str) -> GuardEntry:
         """The entry of that name."""
         return next(entry for entry in self.entries if entry.name == name)
+
+    def blame(self, entry: GuardEntry, reason: object) -> str:
+        """The message that an entry fails a check for a reason."""
+        return f"{entry.name} of {self.spec_path}: {reason}"
 
 
 def found_dispatches(

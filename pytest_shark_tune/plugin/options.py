@@ -211,7 +211,8 @@ class GuardOptions:
         def file(name: str) -> Path | None:
             """The path in an option; a path in the ini file is relative to that file, wherever pytest is started."""
             option = config.getoption(f"tune_{name}")
-            base = config.invocation_params.dir if option is not None else _ini_directory(config)
+            ini = config.inipath.parent if config.inipath is not None else config.rootpath
+            base = config.invocation_params.dir if option is not None else ini
             return base / value(name) if value(name) else None
 
         given = _given(config, _OF_GUARDING)
@@ -232,11 +233,6 @@ class GuardOptions:
             route=route,
             report=report,
         )
-
-
-def _ini_directory(config: pytest.Config) -> Path:
-    """The directory of the ini file or, without one, the root directory."""
-    return config.inipath.parent if config.inipath is not None else config.rootpath
 
 
 def _read_spec(path: Path) -> Path:

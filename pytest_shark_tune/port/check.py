@@ -63,5 +63,5 @@ def _failure_reason(entry: GuardEntry, guarded: GuardPlan, session: GuardSession
     for check in checks:
         verdict = session.evaluator.evaluate(guarded, entry, check, alpha=alpha)
         if verdict.outcome is CheckOutcome.FAILED:
-            return verdict.reason.removeprefix(f"{entry.name} of {guarded.spec_path}: ")
+            return verdict.reason.removeprefix(guarded.blame(entry, ""))
     return ""

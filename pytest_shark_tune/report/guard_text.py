@@ -11,15 +11,7 @@ import msgspec
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
 from pytest_shark_tune.system.terminal import escaped, escaped_line
 
-__all__ = [
-    "GuardFailure",
-    "GuardResult",
-    "github_lines",
-    "markdown",
-    "said_first",
-    "status_text",
-    "terminal_lines",
-]
+__all__ = ["GuardFailure", "GuardResult", "github_lines", "markdown", "said_first", "status_text", "terminal_lines"]
 
 _NOTHING = "nothing was guarded"
 _NO_VERDICT = "failed without a verdict"

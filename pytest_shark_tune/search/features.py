@@ -74,7 +74,9 @@ class _Knobs:
 
     def __init__(self, table: ConfigTable, facts: ProblemFacts) -> None:
         self.facts = facts
-        self.logs = {name: _log(table.values[:, position]) for position, name in enumerate(table.names)}
+        # Some switches and choices are 0: their logarithm is -1.
+        logs = np.log2(np.maximum(table.values, 0.5))
+        self.logs: dict[str, Column] = {name: logs[:, position] for position, name in enumerate(table.names)}
         self.rows = len(table)
         self.loops: dict[str, str] = {}
         self.tiles: dict[str, Column] = {}
@@ -193,11 +195,6 @@ class _Knobs:
     def _sum(self, logs: Iterable[Column]) -> Column:
         stacked = list(logs)
         return np.nansum(stacked, axis=0) if stacked else np.zeros(self.rows)
-
-
-def _log(values: Column) -> Column:
-    """Return logarithms to base 2, and -1 for 0, the value of some switches and choices."""
-    return np.asarray(np.log2(np.maximum(values, 0.5)))
 
 
 def _log_sum(logs: list[Column]) -> Column:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import msgspec
 
 from pytest_shark_tune.compiler.artifact import Artifact
-from pytest_shark_tune.compiler.compiler import compiler_version
 from pytest_shark_tune.errors import CandidateFailed, InputError
-from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
+from pytest_shark_tune.guard.plan import GuardPlan
 from pytest_shark_tune.guard.session import GuardSession
-from pytest_shark_tune.guard.speed import RUN_ALPHA, AcceptanceCriteria, judge
+from pytest_shark_tune.guard.speed import RUN_ALPHA, judge
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
 from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.plan.types import Task
@@ -106,25 +105,14 @@ class CaseEvaluator:
             case Measurement() if guarded.check is not EntryCheck.FAST:
                 return Verdict(entry=guarded.entry.name, check=guarded.check, outcome=CheckOutcome.PASSED)
             case Measurement() as measured if guarded.entry.is_local:
-                verdict = judge(guarded.entry.name, measured, self._criteria(guarded.entry))
-                return msgspec.structs.replace(
-                    verdict, reason=verdict.reason and _with_entry_name(guarded, verdict.reason)
-                )
+                criteria = self._session.evaluator.criteria(guarded.entry, self.alpha)
+                verdict = judge(guarded.entry.name, measured, criteria)
+                reason = verdict.reason and guarded.plan.blame(guarded.entry, verdict.reason)
+                return msgspec.structs.replace(verdict, reason=reason)
             case Measurement():  # Of another device than the record's it says nothing, so ours is reported.
                 return self.evaluate(guarded, None, session)
             case _:
                 return self.evaluate(guarded, funcargs.get("artifact"), session)
-
-    def _criteria(self, entry: GuardEntry) -> AcceptanceCriteria:
-        settings = self._session.settings
-        return AcceptanceCriteria(
-            alpha=self.alpha,
-            device=settings.device_name,
-            iree=compiler_version(),
-            record=entry.record,
-            tolerance=settings.tolerance,
-            fingerprint=self._session.fingerprint,
-        )
 
 
 @dataclass(frozen=True)
@@ -158,9 +146,5 @@ def verdict_on_failure(guarded: Guarded, failure: CandidateFailed) -> Verdict:
     if guarded.check is EntryCheck.FAST:
         reason = f"see [{name}-{EntryCheck.CORRECT}]: {failure}"
         return Verdict(entry=name, check=EntryCheck.FAST, outcome=CheckOutcome.SKIPPED, reason=reason)
-    reason = _with_entry_name(guarded, str(failure))
+    reason = guarded.plan.blame(guarded.entry, failure)
     return Verdict(entry=name, check=guarded.check, outcome=CheckOutcome.FAILED, reason=reason)
-
-
-def _with_entry_name(guarded: Guarded, reason: str) -> str:
-    return f"{guarded.entry.name} of {guarded.plan.spec_path}: {reason}"

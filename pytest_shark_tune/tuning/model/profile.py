@@ -20,13 +20,7 @@ from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.children import DeviceChildren
 from pytest_shark_tune.tuning.runner import Runner
 
-__all__ = [
-    "PROFILE_VERSION",
-    "Profiler",
-    "arguments",
-    "by_symbol",
-    "function_of",
-]
+__all__ = ["PROFILE_VERSION", "Profiler", "arguments", "by_symbol", "function_of"]
 
 PROFILE_VERSION: Final = 1
 """How the time of a model is split among its dispatches.
