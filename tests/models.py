@@ -1,4 +1,4 @@
-"""Small models as text."""
+"""Small models, and suites that tune ops, as text."""
 
 from __future__ import annotations
 
@@ -27,6 +27,18 @@ func.func @{function}({arguments}) -> {results[-1]} {{
   %zero = arith.constant 0.0 : f32{body}
   return {last} : {results[-1]}
 }}
+"""
+
+
+def suite_text(sources: str) -> str:
+    """A test file with one test of these sources, as the marker takes them."""
+    return f"""
+import pytest
+from pytest_shark_tune import ops
+
+@pytest.mark.tune({sources})
+def test_dispatch(candidate, artifact, measurement):
+    pass
 """
 
 

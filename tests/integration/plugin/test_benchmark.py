@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import MakeSuite, Outcome, Suite, clean_environment
+from tests.models import suite_text
 
 # A kernel whose times are made up, so that every figure is known. A file makes all of it slower.
 CONFTEST = """
@@ -61,14 +62,7 @@ def test_sum(benchmark):
 def test_plain():
     pass
 """
-MATMUL = """
-import pytest
-from pytest_shark_tune import ops
-
-@pytest.mark.tune(ops.matmul(m=32, n=32, k=32, lhs="f32"))
-def test_dispatch(candidate, artifact, measurement):
-    pass
-"""
+MATMUL = suite_text('ops.matmul(m=32, n=32, k=32, lhs="f32")')
 # The clock is part of pytest-benchmark's machine info and never the same twice; warnings are errors here.
 ANY_CLOCK = ("-W", "ignore:Benchmark machine_info is different")
 COMPARE = (*ANY_CLOCK, "--benchmark-compare", "--benchmark-storage=saved")
