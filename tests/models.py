@@ -42,6 +42,36 @@ def test_dispatch(candidate, artifact, measurement):
 """
 
 
+KERNEL_FIXTURES = """
+import pytest
+
+
+@pytest.fixture
+def artifact(tune_kernel):
+    return tune_kernel.build(compile_kernel)
+
+
+@pytest.fixture
+def measurement(tune_kernel, artifact):
+    return tune_kernel.compare(artifact, load_kernel)
+"""
+"""The beginning of a suite's conftest.py that goes on with ``compile_kernel`` and ``load_kernel``."""
+
+
+def kernel_suite_text(tiles: tuple[int, ...]) -> str:
+    """A test file with one test of a custom task, whose knob ``tile`` has these values; that of 1 is the default."""
+    return f"""
+import pytest
+from pytest_shark_tune import CustomTask, SearchSpace
+
+SPACE = SearchSpace.of("Fake", {{"tile": {tiles}}})
+
+@pytest.mark.tune(CustomTask(name="kernel", space=SPACE, default={{"tile": 1}}))
+def test_kernel(candidate, artifact, measurement):
+    pass
+"""
+
+
 BATCH = """
 func.func @batch(%a: tensor<3x32x64xf32>, %b: tensor<3x64x48xf32>) -> tensor<3x32x48xf32> {
   %zero = arith.constant 0.0 : f32
