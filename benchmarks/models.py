@@ -210,7 +210,7 @@ def _function(source: Source, name: str, compiler: Compiler) -> tuple[str, tuple
 def _compile(
     source: Source, spec: Path | None, compiler: Compiler, directory: Path, notes: list[str]
 ) -> tuple[dict[str, Path], list[str]]:
-    """The binaries by name, and what the spec put in force, one line an executable."""
+    """The binaries by name, and the placements of the spec, one line for each executable."""
     default = directory / "default.vmfb"
     if spec is None:
         compiler.compile_sources(compiler.lower(source.text, to="executable-sources"), default, source.name)

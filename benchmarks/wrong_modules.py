@@ -96,7 +96,7 @@ class Sum:
 
 
 def edited_with_its_config(text: str, edit: Edit) -> str:
-    """A configured benchmark module with ``edit`` in its root op, and its config still in force."""
+    """A configured benchmark module with ``edit`` in its root op, and its config still applied."""
     with ir.Context() as context, ir.Location.unknown():
         context.enable_multithreading(False)
         module = ir.Module.parse(text)

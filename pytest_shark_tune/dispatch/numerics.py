@@ -124,7 +124,7 @@ def read_product(root: ir.Operation, subspans: Sequence[ir.Operation]) -> Produc
         *(view_behind(value, subspans, casts=False) for value in values[:2]),
         _view_ahead(root.results[0], subspans),
     )
-    maps = _maps_of(root)
+    maps = _linalg_maps(root)
     indices = [_indices(affine) for affine in maps]
     if len(maps) != 3 or None in (*views, *indices) or not _starts_at_zero(root):
         return None
@@ -180,12 +180,12 @@ def _view_ahead(value: ir.Value, subspans: Sequence[ir.Operation]) -> int | None
     return None
 
 
-def _maps_of(op: ir.Operation) -> list[ir.AffineMap]:
+def _linalg_maps(op: ir.Operation) -> list[ir.AffineMap]:
     return [ir.AffineMapAttr(attribute).value for attribute in linalg.get_indexing_maps(op) or ()]
 
 
 def _maps_alike(op: ir.Operation) -> bool:
-    maps = _maps_of(op)
+    maps = _linalg_maps(op)
     return all(affine == maps[0] for affine in maps)
 
 
@@ -233,7 +233,7 @@ def _sums(op: ir.Operation) -> list[Sum]:
         shape = ir.ShapedType(op.results[0].type)
         length = shape.shape[ir.IntegerAttr(op.attributes["dimension"]).value]
         return [Sum(str(shape.element_type), length)]
-    maps = _maps_of(op)
+    maps = _linalg_maps(op)
     if not maps or not _adds(op):
         return []
     reduced = _reduced(op, maps)

@@ -62,7 +62,7 @@ def _contraction(root: RootOp) -> str:
             elements = [kind.element_type for kind in (*inputs, *outputs)]
             block = op.regions[0].blocks.append(*elements)
             with ir.InsertionPoint(block):
-                lhs, rhs, total = (_extend(value, elements[-1]) for value in block.arguments)
+                lhs, rhs, total = (_widen(value, elements[-1]) for value in block.arguments)
                 is_float = isinstance(elements[-1], ir.FloatType)
                 multiply, add = (arith.MulFOp, arith.AddFOp) if is_float else (arith.MulIOp, arith.AddIOp)
                 linalg.YieldOp([add(total, multiply(lhs, rhs).result).result])
@@ -73,7 +73,7 @@ def _contraction(root: RootOp) -> str:
     return str(module)
 
 
-def _extend(value: ir.Value, element: ir.Type) -> ir.Value:
+def _widen(value: ir.Value, element: ir.Type) -> ir.Value:
     """Extend ``value`` to the wider type ``element``."""
     if value.type == element:
         return value

@@ -58,7 +58,7 @@ def draw_candidates(
         count: The most candidates of a dispatch or kernel.
         seed: The seed of the sample.
         wanted: Configs that are among the candidates if a space has them, or if they parse.
-        tell: Called with a message about the dispatch in hand.
+        report: Called with a message about the dispatch in hand.
     """
     count = min(count, max(_LEAST_POOL, _POOLS // max(1, len(attached) + len(kernels))))
     offered = [*(space for found in attached for space in found.spaces), *(kernel.space for kernel in kernels)]

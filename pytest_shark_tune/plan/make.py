@@ -60,7 +60,7 @@ def make_plan(
         request: The user's limits on every space.
         rotate_bytes: The size of the memory through which a measurement rotates a dispatch's data.
         wanted: Configs that are to be among the candidates.
-        tell: Called with messages about the work in hand.
+        report: Called with messages about the work in hand.
 
     Raises:
         InputError: the compiler rejects a source.

@@ -63,7 +63,7 @@ def benchmarks_of(results: Mapping[str, TestResult]) -> list[Benchmark]:
     samples of the winner, or of the default if nothing won. Candidates that failed have no benchmark.
 
     Args:
-        findings: the results of tests by their ids.
+        results: the results of tests by their ids.
     """
     records = {(record.dispatch, record.id): record for found in results.values() if (record := found.record)}
     benchmarks = (_benchmark_of(test, result, records) for test, result in results.items())

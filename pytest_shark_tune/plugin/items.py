@@ -7,7 +7,7 @@ import pytest
 from pytest_shark_tune.plugin.cases import TuningCase
 from pytest_shark_tune.tuning.manifest import TestEntry
 
-__all__ = ["case_of", "entry_of", "is_ours"]
+__all__ = ["case_of", "is_ours", "manifest_entry_of"]
 
 
 def case_of(item: pytest.Item) -> TuningCase | None:
@@ -17,7 +17,7 @@ def case_of(item: pytest.Item) -> TuningCase | None:
     return case if isinstance(case, TuningCase) else None
 
 
-def entry_of(item: pytest.Item) -> TestEntry | None:
+def manifest_entry_of(item: pytest.Item) -> TestEntry | None:
     """Return the entry of ``item`` in the test manifest; ``None`` for a test without the marker."""
     case = case_of(item)
     if case is None:

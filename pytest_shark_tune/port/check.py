@@ -30,7 +30,7 @@ def check_ported(
         path: the spec that was written of them.
         sources: the models, or the single ops that recorded entries are for.
         session: compiles, runs and measures.
-        tell: gets a message for every entry.
+        report: gets a message for every entry.
         has_models: whether ``sources`` are models. In single ops only static checks make sense, and an entry without a
             record, and so without a known op, only has to parse.
     """

@@ -54,7 +54,7 @@ def port(
             of a recorded entry is compiled by itself, and an entry without a record is kept if it parses.
         session: compiles, and measures if it has a device and there are models.
         processors: the number of processors to compile for.
-        tell: gets messages about long steps.
+        report: gets messages about long steps.
 
     Raises:
         InputError: a model cannot be read or compiled, or an option names no model.
@@ -126,7 +126,7 @@ def tune_lost(
         models: the models that have the dispatches.
         target: the target to tune for.
         options: further options of pytest.
-        tell: gets a message before tuning.
+        report: gets a message before tuning.
 
     Raises:
         InputError: pytest failed or ran out of time.

@@ -11,7 +11,7 @@ import msgspec
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
 from pytest_shark_tune.system.terminal import escaped, escaped_line
 
-__all__ = ["GuardFailure", "GuardResult", "github_lines", "markdown", "said_first", "status_text", "terminal_lines"]
+__all__ = ["GuardFailure", "GuardResult", "github_lines", "markdown", "said_first", "terminal_lines", "verdict_status"]
 
 _NOTHING = "nothing was guarded"
 _NO_VERDICT = "failed without a verdict"
@@ -50,7 +50,7 @@ def said_first(text: str) -> str:
     return next((line[1:].strip() for line in lines if line.startswith("E   ")), lines[0])
 
 
-def status_text(verdict: Verdict) -> str:
+def verdict_status(verdict: Verdict) -> str:
     """Return the words beside a test that passed: the ratio of an entry, and whether that is undecided."""
     ratio = verdict.metrics.get("ratio")
     words = [] if ratio is None else [f"{ratio:.2f}x"]
@@ -61,7 +61,7 @@ def terminal_lines(results: Iterable[GuardResult], failures: Sequence[GuardFailu
     """Yield the end of a run as plain text: counts, verdicts that need attention, then devices and specs.
 
     Args:
-        findings: the verdicts.
+        results: the verdicts.
         failures: the failures without a verdict.
     """
     found = _sorted(results)
@@ -88,7 +88,7 @@ def github_lines(
     """Yield GitHub's workflow commands that annotate the suite's file with failures.
 
     Args:
-        findings: the verdicts.
+        results: the verdicts.
         directory: the directory that paths are relative to.
         failures: the failures without a verdict.
     """
@@ -115,7 +115,7 @@ def markdown(results: Iterable[GuardResult], ended_early: str = "", failures: Se
     """Return the changes as Markdown, or one line if nothing changed.
 
     Args:
-        findings: the verdicts.
+        results: the verdicts.
         ended_early: the reason why the run did not check everything; empty if it did.
         failures: the failures without a verdict.
     """

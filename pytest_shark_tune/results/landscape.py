@@ -67,7 +67,7 @@ def write_landscapes(path: Path, store: ResultStore, *, note: str = "") -> list[
 
     Args:
         path: the file.
-        result store: the results of the run.
+        store: the results of the run.
         note: a remark for all landscapes.
 
     Returns:

@@ -21,11 +21,11 @@ from pytest_shark_tune.results.summary import DispatchSummary, RunSummary, Summa
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 from pytest_shark_tune.system import journal
 
-__all__ = ["MergedRuns", "RunResults", "merge_runs", "read_run", "write_merged"]
+__all__ = ["FinishedRun", "MergedRuns", "merge_runs", "read_run", "write_merged"]
 
 
 @dataclass(frozen=True)
-class RunResults:
+class FinishedRun:
     """The files that one run left."""
 
     name: str
@@ -39,7 +39,7 @@ class RunResults:
 class MergedRuns:
     """The results of several runs, with one record for each candidate and one final for each dispatch."""
 
-    runs: tuple[RunResults, ...]
+    runs: tuple[FinishedRun, ...]
     records: dict[str, dict[str, Record]] = field(default_factory=dict)
     """The records of each dispatch by the candidate's id."""
     finals: dict[str, FinalRecord] = field(default_factory=dict)
@@ -88,7 +88,7 @@ class MergedRuns:
         }
 
 
-def read_run(directory: Path) -> RunResults:
+def read_run(directory: Path) -> FinishedRun:
     """Read the output directory of a run of ``pytest --tune``.
 
     Raises:
@@ -103,10 +103,10 @@ def read_run(directory: Path) -> RunResults:
         raise InputError(f"{path} is no summary of this version of pytest-shark-tune: {error}") from error
     records = journal.read(directory / "records.jsonl", Record)
     finals = journal.read(directory / "finals.jsonl", FinalRecord)
-    return RunResults(str(directory), summary, tuple(records), tuple(finals))
+    return FinishedRun(str(directory), summary, tuple(records), tuple(finals))
 
 
-def merge_runs(runs: Sequence[RunResults]) -> MergedRuns:
+def merge_runs(runs: Sequence[FinishedRun]) -> MergedRuns:
     """Merge the results of several runs; if all else is equal, the run that is named first wins.
 
     If two runs tried a candidate, the record with more samples stays. If several finals of a dispatch were held, their
@@ -146,7 +146,7 @@ def merge_runs(runs: Sequence[RunResults]) -> MergedRuns:
     return merged
 
 
-def _check_alike(runs: Sequence[RunResults]) -> None:
+def _check_alike(runs: Sequence[FinishedRun]) -> None:
     for what, values in (
         ("targets", [run.summary.run.target for run in runs]),
         ("device models", [run.summary.run.device for run in runs]),

@@ -64,7 +64,7 @@ class RunResults:
 
         Args:
             name: the dispatch's name.
-            setting: the environment fingerprint.
+            fingerprint: the environment fingerprint.
             candidates: the number of candidates that were tried.
         """
         if name in self.kept:

@@ -172,7 +172,7 @@ class ModelSearch(Progress):
         return self._fill_up(first, _START)
 
     def _best_expected(self, expected: Column, count: int) -> list[int]:
-        """Return the rows that prior results promise most of, the best of each part of the space."""
+        """Return the rows with the highest expectations from prior results, the best of each part of the space."""
         promise = expected.prod(axis=1)
         order = np.argsort(-promise, kind="stable")[: 8 * count]
         return [int(part[0]) for part in np.array_split(order, count) if len(part)]

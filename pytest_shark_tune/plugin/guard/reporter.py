@@ -117,9 +117,9 @@ class GuardReporter:
         result = _result_of(report)
         if result is None or not report.passed:
             return None
-        from pytest_shark_tune.report.guard_text import status_text
+        from pytest_shark_tune.report.guard_text import verdict_status
 
-        words = status_text(result.verdict)
+        words = verdict_status(result.verdict)
         return ("passed", ".", words) if words else None
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)

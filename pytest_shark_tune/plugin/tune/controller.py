@@ -12,9 +12,9 @@ from pytest_shark_tune import __version__
 from pytest_shark_tune.device.identity import device_slug, runtime_version
 from pytest_shark_tune.plugin import reporting
 from pytest_shark_tune.plugin.interrupts import TERMINATED
-from pytest_shark_tune.plugin.items import entry_of
+from pytest_shark_tune.plugin.items import manifest_entry_of
 from pytest_shark_tune.plugin.tune.finish import Finished, finish_run, show
-from pytest_shark_tune.plugin.tune.reports import result_of, status_text
+from pytest_shark_tune.plugin.tune.reports import result_of, result_status
 from pytest_shark_tune.plugin.tune.run import TuningRun
 from pytest_shark_tune.plugin.tune.setup import Setup
 from pytest_shark_tune.plugin.xdist.messages import message_of, show_line
@@ -73,7 +73,7 @@ class TuneController:
             return None
         if session.testsfailed and not session.config.option.continue_on_collection_errors:
             return None
-        order = self._begin([entry_of(item) for item in session.items])
+        order = self._begin([manifest_entry_of(item) for item in session.items])
         index = order.take()
         while index is not None:
             following = order.take()
@@ -108,7 +108,7 @@ class TuneController:
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
         """Show the result of a candidate with ``-v``."""
         result = result_of(report)
-        if result is None or not report.passed or not (text := status_text(result)):
+        if result is None or not report.passed or not (text := result_status(result)):
             return None
         return "passed", ".", text
 

@@ -11,7 +11,7 @@ from pytest_shark_tune.plugin.benchmark import BenchmarkBridge, DeviceStamp
 from pytest_shark_tune.plugin.collection import CaseCollector
 from pytest_shark_tune.plugin.coverage import CollectionWatch
 from pytest_shark_tune.plugin.fixtures import SESSION_KEY
-from pytest_shark_tune.plugin.items import case_of, entry_of, is_ours
+from pytest_shark_tune.plugin.items import case_of, is_ours, manifest_entry_of
 from pytest_shark_tune.plugin.marker import marks_of
 from pytest_shark_tune.plugin.preflight import refuse_strays
 from pytest_shark_tune.plugin.tune.controller import TuneController, store_of
@@ -85,7 +85,7 @@ class TuningPlugin:
         patterns = session.config.getini("python_files")
         collected = self._watch.collected(cases, session.config.args, patterns)
         if self._store is None:
-            entries = {item.nodeid: entry for item in session.items if (entry := entry_of(item))}
+            entries = {item.nodeid: entry for item in session.items if (entry := manifest_entry_of(item))}
             with suppress(OSError):  # The controller misses it, and says so once for all workers.
                 self._setup.session.run.write_manifest(TestManifest(entries, collected))
             return

@@ -17,7 +17,13 @@ from pytest_shark_tune.plugin.interrupts import Interrupts
 from pytest_shark_tune.plugin.options import TuneOptions, is_dry
 from pytest_shark_tune.plugin.preflight import check_bundle, check_inputs, claim_output, unpack_bundle
 from pytest_shark_tune.plugin.xdist.messages import progress_callback
-from pytest_shark_tune.plugin.xdist.remote import Share, is_remote, paths_of_worker, share_of_worker, shared_directory
+from pytest_shark_tune.plugin.xdist.remote import (
+    ProcessShare,
+    is_remote,
+    paths_of_worker,
+    share_of_worker,
+    shared_directory,
+)
 from pytest_shark_tune.system import cleanup, journal
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.disk_errors import Storage
@@ -115,7 +121,7 @@ def set_up(config: pytest.Config) -> Setup:
     )
 
 
-def _first_share(config: pytest.Config, options: TuneOptions, compiler: Compiler) -> Share:
+def _first_share(config: pytest.Config, options: TuneOptions, compiler: Compiler) -> ProcessShare:
     """The share of the process that controls the run, which checks the inputs and makes the shared directories."""
     cleanup.remove_abandoned()
     remote = is_remote(config)
@@ -127,10 +133,10 @@ def _first_share(config: pytest.Config, options: TuneOptions, compiler: Compiler
     except OSError as error:
         directory = Path(tempfile.gettempdir())
         raise pytest.UsageError(_storage_of(options, directory).explain(error) or str(error)) from error
-    return Share(devices, run_directory, options.jobs, remote)
+    return ProcessShare(devices, run_directory, options.jobs, remote)
 
 
-def _caches(options: TuneOptions, share: Share, report: Callable[[str], None]) -> tuple[Cache, Cache]:
+def _caches(options: TuneOptions, share: ProcessShare, report: Callable[[str], None]) -> tuple[Cache, Cache]:
     """The cache of the run, and the cache of its results.
 
     The content of a bundle, and results for it, are kept where no other run looks.
@@ -142,7 +148,9 @@ def _caches(options: TuneOptions, share: Share, report: Callable[[str], None]) -
     return cache, cache if share.is_remote else Cache(options.out / _RESULTS, report)
 
 
-def _settings(options: TuneOptions, share: Share, worker: dict[str, Any] | None, bundle: Bundle | None) -> RunSettings:
+def _settings(
+    options: TuneOptions, share: ProcessShare, worker: dict[str, Any] | None, bundle: Bundle | None
+) -> RunSettings:
     return RunSettings(
         devices=tuple(share.devices["uris"]),
         device_name=share.devices["name"],

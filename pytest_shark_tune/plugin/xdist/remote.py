@@ -19,7 +19,7 @@ from pytest_shark_tune.plugin.preflight import find_devices
 from pytest_shark_tune.system.directories import is_marked, make_marked
 from pytest_shark_tune.tuning.settings import RunSettings
 
-__all__ = ["Share", "hand_over", "is_remote", "paths_of_worker", "share_of_worker", "shared_directory"]
+__all__ = ["ProcessShare", "hand_over", "is_remote", "paths_of_worker", "share_of_worker", "shared_directory"]
 
 _RUNS = "runs"
 _OLD_S = 86400.0
@@ -27,7 +27,7 @@ _OLD_S = 86400.0
 
 
 @dataclass(frozen=True)
-class Share:
+class ProcessShare:
     """The part of a process in a run, as far as it differs from the part of other processes."""
 
     devices: FoundDevices
@@ -101,14 +101,14 @@ def paths_of_worker(workerinput: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def share_of_worker(workerinput: dict[str, Any], options: TuneOptions) -> Share:
+def share_of_worker(workerinput: dict[str, Any], options: TuneOptions) -> ProcessShare:
     """Return the share of a worker in its run.
 
     Raises:
         pytest.UsageError: the worker's host has no devices like the controller's.
     """
     jobs = jobs_of_worker(options.jobs, workerinput["workercount"], options.target, measures=not options.stop_after)
-    return Share(
+    return ProcessShare(
         devices=_devices_of_worker(workerinput, options),
         run_directory=Path(workerinput["shark_tune_run_directory"]),
         jobs=jobs,

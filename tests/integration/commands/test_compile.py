@@ -1,4 +1,4 @@
-"""A spec applied to a whole model: what `shark-tune compile` puts in force on each backend, and what it says."""
+"""A spec applied to a whole model: the entries that `shark-tune compile` applies on each backend, and its output."""
 
 from __future__ import annotations
 

@@ -238,7 +238,7 @@ def fake_python(directory: Path, answer: Path) -> Path:
 
 
 def check_applies(new: Path, target: str, sources: list[Path], directory: Path) -> None:
-    """Every entry is in force in the models: ``shark-tune compile`` says so."""
+    """``shark-tune compile`` applies every entry to the models."""
     matchers = {row.matcher for row in read_spec(new.read_text())}
     assert matchers == {f"match_{source.stem}" for source in sources}
     for source in sources:

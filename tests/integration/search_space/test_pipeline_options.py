@@ -42,7 +42,7 @@ def candidates(target: str, pipeline: str, name: str, *values: int) -> list[Cand
 
 
 def binary(target: str, candidate: Candidate, directory: Path) -> str:
-    """The hash of a candidate's code, once its config is found in force."""
+    """The hash of a candidate's code, once its config is found applied."""
     compiler, dispatch, _ = emitted(target)
     configured = configure_with(
         dispatch.members[0].module.text, single_entry_spec(dispatch.root, candidate.compilation_info)

@@ -209,7 +209,7 @@ def test_a_function_judges_only_what_it_calls(
     (check,) = measured.sources
     assert check.note == note
     assert check.ratio is not None
-    assert set(check.in_model) == {FIRST, SECOND}, "the figures of a function that it is in force in"
+    assert set(check.in_model) == {FIRST, SECOND}, "the metrics of a function that it applies to"
 
 
 @pytest.mark.slow

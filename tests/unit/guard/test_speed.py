@@ -1,4 +1,4 @@
-"""The gate for an entry's speed: what breaks a check, what keeps it, and how often either is wrong."""
+"""The sequential test of an entry's speed: when the check fails or passes, and how often either is wrong."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def tuned(rounds: Sequence[Measurement]) -> AcceptanceCriteria:
     return held_to(joined.ratio, joined.ratio_low, joined.ratio_high)
 
 
-def gate(ratios: Callable[[], float], criteria: AcceptanceCriteria) -> CheckOutcome:
+def outcome_of(ratios: Callable[[], float], criteria: AcceptanceCriteria) -> CheckOutcome:
     return run_sequential_test("matmul", lambda _number: measured(ratios()), criteria).outcome
 
 
@@ -82,7 +82,7 @@ def outcomes(noise: Noise, true: float, slowed: float, count: int) -> Counter[Ch
     found: Counter[CheckOutcome] = Counter()
     for _ in range(count):
         criteria = tuned([measured(true * math.exp(noise(chance))) for _ in range(FINAL_ROUNDS)])
-        found[gate(lambda: true / slowed * math.exp(noise(chance)), criteria)] += 1
+        found[outcome_of(lambda: true / slowed * math.exp(noise(chance)), criteria)] += 1
     return found
 
 
@@ -126,7 +126,7 @@ def test_an_unchanged_entry_is_not_broken(name: str) -> None:
 @pytest.mark.parametrize("name", NOISES)
 def test_an_entry_as_fast_as_the_default_is_not_broken_without_a_record(name: str) -> None:
     chance, noise = random.Random(0), NOISES[name]
-    found = Counter(gate(lambda: math.exp(noise(chance)), CRITERIA) for _ in range(150))
+    found = Counter(outcome_of(lambda: math.exp(noise(chance)), CRITERIA) for _ in range(150))
     assert found[CheckOutcome.FAILED] <= 1
 
 
@@ -145,7 +145,7 @@ def test_measured_rounds_tell_a_slower_config_from_an_equal_one() -> None:
     for name, counted in found.items():
         for _ in range(200):
             criteria = tuned([measured(each) for each in chance.sample(ratios["same"], FINAL_ROUNDS)])
-            counted[gate(lambda name=name: chance.choice(ratios[name]), criteria)] += 1  # type: ignore[misc]
+            counted[outcome_of(lambda name=name: chance.choice(ratios[name]), criteria)] += 1  # type: ignore[misc]
     assert found["same"] == {CheckOutcome.PASSED: 200}
     assert found["10% slower"] == {CheckOutcome.FAILED: 200}
 

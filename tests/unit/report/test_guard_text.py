@@ -13,8 +13,8 @@ from pytest_shark_tune.report.guard_text import (
     github_lines,
     markdown,
     said_first,
-    status_text,
     terminal_lines,
+    verdict_status,
 )
 
 WHERE = "llvm-cpu on CPU, IREE 3.13.0 (runtime 3.13.0)"
@@ -160,4 +160,4 @@ def test_github_is_told_in_its_own_escapes() -> None:
     ("found", "words"), [(KEPT, "1.50x"), (UNDECIDED, "1.00x undecided"), (SKIPPED, ""), (NOT_NEEDED, "")]
 )
 def test_a_ratio_stands_beside_its_test(found: GuardResult, words: str) -> None:
-    assert status_text(found.verdict) == words
+    assert verdict_status(found.verdict) == words

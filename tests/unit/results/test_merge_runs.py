@@ -6,7 +6,7 @@ import pytest
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.records.types import Finalist, FinalRecord, Record, State
-from pytest_shark_tune.results.merge_runs import RunResults, merge_runs
+from pytest_shark_tune.results.merge_runs import FinishedRun, merge_runs
 from pytest_shark_tune.results.summary import RunSummary, Summary
 from tests.factories import make_final, make_record
 
@@ -35,12 +35,12 @@ def run(
     device: str = "CPU",
     iree: str = "3",
     dropped: dict[str, str] | None = None,
-) -> RunResults:
+) -> FinishedRun:
     about = RunSummary(
         versions={"iree-base-compiler": iree}, target="llvm-cpu", device=device, seconds=1.0, complete=True
     )
     summary = Summary(run=about, dispatches=(), sources=(), untunable=(), dropped=dropped or {})
-    return RunResults(name, summary, tuple(records), tuple(finals or ()))
+    return FinishedRun(name, summary, tuple(records), tuple(finals or ()))
 
 
 def test_of_a_candidate_tried_twice_the_record_with_more_samples_stays() -> None:
@@ -82,7 +82,7 @@ def test_of_one_that_won_twice_the_final_with_more_samples_counts() -> None:
         (run("y", [], iree="4"), "releases of IREE"),
     ],
 )
-def test_runs_that_do_not_compare_are_refused(other: RunResults, what: str) -> None:
+def test_runs_that_do_not_compare_are_refused(other: FinishedRun, what: str) -> None:
     with pytest.raises(InputError, match=f"different {what}"):
         merge_runs([run("x", []), other])
 
