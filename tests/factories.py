@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import z3
+from iree.compiler import ir
+from iree.compiler.dialects import arith
+
+from pytest_shark_tune.dispatch.mlir import ops_named
 from pytest_shark_tune.dispatch.types import BenchmarkModule, Dispatch, Member, RootOp, TargetFacts, Tensor
 from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.records.types import Finalist, FinalRecord, Record, State, WinnerRecord
+from pytest_shark_tune.search_space import SearchSpace
 from pytest_shark_tune.search_space.candidate import Candidate
 
 INFO = (
@@ -95,3 +101,26 @@ def make_final(*finalists: Finalist, **fields: Any) -> FinalRecord:
     """The record of a final; its default took 10 us."""
     given = {name: _WINNER[name] for name in ("dispatch", "root", "weight", "device", "target", "iree")}
     return FinalRecord(finalists=finalists, **(given | {"baseline_samples_us": (10.0,)} | fields))
+
+
+def running(text: str, dispatches: int) -> str:
+    """A benchmark that runs so many dispatches, whatever it is asked for."""
+    with ir.Context(), ir.Location.unknown():
+        module = ir.Module.parse(text)
+        (loop,) = ops_named(module.operation, "scf.for")
+        with ir.InsertionPoint(loop):
+            loop.operands[1] = arith.constant(ir.IndexType.get(), dispatches)
+        return str(module)
+
+
+def solutions(space: SearchSpace) -> set[tuple[int, ...]]:
+    """All solutions that z3 finds of a space's own SMT-LIB, each excluded once it is found."""
+    solver = z3.Solver()
+    solver.add(z3.parse_smt2_string(space.smtlib()))
+    found = set()
+    while solver.check() == z3.sat:
+        model = solver.model()
+        values = tuple(model.eval(z3.Int(name)).as_long() for name in space.names)
+        found.add(values)
+        solver.add(z3.Or(*(z3.Int(name) != value for name, value in zip(space.names, values, strict=True))))
+    return found

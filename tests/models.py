@@ -1,4 +1,4 @@
-"""Small models as text."""
+"""Small models, and suites that tune ops, as text."""
 
 from __future__ import annotations
 
@@ -27,6 +27,48 @@ func.func @{function}({arguments}) -> {results[-1]} {{
   %zero = arith.constant 0.0 : f32{body}
   return {last} : {results[-1]}
 }}
+"""
+
+
+def suite_text(sources: str) -> str:
+    """A test file with one test of these sources, as the marker takes them."""
+    return f"""
+import pytest
+from pytest_shark_tune import ops
+
+@pytest.mark.tune({sources})
+def test_dispatch(candidate, artifact, measurement):
+    pass
+"""
+
+
+KERNEL_FIXTURES = """
+import pytest
+
+
+@pytest.fixture
+def artifact(tune_kernel):
+    return tune_kernel.build(compile_kernel)
+
+
+@pytest.fixture
+def measurement(tune_kernel, artifact):
+    return tune_kernel.compare(artifact, load_kernel)
+"""
+"""The beginning of a suite's conftest.py that goes on with ``compile_kernel`` and ``load_kernel``."""
+
+
+def kernel_suite_text(tiles: tuple[int, ...]) -> str:
+    """A test file with one test of a custom task, whose knob ``tile`` has these values; that of 1 is the default."""
+    return f"""
+import pytest
+from pytest_shark_tune import CustomTask, SearchSpace
+
+SPACE = SearchSpace.of("Fake", {{"tile": {tiles}}})
+
+@pytest.mark.tune(CustomTask(name="kernel", space=SPACE, default={{"tile": 1}}))
+def test_kernel(candidate, artifact, measurement):
+    pass
 """
 
 

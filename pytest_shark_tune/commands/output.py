@@ -64,11 +64,7 @@ def writing(output: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # A draft has one of these names, too.
-        if Path(str(error.filename)).name not in (
-            output.name,
-            records_path(output).name,
-        ):
+        if Path(str(error.filename)).name not in (output.name, records_path(output).name):  # A draft has one, too.
             raise
         raise InputError(f"-o {output}: {error.filename} cannot be written: {error.strerror}") from error
 

@@ -6,15 +6,8 @@ from pathlib import Path
 
 import click
 
+from pytest_shark_tune.commands import options
 from pytest_shark_tune.commands.inputs import report_dropped
-from pytest_shark_tune.commands.options import (
-    Command,
-    cache_option,
-    flags_option,
-    json_option,
-    shape_option,
-    trust_option,
-)
 from pytest_shark_tune.commands.output import check_spec_output, print_json, print_table, report, writing
 from pytest_shark_tune.commands.session import open_session
 from pytest_shark_tune.compiler.compiler import Compiler
@@ -30,7 +23,7 @@ from pytest_shark_tune.system.machine import processors
 __all__ = ["port_spec"]
 
 
-@click.command(name="port", cls=Command)
+@click.command(name="port", cls=options.Command)
 @click.argument("old", type=click.Path(path_type=Path))
 @click.argument("models", metavar="[MODEL]...", nargs=-1, type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The spec to write.")
@@ -41,13 +34,13 @@ __all__ = ["port_spec"]
     type=click.Path(path_type=Path),
     help="The Python of an environment with the IREE that wrote OLD, if this release does not parse it.",
 )
-@shape_option
+@options.shape_option
 @click.option("--static", is_flag=True, help="Skip the checks that need a device.")
 @click.option("--retune", is_flag=True, help="Tune the dispatches whose entries cannot be ported; needs a MODEL.")
-@flags_option
-@trust_option
-@json_option
-@cache_option
+@options.flags_option
+@options.trust_option
+@options.json_option
+@options.cache_option
 def port_spec(
     old: Path,
     models: tuple[Path, ...],
@@ -78,27 +71,24 @@ def port_spec(
         report_dropped(old, spec.text)
     compiler = Compiler(target, flags)
     compiler.check()
-    devices = _devices_or_none(target) if models and not static else FoundDevices(uris=[], name="")
+    devices = FoundDevices(uris=[], name="")
+    if models and not static:
+        try:
+            devices = devices_for(target)
+        except InputError as error:
+            report(f"results and speed are not checked: {error}")
     with writing(output):
         with open_session(compiler, devices, ModelInput.parse(shapes), cache_directory) as session:
             ported = port(spec, output, models, session, processors=processors(), report=report)
         if retune:
             # All lost dispatches of a model are tuned, even those with a small share of its time.
-            options = ["--tune-share=1", *(f"--iree-compile-flag={flag}" for flag in flags)]
-            options += [f"--tune-cache={cache_directory}"] if cache_directory else []
-            options += [f"--tune-input-shape={shape}" for shape in shapes]
-            ported = tune_lost(ported, output, spec, models, str(target), options, report)
+            further = ["--tune-share=1", *(f"--iree-compile-flag={flag}" for flag in flags)]
+            further += [f"--tune-cache={cache_directory}"] if cache_directory else []
+            further += [f"--tune-input-shape={shape}" for shape in shapes]
+            ported = tune_lost(ported, output, spec, models, str(target), further, report)
     _print_port(ported, output, as_json=as_json)
     if any(entry.status is PortStatus.NOT_PORTED for entry in ported):
         raise SystemExit(1)
-
-
-def _devices_or_none(target: Target) -> FoundDevices:
-    try:
-        return devices_for(target)
-    except InputError as error:
-        report(f"results and speed are not checked: {error}")
-        return FoundDevices(uris=[], name="")
 
 
 def _print_port(ported: tuple[PortedEntry, ...], output: Path, *, as_json: bool) -> None:

@@ -8,14 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from pytest_shark_tune.commands.options import (
-    Command,
-    cache_option,
-    flags_option,
-    json_option,
-    shape_option,
-    target_option,
-)
+from pytest_shark_tune.commands import options
 from pytest_shark_tune.commands.output import print_json, print_table
 from pytest_shark_tune.commands.session import open_session
 from pytest_shark_tune.compiler.compiler import MODEL_TIMEOUT_S, Compiler
@@ -32,10 +25,10 @@ _HEADINGS = ("dispatch", "calls", "time", "share", "in all", "default pipeline",
 _NUMBERS = ("calls", "time", "share", "in all")
 
 
-@click.command(name="profile", cls=Command)
+@click.command(name="profile", cls=options.Command)
 @click.argument("model", type=click.Path(path_type=Path))
-@target_option
-@shape_option
+@options.target_option
+@options.shape_option
 @click.option(
     "--tune-input",
     "data",
@@ -45,10 +38,10 @@ _NUMBERS = ("calls", "time", "share", "in all")
 )
 @click.option("--tune-device", default="", help="IREE device URIs, comma-separated. The first free one is used.")
 @click.option("--tune-function", default="", help="The function to run, if the model has several.")
-@cache_option
+@options.cache_option
 @click.option("--tune-fresh", is_flag=True, help="Measure again, even if the cache has a result.")
-@flags_option
-@json_option
+@options.flags_option
+@options.json_option
 def profile_model(
     model: Path,
     tune_target: str,

@@ -19,18 +19,8 @@ __all__ = ["replay"]
 @click.command(cls=Command)
 @click.argument("landscape", type=click.Path(path_type=Path))
 @click.option("--search", "strategy", type=click.Choice(STRATEGIES), default=STRATEGIES[0], show_default=True)
-@click.option(
-    "--seeds",
-    type=click.IntRange(min=1),
-    default=50,
-    show_default=True,
-    help="Searches, seeded from 0 on.",
-)
-@click.option(
-    "--budget",
-    type=click.IntRange(min=1),
-    help="Most evaluations of a search (default: until it succeeds).",
-)
+@click.option("--seeds", type=click.IntRange(min=1), default=50, show_default=True, help="Searches, seeded from 0 on.")
+@click.option("--budget", type=click.IntRange(min=1), help="Most evaluations of a search (default: until it succeeds).")
 @click.option(
     "--batch", type=click.IntRange(min=1), default=BATCH, show_default=True, help="Configs asked for at once."
 )

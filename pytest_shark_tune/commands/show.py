@@ -34,12 +34,11 @@ def show(spec: Path, as_json: bool) -> None:
     if as_json:
         print_json([_json_row(entry) for entry in view.entries])
         return
-    print_table(_HEADINGS, ([cell or "-" for cell in _table_row(entry)] for entry in view.entries))
-
-
-def _table_row(entry: SpecEntryView) -> tuple[str, ...]:
-    row = entry.row
-    return (row.matcher, entry.op, row.pipeline, entry.config, _speedup(entry), entry.iree, entry.device)
+    rows = (
+        (entry.row.matcher, entry.op, entry.row.pipeline, entry.config, _speedup(entry), entry.iree, entry.device)
+        for entry in view.entries
+    )
+    print_table(_HEADINGS, ([cell or "-" for cell in row] for row in rows))
 
 
 def _speedup(entry: SpecEntryView) -> str:

@@ -284,17 +284,14 @@ def _make_comparable(module: ir.Module, library: ir.Module) -> None:
         for pattern in comparison.regions[0].blocks[0].operations
     ]
     names = {pattern.name for pattern in patterns}
-    sunk = any(_holds_constant(region) for pattern in patterns for region in pattern.regions)
+    inner = (op for pattern in patterns for region in pattern.regions for block in region for op in block)
+    sunk = any(op.operation.name == "arith.constant" for op in inner)
     for op in [op for op in walk(module.operation) if op.name in names]:
         for name in INCIDENTAL_ATTRIBUTES:
             if name in op.attributes:
                 del op.attributes[name]
         if sunk:
             sink_constants(op)
-
-
-def _holds_constant(region: ir.Region) -> bool:
-    return any(op.operation.name == "arith.constant" for block in region.blocks for op in block.operations)
 
 
 @contextmanager

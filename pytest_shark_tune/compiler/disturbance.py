@@ -6,7 +6,7 @@ that only for floats, and only for the first sums.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 from iree.compiler import ir
 from iree.compiler.dialects import arith, linalg, tensor
@@ -44,15 +44,11 @@ def with_disturbed_sums(sources: str, symbols: Collection[str]) -> str:
             for op in module.body.operations
             if op.operation.name == "hal.executable" and string_of(op.operation, "sym_name") in symbols
         ]
-        for op in [op for executable in executables for op in _sum_ops(executable)]:
+        for op in [op for executable in executables for op in ops_inside(executable) if sums_floats(op)]:
             for result in op.results:
                 if isinstance(ir.ShapedType(result.type).element_type, ir.FloatType):
                     _disturb(op, result, deviation_of(op))
         return str(module)
-
-
-def _sum_ops(executable: ir.Operation) -> Iterator[ir.Operation]:
-    return (op for op in ops_inside(executable) if sums_floats(op))
 
 
 def _disturb(op: ir.Operation, result: ir.Value, relative: float) -> None:

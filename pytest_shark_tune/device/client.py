@@ -14,24 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
-from pytest_shark_tune.device.protocol import (
-    CHILD_COMMAND,
-    CheckOutputs,
-    Describe,
-    DeviceInfo,
-    Fill,
-    LearnResponse,
-    LoadBenchmark,
-    LoadFunction,
-    Open,
-    Read,
-    Request,
-    RunBatch,
-    StoreReference,
-    TensorData,
-    Unload,
-    ask,
-)
+from pytest_shark_tune.device import protocol
 from pytest_shark_tune.dispatch.types import BenchmarkModule, Tensor
 from pytest_shark_tune.measurement.acceptance import Acceptance
 from pytest_shark_tune.measurement.correctness import Check, Tolerance
@@ -77,7 +60,7 @@ class DeviceChild(AbstractContextManager["DeviceChild"]):
         uri: str,
         *,
         timeouts: Timeouts | None = None,
-        command: Sequence[str] = CHILD_COMMAND,
+        command: Sequence[str] = protocol.CHILD_COMMAND,
         env: Mapping[str, str] | None = None,
     ) -> None:
         self.uri = uri
@@ -118,13 +101,17 @@ class DeviceChild(AbstractContextManager["DeviceChild"]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def info(self) -> DeviceInfo:
+    def info(self) -> protocol.DeviceInfo:
         """Describe the child's device."""
-        return self._ask(Describe(), DeviceInfo, self._timeouts.other_s)
+        return self._ask(protocol.Describe(), protocol.DeviceInfo, self._timeouts.other_s)
 
     def load_benchmark(self, key: str, path: Path, module: BenchmarkModule) -> None:
         """Load a compiled benchmark module, without filling its buffer. It replaces the module of the same key."""
-        self._ask(LoadBenchmark(key, str(path), msgspec.structs.replace(module, text="")), None, self._timeouts.load_s)
+        self._ask(
+            protocol.LoadBenchmark(key, str(path), msgspec.structs.replace(module, text="")),
+            None,
+            self._timeouts.load_s,
+        )
 
     def load_function(
         self,
@@ -143,7 +130,7 @@ class DeviceChild(AbstractContextManager["DeviceChild"]):
             inputs: The types of the arguments.
             files: The ``.npy`` files that hold arguments, by position. The other arguments are random.
         """
-        request = LoadFunction(key, str(path), function, tuple(inputs), dict(files))
+        request = protocol.LoadFunction(key, str(path), function, tuple(inputs), dict(files))
         self._ask(request, None, self._timeouts.load_s)
 
     def fill(self, key: str, seed: int) -> None:
@@ -151,7 +138,7 @@ class DeviceChild(AbstractContextManager["DeviceChild"]):
 
         Keys with equal views get equal data.
         """
-        self._ask(Fill(key, seed), None, self._timeouts.fill_s)
+        self._ask(protocol.Fill(key, seed), None, self._timeouts.fill_s)
 
     def run(self, key: str, batch: int, *, timeout_s: float | None = None) -> float:
         """Run a batch of dispatches or function calls. A key without data is first filled from seed 0.
@@ -159,11 +146,11 @@ class DeviceChild(AbstractContextManager["DeviceChild"]):
         Returns:
             The seconds that the batch took, without the filling.
         """
-        return self._ask(RunBatch(key, batch), float, self._timeouts.run_s, timeout_s)
+        return self._ask(protocol.RunBatch(key, batch), float, self._timeouts.run_s, timeout_s)
 
     def store_reference(self, key: str, name: str, seed: int, *, timeout_s: float | None = None) -> None:
         """Fill ``key`` from ``seed``, run it once and keep its outputs as the reference ``name``."""
-        self._ask(StoreReference(key, name, seed), None, self._timeouts.check_s, timeout_s)
+        self._ask(protocol.StoreReference(key, name, seed), None, self._timeouts.check_s, timeout_s)
 
     def check(
         self,
@@ -191,7 +178,7 @@ class DeviceChild(AbstractContextManager["DeviceChild"]):
             DeviceRequestFailed: among other reasons, the reference has other shapes.
         """
         asked = Acceptance(acceptance) if isinstance(acceptance, Tolerance) else acceptance
-        return self._ask(CheckOutputs(key, name, asked, edges), Check, self._timeouts.check_s, timeout_s)
+        return self._ask(protocol.CheckOutputs(key, name, asked, edges), Check, self._timeouts.check_s, timeout_s)
 
     def learn_response(self, key: str, name: str, relative: float) -> None:
         """Learn from a disturbed module how a reference's outputs respond to errors of sums.
@@ -203,29 +190,31 @@ class DeviceChild(AbstractContextManager["DeviceChild"]):
             name: The name of the reference.
             relative: By how much the sums are off in all, as a part of their magnitude.
         """
-        self._ask(LearnResponse(key, name, relative), None, self._timeouts.check_s)
+        self._ask(protocol.LearnResponse(key, name, relative), None, self._timeouts.check_s)
 
-    def read(self, key: str) -> tuple[TensorData, ...]:
+    def read(self, key: str) -> tuple[protocol.TensorData, ...]:
         """Read the tensors of ``key`` as the last fill or run left them.
 
         Returns:
             For a benchmark module the tensors of its views, copy after copy; for a function its inputs, then its
             results.
         """
-        return self._ask(Read(key), tuple[TensorData, ...], self._timeouts.check_s)
+        return self._ask(protocol.Read(key), tuple[protocol.TensorData, ...], self._timeouts.check_s)
 
     def unload(self, key: str) -> None:
         """Unload the module of ``key``. An unknown key is no error."""
-        self._ask(Unload(key), None, self._timeouts.other_s)
+        self._ask(protocol.Unload(key), None, self._timeouts.other_s)
 
-    def _ask(self, request: Request, kind: type[_T] | None, limit_s: float, timeout_s: float | None = None) -> _T:
-        return ask(self._child, request, kind, limit_s if timeout_s is None else timeout_s)
+    def _ask(
+        self, request: protocol.Request, kind: type[_T] | None, limit_s: float, timeout_s: float | None = None
+    ) -> _T:
+        return protocol.ask(self._child, request, kind, limit_s if timeout_s is None else timeout_s)
 
     def _start(self) -> Child:
         self._generation = next(_generations)
         child = Child(self._command, env=self._env)
         try:
-            ask(child, Open(self.uri), None, self._timeouts.open_s)
+            protocol.ask(child, protocol.Open(self.uri), None, self._timeouts.open_s)
         except BaseException:
             child.close()
             raise

@@ -12,17 +12,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_shark_tune.device import protocol
+from pytest_shark_tune.device import elements, protocol
 from pytest_shark_tune.device.buffers import BufferImage, BufferLayout, Output, end_of
-from pytest_shark_tune.device.elements import (
-    Bytes,
-    byte_size,
-    disturbance_step,
-    element_of_hal_type,
-    element_type,
-    hal_type,
-    to_array,
-)
 from pytest_shark_tune.device.hal_device import HalDevice
 from pytest_shark_tune.device.inputs import InputData, argument_bytes
 from pytest_shark_tune.measurement.product import product_of
@@ -112,7 +103,7 @@ class LoadedBenchmark(Loaded):
         self._layout = BufferLayout(module.views, module.copies, stride if module.copies > 1 else size)
         self._image: BufferImage | None = None
         self.copies = module.copies
-        self.step = disturbance_step(view.element for view in module.views if view.reads)
+        self.step = elements.disturbance_step(view.element for view in module.views if view.reads)
 
     def fill(self, data: InputData) -> None:
         """Write the inputs of every copy and poison the outputs."""
@@ -137,13 +128,13 @@ class LoadedBenchmark(Loaded):
             return unconfirmed
         views = [self._views[position] for position in self._product.views]
         out = self._product.views[2]
-        if out not in written or not all(element_type(view.element).is_signed_float for view in views):
+        if out not in written or not all(elements.element_type(view.element).is_signed_float for view in views):
             return unconfirmed
         shapes = self._product.shapes
         if any(math.prod(view.shape) != math.prod(shape) for view, shape in zip(views, shapes, strict=True)):
             return unconfirmed  # It reads or writes a part of what is stored.
         operands = (
-            to_array(self._image.slice(view), view.element, shape)
+            elements.to_array(self._image.slice(view), view.element, shape)
             for view, shape in zip(views[:2], shapes, strict=False)
         )
         product = product_of(self._product, *operands)
@@ -151,7 +142,7 @@ class LoadedBenchmark(Loaded):
             return unconfirmed
         number = written.index(out)
         with np.errstate(over="ignore"):
-            rounded = product.astype(element_type(views[2].element).dtype)
+            rounded = product.astype(elements.element_type(views[2].element).dtype)
             exact = rounded.astype(np.float64).reshape(kept.values[number].shape)
         default = kept.values[number].astype(np.float64)
         agree = (np.isnan(exact) & np.isnan(default)) | (np.isfinite(exact) & np.isfinite(default)) | (exact == default)
@@ -166,7 +157,7 @@ class LoadedBenchmark(Loaded):
         odd = [copy for copy, part in enumerate(others, 1) if not np.array_equal(part, first)]
         return (self._result(0, first), *(self._result(copy, others[copy - 1]) for copy in odd))
 
-    def _result(self, copy: int, raw: Bytes) -> RunResult:
+    def _result(self, copy: int, raw: elements.Bytes) -> RunResult:
         assert self._image is not None
         before = self._image.host[: self._layout.stride]
         written = [view for view in self._views if view.writes]
@@ -188,7 +179,7 @@ class LoadedBenchmark(Loaded):
             for view in self._views
         )
 
-    def _parts(self) -> list[Bytes]:
+    def _parts(self) -> list[elements.Bytes]:
         raw = self._device.read(self._buffer)[: self._layout.size]
         return list(raw.reshape(self._layout.copies, self._layout.stride))
 
@@ -200,12 +191,12 @@ class LoadedFunction(Loaded):
         self._device = device
         self._inputs = request.inputs
         self._files = request.files
-        self._types = [hal_type(tensor.element) for tensor in request.inputs]
+        self._types = [elements.hal_type(tensor.element) for tensor in request.inputs]
         self._context, module = device.load(request.path)
         self._function = _lookup(module, request.function)
         self._arguments: list[Any] = []
         self._results: Any = ()
-        self.step = disturbance_step(tensor.element for tensor in request.inputs)
+        self.step = elements.disturbance_step(tensor.element for tensor in request.inputs)
 
     def fill(self, data: InputData) -> None:
         """Make the arguments. Results are buffers of their own, which nobody can poison."""
@@ -244,9 +235,9 @@ class LoadedFunction(Loaded):
                 view = self._results.get_as_object(number, rt.HalBufferView)
             except (RuntimeError, ValueError, TypeError):
                 continue
-            element = element_of_hal_type(int(view.element_type))
+            element = elements.element_of_hal_type(int(view.element_type))
             shape = tuple(int(size) for size in view.shape)
-            raw = self._device.read(view.get_buffer())[: byte_size(element, shape)]
+            raw = self._device.read(view.get_buffer())[: elements.byte_size(element, shape)]
             outputs.append(Output(element, shape, raw))
         return (RunResult(tuple(outputs)),)
 
@@ -269,5 +260,5 @@ def _lookup(module: Any, name: str) -> Any:
     return function
 
 
-def _differing(one: Bytes, other: Bytes) -> int:
+def _differing(one: elements.Bytes, other: elements.Bytes) -> int:
     return 0 if np.array_equal(one, other) else int(np.count_nonzero(one != other))

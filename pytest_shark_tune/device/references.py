@@ -14,16 +14,8 @@ from pytest_shark_tune.device.buffers import count_unwritten, hides_poison
 from pytest_shark_tune.device.elements import element_type, smallest_step, to_array
 from pytest_shark_tune.device.inputs import InputData
 from pytest_shark_tune.device.loaded import Loaded, ReferenceResult, RunResult
+from pytest_shark_tune.measurement import correctness
 from pytest_shark_tune.measurement.acceptance import Acceptance
-from pytest_shark_tune.measurement.correctness import (
-    Check,
-    Response,
-    Tolerance,
-    check_output,
-    magnitude,
-    merge_checks,
-    response,
-)
 
 __all__ = ["References"]
 
@@ -33,7 +25,7 @@ _RESPONSE_S = 10.0
 """Once the fewest runs have taken so long, no more are made."""
 _ENOUGH_FOR_A_QUANTILE = 1 << 20
 
-_Responses = tuple[Response | None, ...]
+_Responses = tuple[correctness.Response | None, ...]
 """The response of each output, ``None`` for integers; empty if it cannot be found."""
 
 
@@ -65,7 +57,7 @@ class References:
             kept.append(_kept(self._loaded[key].run_once(InputData(seed, poison=1))))
         self._references[name] = _Reference(name, key, seed, tuple(kept))
 
-    def check(self, key: str, name: str, acceptance: Acceptance) -> Check:
+    def check(self, key: str, name: str, acceptance: Acceptance) -> correctness.Check:
         """Run ``key`` on the data of reference ``name`` and compare the outputs, then on exact data.
 
         If outputs are out of tolerance, the reference is run on disturbed inputs, and the tolerance grows as much as
@@ -92,7 +84,7 @@ class References:
                 self._restore(key, reference)
         return check
 
-    def check_edges(self, key: str, name: str, acceptance: Acceptance) -> Check:
+    def check_edges(self, key: str, name: str, acceptance: Acceptance) -> correctness.Check:
         """Run ``key`` and the reference on special values, and compare the outputs.
 
         Some elements are very large and are off in proportion to themselves, so the magnitude is that of most elements.
@@ -156,21 +148,21 @@ def _measure_responses(loaded: Loaded, reference: _Reference) -> _Responses:
 
 def _kept(results: Sequence[RunResult]) -> ReferenceResult:
     values = tuple(to_array(output.raw, output.element, output.shape) for output in results[0].outputs)
-    magnitudes = tuple(magnitude(part) if part.dtype.kind == "f" else 0.0 for part in values)
+    magnitudes = tuple(correctness.magnitude(part) if part.dtype.kind == "f" else 0.0 for part in values)
     return ReferenceResult(results[0], values, magnitudes)
 
 
 def _responses(was: ReferenceResult, runs: Sequence[tuple[Any, ...]], relative: float) -> _Responses:
     return tuple(
-        response(part, [run[number] for run in runs], relative) if part.dtype.kind == "f" else None
+        correctness.response(part, [run[number] for run in runs], relative) if part.dtype.kind == "f" else None
         for number, part in enumerate(was.values)
     )
 
 
-def _larger(one: Response | None, other: Response | None) -> Response | None:
+def _larger(one: correctness.Response | None, other: correctness.Response | None) -> correctness.Response | None:
     if one is None or other is None:
         return one or other
-    return Response(np.maximum(one.elements, other.elements))
+    return correctness.Response(np.maximum(one.elements, other.elements))
 
 
 def _compare(
@@ -178,11 +170,11 @@ def _compare(
     key: str,
     reference: _Reference,
     kept: ReferenceResult,
-    tolerance: Tolerance,
+    tolerance: correctness.Tolerance,
     *,
     responses: _Responses = (),
     finite_only: Sequence[NDArray[np.bool_] | bool] = (),
-) -> Check:
+) -> correctness.Check:
     """Compare results with those of a reference.
 
     Args:
@@ -210,7 +202,7 @@ def _compare(
             if finite_only:
                 scale = _usual(kept.values[number])
                 allowed = msgspec.structs.replace(allowed, rtol=allowed.rtol + allowed.atol_scale)
-            check = check_output(
+            check = correctness.check_output(
                 kept.values[number],
                 to_array(output.raw, output.element, output.shape),
                 allowed,
@@ -225,9 +217,9 @@ def _compare(
             checks.append(msgspec.structs.replace(check, copy=result.copy, poison_left=left))
         # If the reference changes bytes outside its outputs as well, they may be scratch memory.
         stray = 0 if kept.result.stray else result.stray
-        one = merge_checks(checks)
+        one = correctness.merge_checks(checks)
         merged.append(msgspec.structs.replace(one, ok=one.ok and not stray, stray_bytes=stray))
-    return merge_checks(merged)
+    return correctness.merge_checks(merged)
 
 
 def _usual(values: NDArray[Any]) -> float:
@@ -239,4 +231,4 @@ def _usual(values: NDArray[Any]) -> float:
     finite = np.abs(some[np.isfinite(some)])
     if not finite.size:
         return 0.0
-    return magnitude(finite[finite <= np.quantile(finite, 0.95)]) or magnitude(finite)
+    return correctness.magnitude(finite[finite <= np.quantile(finite, 0.95)]) or correctness.magnitude(finite)

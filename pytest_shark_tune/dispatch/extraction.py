@@ -10,18 +10,8 @@ import msgspec
 from iree.compiler import ir, passmanager
 from iree.compiler.dialects import func, iree_codegen, iree_gpu, linalg
 
+from pytest_shark_tune.dispatch import mlir
 from pytest_shark_tune.dispatch.buffers import benchmark_module
-from pytest_shark_tune.dispatch.mlir import (
-    CannotTune,
-    ops_inside,
-    ops_named,
-    parent_named,
-    parse_module,
-    pipeline_name,
-    string_of,
-    tensor_of,
-    walk,
-)
 from pytest_shark_tune.dispatch.types import (
     ATTENTION,
     INCIDENTAL_ATTRIBUTES,
@@ -85,7 +75,7 @@ def read_module(content: bytes) -> str:
             raise InputError(f"it is neither MLIR text nor MLIR bytecode: {error}") from error
     with ir.Context() as context:
         context.allow_unregistered_dialects = True
-        return str(parse_module(content))
+        return str(mlir.parse_module(content))
 
 
 def is_benchmark_module(text: str) -> bool:
@@ -96,7 +86,7 @@ def is_benchmark_module(text: str) -> bool:
     with ir.Context() as context:
         context.allow_unregistered_dialects = True
         try:
-            module = parse_module(text)
+            module = mlir.parse_module(text)
         except InputError:
             return False
         return any(
@@ -123,11 +113,11 @@ def read_benchmark(text: str, source: str, *, processors: int) -> FoundDispatch 
     """
     with ir.Context() as context, ir.Location.unknown():
         context.enable_multithreading(False)
-        module = parse_module(text)
-        symbol = next(string_of(op, "sym_name") for op in module.body.operations if op.name == "hal.executable")
+        module = mlir.parse_module(text)
+        symbol = next(mlir.string_of(op, "sym_name") for op in module.body.operations if op.name == "hal.executable")
         try:
             return _read_dispatch(module, symbol, source, processors)
-        except CannotTune as reason:
+        except mlir.CannotTune as reason:
             return Untunable(symbol, source, str(reason))
 
 
@@ -137,7 +127,7 @@ def drop_configs(module: ir.Module) -> None:
     IREE's pass removes them from linalg and attention ops only, so packing, sorting and scanning ops would keep theirs.
     """
     passmanager.PassManager.parse("builtin.module(iree-codegen-strip-compilation-info)").run(module.operation)
-    for op in walk(module.operation):
+    for op in mlir.walk(module.operation):
         for name in ("lowering_config", "compilation_info"):
             if name in op.attributes:
                 del op.attributes[name]
@@ -161,10 +151,10 @@ def read_flow(flow_text: str) -> Flow:
         InputError: The text is no MLIR that this IREE parses.
     """
     with ir.Context():
-        module = parse_module(flow_text)
+        module = mlir.parse_module(flow_text)
         functions = _functions(module)
         own = {name: _dispatched(op) for name, op in functions.items()}
-        callees = {name: [_callee(call) for call in ops_named(op, "util.call")] for name, op in functions.items()}
+        callees = {name: [_callee(call) for call in mlir.ops_named(op, "util.call")] for name, op in functions.items()}
         called = {
             name: {symbol for function in _call_closure(name, callees) for symbol in own[function]} for name in own
         }
@@ -179,7 +169,7 @@ def _functions(module: ir.Module) -> dict[str, ir.Operation]:
     """Return the functions of a module that have a body, by name."""
     operations = (op.operation for op in module.body.operations)
     return {
-        string_of(op, "sym_name"): op
+        mlir.string_of(op, "sym_name"): op
         for op in operations
         if op.name in {"func.func", "util.func"} and op.regions[0].blocks
     }
@@ -187,7 +177,7 @@ def _functions(module: ir.Module) -> dict[str, ir.Operation]:
 
 def _dispatched(op: ir.Operation) -> list[str]:
     """Return the executables that are called inside ``op``, one element per call."""
-    calls = ops_named(op, "flow.dispatch")
+    calls = mlir.ops_named(op, "flow.dispatch")
     entry_points = [entry for call in calls for entry in ir.ArrayAttr(call.attributes["entry_points"])]
     return [ir.SymbolRefAttr(entry).value[0] for entry in entry_points]
 
@@ -212,7 +202,7 @@ def _takes_parameters(module: ir.Module) -> bool:
     constants = (
         op.attributes[name]
         for kind, name in _CONSTANTS.items()
-        for op in ops_named(module.operation, kind)
+        for op in mlir.ops_named(module.operation, kind)
         if name in op.attributes
     )
     return any(constant.typeid in kinds for constant in constants)
@@ -226,15 +216,15 @@ def function_inputs(input_text: str) -> dict[str, tuple[Tensor, ...]]:
     """
     functions = {}
     with ir.Context():
-        module = parse_module(input_text)
+        module = mlir.parse_module(input_text)
         defined = _functions(module)
         for name, op in defined.items():
-            if "sym_visibility" in op.attributes and string_of(op, "sym_visibility") != "public":
+            if "sym_visibility" in op.attributes and mlir.string_of(op, "sym_visibility") != "public":
                 continue
             arguments = op.regions[0].blocks[0].arguments
             try:
-                functions[name] = tuple(tensor_of(_imported_type(argument, defined)) for argument in arguments)
-            except CannotTune:
+                functions[name] = tuple(mlir.tensor_of(_imported_type(argument, defined)) for argument in arguments)
+            except mlir.CannotTune:
                 continue
     return functions
 
@@ -257,20 +247,17 @@ def _imported_type(argument: ir.Value, defined: Mapping[str, ir.Operation]) -> i
 def _read_dispatch(module: ir.Module, symbol: str, source: str, processors: int) -> FoundDispatch:
     roots = iree_codegen.get_tuner_root_ops(module)
     if not roots:
-        raise CannotTune(
-            "the compiler marks no root op in it (a benchmark file needs "
-            "--iree-codegen-add-tuner-attributes when it is dumped)"
-            if not _has_compute(module)
-            else "the compiler marks no root op in it"
-        )
+        computes = any(op.name.startswith(("linalg.", "iree_linalg_ext.")) for op in mlir.walk(module.operation))
+        hint = "" if computes else " (a benchmark file needs --iree-codegen-add-tuner-attributes when it is dumped)"
+        raise mlir.CannotTune(f"the compiler marks no root op in it{hint}")
     if len(roots) > 1:
-        raise CannotTune(f"it has {len(roots)} root ops, and a config is for one")
+        raise mlir.CannotTune(f"it has {len(roots)} root ops, and a config is for one")
     root = roots[0]
     root_op = _root_op(root)
-    function = parent_named(root, "func.func")
+    function = mlir.parent_named(root, "func.func")
     default_config = str(root.attributes["lowering_config"]) if "lowering_config" in root.attributes else ""
     default_pipeline, default_info = _pipeline_of(function), _info_of(root, function)
-    target = _target_facts(parent_named(root, "hal.executable.variant"), processors)
+    target = _target_facts(mlir.parent_named(root, "hal.executable.variant"), processors)
     drop_configs(module)
     (root,) = iree_codegen.get_tuner_root_ops(module)
     return FoundDispatch(
@@ -285,15 +272,11 @@ def _read_dispatch(module: ir.Module, symbol: str, source: str, processors: int)
     )
 
 
-def _has_compute(module: ir.Module) -> bool:
-    return any(op.name.startswith(("linalg.", "iree_linalg_ext.")) for op in walk(module.operation))
-
-
 def _root_op(op: ir.Operation) -> RootOp:
     if not op.results:
-        raise CannotTune(f"its root op {op.name} copies between buffers, and specs are for ops on tensors")
-    operands = [tensor_of(value.type, scalars=True) for value in op.operands]
-    results = tuple(tensor_of(value.type) for value in op.results)
+        raise mlir.CannotTune(f"its root op {op.name} copies between buffers, and specs are for ops on tensors")
+    operands = [mlir.tensor_of(value.type, scalars=True) for value in op.operands]
+    results = tuple(mlir.tensor_of(value.type) for value in op.results)
     maps = _indexing_maps(op)
     affine = [attribute.value for attribute in maps]
     loops, iterators = _loop_nest(op, affine, operands)
@@ -331,7 +314,7 @@ def _dimension_classes(op: ir.Operation, maps: Sequence[ir.AffineMap]) -> tuple[
         kind, names, suffix = "attention", ("batch", "m", "n", "k1", "k2"), "_dims"
         dimensions = iree_codegen.get_attention_op_detail(*maps[:3], maps[len(maps) - len(op.results)])
         if dimensions is None:
-            raise CannotTune("IREE cannot tell its dimensions from its indexing maps")
+            raise mlir.CannotTune("IREE cannot tell its dimensions from its indexing maps")
     else:
         return "other", {}
     return kind, {name: tuple(getattr(dimensions, f"{name}{suffix}")) for name in names}
@@ -353,7 +336,7 @@ def _loop_nest(
             if isinstance(expression, ir.AffineDimExpr):
                 sizes.setdefault(expression.position, size)
     if len(sizes) != maps[0].n_dims:
-        raise CannotTune("the size of one of its loops cannot be read off its operands")
+        raise mlir.CannotTune("the size of one of its loops cannot be read off its operands")
     outputs = len(op.results)
     parallel = {
         expression.position
@@ -379,8 +362,8 @@ def _pattern(root: ir.Operation) -> str:
     for position, argument in enumerate(function.arguments):
         copy.operands[position] = argument
     sink_constants(copy)
-    if any(_is_from_outside(value, copy) for inner in ops_inside(copy) for value in inner.operands):
-        raise CannotTune("its body uses a value from outside that is no constant, and no matcher can follow it")
+    if any(_is_from_outside(value, copy) for inner in mlir.ops_inside(copy) for value in inner.operands):
+        raise mlir.CannotTune("its body uses a value from outside that is no constant, and no matcher can follow it")
     return str(module)
 
 
@@ -400,7 +383,7 @@ def _sink_into(block: ir.Block, op: ir.Operation) -> None:
     outside = [
         (inner, position, value)
         for outer in block.operations
-        for inner in walk(outer.operation)
+        for inner in mlir.walk(outer.operation)
         for position, value in enumerate(inner.operands)
         if _is_from_outside(value, op)
         and not isinstance(value.owner, ir.Block)
@@ -426,7 +409,7 @@ def _pipeline_of(function: ir.Operation) -> str:
     """Return the name of the function's pipeline (``DoubleTilingExpert``), empty if it has none."""
     if "translation_info" not in function.attributes:
         return ""
-    return pipeline_name(iree_codegen.TranslationInfoAttr(function.attributes["translation_info"]).pass_pipeline)
+    return mlir.pipeline_name(iree_codegen.TranslationInfoAttr(function.attributes["translation_info"]).pass_pipeline)
 
 
 def _info_of(root: ir.Operation, function: ir.Operation) -> str:

@@ -187,7 +187,8 @@ def check_spec(module: ir.Module, name: str) -> None:
         SpecRefused: The spec holds something that is not on the list. The message names it.
     """
     drop_prints(module)
-    if not trusts_specs() and _is_interpreted(module.operation):
+    # Other checks report a module without transform ops, such as a model.
+    if not trusts_specs() and any(op.name.startswith("transform.") for op in walk(module.operation)):
         _raise_refused(list(refusals_in(module.operation)), name)
 
 
@@ -285,11 +286,6 @@ def refusals_in(op: ir.Operation) -> Iterator[Refusal]:
     return _refusals(op, "", in_pattern=False)
 
 
-def _is_interpreted(module: ir.Operation) -> bool:
-    """Return whether a module holds transform ops. Other checks report a module without them, such as a model."""
-    return any(op.name.startswith("transform.") for op in walk(module))
-
-
 def _raise_refused(found: list[Refusal], name: str) -> None:
     if not found:
         return
@@ -302,26 +298,22 @@ def _refusals(op: ir.Operation, sequence: str, *, in_pattern: bool) -> Iterator[
     name = op.name
     if name == "transform.named_sequence":
         sequence = string_of(op, "sym_name")
-    if not (_is_of_pattern(name) if in_pattern else _is_of_spec(name)):
+    if in_pattern:
+        is_known = name in _PATTERN_FRAME or name.partition(".")[0] in _PATTERN_DIALECTS
+    else:
+        is_known = name in _OPS or name.startswith(_MATCHER_PREFIXES)
+    if not is_known:
         yield Refusal(f"the op {name}", sequence)
         return
     if name == "transform.annotate" and (objection := _annotation_objection(op)):
         yield Refusal(objection, sequence)
-    for attribute in _attribute_values(op):
-        for objection in _objections(attribute, in_pattern=in_pattern):
+    for position in range(len(op.attributes)):
+        for objection in _objections(op.attributes[position].attr, in_pattern=in_pattern):
             yield Refusal(objection, sequence)
     for region in op.regions:
         for block in region.blocks:
             for inner in block.operations:
                 yield from _refusals(inner.operation, sequence, in_pattern=in_pattern or name in _PATTERN_HOLDERS)
-
-
-def _is_of_spec(name: str) -> bool:
-    return name in _OPS or name.startswith(_MATCHER_PREFIXES)
-
-
-def _is_of_pattern(name: str) -> bool:
-    return name in _PATTERN_FRAME or name.partition(".")[0] in _PATTERN_DIALECTS
 
 
 def _annotation_objection(op: ir.Operation) -> str:
@@ -330,10 +322,6 @@ def _annotation_objection(op: ir.Operation) -> str:
     if not has_value or written in _ANNOTATIONS or written.startswith(_OWN):
         return ""
     return f"an annotation named {written!r}"
-
-
-def _attribute_values(op: ir.Operation) -> list[ir.Attribute]:
-    return [op.attributes[position].attr for position in range(len(op.attributes))]
 
 
 def _sequence_around(op: ir.Operation) -> str:

@@ -109,9 +109,10 @@ class Applicability:
         application = self._application(source, guarded, entry)
         placements = [placement for placement in application.placements if placement.entry == entry.matcher]
         hit = {placement.symbol for placement in placements}
-        wanted = _recorded(source, guarded, entry)
-        alike = _alike(source, entry)
-        missed, extra = (alike if wanted is None else wanted) - hit, set() if wanted is None else hit - wanted
+        recorded = {op.symbol for op in (entry.record.ops if entry.record else ()) if op.source == source.name}
+        members = (member for task in entry.tasks for member in task.dispatch.members)
+        alike = {member.symbol for member in members if member.source == source.name}
+        missed, extra = (recorded or alike) - hit, hit - recorded if recorded else set()
         notes = []
         if missed and len(missed) == len(extra) and extra <= alike and not missed & alike:
             notes.append(f"{_join_symbols(missed)} in {source.name} is called {_join_symbols(extra)} by now")
@@ -179,18 +180,6 @@ class Applicability:
 
 def _join_symbols(symbols: Iterable[str]) -> str:
     return ", ".join(sorted(symbols))
-
-
-def _recorded(source: Source, guarded: GuardPlan, entry: GuardEntry) -> set[str] | None:
-    """The executables of a source that the entry was recorded for; ``None`` if its record does not say."""
-    ops = entry.record.ops if entry.record else ()
-    return {op.symbol for op in ops if op.source == source.name} or None
-
-
-def _alike(source: Source, entry: GuardEntry) -> set[str]:
-    """The executables of a source that have a dispatch of the entry."""
-    members = (member for task in entry.tasks for member in task.dispatch.members)
-    return {member.symbol for member in members if member.source == source.name}
 
 
 def _why_not_in(task: Task, guarded: GuardPlan, entry: GuardEntry, taken: Sequence[str]) -> str:

@@ -65,14 +65,13 @@ class EntryEvaluator:
             if check is EntryCheck.CORRECT:
                 verdict = self._correct(entry, artifact)
             else:
-                verdict = self._fast(entry, artifact, self._criteria(entry, alpha))
-            return msgspec.structs.replace(
-                verdict, reason=verdict.reason and _with_entry_name(verdict.reason, guarded, entry)
-            )
-        except CheckFailed as reason:
-            return _make_verdict(entry, check, CheckOutcome.FAILED, reason=_with_entry_name(reason, guarded, entry))
-        except CheckSkipped as reason:
-            return _make_verdict(entry, check, CheckOutcome.SKIPPED, reason=str(reason))
+                verdict = self._fast(entry, artifact, alpha)
+            reason = verdict.reason and guarded.blame(entry, verdict.reason)
+            return msgspec.structs.replace(verdict, reason=reason)
+        except CheckFailed as failed:
+            return _make_verdict(entry, check, CheckOutcome.FAILED, reason=guarded.blame(entry, failed))
+        except CheckSkipped as skipped:
+            return _make_verdict(entry, check, CheckOutcome.SKIPPED, reason=str(skipped))
 
     # Checks that need no device.
 
@@ -93,7 +92,7 @@ class EntryEvaluator:
         try:
             notes = self._notes(guarded, entry, check)
         except CheckFailed as reason:
-            return _make_verdict(entry, check, CheckOutcome.FAILED, reason=_with_entry_name(reason, guarded, entry))
+            return _make_verdict(entry, check, CheckOutcome.FAILED, reason=guarded.blame(entry, reason))
         except CheckSkipped as reason:
             return _make_verdict(entry, check, CheckOutcome.SKIPPED, reason=str(reason))
         return _make_verdict(entry, check, CheckOutcome.PASSED, note="; ".join(dict.fromkeys(notes)))
@@ -135,16 +134,10 @@ class EntryEvaluator:
         except CandidateFailed as failure:
             raise CheckFailed(f"on {task.name}: {failure}") from failure
 
-    def _criteria(self, entry: GuardEntry, alpha: float) -> AcceptanceCriteria:
-        """The criteria for the entry's speed in each dispatch, which share its probability of a false alarm.
-
-        Raises:
-            CheckSkipped: the entry was measured on another device.
-        """
-        if not entry.is_local:
-            raise CheckSkipped(f"recorded on {entry.device}, this is {self._session.settings.device_name}")
+    def criteria(self, entry: GuardEntry, alpha: float) -> AcceptanceCriteria:
+        """The criteria for the entry's speed in one dispatch, with the probability ``alpha`` of a false alarm."""
         return AcceptanceCriteria(
-            alpha=alpha / len(entry.tasks),
+            alpha=alpha,
             device=self._session.settings.device_name,
             iree=compiler_version(),
             record=entry.record,
@@ -152,7 +145,15 @@ class EntryEvaluator:
             fingerprint=self._session.fingerprint,
         )
 
-    def _fast(self, entry: GuardEntry, artifact: Artifact | None, criteria: AcceptanceCriteria) -> Verdict:
+    def _fast(self, entry: GuardEntry, artifact: Artifact | None, alpha: float) -> Verdict:
+        """Measure the entry's speed in each dispatch. The dispatches share its probability of a false alarm.
+
+        Raises:
+            CheckSkipped: the entry was measured on another device.
+        """
+        if not entry.is_local:
+            raise CheckSkipped(f"recorded on {entry.device}, this is {self._session.settings.device_name}")
+        criteria = self.criteria(entry, alpha / len(entry.tasks))
         verdicts = {
             task.name: self._run_sequential_test(entry, task, given, criteria)
             for task, given in _with_artifact(entry, artifact)
@@ -175,10 +176,6 @@ class EntryEvaluator:
             except CheckFailed:
                 raise CheckSkipped(f"see [{entry.name}-{EntryCheck.CORRECT}]") from failure
             raise CheckFailed(f"while {task.name} was timed: {failure}") from failure
-
-
-def _with_entry_name(reason: Exception | str, guarded: GuardPlan, entry: GuardEntry) -> str:
-    return f"{entry.name} of {guarded.spec_path}: {reason}"
 
 
 def _with_artifact(entry: GuardEntry, artifact: Artifact | None) -> Iterator[tuple[Task, Artifact | None]]:

@@ -24,14 +24,7 @@ from pytest_shark_tune.spec.read import SpecRow, dropped_prints, read_spec, refu
 from pytest_shark_tune.spec.takers import takers
 from pytest_shark_tune.system.cache import content_key
 
-__all__ = [
-    "GUARD_VERSION",
-    "GuardEntry",
-    "GuardPlan",
-    "found_dispatches",
-    "guard_key",
-    "make_guard_plan",
-]
+__all__ = ["GUARD_VERSION", "GuardEntry", "GuardPlan", "found_dispatches", "guard_key", "make_guard_plan"]
 
 GUARD_VERSION: Final = 1
 """Which dispatches an entry is for, how static checks decide, and the form of a `GuardPlan` in the cache.
@@ -89,6 +82,10 @@ class GuardPlan(msgspec.Struct, frozen=True, kw_only=True):
     def entry(self, name: str) -> GuardEntry:
         """The entry of that name."""
         return next(entry for entry in self.entries if entry.name == name)
+
+    def blame(self, entry: GuardEntry, reason: object) -> str:
+        """The message that an entry fails a check for a reason."""
+        return f"{entry.name} of {self.spec_path}: {reason}"
 
 
 def found_dispatches(
@@ -226,7 +223,11 @@ def _unparsed(spec: str, problem: str, records: Sequence[WinnerRecord]) -> Itera
     faults = {record.dispatch: fault for record in records if (fault := _fault(record))}
     if not faults:
         # The records are fine, so somebody edited the spec: in the entries whose recorded config is not in it any more.
-        edited = [record.dispatch for record in records if _respelled_config(record) not in spec]
+        edited = [
+            record.dispatch
+            for record in records
+            if applied_candidate("", record.compilation_info, identifier="", knobs={}).config not in spec
+        ]
         faults = dict.fromkeys(edited or [record.dispatch for record in records], problem)
     for record in records:
         said = faults.get(record.dispatch) or f"the spec as a whole does not parse, because of {', '.join(faults)}"
@@ -245,11 +246,6 @@ def _fault(record: WinnerRecord) -> str:
             f"{error}. It was written by IREE {record.iree}, this is {compiler_version()}: port it (`shark-tune port`)"
         )
     return ""
-
-
-def _respelled_config(record: WinnerRecord) -> str:
-    """A record's lowering config, in the spelling of this IREE."""
-    return applied_candidate("", record.compilation_info, identifier="", knobs={}).config
 
 
 def _damage(spec_path: Path, row: SpecRow) -> str:

@@ -8,11 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.guard.checks import EntryEvaluator
-from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan, found_dispatches, guard_key, make_guard_plan
-from pytest_shark_tune.guard.speed import RUN_ALPHA
-from pytest_shark_tune.guard.verdict import EntryCheck, Verdict
+from pytest_shark_tune.guard.plan import GuardPlan, found_dispatches, guard_key, make_guard_plan
 from pytest_shark_tune.plan.make import plan_key
 from pytest_shark_tune.system.machine import processors
 from pytest_shark_tune.tuning.session import Session
@@ -24,7 +21,8 @@ class GuardSession(Session):
     """A session that guards specs."""
 
     @cached_property
-    def _evaluator(self) -> EntryEvaluator:
+    def evaluator(self) -> EntryEvaluator:
+        """The evaluator of this process's checks."""
         return EntryEvaluator(self)
 
     def guard_plan(self, given: Sequence[object], directory: Path, spec_path: Path) -> GuardPlan:
@@ -50,23 +48,3 @@ class GuardSession(Session):
         make = partial(make_guard_plan, plan, key, spec_path, device_name=device_name)
         found = self.cache.get_or_make("plans", guard_key(key, spec_path, device_name), GuardPlan, make)
         return msgspec.structs.replace(found, plan=plan)
-
-    def evaluate(
-        self,
-        guarded: GuardPlan,
-        entry: GuardEntry,
-        check: EntryCheck,
-        artifact: Artifact | None = None,
-        *,
-        alpha: float = RUN_ALPHA,
-    ) -> Verdict:
-        """Evaluate one check of a spec entry.
-
-        Args:
-            guarded: the plan.
-            entry: its entry.
-            check: the check.
-            artifact: a client's own artifact of the entry's first task.
-            alpha: the probability of a false alarm that the entry's speed check has, of the whole run's.
-        """
-        return self._evaluator.evaluate(guarded, entry, check, artifact, alpha=alpha)

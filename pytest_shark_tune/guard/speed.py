@@ -211,10 +211,8 @@ def _speed_verdict(entry: str, outcome: CheckOutcome, measured: Measurement, cri
 
 
 def _reason(outcome: CheckOutcome, measured: Measurement, criteria: AcceptanceCriteria) -> str:
-    lines = [
-        _claim(outcome, measured, criteria),
-        f"now: {_speed_text(measured)}, {_times_text(measured)}, on {criteria.device}",
-    ]
+    times = f"{_time(measured.median_us)} where the default takes {_time(measured.baseline_median_us)}"
+    lines = [_claim(outcome, measured, criteria), f"now: {_speed_text(measured)}, {times}, on {criteria.device}"]
     record = criteria.record
     if record is not None and record.ratio is not None:
         interval = f"{record.ratio:.3f} ({record.ratio_low or 0:.3f} to {record.ratio_high or 0:.3f})"
@@ -296,10 +294,6 @@ def _speed_text(measured: Measurement) -> str:
         f"{measured.ratio:.3f} ({measured.ratio_low:.3f} to {measured.ratio_high:.3f}) times the default's speed in "
         f"{measured.rounds} {processes}"
     )
-
-
-def _times_text(measured: Measurement) -> str:
-    return f"{_time(measured.median_us)} where the default takes {_time(measured.baseline_median_us)}"
 
 
 def _recorded_times(record: WinnerRecord) -> str:

@@ -37,7 +37,11 @@ def product_of(product: Product, lhs: NDArray[Any], rhs: NDArray[Any]) -> NDArra
     shared = sorted(
         {loop for indices in operands for index in indices if len(index) > 1 for loop, _ in index if loop not in kept}
     )
-    names = [_subscripts(indices, shared) for indices in (*operands, result)]
+    # The letters of the loops that index the dimensions, without the loops that run one by one.
+    names = [
+        "".join(_LETTERS[loop] for index in indices for loop, _ in index if loop not in shared)
+        for indices in product.indices
+    ]
     total = np.zeros(product.shapes[2], np.float64)
     values = [lhs.astype(np.float64), rhs.astype(np.float64)]
     with np.errstate(all="ignore"):
@@ -49,11 +53,6 @@ def product_of(product: Product, lhs: NDArray[Any], rhs: NDArray[Any]) -> NDArra
             ]
             total += np.einsum(f"{names[0]},{names[1]}->{names[2]}", *parts, optimize=True)
     return total
-
-
-def _subscripts(indices: tuple[Index, ...], shared: list[int]) -> str:
-    """The letters of the loops that index the dimensions, without the loops that run one by one."""
-    return "".join(_LETTERS[loop] for index in indices for loop, _ in index if loop not in shared)
 
 
 def _index_at(index: Index, at: dict[int, int], loops: tuple[int, ...]) -> int | slice:

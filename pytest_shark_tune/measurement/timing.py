@@ -16,15 +16,8 @@ from typing import Final, TypeAlias
 import msgspec
 import numpy as np
 
+from pytest_shark_tune.measurement import intervals
 from pytest_shark_tune.measurement.drift import DriftDetector
-from pytest_shark_tune.measurement.intervals import (
-    largest_half_width,
-    log_ratio,
-    standard_error,
-    student_quantile,
-    trimmed_difference,
-    trimmed_interval,
-)
 
 __all__ = [
     "FINAL",
@@ -167,8 +160,8 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
         """
         if not samples_us or not baseline_samples_us or min(*samples_us, *baseline_samples_us) <= 0:
             raise ValueError("a measurement is made of positive samples of the candidate and of its baseline")
-        centre, error, freedom = trimmed_difference(samples_us, baseline_samples_us)
-        half = student_quantile(freedom, alpha) * error if freedom > 0 else math.inf
+        centre, error, freedom = intervals.trimmed_difference(samples_us, baseline_samples_us)
+        half = intervals.student_quantile(freedom, alpha) * error if freedom > 0 else math.inf
         blocks = min(len(samples_us), len(baseline_samples_us))
         return cls(
             samples_us=tuple(samples_us),
@@ -284,9 +277,9 @@ def compare(
             continue
         samples += ours
         baseline_samples += theirs
-        logs.append(log_ratio(ours, theirs))
+        logs.append(intervals.log_ratio(ours, theirs))
         now = time.perf_counter()
-        centre, _, high = trimmed_interval(logs, policy.alpha)
+        centre, _, high = intervals.trimmed_interval(logs, policy.alpha)
         if high < math.log(wanted):
             break
         is_late = (now - started) + (now - block_started) > policy.budget_s
@@ -343,10 +336,12 @@ def compare_finalists(
         for name, pair in block.items():
             samples[name] += pair
         for name in runs:
-            logs[name].append(log_ratio(block[name], block[None]))
+            logs[name].append(intervals.log_ratio(block[name], block[None]))
         now = time.perf_counter()
         is_late = 2 * now - started - block_started > policy.budget_s
-        if done >= policy.min_blocks and (is_late or largest_half_width(logs.values(), policy.alpha) < policy.width):
+        if done >= policy.min_blocks and (
+            is_late or intervals.largest_half_width(logs.values(), policy.alpha) < policy.width
+        ):
             break
     return {
         name: _measurement(samples[name], samples[None], logs[name], batch, policy.alpha, drift_detector)
@@ -375,7 +370,7 @@ def combine_rounds(rounds: Sequence[Measurement], *, alpha: float = 0.05) -> Mea
     within = math.sqrt(math.fsum(part.noise**2 / part.blocks for part in rounds) / count)
     between = float(np.std(logs, ddof=1))
     centre = float(np.mean(logs))
-    half = student_quantile(count - 1, alpha) * max(between, within) * math.sqrt(1 + 1 / count)
+    half = intervals.student_quantile(count - 1, alpha) * max(between, within) * math.sqrt(1 + 1 / count)
     return Measurement(
         samples_us=tuple(sample for part in rounds for sample in part.samples_us),
         baseline_samples_us=tuple(sample for part in rounds for sample in part.baseline_samples_us),
@@ -455,7 +450,7 @@ def _stopped_early(samples: Sequence[float], baseline_samples: Sequence[float], 
     return Measurement(
         samples_us=tuple(samples),
         baseline_samples_us=tuple(baseline_samples),
-        ratio=math.exp(log_ratio(samples, baseline_samples)),
+        ratio=math.exp(intervals.log_ratio(samples, baseline_samples)),
         ratio_low=0.0,
         ratio_high=high,
         batch=batch,
@@ -473,7 +468,7 @@ def _measurement(
     alpha: float,
     drift_detector: DriftDetector,
 ) -> Measurement:
-    centre, low, high = trimmed_interval(logs, alpha)
+    centre, low, high = intervals.trimmed_interval(logs, alpha)
     return Measurement(
         samples_us=tuple(samples),
         baseline_samples_us=tuple(baseline_samples),
@@ -482,7 +477,7 @@ def _measurement(
         ratio_high=math.exp(high),
         batch=batch,
         blocks=len(logs),
-        noise=standard_error(logs) * math.sqrt(len(logs)),
+        noise=intervals.standard_error(logs) * math.sqrt(len(logs)),
         repeated=drift_detector.repeated,
         note=drift_detector.note,
     )

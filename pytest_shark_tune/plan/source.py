@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections import Counter
@@ -17,6 +16,7 @@ from pytest_shark_tune.dispatch.extraction import is_benchmark_module, read_modu
 from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.ops import OpSource
+from pytest_shark_tune.system.cache import file_digest
 
 __all__ = ["MODEL_SUFFIXES", "InputFile", "ModelInput", "Source", "check_data", "read_source", "read_sources"]
 
@@ -52,8 +52,7 @@ class InputFile(msgspec.Struct, frozen=True):
         """
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = file_digest(path)
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
         except (ValueError, EOFError) as error:

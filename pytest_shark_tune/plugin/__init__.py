@@ -7,19 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pytest_shark_tune.plugin import fixtures
+from pytest_shark_tune.plugin import fixtures, options
 from pytest_shark_tune.plugin.files import collect_file, named_path, read_commands_file, refuse_hidden_characters
 from pytest_shark_tune.plugin.guard.parameters import guard_parameters, has_snapshots
 from pytest_shark_tune.plugin.guard.reporter import GuardReporter
 from pytest_shark_tune.plugin.marker import marks_of
-from pytest_shark_tune.plugin.options import (
-    GuardOptions,
-    TuneOptions,
-    add_options,
-    bundle_is_given,
-    spec_is_trusted,
-    tuning_is_on,
-)
 from pytest_shark_tune.plugin.reporting import EscapedReports, escaping_errors
 
 __all__ = [
@@ -38,7 +30,7 @@ _MARKER = (
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add our options."""
-    add_options(parser)
+    options.add_options(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -53,11 +45,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _configure_plugin(config: pytest.Config) -> None:
     refuse_hidden_characters(config)
-    guard = GuardOptions.from_pytest_config(config)
+    guard = options.GuardOptions.from_pytest_config(config)
     read_commands_file(config)
-    if spec_is_trusted(config):
+    if options.spec_is_trusted(config):
         _trust_specs(config)
-    if tuning_is_on(config):
+    if options.tuning_is_on(config):
         _prepare_bindings(config)
         from pytest_shark_tune.plugin.tune.plugin import start_tuning
 
@@ -79,26 +71,26 @@ def _trust_specs(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """Start a worker for every device with ``-n auto``; xdist calls this before anything is configured."""
-    if not tuning_is_on(config) and not _guards_only(config):
+    if not options.tuning_is_on(config) and not _guards_only(config):
         return None
     _prepare_bindings(config)
-    from pytest_shark_tune.plugin.devices import find_devices
+    from pytest_shark_tune.plugin.preflight import find_devices
 
     try:
         with escaping_errors():
-            options = TuneOptions.from_pytest_config(config)
-            devices = None if options.stop_after else find_devices(options)
+            chosen = options.TuneOptions.from_pytest_config(config)
+            devices = None if chosen.stop_after else find_devices(chosen)
         # Compiling takes no device, and one process keeps all processors busy.
         return 0 if devices is None else len(devices["uris"])
     except pytest.UsageError:
-        if tuning_is_on(config):
+        if options.tuning_is_on(config):
             raise
         return None  # Static checks need no device and run on all processors.
 
 
 def _prepare_bindings(config: pytest.Config) -> None:
     """Replace the compiler's bindings in a run that measures a bundle: they need not be installed."""
-    if bundle_is_given(config):
+    if options.bundle_is_given(config):
         from pytest_shark_tune.ops.builders import stand_in
 
         stand_in()
@@ -107,7 +99,7 @@ def _prepare_bindings(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Have a marked test guard committed specs in a run without ``--tune``, and skip it if there are none."""
     marks = marks_of(metafunc.definition)
-    if not tuning_is_on(metafunc.config) and marks is not None and "candidate" in metafunc.fixturenames:
+    if not options.tuning_is_on(metafunc.config) and marks is not None and "candidate" in metafunc.fixturenames:
         metafunc.parametrize("candidate", guard_parameters(metafunc, marks.sources), indirect=True)
 
 

@@ -15,19 +15,7 @@ import pytest
 from pytest_shark_tune.compiler.compiler import COMPILE_TIMEOUT_S, Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.plugin.parse import (
-    parse_count,
-    parse_duration,
-    parse_flags,
-    parse_knobs,
-    parse_rotation,
-    parse_seed,
-    parse_share,
-    parse_size,
-    parse_target,
-    parse_tolerance,
-    parse_where,
-)
+from pytest_shark_tune.plugin import parse
 from pytest_shark_tune.system.journal import read_plain
 from pytest_shark_tune.system.machine import processors
 
@@ -153,29 +141,30 @@ class TuneOptions:
         search = value("search")
         if search not in _SEARCHES:
             raise pytest.UsageError(f"--tune-search: unknown search {search!r}; there is {', '.join(_SEARCHES)}")
-        target = parse_target(value("target"))
+        target = parse.parse_target(value("target"))
         options = cls(
             target=target,
             devices=tuple(uri for uri in (part.strip() for part in value("device").split(",")) if uri),
-            candidates=parse_count("--tune-candidates", value("candidates")),
-            time_s=parse_duration("--tune-time", value("time")),
+            candidates=parse.parse_count("--tune-candidates", value("candidates")),
+            time_s=parse.parse_duration("--tune-time", value("time")),
             search=search,
-            seed=parse_seed("--tune-seed", value("seed")),
+            seed=parse.parse_seed("--tune-seed", value("seed")),
             starter=base / starter if starter and bundle is None else None,
             out=base / value("out"),
             landscape=base / landscape if landscape else None,
-            jobs=parse_count("--tune-jobs", value("jobs")),
-            compile_timeout_s=parse_duration("--tune-compile-timeout", value("compile_timeout")) or COMPILE_TIMEOUT_S,
+            jobs=parse.parse_count("--tune-jobs", value("jobs")),
+            compile_timeout_s=parse.parse_duration("--tune-compile-timeout", value("compile_timeout"))
+            or COMPILE_TIMEOUT_S,
             cache=base / (value("cache") or default_cache()),
-            cache_bytes=parse_size("--tune-cache-size", value("cache_size")),
+            cache_bytes=parse.parse_size("--tune-cache-size", value("cache_size")),
             clears_cache=config.getoption("tune_cache_clear"),
-            compile_flags=parse_flags("--iree-compile-flag", _either(config, "iree_compile_flag")),
-            rotate_bytes=parse_rotation("--tune-rotate", value("rotate"), target),
-            share=parse_share("--tune-share", value("share")),
+            compile_flags=parse.parse_flags("--iree-compile-flag", _either(config, "iree_compile_flag")),
+            rotate_bytes=parse.parse_rotation("--tune-rotate", value("rotate"), target),
+            share=parse.parse_share("--tune-share", value("share")),
             fresh=bool(_either(config, "tune_fresh") or _keeps_benchmarks(config)),
             request=SpaceRequest(
-                where=parse_where("--tune-where", _either(config, "tune_where")),
-                knobs=parse_knobs("--tune-knob", _either(config, "tune_knob"), target),
+                where=parse.parse_where("--tune-where", _either(config, "tune_where")),
+                knobs=parse.parse_knobs("--tune-knob", _either(config, "tune_knob"), target),
             ),
             models=_parse_models(config, value("function")),
             stop_after=stop_after,
@@ -222,7 +211,8 @@ class GuardOptions:
         def file(name: str) -> Path | None:
             """The path in an option; a path in the ini file is relative to that file, wherever pytest is started."""
             option = config.getoption(f"tune_{name}")
-            base = config.invocation_params.dir if option is not None else _ini_directory(config)
+            ini = config.inipath.parent if config.inipath is not None else config.rootpath
+            base = config.invocation_params.dir if option is not None else ini
             return base / value(name) if value(name) else None
 
         given = _given(config, _OF_GUARDING)
@@ -238,16 +228,11 @@ class GuardOptions:
             )
         return cls(
             spec=_read_spec(spec) if spec is not None else None,
-            tolerance=parse_tolerance("--tune-tolerance", value("tolerance")),
+            tolerance=parse.parse_tolerance("--tune-tolerance", value("tolerance")),
             strict=bool(_either(config, "tune_strict")),
             route=route,
             report=report,
         )
-
-
-def _ini_directory(config: pytest.Config) -> Path:
-    """The directory of the ini file or, without one, the root directory."""
-    return config.inipath.parent if config.inipath is not None else config.rootpath
 
 
 def _read_spec(path: Path) -> Path:

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from pytest_shark_tune.compiler.compiler import Compiler
-from pytest_shark_tune.device.discovery import FoundDevices
+from pytest_shark_tune.device.discovery import FoundDevices, devices_for
 from pytest_shark_tune.device.lease import signature, who_holds
 from pytest_shark_tune.errors import CommandFailed, InputError
-from pytest_shark_tune.plugin.devices import find_devices
 from pytest_shark_tune.plugin.options import TuneOptions, named_here
 from pytest_shark_tune.plugin.parse import naming
 from pytest_shark_tune.spec.link import check_starter
@@ -30,6 +29,7 @@ __all__ = [
     "check_directory",
     "check_inputs",
     "claim_output",
+    "find_devices",
     "hold_directory",
     "refuse_strays",
     "unpack_bundle",
@@ -65,6 +65,18 @@ def check_inputs(options: TuneOptions, compiler: Compiler, *, writes: bool) -> F
         if options.landscape is not None:
             check_directory("--tune-record-landscape", options.landscape.parent)
     return devices
+
+
+def find_devices(options: TuneOptions) -> FoundDevices:
+    """Find the devices to measure on.
+
+    Raises:
+        pytest.UsageError: there is no such device, or the devices differ, or they cannot be locked.
+    """
+    try:
+        return devices_for(options.target, options.devices)
+    except InputError as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def check_compiler(options: TuneOptions, compiler: Compiler) -> None:

@@ -61,7 +61,7 @@ def _failure_reason(entry: GuardEntry, guarded: GuardPlan, session: GuardSession
         checks = [check for check in EntryCheck if check.is_static] if entry.record else [EntryCheck.PARSES]
     alpha = RUN_ALPHA / len(guarded.entries)
     for check in checks:
-        verdict = session.evaluate(guarded, entry, check, alpha=alpha)
+        verdict = session.evaluator.evaluate(guarded, entry, check, alpha=alpha)
         if verdict.outcome is CheckOutcome.FAILED:
-            return verdict.reason.removeprefix(f"{entry.name} of {guarded.spec_path}: ")
+            return verdict.reason.removeprefix(guarded.blame(entry, ""))
     return ""

@@ -11,15 +11,7 @@ import msgspec
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
 from pytest_shark_tune.system.terminal import escaped, escaped_line
 
-__all__ = [
-    "GuardFailure",
-    "GuardResult",
-    "github_lines",
-    "markdown",
-    "said_first",
-    "terminal_lines",
-    "verdict_status",
-]
+__all__ = ["GuardFailure", "GuardResult", "github_lines", "markdown", "said_first", "terminal_lines", "verdict_status"]
 
 _NOTHING = "nothing was guarded"
 _NO_VERDICT = "failed without a verdict"
@@ -200,12 +192,8 @@ def _indented(text: str) -> str:
     first, _, rest = text.partition("\n")
     if not rest:
         return _markdown_text(first)
-    return "\n".join([_markdown_text(first), "", "  ```text", *(f"  {line}" for line in _fenced(rest)), "  ```", ""])
-
-
-def _fenced(text: str) -> list[str]:
-    """Return the lines of a text for a block of code, without a line that would end the block."""
-    return [line.replace("```", "'''") for line in escaped(text).splitlines()]
+    fenced = escaped(rest).replace("```", "'''").splitlines()  # No line of the text may end the block.
+    return "\n".join([_markdown_text(first), "", "  ```text", *(f"  {line}" for line in fenced), "  ```", ""])
 
 
 def _markdown_text(text: str) -> str:

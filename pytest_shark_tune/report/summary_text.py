@@ -77,7 +77,7 @@ def _times_table(summary: Summary, width: int) -> Iterator[str]:
     rows = [
         (
             str(row.weight),
-            *[_percent(row.share)] * profiled,
+            *["-" if row.share is None else f"{row.share:.1%}"] * profiled,
             format_us(row.baseline_us),
             format_us(row.best_us),
             f"{row.speedup:.2f}x" if row.speedup else "-",
@@ -226,10 +226,6 @@ def _source_note(source: SourceCheck) -> str:
         f"{source.source} as a whole, with the spec: {times if source.default_us else ''}{source.ratio:.2f} times as "
         f"fast ({source.ratio_low:.2f} to {source.ratio_high:.2f}), same results{note}"
     )
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.1%}"
 
 
 def _costing(name: str, share: float | None) -> str:

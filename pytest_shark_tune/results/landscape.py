@@ -80,8 +80,9 @@ def write_landscapes(path: Path, store: ResultStore, *, note: str = "") -> list[
             messages.append(f"no landscape of {task.name}: no candidate was measured")
             continue
         own = path
-        if len(store.tasks) > 1:
-            own = path.with_name(f"{path.stem}-{_in_file_name(task.name)}{path.suffix}")
+        if len(store.tasks) > 1:  # The name comes from the model's author and may hold anything.
+            name = re.sub(r"[^\w.-]", "_", task.name)
+            own = path.with_name(f"{path.stem}-{name}{path.suffix}")
         try:
             write_landscape(landscape, own)
             messages.append(f"landscape: {own}")
@@ -97,8 +98,3 @@ def _samples_of(record: Record, known: dict[str, Record]) -> tuple[float, ...]:
     if owner is None:
         return ()
     return owner.baseline_samples_us if owner.id == DEFAULT_ID else owner.samples_us
-
-
-def _in_file_name(name: str) -> str:
-    """Return a name that a file can have: a dispatch's name comes from the model's author and may hold anything."""
-    return re.sub(r"[^\w.-]", "_", name)

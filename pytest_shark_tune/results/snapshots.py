@@ -8,16 +8,8 @@ from pathlib import Path
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.types import Plan
+from pytest_shark_tune.records import reconcile
 from pytest_shark_tune.records.diff import describe_change, diff, view_of
-from pytest_shark_tune.records.reconcile import (
-    as_it_is_now,
-    entry_of_task,
-    first_tasks,
-    is_gone,
-    untried_tests,
-    updated,
-    with_ops,
-)
 from pytest_shark_tune.records.snapshot import read_records, replace_spec, snapshot_draft
 from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.records.verification import Verification
@@ -105,11 +97,11 @@ def update_snapshot(
     Raises:
         OSError: it cannot be read or written.
     """
-    own, untried = first_tasks(plans.values()), untried_tests(plans, results.checks)
+    own, untried = reconcile.first_tasks(plans.values()), reconcile.untried_tests(plans, results.checks)
     old, problem, left_out = _state(path), "", {}
     gone: list[WinnerRecord] = []
     if not any(untried.values()):
-        gone = [record for record in old[1] if record in removable and is_gone(record, plans.values())]
+        gone = [record for record in old[1] if record in removable and reconcile.is_gone(record, plans.values())]
     decided = [task for name, task in own.items() if results.is_decided(name) and not untried[name]]
     if decided or gone:
         left = [record for record in old[1] if record not in gone]
@@ -117,9 +109,10 @@ def update_snapshot(
         for task in decided:
             # A kept entry stays as this suite has it: another suite may have tuned the dispatch apart.
             winner = winners.get(task.name)
-            kept = entry_of_task(task, left) if winner and task.name in results.kept else None
-            decisions.append((task, as_it_is_now(kept, task) if kept else winner and with_ops(winner, task)))
-        records = [record for record in updated(left, decisions) if record.root is not None]
+            kept = reconcile.entry_of_task(task, left) if winner and task.name in results.kept else None
+            now = reconcile.as_it_is_now(kept, task) if kept else winner and reconcile.with_ops(winner, task)
+            decisions.append((task, now))
+        records = [record for record in reconcile.updated(left, decisions) if record.root is not None]
         try:
             draft = snapshot_draft(path, records)
             if draft.text != old[0]:

@@ -47,6 +47,7 @@ class ResultStore:
         spec_path: the merged spec.
         failures: the failures to write something down, which this process still knows.
         changes: the changes of the snapshots beside the suites, once the run is finished.
+        has_results: whether the run has a result; until then nothing is written.
     """
 
     def __init__(
@@ -86,17 +87,12 @@ class ResultStore:
         self._collected = Collected()
         self._at_first: dict[str, tuple[WinnerRecord, ...]] = {}
         self._earlier_spec: Coverage | None = None
-        self._begun = False
+        self.has_results = False
 
     @property
     def tasks(self) -> tuple[AnyTask, ...]:
         """The dispatches and kernels that this run tunes."""
         return tuple(self._results.tasks.values())
-
-    @property
-    def has_results(self) -> bool:
-        """Whether the run has a result; until then nothing is written."""
-        return self._begun
 
     @property
     def snapshots(self) -> tuple[Path, ...]:
@@ -131,8 +127,8 @@ class ResultStore:
     def add(self, result: TestResult) -> None:
         """Write down the result of a test; see ``failures``."""
         self.add_plan(result.plan, result.suite)
-        if not self._begun:
-            self._begun = True
+        if not self.has_results:
+            self.has_results = True
             self._earlier_spec = coverage_of_spec(self.spec_path, self.summary_path)
             # Results that an earlier run left are not this run's. Its spec stays until this run has one of its own.
             for stale in (self.records_path, self.finals_path, self.summary_path):

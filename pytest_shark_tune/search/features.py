@@ -74,7 +74,9 @@ class _Knobs:
 
     def __init__(self, table: ConfigTable, facts: ProblemFacts) -> None:
         self.facts = facts
-        self.logs = {name: _log(table.values[:, position]) for position, name in enumerate(table.names)}
+        # Some switches and choices are 0: their logarithm is -1.
+        logs = np.log2(np.maximum(table.values, 0.5))
+        self.logs: dict[str, Column] = {name: logs[:, position] for position, name in enumerate(table.names)}
         self.rows = len(table)
         self.loops: dict[str, str] = {}
         self.tiles: dict[str, Column] = {}
@@ -84,7 +86,7 @@ class _Knobs:
             prefix, _, tail = name.rpartition("_")
             if name.startswith("wg_size_"):
                 threads.append(log)
-            elif prefix == "red" or (prefix == "vec" and self._reduces(tail)):
+            elif prefix == "red" or (prefix == "vec" and tail in map(str, facts.reductions)):
                 self.steps[self._loop(tail)] = log
             elif prefix in _TILES:
                 self.tiles[self._loop(tail)] = log
@@ -190,17 +192,9 @@ class _Knobs:
         """Return the position of a loop that a knob names by its class, if the facts contain it."""
         return str(self.facts.dims.get(tail, tail))
 
-    def _reduces(self, tail: str) -> bool:
-        return tail.isdigit() and int(tail) in self.facts.reductions
-
     def _sum(self, logs: Iterable[Column]) -> Column:
         stacked = list(logs)
         return np.nansum(stacked, axis=0) if stacked else np.zeros(self.rows)
-
-
-def _log(values: Column) -> Column:
-    """Return logarithms to base 2, and -1 for 0, the value of some switches and choices."""
-    return np.asarray(np.log2(np.maximum(values, 0.5)))
 
 
 def _log_sum(logs: list[Column]) -> Column:

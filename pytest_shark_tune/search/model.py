@@ -8,7 +8,7 @@ improvement from trees as in Hutter, Hoos, Leyton-Brown, *Sequential model-based
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -18,7 +18,7 @@ from pytest_shark_tune.search.cost import Costs
 from pytest_shark_tune.search.facts import ProblemFacts
 from pytest_shark_tune.search.features import Column, Features, features_of
 from pytest_shark_tune.search.forest import Forest
-from pytest_shark_tune.search.protocol import Outcome, Progress
+from pytest_shark_tune.search.protocol import Progress
 from pytest_shark_tune.search.table import ConfigTable
 
 __all__ = ["ModelSearch", "PriorResult"]
@@ -87,7 +87,7 @@ class PriorResult(msgspec.Struct, frozen=True, kw_only=True):
     facts: ProblemFacts = ProblemFacts()
 
 
-class ModelSearch:
+class ModelSearch(Progress):
     """Expected improvement over a forest that is partly replaced with every answer."""
 
     def __init__(
@@ -117,7 +117,7 @@ class ModelSearch:
                 then promise a proportionally higher gain.
             first: The rows to begin with.
         """
-        self._progress = Progress(len(table))
+        super().__init__(len(table))
         self._random = np.random.default_rng(seed)
         self._pipelines = table.pipelines
         self._budget = budget
@@ -148,24 +148,15 @@ class ModelSearch:
             self._start = self._first_rows()
         while self._start and len(chosen) < count:
             index = self._start.pop(0)
-            if index not in self._progress.proposed:
-                chosen += self._progress.propose([index])
-        missing = min(count - len(chosen), self._progress.left)
-        return chosen + self._progress.propose(self._propose(missing) if missing > 0 else [])
-
-    def tell(self, outcomes: Iterable[Outcome]) -> None:
-        """Store results. The next answer learns from them."""
-        self._progress.note(outcomes)
-
-    @property
-    def stop_reason(self) -> str:
-        """A message when all rows were tried."""
-        return self._progress.stop_reason
+            if index not in self.proposed:
+                chosen += self.propose([index])
+        missing = min(count - len(chosen), self.left)
+        return chosen + self.propose(self._propose(missing) if missing > 0 else [])
 
     @property
     def expected_gain(self) -> float:
         """The highest expected gain of a config at the last answer."""
-        return self._gain if self._progress.left else 0.0
+        return self._gain if self.left else 0.0
 
     def _first_rows(self) -> list[int]:
         """Return the rows to begin with. Prior results are read only now, since they may never be needed."""
@@ -209,8 +200,8 @@ class ModelSearch:
         return chosen
 
     def _propose(self, count: int) -> list[int]:
-        rows = np.array(self._progress.indices, dtype=np.intp)
-        results = np.array(self._progress.log_ratios)
+        rows = np.array(self.indices, dtype=np.intp)
+        results = np.array(self.log_ratios)
         measured = ~np.isnan(results)
         if measured.sum() < _FEWEST_RESULTS:
             return [int(index) for index in self._left(count)]
@@ -245,12 +236,10 @@ class ModelSearch:
         configs. Some go to the most uncertain configs, and the last of a budget go next to the best.
         """
         taken = np.isin(pool, chosen)
-        if self._is_ending:
+        if self._budget is not None and len(self.proposed) >= self._budget * (1 - _LAST_SHARE):
             near = np.isin(pool, neighbours) & ~taken
             return int(np.argmax(np.where(near, gains, -1.0) if near.any() else gains))
-        proposed = np.bincount(
-            self._pipelines[[*self._progress.proposed, *chosen]], minlength=self._pipelines.max() + 1
-        )
+        proposed = np.bincount(self._pipelines[[*self.proposed, *chosen]], minlength=self._pipelines.max() + 1)
         possible = np.unique(self._pipelines[pool[~taken]])
         fewest = possible[np.argmin(proposed[possible])]
         if len(possible) > 1 and proposed[fewest] < _FAIR_TRIAL and self._random.random() < _FAIR_SHARE:
@@ -259,14 +248,9 @@ class ModelSearch:
             return int(np.argmax(np.where(taken, -1.0, doubts)))
         return int(np.argmax(gains))
 
-    @property
-    def _is_ending(self) -> bool:
-        """Whether the rest of the budget is spent next to the best."""
-        return self._budget is not None and len(self._progress.proposed) >= self._budget * (1 - _LAST_SHARE)
-
     def _neighbours(self, leaders: Rows) -> Rows:
         """Return rows that were not proposed and are among the nearest to one of ``leaders``."""
-        proposed = self._progress.proposed
+        proposed = self.proposed
         near: set[int] = set()
         for leader in leaders.tolist():
             if leader not in self._nearest:
@@ -278,15 +262,15 @@ class ModelSearch:
 
     def _left(self, count: int) -> Rows:
         """Draw up to ``count`` rows that were not proposed."""
-        left = np.ones(self._progress.count, dtype=np.bool_)
-        left[list(self._progress.proposed)] = False
+        left = np.ones(self.count, dtype=np.bool_)
+        left[list(self.proposed)] = False
         return self._random.permutation(np.flatnonzero(left))[:count]
 
     def _learn_costs(self, share: float) -> None:
         if self._costs is not None:
-            seconds = np.array(self._progress.seconds)
+            seconds = np.array(self.seconds)
             known = ~np.isnan(seconds)
-            self._costs.learn(np.array(self._progress.indices)[known].tolist(), seconds[known].tolist(), share=share)
+            self._costs.learn(np.array(self.indices)[known].tolist(), seconds[known].tolist(), share=share)
 
     def _costs_of(self, rows: Rows) -> Column:
         """Return the expected costs of ``rows``, all 1 if time is not the limit."""

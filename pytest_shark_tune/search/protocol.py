@@ -52,7 +52,7 @@ class Search(Protocol):
 
 
 class Progress:
-    """The proposed rows and the results so far, which every strategy stores.
+    """The proposed rows and the results so far: the part that all strategies share.
 
     ``indices``, ``log_ratios`` and ``seconds`` have one element per result. The log-ratio of a failure is NaN, and so
     is an unknown time.
@@ -72,7 +72,7 @@ class Progress:
 
     @property
     def stop_reason(self) -> str:
-        """The reason to stop that all strategies share: nothing is left."""
+        """A message when all rows were tried."""
         return "" if self.left else f"all {self.count} configs were tried"
 
     def propose(self, indices: Iterable[int]) -> list[int]:
@@ -81,7 +81,7 @@ class Progress:
         self.proposed.update(chosen)
         return chosen
 
-    def note(self, outcomes: Iterable[Outcome]) -> None:
+    def tell(self, outcomes: Iterable[Outcome]) -> None:
         """Store results. Their rows count as proposed."""
         for outcome in outcomes:
             assert 0 <= outcome.index < self.count, outcome

@@ -2,43 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from pytest_shark_tune.search.protocol import Outcome, Progress
+from pytest_shark_tune.search.protocol import Progress
 
 __all__ = ["OrderedSearch", "UniformSearch"]
 
 
-class OrderedSearch:
-    """Proposes rows in a fixed order; results serve only to estimate the remaining gain."""
+class OrderedSearch(Progress):
+    """Proposes rows in a fixed order; results do not change it, and serve only to estimate the remaining gain."""
 
     def __init__(self, order: Sequence[int]) -> None:
+        super().__init__(len(order))
         self._order = iter(order)
-        self._progress = Progress(len(order))
 
     def ask(self, count: int) -> list[int]:
         """Return the next ``count`` rows without a result."""
         chosen: list[int] = []
         while len(chosen) < count and (index := next(self._order, None)) is not None:
-            if index not in self._progress.proposed:
+            if index not in self.proposed:
                 chosen.append(index)
-        return self._progress.propose(chosen)
-
-    def tell(self, outcomes: Iterable[Outcome]) -> None:
-        """Store results. The order does not change."""
-        self._progress.note(outcomes)
-
-    @property
-    def stop_reason(self) -> str:
-        """A message when all rows were tried."""
-        return self._progress.stop_reason
+        return self.propose(chosen)
 
     @property
     def expected_gain(self) -> float:
         """The expected gain of one more draw."""
-        return self._progress.expected_record()
+        return self.expected_record()
 
 
 class UniformSearch(OrderedSearch):

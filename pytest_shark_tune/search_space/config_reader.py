@@ -15,13 +15,7 @@ from iree.compiler.dialects import iree_codegen, iree_gpu
 
 from pytest_shark_tune.dispatch.mlir import pipeline_name
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.search_space.attribute_names import (
-    DENORMALS,
-    GPU_OPTIONS,
-    LLVM_ATTRIBUTES,
-    WAVES_ATTRIBUTE,
-    denormals,
-)
+from pytest_shark_tune.search_space import attribute_names
 from pytest_shark_tune.search_space.pipeline_options import (
     FLUSH_DENORMALS,
     GPU_OPTION_FIELDS,
@@ -158,7 +152,7 @@ def read_knobs(space: SearchSpace, config: ReadConfig) -> Reading:
 
 def option_values(config: ReadConfig) -> dict[str, int]:
     """Return the pipeline options of a config that are not off, by their names in ``--tune-knob``."""
-    options = config.tree.get(GPU_OPTIONS, {})
+    options = config.tree.get(attribute_names.GPU_OPTIONS, {})
     assert isinstance(options, dict)
     everything = {**options, **config.tree}
     names = (PREFETCH_STAGES, NO_REDUCE_BANK_CONFLICTS, WAVES_PER_EU, FLUSH_DENORMALS)
@@ -285,7 +279,7 @@ def _template(space: SearchSpace) -> dict[str, _Template]:
         template: dict[str, _Template] = _tree(ir.Attribute.parse(space.knob_dictionary))
     for name in space.names:
         if name in (PREFETCH_STAGES, NO_REDUCE_BANK_CONFLICTS):
-            template.setdefault(GPU_OPTIONS, {})[name] = _IntKnob(name)
+            template.setdefault(attribute_names.GPU_OPTIONS, {})[name] = _IntKnob(name)
         elif name in (WAVES_PER_EU, FLUSH_DENORMALS):
             template[name] = _IntKnob(name)
     return template
@@ -312,14 +306,14 @@ def _lowering_entries(config: Any) -> dict[str, Any]:
 
 def _option(name: str, attribute: Any) -> dict[str, ConfigTree]:
     """Return an entry of a translation info's dictionary by the names of knobs."""
-    if name == LLVM_ATTRIBUTES:
+    if name == attribute_names.LLVM_ATTRIBUTES:
         others = {entry.name: _tree(entry.attr) for entry in ir.DictAttr(attribute)}
-        waves = others.pop(WAVES_ATTRIBUTE, "")
+        waves = others.pop(attribute_names.WAVES_ATTRIBUTE, "")
         options: dict[str, ConfigTree] = {name: others} if others else {}
         return options | ({WAVES_PER_EU: int(waves)} if isinstance(waves, str) and waves.isdecimal() else {})
-    if name == DENORMALS:
+    if name == attribute_names.DENORMALS:
         for flushed in (False, True):
-            if attribute == ir.Attribute.parse(denormals(flushed=flushed)):
+            if attribute == ir.Attribute.parse(attribute_names.denormals(flushed=flushed)):
                 return {FLUSH_DENORMALS: int(flushed)}
     return {name: _tree(attribute)}
 

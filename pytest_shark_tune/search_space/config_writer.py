@@ -10,6 +10,7 @@ from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, iree_gpu
 
 from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.search_space import pipeline_options
 from pytest_shark_tune.search_space.attribute_names import (
     CPU_PIPELINES,
     DECOMPOSITION,
@@ -23,14 +24,6 @@ from pytest_shark_tune.search_space.attribute_names import (
     denormals,
 )
 from pytest_shark_tune.search_space.config_reader import ReadConfig
-from pytest_shark_tune.search_space.pipeline_options import (
-    FLUSH_DENORMALS,
-    GPU_OPTION_FIELDS,
-    NO_REDUCE_BANK_CONFLICTS,
-    PIPELINE_OPTIONS,
-    PREFETCH_STAGES,
-    WAVES_PER_EU,
-)
 from pytest_shark_tune.search_space.space import SearchSpace
 
 __all__ = ["compilation_info_of", "cpu_compilation_info"]
@@ -74,7 +67,7 @@ def compilation_info_of(space: SearchSpace, knobs: Mapping[str, int]) -> Any:
         entries = {entry.name: entry.attr for entry in info.lowering_config.attributes} | {DECOMPOSITION: part}
         config = iree_gpu.LoweringConfigAttr.get(ir.DictAttr.get(entries))
         info = iree_codegen.CompilationInfoAttr.get(config, info.translation_info)
-    options = {name: value for name, value in knobs.items() if name in PIPELINE_OPTIONS}
+    options = {name: value for name, value in knobs.items() if name in pipeline_options.PIPELINE_OPTIONS}
     return _with_options(info, options) if options else info
 
 
@@ -82,17 +75,17 @@ def _with_options(info: Any, options: Mapping[str, int]) -> Any:
     """Add pipeline options to the translation info. Options that the compiler has set get the same value again."""
     translation = info.translation_info
     entries = {entry.name: entry.attr for entry in translation.configuration or ()}
-    if PREFETCH_STAGES in options or NO_REDUCE_BANK_CONFLICTS in options:
+    if pipeline_options.PREFETCH_STAGES in options or pipeline_options.NO_REDUCE_BANK_CONFLICTS in options:
         entries[GPU_OPTIONS] = _pipeline_options(entries.get(GPU_OPTIONS), options)
-    if WAVES_PER_EU in options:
+    if pipeline_options.WAVES_PER_EU in options:
         attributes = {entry.name: entry.attr for entry in entries.pop(LLVM_ATTRIBUTES, ())}
         attributes.pop(WAVES_ATTRIBUTE, None)
-        if waves := options[WAVES_PER_EU]:
+        if waves := options[pipeline_options.WAVES_PER_EU]:
             attributes[WAVES_ATTRIBUTE] = ir.StringAttr.get(str(waves))
         if attributes:
             entries[LLVM_ATTRIBUTES] = ir.DictAttr.get(attributes)
-    if FLUSH_DENORMALS in options:
-        entries[DENORMALS] = ir.Attribute.parse(denormals(flushed=bool(options[FLUSH_DENORMALS])))
+    if pipeline_options.FLUSH_DENORMALS in options:
+        entries[DENORMALS] = ir.Attribute.parse(denormals(flushed=bool(options[pipeline_options.FLUSH_DENORMALS])))
     changed = iree_codegen.TranslationInfoAttr.get(
         translation.pass_pipeline,
         translation.codegen_spec,
@@ -107,11 +100,11 @@ def _pipeline_options(present: Any, options: Mapping[str, int]) -> Any:
     values: dict[str, Any] = {}
     if present is not None:
         given = iree_gpu.PipelineOptionsAttr(present)
-        values = {name: getattr(given, name) for name in GPU_OPTION_FIELDS}
-    if PREFETCH_STAGES in options:
-        values[PREFETCH_STAGES] = options[PREFETCH_STAGES]
-    if NO_REDUCE_BANK_CONFLICTS in options:
-        values[NO_REDUCE_BANK_CONFLICTS] = bool(options[NO_REDUCE_BANK_CONFLICTS])
+        values = {name: getattr(given, name) for name in pipeline_options.GPU_OPTION_FIELDS}
+    if pipeline_options.PREFETCH_STAGES in options:
+        values[pipeline_options.PREFETCH_STAGES] = options[pipeline_options.PREFETCH_STAGES]
+    if pipeline_options.NO_REDUCE_BANK_CONFLICTS in options:
+        values[pipeline_options.NO_REDUCE_BANK_CONFLICTS] = bool(options[pipeline_options.NO_REDUCE_BANK_CONFLICTS])
     return iree_gpu.PipelineOptionsAttr.get(**values)
 
 

@@ -115,8 +115,10 @@ def read_constraints(op: Any) -> SearchSpace:
     missing = [name for name in knobs if name not in declared]
     if missing:
         raise UnreadableConstraints(f"no constraint mentions the knob {missing[0]}, so it has no bounds")
-    helpers = [name for name in declared if name not in knobs and _is_used(name, constraints)]
-    domains = domains_of([*knobs, *helpers], [constraint.condition for constraint in constraints])
+    conditions = [constraint.condition for constraint in constraints]
+    used = {name for condition in conditions for name in variables(condition)}
+    helpers = [name for name in declared if name not in knobs and name in used]
+    domains = domains_of([*knobs, *helpers], conditions)
     return SearchSpace(
         pipeline=pipeline_name(op.pipeline),
         knobs=tuple(Knob(name, domains[name]) for name in knobs),
@@ -125,10 +127,6 @@ def read_constraints(op: Any) -> SearchSpace:
         pipeline_attribute=str(op.pipeline),
         knob_dictionary=str(op.knobs),
     )
-
-
-def _is_used(name: str, constraints: list[Constraint]) -> bool:
-    return any(name in variables(constraint.condition) for constraint in constraints)
 
 
 def _knob_names(attribute: Any) -> tuple[str, ...]:

@@ -167,10 +167,6 @@ def _all_pairs(operands: Sequence[Column], test: Callable[[Column, Column], Colu
     return reduce(np.logical_and, pairs)
 
 
-def _chain(operands: Sequence[Column], test: Callable[[Column, Column], Column]) -> Column:
-    return reduce(np.logical_and, [test(a, b) for a, b in pairwise(operands)])
-
-
 _SHARED: dict[str, Callable[[Sequence[Any]], Any]] = {
     "sub": lambda x: reduce(sub, x),
     "lt": lambda x: x[0] < x[1],
@@ -187,7 +183,7 @@ _NUMPY: dict[str, Callable[[Sequence[Column]], Column]] = {
     "div": lambda x: reduce(_divide, x),
     "mod": lambda x: _remainder(x[0], x[1]),
     "abs": lambda x: np.abs(x[0]),
-    "eq": lambda x: _chain(x, np.equal),
+    "eq": lambda x: _all_pairs(x, np.equal),
     "distinct": lambda x: _all_pairs(x, np.not_equal),
     "and": lambda x: reduce(np.logical_and, x),
     "or": lambda x: reduce(np.logical_or, x),

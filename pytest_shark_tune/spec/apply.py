@@ -13,16 +13,8 @@ from functools import lru_cache
 
 import msgspec
 
+from pytest_shark_tune.compiler import configure
 from pytest_shark_tune.compiler.compiler import Compiler, first_error, why_rejected
-from pytest_shark_tune.compiler.configure import (
-    Applied,
-    ConfigureFailed,
-    configure_with,
-    executables_alone,
-    read_configs,
-    replace_executables,
-    strip,
-)
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.spec.read import mark_entries, read_spec
@@ -76,14 +68,14 @@ def apply_spec(source: Source, spec: str, compiler: Compiler) -> Application:
     compiler = compiler.for_models
     marked = mark_entries(spec)
     try:
-        sources = strip(source.text) if source.is_benchmark else _lowered(source.name, source.text, compiler)
+        sources = configure.strip(source.text) if source.is_benchmark else _lowered(source.name, source.text, compiler)
     except CommandFailed as error:
         raise InputError(f"{source.name}: {why_rejected(error)}") from error
     try:
         return _apply(source.name, sources, spec, marked, compiler)
     except CommandFailed as error:
         raise SpecNotApplicable(f"{source.name}: {why_rejected(error)}") from error
-    except ConfigureFailed as error:
+    except configure.ConfigureFailed as error:
         raise SpecNotApplicable(f"{source.name}: {error}") from error
 
 
@@ -99,35 +91,35 @@ def _apply(name: str, sources: str, spec: str, marked: str, compiler: Compiler) 
     def chosen(text: str) -> str:
         return compiler.lower(text, to=_CONFIGURATIONS, since=_SOURCES, name=name)
 
-    bare = executables_alone(sources)
-    early = configure_with(bare, marked)
-    text = replace_executables(bare, early.text, _symbols(op for op in early.applied if op.entry))
+    bare = configure.executables_alone(sources)
+    early = configure.configure_with(bare, marked)
+    text = configure.replace_executables(bare, early.text, _symbols(op for op in early.applied if op.entry))
     configurations = chosen(text)
     kept, dropped = _survivors(early.applied, configurations)
     if dropped:
-        text = replace_executables(text, bare, _symbols(dropped))
+        text = configure.replace_executables(text, bare, _symbols(dropped))
         configurations = chosen(text)
     taken = set(_symbols(kept))
-    late = configure_with(configurations, marked)
+    late = configure.configure_with(configurations, marked)
     late_matches = [op for op in late.applied if op.entry and op.symbol not in taken]
-    late_survivors: list[Applied] = []
+    late_survivors: list[configure.Applied] = []
     if late_matches:
         before = text
-        text = replace_executables(text, late.text, _symbols(late_matches))
+        text = configure.replace_executables(text, late.text, _symbols(late_matches))
         late_survivors, late_dropped = _survivors(late_matches, chosen(text))
         if late_dropped:
-            text = replace_executables(text, before, _symbols(late_dropped))
+            text = configure.replace_executables(text, before, _symbols(late_dropped))
         dropped = [op for op in dropped if op.symbol not in _symbols(late_survivors)] + late_dropped
     by_flag: set[tuple[str, str, str]] = set()
     flag_error = ""
     if compiler.target.loads_specs:
         try:
             configured_by_flag = compiler.configure_by_flag(bare, marked, name=name)
-            by_flag = {(op.symbol, op.entry, op.compilation_info) for op in read_configs(configured_by_flag)}
+            by_flag = {(op.symbol, op.entry, op.compilation_info) for op in configure.read_configs(configured_by_flag)}
         except CommandFailed as error:
             flag_error = first_error(error)
 
-    def placement(op: Applied, *, is_late: bool) -> Placement:
+    def placement(op: configure.Applied, *, is_late: bool) -> Placement:
         return Placement(
             symbol=op.symbol,
             op=op.op,
@@ -141,10 +133,10 @@ def _apply(name: str, sources: str, spec: str, marked: str, compiler: Compiler) 
         *(placement(op, is_late=False) for op in kept),
         *(placement(op, is_late=True) for op in late_survivors),
     ]
-    order = {op.symbol: position for position, op in enumerate(read_configs(configurations))}
+    order = {op.symbol: position for position, op in enumerate(configure.read_configs(configurations))}
     used = {found.entry for found in everywhere}
     return Application(
-        text=replace_executables(sources, text, _symbols(kept + late_survivors)),
+        text=configure.replace_executables(sources, text, _symbols(kept + late_survivors)),
         sources=sources,
         placements=tuple(sorted(everywhere, key=lambda found: order.get(found.symbol, -1))),
         dropped=tuple(placement(op, is_late=op in late_matches) for op in dropped),
@@ -153,19 +145,21 @@ def _apply(name: str, sources: str, spec: str, marked: str, compiler: Compiler) 
     )
 
 
-def _survivors(applied: Iterable[Applied], configurations: str) -> tuple[list[Applied], list[Applied]]:
+def _survivors(
+    applied: Iterable[configure.Applied], configurations: str
+) -> tuple[list[configure.Applied], list[configure.Applied]]:
     """Split the ops that took an entry's config: those that still have it after all configs are chosen, and the rest.
 
     The mark is no evidence: an op that the compiler rewrites may keep its attributes and lose its config, or neither.
     """
-    there = {(op.symbol, op.compilation_info) for op in read_configs(configurations)}
-    kept: list[Applied] = []
-    dropped: list[Applied] = []
+    there = {(op.symbol, op.compilation_info) for op in configure.read_configs(configurations)}
+    kept: list[configure.Applied] = []
+    dropped: list[configure.Applied] = []
     for op in applied:
         if op.entry:
             (kept if (op.symbol, op.compilation_info) in there else dropped).append(op)
     return kept, dropped
 
 
-def _symbols(applied: Iterable[Applied]) -> list[str]:
+def _symbols(applied: Iterable[configure.Applied]) -> list[str]:
     return list(dict.fromkeys(op.symbol for op in applied))

@@ -18,22 +18,9 @@ from iree.compiler.dialects import transform
 from pytest_shark_tune.compiler.configure import compiler_context
 from pytest_shark_tune.dispatch.types import RootOp
 from pytest_shark_tune.search_space.attribute_names import DECOMPOSITION
+from pytest_shark_tune.spec import module as spec_module
 from pytest_shark_tune.spec.link import linked_spec, nest_starter
 from pytest_shark_tune.spec.matcher import add_matcher
-from pytest_shark_tune.spec.module import (
-    DEFAULT_FORM_MARK,
-    ENTRYPOINT,
-    ENTRYPOINT_MARK,
-    Provenance,
-    decomposition_of,
-    empty_spec,
-    matcher_name,
-    parse_compilation_info,
-    set_provenance,
-    spec_text,
-    symbol_array,
-    unique_name,
-)
 
 __all__ = ["SPEC_VERSION", "SpecEntry", "build_spec", "single_entry_spec"]
 
@@ -56,7 +43,7 @@ class SpecEntry(msgspec.Struct, frozen=True, kw_only=True):
     """The op to match."""
     compilation_info: str
     """The text of the attribute that matching ops get."""
-    provenance: Provenance = {}
+    provenance: spec_module.Provenance = {}
     """The origin of the entry (device, speedup, version of IREE). It is written on the matcher; IREE ignores it."""
 
 
@@ -84,14 +71,14 @@ def build_spec(entries: Iterable[SpecEntry], starter: str | None = None) -> str:
     with compiler_context(keep=True):
         behind = None if starter is None else linked_spec(starter, "the starter spec")
         if not entries:
-            return spec_text(behind)
-        outer = empty_spec()
-        new = outer if behind is None else empty_spec("tuned", into=outer)
+            return spec_module.spec_text(behind)
+        outer = spec_module.empty_spec()
+        new = outer if behind is None else spec_module.empty_spec("tuned", into=outer)
         _add_entries(new, entries)
         if behind is not None:
             nest_starter(behind, new, outer)
         outer.operation.verify()
-        return spec_text(outer)
+        return spec_module.spec_text(outer)
 
 
 def single_entry_spec(root: RootOp, compilation_info: str) -> str:
@@ -108,31 +95,36 @@ def _add_entries(module: ir.Module, entries: Sequence[SpecEntry]) -> None:
     unit = ir.UnitAttr.get()
     any_op, any_param = transform.AnyOpType.get(), transform.AnyParamType.get()
     read_only = {"transform.readonly": unit}
-    module.operation.attributes[DEFAULT_FORM_MARK] = unit
+    module.operation.attributes[spec_module.DEFAULT_FORM_MARK] = unit
     matchers: list[str] = []
     with ir.InsertionPoint(module.body):
-        configs = [parse_compilation_info(entry.compilation_info, f"the config of {entry.name}") for entry in entries]
-        decompositions = [decomposition_of(config) for config in configs]
+        configs = [
+            spec_module.parse_compilation_info(entry.compilation_info, f"the config of {entry.name}")
+            for entry in entries
+        ]
+        decompositions = [spec_module.decomposition_of(config) for config in configs]
         actions = [_ACTION if decomposition is None else _ATTENTION_ACTION for decomposition in decompositions]
         for name in dict.fromkeys(actions):
             _add_action(name, ["compilation_info", *([DECOMPOSITION] if name == _ATTENTION_ACTION else [])])
         for entry, config, decomposition in zip(entries, configs, decompositions, strict=True):
-            name = unique_name(matcher_name(entry.name), {*matchers, _ACTION, _ATTENTION_ACTION, ENTRYPOINT})
+            name = spec_module.unique_name(
+                spec_module.matcher_name(entry.name), {*matchers, _ACTION, _ATTENTION_ACTION, spec_module.ENTRYPOINT}
+            )
             matchers.append(name)
             values = [config] if decomposition is None else [config, decomposition]
             results = [any_op, *[any_param] * len(values)]
             matcher = transform.named_sequence(name, [any_op], results, arg_attrs=[read_only])
             if entry.provenance:
-                set_provenance(matcher.operation, entry.provenance)
+                spec_module.set_provenance(matcher.operation, entry.provenance)
             with ir.InsertionPoint(matcher.body):
                 add_matcher(entry.root, matcher.bodyTarget)
                 params = [transform.ParamConstantOp(any_param, value).result for value in values]
                 transform.yield_([matcher.bodyTarget, *params])
         consumed = [{"transform.consumed": unit}]
-        entrypoint = transform.named_sequence(ENTRYPOINT, [any_op], [any_op], arg_attrs=consumed)
-        entrypoint.operation.attributes[ENTRYPOINT_MARK] = unit
+        entrypoint = transform.named_sequence(spec_module.ENTRYPOINT, [any_op], [any_op], arg_attrs=consumed)
+        entrypoint.operation.attributes[spec_module.ENTRYPOINT_MARK] = unit
         with ir.InsertionPoint(entrypoint.body):
-            references = symbol_array(matchers), symbol_array(actions)
+            references = spec_module.symbol_array(matchers), spec_module.symbol_array(actions)
             result = transform.ForeachMatchOp(any_op, [], entrypoint.bodyTarget, [], *references)
             transform.yield_([result])
 

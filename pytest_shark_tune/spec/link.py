@@ -9,25 +9,7 @@ from iree.compiler import ir, passmanager
 
 from pytest_shark_tune.compiler.configure import compiler_context, error_text
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.spec.module import (
-    DEFAULT_FORM_MARK,
-    ENTRYPOINT,
-    ENTRYPOINT_MARK,
-    PROVENANCE,
-    empty_spec,
-    keep_pairs,
-    match_pairs,
-    matcher_name,
-    named_sequences,
-    parse_spec,
-    provenance_of,
-    rename_sequence,
-    set_pairs,
-    set_provenance,
-    spec_text,
-    unique_name,
-    yielded_constants,
-)
+from pytest_shark_tune.spec import module as spec_module
 
 __all__ = ["SpecPart", "check_starter", "link_spec", "linked_spec", "merge_specs", "nest_starter", "to_default_form"]
 
@@ -61,7 +43,7 @@ def link_spec(text: str) -> str:
         InputError: The text is no tuning spec, or cannot be brought into the default form.
     """
     with compiler_context(keep=True):
-        return spec_text(linked_spec(text, "the spec"))
+        return spec_module.spec_text(linked_spec(text, "the spec"))
 
 
 def merge_specs(parts: Sequence[SpecPart], order: Sequence[tuple[int, str]]) -> str:
@@ -91,21 +73,23 @@ def merge_specs(parts: Sequence[SpecPart], order: Sequence[tuple[int, str]]) -> 
             if not part.entries:
                 continue
             module = linked_spec(part.text, "the spec")
-            keep_pairs(module, [pair for pair in match_pairs(module) if pair[0] in part.entries])
+            spec_module.keep_pairs(
+                module, [pair for pair in spec_module.match_pairs(module) if pair[0] in part.entries]
+            )
             renamed = _name_entries(module, part.entries, used)
             names |= {(number, old): new for old, new in renamed.items()}
-            used |= set(named_sequences(module))
+            used |= set(spec_module.named_sequences(module))
             modules.append(module)
         merged = modules[0] if len(modules) == 1 else to_default_form(_nest(modules), "the merged spec")
-        actions = dict(match_pairs(merged))
-        set_pairs(merged, [(names[key], actions[names[key]]) for key in order])
+        actions = dict(spec_module.match_pairs(merged))
+        spec_module.set_pairs(merged, [(names[key], actions[names[key]]) for key in order])
         merged.operation.verify()
-        return spec_text(merged)
+        return spec_module.spec_text(merged)
 
 
 def _nest(modules: Sequence[ir.Module]) -> ir.Module:
     """Return a module with copies of specs to be linked. Their sequences must have different names."""
-    outer = empty_spec()
+    outer = spec_module.empty_spec()
     for number, module in enumerate(modules):
         _append_copy(outer, module, f"part_{number}")
     return outer
@@ -119,18 +103,18 @@ def _append_copy(outer: ir.Module, module: ir.Module, name: str) -> None:
 
 def _name_entries(module: ir.Module, entries: Mapping[str, str], used: set[str]) -> dict[str, str]:
     """Give the sequences of a part names that are not in ``used``, and return the new name of each sequence."""
-    taken = used | set(named_sequences(module))
+    taken = used | set(spec_module.named_sequences(module))
     renamed: dict[str, str] = {}
-    for name, sequence in named_sequences(module).items():
+    for name, sequence in spec_module.named_sequences(module).items():
         wanted = name
         dispatch = entries.get(name)
         if dispatch and dispatch != _dispatch_of(sequence):
-            set_provenance(sequence, provenance_of(sequence) | {"dispatch": dispatch})
-            wanted = matcher_name(dispatch)
-        if name != ENTRYPOINT and (wanted != name or name in used):
-            wanted = unique_name(wanted, taken - ({name} - used))
+            spec_module.set_provenance(sequence, spec_module.provenance_of(sequence) | {"dispatch": dispatch})
+            wanted = spec_module.matcher_name(dispatch)
+        if name != spec_module.ENTRYPOINT and (wanted != name or name in used):
+            wanted = spec_module.unique_name(wanted, taken - ({name} - used))
             taken.add(wanted)
-            rename_sequence(sequence, wanted, module.operation)
+            spec_module.rename_sequence(sequence, wanted, module.operation)
         renamed[name] = wanted
     return renamed
 
@@ -155,7 +139,7 @@ def linked_spec(text: str, name: str) -> ir.Module:
     Raises:
         InputError: The text is no tuning spec, or cannot be brought into the default form.
     """
-    return to_default_form(parse_spec(text, name), name)
+    return to_default_form(spec_module.parse_spec(text, name), name)
 
 
 def to_default_form(module: ir.Module, name: str) -> ir.Module:
@@ -185,7 +169,7 @@ def to_default_form(module: ir.Module, name: str) -> ir.Module:
         passmanager.PassManager.parse(_LINK).run(module.operation)
     except ir.MLIRError as error:
         raise InputError(f"{name} cannot be linked: {error_text(error)}") from error
-    if DEFAULT_FORM_MARK not in module.operation.attributes:
+    if spec_module.DEFAULT_FORM_MARK not in module.operation.attributes:
         raise InputError(f"{name} cannot be linked into one spec: symbols that are no named sequences clash in it")
     _merge_actions(module)
     return module
@@ -193,8 +177,8 @@ def to_default_form(module: ir.Module, name: str) -> ir.Module:
 
 def _merge_actions(module: ir.Module) -> None:
     """Replace actions of linked specs that are equal by one of them."""
-    sequences = named_sequences(module)
-    actions = list(dict.fromkeys(action for _, action in match_pairs(module)))
+    sequences = spec_module.named_sequences(module)
+    actions = list(dict.fromkeys(action for _, action in spec_module.match_pairs(module)))
     for position, name in enumerate(actions):
         for earlier in actions[:position]:
             if earlier in sequences and _are_equal(_nameless(sequences[name]), _nameless(sequences[earlier])):
@@ -205,20 +189,22 @@ def _merge_actions(module: ir.Module) -> None:
 
 def _promote(module: ir.Operation, name: str) -> None:
     """Mark a spec as being in the default form, if its one entrypoint has that form."""
-    if DEFAULT_FORM_MARK in module.attributes:
+    if spec_module.DEFAULT_FORM_MARK in module.attributes:
         return
     entrypoints = [
-        op.operation for op in module.regions[0].blocks[0].operations if ENTRYPOINT_MARK in op.operation.attributes
+        op.operation
+        for op in module.regions[0].blocks[0].operations
+        if spec_module.ENTRYPOINT_MARK in op.operation.attributes
     ]
     if len(entrypoints) != 1:
         found = f"{len(entrypoints)} entrypoints" if entrypoints else "no entrypoint"
         raise InputError(
             f"{name} is no tuning spec that can be linked: it has {found}, and one `transform.named_sequence` "
-            f"with the attribute `{ENTRYPOINT_MARK}` is needed"
+            f"with the attribute `{spec_module.ENTRYPOINT_MARK}` is needed"
         )
     try:
-        rename_sequence(entrypoints[0], ENTRYPOINT, module)
-        module.attributes[DEFAULT_FORM_MARK] = ir.UnitAttr.get()
+        spec_module.rename_sequence(entrypoints[0], spec_module.ENTRYPOINT, module)
+        module.attributes[spec_module.DEFAULT_FORM_MARK] = ir.UnitAttr.get()
         module.verify()
     except ir.MLIRError as error:
         raise InputError(
@@ -237,9 +223,9 @@ def nest_starter(starter: ir.Module, new: ir.Module, outer: ir.Module) -> None:
         new: The new entries, a module in ``outer``.
         outer: The module that the linker makes one spec of.
     """
-    taken = [_bare_matcher(named_sequences(new)[matcher]) for matcher, _ in match_pairs(new)]
-    sequences = named_sequences(starter)
-    pairs = match_pairs(starter)
+    taken = [_bare_matcher(spec_module.named_sequences(new)[matcher]) for matcher, _ in spec_module.match_pairs(new)]
+    sequences = spec_module.named_sequences(starter)
+    pairs = spec_module.match_pairs(starter)
     kept = [
         (matcher, action)
         for matcher, action in pairs
@@ -248,7 +234,7 @@ def nest_starter(starter: ir.Module, new: ir.Module, outer: ir.Module) -> None:
     if not kept:
         return
     if len(kept) < len(pairs):
-        keep_pairs(starter, kept)
+        spec_module.keep_pairs(starter, kept)
     _rename_apart(starter, new)
     _append_copy(outer, starter, "starter")
 
@@ -256,7 +242,7 @@ def nest_starter(starter: ir.Module, new: ir.Module, outer: ir.Module) -> None:
 def _bare_matcher(matcher: ir.Operation) -> ir.Operation:
     """Return a copy of a matcher without its name, its provenance and the config that it yields."""
     copy = _nameless(matcher)
-    for config in yielded_constants(copy):
+    for config in spec_module.yielded_constants(copy):
         config.attributes["value"] = ir.UnitAttr.get()
     return copy
 
@@ -264,8 +250,8 @@ def _bare_matcher(matcher: ir.Operation) -> ir.Operation:
 def _nameless(sequence: ir.Operation) -> ir.Operation:
     copy = sequence.clone().operation
     copy.attributes["sym_name"] = ir.StringAttr.get("")
-    if PROVENANCE in copy.attributes:
-        del copy.attributes[PROVENANCE]
+    if spec_module.PROVENANCE in copy.attributes:
+        del copy.attributes[spec_module.PROVENANCE]
     return copy
 
 
@@ -278,16 +264,16 @@ def _rename_apart(starter: ir.Module, new: ir.Module) -> None:
 
     IREE's linker would rename sequences too, but only in ``foreach_match``. A record is found by the dispatch's name.
     """
-    own = {_dispatch_of(sequence) for sequence in named_sequences(new).values()} - {""}
-    used = own | {_dispatch_of(sequence) for sequence in named_sequences(starter).values()}
+    own = {_dispatch_of(sequence) for sequence in spec_module.named_sequences(new).values()} - {""}
+    used = own | {_dispatch_of(sequence) for sequence in spec_module.named_sequences(starter).values()}
     names: dict[str, str] = {}
-    for name, sequence in named_sequences(starter).items():
+    for name, sequence in spec_module.named_sequences(starter).items():
         dispatch = _dispatch_of(sequence)
-        names[name] = unique_name(dispatch, used) if dispatch in own else dispatch
+        names[name] = spec_module.unique_name(dispatch, used) if dispatch in own else dispatch
         used.add(names[name])
-    _name_entries(starter, names, set(named_sequences(new)))
+    _name_entries(starter, names, set(spec_module.named_sequences(new)))
 
 
 def _dispatch_of(sequence: ir.Operation) -> str:
     """Return the dispatch's name in the provenance of an entry, or an empty text."""
-    return str(provenance_of(sequence).get("dispatch", ""))
+    return str(spec_module.provenance_of(sequence).get("dispatch", ""))

@@ -12,23 +12,8 @@ from pytest_shark_tune.compiler.configure import MARK, compiler_context
 from pytest_shark_tune.dispatch.mlir import ops_named, pipeline_name, string_of
 from pytest_shark_tune.dispatch.trust import drop_prints, refusals_in
 from pytest_shark_tune.errors import InputError, SpecRefused
+from pytest_shark_tune.spec import module as spec_module
 from pytest_shark_tune.spec.link import linked_spec, to_default_form
-from pytest_shark_tune.spec.module import (
-    Provenance,
-    decomposition_of,
-    foreach_match,
-    keep_pairs,
-    match_pairs,
-    named_sequences,
-    needed_sequences,
-    parse_compilation_info,
-    parse_unchecked,
-    provenance_of,
-    spec_text,
-    symbol_array,
-    unique_name,
-    yielded_constants,
-)
 
 __all__ = [
     "SpecRow",
@@ -53,7 +38,7 @@ class SpecRow(msgspec.Struct, frozen=True, kw_only=True):
     """The pipeline in ``compilation_info``, without its dialect."""
     config: str = ""
     """The text of the lowering config in ``compilation_info``."""
-    provenance: Provenance = {}
+    provenance: spec_module.Provenance = {}
     """The provenance of the entry, empty if it has none."""
 
 
@@ -65,8 +50,8 @@ def read_spec(text: str) -> tuple[SpecRow, ...]:
     """
     with compiler_context(keep=True):
         module = linked_spec(text, "the spec")
-        sequences = named_sequences(module)
-        return tuple(_row_of(sequences[matcher]) for matcher, _ in match_pairs(module))
+        sequences = spec_module.named_sequences(module)
+        return tuple(_row_of(sequences[matcher]) for matcher, _ in spec_module.match_pairs(module))
 
 
 def dropped_prints(text: str) -> tuple[str, ...]:
@@ -76,7 +61,7 @@ def dropped_prints(text: str) -> tuple[str, ...]:
         InputError: The text is no MLIR that this IREE parses.
     """
     with compiler_context(keep=True):
-        return drop_prints(parse_unchecked(text, "the spec"))
+        return drop_prints(spec_module.parse_unchecked(text, "the spec"))
 
 
 def refused_entries(text: str) -> tuple[tuple[SpecRow, str], ...]:
@@ -91,17 +76,20 @@ def refused_entries(text: str) -> tuple[tuple[SpecRow, str], ...]:
         InputError: The text is no tuning spec.
     """
     with compiler_context(keep=True):
-        parsed = parse_unchecked(text, "the spec")
+        parsed = spec_module.parse_unchecked(text, "the spec")
         drop_prints(parsed)
         module = to_default_form(parsed, "the spec")
-        sequences = named_sequences(module)
+        sequences = spec_module.named_sequences(module)
 
         def refusal(matcher: str, action: str) -> str:
-            names = needed_sequences(module, {matcher, action})
+            names = spec_module.needed_sequences(module, {matcher, action})
             found = [str(refusal) for name in names for refusal in refusals_in(sequences[name])]
             return str(SpecRefused(matcher, ", ".join(dict.fromkeys(found)))) if found else ""
 
-        return tuple((_row_of(sequences[matcher]), refusal(matcher, action)) for matcher, action in match_pairs(module))
+        return tuple(
+            (_row_of(sequences[matcher]), refusal(matcher, action))
+            for matcher, action in spec_module.match_pairs(module)
+        )
 
 
 def select_entries(text: str, matchers: Collection[str]) -> str:
@@ -112,8 +100,8 @@ def select_entries(text: str, matchers: Collection[str]) -> str:
     """
     with compiler_context(keep=True):
         module = linked_spec(text, "the spec")
-        keep_pairs(module, [pair for pair in match_pairs(module) if pair[0] in matchers])
-        return spec_text(module)
+        spec_module.keep_pairs(module, [pair for pair in spec_module.match_pairs(module) if pair[0] in matchers])
+        return spec_module.spec_text(module)
 
 
 def named_configs(text: str) -> dict[str, str]:
@@ -124,10 +112,10 @@ def named_configs(text: str) -> dict[str, str]:
     """
     with compiler_context(keep=True):
         module = linked_spec(text, "the spec")
-        sequences = named_sequences(module)
+        sequences = spec_module.named_sequences(module)
         found: dict[str, str] = {}
-        for matcher, _ in match_pairs(module):
-            values = [op.attributes["value"] for op in yielded_constants(sequences[matcher])]
+        for matcher, _ in spec_module.match_pairs(module):
+            values = [op.attributes["value"] for op in spec_module.yielded_constants(sequences[matcher])]
             if names := [value.value for value in values if isinstance(value, ir.StringAttr)]:
                 found[matcher] = names[0]
         return found
@@ -146,19 +134,19 @@ def with_configs(text: str, configs: Mapping[str, str]) -> str:
     """
     with compiler_context(keep=True):
         module = linked_spec(text, "the spec")
-        keep_pairs(module, [pair for pair in match_pairs(module) if pair[0] in configs])
-        sequences = named_sequences(module)
+        spec_module.keep_pairs(module, [pair for pair in spec_module.match_pairs(module) if pair[0] in configs])
+        sequences = spec_module.named_sequences(module)
         for matcher, info in configs.items():
-            _set_config(sequences[matcher], parse_compilation_info(info, f"the config of {matcher}"))
+            _set_config(sequences[matcher], spec_module.parse_compilation_info(info, f"the config of {matcher}"))
         module.operation.verify()
-        return spec_text(module)
+        return spec_module.spec_text(module)
 
 
 def _set_config(matcher: ir.Operation, config: ir.Attribute) -> None:
     """Replace the config that a matcher yields, and the decomposition that it yields beside it."""
-    decomposition = decomposition_of(config)
+    decomposition = spec_module.decomposition_of(config)
     values = [config] if decomposition is None else [config, decomposition]
-    constants = yielded_constants(matcher)
+    constants = spec_module.yielded_constants(matcher)
     if len(constants) != len(values):
         name = string_of(matcher, "sym_name")
         raise InputError(f"{name} hands {len(constants)} attributes on, and its new config needs {len(values)}")
@@ -176,20 +164,20 @@ def mark_entries(text: str) -> str:
     """
     with compiler_context(keep=True):
         module = linked_spec(text, "the spec")
-        sequences = named_sequences(module)
+        sequences = spec_module.named_sequences(module)
         used = set(sequences)
         actions = []
-        for matcher, action in match_pairs(module):
-            name = unique_name(f"{action}_of_{matcher}", used)
+        for matcher, action in spec_module.match_pairs(module):
+            name = spec_module.unique_name(f"{action}_of_{matcher}", used)
             used.add(name)
             actions.append(name)
-            marking = sequences[action].clone(ip=ir.InsertionPoint(foreach_match(module).parent)).operation
+            marking = sequences[action].clone(ip=ir.InsertionPoint(spec_module.foreach_match(module).parent)).operation
             marking.attributes["sym_name"] = ir.StringAttr.get(name)
             _drop_annotations(marking)
             _add_mark(marking, matcher)
-        foreach_match(module).attributes["actions"] = symbol_array(actions)
+        spec_module.foreach_match(module).attributes["actions"] = spec_module.symbol_array(actions)
         module.operation.verify()
-        return spec_text(module)
+        return spec_module.spec_text(module)
 
 
 def _drop_annotations(action: ir.Operation) -> None:
@@ -210,7 +198,7 @@ def _add_mark(action: ir.Operation, matcher: str) -> None:
 
 
 def _row_of(matcher: ir.Operation) -> SpecRow:
-    name, provenance = string_of(matcher, "sym_name"), provenance_of(matcher)
+    name, provenance = string_of(matcher, "sym_name"), spec_module.provenance_of(matcher)
     constants = [
         op.operation.attributes["value"]
         for op in matcher.regions[0].blocks[0].operations

@@ -34,6 +34,9 @@ __all__ = ["Builder"]
 
 FailedBuild = Literal["compile_failed", "compile_timeout", "not_applied"]
 
+_FAILED_STATES: dict[str, FailedBuild] = {State.NOT_APPLIED: "not_applied", State.COMPILE_TIMEOUT: "compile_timeout"}
+"""The states of candidates that fail before they are compiled, where that is not ``compile_failed``."""
+
 _AHEAD = 8
 """How many candidates beyond the needed one may be compiled, per job."""
 _QUEUED = 2
@@ -194,7 +197,8 @@ class Builder:
             if self._step is not None:
                 text = self._step.applied_to(text, candidate.compilation_info)
         except CandidateFailed as failure:
-            self._keep(key, Artifact(candidate=candidate.id, state=_failed_state(failure), reason=failure.reason))
+            state = _FAILED_STATES.get(failure.state, "compile_failed")
+            self._keep(key, Artifact(candidate=candidate.id, state=state, reason=failure.reason))
             return None
 
         def job() -> Artifact:
@@ -314,17 +318,6 @@ def _step_back() -> None:
     """Lower the priority of this thread and of the compilers that it starts: kernel launches on a GPU come first."""
     if sys.platform == "linux":  # Elsewhere that would lower the priority of the whole process.
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
-
-
-def _failed_state(failure: CandidateFailed) -> FailedBuild:
-    """The state of a candidate that failed before it was compiled."""
-    match failure.state:
-        case State.NOT_APPLIED:
-            return "not_applied"
-        case State.COMPILE_TIMEOUT:
-            return "compile_timeout"
-        case _:
-            return "compile_failed"
 
 
 def _configured(dispatch: Dispatch, module: BenchmarkModule, candidate: Candidate) -> str:

@@ -180,7 +180,7 @@ class Packed:
         failed = f", {self.failed} that failed," if self.failed else ""
         return (
             f"bundle: {self.path}: {self.compiled} compiled candidates{failed} of {dispatches}, defaults included, "
-            f"{_megabytes(self.bytes)}"
+            f"{self.bytes / 1e6:.1f} MB"
         )
 
 
@@ -342,7 +342,3 @@ def _ends_alike(one: str, other: str) -> bool:
 
 def _release(version: str) -> list[str]:
     return version.split(".")[:2]
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"

@@ -15,18 +15,8 @@ from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.dispatch.types import Member
 from pytest_shark_tune.errors import CandidateFailed, DeviceChildDied
+from pytest_shark_tune.measurement import timing
 from pytest_shark_tune.measurement.roofline import SUSPICIOUS_RATIO, work_of
-from pytest_shark_tune.measurement.timing import (
-    FINAL,
-    GUARD_ROUND,
-    SCREENING,
-    Measurement,
-    Policy,
-    calibrate,
-    compare,
-    compare_finalists,
-    time_limit_s,
-)
 from pytest_shark_tune.plan.types import AnyTask, Task
 from pytest_shark_tune.records.types import Origin, Record, State
 from pytest_shark_tune.search_space.candidate import Candidate
@@ -48,7 +38,7 @@ _REMEMBERED = 24
 class RoundResult(NamedTuple):
     """The result of one round of a final, by candidate id."""
 
-    measured: Mapping[str, Measurement]
+    measured: Mapping[str, timing.Measurement]
     """The measurements of those that ran."""
     failed: Mapping[str, CandidateFailed]
     """The failures of those that did not."""
@@ -100,7 +90,7 @@ class Runner:
         self._microbenchmarks = microbenchmarks
         self._prepared: WeakKeyDictionary[DeviceChild, _Prepared] = WeakKeyDictionary()
 
-    def measure(self, task: Task, candidate: Candidate, artifact: Artifact) -> Measurement:
+    def measure(self, task: Task, candidate: Candidate, artifact: Artifact) -> timing.Measurement:
         """Check a candidate's result, then time it beside the default on a leased device.
 
         Raises:
@@ -115,17 +105,19 @@ class Runner:
                 batch, baseline = prepared.batch, partial(child.run, _DEFAULT)
                 earlier = prepared.samples_us
                 if is_default:
-                    measured = compare(baseline, baseline, batch=batch, earlier=earlier)
+                    measured = timing.compare(baseline, baseline, batch=batch, earlier=earlier)
                     _remember(prepared, measured)
                     return measured
-                limit_s = time_limit_s(prepared.check_s)
+                limit_s = timing.time_limit_s(prepared.check_s)
                 at = (child, _CANDIDATE, _REFERENCE, task.dispatch, task.dispatch.members[0], limit_s)
                 _load(child, _CANDIDATE, task.dispatch.members[0], artifact)
                 check_result(*at)
-                run = partial(child.run, _CANDIDATE, timeout_s=time_limit_s(prepared.batch_s))
+                run = partial(child.run, _CANDIDATE, timeout_s=timing.time_limit_s(prepared.batch_s))
                 threshold = self._run.threshold(task)
                 try:
-                    measured = compare(run, baseline, SCREENING, batch=batch, best=threshold, earlier=earlier)
+                    measured = timing.compare(
+                        run, baseline, timing.SCREENING, batch=batch, best=threshold, earlier=earlier
+                    )
                     if not measured.cut_short:  # The others cannot win.
                         check_edges(*at)
                 finally:
@@ -154,7 +146,7 @@ class Runner:
             busy = [task.default.id]
             try:
                 with self._children.fresh() as child:
-                    return RoundResult(self._compare_all(child, task, built, FINAL, number, busy), failed)
+                    return RoundResult(self._compare_all(child, task, built, timing.FINAL, number, busy), failed)
             except CandidateFailed as failure:
                 if busy[0] == task.default.id:
                     raise
@@ -179,7 +171,7 @@ class Runner:
         with self._against_default(busy) as child:
             for member, default, tuned in pairs:
                 busy[0] = _DEFAULT
-                limit_s = time_limit_s(self._load_reference(child, task, member, default))
+                limit_s = timing.time_limit_s(self._load_reference(child, task, member, default))
                 busy[0] = _CANDIDATE
                 _load(child, _CANDIDATE, member, tuned)
                 for check in (check_result, check_edges):
@@ -187,7 +179,7 @@ class Runner:
 
     def guard_round(
         self, task: Task, candidate: Candidate, number: int, artifact: Artifact | None = None
-    ) -> Measurement:
+    ) -> timing.Measurement:
         """Check a candidate's results on new inputs, then time it beside the default, all in a fresh child.
 
         Args:
@@ -203,7 +195,7 @@ class Runner:
         built = dict(zip((task.default.id, _CANDIDATE), self._pair(task, candidate, artifact), strict=True))
         busy = [task.default.id]
         with self._against_default(busy) as child:
-            return self._compare_all(child, task, built, GUARD_ROUND, number, busy)[_CANDIDATE]
+            return self._compare_all(child, task, built, timing.GUARD_ROUND, number, busy)[_CANDIDATE]
 
     def reserve(self, task: Task, records: Iterable[Record]) -> None:
         """Claim the binaries that earlier runs measured, as ``records`` say, for the candidates that had them.
@@ -220,7 +212,7 @@ class Runner:
         self,
         task: AnyTask,
         candidate: Candidate,
-        outcome: Measurement | CandidateFailed,
+        outcome: timing.Measurement | CandidateFailed,
         *,
         artifact: Artifact | None = None,
         compile_s: float | None = None,
@@ -244,10 +236,10 @@ class Runner:
         child: DeviceChild,
         task: Task,
         built: Mapping[str, list[Artifact]],
-        policy: Policy,
+        policy: timing.Policy,
         number: int,
         busy: list[str],
-    ) -> dict[str, Measurement]:
+    ) -> dict[str, timing.Measurement]:
         """Load, check and compare; ``busy`` always has the name of the candidate that the child is busy with."""
         default = task.default.id
         for index, member in enumerate(task.dispatch.members):
@@ -272,7 +264,7 @@ class Runner:
             return run
 
         runs = {name: run_of(name) for name in built if name != default}
-        return compare_finalists(runs, run_of(default), policy, seed=self._seed + number)
+        return timing.compare_finalists(runs, run_of(default), policy, seed=self._seed + number)
 
     @contextmanager
     def _against_default(self, busy: Sequence[str]) -> Iterator[DeviceChild]:
@@ -292,7 +284,7 @@ class Runner:
         if known is None or (known.generation, known.dispatch) != (child.generation, task.dispatch.key):
             check_s = self._load_reference(child, task, task.dispatch.members[0], default)
             run = partial(child.run, _DEFAULT)
-            batch = calibrate(run, SCREENING.sample_s, cap=SCREENING.batch_cap)
+            batch = timing.calibrate(run, timing.SCREENING.sample_s, cap=timing.SCREENING.batch_cap)
             known = _Prepared(child.generation, task.dispatch.key, batch, run(batch), check_s)
         self._prepared[child] = known
         return known
@@ -306,7 +298,7 @@ class Runner:
         check_result(child, _DEFAULT, _REFERENCE, task.dispatch, member, _RUN_TIMEOUT_S)
         return time.perf_counter() - started
 
-    def _refuse_impossible(self, child: DeviceChild, task: Task, measured: Measurement) -> None:
+    def _refuse_impossible(self, child: DeviceChild, task: Task, measured: timing.Measurement) -> None:
         """Refuse a time that the device cannot reach: the run left out work."""
         if self._microbenchmarks is None or measured.cut_short or measured.ratio < SUSPICIOUS_RATIO:
             return
@@ -328,18 +320,18 @@ class Runner:
         except CandidateFailed as failure:
             raise default_failed(failure) from failure
 
-    def _group(self, task: Task, candidate: Candidate) -> list[Artifact]:
-        """The artifacts of a candidate, one for each dispatch of the task's group."""
-        return [self._builder.artifact(task, candidate, member) for member in range(len(task.dispatch.members))]
+    def _group(self, task: Task, candidate: Candidate, first: Artifact | None = None) -> list[Artifact]:
+        """The artifacts of a candidate, one for each dispatch of the task's group; ``first`` if that one is there."""
+        rest = range(1, len(task.dispatch.members))
+        first = first or self._builder.artifact(task, candidate)
+        return [first, *(self._builder.artifact(task, candidate, member) for member in rest)]
 
     def _pair(
         self, task: Task, candidate: Candidate, artifact: Artifact | None
     ) -> tuple[list[Artifact], list[Artifact]]:
         """The artifacts of the default and of a candidate, one for each dispatch of the task's group."""
-        members = range(len(task.dispatch.members))
-        first = artifact or self._builder.artifact(task, candidate)
-        rest = [self._builder.artifact(task, candidate, member) for member in members[1:]]
-        return [self._default_artifact(task, member) for member in members], [first, *rest]
+        tuned = self._group(task, candidate, artifact)
+        return [self._default_artifact(task, member) for member in range(len(tuned))], tuned
 
     def _refuse_default_binary(self, task: Task, candidate: Candidate, artifact: Artifact) -> None:
         default = self._known(task, task.default)
@@ -352,7 +344,7 @@ def default_failed(failure: CandidateFailed) -> CandidateFailed:
     return CandidateFailed(State.RUN_FAILED, f"the default config to compare with failed: {failure}")
 
 
-def _remember(prepared: _Prepared, measured: Measurement) -> None:
+def _remember(prepared: _Prepared, measured: timing.Measurement) -> None:
     if not measured.cut_short:
         prepared.samples_us = (prepared.samples_us + measured.baseline_samples_us)[-_REMEMBERED:]
 

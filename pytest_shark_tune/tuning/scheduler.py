@@ -102,9 +102,8 @@ class TaskState:
     @property
     def is_exhausted(self) -> bool:
         """Whether the candidates that are left are expected to gain next to nothing."""
-        if (
-            self.tried < _ENOUGH or self.search.stop_reason
-        ):  # Candidates that were chosen when more was expected are tried.
+        # Candidates that were chosen when more was expected are tried.
+        if self.tried < _ENOUGH or self.search.stop_reason:
             return False
         return self.search.expected_gain * (self.most - self.tried) < _LEAST_GAIN
 

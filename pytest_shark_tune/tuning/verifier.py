@@ -6,7 +6,7 @@ their default results. Then it measures each model end to end: an entry that won
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -345,19 +345,10 @@ def _misapplied(plan: Plan, model: TunedModel) -> dict[str, str]:
             continue
         wanted = {member.symbol for member in task.dispatch.members if member.source == source.name}
         got = {symbol for symbol, info in applied if info == infos[name]}
+        # Dispatches with an equal winner have the same config.
+        alike = [other.dispatch for other in plan.tasks if infos.get(other.name) == infos[name]]
         if missed := wanted - got:
-            bad[name] = f"in the whole of {source.name} it does not apply to {_join_symbols(missed)}"
-        elif extra := got - wanted - _owners(plan, infos, name):
-            bad[name] = f"in the whole of {source.name} it applies to {_join_symbols(extra)} as well"
+            bad[name] = f"in the whole of {source.name} it does not apply to {', '.join(sorted(missed))}"
+        elif extra := got - wanted - {member.symbol for dispatch in alike for member in dispatch.members}:
+            bad[name] = f"in the whole of {source.name} it applies to {', '.join(sorted(extra))} as well"
     return bad
-
-
-def _join_symbols(symbols: Set[str]) -> str:
-    return ", ".join(sorted(symbols))
-
-
-def _owners(plan: Plan, infos: Mapping[str, str], name: str) -> set[str]:
-    """The executables that may have the same config: those of dispatches with an equal winner."""
-    return {
-        member.symbol for task in plan.tasks if infos.get(task.name) == infos[name] for member in task.dispatch.members
-    }

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import msgspec
 
 from pytest_shark_tune.compiler.artifact import Artifact
-from pytest_shark_tune.compiler.compiler import compiler_version
 from pytest_shark_tune.errors import CandidateFailed, InputError
-from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
+from pytest_shark_tune.guard.plan import GuardPlan
 from pytest_shark_tune.guard.session import GuardSession
-from pytest_shark_tune.guard.speed import RUN_ALPHA, AcceptanceCriteria, judge
+from pytest_shark_tune.guard.speed import RUN_ALPHA, judge
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
 from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.plan.types import Task
@@ -62,7 +61,7 @@ class CaseEvaluator:
             return session.builder.artifact(case.task, case.candidate)
         except CandidateFailed:
             plan, entry = case.guarded.plan, case.guarded.entry
-            earlier = session.evaluate(plan, entry, EntryCheck.APPLIES, alpha=self.alpha)
+            earlier = session.evaluator.evaluate(plan, entry, EntryCheck.APPLIES, alpha=self.alpha)
             if earlier.outcome is CheckOutcome.PASSED:
                 raise
             return None
@@ -83,13 +82,13 @@ class CaseEvaluator:
                 f"the suite's own artifact gives a {type(artifact).__name__}, which only the suite can run: override "
                 "the fixture measurement in its conftest.py, too"
             )
-        verdict = session.evaluate(guarded.plan, guarded.entry, guarded.check, artifact, alpha=self.alpha)
+        verdict = session.evaluator.evaluate(guarded.plan, guarded.entry, guarded.check, artifact, alpha=self.alpha)
         if verdict.outcome is not CheckOutcome.FAILED or guarded.check is not EntryCheck.APPLIES or guarded.entry.tasks:
             return verdict
         # The entry has no dispatch in this test. It may still apply in a model of another test, to an op that is
         # rewritten later.
         elsewhere = (
-            session.evaluate(plan, plan.entry(guarded.entry.name), EntryCheck.APPLIES, alpha=self.alpha)
+            session.evaluator.evaluate(plan, plan.entry(guarded.entry.name), EntryCheck.APPLIES, alpha=self.alpha)
             for plan in self._plans[guarded.plan.spec_path]
             if plan is not guarded.plan
         )
@@ -106,25 +105,14 @@ class CaseEvaluator:
             case Measurement() if guarded.check is not EntryCheck.FAST:
                 return Verdict(entry=guarded.entry.name, check=guarded.check, outcome=CheckOutcome.PASSED)
             case Measurement() as measured if guarded.entry.is_local:
-                verdict = judge(guarded.entry.name, measured, self._criteria(guarded.entry))
-                return msgspec.structs.replace(
-                    verdict, reason=verdict.reason and _with_entry_name(guarded, verdict.reason)
-                )
+                criteria = self._session.evaluator.criteria(guarded.entry, self.alpha)
+                verdict = judge(guarded.entry.name, measured, criteria)
+                reason = verdict.reason and guarded.plan.blame(guarded.entry, verdict.reason)
+                return msgspec.structs.replace(verdict, reason=reason)
             case Measurement():  # Of another device than the record's it says nothing, so ours is reported.
                 return self.evaluate(guarded, None, session)
             case _:
                 return self.evaluate(guarded, funcargs.get("artifact"), session)
-
-    def _criteria(self, entry: GuardEntry) -> AcceptanceCriteria:
-        settings = self._session.settings
-        return AcceptanceCriteria(
-            alpha=self.alpha,
-            device=settings.device_name,
-            iree=compiler_version(),
-            record=entry.record,
-            tolerance=settings.tolerance,
-            fingerprint=self._session.fingerprint,
-        )
 
 
 @dataclass(frozen=True)
@@ -158,9 +146,5 @@ def verdict_on_failure(guarded: Guarded, failure: CandidateFailed) -> Verdict:
     if guarded.check is EntryCheck.FAST:
         reason = f"see [{name}-{EntryCheck.CORRECT}]: {failure}"
         return Verdict(entry=name, check=EntryCheck.FAST, outcome=CheckOutcome.SKIPPED, reason=reason)
-    reason = _with_entry_name(guarded, str(failure))
+    reason = guarded.plan.blame(guarded.entry, failure)
     return Verdict(entry=name, check=guarded.check, outcome=CheckOutcome.FAILED, reason=reason)
-
-
-def _with_entry_name(guarded: Guarded, reason: str) -> str:
-    return f"{guarded.entry.name} of {guarded.plan.spec_path}: {reason}"

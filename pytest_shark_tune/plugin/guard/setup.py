@@ -10,11 +10,10 @@ import pytest
 
 from pytest_shark_tune.device.discovery import FoundDevices, jobs_of_worker
 from pytest_shark_tune.guard.session import GuardSession
-from pytest_shark_tune.plugin.devices import find_devices
 from pytest_shark_tune.plugin.guard.reporter import RUN_DIRECTORY
 from pytest_shark_tune.plugin.interrupts import Interrupts
 from pytest_shark_tune.plugin.options import GuardOptions, TuneOptions
-from pytest_shark_tune.plugin.preflight import check_cache, check_compiler
+from pytest_shark_tune.plugin.preflight import check_cache, check_compiler, find_devices
 from pytest_shark_tune.plugin.xdist.messages import progress_callback
 from pytest_shark_tune.system import cleanup
 from pytest_shark_tune.system.cache import Cache

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from pytest_shark_tune.device.discovery import FoundDevices, jobs_of_worker
-from pytest_shark_tune.plugin.devices import find_devices
 from pytest_shark_tune.plugin.options import TuneOptions
+from pytest_shark_tune.plugin.preflight import find_devices
 from pytest_shark_tune.system.directories import is_marked, make_marked
 from pytest_shark_tune.tuning.settings import RunSettings
 

@@ -10,17 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
-from pytest_shark_tune.search_space.cpu.tiling import (
-    MOST_NATIVE_VECTORS,
-    Axis,
-    Tiles,
-    distribution_tiles,
-    require_small_rest,
-    require_vector_room,
-    require_whole_vectors,
-    require_workgroups,
-    tiled_space,
-)
+from pytest_shark_tune.search_space.cpu import tiling
 from pytest_shark_tune.search_space.emit import Body
 from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
 from pytest_shark_tune.search_space.tiles import divisors, fast_or_any, refuse_elements
@@ -79,26 +69,26 @@ def _attention_space(root: RootOp, target: TargetFacts, *, fast: bool) -> Search
         # With one row or a few keys at a time, each value is loaded for a single use. At best this was half as fast.
         rows = rows[1:] or rows
         keys = tuple(tile for tile in keys if tile >= _FEWEST_KEYS) or keys
-    batches = [Axis(index, root.loops[index], (1,), divisors(root.loops[index])) for index in root.batch]
-    row_axis = Axis(m, root.loops[m], rows, distribution_tiles(root.loops[m], rows))
-    key_axis = Axis(k2, root.loops[k2], keys)
+    batches = [tiling.Axis(index, root.loops[index], (1,), divisors(root.loops[index])) for index in root.batch]
+    row_axis = tiling.Axis(m, root.loops[m], rows, tiling.distribution_tiles(root.loops[m], rows))
+    key_axis = tiling.Axis(k2, root.loops[k2], keys)
     # Distributing the width of a value would compute all scores again for each part.
-    width_axis = Axis(n, root.loops[n], _width_tiles(root.loops[n], lanes, fast=fast), (root.loops[n],))
+    width_axis = tiling.Axis(n, root.loops[n], _width_tiles(root.loops[n], lanes, fast=fast), (root.loops[n],))
     axes = [*batches, row_axis, width_axis, key_axis]
 
-    def constrain(body: Body, tiles: Tiles) -> None:
+    def constrain(body: Body, tiles: tiling.Tiles) -> None:
         row, key, width = tiles.vector[m], tiles.vector[k2], tiles.vector[n]
-        require_whole_vectors(body, m, row, tiles.distribution[m])
-        room = MOST_NATIVE_VECTORS * target.native_vector_bytes
+        tiling.require_whole_vectors(body, m, row, tiles.distribution[m])
+        room = tiling.MOST_NATIVE_VECTORS * target.native_vector_bytes
         scores, values = [row, key, body.dims[k1]], [row, key, width]
-        require_vector_room(body, scores, sum_bytes, room, "the unrolled product of queries and keys")
-        require_vector_room(body, values, sum_bytes, room, "the unrolled product of scores and values")
+        tiling.require_vector_room(body, scores, sum_bytes, room, "the unrolled product of queries and keys")
+        tiling.require_vector_room(body, values, sum_bytes, room, "the unrolled product of scores and values")
         if fast:
             for axis in (row_axis, key_axis):
-                require_small_rest(body, axis, tiles.vector[axis.index])
-            require_workgroups(body, root, target, axes, tiles.distribution)
+                tiling.require_small_rest(body, axis, tiles.vector[axis.index])
+            tiling.require_workgroups(body, root, target, axes, tiles.distribution)
 
-    return tiled_space(root, _PIPELINE, axes, constrain, peels=False)
+    return tiling.tiled_space(root, _PIPELINE, axes, constrain, peels=False)
 
 
 def _width_tiles(size: int, lanes: int, *, fast: bool) -> tuple[int, ...]:

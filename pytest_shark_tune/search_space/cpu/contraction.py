@@ -11,20 +11,7 @@ from functools import reduce
 from typing import Any, Final
 
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
-from pytest_shark_tune.search_space.cpu.tiling import (
-    MOST_NATIVE_VECTORS,
-    Axis,
-    Tiles,
-    distribution_tiles,
-    lane_count,
-    operand_dims,
-    registers,
-    require_small_rest,
-    require_tiling,
-    require_workgroups,
-    tiled_space,
-    widest_element,
-)
+from pytest_shark_tune.search_space.cpu import tiling
 from pytest_shark_tune.search_space.emit import Body
 from pytest_shark_tune.search_space.space import SearchSpace
 from pytest_shark_tune.search_space.tiles import divisors, fast_or_any, powers, refuse_elements
@@ -71,25 +58,27 @@ def cpu_contraction_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpa
 def _contraction_space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
     """Build the space; with ``fast``, without configs that compile but cannot be fast."""
     loops, lane, depth = _tiled_loops(root, target)
-    others = [Axis(index, root.loops[index], (1,)) for index in root.k if index != depth]
+    others = [tiling.Axis(index, root.loops[index], (1,)) for index in root.k if index != depth]
 
-    def constrain(body: Body, tiles: Tiles) -> None:
+    def constrain(body: Body, tiles: tiling.Tiles) -> None:
         vector = {index: tile for index, tile in tiles.vector.items() if index in loops}
-        require_tiling(body, vector, tiles.distribution)
+        tiling.require_tiling(body, vector, tiles.distribution)
         _assert_compiles(body, root, target, vector)
         if fast:
             parallel = {index: vector[index] for index in tiles.distribution}
             _assert_whole_vectors(body, loops, lane, vector, tiles.distribution)
             _assert_registers(body, root, target, loops, lane, parallel)
-            require_workgroups(body, root, target, loops.values(), tiles.distribution)
+            tiling.require_workgroups(body, root, target, loops.values(), tiles.distribution)
 
-    return tiled_space(root, _PIPELINE, [*loops.values(), *others], constrain, peels=True)
+    return tiling.tiled_space(root, _PIPELINE, [*loops.values(), *others], constrain, peels=True)
 
 
-def _tiled_loops(root: RootOp, target: TargetFacts) -> tuple[dict[int, Axis], int, int]:
+def _tiled_loops(root: RootOp, target: TargetFacts) -> tuple[dict[int, tiling.Axis], int, int]:
     """Return the parallel and the innermost reduction loops, the loop along vectors, and the innermost reduction."""
-    lanes = lane_count(root, target)
-    *inputs, output = ([dim for dims in operand if len(dims) == 1 for dim in dims] for operand in operand_dims(root))
+    lanes = tiling.lane_count(root, target)
+    *inputs, output = (
+        [dim for dims in operand if len(dims) == 1 for dim in dims] for operand in tiling.operand_dims(root)
+    )
     parallel = [index for index, kind in enumerate(root.iterators) if kind == "parallel"]
     wide = [index for index in output if index in parallel and index not in root.batch and root.loops[index] > 1]
     lane = (wide or parallel or [-1])[-1]
@@ -97,20 +86,20 @@ def _tiled_loops(root: RootOp, target: TargetFacts) -> tuple[dict[int, Axis], in
     alone = all(root.loops[index] == 1 for index in parallel if index != lane and index not in root.batch)
     longest = lanes if strided else lanes * 8
     shortest = max(1, lanes // 4) if strided and alone else lanes
-    loops: dict[int, Axis] = {}
+    loops: dict[int, tiling.Axis] = {}
     for index in parallel:
         size = root.loops[index]
         if index in root.batch:
-            loops[index] = Axis(index, size, (1,), divisors(size))
+            loops[index] = tiling.Axis(index, size, (1,), divisors(size))
             continue
         vector = _lane_tiles(size, shortest, longest) if index == lane else tuple(t for t in _ROW_TILES if t <= size)
-        loops[index] = Axis(index, size, vector, distribution_tiles(size, vector))
+        loops[index] = tiling.Axis(index, size, vector, tiling.distribution_tiles(size, vector))
     depth = root.k[-1] if root.k else -1
     if depth >= 0:
         size = root.loops[depth]
         choices = (_LONE_DEPTH_TILES if alone else _STRIDED_DEPTH_TILES) if strided else _DEPTH_TILES
         tiles = tuple(t for t in choices if t <= size) or (size,)
-        loops[depth] = Axis(depth, size, tiles)
+        loops[depth] = tiling.Axis(depth, size, tiles)
     return loops, lane, depth
 
 
@@ -130,8 +119,8 @@ def _lane_tiles(size: int, shortest: int, longest: int) -> tuple[int, ...]:
 
 def _assert_compiles(body: Body, root: RootOp, target: TargetFacts, vector: Mapping[int, Any]) -> None:
     """Apply the compiler's limits: on native vectors in the unrolled contraction, and on the stack for spills."""
-    room = min(target.max_stack_bytes, MOST_NATIVE_VECTORS * target.native_vector_bytes)
-    widest = widest_element(root)
+    room = min(target.max_stack_bytes, tiling.MOST_NATIVE_VECTORS * target.native_vector_bytes)
+    widest = tiling.widest_element(root)
     unrolled = body.product([body.number(widest), *vector.values()])
     body.require(
         body.at_most(unrolled, body.number(room - 1)),
@@ -141,11 +130,11 @@ def _assert_compiles(body: Body, root: RootOp, target: TargetFacts, vector: Mapp
 
 
 def _assert_whole_vectors(
-    body: Body, loops: Mapping[int, Axis], lane: int, vector: Mapping[int, Any], distribution: Mapping[int, Any]
+    body: Body, loops: Mapping[int, tiling.Axis], lane: int, vector: Mapping[int, Any], distribution: Mapping[int, Any]
 ) -> None:
     """Limit the remainders of vector tiles, which are computed in shorter vectors or element by element."""
     for index, loop in loops.items():
-        require_small_rest(body, loop, vector[index])
+        tiling.require_small_rest(body, loop, vector[index])
     others = math.prod(loops[index].size for index in distribution if index != lane)
     if lane not in distribution or others == 1:
         return
@@ -166,13 +155,13 @@ def _assert_registers(
     body: Body,
     root: RootOp,
     target: TargetFacts,
-    loops: Mapping[int, Axis],
+    loops: Mapping[int, tiling.Axis],
     lane: int,
     parallel: Mapping[int, Any],
 ) -> None:
     """Limit accumulators: at most as many as registers hold, and enough to hide latency and to reuse loaded values."""
-    lanes = lane_count(root, target)
-    most = registers(target) * lanes
+    lanes = tiling.lane_count(root, target)
+    most = tiling.registers(target) * lanes
     accumulators = body.product(list(parallel.values()))
     body.limit(accumulators, most, "the product of the parallel vector tiles", ", which fills the vector registers")
     rows = [index for index in parallel if index != lane and len(loops[index].vector) > 1]

@@ -18,19 +18,7 @@ from typing import Any, Final
 
 from pytest_shark_tune.dispatch.elements import ELEMENT_BYTES
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
-from pytest_shark_tune.search_space.cpu.tiling import (
-    MOST_NATIVE_VECTORS,
-    Axis,
-    Tiles,
-    lane_count,
-    operand_dims,
-    registers,
-    require_even_tiling,
-    require_vector_room,
-    require_workgroups,
-    tiled_space,
-    widest_element,
-)
+from pytest_shark_tune.search_space.cpu import tiling
 from pytest_shark_tune.search_space.emit import Body
 from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
 from pytest_shark_tune.search_space.tiles import divisors, fast_or_any, powers, refuse_elements
@@ -80,12 +68,9 @@ def cpu_convolution_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpa
             f"{root.op} has {len(root.output_image)} image and {len(root.filter_loop)} filter dimensions, "
             "and its space is for one of each, or more"
         )
-    build = _vectorized if _is_decomposed(root) or len(root.output_image) == 1 else _scalar
+    is_decomposed = len(root.output_image) == 2 and _operand_letters(root) in _DECOMPOSED
+    build = _vectorized if is_decomposed or len(root.output_image) == 1 else _scalar
     return (fast_or_any(lambda fast: build(root, target, fast=fast)),)
-
-
-def _is_decomposed(root: RootOp) -> bool:
-    return len(root.output_image) == 2 and _operand_letters(root) in _DECOMPOSED
 
 
 def _operand_letters(root: RootOp) -> tuple[str, ...]:
@@ -99,52 +84,54 @@ def _operand_letters(root: RootOp) -> tuple[str, ...]:
         **dict(zip(root.filter_loop, "HW", strict=True)),
     }
     # If two loops index an image dimension, the first is a loop of the result.
-    return tuple("".join(letters[dims[0]] for dims in operand) for operand in operand_dims(root))
+    return tuple("".join(letters[dims[0]] for dims in operand) for operand in tiling.operand_dims(root))
 
 
 def _vectorized(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
     """Build the space under a pipeline that vectorizes the op; with ``fast``, without configs that cannot be fast."""
-    lanes = lane_count(root, target)
-    lane = operand_dims(root)[-1][-1][0]
+    lanes = tiling.lane_count(root, target)
+    lane = tiling.operand_dims(root)[-1][-1][0]
     axes = [_vector_axis(root, index, lane, lanes) for index in range(len(root.loops))]
     decomposed = len(root.output_image) == 2
 
-    def constrain(body: Body, tiles: Tiles) -> None:
-        require_even_tiling(body, tiles, axes)
+    def constrain(body: Body, tiles: tiling.Tiles) -> None:
+        tiling.require_even_tiling(body, tiles, axes)
         if decomposed:
             _require_unit_window(body, root, tiles)
-        room = MOST_NATIVE_VECTORS * target.native_vector_bytes
-        widest = widest_element(root)
+        room = tiling.MOST_NATIVE_VECTORS * target.native_vector_bytes
+        widest = tiling.widest_element(root)
         unrolled = list(tiles.vector.values())
         if not fast:
-            require_vector_room(body, unrolled, widest, room, "the unrolled vector tile")
+            tiling.require_vector_room(body, unrolled, widest, room, "the unrolled vector tile")
             return
-        require_vector_room(body, unrolled, widest, room // _SHARE_OF_ROOM, "the unrolled vector tile")
+        tiling.require_vector_room(body, unrolled, widest, room // _SHARE_OF_ROOM, "the unrolled vector tile")
         _require_registers(
             body, target, lanes, [(axis, tiles.vector[axis.index]) for axis in axes if axis.distribution]
         )
-        require_workgroups(body, root, target, axes, tiles.distribution)
+        tiling.require_workgroups(body, root, target, axes, tiles.distribution)
 
     pipeline = "ConvTileAndDecomposeExpert" if decomposed else "DoubleTilingExpert"
-    return tiled_space(root, pipeline, axes, constrain, peels=False)
+    return tiling.tiled_space(root, pipeline, axes, constrain, peels=False)
 
 
-def _vector_axis(root: RootOp, index: int, lane: int, lanes: int) -> Axis:
+def _vector_axis(root: RootOp, index: int, lane: int, lanes: int) -> tiling.Axis:
     size = root.loops[index]
     if root.iterators[index] != "parallel":
         channels = math.prod(root.loops[position] for position in root.input_channel)
         if index in root.filter_loop:
             # If there are channels, filter tiles of more than one were at least a quarter slower.
-            return Axis(index, size, (1,) if channels >= lanes else tuple(sorted({1, size})))
-        return Axis(index, size, tuple(tile for tile in divisors(size) if tile <= _DEEPEST))
+            return tiling.Axis(index, size, (1,) if channels >= lanes else tuple(sorted({1, size})))
+        return tiling.Axis(index, size, tuple(tile for tile in divisors(size) if tile <= _DEEPEST))
     if index == lane:
-        return Axis(index, size, _lane_tiles(size, lanes), divisors(size))
+        return tiling.Axis(index, size, _lane_tiles(size, lanes), divisors(size))
     if index in root.output_image and lane in root.output_image:
         # Vectors across the rows of an image reached at most a tenth of the speed.
-        return Axis(index, size, (1,), divisors(size))
+        return tiling.Axis(index, size, (1,), divisors(size))
     if index in root.batch:
-        return Axis(index, size, _row_tiles(size) if root.kind == "pooling" and size > 1 else (1,), divisors(size))
-    return Axis(index, size, _row_tiles(size), divisors(size))
+        return tiling.Axis(
+            index, size, _row_tiles(size) if root.kind == "pooling" and size > 1 else (1,), divisors(size)
+        )
+    return tiling.Axis(index, size, _row_tiles(size), divisors(size))
 
 
 def _lane_tiles(size: int, lanes: int) -> tuple[int, ...]:
@@ -160,7 +147,7 @@ def _row_tiles(size: int) -> tuple[int, ...]:
     return tuple(tile for tile in divisors(size) if tile <= _LONGEST_ROW)
 
 
-def _require_unit_window(body: Body, root: RootOp, tiles: Tiles) -> None:
+def _require_unit_window(body: Body, root: RootOp, tiles: tiling.Tiles) -> None:
     one = body.number(1)
     either = []
     for image, window in zip(root.output_image, root.filter_loop, strict=True):
@@ -174,9 +161,11 @@ def _require_unit_window(body: Body, root: RootOp, tiles: Tiles) -> None:
     )
 
 
-def _require_registers(body: Body, target: TargetFacts, lanes: int, parallel: Sequence[tuple[Axis, Any]]) -> None:
+def _require_registers(
+    body: Body, target: TargetFacts, lanes: int, parallel: Sequence[tuple[tiling.Axis, Any]]
+) -> None:
     """Limit accumulators: at most as many as registers hold, and at least two vectors if there are enough."""
-    most = registers(target) * lanes
+    most = tiling.registers(target) * lanes
     accumulators = body.product([tile for _, tile in parallel])
     body.limit(accumulators, most, "the product of the parallel vector tiles", ", which fills the vector registers")
     fewest = min(2 * lanes, math.prod(max(axis.vector) for axis, _ in parallel) // 2)
@@ -188,31 +177,31 @@ def _scalar(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
 
     A tile is one, or long: the cost of a loop over a few elements exceeds its benefit.
     """
-    lanes = lane_count(root, target)
+    lanes = tiling.lane_count(root, target)
     axes = []
     for index, size in enumerate(root.loops):
         if root.iterators[index] != "parallel":
             tiles = (1, size) if index in root.filter_loop else _long_tiles(size, lanes)
-            axes.append(Axis(index, size, tuple(sorted(set(tiles)))))
+            axes.append(tiling.Axis(index, size, tuple(sorted(set(tiles)))))
             continue
         vector = (1,) if index in root.batch else _long_tiles(size, lanes)
-        axes.append(Axis(index, size, vector, _coarse_tiles(size)))
+        axes.append(tiling.Axis(index, size, vector, _coarse_tiles(size)))
 
-    def constrain(body: Body, tiles: Tiles) -> None:
-        require_even_tiling(body, tiles, axes)
+    def constrain(body: Body, tiles: tiling.Tiles) -> None:
+        tiling.require_even_tiling(body, tiles, axes)
         parallel = [tiles.vector[axis.index] for axis in axes if axis.distribution]
         # The initial zeros of the result are one vector, regardless of the convolution.
-        require_vector_room(
+        tiling.require_vector_room(
             body,
             parallel,
             ELEMENT_BYTES[root.outputs[0].element],
-            MOST_NATIVE_VECTORS * target.native_vector_bytes // 8,
+            tiling.MOST_NATIVE_VECTORS * target.native_vector_bytes // 8,
             "the vector tile of the result",
         )
         if fast:
-            require_workgroups(body, root, target, axes, tiles.distribution)
+            tiling.require_workgroups(body, root, target, axes, tiles.distribution)
 
-    return tiled_space(root, "DoubleTilingExpert", axes, constrain, peels=False)
+    return tiling.tiled_space(root, "DoubleTilingExpert", axes, constrain, peels=False)
 
 
 def _long_tiles(size: int, lanes: int) -> tuple[int, ...]:

@@ -12,20 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
-from pytest_shark_tune.search_space.cpu.tiling import (
-    MOST_NATIVE_VECTORS,
-    Axis,
-    Tiles,
-    distribution_tiles,
-    lane_count,
-    operand_dims,
-    registers,
-    require_tiling,
-    require_vector_room,
-    require_workgroups,
-    tiled_space,
-    widest_element,
-)
+from pytest_shark_tune.search_space.cpu import tiling
 from pytest_shark_tune.search_space.emit import Body
 from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
 from pytest_shark_tune.search_space.tiles import divisors, fast_or_any, powers, refuse_elements
@@ -73,30 +60,30 @@ def _generic_space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSp
     """Build the space; with ``fast``, without configs that compile but cannot be fast."""
     axes = _loop_axes(root, target)
     reductions = [axis for axis in axes if not axis.distribution]
-    widest = widest_element(root)
-    room = MOST_NATIVE_VECTORS * target.native_vector_bytes
+    widest = tiling.widest_element(root)
+    room = tiling.MOST_NATIVE_VECTORS * target.native_vector_bytes
     row_bytes = widest * root.reduction_length
 
-    def constrain(body: Body, tiles: Tiles) -> None:
+    def constrain(body: Body, tiles: tiling.Tiles) -> None:
         tiled = {axis.index: tiles.vector[axis.index] for axis in axes if axis.vector != (1,) or axis.distribution}
-        require_tiling(body, tiled, tiles.distribution)
+        tiling.require_tiling(body, tiled, tiles.distribution)
         parallel = [tiles.vector[index] for index in tiles.distribution]
-        require_vector_room(body, list(tiles.vector.values()), widest, room, "the unrolled vector tile")
+        tiling.require_vector_room(body, list(tiles.vector.values()), widest, room, "the unrolled vector tile")
         least = math.prod(min(axis.vector) for axis in axes if axis.distribution) * row_bytes
         if reductions and least < room:
-            require_vector_room(body, parallel, row_bytes, max(least, room // 4) + 1, _WHOLE_ROWS)
+            tiling.require_vector_room(body, parallel, row_bytes, max(least, room // 4) + 1, _WHOLE_ROWS)
         if fast:
-            most = registers(target) * lane_count(root, target)
+            most = tiling.registers(target) * tiling.lane_count(root, target)
             product = body.product(list(tiles.vector.values()))
             body.limit(product, most, "the product of the vector tiles", ", which fills the vector registers")
-            require_workgroups(body, root, target, axes, tiles.distribution)
+            tiling.require_workgroups(body, root, target, axes, tiles.distribution)
 
-    return tiled_space(root, _PIPELINE, axes, constrain, peels=True)
+    return tiling.tiled_space(root, _PIPELINE, axes, constrain, peels=True)
 
 
-def _loop_axes(root: RootOp, target: TargetFacts) -> list[Axis]:
-    lanes = lane_count(root, target)
-    inputs, output = operand_dims(root)[: len(root.inputs)], operand_dims(root)[len(root.inputs)]
+def _loop_axes(root: RootOp, target: TargetFacts) -> list[tiling.Axis]:
+    lanes = tiling.lane_count(root, target)
+    inputs, output = tiling.operand_dims(root)[: len(root.inputs)], tiling.operand_dims(root)[len(root.inputs)]
     inner = _innermost(root, output)
     read = {_innermost(root, operand) for operand in inputs} - {-1, inner}
     reductions = [index for index, kind in enumerate(root.iterators) if kind == "reduction"]
@@ -108,15 +95,15 @@ def _loop_axes(root: RootOp, target: TargetFacts) -> list[Axis]:
             vector = _lane_tiles(size, lanes) if index == along else (1,)
             if index == reductions[-1] and along < 0:
                 vector = tuple(tile for tile in _CROSS_TILES if tile <= size)
-            axes.append(Axis(index, size, vector))
+            axes.append(tiling.Axis(index, size, vector))
         elif index == inner and along < 0:
             vector = _lane_tiles(size, lanes)
-            axes.append(Axis(index, size, vector, _distribution(root, size, vector)))
+            axes.append(tiling.Axis(index, size, vector, _distribution(root, size, vector)))
         elif index == inner or index in read or len(root.loops) <= _FEW_LOOPS:
             vector = tuple(tile for tile in _ROW_TILES if tile <= size)
-            axes.append(Axis(index, size, vector, _distribution(root, size, vector)))
+            axes.append(tiling.Axis(index, size, vector, _distribution(root, size, vector)))
         else:
-            axes.append(Axis(index, size, (1,), _thinned(divisors(size))))
+            axes.append(tiling.Axis(index, size, (1,), _thinned(divisors(size))))
     return axes
 
 
@@ -134,7 +121,7 @@ def _lane_tiles(size: int, lanes: int) -> tuple[int, ...]:
 
 def _distribution(root: RootOp, size: int, vector: Sequence[int]) -> tuple[int, ...]:
     """Return tiles that hold whole vectors, and fewer of them for more than two loops, since choices multiply."""
-    tiles = distribution_tiles(size, vector)
+    tiles = tiling.distribution_tiles(size, vector)
     return tiles if len(root.loops) <= _FEW_LOOPS else _thinned(tiles)
 
 

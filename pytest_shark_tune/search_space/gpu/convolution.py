@@ -10,15 +10,8 @@ from iree.compiler.dialects import iree_codegen, linalg
 from pytest_shark_tune.dispatch.elements import ELEMENT_BYTES
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.search_space.emit import Body, build_space, knob
+from pytest_shark_tune.search_space.gpu import tiling
 from pytest_shark_tune.search_space.gpu.simt import PIPELINE, simt_space
-from pytest_shark_tune.search_space.gpu.tiling import (
-    GPU_ELEMENTS,
-    Problem,
-    indexing_loops,
-    require_threads,
-    require_work,
-    tile_choices,
-)
 from pytest_shark_tune.search_space.space import SearchSpace
 from pytest_shark_tune.search_space.tiles import fast_or_any, refuse_elements, tile_knobs, tile_level
 
@@ -41,17 +34,17 @@ def gpu_convolution_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpa
     Raises:
         NoSpace: An element type is not covered.
     """
-    refuse_elements(root, GPU_ELEMENTS)
+    refuse_elements(root, tiling.GPU_ELEMENTS)
     product = _im2col_product(root)
     spaces = () if product is None else (simt_space(product, target, igemm=True),)
     return (*spaces, fast_or_any(lambda fast: _direct_space(root, target, fast=fast)))
 
 
-def convolution_problem(root: RootOp) -> Problem:
+def convolution_problem(root: RootOp) -> tiling.Problem:
     """Return the loops of a convolution. The two innermost image loops and the innermost channel loop are tiled."""
     channels = root.output_channel[-1:] or root.depth[-1:] or root.batch[-1:]
     tiled = sorted({*root.output_image[-2:], *channels})
-    return Problem(
+    return tiling.Problem(
         sizes=root.loops,
         reductions=tuple(index for index, kind in enumerate(root.iterators) if kind == "reduction"),
         tiled=tuple(tiled),
@@ -74,7 +67,7 @@ def step_choices(root: RootOp) -> dict[int, tuple[int, ...]]:
     return steps
 
 
-def _im2col_product(root: RootOp) -> Problem | None:
+def _im2col_product(root: RootOp) -> tiling.Problem | None:
     """Return the matrix product that the compiler makes of a convolution by im2col, or ``None`` if it makes none."""
     with ir.Context() as context, ir.Location.unknown():
         context.enable_multithreading(False)
@@ -89,18 +82,20 @@ def _im2col_product(root: RootOp) -> Problem | None:
         if dims is None or not dims.k:
             return None
         tiled = sorted({*list(dims.m)[-2:], *list(dims.n)[-1:]})
-        spans = [indexing_loops(affine) for affine in maps]
+        spans = [tiling.indexing_loops(affine) for affine in maps]
         elements = [ELEMENT_BYTES[tensor.element] for tensor in (*root.inputs[:2], root.outputs[0])]
         operands = tuple(zip(spans, elements, strict=True))
         reductions = tuple(dims.k)
     if not tiled:
         return None
-    return Problem(sizes=sizes, reductions=reductions, tiled=tuple(tiled), operands=operands[:2], result=operands[2])
+    return tiling.Problem(
+        sizes=sizes, reductions=reductions, tiled=tuple(tiled), operands=operands[:2], result=operands[2]
+    )
 
 
 def _direct_space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
     problem = convolution_problem(root)
-    choices = tile_choices(problem, step_choices(root))
+    choices = tiling.tile_choices(problem, step_choices(root))
     count = len(problem.sizes)
     parallel = [index for index in range(count) if index not in problem.reductions]
     knobs = {
@@ -115,8 +110,8 @@ def _direct_space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpa
         workgroup = tile_knobs(body, "wg", choices.workgroup)
         thread = tile_knobs(body, "thr", choices.thread)
         reduction = tile_knobs(body, "red", choices.reduction)
-        threads = require_threads(body, target, workgroup, thread, fast=fast)
+        threads = tiling.require_threads(body, target, workgroup, thread, fast=fast)
         body.derived_knob("wg_size_x", body.product(list(threads.values())), "the number of threads")
-        require_work(body, problem, thread, reduction, fast=False)
+        tiling.require_work(body, problem, thread, reduction, fast=False)
 
     return build_space(PIPELINE, problem.sizes, knobs, constrain)

@@ -12,16 +12,7 @@ from typing import Any
 
 from pytest_shark_tune.dispatch.types import TargetFacts
 from pytest_shark_tune.search_space.emit import Body, build_space, knob, one_of_knob
-from pytest_shark_tune.search_space.gpu.tiling import (
-    Problem,
-    TileChoices,
-    require_shared_memory,
-    require_threads,
-    require_work,
-    tile_bytes,
-    tile_choices,
-    tile_sizes,
-)
+from pytest_shark_tune.search_space.gpu import tiling
 from pytest_shark_tune.search_space.space import SearchSpace
 from pytest_shark_tune.search_space.tiles import fast_or_any, tile_knobs, tile_level
 
@@ -33,7 +24,7 @@ _LARGEST_STEP = 64
 _PROMOTIONS = ((), (0, 1))
 
 
-def simt_space(problem: Problem, target: TargetFacts, *, igemm: bool) -> SearchSpace:
+def simt_space(problem: tiling.Problem, target: TargetFacts, *, igemm: bool) -> SearchSpace:
     """Return the space of a contraction.
 
     The knobs are these, where ``i`` is a position among the loops. A dimension without a choice has no knob.
@@ -52,10 +43,10 @@ def simt_space(problem: Problem, target: TargetFacts, *, igemm: bool) -> SearchS
     return fast_or_any(lambda fast: _simt_space(problem, target, igemm=igemm, fast=fast))
 
 
-def _simt_space(problem: Problem, target: TargetFacts, *, igemm: bool, fast: bool) -> SearchSpace:
+def _simt_space(problem: tiling.Problem, target: TargetFacts, *, igemm: bool, fast: bool) -> SearchSpace:
     depth = problem.reductions[-1]
-    steps = tuple(step for step in tile_sizes(problem.sizes[depth], _LARGEST_STEP) if step & (step - 1) == 0)
-    choices = tile_choices(problem, {depth: steps or tile_sizes(problem.sizes[depth], _LARGEST_STEP)})
+    steps = tuple(step for step in tiling.tile_sizes(problem.sizes[depth], _LARGEST_STEP) if step & (step - 1) == 0)
+    choices = tiling.tile_choices(problem, {depth: steps or tiling.tile_sizes(problem.sizes[depth], _LARGEST_STEP)})
     count = len(problem.sizes)
     parallel = [index for index in range(count) if index not in problem.reductions]
     # A reduction without a tile would be unrolled completely.
@@ -80,9 +71,9 @@ def _simt_space(problem: Problem, target: TargetFacts, *, igemm: bool, fast: boo
         workgroup = tile_knobs(body, "wg", choices.workgroup)
         thread = tile_knobs(body, "thr", choices.thread)
         reduction = tile_knobs(body, "red", choices.reduction)
-        threads = require_threads(body, target, workgroup, thread, fast=fast)
+        threads = tiling.require_threads(body, target, workgroup, thread, fast=fast)
         body.derived_knob("wg_size_x", body.product(list(threads.values())), "the number of threads")
-        require_work(body, problem, thread, reduction, fast=fast)
+        tiling.require_work(body, problem, thread, reduction, fast=fast)
         promote = body.number(1) if igemm else body.knob("promote", range(len(_PROMOTIONS)))
         _require_room(body, problem, target, choices, workgroup | reduction, promote)
 
@@ -90,16 +81,21 @@ def _simt_space(problem: Problem, target: TargetFacts, *, igemm: bool, fast: boo
 
 
 def _require_room(
-    body: Body, problem: Problem, target: TargetFacts, choices: TileChoices, tiles: Mapping[int, Any], promote: Any
+    body: Body,
+    problem: tiling.Problem,
+    target: TargetFacts,
+    choices: tiling.TileChoices,
+    tiles: Mapping[int, Any],
+    promote: Any,
 ) -> None:
     """Require that promoted operands and padded tiles fit in shared memory."""
-    inputs = body.total([tile_bytes(body, tiles, *operand) for operand in problem.operands])
+    inputs = body.total([tiling.tile_bytes(body, tiles, *operand) for operand in problem.operands])
     promoted = body.choose(body.equal(promote, body.number(1)), inputs, body.number(0))
     tried = {**choices.workgroup, **choices.reduction}
     ragged = [index for index in tiles if any(problem.sizes[index] % tile for tile in tried[index])]
     used = [promoted]
     if ragged:
         whole = body.every([body.divides(tiles[index], body.dims[index]) for index in ragged])
-        everything = body.total([inputs, tile_bytes(body, tiles, *problem.result)])
+        everything = body.total([inputs, tiling.tile_bytes(body, tiles, *problem.result)])
         used = [body.choose(whole, promoted, everything)]
-    require_shared_memory(body, target, body.total(used))
+    tiling.require_shared_memory(body, target, body.total(used))

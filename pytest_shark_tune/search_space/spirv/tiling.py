@@ -11,12 +11,7 @@ from typing import Any
 
 from pytest_shark_tune.dispatch.types import TargetFacts
 from pytest_shark_tune.search_space.emit import Body, build_space, knob
-from pytest_shark_tune.search_space.gpu.tiling import (
-    Problem,
-    TileChoices,
-    require_threads,
-    require_work,
-)
+from pytest_shark_tune.search_space.gpu import tiling
 from pytest_shark_tune.search_space.space import SearchSpace
 from pytest_shark_tune.search_space.tiles import fast_or_any, tile_knobs, tile_level
 
@@ -31,7 +26,7 @@ def spirv_pipeline(name: str) -> str:
 
 
 def distributed_space(
-    pipeline: str, problem: Problem, target: TargetFacts, choices: TileChoices, *, steps: bool
+    pipeline: str, problem: tiling.Problem, target: TargetFacts, choices: tiling.TileChoices, *, steps: bool
 ) -> SearchSpace:
     """Return the space of a pipeline with the levels workgroup, thread and, with ``steps``, reduction.
 
@@ -55,22 +50,22 @@ def distributed_space(
             workgroup = tile_knobs(body, "wg", choices.workgroup)
             thread = tile_knobs(body, "thr", choices.thread)
             reduction = tile_knobs(body, "red", choices.reduction) if steps else {}
-            threads = require_threads(body, target, workgroup, thread, fast=fast)
+            threads = tiling.require_threads(body, target, workgroup, thread, fast=fast)
             require_workgroup(body, problem, target, threads)
-            require_work(body, problem, thread, reduction, fast=fast and steps)
+            tiling.require_work(body, problem, thread, reduction, fast=fast and steps)
 
         return build_space(spirv_pipeline(pipeline), problem.sizes, knobs, constrain)
 
     return fast_or_any(space)
 
 
-def workgroup_knobs(problem: Problem) -> list[object]:
+def workgroup_knobs(problem: tiling.Problem) -> list[object]:
     """Return the size of a workgroup: the innermost tiled loop runs along x, the next along y, then z."""
     sizes: list[object] = [knob(f"wg_size_{axis}") for axis in _AXES[: len(problem.tiled)]]
     return sizes + [1] * (len(_AXES) - len(sizes))
 
 
-def require_workgroup(body: Body, problem: Problem, target: TargetFacts, threads: Mapping[int, Any]) -> None:
+def require_workgroup(body: Body, problem: tiling.Problem, target: TargetFacts, threads: Mapping[int, Any]) -> None:
     """Derive the knobs of the workgroup's size from the threads along the loops, within the target's limits."""
     innermost: Sequence[int] = problem.tiled[::-1]
     for axis, most, index in zip(_AXES, target.max_workgroup_sizes, innermost, strict=False):

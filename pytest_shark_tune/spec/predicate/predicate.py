@@ -193,7 +193,8 @@ def steps_subsume(first: tuple[int, ...], second: tuple[int, ...]) -> bool:
 def _sizes_apart(first: tuple[Condition, ...], second: tuple[Condition, ...]) -> bool:
     if len(first) != len(second):
         return True
-    return any(_is_empty(both(one, other)) for one, other in zip(first, second, strict=True))
+    joint = map(both, first, second)
+    return any(condition.high is not None and condition.low > condition.high for condition in joint)
 
 
 def sizes_subsume(first: tuple[Condition, ...], second: tuple[Condition, ...]) -> bool:
@@ -232,10 +233,6 @@ def both(one: Condition, other: Condition) -> Condition:
     if high is not None:
         high = high // step * step
     return Condition(low=low, high=high, step=1 if low == high else step)
-
-
-def _is_empty(condition: Condition) -> bool:
-    return condition.high is not None and condition.low > condition.high
 
 
 def _holds_for(wide: Condition, narrow: Condition) -> bool:

@@ -21,17 +21,7 @@ from pytest_shark_tune.compiler.configure import compiler_context
 from pytest_shark_tune.dispatch.types import ATTENTION, INCIDENTAL_ATTRIBUTES, ONLINE_ATTENTION, RootOp
 from pytest_shark_tune.spec.link import linked_spec
 from pytest_shark_tune.spec.module import PROVENANCE, match_pairs, named_sequences
-from pytest_shark_tune.spec.predicate.predicate import (
-    ANY,
-    ATTENTIONS,
-    CLASSES,
-    STEPS,
-    Condition,
-    MatchPredicate,
-    OperandType,
-    both,
-    exactly,
-)
+from pytest_shark_tune.spec.predicate import predicate
 
 __all__ = ["pattern_of", "read_predicates"]
 
@@ -39,7 +29,7 @@ _SUPPRESS = 2
 """The mode of ``transform.include`` in which a failing sequence is ignored, so that it is no condition."""
 
 
-def read_predicates(spec: str) -> tuple[MatchPredicate, ...]:
+def read_predicates(spec: str) -> tuple[predicate.MatchPredicate, ...]:
     """Return the predicate of each matcher of a spec, in the order of ``read_spec``.
 
     Raises:
@@ -63,9 +53,9 @@ class _Asked:
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     maps: tuple[ir.AffineMap, ...] = ()
-    sizes: dict[str, tuple[Condition, ...]] = field(default_factory=dict)
+    sizes: dict[str, tuple[predicate.Condition, ...]] = field(default_factory=dict)
     steps: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    operands: dict[int, OperandType] = field(default_factory=dict)
+    operands: dict[int, predicate.OperandType] = field(default_factory=dict)
     body: str = ""
     attributes: dict[str, str] | None = None
     unread: list[str] = field(default_factory=list)
@@ -82,7 +72,7 @@ class _Asked:
 _ROOT = ("root", 0)
 
 
-def _read_matcher(name: str, sequences: Mapping[str, ir.Operation]) -> MatchPredicate:
+def _read_matcher(name: str, sequences: Mapping[str, ir.Operation]) -> predicate.MatchPredicate:
     asked = _Asked(sequences)
     matcher = sequences[name]
     block = matcher.regions[0].blocks[0]
@@ -92,7 +82,7 @@ def _read_matcher(name: str, sequences: Mapping[str, ir.Operation]) -> MatchPred
             asked.op = transform.OperationType(argument.type).operation_name
     _follow(block, asked)
     _fold_operands(asked)
-    return MatchPredicate(
+    return predicate.MatchPredicate(
         matcher=name,
         kind=asked.kind,
         op=asked.op,
@@ -106,7 +96,7 @@ def _read_matcher(name: str, sequences: Mapping[str, ir.Operation]) -> MatchPred
         body=asked.body,
         attributes=asked.attributes,
         unread=tuple(dict.fromkeys(asked.unread)),
-        digest=_hash(_canonical_text(matcher, _Numbers(), sequences, _handed_on(block))),
+        digest=_hash(_canonical_text(matcher, _Numbers(), sequences, set(block.operations[-1].operation.operands))),
     )
 
 
@@ -168,8 +158,8 @@ def _read_kind(kind: str, inputs: Sequence[str], outputs: Sequence[str], name: s
             asked.set_once("op", name, op)
         if "indexing_maps" in op.attributes:
             asked.set_once("maps", _affine_maps(op), op)
-        for result, meaning in zip(op.results, (*CLASSES[kind], *STEPS), strict=False):
-            asked.meanings[result] = ("steps" if meaning in STEPS else "sizes", meaning)
+        for result, meaning in zip(op.results, (*predicate.CLASSES[kind], *predicate.STEPS), strict=False):
+            asked.meanings[result] = ("steps" if meaning in predicate.STEPS else "sizes", meaning)
         return True
 
     return read
@@ -183,11 +173,11 @@ def _read_sizes(op: ir.Operation, asked: _Asked) -> bool:
         return before == expected
     if meaning != "sizes":
         return False
-    given = tuple(Condition() if size == ANY else exactly(size) for size in expected)
+    given = tuple(predicate.Condition() if size == predicate.ANY else predicate.exactly(size) for size in expected)
     old = asked.sizes.get(str(name), given)
     if len(old) != len(given):
         return False
-    asked.sizes[str(name)] = tuple(both(*pair) for pair in zip(old, given, strict=True))
+    asked.sizes[str(name)] = tuple(predicate.both(*pair) for pair in zip(old, given, strict=True))
     return True
 
 
@@ -207,7 +197,7 @@ def _read_type(op: ir.Operation, asked: _Asked) -> bool:
 
 def _ask_type(asked: _Asked, position: int, kind: ir.Type) -> bool:
     given = _operand_type(kind)
-    old = asked.operands.get(position, OperandType())
+    old = asked.operands.get(position, predicate.OperandType())
     if old.element not in ("", given.element) or (old.sizes is not None and old.sizes != given.sizes):
         return False
     asked.operands[position] = given
@@ -220,19 +210,21 @@ def _read_bounds(op: ir.Operation, asked: _Asked) -> bool:
 
     if not _is_about(op, asked, "operand"):
         return False
-    condition = Condition(low=number("lower_bound", 0), high=number("upper_bound", None), step=number("size", 1))
+    condition = predicate.Condition(
+        low=number("lower_bound", 0), high=number("upper_bound", None), step=number("size", 1)
+    )
     return condition.step > 0 and _ask_bound(asked, _position(op, asked), number("dim", 0), condition)
 
 
-def _ask_bound(asked: _Asked, position: int, dim: int, condition: Condition) -> bool:
-    old = asked.operands.get(position, OperandType())
+def _ask_bound(asked: _Asked, position: int, dim: int, condition: predicate.Condition) -> bool:
+    old = asked.operands.get(position, predicate.OperandType())
     if old.sizes is None:
-        bounds = old.bounds | {dim: both(old.bounds.get(dim, Condition()), condition)}
+        bounds = old.bounds | {dim: predicate.both(old.bounds.get(dim, predicate.Condition()), condition)}
         asked.operands[position] = msgspec.structs.replace(old, bounds=bounds)
         return True
     if dim >= len(old.sizes):
         return False
-    sizes = (*old.sizes[:dim], both(old.sizes[dim], condition), *old.sizes[dim + 1 :])
+    sizes = (*old.sizes[:dim], predicate.both(old.sizes[dim], condition), *old.sizes[dim + 1 :])
     asked.operands[position] = msgspec.structs.replace(old, sizes=sizes)
     return True
 
@@ -306,9 +298,9 @@ def _fold_operands(asked: _Asked) -> None:
     if not asked.maps or not asked.inputs:
         return
     classes = _classes_of_loops(asked)
-    for name in CLASSES[asked.kind]:
+    for name in predicate.CLASSES[asked.kind]:
         count = sum(dimension_class == name for dimension_class, _ in classes.values())
-        if len(asked.sizes.setdefault(name, (Condition(),) * count)) != count:
+        if len(asked.sizes.setdefault(name, (predicate.Condition(),) * count)) != count:
             # Such a matcher matches nothing, so its conditions must not be taken at face value.
             asked.unread.append("transform.iree.match.dims_equal")
             return
@@ -327,7 +319,7 @@ def _fold_operands(asked: _Asked) -> None:
             if (loop := loops[dim]) is not None:
                 name, index = loop
                 old = asked.sizes[name]
-                asked.sizes[name] = (*old[:index], both(old[index], condition), *old[index + 1 :])
+                asked.sizes[name] = (*old[:index], predicate.both(old[index], condition), *old[index + 1 :])
         if all(loops[dim] is not None for dim in asks) and operand.element in ("", elements.get(position)):
             del asked.operands[position]
 
@@ -350,7 +342,7 @@ def _classes_of_loops(asked: _Asked) -> dict[int, tuple[str, int]]:
         return {}
     return {
         loop: (name, index)
-        for name in CLASSES[asked.kind]
+        for name in predicate.CLASSES[asked.kind]
         for index, loop in enumerate(getattr(found, f"{name}{suffix}"))
     }
 
@@ -370,15 +362,15 @@ def _type_of(op: ir.Operation, name: str) -> str:
     return str(ir.TypeAttr(op.attributes[name]).value)
 
 
-def _operand_type(kind: ir.Type) -> OperandType:
+def _operand_type(kind: ir.Type) -> predicate.OperandType:
     if not isinstance(kind, ir.RankedTensorType) or not ir.RankedTensorType(kind).shape:
-        return OperandType(element=str(kind))
+        return predicate.OperandType(element=str(kind))
     tensor = ir.RankedTensorType(kind)
     encoding = f", {tensor.encoding}" if tensor.encoding is not None else ""
     dynamic = ir.ShapedType.get_dynamic_size()
-    return OperandType(
+    return predicate.OperandType(
         element=f"{tensor.element_type}{encoding}",
-        sizes=tuple(Condition() if size == dynamic else exactly(size) for size in tensor.shape),
+        sizes=tuple(predicate.Condition() if size == dynamic else predicate.exactly(size) for size in tensor.shape),
     )
 
 
@@ -392,7 +384,7 @@ def _kind_of(op: ir.Operation) -> str:
         return "contraction"
     if linalg.isa_convolution_op(op):
         return "convolution"
-    return "attention" if op.name in ATTENTIONS else "other"
+    return "attention" if op.name in predicate.ATTENTIONS else "other"
 
 
 def _target_of(op: ir.Operation, sequences: Mapping[str, ir.Operation]) -> ir.Operation:
@@ -404,11 +396,6 @@ class _Numbers(dict[Any, int]):
 
     def __missing__(self, value: Any) -> int:
         return self.setdefault(value, len(self))
-
-
-def _handed_on(matcher: ir.Block) -> set[ir.Value]:
-    """Return the values that a matcher passes to its action: the operands of its last op."""
-    return set(list(matcher.operations)[-1].operation.operands)
 
 
 def _canonical_text(

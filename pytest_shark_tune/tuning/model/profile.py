@@ -11,7 +11,7 @@ import msgspec
 from pytest_shark_tune.compiler.compiler import why_rejected
 from pytest_shark_tune.compiler.configure import strip
 from pytest_shark_tune.device.profiler import Cost, NoProfile, model_time_us, profile
-from pytest_shark_tune.dispatch.types import RootOp, Tensor, Untunable
+from pytest_shark_tune.dispatch.types import Tensor, Untunable
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
 from pytest_shark_tune.plan.profile import Profile, Share, tasks_of
 from pytest_shark_tune.plan.source import Source
@@ -20,13 +20,7 @@ from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.children import DeviceChildren
 from pytest_shark_tune.tuning.runner import Runner
 
-__all__ = [
-    "PROFILE_VERSION",
-    "Profiler",
-    "arguments",
-    "by_symbol",
-    "function_of",
-]
+__all__ = ["PROFILE_VERSION", "Profiler", "arguments", "by_symbol", "function_of"]
 
 PROFILE_VERSION: Final = 1
 """How the time of a model is split among its dispatches.
@@ -166,21 +160,12 @@ def _operation(symbol: str, exports: Iterable[str]) -> str:
 def _known(source: Source, tasks: Iterable[Task]) -> Iterator[tuple[str, Share]]:
     """The tunable executables of a source, with the shares of their dispatches before the costs are known."""
     for task in tasks_of(source, tasks):
-        share = Share(
-            dispatch=task.name,
-            op=_described(task.dispatch.root),
-            pipeline=task.dispatch.default_pipeline,
-            calls=0,
-            time_us=0,
-            share=0,
-        )
+        root, pipeline = task.dispatch.root, task.dispatch.default_pipeline
+        described = " ".join(filter(None, (root.op, "x".join(map(str, root.loops)))))
+        share = Share(dispatch=task.name, op=described, pipeline=pipeline, calls=0, time_us=0, share=0)
         for member in task.dispatch.members:
             if member.source == source.name:
                 yield member.symbol, share
-
-
-def _described(root: RootOp) -> str:
-    return " ".join(filter(None, (root.op, "x".join(map(str, root.loops)))))
 
 
 def _profile_rows(

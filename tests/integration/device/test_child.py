@@ -23,15 +23,8 @@ from iree.compiler import ir
 from numpy.typing import NDArray
 
 from pytest_shark_tune.compiler.compiler import environment
+from pytest_shark_tune.device import identity
 from pytest_shark_tune.device.client import DeviceChild, Timeouts
-from pytest_shark_tune.device.identity import (
-    available_drivers,
-    device_slug,
-    find_device,
-    list_devices,
-    runtime_version,
-    slug,
-)
 from pytest_shark_tune.device.protocol import DeviceEntry, TensorData
 from pytest_shark_tune.dispatch.types import BenchmarkModule, BufferView, Tensor
 from pytest_shark_tune.errors import DeviceChildDied, DeviceRequestFailed, SharkTuneError
@@ -438,15 +431,15 @@ def test_a_kernel_compared_with_itself(child: DeviceChild, kernel: Kernel) -> No
 
 def test_a_device_child_says_what_it_holds(child: DeviceChild) -> None:
     info = child.info()
-    assert (info.uri, info.driver, info.runtime_version) == ("local-task", "local-task", runtime_version())
-    assert info.slug == slug(info.name) == device_slug("local-task")
+    assert (info.uri, info.driver, info.runtime_version) == ("local-task", "local-task", identity.runtime_version())
+    assert info.slug == identity.slug(info.name) == identity.device_slug("local-task")
 
 
 def test_drivers_and_devices_are_listed() -> None:
-    assert {"local-sync", "local-task"} <= set(available_drivers())
-    assert [entry.index for entry in list_devices("local-task")] == [0]
+    assert {"local-sync", "local-task"} <= set(identity.available_drivers())
+    assert [entry.index for entry in identity.list_devices("local-task")] == [0]
     with pytest.raises(DeviceRequestFailed, match="no driver 'absent'"):
-        list_devices("absent")
+        identity.list_devices("absent")
 
 
 def test_a_child_loads_neither_the_compiler_nor_pytest() -> None:
@@ -471,12 +464,12 @@ def test_an_absent_device_is_an_error() -> None:
 
 def test_a_uri_finds_its_entry() -> None:
     entries = [DeviceEntry("cuda://GPU-aa", "NVIDIA A", "GPU-aa", 0), DeviceEntry("cuda://GPU-bb", "B", "GPU-bb", 1)]
-    assert find_device("cuda", entries) is entries[0]
-    assert find_device("cuda://", entries) is entries[0]
-    assert find_device("cuda://1", entries) is entries[1]
-    assert find_device("cuda://GPU-bb", entries) is entries[1]
-    assert find_device("cuda://GPU-cc", entries) is None
-    assert find_device("cuda", []) is None
+    assert identity.find_device("cuda", entries) is entries[0]
+    assert identity.find_device("cuda://", entries) is entries[0]
+    assert identity.find_device("cuda://1", entries) is entries[1]
+    assert identity.find_device("cuda://GPU-bb", entries) is entries[1]
+    assert identity.find_device("cuda://GPU-cc", entries) is None
+    assert identity.find_device("cuda", []) is None
 
 
 @pytest.mark.parametrize(
@@ -491,7 +484,7 @@ def test_a_uri_finds_its_entry() -> None:
     ],
 )
 def test_a_slug_names_the_model(name: str, expected: str) -> None:
-    assert slug(name) == expected
+    assert identity.slug(name) == expected
 
 
 def test_a_hung_kernel_is_stopped_and_a_new_child_goes_on(kernel: Kernel, tmp_path: Path) -> None:

@@ -9,8 +9,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from iree.compiler import ir
-from iree.compiler.dialects import arith
 from numpy.typing import NDArray
 
 from pytest_shark_tune.compiler.compiler import Compiler
@@ -21,6 +19,7 @@ from pytest_shark_tune.dispatch.extraction import read_benchmark
 from pytest_shark_tune.dispatch.rotation import rotated
 from pytest_shark_tune.dispatch.types import BenchmarkModule, FoundDispatch
 from pytest_shark_tune.measurement.correctness import EXACT
+from tests.factories import running
 
 COMPILER = Compiler(Target.parse("llvm-cpu"))
 COPIES = 5
@@ -54,24 +53,6 @@ SOURCES = {
 class Built(msgspec.Struct, frozen=True):
     module: BenchmarkModule
     vmfb: Path
-
-
-def running(text: str, dispatches: int) -> str:
-    """A benchmark that runs so many dispatches whatever it is asked for."""
-    with ir.Context(), ir.Location.unknown():
-        module = ir.Module.parse(text)
-        loops: list[ir.Operation] = []
-
-        def visit(op: ir.Operation) -> ir.WalkResult:
-            if op.name == "scf.for":
-                loops.append(op)
-            return ir.WalkResult.ADVANCE
-
-        module.operation.walk(visit)
-        (loop,) = loops
-        with ir.InsertionPoint(loop):
-            loop.operands[1] = arith.constant(ir.IndexType.get(), dispatches)
-        return str(module)
 
 
 def compiled(module: BenchmarkModule, vmfb: Path) -> Built:

@@ -120,7 +120,7 @@ class Workshop:
     def evaluate(
         self, guarded: GuardPlan, name: str, check: EntryCheck, artifact: Artifact | None = None, alpha: float = 0.002
     ) -> Verdict:
-        return self.session.evaluate(guarded, guarded.entry(name), check, artifact, alpha=alpha)
+        return self.session.evaluator.evaluate(guarded, guarded.entry(name), check, artifact, alpha=alpha)
 
 
 @pytest.fixture(scope="module")
@@ -332,7 +332,10 @@ def test_a_static_promise_is_looked_at_anew_with_a_compile_step(workshop: Worksh
         raise OSError("no such pass")
 
     stepped = workshop.session.with_step(CompileStep("refuse", refuse))
-    looks = [stepped.evaluate(guarded, guarded.entry(PLAIN), each) for each in (EntryCheck.ALLOWED, EntryCheck.APPLIES)]
+    looks = [
+        stepped.evaluator.evaluate(guarded, guarded.entry(PLAIN), check, alpha=0.002)
+        for check in (EntryCheck.ALLOWED, EntryCheck.APPLIES)
+    ]
     (first, *_) = (each for each in looks if each.outcome is not CheckOutcome.PASSED)
     assert "no such pass" in broken(first)
 

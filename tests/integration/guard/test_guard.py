@@ -20,20 +20,14 @@ from pytest_shark_tune.records.snapshot import read_records, snapshot_path, writ
 from pytest_shark_tune.records.types import RecordedOp, WinnerRecord
 from pytest_shark_tune.search_space.candidate import applied_candidate
 from tests.factories import make_winner
+from tests.models import suite_text
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Suite
 
 SOURCE = ops.matmul(m=64, n=64, k=64)
 NAME = "matmul_64x64x64_f32"
-SUITE = """
-import pytest
-from pytest_shark_tune import ops
-
-@pytest.mark.tune(ops.matmul(m=64, n=64, k=64))
-def test_dispatch(candidate, artifact, measurement):
-    pass
-"""
+SUITE = suite_text("ops.matmul(m=64, n=64, k=64)")
 CONFIG = (
     "#iree_codegen.compilation_info<lowering_config = #iree_cpu.lowering_config<distribution = [32, 16, 0], "
     "vector_common_parallel = [8, 16, 0], vector_reduction = [0, 0, 4]>, "

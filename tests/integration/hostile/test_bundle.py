@@ -19,18 +19,12 @@ from pytest_shark_tune.cli import main
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.system.cache import Cache, content_key
 from pytest_shark_tune.tuning.bundle import BUNDLE, read_bundle
+from tests.models import suite_text
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Suite
 
-SUITE = """
-import pytest
-from pytest_shark_tune import ops
-
-@pytest.mark.tune(ops.matmul(m=32, n=32, k=32, lhs="f32"))
-def test_dispatch(candidate, artifact, measurement):
-    pass
-"""
+SUITE = suite_text('ops.matmul(m=32, n=32, k=32, lhs="f32")')
 Manifest = dict[str, Any]
 Members = list[tuple[tarfile.TarInfo, bytes]]
 

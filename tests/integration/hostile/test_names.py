@@ -23,6 +23,7 @@ from pytest_shark_tune.results.replay import Landscape, LandscapeCandidate
 from pytest_shark_tune.system.lock import FileLock
 from pytest_shark_tune.tuning.bundle import BUNDLE
 from tests.integration.commands.test_merge import winner
+from tests.models import suite_text
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite
@@ -32,14 +33,7 @@ EVIL = (
     "[link=http://e]d[/link]"
 )
 SHOWN = r"x\x1b[2J\x1b]0;t\x07\x9b1m\r\u202e\u200b"
-SUITE = """
-import pytest
-from pytest_shark_tune import ops
-
-@pytest.mark.tune(ops.matmul(m=32, n=32, k=32, lhs="f32"))
-def test_dispatch(candidate, artifact, measurement):
-    pass
-"""
+SUITE = suite_text('ops.matmul(m=32, n=32, k=32, lhs="f32")')
 # A client's stages that say what a compiler and a device might: in failures, warnings, and on stderr.
 STAGES = f"""
 import logging

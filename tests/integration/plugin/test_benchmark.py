@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import MakeSuite, Outcome, Suite, clean_environment
+from tests.models import KERNEL_FIXTURES, kernel_suite_text, suite_text
 
 # A kernel whose times are made up, so that every figure is known. A file makes all of it slower.
-CONFTEST = """
+CONFTEST = (
+    KERNEL_FIXTURES
+    + """
 from pathlib import Path
 import numpy as np
-import pytest
 from pytest_shark_tune import CandidateFailed, Kernel
 
 SLOWER = float(Path(__file__).with_name("slower.txt").read_text())
@@ -33,27 +35,9 @@ def compile_kernel(knobs):
 def load_kernel(knobs, seed):
     cost = {1: 10e-3, 2: 4e-3, 4: 5e-3}[knobs["tile"]] * SLOWER
     return Kernel(run=lambda count: count * cost, result=lambda: np.zeros(8, np.float32))
-
-
-@pytest.fixture
-def artifact(tune_kernel):
-    return tune_kernel.build(compile_kernel)
-
-
-@pytest.fixture
-def measurement(tune_kernel, artifact):
-    return tune_kernel.compare(artifact, load_kernel)
 """
-KERNEL = """
-import pytest
-from pytest_shark_tune import CustomTask, SearchSpace
-
-SPACE = SearchSpace.of("Fake", {"tile": (1, 2, 4, 16)})
-
-@pytest.mark.tune(CustomTask(name="kernel", space=SPACE, default={"tile": 1}))
-def test_kernel(candidate, artifact, measurement):
-    pass
-"""
+)
+KERNEL = kernel_suite_text((1, 2, 4, 16))
 ORDINARY = """
 def test_sum(benchmark):
     assert benchmark.pedantic(sum, ([1, 2],), rounds=3) == 3
@@ -61,14 +45,7 @@ def test_sum(benchmark):
 def test_plain():
     pass
 """
-MATMUL = """
-import pytest
-from pytest_shark_tune import ops
-
-@pytest.mark.tune(ops.matmul(m=32, n=32, k=32, lhs="f32"))
-def test_dispatch(candidate, artifact, measurement):
-    pass
-"""
+MATMUL = suite_text('ops.matmul(m=32, n=32, k=32, lhs="f32")')
 # The clock is part of pytest-benchmark's machine info and never the same twice; warnings are errors here.
 ANY_CLOCK = ("-W", "ignore:Benchmark machine_info is different")
 COMPARE = (*ANY_CLOCK, "--benchmark-compare", "--benchmark-storage=saved")

@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
+from tests.models import KERNEL_FIXTURES, kernel_suite_text
+
 SUITE = Path(__file__).parents[3] / "tuning_suites" / "custom_kernel"
 
-CONFTEST = """
+CONFTEST = (
+    KERNEL_FIXTURES
+    + """
 import numpy as np
-import pytest
 from pytest_shark_tune import CandidateFailed, Kernel
 
 COMPILED = []
@@ -38,27 +41,9 @@ def load_kernel(knobs, seed):
         result = result + 1
     cost = {1: 10.0, 2: 4.0, 4: 1.0, 8: 2.0}.get(knobs["tile"], 5.0) * 1e-3
     return Kernel(run=lambda count: count * cost, result=lambda: result)
-
-
-@pytest.fixture
-def artifact(tune_kernel):
-    return tune_kernel.build(compile_kernel)
-
-
-@pytest.fixture
-def measurement(tune_kernel, artifact):
-    return tune_kernel.compare(artifact, load_kernel)
 """
-TEST = """
-import pytest
-from pytest_shark_tune import CustomTask, SearchSpace
-
-SPACE = SearchSpace.of("Fake", {"tile": (1, 2, 4, 8, 16, 32, 64, 128)})
-
-@pytest.mark.tune(CustomTask(name="kernel", space=SPACE, default={"tile": 1}))
-def test_kernel(candidate, artifact, measurement):
-    pass
-"""
+)
+TEST = kernel_suite_text((1, 2, 4, 8, 16, 32, 64, 128))
 OPTIONS = ("--tune", "--tune-cache=cache", "-p", "no:cacheprovider", "-v")
 
 

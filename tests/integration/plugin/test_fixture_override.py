@@ -6,18 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.models import suite_text
+
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Outcome
 
 NAME = "matmul_32x32x32_f32"
-SUITE = """
-import pytest
-from pytest_shark_tune import ops
-
-@pytest.mark.tune(ops.matmul(m=32, n=32, k=32))
-def test_dispatch(candidate, artifact, measurement):
-    pass
-"""
+SUITE = suite_text("ops.matmul(m=32, n=32, k=32)")
 
 OWN_TIMES = """
 import pytest

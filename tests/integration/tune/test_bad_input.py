@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_shark_tune import ops
+from tests.models import suite_text
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Outcome, Suite
@@ -17,14 +18,7 @@ if TYPE_CHECKING:
 import_module("pytest_shark_tune.plugin.tune.plugin")
 import_module("iree.runtime")
 
-MATMUL = """
-import pytest
-from pytest_shark_tune import ops
-
-@pytest.mark.tune(ops.matmul(m=32, n=32, k=32))
-def test_dispatch(candidate, artifact, measurement):
-    pass
-"""
+MATMUL = suite_text("ops.matmul(m=32, n=32, k=32)")
 
 MARKERS = """
 import pytest

@@ -18,18 +18,12 @@ import pytest
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.spec.read import read_spec
 from pytest_shark_tune.system.cache import BINARY, Cache
+from tests.models import suite_text
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Outcome, Suite
 
-SUITE = """
-import pytest
-from pytest_shark_tune import ops
-
-@pytest.mark.tune(ops.matmul(m=32, n=48, k=40))
-def test_dispatch(candidate, artifact, measurement):
-    pass
-"""
+SUITE = suite_text("ops.matmul(m=32, n=48, k=40)")
 NAME = "matmul_32x48x40_f32"
 
 

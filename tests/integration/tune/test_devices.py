@@ -17,20 +17,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 import pytest_shark_tune
+from tests.models import suite_text
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite
 
 NAME = "matmul_53x59x61_f32"
 # IREE's default for prime sizes is many times slower than nearly any other config.
-SUITE = """
-import pytest
-from pytest_shark_tune import ops
-
-@pytest.mark.tune(ops.matmul(m=53, n=59, k=61))
-def test_dispatch(candidate, artifact, measurement):
-    pass
-"""
+SUITE = suite_text("ops.matmul(m=53, n=59, k=61)")
 SCALING = Path(__file__).parents[3] / "benchmarks" / "scaling.py"
 HOLDER = """
 import sys

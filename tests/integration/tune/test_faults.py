@@ -20,20 +20,14 @@ from pytest_shark_tune.plan.make import make_plan
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.spec.read import read_spec
 from pytest_shark_tune.system import process
+from tests.models import suite_text
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite
 
 TOOL = shutil.which("iree-compile", path=sysconfig.get_path("scripts")) or "iree-compile"
 NAME = "matmul_32x32x32_f32"
-SUITE = """
-import pytest
-from pytest_shark_tune import ops
-
-@pytest.mark.tune(ops.matmul(m=32, n=32, k=32))
-def test_dispatch(candidate, artifact, measurement):
-    pass
-"""
+SUITE = suite_text("ops.matmul(m=32, n=32, k=32)")
 TWO = SUITE.replace("k=32)", "k=32), ops.matmul(m=16, n=16, k=16)")
 
 # Modules with the functions of a benchmark module that do something else.

@@ -11,6 +11,7 @@ import pytest
 
 from pytest_shark_tune.spec.read import read_spec
 from pytest_shark_tune.system.directories import make_marked
+from tests.models import suite_text
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Outcome, Running
@@ -19,14 +20,7 @@ NAME = "matmul_53x59x61_f32"
 ALL = 40 + 3
 """The tests of a run of 40 candidates: the default, the final and the check of the spec are run, too."""
 # IREE's default for prime sizes is many times slower than nearly any other config.
-SUITE = """
-import pytest
-from pytest_shark_tune import ops
-
-@pytest.mark.tune(ops.matmul(m=53, n=59, k=61))
-def test_dispatch(candidate, artifact, measurement):
-    pass
-"""
+SUITE = suite_text("ops.matmul(m=53, n=59, k=61)")
 
 
 BROKEN = """

@@ -10,18 +10,12 @@ from click.testing import CliRunner
 
 from pytest_shark_tune.cli import main
 from pytest_shark_tune.results.replay import read_landscape
+from tests.models import suite_text
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite
 
-SUITE = """
-import pytest
-from pytest_shark_tune import ops
-
-@pytest.mark.tune(ops.matmul(m=53, n=59, k=61), ops.matmul(m=48, n=32, k=64))
-def test_dispatch(candidate, artifact, measurement):
-    pass
-"""
+SUITE = suite_text("ops.matmul(m=53, n=59, k=61), ops.matmul(m=48, n=32, k=64)")
 
 
 @pytest.mark.slow

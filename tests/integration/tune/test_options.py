@@ -13,19 +13,13 @@ from pytest_shark_tune.device.identity import device_slug
 from pytest_shark_tune.spec.build import build_spec
 from pytest_shark_tune.spec.link import link_spec
 from pytest_shark_tune.spec.read import read_spec
+from tests.models import suite_text
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Suite
 
 NAME = "matmul_53x59x61_f32"
-SUITE = """
-import pytest
-from pytest_shark_tune import ops
-
-@pytest.mark.tune(ops.matmul(m=53, n=59, k=61))
-def test_dispatch(candidate, artifact, measurement):
-    pass
-"""
+SUITE = suite_text("ops.matmul(m=53, n=59, k=61)")
 
 STARTER = """
 module attributes {transform.with_named_sequence, iree_codegen.tuning_spec_with_default_entrypoint} {

@@ -6,17 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.models import suite_text
+
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite
 
-SUITE = """
-import pytest
-from pytest_shark_tune import ops
-
-@pytest.mark.tune(ops.matmul(m=64, n=64, k=64))
-def test_dispatch(candidate, artifact, measurement):
-    pass
-"""
+SUITE = suite_text("ops.matmul(m=64, n=64, k=64)")
 # The first candidate runs one dispatch, whatever it is asked for.
 CONFTEST = """
 import msgspec

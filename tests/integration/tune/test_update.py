@@ -16,6 +16,7 @@ from pytest_shark_tune.ops import matmul
 from pytest_shark_tune.records.snapshot import read_records, write_spec
 from pytest_shark_tune.records.types import RecordedOp, WinnerRecord
 from pytest_shark_tune.spec.read import read_spec
+from tests.models import suite_text
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Outcome, Suite
@@ -27,14 +28,7 @@ ARGUMENTS = ("-v", "--tune-candidates=1")
 
 
 def source(*ops: str) -> str:
-    return f"""
-import pytest
-from pytest_shark_tune import ops
-
-@pytest.mark.tune({", ".join(ops)})
-def test_dispatch(candidate, artifact, measurement):
-    pass
-"""
+    return suite_text(", ".join(ops))
 
 
 @dataclass(frozen=True)

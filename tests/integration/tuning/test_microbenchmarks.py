@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from iree.compiler import ir
-from iree.compiler.dialects import arith
 
 from pytest_shark_tune import ops
 from pytest_shark_tune.compiler.artifact import Artifact
@@ -27,6 +25,7 @@ from pytest_shark_tune.tuning.children import DeviceChildren
 from pytest_shark_tune.tuning.microbenchmarks import Microbenchmarks
 from pytest_shark_tune.tuning.runner import Runner
 from pytest_shark_tune.tuning.settings import RunSettings
+from tests.factories import running
 
 URI = "local-task"
 COMPILER = Compiler(Target.parse("llvm-cpu"))
@@ -67,29 +66,12 @@ def runner(builder: Builder, microbenchmarks: Microbenchmarks, tmp_path: Path) -
     children.close()
 
 
-def running_once(text: str) -> str:
-    """A benchmark that runs one dispatch however many it is asked for: right, and then timed as if it had run all."""
-    with ir.Context(), ir.Location.unknown():
-        module = ir.Module.parse(text)
-        loops: list[ir.Operation] = []
-
-        def visit(op: ir.Operation) -> ir.WalkResult:
-            if op.name == "scf.for":
-                loops.append(op)
-            return ir.WalkResult.ADVANCE
-
-        module.operation.walk(visit)
-        (loop,) = loops
-        with ir.InsertionPoint(loop):
-            loop.operands[1] = arith.constant(ir.IndexType.get(), 1)
-        return str(module)
-
-
 @pytest.mark.slow
 def test_a_batch_that_is_not_run_is_impossibly_fast(runner: Runner, tmp_path: Path) -> None:
     task = planned(64, 1)
     vmfb = tmp_path / "once.vmfb"
-    COMPILER.compile_sources(running_once(task.dispatch.members[0].module.text), vmfb)
+    # Its result is right, and it is timed as if it had run all dispatches.
+    COMPILER.compile_sources(running(task.dispatch.members[0].module.text, 1), vmfb)
     (candidate,) = task.candidates
     digest = hashlib.sha256(vmfb.read_bytes()).hexdigest()
     artifact = Artifact(candidate=candidate.id, state="compiled", vmfb=str(vmfb), sha256=digest)

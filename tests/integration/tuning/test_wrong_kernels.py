@@ -31,6 +31,7 @@ from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.children import DeviceChildren
 from pytest_shark_tune.tuning.model.runner import ModelFunction, ModelRunner
 from tests.integration.conftest import MakeSuite
+from tests.models import suite_text
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 TAIL = """
@@ -292,14 +293,7 @@ def test_every_sum_of_floats_is_disturbed_and_nothing_else(host: Compiler) -> No
     assert disturbed.count("linalg.generic") == sources.count("linalg.generic") + 2
 
 
-SUITE = """
-import pytest
-from pytest_shark_tune import ops
-
-@pytest.mark.tune(ops.matmul(m=32, n=48, k=256, lhs="bf16", acc="f32"))
-def test_dispatch(candidate, artifact, measurement):
-    pass
-"""
+SUITE = suite_text('ops.matmul(m=32, n=48, k=256, lhs="bf16", acc="f32")')
 CONFTEST = f"""
 import importlib.util
 import pytest

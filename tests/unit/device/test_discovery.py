@@ -11,8 +11,8 @@ from pytest_shark_tune.device.discovery import choose_devices, crowding, jobs_of
 from pytest_shark_tune.device.identity import ways_of_driving
 from pytest_shark_tune.device.protocol import DeviceEntry
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.plugin.devices import find_devices
 from pytest_shark_tune.plugin.options import TuneOptions
+from pytest_shark_tune.plugin.preflight import find_devices
 
 CUDA, HIP, VULKAN = (Target.parse(text) for text in ("cuda:sm_89", "hip:gfx942", "vulkan:rdna3"))
 A, B = "cuda://GPU-6f1a2b3c-0d4e-5f60-7182-93a4b5c6d7e8", "cuda://GPU-9b8a7c6d-5e4f-3021-8493-a2b1c0d9e8f7"

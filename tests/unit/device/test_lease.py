@@ -166,20 +166,25 @@ def test_a_killed_holder_frees_its_device(tmp_path: Path, child_env: dict[str, s
         assert is_free(tmp_path, "local-task")
 
 
+def told_while(directory: Path, holder: subprocess.Popen[str]) -> list[str]:
+    """The messages about a wait for the device of ``holder``, which ends with the first of them."""
+    told: list[str] = []
+
+    def let_go(message: str) -> None:
+        told.append(message)
+        holder.kill()
+
+    with DeviceLeases(["local-task"], directory=directory).acquire(let_go):
+        return told
+
+
 def test_what_a_killed_holder_wrote_is_not_told_of_the_next_one(tmp_path: Path, child_env: dict[str, str]) -> None:
     with holding(tmp_path, child_env, "local-task") as killed:
         killed.kill()
         killed.wait()
     assert f'"pid":{killed.pid}' in (tmp_path / "cpu.lock").read_text()
-    told: list[str] = []
     with holding(tmp_path, child_env, "local-task") as holder:
-
-        def let_go(message: str) -> None:
-            told.append(message)
-            holder.kill()
-
-        with DeviceLeases(["local-task"], directory=tmp_path).acquire(let_go):
-            pass
+        told = told_while(tmp_path, holder)
     assert f"process {holder.pid} " in told[0]
     assert f"process {killed.pid} " not in told[0]
 
@@ -189,32 +194,16 @@ def test_a_note_of_a_process_that_is_not_seen_names_nobody(tmp_path: Path, child
         killed.kill()
         killed.wait()
     stale = (tmp_path / "cpu.lock").read_bytes()
-    told: list[str] = []
     with holding(tmp_path, child_env, "local-task") as holder:
         # As a holder in another container leaves it, whose processes have ids that mean nothing here.
         (tmp_path / "cpu.lock").write_bytes(stale)
-
-        def let_go(message: str) -> None:
-            told.append(message)
-            holder.kill()
-
-        with DeviceLeases(["local-task"], directory=tmp_path).acquire(let_go):
-            pass
-    assert told == ["waiting for local-task: held by another process"]
+        assert told_while(tmp_path, holder) == ["waiting for local-task: held by another process"]
 
 
 def test_a_holder_that_left_no_note_is_told_of_too(tmp_path: Path, child_env: dict[str, str]) -> None:
-    told: list[str] = []
     with holding(tmp_path, child_env, "local-task") as holder:
         (tmp_path / "cpu.lock").write_bytes(b"")
-
-        def let_go(message: str) -> None:
-            told.append(message)
-            holder.kill()
-
-        with DeviceLeases(["local-task"], directory=tmp_path).acquire(let_go):
-            pass
-    assert told == ["waiting for local-task: held by another process"]
+        assert told_while(tmp_path, holder) == ["waiting for local-task: held by another process"]
 
 
 def test_a_long_wait_is_told_again(tmp_path: Path, child_env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:

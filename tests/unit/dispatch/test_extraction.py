@@ -10,14 +10,7 @@ import pytest
 from iree.compiler import ir
 
 from pytest_shark_tune.compiler.compiler import Compiler
-from pytest_shark_tune.dispatch.extraction import (
-    Flow,
-    function_inputs,
-    is_benchmark_module,
-    read_benchmark,
-    read_flow,
-    read_module,
-)
+from pytest_shark_tune.dispatch import extraction
 from pytest_shark_tune.dispatch.grouping import group_dispatches
 from pytest_shark_tune.dispatch.types import BufferView, FoundDispatch, Tensor, Untunable
 from pytest_shark_tune.errors import InputError
@@ -31,7 +24,7 @@ TUNABLE = ("plain", "transposed", "batch", "narrow", "fused", "reduction", "chai
 def found(dumps: Mapping[str, str]) -> dict[str, FoundDispatch]:
     dispatches = {}
     for name, text in dumps.items():
-        dispatch = read_benchmark(text, "model", processors=7)
+        dispatch = extraction.read_benchmark(text, "model", processors=7)
         assert isinstance(dispatch, FoundDispatch), dispatch
         dispatches[name] = dispatch
     return dispatches
@@ -177,20 +170,20 @@ def test_an_offset_in_two_constants_is_put_together(dumps: Mapping[str, str]) ->
 def test_an_offset_that_is_not_constant_cannot_be_tuned(dumps: Mapping[str, str]) -> None:
     text = dumps["chain"].replace("arith.index_castui %0 : i32 to index", "arith.index_castui %odd : i32 to index")
     text = text.replace("%2 = arith.index_castui", "%odd = arith.muli %0, %0 : i32\n %2 = arith.index_castui", 1)
-    dispatch = read_benchmark(text, "model", processors=2)
+    dispatch = extraction.read_benchmark(text, "model", processors=2)
     assert isinstance(dispatch, Untunable)
     assert "arith.muli, which is not followed" in dispatch.reason
 
 
 def test_a_module_without_a_root_op_says_so(dumps: Mapping[str, str]) -> None:
     text = dumps["plain"].replace("root_op = #iree_codegen.root_op<set = 0>", "unmarked")
-    dispatch = read_benchmark(text, "model", processors=2)
+    dispatch = extraction.read_benchmark(text, "model", processors=2)
     assert dispatch == Untunable("plain_dispatch_0", "model", "the compiler marks no root op in it")
 
 
 def test_text_that_does_not_parse_is_an_input_error(dumps: Mapping[str, str]) -> None:
     with pytest.raises(InputError, match=r"it is not MLIR that this IREE parses: .*expected"):
-        read_benchmark(dumps["plain"][:-40], "model", processors=2)
+        extraction.read_benchmark(dumps["plain"][:-40], "model", processors=2)
 
 
 def test_equal_dispatches_form_one_group_weighted_by_their_calls(found: Mapping[str, FoundDispatch]) -> None:
@@ -249,15 +242,15 @@ def test_keys_tell_structures_apart_and_nothing_else(found: Mapping[str, FoundDi
 
 
 def test_calls_are_counted_by_executable_and_known_by_function(compiler: Compiler, model: str) -> None:
-    flow = read_flow(compiler.lower(model, to="flow"))
-    assert flow == Flow(
+    flow = extraction.read_flow(compiler.lower(model, to="flow"))
+    assert flow == extraction.Flow(
         calls={f"{name}_dispatch_0": 1 for name in (*TUNABLE, "dynamic")} | {"chain_dispatch_0": 3},
         called={name: (f"{name}_dispatch_0",) for name in (*TUNABLE, "dynamic")},
     )
 
 
 def test_what_a_function_calls_it_may_call_through_others() -> None:
-    flow = read_flow(
+    flow = extraction.read_flow(
         """
         flow.executable private @one { flow.executable.export public @run }
         flow.executable private @two { flow.executable.export public @run }
@@ -293,13 +286,15 @@ def test_what_a_function_calls_it_may_call_through_others() -> None:
     ],
 )
 def test_data_in_another_file_is_noticed(data: str, expected: bool) -> None:
-    assert read_flow(f"util.global private @w = {data} : tensor<4xf32>").takes_parameters is expected
+    assert extraction.read_flow(f"util.global private @w = {data} : tensor<4xf32>").takes_parameters is expected
     constant = f"%0 = flow.tensor.constant {data} : tensor<4xf32>\nutil.return %0 : tensor<4xf32>"
-    assert read_flow(f"util.func public @f() -> tensor<4xf32> {{\n{constant}\n}}").takes_parameters is expected
+    assert (
+        extraction.read_flow(f"util.func public @f() -> tensor<4xf32> {{\n{constant}\n}}").takes_parameters is expected
+    )
 
 
 def test_functions_with_static_tensors_are_listed_with_their_inputs(compiler: Compiler) -> None:
-    functions = function_inputs(
+    functions = extraction.function_inputs(
         compiler.lower(
             """
             func.func @two(%a: tensor<2x3xf32>, %b: tensor<4xi8>) -> tensor<2x3xf32> { return %a : tensor<2x3xf32> }
@@ -319,7 +314,7 @@ def test_functions_with_static_tensors_are_listed_with_their_inputs(compiler: Co
 
 def test_buffer_views_count_as_the_tensors_that_they_are_imported_as(compiler: Compiler) -> None:
     """An ONNX model's function waits for fences, and another one, which hides them, calls it."""
-    functions = function_inputs(
+    functions = extraction.function_inputs(
         compiler.lower(
             """
             util.func public @"of Paddle.$async"(%view: !hal.buffer_view, %wait: !hal.fence) -> tensor<2x3xf32> {
@@ -342,14 +337,14 @@ def test_buffer_views_count_as_the_tensors_that_they_are_imported_as(compiler: C
 
 
 def test_a_benchmark_file_is_told_from_a_model(dumps: Mapping[str, str], model: str) -> None:
-    assert all(is_benchmark_module(text) for text in dumps.values())
-    assert not is_benchmark_module(model)
-    assert not is_benchmark_module("not MLIR at all")
-    assert not is_benchmark_module("module {}")
+    assert all(extraction.is_benchmark_module(text) for text in dumps.values())
+    assert not extraction.is_benchmark_module(model)
+    assert not extraction.is_benchmark_module("not MLIR at all")
+    assert not extraction.is_benchmark_module("module {}")
 
 
 def test_a_module_of_unknown_dialects_is_no_benchmark() -> None:
-    assert not is_benchmark_module('"stablehlo.custom"() : () -> ()')
+    assert not extraction.is_benchmark_module('"stablehlo.custom"() : () -> ()')
 
 
 def test_bytecode_and_text_give_the_same_module(model: str, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -359,18 +354,18 @@ def test_bytecode_and_text_give_the_same_module(model: str, tmp_path_factory: py
         text = str(module)
         with path.open("wb") as file:
             module.operation.write_bytecode(file)
-    assert read_module(path.read_bytes()) == text
-    assert read_module(model.encode()) == model
+    assert extraction.read_module(path.read_bytes()) == text
+    assert extraction.read_module(model.encode()) == model
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"ML\xefR broken"], ids=["binary", "broken-bytecode"])
 def test_content_that_is_neither_text_nor_bytecode_is_refused(content: bytes) -> None:
     with pytest.raises(InputError, match="it is n"):
-        read_module(content)
+        extraction.read_module(content)
 
 
 def offsets(text: str) -> list[int]:
-    dispatch = read_benchmark(text, "model", processors=2)
+    dispatch = extraction.read_benchmark(text, "model", processors=2)
     assert isinstance(dispatch, FoundDispatch), dispatch
     return [view.offset_bytes for view in dispatch.module.views]
 

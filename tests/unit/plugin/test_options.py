@@ -7,18 +7,8 @@ import math
 import pytest
 
 from pytest_shark_tune.compiler.target import Target
+from pytest_shark_tune.plugin import parse
 from pytest_shark_tune.plugin.options import TuneOptions
-from pytest_shark_tune.plugin.parse import (
-    parse_count,
-    parse_duration,
-    parse_flags,
-    parse_rotation,
-    parse_seed,
-    parse_share,
-    parse_size,
-    parse_target,
-    parse_tolerance,
-)
 from pytest_shark_tune.system.machine import last_level_cache_bytes
 
 CPU, GPU = Target("llvm-cpu", "host"), Target("hip", "gfx942")
@@ -26,7 +16,7 @@ CPU, GPU = Target("llvm-cpu", "host"), Target("hip", "gfx942")
 
 @pytest.mark.parametrize(("text", "number"), [("1", 1), ("60", 60), (" 007 ", 7), ("999999999", 999_999_999)])
 def test_a_count_is_read(text: str, number: int) -> None:
-    assert parse_count("--tune-candidates", text) == number
+    assert parse.parse_count("--tune-candidates", text) == number
 
 
 @pytest.mark.parametrize(
@@ -38,7 +28,7 @@ def test_a_count_is_read(text: str, number: int) -> None:
 )
 def test_a_bad_count_is_refused_by_name(text: str) -> None:
     with pytest.raises(pytest.UsageError) as caught:
-        parse_count("--tune-candidates", text)
+        parse.parse_count("--tune-candidates", text)
     assert str(caught.value) == f"--tune-candidates: {text!r} is not a whole number of at least 1"
 
 
@@ -57,7 +47,7 @@ def test_a_bad_count_is_refused_by_name(text: str) -> None:
     ],
 )
 def test_a_duration_is_read_as_seconds(text: str, seconds: float | None) -> None:
-    assert parse_duration("--tune-time", text) == seconds
+    assert parse.parse_duration("--tune-time", text) == seconds
 
 
 @pytest.mark.parametrize(
@@ -84,19 +74,19 @@ def test_a_duration_is_read_as_seconds(text: str, seconds: float | None) -> None
 )
 def test_a_bad_duration_is_refused_by_name(text: str) -> None:
     with pytest.raises(pytest.UsageError) as caught:
-        parse_duration("--tune-time", text)
+        parse.parse_duration("--tune-time", text)
     assert str(caught.value) == f"--tune-time: {text!r} is not a duration; give for example 90s, 30m or 1h"
 
 
 @pytest.mark.parametrize(("text", "seed"), [("0", 0), (" 12 ", 12), ("999999999", 999_999_999)])
 def test_a_seed_is_read(text: str, seed: int) -> None:
-    assert parse_seed("--tune-seed", text) == seed
+    assert parse.parse_seed("--tune-seed", text) == seed
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1.0", "0x1", "one", str(2**64), "9" * 5000])
 def test_a_bad_seed_is_refused_by_name(text: str) -> None:
     with pytest.raises(pytest.UsageError) as caught:
-        parse_seed("--tune-seed", text)
+        parse.parse_seed("--tune-seed", text)
     assert str(caught.value) == f"--tune-seed: {text!r} is not a whole number from 0 to 999999999"
 
 
@@ -105,36 +95,36 @@ def test_a_bad_seed_is_refused_by_name(text: str) -> None:
 )
 @pytest.mark.parametrize("target", [CPU, GPU])
 def test_a_rotation_is_read_as_bytes(text: str, size_bytes: int, target: Target) -> None:
-    assert parse_rotation("--tune-rotate", text, target) == size_bytes
+    assert parse.parse_rotation("--tune-rotate", text, target) == size_bytes
 
 
 def test_an_automatic_rotation_is_larger_than_the_caches() -> None:
-    assert parse_rotation("--tune-rotate", "auto", GPU) == 512 << 20
+    assert parse.parse_rotation("--tune-rotate", "auto", GPU) == 512 << 20
     if cache := last_level_cache_bytes():
-        assert parse_rotation("--tune-rotate", "auto", CPU) == 2 * cache
+        assert parse.parse_rotation("--tune-rotate", "auto", CPU) == 2 * cache
     else:
         with pytest.raises(
             pytest.UsageError, match=r"^--tune-rotate: this system does not report the size of its cach"
         ):
-            parse_rotation("--tune-rotate", "auto", CPU)
+            parse.parse_rotation("--tune-rotate", "auto", CPU)
 
 
 @pytest.mark.parametrize("text", ["0M", "1", "1.5M", "-1M", "M", "1 M", "1T", "1MB", "1m", "Auto", "off", "٣M"])
 def test_a_bad_rotation_is_refused_by_name(text: str) -> None:
     with pytest.raises(pytest.UsageError) as caught:
-        parse_rotation("--tune-rotate", text, GPU)
+        parse.parse_rotation("--tune-rotate", text, GPU)
     assert str(caught.value) == f"--tune-rotate: {text!r} is not a size; give for example 256M, 1G or auto"
 
 
 @pytest.mark.parametrize(("text", "size_bytes"), [("1K", 1024), ("500M", 500 << 20), (" 10G ", 10 << 30)])
 def test_a_size_is_read_as_bytes(text: str, size_bytes: int) -> None:
-    assert parse_size("--tune-cache-size", text) == size_bytes
+    assert parse.parse_size("--tune-cache-size", text) == size_bytes
 
 
 @pytest.mark.parametrize("text", ["", " ", "0", "0G", "1", "1.5G", "-1G", "G", "1 G", "1T", "1GB", "1g", "auto", "٣G"])
 def test_a_bad_size_is_refused_by_name(text: str) -> None:
     with pytest.raises(pytest.UsageError) as caught:
-        parse_size("--tune-cache-size", text)
+        parse.parse_size("--tune-cache-size", text)
     assert str(caught.value) == f"--tune-cache-size: {text!r} is not a size; give for example 500M or 20G"
 
 
@@ -149,23 +139,23 @@ def test_a_bad_size_is_refused_by_name(text: str) -> None:
     ],
 )
 def test_flags_are_split_as_in_a_shell(lines: tuple[str, ...], flags: tuple[str, ...]) -> None:
-    assert parse_flags("--iree-compile-flag", lines) == flags
+    assert parse.parse_flags("--iree-compile-flag", lines) == flags
 
 
 @pytest.mark.parametrize("line", ["'", '--a="b', "--a=b\\"])
 def test_flags_that_cannot_be_split_are_refused_by_name(line: str) -> None:
     with pytest.raises(pytest.UsageError, match=r"^--iree-compile-flag: .*No (closing quotation|escaped character)"):
-        parse_flags("--iree-compile-flag", ["--fine", line])
+        parse.parse_flags("--iree-compile-flag", ["--fine", line])
 
 
 def test_a_target_is_read() -> None:
-    assert parse_target("hip:gfx942") == Target("hip", "gfx942")
+    assert parse.parse_target("hip:gfx942") == Target("hip", "gfx942")
 
 
 @pytest.mark.parametrize("text", ["", "cpu", "LLVM-CPU", "cuda", "cuda:", "hip", "vulkan", "llvm-cpu:", ":sm_89"])
 def test_a_bad_target_is_refused_by_name(text: str) -> None:
     with pytest.raises(pytest.UsageError) as caught:
-        parse_target(text)
+        parse.parse_target(text)
     assert str(caught.value).startswith("--tune-target: ")
     assert repr(text) in str(caught.value)
 
@@ -174,25 +164,25 @@ def test_a_bad_target_is_refused_by_name(text: str) -> None:
     ("text", "share"), [("4%", 0.04), ("0.04", 0.04), (" 2.5% ", 0.025), ("0", 0.0), ("0%", 0.0), ("99%", 0.99)]
 )
 def test_a_tolerance_is_read_as_a_share(text: str, share: float) -> None:
-    assert parse_tolerance("--tune-tolerance", text) == pytest.approx(share)
+    assert parse.parse_tolerance("--tune-tolerance", text) == pytest.approx(share)
 
 
 @pytest.mark.parametrize("text", ["", "4", "1", "100%", "-4%", "4 %", "%", "four", "0,04", "1e-2", "nan", "४%"])
 def test_a_bad_tolerance_is_refused_by_name(text: str) -> None:
     with pytest.raises(pytest.UsageError) as caught:
-        parse_tolerance("--tune-tolerance", text)
+        parse.parse_tolerance("--tune-tolerance", text)
     assert str(caught.value) == f"--tune-tolerance: {text!r} is no share of less than 1; give for example 4% or 0.04"
 
 
 @pytest.mark.parametrize(("text", "share"), [("90%", 0.9), ("0.9", 0.9), (" 0.5% ", 0.005), ("1", 1.0), ("100%", 1.0)])
 def test_a_share_is_read(text: str, share: float) -> None:
-    assert parse_share("--tune-share", text) == pytest.approx(share)
+    assert parse.parse_share("--tune-share", text) == pytest.approx(share)
 
 
 @pytest.mark.parametrize("text", ["", "0", "0%", "1.01", "101%", "90", "-1", "9 %", "most", "nan"])
 def test_a_bad_share_is_refused_by_name(text: str) -> None:
     with pytest.raises(pytest.UsageError) as caught:
-        parse_share("--tune-share", text)
+        parse.parse_share("--tune-share", text)
     assert str(caught.value) == (
         f"--tune-share: {text!r} is no share of more than 0 and at most 1; give for example 0.9 or 90%"
     )

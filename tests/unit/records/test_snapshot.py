@@ -9,15 +9,7 @@ import pytest
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.types import Task
-from pytest_shark_tune.records.snapshot import (
-    read_records,
-    read_text,
-    records_of,
-    records_path,
-    replace_spec,
-    snapshot_draft,
-    write_spec,
-)
+from pytest_shark_tune.records import snapshot
 from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.spec.build import SpecEntry, build_spec
 from pytest_shark_tune.spec.read import SpecRow, read_spec
@@ -51,7 +43,7 @@ def rows(path: Path) -> list[tuple[str, object]]:
 
 
 def replace(path: Path, winners: list[WinnerRecord]) -> None:
-    replace_spec(path, snapshot_draft(path, winners), winners)
+    snapshot.replace_spec(path, snapshot.snapshot_draft(path, winners), winners)
 
 
 @pytest.mark.parametrize(
@@ -69,37 +61,37 @@ def replace(path: Path, winners: list[WinnerRecord]) -> None:
 )
 def test_a_record_is_of_one_entry_at_most(entries: list[SpecRow], owner: int | None) -> None:
     expected = [OURS if place == owner else None for place in range(len(entries))]
-    assert list(records_of(entries, [OURS])) == expected
+    assert list(snapshot.records_of(entries, [OURS])) == expected
 
 
 def test_dispatches_of_one_name_in_spec_and_starter_keep_their_records_apart(path: Path, tmp_path: Path) -> None:
     starter = tmp_path / "starter.mlir"
     namesake = record_of(make_task("one", 48))
-    write_spec(starter, [namesake])
-    write_spec(path, [OURS], starter.read_text("utf-8"))
+    snapshot.write_spec(starter, [namesake])
+    snapshot.write_spec(path, [OURS], starter.read_text("utf-8"))
     assert rows(path) == [("match_one", "one"), ("match_one_2", "one_2")]
-    assert records_of(read_spec(path.read_text("utf-8")), read_records(path)) == (OURS, None)
+    assert snapshot.records_of(read_spec(path.read_text("utf-8")), snapshot.read_records(path)) == (OURS, None)
 
 
 def test_entries_without_a_record_stay_behind_what_is_written(path: Path) -> None:
-    write_spec(path, [OURS], by_hand(FOREIGN))
+    snapshot.write_spec(path, [OURS], by_hand(FOREIGN))
     replace(path, [OTHER, OURS])
     assert rows(path) == [("match_two", "two"), ("match_one", "one"), ("match_foreign", None)]
-    assert read_records(path) == (OTHER, OURS)
+    assert snapshot.read_records(path) == (OTHER, OURS)
     written = path.read_bytes()
     replace(path, [OTHER, OURS])
     assert path.read_bytes() == written
     replace(path, [])
     assert rows(path) == [("match_foreign", None)]
-    assert not records_path(path).exists()
+    assert not snapshot.records_path(path).exists()
 
 
 def test_an_entry_without_a_record_gives_way_to_a_winner_of_its_matcher(path: Path) -> None:
-    write_spec(path, [OURS, OTHER])
-    records_path(path).unlink()
+    snapshot.write_spec(path, [OURS, OTHER])
+    snapshot.records_path(path).unlink()
     replace(path, [OURS])
     assert rows(path) == [("match_one", "one"), ("match_two", "two")]
-    assert read_records(path) == (OURS,)
+    assert snapshot.read_records(path) == (OURS,)
 
 
 def test_what_is_somebodys_own_is_not_touched(path: Path) -> None:
@@ -117,15 +109,15 @@ def test_what_is_somebodys_own_is_not_touched(path: Path) -> None:
     ],
 )
 def test_nothing_is_written_where_it_cannot_be_told_what_there_is(path: Path, spoil: str, message: str) -> None:
-    write_spec(path, [OURS, OTHER])
+    snapshot.write_spec(path, [OURS, OTHER])
     spoilt = path.with_suffix(spoil)
     spoilt.write_text("<<<<<<<\n".join(spoilt.read_text("utf-8").splitlines(keepends=True)[:2]), "utf-8")
-    before = path.read_bytes(), records_path(path).read_bytes()
+    before = path.read_bytes(), snapshot.records_path(path).read_bytes()
     with pytest.raises(InputError, match=message):
         replace(path, [OURS])
     with pytest.raises(InputError, match=message):
         replace(path, [])
-    assert (path.read_bytes(), records_path(path).read_bytes()) == before
+    assert (path.read_bytes(), snapshot.records_path(path).read_bytes()) == before
 
 
 def test_without_entries_there_is_no_file(path: Path) -> None:
@@ -147,4 +139,4 @@ def test_what_is_no_regular_file_is_refused_and_not_read(path: Path, kind: str, 
         case _:
             other.mkdir()
     with pytest.raises(InputError, match=f"{other.name} cannot be read: (it is no regular file|Is a directory)"):
-        read_text(path) if suffix == ".mlir" else read_records(path)
+        snapshot.read_text(path) if suffix == ".mlir" else snapshot.read_records(path)

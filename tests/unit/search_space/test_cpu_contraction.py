@@ -5,10 +5,10 @@ import random
 
 import msgspec
 import pytest
-import z3
 
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts, Tensor
 from pytest_shark_tune.search_space import NoSpace, SearchSpace, spaces_for
+from tests.factories import solutions
 
 AVX512 = TargetFacts(backend="llvm-cpu", architecture="x86_64", native_vector_bytes=64, processors=2)
 AVX2 = TargetFacts(backend="llvm-cpu", architecture="x86_64", native_vector_bytes=32, processors=16)
@@ -104,15 +104,7 @@ def test_shapes_drawn_at_random_have_spaces() -> None:
 @pytest.mark.parametrize("root", [matmul(6, 20, 3), matmul(1, 40, 8), SHAPES["tiny"]], ids=["flat", "row", "tiny"])
 def test_enumeration_equals_z3_with_blocking_clauses(root: RootOp) -> None:
     space = space_of(root)
-    solver = z3.Solver()
-    solver.add(z3.parse_smt2_string(space.smtlib()))
-    found = set()
-    while solver.check() == z3.sat:
-        model = solver.model()
-        values = tuple(model.eval(z3.Int(name)).as_long() for name in space.names)
-        found.add(values)
-        solver.add(z3.Or(*(z3.Int(name) != value for name, value in zip(space.names, values, strict=True))))
-    assert found == {tuple(row) for row in space.members().tolist()}
+    assert solutions(space) == {tuple(row) for row in space.members().tolist()}
 
 
 def test_what_no_vector_can_hold_is_kept_out() -> None:

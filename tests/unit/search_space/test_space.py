@@ -5,11 +5,11 @@ from collections import Counter
 
 import msgspec
 import pytest
-import z3
 
 from pytest_shark_tune.search_space.domains import UnboundedKnob, domains_of
 from pytest_shark_tune.search_space.expression import Apply, Constant, Expression, Lookup, Variable
 from pytest_shark_tune.search_space.space import Constraint, Knob, SearchSpace, SpaceTooLarge
+from tests.factories import solutions
 
 A, B, H = Variable("a"), Variable("b"), Variable("h")
 
@@ -59,15 +59,7 @@ def test_enumeration_is_complete_and_in_canonical_order() -> None:
 
 def test_enumeration_equals_z3_with_blocking_clauses() -> None:
     space = small_space()
-    solver = z3.Solver()
-    solver.add(z3.parse_smt2_string(space.smtlib()))
-    found = set()
-    while solver.check() == z3.sat:
-        model = solver.model()
-        values = tuple(model.eval(z3.Int(name)).as_long() for name in space.names)
-        found.add(values)
-        solver.add(z3.Or(*(z3.Int(name) != value for name, value in zip(space.names, values, strict=True))))
-    assert found == {tuple(row) for row in space.members().tolist()}
+    assert solutions(space) == {tuple(row) for row in space.members().tolist()}
 
 
 def test_membership_says_no_in_words() -> None:
