@@ -29,7 +29,7 @@ __all__ = [
     "tolerance_for",
 ]
 
-CHECK_VERSION: Final = 1
+CHECK_VERSION: Final = 2
 """The version of the check: its inputs, tolerances and verdicts.
 
 Raise it with a change that may give a result another verdict. Candidates measured under the old version are then

@@ -38,7 +38,7 @@ class ResultStore:
         fingerprint: the environment fingerprint: a hash of everything but the dispatch that figures depend on.
         makes_specs: whether the run writes specs, for which it needs the compiler.
         root: the directory that directories of suites are relative to.
-        mirror: a directory that records and finals go to as well, for workers that do not see ``out``.
+        mirror: the run directory, where the processes of the run read records and finals.
 
     Attributes:
         records_path: the file of the records of candidates, as they come.

@@ -22,7 +22,8 @@ __all__ = ["PREFIX", "HeldDirectory", "check_owner", "is_marked", "make_marked",
 PREFIX = "shark-tune-"
 """The prefix of our temporary directories. Other directories may have it as well."""
 _MARK = ".pytest-shark-tune"
-_TEXT = "pytest-shark-tune made this directory, and removes it with all that is in it: "
+_TEXT = "pytest-shark-tune made this folder, and removes it with all that is in it: "
+"""The content of the mark. Earlier versions wrote the same, so that their directories are removed, too."""
 _ROOT = 0
 
 

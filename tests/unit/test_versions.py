@@ -71,7 +71,7 @@ PINNED: dict[str, tuple[int, str]] = {
     "tuning/database.py DATABASE_VERSION": (1, "9523a65632efc0ce"),
     "compiler/configure.py ARTIFACT_VERSION": (1, "23cf668e643781bb"),
     "search_space/candidate.py CANDIDATE_VERSION": (1, "0f1224cf658170e5"),
-    "measurement/correctness.py CHECK_VERSION": (1, "1884d929afe2f1d1"),
+    "measurement/correctness.py CHECK_VERSION": (2, "1884d929afe2f1d1"),
     "dispatch/extraction.py EXTRACTION_VERSION": (1, "c2a25f0d9c57ba45"),
     "measurement/timing.py MEASUREMENT_VERSION": (1, "c946e4e682ed97a1"),
     "search/facts.py FACTS_VERSION": (1, "254c3a04068859e4"),

@@ -91,7 +91,8 @@ def _measured(setup: Setup, case: TuningCase, artifact: object, outcome: object,
 def result_status(result: TestResult) -> str:
     """Return the text that ``pytest -v`` shows for a test that passed; empty if there is nothing to say."""
     if result.record is not None and result.record.ratio is not None:
-        return f"{result.record.ratio:.2f}x ({format_us(median_high(result.record.samples_us))})"
+        samples_us = result.record.samples_us  # A suite's own fixture may leave them out.
+        return f"{result.record.ratio:.2f}x ({format_us(median_high(samples_us) if samples_us else None)})"
     if result.spec is not None and result.spec.model:
         return escaped_line("; ".join(map(_model_text, result.spec.sources)))
     if result.final is not None:

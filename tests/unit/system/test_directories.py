@@ -123,3 +123,10 @@ def test_a_link_of_ones_own_is_followed(tmp_path: Path) -> None:
     (tmp_path / "cache").symlink_to(tmp_path / "disk")
     check_owner(tmp_path / "cache")
     check_owner(tmp_path / "absent")
+
+
+def test_the_mark_is_that_of_earlier_versions(tmp_path: Path) -> None:
+    made = make_marked("shark-tune-", tmp_path)
+    (mark,) = made.iterdir()
+    assert mark.name == ".pytest-shark-tune"
+    assert mark.read_text().startswith("pytest-shark-tune made this folder, and removes it with all that is in it: ")
