@@ -15,6 +15,7 @@ from pytest_shark_tune.commands.merge_records import merge_records
 from pytest_shark_tune.commands.port import port_spec
 from pytest_shark_tune.commands.profile import profile_model
 from pytest_shark_tune.commands.replay import replay
+from pytest_shark_tune.commands.rewrite import rewrite_model
 from pytest_shark_tune.commands.show import show
 from pytest_shark_tune.commands.space import space
 from pytest_shark_tune.system.terminal import escaping_streams
@@ -45,6 +46,7 @@ for _command in (
     merge_files,
     merge_records,
     port_spec,
+    rewrite_model,
     show,
     diff_specs,
     replay,

@@ -7,13 +7,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.system import process
 from pytest_shark_tune.system.cleanup import scratch_directory
 
-__all__ = ["import_onnx", "onnx_inputs", "write_fixed"]
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+__all__ = ["import_onnx", "load_fixed", "onnx_inputs", "write_fixed"]
 
 # From this opset on IREE's importer knows every standard operator's form.
 _OPSET = 17
@@ -38,27 +41,11 @@ def import_onnx(path: Path, shapes: Mapping[str, Sequence[int]] | None = None, *
             fixed size, or ``shapes`` contradicts one.
         CommandFailed: the import ran out of time.
     """
-    if find_spec("onnx") is None:
-        raise InputError(
-            f"{path}: an ONNX model needs the package onnx; "
-            'install it with: python -m pip install "pytest-shark-tune[onnx]"'
-        )
-    model = _load(path)
-    fixed = _fix(model.graph, shapes or {}, path)
-    dynamic = _dynamic_inputs(model.graph)
-    if dynamic:
-        values = [value for value in model.graph.input if any(repr(value.name) in problem for problem in dynamic)]
-        examples = " ".join(
-            f"--tune-input-shape {shlex.quote(f'{value.name}={_example_shape(value)}')}" for value in values
-        )
-        raise InputError(
-            f"{path}: every dimension of an input needs a fixed size, but {'; '.join(dynamic)}. "
-            f"Give them, as in {examples}"
-        )
+    model, is_changed = load_fixed(path, shapes or {})
     with scratch_directory() as directory:
         output = directory / "model.mlir"
-        source = directory / "model.onnx" if fixed else path.absolute()
-        if fixed:
+        source = directory / "model.onnx" if is_changed else path.absolute()
+        if is_changed:
             write_fixed(model, path, source)
         command = [sys.executable, "-m", "iree.compiler.tools.import_onnx", str(source), "-o", str(output)]
         if any(entry.domain in ("", "ai.onnx") and entry.version < _OPSET for entry in model.opset_import):
@@ -70,6 +57,39 @@ def import_onnx(path: Path, shapes: Mapping[str, Sequence[int]] | None = None, *
                 raise
             raise InputError(f"{path}: IREE cannot import it: {error.lines[-1]}") from error
         return output.read_text(encoding="utf-8")
+
+
+def load_fixed(path: Path, shapes: Mapping[str, Sequence[int]]) -> tuple[ModelProto, bool]:
+    """Read an ONNX model without its external weights, and give its inputs fixed shapes.
+
+    Args:
+        path: The model.
+        shapes: The shapes of inputs without a fixed one, by name.
+
+    Returns:
+        The model, and whether ``shapes`` changed it.
+
+    Raises:
+        InputError: As `import_onnx`, apart from the import itself.
+    """
+    if find_spec("onnx") is None:
+        raise InputError(
+            f"{path}: an ONNX model needs the package onnx; "
+            'install it with: python -m pip install "pytest-shark-tune[onnx]"'
+        )
+    model = _load(path)
+    is_changed = _fix(model.graph, shapes, path)
+    dynamic = _dynamic_inputs(model.graph)
+    if dynamic:
+        values = [value for value in model.graph.input if any(repr(value.name) in problem for problem in dynamic)]
+        examples = " ".join(
+            f"--tune-input-shape {shlex.quote(f'{value.name}={_example_shape(value)}')}" for value in values
+        )
+        raise InputError(
+            f"{path}: every dimension of an input needs a fixed size, but {'; '.join(dynamic)}. "
+            f"Give them, as in {examples}"
+        )
+    return model, is_changed
 
 
 def onnx_inputs(path: Path) -> tuple[str, ...]:

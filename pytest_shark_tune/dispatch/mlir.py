@@ -11,6 +11,7 @@ from typing import Any
 
 from iree.compiler import ir
 
+from pytest_shark_tune.dispatch.text_pipelines import text_name
 from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import InputError
 
@@ -139,7 +140,8 @@ def loops_in(expression: ir.AffineExpr) -> tuple[int, ...]:
 def pipeline_name(attribute: Any) -> str:
     """Return the name of a pipeline without its dialect: ``TileAndFuse`` for ``#iree_gpu.pipeline<TileAndFuse>``.
 
-    The bindings have no accessor for it, so the attribute's text is sliced.
+    The bindings have no accessor for it, so the attribute's text is sliced. A pipeline that is written as text has the
+    name that `text_name` gives it.
     """
     text = str(attribute)
-    return text[text.find("<") + 1 : text.rfind(">")] if "<" in text else text
+    return text_name(text) or (text[text.find("<") + 1 : text.rfind(">")] if "<" in text else text)

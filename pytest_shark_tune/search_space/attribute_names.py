@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pytest_shark_tune.dispatch.text_pipelines import text_attribute
+
 __all__ = [
     "CPU_PIPELINES",
     "DECOMPOSITION",
@@ -12,6 +14,7 @@ __all__ = [
     "SPIRV_OPTIONS",
     "SPIRV_PIPELINES",
     "WAVES_ATTRIBUTE",
+    "cpu_pipeline",
     "denormals",
 ]
 
@@ -29,3 +32,8 @@ DENORMALS = "iree_codegen.denormal_fp_math_f32"
 def denormals(*, flushed: bool) -> str:
     """Return the text of the attribute for the treatment of denormals. The bindings have no class for it."""
     return f'#iree_codegen.denormal_fp_math<"{"preserve-sign" if flushed else "none"}">'
+
+
+def cpu_pipeline(name: str) -> str:
+    """Return the attribute of a pipeline for CPUs, by its name."""
+    return text_attribute(name) or f"{CPU_PIPELINES}{name}>"

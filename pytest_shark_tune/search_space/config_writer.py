@@ -9,6 +9,7 @@ from typing import Any
 from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, iree_gpu
 
+from pytest_shark_tune.dispatch.text_pipelines import TEXT_PREFIX
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.search_space import pipeline_options
 from pytest_shark_tune.search_space.attribute_names import (
@@ -21,6 +22,7 @@ from pytest_shark_tune.search_space.attribute_names import (
     SPIRV_OPTIONS,
     SPIRV_PIPELINES,
     WAVES_ATTRIBUTE,
+    cpu_pipeline,
     denormals,
 )
 from pytest_shark_tune.search_space.config_reader import ReadConfig
@@ -40,14 +42,14 @@ def cpu_compilation_info(config: ReadConfig) -> str:
     with ir.Context() as context:
         context.enable_multithreading(False)
         try:
-            return str(_cpu_attribute(f"{CPU_PIPELINES}{config.pipeline}>", levels, flags))
+            return str(_cpu_attribute(cpu_pipeline(config.pipeline), levels, flags))
         except ir.MLIRError as error:
             raise InputError(f"this IREE has no config of that form: {error}") from error
 
 
 def compilation_info_of(space: SearchSpace, knobs: Mapping[str, int]) -> Any:
     """Return the ``CompilationInfoAttr`` of a member. The compiler makes it, except on CPUs and SPIR-V."""
-    if space.pipeline_attribute.startswith(CPU_PIPELINES):
+    if space.pipeline_attribute.startswith((CPU_PIPELINES, TEXT_PREFIX)):
         return _cpu_compilation_info(space, knobs)
     if space.pipeline_attribute.startswith(SPIRV_PIPELINES):
         return _spirv_compilation_info(space, knobs)

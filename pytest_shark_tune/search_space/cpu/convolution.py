@@ -6,26 +6,30 @@ The layout of an op determines the pipeline. Measurements quoted here were taken
   one-dimensional convolution, which is vectorized. This requires a vector tile of size one in an image dimension and in
   that dimension's filter loop. All other configs run element by element, 20 to 100 times slower.
 - One image dimension: DoubleTilingExpert vectorizes the op directly.
-- Everything else (grouped, filters with output channels first, depthwise with channels first): no pipeline vectorizes
-  the op. Under DoubleTilingExpert, tiles still choose the order of loops that LLVM gets.
+- Everything else whose results lie along a loop that all operands read with stride one (grouped and depthwise with
+  channels first): no named pipeline vectorizes the op, and one that is written as text does (`register_tiling`).
+- The rest (filters with output channels first, a stride along a row): no pipeline vectorizes the op. Under
+  DoubleTilingExpert, tiles still choose the order of loops that LLVM gets.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from pytest_shark_tune.dispatch.elements import ELEMENT_BYTES
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.search_space.cpu import tiling
+from pytest_shark_tune.search_space.cpu.register_tiling import register_tiling_space
 from pytest_shark_tune.search_space.emit import Body
 from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
 from pytest_shark_tune.search_space.tiles import divisors, fast_or_any, powers, refuse_elements
 
 __all__ = ["VERSION", "cpu_convolution_spaces"]
 
-VERSION: Final = 1
+VERSION: Final = 2
 """The version of this space. Raise it if its members or knobs change. Plans are then made again."""
 
 _DECOMPOSED = {
@@ -69,8 +73,11 @@ def cpu_convolution_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpa
             "and its space is for one of each, or more"
         )
     is_decomposed = len(root.output_image) == 2 and _operand_letters(root) in _DECOMPOSED
-    build = _vectorized if is_decomposed or len(root.output_image) == 1 else _scalar
-    return (fast_or_any(lambda fast: build(root, target, fast=fast)),)
+    if is_decomposed or len(root.output_image) == 1:
+        return (fast_or_any(lambda fast: _vectorized(root, target, fast=fast)),)
+    with suppress(NoSpace):
+        return (register_tiling_space(root, target),)
+    return (fast_or_any(lambda fast: _scalar(root, target, fast=fast)),)
 
 
 def _operand_letters(root: RootOp) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from iree.compiler import ir
 from pytest_shark_tune.dispatch.elements import ELEMENT_BYTES
 from pytest_shark_tune.dispatch.mlir import affine_map, loops_in
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
+from pytest_shark_tune.search_space.attribute_names import cpu_pipeline
 from pytest_shark_tune.search_space.emit import Body, build_space, knob
 from pytest_shark_tune.search_space.space import SearchSpace
 from pytest_shark_tune.search_space.tiles import divisors, powers, tile_knobs, tile_level
@@ -70,7 +71,7 @@ class Tiles(NamedTuple):
 def tiled_space(
     root: RootOp, pipeline: str, axes: Sequence[Axis], constrain: Callable[[Body, Tiles], None], *, peels: bool
 ) -> SearchSpace:
-    """Build the space of tiles under ``#iree_cpu.pipeline<pipeline>``.
+    """Build the space of tiles under a pipeline of ``iree_cpu``, or one that is written as text.
 
     Its knobs are ``dist_i`` and ``vec_i``, where ``i`` is a position in ``root.loops``.
 
@@ -96,7 +97,7 @@ def tiled_space(
     def write(body: Body) -> None:
         constrain(body, Tiles(tile_knobs(body, "vec", vector), tile_knobs(body, "dist", distribution)))
 
-    return build_space(f"#iree_cpu.pipeline<{pipeline}>", root.loops, knobs, write)
+    return build_space(cpu_pipeline(pipeline), root.loops, knobs, write)
 
 
 def require_tiling(body: Body, vector: Mapping[int, Any], distribution: Mapping[int, Any]) -> None:

@@ -51,6 +51,25 @@ def filters_first() -> RootOp:
     )
 
 
+def channels_first(*, h: int = 24, w: int = 32, stride: int = 1, window: int = 3) -> RootOp:
+    """A depthwise_conv_2d_nchw_chw, as iree-compile generalizes it; ``stride`` is that of rows."""
+    return RootOp(
+        op="linalg.generic",
+        kind="convolution",
+        loops=(1, h, w, 8, window, window),
+        iterators=(PARALLEL,) * 4 + (REDUCTION,) * 2,
+        maps=maps("n, h, w, d, y, x", f"n, d, h * {stride} + y, w + x", "d, y, x", "n, d, h, w"),
+        inputs=(Tensor((1, 8, (h - 1) * stride + window, w + window - 1), "f32"), Tensor((8, window, window), "f32")),
+        outputs=(Tensor((1, 8, h, w), "f32"),),
+        batch=(0,),
+        output_image=(1, 2),
+        filter_loop=(4, 5),
+        depth=(3,),
+        strides=(stride, 1),
+        dilations=(1, 1),
+    )
+
+
 def one_dimensional() -> RootOp:
     return RootOp(
         op="linalg.generic",
@@ -190,6 +209,8 @@ def test_members_become_configs_with_distribution(root: RootOp) -> None:
         (convolution(), "ConvTileAndDecomposeExpert"),
         (pooling(), "ConvTileAndDecomposeExpert"),
         (filters_first(), "DoubleTilingExpert"),
+        (channels_first(), "RegisterTiling"),
+        (channels_first(w=34), "DoubleTilingExpert"),
         (one_dimensional(), "DoubleTilingExpert"),
         (attention(), "LinalgExtTileAndVectorize"),
         (ROW_SUM, "DoubleTilingExpert"),
@@ -208,6 +229,21 @@ def test_a_decomposed_convolution_keeps_one_image_dimension_at_one() -> None:
     member = next(knobs for knobs in space if knobs["vec_2"] > 1)
     (reason, *_) = space.violated(member | {"vec_1": 2})
     assert "must both be 1, or the convolution is not vectorized" in reason
+
+
+def test_results_in_registers_lie_along_a_row() -> None:
+    space = only(channels_first())
+    assert set(space.names) == {"dist_1", "dist_2", "dist_3", "vec_1", "vec_2"}
+    assert {knobs["vec_2"] for knobs in space} == {8, 16, 32}
+    for knobs in space:
+        assert 32 % knobs["dist_2"] == knobs["dist_2"] % knobs["vec_2"] == 0
+        assert 32 <= knobs["vec_1"] * knobs["vec_2"] <= 32 * 16
+    (reason, *_) = space.violated({"dist_1": 24, "dist_2": 32, "dist_3": 8, "vec_1": 1, "vec_2": 16})
+    assert "the product of the vector tiles (16) must be at least 32" in reason
+
+
+def test_rows_that_are_read_with_a_stride_are_taken_singly() -> None:
+    assert "vec_1" not in only(channels_first(stride=2)).names
 
 
 def test_a_filter_is_gone_through_singly_where_there_are_channels() -> None:

@@ -1,0 +1,1 @@
+"""Forms of a model: how it is handed to the compiler."""
