@@ -30,6 +30,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+@pytest.mark.slow
 def test_it_computes_what_numpy_does(path: Path, tmp_path: Path) -> None:
     compiler = Compiler(Target.parse("llvm-cpu"))
     source = read_source(path, Path())

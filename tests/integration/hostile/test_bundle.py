@@ -210,6 +210,7 @@ def files_in(directory: Path) -> list[Path]:
     return sorted(path.relative_to(directory) for path in directory.rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 def test_nothing_of_a_bundle_is_kept_where_another_run_would_take_it(
     suite: Suite, bundle: Path, tmp_path: Path
 ) -> None:

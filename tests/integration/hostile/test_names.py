@@ -132,6 +132,7 @@ def test_diff_and_merge(tmp_path: Path) -> None:
     assert run("merge", spec, other, "-o", tmp_path / EVIL / "x").exit_code == 2
 
 
+@pytest.mark.slow
 def test_compile_and_space_and_profile(tmp_path: Path, cache: str) -> None:
     model, spec = evil_model(tmp_path), evil_spec(tmp_path)
     assert run("compile", model, "--spec", spec, "-o", tmp_path / "out.vmfb").exit_code in (1, 2)
@@ -148,6 +149,7 @@ def test_compile_and_space_and_profile(tmp_path: Path, cache: str) -> None:
     assert run("space", f"--{EVIL}").exit_code == 2
 
 
+@pytest.mark.slow
 def test_port(tmp_path: Path, cache: str) -> None:
     spec = evil_spec(tmp_path)
     assert run("port", spec, "-o", tmp_path / "new.mlir", "--static", cache).exit_code in (0, 1, 2)

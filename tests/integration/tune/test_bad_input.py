@@ -220,6 +220,7 @@ def test_a_device_that_no_driver_finds_is_a_usage_error(suite: Suite) -> None:
     assert not outcome.out.exists()
 
 
+@pytest.mark.slow
 def test_bad_model_files_fail_with_workers_too(suite: Suite) -> None:
     outcome = suite.tune("-n2", "unparsable.mlir", "broken.onnx", "module.mlir", out="refused")
     assert outcome.status == 1, outcome.text

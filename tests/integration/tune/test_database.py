@@ -99,6 +99,7 @@ def test_what_another_compiler_made_is_not_taken_for_this_ones(known: Suite, fir
     assert len(journals(known)) == 2
 
 
+@pytest.mark.slow
 def test_an_edited_file_of_flags_is_another_compiler_and_a_damaged_binary_is_made_anew(
     make_suite: MakeSuite, tmp_path: Path
 ) -> None:

@@ -36,8 +36,8 @@ def artifact(candidate, artifact):
 @pytest.mark.parametrize(
     ("workers", "everyone"),
     [
-        pytest.param("-n0", False, id="n0", marks=pytest.mark.slow),
-        pytest.param("-n2", True, id="n2-all"),
+        pytest.param("-n0", False, id="n0"),
+        pytest.param("-n2", True, id="n2-all", marks=pytest.mark.slow),
         pytest.param("-n2", False, id="n2-controller", marks=pytest.mark.slow),
     ],
 )

@@ -121,8 +121,9 @@ module attributes {{transform.with_named_sequence, iree_codegen.tuning_spec_with
 """
 
 
-@pytest.mark.parametrize("search", ["model", pytest.param("exhaustive", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("workers", ["-n0", pytest.param("-n2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("search", ["model", "exhaustive"])
+@pytest.mark.parametrize("workers", ["-n0", "-n2"])
 def test_the_starters_config_is_tried_first_and_comes_to_the_final(suite: Suite, search: str, workers: str) -> None:
     suite.write("starter.mlir", BROAD.format(info=INFO.format(GOOD), more=""))
     options = ("--tune-spec=starter.mlir", "--tune-candidates=8", f"--tune-search={search}")
@@ -153,6 +154,7 @@ func.func @main(%a: tensor<53x61xf32>, %b: tensor<61x59xf32>, %c: tensor<31x29xf
 """
 
 
+@pytest.mark.slow
 def test_what_is_verified_with_a_starter_is_what_is_written(suite: Suite) -> None:
     """The starter's one entry matches what no winner is for, and iree-compile fails with it."""
     model = suite.write("model.mlir", MODEL)
@@ -173,6 +175,7 @@ def test_what_is_verified_with_a_starter_is_what_is_written(suite: Suite) -> Non
     compiler.configure_by_flag(compiler.lower(model.read_text(), to="executable-sources"), spec.read_text())
 
 
+@pytest.mark.slow
 def test_what_is_verified_with_entries_without_a_record_is_what_is_written(suite: Suite) -> None:
     suite.write("model.mlir", MODEL)
     suite.write("test_suite.py", SUITE.replace("ops.matmul(m=53, n=59, k=61)", '"model.mlir"'))

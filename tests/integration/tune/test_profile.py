@@ -142,6 +142,7 @@ def shark_tune(cache: Path, *arguments: str) -> Result:
     return CliRunner().invoke(main, command, env={"COLUMNS": "200"}, catch_exceptions=False)
 
 
+@pytest.mark.slow
 def test_the_command_shows_a_table_sorted_by_share(models: Path, cache: Path) -> None:
     result = shark_tune(cache, str(models / "a model.mlir"))
     assert result.exit_code == 0, result.output

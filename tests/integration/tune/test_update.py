@@ -217,6 +217,7 @@ def test_a_run_of_some_tests_keeps_the_spec_of_all(tuned: Tuned, workers: str) -
     outcome.lines.fnmatch_lines([f"spec: {spec} stays as an earlier run left it", "    this run left out tests, *"])
 
 
+@pytest.mark.slow
 def test_marks_one_above_the_other_are_tuned_together(tuned: Tuned) -> None:
     suite = tuned.copy()
     marks = f"@pytest.mark.tune({TWO}, {ONE})\n@pytest.mark.tune({ONE})\n"

@@ -135,6 +135,7 @@ def test_that_limits_cannot_be_measured_is_told_once(tmp_path: Path) -> None:
     assert line.startswith("the limits of the device cannot be measured, so no result is called impossible: ")
 
 
+@pytest.mark.slow
 def test_damaged_yardsticks_are_compiled_anew_and_a_moved_cache_has_whole_ones(tmp_path: Path) -> None:
     told: list[str] = []
     built = Microbenchmarks(COMPILER, Cache(tmp_path / "cache"), "a CPU").built()

@@ -117,7 +117,12 @@ class Checked:
 
 
 @pytest.mark.parametrize(
-    ("kept", "tail"), [("f32", ""), ("bf16", ""), ("f32", TAIL)], ids=["stored-as-bf16", "kept-in-bf16", "sigmoid"]
+    ("kept", "tail"),
+    [
+        pytest.param("f32", "", id="stored-as-bf16", marks=pytest.mark.slow),
+        pytest.param("bf16", "", id="kept-in-bf16"),
+        pytest.param("f32", TAIL, id="sigmoid", marks=pytest.mark.slow),
+    ],
 )
 def test_one_missing_product_is_found_and_another_order_is_right(
     kept: str, tail: str, host: Compiler, child: DeviceChild, tmp_path: Path, wrong_modules: ModuleType
@@ -245,6 +250,7 @@ def with_weights(text: str) -> str:
     return f"{text}{{-# dialect_resources: {{ builtin: {{ weights: {blob} }} }} #-}}\n"
 
 
+@pytest.mark.slow
 def test_a_model_of_integers_shows_what_it_makes_of_rounding_errors(
     host: Compiler, tmp_path: Path, wrong_modules: ModuleType
 ) -> None:
@@ -315,6 +321,7 @@ def artifact(tune_dispatch):
 """
 
 
+@pytest.mark.slow
 def test_candidates_that_drop_an_eighth_of_a_sum_win_nothing(make_suite: MakeSuite) -> None:
     """End to end, with a compile step that spares the default."""
     outcome = make_suite({"test_suite.py": SUITE, "conftest.py": CONFTEST}).tune("--tune-candidates=4")
