@@ -7,6 +7,7 @@ cores.
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import Final
 
@@ -71,10 +72,8 @@ def register_tiling_space(root: RootOp, target: TargetFacts) -> SearchSpace:
             sums = body.product([tiles.vector[axis.index] for axis in parallel])
             body.limit(sums, registers(target) * lanes, "the product of the vector tiles")
             if fast:
-                most = 1
-                for axis in parallel:
-                    most *= max(axis.vector)
-                body.least(sums, min(_FEWEST_SUMS * lanes, most), "the product of the vector tiles")
+                largest = math.prod(max(axis.vector) for axis in parallel)
+                body.least(sums, min(_FEWEST_SUMS * lanes, largest), "the product of the vector tiles")
                 require_workgroups(body, root, target, axes, tiles.distribution)
 
         return tiled_space(root, REGISTER_TILING, axes, constrain, peels=False)
