@@ -258,7 +258,7 @@ def test_another_suite_than_the_bundle_was_made_of_is_told(make_suite: MakeSuite
         (["--tune-stop-after=run"], "--tune-stop-after: unknown stage 'run'; there is compile"),
         (["--tune-bundle=pytest.ini"], "--tune-bundle: *pytest.ini cannot be read as a bundle*"),
         (["--tune-bundle=absent"], "--tune-bundle: *absent cannot be read as a bundle*"),
-        (["--tune-bundle=compiled/bundle.tar", "--tune-where=a > 1"], "--tune-bundle measures what*so --tune-where*"),
+        (["--tune-bundle=compiled/bundle.tar", "--tune-where=a > 1"], "--tune-bundle measures *so --tune-where*"),
         (["--tune-bundle=compiled/bundle.tar", "--tune-stop-after=compile"], "--tune-bundle *--tune-stop-after would*"),
         (
             ["--tune-bundle=compiled/bundle.tar", "--tune-target=vulkan:rdna3"],
