@@ -15,6 +15,11 @@ def _install(session: nox.Session) -> None:
     session.install("-e", ".[dev]")
 
 
+def _pytest(session: nox.Session, *arguments: str) -> None:
+    _install(session)
+    session.run("python", "-m", "pytest", *arguments, *session.posargs)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and format."""
@@ -33,33 +38,28 @@ def types(session: nox.Session) -> None:
 @nox.session
 def unit(session: nox.Session) -> None:
     """Run the tests that start no pytest of their own."""
-    _install(session)
-    session.run("python", "-m", "pytest", "-nauto", "tests/unit", *session.posargs)
+    _pytest(session, "-nauto", "tests/unit")
 
 
 @nox.session
 def integration(session: nox.Session) -> None:
     """Run the tests that tune and guard suites as a user would."""
-    _install(session)
-    session.run("python", "-m", "pytest", "-nauto", "tests/integration", *session.posargs)
+    _pytest(session, "-nauto", "tests/integration")
 
 
 @nox.session
 def slow(session: nox.Session) -> None:
     """Run the tests that take minutes, one at a time."""
-    _install(session)
-    session.run("python", "-m", "pytest", "-m", "slow", "-n0", *session.posargs)
+    _pytest(session, "-m", "slow", "-n0")
 
 
 @nox.session
 def smoke(session: nox.Session) -> None:
     """Run the first slow test of each module."""
-    _install(session)
-    session.run("python", "-m", "pytest", "-m", "smoke", *session.posargs)
+    _pytest(session, "-m", "smoke")
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
     """Check that all that the docs link to is there."""
-    _install(session)
-    session.run("python", "-m", "pytest", "tests/unit/test_docs.py", *session.posargs)
+    _pytest(session, "tests/unit/test_docs.py")

@@ -72,6 +72,35 @@ def test_kernel(candidate, artifact, measurement):
 """
 
 
+TOTAL = """
+func.func @f(%a: tensor<64xf32>) -> tensor<f32> {
+  %zero = arith.constant 0.0 : f32
+  %empty = tensor.empty() : tensor<f32>
+  %init = linalg.fill ins(%zero : f32) outs(%empty : tensor<f32>) -> tensor<f32>
+  %0 = linalg.reduce { arith.addf } ins(%a : tensor<64xf32>) outs(%init : tensor<f32>) dimensions = [0]
+  return %0 : tensor<f32>
+}
+"""
+"""A sum of all elements, which leaves no loop to tile."""
+
+
+def depthwise(channels: int, height: int, width: int, window: int, *, row_stride: int = 1) -> str:
+    """A depthwise convolution with channels first; ``height`` and ``width`` are those of its result."""
+    image = f"tensor<1x{channels}x{(height - 1) * row_stride + window}x{width + window - 1}xf32>"
+    filters, result = f"tensor<{channels}x{window}x{window}xf32>", f"tensor<1x{channels}x{height}x{width}xf32>"
+    return f"""
+func.func @main(%a: {image}, %b: {filters}) -> {result} {{
+  %zero = arith.constant 0.0 : f32
+  %empty = tensor.empty() : {result}
+  %init = linalg.fill ins(%zero : f32) outs(%empty : {result}) -> {result}
+  %result = linalg.depthwise_conv_2d_nchw_chw
+    {{strides = dense<[{row_stride}, 1]> : tensor<2xi64>, dilations = dense<1> : tensor<2xi64>}}
+    ins(%a, %b : {image}, {filters}) outs(%init : {result}) -> {result}
+  return %result : {result}
+}}
+"""
+
+
 BATCH = """
 func.func @batch(%a: tensor<3x32x64xf32>, %b: tensor<3x64x48xf32>) -> tensor<3x32x48xf32> {
   %zero = arith.constant 0.0 : f32

@@ -7,7 +7,7 @@ the name of the description, so that a text can be made anew for a release that 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TypeAlias
 
 import msgspec
@@ -114,17 +114,18 @@ _REGISTER_TILING = (
 )
 """The passes of ``DoubleTilingExpert``, as IREE 3.13 prints them, with two additions."""
 
-_PIPELINES: Mapping[str, Sequence[Pass]] = {REGISTER_TILING: _REGISTER_TILING}
+_TEXTS: Mapping[str, str] = {REGISTER_TILING: ",".join(map(str, _REGISTER_TILING))}
+_NAMES = {text: name for name, text in _TEXTS.items()}
 
 
 def pass_text(name: str) -> str:
     """Return the text of the pipeline of that name."""
-    return ",".join(map(str, _PIPELINES[name]))
+    return _TEXTS[name]
 
 
 def text_attribute(name: str) -> str | None:
     """Return the attribute of the pipeline of that name, or ``None`` if it is not written as text."""
-    return f"{TEXT_PREFIX}{pass_text(name)}{_SUFFIX}" if name in _PIPELINES else None
+    return f"{TEXT_PREFIX}{_TEXTS[name]}{_SUFFIX}" if name in _TEXTS else None
 
 
 def text_name(attribute: str) -> str | None:
@@ -135,5 +136,4 @@ def text_name(attribute: str) -> str | None:
     if not attribute.startswith(TEXT_PREFIX):
         return None
     text = attribute.removeprefix(TEXT_PREFIX).removesuffix(_SUFFIX)
-    known = next((name for name in _PIPELINES if pass_text(name) == text), None)
-    return known or f"passes-{hashlib.sha256(text.encode()).hexdigest()[:_NAME_DIGITS]}"
+    return _NAMES.get(text) or f"passes-{hashlib.sha256(text.encode()).hexdigest()[:_NAME_DIGITS]}"

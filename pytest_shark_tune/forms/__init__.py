@@ -1,1 +1,1 @@
-"""Forms of a model: how it is handed to the compiler."""
+"""Forms of a model: the ways to hand it to the compiler."""

@@ -2,7 +2,7 @@
 
 IREE compiles a plain matrix product to code near the machine's peak. The same product written as a convolution reaches
 a third of that on a CPU: its operands arrive in another order, and a transposed convolution is computed on an image
-that is filled up with zeros.
+with zeros between its pixels.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ def rewrite_onnx(
         if name not in REWRITES:
             raise InputError(f"there is no rewrite {name!r}: choose from {', '.join(REWRITES)}")
     model, _ = load_fixed(path, shapes or {})
-    results = tuple(_apply(name, model, path) for name in names)
+    shapes_of = _shapes(model, path)  # A rewrite gives no value another shape, and reads none that it adds.
+    results = tuple(_apply(name, model, shapes_of) for name in names)
     write_fixed(model, path, output)
     return results
 
 
-def _apply(name: str, model: ModelProto, path: Path) -> Rewritten:
-    known = _shapes(model, path)
+def _apply(name: str, model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> Rewritten:
     taken = {value for node in model.graph.node for value in (*node.input, *node.output)}
     nodes: list[NodeProto] = []
     replaced = []
@@ -74,7 +74,7 @@ def _apply(name: str, model: ModelProto, path: Path) -> Rewritten:
         try:
             if node.op_type != REWRITES[name].op_type or node.domain not in _STANDARD:
                 raise _Unchanged
-            writer = _Writer(node, known, taken)
+            writer = _Writer(node, shapes, taken)
             REWRITES[name].write(writer)
         except _Unchanged:
             nodes.append(node)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -21,7 +20,6 @@ from pytest_shark_tune.plugin.xdist.messages import message_of, show_line
 from pytest_shark_tune.plugin.xdist.order import RunOrder
 from pytest_shark_tune.plugin.xdist.workers import TuneWorkers
 from pytest_shark_tune.results.store import ResultStore
-from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tuning.manifest import TestEntry
 
 __all__ = ["TuneController", "store_of"]
@@ -148,10 +146,3 @@ class TuneController:
         problems = [self._setup.storage.explain(error) or str(error) for error in self._store.failures]
         for line in dict.fromkeys([*problems, *filter(None, [self._ended])]):
             reporting.write_line(terminalreporter, line, red=True)
-
-    def pytest_unconfigure(self) -> None:
-        """Remove the directory of a remote run, and cut the cache to its size."""
-        self._setup.session.close()
-        if self._setup.is_remote:
-            shutil.rmtree(self._setup.settings.run_directory, ignore_errors=True)
-        Cache(self._setup.options.cache).evict(self._setup.options.cache_bytes)

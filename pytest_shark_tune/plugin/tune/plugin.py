@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Generator
 from contextlib import suppress
 
@@ -19,6 +20,7 @@ from pytest_shark_tune.plugin.tune.reports import conclude
 from pytest_shark_tune.plugin.tune.setup import Setup, set_up
 from pytest_shark_tune.results.store import ResultStore
 from pytest_shark_tune.system import cleanup
+from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.terminal import escaped_line
 from pytest_shark_tune.tuning.manifest import TestManifest
 
@@ -128,7 +130,11 @@ class TuningPlugin:
         self._setup.interrupts.wind_down()
 
     def pytest_unconfigure(self) -> None:
-        """Remove the temporary files of this run."""
+        """Remove the temporary files of this run, and cut the cache to its size."""
         self._session.close()
         cleanup.clear()
+        if self._store is not None:
+            if self._setup.is_remote:
+                shutil.rmtree(self._setup.settings.run_directory, ignore_errors=True)
+            Cache(self._setup.options.cache).evict(self._setup.options.cache_bytes)
         self._setup.interrupts.restore()

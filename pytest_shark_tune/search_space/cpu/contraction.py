@@ -160,16 +160,16 @@ def _assert_registers(
     parallel: Mapping[int, Any],
 ) -> None:
     """Limit accumulators: at most as many as registers hold, and enough to hide latency and to reuse loaded values."""
-    lanes = tiling.lane_count(root, target)
-    most = tiling.registers(target) * lanes
-    accumulators = body.product(list(parallel.values()))
-    body.limit(accumulators, most, "the product of the parallel vector tiles", ", which fills the vector registers")
+    sums, words = list(parallel.values()), "the product of the parallel vector tiles"
     rows = [index for index in parallel if index != lane and len(loops[index].vector) > 1]
     if not rows:
         # The product of a vector and a matrix waits for memory, not for the multipliers.
+        tiling.require_registers(body, root, target, sums, words)
         return
-    fewest = min(_FEWEST_ACCUMULATORS * lanes, _largest_product([loops[index].vector for index in parallel], most))
-    body.least(accumulators, fewest, "the product of the parallel vector tiles", ", to keep the multipliers busy")
+    lanes = tiling.lane_count(root, target)
+    largest = _largest_product([loops[index].vector for index in parallel], tiling.registers(target) * lanes)
+    fewest = min(_FEWEST_ACCUMULATORS * lanes, largest)
+    tiling.require_registers(body, root, target, sums, words, fewest=fewest)
     tiles = f"the product of the vector tiles of dimensions {', '.join(map(str, rows))}"
     reason = f", so that what is loaded along dim_{lane} is used twice"
     body.least(body.product([parallel[index] for index in rows]), 2, tiles, reason)

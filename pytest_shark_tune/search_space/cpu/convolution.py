@@ -15,9 +15,8 @@ The layout of an op determines the pipeline. Measurements quoted here were taken
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 from pytest_shark_tune.dispatch.elements import ELEMENT_BYTES
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
@@ -45,7 +44,6 @@ _DECOMPOSED = {
 a channel that image, filter and result share.
 """
 
-_LONGEST_ROW = 16
 _DEEPEST = 32
 _SHARE_OF_ROOM = 2
 """Vector tiles of more than half of the compiler's limit reached at most two thirds of the speed of smaller ones."""
@@ -112,9 +110,11 @@ def _vectorized(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace
             tiling.require_vector_room(body, unrolled, widest, room, "the unrolled vector tile")
             return
         tiling.require_vector_room(body, unrolled, widest, room // _SHARE_OF_ROOM, "the unrolled vector tile")
-        _require_registers(
-            body, target, lanes, [(axis, tiles.vector[axis.index]) for axis in axes if axis.distribution]
-        )
+        parallel = [axis for axis in axes if axis.distribution]
+        # Two vectors of sums, if there are enough.
+        fewest = min(2 * lanes, math.prod(max(axis.vector) for axis in parallel) // 2)
+        sums = [tiles.vector[axis.index] for axis in parallel]
+        tiling.require_registers(body, root, target, sums, "the product of the parallel vector tiles", fewest=fewest)
         tiling.require_workgroups(body, root, target, axes, tiles.distribution)
 
     pipeline = "ConvTileAndDecomposeExpert" if decomposed else "DoubleTilingExpert"
@@ -136,9 +136,9 @@ def _vector_axis(root: RootOp, index: int, lane: int, lanes: int) -> tiling.Axis
         return tiling.Axis(index, size, (1,), divisors(size))
     if index in root.batch:
         return tiling.Axis(
-            index, size, _row_tiles(size) if root.kind == "pooling" and size > 1 else (1,), divisors(size)
+            index, size, tiling.row_tiles(size) if root.kind == "pooling" and size > 1 else (1,), divisors(size)
         )
-    return tiling.Axis(index, size, _row_tiles(size), divisors(size))
+    return tiling.Axis(index, size, tiling.row_tiles(size), divisors(size))
 
 
 def _lane_tiles(size: int, lanes: int) -> tuple[int, ...]:
@@ -148,10 +148,6 @@ def _lane_tiles(size: int, lanes: int) -> tuple[int, ...]:
     """
     tiles = tuple(tile for tile in powers(min(size, lanes * 4)) if size % tile == 0 and 2 * tile >= lanes)
     return tiles or tuple(tile for tile in divisors(size) if tile <= lanes * 4)
-
-
-def _row_tiles(size: int) -> tuple[int, ...]:
-    return tuple(tile for tile in divisors(size) if tile <= _LONGEST_ROW)
 
 
 def _require_unit_window(body: Body, root: RootOp, tiles: tiling.Tiles) -> None:
@@ -166,17 +162,6 @@ def _require_unit_window(body: Body, root: RootOp, tiles: tiling.Tiles) -> None:
         "must both be 1, or the convolution is not vectorized",
         *(tiles.vector[index] for index in (height, window_height, width, window_width)),
     )
-
-
-def _require_registers(
-    body: Body, target: TargetFacts, lanes: int, parallel: Sequence[tuple[tiling.Axis, Any]]
-) -> None:
-    """Limit accumulators: at most as many as registers hold, and at least two vectors if there are enough."""
-    most = tiling.registers(target) * lanes
-    accumulators = body.product([tile for _, tile in parallel])
-    body.limit(accumulators, most, "the product of the parallel vector tiles", ", which fills the vector registers")
-    fewest = min(2 * lanes, math.prod(max(axis.vector) for axis, _ in parallel) // 2)
-    body.least(accumulators, fewest, "the product of the parallel vector tiles", ", to keep the multipliers busy")
 
 
 def _scalar(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:

@@ -73,9 +73,7 @@ def _generic_space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSp
         if reductions and least < room:
             tiling.require_vector_room(body, parallel, row_bytes, max(least, room // 4) + 1, _WHOLE_ROWS)
         if fast:
-            most = tiling.registers(target) * tiling.lane_count(root, target)
-            product = body.product(list(tiles.vector.values()))
-            body.limit(product, most, "the product of the vector tiles", ", which fills the vector registers")
+            tiling.require_registers(body, root, target, list(tiles.vector.values()), "the product of the vector tiles")
             tiling.require_workgroups(body, root, target, axes, tiles.distribution)
 
     return tiling.tiled_space(root, _PIPELINE, axes, constrain, peels=True)

@@ -1,8 +1,8 @@
 """Search spaces on llvm-cpu that keep a tile of results in registers, under the pipeline RegisterTiling.
 
 ``DoubleTilingExpert`` computes a convolution element by element if the results lie along an image dimension. This
-pipeline (`dispatch.text_pipelines`) vectorizes it. Figures given as seen were taken with IREE 3.13 on two AVX-512
-cores.
+pipeline (`dispatch.text_pipelines`) vectorizes it. Measurements quoted here were taken with IREE 3.13 on two
+AVX-512 cores.
 """
 
 from __future__ import annotations
@@ -13,18 +13,9 @@ from typing import Final
 
 from iree.compiler import ir, passmanager
 
-from pytest_shark_tune.dispatch.mlir import affine_map, loops_in
 from pytest_shark_tune.dispatch.text_pipelines import REGISTER_TILING, pass_text
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
-from pytest_shark_tune.search_space.cpu.tiling import (
-    Axis,
-    Tiles,
-    lane_count,
-    registers,
-    require_even_tiling,
-    require_workgroups,
-    tiled_space,
-)
+from pytest_shark_tune.search_space.cpu import tiling
 from pytest_shark_tune.search_space.emit import Body
 from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
 from pytest_shark_tune.search_space.tiles import divisors, fast_or_any, powers
@@ -37,11 +28,8 @@ VERSION: Final = 1
 _MOST_VECTORS = 4
 """The most native vectors along a row. A row of 80 f32, or of 20, was split into scalars and took 20 times as long."""
 
-_LONGEST = 16
-"""The most elements of a tile along any other loop."""
-
 _FEWEST_SUMS = 2
-"""The fewest native vectors of sums in flight, where there are as many results: one alone waits for itself."""
+"""The fewest native vectors of sums in flight, if there are enough results. A single one is limited by its latency."""
 
 
 def register_tiling_space(root: RootOp, target: TargetFacts) -> SearchSpace:
@@ -62,34 +50,31 @@ def register_tiling_space(root: RootOp, target: TargetFacts) -> SearchSpace:
     if problem := _unknown_pass(pass_text(REGISTER_TILING)):
         raise NoSpace(f"this compiler has no pipeline {REGISTER_TILING}: {problem}")
     lane, single = _lane_of(root)
-    lanes = lane_count(root, target)
+    lanes = tiling.lane_count(root, target)
     axes = [_axis(root, index, lane, lanes, is_single=index in single) for index in range(len(root.loops))]
     parallel = [axis for axis in axes if axis.distribution]
+    fewest = min(_FEWEST_SUMS * lanes, math.prod(max(axis.vector) for axis in parallel))
 
     def build(fast: bool) -> SearchSpace:
-        def constrain(body: Body, tiles: Tiles) -> None:
-            require_even_tiling(body, tiles, axes)
-            sums = body.product([tiles.vector[axis.index] for axis in parallel])
-            body.limit(sums, registers(target) * lanes, "the product of the vector tiles")
+        def constrain(body: Body, tiles: tiling.Tiles) -> None:
+            tiling.require_even_tiling(body, tiles, axes)
+            sums, words = [tiles.vector[axis.index] for axis in parallel], "the product of the parallel vector tiles"
+            tiling.require_registers(body, root, target, sums, words, fewest=fewest if fast else None)
             if fast:
-                largest = math.prod(max(axis.vector) for axis in parallel)
-                body.least(sums, min(_FEWEST_SUMS * lanes, largest), "the product of the vector tiles")
-                require_workgroups(body, root, target, axes, tiles.distribution)
+                tiling.require_workgroups(body, root, target, axes, tiles.distribution)
 
-        return tiled_space(root, REGISTER_TILING, axes, constrain, peels=False)
+        return tiling.tiled_space(root, REGISTER_TILING, axes, constrain, peels=False)
 
     return fast_or_any(build)
 
 
-def _axis(root: RootOp, index: int, lane: int, lanes: int, *, is_single: bool) -> Axis:
+def _axis(root: RootOp, index: int, lane: int, lanes: int, *, is_single: bool) -> tiling.Axis:
     size = root.loops[index]
     if root.iterators[index] != "parallel":
-        return Axis(index, size, (1,))
+        return tiling.Axis(index, size, (1,))
     if index == lane:
-        return Axis(index, size, _lane_tiles(root, size, lanes), divisors(size))
-    if is_single:
-        return Axis(index, size, (1,), divisors(size))
-    return Axis(index, size, tuple(tile for tile in divisors(size) if tile <= _LONGEST), divisors(size))
+        return tiling.Axis(index, size, _lane_tiles(root, size, lanes), divisors(size))
+    return tiling.Axis(index, size, (1,) if is_single else tiling.row_tiles(size), divisors(size))
 
 
 def _lane_tiles(root: RootOp, size: int, lanes: int) -> tuple[int, ...]:
@@ -98,38 +83,29 @@ def _lane_tiles(root: RootOp, size: int, lanes: int) -> tuple[int, ...]:
     least = min(size, lanes) // 2
     tiles = tuple(tile for tile in divisors(size) if least <= tile and (tile <= lanes or tile in whole))
     if not tiles or max(tiles) == 1:
-        raise NoSpace(f"{REGISTER_TILING} has no vector for the {size} results of {root.op} that lie side by side")
+        raise NoSpace(f"{REGISTER_TILING} has no vector length that divides the {size} results in a row of {root.op}")
     return tiles
 
 
 def _lane_of(root: RootOp) -> tuple[int, frozenset[int]]:
     """Return the loop that the results lie along, and the parallel loops that are tiled to one.
 
-    Those are the loops of a batch, those that an operand reads with a stride, since the vectorizer takes no strided
-    access, and those that come after the results' own loop, since their vectors would have to be transposed: a tile
-    of two of them took three times as long.
+    Those are the loops of a batch, those that the image is read along with a stride, since the vectorizer takes no
+    strided access, and those that come after the results' own loop, since their vectors would have to be transposed: a
+    tile of two of them took three times as long.
 
     Raises:
         NoSpace: There is no such loop, or an operand does not read it innermost with stride one.
     """
-    with ir.Context():
-        maps = [affine_map(text).results for text in root.maps]
-        strided = {loop for results in maps for result in results for loop in _scaled(result)}
-        *inputs, output = ([loops_in(result) for result in results] for results in maps)
+    *inputs, output = tiling.operand_dims(root)
     lane = output[-1][-1] if output and output[-1] else -1
+    strided = {index for index, stride in zip(root.output_image, root.strides, strict=True) if stride != 1}
     if lane < 0 or lane in strided or any(lane in loops for operand in inputs for loops in operand[:-1]):
-        raise NoSpace(f"{REGISTER_TILING} needs operands that are read along the results, and {root.op} has others")
+        raise NoSpace(
+            f"{REGISTER_TILING} reads every operand with stride one along the results, and {root.op} does not"
+        )
     after = {index for index, kind in enumerate(root.iterators) if kind == "parallel" and index > lane}
     return lane, frozenset(strided | after | set(root.batch))
-
-
-def _scaled(expression: ir.AffineExpr) -> tuple[int, ...]:
-    """Return the loops that have a factor in an index."""
-    if isinstance(expression, ir.AffineMulExpr):
-        return loops_in(expression)
-    if isinstance(expression, ir.AffineBinaryExpr):
-        return (*_scaled(expression.lhs), *_scaled(expression.rhs))
-    return ()
 
 
 @cache

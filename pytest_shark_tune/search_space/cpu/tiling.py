@@ -30,11 +30,13 @@ __all__ = [
     "operand_dims",
     "registers",
     "require_even_tiling",
+    "require_registers",
     "require_small_rest",
     "require_tiling",
     "require_vector_room",
     "require_whole_vectors",
     "require_workgroups",
+    "row_tiles",
     "tiled_space",
     "widest_element",
 ]
@@ -47,6 +49,9 @@ _FEWEST_PROCESSOR_OPS = 1 << 17
 
 _FEWEST_WORKGROUP_OPS = 1 << 15
 """The number of multiply-adds that makes a workgroup worth its dispatch, which takes about a microsecond."""
+
+
+_LONGEST_ROW = 16
 
 
 class Axis(msgspec.Struct, frozen=True):
@@ -207,6 +212,26 @@ def require_vector_room(body: Body, factors: Sequence[Any], element_bytes: int, 
     )
 
 
+def require_registers(
+    body: Body, root: RootOp, target: TargetFacts, tiles: Sequence[Any], words: str, *, fewest: int | None = None
+) -> None:
+    """Limit the elements of a tile to those that the vector registers hold.
+
+    Args:
+        body: The constraints.
+        root: The root op.
+        target: The target.
+        tiles: The sizes of the tile.
+        words: Describe their product.
+        fewest: The least product, if there is one.
+    """
+    product = body.product(tiles)
+    most = registers(target) * lane_count(root, target)
+    body.limit(product, most, words, ", which fills the vector registers")
+    if fewest is not None:
+        body.least(product, fewest, words, ", to keep the multipliers busy")
+
+
 def widest_element(root: RootOp) -> int:
     """Return the size in bytes of the largest element type of the operands."""
     return max(ELEMENT_BYTES[tensor.element] for tensor in (*root.inputs, *root.outputs))
@@ -225,6 +250,11 @@ def operand_dims(root: RootOp) -> tuple[tuple[tuple[int, ...], ...], ...]:
     """
     with ir.Context():
         return tuple(tuple(loops_in(result) for result in affine_map(text).results) for text in root.maps)
+
+
+def row_tiles(size: int) -> tuple[int, ...]:
+    """Return the divisors of a loop that no vector lies along, up to 16: the elements are unrolled."""
+    return tuple(tile for tile in divisors(size) if tile <= _LONGEST_ROW)
 
 
 def distribution_tiles(size: int, vector: Sequence[int]) -> tuple[int, ...]:

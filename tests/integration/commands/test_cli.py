@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from pytest_shark_tune import __version__, ops
 from pytest_shark_tune.cli import main
 from pytest_shark_tune.system.cache import KINDS, Cache, content_key
+from tests.models import TOTAL
 
 NAME = "matmul_32x32x32_f32"
 
@@ -22,16 +23,6 @@ SEAL = len('{"sha256":"","value":""}') + 64
 """What is written around a text in the cache; around a digit it is one byte less."""
 USED_S = (1_700_100_000, 1_700_000_000, 1_700_200_000)
 """When the artifacts in the cache were last used, in seconds since the epoch."""
-
-TOTAL = """
-func.func @f(%a: tensor<64xf32>) -> tensor<f32> {
-  %zero = arith.constant 0.0 : f32
-  %empty = tensor.empty() : tensor<f32>
-  %init = linalg.fill ins(%zero : f32) outs(%empty : tensor<f32>) -> tensor<f32>
-  %0 = linalg.reduce { arith.addf } ins(%a : tensor<64xf32>) outs(%init : tensor<f32>) dimensions = [0]
-  return %0 : tensor<f32>
-}
-"""
 
 
 @pytest.fixture(scope="module")

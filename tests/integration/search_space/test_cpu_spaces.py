@@ -17,6 +17,7 @@ from pytest_shark_tune.measurement.acceptance import acceptance_for
 from pytest_shark_tune.search_space import spaces_for
 from pytest_shark_tune.search_space.candidate import make_candidates
 from pytest_shark_tune.spec.build import single_entry_spec
+from tests.models import depthwise
 
 DEPTHWISE = """
 func.func @main(%a: tensor<1x18x18x32xf32>, %b: tensor<3x3x32xf32>) -> tensor<1x16x16x32xf32> {
@@ -27,19 +28,6 @@ func.func @main(%a: tensor<1x18x18x32xf32>, %b: tensor<3x3x32xf32>) -> tensor<1x
     ins(%a, %b : tensor<1x18x18x32xf32>, tensor<3x3x32xf32>) outs(%init : tensor<1x16x16x32xf32>)
     -> tensor<1x16x16x32xf32>
   return %result : tensor<1x16x16x32xf32>
-}
-"""
-
-CHANNELS_FIRST = """
-func.func @main(%a: tensor<1x12x20x34xf32>, %b: tensor<12x5x5xf32>) -> tensor<1x12x8x30xf32> {
-  %zero = arith.constant 0.0 : f32
-  %empty = tensor.empty() : tensor<1x12x8x30xf32>
-  %init = linalg.fill ins(%zero : f32) outs(%empty : tensor<1x12x8x30xf32>) -> tensor<1x12x8x30xf32>
-  %result = linalg.depthwise_conv_2d_nchw_chw
-    {strides = dense<[2, 1]> : tensor<2xi64>, dilations = dense<1> : tensor<2xi64>}
-    ins(%a, %b : tensor<1x12x20x34xf32>, tensor<12x5x5xf32>) outs(%init : tensor<1x12x8x30xf32>)
-    -> tensor<1x12x8x30xf32>
-  return %result : tensor<1x12x8x30xf32>
 }
 """
 
@@ -86,7 +74,7 @@ SOURCES = {
     "convolution": (CONVOLUTION.text, "ConvTileAndDecomposeExpert"),
     "depthwise": (DEPTHWISE, "ConvTileAndDecomposeExpert"),
     "grouped": (GROUPED, "DoubleTilingExpert"),
-    "channels_first": (CHANNELS_FIRST, "RegisterTiling"),
+    "channels_first": (depthwise(12, 8, 30, 5, row_stride=2), "RegisterTiling"),
     "attention": (ops.attention(batch=2, queries=37, keys=50, head=32).text, "LinalgExtTileAndVectorize"),
     "softmax": (SOFTMAX, "DoubleTilingExpert"),
     "transposed_sum": (TRANSPOSED_SUM, "DoubleTilingExpert"),

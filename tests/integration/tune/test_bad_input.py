@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_shark_tune import ops
-from tests.models import suite_text
+from tests.models import TOTAL, suite_text
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Outcome, Suite
@@ -88,15 +88,7 @@ FILES = {
     "broken.onnx": b"nonsense",
     "empty.mlir": b"",
     "module.mlir": b"module {}",
-    "total.mlir": b"""
-func.func @f(%a: tensor<64xf32>) -> tensor<f32> {
-  %zero = arith.constant 0.0 : f32
-  %empty = tensor.empty() : tensor<f32>
-  %init = linalg.fill ins(%zero : f32) outs(%empty : tensor<f32>) -> tensor<f32>
-  %0 = linalg.reduce { arith.addf } ins(%a : tensor<64xf32>) outs(%init : tensor<f32>) dimensions = [0]
-  return %0 : tensor<f32>
-}
-""",
+    "total.mlir": TOTAL.encode(),
     "dynamic.mlir": b"""
 func.func @f(%a: tensor<?x32xf32>, %b: tensor<32x32xf32>, %c: tensor<?x32xf32>) -> tensor<?x32xf32> {
   %0 = linalg.matmul ins(%a, %b : tensor<?x32xf32>, tensor<32x32xf32>) outs(%c : tensor<?x32xf32>) -> tensor<?x32xf32>

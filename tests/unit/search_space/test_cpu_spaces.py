@@ -239,7 +239,7 @@ def test_results_in_registers_lie_along_a_row() -> None:
         assert 32 % knobs["dist_2"] == knobs["dist_2"] % knobs["vec_2"] == 0
         assert 32 <= knobs["vec_1"] * knobs["vec_2"] <= 32 * 16
     (reason, *_) = space.violated({"dist_1": 24, "dist_2": 32, "dist_3": 8, "vec_1": 1, "vec_2": 16})
-    assert "the product of the vector tiles (16) must be at least 32" in reason
+    assert "the product of the parallel vector tiles (16) must be at least 32" in reason
 
 
 def test_rows_that_are_read_with_a_stride_are_taken_singly() -> None:

@@ -17,6 +17,7 @@ from pytest_shark_tune.plan.spaces import search_spaces
 from pytest_shark_tune.search_space import SearchSpace
 from pytest_shark_tune.search_space.request import SpaceRequest, opened
 from pytest_shark_tune.testing.space_contract import SpaceContract
+from tests.models import depthwise
 
 pytestmark = pytest.mark.compiler
 
@@ -39,21 +40,7 @@ ROWS = OpSource(
     """,
 )
 
-ROWS_OF_CHANNELS = OpSource(
-    "depthwise",
-    """
-    func.func @main(%x: tensor<1x8x18x34xf32>, %w: tensor<8x3x3xf32>) -> tensor<1x8x16x32xf32> {
-      %zero = arith.constant 0.0 : f32
-      %empty = tensor.empty() : tensor<1x8x16x32xf32>
-      %zeros = linalg.fill ins(%zero : f32) outs(%empty : tensor<1x8x16x32xf32>) -> tensor<1x8x16x32xf32>
-      %result = linalg.depthwise_conv_2d_nchw_chw
-        {strides = dense<1> : tensor<2xi64>, dilations = dense<1> : tensor<2xi64>}
-        ins(%x, %w : tensor<1x8x18x34xf32>, tensor<8x3x3xf32>) outs(%zeros : tensor<1x8x16x32xf32>)
-        -> tensor<1x8x16x32xf32>
-      return %result : tensor<1x8x16x32xf32>
-    }
-    """,
-)
+CHANNELS_FIRST = OpSource("depthwise", depthwise(8, 16, 32, 3))
 
 # Target, the op, how many spaces it has, options to open: one row for each way in which a space is made.
 COMPILED = {
@@ -62,7 +49,7 @@ COMPILED = {
     "rocm-emitted": ("hip:gfx942", SMALL, 2, {"prefetch_num_stages": (0, 2, 3), "waves_per_eu": (0, 1, 2, 4)}),
     "cuda-emitted": ("cuda:sm_89", SMALL, 2, {}),
     "cpu-convolution": ("llvm-cpu", IMAGE, 1, {}),
-    "cpu-register-tiling": ("llvm-cpu", ROWS_OF_CHANNELS, 1, {}),
+    "cpu-register-tiling": ("llvm-cpu", CHANNELS_FIRST, 1, {}),
     "cpu-attention": ("llvm-cpu", HEADS, 1, {}),
     "cpu-reduction": ("llvm-cpu", ROWS, 1, {}),
     "cuda-simt-contraction": ("cuda:sm_60", SINGLE, 1, {}),
@@ -138,6 +125,7 @@ import msgspec
 import pytest
 from pytest_shark_tune.search_space import Constraint, Knob, SearchSpace
 from pytest_shark_tune.testing.space_contract import SpaceContract
+from tests.models import depthwise
 
 GOOD = SearchSpace.of("Toy", {"a": range(1, 9), "b": range(1, 9)}, "a % b == 0")
 
