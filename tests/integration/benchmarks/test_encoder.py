@@ -13,7 +13,9 @@ from iree import runtime
 from scipy.special import erf, softmax
 
 from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.onnx import import_onnx
 from pytest_shark_tune.compiler.target import Target
+from pytest_shark_tune.forms.mlir_rewrites import rewrite_mlir
 from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import read_source
 
@@ -77,3 +79,13 @@ def linear(x: Any, weights: Any, bias: Any) -> Any:
 def norm(x: Any, scale: Any, shift: Any) -> Any:
     unit = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
     return unit * scale + shift
+
+
+def test_the_onnx_layer_has_an_attention_and_three_equal_products(tmp_path: Path) -> None:
+    output = tmp_path / "layer.onnx"
+    sizes = {"batch": BATCH, "tokens": TOKENS, "width": WIDTH, "heads": HEADS, "hidden": HIDDEN}
+    subprocess.run(
+        [sys.executable, SCRIPT, *(f"--{name}={size}" for name, size in sizes.items()), "-o", output], check=True
+    )
+    _, counts = rewrite_mlir(import_onnx(output), ["fused-attention", "fused-products"])
+    assert counts == {"fused-attention": 1, "fused-products": 3}
