@@ -18,7 +18,7 @@ import msgspec
 from single_op import SingleOp, quantiles, single_op
 
 from pytest_shark_tune.measurement.timing import NOISE_FLOOR
-from pytest_shark_tune.plan.types import Task
+from pytest_shark_tune.plan.types import Plan, Task
 from pytest_shark_tune.records.types import Record, State
 from pytest_shark_tune.records.winner import FINALISTS
 from pytest_shark_tune.search_space.candidate import Candidate
@@ -137,7 +137,7 @@ def _screened(op: SingleOp, copy: Candidate) -> Record:
 def _final(session: Session, task: Task) -> tuple[list[Compared], str | None]:
     """Hold a final and print a line for it."""
     started = time.perf_counter()
-    final = session.finals.hold(task)
+    final = session.finals.hold(task, Plan(sources=(), tasks=(task,), untunable=()))
     compared = []
     for each in final.finalists:
         if each.ratio is None or each.ratio_low is None or each.ratio_high is None:

@@ -26,15 +26,17 @@ class RunProgress:
         clock: returns the time in seconds.
     """
 
-    def __init__(self, limit_s: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, limit_s: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit_s = limit_s
         self._clock = clock
         self._began_s = self._shown_s = clock()
         self._tried = 0
         self._best: dict[str, Record] = {}
 
-    def start(self) -> None:
-        """Begin to count the time and the candidates."""
+    def start(self, limit_s: float | None = None) -> None:
+        """Begin to count the time, which is limited to ``limit_s`` if that is given, and the candidates."""
+        if limit_s is not None:
+            self._limit_s = limit_s
         self._began_s = self._shown_s = self._clock()
         self._tried = 0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,14 +14,23 @@ from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.measurement.timing import FINAL_ROUNDS, MOST_ROUNDS, Measurement, combine_rounds, is_decided
 from pytest_shark_tune.plan.types import AnyTask, Plan, Task
 from pytest_shark_tune.records.types import Finalist, FinalRecord, Record
-from pytest_shark_tune.records.winner import choose_finalists, declare_winner, simplicity
+from pytest_shark_tune.records.winner import choose_finalists, declare_winner, provisional_winner, simplicity
+from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 from pytest_shark_tune.system import journal
+from pytest_shark_tune.system.budget import TimeBudget
 from pytest_shark_tune.tuning.database import TuningDatabase
 from pytest_shark_tune.tuning.model.final import ModelFinal
 from pytest_shark_tune.tuning.run_directory import RunDirectory
 from pytest_shark_tune.tuning.runner import RoundResult, Runner
 
 __all__ = ["Finals", "PlayRound"]
+
+_NO_TIME = "provisional: there was no time for its final (--tune-time), and no candidate is faster for sure"
+_LEAST_GAIN = 0.005
+"""A dispatch whose fastest candidate may save less than this part of its models' time gets no final."""
+_FEWEST_ROUNDS = 2
+_SHORT_S, _FEW_FINALISTS = 6.0, 2
+"""A final with less time than this measures fewer finalists."""
 
 PlayRound = Callable[[Sequence[str], int], RoundResult]
 """Plays a round of a final with the candidates of these ids; the number is the round's."""
@@ -37,23 +48,60 @@ class Finals:
     """Measures finalists by themselves."""
     model_final: ModelFinal
     """Measures finalists in a model."""
+    budget: TimeBudget
+    """The time of the run."""
 
     def finalists(self, task: AnyTask) -> tuple[str, ...]:
         """The ids of the candidates that are measured again, fastest first."""
+        return choose_finalists(
+            self._records(task), incumbent=self.run.incumbent(task.name), starter=self.run.starter(task.name)
+        )
+
+    def hold(self, task: Task, plan: Plan) -> FinalRecord:
+        """Hold the final of a dispatch of ``plan`` in fresh processes, or return the final that an earlier run held.
+
+        Every finalist is checked, on new inputs in each round, in every dispatch that the spec entry will match. If
+        time is short, there are fewer rounds and finalists. None is held for a gain that its models would not show.
+        """
+        finalists, incumbent = self.finalists(task), self.run.incumbent(task.name)
+        if not incumbent and finalists and (why := self._too_small(task, plan)):
+            return FinalRecord.from_rounds(task, [], None, (None, why), self.runner.origin)
+        limit_s = self._limit_s(plan)
+
+        def hold() -> FinalRecord:
+            if limit_s > 0:
+                return self.hold_by(task, partial(self.runner.round, task), limit_s=limit_s)
+            if best := provisional_winner(self._records(task)):
+                return FinalRecord.provisional(best, task)
+            record = FinalRecord.from_rounds(task, [], None, (None, _NO_TIME), self.runner.origin)
+            return msgspec.structs.replace(record, is_provisional=True)
+
+        return self.database.final(task, finalists, incumbent, hold)
+
+    def _records(self, task: AnyTask) -> list[Record]:
+        """The records of the candidates of a dispatch, as far as its plan has them."""
         # Another suite with the same dispatch may have drawn other candidates.
         known = {candidate.id for candidate in task.candidates}
         records = journal.read(self.run.records, Record)
-        own = (record for record in records if record.dispatch == task.name and record.id in known)
-        return choose_finalists(own, incumbent=self.run.incumbent(task.name), starter=self.run.starter(task.name))
+        return [record for record in records if record.dispatch == task.name and record.id in known]
 
-    def hold(self, task: Task) -> FinalRecord:
-        """Hold the final of a dispatch in fresh processes, or return the final that an earlier run held.
+    def _too_small(self, task: Task, plan: Plan) -> str:
+        """The reason why a final is not worth its time; empty if it is."""
+        share = plan.share(task)
+        most = max((record.ratio_high or 0.0 for record in self._records(task)), default=0.0)
+        if share is None or most <= 1 or share * (1 - 1 / most) >= _LEAST_GAIN:
+            return ""
+        return f"the fastest candidate would save less than {_LEAST_GAIN:.1%} of the model's time: no final was held"
 
-        Every finalist is checked, on new inputs in each round, in every dispatch that the spec entry will match.
-        """
-        finalists, incumbent = self.finalists(task), self.run.incumbent(task.name)
-        hold = partial(self.hold_by, task, partial(self.runner.round, task))
-        return self.database.final(task, finalists, incumbent, hold)
+    def _limit_s(self, plan: Plan) -> float:
+        """The seconds for one final: an even part of the time that is left for all of them."""
+        left_s = self.budget.for_finals_s(has_models=bool(plan.models))
+        if left_s == math.inf:
+            return left_s
+        held = {final.dispatch for final in journal.read(self.run.finals, FinalRecord)}
+        records = journal.read(self.run.records, Record)
+        hopeful = {record.dispatch for record in records if record.id != DEFAULT_ID and (record.ratio_high or 0) > 1}
+        return left_s / max(1, len(hopeful - held))
 
     def hold_in_model(self, task: Task, plan: Plan) -> FinalRecord:
         """Hold the final in the model of ``plan`` that the dispatch is part of.
@@ -67,9 +115,20 @@ class Finals:
         note = f"compared in the whole of {source.name}"
         return msgspec.structs.replace(record, note="; ".join(filter(None, [note, record.note])))
 
-    def hold_by(self, task: AnyTask, play: PlayRound) -> FinalRecord:
-        """Play rounds until they decide, and declare a winner."""
-        rounds: dict[str, list[Measurement]] = {name: [] for name in self.finalists(task)}
+    def hold_by(self, task: AnyTask, play: PlayRound, *, limit_s: float = math.inf) -> FinalRecord:
+        """Play rounds until they decide, and declare a winner.
+
+        A final that ran out of time is provisional. It has at least two rounds.
+
+        Args:
+            task: the dispatch or kernel.
+            play: plays a round.
+            limit_s: the seconds that the final may take.
+        """
+        began_s = time.monotonic()
+        most = _FEW_FINALISTS if limit_s < _SHORT_S else None
+        rounds: dict[str, list[Measurement]] = {name: [] for name in self.finalists(task)[:most]}
+        is_cut = most is not None and len(self.finalists(task)) > most
         failed: dict[str, CandidateFailed] = {}
         for number in range(MOST_ROUNDS):
             going = [name for name in rounds if name not in failed]
@@ -81,8 +140,16 @@ class Finals:
                 rounds[name].append(measurement)
             if number + 1 >= FINAL_ROUNDS and is_decided(rounds[name] for name in played.measured):
                 break
+            if number + 1 >= _FEWEST_ROUNDS and time.monotonic() - began_s >= limit_s:
+                is_cut = True
+                break
         joined = {name: combine_rounds(measured) for name, measured in rounds.items() if name not in failed}
-        return self._record(task, tuple(rounds), joined, failed)
+        record = self._record(task, tuple(rounds), joined, failed)
+        if not is_cut:
+            return record
+        cut = f"provisional: its final was cut after {record.rounds} rounds (--tune-time)"
+        reason = "; ".join(filter(None, [cut, record.reason]))
+        return msgspec.structs.replace(record, is_provisional=True, reason=reason)
 
     def _record(
         self,

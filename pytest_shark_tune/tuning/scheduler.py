@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ __all__ = ["TaskScheduler", "TaskState", "make_task_state"]
 
 _FIRST = 8
 """How many candidates of a dispatch are tried before gains are compared."""
+_HOPE, _TYPICAL_S = 0.5, 0.4
+"""The gain that is expected of a dispatch before so many were tried, and the time that a candidate takes."""
 _SLOWEST_RATIO = 1e-6
 _ENOUGH = 64
 _LEAST_GAIN = 0.005
@@ -75,10 +78,15 @@ class TaskState:
 
         It is infinite as long as there is no baseline.
         """
-        if self.tried < _FIRST or self.baseline_us is None:
+        if self.baseline_us is None or (self.tried < _FIRST and self.in_model_us is None):
             return float("inf")
         cost_us = self.in_model_us or self.weight * self.baseline_us
-        return cost_us * self.search.expected_gain / (self.spent_s / self.tried)
+        if self.tried < _FIRST:  # Nothing is known but the dispatch's share of its model.
+            return cost_us * _HOPE / _TYPICAL_S
+        gain = self.search.expected_gain
+        if self.in_model_us is not None and not math.isfinite(gain):  # The search has yet to learn.
+            gain = _HOPE
+        return cost_us * gain / (self.spent_s / self.tried)
 
     @property
     def remaining(self) -> int:

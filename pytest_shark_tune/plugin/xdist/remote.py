@@ -16,6 +16,7 @@ import pytest
 from pytest_shark_tune.device.discovery import FoundDevices, jobs_of_worker
 from pytest_shark_tune.plugin.options import TuneOptions
 from pytest_shark_tune.plugin.preflight import find_devices
+from pytest_shark_tune.system.budget import TimeBudget
 from pytest_shark_tune.system.directories import is_marked, make_marked
 from pytest_shark_tune.tuning.settings import RunSettings
 
@@ -36,6 +37,8 @@ class ProcessShare:
     jobs: int
     is_remote: bool
     """Whether workers run in other directories or on other hosts."""
+    budget: TimeBudget
+    """The time that the run may take."""
 
 
 def is_remote(config: pytest.Config) -> bool:
@@ -74,6 +77,7 @@ def hand_over(workerinput: dict[str, Any], options: TuneOptions, settings: RunSe
     workerinput["shark_tune_devices"] = {"uris": list(settings.devices), "name": settings.device_name}
     workerinput["shark_tune_run_directory"] = os.fspath(settings.run_directory)
     workerinput["shark_tune_is_remote"] = remote
+    workerinput["shark_tune_began_s"] = settings.budget.began_s
     workerinput["shark_tune_host"] = platform.node()
     workerinput["shark_tune_cache"] = os.fspath(options.cache)
     workerinput["shark_tune_out"] = os.fspath(options.out)
@@ -113,6 +117,7 @@ def share_of_worker(workerinput: dict[str, Any], options: TuneOptions) -> Proces
         run_directory=Path(workerinput["shark_tune_run_directory"]),
         jobs=jobs,
         is_remote=workerinput["shark_tune_is_remote"],
+        budget=TimeBudget(total_s=options.time_s, began_s=workerinput["shark_tune_began_s"]),
     )
 
 

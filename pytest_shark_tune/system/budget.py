@@ -1,0 +1,55 @@
+"""The time budget of a run, by a clock that all its processes share, and the parts of it that belong to each phase."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import msgspec
+
+__all__ = ["TimeBudget"]
+
+_FORMS, _TRYING, _FINALS = 0.25, 0.6, 0.8
+"""The parts of the time after which each phase ends, in a run with whole models.
+
+What follows the finals compiles each model about twice and runs it for some seconds.
+"""
+_TRYING_OPS, _FINALS_OPS = 0.75, 0.95
+"""The same without whole models."""
+
+
+class TimeBudget(msgspec.Struct, frozen=True, kw_only=True):
+    """The time that a run may take, and when it began."""
+
+    total_s: float | None = None
+    """The seconds that the run may take; ``None`` for no limit."""
+    began_s: float = 0.0
+    """When it began, in seconds since the epoch: hosts that share a run agree on that, and on no other clock."""
+
+    @classmethod
+    def starting_now(cls, total_s: float | None) -> TimeBudget:
+        """The budget of a run that begins now."""
+        return cls(total_s=total_s, began_s=time.time())
+
+    @property
+    def left_s(self) -> float:
+        """The seconds that are left of the whole run; negative once they are used up."""
+        return self._until_s(1.0)
+
+    @property
+    def for_forms_s(self) -> float:
+        """The seconds that are left for compiling and timing forms of models."""
+        return self._until_s(_FORMS)
+
+    def for_trying_s(self, *, has_models: bool) -> float:
+        """The seconds that are left for trying candidates."""
+        return self._until_s(_TRYING if has_models else _TRYING_OPS)
+
+    def for_finals_s(self, *, has_models: bool) -> float:
+        """The seconds that are left for the finals of dispatches."""
+        return self._until_s(_FINALS if has_models else _FINALS_OPS)
+
+    def _until_s(self, part: float) -> float:
+        if self.total_s is None:
+            return math.inf
+        return self.began_s + part * self.total_s - time.time()

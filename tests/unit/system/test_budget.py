@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import math
+import time
+
+import pytest
+
+from pytest_shark_tune.system.budget import TimeBudget
+
+
+def test_without_a_limit_there_is_always_time() -> None:
+    budget = TimeBudget.starting_now(None)
+    assert budget.left_s == budget.for_forms_s == budget.for_finals_s(has_models=True) == math.inf
+
+
+def test_phases_end_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = TimeBudget(total_s=100.0, began_s=1000.0)
+    monkeypatch.setattr(time, "time", lambda: 1030.0)
+    assert budget.left_s == pytest.approx(70.0)
+    assert budget.for_forms_s == pytest.approx(-5.0)
+    assert budget.for_trying_s(has_models=True) == pytest.approx(30.0)
+    assert budget.for_finals_s(has_models=True) == pytest.approx(50.0)
+    assert budget.for_trying_s(has_models=False) > budget.for_trying_s(has_models=True)
+    assert budget.for_finals_s(has_models=False) < budget.left_s
