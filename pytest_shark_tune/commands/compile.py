@@ -12,6 +12,10 @@ from pytest_shark_tune.commands.output import check_output_path
 from pytest_shark_tune.compiler.compiler import Compiler, first_error
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import CommandFailed, InputError
+from pytest_shark_tune.forms.form import Form
+from pytest_shark_tune.plan.forms import form_source
+from pytest_shark_tune.plan.source import Source
+from pytest_shark_tune.records.form_files import read_form
 from pytest_shark_tune.spec.apply import Application, apply_spec
 
 __all__ = ["compile_model"]
@@ -21,7 +25,13 @@ _SPEC_FLAG = "--iree-codegen-tuning-spec-path"
 
 @click.command(name="compile", cls=Command)
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--spec", required=True, type=click.Path(path_type=Path), help="The tuning spec to apply.")
+@click.option("--spec", type=click.Path(path_type=Path), help="The tuning spec to apply (default: the form's).")
+@click.option(
+    "--form",
+    "form_file",
+    type=click.Path(path_type=Path),
+    help="A form's record, MODEL-TARGET.form.json: its target, flags, rewrites, and the spec beside it.",
+)
 @target_option
 @shape_option
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The .vmfb file to write.")
@@ -30,33 +40,60 @@ _SPEC_FLAG = "--iree-codegen-tuning-spec-path"
 @click.option("--allow-unmatched", is_flag=True, help="Succeed even if an entry of the spec applies nowhere.")
 def compile_model(
     model: Path,
-    spec: Path,
+    spec: Path | None,
+    form_file: Path | None,
     tune_target: str,
     shapes: tuple[str, ...],
     output: Path,
     flags: tuple[str, ...],
     allow_unmatched: bool,
 ) -> None:
-    """Compile MODEL, a .mlir, .mlirbc or .onnx file, with a tuning spec, on any target.
+    """Compile MODEL, a .mlir, .mlirbc or .onnx file, with a tuning spec or in a form, on any target.
 
     IREE itself loads specs on llvm-cpu and ROCm only, and misses ops that it rewrites later. The report is read from
     the configured module: it names the entry that is applied to each executable. If an entry is applied nowhere, the
     exit status is 1, but OUTPUT is still written.
     """
     _check_flags(flags)
+    record = read_form(form_file) if form_file is not None else None
+    if record is not None and form_file is not None:
+        tune_target, flags = record.target, (*record.compile_flags, *flags)
+        shapes = shapes or tuple(f"{name}={'x'.join(map(str, sizes))}" for name, sizes in record.shapes.items())
+        spec = spec or (form_file.parent / record.spec if record.spec else None)
+    if record is None and spec is None:
+        raise InputError("give a spec with --spec, or the record of a form with --form")
     compiler = Compiler(Target.parse(tune_target), flags).for_models
     check_output_path(output)
-    text = read_whole_spec(spec)
+    text = read_whole_spec(spec) if spec is not None else ""
     source = read_model(model, shapes)
+    if record is not None and not record.form.is_default:
+        source = _in_form(source, record.form)
     compiler.check()
+    with_form = compiler.with_flags(source.form.flags)
+    if spec is None:
+        lowered = with_form.lower(source.text, to="executable-sources", name=source.name)
+        with_form.compile_sources(lowered, output, source.name)
+        return
     application = apply_spec(source, text, compiler)
     try:
-        compiler.compile_sources(application.text, output, source.name)
+        with_form.compile_sources(application.text, output, source.name)
     except CommandFailed as error:
         raise click.ClickException(f"{model}: a config of {spec} cannot be compiled: {first_error(error)}") from error
     _print_application(application, flag_works=compiler.target.loads_specs)
     if application.unmatched and not allow_unmatched:
         raise SystemExit(1)
+
+
+def _in_form(source: Source, form: Form) -> Source:
+    """The model in a form.
+
+    Raises:
+        InputError: the form's rewrites change nothing in the model.
+    """
+    formed = form_source(source, form)
+    if formed is None:
+        raise InputError(f"--form: the rewrites of the form {form.name} change nothing in {source.name}")
+    return formed
 
 
 def _check_flags(flags: tuple[str, ...]) -> None:

@@ -8,29 +8,57 @@ import click
 
 from pytest_shark_tune.commands.options import Command, shape_option
 from pytest_shark_tune.commands.output import check_output_path, report
+from pytest_shark_tune.compiler.onnx import import_onnx
+from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.forms.mlir_rewrites import MLIR_REWRITES, rewrite_mlir
 from pytest_shark_tune.forms.onnx_rewrites import REWRITES, rewrite_onnx
 from pytest_shark_tune.plan.source import ModelInput
+from pytest_shark_tune.system.cleanup import scratch_directory
 
 __all__ = ["rewrite_model"]
 
 
 @click.command(name="rewrite", cls=Command)
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The ONNX file to write.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The file to write: .onnx, or .mlir, imported.",
+)
 @click.option(
     "--rewrite",
     "rewrites",
     multiple=True,
-    type=click.Choice(list(REWRITES)),
-    help="A rewrite to apply; repeatable, in order (default: all).",
+    type=click.Choice([*REWRITES, *MLIR_REWRITES, "none"]),
+    help="A rewrite to apply; repeatable, in order (default: those of the graph); none imports MODEL as it is.",
 )
 @shape_option
 def rewrite_model(model: Path, output: Path, rewrites: tuple[str, ...], shapes: tuple[str, ...]) -> None:
     """Write convolutions of the ONNX model MODEL as matrix products where they are products.
 
-    These are convolutions with a kernel of 1 and transposed convolutions whose stride is their kernel. The same model
-    gives the same bytes every time.
+    These are convolutions with a kernel of 1 and transposed convolutions whose stride is their kernel. Other rewrites
+    change the imported module, so OUTPUT is then a .mlir file. The same model gives the same bytes every time.
     """
     check_output_path(output)
-    for result in rewrite_onnx(model, output, rewrites, shapes=ModelInput.parse(shapes).shapes):
-        report(f"{result.name}: {len(result.nodes)} {'node' if len(result.nodes) == 1 else 'nodes'} rewritten")
+    sizes = ModelInput.parse(shapes).shapes
+    of_module = [name for name in rewrites if name in MLIR_REWRITES]
+    of_graph = [name for name in rewrites if name in REWRITES] or ([] if rewrites else list(REWRITES))
+    if output.suffix != ".mlir" and (of_module or not of_graph):
+        raise InputError(f"-o {output}: {', '.join(rewrites)} gives an imported module: name a .mlir file")
+    with scratch_directory() as directory:
+        graph, left = model, sizes
+        if of_graph:
+            graph, left = (directory / "model.onnx" if output.suffix == ".mlir" else output), {}
+            for result in rewrite_onnx(model, graph, of_graph, shapes=sizes):
+                _report(result.name, len(result.nodes))
+        if output.suffix == ".mlir":
+            text, counts = rewrite_mlir(import_onnx(graph, left), of_module)
+            for name, count in counts.items():
+                _report(name, count)
+            output.write_text(text, encoding="utf-8")
+
+
+def _report(name: str, count: int) -> None:
+    report(f"{name}: {count} {'place' if count == 1 else 'places'} rewritten")

@@ -281,6 +281,8 @@ class SourceCheck(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
     in_model: dict[str, float] = {}
     """The ratio for the dispatches of each entry as they run in the model, if the driver reports it."""
+    late: tuple[str, ...] = ()
+    """The matchers of entries that only ``shark-tune compile`` applies."""
 
 
 class SpecRecord(msgspec.Struct, frozen=True, kw_only=True):

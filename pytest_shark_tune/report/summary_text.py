@@ -14,6 +14,7 @@ from types import MappingProxyType
 from pytest_shark_tune.dispatch.types import Untunable
 from pytest_shark_tune.records.draft import is_of_starter
 from pytest_shark_tune.records.types import SourceCheck, State
+from pytest_shark_tune.report.form_text import describe_form
 from pytest_shark_tune.results.coverage import Coverage
 from pytest_shark_tune.results.funnel import NOT_TRIED, OTHERS, Cause, Loss, common_run_failures
 from pytest_shark_tune.results.summary import DispatchSummary, Summary
@@ -36,6 +37,7 @@ def render(
     snapshots: tuple[Path, ...],
     changes: Mapping[Path, Sequence[str]] = MappingProxyType({}),
     unwritten: Collection[Path] = (),
+    forms: Sequence[Path] = (),
     without_spec: str = "no spec was written: nothing won",
 ) -> str:
     """Return the end of a run as plain text: times, funnel, whole functions, written files.
@@ -49,6 +51,7 @@ def render(
         snapshots: the snapshots that exist.
         changes: the changes of snapshots, a line for each entry.
         unwritten: the snapshots that did not exist and were not written.
+        forms: the response files of models.
         without_spec: the sentence to show if there is no spec.
     """
     lines: list[str] = []
@@ -64,6 +67,8 @@ def render(
     elif any(not row.is_custom for row in summary.dispatches):
         why = "no spec was written: what won was left out, as told above" if summary.dropped else ""
         lines += _wrapped(why or without_spec, width, indent=0)
+    for path in forms:
+        lines.append(f"form: {path}")
     for snapshot in sorted({*snapshots, *changes}):
         state = " is not written" if snapshot in unwritten else " is removed: it has no entry left"
         lines.append(f"snapshot: {snapshot}{'' if snapshot in snapshots else state}")
@@ -165,6 +170,8 @@ def _wrapped(text: str, width: int, *, indent: int) -> list[str]:
 
 
 def _notes(summary: Summary) -> Iterator[str]:
+    for record in summary.forms:
+        yield f"{record.model}: {describe_form(record)}"
     for row in summary.dispatches:
         if row.is_custom and row.knobs:
             yield f"{row.name}: fastest with {', '.join(f'{name}={value}' for name, value in row.knobs.items())}"

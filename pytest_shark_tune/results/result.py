@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from pytest_shark_tune.records.form import FormRecord
 from pytest_shark_tune.records.types import FinalRecord, Record, SpecRecord
 
 __all__ = ["TestResult"]
@@ -21,6 +22,7 @@ class TestResult(msgspec.Struct, frozen=True, kw_only=True):
     record: Record | None = None
     final: FinalRecord | None = None
     spec: SpecRecord | None = None
+    form: FormRecord | None = None
     compiled: tuple[str, str] | None = None
     """A dispatch's name and the id of a candidate that was compiled and not measured."""
     is_ours: bool = True

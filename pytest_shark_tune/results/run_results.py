@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from pytest_shark_tune.plan.types import AnyTask, Plan, Task
+from pytest_shark_tune.records.form import FormRecord
 from pytest_shark_tune.records.reconcile import with_ops
 from pytest_shark_tune.records.types import FinalRecord, Record, SourceCheck, SpecRecord, State, WinnerRecord
 from pytest_shark_tune.records.winner import provisional_winner
@@ -33,6 +34,8 @@ class RunResults:
     """Finals by dispatch."""
     checks: dict[tuple[str, str], SpecRecord] = field(default_factory=dict)
     """The verification of the spec, by the plan's key and the name of the model, empty for ``[spec]``."""
+    forms: dict[str, tuple[str, FormRecord]] = field(default_factory=dict)
+    """The chosen form of each model, with the key of its plan, by the model's name."""
     kept: dict[str, WinnerRecord] = field(default_factory=dict)
     """Entries of snapshots that stand as winners, by dispatch."""
 
@@ -49,6 +52,8 @@ class RunResults:
             self.records[result.record.dispatch][result.record.id] = result.record
         if result.final is not None:
             self.finals[result.final.dispatch] = result.final
+        if result.form is not None:
+            self.forms[result.form.model] = result.plan, result.form
         if result.spec is not None:
             self.checks[result.plan, result.spec.model] = result.spec
 
@@ -74,12 +79,27 @@ class RunResults:
             return None
         winner = WinnerRecord.of(final, self.records[name][final.winner])
         winner = msgspec.structs.replace(winner, fingerprint=fingerprint, candidates=candidates)
-        return with_ops(winner, task) if isinstance(task, Task) else winner
+        return with_ops(winner, self.in_chosen_forms(task)) if isinstance(task, Task) else winner
+
+    def in_chosen_forms(self, task: Task) -> Task:
+        """The dispatch with its members in sources that are left: of a model with forms, the chosen form's."""
+        lost = {
+            source.name
+            for key, record in self.forms.values()
+            for source in self.plans[key].sources
+            if source.model_name == record.model and source.name != record.source
+        }
+        members = tuple(member for member in task.dispatch.members if member.source not in lost)
+        if not members:
+            return task
+        return msgspec.structs.replace(task, dispatch=msgspec.structs.replace(task.dispatch, members=members))
 
     def is_decided(self, name: str) -> bool:
-        """Return whether a final speaks for or against an entry: it does not if the default failed."""
-        default = self.records[name].get(DEFAULT_ID)
-        return name in self.finals and (default is None or default.state is State.MEASURED)
+        """Return whether a final speaks for or against an entry: not if the default failed, or there was no time."""
+        final, default = self.finals.get(name), self.records[name].get(DEFAULT_ID)
+        if final is None or (final.is_provisional and final.winner is None):
+            return False
+        return default is None or default.state is State.MEASURED
 
     @property
     def dropped(self) -> dict[str, str]:

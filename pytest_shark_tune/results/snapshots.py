@@ -110,7 +110,11 @@ def update_snapshot(
             # A kept entry stays as this suite has it: another suite may have tuned the dispatch apart.
             winner = winners.get(task.name)
             kept = reconcile.entry_of_task(task, left) if winner and task.name in results.kept else None
-            now = reconcile.as_it_is_now(kept, task) if kept else winner and reconcile.with_ops(winner, task)
+            now = (
+                reconcile.as_it_is_now(kept, task)
+                if kept
+                else winner and reconcile.with_ops(winner, results.in_chosen_forms(task))
+            )
             decisions.append((task, now))
         records = [record for record in reconcile.updated(left, decisions) if record.root is not None]
         try:

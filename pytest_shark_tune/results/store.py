@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from pytest_shark_tune.records.snapshot import locked, read_records, snapshot_pa
 from pytest_shark_tune.records.types import FinalRecord, Record, WinnerRecord
 from pytest_shark_tune.records.verification import Settled, Verification, Verify
 from pytest_shark_tune.results.coverage import Collected, Coverage, coverage_of_spec
+from pytest_shark_tune.results.form_results import write_forms
 from pytest_shark_tune.results.result import TestResult
 from pytest_shark_tune.results.run_results import RunResults
 from pytest_shark_tune.results.snapshots import SnapshotChange, update_snapshot
@@ -38,6 +39,7 @@ class ResultStore:
         fingerprint: the environment fingerprint: a hash of everything but the dispatch that figures depend on.
         makes_specs: whether the run writes specs, for which it needs the compiler.
         root: the directory that directories of suites are relative to.
+        flags: the user's flags for iree-compile.
         mirror: the run directory, where the processes of the run read records and finals.
 
     Attributes:
@@ -46,6 +48,7 @@ class ResultStore:
         summary_path: the file of the summary.
         spec_path: the merged spec.
         failures: the failures to write something down, which this process still knows.
+        form_paths: the response files of models, once the run is finished.
         changes: the changes of the snapshots beside the suites, once the run is finished.
         has_results: whether the run has a result; until then nothing is written.
     """
@@ -63,6 +66,7 @@ class ResultStore:
         fingerprint: str = "",
         makes_specs: bool = True,
         root: Path = Path(),
+        flags: Sequence[str] = (),
         mirror: Path | None = None,
     ) -> None:
         self.records_path = out / "records.jsonl"
@@ -71,6 +75,7 @@ class ResultStore:
         self.spec_path = out / "spec.mlir"
         self.failures: list[OSError] = []
         self.changes: list[SnapshotChange] = []
+        self.form_paths: list[Path] = []
         self._load_plan = load_plan
         self._target = target
         self._device = device
@@ -80,6 +85,7 @@ class ResultStore:
         self._fingerprint = fingerprint
         self._makes_specs = makes_specs
         self._root = root
+        self._flags = tuple(flags)
         self._directories = (out, *([mirror] if mirror is not None else []))
         self._started = time.monotonic()
         self._results = RunResults()
@@ -93,6 +99,11 @@ class ResultStore:
     def tasks(self) -> tuple[AnyTask, ...]:
         """The dispatches and kernels that this run tunes."""
         return tuple(self._results.tasks.values())
+
+    @property
+    def has_models(self) -> bool:
+        """Whether whole models are measured at the end of the run."""
+        return any(plan.models for plan in self._results.plans.values())
 
     @property
     def snapshots(self) -> tuple[Path, ...]:
@@ -203,6 +214,8 @@ class ResultStore:
         if not keeps_spec:
             with self._noting_failure():
                 write_draft(self.spec_path, settled.draft, won.values())
+            with self._noting_failure():
+                self.form_paths += write_forms(results, self.spec_path, self._target, self._flags)
         run = RunSummary(
             versions=self._versions,
             target=self._target,
@@ -254,6 +267,7 @@ class ResultStore:
                 )
                 left_out |= {name: why for name, why in change.left_out.items() if name in winners}
                 self.changes.append(change)
+                self.form_paths += write_forms(self._results, path, path.stem, self._flags, self._suites[suite])
         return left_out
 
     @contextmanager

@@ -10,6 +10,8 @@ import msgspec
 
 from pytest_shark_tune.dispatch.types import Untunable
 from pytest_shark_tune.plan.profile import Profile, Share
+from pytest_shark_tune.plan.types import FormResult
+from pytest_shark_tune.records.form import FormRecord
 from pytest_shark_tune.records.types import FinalRecord, Record, SourceCheck, State, WinnerRecord
 from pytest_shark_tune.results.coverage import Coverage
 from pytest_shark_tune.results.funnel import Funnel, Loss
@@ -141,6 +143,10 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """Where the time of models goes."""
     unprofiled: dict[str, str] = {}
     """Models without a profile, with the reasons."""
+    forms: tuple[FormRecord, ...] = ()
+    """The chosen forms of models, with the forms that they were compared with."""
+    tried_forms: tuple[FormResult, ...] = ()
+    """The forms of models that were compiled whole and timed untuned."""
 
 
 def write_summary(path: Path, summary: Summary) -> None:

@@ -1,0 +1,150 @@
+"""The files of a form beside a spec: a response file for iree-compile, and the record that it is derived from."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from pytest_shark_tune.compiler.flags import check_flags
+from pytest_shark_tune.compiler.target import Target
+from pytest_shark_tune.dispatch.passes import why_not_plain
+from pytest_shark_tune.dispatch.trust import trusts_specs
+from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.records.form import FormRecord
+from pytest_shark_tune.system import journal
+
+__all__ = ["find_forms", "read_form", "record_path", "response_path", "response_text", "write_form"]
+
+_RECORD, _RESPONSE = ".form.json", ".flags"
+_MOST_BYTES = 1 << 20
+_SPEC_FLAG = "--iree-codegen-tuning-spec-path"
+_UNSAFE = re.compile(r"[^A-Za-z0-9._+-]")
+
+
+def record_path(directory: Path, model: str, target: str) -> Path:
+    """Return the path of a form's record, ``MODEL-TARGET.form.json``."""
+    return directory / f"{_file_name(model)}-{_file_name(target)}{_RECORD}"
+
+
+def response_path(record: Path) -> Path:
+    """Return the path of the response file beside a record, ``MODEL-TARGET.flags``."""
+    return record.with_name(record.name.removesuffix(_RECORD) + _RESPONSE)
+
+
+def find_forms(spec: Path) -> tuple[FormRecord, ...]:
+    """Return the records of forms beside a spec that are for it, sorted by the name of the file.
+
+    Raises:
+        InputError: a record cannot be read, or brings a flag or a rewrite that no file may bring.
+    """
+    found = (read_form(path) for path in sorted(spec.parent.glob(f"*{_RECORD}")))
+    return tuple(record for record in found if record.spec == spec.name)
+
+
+def read_form(path: Path) -> FormRecord:
+    """Read a record, which may come from elsewhere.
+
+    Raises:
+        InputError: it cannot be read, or brings a flag or a rewrite that no file may bring.
+    """
+    try:
+        content = journal.read_plain(path)
+        if len(content) > _MOST_BYTES:
+            raise InputError(f"{path} is too large for the record of a form")
+        record = msgspec.json.decode(content, type=FormRecord)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (msgspec.MsgspecError, InputError) as error:
+        raise InputError(f"{path} is no record of a form: {error}") from error
+    _check_form(record, str(path))
+    return record
+
+
+def _check_form(record: FormRecord, name: str) -> None:
+    """Refuse a record with content that no file may bring, unless the user trusts it (``--tune-trust-spec``).
+
+    Raises:
+        InputError: a flag may do more than choose how code is made, or the spec lies in another directory. The message
+            names the file ``name``.
+    """
+    if record.spec != Path(record.spec).name or record.stem != _file_name(record.stem):
+        raise InputError(f"{name} is refused: the spec of a form lies beside it, and it names {record.spec!r}")
+    Target.parse(record.target)
+    if not trusts_specs():
+        check_flags((*record.form.flags, *record.compile_flags), name, why_not_plain)
+
+
+def write_form(directory: Path, record: FormRecord, stem: str, spec: Path | None, flags: Sequence[str] = ()) -> Path:
+    """Write the record of a form and its response file.
+
+    Args:
+        directory: Where the spec is.
+        record: The record.
+        stem: The part of the names behind the model's: the target or, beside a suite, the target and the device.
+        spec: The spec beside it; ``None`` if there is none, or the target does not load specs.
+        flags: The user's flags for iree-compile.
+
+    Returns:
+        The path of the response file.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    path = record_path(directory, record.model, stem)
+    response = response_path(path)
+    name = spec.name if spec is not None else ""
+    kept = msgspec.structs.replace(record, spec=name, stem=_file_name(stem), compile_flags=tuple(flags))
+    kept = msgspec.structs.replace(kept, commands=_commands_of(kept, response.name))
+    journal.replace_file(path, msgspec.json.format(msgspec.json.encode(kept)) + b"\n")
+    journal.replace_file(response, response_text(kept).encode())
+    return response
+
+
+def response_text(record: FormRecord) -> str:
+    """Return the response file of a record: a flag a line.
+
+    iree-compile splits response files like a shell, and knows no comments in them.
+    """
+    target = Target.parse(record.target)
+    flags = [*target.flags, *record.form.flags, *record.compile_flags]
+    if record.spec and target.loads_specs:
+        flags.append(f"{_SPEC_FLAG}={record.spec}")
+    return "".join(f"{_quoted(flag)}\n" for flag in flags)
+
+
+def _commands_of(record: FormRecord, response: str) -> tuple[str, ...]:
+    """Return the commands that compile the model, to be run in the directory of the response file."""
+    model, shapes = record.file or record.model, _shape_options(record)
+    own = shlex.quote(f"{_file_name(record.model)}.mlir")
+    out = shlex.quote(f"{_file_name(record.model)}.vmfb")
+    if record.only_by_shark_tune:
+        rewrites = ["--form", response.removesuffix(_RESPONSE) + _RECORD]
+        return (shlex.join(["shark-tune", "compile", model, *shapes, *rewrites, "-o", f"{record.model}.vmfb"]),)
+    commands = []
+    if model.endswith(".onnx"):
+        names = [part for name in record.form.rewrites for part in ("--rewrite", name)] or ["--rewrite", "none"]
+        commands.append(f"{shlex.join(['shark-tune', 'rewrite', model, *names, *shapes])} -o {own}")
+    else:
+        own = shlex.quote(model)
+    return (*commands, f"iree-compile @{shlex.quote(response)} {own} -o {out}")
+
+
+def _shape_options(record: FormRecord) -> Iterable[str]:
+    for name, sizes in record.shapes.items():
+        yield "--tune-input-shape"
+        yield f"{name}={'x'.join(map(str, sizes))}"
+
+
+def _quoted(flag: str) -> str:
+    """A flag for a response file, in which blanks and quotation marks end a word."""
+    escaped = flag.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"' if escaped != flag or any(part in flag for part in " '\t(") else flag
+
+
+def _file_name(name: str) -> str:
+    """A name from a model or a target as part of a file's name."""
+    return _UNSAFE.sub("-", name).lstrip(".") or "model"

@@ -1,0 +1,43 @@
+"""The files of the chosen forms of models, written beside a run's spec or a suite's snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import msgspec
+
+from pytest_shark_tune.compiler.target import Target
+from pytest_shark_tune.records.form_files import write_form
+from pytest_shark_tune.results.run_results import RunResults
+
+__all__ = ["write_forms"]
+
+
+def write_forms(
+    results: RunResults, spec: Path, stem: str, flags: Sequence[str] = (), plans: Collection[str] | None = None
+) -> list[Path]:
+    """Write the record and the response file of every model whose forms were compared.
+
+    Args:
+        results: The results of the run.
+        spec: The spec that the files belong to. It may be missing, if nothing won.
+        stem: The part of the files' names behind the model's.
+        flags: The user's flags for iree-compile.
+        plans: The keys of the plans whose models are written; all of them by default.
+
+    Returns:
+        The paths of the response files.
+
+    Raises:
+        OSError: A file cannot be written.
+    """
+    late = {check.source for check in results.sources if check.late}
+    paths = []
+    for key, record in results.forms.values():
+        if plans is not None and key not in plans:
+            continue
+        only_by_us = spec.exists() and (record.source in late or not Target.parse(record.target).loads_specs)
+        whole = msgspec.structs.replace(record, only_by_shark_tune=only_by_us)
+        paths.append(write_form(spec.parent, whole, stem, spec if spec.exists() else None, flags))
+    return paths
