@@ -88,6 +88,7 @@ class Compiler:
         self.memory_bytes = memory_bytes
         self._timeout_option = timeout_option
         self._remedy = ""
+        self._with_flags: dict[tuple[str, ...], Compiler] = {}
         self._iree_compile = tool if tool is not None else _find_tool("iree-compile")
 
     @property
@@ -114,11 +115,26 @@ class Compiler:
     def for_models(self) -> Compiler:
         """The same compiler for whole models, which may take more time than a dispatch, and any memory."""
         whole = copy.copy(self)
+        whole._with_flags = {}
         whole.timeout_s = max(self.timeout_s, MODEL_TIMEOUT_S)
         whole.memory_bytes = None
         if self._timeout_option:
             whole._remedy = f"{self._timeout_option} gives it more than that"
         return whole
+
+    def with_flags(self, flags: Sequence[str]) -> Compiler:
+        """The same compiler with more flags, before the user's; one object for equal flags."""
+        if not flags:
+            return self
+        key = tuple(flags)
+        if key not in self._with_flags:
+            more = copy.copy(self)
+            for name in ("for_models", "flag_files"):
+                more.__dict__.pop(name, None)
+            more.flags = (*key, *self.flags)
+            more._with_flags = {}
+            self._with_flags[key] = more
+        return self._with_flags[key]
 
     def check(self) -> None:
         """Compile an empty module, so that a wrong target or flag is reported before all other work.

@@ -21,7 +21,7 @@ _PRIMES = (73856093, 19349663, 83492791, 49979687, 86028121, 67867967, 15485863,
 """The large primes of the usual spatial hash (Teschner et al., 'Optimized Spatial Hashing', VMV 2003), and more."""
 
 
-def with_disturbed_sums(sources: str, symbols: Collection[str]) -> str:
+def with_disturbed_sums(sources: str, symbols: Collection[str] | None) -> str:
     """Disturb the sums of floats in some executables of a module at phase ``executable-sources``.
 
     An element of K terms is off by ``u * sqrt(K)`` of itself, up or down by its place. That is the standard deviation
@@ -29,7 +29,7 @@ def with_disturbed_sums(sources: str, symbols: Collection[str]) -> str:
 
     Args:
         sources: The text of the module.
-        symbols: The names of the executables.
+        symbols: The names of the executables; ``None`` for all.
 
     Returns:
         The text of the disturbed module.
@@ -42,7 +42,8 @@ def with_disturbed_sums(sources: str, symbols: Collection[str]) -> str:
         executables = [
             op.operation
             for op in module.body.operations
-            if op.operation.name == "hal.executable" and string_of(op.operation, "sym_name") in symbols
+            if op.operation.name == "hal.executable"
+            and (symbols is None or string_of(op.operation, "sym_name") in symbols)
         ]
         for op in [op for executable in executables for op in ops_inside(executable) if sums_floats(op)]:
             for result in op.results:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 from iree.compiler import ir, passmanager
 from iree.compiler.dialects import func, iree_codegen, iree_gpu, linalg
+from msgspec.structs import replace
 
 from pytest_shark_tune.dispatch import mlir
 from pytest_shark_tune.dispatch.buffers import benchmark_module
@@ -37,7 +38,7 @@ __all__ = [
     "sink_constants",
 ]
 
-EXTRACTION_VERSION: Final = 1
+EXTRACTION_VERSION: Final = 2
 """The version of extraction, naming, grouping and rotation (with `grouping` and `rotation`).
 
 Raise it if the same source yields another dispatch, name, root or benchmark. Plans are then made again.
@@ -96,13 +97,14 @@ def is_benchmark_module(text: str) -> bool:
         )
 
 
-def read_benchmark(text: str, source: str, *, processors: int) -> FoundDispatch | Untunable:
+def read_benchmark(text: str, source: str, *, processors: int, flags: Sequence[str] = ()) -> FoundDispatch | Untunable:
     """Read a dumped executable benchmark module.
 
     Args:
         text: The text of the module.
         source: The name of the source that the dispatch belongs to.
         processors: The number of workers that share a dispatch on the target.
+        flags: The flags of its model's form on which its code depends.
 
     Returns:
         The dispatch, with a module without configs and with a function that returns its buffer; or the reason why the
@@ -116,9 +118,10 @@ def read_benchmark(text: str, source: str, *, processors: int) -> FoundDispatch 
         module = mlir.parse_module(text)
         symbol = next(mlir.string_of(op, "sym_name") for op in module.body.operations if op.name == "hal.executable")
         try:
-            return _read_dispatch(module, symbol, source, processors)
+            found = _read_dispatch(module, symbol, source, processors)
         except mlir.CannotTune as reason:
             return Untunable(symbol, source, str(reason))
+    return replace(found, module=replace(found.module, flags=tuple(flags)))
 
 
 def drop_configs(module: ir.Module) -> None:

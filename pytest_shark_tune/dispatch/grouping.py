@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from iree.compiler import ir
 
@@ -17,7 +17,8 @@ __all__ = ["group_dispatches"]
 def group_dispatches(found: Iterable[FoundDispatch], calls: Mapping[tuple[str, str], int]) -> tuple[Dispatch, ...]:
     """Group dispatches that no matcher can tell apart, in the order in which they were found.
 
-    A matcher sees the root op only: its kind, layout, element types and sizes.
+    A matcher sees the root op only: its kind, layout, element types and sizes. Dispatches of forms whose flags make
+    other code are measured apart.
 
     Args:
         found: The dispatches.
@@ -26,16 +27,16 @@ def group_dispatches(found: Iterable[FoundDispatch], calls: Mapping[tuple[str, s
     Returns:
         One task per group. If two tasks would share a name, both names end in a short hash of the structure.
     """
-    groups: defaultdict[bytes, list[FoundDispatch]] = defaultdict(list)
+    groups: defaultdict[tuple[bytes, tuple[str, ...]], list[FoundDispatch]] = defaultdict(list)
     for dispatch in found:
-        groups[dispatch.root.structure].append(dispatch)
+        groups[dispatch.root.structure, dispatch.module.flags].append(dispatch)
     with ir.Context():
         plain_names = [_dispatch_name(members[0].root) for members in groups.values()]
     names = Counter(plain_names)
     dispatches = []
-    for name, (structure, members) in zip(plain_names, groups.items(), strict=True):
+    for name, ((structure, flags), members) in zip(plain_names, groups.items(), strict=True):
         if names[name] > 1:
-            name = f"{name}_{hashlib.sha256(structure).hexdigest()[:4]}"
+            name = f"{name}_{_short_hash(structure, flags)}"
         first = members[0]
         dispatches.append(
             Dispatch(
@@ -57,6 +58,10 @@ def group_dispatches(found: Iterable[FoundDispatch], calls: Mapping[tuple[str, s
             )
         )
     return tuple(dispatches)
+
+
+def _short_hash(structure: bytes, flags: Sequence[str]) -> str:
+    return hashlib.sha256(b"\0".join([structure, *map(str.encode, flags)])).hexdigest()[:4]
 
 
 def _dispatch_name(root: RootOp) -> str:

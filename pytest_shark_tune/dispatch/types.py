@@ -241,6 +241,8 @@ class BenchmarkModule(msgspec.Struct, frozen=True, kw_only=True):
     """The numerics, ``None`` if they were not read."""
     product: Product | None = None
     """The product that the dispatch computes, ``None`` if it computes more than one product of stored tensors."""
+    flags: tuple[str, ...] = ()
+    """The flags of its model's form on which its code depends."""
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):

@@ -66,7 +66,7 @@ def extract_dispatches(
             read.append(_with_functions(source, functions, flow))
             calls.update({(source.name, symbol): number for symbol, number in flow.calls.items()})
             for text in texts:
-                dispatch = read_benchmark(text, source.name, processors=processors)
+                dispatch = read_benchmark(text, source.name, processors=processors, flags=source.form.codegen_flags)
                 if isinstance(dispatch, Untunable):
                     untunable.append(dispatch)
                 else:
@@ -97,7 +97,7 @@ class _Compiled(NamedTuple):
 
     @classmethod
     def submit(cls, pool: Executor, compiler: Compiler, source: Source) -> _Compiled:
-        text, name, compiler = source.text, source.name, compiler.for_models
+        text, name, compiler = source.text, source.name, compiler.for_models.with_flags(source.form.flags)
         if source.is_benchmark:
 
             def mark() -> list[str]:

@@ -15,20 +15,21 @@ from typing import Final
 
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.dispatch.extraction import EXTRACTION_VERSION
+from pytest_shark_tune.dispatch.rotation import rotated_dispatch
 from pytest_shark_tune.plan.custom import CustomTask
 from pytest_shark_tune.plan.draw import draw_candidates
-from pytest_shark_tune.plan.extract import extract_dispatches
+from pytest_shark_tune.plan.extract import Extracted, extract_dispatches
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.spaces import attach_spaces
-from pytest_shark_tune.plan.types import Plan, Wanted
+from pytest_shark_tune.plan.types import Plan, Task, Wanted
 from pytest_shark_tune.search_space import SPACE_VERSIONS, SpaceRequest
-from pytest_shark_tune.search_space.candidate import CANDIDATE_VERSION
+from pytest_shark_tune.search_space.candidate import CANDIDATE_VERSION, default_candidate
 from pytest_shark_tune.search_space.registry import providers
 from pytest_shark_tune.system.cache import content_key
 
-__all__ = ["PLAN_VERSION", "make_plan", "plan_key"]
+__all__ = ["PLAN_VERSION", "found_dispatches", "make_plan", "plan_key"]
 
-PLAN_VERSION: Final = 1
+PLAN_VERSION: Final = 2
 """The form of a plan in the cache.
 
 Raise it if a field of `Plan`, or of a type in it, is added, removed or changes its meaning.
@@ -46,6 +47,7 @@ def make_plan(
     request: SpaceRequest = SpaceRequest(),  # noqa: B008 - it is frozen
     rotate_bytes: int = 0,
     wanted: Sequence[Wanted] = (),
+    extracted: Extracted | None = None,
     report: Callable[[str], None] = lambda message: None,
 ) -> Plan:
     """Extract the dispatches of ``sources`` and draw candidates for each of them, and for each kernel.
@@ -60,12 +62,13 @@ def make_plan(
         request: The user's limits on every space.
         rotate_bytes: The size of the memory through which a measurement rotates a dispatch's data.
         wanted: Configs that are to be among the candidates.
+        extracted: The dispatches of ``sources``, if they are known.
         report: Called with messages about the work in hand.
 
     Raises:
         InputError: the compiler rejects a source.
     """
-    extracted = extract_dispatches(sources, compiler, processors, report)
+    extracted = extracted or extract_dispatches(sources, compiler, processors, report)
     attached, without_space = attach_spaces(extracted.dispatches, compiler, request, rotate_bytes, report)
     drawn = draw_candidates(attached, kernels, request=request, count=count, seed=seed, wanted=wanted, report=report)
     return Plan(
@@ -74,6 +77,35 @@ def make_plan(
         untunable=(*extracted.untunable, *without_space, *drawn.untunable),
         kernels=drawn.kernels,
     )
+
+
+def found_dispatches(
+    sources: Sequence[Source],
+    compiler: Compiler,
+    *,
+    processors: int,
+    rotate_bytes: int = 0,
+    extracted: Extracted | None = None,
+    report: Callable[[str], None] = lambda message: None,
+) -> Plan:
+    """Plan the dispatches of ``sources`` with their defaults and without candidates, so that no space is needed.
+
+    ``rotate_bytes`` and ``extracted`` are as for `make_plan`.
+
+    Raises:
+        InputError: the compiler rejects a source.
+    """
+    extracted = extracted or extract_dispatches(sources, compiler, processors, report)
+    tasks = (
+        Task(
+            dispatch=rotated_dispatch(dispatch, rotate_bytes),
+            default=default_candidate(dispatch),
+            candidates=(),
+            space_size=None,
+        )
+        for dispatch in extracted.dispatches
+    )
+    return Plan(sources=extracted.sources, tasks=tuple(tasks), untunable=extracted.untunable)
 
 
 def plan_key(

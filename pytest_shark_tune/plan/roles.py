@@ -13,8 +13,9 @@ class Phase(IntEnum):
     ORDINARY = 0
     CANDIDATE = 1
     FINAL = 2
-    SPEC = 3
-    END_TO_END = 4
+    FORM_FINAL = 3
+    SPEC = 4
+    END_TO_END = 5
 
 
 class Role(StrEnum):
@@ -22,7 +23,9 @@ class Role(StrEnum):
 
     DEFAULT = "default"
     CANDIDATE = "candidate"
+    FORM = "form"
     FINAL = "final"
+    FORM_FINAL = "form-final"
     SPEC = "spec"
     END_TO_END = "end-to-end"
     INPUT = "input"

@@ -15,6 +15,7 @@ from pytest_shark_tune.compiler.onnx import import_onnx, onnx_inputs
 from pytest_shark_tune.dispatch.extraction import is_benchmark_module, read_module
 from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import CommandFailed, InputError
+from pytest_shark_tune.forms.form import DEFAULT_FORM, Form
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.system.cache import file_digest
 
@@ -174,6 +175,24 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """The executables that each function calls, as far as known."""
     why_not_run: str = ""
     """The reason why no function is run, although their inputs can be made up."""
+    form: Form = DEFAULT_FORM
+    """How the model is handed to the compiler. ``text`` has the form's rewrites already."""
+    model: str = ""
+    """The name of the model that this is a form of; empty for the model itself."""
+    path: str = ""
+    """The file that a model was read from."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    """The sizes that the user gave for inputs of an ONNX model."""
+
+    @property
+    def model_name(self) -> str:
+        """The name of the model, whatever its form."""
+        return self.model or self.name
+
+    @property
+    def is_model(self) -> bool:
+        """Whether it is a model, neither a single op nor one dispatch."""
+        return not self.is_op and not self.is_benchmark
 
     @property
     def run_whole(self) -> tuple[str, ...]:
@@ -191,7 +210,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     def content(self) -> tuple[object, ...]:
         """Everything that results about it depend on, for content keys."""
         data = sorted((number, file.content) for number, file in self.data.items())
-        return (self.name, self.text, self.function, data)
+        return (self.name, self.text, self.function, data, *self.form.flags)
 
 
 def read_sources(
@@ -253,6 +272,8 @@ def read_source(given: object, directory: Path, asked: ModelInput = ModelInput()
         input_names=names,
         function=asked.function,
         data=asked.data_of(names),
+        path=str(path.absolute()),
+        shapes={name: shape for name, shape in asked.shapes.items() if name in names},
     )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
 
 from pytest_shark_tune.dispatch.types import Dispatch, RootOp, Untunable
+from pytest_shark_tune.forms.form import Form
+from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.plan.profile import Profile, Share
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.search.facts import ProblemFacts, facts_of, on_device
@@ -75,6 +77,32 @@ class KernelTask(_Tried, frozen=True, kw_only=True):
 AnyTask: TypeAlias = Task | KernelTask
 
 
+class FormResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of one form of a model, compiled as a whole and untuned."""
+
+    model: str
+    """The name of the model."""
+    form: Form
+    """The form."""
+    state: str
+    """``measured``, the state of a candidate that failed, or ``not_tried``."""
+    reason: str = ""
+    """The reason for a state other than ``measured``."""
+    duplicate_of: str = ""
+    """The form that compiles to the same code."""
+    measurement: Measurement | None = None
+    """Its time beside the default form's. The default form itself has the ratio 1."""
+    estimate_us: float | None = None
+    """The time that the model may take once its dispatches are tuned, if that was estimated."""
+    is_tuned: bool = False
+    """Whether its dispatches are tuned in this run."""
+
+    @property
+    def source(self) -> str:
+        """The name of its source."""
+        return self.model if self.form.is_default else f"{self.model}-{self.form.name}"
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """The dispatches and kernels that one test function, or one model file, tunes."""
 
@@ -86,6 +114,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Where the time of its models goes."""
     unprofiled: dict[str, str] = {}
     """The models without a profile, with the reason."""
+    forms: tuple[FormResult, ...] = ()
+    """The forms of its models that were compared, the default form of each model first."""
 
     @property
     def everything(self) -> tuple[AnyTask, ...]:
@@ -110,12 +140,21 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         profiled = {profile.source for profile in self.profiles}
         if not isinstance(task, Task) or any(member.source not in profiled for member in task.dispatch.members):
             return None
-        return sum(profile.time_us(task.name) for profile in self.profiles) or None
+        return sum(time_us for _, time_us in self._costs(task)) or None
 
     def share(self, task: AnyTask) -> float | None:
         """A dispatch's part of the time of all profiled models; `None` if there are none."""
-        total = sum(profile.dispatches_us for profile in self.profiles)
-        return sum(profile.time_us(task.name) for profile in self.profiles) / total if total else None
+        total = sum(total_us for total_us, _ in self._costs(task))
+        return sum(time_us for _, time_us in self._costs(task)) / total if total else None
+
+    def _costs(self, task: AnyTask) -> Iterator[tuple[float, float]]:
+        """The time of a model's dispatches and that of ``task`` among them, in the form that has most of it."""
+        models = {source.name: source.model_name for source in self.sources}
+        of_model: dict[str, list[tuple[float, float]]] = {}
+        for profile in self.profiles:
+            cost = profile.dispatches_us, profile.time_us(task.name)
+            of_model.setdefault(models.get(profile.source, profile.source), []).append(cost)
+        return (max(costs, key=lambda cost: cost[1]) for costs in of_model.values())
 
     def source(self, name: str) -> Source:
         """Return the source of that name."""
@@ -147,8 +186,11 @@ class Wanted(NamedTuple):
 
 def with_data_of(plan: Plan, sources: Sequence[Source]) -> Plan:
     """Replace the data files of a plan from the cache by those of ``sources``, with paths that are valid here."""
-    data = {source.name: source.data for source in sources}
-    here = tuple(replace(source, data=data[source.name]) for source in plan.sources)
+    given = {source.model_name: source for source in sources}
+    here = tuple(
+        replace(source, data=given[source.model_name].data, path=given[source.model_name].path)
+        for source in plan.sources
+    )
     return replace(plan, sources=here)
 
 

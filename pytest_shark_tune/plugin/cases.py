@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
 from pytest_shark_tune.guard.verdict import EntryCheck
 from pytest_shark_tune.plan.roles import Role
-from pytest_shark_tune.plan.types import AnyTask, Plan
+from pytest_shark_tune.plan.types import AnyTask, FormResult, Plan
 from pytest_shark_tune.search_space.candidate import Candidate
 
 __all__ = ["NO_PLAN", "Guarded", "TuningCase", "cases_of", "guard_cases"]
@@ -56,7 +56,9 @@ class TuningCase:
     guarded: Guarded | None = None
     """The check, in guard mode."""
     model: str = ""
-    """The name of the source that is measured end to end."""
+    """The name of the source that is measured end to end, or of the model whose forms are compared."""
+    form: FormResult | None = None
+    """The form of a model."""
 
     @property
     def id(self) -> str:
@@ -66,7 +68,9 @@ class TuningCase:
         match self.role:
             case Role.SPEC | Role.INPUT:
                 return self.role
-            case Role.END_TO_END:
+            case Role.FORM:
+                return f"{self.form_result.model}-{self.role}-{self.form_result.form.name}"
+            case Role.END_TO_END | Role.FORM_FINAL:
                 return f"{self.model}-{self.role}"
             case Role.CANDIDATE:
                 return f"{self.known_task.name}-{self.candidate.pipeline}-{self.candidate.id}"
@@ -78,6 +82,12 @@ class TuningCase:
         """The task; the case of a whole spec has none."""
         assert self.task is not None, f"a tuning case of role {self.role} has no dispatch of its own"
         return self.task
+
+    @property
+    def form_result(self) -> FormResult:
+        """The form of a model."""
+        assert self.form is not None, f"a tuning case of role {self.role} has no form"
+        return self.form
 
     @property
     def candidate(self) -> Candidate:
@@ -97,12 +107,16 @@ def cases_of(plan: Plan, plan_key: str, suite: str) -> Iterator[TuningCase]:
     def case(role: Role, task: AnyTask | None = None, config: Candidate | None = None) -> TuningCase:
         return TuningCase(role, plan, plan_key, suite, task, config)
 
+    for form in plan.forms:
+        yield TuningCase(Role.FORM, plan, plan_key, suite, form=form)
     for task in plan.everything:
         yield case(Role.DEFAULT, task, task.default)
         for candidate in task.candidates:
             yield case(Role.CANDIDATE, task, candidate)
     for task in plan.everything:
         yield case(Role.FINAL, task)
+    for model in dict.fromkeys(form.model for form in plan.forms):
+        yield TuningCase(Role.FORM_FINAL, plan, plan_key, suite, model=model)
     if plan.tasks:
         yield case(Role.SPEC)
     for source in plan.models:
@@ -112,9 +126,9 @@ def cases_of(plan: Plan, plan_key: str, suite: str) -> Iterator[TuningCase]:
 def guard_cases(plan: GuardPlan, suite: str, slug: str = "") -> Iterator[TuningCase]:
     """Yield a case for every check of every entry of a spec, in the order of their tests."""
     for entry in plan.entries:
-        for check in EntryCheck:
+        for check in entry.checks:
             guarded = Guarded(plan, entry, check, slug)
-            if check.is_static or not entry.tasks:
+            if check.is_static or not entry.tasks:  # A form has no tasks of its own.
                 yield TuningCase(Role.CHECK, plan.plan, suite=suite, guarded=guarded)
             else:
                 task = entry.tasks[0]

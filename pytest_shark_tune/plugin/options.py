@@ -15,7 +15,9 @@ import pytest
 from pytest_shark_tune.compiler.compiler import COMPILE_TIMEOUT_S, Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.forms.form import Form
 from pytest_shark_tune.plugin import parse
+from pytest_shark_tune.system.budget import TimeBudget
 from pytest_shark_tune.system.journal import read_plain
 from pytest_shark_tune.system.machine import processors
 
@@ -61,7 +63,15 @@ _SEARCHES = ("model", "random", "exhaustive")
 _ROUTES = ("compile", "flag")
 _STAGES = ("compile",)
 _OF_ONE_RUN = ("tune_report_md", "tune_cache_clear", "tune_stop_after", "tune_bundle")
-_OF_THE_COMPILER = ("tune_spec", "tune_where", "tune_knob", "tune_rotate", "iree_compile_flag", "tune_stop_after")
+_OF_THE_COMPILER = (
+    "tune_spec",
+    "tune_where",
+    "tune_knob",
+    "tune_rotate",
+    "tune_form",
+    "iree_compile_flag",
+    "tune_stop_after",
+)
 """Options of compiling, which the run that made a bundle has decided already."""
 _OF_GUARDING = ("tune_guard", "tune_guard_route", "tune_tolerance", "tune_strict", "tune_report_md")
 """Options of runs that guard: they would change nothing in a run that tunes."""
@@ -77,7 +87,7 @@ class TuneOptions:
     candidates: int
     """The maximum number of candidates per dispatch."""
     time_s: float | None
-    """The time budget for trying candidates; ``None`` for no limit."""
+    """The time of the whole run; ``None`` for no limit."""
     search: str
     seed: int
     starter: Path | None
@@ -105,12 +115,18 @@ class TuneOptions:
     request: SpaceRequest
     models: ModelInput
     """The shapes, data and function of the models of the run."""
+    forms: tuple[Form, ...] = ()
+    """The forms in which models are tried, besides their default form."""
     stop_after: str = ""
     """The stage after which the run stops, ``compile``; empty for a whole run."""
     bundle: Path | None = None
     """The bundle with the candidates to measure, if any."""
     target_is_given: bool = False
     """Whether the target is on the command line."""
+
+    def budget_from_now(self) -> TimeBudget:
+        """Return the time of a run that begins now."""
+        return TimeBudget.starting_now(self.time_s)
 
     @property
     def compiler(self) -> Compiler:
@@ -167,6 +183,7 @@ class TuneOptions:
                 knobs=parse.parse_knobs("--tune-knob", _either(config, "tune_knob"), target),
             ),
             models=_parse_models(config, value("function")),
+            forms=parse.parse_forms("--tune-form", _either(config, "tune_form"), target),
             stop_after=stop_after,
             bundle=bundle,
             target_is_given=config.getoption("tune_target") is not None,
@@ -279,7 +296,7 @@ def add_options(parser: pytest.Parser) -> None:
     add("target", "TARGET", "llvm-cpu", "llvm-cpu (default), cuda:sm_89, hip:gfx942 or vulkan:rdna3")
     add("device", "URIS", "", "IREE device URIs, comma-separated (default: all devices of the target's driver)")
     add("candidates", "N", "60", "maximum number of candidates per dispatch (default: 60)")
-    add("time", "DURATION", "", "time budget for trying candidates: 90s, 30m, 1h (default: no limit)")
+    add("time", "DURATION", "", "time of the whole run: 90s, 30m, 1h (default: no limit)")
     add("share", "SHARE", "0.9", "share of a model's time that its tuned dispatches make up: 0.9 (default)")
     add("search", "NAME", "model", "search strategy: model, which learns from results (default), random or exhaustive")
     add("seed", "N", "0", "seed of the search and of the input data (default: 0)")
@@ -312,6 +329,7 @@ def add_options(parser: pytest.Parser) -> None:
     add_list("--tune-input", "NAME=FILE", "data of a model's input: x=FILE.npy, or by the input's number: 0=FILE.npy")
     add_list("--tune-where", "CONDITION", 'condition on the configs to try: "wg_0 >= 64 and red_2 in (4, 8)"')
     add_list("--tune-knob", "NAME=V1,V2", "also search an option that the compiler pins: waves_per_eu=1,2,4")
+    add_list("--tune-form", "FORM", "a form of models to try: NAME of a known one, NAME=FLAGS, or none (default: all)")
     add_list("--iree-compile-flag", "FLAG", "a flag for iree-compile, for the default and for all candidates")
 
 

@@ -11,6 +11,8 @@ import pytest
 
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.forms.form import DEFAULT_FORM, Form
+from pytest_shark_tune.forms.registry import forms_for
 from pytest_shark_tune.system.machine import last_level_cache_bytes
 
 __all__ = [
@@ -175,6 +177,36 @@ def parse_flags(option: str, lines: Sequence[str]) -> tuple[str, ...]:
         return tuple(flag for line in lines for flag in shlex.split(line))
     except ValueError as error:
         raise pytest.UsageError(f"{option}: {shlex.join(lines)} cannot be split into flags: {error}") from error
+
+
+def parse_forms(option: str, lines: Sequence[str], target: Target) -> tuple[Form, ...]:
+    """Parse lines such as ``im2col``, ``mine=--iree-opt-level=O3`` or ``none``.
+
+    Returns:
+        All known forms and the user's, unless lines name known ones: then these and the user's; none for ``none``.
+
+    Raises:
+        pytest.UsageError: there is no form of that name, a name is given twice, or ``none`` has company.
+    """
+    if list(lines) == ["none"]:
+        return ()
+    with naming(option):
+        known = {form.name: form for form in forms_for(target)}
+        named: list[Form] = []
+        own: list[Form] = []
+        for line in lines:
+            name, equals, flags = line.partition("=")
+            if name == "none":
+                raise InputError("none excludes all other forms: give it alone")
+            if name in {DEFAULT_FORM.name, *(form.name for form in own)} or (equals and name in known):
+                raise InputError(f"there is a form {name!r} already: choose another name")
+            if equals:
+                own.append(Form(name=name, flags=parse_flags(option, [flags])))
+            elif name in known:
+                named.append(known[name])
+            else:
+                raise InputError(f"there is no form {name!r} for {target}: choose from {', '.join(known) or 'none'}")
+        return (*(named or known.values()), *own)
 
 
 def parse_where(option: str, lines: Sequence[str]) -> tuple[str, ...]:

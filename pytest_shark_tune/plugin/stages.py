@@ -17,8 +17,9 @@ from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
 from pytest_shark_tune.guard.verdict import EntryCheck, Verdict
 from pytest_shark_tune.measurement.timing import FINAL_ROUNDS, Measurement, combine_rounds
 from pytest_shark_tune.plan.roles import Role
-from pytest_shark_tune.plan.types import KernelTask, Task
+from pytest_shark_tune.plan.types import FormResult, KernelTask, Task
 from pytest_shark_tune.plugin.cases import TuningCase
+from pytest_shark_tune.records.form import FormRecord
 from pytest_shark_tune.records.types import FinalRecord, SpecRecord, State
 from pytest_shark_tune.tuning.compile_step import CompileStep, command_failure
 from pytest_shark_tune.tuning.runner import RoundResult, default_failed
@@ -26,7 +27,7 @@ from pytest_shark_tune.tuning.session import Session
 
 __all__ = ["DispatchStages", "Result", "Stage", "Timer", "time_in_turns"]
 
-Result: TypeAlias = Measurement | FinalRecord | SpecRecord | Verdict
+Result: TypeAlias = Measurement | FinalRecord | FormRecord | SpecRecord | Verdict
 """The value of the fixture ``measurement``."""
 
 Timer: TypeAlias = Callable[[Artifact, str], Sequence[float]]
@@ -203,11 +204,28 @@ class _TuneStage:
                 return session.verifier.verify(case.plan)
             case Role.END_TO_END:
                 return session.verifier.end_to_end(case.plan, case.model)
+            case Role.FORM:
+                return _form_measurement(case.form_result)
+            case Role.FORM_FINAL:
+                return session.form_finals.record(case.plan, case.model)
             case Role.FINAL:
-                return session.finals.hold(_dispatch_of(case))
+                return session.finals.hold(_dispatch_of(case), case.plan)
         task = _dispatch_of(case)
         assert artifact is not None
         return session.runner.measure(task, case.candidate, artifact)
+
+
+def _form_measurement(result: FormResult) -> Measurement | None:
+    """The measurement of a form, which was taken when the run was planned; ``None`` for the default form.
+
+    Raises:
+        CandidateFailed: the form was not measured.
+    """
+    if result.state in set(State) - {State.MEASURED}:
+        raise CandidateFailed(State(result.state), result.reason, result.duplicate_of)
+    if result.state != State.MEASURED:
+        raise CandidateFailed(State.COMPILE_TIMEOUT, result.reason)
+    return result.measurement
 
 
 def _dispatch_of(case: TuningCase) -> Task:

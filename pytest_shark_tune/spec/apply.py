@@ -65,7 +65,7 @@ def apply_spec(source: Source, spec: str, compiler: Compiler) -> Application:
         SpecNotApplicable: The compiler rejects the spec or one of its configs.
         InputError: The compiler rejects the model.
     """
-    compiler = compiler.for_models
+    compiler = compiler.for_models.with_flags(source.form.flags)
     marked = mark_entries(spec)
     try:
         sources = configure.strip(source.text) if source.is_benchmark else _lowered(source.name, source.text, compiler)

@@ -28,7 +28,9 @@ from pytest_shark_tune.system.terminal import escaped_line
 
 __all__ = ["BINARY", "KINDS", "Cache", "Kind", "Removed", "Usage", "content_key", "file_digest", "is_key"]
 
-Kind = Literal["plans", "artifacts", "models", "records", "finals", "checks", "profiles", "limits", "yardsticks"]
+Kind = Literal[
+    "plans", "artifacts", "models", "records", "finals", "checks", "profiles", "forms", "limits", "yardsticks"
+]
 """The kinds of values. A kind has a directory of its name; nothing else in the cache is ever removed."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 

@@ -84,14 +84,15 @@ class Builder:
         self.compiler = compiler
         self._cache = cache
         self._leases = leases
-        self._jobs = jobs
+        self.jobs = jobs
+        """How many candidates are compiled at a time."""
         self._report = report
         self._prefetch_queue = prefetch_queue
         self._step = step
         self._of_run = of_run
         self._identity = (*compiler.identity, step.key) if step else compiler.identity
         self._artifacts: dict[str, Artifact] = {}
-        self._keys: dict[tuple[str, str], str] = {}
+        self._keys: dict[tuple[str, ...], str] = {}
         self._running: dict[str, Future[Artifact]] = {}
         behind = None if compiler.target.shares_processor else _step_back
         self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="iree-compile", initializer=behind)
@@ -114,7 +115,7 @@ class Builder:
         if artifact is None:
             ahead = [other for other in self._prefetch_queue(task) if other.id != candidate.id] if member == 0 else []
             make = self._compile_batch if shares_processor else self._compile_ahead
-            artifact = make(task.dispatch, module, [candidate, *ahead[: _AHEAD * self._jobs]])
+            artifact = make(task.dispatch, module, [candidate, *ahead[: _AHEAD * self.jobs]])
         if artifact.vmfb is None:
             raise CandidateFailed(artifact.state, artifact.reason)
         return artifact
@@ -150,7 +151,7 @@ class Builder:
         for candidate in rest:
             # Configuring takes this thread's time, and the device must not wait for candidates that are not needed yet.
             enough = started >= _QUEUED and self.known(module, first) is not None
-            if enough or len(self._running) >= _QUEUED * self._jobs:
+            if enough or len(self._running) >= _QUEUED * self.jobs:
                 break
             started += self._start(dispatch, module, candidate)
         return self._wait_for(dispatch, module, first)
@@ -202,7 +203,8 @@ class Builder:
             return None
 
         def job() -> Artifact:
-            artifact, stopped = self._compile(candidate, text, self._cache.file("artifacts", key, BINARY))
+            out = self._cache.file("artifacts", key, BINARY)
+            artifact, stopped = self._compile(candidate, text, module.flags, out)
             if not stopped:  # Otherwise it says nothing about the candidate, and another process may compile it.
                 self._keep(key, artifact)
             return artifact
@@ -235,41 +237,49 @@ class Builder:
         self._artifacts[key] = artifact
         return artifact
 
-    def model(self, text: str) -> Path:
-        """Compile a whole model from its executable sources.
+    def model(self, text: str, flags: Sequence[str] = ()) -> Path:
+        """Compile a whole model from its executable sources, with the flags of its form.
 
         Raises:
             CandidateFailed: the client's compile step fails.
         """
-        key = content_key("model", ARTIFACT_VERSION, text, self._identity)
+        with self.processor():
+            return self.model_unleased(text, flags)
+
+    def model_unleased(self, text: str, flags: Sequence[str] = ()) -> Path:
+        """Compile like `model`; the caller holds `processor`, so that several threads may compile at a time.
+
+        Raises:
+            CandidateFailed: the client's compile step fails.
+        """
+        key = content_key("model", ARTIFACT_VERSION, text, self._identity, *flags)
         digest = self._cache.get("models", key, str)
         if digest is not None and (known := self._cache.binary("models", key, digest)) is not None:
             return known
         out = self._cache.file("models", key, BINARY)
         if self._step is not None:
             text = self._step.applied_to(text)
-        with self.processor():
-            self.compiler.for_models.compile_sources(text, out)
+        self.compiler.for_models.with_flags(flags).compile_sources(text, out)
         self._cache.put("models", key, file_digest(out))
         return out
 
-    def disturbed_model(self, text: str, symbols: Collection[str]) -> Path | None:
-        """Compile a whole model from its executable sources, with the sums of some executables disturbed.
+    def disturbed_model(self, text: str, symbols: Collection[str] | None, flags: Sequence[str] = ()) -> Path | None:
+        """Compile a whole model like `model`, with the sums of some executables disturbed.
 
         Returns:
             The compiled model; ``None`` if it does not compile.
         """
         try:
-            return self.model(with_disturbed_sums(text, symbols))
+            return self.model(with_disturbed_sums(text, symbols), flags)
         except (CandidateFailed, CommandFailed) as error:
             _logger.info("the model with disturbed sums does not compile: %s", error)
             return None
 
-    def _compile(self, candidate: Candidate, text: str, out: Path) -> tuple[Artifact, bool]:
+    def _compile(self, candidate: Candidate, text: str, flags: Sequence[str], out: Path) -> tuple[Artifact, bool]:
         """Compile, and return the artifact and whether the compiler was stopped, as it is when this process closes."""
         began_s = time.monotonic()
         try:
-            seconds = self.compiler.compile_sources(text, out)
+            seconds = self.compiler.with_flags(flags).compile_sources(text, out)
         except CommandFailed as error:
             state: FailedBuild = "compile_timeout" if error.timed_out else "compile_failed"
             failed = Artifact(
@@ -291,7 +301,7 @@ class Builder:
 
     def key(self, module: BenchmarkModule, candidate: Candidate) -> str:
         """The key of the candidate's artifact in the cache."""
-        parts = (module.text, candidate.compilation_info)
+        parts = (module.text, candidate.compilation_info, *module.flags)
         if parts not in self._keys:
             self._keys[parts] = content_key("artifact", ARTIFACT_VERSION, SPEC_VERSION, *parts, self._identity)
         return self._keys[parts]

@@ -26,7 +26,7 @@ from pytest_shark_tune.tuning.verifier import VERIFY_VERSION
 
 __all__ = ["DATABASE_VERSION", "TuningDatabase"]
 
-DATABASE_VERSION: Final = 1
+DATABASE_VERSION: Final = 2
 """The form of records, finals, checks and profiles in the cache.
 
 Raise it if a field is added, removed or changes its meaning: everything is then measured anew.
@@ -92,7 +92,8 @@ class TuningDatabase:
         self._fresh = settings.fresh
         self.fingerprint = settings.fingerprint(compiler)
         """The fingerprint of the environment."""
-        self._base = settings.results_key(compiler, DATABASE_VERSION, step)
+        self.base = settings.results_key(compiler, DATABASE_VERSION, step)
+        """A hash of everything that all results depend on."""
         self._device = settings.device_name
         self._jobs = settings.jobs
         self._indexed: set[str] = set()
@@ -157,24 +158,28 @@ class TuningDatabase:
         """The final of just these finalists with that incumbent; held now if no earlier run held it."""
         key = self._final_key(task, finalists, incumbent)
         # The failure of a finalist may be the machine's fault.
-        return self._reused(
-            "finals", key, FinalRecord, hold, lambda final: all(lasts(one.state, one.reason) for one in final.finalists)
+        return self.reused(
+            "finals",
+            key,
+            FinalRecord,
+            hold,
+            lambda final: not final.is_provisional and all(lasts(one.state, one.reason) for one in final.finalists),
         )
 
     def check(self, plan: Plan, draft: Draft, run: Callable[[], SpecRecord], *, model: str = "") -> SpecRecord:
         """The check of a draft's spec in the sources of ``plan``, or in one ``model``; run now if it was not before."""
-        return self._reused("checks", self.check_key(plan, draft, model), SpecRecord, run)
+        return self.reused("checks", self.check_key(plan, draft, model), SpecRecord, run)
 
     def profile(self, plan: Plan, source: Source, measure: Callable[[], Profile]) -> Profile:
         """The profile of a source of ``plan``; measured now if it was not before."""
-        return self._reused("profiles", self.profile_key(plan, source), Profile, measure)
+        return self.reused("profiles", self.profile_key(plan, source), Profile, measure)
 
     def profile_key(self, plan: Plan, source: Source) -> str:
         """A hash of everything that the profile of a source depends on."""
         names = [task.name for task in plan.tasks]
-        return content_key("profile", PROFILE_VERSION, self._base, source.content, names)
+        return content_key("profile", PROFILE_VERSION, self.base, source.content, names)
 
-    def _reused(
+    def reused(
         self,
         kind: Kind,
         key: str,
@@ -182,7 +187,15 @@ class TuningDatabase:
         make: Callable[[], _T],
         lasts: Callable[[_T], bool] = lambda result: True,
     ) -> _T:
-        """A result by an earlier run, or made now, and then stored if it ``lasts``."""
+        """A result by an earlier run, or made now, and then stored if it ``lasts``.
+
+        Args:
+            kind: The kind of values in the cache.
+            key: The key, made of `base` and of everything else that the result depends on.
+            form: The type of the result.
+            make: Makes the result.
+            lasts: Whether a result stays true, so that a later run may use it.
+        """
         known = None if self._fresh else self._cache.get(kind, key, form)
         if known is None:
             known = make()
@@ -191,26 +204,26 @@ class TuningDatabase:
         return known
 
     def _key(self, task: Task) -> str:
-        return content_key(self._base, _texts(task))
+        return content_key(self.base, _texts(task))
 
     def _journal_of(self, key: str) -> Path:
         return self._cache.file("records", key, ".jsonl")
 
     def _index(self, task: Task) -> Path:
         """The journal that lists the dispatches of one kind, once for each run that has results of them."""
-        key = content_key(self._base, FACTS_VERSION, task.dispatch.root.kind)
+        key = content_key(self.base, FACTS_VERSION, task.dispatch.root.kind)
         return self._cache.file("records", key, ".dispatches.jsonl")
 
     def _final_key(self, task: Task, finalists: Iterable[str], incumbent: str) -> str:
         configs = sorted((name, _config_key(task.candidate(name))) for name in finalists)
-        return content_key(self._base, WINNER_VERSION, task.name, task.weight, _texts(task), configs, incumbent)
+        return content_key(self.base, WINNER_VERSION, task.name, task.weight, _texts(task), configs, incumbent)
 
     def check_key(self, plan: Plan, draft: Draft, model: str = "") -> str:
         """A hash of everything that the check of a draft depends on. The origin of an entry makes no difference."""
         sources = [source.content for source in plan.sources]
         entries = sorted(draft.configs.items())
         names = [task.name for task in plan.tasks]
-        return content_key(self._base, VERIFY_VERSION, sources, names, entries, draft.starter, model)
+        return content_key(self.base, VERIFY_VERSION, sources, names, entries, draft.starter, model)
 
 
 def _results(kept: Sequence[_StoredRecord], facts: ProblemFacts, jobs: int) -> Iterator[PriorResult]:
@@ -240,4 +253,5 @@ def _config_key(candidate: Candidate) -> str:
 
 
 def _texts(task: Task) -> list[str]:
-    return [member.module.text for member in task.dispatch.members]
+    modules = [member.module for member in task.dispatch.members]
+    return [part for module in modules for part in (module.text, *module.flags)]

@@ -22,7 +22,7 @@ from pytest_shark_tune.system.machine import processors
 
 __all__ = ["MICROBENCHMARK_VERSION", "Microbenchmark", "Microbenchmarks"]
 
-MICROBENCHMARK_VERSION: Final = 1
+MICROBENCHMARK_VERSION: Final = 2
 """How the limits of a device are measured, and the form of a `Microbenchmark` and of `Limits` in the cache.
 
 Raise it if other limits would be found.
@@ -109,6 +109,20 @@ class Microbenchmarks:
         known = self._cache.get("limits", self.key, Limits)
         if not self._works or (known is not None and not why_impossible(us, work, known, default_us)):
             return ""
+        known = self._measure(child, known)
+        return why_impossible(us, work, known, default_us) if known is not None else ""
+
+    def limits(self, child: DeviceChild) -> Limits | None:
+        """Return the limits of the device of ``child``; ``None`` if they cannot be measured.
+
+        Raises:
+            DeviceChildDied: a microbenchmark crashed or hung.
+        """
+        known = self._cache.get("limits", self.key, Limits)
+        return known if known is not None or not self._works else self._measure(child, None)
+
+    def _measure(self, child: DeviceChild, known: Limits | None) -> Limits | None:
+        """Measure the limits, and store the better ones of both."""
         try:
             measured = _measure(child, self.built())
         except DeviceChildDied:
@@ -117,10 +131,10 @@ class Microbenchmarks:
         except (CommandFailed, DeviceRequestFailed) as error:
             self._works = False
             self._report(f"the limits of the device cannot be measured, so no result is called impossible: {error}")
-            return ""
+            return None
         known = measured if known is None else known.better(measured)
         self._cache.put("limits", self.key, known)
-        return why_impossible(us, work, known, default_us)
+        return known
 
     def built(self) -> list[Microbenchmark]:
         """The compiled microbenchmarks, from the cache or compiled now.

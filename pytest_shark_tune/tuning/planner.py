@@ -19,6 +19,7 @@ from pytest_shark_tune.system.cache import Cache, content_key
 from pytest_shark_tune.system.machine import processors
 from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.database import TuningDatabase
+from pytest_shark_tune.tuning.model.form_plans import FormPlanner
 from pytest_shark_tune.tuning.model.profile import PROFILE_VERSION, Profiler
 from pytest_shark_tune.tuning.run_directory import RunDirectory
 from pytest_shark_tune.tuning.settings import RunSettings
@@ -43,6 +44,7 @@ class Planner:
         builder: its compiler reads the sources.
         database: holds the profiles that earlier runs made.
         profiler: makes the others.
+        forms: adds the forms of models to plans.
         report: gets a message about work that takes long.
     """
 
@@ -54,6 +56,7 @@ class Planner:
         builder: Builder,
         database: TuningDatabase,
         profiler: Profiler,
+        forms: FormPlanner,
         report: Callable[[str], None],
     ) -> None:
         self._settings = settings
@@ -62,6 +65,7 @@ class Planner:
         self._compiler = builder.compiler
         self._database = database
         self._profiler = profiler
+        self._forms = forms
         self._report = report
         self.starter = Starter(settings.starter)
         """The starter spec, whose configs are among the candidates."""
@@ -97,7 +101,7 @@ class Planner:
                 self._report(f"{source.name}: {source.why_not_run}")
         if missing:
             key, plan = self._plan(sources, kernels, missing)
-        return self._filtered(key, plan)
+        return self._filtered(*self._forms.add(key, plan, self._plan_of, self.profile, wanted))
 
     def read(self, given: Sequence[object], directory: Path) -> tuple[Source, ...]:
         """Read the sources that a marker names, but for custom tasks; sources of equal names get a number.
@@ -123,7 +127,7 @@ class Planner:
 
     def add_models(self, sources: Iterable[Source]) -> None:
         """Add the models among ``sources`` to those that plans were made of."""
-        self.models += [source for source in sources if not source.is_op and not source.is_benchmark]
+        self.models += [source for source in sources if source.is_model]
 
     def store_derived(self, origin: str, plan: Plan) -> tuple[str, Plan]:
         """Store a plan that was made from the one of key ``origin``, and return it with its own key."""
@@ -133,6 +137,10 @@ class Planner:
     def stored(self, key: str, make: Callable[[], Plan], sources: Sequence[Source]) -> Plan:
         """The plan of that key, from the cache or made now, with the files of ``sources`` as this process has them."""
         return with_data_of(self._cache.get_or_make("plans", key, Plan, make), sources)
+
+    def _plan_of(self, source: Source, wanted: Sequence[Wanted]) -> Plan:
+        """The plan of a model in a form."""
+        return self._plan([source], [], wanted)[1]
 
     def _plan(
         self, sources: Sequence[Source], kernels: Sequence[CustomTask], wanted: Sequence[Wanted]
@@ -148,7 +156,14 @@ class Planner:
 
         def make() -> Plan:
             return make_plan(
-                sources, self._compiler, kernels=kernels, request=request, wanted=wanted, report=self._report, **numbers
+                sources,
+                self._compiler,
+                kernels=kernels,
+                request=request,
+                wanted=wanted,
+                extracted=self._forms.extracted(sources),
+                report=self._report,
+                **numbers,
             )
 
         return key, self.stored(key, make, sources)

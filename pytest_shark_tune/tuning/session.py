@@ -15,7 +15,15 @@ from pytest_shark_tune.tuning.compile_step import CompileStep
 from pytest_shark_tune.tuning.database import TuningDatabase
 from pytest_shark_tune.tuning.finals import Finals
 from pytest_shark_tune.tuning.microbenchmarks import Microbenchmarks
-from pytest_shark_tune.tuning.model import ModelFinal, ModelRunner, Profiler
+from pytest_shark_tune.tuning.model import (
+    FormDatabase,
+    FormFinals,
+    FormPlanner,
+    FormRace,
+    ModelFinal,
+    ModelRunner,
+    Profiler,
+)
 from pytest_shark_tune.tuning.planner import Planner
 from pytest_shark_tune.tuning.run_directory import RunDirectory
 from pytest_shark_tune.tuning.runner import Runner
@@ -70,14 +78,25 @@ class Session:
         self.children = DeviceChildren(leases, report)
         self.runner = Runner(settings, self.builder, self.children, microbenchmarks=self.microbenchmarks)
         self.database = TuningDatabase(self.results, compiler, settings, step=self.step)
-        models = ModelRunner(self.children, settings.seed)
-        profiler = Profiler(self.builder, self.runner, self.children)
-        self.planner = Planner(settings, cache, self.run, self.builder, self.database, profiler, report)
+        self.models = models = ModelRunner(self.children, settings.seed)
+        profiler = Profiler(self.builder, self.runner, self.children, self.microbenchmarks)
+        known_forms = FormDatabase(self.database)
+        race = FormRace(self.builder, models, report)
+        forms = FormPlanner(settings, cache, self.run.cache, race, known_forms, profiler)
+        self.planner = Planner(settings, cache, self.run, self.builder, self.database, profiler, forms, report)
         model_final = ModelFinal(self.builder, models)
-        self.finals = Finals(self.run, self.database, self.runner, model_final)
-        self.verifier = RunVerifier(
-            Verifier(self.builder, models, report=report), self.run, self.database, settings.starter
+        self.finals = Finals(self.run, self.database, self.runner, model_final, settings.budget)
+        self.form_finals = FormFinals(
+            self.builder,
+            models,
+            known_forms.chosen,
+            self.run,
+            self.runner.origin,
+            settings.budget,
+            report,
         )
+        verifier = Verifier(self.builder, models, report=report)
+        self.verifier = RunVerifier(verifier, self.run, self.database, self.form_finals, settings.starter)
         self.kernels: dict[tuple[str, str, str], tuple[Any, float]] = {}
         """Kernels that clients compiled, and the seconds that took, by plan, task and candidate."""
         self.report = report

@@ -10,11 +10,13 @@ from typing import Final
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.configure import ARTIFACT_VERSION
 from pytest_shark_tune.device.identity import runtime_version, ways_of_driving
+from pytest_shark_tune.forms.form import Form
 from pytest_shark_tune.measurement.correctness import CHECK_VERSION
 from pytest_shark_tune.measurement.timing import MEASUREMENT_VERSION
 from pytest_shark_tune.plan.source import ModelInput
 from pytest_shark_tune.search_space import SpaceRequest
 from pytest_shark_tune.spec.build import SPEC_VERSION
+from pytest_shark_tune.system.budget import TimeBudget
 from pytest_shark_tune.system.cache import content_key
 from pytest_shark_tune.system.machine import driver_version, processors
 
@@ -52,10 +54,14 @@ class RunSettings:
     """How far a guarded entry may fall below its recorded speed."""
     models: ModelInput = ModelInput()  # noqa: RUF009 - it is frozen
     """What the user says of the models that are read."""
+    forms: tuple[Form, ...] = ()
+    """The forms in which models are tried, besides their default form; none to tune models as they are."""
     stops_after_compile: bool = False
     """Whether nothing is measured."""
     bundle: str = ""
     """The digest of the bundle that is measured; empty without one."""
+    budget: TimeBudget = TimeBudget()  # noqa: RUF009 - it is frozen
+    """The time that the run may take."""
     starter: str = ""
     """The text of the starter spec; empty without one."""
 

@@ -23,6 +23,7 @@ from pytest_shark_tune.spec.apply import Application, SpecNotApplicable, apply_s
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.tuning.acceptance import model_tolerance
 from pytest_shark_tune.tuning.builder import Builder
+from pytest_shark_tune.tuning.model.form_final import FormFinals
 from pytest_shark_tune.tuning.model.runner import ModelRunner
 from pytest_shark_tune.tuning.model.tuned import TunedModel, failing_entries
 from pytest_shark_tune.tuning.run_directory import RunDirectory
@@ -232,6 +233,8 @@ class RunVerifier:
     """Has the finals so far, and the checks that any process of the run made."""
     database: TuningDatabase
     """Has the checks that earlier runs made."""
+    forms: FormFinals
+    """Chooses the forms of models."""
     starter: str
     """The text of the starter spec; empty without one."""
 
@@ -242,10 +245,13 @@ class RunVerifier:
         return self.verify_draft(plan, draft) if draft.entries else SpecRecord(sources=(), dropped={})
 
     def verify_draft(self, plan: Plan, draft: Draft) -> SpecRecord:
-        """Try the spec of a draft on the sources of ``plan``."""
+        """Try the spec of a draft on the sources of ``plan``, of models with forms in the chosen form only."""
+        lost = self.forms.losing_entries(plan, draft)
+        plan, draft = self.forms.reduced(plan), draft.without(lost)
         check = partial(self.database.check, plan, draft, partial(self.verifier.check, plan, draft))
         # The tests that measure the models ask again.
-        return self.run.cache.get_or_make("checks", self.database.check_key(plan, draft), SpecRecord, check)
+        found = self.run.cache.get_or_make("checks", self.database.check_key(plan, draft), SpecRecord, check)
+        return msgspec.structs.replace(found, dropped=lost | found.dropped)
 
     def end_to_end(self, plan: Plan, name: str) -> SpecRecord:
         """Measure the model ``name`` of ``plan`` with the entries of the spec that hold; drop those that do not pay.
@@ -254,6 +260,14 @@ class RunVerifier:
             CandidateFailed: the model cannot be run.
         """
         bad = self.verify(plan).dropped
+        if name not in {source.name for source in self.forms.reduced(plan).sources}:
+            note = "another form of the model is faster, so that it was not measured with the spec"
+            check = SourceCheck(source=name, applied=0, note=note)
+            return SpecRecord(sources=(check,), dropped=bad, model=name)
+        if self.forms.budget.left_s <= 0:
+            note = "not measured as a whole: the time was spent (--tune-time)"
+            check = SourceCheck(source=name, applied=0, note=note)
+            return SpecRecord(sources=(check,), dropped=bad, model=name)
         draft = self._draft().without(bad)
         measure = partial(self.verifier.measure, plan, plan.source(name), draft)
         measured = self.database.check(plan, draft, measure, model=name)
@@ -309,7 +323,7 @@ def _applied_check(model: TunedModel) -> SourceCheck:
     placements = model.application.placements
     missed = sorted({placement.entry for placement in placements if not placement.by_flag})
     note = f"only shark-tune compile applies {', '.join(missed)}" if missed else ""
-    return SourceCheck(source=model.source.name, applied=len(placements), note=note)
+    return SourceCheck(source=model.source.name, applied=len(placements), note=note, late=tuple(missed))
 
 
 def _with_note(check: SourceCheck, note: str) -> SourceCheck:

@@ -17,7 +17,11 @@ import pytest_shark_tune
 PACKAGE = "pytest_shark_tune"
 ROOT = Path(pytest_shark_tune.__file__).parent
 ARCHITECTURE = Path(__file__).parents[2] / "docs" / "architecture.md"
-BESIDE = {"testing": ("search_space",), "stages": ("measurement", "search", "search_space"), "__init__": ()}
+BESIDE = {
+    "testing": ("compiler", "dispatch", "forms", "search_space"),
+    "stages": ("measurement", "search", "search_space"),
+    "__init__": (),
+}
 """What stands beside the order, and what it may import of it; the root's lazy exports import nothing at once."""
 OUTSIDE = {
     "pytest": ("plugin", "plugin/", "commands/", "testing/"),

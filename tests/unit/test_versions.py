@@ -65,14 +65,14 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "behaviour"
 SPACES = "search_space"
 
 PINNED: dict[str, tuple[int, str]] = {
-    "guard/plan.py GUARD_VERSION": (1, "b45f12c37afe3711"),
-    "plan/make.py PLAN_VERSION": (1, "ab9835406bda1072"),
+    "guard/plan.py GUARD_VERSION": (2, "31742ea93b91618d"),
+    "plan/make.py PLAN_VERSION": (2, "e52e9101902ce44d"),
     "tuning/model/profile.py PROFILE_VERSION": (1, "25a55421f8972cb2"),
-    "tuning/database.py DATABASE_VERSION": (1, "9523a65632efc0ce"),
+    "tuning/database.py DATABASE_VERSION": (2, "c1fc443c3f2be213"),
     "compiler/configure.py ARTIFACT_VERSION": (1, "23cf668e643781bb"),
     "search_space/candidate.py CANDIDATE_VERSION": (1, "0f1224cf658170e5"),
     "measurement/correctness.py CHECK_VERSION": (2, "1884d929afe2f1d1"),
-    "dispatch/extraction.py EXTRACTION_VERSION": (1, "c2a25f0d9c57ba45"),
+    "dispatch/extraction.py EXTRACTION_VERSION": (2, "47b92c8c1cc4e706"),
     "measurement/timing.py MEASUREMENT_VERSION": (1, "c946e4e682ed97a1"),
     "search/facts.py FACTS_VERSION": (1, "254c3a04068859e4"),
     "search_space/constraints.py VERSION": (1, "8733043662f4cdf4"),
@@ -89,7 +89,7 @@ PINNED: dict[str, tuple[int, str]] = {
     "spec/build.py SPEC_VERSION": (1, "2e7cbf7e0604988a"),
     "records/winner.py WINNER_VERSION": (1, "6be8e0aa2033669d"),
     "tuning/verifier.py VERIFY_VERSION": (1, "fdcc9589d7a823f7"),
-    "tuning/microbenchmarks.py MICROBENCHMARK_VERSION": (1, "42e9cdd2e22ae159"),
+    "tuning/microbenchmarks.py MICROBENCHMARK_VERSION": (2, "edf6f2e1c08492bc"),
 }
 """By file and constant: its number, and the digest of the behaviour that has it."""
 

@@ -142,6 +142,8 @@ def _function_of(item: pytest.Item) -> str:
 def _is_for(guarded: Guarded) -> bool:
     """Whether an entry is for a source of the test: it has dispatches there, or its record names one of them."""
     record, sources = guarded.entry.record, {source.name for source in guarded.plan.plan.sources}
+    if guarded.entry.form is not None:
+        return True
     return bool(guarded.entry.tasks) or (record is not None and any(op.source in sources for op in record.ops))
 
 

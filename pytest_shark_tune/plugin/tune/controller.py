@@ -43,6 +43,7 @@ def store_of(setup: Setup) -> ResultStore:
         fingerprint=setup.session.fingerprint,
         makes_specs=setup.bundle is None,
         root=setup.root,
+        flags=options.compile_flags,
         mirror=settings.run_directory,
     )
 

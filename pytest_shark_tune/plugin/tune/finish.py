@@ -81,6 +81,7 @@ def show(terminalreporter: Any, setup: Setup, store: ResultStore, finished: Fini
         snapshots=store.snapshots,
         changes={change.path: said for change in store.changes if (said := change.describe())},
         unwritten=[change.path for change in store.changes if change.is_unwritten],
+        forms=store.form_paths,
         **({} if setup.bundle is None else {"without_spec": _merge_advice(setup)}),
     )
     reporting.write(terminalreporter, text)

@@ -16,7 +16,9 @@ from pytest_shark_tune.plugin.items import is_ours
 from pytest_shark_tune.plugin.kernels import Built, as_failure
 from pytest_shark_tune.plugin.tune.setup import Setup
 from pytest_shark_tune.plugin.xdist.messages import property_of
+from pytest_shark_tune.records.form import FormRecord
 from pytest_shark_tune.records.types import FinalRecord, SourceCheck, SpecRecord, State
+from pytest_shark_tune.report.form_text import describe_form
 from pytest_shark_tune.results.result import TestResult
 from pytest_shark_tune.system.terminal import escaped_line
 from pytest_shark_tune.system.units import format_us
@@ -58,7 +60,7 @@ def conclude(
         report.longrepr = str(error)
         if isinstance(error, CandidateFailed) and error.state in set(State):
             outcome = error
-            if case.role is Role.CANDIDATE:
+            if case.role in (Role.CANDIDATE, Role.FORM):
                 report.outcome = "skipped"
                 report.longrepr = (str(item.path), item.location[1] or 0, f"Skipped: {error}")
     elif call.when == "call" and error is None:
@@ -82,6 +84,8 @@ def _measured(setup: Setup, case: TuningCase, artifact: object, outcome: object,
             return TestResult(plan=case.plan_key, suite=case.suite, record=record, is_ours=is_ours)
         case FinalRecord():
             return TestResult(plan=case.plan_key, suite=case.suite, final=outcome)
+        case FormRecord():
+            return TestResult(plan=case.plan_key, suite=case.suite, form=outcome)
         case SpecRecord():
             return TestResult(plan=case.plan_key, suite=case.suite, spec=outcome)
         case _:
@@ -93,6 +97,8 @@ def result_status(result: TestResult) -> str:
     if result.record is not None and result.record.ratio is not None:
         samples_us = result.record.samples_us  # A suite's own fixture may leave them out.
         return f"{result.record.ratio:.2f}x ({format_us(median_high(samples_us) if samples_us else None)})"
+    if result.form is not None:
+        return escaped_line(describe_form(result.form))
     if result.spec is not None and result.spec.model:
         return escaped_line("; ".join(map(_model_text, result.spec.sources)))
     if result.final is not None:

@@ -37,7 +37,7 @@ class TuningRun:
     def __init__(self, setup: Setup, store: ResultStore) -> None:
         self._setup = setup
         self._store = store
-        self._progress = RunProgress(setup.options.time_s)
+        self._progress = RunProgress()
         self.order: RunOrder | None = None
         self.scheduler: TaskScheduler | None = None
         self.compiled: set[tuple[str, str]] = set()
@@ -59,7 +59,7 @@ class TuningRun:
         self.scheduler = self._schedule(by_dispatch, update)
         if not self._setup.is_dry:
             self._reuse_results(by_dispatch, self.scheduler)
-        self._progress.start()
+        self._progress.start(self._time_for_trying())
         phases = [entry.phase if entry else Phase.ORDINARY for entry in entries]
         needless = [index for index in kept if phases[index] is not Phase.CANDIDATE]
         self.order = RunOrder(phases, self.scheduler, needless)
@@ -130,6 +130,11 @@ class TuningRun:
             is_spent=self._progress.is_spent,
             publish=self._publish,
         )
+
+    def _time_for_trying(self) -> float | None:
+        """The seconds for trying candidates; ``None`` without a limit."""
+        budget = self._setup.settings.budget
+        return None if budget.total_s is None else budget.for_trying_s(has_models=self._store.has_models)
 
     def _publish(self, dispatch: str, candidates: Sequence[str]) -> None:
         """Let those that compile know which candidates come next: a hint, so a full disk ends nothing here."""

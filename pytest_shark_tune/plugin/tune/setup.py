@@ -133,7 +133,7 @@ def _first_share(config: pytest.Config, options: TuneOptions, compiler: Compiler
     except OSError as error:
         directory = Path(tempfile.gettempdir())
         raise pytest.UsageError(_storage_of(options, directory).explain(error) or str(error)) from error
-    return ProcessShare(devices, run_directory, options.jobs, remote)
+    return ProcessShare(devices, run_directory, options.jobs, remote, options.budget_from_now())
 
 
 def _caches(options: TuneOptions, share: ProcessShare, report: Callable[[str], None]) -> tuple[Cache, Cache]:
@@ -162,6 +162,8 @@ def _settings(
         share=options.share,
         fresh=options.fresh,
         models=options.models,
+        forms=options.forms,
+        budget=share.budget,
         stops_after_compile=options.stop_after == "compile",
         bundle=bundle.digest if bundle is not None else "",
         starter=journal.read_plain(options.starter).decode() if options.starter else "",

@@ -65,9 +65,10 @@ class ModelFinal:
             source.functions[name],
             model_tolerance(source, name, plan.tasks, symbols),
             source.files,
-            partial(self.builder.disturbed_model, default, symbols),
+            partial(self.builder.disturbed_model, default, symbols, source.form.flags),
         )
-        played = compare_apart(partial(self.models.compare, function, self.builder.model(default)), paths)
+        vmfb = self.builder.model(default, source.form.flags)
+        played = compare_apart(partial(self.models.compare, function, vmfb), paths)
         return source, RoundResult(played.measured, failed | dict(played.failed))
 
     def _built(self, task: Task, source: Source, symbols: Sequence[str], finalist: str) -> tuple[Path, str]:
@@ -87,7 +88,7 @@ class ModelFinal:
                 State.NOT_APPLIED, f"in the whole of {source.name} it does not apply to {', '.join(missed)}"
             )
         try:
-            return self.builder.model(application.text), strip(application.sources)
+            return self.builder.model(application.text, source.form.flags), strip(application.sources)
         except CommandFailed as error:
             raise command_failure(error, State.COMPILE_FAILED, State.COMPILE_TIMEOUT) from error
 

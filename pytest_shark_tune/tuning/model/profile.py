@@ -13,11 +13,13 @@ from pytest_shark_tune.compiler.configure import strip
 from pytest_shark_tune.device.profiler import Cost, NoProfile, model_time_us, profile
 from pytest_shark_tune.dispatch.types import Tensor, Untunable
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
+from pytest_shark_tune.measurement.roofline import Limits
 from pytest_shark_tune.plan.profile import Profile, Share, tasks_of
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.children import DeviceChildren
+from pytest_shark_tune.tuning.microbenchmarks import Microbenchmarks
 from pytest_shark_tune.tuning.runner import Runner
 
 __all__ = ["PROFILE_VERSION", "Profiler", "arguments", "by_symbol", "function_of"]
@@ -59,6 +61,8 @@ class Profiler:
     """Measures dispatches."""
     children: DeviceChildren
     """Lease the devices that models run on."""
+    microbenchmarks: Microbenchmarks
+    """Measure the limits of a device."""
 
     def profile(self, source: Source, tasks: Sequence[Task], untunable: Iterable[Untunable]) -> Profile:
         """Measure the profile of a source.
@@ -79,9 +83,10 @@ class Profiler:
         if source.why_not_run:
             return self.counted(source, function, tasks, model_us=None, why=source.why_not_run)
         try:
-            sources = self.builder.compiler.for_models.lower(source.text, to="executable-sources", name=source.name)
+            compiler = self.builder.compiler.for_models.with_flags(source.form.flags)
+            sources = compiler.lower(source.text, to="executable-sources", name=source.name)
             # Stripped like the default that a model with a spec is compared with, so that it is compiled only once.
-            vmfb = self.builder.model(strip(sources))
+            vmfb = self.builder.model(strip(sources), source.form.flags)
         except CommandFailed as error:
             raise InputError(f"{source.name}: {why_rejected(error)}") from error
         inputs = arguments(source, function)
@@ -106,6 +111,15 @@ class Profiler:
             shares=_profile_rows(costs, known, operations),
             measured=_RUN,
         )
+
+    def limits(self) -> Limits | None:
+        """The limits of the device; ``None`` if they cannot be measured.
+
+        Raises:
+            CandidateFailed: a microbenchmark crashed or hung.
+        """
+        with self.children.leased() as child:
+            return self.microbenchmarks.limits(child)
 
     def counted(
         self, source: Source, function: str, tasks: Sequence[Task], *, model_us: float | None, why: str

@@ -13,7 +13,14 @@ from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.measurement.correctness import Tolerance
-from pytest_shark_tune.measurement.timing import FINAL, Measurement, combine_rounds, compare_finalists, is_decided
+from pytest_shark_tune.measurement.timing import (
+    FINAL,
+    Measurement,
+    Policy,
+    combine_rounds,
+    compare_finalists,
+    is_decided,
+)
 from pytest_shark_tune.records.types import State
 from pytest_shark_tune.tuning.acceptance import raise_if_wrong
 from pytest_shark_tune.tuning.children import DeviceChildren
@@ -51,8 +58,23 @@ class ModelRunner:
         """The device children that it shares with other runners."""
         self._seed = seed
 
-    def compare(self, function: ModelFunction, default: Path, tuned: Mapping[str, Path]) -> dict[str, Measurement]:
+    def compare(
+        self,
+        function: ModelFunction,
+        default: Path,
+        tuned: Mapping[str, Path],
+        *,
+        policy: Policy = FINAL,
+        most_rounds: int = _ROUNDS,
+    ) -> dict[str, Measurement]:
         """Time models in turns with the default one, in fresh children, after their results were checked.
+
+        Args:
+            function: the function that is run.
+            default: the default model.
+            tuned: the others, by name.
+            policy: the time that one round may take.
+            most_rounds: the most rounds; fewer if three decide.
 
         Raises:
             CandidateFailed: a model cannot be run, or its results differ.
@@ -63,9 +85,9 @@ class ModelRunner:
         def play(number: int, disturbed: Path | None) -> dict[str, Measurement]:
             with self._loaded(function, default, tuned, number, disturbed) as child:
                 runs = {name: partial(child.run, name) for name in tuned}
-                return compare_finalists(runs, partial(child.run, _DEFAULT), FINAL, seed=self._seed + number)
+                return compare_finalists(runs, partial(child.run, _DEFAULT), policy, seed=self._seed + number)
 
-        for number in range(_ROUNDS):
+        for number in range(most_rounds):
             measured, disturbed = _with_second_chance(function, partial(play, number), disturbed)
             for name, measurement in measured.items():
                 rounds[name].append(measurement)
@@ -73,18 +95,20 @@ class ModelRunner:
                 break
         return {name: combine_rounds(measurements) for name, measurements in rounds.items()}
 
-    def check(self, function: ModelFunction, default: Path, tuned: Path) -> None:
-        """Compare a model's results with the default's, in a fresh child.
+    def check(self, function: ModelFunction, default: Path, tuned: Path, *, inputs: int = 1) -> None:
+        """Compare a model's results with the default's on so many different inputs, in fresh children.
 
         Raises:
             CandidateFailed: a model cannot be run, or its results differ.
         """
+        disturbed: Path | None = None
 
-        def load(disturbed: Path | None) -> None:
-            with self._loaded(function, default, {_TUNED: tuned}, 0, disturbed):
+        def load(number: int, disturbed: Path | None) -> None:
+            with self._loaded(function, default, {_TUNED: tuned}, number, disturbed):
                 pass
 
-        _with_second_chance(function, load, None)
+        for number in range(inputs):
+            _, disturbed = _with_second_chance(function, partial(load, number), disturbed)
 
     @contextmanager
     def _loaded(

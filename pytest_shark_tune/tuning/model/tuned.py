@@ -198,7 +198,7 @@ class TunedModel:
         """The default with its sums disturbed."""
         self.report(f"asking how {self.source.name} answers to rounding errors")
         changed = [symbol for symbols in self.everything.values() for symbol in symbols]
-        return self.builder.disturbed_model(strip(self.application.sources), changed)
+        return self.builder.disturbed_model(strip(self.application.sources), changed, self.source.form.flags)
 
     def _without(self, names: Sequence[str]) -> Path:
         self.report(f"trying the whole of {self.source.name} without {', '.join(names)}")
@@ -208,7 +208,7 @@ class TunedModel:
         """The model compiled with just these entries; the other executables have their default."""
         default = strip(self.application.sources)
         if not names:
-            return self.builder.model(default)
+            return self.builder.model(default, self.source.form.flags)
         others = [symbol for name, symbols in self.everything.items() if name not in names for symbol in symbols]
         text = replace_executables(self.application.text, default, others) if others else self.application.text
-        return self.builder.model(text)
+        return self.builder.model(text, self.source.form.flags)

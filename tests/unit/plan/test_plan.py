@@ -34,7 +34,7 @@ def test_an_op_is_a_source() -> None:
 def test_a_path_is_relative_to_the_suite(tmp_path: Path) -> None:
     path = tmp_path / "a model.mlir"
     path.write_text(MATMUL.text, encoding="utf-8")
-    expected = Source(name="a model", text=MATMUL.text, is_benchmark=False)
+    expected = Source(name="a model", text=MATMUL.text, is_benchmark=False, path=os.fspath(path))
     assert read_source("a model.mlir", tmp_path) == expected
     assert read_source(Path("a model.mlir"), tmp_path) == expected
     assert read_source(os.fspath(path), Path("/nowhere")) == expected

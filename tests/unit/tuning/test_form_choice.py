@@ -1,0 +1,103 @@
+"""Which forms of a model are tuned, which one is kept, and which entries go with the others."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from pytest_shark_tune.forms.form import DEFAULT_FORM, Form
+from pytest_shark_tune.measurement.roofline import Limits
+from pytest_shark_tune.measurement.timing import Measurement
+from pytest_shark_tune.plan.forms import joined_plan, part_of
+from pytest_shark_tune.plan.profile import Profile, Share
+from pytest_shark_tune.plan.source import Source
+from pytest_shark_tune.plan.types import FormResult, Plan, Task
+from pytest_shark_tune.records.form import FormRecord
+from pytest_shark_tune.tuning.model.form_choice import choose_forms, contenders, estimated_us
+from pytest_shark_tune.tuning.model.form_final import losing_entries
+from tests.factories import make_task
+
+IM2COL = Form(name="im2col", flags=("--iree-global-opt-use-im2col-for-convs",))
+LIMITS = Limits(bytes_per_s=1e9, operations_per_s=1e9, launch_us=1.0)
+
+
+def measured(form: Form, ratio: float | None) -> FormResult:
+    measurement = None
+    if ratio is not None:
+        samples = (100.0 / ratio, 100.0 / ratio)
+        measurement = replace(Measurement.of_samples(samples, (100.0, 100.0)), ratio=ratio)
+    return FormResult(model="model", form=form, state="measured", measurement=measurement)
+
+
+def named(*ratios: tuple[str, float]) -> list[FormResult]:
+    rest = [measured(Form(name=name, flags=(f"--iree-opt-{name}",)), ratio) for name, ratio in ratios]
+    return [measured(DEFAULT_FORM, None), *rest]
+
+
+def source(name: str, form: Form = DEFAULT_FORM) -> Source:
+    return Source(name=name, text="", is_benchmark=False, form=form, model="" if form.is_default else "model")
+
+
+def of_source(task: Task, *sources: str) -> Task:
+    (member,) = task.dispatch.members
+    members = tuple(replace(member, source=name) for name in sources)
+    return replace(task, dispatch=replace(task.dispatch, members=members))
+
+
+def plan(*tasks: Task, sources: tuple[Source, ...] = ()) -> Plan:
+    return Plan(sources=sources, tasks=tasks, untunable=())
+
+
+def test_slow_and_failed_forms_are_no_contenders() -> None:
+    results = named(("fast", 2.0), ("near", 1.5), ("slow", 0.9))
+    failed = FormResult(model="model", form=IM2COL, state="wrong_result", reason="off")
+    assert [result.form.name for result in contenders([*results, failed])] == ["fast", "near"]
+
+
+def test_the_fastest_form_and_the_best_estimates_are_tuned() -> None:
+    results = named(("fast", 2.0), ("promising", 1.5), ("other", 1.4))
+    chosen = choose_forms(results, {"fast": 90.0, "promising": 40.0, "other": 47.0})
+    assert {result.form.name for result in chosen if result.is_tuned} == {"fast", "promising", "other"}
+    assert next(result for result in chosen if result.form.name == "fast").estimate_us == 90.0
+    assert [result.form.name for result in choose_forms(results, {}) if result.is_tuned] == ["fast"]
+    alone = choose_forms(named(("worse", 0.8)), {"default": 10.0})
+    assert [result.form.name for result in alone if result.is_tuned] == ["default"]
+
+
+def test_an_estimate_never_exceeds_the_measured_time() -> None:
+    task = make_task("matmul", 64)
+    tunable = Share(dispatch="matmul", calls=2, time_us=5000.0, share=0.5)
+    fixed = Share(dispatch="pack", calls=1, time_us=300.0, share=0.5, reason="it cannot be tuned")
+    profile = Profile(source="model", function="main", model_us=6000.0, shares=(tunable, fixed), measured="")
+    rest_us, floor_us = 700.0, 2 * 2 * 64**3 / 1e3
+    assert estimated_us(plan(task), profile, LIMITS) == rest_us + 300.0 + floor_us
+    quick = replace(profile, shares=(replace(tunable, time_us=10.0), fixed), model_us=None)
+    assert estimated_us(plan(task), quick, LIMITS) == 310.0
+
+
+def test_equal_dispatches_of_two_forms_are_one_task() -> None:
+    default = plan(
+        of_source(make_task("a", 64), "model"), of_source(make_task("b", 32), "model"), sources=(source("model"),)
+    )
+    formed = plan(
+        of_source(make_task("a", 64), "model-im2col"),
+        of_source(make_task("b", 16), "model-im2col"),
+        sources=(source("model-im2col", IM2COL),),
+    )
+    joined = joined_plan(default, [part_of(default, ["model"]), formed])
+    assert [task.name for task in joined.tasks] == ["a", "b", "b_2"], "a name stands for one structure"
+    assert [member.source for member in joined.tasks[0].dispatch.members] == ["model", "model-im2col"]
+    assert {candidate.dispatch for candidate in joined.tasks[2].candidates} <= {"b_2"}
+    assert [found.name for found in joined.sources] == ["model", "model-im2col"]
+
+
+def test_entries_of_a_form_that_lost_are_dropped() -> None:
+    both, only, other = (make_task(name, size) for name, size in (("both", 64), ("only", 32), ("other", 16)))
+    joined = plan(
+        of_source(both, "model", "model-im2col"),
+        of_source(only, "model"),
+        of_source(other, "elsewhere"),
+        sources=(source("model"), source("model-im2col", IM2COL), source("elsewhere")),
+    )
+    record = FormRecord(model="model", form=IM2COL, target="llvm-cpu", device="", iree="")
+    lost = losing_entries(joined, [record], ["both", "only", "other"])
+    assert lost == {"only": "model is compiled in the form im2col, which has no such dispatch"}
