@@ -212,3 +212,23 @@ func.func @chain(%a: tensor<32x32xf32>, %w: tensor<32x32xf32>) -> tensor<32x32xf
 }
 """
 )
+
+
+CONVOLUTIONS = """
+func.func @main(%image: tensor<1x8x18x34xf32>, %filter: tensor<16x8x3x3xf32>, %depthwise: tensor<16x3x3xf32>)
+    -> tensor<1x16x14x30xf32> {
+  %zero = arith.constant 0.0 : f32
+  %e0 = tensor.empty() : tensor<1x16x16x32xf32>
+  %f0 = linalg.fill ins(%zero : f32) outs(%e0 : tensor<1x16x16x32xf32>) -> tensor<1x16x16x32xf32>
+  %dense = linalg.conv_2d_nchw_fchw {strides = dense<1> : tensor<2xi64>, dilations = dense<1> : tensor<2xi64>}
+    ins(%image, %filter : tensor<1x8x18x34xf32>, tensor<16x8x3x3xf32>)
+    outs(%f0 : tensor<1x16x16x32xf32>) -> tensor<1x16x16x32xf32>
+  %e1 = tensor.empty() : tensor<1x16x14x30xf32>
+  %f1 = linalg.fill ins(%zero : f32) outs(%e1 : tensor<1x16x14x30xf32>) -> tensor<1x16x14x30xf32>
+  %out = linalg.depthwise_conv_2d_nchw_chw {strides = dense<1> : tensor<2xi64>, dilations = dense<1> : tensor<2xi64>}
+    ins(%dense, %depthwise : tensor<1x16x16x32xf32>, tensor<16x3x3xf32>)
+    outs(%f1 : tensor<1x16x14x30xf32>) -> tensor<1x16x14x30xf32>
+  return %out : tensor<1x16x14x30xf32>
+}
+"""
+"""A dense and a depthwise convolution with channels first: a model whose forms differ."""

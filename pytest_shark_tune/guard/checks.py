@@ -12,10 +12,13 @@ from pytest_shark_tune.compiler.compiler import compiler_version
 from pytest_shark_tune.errors import CandidateFailed, CheckFailed, CheckSkipped
 from pytest_shark_tune.guard.allowed import ConstraintCheck
 from pytest_shark_tune.guard.applies import Applicability
+from pytest_shark_tune.guard.forms import FormChecks, record_of_form
 from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
 from pytest_shark_tune.guard.speed import AcceptanceCriteria, run_sequential_test
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
+from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Task
+from pytest_shark_tune.records.form import FormRecord
 from pytest_shark_tune.system.cache import content_key
 from pytest_shark_tune.tuning.session import Session
 
@@ -29,9 +32,10 @@ class EntryEvaluator:
     so only this process remembers it.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, defaults: dict[str, Source]) -> None:
         self._session = session
         self._constraint_check = ConstraintCheck(session.builder)
+        self._forms = FormChecks(session.builder, session.models, defaults)
         self._applicability = Applicability(session.builder, session.cache, session.settings.route)
         self._static_verdicts: dict[str, Verdict] = {}
 
@@ -53,7 +57,7 @@ class EntryEvaluator:
             artifact: the artifact of the entry's first task, if the caller has it.
             alpha: the probability of a false alarm that the entry's speed check has, of the whole run's.
         """
-        for earlier in EntryCheck:
+        for earlier in entry.checks:
             if earlier is check:
                 break
             if earlier.is_static and self._static(guarded, entry, earlier).outcome is CheckOutcome.FAILED:
@@ -62,7 +66,9 @@ class EntryEvaluator:
             return self._static(guarded, entry, check)
         try:
             self._check_device(entry)
-            if check is EntryCheck.CORRECT:
+            if entry.form is not None:
+                verdict = self._check_form(guarded, entry, entry.form, check, alpha)
+            elif check is EntryCheck.CORRECT:
                 verdict = self._correct(entry, artifact)
             else:
                 verdict = self._fast(entry, artifact, alpha)
@@ -104,6 +110,9 @@ class EntryEvaluator:
             CheckFailed: it fails.
             CheckSkipped: it cannot run.
         """
+        if check is EntryCheck.COMPILES:
+            self._forms.compile(guarded, entry)
+            return []
         if check is EntryCheck.APPLIES:
             return self._applicability.check(guarded, entry)
         if check is EntryCheck.ALLOWED:
@@ -119,8 +128,28 @@ class EntryEvaluator:
     def _check_device(self, entry: GuardEntry) -> None:
         if not self._session.settings.devices:
             raise CheckSkipped(f"there is no device here that runs {self._session.compiler.target} (--tune-device)")
-        if not entry.tasks:
+        if not entry.tasks and entry.form is None:
             raise CheckSkipped("it applies to ops before the compiler rewrites them, and runs only as part of a model")
+
+    def _check_form(
+        self, guarded: GuardPlan, entry: GuardEntry, form: FormRecord, check: EntryCheck, alpha: float
+    ) -> Verdict:
+        """Check the results or the speed of a model in its form.
+
+        Raises:
+            CheckFailed: the results differ.
+            CheckSkipped: it was measured on another device, or no function can be run.
+        """
+        if check is EntryCheck.CORRECT:
+            self._forms.correct(guarded, entry)
+            return _make_verdict(entry, check, CheckOutcome.PASSED)
+        if not entry.is_local:
+            raise CheckSkipped(f"recorded on {entry.device}, this is {self._session.settings.device_name}")
+        criteria = msgspec.structs.replace(self.criteria(entry, alpha), record=record_of_form(form))
+        try:
+            return run_sequential_test(entry.name, lambda _: self._forms.play(guarded, entry), criteria)
+        except CandidateFailed as failure:
+            raise CheckSkipped(f"see [{entry.name}-{EntryCheck.CORRECT}]: {failure}") from failure
 
     def _correct(self, entry: GuardEntry, artifact: Artifact | None) -> Verdict:
         for task, given in _with_artifact(entry, artifact):

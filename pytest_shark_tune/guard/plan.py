@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
 
-from pytest_shark_tune.compiler.compiler import Compiler, compiler_version
+from pytest_shark_tune.compiler.compiler import compiler_version
 from pytest_shark_tune.compiler.configure import ARTIFACT_VERSION
-from pytest_shark_tune.dispatch.rotation import rotated_dispatch
 from pytest_shark_tune.dispatch.trust import trusts_specs
 from pytest_shark_tune.errors import InputError, SpecRefused
-from pytest_shark_tune.plan.extract import extract_dispatches
-from pytest_shark_tune.plan.source import Source
+from pytest_shark_tune.guard.verdict import CHECKS_OF_ENTRY, CHECKS_OF_FORM, EntryCheck
 from pytest_shark_tune.plan.types import Plan, Task
+from pytest_shark_tune.records.form import FormRecord
 from pytest_shark_tune.records.snapshot import damaged_records, read_records, read_text, records_of, records_path
 from pytest_shark_tune.records.types import WinnerRecord
-from pytest_shark_tune.search_space.candidate import applied_candidate, default_candidate
+from pytest_shark_tune.search_space.candidate import applied_candidate
 from pytest_shark_tune.spec.build import SPEC_VERSION, single_entry_spec
 from pytest_shark_tune.spec.read import SpecRow, dropped_prints, read_spec, refused_entries
 from pytest_shark_tune.spec.takers import takers
 from pytest_shark_tune.system.cache import content_key
 
-__all__ = ["GUARD_VERSION", "GuardEntry", "GuardPlan", "found_dispatches", "guard_key", "make_guard_plan"]
+__all__ = ["GUARD_VERSION", "GuardEntry", "GuardPlan", "GuardedForm", "guard_key", "make_guard_plan"]
 
-GUARD_VERSION: Final = 1
+GUARD_VERSION: Final = 2
 """Which dispatches an entry is for, how static checks decide, and the form of a `GuardPlan` in the cache.
 
 Raise it if the same spec may get another plan, or a static check another verdict.
@@ -63,6 +63,13 @@ class GuardEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Whether that is the model of the devices here, or is not known."""
     note: str = ""
     """The ops of the spec that are left out; a note on the first entry that parses."""
+    form: FormRecord | None = None
+    """The record of a model's form, which is guarded like an entry."""
+
+    @property
+    def checks(self) -> tuple[EntryCheck, ...]:
+        """The checks of the entry, in their order."""
+        return CHECKS_OF_ENTRY if self.form is None else CHECKS_OF_FORM
 
 
 class GuardPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,35 +95,9 @@ class GuardPlan(msgspec.Struct, frozen=True, kw_only=True):
         return f"{entry.name} of {self.spec_path}: {reason}"
 
 
-def found_dispatches(
-    sources: Sequence[Source],
-    compiler: Compiler,
-    *,
-    processors: int,
-    rotate_bytes: int = 0,
-    report: Callable[[str], None] = lambda message: None,
-) -> Plan:
-    """Plan the dispatches of ``sources`` with their defaults and without candidates, so that no space is needed.
-
-    ``rotate_bytes`` is as for `make_plan`.
-
-    Raises:
-        InputError: the compiler rejects a source.
-    """
-    extracted = extract_dispatches(sources, compiler, processors, report)
-    tasks = (
-        Task(
-            dispatch=rotated_dispatch(dispatch, rotate_bytes),
-            default=default_candidate(dispatch),
-            candidates=(),
-            space_size=None,
-        )
-        for dispatch in extracted.dispatches
-    )
-    return Plan(sources=extracted.sources, tasks=tuple(tasks), untunable=extracted.untunable)
-
-
-def guard_key(plan_key: str, spec_path: Path, device_name: str) -> str:
+def guard_key(
+    plan_key: str, spec_path: Path, device_name: str, forms: Mapping[str, GuardedForm] = MappingProxyType({})
+) -> str:
     """The content key of the guard plan that is made from the plan of that key. Static checks depend on nothing else.
 
     Raises:
@@ -132,10 +113,18 @@ def guard_key(plan_key: str, spec_path: Path, device_name: str) -> str:
         records,
         device_name,
         trusts_specs(),
+        *([[(form.record, form.problem) for form in forms.values()]] if forms else []),
     )
 
 
-def make_guard_plan(plan: Plan, plan_key: str, spec_path: Path, *, device_name: str) -> GuardPlan:
+def make_guard_plan(
+    plan: Plan,
+    plan_key: str,
+    spec_path: Path,
+    *,
+    device_name: str,
+    forms: Mapping[str, GuardedForm] = MappingProxyType({}),
+) -> GuardPlan:
     """Find the dispatches of each entry of a spec.
 
     Args:
@@ -143,6 +132,7 @@ def make_guard_plan(plan: Plan, plan_key: str, spec_path: Path, *, device_name: 
         plan_key: the key of that plan.
         spec_path: the spec.
         device_name: the model of the devices here, empty without any.
+        forms: the forms of the plan's models, by the model's name.
 
     Raises:
         InputError: the spec cannot be read. A spec that does not parse is no error.
@@ -150,7 +140,8 @@ def make_guard_plan(plan: Plan, plan_key: str, spec_path: Path, *, device_name: 
     spec = read_text(spec_path)
     drafts = _named_apart(_drafts(spec_path, spec, read_records(spec_path)))
     entries = _note_dropped(spec, [_localised(entry, device_name) for entry in _with_tasks(drafts, spec, plan.tasks)])
-    key = guard_key(plan_key, spec_path, device_name)
+    entries = (*(_localised(form.entry, device_name) for form in forms.values()), *entries)
+    key = guard_key(plan_key, spec_path, device_name, forms)
     return GuardPlan(key=key, spec_path=str(spec_path), spec=spec, entries=entries, plan=plan)
 
 
@@ -290,8 +281,23 @@ def _named_apart(drafts: Iterable[GuardEntry]) -> list[GuardEntry]:
     return named
 
 
+class GuardedForm(msgspec.Struct, frozen=True, kw_only=True):
+    """The form of a model, as its record beside the spec has it."""
+
+    record: FormRecord
+    """The record."""
+    problem: str = ""
+    """Why the model cannot be handed to the compiler in the form; empty if it can."""
+
+    @property
+    def entry(self) -> GuardEntry:
+        """The entry that stands for the form."""
+        return GuardEntry(name=f"{self.record.model}-form", form=self.record, problem=self.problem)
+
+
 def _localised(entry: GuardEntry, device_name: str) -> GuardEntry:
-    device = entry.record.device if entry.record else entry.device
+    recorded = entry.record or entry.form
+    device = recorded.device if recorded else entry.device
     is_local = not device or device == device_name
     return msgspec.structs.replace(entry, device=device, is_local=is_local)
 

@@ -8,9 +8,14 @@ from pathlib import Path
 
 import msgspec
 
+from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.guard.checks import EntryEvaluator
-from pytest_shark_tune.guard.plan import GuardPlan, found_dispatches, guard_key, make_guard_plan
-from pytest_shark_tune.plan.make import plan_key
+from pytest_shark_tune.guard.plan import GuardedForm, GuardPlan, guard_key, make_guard_plan
+from pytest_shark_tune.plan.forms import form_source
+from pytest_shark_tune.plan.make import found_dispatches, plan_key
+from pytest_shark_tune.plan.source import Source
+from pytest_shark_tune.records.form import FormRecord
+from pytest_shark_tune.records.form_files import find_forms
 from pytest_shark_tune.system.machine import processors
 from pytest_shark_tune.tuning.session import Session
 
@@ -23,7 +28,12 @@ class GuardSession(Session):
     @cached_property
     def evaluator(self) -> EntryEvaluator:
         """The evaluator of this process's checks."""
-        return EntryEvaluator(self)
+        return EntryEvaluator(self, self._defaults)
+
+    @cached_property
+    def _defaults(self) -> dict[str, Source]:
+        """The models with forms, as they are, by name."""
+        return {}
 
     def guard_plan(self, given: Sequence[object], directory: Path, spec_path: Path) -> GuardPlan:
         """The plan for guarding a spec; one process makes it, the others read it from the cache.
@@ -36,7 +46,7 @@ class GuardSession(Session):
         Raises:
             InputError: a source cannot be read or compiled, or the spec cannot be read.
         """
-        sources = self.planner.read(given, directory)
+        sources, forms = self._formed(self.planner.read(given, directory), spec_path)
         device_name = self.settings.device_name
         count, rotate_bytes = processors(), self.settings.rotate_bytes
         key = plan_key(sources, self.compiler, processors=count, rotate_bytes=rotate_bytes)
@@ -45,6 +55,41 @@ class GuardSession(Session):
         )
         plan = self.planner.stored(key, find, sources)
         self.planner.add_models(plan.sources)
-        make = partial(make_guard_plan, plan, key, spec_path, device_name=device_name)
-        found = self.cache.get_or_make("plans", guard_key(key, spec_path, device_name), GuardPlan, make)
+        make = partial(make_guard_plan, plan, key, spec_path, device_name=device_name, forms=forms)
+        found = self.cache.get_or_make("plans", guard_key(key, spec_path, device_name, forms), GuardPlan, make)
         return msgspec.structs.replace(found, plan=plan)
+
+    def _formed(self, sources: Sequence[Source], spec_path: Path) -> tuple[tuple[Source, ...], dict[str, GuardedForm]]:
+        """The sources in the forms that the records beside a spec have, and these forms by the model's name.
+
+        A form that this compiler does not take has its problem, and its model stays as it is.
+
+        Raises:
+            InputError: a record cannot be read, or brings a flag that no file may bring.
+        """
+        records = {record.model: record for record in find_forms(spec_path)}
+        formed: list[Source] = []
+        forms: dict[str, GuardedForm] = {}
+        for source in sources:
+            record = records.get(source.name) if source.is_model else None
+            if record is None:
+                formed.append(source)
+                continue
+            self._defaults[source.name] = source
+            found, problem = self._in_form(source, record)
+            formed.append(found)
+            forms[source.name] = GuardedForm(record=record, problem=problem)
+        return tuple(formed), forms
+
+    def _in_form(self, source: Source, record: FormRecord) -> tuple[Source, str]:
+        """The model in the form of a record, and why that is not possible, if it is not."""
+        if record.form.is_default:
+            return source, ""
+        try:
+            self.compiler.with_flags(record.form.flags).check()
+            found = form_source(source, record.form)
+        except (CommandFailed, InputError) as error:
+            return source, f"form {record.form.name}: {error}"
+        if found is None:
+            return source, f"form {record.form.name}: its rewrites change nothing in the model any more"
+        return found, ""

@@ -6,12 +6,13 @@ from enum import StrEnum
 
 import msgspec
 
-__all__ = ["CheckOutcome", "EntryCheck", "Verdict"]
+__all__ = ["CHECKS_OF_ENTRY", "CHECKS_OF_FORM", "CheckOutcome", "EntryCheck", "Verdict"]
 
 
 class EntryCheck(StrEnum):
-    """The checks of an entry, in the order in which they run: none can pass if one before it fails."""
+    """The checks of an entry or of a model's form, in their order: none can pass if one before it fails."""
 
+    COMPILES = "compiles"
     PARSES = "parses"
     ALLOWED = "allowed"
     APPLIES = "applies"
@@ -22,6 +23,12 @@ class EntryCheck(StrEnum):
     def is_static(self) -> bool:
         """Whether it needs no device."""
         return self not in (EntryCheck.CORRECT, EntryCheck.FAST)
+
+
+CHECKS_OF_FORM = (EntryCheck.COMPILES, EntryCheck.CORRECT, EntryCheck.FAST)
+"""The checks of a model's form."""
+CHECKS_OF_ENTRY = tuple(check for check in EntryCheck if check is not EntryCheck.COMPILES)
+"""The checks of an entry of a spec."""
 
 
 class CheckOutcome(StrEnum):

@@ -8,7 +8,7 @@ from pathlib import Path
 from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
 from pytest_shark_tune.guard.session import GuardSession
 from pytest_shark_tune.guard.speed import RUN_ALPHA
-from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck
+from pytest_shark_tune.guard.verdict import CHECKS_OF_ENTRY, CheckOutcome, EntryCheck
 from pytest_shark_tune.port.fit import PortedEntry, PortStatus
 
 __all__ = ["check_ported"]
@@ -58,7 +58,7 @@ def _failure_reason(entry: GuardEntry, guarded: GuardPlan, session: GuardSession
     """The reason of the first check that the entry fails; empty if it passes all of them."""
     checks: Iterable[EntryCheck] = EntryCheck
     if not has_models:
-        checks = [check for check in EntryCheck if check.is_static] if entry.record else [EntryCheck.PARSES]
+        checks = [check for check in CHECKS_OF_ENTRY if check.is_static] if entry.record else [EntryCheck.PARSES]
     alpha = RUN_ALPHA / len(guarded.entries)
     for check in checks:
         verdict = session.evaluator.evaluate(guarded, entry, check, alpha=alpha)

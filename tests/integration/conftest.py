@@ -145,7 +145,8 @@ class Suite:
         self.plugins: tuple[str, ...] = ("-p", "quick_rounds")
         """Without any, runs are started from nothing and as they are, not by a fork."""
         self.cache = cache
-        self.write("pytest.ini", "[pytest]\n")
+        # The forms of a model have tests of their own: compiling them all takes longer than most tests.
+        self.write("pytest.ini", "[pytest]\ntune_form = none\n")
 
     def write(self, name: str, content: str | bytes) -> Path:
         path = self.directory / name

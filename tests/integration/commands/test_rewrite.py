@@ -60,7 +60,7 @@ def test_a_rewritten_model_computes_the_same_in_iree(model: Path, tmp_path: Path
     done = CliRunner().invoke(main, ["rewrite", str(model), "-o", str(out), "--tune-input-shape", "x=1x4x5x7"])
     assert (done.exit_code, done.output.splitlines()) == (
         0,
-        ["pointwise-convolutions: 1 node rewritten", "upsampling-convolutions: 1 node rewritten"],
+        ["pointwise-convolutions: 1 place rewritten", "upsampling-convolutions: 1 place rewritten"],
     )
     before, after = results(model, tmp_path, {"x": (1, 4, 5, 7)}), results(out, tmp_path, {})
     assert before[0] == after[0] == (1, 3, 10, 14)

@@ -1,0 +1,126 @@
+"""The checks of a model's form: the whole model in the form, with the spec, beside its untuned default form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_shark_tune.compiler.compiler import first_error
+from pytest_shark_tune.errors import CandidateFailed, CheckFailed, CheckSkipped, CommandFailed, InputError
+from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
+from pytest_shark_tune.measurement.timing import Measurement
+from pytest_shark_tune.plan.source import Source
+from pytest_shark_tune.records.form import FormRecord
+from pytest_shark_tune.records.form_files import record_path, response_path, response_text
+from pytest_shark_tune.records.types import State, WinnerRecord
+from pytest_shark_tune.tuning.builder import Builder
+from pytest_shark_tune.tuning.model.runner import ModelFunction, ModelRunner
+from pytest_shark_tune.tuning.model.whole import default_form, tuned_form
+
+__all__ = ["FormChecks", "record_of_form"]
+
+_INPUTS = 3
+_FORM = "form"
+
+
+@dataclass(frozen=True)
+class FormChecks:
+    """Checks forms for one process of a run."""
+
+    builder: Builder
+    """Compiles the models."""
+    models: ModelRunner
+    """Runs them."""
+    defaults: dict[str, Source]
+    """The models in their default form, by name."""
+
+    def compile(self, guarded: GuardPlan, entry: GuardEntry) -> Path:
+        """Compile the model in its form with the spec, and check the response file beside the spec.
+
+        Raises:
+            CheckFailed: the compiler knows a flag no more, or the response file is not what the record says.
+        """
+        record = _record(entry)
+        if entry.problem:
+            raise CheckFailed(entry.problem)
+        if problem := _edited(Path(guarded.spec_path), record):
+            raise CheckFailed(problem)
+        try:
+            return tuned_form(guarded.plan.source(record.source), guarded.spec, self.builder)
+        except (CommandFailed, CandidateFailed, InputError) as error:
+            why = first_error(error) if isinstance(error, CommandFailed) else str(error)
+            raise CheckFailed(f"the model does not compile in the form {record.form.name}: {why}") from error
+
+    def correct(self, guarded: GuardPlan, entry: GuardEntry) -> None:
+        """Compare the model's results with those of its default form on several inputs.
+
+        Raises:
+            CheckFailed: they differ, or the model cannot be run.
+            CheckSkipped: no function of the model can be run.
+        """
+        function, default = self._default(guarded, entry)
+        try:
+            self.models.check(function, default, self.compile(guarded, entry), inputs=_INPUTS)
+        except CandidateFailed as failure:
+            raise CheckFailed(str(failure)) from failure
+
+    def play(self, guarded: GuardPlan, entry: GuardEntry) -> Measurement:
+        """Play one round: time the model in its form beside its default form in a fresh process.
+
+        Raises:
+            CandidateFailed: it cannot be run.
+            CheckSkipped: no function of the model can be run.
+        """
+        function, default = self._default(guarded, entry)
+        paths = {_FORM: self.compile(guarded, entry)}
+        return self.models.compare(function, default, paths, most_rounds=1)[_FORM]
+
+    def _default(self, guarded: GuardPlan, entry: GuardEntry) -> tuple[ModelFunction, Path]:
+        record = _record(entry)
+        source = guarded.plan.source(record.source)
+        if len(source.run_whole) != 1:
+            raise CheckSkipped(f"{record.model} has no single function whose inputs can be made up")
+        return default_form(self.defaults[record.model], source, guarded.plan.tasks, self.builder, lambda message: None)
+
+
+def record_of_form(record: FormRecord) -> WinnerRecord:
+    """Return the figures of a form as the record of a winner, for the speed test."""
+    return WinnerRecord(
+        id=record.form.name,
+        dispatch=record.model,
+        pipeline="",
+        knobs={},
+        config="",
+        state=State.MEASURED,
+        samples_us=(record.tuned_us,) if record.tuned_us else (),
+        baseline_samples_us=(record.default_us,) if record.default_us else (),
+        ratio=record.ratio,
+        ratio_low=record.ratio_low,
+        ratio_high=record.ratio_high,
+        device=record.device,
+        target=record.target,
+        iree=record.iree,
+        root=None,
+        weight=1,
+        compilation_info="",
+    )
+
+
+def _record(entry: GuardEntry) -> FormRecord:
+    assert entry.form is not None, "only a form is checked as one"
+    return entry.form
+
+
+def _edited(spec: Path, record: FormRecord) -> str:
+    """Why the response file beside a spec is not the one that the record makes; empty if it is."""
+    path = response_path(record_path(spec.parent, record.model, record.stem))
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        return f"{path.name} cannot be read: {error.strerror}: tune the model again with --tune"
+    if text == response_text(record):
+        return ""
+    return (
+        f"{path.name} has other flags than its record: take both from version control again, or tune the model again "
+        "with --tune"
+    )
