@@ -1,6 +1,9 @@
 """A whole model by IREE's default, by a tuning spec and by ONNX Runtime, interleaved in one run.
 
 ``python benchmarks/models.py MODEL.onnx --spec SPEC.mlir --input-shape x=1x3x48x320``
+``python benchmarks/models.py MODEL.onnx --run .tune --input-shape x=1x3x48x320``
+
+With ``--run`` the tuned model is made by the commands in the record of its form, as a user would run them.
 
 Each round has fresh processes, one for IREE's two and one for ONNX Runtime, and blocks in which all take turns, each
 time in another order (docs/measurement.md). All run on the same random inputs with as many threads as there are
@@ -14,6 +17,8 @@ ONNX Runtime is left out, with a note, where MODEL is no ONNX model, the target 
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import statistics
 import subprocess
 import sys
@@ -48,6 +53,8 @@ from pytest_shark_tune.measurement.timing import (
     compare_finalists,
 )
 from pytest_shark_tune.plan.source import Source, read_source
+from pytest_shark_tune.records.form import FormRecord
+from pytest_shark_tune.records.form_files import read_form
 from pytest_shark_tune.records.snapshot import read_spec_file
 from pytest_shark_tune.spec.apply import apply_spec
 from pytest_shark_tune.system.machine import processors
@@ -114,6 +121,12 @@ class _Round(msgspec.Struct, frozen=True):
 @click.command()
 @click.argument("path", metavar="MODEL", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--spec", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The tuning spec.")
+@click.option(
+    "--run",
+    "run_directory",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The output directory of a run: what it kept for MODEL, its form included.",
+)
 @click.option("--input-shape", "shapes", multiple=True, metavar="NAME=1x3x48x320", help="Of an ONNX model's input.")
 @click.option("--function", default="", help="The function to run, where MODEL has several.")
 @click.option("--target", default="llvm-cpu", show_default=True, help="What to compile for.")
@@ -132,6 +145,7 @@ class _Round(msgspec.Struct, frozen=True):
 def main(
     path: Path,
     spec: Path | None,
+    run_directory: Path | None,
     shapes: tuple[str, ...],
     function: str,
     target: str,
@@ -149,7 +163,13 @@ def main(
             compiler = Compiler(Target.parse(target)).for_models
             source = _read(path, shapes)
             function, inputs = _function(source, function, compiler)
+            record = _form_record(path, run_directory) if run_directory is not None else None
+            if run_directory is not None and record is None and (run_directory / "spec.mlir").exists():
+                spec = spec or run_directory / "spec.mlir"
             built, entries = _compile(source, spec, compiler, Path(directory), notes)
+            if record is not None and run_directory is not None:
+                built[_TUNED] = _by_its_commands(record, path, run_directory, Path(directory) / "run")
+                notes.append(f"form {record.form.name}: {'; '.join(record.commands)}")
         except (InputError, CommandFailed) as error:
             raise click.ClickException(
                 first_error(error) if isinstance(error, CommandFailed) else str(error)
@@ -221,6 +241,32 @@ def _compile(
     compiler.compile_sources(application.text, tuned, source.name)
     notes += [f"{entry} is applied nowhere" for entry in application.unmatched]
     return {_DEFAULT: default, _TUNED: tuned}, [f"{each.symbol}: {each.entry}" for each in application.placements]
+
+
+def _form_record(path: Path, run: Path) -> FormRecord | None:
+    """The record of the model's form that a run wrote, if its forms were compared."""
+    records = (read_form(found) for found in sorted(run.glob("*.form.json")))
+    return next((record for record in records if record.file == path.name), None)
+
+
+def _by_its_commands(record: FormRecord, path: Path, run: Path, directory: Path) -> Path:
+    """Compile the model by the commands in the record of its form, in a copy of the run's directory."""
+    shutil.copytree(run, directory)
+    (directory / record.file).symlink_to(path.absolute())
+    tools = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    for command in record.commands:
+        done = subprocess.run(
+            shlex.split(command),
+            cwd=directory,
+            env={**os.environ, "PATH": tools},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise CommandFailed(f"{command} ended with status {done.returncode}", stderr=done.stderr)
+    (vmfb,) = directory.glob("*.vmfb")
+    return vmfb
 
 
 def _why_no_onnxruntime(path: Path, target: Target, python: str) -> str:
