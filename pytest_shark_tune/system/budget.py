@@ -42,12 +42,12 @@ class TimeBudget(msgspec.Struct, frozen=True, kw_only=True):
         return self._until_s(_FORMS)
 
     def for_trying_s(self, *, has_models: bool) -> float:
-        """The seconds that are left for trying candidates."""
-        return self._until_s(_TRYING if has_models else _TRYING_OPS)
+        """The seconds that are left for trying candidates: at least half of what is left of the run."""
+        return max(self._until_s(_TRYING if has_models else _TRYING_OPS), self.left_s / 2)
 
     def for_finals_s(self, *, has_models: bool) -> float:
-        """The seconds that are left for the finals of dispatches."""
-        return self._until_s(_FINALS if has_models else _FINALS_OPS)
+        """The seconds that are left for the finals of dispatches: at least half of what is left of the run."""
+        return max(self._until_s(_FINALS if has_models else _FINALS_OPS), self.left_s / 2)
 
     def _until_s(self, part: float) -> float:
         if self.total_s is None:

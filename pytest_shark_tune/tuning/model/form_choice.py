@@ -17,26 +17,31 @@ _SLOWER = 1.7
 """A form that is slower than the fastest untuned one by more than this is not tuned."""
 _MOST_PROFILED = 4
 _MOST_TUNED = 3
+_FEW = 2
+"""How many forms are profiled and tuned if time is short: each takes time to plan."""
 _CLOSE = 1.2
 """A form is tuned if its estimate exceeds the best one by no more than this."""
 _REACHED = {"contraction": 1.0, "swapped": 0.4, "convolution": 0.3}
 """The part of a matrix product's speed that tuned kernels of other kinds reach, from runs on several models."""
 
 
-def contenders(results: Sequence[FormResult]) -> tuple[FormResult, ...]:
-    """Return the measured forms that are fast enough to be profiled, fastest first."""
+def contenders(results: Sequence[FormResult], *, is_short: bool = False) -> tuple[FormResult, ...]:
+    """Return the measured forms that are fast enough to be profiled, fastest first; at most two if time is short."""
     measured = [result for result in results if result.state == "measured"]
     fastest = sorted(measured, key=_ratio, reverse=True)
     near = [result for result in fastest if _ratio(result) * _SLOWER >= _ratio(fastest[0])]
-    return tuple(near[:_MOST_PROFILED])
+    return tuple(near[: _FEW if is_short else _MOST_PROFILED])
 
 
-def choose_forms(results: Sequence[FormResult], estimates: Mapping[str, float]) -> tuple[FormResult, ...]:
+def choose_forms(
+    results: Sequence[FormResult], estimates: Mapping[str, float], *, is_short: bool = False
+) -> tuple[FormResult, ...]:
     """Choose the forms to tune: the fastest one, and those with estimates near the best one.
 
     Args:
         results: All forms of a model.
         estimates: The estimated time of the contenders once they are tuned, in microseconds, by the form's name.
+        is_short: Whether time is short, so that fewer forms are tuned.
 
     Returns:
         The results with the estimates and the choice.
@@ -44,9 +49,10 @@ def choose_forms(results: Sequence[FormResult], estimates: Mapping[str, float]) 
     fastest = max((result for result in results if result.state == "measured"), key=_ratio).form.name
     best = min(estimates.values(), default=0.0)
     near = sorted((name for name in estimates if estimates[name] <= best * _CLOSE), key=lambda name: estimates[name])
-    tuned = near[:_MOST_TUNED]
+    most = _FEW if is_short else _MOST_TUNED
+    tuned = near[:most]
     if fastest not in tuned:
-        tuned = [*tuned[: _MOST_TUNED - 1], fastest]
+        tuned = [*tuned[: most - 1], fastest]
     marked = (
         msgspec.structs.replace(result, estimate_us=estimates.get(result.form.name), is_tuned=result.form.name in tuned)
         for result in results

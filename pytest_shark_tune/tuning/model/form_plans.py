@@ -105,8 +105,11 @@ class FormPlanner:
         key = self._database.key(plan, source, forms)
 
         def compare() -> tuple[FormResult, ...]:
-            results = self._race.run(plan, source, forms, lambda: self._settings.budget.for_forms_s < 0)
-            return choose_forms(results, self._estimates(plan, source, contenders(results), profile_of))
+            budget = self._settings.budget
+            results = self._race.run(plan, source, forms, lambda: budget.for_forms_s < 0)
+            is_short = budget.for_forms_s < 0
+            estimates = self._estimates(plan, source, contenders(results, is_short=is_short), profile_of)
+            return choose_forms(results, estimates, is_short=is_short)
 
         def make() -> tuple[FormResult, ...]:
             try:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_shark_tune.compiler.compiler import environment
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.forms.form import Form
@@ -60,7 +61,7 @@ def test_the_response_file_compiles_the_model(tuned: Outcome, suite: Suite, tmp_
     assert record.file == "model.mlir"
     out = tmp_path / "model.vmfb"
     command = [sys.executable, "-m", "iree.compiler.tools.scripts.iree_compile", f"@{path.name}"]
-    subprocess.run([*command, suite.directory / "model.mlir", "-o", out], cwd=tuned.out, check=True)
+    subprocess.run([*command, suite.directory / "model.mlir", "-o", out], cwd=tuned.out, check=True, env=environment())
     assert out.stat().st_size > 1000
 
 

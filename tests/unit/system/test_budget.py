@@ -18,7 +18,7 @@ def test_phases_end_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(time, "time", lambda: 1030.0)
     assert budget.left_s == pytest.approx(70.0)
     assert budget.for_forms_s == pytest.approx(-5.0)
-    assert budget.for_trying_s(has_models=True) == pytest.approx(30.0)
+    assert budget.for_trying_s(has_models=True) == pytest.approx(35.0), "half of what is left, if that is more"
     assert budget.for_finals_s(has_models=True) == pytest.approx(50.0)
     assert budget.for_trying_s(has_models=False) > budget.for_trying_s(has_models=True)
     assert budget.for_finals_s(has_models=False) < budget.left_s
