@@ -56,7 +56,7 @@ def _is_entry_of(entry: GuardEntry, draft: PortedEntry) -> bool:
 
 def _failure_reason(entry: GuardEntry, guarded: GuardPlan, session: GuardSession, *, has_models: bool) -> str:
     """The reason of the first check that the entry fails; empty if it passes all of them."""
-    checks: Iterable[EntryCheck] = EntryCheck
+    checks: Iterable[EntryCheck] = CHECKS_OF_ENTRY
     if not has_models:
         checks = [check for check in CHECKS_OF_ENTRY if check.is_static] if entry.record else [EntryCheck.PARSES]
     alpha = RUN_ALPHA / len(guarded.entries)
