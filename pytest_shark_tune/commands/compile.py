@@ -10,6 +10,7 @@ from pytest_shark_tune.commands.inputs import read_model, read_whole_spec
 from pytest_shark_tune.commands.options import Command, flags_option, shape_option, target_option, trust_option
 from pytest_shark_tune.commands.output import check_output_path
 from pytest_shark_tune.compiler.compiler import Compiler, first_error
+from pytest_shark_tune.compiler.flags import SPEC_FLAG
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.forms.form import Form
@@ -19,8 +20,6 @@ from pytest_shark_tune.records.form_files import read_form
 from pytest_shark_tune.spec.apply import Application, apply_spec
 
 __all__ = ["compile_model"]
-
-_SPEC_FLAG = "--iree-codegen-tuning-spec-path"
 
 
 @click.command(name="compile", cls=Command)
@@ -58,7 +57,7 @@ def compile_model(
     record = read_form(form_file) if form_file is not None else None
     if record is not None and form_file is not None:
         tune_target, flags = record.target, (*record.compile_flags, *flags)
-        shapes = shapes or tuple(f"{name}={'x'.join(map(str, sizes))}" for name, sizes in record.shapes.items())
+        shapes = shapes or record.shape_lines
         spec = spec or (form_file.parent / record.spec if record.spec else None)
     if record is None and spec is None:
         raise InputError("give a spec with --spec, or the record of a form with --form")
@@ -98,7 +97,7 @@ def _in_form(source: Source, form: Form) -> Source:
 
 def _check_flags(flags: tuple[str, ...]) -> None:
     for flag in flags:
-        if flag.partition("=")[0] == _SPEC_FLAG:
+        if flag.partition("=")[0] == SPEC_FLAG:
             raise InputError(f"--iree-compile-flag={flag}: give the spec with --spec instead")
         if flag.startswith(("--compile-to", "--compile-from", "-o")):
             raise InputError(f"--iree-compile-flag={flag}: leave it out, shark-tune compile sets this flag itself")
@@ -109,7 +108,7 @@ def _print_application(application: Application, *, flag_works: bool) -> None:
     for placed in application.placements:
         notes = [placed.op] + ["late"] * placed.late
         if flag_works and not placed.by_flag:
-            notes.append(f"{_SPEC_FLAG} does not apply it")
+            notes.append(f"{SPEC_FLAG} does not apply it")
         click.echo(f"{placed.symbol}: {placed.entry} ({', '.join(notes)})")
     for lost in application.dropped:
         click.echo(f"{lost.symbol}: {lost.entry} matches, but the compiler drops its config: default config", err=True)

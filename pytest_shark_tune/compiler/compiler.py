@@ -17,6 +17,7 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from pytest_shark_tune.compiler.flag_files import FlagFile, changed_files, flag_files
+from pytest_shark_tune.compiler.flags import SPEC_FLAG
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.system import journal, process
@@ -231,7 +232,7 @@ class Compiler:
             path = directory / "spec.mlir"
             path.write_text(spec, encoding="utf-8")
             # With threads, the compiler sometimes deadlocks while it loads a spec.
-            flags = [f"--iree-codegen-tuning-spec-path={path}", "--mlir-disable-threading"]
+            flags = [f"{SPEC_FLAG}={path}", "--mlir-disable-threading"]
             return self.lower(
                 sources, to="executable-configurations", since="executable-sources", name=name, flags=flags
             )

@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterable
 
 from pytest_shark_tune.errors import InputError
 
-__all__ = ["check_flags"]
+__all__ = ["SPEC_FLAG", "check_flags"]
+
+SPEC_FLAG = "--iree-codegen-tuning-spec-path"
+"""The flag that names a tuning spec."""
 
 _ALLOWED = {
     f"--iree-{family}-{name}"

@@ -43,6 +43,10 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the compiler gets the model as it is."""
         return not self.flags and not self.rewrites
 
+    def source_name(self, model: str) -> str:
+        """Return the name of the source of a model in this form."""
+        return model if self.is_default else f"{model}-{self.name}"
+
     @property
     def codegen_flags(self) -> tuple[str, ...]:
         """The flags on which the code of a single dispatch depends."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from pytest_shark_tune.compiler.configure import ConfigureFailed
+from pytest_shark_tune.compiler.flags import SPEC_FLAG
 from pytest_shark_tune.errors import CandidateFailed, CheckFailed, InputError
 from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
 from pytest_shark_tune.plan.source import Source
@@ -20,7 +21,6 @@ from pytest_shark_tune.tuning.builder import Builder
 
 __all__ = ["Applicability"]
 
-_FLAG = "--iree-codegen-tuning-spec-path"
 _BY_FLAG = "flag"
 
 
@@ -65,7 +65,7 @@ class Applicability:
         target = self._builder.compiler.target
         if self._route == _BY_FLAG and not target.loads_specs:
             raise CheckFailed(
-                f"{target.backend} silently ignores iree-compile {_FLAG}: build with shark-tune compile, and "
+                f"{target.backend} silently ignores iree-compile {SPEC_FLAG}: build with shark-tune compile, and "
                 "guard with --tune-guard-route compile"
             )
         marked = mark_entries(guarded.spec)
@@ -142,13 +142,13 @@ class Applicability:
         if application.flag_error:
             alone = self._run(guarded, source, select_entries(guarded.spec, [entry.matcher]))
             if alone.flag_error:
-                raise CheckFailed(f"iree-compile {_FLAG} fails on {source.name} with it: {alone.flag_error}")
+                raise CheckFailed(f"iree-compile {SPEC_FLAG} fails on {source.name} with it: {alone.flag_error}")
         left = sorted({placement.symbol for placement in placements if not placement.by_flag})
         if not left or not self._builder.compiler.target.loads_specs:
             return []
         said = f"only shark-tune compile applies it to {', '.join(left)} in {source.name}"
         if self._route == _BY_FLAG:
-            raise CheckFailed(f"iree-compile {_FLAG} does not apply it: {said}")
+            raise CheckFailed(f"iree-compile {SPEC_FLAG} does not apply it: {said}")
         return [said]
 
     def _application(self, source: Source, guarded: GuardPlan, entry: GuardEntry) -> _Application:

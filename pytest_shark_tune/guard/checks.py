@@ -147,7 +147,8 @@ class EntryEvaluator:
             raise CheckSkipped(f"recorded on {entry.device}, this is {self._session.settings.device_name}")
         criteria = msgspec.structs.replace(self.criteria(entry, alpha), record=record_of_form(form))
         try:
-            return run_sequential_test(entry.name, lambda _: self._forms.play(guarded, entry), criteria)
+            play = self._forms.timer(guarded, entry)
+            return run_sequential_test(entry.name, lambda _: play(), criteria)
         except CandidateFailed as failure:
             raise CheckSkipped(f"see [{entry.name}-{EntryCheck.CORRECT}]: {failure}") from failure
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +39,7 @@ class FormChecks:
         """Compile the model in its form with the spec, and check the response file beside the spec.
 
         Raises:
-            CheckFailed: the compiler knows a flag no more, or the response file is not what the record says.
+            CheckFailed: the compiler does not know a flag, or the response file differs from the record.
         """
         record = _record(entry)
         if entry.problem:
@@ -64,16 +65,20 @@ class FormChecks:
         except CandidateFailed as failure:
             raise CheckFailed(str(failure)) from failure
 
-    def play(self, guarded: GuardPlan, entry: GuardEntry) -> Measurement:
-        """Play one round: time the model in its form beside its default form in a fresh process.
+    def timer(self, guarded: GuardPlan, entry: GuardEntry) -> Callable[[], Measurement]:
+        """Compile the model in its form and in its default form.
+
+        Returns:
+            A callable that plays one round: it times the two in turns in a fresh process. It raises CandidateFailed if
+            a model cannot be run.
 
         Raises:
-            CandidateFailed: it cannot be run.
+            CheckFailed: the model does not compile in its form.
             CheckSkipped: no function of the model can be run.
         """
         function, default = self._default(guarded, entry)
         paths = {_FORM: self.compile(guarded, entry)}
-        return self.models.compare(function, default, paths, most_rounds=1)[_FORM]
+        return lambda: self.models.compare(function, default, paths, most_rounds=1)[_FORM]
 
     def _default(self, guarded: GuardPlan, entry: GuardEntry) -> tuple[ModelFunction, Path]:
         record = _record(entry)

@@ -62,7 +62,7 @@ class GuardSession(Session):
     def _formed(self, sources: Sequence[Source], spec_path: Path) -> tuple[tuple[Source, ...], dict[str, GuardedForm]]:
         """The sources in the forms that the records beside a spec have, and these forms by the model's name.
 
-        A form that this compiler does not take has its problem, and its model stays as it is.
+        If this compiler refuses a form, the form's problem says why, and the model keeps its default form.
 
         Raises:
             InputError: a record cannot be read, or brings a flag that no file may bring.

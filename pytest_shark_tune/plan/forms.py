@@ -39,7 +39,7 @@ def form_source(model: Source, form: Form) -> Source | None:
     text = _rewritten(model, form.rewrites) if form.rewrites else model.text
     if text is None:
         return None
-    return replace(model, name=f"{model.name}-{form.name}", model=model.model_name, text=text, form=form)
+    return replace(model, name=form.source_name(model.name), model=model.model_name, text=text, form=form)
 
 
 def _rewritten(model: Source, names: Sequence[str]) -> str | None:
@@ -62,12 +62,8 @@ def _with_new_graph(model: Source, names: Sequence[str]) -> str | None:
 
 def part_of(plan: Plan, sources: Collection[str]) -> Plan:
     """Return the plan with only the dispatches of the sources of these names."""
-    parts = []
-    for task in plan.tasks:
-        members = tuple(member for member in task.dispatch.members if member.source in sources)
-        if members:
-            parts.append(replace(task, dispatch=replace(task.dispatch, members=members)))
-    return replace(plan, tasks=tuple(parts))
+    own = ((task, [member for member in task.dispatch.members if member.source in sources]) for task in plan.tasks)
+    return replace(plan, tasks=tuple(task.with_members(members) for task, members in own if members))
 
 
 def joined_plan(plan: Plan, kept: Iterable[Plan]) -> Plan:
@@ -92,8 +88,7 @@ def joined_plan(plan: Plan, kept: Iterable[Plan]) -> Plan:
             else:
                 present = {(member.source, member.symbol) for member in known.dispatch.members}
                 more = [found for found in task.dispatch.members if (found.source, found.symbol) not in present]
-                members = (*known.dispatch.members, *more)
-                tasks[key] = replace(known, dispatch=replace(known.dispatch, members=members))
+                tasks[key] = known.with_members((*known.dispatch.members, *more))
     tuned = {member.source for task in tasks.values() for member in task.dispatch.members}
     in_forms = {source.model_name for source in sources.values() if source.model}
     return replace(
@@ -111,8 +106,4 @@ def _with_own_name(task: Task, key: tuple[object, ...], names: dict[str, tuple[o
     while names.setdefault(name, key) != key:
         number += 1
         name = f"{task.name}_{number}"
-    if name == task.name:
-        return task
-    candidates = tuple(replace(known, dispatch=name) for known in task.candidates)
-    default = replace(task.default, dispatch=name)
-    return replace(task, dispatch=replace(task.dispatch, name=name), default=default, candidates=candidates)
+    return task.renamed(name)

@@ -52,6 +52,11 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         """The time of all dispatches together, in microseconds."""
         return sum(part.time_us for part in self.shares)
 
+    @property
+    def outside_us(self) -> float:
+        """The time of a call that is none of its dispatches', in microseconds; 0 if the model was not measured."""
+        return max(0.0, (self.model_us or self.dispatches_us) - self.dispatches_us)
+
     def time_us(self, dispatch: str) -> float:
         """Return the time of that dispatch in a call of the model; 0 if it is unknown."""
         return sum(part.time_us for part in self.shares if part.dispatch == dispatch)

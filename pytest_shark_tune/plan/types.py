@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
 
-from pytest_shark_tune.dispatch.types import Dispatch, RootOp, Untunable
+from pytest_shark_tune.dispatch.types import Dispatch, Member, RootOp, Untunable
 from pytest_shark_tune.forms.form import Form
 from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.plan.profile import Profile, Share
@@ -16,8 +16,10 @@ from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.search.facts import ProblemFacts, facts_of, on_device
 from pytest_shark_tune.search_space.candidate import Candidate
 
-__all__ = ["POOL", "AnyTask", "KernelTask", "Plan", "Task", "Wanted", "renamed", "with_data_of"]
+__all__ = ["NOT_TRIED", "POOL", "AnyTask", "KernelTask", "Plan", "Task", "Wanted", "renamed", "with_data_of"]
 
+NOT_TRIED = "not_tried"
+"""The state of a candidate or a form that the run did not get to."""
 POOL = 4096
 """The most candidates of a dispatch. The search chooses from them, and each one is a collected test."""
 
@@ -49,6 +51,19 @@ class Task(_Tried, frozen=True, kw_only=True):
         if self.facts is None:
             return facts_of(self.dispatch.root, self.dispatch.target, device)
         return on_device(self.facts, self.dispatch.target, device)
+
+    def renamed(self, name: str) -> Task:
+        """Return the task with another name for its dispatch."""
+        return replace(
+            self,
+            dispatch=replace(self.dispatch, name=name),
+            default=replace(self.default, dispatch=name),
+            candidates=tuple(replace(known, dispatch=name) for known in self.candidates),
+        )
+
+    def with_members(self, members: Iterable[Member]) -> Task:
+        """Return the task with other members of its group."""
+        return replace(self, dispatch=replace(self.dispatch, members=tuple(members)))
 
     @property
     def name(self) -> str:
@@ -100,7 +115,7 @@ class FormResult(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def source(self) -> str:
         """The name of its source."""
-        return self.model if self.form.is_default else f"{self.model}-{self.form.name}"
+        return self.form.source_name(self.model)
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,17 +212,9 @@ def with_data_of(plan: Plan, sources: Sequence[Source]) -> Plan:
 def renamed(plan: Plan, names: Mapping[str, str]) -> Plan:
     """Return the plan with other names for some of its dispatches."""
 
-    def rename(task: Task) -> Task:
-        name = names.get(task.dispatch.name, task.dispatch.name)
-        return replace(
-            task,
-            dispatch=replace(task.dispatch, name=name),
-            default=replace(task.default, dispatch=name),
-            candidates=tuple(replace(known, dispatch=name) for known in task.candidates),
-        )
-
     def rename_shares(profile: Profile) -> Profile:
         shares = (replace(part, dispatch=names.get(part.dispatch, part.dispatch)) for part in profile.shares)
         return replace(profile, shares=tuple(shares))
 
-    return replace(plan, tasks=tuple(map(rename, plan.tasks)), profiles=tuple(map(rename_shares, plan.profiles)))
+    tasks = tuple(task.renamed(names.get(task.name, task.name)) for task in plan.tasks)
+    return replace(plan, tasks=tasks, profiles=tuple(map(rename_shares, plan.profiles)))

@@ -221,11 +221,11 @@ def _form_measurement(result: FormResult) -> Measurement | None:
     Raises:
         CandidateFailed: the form was not measured.
     """
-    if result.state in set(State) - {State.MEASURED}:
-        raise CandidateFailed(State(result.state), result.reason, result.duplicate_of)
-    if result.state != State.MEASURED:
-        raise CandidateFailed(State.COMPILE_TIMEOUT, result.reason)
-    return result.measurement
+    if result.state == State.MEASURED:
+        return result.measurement
+    # There was no time to compile a form that was not tried.
+    state = State(result.state) if result.state in set(State) else State.COMPILE_TIMEOUT
+    raise CandidateFailed(state, result.reason, result.duplicate_of)
 
 
 def _dispatch_of(case: TuningCase) -> Task:

@@ -46,7 +46,7 @@ class FormRecord(msgspec.Struct, frozen=True, kw_only=True):
     tuned_us: float | None = None
     """The median time of the model in the form that won, with its spec."""
     ratio: float | None = None
-    """The first by the second, by medians of interleaved rounds."""
+    """``default_us`` divided by ``tuned_us``, from interleaved rounds."""
     ratio_low: float | None = None
     ratio_high: float | None = None
     compared: tuple[ComparedForm, ...] = ()
@@ -64,9 +64,14 @@ class FormRecord(msgspec.Struct, frozen=True, kw_only=True):
     compile_flags: tuple[str, ...] = ()
     """The user's flags for iree-compile."""
     only_by_shark_tune: bool = False
-    """Whether plain iree-compile applies not all entries of the spec to the model."""
+    """Whether some entries of the spec are applied by ``shark-tune compile`` and not by plain iree-compile."""
 
     @property
     def source(self) -> str:
         """The name of the model's source in this form."""
-        return self.model if self.form.is_default else f"{self.model}-{self.form.name}"
+        return self.form.source_name(self.model)
+
+    @property
+    def shape_lines(self) -> tuple[str, ...]:
+        """The sizes as ``--tune-input-shape`` takes them."""
+        return tuple(f"{name}={'x'.join(map(str, sizes))}" for name, sizes in self.shapes.items())

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from pytest_shark_tune.compiler.flags import check_flags
+from pytest_shark_tune.compiler.flags import SPEC_FLAG, check_flags
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.passes import why_not_plain
 from pytest_shark_tune.dispatch.trust import trusts_specs
@@ -21,7 +21,6 @@ __all__ = ["find_forms", "read_form", "record_path", "response_path", "response_
 
 _RECORD, _RESPONSE = ".form.json", ".flags"
 _MOST_BYTES = 1 << 20
-_SPEC_FLAG = "--iree-codegen-tuning-spec-path"
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]")
 
 
@@ -112,13 +111,14 @@ def response_text(record: FormRecord) -> str:
     target = Target.parse(record.target)
     flags = [*target.flags, *record.form.flags, *record.compile_flags]
     if record.spec and target.loads_specs:
-        flags.append(f"{_SPEC_FLAG}={record.spec}")
+        flags.append(f"{SPEC_FLAG}={record.spec}")
     return "".join(f"{_quoted(flag)}\n" for flag in flags)
 
 
 def _commands_of(record: FormRecord, response: str) -> tuple[str, ...]:
     """Return the commands that compile the model, to be run in the directory of the response file."""
-    model, shapes = record.file or record.model, _shape_options(record)
+    model = record.file or record.model
+    shapes = [part for line in record.shape_lines for part in ("--tune-input-shape", line)]
     own = shlex.quote(f"{_file_name(record.model)}.mlir")
     out = shlex.quote(f"{_file_name(record.model)}.vmfb")
     if record.only_by_shark_tune:
@@ -131,12 +131,6 @@ def _commands_of(record: FormRecord, response: str) -> tuple[str, ...]:
     else:
         own = shlex.quote(model)
     return (*commands, f"iree-compile @{shlex.quote(response)} {own} -o {out}")
-
-
-def _shape_options(record: FormRecord) -> Iterable[str]:
-    for name, sizes in record.shapes.items():
-        yield "--tune-input-shape"
-        yield f"{name}={'x'.join(map(str, sizes))}"
 
 
 def _quoted(flag: str) -> str:

@@ -12,11 +12,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 from pytest_shark_tune.dispatch.types import Untunable
+from pytest_shark_tune.plan.types import NOT_TRIED
 from pytest_shark_tune.records.draft import is_of_starter
 from pytest_shark_tune.records.types import SourceCheck, State
 from pytest_shark_tune.report.form_text import describe_form
 from pytest_shark_tune.results.coverage import Coverage
-from pytest_shark_tune.results.funnel import NOT_TRIED, OTHERS, Cause, Loss, common_run_failures
+from pytest_shark_tune.results.funnel import OTHERS, Cause, Loss, common_run_failures
 from pytest_shark_tune.results.summary import DispatchSummary, Summary
 from pytest_shark_tune.system.units import format_us
 

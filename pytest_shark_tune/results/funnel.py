@@ -11,13 +11,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
+from pytest_shark_tune.plan.types import NOT_TRIED
 from pytest_shark_tune.records.types import Record, State
 from pytest_shark_tune.records.winner import FINALISTS
 
-__all__ = ["NOT_TRIED", "OTHERS", "Cause", "Funnel", "Loss", "causes_of", "common_run_failures", "funnel_of"]
-
-NOT_TRIED = "not_tried"
-"""The state of a candidate without a record."""
+__all__ = ["OTHERS", "Cause", "Funnel", "Loss", "causes_of", "common_run_failures", "funnel_of"]
 
 OTHERS = "others"
 """The reason that stands for all but the most frequent causes."""

@@ -89,10 +89,8 @@ class RunResults:
             for source in self.plans[key].sources
             if source.model_name == record.model and source.name != record.source
         }
-        members = tuple(member for member in task.dispatch.members if member.source not in lost)
-        if not members:
-            return task
-        return msgspec.structs.replace(task, dispatch=msgspec.structs.replace(task.dispatch, members=members))
+        members = [member for member in task.dispatch.members if member.source not in lost]
+        return task.with_members(members) if members else task
 
     def is_decided(self, name: str) -> bool:
         """Return whether a final speaks for or against an entry: not if the default failed, or there was no time."""

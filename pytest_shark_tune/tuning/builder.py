@@ -243,8 +243,7 @@ class Builder:
         Raises:
             CandidateFailed: the client's compile step fails.
         """
-        with self.processor():
-            return self.model_unleased(text, flags)
+        return self._model(text, flags, self.processor())
 
     def model_unleased(self, text: str, flags: Sequence[str] = ()) -> Path:
         """Compile like `model`; the caller holds `processor`, so that several threads may compile at a time.
@@ -252,6 +251,9 @@ class Builder:
         Raises:
             CandidateFailed: the client's compile step fails.
         """
+        return self._model(text, flags, nullcontext())
+
+    def _model(self, text: str, flags: Sequence[str], processor: AbstractContextManager[object]) -> Path:
         key = content_key("model", ARTIFACT_VERSION, text, self._identity, *flags)
         digest = self._cache.get("models", key, str)
         if digest is not None and (known := self._cache.binary("models", key, digest)) is not None:
@@ -259,7 +261,8 @@ class Builder:
         out = self._cache.file("models", key, BINARY)
         if self._step is not None:
             text = self._step.applied_to(text)
-        self.compiler.for_models.with_flags(flags).compile_sources(text, out)
+        with processor:
+            self.compiler.for_models.with_flags(flags).compile_sources(text, out)
         self._cache.put("models", key, file_digest(out))
         return out
 

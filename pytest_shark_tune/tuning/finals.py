@@ -126,9 +126,10 @@ class Finals:
             limit_s: the seconds that the final may take.
         """
         began_s = time.monotonic()
-        most = _FEW_FINALISTS if limit_s < _SHORT_S else None
-        rounds: dict[str, list[Measurement]] = {name: [] for name in self.finalists(task)[:most]}
-        is_cut = most is not None and len(self.finalists(task)) > most
+        finalists = self.finalists(task)
+        most = _FEW_FINALISTS if limit_s < _SHORT_S else len(finalists)
+        rounds: dict[str, list[Measurement]] = {name: [] for name in finalists[:most]}
+        is_cut = len(finalists) > most
         failed: dict[str, CandidateFailed] = {}
         for number in range(MOST_ROUNDS):
             going = [name for name in rounds if name not in failed]

@@ -101,7 +101,10 @@ class Planner:
                 self._report(f"{source.name}: {source.why_not_run}")
         if missing:
             key, plan = self._plan(sources, kernels, missing)
-        return self._filtered(*self._forms.add(key, plan, self._plan_of, self.profile, wanted))
+        with_forms, joined = self._forms.add(key, plan, self._plan_of, self.profile, wanted)
+        if with_forms != key:
+            joined = self.stored(with_forms, lambda: joined, sources)
+        return self._filtered(with_forms, joined)
 
     def read(self, given: Sequence[object], directory: Path) -> tuple[Source, ...]:
         """Read the sources that a marker names, but for custom tasks; sources of equal names get a number.

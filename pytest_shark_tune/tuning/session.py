@@ -82,7 +82,7 @@ class Session:
         profiler = Profiler(self.builder, self.runner, self.children, self.microbenchmarks)
         known_forms = FormDatabase(self.database)
         race = FormRace(self.builder, models, report)
-        forms = FormPlanner(settings, cache, self.run.cache, race, known_forms, profiler)
+        forms = FormPlanner(settings, self.run.cache, race, known_forms, profiler)
         self.planner = Planner(settings, cache, self.run, self.builder, self.database, profiler, forms, report)
         model_final = ModelFinal(self.builder, models)
         self.finals = Finals(self.run, self.database, self.runner, model_final, settings.budget)

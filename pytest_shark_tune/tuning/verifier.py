@@ -23,7 +23,7 @@ from pytest_shark_tune.spec.apply import Application, SpecNotApplicable, apply_s
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.tuning.acceptance import model_tolerance
 from pytest_shark_tune.tuning.builder import Builder
-from pytest_shark_tune.tuning.model.form_final import FormFinals
+from pytest_shark_tune.tuning.model.form_final import FormFinals, in_chosen_forms, losing_entries
 from pytest_shark_tune.tuning.model.runner import ModelRunner
 from pytest_shark_tune.tuning.model.tuned import TunedModel, failing_entries
 from pytest_shark_tune.tuning.run_directory import RunDirectory
@@ -246,8 +246,9 @@ class RunVerifier:
 
     def verify_draft(self, plan: Plan, draft: Draft) -> SpecRecord:
         """Try the spec of a draft on the sources of ``plan``, of models with forms in the chosen form only."""
-        lost = self.forms.losing_entries(plan, draft)
-        plan, draft = self.forms.reduced(plan), draft.without(lost)
+        chosen = self.forms.chosen(plan)
+        lost = losing_entries(plan, chosen, draft.names)
+        plan, draft = in_chosen_forms(plan, chosen), draft.without(lost)
         check = partial(self.database.check, plan, draft, partial(self.verifier.check, plan, draft))
         # The tests that measure the models ask again.
         found = self.run.cache.get_or_make("checks", self.database.check_key(plan, draft), SpecRecord, check)
@@ -260,7 +261,7 @@ class RunVerifier:
             CandidateFailed: the model cannot be run.
         """
         bad = self.verify(plan).dropped
-        if name not in {source.name for source in self.forms.reduced(plan).sources}:
+        if name not in {source.name for source in in_chosen_forms(plan, self.forms.chosen(plan)).sources}:
             note = "another form of the model is faster, so that it was not measured with the spec"
             check = SourceCheck(source=name, applied=0, note=note)
             return SpecRecord(sources=(check,), dropped=bad, model=name)

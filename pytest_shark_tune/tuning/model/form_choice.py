@@ -10,6 +10,7 @@ from pytest_shark_tune.dispatch.types import Dispatch, RootOp
 from pytest_shark_tune.measurement.roofline import Limits, work_of
 from pytest_shark_tune.plan.profile import Profile
 from pytest_shark_tune.plan.types import FormResult, Plan
+from pytest_shark_tune.records.types import State
 
 __all__ = ["choose_forms", "contenders", "estimated_us"]
 
@@ -27,7 +28,7 @@ _REACHED = {"contraction": 1.0, "swapped": 0.4, "convolution": 0.3}
 
 def contenders(results: Sequence[FormResult], *, is_short: bool = False) -> tuple[FormResult, ...]:
     """Return the measured forms that are fast enough to be profiled, fastest first; at most two if time is short."""
-    measured = [result for result in results if result.state == "measured"]
+    measured = [result for result in results if result.state == State.MEASURED]
     fastest = sorted(measured, key=_ratio, reverse=True)
     near = [result for result in fastest if _ratio(result) * _SLOWER >= _ratio(fastest[0])]
     return tuple(near[: _FEW if is_short else _MOST_PROFILED])
@@ -46,7 +47,7 @@ def choose_forms(
     Returns:
         The results with the estimates and the choice.
     """
-    fastest = max((result for result in results if result.state == "measured"), key=_ratio).form.name
+    fastest = max((result for result in results if result.state == State.MEASURED), key=_ratio).form.name
     best = min(estimates.values(), default=0.0)
     near = sorted((name for name in estimates if estimates[name] <= best * _CLOSE), key=lambda name: estimates[name])
     most = _FEW if is_short else _MOST_TUNED
@@ -66,7 +67,7 @@ def estimated_us(plan: Plan, profile: Profile, limits: Limits) -> float:
     A dispatch that cannot be tuned keeps its time. The others reach a part of the roofline that depends on their kind.
     """
     dispatches = {task.name: task.dispatch for task in plan.tasks}
-    total = max(0.0, (profile.model_us or profile.dispatches_us) - profile.dispatches_us)
+    total = profile.outside_us
     for part in profile.shares:
         dispatch = dispatches.get(part.dispatch)
         floor = part.calls * _tuned_us(dispatch, limits) if dispatch is not None else part.time_us

@@ -25,7 +25,7 @@ from pytest_shark_tune.tuning.model.runner import ModelRunner
 from pytest_shark_tune.tuning.model.whole import default_form, tuned_form
 from pytest_shark_tune.tuning.run_directory import RunDirectory
 
-__all__ = ["FormFinals", "losing_entries"]
+__all__ = ["FormFinals", "in_chosen_forms", "losing_entries"]
 
 _CLOSE = 1.15
 """A form whose predicted time exceeds the best one by more than this is not run."""
@@ -71,22 +71,7 @@ class FormFinals:
         """The chosen form of the model of that name."""
         return next(record for record in self.chosen(plan) if record.model == model)
 
-    def reduced(self, plan: Plan) -> Plan:
-        """The plan without the sources of the forms that lost."""
-        records = self.chosen(plan)
-        if not records:
-            return plan
-        models = {record.model for record in records}
-        kept = {record.source for record in records}
-        sources = tuple(source for source in plan.sources if source.model_name not in models or source.name in kept)
-        return replace(plan, sources=sources)
-
-    def losing_entries(self, plan: Plan, draft: Draft) -> dict[str, str]:
-        """The entries of a draft that are only for dispatches of forms that lost, with the reasons."""
-        return losing_entries(plan, self.chosen(plan), draft.names)
-
     def _choose(self, plan: Plan, model: str, draft: Draft, finals: Mapping[str, FinalRecord]) -> FormRecord:
-        results = [result for result in plan.forms if result.model == model]
         default = plan.source(model)
         record = FormRecord(
             model=model,
@@ -96,7 +81,7 @@ class FormFinals:
             shapes=default.shapes,
             file=Path(default.path).name,
         )
-        tuned = [result for result in results if result.is_tuned]
+        tuned = [result for result in plan.forms if result.model == model and result.is_tuned]
         predicted = {result.form.name: _predicted_us(plan, result, finals) for result in tuned}
         known = [time_us for time_us in predicted.values() if time_us is not None]
         if self.budget.left_s <= 0:
@@ -115,23 +100,36 @@ class FormFinals:
                 paths[name] = tuned_form(plan.source(result.source), draft.text if draft.entries else "", self.builder)
             except (CandidateFailed, CommandFailed, InputError) as error:
                 compared[name] = replace(row, reason=str(error))
-        measured = self._compare(plan, model, paths, compared) if paths else {}
+        measured, failed = self._compare(plan, model, paths) if paths else ({}, {})
+        for name, failure in failed.items():
+            compared[name] = replace(compared[name], reason=str(failure))
         for name, measurement in measured.items():
             bounds = {"ratio_low": measurement.ratio_low, "ratio_high": measurement.ratio_high}
             compared[name] = replace(compared[name], ratio=measurement.ratio, **bounds)
         return _decided(replace(record, compared=tuple(compared.values())), measured)
 
     def _compare(
-        self, plan: Plan, model: str, paths: Mapping[str, Path], compared: dict[str, ComparedForm]
-    ) -> Mapping[str, Measurement]:
-        """Compare whole models with the untuned default form; the failures go to ``compared``."""
+        self, plan: Plan, model: str, paths: Mapping[str, Path]
+    ) -> tuple[Mapping[str, Measurement], Mapping[str, CandidateFailed]]:
+        """Compare whole models with the untuned default form; return their measurements and their failures."""
         default = plan.source(model)
         function, vmfb = default_form(default, default, plan.tasks, self.builder, self.report)
-        self.report(f"comparing the forms {', '.join(paths)} of {default.name} as whole models")
+        self.report(f"comparing the forms {', '.join(paths)} of {model} as whole models")
         played = compare_apart(partial(self.models.compare, function, vmfb), paths)
-        for failed, failure in played.failed.items():
-            compared[failed] = replace(compared[failed], reason=str(failure))
-        return played.measured
+        return played.measured, played.failed
+
+
+def in_chosen_forms(plan: Plan, records: Sequence[FormRecord]) -> Plan:
+    """The plan without the sources of the forms that lost.
+
+    Args:
+        plan: The plan.
+        records: The chosen form of each model.
+    """
+    models = {record.model for record in records}
+    kept = {record.source for record in records}
+    sources = tuple(source for source in plan.sources if source.model_name not in models or source.name in kept)
+    return replace(plan, sources=sources)
 
 
 def losing_entries(plan: Plan, records: Iterable[FormRecord], names: Sequence[str]) -> dict[str, str]:
@@ -159,7 +157,7 @@ def _predicted_us(plan: Plan, result: FormResult, finals: Mapping[str, FinalReco
     profile = next((known for known in plan.profiles if known.source == result.source), None)
     if profile is None:
         return None
-    total = max(0.0, (profile.model_us or profile.dispatches_us) - profile.dispatches_us)
+    total = profile.outside_us
     for part in profile.shares:
         final = finals.get(part.dispatch)
         won = next((one for one in final.finalists if one.id == final.winner), None) if final is not None else None

@@ -14,7 +14,8 @@ from pytest_shark_tune.plan.forms import form_source, has_forms, joined_plan, pa
 from pytest_shark_tune.plan.make import found_dispatches
 from pytest_shark_tune.plan.profile import Profile
 from pytest_shark_tune.plan.source import Source
-from pytest_shark_tune.plan.types import FormResult, Plan, Wanted, with_data_of
+from pytest_shark_tune.plan.types import FormResult, Plan, Wanted
+from pytest_shark_tune.records.types import State
 from pytest_shark_tune.system.cache import Cache, content_key
 from pytest_shark_tune.tuning.model.form_choice import choose_forms, contenders, estimated_us
 from pytest_shark_tune.tuning.model.form_results import FormDatabase
@@ -33,7 +34,6 @@ class FormPlanner:
 
     Args:
         settings: the settings of the run.
-        cache: holds the plans.
         of_run: the cache that ends with the run, in which all its processes find the same results.
         race: compares the forms of models.
         database: holds the results of earlier runs.
@@ -43,14 +43,12 @@ class FormPlanner:
     def __init__(
         self,
         settings: RunSettings,
-        cache: Cache,
         of_run: Cache,
         race: FormRace,
         database: FormDatabase,
         profiler: Profiler,
     ) -> None:
         self._settings = settings
-        self._cache = cache
         self._of_run = of_run
         self._race = race
         self._database = database
@@ -92,12 +90,7 @@ class FormPlanner:
                 parts.append(alone)
         if not results:
             return key, plan
-        key = content_key("plan", "forms", key, results)
-
-        def make() -> Plan:
-            return replace(joined_plan(plan, parts), forms=tuple(results))
-
-        return key, with_data_of(self._cache.get_or_make("plans", key, Plan, make), plan.sources)
+        return content_key("plan", "forms", key, results), replace(joined_plan(plan, parts), forms=tuple(results))
 
     def _choose(self, plan: Plan, source: Source, profile_of: _ProfileOf) -> tuple[FormResult, ...]:
         """The results of a model's forms, the same in all processes of the run."""
@@ -116,7 +109,7 @@ class FormPlanner:
                 return self._database.compared(key, compare)
             except SharkTuneError as error:
                 self._race.report(f"{source.name}: its forms are not compared: {error}")
-                return (FormResult(model=source.name, form=DEFAULT_FORM, state="measured", is_tuned=True),)
+                return (FormResult(model=source.name, form=DEFAULT_FORM, state=State.MEASURED, is_tuned=True),)
 
         return self._of_run.get_or_make("forms", key, tuple[FormResult, ...], make)
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Final
 
 from msgspec.structs import replace
 
@@ -19,7 +18,7 @@ from pytest_shark_tune.forms.form import DEFAULT_FORM, Form, combined
 from pytest_shark_tune.measurement.timing import NOISE_FLOOR, Measurement, Policy
 from pytest_shark_tune.plan.forms import form_source
 from pytest_shark_tune.plan.source import Source
-from pytest_shark_tune.plan.types import FormResult, Plan
+from pytest_shark_tune.plan.types import NOT_TRIED, FormResult, Plan
 from pytest_shark_tune.records.types import State
 from pytest_shark_tune.system.cache import content_key, file_digest
 from pytest_shark_tune.tuning.builder import Builder
@@ -28,26 +27,14 @@ from pytest_shark_tune.tuning.model.final import compare_apart
 from pytest_shark_tune.tuning.model.runner import ModelRunner
 from pytest_shark_tune.tuning.model.whole import default_form
 
-__all__ = ["NOT_TRIED", "FormRace"]
+__all__ = ["FormRace"]
 
-NOT_TRIED: Final = "not_tried"
-"""The state of a form for which there was no time."""
 _POLICY = Policy(sample_s=0.005, blocks=4, min_blocks=2, budget_s=1.0, width=0.01)
 """The policy for one round: forms differ by far more than candidates, and a model takes long."""
 _ROUNDS = 3
 _INPUTS = 3
 _COMBINED = 4
 """The most combinations with the best rewrites that are compiled."""
-
-
-@dataclass(frozen=True)
-class _Built:
-    """A form that compiles."""
-
-    form: Form
-    """The form."""
-    vmfb: Path
-    """The compiled model."""
 
 
 @dataclass(frozen=True)
@@ -108,33 +95,32 @@ class _Race:
 
     def add(self, forms: Iterable[Form]) -> None:
         """Compile forms, check them and time them together."""
-        built: dict[str, _Built] = {}
+        built: dict[Form, Path] = {}
         for form, found in self._built(list(forms)):
             if isinstance(found, FormResult):
                 self._results[form.name] = found
-            elif (failure := self._failure(found.vmfb)) is not None:
+            elif (failure := self._failure(found)) is not None:
                 self._note(form, failure.state, failure.reason)
             else:
-                built[form.name] = found
+                built[form] = found
         if not built:
             return
-        self._tools.report(f"timing {', '.join(built)} of {self._model.name} with its default form")
-        paths = {name: found.vmfb for name, found in built.items()}
-        compare = partial(
-            self._tools.models.compare, self._function, self._default, policy=_POLICY, most_rounds=_ROUNDS
-        )
+        paths = {form.name: vmfb for form, vmfb in built.items()}
+        self._tools.report(f"timing {', '.join(paths)} of {self._model.name} with its default form")
+        models = self._tools.models
+        compare = partial(models.compare, self._function, self._default, policy=_POLICY, most_rounds=_ROUNDS)
         timed = compare_apart(compare, paths)
-        for name, found in built.items():
-            if name in timed.failed:
-                self._note(found.form, timed.failed[name].state, timed.failed[name].reason)
+        for form in built:
+            if failed := timed.failed.get(form.name):
+                self._note(form, failed.state, failed.reason)
             else:
-                self._note(found.form, State.MEASURED, measurement=timed.measured[name])
+                self._note(form, State.MEASURED, measurement=timed.measured[form.name])
 
-    def _built(self, forms: Sequence[Form]) -> list[tuple[Form, _Built | FormResult]]:
+    def _built(self, forms: Sequence[Form]) -> list[tuple[Form, Path | FormResult]]:
         """Compile forms, several at a time, while nothing is measured."""
         builder = self._tools.builder
 
-        def build(form: Form) -> _Built | FormResult:
+        def build(form: Form) -> Path | FormResult:
             if self._is_spent():
                 reason = "the time for forms was spent (--tune-time)"
                 return FormResult(model=self._model.name, form=form, state=NOT_TRIED, reason=reason)
@@ -166,7 +152,7 @@ class _Race:
             model=self._model.name, form=form, state=state, reason=reason, measurement=measurement
         )
 
-    def _build(self, form: Form) -> _Built | FormResult:
+    def _build(self, form: Form) -> Path | FormResult:
         """Compile a form, or return its result if it fails or equals another."""
         failed = FormResult(model=self._model.name, form=form, state=State.COMPILE_FAILED)
         try:
@@ -191,7 +177,7 @@ class _Race:
         owner = self._by_binary.setdefault(file_digest(vmfb), form.name)
         if owner != form.name:
             return self._equal(failed, owner, "it compiles to the same binary")
-        return _Built(form, vmfb)
+        return vmfb
 
     def _equal(self, result: FormResult, owner: str, reason: str) -> FormResult:
         return replace(result, state=State.DUPLICATE, duplicate_of=owner, reason=f"{reason} as {owner}")

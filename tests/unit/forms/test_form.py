@@ -8,7 +8,6 @@ from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.forms.cpu import CPU_FORMS
 from pytest_shark_tune.forms.form import DEFAULT_FORM, Form, combined
-from pytest_shark_tune.forms.gpu import GPU_FORMS
 from pytest_shark_tune.forms.registry import GROUP, forms_for
 from pytest_shark_tune.testing.form_contract import FormContract
 
@@ -36,26 +35,23 @@ def entry(function: str) -> EntryPoint:
     return EntryPoint(name="theirs", value=f"{__name__}:{function}", group=GROUP)
 
 
-class TestOwnForms(FormContract):
-    @pytest.fixture(params=CPU_FORMS, ids=lambda form: form.name)
-    def form(self, request: pytest.FixtureRequest) -> Form:
-        form: Form = request.param
-        return form
+OURS = {f"{target}-{form.name}": (target, form) for target in (CPU, CUDA) for form in forms_for(target, ())}
+
+
+@pytest.fixture(params=OURS)
+def ours(request: pytest.FixtureRequest) -> tuple[Target, Form]:
+    """A target with one of our forms for it."""
+    return OURS[request.param]
+
+
+class TestOurForms(FormContract):
+    @pytest.fixture
+    def target(self, ours: tuple[Target, Form]) -> Target:
+        return ours[0]
 
     @pytest.fixture
-    def target(self) -> Target:
-        return CPU
-
-
-class TestGpuForms(FormContract):
-    @pytest.fixture(params=GPU_FORMS, ids=lambda form: form.name)
-    def form(self, request: pytest.FixtureRequest) -> Form:
-        form: Form = request.param
-        return form
-
-    @pytest.fixture
-    def target(self) -> Target:
-        return CUDA
+    def form(self, ours: tuple[Target, Form]) -> Form:
+        return ours[1]
 
 
 @pytest.mark.parametrize("name", ["", "a b", "../up", "-first", "x" * 81, "new\nline"])
