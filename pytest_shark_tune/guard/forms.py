@@ -16,7 +16,7 @@ from pytest_shark_tune.records.form_files import record_path, response_path, res
 from pytest_shark_tune.records.types import State, WinnerRecord
 from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.model.runner import ModelFunction, ModelRunner
-from pytest_shark_tune.tuning.model.whole import default_form, tuned_form
+from pytest_shark_tune.tuning.model.whole import UntunedModels, default_form, tuned_form
 
 __all__ = ["FormChecks", "record_of_form"]
 
@@ -30,6 +30,8 @@ class FormChecks:
 
     builder: Builder
     """Compiles the models."""
+    untuned: UntunedModels
+    """Has those without a spec."""
     models: ModelRunner
     """Runs them."""
     defaults: dict[str, Source]
@@ -47,7 +49,7 @@ class FormChecks:
         if problem := _edited(Path(guarded.spec_path), record):
             raise CheckFailed(problem)
         try:
-            return tuned_form(guarded.plan.source(record.source), guarded.spec, self.builder)
+            return tuned_form(guarded.plan.source(record.source), guarded.spec, self.builder, self.untuned)
         except (CommandFailed, CandidateFailed, InputError) as error:
             why = first_error(error) if isinstance(error, CommandFailed) else str(error)
             raise CheckFailed(f"the model does not compile in the form {record.form.name}: {why}") from error
@@ -85,7 +87,8 @@ class FormChecks:
         source = guarded.plan.source(record.source)
         if len(source.run_whole) != 1:
             raise CheckSkipped(f"{record.model} has no single function whose inputs can be made up")
-        return default_form(self.defaults[record.model], source, guarded.plan.tasks, self.builder, lambda message: None)
+        default, tasks = self.defaults[record.model], guarded.plan.tasks
+        return default_form(default, source, tasks, self.builder, self.untuned, lambda message: None)
 
 
 def record_of_form(record: FormRecord) -> WinnerRecord:

@@ -9,7 +9,7 @@ import msgspec
 
 from pytest_shark_tune.dispatch.types import BenchmarkModule, RootOp
 
-__all__ = ["SUSPICIOUS_RATIO", "Limits", "Work", "why_impossible", "work_of"]
+__all__ = ["SUSPICIOUS_RATIO", "Limits", "Work", "least_us", "why_impossible", "work_of"]
 
 SUSPICIOUS_RATIO = 3.0
 """From this many times the default's speed on, a candidate is compared with the roofline.
@@ -74,6 +74,24 @@ def work_of(root: RootOp, module: BenchmarkModule) -> Work:
     )
 
 
+def least_us(work: Work, limits: Limits, *, shares_processor: bool) -> float:
+    """Compute the least time of a dispatch that a search can hope for, in microseconds.
+
+    Unlike `why_impossible` this takes the limits as they are: a product of matrices reaches a processor's arithmetic.
+    The compiler's default config does not reach a GPU's, which may be eight times as fast. Types narrower than f32 may
+    be faster, as there.
+
+    Args:
+        work: The least work of the dispatch.
+        limits: The device's limits.
+        shares_processor: Whether the device is the processor that compiles.
+    """
+    rate = limits.operations_per_s * _narrow_allowance(work) * (1.0 if shares_processor else _COMPUTING)
+    moving_us = work.bytes / limits.bytes_per_s * 1e6 if limits.bytes_per_s else 0.0
+    computing_us = work.operations / rate * 1e6 if rate else 0.0
+    return max(moving_us, computing_us, limits.launch_us)
+
+
 def why_impossible(us: float, work: Work, limits: Limits, default_us: float = math.inf) -> str:
     """Explain why no config of a dispatch can be as fast as a measured time.
 
@@ -91,7 +109,7 @@ def why_impossible(us: float, work: Work, limits: Limits, default_us: float = ma
     Returns:
         The explanation; empty if the time is possible.
     """
-    allowed = _COMPUTING if work.bits >= _FULL_BITS else _COMPUTING * _MATRIX_UNITS * _FULL_BITS / work.bits
+    allowed = _COMPUTING * _narrow_allowance(work)
     rate = limits.operations_per_s * allowed
     moving = min(work.bytes / (limits.bytes_per_s * _MOVING) * 1e6, default_us / _MOVING)
     computing = min(work.operations / rate * 1e6, default_us / _COMPUTING)
@@ -107,6 +125,11 @@ def why_impossible(us: float, work: Work, limits: Limits, default_us: float = ma
     }
     why, least = max(reasons.items(), key=lambda reason: reason[1])
     return f"impossibly fast: {us:.3g} us a dispatch, where {why}" if us < least else ""
+
+
+def _narrow_allowance(work: Work) -> float:
+    """How many times as fast as with f32 a device may compute with the narrowest operand of a dispatch."""
+    return 1.0 if work.bits >= _FULL_BITS else _MATRIX_UNITS * _FULL_BITS / work.bits
 
 
 def _is_read_whole(root: RootOp, elements: int) -> bool:

@@ -29,6 +29,8 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
     """The time of all calls together."""
     share: float
     """Its part of the sum over all dispatches."""
+    least_us: float | None = None
+    """The least time of all calls together that the device's limits leave; ``None`` if it is not known."""
     reason: str = ""
     """The reason why it cannot be tuned."""
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from pytest_shark_tune.plan.costs import DispatchCost
 from pytest_shark_tune.plan.types import AnyTask, Plan, Task
 from pytest_shark_tune.records.draft import Draft, spec_of
 from pytest_shark_tune.records.reconcile import first_tasks
@@ -172,9 +173,10 @@ class ResultStore:
         """Return the dispatches of a suite by name, each as the first test of the suite has it."""
         return first_tasks(self._suites[suite].values())
 
-    def time_us(self, dispatch: str) -> float | None:
-        """Return the microseconds of all calls of a dispatch as its models run, if that was measured."""
-        return self._results.plan_of[dispatch].time_us(self.task(dispatch))
+    def cost(self, dispatch: str) -> DispatchCost | None:
+        """Return the time of all calls of a dispatch as its models run, if that was measured."""
+        time_us = self._results.plan_of[dispatch].time_us(self.task(dispatch))
+        return None if time_us is None else DispatchCost(time_us, 0.0)
 
     def finish(
         self,

@@ -26,7 +26,7 @@ from pytest_shark_tune.tuning.verifier import VERIFY_VERSION
 
 __all__ = ["DATABASE_VERSION", "TuningDatabase"]
 
-DATABASE_VERSION: Final = 2
+DATABASE_VERSION: Final = 3
 """The form of records, finals, checks and profiles in the cache.
 
 Raise it if a field is added, removed or changes its meaning: everything is then measured anew.
@@ -165,6 +165,11 @@ class TuningDatabase:
             hold,
             lambda final: not final.is_provisional and all(lasts(one.state, one.reason) for one in final.finalists),
         )
+
+    def has_final(self, task: Task, finalists: Iterable[str], incumbent: str) -> bool:
+        """Whether an earlier run held the final of just these finalists with that incumbent."""
+        key = self._final_key(task, finalists, incumbent)
+        return not self._fresh and self._cache.get("finals", key, FinalRecord) is not None
 
     def check(self, plan: Plan, draft: Draft, run: Callable[[], SpecRecord], *, model: str = "") -> SpecRecord:
         """The check of a draft's spec in the sources of ``plan``, or in one ``model``; run now if it was not before."""

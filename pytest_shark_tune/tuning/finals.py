@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import msgspec
 
 from pytest_shark_tune.errors import CandidateFailed
-from pytest_shark_tune.measurement.timing import FINAL_ROUNDS, MOST_ROUNDS, Measurement, combine_rounds, is_decided
+from pytest_shark_tune.measurement.timing import (
+    FINAL,
+    FINAL_ROUNDS,
+    MOST_ROUNDS,
+    Measurement,
+    Policy,
+    combine_rounds,
+    is_decided,
+)
 from pytest_shark_tune.plan.types import AnyTask, Plan, Task
 from pytest_shark_tune.records.types import Finalist, FinalRecord, Record
 from pytest_shark_tune.records.winner import choose_finalists, declare_winner, provisional_winner, simplicity
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.budget import TimeBudget
+from pytest_shark_tune.system.cache import content_key
 from pytest_shark_tune.tuning.database import TuningDatabase
 from pytest_shark_tune.tuning.model.final import ModelFinal
 from pytest_shark_tune.tuning.run_directory import RunDirectory
@@ -29,11 +38,60 @@ _NO_TIME = "provisional: there was no time for its final (--tune-time), and no c
 _LEAST_GAIN = 0.005
 """A dispatch whose fastest candidate may save less than this part of its models' time gets no final."""
 _FEWEST_ROUNDS = 2
-_SHORT_S, _FEW_FINALISTS = 6.0, 2
+_SHORT_S, _FEW_FINALISTS = 3.0, 2
 """A final with less time than this measures fewer finalists."""
+_LEAST_ROUND_S, _LOADING_S = 0.25, 0.3
+"""The least time that a round measures a dispatch, and the time that it takes to load and check it."""
 
 PlayRound = Callable[[Sequence[str], int], RoundResult]
 """Plays a round of a final with the candidates of these ids; the number is the round's."""
+
+
+class _Final:
+    """A final in progress.
+
+    Args:
+        finalists: The ids of the finalists, fastest first.
+        limit_s: The seconds for it. If they are few, it has fewer finalists.
+    """
+
+    def __init__(self, finalists: Sequence[str], limit_s: float) -> None:
+        most = _FEW_FINALISTS if limit_s < _SHORT_S else len(finalists)
+        self.rounds: dict[str, list[Measurement]] = {name: [] for name in finalists[:most]}
+        self.failed: dict[str, CandidateFailed] = {}
+        self.is_cut = len(finalists) > most
+        self.rounds_played = 0
+        self._is_decided = False
+
+    @property
+    def going(self) -> list[str]:
+        """The finalists that have not failed."""
+        return [name for name in self.rounds if name not in self.failed]
+
+    @property
+    def joined(self) -> dict[str, Measurement]:
+        """The measurements of those, all rounds together."""
+        return {name: combine_rounds(self.rounds[name]) for name in self.going if self.rounds[name]}
+
+    @property
+    def is_over(self) -> bool:
+        """Whether another round would change nothing."""
+        return not self.going or self.rounds_played >= MOST_ROUNDS or self._is_decided
+
+    def add(self, played: RoundResult) -> None:
+        """Take in a round."""
+        self.rounds_played += 1
+        self.failed |= played.failed
+        for name, measurement in played.measured.items():
+            self.rounds[name].append(measurement)
+        known = [self.rounds[name] for name in played.measured]
+        self._is_decided = self.rounds_played >= FINAL_ROUNDS and is_decided(known)
+
+
+def _policy_for(share_s: float) -> Policy:
+    """The policy of a round for a dispatch whose final may take ``share_s`` seconds."""
+    budget_s = min(FINAL.budget_s, max(_LEAST_ROUND_S, share_s / FINAL_ROUNDS - _LOADING_S))
+    return msgspec.structs.replace(FINAL, budget_s=budget_s)
 
 
 @dataclass(frozen=True)
@@ -50,6 +108,10 @@ class Finals:
     """Measures finalists in a model."""
     budget: TimeBudget
     """The time of the run."""
+    devices: int
+    """How many devices hold finals at a time."""
+    report: Callable[[str], None]
+    """Gets a message about work that takes long."""
 
     def finalists(self, task: AnyTask) -> tuple[str, ...]:
         """The ids of the candidates that are measured again, fastest first."""
@@ -58,25 +120,91 @@ class Finals:
         )
 
     def hold(self, task: Task, plan: Plan) -> FinalRecord:
-        """Hold the final of a dispatch of ``plan`` in fresh processes, or return the final that an earlier run held.
+        """Return the final of a dispatch of ``plan``, which is held together with those of its other dispatches.
 
-        Every finalist is checked, on new inputs in each round, in every dispatch that the spec entry will match. If
-        time is short, there are fewer rounds and finalists. None is held for a gain that its models would not show.
+        A round has one fresh process, in which all dispatches have their turn. Every finalist is checked, on new inputs
+        in each round, in every dispatch that the spec entry will match. If time is short, there are fewer rounds and
+        finalists. None is held for a gain that its models would not show. With several devices, each holds the finals
+        of a part of the dispatches.
+
+        Raises:
+            CandidateFailed: the default cannot be compiled or run.
         """
         finalists, incumbent = self.finalists(task), self.run.incumbent(task.name)
         if not incumbent and finalists and (why := self._too_small(task, plan)):
             return FinalRecord.from_rounds(task, [], None, (None, why), self.runner.origin)
-        limit_s = self._limit_s(plan)
 
         def hold() -> FinalRecord:
-            if limit_s > 0:
-                return self.hold_by(task, partial(self.runner.round, task), limit_s=limit_s)
-            if best := provisional_winner(self._records(task)):
-                return FinalRecord.provisional(best, task)
-            record = FinalRecord.from_rounds(task, [], None, (None, _NO_TIME), self.runner.origin)
-            return msgspec.structs.replace(record, is_provisional=True)
+            if not finalists:
+                return self._record(task, (), {}, {})
+            found = {record.dispatch: record for record in self._held_together(task, plan)}
+            # The default of one that is missing failed, and fails again.
+            return found.get(task.name) or self.hold_by(task, partial(self.runner.round, task))
 
         return self.database.final(task, finalists, incumbent, hold)
+
+    def _held_together(self, task: Task, plan: Plan) -> tuple[FinalRecord, ...]:
+        """The finals of a dispatch and of those that are held with it, the same in all processes of a run."""
+        parts = max(1, self.devices)
+        part = next(number for number, known in enumerate(plan.tasks) if known.name == task.name) % parts
+        together = plan.tasks[part::parts]
+        names = [(known.name, self.finalists(known)) for known in together]
+        key = content_key("finals together", [source.content for source in plan.sources], names)
+
+        def hold() -> tuple[FinalRecord, ...]:
+            asked = [
+                known
+                for known, (_, finalists) in zip(together, names, strict=True)
+                if finalists
+                and (self.run.incumbent(known.name) or not self._too_small(known, plan))
+                and not self.database.has_final(known, finalists, self.run.incumbent(known.name))
+            ]
+            limit_s = self._limit_s(asked, plan)
+            if limit_s > 0:
+                return tuple(self._hold_all(asked, plan, limit_s))
+            return tuple(map(self._without_final, asked))
+
+        return self.run.cache.get_or_make("finals", key, tuple[FinalRecord, ...], hold)
+
+    def _hold_all(self, tasks: Sequence[Task], plan: Plan, limit_s: float) -> Iterator[FinalRecord]:
+        """Hold the finals of dispatches in rounds over all of them."""
+        began_s = time.monotonic()
+        share_s = limit_s / max(1, len(tasks))
+        policy = _policy_for(share_s)
+        finals = {task.name: _Final(self.finalists(task), share_s) for task in tasks}
+        by_name = {task.name: task for task in tasks}
+        going = dict(finals)
+        for number in range(MOST_ROUNDS):
+            self.report(f"finals of {len(going)} dispatches, round {number + 1} of {FINAL_ROUNDS} to {MOST_ROUNDS}")
+            asked = {name: (by_name[name], final.going) for name, final in going.items()}
+            for name, played in self.runner.round_of_all(asked, number, policy).items():
+                if isinstance(played, CandidateFailed):
+                    del going[name], finals[name]
+                    continue
+                finals[name].add(played)
+                if finals[name].is_over or self._cannot_show(finals[name], plan.share(by_name[name])):
+                    del going[name]
+            if not going:
+                break
+            if number + 1 >= _FEWEST_ROUNDS and time.monotonic() - began_s >= limit_s:
+                for final in going.values():
+                    final.is_cut = True
+                break
+        return (self._record_of(by_name[name], final) for name, final in finals.items())
+
+    def _cannot_show(self, final: _Final, share: float | None) -> bool:
+        """Whether no finalist can save a part of the model's time that would show."""
+        if share is None or final.rounds_played < _FEWEST_ROUNDS + 1:
+            return False
+        most = max((measured.ratio_high for measured in final.joined.values()), default=1.0)
+        return most > 1 and share * (1 - 1 / most) < _LEAST_GAIN
+
+    def _without_final(self, task: Task) -> FinalRecord:
+        """The record of a dispatch for whose final there is no time."""
+        if best := provisional_winner(self._records(task)):
+            return FinalRecord.provisional(best, task)
+        record = FinalRecord.from_rounds(task, [], None, (None, _NO_TIME), self.runner.origin)
+        return msgspec.structs.replace(record, is_provisional=True)
 
     def _records(self, task: AnyTask) -> list[Record]:
         """The records of the candidates of a dispatch, as far as its plan has them."""
@@ -93,15 +221,16 @@ class Finals:
             return ""
         return f"the fastest candidate would save less than {_LEAST_GAIN:.1%} of the model's time: no final was held"
 
-    def _limit_s(self, plan: Plan) -> float:
-        """The seconds for one final: an even part of the time that is left for all of them."""
+    def _limit_s(self, tasks: Sequence[Task], plan: Plan) -> float:
+        """The seconds for the finals of these dispatches: their part of the time that is left for all of them."""
         left_s = self.budget.for_finals_s(has_models=bool(plan.models))
         if left_s == math.inf:
             return left_s
         held = {final.dispatch for final in journal.read(self.run.finals, FinalRecord)}
         records = journal.read(self.run.records, Record)
         hopeful = {record.dispatch for record in records if record.id != DEFAULT_ID and (record.ratio_high or 0) > 1}
-        return left_s / max(1, len(hopeful - held))
+        waiting = hopeful - held | {task.name for task in tasks}
+        return left_s * min(1.0, len(tasks) * max(1, self.devices) / max(1, len(waiting)))
 
     def hold_in_model(self, task: Task, plan: Plan) -> FinalRecord:
         """Hold the final in the model of ``plan`` that the dispatch is part of.
@@ -126,27 +255,22 @@ class Finals:
             limit_s: the seconds that the final may take.
         """
         began_s = time.monotonic()
-        finalists = self.finalists(task)
-        most = _FEW_FINALISTS if limit_s < _SHORT_S else len(finalists)
-        rounds: dict[str, list[Measurement]] = {name: [] for name in finalists[:most]}
-        is_cut = len(finalists) > most
-        failed: dict[str, CandidateFailed] = {}
+        final = _Final(self.finalists(task), limit_s)
         for number in range(MOST_ROUNDS):
-            going = [name for name in rounds if name not in failed]
-            if not going:
+            if not final.going:
                 break
-            played = play(going, number)
-            failed |= played.failed
-            for name, measurement in played.measured.items():
-                rounds[name].append(measurement)
-            if number + 1 >= FINAL_ROUNDS and is_decided(rounds[name] for name in played.measured):
+            final.add(play(final.going, number))
+            if final.is_over:
                 break
             if number + 1 >= _FEWEST_ROUNDS and time.monotonic() - began_s >= limit_s:
-                is_cut = True
+                final.is_cut = True
                 break
-        joined = {name: combine_rounds(measured) for name, measured in rounds.items() if name not in failed}
-        record = self._record(task, tuple(rounds), joined, failed)
-        if not is_cut:
+        return self._record_of(task, final)
+
+    def _record_of(self, task: AnyTask, final: _Final) -> FinalRecord:
+        """The record of a final, which is provisional if the time cut it."""
+        record = self._record(task, tuple(final.rounds), final.joined, final.failed)
+        if not final.is_cut:
             return record
         cut = f"provisional: its final was cut after {record.rounds} rounds (--tune-time)"
         reason = "; ".join(filter(None, [cut, record.reason]))

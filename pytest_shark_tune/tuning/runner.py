@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -135,24 +136,59 @@ class Runner:
         Raises:
             CandidateFailed: the default cannot be compiled or run.
         """
-        built = {task.default.id: self._group(task, task.default)}
-        failed: dict[str, CandidateFailed] = {}
-        for name in names:
+        played = self.round_of_all({task.name: (task, names)}, number)[task.name]
+        if isinstance(played, CandidateFailed):
+            raise played
+        return played
+
+    def round_of_all(
+        self, finals: Mapping[str, tuple[Task, Sequence[str]]], number: int, policy: timing.Policy = timing.FINAL
+    ) -> dict[str, RoundResult | CandidateFailed]:
+        """Play one round of several finals, one after the other in a fresh child, in another order every time.
+
+        A child that a finalist ended is replaced, and the final is played again without that one.
+
+        Args:
+            finals: The dispatches and the ids of their finalists, by name.
+            number: The number of the round, which draws the inputs.
+            policy: The time for each dispatch.
+
+        Returns:
+            The results by name, or the failure of a default.
+        """
+        results: dict[str, RoundResult | CandidateFailed] = {}
+        built: dict[str, dict[str, list[Artifact]]] = {}
+        failed: dict[str, dict[str, CandidateFailed]] = {}
+        for name, (task, candidates) in finals.items():
             try:
-                built[name] = self._group(task, task.candidate(name))
+                default = {task.default.id: self._group(task, task.default)}
             except CandidateFailed as failure:
-                failed[name] = failure
-        while len(built) > 1:
-            busy = [task.default.id]
+                results[name] = failure
+                continue
+            found, failed[name] = self._groups(task, candidates)
+            built[name] = default | found
+        waiting = sorted(built)
+        random.Random(self._seed + number).shuffle(waiting)
+        while waiting:
+            busy = [""]
             try:
                 with self._children.fresh() as child:
-                    return RoundResult(self._compare_all(child, task, built, timing.FINAL, number, busy), failed)
+                    while waiting:
+                        name, task = waiting[-1], finals[waiting[-1]][0]
+                        busy[0] = task.default.id
+                        measured = {}
+                        if len(built[name]) > 1:
+                            measured = self._compare_all(child, task, built[name], policy, number, busy)
+                            _unload(child, task, built[name])
+                        results[name] = RoundResult(measured, failed[name])
+                        waiting.pop()
             except CandidateFailed as failure:
-                if busy[0] == task.default.id:
-                    raise
-                failed[busy[0]] = failure
-                del built[busy[0]]
-        return RoundResult({}, failed)
+                if busy[0] in built[waiting[-1]] and busy[0] != finals[waiting[-1]][0].default.id:
+                    failed[waiting[-1]][busy[0]] = failure
+                    del built[waiting[-1]][busy[0]]
+                else:
+                    results[waiting.pop()] = failure
+        return results
 
     def check_members(self, task: Task, candidate: Candidate, artifact: Artifact | None = None) -> None:
         """Compare a candidate's results with the default's in every dispatch of the task's group.
@@ -326,6 +362,17 @@ class Runner:
         first = first or self._builder.artifact(task, candidate)
         return [first, *(self._builder.artifact(task, candidate, member) for member in rest)]
 
+    def _groups(self, task: Task, names: Iterable[str]) -> tuple[dict[str, list[Artifact]], dict[str, CandidateFailed]]:
+        """The artifacts of candidates by their ids, and the failures of those that do not compile."""
+        built: dict[str, list[Artifact]] = {}
+        failed: dict[str, CandidateFailed] = {}
+        for name in names:
+            try:
+                built[name] = self._group(task, task.candidate(name))
+            except CandidateFailed as failure:
+                failed[name] = failure
+        return built, failed
+
     def _pair(
         self, task: Task, candidate: Candidate, artifact: Artifact | None
     ) -> tuple[list[Artifact], list[Artifact]]:
@@ -347,6 +394,13 @@ def default_failed(failure: CandidateFailed) -> CandidateFailed:
 def _remember(prepared: _Prepared, measured: timing.Measurement) -> None:
     if not measured.cut_short:
         prepared.samples_us = (prepared.samples_us + measured.baseline_samples_us)[-_REMEMBERED:]
+
+
+def _unload(child: DeviceChild, task: Task, names: Iterable[str]) -> None:
+    """Unload what a round loaded for the candidates of a dispatch."""
+    for name in names:
+        for index in range(len(task.dispatch.members)):
+            child.unload(f"{name}/{index}")
 
 
 def _load(child: DeviceChild, key: str, member: Member, artifact: Artifact) -> None:

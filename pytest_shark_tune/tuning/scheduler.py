@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pytest_shark_tune.plan.costs import DispatchCost, ModelCosts
 from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import AnyTask, Task
 from pytest_shark_tune.records.types import Record, State
@@ -34,6 +35,9 @@ _SLOWEST_RATIO = 1e-6
 _ENOUGH = 64
 _LEAST_GAIN = 0.005
 """After so many candidates, a dispatch is given up if the rest is expected to gain less than this part of its time."""
+_NEAR_LIMIT = 1.1
+"""A dispatch is given up if its fastest config takes no more than this times the least that the device's limits leave.
+"""
 
 
 @dataclass
@@ -56,7 +60,7 @@ class TaskState:
     """How many candidates are tried at most."""
     jobs: int = 1
     """How many candidates are compiled at a time."""
-    in_model_us: float | None = None
+    in_models: DispatchCost | None = None
     """The time of all its calls in its models, if it was measured."""
     baseline_us: float | None = None
     """The time of its default, once it is measured."""
@@ -78,15 +82,36 @@ class TaskState:
 
         It is infinite as long as there is no baseline.
         """
-        if self.baseline_us is None or (self.tried < _FIRST and self.in_model_us is None):
+        if self.baseline_us is None or (self.tried < _FIRST and self.in_models is None):
             return float("inf")
-        cost_us = self.in_model_us or self.weight * self.baseline_us
-        if self.tried < _FIRST:  # Nothing is known but the dispatch's share of its model.
-            return cost_us * _HOPE / _TYPICAL_S
-        gain = self.search.expected_gain
-        if self.in_model_us is not None and not math.isfinite(gain):  # The search has yet to learn.
-            gain = _HOPE
-        return cost_us * gain / (self.spent_s / self.tried)
+        cost_us = (self.weight * self.baseline_us if self.in_models is None else self.in_models.time_us) / self.best
+        # Nothing is known at first but the dispatch's share of its model. Later the search has to learn.
+        gain = _HOPE if self.tried < _FIRST else self.search.expected_gain
+        if self.in_models is not None:
+            gain = min(gain if math.isfinite(gain) else _HOPE, max(0.0, self._most_gain))
+        return cost_us * gain / (_TYPICAL_S if self.tried < _FIRST else self.spent_s / self.tried)
+
+    @property
+    def best(self) -> float:
+        """The best speed so far, relative to the default; at least 1."""
+        return max([1.0, *(ratio for ratio in self.ratios.values() if ratio is not None)])
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether only forms of its model have it that cannot win."""
+        return self.in_models is not None and self.in_models.time_us <= 0
+
+    @property
+    def is_near_limit(self) -> bool:
+        """Whether its fastest config leaves next to nothing of what the device's limits allow."""
+        return self._most_gain <= math.log(_NEAR_LIMIT)
+
+    @property
+    def _most_gain(self) -> float:
+        """The logarithm of the speed-up that the device's limits leave."""
+        if self.in_models is None or not (self.in_models.time_us > 0 and self.in_models.least_us > 0):
+            return math.inf
+        return math.log(self.in_models.time_us / self.best / self.in_models.least_us)
 
     @property
     def remaining(self) -> int:
@@ -110,6 +135,8 @@ class TaskState:
     @property
     def is_exhausted(self) -> bool:
         """Whether the candidates that are left are expected to gain next to nothing."""
+        if self.is_behind or self.is_near_limit:
+            return True
         # Candidates that were chosen when more was expected are tried.
         if self.tried < _ENOUGH or self.search.stop_reason:
             return False
@@ -124,6 +151,7 @@ class TaskScheduler:
     Args:
         states: the dispatches.
         batch: the size of a batch. At most so many candidates are chosen ahead, to be compiled together.
+        models: the costs of the dispatches in their models.
         is_spent: returns whether the time is used up.
         publish: gets the name of a dispatch and the ids of its next candidates, in order.
     """
@@ -133,11 +161,13 @@ class TaskScheduler:
         states: Iterable[TaskState],
         *,
         batch: int,
+        models: Sequence[ModelCosts] = (),
         is_spent: Callable[[], bool] = lambda: False,
         publish: Callable[[str, tuple[str, ...]], None] = lambda name, queued: None,
     ) -> None:
         self._states = {state.name: state for state in states}
         self._batch = batch
+        self._models = tuple(models)
         self._is_spent = is_spent
         self._publish = publish
         self._first = deque(index for state in self._states.values() for index in state.defaults)
@@ -145,6 +175,7 @@ class TaskScheduler:
         self._turn: TaskState | None = None
         self._served = 0
         self._spent = False
+        self._weigh()
 
     @property
     def is_done(self) -> bool:
@@ -169,6 +200,7 @@ class TaskScheduler:
         if self._first:
             return self._first.popleft()
         if self._turn is None or not self._turn.wants_more or self._served >= self._batch:
+            self._weigh()
             wanting = [state for state in self._states.values() if state.wants_more]
             self._turn, self._served = min(wanting, key=lambda state: (-state.worth, state.tried)), 0
         self._refill(self._turn)
@@ -225,6 +257,10 @@ class TaskScheduler:
             return (
                 "enough candidates were tried (--tune-candidates)" if state.most else "its default cannot be measured"
             )
+        if state.is_behind:
+            return "only forms of the model have it that cannot win any more"
+        if state.is_near_limit:
+            return "its time is close to the least that the limits of the device leave"
         if state.is_exhausted:
             return "no more gain is expected"
         return "the time was spent (--tune-time)" if self._spent else state.search.stop_reason
@@ -235,6 +271,16 @@ class TaskScheduler:
         if state is None:
             return 0
         return max(state.most, state.tried) if state.is_exhausted else state.tried
+
+    def _weigh(self) -> None:
+        """Find what each dispatch of a model is worth by now."""
+        ratios = {name: state.best for name, state in self._states.items() if state.in_models is not None}
+        found = [model.costs(ratios) for model in self._models]
+        for name in ratios:
+            costs = [costs[name] for costs in found if name in costs]
+            if costs:
+                time_us, least_us = sum(cost.time_us for cost in costs), sum(cost.least_us for cost in costs)
+                self._states[name].in_models = DispatchCost(time_us, least_us)
 
     def _refill(self, state: TaskState) -> None:
         """Choose the next candidates: early enough to compile them in time, late enough to learn from earlier ones."""
@@ -256,7 +302,7 @@ def make_task_state(
     by_time: bool = False,
     prior: Callable[[], Sequence[PriorResult]] = tuple,
     first: Sequence[str] = (),
-    in_model_us: float | None = None,
+    in_models: DispatchCost | None = None,
 ) -> TaskState:
     """Make the state of a dispatch, with the candidates that have a collected test.
 
@@ -271,7 +317,7 @@ def make_task_state(
         by_time: whether time is limited. Then a candidate that takes long is tried only if it promises more.
         prior: returns the results of similar dispatches; called only by a search that uses them.
         first: the ids of candidates that are tried before all others.
-        in_model_us: the time of all its calls in its models, if it is known.
+        in_models: the time of all its calls in its models, if it is known.
     """
     tests: dict[str, int] = {}
     for index, entry in entries.items():
@@ -302,7 +348,7 @@ def make_task_state(
         defaults=[index for index, entry in entries.items() if entry.role is Role.DEFAULT],
         most=most,
         jobs=jobs,
-        in_model_us=in_model_us,
+        in_models=in_models,
     )
 
 

@@ -23,6 +23,7 @@ from pytest_shark_tune.tuning.model import (
     ModelFinal,
     ModelRunner,
     Profiler,
+    UntunedModels,
 )
 from pytest_shark_tune.tuning.planner import Planner
 from pytest_shark_tune.tuning.run_directory import RunDirectory
@@ -79,15 +80,19 @@ class Session:
         self.runner = Runner(settings, self.builder, self.children, microbenchmarks=self.microbenchmarks)
         self.database = TuningDatabase(self.results, compiler, settings, step=self.step)
         self.models = models = ModelRunner(self.children, settings.seed)
-        profiler = Profiler(self.builder, self.runner, self.children, self.microbenchmarks)
+        self.untuned = untuned = UntunedModels(self.builder)
+        profiler = Profiler(self.builder, untuned, self.runner, self.children, self.microbenchmarks, self.run.cache)
         known_forms = FormDatabase(self.database)
-        race = FormRace(self.builder, models, report)
+        race = FormRace(self.builder, untuned, models, report)
         forms = FormPlanner(settings, self.run.cache, race, known_forms, profiler)
         self.planner = Planner(settings, cache, self.run, self.builder, self.database, profiler, forms, report)
         model_final = ModelFinal(self.builder, models)
-        self.finals = Finals(self.run, self.database, self.runner, model_final, settings.budget)
+        self.finals = Finals(
+            self.run, self.database, self.runner, model_final, settings.budget, len(settings.devices), report
+        )
         self.form_finals = FormFinals(
             self.builder,
+            untuned,
             models,
             known_forms.chosen,
             self.run,

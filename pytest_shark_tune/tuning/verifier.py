@@ -260,14 +260,16 @@ class RunVerifier:
         Raises:
             CandidateFailed: the model cannot be run.
         """
-        bad = self.verify(plan).dropped
+        verified = self.verify(plan)
+        bad = verified.dropped
         if name not in {source.name for source in in_chosen_forms(plan, self.forms.chosen(plan)).sources}:
             note = "another form of the model is faster, so that it was not measured with the spec"
             check = SourceCheck(source=name, applied=0, note=note)
             return SpecRecord(sources=(check,), dropped=bad, model=name)
         if self.forms.budget.left_s <= 0:
+            known = next((check for check in verified.sources if check.source == name), None)
             note = "not measured as a whole: the time was spent (--tune-time)"
-            check = SourceCheck(source=name, applied=0, note=note)
+            check = _with_note(known or SourceCheck(source=name, applied=0), note)
             return SpecRecord(sources=(check,), dropped=bad, model=name)
         draft = self._draft().without(bad)
         measure = partial(self.verifier.measure, plan, plan.source(name), draft)

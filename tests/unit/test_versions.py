@@ -65,10 +65,10 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "behaviour"
 SPACES = "search_space"
 
 PINNED: dict[str, tuple[int, str]] = {
-    "guard/plan.py GUARD_VERSION": (2, "31742ea93b91618d"),
-    "plan/make.py PLAN_VERSION": (2, "e52e9101902ce44d"),
+    "guard/plan.py GUARD_VERSION": (3, "3fb53dd03367d584"),
+    "plan/make.py PLAN_VERSION": (3, "29ff44f3c385186e"),
     "tuning/model/profile.py PROFILE_VERSION": (1, "25a55421f8972cb2"),
-    "tuning/database.py DATABASE_VERSION": (2, "c1fc443c3f2be213"),
+    "tuning/database.py DATABASE_VERSION": (3, "8103005b71a5eadf"),
     "compiler/configure.py ARTIFACT_VERSION": (1, "23cf668e643781bb"),
     "search_space/candidate.py CANDIDATE_VERSION": (1, "0f1224cf658170e5"),
     "measurement/correctness.py CHECK_VERSION": (2, "1884d929afe2f1d1"),

@@ -7,6 +7,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import chain
 
+from pytest_shark_tune.plan.costs import model_costs
 from pytest_shark_tune.plan.roles import Phase
 from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.plugin.reporting import end_run
@@ -108,6 +109,7 @@ class TuningRun:
 
     def _schedule(self, by_dispatch: Mapping[str, dict[int, TestEntry]], update: Update) -> TaskScheduler:
         options, session = self._setup.options, self._setup.session
+        plans = dict.fromkeys(entry.plan for tests in by_dispatch.values() for entry in tests.values())
         states = [
             make_task_state(
                 task := self._store.task(name),
@@ -120,12 +122,13 @@ class TuningRun:
                 by_time=options.time_s is not None,
                 prior=partial(session.database.similar, task),
                 first=update.first.get(name, ()),
-                in_model_us=self._store.time_us(name),
+                in_models=self._store.cost(name),
             )
             for name, tests in by_dispatch.items()
         ]
         return TaskScheduler(
             states,
+            models=[costs for plan in plans for costs in model_costs(self._store.plan(plan))],
             batch=min(max(options.jobs, _SMALLEST_BATCH), _LARGEST_BATCH),
             is_spent=self._progress.is_spent,
             publish=self._publish,

@@ -22,7 +22,7 @@ from pytest_shark_tune.system.cache import content_key
 from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.model.final import compare_apart
 from pytest_shark_tune.tuning.model.runner import ModelRunner
-from pytest_shark_tune.tuning.model.whole import default_form, tuned_form
+from pytest_shark_tune.tuning.model.whole import UntunedModels, default_form, tuned_form
 from pytest_shark_tune.tuning.run_directory import RunDirectory
 
 __all__ = ["FormFinals", "in_chosen_forms", "losing_entries"]
@@ -37,6 +37,8 @@ class FormFinals:
 
     builder: Builder
     """Compiles the models."""
+    untuned: UntunedModels
+    """Has those without a spec."""
     models: ModelRunner
     """Runs them."""
     known: Callable[[str, Callable[[], tuple[FormRecord, ...]]], tuple[FormRecord, ...]]
@@ -97,7 +99,9 @@ class FormFinals:
             compared[name] = row
             self.report(f"compiling {model} in the form {name} with the winners of its dispatches")
             try:
-                paths[name] = tuned_form(plan.source(result.source), draft.text if draft.entries else "", self.builder)
+                paths[name] = tuned_form(
+                    plan.source(result.source), draft.text if draft.entries else "", self.builder, self.untuned
+                )
             except (CandidateFailed, CommandFailed, InputError) as error:
                 compared[name] = replace(row, reason=str(error))
         measured, failed = self._compare(plan, model, paths) if paths else ({}, {})
@@ -113,7 +117,7 @@ class FormFinals:
     ) -> tuple[Mapping[str, Measurement], Mapping[str, CandidateFailed]]:
         """Compare whole models with the untuned default form; return their measurements and their failures."""
         default = plan.source(model)
-        function, vmfb = default_form(default, default, plan.tasks, self.builder, self.report)
+        function, vmfb = default_form(default, default, plan.tasks, self.builder, self.untuned, self.report)
         self.report(f"comparing the forms {', '.join(paths)} of {model} as whole models")
         played = compare_apart(partial(self.models.compare, function, vmfb), paths)
         return played.measured, played.failed

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from threading import Lock
 
@@ -25,7 +26,7 @@ from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.compile_step import command_failure
 from pytest_shark_tune.tuning.model.final import compare_apart
 from pytest_shark_tune.tuning.model.runner import ModelRunner
-from pytest_shark_tune.tuning.model.whole import default_form
+from pytest_shark_tune.tuning.model.whole import UntunedModels, default_form
 
 __all__ = ["FormRace"]
 
@@ -33,8 +34,8 @@ _POLICY = Policy(sample_s=0.005, blocks=4, min_blocks=2, budget_s=1.0, width=0.0
 """The policy for one round: forms differ by far more than candidates, and a model takes long."""
 _ROUNDS = 3
 _INPUTS = 3
-_COMBINED = 4
-"""The most combinations with the best rewrites that are compiled."""
+_COMBINED = 3
+"""The most combinations with the best rewrites that are compiled: with the fastest other forms."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class FormRace:
 
     builder: Builder
     """Compiles the models."""
+    untuned: UntunedModels
+    """Keeps the compiled models for what follows."""
     models: ModelRunner
     """Runs them."""
     report: Callable[[str], None]
@@ -67,8 +70,9 @@ class FormRace:
         race.add(forms)
         rewritten = race.best(form for form in forms if form.rewrites)
         if rewritten is not None:
-            others = [form for form in forms if form != rewritten and race.may_combine(form)]
-            race.add([both for form in others[:_COMBINED] if (both := combined(rewritten, form))])
+            others = sorted((form for form in forms if form != rewritten), key=race.promise, reverse=True)
+            both = (combined(rewritten, form) for form in others if race.promise(form) > 1 - 2 * NOISE_FLOOR)
+            race.add(list(islice(filter(None, both), _COMBINED)))
         return race.results
 
 
@@ -83,7 +87,9 @@ class _Race:
         self._by_sources: dict[str, str] = {}
         self._by_binary: dict[str, str] = {}
         try:
-            self._function, self._default = default_form(model, model, plan.tasks, tools.builder, tools.report)
+            self._function, self._default = default_form(
+                model, model, plan.tasks, tools.builder, tools.untuned, tools.report
+            )
         except CommandFailed as error:
             raise InputError(f"{model.name}: {first_error(error)}") from error
         self._by_binary[file_digest(self._default)] = DEFAULT_FORM.name
@@ -135,13 +141,12 @@ class _Race:
         faster = [form for form in forms if self._ratio(form) > 1 + NOISE_FLOOR]
         return max(faster, key=self._ratio, default=None)
 
-    def may_combine(self, form: Form) -> bool:
-        """Whether a form compiles to other code than the default form, and is not much slower.
+    def promise(self, form: Form) -> float:
+        """The speed of a form alone, which tells what it may bring beside another; 0 if it changes nothing.
 
         A form that does not compile alone may do so with rewrites, which remove the op that it fails on.
         """
-        result = self._results[form.name]
-        return result.state == State.COMPILE_FAILED or self._ratio(form) > 1 - 2 * NOISE_FLOOR
+        return 1.0 if self._results[form.name].state == State.COMPILE_FAILED else self._ratio(form)
 
     def _ratio(self, form: Form) -> float:
         measurement = self._results[form.name].measurement
@@ -168,6 +173,7 @@ class _Race:
             if owner != form.name:
                 return self._equal(failed, owner, "it makes the same dispatches")
             vmfb = builder.model_unleased(sources, form.flags)
+            self._tools.untuned.add(source, vmfb)
         except CommandFailed as error:
             failure = command_failure(error, State.COMPILE_FAILED, State.COMPILE_TIMEOUT)
             reason = str(error) if error.timed_out else first_error(error)

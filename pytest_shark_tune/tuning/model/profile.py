@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from pytest_shark_tune.compiler.compiler import why_rejected
-from pytest_shark_tune.compiler.configure import strip
-from pytest_shark_tune.device.profiler import Cost, NoProfile, model_time_us, profile
+from pytest_shark_tune.device.profiler import Cost, NoProfile, Profiled, model_time_us, profile
 from pytest_shark_tune.dispatch.types import Tensor, Untunable
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
-from pytest_shark_tune.measurement.roofline import Limits
+from pytest_shark_tune.measurement.roofline import Limits, least_us, work_of
 from pytest_shark_tune.plan.profile import Profile, Share, tasks_of
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Task
+from pytest_shark_tune.system.cache import Cache, content_key, file_digest
 from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.children import DeviceChildren
 from pytest_shark_tune.tuning.microbenchmarks import Microbenchmarks
+from pytest_shark_tune.tuning.model.whole import UntunedModels
 from pytest_shark_tune.tuning.runner import Runner
 
 __all__ = ["PROFILE_VERSION", "Profiler", "arguments", "by_symbol", "function_of"]
@@ -56,13 +59,17 @@ class Profiler:
     """Measures the profiles of models for one process of a run."""
 
     builder: Builder
-    """Compiles models and dispatches."""
+    """Compiles dispatches."""
+    untuned: UntunedModels
+    """Compiles models."""
     runner: Runner
     """Measures dispatches."""
     children: DeviceChildren
     """Lease the devices that models run on."""
     microbenchmarks: Microbenchmarks
     """Measure the limits of a device."""
+    of_run: Cache
+    """Ends with the run, and has what all its processes measured."""
 
     def profile(self, source: Source, tasks: Sequence[Task], untunable: Iterable[Untunable]) -> Profile:
         """Measure the profile of a source.
@@ -83,16 +90,12 @@ class Profiler:
         if source.why_not_run:
             return self.counted(source, function, tasks, model_us=None, why=source.why_not_run)
         try:
-            compiler = self.builder.compiler.for_models.with_flags(source.form.flags)
-            sources = compiler.lower(source.text, to="executable-sources", name=source.name)
-            # Stripped like the default that a model with a spec is compared with, so that it is compiled only once.
-            vmfb = self.builder.model(strip(sources), source.form.flags)
+            vmfb = self.untuned.vmfb(source)
         except CommandFailed as error:
             raise InputError(f"{source.name}: {why_rejected(error)}") from error
         inputs = arguments(source, function)
         try:
-            with self.children.lease() as uri:
-                statistics = profile(vmfb, uri, function, inputs)
+            statistics = self._statistics(vmfb, function, inputs)
         except NoProfile as reason:
             with self.children.lease() as uri:
                 model_us = model_time_us(vmfb, uri, function, inputs)
@@ -108,9 +111,19 @@ class Profiler:
             source=source.name,
             function=function,
             model_us=round(statistics.model_us, 3),
-            shares=_profile_rows(costs, known, operations),
+            shares=self._bounded(_profile_rows(costs, known, operations), tasks),
             measured=_RUN,
         )
+
+    def _statistics(self, vmfb: Path, function: str, inputs: Sequence[str]) -> Profiled:
+        """The driver's statistics of a running model, which are taken once in a run."""
+
+        def measure() -> Profiled:
+            with self.children.lease() as uri:
+                return profile(vmfb, uri, function, inputs)
+
+        key = content_key("statistics", file_digest(vmfb), function, inputs)
+        return self.of_run.get_or_make("profiles", key, Profiled, measure)
 
     def limits(self) -> Limits | None:
         """The limits of the device; ``None`` if they cannot be measured.
@@ -120,6 +133,23 @@ class Profiler:
         """
         with self.children.leased() as child:
             return self.microbenchmarks.limits(child)
+
+    def _bounded(self, shares: Sequence[Share], tasks: Iterable[Task]) -> tuple[Share, ...]:
+        """The shares with the least time that each dispatch can take."""
+        limits = None
+        with suppress(CandidateFailed):
+            limits = self.limits()
+        if limits is None:
+            return tuple(shares)
+        on_processor = self.builder.compiler.target.shares_processor
+        works = {task.name: work_of(task.dispatch.root, task.dispatch.members[0].module) for task in tasks}
+        least = {name: least_us(work, limits, shares_processor=on_processor) for name, work in works.items()}
+        return tuple(
+            msgspec.structs.replace(part, least_us=round(part.calls * least[part.dispatch], 3))
+            if part.dispatch in least
+            else part
+            for part in shares
+        )
 
     def counted(
         self, source: Source, function: str, tasks: Sequence[Task], *, model_us: float | None, why: str
@@ -149,7 +179,7 @@ class Profiler:
             source=source.name,
             function=function,
             model_us=model_us and round(model_us, 3),
-            shares=_profile_rows(costs, dict(_known(source, tasks)), {}),
+            shares=self._bounded(_profile_rows(costs, dict(_known(source, tasks)), {}), tasks),
             measured=f"{_COUNTED} ({why})",
             unknown=unknown,
         )

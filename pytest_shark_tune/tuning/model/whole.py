@@ -9,15 +9,58 @@ from pytest_shark_tune.compiler.configure import strip
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.spec.apply import apply_spec
+from pytest_shark_tune.system.cache import content_key
 from pytest_shark_tune.tuning.acceptance import model_tolerance
 from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.model.runner import ModelFunction
 
-__all__ = ["default_form", "tuned_form"]
+__all__ = ["UntunedModels", "default_form", "tuned_form"]
+
+
+class UntunedModels:
+    """The models of one process of a run without a spec: each is compiled once.
+
+    Args:
+        builder: compiles them.
+    """
+
+    def __init__(self, builder: Builder) -> None:
+        self._builder = builder
+        self._known: dict[str, Path] = {}
+
+    def add(self, source: Source, vmfb: Path) -> None:
+        """Remember a model that was compiled elsewhere."""
+        self._known[content_key(source.content)] = vmfb
+
+    def sources(self, source: Source) -> str:
+        """The executable sources of a model, without configs.
+
+        Raises:
+            CommandFailed: the compiler rejects the model.
+        """
+        compiler = self._builder.compiler.for_models.with_flags(source.form.flags)
+        return strip(compiler.lower(source.text, to="executable-sources", name=source.name))
+
+    def vmfb(self, source: Source) -> Path:
+        """The compiled model.
+
+        Raises:
+            CommandFailed: the compiler rejects the model.
+            CandidateFailed: the client's compile step fails.
+        """
+        key = content_key(source.content)
+        if key not in self._known:
+            self._known[key] = self._builder.model(self.sources(source), source.form.flags)
+        return self._known[key]
 
 
 def default_form(
-    model: Source, like: Source, tasks: Iterable[Task], builder: Builder, report: Callable[[str], None]
+    model: Source,
+    like: Source,
+    tasks: Iterable[Task],
+    builder: Builder,
+    untuned: UntunedModels,
+    report: Callable[[str], None],
 ) -> tuple[ModelFunction, Path]:
     """Compile a model in its default form, and describe its function.
 
@@ -28,7 +71,8 @@ def default_form(
         model: The model as it is.
         like: A source of the model with known functions, of which it runs exactly one.
         tasks: The dispatches of ``like``.
-        builder: Compiles the model.
+        builder: Compiles the model with disturbed sums.
+        untuned: Compiles the model.
         report: Gets a message about work that takes long.
 
     Returns:
@@ -38,17 +82,16 @@ def default_form(
         CommandFailed: The compiler rejects the model.
     """
     (name,) = like.run_whole
-    sources = strip(builder.compiler.for_models.lower(model.text, to="executable-sources", name=model.name))
 
     def disturbed() -> Path | None:
         report(f"asking how {model.name} answers to rounding errors")
-        return builder.disturbed_model(sources, None)
+        return builder.disturbed_model(untuned.sources(model), None)
 
     tolerance = model_tolerance(like, name, tasks, [model.name])
-    return ModelFunction(name, like.functions[name], tolerance, like.files, disturbed), builder.model(sources)
+    return ModelFunction(name, like.functions[name], tolerance, like.files, disturbed), untuned.vmfb(model)
 
 
-def tuned_form(source: Source, spec: str, builder: Builder) -> Path:
+def tuned_form(source: Source, spec: str, builder: Builder, untuned: UntunedModels) -> Path:
     """Compile a source in its form with a spec, or untuned if the text of the spec is empty.
 
     Raises:
@@ -56,9 +99,6 @@ def tuned_form(source: Source, spec: str, builder: Builder) -> Path:
         InputError: The compiler rejects the spec.
         CandidateFailed: The client's compile step fails.
     """
-    if spec:
-        text = apply_spec(source, spec, builder.compiler).text
-    else:
-        compiler = builder.compiler.for_models.with_flags(source.form.flags)
-        text = strip(compiler.lower(source.text, to="executable-sources", name=source.name))
-    return builder.model(text, source.form.flags)
+    if not spec:
+        return untuned.vmfb(source)
+    return builder.model(apply_spec(source, spec, builder.compiler).text, source.form.flags)

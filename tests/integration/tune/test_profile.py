@@ -128,7 +128,14 @@ def test_a_model_that_cannot_be_profiled_is_tuned_whole(session: Session, models
 def test_without_the_driver_s_help_benchmarks_are_counted(session: Session, models: Path) -> None:
     _, plan = session.planner.plan(["two.mlir"], models)
     source = plan.sources[0]
-    profiler = Profiler(session.builder, session.runner, session.children, session.microbenchmarks)
+    profiler = Profiler(
+        session.builder,
+        session.untuned,
+        session.runner,
+        session.children,
+        session.microbenchmarks,
+        session.run.cache,
+    )
     profile = profiler.counted(source, "main", plan.tasks, model_us=1234.5678, why="it does not tell")
     assert [(each.dispatch, each.calls, each.reason) for each in profile.shares] == [(LARGE, 2, ""), (SMALL, 1, "")]
     assert profile.shares[0].time_us > 2 * profile.shares[1].time_us

@@ -34,7 +34,7 @@ from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tuning.acceptance import model_tolerance
 from pytest_shark_tune.tuning.model.runner import ModelFunction, ModelRunner
-from pytest_shark_tune.tuning.runner import Runner
+from pytest_shark_tune.tuning.runner import RoundResult, Runner
 from pytest_shark_tune.tuning.session import Session
 from pytest_shark_tune.tuning.settings import RunSettings
 
@@ -91,6 +91,31 @@ def test_a_final_is_among_the_candidates_that_its_own_test_has(session: Session,
         told = {"id": name, "state": State.MEASURED, "ratio": ratio, "ratio_high": ratio}
         journal.append(session.run.records, msgspec.structs.replace(ours, **told))
     assert session.finals.finalists(task) == (ours.id,)
+
+
+def test_a_finalist_that_ends_its_process_ends_no_final(
+    session: Session, task: Task, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = read_source(ops.matmul(m=96, n=64, k=64), Path())
+    (other,) = make_plan([source], session.compiler, processors=2, count=4, seed=0).tasks
+    names = {known.name: [one.id for one in runnable(session, known)[:2]] for known in (task, other)}
+    bad = names[other.name][0]
+    load, children = DeviceChild.load_benchmark, set[int]()
+
+    def die_of_one(child: DeviceChild, key: str, *rest: Any) -> None:
+        children.add(child.generation)
+        if key.startswith(bad):
+            child.close()
+        load(child, key, *rest)
+
+    monkeypatch.setattr(DeviceChild, "load_benchmark", die_of_one)
+    played = runner.round_of_all({known.name: (known, names[known.name]) for known in (task, other)}, 0, GUARD_ROUND)
+    assert len(children) == 2, "the rest was measured in a second process"
+    for known, failed in ((task, set[str]()), (other, {bad})):
+        result = played[known.name]
+        assert isinstance(result, RoundResult)
+        assert set(result.failed) == failed
+        assert set(result.measured) == set(names[known.name]) - failed
 
 
 def test_nothing_is_left_in_the_exchange_of_a_run_that_is_over(session: Session, task: Task) -> None:

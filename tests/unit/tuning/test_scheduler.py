@@ -11,6 +11,7 @@ from types import MappingProxyType
 import msgspec
 import pytest
 
+from pytest_shark_tune.plan.costs import DispatchCost
 from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import KernelTask, Plan
 from pytest_shark_tune.records.types import Record, State
@@ -216,14 +217,14 @@ def after_the_first(
     baselines: dict[str, float],
     weights: dict[str, int],
     *,
-    in_model_us: Mapping[str, float] = MappingProxyType({}),
+    in_models: Mapping[str, DispatchCost] = MappingProxyType({}),
 ) -> str:
     """Which dispatch gets the next turn after 8 candidates of each, the best of which led by so much."""
     run = Run(*(kernel(name, weight=weights.get(name, 1)) for name in gains))
     for name in gains:
         run.take()
         run.tell(name, "default", baseline_us=baselines.get(name, 10.0))
-        run.states[name].in_model_us = in_model_us.get(name)
+        run.states[name].in_models = in_models.get(name)
     seen = dict.fromkeys(gains, 0)
     for _ in range(8 * len(gains)):
         name, candidate = run.take()
@@ -247,7 +248,48 @@ def test_time_goes_where_gain_times_time_times_weight_is_largest(
 def test_the_time_in_the_model_counts_where_it_is_known() -> None:
     gains, weights = {"alone": 1.1, "in_model": 1.1}, {"alone": 3}
     assert after_the_first(gains, {}, weights) == "alone"
-    assert after_the_first(gains, {}, weights, in_model_us={"in_model": 1000.0}) == "in_model"
+    costs = {"in_model": DispatchCost(1000.0, 0.0)}
+    assert after_the_first(gains, {}, weights, in_models=costs) == "in_model"
+
+
+def worth_of(in_models: DispatchCost, *ratios: float) -> float:
+    """What the next candidate of a dispatch of a model is worth, after candidates with these ratios."""
+    run = Run(kernel("one"))
+    run.states["one"].in_models = in_models
+    run.take()
+    run.tell("one", "default")
+    for ratio in ratios:
+        run.tell("one", run.take()[1], ratio)
+    return run.states["one"].worth
+
+
+@pytest.mark.parametrize("tried", [2, 10])
+def test_what_the_limits_of_the_device_leave_bounds_the_gain(tried: int) -> None:
+    ratios = [0.01 * 1.6**number for number in range(tried)]
+    free, bounded = (worth_of(DispatchCost(1000.0, least_us), *ratios) for least_us in (0.0, 890.0))
+    assert 0 < bounded < free
+
+
+@pytest.mark.parametrize("tried", [2, 10])
+def test_the_time_that_is_left_counts_not_that_of_the_default(tried: int) -> None:
+    ratios = [0.7, 1.0] * (tried // 2)
+    slow, improved = (worth_of(DispatchCost(1000.0, 0.0), *(by * ratio for ratio in ratios)) for by in (1.0, 20.0))
+    assert improved == pytest.approx(slow / 20)
+
+
+@pytest.mark.parametrize(
+    ("time_us", "least_us", "why"),
+    [
+        (100.0, 95.0, "its time is close to the least that the limits of the device leave"),
+        (0.0, 0.0, "only forms of the model have it that cannot win any more"),
+    ],
+)
+def test_a_dispatch_with_nothing_to_gain_is_not_tried(time_us: float, least_us: float, why: str) -> None:
+    run = Run(kernel("one"))
+    run.states["one"].in_models = DispatchCost(time_us, least_us)
+    assert run.try_next() == ("one", "default")
+    assert run.scheduler.is_done
+    assert run.scheduler.why_stopped("one") == why
 
 
 def test_a_duplicate_takes_the_ratio_of_whose_binary_it_shares() -> None:
