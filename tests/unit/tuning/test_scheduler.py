@@ -263,11 +263,9 @@ def worth_of(in_models: DispatchCost, *ratios: float) -> float:
     return run.states["one"].worth
 
 
-@pytest.mark.parametrize("tried", [2, 10])
-def test_what_the_limits_of_the_device_leave_bounds_the_gain(tried: int) -> None:
-    ratios = [0.01 * 1.6**number for number in range(tried)]
-    free, bounded = (worth_of(DispatchCost(1000.0, least_us), *ratios) for least_us in (0.0, 890.0))
-    assert 0 < bounded < free
+def test_what_the_limits_of_the_device_leave_bounds_the_gain() -> None:
+    free, bounded = (worth_of(DispatchCost(1000.0, least_us), 0.7, 1.0) for least_us in (0.0, 890.0))
+    assert 0 < bounded < free / 2
 
 
 @pytest.mark.parametrize("tried", [2, 10])
