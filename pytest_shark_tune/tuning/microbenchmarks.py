@@ -22,7 +22,7 @@ from pytest_shark_tune.system.machine import processors
 
 __all__ = ["MICROBENCHMARK_VERSION", "Microbenchmark", "Microbenchmarks"]
 
-MICROBENCHMARK_VERSION: Final = 2
+MICROBENCHMARK_VERSION: Final = 3
 """How the limits of a device are measured, and the form of a `Microbenchmark` and of `Limits` in the cache.
 
 Raise it if other limits would be found.
@@ -30,7 +30,8 @@ Raise it if other limits would be found.
 
 _TINY, _SMALL, _LARGE = 64, 1 << 15, 1 << 22
 """The elements of the copies: next to none, as many as fit into caches, and enough to keep a whole GPU busy."""
-_PRODUCTS_ON_CPU, _PRODUCTS_ON_GPU = (128, 512), (128, 2048)
+_PRODUCTS_ON_CPU, _PRODUCTS_ON_GPU = (128, 512), (128, 512, 2048)
+"""The sizes of the products. Each is large enough on the next device up, and shows whether the next one takes long."""
 _ELEMENT_BYTES = 4
 _SAMPLE_S, _SAMPLES = 0.002, 5
 _LONGEST_S = 0.05
