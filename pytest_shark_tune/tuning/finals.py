@@ -19,6 +19,7 @@ from pytest_shark_tune.measurement.timing import (
     Policy,
     combine_rounds,
     is_decided,
+    usual_spread,
 )
 from pytest_shark_tune.plan.types import AnyTask, Plan, Task
 from pytest_shark_tune.records.types import Finalist, FinalRecord, Record
@@ -30,7 +31,7 @@ from pytest_shark_tune.system.cache import content_key
 from pytest_shark_tune.tuning.database import TuningDatabase
 from pytest_shark_tune.tuning.model.final import ModelFinal
 from pytest_shark_tune.tuning.run_directory import RunDirectory
-from pytest_shark_tune.tuning.runner import RoundResult, Runner
+from pytest_shark_tune.tuning.runner import Entrants, RoundResult, Runner
 
 __all__ = ["Finals", "PlayRound"]
 
@@ -38,7 +39,7 @@ _NO_TIME = "provisional: there was no time for its final (--tune-time), and no c
 _LEAST_GAIN = 0.005
 """A dispatch whose fastest candidate may save less than this part of its models' time gets no final."""
 _FEWEST_ROUNDS = 2
-_SHORT_S, _FEW_FINALISTS = 3.0, 2
+_SHORT_S, _FEW_FINALISTS = 6.0, 2
 """A final with less time than this measures fewer finalists."""
 _LEAST_ROUND_S, _LOADING_S = 0.25, 0.3
 """The least time that a round measures a dispatch, and the time that it takes to load and check it."""
@@ -68,10 +69,14 @@ class _Final:
         """The finalists that have not failed."""
         return [name for name in self.rounds if name not in self.failed]
 
-    @property
-    def joined(self) -> dict[str, Measurement]:
-        """The measurements of those, all rounds together."""
-        return {name: combine_rounds(self.rounds[name]) for name in self.going if self.rounds[name]}
+    def joined(self, usual: float = 0.0) -> dict[str, Measurement]:
+        """The measurements of those, all rounds together.
+
+        Args:
+            usual: The spread of other finals, which counts if this one had too few rounds to know its own.
+        """
+        usual = usual if self.rounds_played < FINAL_ROUNDS else 0.0
+        return {name: combine_rounds(self.rounds[name], usual=usual) for name in self.going if self.rounds[name]}
 
     @property
     def is_over(self) -> bool:
@@ -173,10 +178,11 @@ class Finals:
         policy = _policy_for(share_s)
         finals = {task.name: _Final(self.finalists(task), share_s) for task in tasks}
         by_name = {task.name: task for task in tasks}
+        tried = {task.name: self._tried_on_edges(task) for task in tasks}
         going = dict(finals)
         for number in range(MOST_ROUNDS):
             self.report(f"finals of {len(going)} dispatches, round {number + 1} of {FINAL_ROUNDS} to {MOST_ROUNDS}")
-            asked = {name: (by_name[name], final.going) for name, final in going.items()}
+            asked = [Entrants(by_name[name], final.going, tried[name]) for name, final in going.items()]
             for name, played in self.runner.round_of_all(asked, number, policy).items():
                 if isinstance(played, CandidateFailed):
                     del going[name], finals[name]
@@ -190,13 +196,18 @@ class Finals:
                 for final in going.values():
                     final.is_cut = True
                 break
-        return (self._record_of(by_name[name], final) for name, final in finals.items())
+        usual = usual_spread(rounds for final in finals.values() for rounds in final.rounds.values())
+        return (self._record_of(by_name[name], final, usual) for name, final in finals.items())
+
+    def _tried_on_edges(self, task: Task) -> frozenset[str]:
+        """The candidates whose trials went to the end, so that their results were compared on special values."""
+        return frozenset(record.id for record in self._records(task) if record.ratio_low)
 
     def _cannot_show(self, final: _Final, share: float | None) -> bool:
         """Whether no finalist can save a part of the model's time that would show."""
         if share is None or final.rounds_played < _FEWEST_ROUNDS + 1:
             return False
-        most = max((measured.ratio_high for measured in final.joined.values()), default=1.0)
+        most = max((measured.ratio_high for measured in final.joined().values()), default=1.0)
         return most > 1 and share * (1 - 1 / most) < _LEAST_GAIN
 
     def _without_final(self, task: Task) -> FinalRecord:
@@ -267,9 +278,9 @@ class Finals:
                 break
         return self._record_of(task, final)
 
-    def _record_of(self, task: AnyTask, final: _Final) -> FinalRecord:
+    def _record_of(self, task: AnyTask, final: _Final, usual: float = 0.0) -> FinalRecord:
         """The record of a final, which is provisional if the time cut it."""
-        record = self._record(task, tuple(final.rounds), final.joined, final.failed)
+        record = self._record(task, tuple(final.rounds), final.joined(usual), final.failed)
         if not final.is_cut:
             return record
         cut = f"provisional: its final was cut after {record.rounds} rounds (--tune-time)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -28,12 +28,23 @@ from pytest_shark_tune.tuning.microbenchmarks import Microbenchmarks
 from pytest_shark_tune.tuning.run_directory import RunDirectory
 from pytest_shark_tune.tuning.settings import RunSettings
 
-__all__ = ["RoundResult", "Runner", "default_failed"]
+__all__ = ["Entrants", "RoundResult", "Runner", "default_failed"]
 
 _DEFAULT, _CANDIDATE, _REFERENCE = "default", "candidate", "reference"
 _RUN_TIMEOUT_S = 30.0
 _REMEMBERED = 24
 """How many of the default's last samples count as usual: few enough that a lasting change soon is."""
+
+
+class Entrants(NamedTuple):
+    """The finalists of a dispatch in a round."""
+
+    task: Task
+    """The dispatch."""
+    names: Sequence[str]
+    """The ids of the finalists."""
+    tried_on_edges: Collection[str] = ()
+    """The ids of those whose trial has compared their results on special values."""
 
 
 class RoundResult(NamedTuple):
@@ -136,20 +147,20 @@ class Runner:
         Raises:
             CandidateFailed: the default cannot be compiled or run.
         """
-        played = self.round_of_all({task.name: (task, names)}, number)[task.name]
+        played = self.round_of_all([Entrants(task, names)], number)[task.name]
         if isinstance(played, CandidateFailed):
             raise played
         return played
 
     def round_of_all(
-        self, finals: Mapping[str, tuple[Task, Sequence[str]]], number: int, policy: timing.Policy = timing.FINAL
+        self, finals: Sequence[Entrants], number: int, policy: timing.Policy = timing.FINAL
     ) -> dict[str, RoundResult | CandidateFailed]:
         """Play one round of several finals, one after the other in a fresh child, in another order every time.
 
         A child that a finalist ended is replaced, and the final is played again without that one.
 
         Args:
-            finals: The dispatches and the ids of their finalists, by name.
+            finals: The dispatches with their finalists.
             number: The number of the round, which draws the inputs.
             policy: The time for each dispatch.
 
@@ -159,13 +170,15 @@ class Runner:
         results: dict[str, RoundResult | CandidateFailed] = {}
         built: dict[str, dict[str, list[Artifact]]] = {}
         failed: dict[str, dict[str, CandidateFailed]] = {}
-        for name, (task, candidates) in finals.items():
+        entered = {entrants.task.name: entrants for entrants in finals}
+        for name, entrants in entered.items():
+            task = entrants.task
             try:
                 default = {task.default.id: self._group(task, task.default)}
             except CandidateFailed as failure:
                 results[name] = failure
                 continue
-            found, failed[name] = self._groups(task, candidates)
+            found, failed[name] = self._groups(task, entrants.names)
             built[name] = default | found
         waiting = sorted(built)
         random.Random(self._seed + number).shuffle(waiting)
@@ -174,16 +187,17 @@ class Runner:
             try:
                 with self._children.fresh() as child:
                     while waiting:
-                        name, task = waiting[-1], finals[waiting[-1]][0]
+                        name, task = waiting[-1], entered[waiting[-1]].task
                         busy[0] = task.default.id
                         measured = {}
                         if len(built[name]) > 1:
-                            measured = self._compare_all(child, task, built[name], policy, number, busy)
+                            tried = entered[name].tried_on_edges
+                            measured = self._compare_all(child, task, built[name], policy, number, busy, tried)
                             _unload(child, task, built[name])
                         results[name] = RoundResult(measured, failed[name])
                         waiting.pop()
             except CandidateFailed as failure:
-                if busy[0] in built[waiting[-1]] and busy[0] != finals[waiting[-1]][0].default.id:
+                if busy[0] in built[waiting[-1]] and busy[0] != entered[waiting[-1]].task.default.id:
                     failed[waiting[-1]][busy[0]] = failure
                     del built[waiting[-1]][busy[0]]
                 else:
@@ -275,8 +289,13 @@ class Runner:
         policy: timing.Policy,
         number: int,
         busy: list[str],
+        tried_on_edges: Collection[str] = (),
     ) -> dict[str, timing.Measurement]:
-        """Load, check and compare; ``busy`` always has the name of the candidate that the child is busy with."""
+        """Load, check and compare; ``busy`` always has the name of the candidate that the child is busy with.
+
+        In the first round results are compared on special values, too, but for the first member of the group where that
+        was done when the candidate was tried.
+        """
         default = task.default.id
         for index, member in enumerate(task.dispatch.members):
             for name, artifacts in built.items():
@@ -287,7 +306,7 @@ class Runner:
                     child.store_reference(key, reference, self._seed + 1 + number)
                 else:
                     check_result(child, key, reference, task.dispatch, member, _RUN_TIMEOUT_S)
-                    if not number:
+                    if not number and (index or name not in tried_on_edges):
                         check_edges(child, key, reference, task.dispatch, member, _RUN_TIMEOUT_S)
 
         def run_of(name: str) -> Callable[[int], float]:

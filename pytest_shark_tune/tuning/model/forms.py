@@ -27,6 +27,7 @@ from pytest_shark_tune.tuning.compile_step import command_failure
 from pytest_shark_tune.tuning.model.final import compare_apart
 from pytest_shark_tune.tuning.model.runner import ModelRunner
 from pytest_shark_tune.tuning.model.whole import UntunedModels, default_form
+from pytest_shark_tune.tuning.runner import RoundResult
 
 __all__ = ["FormRace"]
 
@@ -105,20 +106,22 @@ class _Race:
         for form, found in self._built(list(forms)):
             if isinstance(found, FormResult):
                 self._results[form.name] = found
-            elif (failure := self._failure(found)) is not None:
-                self._note(form, failure.state, failure.reason)
             else:
                 built[form] = found
         if not built:
             return
-        paths = {form.name: vmfb for form, vmfb in built.items()}
-        self._tools.report(f"timing {', '.join(paths)} of {self._model.name} with its default form")
-        models = self._tools.models
-        compare = partial(models.compare, self._function, self._default, policy=_POLICY, most_rounds=_ROUNDS)
-        timed = compare_apart(compare, paths)
+        models, paths = self._tools.models, {form.name: vmfb for form, vmfb in built.items()}
+        self._tools.report(f"checking and timing {', '.join(paths)} of {self._model.name} with its default form")
+        failed = models.check_all(self._function, self._default, paths, inputs=_INPUTS)
+        right = {name: vmfb for name, vmfb in paths.items() if name not in failed}
+        compare = partial(
+            models.compare, self._function, self._default, policy=_POLICY, most_rounds=_ROUNDS, is_checked=True
+        )
+        timed = compare_apart(compare, right) if right else RoundResult({}, {})
+        failed |= timed.failed
         for form in built:
-            if failed := timed.failed.get(form.name):
-                self._note(form, failed.state, failed.reason)
+            if failure := failed.get(form.name):
+                self._note(form, failure.state, failure.reason)
             else:
                 self._note(form, State.MEASURED, measurement=timed.measured[form.name])
 
@@ -137,9 +140,9 @@ class _Race:
             return list(zip(forms, pool.map(build, forms), strict=True))
 
     def best(self, forms: Iterable[Form]) -> Form | None:
-        """The fastest of some forms, if one is faster than the default form."""
-        faster = [form for form in forms if self._ratio(form) > 1 + NOISE_FLOOR]
-        return max(faster, key=self._ratio, default=None)
+        """The fastest of some forms, if one is not slower than the default form: what it does may pay once tuned."""
+        near = [form for form in forms if self._ratio(form) > 1 - 2 * NOISE_FLOOR]
+        return max(near, key=self._ratio, default=None)
 
     def promise(self, form: Form) -> float:
         """The speed of a form alone, which tells what it may bring beside another; 0 if it changes nothing.
@@ -187,10 +190,3 @@ class _Race:
 
     def _equal(self, result: FormResult, owner: str, reason: str) -> FormResult:
         return replace(result, state=State.DUPLICATE, duplicate_of=owner, reason=f"{reason} as {owner}")
-
-    def _failure(self, vmfb: Path) -> CandidateFailed | None:
-        try:
-            self._tools.models.check(self._function, self._default, vmfb, inputs=_INPUTS)
-        except CandidateFailed as failure:
-            return failure
-        return None

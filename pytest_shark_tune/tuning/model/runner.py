@@ -66,6 +66,7 @@ class ModelRunner:
         *,
         policy: Policy = FINAL,
         most_rounds: int = _ROUNDS,
+        is_checked: bool = False,
     ) -> dict[str, Measurement]:
         """Time models in turns with the default one, in fresh children, after their results were checked.
 
@@ -75,6 +76,7 @@ class ModelRunner:
             tuned: the others, by name.
             policy: the time that one round may take.
             most_rounds: the most rounds; fewer if three decide.
+            is_checked: whether `check_all` has checked the results, so that they are not checked again.
 
         Raises:
             CandidateFailed: a model cannot be run, or its results differ.
@@ -83,7 +85,11 @@ class ModelRunner:
         disturbed: Path | None = None
 
         def play(number: int, disturbed: Path | None) -> dict[str, Measurement]:
-            with self._loaded(function, default, tuned, number, disturbed) as child:
+            with self._reference(function, default, number, disturbed) as child:
+                for name, path in tuned.items():
+                    _load(child, name, path, function)
+                    if not is_checked:
+                        raise_if_wrong(child.check(name, _REFERENCE, function.tolerance))
                 runs = {name: partial(child.run, name) for name in tuned}
                 return compare_finalists(runs, partial(child.run, _DEFAULT), policy, seed=self._seed + number)
 
@@ -101,32 +107,62 @@ class ModelRunner:
         Raises:
             CandidateFailed: a model cannot be run, or its results differ.
         """
+        for failure in self.check_all(function, default, {_TUNED: tuned}, inputs=inputs).values():
+            raise failure
+
+    def check_all(
+        self, function: ModelFunction, default: Path, models: Mapping[str, Path], *, inputs: int
+    ) -> dict[str, CandidateFailed]:
+        """Compare the results of models with the default's on so many different inputs, a fresh child for each input.
+
+        A child that a model ended is replaced.
+
+        Returns:
+            The failures of models, by name.
+
+        Raises:
+            CandidateFailed: the default cannot be run.
+        """
+        failed: dict[str, CandidateFailed] = {}
         disturbed: Path | None = None
-
-        def load(number: int, disturbed: Path | None) -> None:
-            with self._loaded(function, default, {_TUNED: tuned}, number, disturbed):
-                pass
-
         for number in range(inputs):
-            _, disturbed = _with_second_chance(function, partial(load, number), disturbed)
+            waiting = [name for name in models if name not in failed]
+            while waiting:
+                busy = ""
+                try:
+                    with self._reference(function, default, number, disturbed) as child:
+                        while waiting:
+                            busy = waiting[0]
+                            _load(child, busy, models[busy], function)
+                            raise_if_wrong(child.check(busy, _REFERENCE, function.tolerance))
+                            child.unload(busy)
+                            del waiting[0]
+                except CandidateFailed as failure:
+                    if not busy:
+                        raise
+                    # A result that seems wrong is compared again once it is known how the model answers to rounding.
+                    if failure.state is State.WRONG_RESULT and not disturbed and (disturbed := function.disturbed()):
+                        continue
+                    failed[waiting.pop(0)] = failure
+        return failed
 
     @contextmanager
-    def _loaded(
-        self, function: ModelFunction, default: Path, tuned: Mapping[str, Path], number: int, disturbed: Path | None
+    def _reference(
+        self, function: ModelFunction, default: Path, number: int, disturbed: Path | None
     ) -> Iterator[DeviceChild]:
-        """A fresh child with models loaded and their results checked on the inputs of round ``number``."""
+        """A fresh child with the default's results on the inputs of round ``number``."""
         with self.children.fresh() as child:
-            load = partial(child.load_function, function=function.name, inputs=function.inputs, files=function.files)
-            load(_DEFAULT, default)
+            _load(child, _DEFAULT, default, function)
             child.store_reference(_DEFAULT, _REFERENCE, self._seed + number)
             if disturbed is not None:
-                load(_DISTURBED, disturbed)
+                _load(child, _DISTURBED, disturbed, function)
                 child.learn_response(_DISTURBED, _REFERENCE, function.tolerance.deviation)
                 child.unload(_DISTURBED)
-            for name, path in tuned.items():
-                load(name, path)
-                raise_if_wrong(child.check(name, _REFERENCE, function.tolerance))
             yield child
+
+
+def _load(child: DeviceChild, key: str, path: Path, function: ModelFunction) -> None:
+    child.load_function(key, path, function=function.name, inputs=function.inputs, files=function.files)
 
 
 def _with_second_chance(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 
 from pytest_shark_tune.compiler.configure import strip
@@ -83,6 +84,7 @@ def default_form(
     """
     (name,) = like.run_whole
 
+    @cache
     def disturbed() -> Path | None:
         report(f"asking how {model.name} answers to rounding errors")
         return builder.disturbed_model(untuned.sources(model), None)

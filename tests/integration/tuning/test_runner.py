@@ -34,7 +34,7 @@ from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tuning.acceptance import model_tolerance
 from pytest_shark_tune.tuning.model.runner import ModelFunction, ModelRunner
-from pytest_shark_tune.tuning.runner import RoundResult, Runner
+from pytest_shark_tune.tuning.runner import Entrants, RoundResult, Runner
 from pytest_shark_tune.tuning.session import Session
 from pytest_shark_tune.tuning.settings import RunSettings
 
@@ -109,7 +109,7 @@ def test_a_finalist_that_ends_its_process_ends_no_final(
         load(child, key, *rest)
 
     monkeypatch.setattr(DeviceChild, "load_benchmark", die_of_one)
-    played = runner.round_of_all({known.name: (known, names[known.name]) for known in (task, other)}, 0, GUARD_ROUND)
+    played = runner.round_of_all([Entrants(known, names[known.name]) for known in (task, other)], 0, GUARD_ROUND)
     assert len(children) == 2, "the rest was measured in a second process"
     for known, failed in ((task, set[str]()), (other, {bad})):
         result = played[known.name]
