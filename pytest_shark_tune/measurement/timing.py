@@ -361,8 +361,8 @@ def combine_rounds(rounds: Sequence[Measurement], *, alpha: float = 0.05, usual:
     ``alpha`` it holds the ratio that one more fresh process will measure. As rounds may agree by luck, s is at least
     the mean standard error within them. A single round is returned as it is.
 
-    Few rounds say little about s. With the usual spread u, ``s^2`` is ``(4 u^2 + (R - 1) s^2) / (R + 3)`` and t has R + 3
-    degrees of freedom: the moderated t of Smyth, 'Linear Models and Empirical Bayes Methods' (2004).
+    Few rounds say little about s. With the usual spread u, ``(4 u^2 + (R - 1) s^2) / (R + 3)`` takes the place of
+    ``s^2``, and t has R + 3 degrees of freedom: the moderated t of Smyth, 'Linear Models and Empirical Bayes Methods' (2004).
 
     Args:
         rounds: The measurements.

@@ -23,6 +23,7 @@ from pytest_shark_tune.measurement.timing import (
     compare_finalists,
     is_decided,
     time_limit_s,
+    usual_spread,
 )
 from pytest_shark_tune.records.types import Finalist, State
 from pytest_shark_tune.records.winner import FINALISTS, declare_winner, final_threshold
@@ -552,6 +553,24 @@ def test_rounds_that_agree_by_luck_keep_their_own_noise() -> None:
 
 def test_a_single_round_stays_as_it_is() -> None:
     assert combine_rounds([measured(1.5)]) == measured(1.5)
+
+
+def test_few_rounds_take_in_the_usual_spread() -> None:
+    finals = [
+        [measured(1.5 * math.exp(step)), measured(1.5 * math.exp(-step))] for step in (0.01, 0.02, 0.03, 0.04, 0.05)
+    ]
+    usual = usual_spread(finals)
+    # The variance of two rounds at a distance of 2 * step is 2 * step^2, and half of such variances are below 0.47.
+    assert usual == pytest.approx(math.sqrt(2 * 0.03**2 / (1 - 2 / 9) ** 3))
+    assert usual_spread(finals[:4]) == 0.0, "four finals do not show what is usual"
+    alone, steady = combine_rounds(finals[0]), combine_rounds(finals[0], usual=usual)
+    # t is 12.7 with one degree of freedom, 2.57 with five.
+    half = 2.5706 * math.sqrt((4 * usual**2 + 2 * 0.01**2) / 5) * math.sqrt(1.5)
+    assert math.log(steady.ratio_high / steady.ratio) == pytest.approx(half, rel=1e-4)
+    assert steady.ratio == alone.ratio
+    assert steady.process_noise == alone.process_noise, "what was measured is not changed"
+    wild = [measured(1.0), measured(2.0)]
+    assert combine_rounds(wild, usual=usual).ratio_low < 1, "a final's own spread still counts"
 
 
 def test_rounds_without_an_interval_are_refused() -> None:
