@@ -15,7 +15,8 @@ import click
 import numpy as np
 from scipy import stats
 
-from pytest_shark_tune.measurement.timing import Measurement, combine_rounds, usual_spread
+from pytest_shark_tune.measurement.rounds import combine_rounds, usual_spread
+from pytest_shark_tune.measurement.timing import Measurement
 
 _SPREAD, _DISPATCHES, _FINALISTS, _RUNS = 0.05, 25, 2, 200
 _HEAVY = 3

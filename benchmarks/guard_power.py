@@ -24,7 +24,8 @@ from guarded_suite import GuardedSuite, show
 from single_op import SingleOp, single_op
 
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck
-from pytest_shark_tune.measurement.timing import MOST_ROUNDS, Measurement, combine_rounds
+from pytest_shark_tune.measurement.rounds import combine_rounds
+from pytest_shark_tune.measurement.timing import MOST_ROUNDS, Measurement
 from pytest_shark_tune.plan.types import POOL
 from pytest_shark_tune.records.snapshot import read_records, write_spec
 from pytest_shark_tune.records.types import Record, State, WinnerRecord

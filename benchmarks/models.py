@@ -23,8 +23,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,18 +40,13 @@ from pytest_shark_tune.compiler.onnx import import_onnx
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.device.lease import DeviceLeases
+from pytest_shark_tune.device.onnx_engine import run_onnx
 from pytest_shark_tune.device.protocol import TensorData
 from pytest_shark_tune.dispatch.extraction import function_inputs
 from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import CommandFailed, InputError
-from pytest_shark_tune.measurement.timing import (
-    FINAL,
-    FINAL_ROUNDS,
-    Measurement,
-    Run,
-    combine_rounds,
-    compare_finalists,
-)
+from pytest_shark_tune.measurement.rounds import combine_rounds
+from pytest_shark_tune.measurement.timing import FINAL, FINAL_ROUNDS, Measurement, Run, compare_finalists
 from pytest_shark_tune.plan.source import Source, read_source
 from pytest_shark_tune.records.form import FormRecord
 from pytest_shark_tune.records.form_files import read_form
@@ -302,8 +297,8 @@ def _round(
             arguments, outputs[name] = tensors[: len(inputs)], tensors[len(inputs) :]
             runs[name] = partial(child.run, name)
         if python:
-            theirs = stack.enter_context(_onnxruntime(python, model, arguments))
-            version, runs[_OTHER], outputs[_OTHER] = theirs.version, theirs.run, theirs.outputs
+            theirs = stack.enter_context(run_onnx(model, arguments, python))
+            version, runs[_OTHER], outputs[_OTHER] = theirs.name.rpartition(" ")[2], theirs.run, theirs.outputs
         measured = compare_finalists(runs, runs[_DEFAULT], FINAL, seed=seed)
     return _Round(measured, outputs, version)
 
@@ -312,45 +307,6 @@ def _array(tensor: TensorData) -> Any:
     """A tensor of floats or of whole bytes as an array."""
     dtype = _DTYPES.get(tensor.element) or np.dtype(tensor.element.replace("i", "int").replace("int1", "bool"))
     return np.frombuffer(tensor.data, dtype).reshape(tensor.shape)
-
-
-class _OnnxRuntime:
-    """ONNX Runtime in a child process, that wrote its outputs for ``inputs`` to a file."""
-
-    def __init__(self, process: subprocess.Popen[str], outputs: Path) -> None:
-        self._process = process
-        self.version = self._answer()
-        kept = np.load(outputs)
-        self.outputs: list[Any] = [kept[name] for name in kept.files]
-
-    def run(self, batch: int) -> float:
-        """Run the model ``batch`` times; the seconds it took."""
-        assert self._process.stdin is not None
-        print(batch, file=self._process.stdin, flush=True)
-        return float(self._answer())
-
-    def _answer(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline().strip()
-        if not line:
-            raise click.ClickException(f"ONNX Runtime ended with status {self._process.wait()}")
-        return line
-
-
-@contextmanager
-def _onnxruntime(python: str, model: Path, inputs: Sequence[Any]) -> Iterator[_OnnxRuntime]:
-    # It imports nothing of ours.
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    with tempfile.TemporaryDirectory(prefix="models-") as directory:
-        given, outputs = Path(directory, "inputs.npz"), Path(directory, "outputs.npz")
-        np.savez(given, *inputs)
-        script = Path(__file__).with_name("onnxruntime_child.py")
-        command = [python, *map(str, (script, model, given, outputs, processors()))]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as process:
-            try:
-                yield _OnnxRuntime(process, outputs)
-            finally:
-                process.kill()
 
 
 def _rows(rounds: Sequence[_Round]) -> list[Row]:

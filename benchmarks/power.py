@@ -26,6 +26,7 @@ from single_op import SingleOp, quantiles, single_op
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.errors import SharkTuneError
+from pytest_shark_tune.measurement.rounds import combine_rounds, is_decided
 from pytest_shark_tune.measurement.timing import (
     FINAL,
     FINAL_ROUNDS,
@@ -33,9 +34,7 @@ from pytest_shark_tune.measurement.timing import (
     NOISE_FLOOR,
     Measurement,
     calibrate,
-    combine_rounds,
     compare_finalists,
-    is_decided,
 )
 
 PERCENTS = {"same": 100, "5% slower": 105, "10% slower": 110}

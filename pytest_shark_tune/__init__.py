@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from pytest_shark_tune.compiler.artifact import Artifact
     from pytest_shark_tune.errors import CandidateFailed, UndecidedWarning
     from pytest_shark_tune.measurement.correctness import Tolerance, tolerance_for
-    from pytest_shark_tune.measurement.timing import Measurement, combine_rounds
+    from pytest_shark_tune.measurement.rounds import combine_rounds
+    from pytest_shark_tune.measurement.timing import Measurement
     from pytest_shark_tune.plan.custom import CustomTask
     from pytest_shark_tune.plugin.kernels import Kernel
     from pytest_shark_tune.plugin.stages import DispatchStages
@@ -42,7 +43,7 @@ _MODULES = {
     "SearchSpace": "pytest_shark_tune.search_space",
     "Tolerance": "pytest_shark_tune.measurement.correctness",
     "UndecidedWarning": "pytest_shark_tune.errors",
-    "combine_rounds": "pytest_shark_tune.measurement.timing",
+    "combine_rounds": "pytest_shark_tune.measurement.rounds",
     "tolerance_for": "pytest_shark_tune.measurement.correctness",
 }
 

@@ -148,9 +148,25 @@ class DeviceChild(AbstractContextManager["DeviceChild"]):
         """
         return self._ask(protocol.RunBatch(key, batch), float, self._timeouts.run_s, timeout_s)
 
-    def store_reference(self, key: str, name: str, seed: int, *, timeout_s: float | None = None) -> None:
-        """Fill ``key`` from ``seed``, run it once and keep its outputs as the reference ``name``."""
-        self._ask(protocol.StoreReference(key, name, seed), None, self._timeouts.check_s, timeout_s)
+    def store_reference(
+        self,
+        key: str,
+        name: str,
+        seed: int,
+        *,
+        outputs: Sequence[protocol.TensorData] = (),
+        timeout_s: float | None = None,
+    ) -> None:
+        """Fill ``key`` from ``seed``, run it once and keep its outputs as the reference ``name``.
+
+        Args:
+            key: The key of the loaded module.
+            name: The name of the reference.
+            seed: The seed of the inputs.
+            outputs: What the outputs should be, as computed elsewhere, with the types and shapes of its own.
+            timeout_s: The number of seconds that it may take.
+        """
+        self._ask(protocol.StoreReference(key, name, seed, tuple(outputs)), None, self._timeouts.check_s, timeout_s)
 
     def check(
         self,

@@ -88,12 +88,22 @@ class RunBatch(msgspec.Struct, frozen=True, tag=True):
     batch: int
 
 
+class TensorData(msgspec.Struct, frozen=True):
+    """A tensor with its contents."""
+
+    shape: tuple[int, ...]
+    element: str
+    data: bytes
+    """The elements, row-major, as IREE stores them (i4 in half a byte)."""
+
+
 class StoreReference(msgspec.Struct, frozen=True, tag=True):
-    """Fill, run once on each copy of the data and keep the outputs under ``name``."""
+    """Fill, run once on each copy of the data and keep the outputs under ``name``, or the given ones in their place."""
 
     key: str
     name: str
     seed: int
+    outputs: tuple[TensorData, ...] = ()
 
 
 class CheckOutputs(msgspec.Struct, frozen=True, tag=True):
@@ -153,15 +163,6 @@ class Reply(msgspec.Struct, Generic[_T], frozen=True):
     """The message, if the request failed."""
     lost: bool = False
     """Whether the device has stopped working in this process, as a GPU does after an illegal access."""
-
-
-class TensorData(msgspec.Struct, frozen=True):
-    """A tensor with its contents."""
-
-    shape: tuple[int, ...]
-    element: str
-    data: bytes
-    """The elements, row-major, as IREE stores them (i4 in half a byte)."""
 
 
 class DeviceEntry(msgspec.Struct, frozen=True):

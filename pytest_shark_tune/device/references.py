@@ -10,10 +10,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_shark_tune.device.buffers import count_unwritten, hides_poison
+from pytest_shark_tune.device.buffers import Output, count_unwritten, hides_poison
 from pytest_shark_tune.device.elements import element_type, smallest_step, to_array
 from pytest_shark_tune.device.inputs import InputData
 from pytest_shark_tune.device.loaded import Loaded, ReferenceResult, RunResult
+from pytest_shark_tune.device.protocol import TensorData
 from pytest_shark_tune.measurement import correctness
 from pytest_shark_tune.measurement.acceptance import Acceptance
 
@@ -38,6 +39,8 @@ class _Reference(msgspec.Struct):
     seed: int
     kept: tuple[ReferenceResult, ...]
     """The results: a second one, with another poison, if values of the first look like poison."""
+    own: ReferenceResult | None = None
+    """The module's own results, if what is kept was computed elsewhere."""
     on_other_data: dict[InputData, ReferenceResult] = {}
     unconfirmed: list[NDArray[np.bool_] | bool] | None = None
     responses: _Responses | None = None
@@ -50,8 +53,17 @@ class References:
         self._loaded = loaded
         self._references: dict[str, _Reference] = {}
 
-    def keep(self, key: str, name: str, seed: int) -> None:
-        """Fill ``key`` from ``seed``, run it once and keep the outputs as ``name``."""
+    def keep(self, key: str, name: str, seed: int, outputs: Sequence[TensorData] = ()) -> None:
+        """Fill ``key`` from ``seed``, run it once and keep the outputs as ``name``, or the given ones in their place.
+
+        Raises:
+            ValueError: given outputs have other types or shapes than those of ``key``.
+        """
+        if outputs:
+            results = self._loaded[key].run_once(InputData(seed))
+            kept_ones = (_kept(_replaced(results, outputs)),)
+            self._references[name] = _Reference(name, key, seed, kept_ones, own=_kept(results))
+            return
         kept = [_kept(self._loaded[key].run_once(InputData(seed)))]
         if any(map(hides_poison, kept[0].result.outputs, kept[0].values)):
             kept.append(_kept(self._loaded[key].run_once(InputData(seed, poison=1))))
@@ -103,7 +115,10 @@ class References:
     def learn_response(self, key: str, name: str, relative: float) -> None:
         """Take the difference between ``key`` and reference ``name`` as a response of the reference."""
         reference = self._reference(name)
-        was, now = reference.kept[0], _kept(self._loaded[key].run_once(InputData(reference.seed))).values
+        was, now = (
+            reference.own or reference.kept[0],
+            _kept(self._loaded[key].run_once(InputData(reference.seed))).values,
+        )
         if [values.shape for values in was.values] != [values.shape for values in now]:
             raise ValueError(f"outputs of {key!r} cannot be compared with reference {name!r}")
         found = _responses(was, [now], relative / 2**0.5)
@@ -143,7 +158,17 @@ def _measure_responses(loaded: Loaded, reference: _Reference) -> _Responses:
         if trial + 1 >= _FEWEST_RESPONSE_RUNS and time.perf_counter() - started > _RESPONSE_S:
             break
     loaded.fill(InputData(reference.seed))
-    return _responses(reference.kept[0], runs, loaded.step)
+    return _responses(reference.own or reference.kept[0], runs, loaded.step)
+
+
+def _replaced(results: Sequence[RunResult], outputs: Sequence[TensorData]) -> list[RunResult]:
+    """The result with other outputs."""
+    ours = [(output.element, output.shape) for output in results[0].outputs]
+    theirs = [(output.element, output.shape) for output in outputs]
+    if ours != theirs:
+        raise ValueError(f"outputs {theirs} cannot take the place of outputs {ours}")
+    given = (Output(output.element, output.shape, np.frombuffer(output.data, np.uint8)) for output in outputs)
+    return [RunResult(tuple(given), results[0].stray)]
 
 
 def _kept(results: Sequence[RunResult]) -> ReferenceResult:

@@ -58,8 +58,8 @@ class DeviceServer:
                 self._loaded[key].fill(InputData(seed))
             case protocol.RunBatch(key, batch):
                 return self.run(key, batch)
-            case protocol.StoreReference(key, name, seed):
-                self._references.keep(key, name, seed)
+            case protocol.StoreReference(key, name, seed, outputs):
+                self._references.keep(key, name, seed, outputs)
             case protocol.CheckOutputs(key, name, acceptance, edges):
                 check = self._references.check_edges if edges else self._references.check
                 return check(key, name, acceptance)

@@ -14,7 +14,8 @@ import msgspec
 
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
 from pytest_shark_tune.measurement.intervals import student_quantile
-from pytest_shark_tune.measurement.timing import NOISE_FLOOR, Measurement, combine_rounds
+from pytest_shark_tune.measurement.rounds import combine_rounds
+from pytest_shark_tune.measurement.timing import NOISE_FLOOR, Measurement
 from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.tuning.settings import TOLERANCE
 

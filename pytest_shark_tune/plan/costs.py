@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pytest_shark_tune.plan.profile import Profile, Share
 from pytest_shark_tune.plan.types import Plan
 
-__all__ = ["DispatchCost", "ModelCosts", "model_costs"]
+__all__ = ["DispatchCost", "ModelCosts", "model_costs", "slow_sources"]
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,31 @@ class ModelCosts:
 
 def model_costs(plan: Plan) -> list[ModelCosts]:
     """The costs in each profiled model of a plan."""
+    return [ModelCosts(profiles) for profiles in _by_model(plan)]
+
+
+def slow_sources(plan: Plan, ratios: Mapping[str, float], behind: float) -> set[str]:
+    """The forms of models that are slower than the fastest form by a factor of more than ``behind``, by source.
+
+    Args:
+        plan: The plan.
+        ratios: The best speed so far of each dispatch that is tuned, relative to its default.
+        behind: The factor.
+    """
+    slow = set()
+    for profiles in _by_model(plan):
+        times = {profile.source: _time_us(profile, ratios) for profile in profiles}
+        slow |= {source for source, time_us in times.items() if time_us > behind * min(times.values())}
+    return slow
+
+
+def _by_model(plan: Plan) -> list[list[Profile]]:
+    """The profiles of each model, one for each of its forms."""
     models = {source.name: source.model_name for source in plan.sources}
-    by_model: dict[str, list[Profile]] = {}
+    found: dict[str, list[Profile]] = {}
     for profile in plan.profiles:
-        by_model.setdefault(models.get(profile.source, profile.source), []).append(profile)
-    return [ModelCosts(profiles) for profiles in by_model.values()]
+        found.setdefault(models.get(profile.source, profile.source), []).append(profile)
+    return list(found.values())
 
 
 def _time_us(profile: Profile, ratios: Mapping[str, float]) -> float:

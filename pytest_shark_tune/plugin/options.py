@@ -62,6 +62,8 @@ _BENCHMARK_OPTIONS = ("json", "save", "autosave", "compare", "compare_fail", "hi
 _SEARCHES = ("model", "random", "exhaustive")
 _ROUTES = ("compile", "flag")
 _STAGES = ("compile",)
+_REFERENCES = ("default", "onnx")
+_COMPARED = ("", "ort")
 _OF_ONE_RUN = ("tune_report_md", "tune_cache_clear", "tune_stop_after", "tune_bundle")
 _OF_THE_COMPILER = (
     "tune_spec",
@@ -117,6 +119,10 @@ class TuneOptions:
     """The shapes, data and function of the models of the run."""
     forms: tuple[Form, ...] = ()
     """The forms in which models are tried, besides their default form."""
+    reference: str = "default"
+    """What the results of ONNX models are compared with: ``default`` or ``onnx``."""
+    compare: str = ""
+    """``ort`` to time ONNX models in ONNX Runtime as well."""
     stop_after: str = ""
     """The stage after which the run stops, ``compile``; empty for a whole run."""
     bundle: Path | None = None
@@ -154,16 +160,13 @@ class TuneOptions:
             stop_after = ""
         starter = value("spec")
         landscape = value("record_landscape")
-        search = value("search")
-        if search not in _SEARCHES:
-            raise pytest.UsageError(f"--tune-search: unknown search {search!r}; there is {', '.join(_SEARCHES)}")
         target = parse.parse_target(value("target"))
         options = cls(
             target=target,
             devices=tuple(uri for uri in (part.strip() for part in value("device").split(",")) if uri),
             candidates=parse.parse_count("--tune-candidates", value("candidates")),
             time_s=parse.parse_duration("--tune-time", value("time")),
-            search=search,
+            search=parse.parse_choice("--tune-search", value("search"), _SEARCHES),
             seed=parse.parse_seed("--tune-seed", value("seed")),
             starter=base / starter if starter and bundle is None else None,
             out=base / value("out"),
@@ -184,6 +187,8 @@ class TuneOptions:
             ),
             models=_parse_models(config, value("function")),
             forms=parse.parse_forms("--tune-form", _either(config, "tune_form"), target),
+            reference=parse.parse_choice("--tune-reference", value("reference"), _REFERENCES),
+            compare=parse.parse_choice("--tune-compare", value("compare"), _COMPARED),
             stop_after=stop_after,
             bundle=bundle,
             target_is_given=config.getoption("tune_target") is not None,
@@ -306,6 +311,13 @@ def add_options(parser: pytest.Parser) -> None:
     add("function", "NAME", "", "the function to run, of a model that has several")
     add("commands", "FILE", "", "tune the convolutions and matmuls of a list of MIOpen or Fusilli driver commands")
     add("record-landscape", "FILE", "", "record measurements for shark-tune replay; FILE-DISPATCH for several")
+    add(
+        "reference",
+        "WHAT",
+        "default",
+        "what results of ONNX models are compared with: default, or onnx (the model's own)",
+    )
+    add("compare", "WHAT", "", "also time ONNX models in ONNX Runtime, where it is installed: ort")
     add("stop-after", "STAGE", "", "compile: measure nothing, and pack the compiled candidates into OUT/bundle.tar")
     add("bundle", "FILE", "", "measure the candidates in a bundle; the compiler is not needed")
     add("jobs", "N", str(processors()), "number of compilations at a time (default: one per processor)")

@@ -17,6 +17,7 @@ from pytest_shark_tune.system.machine import last_level_cache_bytes
 
 __all__ = [
     "naming",
+    "parse_choice",
     "parse_count",
     "parse_duration",
     "parse_flags",
@@ -151,6 +152,17 @@ def parse_tolerance(option: str, text: str) -> float:
     if share is None or share >= 1:
         raise pytest.UsageError(f"{option}: {text!r} is no share of less than 1; give for example 4% or 0.04")
     return share
+
+
+def parse_choice(option: str, text: str, known: Sequence[str]) -> str:
+    """Return one of the known values; an empty one among them stands for none.
+
+    Raises:
+        pytest.UsageError: ``text`` is no known value.
+    """
+    if text not in known:
+        raise pytest.UsageError(f"{option}: {text!r} is not known; there is {', '.join(filter(None, known))}")
+    return text
 
 
 def parse_share(option: str, text: str) -> float:

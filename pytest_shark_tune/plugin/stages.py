@@ -15,7 +15,8 @@ from typing import Protocol, TypeAlias
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
 from pytest_shark_tune.guard.verdict import EntryCheck, Verdict
-from pytest_shark_tune.measurement.timing import FINAL_ROUNDS, Measurement, combine_rounds
+from pytest_shark_tune.measurement.rounds import combine_rounds
+from pytest_shark_tune.measurement.timing import FINAL_ROUNDS, Measurement
 from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import FormResult, KernelTask, Task
 from pytest_shark_tune.plugin.cases import TuningCase
@@ -223,9 +224,7 @@ def _form_measurement(result: FormResult) -> Measurement | None:
     """
     if result.state == State.MEASURED:
         return result.measurement
-    # There was no time to compile a form that was not tried.
-    state = State(result.state) if result.state in set(State) else State.COMPILE_TIMEOUT
-    raise CandidateFailed(state, result.reason, result.duplicate_of)
+    raise CandidateFailed(result.state, result.reason, result.duplicate_of)
 
 
 def _dispatch_of(case: TuningCase) -> Task:

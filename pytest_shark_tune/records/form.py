@@ -6,7 +6,7 @@ import msgspec
 
 from pytest_shark_tune.forms.form import DEFAULT_FORM, Form
 
-__all__ = ["FORM_SCHEMA", "ComparedForm", "FormRecord"]
+__all__ = ["FORM_SCHEMA", "ComparedForm", "FormRecord", "KindTime"]
 
 FORM_SCHEMA = 1
 
@@ -24,6 +24,17 @@ class ComparedForm(msgspec.Struct, frozen=True, kw_only=True):
     ratio_high: float | None = None
     reason: str = ""
     """The reason why it was not run, or failed."""
+
+
+class KindTime(msgspec.Struct, frozen=True, kw_only=True):
+    """The time of one kind of dispatch in the form that won, by its profile and by the finals."""
+
+    kind: str
+    """The kind of the root op: contraction, convolution, …; ``not tuned`` for dispatches without candidates."""
+    default_us: float
+    """The time of all such dispatches in a call with their defaults, in microseconds."""
+    tuned_us: float
+    """The same with their winners."""
 
 
 class FormRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +62,12 @@ class FormRecord(msgspec.Struct, frozen=True, kw_only=True):
     ratio_high: float | None = None
     compared: tuple[ComparedForm, ...] = ()
     """The forms that reached the comparison of whole models."""
+    onnxruntime_us: float | None = None
+    """The median time of the ONNX model in ONNX Runtime in the same rounds, if it was measured."""
+    onnxruntime_ratio: float | None = None
+    """``default_us`` divided by that time."""
+    kinds: tuple[KindTime, ...] = ()
+    """Where the time of the form that won goes, if it was profiled; the kind that takes longest first."""
     note: str = ""
     """The reason for the choice."""
     file: str = ""

@@ -16,6 +16,12 @@ def describe_form(record: FormRecord) -> str:
     times = f"{format_us(record.default_us)} -> {format_us(record.tuned_us)}"
     others = [_described(row) for row in record.compared if row.form != record.form]
     parts = [f"form {record.form.name} with its spec: {figures}, {times}", *filter(None, [record.note]), *others]
+    if record.onnxruntime_us is not None and record.tuned_us is not None:
+        part = record.tuned_us / record.onnxruntime_us
+        parts.append(f"ONNX Runtime {format_us(record.onnxruntime_us)}: the model takes {part:.2f} of its time")
+    if record.kinds:
+        kinds = (f"{one.kind} {format_us(one.default_us)} -> {format_us(one.tuned_us)}" for one in record.kinds)
+        parts.append(f"its dispatches: {', '.join(kinds)}")
     return "; ".join(parts)
 
 

@@ -11,16 +11,9 @@ from functools import partial
 import msgspec
 
 from pytest_shark_tune.errors import CandidateFailed
-from pytest_shark_tune.measurement.timing import (
-    FINAL,
-    FINAL_ROUNDS,
-    MOST_ROUNDS,
-    Measurement,
-    Policy,
-    combine_rounds,
-    is_decided,
-    usual_spread,
-)
+from pytest_shark_tune.measurement.rounds import combine_rounds, is_decided, usual_spread
+from pytest_shark_tune.measurement.timing import FINAL, FINAL_ROUNDS, MOST_ROUNDS, Measurement, Policy
+from pytest_shark_tune.plan.costs import slow_sources
 from pytest_shark_tune.plan.types import AnyTask, Plan, Task
 from pytest_shark_tune.records.types import Finalist, FinalRecord, Record
 from pytest_shark_tune.records.winner import choose_finalists, declare_winner, provisional_winner, simplicity
@@ -38,6 +31,8 @@ __all__ = ["Finals", "PlayRound"]
 _NO_TIME = "provisional: there was no time for its final (--tune-time), and no candidate is faster for sure"
 _LEAST_GAIN = 0.005
 """A dispatch whose fastest candidate may save less than this part of its models' time gets no final."""
+_BEHIND = 1.2
+"""A form that the best candidates leave so many times as slow as another one gets no finals of its own."""
 _FEWEST_ROUNDS = 2
 _SHORT_S, _FEW_FINALISTS = 6.0, 2
 """A final with less time than this measures fewer finalists."""
@@ -136,7 +131,7 @@ class Finals:
             CandidateFailed: the default cannot be compiled or run.
         """
         finalists, incumbent = self.finalists(task), self.run.incumbent(task.name)
-        if not incumbent and finalists and (why := self._too_small(task, plan)):
+        if not incumbent and finalists and (why := self._why_none(task, plan)):
             return FinalRecord.from_rounds(task, [], None, (None, why), self.runner.origin)
 
         def hold() -> FinalRecord:
@@ -161,7 +156,7 @@ class Finals:
                 known
                 for known, (_, finalists) in zip(together, names, strict=True)
                 if finalists
-                and (self.run.incumbent(known.name) or not self._too_small(known, plan))
+                and (self.run.incumbent(known.name) or not self._why_none(known, plan))
                 and not self.database.has_final(known, finalists, self.run.incumbent(known.name))
             ]
             limit_s = self._limit_s(asked, plan)
@@ -224,8 +219,15 @@ class Finals:
         records = journal.read(self.run.records, Record)
         return [record for record in records if record.dispatch == task.name and record.id in known]
 
-    def _too_small(self, task: Task, plan: Plan) -> str:
+    def _why_none(self, task: Task, plan: Plan) -> str:
         """The reason why a final is not worth its time; empty if it is."""
+        if plan.forms:
+            records = journal.read(self.run.records, Record)
+            ratios: dict[str, float] = {}
+            for record in records:
+                ratios[record.dispatch] = max(record.ratio or 0.0, ratios.get(record.dispatch, 1.0))
+            if {member.source for member in task.dispatch.members} <= slow_sources(plan, ratios, _BEHIND):
+                return "only forms have it that the best candidates leave behind another form: no final was held"
         share = plan.share(task)
         most = max((record.ratio_high or 0.0 for record in self._records(task)), default=0.0)
         if share is None or most <= 1 or share * (1 - 1 / most) >= _LEAST_GAIN:

@@ -80,9 +80,9 @@ class Session:
         self.runner = Runner(settings, self.builder, self.children, microbenchmarks=self.microbenchmarks)
         self.database = TuningDatabase(self.results, compiler, settings, step=self.step)
         self.models = models = ModelRunner(self.children, settings.seed)
-        self.untuned = untuned = UntunedModels(self.builder)
+        self.untuned = untuned = UntunedModels(self.builder, asks_onnx=settings.reference == "onnx")
         profiler = Profiler(self.builder, untuned, self.runner, self.children, self.microbenchmarks, self.run.cache)
-        known_forms = FormDatabase(self.database)
+        known_forms = FormDatabase(self.database, settings.reference, settings.compare)
         race = FormRace(self.builder, untuned, models, report)
         forms = FormPlanner(settings, self.run.cache, race, known_forms, profiler)
         self.planner = Planner(settings, cache, self.run, self.builder, self.database, profiler, forms, report)
@@ -99,6 +99,7 @@ class Session:
             self.runner.origin,
             settings.budget,
             report,
+            compares_onnx=settings.compare == "ort",
         )
         verifier = Verifier(self.builder, models, report=report)
         self.verifier = RunVerifier(verifier, self.run, self.database, self.form_finals, settings.starter)

@@ -56,6 +56,10 @@ class RunSettings:
     """What the user says of the models that are read."""
     forms: tuple[Form, ...] = ()
     """The forms in which models are tried, besides their default form; none to tune models as they are."""
+    reference: str = "default"
+    """What the results of a model's forms are compared with: ``default``, or ``onnx`` for the ONNX model's own."""
+    compare: str = ""
+    """``ort`` to time ONNX models in ONNX Runtime as well."""
     stops_after_compile: bool = False
     """Whether nothing is measured."""
     bundle: str = ""

@@ -58,9 +58,11 @@ def conclude(
     outcome: object = None
     if isinstance(error, SharkTuneError):
         report.longrepr = str(error)
-        if isinstance(error, CandidateFailed) and error.state in set(State):
+        is_of_form = case.role is Role.FORM
+        if isinstance(error, CandidateFailed) and (error.state in set(State) or is_of_form):
             outcome = error
-            if case.role in (Role.CANDIDATE, Role.FORM):
+            # A model whose own results are wrong is worth a failure.
+            if case.role is Role.CANDIDATE or (is_of_form and not case.form_result.form.is_default):
                 report.outcome = "skipped"
                 report.longrepr = (str(item.path), item.location[1] or 0, f"Skipped: {error}")
     elif call.when == "call" and error is None:

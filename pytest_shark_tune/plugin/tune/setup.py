@@ -163,6 +163,8 @@ def _settings(
         fresh=options.fresh,
         models=options.models,
         forms=options.forms,
+        reference=options.reference,
+        compare=options.compare,
         budget=share.budget,
         stops_after_compile=options.stop_after == "compile",
         bundle=bundle.digest if bundle is not None else "",

@@ -118,6 +118,8 @@ def compare_apart(
 
     ``compare`` does not tell which one failed.
     """
+    if not models:
+        return RoundResult({}, {})
     try:
         return RoundResult(compare(models), {})
     except CandidateFailed as failure:

@@ -47,7 +47,8 @@ def choose_forms(
     Returns:
         The results with the estimates and the choice.
     """
-    fastest = max((result for result in results if result.state == State.MEASURED), key=_ratio).form.name
+    right = [result for result in results if result.state == State.MEASURED]
+    fastest = max(right or results[:1], key=_ratio).form.name
     best = min(estimates.values(), default=0.0)
     near = sorted((name for name in estimates if estimates[name] <= best * _CLOSE), key=lambda name: estimates[name])
     most = _FEW if is_short else _MOST_TUNED

@@ -14,15 +14,15 @@ from pytest_shark_tune.forms.form import DEFAULT_FORM, Form
 from pytest_shark_tune.measurement.timing import NOISE_FLOOR, Measurement
 from pytest_shark_tune.plan.types import FormResult, Plan
 from pytest_shark_tune.records.draft import Draft, spec_of
-from pytest_shark_tune.records.form import ComparedForm, FormRecord
-from pytest_shark_tune.records.types import FinalRecord, Origin
+from pytest_shark_tune.records.form import ComparedForm, FormRecord, KindTime
+from pytest_shark_tune.records.types import FinalRecord, Origin, State
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.budget import TimeBudget
 from pytest_shark_tune.system.cache import content_key
 from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.model.final import compare_apart
-from pytest_shark_tune.tuning.model.runner import ModelRunner
-from pytest_shark_tune.tuning.model.whole import UntunedModels, default_form, tuned_form
+from pytest_shark_tune.tuning.model.runner import ONNX, ModelRunner
+from pytest_shark_tune.tuning.model.whole import UntunedModels, default_form, onnx_file, tuned_form
 from pytest_shark_tune.tuning.run_directory import RunDirectory
 
 __all__ = ["FormFinals", "in_chosen_forms", "losing_entries"]
@@ -51,6 +51,8 @@ class FormFinals:
     """The time of the run."""
     report: Callable[[str], None]
     """Gets a message about work that takes long."""
+    compares_onnx: bool = False
+    """Whether ONNX models are timed in ONNX Runtime as well."""
 
     def chosen(self, plan: Plan) -> tuple[FormRecord, ...]:
         """The chosen form of each model of a plan whose forms were compared; the same in all processes of a run."""
@@ -105,22 +107,34 @@ class FormFinals:
             except (CandidateFailed, CommandFailed, InputError) as error:
                 compared[name] = replace(row, reason=str(error))
         measured, failed = self._compare(plan, model, paths) if paths else ({}, {})
+        if (onnx := measured.pop(ONNX, None)) is not None:
+            times = {"onnxruntime_us": round(onnx.median_us, 3), "onnxruntime_ratio": onnx.ratio}
+            record = replace(record, **times)
         for name, failure in failed.items():
             compared[name] = replace(compared[name], reason=str(failure))
         for name, measurement in measured.items():
             bounds = {"ratio_low": measurement.ratio_low, "ratio_high": measurement.ratio_high}
             compared[name] = replace(compared[name], ratio=measurement.ratio, **bounds)
-        return _decided(replace(record, compared=tuple(compared.values())), measured)
+        decided = _decided(replace(record, compared=tuple(compared.values())), measured)
+        first = next(one for one in plan.forms if one.model == model and one.form.is_default)
+        if first.state == State.WRONG_RESULT:
+            decided = _without_default(decided, measured, first.reason)
+        return replace(decided, kinds=_by_kind(plan, decided.source, finals))
 
     def _compare(
         self, plan: Plan, model: str, paths: Mapping[str, Path]
-    ) -> tuple[Mapping[str, Measurement], Mapping[str, CandidateFailed]]:
+    ) -> tuple[dict[str, Measurement], Mapping[str, CandidateFailed]]:
         """Compare whole models with the untuned default form; return their measurements and their failures."""
         default = plan.source(model)
         function, vmfb = default_form(default, default, plan.tasks, self.builder, self.untuned, self.report)
         self.report(f"comparing the forms {', '.join(paths)} of {model} as whole models")
-        played = compare_apart(partial(self.models.compare, function, vmfb), paths)
-        return played.measured, played.failed
+        onnx = onnx_file(default, self.report) if self.compares_onnx else None
+        try:
+            played = compare_apart(partial(self.models.compare, function, vmfb, onnx=onnx), paths)
+        except InputError as error:
+            self.report(f"{model} is not timed in ONNX Runtime: {error}")
+            played = compare_apart(partial(self.models.compare, function, vmfb), paths)
+        return dict(played.measured), played.failed
 
 
 def in_chosen_forms(plan: Plan, records: Sequence[FormRecord]) -> Plan:
@@ -161,12 +175,29 @@ def _predicted_us(plan: Plan, result: FormResult, finals: Mapping[str, FinalReco
     profile = next((known for known in plan.profiles if known.source == result.source), None)
     if profile is None:
         return None
-    total = profile.outside_us
-    for part in profile.shares:
-        final = finals.get(part.dispatch)
-        won = next((one for one in final.finalists if one.id == final.winner), None) if final is not None else None
-        total += part.time_us / (won.ratio if won is not None and won.ratio else 1.0)
-    return total
+    return profile.outside_us + sum(part.time_us / _ratio(finals.get(part.dispatch)) for part in profile.shares)
+
+
+def _ratio(final: FinalRecord | None) -> float:
+    """The speed of a final's winner relative to the default; 1 without one."""
+    won = next((one for one in final.finalists if one.id == final.winner), None) if final is not None else None
+    return won.ratio if won is not None and won.ratio else 1.0
+
+
+def _by_kind(plan: Plan, source: str, finals: Mapping[str, FinalRecord]) -> tuple[KindTime, ...]:
+    """The time of a form by kinds of dispatches, the kind that takes longest first; empty if it was not profiled."""
+    profile = next((known for known in plan.profiles if known.source == source), None)
+    kinds = {task.name: task.dispatch.root.kind for task in plan.tasks}
+    found: dict[str, KindTime] = {}
+    for part in profile.shares if profile is not None else ():
+        kind = kinds.get(part.dispatch, "not tuned")
+        so_far = found.get(kind, KindTime(kind=kind, default_us=0.0, tuned_us=0.0))
+        found[kind] = KindTime(
+            kind=kind,
+            default_us=round(so_far.default_us + part.time_us, 3),
+            tuned_us=round(so_far.tuned_us + part.time_us / _ratio(finals.get(part.dispatch)), 3),
+        )
+    return tuple(sorted(found.values(), key=lambda time: -time.default_us))
 
 
 def _predicted(record: FormRecord, tuned: Sequence[FormResult], predicted: Mapping[str, float | None]) -> FormRecord:
@@ -195,6 +226,17 @@ def _decided(record: FormRecord, measured: Mapping[str, Measurement]) -> FormRec
     if found.ratio_low <= 1 + NOISE_FLOOR and best != DEFAULT_FORM.name:
         return replace(record, form=DEFAULT_FORM, note=f"no form wins: {best} is the fastest, and not clearly faster")
     return replace(record, form=forms[best])
+
+
+def _without_default(record: FormRecord, measured: Mapping[str, Measurement], why: str) -> FormRecord:
+    """The record with the fastest form but the default one, whose results are wrong."""
+    if not record.form.is_default:
+        return replace(record, note=f"the results of the default form are wrong: {why}")
+    others = [row for row in record.compared if not row.form.is_default and row.form.name in measured]
+    if not others:
+        return replace(record, note=f"the results of the default form are wrong, and no other form is right: {why}")
+    best = max(others, key=lambda row: measured[row.form.name].ratio)
+    return replace(record, form=best.form, note=f"the results of the default form are wrong: {why}")
 
 
 def _only(record: FormRecord) -> Form:

@@ -25,11 +25,15 @@ class FormDatabase:
 
     database: TuningDatabase
     """The database."""
+    reference: str = "default"
+    """What results are compared with, see `RunSettings`."""
+    compare: str = ""
+    """What is timed beside the forms, see `RunSettings`."""
 
     def key(self, plan: Plan, source: Source, forms: Sequence[Form]) -> str:
         """A hash of everything that the comparison of a model's forms depends on."""
         names = [task.name for task in plan.tasks]
-        return content_key("forms", self.database.base, source.content, names, forms)
+        return content_key("forms", self.database.base, source.content, names, forms, self.reference)
 
     def compared(self, key: str, compare: Callable[[], tuple[FormResult, ...]]) -> tuple[FormResult, ...]:
         """The results of a model's forms; compared now if that was not done before, or came to no end."""
@@ -37,7 +41,7 @@ class FormDatabase:
 
     def chosen(self, key: str, choose: Callable[[], tuple[FormRecord, ...]]) -> tuple[FormRecord, ...]:
         """The chosen forms of models; chosen now if no earlier run compared them as whole models."""
-        key = content_key("chosen forms", self.database.base, key)
+        key = content_key("chosen forms", self.database.base, key, self.reference, self.compare)
         return self.database.reused(
             "forms", key, tuple[FormRecord, ...], choose, lambda forms: all(form.ratio is not None for form in forms)
         )

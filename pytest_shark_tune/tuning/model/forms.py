@@ -27,7 +27,6 @@ from pytest_shark_tune.tuning.compile_step import command_failure
 from pytest_shark_tune.tuning.model.final import compare_apart
 from pytest_shark_tune.tuning.model.runner import ModelRunner
 from pytest_shark_tune.tuning.model.whole import UntunedModels, default_form
-from pytest_shark_tune.tuning.runner import RoundResult
 
 __all__ = ["FormRace"]
 
@@ -68,6 +67,7 @@ class FormRace:
             InputError: The model cannot be compiled in its default form.
         """
         race = _Race(self, plan, model, is_spent)
+        race.check_default()
         race.add(forms)
         rewritten = race.best(form for form in forms if form.rewrites)
         if rewritten is not None:
@@ -100,6 +100,16 @@ class _Race:
     def results(self) -> list[FormResult]:
         return list(self._results.values())
 
+    def check_default(self) -> None:
+        """Compare the results of the default form with those that were computed elsewhere, if they were."""
+        if self._function.expected is None:
+            return
+        name = DEFAULT_FORM.name
+        self._tools.report(f"comparing the results of {self._model.name} with those of the ONNX model")
+        failed = self._tools.models.check_all(self._function, self._default, {name: self._default}, inputs=_INPUTS)
+        if failure := failed.get(name):
+            self._note(DEFAULT_FORM, failure.state, failure.reason)
+
     def add(self, forms: Iterable[Form]) -> None:
         """Compile forms, check them and time them together."""
         built: dict[Form, Path] = {}
@@ -117,7 +127,7 @@ class _Race:
         compare = partial(
             models.compare, self._function, self._default, policy=_POLICY, most_rounds=_ROUNDS, is_checked=True
         )
-        timed = compare_apart(compare, right) if right else RoundResult({}, {})
+        timed = compare_apart(compare, right)
         failed |= timed.failed
         for form in built:
             if failure := failed.get(form.name):

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from pytest_shark_tune.device.client import DeviceChild
+from pytest_shark_tune.device.onnx_engine import arrays_of, run_onnx
+from pytest_shark_tune.device.protocol import TensorData
 from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.measurement.correctness import Tolerance
-from pytest_shark_tune.measurement.timing import (
-    FINAL,
-    Measurement,
-    Policy,
-    combine_rounds,
-    compare_finalists,
-    is_decided,
-)
+from pytest_shark_tune.measurement.rounds import combine_rounds, is_decided
+from pytest_shark_tune.measurement.timing import FINAL, Measurement, Policy, Run, compare_finalists
 from pytest_shark_tune.records.types import State
 from pytest_shark_tune.tuning.acceptance import raise_if_wrong
 from pytest_shark_tune.tuning.children import DeviceChildren
 
-__all__ = ["ModelFunction", "ModelRunner"]
+__all__ = ["ONNX", "ModelFunction", "ModelRunner"]
+
+ONNX = "ONNX Runtime"
+"""The name of ONNX Runtime among the models that are compared."""
 
 _DEFAULT, _TUNED, _REFERENCE, _DISTURBED = "default", "tuned", "reference", "disturbed"
 _FEWEST_ROUNDS, _ROUNDS = 3, 5
@@ -48,6 +47,11 @@ class ModelFunction:
     """Files with the data of some inputs, by position."""
     disturbed: Callable[[], Path | None] = lambda: None
     """Compiles the default with its sums disturbed (see `disturbance`), before a result is called wrong."""
+    expected: Callable[[Sequence[TensorData], Sequence[TensorData]], Sequence[TensorData]] | None = None
+    """Computes what the outputs should be from the inputs and from the default's outputs, whose types they have.
+
+    Without it the default's outputs are what they should be.
+    """
 
 
 class ModelRunner:
@@ -67,6 +71,7 @@ class ModelRunner:
         policy: Policy = FINAL,
         most_rounds: int = _ROUNDS,
         is_checked: bool = False,
+        onnx: Path | None = None,
     ) -> dict[str, Measurement]:
         """Time models in turns with the default one, in fresh children, after their results were checked.
 
@@ -77,11 +82,13 @@ class ModelRunner:
             policy: the time that one round may take.
             most_rounds: the most rounds; fewer if three decide.
             is_checked: whether `check_all` has checked the results, so that they are not checked again.
+            onnx: the model as an ONNX file, which is timed in turns with the others in ONNX Runtime, as ``ONNX``.
 
         Raises:
             CandidateFailed: a model cannot be run, or its results differ.
+            InputError: ONNX Runtime cannot run the model.
         """
-        rounds: dict[str, list[Measurement]] = {name: [] for name in tuned}
+        rounds: dict[str, list[Measurement]] = {name: [] for name in (*tuned, *([ONNX] if onnx else []))}
         disturbed: Path | None = None
 
         def play(number: int, disturbed: Path | None) -> dict[str, Measurement]:
@@ -90,8 +97,12 @@ class ModelRunner:
                     _load(child, name, path, function)
                     if not is_checked:
                         raise_if_wrong(child.check(name, _REFERENCE, function.tolerance))
-                runs = {name: partial(child.run, name) for name in tuned}
-                return compare_finalists(runs, partial(child.run, _DEFAULT), policy, seed=self._seed + number)
+                runs: dict[str, Run] = {name: partial(child.run, name) for name in tuned}
+                with ExitStack() as stack:
+                    if onnx is not None:
+                        inputs = child.read(_DEFAULT)[: len(function.inputs)]
+                        runs[ONNX] = stack.enter_context(run_onnx(onnx, arrays_of(inputs))).run
+                    return compare_finalists(runs, partial(child.run, _DEFAULT), policy, seed=self._seed + number)
 
         for number in range(most_rounds):
             measured, disturbed = _with_second_chance(function, partial(play, number), disturbed)
@@ -153,7 +164,12 @@ class ModelRunner:
         """A fresh child with the default's results on the inputs of round ``number``."""
         with self.children.fresh() as child:
             _load(child, _DEFAULT, default, function)
-            child.store_reference(_DEFAULT, _REFERENCE, self._seed + number)
+            seed = self._seed + number
+            child.store_reference(_DEFAULT, _REFERENCE, seed)
+            if function.expected is not None:
+                tensors = child.read(_DEFAULT)
+                inputs, outputs = tensors[: len(function.inputs)], tensors[len(function.inputs) :]
+                child.store_reference(_DEFAULT, _REFERENCE, seed, outputs=function.expected(inputs, outputs))
             if disturbed is not None:
                 _load(child, _DISTURBED, disturbed, function)
                 child.learn_response(_DISTURBED, _REFERENCE, function.tolerance.deviation)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import TypeAlias
 
 from pytest_shark_tune.compiler.configure import strip
+from pytest_shark_tune.device.onnx_engine import arrays_of, has_onnxruntime, run_onnx, tensors_like
+from pytest_shark_tune.device.protocol import TensorData
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.spec.apply import apply_spec
@@ -15,7 +18,9 @@ from pytest_shark_tune.tuning.acceptance import model_tolerance
 from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.model.runner import ModelFunction
 
-__all__ = ["UntunedModels", "default_form", "tuned_form"]
+Tensors: TypeAlias = Sequence[TensorData]
+
+__all__ = ["UntunedModels", "default_form", "onnx_file", "tuned_form"]
 
 
 class UntunedModels:
@@ -23,15 +28,32 @@ class UntunedModels:
 
     Args:
         builder: compiles them.
+        asks_onnx: whether their results are compared with those of ONNX Runtime, or of onnx's own evaluator.
     """
 
-    def __init__(self, builder: Builder) -> None:
+    def __init__(self, builder: Builder, *, asks_onnx: bool = False) -> None:
         self._builder = builder
+        self._asks_onnx = asks_onnx
         self._known: dict[str, Path] = {}
+        self._answers: dict[str, Tensors] = {}
 
     def add(self, source: Source, vmfb: Path) -> None:
         """Remember a model that was compiled elsewhere."""
         self._known[content_key(source.content)] = vmfb
+
+    def expected(self, model: Source) -> Callable[[Tensors, Tensors], Tensors] | None:
+        """What computes the outputs that a model should have; ``None`` if its default form is right by definition."""
+        if not self._asks_onnx or not model.path.endswith(".onnx"):
+            return None
+
+        def ask(inputs: Tensors, outputs: Tensors) -> Tensors:
+            key = content_key(model.content, [tensor.data for tensor in inputs])
+            if key not in self._answers:
+                with run_onnx(Path(model.path), arrays_of(inputs)) as engine:
+                    self._answers[key] = tensors_like(outputs, engine.outputs)
+            return self._answers[key]
+
+        return ask
 
     def sources(self, source: Source) -> str:
         """The executable sources of a model, without configs.
@@ -90,7 +112,18 @@ def default_form(
         return builder.disturbed_model(untuned.sources(model), None)
 
     tolerance = model_tolerance(like, name, tasks, [model.name])
-    return ModelFunction(name, like.functions[name], tolerance, like.files, disturbed), untuned.vmfb(model)
+    expected = untuned.expected(model)
+    return ModelFunction(name, like.functions[name], tolerance, like.files, disturbed, expected), untuned.vmfb(model)
+
+
+def onnx_file(model: Source, report: Callable[[str], None]) -> Path | None:
+    """The file of an ONNX model, if ONNX Runtime can run it here; ``report`` gets the reason if it cannot."""
+    if not model.path.endswith(".onnx"):
+        return None
+    if not has_onnxruntime():
+        report(f"{model.name} is not timed in ONNX Runtime, which this Python does not have")
+        return None
+    return Path(model.path)
 
 
 def tuned_form(source: Source, spec: str, builder: Builder, untuned: UntunedModels) -> Path:

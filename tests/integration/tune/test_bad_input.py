@@ -164,7 +164,7 @@ def test_bad_markers_print_no_traceback_and_write_nothing(marked: Outcome) -> No
         ("--tune-seed=x", "--tune-seed: 'x' is not a whole number *"),
         ("--tune-time=soon", "--tune-time: 'soon' is not a duration; give for example 90s, 30m or 1h"),
         ("--tune-time=0s", "--tune-time: '0s' is not a duration; give for example 90s, 30m or 1h"),
-        ("--tune-search=magic", "--tune-search: unknown search 'magic'; there is model, random, exhaustive*"),
+        ("--tune-search=magic", "--tune-search: 'magic' is not known; there is model, random, exhaustive*"),
         ("--tune-target=vax", "--tune-target: unknown target 'vax': give one of llvm-cpu *, cuda:sm_89, *"),
         ("--tune-target=cuda", "--tune-target: target 'cuda' names no architecture: give for example cuda:sm_89"),
         ("--tune-target=llvm-cpu:i80", "--tune-target: iree-compile does not take target llvm-cpu:i80: *"),

@@ -14,7 +14,8 @@ import pytest
 
 from pytest_shark_tune.guard.speed import RUN_ALPHA, AcceptanceCriteria, decide, judge, most_rounds, run_sequential_test
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck
-from pytest_shark_tune.measurement.timing import FINAL_ROUNDS, Measurement, combine_rounds
+from pytest_shark_tune.measurement.rounds import combine_rounds
+from pytest_shark_tune.measurement.timing import FINAL_ROUNDS, Measurement
 from pytest_shark_tune.records.types import WinnerRecord
 from tests.factories import make_winner
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
+from pytest_shark_tune.measurement.rounds import combine_rounds, is_decided, usual_spread
 from pytest_shark_tune.measurement.timing import (
     FINAL,
     FINAL_ROUNDS,
@@ -18,12 +19,9 @@ from pytest_shark_tune.measurement.timing import (
     Policy,
     Run,
     calibrate,
-    combine_rounds,
     compare,
     compare_finalists,
-    is_decided,
     time_limit_s,
-    usual_spread,
 )
 from pytest_shark_tune.records.types import Finalist, State
 from pytest_shark_tune.records.winner import FINALISTS, declare_winner, final_threshold

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_shark_tune.plan.costs import ModelCosts
+from pytest_shark_tune.plan.costs import ModelCosts, slow_sources
 from pytest_shark_tune.plan.profile import Profile, Share
+from pytest_shark_tune.plan.source import Source
+from pytest_shark_tune.plan.types import Plan
 
 
 def form(name: str, outside_us: float, **times_us: tuple[float, float]) -> Profile:
@@ -48,3 +50,14 @@ def test_a_dispatch_that_is_not_tuned_keeps_its_time() -> None:
 def test_one_form_alone_is_never_behind() -> None:
     costs = ModelCosts([DEFAULT]).costs(UNTUNED)
     assert {name: cost.time_us for name, cost in costs.items()} == {"both": 100.0, "slow": 100.0}
+
+
+def test_a_form_is_slow_by_the_best_speeds_so_far() -> None:
+    sources = (
+        Source(name="model", text="", is_benchmark=False),
+        Source(name="model-fast", text="", is_benchmark=False, model="model"),
+    )
+    plan = Plan(sources=sources, tasks=(), untunable=(), profiles=(DEFAULT, FAST))
+    assert slow_sources(plan, {}, 1.2) == {"model"}
+    assert slow_sources(plan, {"slow": 4.0}, 1.2) == set(), "125 us against 140"
+    assert slow_sources(plan, {"slow": 4.0, "quick": 4.0}, 1.1) == {"model"}, "125 us against 110"
