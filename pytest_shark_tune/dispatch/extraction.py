@@ -113,8 +113,7 @@ def read_benchmark(text: str, source: str, *, processors: int, flags: Sequence[s
     Raises:
         InputError: The text is no MLIR that this IREE parses.
     """
-    with ir.Context() as context, ir.Location.unknown():
-        context.enable_multithreading(False)
+    with mlir.shared_context():
         module = mlir.parse_module(text)
         symbol = next(mlir.string_of(op, "sym_name") for op in module.body.operations if op.name == "hal.executable")
         try:
@@ -153,7 +152,7 @@ def read_flow(flow_text: str) -> Flow:
     Raises:
         InputError: The text is no MLIR that this IREE parses.
     """
-    with ir.Context():
+    with mlir.shared_context():
         module = mlir.parse_module(flow_text)
         functions = _functions(module)
         own = {name: _dispatched(op) for name, op in functions.items()}
@@ -218,7 +217,7 @@ def function_inputs(input_text: str) -> dict[str, tuple[Tensor, ...]]:
     from ONNX takes buffer views at this phase. It imports them as tensors, itself or in a function that it calls.
     """
     functions = {}
-    with ir.Context():
+    with mlir.shared_context():
         module = mlir.parse_module(input_text)
         defined = _functions(module)
         for name, op in defined.items():

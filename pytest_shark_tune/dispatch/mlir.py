@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib
 import itertools
 import sys
+import threading
 import types
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from iree.compiler import ir
@@ -25,6 +28,7 @@ __all__ = [
     "parent_named",
     "parse_module",
     "pipeline_name",
+    "shared_context",
     "string_of",
     "tensor_of",
     "walk",
@@ -38,6 +42,28 @@ except ModuleNotFoundError:
     # The bindings look for a dialect's Python module with every attribute that they return, until there is one. An
     # empty module ends the search: a lowering config is read in 1 us instead of 30.
     sys.modules[_WITHOUT_CLASSES] = types.ModuleType(_WITHOUT_CLASSES)
+
+
+_USES = 32
+"""How often a context is used. What it has parsed is never freed, so it must not live forever."""
+_thread = threading.local()
+
+
+@contextmanager
+def shared_context() -> Iterator[ir.Context]:
+    """Enter a context that earlier calls in this thread have used, with an unknown location.
+
+    Making one takes 10 ms, since it loads the dialects: longer than parsing the module of a dispatch. No object of the
+    context may be used after the block, and the block may not change the context.
+    """
+    context, uses = _thread.__dict__.pop("spare", (None, 0))  # A nested block finds none, and makes its own.
+    if context is None:
+        context = ir.Context()
+        context.enable_multithreading(False)
+    with context, ir.Location.unknown():
+        yield context
+    if uses + 1 < _USES:
+        _thread.spare = context, uses + 1
 
 
 class CannotTune(Exception):

@@ -352,6 +352,8 @@ def _convolution_text(sizes: tuple[int, ...], types: tuple[str, str, str], layou
     from iree.compiler import ir
     from iree.compiler.dialects import func, linalg
 
+    from pytest_shark_tune.dispatch.mlir import shared_context
+
     batch, height, width, channels, filters, kernel_height, kernel_width, stride, dilation = sizes
     in_height = (height - 1) * stride + (kernel_height - 1) * dilation + 1
     in_width = (width - 1) * stride + (kernel_width - 1) * dilation + 1
@@ -369,7 +371,7 @@ def _convolution_text(sizes: tuple[int, ...], types: tuple[str, str, str], layou
             (filters, channels, kernel_height, kernel_width),
             (batch, filters, height, width),
         )
-    with ir.Context(), ir.Location.unknown():
+    with shared_context():
         image, weights, result = map(tensor_type, shapes, types)
         module = ir.Module.create()
         with ir.InsertionPoint(module.body):
@@ -416,6 +418,8 @@ def _contraction_text(
     from iree.compiler import ir
     from iree.compiler.dialects import arith, func, linalg
 
+    from pytest_shark_tune.dispatch.mlir import shared_context
+
     batch = list(range(len(sizes) - 3))
     m, n, k = range(len(batch), len(sizes))
     transpose_a, transpose_b = layout
@@ -424,7 +428,7 @@ def _contraction_text(
         [*batch, n, k] if transpose_b else [*batch, k, n],
         [*batch, m, n],
     ]
-    with ir.Context(), ir.Location.unknown():
+    with shared_context():
         shapes = [[sizes[loop] for loop in loops] for loops in operands]
         lhs_type, rhs_type, result_type = map(tensor_type, shapes, types)
         indexing_maps = [

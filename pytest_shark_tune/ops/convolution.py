@@ -154,7 +154,9 @@ def convolution_text(conv: Convolution) -> str:
     from iree.compiler import ir
     from iree.compiler.dialects import func
 
-    with ir.Context(), ir.Location.unknown():
+    from pytest_shark_tune.dispatch.mlir import shared_context
+
+    with shared_context():
         module = ir.Module.create()
         parts = _Parts.of(conv)
         build: dict[str, Callable[..., Any]] = {

@@ -82,7 +82,9 @@ def normalization(op: Normalization) -> OpSource:
 def _text(op: Normalization) -> str:
     from iree.compiler import ir
 
-    with ir.Context():
+    from pytest_shark_tune.dispatch.mlir import shared_context
+
+    with shared_context():
         return str(ir.Module.parse(_Writer(op).text()))
 
 

@@ -79,7 +79,7 @@ def add_layer_norm_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-m", "--mode", type=whole_number, choices=[0, 1], default=0)
     parser.add_argument("-o", "--normalized_dim", "--nomalized_dim", type=whole_number, default=3)
     # Fusilli's type has the short form of MIOpen's --time.
-    parser.add_argument("-t", "--type", dest="type", type=_type_or_time, default="")
+    parser.add_argument("-t", "--type", dest="type", type=_type_or_time)
     parser.add_argument("-l", "--layout", type=str.upper)
     parser.add_argument("--elementwise_affine", action="store_true")
     parser.add_argument("--time", dest="ignored_other_time")

@@ -121,6 +121,8 @@ def _attention_text(sizes: tuple[int, ...], element: str, scale: float) -> str:
     """Return the module's text. Attention's dialect has no Python bindings, so the text is written by hand."""
     from iree.compiler import ir
 
+    from pytest_shark_tune.dispatch.mlir import shared_context
+
     batch, queries, keys, head, value_head = sizes
     query, key, value, result = (
         f"tensor<{batch}x{rows}x{columns}x{element}>"
@@ -141,7 +143,7 @@ func.func @main(%query: {query}, %key: {key}, %value: {value}) -> {result} {{
   return %result : {result}
 }}
 """
-    with ir.Context():
+    with shared_context():
         return str(ir.Module.parse(text))
 
 
@@ -150,6 +152,8 @@ func.func @main(%query: {query}, %key: {key}, %value: {value}) -> {result} {{
 def _sdpa_text(op: Sdpa) -> str:
     """Return the text of a module with PyTorch's op, whose dialect has no Python bindings either."""
     from iree.compiler import ir
+
+    from pytest_shark_tune.dispatch.mlir import shared_context
 
     def tensor(*shape: int) -> str:
         return f"!torch.vtensor<[{','.join(map(str, shape))}],{op.element}>"
@@ -172,5 +176,5 @@ func.func @main(%query: {query}, %key: {key}, %value: {value}{given}) -> {result
   return %result : {result}
 }}
 """
-    with ir.Context():
+    with shared_context():
         return str(ir.Module.parse(text))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import NamedTuple
 
 import msgspec
@@ -56,9 +56,9 @@ def extract_dispatches(
         for source, parts in compiled:
             report(f"extracting the dispatches of {source.name}")
             try:
-                flow, functions = parts.flow.result(), parts.functions.result()
+                flow, functions = parts.flow(), parts.functions()
                 # The compiler refuses to make an executable of a module that calls for none.
-                texts = parts.benchmarks.result() if flow.calls or source.is_benchmark else []
+                texts = parts.benchmarks() if flow.calls or source.is_benchmark else []
             except CommandFailed as error:
                 raise InputError(f"{source.name}: {why_rejected(error)}") from error
             except InputError as error:
@@ -89,11 +89,11 @@ def _with_functions(source: Source, functions: dict[str, tuple[Tensor, ...]], fl
 
 
 class _Compiled(NamedTuple):
-    """The compiler's results for a source, from up to three commands at a time."""
+    """The compiler's results for a source, from up to three commands at a time. Each field waits for its result."""
 
-    benchmarks: Future[list[str]]
-    flow: Future[Flow]
-    functions: Future[dict[str, tuple[Tensor, ...]]]
+    benchmarks: Callable[[], list[str]]
+    flow: Callable[[], Flow]
+    functions: Callable[[], dict[str, tuple[Tensor, ...]]]
 
     @classmethod
     def submit(cls, pool: Executor, compiler: Compiler, source: Source) -> _Compiled:
@@ -106,9 +106,16 @@ class _Compiled(NamedTuple):
                 phases = {"since": "executable-sources", "to": "executable-configurations"}
                 return [compiler.lower(stripped, name=name, flags=flags, **phases)]
 
-            return cls(pool.submit(mark), pool.submit(Flow), pool.submit(dict))
+            return cls(pool.submit(mark).result, Flow, dict)
+        if source.is_op:  # A list of commands has hundreds, and most of a command's time is its start.
+            dumped = pool.submit(compiler.dump_phases, text, name, "flow", "input")
+            return cls(
+                lambda: dumped.result()[0],
+                lambda: read_flow(dumped.result()[1][0]),
+                lambda: function_inputs(dumped.result()[1][1]),
+            )
         return cls(
-            pool.submit(compiler.dump_benchmarks, text, name),
-            pool.submit(lambda: read_flow(compiler.lower(text, to="flow", name=name))),
-            pool.submit(lambda: function_inputs(compiler.lower(text, to="input", name=name))),
+            pool.submit(compiler.dump_benchmarks, text, name).result,
+            pool.submit(lambda: read_flow(compiler.lower(text, to="flow", name=name))).result,
+            pool.submit(lambda: function_inputs(compiler.lower(text, to="input", name=name))).result,
         )
