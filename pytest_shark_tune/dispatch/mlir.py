@@ -14,12 +14,12 @@ from typing import Any
 
 from iree.compiler import ir
 
+from pytest_shark_tune.dispatch.reasons import EmptyTensor, OpenSizes, UnreadableBenchmark, UnreadableOperand
 from pytest_shark_tune.dispatch.text_pipelines import text_name
 from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import InputError
 
 __all__ = [
-    "CannotTune",
     "affine_map",
     "loops_in",
     "only_op",
@@ -64,10 +64,6 @@ def shared_context() -> Iterator[ir.Context]:
         yield context
     if uses + 1 < _USES:
         _thread.spare = context, uses + 1
-
-
-class CannotTune(Exception):
-    """A benchmark module holds nothing to tune; the message tells the reason."""
 
 
 def parse_module(text: str | bytes) -> ir.Module:
@@ -117,7 +113,7 @@ def only_op(op: ir.Operation, name: str) -> ir.Operation:
     """
     found = ops_named(op, name)
     if len(found) != 1:
-        raise CannotTune(f"its benchmark has {len(found)} {name} ops instead of one")
+        raise UnreadableBenchmark(f"its benchmark has {len(found)} {name} ops instead of one")
     return found[0]
 
 
@@ -141,11 +137,11 @@ def tensor_of(kind: ir.Type, *, scalars: bool = False) -> Tensor:
     try:
         shaped = ir.ShapedType(kind)
     except ValueError:
-        raise CannotTune(f"it has an operand of type {kind}, and only tensors can be filled with data") from None
+        raise UnreadableOperand(f"it has an operand of type {kind}, and only tensors can be filled with data") from None
     if not shaped.has_static_shape:
-        raise CannotTune(f"it has dynamic dimensions ({kind}): fix the input shapes")
+        raise OpenSizes(f"it has dynamic dimensions ({kind})")
     if 0 in shaped.shape:
-        raise CannotTune(f"it has a dimension of size 0 ({kind})")
+        raise EmptyTensor(f"it has a dimension of size 0 ({kind})")
     return Tensor(tuple(shaped.shape), str(shaped.element_type))
 
 

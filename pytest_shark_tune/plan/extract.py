@@ -12,6 +12,7 @@ from pytest_shark_tune.compiler.compiler import Compiler, why_rejected
 from pytest_shark_tune.compiler.configure import strip
 from pytest_shark_tune.dispatch.extraction import Flow, function_inputs, read_benchmark, read_flow
 from pytest_shark_tune.dispatch.grouping import group_dispatches
+from pytest_shark_tune.dispatch.reasons import DataDependentSizes, OpenSizes
 from pytest_shark_tune.dispatch.types import Dispatch, FoundDispatch, Tensor, Untunable
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.plan.source import Source, check_data
@@ -20,8 +21,7 @@ __all__ = ["Extracted", "extract_dispatches"]
 
 
 _NO_BENCHMARK = "iree-compile makes no benchmark of it, as of anything with dynamic dimensions"
-_OPEN_SHAPES = f"{_NO_BENCHMARK}: fix the input shapes"
-_DATA_DEPENDENT = f"{_NO_BENCHMARK}, though no input has: its sizes depend on the data, and it keeps its default"
+_DATA_DEPENDENT = f"{_NO_BENCHMARK}, though no input has: its sizes depend on the data"
 _NO_PARAMETERS = (
     "it takes parameters from another file (as #flow.parameter.named says), which are not loaded here, so it is not "
     "run whole"
@@ -74,8 +74,8 @@ def extract_dispatches(
             read_symbols = {dispatch.symbol for dispatch in found if dispatch.source == source.name}
             read_symbols |= {entry.name for entry in untunable if entry.source == source.name}
             # An ONNX model with an input of open sizes was refused before.
-            why = _DATA_DEPENDENT if source.input_names else _OPEN_SHAPES
-            untunable += [Untunable(symbol, source.name, why) for symbol in flow.calls if symbol not in read_symbols]
+            why = DataDependentSizes(_DATA_DEPENDENT) if source.input_names else OpenSizes(_NO_BENCHMARK)
+            untunable += [Untunable.of(symbol, source.name, why) for symbol in flow.calls if symbol not in read_symbols]
     return Extracted(tuple(read), group_dispatches(found, calls), tuple(untunable))
 
 
