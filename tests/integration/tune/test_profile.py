@@ -129,7 +129,7 @@ def test_without_the_driver_s_help_benchmarks_are_counted(session: Session, mode
     _, plan = session.planner.plan(["two.mlir"], models)
     source = plan.sources[0]
     profiler = Profiler(session.builder, session.runner, session.children, session.microbenchmarks)
-    profile = profiler.counted(source, "main", plan.tasks, model_us=1234.5678, why="it does not tell")
+    profile = profiler.counted(source, "main", plan, model_us=1234.5678, why="it does not tell")
     assert [(each.dispatch, each.calls, each.reason) for each in profile.shares] == [(LARGE, 2, ""), (SMALL, 1, "")]
     assert profile.shares[0].time_us > 2 * profile.shares[1].time_us
     assert profile.model_us == 1234.568
