@@ -65,9 +65,11 @@ def _arguments(lists: Sequence[str]) -> list[_Argument]:
             )
             for shape, kind, stride, value in zip(shapes, kinds, strides, values, strict=True)
         ]
-    except (SyntaxError, TypeError, ValueError) as error:
+    except (SyntaxError, TypeError, ValueError, MemoryError, RecursionError) as error:
         raise InputError(f"its lists of shapes, types, strides and values are not such lists: {error}") from error
     for argument in arguments:
+        if not isinstance(argument.value, int | float | None):
+            raise InputError(f"{argument.value!r} is no number")
         if len(argument.shape) != len(argument.strides) or not all(
             isinstance(number, int) for number in (*argument.shape, *argument.strides)
         ):

@@ -176,8 +176,8 @@ def _add_convolution_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_fusion_flags(parser: argparse.ArgumentParser, *, bias: bool) -> None:
-    parser.set_defaults(read=_convolutions, bias=bias, mode=(), forw=("forward",))
     _add_shared_convolution_flags(parser)
+    parser.set_defaults(read=_convolutions, bias=bias, mode=(), forw=("forward",), batchsize=32)
     parser.add_argument("-m", "--activMode", dest="activation", type=_activation, default="3")
     parser.add_argument("-F", "--fusion_mode", type=only(4 if bias else 5, "batch normalization is another line's"))
     for short, long in (("-A", "--alpha"), ("-B", "--beta"), ("-G", "--gamma"), ("-M", "--bnMode")):

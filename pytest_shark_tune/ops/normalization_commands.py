@@ -94,6 +94,8 @@ def _layer_norm(given: Namespace, words: Sequence[str]) -> Iterator[ops.OpSource
     each = (given.batchsize, given.in_channels, given.in_d, given.in_h, given.in_w)
     shape: tuple[int, ...] = given.input or tuple(size for size in each if size)
     if given.type:
+        if not 2 <= len(shape) <= 5:
+            raise InputError(f"-X/--input: {len(shape)} dimensions, where it takes 2 to 5")
         usual = "NC" + "DHW"[5 - len(shape) :] if len(shape) != 3 else "NCH"
         layout = _checked_layout(given.layout, usual)
         shape = tuple(shape[usual.index(letter)] for letter in layout)

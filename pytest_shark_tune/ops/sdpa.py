@@ -91,10 +91,17 @@ def sdpa(op: Sdpa) -> OpSource:
     share keys into one.
 
     Raises:
-        InputError: A size is no positive integer, the element type is unknown, or the heads do not divide into groups.
+        InputError: A size is no positive integer, the element type is unknown, the heads do not divide into groups, or
+            the mask does not fit.
     """
-    check_sizes(batch=op.batch, heads=op.heads, groups=op.groups, queries=op.queries, keys=op.keys, head=op.head)
+    check_sizes(batch=op.batch, heads=op.heads, groups=op.groups, queries=op.queries)
+    check_sizes(keys=op.keys, head=op.head, value_head=op.value_head)
     _check_element(op.element)
+    whole = (op.batch, op.heads, op.queries, op.keys)
+    if op.mask is not None and not (
+        len(op.mask) == len(whole) and all(size in (1, full) for size, full in zip(op.mask, whole, strict=True))
+    ):
+        raise InputError(f"a mask of shape {list(op.mask)} for products of shape {list(whole)}")
     if op.heads % op.groups:
         raise InputError(f"{op.heads} heads of queries do not divide into {op.groups} groups")
     if not op.causal and op.mask is None:

@@ -79,6 +79,8 @@ def test_each_line_is_an_op_and_equal_ones_are_one() -> None:
             f"{SDPA} --heads_kv 4 --dropout 0.5",
             "-p/--dropout: 0.5 cannot be expressed; leave the flag out: it is random",
         ),
+        ("layernorm -X 7 -t f32", "-X/--input: 1 dimensions, where it takes 2 to 5"),
+        ("aten::mm [[1,2],[2,3]] \"['float','float']\" [[2,1],[3,1]] \"['\\'a\\'','']\"", "'a' is no number"),
         ("aten::mm", "it takes four lists, of shapes, types, strides and values, and has 0"),
         ("aten::frob [] [] [] []", "'aten::frob': an op of PyTorch's is one of aten::mm, aten::bmm, aten::addmm"),
         ("aten::mm [[1,2],[2,3]] x [] []", "its lists of shapes, types, strides and values are not such lists"),
