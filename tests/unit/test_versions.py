@@ -65,9 +65,9 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "behaviour"
 SPACES = "search_space"
 
 PINNED: dict[str, tuple[int, str]] = {
-    "guard/plan.py GUARD_VERSION": (2, "31742ea93b91618d"),
-    "plan/make.py PLAN_VERSION": (2, "e52e9101902ce44d"),
-    "tuning/model/profile.py PROFILE_VERSION": (1, "25a55421f8972cb2"),
+    "guard/plan.py GUARD_VERSION": (3, "68d52aed05f59388"),
+    "plan/make.py PLAN_VERSION": (3, "03a1abc11b8d0927"),
+    "tuning/model/profile.py PROFILE_VERSION": (2, "25a55421f8972cb2"),
     "tuning/database.py DATABASE_VERSION": (2, "c1fc443c3f2be213"),
     "compiler/configure.py ARTIFACT_VERSION": (1, "23cf668e643781bb"),
     "search_space/candidate.py CANDIDATE_VERSION": (1, "0f1224cf658170e5"),

@@ -17,7 +17,7 @@ def test_a_directory_of_inputs_is_told_by_input_and_target(tmp_path: Path) -> No
     (tmp_path / "torn.mlir").write_text("module {", encoding="utf-8")
     (tmp_path / "ops.txt").write_text("matmul -M 8 -N 8 -K 8\npool -n 1\n", encoding="utf-8")
     (tmp_path / "notes.md").write_text("no input", encoding="utf-8")
-    command = [sys.executable, FIELD, tmp_path, "--target=llvm-cpu", "--count=2"]
+    command = [sys.executable, str(FIELD), str(tmp_path), "--target=llvm-cpu", "--count=2"]
     told = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
     assert told.returncode == 1, told.stderr
     found = {each["input"]: each for each in json.loads(told.stdout)}

@@ -40,12 +40,12 @@ def aten(op: str, *lists: list[Any]) -> str:
 
 
 def numbers(*shape: int, kind: str = "f4") -> Array:
-    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(kind)
+    return np.asarray(np.random.default_rng(sum(shape)).standard_normal(shape), dtype=kind)
 
 
 def softmax(x: Array) -> Array:
     powers = np.exp(x - x.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
+    return np.asarray(powers / powers.sum(-1, keepdims=True))
 
 
 def attention(q: Array, k: Array, v: Array, mask: Array | None = None, *, scale: float, causal: bool = False) -> Array:
@@ -55,7 +55,7 @@ def attention(q: Array, k: Array, v: Array, mask: Array | None = None, *, scale:
         scores = scores + mask
     if causal:
         scores = np.where(np.tril(np.ones(scores.shape[-2:], bool)), scores, -np.inf)
-    return np.einsum("bhst,bhtd->bhsd", softmax(scores), v)
+    return np.asarray(np.einsum("bhst,bhtd->bhsd", softmax(scores), v))
 
 
 def folded(reference: Callable[..., Array], *shapes: tuple[int, ...]) -> Reference:
@@ -84,7 +84,7 @@ def batch_norm(x: Array, scale: Array, bias: Array, old_mean: Array, old_varianc
 def correlate(x: Array, w: Array) -> Array:
     """A convolution of an NCHW image, without padding."""
     windows = np.lib.stride_tricks.sliding_window_view(x, w.shape[2:], axis=(2, 3))
-    return np.einsum("nchwyx,kcyx->nkhw", windows, w)
+    return np.asarray(np.einsum("nchwyx,kcyx->nkhw", windows, w))
 
 
 def grouped(x: Array, w: Array) -> Array:
