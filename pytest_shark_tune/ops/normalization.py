@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -13,7 +13,10 @@ from pytest_shark_tune.dispatch.types import joined_sizes
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.ops.builders import OpSource, check_sizes, number_name, text_if_possible
 
-__all__ = ["Normalization", "normalization"]
+__all__ = ["Gradient", "Normalization", "normalization"]
+
+Gradient: TypeAlias = Literal["input", "scale", "bias"]
+"""The tensor whose gradient is computed."""
 
 _ELEMENTS = ("f32", "f16", "bf16")
 
@@ -44,6 +47,8 @@ class Normalization(msgspec.Struct, frozen=True, kw_only=True):
     running: float = 0.0
     """The part of the new statistics in the running mean and variance, which are two more inputs and results, if it is
     not 0. The running variance is that of a sample: the sum of squares is divided by the count less one."""
+    gradient: Gradient | None = None
+    """The gradient to compute instead of the normalization."""
     given: bool = False
     """Whether mean and variance are inputs, as in inference, and not taken of the tensor."""
 
@@ -51,7 +56,8 @@ class Normalization(msgspec.Struct, frozen=True, kw_only=True):
     def name(self) -> str:
         """A name such as ``layernorm_2x3x128_over_1x2_f32``, to which other values than defaults are appended."""
         kept = [at for at in range(len(self.shape)) if at not in self.reduced]
-        parts = [self.kind, *([self.layout.lower()] if self.layout else []), joined_sizes(self.shape)]
+        kind = f"{self.kind}_{self.gradient}_gradient" if self.gradient else self.kind
+        parts = [kind, *([self.layout.lower()] if self.layout else []), joined_sizes(self.shape)]
         parts += [f"over_{joined_sizes(self.reduced)}" if kept else "over_all", self.element]
         parts += [f"scale_{joined_sizes(self.scaled)}"] if self.scaled else []
         parts += ["inference"] if self.given else []
@@ -65,7 +71,9 @@ def normalization(op: Normalization) -> OpSource:
     """Build a normalization.
 
     The module's function takes the tensor, then scale and bias, then the mean and variance that are given or running.
-    It returns the result, then mean and inverse deviation if they are stored, then the new running statistics.
+    It returns the result, then mean and inverse deviation if they are stored, then the new running statistics. That of
+    a gradient takes the gradient of the result and, except for that of the bias, the tensor, the scale for the gradient
+    of the tensor if there is one, the mean and the inverse deviation.
 
     Raises:
         InputError: A size is no positive integer, or an element type is unknown.
@@ -121,6 +129,8 @@ class _Writer:
             "old_part": 1 - op.running,
         }.items():
             self._lines.append(f"%{name} = arith.constant {value:e} : f32")
+        if op.gradient:
+            return self._function(*self._gradient(x, scaling[:1]))
         if op.given:
             mean, inverse = old[0], self._inverse(old[1], [], "%x0")
             results = [self._result(x, mean, inverse, scaling)]
@@ -137,12 +147,47 @@ class _Writer:
                 results.append(self._running("mean", [mean, old[0]], [], "%x0"))
                 sample = ["%s = arith.divf %x0, %degrees : f32"]
                 results.append(self._running("variance", [squares, old[1]], sample, "%s"))
-        arguments = [x, *scaling, *(old if op.given or op.running else ())]
+        return self._function([x, *scaling, *(old if op.given or op.running else ())], results)
+
+    def _function(self, arguments: Sequence[_Operand], results: Sequence[_Operand]) -> str:
         stated = ", ".join(f"%{each.name}: {self._type(each)}" for each in arguments)
         names = ", ".join(f"%{each.name}" for each in results)
         types = ", ".join(map(self._type, results))
         body = "\n  ".join(self._lines)
         return f"func.func @main({stated}) -> ({types}) {{\n  {body}\n  return {names} : {types}\n}}\n"
+
+    def _gradient(self, x: _Operand, scale: Sequence[_Operand]) -> tuple[list[_Operand], list[_Operand]]:
+        """Write a gradient, and return its operands and its result."""
+        op = self._op
+        slope = _Operand("slope", self._all, op.element)
+        statistics = [_Operand(name, self._kept, op.statistics) for name in ("mean", "inverse")]
+        norm = ["%d = arith.subf %x1, %x2 : f32", "%n = arith.mulf %d, %x3 : f32"]
+        if op.gradient == "bias":
+            total = self._sum("total", [slope], [], "%x0", over=self._kept)
+            return [slope], [self._as_stored(total)]
+        if op.gradient == "scale":
+            steps = [*norm, "%p = arith.mulf %x0, %n : f32"]
+            total = self._sum("total", [slope, x, *statistics], steps, "%p", over=self._kept)
+            return [slope, x, *statistics], [self._as_stored(total)]
+        operands = [slope, x, *statistics, *scale]
+        scaled = ["%g = arith.mulf %x0, %x4 : f32"] if scale else []
+        value = "%g" if scale else "%x0"
+        sums = self._sum("slopes", operands, scaled, value)
+        steps = [*scaled, *norm, f"%p = arith.mulf {value}, %n : f32"]
+        products = self._sum("products", operands, steps, "%p")
+        at = len(operands)
+        steps = [
+            *scaled,
+            *norm,
+            f"%a = arith.divf %x{at}, %count : f32",
+            f"%b = arith.divf %x{at + 1}, %count : f32",
+            "%c = arith.mulf %n, %b : f32",
+            f"%e = arith.subf {value}, %a : f32",
+            "%f = arith.subf %e, %c : f32",
+            "%r = arith.mulf %f, %x3 : f32",
+        ]
+        result = self._map("result", [*operands, sums, products], steps, "%r", op.element)
+        return [slope, x, *scale, *statistics], [result]
 
     def _as_stored(self, statistic: _Operand) -> _Operand:
         kind = self._op.statistics
@@ -178,9 +223,17 @@ class _Writer:
         self._generic(out, out.dims, operands, [*steps, *end], "%stored" if end else value)
         return out
 
-    def _sum(self, name: str, operands: Sequence[_Operand], steps: Sequence[str], value: str) -> _Operand:
-        """Write an op that adds ``value`` up over the reduced dimensions."""
-        out = _Operand(name, self._kept)
+    def _sum(
+        self,
+        name: str,
+        operands: Sequence[_Operand],
+        steps: Sequence[str],
+        value: str,
+        over: tuple[int, ...] | None = None,
+    ) -> _Operand:
+        """Write an op that adds ``value`` up over some dimensions, by default the reduced ones."""
+        over = self._op.reduced if over is None else over
+        out = _Operand(name, tuple(at for at in self._all if at not in over))
         kind = self._type(out)
         self._lines.append(f"%{name}_empty = tensor.empty() : {kind}")
         self._lines.append(f"%{name}_init = linalg.fill ins(%zero : f32) outs(%{name}_empty : {kind}) -> {kind}")

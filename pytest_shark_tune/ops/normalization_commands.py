@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Iterator, Sequence
 
 from pytest_shark_tune import ops
@@ -18,10 +18,11 @@ from pytest_shark_tune.ops.command_flags import (
     switch,
     whole_number,
 )
-from pytest_shark_tune.ops.normalization import Normalization, normalization
+from pytest_shark_tune.ops.normalization import Gradient, Normalization, normalization
 
 __all__ = ["add_batch_norm_flags", "add_layer_norm_flags"]
 
+_DIRECTIONS: tuple[tuple[int, Gradient | None], ...] = ((1, None), (2, "input"), (4, "scale"), (8, "bias"))
 _RUNNING_PART = 0.1
 """The part of new statistics in the running ones. MIOpen's driver uses another one in every iteration."""
 
@@ -33,7 +34,7 @@ def add_batch_norm_flags(parser: argparse.ArgumentParser) -> None:
     add_counts(parser, counts)
     parser.add_argument("-D", "--in_d", type=whole_number, default=0)
     parser.add_argument("-F", "--forw", type=whole_number, choices=[0, 1, 2], default=1)
-    parser.add_argument("-b", "--back", type=only(0, "gradients of normalizations are not read"))
+    parser.add_argument("-b", "--back", type=only(0, "gradients of batch normalizations are not read"))
     parser.add_argument("-m", "--mode", type=whole_number, choices=[0, 1], default=0)
     for short, name in (("-s", "save"), ("-r", "run")):
         parser.add_argument(short, f"--{name}", type=switch, default=False)
@@ -74,7 +75,7 @@ def add_layer_norm_flags(parser: argparse.ArgumentParser) -> None:
     counts = {"batchsize": ("-n", 100), "in_channels": ("-c", 3), "in_d": ("-D", 0), "in_h": ("-H", 32)}
     for name, (short, default) in (counts | {"in_w": ("-W", 32)}).items():
         parser.add_argument(short, f"--{name}", type=whole_number, default=default)
-    parser.add_argument("-F", "--forw", type=only(1, "gradients of normalizations are not read"))
+    parser.add_argument("-F", "--forw", type=_directions, default="1")
     parser.add_argument("-e", "--eps", type=fraction, default=1e-5)
     parser.add_argument("-m", "--mode", type=whole_number, choices=[0, 1], default=0)
     parser.add_argument("-o", "--normalized_dim", "--nomalized_dim", type=whole_number, default=3)
@@ -108,18 +109,27 @@ def _layer_norm(given: Namespace, words: Sequence[str]) -> Iterator[ops.OpSource
             raise InputError(f"-o/--normalized_dim: {given.normalized_dim} is no dimension of {len(shape)}")
         layout, reduced = "", tuple(range(given.normalized_dim, len(shape)))
         is_affine, element = given.mode == 1, given.element
-    yield normalization(
-        Normalization(
-            kind="layernorm",
-            shape=shape,
-            layout=layout,
-            reduced=reduced,
-            scaled=reduced if is_affine else (),
-            element=element,
-            statistics=element,
-            epsilon=given.eps,
+    for gradient in given.forw:
+        yield normalization(
+            Normalization(
+                kind="layernorm",
+                shape=shape,
+                layout=layout,
+                reduced=reduced,
+                scaled=reduced if is_affine and gradient in (None, "input") else (),
+                element=element,
+                statistics=element,
+                epsilon=given.eps if gradient is None else 1e-5,  # A gradient takes the inverse deviation.
+                gradient=gradient,
+            )
         )
-    )
+
+
+def _directions(value: str) -> tuple[Gradient | None, ...]:
+    number = whole_number(value)
+    if number > 15:
+        raise ArgumentTypeError(f"{value} is no sum of 1 (forward), 2 (input), 4 (scale) and 8 (bias gradient)")
+    return tuple(gradient for bit, gradient in _DIRECTIONS if (number or 15) & bit)
 
 
 def _type_or_time(value: str) -> str:

@@ -74,6 +74,15 @@ def normalized(x: Array, over: tuple[int, ...], epsilon: float) -> tuple[Array, 
     return (x - mean) * inverse, mean.squeeze(over), inverse.squeeze(over)
 
 
+def input_gradient(slope: Array, x: Array, scale: Array, mean: Array, inverse: Array) -> Array:
+    """As iree-turbine's BOO writes it: over the last dimension, with the statistics of the forward pass."""
+    norm = (x - mean[..., None]) * inverse[..., None]
+    scaled = slope * scale
+    return np.asarray(
+        (scaled - scaled.mean(-1, keepdims=True) - norm * (scaled * norm).mean(-1, keepdims=True)) * inverse[..., None]
+    )
+
+
 def batch_norm(x: Array, scale: Array, bias: Array, old_mean: Array, old_variance: Array) -> tuple[Array, ...]:
     """MIOpen's spatial training of an NHWC tensor, with saved and running statistics."""
     y, mean, inverse = normalized(x, (0, 1, 2), 1e-3)
@@ -217,6 +226,26 @@ CASES: dict[str, tuple[str, list[Array], Reference]] = {
         "layernormfp16 --input 2x5x6x4 -o 2",
         [IMAGE.astype("f2")],
         lambda x: normalized(x, (2, 3), 1e-5),
+    ),
+    "layernorm-input-gradient": (
+        "layernorm --input 2x5x6x4 -F 2 -m 1",
+        [numbers(2, 5, 6, 4), numbers(2, 5, 6, 4), numbers(4), numbers(2, 5, 6), np.abs(numbers(2, 5, 6))],
+        input_gradient,
+    ),
+    "layernorm-input-gradient-plain": (
+        "layernorm --input 2x5x6x4 -F 2",
+        [numbers(2, 5, 6, 4), numbers(2, 5, 6, 4), numbers(2, 5, 6), np.abs(numbers(2, 5, 6))],
+        lambda slope, x, mean, inverse: input_gradient(slope, x, np.ones(4), mean, inverse),
+    ),
+    "layernorm-scale-gradient": (
+        "layernorm --input 2x5x6x4 -F 4",
+        [numbers(2, 5, 6, 4), numbers(2, 5, 6, 4), numbers(2, 5, 6), np.abs(numbers(2, 5, 6))],
+        lambda slope, x, mean, inverse: (slope * (x - mean[..., None]) * inverse[..., None]).sum((0, 1, 2)),
+    ),
+    "layernorm-bias-gradient": (
+        "layernorm --input 2x5x6x4 -F 8",
+        [numbers(2, 5, 6, 4)],
+        lambda slope: slope.sum((0, 1, 2)),
     ),
     "bnorm": (
         "bnorm -n 2 -c 4 -H 5 -W 6 -F 1 -m 1 -s 1 -r 1 --layout NHWC",

@@ -65,7 +65,7 @@ def test_each_line_is_an_op_and_equal_ones_are_one() -> None:
         ("gemm -F 2 -A 3", "-F 2 of a gemm with factors cannot be expressed"),
         (
             "bnorm -b 1",
-            "-b/--back: 1 cannot be expressed; leave the flag out: gradients of normalizations are not read",
+            "-b/--back: 1 cannot be expressed; leave the flag out: gradients of batch normalizations are not read",
         ),
         ("bnorm -L NHW", "--layout: NHW is no order of NCHW"),
         ("layernorm -X 2x3 -t 1", "-o/--normalized_dim: 3 is no dimension of 2"),
@@ -79,6 +79,7 @@ def test_each_line_is_an_op_and_equal_ones_are_one() -> None:
             f"{SDPA} --heads_kv 4 --dropout 0.5",
             "-p/--dropout: 0.5 cannot be expressed; leave the flag out: it is random",
         ),
+        ("layernorm -X 2x3x4x5 -F 16", "-F/--forw: 16 is no sum of 1 (forward), 2 (input), 4 (scale) and 8 (bias"),
         ("layernorm -X 7 -t f32", "-X/--input: 1 dimensions, where it takes 2 to 5"),
         ("aten::mm [[1,2],[2,3]] \"['float','float']\" [[2,1],[3,1]] \"['\\'a\\'','']\"", "'a' is no number"),
         ("aten::mm", "it takes four lists, of shapes, types, strides and values, and has 0"),
