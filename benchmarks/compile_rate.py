@@ -21,8 +21,8 @@ from pytest_shark_tune.errors import CommandFailed
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import Source, read_source
-from pytest_shark_tune.plan.spaces import search_spaces
-from pytest_shark_tune.search_space import NoSpace, SearchSpace
+from pytest_shark_tune.plan.spaces import NO_SPACE, search_spaces
+from pytest_shark_tune.search_space import SearchSpace
 from pytest_shark_tune.search_space.candidate import Candidate, make_candidates
 from pytest_shark_tune.spec.build import single_entry_spec
 
@@ -96,7 +96,7 @@ def main(models: tuple[Path, ...], count: int, seed: int, jobs: int, targets: tu
         for dispatch in extract_dispatches(sources, compiler, processors=2).dispatches:
             try:
                 spaces = search_spaces(dispatch, compiler)
-            except NoSpace as reason:
+            except NO_SPACE as reason:
                 click.echo(f"  {dispatch.name}: {reason}")
                 continue
             shares += [_share(dispatch, space, compiler, count, seed, jobs) for space in spaces]
@@ -109,7 +109,7 @@ def _share(dispatch: Dispatch, space: SearchSpace, compiler: Compiler, count: in
     started = time.perf_counter()
     candidates = make_candidates(dispatch.name, dispatch.root, space, space.sample(count, seed))
     with tempfile.TemporaryDirectory() as directory, ThreadPoolExecutor(jobs) as pool:
-        reasons = list(pool.map(lambda each: _reason(dispatch, each, compiler, Path(directory)), candidates))
+        reasons = list(pool.map(lambda each: why_not_compiled(dispatch, each, compiler, Path(directory)), candidates))
     failed = [(each, reason) for each, reason in zip(candidates, reasons, strict=True) if reason]
     compiled = len(candidates) - len(failed)
     seconds = time.perf_counter() - started
@@ -122,7 +122,7 @@ def _share(dispatch: Dispatch, space: SearchSpace, compiler: Compiler, count: in
     return compiled / len(candidates)
 
 
-def _reason(dispatch: Dispatch, candidate: Candidate, compiler: Compiler, directory: Path) -> str:
+def why_not_compiled(dispatch: Dispatch, candidate: Candidate, compiler: Compiler, directory: Path) -> str:
     """Why a candidate does not compile; empty where it does."""
     try:
         spec = single_entry_spec(dispatch.root, candidate.compilation_info)

@@ -22,6 +22,8 @@ from pytest_shark_tune.system.units import format_us
 __all__ = ["profile_model"]
 
 _HEADINGS = ("dispatch", "calls", "time", "share", "in all", "default pipeline", "tunable")
+_OUTSIDE = "(outside of them)"
+"""The row of the time of a call that is none of its dispatches'."""
 _NUMBERS = ("calls", "time", "share", "in all")
 
 
@@ -58,7 +60,9 @@ def profile_model(
 
     The dispatch that takes longest comes first. Its time is that of all its calls in one call of the model. It is
     measured in the running model if the driver keeps statistics. Otherwise it is the time of the dispatch's own
-    benchmark, times its calls.
+    benchmark, times its calls. All dispatches are listed, with the reason if they cannot be tuned, and the rest of the
+    call comes last, so that the shares add up to the call's time. The exit status is 0 if MODEL could be read, and 2
+    if not.
     """
     target = Target.parse(tune_target)
     compiler = Compiler(target, flags, timeout_s=MODEL_TIMEOUT_S)
@@ -71,7 +75,7 @@ def profile_model(
             raise InputError(problem)
         found = session.planner.profile(plan, plan.sources[0])
     if as_json:
-        print_json({**msgspec.to_builtins(found), "dispatches_us": found.dispatches_us})
+        print_json({**msgspec.to_builtins(found), "dispatches_us": found.dispatches_us, "outside_us": found.outside_us})
         return
     print_table(_HEADINGS, _profile_table(found), numbers=_NUMBERS)
     for line in _conclusion(found):
@@ -80,21 +84,28 @@ def profile_model(
 
 def _profile_table(found: Profile) -> Iterator[tuple[str, ...]]:
     so_far = 0.0
+    whole_us = (found.dispatches_us + found.outside_us) or 1.0
     for part in found.shares:
-        so_far += part.share
+        share = part.time_us / whole_us
+        so_far += share
         yield (
             f"{part.dispatch} ({part.op})" if part.reason and part.op else part.dispatch,
             str(part.calls),
             format_us(part.time_us),
-            f"{part.share:.1%}",
+            f"{share:.1%}",
             f"{so_far:.1%}",
             part.pipeline,
             f"no: {part.reason}" if part.reason else "yes",
         )
+    for name, reason in found.unknown.items():
+        yield name, "", "?", "?", "", "", f"no: {reason}"
+    if found.outside_us:
+        share = found.outside_us / whole_us
+        yield _OUTSIDE, "", format_us(found.outside_us), f"{share:.1%}", f"{so_far + share:.1%}", "", ""
 
 
 def _conclusion(found: Profile) -> list[str]:
-    """The time of the model, the dispatches' part of it, and the dispatches that could not be measured."""
+    """The time of the model, and the dispatches' part of it."""
     lines = [
         f"a call of {found.function!r}: {format_us(found.model_us)}" if found.model_us else "the model was not run"
     ]
@@ -104,5 +115,4 @@ def _conclusion(found: Profile) -> list[str]:
     lines.append(f"measured: {found.measured}")
     if untunable := [part.share for part in found.shares if part.reason]:
         lines.append(f"not tunable: {len(untunable)} dispatches, {sum(untunable):.1%} of the time")
-    lines += [f"not measured: {name}: {reason}" for name, reason in found.unknown.items()]
     return lines

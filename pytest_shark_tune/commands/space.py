@@ -12,10 +12,10 @@ from pytest_shark_tune.commands.options import Command, json_option, shape_optio
 from pytest_shark_tune.commands.output import print_json, print_table
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.errors import CommandFailed
 from pytest_shark_tune.plan.extract import extract_dispatches
-from pytest_shark_tune.plan.spaces import emitted_constraints, spaces_from
-from pytest_shark_tune.search_space import NoSpace, SearchSpace, SpaceTooLarge
+from pytest_shark_tune.plan.spaces import NO_SPACE, emitted_constraints, spaces_from, untunable_members
+from pytest_shark_tune.search_space import SearchSpace, SpaceTooLarge
+from pytest_shark_tune.search_space.registry import provided_spaces
 from pytest_shark_tune.system.machine import processors
 
 __all__ = ["space"]
@@ -29,19 +29,23 @@ _COLUMNS = ("dispatch", "kind", "pipeline", "configs", "seconds")
 @shape_option
 @json_option
 def space(source: Path, tune_target: str, shapes: tuple[str, ...], as_json: bool) -> None:
-    """Print the search spaces of the dispatches of INPUT, a .mlir, .mlirbc or .onnx file."""
+    """Print the search spaces of the dispatches of INPUT, a .mlir, .mlirbc or .onnx file.
+
+    A dispatch without one is listed with the reason. The exit status is 0 if INPUT could be read, and 2 if not.
+    """
     compiler = Compiler(Target.parse(tune_target))
     extracted = extract_dispatches([read_model(source, shapes)], compiler, processors())
     rows = []
-    reasons = [(left.name, left.reason) for left in extracted.untunable]
+    left_out = list(extracted.untunable)
     for dispatch in extracted.dispatches:
         compiling = time.perf_counter()
         try:
-            constraints = emitted_constraints(dispatch, compiler)
+            provided = provided_spaces(dispatch.root, dispatch.target)
+            constraints = emitted_constraints(dispatch, compiler) if provided is None else ""
             started = time.perf_counter()
-            spaces = spaces_from(dispatch, constraints)
-        except (CommandFailed, NoSpace) as reason:
-            reasons.append((dispatch.name, str(reason)))
+            spaces = spaces_from(dispatch, constraints) if provided is None else provided
+        except NO_SPACE as reason:
+            left_out += untunable_members(dispatch, reason)
             continue
         shared = (time.perf_counter() - started) / len(spaces)
         for found in spaces:
@@ -60,8 +64,8 @@ def space(source: Path, tune_target: str, shapes: tuple[str, ...], as_json: bool
                     "compiler_seconds": round(started - compiling, 4),
                 }
             )
-    for name, why in reasons:
-        click.echo(f"{name}: {why}", err=True)
+    for each in left_out:
+        click.echo(f"{each.name}: {each.reason}", err=True)
     if as_json:
         print_json(rows)
         return

@@ -162,19 +162,45 @@ class Compiler:
             CommandFailed: iree-compile rejects the source.
         """
         with scratch_directory() as directory:
-            dump = directory / "benchmarks"
+            return self._dump_benchmarks(directory, source, name, ())
+
+    def dump_phases(self, source: str, name: str, *phases: str) -> tuple[list[str], list[str]]:
+        """Dump the executable benchmark modules of ``source``, and its text after each of some phases.
+
+        One command for all of them is cheaper than one for each, as long as the source is small: the compiler writes
+        the text of every phase.
+
+        Args:
+            source: The text of the model.
+            name: Its name in messages.
+            phases: The phases, as for `lower`.
+
+        Raises:
+            CommandFailed: iree-compile rejects the source.
+        """
+        with scratch_directory() as directory:
+            dump = directory / "phases"
             dump.mkdir()
-            self._compile(
-                directory,
-                source,
-                name,
-                [
-                    "--compile-to=executable-configurations",
-                    "--iree-codegen-add-tuner-attributes",
-                    f"--iree-hal-dump-executable-benchmarks-to={dump}",
-                ],
-            )
-            return [path.read_text(encoding="utf-8") for path in sorted(dump.glob("*.mlir"), key=_natural_order)]
+            benchmarks = self._dump_benchmarks(directory, source, name, [f"--dump-compilation-phases-to={dump}"])
+            return benchmarks, [
+                path.read_text(encoding="utf-8") for phase in phases for path in dump.glob(f"*.{phase}.mlir")
+            ]
+
+    def _dump_benchmarks(self, directory: Path, source: str, name: str, flags: Sequence[str]) -> list[str]:
+        dump = directory / "benchmarks"
+        dump.mkdir()
+        self._compile(
+            directory,
+            source,
+            name,
+            [
+                "--compile-to=executable-configurations",
+                "--iree-codegen-add-tuner-attributes",
+                f"--iree-hal-dump-executable-benchmarks-to={dump}",
+                *flags,
+            ],
+        )
+        return [path.read_text(encoding="utf-8") for path in sorted(dump.glob("*.mlir"), key=_natural_order)]
 
     def lower(self, source: str, *, to: str, since: str = "", name: str = "module", flags: Sequence[str] = ()) -> str:
         """Compile ``source`` to a phase, and return the text.

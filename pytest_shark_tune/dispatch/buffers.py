@@ -10,7 +10,7 @@ from iree.compiler import ir
 from iree.compiler.dialects import arith, hal, linalg, util
 
 from pytest_shark_tune.dispatch.elements import unit_roundoff
-from pytest_shark_tune.dispatch.mlir import CannotTune, only_op, ops_named, string_of, tensor_of
+from pytest_shark_tune.dispatch.mlir import only_op, ops_named, string_of, tensor_of
 from pytest_shark_tune.dispatch.numerics import (
     LOADS,
     STORES,
@@ -20,6 +20,7 @@ from pytest_shark_tune.dispatch.numerics import (
     summed_length,
     view_behind,
 )
+from pytest_shark_tune.dispatch.reasons import UnreadableBenchmark
 from pytest_shark_tune.dispatch.types import BenchmarkModule, BufferView, Tensor
 
 __all__ = ["benchmark_module"]
@@ -150,7 +151,7 @@ def _evaluate(value: ir.Value, constants: Sequence[int]) -> int:
     """
     op = value.owner
     if isinstance(op, ir.Block):
-        raise CannotTune("an offset into its buffer is not a constant")
+        raise UnreadableBenchmark("an offset into its buffer is not a constant")
     if isinstance(op, ir.OpView):
         op = op.operation
     match op.name:
@@ -167,7 +168,7 @@ def _evaluate(value: ir.Value, constants: Sequence[int]) -> int:
         case "util.assume.int":
             return _evaluate(op.operands[ir.OpResult(value).result_number], constants)
         case _:
-            raise CannotTune(f"an offset into its buffer comes from {op.name}, which is not followed")
+            raise UnreadableBenchmark(f"an offset into its buffer comes from {op.name}, which is not followed")
 
 
 def _constant(value: ir.Value) -> int:

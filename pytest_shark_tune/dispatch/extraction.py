@@ -13,6 +13,15 @@ from msgspec.structs import replace
 
 from pytest_shark_tune.dispatch import mlir
 from pytest_shark_tune.dispatch.buffers import benchmark_module
+from pytest_shark_tune.dispatch.reasons import (
+    CannotTune,
+    CopiesBuffers,
+    NoRootOp,
+    SeveralRootOps,
+    UnknownDimensions,
+    UnmarkedBenchmark,
+    ValueFromOutside,
+)
 from pytest_shark_tune.dispatch.types import (
     ATTENTION,
     INCIDENTAL_ATTRIBUTES,
@@ -113,14 +122,13 @@ def read_benchmark(text: str, source: str, *, processors: int, flags: Sequence[s
     Raises:
         InputError: The text is no MLIR that this IREE parses.
     """
-    with ir.Context() as context, ir.Location.unknown():
-        context.enable_multithreading(False)
+    with mlir.shared_context():
         module = mlir.parse_module(text)
         symbol = next(mlir.string_of(op, "sym_name") for op in module.body.operations if op.name == "hal.executable")
         try:
             found = _read_dispatch(module, symbol, source, processors)
-        except mlir.CannotTune as reason:
-            return Untunable(symbol, source, str(reason))
+        except CannotTune as reason:
+            return Untunable.of(symbol, source, reason)
     return replace(found, module=replace(found.module, flags=tuple(flags)))
 
 
@@ -153,7 +161,7 @@ def read_flow(flow_text: str) -> Flow:
     Raises:
         InputError: The text is no MLIR that this IREE parses.
     """
-    with ir.Context():
+    with mlir.shared_context():
         module = mlir.parse_module(flow_text)
         functions = _functions(module)
         own = {name: _dispatched(op) for name, op in functions.items()}
@@ -218,7 +226,7 @@ def function_inputs(input_text: str) -> dict[str, tuple[Tensor, ...]]:
     from ONNX takes buffer views at this phase. It imports them as tensors, itself or in a function that it calls.
     """
     functions = {}
-    with ir.Context():
+    with mlir.shared_context():
         module = mlir.parse_module(input_text)
         defined = _functions(module)
         for name, op in defined.items():
@@ -227,7 +235,7 @@ def function_inputs(input_text: str) -> dict[str, tuple[Tensor, ...]]:
             arguments = op.regions[0].blocks[0].arguments
             try:
                 functions[name] = tuple(mlir.tensor_of(_imported_type(argument, defined)) for argument in arguments)
-            except mlir.CannotTune:
+            except CannotTune:
                 continue
     return functions
 
@@ -251,10 +259,9 @@ def _read_dispatch(module: ir.Module, symbol: str, source: str, processors: int)
     roots = iree_codegen.get_tuner_root_ops(module)
     if not roots:
         computes = any(op.name.startswith(("linalg.", "iree_linalg_ext.")) for op in mlir.walk(module.operation))
-        hint = "" if computes else " (a benchmark file needs --iree-codegen-add-tuner-attributes when it is dumped)"
-        raise mlir.CannotTune(f"the compiler marks no root op in it{hint}")
+        raise (NoRootOp if computes else UnmarkedBenchmark)("the compiler marks no root op in it")
     if len(roots) > 1:
-        raise mlir.CannotTune(f"it has {len(roots)} root ops, and a config is for one")
+        raise SeveralRootOps(f"it has {len(roots)} root ops, and a config is for one")
     root = roots[0]
     root_op = _root_op(root)
     function = mlir.parent_named(root, "func.func")
@@ -277,7 +284,7 @@ def _read_dispatch(module: ir.Module, symbol: str, source: str, processors: int)
 
 def _root_op(op: ir.Operation) -> RootOp:
     if not op.results:
-        raise mlir.CannotTune(f"its root op {op.name} copies between buffers, and specs are for ops on tensors")
+        raise CopiesBuffers(f"its root op {op.name} copies between buffers, and specs are for ops on tensors")
     operands = [mlir.tensor_of(value.type, scalars=True) for value in op.operands]
     results = tuple(mlir.tensor_of(value.type) for value in op.results)
     maps = _indexing_maps(op)
@@ -317,7 +324,7 @@ def _dimension_classes(op: ir.Operation, maps: Sequence[ir.AffineMap]) -> tuple[
         kind, names, suffix = "attention", ("batch", "m", "n", "k1", "k2"), "_dims"
         dimensions = iree_codegen.get_attention_op_detail(*maps[:3], maps[len(maps) - len(op.results)])
         if dimensions is None:
-            raise mlir.CannotTune("IREE cannot tell its dimensions from its indexing maps")
+            raise UnknownDimensions("IREE cannot tell its dimensions from its indexing maps")
     else:
         return "other", {}
     return kind, {name: tuple(getattr(dimensions, f"{name}{suffix}")) for name in names}
@@ -339,7 +346,7 @@ def _loop_nest(
             if isinstance(expression, ir.AffineDimExpr):
                 sizes.setdefault(expression.position, size)
     if len(sizes) != maps[0].n_dims:
-        raise mlir.CannotTune("the size of one of its loops cannot be read off its operands")
+        raise UnknownDimensions("the size of one of its loops cannot be read off its operands")
     outputs = len(op.results)
     parallel = {
         expression.position
@@ -366,7 +373,7 @@ def _pattern(root: ir.Operation) -> str:
         copy.operands[position] = argument
     sink_constants(copy)
     if any(_is_from_outside(value, copy) for inner in mlir.ops_inside(copy) for value in inner.operands):
-        raise mlir.CannotTune("its body uses a value from outside that is no constant, and no matcher can follow it")
+        raise ValueFromOutside("its body uses a value from outside that is no constant, and no matcher can follow it")
     return str(module)
 
 

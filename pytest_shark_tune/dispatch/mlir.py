@@ -5,18 +5,21 @@ from __future__ import annotations
 import importlib
 import itertools
 import sys
+import threading
 import types
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from iree.compiler import ir
 
+from pytest_shark_tune.dispatch.reasons import EmptyTensor, OpenSizes, UnreadableBenchmark, UnreadableOperand
 from pytest_shark_tune.dispatch.text_pipelines import text_name
 from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import InputError
 
 __all__ = [
-    "CannotTune",
     "affine_map",
     "loops_in",
     "only_op",
@@ -25,6 +28,7 @@ __all__ = [
     "parent_named",
     "parse_module",
     "pipeline_name",
+    "shared_context",
     "string_of",
     "tensor_of",
     "walk",
@@ -40,8 +44,26 @@ except ModuleNotFoundError:
     sys.modules[_WITHOUT_CLASSES] = types.ModuleType(_WITHOUT_CLASSES)
 
 
-class CannotTune(Exception):
-    """A benchmark module holds nothing to tune; the message tells the reason."""
+_USES = 32
+"""How often a context is used. What it has parsed is never freed, so it must not live forever."""
+_thread = threading.local()
+
+
+@contextmanager
+def shared_context() -> Iterator[ir.Context]:
+    """Enter a context that earlier calls in this thread have used, with an unknown location.
+
+    Making one takes 10 ms, since it loads the dialects: longer than parsing the module of a dispatch. No object of the
+    context may be used after the block, and the block may not change the context.
+    """
+    context, uses = _thread.__dict__.pop("spare", (None, 0))  # A nested block finds none, and makes its own.
+    if context is None:
+        context = ir.Context()
+        context.enable_multithreading(False)
+    with context, ir.Location.unknown():
+        yield context
+    if uses + 1 < _USES:
+        _thread.spare = context, uses + 1
 
 
 def parse_module(text: str | bytes) -> ir.Module:
@@ -91,7 +113,7 @@ def only_op(op: ir.Operation, name: str) -> ir.Operation:
     """
     found = ops_named(op, name)
     if len(found) != 1:
-        raise CannotTune(f"its benchmark has {len(found)} {name} ops instead of one")
+        raise UnreadableBenchmark(f"its benchmark has {len(found)} {name} ops instead of one")
     return found[0]
 
 
@@ -115,11 +137,11 @@ def tensor_of(kind: ir.Type, *, scalars: bool = False) -> Tensor:
     try:
         shaped = ir.ShapedType(kind)
     except ValueError:
-        raise CannotTune(f"it has an operand of type {kind}, and only tensors can be filled with data") from None
+        raise UnreadableOperand(f"it has an operand of type {kind}, and only tensors can be filled with data") from None
     if not shaped.has_static_shape:
-        raise CannotTune(f"it has dynamic dimensions ({kind}): fix the input shapes")
+        raise OpenSizes(f"it has dynamic dimensions ({kind})")
     if 0 in shaped.shape:
-        raise CannotTune(f"it has a dimension of size 0 ({kind})")
+        raise EmptyTensor(f"it has a dimension of size 0 ({kind})")
     return Tensor(tuple(shaped.shape), str(shaped.element_type))
 
 

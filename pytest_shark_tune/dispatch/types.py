@@ -12,6 +12,8 @@ from typing import TypeAlias
 
 import msgspec
 
+from pytest_shark_tune.dispatch.reasons import CannotTune
+
 __all__ = [
     "ATTENTION",
     "INCIDENTAL_ATTRIBUTES",
@@ -291,8 +293,16 @@ class Untunable(msgspec.Struct, frozen=True):
     name: str
     source: str
     reason: str
+    """The reason, with its remedy, for people."""
     share: float | None = None
     """Its share of its model's time, if that is known."""
+    kind: str = ""
+    """The name of the reason's class, see `dispatch.reasons`; empty in results of older versions."""
+
+    @classmethod
+    def of(cls, name: str, source: str, reason: CannotTune) -> Untunable:
+        """Return the dispatch with a reason."""
+        return cls(name, source, reason.advice, kind=reason.kind)
 
 
 class FoundDispatch(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,11 +22,14 @@ from pytest_shark_tune.dispatch.types import joined_sizes
 from pytest_shark_tune.errors import InputError, NoCompiler
 
 __all__ = [
+    "Addend",
     "OpSource",
-    "attention",
     "batch_matmul",
+    "check_sizes",
     "conv_2d",
     "matmul",
+    "number_name",
+    "product_plus",
     "stand_in",
     "tensor_type",
     "text_if_possible",
@@ -103,6 +106,34 @@ class OpSource(msgspec.Struct, frozen=True):
     """The module."""
 
 
+class Addend(msgspec.Struct, frozen=True, kw_only=True):
+    """A tensor that is added to a matrix product, and the factors of both."""
+
+    loops: tuple[str, ...] = ("n",)
+    """The dimensions of the tensor among batch, m and n, in order; it is repeated along the others."""
+    element: str
+    """Its element type: f32, f16 or bf16."""
+    alpha: float = 1.0
+    """The factor of the product."""
+    beta: float = 1.0
+    """The factor of the tensor. If it is 0, there is no tensor."""
+
+    @property
+    def name(self) -> str:
+        """The end of an op's name: ``bias`` for a row, ``plus_mn`` for a matrix, then factors other than 1."""
+        loops = "".join(loop[0] for loop in self.loops) or "number"
+        kind = ["bias" if self.loops == ("n",) else f"plus_{loops}"]
+        if self.beta == 0:
+            kind = []
+        factors = [f"{name}_{number_name(value)}" for name, value in (("alpha", self.alpha), ("beta", self.beta))]
+        return "_".join([*kind, *(factor for factor in factors if not factor.endswith(("a_1", "beta_0")))])
+
+
+def number_name(number: float) -> str:
+    """Return a number as a part of an op's name."""
+    return f"{number:g}".replace("-", "minus").replace("+", "")
+
+
 def matmul(
     *,
     m: int,
@@ -131,7 +162,7 @@ def matmul(
     Raises:
         InputError: A size is no positive integer, an element type is unknown, or the types do not fit together.
     """
-    sizes = _check_sizes(m=m, n=n, k=k)
+    sizes = check_sizes(m=m, n=n, k=k)
     types = _check_types(lhs, rhs, acc)
     layout = _check_flags(transpose_a=transpose_a, transpose_b=transpose_b)
     out = _check_out(types, out)
@@ -158,11 +189,43 @@ def batch_matmul(
     Raises:
         InputError: As for `matmul`.
     """
-    sizes = _check_sizes(batch=batch, m=m, n=n, k=k)
+    sizes = check_sizes(batch=batch, m=m, n=n, k=k)
     types = _check_types(lhs, rhs, acc)
     layout = _check_flags(transpose_a=transpose_a, transpose_b=transpose_b)
     out = _check_out(types, out)
     return OpSource(_op_name("batch_matmul", sizes, types, out, layout), _contraction_text(sizes, types, out, layout))
+
+
+def product_plus(
+    addend: Addend,
+    *,
+    m: int,
+    n: int,
+    k: int,
+    batch: int | None = None,
+    lhs: str = "f32",
+    rhs: str | None = None,
+    out: str | None = None,
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+) -> OpSource:
+    """Build ``alpha`` times a product of matrices, or of batches of them, plus ``beta`` times a tensor.
+
+    The sums are f32, and rounded once, after the addition. The other arguments are those of `matmul`.
+
+    Raises:
+        InputError: As for `matmul`, or an input is of an integer type.
+    """
+    sizes = check_sizes(**({} if batch is None else {"batch": batch}), m=m, n=n, k=k)
+    types = _check_types(lhs, rhs, None)
+    layout = _check_flags(transpose_a=transpose_a, transpose_b=transpose_b)
+    out = _check_out(types, out)
+    if types[2] != "f32" or addend.element not in ("f32", *_NARROWED["f32"]):
+        raise InputError("a tensor is added to sums of floats only, and is of type f32, f16 or bf16")
+    op = "matmul" if batch is None else "batch_matmul"
+    name = f"{_op_name(op, sizes, types, out, layout)}_{addend.name}"
+    name += f"_{addend.element}" if addend.beta and addend.element != out else ""
+    return OpSource(name, _contraction_text(sizes, types, out, layout, addend))
 
 
 def conv_2d(
@@ -203,7 +266,7 @@ def conv_2d(
     Raises:
         InputError: As for `matmul`, or the layout is unknown.
     """
-    sizes = _check_sizes(
+    sizes = check_sizes(
         batch=batch,
         height=height,
         width=width,
@@ -222,31 +285,12 @@ def conv_2d(
     return OpSource(f"conv_2d_{layout}_{shape}{steps}_{_type_name(types)}", _convolution_text(sizes, types, layout))
 
 
-def attention(
-    *, batch: int, queries: int, keys: int, head: int, value_head: int | None = None, element: str = "f16"
-) -> OpSource:
-    """Build a scaled dot-product attention with the scale ``1 / sqrt(head)``.
-
-    Args:
-        batch: The number of attentions.
-        queries: The number of queries.
-        keys: The number of keys and values.
-        head: The number of elements of a query and of a key.
-        value_head: The number of elements of a value and of a row of the result, by default ``head``.
-        element: The type of all tensors: f16, bf16 or f32.
+def check_sizes(**sizes: int) -> tuple[int, ...]:
+    """Return the sizes in order.
 
     Raises:
-        InputError: A size is no positive integer, or the element type is unknown.
+        InputError: One is no positive integer. The message names it.
     """
-    value_head = head if value_head is None else value_head
-    sizes = _check_sizes(batch=batch, queries=queries, keys=keys, head=head, value_head=value_head)
-    if element not in ("f16", "bf16", "f32"):
-        raise InputError(f"element={element!r}: it is one of f16, bf16, f32")
-    shape = f"{batch}x{queries}x{keys}x{head}" + (f"x{value_head}" if value_head != head else "")
-    return OpSource(f"attention_{shape}_{element}", _attention_text(sizes, element))
-
-
-def _check_sizes(**sizes: int) -> tuple[int, ...]:
     for argument, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= _LARGEST_SIZE:
             raise InputError(f"{argument}={size!r}: a size is an integer from 1 to {_LARGEST_SIZE}")
@@ -308,6 +352,8 @@ def _convolution_text(sizes: tuple[int, ...], types: tuple[str, str, str], layou
     from iree.compiler import ir
     from iree.compiler.dialects import func, linalg
 
+    from pytest_shark_tune.dispatch.mlir import shared_context
+
     batch, height, width, channels, filters, kernel_height, kernel_width, stride, dilation = sizes
     in_height = (height - 1) * stride + (kernel_height - 1) * dilation + 1
     in_width = (width - 1) * stride + (kernel_width - 1) * dilation + 1
@@ -325,7 +371,7 @@ def _convolution_text(sizes: tuple[int, ...], types: tuple[str, str, str], layou
             (filters, channels, kernel_height, kernel_width),
             (batch, filters, height, width),
         )
-    with ir.Context(), ir.Location.unknown():
+    with shared_context():
         image, weights, result = map(tensor_type, shapes, types)
         module = ir.Module.create()
         with ir.InsertionPoint(module.body):
@@ -337,36 +383,6 @@ def _convolution_text(sizes: tuple[int, ...], types: tuple[str, str, str], layou
             func.FuncOp.from_py_func(image, weights)(main)
         module.operation.verify()
         return str(module)
-
-
-@functools.cache
-@text_if_possible
-def _attention_text(sizes: tuple[int, ...], element: str) -> str:
-    """Return the module's text. Attention's dialect has no Python bindings, so the text is written by hand."""
-    from iree.compiler import ir
-
-    batch, queries, keys, head, value_head = sizes
-    query, key, value, result = (
-        f"tensor<{batch}x{rows}x{columns}x{element}>"
-        for rows, columns in ((queries, head), (keys, head), (keys, value_head), (queries, value_head))
-    )
-    maps = ", ".join(
-        f"affine_map<(b, m, n, k1, k2) -> ({dims})>" for dims in ("b, m, k1", "b, k2, k1", "b, k2, n", "", "b, m, n")
-    )
-    text = f"""
-func.func @main(%query: {query}, %key: {key}, %value: {value}) -> {result} {{
-  %scale = arith.constant {head**-0.5:e} : {element}
-  %empty = tensor.empty() : {result}
-  %result = iree_linalg_ext.attention <indexing_maps = [{maps}]>
-      ins(%query, %key, %value, %scale : {query}, {key}, {value}, {element}) outs(%empty : {result}) {{
-  ^bb0(%score: f32):
-    iree_linalg_ext.yield %score : f32
-  }} -> {result}
-  return %result : {result}
-}}
-"""
-    with ir.Context():
-        return str(ir.Module.parse(text))
 
 
 def tensor_type(shape: Sequence[int], element: str) -> Any:
@@ -390,11 +406,19 @@ def zeros(result_type: Any) -> Any:
 
 @functools.cache
 @text_if_possible
-def _contraction_text(sizes: tuple[int, ...], types: tuple[str, str, str], out: str, layout: tuple[bool, bool]) -> str:
+def _contraction_text(
+    sizes: tuple[int, ...],
+    types: tuple[str, str, str],
+    out: str,
+    layout: tuple[bool, bool],
+    addend: Addend | None = None,
+) -> str:
     """Return the module's text; ``sizes`` are ``[batch,] m, n, k``, which is also the order of the loops."""
     # Loading the bindings takes a while, and a suite is imported even if none of its tests runs.
     from iree.compiler import ir
     from iree.compiler.dialects import arith, func, linalg
+
+    from pytest_shark_tune.dispatch.mlir import shared_context
 
     batch = list(range(len(sizes) - 3))
     m, n, k = range(len(batch), len(sizes))
@@ -404,22 +428,57 @@ def _contraction_text(sizes: tuple[int, ...], types: tuple[str, str, str], out: 
         [*batch, n, k] if transpose_b else [*batch, k, n],
         [*batch, m, n],
     ]
-    with ir.Context(), ir.Location.unknown():
+    with shared_context():
         shapes = [[sizes[loop] for loop in loops] for loops in operands]
         lhs_type, rhs_type, result_type = map(tensor_type, shapes, types)
         indexing_maps = [
             ir.AffineMap.get(len(sizes), 0, [ir.AffineDimExpr.get(loop) for loop in loops]) for loops in operands
         ]
+        loops = [*(["batch"] if batch else []), "m", "n"]
+        added_loops = [loops.index(loop) for loop in addend.loops] if addend and addend.beta else []
+        added_types = [tensor_type([sizes[at] for at in added_loops], addend.element)] if addend and addend.beta else []
         module = ir.Module.create()
         with ir.InsertionPoint(module.body):
 
-            def main(lhs: ir.Value, rhs: ir.Value) -> ir.Value:
+            def main(lhs: ir.Value, rhs: ir.Value, *added: ir.Value) -> ir.Value:
                 op = linalg.batch_matmul if batch else linalg.matmul
                 sums = op(lhs, rhs, outs=[zeros(result_type)], indexing_maps=indexing_maps)
+                if addend is not None:
+                    return _add(sums, added, added_loops, out, addend)
                 if out == types[2]:
                     return sums
                 return arith.TruncFOp(tensor_type(result_type.shape, out), sums).result
 
-            func.FuncOp.from_py_func(lhs_type, rhs_type)(main)
+            func.FuncOp.from_py_func(lhs_type, rhs_type, *added_types)(main)
         module.operation.verify()
         return str(module)
+
+
+def _add(sums: Any, added: Sequence[Any], loops: Sequence[int], out: str, addend: Addend) -> Any:
+    """Add the tensor of ``addend`` to sums, each times its factor. ``loops`` are the dimensions that it indexes."""
+    from iree.compiler import ir
+    from iree.compiler.dialects import arith, linalg, tensor
+
+    rank = len(sums.type.shape)
+    empty = tensor.EmptyOp(sums.type.shape, ir.Type.parse(out)).result
+    own = ir.AffineMap.get_identity(rank)
+    maps = [own, *[ir.AffineMap.get(rank, 0, [ir.AffineDimExpr.get(at) for at in loops]) for _ in added], own]
+    parallel = ir.Attribute.parse("#linalg.iterator_type<parallel>")
+    attributes = [ir.AffineMapAttr.get(affine) for affine in maps]
+    op = linalg.GenericOp(
+        [empty.type], [sums, *added], [empty], ir.ArrayAttr.get(attributes), ir.ArrayAttr.get([parallel] * rank)
+    )
+    wide, stored = sums.type.element_type, empty.type.element_type
+    block = op.regions[0].blocks.append(wide, *[value.type.element_type for value in added], stored)
+    with ir.InsertionPoint(block):
+        terms = []
+        factors = (addend.alpha, addend.beta)
+        for value, factor in zip(block.arguments[: 1 + len(added)], factors, strict=False):
+            term = value if value.type == wide else arith.ExtFOp(wide, value).result
+            if factor != 1:
+                constant = arith.ConstantOp(wide, ir.FloatAttr.get(wide, factor)).result
+                term = arith.MulFOp(term, constant).result
+            terms.append(term)
+        total = arith.AddFOp(*terms).result if len(terms) > 1 else terms[0]
+        linalg.YieldOp([total if stored == wide else arith.TruncFOp(stored, total).result])
+    return op.results[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from pytest_shark_tune.dispatch.reasons import CannotTune
 from pytest_shark_tune.dispatch.types import Dispatch, Untunable
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.custom import CustomTask
@@ -77,8 +78,8 @@ def draw_candidates(
         try:
             (space,) = narrowed([kernel.space], request, known)
             kernel_tasks.append(_kernel_task(kernel, space, count, seed))
-        except NO_SPACE as reason:
-            untunable.append(Untunable(kernel.name, kernel.name, str(reason)))
+        except CannotTune as reason:
+            untunable.append(Untunable.of(kernel.name, kernel.name, reason))
     return Drawn(tuple(tasks), tuple(kernel_tasks), tuple(untunable))
 
 

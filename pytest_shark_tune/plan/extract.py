@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import NamedTuple
 
 import msgspec
@@ -12,6 +12,7 @@ from pytest_shark_tune.compiler.compiler import Compiler, why_rejected
 from pytest_shark_tune.compiler.configure import strip
 from pytest_shark_tune.dispatch.extraction import Flow, function_inputs, read_benchmark, read_flow
 from pytest_shark_tune.dispatch.grouping import group_dispatches
+from pytest_shark_tune.dispatch.reasons import DataDependentSizes, OpenSizes
 from pytest_shark_tune.dispatch.types import Dispatch, FoundDispatch, Tensor, Untunable
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.plan.source import Source, check_data
@@ -20,8 +21,7 @@ __all__ = ["Extracted", "extract_dispatches"]
 
 
 _NO_BENCHMARK = "iree-compile makes no benchmark of it, as of anything with dynamic dimensions"
-_OPEN_SHAPES = f"{_NO_BENCHMARK}: fix the input shapes"
-_DATA_DEPENDENT = f"{_NO_BENCHMARK}, though no input has: its sizes depend on the data, and it keeps its default"
+_DATA_DEPENDENT = f"{_NO_BENCHMARK}, though no input has: its sizes depend on the data"
 _NO_PARAMETERS = (
     "it takes parameters from another file (as #flow.parameter.named says), which are not loaded here, so it is not "
     "run whole"
@@ -56,9 +56,9 @@ def extract_dispatches(
         for source, parts in compiled:
             report(f"extracting the dispatches of {source.name}")
             try:
-                flow, functions = parts.flow.result(), parts.functions.result()
+                flow, functions = parts.flow(), parts.functions()
                 # The compiler refuses to make an executable of a module that calls for none.
-                texts = parts.benchmarks.result() if flow.calls or source.is_benchmark else []
+                texts = parts.benchmarks() if flow.calls or source.is_benchmark else []
             except CommandFailed as error:
                 raise InputError(f"{source.name}: {why_rejected(error)}") from error
             except InputError as error:
@@ -74,8 +74,8 @@ def extract_dispatches(
             read_symbols = {dispatch.symbol for dispatch in found if dispatch.source == source.name}
             read_symbols |= {entry.name for entry in untunable if entry.source == source.name}
             # An ONNX model with an input of open sizes was refused before.
-            why = _DATA_DEPENDENT if source.input_names else _OPEN_SHAPES
-            untunable += [Untunable(symbol, source.name, why) for symbol in flow.calls if symbol not in read_symbols]
+            why = DataDependentSizes(_DATA_DEPENDENT) if source.input_names else OpenSizes(_NO_BENCHMARK)
+            untunable += [Untunable.of(symbol, source.name, why) for symbol in flow.calls if symbol not in read_symbols]
     return Extracted(tuple(read), group_dispatches(found, calls), tuple(untunable))
 
 
@@ -89,11 +89,11 @@ def _with_functions(source: Source, functions: dict[str, tuple[Tensor, ...]], fl
 
 
 class _Compiled(NamedTuple):
-    """The compiler's results for a source, from up to three commands at a time."""
+    """The compiler's results for a source, from up to three commands at a time. Each field waits for its result."""
 
-    benchmarks: Future[list[str]]
-    flow: Future[Flow]
-    functions: Future[dict[str, tuple[Tensor, ...]]]
+    benchmarks: Callable[[], list[str]]
+    flow: Callable[[], Flow]
+    functions: Callable[[], dict[str, tuple[Tensor, ...]]]
 
     @classmethod
     def submit(cls, pool: Executor, compiler: Compiler, source: Source) -> _Compiled:
@@ -106,9 +106,16 @@ class _Compiled(NamedTuple):
                 phases = {"since": "executable-sources", "to": "executable-configurations"}
                 return [compiler.lower(stripped, name=name, flags=flags, **phases)]
 
-            return cls(pool.submit(mark), pool.submit(Flow), pool.submit(dict))
+            return cls(pool.submit(mark).result, Flow, dict)
+        if source.is_op:  # A list of commands has hundreds, and most of a command's time is its start.
+            dumped = pool.submit(compiler.dump_phases, text, name, "flow", "input")
+            return cls(
+                lambda: dumped.result()[0],
+                lambda: read_flow(dumped.result()[1][0]),
+                lambda: function_inputs(dumped.result()[1][1]),
+            )
         return cls(
-            pool.submit(compiler.dump_benchmarks, text, name),
-            pool.submit(lambda: read_flow(compiler.lower(text, to="flow", name=name))),
-            pool.submit(lambda: function_inputs(compiler.lower(text, to="input", name=name))),
+            pool.submit(compiler.dump_benchmarks, text, name).result,
+            pool.submit(lambda: read_flow(compiler.lower(text, to="flow", name=name))).result,
+            pool.submit(lambda: function_inputs(compiler.lower(text, to="input", name=name))).result,
         )

@@ -63,7 +63,9 @@ def _with_new_graph(model: Source, names: Sequence[str]) -> str | None:
 def part_of(plan: Plan, sources: Collection[str]) -> Plan:
     """Return the plan with only the dispatches of the sources of these names."""
     own = ((task, [member for member in task.dispatch.members if member.source in sources]) for task in plan.tasks)
-    return replace(plan, tasks=tuple(task.with_members(members) for task, members in own if members))
+    known = tuple(task for task in plan.defaults if any(member.source in sources for member in task.dispatch.members))
+    tasks = tuple(task.with_members(members) for task, members in own if members)
+    return replace(plan, tasks=tasks, defaults=known)
 
 
 def joined_plan(plan: Plan, kept: Iterable[Plan]) -> Plan:
@@ -77,7 +79,9 @@ def joined_plan(plan: Plan, kept: Iterable[Plan]) -> Plan:
     sources = {source.name: source for source in plan.sources}
     untunable = {(entry.source, entry.name): entry for entry in plan.untunable}
     names: dict[str, tuple[object, ...]] = {}
+    defaults: list[Task] = []
     for part in kept:
+        defaults += part.defaults
         sources |= {source.name: source for source in part.sources}
         untunable |= {(entry.source, entry.name): entry for entry in part.untunable}
         for task in part.tasks:
@@ -95,6 +99,7 @@ def joined_plan(plan: Plan, kept: Iterable[Plan]) -> Plan:
         plan,
         sources=tuple(sources.values()),
         tasks=tuple(tasks.values()),
+        defaults=tuple(defaults),
         # A model's default form that is not tuned is there to be compared with.
         untunable=tuple(one for one in untunable.values() if one.source in tuned or one.source not in in_forms),
     )

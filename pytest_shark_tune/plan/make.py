@@ -16,6 +16,7 @@ from typing import Final
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.dispatch.extraction import EXTRACTION_VERSION
 from pytest_shark_tune.dispatch.rotation import rotated_dispatch
+from pytest_shark_tune.dispatch.types import Dispatch
 from pytest_shark_tune.plan.custom import CustomTask
 from pytest_shark_tune.plan.draw import draw_candidates
 from pytest_shark_tune.plan.extract import Extracted, extract_dispatches
@@ -71,11 +72,14 @@ def make_plan(
     extracted = extracted or extract_dispatches(sources, compiler, processors, report)
     attached, without_space = attach_spaces(extracted.dispatches, compiler, request, rotate_bytes, report)
     drawn = draw_candidates(attached, kernels, request=request, count=count, seed=seed, wanted=wanted, report=report)
+    tuned = {task.name for task in drawn.tasks}
+    others = [dispatch for dispatch in extracted.dispatches if dispatch.name not in tuned]
     return Plan(
         sources=extracted.sources,
         tasks=drawn.tasks,
         untunable=(*extracted.untunable, *without_space, *drawn.untunable),
         kernels=drawn.kernels,
+        defaults=tuple(_default_task(dispatch, rotate_bytes) for dispatch in others),
     )
 
 
@@ -96,16 +100,18 @@ def found_dispatches(
         InputError: the compiler rejects a source.
     """
     extracted = extracted or extract_dispatches(sources, compiler, processors, report)
-    tasks = (
-        Task(
-            dispatch=rotated_dispatch(dispatch, rotate_bytes),
-            default=default_candidate(dispatch),
-            candidates=(),
-            space_size=None,
-        )
-        for dispatch in extracted.dispatches
+    tasks = tuple(_default_task(dispatch, rotate_bytes) for dispatch in extracted.dispatches)
+    return Plan(sources=extracted.sources, tasks=tasks, untunable=extracted.untunable)
+
+
+def _default_task(dispatch: Dispatch, rotate_bytes: int) -> Task:
+    """A dispatch with its default and without candidates."""
+    return Task(
+        dispatch=rotated_dispatch(dispatch, rotate_bytes),
+        default=default_candidate(dispatch),
+        candidates=(),
+        space_size=None,
     )
-    return Plan(sources=extracted.sources, tasks=tuple(tasks), untunable=extracted.untunable)
 
 
 def plan_key(

@@ -6,16 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.dispatch.reasons import CannotTune, CompilerFailed
 from pytest_shark_tune.dispatch.rotation import rotated_dispatch
 from pytest_shark_tune.dispatch.types import Dispatch, Untunable
 from pytest_shark_tune.errors import CommandFailed
 from pytest_shark_tune.search_space import (
-    NoSpace,
     SearchSpace,
     SpaceRequest,
-    SpaceTooLarge,
-    UnboundedKnob,
-    UnreadableConstraints,
     opened,
     spaces_for,
     spaces_in,
@@ -36,7 +33,7 @@ __all__ = [
 _EMITTING = ("cuda", "hip")
 """Backends for which the compiler emits constraints, at least for some ops."""
 
-NO_SPACE = (CommandFailed, NoSpace, SpaceTooLarge, UnboundedKnob, UnreadableConstraints)
+NO_SPACE = (CommandFailed, CannotTune)
 """Errors that keep one dispatch from being tuned, but not the others."""
 
 
@@ -73,7 +70,8 @@ def attach_spaces(
 
 def untunable_members(dispatch: Dispatch, reason: Exception) -> list[Untunable]:
     """The members of a dispatch that cannot be tuned for that reason."""
-    return [Untunable(member.symbol, member.source, str(reason)) for member in dispatch.members]
+    why = reason if isinstance(reason, CannotTune) else CompilerFailed(str(reason))
+    return [Untunable.of(member.symbol, member.source, why) for member in dispatch.members]
 
 
 def search_spaces(dispatch: Dispatch, compiler: Compiler) -> tuple[SearchSpace, ...]:

@@ -131,6 +131,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """The models without a profile, with the reason."""
     forms: tuple[FormResult, ...] = ()
     """The forms of its models that were compared, the default form of each model first."""
+    defaults: tuple[Task, ...] = ()
+    """The untunable dispatches of which there is a benchmark, without candidates: they take their part of the time."""
 
     @property
     def everything(self) -> tuple[AnyTask, ...]:

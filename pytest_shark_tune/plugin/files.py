@@ -12,15 +12,16 @@ import pytest
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plugin.options import commands_file, tuning_is_on
+from pytest_shark_tune.plugin.reporting import section, write_line
 from pytest_shark_tune.system.terminal import escaped_line
 
 if TYPE_CHECKING:
-    from pytest_shark_tune.ops import OpSource
+    from pytest_shark_tune.ops.driver_commands import CommandList
 
 __all__ = ["collect_file", "named_path", "read_commands_file", "refuse_hidden_characters"]
 
-_COMMANDS = pytest.StashKey[tuple[Path, "tuple[OpSource, ...]"]]()
-"""The list of commands that this run takes, and the ops in it."""
+_COMMANDS = pytest.StashKey[tuple[Path, "CommandList"]]()
+"""The list of commands that this run takes, with its path."""
 _MODELS = (".mlir", ".mlirbc", ".onnx")
 
 
@@ -45,8 +46,10 @@ def read_commands_file(config: pytest.Config) -> None:
 
     A list in the ini file is collected besides the default paths of pytest, but not if the command line has paths.
 
+    The lines that cannot be read are shown when the run begins and when it ends.
+
     Raises:
-        pytest.UsageError: it cannot be read, or a line cannot be expressed.
+        pytest.UsageError: it cannot be read, or none of its lines can be expressed.
     """
     path = commands_file(config)
     if path is None:
@@ -61,12 +64,35 @@ def read_commands_file(config: pytest.Config) -> None:
     from pytest_shark_tune.ops.driver_commands import read_commands
 
     try:
-        config.stash[_COMMANDS] = path, read_commands(path.read_text(encoding="utf-8"), str(path))
+        commands = read_commands(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         problem = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise pytest.UsageError(f"--tune-commands: {path} cannot be read: {problem}") from error
     except InputError as error:
         raise pytest.UsageError(f"--tune-commands: {error}") from error
+    config.stash[_COMMANDS] = path, commands
+    if commands.problems and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(UnreadLines(config, commands.describe_problems(path.name)), "shark-tune-commands")
+
+
+class UnreadLines:
+    """Shows the lines of a list of commands that could not be read."""
+
+    def __init__(self, config: pytest.Config, text: str) -> None:
+        self._config = config
+        self._text = text
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionstart(self) -> None:
+        """Show them before anything is tuned: the user may want to mend them first."""
+        if reporter := self._config.pluginmanager.get_plugin("terminalreporter"):
+            write_line(reporter, self._text, yellow=True)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Show them again at the end, where they are not lost among the messages of the run."""
+        section(terminalreporter, "commands that were not read")
+        write_line(terminalreporter, self._text)
 
 
 def named_path(config: pytest.Config, argument: str) -> Path:
@@ -79,8 +105,8 @@ def collect_file(path: Path, parent: pytest.Collector) -> pytest.Collector | Non
 
     Models that pytest finds on the way are left alone, and so are other files with the name of the list.
     """
-    commands, _ = parent.config.stash.get(_COMMANDS, (None, ()))
-    if path == commands:
+    commands = parent.config.stash.get(_COMMANDS, None)
+    if commands is not None and path == commands[0]:
         return CommandsFile.from_parent(parent, path=path)
     if path.suffix not in _MODELS or not parent.session.isinitpath(path):
         return None
@@ -108,4 +134,4 @@ class CommandsFile(ModelFile):
     """A list of commands as such a module: its function is marked to tune the ops in the list."""
 
     def _sources(self) -> Sequence[object]:
-        return self.config.stash[_COMMANDS][1]
+        return self.config.stash[_COMMANDS][1].sources

@@ -7,13 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from pytest_shark_tune.dispatch.reasons import (
+    DynamicDimension,
+    EmptyDimension,
+    KindNotCovered,
+    NoSpace,
+    NothingFits,
+    SpaceTooLarge,
+    UnboundedKnob,
+    UnreadableConstraints,
+)
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.search_space import constraints, cpu, gpu, spirv
-from pytest_shark_tune.search_space.constraints import UnreadableConstraints, spaces_in
-from pytest_shark_tune.search_space.domains import UnboundedKnob
+from pytest_shark_tune.search_space.constraints import spaces_in
 from pytest_shark_tune.search_space.pipeline_options import PIPELINE_OPTIONS, options_of
 from pytest_shark_tune.search_space.request import SpaceRequest, narrowed, opened
-from pytest_shark_tune.search_space.space import Constraint, Knob, NoSpace, SearchSpace, SpaceTooLarge
+from pytest_shark_tune.search_space.space import Constraint, Knob, SearchSpace
 from pytest_shark_tune.search_space.where import parse_condition
 
 __all__ = [
@@ -57,13 +66,13 @@ def spaces_for(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...]:
     builders = _BUILDERS.get(target.backend, {})
     if root.kind not in builders:
         covered = ", ".join(sorted(builders)) or "no op"
-        raise NoSpace(f"no search space covers {root.op} ({root.kind}) on {target.backend}, which has {covered}")
+        raise KindNotCovered(f"no search space covers {root.op} ({root.kind}) on {target.backend}, which has {covered}")
     for index, size in enumerate(root.loops):
         if size < 0:
-            raise NoSpace(f"dimension {index} of {root.op} is dynamic; a config is tuned for one size")
+            raise DynamicDimension(f"dimension {index} of {root.op} is dynamic; a config is tuned for one size")
         if size == 0:
-            raise NoSpace(f"dimension {index} of {root.op} has size zero, so there is nothing to compute")
+            raise EmptyDimension(f"dimension {index} of {root.op} has size zero, so there is nothing to compute")
     spaces = tuple(space for space in builders[root.kind](root, target) if space)
     if not spaces:
-        raise NoSpace(f"no configuration of {root.op} fits the limits of the target")
+        raise NothingFits(f"no configuration of {root.op} fits the limits of the target")
     return spaces

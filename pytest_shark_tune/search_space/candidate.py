@@ -7,9 +7,8 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 import msgspec
-from iree.compiler import ir
 
-from pytest_shark_tune.dispatch.mlir import pipeline_name
+from pytest_shark_tune.dispatch.mlir import pipeline_name, shared_context
 from pytest_shark_tune.dispatch.types import Dispatch, RootOp
 from pytest_shark_tune.errors import InputError, SharkTuneError
 from pytest_shark_tune.search_space.config_reader import parse_info
@@ -97,8 +96,7 @@ def make_candidates(
     members = _members(dispatch_name, space, knob_sets)
     ids = _unique_prefixes([_config_digest(root, space.pipeline, knobs) for knobs in members], taken)
     candidates = []
-    with ir.Context() as context, ir.Location.unknown():
-        context.enable_multithreading(False)
+    with shared_context():
         for identity, knobs in zip(ids, members, strict=True):
             info = compilation_info_of(space, knobs)
             candidates.append(
@@ -137,8 +135,7 @@ def applied_candidate(
     """
     if not compilation_info:
         raise InputError("it attaches no compilation_info")  # IREE would crash on the empty text.
-    with ir.Context() as context, ir.Location.unknown():
-        context.enable_multithreading(False)
+    with shared_context():
         info = parse_info(compilation_info)
         return Candidate(
             id=identifier,

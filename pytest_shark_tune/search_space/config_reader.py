@@ -13,7 +13,7 @@ import msgspec
 from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, iree_gpu
 
-from pytest_shark_tune.dispatch.mlir import pipeline_name
+from pytest_shark_tune.dispatch.mlir import pipeline_name, shared_context
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.search_space import attribute_names
 from pytest_shark_tune.search_space.pipeline_options import (
@@ -102,8 +102,7 @@ def read_config(compilation_info: str) -> ReadConfig:
     """
     if not compilation_info:
         raise InputError("not a compilation_info: the text is empty")  # IREE would crash on it.
-    with ir.Context() as context:
-        context.enable_multithreading(False)
+    with shared_context():
         info = parse_info(compilation_info)
         translation = info.translation_info
         tree = _levels(info.lowering_config)
@@ -168,19 +167,19 @@ def config_entries(config: str) -> tuple[str, ...]:
     """
     if not config:
         return ()
-    with ir.Context():
+    with shared_context():
         return tuple(_levels(ir.Attribute.parse(config)))
 
 
 def space_entries(space: SearchSpace) -> tuple[str, ...]:
     """Return the names of the entries that lowering configs of a space may have."""
-    with ir.Context():
+    with shared_context():
         return tuple(entry.name for entry in ir.DictAttr(ir.Attribute.parse(space.knob_dictionary)))
 
 
 def without_entry(compilation_info: str, name: str) -> str:
     """Remove the entry of that name from the lowering config of a compilation info."""
-    with ir.Context():
+    with shared_context():
         info = iree_codegen.CompilationInfoAttr(ir.Attribute.parse(compilation_info))
         kept = ir.DictAttr.get(
             {key: value for key, value in _lowering_entries(info.lowering_config).items() if key != name}
@@ -274,8 +273,7 @@ def _tree_text(tree: ConfigTree | None) -> str:
 
 def _template(space: SearchSpace) -> dict[str, _Template]:
     """Return the knob dictionary, with knobs of pipeline options at the places of the options."""
-    with ir.Context() as context:
-        context.enable_multithreading(False)
+    with shared_context():
         template: dict[str, _Template] = _tree(ir.Attribute.parse(space.knob_dictionary))
     for name in space.names:
         if name in (PREFETCH_STAGES, NO_REDUCE_BANK_CONFLICTS):

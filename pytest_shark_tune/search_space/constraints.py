@@ -12,7 +12,7 @@ from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, smt
 
 from pytest_shark_tune.dispatch.mlir import pipeline_name
-from pytest_shark_tune.errors import SharkTuneError
+from pytest_shark_tune.dispatch.reasons import UnreadableConstraints
 from pytest_shark_tune.search_space.domains import domains_of
 from pytest_shark_tune.search_space.expression import (
     Apply,
@@ -31,10 +31,6 @@ __all__ = ["VERSION", "UnreadableConstraints", "read_constraints", "spaces_in"]
 
 VERSION: Final = 1
 """The version of reading emitted constraints. Raise it if the same constraints yield other members or knobs."""
-
-
-class UnreadableConstraints(SharkTuneError):
-    """A constraints op holds something that no search space can express; the message names it."""
 
 
 _OPERATORS: dict[type, Operator] = {

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from pytest_shark_tune.errors import SharkTuneError
+from pytest_shark_tune.dispatch.reasons import UnboundedKnob
 from pytest_shark_tune.search_space.expression import (
     Apply,
     Column,
@@ -36,10 +36,6 @@ _MOST_ROUNDS = 64
 _Interval = tuple[float, float]
 _NEGATED = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt"}
 _MIRRORED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le"}
-
-
-class UnboundedKnob(SharkTuneError):
-    """The constraints leave a knob without a lower or an upper bound, or with millions of values."""
 
 
 class _Empty(Exception):

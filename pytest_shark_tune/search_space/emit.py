@@ -8,6 +8,7 @@ from typing import Any
 from iree.compiler import ir
 from iree.compiler.dialects import arith, iree_codegen, smt
 
+from pytest_shark_tune.dispatch.mlir import shared_context
 from pytest_shark_tune.search_space.constraints import read_constraints
 from pytest_shark_tune.search_space.space import SearchSpace
 
@@ -26,8 +27,7 @@ def build_space(
             and sequences and mappings of these. Every knob in it must be constrained.
         constrain: Writes the constraints.
     """
-    with ir.Context() as context, ir.Location.unknown():
-        context.enable_multithreading(False)
+    with shared_context():
         module = ir.Module.create()
         with ir.InsertionPoint(module.body):
             dims = [arith.ConstantOp(ir.IndexType.get(), size).result for size in sizes]

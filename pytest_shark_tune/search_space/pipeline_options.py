@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from pytest_shark_tune.dispatch.reasons import AskedTooMuch
 from pytest_shark_tune.search_space.expression import variables
-from pytest_shark_tune.search_space.space import Knob, NoSpace, SearchSpace
+from pytest_shark_tune.search_space.space import Knob, SearchSpace
 
 __all__ = [
     "FLUSH_DENORMALS",
@@ -91,7 +92,7 @@ def open_option(
     option = PIPELINE_OPTIONS[name]
     if backend not in option.backends or not any(space.pipeline in option.pipelines for space in spaces):
         pipelines = ", ".join(sorted({space.pipeline for space in spaces}))
-        raise NoSpace(
+        raise AskedTooMuch(
             f"--tune-knob: {name} is no option of {pipelines} on {backend}; "
             f"{' and '.join(option.pipelines)} have it on {' and '.join(option.backends)}"
         )

@@ -6,9 +6,10 @@ from collections.abc import Sequence, Set
 
 import msgspec
 
+from pytest_shark_tune.dispatch.reasons import AskedTooMuch
 from pytest_shark_tune.search_space.expression import variables
 from pytest_shark_tune.search_space.pipeline_options import open_option
-from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
+from pytest_shark_tune.search_space.space import SearchSpace
 from pytest_shark_tune.search_space.where import parse_condition
 
 __all__ = ["SpaceRequest", "narrowed", "opened"]
@@ -53,10 +54,10 @@ def narrowed(spaces: Sequence[SearchSpace], request: SpaceRequest, known: Set[st
         names = variables(parse_condition(text))
         if unknown := sorted(names - known):
             have = ", ".join(sorted({name for space in spaces for name in space.names}))
-            raise NoSpace(f"--tune-where: {unknown[0]} is a knob of no space; here there are {have}")
+            raise AskedTooMuch(f"--tune-where: {unknown[0]} is a knob of no space; here there are {have}")
         result = tuple(space.where(text) if names <= set(space.names) else space for space in result)
     left = tuple(space for space in result if space)
     if not left:
         pipelines = " and ".join(space.pipeline for space in spaces)
-        raise NoSpace(f"--tune-where: {' and '.join(request.where)} leaves no config of {pipelines}")
+        raise AskedTooMuch(f"--tune-where: {' and '.join(request.where)} leaves no config of {pipelines}")
     return left

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from pytest_shark_tune.errors import InputError, SharkTuneError
+from pytest_shark_tune.dispatch.reasons import NoSpace, SpaceTooLarge
+from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.search_space.domains import domains_of
 from pytest_shark_tune.search_space.enumeration import TooManyRows, join
 from pytest_shark_tune.search_space.expression import (
@@ -33,14 +34,6 @@ ENUMERATION_LIMIT = 2_000_000
 
 _DRAWS = 1 << 16
 _MOST_DRAWS = 1 << 25
-
-
-class NoSpace(SharkTuneError):
-    """No search space covers an op on a target; the message tells the reason."""
-
-
-class SpaceTooLarge(SharkTuneError):
-    """A space has too many members to list, or its members are too rare to be drawn; the message tells which."""
 
 
 class Knob(msgspec.Struct, frozen=True):

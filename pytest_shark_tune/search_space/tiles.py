@@ -7,9 +7,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from pytest_shark_tune.dispatch.elements import ELEMENT_BYTES
+from pytest_shark_tune.dispatch.reasons import ElementNotCovered
 from pytest_shark_tune.dispatch.types import RootOp, Tensor
 from pytest_shark_tune.search_space.emit import Body, knob
-from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
+from pytest_shark_tune.search_space.space import SearchSpace
 
 __all__ = ["divisors", "fast_or_any", "powers", "refuse_elements", "tile_knobs", "tile_level"]
 
@@ -41,7 +42,9 @@ def refuse_elements(
     """
     for tensor in (*root.inputs, *root.outputs) if operands is None else operands:
         if tensor.element not in covered:
-            raise NoSpace(f"{root.op} has elements of type {tensor.element}; its space covers {', '.join(covered)}")
+            raise ElementNotCovered(
+                f"{root.op} has elements of type {tensor.element}; its space covers {', '.join(covered)}"
+            )
 
 
 def tile_level(count: int, prefix: str, choices: Mapping[int, Sequence[int]], ones: Iterable[int] = ()) -> list[object]:

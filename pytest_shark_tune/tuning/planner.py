@@ -124,7 +124,7 @@ class Planner:
 
         def measure() -> Profile:
             self._report(f"measuring where the time of {source.name} goes")
-            return self._profiler.profile(source, plan.tasks, plan.untunable)
+            return self._profiler.profile(source, plan)
 
         return self._database.profile(plan, source, measure)
 

@@ -66,9 +66,9 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "behaviour"
 SPACES = "search_space"
 
 PINNED: dict[str, tuple[int, str]] = {
-    "guard/plan.py GUARD_VERSION": (3, "906341b1eaa05620"),
-    "plan/make.py PLAN_VERSION": (3, "29ff44f3c385186e"),
-    "tuning/model/profile.py PROFILE_VERSION": (1, "25a55421f8972cb2"),
+    "guard/plan.py GUARD_VERSION": (3, "68d52aed05f59388"),
+    "plan/make.py PLAN_VERSION": (3, "03a1abc11b8d0927"),
+    "tuning/model/profile.py PROFILE_VERSION": (2, "25a55421f8972cb2"),
     "tuning/database.py DATABASE_VERSION": (3, "8103005b71a5eadf"),
     "compiler/configure.py ARTIFACT_VERSION": (1, "23cf668e643781bb"),
     "search_space/candidate.py CANDIDATE_VERSION": (1, "0f1224cf658170e5"),

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from pytest_shark_tune.dispatch.reasons import DefaultIsWrong, DimensionNotCovered
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.search_space.cpu import tiling
 from pytest_shark_tune.search_space.emit import Body
-from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
+from pytest_shark_tune.search_space.space import SearchSpace
 from pytest_shark_tune.search_space.tiles import divisors, fast_or_any, refuse_elements
 
 __all__ = ["VERSION", "cpu_attention_spaces"]
@@ -49,9 +50,11 @@ def cpu_attention_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace
     refuse_elements(root, _FLOATS)
     for name in ("m", "n", "k1", "k2"):
         if len(getattr(root, name)) != 1:
-            raise NoSpace(f"{root.op} has {len(getattr(root, name))} dimensions of class {name}; its space is for one")
+            raise DimensionNotCovered(
+                f"{root.op} has {len(getattr(root, name))} dimensions of class {name}; its space is for one"
+            )
     if root.loops[root.k1[0]] > _WIDEST_KEY:
-        raise NoSpace(
+        raise DefaultIsWrong(
             f"keys of {root.loops[root.k1[0]]} elements are wider than {_WIDEST_KEY}: the compiler's default tiles "
             "their width, which gives a wrong result, so there is nothing right to compare with"
         )

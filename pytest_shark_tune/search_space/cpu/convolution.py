@@ -19,11 +19,12 @@ from contextlib import suppress
 from typing import Final
 
 from pytest_shark_tune.dispatch.elements import ELEMENT_BYTES
+from pytest_shark_tune.dispatch.reasons import DimensionNotCovered, NoSpace
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.search_space.cpu import tiling
 from pytest_shark_tune.search_space.cpu.register_tiling import register_tiling_space
 from pytest_shark_tune.search_space.emit import Body
-from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
+from pytest_shark_tune.search_space.space import SearchSpace
 from pytest_shark_tune.search_space.tiles import divisors, fast_or_any, powers, refuse_elements
 
 __all__ = ["VERSION", "cpu_convolution_spaces"]
@@ -66,7 +67,7 @@ def cpu_convolution_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpa
     """
     refuse_elements(root)
     if not root.output_image or len(root.output_image) != len(root.filter_loop):
-        raise NoSpace(
+        raise DimensionNotCovered(
             f"{root.op} has {len(root.output_image)} image and {len(root.filter_loop)} filter dimensions, "
             "and its space is for one of each, or more"
         )

@@ -11,10 +11,11 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
+from pytest_shark_tune.dispatch.reasons import DimensionNotCovered, NothingToTile
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.search_space.cpu import tiling
 from pytest_shark_tune.search_space.emit import Body
-from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
+from pytest_shark_tune.search_space.space import SearchSpace
 from pytest_shark_tune.search_space.tiles import divisors, fast_or_any, powers, refuse_elements
 
 __all__ = ["VERSION", "cpu_generic_spaces"]
@@ -49,10 +50,12 @@ def cpu_generic_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, 
         NoSpace: An element type is not covered, or the op has no indexing maps or no parallel loop.
     """
     if not root.maps:
-        raise NoSpace(f"{root.op} has no indexing maps, so its tiles cannot be told apart")
+        raise DimensionNotCovered(f"{root.op} has no indexing maps, so its tiles cannot be told apart")
     refuse_elements(root)
     if "parallel" not in root.iterators:
-        raise NoSpace(f"{root.op} has no parallel loop, so there is nothing to share out and one way to compute it")
+        raise NothingToTile(
+            f"{root.op} has no parallel loop, so there is nothing to share out and one way to compute it"
+        )
     return (fast_or_any(lambda fast: _generic_space(root, target, fast=fast)),)
 
 

@@ -13,11 +13,12 @@ from typing import Final
 
 from iree.compiler import ir, passmanager
 
+from pytest_shark_tune.dispatch.reasons import DimensionNotCovered, KindNotCovered, NothingFits
 from pytest_shark_tune.dispatch.text_pipelines import REGISTER_TILING, pass_text
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.search_space.cpu import tiling
 from pytest_shark_tune.search_space.emit import Body
-from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
+from pytest_shark_tune.search_space.space import SearchSpace
 from pytest_shark_tune.search_space.tiles import divisors, fast_or_any, powers
 
 __all__ = ["VERSION", "register_tiling_space"]
@@ -48,7 +49,7 @@ def register_tiling_space(root: RootOp, target: TargetFacts) -> SearchSpace:
             compiler lacks a pass.
     """
     if problem := _unknown_pass(pass_text(REGISTER_TILING)):
-        raise NoSpace(f"this compiler has no pipeline {REGISTER_TILING}: {problem}")
+        raise KindNotCovered(f"this compiler has no pipeline {REGISTER_TILING}: {problem}")
     lane, single = _lane_of(root)
     lanes = tiling.lane_count(root, target)
     axes = [_axis(root, index, lane, lanes, is_single=index in single) for index in range(len(root.loops))]
@@ -83,7 +84,9 @@ def _lane_tiles(root: RootOp, size: int, lanes: int) -> tuple[int, ...]:
     least = min(size, lanes) // 2
     tiles = tuple(tile for tile in divisors(size) if least <= tile and (tile <= lanes or tile in whole))
     if not tiles or max(tiles) == 1:
-        raise NoSpace(f"{REGISTER_TILING} has no vector length that divides the {size} results in a row of {root.op}")
+        raise NothingFits(
+            f"{REGISTER_TILING} has no vector length that divides the {size} results in a row of {root.op}"
+        )
     return tiles
 
 
@@ -101,7 +104,7 @@ def _lane_of(root: RootOp) -> tuple[int, frozenset[int]]:
     lane = output[-1][-1] if output and output[-1] else -1
     strided = {index for index, stride in zip(root.output_image, root.strides, strict=True) if stride != 1}
     if lane < 0 or lane in strided or any(lane in loops for operand in inputs for loops in operand[:-1]):
-        raise NoSpace(
+        raise DimensionNotCovered(
             f"{REGISTER_TILING} reads every operand with stride one along the results, and {root.op} does not"
         )
     after = {index for index, kind in enumerate(root.iterators) if kind == "parallel" and index > lane}

@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from iree.compiler import ir
 
 from pytest_shark_tune.dispatch.elements import ELEMENT_BYTES
-from pytest_shark_tune.dispatch.mlir import affine_map, loops_in
+from pytest_shark_tune.dispatch.mlir import affine_map, loops_in, shared_context
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.search_space.attribute_names import cpu_pipeline
 from pytest_shark_tune.search_space.emit import Body, build_space, knob
@@ -248,7 +247,7 @@ def operand_dims(root: RootOp) -> tuple[tuple[tuple[int, ...], ...], ...]:
     A dimension that one loop indexes has one position, an image dimension of a convolution has two, and a constant
     index has none.
     """
-    with ir.Context():
+    with shared_context():
         return tuple(tuple(loops_in(result) for result in affine_map(text).results) for text in root.maps)
 
 

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pytest_shark_tune.dispatch.elements import ELEMENT_BYTES
+from pytest_shark_tune.dispatch.reasons import NothingToTile
 from pytest_shark_tune.dispatch.types import Intrinsic, RootOp, TargetFacts
 from pytest_shark_tune.search_space.emit import Body, attribute_text, build_space, knob
-from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
+from pytest_shark_tune.search_space.space import SearchSpace
 from pytest_shark_tune.search_space.tiles import powers, refuse_elements
 
 __all__ = ["VERSION", "gpu_attention_spaces"]
@@ -57,7 +58,7 @@ def gpu_attention_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace
     """
     refuse_elements(root, _ELEMENTS, root.inputs[:3])
     if not (root.m and root.n and root.k1 and root.k2):
-        raise NoSpace(f"{root.op} has no dimension of queries, keys or values to tile")
+        raise NothingToTile(f"{root.op} has no dimension of queries, keys or values to tile")
     spaces = [_with_intrinsic(root, target, intrinsic) for intrinsic in target.intrinsics if _fits(root, intrinsic)]
     return tuple(space for space in spaces if space) or (_by_lanes(root, target),)
 

@@ -8,10 +8,11 @@ from iree.compiler import ir
 
 from pytest_shark_tune.dispatch.elements import ELEMENT_BYTES
 from pytest_shark_tune.dispatch.mlir import affine_map
+from pytest_shark_tune.dispatch.reasons import NothingToTile
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.search_space.gpu.simt import simt_space
 from pytest_shark_tune.search_space.gpu.tiling import GPU_ELEMENTS, Problem, indexing_loops
-from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
+from pytest_shark_tune.search_space.space import SearchSpace
 from pytest_shark_tune.search_space.tiles import refuse_elements
 
 __all__ = ["VERSION", "contraction_problem", "gpu_contraction_spaces"]
@@ -38,7 +39,7 @@ def contraction_problem(root: RootOp) -> Problem:
     """
     tiled = sorted({*root.m[-1:], *root.n[-1:]}) or list(root.batch[-1:])
     if not tiled or not root.k:
-        raise NoSpace(f"{root.op} has no {'reduction' if tiled else 'parallel dimension'} to tile")
+        raise NothingToTile(f"{root.op} has no {'reduction' if tiled else 'parallel dimension'} to tile")
     with ir.Context():
         loops = [indexing_loops(affine_map(text)) for text in root.maps]
     elements = [ELEMENT_BYTES[tensor.element] for tensor in (*root.inputs, *root.outputs)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +12,12 @@ import msgspec
 
 from pytest_shark_tune.compiler.compiler import why_rejected
 from pytest_shark_tune.device.profiler import Cost, NoProfile, Profiled, model_time_us, profile
-from pytest_shark_tune.dispatch.types import Tensor, Untunable
+from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
 from pytest_shark_tune.measurement.roofline import Limits, least_us, work_of
 from pytest_shark_tune.plan.profile import Profile, Share, tasks_of
 from pytest_shark_tune.plan.source import Source
-from pytest_shark_tune.plan.types import Task
+from pytest_shark_tune.plan.types import Plan, Task
 from pytest_shark_tune.system.cache import Cache, content_key, file_digest
 from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.children import DeviceChildren
@@ -27,7 +27,7 @@ from pytest_shark_tune.tuning.runner import Runner
 
 __all__ = ["PROFILE_VERSION", "Profiler", "arguments", "by_symbol", "function_of"]
 
-PROFILE_VERSION: Final = 1
+PROFILE_VERSION: Final = 2
 """How the time of a model is split among its dispatches.
 
 Raise it if the same run of a model may give other shares, or the same shares may give other dispatches to tune.
@@ -35,6 +35,7 @@ Raise it if the same run of a model may give other shares, or the same shares ma
 
 _COUNTED = "its dispatches' benchmarks, times how often each is called"
 _RUN = "the running model"
+_NO_FUNCTION = "it has no public function that takes tensors of fixed shapes alone"
 _NO_CONFIG = "it computes nothing that has a config"
 
 
@@ -48,7 +49,7 @@ def function_of(source: Source) -> str:
     if name and name not in source.functions:
         raise InputError(f"{source.name}: there is no function {name!r} whose inputs can be made up; it has {known}")
     if not source.functions:
-        raise InputError(f"{source.name} has no public function that takes tensors of fixed shapes alone")
+        raise InputError(f"{source.name} cannot be run: {_NO_FUNCTION}")
     if not name and len(source.functions) > 1:
         raise InputError(f"{source.name} has several functions, {known}: choose one with --tune-function")
     return name or next(iter(source.functions))
@@ -71,24 +72,25 @@ class Profiler:
     of_run: Cache
     """Ends with the run, and has what all its processes measured."""
 
-    def profile(self, source: Source, tasks: Sequence[Task], untunable: Iterable[Untunable]) -> Profile:
+    def profile(self, source: Source, plan: Plan) -> Profile:
         """Measure the profile of a source.
 
         It is made of the driver's own statistics of the running model, if the driver has some. Otherwise it is made of
-        each dispatch's benchmark times its calls, which leaves out the dispatches that cannot be tuned.
+        each dispatch's benchmark times its calls. A dispatch of which there is no benchmark has no time then.
 
         Args:
             source: a model.
-            tasks: the tasks of its plan.
-            untunable: the dispatches of the plan that cannot be tuned.
+            plan: its plan.
 
         Raises:
-            InputError: there is no function to run, or the model cannot be compiled.
+            InputError: the function to run is not known, or the model cannot be compiled.
             CandidateFailed: a default cannot be run.
         """
+        if not source.functions and not source.function:
+            return self.counted(source, "", plan, model_us=None, why=_NO_FUNCTION)
         function = function_of(source)
         if source.why_not_run:
-            return self.counted(source, function, tasks, model_us=None, why=source.why_not_run)
+            return self.counted(source, function, plan, model_us=None, why=source.why_not_run)
         try:
             vmfb = self.untuned.vmfb(source)
         except CommandFailed as error:
@@ -99,19 +101,15 @@ class Profiler:
         except NoProfile as reason:
             with self.children.lease() as uri:
                 model_us = model_time_us(vmfb, uri, function, inputs)
-            return self.counted(source, function, tasks, model_us=model_us, why=str(reason))
-        known = dict(_known(source, tasks)) | {
-            dispatch.name: Share(dispatch=dispatch.name, calls=0, time_us=0, share=0, reason=dispatch.reason)
-            for dispatch in untunable
-            if dispatch.source == source.name
-        }
+            return self.counted(source, function, plan, model_us=model_us, why=str(reason))
+        known = _shares(source, plan)
         costs = by_symbol(statistics.exports, list(known))
         operations = {symbol: _operation(symbol, statistics.exports) for symbol in costs}
         return Profile(
             source=source.name,
             function=function,
             model_us=round(statistics.model_us, 3),
-            shares=self._bounded(_profile_rows(costs, known, operations), tasks),
+            shares=self._bounded(_profile_rows(costs, known, operations), plan.tasks),
             measured=_RUN,
         )
 
@@ -151,21 +149,19 @@ class Profiler:
             for part in shares
         )
 
-    def counted(
-        self, source: Source, function: str, tasks: Sequence[Task], *, model_us: float | None, why: str
-    ) -> Profile:
-        """The profile by the dispatches' own benchmarks, without the dispatches that cannot be tuned.
+    def counted(self, source: Source, function: str, plan: Plan, *, model_us: float | None, why: str) -> Profile:
+        """The profile by the dispatches' own benchmarks.
 
         Args:
             source: a model.
             function: the name of its function.
-            tasks: the tasks of its plan.
+            plan: its plan.
             model_us: the time of a call of the model, if it is known.
             why: the reason for not asking the driver.
         """
         costs: dict[str, Cost] = {}
         unknown: dict[str, str] = {}
-        for task in tasks_of(source, tasks):
+        for task in tasks_of(source, (*plan.tasks, *plan.defaults)):
             try:
                 artifact = self.builder.artifact(task, task.default)
                 time_us = self.runner.measure(task, task.default, artifact).baseline_median_us
@@ -175,11 +171,13 @@ class Profiler:
             for member in task.dispatch.members:
                 if member.source == source.name:
                     costs[member.symbol] = Cost(time_us=time_us * member.calls, calls=member.calls)
+        known = _shares(source, plan)
+        unknown |= {symbol: part.reason for symbol, part in known.items() if part.reason and symbol not in costs}
         return Profile(
             source=source.name,
             function=function,
             model_us=model_us and round(model_us, 3),
-            shares=self._bounded(_profile_rows(costs, dict(_known(source, tasks)), {}), tasks),
+            shares=self._bounded(_profile_rows(costs, known, {}), plan.tasks),
             measured=f"{_COUNTED} ({why})",
             unknown=unknown,
         )
@@ -201,15 +199,29 @@ def _operation(symbol: str, exports: Iterable[str]) -> str:
     return ", ".join(sorted(own))
 
 
-def _known(source: Source, tasks: Iterable[Task]) -> Iterator[tuple[str, Share]]:
-    """The tunable executables of a source, with the shares of their dispatches before the costs are known."""
-    for task in tasks_of(source, tasks):
+def _shares(source: Source, plan: Plan) -> dict[str, Share]:
+    """The executables of a source, with the shares of their dispatches before the costs are known."""
+    reasons = {each.name: each.reason for each in plan.untunable if each.source == source.name}
+    shares = {
+        symbol: Share(dispatch=symbol, calls=0, time_us=0, share=0, reason=why) for symbol, why in reasons.items()
+    }
+    for task in tasks_of(source, (*plan.tasks, *plan.defaults)):
         root, pipeline = task.dispatch.root, task.dispatch.default_pipeline
         described = " ".join(filter(None, (root.op, "x".join(map(str, root.loops)))))
-        share = Share(dispatch=task.name, op=described, pipeline=pipeline, calls=0, time_us=0, share=0)
         for member in task.dispatch.members:
             if member.source == source.name:
-                yield member.symbol, share
+                why = reasons.get(member.symbol, "")
+                shares[member.symbol] = Share(
+                    # The summary knows untunable dispatches by their executables.
+                    dispatch=member.symbol if why else task.name,
+                    op=described,
+                    pipeline=pipeline,
+                    calls=0,
+                    time_us=0,
+                    share=0,
+                    reason=why,
+                )
+    return shares
 
 
 def _profile_rows(

@@ -238,6 +238,17 @@ def test_a_list_of_commands_is_tuned_alone(suite: Suite, workers: str) -> None:
     assert "test_nothing" not in outcome.text
 
 
+@pytest.mark.parametrize("workers", ["-n0", pytest.param("-n2", marks=pytest.mark.slow)])
+def test_lines_that_are_not_read_are_told_and_the_others_are_tuned(make_suite: MakeSuite, workers: str) -> None:
+    suite = make_suite({"ops.txt": f"pool -n 1\n{COMMANDS}matmul -M 4 --frob\n"})
+    outcome = suite.tune(workers, "-q", "--tune-commands=ops.txt", *DEFAULTS, out=f"unread{workers}")
+    assert outcome.status == 0, outcome.text
+    assert len(outcome.records) == 2
+    told = ["ops.txt: 2 lines are not tuned", "  line 1: op: invalid choice: 'pool'*", "  line 5: *"]
+    outcome.lines.fnmatch_lines([*told, "*= commands that were not read =*", *told], consecutive=False)
+    assert outcome.text.count(told[0]) == 2
+
+
 @pytest.mark.slow
 def test_a_list_is_collected_besides_what_is_named(suite: Suite) -> None:
     files = [line.partition("::")[0] for line in suite.collect("test_nothing.py", "--tune-commands=ops.txt")]
@@ -263,7 +274,7 @@ def test_a_text_file_is_no_list_unless_it_is_said_so(suite: Suite) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("matmul -M 4 -N 4 -K 4\nconv -n 1 --frob 2\n", "*bad.txt, line 2: unrecognized arguments: --frob 2*"),
+        ("# no op\nconv -n 1 --frob 2\n", "*bad.txt: 1 line is not tuned*"),
         (None, "*bad.txt cannot be read: No such file or directory"),
     ],
     ids=["flag", "absent"],

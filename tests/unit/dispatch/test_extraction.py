@@ -178,7 +178,7 @@ def test_an_offset_that_is_not_constant_cannot_be_tuned(dumps: Mapping[str, str]
 def test_a_module_without_a_root_op_says_so(dumps: Mapping[str, str]) -> None:
     text = dumps["plain"].replace("root_op = #iree_codegen.root_op<set = 0>", "unmarked")
     dispatch = extraction.read_benchmark(text, "model", processors=2)
-    assert dispatch == Untunable("plain_dispatch_0", "model", "the compiler marks no root op in it")
+    assert dispatch == Untunable("plain_dispatch_0", "model", "the compiler marks no root op in it", kind="NoRootOp")
 
 
 def test_text_that_does_not_parse_is_an_input_error(dumps: Mapping[str, str]) -> None:

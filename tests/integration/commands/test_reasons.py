@@ -1,0 +1,78 @@
+"""``shark-tune space``, ``shark-tune profile`` and ``pytest --tune`` say the same about what is not tuned."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from pytest_shark_tune.cli import main
+from pytest_shark_tune.dispatch import reasons
+from pytest_shark_tune.dispatch.reasons import CannotTune
+from tests.integration.conftest import MakeSuite
+from tests.models import TOTAL
+
+OPEN = """
+func.func @main(%a: tensor<?x8xf32>) -> tensor<?x8xf32> {
+  %0 = math.absf %a : tensor<?x8xf32>
+  return %0 : tensor<?x8xf32>
+}
+"""
+NO_DISPATCH = "func.func @main(%a: tensor<4xf32>) -> tensor<4xf32> {\n  return %a : tensor<4xf32>\n}\n"
+MODELS = {"total.mlir": TOTAL, "open.mlir": OPEN, "none.mlir": NO_DISPATCH}
+REASONS = {
+    "total.mlir": "linalg.generic has no parallel loop, so there is nothing to share out and one way to compute it",
+    "open.mlir": "iree-compile makes no benchmark of it, as of anything with dynamic dimensions: fix the input shapes",
+    "none.mlir": "",
+}
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments, env={"COLUMNS": "400"}, catch_exceptions=False)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_reason_is_the_same_everywhere(make_suite: MakeSuite, tmp_path: Path, name: str) -> None:
+    suite = make_suite(MODELS)
+    path = str(suite.directory / name)
+    listed = run("space", path)
+    assert listed.exit_code == 0
+    assert REASONS[name] in listed.stderr
+    profiled = run("profile", "--tune-cache", str(tmp_path), path)
+    assert profiled.exit_code == 0, profiled.output
+    assert REASONS[name] in profiled.stdout
+    tuned = suite.tune(name)
+    assert tuned.status == 1
+    tuned.lines.fnmatch_lines([f"there is nothing to tune in {Path(name).stem}: *{REASONS[name] or 'no dispatch'}*"])
+
+
+@pytest.mark.parametrize("content", [None, "module {\n"], ids=["absent", "torn"])
+def test_an_input_that_cannot_be_read_ends_with_2(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "model.mlir"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    for command in (["space"], ["profile", "--tune-cache", str(tmp_path / "cache")]):
+        result = run(*command, str(path))
+        assert result.exit_code == 2
+        assert str(path) in result.stderr or "model" in result.stderr
+
+
+def test_the_shares_of_a_profile_are_those_of_the_whole_call(tmp_path: Path) -> None:
+    path = tmp_path / "total.mlir"
+    path.write_text(TOTAL, encoding="utf-8")
+    told = json.loads(run("profile", "--json", "--tune-cache", str(tmp_path / "cache"), str(path)).stdout)
+    assert [part["reason"] for part in told["shares"]] == [REASONS["total.mlir"]]
+    whole_us = max(told["model_us"], told["dispatches_us"])
+    assert told["dispatches_us"] + told["outside_us"] == pytest.approx(whole_us)
+    shown = run("profile", "--tune-cache", str(tmp_path / "cache"), str(path)).stdout
+    assert "100.0%" in shown
+
+
+def test_each_reason_is_a_class_of_its_own_with_words_about_it() -> None:
+    classes = [getattr(reasons, name) for name in reasons.__all__]
+    assert all(issubclass(each, CannotTune) and each.__doc__ for each in classes)
+    assert len({each.__doc__ for each in classes}) == len(classes)
+    assert reasons.OpenSizes("it is open").advice == "it is open: fix the input shapes"
+    assert reasons.NothingToTile("it is one").advice == "it is one"
