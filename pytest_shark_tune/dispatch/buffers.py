@@ -10,6 +10,7 @@ from iree.compiler import ir
 from iree.compiler.dialects import arith, hal, linalg, util
 
 from pytest_shark_tune.dispatch.elements import unit_roundoff
+from pytest_shark_tune.dispatch.integers import NotComputed, evaluate
 from pytest_shark_tune.dispatch.mlir import CannotTune, only_op, ops_named, string_of, tensor_of
 from pytest_shark_tune.dispatch.numerics import (
     LOADS,
@@ -42,9 +43,9 @@ def benchmark_module(module: ir.Module, function: ir.Operation, root: ir.Operati
     runner = next(op for op in module.body.operations if op.name == "util.func" and "iree.reflection" in op.attributes)
     call = only_op(runner, "hal.command_buffer.dispatch").opview
     buffer_name = ir.FlatSymbolRefAttr(only_op(runner, "util.global.load").attributes["global"]).value
-    constants = [_constant(value) for value in call.constants]
-    offsets = [_constant(value) for value in call.binding_offsets]
-    lengths = [_constant(value) for value in call.binding_lengths]
+    constants = [_evaluate(value) for value in call.constants]
+    offsets = [_evaluate(value) for value in call.binding_offsets]
+    lengths = [_evaluate(value) for value in call.binding_lengths]
     views = []
     subspans = ops_named(function, "hal.interface.binding.subspan")
     scales = _scales(root, subspans)
@@ -143,32 +144,13 @@ def _add_buffer_function(module: ir.Module, buffer_name: str, total: int) -> Non
         util.ReturnOp([view])
 
 
-def _evaluate(value: ir.Value, constants: Sequence[int]) -> int:
+def _evaluate(value: ir.Value, constants: Sequence[int] = ()) -> int:
     """Return the value of an index that a dispatch computes from the constants of its call.
 
-    Offsets are passed as one or two i32 constants. The ops below combine them.
+    Raises:
+        CannotTune: It is computed in a way that is not followed.
     """
-    op = value.owner
-    if isinstance(op, ir.Block):
-        raise CannotTune("an offset into its buffer is not a constant")
-    if isinstance(op, ir.OpView):
-        op = op.operation
-    match op.name:
-        case "arith.constant":
-            return int(ir.IntegerAttr(op.attributes["value"]).value)
-        case "hal.interface.constant.load":
-            return constants[int(ir.IntegerAttr(op.attributes["ordinal"]).value)]
-        case "arith.index_cast" | "arith.index_castui" | "arith.extui" | "arith.extsi":
-            return _evaluate(op.operands[0], constants)
-        case "arith.shli":
-            return _evaluate(op.operands[0], constants) << _evaluate(op.operands[1], constants)
-        case "arith.ori":
-            return _evaluate(op.operands[0], constants) | _evaluate(op.operands[1], constants)
-        case "util.assume.int":
-            return _evaluate(op.operands[ir.OpResult(value).result_number], constants)
-        case _:
-            raise CannotTune(f"an offset into its buffer comes from {op.name}, which is not followed")
-
-
-def _constant(value: ir.Value) -> int:
-    return _evaluate(value, ())
+    try:
+        return evaluate(value, constants)
+    except NotComputed as reason:
+        raise CannotTune(f"an offset into its buffer comes from {reason}, which is not followed") from reason
