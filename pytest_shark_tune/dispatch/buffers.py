@@ -11,7 +11,7 @@ from iree.compiler.dialects import arith, hal, linalg, util
 
 from pytest_shark_tune.dispatch.elements import unit_roundoff
 from pytest_shark_tune.dispatch.integers import NotComputed, evaluate
-from pytest_shark_tune.dispatch.mlir import CannotTune, only_op, ops_named, string_of, tensor_of
+from pytest_shark_tune.dispatch.mlir import CannotTune, only_op, ops_inside, ops_named, string_of, tensor_of
 from pytest_shark_tune.dispatch.numerics import (
     LOADS,
     STORES,
@@ -21,12 +21,14 @@ from pytest_shark_tune.dispatch.numerics import (
     summed_length,
     view_behind,
 )
-from pytest_shark_tune.dispatch.types import BenchmarkModule, BufferView, Tensor
+from pytest_shark_tune.dispatch.types import ATTENTION, ONLINE_ATTENTION, BenchmarkModule, BufferView, Tensor
 
 __all__ = ["benchmark_module"]
 
 _BUFFER_CASTS = {"amdgpu.fat_raw_buffer_cast", "memref.assume_alignment", "memref.cast"}
 _BUFFER_FUNCTION = "shark_tune_buffer"
+_BEFORE_MASK = 4
+"""The operands of attention before its mask: query, key, value and scale."""
 
 
 def benchmark_module(module: ir.Module, function: ir.Operation, root: ir.Operation) -> BenchmarkModule:
@@ -48,13 +50,14 @@ def benchmark_module(module: ir.Module, function: ir.Operation, root: ir.Operati
     lengths = [_evaluate(value) for value in call.binding_lengths]
     views = []
     subspans = ops_named(function, "hal.interface.binding.subspan")
-    scales = _scales(root, subspans)
+    scales, masks = _scales(root, subspans), _boolean_masks(function, subspans)
     numerics = read_numerics(function)
     wide = not may_index(function) and not any(unit_roundoff(total.element) for total in numerics.sums)
     for position, subspan in enumerate(subspans):
         binding = ir.IntegerAttr(subspan.attributes["binding"]).value
         view = _view(subspan, offsets[binding] + _evaluate(subspan.operands[0], constants))
-        views.append(msgspec.structs.replace(view, scale=scales.get(position, 1.0), wide=wide))
+        element = "i1" if position in masks else view.element
+        views.append(msgspec.structs.replace(view, element=element, scale=scales.get(position, 1.0), wide=wide))
     total = max(offset + length for offset, length in zip(offsets, lengths, strict=True))
     _add_buffer_function(module, buffer_name, total)
     return BenchmarkModule(
@@ -80,6 +83,18 @@ def _scales(root: ir.Operation, subspans: Sequence[ir.Operation]) -> dict[int, f
     scale = math.sqrt(3 / math.sqrt(length))
     found = (view_behind(operand, subspans) for operand in operands)
     return {position: scale for position in found if position is not None}
+
+
+def _boolean_masks(function: ir.Operation, subspans: Sequence[ir.Operation]) -> set[int]:
+    """Return the positions of views that hold masks of booleans for attention, which are stored in bytes."""
+    found: set[int] = set()
+    for op in ops_inside(function):
+        if op.name in (ATTENTION, ONLINE_ATTENTION):
+            for operand in list(op.operands)[_BEFORE_MASK : len(op.operands) - len(op.results)]:
+                position = view_behind(operand, subspans)
+                if position is not None and str(ir.ShapedType(operand.type).element_type) in ("i1", "i8"):
+                    found.add(position)
+    return found
 
 
 def _view(subspan: ir.Operation, offset_bytes: int) -> BufferView:

@@ -72,7 +72,7 @@ PINNED: dict[str, tuple[int, str]] = {
     "compiler/configure.py ARTIFACT_VERSION": (1, "23cf668e643781bb"),
     "search_space/candidate.py CANDIDATE_VERSION": (1, "0f1224cf658170e5"),
     "measurement/correctness.py CHECK_VERSION": (2, "1884d929afe2f1d1"),
-    "dispatch/extraction.py EXTRACTION_VERSION": (2, "47b92c8c1cc4e706"),
+    "dispatch/extraction.py EXTRACTION_VERSION": (3, "47b92c8c1cc4e706"),
     "measurement/timing.py MEASUREMENT_VERSION": (1, "c946e4e682ed97a1"),
     "search/facts.py FACTS_VERSION": (1, "254c3a04068859e4"),
     "search_space/constraints.py VERSION": (1, "8733043662f4cdf4"),

@@ -107,9 +107,9 @@ def pooling() -> RootOp:
     )
 
 
-def attention(*, k1: int = 32, element: str = "f16") -> RootOp:
-    """Online attention of 2 heads, 24 queries and 40 keys."""
-    return RootOp(
+def attention(*, k1: int = 32, element: str = "f16", mask: str = "") -> RootOp:
+    """Online attention of 2 heads, 24 queries and 40 keys, with a mask of these elements if one is named."""
+    root = RootOp(
         op="iree_linalg_ext.online_attention",
         kind="attention",
         loops=(2, 24, 32, k1, 40),
@@ -128,6 +128,11 @@ def attention(*, k1: int = 32, element: str = "f16") -> RootOp:
         k1=(3,),
         k2=(4,),
     )
+    if not mask:
+        return root
+    masked = (*root.inputs, Tensor((2, 24, 40), mask))
+    (mask_map,) = maps("b, m, n, k, l", "b, m, l")
+    return msgspec.structs.replace(root, inputs=masked, maps=(*root.maps[:4], mask_map, *root.maps[4:]))
 
 
 def generic(sizes: Mapping[str, int], iterators: Sequence[str], *operands: str) -> RootOp:
@@ -257,6 +262,22 @@ def test_the_width_of_a_key_is_never_tiled() -> None:
     assert "vector_reduction = [0, 0, 0, 0, " in made.config
 
 
+@pytest.mark.parametrize("mask", ["i1", "i8", "f16", "f32"])
+def test_a_mask_changes_nothing_in_the_space_of_attention(mask: str) -> None:
+    assert only(attention(mask=mask)) == only(attention())
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"i": 1 << 23}, {"i": (1 << 22) + 1}, {"i": 1 << 24, "j": 3}, {"i": 3, "j": 1 << 23}]
+)
+def test_long_loops_have_a_space_with_the_knobs_values_alone(sizes: Mapping[str, int]) -> None:
+    space = only(generic(sizes, (PARALLEL,) * len(sizes), ", ".join(sizes), ", ".join(sizes)))
+    assert len(space) > 4
+    for knob in space.knobs:
+        assert set(knob.domain) >= {member[knob.name] for member in space}
+        assert len(knob.domain) < 500
+
+
 def test_rows_of_a_reduction_are_short_enough_for_what_may_be_fused() -> None:
     wide = generic({"i": 256, "j": 1000}, (PARALLEL, REDUCTION), "i, j", "i")
     assert {knobs["vec_0"] for knobs in only(wide)} <= {1, 2}
@@ -269,6 +290,7 @@ def test_rows_of_a_reduction_are_short_enough_for_what_may_be_fused() -> None:
         (convolution(element="f8E4M3FN"), "f8E4M3FN"),
         (attention(k1=256), "wider than 128"),
         (attention(element="i8"), "elements of type i8"),
+        (attention(mask="i32"), "elements of type i32"),
         (msgspec.structs.replace(ROW_SUM, loops=(96, -1)), "dynamic"),
         (msgspec.structs.replace(TRANSPOSE, loops=(0, 40)), "size zero"),
         (msgspec.structs.replace(ROW_SUM, loops=(), iterators=(), maps=()), "no indexing maps"),
