@@ -25,6 +25,7 @@ __all__ = [
     "OpSource",
     "attention",
     "batch_matmul",
+    "check_sizes",
     "conv_2d",
     "matmul",
     "stand_in",
@@ -131,7 +132,7 @@ def matmul(
     Raises:
         InputError: A size is no positive integer, an element type is unknown, or the types do not fit together.
     """
-    sizes = _check_sizes(m=m, n=n, k=k)
+    sizes = check_sizes(m=m, n=n, k=k)
     types = _check_types(lhs, rhs, acc)
     layout = _check_flags(transpose_a=transpose_a, transpose_b=transpose_b)
     out = _check_out(types, out)
@@ -158,7 +159,7 @@ def batch_matmul(
     Raises:
         InputError: As for `matmul`.
     """
-    sizes = _check_sizes(batch=batch, m=m, n=n, k=k)
+    sizes = check_sizes(batch=batch, m=m, n=n, k=k)
     types = _check_types(lhs, rhs, acc)
     layout = _check_flags(transpose_a=transpose_a, transpose_b=transpose_b)
     out = _check_out(types, out)
@@ -203,7 +204,7 @@ def conv_2d(
     Raises:
         InputError: As for `matmul`, or the layout is unknown.
     """
-    sizes = _check_sizes(
+    sizes = check_sizes(
         batch=batch,
         height=height,
         width=width,
@@ -239,14 +240,19 @@ def attention(
         InputError: A size is no positive integer, or the element type is unknown.
     """
     value_head = head if value_head is None else value_head
-    sizes = _check_sizes(batch=batch, queries=queries, keys=keys, head=head, value_head=value_head)
+    sizes = check_sizes(batch=batch, queries=queries, keys=keys, head=head, value_head=value_head)
     if element not in ("f16", "bf16", "f32"):
         raise InputError(f"element={element!r}: it is one of f16, bf16, f32")
     shape = f"{batch}x{queries}x{keys}x{head}" + (f"x{value_head}" if value_head != head else "")
     return OpSource(f"attention_{shape}_{element}", _attention_text(sizes, element))
 
 
-def _check_sizes(**sizes: int) -> tuple[int, ...]:
+def check_sizes(**sizes: int) -> tuple[int, ...]:
+    """Return sizes, which are named as the arguments of a builder.
+
+    Raises:
+        InputError: A size is no positive integer.
+    """
     for argument, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= _LARGEST_SIZE:
             raise InputError(f"{argument}={size!r}: a size is an integer from 1 to {_LARGEST_SIZE}")
