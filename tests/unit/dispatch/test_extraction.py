@@ -382,8 +382,10 @@ SCALED = """
 #as = affine_map<(m, n, k, b) -> (m, k)>
 #bs = affine_map<(m, n, k, b) -> (n, k)>
 #o = affine_map<(m, n, k, b) -> (m, n)>
-func.func @main(%a: tensor<64x4x32xf4E2M1FN>, %b: tensor<128x4x32xf4E2M1FN>,
+func.func @main(%packed_a: tensor<64x4x16xi8>, %packed_b: tensor<128x4x16xi8>,
                 %as: tensor<64x4xf8E8M0FNU>, %bs: tensor<128x4xf8E8M0FNU>) -> tensor<64x128xf32> {
+  %a = flow.tensor.bitcast %packed_a : tensor<64x4x16xi8> -> tensor<64x4x32xf4E2M1FN>
+  %b = flow.tensor.bitcast %packed_b : tensor<128x4x16xi8> -> tensor<128x4x32xf4E2M1FN>
   %z = arith.constant 0.0 : f32
   %e = tensor.empty() : tensor<64x128xf32>
   %f = linalg.fill ins(%z : f32) outs(%e : tensor<64x128xf32>) -> tensor<64x128xf32>
