@@ -31,7 +31,7 @@ class _Operand(NamedTuple):
     value: str
     shape: tuple[int, ...]
     element: str = "f32"
-    index: str = "#all"
+    loops: str = "#all"
     """The name of its indexing map."""
 
     @property
@@ -80,10 +80,10 @@ def layer_norm(*, rows: int, columns: int, element: str = "f32") -> OpSource:
     """
     sizes = check_sizes(rows=rows, columns=columns)
     _check_element(element, _FLOATS)
-    x, total = _Operand("%x", sizes, element), _Operand("%sum", sizes[:1], index="#row")
-    squares, stored = _Operand("%squares", sizes[:1], index="#row"), _Operand("%stored", sizes, element)
+    x, total = _Operand("%x", sizes, element), _Operand("%sum", sizes[:1], loops="#row")
+    squares, stored = _Operand("%squares", sizes[:1], loops="#row"), _Operand("%stored", sizes, element)
     weight, bias = (_Operand(value, sizes[1:], element, "#column") for value in ("%weight", "%bias"))
-    zeros = _Operand("%zeros", sizes[:1], index="#row")
+    zeros = _Operand("%zeros", sizes[:1], loops="#row")
     centred = ["%mean = arith.mulf %w1, %part : f32", "%centred = arith.subf %w0, %mean : f32"]
     square = ["%square = arith.mulf %centred, %centred : f32", "%r = arith.addf %square, %out : f32"]
     lines = [
@@ -113,7 +113,7 @@ def rms_norm(*, rows: int, columns: int, element: str = "f32") -> OpSource:
     sizes = check_sizes(rows=rows, columns=columns)
     _check_element(element, _FLOATS)
     x, stored = _Operand("%x", sizes, element), _Operand("%stored", sizes, element)
-    zeros, squares = (_Operand(value, sizes[:1], index="#row") for value in ("%zeros", "%squares"))
+    zeros, squares = (_Operand(value, sizes[:1], loops="#row") for value in ("%zeros", "%squares"))
     weight = _Operand("%weight", sizes[1:], element, "#column")
     square = ["%square = arith.mulf %w0, %w0 : f32", "%r = arith.addf %square, %out : f32"]
     lines = [
@@ -145,7 +145,7 @@ def reduce(*, rows: int, columns: int, axis: int = 1, kind: str = "sum", element
     if kind not in _REDUCTIONS:
         raise InputError(f"kind={kind!r}: it is one of {', '.join(_REDUCTIONS)}")
     first, op = _REDUCTIONS[kind]
-    result = _Operand("%start", sizes[:1] if axis == 1 else sizes[1:], index="#row" if axis == 1 else "#column")
+    result = _Operand("%start", sizes[:1] if axis == 1 else sizes[1:], loops="#row" if axis == 1 else "#column")
     lines = [
         f"%first = arith.constant {first} : f32",
         f"%empty = tensor.empty() : {result.kind}",
@@ -220,8 +220,8 @@ def _generic(
         result: The result of the body, in f32.
     """
     iterators = {"#all": "parallel, parallel", "#row": "parallel, reduction", "#column": "reduction, parallel"}
-    kinds = ", ".join(f'"{kind}"' for kind in iterators[output.index].split(", "))
-    maps = ", ".join(operand.index for operand in (*inputs, output))
+    kinds = ", ".join(f'"{kind}"' for kind in iterators[output.loops].split(", "))
+    maps = ", ".join(operand.loops for operand in (*inputs, output))
     letters = ["w" if operand.element == "f32" else "n" for operand in inputs]
     arguments = [
         f"%{letter}{number}: {operand.element}"
