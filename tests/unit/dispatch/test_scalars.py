@@ -15,82 +15,9 @@ from pytest_shark_tune.dispatch.mlir import ops_named, walk
 from pytest_shark_tune.dispatch.scalars import bind_scalars
 from pytest_shark_tune.plan.extract import Extracted, extract_dispatches
 from pytest_shark_tune.plan.source import Source
+from tests.scalar_models import COUNTED, INDEXED, QUANTIZED, ROWS, STACK, SWITCHED, WIDENINGS, ZERO_POINTS, scaled
 
 pytestmark = pytest.mark.compiler
-
-PRODUCT = """
-  %z = arith.constant 0.0 : f32
-  %e = tensor.empty() : tensor<64x128xf32>
-  %f = linalg.fill ins(%z : f32) outs(%e : tensor<64x128xf32>) -> tensor<64x128xf32>
-"""
-SCALED = """
-#id = affine_map<(i, j) -> (i, j)>
-func.func @main(%a: tensor<64x96xf32>, %b: tensor<96x128xf32>, %c: tensor<64x128xf32>,
-                %alpha: TYPE, %beta: TYPE) -> tensor<64x128xf32> {
-  PRODUCT
-  %r = linalg.matmul ins(%a, %b : tensor<64x96xf32>, tensor<96x128xf32>)
-                     outs(%f : tensor<64x128xf32>) -> tensor<64x128xf32>
-  %s = linalg.generic {indexing_maps = [#id, #id, #id], iterator_types = ["parallel", "parallel"]}
-      ins(%r, %c : tensor<64x128xf32>, tensor<64x128xf32>) outs(%e : tensor<64x128xf32>) {
-  ^bb0(%x: f32, %y: f32, %o: f32):
-    WIDEN
-    %m = arith.mulf %x, %p : f32
-    %n = arith.mulf %y, %q : f32
-    %t = arith.addf %m, %n : f32
-    linalg.yield %t : f32
-  } -> tensor<64x128xf32>
-  return %s : tensor<64x128xf32>
-}
-"""
-WIDENINGS = {
-    "f32": "%zero = arith.constant 0.0 : f32\n%p = arith.addf %alpha, %zero : f32\n%q = arith.addf %beta, %zero : f32",
-    "f16": "%p = arith.extf %alpha : f16 to f32\n%q = arith.extf %beta : f16 to f32",
-    "bf16": "%p = arith.extf %alpha : bf16 to f32\n%q = arith.extf %beta : bf16 to f32",
-    "f64": "%p = arith.truncf %alpha : f64 to f32\n%q = arith.truncf %beta : f64 to f32",
-    "i64": "%p = arith.sitofp %alpha : i64 to f32\n%q = arith.sitofp %beta : i64 to f32",
-    "i8": "%p = arith.sitofp %alpha : i8 to f32\n%q = arith.sitofp %beta : i8 to f32",
-}
-
-ROWS = """
-func.func @main(%rows: tensor<512x96xf32>, %b: tensor<96x128xf32>, %o: tensor<512x128xf32>) -> tensor<512x128xf32> {
-  %first = arith.constant 64 : index
-  %step = arith.constant 64 : index
-  %last = arith.constant 512 : index
-  PRODUCT
-  %r = scf.for %i = %first to %last step %step iter_args(%acc = %o) -> tensor<512x128xf32> {
-    %a = tensor.extract_slice %rows[%i, 0] [64, 96] [1, 1] : tensor<512x96xf32> to tensor<64x96xf32>
-    %p = linalg.matmul ins(%a, %b : tensor<64x96xf32>, tensor<96x128xf32>)
-                       outs(%f : tensor<64x128xf32>) -> tensor<64x128xf32>
-    %w = tensor.insert_slice %p into %acc[%i, 0] [64, 128] [1, 1] : tensor<64x128xf32> into tensor<512x128xf32>
-    scf.yield %w : tensor<512x128xf32>
-  }
-  return %r : tensor<512x128xf32>
-}
-""".replace("PRODUCT", PRODUCT)
-
-STACK = """
-func.func @main(%stack: tensor<SIZEx64x96xf32>, %b: tensor<96x128xf32>, %n: i32) -> tensor<64x128xf32> {
-  PRODUCT
-  %i = arith.index_cast %n : i32 to index
-  %a = tensor.extract_slice %stack[%i, 0, 0] [1, 64, 96] [1, 1, 1] : tensor<SIZEx64x96xf32> to tensor<64x96xf32>
-  %p = linalg.matmul ins(%a, %b : tensor<64x96xf32>, tensor<96x128xf32>)
-                     outs(%f : tensor<64x128xf32>) -> tensor<64x128xf32>
-  return %p : tensor<64x128xf32>
-}
-""".replace("PRODUCT", PRODUCT)
-
-ZERO_POINTS = """
-func.func @main(%a: tensor<64x96xi8>, %b: tensor<96x128xi8>, %za: i8, %zb: i8) -> tensor<64x128xi32> {
-  %zero = arith.constant 0 : i32
-  %wa = arith.extsi %za : i8 to i32
-  %wb = arith.extsi %zb : i8 to i32
-  %e = tensor.empty() : tensor<64x128xi32>
-  %f = linalg.fill ins(%zero : i32) outs(%e : tensor<64x128xi32>) -> tensor<64x128xi32>
-  %r = linalg.quantized_matmul ins(%a, %b, %wa, %wb : tensor<64x96xi8>, tensor<96x128xi8>, i32, i32)
-                               outs(%f : tensor<64x128xi32>) -> tensor<64x128xi32>
-  return %r : tensor<64x128xi32>
-}
-"""
 
 OPEN = """
 func.func @main(%a: tensor<?x96xf32>, %b: tensor<96x128xf32>, %c: tensor<?x128xf32>) -> tensor<?x128xf32> {
@@ -99,11 +26,6 @@ func.func @main(%a: tensor<?x96xf32>, %b: tensor<96x128xf32>, %c: tensor<?x128xf
   return %r : tensor<?x128xf32>
 }
 """
-
-
-def scaled(element: str) -> str:
-    text = SCALED.replace("PRODUCT", PRODUCT).replace("WIDEN", WIDENINGS[element])
-    return text.replace("TYPE", element)
 
 
 def extract(text: str, target: str = "llvm-cpu:x86-64-v3") -> Extracted:
@@ -130,13 +52,24 @@ def test_a_product_with_factors_from_the_caller_is_found(element: str, target: s
     assert (dispatch.root.kind, dispatch.root.loops) == ("contraction", (64, 128, 96))
 
 
-@pytest.mark.parametrize(("text", "count"), [(ROWS, 1), (STACK.replace("SIZE", "8"), 1), (ZERO_POINTS, 3)])
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        (ROWS, 1),
+        (STACK.replace("SIZE", "8"), 1),
+        (ZERO_POINTS, 3),
+        (INDEXED, 1),
+        (COUNTED, 1),
+        (SWITCHED, 1),
+        (QUANTIZED, 4),
+    ],
+)
 @pytest.mark.parametrize("target", ["llvm-cpu:x86-64-v3", "cuda:sm_89"])
-def test_offsets_and_zero_points_are_found_too(text: str, count: int, target: str) -> None:
+def test_offsets_indices_and_zero_points_are_found_too(text: str, count: int, target: str) -> None:
     found = extract(text, target)
     assert found.untunable == ()
     assert len(found.dispatches) == count
-    assert "contraction" in {dispatch.root.kind for dispatch in found.dispatches}
+    assert {"contraction", "convolution"} & {dispatch.root.kind for dispatch in found.dispatches}
 
 
 def test_factors_are_floats_that_are_neither_0_nor_1_and_differ(compiler: Compiler) -> None:
