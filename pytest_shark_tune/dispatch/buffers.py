@@ -10,7 +10,8 @@ from iree.compiler import ir
 from iree.compiler.dialects import arith, hal, linalg, util
 
 from pytest_shark_tune.dispatch.elements import unit_roundoff
-from pytest_shark_tune.dispatch.mlir import only_op, ops_named, string_of, tensor_of
+from pytest_shark_tune.dispatch.integers import NotComputed, evaluate
+from pytest_shark_tune.dispatch.mlir import only_op, ops_inside, ops_named, string_of, tensor_of
 from pytest_shark_tune.dispatch.numerics import (
     LOADS,
     STORES,
@@ -21,12 +22,14 @@ from pytest_shark_tune.dispatch.numerics import (
     view_behind,
 )
 from pytest_shark_tune.dispatch.reasons import UnreadableBenchmark
-from pytest_shark_tune.dispatch.types import BenchmarkModule, BufferView, Tensor
+from pytest_shark_tune.dispatch.types import ATTENTION, ONLINE_ATTENTION, BenchmarkModule, BufferView, Tensor
 
 __all__ = ["benchmark_module"]
 
 _BUFFER_CASTS = {"amdgpu.fat_raw_buffer_cast", "memref.assume_alignment", "memref.cast"}
 _BUFFER_FUNCTION = "shark_tune_buffer"
+_BEFORE_MASK = 4
+"""The operands of attention before its mask: query, key, value and scale."""
 
 
 def benchmark_module(module: ir.Module, function: ir.Operation, root: ir.Operation) -> BenchmarkModule:
@@ -43,18 +46,19 @@ def benchmark_module(module: ir.Module, function: ir.Operation, root: ir.Operati
     runner = next(op for op in module.body.operations if op.name == "util.func" and "iree.reflection" in op.attributes)
     call = only_op(runner, "hal.command_buffer.dispatch").opview
     buffer_name = ir.FlatSymbolRefAttr(only_op(runner, "util.global.load").attributes["global"]).value
-    constants = [_constant(value) for value in call.constants]
-    offsets = [_constant(value) for value in call.binding_offsets]
-    lengths = [_constant(value) for value in call.binding_lengths]
+    constants = [_evaluate(value) for value in call.constants]
+    offsets = [_evaluate(value) for value in call.binding_offsets]
+    lengths = [_evaluate(value) for value in call.binding_lengths]
     views = []
     subspans = ops_named(function, "hal.interface.binding.subspan")
-    scales = _scales(root, subspans)
+    scales, masks = _scales(root, subspans), _boolean_masks(function, subspans)
     numerics = read_numerics(function)
     wide = not may_index(function) and not any(unit_roundoff(total.element) for total in numerics.sums)
     for position, subspan in enumerate(subspans):
         binding = ir.IntegerAttr(subspan.attributes["binding"]).value
         view = _view(subspan, offsets[binding] + _evaluate(subspan.operands[0], constants))
-        views.append(msgspec.structs.replace(view, scale=scales.get(position, 1.0), wide=wide))
+        element = "i1" if position in masks else view.element
+        views.append(msgspec.structs.replace(view, element=element, scale=scales.get(position, 1.0), wide=wide))
     total = max(offset + length for offset, length in zip(offsets, lengths, strict=True))
     _add_buffer_function(module, buffer_name, total)
     return BenchmarkModule(
@@ -80,6 +84,18 @@ def _scales(root: ir.Operation, subspans: Sequence[ir.Operation]) -> dict[int, f
     scale = math.sqrt(3 / math.sqrt(length))
     found = (view_behind(operand, subspans) for operand in operands)
     return {position: scale for position in found if position is not None}
+
+
+def _boolean_masks(function: ir.Operation, subspans: Sequence[ir.Operation]) -> set[int]:
+    """Return the positions of views that hold masks of booleans for attention, which are stored in bytes."""
+    found: set[int] = set()
+    for op in ops_inside(function):
+        if op.name in (ATTENTION, ONLINE_ATTENTION):
+            for operand in list(op.operands)[_BEFORE_MASK : len(op.operands) - len(op.results)]:
+                position = view_behind(operand, subspans)
+                if position is not None and str(ir.ShapedType(operand.type).element_type) in ("i1", "i8"):
+                    found.add(position)
+    return found
 
 
 def _view(subspan: ir.Operation, offset_bytes: int) -> BufferView:
@@ -144,32 +160,13 @@ def _add_buffer_function(module: ir.Module, buffer_name: str, total: int) -> Non
         util.ReturnOp([view])
 
 
-def _evaluate(value: ir.Value, constants: Sequence[int]) -> int:
+def _evaluate(value: ir.Value, constants: Sequence[int] = ()) -> int:
     """Return the value of an index that a dispatch computes from the constants of its call.
 
-    Offsets are passed as one or two i32 constants. The ops below combine them.
+    Raises:
+        CannotTune: It is computed in a way that is not followed.
     """
-    op = value.owner
-    if isinstance(op, ir.Block):
-        raise UnreadableBenchmark("an offset into its buffer is not a constant")
-    if isinstance(op, ir.OpView):
-        op = op.operation
-    match op.name:
-        case "arith.constant":
-            return int(ir.IntegerAttr(op.attributes["value"]).value)
-        case "hal.interface.constant.load":
-            return constants[int(ir.IntegerAttr(op.attributes["ordinal"]).value)]
-        case "arith.index_cast" | "arith.index_castui" | "arith.extui" | "arith.extsi":
-            return _evaluate(op.operands[0], constants)
-        case "arith.shli":
-            return _evaluate(op.operands[0], constants) << _evaluate(op.operands[1], constants)
-        case "arith.ori":
-            return _evaluate(op.operands[0], constants) | _evaluate(op.operands[1], constants)
-        case "util.assume.int":
-            return _evaluate(op.operands[ir.OpResult(value).result_number], constants)
-        case _:
-            raise UnreadableBenchmark(f"an offset into its buffer comes from {op.name}, which is not followed")
-
-
-def _constant(value: ir.Value) -> int:
-    return _evaluate(value, ())
+    try:
+        return evaluate(value, constants)
+    except NotComputed as reason:
+        raise UnreadableBenchmark(f"an offset into its buffer comes from {reason}, which is not followed") from reason

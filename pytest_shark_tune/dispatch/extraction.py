@@ -47,7 +47,7 @@ __all__ = [
     "sink_constants",
 ]
 
-EXTRACTION_VERSION: Final = 2
+EXTRACTION_VERSION: Final = 3
 """The version of extraction, naming, grouping and rotation (with `grouping` and `rotation`).
 
 Raise it if the same source yields another dispatch, name, root or benchmark. Plans are then made again.
@@ -320,6 +320,11 @@ def _dimension_classes(op: ir.Operation, maps: Sequence[ir.AffineMap]) -> tuple[
         window = op.regions[0].blocks[0].arguments[1]
         kind, names, suffix = "convolution" if any(True for _ in window.uses) else "pooling", _CONVOLUTION_CLASSES, ""
         dimensions = linalg.infer_convolution_dimensions(op)
+    elif op.name.startswith("linalg.") and iree_codegen.isa_scaled_contraction_op(op):
+        scaled = iree_codegen.infer_scaled_contraction_dimensions(op)
+        # The blocks that share a scale, and the elements of a block, are both summed.
+        classes = {"batch": scaled.batch, "m": scaled.m, "n": scaled.n, "k": [*scaled.k, *scaled.kB]}
+        return "scaled_contraction", {name: tuple(dims) for name, dims in classes.items()}
     elif op.name in (ATTENTION, ONLINE_ATTENTION):
         kind, names, suffix = "attention", ("batch", "m", "n", "k1", "k2"), "_dims"
         dimensions = iree_codegen.get_attention_op_detail(*maps[:3], maps[len(maps) - len(op.results)])

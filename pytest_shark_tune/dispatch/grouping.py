@@ -80,6 +80,10 @@ def _contraction_name(root: RootOp) -> str:
     return f"{op}_{joined_sizes(root.loops)}"
 
 
+def _scaled_contraction_name(root: RootOp) -> str:
+    return f"scaled_{'batch_' if root.batch else ''}matmul_{joined_sizes(root.loops)}"
+
+
 def _other_name(root: RootOp) -> str:
     """Name a generic op by its loops."""
     op = root.op.rpartition(".")[2]
@@ -144,6 +148,7 @@ def _layout_letters(text: str, letters: Mapping[int, str]) -> str:
 
 _NAMERS: Mapping[str, Callable[[RootOp], str]] = {
     "contraction": _contraction_name,
+    "scaled_contraction": _scaled_contraction_name,
     "convolution": _convolution_name,
     "pooling": _pooling_name,
     "attention": _attention_name,

@@ -28,6 +28,7 @@ __all__ = [
     "SpaceTooLarge",
     "UnboundedKnob",
     "UnknownDimensions",
+    "UnknownScalar",
     "UnmarkedBenchmark",
     "UnreadableBenchmark",
     "UnreadableConstraints",
@@ -89,6 +90,10 @@ class CopiesBuffers(CannotTune):
 
 class UnknownDimensions(CannotTune):
     """The loops of the op, their sizes or their classes are not known."""
+
+
+class UnknownScalar(CannotTune):
+    """A number that is known only at run time has no value that is known to be right."""
 
 
 class ValueFromOutside(CannotTune):

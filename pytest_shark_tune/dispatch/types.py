@@ -58,14 +58,15 @@ class RootOp(msgspec.Struct, frozen=True, kw_only=True):
     """The op that decides by its lowering config how its dispatch is compiled, as plain data.
 
     The classes of dimensions (``batch`` to ``depth``) are positions in ``loops``. Contractions have ``batch``, ``m``,
-    ``n`` and ``k``. Convolutions and poolings have ``batch``, ``output_image``, ``output_channel``, ``filter_loop``,
+    ``n`` and ``k``, and so have scaled contractions, the products of blocks of numbers with a scale each (mxfp4).
+    Convolutions and poolings have ``batch``, ``output_image``, ``output_channel``, ``filter_loop``,
     ``input_channel`` and ``depth``. Attention has ``batch``, ``m``, ``n``, ``k1`` and ``k2``.
     """
 
     op: str
     """The name of the op (``linalg.matmul``)."""
     kind: str
-    """One of ``contraction``, ``convolution``, ``pooling``, ``attention`` and ``other``."""
+    """One of ``contraction``, ``scaled_contraction``, ``convolution``, ``pooling``, ``attention`` and ``other``."""
     loops: tuple[int, ...]
     """The static trip count of each loop; empty for ops without indexing maps (packing, sorting)."""
     iterators: tuple[str, ...]

@@ -66,7 +66,7 @@ def work_of(root: RootOp, module: BenchmarkModule) -> Work:
         elements = math.prod(view.shape)
         if (view.writes and not view.reads) or (view.reads and not view.writes and elements in read):
             moved += elements * _bits(view.element) // 8
-    multiplies = root.kind in ("contraction", "convolution")
+    multiplies = root.kind in ("contraction", "scaled_contraction", "convolution")
     return Work(
         bytes=moved,
         operations=2 * math.prod(root.loops) if multiplies else 0,
@@ -134,7 +134,7 @@ def _narrow_allowance(work: Work) -> float:
 
 def _is_read_whole(root: RootOp, elements: int) -> bool:
     """Whether the root op needs all elements of an operand that has this many."""
-    if root.kind in ("contraction", "attention"):
+    if root.kind in ("contraction", "scaled_contraction", "attention"):
         return True
     if root.kind in ("convolution", "pooling"):
         return not {*root.strides, *root.dilations} - {1}

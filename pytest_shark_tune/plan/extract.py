@@ -12,7 +12,8 @@ from pytest_shark_tune.compiler.compiler import Compiler, why_rejected
 from pytest_shark_tune.compiler.configure import strip
 from pytest_shark_tune.dispatch.extraction import Flow, function_inputs, read_benchmark, read_flow
 from pytest_shark_tune.dispatch.grouping import group_dispatches
-from pytest_shark_tune.dispatch.reasons import DataDependentSizes, OpenSizes
+from pytest_shark_tune.dispatch.reasons import CannotTune, DataDependentSizes, OpenSizes, UnknownScalar
+from pytest_shark_tune.dispatch.scalars import bind_scalars
 from pytest_shark_tune.dispatch.types import Dispatch, FoundDispatch, Tensor, Untunable
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.plan.source import Source, check_data
@@ -65,18 +66,46 @@ def extract_dispatches(
                 raise InputError(f"{source.name}: {error}") from error
             read.append(_with_functions(source, functions, flow))
             calls.update({(source.name, symbol): number for symbol, number in flow.calls.items()})
-            for text in texts:
-                dispatch = read_benchmark(text, source.name, processors=processors, flags=source.form.codegen_flags)
-                if isinstance(dispatch, Untunable):
-                    untunable.append(dispatch)
-                else:
-                    found.append(dispatch)
-            read_symbols = {dispatch.symbol for dispatch in found if dispatch.source == source.name}
-            read_symbols |= {entry.name for entry in untunable if entry.source == source.name}
+            dispatches = _read_all(texts, source, processors)
+            reasons: dict[str, CannotTune] = {}
+            if missing := flow.calls.keys() - map(_symbol, dispatches):
+                bound, reasons = _bound_benchmarks(source, compiler)
+                dispatches += [each for each in _read_all(bound, source, processors) if _symbol(each) in missing]
+            found += [dispatch for dispatch in dispatches if not isinstance(dispatch, Untunable)]
+            untunable += [dispatch for dispatch in dispatches if isinstance(dispatch, Untunable)]
             # An ONNX model with an input of open sizes was refused before.
             why = DataDependentSizes(_DATA_DEPENDENT) if source.input_names else OpenSizes(_NO_BENCHMARK)
-            untunable += [Untunable.of(symbol, source.name, why) for symbol in flow.calls if symbol not in read_symbols]
+            untunable += [
+                Untunable.of(symbol, source.name, reasons.get(symbol, why))
+                for symbol in sorted(missing.difference(map(_symbol, dispatches)), key=list(flow.calls).index)
+            ]
     return Extracted(tuple(read), group_dispatches(found, calls), tuple(untunable))
+
+
+def _read_all(texts: Sequence[str], source: Source, processors: int) -> list[FoundDispatch | Untunable]:
+    return [read_benchmark(text, source.name, processors=processors, flags=source.form.codegen_flags) for text in texts]
+
+
+def _symbol(dispatch: FoundDispatch | Untunable) -> str:
+    """Return the name of a dispatch's executable."""
+    return dispatch.name if isinstance(dispatch, Untunable) else dispatch.symbol
+
+
+def _bound_benchmarks(source: Source, compiler: Compiler) -> tuple[list[str], dict[str, CannotTune]]:
+    """Dump the benchmarks of a source with seeded values for scalars that are known only at run time.
+
+    Args:
+        source: A source that the compiler accepts.
+        compiler: The compiler of the target.
+
+    Returns:
+        The benchmarks, none if there is no such scalar; and the executables with such scalars that have no benchmark,
+        with the reason.
+    """
+    compiler = compiler.for_models.with_flags(source.form.flags)
+    bound = bind_scalars(compiler.lower(source.text, to="executable-sources", name=source.name))
+    texts = compiler.dump_benchmarks(bound.text, source.name, since="executable-sources") if bound.bound else []
+    return texts, {symbol: UnknownScalar(reason) for symbol, reason in bound.unbound.items()}
 
 
 def _with_functions(source: Source, functions: dict[str, tuple[Tensor, ...]], flow: Flow) -> Source:

@@ -54,14 +54,19 @@ def domains_of(names: Sequence[str], constraints: Sequence[Expression]) -> dict[
         constraints contradict each other.
 
     Raises:
-        UnboundedKnob: A variable has no lower or no upper bound, or more than four million values between them.
+        UnboundedKnob: A variable has no list of values, and no lower or no upper bound, or more than four million
+            values between them.
     """
     try:
         intervals = _narrow_all(names, constraints)
     except _Empty:
         return dict.fromkeys(names, ())
     domains: dict[str, Column] = {}
+    lists = _listed_values(constraints)
     for name, (low, high) in intervals.items():
+        if name in lists:
+            domains[name] = np.array([value for value in sorted(lists[name]) if low <= value <= high], dtype=np.int64)
+            continue
         if math.isinf(low) or math.isinf(high):
             raise UnboundedKnob(f"the constraints give no {'lower' if math.isinf(low) else 'upper'} bound of {name}")
         if high - low >= _LONGEST_RANGE:
@@ -69,6 +74,30 @@ def domains_of(names: Sequence[str], constraints: Sequence[Expression]) -> dict[
         domains[name] = np.arange(int(low), int(high) + 1, dtype=np.int64)
     _drop_unsupported(domains, constraints)
     return {name: tuple(domains[name].tolist()) for name in names}
+
+
+def _listed_values(constraints: Sequence[Expression]) -> dict[str, frozenset[int]]:
+    """Return the values of each variable of which a constraint lists them, as ``x = 1 or x = 4 or x = 16`` does."""
+    lists: dict[str, frozenset[int]] = {}
+    for constraint in constraints:
+        choices = _choices(constraint)
+        names, values = {name for name, _ in choices}, frozenset(value for _, value in choices)
+        if len(names) == 1:
+            name = names.pop()
+            lists[name] = lists.get(name, values) & values
+    return lists
+
+
+def _choices(expression: Expression) -> frozenset[tuple[str, int]]:
+    """Return the pairs of which an expression requires one, empty if it is no such list."""
+    if isinstance(expression, Apply) and expression.operator == "or":
+        parts = [_choices(operand) for operand in expression.operands]
+        return frozenset[tuple[str, int]]().union(*parts) if all(parts) else frozenset()
+    if isinstance(expression, Apply) and expression.operator == "eq" and len(expression.operands) == 2:
+        for left, right in (expression.operands, expression.operands[::-1]):
+            if isinstance(left, Variable) and isinstance(right, Constant):
+                return frozenset({(left.name, right.value)})
+    return frozenset()
 
 
 def _drop_unsupported(domains: dict[str, Column], constraints: Sequence[Expression]) -> None:

@@ -110,6 +110,7 @@ _MATCHERS_BY_KIND: Mapping[str, Callable[[RootOp, ir.Value], None]] = {
     "convolution": _match_convolution,
     "pooling": _match_convolution,
     "attention": _match_attention,
+    "scaled_contraction": _match_whole,
     "other": _match_whole,
 }
 

@@ -157,10 +157,20 @@ class Microbenchmarks:
         return None if path is None else msgspec.structs.replace(kept, vmfb=str(path))
 
     def _build(self, source: str, moved: int, operations: int) -> Microbenchmark:
-        (text,) = self._compiler.dump_benchmarks(source, "yardstick")
-        found = read_benchmark(text, "yardstick", processors=processors())
-        if isinstance(found, Untunable):
-            raise CommandFailed(f"a microbenchmark cannot be read: {found.reason}")
+        texts = self._compiler.dump_benchmarks(source, "yardstick")
+        read = [read_benchmark(text, "yardstick", processors=processors()) for text in texts]
+        # With the user's flags, packing may come before a product (--iree-opt-data-tiling).
+        usable = [
+            dispatch
+            for dispatch in read
+            if not isinstance(dispatch, Untunable) and (not operations or dispatch.root.kind == "contraction")
+        ]
+        if not usable:
+            reasons = {dispatch.reason for dispatch in read if isinstance(dispatch, Untunable)}
+            raise CommandFailed(
+                f"a microbenchmark cannot be read: {'; '.join(sorted(reasons)) or 'it has no benchmark'}"
+            )
+        found = usable[0]
         vmfb = self._cache.file("yardsticks", content_key(self.built_key, source), BINARY)
         self._compiler.compile_sources(found.module.text, vmfb, "yardstick")
         digest = file_digest(vmfb)

@@ -1,6 +1,6 @@
 """Search spaces on llvm-cpu, one module per kind of op."""
 
-from pytest_shark_tune.search_space.cpu import attention, contraction, convolution, generic, register_tiling
+from pytest_shark_tune.search_space.cpu import attention, contraction, convolution, generic, mmt4d, register_tiling
 
 __all__ = ["BACKEND", "BUILDERS", "VERSIONS"]
 
@@ -22,5 +22,6 @@ VERSIONS = {
     "cpu_contraction": contraction.VERSION,
     "cpu_convolution": convolution.VERSION,
     "cpu_generic": generic.VERSION,
+    "cpu_mmt4d": mmt4d.VERSION,
     "cpu_register_tiling": register_tiling.VERSION,
 }

@@ -24,6 +24,10 @@ VERSION: Final = 1
 _PIPELINE = "LinalgExtTileAndVectorize"
 
 _FLOATS = ("f16", "bf16", "f32", "f64")
+_BOOLEANS = ("i1", "i8")
+"""A mask of booleans is stored in bytes."""
+_BEFORE_MASK = 4
+"""The inputs before the mask: query, key, value and scale."""
 _ROW_TILES = (1, 2, 4, 6, 8, 12, 16)
 _KEY_TILES = (1, 2, 4, 8, 16, 32, 64)
 _FEWEST_KEYS = 4
@@ -47,7 +51,8 @@ def cpu_attention_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace
     Raises:
         NoSpace: An element type is not covered, or keys are so wide that the compiler's own default tiles them.
     """
-    refuse_elements(root, _FLOATS)
+    refuse_elements(root, _FLOATS, [*root.inputs[:_BEFORE_MASK], *root.outputs])
+    refuse_elements(root, (*_FLOATS, *_BOOLEANS), root.inputs[_BEFORE_MASK:])
     for name in ("m", "n", "k1", "k2"):
         if len(getattr(root, name)) != 1:
             raise DimensionNotCovered(

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.search_space.cpu import tiling
+from pytest_shark_tune.search_space.cpu.mmt4d import MMT4D_OPS, mmt4d_space
 from pytest_shark_tune.search_space.emit import Body
 from pytest_shark_tune.search_space.space import SearchSpace
 from pytest_shark_tune.search_space.tiles import divisors, fast_or_any, powers, refuse_elements
@@ -36,7 +37,7 @@ _RAGGED_SHARE = 64
 
 
 def cpu_contraction_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...]:
-    """Return the space of a contraction with static, positive sizes.
+    """Return the space of a contraction with static, positive sizes. Products of packed tiles have their own.
 
     The knobs are these, where ``i`` is a position in ``root.loops``. A dimension without a choice has no knob.
 
@@ -51,6 +52,8 @@ def cpu_contraction_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpa
     Raises:
         NoSpace: An element type is not covered.
     """
+    if root.op in MMT4D_OPS:
+        return (mmt4d_space(root, target),)
     refuse_elements(root)
     return (fast_or_any(lambda fast: _contraction_space(root, target, fast=fast)),)
 

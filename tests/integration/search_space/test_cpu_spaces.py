@@ -67,6 +67,53 @@ func.func @main(%a: tensor<96x61xf32>, %b: tensor<61x96xf32>) -> tensor<61x96xf3
 }
 """
 
+MASKED = """
+#q = affine_map<(b, m, n, k1, k2) -> (b, m, k1)>
+#k = affine_map<(b, m, n, k1, k2) -> (b, k2, k1)>
+#v = affine_map<(b, m, n, k1, k2) -> (b, k2, n)>
+#s = affine_map<(b, m, n, k1, k2) -> ()>
+#ma = affine_map<(b, m, n, k1, k2) -> (b, m, k2)>
+#o = affine_map<(b, m, n, k1, k2) -> (b, m, n)>
+func.func @main(%q: tensor<2x37x32xf32>, %k: tensor<2x50x32xf32>, %v: tensor<2x50x32xf32>,
+                %mask: tensor<2x37x50xi1>) -> tensor<2x37x32xf32> {
+  %scale = arith.constant 0.125 : f32
+  %e = tensor.empty() : tensor<2x37x32xf32>
+  %r = iree_linalg_ext.attention <{indexing_maps = [#q, #k, #v, #s, #ma, #o]}>
+      ins(%q, %k, %v, %scale, %mask
+          : tensor<2x37x32xf32>, tensor<2x50x32xf32>, tensor<2x50x32xf32>, f32, tensor<2x37x50xi1>)
+      outs(%e : tensor<2x37x32xf32>) {
+  ^bb0(%score: f32):
+    iree_linalg_ext.yield %score : f32
+  } -> tensor<2x37x32xf32>
+  return %r : tensor<2x37x32xf32>
+}
+"""
+
+PACKED = """
+func.func @main(%a: tensor<6x7x8x2xi8>, %b: tensor<10x7x16x2xi8>) -> tensor<6x10x8x16xi32> {
+  %zero = arith.constant 0 : i32
+  %empty = tensor.empty() : tensor<6x10x8x16xi32>
+  %init = linalg.fill ins(%zero : i32) outs(%empty : tensor<6x10x8x16xi32>) -> tensor<6x10x8x16xi32>
+  %result = linalg.mmt4d ins(%a, %b : tensor<6x7x8x2xi8>, tensor<10x7x16x2xi8>)
+    outs(%init : tensor<6x10x8x16xi32>) -> tensor<6x10x8x16xi32>
+  return %result : tensor<6x10x8x16xi32>
+}
+"""
+
+LONG = """
+func.func @main(%a: tensor<4194305xf32>) -> tensor<4194305xf32> {
+  %empty = tensor.empty() : tensor<4194305xf32>
+  %result = linalg.generic {
+    indexing_maps = [affine_map<(i) -> (i)>, affine_map<(i) -> (i)>], iterator_types = ["parallel"]
+  } ins(%a : tensor<4194305xf32>) outs(%empty : tensor<4194305xf32>) {
+  ^bb0(%x: f32, %out: f32):
+    %y = arith.mulf %x, %x : f32
+    linalg.yield %y : f32
+  } -> tensor<4194305xf32>
+  return %result : tensor<4194305xf32>
+}
+"""
+
 CONVOLUTION = ops.conv_2d(
     batch=1, height=9, width=14, channels=12, filters=27, kernel_height=3, kernel_width=3, lhs="f16"
 )
@@ -76,6 +123,9 @@ SOURCES = {
     "grouped": (GROUPED, "DoubleTilingExpert"),
     "channels_first": (depthwise(12, 8, 30, 5, row_stride=2), "RegisterTiling"),
     "attention": (ops.attention(batch=2, queries=37, keys=50, head=32).text, "LinalgExtTileAndVectorize"),
+    "masked": (MASKED, "LinalgExtTileAndVectorize"),
+    "packed": (PACKED, "Mmt4dTilingExpert"),
+    "long": (LONG, "DoubleTilingExpert"),
     "softmax": (SOFTMAX, "DoubleTilingExpert"),
     "transposed_sum": (TRANSPOSED_SUM, "DoubleTilingExpert"),
 }
@@ -110,3 +160,19 @@ def test_sampled_configs_compile_and_compute_what_the_default_does(
             compiler.compile_sources(configured.text, out)
             child.load_benchmark("candidate", out, dispatch.module)
             assert child.check("candidate", "reference", acceptance).ok, candidate.config
+
+
+@pytest.mark.parametrize(
+    ("product", "count"), [(ops.matmul(m=256, n=256, k=512, lhs="bf16"), 12), (ops.matmul(m=90, n=70, k=65), 6)]
+)
+def test_packed_products_with_their_unpacking_compile(product: ops.OpSource, count: int, tmp_path: Path) -> None:
+    compiler = Compiler(Target.parse("llvm-cpu"), ["--iree-opt-data-tiling"])
+    read = [read_benchmark(text, "s", processors=2) for text in compiler.dump_benchmarks(product.text, "source")]
+    (dispatch,) = [each for each in read if isinstance(each, FoundDispatch) and each.root.op == "linalg.mmt4d"]
+    assert "linalg.unpack" in dispatch.module.text
+    (space,) = spaces_for(dispatch.root, dispatch.target)
+    for candidate in make_candidates("dispatch", dispatch.root, space, space.sample(count, 0)):
+        spec = single_entry_spec(dispatch.root, candidate.compilation_info)
+        configured = configure_with(dispatch.module.text, spec)
+        assert why_not_applied(configured, candidate.compilation_info) is None
+        compiler.compile_sources(configured.text, tmp_path / "out.vmfb")

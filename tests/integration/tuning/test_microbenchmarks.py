@@ -149,3 +149,12 @@ def test_damaged_yardsticks_are_compiled_anew_and_a_moved_cache_has_whole_ones(t
     moved = Microbenchmarks(nothing, Cache(tmp_path / "moved", told.append), "a CPU").built()
     assert all(Path(each.vmfb).is_relative_to(tmp_path / "moved") for each in moved)
     assert len(told) == 1
+
+
+def test_a_product_is_measured_without_the_packing_that_flags_put_before_it(tmp_path: Path) -> None:
+    tiling = Compiler(Target.parse("llvm-cpu"), ["--iree-opt-data-tiling"])
+    built = Microbenchmarks(tiling, Cache(tmp_path), "a CPU").built()
+    products = [each for each in built if each.operations]
+    assert products
+    assert all("linalg.mmt4d" in each.module.text for each in products)
+    assert not any("linalg.pack" in each.module.text for each in built)

@@ -10,6 +10,7 @@ import pytest
 from iree.compiler import ir
 
 from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch import extraction
 from pytest_shark_tune.dispatch.grouping import group_dispatches
 from pytest_shark_tune.dispatch.types import BufferView, FoundDispatch, Tensor, Untunable
@@ -169,10 +170,10 @@ def test_an_offset_in_two_constants_is_put_together(dumps: Mapping[str, str]) ->
 
 def test_an_offset_that_is_not_constant_cannot_be_tuned(dumps: Mapping[str, str]) -> None:
     text = dumps["chain"].replace("arith.index_castui %0 : i32 to index", "arith.index_castui %odd : i32 to index")
-    text = text.replace("%2 = arith.index_castui", "%odd = arith.muli %0, %0 : i32\n %2 = arith.index_castui", 1)
+    text = text.replace("%2 = arith.index_castui", "%odd = arith.divui %0, %0 : i32\n %2 = arith.index_castui", 1)
     dispatch = extraction.read_benchmark(text, "model", processors=2)
     assert isinstance(dispatch, Untunable)
-    assert "arith.muli, which is not followed" in dispatch.reason
+    assert "arith.divui, which is not followed" in dispatch.reason
 
 
 def test_a_module_without_a_root_op_says_so(dumps: Mapping[str, str]) -> None:
@@ -373,3 +374,42 @@ def offsets(text: str) -> list[int]:
 def tensor(text: str) -> Tensor:
     *shape, element = text.split("x")
     return Tensor(tuple(map(int, shape)), element)
+
+
+SCALED = """
+#a = affine_map<(m, n, k, b) -> (m, k, b)>
+#b = affine_map<(m, n, k, b) -> (n, k, b)>
+#as = affine_map<(m, n, k, b) -> (m, k)>
+#bs = affine_map<(m, n, k, b) -> (n, k)>
+#o = affine_map<(m, n, k, b) -> (m, n)>
+func.func @main(%packed_a: tensor<64x4x16xi8>, %packed_b: tensor<128x4x16xi8>,
+                %as: tensor<64x4xf8E8M0FNU>, %bs: tensor<128x4xf8E8M0FNU>) -> tensor<64x128xf32> {
+  %a = flow.tensor.bitcast %packed_a : tensor<64x4x16xi8> -> tensor<64x4x32xf4E2M1FN>
+  %b = flow.tensor.bitcast %packed_b : tensor<128x4x16xi8> -> tensor<128x4x32xf4E2M1FN>
+  %z = arith.constant 0.0 : f32
+  %e = tensor.empty() : tensor<64x128xf32>
+  %f = linalg.fill ins(%z : f32) outs(%e : tensor<64x128xf32>) -> tensor<64x128xf32>
+  %r = linalg.generic {indexing_maps = [#a, #b, #as, #bs, #o],
+                       iterator_types = ["parallel", "parallel", "reduction", "reduction"]}
+      ins(%a, %b, %as, %bs : tensor<64x4x32xf4E2M1FN>, tensor<128x4x32xf4E2M1FN>,
+                             tensor<64x4xf8E8M0FNU>, tensor<128x4xf8E8M0FNU>) outs(%f : tensor<64x128xf32>) {
+  ^bb0(%x: f4E2M1FN, %y: f4E2M1FN, %xs: f8E8M0FNU, %ys: f8E8M0FNU, %acc: f32):
+    %p = arith.scaling_extf %x, %xs : f4E2M1FN, f8E8M0FNU to f32
+    %q = arith.scaling_extf %y, %ys : f4E2M1FN, f8E8M0FNU to f32
+    %m = arith.mulf %p, %q : f32
+    %s = arith.addf %acc, %m : f32
+    linalg.yield %s : f32
+  } -> tensor<64x128xf32>
+  return %r : tensor<64x128xf32>
+}
+"""
+
+
+@pytest.mark.parametrize("target", ["llvm-cpu:x86-64-v3", "hip:gfx950"])
+def test_a_scaled_product_is_called_one(target: str) -> None:
+    texts = Compiler(Target.parse(target)).dump_benchmarks(SCALED, "model")
+    read = [extraction.read_benchmark(text, "model", processors=2) for text in texts]
+    found = [each for each in read if isinstance(each, FoundDispatch)]
+    (scaled,) = [each for each in group_dispatches(found, {}) if each.root.kind == "scaled_contraction"]
+    assert (scaled.root.m, scaled.root.n, scaled.root.k) == ((0,), (1,), (2, 3))
+    assert scaled.name.startswith("scaled_matmul_64x128x4x32_f4E2M1FN")

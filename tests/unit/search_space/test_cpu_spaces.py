@@ -107,9 +107,9 @@ def pooling() -> RootOp:
     )
 
 
-def attention(*, k1: int = 32, element: str = "f16") -> RootOp:
-    """Online attention of 2 heads, 24 queries and 40 keys."""
-    return RootOp(
+def attention(*, k1: int = 32, element: str = "f16", mask: str = "") -> RootOp:
+    """Online attention of 2 heads, 24 queries and 40 keys, with a mask of these elements if one is named."""
+    root = RootOp(
         op="iree_linalg_ext.online_attention",
         kind="attention",
         loops=(2, 24, 32, k1, 40),
@@ -128,6 +128,11 @@ def attention(*, k1: int = 32, element: str = "f16") -> RootOp:
         k1=(3,),
         k2=(4,),
     )
+    if not mask:
+        return root
+    masked = (*root.inputs, Tensor((2, 24, 40), mask))
+    (mask_map,) = maps("b, m, n, k, l", "b, m, l")
+    return msgspec.structs.replace(root, inputs=masked, maps=(*root.maps[:4], mask_map, *root.maps[4:]))
 
 
 def generic(sizes: Mapping[str, int], iterators: Sequence[str], *operands: str) -> RootOp:
@@ -144,6 +149,22 @@ def generic(sizes: Mapping[str, int], iterators: Sequence[str], *operands: str) 
     )
 
 
+def packed(m: int, n: int, k: int, tile: tuple[int, int, int] = (16, 16, 1), *, element: str = "f32") -> RootOp:
+    """A linalg.mmt4d of ``m`` x ``k`` by ``k`` x ``n`` packed tiles."""
+    return RootOp(
+        op="linalg.mmt4d",
+        kind="contraction",
+        loops=(m, n, k, *tile),
+        iterators=(PARALLEL, PARALLEL, REDUCTION) * 2,
+        maps=maps("m, n, k, r, c, d", "m, k, r, d", "n, k, c, d", "m, n, r, c"),
+        inputs=(Tensor((m, k, tile[0], tile[2]), element), Tensor((n, k, tile[1], tile[2]), element)),
+        outputs=(Tensor((m, n, tile[0], tile[1]), "i32" if element == "i8" else "f32"),),
+        m=(0, 3),
+        n=(1, 4),
+        k=(2, 5),
+    )
+
+
 ROW_SUM = generic({"i": 96, "j": 200}, (PARALLEL, REDUCTION), "i, j", "i")
 COLUMN_SUM = generic({"i": 200, "j": 96}, (PARALLEL, REDUCTION), "j, i", "i")
 TRANSPOSE = generic({"i": 48, "j": 40}, (PARALLEL, PARALLEL), "j, i", "i, j")
@@ -156,6 +177,7 @@ ROOTS = {
     "row_sum": ROW_SUM,
     "column_sum": COLUMN_SUM,
     "transpose": TRANSPOSE,
+    "packed": packed(6, 10, 7, (8, 16, 1)),
 }
 
 
@@ -214,6 +236,7 @@ def test_members_become_configs_with_distribution(root: RootOp) -> None:
         (one_dimensional(), "DoubleTilingExpert"),
         (attention(), "LinalgExtTileAndVectorize"),
         (ROW_SUM, "DoubleTilingExpert"),
+        (packed(4, 4, 8), "Mmt4dTilingExpert"),
     ],
 )
 def test_the_pipeline_is_the_compilers(root: RootOp, pipeline: str) -> None:
@@ -257,6 +280,38 @@ def test_the_width_of_a_key_is_never_tiled() -> None:
     assert "vector_reduction = [0, 0, 0, 0, " in made.config
 
 
+@pytest.mark.parametrize("root", [packed(16, 16, 256, (16, 16, 2), element="bf16"), packed(12, 8, 16, (8, 8, 4))])
+def test_packed_tiles_are_never_divided(root: RootOp) -> None:
+    space = only(root)
+    assert {knob.name for knob in space.knobs} == {"dist_0", "dist_1", "vec_0", "vec_1", "vec_2"}
+    rows, columns, depth = root.loops[3:]
+    for made in make_candidates("dispatch", root, space, space.sample(20, 0)):
+        assert f", 0, {rows}, {columns}, 0], vector_common_parallel = [" in made.config
+        assert f", 0, {rows}, {columns}, 0], vector_reduction = [0, 0, " in made.config
+        assert f", 0, 0, {depth}]>" in made.config
+
+
+def test_sums_of_packed_tiles_fit_the_registers() -> None:
+    for knobs in only(packed(32, 32, 128)):
+        assert knobs["vec_0"] * knobs["vec_1"] * 16 * 16 <= 32 * 16
+
+
+@pytest.mark.parametrize("mask", ["i1", "i8", "f16", "f32"])
+def test_a_mask_changes_nothing_in_the_space_of_attention(mask: str) -> None:
+    assert only(attention(mask=mask)) == only(attention())
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"i": 1 << 23}, {"i": (1 << 22) + 1}, {"i": 1 << 24, "j": 3}, {"i": 3, "j": 1 << 23}]
+)
+def test_long_loops_have_a_space_with_the_knobs_values_alone(sizes: Mapping[str, int]) -> None:
+    space = only(generic(sizes, (PARALLEL,) * len(sizes), ", ".join(sizes), ", ".join(sizes)))
+    assert len(space) > 4
+    for knob in space.knobs:
+        assert set(knob.domain) >= {member[knob.name] for member in space}
+        assert len(knob.domain) < 500
+
+
 def test_rows_of_a_reduction_are_short_enough_for_what_may_be_fused() -> None:
     wide = generic({"i": 256, "j": 1000}, (PARALLEL, REDUCTION), "i, j", "i")
     assert {knobs["vec_0"] for knobs in only(wide)} <= {1, 2}
@@ -269,6 +324,9 @@ def test_rows_of_a_reduction_are_short_enough_for_what_may_be_fused() -> None:
         (convolution(element="f8E4M3FN"), "f8E4M3FN"),
         (attention(k1=256), "wider than 128"),
         (attention(element="i8"), "elements of type i8"),
+        (attention(mask="i32"), "elements of type i32"),
+        (packed(4, 4, 8, element="f8E4M3FN"), "linalg.mmt4d has elements of type f8E4M3FN"),
+        (msgspec.structs.replace(ROW_SUM, kind="scaled_contraction"), r"\(scaled_contraction\) on llvm-cpu"),
         (msgspec.structs.replace(ROW_SUM, loops=(96, -1)), "dynamic"),
         (msgspec.structs.replace(TRANSPOSE, loops=(0, 40)), "size zero"),
         (msgspec.structs.replace(ROW_SUM, loops=(), iterators=(), maps=()), "no indexing maps"),

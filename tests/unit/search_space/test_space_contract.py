@@ -40,6 +40,19 @@ ROWS = OpSource(
     """,
 )
 
+PACKED = OpSource(
+    "packed",
+    """
+    func.func @main(%a: tensor<4x7x8x1xf32>, %b: tensor<6x7x16x1xf32>) -> tensor<4x6x8x16xf32> {
+      %zero = arith.constant 0.0 : f32
+      %empty = tensor.empty() : tensor<4x6x8x16xf32>
+      %zeros = linalg.fill ins(%zero : f32) outs(%empty : tensor<4x6x8x16xf32>) -> tensor<4x6x8x16xf32>
+      %sums = linalg.mmt4d ins(%a, %b : tensor<4x7x8x1xf32>, tensor<6x7x16x1xf32>)
+        outs(%zeros : tensor<4x6x8x16xf32>) -> tensor<4x6x8x16xf32>
+      return %sums : tensor<4x6x8x16xf32>
+    }
+    """,
+)
 CHANNELS_FIRST = OpSource("depthwise", depthwise(8, 16, 32, 3))
 
 # Target, the op, how many spaces it has, options to open: one row for each way in which a space is made.
@@ -51,6 +64,7 @@ COMPILED = {
     "cpu-convolution": ("llvm-cpu", IMAGE, 1, {}),
     "cpu-register-tiling": ("llvm-cpu", CHANNELS_FIRST, 1, {}),
     "cpu-attention": ("llvm-cpu", HEADS, 1, {}),
+    "cpu-packed": ("llvm-cpu", PACKED, 1, {}),
     "cpu-reduction": ("llvm-cpu", ROWS, 1, {}),
     "cuda-simt-contraction": ("cuda:sm_60", SINGLE, 1, {}),
     "cuda-simt-convolution": ("cuda:sm_60", IMAGE, 2, {}),
