@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 
 import click
@@ -34,10 +35,14 @@ def space(source: Path, tune_target: str, shapes: tuple[str, ...], as_json: bool
     extracted = extract_dispatches([read_model(source, shapes)], compiler, processors())
     rows = []
     reasons = [(left.name, left.reason) for left in extracted.untunable]
+
+    def report_failure(name: str, failure: str) -> None:
+        reasons.append((name, f"constraints made by the tuner: {failure}"))
+
     for dispatch in extracted.dispatches:
         compiling = time.perf_counter()
         try:
-            constraints = emitted_constraints(dispatch, compiler)
+            constraints = emitted_constraints(dispatch, compiler, partial(report_failure, dispatch.name))
             started = time.perf_counter()
             spaces = spaces_from(dispatch, constraints)
         except (CommandFailed, NoSpace) as reason:

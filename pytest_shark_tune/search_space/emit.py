@@ -96,6 +96,10 @@ class Body:
         self.require(self.equal(found, value), f"{name} ({{}}) must be {words} ({{}})", found, value)
         return found
 
+    def lookup(self, index: Any, values: Sequence[int]) -> Any:
+        """Return the value at the position ``index``."""
+        return iree_codegen.LookupOp(index, list(range(len(values))), list(values), results=[self._int]).result
+
     def product(self, values: Sequence[Any]) -> Any:
         """Return the product of ``values``, 1 for none."""
         if len(values) > 1:

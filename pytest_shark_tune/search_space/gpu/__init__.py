@@ -1,6 +1,6 @@
 """Search spaces on GPUs under TileAndFuse and VectorDistribute, one module per kind of op."""
 
-from pytest_shark_tune.search_space.gpu import attention, contraction, convolution
+from pytest_shark_tune.search_space.gpu import attention, contraction, convolution, mma
 
 __all__ = ["BUILDERS", "VERSIONS"]
 
@@ -21,4 +21,5 @@ VERSIONS = {
     "gpu_attention": attention.VERSION,
     "gpu_contraction": contraction.VERSION,
     "gpu_convolution": convolution.VERSION,
+    "gpu_mma": mma.VERSION,
 }

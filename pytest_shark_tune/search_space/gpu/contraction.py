@@ -1,4 +1,4 @@
-"""Search spaces of contractions on GPUs with element types that no matrix instruction supports."""
+"""Search spaces of contractions on GPUs for which the compiler states no constraints."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from iree.compiler import ir
 from pytest_shark_tune.dispatch.elements import ELEMENT_BYTES
 from pytest_shark_tune.dispatch.mlir import affine_map
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
+from pytest_shark_tune.search_space.gpu.mma import mma_spaces
+from pytest_shark_tune.search_space.gpu.padding import padded_spaces
 from pytest_shark_tune.search_space.gpu.simt import simt_space
 from pytest_shark_tune.search_space.gpu.tiling import GPU_ELEMENTS, Problem, indexing_loops
 from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
@@ -21,11 +23,15 @@ VERSION: Final = 1
 
 
 def gpu_contraction_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...]:
-    """Return the space of a contraction with static, positive sizes, under TileAndFuse.
+    """Return the spaces of a contraction with static, positive sizes, with matrix instructions if any fits.
+
+    Otherwise there is one under TileAndFuse.
 
     Raises:
         NoSpace: An element type is not covered, or there is no parallel loop or no reduction.
     """
+    if spaces := [space for space in mma_spaces(root, target) if space]:
+        return padded_spaces(spaces, root)
     refuse_elements(root, GPU_ELEMENTS)
     return (simt_space(contraction_problem(root), target, igemm=False),)
 

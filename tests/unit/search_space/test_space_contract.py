@@ -48,6 +48,8 @@ COMPILED = {
     "cpu-batch": ("llvm-cpu", ops.batch_matmul(batch=4, m=32, n=48, k=64, lhs="f32"), 1, {}),
     "rocm-emitted": ("hip:gfx942", SMALL, 2, {"prefetch_num_stages": (0, 2, 3), "waves_per_eu": (0, 1, 2, 4)}),
     "cuda-emitted": ("cuda:sm_89", SMALL, 2, {}),
+    "rocm-batch": ("hip:gfx942", ops.batch_matmul(batch=2, m=32, n=48, k=64, lhs="f16"), 2, {}),
+    "cuda-padded": ("cuda:sm_89", ops.batch_matmul(batch=2, m=33, n=48, k=40, lhs="f16"), 1, {}),
     "cpu-convolution": ("llvm-cpu", IMAGE, 1, {}),
     "cpu-register-tiling": ("llvm-cpu", CHANNELS_FIRST, 1, {}),
     "cpu-attention": ("llvm-cpu", HEADS, 1, {}),
