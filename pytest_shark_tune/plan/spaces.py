@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.dispatch.fused import has_other_reductions
 from pytest_shark_tune.dispatch.rotation import rotated_dispatch
 from pytest_shark_tune.dispatch.types import Dispatch, Untunable
 from pytest_shark_tune.errors import CommandFailed
@@ -37,6 +38,7 @@ __all__ = [
 _STATING = ("cuda", "hip")
 """Backends for which the compiler states constraints, at least for some ops."""
 
+_BY_LAYOUT = "VectorDistribute"
 _STATE_CONSTRAINTS = "--iree-codegen-emit-pipeline-constraints"
 
 NO_SPACE = (CommandFailed, NoSpace, SpaceTooLarge, UnboundedKnob, UnreadableConstraints)
@@ -143,4 +145,13 @@ def spaces_from(dispatch: Dispatch, constraints: str) -> tuple[SearchSpace, ...]
     Raises:
         NoSpace: there are none; the message says why.
     """
-    return stated_spaces(dispatch, constraints) or spaces_for(dispatch.root, dispatch.target)
+    if stated := stated_spaces(dispatch, constraints):
+        return stated
+    root = dispatch.root
+    is_reduction = root.kind == "other" and "reduction" in root.iterators
+    is_by_layout = is_reduction and dispatch.default_pipeline == _BY_LAYOUT
+    if is_by_layout and has_other_reductions(dispatch.members[0].module.text):
+        raise NoSpace(
+            f"{_BY_LAYOUT} needs a config for several ops of this dispatch, and a spec gives one to {root.op} alone"
+        )
+    return spaces_for(root, dispatch.target)

@@ -11,7 +11,7 @@ from iree.compiler.dialects import arith, iree_codegen, smt
 from pytest_shark_tune.search_space.constraints import read_constraints
 from pytest_shark_tune.search_space.space import SearchSpace
 
-__all__ = ["Body", "attribute_text", "build_space", "knob", "one_of_knob"]
+__all__ = ["Body", "attribute_text", "build_space", "knob", "lookup", "one_of_knob"]
 
 
 def build_space(
@@ -66,6 +66,11 @@ def attribute_text(value: object) -> str:
     return str(value)
 
 
+def lookup(index: Any, values: Sequence[int]) -> Any:
+    """Add an op to the body of a constraints op that gives the one of ``values`` at the position ``index``."""
+    return iree_codegen.LookupOp(index, list(range(len(values))), list(values), results=[smt.IntType.get()]).result
+
+
 class Body:
     """Writes the body of a constraints op: smt ops for integers and truth values, and asserts with their messages."""
 
@@ -95,10 +100,6 @@ class Body:
         found = iree_codegen.KnobOp(name, results=[self._int]).result
         self.require(self.equal(found, value), f"{name} ({{}}) must be {words} ({{}})", found, value)
         return found
-
-    def lookup(self, index: Any, values: Sequence[int]) -> Any:
-        """Return the value at the position ``index``."""
-        return iree_codegen.LookupOp(index, list(range(len(values))), list(values), results=[self._int]).result
 
     def product(self, values: Sequence[Any]) -> Any:
         """Return the product of ``values``, 1 for none."""

@@ -65,8 +65,8 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "behaviour"
 SPACES = "search_space"
 
 PINNED: dict[str, tuple[int, str]] = {
-    "guard/plan.py GUARD_VERSION": (2, "31742ea93b91618d"),
-    "plan/make.py PLAN_VERSION": (2, "e52e9101902ce44d"),
+    "guard/plan.py GUARD_VERSION": (3, "b3d0932973963a8c"),
+    "plan/make.py PLAN_VERSION": (3, "cbf934d24db9b5ae"),
     "tuning/model/profile.py PROFILE_VERSION": (1, "25a55421f8972cb2"),
     "tuning/database.py DATABASE_VERSION": (2, "c1fc443c3f2be213"),
     "compiler/configure.py ARTIFACT_VERSION": (1, "23cf668e643781bb"),
@@ -74,7 +74,7 @@ PINNED: dict[str, tuple[int, str]] = {
     "measurement/correctness.py CHECK_VERSION": (2, "1884d929afe2f1d1"),
     "dispatch/extraction.py EXTRACTION_VERSION": (2, "47b92c8c1cc4e706"),
     "measurement/timing.py MEASUREMENT_VERSION": (1, "c946e4e682ed97a1"),
-    "search/facts.py FACTS_VERSION": (1, "254c3a04068859e4"),
+    "search/facts.py FACTS_VERSION": (1, "1cfc21fc0a303c58"),
     "search_space/constraints.py VERSION": (1, "8733043662f4cdf4"),
     "search_space/cpu/attention.py VERSION": (1, "aecaf2010705c8cb"),
     "search_space/cpu/contraction.py VERSION": (1, "40957d88f0afbb4f"),
@@ -84,6 +84,9 @@ PINNED: dict[str, tuple[int, str]] = {
     "search_space/gpu/attention.py VERSION": (1, "c985a5b4639d6a1a"),
     "search_space/gpu/contraction.py VERSION": (1, "edf5d5ba90a609d0"),
     "search_space/gpu/convolution.py VERSION": (1, "beaf1f4df5e25cff"),
+    "search_space/gpu/generic.py VERSION": (1, "afc4b45f82b28575"),
+    "search_space/gpu/mma.py VERSION": (1, "4222147dd4194ee8"),
+    "search_space/gpu/reduction.py VERSION": (1, "b287649781068a0d"),
     "search_space/spirv/contraction.py VERSION": (1, "4b323b23fe833bd7"),
     "search_space/spirv/convolution.py VERSION": (1, "a7ffbcc0c85b9866"),
     "spec/build.py SPEC_VERSION": (1, "2e7cbf7e0604988a"),

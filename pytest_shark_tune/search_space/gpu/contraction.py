@@ -11,6 +11,7 @@ from pytest_shark_tune.dispatch.mlir import affine_map
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.search_space.gpu.mma import mma_spaces
 from pytest_shark_tune.search_space.gpu.padding import padded_spaces
+from pytest_shark_tune.search_space.gpu.reduction import reduction_space
 from pytest_shark_tune.search_space.gpu.simt import simt_space
 from pytest_shark_tune.search_space.gpu.tiling import GPU_ELEMENTS, Problem, indexing_loops
 from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
@@ -25,7 +26,7 @@ VERSION: Final = 1
 def gpu_contraction_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...]:
     """Return the spaces of a contraction with static, positive sizes, with matrix instructions if any fits.
 
-    Otherwise there is one under TileAndFuse.
+    Otherwise there is one under TileAndFuse, or that of `reduction_space` for a dot product.
 
     Raises:
         NoSpace: An element type is not covered, or there is no parallel loop or no reduction.
@@ -33,6 +34,8 @@ def gpu_contraction_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpa
     if spaces := [space for space in mma_spaces(root, target) if space]:
         return padded_spaces(spaces, root)
     refuse_elements(root, GPU_ELEMENTS)
+    if not root.m and not root.n and not root.batch:
+        return reduction_space(root, target)
     return (simt_space(contraction_problem(root), target, igemm=False),)
 
 

@@ -15,7 +15,7 @@ from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen
 
 from pytest_shark_tune.dispatch.types import Intrinsic, RootOp, TargetFacts
-from pytest_shark_tune.search_space.emit import Body, build_space, knob, one_of_knob
+from pytest_shark_tune.search_space.emit import Body, build_space, knob, lookup, one_of_knob
 from pytest_shark_tune.search_space.space import SearchSpace
 from pytest_shark_tune.search_space.tiles import divisors
 
@@ -97,7 +97,7 @@ def has_layout(intrinsic: Intrinsic, target: TargetFacts) -> bool:
     with ir.Context():
         fragment = ir.Attribute.parse(intrinsic.attribute).abc_vector_types[2]
         m, n, _ = intrinsic.shape
-        return math.prod(fragment.shape) * target.subgroup_sizes[0] == m * n
+        return bool(math.prod(fragment.shape) * target.subgroup_sizes[0] == m * n)
 
 
 def _fitting(root: RootOp, target: TargetFacts, loops: _Loops) -> tuple[Intrinsic, ...]:
@@ -290,7 +290,7 @@ class _MatrixTile(NamedTuple):
     def of(cls, body: Body, intrinsics: Sequence[Intrinsic]) -> _MatrixTile:
         """Add the knob that chooses the instruction."""
         index = body.knob("mma_idx", range(len(intrinsics)))
-        return cls(*(body.lookup(index, [intrinsic.shape[side] for intrinsic in intrinsics]) for side in range(3)))
+        return cls(*(lookup(index, [intrinsic.shape[side] for intrinsic in intrinsics]) for side in range(3)))
 
 
 def _knob_dictionary(intrinsics: Sequence[Intrinsic], use_igemm: object) -> dict[str, object]:
