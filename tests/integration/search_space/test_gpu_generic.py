@@ -46,9 +46,15 @@ def add(rows: int, columns: int) -> OpSource:
     return OpSource(
         f"add_{rows}_{columns}",
         f"""
+        #rows = affine_map<(d0, d1) -> (d0, d1)>
         func.func @main(%x: {kind}, %y: {kind}) -> {kind} {{
           %empty = tensor.empty() : {kind}
-          %z = linalg.add ins(%x, %y : {kind}, {kind}) outs(%empty : {kind}) -> {kind}
+          %z = linalg.generic {{indexing_maps = [#rows, #rows, #rows], iterator_types = ["parallel", "parallel"]}}
+            ins(%x, %y : {kind}, {kind}) outs(%empty : {kind}) {{
+          ^bb0(%a: f16, %b: f16, %o: f16):
+            %sum = arith.addf %a, %b : f16
+            linalg.yield %sum : f16
+          }} -> {kind}
           return %z : {kind}
         }}
         """,
