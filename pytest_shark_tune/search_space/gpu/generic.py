@@ -71,6 +71,13 @@ def _space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
             copied: Any = body.total([tiling.tile_bytes(body, workgroup, *problem.operands[each]) for each in strided])
             written = tiling.tile_bytes(body, workgroup, *problem.result)
             taken = body.choose(body.equal(promote, body.number(1)), copied, written)
+            # A part of a tile of the result cannot be copied back.
+            divide = [body.divides(tile, body.dims[dim]) for dim, tile in workgroup.items()]
+            body.require(
+                body.either([body.at_most(promote, body.number(1)), body.every(divide)]),
+                "promote ({}) must be at most 1, since a tile does not divide its dimension",
+                promote,
+            )
             tiling.require_shared_memory(
                 body, target, body.choose(body.equal(promote, body.number(0)), body.number(0), taken)
             )

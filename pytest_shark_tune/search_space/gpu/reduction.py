@@ -46,6 +46,8 @@ def reduction_space(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...
     subgroup = target.subgroup_sizes[0]
     widest = max(ELEMENT_BYTES.get(tensor.element, 1) for tensor in root.inputs)
     loads = tuple(load for load in powers(max(1, _LARGEST_LOAD_BYTES // widest)) if sizes[along] % load == 0)
+    # A reduction that is no multiple of a subgroup leaves some of its threads idle. A lone thread cannot share a sum.
+    shares = (subgroup,) if sizes[along] % subgroup == 0 else powers(subgroup)[1:]
     rows = {index: tuple(n for n in powers(_MOST_ROWS) if sizes[index] % n == 0) for index in parallel[-1:]}
     thread: list[object] = [int(index in reductions) for index in range(count)]
     step = list(thread)
@@ -70,8 +72,7 @@ def reduction_space(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...
     def constrain(body: Body) -> None:
         own = tile_knobs(body, "wg", rows)
         load = body.knob(f"thr_{along}", loads)
-        # A reduction that does not fill a subgroup leaves some of its threads idle.
-        lane = body.knob("lanes", powers(subgroup))
+        lane = body.knob("lanes", shares)
         subgroup_count = body.knob("sg_cnt", powers(target.max_threads // subgroup))
         threads = body.product([subgroup_count, body.number(subgroup)])
         body.derived_knob("wg_size_x", threads, "the number of threads")
