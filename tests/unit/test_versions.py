@@ -82,7 +82,7 @@ PINNED: dict[str, tuple[int, str]] = {
     "search_space/cpu/generic.py VERSION": (1, "8b2965bf41bd573f"),
     "search_space/cpu/register_tiling.py VERSION": (1, "72126532d93bc8de"),
     "search_space/gpu/attention.py VERSION": (1, "c985a5b4639d6a1a"),
-    "search_space/gpu/contraction.py VERSION": (1, "edf5d5ba90a609d0"),
+    "search_space/gpu/contraction.py VERSION": (2, "edf5d5ba90a609d0"),
     "search_space/gpu/convolution.py VERSION": (1, "beaf1f4df5e25cff"),
     "search_space/gpu/generic.py VERSION": (1, "07790bcb28a97495"),
     "search_space/gpu/mma.py VERSION": (1, "4222147dd4194ee8"),

@@ -107,6 +107,22 @@ def dot(length: int) -> OpSource:
     )
 
 
+def matvec(rows: int, columns: int) -> OpSource:
+    matrix, vector, given = tensor((rows, columns), "f16"), tensor((columns,), "f16"), tensor((rows,), "f32")
+    return OpSource(
+        f"matvec_{rows}_{columns}",
+        f"""
+        func.func @main(%a: {matrix}, %x: {vector}) -> {given} {{
+          %zero = arith.constant 0.0 : f32
+          %empty = tensor.empty() : {given}
+          %zeros = linalg.fill ins(%zero : f32) outs(%empty : {given}) -> {given}
+          %y = linalg.matvec ins(%a, %x : {matrix}, {vector}) outs(%zeros : {given}) -> {given}
+          return %y : {given}
+        }}
+        """,
+    )
+
+
 @cache
 def extracted(target: str, op: OpSource) -> tuple[Compiler, Dispatch]:
     compiler = Compiler(Target.parse(target))
@@ -119,6 +135,7 @@ COMPILING = [
     (transpose((4, 64, 16, 64), (0, 2, 1, 3)), 2),
     (add(256, 512), 2),
     (sums(128, 1024, 1), 2),
+    (matvec(64, 512), 2),
     *(
         pytest.param(op, 20, marks=pytest.mark.slow)
         for op in (
