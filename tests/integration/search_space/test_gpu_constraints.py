@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import subprocess
+import sysconfig
 from functools import cache
 from pathlib import Path
 
@@ -125,6 +127,8 @@ def test_a_product_that_is_hardly_more_than_a_vector_has_neither() -> None:
 def test_the_reproducers_for_upstream_show_the_defect(reproducer: Path, tmp_path: Path) -> None:
     lines = [line[2:].rstrip("\\ ") for line in reproducer.read_text().splitlines() if line.startswith("//")]
     command = shlex.split(" ".join(lines).replace(reproducer.name, str(reproducer)))
+    assert command[0] == "iree-compile"
+    command[0] = shutil.which(command[0], path=sysconfig.get_path("scripts")) or command[0]
     flag = "--iree-codegen-emit-pipeline-constraints"
     assert flag in command
     without = [argument for argument in command if argument != flag]
