@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 
 import click
@@ -37,11 +38,13 @@ def space(source: Path, tune_target: str, shapes: tuple[str, ...], as_json: bool
     extracted = extract_dispatches([read_model(source, shapes)], compiler, processors())
     rows = []
     left_out = list(extracted.untunable)
+    failures: list[tuple[str, str]] = []
     for dispatch in extracted.dispatches:
         compiling = time.perf_counter()
         try:
             provided = provided_spaces(dispatch.root, dispatch.target)
-            constraints = emitted_constraints(dispatch, compiler) if provided is None else ""
+            report_failure = partial(_add_failure, failures, dispatch.name)
+            constraints = emitted_constraints(dispatch, compiler, report_failure) if provided is None else ""
             started = time.perf_counter()
             spaces = spaces_from(dispatch, constraints) if provided is None else provided
         except NO_SPACE as reason:
@@ -64,6 +67,8 @@ def space(source: Path, tune_target: str, shapes: tuple[str, ...], as_json: bool
                     "compiler_seconds": round(started - compiling, 4),
                 }
             )
+    for name, failure in failures:
+        click.echo(f"{name}: constraints made by the tuner: {failure}", err=True)
     for each in left_out:
         click.echo(f"{each.name}: {each.reason}", err=True)
     if as_json:
@@ -72,6 +77,10 @@ def space(source: Path, tune_target: str, shapes: tuple[str, ...], as_json: bool
     print_table(
         (*_COLUMNS, "knobs"), ([*(str(row[name]) for name in _COLUMNS), _knobs_text(row["knobs"])] for row in rows)
     )
+
+
+def _add_failure(failures: list[tuple[str, str]], name: str, failure: str) -> None:
+    failures.append((name, failure))
 
 
 def _knobs_text(domains: object) -> str:

@@ -24,6 +24,7 @@ __all__ = [
     "NothingFits",
     "NothingToTile",
     "OpenSizes",
+    "SeveralReductions",
     "SeveralRootOps",
     "SpaceTooLarge",
     "UnboundedKnob",
@@ -116,6 +117,10 @@ class CompilerFailed(CannotTune):
 
 class NoSpace(CannotTune):
     """No search space covers an op on a target; the message tells the reason."""
+
+
+class SeveralReductions(NoSpace):
+    """Each of several reductions needs a config of its own, and a spec gives one to the root op."""
 
 
 class KindNotCovered(NoSpace):

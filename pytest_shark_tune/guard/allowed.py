@@ -99,7 +99,7 @@ class ConstraintCheck:
             NO_SPACE: there is none.
         """
         compiler = self._builder.compiler
-        stated = stated_spaces(emitted_constraints(task.dispatch, compiler))
+        stated = stated_spaces(task.dispatch, emitted_constraints(task.dispatch, compiler))
         return (stated, True) if stated else (search_spaces(task.dispatch, compiler), False)
 
     def _compile_note(self, task: Task, why: str) -> str:

@@ -67,11 +67,13 @@ def draw_candidates(
     tasks: list[Task] = []
     kernel_tasks: list[KernelTask] = []
     untunable: list[Untunable] = []
-    for dispatch, spaces in attached:
+    for found in attached:
+        dispatch = found.dispatch
         report(f"drawing candidates for {dispatch.name}")
         try:
             own = [config for config in wanted if config.key == dispatch.key]
-            tasks.append(_task(dispatch, narrowed(spaces, request, known), count, seed, own))
+            narrow = found._replace(spaces=narrowed(found.spaces, request, known))
+            tasks.append(_task(narrow, count, seed, own))
         except NO_SPACE as reason:
             untunable += untunable_members(dispatch, reason)
     for kernel in kernels:
@@ -83,8 +85,9 @@ def draw_candidates(
     return Drawn(tuple(tasks), tuple(kernel_tasks), tuple(untunable))
 
 
-def _task(dispatch: Dispatch, spaces: Sequence[SearchSpace], count: int, seed: int, wanted: Sequence[Wanted]) -> Task:
+def _task(found: DispatchSpaces, count: int, seed: int, wanted: Sequence[Wanted]) -> Task:
     """Draw an even share from each space in turn. A space that has fewer members leaves the rest to the next."""
+    dispatch, spaces, failed_step = found
     candidates: list[Candidate] = []
     for position, space in enumerate(spaces):
         share = -(-(count - len(candidates)) // (len(spaces) - position))
@@ -98,6 +101,7 @@ def _task(dispatch: Dispatch, spaces: Sequence[SearchSpace], count: int, seed: i
         candidates=(*candidates, *outside),
         space_size=_size(spaces),
         near=_default_knobs(dispatch, spaces),
+        failed_step=failed_step,
     )
 
 

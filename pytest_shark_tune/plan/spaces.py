@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from pytest_shark_tune.compiler.compiler import Compiler
-from pytest_shark_tune.dispatch.reasons import CannotTune, CompilerFailed
+from pytest_shark_tune.dispatch.fused import has_other_reductions
+from pytest_shark_tune.dispatch.reasons import CannotTune, CompilerFailed, SeveralReductions
 from pytest_shark_tune.dispatch.rotation import rotated_dispatch
 from pytest_shark_tune.dispatch.types import Dispatch, Untunable
 from pytest_shark_tune.errors import CommandFailed
@@ -17,6 +18,7 @@ from pytest_shark_tune.search_space import (
     spaces_for,
     spaces_in,
 )
+from pytest_shark_tune.search_space.gpu.padding import padded_spaces
 from pytest_shark_tune.search_space.registry import provided_spaces
 
 __all__ = [
@@ -30,8 +32,11 @@ __all__ = [
     "untunable_members",
 ]
 
-_EMITTING = ("cuda", "hip")
-"""Backends for which the compiler emits constraints, at least for some ops."""
+_STATING = ("cuda", "hip")
+"""Backends for which the compiler states constraints, at least for some ops."""
+
+_BY_LAYOUT = "VectorDistribute"
+_STATE_CONSTRAINTS = "--iree-codegen-emit-pipeline-constraints"
 
 NO_SPACE = (CommandFailed, CannotTune)
 """Errors that keep one dispatch from being tuned, but not the others."""
@@ -42,6 +47,8 @@ class DispatchSpaces(NamedTuple):
 
     dispatch: Dispatch
     spaces: tuple[SearchSpace, ...]
+    failed_step: str = ""
+    """The optional step of the compiler that failed for the dispatch, with the reason."""
 
 
 def attach_spaces(
@@ -61,8 +68,9 @@ def attach_spaces(
     for dispatch in dispatches:
         report(f"finding the configs of {dispatch.name}")
         try:
-            spaces = opened(search_spaces(dispatch, compiler), request, compiler.target.backend)
-            attached.append(DispatchSpaces(rotated_dispatch(dispatch, rotate_bytes), spaces))
+            failures: list[str] = []
+            spaces = opened(search_spaces(dispatch, compiler, failures.append), request, compiler.target.backend)
+            attached.append(DispatchSpaces(rotated_dispatch(dispatch, rotate_bytes), spaces, "".join(failures)))
         except NO_SPACE as reason:
             untunable += untunable_members(dispatch, reason)
     return tuple(attached), tuple(untunable)
@@ -74,8 +82,12 @@ def untunable_members(dispatch: Dispatch, reason: Exception) -> list[Untunable]:
     return [Untunable.of(member.symbol, member.source, why) for member in dispatch.members]
 
 
-def search_spaces(dispatch: Dispatch, compiler: Compiler) -> tuple[SearchSpace, ...]:
+def search_spaces(
+    dispatch: Dispatch, compiler: Compiler, report_failure: Callable[[str], None] = lambda message: None
+) -> tuple[SearchSpace, ...]:
     """Find the spaces of a dispatch: those of another package, else the compiler's, else our own.
+
+    ``report_failure`` is as for `emitted_constraints`.
 
     Raises:
         NoSpace: there are none; the message says why.
@@ -83,29 +95,46 @@ def search_spaces(dispatch: Dispatch, compiler: Compiler) -> tuple[SearchSpace, 
     """
     if (provided := provided_spaces(dispatch.root, dispatch.target)) is not None:
         return provided
-    return spaces_from(dispatch, emitted_constraints(dispatch, compiler))
+    return spaces_from(dispatch, emitted_constraints(dispatch, compiler, report_failure))
 
 
-def emitted_constraints(dispatch: Dispatch, compiler: Compiler) -> str:
-    """Have the compiler state the constraints of a dispatch, as a module. The text is empty for other backends.
+def emitted_constraints(
+    dispatch: Dispatch, compiler: Compiler, report_failure: Callable[[str], None] = lambda message: None
+) -> str:
+    """Have the compiler state the constraints of a dispatch, as a module.
+
+    The text is empty for other backends, and if the compiler fails in this step, which is not needed to compile.
+
+    Args:
+        dispatch: the dispatch.
+        compiler: the compiler.
+        report_failure: called with the step and the reason if it fails.
 
     Raises:
-        CommandFailed: the compiler rejects the dispatch.
+        CommandFailed: the run ends.
     """
-    if compiler.target.backend not in _EMITTING:
+    if compiler.target.backend not in _STATING:
         return ""
-    return compiler.lower(
-        dispatch.members[0].module.text,
-        since="executable-sources",
-        to="executable-configurations",
-        name=dispatch.name,
-        flags=["--iree-codegen-add-tuner-attributes", "--iree-codegen-emit-pipeline-constraints"],
-    )
+    try:
+        return compiler.lower(
+            dispatch.members[0].module.text,
+            since="executable-sources",
+            to="executable-configurations",
+            name=dispatch.name,
+            flags=["--iree-codegen-add-tuner-attributes", _STATE_CONSTRAINTS],
+        )
+    except CommandFailed as error:
+        if error.stopped:
+            raise
+        report_failure(f"the optional step that states constraints ({_STATE_CONSTRAINTS}) failed, {error}")
+        return ""
 
 
-def stated_spaces(constraints: str) -> tuple[SearchSpace, ...]:
-    """Read the spaces that are not empty from the module of `emitted_constraints`."""
-    return tuple(space for space in spaces_in(constraints) if space) if constraints else ()
+def stated_spaces(dispatch: Dispatch, constraints: str) -> tuple[SearchSpace, ...]:
+    """Read the spaces that are not empty from the module of `emitted_constraints`, with padding where it is needed."""
+    if not constraints:
+        return ()
+    return padded_spaces([space for space in spaces_in(constraints) if space], dispatch.root)
 
 
 def spaces_from(dispatch: Dispatch, constraints: str) -> tuple[SearchSpace, ...]:
@@ -114,4 +143,13 @@ def spaces_from(dispatch: Dispatch, constraints: str) -> tuple[SearchSpace, ...]
     Raises:
         NoSpace: there are none; the message says why.
     """
-    return stated_spaces(constraints) or spaces_for(dispatch.root, dispatch.target)
+    if stated := stated_spaces(dispatch, constraints):
+        return stated
+    root = dispatch.root
+    is_reduction = root.kind == "other" and "reduction" in root.iterators
+    is_by_layout = is_reduction and dispatch.default_pipeline == _BY_LAYOUT
+    if is_by_layout and has_other_reductions(dispatch.members[0].module.text):
+        raise SeveralReductions(
+            f"{_BY_LAYOUT} needs a config for several ops of this dispatch, and a spec gives one to {root.op} alone"
+        )
+    return spaces_for(root, dispatch.target)

@@ -43,6 +43,8 @@ class Task(_Tried, frozen=True, kw_only=True):
     dispatch: Dispatch
     near: dict[int, dict[str, int]] = {}
     """The knobs of the compiler's own choice, by the position of a space of its pipeline among the dispatch's."""
+    failed_step: str = ""
+    """The optional step of the compiler that failed for the dispatch, with the reason."""
     facts: ProblemFacts | None = None
     """Facts that were read by the compiler, for a machine without it."""
 

@@ -103,7 +103,7 @@ def port_entry(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedE
     # Constraints that the compiler states are binding. Spaces that we build also leave out configs not worth a try.
     if (
         not best.is_same
-        and not stated_spaces(emitted_constraints(dispatch, compiler))
+        and not stated_spaces(dispatch, emitted_constraints(dispatch, compiler))
         and (kept := _keep_config(entry, dispatch, session))
     ):
         return kept

@@ -194,6 +194,7 @@ def _notes(summary: Summary) -> Iterator[str]:
         )
     for source in summary.sources:
         yield _source_note(source)
+    yield from _failed_steps(summary)
     yield from _profile_notes(summary)
     reasons: defaultdict[str, list[Untunable]] = defaultdict(list)
     for untunable in summary.untunable:
@@ -211,6 +212,15 @@ def _why_kept(summary: Summary) -> str:
             return "this run left out files of a suite; a run of the whole suite writes it anew"
         case Coverage.WHOLE:
             return "this run makes no spec"
+
+
+def _failed_steps(summary: Summary) -> Iterator[str]:
+    """Yield notes on optional steps of the compiler that failed, and on their consequence."""
+    dispatches: dict[str, list[str]] = defaultdict(list)
+    for name, reason in summary.failed_steps.items():
+        dispatches[reason].append(name)
+    for reason, names in dispatches.items():
+        yield f"{_first_names(names)}: constraints made by the tuner: {reason}"
 
 
 def _profile_notes(summary: Summary) -> Iterator[str]:

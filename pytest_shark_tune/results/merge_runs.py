@@ -196,6 +196,7 @@ def write_merged(
         sources=tuple(source for check in checks for source in check.sources),
         untunable=tuple(dict.fromkeys(untunable for run in merged.runs for untunable in run.summary.untunable)),
         dropped=dropped,
+        failed_steps={name: why for run in merged.runs for name, why in run.summary.failed_steps.items()},
     )
     records = [record for known in merged.records.values() for record in known.values()]
     journal.replace_file(out / "records.jsonl", msgspec.json.Encoder().encode_lines(records))

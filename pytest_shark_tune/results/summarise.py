@@ -49,6 +49,7 @@ def summarise(
         dropped=dict(dropped),
         profiles=tuple(profile for plan in plans for profile in plan.profiles),
         unprofiled={name: why for plan in plans for name, why in plan.unprofiled.items()},
+        failed_steps={task.name: task.failed_step for plan in plans for task in plan.tasks if task.failed_step},
         forms=tuple(record for _, record in results.forms.values()),
         tried_forms=tuple(result for plan in plans for result in plan.forms),
     )

@@ -143,6 +143,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """Where the time of models goes."""
     unprofiled: dict[str, str] = {}
     """Models without a profile, with the reasons."""
+    failed_steps: dict[str, str] = {}
+    """Dispatches for which an optional step of the compiler failed, with the step and the reason. They are tuned."""
     forms: tuple[FormRecord, ...] = ()
     """The chosen forms of models, with the forms that they were compared with."""
     tried_forms: tuple[FormResult, ...] = ()

@@ -12,7 +12,7 @@ from pytest_shark_tune.dispatch.mlir import shared_context
 from pytest_shark_tune.search_space.constraints import read_constraints
 from pytest_shark_tune.search_space.space import SearchSpace
 
-__all__ = ["Body", "attribute_text", "build_space", "knob", "one_of_knob"]
+__all__ = ["Body", "attribute_text", "build_space", "knob", "lookup", "one_of_knob"]
 
 
 def build_space(
@@ -64,6 +64,11 @@ def attribute_text(value: object) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return f"[{', '.join(map(attribute_text, value))}]"
     return str(value)
+
+
+def lookup(index: Any, values: Sequence[int]) -> Any:
+    """Add an op to the body of a constraints op that gives the one of ``values`` at the position ``index``."""
+    return iree_codegen.LookupOp(index, list(range(len(values))), list(values), results=[smt.IntType.get()]).result
 
 
 class Body:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from pytest_shark_tune.dispatch.reasons import KindNotCovered
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.search_space.cpu import tiling
 from pytest_shark_tune.search_space.emit import Body
-from pytest_shark_tune.search_space.space import NoSpace, SearchSpace
+from pytest_shark_tune.search_space.space import SearchSpace
 from pytest_shark_tune.search_space.tiles import divisors, fast_or_any, powers, refuse_elements
 
 __all__ = ["MMT4D_OPS", "VERSION", "mmt4d_space"]
@@ -44,7 +45,9 @@ def mmt4d_space(root: RootOp, target: TargetFacts) -> SearchSpace:
     """
     refuse_elements(root)
     if len(root.loops) - len(root.batch) != _PACKED_LOOPS:
-        raise NoSpace(f"{root.op} has {len(root.loops)} loops, and its space is for {_PACKED_LOOPS} besides batches")
+        raise KindNotCovered(
+            f"{root.op} has {len(root.loops)} loops, and its space is for {_PACKED_LOOPS} besides batches"
+        )
     return fast_or_any(lambda fast: _space(root, target, fast=fast))
 
 

@@ -1,6 +1,6 @@
 """Search spaces on GPUs under TileAndFuse and VectorDistribute, one module per kind of op."""
 
-from pytest_shark_tune.search_space.gpu import attention, contraction, convolution
+from pytest_shark_tune.search_space.gpu import attention, contraction, convolution, generic, mma, reduction
 
 __all__ = ["BUILDERS", "VERSIONS"]
 
@@ -9,10 +9,12 @@ BUILDERS = {
         "contraction": contraction.gpu_contraction_spaces,
         "convolution": convolution.gpu_convolution_spaces,
         "attention": attention.gpu_attention_spaces,
+        "other": generic.gpu_generic_spaces,
     },
     "rocm": {
         "contraction": contraction.gpu_contraction_spaces,
         "convolution": convolution.gpu_convolution_spaces,
+        "other": generic.gpu_generic_spaces,
     },
 }
 """The function that builds the spaces of a kind of op, by backend."""
@@ -21,4 +23,7 @@ VERSIONS = {
     "gpu_attention": attention.VERSION,
     "gpu_contraction": contraction.VERSION,
     "gpu_convolution": convolution.VERSION,
+    "gpu_generic": generic.VERSION,
+    "gpu_mma": mma.VERSION,
+    "gpu_reduction": reduction.VERSION,
 }

@@ -13,6 +13,7 @@ from pytest_shark_tune.dispatch.elements import ELEMENT_BYTES
 from pytest_shark_tune.dispatch.reasons import NothingToTile
 from pytest_shark_tune.dispatch.types import Intrinsic, RootOp, TargetFacts
 from pytest_shark_tune.search_space.emit import Body, attribute_text, build_space, knob
+from pytest_shark_tune.search_space.gpu.mma import has_layout
 from pytest_shark_tune.search_space.space import SearchSpace
 from pytest_shark_tune.search_space.tiles import powers, refuse_elements
 
@@ -24,9 +25,6 @@ VERSION: Final = 1
 _PIPELINE = "#iree_gpu.pipeline<VectorDistribute>"
 _PROMOTION = "#iree_gpu.derived_thread_config"
 _ELEMENTS = ("f16", "bf16", "f32")
-
-_NO_LAYOUT = "NV_WMMA_"
-"""Instructions with fragments of unknown layout, on which the compiler fails here."""
 
 _MOST_SUBGROUPS = 8
 _LARGEST_QUERY_TILE = 256
@@ -59,17 +57,19 @@ def gpu_attention_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace
     refuse_elements(root, _ELEMENTS, root.inputs[:3])
     if not (root.m and root.n and root.k1 and root.k2):
         raise NothingToTile(f"{root.op} has no dimension of queries, keys or values to tile")
-    spaces = [_with_intrinsic(root, target, intrinsic) for intrinsic in target.intrinsics if _fits(root, intrinsic)]
+    spaces = [
+        _with_intrinsic(root, target, intrinsic) for intrinsic in target.intrinsics if _fits(root, target, intrinsic)
+    ]
     return tuple(space for space in spaces if space) or (_by_lanes(root, target),)
 
 
-def _fits(root: RootOp, intrinsic: Intrinsic) -> bool:
+def _fits(root: RootOp, target: TargetFacts, intrinsic: Intrinsic) -> bool:
     """Return whether an instruction that accumulates in f32 can compute both products."""
     query, key, value = (tensor.element for tensor in root.inputs[:3])
     m, n, k = intrinsic.shape
     return (
         intrinsic.elements == (query, key, "f32") == (value, value, "f32")
-        and _NO_LAYOUT not in intrinsic.attribute
+        and has_layout(intrinsic, target)
         and all(
             root.loops[dims[-1]] % size == 0 for dims, size in ((root.m, m), (root.n, n), (root.k1, k), (root.k2, k))
         )

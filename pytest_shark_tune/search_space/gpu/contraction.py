@@ -1,7 +1,8 @@
-"""Search spaces of contractions on GPUs with element types that no matrix instruction supports."""
+"""Search spaces of contractions on GPUs for which the compiler states no constraints."""
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from iree.compiler import ir
@@ -10,6 +11,9 @@ from pytest_shark_tune.dispatch.elements import ELEMENT_BYTES
 from pytest_shark_tune.dispatch.mlir import affine_map
 from pytest_shark_tune.dispatch.reasons import NothingToTile
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
+from pytest_shark_tune.search_space.gpu.mma import mma_spaces
+from pytest_shark_tune.search_space.gpu.padding import padded_spaces
+from pytest_shark_tune.search_space.gpu.reduction import reduction_space
 from pytest_shark_tune.search_space.gpu.simt import simt_space
 from pytest_shark_tune.search_space.gpu.tiling import GPU_ELEMENTS, Problem, indexing_loops
 from pytest_shark_tune.search_space.space import SearchSpace
@@ -17,18 +21,41 @@ from pytest_shark_tune.search_space.tiles import refuse_elements
 
 __all__ = ["VERSION", "contraction_problem", "gpu_contraction_spaces"]
 
-VERSION: Final = 1
+VERSION: Final = 2
 """The version of this space. Raise it if its members or knobs change. Plans are then made again."""
+
+_FEW = 4
+"""The most vectors of which the compiler computes each sum by all threads of a workgroup."""
 
 
 def gpu_contraction_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...]:
-    """Return the space of a contraction with static, positive sizes, under TileAndFuse.
+    """Return the spaces of a contraction with static, positive sizes, with matrix instructions if any fits.
+
+    Otherwise there is one under TileAndFuse. A product with a vector, or with a few of them, has that of
+    `reduction_space` as well if the reduction is the innermost loop of the matrix. A dot product has only that.
 
     Raises:
         NoSpace: An element type is not covered, or there is no parallel loop or no reduction.
     """
+    if spaces := [space for space in mma_spaces(root, target) if space]:
+        return padded_spaces(spaces, root)
     refuse_elements(root, GPU_ELEMENTS)
-    return (simt_space(contraction_problem(root), target, igemm=False),)
+    shared = reduction_space(root, target) if _reads_along_reduction(root) else ()
+    if not (root.m or root.n or root.batch):
+        return shared
+    return (
+        *shared,
+        simt_space(contraction_problem(root), target, igemm=False),
+    )
+
+
+def _reads_along_reduction(root: RootOp) -> bool:
+    rows, columns = (math.prod(root.loops[dim] for dim in dims) for dims in (root.m, root.n))
+    if min(rows, columns) > _FEW or not root.k:
+        return False
+    matrix = max(range(2), key=lambda index: math.prod(root.inputs[index].shape))
+    with ir.Context():
+        return indexing_loops(affine_map(root.maps[matrix]))[-1:] == root.k[-1:]
 
 
 def contraction_problem(root: RootOp) -> Problem:

@@ -1,4 +1,4 @@
-"""Search spaces of convolutions on GPUs with element types that no matrix instruction supports."""
+"""Search spaces of convolutions on GPUs for which the compiler states no constraints."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pytest_shark_tune.dispatch.elements import ELEMENT_BYTES
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.search_space.emit import Body, build_space, knob
 from pytest_shark_tune.search_space.gpu import tiling
+from pytest_shark_tune.search_space.gpu.mma import mma_spaces
+from pytest_shark_tune.search_space.gpu.padding import padded_spaces
 from pytest_shark_tune.search_space.gpu.simt import PIPELINE, simt_space
 from pytest_shark_tune.search_space.space import SearchSpace
 from pytest_shark_tune.search_space.tiles import fast_or_any, refuse_elements, tile_knobs, tile_level
@@ -25,19 +27,22 @@ _LARGEST_STEP = 16
 
 
 def gpu_convolution_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...]:
-    """Return the spaces of a convolution under TileAndFuse: as a matrix product after im2col if possible, and direct.
+    """Return the spaces of a convolution, with matrix instructions if any fits.
 
-    The knobs of the product are those of `simt_space`, where ``i`` is a position among the product's loops. The knobs
-    of the direct form are ``wg_i``, ``thr_i``, ``red_i`` and ``wg_size_x`` with positions in ``root.loops``. The direct
-    form does not compute in vectors, so it promotes and pads nothing.
+    Otherwise they are two under TileAndFuse: as a matrix product after im2col if possible, and direct. The knobs of the
+    product are those of `simt_space`, where ``i`` is a position among the product's loops. The knobs of the direct form
+    are ``wg_i``, ``thr_i``, ``red_i`` and ``wg_size_x`` with positions in ``root.loops``. The direct form does not
+    compute in vectors, so it promotes and pads nothing.
 
     Raises:
         NoSpace: An element type is not covered.
     """
+    if spaces := [space for space in mma_spaces(root, target) if space]:
+        return padded_spaces(spaces, root)
     refuse_elements(root, tiling.GPU_ELEMENTS)
     product = _im2col_product(root)
-    spaces = () if product is None else (simt_space(product, target, igemm=True),)
-    return (*spaces, fast_or_any(lambda fast: _direct_space(root, target, fast=fast)))
+    products = () if product is None else (simt_space(product, target, igemm=True),)
+    return (*products, fast_or_any(lambda fast: _direct_space(root, target, fast=fast)))
 
 
 def convolution_problem(root: RootOp) -> tiling.Problem:

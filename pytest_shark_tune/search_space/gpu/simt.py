@@ -1,6 +1,6 @@
 """Search spaces under the pipeline TileAndFuse without matrix instructions: a thread computes a tile by itself.
 
-The compiler emits constraints only if a matrix instruction fits. It chooses configs of this form otherwise, as for f32
+The compiler states constraints only if a matrix instruction fits. It chooses configs of this form otherwise, as for f32
 on CUDA. Their levels are ``workgroup``, ``thread``, ``reduction``, ``promote_operands`` (copy these operands to shared
 memory first) and ``padding`` (pad tiles that exceed the problem).
 """

@@ -183,6 +183,15 @@ def test_shares_are_shown_where_a_model_was_profiled(tmp_path: Path) -> None:
     assert "other: all of it was tuned, since nobody can tell where its time goes: it has two functions\n" in text
 
 
+def test_failed_steps_of_the_compiler_are_named_once_for_all_their_dispatches(tmp_path: Path) -> None:
+    steps = {"batch_0": "the step failed", "batch_1": "the step failed", "dot": "another one failed"}
+    text = render(
+        msgspec.structs.replace(SUMMARY, failed_steps=steps), width=160, spec=tmp_path / "spec.mlir", snapshots=()
+    )
+    assert "\nbatch_0, batch_1: constraints made by the tuner: the step failed\n" in text
+    assert "\ndot: constraints made by the tuner: another one failed\n" in text
+
+
 def test_what_did_not_pay_in_the_whole_is_named(tmp_path: Path) -> None:
     whole = SourceCheck(
         source="model", applied=1, ratio=1.5, ratio_low=1.4, ratio_high=1.6, default_us=3000.0, tuned_us=2000.0

@@ -36,6 +36,7 @@ COMPILED: dict[str, tuple[str, OpSource, dict[str, tuple[int, ...]]]] = {
     "rocm": ("hip:gfx942", ops.matmul(m=128, n=128, k=64, lhs="f16"), OPTIONS),
     "rocm-convolution": ("hip:gfx942", IMAGE, {}),
     "rocm-attention": ("hip:gfx942", ops.attention(batch=2, queries=64, keys=64, head=64), {}),
+    "rocm-padded": ("hip:gfx942", ops.batch_matmul(batch=2, m=33, n=48, k=40, lhs="f16"), {}),
     "cuda": ("cuda:sm_89", ops.matmul(m=64, n=64, k=64, lhs="f32"), {}),
     "cuda-attention": ("cuda:sm_89", ops.attention(batch=2, queries=64, keys=64, head=64), {}),
     "vulkan": ("vulkan:rdna3", ops.matmul(m=64, n=64, k=64, lhs="f16"), {}),

@@ -109,6 +109,31 @@ def attention(batch: int, queries: int, keys: int, head: int, element: str) -> R
     )
 
 
+def sums(rows: int, columns: int, element: str = "f32") -> RootOp:
+    """The root op of the sums of rows."""
+    return RootOp(
+        op="linalg.generic",
+        kind="other",
+        loops=(rows, columns),
+        iterators=("parallel", "reduction"),
+        maps=("affine_map<(d0, d1) -> (d0, d1)>", "affine_map<(d0, d1) -> (d0)>"),
+        inputs=(Tensor((rows, columns), element),),
+        outputs=(Tensor((rows,), element),),
+    )
+
+
+def transpose(rows: int, columns: int, element: str = "f16") -> RootOp:
+    return RootOp(
+        op="linalg.generic",
+        kind="other",
+        loops=(rows, columns),
+        iterators=("parallel", "parallel"),
+        maps=("affine_map<(d0, d1) -> (d0, d1)>", "affine_map<(d0, d1) -> (d1, d0)>"),
+        inputs=(Tensor((rows, columns), element),),
+        outputs=(Tensor((columns, rows), element),),
+    )
+
+
 def space_of(root: RootOp, target: TargetFacts, pipeline: str = "") -> SearchSpace:
     return next(space for space in spaces_for(root, target) if pipeline in ("", space.pipeline))
 
@@ -158,6 +183,20 @@ CHOSEN = [
         id="attention",
     ),
     pytest.param(
+        sums(512, 1024),
+        CUDA,
+        "VectorDistribute",
+        {"wg_0": 1, "thr_1": 4, "lanes": 32, "sg_cnt": 4, "red_1": 512, "wg_size_x": 128},
+        id="reduction",
+    ),
+    pytest.param(
+        transpose(1024, 2048),
+        CUDA,
+        "TileAndFuse",
+        {"wg_0": 32, "wg_1": 32, "thr_0": 1, "thr_1": 4, "promote": 2, "wg_size_x": 256},
+        id="transpose",
+    ),
+    pytest.param(
         attention(20, 1024, 1024, 64, "f16"),
         msgspec.structs.replace(CUDA, intrinsics=(), shared_memory_bytes=49152),
         "VectorDistribute",
@@ -180,6 +219,9 @@ SMALL = [
     pytest.param(convolution(4, 4, 3, 8), CUDA, id="convolutions"),
     pytest.param(matmul(16, 8, 8), ANDROID, id="spirv"),
     pytest.param(attention(2, 32, 32, 16, "f16"), CUDA, id="attention"),
+    pytest.param(sums(24, 96), CUDA, id="reduction"),
+    pytest.param(transpose(24, 40), CUDA, id="transpose"),
+    pytest.param(matmul(33, 48, 40, "f16"), CUDA, id="padded matrix instructions"),
     pytest.param(attention(2, 5, 6, 4, "f32"), CUDA, id="attention by lanes"),
 ]
 
@@ -216,6 +258,22 @@ def test_simt_tiles_keep_to_the_targets_limits() -> None:
         assert 4 <= knobs["thr_0"] * knobs["thr_1"] <= 64
         if knobs["promote"]:
             assert (knobs["wg_0"] + knobs["wg_1"]) * knobs["red_2"] * 4 <= 101376
+
+
+def test_padding_is_the_tile_of_each_dimension() -> None:
+    root = matmul(33, 48, 40, "f16")
+    space = space_of(root, CUDA, "TileAndFuse")
+    for knobs in space.sample(10, 0):
+        assert knobs["pad_2"] == 16 * knobs["red_2"]
+        (made,) = make_candidates("mm", root, space, [knobs])
+        assert f"padding = [{knobs['wg_0']}, {knobs['wg_1']}, {knobs['pad_2']}]" in made.config
+    assert "padding" not in space_of(matmul(64, 48, 32, "f16"), CUDA, "TileAndFuse").knob_dictionary
+
+
+def test_a_reduction_that_is_no_multiple_of_a_subgroup_leaves_threads_idle() -> None:
+    for knobs in space_of(sums(24, 100), CUDA):
+        assert knobs["sg_cnt"] == 1
+        assert 100 % knobs["red_1"] == 0
 
 
 def test_padded_tiles_go_through_shared_memory() -> None:
