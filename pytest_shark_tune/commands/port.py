@@ -94,7 +94,9 @@ def port_spec(
 def _print_port(ported: tuple[PortedEntry, ...], output: Path, *, as_json: bool) -> None:
     written = sum(entry.status is not PortStatus.NOT_PORTED for entry in ported)
     left = f"{output} stays as it was" if output.exists() else f"no {output}"
-    report(f"{written} of {len(ported)} entries are in {output}" if written else f"no entry is left: {left}")
+    report(
+        f"{written} of {len(ported)} entries are in {output}" if written or not ported else f"no entry is left: {left}"
+    )
     if as_json:
         keys = ("entry", "fate", "dispatch", "changes", "reason", "compilation_info")
         rows = [(row.name, row.status, row.dispatch, row.changes, row.reason, row.compilation_info) for row in ported]

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from pytest_shark_tune.dispatch import mlir
 from pytest_shark_tune.dispatch.buffers import benchmark_module
+from pytest_shark_tune.dispatch.trust import check_nesting
 from pytest_shark_tune.dispatch.types import (
     ATTENTION,
     INCIDENTAL_ATTRIBUTES,
@@ -68,6 +69,7 @@ def read_module(content: bytes) -> str:
 
     Raises:
         InputError: The content is neither.
+        SpecRefused: Ops are nested too deeply in the bytecode to be printed safely.
     """
     if not content.startswith(_BYTECODE_MAGIC):
         try:
@@ -76,7 +78,9 @@ def read_module(content: bytes) -> str:
             raise InputError(f"it is neither MLIR text nor MLIR bytecode: {error}") from error
     with ir.Context() as context:
         context.allow_unregistered_dialects = True
-        return str(mlir.parse_module(content))
+        module = mlir.parse_module(content)
+        check_nesting(module, "it")
+        return str(module)
 
 
 def is_benchmark_module(text: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import TypeAlias
 
 from iree.compiler import ir
-from iree.compiler.dialects import builtin, iree_codegen
+from iree.compiler.dialects import builtin, iree_codegen, transform
 
 from pytest_shark_tune.compiler.configure import error_text
 from pytest_shark_tune.dispatch.mlir import ops_named, string_of
@@ -20,9 +20,10 @@ __all__ = [
     "ENTRYPOINT_MARK",
     "PROVENANCE",
     "Provenance",
+    "add_entrypoint",
     "decomposition_of",
     "empty_spec",
-    "foreach_match",
+    "holds_sequences",
     "keep_pairs",
     "match_pairs",
     "matcher_name",
@@ -145,14 +146,11 @@ def named_sequences(module: ir.Module) -> dict[str, ir.Operation]:
     }
 
 
-def foreach_match(module: ir.Module) -> ir.Operation:
-    """Return the ``foreach_match`` op of a spec in the default form."""
-    return named_sequences(module)[ENTRYPOINT].regions[0].blocks[0].operations[0].operation
-
-
 def match_pairs(module: ir.Module) -> list[tuple[str, str]]:
-    """Return the matchers of a spec in the default form in order, each with its action."""
-    foreach = foreach_match(module)
+    """Return the matchers of a spec in the default form in order, each with its action; none if it is empty."""
+    foreach = _foreach_match(module)
+    if foreach is None:
+        return []
     matchers, actions = (ir.ArrayAttr(foreach.attributes[name]) for name in ("matchers", "actions"))
     return [
         (ir.FlatSymbolRefAttr(matcher).value, ir.FlatSymbolRefAttr(action).value)
@@ -162,9 +160,41 @@ def match_pairs(module: ir.Module) -> list[tuple[str, str]]:
 
 def set_pairs(module: ir.Module, pairs: Sequence[tuple[str, str]]) -> None:
     """Replace the matchers and actions of a spec in the default form."""
-    foreach = foreach_match(module)
-    foreach.attributes["matchers"] = symbol_array([matcher for matcher, _ in pairs])
-    foreach.attributes["actions"] = symbol_array([action for _, action in pairs])
+    foreach = _foreach_match(module)
+    if pairs and foreach is not None:
+        foreach.attributes["matchers"] = symbol_array([matcher for matcher, _ in pairs])
+        foreach.attributes["actions"] = symbol_array([action for _, action in pairs])
+    elif pairs or foreach is not None:
+        named_sequences(module)[ENTRYPOINT].erase()
+        add_entrypoint(module, pairs)
+
+
+def _foreach_match(module: ir.Module) -> ir.Operation | None:
+    op = named_sequences(module)[ENTRYPOINT].regions[0].blocks[0].operations[0].operation
+    return op if op.name == "transform.foreach_match" else None
+
+
+def add_entrypoint(module: ir.Module, pairs: Sequence[tuple[str, str]]) -> None:
+    """Add the entrypoint of the default form to a module with these matchers and actions.
+
+    IREE calls a spec's form "with default entrypoint" if it has one entry or more, so an empty spec is not marked.
+    """
+    unit, any_op = ir.UnitAttr.get(), transform.AnyOpType.get()
+    module.operation.attributes[_SEQUENCES_MARK] = unit
+    if pairs:
+        module.operation.attributes[DEFAULT_FORM_MARK] = unit
+    elif DEFAULT_FORM_MARK in module.operation.attributes:
+        del module.operation.attributes[DEFAULT_FORM_MARK]
+    with ir.InsertionPoint(module.body):
+        argument = {"transform.consumed" if pairs else "transform.readonly": unit}
+        entrypoint = transform.named_sequence(ENTRYPOINT, [any_op], [any_op], arg_attrs=[argument])
+    entrypoint.operation.attributes[ENTRYPOINT_MARK] = unit
+    with ir.InsertionPoint(entrypoint.body):
+        result = entrypoint.bodyTarget
+        if pairs:
+            names = (symbol_array([pair[place] for pair in pairs]) for place in (0, 1))
+            result = transform.ForeachMatchOp(any_op, [], result, [], *names)
+        transform.yield_([result])
 
 
 def empty_spec(name: str = "shark_tune_spec", *, into: ir.Module | None = None) -> ir.Module:
@@ -177,6 +207,11 @@ def empty_spec(name: str = "shark_tune_spec", *, into: ir.Module | None = None) 
     module.operation.attributes["sym_name"] = ir.StringAttr.get(name)
     module.operation.attributes[_SEQUENCES_MARK] = ir.UnitAttr.get()
     return module
+
+
+def holds_sequences(module: ir.Module) -> bool:
+    """Return whether a module may hold named sequences. Any spec may, even an empty one."""
+    return _SEQUENCES_MARK in module.operation.attributes
 
 
 def spec_text(module: ir.Module) -> str:

@@ -14,12 +14,14 @@ from pytest_shark_tune.dispatch.trust import drop_prints, refusals_in
 from pytest_shark_tune.errors import InputError, SpecRefused
 from pytest_shark_tune.spec import module as spec_module
 from pytest_shark_tune.spec.link import linked_spec, to_default_form
+from pytest_shark_tune.spec.predicate import MatchPredicate, read_matcher
 
 __all__ = [
     "SpecRow",
     "dropped_prints",
     "mark_entries",
     "named_configs",
+    "read_predicates",
     "read_spec",
     "refused_entries",
     "select_entries",
@@ -52,6 +54,18 @@ def read_spec(text: str) -> tuple[SpecRow, ...]:
         module = linked_spec(text, "the spec")
         sequences = spec_module.named_sequences(module)
         return tuple(_row_of(sequences[matcher]) for matcher, _ in spec_module.match_pairs(module))
+
+
+def read_predicates(text: str) -> tuple[MatchPredicate, ...]:
+    """Return the match predicate of each entry of a spec, in the order of ``read_spec``.
+
+    Raises:
+        InputError: The text is no tuning spec.
+    """
+    with compiler_context(keep=True):
+        module = linked_spec(text, "the spec")
+        sequences = spec_module.named_sequences(module)
+        return tuple(read_matcher(matcher, sequences) for matcher, _ in spec_module.match_pairs(module))
 
 
 def dropped_prints(text: str) -> tuple[str, ...]:
@@ -93,7 +107,7 @@ def refused_entries(text: str) -> tuple[tuple[SpecRow, str], ...]:
 
 
 def select_entries(text: str, matchers: Collection[str]) -> str:
-    """Return the text of a spec with the entries of ``matchers``, of which there is at least one, in their order.
+    """Return the text of a spec with the entries of ``matchers``, in their order.
 
     Raises:
         InputError: The text is no tuning spec.
@@ -126,7 +140,7 @@ def with_configs(text: str, configs: Mapping[str, str]) -> str:
 
     Args:
         text: The text of the spec.
-        configs: The compilation info of each matcher to keep, at least one. Other entries are dropped.
+        configs: The compilation info of each matcher to keep. Other entries are dropped.
 
     Raises:
         InputError: The text is no tuning spec, a config does not parse, or an entry has another form than its new
@@ -166,16 +180,16 @@ def mark_entries(text: str) -> str:
         module = linked_spec(text, "the spec")
         sequences = spec_module.named_sequences(module)
         used = set(sequences)
-        actions = []
+        pairs = []
         for matcher, action in spec_module.match_pairs(module):
             name = spec_module.unique_name(f"{action}_of_{matcher}", used)
             used.add(name)
-            actions.append(name)
-            marking = sequences[action].clone(ip=ir.InsertionPoint(spec_module.foreach_match(module).parent)).operation
+            pairs.append((matcher, name))
+            marking = sequences[action].clone(ip=ir.InsertionPoint(sequences[spec_module.ENTRYPOINT])).operation
             marking.attributes["sym_name"] = ir.StringAttr.get(name)
             _drop_annotations(marking)
             _add_mark(marking, matcher)
-        spec_module.foreach_match(module).attributes["actions"] = spec_module.symbol_array(actions)
+        spec_module.set_pairs(module, pairs)
         module.operation.verify()
         return spec_module.spec_text(module)
 
