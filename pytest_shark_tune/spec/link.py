@@ -143,7 +143,9 @@ def linked_spec(text: str, name: str) -> ir.Module:
     Raises:
         InputError: The text is no tuning spec, or cannot be brought into the default form.
     """
-    return to_default_form(spec_module.parse_spec(text, name), name)
+    module = to_default_form(spec_module.parse_spec(text, name), name)
+    spec_module.include_decompositions(module)
+    return module
 
 
 def to_default_form(module: ir.Module, name: str) -> ir.Module:

@@ -6,13 +6,14 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import TypeAlias
 
 from iree.compiler import ir
-from iree.compiler.dialects import builtin, iree_codegen, transform
+from iree.compiler.dialects import builtin, iree_codegen, iree_gpu, transform
 
 from pytest_shark_tune.compiler.configure import error_text
 from pytest_shark_tune.dispatch.mlir import ops_named, string_of
 from pytest_shark_tune.dispatch.trust import check_attribute, check_depth, check_spec
 from pytest_shark_tune.errors import InputError, SpecNotParsed
 from pytest_shark_tune.search_space.attribute_names import DECOMPOSITION
+from pytest_shark_tune.search_space.config_writer import with_decomposition
 
 __all__ = [
     "DEFAULT_FORM_MARK",
@@ -24,6 +25,7 @@ __all__ = [
     "decomposition_of",
     "empty_spec",
     "holds_sequences",
+    "include_decompositions",
     "keep_pairs",
     "match_pairs",
     "matcher_name",
@@ -39,6 +41,7 @@ __all__ = [
     "spec_text",
     "symbol_array",
     "unique_name",
+    "written_constant",
     "yielded_constants",
 ]
 
@@ -87,6 +90,46 @@ def needed_sequences(module: ir.Module, names: Collection[str]) -> set[str]:
     while wanted := {name for sequence in needed for name in _includes(sequences[sequence])} - needed:
         needed |= wanted
     return needed
+
+
+def written_constant(matcher: ir.Operation, action: ir.Operation, attribute: str) -> ir.Operation | None:
+    """Return the constant that an entry writes as an attribute of this name, if its ops show it.
+
+    The matcher passes it to the action, or it stands in the action itself.
+    """
+    for annotation in ops_named(action, "transform.annotate"):
+        if string_of(annotation, "name") != attribute or len(annotation.operands) < 2:
+            continue
+        value = annotation.operands[1]
+        if isinstance(value.owner, ir.Block):
+            passed = matcher.regions[0].blocks[0].operations[-1].operation.operands
+            number = ir.BlockArgument(value).arg_number
+            value = passed[number] if number < len(passed) else value
+        if not isinstance(value.owner, ir.Block) and value.owner.operation.name == "transform.param.constant":
+            return value.owner.operation
+    return None
+
+
+def include_decompositions(module: ir.Module) -> None:
+    """Let the configs of a spec in the default form hold the decompositions that their entries write beside them.
+
+    Our own specs have them in both places (`decomposition_of`). IREE reads them from beside the config alone.
+    """
+    sequences = named_sequences(module)
+    for matcher, action in match_pairs(module):
+        info, decomposition = (
+            written_constant(sequences[matcher], sequences[action], name)
+            for name in ("compilation_info", DECOMPOSITION)
+        )
+        if info is None or decomposition is None or info.parent.operation != decomposition.parent.operation:
+            continue
+        config, part = info.attributes["value"], decomposition.attributes["value"]
+        if (
+            isinstance(config, iree_codegen.CompilationInfoAttr)
+            and isinstance(config.lowering_config, iree_gpu.LoweringConfigAttr)
+            and isinstance(part, ir.DictAttr)
+        ):
+            info.attributes["value"] = with_decomposition(config, part)
 
 
 def yielded_constants(matcher: ir.Operation) -> list[ir.Operation]:
