@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import NamedTuple
@@ -26,6 +27,10 @@ _NO_PARAMETERS = (
     "it takes parameters from another file (as #flow.parameter.named says), which are not loaded here, so it is not "
     "run whole"
 )
+
+
+_CONFIG = "#iree_codegen.compilation_info<"
+"""How the text of a source begins a config that the source sets itself."""
 
 
 class Extracted(NamedTuple):
@@ -65,8 +70,17 @@ def extract_dispatches(
                 raise InputError(f"{source.name}: {error}") from error
             read.append(_with_functions(source, functions, flow))
             calls.update({(source.name, symbol): number for symbol, number in flow.calls.items()})
-            for text in texts:
-                dispatch = read_benchmark(text, source.name, processors=processors, flags=source.form.codegen_flags)
+            dispatches = [
+                read_benchmark(
+                    text,
+                    source.name,
+                    processors=processors,
+                    flags=source.form.codegen_flags,
+                    has_configs=_CONFIG in source.text,
+                )
+                for text in texts
+            ]
+            for dispatch in sorted(dispatches, key=_natural_order):
                 if isinstance(dispatch, Untunable):
                     untunable.append(dispatch)
                 else:
@@ -77,6 +91,12 @@ def extract_dispatches(
             why = _DATA_DEPENDENT if source.input_names else _OPEN_SHAPES
             untunable += [Untunable(symbol, source.name, why) for symbol in flow.calls if symbol not in read_symbols]
     return Extracted(tuple(read), group_dispatches(found, calls), tuple(untunable))
+
+
+def _natural_order(dispatch: FoundDispatch | Untunable) -> list[tuple[int, str]]:
+    """Sort ``dispatch_2`` before ``dispatch_10``."""
+    symbol = dispatch.name if isinstance(dispatch, Untunable) else dispatch.symbol
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", symbol)]
 
 
 def _with_functions(source: Source, functions: dict[str, tuple[Tensor, ...]], flow: Flow) -> Source:

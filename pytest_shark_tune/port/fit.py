@@ -20,7 +20,6 @@ from pytest_shark_tune.search_space import PIPELINE_OPTIONS, NoSpace, SearchSpac
 from pytest_shark_tune.search_space.candidate import Candidate, applied_candidate, default_candidate, make_candidates
 from pytest_shark_tune.search_space.config_reader import Reading, option_values, read_knobs
 from pytest_shark_tune.search_space.config_writer import cpu_compilation_info, gpu_compilation_info
-from pytest_shark_tune.search_space.cpu import BACKEND as CPU
 from pytest_shark_tune.search_space.nearest import nearest_member
 from pytest_shark_tune.tuning.session import Session
 
@@ -118,7 +117,7 @@ def _keep_config(
     info = entry.compilation_info
     try:
         if not info and entry.config:
-            info = (cpu_compilation_info if target.backend == CPU else gpu_compilation_info)(entry.config)
+            info = (cpu_compilation_info if target.shares_processor else gpu_compilation_info)(entry.config)
         candidate = applied_candidate(
             dispatch.name,
             info,

@@ -158,15 +158,16 @@ def _gather(module: ir.Module, wanted: Iterable[ir.Operation]) -> dict[ir.Operat
         if sequence not in needed:
             needed[sequence] = None
             left += [_looked_up(op.attributes["target"], op) for op in ops_named(sequence, _INCLUDE)]
+    # The module's own sequences come first, and keep their names.
+    own = [sequence for sequence in _sequences_in(module.operation).values() if sequence in needed]
     names: dict[ir.Operation, str] = {}
-    # The module's own sequences keep their names.
-    for sequence in sorted(needed, key=lambda sequence: sequence.parent.operation != module.operation):
+    for sequence in (*own, *(sequence for sequence in needed if sequence not in own)):
         taken = {*names.values(), spec_module.ENTRYPOINT}
         names[sequence] = spec_module.unique_name(string_of(sequence, "sym_name"), taken)
     for sequence in needed:
         for op in ops_named(sequence, _INCLUDE):
             op.attributes["target"] = ir.FlatSymbolRefAttr.get(names[_looked_up(op.attributes["target"], op)])
-    copies = {names[sequence]: sequence.clone() for sequence in needed}
+    copies = {name: sequence.clone() for sequence, name in names.items()}
     for op in list(module.body.operations):
         op.operation.erase()
     for name, copy in copies.items():
