@@ -301,8 +301,10 @@ def first_error(error: CommandFailed) -> str:
 
 def why_rejected(error: CommandFailed) -> str:
     """The reason why iree-compile does not compile a source."""
+    if error.timed_out:
+        return str(error)
     said = first_error(error)
-    return said if said == str(error) else f"iree-compile rejects it: {said}"
+    return f"the compiler crashes on it: {said}" if said == str(error) else f"iree-compile rejects it: {said}"
 
 
 def _modules_in(printed: str) -> list[str]:
