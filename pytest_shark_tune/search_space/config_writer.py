@@ -61,6 +61,12 @@ def gpu_compilation_info(config: ReadConfig) -> str:
         context.enable_multithreading(False)
         try:
             entries = {LLVM_ATTRIBUTES: _attribute_of(options[LLVM_ATTRIBUTES])} if LLVM_ATTRIBUTES in options else {}
+            if given := options.pop(GPU_OPTIONS, {}):
+                numbers = {name: value for name, value in given.items() if name == pipeline_options.PREFETCH_STAGES}
+                flags = {name: bool(value) for name, value in given.items() if isinstance(value, int)}
+                if len(flags) < len(given):
+                    raise ValueError(f"the pipeline options {given}")
+                entries[GPU_OPTIONS] = iree_gpu.PipelineOptionsAttr.get(**(flags | numbers))
             info = iree_codegen.CompilationInfoAttr.get(
                 iree_gpu.LoweringConfigAttr.get(_attribute_of(levels)),
                 iree_codegen.TranslationInfoAttr.get(
@@ -71,7 +77,7 @@ def gpu_compilation_info(config: ReadConfig) -> str:
                     ir.DictAttr.get(entries),
                 ),
             )
-            return str(_with_options(info, {**options, **options.pop(GPU_OPTIONS, {})}))
+            return str(_with_options(info, options) if options else info)
         except (ir.MLIRError, TypeError, ValueError) as error:
             raise InputError(f"this IREE has no config of that form: {error}") from error
 
