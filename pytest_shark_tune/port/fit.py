@@ -64,14 +64,27 @@ class PortedEntry(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, status=PortStatus.NOT_PORTED, reason=reason)
 
 
-def keep_unplaced(entry: OldEntry) -> PortedEntry:
-    """Return the outcome for an entry that has neither a record nor a model: it is kept if its config parses."""
-    if not entry.compilation_info:
-        reason = "its config does not parse here, and without a record only a MODEL tells what it is for"
+def keep_unplaced(entry: OldEntry, target: Target) -> PortedEntry:
+    """Return the outcome for an entry that has neither a record nor a model: it is kept if this IREE has its config."""
+    try:
+        info = _info_of(entry, target)
+    except InputError as error:
+        reason = f"without a record only a MODEL tells what it is for, and {error}"
         return PortedEntry.not_ported(entry, reason)
-    return PortedEntry(
-        name=entry.name, status=PortStatus.KEPT, matcher=entry.matcher, compilation_info=entry.compilation_info
-    )
+    return PortedEntry(name=entry.name, status=PortStatus.KEPT, matcher=entry.matcher, compilation_info=info)
+
+
+def _info_of(entry: OldEntry, target: Target) -> str:
+    """Return the compilation info of an entry, written anew if this IREE does not parse it.
+
+    Raises:
+        InputError: this IREE has no such config.
+    """
+    if entry.compilation_info or entry.config is None:
+        if not entry.compilation_info:
+            raise InputError("its config does not parse here")
+        return entry.compilation_info
+    return (cpu_compilation_info if target.shares_processor else gpu_compilation_info)(entry.config)
 
 
 def port_entry(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry:
@@ -114,13 +127,10 @@ def _keep_config(
     """Return the entry with its old config if that has an attribute, compiles, and no part of it is ignored."""
     target = session.compiler.target
     record = entry.record
-    info = entry.compilation_info
     try:
-        if not info and entry.config:
-            info = (cpu_compilation_info if target.shares_processor else gpu_compilation_info)(entry.config)
         candidate = applied_candidate(
             dispatch.name,
-            info,
+            _info_of(entry, target),
             identifier=record.id if record else "ported",
             knobs=record.knobs if record else {},
         )

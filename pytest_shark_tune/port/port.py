@@ -74,7 +74,7 @@ def port(
                 ops.append(found[0])
                 dispatch = found[1]
             else:
-                return keep_unplaced(entry)
+                return keep_unplaced(entry, session.compiler.target)
         except InputError as reason:
             return PortedEntry.not_ported(entry, str(reason))
         if dispatch is None:
