@@ -65,7 +65,7 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "behaviour"
 SPACES = "search_space"
 
 PINNED: dict[str, tuple[int, str]] = {
-    "guard/plan.py GUARD_VERSION": (2, "31742ea93b91618d"),
+    "guard/plan.py GUARD_VERSION": (3, "31742ea93b91618d"),
     "plan/make.py PLAN_VERSION": (2, "e52e9101902ce44d"),
     "tuning/model/profile.py PROFILE_VERSION": (1, "25a55421f8972cb2"),
     "tuning/database.py DATABASE_VERSION": (2, "c1fc443c3f2be213"),

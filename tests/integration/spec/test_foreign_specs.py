@@ -28,7 +28,7 @@ func.func @main(%a: tensor<2048x5120xf16>, %b: tensor<1280x5120xf16>) -> tensor<
 """
 
 
-def run(*arguments: str | Path) -> Result:
+def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, list(map(str, arguments)), env={"COLUMNS": "300"}, catch_exceptions=False)
 
 
