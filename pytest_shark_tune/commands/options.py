@@ -13,6 +13,7 @@ from pytest_shark_tune.errors import InputError, SharkTuneError
 __all__ = [
     "Command",
     "cache_option",
+    "device_option",
     "flags_option",
     "json_option",
     "shape_option",
@@ -23,7 +24,19 @@ __all__ = [
 
 
 class Command(click.Command):
-    """A command that reports the errors of this package as click reports its own."""
+    """A command that reports the errors of this package as click reports its own.
+
+    Every command takes the options about the compiler, the cache and the devices, so that one list of options serves
+    for all. A command that needs none of them ignores them, and its help does not show them.
+    """
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        known = {name for parameter in self.params for name in parameter.opts}
+        for name in ("--iree-compile-flag", "--tune-cache", "--tune-device"):
+            if name not in known:
+                repeats = name != "--tune-cache"
+                self.params.append(click.Option([name], expose_value=False, hidden=True, multiple=repeats))
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command.
@@ -53,8 +66,22 @@ cache_option = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     help="As pytest's option (default: your user cache).",
 )
+device_option = click.option(
+    "--tune-device",
+    "devices",
+    multiple=True,
+    metavar="URI",
+    callback=lambda context, parameter, lines: tuple(
+        uri for line in lines for uri in (part.strip() for part in line.split(",")) if uri
+    ),
+    help="IREE device URIs, comma-separated; repeatable. The first free one is used.",
+)
 flags_option = click.option(
-    "--iree-compile-flag", "flags", multiple=True, metavar="FLAG", help="A flag for iree-compile; repeatable."
+    "--iree-compile-flag",
+    "flags",
+    multiple=True,
+    metavar="FLAG",
+    help="A flag for iree-compile, which gets it as it is given here, with blanks; repeatable.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 shape_option = click.option(

@@ -41,6 +41,7 @@ __all__ = ["port_spec"]
 @options.trust_option
 @options.json_option
 @options.cache_option
+@options.device_option
 def port_spec(
     old: Path,
     models: tuple[Path, ...],
@@ -53,6 +54,7 @@ def port_spec(
     flags: tuple[str, ...],
     as_json: bool,
     cache_directory: Path | None,
+    devices: tuple[str, ...],
 ) -> None:
     """Make the spec OLD anew for this release of IREE.
 
@@ -71,19 +73,20 @@ def port_spec(
         report_dropped(old, spec.text)
     compiler = Compiler(target, flags)
     compiler.check()
-    devices = FoundDevices(uris=[], name="")
+    found_devices = FoundDevices(uris=[], name="")
     if models and not static:
         try:
-            devices = devices_for(target)
+            found_devices = devices_for(target, devices)
         except InputError as error:
             report(f"results and speed are not checked: {error}")
     with writing(output):
-        with open_session(compiler, devices, ModelInput.parse(shapes), cache_directory) as session:
+        with open_session(compiler, found_devices, ModelInput.parse(shapes), cache_directory) as session:
             ported = port(spec, output, models, session, processors=processors(), report=report)
         if retune:
             # All lost dispatches of a model are tuned, even those with a small share of its time.
             further = ["--tune-share=1", *(f"--iree-compile-flag={flag}" for flag in flags)]
             further += [f"--tune-cache={cache_directory}"] if cache_directory else []
+            further += [f"--tune-device={','.join(devices)}"] if devices else []
             further += [f"--tune-input-shape={shape}" for shape in shapes]
             ported = tune_lost(ported, output, spec, models, str(target), further, report)
     _print_port(ported, output, as_json=as_json)
@@ -94,7 +97,9 @@ def port_spec(
 def _print_port(ported: tuple[PortedEntry, ...], output: Path, *, as_json: bool) -> None:
     written = sum(entry.status is not PortStatus.NOT_PORTED for entry in ported)
     left = f"{output} stays as it was" if output.exists() else f"no {output}"
-    report(f"{written} of {len(ported)} entries are in {output}" if written else f"no entry is left: {left}")
+    report(
+        f"{written} of {len(ported)} entries are in {output}" if written or not ported else f"no entry is left: {left}"
+    )
     if as_json:
         keys = ("entry", "fate", "dispatch", "changes", "reason", "compilation_info")
         rows = [(row.name, row.status, row.dispatch, row.changes, row.reason, row.compilation_info) for row in ported]

@@ -38,7 +38,7 @@ _NUMBERS = ("calls", "time", "share", "in all")
     metavar="NAME=FILE",
     help="The data of an input, by name (x=FILE.npy) or number (0=FILE.npy); random by default. Repeatable.",
 )
-@click.option("--tune-device", default="", help="IREE device URIs, comma-separated. The first free one is used.")
+@options.device_option
 @click.option("--tune-function", default="", help="The function to run, if the model has several.")
 @options.cache_option
 @click.option("--tune-fresh", is_flag=True, help="Measure again, even if the cache has a result.")
@@ -49,7 +49,7 @@ def profile_model(
     tune_target: str,
     shapes: tuple[str, ...],
     data: tuple[str, ...],
-    tune_device: str,
+    devices: tuple[str, ...],
     tune_function: str,
     cache_directory: Path | None,
     tune_fresh: bool,
@@ -67,9 +67,9 @@ def profile_model(
     target = Target.parse(tune_target)
     compiler = Compiler(target, flags, timeout_s=MODEL_TIMEOUT_S)
     compiler.check()
-    devices = devices_for(target, [uri.strip() for uri in tune_device.split(",") if uri.strip()])
+    found_devices = devices_for(target, devices)
     asked = ModelInput.parse(shapes, data, tune_function)
-    with open_session(compiler, devices, asked, cache_directory, fresh=tune_fresh) as session:
+    with open_session(compiler, found_devices, asked, cache_directory, fresh=tune_fresh) as session:
         _, plan = session.planner.plan([model.absolute()], Path())
         if problem := asked.stray(session.planner.models):
             raise InputError(problem)

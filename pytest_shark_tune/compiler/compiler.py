@@ -9,7 +9,6 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-import re
 import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -38,7 +37,9 @@ __all__ = [
 ]
 
 _CRASH = "Please report issues"
-"""The beginning of the compiler's stderr after a crash, before the stack."""
+"""The beginning of the line in the compiler's stderr after a crash that stands before the stack."""
+_OUT = "out"
+"""The name of the file that the compiler writes."""
 COMPILE_TIMEOUT_S = 120.0
 """The time that the compiler may take for a candidate by default."""
 MODEL_TIMEOUT_S = 1800.0
@@ -152,7 +153,8 @@ class Compiler:
     def dump_benchmarks(self, source: str, name: str, *, since: str = "") -> list[str]:
         """Dump the executable benchmark modules of ``source``, with ``root_op`` marks.
 
-        The compiler dumps them when it has chosen configs. They do not depend on the code that it makes afterwards.
+        The compiler dumps them when it has chosen configs. They do not depend on the code that it makes afterwards. It
+        would name files after functions of the model, which may have any name, so it prints them.
 
         Args:
             source: The text of the model.
@@ -189,20 +191,9 @@ class Compiler:
             ]
 
     def _dump_benchmarks(self, directory: Path, source: str, name: str, flags: Sequence[str]) -> list[str]:
-        dump = directory / "benchmarks"
-        dump.mkdir()
-        self._compile(
-            directory,
-            source,
-            name,
-            [
-                "--compile-to=executable-configurations",
-                "--iree-codegen-add-tuner-attributes",
-                f"--iree-hal-dump-executable-benchmarks-to={dump}",
-                *flags,
-            ],
-        )
-        return [path.read_text(encoding="utf-8") for path in sorted(dump.glob("*.mlir"), key=_natural_order)]
+        options = ["--iree-codegen-add-tuner-attributes", "--iree-hal-dump-executable-benchmarks-to=-", *flags]
+        done = self._run(directory, source, name, ["--compile-to=executable-configurations", *options])
+        return _modules_in(done.stdout)
 
     def lower(self, source: str, *, to: str, since: str = "", name: str = "module", flags: Sequence[str] = ()) -> str:
         """Compile ``source`` to a phase, and return the text.
@@ -289,8 +280,12 @@ class Compiler:
             return seconds
 
     def _compile(self, directory: Path, source: str, name: str, flags: Sequence[str]) -> tuple[Path, float]:
+        done = self._run(directory, source, name, flags)
+        return directory / _OUT, done.seconds
+
+    def _run(self, directory: Path, source: str, name: str, flags: Sequence[str]) -> process.Completed:
         # The source goes in by stdin, as the binary would hold its path, and equal code would differ.
-        out = directory / "out"
+        out = directory / _OUT
         read = self.flag_files
         try:
             done = process.run(
@@ -309,7 +304,7 @@ class Compiler:
                 raise CommandFailed(f"{error}: {self._remedy}", stderr=error.stderr, timed_out=True) from error
             raise
         _refuse_changed(read)
-        return out, done.seconds
+        return done
 
 
 def _refuse_changed(files: Sequence[FlagFile]) -> None:
@@ -325,20 +320,36 @@ def _refuse_changed(files: Sequence[FlagFile]) -> None:
 
 
 def first_error(error: CommandFailed) -> str:
-    """The first error in the compiler's stderr, or else the exception's message."""
-    if line := next((line for line in error.lines if "error:" in line), ""):
-        return line
-    return str(error) if error.timed_out or error.lines[0].startswith(_CRASH) else error.lines[0]
+    """The first error in the compiler's stderr; the exception's message if the compiler crashed or ran out of time."""
+    if error.timed_out or any(line.startswith(_CRASH) for line in error.lines):
+        return str(error)
+    return next((line for line in error.lines if "error:" in line), error.lines[0])
 
 
 def why_rejected(error: CommandFailed) -> str:
     """The reason why iree-compile does not compile a source."""
-    return str(error) if error.timed_out else f"iree-compile rejects it: {first_error(error)}"
+    if error.timed_out:
+        return str(error)
+    said = first_error(error)
+    return f"the compiler crashes on it: {said}" if said == str(error) else f"iree-compile rejects it: {said}"
 
 
-def _natural_order(path: Path) -> list[tuple[int, str]]:
-    """Sort ``dispatch_2`` before ``dispatch_10``."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name)]
+def _modules_in(printed: str) -> list[str]:
+    """Split modules that the compiler printed one after the other. Only the end of a module is a brace on its own line.
+
+    The aliases of a module stand before it, and the data of its constants after it.
+    """
+    modules: list[list[str]] = [[]]
+    is_over = in_data = False
+    for line in printed.splitlines(keepends=True):
+        in_data = in_data or line.startswith("{-#")
+        if is_over and not in_data and line.strip():
+            modules.append([])
+            is_over = False
+        modules[-1].append(line)
+        is_over = is_over or line.rstrip() == "}"
+        in_data = in_data and not line.startswith("#-}")
+    return [text for text in map("".join, modules) if text.strip()]
 
 
 @cache

@@ -125,7 +125,7 @@ def write_fixed(model: Any, path: Path, output: Path) -> None:
     del model.graph.value_info[:]
     for value in model.graph.output:
         for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_value < 1:
+            if dim.dim_value < 0:
                 dim.Clear()
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
@@ -151,11 +151,11 @@ def _fix(graph: Any, shapes: Mapping[str, Sequence[int]], path: Path) -> bool:
             )
         for position, size in enumerate(shape):
             dim = tensor.shape.dim[position] if has_shape else tensor.shape.dim.add()
-            if dim.dim_value not in (0, size) and dim.dim_value > 0:
+            if dim.dim_value != size and dim.HasField("dim_value") and dim.dim_value >= 0:
                 raise InputError(
                     f"{path}: --tune-input-shape: dimension {position} of input {name!r} is {dim.dim_value}, not {size}"
                 )
-            changed = changed or dim.dim_value != size
+            changed = changed or not dim.HasField("dim_value") or dim.dim_value != size
             dim.dim_value = size
     return changed
 
@@ -189,7 +189,7 @@ def _dynamic_inputs(graph: Any) -> list[str]:
         loose = [
             f"{position} ({dim.dim_param!r})" if dim.dim_param else str(position)
             for position, dim in enumerate(tensor.shape.dim)
-            if dim.dim_value < 1
+            if not dim.HasField("dim_value") or dim.dim_value < 0  # A stated size of 0 is a size.
         ]
         if loose:
             found.append(f"input {value.name!r} has none in dimension {', '.join(loose)}")
@@ -203,5 +203,6 @@ def _example_shape(value: Any) -> str:
         return "1x3x224x224"
     guesses = (1, *(224 for _ in dims[1:]))
     return "x".join(
-        str(dim.dim_value if dim.dim_value > 0 else guess) for dim, guess in zip(dims, guesses, strict=True)
+        str(dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else guess)
+        for dim, guess in zip(dims, guesses, strict=True)
     )

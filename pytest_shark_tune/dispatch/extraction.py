@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -17,11 +17,13 @@ from pytest_shark_tune.dispatch.reasons import (
     CannotTune,
     CopiesBuffers,
     NoRootOp,
+    PinnedConfig,
     SeveralRootOps,
     UnknownDimensions,
     UnmarkedBenchmark,
     ValueFromOutside,
 )
+from pytest_shark_tune.dispatch.trust import check_nesting
 from pytest_shark_tune.dispatch.types import (
     ATTENTION,
     INCIDENTAL_ATTRIBUTES,
@@ -77,6 +79,7 @@ def read_module(content: bytes) -> str:
 
     Raises:
         InputError: The content is neither.
+        SpecRefused: Ops are nested too deeply in the bytecode to be printed safely.
     """
     if not content.startswith(_BYTECODE_MAGIC):
         try:
@@ -85,7 +88,9 @@ def read_module(content: bytes) -> str:
             raise InputError(f"it is neither MLIR text nor MLIR bytecode: {error}") from error
     with ir.Context() as context:
         context.allow_unregistered_dialects = True
-        return str(mlir.parse_module(content))
+        module = mlir.parse_module(content)
+        check_nesting(module, "it")
+        return str(module)
 
 
 def is_benchmark_module(text: str) -> bool:
@@ -106,7 +111,9 @@ def is_benchmark_module(text: str) -> bool:
         )
 
 
-def read_benchmark(text: str, source: str, *, processors: int, flags: Sequence[str] = ()) -> FoundDispatch | Untunable:
+def read_benchmark(
+    text: str, source: str, *, processors: int, flags: Sequence[str] = (), has_configs: bool = False
+) -> FoundDispatch | Untunable:
     """Read a dumped executable benchmark module.
 
     Args:
@@ -114,6 +121,7 @@ def read_benchmark(text: str, source: str, *, processors: int, flags: Sequence[s
         source: The name of the source that the dispatch belongs to.
         processors: The number of workers that share a dispatch on the target.
         flags: The flags of its model's form on which its code depends.
+        has_configs: Whether the source has configs of its own.
 
     Returns:
         The dispatch, with a module without configs and with a function that returns its buffer; or the reason why the
@@ -126,7 +134,7 @@ def read_benchmark(text: str, source: str, *, processors: int, flags: Sequence[s
         module = mlir.parse_module(text)
         symbol = next(mlir.string_of(op, "sym_name") for op in module.body.operations if op.name == "hal.executable")
         try:
-            found = _read_dispatch(module, symbol, source, processors)
+            found = _read_dispatch(module, symbol, source, processors, has_configs=has_configs)
         except CannotTune as reason:
             return Untunable.of(symbol, source, reason)
     return replace(found, module=replace(found.module, flags=tuple(flags)))
@@ -210,13 +218,20 @@ def _call_closure(name: str, callees: Mapping[str, Sequence[str]]) -> list[str]:
 def _takes_parameters(module: ir.Module) -> bool:
     """Return whether a constant of the module refers to data in another file."""
     kinds = {ir.Attribute.parse(text).typeid for text in _PARAMETERS}
-    constants = (
-        op.attributes[name]
+    constants = [
+        (op, name)
         for kind, name in _CONSTANTS.items()
         for op in mlir.ops_named(module.operation, kind)
         if name in op.attributes
-    )
-    return any(constant.typeid in kinds for constant in constants)
+    ]
+    return any(_is_of_kind(op, name, kinds) for op, name in constants)
+
+
+def _is_of_kind(op: ir.Operation, name: str, kinds: Collection[ir.TypeID]) -> bool:
+    try:
+        return op.attributes[name].typeid in kinds
+    except TypeError:  # The bindings cannot return constants of complex numbers, which are in the module itself.
+        return False
 
 
 def function_inputs(input_text: str) -> dict[str, tuple[Tensor, ...]]:
@@ -255,9 +270,12 @@ def _imported_type(argument: ir.Value, defined: Mapping[str, ir.Operation]) -> i
     return argument.type
 
 
-def _read_dispatch(module: ir.Module, symbol: str, source: str, processors: int) -> FoundDispatch:
+def _read_dispatch(module: ir.Module, symbol: str, source: str, processors: int, *, has_configs: bool) -> FoundDispatch:
     roots = iree_codegen.get_tuner_root_ops(module)
     if not roots:
+        configured = [op.name for op in mlir.walk(module.operation) if "lowering_config" in op.attributes]
+        if has_configs and configured:
+            raise PinnedConfig(f"the model pins its config: {configured[0]} carries a compilation_info of its own")
         computes = any(op.name.startswith(("linalg.", "iree_linalg_ext.")) for op in mlir.walk(module.operation))
         raise (NoRootOp if computes else UnmarkedBenchmark)("the compiler marks no root op in it")
     if len(roots) > 1:

@@ -24,6 +24,7 @@ __all__ = [
     "NothingFits",
     "NothingToTile",
     "OpenSizes",
+    "PinnedConfig",
     "SeveralReductions",
     "SeveralRootOps",
     "SpaceTooLarge",
@@ -79,6 +80,12 @@ class UnmarkedBenchmark(NoRootOp):
     """The file is a benchmark of a dispatch that was dumped without marks."""
 
     remedy = "dump the benchmark file with --iree-codegen-add-tuner-attributes"
+
+
+class PinnedConfig(CannotTune):
+    """An op of the model carries a config of its own, which the compiler takes."""
+
+    remedy = "remove it to have the op tuned"
 
 
 class SeveralRootOps(CannotTune):

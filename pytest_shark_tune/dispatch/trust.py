@@ -28,6 +28,7 @@ __all__ = [
     "Refusal",
     "check_attribute",
     "check_depth",
+    "check_nesting",
     "check_pattern",
     "check_source",
     "check_spec",
@@ -205,6 +206,19 @@ def check_depth(text: str | bytes, name: str) -> None:
         depth += 1 if bracket in "([{<" else -1 if bracket in ")]}>" else 0
         if depth > _MOST_BRACKETS:
             raise SpecRefused(name, f"brackets nested more than {_MOST_BRACKETS} deep")
+
+
+def check_nesting(module: ir.Module, name: str) -> None:
+    """Refuse a module, read from bytecode, whose ops are nested as deeply as `check_depth` refuses it in a text.
+
+    Raises:
+        SpecRefused: The nesting is too deep. The message calls the module ``name``.
+    """
+    level = [module.operation]
+    for _ in range(_MOST_BRACKETS):
+        level = [op.operation for outer in level for region in outer.regions for block in region for op in block]
+    if level:
+        raise SpecRefused(name, f"ops nested more than {_MOST_BRACKETS} deep")
 
 
 def check_attribute(attribute: ir.Attribute, name: str) -> None:

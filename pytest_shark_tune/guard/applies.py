@@ -13,8 +13,8 @@ from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.spec.apply import Placement, apply_spec
-from pytest_shark_tune.spec.predicate import MatchPredicate, differences, read_predicates
-from pytest_shark_tune.spec.read import mark_entries, select_entries
+from pytest_shark_tune.spec.predicate import MatchPredicate, differences
+from pytest_shark_tune.spec.read import mark_entries, read_predicates, select_entries
 from pytest_shark_tune.spec.takers import applied_to
 from pytest_shark_tune.system.cache import Cache, content_key
 from pytest_shark_tune.tuning.builder import Builder

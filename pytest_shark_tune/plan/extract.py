@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import NamedTuple
@@ -27,6 +28,10 @@ _NO_PARAMETERS = (
     "it takes parameters from another file (as #flow.parameter.named says), which are not loaded here, so it is not "
     "run whole"
 )
+
+
+_CONFIG = "#iree_codegen.compilation_info<"
+"""How the text of a source begins a config that the source sets itself."""
 
 
 class Extracted(NamedTuple):
@@ -71,6 +76,7 @@ def extract_dispatches(
             if missing := flow.calls.keys() - map(_symbol, dispatches):
                 bound, reasons = _bound_benchmarks(source, compiler)
                 dispatches += [each for each in _read_all(bound, source, processors) if _symbol(each) in missing]
+            dispatches.sort(key=_natural_order)
             found += [dispatch for dispatch in dispatches if not isinstance(dispatch, Untunable)]
             untunable += [dispatch for dispatch in dispatches if isinstance(dispatch, Untunable)]
             # An ONNX model with an input of open sizes was refused before.
@@ -83,7 +89,15 @@ def extract_dispatches(
 
 
 def _read_all(texts: Sequence[str], source: Source, processors: int) -> list[FoundDispatch | Untunable]:
-    return [read_benchmark(text, source.name, processors=processors, flags=source.form.codegen_flags) for text in texts]
+    flags, has_configs = source.form.codegen_flags, _CONFIG in source.text
+    return [
+        read_benchmark(text, source.name, processors=processors, flags=flags, has_configs=has_configs) for text in texts
+    ]
+
+
+def _natural_order(dispatch: FoundDispatch | Untunable) -> list[tuple[int, str]]:
+    """Sort ``dispatch_2`` before ``dispatch_10``."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", _symbol(dispatch))]
 
 
 def _symbol(dispatch: FoundDispatch | Untunable) -> str:

@@ -177,7 +177,7 @@ class TuneOptions:
             cache=base / (value("cache") or default_cache()),
             cache_bytes=parse.parse_size("--tune-cache-size", value("cache_size")),
             clears_cache=config.getoption("tune_cache_clear"),
-            compile_flags=parse.parse_flags("--iree-compile-flag", _either(config, "iree_compile_flag")),
+            compile_flags=tuple(filter(None, _either(config, "iree_compile_flag"))),
             rotate_bytes=parse.parse_rotation("--tune-rotate", value("rotate"), target),
             share=parse.parse_share("--tune-share", value("share")),
             fresh=bool(_either(config, "tune_fresh") or _keeps_benchmarks(config)),

@@ -20,7 +20,6 @@ __all__ = [
     "parse_choice",
     "parse_count",
     "parse_duration",
-    "parse_flags",
     "parse_knobs",
     "parse_rotation",
     "parse_seed",
@@ -29,6 +28,7 @@ __all__ = [
     "parse_target",
     "parse_tolerance",
     "parse_where",
+    "split_flags",
 ]
 
 
@@ -179,16 +179,16 @@ def parse_share(option: str, text: str) -> float:
     return share
 
 
-def parse_flags(option: str, lines: Sequence[str]) -> tuple[str, ...]:
-    """Split every line as a shell would: a line may have several flags.
+def split_flags(option: str, text: str) -> tuple[str, ...]:
+    """Split a text as a shell would: a form has several flags.
 
     Raises:
         pytest.UsageError: a quotation mark is not closed.
     """
     try:
-        return tuple(flag for line in lines for flag in shlex.split(line))
+        return tuple(shlex.split(text))
     except ValueError as error:
-        raise pytest.UsageError(f"{option}: {shlex.join(lines)} cannot be split into flags: {error}") from error
+        raise pytest.UsageError(f"{option}: {text} cannot be split into flags: {error}") from error
 
 
 def parse_forms(option: str, lines: Sequence[str], target: Target) -> tuple[Form, ...]:
@@ -213,7 +213,7 @@ def parse_forms(option: str, lines: Sequence[str], target: Target) -> tuple[Form
             if name in {DEFAULT_FORM.name, *(form.name for form in own)} or (equals and name in known):
                 raise InputError(f"there is a form {name!r} already: choose another name")
             if equals:
-                own.append(Form(name=name, flags=parse_flags(option, [flags])))
+                own.append(Form(name=name, flags=split_flags(option, flags)))
             elif name in known:
                 named.append(known[name])
             else:

@@ -11,15 +11,15 @@ from pytest_shark_tune.compiler.compiler import compiler_version, first_error
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.types import Dispatch, RootOp
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
-from pytest_shark_tune.plan.spaces import NO_SPACE, emitted_constraints, search_spaces, stated_spaces
+from pytest_shark_tune.guard.allowed import ignored_entry
+from pytest_shark_tune.plan.spaces import NO_SPACE, search_spaces
 from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.port.read_old import OldEntry
 from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.search_space import PIPELINE_OPTIONS, NoSpace, SearchSpace, SpaceRequest, opened, options_of
 from pytest_shark_tune.search_space.candidate import Candidate, applied_candidate, default_candidate, make_candidates
 from pytest_shark_tune.search_space.config_reader import Reading, option_values, read_knobs
-from pytest_shark_tune.search_space.config_writer import cpu_compilation_info
-from pytest_shark_tune.search_space.cpu import BACKEND as CPU
+from pytest_shark_tune.search_space.config_writer import cpu_compilation_info, gpu_compilation_info
 from pytest_shark_tune.search_space.nearest import nearest_member
 from pytest_shark_tune.tuning.session import Session
 
@@ -64,14 +64,27 @@ class PortedEntry(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, status=PortStatus.NOT_PORTED, reason=reason)
 
 
-def keep_unplaced(entry: OldEntry) -> PortedEntry:
-    """Return the outcome for an entry that has neither a record nor a model: it is kept if its config parses."""
-    if not entry.compilation_info:
-        reason = "its config does not parse here, and without a record only a MODEL tells what it is for"
+def keep_unplaced(entry: OldEntry, target: Target) -> PortedEntry:
+    """Return the outcome for an entry that has neither a record nor a model: it is kept if this IREE has its config."""
+    try:
+        info = _info_of(entry, target)
+    except InputError as error:
+        reason = f"without a record only a MODEL tells what it is for, and {error}"
         return PortedEntry.not_ported(entry, reason)
-    return PortedEntry(
-        name=entry.name, status=PortStatus.KEPT, matcher=entry.matcher, compilation_info=entry.compilation_info
-    )
+    return PortedEntry(name=entry.name, status=PortStatus.KEPT, matcher=entry.matcher, compilation_info=info)
+
+
+def _info_of(entry: OldEntry, target: Target) -> str:
+    """Return the compilation info of an entry, written anew if this IREE does not parse it.
+
+    Raises:
+        InputError: this IREE has no such config.
+    """
+    if entry.compilation_info or entry.config is None:
+        if not entry.compilation_info:
+            raise InputError("its config does not parse here")
+        return entry.compilation_info
+    return (cpu_compilation_info if target.shares_processor else gpu_compilation_info)(entry.config)
 
 
 def port_entry(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry:
@@ -86,47 +99,46 @@ def port_entry(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedE
     if entry.config is None and entry.record is None:
         return PortedEntry.not_ported(entry, "it attaches no config", dispatch.name)
     pipeline = entry.config.pipeline if entry.config else entry.record.pipeline if entry.record else ""
+    spaces: Sequence[SearchSpace] = ()
+    reason = ""
     try:
         spaces = search_spaces(dispatch, compiler)
         fitting = [space for space in spaces if space.pipeline == pipeline]
         variants = [variant for space in fitting for variant in _variants(space, entry, compiler.target.backend)]
         fits = [_fit(variant, entry) for variant in variants]
+        if not fits:
+            there = ", ".join(dict.fromkeys(space.pipeline for space in spaces))
+            reason = f"there is no pipeline {pipeline} for {dispatch.name} any more; it has {there}"
     except NO_SPACE as error:
         said = first_error(error) if isinstance(error, CommandFailed) else str(error)
-        return PortedEntry.not_ported(entry, f"no config can be made for {dispatch.name}: {said}", dispatch.name)
-    if not fitting:
-        there = ", ".join(dict.fromkeys(space.pipeline for space in spaces))
-        return PortedEntry.not_ported(
-            entry, f"there is no pipeline {pipeline} for {dispatch.name} any more; it has {there}", dispatch.name
-        )
-    best = min(fits, key=lambda fit: (not fit.is_same, len(fit.changes)))
-    # Constraints that the compiler states are binding. Spaces that we build also leave out configs not worth a try.
-    if (
-        not best.is_same
-        and not stated_spaces(dispatch, emitted_constraints(dispatch, compiler))
-        and (kept := _keep_config(entry, dispatch, session))
-    ):
+        fits, reason = [], f"no config can be made for {dispatch.name}: {said}"
+    best = min(fits, key=lambda fit: (not fit.is_same, len(fit.changes)), default=None)
+    # Spaces leave out configs that the compiler takes, even those of the spec that IREE itself ships.
+    if (best is None or not best.is_same) and (kept := _keep_config(entry, dispatch, spaces, session)):
         return kept
+    if best is None:
+        return PortedEntry.not_ported(entry, reason, dispatch.name)
     return _with_config(entry, dispatch, best, compiler.target)
 
 
-def _keep_config(entry: OldEntry, dispatch: Dispatch, session: Session) -> PortedEntry | None:
-    """Return the entry with its old config if that has an attribute and compiles."""
+def _keep_config(
+    entry: OldEntry, dispatch: Dispatch, spaces: Sequence[SearchSpace], session: Session
+) -> PortedEntry | None:
+    """Return the entry with its old config if that has an attribute, compiles, and no part of it is ignored."""
     target = session.compiler.target
     record = entry.record
-    info = entry.compilation_info
     try:
-        if not info and entry.config and target.backend == CPU:
-            info = cpu_compilation_info(entry.config)
         candidate = applied_candidate(
             dispatch.name,
-            info,
+            _info_of(entry, target),
             identifier=record.id if record else "ported",
             knobs=record.knobs if record else {},
         )
         task = Task(dispatch=dispatch, default=default_candidate(dispatch), candidates=(candidate,), space_size=None)
         session.builder.artifact(task, candidate)
     except (InputError, CandidateFailed):
+        return None
+    if ignored_entry(session.builder, task, spaces):
         return None
     return _outcome(entry, dispatch, candidate, PortStatus.KEPT, target)
 

@@ -74,7 +74,7 @@ def port(
                 ops.append(found[0])
                 dispatch = found[1]
             else:
-                return keep_unplaced(entry)
+                return keep_unplaced(entry, session.compiler.target)
         except InputError as reason:
             return PortedEntry.not_ported(entry, str(reason))
         if dispatch is None:
@@ -85,7 +85,7 @@ def port(
     with scratch_directory() as directory:
         draft = directory / new.name
         _write_port(draft, drafts, old)
-        if draft.exists():
+        if drafts and draft.exists():
             drafts = tuple(check_ported(drafts, draft, models or ops, session, report, has_models=bool(models)))
     _write_port(new, drafts, old)
     return drafts
@@ -94,8 +94,11 @@ def port(
 def _write_port(path: Path, ported: Iterable[PortedEntry], old: OldSpec) -> None:
     """Write the spec of the entries that are not lost, recorded ones first.
 
-    Without any there is no file, unless it is the old spec itself, which then stays.
+    An empty spec stays empty. If no entry is left there is no file, unless it is the old spec itself, which then stays.
     """
+    if not old.entries:
+        write_text(path, link_spec(old.text), ())
+        return
     kept = [entry for entry in ported if entry.status is not PortStatus.NOT_PORTED]
     if not kept and path.exists() and path.samefile(old.path):
         return

@@ -17,8 +17,8 @@ from pytest_shark_tune.errors import InputError, SpecRefused
 from pytest_shark_tune.records.snapshot import read_records, read_text, records_of
 from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.spec.module import matcher_name
-from pytest_shark_tune.spec.predicate import MatchPredicate, describe, read_predicates, relation
-from pytest_shark_tune.spec.read import SpecRow, read_spec
+from pytest_shark_tune.spec.predicate import MatchPredicate, describe, relation
+from pytest_shark_tune.spec.read import SpecRow, read_predicates, read_spec
 from pytest_shark_tune.system.units import format_us
 
 __all__ = ["Change", "SpecEntryView", "SpecView", "describe_change", "diff", "read_view", "view_of"]

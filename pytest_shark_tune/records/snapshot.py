@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from pytest_shark_tune.dispatch.extraction import read_module
 from pytest_shark_tune.errors import InputError, SpecRefused
 from pytest_shark_tune.records.draft import Draft, entry_of
 from pytest_shark_tune.records.types import WinnerRecord
@@ -122,17 +123,17 @@ def records_path(spec: Path) -> Path:
 
 
 def read_text(spec: Path) -> str:
-    """Return the text of a spec file, which need not parse.
+    """Return the text of a spec file, whose content is text, which need not parse, or MLIR's bytecode.
 
     Raises:
         InputError: the file cannot be read.
     """
     try:
-        return journal.read_plain(spec).decode()
+        return read_module(journal.read_plain(spec))
     except OSError as error:
         raise InputError(f"tuning spec {spec} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"tuning spec {spec} is no text: {error}") from error
+    except InputError as error:
+        raise InputError(f"tuning spec {spec}: {error}") from error
 
 
 def read_records(spec: Path) -> tuple[WinnerRecord, ...]:

@@ -28,7 +28,7 @@ from pytest_shark_tune.search_space.attribute_names import (
 from pytest_shark_tune.search_space.config_reader import ReadConfig
 from pytest_shark_tune.search_space.space import SearchSpace
 
-__all__ = ["compilation_info_of", "cpu_compilation_info"]
+__all__ = ["compilation_info_of", "cpu_compilation_info", "gpu_compilation_info", "with_decomposition"]
 
 
 def cpu_compilation_info(config: ReadConfig) -> str:
@@ -45,6 +45,62 @@ def cpu_compilation_info(config: ReadConfig) -> str:
             return str(_cpu_attribute(cpu_pipeline(config.pipeline), levels, flags))
         except ir.MLIRError as error:
             raise InputError(f"this IREE has no config of that form: {error}") from error
+
+
+def gpu_compilation_info(config: ReadConfig) -> str:
+    """Return the text of the compilation info for a GPU config from another release.
+
+    Raises:
+        InputError: This IREE has no such pipeline, level or option.
+    """
+    levels: dict[str, Any] = dict(config.tree)
+    sizes, subgroup_size = levels.pop("workgroup_size", []), levels.pop("subgroup_size", 0)
+    names = [name for name in (GPU_OPTIONS, LLVM_ATTRIBUTES, *pipeline_options.PIPELINE_OPTIONS) if name in levels]
+    options = {name: levels.pop(name) for name in names}
+    with ir.Context() as context, ir.Location.unknown():
+        context.enable_multithreading(False)
+        try:
+            entries = {LLVM_ATTRIBUTES: _attribute_of(options[LLVM_ATTRIBUTES])} if LLVM_ATTRIBUTES in options else {}
+            if given := options.pop(GPU_OPTIONS, {}):
+                numbers = {name: value for name, value in given.items() if name == pipeline_options.PREFETCH_STAGES}
+                flags = {name: bool(value) for name, value in given.items() if isinstance(value, int)}
+                if len(flags) < len(given):
+                    raise ValueError(f"the pipeline options {given}")
+                entries[GPU_OPTIONS] = iree_gpu.PipelineOptionsAttr.get(**(flags | numbers))
+            info = iree_codegen.CompilationInfoAttr.get(
+                iree_gpu.LoweringConfigAttr.get(_attribute_of(levels)),
+                iree_codegen.TranslationInfoAttr.get(
+                    ir.Attribute.parse(f"#iree_gpu.pipeline<{config.pipeline}>"),
+                    None,
+                    sizes,
+                    subgroup_size,
+                    ir.DictAttr.get(entries),
+                ),
+            )
+            return str(_with_options(info, options) if options else info)
+        except (ir.MLIRError, TypeError, ValueError) as error:
+            raise InputError(f"this IREE has no config of that form: {error}") from error
+
+
+def _attribute_of(tree: Any, name: str = "") -> Any:
+    """Return the attribute that `config_reader` reads as ``tree``, in an entry called ``name``."""
+    if isinstance(tree, dict):
+        entries = ir.DictAttr.get({key: _attribute_of(part, key) for key, part in tree.items()})
+        return iree_gpu.LoweringConfigAttr.get(entries) if name == "lowering_config" else entries
+    if isinstance(tree, list):
+        return ir.ArrayAttr.get([_attribute_of(part) for part in tree])
+    if isinstance(tree, int):
+        return ir.IntegerAttr.get(ir.IntegerType.get_signless(64), tree)
+    return ir.Attribute.parse(tree) if tree.startswith("#") else ir.StringAttr.get(tree)
+
+
+def with_decomposition(compilation_info: Any, decomposition: Any) -> Any:
+    """Return a compilation info whose lowering config, of a GPU, holds the decomposition of an attention too."""
+    config = compilation_info.lowering_config
+    entries = {entry.name: entry.attr for entry in config.attributes} | {DECOMPOSITION: decomposition}
+    return iree_codegen.CompilationInfoAttr.get(
+        iree_gpu.LoweringConfigAttr.get(ir.DictAttr.get(entries)), compilation_info.translation_info
+    )
 
 
 def compilation_info_of(space: SearchSpace, knobs: Mapping[str, int]) -> Any:
@@ -66,9 +122,7 @@ def compilation_info_of(space: SearchSpace, knobs: Mapping[str, int]) -> Any:
     if DECOMPOSITION in ir.DictAttr(op.knobs):
         # The compiler makes this part of an attention's config separately, for an attribute of the op.
         part = iree_codegen.materialize_configuration_attr(op, DECOMPOSITION, dict(knobs))
-        entries = {entry.name: entry.attr for entry in info.lowering_config.attributes} | {DECOMPOSITION: part}
-        config = iree_gpu.LoweringConfigAttr.get(ir.DictAttr.get(entries))
-        info = iree_codegen.CompilationInfoAttr.get(config, info.translation_info)
+        info = with_decomposition(info, part)
     options = {name: value for name, value in knobs.items() if name in pipeline_options.PIPELINE_OPTIONS}
     return _with_options(info, options) if options else info
 

@@ -95,7 +95,6 @@ def _add_entries(module: ir.Module, entries: Sequence[SpecEntry]) -> None:
     unit = ir.UnitAttr.get()
     any_op, any_param = transform.AnyOpType.get(), transform.AnyParamType.get()
     read_only = {"transform.readonly": unit}
-    module.operation.attributes[spec_module.DEFAULT_FORM_MARK] = unit
     matchers: list[str] = []
     with ir.InsertionPoint(module.body):
         configs = [
@@ -120,13 +119,7 @@ def _add_entries(module: ir.Module, entries: Sequence[SpecEntry]) -> None:
                 add_matcher(entry.root, matcher.bodyTarget)
                 params = [transform.ParamConstantOp(any_param, value).result for value in values]
                 transform.yield_([matcher.bodyTarget, *params])
-        consumed = [{"transform.consumed": unit}]
-        entrypoint = transform.named_sequence(spec_module.ENTRYPOINT, [any_op], [any_op], arg_attrs=consumed)
-        entrypoint.operation.attributes[spec_module.ENTRYPOINT_MARK] = unit
-        with ir.InsertionPoint(entrypoint.body):
-            references = spec_module.symbol_array(matchers), spec_module.symbol_array(actions)
-            result = transform.ForeachMatchOp(any_op, [], entrypoint.bodyTarget, [], *references)
-            transform.yield_([result])
+    spec_module.add_entrypoint(module, list(zip(matchers, actions, strict=True)))
 
 
 def _add_action(name: str, attributes: Sequence[str]) -> None:

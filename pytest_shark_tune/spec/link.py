@@ -10,6 +10,7 @@ from iree.compiler import ir, passmanager
 from pytest_shark_tune.compiler.configure import compiler_context, error_text
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.spec import module as spec_module
+from pytest_shark_tune.spec.entrypoint import flatten
 
 __all__ = ["SpecPart", "check_starter", "link_spec", "linked_spec", "merge_specs", "nest_starter", "to_default_form"]
 
@@ -59,13 +60,16 @@ def merge_specs(parts: Sequence[SpecPart], order: Sequence[tuple[int, str]]) -> 
         The text of the merged spec. A single part that keeps all of its entries, in their order and under their
         names, is returned as `link_spec` prints it.
 
+    Returns an empty spec if ``order`` is empty.
+
     Raises:
         InputError: A text is no tuning spec, or the specs cannot be linked.
-        ValueError: ``order`` is empty.
     """
-    if not order:
-        raise ValueError("a spec needs an entry")
     with compiler_context(keep=True):
+        if not order:
+            module = spec_module.empty_spec()
+            spec_module.add_entrypoint(module, [])
+            return spec_module.spec_text(module)
         used: set[str] = set()
         names: dict[tuple[int, str], str] = {}
         modules: list[ir.Module] = []
@@ -139,40 +143,45 @@ def linked_spec(text: str, name: str) -> ir.Module:
     Raises:
         InputError: The text is no tuning spec, or cannot be brought into the default form.
     """
-    return to_default_form(spec_module.parse_spec(text, name), name)
+    module = to_default_form(spec_module.parse_spec(text, name), name)
+    spec_module.include_decompositions(module)
+    return module
 
 
 def to_default_form(module: ir.Module, name: str) -> ir.Module:
     """Bring a parsed spec into the default form, in place if possible; messages call it ``name``.
 
+    If a module holds nothing but other modules, these are linked: the first takes precedence, as IREE's linker does it.
+
     Raises:
         InputError: The module is no tuning spec, or cannot be linked.
     """
     nested = [op for op in module.body.operations if op.operation.name == "builtin.module"]
-    if not nested:
-        _promote(module.operation, name)
+    if not nested or len(nested) != len(module.body.operations):
+        if nested or spec_module.DEFAULT_FORM_MARK not in module.operation.attributes:
+            flatten(module, name)
         return module
-    if len(nested) != len(module.body.operations):
-        raise InputError(
-            f"{name} holds specs that were linked in IREE's older form, where the last match wins: "
-            "give the specs that it was linked from, each with one `foreach_match`"
-        )
-    for inner in nested:
-        _promote(inner.operation, name)
-    if len(nested) == 1:
+    title = module.operation.attributes.get("sym_name")
+    parts = [to_default_form(ir.Module.parse(str(inner)), name) for inner in nested]
+    parts = [part for part in parts if spec_module.match_pairs(part)] or parts[:1]
+    if len(parts) == 1:
         # IREE's linker would wrap a single module in the older form.
-        alone = ir.Module.parse(str(nested[0]))
-        if "sym_name" in module.operation.attributes:
-            alone.operation.attributes["sym_name"] = module.operation.attributes["sym_name"]
-        return alone
+        if title is not None:
+            parts[0].operation.attributes["sym_name"] = title
+        return parts[0]
+    merged = spec_module.empty_spec()
+    if title is not None:
+        merged.operation.attributes["sym_name"] = title
+    for number, part in enumerate(parts):
+        _append_copy(merged, part, f"part_{number}")
     try:
-        passmanager.PassManager.parse(_LINK).run(module.operation)
+        passmanager.PassManager.parse(_LINK).run(merged.operation)
     except ir.MLIRError as error:
         raise InputError(f"{name} cannot be linked: {error_text(error)}") from error
-    if spec_module.DEFAULT_FORM_MARK not in module.operation.attributes:
+    if spec_module.DEFAULT_FORM_MARK not in merged.operation.attributes:
         raise InputError(f"{name} cannot be linked into one spec: symbols that are no named sequences clash in it")
-    _merge_actions(module)
-    return module
+    _merge_actions(merged)
+    return merged
 
 
 def _merge_actions(module: ir.Module) -> None:
@@ -185,32 +194,6 @@ def _merge_actions(module: ir.Module) -> None:
                 ir.SymbolTable.replace_all_symbol_uses(name, earlier, module.operation)
                 sequences.pop(name).erase()
                 break
-
-
-def _promote(module: ir.Operation, name: str) -> None:
-    """Mark a spec as being in the default form, if its one entrypoint has that form."""
-    if spec_module.DEFAULT_FORM_MARK in module.attributes:
-        return
-    entrypoints = [
-        op.operation
-        for op in module.regions[0].blocks[0].operations
-        if spec_module.ENTRYPOINT_MARK in op.operation.attributes
-    ]
-    if len(entrypoints) != 1:
-        found = f"{len(entrypoints)} entrypoints" if entrypoints else "no entrypoint"
-        raise InputError(
-            f"{name} is no tuning spec that can be linked: it has {found}, and one `transform.named_sequence` "
-            f"with the attribute `{spec_module.ENTRYPOINT_MARK}` is needed"
-        )
-    try:
-        spec_module.rename_sequence(entrypoints[0], spec_module.ENTRYPOINT, module)
-        module.attributes[spec_module.DEFAULT_FORM_MARK] = ir.UnitAttr.get()
-        module.verify()
-    except ir.MLIRError as error:
-        raise InputError(
-            f"{name} is no tuning spec that can be linked: its entrypoint must be one `transform.foreach_match` and "
-            f"a yield: {error_text(error)}"
-        ) from error
 
 
 def nest_starter(starter: ir.Module, new: ir.Module, outer: ir.Module) -> None:

@@ -6,13 +6,14 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import TypeAlias
 
 from iree.compiler import ir
-from iree.compiler.dialects import builtin, iree_codegen
+from iree.compiler.dialects import builtin, iree_codegen, iree_gpu, transform
 
 from pytest_shark_tune.compiler.configure import error_text
 from pytest_shark_tune.dispatch.mlir import ops_named, string_of
 from pytest_shark_tune.dispatch.trust import check_attribute, check_depth, check_spec
 from pytest_shark_tune.errors import InputError, SpecNotParsed
 from pytest_shark_tune.search_space.attribute_names import DECOMPOSITION
+from pytest_shark_tune.search_space.config_writer import with_decomposition
 
 __all__ = [
     "DEFAULT_FORM_MARK",
@@ -20,9 +21,11 @@ __all__ = [
     "ENTRYPOINT_MARK",
     "PROVENANCE",
     "Provenance",
+    "add_entrypoint",
     "decomposition_of",
     "empty_spec",
-    "foreach_match",
+    "holds_sequences",
+    "include_decompositions",
     "keep_pairs",
     "match_pairs",
     "matcher_name",
@@ -38,6 +41,7 @@ __all__ = [
     "spec_text",
     "symbol_array",
     "unique_name",
+    "written_constant",
     "yielded_constants",
 ]
 
@@ -86,6 +90,46 @@ def needed_sequences(module: ir.Module, names: Collection[str]) -> set[str]:
     while wanted := {name for sequence in needed for name in _includes(sequences[sequence])} - needed:
         needed |= wanted
     return needed
+
+
+def written_constant(matcher: ir.Operation, action: ir.Operation, attribute: str) -> ir.Operation | None:
+    """Return the constant that an entry writes as an attribute of this name, if its ops show it.
+
+    The matcher passes it to the action, or it stands in the action itself.
+    """
+    for annotation in ops_named(action, "transform.annotate"):
+        if string_of(annotation, "name") != attribute or len(annotation.operands) < 2:
+            continue
+        value = annotation.operands[1]
+        if isinstance(value.owner, ir.Block):
+            passed = matcher.regions[0].blocks[0].operations[-1].operation.operands
+            number = ir.BlockArgument(value).arg_number
+            value = passed[number] if number < len(passed) else value
+        if not isinstance(value.owner, ir.Block) and value.owner.operation.name == "transform.param.constant":
+            return value.owner.operation
+    return None
+
+
+def include_decompositions(module: ir.Module) -> None:
+    """Let the configs of a spec in the default form hold the decompositions that their entries write beside them.
+
+    Our own specs have them in both places (`decomposition_of`). IREE reads them from beside the config alone.
+    """
+    sequences = named_sequences(module)
+    for matcher, action in match_pairs(module):
+        info, decomposition = (
+            written_constant(sequences[matcher], sequences[action], name)
+            for name in ("compilation_info", DECOMPOSITION)
+        )
+        if info is None or decomposition is None or info.parent.operation != decomposition.parent.operation:
+            continue
+        config, part = info.attributes["value"], decomposition.attributes["value"]
+        if (
+            isinstance(config, iree_codegen.CompilationInfoAttr)
+            and isinstance(config.lowering_config, iree_gpu.LoweringConfigAttr)
+            and isinstance(part, ir.DictAttr)
+        ):
+            info.attributes["value"] = with_decomposition(config, part)
 
 
 def yielded_constants(matcher: ir.Operation) -> list[ir.Operation]:
@@ -145,14 +189,11 @@ def named_sequences(module: ir.Module) -> dict[str, ir.Operation]:
     }
 
 
-def foreach_match(module: ir.Module) -> ir.Operation:
-    """Return the ``foreach_match`` op of a spec in the default form."""
-    return named_sequences(module)[ENTRYPOINT].regions[0].blocks[0].operations[0].operation
-
-
 def match_pairs(module: ir.Module) -> list[tuple[str, str]]:
-    """Return the matchers of a spec in the default form in order, each with its action."""
-    foreach = foreach_match(module)
+    """Return the matchers of a spec in the default form in order, each with its action; none if it is empty."""
+    foreach = _foreach_match(module)
+    if foreach is None:
+        return []
     matchers, actions = (ir.ArrayAttr(foreach.attributes[name]) for name in ("matchers", "actions"))
     return [
         (ir.FlatSymbolRefAttr(matcher).value, ir.FlatSymbolRefAttr(action).value)
@@ -162,9 +203,41 @@ def match_pairs(module: ir.Module) -> list[tuple[str, str]]:
 
 def set_pairs(module: ir.Module, pairs: Sequence[tuple[str, str]]) -> None:
     """Replace the matchers and actions of a spec in the default form."""
-    foreach = foreach_match(module)
-    foreach.attributes["matchers"] = symbol_array([matcher for matcher, _ in pairs])
-    foreach.attributes["actions"] = symbol_array([action for _, action in pairs])
+    foreach = _foreach_match(module)
+    if pairs and foreach is not None:
+        foreach.attributes["matchers"] = symbol_array([matcher for matcher, _ in pairs])
+        foreach.attributes["actions"] = symbol_array([action for _, action in pairs])
+    elif pairs or foreach is not None:
+        named_sequences(module)[ENTRYPOINT].erase()
+        add_entrypoint(module, pairs)
+
+
+def _foreach_match(module: ir.Module) -> ir.Operation | None:
+    op = named_sequences(module)[ENTRYPOINT].regions[0].blocks[0].operations[0].operation
+    return op if op.name == "transform.foreach_match" else None
+
+
+def add_entrypoint(module: ir.Module, pairs: Sequence[tuple[str, str]]) -> None:
+    """Add the entrypoint of the default form to a module with these matchers and actions.
+
+    IREE calls a spec's form "with default entrypoint" if it has one entry or more, so an empty spec is not marked.
+    """
+    unit, any_op = ir.UnitAttr.get(), transform.AnyOpType.get()
+    module.operation.attributes[_SEQUENCES_MARK] = unit
+    if pairs:
+        module.operation.attributes[DEFAULT_FORM_MARK] = unit
+    elif DEFAULT_FORM_MARK in module.operation.attributes:
+        del module.operation.attributes[DEFAULT_FORM_MARK]
+    with ir.InsertionPoint(module.body):
+        argument = {"transform.consumed" if pairs else "transform.readonly": unit}
+        entrypoint = transform.named_sequence(ENTRYPOINT, [any_op], [any_op], arg_attrs=[argument])
+    entrypoint.operation.attributes[ENTRYPOINT_MARK] = unit
+    with ir.InsertionPoint(entrypoint.body):
+        result = entrypoint.bodyTarget
+        if pairs:
+            names = (symbol_array([pair[place] for pair in pairs]) for place in (0, 1))
+            result = transform.ForeachMatchOp(any_op, [], result, [], *names)
+        transform.yield_([result])
 
 
 def empty_spec(name: str = "shark_tune_spec", *, into: ir.Module | None = None) -> ir.Module:
@@ -177,6 +250,11 @@ def empty_spec(name: str = "shark_tune_spec", *, into: ir.Module | None = None) 
     module.operation.attributes["sym_name"] = ir.StringAttr.get(name)
     module.operation.attributes[_SEQUENCES_MARK] = ir.UnitAttr.get()
     return module
+
+
+def holds_sequences(module: ir.Module) -> bool:
+    """Return whether a module may hold named sequences. Any spec may, even an empty one."""
+    return _SEQUENCES_MARK in module.operation.attributes
 
 
 def spec_text(module: ir.Module) -> str:

@@ -12,14 +12,17 @@ from pytest_shark_tune.compiler.configure import MARK, compiler_context
 from pytest_shark_tune.dispatch.mlir import ops_named, pipeline_name, string_of
 from pytest_shark_tune.dispatch.trust import drop_prints, refusals_in
 from pytest_shark_tune.errors import InputError, SpecRefused
+from pytest_shark_tune.search_space.attribute_names import DECOMPOSITION
 from pytest_shark_tune.spec import module as spec_module
 from pytest_shark_tune.spec.link import linked_spec, to_default_form
+from pytest_shark_tune.spec.predicate import MatchPredicate, read_matcher
 
 __all__ = [
     "SpecRow",
     "dropped_prints",
     "mark_entries",
     "named_configs",
+    "read_predicates",
     "read_spec",
     "refused_entries",
     "select_entries",
@@ -51,7 +54,21 @@ def read_spec(text: str) -> tuple[SpecRow, ...]:
     with compiler_context(keep=True):
         module = linked_spec(text, "the spec")
         sequences = spec_module.named_sequences(module)
-        return tuple(_row_of(sequences[matcher]) for matcher, _ in spec_module.match_pairs(module))
+        return tuple(
+            _row_of(sequences[matcher], sequences[action]) for matcher, action in spec_module.match_pairs(module)
+        )
+
+
+def read_predicates(text: str) -> tuple[MatchPredicate, ...]:
+    """Return the match predicate of each entry of a spec, in the order of ``read_spec``.
+
+    Raises:
+        InputError: The text is no tuning spec.
+    """
+    with compiler_context(keep=True):
+        module = linked_spec(text, "the spec")
+        sequences = spec_module.named_sequences(module)
+        return tuple(read_matcher(matcher, sequences) for matcher, _ in spec_module.match_pairs(module))
 
 
 def dropped_prints(text: str) -> tuple[str, ...]:
@@ -87,13 +104,13 @@ def refused_entries(text: str) -> tuple[tuple[SpecRow, str], ...]:
             return str(SpecRefused(matcher, ", ".join(dict.fromkeys(found)))) if found else ""
 
         return tuple(
-            (_row_of(sequences[matcher]), refusal(matcher, action))
+            (_row_of(sequences[matcher], sequences[action]), refusal(matcher, action))
             for matcher, action in spec_module.match_pairs(module)
         )
 
 
 def select_entries(text: str, matchers: Collection[str]) -> str:
-    """Return the text of a spec with the entries of ``matchers``, of which there is at least one, in their order.
+    """Return the text of a spec with the entries of ``matchers``, in their order.
 
     Raises:
         InputError: The text is no tuning spec.
@@ -114,10 +131,10 @@ def named_configs(text: str) -> dict[str, str]:
         module = linked_spec(text, "the spec")
         sequences = spec_module.named_sequences(module)
         found: dict[str, str] = {}
-        for matcher, _ in spec_module.match_pairs(module):
-            values = [op.attributes["value"] for op in spec_module.yielded_constants(sequences[matcher])]
-            if names := [value.value for value in values if isinstance(value, ir.StringAttr)]:
-                found[matcher] = names[0]
+        for matcher, action in spec_module.match_pairs(module):
+            constant = spec_module.written_constant(sequences[matcher], sequences[action], "compilation_info")
+            if constant is not None and isinstance(name := constant.attributes["value"], ir.StringAttr):
+                found[matcher] = name.value
         return found
 
 
@@ -126,7 +143,7 @@ def with_configs(text: str, configs: Mapping[str, str]) -> str:
 
     Args:
         text: The text of the spec.
-        configs: The compilation info of each matcher to keep, at least one. Other entries are dropped.
+        configs: The compilation info of each matcher to keep. Other entries are dropped.
 
     Raises:
         InputError: The text is no tuning spec, a config does not parse, or an entry has another form than its new
@@ -135,23 +152,40 @@ def with_configs(text: str, configs: Mapping[str, str]) -> str:
     with compiler_context(keep=True):
         module = linked_spec(text, "the spec")
         spec_module.keep_pairs(module, [pair for pair in spec_module.match_pairs(module) if pair[0] in configs])
-        sequences = spec_module.named_sequences(module)
-        for matcher, info in configs.items():
-            _set_config(sequences[matcher], spec_module.parse_compilation_info(info, f"the config of {matcher}"))
+        for matcher, action in spec_module.match_pairs(module):
+            info = spec_module.parse_compilation_info(configs[matcher], f"the config of {matcher}")
+            _set_config(module, matcher, action, info)
         module.operation.verify()
         return spec_module.spec_text(module)
 
 
-def _set_config(matcher: ir.Operation, config: ir.Attribute) -> None:
-    """Replace the config that a matcher yields, and the decomposition that it yields beside it."""
+def _set_config(module: ir.Module, matcher: str, action: str, config: ir.Attribute) -> None:
+    """Replace the config that an entry writes, and the decomposition that it writes beside it."""
+    sequences = spec_module.named_sequences(module)
     decomposition = spec_module.decomposition_of(config)
-    values = [config] if decomposition is None else [config, decomposition]
-    constants = spec_module.yielded_constants(matcher)
-    if len(constants) != len(values):
-        name = string_of(matcher, "sym_name")
-        raise InputError(f"{name} hands {len(constants)} attributes on, and its new config needs {len(values)}")
-    for constant, value in zip(constants, values, strict=True):
-        constant.attributes["value"] = value
+    info, beside = (
+        spec_module.written_constant(sequences[matcher], sequences[action], name)
+        for name in ("compilation_info", DECOMPOSITION)
+    )
+    if info is None:
+        raise InputError(f"{matcher} attaches no config, so its config cannot be replaced")
+    is_kept = decomposition is None and beside is not None and not hasattr(config.lowering_config, "attributes")
+    if (beside is None) != (decomposition is None) and not is_kept:  # The configs of CPUs cannot hold it.
+        raise InputError(f"{matcher} attaches {'no' if beside is None else 'a'} decomposition beside its config")
+    if info.parent.operation != sequences[matcher]:
+        # The constants stand in the action, which other entries may share.
+        others = [pair for pair in spec_module.match_pairs(module) if pair[1] == action]
+        if len(others) > 1:
+            own = spec_module.unique_name(f"{action}_of_{matcher}", sequences)
+            copy = sequences[action].clone(ip=ir.InsertionPoint(sequences[spec_module.ENTRYPOINT])).operation
+            copy.attributes["sym_name"] = ir.StringAttr.get(own)
+            pairs = [(name, own if name == matcher else used) for name, used in spec_module.match_pairs(module)]
+            spec_module.set_pairs(module, pairs)
+            _set_config(module, matcher, own, config)
+            return
+    info.attributes["value"] = config
+    if beside is not None and decomposition is not None:
+        beside.attributes["value"] = decomposition
 
 
 def mark_entries(text: str) -> str:
@@ -166,16 +200,16 @@ def mark_entries(text: str) -> str:
         module = linked_spec(text, "the spec")
         sequences = spec_module.named_sequences(module)
         used = set(sequences)
-        actions = []
+        pairs = []
         for matcher, action in spec_module.match_pairs(module):
             name = spec_module.unique_name(f"{action}_of_{matcher}", used)
             used.add(name)
-            actions.append(name)
-            marking = sequences[action].clone(ip=ir.InsertionPoint(spec_module.foreach_match(module).parent)).operation
+            pairs.append((matcher, name))
+            marking = sequences[action].clone(ip=ir.InsertionPoint(sequences[spec_module.ENTRYPOINT])).operation
             marking.attributes["sym_name"] = ir.StringAttr.get(name)
             _drop_annotations(marking)
             _add_mark(marking, matcher)
-        spec_module.foreach_match(module).attributes["actions"] = spec_module.symbol_array(actions)
+        spec_module.set_pairs(module, pairs)
         module.operation.verify()
         return spec_module.spec_text(module)
 
@@ -197,20 +231,16 @@ def _add_mark(action: ir.Operation, matcher: str) -> None:
             transform.AnnotateOp(op, MARK, param=name)
 
 
-def _row_of(matcher: ir.Operation) -> SpecRow:
+def _row_of(matcher: ir.Operation, action: ir.Operation) -> SpecRow:
     name, provenance = string_of(matcher, "sym_name"), spec_module.provenance_of(matcher)
-    constants = [
-        op.operation.attributes["value"]
-        for op in matcher.regions[0].blocks[0].operations
-        if op.operation.name == "transform.param.constant"
-    ]
-    infos = [value for value in constants if isinstance(value, iree_codegen.CompilationInfoAttr)]
-    if not infos:
+    constant = spec_module.written_constant(matcher, action, "compilation_info")
+    info = None if constant is None else constant.attributes["value"]
+    if not isinstance(info, iree_codegen.CompilationInfoAttr):
         return SpecRow(matcher=name, compilation_info="", provenance=provenance)
     return SpecRow(
         matcher=name,
-        compilation_info=str(infos[-1]),
-        pipeline=pipeline_name(infos[-1].translation_info.pass_pipeline),
-        config=str(infos[-1].lowering_config),
+        compilation_info=str(info),
+        pipeline=pipeline_name(info.translation_info.pass_pipeline),
+        config=str(info.lowering_config),
         provenance=provenance,
     )

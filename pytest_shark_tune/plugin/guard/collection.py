@@ -43,7 +43,7 @@ class GuardCollector:
         try:
             for spec, slug in self._specs(path) if sources else ():
                 plan = self._setup.session.guard_plan(sources, path.parent, spec)
-                if not plan.entries:
+                if not plan.entries and self._setup.guard.spec is None:
                     raise InputError(f"{spec} has no entry to guard; pytest --tune writes it anew, or remove it")
                 self._refuse_same_models(plan)
                 self.plans.setdefault(plan.spec_path, []).append(plan)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_shark_tune.spec.predicate.predicate import Condition, MatchPredicate, OperandType, Relation, relation
-from pytest_shark_tune.spec.predicate.reader import read_predicates
+from pytest_shark_tune.spec.predicate.reader import read_matcher
 from pytest_shark_tune.spec.predicate.text import describe, differences
 
 __all__ = [
@@ -13,6 +13,6 @@ __all__ = [
     "Relation",
     "describe",
     "differences",
-    "read_predicates",
+    "read_matcher",
     "relation",
 ]

@@ -19,26 +19,13 @@ from iree.compiler.dialects import iree_codegen, linalg, transform
 
 from pytest_shark_tune.compiler.configure import compiler_context
 from pytest_shark_tune.dispatch.types import ATTENTION, INCIDENTAL_ATTRIBUTES, ONLINE_ATTENTION, RootOp
-from pytest_shark_tune.spec.link import linked_spec
-from pytest_shark_tune.spec.module import PROVENANCE, match_pairs, named_sequences
+from pytest_shark_tune.spec.module import PROVENANCE
 from pytest_shark_tune.spec.predicate import predicate
 
-__all__ = ["pattern_of", "read_predicates"]
+__all__ = ["pattern_of", "read_matcher"]
 
 _SUPPRESS = 2
 """The mode of ``transform.include`` in which a failing sequence is ignored, so that it is no condition."""
-
-
-def read_predicates(spec: str) -> tuple[predicate.MatchPredicate, ...]:
-    """Return the predicate of each matcher of a spec, in the order of ``read_spec``.
-
-    Raises:
-        InputError: The text is no tuning spec.
-    """
-    with compiler_context(keep=True):
-        module = linked_spec(spec, "the spec")
-        sequences = named_sequences(module)
-        return tuple(_read_matcher(matcher, sequences) for matcher, _ in match_pairs(module))
 
 
 @dataclass
@@ -72,7 +59,8 @@ class _Asked:
 _ROOT = ("root", 0)
 
 
-def _read_matcher(name: str, sequences: Mapping[str, ir.Operation]) -> predicate.MatchPredicate:
+def read_matcher(name: str, sequences: Mapping[str, ir.Operation]) -> predicate.MatchPredicate:
+    """Return the predicate of a matcher, one of the named ``sequences`` of a spec."""
     asked = _Asked(sequences)
     matcher = sequences[name]
     block = matcher.regions[0].blocks[0]

@@ -64,7 +64,8 @@ def test_a_relative_path_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ("shape", "message"),
     [
         (("batch", 3), r"input 'x' has none in dimension 0 \('batch'\)"),
-        (("batch", 0), r"input 'x' has none in dimension 0 \('batch'\), 1"),
+        (("batch", "width"), r"input 'x' has none in dimension 0 \('batch'\), 1 \('width'\)"),
+        (("batch", 0), r"input 'x' has none in dimension 0 \('batch'\)\. Give"),
         ((-1, 3), r"input 'x' has none in dimension 0"),
         (None, r"input 'x' has no shape"),
     ],

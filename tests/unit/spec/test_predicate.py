@@ -17,8 +17,8 @@ from pytest_shark_tune.dispatch.types import FoundDispatch, RootOp, Tensor
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.spec.build import SpecEntry, build_spec
 from pytest_shark_tune.spec.matcher import has_matcher
-from pytest_shark_tune.spec.predicate import MatchPredicate, Relation, describe, differences, read_predicates, relation
-from pytest_shark_tune.spec.read import read_spec
+from pytest_shark_tune.spec.predicate import MatchPredicate, Relation, describe, differences, relation
+from pytest_shark_tune.spec.read import read_predicates, read_spec
 from tests.factories import matmul_root
 
 GOLDEN = Path(__file__).parents[2] / "golden"

@@ -385,7 +385,6 @@ def test_a_spec_without_a_name_in_the_general_form_can_be_applied() -> None:
         ("this is no MLIR", "not MLIR that this IREE parses.*shark-tune port"),
         ("func.func @main() { return }", "no entrypoint"),
         ("module {}", "no entrypoint"),
-        (GENERAL_FORM.replace("in %op @match_any", "restrict_root in %op @match_any"), "must be one"),
         (GENERAL_FORM.replace("@match_any -> @apply_op_config", "@missing -> @apply_op_config"), "missing"),
         (GENERAL_FORM.replace("#iree_cpu.lowering_config<", "#iree_cpu.no_such_config<"), "no_such_config"),
     ],
@@ -396,18 +395,6 @@ def test_a_starter_that_cannot_be_linked_is_refused(text: str, message: str) -> 
             use(text, "the starter spec")
     with pytest.raises(InputError, match=r"^specs/old\.mlir"):
         check_starter(text, "specs/old.mlir")
-
-
-def test_specs_linked_in_the_older_form_are_refused() -> None:
-    inner = GENERAL_FORM.strip()
-    outer = (
-        f"module attributes {{transform.with_named_sequence}} {{ {inner}\n"
-        "transform.named_sequence @__kernel_config(%op: !transform.any_op {transform.consumed}) -> !transform.any_op "
-        "attributes {iree_codegen.tuning_spec_entrypoint} { %0 = transform.include @by_hand::@main "
-        "failures(suppress) (%op) : (!transform.any_op) -> !transform.any_op transform.yield %0 : !transform.any_op } }"
-    )
-    with pytest.raises(InputError, match="linked in IREE's older form"):
-        check_starter(outer)
 
 
 @pytest.mark.parametrize("directory", ["a b", "it's", 'a"b', "a$b", "a}b", "{ab", "a,b", "größe", "a(b)@c"])
