@@ -84,7 +84,9 @@ class FormChecks:
         record = _record(entry)
         source = guarded.plan.source(record.source)
         if len(source.run_whole) != 1:
-            raise CheckSkipped(f"{record.model} has no single function whose inputs can be made up")
+            raise CheckSkipped(
+                f"{record.model}: {source.why_not_run or 'it has no single function whose inputs can be made up'}"
+            )
         return default_form(self.defaults[record.model], source, guarded.plan.tasks, self.builder, lambda message: None)
 
 

@@ -89,13 +89,13 @@ class Profiler:
             vmfb = self.builder.model(strip(sources), source.form.flags)
         except CommandFailed as error:
             raise InputError(f"{source.name}: {why_rejected(error)}") from error
-        inputs = arguments(source, function)
+        inputs, parameters = arguments(source, function), source.parameter_arguments
         try:
             with self.children.lease() as uri:
-                statistics = profile(vmfb, uri, function, inputs)
+                statistics = profile(vmfb, uri, function, inputs, parameters)
         except NoProfile as reason:
             with self.children.lease() as uri:
-                model_us = model_time_us(vmfb, uri, function, inputs)
+                model_us = model_time_us(vmfb, uri, function, inputs, parameters)
             return self.counted(source, function, tasks, model_us=model_us, why=str(reason))
         known = dict(_known(source, tasks)) | {
             dispatch.name: Share(dispatch=dispatch.name, calls=0, time_us=0, share=0, reason=dispatch.reason)

@@ -46,6 +46,8 @@ class ModelFunction:
     """How far results may be off."""
     files: Mapping[int, str] = field(default_factory=dict)
     """Files with the data of some inputs, by position."""
+    parameters: Sequence[str] = ()
+    """Files with the model's parameters, as ``SCOPE=FILE``."""
     disturbed: Callable[[], Path | None] = lambda: None
     """Compiles the default with its sums disturbed (see `disturbance`), before a result is called wrong."""
 
@@ -116,7 +118,13 @@ class ModelRunner:
     ) -> Iterator[DeviceChild]:
         """A fresh child with models loaded and their results checked on the inputs of round ``number``."""
         with self.children.fresh() as child:
-            load = partial(child.load_function, function=function.name, inputs=function.inputs, files=function.files)
+            load = partial(
+                child.load_function,
+                function=function.name,
+                inputs=function.inputs,
+                files=function.files,
+                parameters=function.parameters,
+            )
             load(_DEFAULT, default)
             child.store_reference(_DEFAULT, _REFERENCE, self._seed + number)
             if disturbed is not None:

@@ -45,7 +45,8 @@ def default_form(
         return builder.disturbed_model(sources, None)
 
     tolerance = model_tolerance(like, name, tasks, [model.name])
-    return ModelFunction(name, like.functions[name], tolerance, like.files, disturbed), builder.model(sources)
+    function = ModelFunction(name, like.functions[name], tolerance, like.files, like.parameter_arguments, disturbed)
+    return function, builder.model(sources)
 
 
 def tuned_form(source: Source, spec: str, builder: Builder) -> Path:
