@@ -109,7 +109,7 @@ def _check_keys(name: str, scope: str, keys: Mapping[str, int], files: Sequence[
         raise InputError(
             f"{PARAMETERS}: {name} takes {_shown(missing)} of scope {scope!r}, and {paths} has {_shown(held)}"
         )
-    for key, least in keys.items():
+    for key, least in sorted(keys.items()):
         if held[key] < least:
             raise InputError(
                 f"{PARAMETERS}: {name} takes {least} bytes of {key!r}, and {paths} has {held[key]}: it was made for "

@@ -65,8 +65,8 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "behaviour"
 SPACES = "search_space"
 
 PINNED: dict[str, tuple[int, str]] = {
-    "guard/plan.py GUARD_VERSION": (2, "31742ea93b91618d"),
-    "plan/make.py PLAN_VERSION": (2, "e52e9101902ce44d"),
+    "guard/plan.py GUARD_VERSION": (3, "84ebb08f45173d12"),
+    "plan/make.py PLAN_VERSION": (3, "2b31ce12b21a59ea"),
     "tuning/model/profile.py PROFILE_VERSION": (1, "25a55421f8972cb2"),
     "tuning/database.py DATABASE_VERSION": (2, "c1fc443c3f2be213"),
     "compiler/configure.py ARTIFACT_VERSION": (1, "23cf668e643781bb"),

@@ -122,9 +122,9 @@ def test_a_form_is_guarded_with_the_parameters_of_the_ini_file(make_suite: MakeS
     ini = "[pytest]\ntune_parameters =\n    model=w.irpa\ntune_form =\n    mine=--iree-llvmcpu-distribution-size=64\n"
     flags = "iree_compile_flag =\n    --iree-llvmcpu-distribution-size=4\n"
     suite = make_suite(
-        {"test_it.py": marked, "net.mlir": parameter_model(256, 256, 256, 256), "pytest.ini": ini + flags}
+        {"test_it.py": marked, "net.mlir": parameter_model(256, 256, 192, 128), "pytest.ini": ini + flags}
     )
-    write_parameters(suite.directory / "w.irpa", random_parameters(256, 256, 256))
+    write_parameters(suite.directory / "w.irpa", random_parameters(256, 192, 128))
     tuned = suite.tune("--tune-candidates=1")
     assert tuned.status == 0, tuned.text
     assert list((suite.directory / "__specs__").glob("*.form.json")), tuned.text
