@@ -16,6 +16,7 @@ __all__ = [
     "device_option",
     "flags_option",
     "json_option",
+    "parameters_option",
     "shape_option",
     "starter_option",
     "target_option",
@@ -90,6 +91,14 @@ shape_option = click.option(
     multiple=True,
     metavar="NAME=SIZES",
     help="The sizes of an ONNX model's input, as in x=1x3x224x224; repeatable.",
+)
+parameters_option = click.option(
+    "--tune-parameters",
+    "parameters",
+    multiple=True,
+    metavar="SCOPE=FILE",
+    help="A file with a model's parameters (.irpa, .gguf, .safetensors), by the scope that it takes them from; "
+    "repeatable.",
 )
 starter_option = click.option(
     "--starter", type=click.Path(path_type=Path), help="A spec whose entries are tried after all others."

@@ -35,6 +35,7 @@ __all__ = ["port_spec"]
     help="The Python of an environment with the IREE that wrote OLD, if this release does not parse it.",
 )
 @options.shape_option
+@options.parameters_option
 @click.option("--static", is_flag=True, help="Skip the checks that need a device.")
 @click.option("--retune", is_flag=True, help="Tune the dispatches whose entries cannot be ported; needs a MODEL.")
 @options.flags_option
@@ -49,6 +50,7 @@ def port_spec(
     tune_target: str | None,
     from_python: Path | None,
     shapes: tuple[str, ...],
+    parameters: tuple[str, ...],
     static: bool,
     retune: bool,
     flags: tuple[str, ...],
@@ -71,6 +73,7 @@ def port_spec(
     spec = read_old(old, from_python)
     if spec.text:
         report_dropped(old, spec.text)
+    asked = ModelInput.parse(shapes, parameters=parameters)
     compiler = Compiler(target, flags)
     compiler.check()
     found_devices = FoundDevices(uris=[], name="")
@@ -80,7 +83,7 @@ def port_spec(
         except InputError as error:
             report(f"results and speed are not checked: {error}")
     with writing(output):
-        with open_session(compiler, found_devices, ModelInput.parse(shapes), cache_directory) as session:
+        with open_session(compiler, found_devices, asked, cache_directory) as session:
             ported = port(spec, output, models, session, processors=processors(), report=report)
         if retune:
             # All lost dispatches of a model are tuned, even those with a small share of its time.
@@ -88,6 +91,7 @@ def port_spec(
             further += [f"--tune-cache={cache_directory}"] if cache_directory else []
             further += [f"--tune-device={','.join(devices)}"] if devices else []
             further += [f"--tune-input-shape={shape}" for shape in shapes]
+            further += [f"--tune-parameters={file}" for file in parameters]
             ported = tune_lost(ported, output, spec, models, str(target), further, report)
     _print_port(ported, output, as_json=as_json)
     if any(entry.status is PortStatus.NOT_PORTED for entry in ported):

@@ -15,6 +15,7 @@ from typing import TypeVar
 import msgspec
 
 from pytest_shark_tune.device import protocol
+from pytest_shark_tune.device.parameters import load_seconds
 from pytest_shark_tune.dispatch.types import BenchmarkModule, Tensor
 from pytest_shark_tune.measurement.acceptance import Acceptance
 from pytest_shark_tune.measurement.correctness import Check, Tolerance
@@ -120,6 +121,7 @@ class DeviceChild(AbstractContextManager["DeviceChild"]):
         function: str,
         inputs: Sequence[Tensor],
         files: Mapping[int, str] = MappingProxyType({}),
+        parameters: Sequence[str] = (),
     ) -> None:
         """Load a compiled module, to call one of its functions. It replaces the module of the same key.
 
@@ -129,9 +131,10 @@ class DeviceChild(AbstractContextManager["DeviceChild"]):
             function: The name of the function.
             inputs: The types of the arguments.
             files: The ``.npy`` files that hold arguments, by position. The other arguments are random.
+            parameters: The files that hold the module's parameters, as ``SCOPE=FILE``.
         """
-        request = protocol.LoadFunction(key, str(path), function, tuple(inputs), dict(files))
-        self._ask(request, None, self._timeouts.load_s)
+        request = protocol.LoadFunction(key, str(path), function, tuple(inputs), dict(files), tuple(parameters))
+        self._ask(request, None, self._timeouts.load_s + load_seconds(parameters))
 
     def fill(self, key: str, seed: int) -> None:
         """Fill the inputs of ``key`` with the random data of ``seed``, and poison its outputs.

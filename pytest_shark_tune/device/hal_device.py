@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pytest_shark_tune.device import identity, protocol
 from pytest_shark_tune.device.buffers import BufferImage, BufferLayout
 from pytest_shark_tune.device.elements import Bytes
 from pytest_shark_tune.device.inputs import InputData
+from pytest_shark_tune.device.parameters import ParameterProviders
 
 __all__ = ["HalDevice", "driver_entries"]
 
@@ -30,6 +32,7 @@ class HalDevice:
         self.device: Any = rt.get_device(uri)
         self._instance = rt.VmInstance()
         self._hal_module = rt.create_hal_module(self._instance, self.device)
+        self._parameters = ParameterProviders(self._instance)
         self._images: dict[tuple[BufferLayout, InputData], BufferImage] = {}
 
     def describe(self) -> protocol.DeviceInfo:
@@ -49,14 +52,15 @@ class HalDevice:
         except Exception:
             return False
 
-    def load(self, path: str) -> tuple[Any, Any]:
-        """Load a compiled module.
+    def load(self, path: str, parameters: Sequence[str] = ()) -> tuple[Any, Any]:
+        """Load a compiled module. ``parameters`` are the files of its parameters, as ``SCOPE=FILE``.
 
         Returns:
             A context and the module in it.
         """
         module = rt.VmModule.copy_buffer(self._instance, Path(path).read_bytes())
-        return rt.VmContext(self._instance, modules=[self._hal_module, module]), module
+        given = [self._parameters.module(parameters)] if parameters else []
+        return rt.VmContext(self._instance, modules=[self._hal_module, *given, module]), module
 
     def image(self, layout: BufferLayout, data: InputData) -> BufferImage:
         """The contents of such a buffer with such data. The last few are kept."""

@@ -192,7 +192,7 @@ class LoadedFunction(Loaded):
         self._inputs = request.inputs
         self._files = request.files
         self._types = [elements.hal_type(tensor.element) for tensor in request.inputs]
-        self._context, module = device.load(request.path)
+        self._context, module = device.load(request.path, request.parameters)
         self._function = _lookup(module, request.function)
         self._arguments: list[Any] = []
         self._results: Any = ()

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 from iree.runtime.benchmark import benchmark_exe
 
+from pytest_shark_tune.device.parameters import load_seconds
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.system import process
 
@@ -61,6 +62,7 @@ def profile(
     device: str,
     function: str,
     inputs: Sequence[str],
+    parameters: Sequence[str] = (),
     *,
     seconds: float = _SECONDS,
     timeout_s: float = _TIMEOUT_S,
@@ -72,13 +74,14 @@ def profile(
         device: The device's URI.
         function: The function's name.
         inputs: The arguments, as iree-benchmark-module takes them.
+        parameters: The files that hold the model's parameters, as ``SCOPE=FILE``.
         seconds: About how long to run it.
         timeout_s: The number of seconds that the command may take.
 
     Raises:
         NoProfile: the driver keeps no statistics, or the command failed.
     """
-    rows = _run(vmfb, device, function, inputs, _STATISTICS, seconds=seconds, timeout_s=timeout_s)
+    rows = _run(vmfb, device, function, inputs, parameters, _STATISTICS, seconds=seconds, timeout_s=timeout_s)
     whole = [row for row in rows if row.calls is None]
     prefix = f"BM_{function}/"
     exports = {
@@ -91,17 +94,26 @@ def profile(
     return Profiled(model_us=whole[0].time_us, exports=exports)
 
 
-def model_time_us(vmfb: Path, device: str, function: str, inputs: Sequence[str]) -> float | None:
+def model_time_us(
+    vmfb: Path, device: str, function: str, inputs: Sequence[str], parameters: Sequence[str] = ()
+) -> float | None:
     """The time of one call of the function without statistics, in microseconds; ``None`` if it cannot be run."""
     try:
-        rows = _run(vmfb, device, function, inputs, seconds=_SECONDS, timeout_s=_TIMEOUT_S)
+        rows = _run(vmfb, device, function, inputs, parameters, seconds=_SECONDS, timeout_s=_TIMEOUT_S)
     except NoProfile:
         return None
     return rows[0].time_us if rows else None
 
 
 def _run(
-    vmfb: Path, device: str, function: str, inputs: Sequence[str], *flags: str, seconds: float, timeout_s: float
+    vmfb: Path,
+    device: str,
+    function: str,
+    inputs: Sequence[str],
+    parameters: Sequence[str],
+    *flags: str,
+    seconds: float,
+    timeout_s: float,
 ) -> list[_Row]:
     command = [
         benchmark_exe(),
@@ -109,13 +121,14 @@ def _run(
         f"--device={device}",
         f"--function={function}",
         *(f"--input={value}" for value in inputs),
+        *(f"--parameters={value}" for value in parameters),
         *flags,
         "--benchmark_format=json",
         f"--benchmark_min_time={seconds:g}s",
         "--benchmark_min_warmup_time=0.2",
     ]
     try:
-        out = process.run(command, timeout_s=timeout_s).stdout
+        out = process.run(command, timeout_s=timeout_s + load_seconds(parameters)).stdout
         rows = msgspec.json.decode(out, type=_Report).benchmarks
     except CommandFailed as error:
         # Without the stack of statuses that follows.

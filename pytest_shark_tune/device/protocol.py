@@ -21,6 +21,7 @@ __all__ = [
     "Fill",
     "LearnResponse",
     "ListDevices",
+    "ListParameters",
     "LoadBenchmark",
     "LoadFunction",
     "Open",
@@ -43,7 +44,7 @@ _T = TypeVar("_T")
 
 
 class Open(msgspec.Struct, frozen=True, tag=True):
-    """Open the device at ``uri``. It precedes every request but `ListDevices`."""
+    """Open the device at ``uri``. It precedes every request but `ListDevices` and `ListParameters`."""
 
     uri: str
 
@@ -52,6 +53,12 @@ class ListDevices(msgspec.Struct, frozen=True, tag=True):
     """List the devices of ``driver``."""
 
     driver: str
+
+
+class ListParameters(msgspec.Struct, frozen=True, tag=True):
+    """List the parameters in the file at ``path`` with their numbers of bytes."""
+
+    path: str
 
 
 class LoadBenchmark(msgspec.Struct, frozen=True, tag=True):
@@ -72,6 +79,8 @@ class LoadFunction(msgspec.Struct, frozen=True, tag=True):
     inputs: tuple[Tensor, ...]
     files: dict[int, str]
     """The ``.npy`` files that hold inputs, by position. The other inputs are random."""
+    parameters: tuple[str, ...] = ()
+    """The files that hold its parameters, as ``SCOPE=FILE``."""
 
 
 class Fill(msgspec.Struct, frozen=True, tag=True):
@@ -142,6 +151,7 @@ class Describe(msgspec.Struct, frozen=True, tag=True):
 Request = (
     Open
     | ListDevices
+    | ListParameters
     | LoadBenchmark
     | LoadFunction
     | Fill

@@ -18,6 +18,7 @@ from pytest_shark_tune.device import protocol
 from pytest_shark_tune.device.hal_device import HalDevice, driver_entries
 from pytest_shark_tune.device.inputs import InputData
 from pytest_shark_tune.device.loaded import Loaded, LoadedBenchmark, LoadedFunction
+from pytest_shark_tune.device.parameters import parameter_sizes
 from pytest_shark_tune.device.references import References
 from pytest_shark_tune.system.child import die_with_parent, read_frame, write_frame
 
@@ -46,6 +47,8 @@ class DeviceServer:
                 self._device = HalDevice(uri)
             case protocol.ListDevices(driver):
                 return driver_entries(driver)
+            case protocol.ListParameters(path):
+                return parameter_sizes(path)
             case protocol.Describe():
                 return self._opened().describe()
             case protocol.LoadBenchmark(key=key):

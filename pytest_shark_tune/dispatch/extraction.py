@@ -159,8 +159,8 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
     """The number of calls of each executable; a call in a loop counts once."""
     called: dict[str, tuple[str, ...]] = {}
     """The executables that each function calls, itself or through another function."""
-    takes_parameters: bool = False
-    """Whether some data of the module is in another file."""
+    parameters: dict[str, dict[str, int]] = {}
+    """The parameters that it takes from other files by scope and key, with the least number of bytes of each."""
 
 
 def read_flow(flow_text: str) -> Flow:
@@ -180,7 +180,7 @@ def read_flow(flow_text: str) -> Flow:
         return Flow(
             calls=dict(Counter(_dispatched(module.operation))),
             called={name: tuple(sorted(symbols)) for name, symbols in called.items()},
-            takes_parameters=_takes_parameters(module),
+            parameters=_parameters(module),
         )
 
 
@@ -215,8 +215,8 @@ def _call_closure(name: str, callees: Mapping[str, Sequence[str]]) -> list[str]:
     return reached
 
 
-def _takes_parameters(module: ir.Module) -> bool:
-    """Return whether a constant of the module refers to data in another file."""
+def _parameters(module: ir.Module) -> dict[str, dict[str, int]]:
+    """Return the data in other files that constants of the module refer to, by scope and key."""
     kinds = {ir.Attribute.parse(text).typeid for text in _PARAMETERS}
     constants = [
         (op, name)
@@ -224,14 +224,26 @@ def _takes_parameters(module: ir.Module) -> bool:
         for op in mlir.ops_named(module.operation, kind)
         if name in op.attributes
     ]
-    return any(_is_of_kind(op, name, kinds) for op, name in constants)
+    found: dict[str, dict[str, int]] = {}
+    for op, name in constants:
+        try:
+            constant = op.attributes[name]
+        except TypeError:  # The bindings cannot return constants of complex numbers, which are in the module itself.
+            continue
+        if constant.typeid in kinds:
+            scope, key = _parameter_name(constant)
+            of_scope = found.setdefault(scope, {})
+            of_scope[key] = max(of_scope.get(key, 0), mlir.least_bytes(constant.type))
+    return found
 
 
-def _is_of_kind(op: ir.Operation, name: str, kinds: Collection[ir.TypeID]) -> bool:
-    try:
-        return op.attributes[name].typeid in kinds
-    except TypeError:  # The bindings cannot return constants of complex numbers, which are in the module itself.
-        return False
+def _parameter_name(parameter: ir.Attribute) -> tuple[str, str]:
+    """Return the scope and the key of ``#flow.parameter.named<"scope"::"key">``, of which IREE has no bindings.
+
+    IREE prints both as they are, without escapes, so neither can hold a quotation mark. The scope may be left out.
+    """
+    _, first, between, *rest = str(parameter).split('"')
+    return (first, rest[0]) if between == "::" else ("", first)
 
 
 def function_inputs(input_text: str) -> dict[str, tuple[Tensor, ...]]:

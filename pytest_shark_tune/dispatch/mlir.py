@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import math
 import sys
 import threading
 import types
@@ -21,6 +22,7 @@ from pytest_shark_tune.errors import InputError
 
 __all__ = [
     "affine_map",
+    "least_bytes",
     "loops_in",
     "only_op",
     "ops_inside",
@@ -143,6 +145,17 @@ def tensor_of(kind: ir.Type, *, scalars: bool = False) -> Tensor:
     if 0 in shaped.shape:
         raise EmptyTensor(f"it has a dimension of size 0 ({kind})")
     return Tensor(tuple(shaped.shape), str(shaped.element_type))
+
+
+def least_bytes(kind: ir.Type) -> int:
+    """Return the least number of bytes that hold a tensor of fixed shape; 0 for other types."""
+    if not isinstance(kind, ir.ShapedType) or not kind.has_static_shape:
+        return 0
+    element, parts = kind.element_type, 1
+    if isinstance(element, ir.ComplexType):
+        element, parts = element.element_type, 2
+    bits = element.width if isinstance(element, ir.FloatType | ir.IntegerType) else 0
+    return math.ceil(math.prod(kind.shape) * parts * bits / 8)
 
 
 def affine_map(text: str) -> ir.AffineMap:

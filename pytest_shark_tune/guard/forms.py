@@ -86,7 +86,9 @@ class FormChecks:
         record = _record(entry)
         source = guarded.plan.source(record.source)
         if len(source.run_whole) != 1:
-            raise CheckSkipped(f"{record.model} has no single function whose inputs can be made up")
+            raise CheckSkipped(
+                f"{record.model}: {source.why_not_run or 'it has no single function whose inputs can be made up'}"
+            )
         default, tasks = self.defaults[record.model], guarded.plan.tasks
         return default_form(default, source, tasks, self.builder, self.untuned, lambda message: None)
 

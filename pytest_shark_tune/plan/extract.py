@@ -17,6 +17,7 @@ from pytest_shark_tune.dispatch.reasons import CannotTune, DataDependentSizes, O
 from pytest_shark_tune.dispatch.scalars import bind_scalars
 from pytest_shark_tune.dispatch.types import Dispatch, FoundDispatch, Tensor, Untunable
 from pytest_shark_tune.errors import CommandFailed, InputError
+from pytest_shark_tune.plan.parameters import match_parameters
 from pytest_shark_tune.plan.source import Source, check_data
 
 __all__ = ["Extracted", "extract_dispatches"]
@@ -24,10 +25,6 @@ __all__ = ["Extracted", "extract_dispatches"]
 
 _NO_BENCHMARK = "iree-compile makes no benchmark of it, as of anything with dynamic dimensions"
 _DATA_DEPENDENT = f"{_NO_BENCHMARK}, though no input has: its sizes depend on the data"
-_NO_PARAMETERS = (
-    "it takes parameters from another file (as #flow.parameter.named says), which are not loaded here, so it is not "
-    "run whole"
-)
 
 
 _CONFIG = "#iree_codegen.compilation_info<"
@@ -50,8 +47,8 @@ def extract_dispatches(
     """Find the dispatches of ``sources`` with their calls. Dispatches that no matcher distinguishes are grouped.
 
     Raises:
-        InputError: the compiler rejects a source, a benchmark module was made for another target, or the data for a
-            model does not fit its inputs.
+        InputError: the compiler rejects a source, a benchmark module was made for another target, or the data or
+            the parameters for a model do not fit it.
     """
     found: list[FoundDispatch] = []
     untunable: list[Untunable] = []
@@ -128,7 +125,8 @@ def _with_functions(source: Source, functions: dict[str, tuple[Tensor, ...]], fl
     called = {name: flow.called[name] for name in functions if name in flow.called}
     found = msgspec.structs.replace(source, functions=functions, function=chosen, called=called)
     check_data(source.name, source.data, {name: functions[name] for name in found.run_whole})
-    return msgspec.structs.replace(found, why_not_run=_NO_PARAMETERS) if flow.takes_parameters else found
+    parameters, why = match_parameters(source.name, flow.parameters, source.parameters)
+    return msgspec.structs.replace(found, parameters=parameters, why_not_run=why)
 
 
 class _Compiled(NamedTuple):

@@ -17,6 +17,7 @@ from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.forms.form import DEFAULT_FORM, Form
 from pytest_shark_tune.ops import OpSource
+from pytest_shark_tune.plan.parameters import ParameterFile, stray_parameters
 from pytest_shark_tune.system.cache import file_digest
 
 __all__ = ["MODEL_SUFFIXES", "InputFile", "ModelInput", "Source", "check_data", "read_source", "read_sources"]
@@ -88,16 +89,24 @@ class ModelInput(msgspec.Struct, frozen=True, kw_only=True):
     """The data of inputs by name, or by position."""
     function: str = ""
     """The function to run whole."""
+    parameters: tuple[ParameterFile, ...] = ()
+    """The files with parameters. A model takes those of the scopes that it refers to."""
 
     @classmethod
     def parse(
-        cls, shapes: Iterable[str] = (), data: Iterable[str] = (), function: str = "", *, base: Path = Path()
+        cls,
+        shapes: Iterable[str] = (),
+        data: Iterable[str] = (),
+        function: str = "",
+        parameters: Iterable[str] = (),
+        *,
+        base: Path = Path(),
     ) -> ModelInput:
-        """Read lines such as ``x=1x3x48x320`` and ``x=FILE.npy``; files are relative to ``base``.
+        """Read lines such as ``x=1x3x48x320``, ``x=FILE.npy`` and ``SCOPE=FILE.irpa``; files are relative to ``base``.
 
         Raises:
-            InputError: a line has another form, an input is given twice, or a file does not hold an array. The message
-                names the option.
+            InputError: a line has another form, an input is given twice, or a file does not hold an array or
+                parameters. The message names the option.
         """
         sizes: dict[str, tuple[int, ...]] = {}
         files: dict[str, InputFile] = {}
@@ -116,7 +125,8 @@ class ModelInput(msgspec.Struct, frozen=True, kw_only=True):
                 files[name] = InputFile.read(base / text)
             except InputError as error:
                 raise InputError(f"{_DATA}: {error}") from error
-        return cls(shapes=sizes, data=files, function=function)
+        archives = tuple(ParameterFile.parse(line, base) for line in parameters)
+        return cls(shapes=sizes, data=files, function=function, parameters=archives)
 
     def data_of(self, names: Sequence[str]) -> dict[int, InputFile]:
         """Return the data for a model by position. ``names`` are its inputs' names, empty if they have none.
@@ -138,7 +148,7 @@ class ModelInput(msgspec.Struct, frozen=True, kw_only=True):
         return found
 
     def stray(self, models: Sequence[Source]) -> str:
-        """Report an input or function that none of the ``models`` has. The text is empty if all is well."""
+        """Report an input, function or scope that none of the ``models`` has. The text is empty if all is well."""
         if not models:
             return ""
         inputs = {name for model in models for name in model.input_names}
@@ -152,7 +162,7 @@ class ModelInput(msgspec.Struct, frozen=True, kw_only=True):
         if self.function and self.function not in functions:
             known = ", ".join(map(repr, sorted(functions))) or "none"
             return f"{_FUNCTION}: no function with inputs of fixed shapes is called {self.function!r}: there is {known}"
-        return ""
+        return stray_parameters(self.parameters, (file for model in models for file in model.parameters))
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,6 +181,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """The function to run whole, if the user chose one."""
     data: dict[int, InputFile] = {}
     """The user's data by the input's position. The other inputs are random."""
+    parameters: tuple[ParameterFile, ...] = ()
+    """The files with its parameters; before its dispatches are known, all files that the user gave."""
     called: dict[str, tuple[str, ...]] = {}
     """The executables that each function calls, as far as known."""
     why_not_run: str = ""
@@ -207,10 +219,16 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
         return {number: file.path for number, file in self.data.items()}
 
     @property
+    def parameter_arguments(self) -> tuple[str, ...]:
+        """The files with its parameters, as IREE's tools take them."""
+        return tuple(file.argument for file in self.parameters)
+
+    @property
     def content(self) -> tuple[object, ...]:
         """Everything that results about it depend on, for content keys."""
         data = sorted((number, file.content) for number, file in self.data.items())
-        return (self.name, self.text, self.function, data, *self.form.flags)
+        parameters = [[file.content for file in self.parameters]] if self.parameters else []
+        return (self.name, self.text, self.function, data, *self.form.flags, *parameters)
 
 
 def read_sources(
@@ -272,6 +290,7 @@ def read_source(given: object, directory: Path, asked: ModelInput = ModelInput()
         input_names=names,
         function=asked.function,
         data=asked.data_of(names),
+        parameters=asked.parameters,
         path=str(path.absolute()),
         shapes={name: shape for name, shape in asked.shapes.items() if name in names},
     )

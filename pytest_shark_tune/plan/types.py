@@ -206,11 +206,13 @@ class Wanted(NamedTuple):
 def with_data_of(plan: Plan, sources: Sequence[Source]) -> Plan:
     """Replace the data files of a plan from the cache by those of ``sources``, with paths that are valid here."""
     given = {source.model_name: source for source in sources}
-    here = tuple(
-        replace(source, data=given[source.model_name].data, path=given[source.model_name].path)
-        for source in plan.sources
-    )
-    return replace(plan, sources=here)
+    return replace(plan, sources=tuple(_with_files_of(source, given[source.model_name]) for source in plan.sources))
+
+
+def _with_files_of(source: Source, given: Source) -> Source:
+    scopes = {file.scope for file in source.parameters}
+    parameters = tuple(file for file in given.parameters if file.scope in scopes)
+    return replace(source, data=given.data, path=given.path, parameters=parameters)
 
 
 def renamed(plan: Plan, names: Mapping[str, str]) -> Plan:

@@ -116,7 +116,7 @@ class TuneOptions:
     """Whether dispatches in the snapshot are tuned again, and candidates of earlier runs measured again."""
     request: SpaceRequest
     models: ModelInput
-    """The shapes, data and function of the models of the run."""
+    """The shapes, data, function and parameters of the models of the run."""
     forms: tuple[Form, ...] = ()
     """The forms in which models are tried, besides their default form."""
     reference: str = "default"
@@ -339,6 +339,7 @@ def add_options(parser: pytest.Parser) -> None:
     add_flag("--tune-trust-spec", "let the compiler interpret specs unchecked, which can run commands and write files")
     add_list("--tune-input-shape", "NAME=SIZES", "sizes of an ONNX model's input: x=1x3x224x224")
     add_list("--tune-input", "NAME=FILE", "data of a model's input: x=FILE.npy, or by the input's number: 0=FILE.npy")
+    add_list("--tune-parameters", "SCOPE=FILE", "file of a model's parameters: model=FILE.irpa, .gguf or .safetensors")
     add_list("--tune-where", "CONDITION", 'condition on the configs to try: "wg_0 >= 64 and red_2 in (4, 8)"')
     add_list("--tune-knob", "NAME=V1,V2", "also search an option that the compiler pins: waves_per_eu=1,2,4")
     add_list("--tune-form", "FORM", "a form of models to try: NAME of a known one, NAME=FLAGS, or none (default: all)")
@@ -390,15 +391,17 @@ def named_here(config: pytest.Config, models: ModelInput) -> ModelInput:
         shapes=models.shapes if config.getoption("tune_input_shape") else {},
         data=models.data if config.getoption("tune_input") else {},
         function=models.function if config.getoption("tune_function") else "",
+        parameters=models.parameters if config.getoption("tune_parameters") else (),
     )
 
 
 def _parse_models(config: pytest.Config, function: str) -> ModelInput:
     from pytest_shark_tune.plan.source import ModelInput
 
-    shapes, data = _either(config, "tune_input_shape"), _either(config, "tune_input")
+    lists = (_either(config, f"tune_{name}") for name in ("input_shape", "input", "parameters"))
+    shapes, data, parameters = lists
     try:
-        return ModelInput.parse(shapes, data, function, base=config.invocation_params.dir)
+        return ModelInput.parse(shapes, data, function, parameters, base=config.invocation_params.dir)
     except InputError as error:
         raise pytest.UsageError(str(error)) from error
 

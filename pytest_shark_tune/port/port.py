@@ -60,9 +60,10 @@ def port(
         InputError: a model cannot be read or compiled, or an option names no model.
     """
     sources = [read_source(model, Path(), session.settings.models) for model in models]
-    if problem := session.settings.models.stray(sources):
+    extracted = extract_dispatches(sources, session.compiler, processors, report)
+    if problem := session.settings.models.stray(extracted.sources):
         raise InputError(problem)
-    dispatches = extract_dispatches(sources, session.compiler, processors, report).dispatches if models else ()
+    dispatches = extracted.dispatches
     ops: list[object] = []
 
     def ported(entry: OldEntry) -> PortedEntry:

@@ -65,6 +65,7 @@ class ModelFinal:
             source.functions[name],
             model_tolerance(source, name, plan.tasks, symbols),
             source.files,
+            source.parameter_arguments,
             partial(self.builder.disturbed_model, default, symbols, source.form.flags),
         )
         vmfb = self.builder.model(default, source.form.flags)

@@ -95,12 +95,12 @@ class Profiler:
             vmfb = self.untuned.vmfb(source)
         except CommandFailed as error:
             raise InputError(f"{source.name}: {why_rejected(error)}") from error
-        inputs = arguments(source, function)
+        inputs, parameters = arguments(source, function), source.parameter_arguments
         try:
-            statistics = self._statistics(vmfb, function, inputs)
+            statistics = self._statistics(vmfb, function, inputs, parameters)
         except NoProfile as reason:
             with self.children.lease() as uri:
-                model_us = model_time_us(vmfb, uri, function, inputs)
+                model_us = model_time_us(vmfb, uri, function, inputs, parameters)
             return self.counted(source, function, plan, model_us=model_us, why=str(reason))
         known = _shares(source, plan)
         costs = by_symbol(statistics.exports, list(known))
@@ -113,14 +113,14 @@ class Profiler:
             measured=_RUN,
         )
 
-    def _statistics(self, vmfb: Path, function: str, inputs: Sequence[str]) -> Profiled:
+    def _statistics(self, vmfb: Path, function: str, inputs: Sequence[str], parameters: Sequence[str]) -> Profiled:
         """The driver's statistics of a running model, which are taken once in a run."""
 
         def measure() -> Profiled:
             with self.children.lease() as uri:
-                return profile(vmfb, uri, function, inputs)
+                return profile(vmfb, uri, function, inputs, parameters)
 
-        key = content_key("statistics", file_digest(vmfb), function, inputs)
+        key = content_key("statistics", file_digest(vmfb), function, inputs, parameters)
         return self.of_run.get_or_make("profiles", key, Profiled, measure)
 
     def limits(self) -> Limits | None:

@@ -45,6 +45,8 @@ class ModelFunction:
     """How far results may be off."""
     files: Mapping[int, str] = field(default_factory=dict)
     """Files with the data of some inputs, by position."""
+    parameters: Sequence[str] = ()
+    """Files with the model's parameters, as ``SCOPE=FILE``."""
     disturbed: Callable[[], Path | None] = lambda: None
     """Compiles the default with its sums disturbed (see `disturbance`), before a result is called wrong."""
     expected: Callable[[Sequence[TensorData], Sequence[TensorData]], Sequence[TensorData]] | None = None
@@ -178,7 +180,14 @@ class ModelRunner:
 
 
 def _load(child: DeviceChild, key: str, path: Path, function: ModelFunction) -> None:
-    child.load_function(key, path, function=function.name, inputs=function.inputs, files=function.files)
+    child.load_function(
+        key,
+        path,
+        function=function.name,
+        inputs=function.inputs,
+        files=function.files,
+        parameters=function.parameters,
+    )
 
 
 def _with_second_chance(

@@ -101,13 +101,13 @@ class TunedModel:
         Raises:
             NoProfile: the driver does not tell.
         """
-        inputs = arguments(self.source, self.function)
+        inputs, parameters = arguments(self.source, self.function), self.source.parameter_arguments
         symbols = [symbol for owned in self.owned.values() for symbol in owned]
         taken: dict[Path, list[dict[str, Cost]]] = {self._with([]): [], self._with(list(self.owned)): []}
         for _ in range(_PROFILES):
             for path, costs_of in taken.items():
                 with self._runner.children.lease() as uri:
-                    statistics = profile(path, uri, self.function, inputs, seconds=_PROFILE_S)
+                    statistics = profile(path, uri, self.function, inputs, parameters, seconds=_PROFILE_S)
                 costs_of.append(by_symbol(statistics.exports, symbols))
         ratios = {}
         for name, own in self.owned.items():
@@ -192,7 +192,10 @@ class TunedModel:
     @property
     def _called(self) -> ModelFunction:
         inputs = self.source.functions[self.function]
-        return ModelFunction(self.function, inputs, self.tolerance, self.source.files, self._disturbed)
+        source = self.source
+        return ModelFunction(
+            self.function, inputs, self.tolerance, source.files, source.parameter_arguments, self._disturbed
+        )
 
     def _disturbed(self) -> Path | None:
         """The default with its sums disturbed."""

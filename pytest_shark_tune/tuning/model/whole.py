@@ -112,8 +112,9 @@ def default_form(
         return builder.disturbed_model(untuned.sources(model), None)
 
     tolerance = model_tolerance(like, name, tasks, [model.name])
-    expected = untuned.expected(model)
-    return ModelFunction(name, like.functions[name], tolerance, like.files, disturbed, expected), untuned.vmfb(model)
+    expected, vmfb = untuned.expected(model), untuned.vmfb(model)
+    inputs, parameters = like.functions[name], like.parameter_arguments
+    return ModelFunction(name, inputs, tolerance, like.files, parameters, disturbed, expected), vmfb
 
 
 def onnx_file(model: Source, report: Callable[[str], None]) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -13,7 +14,7 @@ from pytest_shark_tune.compiler.configure import replace_executables
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.plan.make import make_plan
-from pytest_shark_tune.plan.source import Source
+from pytest_shark_tune.plan.source import ModelInput, Source, read_source
 from pytest_shark_tune.plan.types import Plan
 from pytest_shark_tune.records.draft import Draft, spec_of
 from pytest_shark_tune.system.cache import Cache
@@ -25,6 +26,7 @@ from pytest_shark_tune.tuning.settings import RunSettings
 from pytest_shark_tune.tuning.verifier import Verifier
 from tests.factories import make_final
 from tests.models import matmuls
+from tests.parameters import parameter_model, random_parameters, write_parameters
 
 INFO = (
     "#iree_codegen.compilation_info<lowering_config = #iree_cpu.lowering_config<distribution = [{0}, {0}, 0], "
@@ -225,20 +227,30 @@ def test_where_no_function_calls_what_is_tuned_nothing_is_dropped(
 
 
 @pytest.mark.slow
-def test_a_model_whose_weights_are_in_another_file_costs_no_entry(
-    compiler: Compiler, stages: tuple[Builder, ModelRunner], told: list[str]
+def test_a_model_of_parameters_is_judged_like_any_other(
+    compiler: Compiler, stages: tuple[Builder, ModelRunner], told: list[str], tmp_path: Path
 ) -> None:
-    weight = 'util.global private @w = #flow.parameter.named<"model"::"w"> : tensor<128x128xf32>\nfunc.func'
-    loaded = "%a1 = util.global.load @w : tensor<128x128xf32>\n  %zero = "
-    text = MODEL.replace("%a1: tensor<128x128xf32>, ", "").replace("func.func", weight).replace("%zero = ", loaded)
-    plan = make_plan(
-        [Source(name="weightless", text=text, is_benchmark=False)], compiler, processors=2, count=1, seed=0
-    )
-    record = verifier(stages, told).check(plan, finals(plan, **{FIRST: GOOD, SECOND: GOOD}))
-    assert record.dropped == {}
+    (tmp_path / "net.mlir").write_text(parameter_model(128, 128, 128, 64), encoding="utf-8")
+    write_parameters(tmp_path / "w.safetensors", random_parameters(128, 128, 64))
+
+    def plan_with(*lines: str) -> Plan:
+        source = read_source("net.mlir", tmp_path, ModelInput.parse(parameters=lines, base=tmp_path))
+        return make_plan([source], compiler, processors=2, count=1, seed=0)
+
+    judge, bare = verifier(stages, told), plan_with()
+    record = judge.check(bare, finals(bare, **{FIRST: GOOD, SECOND: GOOD}))
     (check,) = record.sources
-    assert (check.applied, check.note) == (2, plan.sources[0].why_not_run)
-    assert "not run whole" in check.note
+    assert (record.dropped, check.applied, check.note) == ({}, 2, bare.sources[0].why_not_run)
+
+    plan = plan_with("model=w.safetensors")
+    won = finals(plan, **{FIRST: GOOD, SECOND: BAD})
+    assert judge.check(plan, won).dropped == {}
+    measured = judge.measure(plan, plan.sources[0], won)
+    assert list(measured.dropped) == [SECOND]
+    (check,) = measured.sources
+    assert check.note == ""
+    assert check.ratio is not None
+    assert FIRST in check.in_model
 
 
 def broad(info: str, name: str = "match_any") -> str:

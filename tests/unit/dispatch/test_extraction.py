@@ -281,17 +281,17 @@ def test_what_a_function_calls_it_may_call_through_others() -> None:
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        ('#flow.parameter.named<"model"::"w">', True),
-        ('#stream.parameter.named<"model"::"w">', True),
-        ("dense<1.5>", False),
+        ('#flow.parameter.named<"model"::"w"> : tensor<4xf32>', {"model": {"w": 16}}),
+        ('#stream.parameter.named<"a b::<c>"::"d.e<0>", {f = "g"}> : tensor<3xi4>', {"a b::<c>": {"d.e<0>": 2}}),
+        ('#flow.parameter.named<"w"> : tensor<2xcomplex<f64>>', {"": {"w": 32}}),
+        ("dense<1.5> : tensor<4xf32>", {}),
     ],
 )
-def test_data_in_another_file_is_noticed(data: str, expected: bool) -> None:
-    assert extraction.read_flow(f"util.global private @w = {data} : tensor<4xf32>").takes_parameters is expected
-    constant = f"%0 = flow.tensor.constant {data} : tensor<4xf32>\nutil.return %0 : tensor<4xf32>"
-    assert (
-        extraction.read_flow(f"util.func public @f() -> tensor<4xf32> {{\n{constant}\n}}").takes_parameters is expected
-    )
+def test_data_in_another_file_is_noticed(data: str, expected: dict[str, dict[str, int]]) -> None:
+    kind = data[data.index("tensor<") :]
+    assert extraction.read_flow(f"util.global private @w = {data}").parameters == expected
+    constant = f"%0 = flow.tensor.constant {data}\nutil.return %0 : {kind}"
+    assert extraction.read_flow(f"util.func public @f() -> {kind} {{\n{constant}\n}}").parameters == expected
 
 
 def test_functions_with_static_tensors_are_listed_with_their_inputs(compiler: Compiler) -> None:

@@ -20,6 +20,7 @@ from pytest_shark_tune.plan.make import make_plan, plan_key
 from pytest_shark_tune.plan.source import Source, read_source
 from pytest_shark_tune.plan.types import Plan
 from pytest_shark_tune.system.cache import Cache, content_key
+from tests.parameters import parameter_model
 
 pytestmark = pytest.mark.compiler
 
@@ -196,22 +197,11 @@ def test_the_key_covers_all_that_a_plan_depends_on(compiler: Compiler) -> None:
 
 
 def test_a_model_whose_data_is_in_another_file_is_tuned_and_not_run(compiler: Compiler) -> None:
-    text = """
-    util.global private @w = #flow.parameter.named<"model"::"w"> : tensor<16x16xf32>
-    func.func @main(%x: tensor<16x16xf32>) -> tensor<16x16xf32> {
-      %w = util.global.load @w : tensor<16x16xf32>
-      %zero = arith.constant 0.0 : f32
-      %e = tensor.empty() : tensor<16x16xf32>
-      %f = linalg.fill ins(%zero : f32) outs(%e : tensor<16x16xf32>) -> tensor<16x16xf32>
-      %0 = linalg.matmul ins(%x, %w : tensor<16x16xf32>, tensor<16x16xf32>)
-          outs(%f : tensor<16x16xf32>) -> tensor<16x16xf32>
-      return %0 : tensor<16x16xf32>
-    }
-    """
+    text = parameter_model(16, 16, 16)
     plan = make_plan([Source(name="model", text=text, is_benchmark=False)], compiler, processors=2, count=1, seed=0)
     assert [task.name for task in plan.tasks] == ["matmul_16x16x16_f32"]
     (source,) = plan.sources
-    assert source.why_not_run.startswith("it takes parameters from another file")
+    assert source.why_not_run.startswith("its parameters are in other files: give --tune-parameters model=FILE")
     assert (source.run_whole, plan.models) == ((), ())
     assert list(source.functions) == ["main"]
 
