@@ -114,7 +114,9 @@ def test_how_a_model_answers_to_rounding_is_not_how_far_it_is_from_the_reference
 
     models = ModelRunner(session.children, seed=0)
     (name,) = whole.run_whole
-    function = ModelFunction(name, whole.functions[name], tolerance_for("f32", "f32", 72), {}, lambda: vmfb, off)
+    function = ModelFunction(
+        name, whole.functions[name], tolerance_for("f32", "f32", 72), disturbed=lambda: vmfb, expected=off
+    )
     failed = models.check_all(function, vmfb, {"same": vmfb}, inputs=1)
     assert failed["same"].state is State.WRONG_RESULT
 
