@@ -62,6 +62,8 @@ _BENCHMARK_OPTIONS = ("json", "save", "autosave", "compare", "compare_fail", "hi
 _SEARCHES = ("model", "random", "exhaustive")
 _ROUTES = ("compile", "flag")
 _STAGES = ("compile",)
+_SHORTEST_COMPILE_S, _COMPILES = 20.0, 60
+"""The least time limit of the compiler for a candidate, and the part of a run's time that it is."""
 _REFERENCES = ("default", "onnx")
 _COMPARED = ("", "ort")
 _OF_ONE_RUN = ("tune_report_md", "tune_cache_clear", "tune_stop_after", "tune_bundle")
@@ -173,7 +175,7 @@ class TuneOptions:
             landscape=base / landscape if landscape else None,
             jobs=parse.parse_count("--tune-jobs", value("jobs")),
             compile_timeout_s=parse.parse_duration("--tune-compile-timeout", value("compile_timeout"))
-            or COMPILE_TIMEOUT_S,
+            or _compile_timeout_s(parse.parse_duration("--tune-time", value("time"))),
             cache=base / (value("cache") or default_cache()),
             cache_bytes=parse.parse_size("--tune-cache-size", value("cache_size")),
             clears_cache=config.getoption("tune_cache_clear"),
@@ -321,7 +323,7 @@ def add_options(parser: pytest.Parser) -> None:
     add("stop-after", "STAGE", "", "compile: measure nothing, and pack the compiled candidates into OUT/bundle.tar")
     add("bundle", "FILE", "", "measure the candidates in a bundle; the compiler is not needed")
     add("jobs", "N", str(processors()), "number of compilations at a time (default: one per processor)")
-    add("compile-timeout", "DURATION", "120s", "time limit per candidate (default: 120s); models have at least 30m")
+    add("compile-timeout", "DURATION", "", "time limit per candidate (default: 120s, less with --tune-time)")
     add("cache", "DIR", "", "directory for plans and compiled candidates (default: the user's cache directory)")
     add("cache-size", "SIZE", CACHE_SIZE, f"maximum size of the cache after a run: 500M, 20G (default: {CACHE_SIZE})")
     group.addoption("--tune-cache-clear", action="store_true", default=False, help="empty the cache before the run")
@@ -344,6 +346,11 @@ def add_options(parser: pytest.Parser) -> None:
     add_list("--tune-knob", "NAME=V1,V2", "also search an option that the compiler pins: waves_per_eu=1,2,4")
     add_list("--tune-form", "FORM", "a form of models to try: NAME of a known one, NAME=FLAGS, or none (default: all)")
     add_list("--iree-compile-flag", "FLAG", "a flag for iree-compile, for the default and for all candidates")
+
+
+def _compile_timeout_s(time_s: float | None) -> float:
+    """The time limit of the compiler for a candidate: a small part of a run's time, as few candidates need so much."""
+    return COMPILE_TIMEOUT_S if time_s is None else min(COMPILE_TIMEOUT_S, max(_SHORTEST_COMPILE_S, time_s / _COMPILES))
 
 
 def _keeps_benchmarks(config: pytest.Config) -> bool:
