@@ -13,7 +13,8 @@ import pytest
     [
         ("stages.check", "measurement.correctness", "tolerance_for"),
         ("stages.check", "measurement.acceptance", "Acceptance"),
-        ("stages.measurement", "measurement.timing", "combine_rounds"),
+        ("stages.measurement", "measurement.timing", "calibrate"),
+        ("stages.measurement", "measurement.rounds", "combine_rounds"),
         ("stages.search", "search", "ModelSearch"),
         ("stages.space", "search_space", "SearchSpace"),
     ],

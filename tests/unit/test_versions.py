@@ -66,8 +66,8 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "behaviour"
 SPACES = "search_space"
 
 PINNED: dict[str, tuple[int, str]] = {
-    "guard/plan.py GUARD_VERSION": (3, "68d52aed05f59388"),
-    "plan/make.py PLAN_VERSION": (3, "03a1abc11b8d0927"),
+    "guard/plan.py GUARD_VERSION": (3, "cea407f98cbcff95"),
+    "plan/make.py PLAN_VERSION": (3, "1f183117a1ef18a3"),
     "tuning/model/profile.py PROFILE_VERSION": (2, "25a55421f8972cb2"),
     "tuning/database.py DATABASE_VERSION": (3, "8103005b71a5eadf"),
     "compiler/configure.py ARTIFACT_VERSION": (1, "23cf668e643781bb"),
@@ -75,7 +75,7 @@ PINNED: dict[str, tuple[int, str]] = {
     "measurement/correctness.py CHECK_VERSION": (2, "1884d929afe2f1d1"),
     "dispatch/extraction.py EXTRACTION_VERSION": (3, "47b92c8c1cc4e706"),
     "measurement/timing.py MEASUREMENT_VERSION": (1, "c946e4e682ed97a1"),
-    "search/facts.py FACTS_VERSION": (1, "1cfc21fc0a303c58"),
+    "search/facts.py FACTS_VERSION": (1, "a0d6d16a02b2bab4"),
     "search_space/constraints.py VERSION": (1, "8733043662f4cdf4"),
     "search_space/cpu/attention.py VERSION": (1, "aecaf2010705c8cb"),
     "search_space/cpu/contraction.py VERSION": (1, "40957d88f0afbb4f"),
