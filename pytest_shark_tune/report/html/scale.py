@@ -9,8 +9,9 @@ from dataclasses import dataclass
 __all__ = ["Scale", "ratio_scale", "usable"]
 
 _STEPS = (1, 2, 2.5, 5, 10)
-_WIDE = 8.0
-_WIDEST_RATIO = 30.0
+_WIDE = 4.0
+_FAR = 2.0
+"""A bound is off the scale if it is so many times as far as all ratios."""
 
 
 def usable(values: Iterable[float | None]) -> list[float]:
@@ -40,7 +41,7 @@ class Scale:
         return self.start + part * (self.end - self.start)
 
     def ticks(self, most: int = 6) -> list[float]:
-        """Return up to ``most`` round values on the scale."""
+        """Return about ``most`` round values on the scale."""
         if not self.low < self.high:
             return [self.low]
         if self.is_log and self.high / self.low > _WIDE:
@@ -51,7 +52,7 @@ class Scale:
                 if len(found) <= most:
                     return found
             return found[:: math.ceil(len(found) / most)]
-        rough = (self.high - self.low) / max(1, most - 1)
+        rough = (self.high - self.low) / most
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(digit * power for digit in _STEPS if digit * power >= rough * 0.999)
         first = math.ceil(self.low / step - 1e-9)
@@ -68,8 +69,6 @@ def ratio_scale(ratios: Iterable[float | None], bounds: Iterable[float | None], 
         end: The place of the largest value.
     """
     centres = [*usable(ratios), 1.0]
-    low = max(min([*centres, *usable(bounds)]), min(centres) / 2)
-    high = min(max([*centres, *usable(bounds)]), max(centres) * 2)
-    low, high = max(low, high / _WIDEST_RATIO, 1e-3), max(high, 1.02)
-    low = min(low, 0.98)
+    low = max(min([*centres, *usable(bounds), 0.98]), min(centres) / _FAR)
+    high = min(max([*centres, *usable(bounds), 1.02]), max(centres) * _FAR)
     return Scale(low / 1.03, high * 1.03, start, end, is_log=True)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pytest_shark_tune.plan.profile import Profile
 from pytest_shark_tune.records.types import Finalist, FinalRecord, Record, State
 from pytest_shark_tune.report.html.figures.intervals import RatioRow
 from pytest_shark_tune.report.html.scale import usable
 from pytest_shark_tune.results.merge_runs import FinishedRun
-from pytest_shark_tune.results.summary import DispatchSummary
+from pytest_shark_tune.results.summary import DispatchSummary, Summary
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 
-__all__ = ["DispatchView", "views_of"]
+__all__ = ["DispatchView", "gains_of", "profiles_of", "views_of"]
 
 
 @dataclass(frozen=True)
@@ -77,3 +78,17 @@ def views_of(run: FinishedRun) -> tuple[DispatchView, ...]:
         return DispatchView(row, candidates, own.get(DEFAULT_ID), finals.get(row.name), dropped)
 
     return tuple(map(view, run.summary.dispatches))
+
+
+def profiles_of(summary: Summary) -> tuple[Profile, ...]:
+    """Return the profiles of the models of a run, without those of forms that another form took the place of."""
+    chosen = {form.source for form in summary.forms}
+    compared = {other.form.source_name(form.model) for form in summary.forms for other in form.compared}
+    tried = {result.source for result in summary.tried_forms if chosen}
+    return tuple(profile for profile in summary.profiles if profile.source not in (compared | tried) - chosen)
+
+
+def gains_of(summary: Summary) -> dict[str, float]:
+    """Return the speedups of the dispatches that have an entry in the spec, by name."""
+    rows = (row for row in summary.dispatches if row.name not in summary.dropped)
+    return {row.name: row.speedup for row in rows if row.speedup is not None and usable([row.speedup])}

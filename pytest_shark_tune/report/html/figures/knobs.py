@@ -69,7 +69,7 @@ def draw_parallel(view: DispatchView, knobs: Sequence[str]) -> Figure | None:
             for tick in vertical.ticks(5):
                 drawing.text(place + 5, vertical(tick) + 4, f"{tick:.3g}x", "tick")
         else:
-            for value in scales[name].shown():
+            for value in scales[name].shown(_MOST_VALUES):
                 drawing.text(place + 3, scales[name].place(value, bottom, top) + 4, fit(str(value), 40), "tick halo")
     rest = len(knobs) - len(axes)
     return Figure(
@@ -110,7 +110,7 @@ def draw_slices(view: DispatchView, knobs: Sequence[str]) -> Figure | None:
             dots[kinds[record.id]].append((axis.place(value, left + 38, left + width - 14), vertical(record.ratio)))
         for kind in _CLASSES:
             drawing.dots(dots[kind], kind)
-        for value in axis.shown():
+        for value in axis.shown(max(2, int((width - 52) / (6 * min(axis.letters, 6) + 8)))):
             place = axis.place(value, left + 38, left + width - 14)
             drawing.text(place, top + height - 11, fit(str(value), 34), "tick small", anchor="middle")
         for value, found in sorted(of_values.items(), key=lambda item: axis.order(item[0])):
@@ -166,10 +166,14 @@ class _Axis:
         last = len(self._values) - 1
         return start + (end - start) * (self._values.index(value) / last if last else 0.5)
 
-    def shown(self) -> list[int | str]:
-        """Return the values to write beside the axis."""
-        step = -(-len(self._values) // _MOST_VALUES)
-        return self._values[::step]
+    def shown(self, most: int) -> list[int | str]:
+        """Return up to ``most`` values to write beside the axis."""
+        return self._values[:: -(-len(self._values) // most)]
+
+    @property
+    def letters(self) -> int:
+        """The letters of the longest value."""
+        return max((len(str(value)) for value in self._values), default=1)
 
     @staticmethod
     def order(value: int | str) -> tuple[bool, int, str]:

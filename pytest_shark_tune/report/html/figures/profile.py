@@ -11,7 +11,7 @@ from pytest_shark_tune.report.html.figure import Figure, Table, times, us
 from pytest_shark_tune.report.html.rows import LEFT, RIGHT, add_axis, add_heading, height_of, mark_of
 from pytest_shark_tune.report.html.scale import Scale
 from pytest_shark_tune.report.html.svg import Drawing
-from pytest_shark_tune.report.html.view import DispatchView
+from pytest_shark_tune.report.html.view import DispatchView, gains_of, profiles_of
 from pytest_shark_tune.results.summary import Summary
 
 __all__ = ["times_in_models"]
@@ -20,13 +20,12 @@ _MOST_ROWS = 25
 
 
 def times_in_models(summary: Summary, views: Sequence[DispatchView]) -> Iterator[Figure]:
-    """Yield a figure for every profile of a model."""
-    gains = {row.name: row.speedup for row in summary.dispatches if row.speedup and row.name not in summary.dropped}
+    """Yield a figure for every model that was profiled."""
     roots = {view.name: view.final.root for view in views if view.final is not None and view.final.root is not None}
-    for profile in summary.profiles:
+    for profile in profiles_of(summary):
         shares = [share for share in profile.shares if share.time_us > 0]
         if shares:
-            yield _figure(profile, shares, gains, roots)
+            yield _figure(profile, shares, gains_of(summary), roots)
 
 
 def _figure(

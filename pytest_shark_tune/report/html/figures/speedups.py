@@ -41,7 +41,7 @@ def dispatch_speedups(views: Sequence[DispatchView]) -> Figure | None:
     return Figure(
         "Speedups of dispatches",
         "Default time by best time in the final, with the interval for one more fresh process. Grey rows have no entry "
-        f"in the spec.{f' {rest} more are in the table.' if rest > 0 else ''}",
+        f"in the spec, and a line without an end goes on.{f' {rest} more are in the table.' if rest > 0 else ''}",
         draw_ratios([row for _, row in found], "speedup of each dispatch with its interval"),
         table,
     )

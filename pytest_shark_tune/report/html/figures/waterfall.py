@@ -12,6 +12,7 @@ from pytest_shark_tune.report.html.figure import Figure, Table, times, us
 from pytest_shark_tune.report.html.rows import LEFT, RIGHT, add_axis, add_heading, height_of, mark_of
 from pytest_shark_tune.report.html.scale import Scale, usable
 from pytest_shark_tune.report.html.svg import Drawing
+from pytest_shark_tune.report.html.view import gains_of, profiles_of
 from pytest_shark_tune.results.summary import Summary
 
 __all__ = ["Step", "steps_of", "waterfalls"]
@@ -36,18 +37,11 @@ class Step:
 
 
 def waterfalls(summary: Summary) -> Iterator[Figure]:
-    """Yield the waterfall of every model that was profiled, without those that another form took the place of."""
+    """Yield the waterfall of every model that was profiled, in the form that was chosen."""
     checks = {check.source: check for check in summary.sources}
     forms = {form.source: form for form in summary.forms}
-    beaten = {form.model for form in summary.forms}
-    gains = {row.name: row.speedup for row in summary.dispatches if row.speedup and row.name not in summary.dropped}
-    for profile in summary.profiles:
-        form, check = forms.get(profile.source), checks.get(profile.source)
-        if form is None and any(
-            profile.source == model or profile.source.startswith(f"{model}-") for model in beaten
-        ):
-            continue
-        steps = steps_of(profile, check, form, gains)
+    for profile in profiles_of(summary):
+        steps = steps_of(profile, checks.get(profile.source), forms.get(profile.source), gains_of(summary))
         if len(steps) > 1:
             yield _figure(profile.source, steps)
 
