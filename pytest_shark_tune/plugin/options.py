@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CACHE_SIZE",
     "GuardOptions",
+    "ReportOptions",
     "TuneOptions",
     "add_options",
     "bundle_is_given",
@@ -62,7 +63,7 @@ _BENCHMARK_OPTIONS = ("json", "save", "autosave", "compare", "compare_fail", "hi
 _SEARCHES = ("model", "random", "exhaustive")
 _ROUTES = ("compile", "flag")
 _STAGES = ("compile",)
-_OF_ONE_RUN = ("tune_report_md", "tune_cache_clear", "tune_stop_after", "tune_bundle")
+_OF_ONE_RUN = ("tune_report_md", "tune_report_html", "tune_cache_clear", "tune_stop_after", "tune_bundle")
 _OF_THE_COMPILER = (
     "tune_spec",
     "tune_where",
@@ -73,8 +74,32 @@ _OF_THE_COMPILER = (
     "tune_stop_after",
 )
 """Options of compiling, which the run that made a bundle has decided already."""
-_OF_GUARDING = ("tune_guard", "tune_guard_route", "tune_tolerance", "tune_strict", "tune_report_md")
+_OF_GUARDING = ("tune_guard", "tune_guard_route", "tune_tolerance", "tune_strict")
 """Options of runs that guard: they would change nothing in a run that tunes."""
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """The files for reports of a run that tunes or guards, as absolute paths."""
+
+    markdown: Path | None = None
+    page: Path | None = None
+    """The page of HTML."""
+
+    @classmethod
+    def from_pytest_config(cls, config: pytest.Config) -> ReportOptions:
+        """Read the options; the command line wins over the ini file.
+
+        Raises:
+            pytest.UsageError: there is no directory for a file; the message names the option.
+        """
+        options = cls(_file(config, "report_md"), _file(config, "report_html"))
+        for flag, path in (("--tune-report-md", options.markdown), ("--tune-report-html", options.page)):
+            if path is not None and (path.is_dir() or not path.parent.is_dir()):
+                raise pytest.UsageError(
+                    f"{flag}: {path} is not a file in an existing directory: make the directory first"
+                )
+        return options
 
 
 @dataclass(frozen=True)
@@ -121,6 +146,8 @@ class TuneOptions:
     """The stage after which the run stops, ``compile``; empty for a whole run."""
     bundle: Path | None = None
     """The bundle with the candidates to measure, if any."""
+    reports: ReportOptions = ReportOptions()
+    """The files for reports."""
     target_is_given: bool = False
     """Whether the target is on the command line."""
 
@@ -186,6 +213,7 @@ class TuneOptions:
             forms=parse.parse_forms("--tune-form", _either(config, "tune_form"), target),
             stop_after=stop_after,
             bundle=bundle,
+            reports=ReportOptions.from_pytest_config(config),
             target_is_given=config.getoption("tune_target") is not None,
         )
         if options.starter and not options.starter.is_file():
@@ -213,8 +241,8 @@ class GuardOptions:
     """Whether an undecided check fails, and a run that finds nothing to guard."""
     route: str
     """How specs are applied to models in production: ``compile`` or ``flag``."""
-    report: Path | None
-    """The file for the Markdown report, if any; an absolute path."""
+    reports: ReportOptions
+    """The files for reports."""
 
     @classmethod
     def from_pytest_config(cls, config: pytest.Config) -> GuardOptions:
@@ -225,30 +253,19 @@ class GuardOptions:
         """
         value = partial(_value, config)
 
-        def file(name: str) -> Path | None:
-            """The path in an option; a path in the ini file is relative to that file, wherever pytest is started."""
-            option = config.getoption(f"tune_{name}")
-            ini = config.inipath.parent if config.inipath is not None else config.rootpath
-            base = config.invocation_params.dir if option is not None else ini
-            return base / value(name) if value(name) else None
-
         given = _given(config, _OF_GUARDING)
         if given and config.getoption("tune"):
             raise pytest.UsageError(f"{given[0]}: it is for checking specs, and --tune makes one: give one of the two")
         route = value("guard_route")
         if route not in _ROUTES:
             raise pytest.UsageError(f"--tune-guard-route: unknown route {route!r}; there is {' and '.join(_ROUTES)}")
-        spec, report = file("guard"), file("report_md")
-        if report is not None and (report.is_dir() or not report.parent.is_dir()):
-            raise pytest.UsageError(
-                f"--tune-report-md: {report} is not a file in an existing directory: make the directory first"
-            )
+        spec = _file(config, "guard")
         return cls(
             spec=_read_spec(spec) if spec is not None else None,
             tolerance=parse.parse_tolerance("--tune-tolerance", value("tolerance")),
             strict=bool(_either(config, "tune_strict")),
             route=route,
-            report=report,
+            reports=ReportOptions.from_pytest_config(config),
         )
 
 
@@ -322,7 +339,8 @@ def add_options(parser: pytest.Parser) -> None:
     add("guard", "SPEC", "", "check this spec, from whatever source, against the models and suites on the command line")
     add("tolerance", "PERCENT", "4%", "how far a guarded entry may fall behind its recorded speed (default: 4 percent)")
     add("guard-route", "ROUTE", "compile", "how specs are applied: compile (shark-tune compile, default) or flag")
-    add("report-md", "FILE", "", "write the results of guarding as Markdown, in one line if nothing changed")
+    add("report-md", "FILE", "", "write the results as Markdown; of guarding in one line if nothing changed")
+    add("report-html", "FILE", "", "write the results as one page of HTML with figures, which loads nothing else")
     add_flag("--tune-strict", "fail a guarded entry with an undecided speed, and a run that finds nothing to guard")
     add_flag("--tune-trust-spec", "let the compiler interpret specs unchecked, which can run commands and write files")
     add_list("--tune-input-shape", "NAME=SIZES", "sizes of an ONNX model's input: x=1x3x224x224")
@@ -413,6 +431,14 @@ def _value(config: pytest.Config, name: str) -> str:
     """The value of the option ``--tune-NAME`` on the command line or, if it is not given there, in the ini file."""
     given = config.getoption(f"tune_{name}")
     return str(given if given is not None else config.getini(f"tune_{name}"))
+
+
+def _file(config: pytest.Config, name: str) -> Path | None:
+    """The path in an option; a path in the ini file is relative to that file, wherever pytest is started."""
+    given = _value(config, name)
+    ini = config.inipath.parent if config.inipath is not None else config.rootpath
+    base = config.invocation_params.dir if config.getoption(f"tune_{name}") is not None else ini
+    return base / given if given else None
 
 
 def _either(config: pytest.Config, name: str) -> Any:

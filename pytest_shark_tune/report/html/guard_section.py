@@ -25,9 +25,7 @@ def guard_section(
         ended_early: the reason why the run did not check everything; empty if it did.
     """
     order = list(EntryCheck)
-    found = sorted(
-        results, key=lambda result: (result.spec, result.verdict.entry, order.index(result.verdict.check))
-    )
+    found = sorted(results, key=lambda result: (result.spec, result.verdict.entry, order.index(result.verdict.check)))
     counts = Counter(result.verdict.outcome for result in found)
     entries = len({(result.spec, result.verdict.entry) for result in found})
     outcomes = ", ".join(f"{counts[outcome]} {outcome}" for outcome in CheckOutcome if counts[outcome])
@@ -39,7 +37,9 @@ def guard_section(
             *(("spec", spec) for spec in dict.fromkeys(result.spec for result in found)),
         ],
         answers=[
-            f"{entries} {'entry' if entries == 1 else 'entries'}, checks: {outcomes}." if found else "Nothing was guarded."
+            f"{entries} {'entry' if entries == 1 else 'entries'}, checks: {outcomes}."
+            if found
+            else "Nothing was guarded."
         ],
         warnings=[f"The run ended early, so this is not all: {ended_early}."] if ended_early else [],
         figures=[figure for figure in (*figures, _failures(failures)) if figure is not None],

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["MOST_BYTES", "guard_page", "tuning_page", "write_page"]
 
 MOST_BYTES = 1_500_000
-"""The most bytes of a page. Where it would be larger, dispatches that matter least are left out, and the page says so."""
+"""The most bytes of a page. If it would be larger, the dispatches that matter least are left out, and it says so."""
 
 _FRAME_BYTES = 60_000
 """The bytes that are kept for everything but sections."""
@@ -65,9 +65,7 @@ def tuning_page(runs: Sequence[FinishedRun]) -> str:
     return _page("shark-tune report", overview, sections, left_out)
 
 
-def guard_page(
-    results: Iterable[GuardResult], failures: Sequence[GuardFailure] = (), ended_early: str = ""
-) -> str:
+def guard_page(results: Iterable[GuardResult], failures: Sequence[GuardFailure] = (), ended_early: str = "") -> str:
     """Return the page of a run that guarded.
 
     Args:

@@ -37,7 +37,9 @@ def add_heading(drawing: Drawing, row: int, name: str, value: str, kind: str = "
     drawing.text(RIGHT, base, value, f"value {kind}".strip(), anchor="end")
 
 
-def add_axis(drawing: Drawing, scale: Scale, count: int, shown: Callable[[float], str], one: float | None = None) -> None:
+def add_axis(
+    drawing: Drawing, scale: Scale, count: int, shown: Callable[[float], str], one: float | None = None
+) -> None:
     """Add the axis below ``count`` rows, with a line through all of them at each tick; ``one`` is a line of its own."""
     bottom = count * ROW + 4
     for tick in scale.ticks():

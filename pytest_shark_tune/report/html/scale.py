@@ -21,7 +21,7 @@ def usable(values: Iterable[float | None]) -> list[float]:
 
 @dataclass(frozen=True)
 class Scale:
-    """A scale from ``low`` to ``high``, drawn from ``start`` to ``end``. Values beyond its ends are drawn at the ends."""
+    """A scale from ``low`` to ``high``, drawn from ``start`` to ``end``. Values beyond it are drawn at its ends."""
 
     low: float
     high: float

@@ -1,7 +1,7 @@
 """The only module that writes SVG: shapes and text in one drawing, escaped.
 
-Drawings carry no colors and no styles of their own, only classes, since a strict content-security policy forbids both
-where they stand in attributes. The style sheet of the page gives the classes their colors, in the light and in the dark.
+Drawings have no styles of their own, only classes, since a strict content-security policy forbids styles in attributes.
+The style sheet of the page gives the classes their colors, for light and dark.
 """
 
 from __future__ import annotations

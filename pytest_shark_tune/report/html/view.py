@@ -35,9 +35,7 @@ class DispatchView:
     @property
     def measured(self) -> tuple[Record, ...]:
         """The candidates with a time."""
-        return tuple(
-            record for record in self.candidates if record.state is State.MEASURED and usable([record.ratio])
-        )
+        return tuple(record for record in self.candidates if record.state is State.MEASURED and usable([record.ratio]))
 
     @property
     def finalists(self) -> tuple[Finalist, ...]:
@@ -50,7 +48,9 @@ class DispatchView:
     def best(self) -> Finalist | None:
         """The winner, or else the fastest finalist."""
         winner = self.row.winner or (self.final.winner if self.final is not None else None)
-        return next((finalist for finalist in self.finalists if finalist.id == winner), next(iter(self.finalists), None))
+        return next(
+            (finalist for finalist in self.finalists if finalist.id == winner), next(iter(self.finalists), None)
+        )
 
     @property
     def speedup(self) -> RatioRow | None:

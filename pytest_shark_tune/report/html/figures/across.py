@@ -24,9 +24,7 @@ def compare_runs(runs: Sequence[FinishedRun]) -> list[Figure]:
     shared = sorted((pair for pair in views if times[pair[1].name] > 1), key=lambda pair: pair[1].name)
     found = [(run, view, row) for run, view in shared if (row := view.speedup) is not None]
     if found:
-        rows = [
-            RatioRow(f"{row.name} in {run.name}", row.ratio, row.low, row.high, row.kind) for run, _, row in found
-        ]
+        rows = [RatioRow(f"{row.name} in {run.name}", row.ratio, row.low, row.high, row.kind) for run, _, row in found]
         rest = len(rows) - MOST_ROWS
         figures.append(
             Figure(

@@ -84,7 +84,7 @@ def _improvements(
     candidates: Sequence[Record], ratios: Sequence[float | None], spent_s: Sequence[float]
 ) -> list[tuple[str, ...]]:
     """Return a row for each candidate that was the best so far."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     best = 0.0
     for number, (record, value, seconds) in enumerate(zip(candidates, ratios, spent_s, strict=True), 1):
         if value is not None and value > best:

@@ -30,7 +30,9 @@ def draw_final(view: DispatchView) -> Figure | None:
     samples = [sample for *_, found, _ in rows for sample in found]
     low, high = min(samples), max(samples)
     is_wide = high / low > _WIDE
-    scale = Scale(low / 1.03 if is_wide else max(0.0, low - (high - low) * 0.04), high * 1.02, LEFT, RIGHT, is_log=is_wide)
+    scale = Scale(
+        low / 1.03 if is_wide else max(0.0, low - (high - low) * 0.04), high * 1.02, LEFT, RIGHT, is_log=is_wide
+    )
     drawing = Drawing(height_of(len(rows)), f"all samples of the final of {view.name}")
     add_axis(drawing, scale, len(rows), times)
     for position, (name, value, found, kind) in enumerate(rows):
@@ -50,8 +52,14 @@ def draw_final(view: DispatchView) -> Figure | None:
         Table(
             ("id", "state", "ratio", "interval", "median us", "samples us"),
             [
-                ("default", "measured", "1x", "", us(statistics.median(final.baseline_samples_us)),
-                 _listed(final.baseline_samples_us)),
+                (
+                    "default",
+                    "measured",
+                    "1x",
+                    "",
+                    us(statistics.median(final.baseline_samples_us)),
+                    _listed(final.baseline_samples_us),
+                ),
                 *(
                     (
                         finalist.id,

@@ -18,7 +18,7 @@ _SIGNS = {
     CheckOutcome.PASSED: ("✓", "good"),
     CheckOutcome.FAILED: ("✗", "bad"),
     CheckOutcome.UNDECIDED: ("?", "unsure"),
-    CheckOutcome.SKIPPED: ("–", "noise"),
+    CheckOutcome.SKIPPED: ("-", "noise"),
 }
 _MOST_ENTRIES = 60
 
@@ -51,7 +51,7 @@ def draw_checks(results: Sequence[GuardResult]) -> Figure:
     rest = len(entries) - len(shown)
     return Figure(
         "Checks",
-        "✓ kept, ✗ broken, ? undecided, – skipped: a field for each check of each entry."
+        "✓ kept, ✗ broken, ? undecided, - skipped: a field for each check of each entry."
         f"{f' {rest} more entries are in the table.' if rest > 0 else ''}",
         drawing.markup(),
         Table(

@@ -45,7 +45,9 @@ def draw_parallel(view: DispatchView, knobs: Sequence[str]) -> Figure | None:
     top, bottom = 40.0, 210.0
     drawing = Drawing(226.0, f"knobs of the candidates of {view.name}, each a line to its ratio")
     places = Scale(0.0, float(len(axes)), 26.0, WIDTH - 36.0)
-    scales = {name: _Axis([value for record in records if (value := _values(record).get(name)) is not None]) for name in axes}
+    scales = {
+        name: _Axis([value for record in records if (value := _values(record).get(name)) is not None]) for name in axes
+    }
     ratios = usable(record.ratio for record in records)
     vertical = Scale(min(ratios) / 1.02, max(ratios) * 1.02, bottom, top, is_log=True)
     lines: dict[str, list[list[tuple[float, float]]]] = {kind: [] for kind in _CLASSES}

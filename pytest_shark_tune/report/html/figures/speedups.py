@@ -54,8 +54,10 @@ def model_speedups(summary: Summary) -> Figure | None:
         return None
     table = Table(
         ("model", "default us", "tuned us", "speedup", "interval", "remark"),
-        [(row.name, us(default), us(tuned), ratio(row.ratio), interval(row.low, row.high), note)
-         for row, default, tuned, note in rows],
+        [
+            (row.name, us(default), us(tuned), ratio(row.ratio), interval(row.low, row.high), note)
+            for row, default, tuned, note in rows
+        ],
         words=frozenset({0, 4, 5}),
     )
     return Figure(
@@ -81,7 +83,9 @@ def _model_rows(summary: Summary) -> Iterator[tuple[RatioRow, float | None, floa
         if check.ratio is not None and usable([check.ratio]):
             kind = _kind(check.ratio_low)
             remark = "unproven" if kind == "noise" else ""
-            row = RatioRow(f"{check.source} with its spec", check.ratio, check.ratio_low, check.ratio_high, kind, remark)
+            row = RatioRow(
+                f"{check.source} with its spec", check.ratio, check.ratio_low, check.ratio_high, kind, remark
+            )
             yield row, check.default_us, check.tuned_us, check.note
 
 

@@ -103,9 +103,12 @@ def _figure(source: str, steps: Sequence[Step]) -> Figure:
             scale(low), mark_of(position) - 5, scale(high) - scale(low), 10, f"bar {step.kind}", f"{step.name}: {value}"
         )
         if position + 1 < len(steps):
-            drawing.line(scale(step.end_us), mark_of(position) + 5, scale(step.end_us), mark_of(position + 1) - 5, "link")
+            drawing.line(
+                scale(step.end_us), mark_of(position) + 5, scale(step.end_us), mark_of(position + 1) - 5, "link"
+            )
     rows = [
-        (step.name, "" if _is_whole(at, steps) else us(-step.saved_us), us(step.end_us)) for at, step in enumerate(steps)
+        (step.name, "" if _is_whole(at, steps) else us(-step.saved_us), us(step.end_us))
+        for at, step in enumerate(steps)
     ]
     return Figure(
         f"Where the time of {source} went",
@@ -123,4 +126,4 @@ def _is_whole(position: int, steps: Sequence[Step]) -> bool:
 def _value(step: Step, *, is_whole: bool) -> str:
     if is_whole:
         return times(step.end_us)
-    return f"{'−' if step.saved_us >= 0 else '+'}{times(abs(step.saved_us))}"
+    return f"{'-' if step.saved_us >= 0 else '+'}{times(abs(step.saved_us))}"
