@@ -16,7 +16,9 @@ def answers(summary: Summary) -> Iterator[str]:
     """Yield sentences that say how much faster what became."""
     won = [row for row in summary.dispatches if row.winner is not None and row.name not in summary.dropped]
     count = len(summary.dispatches)
-    answer = f"{len(won)} of {count} {'dispatch is' if count == 1 else 'dispatches are'} faster"
+    answer = (
+        f"{len(won)} of {count} {'dispatch' if count == 1 else 'dispatches'} {'is' if len(won) == 1 else 'are'} faster"
+    )
     fastest = max(won, key=lambda row: row.speedup or 0.0, default=None)
     if fastest is not None and fastest.speedup:
         answer += f", {fastest.name} by the most: {fastest.speedup:.2f}x"
@@ -52,8 +54,8 @@ def warnings(summary: Summary) -> Iterator[str]:
         yield f"{provisional} {are} provisional: the time was spent (--tune-time)."
     if summary.run.unsteady:
         yield (
-            f"The machine changed its speed while {summary.run.unsteady} candidates or finals were measured: other work "
-            "on it, or a clock that varies, makes intervals wide."
+            f"The machine changed its speed while {summary.run.unsteady} candidates or finals were measured: other "
+            "work on it, or a clock that varies, makes intervals wide."
         )
     for name, reason in summary.dropped.items():
         yield f"{name} is not in the spec: {reason}."

@@ -56,7 +56,7 @@ def tuning_page(runs: Sequence[FinishedRun]) -> str:
         if room <= 0:
             left_out += 1
             continue
-        fold: Markup = blocks.fold(make())
+        fold: Markup = blocks.fold(make(), not sections[position][1])
         if _size(fold) > room:
             left_out += 1
             continue

@@ -57,7 +57,8 @@ class DispatchView:
         """The result of the final; ``None`` if no candidate was in one."""
         best, row = self.best, self.row
         if row.speedup is not None and usable([row.speedup]):
-            return RatioRow(self.name, row.speedup, row.speedup_low, row.speedup_high, "good")
+            remark = "provisional" if self.final is not None and self.final.is_provisional else ""
+            return RatioRow(self.name, row.speedup, row.speedup_low, row.speedup_high, "good", remark)
         if best is None or best.ratio is None:
             return None
         remark = "not in the spec" if self.dropped else "unproven"

@@ -61,8 +61,8 @@ def _figure(
             ),
             [_row(share, gains.get(share.dispatch), roots.get(share.dispatch)) for share in shares],
             words=frozenset({0, 9, 10}),
-            note="GFLOP/s count a multiplication and an addition of a contraction or convolution as two operations, GB/s "
-            "every operand of the root op once. Both are with the spec.",
+            note="GFLOP/s count a multiplication and an addition of a contraction or convolution as two operations, "
+            "GB/s every operand of the root op once. Both are with the spec.",
         ),
     )
 
