@@ -10,6 +10,7 @@ from pytest_shark_tune.commands.options import Command
 from pytest_shark_tune.commands.output import check_output_path
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.results.merge_runs import read_run
+from pytest_shark_tune.system import journal
 
 __all__ = ["report_runs"]
 
@@ -30,12 +31,12 @@ def report_runs(directories: tuple[Path, ...], output: Path) -> None:
     DIR is the --tune-out of a run. The page has tables and figures, needs no network and loads no other file. With
     several runs it also compares them.
     """
-    from pytest_shark_tune.report.html.page import tuning_page, write_page
+    from pytest_shark_tune.report.html.page import tuning_page
 
     check_output_path(output)
     page = tuning_page([read_run(directory) for directory in dict.fromkeys(directories)])
     try:
-        write_page(output, page)
+        journal.replace_file(output, page.encode())
     except OSError as error:
         raise InputError(f"-o {output}: cannot be written: {error.strerror}") from error
     click.echo(f"report: {output}")

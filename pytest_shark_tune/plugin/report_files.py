@@ -1,4 +1,4 @@
-"""The only module that writes reports: files that options name, and the summary of a step of a GitHub workflow."""
+"""Writes the reports of a run: files that options name, and the summary of a step of a GitHub workflow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def write_report(option: str, path: Path, text: str) -> str:
     from pytest_shark_tune.system import journal
 
     try:
-        journal.replace_file(path, text.encode("utf-8", errors="backslashreplace"))
+        journal.replace_file(path, text.encode())
     except OSError as error:
         return f"{option}: cannot write {path}: {error.strerror}"
     return ""
@@ -35,7 +35,7 @@ def append_step_summary(text: str) -> str:
     if not path:
         return ""
     try:
-        with Path(path).open("a", encoding="utf-8", errors="backslashreplace") as file:
+        with Path(path).open("a", encoding="utf-8") as file:
             file.write(f"{text}\n")
     except OSError as error:
         return f"{_STEP_SUMMARY}: cannot write {path}: {error.strerror}"

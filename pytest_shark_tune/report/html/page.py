@@ -12,7 +12,6 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_shark_tune import __version__
@@ -24,14 +23,13 @@ from pytest_shark_tune.report.html.run_section import run_section
 from pytest_shark_tune.report.html.section import Fold, Section
 from pytest_shark_tune.report.html.view import views_of
 from pytest_shark_tune.results.merge_runs import FinishedRun
-from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.terminal import escaped
 
 if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
-__all__ = ["MOST_BYTES", "guard_page", "tuning_page", "write_page"]
+__all__ = ["MOST_BYTES", "guard_page", "tuning_page"]
 
 MOST_BYTES = 1_500_000
 """The most bytes of a page. If it would be larger, the dispatches that matter least are left out, and it says so."""
@@ -77,17 +75,8 @@ def guard_page(results: Iterable[GuardResult], failures: Sequence[GuardFailure] 
     return _page("shark-tune guard", None, [(section, [])], 0)
 
 
-def write_page(path: Path, page: str) -> None:
-    """Write a page.
-
-    Raises:
-        OSError: it cannot be written; an older file is then whole.
-    """
-    journal.replace_file(path, page.encode("utf-8", errors="backslashreplace"))
-
-
 def _by_time(runs: Sequence[FinishedRun]) -> Iterator[tuple[int, Callable[[], Fold]]]:
-    """Yield the dispatches that matter most first: a run's own order is that of its time, so the runs take turns."""
+    """Yield the dispatches of all runs, in turns, with the position of the run: winners first, then by their time."""
     views = [
         sorted(views_of(run), key=lambda view: (view.row.winner is None, -(view.row.share or 0.0))) for run in runs
     ]

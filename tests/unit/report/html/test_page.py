@@ -12,7 +12,7 @@ import pytest
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
 from pytest_shark_tune.records.types import State
 from pytest_shark_tune.report.guard_text import GuardFailure, GuardResult
-from pytest_shark_tune.report.html.page import MOST_BYTES, guard_page, tuning_page, write_page
+from pytest_shark_tune.report.html.page import MOST_BYTES, guard_page, tuning_page
 from pytest_shark_tune.results.merge_runs import FinishedRun, read_run
 from tests.pages import SVG, Page, assert_self_contained, texts_of
 
@@ -251,10 +251,3 @@ def test_a_run_that_guarded_nothing_says_so() -> None:
     page = Page(guard_page([]))
     assert_self_contained(page)
     assert "Nothing was guarded." in page.shown
-
-
-def test_a_page_replaces_an_older_one(tmp_path: Path) -> None:
-    path = tmp_path / "page.html"
-    path.write_text("old", encoding="utf-8")
-    write_page(path, guard_page([]))
-    assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
