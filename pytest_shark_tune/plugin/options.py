@@ -63,7 +63,8 @@ _BENCHMARK_OPTIONS = ("json", "save", "autosave", "compare", "compare_fail", "hi
 _SEARCHES = ("model", "random", "exhaustive")
 _ROUTES = ("compile", "flag")
 _STAGES = ("compile",)
-_OF_ONE_RUN = ("tune_report_md", "tune_report_html", "tune_cache_clear", "tune_stop_after", "tune_bundle")
+_REPORTS = ("tune_report_md", "tune_report_html")
+_OF_ONE_RUN = (*_REPORTS, "tune_cache_clear", "tune_stop_after", "tune_bundle")
 _OF_THE_COMPILER = (
     "tune_spec",
     "tune_where",
@@ -220,6 +221,8 @@ class TuneOptions:
             raise pytest.UsageError(f"--tune-spec: there is no file {options.starter}")
         if options.landscape and options.landscape.is_dir():
             raise pytest.UsageError(f"--tune-record-landscape: {options.landscape} is a directory; name a file in it")
+        if stop_after and (given := _given(config, _REPORTS)):
+            raise pytest.UsageError(f"{given[0]}: with --tune-stop-after nothing is measured that could be reported")
         unprofiled = "--tune-bundle" if bundle else "--tune-stop-after" if stop_after else ""
         if unprofiled and options.share < 1 and config.getoption("tune_share") is not None:
             raise pytest.UsageError(
