@@ -7,11 +7,12 @@
   function number(text) {
     return text === "" ? NaN : parseFloat(text.replace(/,/g, ""));
   }
-  function compare(a, b, numeric) {
-    if (!numeric) { return a.localeCompare(b); }
+  function compare(a, b, numeric, sign) {
+    if (!numeric) { return sign * a.localeCompare(b); }
     const x = number(a), y = number(b);
+    // Rows without a number stay at the end, in whichever order.
     if (isNaN(x) || isNaN(y)) { return isNaN(x) - isNaN(y); }
-    return x - y;
+    return sign * (x - y);
   }
   function sort(table, head, column) {
     const down = head.getAttribute("aria-sort") === "ascending";
@@ -19,8 +20,7 @@
     const body = table.tBodies[0];
     const rows = Array.from(body.rows);
     rows.sort(function (a, b) {
-      const order = compare(value(a, column), value(b, column), numeric);
-      return down ? -order : order;
+      return compare(value(a, column), value(b, column), numeric, down ? -1 : 1);
     });
     rows.forEach(function (row) { body.appendChild(row); });
     Array.from(head.parentNode.cells).forEach(function (cell) { cell.removeAttribute("aria-sort"); });
