@@ -15,6 +15,7 @@ from pytest_shark_tune.commands.merge_records import merge_records
 from pytest_shark_tune.commands.port import port_spec
 from pytest_shark_tune.commands.profile import profile_model
 from pytest_shark_tune.commands.replay import replay
+from pytest_shark_tune.commands.report import report_runs
 from pytest_shark_tune.commands.rewrite import rewrite_model
 from pytest_shark_tune.commands.show import show
 from pytest_shark_tune.commands.space import space
@@ -50,6 +51,7 @@ for _command in (
     show,
     diff_specs,
     replay,
+    report_runs,
     cache,
 ):
     main.add_command(_command)

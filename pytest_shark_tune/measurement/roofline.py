@@ -9,7 +9,16 @@ import msgspec
 
 from pytest_shark_tune.dispatch.types import BenchmarkModule, RootOp
 
-__all__ = ["SUSPICIOUS_RATIO", "Limits", "Work", "least_us", "why_impossible", "work_of"]
+__all__ = [
+    "SUSPICIOUS_RATIO",
+    "Limits",
+    "Work",
+    "least_us",
+    "operand_bytes",
+    "operations_of",
+    "why_impossible",
+    "work_of",
+]
 
 SUSPICIOUS_RATIO = 3.0
 """From this many times the default's speed on, a candidate is compared with the roofline.
@@ -57,8 +66,7 @@ def work_of(root: RootOp, module: BenchmarkModule) -> Work:
     """Compute the least work of a dispatch.
 
     Outputs count if they are written whole. Inputs count if they have as many elements as an operand of the root op
-    that is read whole: slices, broadcasts, gathers and strides leave parts unread. Every point of the loops of a
-    contraction or convolution counts as a multiplication and an addition.
+    that is read whole: slices, broadcasts, gathers and strides leave parts unread.
     """
     read = {math.prod(tensor.shape) for tensor in root.inputs if _is_read_whole(root, math.prod(tensor.shape))}
     moved = 0
@@ -66,12 +74,23 @@ def work_of(root: RootOp, module: BenchmarkModule) -> Work:
         elements = math.prod(view.shape)
         if (view.writes and not view.reads) or (view.reads and not view.writes and elements in read):
             moved += elements * _bits(view.element) // 8
-    multiplies = root.kind in ("contraction", "scaled_contraction", "convolution")
     return Work(
         bytes=moved,
-        operations=2 * math.prod(root.loops) if multiplies else 0,
+        operations=operations_of(root),
         bits=min([_FULL_BITS, *(_bits(tensor.element) for tensor in root.inputs[:2])]),
     )
+
+
+def operations_of(root: RootOp) -> int:
+    """Count the operations of a contraction or convolution: a multiplication and an addition at every point of its
+    loops. They are not known of other ops, for which this returns 0.
+    """
+    return 2 * math.prod(root.loops) if root.kind in ("contraction", "scaled_contraction", "convolution") else 0
+
+
+def operand_bytes(root: RootOp) -> int:
+    """Count the bytes of the root op's operands, as if each was moved once."""
+    return sum(math.prod(tensor.shape) * _bits(tensor.element) // 8 for tensor in (*root.inputs, *root.outputs))
 
 
 def least_us(work: Work, limits: Limits, *, shares_processor: bool) -> float:

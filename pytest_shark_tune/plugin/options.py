@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CACHE_SIZE",
     "GuardOptions",
+    "ReportOptions",
     "TuneOptions",
     "add_options",
     "bundle_is_given",
@@ -66,7 +67,8 @@ _SHORTEST_COMPILE_S, _COMPILES = 20.0, 60
 """The least time limit of the compiler for a candidate, and the part of a run's time that it is."""
 _REFERENCES = ("default", "onnx")
 _COMPARED = ("", "ort")
-_OF_ONE_RUN = ("tune_report_md", "tune_cache_clear", "tune_stop_after", "tune_bundle")
+_REPORTS = ("tune_report_md", "tune_report_html")
+_OF_ONE_RUN = (*_REPORTS, "tune_cache_clear", "tune_stop_after", "tune_bundle")
 _OF_THE_COMPILER = (
     "tune_spec",
     "tune_where",
@@ -77,8 +79,32 @@ _OF_THE_COMPILER = (
     "tune_stop_after",
 )
 """Options of compiling, which the run that made a bundle has decided already."""
-_OF_GUARDING = ("tune_guard", "tune_guard_route", "tune_tolerance", "tune_strict", "tune_report_md")
+_OF_GUARDING = ("tune_guard", "tune_guard_route", "tune_tolerance", "tune_strict")
 """Options of runs that guard: they would change nothing in a run that tunes."""
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """The files for reports of a run that tunes or guards, as absolute paths."""
+
+    markdown: Path | None = None
+    page: Path | None = None
+    """The page of HTML."""
+
+    @classmethod
+    def from_pytest_config(cls, config: pytest.Config) -> ReportOptions:
+        """Read the options; the command line wins over the ini file.
+
+        Raises:
+            pytest.UsageError: there is no directory for a file; the message names the option.
+        """
+        options = cls(_file(config, "report_md"), _file(config, "report_html"))
+        for flag, path in (("--tune-report-md", options.markdown), ("--tune-report-html", options.page)):
+            if path is not None and (path.is_dir() or not path.parent.is_dir()):
+                raise pytest.UsageError(
+                    f"{flag}: {path} is not a file in an existing directory: make the directory first"
+                )
+        return options
 
 
 @dataclass(frozen=True)
@@ -129,6 +155,8 @@ class TuneOptions:
     """The stage after which the run stops, ``compile``; empty for a whole run."""
     bundle: Path | None = None
     """The bundle with the candidates to measure, if any."""
+    reports: ReportOptions = ReportOptions()
+    """The files for reports."""
     target_is_given: bool = False
     """Whether the target is on the command line."""
 
@@ -193,12 +221,15 @@ class TuneOptions:
             compare=parse.parse_choice("--tune-compare", value("compare"), _COMPARED),
             stop_after=stop_after,
             bundle=bundle,
+            reports=ReportOptions.from_pytest_config(config),
             target_is_given=config.getoption("tune_target") is not None,
         )
         if options.starter and not options.starter.is_file():
             raise pytest.UsageError(f"--tune-spec: there is no file {options.starter}")
         if options.landscape and options.landscape.is_dir():
             raise pytest.UsageError(f"--tune-record-landscape: {options.landscape} is a directory; name a file in it")
+        if stop_after and (given := _given(config, _REPORTS)):
+            raise pytest.UsageError(f"{given[0]}: with --tune-stop-after nothing is measured that could be reported")
         unprofiled = "--tune-bundle" if bundle else "--tune-stop-after" if stop_after else ""
         if unprofiled and options.share < 1 and config.getoption("tune_share") is not None:
             raise pytest.UsageError(
@@ -220,8 +251,8 @@ class GuardOptions:
     """Whether an undecided check fails, and a run that finds nothing to guard."""
     route: str
     """How specs are applied to models in production: ``compile`` or ``flag``."""
-    report: Path | None
-    """The file for the Markdown report, if any; an absolute path."""
+    reports: ReportOptions
+    """The files for reports."""
 
     @classmethod
     def from_pytest_config(cls, config: pytest.Config) -> GuardOptions:
@@ -232,30 +263,19 @@ class GuardOptions:
         """
         value = partial(_value, config)
 
-        def file(name: str) -> Path | None:
-            """The path in an option; a path in the ini file is relative to that file, wherever pytest is started."""
-            option = config.getoption(f"tune_{name}")
-            ini = config.inipath.parent if config.inipath is not None else config.rootpath
-            base = config.invocation_params.dir if option is not None else ini
-            return base / value(name) if value(name) else None
-
         given = _given(config, _OF_GUARDING)
         if given and config.getoption("tune"):
             raise pytest.UsageError(f"{given[0]}: it is for checking specs, and --tune makes one: give one of the two")
         route = value("guard_route")
         if route not in _ROUTES:
             raise pytest.UsageError(f"--tune-guard-route: unknown route {route!r}; there is {' and '.join(_ROUTES)}")
-        spec, report = file("guard"), file("report_md")
-        if report is not None and (report.is_dir() or not report.parent.is_dir()):
-            raise pytest.UsageError(
-                f"--tune-report-md: {report} is not a file in an existing directory: make the directory first"
-            )
+        spec = _file(config, "guard")
         return cls(
             spec=_read_spec(spec) if spec is not None else None,
             tolerance=parse.parse_tolerance("--tune-tolerance", value("tolerance")),
             strict=bool(_either(config, "tune_strict")),
             route=route,
-            report=report,
+            reports=ReportOptions.from_pytest_config(config),
         )
 
 
@@ -336,7 +356,8 @@ def add_options(parser: pytest.Parser) -> None:
     add("guard", "SPEC", "", "check this spec, from whatever source, against the models and suites on the command line")
     add("tolerance", "PERCENT", "4%", "how far a guarded entry may fall behind its recorded speed (default: 4 percent)")
     add("guard-route", "ROUTE", "compile", "how specs are applied: compile (shark-tune compile, default) or flag")
-    add("report-md", "FILE", "", "write the results of guarding as Markdown, in one line if nothing changed")
+    add("report-md", "FILE", "", "write the results as Markdown; of guarding in one line if nothing changed")
+    add("report-html", "FILE", "", "write the results as one page of HTML with figures, which loads nothing else")
     add_flag("--tune-strict", "fail a guarded entry with an undecided speed, and a run that finds nothing to guard")
     add_flag("--tune-trust-spec", "let the compiler interpret specs unchecked, which can run commands and write files")
     add_list("--tune-input-shape", "NAME=SIZES", "sizes of an ONNX model's input: x=1x3x224x224")
@@ -435,6 +456,14 @@ def _value(config: pytest.Config, name: str) -> str:
     """The value of the option ``--tune-NAME`` on the command line or, if it is not given there, in the ini file."""
     given = config.getoption(f"tune_{name}")
     return str(given if given is not None else config.getini(f"tune_{name}"))
+
+
+def _file(config: pytest.Config, name: str) -> Path | None:
+    """The path in an option; a path in the ini file is relative to that file, wherever pytest is started."""
+    given = _value(config, name)
+    ini = config.inipath.parent if config.inipath is not None else config.rootpath
+    base = config.invocation_params.dir if config.getoption(f"tune_{name}") is not None else ini
+    return base / given if given else None
 
 
 def _either(config: pytest.Config, name: str) -> Any:

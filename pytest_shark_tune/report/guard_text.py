@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
-from pytest_shark_tune.system.terminal import escaped, escaped_line
+from pytest_shark_tune.report.markdown import markdown_code, markdown_text
+from pytest_shark_tune.system.terminal import escaped
 
 __all__ = ["GuardFailure", "GuardResult", "github_lines", "markdown", "said_first", "terminal_lines", "verdict_status"]
 
@@ -111,35 +112,37 @@ def _annotation(level: str, at: GuardResult | GuardFailure, directory: Path, tit
     return f"::{level} {given}::{_escaped(message)}"
 
 
-def markdown(results: Iterable[GuardResult], ended_early: str = "", failures: Sequence[GuardFailure] = ()) -> str:
+def markdown(results: Iterable[GuardResult], failures: Sequence[GuardFailure] = (), ended_early: str = "") -> str:
     """Return the changes as Markdown, or one line if nothing changed.
 
     Args:
         results: the verdicts.
-        ended_early: the reason why the run did not check everything; empty if it did.
         failures: the failures without a verdict.
+        ended_early: the reason why the run did not check everything; empty if it did.
     """
     found = _sorted(results)
     if not found and not failures:
-        return f"**shark-tune guard**: {_NOTHING}{f'; {_markdown_text(ended_early)}' if ended_early else ''}.\n"
-    where = "; ".join(dict.fromkeys(_markdown_text(result.where) for result in found))
+        return f"**shark-tune guard**: {_NOTHING}{f'; {markdown_text(ended_early)}' if ended_early else ''}.\n"
+    where = "; ".join(dict.fromkeys(markdown_text(result.where) for result in found))
     parts = [f"**shark-tune guard**: {_counts(found, failures)}{f' ({where})' if where else ''}"]
     if ended_early:
-        parts.append(f"The run ended early, so this is not all: {_markdown_text(ended_early)}")
+        parts.append(f"The run ended early, so this is not all: {markdown_text(ended_early)}")
     if failures:
         parts.append(
-            "\n".join(f"- **failed** {_code(failure.test)}: {_markdown_text(failure.reason)}" for failure in failures)
+            "\n".join(
+                f"- **failed** {markdown_code(failure.test)}: {markdown_text(failure.reason)}" for failure in failures
+            )
         )
     for spec in dict.fromkeys(result.spec for result in found):
         changes = [*_change_items(result.verdict for result in found if result.spec == spec)]
-        parts += ["\n".join([_code(spec), "", *changes])] if changes else []
+        parts += ["\n".join([markdown_code(spec), "", *changes])] if changes else []
     return "\n\n".join(parts) + "\n"
 
 
 def _change_items(verdicts: Iterable[Verdict]) -> Iterator[str]:
     """Yield a list item for each verdict with news."""
     for verdict in verdicts:
-        name = _code(_check_name(verdict))
+        name = markdown_code(_check_name(verdict))
         if verdict.outcome in (CheckOutcome.FAILED, CheckOutcome.UNDECIDED):
             yield f"- **{verdict.outcome}** {name}: {_indented(verdict.reason)}"
         elif verdict.note:
@@ -191,20 +194,9 @@ def _indented(text: str) -> str:
     """Return a text for a list item: its first line as prose, the others as a block of code."""
     first, _, rest = text.partition("\n")
     if not rest:
-        return _markdown_text(first)
+        return markdown_text(first)
     fenced = escaped(rest).replace("```", "'''").splitlines()  # No line of the text may end the block.
-    return "\n".join([_markdown_text(first), "", "  ```text", *(f"  {line}" for line in fenced), "  ```", ""])
-
-
-def _markdown_text(text: str) -> str:
-    """Return Markdown that reads as ``text``."""
-    return "".join(f"\\{sign}" if sign in "\\`*_<>|[]#" else sign for sign in escaped(text))
-
-
-def _code(text: str) -> str:
-    """Return ``text`` as code inside a line of Markdown, in which a backquote has no escape."""
-    shown = escaped_line(text).replace("`", "'")
-    return f"`{shown}`"
+    return "\n".join([markdown_text(first), "", "  ```text", *(f"  {line}" for line in fenced), "  ```", ""])
 
 
 def _escaped(text: str, more: str = "") -> str:

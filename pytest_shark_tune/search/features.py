@@ -25,13 +25,15 @@ import numpy.typing as npt
 from pytest_shark_tune.search.facts import ProblemFacts
 from pytest_shark_tune.search.table import ConfigTable
 
-__all__ = ["Column", "Features", "features_of"]
+__all__ = ["Column", "Features", "features_of", "for_trees"]
 
 Column: TypeAlias = npt.NDArray[np.float64]
 """One number per config."""
 
 _TILES = ("wg", "dist")
 _PARTS = ("vec", "thr", "sg")
+_ABSENT = -8.0
+"""The value in trees of a feature that a pipeline lacks, less than any possible value."""
 _MOST_WAVES = 32.0
 """The number of workgroups per processor beyond which more make no difference."""
 
@@ -67,6 +69,11 @@ def features_of(
     kept = {name: column for name, column in columns.items() if not _is_constant(column)}
     values = np.column_stack(list(kept.values())) if kept else np.zeros((len(table), 0))
     return Features(tuple(kept), values)
+
+
+def for_trees(values: Column) -> npt.NDArray[np.float32]:
+    """Return the values of features in the form for trees."""
+    return np.nan_to_num(values, nan=_ABSENT).astype(np.float32)
 
 
 class _Knobs:

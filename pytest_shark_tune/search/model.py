@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from pytest_shark_tune.search.cost import Costs
 from pytest_shark_tune.search.facts import ProblemFacts
-from pytest_shark_tune.search.features import Column, Features, features_of
+from pytest_shark_tune.search.features import Column, Features, features_of, for_trees
 from pytest_shark_tune.search.forest import Forest
 from pytest_shark_tune.search.protocol import Progress
 from pytest_shark_tune.search.table import ConfigTable
@@ -59,8 +59,6 @@ _LAST_SHARE = 0.1
 """The last part of the budget, which is spent next to the best configs."""
 
 _LIKELIEST_FAILURE = 0.98
-_ABSENT = -8.0
-"""The value in trees of a feature that a pipeline lacks, less than any possible value."""
 
 _MOST_REGISTERS = 8.0
 """The most results per thread, as a logarithm to base 2.
@@ -132,7 +130,7 @@ class ModelSearch(Progress):
             place = self._scale.places(features_of(ConfigTable.of([config]), facts, features.names).values)
             nearest = np.argsort(_distances(self._places, place[0]), kind="stable")[: _BESIDE + 1].tolist()
             self._near += [row for row in nearest if table.knobs(row) != config[1]][:_BESIDE]
-        self._learned = _without_gaps(features.values)
+        self._learned = for_trees(features.values)
         self._prospects = _prospects(features)
         self._costs = Costs(features, table.pipelines, self._learned, seed + 2) if by_time else None
         self._start: list[int] | None = None
@@ -325,7 +323,7 @@ class _Learned(msgspec.Struct, frozen=True):
             results[~np.isnan(results)] = _nearness(results[~np.isnan(results)])
             nearness.append(results)
             seconds.append(np.array([result.seconds or math.nan for result in unique.values()]))
-        return cls(_without_gaps(np.vstack(rows)), np.concatenate(nearness), np.concatenate(seconds))
+        return cls(for_trees(np.vstack(rows)), np.concatenate(nearness), np.concatenate(seconds))
 
     def expected(self, asked: npt.NDArray[np.float32], seed: int) -> Column:
         """Return the expectations of forests on these results: the ratio to the best and the chance to be measured."""
@@ -343,11 +341,6 @@ def _prospects(features: Features) -> Column:
         return np.ones(len(features.values))
     results = np.nan_to_num(features.values[:, features.names.index("results per thread")])
     return np.where(results > _MOST_REGISTERS, _SPILLED, 1.0)
-
-
-def _without_gaps(values: Column) -> npt.NDArray[np.float32]:
-    """Return ``values`` in the form for trees."""
-    return np.nan_to_num(values, nan=_ABSENT).astype(np.float32)
 
 
 def _distances(places: Column, place: Column) -> Column:

@@ -23,6 +23,8 @@ from tests.integration.forks import Forks
 
 # Over a hundred processes of these tests import the plugin: only the first has to compile it, whatever the shell says.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# What these tests tune and guard is no result of the workflow that they may be a step of.
+os.environ.pop("GITHUB_STEP_SUMMARY", None)
 
 TIMEOUT_S = 300
 PLUGINS = Path(__file__).with_name("plugins")

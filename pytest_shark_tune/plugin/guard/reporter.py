@@ -15,8 +15,9 @@ import pytest
 
 from pytest_shark_tune.plugin import reporting
 from pytest_shark_tune.plugin.interrupts import TERMINATED, Interrupts
-from pytest_shark_tune.plugin.options import GuardOptions, TuneOptions, is_dry, target_name
+from pytest_shark_tune.plugin.options import GuardOptions, ReportOptions, TuneOptions, is_dry, target_name
 from pytest_shark_tune.plugin.parse import naming
+from pytest_shark_tune.plugin.report_files import append_step_summary, write_report
 from pytest_shark_tune.plugin.xdist.messages import message_of, property_of, show_line
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class GuardReporter:
 
     def _guards(self, path: Path) -> bool:
         """Whether a test file that cannot be collected is probably one to guard."""
-        is_asked = self._options.report is not None or bool(self._config.getoption("tune_guard"))
+        is_asked = self._options.reports != ReportOptions() or bool(self._config.getoption("tune_guard"))
         return is_asked or any((path.parent / SNAPSHOTS).glob("*.mlir"))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -124,21 +125,33 @@ class GuardReporter:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> Any:
-        """Write the Markdown, however the run ended, and fail a run that should have guarded something and did not."""
+        """Write the reports, however the run ended, and fail a run that should have guarded something and did not."""
         self._interrupts.wind_down()
-        if self._options.report is not None and not is_dry(session.config):
-            from pytest_shark_tune.report.guard_text import markdown
-
-            text = markdown(self._results.values(), _why_ended(session, exitstatus), self._shown_failures)
-            try:
-                self._options.report.write_text(text, encoding="utf-8")
-            except OSError as error:
-                self._fail(session, f"--tune-report-md: cannot write {self._options.report}: {error.strerror}")
+        if not is_dry(session.config):
+            self._write_reports(session, exitstatus)
         if not self._results and not is_dry(session.config) and exitstatus in _UNALARMED:
             self._miss(session)
         if self._interrupts.terminated:
             session.exitstatus = TERMINATED
         return (yield)
+
+    def _write_reports(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> None:
+        reports, has_results = self._options.reports, bool(self._results or self._failures)
+        if not (has_results or reports.markdown or reports.page):
+            return
+        from pytest_shark_tune.report.guard_text import markdown
+
+        found = self._results.values(), self._shown_failures, _why_ended(session, exitstatus)
+        text = markdown(*found)
+        problems = [append_step_summary(text)] if has_results else []
+        if reports.markdown is not None:
+            problems.append(write_report("--tune-report-md", reports.markdown, text))
+        if reports.page is not None:
+            from pytest_shark_tune.report.html.page import guard_page
+
+            problems.append(write_report("--tune-report-html", reports.page, guard_page(*found)))
+        for problem in filter(None, problems):
+            self._fail(session, problem)
 
     def _miss(self, session: pytest.Session) -> None:
         """Fail a run that guarded nothing, if the command line asks for it: an ini file may be for other runs."""

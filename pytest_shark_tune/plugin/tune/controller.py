@@ -126,7 +126,8 @@ class TuneController:
             left = f"; {unfinished} of its tests were not run to their end" if unfinished else ""
             self._ended = f"the run ended early: {self._why_ended(session)}{left}"
         stuck = any(change.problem for change in self._store.changes)
-        if (ended_early or self._store.failures or stuck) and session.exitstatus == pytest.ExitCode.OK:
+        is_broken = stuck or bool(self._store.failures or self._finished.problems)
+        if (ended_early or is_broken) and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self._setup.interrupts.terminated:
             session.exitstatus = TERMINATED
@@ -145,5 +146,6 @@ class TuneController:
         """Show the table, the funnel, and the files that were written or could not be written."""
         show(terminalreporter, self._setup, self._store, self._finished)
         problems = [self._setup.storage.explain(error) or str(error) for error in self._store.failures]
+        problems += self._finished.problems
         for line in dict.fromkeys([*problems, *filter(None, [self._ended])]):
             reporting.write_line(terminalreporter, line, red=True)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import dataclass
 from typing import Any
 
 from pytest_shark_tune.plugin import reporting
+from pytest_shark_tune.plugin.report_files import append_step_summary, write_report
 from pytest_shark_tune.plugin.tune.run import TuningRun
 from pytest_shark_tune.plugin.tune.setup import Setup
+from pytest_shark_tune.records.types import FinalRecord, Record
+from pytest_shark_tune.report.summary_markdown import summary_markdown
 from pytest_shark_tune.report.summary_text import render
 from pytest_shark_tune.results.landscape import write_landscapes
+from pytest_shark_tune.results.merge_runs import FinishedRun
 from pytest_shark_tune.results.store import ResultStore, Summary
+from pytest_shark_tune.system import journal
 from pytest_shark_tune.tuning.bundle import BUNDLE, Packed, pack
 
 __all__ = ["Finished", "finish_run", "show"]
@@ -25,6 +31,10 @@ class Finished:
     packed: Packed | None = None
     landscapes: tuple[str, ...] = ()
     """A line for every landscape."""
+    reports: tuple[str, ...] = ()
+    """A line for every report that was written."""
+    problems: tuple[str, ...] = ()
+    """A line for every report that could not be written."""
 
 
 def finish_run(setup: Setup, store: ResultStore, run: TuningRun, *, complete: bool) -> Finished:
@@ -52,7 +62,29 @@ def finish_run(setup: Setup, store: ResultStore, run: TuningRun, *, complete: bo
     if setup.options.landscape is not None:
         note = f"chosen by the search {setup.options.search}"
         landscapes = write_landscapes(setup.options.landscape, store, note=note)
-    return Finished(summary, packed, tuple(landscapes))
+    reports, problems = _write_reports(setup, store, summary)
+    return Finished(summary, packed, tuple(landscapes), tuple(reports), tuple(problems))
+
+
+def _write_reports(setup: Setup, store: ResultStore, summary: Summary) -> tuple[list[str], list[str]]:
+    """Write the reports that options name, and the step summary of a GitHub workflow.
+
+    Returns:
+        The files that were written, and the problems with those that were not.
+    """
+    reports, text = setup.options.reports, summary_markdown(summary)
+    problems = {"": append_step_summary(text)}
+    if reports.markdown is not None:
+        problems[f"report: {reports.markdown}"] = write_report("--tune-report-md", reports.markdown, text)
+    if reports.page is not None:
+        from pytest_shark_tune.report.html.page import tuning_page
+
+        records, finals = journal.read(store.records_path, Record), journal.read(store.finals_path, FinalRecord)
+        run = FinishedRun(os.path.relpath(setup.options.out), summary, tuple(records), tuple(finals))
+        page = tuning_page([run])
+        problems[f"report: {reports.page}"] = write_report("--tune-report-html", reports.page, page)
+    written = [line for line, problem in problems.items() if line and not problem]
+    return written, [problem for problem in problems.values() if problem]
 
 
 def _pack(setup: Setup, store: ResultStore, run: TuningRun) -> Packed | None:
@@ -85,7 +117,7 @@ def show(terminalreporter: Any, setup: Setup, store: ResultStore, finished: Fini
         **({} if setup.bundle is None else {"without_spec": _merge_advice(setup)}),
     )
     reporting.write(terminalreporter, text)
-    for line in finished.landscapes:
+    for line in (*finished.landscapes, *finished.reports):
         reporting.write_line(terminalreporter, line)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from statistics import median_high
+from statistics import median, median_high
 
 import msgspec
 import pytest
@@ -17,13 +17,13 @@ from pytest_shark_tune.plugin.kernels import Built, as_failure
 from pytest_shark_tune.plugin.tune.setup import Setup
 from pytest_shark_tune.plugin.xdist.messages import property_of
 from pytest_shark_tune.records.form import FormRecord
-from pytest_shark_tune.records.types import FinalRecord, SourceCheck, SpecRecord, State
+from pytest_shark_tune.records.types import Finalist, FinalRecord, Record, SourceCheck, SpecRecord, State
 from pytest_shark_tune.report.form_text import describe_form
 from pytest_shark_tune.results.result import TestResult
 from pytest_shark_tune.system.terminal import escaped_line
 from pytest_shark_tune.system.units import format_us
 
-__all__ = ["attach", "conclude", "result_of", "result_status"]
+__all__ = ["attach", "conclude", "properties_of", "result_of", "result_status"]
 
 _PROPERTY = "shark_tune"
 
@@ -68,7 +68,10 @@ def conclude(
     elif call.when == "call" and error is None:
         outcome = funcargs.get("measurement")
     if not setup.stops_after_compile:
-        attach(report, _measured(setup, case, funcargs.get("artifact"), outcome, is_ours=is_ours(item)))
+        result = _measured(setup, case, funcargs.get("artifact"), outcome, is_ours=is_ours(item))
+        attach(report, result)
+        if result is not None:  # These go on with the item, to the report of its end: --junitxml reads that one.
+            item.user_properties += properties_of(result)
     elif case.config is not None and (call.when == "call" or outcome is not None):
         attach(
             report,
@@ -92,6 +95,29 @@ def _measured(setup: Setup, case: TuningCase, artifact: object, outcome: object,
             return TestResult(plan=case.plan_key, suite=case.suite, spec=outcome)
         case _:
             return None
+
+
+def properties_of(result: TestResult) -> list[tuple[str, object]]:
+    """Return the facts about a result that JUnit's XML has as properties of its test."""
+    figures: dict[str, object] = {}
+    if (record := result.record) is not None:
+        figures = {"dispatch": record.dispatch, "candidate": record.id, "state": str(record.state)}
+        figures |= _ratio_of(record) if record.state is State.MEASURED else {}
+        if record.samples_us and record.baseline_samples_us:
+            figures |= {"tuned_us": median(record.samples_us), "baseline_us": median(record.baseline_samples_us)}
+    elif (final := result.final) is not None:
+        figures = {"dispatch": final.dispatch, "winner": final.winner or "none"}
+        figures |= _ratio_of(final.finalist(final.winner)) if final.winner is not None else {}
+    elif (form := result.form) is not None:
+        figures = {"model": form.model, "form": form.form.name, **_ratio_of(form)}
+    elif result.spec is not None and result.spec.model:
+        for source in result.spec.sources:
+            figures |= {"model": source.source, **_ratio_of(source)}
+    return [(name, value) for name, value in figures.items() if value is not None]
+
+
+def _ratio_of(measured: Record | Finalist | FormRecord | SourceCheck) -> dict[str, object]:
+    return {"ratio": measured.ratio, "ratio_low": measured.ratio_low, "ratio_high": measured.ratio_high}
 
 
 def result_status(result: TestResult) -> str:

@@ -21,6 +21,7 @@ from pytest_shark_tune.records.types import RecordedOp, WinnerRecord
 from pytest_shark_tune.search_space.candidate import applied_candidate
 from tests.factories import make_winner
 from tests.models import suite_text
+from tests.pages import Page, assert_self_contained
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Suite
@@ -113,9 +114,12 @@ def ids(suite: Suite, *arguments: str) -> list[str]:
 
 
 @pytest.mark.parametrize("workers", ["-pno:xdist", pytest.param("-n2", marks=pytest.mark.slow)])
-def test_each_promise_is_a_test_of_its_own(make_suite: MakeSuite, winner: WinnerRecord, workers: str) -> None:
+def test_each_promise_is_a_test_of_its_own(
+    make_suite: MakeSuite, winner: WinnerRecord, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, workers: str
+) -> None:
     suite = guarded(make_suite, winner, {"conftest.py": FAST})
-    outcome = suite.run("-v", "--tune-report-md=report.md", workers)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "step.md"))
+    outcome = suite.run("-v", "--tune-report-md=report.md", "--tune-report-html=page.html", workers)
     assert outcome.status == 0, outcome.text
     outcome.lines.fnmatch_lines_random(
         [
@@ -130,7 +134,23 @@ def test_each_promise_is_a_test_of_its_own(make_suite: MakeSuite, winner: Winner
     report = (suite.directory / "report.md").read_text(encoding="utf-8")
     assert report.startswith("**shark-tune guard**: 1 entry, checks: 5 kept")
     assert len(report.splitlines()) == 1
+    assert (tmp_path / "step.md").read_text(encoding="utf-8") == f"{report}\n"
+    page = Page((suite.directory / "page.html").read_text(encoding="utf-8"))
+    assert_self_contained(page)
+    assert page.table("Checks").columns["check"] == ["parses", "allowed", "applies", "correct", "fast"]
+    assert page.table("Checks").columns["outcome"] == ["kept"] * 5
+    speeds = page.table("Speeds of guarded entries").columns
+    assert (speeds["ratio"], speeds["recorded interval"]) == (["1.50x"], ["1.45 to 1.55"])
     assert not outcome.out.exists()
+
+
+def test_a_run_that_guards_nothing_leaves_the_step_summary_alone(
+    make_suite: MakeSuite, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "step.md"))
+    suite = make_suite({"test_suite.py": "def test_nothing(): pass\n"})
+    assert suite.run().status == 0
+    assert not (tmp_path / "step.md").exists()
 
 
 def test_a_slower_entry_fails_with_its_figures(

@@ -69,7 +69,7 @@ def test_where_nothing_changed_the_markdown_is_one_line() -> None:
 
 def test_the_markdown_says_what_changed() -> None:
     moved = result(CheckOutcome.PASSED, entry="dense", metrics={"ratio": 1.61, **RECORDED})
-    assert guard_text.markdown([NOT_NEEDED, KEPT, UNDECIDED, BROKEN, moved], "Ctrl-C").splitlines() == [
+    assert guard_text.markdown([NOT_NEEDED, KEPT, UNDECIDED, BROKEN, moved], ended_early="Ctrl-C").splitlines() == [
         f"**shark-tune guard**: 4 entries, checks: 3 kept, 1 broken, 1 undecided ({WHERE})",
         "",
         "The run ended early, so this is not all: Ctrl-C",

@@ -1,0 +1,63 @@
+"""What a run came to, in sentences: how much faster what became, and what makes that less than certain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pytest_shark_tune.records.form import FormRecord
+from pytest_shark_tune.records.types import SourceCheck
+from pytest_shark_tune.results.summary import Summary
+from pytest_shark_tune.system.units import format_us
+
+__all__ = ["answers", "warnings"]
+
+
+def answers(summary: Summary) -> Iterator[str]:
+    """Yield sentences that say how much faster what became."""
+    won = [row for row in summary.dispatches if row.winner is not None and row.name not in summary.dropped]
+    count = len(summary.dispatches)
+    answer = (
+        f"{len(won)} of {count} {'dispatch' if count == 1 else 'dispatches'} {'is' if len(won) == 1 else 'are'} faster"
+    )
+    fastest = max(won, key=lambda row: row.speedup or 0.0, default=None)
+    if fastest is not None and fastest.speedup:
+        answer += f", {fastest.name} by the most: {fastest.speedup:.2f}x"
+    yield f"{answer}."
+    for form in summary.forms:
+        if form.ratio is not None:
+            yield _whole(f"{form.model} in the form {form.form.name}", form)
+    formed = {form.source for form in summary.forms if form.ratio is not None}
+    for check in summary.sources:
+        if check.ratio is not None and check.source not in formed:
+            yield _whole(check.source, check)
+
+
+def _whole(name: str, measured: FormRecord | SourceCheck) -> str:
+    times = ""
+    if measured.default_us and measured.tuned_us:
+        times = f", {format_us(measured.default_us)} to {format_us(measured.tuned_us)}"
+    bounds, proof = "", ": unproven"
+    if measured.ratio_low is not None and measured.ratio_high is not None:
+        bounds = f" ({measured.ratio_low:.2f} to {measured.ratio_high:.2f})"
+        proof = "" if measured.ratio_low > 1 else ": unproven, since the interval holds 1"
+        proof = ": slower" if measured.ratio_high < 1 else proof
+    return f"{name} as a whole: {measured.ratio:.2f}x{bounds}{times}{proof}."
+
+
+def warnings(summary: Summary) -> Iterator[str]:
+    """Yield sentences on what makes the figures less than certain."""
+    if not summary.run.complete:
+        yield "The run ended early: what it came to is provisional."
+    provisional = sum("provisional" in row.reason for row in summary.dispatches)
+    if provisional and summary.run.complete:
+        are = "final is" if provisional == 1 else "finals are"
+        yield f"{provisional} {are} provisional: the time was spent (--tune-time)."
+    if summary.run.unsteady:
+        yield (
+            f"The machine changed its speed while {summary.run.unsteady} candidates or finals were measured: other "
+            "work on it, or a clock that varies, makes intervals wide."
+        )
+    for name, reason in summary.dropped.items():
+        yield f"{name} is not in the spec: {reason}."
+    for name, reason in summary.unprofiled.items():
+        yield f"{name} has no profile: {reason}."

@@ -1,0 +1,39 @@
+"use strict";
+(function () {
+  function value(row, column) {
+    const cell = row.cells[column];
+    return cell ? cell.textContent.trim() : "";
+  }
+  function number(text) {
+    return text === "" ? NaN : parseFloat(text.replace(/,/g, ""));
+  }
+  function compare(a, b, numeric, sign) {
+    if (!numeric) { return sign * a.localeCompare(b); }
+    const x = number(a), y = number(b);
+    // Rows without a number stay at the end, in whichever order.
+    if (isNaN(x) || isNaN(y)) { return isNaN(x) - isNaN(y); }
+    return sign * (x - y);
+  }
+  function sort(table, head, column) {
+    const down = head.getAttribute("aria-sort") === "ascending";
+    const numeric = head.classList.contains("n");
+    const body = table.tBodies[0];
+    const rows = Array.from(body.rows);
+    rows.sort(function (a, b) {
+      return compare(value(a, column), value(b, column), numeric, down ? -1 : 1);
+    });
+    rows.forEach(function (row) { body.appendChild(row); });
+    Array.from(head.parentNode.cells).forEach(function (cell) { cell.removeAttribute("aria-sort"); });
+    head.setAttribute("aria-sort", down ? "descending" : "ascending");
+  }
+  document.querySelectorAll("table").forEach(function (table) {
+    table.classList.add("sortable");
+    Array.from(table.tHead.rows[0].cells).forEach(function (head, column) {
+      head.tabIndex = 0;
+      head.addEventListener("click", function () { sort(table, head, column); });
+      head.addEventListener("keydown", function (event) {
+        if (event.key === "Enter") { sort(table, head, column); }
+      });
+    });
+  });
+})();
