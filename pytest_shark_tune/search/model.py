@@ -18,6 +18,7 @@ from pytest_shark_tune.search.cost import Costs
 from pytest_shark_tune.search.facts import ProblemFacts
 from pytest_shark_tune.search.features import Column, Features, features_of
 from pytest_shark_tune.search.forest import Forest
+from pytest_shark_tune.search.improvement import expected_improvement, without_gaps
 from pytest_shark_tune.search.protocol import Progress
 from pytest_shark_tune.search.table import ConfigTable
 
@@ -59,9 +60,6 @@ _LAST_SHARE = 0.1
 """The last part of the budget, which is spent next to the best configs."""
 
 _LIKELIEST_FAILURE = 0.98
-_ABSENT = -8.0
-"""The value in trees of a feature that a pipeline lacks, less than any possible value."""
-
 _MOST_REGISTERS = 8.0
 """The most results per thread, as a logarithm to base 2.
 
@@ -132,7 +130,7 @@ class ModelSearch(Progress):
             place = self._scale.places(features_of(ConfigTable.of([config]), facts, features.names).values)
             nearest = np.argsort(_distances(self._places, place[0]), kind="stable")[: _BESIDE + 1].tolist()
             self._near += [row for row in nearest if table.knobs(row) != config[1]][:_BESIDE]
-        self._learned = _without_gaps(features.values)
+        self._learned = without_gaps(features.values)
         self._prospects = _prospects(features)
         self._costs = Costs(features, table.pipelines, self._learned, seed + 2) if by_time else None
         self._start: list[int] | None = None
@@ -157,6 +155,20 @@ class ModelSearch(Progress):
     def expected_gain(self) -> float:
         """The highest expected gain of a config at the last answer."""
         return self._gain if self.left else 0.0
+
+    def take(self, row: int) -> None:
+        """Count a row as proposed, in place of the last of those that fill the space."""
+        if self._start is None:
+            self._start = self._first_rows()
+        if len(self._start) > len(self._near):
+            self._start.pop()
+        self.propose([row])
+
+    def is_proposed(self) -> npt.NDArray[np.bool_]:
+        """Return for each row whether it was proposed."""
+        proposed = np.zeros(self.count, dtype=np.bool_)
+        proposed[list(self.proposed)] = True
+        return proposed
 
     def _first_rows(self) -> list[int]:
         """Return the rows to begin with. Prior results are read only now, since they may never be needed."""
@@ -219,7 +231,7 @@ class ModelSearch(Progress):
             # After the first choice, half of the trees vote, so that the rows of one answer differ.
             judges = votes[self._random.permutation(len(votes))[: len(votes) // 2]] if chosen else votes
             centre, spread = judges.mean(axis=0), judges.std(axis=0) + _LEAST_SPREAD
-            gains = np.where(np.isin(pool, chosen), -1.0, _expected_improvement(centre, spread, best=1.0) * succeeds)
+            gains = np.where(np.isin(pool, chosen), -1.0, expected_improvement(centre, spread, best=1.0) * succeeds)
             if not chosen:
                 # Ratios to the best near 1 have the scale of their logarithms.
                 self._gain = float(gains.max())
@@ -262,9 +274,7 @@ class ModelSearch(Progress):
 
     def _left(self, count: int) -> Rows:
         """Draw up to ``count`` rows that were not proposed."""
-        left = np.ones(self.count, dtype=np.bool_)
-        left[list(self.proposed)] = False
-        return self._random.permutation(np.flatnonzero(left))[:count]
+        return self._random.permutation(np.flatnonzero(~self.is_proposed()))[:count]
 
     def _learn_costs(self, share: float) -> None:
         if self._costs is not None:
@@ -325,7 +335,7 @@ class _Learned(msgspec.Struct, frozen=True):
             results[~np.isnan(results)] = _nearness(results[~np.isnan(results)])
             nearness.append(results)
             seconds.append(np.array([result.seconds or math.nan for result in unique.values()]))
-        return cls(_without_gaps(np.vstack(rows)), np.concatenate(nearness), np.concatenate(seconds))
+        return cls(without_gaps(np.vstack(rows)), np.concatenate(nearness), np.concatenate(seconds))
 
     def expected(self, asked: npt.NDArray[np.float32], seed: int) -> Column:
         """Return the expectations of forests on these results: the ratio to the best and the chance to be measured."""
@@ -345,11 +355,6 @@ def _prospects(features: Features) -> Column:
     return np.where(results > _MOST_REGISTERS, _SPILLED, 1.0)
 
 
-def _without_gaps(values: Column) -> npt.NDArray[np.float32]:
-    """Return ``values`` in the form for trees."""
-    return np.nan_to_num(values, nan=_ABSENT).astype(np.float32)
-
-
 def _distances(places: Column, place: Column) -> Column:
     return np.asarray(((places - place) ** 2).sum(axis=1))
 
@@ -357,12 +362,3 @@ def _distances(places: Column, place: Column) -> Column:
 def _nearness(results: Column) -> Column:
     """Return ratios to the best: the order of log-ratios, with more weight near the best."""
     return np.asarray(np.exp(results - results.max()))
-
-
-def _expected_improvement(centre: Column, spread: Column, best: float) -> Column:
-    """Return the expected excess of a normal variable over ``best``."""
-    from scipy.special import ndtr
-
-    distance = (centre - best) / spread
-    density = np.exp(-(distance**2) / 2) / math.sqrt(2 * math.pi)
-    return np.asarray(spread * (distance * ndtr(distance) + density))
