@@ -60,6 +60,7 @@ _DRY = (
 """Options of pytest's, by their destinations, that show something instead of running tests."""
 _BENCHMARK_OPTIONS = ("json", "save", "autosave", "compare", "compare_fail", "histogram")
 _SEARCHES = ("model", "random", "exhaustive")
+_PRIORS = ("default", "none")
 _ROUTES = ("compile", "flag")
 _STAGES = ("compile",)
 _OF_ONE_RUN = ("tune_report_md", "tune_cache_clear", "tune_stop_after", "tune_bundle")
@@ -89,6 +90,8 @@ class TuneOptions:
     time_s: float | None
     """The time of the whole run; ``None`` for no limit."""
     search: str
+    prior: str
+    """The path of a prior, as an absolute one, or ``default`` or ``none``."""
     seed: int
     starter: Path | None
     """The starter spec, if any."""
@@ -164,6 +167,7 @@ class TuneOptions:
             candidates=parse.parse_count("--tune-candidates", value("candidates")),
             time_s=parse.parse_duration("--tune-time", value("time")),
             search=search,
+            prior=_parse_prior(base, value("prior")),
             seed=parse.parse_seed("--tune-seed", value("seed")),
             starter=base / starter if starter and bundle is None else None,
             out=base / value("out"),
@@ -299,6 +303,7 @@ def add_options(parser: pytest.Parser) -> None:
     add("time", "DURATION", "", "time of the whole run: 90s, 30m, 1h (default: no limit)")
     add("share", "SHARE", "0.9", "share of a model's time that its tuned dispatches make up: 0.9 (default)")
     add("search", "NAME", "model", "search strategy: model, which learns from results (default), random or exhaustive")
+    add("prior", "FILE", "default", "results of other shapes to begin with: FILE, none, or default, the shipped ones")
     add("seed", "N", "0", "seed of the search and of the input data (default: 0)")
     add("rotate", "SIZE", "", "rotate inputs through this much memory, past the caches: 256M, auto (default: off)")
     add("spec", "FILE", "", "starter spec: its entries apply after the new ones")
@@ -331,6 +336,15 @@ def add_options(parser: pytest.Parser) -> None:
     add_list("--tune-knob", "NAME=V1,V2", "also search an option that the compiler pins: waves_per_eu=1,2,4")
     add_list("--tune-form", "FORM", "a form of models to try: NAME of a known one, NAME=FLAGS, or none (default: all)")
     add_list("--iree-compile-flag", "FLAG", "a flag for iree-compile, for the default and for all candidates")
+
+
+def _parse_prior(base: Path, given: str) -> str:
+    """Return the prior that is given, a path as an absolute one."""
+    if given in _PRIORS:
+        return given
+    if not (base / given).is_file():
+        raise pytest.UsageError(f"--tune-prior: there is no file {base / given}; besides files there are default, none")
+    return str(base / given)
 
 
 def _keeps_benchmarks(config: pytest.Config) -> bool:

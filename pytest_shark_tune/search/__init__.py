@@ -52,8 +52,8 @@ def make_search(
 ) -> Search:
     """Make a search strategy.
 
-    The arguments ``facts`` to ``by_time``, and ``guide``, are for ``model`` only; see `ModelSearch`. Pipelines have the names that the
-    table gives them.
+    The arguments ``facts`` to ``by_time``, and ``guide``, are for ``model`` only; see `ModelSearch`. Pipelines have the
+    names that the table gives them.
 
     Args:
         name: The strategy, one of `STRATEGIES`.

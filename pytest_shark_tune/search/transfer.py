@@ -1,7 +1,7 @@
-"""Features that carry over from one shape to another: what a config does to the device, whatever its loops are called.
+"""Features that carry over from one shape to another: the load that a config puts on the device.
 
-`features` describes the configs of one dispatch, loop by loop. A prior compares dispatches of different shapes and ops, so
-its features have no loop in their names, and sizes count relative to what the device has.
+`features` describes the configs of one dispatch, loop by loop. A prior compares dispatches of different shapes and ops.
+Its features therefore have no loops in their names, and count sizes relative to the device.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _REGISTERS = 65536
 _MOST_REGISTERS = 255.0
 """The most registers of a thread."""
 _SHARED_BYTES = 228 * 1024
-"""The shared memory of a multiprocessor. (CUDA C++ Programming Guide, compute capability 9.0; others have 64 to 228.)"""
+"""The shared memory of a multiprocessor of compute capability 9.0; others have 64 KiB or more (CUDA's guide)."""
 _MOST_THREADS = 2048
 """The most threads of a multiprocessor."""
 _MOST_WAVES = 5.0
@@ -102,7 +102,9 @@ class _Roles:
             loop = self._loop(tail)
             if name.startswith("wg_size_"):
                 continue
-            if (prefix in ("wg", "dist") and loop is not None) or (tail == "tile" and (loop := self._loop(prefix)) is not None):
+            if tail == "tile":
+                prefix, loop = "wg", self._loop(prefix)
+            if prefix in ("wg", "dist") and loop is not None:
                 self.tiles[loop] = values
             elif prefix == "red" and loop is not None:
                 self.steps[loop] = self._elements(values)
