@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-import numpy as np
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.records.types import State
@@ -247,6 +246,9 @@ def _evaluations_to(course: Sequence[float], goal: float) -> int | None:
 
 def _percentile(counts: Sequence[int | None], percent: float) -> float | None:
     """Return a percentile of numbers of evaluations; ``None`` if it falls among the searches that never got there."""
-    with np.errstate(invalid="ignore"):
-        value = float(np.percentile([math.inf if count is None else count for count in counts], percent))
+    ordered = sorted(math.inf if count is None else float(count) for count in counts)
+    position = (len(ordered) - 1) * percent / 100
+    below, part = ordered[int(position)], position % 1
+    # Between a number and infinity there is only infinity.
+    value = below + part * (ordered[int(position) + 1] - below) if part and math.isfinite(below) else below
     return round(value, 1) if math.isfinite(value) else None
