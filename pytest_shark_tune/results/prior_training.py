@@ -80,7 +80,8 @@ def load_prior(name: str, device_class: str, base: Path = Path()) -> Prior | Non
     if name == NO_PRIOR:
         return None
     if name == DEFAULT_PRIOR:
-        for file in files("pytest_shark_tune.search").joinpath("priors").iterdir():
+        shipped = files("pytest_shark_tune.search").joinpath("priors")
+        for file in shipped.iterdir() if shipped.is_dir() else ():
             prior = read_prior(file.read_bytes()) if file.name.endswith(".json") else None
             if prior is not None and prior.device_class == device_class:
                 return prior
