@@ -19,7 +19,7 @@ class Guides:
         name: The path of a prior, or one of the names that `load_prior` knows.
         device: The model of the device; empty without one.
         iree: The version of the compiler.
-        report: Gets a line where a prior that the user names is ignored.
+        report: Gets a line where a prior is used, or one that the user names is ignored.
     """
 
     def __init__(self, name: str, device: str, iree: str, report: Callable[[str], None]) -> None:
@@ -46,6 +46,11 @@ class Guides:
     def _load(self, found: str) -> Prior | None:
         prior = load_prior(self._name, found)
         misfit = prior.misfit(found, self._iree) if prior is not None else ""
-        if misfit and self._name != DEFAULT_PRIOR:
+        if prior is None:
+            return None
+        if not misfit:
+            self._report(f"searches begin with the prior {self._name}: {len(prior.shapes)} shapes on {found}")
+            return prior
+        if self._name != DEFAULT_PRIOR:
             self._report(f"--tune-prior: {self._name} is ignored, since {misfit}")
-        return None if misfit else prior
+        return None
