@@ -8,8 +8,9 @@ import click
 
 from pytest_shark_tune.commands.options import Command, json_option
 from pytest_shark_tune.commands.output import print_json, report
+from pytest_shark_tune.results.interchange import read_any_landscape
 from pytest_shark_tune.results.prior_training import NO_PRIOR, load_prior
-from pytest_shark_tune.results.replay import BATCH, Landscape, Replay, read_landscape, summarised
+from pytest_shark_tune.results.replay import BATCH, Landscape, Replay, summarised
 from pytest_shark_tune.results.replay import replay as replay_seeds
 from pytest_shark_tune.search import STRATEGIES, Prior
 from pytest_shark_tune.system.machine import processors
@@ -45,11 +46,13 @@ def replay(
 ) -> None:
     """Run a search on the recorded measurements of LANDSCAPE, a .json file, without a device.
 
+    LANDSCAPE is a file of ours, T4 results, or a cache file of Kernel Tuner.
+
     Every config that the search proposes is an evaluation, whether or not it could be measured. The report gives the
     evaluations that the search needs to come within 5% and 1% of the best recorded time, as the median and the 90th
     percentile over the seeds. It also gives the best recorded time divided by the best time so far, as the median.
     """
-    recorded = read_landscape(landscape)
+    recorded = read_any_landscape(landscape)
     prior = _fitting_prior(recorded, prior_name)
     results = replay_seeds(recorded, strategy, seeds, budget=budget, batch=batch, jobs=processors(), prior=prior)
     found = summarised(results)
