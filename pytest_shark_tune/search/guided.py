@@ -80,6 +80,7 @@ class GuidedSearch:
         self._results: dict[int, float] = {}
         self._learned = 0
         self._guided = 0
+        self._judged = 0
         self._turn = _ON_TRUST
         self._tests = 0
 
@@ -117,22 +118,28 @@ class GuidedSearch:
 
     def _turn_left(self) -> int:
         """Return how many rows the prior may propose now."""
-        if self._turn == 0 and self._tests == 0 and self._guided:
-            if self._guided < _MOST and self._is_right():
-                self._turn = min(_ON_TRUST, _MOST - self._guided)
-            else:
-                self._guided = _MOST
+        # Where many configs are asked for at once, results come later: without new ones there is no new verdict.
+        is_due = len(self._results) >= self._judged + _ON_TRUST + _TESTS
+        if self._turn == 0 and self._tests == 0 and 0 < self._guided < _MOST and is_due:
+            is_right = self._is_right()
+            if is_right is not None:
+                self._judged = len(self._results)
+                self._turn = min(_ON_TRUST, _MOST - self._guided) if is_right else 0
+                self._guided = self._guided if is_right else _MOST
         return self._turn
 
-    def _is_right(self) -> bool:
-        """Return whether results are in the order that the prior predicted; failures count as the slowest."""
+    def _is_right(self) -> bool | None:
+        """Return whether results are in the order that the prior predicted; failures count as the slowest.
+
+        The answer is ``None`` if too few pairs have a predicted order.
+        """
         rows = np.array([*self._results], dtype=np.intp)
         found = np.nan_to_num(np.array([*self._results.values()]), nan=-math.inf)
         predicted = self._predicted[rows]
         expected = predicted[:, None] - predicted[None, :] > _CLEAR
         pairs = int(expected.sum())
         right = int((expected & (found[:, None] > found[None, :])).sum())
-        return pairs >= _FEWEST_PAIRS and right >= _CONCORDANT * pairs
+        return right >= _CONCORDANT * pairs if pairs >= _FEWEST_PAIRS else None
 
     def _propose(self, count: int) -> list[int]:
         """Return rows with the largest expected improvement by the prior and the results so far."""

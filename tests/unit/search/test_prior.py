@@ -123,6 +123,21 @@ def evaluations_more(guide: Prior) -> float:
     return median(guide) - median(None)
 
 
+def test_many_configs_asked_for_at_once_leave_the_verdict_to_their_results() -> None:
+    found = times(TABLE, UNSEEN)
+    later = {}
+    for name, guide in (("right", prior_of(right)), ("wrong", prior_of(inverted))):
+        search = make_search("model", TABLE, seed=2, facts=UNSEEN, guide=guide)
+        assert isinstance(search, GuidedSearch)
+        first = search.ask(16)
+        assert search._guided == 4
+        search.tell(Outcome(row, float(1 / found[row])) for row in first)
+        assert len(search.ask(16)) == 16
+        later[name] = search._guided
+    assert later["right"] == 8
+    assert later["wrong"] not in range(4, 24)
+
+
 def test_rows_to_begin_with_come_before_those_of_the_prior() -> None:
     search = make_search("model", TABLE, facts=UNSEEN, first=[7, 3], guide=prior_of(right))
     assert search.ask(2) == [7, 3]
