@@ -13,6 +13,7 @@ from pytest_shark_tune.commands.diff import diff_specs
 from pytest_shark_tune.commands.merge import merge_files
 from pytest_shark_tune.commands.merge_records import merge_records
 from pytest_shark_tune.commands.port import port_spec
+from pytest_shark_tune.commands.prior import prior
 from pytest_shark_tune.commands.profile import profile_model
 from pytest_shark_tune.commands.replay import replay
 from pytest_shark_tune.commands.report import report_runs
@@ -52,6 +53,7 @@ for _command in (
     diff_specs,
     replay,
     report_runs,
+    prior,
     cache,
 ):
     main.add_command(_command)

@@ -61,6 +61,7 @@ _DRY = (
 """Options of pytest's, by their destinations, that show something instead of running tests."""
 _BENCHMARK_OPTIONS = ("json", "save", "autosave", "compare", "compare_fail", "histogram")
 _SEARCHES = ("model", "random", "exhaustive")
+_PRIORS = ("default", "none")
 _ROUTES = ("compile", "flag")
 _STAGES = ("compile",)
 _SHORTEST_COMPILE_S, _COMPILES = 20.0, 60
@@ -119,6 +120,8 @@ class TuneOptions:
     time_s: float | None
     """The time of the whole run; ``None`` for no limit."""
     search: str
+    prior: str
+    """The path of a prior, as an absolute one, or ``default`` or ``none``."""
     seed: int
     starter: Path | None
     """The starter spec, if any."""
@@ -197,6 +200,7 @@ class TuneOptions:
             candidates=parse.parse_count("--tune-candidates", value("candidates")),
             time_s=parse.parse_duration("--tune-time", value("time")),
             search=parse.parse_choice("--tune-search", value("search"), _SEARCHES),
+            prior=_parse_prior(base, value("prior")),
             seed=parse.parse_seed("--tune-seed", value("seed")),
             starter=base / starter if starter and bundle is None else None,
             out=base / value("out"),
@@ -326,6 +330,7 @@ def add_options(parser: pytest.Parser) -> None:
     add("time", "DURATION", "", "time of the whole run: 90s, 30m, 1h (default: no limit)")
     add("share", "SHARE", "0.9", "share of a model's time that its tuned dispatches make up: 0.9 (default)")
     add("search", "NAME", "model", "search strategy: model, which learns from results (default), random or exhaustive")
+    add("prior", "FILE", "default", "results of other shapes to begin with: FILE, none, or default, the shipped ones")
     add("seed", "N", "0", "seed of the search and of the input data (default: 0)")
     add("rotate", "SIZE", "", "rotate inputs through this much memory, past the caches: 256M, auto (default: off)")
     add("spec", "FILE", "", "starter spec: its entries apply after the new ones")
@@ -372,6 +377,11 @@ def add_options(parser: pytest.Parser) -> None:
 def _compile_timeout_s(time_s: float | None) -> float:
     """The time limit of the compiler for a candidate: a small part of a run's time, as few candidates need so much."""
     return COMPILE_TIMEOUT_S if time_s is None else min(COMPILE_TIMEOUT_S, max(_SHORTEST_COMPILE_S, time_s / _COMPILES))
+
+
+def _parse_prior(base: Path, given: str) -> str:
+    """Return the prior that is given, a path as an absolute one. The process that controls the run reads it."""
+    return given if given in _PRIORS else str(base / given)
 
 
 def _keeps_benchmarks(config: pytest.Config) -> bool:

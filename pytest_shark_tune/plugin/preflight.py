@@ -14,6 +14,7 @@ from pytest_shark_tune.device.lease import signature, who_holds
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.plugin.options import TuneOptions, named_here
 from pytest_shark_tune.plugin.parse import naming
+from pytest_shark_tune.results.prior_training import load_prior
 from pytest_shark_tune.spec.link import check_starter
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache
@@ -57,6 +58,8 @@ def check_inputs(options: TuneOptions, compiler: Compiler, *, writes: bool) -> F
     if options.starter is not None:
         with naming("--tune-spec"):
             check_starter(journal.read_plain(options.starter).decode(), str(options.starter))
+    with naming("--tune-prior"):
+        load_prior(options.prior, "")
     devices: FoundDevices = {"uris": [], "name": ""} if options.stop_after else find_devices(options)
     # Last, so that a run that is refused leaves no directory behind.
     check_cache(options.cache)

@@ -7,7 +7,6 @@ learns from it just as much as from a device: the results of configs that it did
 from __future__ import annotations
 
 import math
-import re
 import statistics
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -17,12 +16,13 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-import numpy as np
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.records.types import State
+from pytest_shark_tune.results.dispatch_text import facts_of_text
 from pytest_shark_tune.search import ConfigTable, Outcome, ProblemFacts, Search, make_search
-from pytest_shark_tune.search.facts import gpu_processors
+from pytest_shark_tune.search.facts import device_class, gpu_processors
+from pytest_shark_tune.search.prior import Prior
 from pytest_shark_tune.system import journal
 
 __all__ = [
@@ -71,6 +71,8 @@ class Landscape(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     target: str
     iree: str
     note: str = ""
+    vector_bytes: int = 0
+    """The width of a CPU's vectors, if it was recorded."""
     facts: ProblemFacts | None = None
     """The facts that the search of a real run knows of the problem, if they were recorded."""
     baseline_samples_us: tuple[tuple[float, ...], ...]
@@ -88,9 +90,14 @@ class Landscape(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             baseline / statistics.median(config.samples_us) if config.samples_us else None for config in self.candidates
         )
 
+    @property
+    def device_class(self) -> str:
+        """The class of devices that results are compared within."""
+        return device_class(self.device, self.vector_bytes)
+
     def known_facts(self) -> ProblemFacts:
         """Return the recorded facts, or else those in the descriptions of the dispatch and the device."""
-        return self.facts or _facts_of_text(self.dispatch, gpu_processors(self.device))
+        return self.facts or facts_of_text(self.dispatch, gpu_processors(self.device))
 
 
 class Replayed(msgspec.Struct, frozen=True):
@@ -152,7 +159,14 @@ def write_landscape(landscape: Landscape, path: Path) -> None:
 
 
 def replay(
-    landscape: Landscape, strategy: str, seeds: int, *, budget: int | None = None, batch: int = BATCH, jobs: int = 1
+    landscape: Landscape,
+    strategy: str,
+    seeds: int,
+    *,
+    budget: int | None = None,
+    batch: int = BATCH,
+    jobs: int = 1,
+    prior: Prior | None = None,
 ) -> tuple[Replayed, ...]:
     """Run a strategy with the seeds 0 to ``seeds - 1``.
 
@@ -163,8 +177,9 @@ def replay(
         budget: the most evaluations of a seed. Without one a search goes on to the best recorded config.
         batch: the configs that a search proposes at a time.
         jobs: the most processes.
+        prior: the prior that guides searches with a model, if any.
     """
-    run = partial(_one_seed, landscape, strategy, budget, batch)
+    run = partial(_one_seed, landscape, strategy, budget, batch, prior)
     if jobs < 2 or seeds < 2:
         return tuple(map(run, range(seeds)))
     # A child started afresh holds no copy of whatever threads this process runs.
@@ -172,9 +187,11 @@ def replay(
         return tuple(pool.map(run, range(seeds)))
 
 
-def _one_seed(landscape: Landscape, strategy: str, budget: int | None, batch: int, seed: int) -> Replayed:
+def _one_seed(
+    landscape: Landscape, strategy: str, budget: int | None, batch: int, prior: Prior | None, seed: int
+) -> Replayed:
     def make(table: ConfigTable) -> Search:
-        return make_search(strategy, table, seed=seed, facts=landscape.known_facts(), budget=budget)
+        return make_search(strategy, table, seed=seed, facts=landscape.known_facts(), budget=budget, guide=prior)
 
     return replay_once(landscape, make, budget=budget, batch=batch)
 
@@ -229,27 +246,9 @@ def _evaluations_to(course: Sequence[float], goal: float) -> int | None:
 
 def _percentile(counts: Sequence[int | None], percent: float) -> float | None:
     """Return a percentile of numbers of evaluations; ``None`` if it falls among the searches that never got there."""
-    with np.errstate(invalid="ignore"):
-        value = float(np.percentile([math.inf if count is None else count for count in counts], percent))
+    ordered = sorted(math.inf if count is None else float(count) for count in counts)
+    position = (len(ordered) - 1) * percent / 100
+    below, part = ordered[int(position)], position % 1
+    # Between a number and infinity there is only infinity.
+    value = below + part * (ordered[int(position) + 1] - below) if part and math.isfinite(below) else below
     return round(value, 1) if math.isfinite(value) else None
-
-
-_PRODUCT = re.compile(r"A\[(\d+)x(\d+)\](\w+) x B(\^T)?\[(\d+)x(\d+)\](\w+)")
-
-
-def _facts_of_text(text: str, processors: int) -> ProblemFacts:
-    """Return the facts of a product in the notation ``A[MxK]f16 x B^T[NxK]f16``; of other texts only the processors."""
-    if not (found := _PRODUCT.search(text)):
-        return ProblemFacts(processors=processors)
-    m, k = int(found[1]), int(found[2])
-    n, depth = int(found[5 if found[4] else 6]), int(found[6 if found[4] else 5])
-    if depth != k:
-        return ProblemFacts(processors=processors)
-    bytes_a, bytes_b = (int(re.sub(r"\D", "", element) or 64) / 8 for element in (found[3], found[7]))
-    return ProblemFacts(
-        loops=(m, n, k),
-        reductions=(2,),
-        operands=(((0, 2), bytes_a), ((1, 2), bytes_b)),
-        dims={"m": 0, "n": 1, "k": 2},
-        processors=processors,
-    )

@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pytest_shark_tune.search.exhaustive import ExhaustiveSearch
 from pytest_shark_tune.search.facts import ProblemFacts
+from pytest_shark_tune.search.guided import GuidedSearch
 from pytest_shark_tune.search.model import ModelSearch, PriorResult
+from pytest_shark_tune.search.prior import Prior
 from pytest_shark_tune.search.protocol import Outcome, Search
 from pytest_shark_tune.search.table import ConfigTable, pipeline_label, table_of_spaces
 from pytest_shark_tune.search.uniform import UniformSearch
@@ -18,8 +20,10 @@ __all__ = [
     "STRATEGIES",
     "ConfigTable",
     "ExhaustiveSearch",
+    "GuidedSearch",
     "ModelSearch",
     "Outcome",
+    "Prior",
     "PriorResult",
     "ProblemFacts",
     "Search",
@@ -44,11 +48,12 @@ def make_search(
     budget: int | None = None,
     by_time: bool = False,
     first: Sequence[int] = (),
+    guide: Prior | None = None,
 ) -> Search:
     """Make a search strategy.
 
-    The arguments ``facts`` to ``by_time`` are for ``model`` only; see `ModelSearch`. Pipelines have the names that the
-    table gives them.
+    The arguments ``facts`` to ``by_time``, and ``guide``, are for ``model`` only; see `ModelSearch`. Pipelines have the
+    names that the table gives them.
 
     Args:
         name: The strategy, one of `STRATEGIES`.
@@ -60,10 +65,14 @@ def make_search(
         budget: The number of configs that will be asked for.
         by_time: Whether time is the limit instead of the number of configs.
         first: The rows to begin with.
+        guide: A prior that fits the device. It is used as far as it has results of the table's pipelines.
     """
     if name == "exhaustive":
         return ExhaustiveSearch(len(table), first)
     if name == "random":
         return UniformSearch(len(table), seed, first)
     assert name == "model", name
-    return ModelSearch(table, seed, facts=facts, near=near, prior=prior, budget=budget, by_time=by_time, first=first)
+    own = ModelSearch(table, seed, facts=facts, near=near, prior=prior, budget=budget, by_time=by_time, first=first)
+    if guide is None or facts is None or not guide.fitting_rows(table, facts).any():
+        return own
+    return GuidedSearch(own, guide, table, facts, seed=seed, first=first)

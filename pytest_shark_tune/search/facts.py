@@ -11,7 +11,7 @@ from iree.compiler import ir
 from pytest_shark_tune.dispatch.mlir import affine_map, loops_in
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 
-__all__ = ["FACTS_VERSION", "ProblemFacts", "facts_of", "gpu_processors", "on_device"]
+__all__ = ["FACTS_VERSION", "ProblemFacts", "device_class", "facts_of", "gpu_processors", "on_device"]
 
 FACTS_VERSION: Final = 1
 """The version of the facts of a dispatch.
@@ -19,28 +19,30 @@ FACTS_VERSION: Final = 1
 Raise it if the same op has other facts. Results of similar dispatches are then collected again.
 """
 
-_GPU_PROCESSORS = {
-    "A100": 108,
-    "A10": 72,
-    "H100 PCIe": 114,
-    "H100": 132,
-    "H200": 132,
-    "L40": 142,
-    "L4": 58,
-    "T4": 40,
-    "V100": 80,
-    "RTX 3090": 82,
-    "RTX 4090": 128,
-    "RTX 5090": 170,
-    "MI100": 120,
-    "MI210": 104,
-    "MI250": 104,
-    "MI300A": 228,
-    "MI300X": 304,
-    "MI325X": 304,
-    "MI355X": 256,
+_GPUS = {
+    "A100": (108, "NVIDIA 8.0"),
+    "A10": (72, "NVIDIA 8.6"),
+    "H100 PCIe": (114, "NVIDIA 9.0"),
+    "H100": (132, "NVIDIA 9.0"),
+    "H200": (132, "NVIDIA 9.0"),
+    "L40": (142, "NVIDIA 8.9"),
+    "L4": (58, "NVIDIA 8.9"),
+    "T4": (40, "NVIDIA 7.5"),
+    "V100": (80, "NVIDIA 7.0"),
+    "RTX 3090": (82, "NVIDIA 8.6"),
+    "RTX 4090": (128, "NVIDIA 8.9"),
+    "RTX 5090": (170, "NVIDIA 12.0"),
+    "MI100": (120, "gfx908"),
+    "MI210": (104, "gfx90a"),
+    "MI250": (104, "gfx90a"),
+    "MI300A": (228, "gfx942"),
+    "MI300X": (304, "gfx942"),
+    "MI325X": (304, "gfx942"),
+    "MI355X": (256, "gfx950"),
 }
-"""Streaming multiprocessors or compute units by a part of the device's name, from the vendors' data sheets.
+"""Streaming multiprocessors or compute units, and the architecture, by a part of the device's name.
+
+They are from the vendors' data sheets; NVIDIA's architectures are compute capabilities.
 
 IREE's runtime does not report them. Longer names take precedence: ``H100 PCIe`` before ``H100``.
 """
@@ -88,10 +90,27 @@ def on_device(facts: ProblemFacts, target: TargetFacts, device: str) -> ProblemF
 
 def gpu_processors(device: str) -> int:
     """Return the number of multiprocessors of a GPU by the driver's name for it, or 0 if the name is unknown."""
-    for part in sorted(_GPU_PROCESSORS, key=len, reverse=True):
+    return _gpu(device)[0]
+
+
+def device_class(device: str, vector_bytes: int = 0) -> str:
+    """Return the class of devices that a prior holds for: a GPU's architecture, or the vector width of a CPU.
+
+    Args:
+        device: The name of the device.
+        vector_bytes: The width of a CPU's vectors; 0 if it is unknown, or on a GPU.
+
+    Returns:
+        The name of the device itself if nothing more general is known.
+    """
+    return _gpu(device)[1] or (f"CPU with vectors of {vector_bytes} bytes" if vector_bytes else device)
+
+
+def _gpu(device: str) -> tuple[int, str]:
+    for part in sorted(_GPUS, key=len, reverse=True):
         if part.lower() in device.lower():
-            return _GPU_PROCESSORS[part]
-    return 0
+            return _GPUS[part]
+    return 0, ""
 
 
 def _element_bytes(element: str) -> float:

@@ -18,6 +18,7 @@ from pytest_shark_tune.search.cost import Costs
 from pytest_shark_tune.search.facts import ProblemFacts
 from pytest_shark_tune.search.features import Column, Features, features_of, for_trees
 from pytest_shark_tune.search.forest import Forest
+from pytest_shark_tune.search.improvement import expected_improvement
 from pytest_shark_tune.search.protocol import Progress
 from pytest_shark_tune.search.table import ConfigTable
 
@@ -59,7 +60,6 @@ _LAST_SHARE = 0.1
 """The last part of the budget, which is spent next to the best configs."""
 
 _LIKELIEST_FAILURE = 0.98
-
 _MOST_REGISTERS = 8.0
 """The most results per thread, as a logarithm to base 2.
 
@@ -156,6 +156,20 @@ class ModelSearch(Progress):
         """The highest expected gain of a config at the last answer."""
         return self._gain if self.left else 0.0
 
+    def take(self, row: int) -> None:
+        """Count a row as proposed, in place of the last of those that fill the space."""
+        if self._start is None:
+            self._start = self._first_rows()
+        if len(self._start) > len(self._near):
+            self._start.pop()
+        self.propose([row])
+
+    def is_proposed(self) -> npt.NDArray[np.bool_]:
+        """Return for each row whether it was proposed."""
+        proposed = np.zeros(self.count, dtype=np.bool_)
+        proposed[list(self.proposed)] = True
+        return proposed
+
     def _first_rows(self) -> list[int]:
         """Return the rows to begin with. Prior results are read only now, since they may never be needed."""
         first = list(self._near)
@@ -217,7 +231,7 @@ class ModelSearch(Progress):
             # After the first choice, half of the trees vote, so that the rows of one answer differ.
             judges = votes[self._random.permutation(len(votes))[: len(votes) // 2]] if chosen else votes
             centre, spread = judges.mean(axis=0), judges.std(axis=0) + _LEAST_SPREAD
-            gains = np.where(np.isin(pool, chosen), -1.0, _expected_improvement(centre, spread, best=1.0) * succeeds)
+            gains = np.where(np.isin(pool, chosen), -1.0, expected_improvement(centre, spread, best=1.0) * succeeds)
             if not chosen:
                 # Ratios to the best near 1 have the scale of their logarithms.
                 self._gain = float(gains.max())
@@ -260,9 +274,7 @@ class ModelSearch(Progress):
 
     def _left(self, count: int) -> Rows:
         """Draw up to ``count`` rows that were not proposed."""
-        left = np.ones(self.count, dtype=np.bool_)
-        left[list(self.proposed)] = False
-        return self._random.permutation(np.flatnonzero(left))[:count]
+        return self._random.permutation(np.flatnonzero(~self.is_proposed()))[:count]
 
     def _learn_costs(self, share: float) -> None:
         if self._costs is not None:
@@ -350,12 +362,3 @@ def _distances(places: Column, place: Column) -> Column:
 def _nearness(results: Column) -> Column:
     """Return ratios to the best: the order of log-ratios, with more weight near the best."""
     return np.asarray(np.exp(results - results.max()))
-
-
-def _expected_improvement(centre: Column, spread: Column, best: float) -> Column:
-    """Return the expected excess of a normal variable over ``best``."""
-    from scipy.special import ndtr
-
-    distance = (centre - best) / spread
-    density = np.exp(-(distance**2) / 2) / math.sqrt(2 * math.pi)
-    return np.asarray(spread * (distance * ndtr(distance) + density))

@@ -17,6 +17,7 @@ from pytest_shark_tune.search import (
     ConfigTable,
     ExhaustiveSearch,
     Outcome,
+    Prior,
     PriorResult,
     Search,
     make_search,
@@ -303,6 +304,7 @@ def make_task_state(
     prior: Callable[[], Sequence[PriorResult]] = tuple,
     first: Sequence[str] = (),
     in_models: DispatchCost | None = None,
+    guide: Prior | None = None,
 ) -> TaskState:
     """Make the state of a dispatch, with the candidates that have a collected test.
 
@@ -318,6 +320,7 @@ def make_task_state(
         prior: returns the results of similar dispatches; called only by a search that uses them.
         first: the ids of candidates that are tried before all others.
         in_models: the time of all its calls in its models, if it is known.
+        guide: the prior that fits the device, if any.
     """
     tests: dict[str, int] = {}
     for index, entry in entries.items():
@@ -340,6 +343,7 @@ def make_task_state(
             budget=most,
             by_time=by_time,
             first=begin,
+            guide=guide,
         )
         if chosen
         else ExhaustiveSearch(0),

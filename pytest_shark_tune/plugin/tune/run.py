@@ -16,6 +16,7 @@ from pytest_shark_tune.plugin.xdist.order import RunOrder
 from pytest_shark_tune.records.reconcile import Requirements, Subject, Update, reconcile
 from pytest_shark_tune.records.types import Record
 from pytest_shark_tune.report.progress_text import RunProgress
+from pytest_shark_tune.results.guides import Guides
 from pytest_shark_tune.results.result import TestResult
 from pytest_shark_tune.results.store import ResultStore
 from pytest_shark_tune.spec.read import dropped_prints
@@ -109,6 +110,7 @@ class TuningRun:
 
     def _schedule(self, by_dispatch: Mapping[str, dict[int, TestEntry]], update: Update) -> TaskScheduler:
         options, session = self._setup.options, self._setup.session
+        guides = Guides(options.prior, self._setup.settings.device_name, session.compiler.version, self._setup.report)
         plans = dict.fromkeys(entry.plan for tests in by_dispatch.values() for entry in tests.values())
         states = [
             make_task_state(
@@ -123,6 +125,7 @@ class TuningRun:
                 prior=partial(session.database.similar, task),
                 first=update.first.get(name, ()),
                 in_models=self._store.cost(name),
+                guide=guides.guide_of(task),
             )
             for name, tests in by_dispatch.items()
         ]

@@ -76,6 +76,11 @@ def test_seeds_that_never_arrive_count_as_the_largest() -> None:
     assert (found.evals_to_5pct_median, found.evals_to_5pct_p90, found.evals_to_1pct_median) == (7, None, None)
 
 
+def test_a_median_that_is_one_seed_does_not_depend_on_those_that_never_arrive() -> None:
+    found = summarised([Replayed(1, 2, (1.0,) * 4)] * 2 + [Replayed(None, None, (0.0,) * 4)])
+    assert (found.evals_to_5pct_median, found.evals_to_5pct_p90, found.evals_to_1pct_median) == (1, None, 2)
+
+
 def test_processes_change_nothing() -> None:
     recorded = landscape()
     assert replay(recorded, "random", 4, jobs=2) == replay(recorded, "random", 4)
