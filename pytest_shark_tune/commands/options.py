@@ -38,6 +38,12 @@ class Command(click.Command):
             raise click.UsageError(str(error), ctx) from error
         except SharkTuneError as error:
             raise click.ClickException(str(error)) from error
+        except BrokenPipeError:
+            raise
+        except OSError as error:  # A file or a disk that fails where no command expects it.
+            if error.filename is None:
+                raise
+            raise click.ClickException(f"{error.filename}: {error.strerror}") from error
 
 
 def _trust(context: click.Context, parameter: click.Parameter, given: bool) -> None:

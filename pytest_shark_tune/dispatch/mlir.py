@@ -11,6 +11,7 @@ from typing import Any
 
 from iree.compiler import ir
 
+from pytest_shark_tune.dispatch.nesting import why_too_deep
 from pytest_shark_tune.dispatch.text_pipelines import text_name
 from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import InputError
@@ -23,7 +24,9 @@ __all__ = [
     "ops_inside",
     "ops_named",
     "parent_named",
+    "parse_attribute",
     "parse_module",
+    "pattern_op",
     "pipeline_name",
     "string_of",
     "tensor_of",
@@ -40,22 +43,59 @@ except ModuleNotFoundError:
     sys.modules[_WITHOUT_CLASSES] = types.ModuleType(_WITHOUT_CLASSES)
 
 
+_LONGEST = 300
+"""Error messages show at most this much of a text that does not parse."""
+
+
 class CannotTune(Exception):
     """A benchmark module holds nothing to tune; the message tells the reason."""
 
 
-def parse_module(text: str | bytes) -> ir.Module:
+def parse_module(text: str) -> ir.Module:
     """Parse a module in the current context.
 
     Raises:
-        InputError: The text is no MLIR that this IREE parses.
+        InputError: The text is no MLIR that this IREE parses, or is nested too deeply to be parsed safely.
     """
+    if why := why_too_deep(text):
+        raise InputError(f"it is not MLIR that is parsed: {why}")
     try:
         return ir.Module.parse(text)
     except ir.MLIRError as error:
         first = error.error_diagnostics[0] if error.error_diagnostics else None
         where = f"{first.location}: {first.message}" if first else str(error)
         raise InputError(f"it is not MLIR that this IREE parses: {where}") from error
+
+
+def pattern_op(text: str) -> tuple[ir.Module, ir.Operation]:
+    """Return the one op in a recorded pattern, with the module that keeps it alive.
+
+    Raises:
+        InputError: The text is no module with one function that holds one op besides its return.
+    """
+    module = parse_module(text)
+    for function in module.body.operations:
+        blocks = [block for region in function.regions for block in region.blocks]
+        found = [op.operation for block in blocks for op in block.operations if op.operation.name != "func.return"]
+        if len(found) == 1:
+            return module, found[0]
+        break
+    raise InputError("the recorded pattern is no function with one op")
+
+
+def parse_attribute(text: str) -> ir.Attribute:
+    """Parse an attribute, which may come from elsewhere, in the current context.
+
+    Raises:
+        InputError: The text is no attribute that this IREE parses, or is nested too deeply to be parsed safely.
+    """
+    # IREE crashes on an empty text.
+    if why := why_too_deep(text) or ("" if text.strip() else "the text is empty"):
+        raise InputError(f"not an attribute that this IREE parses: {why}")
+    try:
+        return ir.Attribute.parse(text)
+    except (ir.MLIRError, ValueError) as error:
+        raise InputError(f"not an attribute that this IREE parses: {text[:_LONGEST]}: {error}") from error
 
 
 def parent_named(op: ir.Operation, name: str) -> ir.Operation:
@@ -124,8 +164,15 @@ def tensor_of(kind: ir.Type, *, scalars: bool = False) -> Tensor:
 
 
 def affine_map(text: str) -> ir.AffineMap:
-    """Parse an affine map in the current context."""
-    return ir.AffineMapAttr(ir.Attribute.parse(text)).value
+    """Parse an affine map in the current context.
+
+    Raises:
+        InputError: The text is no affine map.
+    """
+    try:
+        return ir.AffineMapAttr(parse_attribute(text)).value
+    except ValueError as error:
+        raise InputError(f"not an affine map: {text[:_LONGEST]}") from error
 
 
 def loops_in(expression: ir.AffineExpr) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.forms.form import DEFAULT_FORM, Form
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.system.cache import file_digest
+from pytest_shark_tune.system.files import MODEL_BYTES, check_plain, read_plain
 
 __all__ = ["MODEL_SUFFIXES", "InputFile", "ModelInput", "Source", "check_data", "read_source", "read_sources"]
 
@@ -52,6 +53,7 @@ class InputFile(msgspec.Struct, frozen=True):
             InputError: the file cannot be read, or does not hold an array of numbers.
         """
         try:
+            check_plain(path)
             array = np.load(path, mmap_mode="r", allow_pickle=False)
             digest = file_digest(path)
         except OSError as error:
@@ -250,18 +252,21 @@ def read_source(given: object, directory: Path, asked: ModelInput = ModelInput()
     path = directory / given
     if path.suffix not in MODEL_SUFFIXES:
         raise InputError(f"{path} is not one of {', '.join(MODEL_SUFFIXES)}")
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
     names: tuple[str, ...] = ()
     try:
+        check_plain(path)
         if path.suffix == ".onnx":
             text = import_onnx(path, asked.shapes)
             names = onnx_inputs(path)
         else:
-            text = read_module(path.read_bytes())
+            text = read_module(read_plain(path, MODEL_BYTES))
     except InputError as error:
         raise InputError(str(error) if path.suffix == ".onnx" else f"{path}: {error}") from error
-    except (CommandFailed, OSError) as error:
+    except FileNotFoundError as error:
+        raise InputError(f"there is no file {path}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except CommandFailed as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     if is_benchmark_module(text):
         return Source(name=path.stem, text=text, is_benchmark=True)

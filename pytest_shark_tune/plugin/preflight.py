@@ -15,9 +15,9 @@ from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.plugin.options import TuneOptions, named_here
 from pytest_shark_tune.plugin.parse import naming
 from pytest_shark_tune.spec.link import check_starter
-from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.directories import check_owner
+from pytest_shark_tune.system.files import read_text
 from pytest_shark_tune.system.lock import FileLock, NoLocks
 from pytest_shark_tune.tuning.bundle import Bundle, check_machine, read_bundle
 from pytest_shark_tune.tuning.session import Session
@@ -56,7 +56,7 @@ def check_inputs(options: TuneOptions, compiler: Compiler, *, writes: bool) -> F
         check_compiler(options, compiler)
     if options.starter is not None:
         with naming("--tune-spec"):
-            check_starter(journal.read_plain(options.starter).decode(), str(options.starter))
+            check_starter(read_text(options.starter), str(options.starter))
     devices: FoundDevices = {"uris": [], "name": ""} if options.stop_after else find_devices(options)
     # Last, so that a run that is refused leaves no directory behind.
     check_cache(options.cache)

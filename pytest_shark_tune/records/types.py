@@ -195,6 +195,11 @@ class FinalRecord(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     iree: str
 
+    def __post_init__(self) -> None:
+        """Check that the winner is a finalist."""
+        if self.winner is not None and all(finalist.id != self.winner for finalist in self.finalists):
+            raise ValueError(f"the winner {self.winner[:40]!r} is no finalist")
+
     @classmethod
     def from_rounds(
         cls,

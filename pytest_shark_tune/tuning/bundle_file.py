@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.system.files import check_plain
 
 __all__ = ["BINARY", "BundleFile", "open_bundle", "write_bundle"]
 
@@ -19,6 +20,8 @@ BINARY = ".vmfb"
 """The suffix of a binary's name, which is a key of the cache."""
 _MANIFEST = "bundle.json"
 _NAME = re.compile(r"[0-9a-f]{64}\.vmfb")
+_MOST_BYTES = 1 << 36
+_MOST_MANIFEST_BYTES = 1 << 30
 _DAMAGED = (OSError, tarfile.TarError, ValueError, OverflowError)
 """The errors that reading a damaged or forged archive raises."""
 
@@ -88,6 +91,7 @@ def open_bundle(path: Path) -> Iterator[BundleFile]:
         InputError: it is no such archive, or has anything but regular files with known names.
     """
     try:
+        check_plain(path, _MOST_BYTES)
         tar = tarfile.open(path, "r:")  # noqa: SIM115 - later errors have other messages
     except _DAMAGED as error:
         raise InputError(f"{path} cannot be read as a bundle: {error}") from error

@@ -24,9 +24,10 @@ from pytest_shark_tune.plugin.xdist.remote import (
     share_of_worker,
     shared_directory,
 )
-from pytest_shark_tune.system import cleanup, journal
+from pytest_shark_tune.system import cleanup
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.disk_errors import Storage
+from pytest_shark_tune.system.files import read_text
 from pytest_shark_tune.tuning.bundle import Bundle, PackedCompiler
 from pytest_shark_tune.tuning.session import Session
 from pytest_shark_tune.tuning.settings import RunSettings
@@ -166,7 +167,7 @@ def _settings(
         budget=share.budget,
         stops_after_compile=options.stop_after == "compile",
         bundle=bundle.digest if bundle is not None else "",
-        starter=journal.read_plain(options.starter).decode() if options.starter else "",
+        starter=read_text(options.starter) if options.starter else "",
     )
 
 
