@@ -9,6 +9,8 @@ import click
 
 from pytest_shark_tune.dispatch.trust import trusting_specs
 from pytest_shark_tune.errors import InputError, SharkTuneError
+from pytest_shark_tune.system.directories import temporary_directory
+from pytest_shark_tune.system.disk_errors import Storage
 
 __all__ = [
     "Command",
@@ -43,7 +45,8 @@ class Command(click.Command):
         except OSError as error:  # A file or a disk that fails where no command expects it.
             if error.filename is None:
                 raise
-            raise click.ClickException(f"{error.filename}: {error.strerror}") from error
+            told = Storage({"TMPDIR": temporary_directory()}).explain(error)
+            raise click.ClickException(told or f"{error.filename}: {error.strerror}") from error
 
 
 def _trust(context: click.Context, parameter: click.Parameter, given: bool) -> None:

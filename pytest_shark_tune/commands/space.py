@@ -12,10 +12,9 @@ from pytest_shark_tune.commands.options import Command, json_option, shape_optio
 from pytest_shark_tune.commands.output import print_json, print_table
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.errors import CommandFailed
 from pytest_shark_tune.plan.extract import extract_dispatches
-from pytest_shark_tune.plan.spaces import emitted_constraints, spaces_from
-from pytest_shark_tune.search_space import NoSpace, SearchSpace, SpaceTooLarge
+from pytest_shark_tune.plan.spaces import NO_SPACE, emitted_constraints, spaces_from
+from pytest_shark_tune.search_space import SearchSpace, SpaceTooLarge
 from pytest_shark_tune.system.machine import processors
 
 __all__ = ["space"]
@@ -40,7 +39,7 @@ def space(source: Path, tune_target: str, shapes: tuple[str, ...], as_json: bool
             constraints = emitted_constraints(dispatch, compiler)
             started = time.perf_counter()
             spaces = spaces_from(dispatch, constraints)
-        except (CommandFailed, NoSpace) as reason:
+        except NO_SPACE as reason:
             reasons.append((dispatch.name, str(reason)))
             continue
         shared = (time.perf_counter() - started) / len(spaces)

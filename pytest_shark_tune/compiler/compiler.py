@@ -11,7 +11,6 @@ import os
 import platform
 import re
 import shlex
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
 from pathlib import Path
@@ -23,7 +22,8 @@ from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.system import journal, process
 from pytest_shark_tune.system.cleanup import scratch_directory
 from pytest_shark_tune.system.cpu import cpu_identity, is_model_name
-from pytest_shark_tune.system.directories import HeldDirectory
+from pytest_shark_tune.system.directories import HeldDirectory, temporary_directory
+from pytest_shark_tune.system.files import MODEL_BYTES, read_plain
 
 __all__ = [
     "COMPILE_TIMEOUT_S",
@@ -43,6 +43,8 @@ COMPILE_TIMEOUT_S = 120.0
 """The time that the compiler may take for a candidate by default."""
 MODEL_TIMEOUT_S = 1800.0
 """The time that it may take for a whole model, at least: there is one model, but many candidates."""
+_KILLED = frozenset({"SIGHUP", "SIGINT", "SIGKILL", "SIGTERM", "SIGXCPU"})
+"""Signals that come from outside: a compiler that crashes ends by others."""
 _LINKER_VARIABLE = "IREE_LLVM_EMBEDDED_LINKER_PATH"
 _MEMORY_BYTES = 16 << 30
 _MODEL_NAME = "model name"
@@ -141,11 +143,16 @@ class Compiler:
         """Compile an empty module, so that a wrong target or flag is reported before all other work.
 
         Raises:
-            InputError: iree-compile refuses the target or one of the user's flags.
+            InputError: iree-compile refuses the target or one of the user's flags, or something ended it.
         """
         try:
             self.lower(_SMALLEST, to="executable-targets")
         except CommandFailed as error:
+            if error.ended_by in _KILLED:
+                raise InputError(
+                    f"iree-compile was ended by {error.ended_by} when it was tried on an empty module: something else "
+                    "than the compiler ended it, for example the system for lack of memory; start the run again"
+                ) from error
             flags = f" with {shlex.join(self.flags)}" if self.flags else ""
             raise InputError(f"iree-compile does not take target {self.target}{flags}: {first_error(error)}") from error
 
@@ -174,7 +181,7 @@ class Compiler:
                     f"--iree-hal-dump-executable-benchmarks-to={dump}",
                 ],
             )
-            return [path.read_text(encoding="utf-8") for path in sorted(dump.glob("*.mlir"), key=_natural_order)]
+            return [_made(path).decode() for path in sorted(dump.glob("*.mlir"), key=_natural_order)]
 
     def lower(self, source: str, *, to: str, since: str = "", name: str = "module", flags: Sequence[str] = ()) -> str:
         """Compile ``source`` to a phase, and return the text.
@@ -192,7 +199,7 @@ class Compiler:
         phases = [f"--compile-to={to}", *([f"--compile-from={since}"] if since else [])]
         with scratch_directory() as directory:
             out, _ = self._compile(directory, source, name, [*phases, *flags])
-            return out.read_text(encoding="utf-8")
+            return _made(out).decode()
 
     def opt(self, text: str, *flags: str, name: str = "module") -> str:
         """Run iree-opt with some flags (``--pass-pipeline=builtin.module(...)``, ...) on a module.
@@ -257,7 +264,7 @@ class Compiler:
         """
         with scratch_directory() as directory:
             made, seconds = self._compile(directory, text, name, ["--compile-from=executable-sources"])
-            journal.replace_file(out, made.read_bytes())
+            journal.replace_file(out, _made(made))
             return seconds
 
     def _compile(self, directory: Path, source: str, name: str, flags: Sequence[str]) -> tuple[Path, float]:
@@ -282,6 +289,24 @@ class Compiler:
             raise
         _refuse_changed(read)
         return out, done.seconds
+
+
+def _made(path: Path) -> bytes:
+    """The content of a file that the compiler made.
+
+    Raises:
+        CommandFailed: it is missing, empty or no file.
+    """
+    try:
+        content = read_plain(path, MODEL_BYTES)
+        problem = "" if content else "is empty"
+    except FileNotFoundError:
+        problem = "is missing"
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
+    if problem:
+        raise CommandFailed(f"iree-compile exited with status 0, and its output {problem}")
+    return content
 
 
 def _refuse_changed(files: Sequence[FlagFile]) -> None:
@@ -350,7 +375,7 @@ def environment() -> Mapping[str, str]:
         link = directory.path / linker.name
         link.symlink_to(linker)
         env[_LINKER_VARIABLE] = os.fspath(link)
-    if _needs_quotes(Path(tempfile.gettempdir())):
+    if _needs_quotes(temporary_directory()):
         env["TMPDIR"] = _PLAIN_DIRECTORY
     return env
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import math
 import sys
 import types
 from collections import defaultdict
@@ -43,6 +44,8 @@ except ModuleNotFoundError:
     sys.modules[_WITHOUT_CLASSES] = types.ModuleType(_WITHOUT_CLASSES)
 
 
+_MOST_ELEMENTS = 1 << 38
+"""The most elements of an operand: a terabyte of f32. The spaces of larger ops take minutes, and nothing runs them."""
 _LONGEST = 300
 """Error messages show at most this much of a text that does not parse."""
 
@@ -160,6 +163,8 @@ def tensor_of(kind: ir.Type, *, scalars: bool = False) -> Tensor:
         raise CannotTune(f"it has dynamic dimensions ({kind}): fix the input shapes")
     if 0 in shaped.shape:
         raise CannotTune(f"it has a dimension of size 0 ({kind})")
+    if math.prod(shaped.shape) > _MOST_ELEMENTS:
+        raise CannotTune(f"it has more elements than any device holds ({kind})")
     return Tensor(tuple(shaped.shape), str(shaped.element_type))
 
 

@@ -88,10 +88,11 @@ def check_compiler(options: TuneOptions, compiler: Compiler) -> None:
     try:
         compiler.check()
     except InputError as error:
-        option = "--iree-compile-flag" if options.compile_flags else "--tune-target"
-        if isinstance(error.__cause__, CommandFailed) and error.__cause__.timed_out:
-            option = "--tune-compile-timeout"
-        raise pytest.UsageError(f"{option}: {error}") from error
+        option = "--iree-compile-flag: " if options.compile_flags else "--tune-target: "
+        if isinstance(error.__cause__, CommandFailed):
+            option = "--tune-compile-timeout: " if error.__cause__.timed_out else option
+            option = "" if error.__cause__.ended_by else option
+        raise pytest.UsageError(f"{option}{error}") from error
 
 
 def check_bundle(options: TuneOptions, path: Path) -> Bundle:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_shark_tune.plugin import reporting
-from pytest_shark_tune.plugin.interrupts import TERMINATED, Interrupts
+from pytest_shark_tune.plugin.interrupts import Interrupts
 from pytest_shark_tune.plugin.options import GuardOptions, TuneOptions, is_dry, target_name
 from pytest_shark_tune.plugin.parse import naming
 from pytest_shark_tune.plugin.xdist.messages import message_of, property_of, show_line
@@ -136,8 +136,8 @@ class GuardReporter:
                 self._fail(session, f"--tune-report-md: cannot write {self._options.report}: {error.strerror}")
         if not self._results and not is_dry(session.config) and exitstatus in _UNALARMED:
             self._miss(session)
-        if self._interrupts.terminated:
-            session.exitstatus = TERMINATED
+        if status := self._interrupts.status:
+            session.exitstatus = status
         return (yield)
 
     def _miss(self, session: pytest.Session) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from pytest_shark_tune.plugin.preflight import check_cache, check_compiler, find
 from pytest_shark_tune.plugin.xdist.messages import progress_callback
 from pytest_shark_tune.system import cleanup
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.system.directories import is_marked
+from pytest_shark_tune.system.directories import is_marked, temporary_directory
 from pytest_shark_tune.system.disk_errors import Storage
 from pytest_shark_tune.tuning.settings import RunSettings
 
@@ -59,7 +58,7 @@ def set_up_guard(config: pytest.Config) -> GuardSetup:
         options=options,
         guard=guard,
         session=session,
-        storage=Storage({"--tune-cache": options.cache, "TMPDIR": Path(tempfile.gettempdir())}),
+        storage=Storage({"--tune-cache": options.cache, "TMPDIR": temporary_directory()}),
         interrupts=Interrupts(terminate=not hasattr(config, "workerinput")),
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from pytest_shark_tune.plugin.xdist.remote import (
 )
 from pytest_shark_tune.system import cleanup
 from pytest_shark_tune.system.cache import Cache
+from pytest_shark_tune.system.directories import temporary_directory
 from pytest_shark_tune.system.disk_errors import Storage
 from pytest_shark_tune.system.files import read_text
 from pytest_shark_tune.tuning.bundle import Bundle, PackedCompiler
@@ -132,8 +132,7 @@ def _first_share(config: pytest.Config, options: TuneOptions, compiler: Compiler
             claim_output(config, options.out)
         run_directory = shared_directory(options.cache) if remote else cleanup.new_directory("run")
     except OSError as error:
-        directory = Path(tempfile.gettempdir())
-        raise pytest.UsageError(_storage_of(options, directory).explain(error) or str(error)) from error
+        raise pytest.UsageError(_storage_of(options, temporary_directory()).explain(error) or str(error)) from error
     return ProcessShare(devices, run_directory, options.jobs, remote, options.budget_from_now())
 
 
