@@ -15,6 +15,10 @@ from pytest_shark_tune.ops.convolution import Convolution, Direction, convolutio
 
 __all__ = ["read_commands"]
 
+_MOST_DIGITS = 9
+_LONGEST = 40
+"""Error messages show at most this much of a value."""
+
 _ELEMENTS = {"conv": "f32", "convfp16": "f16", "convbfp16": "bf16", "convint8": "i8"}
 _DIRECTIONS: tuple[tuple[int, Direction], ...] = ((1, "forward"), (2, "input_gradient"), (4, "weight_gradient"))
 _DRIVERS = ("MIOpenDriver", "fusilli_benchmark_driver")
@@ -222,6 +226,6 @@ def _zero(value: str) -> int:
 
 
 def _whole_number(value: str) -> int:
-    if not (value.isascii() and value.isdigit()):
-        raise ArgumentTypeError(f"{value} is no whole number")
+    if not (value.isascii() and value.isdigit() and len(value) <= _MOST_DIGITS):
+        raise ArgumentTypeError(f"{value[:_LONGEST]} is no whole number of at most {_MOST_DIGITS} digits")
     return int(value)

@@ -25,6 +25,7 @@ __all__ = ["MODEL_SUFFIXES", "InputFile", "ModelInput", "Source", "check_data", 
 MODEL_SUFFIXES = (".mlir", ".mlirbc", ".onnx")
 
 _SHAPE, _DATA, _FUNCTION = "--tune-input-shape", "--tune-input", "--tune-function"
+_MOST_DIGITS = 9
 _KINDS = (
     (re.compile(r"f(16|32|64)"), "f"),
     (re.compile(r"[su]?i(8|16|32|64)"), "iu"),
@@ -318,7 +319,7 @@ def _refuse_again(option: str, name: str, known: Mapping[str, object]) -> None:
 
 
 def _is_number(name: str) -> bool:
-    return name.isascii() and name.isdecimal()
+    return name.isascii() and name.isdecimal() and len(name) <= _MOST_DIGITS
 
 
 def _inputs_of(model: Source) -> str:

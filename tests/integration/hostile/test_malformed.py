@@ -136,7 +136,7 @@ def commands(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.mark.parametrize("case", CASES)
 def test_a_malformed_file_ends_no_command(case: str, corpus: Path, commands: Commands) -> None:
     name, line, examples = CASES[case]
-    examples = int(os.environ.get("MALFORMED", examples))
+    examples = int(os.environ.get("SHARK_TUNE_TEST_MUTATIONS", examples))
     path = corpus / name
     content = path.read_bytes()
     whole = commands.run(line.split())
