@@ -13,7 +13,7 @@ _DEEPEST = 200
 _LARGEST = 100_000_000
 """The most characters that the aliases of a text may stand for."""
 _TOKENS = re.compile(
-    r'"(?:[^"\\\n]|\\.)*"'  # text
+    r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"'  # text, which may be a model's weights
     r"|//[^\n]*"
     r"|->|[<>]=|-[-\s]+"
     r"|^[ \t]*[#!][\w$.]+[ \t]*=(?!=)"  # the definition of an alias
