@@ -44,7 +44,7 @@ def why_too_deep(text: str) -> str:
         elif found[-1] == "=":
             if defined:
                 depths[defined], sizes[defined] = deepest, size
-            defined, deepest, size = found[:-1].strip(), 0, 0
+            defined, deepest, size = found[:-1].strip(), 0, 1
             continue
         elif first in "#!":
             reached = depth + depths.get(found, 0)
