@@ -59,7 +59,7 @@ class InputFile(msgspec.Struct, frozen=True):
             digest = file_digest(path)
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-        except (ValueError, EOFError) as error:
+        except Exception as error:  # NumPy's reader lets errors of any kind out of damaged files.
             raise InputError(f"{path} holds no array that numpy.save wrote") from error
         if not isinstance(array, np.ndarray):
             raise InputError(f"{path} holds several arrays: save each of them with numpy.save")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +18,9 @@ __all__ = ["MODEL_BYTES", "check_plain", "decode_json", "read_plain", "read_text
 _T = TypeVar("_T")
 _MOST_BYTES = 1 << 28
 """The largest file that is read, unless a caller says otherwise. Specs with constants have some megabytes."""
+_LARGEST = (1 << 63) - 1
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+_SHOWN = 20
 MODEL_BYTES = 1 << 33
 """The largest model, with its weights."""
 
@@ -66,11 +70,25 @@ def decode_json(content: bytes, kind: type[_T]) -> _T:
         InputError: it is no JSON, or none of this kind.
     """
     try:
-        return msgspec.json.decode(content, type=kind)
+        value = msgspec.json.decode(content, type=kind)
+        # A text may hold such numbers, too, so only what looks like one is looked at closely.
+        if _LONG_NUMBER.search(content):
+            _refuse_large(msgspec.json.decode(content))
+        return value
     except (msgspec.MsgspecError, InputError, ValueError, OverflowError) as error:
         raise InputError(str(error)) from error
     except RecursionError as error:
         raise InputError("JSON is nested too deeply") from error
+
+
+def _refuse_large(value: object) -> None:
+    """Refuse whole numbers of more than 64 bits: no field needs one, and nothing can write it again."""
+    waiting = [value]
+    while waiting:
+        inner = waiting.pop()
+        if isinstance(inner, int) and not -_LARGEST - 1 <= inner <= _LARGEST:
+            raise InputError(f"the number {str(inner)[:_SHOWN]}... has more than 64 bits")
+        waiting += inner.values() if isinstance(inner, dict) else inner if isinstance(inner, list) else ()
 
 
 def _real(path: Path) -> Path:
