@@ -16,7 +16,9 @@ from pytest_shark_tune.plugin.options import TuneOptions, named_here
 from pytest_shark_tune.plugin.parse import naming
 from pytest_shark_tune.spec.link import check_starter
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.system.directories import check_owner
+from pytest_shark_tune.system.cleanup import scratch_directory
+from pytest_shark_tune.system.directories import check_owner, temporary_directory
+from pytest_shark_tune.system.disk_errors import Storage
 from pytest_shark_tune.system.files import read_text
 from pytest_shark_tune.system.lock import FileLock, NoLocks
 from pytest_shark_tune.tuning.bundle import Bundle, check_machine, read_bundle
@@ -28,6 +30,7 @@ __all__ = [
     "check_compiler",
     "check_directory",
     "check_inputs",
+    "check_temporary",
     "claim_output",
     "find_devices",
     "hold_directory",
@@ -77,6 +80,19 @@ def find_devices(options: TuneOptions) -> FoundDevices:
         return devices_for(options.target, options.devices)
     except InputError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+def check_temporary() -> None:
+    """Make sure that the temporary directory takes files.
+
+    Raises:
+        pytest.UsageError: it does not; the message names it.
+    """
+    try:
+        with scratch_directory():
+            pass
+    except OSError as error:
+        raise pytest.UsageError(Storage({"TMPDIR": temporary_directory()}).explain(error) or str(error)) from error
 
 
 def check_compiler(options: TuneOptions, compiler: Compiler) -> None:

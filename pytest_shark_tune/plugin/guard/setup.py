@@ -12,7 +12,7 @@ from pytest_shark_tune.guard.session import GuardSession
 from pytest_shark_tune.plugin.guard.reporter import RUN_DIRECTORY
 from pytest_shark_tune.plugin.interrupts import Interrupts
 from pytest_shark_tune.plugin.options import GuardOptions, TuneOptions
-from pytest_shark_tune.plugin.preflight import check_cache, check_compiler, find_devices
+from pytest_shark_tune.plugin.preflight import check_cache, check_compiler, check_temporary, find_devices
 from pytest_shark_tune.plugin.xdist.messages import progress_callback
 from pytest_shark_tune.system import cleanup
 from pytest_shark_tune.system.cache import Cache
@@ -47,6 +47,7 @@ def set_up_guard(config: pytest.Config) -> GuardSetup:
     """
     options, guard = TuneOptions.from_pytest_config(config), GuardOptions.from_pytest_config(config)
     compiler = options.compiler
+    check_temporary()
     check_compiler(options, compiler)
     check_cache(options.cache)
     cleanup.remove_abandoned()

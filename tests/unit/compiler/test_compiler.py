@@ -245,7 +245,7 @@ LEFT = {
 def test_a_compiler_that_succeeds_and_leaves_no_binary_has_failed(left: str, tmp_path: Path) -> None:
     command, reason = LEFT[left]
     tool = tmp_path / "iree-compile"
-    tool.write_text(f'#!/bin/sh\ncat >/dev/null\nfor out; do :; done\n{command}\n', encoding="utf-8")
+    tool.write_text(f"#!/bin/sh\ncat >/dev/null\nfor out; do :; done\n{command}\n", encoding="utf-8")
     tool.chmod(0o755)
     compiler = Compiler(Target.parse("llvm-cpu"), tool=str(tool))
     with pytest.raises(CommandFailed, match=f"exited with status 0, and its output {reason}"):
@@ -255,7 +255,9 @@ def test_a_compiler_that_succeeds_and_leaves_no_binary_has_failed(left: str, tmp
     assert not (tmp_path / "out.vmfb").exists()
 
 
-@pytest.mark.parametrize(("number", "words"), [("KILL", "something else than the compiler ended it"), ("SEGV", "target")])
+@pytest.mark.parametrize(
+    ("number", "words"), [("KILL", "something else than the compiler ended it"), ("SEGV", "target")]
+)
 def test_a_compiler_that_is_killed_says_nothing_of_the_target(number: str, words: str, tmp_path: Path) -> None:
     tool = tmp_path / "iree-compile"
     tool.write_text(f"#!/bin/sh\nkill -{number} $$\n", encoding="utf-8")
