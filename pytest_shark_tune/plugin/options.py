@@ -129,6 +129,15 @@ class TuneOptions:
         return TimeBudget.starting_now(self.time_s)
 
     @property
+    def starter_text(self) -> str:
+        """The text of the starter spec, empty without one.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        return read_text(self.starter) if self.starter is not None else ""
+
+    @property
     def compiler(self) -> Compiler:
         """The compiler of the run, unless a bundle has the compiled candidates."""
         option = "--tune-compile-timeout"

@@ -19,7 +19,6 @@ from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.cleanup import scratch_directory
 from pytest_shark_tune.system.directories import check_owner, temporary_directory
 from pytest_shark_tune.system.disk_errors import Storage
-from pytest_shark_tune.system.files import read_text
 from pytest_shark_tune.system.lock import FileLock, NoLocks
 from pytest_shark_tune.tuning.bundle import Bundle, check_machine, read_bundle
 from pytest_shark_tune.tuning.session import Session
@@ -59,7 +58,7 @@ def check_inputs(options: TuneOptions, compiler: Compiler, *, writes: bool) -> F
         check_compiler(options, compiler)
     if options.starter is not None:
         with naming("--tune-spec"):
-            check_starter(read_text(options.starter), str(options.starter))
+            check_starter(options.starter_text, str(options.starter))
     devices: FoundDevices = {"uris": [], "name": ""} if options.stop_after else find_devices(options)
     # Last, so that a run that is refused leaves no directory behind.
     check_cache(options.cache)

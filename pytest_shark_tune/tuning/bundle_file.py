@@ -21,7 +21,8 @@ BINARY = ".vmfb"
 _MANIFEST = "bundle.json"
 _NAME = re.compile(r"[0-9a-f]{64}\.vmfb")
 _MOST_BYTES = 1 << 36
-_MOST_MANIFEST_BYTES = 1 << 30
+_MOST_MEMBER_BYTES = 1 << 31
+"""The largest archive, and the largest member, which is read as a whole."""
 _DAMAGED = (OSError, tarfile.TarError, ValueError, OverflowError)
 """The errors that reading a damaged or forged archive raises."""
 
@@ -72,7 +73,9 @@ class BundleFile:
 
     def _content(self, name: str) -> bytes:
         content = None
-        if member := self._members.get(name):
+        if (member := self._members.get(name)) and member.size > _MOST_MEMBER_BYTES:
+            raise InputError(f"{self._path} is no bundle: its member {name!r} has {member.size} bytes")
+        if member:
             try:
                 file = self._tar.extractfile(member)
                 content = file.read() if file is not None else None

@@ -27,7 +27,6 @@ from pytest_shark_tune.system import cleanup
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.directories import temporary_directory
 from pytest_shark_tune.system.disk_errors import Storage
-from pytest_shark_tune.system.files import read_text
 from pytest_shark_tune.tuning.bundle import Bundle, PackedCompiler
 from pytest_shark_tune.tuning.session import Session
 from pytest_shark_tune.tuning.settings import RunSettings
@@ -166,7 +165,7 @@ def _settings(
         budget=share.budget,
         stops_after_compile=options.stop_after == "compile",
         bundle=bundle.digest if bundle is not None else "",
-        starter=read_text(options.starter) if options.starter else "",
+        starter=options.starter_text,
     )
 
 
