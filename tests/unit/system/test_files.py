@@ -42,7 +42,7 @@ def test_only_regular_files_of_bounded_size_are_read(kind: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "a\0b"])
 def test_a_name_that_is_none_is_told(name: str) -> None:
-    with pytest.raises(InputError, match="cannot be read: (File name too long|its name holds a NUL)"):
+    with pytest.raises(InputError, match=r"cannot be read: (File name too long|its name holds a NUL)"):
         read_text(Path(name))
 
 
