@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -20,6 +21,7 @@ from pytest_shark_tune.commands.report import report_runs
 from pytest_shark_tune.commands.rewrite import rewrite_model
 from pytest_shark_tune.commands.show import show
 from pytest_shark_tune.commands.space import space
+from pytest_shark_tune.errors import OutputError
 from pytest_shark_tune.system.terminal import escaping_streams
 
 __all__ = ["main"]
@@ -29,9 +31,12 @@ class _Commands(click.Group):
     """Commands whose output to a terminal is escaped by `system.terminal`, errors of click's own included."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run a command as click does."""
-        with escaping_streams():
-            return super().main(*args, **kwargs)
+        """Run a command as click does. If its output cannot be written, the exit status is 1."""
+        try:
+            with escaping_streams():
+                return super().main(*args, **kwargs)
+        except OutputError as error:
+            sys.exit(f"shark-tune: {error}")
 
 
 # With color, click leaves escape sequences in its output, so that they are shown escaped.

@@ -15,6 +15,7 @@ __all__ = [
     "DeviceRequestFailed",
     "InputError",
     "NoCompiler",
+    "OutputError",
     "SharkTuneError",
     "SpecNotParsed",
     "SpecRefused",
@@ -63,6 +64,10 @@ class NoCompiler(SharkTuneError):
     """The compiler's bindings are needed and are not installed on this machine."""
 
 
+class OutputError(SharkTuneError):
+    """Standard output or error takes no text, for example on a full disk. The message gives the reason."""
+
+
 class CommandFailed(SharkTuneError):
     """A command exited with an error, ran out of time or could not be started.
 
@@ -71,10 +76,14 @@ class CommandFailed(SharkTuneError):
         stderr: The whole stderr of the command.
         timed_out: The command ran out of time.
         stopped: This process ended the command together with all others (`process.stop_all`).
+        ended_by: The name of the signal that ended the command, if one did.
     """
 
-    def __init__(self, message: str, *, stderr: str = "", timed_out: bool = False, stopped: bool = False) -> None:
+    def __init__(
+        self, message: str, *, stderr: str = "", timed_out: bool = False, stopped: bool = False, ended_by: str = ""
+    ) -> None:
         super().__init__(message)
+        self.ended_by = ended_by
         self.stderr = stderr
         self.stopped = stopped
         self.timed_out = timed_out

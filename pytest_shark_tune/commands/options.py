@@ -9,6 +9,8 @@ import click
 
 from pytest_shark_tune.dispatch.trust import trusting_specs
 from pytest_shark_tune.errors import InputError, SharkTuneError
+from pytest_shark_tune.system.directories import temporary_directory
+from pytest_shark_tune.system.disk_errors import Storage
 
 __all__ = [
     "Command",
@@ -52,6 +54,13 @@ class Command(click.Command):
             raise click.UsageError(str(error), ctx) from error
         except SharkTuneError as error:
             raise click.ClickException(str(error)) from error
+        except BrokenPipeError:
+            raise
+        except OSError as error:  # A file or a disk that fails where no command expects it.
+            if error.filename is None:
+                raise
+            told = Storage({"TMPDIR": temporary_directory()}).explain(error)
+            raise click.ClickException(told or f"{error.filename}: {error.strerror}") from error
 
 
 def _trust(context: click.Context, parameter: click.Parameter, given: bool) -> None:

@@ -17,14 +17,25 @@ from pytest_shark_tune.system.machine import processors
 
 __all__ = ["replay"]
 
+_MOST_SEEDS = 100_000
+_MOST_CONFIGS = 1_000_000_000
+
 
 @click.command(cls=Command)
 @click.argument("landscape", type=click.Path(path_type=Path))
 @click.option("--search", "strategy", type=click.Choice(STRATEGIES), default=STRATEGIES[0], show_default=True)
-@click.option("--seeds", type=click.IntRange(min=1), default=50, show_default=True, help="Searches, seeded from 0 on.")
-@click.option("--budget", type=click.IntRange(min=1), help="Most evaluations of a search (default: until it succeeds).")
 @click.option(
-    "--batch", type=click.IntRange(min=1), default=BATCH, show_default=True, help="Configs asked for at once."
+    "--seeds", type=click.IntRange(1, _MOST_SEEDS), default=50, show_default=True, help="Searches, seeded from 0 on."
+)
+@click.option(
+    "--budget", type=click.IntRange(1, _MOST_CONFIGS), help="Most evaluations of a search (default: until it succeeds)."
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(1, _MOST_CONFIGS),
+    default=BATCH,
+    show_default=True,
+    help="Configs asked for at once.",
 )
 @click.option(
     "--tune-prior",

@@ -10,7 +10,6 @@ import importlib.util
 import os
 import platform
 import shlex
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
 from pathlib import Path
@@ -22,7 +21,8 @@ from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.system import journal, process
 from pytest_shark_tune.system.cleanup import scratch_directory
 from pytest_shark_tune.system.cpu import cpu_identity, is_model_name
-from pytest_shark_tune.system.directories import HeldDirectory
+from pytest_shark_tune.system.directories import HeldDirectory, temporary_directory
+from pytest_shark_tune.system.files import MODEL_BYTES, read_plain
 
 __all__ = [
     "COMPILE_TIMEOUT_S",
@@ -44,6 +44,8 @@ COMPILE_TIMEOUT_S = 120.0
 """The time that the compiler may take for a candidate by default."""
 MODEL_TIMEOUT_S = 1800.0
 """The time that it may take for a whole model, at least: there is one model, but many candidates."""
+_KILLED = frozenset({"SIGHUP", "SIGINT", "SIGKILL", "SIGTERM", "SIGXCPU"})
+"""Signals that come from outside: a compiler that crashes ends by others."""
 _LINKER_VARIABLE = "IREE_LLVM_EMBEDDED_LINKER_PATH"
 _MEMORY_BYTES = 16 << 30
 _MODEL_NAME = "model name"
@@ -142,11 +144,16 @@ class Compiler:
         """Compile an empty module, so that a wrong target or flag is reported before all other work.
 
         Raises:
-            InputError: iree-compile refuses the target or one of the user's flags.
+            InputError: iree-compile refuses the target or one of the user's flags, or something ended it.
         """
         try:
             self.lower(_SMALLEST, to="executable-targets")
         except CommandFailed as error:
+            if error.ended_by in _KILLED:
+                raise InputError(
+                    f"iree-compile was ended by {error.ended_by} when it was tried on an empty module: something else "
+                    "than the compiler ended it, for example the system for lack of memory; start the run again"
+                ) from error
             flags = f" with {shlex.join(self.flags)}" if self.flags else ""
             raise InputError(f"iree-compile does not take target {self.target}{flags}: {first_error(error)}") from error
 
@@ -186,9 +193,7 @@ class Compiler:
             dump = directory / "phases"
             dump.mkdir()
             benchmarks = self._dump_benchmarks(directory, source, name, [f"--dump-compilation-phases-to={dump}"])
-            return benchmarks, [
-                path.read_text(encoding="utf-8") for phase in phases for path in dump.glob(f"*.{phase}.mlir")
-            ]
+            return benchmarks, [_made(path).decode() for phase in phases for path in dump.glob(f"*.{phase}.mlir")]
 
     def _dump_benchmarks(self, directory: Path, source: str, name: str, flags: Sequence[str]) -> list[str]:
         options = ["--iree-codegen-add-tuner-attributes", "--iree-hal-dump-executable-benchmarks-to=-", *flags]
@@ -211,7 +216,7 @@ class Compiler:
         phases = [f"--compile-to={to}", *([f"--compile-from={since}"] if since else [])]
         with scratch_directory() as directory:
             out, _ = self._compile(directory, source, name, [*phases, *flags])
-            return out.read_text(encoding="utf-8")
+            return _made(out).decode()
 
     def opt(self, text: str, *flags: str, name: str = "module") -> str:
         """Run iree-opt with some flags (``--pass-pipeline=builtin.module(...)``, ...) on a module.
@@ -276,7 +281,7 @@ class Compiler:
         """
         with scratch_directory() as directory:
             made, seconds = self._compile(directory, text, name, ["--compile-from=executable-sources"])
-            journal.replace_file(out, made.read_bytes())
+            journal.replace_file(out, _made(made))
             return seconds
 
     def _compile(self, directory: Path, source: str, name: str, flags: Sequence[str]) -> tuple[Path, float]:
@@ -305,6 +310,24 @@ class Compiler:
             raise
         _refuse_changed(read)
         return done
+
+
+def _made(path: Path) -> bytes:
+    """The content of a file that the compiler made.
+
+    Raises:
+        CommandFailed: it is missing, empty or no file.
+    """
+    try:
+        content = read_plain(path, MODEL_BYTES)
+        problem = "" if content else "is empty"
+    except FileNotFoundError:
+        problem = "is missing"
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
+    if problem:
+        raise CommandFailed(f"iree-compile exited with status 0, and its output {problem}")
+    return content
 
 
 def _refuse_changed(files: Sequence[FlagFile]) -> None:
@@ -389,7 +412,7 @@ def environment() -> Mapping[str, str]:
         link = directory.path / linker.name
         link.symlink_to(linker)
         env[_LINKER_VARIABLE] = os.fspath(link)
-    if _needs_quotes(Path(tempfile.gettempdir())):
+    if _needs_quotes(temporary_directory()):
         env["TMPDIR"] = _PLAIN_DIRECTORY
     return env
 

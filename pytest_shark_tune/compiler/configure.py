@@ -23,6 +23,7 @@ from pytest_shark_tune.dispatch.mlir import walk
 from pytest_shark_tune.dispatch.trust import check_spec
 from pytest_shark_tune.dispatch.types import INCIDENTAL_ATTRIBUTES
 from pytest_shark_tune.errors import InputError, SharkTuneError
+from pytest_shark_tune.system.files import read_plain
 
 __all__ = [
     "ARTIFACT_VERSION",
@@ -115,7 +116,7 @@ def configure(module_text: str, spec_path: Path | str) -> Configured:
         ConfigureFailed: the compiler refuses the spec or one of its configs.
     """
     try:
-        spec = Path(spec_path).read_bytes()
+        spec = read_plain(Path(spec_path))
     except OSError as error:
         raise InputError(f"tuning spec {spec_path} cannot be read: {error.strerror}") from error
     return _configure(module_text, spec, f"tuning spec {spec_path}")

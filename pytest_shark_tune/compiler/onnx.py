@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.system import process
 from pytest_shark_tune.system.cleanup import scratch_directory
+from pytest_shark_tune.system.files import check_plain
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -166,6 +167,7 @@ def _load(path: Path) -> Any:
     from google.protobuf.message import DecodeError
 
     try:
+        check_plain(path)
         model = onnx.load(path, load_external_data=False)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from pytest_shark_tune.dispatch import mlir
 from pytest_shark_tune.dispatch.buffers import benchmark_module
+from pytest_shark_tune.dispatch.bytecode import bytecode_text
 from pytest_shark_tune.dispatch.reasons import (
     CannotTune,
     CopiesBuffers,
@@ -23,7 +24,6 @@ from pytest_shark_tune.dispatch.reasons import (
     UnmarkedBenchmark,
     ValueFromOutside,
 )
-from pytest_shark_tune.dispatch.trust import check_nesting
 from pytest_shark_tune.dispatch.types import (
     ATTENTION,
     INCIDENTAL_ATTRIBUTES,
@@ -86,11 +86,7 @@ def read_module(content: bytes) -> str:
             return content.decode("utf-8")
         except UnicodeDecodeError as error:
             raise InputError(f"it is neither MLIR text nor MLIR bytecode: {error}") from error
-    with ir.Context() as context:
-        context.allow_unregistered_dialects = True
-        module = mlir.parse_module(content)
-        check_nesting(module, "it")
-        return str(module)
+    return bytecode_text(content)
 
 
 def is_benchmark_module(text: str) -> bool:

@@ -15,7 +15,14 @@ from typing import Any
 
 from iree.compiler import ir
 
-from pytest_shark_tune.dispatch.reasons import EmptyTensor, OpenSizes, UnreadableBenchmark, UnreadableOperand
+from pytest_shark_tune.dispatch.nesting import why_too_deep
+from pytest_shark_tune.dispatch.reasons import (
+    EmptyTensor,
+    OpenSizes,
+    TooManyElements,
+    UnreadableBenchmark,
+    UnreadableOperand,
+)
 from pytest_shark_tune.dispatch.text_pipelines import text_name
 from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import InputError
@@ -28,7 +35,9 @@ __all__ = [
     "ops_inside",
     "ops_named",
     "parent_named",
+    "parse_attribute",
     "parse_module",
+    "pattern_op",
     "pipeline_name",
     "shared_context",
     "string_of",
@@ -46,6 +55,10 @@ except ModuleNotFoundError:
     sys.modules[_WITHOUT_CLASSES] = types.ModuleType(_WITHOUT_CLASSES)
 
 
+_MOST_ELEMENTS = 1 << 38
+"""The most elements of an operand: a terabyte of f32. The spaces of larger ops take minutes, and nothing runs them."""
+_LONGEST = 300
+"""Error messages show at most this much of a text that does not parse."""
 _USES = 32
 """How often a context is used. What it has parsed is never freed, so it must not live forever."""
 _thread = threading.local()
@@ -68,18 +81,51 @@ def shared_context() -> Iterator[ir.Context]:
         _thread.spare = context, uses + 1
 
 
-def parse_module(text: str | bytes) -> ir.Module:
+def parse_module(text: str) -> ir.Module:
     """Parse a module in the current context.
 
     Raises:
-        InputError: The text is no MLIR that this IREE parses.
+        InputError: The text is no MLIR that this IREE parses, or is nested too deeply to be parsed safely.
     """
+    if why := why_too_deep(text):
+        raise InputError(f"it is not MLIR that is parsed: {why}")
     try:
         return ir.Module.parse(text)
     except ir.MLIRError as error:
         first = error.error_diagnostics[0] if error.error_diagnostics else None
         where = f"{first.location}: {first.message}" if first else str(error)
         raise InputError(f"it is not MLIR that this IREE parses: {where}") from error
+
+
+def pattern_op(text: str) -> tuple[ir.Module, ir.Operation]:
+    """Return the one op in a recorded pattern, with the module that keeps it alive.
+
+    Raises:
+        InputError: The text is no module with one function that holds one op besides its return.
+    """
+    module = parse_module(text)
+    for function in module.body.operations:
+        blocks = [block for region in function.regions for block in region.blocks]
+        found = [op.operation for block in blocks for op in block.operations if op.operation.name != "func.return"]
+        if len(found) == 1:
+            return module, found[0]
+        break
+    raise InputError("the recorded pattern is no function with one op")
+
+
+def parse_attribute(text: str) -> ir.Attribute:
+    """Parse an attribute, which may come from elsewhere, in the current context.
+
+    Raises:
+        InputError: The text is no attribute that this IREE parses, or is nested too deeply to be parsed safely.
+    """
+    # IREE crashes on an empty text.
+    if why := why_too_deep(text) or ("" if text.strip() else "the text is empty"):
+        raise InputError(f"not an attribute that this IREE parses: {why}")
+    try:
+        return ir.Attribute.parse(text)
+    except (ir.MLIRError, ValueError) as error:
+        raise InputError(f"not an attribute that this IREE parses: {text[:_LONGEST]}: {error}") from error
 
 
 def parent_named(op: ir.Operation, name: str) -> ir.Operation:
@@ -144,6 +190,8 @@ def tensor_of(kind: ir.Type, *, scalars: bool = False) -> Tensor:
         raise OpenSizes(f"it has dynamic dimensions ({kind})")
     if 0 in shaped.shape:
         raise EmptyTensor(f"it has a dimension of size 0 ({kind})")
+    if math.prod(shaped.shape) > _MOST_ELEMENTS:
+        raise TooManyElements(f"it has more elements than any device holds ({kind})")
     return Tensor(tuple(shaped.shape), str(shaped.element_type))
 
 
@@ -160,8 +208,15 @@ def least_bytes(kind: ir.Type) -> int:
 
 
 def affine_map(text: str) -> ir.AffineMap:
-    """Parse an affine map in the current context."""
-    return ir.AffineMapAttr(ir.Attribute.parse(text)).value
+    """Parse an affine map in the current context.
+
+    Raises:
+        InputError: The text is no affine map.
+    """
+    try:
+        return ir.AffineMapAttr(parse_attribute(text)).value
+    except ValueError as error:
+        raise InputError(f"not an affine map: {text[:_LONGEST]}") from error
 
 
 def loops_in(expression: ir.AffineExpr) -> tuple[int, ...]:

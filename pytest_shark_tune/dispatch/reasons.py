@@ -28,6 +28,7 @@ __all__ = [
     "SeveralReductions",
     "SeveralRootOps",
     "SpaceTooLarge",
+    "TooManyElements",
     "UnboundedKnob",
     "UnknownDimensions",
     "UnknownScalar",
@@ -70,6 +71,10 @@ class DataDependentSizes(CannotTune):
 
 class EmptyTensor(CannotTune):
     """A size is 0, so there is nothing to compute."""
+
+
+class TooManyElements(CannotTune):
+    """An operand has more elements than any device holds."""
 
 
 class NoRootOp(CannotTune):

@@ -11,7 +11,6 @@ command can omit it. `trusting_specs` disables it for this process, as ``--tune-
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -21,6 +20,7 @@ from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, iree_gpu
 
 from pytest_shark_tune.dispatch.mlir import parse_module, string_of, walk
+from pytest_shark_tune.dispatch.nesting import why_too_deep
 from pytest_shark_tune.dispatch.passes import why_not_plain
 from pytest_shark_tune.errors import SpecRefused
 
@@ -28,7 +28,6 @@ __all__ = [
     "Refusal",
     "check_attribute",
     "check_depth",
-    "check_nesting",
     "check_pattern",
     "check_source",
     "check_spec",
@@ -143,10 +142,6 @@ _RUN_BY_COMPILER = (
 _BAKED_IN = "iree_codegen.tuning_spec"
 """The prefix of attributes that hold a spec for the compiler to interpret."""
 _MOST_LISTED = 3
-_MOST_BRACKETS = 200
-_BRACKETS = re.compile(r'"(?:[^"\\\n]|\\.)*"|->|>=|[][(){}<>]')
-"""Brackets, and text that only looks like them: strings, arrows and comparisons are matched as a whole."""
-
 _trusting = 0
 
 
@@ -199,26 +194,8 @@ def check_depth(text: str | bytes, name: str) -> None:
     Raises:
         SpecRefused: The nesting is too deep. The message calls the text ``name``.
     """
-    if isinstance(text, bytes):
-        text = text.decode(errors="replace")
-    depth = 0
-    for bracket in _BRACKETS.findall(text):
-        depth += 1 if bracket in "([{<" else -1 if bracket in ")]}>" else 0
-        if depth > _MOST_BRACKETS:
-            raise SpecRefused(name, f"brackets nested more than {_MOST_BRACKETS} deep")
-
-
-def check_nesting(module: ir.Module, name: str) -> None:
-    """Refuse a module, read from bytecode, whose ops are nested as deeply as `check_depth` refuses it in a text.
-
-    Raises:
-        SpecRefused: The nesting is too deep. The message calls the module ``name``.
-    """
-    level = [module.operation]
-    for _ in range(_MOST_BRACKETS):
-        level = [op.operation for outer in level for region in outer.regions for block in region for op in block]
-    if level:
-        raise SpecRefused(name, f"ops nested more than {_MOST_BRACKETS} deep")
+    if why := why_too_deep(text if isinstance(text, str) else text.decode(errors="replace")):
+        raise SpecRefused(name, f"text that cannot be parsed safely ({why})")
 
 
 def check_attribute(attribute: ir.Attribute, name: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Iterable
 from typing import TypeAlias
 
@@ -45,6 +46,17 @@ def joined_sizes(sizes: Iterable[int]) -> str:
     return "x".join(map(str, sizes))
 
 
+_ELEMENT = re.compile(r"[A-Za-z!][\w<>.:, ]{0,99}", re.ASCII)
+_LONGEST = 60
+_LARGEST_SIZE = (1 << 63) - 1
+_FEWEST_INPUTS = {"contraction": 2, "convolution": 2, "pooling": 1, "attention": 3}
+
+
+def _check_sizes(sizes: Iterable[int]) -> None:
+    if any(not -1 <= size <= _LARGEST_SIZE for size in sizes):  # -1 stands for a dynamic size.
+        raise ValueError(f"sizes {joined_sizes(sizes)[:_LONGEST]} are not from 0 to {_LARGEST_SIZE}")
+
+
 class Tensor(msgspec.Struct, frozen=True):
     """A statically shaped tensor type."""
 
@@ -52,6 +64,12 @@ class Tensor(msgspec.Struct, frozen=True):
     """The size of each dimension, in elements; ``()`` for a scalar operand such as attention's scale."""
     element: str
     """The element type as MLIR spells it (``f32``)."""
+
+    def __post_init__(self) -> None:
+        """Check what the text of a type is made of."""
+        _check_sizes(self.shape)
+        if not _ELEMENT.fullmatch(self.element):
+            raise ValueError(f"{self.element[:_LONGEST]!r} is no element type")
 
 
 class RootOp(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +117,23 @@ class RootOp(msgspec.Struct, frozen=True, kw_only=True):
     The op's operands are the function's arguments, and constants that its body takes from outside are moved into the
     body. Contractions have none, since the other fields describe them completely.
     """
+
+    def __post_init__(self) -> None:
+        """Check that the fields, which may come from a record, fit each other."""
+        _check_sizes(self.loops)
+        if len(self.iterators) != len(self.loops):
+            raise ValueError(f"{len(self.loops)} loops have {len(self.iterators)} iterators")
+        if self.maps and len(self.maps) != len(self.inputs) + len(self.outputs):
+            raise ValueError(f"{len(self.inputs) + len(self.outputs)} operands have {len(self.maps)} maps")
+        fewest = _FEWEST_INPUTS.get(self.kind, 0)
+        if len(self.inputs) < fewest or (fewest and not self.outputs):
+            raise ValueError(f"{self.kind} with {len(self.inputs)} inputs and {len(self.outputs)} outputs")
+        if any(not 0 <= place < len(self.loops) for places in self._dims() for place in places):
+            raise ValueError("a dimension is none of the loops")
+
+    def _dims(self) -> tuple[tuple[int, ...], ...]:
+        own = (self.batch, self.m, self.n, self.k, self.k1, self.k2, self.output_image, self.output_channel)
+        return (*own, self.filter_loop, self.input_channel, self.depth)
 
     @property
     def key(self) -> str:

@@ -76,11 +76,11 @@ def _apply(name: str, model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) 
                 raise _Unchanged
             writer = _Writer(node, shapes, taken)
             REWRITES[name].write(writer)
-        except _Unchanged:
+        except (_Unchanged, LookupError, TypeError, ValueError):  # The import judges a node that lacks something.
             nodes.append(node)
         else:
             nodes.extend(writer.nodes)
-            replaced.append(node.name or node.output[0])
+            replaced.append(node.name or "".join(node.output[:1]))
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     return Rewritten(name=name, nodes=tuple(replaced))
@@ -92,7 +92,7 @@ def _shapes(model: ModelProto, path: Path) -> dict[str, tuple[int, ...]]:
 
     try:
         graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    except (onnx.shape_inference.InferenceError, ValueError) as error:
+    except (onnx.shape_inference.InferenceError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{path}: the shapes of its values cannot be inferred: {error}") from error
     found = {weight.name: tuple(weight.dims) for weight in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):

@@ -14,6 +14,7 @@ from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.records.form import FormRecord
 from pytest_shark_tune.records.form_files import record_path, response_path, response_text
 from pytest_shark_tune.records.types import State, WinnerRecord
+from pytest_shark_tune.system.files import read_plain
 from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.model.runner import ModelFunction, ModelRunner
 from pytest_shark_tune.tuning.model.whole import UntunedModels, default_form, tuned_form
@@ -125,7 +126,7 @@ def _edited(spec: Path, record: FormRecord) -> str:
     """Why the response file beside a spec is not the one that the record makes; empty if it is."""
     path = response_path(record_path(spec.parent, record.model, record.stem))
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_plain(path).decode(errors="replace")
     except OSError as error:
         return f"{path.name} cannot be read: {error.strerror}: tune the model again with --tune"
     if text == response_text(record):

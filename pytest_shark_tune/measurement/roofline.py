@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Final
 
 import msgspec
 
 from pytest_shark_tune.dispatch.types import BenchmarkModule, RootOp
 
 __all__ = [
+    "IMPOSSIBLE",
     "SUSPICIOUS_RATIO",
     "Limits",
     "Work",
@@ -19,6 +21,9 @@ __all__ = [
     "why_impossible",
     "work_of",
 ]
+
+IMPOSSIBLE: Final = "impossibly fast"
+"""The beginning of the reason why a time is refused."""
 
 SUSPICIOUS_RATIO = 3.0
 """From this many times the default's speed on, a candidate is compared with the roofline.
@@ -143,7 +148,7 @@ def why_impossible(us: float, work: Work, limits: Limits, default_us: float = ma
         f"a dispatch that does nothing takes {limits.launch_us:.3g} us on this device": launching,
     }
     why, least = max(reasons.items(), key=lambda reason: reason[1])
-    return f"impossibly fast: {us:.3g} us a dispatch, where {why}" if us < least else ""
+    return f"{IMPOSSIBLE}: {us:.3g} us a dispatch, where {why}" if us < least else ""
 
 
 def _narrow_allowance(work: Work) -> float:

@@ -153,10 +153,13 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
             alpha: The interval covers with probability 1 - ``alpha``.
 
         Raises:
-            ValueError: there are no samples, or one is not positive.
+            ValueError: there are no samples, or one is not a positive, finite number.
         """
-        if not samples_us or not baseline_samples_us or min(*samples_us, *baseline_samples_us) <= 0:
-            raise ValueError("a measurement is made of positive samples of the candidate and of its baseline")
+        if not samples_us or not baseline_samples_us:
+            raise ValueError("a measurement is made of samples of the candidate and of its baseline, and has none")
+        for whose, samples in (("the candidate", samples_us), ("its baseline", baseline_samples_us)):
+            if wrong := [sample for sample in samples if not 0 < sample < math.inf]:
+                raise ValueError(f"a sample of {whose} is {wrong[0]!r}, which is no positive number of microseconds")
         centre, error, freedom = intervals.trimmed_difference(samples_us, baseline_samples_us)
         half = intervals.student_quantile(freedom, alpha) * error if freedom > 0 else math.inf
         blocks = min(len(samples_us), len(baseline_samples_us))

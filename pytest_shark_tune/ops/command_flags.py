@@ -24,6 +24,10 @@ __all__ = [
     "whole_number",
 ]
 
+_MOST_DIGITS = 9
+_LONGEST = 40
+"""Error messages show at most this much of a value."""
+
 ELEMENTS = ("f32", "f16", "bf16")
 """The element types of all commands but convolutions, which know i8, too."""
 IGNORED = {
@@ -80,8 +84,8 @@ def positive(value: str) -> int:
 
 def whole_number(value: str) -> int:
     """Parse a number that is not negative."""
-    if not (value.isascii() and value.isdigit()):
-        raise ArgumentTypeError(f"{value} is no whole number")
+    if not (value.isascii() and value.isdigit() and len(value) <= _MOST_DIGITS):
+        raise ArgumentTypeError(f"{value[:_LONGEST]} is no whole number of at most {_MOST_DIGITS} digits")
     return int(value)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from iree.compiler import ir
 from iree.compiler.dialects import arith, func, linalg
 
+from pytest_shark_tune.dispatch.mlir import pattern_op
 from pytest_shark_tune.dispatch.trust import check_pattern
 from pytest_shark_tune.dispatch.types import ATTENTION, ONLINE_ATTENTION, RootOp
 from pytest_shark_tune.errors import InputError
@@ -37,7 +38,7 @@ def standalone_op(name: str, root: RootOp) -> OpSource:
         context.enable_multithreading(False)
         try:
             text = _pattern_copy(root) if root.pattern else _contraction(root)
-        except (ir.MLIRError, LookupError, TypeError, ValueError) as error:
+        except (InputError, ir.MLIRError, LookupError, TypeError, ValueError) as error:
             raise InputError(f"{name}: this IREE does not parse the op in its record: {error}") from error
     return OpSource(name=name, text=text)
 
@@ -84,10 +85,8 @@ def _widen(value: ir.Value, element: ir.Type) -> ir.Value:
 
 def _pattern_copy(root: RootOp) -> str:
     """Build a copy of the op in the pattern, with its results filled with zeros before."""
-    held = ir.Module.parse(root.pattern)
+    held, source = pattern_op(root.pattern)
     check_pattern(held, f"the recorded op {root.op}")
-    pattern = held.body.operations[0].regions[0].blocks[0]
-    (source,) = (op.operation for op in pattern.operations if op.operation.name != "func.return")
     kinds = [operand.type for operand in source.operands]
     count = len(root.outputs)
     module = ir.Module.create()

@@ -19,12 +19,14 @@ from pytest_shark_tune.forms.form import DEFAULT_FORM, Form
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.plan.parameters import ParameterFile, stray_parameters
 from pytest_shark_tune.system.cache import file_digest
+from pytest_shark_tune.system.files import MODEL_BYTES, check_plain, read_plain
 
 __all__ = ["MODEL_SUFFIXES", "InputFile", "ModelInput", "Source", "check_data", "read_source", "read_sources"]
 
 MODEL_SUFFIXES = (".mlir", ".mlirbc", ".onnx")
 
 _SHAPE, _DATA, _FUNCTION = "--tune-input-shape", "--tune-input", "--tune-function"
+_MOST_DIGITS = 9
 _KINDS = (
     (re.compile(r"f(16|32|64)"), "f"),
     (re.compile(r"[su]?i(8|16|32|64)"), "iu"),
@@ -53,11 +55,12 @@ class InputFile(msgspec.Struct, frozen=True):
             InputError: the file cannot be read, or does not hold an array of numbers.
         """
         try:
+            check_plain(path)
             array = np.load(path, mmap_mode="r", allow_pickle=False)
             digest = file_digest(path)
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-        except (ValueError, EOFError) as error:
+        except Exception as error:  # NumPy's reader lets errors of any kind out of damaged files.
             raise InputError(f"{path} holds no array that numpy.save wrote") from error
         if not isinstance(array, np.ndarray):
             raise InputError(f"{path} holds several arrays: save each of them with numpy.save")
@@ -268,18 +271,21 @@ def read_source(given: object, directory: Path, asked: ModelInput = ModelInput()
     path = directory / given
     if path.suffix not in MODEL_SUFFIXES:
         raise InputError(f"{path} is not one of {', '.join(MODEL_SUFFIXES)}")
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
     names: tuple[str, ...] = ()
     try:
+        check_plain(path)
         if path.suffix == ".onnx":
             text = import_onnx(path, asked.shapes)
             names = onnx_inputs(path)
         else:
-            text = read_module(path.read_bytes())
+            text = read_module(read_plain(path, MODEL_BYTES))
     except InputError as error:
         raise InputError(str(error) if path.suffix == ".onnx" else f"{path}: {error}") from error
-    except (CommandFailed, OSError) as error:
+    except FileNotFoundError as error:
+        raise InputError(f"there is no file {path}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except CommandFailed as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     if is_benchmark_module(text):
         return Source(name=path.stem, text=text, is_benchmark=True)
@@ -332,7 +338,7 @@ def _refuse_again(option: str, name: str, known: Mapping[str, object]) -> None:
 
 
 def _is_number(name: str) -> bool:
-    return name.isascii() and name.isdecimal()
+    return name.isascii() and name.isdecimal() and len(name) <= _MOST_DIGITS
 
 
 def _inputs_of(model: Source) -> str:

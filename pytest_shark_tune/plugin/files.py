@@ -13,6 +13,7 @@ import pytest
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plugin.options import commands_file, tuning_is_on
 from pytest_shark_tune.plugin.reporting import section, write_line
+from pytest_shark_tune.system.files import read_text
 from pytest_shark_tune.system.terminal import escaped_line
 
 if TYPE_CHECKING:
@@ -64,10 +65,7 @@ def read_commands_file(config: pytest.Config) -> None:
     from pytest_shark_tune.ops.driver_commands import read_commands
 
     try:
-        commands = read_commands(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        problem = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise pytest.UsageError(f"--tune-commands: {path} cannot be read: {problem}") from error
+        commands = read_commands(read_text(path), str(path))
     except InputError as error:
         raise pytest.UsageError(f"--tune-commands: {error}") from error
     config.stash[_COMMANDS] = path, commands

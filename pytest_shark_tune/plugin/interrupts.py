@@ -1,4 +1,4 @@
-"""Handles Ctrl-C and SIGTERM during a run, whenever and however often they come.
+"""Handles Ctrl-C, SIGTERM and SIGHUP during a run, whenever and however often they come.
 
 The first interrupt ends the run as pytest does, and the results so far are written. A second one, while they are being
 written, shows a message and changes nothing else. A third one ends the process at once.
@@ -15,10 +15,10 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-__all__ = ["TERMINATED", "Interrupts", "Terminated"]
+__all__ = ["Interrupts", "Terminated"]
 
-TERMINATED = 143
-"""The exit status that a shell gives a process that SIGTERM ended."""
+_ENDED = 128
+"""The exit status that a shell gives a process that a signal ended is this, plus the number of the signal."""
 
 _AT_ONCE = 2
 _IMPORTING = "<frozen importlib"
@@ -30,26 +30,28 @@ _BUSY = "\nshark-tune: the run is ending and writes its results; another interru
 
 
 class Terminated(KeyboardInterrupt):
-    """A SIGTERM, which ends the run as Ctrl-C does."""
+    """A SIGTERM or SIGHUP, which ends the run as Ctrl-C does."""
 
 
 class Interrupts:
     """The signal handlers of a run, from `install` to `restore`.
 
-    A signal is left alone if another handler is installed, or if it is ignored. ``terminated`` is whether a SIGTERM
-    came, and ``is_ending`` whether the run is ending.
+    A signal is left alone if another handler is installed, or if it is ignored. ``status`` is the exit
+    status that a SIGTERM or SIGHUP asks for, 0 without one, and ``is_ending`` whether the run is ending.
 
     Args:
-        terminate: whether to handle SIGTERM, too.
+        terminate: whether to handle SIGTERM and SIGHUP, too. Otherwise SIGHUP is ignored: a worker gets it from the
+            terminal as its controller does, which then ends the worker.
     """
 
     def __init__(self, *, terminate: bool) -> None:
-        self._numbers = (signal.SIGINT, signal.SIGTERM) if terminate else (signal.SIGINT,)
+        self._numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if terminate else (signal.SIGINT,)
+        self._ignored = () if terminate else (signal.SIGHUP,)
         self._previous: dict[int, Any] = {}
         self.is_ending = False
         self._in_vain = 0
         self._waits_until = 0.0
-        self.terminated = False
+        self.status = 0
 
     def install(self) -> None:
         """Handle the signals from here on; outside of the main thread, where Python forbids it, do nothing."""
@@ -58,6 +60,9 @@ class Interrupts:
         for number in self._numbers:
             if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
                 self._previous[number] = signal.signal(number, self._handle)
+        for number in self._ignored:
+            if signal.getsignal(number) is signal.SIG_DFL:
+                self._previous[number] = signal.signal(number, signal.SIG_IGN)
 
     def restore(self) -> None:
         """Restore the handlers that were there before."""
@@ -69,12 +74,13 @@ class Interrupts:
         self.is_ending = True
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.terminated = self.terminated or number == signal.SIGTERM
+        if number != signal.SIGINT:
+            self.status = self.status or _ENDED + number
         if not self.is_ending and not _is_unwinding():
             if self._waits(number, frame):
                 return
-            if number == signal.SIGTERM:
-                raise Terminated("SIGTERM")
+            if number != signal.SIGINT:
+                raise Terminated(signal.Signals(number).name)
             raise KeyboardInterrupt
         self._in_vain += 1
         if self._in_vain < _AT_ONCE:

@@ -6,6 +6,7 @@ suite's fixtures hand over a function that compiles a config and a function that
 
 from __future__ import annotations
 
+import math
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -110,12 +111,13 @@ class KernelStages:
                     # The default is its own reference: a result that changes from run to run can verify nothing.
                     baseline.run(1)
                     _check(baseline.result(), expected, tolerance, seed)
-                    return compare(baseline.run, baseline.run)
+                    timed = _checked(baseline.run, default.id)
+                    return compare(timed, timed)
             except CandidateFailed as failure:
                 raise self._reported(default, failure) from failure
             kernel, result = _loaded(load, built.artifacts[config.id], seed)
             _check(result, expected, tolerance, seed)
-            return compare(kernel.run, baseline.run)
+            return compare(_checked(kernel.run, config.id), _checked(baseline.run, default.id))
 
     def _round(
         self,
@@ -137,10 +139,12 @@ class KernelStages:
                 try:
                     kernel, result = _loaded(load, built.artifacts[name], seed)
                     _check(result, expected, tolerance, seed)
-                    runs[name] = kernel.run
+                    runs[name] = _checked(kernel.run, name)
                 except CandidateFailed as failure:
                     failed[name] = failure
-            measured = compare_finalists(runs, baseline.run, FINAL, seed=seed) if runs else {}
+            measured = (
+                compare_finalists(runs, _checked(baseline.run, self._task.default.id), FINAL, seed=seed) if runs else {}
+            )
         return RoundResult(measured, failed)
 
     def _configs(self) -> tuple[Candidate, ...]:
@@ -188,6 +192,20 @@ def _loaded(load: Callable[[_A, int], Kernel], artifact: _A, seed: int) -> tuple
     kernel = load(artifact, seed)
     kernel.run(1)
     return kernel, kernel.result().copy()
+
+
+def _checked(run: Run, name: str) -> Run:
+    """Return ``run`` with its answer checked. It raises CandidateFailed for a time that is none."""
+
+    def timed(count: int) -> float:
+        seconds = run(count)
+        if not 0 < seconds < math.inf:
+            raise CandidateFailed(
+                State.RUN_FAILED, f"run({count}) of the kernel {name} returned {seconds!r}, which is no time in seconds"
+            )
+        return seconds
+
+    return timed
 
 
 def _check(result: NDArray[Any], expected: NDArray[Any], tolerance: Tolerance, seed: int) -> None:

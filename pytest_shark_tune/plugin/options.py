@@ -18,7 +18,7 @@ from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.forms.form import Form
 from pytest_shark_tune.plugin import parse
 from pytest_shark_tune.system.budget import TimeBudget
-from pytest_shark_tune.system.journal import read_plain
+from pytest_shark_tune.system.files import read_text
 from pytest_shark_tune.system.machine import processors
 
 if TYPE_CHECKING:
@@ -168,6 +168,15 @@ class TuneOptions:
         return TimeBudget.starting_now(self.time_s)
 
     @property
+    def starter_text(self) -> str:
+        """The text of the starter spec, empty without one.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        return read_text(self.starter) if self.starter is not None else ""
+
+    @property
     def compiler(self) -> Compiler:
         """The compiler of the run, unless a bundle has the compiled candidates."""
         option = "--tune-compile-timeout"
@@ -286,10 +295,9 @@ class GuardOptions:
 def _read_spec(path: Path) -> Path:
     """Make sure that a spec can be read; its entries are checked once there is something to guard."""
     try:
-        read_plain(path).decode()
-    except (OSError, UnicodeDecodeError) as error:
-        problem = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise pytest.UsageError(f"--tune-guard: {path} cannot be read: {problem}") from error
+        read_text(path)
+    except InputError as error:
+        raise pytest.UsageError(f"--tune-guard: {error}") from error
     return path
 
 

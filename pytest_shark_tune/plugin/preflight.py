@@ -16,9 +16,10 @@ from pytest_shark_tune.plugin.options import TuneOptions, named_here
 from pytest_shark_tune.plugin.parse import naming
 from pytest_shark_tune.results.prior_training import load_prior
 from pytest_shark_tune.spec.link import check_starter
-from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.system.directories import check_owner
+from pytest_shark_tune.system.cleanup import scratch_directory
+from pytest_shark_tune.system.directories import check_owner, temporary_directory
+from pytest_shark_tune.system.disk_errors import Storage
 from pytest_shark_tune.system.lock import FileLock, NoLocks
 from pytest_shark_tune.tuning.bundle import Bundle, check_machine, read_bundle
 from pytest_shark_tune.tuning.session import Session
@@ -29,6 +30,7 @@ __all__ = [
     "check_compiler",
     "check_directory",
     "check_inputs",
+    "check_temporary",
     "claim_output",
     "find_devices",
     "hold_directory",
@@ -57,7 +59,7 @@ def check_inputs(options: TuneOptions, compiler: Compiler, *, writes: bool) -> F
         check_compiler(options, compiler)
     if options.starter is not None:
         with naming("--tune-spec"):
-            check_starter(journal.read_plain(options.starter).decode(), str(options.starter))
+            check_starter(options.starter_text, str(options.starter))
     with naming("--tune-prior"):
         load_prior(options.prior, "")
     devices: FoundDevices = {"uris": [], "name": ""} if options.stop_after else find_devices(options)
@@ -82,6 +84,19 @@ def find_devices(options: TuneOptions) -> FoundDevices:
         raise pytest.UsageError(str(error)) from error
 
 
+def check_temporary() -> None:
+    """Make sure that the temporary directory takes files.
+
+    Raises:
+        pytest.UsageError: it does not; the message names it.
+    """
+    try:
+        with scratch_directory():
+            pass
+    except OSError as error:
+        raise pytest.UsageError(Storage({"TMPDIR": temporary_directory()}).explain(error) or str(error)) from error
+
+
 def check_compiler(options: TuneOptions, compiler: Compiler) -> None:
     """Make sure that the compiler accepts the target and the flags.
 
@@ -91,10 +106,11 @@ def check_compiler(options: TuneOptions, compiler: Compiler) -> None:
     try:
         compiler.check()
     except InputError as error:
-        option = "--iree-compile-flag" if options.compile_flags else "--tune-target"
-        if isinstance(error.__cause__, CommandFailed) and error.__cause__.timed_out:
-            option = "--tune-compile-timeout"
-        raise pytest.UsageError(f"{option}: {error}") from error
+        option = "--iree-compile-flag: " if options.compile_flags else "--tune-target: "
+        if isinstance(error.__cause__, CommandFailed):
+            option = "--tune-compile-timeout: " if error.__cause__.timed_out else option
+            option = "" if error.__cause__.ended_by else option
+        raise pytest.UsageError(f"{option}{error}") from error
 
 
 def check_bundle(options: TuneOptions, path: Path) -> Bundle:

@@ -16,6 +16,7 @@ from pytest_shark_tune.dispatch.trust import trusts_specs
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.records.form import FormRecord
 from pytest_shark_tune.system import journal
+from pytest_shark_tune.system.files import decode_json, read_plain
 
 __all__ = ["find_forms", "read_form", "record_path", "response_path", "response_text", "write_form"]
 
@@ -51,13 +52,10 @@ def read_form(path: Path) -> FormRecord:
         InputError: it cannot be read, or brings a flag or a rewrite that no file may bring.
     """
     try:
-        content = journal.read_plain(path)
-        if len(content) > _MOST_BYTES:
-            raise InputError(f"{path} is too large for the record of a form")
-        record = msgspec.json.decode(content, type=FormRecord)
+        record = decode_json(read_plain(path, _MOST_BYTES), FormRecord)
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (msgspec.MsgspecError, InputError) as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except InputError as error:
         raise InputError(f"{path} is no record of a form: {error}") from error
     _check_form(record, str(path))
     return record

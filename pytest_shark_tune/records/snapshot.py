@@ -17,7 +17,7 @@ from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.spec.build import build_spec
 from pytest_shark_tune.spec.module import matcher_name
 from pytest_shark_tune.spec.read import SpecRow, read_spec, select_entries
-from pytest_shark_tune.system import journal
+from pytest_shark_tune.system import files, journal
 from pytest_shark_tune.system.lock import FileLock
 
 __all__ = [
@@ -129,7 +129,7 @@ def read_text(spec: Path) -> str:
         InputError: the file cannot be read.
     """
     try:
-        return read_module(journal.read_plain(spec))
+        return read_module(files.read_plain(spec))
     except OSError as error:
         raise InputError(f"tuning spec {spec} cannot be read: {error.strerror}") from error
     except InputError as error:
@@ -142,8 +142,7 @@ def read_records(spec: Path) -> tuple[WinnerRecord, ...]:
     Raises:
         InputError: the file cannot be read.
     """
-    with _readable(records_path(spec)):
-        return tuple(journal.read(records_path(spec), WinnerRecord))
+    return tuple(journal.read(records_path(spec), WinnerRecord))
 
 
 def damaged_records(spec: Path) -> tuple[int, ...]:
@@ -152,16 +151,7 @@ def damaged_records(spec: Path) -> tuple[int, ...]:
     Raises:
         InputError: the file cannot be read.
     """
-    with _readable(records_path(spec)):
-        return journal.damaged_lines(records_path(spec), WinnerRecord)
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    return journal.damaged_lines(records_path(spec), WinnerRecord)
 
 
 def records_of(rows: Sequence[SpecRow], records: Iterable[WinnerRecord]) -> tuple[WinnerRecord | None, ...]:

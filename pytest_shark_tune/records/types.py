@@ -11,6 +11,7 @@ import msgspec
 from pytest_shark_tune.dispatch.types import RootOp
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.measurement.correctness import Check
+from pytest_shark_tune.measurement.roofline import IMPOSSIBLE
 from pytest_shark_tune.measurement.timing import Measurement
 
 if TYPE_CHECKING:  # Records are plain data: reading them loads no bindings.
@@ -60,9 +61,12 @@ _TRANSIENT = frozenset({State.COMPILE_TIMEOUT, State.RUN_TIMEOUT, State.RUN_FAIL
 def lasts(state: State, reason: str) -> bool:
     """Return whether a candidate's result stays true, so that a later run need not try it again.
 
-    A time-out, a crash, a lost device, a lack of memory and a linker that fails tell of one machine at one time. The
+    A time-out, a crash, a lost device, a lack of memory and a linker that fails tell of one machine at one time. So do
+    the limits of a device, by which a time is impossible. The
     compiler's own error about a config stays true.
     """
+    if state is State.WRONG_RESULT:
+        return not reason.startswith(IMPOSSIBLE)
     if state is State.COMPILE_FAILED:
         return "error:" in reason and "failed to link" not in reason
     return state not in _TRANSIENT
@@ -194,6 +198,11 @@ class FinalRecord(msgspec.Struct, frozen=True, kw_only=True):
     device: str
     target: str
     iree: str
+
+    def __post_init__(self) -> None:
+        """Check that the winner is a finalist."""
+        if self.winner is not None and all(finalist.id != self.winner for finalist in self.finalists):
+            raise ValueError(f"the winner {self.winner[:40]!r} is no finalist")
 
     @classmethod
     def from_rounds(

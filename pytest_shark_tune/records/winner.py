@@ -78,7 +78,11 @@ def declare_winner(finalists: Iterable[Finalist], simplicity: Callable[[str], tu
         finalists: the finalists.
         simplicity: returns a value for an id that is smaller for a simpler config.
     """
-    measured = [finalist for finalist in finalists if finalist.state is State.MEASURED and finalist.ratio is not None]
+    measured = [
+        finalist
+        for finalist in finalists
+        if finalist.state is State.MEASURED and None not in (finalist.ratio, finalist.ratio_low, finalist.ratio_high)
+    ]
     if not measured:
         return None, "no candidate that might be faster than the default was measured"
     fastest = max(measured, key=lambda finalist: finalist.ratio or 0)

@@ -236,7 +236,7 @@ def _profile_notes(summary: Summary) -> Iterator[str]:
 
 
 def _source_note(source: SourceCheck) -> str:
-    if source.ratio is None:
+    if source.ratio is None or source.ratio_low is None or source.ratio_high is None:
         return f"{source.source}: {source.note or f'the spec applies to {source.applied} of its dispatches'}"
     note = f"; {source.note}" if source.note else ""
     times = f"{format_us(source.default_us)} by default, {format_us(source.tuned_us)} tuned: "

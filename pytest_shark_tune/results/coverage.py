@@ -7,6 +7,9 @@ from pathlib import Path
 
 import msgspec
 
+from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.system.files import decode_json, read_plain
+
 __all__ = ["Collected", "Coverage", "coverage_of_spec"]
 
 
@@ -51,7 +54,7 @@ def coverage_of_spec(spec: Path, summary: Path) -> Coverage | None:
     if not spec.exists():
         return None
     try:
-        earlier = msgspec.json.decode(summary.read_bytes(), type=_EarlierSummary)
-    except (OSError, msgspec.DecodeError):
+        earlier = decode_json(read_plain(summary), _EarlierSummary)
+    except (OSError, InputError):
         return None
     return earlier.run.spec_coverage or Coverage.WHOLE

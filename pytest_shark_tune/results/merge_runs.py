@@ -20,6 +20,7 @@ from pytest_shark_tune.results.funnel import funnel_of
 from pytest_shark_tune.results.summary import DispatchSummary, RunSummary, Summary, write_summary
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 from pytest_shark_tune.system import journal
+from pytest_shark_tune.system.files import decode_json, read_plain
 
 __all__ = ["FinishedRun", "MergedRuns", "merge_runs", "read_run", "write_merged"]
 
@@ -96,10 +97,10 @@ def read_run(directory: Path) -> FinishedRun:
     """
     path = directory / "summary.json"
     try:
-        summary = msgspec.json.decode(path.read_bytes(), type=Summary)
+        summary = decode_json(read_plain(path), Summary)
     except OSError as error:
         raise InputError(f"{directory} is no output directory of pytest --tune: {path}: {error.strerror}") from error
-    except msgspec.DecodeError as error:
+    except InputError as error:
         raise InputError(f"{path} is no summary of this version of pytest-shark-tune: {error}") from error
     records = journal.read(directory / "records.jsonl", Record)
     finals = journal.read(directory / "finals.jsonl", FinalRecord)

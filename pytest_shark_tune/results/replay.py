@@ -24,6 +24,7 @@ from pytest_shark_tune.search import ConfigTable, Outcome, ProblemFacts, Search,
 from pytest_shark_tune.search.facts import device_class, gpu_processors
 from pytest_shark_tune.search.prior import Prior
 from pytest_shark_tune.system import journal
+from pytest_shark_tune.system.files import decode_json, read_plain
 
 __all__ = [
     "BATCH",
@@ -131,10 +132,10 @@ def read_landscape(path: Path) -> Landscape:
         InputError: the file cannot be read, is no landscape, or holds no measurement.
     """
     try:
-        landscape = msgspec.json.decode(path.read_bytes(), type=Landscape)
+        landscape = decode_json(read_plain(path), Landscape)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except msgspec.MsgspecError as error:
+    except InputError as error:
         raise InputError(f"{path} is no landscape: {error}") from error
     if not landscape.baseline_samples_us or not all(landscape.baseline_samples_us):
         raise InputError(f"{path}: baseline_samples_us is empty, so there is nothing to compare with")

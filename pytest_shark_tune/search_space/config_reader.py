@@ -13,7 +13,7 @@ import msgspec
 from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, iree_gpu
 
-from pytest_shark_tune.dispatch.mlir import pipeline_name, shared_context
+from pytest_shark_tune.dispatch.mlir import parse_attribute, pipeline_name, shared_context
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.search_space import attribute_names
 from pytest_shark_tune.search_space.pipeline_options import (
@@ -122,8 +122,8 @@ def parse_info(text: str) -> Any:
         InputError: The text is no compilation info that this IREE parses.
     """
     try:
-        return iree_codegen.CompilationInfoAttr(ir.Attribute.parse(text))
-    except (ir.MLIRError, ValueError) as error:
+        return iree_codegen.CompilationInfoAttr(parse_attribute(text))
+    except (InputError, ValueError) as error:
         raise InputError(f"not a compilation_info that this IREE parses: {text}: {error}") from error
 
 
@@ -168,7 +168,7 @@ def config_entries(config: str) -> tuple[str, ...]:
     if not config:
         return ()
     with shared_context():
-        return tuple(_levels(ir.Attribute.parse(config)))
+        return tuple(_levels(parse_attribute(config)))
 
 
 def space_entries(space: SearchSpace) -> tuple[str, ...]:

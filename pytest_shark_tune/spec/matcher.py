@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Mapping
 from iree.compiler import ir
 from iree.compiler.dialects import preprocessing_transform, transform
 
-from pytest_shark_tune.dispatch.mlir import affine_map
+from pytest_shark_tune.dispatch.mlir import affine_map, pattern_op
 from pytest_shark_tune.dispatch.trust import check_pattern
 from pytest_shark_tune.dispatch.types import ONLINE_ATTENTION, RootOp, Tensor
-from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.errors import InputError, SpecRefused
 
 __all__ = ["add_matcher", "has_matcher"]
 
@@ -37,7 +37,9 @@ def add_matcher(root: RootOp, op: ir.Value) -> None:
         raise InputError(f"the recorded op {root.op} lacks a map or a type")  # IREE would crash on the empty text.
     try:
         _MATCHERS_BY_KIND[root.kind](root, op)
-    except (ir.MLIRError, LookupError, TypeError, ValueError) as error:  # A record may hold anything.
+    except SpecRefused:
+        raise
+    except (InputError, ir.MLIRError, LookupError, TypeError, ValueError) as error:  # A record may hold anything.
         raise InputError(f"the recorded op {root.op} is none: {error}") from error
 
 
@@ -134,16 +136,11 @@ def _match_body(root: RootOp, op: ir.Value) -> None:
 
 def _add_pattern(root: RootOp, matcher: ir.OpView) -> None:
     """Copy the root's pattern into the matcher's region, with the region's arguments as operands."""
-    try:
-        module = ir.Module.parse(root.pattern)
-    except ir.MLIRError as error:  # Another release of IREE may have written the record.
-        raise InputError(f"this IREE does not parse the recorded op {root.op}: {error}") from error
+    module, source = pattern_op(root.pattern)
     check_pattern(module, f"the recorded op {root.op}")
-    function = module.body.operations[0]
-    (source,) = (op for op in function.regions[0].blocks[0].operations if op.operation.name != "func.return")
-    block = matcher.regions[0].blocks.append(*(operand.type for operand in source.operation.operands))
+    block = matcher.regions[0].blocks.append(*(operand.type for operand in source.operands))
     with ir.InsertionPoint(block):
-        copy = source.operation.clone().operation
+        copy = source.clone().operation
         for position, argument in enumerate(block.arguments):
             copy.operands[position] = argument
         transform.yield_([])

@@ -161,10 +161,13 @@ def rename_sequence(sequence: ir.Operation, name: str, module: ir.Operation) -> 
 
 
 def provenance_of(matcher: ir.Operation) -> Provenance:
-    """Return the provenance of a matcher, empty if it has none."""
+    """Return the provenance of a matcher, empty if it has none. Values of other types than ours are left out."""
     if PROVENANCE not in matcher.attributes:
         return {}
-    return {named.name: named.attr.value for named in ir.DictAttr(matcher.attributes[PROVENANCE])}
+    held = matcher.attributes[PROVENANCE]
+    kinds = ir.StringAttr | ir.IntegerAttr | ir.FloatAttr
+    named = [entry for entry in held if isinstance(entry.attr, kinds)] if isinstance(held, ir.DictAttr) else []
+    return {entry.name: entry.attr.value for entry in named}
 
 
 def set_provenance(matcher: ir.Operation, provenance: Provenance) -> None:

@@ -121,7 +121,7 @@ def remove_abandoned() -> None:
 
     If the lock of such a directory is free, its process has ended.
     """
-    for directory in Path(tempfile.gettempdir()).glob(f"{directories.PREFIX}*"):
+    for directory in directories.temporary_directory().glob(f"{directories.PREFIX}*"):
         with suppress(OSError):
             if time.time() - directory.lstat().st_mtime > _NEW_S:
                 directories.remove_if_free(directory)

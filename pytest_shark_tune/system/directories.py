@@ -17,7 +17,15 @@ from pathlib import Path
 
 from pytest_shark_tune.errors import InputError
 
-__all__ = ["PREFIX", "HeldDirectory", "check_owner", "is_marked", "make_marked", "remove_if_free"]
+__all__ = [
+    "PREFIX",
+    "HeldDirectory",
+    "check_owner",
+    "is_marked",
+    "make_marked",
+    "remove_if_free",
+    "temporary_directory",
+]
 
 PREFIX = "shark-tune-"
 """The prefix of our temporary directories. Other directories may have it as well."""
@@ -25,6 +33,7 @@ _MARK = ".pytest-shark-tune"
 _TEXT = "pytest-shark-tune made this folder, and removes it with all that is in it: "
 """The content of the mark. Earlier versions wrote the same, so that their directories are removed, too."""
 _ROOT = 0
+_LAST_RESORT = "/tmp"  # noqa: S108 - directories of our own are made in it
 
 
 class HeldDirectory:
@@ -44,10 +53,29 @@ class HeldDirectory:
 
 
 def make_marked(prefix: str, parent: str | os.PathLike[str] | None = None) -> Path:
-    """Make a directory that only its owner may enter, with our mark. Without ``parent`` it lies in ``TMPDIR``."""
-    directory = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-    (directory / _MARK).write_text(_mark_text(directory), encoding="utf-8")
+    """Make a directory that only its owner may enter, with our mark. Without ``parent`` it lies in ``TMPDIR``.
+
+    Raises:
+        OSError: nothing can be written there. ``filename`` is the directory.
+    """
+    directory = Path(parent) if parent is not None else temporary_directory()
+    try:
+        directory = Path(tempfile.mkdtemp(prefix=prefix, dir=directory))
+        (directory / _MARK).write_text(_mark_text(directory), encoding="utf-8")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(directory)) from error
     return directory
+
+
+def temporary_directory() -> Path:
+    """The directory that ``TMPDIR`` names, even if nothing can be written there; without one, Python's choice."""
+    given = os.environ.get("TMPDIR", "")
+    if given and Path(given).is_dir():
+        return Path(given).absolute()
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:  # No directory takes a file. The first use of this one says so.
+        return Path(_LAST_RESORT)
 
 
 def is_marked(directory: Path) -> bool:

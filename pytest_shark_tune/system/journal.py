@@ -5,10 +5,8 @@ Not a database: people and other tools read these files, and one write per line 
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
-import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,14 +15,14 @@ from typing import TypeVar
 
 import msgspec
 
+from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.system.files import decode_json, read_plain
 from pytest_shark_tune.system.terminal import escaped_line
 
-__all__ = ["append", "create_exclusive", "damaged_lines", "read", "read_plain", "replace_file"]
+__all__ = ["append", "create_exclusive", "damaged_lines", "read", "replace_file"]
 
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
-_MOST_BYTES = 1 << 28
-"""The largest file that is read. Specs with constants in their patterns have some megabytes."""
 
 
 def append(path: Path, value: object) -> None:
@@ -50,7 +48,11 @@ def append(path: Path, value: object) -> None:
 
 
 def read(path: Path, kind: type[_T]) -> list[_T]:
-    """Read the whole lines of ``path`` as ``kind``. A torn line is dropped with a warning; no file has no lines."""
+    """Read the whole lines of ``path`` as ``kind``. A torn line is dropped with a warning; no file has no lines.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
     values = []
     for number, value in _decoded(path, kind):
         if isinstance(value, Exception):
@@ -62,7 +64,11 @@ def read(path: Path, kind: type[_T]) -> list[_T]:
 
 
 def damaged_lines(path: Path, kind: type[_T]) -> tuple[int, ...]:
-    """The numbers of the lines, counted from 1, that `read` drops."""
+    """The numbers of the lines, counted from 1, that `read` drops.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
     return tuple(number for number, value in _decoded(path, kind) if isinstance(value, Exception))
 
 
@@ -72,32 +78,15 @@ def _decoded(path: Path, kind: type[_T]) -> Iterator[tuple[int, _T | Exception]]
         lines = read_plain(path).splitlines()
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
     for number, line in enumerate(lines, 1):
         if not line:
             continue
         try:
-            yield number, msgspec.json.decode(line, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            yield number, decode_json(line, kind)
+        except InputError as error:
             yield number, error
-
-
-def read_plain(path: Path) -> bytes:
-    """Read a file from elsewhere. It has to be a regular file of bounded size, since others never end, or never begin.
-
-    Raises:
-        OSError: the file cannot be read, or is a pipe, a device or too large. ``strerror`` says which.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if stat.S_ISDIR(found.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
-        content = file.read(_MOST_BYTES + 1)
-    if len(content) > _MOST_BYTES:
-        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), os.fspath(path))
-    return content
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -107,7 +107,7 @@ def run(
     stderr = err.decode(errors="replace")
     if process.returncode < 0:
         ended_by = signal.Signals(-process.returncode).name
-        raise CommandFailed(f"{name} was ended by {ended_by}", stderr=stderr, stopped=stopped)
+        raise CommandFailed(f"{name} was ended by {ended_by}", stderr=stderr, stopped=stopped, ended_by=ended_by)
     if process.returncode:
         raise CommandFailed(f"{name} exited with status {process.returncode}", stderr=stderr)
     return Completed(out.decode(errors="replace"), stderr, time.monotonic() - started)

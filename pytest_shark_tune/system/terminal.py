@@ -7,12 +7,15 @@ know. A terminal obeys escape sequences in them, and a CI system obeys lines tha
 from __future__ import annotations
 
 import io
+import os
 import re
 import sys
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
+
+from pytest_shark_tune.errors import OutputError
 
 __all__ = ["EscapingStream", "escaped", "escaped_json", "escaped_line", "escaping_streams"]
 
@@ -81,18 +84,39 @@ class EscapingStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Write the rest of the last line as well, and flush the stream behind."""
+        """Write the rest of the last line as well, and flush the stream behind.
+
+        Raises:
+            OutputError: the stream behind takes no text.
+        """
         held, self._held = self._held, ""
         if held:
             self._hand_on(held)
-        self._stream.flush()
+        with self._reported():
+            self._stream.flush()
 
     def _hand_on(self, text: str) -> None:
         # Text in the middle of a line is no command, and a colon at its end may begin one.
         front = "" if self._begins_line else "."
         shown = _COLON_AT_END.sub(r"\1\\x3a", escaped(front + text)).removeprefix(front)
         self._begins_line = text.endswith("\n") or (self._begins_line and not text.strip())
-        self._stream.write(shown)
+        with self._reported():
+            self._stream.write(shown)
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Report an error of the stream behind once, and lose all text from then on."""
+        try:
+            yield
+        except BrokenPipeError:  # Nobody reads on, which is no error.
+            raise
+        except OSError as error:
+            # What the stream still holds would fail again when Python ends.
+            with suppress(OSError, ValueError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self._stream.fileno())
+                os.close(nowhere)
+            raise OutputError(f"its output cannot be written: {error.strerror}") from error
 
 
 @contextmanager
@@ -101,7 +125,7 @@ def escaping_streams() -> Iterator[None]:
 
     After an unexpected exception the streams stay escaped, since the interpreter is about to show the exception.
     """
-    streams = sys.stdout, sys.stderr
+    streams = sys.stdout or _closed(), sys.stderr or _closed()
     sys.stdout, sys.stderr = EscapingStream(streams[0]), EscapingStream(streams[1])
     try:
         yield
@@ -112,6 +136,11 @@ def escaping_streams() -> Iterator[None]:
         sys.stdout.flush()
         sys.stderr.flush()
         sys.stdout, sys.stderr = streams
+
+
+def _closed() -> TextIO:
+    """Return a stream that fails like one that was closed when Python began. Its number goes to no other file."""
+    return os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
 
 
 def _is_harmless(character: str) -> bool:

@@ -23,6 +23,7 @@ from pytest_shark_tune.search.facts import facts_of
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache, Kind, content_key, is_key
+from pytest_shark_tune.system.files import decode_json
 from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.bundle_file import BINARY, BundleFile, open_bundle, write_bundle
 from pytest_shark_tune.tuning.microbenchmarks import Microbenchmark
@@ -249,8 +250,8 @@ def read_bundle(path: Path) -> Bundle:
     with open_bundle(path) as file:
         binaries = file.binaries
         try:
-            bundle = msgspec.json.decode(file.manifest(), type=Bundle)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            bundle = decode_json(file.manifest(), Bundle)
+        except InputError as error:
             raise InputError(f"{path} is no bundle of this version of pytest-shark-tune: {error}") from error
     made_by = bundle.versions.get("pytest-shark-tune")
     if made_by != __version__:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.system.files import check_plain
 
 __all__ = ["BINARY", "BundleFile", "open_bundle", "write_bundle"]
 
@@ -19,6 +20,9 @@ BINARY = ".vmfb"
 """The suffix of a binary's name, which is a key of the cache."""
 _MANIFEST = "bundle.json"
 _NAME = re.compile(r"[0-9a-f]{64}\.vmfb")
+_MOST_BYTES = 1 << 36
+_MOST_MEMBER_BYTES = 1 << 31
+"""The largest archive, and the largest member, which is read as a whole."""
 _DAMAGED = (OSError, tarfile.TarError, ValueError, OverflowError)
 """The errors that reading a damaged or forged archive raises."""
 
@@ -69,7 +73,9 @@ class BundleFile:
 
     def _content(self, name: str) -> bytes:
         content = None
-        if member := self._members.get(name):
+        if (member := self._members.get(name)) and member.size > _MOST_MEMBER_BYTES:
+            raise InputError(f"{self._path} is no bundle: its member {name!r} has {member.size} bytes")
+        if member:
             try:
                 file = self._tar.extractfile(member)
                 content = file.read() if file is not None else None
@@ -88,6 +94,7 @@ def open_bundle(path: Path) -> Iterator[BundleFile]:
         InputError: it is no such archive, or has anything but regular files with known names.
     """
     try:
+        check_plain(path, _MOST_BYTES)
         tar = tarfile.open(path, "r:")  # noqa: SIM115 - later errors have other messages
     except _DAMAGED as error:
         raise InputError(f"{path} cannot be read as a bundle: {error}") from error

@@ -107,7 +107,7 @@ class TuningDatabase:
         known = [
             msgspec.structs.replace(kept[key], id=candidate.id, dispatch=task.name)
             for candidate in (task.default, *task.candidates)
-            if (key := _config_key(candidate)) in kept
+            if (key := _config_key(candidate)) in kept and lasts(kept[key].state, kept[key].reason)
         ]
         # A duplicate follows the candidate whose binary it shares. If that candidate is retried, either one may own it.
         ids = {DEFAULT_ID, *(record.id for record in known)}

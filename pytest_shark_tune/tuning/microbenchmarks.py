@@ -35,6 +35,8 @@ _PRODUCTS_ON_CPU, _PRODUCTS_ON_GPU = (128, 512), (128, 512, 2048)
 _ELEMENT_BYTES = 4
 _SAMPLE_S, _SAMPLES = 0.002, 5
 _LONGEST_S = 0.05
+_ATTEMPTS = 3
+"""How often limits are measured before they call a time impossible."""
 """A microbenchmark that would take longer, by the rate of a smaller one, is left out: some GPUs are software."""
 
 
@@ -99,7 +101,7 @@ class Microbenchmarks:
         """Explain why no config can do ``work`` in ``us`` microseconds, if the default takes ``default_us``.
 
         Limits that were measured on a busy machine are too low, so stored ones call nothing impossible: they are
-        measured once more on the device of ``child``, and the better ones are stored.
+        measured afresh on the device of ``child``, three times if need be, and the best ones are stored.
 
         Returns:
             The reason; empty if a config can, or if nothing is known.
@@ -110,8 +112,13 @@ class Microbenchmarks:
         known = self._cache.get("limits", self.key, Limits)
         if not self._works or (known is not None and not why_impossible(us, work, known, default_us)):
             return ""
-        known = self._measure(child, known)
-        return why_impossible(us, work, known, default_us) if known is not None else ""
+        why = ""
+        for _ in range(_ATTEMPTS):
+            known = self._measure(child, known)
+            why = why_impossible(us, work, known, default_us) if known is not None else ""
+            if not why:
+                break
+        return why
 
     def limits(self, child: DeviceChild) -> Limits | None:
         """Return the limits of the device of ``child``; ``None`` if they cannot be measured.

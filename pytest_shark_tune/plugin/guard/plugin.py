@@ -17,7 +17,6 @@ from pytest_shark_tune.plugin.guard.collection import GuardCollector, drop_stran
 from pytest_shark_tune.plugin.guard.evaluation import CaseEvaluator
 from pytest_shark_tune.plugin.guard.reports import VERDICT, attach_failure, conclude
 from pytest_shark_tune.plugin.guard.setup import GuardSetup, set_up_guard
-from pytest_shark_tune.plugin.interrupts import TERMINATED
 from pytest_shark_tune.plugin.items import case_of
 from pytest_shark_tune.plugin.preflight import refuse_strays
 from pytest_shark_tune.system import cleanup
@@ -110,8 +109,8 @@ class GuardingPlugin:
         """End the child processes."""
         self._setup.interrupts.wind_down()
         self._setup.session.close()
-        if self._setup.interrupts.terminated:
-            session.exitstatus = TERMINATED
+        if status := self._setup.interrupts.status:
+            session.exitstatus = status
         return (yield)
 
     def pytest_keyboard_interrupt(self) -> None:

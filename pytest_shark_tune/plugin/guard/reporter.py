@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_shark_tune.plugin import reporting
-from pytest_shark_tune.plugin.interrupts import TERMINATED, Interrupts
+from pytest_shark_tune.plugin.interrupts import Interrupts
 from pytest_shark_tune.plugin.options import GuardOptions, ReportOptions, TuneOptions, is_dry, target_name
 from pytest_shark_tune.plugin.parse import naming
 from pytest_shark_tune.plugin.report_files import append_step_summary, write_report
@@ -131,8 +131,8 @@ class GuardReporter:
             self._write_reports(session, exitstatus)
         if not self._results and not is_dry(session.config) and exitstatus in _UNALARMED:
             self._miss(session)
-        if self._interrupts.terminated:
-            session.exitstatus = TERMINATED
+        if status := self._interrupts.status:
+            session.exitstatus = status
         return (yield)
 
     def _write_reports(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> None:

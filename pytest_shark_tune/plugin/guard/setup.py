@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +12,11 @@ from pytest_shark_tune.guard.session import GuardSession
 from pytest_shark_tune.plugin.guard.reporter import RUN_DIRECTORY
 from pytest_shark_tune.plugin.interrupts import Interrupts
 from pytest_shark_tune.plugin.options import GuardOptions, TuneOptions
-from pytest_shark_tune.plugin.preflight import check_cache, check_compiler, find_devices
+from pytest_shark_tune.plugin.preflight import check_cache, check_compiler, check_temporary, find_devices
 from pytest_shark_tune.plugin.xdist.messages import progress_callback
 from pytest_shark_tune.system import cleanup
 from pytest_shark_tune.system.cache import Cache
-from pytest_shark_tune.system.directories import is_marked
+from pytest_shark_tune.system.directories import is_marked, temporary_directory
 from pytest_shark_tune.system.disk_errors import Storage
 from pytest_shark_tune.tuning.settings import RunSettings
 
@@ -48,6 +47,7 @@ def set_up_guard(config: pytest.Config) -> GuardSetup:
     """
     options, guard = TuneOptions.from_pytest_config(config), GuardOptions.from_pytest_config(config)
     compiler = options.compiler
+    check_temporary()
     check_compiler(options, compiler)
     check_cache(options.cache)
     cleanup.remove_abandoned()
@@ -59,7 +59,7 @@ def set_up_guard(config: pytest.Config) -> GuardSetup:
         options=options,
         guard=guard,
         session=session,
-        storage=Storage({"--tune-cache": options.cache, "TMPDIR": Path(tempfile.gettempdir())}),
+        storage=Storage({"--tune-cache": options.cache, "TMPDIR": temporary_directory()}),
         interrupts=Interrupts(terminate=not hasattr(config, "workerinput")),
     )
 

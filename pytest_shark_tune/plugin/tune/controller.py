@@ -10,7 +10,6 @@ import pytest
 from pytest_shark_tune import __version__
 from pytest_shark_tune.device.identity import device_slug, runtime_version
 from pytest_shark_tune.plugin import reporting
-from pytest_shark_tune.plugin.interrupts import TERMINATED
 from pytest_shark_tune.plugin.items import manifest_entry_of
 from pytest_shark_tune.plugin.tune.finish import Finished, finish_run, show
 from pytest_shark_tune.plugin.tune.reports import result_of, result_status
@@ -129,8 +128,8 @@ class TuneController:
         is_broken = stuck or bool(self._store.failures or self._finished.problems)
         if (ended_early or is_broken) and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        if self._setup.interrupts.terminated:
-            session.exitstatus = TERMINATED
+        if status := self._setup.interrupts.status:
+            session.exitstatus = status
         return (yield)
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:

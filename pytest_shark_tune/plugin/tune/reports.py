@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from statistics import median, median_high
 
 import msgspec
@@ -55,6 +56,10 @@ def conclude(
         item.session.shouldstop = problem
         return
     funcargs: dict[str, object] = getattr(item, "funcargs", None) or {}
+    measured = funcargs.get("measurement") if call.when == "call" and error is None else None
+    if isinstance(measured, Measurement) and (why := _why_unusable(measured)):
+        error = CandidateFailed(State.RUN_FAILED, f"the measurement of {item.name} has {why}")
+        report.outcome = "failed"
     outcome: object = None
     if isinstance(error, SharkTuneError):
         report.longrepr = str(error)
@@ -66,7 +71,7 @@ def conclude(
                 report.outcome = "skipped"
                 report.longrepr = (str(item.path), item.location[1] or 0, f"Skipped: {error}")
     elif call.when == "call" and error is None:
-        outcome = funcargs.get("measurement")
+        outcome = measured
     if not setup.stops_after_compile:
         result = _measured(setup, case, funcargs.get("artifact"), outcome, is_ours=is_ours(item))
         attach(report, result)
@@ -77,6 +82,18 @@ def conclude(
             report,
             TestResult(plan=case.plan_key, suite=case.suite, compiled=(case.known_task.name, case.config.id)),
         )
+
+
+def _why_unusable(measured: Measurement) -> str:
+    """What is wrong with a measurement, which a suite's own fixture may have made; empty if nothing is."""
+    if not 0 < measured.ratio < math.inf:
+        return f"the ratio {measured.ratio!r}, which is no positive number"
+    for sample in (*measured.samples_us, *measured.baseline_samples_us):
+        if not 0 < sample < math.inf:
+            return f"a sample of {sample!r} us, which is no positive number"
+    if math.isnan(measured.ratio_low) or math.isnan(measured.ratio_high):
+        return "an interval that is not a number"
+    return ""
 
 
 def _measured(setup: Setup, case: TuningCase, artifact: object, outcome: object, *, is_ours: bool) -> TestResult | None:

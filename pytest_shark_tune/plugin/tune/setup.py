@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,8 +23,9 @@ from pytest_shark_tune.plugin.xdist.remote import (
     share_of_worker,
     shared_directory,
 )
-from pytest_shark_tune.system import cleanup, journal
+from pytest_shark_tune.system import cleanup
 from pytest_shark_tune.system.cache import Cache
+from pytest_shark_tune.system.directories import temporary_directory
 from pytest_shark_tune.system.disk_errors import Storage
 from pytest_shark_tune.tuning.bundle import Bundle, PackedCompiler
 from pytest_shark_tune.tuning.session import Session
@@ -131,8 +131,7 @@ def _first_share(config: pytest.Config, options: TuneOptions, compiler: Compiler
             claim_output(config, options.out)
         run_directory = shared_directory(options.cache) if remote else cleanup.new_directory("run")
     except OSError as error:
-        directory = Path(tempfile.gettempdir())
-        raise pytest.UsageError(_storage_of(options, directory).explain(error) or str(error)) from error
+        raise pytest.UsageError(_storage_of(options, temporary_directory()).explain(error) or str(error)) from error
     return ProcessShare(devices, run_directory, options.jobs, remote, options.budget_from_now())
 
 
@@ -168,7 +167,7 @@ def _settings(
         budget=share.budget,
         stops_after_compile=options.stop_after == "compile",
         bundle=bundle.digest if bundle is not None else "",
-        starter=journal.read_plain(options.starter).decode() if options.starter else "",
+        starter=options.starter_text,
     )
 
 

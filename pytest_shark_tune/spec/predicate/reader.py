@@ -18,6 +18,7 @@ from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, linalg, transform
 
 from pytest_shark_tune.compiler.configure import compiler_context
+from pytest_shark_tune.dispatch.mlir import pattern_op
 from pytest_shark_tune.dispatch.types import ATTENTION, INCIDENTAL_ATTRIBUTES, ONLINE_ATTENTION, RootOp
 from pytest_shark_tune.spec.module import PROVENANCE
 from pytest_shark_tune.spec.predicate import predicate
@@ -103,10 +104,7 @@ def _follow(block: ir.Block, asked: _Asked) -> list[tuple[str, str | int] | None
 def pattern_of(root: RootOp) -> tuple[dict[str, str], str]:
     """Return the texts of the attributes and the hash of the body of the op in the pattern of ``root``."""
     with compiler_context(keep=True):
-        module = ir.Module.parse(root.pattern)
-        function = module.body.operations[0]
-        operations = [op.operation for op in function.regions[0].blocks[0].operations]
-        (op,) = (op for op in operations if op.name != "func.return")
+        _held, op = pattern_op(root.pattern)
         return _attribute_texts(op), _body_hash(op)
 
 

@@ -39,7 +39,7 @@ def load_kernel(knobs, seed):
     result = np.random.default_rng(seed).standard_normal(8, dtype=np.float32)
     if knobs["tile"] == 128 or (knobs["tile"] == 4 and seed > 1):
         result = result + 1
-    cost = {1: 10.0, 2: 4.0, 4: 1.0, 8: 2.0}.get(knobs["tile"], 5.0) * 1e-3
+    cost = {1: 10.0, 2: 4.0, 4: 1.0, 8: 2.0, 256: np.nan, 512: np.inf}.get(knobs["tile"], 5.0) * 1e-3
     return Kernel(run=lambda count: count * cost, result=lambda: result)
 """
 )
@@ -155,3 +155,41 @@ def test_the_suite_of_this_checkout_runs(pytester: pytest.Pytester, part: str) -
     lines = (pytester.path / ".tune" / "records.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["state"] for line in lines] == ["measured"] * 3
     assert all(json.loads(line)["compile_s"] > 0 for line in lines)
+
+
+def test_a_time_that_is_none_is_refused_by_name(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(test_suite=kernel_suite_text((1, 256, 512)))
+    result = pytester.runpytest_subprocess(*OPTIONS, "-n0", "-k", "not final")
+    assert result.ret == 0
+    found = records(pytester)
+    for tile, time in ((256, "nan"), (512, "inf")):
+        assert found[tile]["state"] == "run_failed"
+        assert found[tile]["id"] in found[tile]["reason"]
+        assert f"returned {time}, which is no time in seconds" in found[tile]["reason"].replace("np.float64", "")
+
+
+OWN = """
+import pytest
+from pytest_shark_tune import Measurement
+
+@pytest.fixture
+def artifact(candidate):
+    return None
+
+@pytest.fixture
+def measurement(candidate, artifact):
+    one = {"samples_us": (1.0,), "baseline_samples_us": (1.0,), "batch": 1, "blocks": 1, "noise": 0.0}
+    ratio = 1.0 if candidate.config.id == "default" else float("nan")
+    return Measurement(ratio=ratio, ratio_low=0.9, ratio_high=1.1, **one)
+"""
+
+
+def test_a_measurement_of_a_suites_own_that_is_none_is_refused_by_name(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(OWN)
+    pytester.makepyfile(test_suite=kernel_suite_text((1, 2)))
+    result = pytester.runpytest_subprocess(*OPTIONS, "-n0", "-k", "not final")
+    assert result.ret == 0
+    found = records(pytester)
+    assert (found[1]["state"], found[2]["state"]) == ("measured", "run_failed")
+    assert f"kernel-Fake-{found[2]['id']}] has the ratio nan, which is no positive number" in found[2]["reason"]

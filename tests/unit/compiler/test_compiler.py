@@ -229,3 +229,37 @@ def test_it_links_with_a_temporary_directory_whose_name_has_a_blank(tmp_path: Pa
     env = {**os.environ, "TMPDIR": str(directory)}
     subprocess.run([sys.executable, "-c", code, str(out)], input=source, text=True, env=env, check=True)
     assert out.stat().st_size > 0
+
+
+LEFT = {
+    "nothing": (":", "is missing"),
+    "an empty file": ('touch "$out"', "is empty"),
+    "a directory": ('mkdir "$out"', "cannot be read: Is a directory"),
+    "a pipe": ('mkfifo "$out"', "cannot be read: it is no regular file"),
+}
+
+
+@pytest.mark.parametrize("left", LEFT)
+def test_a_compiler_that_succeeds_and_leaves_no_binary_has_failed(left: str, tmp_path: Path) -> None:
+    command, reason = LEFT[left]
+    tool = tmp_path / "iree-compile"
+    tool.write_text(f"#!/bin/sh\ncat >/dev/null\nfor out; do :; done\n{command}\n", encoding="utf-8")
+    tool.chmod(0o755)
+    compiler = Compiler(Target.parse("llvm-cpu"), tool=str(tool))
+    with pytest.raises(CommandFailed, match=f"exited with status 0, and its output {reason}"):
+        compiler.compile_sources(WORK, tmp_path / "out.vmfb")
+    with pytest.raises(CommandFailed, match=f"exited with status 0, and its output {reason}"):
+        compiler.lower(WORK, to="flow")
+    assert not (tmp_path / "out.vmfb").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [("KILL", "something else than the compiler ended it"), ("SEGV", "target")]
+)
+def test_a_compiler_that_is_killed_says_nothing_of_the_target(number: str, words: str, tmp_path: Path) -> None:
+    tool = tmp_path / "iree-compile"
+    tool.write_text(f"#!/bin/sh\nkill -{number} $$\n", encoding="utf-8")
+    tool.chmod(0o755)
+    with pytest.raises(InputError, match=words) as caught:
+        Compiler(Target.parse("llvm-cpu"), tool=str(tool)).check()
+    assert ("llvm-cpu" in str(caught.value)) == (number == "SEGV")

@@ -15,7 +15,7 @@ from pytest_shark_tune.compiler.flags import check_flags
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.passes import why_not_plain
 from pytest_shark_tune.dispatch.trust import check_source, trusting_specs
-from pytest_shark_tune.dispatch.types import RootOp, Tensor
+from pytest_shark_tune.dispatch.types import RootOp
 from pytest_shark_tune.errors import CommandFailed, InputError, SpecRefused
 from pytest_shark_tune.ops.standalone import standalone_op
 from pytest_shark_tune.records.snapshot import check_snapshots, snapshot_path, write_text
@@ -402,12 +402,26 @@ def test_what_is_nested_too_deeply_is_refused_before_it_is_parsed(deep: int) -> 
 
 
 @pytest.mark.parametrize(
-    "damage",
-    [{"maps": ("", *ROOT.maps[1:])}, {"maps": ("1", *ROOT.maps[1:])}, {"m": (77,)}, {"inputs": ()}],
+    ("damage", "words"),
+    [
+        ({"m": (77,)}, "a dimension is none of the loops"),
+        ({"inputs": ()}, "1 operands have 3 maps"),
+        ({"inputs": (), "maps": ()}, "contraction with 0 inputs and 1 outputs"),
+        ({"iterators": ()}, "3 loops have 0 iterators"),
+        ({"loops": (10**400, 1, 1)}, "sizes 10000"),
+        ({"inputs": ({"shape": (1,), "element": ""}, {"shape": (1,), "element": "f32"})}, "'' is no element type"),
+        ({"inputs": ({"shape": (-2,), "element": "f32"}, {"shape": (1,), "element": "f32"})}, "sizes -2 are"),
+    ],
 )
+def test_a_recorded_op_whose_fields_do_not_fit_each_other_is_not_decoded(damage: dict[str, object], words: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=words):
+        msgspec.convert(msgspec.to_builtins(ROOT) | damage, type(ROOT))
+
+
+@pytest.mark.parametrize("damage", [{"maps": ("", *ROOT.maps[1:])}, {"maps": ("1", *ROOT.maps[1:])}])
 def test_a_recorded_op_that_is_none_is_told_in_words(damage: dict[str, object]) -> None:
     root = msgspec.structs.replace(ROOT, **damage)
     with pytest.raises(InputError, match="the recorded op"):
         single_entry_spec(root, CONFIG)
     with pytest.raises(InputError, match="record"):
-        standalone_op("mm", msgspec.structs.replace(root, inputs=(Tensor(element="", shape=(1,)),)))
+        standalone_op("mm", root)

@@ -57,7 +57,7 @@ def test_bytecode_is_read_as_text(tmp_path: Path) -> None:
         (None, "None is not a source"),
         (ops.matmul, "<function matmul at "),
         ("missing.mlir", "there is no file {directory}/missing.mlir"),
-        ("directory.mlir", "there is no file {directory}/directory.mlir"),
+        ("directory.mlir", "{directory}/directory.mlir cannot be read: Is a directory"),
         ("model.txt", "{directory}/model.txt is not one of .mlir, .mlirbc, .onnx"),
         ("", "{directory} is not one of"),
         ("binary.mlir", "{directory}/binary.mlir: it is neither MLIR text nor MLIR bytecode"),

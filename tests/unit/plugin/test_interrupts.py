@@ -27,19 +27,20 @@ def run(child_env: dict[str, str], body: str) -> subprocess.CompletedProcess[str
 
 
 @pytest.mark.parametrize(
-    ("number", "kind", "terminated"), [("SIGINT", "KeyboardInterrupt", False), ("SIGTERM", "Terminated", True)]
+    ("number", "kind", "status"),
+    [("SIGINT", "KeyboardInterrupt", 0), ("SIGTERM", "Terminated", 143), ("SIGHUP", "Terminated", 129)],
 )
-def test_the_first_one_is_raised(child_env: dict[str, str], number: str, kind: str, terminated: bool) -> None:
+def test_the_first_one_is_raised(child_env: dict[str, str], number: str, kind: str, status: int) -> None:
     done = run(
         child_env,
         f"""
         try:
             press(signal.{number})
         except KeyboardInterrupt as error:
-            print(type(error).__name__, interrupts.terminated)
+            print(type(error).__name__, interrupts.status)
         """,
     )
-    assert done.stdout == f"{kind} {terminated}\n", done.stderr
+    assert done.stdout == f"{kind} {status}\n", done.stderr
 
 
 @pytest.mark.parametrize(

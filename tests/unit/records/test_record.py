@@ -18,6 +18,7 @@ from pytest_shark_tune.records.types import (
     SpecRecord,
     State,
     WinnerRecord,
+    lasts,
 )
 from pytest_shark_tune.system import journal
 from tests.factories import matmul_root
@@ -144,3 +145,17 @@ def test_an_unknown_state_is_refused() -> None:
 
 def test_a_finalist_is_found_by_its_id() -> None:
     assert FINAL.finalist("000000").reason == "it crashed"
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "stays"),
+    [
+        (State.WRONG_RESULT, "7 of 9 elements are wrong", True),
+        (State.WRONG_RESULT, "impossibly fast: 3 us a dispatch, where ...", False),
+        (State.COMPILE_FAILED, "error: no registers", True),
+        (State.COMPILE_FAILED, "iree-compile exited with status 0, and its output is missing", False),
+        (State.RUN_FAILED, "launch failed", False),
+    ],
+)
+def test_what_tells_of_one_moment_does_not_last(state: State, reason: str, stays: bool) -> None:
+    assert lasts(state, reason) is stays

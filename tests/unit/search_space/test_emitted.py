@@ -7,9 +7,9 @@ import pytest
 from pytest_shark_tune import ops
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.dispatch.types import RootOp
 from pytest_shark_tune.search_space import SearchSpace, spaces_in
 from pytest_shark_tune.search_space.candidate import make_candidates
+from tests.factories import matmul_root
 
 pytestmark = pytest.mark.compiler
 
@@ -47,9 +47,7 @@ def _seconds(text: str) -> float:
 
 
 def test_configs_of_gpu_pipelines_are_the_compilers_own(spaces: dict[str, SearchSpace]) -> None:
-    root = RootOp(
-        op="linalg.generic", kind="contraction", loops=(), iterators=(), maps=(), inputs=(), outputs=()
-    )  # only the id depends on it
+    root = matmul_root(8, 8, 8)  # Only the id depends on it.
     for name, space in spaces.items():
         knobs = space.sample(3, 0)
         for candidate, given in zip(make_candidates("matmul", root, space, knobs), knobs, strict=True):
