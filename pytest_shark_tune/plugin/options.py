@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import platformdirs
 import pytest
 
-from pytest_shark_tune.compiler.compiler import COMPILE_TIMEOUT_S, Compiler
+from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.forms.form import Form
@@ -64,8 +64,6 @@ _SEARCHES = ("model", "random", "exhaustive")
 _PRIORS = ("default", "none")
 _ROUTES = ("compile", "flag")
 _STAGES = ("compile",)
-_SHORTEST_COMPILE_S, _COMPILES = 20.0, 60
-"""The least time limit of the compiler for a candidate, and the part of a run's time that it is."""
 _REFERENCES = ("default", "onnx")
 _COMPARED = ("", "ort")
 _REPORTS = ("tune_report_md", "tune_report_html")
@@ -215,8 +213,7 @@ class TuneOptions:
             out=base / value("out"),
             landscape=base / landscape if landscape else None,
             jobs=parse.parse_count("--tune-jobs", value("jobs")),
-            compile_timeout_s=parse.parse_duration("--tune-compile-timeout", value("compile_timeout"))
-            or _compile_timeout_s(parse.parse_duration("--tune-time", value("time"))),
+            compile_timeout_s=parse.parse_compile_timeout(value("compile_timeout"), value("time")),
             cache=base / (value("cache") or default_cache()),
             cache_bytes=parse.parse_size("--tune-cache-size", value("cache_size")),
             clears_cache=config.getoption("tune_cache_clear"),
@@ -380,11 +377,6 @@ def add_options(parser: pytest.Parser) -> None:
     add_list("--tune-knob", "NAME=V1,V2", "also search an option that the compiler pins: waves_per_eu=1,2,4")
     add_list("--tune-form", "FORM", "a form of models to try: NAME of a known one, NAME=FLAGS, or none (default: all)")
     add_list("--iree-compile-flag", "FLAG", "a flag for iree-compile, for the default and for all candidates")
-
-
-def _compile_timeout_s(time_s: float | None) -> float:
-    """The time limit of the compiler for a candidate: a small part of a run's time, as few candidates need so much."""
-    return COMPILE_TIMEOUT_S if time_s is None else min(COMPILE_TIMEOUT_S, max(_SHORTEST_COMPILE_S, time_s / _COMPILES))
 
 
 def _parse_prior(base: Path, given: str) -> str:

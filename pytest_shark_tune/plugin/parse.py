@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from pytest_shark_tune.compiler.compiler import COMPILE_TIMEOUT_S
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.forms.form import DEFAULT_FORM, Form
@@ -18,6 +19,7 @@ from pytest_shark_tune.system.machine import last_level_cache_bytes
 __all__ = [
     "naming",
     "parse_choice",
+    "parse_compile_timeout",
     "parse_count",
     "parse_duration",
     "parse_knobs",
@@ -33,6 +35,8 @@ __all__ = [
 
 
 _MOST_DIGITS = 9
+_SHORTEST_COMPILE_S, _COMPILES = 20.0, 60
+"""The least time limit of the compiler for a candidate, and the part of a run's time that it is."""
 
 
 _SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -85,6 +89,22 @@ def parse_seed(option: str, text: str) -> int:
     if number is None:
         raise pytest.UsageError(f"{option}: {text!r} is not a whole number from 0 to {10**_MOST_DIGITS - 1}")
     return number
+
+
+def parse_compile_timeout(text: str, time: str) -> float:
+    """Return the seconds that the compiler may take for a candidate: a small part of a run's time unless it is given.
+
+    Args:
+        text: The value of ``--tune-compile-timeout``.
+        time: The value of ``--tune-time``.
+
+    Raises:
+        pytest.UsageError: One of them is no duration.
+    """
+    given, time_s = parse_duration("--tune-compile-timeout", text), parse_duration("--tune-time", time)
+    if given or time_s is None:
+        return given or COMPILE_TIMEOUT_S
+    return min(COMPILE_TIMEOUT_S, max(_SHORTEST_COMPILE_S, time_s / _COMPILES))
 
 
 def parse_duration(option: str, text: str) -> float | None:
