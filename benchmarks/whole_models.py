@@ -288,7 +288,7 @@ class _Model:
             partial(builder.disturbed_model, self.sources, changed),
         )
         try:
-            function = ModelFunction(self.function, inputs, tolerance, self.source.files, disturbed)
+            function = ModelFunction(self.function, inputs, tolerance, self.source.files, disturbed=disturbed)
             ModelRunner(children, seed).check(function, default, path)
         except CandidateFailed as failure:
             return str(failure)

@@ -13,6 +13,7 @@ from pytest_shark_tune.errors import InputError, SharkTuneError
 __all__ = [
     "Command",
     "cache_option",
+    "dim_option",
     "flags_option",
     "json_option",
     "parameters_option",
@@ -53,6 +54,13 @@ cache_option = click.option(
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
     help="As pytest's option (default: your user cache).",
+)
+dim_option = click.option(
+    "--tune-dim",
+    "dims",
+    multiple=True,
+    metavar="INPUT.DIM=SIZES",
+    help="The sizes of an open dimension, by the input's name or number, as in x.0=1,16,128; repeatable.",
 )
 flags_option = click.option(
     "--iree-compile-flag", "flags", multiple=True, metavar="FLAG", help="A flag for iree-compile; repeatable."

@@ -36,6 +36,7 @@ _NUMBERS = ("calls", "time", "share", "in all")
     metavar="NAME=FILE",
     help="The data of an input, by name (x=FILE.npy) or number (0=FILE.npy); random by default. Repeatable.",
 )
+@options.dim_option
 @options.parameters_option
 @click.option("--tune-device", default="", help="IREE device URIs, comma-separated. The first free one is used.")
 @click.option("--tune-function", default="", help="The function to run, if the model has several.")
@@ -48,6 +49,7 @@ def profile_model(
     tune_target: str,
     shapes: tuple[str, ...],
     data: tuple[str, ...],
+    dims: tuple[str, ...],
     parameters: tuple[str, ...],
     tune_device: str,
     tune_function: str,
@@ -66,7 +68,7 @@ def profile_model(
     compiler = Compiler(target, flags, timeout_s=MODEL_TIMEOUT_S)
     compiler.check()
     devices = devices_for(target, [uri.strip() for uri in tune_device.split(",") if uri.strip()])
-    asked = ModelInput.parse(shapes, data, tune_function, parameters)
+    asked = ModelInput.parse(shapes, data, tune_function, parameters, dims)
     with open_session(compiler, devices, asked, cache_directory, fresh=tune_fresh) as session:
         _, plan = session.planner.plan([model.absolute()], Path())
         if problem := asked.stray(session.planner.models):

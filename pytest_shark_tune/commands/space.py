@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from pytest_shark_tune.commands.inputs import read_model
-from pytest_shark_tune.commands.options import Command, json_option, shape_option, target_option
+from pytest_shark_tune.commands.options import Command, dim_option, json_option, shape_option, target_option
 from pytest_shark_tune.commands.output import print_json, print_table
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
@@ -27,11 +27,12 @@ _COLUMNS = ("dispatch", "kind", "pipeline", "configs", "seconds")
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @target_option
 @shape_option
+@dim_option
 @json_option
-def space(source: Path, tune_target: str, shapes: tuple[str, ...], as_json: bool) -> None:
+def space(source: Path, tune_target: str, shapes: tuple[str, ...], dims: tuple[str, ...], as_json: bool) -> None:
     """Print the search spaces of the dispatches of INPUT, a .mlir, .mlirbc or .onnx file."""
     compiler = Compiler(Target.parse(tune_target))
-    extracted = extract_dispatches([read_model(source, shapes)], compiler, processors())
+    extracted = extract_dispatches([read_model(source, shapes, dims)], compiler, processors())
     rows = []
     reasons = [(left.name, left.reason) for left in extracted.untunable]
     for dispatch in extracted.dispatches:

@@ -149,7 +149,7 @@ class Compiler:
             flags = f" with {shlex.join(self.flags)}" if self.flags else ""
             raise InputError(f"iree-compile does not take target {self.target}{flags}: {first_error(error)}") from error
 
-    def dump_benchmarks(self, source: str, name: str) -> list[str]:
+    def dump_benchmarks(self, source: str, name: str, *, since: str = "") -> list[str]:
         """Dump the executable benchmark modules of ``source``, with ``root_op`` marks.
 
         The compiler dumps them when it has chosen configs. They do not depend on the code that it makes afterwards.
@@ -157,6 +157,7 @@ class Compiler:
         Args:
             source: The text of the model.
             name: Its name in messages.
+            since: The phase that ``source`` has gone through.
 
         Raises:
             CommandFailed: iree-compile rejects the source.
@@ -169,6 +170,7 @@ class Compiler:
                 source,
                 name,
                 [
+                    *([f"--compile-from={since}"] if since else []),
                     "--compile-to=executable-configurations",
                     "--iree-codegen-add-tuner-attributes",
                     f"--iree-hal-dump-executable-benchmarks-to={dump}",

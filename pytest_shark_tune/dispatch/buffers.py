@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 from iree.compiler import ir
 from iree.compiler.dialects import arith, hal, linalg, util
 
 from pytest_shark_tune.dispatch.elements import unit_roundoff
+from pytest_shark_tune.dispatch.integers import NotComputed, evaluate
 from pytest_shark_tune.dispatch.mlir import CannotTune, only_op, ops_named, string_of, tensor_of
 from pytest_shark_tune.dispatch.numerics import (
     LOADS,
@@ -22,29 +24,71 @@ from pytest_shark_tune.dispatch.numerics import (
 )
 from pytest_shark_tune.dispatch.types import BenchmarkModule, BufferView, Tensor
 
-__all__ = ["benchmark_module"]
+__all__ = ["Run", "add_buffer_functions", "benchmark_module", "runs_in"]
 
 _BUFFER_CASTS = {"amdgpu.fat_raw_buffer_cast", "memref.assume_alignment", "memref.cast"}
 _BUFFER_FUNCTION = "shark_tune_buffer"
 
 
-def benchmark_module(module: ir.Module, function: ir.Operation, root: ir.Operation) -> BenchmarkModule:
-    """Read a dumped benchmark module, and add a function to it that returns its buffer.
+class Run(NamedTuple):
+    """A function of a benchmark module that runs its dispatch, and what it passes to the dispatch."""
+
+    name: str
+    buffer: str
+    """The name of the global that holds its buffer."""
+    constants: tuple[int, ...]
+    """The scalars."""
+    offsets: tuple[int, ...]
+    """The starts of the operands in the buffer, in bytes."""
+    lengths: tuple[int, ...]
+    """The numbers of bytes of the operands."""
+
+    @property
+    def size(self) -> int:
+        """The size of the buffer in bytes."""
+        return max(offset + length for offset, length in zip(self.offsets, self.lengths, strict=True))
+
+
+def runs_in(module: ir.Module) -> Iterator[Run]:
+    """Read the functions of a dumped benchmark module that run its dispatch: one for each way in which it is called.
+
+    Raises:
+        CannotTune: What one passes is no constant.
+    """
+    for function in module.body.operations:
+        if function.name == "util.func" and "iree.reflection" in function.attributes:
+            call = only_op(function, "hal.command_buffer.dispatch").opview
+            buffer = ir.FlatSymbolRefAttr(only_op(function, "util.global.load").attributes["global"]).value
+            passed = (call.constants, call.binding_offsets, call.binding_lengths)
+            yield Run(string_of(function, "sym_name"), buffer, *(tuple(map(_evaluate, values)) for values in passed))
+
+
+def add_buffer_functions(module: ir.Module, runs: Iterable[Run]) -> dict[str, str]:
+    """Add a function to a benchmark module for each run that returns its buffer.
+
+    Returns:
+        The names of the functions, by those of the runs.
+    """
+    names = {}
+    for number, run in enumerate(runs):
+        names[run.name] = f"{_BUFFER_FUNCTION}_{number}" if number else _BUFFER_FUNCTION
+        _add_buffer_function(module, names[run.name], run.buffer, run.size)
+    return names
+
+
+def benchmark_module(text: str, function: ir.Operation, root: ir.Operation, run: Run, buffer: str) -> BenchmarkModule:
+    """Describe a benchmark module with a function that returns its buffer.
 
     Args:
-        module: The module, without configs. It is changed.
+        text: The text of the module.
         function: The function of the dispatch.
         root: The root op in ``function``.
+        run: The function that runs it.
+        buffer: The name of the function that returns the buffer.
 
     Raises:
         CannotTune: The layout of the buffer cannot be determined.
     """
-    runner = next(op for op in module.body.operations if op.name == "util.func" and "iree.reflection" in op.attributes)
-    call = only_op(runner, "hal.command_buffer.dispatch").opview
-    buffer_name = ir.FlatSymbolRefAttr(only_op(runner, "util.global.load").attributes["global"]).value
-    constants = [_constant(value) for value in call.constants]
-    offsets = [_constant(value) for value in call.binding_offsets]
-    lengths = [_constant(value) for value in call.binding_lengths]
     views = []
     subspans = ops_named(function, "hal.interface.binding.subspan")
     scales = _scales(root, subspans)
@@ -52,15 +96,13 @@ def benchmark_module(module: ir.Module, function: ir.Operation, root: ir.Operati
     wide = not may_index(function) and not any(unit_roundoff(total.element) for total in numerics.sums)
     for position, subspan in enumerate(subspans):
         binding = ir.IntegerAttr(subspan.attributes["binding"]).value
-        view = _view(subspan, offsets[binding] + _evaluate(subspan.operands[0], constants))
+        view = _view(subspan, run.offsets[binding] + _evaluate(subspan.operands[0], run.constants))
         views.append(msgspec.structs.replace(view, scale=scales.get(position, 1.0), wide=wide))
-    total = max(offset + length for offset, length in zip(offsets, lengths, strict=True))
-    _add_buffer_function(module, buffer_name, total)
     return BenchmarkModule(
-        text=str(module),
-        run_function=string_of(runner, "sym_name"),
-        buffer_function=_BUFFER_FUNCTION,
-        buffer_bytes=total,
+        text=text,
+        run_function=run.name,
+        buffer_function=buffer,
+        buffer_bytes=run.size,
         views=tuple(views),
         numerics=numerics,
         product=read_product(root, subspans),
@@ -128,11 +170,11 @@ def _is_written_in_part(value: ir.Value, whole: Tensor) -> bool:
     return False
 
 
-def _add_buffer_function(module: ir.Module, buffer_name: str, total: int) -> None:
+def _add_buffer_function(module: ir.Module, name: str, buffer_name: str, total: int) -> None:
     view_type = ir.Type.parse("!hal.buffer_view")
     signature = ir.TypeAttr.get(ir.FunctionType.get([], [view_type]))
     with ir.InsertionPoint(module.body):
-        function = util.FuncOp(_BUFFER_FUNCTION, signature, sym_visibility="public")
+        function = util.FuncOp(name, signature, sym_visibility="public")
     function.attributes["iree.abi.stub"] = ir.UnitAttr.get()
     with ir.InsertionPoint(function.regions[0].blocks.append()):
         buffer = util.GlobalLoadOp(ir.Type.parse("!hal.buffer"), ir.FlatSymbolRefAttr.get(buffer_name)).result
@@ -143,32 +185,13 @@ def _add_buffer_function(module: ir.Module, buffer_name: str, total: int) -> Non
         util.ReturnOp([view])
 
 
-def _evaluate(value: ir.Value, constants: Sequence[int]) -> int:
+def _evaluate(value: ir.Value, constants: Sequence[int] = ()) -> int:
     """Return the value of an index that a dispatch computes from the constants of its call.
 
-    Offsets are passed as one or two i32 constants. The ops below combine them.
+    Raises:
+        CannotTune: It is computed in a way that is not followed.
     """
-    op = value.owner
-    if isinstance(op, ir.Block):
-        raise CannotTune("an offset into its buffer is not a constant")
-    if isinstance(op, ir.OpView):
-        op = op.operation
-    match op.name:
-        case "arith.constant":
-            return int(ir.IntegerAttr(op.attributes["value"]).value)
-        case "hal.interface.constant.load":
-            return constants[int(ir.IntegerAttr(op.attributes["ordinal"]).value)]
-        case "arith.index_cast" | "arith.index_castui" | "arith.extui" | "arith.extsi":
-            return _evaluate(op.operands[0], constants)
-        case "arith.shli":
-            return _evaluate(op.operands[0], constants) << _evaluate(op.operands[1], constants)
-        case "arith.ori":
-            return _evaluate(op.operands[0], constants) | _evaluate(op.operands[1], constants)
-        case "util.assume.int":
-            return _evaluate(op.operands[ir.OpResult(value).result_number], constants)
-        case _:
-            raise CannotTune(f"an offset into its buffer comes from {op.name}, which is not followed")
-
-
-def _constant(value: ir.Value) -> int:
-    return _evaluate(value, ())
+    try:
+        return evaluate(value, constants)
+    except NotComputed as reason:
+        raise CannotTune(f"an offset into its buffer comes from {reason}, which is not followed") from reason

@@ -133,7 +133,7 @@ def least_bytes(kind: ir.Type) -> int:
     if isinstance(element, ir.ComplexType):
         element, parts = element.element_type, 2
     bits = element.width if isinstance(element, ir.FloatType | ir.IntegerType) else 0
-    return math.ceil(math.prod(kind.shape) * parts * bits / 8)
+    return -(-int(math.prod(kind.shape) * parts * bits) // 8)
 
 
 def affine_map(text: str) -> ir.AffineMap:

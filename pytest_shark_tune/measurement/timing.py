@@ -9,14 +9,15 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
-from typing import Final, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from pytest_shark_tune.measurement import intervals
+from pytest_shark_tune.measurement.calibration import Run, calibrate, time_limit_s
 from pytest_shark_tune.measurement.drift import DriftDetector
 
 __all__ = [
@@ -27,14 +28,17 @@ __all__ = [
     "MOST_ROUNDS",
     "NOISE_FLOOR",
     "SCREENING",
+    "AtSize",
     "Measurement",
     "Policy",
     "Run",
+    "SizedMeasurement",
     "calibrate",
     "combine_rounds",
     "compare",
     "compare_finalists",
     "is_decided",
+    "join_sizes",
     "time_limit_s",
 ]
 
@@ -44,9 +48,6 @@ MEASUREMENT_VERSION: Final = 1
 Raise it with a change that takes other times, or makes another ratio of the same times. Everything is then measured
 again.
 """
-
-Run: TypeAlias = Callable[[int], float]
-"""Runs a batch of n dispatches and returns the seconds they took together."""
 
 NOISE_FLOOR = 0.02
 """A ratio counts if it exceeds 1 by more than this: differences of code layout alone reach 1% to 2%."""
@@ -58,13 +59,7 @@ MOST_ROUNDS = 10
 """The number of rounds in a final that the first rounds do not decide."""
 
 _NARROW = 0.1
-_LASTS = 0.8
 _QUICK_REJECT = 2.0
-_TICKS = 1000
-_OVERHEAD = 0.01
-_LONGEST_SAMPLE = 4
-_SHORTEST_LIMIT_S = 2.0
-_SLOWEST = 20.0
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,51 +180,18 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
         return float(np.median(self.baseline_samples_us))
 
 
-def calibrate(run: Run, target_s: float, *, cap: int = 4096) -> int:
-    """Find the smallest batch that runs for about ``target_s`` seconds.
+class AtSize(msgspec.Struct, frozen=True):
+    """The measurement of a candidate for a dispatch with open sizes, at one choice of them."""
 
-    A batch runs longer if the clock's step would be more than a thousandth of that time, or the overhead of a batch
-    (recording, submitting, waiting) more than a hundredth: up to four times ``target_s``. The overhead is found from
-    single dispatches.
-
-    The first run warms up and is not timed. The batch grows until the faster of two runs is long enough, because a
-    hiccup would otherwise pass for a slow dispatch. All this takes three to five times ``target_s``, or the time of
-    three dispatches if that is longer.
-
-    Args:
-        run: Runs a batch.
-        target_s: The seconds that a batch should take.
-        cap: The largest batch.
-
-    Returns:
-        The number of dispatches, at least 1.
-    """
-    target_s = max(target_s, _TICKS * _clock_step_s())
-    run(1)
-    batch = 1
-    while True:
-        seconds = min(run(batch), run(batch))
-        if seconds >= _LASTS * target_s or batch >= cap:
-            break
-        wanted = math.ceil(batch * target_s / seconds) if seconds > 0 else cap
-        batch = min(wanted, 64 * batch, cap)
-    if batch == 1 or seconds <= 0:
-        return batch
-    overhead_s = (batch * min(run(1) for _ in range(3)) - seconds) / (batch - 1)
-    if overhead_s <= _OVERHEAD * seconds:
-        return batch
-    dispatch_s = max((seconds - overhead_s) / batch, 0.0)
-    lasting_s = min(overhead_s / _OVERHEAD, _LONGEST_SAMPLE * target_s) - overhead_s
-    return min(max(batch, math.ceil(lasting_s / dispatch_s)) if dispatch_s else cap, cap)
+    weight: int
+    measurement: Measurement
 
 
-def time_limit_s(baseline_s: float) -> float:
-    """The seconds that a candidate may take for the work that takes the baseline ``baseline_s``.
+class SizedMeasurement(Measurement, frozen=True, kw_only=True):
+    """The measurement of a candidate for a dispatch with open sizes, at all the sizes that are given."""
 
-    It is twenty times as long, as a slower candidate cannot win, and two seconds more for a busy machine and pages that
-    are touched for the first time.
-    """
-    return _SHORTEST_LIMIT_S + _SLOWEST * baseline_s
+    sizes: dict[str, AtSize]
+    """The measurement at each size, which `join_sizes` joined."""
 
 
 def compare(
@@ -363,6 +325,15 @@ def combine_rounds(rounds: Sequence[Measurement], *, alpha: float = 0.05) -> Mea
     """
     if not rounds or any(part.cut_short for part in rounds):
         raise ValueError("rounds to combine must be at least one, and none cut short")
+    sized = [part for part in rounds if isinstance(part, SizedMeasurement)]
+    if len(sized) == len(rounds):
+        of_size = {name: [part.sizes[name].measurement for part in sized] for name in sized[0].sizes}
+        return join_sizes(
+            {
+                name: AtSize(sized[0].sizes[name].weight, combine_rounds(parts, alpha=alpha))
+                for name, parts in of_size.items()
+            }
+        )
     count = len(rounds)
     if count == 1:
         return rounds[0]
@@ -387,6 +358,55 @@ def combine_rounds(rounds: Sequence[Measurement], *, alpha: float = 0.05) -> Mea
     )
 
 
+def join_sizes(sizes: Mapping[str, AtSize]) -> Measurement:
+    """Join the measurements of one candidate at several sizes of its dispatch.
+
+    The ratio is the weighted mean of the ratios, and so are the samples. The half-widths of the interval are those of a
+    weighted mean of independent ratios. A candidate that is slower than the default by more than the noise floor at
+    some size is as good as it is at the worst one: no gain at another size makes up for that.
+
+    Args:
+        sizes: The measurements by size. A single one is returned as it is if its size has no name; those of a dispatch
+            with fixed sizes have none.
+    """
+    if list(sizes) == [""]:
+        return sizes[""].measurement
+    parts = list(sizes.values())
+    measured = [part.measurement for part in parts]
+    weights = np.array([part.weight for part in parts], float) / sum(part.weight for part in parts)
+    worst = min(sizes, key=lambda name: sizes[name].measurement.ratio)
+    ratio = math.fsum(weights * [part.ratio for part in measured])
+    below = math.hypot(*(weights * [part.ratio - part.ratio_low for part in measured]))
+    above = math.hypot(*(weights * [part.ratio_high - part.ratio for part in measured]))
+    low, high = ratio - below, ratio + above
+    notes = [f"at {name}: {part.measurement.note}" for name, part in sizes.items() if part.measurement.note]
+    slowest = sizes[worst].measurement
+    if slowest.ratio < 1 - NOISE_FLOOR:
+        ratio, low, high = slowest.ratio, slowest.ratio_low, slowest.ratio_high
+        notes.insert(0, f"at {worst} it comes to {ratio:.3f} times the default's speed")
+    return SizedMeasurement(
+        samples_us=_mean_samples([part.samples_us for part in measured], weights),
+        baseline_samples_us=_mean_samples([part.baseline_samples_us for part in measured], weights),
+        ratio=ratio,
+        ratio_low=low,
+        ratio_high=high,
+        batch=measured[0].batch,
+        blocks=sum(part.blocks for part in measured),
+        noise=math.fsum(weights * [part.noise for part in measured]),
+        rounds=max(part.rounds for part in measured),
+        process_noise=math.fsum(weights * [part.process_noise for part in measured]),
+        repeated=sum(part.repeated for part in measured),
+        note="; ".join(notes),
+        sizes=dict(sizes),
+    )
+
+
+def _mean_samples(samples: Sequence[Sequence[float]], weights: NDArray[np.float64]) -> tuple[float, ...]:
+    """The weighted means of samples at several sizes, as many as there are at all of them."""
+    count = min(map(len, samples))
+    return tuple(float(mean) for mean in weights @ np.array([part[:count] for part in samples]))
+
+
 def is_decided(finalists: Iterable[Sequence[Measurement]]) -> bool:
     """Whether more rounds would not change the decision.
 
@@ -397,18 +417,6 @@ def is_decided(finalists: Iterable[Sequence[Measurement]]) -> bool:
     """
     joined = [combine_rounds(rounds) for rounds in finalists]
     return all(final.ratio_high < 1 or final.ratio - final.ratio_low < _NARROW * final.ratio for final in joined)
-
-
-@cache
-def _clock_step_s() -> float:
-    """The smallest observed step of this process's clock."""
-    steps = []
-    for _ in range(100):
-        started = now = time.perf_counter()
-        while now == started:
-            now = time.perf_counter()
-        steps.append(now - started)
-    return min(steps)
 
 
 def _quick_reject(candidate: Run, baseline: Run, cutoff: float) -> Measurement | None:

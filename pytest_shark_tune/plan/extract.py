@@ -10,10 +10,13 @@ import msgspec
 
 from pytest_shark_tune.compiler.compiler import Compiler, why_rejected
 from pytest_shark_tune.compiler.configure import strip
-from pytest_shark_tune.dispatch.extraction import Flow, function_inputs, read_benchmark, read_flow
+from pytest_shark_tune.dispatch.extraction import benchmarked_symbol, read_benchmark
+from pytest_shark_tune.dispatch.flow import Flow, function_inputs, read_flow
 from pytest_shark_tune.dispatch.grouping import group_dispatches
+from pytest_shark_tune.dispatch.open_sizes import OpenDimension, fix_sizes
 from pytest_shark_tune.dispatch.types import Dispatch, FoundDispatch, Tensor, Untunable
 from pytest_shark_tune.errors import CommandFailed, InputError
+from pytest_shark_tune.plan.dims import DIM
 from pytest_shark_tune.plan.parameters import match_parameters
 from pytest_shark_tune.plan.source import Source, check_data
 
@@ -60,20 +63,79 @@ def extract_dispatches(
                 raise InputError(f"{source.name}: {why_rejected(error)}") from error
             except InputError as error:
                 raise InputError(f"{source.name}: {error}") from error
-            read.append(_with_functions(source, functions, flow))
             calls.update({(source.name, symbol): number for symbol, number in flow.calls.items()})
-            for text in texts:
-                dispatch = read_benchmark(text, source.name, processors=processors, flags=source.form.codegen_flags)
+            read_here = [
+                read_benchmark(text, source.name, processors=processors, flags=source.form.codegen_flags)
+                for text in texts
+            ]
+            missing = [symbol for symbol in flow.calls if symbol not in set(map(_symbol, read_here))]
+            opened = _open_dispatches(source, missing, compiler, processors) if missing else _Opened()
+            points = source.points if opened.found else ()
+            read.append(_with_functions(msgspec.structs.replace(source, points=points), functions, flow))
+            for dispatch in (*read_here, *opened.found, *opened.untunable):
                 if isinstance(dispatch, Untunable):
                     untunable.append(dispatch)
                 else:
                     found.append(dispatch)
-            read_symbols = {dispatch.symbol for dispatch in found if dispatch.source == source.name}
-            read_symbols |= {entry.name for entry in untunable if entry.source == source.name}
-            # An ONNX model with an input of open sizes was refused before.
-            why = _DATA_DEPENDENT if source.input_names else _OPEN_SHAPES
-            untunable += [Untunable(symbol, source.name, why) for symbol in flow.calls if symbol not in read_symbols]
     return Extracted(tuple(read), group_dispatches(found, calls), tuple(untunable))
+
+
+class _Opened(NamedTuple):
+    """The dispatches of a source that iree-compile makes no benchmark of by itself."""
+
+    found: tuple[FoundDispatch | Untunable, ...] = ()
+    """The dispatches that have a benchmark with the sizes that were given."""
+    untunable: tuple[Untunable, ...] = ()
+    """The others."""
+
+
+def _open_dispatches(source: Source, missing: Sequence[str], compiler: Compiler, processors: int) -> _Opened:
+    """Read the dispatches ``missing`` of a source, which have no benchmark, at the sizes that were given.
+
+    Raises:
+        InputError: the compiler rejects the source.
+    """
+    compiler = compiler.for_models.with_flags(source.form.flags)
+    try:
+        sources = compiler.lower(source.text, to="executable-sources", name=source.name)
+        sized = fix_sizes(sources, [point.by_dimension for point in source.points])
+        calls = {symbol: sized.calls[symbol] for symbol in missing if symbol in sized.calls}
+        since = "executable-sources"
+        texts = compiler.dump_benchmarks(sized.text, source.name, since=since) if calls else []
+    except CommandFailed as error:
+        raise InputError(f"{source.name}: {why_rejected(error)}") from error
+    found: list[FoundDispatch | Untunable] = []
+    for text in texts:
+        of_calls = calls.get(benchmarked_symbol(text), ())
+        if of_calls:
+            pairs = [(source.points[call.point], call) for call in of_calls]
+            flags = source.form.codegen_flags
+            found.append(read_benchmark(text, source.name, processors=processors, flags=flags, sized=pairs))
+    left = [symbol for symbol in missing if symbol not in set(map(_symbol, found))]
+    return _Opened(
+        tuple(found),
+        tuple(Untunable(symbol, source.name, _why_open(source, sized.open.get(symbol, ()))) for symbol in left),
+    )
+
+
+def _why_open(source: Source, dimensions: Sequence[OpenDimension]) -> str:
+    """Why a dispatch has no benchmark, by the open dimensions on which its sizes depend."""
+    if not dimensions:
+        # An ONNX model with an input of open sizes was refused before.
+        return _DATA_DEPENDENT if source.input_names else _OPEN_SHAPES
+    names = dict(enumerate(source.input_names))
+    labels = [f"{names.get(found.input, found.input)}.{found.dimension}" for found in dimensions]
+    spoken = [
+        f"dimension {found.dimension} of input {names.get(found.input, found.input)} of {found.function}"
+        for found in dimensions
+    ]
+    given = " ".join(f"{DIM} {label}=1,16,128" for label in dict.fromkeys(labels))
+    return f"its sizes depend on {' and '.join(dict.fromkeys(spoken))}, which is open: give sizes, as in {given}"
+
+
+def _symbol(dispatch: FoundDispatch | Untunable) -> str:
+    """The name of a dispatch's executable."""
+    return dispatch.name if isinstance(dispatch, Untunable) else dispatch.symbol
 
 
 def _with_functions(source: Source, functions: dict[str, tuple[Tensor, ...]], flow: Flow) -> Source:
@@ -108,5 +170,5 @@ class _Compiled(NamedTuple):
         return cls(
             pool.submit(compiler.dump_benchmarks, text, name),
             pool.submit(lambda: read_flow(compiler.lower(text, to="flow", name=name))),
-            pool.submit(lambda: function_inputs(compiler.lower(text, to="input", name=name))),
+            pool.submit(lambda: function_inputs(compiler.lower(text, to="input", name=name), source.largest)),
         )
