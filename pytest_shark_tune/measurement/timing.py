@@ -358,7 +358,7 @@ def combine_rounds(rounds: Sequence[Measurement], *, alpha: float = 0.05) -> Mea
     )
 
 
-def join_sizes(sizes: Mapping[str, AtSize]) -> Measurement:
+def join_sizes(sizes: Mapping[str, AtSize], *, one_process: bool = False) -> Measurement:
     """Join the measurements of one candidate at several sizes of its dispatch.
 
     The ratio is the weighted mean of the ratios, and so are the samples. The half-widths of the interval are those of a
@@ -368,6 +368,8 @@ def join_sizes(sizes: Mapping[str, AtSize]) -> Measurement:
     Args:
         sizes: The measurements by size. A single one is returned as it is if its size has no name; those of a dispatch
             with fixed sizes have none.
+        one_process: Whether one process measured them. A candidate then has to be slower for sure, since one process
+            alone shows many a size slower than it is.
     """
     if list(sizes) == [""]:
         return sizes[""].measurement
@@ -375,13 +377,13 @@ def join_sizes(sizes: Mapping[str, AtSize]) -> Measurement:
     measured = [part.measurement for part in parts]
     weights = np.array([part.weight for part in parts], float) / sum(part.weight for part in parts)
     worst = min(sizes, key=lambda name: sizes[name].measurement.ratio)
+    slowest = sizes[worst].measurement
     ratio = math.fsum(weights * [part.ratio for part in measured])
     below = math.hypot(*(weights * [part.ratio - part.ratio_low for part in measured]))
     above = math.hypot(*(weights * [part.ratio_high - part.ratio for part in measured]))
     low, high = ratio - below, ratio + above
     notes = [f"at {name}: {part.measurement.note}" for name, part in sizes.items() if part.measurement.note]
-    slowest = sizes[worst].measurement
-    if slowest.ratio < 1 - NOISE_FLOOR:
+    if (slowest.ratio_high if one_process else slowest.ratio) < 1 - NOISE_FLOOR:
         ratio, low, high = slowest.ratio, slowest.ratio_low, slowest.ratio_high
         notes.insert(0, f"at {worst} it comes to {ratio:.3f} times the default's speed")
     return SizedMeasurement(

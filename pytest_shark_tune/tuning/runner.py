@@ -295,7 +295,7 @@ class Runner:
             weight = sum(member.calls * member.size_weight for member in members.values())
             for name, at_size in found.items():
                 measured[name][size] = timing.AtSize(weight, at_size)
-        return {name: timing.join_sizes(sizes) for name, sizes in measured.items()}
+        return {name: timing.join_sizes(sizes, one_process=True) for name, sizes in measured.items()}
 
     @contextmanager
     def _against_default(self, busy: Sequence[str]) -> Iterator[DeviceChild]:
@@ -394,7 +394,8 @@ def _compare_default(child: DeviceChild, at: _PreparedSize, number: int) -> timi
 def _joined(task: Task, measured: Sequence[timing.Measurement]) -> timing.Measurement:
     """Join the measurements of a candidate on the members of a dispatch on which candidates are tried."""
     members = zip(task.dispatch.screened, measured, strict=True)
-    return timing.join_sizes({member.size: timing.AtSize(member.size_weight, part) for member, part in members})
+    sizes = {member.size: timing.AtSize(member.size_weight, part) for member, part in members}
+    return timing.join_sizes(sizes, one_process=True)
 
 
 def _remember(prepared: _PreparedSize, measured: timing.Measurement) -> None:

@@ -631,6 +631,13 @@ def test_no_gain_makes_up_for_a_size_that_is_slower_by_more_than_the_noise_floor
     assert declare_winner([Finalist.of("x", slow)], lambda name: (0,))[0] is None
 
 
+def test_one_process_refuses_what_is_slower_for_sure() -> None:
+    fast, unsure = at_size(2.0), at_size(0.95, half=0.1)
+    assert join_sizes({"a": fast, "b": unsure}).ratio == pytest.approx(0.95)
+    assert join_sizes({"a": fast, "b": unsure}, one_process=True).ratio == pytest.approx((2 + 0.95) / 2)
+    assert join_sizes({"a": fast, "b": at_size(0.95)}, one_process=True).ratio == pytest.approx(0.95)
+
+
 def test_fixed_sizes_are_joined_with_nothing() -> None:
     alone = at_size(1.2)
     assert join_sizes({"": alone}) is alone.measurement
