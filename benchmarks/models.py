@@ -42,7 +42,7 @@ from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.device.onnx_engine import run_onnx
 from pytest_shark_tune.device.protocol import TensorData
-from pytest_shark_tune.dispatch.extraction import function_inputs
+from pytest_shark_tune.dispatch.flow import function_inputs
 from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.measurement.rounds import combine_rounds

@@ -7,7 +7,14 @@ from pathlib import Path
 import click
 
 from pytest_shark_tune.commands.inputs import read_model, read_whole_spec
-from pytest_shark_tune.commands.options import Command, flags_option, shape_option, target_option, trust_option
+from pytest_shark_tune.commands.options import (
+    Command,
+    dim_option,
+    flags_option,
+    shape_option,
+    target_option,
+    trust_option,
+)
 from pytest_shark_tune.commands.output import check_output_path
 from pytest_shark_tune.compiler.compiler import Compiler, first_error
 from pytest_shark_tune.compiler.flags import SPEC_FLAG
@@ -33,6 +40,7 @@ __all__ = ["compile_model"]
 )
 @target_option
 @shape_option
+@dim_option
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The .vmfb file to write.")
 @flags_option
 @trust_option
@@ -43,6 +51,7 @@ def compile_model(
     form_file: Path | None,
     tune_target: str,
     shapes: tuple[str, ...],
+    dims: tuple[str, ...],
     output: Path,
     flags: tuple[str, ...],
     allow_unmatched: bool,
@@ -64,7 +73,7 @@ def compile_model(
     compiler = Compiler(Target.parse(tune_target), flags).for_models
     check_output_path(output)
     text = read_whole_spec(spec) if spec is not None else ""
-    source = read_model(model, shapes)
+    source = read_model(model, shapes, dims)
     if record is not None and not record.form.is_default:
         source = _in_form(source, record.form)
     compiler.check()

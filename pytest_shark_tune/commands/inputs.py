@@ -13,13 +13,18 @@ from pytest_shark_tune.spec.read import dropped_prints
 __all__ = ["read_model", "read_whole_spec", "report_dropped"]
 
 
-def read_model(path: Path, shapes: tuple[str, ...]) -> Source:
-    """Read a model. ``shapes`` give the sizes of inputs that it leaves open, as ``--tune-input-shape`` takes them.
+def read_model(path: Path, shapes: tuple[str, ...], dims: tuple[str, ...] = ()) -> Source:
+    """Read a model with inputs that it leaves open.
+
+    Args:
+        path: The model.
+        shapes: The sizes of inputs, as ``--tune-input-shape`` takes them.
+        dims: The sizes of dimensions that stay open, as ``--tune-dim`` takes them.
 
     Raises:
         InputError: the model cannot be read, or has no such input.
     """
-    asked = ModelInput.parse(shapes)
+    asked = ModelInput.parse(shapes, dims=dims)
     source = read_source(path, Path(), asked)
     if problem := asked.stray([source]):
         raise InputError(problem)

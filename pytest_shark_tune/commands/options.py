@@ -16,6 +16,7 @@ __all__ = [
     "Command",
     "cache_option",
     "device_option",
+    "dim_option",
     "flags_option",
     "json_option",
     "parameters_option",
@@ -85,6 +86,13 @@ device_option = click.option(
         uri for line in lines for uri in (part.strip() for part in line.split(",")) if uri
     ),
     help="IREE device URIs, comma-separated; repeatable. The first free one is used.",
+)
+dim_option = click.option(
+    "--tune-dim",
+    "dims",
+    multiple=True,
+    metavar="INPUT.DIM=SIZES",
+    help="The sizes of an open dimension, by the input's name or number, as in x.0=1,16,128; repeatable.",
 )
 flags_option = click.option(
     "--iree-compile-flag",

@@ -35,6 +35,7 @@ __all__ = ["port_spec"]
     help="The Python of an environment with the IREE that wrote OLD, if this release does not parse it.",
 )
 @options.shape_option
+@options.dim_option
 @options.parameters_option
 @click.option("--static", is_flag=True, help="Skip the checks that need a device.")
 @click.option("--retune", is_flag=True, help="Tune the dispatches whose entries cannot be ported; needs a MODEL.")
@@ -50,6 +51,7 @@ def port_spec(
     tune_target: str | None,
     from_python: Path | None,
     shapes: tuple[str, ...],
+    dims: tuple[str, ...],
     parameters: tuple[str, ...],
     static: bool,
     retune: bool,
@@ -73,7 +75,7 @@ def port_spec(
     spec = read_old(old, from_python)
     if spec.text:
         report_dropped(old, spec.text)
-    asked = ModelInput.parse(shapes, parameters=parameters)
+    asked = ModelInput.parse(shapes, parameters=parameters, dims=dims)
     compiler = Compiler(target, flags)
     compiler.check()
     found_devices = FoundDevices(uris=[], name="")
@@ -91,6 +93,7 @@ def port_spec(
             further += [f"--tune-cache={cache_directory}"] if cache_directory else []
             further += [f"--tune-device={','.join(devices)}"] if devices else []
             further += [f"--tune-input-shape={shape}" for shape in shapes]
+            further += [f"--tune-dim={dim}" for dim in dims]
             further += [f"--tune-parameters={file}" for file in parameters]
             ported = tune_lost(ported, output, spec, models, str(target), further, report)
     _print_port(ported, output, as_json=as_json)

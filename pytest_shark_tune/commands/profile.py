@@ -38,6 +38,7 @@ _NUMBERS = ("calls", "time", "share", "in all")
     metavar="NAME=FILE",
     help="The data of an input, by name (x=FILE.npy) or number (0=FILE.npy); random by default. Repeatable.",
 )
+@options.dim_option
 @options.parameters_option
 @options.device_option
 @click.option("--tune-function", default="", help="The function to run, if the model has several.")
@@ -50,6 +51,7 @@ def profile_model(
     tune_target: str,
     shapes: tuple[str, ...],
     data: tuple[str, ...],
+    dims: tuple[str, ...],
     parameters: tuple[str, ...],
     devices: tuple[str, ...],
     tune_function: str,
@@ -70,7 +72,7 @@ def profile_model(
     compiler = Compiler(target, flags, timeout_s=MODEL_TIMEOUT_S)
     compiler.check()
     found_devices = devices_for(target, devices)
-    asked = ModelInput.parse(shapes, data, tune_function, parameters)
+    asked = ModelInput.parse(shapes, data, tune_function, parameters, dims)
     with open_session(compiler, found_devices, asked, cache_directory, fresh=tune_fresh) as session:
         _, plan = session.planner.plan([model.absolute()], Path())
         if problem := asked.stray(session.planner.models):

@@ -9,7 +9,14 @@ from pathlib import Path
 import click
 
 from pytest_shark_tune.commands.inputs import read_model
-from pytest_shark_tune.commands.options import Command, flags_option, json_option, shape_option, target_option
+from pytest_shark_tune.commands.options import (
+    Command,
+    dim_option,
+    flags_option,
+    json_option,
+    shape_option,
+    target_option,
+)
 from pytest_shark_tune.commands.output import print_json, print_table
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
@@ -28,16 +35,24 @@ _COLUMNS = ("dispatch", "kind", "pipeline", "configs", "seconds")
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @target_option
 @shape_option
+@dim_option
 @flags_option
 @json_option
-def space(source: Path, tune_target: str, shapes: tuple[str, ...], flags: tuple[str, ...], as_json: bool) -> None:
+def space(
+    source: Path,
+    tune_target: str,
+    shapes: tuple[str, ...],
+    dims: tuple[str, ...],
+    flags: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Print the search spaces of the dispatches of INPUT, a .mlir, .mlirbc or .onnx file.
 
     A dispatch without one is listed with the reason. The exit status is 0 if INPUT could be read, and 2 if not.
     """
     compiler = Compiler(Target.parse(tune_target), flags)
     compiler.check()
-    extracted = extract_dispatches([read_model(source, shapes)], compiler, processors())
+    extracted = extract_dispatches([read_model(source, shapes, dims)], compiler, processors())
     rows = []
     left_out = list(extracted.untunable)
     failures: list[tuple[str, str]] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,15 +23,22 @@ __all__ = ["import_onnx", "load_fixed", "onnx_inputs", "write_fixed"]
 _OPSET = 17
 
 
-def import_onnx(path: Path, shapes: Mapping[str, Sequence[int]] | None = None, *, timeout_s: float = 600.0) -> str:
+def import_onnx(
+    path: Path,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    *,
+    open_dims: Collection[str] = (),
+    timeout_s: float = 600.0,
+) -> str:
     """Import an ONNX model. An older model is raised to opset 17, and its shapes are inferred.
 
-    Dispatches are tuned for one shape, so all inputs must have a fixed one. The import runs as a command: it is IREE's
+    All inputs must have a fixed shape, apart from dimensions that stay open. The import runs as a command: it is IREE's
     tool, and a model may need more time or memory than a test session should give.
 
     Args:
         path: The model.
         shapes: The shapes of inputs without a fixed one, by name. Names of other models' inputs are ignored.
+        open_dims: The dimensions that stay open, as ``NAME.DIMENSION``. They may be those of other models' inputs.
         timeout_s: The number of seconds that the import may take.
 
     Returns:
@@ -42,7 +49,7 @@ def import_onnx(path: Path, shapes: Mapping[str, Sequence[int]] | None = None, *
             fixed size, or ``shapes`` contradicts one.
         CommandFailed: the import ran out of time.
     """
-    model, is_changed = load_fixed(path, shapes or {})
+    model, is_changed = load_fixed(path, shapes or {}, open_dims)
     with scratch_directory() as directory:
         output = directory / "model.mlir"
         source = directory / "model.onnx" if is_changed else path.absolute()
@@ -60,12 +67,15 @@ def import_onnx(path: Path, shapes: Mapping[str, Sequence[int]] | None = None, *
         return output.read_text(encoding="utf-8")
 
 
-def load_fixed(path: Path, shapes: Mapping[str, Sequence[int]]) -> tuple[ModelProto, bool]:
+def load_fixed(
+    path: Path, shapes: Mapping[str, Sequence[int]], open_dims: Collection[str] = ()
+) -> tuple[ModelProto, bool]:
     """Read an ONNX model without its external weights, and give its inputs fixed shapes.
 
     Args:
         path: The model.
         shapes: The shapes of inputs without a fixed one, by name.
+        open_dims: The dimensions that stay open, as ``NAME.DIMENSION``.
 
     Returns:
         The model, and whether ``shapes`` changed it.
@@ -80,7 +90,7 @@ def load_fixed(path: Path, shapes: Mapping[str, Sequence[int]]) -> tuple[ModelPr
         )
     model = _load(path)
     is_changed = _fix(model.graph, shapes, path)
-    dynamic = _dynamic_inputs(model.graph)
+    dynamic = _dynamic_inputs(model.graph, open_dims)
     if dynamic:
         values = [value for value in model.graph.input if any(repr(value.name) in problem for problem in dynamic)]
         examples = " ".join(
@@ -88,7 +98,8 @@ def load_fixed(path: Path, shapes: Mapping[str, Sequence[int]]) -> tuple[ModelPr
         )
         raise InputError(
             f"{path}: every dimension of an input needs a fixed size, but {'; '.join(dynamic)}. "
-            f"Give them, as in {examples}"
+            f"Give them, as in {examples}, or several sizes of one that stays open, as in "
+            f"--tune-dim {shlex.quote(f'{values[0].name}.0=1,16,128')}"
         )
     return model, is_changed
 
@@ -178,8 +189,8 @@ def _load(path: Path) -> Any:
     return model
 
 
-def _dynamic_inputs(graph: Any) -> list[str]:
-    """List the reasons why inputs have no fixed shape; empty if all have one."""
+def _dynamic_inputs(graph: Any, open_dims: Collection[str]) -> list[str]:
+    """List the reasons why inputs have no fixed shape, apart from dimensions that stay open."""
     found = []
     for value in graph.input:
         tensor = value.type.tensor_type
@@ -191,7 +202,8 @@ def _dynamic_inputs(graph: Any) -> list[str]:
         loose = [
             f"{position} ({dim.dim_param!r})" if dim.dim_param else str(position)
             for position, dim in enumerate(tensor.shape.dim)
-            if not dim.HasField("dim_value") or dim.dim_value < 0  # A stated size of 0 is a size.
+            # A stated size of 0 is a size.
+            if (not dim.HasField("dim_value") or dim.dim_value < 0) and f"{value.name}.{position}" not in open_dims
         ]
         if loose:
             found.append(f"input {value.name!r} has none in dimension {', '.join(loose)}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 from iree.compiler import ir
@@ -24,7 +25,7 @@ from pytest_shark_tune.dispatch.numerics import (
 from pytest_shark_tune.dispatch.reasons import UnreadableBenchmark
 from pytest_shark_tune.dispatch.types import ATTENTION, ONLINE_ATTENTION, BenchmarkModule, BufferView, Tensor
 
-__all__ = ["benchmark_module"]
+__all__ = ["Run", "add_buffer_functions", "benchmark_module", "runs_in"]
 
 _BUFFER_CASTS = {"amdgpu.fat_raw_buffer_cast", "memref.assume_alignment", "memref.cast"}
 _BUFFER_FUNCTION = "shark_tune_buffer"
@@ -32,23 +33,65 @@ _BEFORE_MASK = 4
 """The operands of attention before its mask: query, key, value and scale."""
 
 
-def benchmark_module(module: ir.Module, function: ir.Operation, root: ir.Operation) -> BenchmarkModule:
-    """Read a dumped benchmark module, and add a function to it that returns its buffer.
+class Run(NamedTuple):
+    """A function of a benchmark module that runs its dispatch, and what it passes to the dispatch."""
+
+    name: str
+    buffer: str
+    """The name of the global that holds its buffer."""
+    constants: tuple[int, ...]
+    """The scalars."""
+    offsets: tuple[int, ...]
+    """The starts of the operands in the buffer, in bytes."""
+    lengths: tuple[int, ...]
+    """The numbers of bytes of the operands."""
+
+    @property
+    def size(self) -> int:
+        """The size of the buffer in bytes."""
+        return max(offset + length for offset, length in zip(self.offsets, self.lengths, strict=True))
+
+
+def runs_in(module: ir.Module) -> Iterator[Run]:
+    """Read the functions of a dumped benchmark module that run its dispatch: one for each way in which it is called.
+
+    Raises:
+        CannotTune: What one passes is no constant.
+    """
+    for function in module.body.operations:
+        if function.name == "util.func" and "iree.reflection" in function.attributes:
+            call = only_op(function, "hal.command_buffer.dispatch").opview
+            buffer = ir.FlatSymbolRefAttr(only_op(function, "util.global.load").attributes["global"]).value
+            passed = (call.constants, call.binding_offsets, call.binding_lengths)
+            yield Run(string_of(function, "sym_name"), buffer, *(tuple(map(_evaluate, values)) for values in passed))
+
+
+def add_buffer_functions(module: ir.Module, runs: Iterable[Run]) -> dict[str, str]:
+    """Add a function to a benchmark module for each run that returns its buffer.
+
+    Returns:
+        The names of the functions, by those of the runs.
+    """
+    names = {}
+    for number, run in enumerate(runs):
+        names[run.name] = f"{_BUFFER_FUNCTION}_{number}" if number else _BUFFER_FUNCTION
+        _add_buffer_function(module, names[run.name], run.buffer, run.size)
+    return names
+
+
+def benchmark_module(text: str, function: ir.Operation, root: ir.Operation, run: Run, buffer: str) -> BenchmarkModule:
+    """Describe a benchmark module with a function that returns its buffer.
 
     Args:
-        module: The module, without configs. It is changed.
+        text: The text of the module.
         function: The function of the dispatch.
         root: The root op in ``function``.
+        run: The function that runs it.
+        buffer: The name of the function that returns the buffer.
 
     Raises:
         CannotTune: The layout of the buffer cannot be determined.
     """
-    runner = next(op for op in module.body.operations if op.name == "util.func" and "iree.reflection" in op.attributes)
-    call = only_op(runner, "hal.command_buffer.dispatch").opview
-    buffer_name = ir.FlatSymbolRefAttr(only_op(runner, "util.global.load").attributes["global"]).value
-    constants = [_evaluate(value) for value in call.constants]
-    offsets = [_evaluate(value) for value in call.binding_offsets]
-    lengths = [_evaluate(value) for value in call.binding_lengths]
     views = []
     subspans = ops_named(function, "hal.interface.binding.subspan")
     scales, masks = _scales(root, subspans), _boolean_masks(function, subspans)
@@ -56,16 +99,14 @@ def benchmark_module(module: ir.Module, function: ir.Operation, root: ir.Operati
     wide = not may_index(function) and not any(unit_roundoff(total.element) for total in numerics.sums)
     for position, subspan in enumerate(subspans):
         binding = ir.IntegerAttr(subspan.attributes["binding"]).value
-        view = _view(subspan, offsets[binding] + _evaluate(subspan.operands[0], constants))
+        view = _view(subspan, run.offsets[binding] + _evaluate(subspan.operands[0], run.constants))
         element = "i1" if position in masks else view.element
         views.append(msgspec.structs.replace(view, element=element, scale=scales.get(position, 1.0), wide=wide))
-    total = max(offset + length for offset, length in zip(offsets, lengths, strict=True))
-    _add_buffer_function(module, buffer_name, total)
     return BenchmarkModule(
-        text=str(module),
-        run_function=string_of(runner, "sym_name"),
-        buffer_function=_BUFFER_FUNCTION,
-        buffer_bytes=total,
+        text=text,
+        run_function=run.name,
+        buffer_function=buffer,
+        buffer_bytes=run.size,
         views=tuple(views),
         numerics=numerics,
         product=read_product(root, subspans),
@@ -145,11 +186,11 @@ def _is_written_in_part(value: ir.Value, whole: Tensor) -> bool:
     return False
 
 
-def _add_buffer_function(module: ir.Module, buffer_name: str, total: int) -> None:
+def _add_buffer_function(module: ir.Module, name: str, buffer_name: str, total: int) -> None:
     view_type = ir.Type.parse("!hal.buffer_view")
     signature = ir.TypeAttr.get(ir.FunctionType.get([], [view_type]))
     with ir.InsertionPoint(module.body):
-        function = util.FuncOp(_BUFFER_FUNCTION, signature, sym_visibility="public")
+        function = util.FuncOp(name, signature, sym_visibility="public")
     function.attributes["iree.abi.stub"] = ir.UnitAttr.get()
     with ir.InsertionPoint(function.regions[0].blocks.append()):
         buffer = util.GlobalLoadOp(ir.Type.parse("!hal.buffer"), ir.FlatSymbolRefAttr.get(buffer_name)).result

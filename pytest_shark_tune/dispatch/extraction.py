@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 from iree.compiler import ir, passmanager
-from iree.compiler.dialects import func, iree_codegen, iree_gpu, linalg
+from iree.compiler.dialects import func, iree_codegen, linalg
 from msgspec.structs import replace
 
 from pytest_shark_tune.dispatch import mlir
-from pytest_shark_tune.dispatch.buffers import benchmark_module
+from pytest_shark_tune.dispatch.buffers import Run, add_buffer_functions, benchmark_module, runs_in
 from pytest_shark_tune.dispatch.bytecode import bytecode_text
+from pytest_shark_tune.dispatch.open_sizes import SizedCall, freeze_sizes
 from pytest_shark_tune.dispatch.reasons import (
     CannotTune,
     CopiesBuffers,
@@ -24,14 +25,16 @@ from pytest_shark_tune.dispatch.reasons import (
     UnmarkedBenchmark,
     ValueFromOutside,
 )
+from pytest_shark_tune.dispatch.target_facts import target_facts
 from pytest_shark_tune.dispatch.types import (
     ATTENTION,
     INCIDENTAL_ATTRIBUTES,
     ONLINE_ATTENTION,
+    BenchmarkModule,
     FoundDispatch,
-    Intrinsic,
     RootOp,
-    TargetFacts,
+    SizedModule,
+    SizePoint,
     Tensor,
     Untunable,
 )
@@ -39,12 +42,10 @@ from pytest_shark_tune.errors import InputError
 
 __all__ = [
     "EXTRACTION_VERSION",
-    "Flow",
+    "benchmarked_symbol",
     "drop_configs",
-    "function_inputs",
     "is_benchmark_module",
     "read_benchmark",
-    "read_flow",
     "read_module",
     "sink_constants",
 ]
@@ -65,13 +66,7 @@ _CONVOLUTION_CLASSES = (
     "strides",
     "dilations",
 )
-_GPU_FACTS = "iree_codegen.target_info"
 _BYTECODE_MAGIC = b"ML\xefR"
-_BUFFER_VIEW = "!hal.buffer_view"
-_CONSTANTS = {"util.global": "initial_value", "flow.tensor.constant": "value"}
-"""Ops that hold data, each with the attribute that holds it."""
-_PARAMETERS = tuple(f'#{dialect}.parameter.named<"scope"::"key"> : tensor<1xf32>' for dialect in ("flow", "stream"))
-"""Attributes that refer to data in another file by its name."""
 
 
 def read_module(content: bytes) -> str:
@@ -108,7 +103,13 @@ def is_benchmark_module(text: str) -> bool:
 
 
 def read_benchmark(
-    text: str, source: str, *, processors: int, flags: Sequence[str] = (), has_configs: bool = False
+    text: str,
+    source: str,
+    *,
+    processors: int,
+    flags: Sequence[str] = (),
+    has_configs: bool = False,
+    sized: Sequence[tuple[SizePoint, SizedCall]] = (),
 ) -> FoundDispatch | Untunable:
     """Read a dumped executable benchmark module.
 
@@ -118,6 +119,7 @@ def read_benchmark(
         processors: The number of workers that share a dispatch on the target.
         flags: The flags of its model's form on which its code depends.
         has_configs: Whether the source has configs of its own.
+        sized: Of a dispatch with open sizes: the sizes at which it is measured, with its call at each of them.
 
     Returns:
         The dispatch, with a module without configs and with a function that returns its buffer; or the reason why the
@@ -128,12 +130,30 @@ def read_benchmark(
     """
     with mlir.shared_context():
         module = mlir.parse_module(text)
-        symbol = next(mlir.string_of(op, "sym_name") for op in module.body.operations if op.name == "hal.executable")
+        symbol = _executable_name(module)
         try:
-            found = _read_dispatch(module, symbol, source, processors, has_configs=has_configs)
+            found = _read_dispatch(module, symbol, source, processors, sized, has_configs=has_configs)
         except CannotTune as reason:
             return Untunable.of(symbol, source, reason)
-    return replace(found, module=replace(found.module, flags=tuple(flags)))
+    return replace(
+        found,
+        module=replace(found.module, flags=tuple(flags)),
+        sized=tuple(replace(part, module=replace(part.module, flags=tuple(flags))) for part in found.sized),
+    )
+
+
+def benchmarked_symbol(text: str) -> str:
+    """Return the name of the executable in a dumped benchmark module.
+
+    Raises:
+        InputError: The text is no MLIR that this IREE parses.
+    """
+    with mlir.shared_context():
+        return _executable_name(mlir.parse_module(text))
+
+
+def _executable_name(module: ir.Module) -> str:
+    return next(mlir.string_of(op, "sym_name") for op in module.body.operations if op.name == "hal.executable")
 
 
 def drop_configs(module: ir.Module) -> None:
@@ -148,137 +168,15 @@ def drop_configs(module: ir.Module) -> None:
                 del op.attributes[name]
 
 
-class Flow(msgspec.Struct, frozen=True, kw_only=True):
-    """The executables of a module at phase ``flow``, and how they are called."""
-
-    calls: dict[str, int] = {}
-    """The number of calls of each executable; a call in a loop counts once."""
-    called: dict[str, tuple[str, ...]] = {}
-    """The executables that each function calls, itself or through another function."""
-    parameters: dict[str, dict[str, int]] = {}
-    """The parameters that it takes from other files by scope and key, with the least number of bytes of each."""
-
-
-def read_flow(flow_text: str) -> Flow:
-    """Read a module at phase ``flow``.
-
-    Raises:
-        InputError: The text is no MLIR that this IREE parses.
-    """
-    with mlir.shared_context():
-        module = mlir.parse_module(flow_text)
-        functions = _functions(module)
-        own = {name: _dispatched(op) for name, op in functions.items()}
-        callees = {name: [_callee(call) for call in mlir.ops_named(op, "util.call")] for name, op in functions.items()}
-        called = {
-            name: {symbol for function in _call_closure(name, callees) for symbol in own[function]} for name in own
-        }
-        return Flow(
-            calls=dict(Counter(_dispatched(module.operation))),
-            called={name: tuple(sorted(symbols)) for name, symbols in called.items()},
-            parameters=_parameters(module),
-        )
-
-
-def _functions(module: ir.Module) -> dict[str, ir.Operation]:
-    """Return the functions of a module that have a body, by name."""
-    operations = (op.operation for op in module.body.operations)
-    return {
-        mlir.string_of(op, "sym_name"): op
-        for op in operations
-        if op.name in {"func.func", "util.func"} and op.regions[0].blocks
-    }
-
-
-def _dispatched(op: ir.Operation) -> list[str]:
-    """Return the executables that are called inside ``op``, one element per call."""
-    calls = mlir.ops_named(op, "flow.dispatch")
-    entry_points = [entry for call in calls for entry in ir.ArrayAttr(call.attributes["entry_points"])]
-    return [ir.SymbolRefAttr(entry).value[0] for entry in entry_points]
-
-
-def _callee(call: ir.Operation) -> str:
-    return str(ir.FlatSymbolRefAttr(call.attributes["callee"]).value)
-
-
-def _call_closure(name: str, callees: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return a function and all functions with a body that it calls, directly or not."""
-    reached = [name]
-    for function in reached:  # The list grows during the loop.
-        reached += [
-            callee for callee in dict.fromkeys(callees[function]) if callee in callees and callee not in reached
-        ]
-    return reached
-
-
-def _parameters(module: ir.Module) -> dict[str, dict[str, int]]:
-    """Return the data in other files that constants of the module refer to, by scope and key."""
-    kinds = {ir.Attribute.parse(text).typeid for text in _PARAMETERS}
-    constants = [
-        (op, name)
-        for kind, name in _CONSTANTS.items()
-        for op in mlir.ops_named(module.operation, kind)
-        if name in op.attributes
-    ]
-    found: dict[str, dict[str, int]] = {}
-    for op, name in constants:
-        try:
-            constant = op.attributes[name]
-        except TypeError:  # The bindings cannot return constants of complex numbers, which are in the module itself.
-            continue
-        if constant.typeid in kinds:
-            scope, key = _parameter_name(constant)
-            of_scope = found.setdefault(scope, {})
-            of_scope[key] = max(of_scope.get(key, 0), mlir.least_bytes(constant.type))
-    return found
-
-
-def _parameter_name(parameter: ir.Attribute) -> tuple[str, str]:
-    """Return the scope and the key of ``#flow.parameter.named<"scope"::"key">``, of which IREE has no bindings.
-
-    IREE prints both as they are, without escapes, so neither can hold a quotation mark. The scope may be left out.
-    """
-    _, first, between, *rest = str(parameter).split('"')
-    return (first, rest[0]) if between == "::" else ("", first)
-
-
-def function_inputs(input_text: str) -> dict[str, tuple[Tensor, ...]]:
-    """Return the public functions of a module at phase ``input``, each with the tensors that it takes.
-
-    Functions with other arguments than statically shaped tensors are left out: no data can be made for them. A function
-    from ONNX takes buffer views at this phase. It imports them as tensors, itself or in a function that it calls.
-    """
-    functions = {}
-    with mlir.shared_context():
-        module = mlir.parse_module(input_text)
-        defined = _functions(module)
-        for name, op in defined.items():
-            if "sym_visibility" in op.attributes and mlir.string_of(op, "sym_visibility") != "public":
-                continue
-            arguments = op.regions[0].blocks[0].arguments
-            try:
-                functions[name] = tuple(mlir.tensor_of(_imported_type(argument, defined)) for argument in arguments)
-            except CannotTune:
-                continue
-    return functions
-
-
-def _imported_type(argument: ir.Value, defined: Mapping[str, ir.Operation]) -> ir.Type:
-    """Return the type of an argument; of a buffer view, that of the imported tensor, any type if it is unused."""
-    if argument.type != ir.Type.parse(_BUFFER_VIEW):
-        return argument.type
-    if not list(argument.uses):
-        return ir.Type.parse("tensor<1xf32>")
-    for use in argument.uses:
-        user = use.owner.operation  # The ``name`` of a view may be an attribute of that name.
-        if user.name == "hal.tensor.import":
-            return user.results[0].type
-        if user.name == "util.call" and (callee := _callee(user)) in defined:
-            return _imported_type(defined[callee].regions[0].blocks[0].arguments[use.operand_number], defined)
-    return argument.type
-
-
-def _read_dispatch(module: ir.Module, symbol: str, source: str, processors: int, *, has_configs: bool) -> FoundDispatch:
+def _read_dispatch(
+    module: ir.Module,
+    symbol: str,
+    source: str,
+    processors: int,
+    sized: Sequence[tuple[SizePoint, SizedCall]],
+    *,
+    has_configs: bool,
+) -> FoundDispatch:
     roots = iree_codegen.get_tuner_root_ops(module)
     if not roots:
         configured = [op.name for op in mlir.walk(module.operation) if "lowering_config" in op.attributes]
@@ -289,23 +187,59 @@ def _read_dispatch(module: ir.Module, symbol: str, source: str, processors: int,
     if len(roots) > 1:
         raise SeveralRootOps(f"it has {len(roots)} root ops, and a config is for one")
     root = roots[0]
-    root_op = _root_op(root)
     function = mlir.parent_named(root, "func.func")
     default_config = str(root.attributes["lowering_config"]) if "lowering_config" in root.attributes else ""
     default_pipeline, default_info = _pipeline_of(function), _info_of(root, function)
-    target = _target_facts(mlir.parent_named(root, "hal.executable.variant"), processors)
+    target = target_facts(mlir.parent_named(root, "hal.executable.variant"), processors)
     drop_configs(module)
     (root,) = iree_codegen.get_tuner_root_ops(module)
+    runs = list(runs_in(module))
+    if sized:
+        of_call = {(run.constants, run.lengths): run for run in runs}
+        runs = [of_call[call.constants, call.lengths] for _, call in sized]
+    else:
+        runs = runs[:1]
+    buffers = add_buffer_functions(module, runs)
+    text = str(module)
+    if sized:
+        read = [_read_run(text, run, buffers[run.name]) for run in runs]
+    else:
+        read = [(_root_op(root), benchmark_module(text, function, root, runs[0], buffers[runs[0].name]))]
+    root_op = max((found for found, _ in read), key=lambda found: math.prod(found.loops))
+    if sized:
+        root_op = replace(root_op, open=_open_loops(root))
     return FoundDispatch(
         symbol=symbol,
         source=source,
-        root=root_op if root_op.kind == "contraction" else msgspec.structs.replace(root_op, pattern=_pattern(root)),
+        root=root_op if root_op.kind == "contraction" else replace(root_op, pattern=_pattern(root)),
         target=target,
         default_pipeline=default_pipeline,
         default_config=default_config,
         default_info=default_info,
-        module=benchmark_module(module, function, root),
+        module=read[0][1],
+        sized=tuple(
+            SizedModule(point=point, module=found) for (point, _), (_, found) in zip(sized, read, strict=False)
+        ),
     )
+
+
+def _read_run(text: str, run: Run, buffer: str) -> tuple[RootOp, BenchmarkModule]:
+    """Read the root op of a module with open sizes, and the module itself, at the sizes of one of its runs."""
+    module = mlir.parse_module(text)
+    (root,) = iree_codegen.get_tuner_root_ops(module)
+    function = mlir.parent_named(root, "func.func")
+    freeze_sizes(function, run.constants)
+    return _root_op(root), benchmark_module(text, function, root, run, buffer)
+
+
+def _open_loops(root: ir.Operation) -> tuple[int, ...]:
+    """Return the loops whose trip count no operand shows: the first that a loop indexes alone counts."""
+    sizes: dict[int, bool] = {}
+    for affine, operand in zip(_indexing_maps(root), root.operands, strict=True):
+        for dimension, index in enumerate(affine.value.results):
+            if isinstance(index, ir.AffineDimExpr):
+                sizes.setdefault(index.position, ir.ShapedType(operand.type).is_dynamic_dim(dimension))
+    return tuple(sorted(position for position, is_open in sizes.items() if is_open))
 
 
 def _root_op(op: ir.Operation) -> RootOp:
@@ -459,49 +393,3 @@ def _info_of(root: ir.Operation, function: ir.Operation) -> str:
         return ""
     config, translation = root.attributes["lowering_config"], function.attributes["translation_info"]
     return str(iree_codegen.CompilationInfoAttr.get(config, iree_codegen.TranslationInfoAttr(translation)))
-
-
-def _target_facts(variant: ir.Operation, processors: int) -> TargetFacts:
-    """Read ``#hal.executable.target``. IREE has no bindings for it, so its dictionary is sliced out and parsed."""
-    text = str(variant.attributes["target"])
-    head, tail = text.find("{"), text.rfind("}")
-    config = ir.DictAttr(ir.Attribute.parse(text[head : tail + 1])) if head >= 0 else ir.DictAttr.get({})
-    backend = ir.StringAttr(ir.Attribute.parse(text[text.index("<") + 1 : text.index(",")])).value
-
-    def integer(name: str, default: int) -> int:
-        return ir.IntegerAttr(config[name]).value if name in config else default
-
-    triple = ir.StringAttr(config["target_triple"]).value if "target_triple" in config else ""
-    return TargetFacts(
-        backend=backend,
-        architecture=triple.partition("-")[0],
-        native_vector_bytes=integer("native_vector_size", 16),
-        max_stack_bytes=integer("max_stack_allocation_size", 32768),
-        processors=processors,
-        **(_gpu_facts(variant.attributes["target"]) if _GPU_FACTS in config else {}),
-    )
-
-
-def _gpu_facts(target: ir.Attribute) -> dict[str, Any]:
-    """Return the fields of ``TargetFacts`` that only GPUs have."""
-    info = iree_gpu.TargetInfo.get_gpu_target_info(target)
-    return {
-        "subgroup_sizes": tuple(info.subgroup_size_choices),
-        "max_workgroup_sizes": tuple(info.max_workgroup_sizes),
-        "max_threads": info.max_thread_count_per_workgroup,
-        "shared_memory_bytes": info.max_workgroup_memory_bytes,
-        "intrinsics": tuple(
-            _intrinsic(iree_gpu.MMAAttr.get(intrinsic))
-            for intrinsic in info.mma_intrinsics
-            if isinstance(intrinsic, iree_gpu.MMAIntrinsic)
-        ),
-    }
-
-
-def _intrinsic(attribute: Any) -> Intrinsic:
-    lhs, rhs, result = attribute.abc_element_types
-    return Intrinsic(
-        attribute=str(attribute),
-        shape=tuple(attribute.mnk_shape),
-        elements=(str(lhs), str(rhs), str(result)),
-    )

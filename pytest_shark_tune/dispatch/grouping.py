@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from iree.compiler import ir
 
@@ -47,17 +47,28 @@ def group_dispatches(found: Iterable[FoundDispatch], calls: Mapping[tuple[str, s
                 default_config=first.default_config,
                 default_info=first.default_info,
                 members=tuple(
-                    Member(
-                        symbol=member.symbol,
-                        source=member.source,
-                        calls=calls.get((member.source, member.symbol), 1),
-                        module=member.module,
-                    )
+                    part
                     for member in members
+                    for part in _members(member, calls.get((member.source, member.symbol), 1))
                 ),
             )
         )
     return tuple(dispatches)
+
+
+def _members(found: FoundDispatch, calls: int) -> Iterator[Member]:
+    """The members that a dispatch becomes: one, or one for each of its sizes."""
+    if not found.sized:
+        yield Member(symbol=found.symbol, source=found.source, calls=calls, module=found.module)
+    for sized in found.sized:
+        yield Member(
+            symbol=found.symbol,
+            source=found.source,
+            calls=calls,
+            module=sized.module,
+            size=sized.point.label,
+            size_weight=sized.point.weight,
+        )
 
 
 def _short_hash(structure: bytes, flags: Sequence[str]) -> str:
@@ -77,7 +88,7 @@ def _contraction_name(root: RootOp) -> str:
     op = root.op.rpartition(".")[2]
     if op == "generic":
         op = "batch_matmul_like" if root.batch else "matmul_like"
-    return f"{op}_{joined_sizes(root.loops)}"
+    return f"{op}_{_loop_sizes(root, range(len(root.loops)))}"
 
 
 def _scaled_contraction_name(root: RootOp) -> str:
@@ -90,7 +101,8 @@ def _other_name(root: RootOp) -> str:
     if op == "generic":
         moves = len(root.inputs) == 1 and len(set(root.maps)) > 1
         op = "reduction" if "reduction" in root.iterators else "transpose" if moves else "elementwise"
-    return f"{op}_{joined_sizes(root.loops or root.outputs[0].shape)}"
+    sizes = _loop_sizes(root, range(len(root.loops))) if root.loops else joined_sizes(root.outputs[0].shape)
+    return f"{op}_{sizes}"
 
 
 def _convolution_name(root: RootOp) -> str:
@@ -111,15 +123,15 @@ def _convolution_name(root: RootOp) -> str:
         letters |= dict(zip(dims, spatial or "x" * len(dims), strict=False))
     kind = {"c": "depthwise_conv", "g": "grouped_conv"}[shared] if root.depth else "conv"
     image, kernel = (_layout_letters(text, letters) for text in root.maps[:2])
-    sizes = joined_sizes(root.loops[dim] for dim in (*root.filter_loop, *root.input_channel))
-    name = f"{kind}_{len(root.output_image)}d_{image}_{kernel}_{joined_sizes(root.outputs[0].shape)}_{sizes}"
+    sizes = _loop_sizes(root, (*root.filter_loop, *root.input_channel))
+    name = f"{kind}_{len(root.output_image)}d_{image}_{kernel}_{_result_sizes(root)}_{sizes}"
     return name + _step_suffix(root)
 
 
 def _pooling_name(root: RootOp) -> str:
-    window = joined_sizes(root.loops[dim] for dim in root.filter_loop)
+    window = _loop_sizes(root, root.filter_loop)
     dims = len(root.output_image)
-    return f"pooling_{dims}d_{joined_sizes(root.outputs[0].shape)}_{window}{_step_suffix(root)}"
+    return f"pooling_{dims}d_{_result_sizes(root)}_{window}{_step_suffix(root)}"
 
 
 def _step_suffix(root: RootOp) -> str:
@@ -133,11 +145,30 @@ def _attention_name(root: RootOp) -> str:
 
     The number and the width of the keys follow if they differ from those of queries and values.
     """
-    sizes = {name: [root.loops[dim] for dim in getattr(root, name)] for name in ("batch", "m", "n", "k1", "k2")}
+    sizes = {name: [_loop_size(root, dim) for dim in getattr(root, name)] for name in ("batch", "m", "n", "k1", "k2")}
     masked = "masked_" if len(root.inputs) > len(("query", "key", "value", "scale")) else ""
     same = sizes["k1"] == sizes["n"] and sizes["k2"] == sizes["m"]
-    keys = "" if same else f"_k{joined_sizes([*sizes['k2'], *sizes['k1']])}"
-    return f"{masked}attention_{joined_sizes([*sizes['batch'], *sizes['m'], *sizes['n']])}{keys}"
+    keys = "" if same else f"_k{'x'.join([*sizes['k2'], *sizes['k1']])}"
+    return f"{masked}attention_{'x'.join([*sizes['batch'], *sizes['m'], *sizes['n']])}{keys}"
+
+
+def _loop_size(root: RootOp, loop: int) -> str:
+    """Return the size of a loop as names show it, ``D`` if it is open."""
+    return "D" if loop in root.open_loops else str(root.loops[loop])
+
+
+def _loop_sizes(root: RootOp, loops: Iterable[int]) -> str:
+    return "x".join(_loop_size(root, loop) for loop in loops)
+
+
+def _result_sizes(root: RootOp) -> str:
+    """Return the sizes of the first result."""
+    shape = root.outputs[0].shape
+    if not root.open_loops:
+        return joined_sizes(shape)
+    results = affine_map(root.maps[len(root.inputs)]).results
+    is_open = [any(loop in root.open_loops for loop in loops_in(result)) for result in results]
+    return "x".join("D" if open_ else str(size) for open_, size in zip(is_open, shape, strict=True))
 
 
 def _layout_letters(text: str, letters: Mapping[int, str]) -> str:

@@ -23,6 +23,7 @@ __all__ = [
     "NoSpace",
     "NothingFits",
     "NothingToTile",
+    "OpenInput",
     "OpenSizes",
     "PinnedConfig",
     "SeveralReductions",
@@ -61,6 +62,10 @@ class OpenSizes(CannotTune):
     """A size is not fixed when the dispatch is compiled, so there is no benchmark of it."""
 
     remedy = "fix the input shapes"
+
+
+class OpenInput(CannotTune):
+    """A size depends on open dimensions of inputs; the message names them, and the option that gives sizes."""
 
 
 class DataDependentSizes(CannotTune):

@@ -17,9 +17,10 @@ _TURN = "shark_tune_turn"
 
 
 def rotated_dispatch(dispatch: Dispatch, size_bytes: int) -> Dispatch:
-    """Return the dispatch with the benchmark of each member rotated."""
+    """Return the dispatch with the benchmark of each member rotated, unless several of open size share a module."""
     members = tuple(
-        msgspec.structs.replace(member, module=rotated(member.module, size_bytes)) for member in dispatch.members
+        member if member.size else msgspec.structs.replace(member, module=rotated(member.module, size_bytes))
+        for member in dispatch.members
     )
     return msgspec.structs.replace(dispatch, members=members)
 

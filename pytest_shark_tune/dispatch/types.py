@@ -9,7 +9,7 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -19,6 +19,7 @@ __all__ = [
     "ATTENTION",
     "INCIDENTAL_ATTRIBUTES",
     "ONLINE_ATTENTION",
+    "OPEN",
     "BenchmarkModule",
     "BufferView",
     "Dispatch",
@@ -28,6 +29,8 @@ __all__ = [
     "Numerics",
     "Product",
     "RootOp",
+    "SizePoint",
+    "SizedModule",
     "Sum",
     "TargetFacts",
     "Tensor",
@@ -37,6 +40,8 @@ __all__ = [
 
 ATTENTION = "iree_linalg_ext.attention"
 ONLINE_ATTENTION = "iree_linalg_ext.online_attention"
+OPEN: Final = -(2**63)
+"""The size of an open dimension in types and matchers, as MLIR has it."""
 INCIDENTAL_ATTRIBUTES = ("root_op", "linalg.memoized_indexing_maps")
 """Attributes that do not change the result of an op: the tuner's mark and a cache of IREE's."""
 
@@ -86,7 +91,10 @@ class RootOp(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     """One of ``contraction``, ``scaled_contraction``, ``convolution``, ``pooling``, ``attention`` and ``other``."""
     loops: tuple[int, ...]
-    """The static trip count of each loop; empty for ops without indexing maps (packing, sorting)."""
+    """The trip count of each loop; empty for ops without indexing maps (packing, sorting).
+
+    An open loop has the largest of the counts that it is tuned for.
+    """
     iterators: tuple[str, ...]
     """The kind of each loop, ``parallel`` or ``reduction``; empty for ops without indexing maps."""
     maps: tuple[str, ...]
@@ -117,6 +125,21 @@ class RootOp(msgspec.Struct, frozen=True, kw_only=True):
     The op's operands are the function's arguments, and constants that its body takes from outside are moved into the
     body. Contractions have none, since the other fields describe them completely.
     """
+    open: tuple[int, ...] | msgspec.UnsetType = msgspec.UNSET
+    """The loops whose trip count is known only at run time.
+
+    Without any it is not set, so that keys and ids of ops with fixed sizes do not depend on it.
+    """
+
+    @property
+    def open_loops(self) -> tuple[int, ...]:
+        """The loops whose trip count is known only at run time."""
+        return () if isinstance(self.open, msgspec.UnsetType) else self.open
+
+    @property
+    def matched_loops(self) -> tuple[int, ...]:
+        """The trip counts as a matcher sees them, `OPEN` for those of open loops."""
+        return tuple(OPEN if position in self.open_loops else size for position, size in enumerate(self.loops))
 
     def __post_init__(self) -> None:
         """Check that the fields, which may come from a record, fit each other."""
@@ -292,6 +315,10 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     calls: int
     """The number of calls."""
     module: BenchmarkModule
+    size: str = ""
+    """Of a dispatch with open sizes: the sizes of this member, such as ``0.0=16``."""
+    size_weight: int = 1
+    """How often these sizes were given: they count as often in the mean over the sizes."""
     element_ops: int = 0
 
 
@@ -320,7 +347,16 @@ class Dispatch(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def weight(self) -> int:
         """The number of calls, over all members, that an entry for this dispatch makes faster."""
-        return sum(member.calls for member in self.members)
+        calls = {(member.source, member.symbol): member.calls for member in self.members}
+        return sum(calls.values())
+
+    @property
+    def screened(self) -> tuple[Member, ...]:
+        """The members on which candidates are tried: the first dispatch, at all its sizes if they are open."""
+        first = self.members[0]
+        return tuple(
+            member for member in self.members if (member.source, member.symbol) == (first.source, first.symbol)
+        )
 
 
 class Untunable(msgspec.Struct, frozen=True):
@@ -341,6 +377,30 @@ class Untunable(msgspec.Struct, frozen=True):
         return cls(name, source, reason.advice, kind=reason.kind)
 
 
+class SizePoint(msgspec.Struct, frozen=True, kw_only=True):
+    """Sizes for the open dimensions of a model's inputs."""
+
+    label: str
+    """The sizes as the user gave them, such as ``x.0=16``."""
+    sizes: tuple[tuple[int, int, int], ...]
+    """The position of an input, that of its dimension, and the size, for each dimension."""
+    weight: int = 1
+    """How often they were given."""
+
+    @property
+    def by_dimension(self) -> dict[tuple[int, int], int]:
+        """The sizes by input and dimension."""
+        return {(number, dimension): size for number, dimension, size in self.sizes}
+
+
+class SizedModule(msgspec.Struct, frozen=True, kw_only=True):
+    """A dispatch with open sizes at one choice of them."""
+
+    point: SizePoint
+    module: BenchmarkModule
+    """The module; all sizes have the same text, each with other functions and views."""
+
+
 class FoundDispatch(msgspec.Struct, frozen=True, kw_only=True):
     """A tunable dispatch of one benchmark module, before similar dispatches are grouped."""
 
@@ -352,3 +412,5 @@ class FoundDispatch(msgspec.Struct, frozen=True, kw_only=True):
     default_config: str
     default_info: str = ""
     module: BenchmarkModule
+    sized: tuple[SizedModule, ...] = ()
+    """Of a dispatch with open sizes: its modules, by size. ``module`` is the first."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pytest_shark_tune.measurement import intervals
-from pytest_shark_tune.measurement.timing import Measurement
+from pytest_shark_tune.measurement.timing import NOISE_FLOOR, AtSize, Measurement, SizedMeasurement
 
-__all__ = ["combine_rounds", "is_decided", "usual_spread"]
+__all__ = ["combine_rounds", "is_decided", "join_sizes", "usual_spread"]
 
 _NARROW = 0.1
 _USUAL_FREEDOM = 4
@@ -40,6 +41,11 @@ def combine_rounds(rounds: Sequence[Measurement], *, alpha: float = 0.05, usual:
     """
     if not rounds or any(part.cut_short for part in rounds):
         raise ValueError("rounds to combine must be at least one, and none cut short")
+    sized = [part for part in rounds if isinstance(part, SizedMeasurement)]
+    if len(sized) == len(rounds):
+        of_size = {name: [part.sizes[name].measurement for part in sized] for name in sized[0].sizes}
+        joined = {name: combine_rounds(parts, alpha=alpha, usual=usual) for name, parts in of_size.items()}
+        return join_sizes({name: AtSize(sized[0].sizes[name].weight, found) for name, found in joined.items()})
     count = len(rounds)
     if count == 1:
         return rounds[0]
@@ -66,6 +72,57 @@ def combine_rounds(rounds: Sequence[Measurement], *, alpha: float = 0.05, usual:
         repeated=sum(part.repeated for part in rounds),
         note="; ".join(f"round {number}: {part.note}" for number, part in enumerate(rounds, 1) if part.note),
     )
+
+
+def join_sizes(sizes: Mapping[str, AtSize], *, one_process: bool = False) -> Measurement:
+    """Join the measurements of one candidate at several sizes of its dispatch.
+
+    The ratio is the weighted mean of the ratios, and so are the samples. The half-widths of the interval are those of a
+    weighted mean of independent ratios. A candidate that is slower than the default by more than the noise floor at
+    some size is as good as it is at the worst one: no gain at another size makes up for that.
+
+    Args:
+        sizes: The measurements by size. A single one is returned as it is if its size has no name; those of a dispatch
+            with fixed sizes have none.
+        one_process: Whether one process measured them. A candidate then has to be slower for sure, since one process
+            alone shows many a size slower than it is.
+    """
+    if list(sizes) == [""]:
+        return sizes[""].measurement
+    parts = list(sizes.values())
+    measured = [part.measurement for part in parts]
+    weights = np.array([part.weight for part in parts], float) / sum(part.weight for part in parts)
+    worst = min(sizes, key=lambda name: sizes[name].measurement.ratio)
+    slowest = sizes[worst].measurement
+    ratio = math.fsum(weights * [part.ratio for part in measured])
+    below = math.hypot(*(weights * [part.ratio - part.ratio_low for part in measured]))
+    above = math.hypot(*(weights * [part.ratio_high - part.ratio for part in measured]))
+    low, high = ratio - below, ratio + above
+    notes = [f"at {name}: {part.measurement.note}" for name, part in sizes.items() if part.measurement.note]
+    if (slowest.ratio_high if one_process else slowest.ratio) < 1 - NOISE_FLOOR:
+        ratio, low, high = slowest.ratio, slowest.ratio_low, slowest.ratio_high
+        notes.insert(0, f"at {worst} it comes to {ratio:.3f} times the default's speed")
+    return SizedMeasurement(
+        samples_us=_mean_samples([part.samples_us for part in measured], weights),
+        baseline_samples_us=_mean_samples([part.baseline_samples_us for part in measured], weights),
+        ratio=ratio,
+        ratio_low=low,
+        ratio_high=high,
+        batch=measured[0].batch,
+        blocks=sum(part.blocks for part in measured),
+        noise=math.fsum(weights * [part.noise for part in measured]),
+        rounds=max(part.rounds for part in measured),
+        process_noise=math.fsum(weights * [part.process_noise for part in measured]),
+        repeated=sum(part.repeated for part in measured),
+        note="; ".join(notes),
+        sizes=dict(sizes),
+    )
+
+
+def _mean_samples(samples: Sequence[Sequence[float]], weights: NDArray[np.float64]) -> tuple[float, ...]:
+    """The weighted means of samples at several sizes, as many as there are at all of them."""
+    count = min(map(len, samples))
+    return tuple(float(mean) for mean in weights @ np.array([part[:count] for part in samples]))
 
 
 def usual_spread(finals: Iterable[Sequence[Measurement]]) -> float:

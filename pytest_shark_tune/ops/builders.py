@@ -13,17 +13,18 @@ import functools
 import importlib.util
 import sys
 import types
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, ParamSpec
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn, ParamSpec, TypeAlias
 
 import msgspec
 
-from pytest_shark_tune.dispatch.types import joined_sizes
+from pytest_shark_tune.dispatch.types import OPEN
 from pytest_shark_tune.errors import InputError, NoCompiler
 
 __all__ = [
     "Addend",
     "OpSource",
+    "OpenModel",
     "batch_matmul",
     "check_sizes",
     "conv_2d",
@@ -37,6 +38,9 @@ __all__ = [
 ]
 
 _Parameters = ParamSpec("_Parameters")
+
+Sizes: TypeAlias = int | Sequence[int]
+"""A size, or the sizes of a dimension that stays open."""
 
 _BINDINGS = "iree.compiler"
 
@@ -104,6 +108,19 @@ class OpSource(msgspec.Struct, frozen=True):
     """The op, its sizes and its types."""
     text: str
     """The module."""
+    dims: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    """The open dimensions, by the number of an input and that of a dimension, such as ``0.0``, with their sizes."""
+
+
+class OpenModel(msgspec.Struct, frozen=True):
+    """A model in a marker, with the sizes for which its open dimensions are tuned.
+
+    ``OpenModel("model.mlir", {"x.0": (1, 16, 128)})`` takes a path relative to the test's file, and sizes as the option
+    ``--tune-dim`` does. They replace the sizes of that option.
+    """
+
+    path: str
+    dims: dict[str, tuple[int, ...]]
 
 
 class Addend(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,9 +153,9 @@ def number_name(number: float) -> str:
 
 def matmul(
     *,
-    m: int,
-    n: int,
-    k: int,
+    m: Sizes,
+    n: Sizes,
+    k: Sizes,
     lhs: str = "f32",
     rhs: str | None = None,
     acc: str | None = None,
@@ -147,6 +164,9 @@ def matmul(
     transpose_b: bool = False,
 ) -> OpSource:
     """Build the product of an ``m`` x ``k`` and a ``k`` x ``n`` matrix.
+
+    A dimension with several sizes, as in ``m=(1, 16, 128)``, stays open, and is tuned for these sizes. If several
+    dimensions are open, the sizes at one position belong together.
 
     Args:
         m: The rows of the first input and of the result.
@@ -162,19 +182,15 @@ def matmul(
     Raises:
         InputError: A size is no positive integer, an element type is unknown, or the types do not fit together.
     """
-    sizes = check_sizes(m=m, n=n, k=k)
-    types = _check_types(lhs, rhs, acc)
-    layout = _check_flags(transpose_a=transpose_a, transpose_b=transpose_b)
-    out = _check_out(types, out)
-    return OpSource(_op_name("matmul", sizes, types, out, layout), _contraction_text(sizes, types, out, layout))
+    return _contraction("matmul", {"m": m, "n": n, "k": k}, (lhs, rhs, acc, out), (transpose_a, transpose_b))
 
 
 def batch_matmul(
     *,
-    batch: int,
-    m: int,
-    n: int,
-    k: int,
+    batch: Sizes,
+    m: Sizes,
+    n: Sizes,
+    k: Sizes,
     lhs: str = "f32",
     rhs: str | None = None,
     acc: str | None = None,
@@ -189,11 +205,8 @@ def batch_matmul(
     Raises:
         InputError: As for `matmul`.
     """
-    sizes = check_sizes(batch=batch, m=m, n=n, k=k)
-    types = _check_types(lhs, rhs, acc)
-    layout = _check_flags(transpose_a=transpose_a, transpose_b=transpose_b)
-    out = _check_out(types, out)
-    return OpSource(_op_name("batch_matmul", sizes, types, out, layout), _contraction_text(sizes, types, out, layout))
+    sizes = {"batch": batch, "m": m, "n": n, "k": k}
+    return _contraction("batch_matmul", sizes, (lhs, rhs, acc, out), (transpose_a, transpose_b))
 
 
 def product_plus(
@@ -285,6 +298,52 @@ def conv_2d(
     return OpSource(f"conv_2d_{layout}_{shape}{steps}_{_type_name(types)}", _convolution_text(sizes, types, layout))
 
 
+def _contraction(
+    op: str,
+    given: Mapping[str, Sizes],
+    elements: tuple[str, str | None, str | None, str | None],
+    flags: tuple[bool, bool],
+) -> OpSource:
+    """Build a product; ``given`` are ``[batch,] m, n, k``."""
+    sizes = tuple(_check_size(name, size) for name, size in given.items())
+    types = _check_types(*elements[:3])
+    layout = _check_flags(transpose_a=flags[0], transpose_b=flags[1])
+    out = _check_out(types, elements[3])
+    several = {loop: tuple(size) for loop, size in enumerate(given.values()) if not isinstance(size, int)}
+    if len({len(size) for size in several.values()}) > 1:
+        raise InputError(f"{op}: sizes at one position belong together, so all open dimensions have as many")
+    dims = tuple(
+        (f"{number}.{dimension}", several[loop])
+        for number, loops in enumerate(_operand_loops(len(sizes), layout)[:2])
+        for dimension, loop in enumerate(loops)
+        if loop in several
+    )
+    return OpSource(_op_name(op, sizes, types, out, layout), _contraction_text(sizes, types, out, layout), dims)
+
+
+def _check_size(argument: str, size: Sizes) -> int:
+    """Return a size, or `OPEN` for several."""
+    if isinstance(size, str) or not isinstance(size, Sequence):
+        return check_sizes(**{argument: size})[0]
+    if not size:
+        raise InputError(f"{argument}={size!r}: an open dimension has at least one size")
+    for one in size:
+        check_sizes(**{argument: one})
+    return OPEN
+
+
+def _operand_loops(count: int, layout: tuple[bool, bool]) -> list[list[int]]:
+    """Return the loops that index both inputs and the result of a product with so many loops."""
+    batch = list(range(count - 3))
+    m, n, k = range(len(batch), count)
+    transpose_a, transpose_b = layout
+    return [
+        [*batch, k, m] if transpose_a else [*batch, m, k],
+        [*batch, n, k] if transpose_b else [*batch, k, n],
+        [*batch, m, n],
+    ]
+
+
 def check_sizes(**sizes: int) -> tuple[int, ...]:
     """Return the sizes in order.
 
@@ -334,7 +393,8 @@ def _check_flags(**flags: bool) -> tuple[bool, bool]:
 
 def _op_name(op: str, sizes: tuple[int, ...], types: tuple[str, str, str], out: str, layout: tuple[bool, bool]) -> str:
     """Return a name like ``matmul_512x512x512_f32``; other values than defaults follow (``matmul_8x8x8_f16_tb``)."""
-    parts = [op, joined_sizes(sizes), _type_name(types)]
+    shown = "x".join("D" if size == OPEN else str(size) for size in sizes)
+    parts = [op, shown, _type_name(types)]
     parts += [f"out_{out}"] if out != types[2] else []
     parts += [suffix for suffix, transposed in zip(("ta", "tb"), layout, strict=True) if transposed]
     return "_".join(parts)
@@ -392,15 +452,20 @@ def tensor_type(shape: Sequence[int], element: str) -> Any:
     return ir.RankedTensorType.get(shape, ir.Type.parse(element))
 
 
-def zeros(result_type: Any) -> Any:
-    """Add a tensor of that type, filled with zeros, at the current insertion point."""
+def zeros(result_type: Any, sizes: Sequence[Any] = ()) -> Any:
+    """Add a tensor of that type, filled with zeros, at the current insertion point.
+
+    Args:
+        result_type: The type.
+        sizes: The sizes, numbers or values; needed for a type with open sizes.
+    """
     from iree.compiler import ir
     from iree.compiler.dialects import arith, linalg, tensor
 
     element = result_type.element_type
     is_float = isinstance(element, ir.FloatType)
     zero = ir.FloatAttr.get(element, 0.0) if is_float else ir.IntegerAttr.get(element, 0)
-    empty = tensor.EmptyOp(result_type.shape, element).result
+    empty = tensor.EmptyOp(sizes or result_type.shape, element).result
     return linalg.fill(arith.ConstantOp(element, zero).result, outs=[empty])
 
 
@@ -416,18 +481,12 @@ def _contraction_text(
     """Return the module's text; ``sizes`` are ``[batch,] m, n, k``, which is also the order of the loops."""
     # Loading the bindings takes a while, and a suite is imported even if none of its tests runs.
     from iree.compiler import ir
-    from iree.compiler.dialects import arith, func, linalg
+    from iree.compiler.dialects import arith, func, linalg, tensor
 
     from pytest_shark_tune.dispatch.mlir import shared_context
 
-    batch = list(range(len(sizes) - 3))
-    m, n, k = range(len(batch), len(sizes))
-    transpose_a, transpose_b = layout
-    operands = [
-        [*batch, k, m] if transpose_a else [*batch, m, k],
-        [*batch, n, k] if transpose_b else [*batch, k, n],
-        [*batch, m, n],
-    ]
+    batch = len(sizes) > 3
+    operands = _operand_loops(len(sizes), layout)
     with shared_context():
         shapes = [[sizes[loop] for loop in loops] for loops in operands]
         lhs_type, rhs_type, result_type = map(tensor_type, shapes, types)
@@ -442,7 +501,15 @@ def _contraction_text(
 
             def main(lhs: ir.Value, rhs: ir.Value, *added: ir.Value) -> ir.Value:
                 op = linalg.batch_matmul if batch else linalg.matmul
-                sums = op(lhs, rhs, outs=[zeros(result_type)], indexing_maps=indexing_maps)
+
+                def size_of(loop: int) -> Any:
+                    if sizes[loop] != OPEN:
+                        return sizes[loop]
+                    value, loops = (lhs, operands[0]) if loop in operands[0] else (rhs, operands[1])
+                    return tensor.DimOp(value, arith.constant(ir.IndexType.get(), loops.index(loop))).result
+
+                init = zeros(result_type, [size_of(loop) for loop in operands[2]])
+                sums = op(lhs, rhs, outs=[init], indexing_maps=indexing_maps)
                 if addend is not None:
                     return _add(sums, added, added_loops, out, addend)
                 if out == types[2]:

@@ -30,6 +30,8 @@ def standalone_op(name: str, root: RootOp) -> OpSource:
     """
     if root.op in (ATTENTION, ONLINE_ATTENTION):
         raise InputError(f"{name}: {root.op} cannot be made from its record alone: give the model")
+    if root.open_loops:
+        raise InputError(f"{name}: its sizes are open, and its record does not hold the sizes to try: give the model")
     if not root.pattern and root.kind != "contraction":
         raise InputError(f"{name}: its record does not hold the op: give the model")
     if not all((*root.maps, *(tensor.element for tensor in (*root.inputs, *root.outputs)))):

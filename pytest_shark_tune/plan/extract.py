@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -11,12 +11,15 @@ import msgspec
 
 from pytest_shark_tune.compiler.compiler import Compiler, why_rejected
 from pytest_shark_tune.compiler.configure import strip
-from pytest_shark_tune.dispatch.extraction import Flow, function_inputs, read_benchmark, read_flow
+from pytest_shark_tune.dispatch.extraction import benchmarked_symbol, read_benchmark
+from pytest_shark_tune.dispatch.flow import Flow, function_inputs, read_flow
 from pytest_shark_tune.dispatch.grouping import group_dispatches
-from pytest_shark_tune.dispatch.reasons import CannotTune, DataDependentSizes, OpenSizes, UnknownScalar
+from pytest_shark_tune.dispatch.open_sizes import OpenDimension, fix_sizes
+from pytest_shark_tune.dispatch.reasons import CannotTune, DataDependentSizes, OpenInput, OpenSizes, UnknownScalar
 from pytest_shark_tune.dispatch.scalars import bind_scalars
 from pytest_shark_tune.dispatch.types import Dispatch, FoundDispatch, Tensor, Untunable
 from pytest_shark_tune.errors import CommandFailed, InputError
+from pytest_shark_tune.plan.dims import DIM
 from pytest_shark_tune.plan.parameters import match_parameters
 from pytest_shark_tune.plan.source import Source, check_data
 
@@ -66,7 +69,6 @@ def extract_dispatches(
                 raise InputError(f"{source.name}: {why_rejected(error)}") from error
             except InputError as error:
                 raise InputError(f"{source.name}: {error}") from error
-            read.append(_with_functions(source, functions, flow))
             calls.update({(source.name, symbol): number for symbol, number in flow.calls.items()})
             dispatches = _read_all(texts, source, processors)
             reasons: dict[str, CannotTune] = {}
@@ -74,14 +76,15 @@ def extract_dispatches(
                 bound, reasons = _bound_benchmarks(source, compiler)
                 dispatches += [each for each in _read_all(bound, source, processors) if _symbol(each) in missing]
             dispatches.sort(key=_natural_order)
-            found += [dispatch for dispatch in dispatches if not isinstance(dispatch, Untunable)]
-            untunable += [dispatch for dispatch in dispatches if isinstance(dispatch, Untunable)]
-            # An ONNX model with an input of open sizes was refused before.
-            why = DataDependentSizes(_DATA_DEPENDENT) if source.input_names else OpenSizes(_NO_BENCHMARK)
-            untunable += [
-                Untunable.of(symbol, source.name, reasons.get(symbol, why))
-                for symbol in sorted(missing.difference(map(_symbol, dispatches)), key=list(flow.calls).index)
-            ]
+            left = [symbol for symbol in flow.calls if symbol not in set(map(_symbol, dispatches))]
+            opened = _open_dispatches(source, left, compiler, processors, reasons) if left else _Opened()
+            points = source.points if opened.found else ()
+            read.append(_with_functions(msgspec.structs.replace(source, points=points), functions, flow))
+            for dispatch in (*dispatches, *opened.found, *opened.untunable):
+                if isinstance(dispatch, Untunable):
+                    untunable.append(dispatch)
+                else:
+                    found.append(dispatch)
     return Extracted(tuple(read), group_dispatches(found, calls), tuple(untunable))
 
 
@@ -119,6 +122,68 @@ def _bound_benchmarks(source: Source, compiler: Compiler) -> tuple[list[str], di
     return texts, {symbol: UnknownScalar(reason) for symbol, reason in bound.unbound.items()}
 
 
+class _Opened(NamedTuple):
+    """The dispatches of a source that iree-compile makes no benchmark of by itself."""
+
+    found: tuple[FoundDispatch | Untunable, ...] = ()
+    """The dispatches that have a benchmark with the sizes that were given."""
+    untunable: tuple[Untunable, ...] = ()
+    """The others."""
+
+
+def _open_dispatches(
+    source: Source, missing: Sequence[str], compiler: Compiler, processors: int, reasons: Mapping[str, CannotTune]
+) -> _Opened:
+    """Read the dispatches ``missing`` of a source, which have no benchmark, at the sizes that were given.
+
+    Args:
+        source: The source.
+        missing: The names of the executables.
+        compiler: The compiler of the target.
+        processors: The number of workers that share a dispatch on the target.
+        reasons: The reasons of those that have no benchmark for another reason than open sizes.
+
+    Raises:
+        InputError: the compiler rejects the source.
+    """
+    compiler = compiler.for_models.with_flags(source.form.flags)
+    try:
+        sources = compiler.lower(source.text, to="executable-sources", name=source.name)
+        sized = fix_sizes(sources, [point.by_dimension for point in source.points])
+        calls = {symbol: sized.calls[symbol] for symbol in missing if symbol in sized.calls}
+        since = "executable-sources"
+        texts = compiler.dump_benchmarks(sized.text, source.name, since=since) if calls else []
+    except CommandFailed as error:
+        raise InputError(f"{source.name}: {why_rejected(error)}") from error
+    found: list[FoundDispatch | Untunable] = []
+    for text in texts:
+        of_calls = calls.get(benchmarked_symbol(text), ())
+        if of_calls:
+            pairs = [(source.points[call.point], call) for call in of_calls]
+            flags = source.form.codegen_flags
+            found.append(read_benchmark(text, source.name, processors=processors, flags=flags, sized=pairs))
+    left = [symbol for symbol in missing if symbol not in set(map(_symbol, found))]
+    why = {symbol: reasons.get(symbol) or _why_open(source, sized.open.get(symbol, ())) for symbol in left}
+    return _Opened(tuple(found), tuple(Untunable.of(symbol, source.name, reason) for symbol, reason in why.items()))
+
+
+def _why_open(source: Source, dimensions: Sequence[OpenDimension]) -> CannotTune:
+    """Why a dispatch has no benchmark, by the open dimensions on which its sizes depend."""
+    if not dimensions:
+        # An ONNX model with an input of open sizes was refused before.
+        return DataDependentSizes(_DATA_DEPENDENT) if source.input_names else OpenSizes(_NO_BENCHMARK)
+    names = dict(enumerate(source.input_names))
+    labels = [f"{names.get(found.input, found.input)}.{found.dimension}" for found in dimensions]
+    spoken = [
+        f"dimension {found.dimension} of input {names.get(found.input, found.input)} of {found.function}"
+        for found in dimensions
+    ]
+    given = " ".join(f"{DIM} {label}=1,16,128" for label in dict.fromkeys(labels))
+    return OpenInput(
+        f"its sizes depend on {' and '.join(dict.fromkeys(spoken))}, which is open: give sizes, as in {given}"
+    )
+
+
 def _with_functions(source: Source, functions: dict[str, tuple[Tensor, ...]], flow: Flow) -> Source:
     """Add the functions of a source. The function that was asked for may be another model's, and is then dropped."""
     chosen = source.function if source.function in functions else ""
@@ -153,10 +218,10 @@ class _Compiled(NamedTuple):
             return cls(
                 lambda: dumped.result()[0],
                 lambda: read_flow(dumped.result()[1][0]),
-                lambda: function_inputs(dumped.result()[1][1]),
+                lambda: function_inputs(dumped.result()[1][1], source.largest),
             )
         return cls(
             pool.submit(compiler.dump_benchmarks, text, name).result,
             pool.submit(lambda: read_flow(compiler.lower(text, to="flow", name=name))).result,
-            pool.submit(lambda: function_inputs(compiler.lower(text, to="input", name=name))).result,
+            pool.submit(lambda: function_inputs(compiler.lower(text, to="input", name=name), source.largest)).result,
         )

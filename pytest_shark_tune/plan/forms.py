@@ -23,7 +23,8 @@ def has_forms(source: Source, plan: Plan) -> bool:
     """Return whether the forms of a source can be compared: it is a model with one function and several dispatches."""
     symbols = {member.symbol for task in plan.tasks for member in task.dispatch.members if member.source == source.name}
     symbols |= {entry.name for entry in plan.untunable if entry.source == source.name}
-    return source.is_model and source.form.is_default and len(source.run_whole) == 1 and len(symbols) > 1
+    is_plain = source.is_model and source.form.is_default and not source.points
+    return is_plain and len(source.run_whole) == 1 and len(symbols) > 1
 
 
 def form_source(model: Source, form: Form) -> Source | None:

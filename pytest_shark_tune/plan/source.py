@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections import Counter
@@ -13,10 +14,11 @@ import numpy as np
 
 from pytest_shark_tune.compiler.onnx import import_onnx, onnx_inputs
 from pytest_shark_tune.dispatch.extraction import is_benchmark_module, read_module
-from pytest_shark_tune.dispatch.types import Tensor
+from pytest_shark_tune.dispatch.types import SizePoint, Tensor
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.forms.form import DEFAULT_FORM, Form
-from pytest_shark_tune.ops import OpSource
+from pytest_shark_tune.ops import OpenModel, OpSource
+from pytest_shark_tune.plan.dims import DIM, parse_dims, points_of
 from pytest_shark_tune.plan.parameters import ParameterFile, stray_parameters
 from pytest_shark_tune.system.cache import file_digest
 from pytest_shark_tune.system.files import MODEL_BYTES, check_plain, read_plain
@@ -92,6 +94,8 @@ class ModelInput(msgspec.Struct, frozen=True, kw_only=True):
     """The data of inputs by name, or by position."""
     function: str = ""
     """The function to run whole."""
+    dims: dict[str, tuple[int, ...]] = {}
+    """The sizes of open dimensions, by input and dimension."""
     parameters: tuple[ParameterFile, ...] = ()
     """The files with parameters. A model takes those of the scopes that it refers to."""
 
@@ -102,10 +106,13 @@ class ModelInput(msgspec.Struct, frozen=True, kw_only=True):
         data: Iterable[str] = (),
         function: str = "",
         parameters: Iterable[str] = (),
+        dims: Iterable[str] = (),
         *,
         base: Path = Path(),
     ) -> ModelInput:
-        """Read lines such as ``x=1x3x48x320``, ``x=FILE.npy`` and ``SCOPE=FILE.irpa``; files are relative to ``base``.
+        """Read lines such as ``x=1x3x48x320``, ``x=FILE.npy``, ``SCOPE=FILE.irpa`` and ``x.0=1,16``.
+
+        Files are relative to ``base``.
 
         Raises:
             InputError: a line has another form, an input is given twice, or a file does not hold an array or
@@ -129,7 +136,7 @@ class ModelInput(msgspec.Struct, frozen=True, kw_only=True):
             except InputError as error:
                 raise InputError(f"{_DATA}: {error}") from error
         archives = tuple(ParameterFile.parse(line, base) for line in parameters)
-        return cls(shapes=sizes, data=files, function=function, parameters=archives)
+        return cls(shapes=sizes, data=files, function=function, parameters=archives, dims=parse_dims(dims))
 
     def data_of(self, names: Sequence[str]) -> dict[int, InputFile]:
         """Return the data for a model by position. ``names`` are its inputs' names, empty if they have none.
@@ -155,12 +162,18 @@ class ModelInput(msgspec.Struct, frozen=True, kw_only=True):
         if not models:
             return ""
         inputs = {name for model in models for name in model.input_names}
-        by_name = {_SHAPE: list(self.shapes), _DATA: [name for name in self.data if not _is_number(name)]}
+        by_name = {
+            _SHAPE: list(self.shapes),
+            _DATA: [name for name in self.data if not _is_number(name)],
+            DIM: [name for key in self.dims if not _is_number(name := key.rpartition(".")[0])],
+        }
         for option, names in by_name.items():
             for name in names:
                 if name not in inputs:
                     known = "; ".join(dict.fromkeys(map(_inputs_of, models)))
                     return f"{option} {name}: there is no model with an input {name!r}: {known}"
+        if self.dims and not any(model.points for model in models):
+            return f"{DIM} {next(iter(self.dims))}: no dispatch of a model depends on this dimension as an open one"
         functions = {name for model in models for name in model.functions}
         if self.function and self.function not in functions:
             known = ", ".join(map(repr, sorted(functions))) or "none"
@@ -186,6 +199,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """The user's data by the input's position. The other inputs are random."""
     parameters: tuple[ParameterFile, ...] = ()
     """The files with its parameters; before its dispatches are known, all files that the user gave."""
+    points: tuple[SizePoint, ...] = ()
+    """The sizes for its open dimensions; before its dispatches are known, also those for dimensions that are fixed."""
     called: dict[str, tuple[str, ...]] = {}
     """The executables that each function calls, as far as known."""
     why_not_run: str = ""
@@ -222,6 +237,12 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
         return {number: file.path for number, file in self.data.items()}
 
     @property
+    def largest(self) -> dict[tuple[int, int], int]:
+        """The largest of the sizes for open dimensions, with which functions are run whole."""
+        points = [point.by_dimension for point in self.points]
+        return max(points, key=lambda sizes: math.prod(sizes.values()), default={})
+
+    @property
     def parameter_arguments(self) -> tuple[str, ...]:
         """The files with its parameters, as IREE's tools take them."""
         return tuple(file.argument for file in self.parameters)
@@ -231,7 +252,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
         """Everything that results about it depend on, for content keys."""
         data = sorted((number, file.content) for number, file in self.data.items())
         parameters = [[file.content for file in self.parameters]] if self.parameters else []
-        return (self.name, self.text, self.function, data, *self.form.flags, *parameters)
+        points = [self.points] if self.points else []
+        return (self.name, self.text, self.function, data, *self.form.flags, *parameters, *points)
 
 
 def read_sources(
@@ -262,7 +284,12 @@ def read_source(given: object, directory: Path, asked: ModelInput = ModelInput()
         InputError: the source is neither a path nor an op, the file is absent, or this IREE does not parse it.
     """
     if isinstance(given, OpSource):
-        return Source(name=given.name, text=given.text, is_benchmark=False, is_op=True)
+        points = points_of(dict(given.dims), ())
+        return Source(name=given.name, text=given.text, is_benchmark=False, is_op=True, points=points)
+    if isinstance(given, OpenModel):
+        lines = [f"{key}={','.join(map(str, sizes))}" for key, sizes in given.dims.items()]
+        asked = msgspec.structs.replace(asked, dims=parse_dims(lines))
+        given = given.path
     if not isinstance(given, (str, os.PathLike)):
         raise InputError(
             f"{given!r} is not a source: give a path to {', '.join(MODEL_SUFFIXES)}, an op such as "
@@ -275,7 +302,7 @@ def read_source(given: object, directory: Path, asked: ModelInput = ModelInput()
     try:
         check_plain(path)
         if path.suffix == ".onnx":
-            text = import_onnx(path, asked.shapes)
+            text = import_onnx(path, asked.shapes, open_dims=asked.dims)
             names = onnx_inputs(path)
         else:
             text = read_module(read_plain(path, MODEL_BYTES))
@@ -297,6 +324,7 @@ def read_source(given: object, directory: Path, asked: ModelInput = ModelInput()
         function=asked.function,
         data=asked.data_of(names),
         parameters=asked.parameters,
+        points=points_of(asked.dims, names),
         path=str(path.absolute()),
         shapes={name: shape for name, shape in asked.shapes.items() if name in names},
     )

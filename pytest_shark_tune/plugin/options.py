@@ -372,6 +372,7 @@ def add_options(parser: pytest.Parser) -> None:
     add_flag("--tune-trust-spec", "let the compiler interpret specs unchecked, which can run commands and write files")
     add_list("--tune-input-shape", "NAME=SIZES", "sizes of an ONNX model's input: x=1x3x224x224")
     add_list("--tune-input", "NAME=FILE", "data of a model's input: x=FILE.npy, or by the input's number: 0=FILE.npy")
+    add_list("--tune-dim", "INPUT.DIM=SIZES", "sizes of an open dimension to tune for: x.0=1,16,128")
     add_list("--tune-parameters", "SCOPE=FILE", "file of a model's parameters: model=FILE.irpa, .gguf or .safetensors")
     add_list("--tune-where", "CONDITION", 'condition on the configs to try: "wg_0 >= 64 and red_2 in (4, 8)"')
     add_list("--tune-knob", "NAME=V1,V2", "also search an option that the compiler pins: waves_per_eu=1,2,4")
@@ -430,16 +431,17 @@ def named_here(config: pytest.Config, models: ModelInput) -> ModelInput:
         data=models.data if config.getoption("tune_input") else {},
         function=models.function if config.getoption("tune_function") else "",
         parameters=models.parameters if config.getoption("tune_parameters") else (),
+        dims=models.dims if config.getoption("tune_dim") else {},
     )
 
 
 def _parse_models(config: pytest.Config, function: str) -> ModelInput:
     from pytest_shark_tune.plan.source import ModelInput
 
-    lists = (_either(config, f"tune_{name}") for name in ("input_shape", "input", "parameters"))
-    shapes, data, parameters = lists
+    lists = [_either(config, f"tune_{name}") for name in ("input_shape", "input", "parameters", "dim")]
+    shapes, data, parameters, dims = lists
     try:
-        return ModelInput.parse(shapes, data, function, parameters, base=config.invocation_params.dir)
+        return ModelInput.parse(shapes, data, function, parameters, dims, base=config.invocation_params.dir)
     except InputError as error:
         raise pytest.UsageError(str(error)) from error
 

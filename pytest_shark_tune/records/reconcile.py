@@ -211,7 +211,7 @@ def why_stale(task: Task, record: WinnerRecord, required: Requirements, *, is_ou
 
 def ops_of(task: Task) -> tuple[RecordedOp, ...]:
     """Return the ops that an entry for a dispatch is applied to."""
-    return tuple(RecordedOp(member.source, member.symbol) for member in task.dispatch.members)
+    return tuple(dict.fromkeys(RecordedOp(member.source, member.symbol) for member in task.dispatch.members))
 
 
 def content_of(task: Task) -> str:

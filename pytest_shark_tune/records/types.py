@@ -12,7 +12,7 @@ from pytest_shark_tune.dispatch.types import RootOp
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.measurement.correctness import Check
 from pytest_shark_tune.measurement.roofline import IMPOSSIBLE
-from pytest_shark_tune.measurement.timing import Measurement
+from pytest_shark_tune.measurement.timing import AtSize, Measurement
 
 if TYPE_CHECKING:  # Records are plain data: reading them loads no bindings.
     from pytest_shark_tune.plan.types import AnyTask
@@ -25,6 +25,7 @@ __all__ = [
     "Origin",
     "Record",
     "RecordedOp",
+    "SizeRatio",
     "SourceCheck",
     "SpecRecord",
     "State",
@@ -82,6 +83,34 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """The compiler's release."""
 
 
+class SizeRatio(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of a candidate for a dispatch with open sizes, at one choice of them."""
+
+    ratio: float
+    """Baseline time by candidate time."""
+    ratio_low: float
+    ratio_high: float
+    baseline_us: float
+    """The default's median time."""
+    us: float
+    """The candidate's median time."""
+    weight: int = 1
+    """How often the size counts in the mean of the ratios."""
+
+    @classmethod
+    def of(cls, size: AtSize) -> SizeRatio:
+        """Return the result that a measurement shows."""
+        measured = size.measurement
+        return cls(
+            ratio=round(measured.ratio, 5),
+            ratio_low=round(measured.ratio_low, 5),
+            ratio_high=round(measured.ratio_high, 5),
+            baseline_us=round(measured.baseline_median_us, 3),
+            us=round(measured.median_us, 3),
+            weight=size.weight,
+        )
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One candidate that was tried."""
 
@@ -119,6 +148,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """The number of blocks that were discarded because the machine changed its speed."""
     note: str = ""
     """A sentence that says by how much the machine changed its speed."""
+    sizes: dict[str, SizeRatio] = {}
+    """Of a dispatch with open sizes: the results at each of them."""
     device: str
     target: str
     iree: str
@@ -163,6 +194,8 @@ class Finalist(msgspec.Struct, frozen=True, kw_only=True):
     ratio: float | None = None
     ratio_low: float | None = None
     ratio_high: float | None = None
+    sizes: dict[str, SizeRatio] = {}
+    """Of a dispatch with open sizes: the results at each of them."""
 
     @classmethod
     def of(cls, identifier: str, outcome: Measurement | CandidateFailed) -> Finalist:
@@ -359,6 +392,7 @@ class WinnerRecord(Record, frozen=True, kw_only=True):
             ratio=finalist.ratio,
             ratio_low=finalist.ratio_low,
             ratio_high=finalist.ratio_high,
+            sizes=finalist.sizes,
             device=final.device,
             target=final.target,
             iree=final.iree,
@@ -376,6 +410,8 @@ def _shared_with(source: msgspec.Struct, kind: type[msgspec.Struct]) -> dict[str
 
 def _rounded(value: object) -> object:
     """Microseconds to the nanosecond, ratios to five digits: no clock is more precise, and journals stay readable."""
+    if isinstance(value, dict):
+        return {name: SizeRatio.of(part) if isinstance(part, AtSize) else part for name, part in value.items()}
     if isinstance(value, tuple):
         return tuple(round(sample, 3) for sample in value)
     return round(value, 5) if isinstance(value, float) else value

@@ -92,7 +92,23 @@ def _times_table(summary: Summary, width: int) -> Iterator[str]:
         )
         for row in summary.dispatches
     ]
-    return _dispatch_table(summary.dispatches, headings, rows, ([] for _ in rows), width)
+    yield from _dispatch_table(summary.dispatches, headings, rows, ([] for _ in rows), width)
+    yield from _sizes_table(summary)
+
+
+def _sizes_table(summary: Summary) -> Iterator[str]:
+    """Yield a row for each size of the dispatches with open sizes."""
+    named = [(row, name, size) for row in summary.dispatches for name, size in row.sizes.items()]
+    if not named:
+        return
+    first = max(len("size"), *(len(f"{row.name} {name}") for row, name, _ in named))
+    yield ""
+    yield f"{'size':{first}}  {'weight':>6}  {'default':>8}  {'best':>8}  {'speedup':>7}  interval"
+    for row, name, size in named:
+        best = (format_us(size.us), f"{size.ratio:.2f}x", f"{size.ratio_low:.2f} to {size.ratio_high:.2f}")
+        us, ratio, interval = best if row.winner else ("-", "-", "-")
+        label = f"{row.name} {name}"
+        yield f"{label:{first}}  {size.weight:>6}  {format_us(size.baseline_us):>8}  {us:>8}  {ratio:>7}  {interval}"
 
 
 def _funnel(summary: Summary, width: int) -> Iterator[str]:

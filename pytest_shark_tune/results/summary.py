@@ -12,7 +12,7 @@ from pytest_shark_tune.dispatch.types import Untunable
 from pytest_shark_tune.plan.profile import Profile, Share
 from pytest_shark_tune.plan.types import FormResult
 from pytest_shark_tune.records.form import FormRecord
-from pytest_shark_tune.records.types import FinalRecord, Record, SourceCheck, State, WinnerRecord
+from pytest_shark_tune.records.types import FinalRecord, Record, SizeRatio, SourceCheck, State, WinnerRecord
 from pytest_shark_tune.results.coverage import Coverage
 from pytest_shark_tune.results.funnel import Funnel, Loss
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
@@ -73,6 +73,8 @@ class DispatchSummary(msgspec.Struct, frozen=True, kw_only=True):
     """True for a kernel of the client's own, which no spec holds."""
     share: float | None = None
     """The dispatch's part of the time of the models that were profiled."""
+    sizes: dict[str, SizeRatio] = {}
+    """Of a dispatch with open sizes: the winner's result at each of them, or the default's without a winner."""
 
     @classmethod
     def of(
@@ -124,6 +126,7 @@ class DispatchSummary(msgspec.Struct, frozen=True, kw_only=True):
             knobs=winner.knobs if winner else None,
             is_custom=is_custom,
             share=share,
+            sizes=winner.sizes if winner else default.sizes if default else {},
             **msgspec.structs.asdict(funnel),
         )
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Mapping
 from iree.compiler import ir
 from iree.compiler.dialects import preprocessing_transform, transform
 
-from pytest_shark_tune.dispatch.mlir import affine_map, pattern_op
+from pytest_shark_tune.dispatch.mlir import affine_map, loops_in, pattern_op
 from pytest_shark_tune.dispatch.trust import check_pattern
-from pytest_shark_tune.dispatch.types import ONLINE_ATTENTION, RootOp, Tensor
+from pytest_shark_tune.dispatch.types import ONLINE_ATTENTION, OPEN, RootOp, Tensor
 from pytest_shark_tune.errors import InputError, SpecRefused
 
 __all__ = ["add_matcher", "has_matcher"]
@@ -50,7 +50,7 @@ def _match_contraction(root: RootOp, op: ir.Value) -> None:
     if len({*root.batch, *root.m, *root.n, *root.k}) < len(root.loops):
         # A loop over a single input, which is summed, is in none of the four classes. The input shows its size.
         for position, tensor in enumerate(root.inputs):
-            _match_operand(op, position, tensor)
+            _match_operand(root, op, position, tensor)
 
 
 def _match_convolution(root: RootOp, op: ir.Value) -> None:
@@ -76,7 +76,7 @@ def _match_convolution(root: RootOp, op: ir.Value) -> None:
         preprocessing_transform.MatchDimsEqualOp(given, list(steps))
     for position, tensor in enumerate((*root.inputs, *root.outputs)):
         if tensor.shape:
-            _match_operand(op, position, tensor)
+            _match_operand(root, op, position, tensor)
     _match_body(root, op)
 
 
@@ -119,13 +119,17 @@ _MATCHERS_BY_KIND: Mapping[str, Callable[[RootOp, ir.Value], None]] = {
 
 def _match_sizes(root: RootOp, dims: Iterable[ir.Value], classes: tuple[tuple[int, ...], ...]) -> None:
     for sizes, positions in zip(dims, classes, strict=True):
-        preprocessing_transform.MatchDimsEqualOp(sizes, [root.loops[position] for position in positions])
+        preprocessing_transform.MatchDimsEqualOp(sizes, [root.matched_loops[position] for position in positions])
 
 
-def _match_operand(op: ir.Value, position: int, tensor: Tensor) -> None:
-    """Match ops that have an operand at ``position`` of the static type ``tensor``."""
+def _match_operand(root: RootOp, op: ir.Value, position: int, tensor: Tensor) -> None:
+    """Match ops that have an operand at ``position`` of the type ``tensor``, whatever its size along open loops."""
     operand = transform.GetOperandOp(transform.AnyValueType.get(), op, [position])
-    kind = ir.RankedTensorType.get(tensor.shape, ir.Type.parse(tensor.element))
+    shape = list(tensor.shape)
+    for dimension, index in enumerate(affine_map(root.maps[position]).results if root.open_loops else ()):
+        if set(root.open_loops) & set(loops_in(index)):
+            shape[dimension] = OPEN
+    kind = ir.RankedTensorType.get(shape, ir.Type.parse(tensor.element))
     preprocessing_transform.MatchCastCompatibleTypesOp(operand, kind)
 
 

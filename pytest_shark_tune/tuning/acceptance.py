@@ -35,7 +35,13 @@ def model_tolerance(source: Source, function: str, tasks: Iterable[Task], symbol
     """
     elements = [tensor.element for tensor in source.functions.get(function, ())]
     changed = set(symbols)
-    of_source = [(task, member) for task in tasks for member in task.dispatch.members if member.source == source.name]
+    of_symbol = {
+        member.symbol: (task, member)  # Of a dispatch with open sizes, the member with the largest.
+        for task in tasks
+        for member in sorted(task.dispatch.members, key=lambda member: member.module.buffer_bytes)
+        if member.source == source.name
+    }
+    of_source = list(of_symbol.values())
     elements += [view.element for _, member in of_source for view in member.module.views]
     if changed <= {member.symbol for _, member in of_source}:
         of_source = [(task, member) for task, member in of_source if member.symbol in changed]

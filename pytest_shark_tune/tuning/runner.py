@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,12 +13,15 @@ from pathlib import Path
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
+import msgspec
+
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.dispatch.types import Member
 from pytest_shark_tune.errors import CandidateFailed, DeviceChildDied
 from pytest_shark_tune.measurement import timing
 from pytest_shark_tune.measurement.roofline import SUSPICIOUS_RATIO, work_of
+from pytest_shark_tune.measurement.rounds import join_sizes
 from pytest_shark_tune.plan.types import AnyTask, Task
 from pytest_shark_tune.records.types import Origin, Record, State
 from pytest_shark_tune.search_space.candidate import Candidate
@@ -57,13 +61,9 @@ class RoundResult(NamedTuple):
 
 
 @dataclass
-class _Prepared:
-    """A default that is loaded in a child process beside its reference result."""
+class _PreparedSize:
+    """What is known of a default at one size of its dispatch; most dispatches have but one."""
 
-    generation: int
-    """The generation of the child."""
-    dispatch: str
-    """The key of the dispatch."""
     batch: int
     """How many dispatches make up a sample."""
     batch_s: float
@@ -72,6 +72,18 @@ class _Prepared:
     """The seconds that the check of a result takes."""
     samples_us: tuple[float, ...] = ()
     """Its last samples in the child."""
+
+
+@dataclass
+class _Prepared:
+    """A default that is loaded in a child process beside its reference results."""
+
+    generation: int
+    """The generation of the child."""
+    dispatch: str
+    """The key of the dispatch."""
+    sizes: tuple[_PreparedSize, ...]
+    """The members on which candidates are tried, in order."""
 
 
 class Runner:
@@ -114,32 +126,42 @@ class Runner:
             default = artifact if is_default else self._default_artifact(task)
             with self._children.leased() as child:
                 prepared = self._prepare(child, task, default)
-                batch, baseline = prepared.batch, partial(child.run, _DEFAULT)
-                earlier = prepared.samples_us
                 if is_default:
-                    measured = timing.compare(baseline, baseline, batch=batch, earlier=earlier)
-                    _remember(prepared, measured)
-                    return measured
-                limit_s = timing.time_limit_s(prepared.check_s)
-                at = (child, _CANDIDATE, _REFERENCE, task.dispatch, task.dispatch.members[0], limit_s)
-                _load(child, _CANDIDATE, task.dispatch.members[0], artifact)
-                check_result(*at)
-                run = partial(child.run, _CANDIDATE, timeout_s=timing.time_limit_s(prepared.batch_s))
-                threshold = self._run.threshold(task)
-                try:
-                    measured = timing.compare(
-                        run, baseline, timing.SCREENING, batch=batch, best=threshold, earlier=earlier
-                    )
-                    if not measured.cut_short:  # The others cannot win.
-                        check_edges(*at)
-                finally:
-                    if child.alive:
-                        child.unload(_CANDIDATE)
+                    return _joined(task, [_compare_default(child, at, n) for n, at in enumerate(prepared.sizes)])
+                measured = self._screen(child, task, artifact, prepared)
                 self._refuse_impossible(child, task, measured)
-                _remember(prepared, measured)
                 if not measured.cut_short and measured.ratio_low > 1:
                     self._run.raise_threshold(task, measured.ratio_low)
                 return measured
+
+    def _screen(self, child: DeviceChild, task: Task, artifact: Artifact, prepared: _Prepared) -> timing.Measurement:
+        """Check and time a candidate at every size. One that is far too slow at a size is tried at no other."""
+        is_open = len(prepared.sizes) > 1
+        # The candidate that is compared at several sizes may be slower at one than the best is in the mean.
+        threshold = 1.0 if is_open else self._run.threshold(task)
+        found: list[timing.Measurement] = []
+        for number, (member, at) in enumerate(zip(task.dispatch.screened, prepared.sizes, strict=True)):
+            limit_s = timing.time_limit_s(at.check_s)
+            checked = (child, _CANDIDATE, f"{_REFERENCE}/{number}", task.dispatch, member, limit_s)
+            _load(child, _CANDIDATE, member, artifact)
+            check_result(*checked)
+            run = partial(child.run, _CANDIDATE, timeout_s=timing.time_limit_s(at.batch_s))
+            baseline = partial(child.run, f"{_DEFAULT}/{number}")
+            try:
+                measured = timing.compare(
+                    run, baseline, timing.SCREENING, batch=at.batch, best=threshold, earlier=at.samples_us
+                )
+                if not measured.cut_short:  # The others cannot win.
+                    check_edges(*checked)
+            finally:
+                if child.alive:
+                    child.unload(_CANDIDATE)
+            _remember(at, measured)
+            if measured.cut_short:
+                where = f"at {member.size} it is far slower than the default" if is_open else measured.note
+                return msgspec.structs.replace(measured, note=where)
+            found.append(measured)
+        return _joined(task, found)
 
     def round(self, task: Task, names: Sequence[str], number: int) -> RoundResult:
         """Play one round of a final in a fresh child. If a finalist fails, the others are measured without it.
@@ -225,7 +247,7 @@ class Runner:
                 busy[0] = _CANDIDATE
                 _load(child, _CANDIDATE, member, tuned)
                 for check in (check_result, check_edges):
-                    check(child, _CANDIDATE, _REFERENCE, task.dispatch, member, limit_s)
+                    check(child, _CANDIDATE, f"{_REFERENCE}/0", task.dispatch, member, limit_s)
 
     def guard_round(
         self, task: Task, candidate: Candidate, number: int, artifact: Artifact | None = None
@@ -309,17 +331,27 @@ class Runner:
                     if not number and (index or name not in tried_on_edges):
                         check_edges(child, key, reference, task.dispatch, member, _RUN_TIMEOUT_S)
 
-        def run_of(name: str) -> Callable[[int], float]:
+        def run_of(name: str, members: Mapping[int, Member]) -> Callable[[int], float]:
+            weight = sum(member.calls for member in members.values())
+
             def run(batch: int) -> float:
                 busy[0] = name
-                members = task.dispatch.members
-                total = sum(member.calls * child.run(f"{name}/{index}", batch) for index, member in enumerate(members))
-                return total / task.dispatch.weight
+                total = sum(member.calls * child.run(f"{name}/{index}", batch) for index, member in members.items())
+                return total / weight
 
             return run
 
-        runs = {name: run_of(name) for name in built if name != default}
-        return timing.compare_finalists(runs, run_of(default), policy, seed=self._seed + number)
+        of_size: defaultdict[str, dict[int, Member]] = defaultdict(dict)
+        for index, member in enumerate(task.dispatch.members):
+            of_size[member.size][index] = member
+        measured: dict[str, dict[str, timing.AtSize]] = {name: {} for name in built if name != default}
+        for size, members in of_size.items():
+            runs = {name: run_of(name, members) for name in measured}
+            found = timing.compare_finalists(runs, run_of(default, members), policy, seed=self._seed + number)
+            weight = sum(member.calls * member.size_weight for member in members.values())
+            for name, at_size in found.items():
+                measured[name][size] = timing.AtSize(weight, at_size)
+        return {name: join_sizes(sizes, one_process=True) for name, sizes in measured.items()}
 
     @contextmanager
     def _against_default(self, busy: Sequence[str]) -> Iterator[DeviceChild]:
@@ -337,25 +369,33 @@ class Runner:
         # Taken out first: an interrupt while it is loaded leaves the child with a part of it.
         known = self._prepared.pop(child, None)
         if known is None or (known.generation, known.dispatch) != (child.generation, task.dispatch.key):
-            check_s = self._load_reference(child, task, task.dispatch.members[0], default)
-            run = partial(child.run, _DEFAULT)
-            batch = timing.calibrate(run, timing.SCREENING.sample_s, cap=timing.SCREENING.batch_cap)
-            known = _Prepared(child.generation, task.dispatch.key, batch, run(batch), check_s)
+            sizes = []
+            for number, member in enumerate(task.dispatch.screened):
+                check_s = self._load_reference(child, task, member, default, number)
+                run = partial(child.run, f"{_DEFAULT}/{number}")
+                batch = timing.calibrate(run, timing.SCREENING.sample_s, cap=timing.SCREENING.batch_cap)
+                sizes.append(_PreparedSize(batch, run(batch), check_s))
+            known = _Prepared(child.generation, task.dispatch.key, tuple(sizes))
         self._prepared[child] = known
         return known
 
-    def _load_reference(self, child: DeviceChild, task: Task, member: Member, default: Artifact) -> float:
+    def _load_reference(
+        self, child: DeviceChild, task: Task, member: Member, default: Artifact, number: int = 0
+    ) -> float:
         """Load the default and keep its result; return the seconds that the check of a result takes."""
-        _load(child, _DEFAULT, member, default)
-        child.store_reference(_DEFAULT, _REFERENCE, self._seed)
+        key, reference = f"{_DEFAULT}/{number}", f"{_REFERENCE}/{number}"
+        _load(child, key, member, default)
+        child.store_reference(key, reference, self._seed)
         # The default is its own reference: a result that changes from run to run can verify nothing.
         started = time.perf_counter()
-        check_result(child, _DEFAULT, _REFERENCE, task.dispatch, member, _RUN_TIMEOUT_S)
+        check_result(child, key, reference, task.dispatch, member, _RUN_TIMEOUT_S)
         return time.perf_counter() - started
 
     def _refuse_impossible(self, child: DeviceChild, task: Task, measured: timing.Measurement) -> None:
         """Refuse a time that the device cannot reach: the run left out work."""
-        if self._microbenchmarks is None or measured.cut_short or measured.ratio < SUSPICIOUS_RATIO:
+        # The mean over several sizes is no time of a dispatch of known work.
+        is_mean = isinstance(measured, timing.SizedMeasurement)
+        if self._microbenchmarks is None or is_mean or measured.cut_short or measured.ratio < SUSPICIOUS_RATIO:
             return
         work = work_of(task.dispatch.root, task.dispatch.members[0].module)
         try:
@@ -410,7 +450,22 @@ def default_failed(failure: CandidateFailed) -> CandidateFailed:
     return CandidateFailed(State.RUN_FAILED, f"the default config to compare with failed: {failure}")
 
 
-def _remember(prepared: _Prepared, measured: timing.Measurement) -> None:
+def _compare_default(child: DeviceChild, at: _PreparedSize, number: int) -> timing.Measurement:
+    """Time the default beside itself at one size."""
+    run = partial(child.run, f"{_DEFAULT}/{number}")
+    measured = timing.compare(run, run, batch=at.batch, earlier=at.samples_us)
+    _remember(at, measured)
+    return measured
+
+
+def _joined(task: Task, measured: Sequence[timing.Measurement]) -> timing.Measurement:
+    """Join the measurements of a candidate on the members of a dispatch on which candidates are tried."""
+    members = zip(task.dispatch.screened, measured, strict=True)
+    sizes = {member.size: timing.AtSize(member.size_weight, part) for member, part in members}
+    return join_sizes(sizes, one_process=True)
+
+
+def _remember(prepared: _PreparedSize, measured: timing.Measurement) -> None:
     if not measured.cut_short:
         prepared.samples_us = (prepared.samples_us + measured.baseline_samples_us)[-_REMEMBERED:]
 

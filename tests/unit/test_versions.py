@@ -66,14 +66,14 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "behaviour"
 SPACES = "search_space"
 
 PINNED: dict[str, tuple[int, str]] = {
-    "guard/plan.py GUARD_VERSION": (3, "cea407f98cbcff95"),
-    "plan/make.py PLAN_VERSION": (3, "1f183117a1ef18a3"),
-    "tuning/model/profile.py PROFILE_VERSION": (2, "25a55421f8972cb2"),
-    "tuning/database.py DATABASE_VERSION": (3, "8103005b71a5eadf"),
+    "guard/plan.py GUARD_VERSION": (3, "7a61b3cd2db63a5c"),
+    "plan/make.py PLAN_VERSION": (3, "309d8a1849e799fa"),
+    "tuning/model/profile.py PROFILE_VERSION": (1, "25a55421f8972cb2"),
+    "tuning/database.py DATABASE_VERSION": (3, "a8d726b3c90553c8"),
     "compiler/configure.py ARTIFACT_VERSION": (1, "23cf668e643781bb"),
     "search_space/candidate.py CANDIDATE_VERSION": (1, "0f1224cf658170e5"),
     "measurement/correctness.py CHECK_VERSION": (2, "1884d929afe2f1d1"),
-    "dispatch/extraction.py EXTRACTION_VERSION": (3, "47b92c8c1cc4e706"),
+    "dispatch/extraction.py EXTRACTION_VERSION": (3, "b6892664110b7bdf"),
     "measurement/timing.py MEASUREMENT_VERSION": (1, "c946e4e682ed97a1"),
     "search/facts.py FACTS_VERSION": (1, "a0d6d16a02b2bab4"),
     "search_space/constraints.py VERSION": (1, "8733043662f4cdf4"),

@@ -224,7 +224,11 @@ def exactly(size: int) -> Condition:
 
 
 def both(one: Condition, other: Condition) -> Condition:
-    """Return the conjunction of two conditions, with bounds that are multiples of its step."""
+    """Return the conjunction of two conditions, with bounds that are multiples of its step.
+
+    The size of an open dimension is below all others, and still fulfils a condition that asks nothing.
+    """
+    one, other = (other if one == Condition() else one), (one if other == Condition() else other)
     step = math.lcm(one.step, other.step)
     low = max(one.low, other.low)
     highs = [condition.high for condition in (one, other) if condition.high is not None]

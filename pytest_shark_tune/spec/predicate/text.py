@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pytest_shark_tune.dispatch.types import ONLINE_ATTENTION, RootOp
+from pytest_shark_tune.dispatch.types import ONLINE_ATTENTION, OPEN, RootOp
 from pytest_shark_tune.spec.predicate.predicate import (
     ANY,
     CLASSES,
@@ -93,7 +93,7 @@ def _size_differences(predicate: MatchPredicate, root: RootOp) -> Iterable[str]:
         if name not in predicate.sizes:
             continue
         asked = predicate.sizes[name]
-        given = tuple(root.loops[position] for position in getattr(root, name))
+        given = tuple(root.matched_loops[position] for position in getattr(root, name))
         if not sizes_subsume(asked, tuple(map(exactly, given))):
             yield f"its {_spoken(name)} is {_steps_text(given)} instead of {_conditions(asked)}"
     for name in STEPS:
@@ -134,7 +134,7 @@ def _described_sizes(predicate: MatchPredicate) -> str:
     if not everything:
         return ""
     if len(predicate.sizes) == len(classes) and all(condition.exact is not None for condition in everything):
-        return "x".join(str(condition.exact) for condition in everything)
+        return "x".join(_condition(condition) for condition in everything)
     return ", ".join(f"{_spoken(name)} {_conditions(predicate.sizes[name])}" for name in names) + ","
 
 
@@ -148,7 +148,7 @@ def _conditions(conditions: tuple[Condition, ...]) -> str:
 
 def _condition(condition: Condition) -> str:
     if condition.exact is not None:
-        return str(condition.exact)
+        return _size_text(condition.exact)
     words = []
     if condition.high is not None:
         words.append(f"in {condition.low}..{condition.high}" if condition.low else f"at most {condition.high}")
@@ -172,7 +172,11 @@ def _map_text(affine_map: str) -> str:
 
 
 def _steps_text(numbers: Iterable[int]) -> str:
-    return "x".join("any" if number == ANY else str(number) for number in numbers) or "none"
+    return "x".join("any" if number == ANY else _size_text(number) for number in numbers) or "none"
+
+
+def _size_text(size: int) -> str:
+    return "D" if size == OPEN else str(size)
 
 
 def _spoken(name: str) -> str:

@@ -15,7 +15,7 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.onnx import import_onnx
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.client import DeviceChild
-from pytest_shark_tune.dispatch.extraction import function_inputs
+from pytest_shark_tune.dispatch.flow import function_inputs
 
 
 @pytest.fixture

@@ -118,8 +118,8 @@ def test_wrong_files_are_told_before_anything_runs(suite: Suite, given: str, sta
 @pytest.mark.slow
 def test_a_form_is_guarded_with_the_parameters_of_the_ini_file(make_suite: MakeSuite) -> None:
     marked = "import pytest\n\n@pytest.mark.tune('net.mlir')\ndef test_it(candidate, measurement):\n    pass\n"
-    # Another form than the default is chosen, since its default has far too many workgroups.
-    ini = "[pytest]\ntune_parameters =\n    model=w.irpa\ntune_form =\n    mine=--iree-llvmcpu-distribution-size=64\n"
+    ini = "[pytest]\ntune_parameters =\n    model=w.irpa\ntune_form =\n    O3\n"
+    # With it the default has far too many workgroups, so that an entry wins, and its form is kept beside the spec.
     flags = "iree_compile_flag =\n    --iree-llvmcpu-distribution-size=4\n"
     suite = make_suite(
         {"test_it.py": marked, "net.mlir": parameter_model(256, 256, 192, 128), "pytest.ini": ini + flags}
@@ -127,7 +127,10 @@ def test_a_form_is_guarded_with_the_parameters_of_the_ini_file(make_suite: MakeS
     write_parameters(suite.directory / "w.irpa", random_parameters(256, 192, 128))
     tuned = suite.tune("--tune-candidates=1")
     assert tuned.status == 0, tuned.text
-    assert list((suite.directory / "__specs__").glob("*.form.json")), tuned.text
+    snapshots = suite.directory / "__specs__"
+    assert list(snapshots.glob("*.form.json")), tuned.text
+    if not list(snapshots.glob("*.mlir")):
+        pytest.skip("nothing won on this machine")
     suite.habits = ()
     guarded = suite.run("-v", "-k", "form and correct")
     assert guarded.status == 0, guarded.text

@@ -11,7 +11,7 @@ from iree.compiler import ir
 
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.dispatch import extraction
+from pytest_shark_tune.dispatch import extraction, flow
 from pytest_shark_tune.dispatch.grouping import group_dispatches
 from pytest_shark_tune.dispatch.types import BufferView, FoundDispatch, Tensor, Untunable
 from pytest_shark_tune.errors import InputError
@@ -243,15 +243,15 @@ def test_keys_tell_structures_apart_and_nothing_else(found: Mapping[str, FoundDi
 
 
 def test_calls_are_counted_by_executable_and_known_by_function(compiler: Compiler, model: str) -> None:
-    flow = extraction.read_flow(compiler.lower(model, to="flow"))
-    assert flow == extraction.Flow(
+    read = flow.read_flow(compiler.lower(model, to="flow"))
+    assert read == flow.Flow(
         calls={f"{name}_dispatch_0": 1 for name in (*TUNABLE, "dynamic")} | {"chain_dispatch_0": 3},
         called={name: (f"{name}_dispatch_0",) for name in (*TUNABLE, "dynamic")},
     )
 
 
 def test_what_a_function_calls_it_may_call_through_others() -> None:
-    flow = extraction.read_flow(
+    read = flow.read_flow(
         """
         flow.executable private @one { flow.executable.export public @run }
         flow.executable private @two { flow.executable.export public @run }
@@ -274,8 +274,8 @@ def test_what_a_function_calls_it_may_call_through_others() -> None:
         util.func public @nothing(%x: tensor<4xf32>) -> tensor<4xf32> { util.return %x : tensor<4xf32> }
         """
     )
-    assert flow.calls == {"one": 2, "two": 1}
-    assert flow.called == {"direct": ("one",), "between": ("one",), "through": ("one", "two"), "nothing": ()}
+    assert read.calls == {"one": 2, "two": 1}
+    assert read.called == {"direct": ("one",), "between": ("one",), "through": ("one", "two"), "nothing": ()}
 
 
 @pytest.mark.parametrize(
@@ -289,13 +289,13 @@ def test_what_a_function_calls_it_may_call_through_others() -> None:
 )
 def test_data_in_another_file_is_noticed(data: str, expected: dict[str, dict[str, int]]) -> None:
     kind = data[data.index("tensor<") :]
-    assert extraction.read_flow(f"util.global private @w = {data}").parameters == expected
+    assert flow.read_flow(f"util.global private @w = {data}").parameters == expected
     constant = f"%0 = flow.tensor.constant {data}\nutil.return %0 : {kind}"
-    assert extraction.read_flow(f"util.func public @f() -> {kind} {{\n{constant}\n}}").parameters == expected
+    assert flow.read_flow(f"util.func public @f() -> {kind} {{\n{constant}\n}}").parameters == expected
 
 
 def test_functions_with_static_tensors_are_listed_with_their_inputs(compiler: Compiler) -> None:
-    functions = extraction.function_inputs(
+    functions = flow.function_inputs(
         compiler.lower(
             """
             func.func @two(%a: tensor<2x3xf32>, %b: tensor<4xi8>) -> tensor<2x3xf32> { return %a : tensor<2x3xf32> }
@@ -315,7 +315,7 @@ def test_functions_with_static_tensors_are_listed_with_their_inputs(compiler: Co
 
 def test_buffer_views_count_as_the_tensors_that_they_are_imported_as(compiler: Compiler) -> None:
     """An ONNX model's function waits for fences, and another one, which hides them, calls it."""
-    functions = extraction.function_inputs(
+    functions = flow.function_inputs(
         compiler.lower(
             """
             util.func public @"of Paddle.$async"(%view: !hal.buffer_view, %wait: !hal.fence) -> tensor<2x3xf32> {

@@ -10,14 +10,16 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from pytest_shark_tune.measurement.rounds import combine_rounds, is_decided, usual_spread
+from pytest_shark_tune.measurement.rounds import combine_rounds, is_decided, join_sizes, usual_spread
 from pytest_shark_tune.measurement.timing import (
     FINAL,
     FINAL_ROUNDS,
     SCREENING,
+    AtSize,
     Measurement,
     Policy,
     Run,
+    SizedMeasurement,
     calibrate,
     compare,
     compare_finalists,
@@ -613,3 +615,66 @@ def test_no_samples_are_no_measurement(samples: tuple[list[float], list[float]])
 def test_a_measurement_survives_a_file() -> None:
     measurement = compare(Kernel(0.001), Kernel(0.0015), POLICY)
     assert msgspec.json.decode(msgspec.json.encode(measurement), type=Measurement) == measurement
+
+
+# Dispatches with open sizes.
+
+
+def at_size(ratio: float, *, weight: int = 1, half: float = 0.01, us: float = 100.0, note: str = "") -> AtSize:
+    """A measurement at one size, whose interval reaches so far to both sides."""
+    measured = Measurement.of_samples([us, us], [us * ratio, us * ratio])
+    low, high = ratio - half, ratio + half
+    return AtSize(weight, msgspec.structs.replace(measured, ratio=ratio, ratio_low=low, ratio_high=high, note=note))
+
+
+def test_sizes_join_to_the_weighted_mean_of_their_ratios() -> None:
+    sizes = {"x.0=1": at_size(1.5, weight=3, half=0.04), "x.0=64": at_size(1.1, half=0.16, us=500.0)}
+    joined = join_sizes(sizes)
+    assert joined.ratio == pytest.approx((3 * 1.5 + 1.1) / 4)
+    assert joined.ratio - joined.ratio_low == pytest.approx(math.hypot(0.75 * 0.04, 0.25 * 0.16))
+    assert joined.ratio_high - joined.ratio == pytest.approx(joined.ratio - joined.ratio_low)
+    assert joined.median_us == pytest.approx((3 * 100 + 500) / 4)
+    assert joined.baseline_median_us == pytest.approx((3 * 150 + 550) / 4)
+    assert isinstance(joined, SizedMeasurement)
+    assert joined.sizes == sizes
+    assert not joined.note
+
+
+def test_no_gain_makes_up_for_a_size_that_is_slower_by_more_than_the_noise_floor() -> None:
+    fast = at_size(9.0)
+    assert join_sizes({"a": fast, "b": at_size(0.981)}).ratio > 4
+    slow = join_sizes({"a": fast, "b": at_size(0.95, note="unsteady"), "c": at_size(0.97)})
+    assert (slow.ratio, slow.ratio_high) == pytest.approx((0.95, 0.96))
+    assert slow.note == "at b it comes to 0.950 times the default's speed; at b: unsteady"
+    assert declare_winner([Finalist.of("x", slow)], lambda name: (0,))[0] is None
+
+
+def test_one_process_refuses_what_is_slower_for_sure() -> None:
+    fast, unsure = at_size(2.0), at_size(0.95, half=0.1)
+    assert join_sizes({"a": fast, "b": unsure}).ratio == pytest.approx(0.95)
+    assert join_sizes({"a": fast, "b": unsure}, one_process=True).ratio == pytest.approx((2 + 0.95) / 2)
+    assert join_sizes({"a": fast, "b": at_size(0.95)}, one_process=True).ratio == pytest.approx(0.95)
+
+
+def test_fixed_sizes_are_joined_with_nothing() -> None:
+    alone = at_size(1.2)
+    assert join_sizes({"": alone}) is alone.measurement
+    named = join_sizes({"x.0=1": alone})
+    assert isinstance(named, SizedMeasurement)
+    assert named.sizes == {"x.0=1": alone}
+
+
+def test_rounds_are_combined_size_by_size() -> None:
+    rounds = [
+        join_sizes({"a": at_size(1.5 + shift), "b": at_size(1.2 - shift, weight=2)}) for shift in (0.0, 0.05, -0.05)
+    ]
+    joined = combine_rounds(rounds)
+    assert isinstance(joined, SizedMeasurement)
+    assert joined.rounds == 3
+    assert joined.sizes["a"].measurement.ratio == pytest.approx(1.5, abs=0.01)
+    assert joined.sizes["b"].weight == 2
+    assert joined.ratio == pytest.approx((joined.sizes["a"].measurement.ratio + 2 * 1.2) / 3, abs=0.01)
+    assert joined.sizes["a"].measurement.ratio_low < 1.5 < joined.sizes["a"].measurement.ratio_high
+    finalist = Finalist.of("x", joined)
+    assert finalist.sizes["b"].weight == 2
+    assert finalist.sizes["b"].us == pytest.approx(100.0)

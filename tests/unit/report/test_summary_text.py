@@ -10,7 +10,7 @@ import pytest
 
 from pytest_shark_tune.dispatch.types import Untunable
 from pytest_shark_tune.plan.profile import Profile, Share
-from pytest_shark_tune.records.types import SourceCheck
+from pytest_shark_tune.records.types import SizeRatio, SourceCheck
 from pytest_shark_tune.report.summary_text import render
 from pytest_shark_tune.results.funnel import OTHERS, Cause, Loss
 from pytest_shark_tune.results.summary import DispatchSummary, RunSummary, Summary
@@ -270,3 +270,23 @@ def test_a_reason_for_which_many_candidates_failed_at_run_time_has_a_line_of_its
     assert said in render(summary, width=200, spec=Path("absent"), snapshots=()).splitlines()
     few = msgspec.structs.replace(summary, dispatches=(msgspec.structs.replace(row, tried=60),))
     assert "failed at run time" not in render(few, width=200, spec=Path("absent"), snapshots=())
+
+
+def test_open_sizes_have_a_row_each() -> None:
+    sizes = {
+        f"x.0={rows}": SizeRatio(
+            ratio=ratio, ratio_low=ratio - 0.1, ratio_high=ratio + 0.1, baseline_us=rows * 10.0, us=rows * 4.0
+        )
+        for rows, ratio in ((1, 1.25), (512, 2.5))
+    }
+    opened = [msgspec.structs.replace(row, name=f"matmul_Dx{name}", sizes=sizes) for name, row in ((8, WON), (9, LOST))]
+    text = render(
+        msgspec.structs.replace(SUMMARY, dispatches=(*opened, WON)), width=100, spec=Path("no.mlir"), snapshots=()
+    )
+    rows = [re.sub(" +", " ", line) for line in text.splitlines() if "x.0=" in line]
+    assert rows == [
+        "matmul_Dx8 x.0=1 1 10 us 4 us 1.25x 1.15 to 1.35",
+        "matmul_Dx8 x.0=512 1 5.12 ms 2.05 ms 2.50x 2.40 to 2.60",
+        "matmul_Dx9 x.0=1 1 10 us - - -",
+        "matmul_Dx9 x.0=512 1 5.12 ms - - -",
+    ]
