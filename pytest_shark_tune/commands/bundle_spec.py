@@ -9,8 +9,8 @@ import click
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.flags import check_flags
 from pytest_shark_tune.device.lease import DeviceLeases
-from pytest_shark_tune.dispatch.passes import why_not_plain
-from pytest_shark_tune.dispatch.trust import check_source, trusts_specs
+from pytest_shark_tune.dispatch.foreign.passes import why_not_plain
+from pytest_shark_tune.dispatch.foreign.trust import check_source, trusts_specs
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.records.draft import Draft

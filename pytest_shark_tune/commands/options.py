@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pytest_shark_tune.dispatch.trust import trusting_specs
+from pytest_shark_tune.dispatch.foreign.trust import trusting_specs
 from pytest_shark_tune.errors import InputError, SharkTuneError
 from pytest_shark_tune.system.directories import temporary_directory
 from pytest_shark_tune.system.disk_errors import Storage

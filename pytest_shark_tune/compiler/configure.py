@@ -19,8 +19,8 @@ from iree.compiler import ir, passmanager
 from iree.compiler.dialects import iree_codegen
 
 from pytest_shark_tune.dispatch.extraction import drop_configs, sink_constants
+from pytest_shark_tune.dispatch.foreign.trust import check_spec
 from pytest_shark_tune.dispatch.mlir import walk
-from pytest_shark_tune.dispatch.trust import check_spec
 from pytest_shark_tune.dispatch.types import INCIDENTAL_ATTRIBUTES
 from pytest_shark_tune.errors import InputError, SharkTuneError
 from pytest_shark_tune.system.files import read_plain

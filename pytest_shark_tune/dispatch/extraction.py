@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from pytest_shark_tune.dispatch import mlir
 from pytest_shark_tune.dispatch.buffers import Run, add_buffer_functions, benchmark_module, runs_in
-from pytest_shark_tune.dispatch.bytecode import bytecode_text
+from pytest_shark_tune.dispatch.foreign.bytecode import bytecode_text
 from pytest_shark_tune.dispatch.open_sizes import SizedCall, freeze_sizes
 from pytest_shark_tune.dispatch.reasons import (
     CannotTune,

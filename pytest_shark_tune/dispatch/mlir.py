@@ -15,7 +15,7 @@ from typing import Any
 
 from iree.compiler import ir
 
-from pytest_shark_tune.dispatch.nesting import why_too_deep
+from pytest_shark_tune.dispatch.foreign.nesting import why_too_deep
 from pytest_shark_tune.dispatch.reasons import (
     EmptyTensor,
     OpenSizes,

@@ -11,7 +11,7 @@ import msgspec
 
 from pytest_shark_tune.compiler.compiler import compiler_version
 from pytest_shark_tune.compiler.configure import ARTIFACT_VERSION
-from pytest_shark_tune.dispatch.trust import trusts_specs
+from pytest_shark_tune.dispatch.foreign.trust import trusts_specs
 from pytest_shark_tune.errors import InputError, SpecRefused
 from pytest_shark_tune.guard.verdict import CHECKS_OF_ENTRY, CHECKS_OF_FORM, EntryCheck
 from pytest_shark_tune.plan.types import Plan, Task

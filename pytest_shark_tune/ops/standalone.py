@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from iree.compiler import ir
 from iree.compiler.dialects import arith, func, linalg
 
+from pytest_shark_tune.dispatch.foreign.trust import check_pattern
 from pytest_shark_tune.dispatch.mlir import pattern_op
-from pytest_shark_tune.dispatch.trust import check_pattern
 from pytest_shark_tune.dispatch.types import ATTENTION, ONLINE_ATTENTION, RootOp
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.ops.builders import OpSource, tensor_type, zeros

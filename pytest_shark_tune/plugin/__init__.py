@@ -61,7 +61,7 @@ def _configure_plugin(config: pytest.Config) -> None:
 def _trust_specs(config: pytest.Config) -> None:
     """Accept specs that hold anything until the end of this run."""
     _prepare_bindings(config)
-    from pytest_shark_tune.dispatch.trust import trusting_specs
+    from pytest_shark_tune.dispatch.foreign.trust import trusting_specs
 
     trust = ExitStack()
     trust.enter_context(trusting_specs())

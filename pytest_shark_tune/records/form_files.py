@@ -11,8 +11,8 @@ import msgspec
 
 from pytest_shark_tune.compiler.flags import SPEC_FLAG, check_flags
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.dispatch.passes import why_not_plain
-from pytest_shark_tune.dispatch.trust import trusts_specs
+from pytest_shark_tune.dispatch.foreign.passes import why_not_plain
+from pytest_shark_tune.dispatch.foreign.trust import trusts_specs
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.records.form import FormRecord
 from pytest_shark_tune.system import journal

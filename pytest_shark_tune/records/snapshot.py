@@ -65,7 +65,7 @@ def check_snapshots(suite: Path, target: str) -> None:
     A snapshot that this IREE does not parse is left to the code that reads it.
 
     Raises:
-        InputError: a spec, or a record beside it, holds something that no spec needs (`dispatch.trust`).
+        InputError: a spec, or a record beside it, holds something that no spec needs (`dispatch.foreign.trust`).
     """
     for path in find_snapshots(suite, target):
         _pass_on_refusal(partial(read_spec, read_text(path)), path)

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from iree.compiler import ir
 from iree.compiler.dialects import preprocessing_transform, transform
 
+from pytest_shark_tune.dispatch.foreign.trust import check_pattern
 from pytest_shark_tune.dispatch.mlir import affine_map, loops_in, pattern_op
-from pytest_shark_tune.dispatch.trust import check_pattern
 from pytest_shark_tune.dispatch.types import ONLINE_ATTENTION, OPEN, RootOp, Tensor
 from pytest_shark_tune.errors import InputError, SpecRefused
 

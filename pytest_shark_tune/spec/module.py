@@ -9,8 +9,8 @@ from iree.compiler import ir
 from iree.compiler.dialects import builtin, iree_codegen, iree_gpu, transform
 
 from pytest_shark_tune.compiler.configure import error_text
+from pytest_shark_tune.dispatch.foreign.trust import check_attribute, check_depth, check_spec
 from pytest_shark_tune.dispatch.mlir import ops_named, string_of
-from pytest_shark_tune.dispatch.trust import check_attribute, check_depth, check_spec
 from pytest_shark_tune.errors import InputError, SpecNotParsed
 from pytest_shark_tune.search_space.attribute_names import DECOMPOSITION
 from pytest_shark_tune.search_space.config_writer import with_decomposition

@@ -9,8 +9,8 @@ from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, transform
 
 from pytest_shark_tune.compiler.configure import MARK, compiler_context
+from pytest_shark_tune.dispatch.foreign.trust import drop_prints, refusals_in
 from pytest_shark_tune.dispatch.mlir import ops_named, pipeline_name, string_of
-from pytest_shark_tune.dispatch.trust import drop_prints, refusals_in
 from pytest_shark_tune.errors import InputError, SpecRefused
 from pytest_shark_tune.search_space.attribute_names import DECOMPOSITION
 from pytest_shark_tune.spec import module as spec_module

@@ -19,7 +19,7 @@ import pytest
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.flags import check_flags
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.dispatch.passes import why_not_plain
+from pytest_shark_tune.dispatch.foreign.passes import why_not_plain
 from pytest_shark_tune.forms.form import Form
 from pytest_shark_tune.forms.mlir_rewrites import MLIR_REWRITES
 from pytest_shark_tune.forms.onnx_rewrites import REWRITES

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from pytest_shark_tune.compiler.configure import compiler_context
+from pytest_shark_tune.dispatch.foreign.nesting import why_too_deep
 from pytest_shark_tune.dispatch.mlir import parse_attribute, parse_module
-from pytest_shark_tune.dispatch.nesting import why_too_deep
 from pytest_shark_tune.errors import InputError
 from tests.models import MODEL
 

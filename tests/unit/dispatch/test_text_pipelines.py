@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from iree.compiler import ir, passmanager
 
+from pytest_shark_tune.dispatch.foreign.passes import why_not_plain
 from pytest_shark_tune.dispatch.mlir import pipeline_name
-from pytest_shark_tune.dispatch.passes import why_not_plain
 from pytest_shark_tune.dispatch.text_pipelines import REGISTER_TILING, Pass, pass_text, text_attribute, text_name
 
 

@@ -13,8 +13,8 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.configure import ConfigureFailed, compiler_context, configure, configure_with
 from pytest_shark_tune.compiler.flags import check_flags
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.dispatch.passes import why_not_plain
-from pytest_shark_tune.dispatch.trust import check_source, trusting_specs
+from pytest_shark_tune.dispatch.foreign.passes import why_not_plain
+from pytest_shark_tune.dispatch.foreign.trust import check_source, trusting_specs
 from pytest_shark_tune.dispatch.types import RootOp
 from pytest_shark_tune.errors import CommandFailed, InputError, SpecRefused
 from pytest_shark_tune.ops.standalone import standalone_op

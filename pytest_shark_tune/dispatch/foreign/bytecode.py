@@ -22,7 +22,7 @@ def bytecode_text(content: bytes) -> str:
     Raises:
         InputError: The content is no bytecode that this IREE reads.
     """
-    command = [sys.executable, "-m", "pytest_shark_tune.dispatch.bytecode"]
+    command = [sys.executable, "-m", "pytest_shark_tune.dispatch.foreign.bytecode"]
     try:
         return process.run(command, stdin=base64.b64encode(content).decode(), timeout_s=_TIMEOUT_S).stdout
     except CommandFailed as error:

@@ -19,9 +19,9 @@ import msgspec
 from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, iree_gpu
 
+from pytest_shark_tune.dispatch.foreign.nesting import why_too_deep
+from pytest_shark_tune.dispatch.foreign.passes import why_not_plain
 from pytest_shark_tune.dispatch.mlir import parse_module, string_of, walk
-from pytest_shark_tune.dispatch.nesting import why_too_deep
-from pytest_shark_tune.dispatch.passes import why_not_plain
 from pytest_shark_tune.errors import SpecRefused
 
 __all__ = [

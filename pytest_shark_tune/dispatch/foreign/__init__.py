@@ -1,0 +1,1 @@
+"""MLIR from elsewhere: what of it may be parsed and interpreted."""
