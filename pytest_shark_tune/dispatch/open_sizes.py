@@ -17,6 +17,7 @@ from iree.compiler.dialects import arith
 
 from pytest_shark_tune.dispatch import mlir
 from pytest_shark_tune.dispatch.integers import NotComputed, evaluate, origins
+from pytest_shark_tune.dispatch.reasons import UnreadableBenchmark
 
 __all__ = ["OpenDimension", "SizedCall", "SizedSources", "fix_sizes", "freeze_sizes", "with_sizes"]
 
@@ -122,7 +123,7 @@ def freeze_sizes(function: ir.Operation, constants: Sequence[int]) -> None:
             try:
                 shape = [int(size) for size in _shape_of(op, number, constants)]
             except NotComputed as reason:
-                raise mlir.CannotTune(f"one of its sizes comes from {reason}, which is not followed") from reason
+                raise UnreadableBenchmark(f"one of its sizes comes from {reason}, which is not followed") from reason
             result.set_type(_with_shape(result.type, shape))
 
 

@@ -13,7 +13,7 @@ import msgspec
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.records.types import State
 from pytest_shark_tune.results.replay import Landscape, LandscapeCandidate, read_landscape
-from pytest_shark_tune.system.journal import read_plain
+from pytest_shark_tune.system.files import read_plain
 
 __all__ = ["read_any_landscape"]
 
@@ -180,6 +180,6 @@ def _codes(rows: Iterable[Mapping[str, _Value]]) -> dict[str, dict[_Value, int]]
             codes[name] = {value: int(value) for value in values}
         else:
             numbers = all(isinstance(value, int | float) for value in values)
-            ordered = sorted(values) if numbers else sorted(values, key=str)  # type: ignore[type-var]
+            ordered = sorted(values) if numbers else sorted(values, key=str)
             codes[name] = {value: position for position, value in enumerate(ordered)}
     return codes

@@ -11,7 +11,7 @@ import msgspec
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.results.replay import Landscape, replay, summarised
 from pytest_shark_tune.search.prior import LeftOut, Prior, PriorConfigs, PriorShape, read_prior
-from pytest_shark_tune.system import journal
+from pytest_shark_tune.system.files import read_plain
 
 __all__ = ["DEFAULT_PRIOR", "NO_PRIOR", "load_prior", "train_prior", "write_prior"]
 
@@ -88,7 +88,7 @@ def load_prior(name: str, device_class: str, base: Path = Path()) -> Prior | Non
         return None
     path = base / name
     try:
-        return read_prior(journal.read_plain(path))
+        return read_prior(read_plain(path))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except InputError as error:

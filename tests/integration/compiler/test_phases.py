@@ -5,7 +5,7 @@ from __future__ import annotations
 from pytest_shark_tune import ops
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.dispatch.extraction import function_inputs, read_flow
+from pytest_shark_tune.dispatch.flow import function_inputs, read_flow
 from pytest_shark_tune.ops.sdpa import Sdpa, sdpa
 
 CAUSAL = sdpa(Sdpa(batch=1, heads=2, groups=2, queries=8, keys=8, head=4, value_head=4, element="f32", causal=True))

@@ -21,7 +21,8 @@ from pytest_shark_tune.plan.source import Source, read_source
 from pytest_shark_tune.spec.apply import apply_spec
 from pytest_shark_tune.spec.build import SpecEntry, build_spec
 from pytest_shark_tune.spec.link import link_spec
-from pytest_shark_tune.spec.predicate import describe, differences, read_predicates, relation
+from pytest_shark_tune.spec.predicate import describe, differences, relation
+from pytest_shark_tune.spec.read import read_predicates
 
 pytestmark = pytest.mark.compiler
 
