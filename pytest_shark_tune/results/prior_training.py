@@ -11,6 +11,7 @@ import msgspec
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.results.replay import Landscape, replay, summarised
 from pytest_shark_tune.search.prior import LeftOut, Prior, PriorConfigs, PriorShape, read_prior
+from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.files import read_plain
 
 __all__ = ["DEFAULT_PRIOR", "NO_PRIOR", "load_prior", "train_prior", "write_prior"]
