@@ -66,7 +66,8 @@ def _convolution(text: str, processors: int) -> ProblemFacts | None:
         return None
     image, result, rest = found["image"], _sizes(found["result"]), _sizes(found["rest"])
     dims = len(result) - 2
-    if "f" in image or len(image) != dims + 2 or len(rest) != dims + 1:
+    letters = "dhw"[-dims:]
+    if image not in (f"n{letters}c", f"nc{letters}") or len(rest) != dims + 1:
         return None
     channels_last = image.endswith("c")
     size = dict(zip("nxyz"[: dims + 1] + "f" if channels_last else "nf" + "xyz"[:dims], result, strict=True))

@@ -116,8 +116,12 @@ def _of_cache(path: Path, found: _KernelTunerCache) -> Iterator[_Config]:
         raise InputError(f"{path}: the objective {found.objective} is no time")
     for entry in found.cache.values():
         value = entry.get("time")
-        values = {name: entry[name] for name in found.tune_params_keys if name in entry}
+        values = {name: _scalar(entry[name]) for name in found.tune_params_keys if name in entry}
         yield _Config(values, _microseconds(value, 1e3), value if isinstance(value, str) else "")
+
+
+def _scalar(value: object) -> _Value:
+    return value if isinstance(value, int | float | str) else str(value)
 
 
 def _of_results(path: Path, found: _Results) -> Iterator[_Config]:
