@@ -148,11 +148,10 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             ValueError: there are no samples, or one is not a positive, finite number.
         """
-        if not samples_us or not baseline_samples_us:
-            raise ValueError("a measurement is made of samples of the candidate and of its baseline, and has none")
-        for whose, samples in (("the candidate", samples_us), ("its baseline", baseline_samples_us)):
-            if wrong := [sample for sample in samples if not 0 < sample < math.inf]:
-                raise ValueError(f"a sample of {whose} is {wrong[0]!r}, which is no positive number of microseconds")
+        if not (
+            samples_us and baseline_samples_us and all(0 < t < math.inf for t in [*samples_us, *baseline_samples_us])
+        ):
+            raise ValueError("a measurement is made of positive, finite samples of the candidate and of its baseline")
         centre, error, freedom = intervals.trimmed_difference(samples_us, baseline_samples_us)
         half = intervals.student_quantile(freedom, alpha) * error if freedom > 0 else math.inf
         blocks = min(len(samples_us), len(baseline_samples_us))
