@@ -95,9 +95,9 @@ def assert_self_contained(page: Page) -> None:
     for drawing in page.drawings:
         assert drawing.get("aria-label")
         _, _, width, height = map(float, (drawing.get("viewBox") or "").split())
-        for text in drawing.iter(f"{SVG}text"):
-            assert -2 <= float(text.get("x") or 0) <= width
-            assert 0 <= float(text.get("y") or 0) <= height
+        for element in drawing.iter(f"{SVG}text"):
+            assert -2 <= float(element.get("x") or 0) <= width
+            assert 0 <= float(element.get("y") or 0) <= height
 
 
 def texts_of(drawing: ET.Element) -> list[str]:
