@@ -11,8 +11,7 @@ from pytest_shark_tune import __version__
 from pytest_shark_tune.commands.cache import cache
 from pytest_shark_tune.commands.compile import compile_model
 from pytest_shark_tune.commands.diff import diff_specs
-from pytest_shark_tune.commands.landscapes.prior import prior
-from pytest_shark_tune.commands.landscapes.replay import replay
+from pytest_shark_tune.commands.landscapes import prior, replay
 from pytest_shark_tune.commands.merge import merge_files
 from pytest_shark_tune.commands.merge_records import merge_records
 from pytest_shark_tune.commands.port import port_spec

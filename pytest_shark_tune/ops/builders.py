@@ -2,24 +2,19 @@
 
 Each builder returns an `OpSource`: a module with a public function ``@main`` that fills its result with zeros and
 runs the op once. Sizes are fixed when it is built, since a tuned config belongs to one shape.
-
-A suite names its ops by building them, also on a machine that measures a bundle and has no compiler. Their texts are
-empty there, and `stand_in` lets modules that also read and write MLIR be imported.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib.util
-import sys
-import types
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn, ParamSpec, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import msgspec
 
 from pytest_shark_tune.dispatch.types import OPEN
-from pytest_shark_tune.errors import InputError, NoCompiler
+from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.ops.bindings import text_if_possible
 
 __all__ = [
     "Addend",
@@ -31,18 +26,12 @@ __all__ = [
     "matmul",
     "number_name",
     "product_plus",
-    "stand_in",
     "tensor_type",
-    "text_if_possible",
     "zeros",
 ]
 
-_Parameters = ParamSpec("_Parameters")
-
 Sizes: TypeAlias = int | Sequence[int]
 """A size, or the sizes of a dimension that stays open."""
-
-_BINDINGS = "iree.compiler"
 
 _ACCUMULATORS = {"f32": ("f32",), "f16": ("f32", "f16"), "bf16": ("f32", "bf16"), "i8": ("i32",)}
 """The types that products of an input type may accumulate in, the default first.
@@ -54,51 +43,6 @@ _NARROWED = {"f32": ("f16", "bf16")}
 """The types that sums may be stored as besides their own type."""
 
 _LARGEST_SIZE = 2**31 - 1
-
-
-class _Absent(types.ModuleType):
-    """Something of the bindings on a machine without the compiler: it has everything and refuses any call."""
-
-    __path__: list[str] = []  # noqa: RUF012 - a module without a path is no package.
-
-    def __getattr__(self, name: str) -> _Absent:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _Absent(f"{self.__name__}.{name}")
-
-    def __int__(self) -> int:
-        """Return a number, since tables have enumerators as keys."""
-        return hash(self.__name__)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise NoCompiler(
-            f"this takes the IREE compiler ({self.__name__}), which is not installed here: python -m pip install "
-            "iree-base-compiler, or leave it to a machine that has it (shark-tune merge-records)"
-        )
-
-
-def stand_in() -> None:
-    """Let this process import from the compiler's bindings even if they are not installed."""
-    try:
-        installed = _BINDINGS in sys.modules or importlib.util.find_spec(_BINDINGS) is not None
-    except ModuleNotFoundError:
-        installed = False
-    if not installed:
-        for name in ("", ".dialects", ".ir", ".passmanager", ".version"):
-            sys.modules[f"{_BINDINGS}{name}"] = _Absent(f"{_BINDINGS}{name}")
-
-
-def text_if_possible(build: Callable[_Parameters, str]) -> Callable[_Parameters, str]:
-    """Let ``build`` return an empty text instead of failing without the compiler."""
-
-    @functools.wraps(build)
-    def built(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> str:
-        try:
-            return build(*args, **kwargs)
-        except NoCompiler:
-            return ""
-
-    return built
 
 
 class OpSource(msgspec.Struct, frozen=True):

@@ -11,7 +11,8 @@ import msgspec
 from pytest_shark_tune.dispatch.types import joined_sizes
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.ops.activations import Activation, activated
-from pytest_shark_tune.ops.builders import tensor_type, text_if_possible, zeros
+from pytest_shark_tune.ops.bindings import text_if_possible
+from pytest_shark_tune.ops.builders import tensor_type, zeros
 
 __all__ = ["Convolution", "Direction", "convolution_text", "plain_layout"]
 

@@ -11,7 +11,8 @@ import msgspec
 
 from pytest_shark_tune.dispatch.types import joined_sizes
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.ops.builders import OpSource, check_sizes, number_name, text_if_possible
+from pytest_shark_tune.ops.bindings import text_if_possible
+from pytest_shark_tune.ops.builders import OpSource, check_sizes, number_name
 
 __all__ = ["Gradient", "Normalization", "normalization"]
 

@@ -8,7 +8,8 @@ from typing import Final, NamedTuple
 
 from pytest_shark_tune.dispatch.types import joined_sizes
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.ops.builders import OpSource, check_sizes, text_if_possible
+from pytest_shark_tune.ops.bindings import text_if_possible
+from pytest_shark_tune.ops.builders import OpSource, check_sizes
 
 __all__ = ["layer_norm", "reduce", "rms_norm", "softmax", "transpose"]
 

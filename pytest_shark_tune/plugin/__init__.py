@@ -91,7 +91,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 def _prepare_bindings(config: pytest.Config) -> None:
     """Replace the compiler's bindings in a run that measures a bundle: they need not be installed."""
     if options.bundle_is_given(config):
-        from pytest_shark_tune.ops.builders import stand_in
+        from pytest_shark_tune.ops.bindings import stand_in
 
         stand_in()
 

@@ -19,9 +19,8 @@ from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.dispatch.types import Member
 from pytest_shark_tune.errors import CandidateFailed, DeviceChildDied
-from pytest_shark_tune.measurement import timing
+from pytest_shark_tune.measurement import rounds, timing
 from pytest_shark_tune.measurement.roofline import SUSPICIOUS_RATIO, work_of
-from pytest_shark_tune.measurement.rounds import join_sizes
 from pytest_shark_tune.plan.types import AnyTask, Task
 from pytest_shark_tune.records.types import Origin, Record, State
 from pytest_shark_tune.search_space.candidate import Candidate
@@ -351,7 +350,7 @@ class Runner:
             weight = sum(member.calls * member.size_weight for member in members.values())
             for name, at_size in found.items():
                 measured[name][size] = timing.AtSize(weight, at_size)
-        return {name: join_sizes(sizes, one_process=True) for name, sizes in measured.items()}
+        return {name: rounds.join_sizes(sizes, one_process=True) for name, sizes in measured.items()}
 
     @contextmanager
     def _against_default(self, busy: Sequence[str]) -> Iterator[DeviceChild]:
@@ -462,7 +461,7 @@ def _joined(task: Task, measured: Sequence[timing.Measurement]) -> timing.Measur
     """Join the measurements of a candidate on the members of a dispatch on which candidates are tried."""
     members = zip(task.dispatch.screened, measured, strict=True)
     sizes = {member.size: timing.AtSize(member.size_weight, part) for member, part in members}
-    return join_sizes(sizes, one_process=True)
+    return rounds.join_sizes(sizes, one_process=True)
 
 
 def _remember(prepared: _PreparedSize, measured: timing.Measurement) -> None:

@@ -116,7 +116,7 @@ def test_open_sizes_are_not_taken_for_scalars(compiler: Compiler) -> None:
     bound = bind_scalars(compiler.lower(OPEN, to="executable-sources"))
     assert (bound.bound, bound.unbound) == ((), {})
     (left_out,) = extract(OPEN).untunable
-    assert "dynamic dimensions" in left_out.reason
+    assert "--tune-dim 0.0=1,16,128" in left_out.reason
 
 
 def executables(text: str) -> list[str]:

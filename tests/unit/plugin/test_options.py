@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 
 from pytest_shark_tune.compiler.target import Target
@@ -43,7 +41,6 @@ def test_a_bad_count_is_refused_by_name(text: str) -> None:
         ("30m", 1800),
         ("1.5h", 5400),
         (" 2h ", 7200),
-        ("9" * 400, math.inf),
     ],
 )
 def test_a_duration_is_read_as_seconds(text: str, seconds: float | None) -> None:
@@ -70,6 +67,7 @@ def test_a_duration_is_read_as_seconds(text: str, seconds: float | None) -> None
         "nan",
         "inf",
         "१s",
+        "9" * 400,
     ],
 )
 def test_a_bad_duration_is_refused_by_name(text: str) -> None:
