@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from pytest_shark_tune import __version__
+from pytest_shark_tune.commands import landscapes
 from pytest_shark_tune.commands.cache import cache
 from pytest_shark_tune.commands.compile import compile_model
 from pytest_shark_tune.commands.diff import diff_specs
-from pytest_shark_tune.commands.landscapes import prior, replay
 from pytest_shark_tune.commands.merge import merge_files
 from pytest_shark_tune.commands.merge_records import merge_records
 from pytest_shark_tune.commands.port import port_spec
@@ -55,9 +55,9 @@ for _command in (
     rewrite_model,
     show,
     diff_specs,
-    replay,
+    landscapes.replay,
     report_runs,
-    prior,
+    landscapes.prior,
     cache,
 ):
     main.add_command(_command)

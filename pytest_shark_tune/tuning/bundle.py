@@ -21,7 +21,7 @@ from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.plan.types import Plan, Task
 from pytest_shark_tune.search.facts import facts_of
 from pytest_shark_tune.search_space.candidate import Candidate
-from pytest_shark_tune.system import files, journal
+from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache, Kind, content_key, is_key
 from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.bundle_file import BINARY, BundleFile, open_bundle, write_bundle
@@ -249,7 +249,7 @@ def read_bundle(path: Path) -> Bundle:
     with open_bundle(path) as file:
         binaries = file.binaries
         try:
-            bundle = files.decode_json(file.manifest(), Bundle)
+            bundle = file.manifest(Bundle)
         except InputError as error:
             raise InputError(f"{path} is no bundle of this version of pytest-shark-tune: {error}") from error
     made_by = bundle.versions.get("pytest-shark-tune")

@@ -10,9 +10,12 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.system.files import check_plain
+from pytest_shark_tune.system.files import check_plain, decode_json
+
+_T = TypeVar("_T")
 
 __all__ = ["BINARY", "BundleFile", "open_bundle", "write_bundle"]
 
@@ -46,13 +49,13 @@ class BundleFile:
         """The names of the binaries in it."""
         return frozenset(self._members) - {_MANIFEST}
 
-    def manifest(self) -> bytes:
-        """The content of the manifest.
+    def manifest(self, kind: type[_T]) -> _T:
+        """The manifest, decoded as a ``kind``.
 
         Raises:
-            InputError: it is missing or incomplete.
+            InputError: it is missing or incomplete, or is none of that kind.
         """
-        return self._content(_MANIFEST)
+        return decode_json(self._content(_MANIFEST), kind)
 
     def binary(self, name: str, sha256: str) -> bytes:
         """The content of a binary with the digest ``sha256``.

@@ -13,10 +13,10 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.device.identity import runtime_version, ways_of_driving
 from pytest_shark_tune.dispatch.extraction import read_benchmark
-from pytest_shark_tune.dispatch.types import BenchmarkModule, Untunable
+from pytest_shark_tune.dispatch.types import BenchmarkModule, Dispatch, Untunable
 from pytest_shark_tune.errors import CommandFailed, DeviceChildDied, DeviceRequestFailed
-from pytest_shark_tune.measurement.roofline import Limits, Work, why_impossible
-from pytest_shark_tune.measurement.timing import MEASUREMENT_VERSION, calibrate
+from pytest_shark_tune.measurement.roofline import SUSPICIOUS_RATIO, Limits, Work, why_impossible, work_of
+from pytest_shark_tune.measurement.timing import MEASUREMENT_VERSION, Measurement, SizedMeasurement, calibrate
 from pytest_shark_tune.system.cache import BINARY, Cache, content_key, file_digest
 from pytest_shark_tune.system.machine import processors
 
@@ -119,6 +119,19 @@ class Microbenchmarks:
             if not why:
                 break
         return why
+
+    def why_doubtful(self, dispatch: Dispatch, measured: Measurement, child: DeviceChild) -> str:
+        """Explain why a measurement of a dispatch is impossible, as `why_impossible`; empty if nothing is suspicious.
+
+        Raises:
+            DeviceChildDied: a microbenchmark crashed or hung.
+        """
+        # The mean over several sizes is no time of a dispatch of known work.
+        is_mean = isinstance(measured, SizedMeasurement)
+        if is_mean or measured.cut_short or measured.ratio < SUSPICIOUS_RATIO:
+            return ""
+        work = work_of(dispatch.root, dispatch.members[0].module)
+        return self.why_impossible(measured.median_us, work, child, measured.baseline_median_us)
 
     def limits(self, child: DeviceChild) -> Limits | None:
         """Return the limits of the device of ``child``; ``None`` if they cannot be measured.

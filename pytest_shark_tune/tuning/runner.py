@@ -20,7 +20,6 @@ from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.dispatch.types import Member
 from pytest_shark_tune.errors import CandidateFailed, DeviceChildDied
 from pytest_shark_tune.measurement import rounds, timing
-from pytest_shark_tune.measurement.roofline import SUSPICIOUS_RATIO, work_of
 from pytest_shark_tune.plan.types import AnyTask, Task
 from pytest_shark_tune.records.types import Origin, Record, State
 from pytest_shark_tune.search_space.candidate import Candidate
@@ -392,13 +391,10 @@ class Runner:
 
     def _refuse_impossible(self, child: DeviceChild, task: Task, measured: timing.Measurement) -> None:
         """Refuse a time that the device cannot reach: the run left out work."""
-        # The mean over several sizes is no time of a dispatch of known work.
-        is_mean = isinstance(measured, timing.SizedMeasurement)
-        if self._microbenchmarks is None or is_mean or measured.cut_short or measured.ratio < SUSPICIOUS_RATIO:
+        if self._microbenchmarks is None:
             return
-        work = work_of(task.dispatch.root, task.dispatch.members[0].module)
         try:
-            reason = self._microbenchmarks.why_impossible(measured.median_us, work, child, measured.baseline_median_us)
+            reason = self._microbenchmarks.why_doubtful(task.dispatch, measured, child)
         except DeviceChildDied:  # That is no fault of the candidate, so its measurement stands.
             self._children.end(child.uri)
             return
