@@ -22,7 +22,6 @@ from pytest_shark_tune.dispatch.reasons import UnreadableBenchmark
 __all__ = ["OpenDimension", "SizedCall", "SizedSources", "fix_sizes", "freeze_sizes", "with_sizes"]
 
 _CALL, _DIM = "stream.cmd.dispatch", "hal.buffer_view.dim"
-_DYNAMIC = ir.ShapedType.get_dynamic_size()
 _DISPATCH_TENSOR = "!iree_tensor_ext.dispatch.tensor<"
 _SAME_SHAPE = (
     "amdgpu.fat_raw_buffer_cast",
@@ -132,7 +131,8 @@ def with_sizes(kind: ir.Type, number: int, sizes: Mapping[tuple[int, int], int])
     if not sizes or not isinstance(kind, ir.RankedTensorType) or kind.has_static_shape:
         return kind
     shape = [
-        sizes.get((number, dimension), size) if size == _DYNAMIC else size for dimension, size in enumerate(kind.shape)
+        sizes.get((number, dimension), size) if size == ir.ShapedType.get_dynamic_size() else size
+        for dimension, size in enumerate(kind.shape)
     ]
     return _with_shape(kind, shape)
 
@@ -270,4 +270,6 @@ def _operand_shape(value: ir.Value) -> Sequence[int]:
 def _filled(sizes: Sequence[int], values: Sequence[ir.Value], constants: Sequence[int]) -> list[int]:
     """Replace the dynamic ones among ``sizes`` by the values, in order."""
     remaining = iter(values)
-    return [evaluate(next(remaining), constants) if size == _DYNAMIC else size for size in sizes]
+    return [
+        evaluate(next(remaining), constants) if size == ir.ShapedType.get_dynamic_size() else size for size in sizes
+    ]

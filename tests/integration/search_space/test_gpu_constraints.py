@@ -126,7 +126,8 @@ def test_a_product_that_is_hardly_more_than_a_vector_has_neither() -> None:
 @pytest.mark.parametrize("reproducer", sorted(UPSTREAM.glob("*_constraints.mlir")), ids=lambda path: path.stem)
 def test_the_reproducers_for_upstream_show_the_defect(reproducer: Path, tmp_path: Path) -> None:
     lines = [line[2:].rstrip("\\ ") for line in reproducer.read_text().splitlines() if line.startswith("//")]
-    command = shlex.split(" ".join(lines).replace(reproducer.name, str(reproducer)))
+    words = shlex.split(" ".join(lines))
+    command = [str(reproducer) if word == reproducer.name else word for word in words]
     assert command[0] == "iree-compile"
     command[0] = shutil.which(command[0], path=sysconfig.get_path("scripts")) or command[0]
     flag = "--iree-codegen-emit-pipeline-constraints"

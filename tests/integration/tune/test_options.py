@@ -50,7 +50,7 @@ def test_the_ini_file_has_a_twin_for_each_option(suite: Suite) -> None:
         "pytest.ini",
         "[pytest]\ntune = true\ntune_target = llvm-cpu:x86-64-v3\ntune_device = local-sync\ntune_candidates = 1\n"
         "tune_out = elsewhere\ntune_time = 1h\ntune_search = random\ntune_seed = 7\ntune_jobs = 1\ntune_fresh = true\n"
-        "iree_compile_flag =\n    --iree-llvmcpu-debug-symbols=false --mlir-disable-threading\n"
+        "iree_compile_flag =\n    --iree-llvmcpu-debug-symbols=false\n    --mlir-disable-threading\n"
         "    --iree-opt-level=O1\n",
     )
     outcome = suite.run("-k", "not final and not spec")

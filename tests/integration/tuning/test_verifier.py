@@ -17,6 +17,7 @@ from pytest_shark_tune.plan.make import make_plan
 from pytest_shark_tune.plan.source import ModelInput, Source, read_source
 from pytest_shark_tune.plan.types import Plan
 from pytest_shark_tune.records.draft import Draft, spec_of
+from pytest_shark_tune.records.types import Finalist, State
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.children import DeviceChildren
@@ -80,6 +81,7 @@ def finals(plan: Plan, *, starter: str = "", **infos: str) -> Draft:
     """The draft of a spec in which each dispatch of the plan that ``infos`` has a config of got that."""
     won = [
         make_final(
+            Finalist(id="winner", state=State.MEASURED),
             dispatch=task.name,
             root=task.dispatch.root,
             weight=task.weight,
