@@ -57,15 +57,16 @@ def _session(onnxruntime: Any, model: str, arrays: list[Any], threads: int) -> A
     options.log_severity_level = 3
     options.add_session_config_entry("session.force_spinning_stop", "1")
     loose = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    named = {
-        name: size
-        for each, array in zip(loose.get_inputs(), arrays, strict=True)
-        for name, size in zip(each.shape, array.shape, strict=True)
-        if isinstance(name, str)
-    }
-    if not named:
+    named: dict[str, set[int]] = {}
+    for each, array in zip(loose.get_inputs(), arrays, strict=True):
+        for name, size in zip(each.shape, array.shape, strict=True):
+            if isinstance(name, str):
+                named.setdefault(name, set()).add(size)
+    # Some models call all open dimensions alike, such as "?".
+    fixed = {name: sizes.pop() for name, sizes in named.items() if len(sizes) == 1}
+    if not fixed:
         return loose
-    for name, size in named.items():
+    for name, size in fixed.items():
         options.add_free_dimension_override_by_name(name, size)
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
