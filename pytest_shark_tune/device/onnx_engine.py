@@ -6,7 +6,6 @@ import importlib.util
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from pytest_shark_tune.device.elements import as_bytes, element_type, to_array
 from pytest_shark_tune.device.protocol import TensorData
 from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.system.cleanup import scratch_directory
 from pytest_shark_tune.system.machine import processors
 
 __all__ = ["OnnxEngine", "arrays_of", "has_onnxruntime", "run_onnx", "tensors_like"]
@@ -30,13 +30,15 @@ class OnnxEngine:
     Args:
         process: the process.
         outputs: the file with the outputs of its first run.
+        errors: the file that its stderr goes to.
 
     Raises:
         InputError: the model cannot be run.
     """
 
-    def __init__(self, process: subprocess.Popen[str], outputs: Path) -> None:
+    def __init__(self, process: subprocess.Popen[str], outputs: Path, errors: Path) -> None:
         self._process = process
+        self._errors = errors
         self.name = self._answer()
         """The name and the version of what runs it."""
         given = np.load(outputs)
@@ -60,7 +62,7 @@ class OnnxEngine:
         if line:
             return line
         status = self._process.wait()
-        told = (self._process.stderr.read() if self._process.stderr is not None else "").strip().splitlines()
+        told = self._errors.read_text("utf-8", "replace").strip().splitlines()
         raise InputError(f"ONNX Runtime or onnx's evaluator ended with status {status}: {told[-1] if told else ''}")
 
 
@@ -77,14 +79,19 @@ def run_onnx(model: Path, inputs: Sequence[Any], python: str = sys.executable) -
         InputError: The model cannot be run.
     """
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    with tempfile.TemporaryDirectory(prefix="shark-tune-onnx-") as directory:
-        given, outputs = Path(directory, "inputs.npz"), Path(directory, "outputs.npz")
+    with scratch_directory() as directory:
+        given, outputs, errors = (directory / name for name in ("inputs.npz", "outputs.npz", "errors.txt"))
         np.savez(given, *inputs)
         command = [python, "-P", *map(str, (_CHILD, model, given, outputs, processors()))]
-        pipe = subprocess.PIPE
-        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=env) as process:
+        # ONNX Runtime may write many warnings, which would fill a pipe that nobody reads.
+        with (
+            errors.open("wb") as stderr,
+            subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True, env=env
+            ) as process,
+        ):
             try:
-                yield OnnxEngine(process, outputs)
+                yield OnnxEngine(process, outputs, errors)
             finally:
                 process.kill()
 

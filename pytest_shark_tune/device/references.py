@@ -45,6 +45,11 @@ class _Reference(msgspec.Struct):
     unconfirmed: list[NDArray[np.bool_] | bool] | None = None
     responses: _Responses | None = None
 
+    @property
+    def own_result(self) -> ReferenceResult:
+        """What the module itself computes, even if what is kept was computed elsewhere."""
+        return self.own or self.kept[0]
+
 
 class References:
     """The references of one device, by name: results of the modules in ``loaded``."""
@@ -115,10 +120,7 @@ class References:
     def learn_response(self, key: str, name: str, relative: float) -> None:
         """Take the difference between ``key`` and reference ``name`` as a response of the reference."""
         reference = self._reference(name)
-        was, now = (
-            reference.own or reference.kept[0],
-            _kept(self._loaded[key].run_once(InputData(reference.seed))).values,
-        )
+        was, now = reference.own_result, _kept(self._loaded[key].run_once(InputData(reference.seed))).values
         if [values.shape for values in was.values] != [values.shape for values in now]:
             raise ValueError(f"outputs of {key!r} cannot be compared with reference {name!r}")
         found = _responses(was, [now], relative / 2**0.5)
@@ -158,7 +160,7 @@ def _measure_responses(loaded: Loaded, reference: _Reference) -> _Responses:
         if trial + 1 >= _FEWEST_RESPONSE_RUNS and time.perf_counter() - started > _RESPONSE_S:
             break
     loaded.fill(InputData(reference.seed))
-    return _responses(reference.own or reference.kept[0], runs, loaded.step)
+    return _responses(reference.own_result, runs, loaded.step)
 
 
 def _replaced(results: Sequence[RunResult], outputs: Sequence[TensorData]) -> list[RunResult]:

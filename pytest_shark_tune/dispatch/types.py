@@ -215,6 +215,11 @@ class TargetFacts(msgspec.Struct, frozen=True, kw_only=True):
     intrinsics: tuple[Intrinsic, ...] = ()
     """The matrix instructions."""
 
+    @property
+    def cpu_vector_bytes(self) -> int:
+        """The width of a CPU's vector register; 0 on a GPU."""
+        return 0 if self.subgroup_sizes else self.native_vector_bytes
+
 
 class Sum(msgspec.Struct, frozen=True):
     """A sum that a dispatch computes."""

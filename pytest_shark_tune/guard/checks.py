@@ -35,7 +35,7 @@ class EntryEvaluator:
     def __init__(self, session: Session, defaults: dict[str, Source]) -> None:
         self._session = session
         self._constraint_check = ConstraintCheck(session.builder)
-        self._forms = FormChecks(session.builder, session.untuned, session.models, defaults)
+        self._forms = FormChecks(session.untuned, session.models, defaults)
         self._applicability = Applicability(session.builder, session.cache, session.settings.route)
         self._static_verdicts: dict[str, Verdict] = {}
 

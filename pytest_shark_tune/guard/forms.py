@@ -15,7 +15,6 @@ from pytest_shark_tune.records.form import FormRecord
 from pytest_shark_tune.records.form_files import record_path, response_path, response_text
 from pytest_shark_tune.records.types import State, WinnerRecord
 from pytest_shark_tune.system.files import read_plain
-from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.model.runner import ModelFunction, ModelRunner
 from pytest_shark_tune.tuning.model.whole import UntunedModels, default_form, tuned_form
 
@@ -29,8 +28,6 @@ _FORM = "form"
 class FormChecks:
     """Checks forms for one process of a run."""
 
-    builder: Builder
-    """Compiles the models."""
     untuned: UntunedModels
     """Has those without a spec."""
     models: ModelRunner
@@ -50,7 +47,7 @@ class FormChecks:
         if problem := _edited(Path(guarded.spec_path), record):
             raise CheckFailed(problem)
         try:
-            return tuned_form(guarded.plan.source(record.source), guarded.spec, self.builder, self.untuned)
+            return tuned_form(guarded.plan.source(record.source), guarded.spec, self.untuned)
         except (CommandFailed, CandidateFailed, InputError) as error:
             why = first_error(error) if isinstance(error, CommandFailed) else str(error)
             raise CheckFailed(f"the model does not compile in the form {record.form.name}: {why}") from error
@@ -91,7 +88,7 @@ class FormChecks:
                 f"{record.model}: {source.why_not_run or 'it has no single function whose inputs can be made up'}"
             )
         default, tasks = self.defaults[record.model], guarded.plan.tasks
-        return default_form(default, source, tasks, self.builder, self.untuned, lambda message: None)
+        return default_form(default, source, tasks, self.untuned, lambda message: None)
 
 
 def record_of_form(record: FormRecord) -> WinnerRecord:

@@ -18,6 +18,7 @@ __all__ = [
     "least_us",
     "operand_bytes",
     "operations_of",
+    "roofline_us",
     "why_impossible",
     "work_of",
 ]
@@ -110,7 +111,20 @@ def least_us(work: Work, limits: Limits, *, shares_processor: bool) -> float:
         limits: The device's limits.
         shares_processor: Whether the device is the processor that compiles.
     """
-    rate = limits.operations_per_s * _narrow_allowance(work) * (1.0 if shares_processor else _COMPUTING)
+    return roofline_us(work, limits, _narrow_allowance(work) * (1.0 if shares_processor else _COMPUTING))
+
+
+def roofline_us(work: Work, limits: Limits, speed: float) -> float:
+    """Compute the time of a dispatch by the roofline model, in microseconds.
+
+    That is the longest of moving its bytes, making its operations and launching it. A limit of 0 is unknown.
+
+    Args:
+        work: The least work of the dispatch.
+        limits: The device's limits.
+        speed: The part of the limit on arithmetic that the dispatch reaches; more than 1 if it exceeds the limit.
+    """
+    rate = limits.operations_per_s * speed
     moving_us = work.bytes / limits.bytes_per_s * 1e6 if limits.bytes_per_s else 0.0
     computing_us = work.operations / rate * 1e6 if rate else 0.0
     return max(moving_us, computing_us, limits.launch_us)

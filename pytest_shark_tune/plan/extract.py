@@ -28,8 +28,8 @@ __all__ = ["Extracted", "extract_dispatches"]
 
 _NO_BENCHMARK = "iree-compile makes no benchmark of it, as of anything with dynamic dimensions"
 _DATA_DEPENDENT = f"{_NO_BENCHMARK}, though no input has: its sizes depend on the data"
-
-
+_EXECUTABLES = "executable-sources"
+"""The phase after which dispatches are formed and have no configs yet."""
 _CONFIG = "#iree_codegen.compilation_info<"
 """How the text of a source begins a config that the source sets itself."""
 
@@ -71,13 +71,17 @@ def extract_dispatches(
                 raise InputError(f"{source.name}: {error}") from error
             calls.update({(source.name, symbol): number for symbol, number in flow.calls.items()})
             dispatches = _read_all(texts, source, processors)
-            reasons: dict[str, CannotTune] = {}
+            opened = _Opened()
             if missing := flow.calls.keys() - map(_symbol, dispatches):
-                bound, reasons = _bound_benchmarks(source, compiler)
-                dispatches += [each for each in _read_all(bound, source, processors) if _symbol(each) in missing]
+                try:
+                    lowered = _Lowered.of(source, compiler)
+                    bound, reasons = _bound_benchmarks(lowered)
+                    dispatches += [each for each in _read_all(bound, source, processors) if _symbol(each) in missing]
+                    if left := [symbol for symbol in flow.calls if symbol not in set(map(_symbol, dispatches))]:
+                        opened = _open_dispatches(lowered, left, processors, reasons)
+                except CommandFailed as error:
+                    raise InputError(f"{source.name}: {why_rejected(error)}") from error
             dispatches.sort(key=_natural_order)
-            left = [symbol for symbol in flow.calls if symbol not in set(map(_symbol, dispatches))]
-            opened = _open_dispatches(source, left, compiler, processors, reasons) if left else _Opened()
             points = source.points if opened.found else ()
             read.append(_with_functions(msgspec.structs.replace(source, points=points), functions, flow))
             for dispatch in (*dispatches, *opened.found, *opened.untunable):
@@ -105,20 +109,46 @@ def _symbol(dispatch: FoundDispatch | Untunable) -> str:
     return dispatch.name if isinstance(dispatch, Untunable) else dispatch.symbol
 
 
-def _bound_benchmarks(source: Source, compiler: Compiler) -> tuple[list[str], dict[str, CannotTune]]:
-    """Dump the benchmarks of a source with seeded values for scalars that are known only at run time.
+class _Lowered(NamedTuple):
+    """A source whose dispatches are formed, and what makes benchmarks of it."""
 
-    Args:
-        source: A source that the compiler accepts.
-        compiler: The compiler of the target.
+    source: Source
+    text: str
+    """Its executable sources."""
+    compiler: Compiler
+    """The compiler with the flags of the source's form."""
+
+    @classmethod
+    def of(cls, source: Source, compiler: Compiler) -> _Lowered:
+        """Lower a source.
+
+        Raises:
+            CommandFailed: the compiler rejects it.
+        """
+        compiler = compiler.for_models.with_flags(source.form.flags)
+        return cls(source, compiler.lower(source.text, to=_EXECUTABLES, name=source.name), compiler)
+
+    def benchmarks(self, text: str) -> list[str]:
+        """Dump the benchmarks of an edited ``text``.
+
+        Raises:
+            CommandFailed: the compiler rejects it.
+        """
+        return self.compiler.dump_benchmarks(text, self.source.name, since=_EXECUTABLES)
+
+
+def _bound_benchmarks(lowered: _Lowered) -> tuple[list[str], dict[str, CannotTune]]:
+    """Dump the benchmarks of a source with seeded values for scalars that are known only at run time.
 
     Returns:
         The benchmarks, none if there is no such scalar; and the executables with such scalars that have no benchmark,
         with the reason.
+
+    Raises:
+        CommandFailed: the compiler rejects the values.
     """
-    compiler = compiler.for_models.with_flags(source.form.flags)
-    bound = bind_scalars(compiler.lower(source.text, to="executable-sources", name=source.name))
-    texts = compiler.dump_benchmarks(bound.text, source.name, since="executable-sources") if bound.bound else []
+    bound = bind_scalars(lowered.text)
+    texts = lowered.benchmarks(bound.text) if bound.bound else []
     return texts, {symbol: UnknownScalar(reason) for symbol, reason in bound.unbound.items()}
 
 
@@ -132,29 +162,23 @@ class _Opened(NamedTuple):
 
 
 def _open_dispatches(
-    source: Source, missing: Sequence[str], compiler: Compiler, processors: int, reasons: Mapping[str, CannotTune]
+    lowered: _Lowered, missing: Sequence[str], processors: int, reasons: Mapping[str, CannotTune]
 ) -> _Opened:
     """Read the dispatches ``missing`` of a source, which have no benchmark, at the sizes that were given.
 
     Args:
-        source: The source.
+        lowered: The source.
         missing: The names of the executables.
-        compiler: The compiler of the target.
         processors: The number of workers that share a dispatch on the target.
         reasons: The reasons of those that have no benchmark for another reason than open sizes.
 
     Raises:
-        InputError: the compiler rejects the source.
+        CommandFailed: the compiler rejects the sizes.
     """
-    compiler = compiler.for_models.with_flags(source.form.flags)
-    try:
-        sources = compiler.lower(source.text, to="executable-sources", name=source.name)
-        sized = fix_sizes(sources, [point.by_dimension for point in source.points])
-        calls = {symbol: sized.calls[symbol] for symbol in missing if symbol in sized.calls}
-        since = "executable-sources"
-        texts = compiler.dump_benchmarks(sized.text, source.name, since=since) if calls else []
-    except CommandFailed as error:
-        raise InputError(f"{source.name}: {why_rejected(error)}") from error
+    source = lowered.source
+    sized = fix_sizes(lowered.text, [point.by_dimension for point in source.points])
+    calls = {symbol: sized.calls[symbol] for symbol in missing if symbol in sized.calls}
+    texts = lowered.benchmarks(sized.text) if calls else []
     found: list[FoundDispatch | Untunable] = []
     for text in texts:
         of_calls = calls.get(benchmarked_symbol(text), ())
@@ -209,7 +233,7 @@ class _Compiled(NamedTuple):
             def mark() -> list[str]:
                 stripped = strip(text)
                 flags = ["--iree-codegen-add-tuner-attributes"]
-                phases = {"since": "executable-sources", "to": "executable-configurations"}
+                phases = {"since": _EXECUTABLES, "to": "executable-configurations"}
                 return [compiler.lower(stripped, name=name, flags=flags, **phases)]
 
             return cls(pool.submit(mark).result, Flow, dict)

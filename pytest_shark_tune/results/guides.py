@@ -37,8 +37,7 @@ class Guides:
         """
         if not isinstance(task, Task):
             return None
-        target = task.dispatch.target
-        found = device_class(self._device, 0 if target.subgroup_sizes else target.native_vector_bytes)
+        found = device_class(self._device, task.dispatch.target.cpu_vector_bytes)
         if found not in self._loaded:
             self._loaded[found] = self._load(found)
         return self._loaded[found]

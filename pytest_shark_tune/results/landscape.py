@@ -53,7 +53,7 @@ def landscape_of(task: AnyTask, records: Sequence[Record], *, note: str = "") ->
         target=about.target,
         iree=about.iree,
         note=f"{len(candidates)} of {len(task.candidates)} candidates" + (f", {note}" if note else ""),
-        vector_bytes=_vector_bytes(task),
+        vector_bytes=task.dispatch.target.cpu_vector_bytes if isinstance(task, Task) else 0,
         facts=task.facts_on(about.device) if isinstance(task, Task) else None,
         baseline_samples_us=baseline,
         candidates=candidates,
@@ -90,11 +90,6 @@ def write_landscapes(path: Path, store: ResultStore, *, note: str = "") -> list[
         except OSError as error:
             store.failures.append(error)
     return messages
-
-
-def _vector_bytes(task: AnyTask) -> int:
-    is_cpu = isinstance(task, Task) and not task.dispatch.target.subgroup_sizes
-    return task.dispatch.target.native_vector_bytes if is_cpu and isinstance(task, Task) else 0
 
 
 def _samples_of(record: Record, known: dict[str, Record]) -> tuple[float, ...]:

@@ -43,6 +43,15 @@ PlayRound = Callable[[Sequence[str], int], RoundResult]
 """Plays a round of a final with the candidates of these ids; the number is the round's."""
 
 
+def _rounds(limit_s: float) -> Iterator[int]:
+    """Number the rounds of finals until their time is up: at least `_FEWEST_ROUNDS`, and at most `MOST_ROUNDS`."""
+    began_s = time.monotonic()
+    for number in range(MOST_ROUNDS):
+        if number >= _FEWEST_ROUNDS and time.monotonic() - began_s >= limit_s:
+            return
+        yield number
+
+
 class _Final:
     """A final in progress.
 
@@ -168,14 +177,13 @@ class Finals:
 
     def _hold_all(self, tasks: Sequence[Task], plan: Plan, limit_s: float) -> Iterator[FinalRecord]:
         """Hold the finals of dispatches in rounds over all of them."""
-        began_s = time.monotonic()
         share_s = limit_s / max(1, len(tasks))
         policy = _policy_for(share_s)
         finals = {task.name: _Final(self.finalists(task), share_s) for task in tasks}
         by_name = {task.name: task for task in tasks}
         tried = {task.name: self._tried_on_edges(task) for task in tasks}
         going = dict(finals)
-        for number in range(MOST_ROUNDS):
+        for number in _rounds(limit_s):
             self.report(f"finals of {len(going)} dispatches, round {number + 1} of {FINAL_ROUNDS} to {MOST_ROUNDS}")
             asked = [Entrants(by_name[name], final.going, tried[name]) for name, final in going.items()]
             for name, played in self.runner.round_of_all(asked, number, policy).items():
@@ -187,10 +195,8 @@ class Finals:
                     del going[name]
             if not going:
                 break
-            if number + 1 >= _FEWEST_ROUNDS and time.monotonic() - began_s >= limit_s:
-                for final in going.values():
-                    final.is_cut = True
-                break
+        for final in going.values():
+            final.is_cut = True
         usual = usual_spread(rounds for final in finals.values() for rounds in final.rounds.values())
         return (self._record_of(by_name[name], final, usual) for name, final in finals.items())
 
@@ -216,16 +222,13 @@ class Finals:
         """The records of the candidates of a dispatch, as far as its plan has them."""
         # Another suite with the same dispatch may have drawn other candidates.
         known = {candidate.id for candidate in task.candidates}
-        records = journal.read(self.run.records, Record)
-        return [record for record in records if record.dispatch == task.name and record.id in known]
+        return [record for record in self.run.records_by_dispatch().get(task.name, ()) if record.id in known]
 
     def _why_none(self, task: Task, plan: Plan) -> str:
         """The reason why a final is not worth its time; empty if it is."""
         if plan.forms:
-            records = journal.read(self.run.records, Record)
-            ratios: dict[str, float] = {}
-            for record in records:
-                ratios[record.dispatch] = max(record.ratio or 0.0, ratios.get(record.dispatch, 1.0))
+            by_dispatch = self.run.records_by_dispatch().items()
+            ratios = {name: max(1.0, *(record.ratio or 0.0 for record in records)) for name, records in by_dispatch}
             if {member.source for member in task.dispatch.members} <= slow_sources(plan, ratios, _BEHIND):
                 return "only forms have it that the best candidates leave behind another form: no final was held"
         share = plan.share(task)
@@ -240,8 +243,11 @@ class Finals:
         if left_s == math.inf:
             return left_s
         held = {final.dispatch for final in journal.read(self.run.finals, FinalRecord)}
-        records = journal.read(self.run.records, Record)
-        hopeful = {record.dispatch for record in records if record.id != DEFAULT_ID and (record.ratio_high or 0) > 1}
+        hopeful = {
+            name
+            for name, records in self.run.records_by_dispatch().items()
+            if any(record.id != DEFAULT_ID and (record.ratio_high or 0) > 1 for record in records)
+        }
         waiting = hopeful - held | {task.name for task in tasks}
         return left_s * min(1.0, len(tasks) * max(1, self.devices) / max(1, len(waiting)))
 
@@ -267,17 +273,12 @@ class Finals:
             play: plays a round.
             limit_s: the seconds that the final may take.
         """
-        began_s = time.monotonic()
         final = _Final(self.finalists(task), limit_s)
-        for number in range(MOST_ROUNDS):
-            if not final.going:
-                break
-            final.add(play(final.going, number))
+        for number in _rounds(limit_s):
             if final.is_over:
                 break
-            if number + 1 >= _FEWEST_ROUNDS and time.monotonic() - began_s >= limit_s:
-                final.is_cut = True
-                break
+            final.add(play(final.going, number))
+        final.is_cut |= not final.is_over
         return self._record_of(task, final)
 
     def _record_of(self, task: AnyTask, final: _Final, usual: float = 0.0) -> FinalRecord:

@@ -31,13 +31,13 @@ Raise it if other limits would be found.
 _TINY, _SMALL, _LARGE = 64, 1 << 15, 1 << 22
 """The elements of the copies: next to none, as many as fit into caches, and enough to keep a whole GPU busy."""
 _PRODUCTS_ON_CPU, _PRODUCTS_ON_GPU = (128, 512), (128, 512, 2048)
-"""The sizes of the products. Each is large enough on the next device up, and shows whether the next one takes long."""
+"""The sizes of the products, smallest first. The time of each one shows whether the next would take too long."""
 _ELEMENT_BYTES = 4
 _SAMPLE_S, _SAMPLES = 0.002, 5
 _LONGEST_S = 0.05
+"""A microbenchmark that would take longer, by the rate of a smaller one, is left out: some GPUs are software."""
 _ATTEMPTS = 3
 """How often limits are measured before they call a time impossible."""
-"""A microbenchmark that would take longer, by the rate of a smaller one, is left out: some GPUs are software."""
 
 
 class Microbenchmark(msgspec.Struct, frozen=True, kw_only=True):

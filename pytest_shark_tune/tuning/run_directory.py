@@ -15,7 +15,7 @@ import msgspec
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.plan.types import AnyTask, Task
-from pytest_shark_tune.records.types import State
+from pytest_shark_tune.records.types import Record, State
 from pytest_shark_tune.records.winner import final_threshold
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.system import journal
@@ -40,11 +40,26 @@ class RunDirectory:
         """Where it is."""
         self.cache = Cache(path, report)
         """The cache that ends with the run."""
+        self._grouped: tuple[int, Mapping[str, Sequence[Record]]] = (0, {})
 
     @property
     def records(self) -> Path:
         """The journal of the run's records, which the controller writes."""
         return self.path / "records.jsonl"
+
+    def records_by_dispatch(self) -> Mapping[str, Sequence[Record]]:
+        """The run's records in the order taken, by the dispatch's name; read again only if the journal has grown.
+
+        Raises:
+            InputError: the journal cannot be read.
+        """
+        size = self.records.stat().st_size if self.records.exists() else 0
+        if size != self._grouped[0]:
+            grouped: dict[str, list[Record]] = {}
+            for record in journal.read(self.records, Record):
+                grouped.setdefault(record.dispatch, []).append(record)
+            self._grouped = size, grouped
+        return self._grouped[1]
 
     @property
     def finals(self) -> Path:

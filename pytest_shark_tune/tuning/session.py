@@ -91,7 +91,6 @@ class Session:
             self.run, self.database, self.runner, model_final, settings.budget, len(settings.devices), report
         )
         self.form_finals = FormFinals(
-            self.builder,
             untuned,
             models,
             known_forms.chosen,

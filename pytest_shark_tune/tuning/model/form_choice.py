@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from pytest_shark_tune.dispatch.types import Dispatch, RootOp
-from pytest_shark_tune.measurement.roofline import Limits, work_of
+from pytest_shark_tune.measurement.roofline import Limits, roofline_us, work_of
 from pytest_shark_tune.plan.profile import Profile
 from pytest_shark_tune.plan.types import FormResult, Plan
 from pytest_shark_tune.records.types import State
@@ -78,10 +78,7 @@ def estimated_us(plan: Plan, profile: Profile, limits: Limits) -> float:
 
 def _tuned_us(dispatch: Dispatch, limits: Limits) -> float:
     work = work_of(dispatch.root, dispatch.members[0].module)
-    reached = _REACHED.get(_kind(dispatch.root), 1.0)
-    moving_s = work.bytes / limits.bytes_per_s if limits.bytes_per_s else 0.0
-    computing_s = work.operations / (limits.operations_per_s * reached) if limits.operations_per_s else 0.0
-    return max(moving_s * 1e6, computing_s * 1e6, limits.launch_us)
+    return roofline_us(work, limits, _REACHED.get(_kind(dispatch.root), 1.0))
 
 
 def _kind(root: RootOp) -> str:

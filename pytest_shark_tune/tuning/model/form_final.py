@@ -19,7 +19,6 @@ from pytest_shark_tune.records.types import FinalRecord, Origin, State
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.budget import TimeBudget
 from pytest_shark_tune.system.cache import content_key
-from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.model.final import compare_apart
 from pytest_shark_tune.tuning.model.runner import ONNX, ModelRunner
 from pytest_shark_tune.tuning.model.whole import UntunedModels, default_form, onnx_file, tuned_form
@@ -35,8 +34,6 @@ _CLOSE = 1.15
 class FormFinals:
     """Chooses the form of each model, once in a run."""
 
-    builder: Builder
-    """Compiles the models."""
     untuned: UntunedModels
     """Has those without a spec."""
     models: ModelRunner
@@ -101,9 +98,7 @@ class FormFinals:
             compared[name] = row
             self.report(f"compiling {model} in the form {name} with the winners of its dispatches")
             try:
-                paths[name] = tuned_form(
-                    plan.source(result.source), draft.text if draft.entries else "", self.builder, self.untuned
-                )
+                paths[name] = tuned_form(plan.source(result.source), draft.text if draft.entries else "", self.untuned)
             except (CandidateFailed, CommandFailed, InputError) as error:
                 compared[name] = replace(row, reason=str(error))
         measured, failed = self._compare(plan, model, paths) if paths else ({}, {})
@@ -126,7 +121,7 @@ class FormFinals:
     ) -> tuple[dict[str, Measurement], Mapping[str, CandidateFailed]]:
         """Compare whole models with the untuned default form; return their measurements and their failures."""
         default = plan.source(model)
-        function, vmfb = default_form(default, default, plan.tasks, self.builder, self.untuned, self.report)
+        function, vmfb = default_form(default, default, plan.tasks, self.untuned, self.report)
         self.report(f"comparing the forms {', '.join(paths)} of {model} as whole models")
         onnx = onnx_file(default, self.report) if self.compares_onnx else None
         try:

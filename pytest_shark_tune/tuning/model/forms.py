@@ -88,9 +88,7 @@ class _Race:
         self._by_sources: dict[str, str] = {}
         self._by_binary: dict[str, str] = {}
         try:
-            self._function, self._default = default_form(
-                model, model, plan.tasks, tools.builder, tools.untuned, tools.report
-            )
+            self._function, self._default = default_form(model, model, plan.tasks, tools.untuned, tools.report)
         except CommandFailed as error:
             raise InputError(f"{model.name}: {first_error(error)}") from error
         self._by_binary[file_digest(self._default)] = DEFAULT_FORM.name

@@ -32,7 +32,8 @@ class UntunedModels:
     """
 
     def __init__(self, builder: Builder, *, asks_onnx: bool = False) -> None:
-        self._builder = builder
+        self.builder = builder
+        """Compiles them."""
         self._asks_onnx = asks_onnx
         self._known: dict[str, Path] = {}
         self._answers: dict[str, Tensors] = {}
@@ -61,7 +62,7 @@ class UntunedModels:
         Raises:
             CommandFailed: the compiler rejects the model.
         """
-        compiler = self._builder.compiler.for_models.with_flags(source.form.flags)
+        compiler = self.builder.compiler.for_models.with_flags(source.form.flags)
         return strip(compiler.lower(source.text, to="executable-sources", name=source.name))
 
     def vmfb(self, source: Source) -> Path:
@@ -73,7 +74,7 @@ class UntunedModels:
         """
         key = content_key(source.content)
         if key not in self._known:
-            self._known[key] = self._builder.model(self.sources(source), source.form.flags)
+            self._known[key] = self.builder.model(self.sources(source), source.form.flags)
         return self._known[key]
 
 
@@ -81,7 +82,6 @@ def default_form(
     model: Source,
     like: Source,
     tasks: Iterable[Task],
-    builder: Builder,
     untuned: UntunedModels,
     report: Callable[[str], None],
 ) -> tuple[ModelFunction, Path]:
@@ -94,8 +94,7 @@ def default_form(
         model: The model as it is.
         like: A source of the model with known functions, of which it runs exactly one.
         tasks: The dispatches of ``like``.
-        builder: Compiles the model with disturbed sums.
-        untuned: Compiles the model.
+        untuned: Compiles the model, also with disturbed sums.
         report: Gets a message about work that takes long.
 
     Returns:
@@ -109,7 +108,7 @@ def default_form(
     @cache
     def disturbed() -> Path | None:
         report(f"asking how {model.name} answers to rounding errors")
-        return builder.disturbed_model(untuned.sources(model), None)
+        return untuned.builder.disturbed_model(untuned.sources(model), None)
 
     tolerance = model_tolerance(like, name, tasks, [model.name])
     expected, vmfb = untuned.expected(model), untuned.vmfb(model)
@@ -127,7 +126,7 @@ def onnx_file(model: Source, report: Callable[[str], None]) -> Path | None:
     return Path(model.path)
 
 
-def tuned_form(source: Source, spec: str, builder: Builder, untuned: UntunedModels) -> Path:
+def tuned_form(source: Source, spec: str, untuned: UntunedModels) -> Path:
     """Compile a source in its form with a spec, or untuned if the text of the spec is empty.
 
     Raises:
@@ -137,4 +136,5 @@ def tuned_form(source: Source, spec: str, builder: Builder, untuned: UntunedMode
     """
     if not spec:
         return untuned.vmfb(source)
+    builder = untuned.builder
     return builder.model(apply_spec(source, spec, builder.compiler).text, source.form.flags)

@@ -14,21 +14,17 @@ import pytest
 
 from pytest_shark_tune import ops
 from pytest_shark_tune.compiler.compiler import Compiler, compiler_version
-from pytest_shark_tune.compiler.configure import configure_with, why_not_applied
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.dispatch.types import Dispatch
-from pytest_shark_tune.errors import CommandFailed
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.ops.convolution import Convolution, convolution_text
-from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.make import make_plan
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.plan.spaces import emitted_constraints, search_spaces
 from pytest_shark_tune.search_space import SearchSpace, spaces_in
-from pytest_shark_tune.search_space.candidate import Candidate, make_candidates
+from pytest_shark_tune.search_space.candidate import make_candidates
 from pytest_shark_tune.search_space.config_reader import knobs_of
 from pytest_shark_tune.search_space.gpu.mma import mma_spaces
-from pytest_shark_tune.spec.build import single_entry_spec
+from tests.gpu_dispatches import extracted, failing
 
 UPSTREAM = Path(__file__).parents[3] / "docs" / "upstream"
 GPUS = ("hip:gfx942", "cuda:sm_89")
@@ -71,13 +67,6 @@ def vecmat(k: int, n: int) -> OpSource:
         }}
         """,
     )
-
-
-@cache
-def extracted(target: str, op: OpSource) -> tuple[Compiler, Dispatch]:
-    compiler = Compiler(Target.parse(target))
-    (dispatch,) = extract_dispatches([read_source(op, Path())], compiler, processors=1).dispatches
-    return compiler, dispatch
 
 
 @cache
@@ -212,16 +201,5 @@ def test_the_plan_names_the_step_that_failed() -> None:
 def assert_most_compile(target: str, op: OpSource, space: SearchSpace, count: int, directory: Path) -> None:
     compiler, dispatch = extracted(target, op)
     candidates = make_candidates(dispatch.name, dispatch.root, space, space.sample(count, 0))
-    failed = [candidate.config for candidate in candidates if not compiles(compiler, dispatch, candidate, directory)]
+    failed = failing(compiler, dispatch, candidates, directory)
     assert len(failed) <= len(candidates) / 10, failed
-
-
-def compiles(compiler: Compiler, dispatch: Dispatch, candidate: Candidate, directory: Path) -> bool:
-    spec = single_entry_spec(dispatch.root, candidate.compilation_info)
-    configured = configure_with(dispatch.members[0].module.text, spec)
-    assert why_not_applied(configured, candidate.compilation_info) is None
-    try:
-        compiler.compile_sources(configured.text, directory / "candidate.vmfb")
-    except CommandFailed:
-        return False
-    return True

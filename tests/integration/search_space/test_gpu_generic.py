@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 
 import pytest
 
-from pytest_shark_tune.compiler.compiler import Compiler
-from pytest_shark_tune.compiler.configure import configure_with, why_not_applied
-from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.dispatch.types import Dispatch
-from pytest_shark_tune.errors import CommandFailed
 from pytest_shark_tune.ops import OpSource
-from pytest_shark_tune.plan.extract import extract_dispatches
-from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.plan.spaces import search_spaces
-from pytest_shark_tune.search_space import NoSpace, SearchSpace
+from pytest_shark_tune.search_space import NoSpace
 from pytest_shark_tune.search_space.candidate import make_candidates
-from pytest_shark_tune.spec.build import single_entry_spec
+from tests.gpu_dispatches import extracted, failing
 
 GPUS = ("hip:gfx942", "cuda:sm_89")
 
@@ -123,13 +115,6 @@ def matvec(rows: int, columns: int) -> OpSource:
     )
 
 
-@cache
-def extracted(target: str, op: OpSource) -> tuple[Compiler, Dispatch]:
-    compiler = Compiler(Target.parse(target))
-    (dispatch,) = extract_dispatches([read_source(op, Path())], compiler, processors=1).dispatches
-    return compiler, dispatch
-
-
 COMPILING = [
     (transpose((256, 512), (1, 0)), 2),
     (transpose((4, 64, 16, 64), (0, 2, 1, 3)), 2),
@@ -156,7 +141,8 @@ COMPILING = [
 def test_nine_in_ten_candidates_compile(target: str, op: OpSource, count: int, tmp_path: Path) -> None:
     compiler, dispatch = extracted(target, op)
     for space in search_spaces(dispatch, compiler):
-        failed = failing(compiler, dispatch, space, count, tmp_path)
+        candidates = make_candidates(dispatch.name, dispatch.root, space, space.sample(count, 0))
+        failed = failing(compiler, dispatch, candidates, tmp_path)
         assert len(failed) <= count / 10, failed
 
 
@@ -165,18 +151,3 @@ def test_a_dispatch_whose_ops_all_need_a_config_is_left_out_with_the_reason(targ
     compiler, dispatch = extracted(target, softmax(128, 512))
     with pytest.raises(NoSpace, match="needs a config for several ops of this dispatch"):
         search_spaces(dispatch, compiler)
-
-
-def failing(compiler: Compiler, dispatch: Dispatch, space: SearchSpace, count: int, directory: Path) -> list[str]:
-    """The configs of a sample that do not compile."""
-    failed = []
-    for candidate in make_candidates(dispatch.name, dispatch.root, space, space.sample(count, 0)):
-        configured = configure_with(
-            dispatch.members[0].module.text, single_entry_spec(dispatch.root, candidate.compilation_info)
-        )
-        assert why_not_applied(configured, candidate.compilation_info) is None
-        try:
-            compiler.compile_sources(configured.text, directory / "candidate.vmfb")
-        except CommandFailed:
-            failed.append(candidate.config)
-    return failed

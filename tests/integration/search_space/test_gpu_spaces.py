@@ -12,18 +12,18 @@ from click.testing import CliRunner
 from pytest_shark_tune import ops
 from pytest_shark_tune.cli import main
 from pytest_shark_tune.compiler.compiler import Compiler
-from pytest_shark_tune.compiler.configure import configure_with, why_not_applied
+from pytest_shark_tune.compiler.configure import configure_with
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.types import Dispatch
-from pytest_shark_tune.errors import CommandFailed
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.plan.spaces import search_spaces
 from pytest_shark_tune.search_space import SearchSpace
-from pytest_shark_tune.search_space.candidate import Candidate, make_candidates
+from pytest_shark_tune.search_space.candidate import make_candidates
 from pytest_shark_tune.spec.build import SpecEntry, build_spec, single_entry_spec
 from pytest_shark_tune.spec.read import read_spec
+from tests.gpu_dispatches import compiles
 
 MATMUL = ops.matmul(m=2048, n=10240, k=1280, lhs="f16")
 CONVOLUTION = ops.conv_2d(
@@ -111,17 +111,6 @@ def test_the_candidates_of_our_spaces_apply_and_compile(target: str, op: OpSourc
     for space in found:
         (candidate,) = make_candidates(dispatch.name, dispatch.root, space, space.sample(1, 7))
         assert compiles(compiler, dispatch, candidate, tmp_path), candidate.config
-
-
-def compiles(compiler: Compiler, dispatch: Dispatch, candidate: Candidate, directory: Path) -> bool:
-    spec = single_entry_spec(dispatch.root, candidate.compilation_info)
-    configured = configure_with(dispatch.members[0].module.text, spec)
-    assert why_not_applied(configured, candidate.compilation_info) is None
-    try:
-        compiler.compile_sources(configured.text, directory / "candidate.vmfb")
-    except CommandFailed:
-        return False
-    return True
 
 
 def test_direct_and_igemm_configs_say_which_they_are() -> None:
