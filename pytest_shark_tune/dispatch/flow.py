@@ -130,7 +130,7 @@ def function_inputs(
         sizes: The sizes of open dimensions by input and dimension.
     """
     functions = {}
-    with ir.Context(), ir.Location.unknown():
+    with mlir.shared_context():
         module = mlir.parse_module(input_text)
         defined = _functions(module)
         for name, op in defined.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from iree.compiler import ir
 
-from pytest_shark_tune.dispatch.mlir import ops_inside, parse_module
+from pytest_shark_tune.dispatch.mlir import ops_inside, parse_module, shared_context
 
 __all__ = ["has_other_reductions"]
 
@@ -19,8 +19,7 @@ def has_other_reductions(text: str) -> bool:
     Args:
         text: The text of the dispatch's benchmark module.
     """
-    with ir.Context() as context:
-        context.enable_multithreading(False)
+    with shared_context():
         module = parse_module(text)
         ops = [op for op in ops_inside(module.operation) if _computes_tensors(op)]
         roots = [place for place, op in enumerate(ops) if "root_op" in op.attributes]

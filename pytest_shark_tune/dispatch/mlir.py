@@ -28,10 +28,12 @@ from pytest_shark_tune.dispatch.types import Tensor
 from pytest_shark_tune.errors import InputError
 
 __all__ = [
+    "DISPATCH_TENSOR",
     "affine_map",
     "least_bytes",
     "loops_in",
     "only_op",
+    "operand_groups",
     "ops_inside",
     "ops_named",
     "parent_named",
@@ -39,6 +41,7 @@ __all__ = [
     "parse_module",
     "pattern_op",
     "pipeline_name",
+    "shaped_type",
     "shared_context",
     "string_of",
     "tensor_of",
@@ -55,6 +58,8 @@ except ModuleNotFoundError:
     sys.modules[_WITHOUT_CLASSES] = types.ModuleType(_WITHOUT_CLASSES)
 
 
+DISPATCH_TENSOR = "!iree_tensor_ext.dispatch.tensor<"
+"""How the text of a binding's type begins, of which IREE has no bindings."""
 _MOST_ELEMENTS = 1 << 38
 """The most elements of an operand: a terabyte of f32. The spaces of larger ops take minutes, and nothing runs them."""
 _LONGEST = 300
@@ -193,6 +198,23 @@ def tensor_of(kind: ir.Type, *, scalars: bool = False) -> Tensor:
     if math.prod(shaped.shape) > _MOST_ELEMENTS:
         raise TooManyElements(f"it has more elements than any device holds ({kind})")
     return Tensor(tuple(shaped.shape), str(shaped.element_type))
+
+
+def shaped_type(kind: ir.Type) -> Any:
+    """Return the shaped type of a tensor, a buffer or a binding of a dispatch; ``None`` for other types."""
+    text = str(kind)
+    if text.startswith(DISPATCH_TENSOR):
+        kind = ir.Type.parse(text[text.index(":") + 1 : -1])
+    return kind if isinstance(kind, ir.ShapedType) and kind.has_rank else None
+
+
+def operand_groups(op: ir.Operation) -> list[range]:
+    """Return the positions of the operands in each group of an op's operands."""
+    found, start = [], 0
+    for size in ir.DenseI32ArrayAttr(op.attributes["operandSegmentSizes"]):
+        found.append(range(start, start + size))
+        start += size
+    return found
 
 
 def least_bytes(kind: ir.Type) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from iree.compiler import ir, passmanager
@@ -22,7 +22,6 @@ from pytest_shark_tune.dispatch.reasons import UnreadableBenchmark
 __all__ = ["OpenDimension", "SizedCall", "SizedSources", "fix_sizes", "freeze_sizes", "with_sizes"]
 
 _CALL, _DIM = "stream.cmd.dispatch", "hal.buffer_view.dim"
-_DISPATCH_TENSOR = "!iree_tensor_ext.dispatch.tensor<"
 _SAME_SHAPE = (
     "amdgpu.fat_raw_buffer_cast",
     "iree_codegen.load_from_buffer",
@@ -116,7 +115,7 @@ def freeze_sizes(function: ir.Operation, constants: Sequence[int]) -> None:
     """
     for op in mlir.ops_inside(function):
         for number, result in enumerate(op.results):
-            kind = _shaped(result.type)
+            kind = mlir.shaped_type(result.type)
             if kind is None or kind.has_static_shape:
                 continue
             try:
@@ -199,31 +198,17 @@ def _sized_call(call: ir.Operation, point: int) -> SizedCall:
     Raises:
         NotComputed: It passes something else.
     """
-    _, scalars, *_, lengths = _segments(call)
+    _, scalars, *_, lengths = _operands_by_group(call)
     return SizedCall(point, tuple(map(evaluate, scalars)), tuple(map(evaluate, lengths)))
 
 
-def _segments(op: ir.Operation) -> list[list[ir.Value]]:
-    """Return the operands of an op by group."""
-    operands = list(op.operands)
-    groups, start = [], 0
-    for size in ir.DenseI32ArrayAttr(op.attributes["operandSegmentSizes"]):
-        groups.append(operands[start : start + size])
-        start += size
-    return groups
-
-
-def _shaped(kind: ir.Type) -> Any:
-    """Return the shaped type of a tensor, a buffer or a binding; ``None`` for other types."""
-    text = str(kind)
-    if text.startswith(_DISPATCH_TENSOR):
-        kind = ir.Type.parse(text[text.index(":") + 1 : -1])
-    return kind if isinstance(kind, ir.ShapedType) and kind.has_rank else None
+def _operands_by_group(op: ir.Operation) -> list[list[ir.Value]]:
+    return [[op.operands[position] for position in group] for group in mlir.operand_groups(op)]
 
 
 def _with_shape(kind: ir.Type, shape: Sequence[int]) -> ir.Type:
     text = str(kind)
-    if text.startswith(_DISPATCH_TENSOR):
+    if text.startswith(mlir.DISPATCH_TENSOR):
         start = text.index(":") + 1
         return ir.Type.parse(f"{text[:start]}{_with_shape(ir.Type.parse(text[start:-1]), shape)}>")
     if isinstance(kind, ir.MemRefType):
@@ -237,7 +222,7 @@ def _shape_of(op: ir.Operation, number: int, constants: Sequence[int]) -> Sequen
     Raises:
         NotComputed: The op is not followed.
     """
-    shape = list(_shaped(op.results[number].type).shape)
+    shape = list(mlir.shaped_type(op.results[number].type).shape)
     if op.name == "hal.interface.binding.subspan":
         return _filled(shape, list(op.operands)[1:], constants)
     if op.name == "tensor.empty":
@@ -256,12 +241,12 @@ def _shape_of(op: ir.Operation, number: int, constants: Sequence[int]) -> Sequen
     if op.name in ("tensor.extract_slice", "iree_tensor_ext.dispatch.tensor.load"):
         sizes = list(ir.DenseI64ArrayAttr(op.attributes["static_sizes"]))
         if len(sizes) == len(shape):
-            return _filled(sizes, _segments(op)[-2], constants)
+            return _filled(sizes, _operands_by_group(op)[-2], constants)
     raise NotComputed(op.name)
 
 
 def _operand_shape(value: ir.Value) -> Sequence[int]:
-    kind = _shaped(value.type)
+    kind = mlir.shaped_type(value.type)
     if kind is None or not kind.has_static_shape:
         raise NotComputed("a tensor of open shape")
     return [int(size) for size in kind.shape]

@@ -13,7 +13,7 @@ import math
 import random
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from iree.compiler import ir
 from iree.compiler.dialects import arith
@@ -25,7 +25,6 @@ from pytest_shark_tune.dispatch.integers import NotComputed, evaluate, origins
 __all__ = ["BoundScalars", "bind_scalars"]
 
 _CALL = "stream.cmd.dispatch"
-_TENSOR = "!iree_tensor_ext.dispatch.tensor<"
 _FLOATS: Final = (0.5, 0.75, 1.25, 1.5, 1.75, 2.5, 3.0)
 """Values of floats: positive, not 1, and exact in every type."""
 _STEPS: Final = (1, 2, 3, 4, 5, 6, 7)
@@ -96,18 +95,9 @@ def _callee(call: ir.Operation) -> tuple[str, str]:
     return symbol, entry
 
 
-def _segments(op: ir.Operation) -> list[range]:
-    """Return the positions of the operands in each group of operands."""
-    found, start = [], 0
-    for size in ir.DenseI32ArrayAttr(op.attributes["operandSegmentSizes"]):
-        found.append(range(start, start + size))
-        start += size
-    return found
-
-
 def _scalars(call: ir.Operation) -> list[int]:
     """Return the positions of a call's workload and of its scalar operands."""
-    workload, operands, *_ = _segments(call)
+    workload, operands, *_ = mlir.operand_groups(call)
     return [*workload, *operands]
 
 
@@ -118,15 +108,7 @@ def _is_constant(value: ir.Value) -> bool:
 def _has_static_sizes(function: ir.Operation) -> bool:
     """Return whether no tensor in a dispatch has an open size, so that no scalar is one."""
     values = (value for op in mlir.walk(function) for value in op.results)
-    return all(shape.has_static_shape for value in values if (shape := _shape(value.type)) is not None)
-
-
-def _shape(kind: ir.Type) -> Any:
-    """Return the shaped type of a tensor or of a binding, ``None`` for other types."""
-    text = str(kind)
-    if text.startswith(_TENSOR):
-        kind = ir.Type.parse(text[text.index(":") + 1 : -1])
-    return ir.ShapedType(kind) if isinstance(kind, ir.ShapedType) else None
+    return all(shape.has_static_shape for value in values if (shape := mlir.shaped_type(value.type)) is not None)
 
 
 def _choose(call: ir.Operation, symbol: str, function: ir.Operation) -> dict[ir.Value, int]:
@@ -228,7 +210,7 @@ def _stays_inside(call: ir.Operation, function: ir.Operation, chosen: Mapping[ir
         function: Its function.
         chosen: The values of everything that its scalars are computed from.
     """
-    _, operands, *_, lengths = _segments(call)
+    _, operands, *_, lengths = mlir.operand_groups(call)
     constants = [evaluate(call.operands[position], known=chosen) for position in operands]
     sizes = [evaluate(call.operands[position], known=chosen) for position in lengths]
     answers = [
@@ -270,7 +252,7 @@ def _parsed(assumption: ir.Attribute) -> dict[str, int]:
 def _indexed(op: ir.Operation, constants: Sequence[int], lengths: Sequence[int]) -> Iterator[bool | None]:
     """Check the offsets and indices of an op that depend on scalars."""
     if op.name == "hal.interface.binding.subspan":
-        whole = _shape(op.results[0].type)
+        whole = mlir.shaped_type(op.results[0].type)
         binding = ir.IntegerAttr(op.attributes["binding"]).value
         if whole is None or _is_constant(op.operands[0]) or binding >= len(lengths):
             return
@@ -288,10 +270,10 @@ def _indexed(op: ir.Operation, constants: Sequence[int], lengths: Sequence[int])
 
 def _sliced(op: ir.Operation, constants: Sequence[int]) -> Iterator[bool | None]:
     """Check the offsets of an op that reads or writes a slice."""
-    segments = _segments(op)
+    segments = mlir.operand_groups(op)
     dynamic = iter(segments[-3])
     # A slice is taken from the first operand, or put into the second.
-    whole = _shape(op.operands[segments[1][0] if "store" in op.name or "insert" in op.name else 0].type)
+    whole = mlir.shaped_type(op.operands[segments[1][0] if "store" in op.name or "insert" in op.name else 0].type)
     if whole is None:
         return
     names = ("static_offsets", "static_sizes", "static_strides")

@@ -268,5 +268,7 @@ def _canonical(text: str) -> str:
     """Return a module as the compiler prints it."""
     from iree.compiler import ir
 
-    with ir.Context():
+    from pytest_shark_tune.dispatch.mlir import shared_context
+
+    with shared_context():
         return str(ir.Module.parse(text))

@@ -36,8 +36,8 @@ class Terminated(KeyboardInterrupt):
 class Interrupts:
     """The signal handlers of a run, from `install` to `restore`.
 
-    A signal is left alone if another handler is installed, or if it is ignored. ``status`` is the exit
-    status that a SIGTERM or SIGHUP asks for, 0 without one, and ``is_ending`` whether the run is ending.
+    A signal is left alone if another handler is installed, or if it is ignored. ``status`` is the exit status that a
+    SIGTERM or SIGHUP asks for, 0 without one, and ``is_ending`` whether the run is ending.
 
     Args:
         terminate: whether to handle SIGTERM and SIGHUP, too. Otherwise SIGHUP is ignored: a worker gets it from the

@@ -35,6 +35,7 @@ __all__ = [
 
 
 _MOST_DIGITS = 9
+_NUMBER = rf"[0-9]{{1,{_MOST_DIGITS}}}(?:\.[0-9]{{1,{_MOST_DIGITS}}})?"
 _SHORTEST_COMPILE_S, _COMPILES = 20.0, 60
 """The least time limit of the compiler for a candidate, and the part of a run's time that it is."""
 
@@ -118,7 +119,7 @@ def parse_duration(option: str, text: str) -> float | None:
     """
     if not text.strip():
         return None
-    match = re.fullmatch(rf"([0-9]{{1,{_MOST_DIGITS}}}(?:\.[0-9]{{1,{_MOST_DIGITS}}})?)([smh]?)", text.strip())
+    match = re.fullmatch(rf"({_NUMBER})([smh]?)", text.strip())
     seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
     if not seconds:
         raise pytest.UsageError(f"{option}: {text!r} is not a duration; give for example 90s, 30m or 1h")
@@ -297,7 +298,7 @@ def parse_knobs(option: str, lines: Sequence[str], target: Target) -> dict[str, 
 
 
 def _parse_part(text: str) -> float | None:
-    match = re.fullmatch(rf"([0-9]{{1,{_MOST_DIGITS}}}(?:\.[0-9]{{1,{_MOST_DIGITS}}})?)(%?)", text.strip(), re.ASCII)
+    match = re.fullmatch(rf"({_NUMBER})(%?)", text.strip(), re.ASCII)
     return float(match[1]) / (100 if match[2] else 1) if match else None
 
 

@@ -123,7 +123,7 @@ def records_path(spec: Path) -> Path:
 
 
 def read_text(spec: Path) -> str:
-    """Return the text of a spec file, whose content is text, which need not parse, or MLIR's bytecode.
+    """Return the text of a spec file, which holds text or MLIR bytecode. The text need not parse.
 
     Raises:
         InputError: the file cannot be read.

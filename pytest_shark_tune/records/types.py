@@ -63,8 +63,7 @@ def lasts(state: State, reason: str) -> bool:
     """Return whether a candidate's result stays true, so that a later run need not try it again.
 
     A time-out, a crash, a lost device, a lack of memory and a linker that fails tell of one machine at one time. So do
-    the limits of a device, by which a time is impossible. The
-    compiler's own error about a config stays true.
+    the limits of a device, by which a time is impossible. The compiler's own error about a config stays true.
     """
     if state is State.WRONG_RESULT:
         return not reason.startswith(IMPOSSIBLE)

@@ -14,7 +14,7 @@ __all__ = ["answers", "warnings"]
 
 def answers(summary: Summary) -> Iterator[str]:
     """Yield sentences that say how much faster what became."""
-    won = [row for row in summary.dispatches if row.winner is not None and row.name not in summary.dropped]
+    won = summary.improved
     count = len(summary.dispatches)
     answer = (
         f"{len(won)} of {count} {'dispatch' if count == 1 else 'dispatches'} {'is' if len(won) == 1 else 'are'} faster"

@@ -31,7 +31,7 @@ def summary_markdown(summary: Summary) -> str:
 
 def _table(summary: Summary) -> Iterator[str]:
     """Yield the dispatches with an entry in the spec as a table, those that take most of the time first."""
-    won = [row for row in summary.dispatches if row.winner is not None and row.name not in summary.dropped]
+    won = summary.improved
     if not won:
         return
     won.sort(key=lambda row: (-(row.share or 0.0), -(row.speedup or 0.0)))

@@ -13,7 +13,7 @@ import msgspec
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.records.types import State
 from pytest_shark_tune.results.replay import Landscape, LandscapeCandidate, read_landscape
-from pytest_shark_tune.system.files import read_plain
+from pytest_shark_tune.system.files import decode_json, read_plain
 
 __all__ = ["read_any_landscape"]
 
@@ -106,8 +106,8 @@ def read_any_landscape(path: Path) -> Landscape:
 
 def _decode(content: bytes, form: type[_T]) -> _T | None:
     try:
-        return msgspec.json.decode(content, type=form)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return decode_json(content, form)
+    except InputError:
         return None
 
 

@@ -153,6 +153,11 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     tried_forms: tuple[FormResult, ...] = ()
     """The forms of models that were compiled whole and timed untuned."""
 
+    @property
+    def improved(self) -> list[DispatchSummary]:
+        """The dispatches with an entry in the spec."""
+        return [row for row in self.dispatches if row.winner is not None and row.name not in self.dropped]
+
 
 def write_summary(path: Path, summary: Summary) -> None:
     """Write ``summary.json``.

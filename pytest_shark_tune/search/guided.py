@@ -84,6 +84,7 @@ class GuidedSearch:
         self._judged = 0
         self._turn = _ON_TRUST
         self._tests = 0
+        self._best = 1.0
 
     def ask(self, count: int) -> list[int]:
         """Return the prior's rows when it has the turn, and else those of the model search."""
@@ -181,5 +182,3 @@ class GuidedSearch:
         self._forest.learn(examples, np.concatenate([self._targets, *[own] * _WEIGHT]), share=_RENEWED)
         self._best = float(own.max(initial=_LEAST))
         return self._best
-
-    _best = 1.0

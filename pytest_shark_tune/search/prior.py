@@ -20,6 +20,7 @@ from pytest_shark_tune.search.facts import ProblemFacts
 from pytest_shark_tune.search.features import Column
 from pytest_shark_tune.search.table import ConfigTable
 from pytest_shark_tune.search.transfer import transferred
+from pytest_shark_tune.system.files import decode_json
 
 __all__ = ["LeftOut", "Prior", "PriorConfigs", "PriorShape", "read_prior"]
 
@@ -175,10 +176,7 @@ def read_prior(content: bytes) -> Prior:
     Raises:
         InputError: it is no prior.
     """
-    try:
-        return msgspec.json.decode(content, type=Prior).checked()
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InputError(str(error)) from error
+    return decode_json(content, Prior).checked()
 
 
 def _family_of(label: str, facts: ProblemFacts) -> str:

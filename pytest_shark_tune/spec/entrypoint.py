@@ -113,9 +113,8 @@ def _stages_of(sequence: ir.Operation, name: str) -> Iterator[list[_Pair]]:
             pairs = zip(ir.ArrayAttr(op.attributes["matchers"]), ir.ArrayAttr(op.attributes["actions"]), strict=True)
             yield [_Pair(_looked_up(matcher, op), _looked_up(action, op)) for matcher, action in pairs]
         elif op.name == _INCLUDE:
-            yield from _stages_of(
-                _looked_up(op.attributes["target"], op), name
-            )  # MLIR refuses sequences that include themselves.
+            # MLIR refuses sequences that include themselves.
+            yield from _stages_of(_looked_up(op.attributes["target"], op), name)
         else:
             raise _unreadable(sequence, name, op.name)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from pytest_shark_tune.commands.landscapes.replay import evaluations_text
 from pytest_shark_tune.commands.options import Command
 from pytest_shark_tune.commands.output import check_output_path, print_table, report, writing
 from pytest_shark_tune.results.prior_training import train_prior, write_prior
@@ -49,9 +50,7 @@ def train(landscapes: tuple[Path, ...], output: Path, seeds: int) -> None:
 
 
 def _print_test(made: Prior) -> None:
-    def text(count: float | None) -> str:
-        return "not reached" if count is None else f"{count:g}"
-
+    text = evaluations_text
     if made.test:
         rows = (
             (left.dispatch, str(left.configs), text(left.evals_to_5pct_median), text(left.without))

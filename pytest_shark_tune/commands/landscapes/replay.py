@@ -15,7 +15,7 @@ from pytest_shark_tune.results.replay import replay as replay_seeds
 from pytest_shark_tune.search import STRATEGIES, Prior
 from pytest_shark_tune.system.machine import processors
 
-__all__ = ["replay"]
+__all__ = ["evaluations_text", "replay"]
 
 _MOST_SEEDS = 100_000
 _MOST_CONFIGS = 1_000_000_000
@@ -88,10 +88,13 @@ def _fitting_prior(recorded: Landscape, name: str) -> Prior | None:
     return None if misfit else prior
 
 
-def _print_replay(found: Replay, title: str) -> None:
-    def text(count: float | None) -> str:
-        return "not reached" if count is None else f"{count:g}"
+def evaluations_text(count: float | None) -> str:
+    """Return a number of evaluations as text; ``None`` stands for searches that ended before."""
+    return "not reached" if count is None else f"{count:g}"
 
+
+def _print_replay(found: Replay, title: str) -> None:
+    text = evaluations_text
     click.echo(title)
     click.echo(
         f"evaluations to within 5% of the best: {text(found.evals_to_5pct_median)} (median), "

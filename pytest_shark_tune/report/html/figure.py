@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pytest_shark_tune.system.units import format_us
-
-__all__ = ["Figure", "Table", "interval", "ratio", "times", "us"]
+__all__ = ["Figure", "Table", "interval", "ratio", "us"]
 
 
 @dataclass(frozen=True)
@@ -36,11 +34,6 @@ class Figure:
 def us(value: float | None) -> str:
     """Return a time for a table, in microseconds without the unit."""
     return "" if value is None else f"{value:,.3f}".rstrip("0").rstrip(".")
-
-
-def times(value: float | None) -> str:
-    """Return a time with its unit."""
-    return format_us(value)
 
 
 def ratio(value: float | None) -> str:

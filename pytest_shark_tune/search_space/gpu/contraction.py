@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from iree.compiler import ir
-
 from pytest_shark_tune.dispatch.elements import ELEMENT_BYTES
-from pytest_shark_tune.dispatch.mlir import affine_map
+from pytest_shark_tune.dispatch.mlir import affine_map, shared_context
 from pytest_shark_tune.dispatch.reasons import NothingToTile
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.search_space.gpu.mma import mma_spaces
@@ -54,7 +52,7 @@ def _reads_along_reduction(root: RootOp) -> bool:
     if min(rows, columns) > _FEW or not root.k:
         return False
     matrix = max(range(2), key=lambda index: math.prod(root.inputs[index].shape))
-    with ir.Context():
+    with shared_context():
         return indexing_loops(affine_map(root.maps[matrix]))[-1:] == root.k[-1:]
 
 
@@ -67,7 +65,7 @@ def contraction_problem(root: RootOp) -> Problem:
     tiled = sorted({*root.m[-1:], *root.n[-1:]}) or list(root.batch[-1:])
     if not tiled or not root.k:
         raise NothingToTile(f"{root.op} has no {'reduction' if tiled else 'parallel dimension'} to tile")
-    with ir.Context():
+    with shared_context():
         loops = [indexing_loops(affine_map(text)) for text in root.maps]
     elements = [ELEMENT_BYTES[tensor.element] for tensor in (*root.inputs, *root.outputs)]
     spans = tuple(zip(loops, elements, strict=True))

@@ -8,7 +8,7 @@ from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, linalg
 
 from pytest_shark_tune.dispatch.elements import ELEMENT_BYTES
-from pytest_shark_tune.dispatch.mlir import pattern_op
+from pytest_shark_tune.dispatch.mlir import pattern_op, shared_context
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.search_space.emit import Body, build_space, knob
 from pytest_shark_tune.search_space.gpu import tiling
@@ -75,8 +75,7 @@ def step_choices(root: RootOp) -> dict[int, tuple[int, ...]]:
 
 def _im2col_product(root: RootOp) -> tiling.Problem | None:
     """Return the matrix product that the compiler makes of a convolution by im2col, or ``None`` if it makes none."""
-    with ir.Context() as context, ir.Location.unknown():
-        context.enable_multithreading(False)
+    with shared_context():
         _held, op = pattern_op(root.pattern)
         details = iree_codegen.get_igemm_generic_conv_details(op)
         if details is None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from iree.compiler import ir
-
 from pytest_shark_tune.dispatch.elements import ELEMENT_BYTES
-from pytest_shark_tune.dispatch.mlir import affine_map
+from pytest_shark_tune.dispatch.mlir import affine_map, shared_context
 from pytest_shark_tune.dispatch.reasons import NothingToTile
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.search_space.emit import Body, build_space, knob, one_of_knob
@@ -92,7 +90,7 @@ def _problem(root: RootOp) -> tuple[tiling.Problem, tuple[int, ...]]:
     Raises:
         NoSpace: The result has no dimension of more than one element.
     """
-    with ir.Context():
+    with shared_context():
         spans = [tiling.indexing_loops(affine_map(text)) for text in root.maps]
     long = [tuple(loop for loop in span if root.loops[loop] > 1) for span in spans]
     inputs, result = long[: len(root.inputs)], long[len(root.inputs)]

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen
 
+from pytest_shark_tune.dispatch.mlir import pattern_op, shared_context
 from pytest_shark_tune.dispatch.types import Intrinsic, RootOp, TargetFacts
 from pytest_shark_tune.search_space.emit import Body, build_space, knob, lookup, one_of_knob
 from pytest_shark_tune.search_space.space import SearchSpace
@@ -94,7 +95,7 @@ def has_layout(intrinsic: Intrinsic, target: TargetFacts) -> bool:
     """
     if _NO_LAYOUT in intrinsic.attribute:
         return False
-    with ir.Context():
+    with shared_context():
         fragment = ir.Attribute.parse(intrinsic.attribute).abc_vector_types[2]
         m, n, _ = intrinsic.shape
         return bool(math.prod(fragment.shape) * target.subgroup_sizes[0] == m * n)
@@ -119,24 +120,22 @@ def _fitting(root: RootOp, target: TargetFacts, loops: _Loops) -> tuple[Intrinsi
 
 def _holds(kept: str, stored: str) -> bool:
     """Return whether sums may be kept in one type and stored in the other: the same, or a narrower float."""
-    with ir.Context():
+    with shared_context():
         wide, narrow = ir.Type.parse(kept), ir.Type.parse(stored)
         floats = isinstance(wide, ir.FloatType) and isinstance(narrow, ir.FloatType)
         return bool(wide == narrow or (floats and narrow.width < wide.width))
 
 
 def _bytes_of(element: str) -> int:
-    with ir.Context():
+    with shared_context():
         return int(ir.Type.parse(element).width) // 8
 
 
 def _fused_by_im2col(root: RootOp, reductions: Sequence[int]) -> tuple[int, ...]:
     """Return the reductions that im2col fuses with the innermost one; none if the compiler makes no product."""
-    with ir.Context() as context, ir.Location.unknown():
-        context.enable_multithreading(False)
-        module = ir.Module.parse(root.pattern)
-        op = module.body.operations[0].regions[0].blocks[0].operations[0]
-        details = iree_codegen.get_igemm_generic_conv_details(op.operation)
+    with shared_context():
+        _held, op = pattern_op(root.pattern)
+        details = iree_codegen.get_igemm_generic_conv_details(op)
         if details is None:
             return ()
         places = {dim: str(details.conv_to_igemm_dim_map[dim]) for dim in reductions}

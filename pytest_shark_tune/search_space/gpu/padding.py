@@ -13,7 +13,7 @@ import msgspec
 from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen
 
-from pytest_shark_tune.dispatch.mlir import affine_map, loops_in
+from pytest_shark_tune.dispatch.mlir import affine_map, loops_in, shared_context
 from pytest_shark_tune.dispatch.types import RootOp
 from pytest_shark_tune.search_space.emit import knob
 from pytest_shark_tune.search_space.expression import Apply, Lookup, Variable
@@ -62,8 +62,7 @@ class _Layout(NamedTuple):
 def _padded_space(space: SearchSpace, root: RootOp) -> SearchSpace:
     domains = {each.name: each.domain for each in space.knobs}
     igemm = domains.get("use_igemm_idx") == (1,)
-    with ir.Context() as context:
-        context.enable_multithreading(False)
+    with shared_context():
         layout = _Layout.of(space)
         if layout is None or not _is_ragged(layout, root, domains, igemm=igemm):
             return space
@@ -112,7 +111,7 @@ def _padded_before_im2col(root: RootOp) -> tuple[int, ...]:
     These are all that are parallel, only the batch if its elements are beside each other in memory, and none if those
     of a row of the image are. The product is padded in any case.
     """
-    with ir.Context():
+    with shared_context():
         innermost = set(loops_in(list(affine_map(root.maps[0]).results)[-1]))
     if innermost & {*root.output_image, *root.filter_loop}:
         return ()

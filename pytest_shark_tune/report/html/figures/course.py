@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from pytest_shark_tune.records.types import Record, State
-from pytest_shark_tune.report.html.figure import Figure, Table, ratio, times
+from pytest_shark_tune.report.html.figure import Figure, Table, ratio
 from pytest_shark_tune.report.html.scale import Scale, usable
 from pytest_shark_tune.report.html.svg import WIDTH, Drawing
 from pytest_shark_tune.report.html.view import DispatchView
+from pytest_shark_tune.system.units import format_us
 
 __all__ = ["draw_course"]
 
@@ -42,7 +43,7 @@ def draw_course(view: DispatchView) -> Figure | None:
     for scale, places, name in ((trials, numbers, "trials"), (seconds, spent_s, "time of trials")):
         _panel(drawing, scale, vertical, places, ratios)
         for tick in scale.ticks(4):
-            shown = f"{tick:g}" if name == "trials" else times(tick * 1e6) if tick else "0"
+            shown = f"{tick:g}" if name == "trials" else format_us(tick * 1e6) if tick else "0"
             drawing.text(scale(tick), _BOTTOM + 16, shown, "tick", anchor="middle")
         drawing.text((scale.start + scale.end) / 2, _BOTTOM + 32, name, "tick", anchor="middle")
     return Figure(

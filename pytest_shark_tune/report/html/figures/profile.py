@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pytest_shark_tune.dispatch.types import RootOp
 from pytest_shark_tune.measurement.roofline import operand_bytes, operations_of
 from pytest_shark_tune.plan.profile import Profile, Share
-from pytest_shark_tune.report.html.figure import Figure, Table, times, us
+from pytest_shark_tune.report.html.figure import Figure, Table, us
 from pytest_shark_tune.report.html.rows import LEFT, RIGHT, add_axis, add_heading, height_of, mark_of
 from pytest_shark_tune.report.html.scale import Scale
 from pytest_shark_tune.report.html.svg import Drawing
 from pytest_shark_tune.report.html.view import DispatchView, gains_of, profiles_of
 from pytest_shark_tune.results.summary import Summary
+from pytest_shark_tune.system.units import format_us
 
 __all__ = ["times_in_models"]
 
@@ -34,11 +35,11 @@ def _figure(
     shown = shares[:_MOST_ROWS]
     drawing = Drawing(height_of(len(shown)), f"time of each dispatch of {profile.source} before and after")
     scale = Scale(0.0, max(share.time_us for share in shown) * 1.02, LEFT, RIGHT)
-    add_axis(drawing, scale, len(shown), lambda tick: times(tick) if tick else "0")
+    add_axis(drawing, scale, len(shown), lambda tick: format_us(tick) if tick else "0")
     for position, share in enumerate(shown):
         middle, after_us = mark_of(position), share.time_us / gains.get(share.dispatch, 1.0)
         is_faster = share.dispatch in gains
-        value = times(share.time_us) + (f" to {times(after_us)}" if is_faster else "")
+        value = format_us(share.time_us) + (f" to {format_us(after_us)}" if is_faster else "")
         add_heading(drawing, position, share.dispatch, value, "good" if is_faster else "")
         tip = f"{share.dispatch}: {share.reason or value}"
         drawing.rect(scale(0), middle - 6, scale(share.time_us) - scale(0), 12, f"bar {_kind(share)}", tip)
@@ -46,7 +47,9 @@ def _figure(
             drawing.rect(scale(0), middle - 6, scale(after_us) - scale(0), 12, "bar good", tip)
         if share.least_us:
             place = scale(share.least_us)
-            drawing.line(place, middle - 8, place, middle + 8, "limit", f"the device's limit: {times(share.least_us)}")
+            drawing.line(
+                place, middle - 8, place, middle + 8, "limit", f"the device's limit: {format_us(share.least_us)}"
+            )
     rest = len(shares) - len(shown)
     return Figure(
         f"Dispatches of {profile.source} and the device's limits",

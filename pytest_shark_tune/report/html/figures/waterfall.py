@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pytest_shark_tune.plan.profile import Profile
 from pytest_shark_tune.records.form import FormRecord
 from pytest_shark_tune.records.types import SourceCheck
-from pytest_shark_tune.report.html.figure import Figure, Table, times, us
+from pytest_shark_tune.report.html.figure import Figure, Table, us
 from pytest_shark_tune.report.html.rows import LEFT, RIGHT, add_axis, add_heading, height_of, mark_of
 from pytest_shark_tune.report.html.scale import Scale, usable
 from pytest_shark_tune.report.html.svg import Drawing
 from pytest_shark_tune.report.html.view import gains_of, profiles_of
 from pytest_shark_tune.results.summary import Summary
+from pytest_shark_tune.system.units import format_us
 
 __all__ = ["Step", "steps_of", "waterfalls"]
 
@@ -94,7 +95,7 @@ def _change(name: str, start_us: float, end_us: float) -> Step:
 def _figure(source: str, steps: Sequence[Step]) -> Figure:
     drawing = Drawing(height_of(len(steps)), f"from the default time of {source} to its tuned time")
     scale = Scale(0.0, max(max(step.start_us, step.end_us) for step in steps) * 1.02 or 1.0, LEFT, RIGHT)
-    add_axis(drawing, scale, len(steps), lambda tick: times(tick) if tick else "0")
+    add_axis(drawing, scale, len(steps), lambda tick: format_us(tick) if tick else "0")
     for position, step in enumerate(steps):
         value = _value(step, is_whole=_is_whole(position, steps))
         add_heading(drawing, position, step.name, value)
@@ -125,5 +126,5 @@ def _is_whole(position: int, steps: Sequence[Step]) -> bool:
 
 def _value(step: Step, *, is_whole: bool) -> str:
     if is_whole:
-        return times(step.end_us)
-    return f"{'-' if step.saved_us >= 0 else '+'}{times(abs(step.saved_us))}"
+        return format_us(step.end_us)
+    return f"{'-' if step.saved_us >= 0 else '+'}{format_us(abs(step.saved_us))}"
