@@ -10,7 +10,7 @@ from pytest_shark_tune.commands.options import Command, shape_option
 from pytest_shark_tune.commands.output import check_output_path, report
 from pytest_shark_tune.compiler.onnx import import_onnx
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.forms.mlir_rewrites import MLIR_REWRITES, rewrite_mlir
+from pytest_shark_tune.forms.mlir_rewrites import mlir_rewrite_names, rewrite_mlir
 from pytest_shark_tune.forms.onnx_rewrites import REWRITES, rewrite_onnx
 from pytest_shark_tune.plan.source import ModelInput
 from pytest_shark_tune.system.cleanup import scratch_directory
@@ -31,7 +31,7 @@ __all__ = ["rewrite_model"]
     "--rewrite",
     "rewrites",
     multiple=True,
-    type=click.Choice([*REWRITES, *MLIR_REWRITES, "none"]),
+    type=click.Choice([*REWRITES, *mlir_rewrite_names(), "none"]),
     help="A rewrite to apply; repeatable, in order (default: those of the graph); none imports MODEL as it is.",
 )
 @shape_option
@@ -43,7 +43,7 @@ def rewrite_model(model: Path, output: Path, rewrites: tuple[str, ...], shapes: 
     """
     check_output_path(output)
     sizes = ModelInput.parse(shapes).shapes
-    of_module = [name for name in rewrites if name in MLIR_REWRITES]
+    of_module = [name for name in rewrites if name in mlir_rewrite_names()]
     of_graph = [name for name in rewrites if name in REWRITES] or ([] if rewrites else list(REWRITES))
     if output.suffix != ".mlir" and (of_module or not of_graph):
         raise InputError(f"-o {output}: {', '.join(rewrites)} gives an imported module: name a .mlir file")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
 from typing import Final
 
 import msgspec
 
 from pytest_shark_tune.errors import InputError
 
-__all__ = ["DEFAULT_FORM", "Form", "combined"]
+__all__ = ["DEFAULT_FORM", "Form", "combined", "with_incumbents"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,79}")
 _CODEGEN = ("--iree-codegen-", "--iree-llvmcpu-", "--iree-llvmgpu-", "--iree-cuda-", "--iree-rocm-", "--iree-opt-level")
@@ -55,6 +57,30 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
 
 DEFAULT_FORM: Final = Form(name="default")
 """The model as it is, without further flags."""
+
+
+def with_incumbents(forms: Sequence[Form], incumbents: Iterable[Form]) -> tuple[Form, ...]:
+    """Put the forms that an earlier run chose before the others, unless the others have them.
+
+    An incumbent gets another name if its own is that of a form with other flags or rewrites.
+    """
+    known = {(form.flags, form.rewrites) for form in (DEFAULT_FORM, *forms)}
+    taken = {DEFAULT_FORM.name, *(form.name for form in forms)}
+    first: list[Form] = []
+    for form in incumbents:
+        if (form.flags, form.rewrites) in known:
+            continue
+        known.add((form.flags, form.rewrites))
+        name = next(name for name in _numbered(form.name) if name not in taken)
+        taken.add(name)
+        first.append(msgspec.structs.replace(form, name=name))
+    return (*first, *forms)
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    for number in count(2):
+        yield f"{name}-{number}"
 
 
 def combined(first: Form, second: Form) -> Form | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import ClassVar, NamedTuple, TypeAlias
+from types import MappingProxyType
+from typing import ClassVar, Final, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
@@ -16,7 +17,19 @@ from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.search.facts import ProblemFacts, facts_of, on_device
 from pytest_shark_tune.search_space.candidate import Candidate
 
-__all__ = ["NOT_TRIED", "POOL", "AnyTask", "KernelTask", "Plan", "Task", "Wanted", "renamed", "with_data_of"]
+__all__ = [
+    "NOTHING_WANTED",
+    "NOT_TRIED",
+    "POOL",
+    "AnyTask",
+    "KernelTask",
+    "Plan",
+    "Task",
+    "Wanted",
+    "WantedOfSuite",
+    "renamed",
+    "with_data_of",
+]
 
 NOT_TRIED = "not_tried"
 """The state of a candidate or a form that the run did not get to."""
@@ -201,6 +214,19 @@ class Wanted(NamedTuple):
             and not any(known.pipeline == self.pipeline and known.knobs == self.knobs for known in task.candidates)
             for task in tasks
         )
+
+
+class WantedOfSuite(NamedTuple):
+    """The results of a suite's snapshots for a target, of all devices, which a run tries again."""
+
+    configs: tuple[Wanted, ...] = ()
+    """Each is among the candidates of its dispatch."""
+    forms: Mapping[str, tuple[Form, ...]] = MappingProxyType({})
+    """Each is among the forms of the model of that name."""
+
+
+NOTHING_WANTED: Final = WantedOfSuite()
+"""For tests of no suite, and suites without snapshots."""
 
 
 def with_data_of(plan: Plan, sources: Sequence[Source]) -> Plan:

@@ -9,7 +9,7 @@ from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.custom import CustomTask
 from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.source import Source
-from pytest_shark_tune.plan.types import Plan, Task, renamed
+from pytest_shark_tune.plan.types import NOTHING_WANTED, Plan, Task, renamed
 from pytest_shark_tune.plugin.cases import NO_PLAN, TuningCase, cases_of
 from pytest_shark_tune.plugin.marker import TuneMarks
 from pytest_shark_tune.plugin.tune.setup import Setup
@@ -85,7 +85,7 @@ class CaseCollector:
         target = str(self._setup.options.target)
         if suite:
             check_snapshots(self._setup.root / suite, target)
-        wanted = wanted_of(self._setup.root / suite, target) if suite else ()
+        wanted = wanted_of(self._setup.root / suite, target) if suite else NOTHING_WANTED
         key, plan = self._setup.session.planner.plan(marks.sources, directory, wanted)
         if not plan.everything:
             raise InputError(_why_nothing(plan, [kernel.name for kernel in kernels], self._setup.options.share))

@@ -14,11 +14,12 @@ from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.foreign.passes import why_not_plain
 from pytest_shark_tune.dispatch.foreign.trust import trusts_specs
 from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.forms.form import Form
 from pytest_shark_tune.records.form import FormRecord
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.files import decode_json, read_plain
 
-__all__ = ["find_forms", "read_form", "record_path", "response_path", "response_text", "write_form"]
+__all__ = ["find_forms", "forms_of_models", "read_form", "record_path", "response_path", "response_text", "write_form"]
 
 _RECORD, _RESPONSE = ".form.json", ".flags"
 _MOST_BYTES = 1 << 20
@@ -43,6 +44,20 @@ def find_forms(spec: Path) -> tuple[FormRecord, ...]:
     """
     found = (read_form(path) for path in sorted(spec.parent.glob(f"*{_RECORD}")))
     return tuple(record for record in found if record.spec == spec.name)
+
+
+def forms_of_models(directory: Path, target: str) -> dict[str, tuple[Form, ...]]:
+    """Return the forms that the records in a directory have for a target, on all devices, by the model's name.
+
+    Raises:
+        InputError: a record cannot be read, or brings a flag or a rewrite that no file may bring.
+    """
+    found: dict[str, tuple[Form, ...]] = {}
+    for path in sorted(directory.glob(f"*{_RECORD}")):
+        record = read_form(path)
+        if record.target == target and record.form not in found.get(record.model, ()):
+            found[record.model] = (*found.get(record.model, ()), record.form)
+    return found
 
 
 def read_form(path: Path) -> FormRecord:

@@ -10,8 +10,9 @@ from pathlib import Path
 import msgspec
 
 from pytest_shark_tune.plan.roles import Role
-from pytest_shark_tune.plan.types import Plan, Task, Wanted
-from pytest_shark_tune.records.snapshot import find_snapshots, read_records, why_not_replaced
+from pytest_shark_tune.plan.types import Plan, Task, Wanted, WantedOfSuite
+from pytest_shark_tune.records.form_files import forms_of_models
+from pytest_shark_tune.records.snapshot import DIRECTORY, find_snapshots, read_records, why_not_replaced
 from pytest_shark_tune.records.types import RecordedOp, WinnerRecord
 from pytest_shark_tune.system.cache import content_key
 
@@ -109,15 +110,20 @@ def _dispatches(count: int) -> str:
     return "1 dispatch" if count == 1 else f"{count} dispatches"
 
 
-def wanted_of(suite: Path, target: str) -> tuple[Wanted, ...]:
-    """Return the configs of a suite's snapshots for a target, of all devices, so that each is among the candidates."""
-    return tuple(
+def wanted_of(suite: Path, target: str) -> WantedOfSuite:
+    """Return the configs and forms of a suite's snapshots for a target.
+
+    Raises:
+        InputError: the record of a form cannot be read.
+    """
+    configs = tuple(
         # A config from outside all spaces has no knobs.
         Wanted(record.root.key, record.pipeline, record.knobs, "" if record.knobs else record.compilation_info)
         for path in find_snapshots(suite, target)
         for record in read_records(path)
         if record.root is not None
     )
+    return WantedOfSuite(configs, forms_of_models(suite / DIRECTORY, target))
 
 
 def reconcile(subjects: Iterable[Subject], required: Requirements, snapshot_of: Callable[[str], Path]) -> Update:

@@ -13,7 +13,7 @@ from pytest_shark_tune.plan.custom import CustomTask
 from pytest_shark_tune.plan.make import make_plan, plan_key
 from pytest_shark_tune.plan.profile import Profile, drop_cold, worth_profiling
 from pytest_shark_tune.plan.source import Source, read_sources
-from pytest_shark_tune.plan.types import POOL, Plan, Wanted, with_data_of
+from pytest_shark_tune.plan.types import NOTHING_WANTED, POOL, Plan, Wanted, WantedOfSuite, with_data_of
 from pytest_shark_tune.spec.starter import Starter
 from pytest_shark_tune.system.cache import Cache, content_key
 from pytest_shark_tune.system.machine import processors
@@ -72,7 +72,9 @@ class Planner:
         self.models: list[Source] = []
         """The models that plans were made of so far."""
 
-    def plan(self, given: Sequence[object], directory: Path, wanted: Sequence[Wanted] = ()) -> tuple[str, Plan]:
+    def plan(
+        self, given: Sequence[object], directory: Path, wanted: WantedOfSuite = NOTHING_WANTED
+    ) -> tuple[str, Plan]:
         """The plan for the sources that a marker names; one process makes it, the others read it from the cache.
 
         Of a model the plan has the dispatches that make up the share of its time that is to be tuned.
@@ -80,7 +82,8 @@ class Planner:
         Args:
             given: the sources, as the marker has them.
             directory: relative paths start here.
-            wanted: configs that are among the candidates, even if the space is too large to have all its configs there.
+            wanted: configs that are among the candidates, even if the space is too large to have all its configs there,
+                and forms that are compared with those of the settings.
 
         Returns:
             The plan's key in the cache, and the plan.
@@ -93,15 +96,15 @@ class Planner:
             raise InputError(f"{again[0]} is the name of two custom tasks")
         sources = self.read(given, directory)
         key, plan = self._plan(sources, kernels, ())
-        wanted = (*wanted, *self.starter.wanted(plan.tasks))
-        missing = tuple(config for config in wanted if config.is_missing(plan))
+        configs = (*wanted.configs, *self.starter.wanted(plan.tasks))
+        missing = tuple(config for config in configs if config.is_missing(plan))
         self.add_models(plan.sources)
         for source in plan.sources:
             if source.why_not_run:
                 self._report(f"{source.name}: {source.why_not_run}")
         if missing:
             key, plan = self._plan(sources, kernels, missing)
-        with_forms, joined = self._forms.add(key, plan, self._plan_of, self.profile, wanted)
+        with_forms, joined = self._forms.add(key, plan, self._plan_of, self.profile, configs, wanted.forms)
         if with_forms != key:
             joined = self.stored(with_forms, lambda: joined, sources)
         return self._filtered(with_forms, joined)

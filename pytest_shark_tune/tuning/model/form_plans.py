@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from msgspec.structs import replace
 
 from pytest_shark_tune.errors import SharkTuneError
-from pytest_shark_tune.forms.form import DEFAULT_FORM, Form
+from pytest_shark_tune.forms.form import DEFAULT_FORM, Form, with_incumbents
 from pytest_shark_tune.plan.extract import Extracted, extract_dispatches
 from pytest_shark_tune.plan.forms import form_source, has_forms, joined_plan, part_of
 from pytest_shark_tune.plan.make import found_dispatches
@@ -60,7 +60,13 @@ class FormPlanner:
         return self._extracted.get(content_key(sources[0].content)) if len(sources) == 1 else None
 
     def add(
-        self, key: str, plan: Plan, plan_of: _PlanOf, profile_of: _ProfileOf, wanted: Sequence[Wanted]
+        self,
+        key: str,
+        plan: Plan,
+        plan_of: _PlanOf,
+        profile_of: _ProfileOf,
+        wanted: Sequence[Wanted],
+        incumbents: Mapping[str, Sequence[Form]],
     ) -> tuple[str, Plan]:
         """Add the dispatches of the forms that are worth tuning, for each model of a plan that has forms.
 
@@ -70,6 +76,7 @@ class FormPlanner:
             plan_of: Makes the plan of a source.
             profile_of: Makes the profile of a source of a plan.
             wanted: Configs that are to be among the candidates.
+            incumbents: Forms that are compared as well, by the name of the model: those that an earlier run chose.
 
         Returns:
             The key and the plan; the given ones if no model has forms.
@@ -83,7 +90,7 @@ class FormPlanner:
             if not has_forms(source, plan):
                 parts.append(part_of(plan, [source.name]))
                 continue
-            choice = self._choose(plan, source, profile_of)
+            choice = self._choose(plan, source, profile_of, incumbents.get(source.name, ()))
             results += choice
             for form in (result.form for result in choice if result.is_tuned):
                 alone = part_of(plan, [source.name]) if form.is_default else plan_of(_formed(source, form), wanted)
@@ -92,9 +99,11 @@ class FormPlanner:
             return key, plan
         return content_key("plan", "forms", key, results), replace(joined_plan(plan, parts), forms=tuple(results))
 
-    def _choose(self, plan: Plan, source: Source, profile_of: _ProfileOf) -> tuple[FormResult, ...]:
+    def _choose(
+        self, plan: Plan, source: Source, profile_of: _ProfileOf, incumbents: Sequence[Form]
+    ) -> tuple[FormResult, ...]:
         """The results of a model's forms, the same in all processes of the run."""
-        forms = self._settings.forms
+        forms = with_incumbents(self._settings.forms, incumbents)
         key = self._database.key(plan, source, forms)
 
         def compare() -> tuple[FormResult, ...]:

@@ -111,7 +111,7 @@ class _Race:
     def add(self, forms: Iterable[Form]) -> None:
         """Compile forms, check them and time them together."""
         built: dict[Form, Path] = {}
-        for form, found in self._built(list(forms)):
+        for form, found in self._built([form for form in forms if form.name not in self._results]):
             if isinstance(found, FormResult):
                 self._results[form.name] = found
             else:

@@ -53,6 +53,26 @@ def test_each_form_is_a_test(tuned: Outcome) -> None:
     assert "--iree-no-such-flag" in tried["unknown"]["reason"]
 
 
+@pytest.mark.slow
+def test_the_form_of_a_snapshot_is_compared_again(make_suite: MakeSuite) -> None:
+    marked = "import pytest\n\n@pytest.mark.tune('model.mlir')\ndef test_model(measurement):\n    pass\n"
+    suite = make_suite({"model.mlir": CONVOLUTIONS, "test_model.py": marked})
+    kept = Form(name="kept", flags=("--iree-opt-level=O1",))
+    snapshots = suite.directory / "__specs__"
+    snapshots.mkdir()
+    write_form(snapshots, FormRecord(model="model", form=kept, target="llvm-cpu", device="", iree=""), "old", None)
+    for target, name in (("cuda:sm_89", "model"), ("llvm-cpu", "another")):
+        other = FormRecord(model=name, form=Form(name="other", flags=kept.flags), target=target, device="", iree="")
+        write_form(snapshots, other, f"old-{name}", None)
+    tuned = suite.tune("test_model.py", "--tune-candidates=2", "--tune-form=im2col")
+    assert tuned.status == 0, tuned.text
+    summary = json.loads((tuned.out / "summary.json").read_text())
+    tried = {result["form"]["name"]: result["form"]["flags"] for result in summary["tried_forms"]}
+    assert tried["kept"] == list(kept.flags)
+    assert "im2col" in tried
+    assert "other" not in tried
+
+
 def test_the_response_file_compiles_the_model(tuned: Outcome, suite: Suite, tmp_path: Path) -> None:
     (record,) = [read_form(path) for path in tuned.out.glob("*.form.json")]
     path = response_path(record_path(tuned.out, "model", "llvm-cpu"))

@@ -7,7 +7,7 @@ import pytest
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.forms.cpu import CPU_FORMS
-from pytest_shark_tune.forms.form import DEFAULT_FORM, Form, combined
+from pytest_shark_tune.forms.form import DEFAULT_FORM, Form, combined, with_incumbents
 from pytest_shark_tune.forms.registry import GROUP, forms_for
 from pytest_shark_tune.testing.form_contract import FormContract
 
@@ -52,6 +52,17 @@ class TestOurForms(FormContract):
     @pytest.fixture
     def form(self, ours: tuple[Target, Form]) -> Form:
         return ours[1]
+
+
+def test_an_incumbent_comes_first_under_a_name_of_its_own() -> None:
+    same = Form(name="renamed", flags=MINE.flags)
+    other = Form(name="mine", flags=("--iree-opt-level=O3",))
+    both = Form(name="both", flags=MINE.flags, rewrites=("products",))
+    assert with_incumbents([MINE], [same, DEFAULT_FORM, other, both, both]) == (
+        Form(name="mine-2", flags=other.flags),
+        both,
+        MINE,
+    )
 
 
 @pytest.mark.parametrize("name", ["", "a b", "../up", "-first", "x" * 81, "new\nline"])

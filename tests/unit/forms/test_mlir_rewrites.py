@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.onnx import import_onnx
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.forms.mlir_rewrites import MLIR_REWRITES, rewrite_mlir
+from pytest_shark_tune.forms.mlir_rewrites import GROUP, MLIR_REWRITES, mlir_rewrite_names, rewrite_mlir
 
 TYPES = {"f32": TensorProto.FLOAT, "f16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 DTYPES = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
@@ -233,6 +233,76 @@ def test_an_unknown_rewrite_and_a_broken_module_are_errors() -> None:
         rewrite_mlir("module {}", ["fused"])
     with pytest.raises(InputError, match="not MLIR"):
         rewrite_mlir("module", ["fused-attention"])
+
+
+PACKAGE = """
+from iree.compiler import ir
+
+def double(module):
+    # The factor 2 becomes 4.
+    places = 0
+    for function in module.body.operations:
+        for op in function.regions[0].blocks[0].operations:
+            if op.operation.name == "arith.constant" and "2.0" in str(op.operation.attributes["value"]):
+                op.operation.attributes["value"] = ir.FloatAttr.get(ir.F32Type.get(), 4.0)
+                places += 1
+    return places
+
+def broken(module):
+    raise RuntimeError("no fusion today")
+
+def uncounted(module):
+    return "many"
+
+def invalid(module):
+    with ir.InsertionPoint(module.body):
+        ir.Operation.create("func.func")
+    return 1
+"""
+FACTOR = """
+func.func @main(%x: f32) -> f32 {
+  %two = arith.constant 2.0 : f32
+  %y = arith.mulf %x, %two : f32
+  return %y : f32
+}
+"""
+
+
+@pytest.fixture
+def their_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package with rewrites of its own is installed."""
+    (tmp_path / "their_rewrites.py").write_text(PACKAGE)
+    info = tmp_path / "their_rewrites-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-rewrites\nVersion: 1.0\n")
+    names = ("double", "broken", "uncounted", "invalid", "missing")
+    lines = [f"[{GROUP}]", *(f"{name} = their_rewrites:{name}" for name in names)]
+    (info / "entry_points.txt").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("their_package")
+def test_the_rewrite_of_another_package_is_applied_by_its_name() -> None:
+    assert mlir_rewrite_names() == (*MLIR_REWRITES, "broken", "double", "invalid", "missing", "uncounted")
+    text, counts = rewrite_mlir(FACTOR, ["double"])
+    assert counts == {"double": 1}
+    assert "4.000000e+00" in text
+    assert "2.000000e+00" not in text
+
+
+@pytest.mark.usefixtures("their_package")
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("broken", "failed: RuntimeError: no fusion today"),
+        ("uncounted", "returned 'many', not the number of places"),
+        ("invalid", "failed: MLIRError"),
+        ("missing", "cannot be loaded: AttributeError"),
+    ],
+)
+def test_the_broken_rewrite_of_another_package_is_named(name: str, problem: str) -> None:
+    with pytest.raises(InputError, match=f"^the entry point {name} = 'their_rewrites:{name}' of {GROUP} {problem}"):
+        rewrite_mlir(FACTOR, [name])
 
 
 def assert_same(model: Model, before: str, after: str, directory: Path, compiler: Compiler) -> None:
