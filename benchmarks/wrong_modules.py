@@ -7,7 +7,6 @@ a whole model at phase ``executable-sources``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -48,31 +47,55 @@ class Sum:
 
     def summed_dimension(self, number: int) -> tuple[int, int]:
         """The dimension of an input that the last summed loop alone goes through, and its size."""
-        shape = list(ir.ShapedType(self.op.operands[number].type).shape)
         if self.is_attention:
+            shape = list(ir.ShapedType(self.op.operands[number].type).shape)
             return len(shape) - 2, shape[-2]
-        maps = [ir.AffineMapAttr(attribute).value for attribute in linalg.get_indexing_maps(self.op)]
-        kept = {expression.position for expression in maps[-1].results if isinstance(expression, ir.AffineDimExpr)}
-        reduced = [position for position in range(maps[0].n_dims) if position not in kept]
-        for loop in reversed(reduced):
-            for dimension, expression in enumerate(maps[number].results):
-                alone = isinstance(expression, ir.AffineDimExpr) and expression.position == loop
-                if alone and shape[dimension] > 1:
-                    return dimension, shape[dimension]
+        for loop in self._summed_loops():
+            found = self._dimension(number, loop)
+            if isinstance(found, tuple):
+                return found
         raise NotApplicable("no loop of the sum goes through this input alone")
 
-    def is_a_window(self, number: int) -> bool:
-        """Whether an input is indexed by sums of loops, none of which goes through it alone."""
+    def one_summed_loop(self) -> tuple[dict[int, int], int]:
+        """The dimension that a summed loop alone goes through, for each input that has the loop, and its size."""
         if self.is_attention:
-            return False
-        affine = ir.AffineMapAttr(linalg.get_indexing_maps(self.op)[number]).value
-        if all(isinstance(expression, ir.AffineDimExpr) for expression in affine.results):
-            return False
-        try:
-            self.summed_dimension(number)
-        except NotApplicable:
-            return True
-        return False
+            places = {number: self.summed_dimension(number) for number in self.inputs}
+        else:
+            places = next(filter(None, (self._along(loop) for loop in self._summed_loops())), {})
+        sizes = {size for _, size in places.values()}
+        if len(sizes) != 1:
+            raise NotApplicable("no loop of the sum goes through dimensions of its inputs alone")
+        return {number: dimension for number, (dimension, _) in places.items()}, sizes.pop()
+
+    def _along(self, loop: int) -> dict[int, tuple[int, int]]:
+        """The dimensions of a loop, and their sizes, by input; none if an input has the loop in windows."""
+        places = {}
+        for number in self.inputs:
+            found = self._dimension(number, loop)
+            if found == "window":
+                return {}
+            if isinstance(found, tuple):
+                places[number] = found
+        return places
+
+    def _summed_loops(self) -> list[int]:
+        """The loops that are summed over, the last one first."""
+        maps = self._maps()
+        kept = {expression.position for expression in maps[-1].results if isinstance(expression, ir.AffineDimExpr)}
+        return [position for position in reversed(range(maps[0].n_dims)) if position not in kept]
+
+    def _dimension(self, number: int, loop: int) -> tuple[int, int] | str:
+        """The dimension of an input that a loop alone goes through, and its size; ``window`` or empty if none."""
+        shape = list(ir.ShapedType(self.op.operands[number].type).shape)
+        affine = self._maps()[number]
+        for dimension, expression in enumerate(affine.results):
+            alone = isinstance(expression, ir.AffineDimExpr) and expression.position == loop
+            if alone and shape[dimension] > 1:
+                return dimension, shape[dimension]
+        return "window" if any(_uses(expression, loop) for expression in affine.results) else ""
+
+    def _maps(self) -> list[ir.AffineMap]:
+        return [ir.AffineMapAttr(attribute).value for attribute in linalg.get_indexing_maps(self.op)]
 
     @property
     def body(self) -> ir.Block:
@@ -140,6 +163,15 @@ def _sums(module: ir.Module) -> list[ir.Operation]:
 def _adds(op: ir.Operation) -> bool:
     sums = any(inner.name in ("arith.addf", "arith.addi") for inner in ops_inside(op))
     return sums and any("reduction" in str(kind) for kind in op.attributes["iterator_types"])
+
+
+def _uses(expression: ir.AffineExpr, loop: int) -> bool:
+    """Whether a loop is part of an index."""
+    if isinstance(expression, ir.AffineDimExpr):
+        return bool(expression.position == loop)
+    if isinstance(expression, ir.AffineBinaryExpr):
+        return _uses(expression.lhs, loop) or _uses(expression.rhs, loop)
+    return False
 
 
 def _index(value: int) -> ir.Value:
@@ -406,20 +438,11 @@ def _in_order(factor: int, offset: int) -> Edit:
     """Add up the same products in another order: that of ``(factor * k + offset) mod K``."""
 
     def edit(found: Sum) -> None:
-        places = {}
-        for number in found.inputs:
-            if found.is_a_window(number):
-                raise NotApplicable("an input is read in windows")
-            with suppress(NotApplicable):
-                places[number] = found.summed_dimension(number)
-        sizes = {size for _, size in places.values()}
-        if len(sizes) != 1:
-            raise NotApplicable("its inputs are summed over in different dimensions")
-        (size,) = sizes
+        places, size = found.one_summed_loop()
         step = factor
         while _gcd(step, size) > 1:
             step += 1
-        for number, (dimension, _) in places.items():
+        for number, dimension in places.items():
 
             def place(at: list[ir.Value], dimension: int = dimension) -> list[ir.Value]:
                 moved = arith.addi(arith.muli(at[dimension], _index(step)), _index(offset))

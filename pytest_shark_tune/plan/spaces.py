@@ -14,6 +14,7 @@ from pytest_shark_tune.errors import CommandFailed
 from pytest_shark_tune.search_space import (
     SearchSpace,
     SpaceRequest,
+    cpu,
     opened,
     spaces_for,
     spaces_in,
@@ -146,10 +147,21 @@ def spaces_from(dispatch: Dispatch, constraints: str) -> tuple[SearchSpace, ...]
     if stated := stated_spaces(dispatch, constraints):
         return stated
     root = dispatch.root
-    is_reduction = root.kind == "other" and "reduction" in root.iterators
-    is_by_layout = is_reduction and dispatch.default_pipeline == _BY_LAYOUT
-    if is_by_layout and has_other_reductions(dispatch.members[0].module.text):
-        raise SeveralReductions(
-            f"{_BY_LAYOUT} needs a config for several ops of this dispatch, and a spec gives one to {root.op} alone"
-        )
+    if why := _why_one_config_is_not_enough(dispatch):
+        raise SeveralReductions(f"{why}, and a spec gives a config to {root.op} alone")
     return spaces_for(root, dispatch.target)
+
+
+def _why_one_config_is_not_enough(dispatch: Dispatch) -> str:
+    """The reason why other ops of a reduction's dispatch need a config as well; empty if they do not."""
+    root = dispatch.root
+    if root.kind != "other" or "reduction" not in root.iterators:
+        return ""
+    needs = ""
+    if dispatch.default_pipeline == _BY_LAYOUT:
+        needs = f"{_BY_LAYOUT} needs a config for several ops of this dispatch"
+    elif dispatch.target.backend == cpu.BACKEND and cpu.has_long_rows(root, dispatch.target):
+        needs = (
+            f"another op of this dispatch goes over rows of {root.reduction_length} elements, too long for one vector"
+        )
+    return needs if needs and has_other_reductions(dispatch.members[0].module.text) else ""

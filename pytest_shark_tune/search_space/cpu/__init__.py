@@ -1,8 +1,9 @@
 """Search spaces on llvm-cpu, one module per kind of op."""
 
 from pytest_shark_tune.search_space.cpu import attention, contraction, convolution, generic, mmt4d, register_tiling
+from pytest_shark_tune.search_space.cpu.generic import has_long_rows
 
-__all__ = ["BACKEND", "BUILDERS", "VERSIONS"]
+__all__ = ["BACKEND", "BUILDERS", "VERSIONS", "has_long_rows"]
 
 BACKEND = "llvm-cpu"
 

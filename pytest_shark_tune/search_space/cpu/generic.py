@@ -18,9 +18,9 @@ from pytest_shark_tune.search_space.emit import Body
 from pytest_shark_tune.search_space.space import SearchSpace
 from pytest_shark_tune.search_space.tiles import divisors, fast_or_any, powers, refuse_elements
 
-__all__ = ["VERSION", "cpu_generic_spaces"]
+__all__ = ["VERSION", "cpu_generic_spaces", "has_long_rows"]
 
-VERSION: Final = 1
+VERSION: Final = 2
 """The version of this space. Raise it if its members or knobs change. Plans are then made again."""
 
 _PIPELINE = "DoubleTilingExpert"
@@ -28,6 +28,11 @@ _PIPELINE = "DoubleTilingExpert"
 _ROW_TILES = (1, 2, 4, 8, 16)
 _CROSS_TILES = (1, 2)
 _FEW_LOOPS = 2
+_LONGEST_ROW = 256
+"""The most native vectors in a row that ops fused with the root turn into one vector.
+
+A softmax over rows of 312 ran. Over rows of 414 it compiled for 20 s and overflowed the stack of IREE's workers.
+"""
 _WHOLE_ROWS = "a vector tile of whole rows, as ops fused with the root have it,"
 """The limit is a quarter of the compiler's: with three eighths, unrolling a layer norm took more than 40 seconds."""
 
@@ -44,7 +49,7 @@ def cpu_generic_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, 
 
     A config applies to the root op only. Ops fused with it get none, and their own loops are not tiled but become whole
     vectors. So if there is a reduction, rows of a vector tile are kept short enough for that, unless even one row is
-    too long. In that case, configs compile only if no later op reads the rows again, which the root op does not show.
+    too long. In that case, configs are only for dispatches in which no other op goes over the rows (`has_long_rows`).
 
     Raises:
         NoSpace: An element type is not covered, or the op has no indexing maps or no parallel loop.
@@ -57,6 +62,15 @@ def cpu_generic_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, 
             f"{root.op} has no parallel loop, so there is nothing to share out and one way to compute it"
         )
     return (fast_or_any(lambda fast: _generic_space(root, target, fast=fast)),)
+
+
+def has_long_rows(root: RootOp, target: TargetFacts) -> bool:
+    """Return whether the root reduces rows that are too long for other ops of the dispatch to go over them again.
+
+    Those ops get no config, so that each row becomes one vector.
+    """
+    limit = _LONGEST_ROW * target.native_vector_bytes
+    return "reduction" in root.iterators and tiling.widest_element(root) * root.reduction_length > limit
 
 
 def _generic_space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,12 @@ from pytest_shark_tune.compiler.configure import configure_with, why_not_applied
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.dispatch.extraction import read_benchmark
+from pytest_shark_tune.dispatch.reasons import SeveralReductions
 from pytest_shark_tune.dispatch.types import FoundDispatch
 from pytest_shark_tune.measurement.acceptance import acceptance_for
+from pytest_shark_tune.plan.extract import extract_dispatches
+from pytest_shark_tune.plan.source import read_source
+from pytest_shark_tune.plan.spaces import search_spaces
 from pytest_shark_tune.search_space import spaces_for
 from pytest_shark_tune.search_space.candidate import make_candidates
 from pytest_shark_tune.spec.build import single_entry_spec
@@ -176,3 +181,17 @@ def test_packed_products_with_their_unpacking_compile(product: ops.OpSource, cou
         configured = configure_with(dispatch.module.text, spec)
         assert why_not_applied(configured, candidate.compilation_info) is None
         compiler.compile_sources(configured.text, tmp_path / "out.vmfb")
+
+
+@pytest.mark.parametrize(("op", "is_tuned"), [(ops.softmax, False), (ops.reduce, True)])
+def test_rows_that_overflow_the_stack_are_tuned_only_where_no_other_op_reads_them(
+    op: Callable[..., ops.OpSource], is_tuned: bool, compiler: Compiler
+) -> None:
+    source = read_source(op(rows=4, columns=6625), Path())
+    found = extract_dispatches([source], compiler, 1)
+    (dispatch,) = found.dispatches
+    if is_tuned:
+        assert search_spaces(dispatch, compiler)
+    else:
+        with pytest.raises(SeveralReductions, match="goes over rows of 6625 elements, too long for one vector"):
+            search_spaces(dispatch, compiler)
