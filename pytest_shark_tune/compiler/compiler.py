@@ -9,6 +9,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
@@ -36,6 +37,7 @@ __all__ = [
     "why_rejected",
 ]
 
+_LEFT_OVER = re.compile(r"failed to legalize operation 'torch\.operator'.*?\bname = \"onnx\.(?P<op>\w+)\"")
 _CRASH = "Please report issues"
 """The beginning of the line in the compiler's stderr after a crash that stands before the stack."""
 _OUT = "out"
@@ -354,7 +356,14 @@ def why_rejected(error: CommandFailed) -> str:
     if error.timed_out:
         return str(error)
     said = first_error(error)
-    return f"the compiler crashes on it: {said}" if said == str(error) else f"iree-compile rejects it: {said}"
+    if said == str(error):
+        return f"the compiler crashes on it: {said}"
+    if onnx := _LEFT_OVER.search(said):
+        return (
+            f"iree-compile cannot lower the ONNX operator {onnx['op']} as this model uses it; onnxsim or the optimizer "
+            f"of ONNX Runtime may fold it away ({said.partition(': ')[0]})"
+        )
+    return f"iree-compile rejects it: {said}"
 
 
 def _modules_in(printed: str) -> list[str]:

@@ -120,6 +120,21 @@ def test_the_first_error_is_found_among_other_lines() -> None:
     assert first_error(CommandFailed("it ran too long", stderr="warning: odd\n", timed_out=True)) == "it ran too long"
 
 
+def test_an_onnx_operator_that_cannot_be_lowered_is_named(compiler: Compiler) -> None:
+    model = """
+func.func @main(%x: !torch.vtensor<[2],f32>) -> !torch.vtensor<[2],f32>
+    attributes {torch.onnx_meta.opset_version = 17 : si64} {
+  %y = torch.operator "onnx.GRU"(%x) : (!torch.vtensor<[2],f32>) -> !torch.vtensor<[2],f32>
+  return %y : !torch.vtensor<[2],f32>
+}
+"""
+    with pytest.raises(CommandFailed) as caught:
+        compiler.lower(model, to="flow", name="my model")
+    said = why_rejected(caught.value)
+    assert said.startswith("iree-compile cannot lower the ONNX operator GRU as this model uses it; ")
+    assert said.endswith("(my model:4:8)")
+
+
 def test_equal_input_gives_equal_binaries_in_different_directories(
     compiler: Compiler, benchmark_module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
