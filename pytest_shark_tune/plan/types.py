@@ -126,6 +126,8 @@ class FormResult(msgspec.Struct, frozen=True, kw_only=True):
     """The time that the model may take once its dispatches are tuned, if that was estimated."""
     is_tuned: bool = False
     """Whether its dispatches are tuned in this run."""
+    wrong_part: str = ""
+    """A module with a small part of the model that the form computes wrong; in summaries the name of its file."""
 
     @property
     def source(self) -> str:

@@ -19,9 +19,18 @@ from pytest_shark_tune.records.form import FormRecord
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.files import decode_json, read_plain
 
-__all__ = ["find_forms", "forms_of_models", "read_form", "record_path", "response_path", "response_text", "write_form"]
+__all__ = [
+    "find_forms",
+    "forms_of_models",
+    "read_form",
+    "record_path",
+    "response_path",
+    "response_text",
+    "write_form",
+    "wrong_part_path",
+]
 
-_RECORD, _RESPONSE = ".form.json", ".flags"
+_RECORD, _RESPONSE, _WRONG_PART = ".form.json", ".flags", ".wrong.mlir"
 _MOST_BYTES = 1 << 20
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]")
 
@@ -126,6 +135,11 @@ def response_text(record: FormRecord) -> str:
     if record.spec and target.loads_specs:
         flags.append(f"{SPEC_FLAG}={record.spec}")
     return "".join(f"{_quoted(flag)}\n" for flag in flags)
+
+
+def wrong_part_path(directory: Path, model: str, form: str) -> Path:
+    """Return the path of the part of a model that a form computes wrong, ``MODEL-form-NAME.wrong.mlir``."""
+    return directory / f"{_file_name(model)}-form-{_file_name(form)}{_WRONG_PART}"
 
 
 def _commands_of(record: FormRecord, response: str) -> tuple[str, ...]:

@@ -8,10 +8,12 @@ from pathlib import Path
 import msgspec
 
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.records.form_files import write_form
+from pytest_shark_tune.plan.types import FormResult
+from pytest_shark_tune.records.form_files import write_form, wrong_part_path
 from pytest_shark_tune.results.run_results import RunResults
+from pytest_shark_tune.system import journal
 
-__all__ = ["write_forms"]
+__all__ = ["named_wrong_part", "write_forms", "write_wrong_parts"]
 
 
 def write_forms(
@@ -41,3 +43,23 @@ def write_forms(
         whole = msgspec.structs.replace(record, only_by_shark_tune=only_by_us)
         paths.append(write_form(spec.parent, whole, stem, spec if spec.exists() else None, flags))
     return paths
+
+
+def write_wrong_parts(results: RunResults, directory: Path) -> None:
+    """Write the parts of models that forms compute wrong, a file each.
+
+    Raises:
+        OSError: A file cannot be written.
+    """
+    for plan in results.plans.values():
+        for result in plan.forms:
+            if result.wrong_part:
+                path = wrong_part_path(directory, result.model, result.form.name)
+                journal.replace_file(path, result.wrong_part.encode())
+
+
+def named_wrong_part(result: FormResult) -> FormResult:
+    """Return the result with the name of the file that `write_wrong_parts` writes, in place of its text."""
+    if not result.wrong_part:
+        return result
+    return msgspec.structs.replace(result, wrong_part=wrong_part_path(Path(), result.model, result.form.name).name)

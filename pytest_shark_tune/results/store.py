@@ -15,7 +15,7 @@ from pytest_shark_tune.records.snapshot import locked, read_records, snapshot_pa
 from pytest_shark_tune.records.types import FinalRecord, Record, WinnerRecord
 from pytest_shark_tune.records.verification import Settled, Verification, Verify
 from pytest_shark_tune.results.coverage import Collected, Coverage, coverage_of_spec
-from pytest_shark_tune.results.form_results import write_forms
+from pytest_shark_tune.results.form_results import write_forms, write_wrong_parts
 from pytest_shark_tune.results.result import TestResult
 from pytest_shark_tune.results.run_results import RunResults
 from pytest_shark_tune.results.snapshots import SnapshotChange, update_snapshot
@@ -218,6 +218,7 @@ class ResultStore:
                 write_draft(self.spec_path, settled.draft, won.values())
             with self._noting_failure():
                 self.form_paths += write_forms(results, self.spec_path, self._target, self._flags)
+                write_wrong_parts(results, self.spec_path.parent)
         run = RunSummary(
             versions=self._versions,
             target=self._target,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from pytest_shark_tune.plan.types import KernelTask
 from pytest_shark_tune.records.types import WinnerRecord
+from pytest_shark_tune.results.form_results import named_wrong_part
 from pytest_shark_tune.results.funnel import funnel_of
 from pytest_shark_tune.results.run_results import RunResults
 from pytest_shark_tune.results.summary import DispatchSummary, RunSummary, Summary
@@ -51,7 +52,7 @@ def summarise(
         unprofiled={name: why for plan in plans for name, why in plan.unprofiled.items()},
         failed_steps={task.name: task.failed_step for plan in plans for task in plan.tasks if task.failed_step},
         forms=tuple(record for _, record in results.forms.values()),
-        tried_forms=tuple(result for plan in plans for result in plan.forms),
+        tried_forms=tuple(named_wrong_part(result) for plan in plans for result in plan.forms),
     )
 
 

@@ -8,25 +8,22 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from threading import Lock
 
 from msgspec.structs import replace
 
 from pytest_shark_tune.compiler.compiler import first_error
-from pytest_shark_tune.compiler.configure import strip
-from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
+from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.forms.form import DEFAULT_FORM, Form, combined
 from pytest_shark_tune.measurement.timing import NOISE_FLOOR, Measurement, Policy
-from pytest_shark_tune.plan.forms import form_source
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import NOT_TRIED, FormResult, Plan
 from pytest_shark_tune.records.types import State
-from pytest_shark_tune.system.cache import content_key, file_digest
 from pytest_shark_tune.tuning.builder import Builder
-from pytest_shark_tune.tuning.compile_step import command_failure
 from pytest_shark_tune.tuning.model.final import compare_apart
+from pytest_shark_tune.tuning.model.form_builds import FormBuilds
 from pytest_shark_tune.tuning.model.runner import ModelRunner
 from pytest_shark_tune.tuning.model.whole import UntunedModels, default_form
+from pytest_shark_tune.tuning.model.wrong_part import smallest_wrong_part
 
 __all__ = ["FormRace"]
 
@@ -84,14 +81,11 @@ class _Race:
         self._tools = tools
         self._model = model
         self._is_spent = is_spent
-        self._bindings = Lock()
-        self._by_sources: dict[str, str] = {}
-        self._by_binary: dict[str, str] = {}
         try:
             self._function, self._default = default_form(model, model, plan.tasks, tools.untuned, tools.report)
         except CommandFailed as error:
             raise InputError(f"{model.name}: {first_error(error)}") from error
-        self._by_binary[file_digest(self._default)] = DEFAULT_FORM.name
+        self._builds = FormBuilds(model, self._default, tools.untuned)
         self._results = {DEFAULT_FORM.name: FormResult(model=model.name, form=DEFAULT_FORM, state=State.MEASURED)}
 
     @property
@@ -130,6 +124,8 @@ class _Race:
         for form in built:
             if failure := failed.get(form.name):
                 self._note(form, failure.state, failure.reason)
+                if failure.state == State.WRONG_RESULT:
+                    self._find_wrong_part(form)
             else:
                 self._note(form, State.MEASURED, measurement=timed.measured[form.name])
 
@@ -142,7 +138,7 @@ class _Race:
                 reason = "the time for forms was spent (--tune-time)"
                 return FormResult(model=self._model.name, form=form, state=NOT_TRIED, reason=reason)
             self._tools.report(f"compiling {self._model.name} in the form {form.name}")
-            return self._build(form)
+            return self._builds.build(form)
 
         with builder.processor(), ThreadPoolExecutor(builder.jobs) as pool:
             return list(zip(forms, pool.map(build, forms), strict=True))
@@ -163,38 +159,17 @@ class _Race:
         measurement = self._results[form.name].measurement
         return measurement.ratio if measurement else 0.0
 
+    def _find_wrong_part(self, form: Form) -> None:
+        """Keep a small part of the model that the form computes something else for, if there is one."""
+        tools, name = self._tools, self._model.name
+        tools.report(f"looking for a small part of {name} that the form {form.name} computes wrong")
+        part = smallest_wrong_part(self._model, form, self._function, tools.untuned, tools.models, self._is_spent)
+        if part is not None:
+            result, plural = self._results[form.name], "op" if part.ops == 1 else "ops"
+            shown = f"{result.reason}; a part of {part.ops} {plural} that shows it is in *.wrong.mlir, beside the spec"
+            self._results[form.name] = replace(result, reason=shown, wrong_part=part.text)
+
     def _note(self, form: Form, state: str, reason: str = "", measurement: Measurement | None = None) -> None:
         self._results[form.name] = FormResult(
             model=self._model.name, form=form, state=state, reason=reason, measurement=measurement
         )
-
-    def _build(self, form: Form) -> Path | FormResult:
-        """Compile a form, or return its result if it fails or equals another."""
-        failed = FormResult(model=self._model.name, form=form, state=State.COMPILE_FAILED)
-        try:
-            source = form_source(self._model, form)
-            if source is None:
-                return self._equal(failed, DEFAULT_FORM.name, "its rewrites change nothing in the model")
-            builder = self._tools.builder
-            compiler = builder.compiler.for_models.with_flags(form.flags)
-            lowered = compiler.lower(source.text, to="executable-sources", name=self._model.name)
-            with self._bindings:  # They are not thread-safe.
-                sources = strip(lowered)
-            owner = self._by_sources.setdefault(content_key(sources, form.codegen_flags), form.name)
-            if owner != form.name:
-                return self._equal(failed, owner, "it makes the same dispatches")
-            vmfb = builder.model_unleased(sources, form.flags)
-            self._tools.untuned.add(source, vmfb)
-        except CommandFailed as error:
-            failure = command_failure(error, State.COMPILE_FAILED, State.COMPILE_TIMEOUT)
-            reason = str(error) if error.timed_out else first_error(error)
-            return replace(failed, state=failure.state, reason=reason)
-        except (CandidateFailed, InputError) as error:
-            return replace(failed, reason=str(error))
-        owner = self._by_binary.setdefault(file_digest(vmfb), form.name)
-        if owner != form.name:
-            return self._equal(failed, owner, "it compiles to the same binary")
-        return vmfb
-
-    def _equal(self, result: FormResult, owner: str, reason: str) -> FormResult:
-        return replace(result, state=State.DUPLICATE, duplicate_of=owner, reason=f"{reason} as {owner}")

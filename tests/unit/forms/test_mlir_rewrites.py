@@ -17,6 +17,7 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.onnx import import_onnx
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.forms.mlir_rewrites import GROUP, MLIR_REWRITES, mlir_rewrite_names, rewrite_mlir
+from tests.packages import install_package
 
 TYPES = {"f32": TensorProto.FLOAT, "f16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 DTYPES = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
@@ -271,14 +272,8 @@ func.func @main(%x: f32) -> f32 {
 @pytest.fixture
 def their_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package with rewrites of its own is installed."""
-    (tmp_path / "their_rewrites.py").write_text(PACKAGE)
-    info = tmp_path / "their_rewrites-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-rewrites\nVersion: 1.0\n")
     names = ("double", "broken", "uncounted", "invalid", "missing")
-    lines = [f"[{GROUP}]", *(f"{name} = their_rewrites:{name}" for name in names)]
-    (info / "entry_points.txt").write_text("\n".join(lines))
-    monkeypatch.syspath_prepend(tmp_path)
+    install_package(tmp_path, "their_rewrites", PACKAGE, {GROUP: {name: name for name in names}}, monkeypatch)
 
 
 @pytest.mark.usefixtures("their_package")
