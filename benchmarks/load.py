@@ -91,6 +91,8 @@ def _misses(directory: Path, only: str, *, wall: bool) -> int:
         if chosen:
             _make(group, directory / group)
         for case in chosen:
+            if case.name.endswith("cold"):
+                shutil.rmtree(directory / group / "cache", ignore_errors=True)
             run = _run(case.command, directory)
             bar = case.bar
             if case.name.endswith("-n8"):
@@ -122,8 +124,13 @@ def _records(inputs: Path) -> Iterator[Case]:
 
 
 def _collection(inputs: Path) -> Iterator[Case]:
-    tune = (str(inputs), "--tune", "--tune-form=none", f"--tune-out={inputs / 'out'}", f"--tune-cache={inputs / 'cache'}")
-    shutil.rmtree(inputs / "cache", ignore_errors=True)
+    tune = (
+        str(inputs),
+        "--tune",
+        "--tune-form=none",
+        f"--tune-out={inputs / 'out'}",
+        f"--tune-cache={inputs / 'cache'}",
+    )
     yield Case("collect, cold", (*_PYTEST, *tune, "--collect-only"), Bar(100, None, cores=2))
     yield Case("collect, warm", (*_PYTEST, *tune, "--collect-only"), Bar(10, 400))
     # With --collect-only, xdist starts no worker: these end as the first test begins.
@@ -268,7 +275,8 @@ def _make_out(out: Path, winners: Sequence[WinnerRecord], start: int) -> None:
 
 
 def _make_collection(directory: Path) -> None:
-    shapes = [(16 * m, 16 * n, 16 * k) for m in range(1, 11) for n in range(1, 7) for k in range(1, 6)]
+    rows = (8, 16, 24, 32, 48, 64, 80, 96, 128, 160)
+    shapes = [(m, 16 * n, 16 * k) for m in rows for n in range(1, 7) for k in range(1, 6)]
     assert len(shapes) == _DISPATCHES
     directory.joinpath("test_load.py").write_text(_suite_text(shapes), encoding="utf-8")
     directory.joinpath("conftest.py").write_text(_ENDS_AT_ONCE, encoding="utf-8")

@@ -135,7 +135,7 @@ class RunDirectory:
             names = msgspec.json.decode(self._queue(task).read_bytes(), type=list[str])
         except FileNotFoundError:
             return ()
-        wanted = {candidate.id: candidate for candidate in task.candidates if candidate.id in names}
+        wanted = {name: task.candidate(name) for name in set(names).intersection(task.ids)}
         return tuple(wanted[name] for name in names)
 
     def _queue(self, task: AnyTask) -> Path:
