@@ -15,7 +15,7 @@ import msgspec
 
 from pytest_shark_tune.search_space.candidate import Candidate
 
-__all__ = ["CandidateTable", "Candidates", "ids_of", "packed"]
+__all__ = ["CandidateTable", "Candidates", "KnobRow", "ids_of", "knob_rows", "packed"]
 
 _NUMBER = re.compile(r"(?<!\d)(0|[1-9]\d{0,17})(?!\d)")
 """A number that is written as Python writes it, and fits into 64 bits."""
@@ -34,6 +34,15 @@ class _Layout(msgspec.Struct, frozen=True, array_like=True):
     info: _Words
     columns: tuple[bytes, ...]
     """The numbers of each column, a row for every candidate."""
+
+
+class KnobRow(NamedTuple):
+    """A candidate without its texts."""
+
+    id: str
+    pipeline: str
+    space: int
+    knobs: dict[str, int]
 
 
 class CandidateTable(msgspec.Struct, frozen=True):
@@ -62,20 +71,18 @@ class CandidateTable(msgspec.Struct, frozen=True):
         if isinstance(index, slice):
             return tuple(self[position] for position in range(len(self.ids))[index])
         layout, row = self._place(index)
-        numbers = [_column(column)[row] for column in layout.columns]
-        return Candidate(
-            id=self.ids[index],
-            dispatch=self.dispatch,
-            pipeline=layout.pipeline,
-            knobs={name: numbers[column] for name, column in layout.knobs},
-            config=_text(layout.config, numbers),
-            compilation_info=_text(layout.info, numbers),
-            space=layout.space,
-        )
+        return self._made(self.ids[index], layout, [_column(column)[row] for column in layout.columns])
 
     def __iter__(self) -> Iterator[Candidate]:
         """Make the candidates, one after the other."""
-        return (self[index] for index in range(len(self.ids)))
+        for identity, (layout, numbers) in zip(self.ids, self._rows(), strict=True):
+            yield self._made(identity, layout, numbers)
+
+    def knob_rows(self) -> Iterator[KnobRow]:
+        """Return the knobs of the candidates, without their texts, which take longer to make."""
+        for identity, (layout, numbers) in zip(self.ids, self._rows(), strict=True):
+            knobs = {name: numbers[column] for name, column in layout.knobs}
+            yield KnobRow(identity, layout.pipeline, layout.space, knobs)
 
     def pipeline(self, index: int) -> str:
         """Return the pipeline of the candidate at a position."""
@@ -84,6 +91,24 @@ class CandidateTable(msgspec.Struct, frozen=True):
     def renamed(self, dispatch: str) -> CandidateTable:
         """Return the candidates with another name for their dispatch."""
         return msgspec.structs.replace(self, dispatch=dispatch)
+
+    def _made(self, identity: str, layout: _Layout, numbers: Sequence[int]) -> Candidate:
+        return Candidate(
+            id=identity,
+            dispatch=self.dispatch,
+            pipeline=layout.pipeline,
+            knobs={name: numbers[column] for name, column in layout.knobs},
+            config=_text(layout.config, numbers),
+            compilation_info=_text(layout.info, numbers),
+            space=layout.space,
+        )
+
+    def _rows(self) -> Iterator[tuple[_Layout, Sequence[int]]]:
+        """The layout of each candidate, and its numbers."""
+        rows = [list(zip(*map(_column, layout.columns), strict=True)) for layout in self.layouts]
+        places = _column(self.places).tolist()
+        for layout, row in zip(places[::2], places[1::2], strict=True):
+            yield self.layouts[layout], rows[layout][row] if rows[layout] else ()
 
     def _place(self, index: int) -> tuple[_Layout, int]:
         index = range(len(self.ids))[index]
@@ -100,6 +125,13 @@ def ids_of(candidates: Candidates) -> tuple[str, ...]:
     if isinstance(candidates, CandidateTable):
         return candidates.ids
     return tuple(candidate.id for candidate in candidates)
+
+
+def knob_rows(candidates: Candidates) -> Iterator[KnobRow]:
+    """Return the knobs of candidates, without their texts."""
+    if isinstance(candidates, CandidateTable):
+        return candidates.knob_rows()
+    return (KnobRow(found.id, found.pipeline, found.space, found.knobs) for found in candidates)
 
 
 def packed(dispatch: str, candidates: Candidates | Sequence[Candidate]) -> CandidateTable:

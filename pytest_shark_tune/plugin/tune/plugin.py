@@ -89,9 +89,13 @@ class TuningPlugin:
         patterns = session.config.getini("python_files")
         collected = self._watch.collected(cases, session.config.args, patterns)
         if self._store is None:
-            entries = {item.nodeid: entry for item in session.items if (entry := manifest_entry_of(item))}
+
+            def make() -> TestManifest:
+                entries = {item.nodeid: entry for item in session.items if (entry := manifest_entry_of(item))}
+                return TestManifest(entries, collected)
+
             with suppress(OSError):  # The controller misses it, and says so once for all workers.
-                self._setup.session.run.write_manifest(TestManifest(entries, collected))
+                self._setup.session.run.write_manifest(make)
             return
         self._store.add_collected(collected)
         for case in cases:
